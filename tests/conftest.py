@@ -1,0 +1,85 @@
+"""The engines that integration tests share: one broker and one store for the whole run, started when first asked for."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+_numbers = itertools.count(1)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--containers",
+        action="store_true",
+        default=False,
+        help="run the integration tests against Docker images instead of the embedded engines",
+    )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "integration" in item.path.parts:
+            item.add_marker(pytest.mark.integration)
+
+
+@pytest.fixture(scope="session")
+def engines_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where this run's engines keep their data."""
+    return tmp_path_factory.mktemp("engines")
+
+
+@pytest.fixture(scope="session")
+def kafka_bootstrap(request: pytest.FixtureRequest, engines_dir: Path) -> Iterator[str]:
+    """Bootstrap servers of a real Kafka, shared by the whole run: use ``topic_prefix`` for names of your own."""
+    if request.config.getoption("--containers"):
+        from tests.containers import kafka_container
+
+        yield from kafka_container()
+        return
+    from stepstream.embedded.kafka import EmbeddedKafka
+
+    with EmbeddedKafka(engines_dir / "kafka", heap_mb=384) as kafka:
+        yield kafka.bootstrap
+
+
+@pytest.fixture(scope="session")
+def clickhouse_url(request: pytest.FixtureRequest, engines_dir: Path) -> Iterator[str]:
+    """URL of a real ClickHouse engine, shared by the whole run: use ``clickhouse_database`` for a place of your own."""
+    if request.config.getoption("--containers"):
+        from tests.containers import clickhouse_container
+
+        yield from clickhouse_container()
+        return
+    from stepstream.embedded.clickhouse import EmbeddedClickHouse
+
+    with EmbeddedClickHouse(engines_dir / "clickhouse") as clickhouse:
+        yield clickhouse.url
+
+
+def _unique() -> str:
+    return f"{os.getpid()}_{next(_numbers)}_{uuid.uuid4().hex[:6]}"
+
+
+@pytest.fixture
+def topic_prefix() -> str:
+    """A prefix for topics and groups that no other test uses."""
+    return f"t{_unique()}"
+
+
+@pytest.fixture
+def clickhouse_database(clickhouse_url: str) -> Iterator[str]:
+    """An empty database of the test's own, dropped afterwards."""
+    import clickhouse_connect
+
+    name = f"t{_unique()}"
+    client = clickhouse_connect.get_client(dsn=clickhouse_url)
+    client.command(f"CREATE DATABASE {name}")
+    yield name
+    client.command(f"DROP DATABASE {name}")
+    client.close()
