@@ -1,0 +1,31 @@
+# The commands of the README. Each target sets up all it needs; the second time is quick.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
+BIN := .venv/bin
+
+.PHONY: setup demo test lint test-containers clean
+
+setup: .venv/.ready
+
+.venv/.ready: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "stepstream needs Python 3.11 or newer; none was found on PATH (or say make PYTHON=/path/to/python)"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,dev]'
+	@touch $@
+
+demo: setup
+	@$(BIN)/python -m stepstream.demo
+
+test: setup
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test-containers: setup
+	$(BIN)/python -m pytest -m containers --containers
+
+clean:
+	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache

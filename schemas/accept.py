@@ -1,0 +1,293 @@
+"""``accept``: the one function that decides what a valid step is.
+
+The worker dead-letters what it rejects; the sink skips and counts the same records. It looks at the record alone (key,
+partition, headers, value and Kafka timestamp), never at now, so that a replay decides as the first reading did.
+
+Three outcomes: ``Accepted`` (perhaps with ``clamped`` reasons: the step was made sane and counts), ``Misrouted`` (a valid
+step on a wrong partition: re-produce it) and ``Rejected`` (with a reason from ``REASONS``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+import msgspec
+
+from stepstream.schemas.ids import STEP_ID, TRACE_ID, ZERO_STEP_ID, ZERO_TRACE_ID
+from stepstream.schemas.money import nanos_from_usd
+from stepstream.schemas.partitioner import partition_for
+from stepstream.schemas.step import (
+    HEADER_SCHEMA,
+    KINDS,
+    PHASES,
+    SCHEMA_NAME,
+    SCHEMA_VERSION,
+    STATUSES,
+    Step,
+    normalised,
+)
+
+DAY_US: Final = 86_400_000_000
+
+REASONS: Final[dict[str, str]] = {
+    "empty": "the record has no value",
+    "too_large": "the value is larger than the limit",
+    "malformed_json": "the value is not one JSON object",
+    "unknown_version": "the schema is not step/1",
+    "missing_field": "a required field is absent",
+    "invalid_field": "a field has a wrong type or an impossible value",
+    "missing_key": "the record has no key; it must be the trace_id",
+    "foreign_key": "the record's key is not its trace_id",
+    "time_out_of_range": "a time is negative, too far in the future or older than what is kept",
+}
+"""Why a record is rejected: the reason's slug and what it means."""
+
+CLAMPS: Final[dict[str, str]] = {
+    "end_before_start": "end_time preceded start_time and was set to it",
+    "unknown_kind": "kind was none of ours and counts as other",
+    "unknown_status": "status was none of ours and counts as ok, or as error where an error_type is given",
+    "own_parent": "the step named itself as its parent; it counts as a root",
+    "content_truncated": "input or output was longer than the limit",
+    "text_truncated": "a name or message was longer than the limit",
+    "attributes_dropped": "more attributes than the limit",
+    "documents_dropped": "more documents than the limit",
+    "invalid_cost": "cost_usd was no possible cost; the step is priced as if it had none",
+    "first_token_out_of_range": "first_token_time lay outside the step and was dropped",
+}
+"""What was made sane in an accepted step: the clamp's slug and what it means."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a record may be. Worker and sink are given the same."""
+
+    max_record_bytes: int = 1_048_576
+    max_content_bytes: int = 65_536
+    max_text_chars: int = 512
+    max_message_chars: int = 4_096
+    max_attributes: int = 64
+    max_documents: int = 256
+    max_age_us: int = 30 * DAY_US
+    max_future_us: int = DAY_US
+
+
+DEFAULT_LIMITS: Final = Limits()
+
+
+class Accepted(msgspec.Struct, gc=False):
+    """A valid step; ``cost_nanos`` is the cost it came with, None where it named none."""
+
+    step: Step
+    cost_nanos: int | None
+    clamped: tuple[str, ...] = ()
+
+
+class Misrouted(msgspec.Struct, gc=False):
+    """A valid step on the wrong partition."""
+
+    step: Step
+    partition: int
+
+
+class Rejected(msgspec.Struct, gc=False):
+    """Not a step: ``reason`` is a key of ``REASONS``, ``detail`` says where and what."""
+
+    reason: str
+    detail: str
+
+
+Headers = Sequence[tuple[str, bytes]] | None
+
+_decode = msgspec.json.Decoder(Step).decode
+_KINDS = frozenset(KINDS)
+_partition_for = lru_cache(maxsize=262_144)(partition_for)
+_SHORT_TEXTS = (
+    "name", "tool", "model", "provider", "project", "environment", "agent", "agent_version", "task", "session_id",
+    "user_id", "error_type", "tool_schema", "price_version",
+)  # fmt: skip
+
+
+def accept(
+    value: bytes | None,
+    *,
+    key: bytes | None,
+    partition: int,
+    partitions: int,
+    timestamp_us: int,
+    headers: Headers = None,
+    limits: Limits = DEFAULT_LIMITS,
+) -> Accepted | Misrouted | Rejected:
+    """Judge one record of the steps topic. Never raises.
+
+    ``timestamp_us`` is the record's Kafka timestamp, ``partitions`` the topic's partition count.
+    """
+    if headers and (wrong := _wrong_version(headers)):
+        return Rejected("unknown_version", wrong)
+    result = accept_value(value, timestamp_us=timestamp_us, limits=limits)
+    if isinstance(result, Rejected):
+        return result
+    trace_id = result.step.trace_id
+    if not key:
+        return Rejected("missing_key", f"key is empty, trace_id is {trace_id}")
+    if key != trace_id.encode():
+        return Rejected("foreign_key", f"key is {key[:64]!r}, trace_id is {trace_id}")
+    right = _partition_for(trace_id, partitions)
+    if right != partition:
+        return Misrouted(result.step, right)
+    return result
+
+
+def accept_value(value: bytes | None, *, timestamp_us: int, limits: Limits = DEFAULT_LIMITS) -> Accepted | Rejected:
+    """The same judgement of a value alone: for gateways, files and tests, where there is no key yet. Never raises."""
+    if not value:
+        return Rejected("empty", "the value is empty")
+    if len(value) > limits.max_record_bytes:
+        return Rejected("too_large", f"{len(value)} bytes, the limit is {limits.max_record_bytes}")
+    try:
+        step = _decode(value)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        decoded = _decode_leniently(value)
+        if isinstance(decoded, Rejected):
+            return decoded
+        step = decoded
+    return check(step, timestamp_us=timestamp_us, limits=limits)
+
+
+def check(step: Step, *, timestamp_us: int, limits: Limits = DEFAULT_LIMITS) -> Accepted | Rejected:
+    """Judge a decoded step; clamps are made in place."""
+    if step.schema_version != SCHEMA_VERSION:
+        return Rejected("unknown_version", f"schema_version is {step.schema_version}, this reads {SCHEMA_VERSION}")
+    if wrong := _invalid(step):
+        return Rejected("invalid_field", wrong)
+    if step.phase == "end" and step.end_time is None:
+        return Rejected("missing_field", "end_time is required when phase is end")
+    if late := _time_out_of_range(step, timestamp_us, limits):
+        return Rejected("time_out_of_range", late)
+    clamped = _clamp(step, limits)
+    cost_nanos = None
+    if step.cost_usd is not None:
+        try:
+            cost_nanos = nanos_from_usd(step.cost_usd)
+        except ValueError:
+            step.cost_usd = None
+            step.cost_source = ""
+            clamped.append("invalid_cost")
+    return Accepted(step, cost_nanos, tuple(clamped))
+
+
+def _wrong_version(headers: Sequence[tuple[str, bytes]]) -> str:
+    for name, value in headers:
+        if name == HEADER_SCHEMA and value is not None and value.split(b".")[0] != b"step/1":
+            return f"header {HEADER_SCHEMA} is {value[:64]!r}, this reads {SCHEMA_NAME}/{SCHEMA_VERSION}"
+    return ""
+
+
+def _decode_leniently(value: bytes) -> Step | Rejected:
+    try:
+        data = msgspec.json.decode(value)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        return Rejected("malformed_json", str(error)[:200])
+    if not isinstance(data, dict):
+        return Rejected("malformed_json", f"the value is a JSON {type(data).__name__}, not an object")
+    version = data.get("schema_version", SCHEMA_VERSION)
+    if version != SCHEMA_VERSION:
+        return Rejected("unknown_version", f"schema_version is {str(version)[:40]}, this reads {SCHEMA_VERSION}")
+    try:
+        return msgspec.convert(normalised(data), Step, strict=True)
+    except (msgspec.ValidationError, RecursionError, OverflowError, ValueError) as error:
+        reason = "missing_field" if "missing required field" in str(error) else "invalid_field"
+        return Rejected(reason, str(error)[:200])
+
+
+def _invalid(step: Step) -> str:
+    """The first impossible value, in words; empty where there is none."""
+    if not TRACE_ID.fullmatch(step.trace_id) or step.trace_id == ZERO_TRACE_ID:
+        return f"trace_id must be 32 lower-case hex digits and not all zero: {step.trace_id[:64]!r}"
+    if not STEP_ID.fullmatch(step.step_id) or step.step_id == ZERO_STEP_ID:
+        return f"step_id must be 16 lower-case hex digits and not all zero: {step.step_id[:64]!r}"
+    if step.parent_step_id and not STEP_ID.fullmatch(step.parent_step_id):
+        return f"parent_step_id must be 16 lower-case hex digits or empty: {step.parent_step_id[:64]!r}"
+    if step.phase not in PHASES:
+        return f"phase must be start or end: {step.phase[:64]!r}"
+    if not step.name:
+        return "name must not be empty"
+    if not step.project:
+        return "project must not be empty (leave it out for 'default')"
+    if not 1 <= step.attempt <= 1_000_000:
+        return f"attempt must lie between 1 and 1000000: {step.attempt}"
+    return ""
+
+
+def _time_out_of_range(step: Step, timestamp_us: int, limits: Limits) -> str:
+    latest = timestamp_us + limits.max_future_us
+    end = step.end_time
+    if step.start_time < 0 or (end is not None and end < 0):
+        return f"times are microseconds since 1970: start_time {step.start_time}, end_time {end}"
+    if step.start_time > latest or (end is not None and end > latest):
+        return f"more than {limits.max_future_us // 1_000_000} s after the record's timestamp {timestamp_us}"
+    if step.start_time < timestamp_us - limits.max_age_us:
+        return f"start_time {step.start_time} is more than {limits.max_age_us // DAY_US} days before the record's timestamp"
+    return ""
+
+
+def _clamp(step: Step, limits: Limits) -> list[str]:
+    clamped: list[str] = []
+    if step.end_time is not None and step.end_time < step.start_time:
+        step.end_time = step.start_time
+        clamped.append("end_before_start")
+    if step.kind not in _KINDS:
+        step.attributes = {**step.attributes, "kind": step.kind[: limits.max_text_chars]}
+        step.kind = "other"
+        clamped.append("unknown_kind")
+    if step.status not in STATUSES:
+        step.status = "error" if step.error_type or step.error_message else "ok"
+        clamped.append("unknown_status")
+    if step.parent_step_id == step.step_id:
+        step.parent_step_id = ""
+        clamped.append("own_parent")
+    first = step.first_token_time
+    if first is not None and not step.start_time <= first <= (step.end_time or first):
+        step.first_token_time = None
+        clamped.append("first_token_out_of_range")
+    _clamp_sizes(step, limits, clamped)
+    return clamped
+
+
+def _clamp_sizes(step: Step, limits: Limits, clamped: list[str]) -> None:
+    for field in _SHORT_TEXTS:
+        text = getattr(step, field)
+        if len(text) > limits.max_text_chars:
+            setattr(step, field, text[: limits.max_text_chars])
+            clamped.append("text_truncated")
+    if len(step.error_message) > limits.max_message_chars:
+        step.error_message = step.error_message[: limits.max_message_chars]
+        clamped.append("text_truncated")
+    if len(step.input) > limits.max_content_bytes // 4 or len(step.output) > limits.max_content_bytes // 4:
+        _clamp_content(step, limits.max_content_bytes, clamped)
+    if len(step.attributes) > limits.max_attributes:
+        step.attributes = dict(list(step.attributes.items())[: limits.max_attributes])
+        clamped.append("attributes_dropped")
+    if len(step.documents) > limits.max_documents:
+        step.documents = step.documents[: limits.max_documents]
+        clamped.append("documents_dropped")
+
+
+def _clamp_content(step: Step, max_bytes: int, clamped: list[str]) -> None:
+    for field in ("input", "output"):
+        text, size = truncated(getattr(step, field), max_bytes)
+        if size > max_bytes:
+            setattr(step, field, text)
+            if getattr(step, f"{field}_bytes") is None:
+                setattr(step, f"{field}_bytes", size)
+            clamped.append("content_truncated")
+
+
+def truncated(text: str, max_bytes: int) -> tuple[str, int]:
+    """The text cut to ``max_bytes`` of UTF-8 at a character's end, and its size in bytes before."""
+    data = text.encode("utf-8", "replace")
+    if len(data) <= max_bytes:
+        return text, len(data)
+    return data[:max_bytes].decode("utf-8", "ignore"), len(data)

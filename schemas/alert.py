@@ -1,0 +1,123 @@
+"""Findings, alerts and commands: what the system says about a run, to people and to the run itself.
+
+A detector's observation is a ``Finding``. The fleet stage groups findings and alone writes ``Alert`` records. A
+``Command`` is an order to running agents.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from stepstream.schemas.derive import derive_struct
+from stepstream.schemas.step import TimeUs
+
+Severity = Literal["info", "warning", "error", "critical"]
+SEVERITIES: Final[tuple[str, ...]] = ("info", "warning", "error", "critical")
+FindingState = Literal["firing", "resolved", "acknowledged", "silenced"]
+AlertState = Literal["firing", "resolved"]
+CommandAction = Literal["warn", "pause", "resume", "stop"]
+Unit = Literal["", "usd", "tokens", "steps", "us", "ratio", "count"]
+
+
+class Finding(BaseModel):
+    """What a detector saw in a run, or what a person said about an alert. ``finding_id`` is derived from the log."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    finding_id: str
+    state: FindingState = Field("firing", description="resolved: the trouble that this finding opened is over")
+    time: TimeUs = Field(description="log time at which it was seen")
+    project: str
+    environment: str = ""
+    agent: str = ""
+    agent_version: str = ""
+    task: str = ""
+    trace_id: str = ""
+    alert: str = Field(description="the rule's name as people know it, e.g. too-expensive")
+    rule: str = Field(description="what was judged, e.g. run_cost")
+    policy: str = Field("", description="the policy that asked; empty for the built-in one")
+    severity: Severity = "warning"
+    subject: str = Field("", description="what within the run it is about: a tool, a step, a model; empty for the run")
+    step_ids: list[str] = Field(default_factory=list, description="evidence, at most 20, oldest first")
+    value: float | None = None
+    threshold: float | None = None
+    unit: Unit = ""
+    baseline: float | None = Field(None, description="what is normal here")
+    baseline_runs: int = Field(0, description="runs that the baseline was learnt from")
+    message: str = Field("", description="one sentence that a tired person understands")
+    detail: str = Field("", description="the likely cause, where the data shows it")
+    running: bool = Field(False, description="the run was still going")
+    action: str = Field("", description="warn, pause or stop where an enforcing policy orders it")
+    by: str = Field("", description="who acknowledged, silenced or resolved")
+    until: TimeUs = Field(0, description="end of a silence")
+
+
+class Alert(BaseModel):
+    """One trouble. Its record is published again as the trouble changes; consumers drop repeats by (alert_id, seq)."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    alert_id: str = Field(description="uuid5 of the group and the time it opened")
+    seq: int = Field(description="1 for the first record, one more for each change")
+    state: AlertState
+    severity: Severity
+    alert: str
+    rule: str
+    policy: str = ""
+    project: str
+    environment: str = ""
+    agent: str = ""
+    agent_version: str = ""
+    task: str = ""
+    trace_id: str = ""
+    subject: str = ""
+    step_ids: list[str] = Field(default_factory=list)
+    value: float | None = None
+    threshold: float | None = None
+    unit: Unit = ""
+    baseline: float | None = None
+    baseline_runs: int = 0
+    message: str = ""
+    detail: str = ""
+    running: bool = False
+    findings: int = Field(1, description="findings merged into it")
+    opened_at: TimeUs
+    updated_at: TimeUs
+    resolved_at: TimeUs = 0
+    acknowledged_by: str = ""
+    silenced_until: TimeUs = 0
+    action: str = ""
+    finding_ids: list[str] = Field(default_factory=list, description="newest merged findings, at most 64")
+    source_partition: int = Field(-1, description="partition of the findings topic that it is made from")
+    source_offset: int = Field(-1, description="offset of the last finding merged; a replay below it changes nothing")
+
+
+class Command(BaseModel):
+    """An order to running agents: to one run (``trace_id``) or to all runs of a project or agent until ``expires``."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    command_id: str
+    action: CommandAction
+    time: TimeUs
+    project: str = "default"
+    agent: str = ""
+    trace_id: str = ""
+    reason: str = ""
+    alert_id: str = ""
+    finding_id: str = ""
+    by: str = Field("", description="policy:<name>, or who ordered it")
+    expires: TimeUs = Field(0, description="0: the run's end")
+    budget_usd: str = Field("", description="with resume: what a person approved on top")
+
+
+if TYPE_CHECKING:
+    FindingStruct: TypeAlias = Finding
+    AlertStruct: TypeAlias = Alert
+    CommandStruct: TypeAlias = Command
+else:
+    FindingStruct = derive_struct(Finding)
+    AlertStruct = derive_struct(Alert)
+    CommandStruct = derive_struct(Command)

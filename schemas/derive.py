@@ -1,0 +1,72 @@
+"""Hot-path structs made from the public models, so that there is one source of truth.
+
+A pydantic model says what a document means and explains it to people; decoding with msgspec costs a fifth as much. The
+structs are derived at import: same fields, types and defaults. A property test holds the two to the same answer.
+"""
+
+from __future__ import annotations
+
+import types
+from typing import Annotated, Any, Union, get_args, get_origin
+
+import msgspec
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+
+def derive_struct(
+    model: type[BaseModel],
+    *,
+    name: str = "",
+    fields: frozenset[str] | None = None,
+    nested: dict[type, type] | None = None,
+) -> Any:
+    """A keyword-only msgspec Struct with the model's fields (or the ``fields`` named), in the model's order.
+
+    ``nested`` maps the models inside to their structs. Defaults are left out when a struct is encoded.
+    """
+    required: list[Any] = []
+    for field_name, info in model.model_fields.items():
+        if fields is not None and field_name not in fields:
+            continue
+        annotation = _plain(info.annotation, nested or {})
+        bounds = _bounds(info.metadata)
+        if bounds:
+            annotation = Annotated[annotation, msgspec.Meta(**bounds)]
+        if info.is_required():
+            required.append((field_name, annotation))
+        elif info.default_factory is not None:
+            required.append((field_name, annotation, msgspec.field(default_factory=info.default_factory)))  # type: ignore[arg-type]
+        else:
+            default = None if info.default is PydanticUndefined else info.default
+            required.append((field_name, annotation, default))
+    return msgspec.defstruct(
+        name or f"{model.__name__}Struct", required, kw_only=True, omit_defaults=True, module=model.__module__
+    )
+
+
+def _plain(annotation: Any, nested: dict[type, type]) -> Any:
+    """The annotation with models replaced by structs and pydantic's metadata reduced to bounds."""
+    if annotation in nested:
+        return nested[annotation]
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        base, *metadata = get_args(annotation)
+        bounds = _bounds(metadata)
+        plain = _plain(base, nested)
+        return Annotated[plain, msgspec.Meta(**bounds)] if bounds else plain
+    if origin in (Union, types.UnionType):
+        return Union[tuple(_plain(a, nested) for a in get_args(annotation))]  # noqa: UP007
+    if origin in (list, dict, tuple):
+        return origin[tuple(_plain(a, nested) for a in get_args(annotation))]
+    return annotation
+
+
+def _bounds(metadata: list[Any]) -> dict[str, Any]:
+    bounds: dict[str, Any] = {}
+    for item in metadata:
+        for sub in getattr(item, "metadata", [item]):
+            for key in ("ge", "le", "gt", "lt"):
+                if getattr(sub, key, None) is not None:
+                    bounds[key] = getattr(sub, key)
+    return bounds

@@ -1,0 +1,56 @@
+"""Durations as people write them: ``90s``, ``1h30m``, ``250ms``, ``2d``."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Final
+
+from pydantic import BeforeValidator, Field, PlainSerializer
+
+_UNITS_US: Final = {
+    "us": 1,
+    "ms": 1_000,
+    "s": 1_000_000,
+    "m": 60_000_000,
+    "h": 3_600_000_000,
+    "d": 86_400_000_000,
+    "w": 604_800_000_000,
+}
+_PART = re.compile(r"(\d+(?:\.\d+)?)(us|ms|s|m|h|d|w)")
+
+
+def parse_duration_us(text: Any) -> int:
+    """Microseconds of a duration such as ``90s`` or ``1h30m``; a bare number is seconds. Raises ``ValueError``."""
+    if isinstance(text, bool):
+        raise ValueError(f"not a duration: {text}")
+    if isinstance(text, int | float):
+        return round(text * 1_000_000)
+    compact = str(text).replace(" ", "")
+    parts = _PART.findall(compact)
+    if not parts or "".join(number + unit for number, unit in parts) != compact:
+        raise ValueError(f"not a duration: {text!r} (write 90s, 1h30m, 250ms, 2d)")
+    return round(sum(float(number) * _UNITS_US[unit] for number, unit in parts))
+
+
+def format_duration(duration_us: int | float) -> str:
+    """A duration for people: ``1.25 s``, ``380 ms``, ``2 m 5 s``, ``3 h 20 m``."""
+    us = max(0, round(duration_us))
+    if us < 1_000:
+        return f"{us} us"
+    if us < 1_000_000:
+        return f"{us / 1_000:.0f} ms"
+    if us < 60_000_000:
+        return f"{us / 1_000_000:.2f}".rstrip("0").rstrip(".") + " s"
+    minutes, seconds = divmod(us // 1_000_000, 60)
+    if minutes < 60:
+        return f"{minutes} m {seconds} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} m" if hours < 48 else f"{hours // 24} d {hours % 24} h"
+
+
+DurationUs = Annotated[
+    int,
+    BeforeValidator(parse_duration_us, json_schema_input_type=str | float),
+    PlainSerializer(lambda us: f"{us}us", return_type=str),
+    Field(gt=0, description="e.g. 90s, 1h30m, 250ms; kept as microseconds"),
+]

@@ -1,0 +1,135 @@
+"""Settings: one table. The fields below are all there are; name, default and meaning stand here and nowhere else.
+
+A setting ``kafka_brokers`` is the environment variable ``STEPSTREAM_KAFKA_BROKERS``, the key ``kafka_brokers`` in a settings
+file (TOML) and the flag ``--kafka-brokers``. This module is pure: ``stepstream.settings`` reads the environment and files.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+from stepstream.schemas.durations import DurationUs
+
+ENV_PREFIX: Final = "STEPSTREAM_"
+
+
+class Settings(BaseModel):
+    """Every setting of every process and of the SDK."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    # the SDK
+    endpoint: str = Field(
+        "", description="where events go: kafka://host:9092; empty: kafka_brokers, else what `stepstream up` wrote"
+    )
+    project: str = Field("default", description="project that runs belong to")
+    environment: str = Field("", description="prod, staging, dev ...")
+    agent: str = Field("", description="the agent's name; empty: the program's file name")
+    agent_version: str = Field("", description="the agent's version")
+    enabled: bool = Field(True, description="off: the SDK does nothing at all")
+    capture_content: bool = Field(True, description="off: inputs, outputs and document texts are not sent, only their sizes")
+    max_content_bytes: int = Field(16_384, ge=0, description="inputs and outputs are cut to this size by the SDK")
+    queue_events: int = Field(
+        10_000, gt=0, description="events the SDK holds at most; what does not fit is dropped and counted"
+    )
+    queue_bytes: int = Field(67_108_864, gt=0, description="bytes the SDK holds at most")
+    compression: str = Field("lz4", pattern="^(none|lz4|zstd|gzip|snappy)$", description="compression of Kafka batches")
+    quiet: bool = Field(False, description="no line on stderr when an agent's program ends")
+
+    # Kafka
+    kafka_brokers: str = Field("", description="bootstrap servers, host:port,host:port; empty: what `stepstream up` wrote")
+    kafka_sasl_mechanism: str = Field("", description="PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER; empty: no SASL")
+    kafka_sasl_username: str = Field("", description="SASL user")
+    kafka_sasl_password: SecretStr = Field(SecretStr(""), description="SASL password")
+    kafka_token_hook: str = Field(
+        "", description="module:function that returns (token, expiry in unix seconds), for OAUTHBEARER"
+    )
+    kafka_tls: bool = Field(False, description="encrypt connections; on by itself when a CA or certificate is given")
+    kafka_ca_file: str = Field("", description="CA certificates in PEM; empty with kafka_tls: the system's")
+    kafka_certificate_file: str = Field("", description="client certificate in PEM")
+    kafka_key_file: str = Field("", description="the client certificate's key in PEM")
+    topic_prefix: str = Field(
+        "stepstream", pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$", description="topics are named <prefix>.steps ..."
+    )
+    partitions: int = Field(4, gt=0, description="partitions of the steps topic when it is created; never changed later")
+    fleet_partitions: int = Field(2, gt=0, description="partitions of findings, usage and alerts when they are created")
+    replication_factor: int = Field(1, gt=0, description="replicas of each topic when it is created; 3 in production")
+    min_insync_replicas: int = Field(1, gt=0, description="replicas that must acknowledge; 2 in production")
+    steps_topic_retention: DurationUs = Field(7 * 86_400_000_000, description="how long Kafka keeps step events")
+
+    # ClickHouse
+    clickhouse_url: str = Field("", description="http(s)://host:8123; empty: what `stepstream up` wrote")
+    clickhouse_user: str = Field("default", description="user that writes and migrates")
+    clickhouse_password: SecretStr = Field(SecretStr(""), description="its password")
+    clickhouse_ca_file: str = Field("", description="CA certificate in PEM for https")
+    clickhouse_database: str = Field(
+        "stepstream", pattern="^[A-Za-z_][A-Za-z0-9_]*$", description="database of tables and views"
+    )
+    steps_retention_days: int = Field(30, gt=0, description="how long ClickHouse keeps steps; older ones are dead-lettered")
+    runs_retention_days: int = Field(180, gt=0, description="how long ClickHouse keeps runs")
+    alerts_retention_days: int = Field(365, gt=0, description="how long ClickHouse keeps alerts")
+
+    # worker
+    worker_group: str = Field("worker", description="consumer group of workers: <prefix>.<group>")
+    close_after: DurationUs = Field(
+        2_000_000, description="a run closes when its root has ended and no step is open for this long"
+    )
+    rootless_idle: DurationUs = Field(60_000_000, description="a run whose root was never seen closes after this much silence")
+    stuck_after: DurationUs = Field(1_800_000_000, description="an open root with this much silence raises stuck-run")
+    max_run_age: DurationUs = Field(86_400_000_000, description="a run is closed at this age, whatever is open")
+    late_horizon: DurationUs = Field(
+        3_600_000_000, description="a step this much later than its run's close is stored and changes nothing"
+    )
+    revision_interval: DurationUs = Field(1_000_000, description="a growing trajectory is published at most this often")
+    max_steps_per_run: int = Field(20_000, gt=0, description="steps merged into one trajectory; more are stored and counted")
+    max_open_runs: int = Field(
+        200_000, gt=0, description="open runs a worker holds per partition before the oldest idle ones close"
+    )
+    replay_records: int = Field(50_000, gt=0, description="open runs that hold a floor back by more records are checkpointed")
+    session_timeout: DurationUs = Field(10_000_000, description="Kafka takes partitions from a silent worker after this")
+
+    # sink
+    sink_group: str = Field("sink", description="consumer group of sinks: <prefix>.<group>")
+    sink_batch_rows: int = Field(20_000, gt=0, description="rows of one insert at most")
+    sink_batch_bytes: int = Field(33_554_432, gt=0, description="bytes of records of one insert at most")
+    sink_batch_interval: DurationUs = Field(250_000, description="how long a batch waits for more rows")
+
+    # one machine
+    state_dir: str = Field("", description="where `up` writes its addresses; empty: stepstream in the user's state folder")
+    data_dir: str = Field("", description="where the embedded engines keep their data; empty: data in the state folder")
+    kafka_port: int = Field(0, ge=0, le=65535, description="port of the embedded Kafka; 0: 9092 or a free one")
+    clickhouse_port: int = Field(0, ge=0, le=65535, description="port of the embedded ClickHouse; 0: 8123 or a free one")
+    kafka_heap_mb: int = Field(384, ge=128, description="Java heap of the embedded Kafka")
+    kafka_jars_dir: str = Field("", description="folder with Kafka's jars, for machines without a network; empty: fetched once")
+    documents_dir: str = Field("", description="folder of documents that `up` applies and watches")
+
+    @property
+    def kafka(self) -> dict[str, Any]:
+        """librdkafka's connection settings."""
+        config: dict[str, Any] = {"bootstrap.servers": self.kafka_brokers, "log_level": 3}
+        tls = self.kafka_tls or bool(self.kafka_ca_file or self.kafka_certificate_file)
+        if self.kafka_sasl_mechanism:
+            config["security.protocol"] = "SASL_SSL" if tls else "SASL_PLAINTEXT"
+            config["sasl.mechanism"] = self.kafka_sasl_mechanism
+            if self.kafka_sasl_username:
+                config["sasl.username"] = self.kafka_sasl_username
+                config["sasl.password"] = self.kafka_sasl_password.get_secret_value()
+        elif tls:
+            config["security.protocol"] = "SSL"
+        files = {
+            "ssl.ca.location": self.kafka_ca_file,
+            "ssl.certificate.location": self.kafka_certificate_file,
+            "ssl.key.location": self.kafka_key_file,
+        }
+        return config | {key: path for key, path in files.items() if path}
+
+
+def environment_name(field: str) -> str:
+    """The environment variable of a setting."""
+    return ENV_PREFIX + field.upper()
+
+
+SECRETS: Final = frozenset(name for name, info in Settings.model_fields.items() if info.annotation is SecretStr)
+"""Settings whose value may be given as a file: ``<NAME>_FILE`` in the environment, ``file:/path`` anywhere."""

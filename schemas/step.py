@@ -1,0 +1,190 @@
+"""The step event, version 1: what an agent publishes when a step starts and when it ends.
+
+``StepEvent`` is the contract (validation, JSON Schema, docs); ``Step`` is the struct derived from it that hot paths use.
+Both accept the same records: leniency lives in ``normalised``, meaning in ``stepstream.schemas.accept``.
+Version 1 only grows: fields are added with defaults, none is renamed, removed or given another meaning.
+"""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, model_validator
+
+from stepstream.schemas.derive import derive_struct
+
+SCHEMA_NAME: Final = "step"
+SCHEMA_VERSION: Final = 1
+HEADER_SCHEMA: Final = "stepstream-schema"
+HEADER_CONTENT_TYPE: Final = "content-type"
+
+RECORD_HEADERS: Final = ((HEADER_CONTENT_TYPE, b"application/json"), (HEADER_SCHEMA, b"step/1"))
+"""The Kafka headers of a step record."""
+
+PHASES: Final = frozenset({"start", "end"})
+KINDS: Final = (
+    "agent",
+    "plan",
+    "tool_selection",
+    "tool_call",
+    "retrieval",
+    "llm_call",
+    "state_update",
+    "guardrail",
+    "evaluation",
+    "control",
+    "output",
+    "other",
+)
+STATUSES: Final = frozenset({"ok", "error", "cancelled"})
+COST_SOURCES: Final = frozenset({"", "given", "priced", "unpriced"})
+
+Count = Annotated[int, Field(ge=0, le=2**53)]
+TimeUs = Annotated[int, Field(description="microseconds since 1970-01-01 UTC")]
+Usd = Annotated[Decimal, PlainSerializer(lambda d: format(d, "f"), return_type=str, when_used="json")]
+
+
+class TokenUsage(BaseModel):
+    """Tokens of one step. Input includes cached input and cache writes, output includes reasoning (as OpenTelemetry has it)."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
+
+    input_tokens: Count = Field(0, description="all input tokens, cached and cache-written ones included")
+    output_tokens: Count = Field(0, description="all output tokens, reasoning included")
+    cached_input_tokens: Count = Field(0, description="input tokens read from the provider's cache")
+    cache_write_tokens: Count = Field(0, description="input tokens written to the provider's cache")
+    reasoning_tokens: Count = Field(0, description="output tokens spent on reasoning")
+
+
+class Document(BaseModel):
+    """One document that a retrieval returned."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
+
+    id: str = Field("", description="the document's id in its store")
+    score: float | None = Field(None, description="the retriever's own score; higher is better")
+    content: str = Field("", description="text, truncated; empty where content is not captured")
+
+
+class StepEvent(BaseModel):
+    """One step of a run, as it starts (``phase: start``) or as it ended (``phase: end``, the complete record)."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    schema_version: int = Field(1, description="major version of this schema")
+    # identity
+    trace_id: str = Field(description="the run: 32 lower-case hex digits; also the record's key")
+    step_id: str = Field(description="the step: 16 lower-case hex digits")
+    parent_step_id: str = Field("", description="the step that caused it; empty for the root, which is the run itself")
+    phase: str = Field("end", description="start, or end (the complete record; a step known only at its end is one end)")
+    # what
+    kind: str = Field(description=f"one of {', '.join(KINDS)}; anything else counts as other")
+    name: str = Field(description="what people call the step")
+    tool: str = Field("", description="the tool that was called or chosen")
+    model: str = Field("", description="the model that answered")
+    provider: str = Field("", description="the model's provider, e.g. openai")
+    # whose
+    project: str = Field("default", description="owner of the run; alerts and windows are kept per project")
+    environment: str = Field("", description="prod, staging, dev ...")
+    agent: str = Field("", description="the agent's name")
+    agent_version: str = Field("", description="the agent's version")
+    task: str = Field("", description="task type, e.g. refund; never a prompt")
+    session_id: str = Field("", description="conversation that the run belongs to")
+    user_id: str = Field("", description="the user it was done for")
+    # when
+    start_time: TimeUs
+    end_time: TimeUs | None = Field(None, description="microseconds since 1970-01-01 UTC; required when phase is end")
+    first_token_time: TimeUs | None = Field(None, description="when the first streamed output arrived")
+    # how it went
+    status: str = Field("ok", description="ok, error or cancelled; says nothing in a start")
+    error_type: str = Field("", description="exception class or error code")
+    error_message: str = Field("", description="the error in words")
+    attempt: int = Field(1, description="1 for the first try")
+    retry_of: str = Field("", description="step_id of the try that this one repeats")
+    fallback_of: str = Field("", description="step_id of the step that this one replaces")
+    # what it used
+    usage: TokenUsage | None = Field(None, description="the step's own tokens, never its children's")
+    cost_usd: Usd | None = Field(None, description="the step's own cost, a decimal string; absent where unknown")
+    cost_source: str = Field("", description="given, priced or unpriced; empty: decided by whoever reads it")
+    price_version: str = Field("", description="version of the prices that a priced cost came from")
+    # content
+    input: str = Field("", description="text or JSON text, truncated")
+    output: str = Field("", description="text or JSON text, truncated")
+    input_bytes: Count | None = Field(None, description="size of the input before it was truncated")
+    output_bytes: Count | None = Field(None, description="size of the output before it was truncated")
+    tool_schema: str = Field("", description="reference of the tool's declared parameter schema")
+    documents: list[Document] = Field(default_factory=list, description="what a retrieval returned, best first")
+    attributes: dict[str, str] = Field(default_factory=dict, description="anything else")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _normalise(cls, data: Any) -> Any:
+        return normalised(data)
+
+
+if TYPE_CHECKING:  # a derived struct has the model's fields; to a type checker it is the model
+    TokenUsageStruct: TypeAlias = TokenUsage
+    DocumentStruct: TypeAlias = Document
+    Step: TypeAlias = StepEvent
+else:
+    TokenUsageStruct = derive_struct(TokenUsage)
+    DocumentStruct = derive_struct(Document)
+    Step = derive_struct(StepEvent, name="Step", nested={TokenUsage: TokenUsageStruct, Document: DocumentStruct})
+
+NO_TOKENS: Final = TokenUsageStruct()
+"""What a step without usage used."""
+
+_TEXTS = frozenset({"input", "output"})
+_NAMES = frozenset({"session_id", "user_id", "agent_version", "error_type"})
+
+
+def normalised(data: Any) -> Any:
+    """A copy of a decoded event with the liberties undone that producers in other languages take.
+
+    ``null`` means absent; ``input`` and ``output`` may be any JSON and become JSON text; attribute values become text;
+    numeric ids and versions become text; whole floats become integers.
+    """
+    if not isinstance(data, dict):
+        return data
+    out: dict[str, Any] = {}
+    for key, value in data.items():
+        if value is None:
+            continue
+        if key in _TEXTS and not isinstance(value, str):
+            out[key] = json_text(value)
+        elif key == "attributes" and isinstance(value, dict):
+            out[key] = {str(k): v if isinstance(v, str) else json_text(v) for k, v in value.items() if v is not None}
+        elif key in _NAMES and isinstance(value, int | float) and not isinstance(value, bool):
+            out[key] = json_text(value)
+        elif key == "usage" and isinstance(value, dict):
+            out[key] = {k: _whole(v) for k, v in value.items() if v is not None}
+        elif key == "documents" and isinstance(value, list):
+            out[key] = [_document(item) for item in value]
+        elif key == "cost_usd" and isinstance(value, int | float) and not isinstance(value, bool):
+            out[key] = Decimal(str(value))
+        else:
+            out[key] = _whole(value)
+    return out
+
+
+def json_text(value: Any) -> str:
+    """Compact JSON of any value; what JSON cannot say becomes its ``str``."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
+
+
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**63 else value
+
+
+def _document(item: Any) -> Any:
+    if not isinstance(item, dict):
+        return item
+    out = {k: v for k, v in item.items() if v is not None}
+    for key in ("id", "content"):
+        if key in out and not isinstance(out[key], str):
+            out[key] = json_text(out[key])
+    if isinstance(out.get("score"), int) and not isinstance(out["score"], bool):
+        out["score"] = float(out["score"])
+    return out

@@ -1,0 +1,90 @@
+"""Topics: their names, what keys them, how long they keep records."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+HOUR_MS: Final = 3_600_000
+DAY_MS: Final = 24 * HOUR_MS
+
+
+@dataclass(frozen=True, slots=True)
+class TopicSpec:
+    """One topic: its name without prefix, whether its partition count follows that of the steps, and its settings."""
+
+    name: str
+    key: str
+    value: str
+    config: dict[str, str] = field(default_factory=dict)
+    partitioned: str = "steps"
+    """``steps``: as many partitions as the steps topic; ``fleet``: as many as findings; ``one``: a single partition."""
+
+
+def topic_specs(*, steps_retention_ms: int = 7 * DAY_MS) -> tuple[TopicSpec, ...]:
+    """All topics of an installation, steps kept for ``steps_retention_ms``."""
+    keep = {"retention.ms": str(steps_retention_ms)}
+    compacted = {"cleanup.policy": "compact"}
+    both = {"cleanup.policy": "compact,delete", "retention.ms": str(30 * DAY_MS)}
+    return (
+        TopicSpec(
+            "steps",
+            "trace_id",
+            "StepEvent",
+            {**keep, "message.timestamp.type": "LogAppendTime", "max.message.bytes": str(2 * 1_048_576)},
+        ),
+        TopicSpec("trajectories", "trace_id", "Trajectory", {**both, "min.compaction.lag.ms": str(7 * DAY_MS)}),
+        TopicSpec(
+            "state",
+            "trace_id, on the partition of its steps",
+            "state of the assemble stage",
+            {
+                "cleanup.policy": "compact,delete",
+                "retention.ms": str(2 * steps_retention_ms),
+                "min.compaction.lag.ms": str(10 * 60_000),
+                "segment.ms": str(HOUR_MS),
+                "segment.bytes": str(64 * 1_048_576),
+                "max.message.bytes": str(8 * 1_048_576),
+            },
+        ),
+        TopicSpec("usage", "project", "Usage", {"retention.ms": str(7 * DAY_MS)}, "fleet"),
+        TopicSpec("findings", "project", "Finding", {"retention.ms": str(30 * DAY_MS)}, "fleet"),
+        TopicSpec("fleet", "project|what", "windows and baselines", compacted, "fleet"),
+        TopicSpec(
+            "alerts",
+            "alert_id, on the partition of its findings",
+            "Alert",
+            {**both, "min.compaction.lag.ms": str(7 * DAY_MS)},
+            "fleet",
+        ),
+        TopicSpec("deliveries", "subscription|alert", "delivery state", both, "fleet"),
+        TopicSpec("control", "trace_id or project", "Command", {"retention.ms": str(DAY_MS)}, "fleet"),
+        TopicSpec("config", "kind/name", "Policy, Subscription, Prices", compacted, "one"),
+        TopicSpec(
+            "deadletter",
+            "the original key",
+            "the record as it came, with topic, partition, offset and reason",
+            {"retention.ms": str(30 * DAY_MS), "max.message.bytes": str(4 * 1_048_576)},
+            "one",
+        ),
+    )
+
+
+TOPICS: Final[tuple[TopicSpec, ...]] = topic_specs()
+TOPIC_NAMES: Final[frozenset[str]] = frozenset(spec.name for spec in TOPICS)
+
+
+def topic(prefix: str, name: str) -> str:
+    """The full name of a topic: ``topic("stepstream", "steps")`` is ``stepstream.steps``."""
+    if name not in TOPIC_NAMES:
+        raise ValueError(f"no such topic: {name} (one of {', '.join(sorted(TOPIC_NAMES))})")
+    return f"{prefix}.{name}"
+
+
+# Headers of a dead-lettered record; its key and value are those of the record as it came.
+DEADLETTER_TOPIC: Final = "stepstream-topic"
+DEADLETTER_PARTITION: Final = "stepstream-partition"
+DEADLETTER_OFFSET: Final = "stepstream-offset"
+DEADLETTER_REASON: Final = "stepstream-reason"
+DEADLETTER_DETAIL: Final = "stepstream-detail"
+DEADLETTER_BY: Final = "stepstream-by"

@@ -1,0 +1,124 @@
+"""What the worker publishes about a run: its trajectory and its running totals."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from stepstream.schemas.derive import derive_struct
+from stepstream.schemas.step import Count, TimeUs
+
+RunStatus = Literal["running", "ok", "error", "cancelled", "stopped", "incomplete"]
+MAX_PATH_BYTES: Final = 32_768
+
+
+class PathStep(BaseModel):
+    """One step in a trajectory's path: enough to draw the tree, no contents."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    step_id: str
+    parent_step_id: str = ""
+    kind: str
+    name: str
+    status: str = Field("ok", description="running, ok, error or cancelled")
+
+
+class Trajectory(BaseModel):
+    """A run, put back together from its steps.
+
+    Published again as it grows; the highest ``revision`` is the truth. It is 2 x the distinct (step, phase) merged, + 1
+    once closed, so neither a replay nor a fragment can exceed the true one.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+    trace_id: str
+    revision: int
+    status: RunStatus = Field(description="running until closed; incomplete: closed without an ended root")
+    closed: bool = False
+    project: str = "default"
+    environment: str = ""
+    agent: str = Field("", description="the root's agent; until the root is known the earliest step's")
+    agent_version: str = ""
+    task: str = ""
+    session_id: str = ""
+    user_id: str = ""
+    root_step_id: str = ""
+    name: str = Field("", description="the root's name")
+    start_time: TimeUs = Field(0, description="earliest start of a step, microseconds since 1970-01-01 UTC")
+    end_time: TimeUs = Field(0, description="latest time seen in a step")
+    duration_us: Count = Field(0, description="end_time - start_time")
+    first_append_time: TimeUs = Field(0, description="Kafka timestamp of the run's first record")
+    last_append_time: TimeUs = Field(0, description="Kafka timestamp of the run's newest record")
+    steps: Count = Field(0, description="distinct steps")
+    ended_steps: Count = 0
+    open_steps: Count = Field(0, description="steps started and not ended")
+    error_steps: Count = 0
+    cancelled_steps: Count = 0
+    llm_calls: Count = 0
+    tool_calls: Count = 0
+    retrievals: Count = 0
+    unpriced_steps: Count = Field(0, description="steps that used tokens whose price is unknown")
+    orphan_steps: Count = Field(0, description="steps whose parent was never seen")
+    extra_roots: Count = Field(0, description="steps without a parent beside the root")
+    duplicates: Count = Field(0, description="records dropped because the same (step, phase) had come before")
+    late_steps: Count = Field(0, description="steps merged after the run had been closed")
+    steps_over_limit: Count = Field(0, description="records beyond the limit of steps per run; stored, not merged")
+    input_tokens: Count = 0
+    output_tokens: Count = 0
+    cached_input_tokens: Count = 0
+    cache_write_tokens: Count = 0
+    reasoning_tokens: Count = 0
+    cost_usd: str = Field("0", description="sum of the priced steps' own costs, a decimal string")
+    tools: list[str] = Field(default_factory=list, description="tools called, in order of their first call")
+    models: list[str] = Field(default_factory=list)
+    failed_step_id: str = Field("", description="the earliest ended step with an error that no child explains")
+    failed_kind: str = ""
+    failed_tool: str = ""
+    error_type: str = ""
+    error_message: str = ""
+    findings: Count = Field(0, description="findings raised about the run so far")
+    path: list[PathStep] = Field(default_factory=list, description="steps by start time, at most 32 KB of them")
+    path_truncated: bool = False
+
+
+class Usage(BaseModel):
+    """A run's running totals for one agent and one event minute: never deltas, so a replay changes nothing.
+
+    Readers keep the highest ``revision`` per (trace_id, agent, minute).
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+    project: str
+    trace_id: str
+    revision: int
+    minute: TimeUs = Field(description="the minute that the steps ended in, microseconds since 1970-01-01 UTC")
+    environment: str = ""
+    agent: str = ""
+    agent_version: str = ""
+    task: str = ""
+    user_id: str = ""
+    steps: Count = Field(0, description="steps ended in the minute")
+    error_steps: Count = 0
+    llm_calls: Count = 0
+    tool_calls: Count = 0
+    unpriced_steps: Count = 0
+    input_tokens: Count = 0
+    output_tokens: Count = 0
+    cached_input_tokens: Count = 0
+    cache_write_tokens: Count = 0
+    reasoning_tokens: Count = 0
+    cost_usd: str = "0"
+
+
+if TYPE_CHECKING:
+    PathStepStruct: TypeAlias = PathStep
+    TrajectoryStruct: TypeAlias = Trajectory
+    UsageStruct: TypeAlias = Usage
+else:
+    PathStepStruct = derive_struct(PathStep)
+    TrajectoryStruct = derive_struct(Trajectory, nested={PathStep: PathStepStruct})
+    UsageStruct = derive_struct(Usage)

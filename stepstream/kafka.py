@@ -1,0 +1,131 @@
+"""The Kafka client toolbox that every room may use: connection settings, creating topics, reading a topic to its end.
+
+Imports only schemas and confluent-kafka.
+"""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+
+from stepstream.schemas.partitioner import PARTITIONER
+from stepstream.schemas.settings import Settings
+
+RETRIABLE: Final = frozenset({KafkaError._PARTITION_EOF, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN})
+"""Errors that a consumer meets while brokers are away or at a partition's end: it goes on by itself."""
+
+
+class KafkaUnreachable(Exception):
+    """No broker answered in time; says where it was looked for."""
+
+
+def client_config(settings: Settings, **more: Any) -> dict[str, Any]:
+    """librdkafka configuration of a client: the connection settings, the token hook, and what is given on top."""
+    config = dict(settings.kafka)
+    if settings.kafka_token_hook:
+        hook = load_hook(settings.kafka_token_hook)
+        config["oauth_cb"] = lambda _config: hook()
+    config.update({key.replace("_", "."): value for key, value in more.items()})
+    return config
+
+
+def load_hook(name: str) -> Callable[[], tuple[str, float]]:
+    """The function named ``module:function``. Raises ``ValueError`` with the setting's name when there is none."""
+    module, _, function = name.partition(":")
+    try:
+        hook = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"kafka_token_hook must be module:function, and {name!r} is not: {error}") from None
+    return hook  # type: ignore[no-any-return]
+
+
+def producer(settings: Settings, **more: Any) -> Producer:
+    """An idempotent producer with the partitioner that every step needs."""
+    defaults: dict[str, Any] = {
+        "enable.idempotence": True,
+        "partitioner": PARTITIONER,
+        "compression.type": settings.compression,
+        "linger.ms": 5,
+    }
+    return Producer({**client_config(settings), **defaults, **{k.replace("_", "."): v for k, v in more.items()}})
+
+
+def consumer(settings: Settings, group: str, **more: Any) -> Consumer:
+    """A consumer that commits nothing by itself. ``group`` may be any name where offsets are not used."""
+    defaults: dict[str, Any] = {
+        "group.id": group,
+        "enable.auto.commit": False,
+        "auto.offset.reset": "earliest",
+        "enable.partition.eof": False,
+    }
+    return Consumer({**client_config(settings), **defaults, **{k.replace("_", "."): v for k, v in more.items()}})
+
+
+def partition_count(client: Any, topic: str, *, timeout: float = 10) -> int:
+    """Partitions of an existing topic; 0 where there is no such topic. ``client`` is any confluent-kafka client."""
+    try:
+        metadata = client.list_topics(topic, timeout=timeout).topics.get(topic)
+    except KafkaException as error:
+        raise KafkaUnreachable(f"no Kafka broker answered within {timeout:.0f} s: {error}") from None
+    return 0 if metadata is None or metadata.error is not None else len(metadata.partitions)
+
+
+def read_to_end(
+    settings: Settings, topic: str, partitions: list[int] | None = None, *, offset: int | None = None, timeout: float = 60
+) -> Iterator[Message]:
+    """Every record of the topic (or of some partitions) up to the ends as they are now, outside any group.
+
+    From ``offset`` where given, else from the beginning. Raises ``KafkaUnreachable`` when nothing comes for ``timeout``
+    seconds. Records that a compaction or a transaction removed at the end do not make it wait.
+    """
+    client = consumer(settings, "stepstream-reader", **{"enable.partition.eof": True})
+    try:
+        if partitions is None:
+            partitions = list(range(partition_count(client, topic)))
+        pending = _assign(client, topic, partitions, offset, timeout)
+        deadline = time.monotonic() + timeout
+        while pending:
+            for message in client.consume(10_000, timeout=0.5):
+                error = message.error()
+                if error is None:
+                    deadline = time.monotonic() + timeout
+                    partition, position = position_of(message)
+                    if position < pending.get(partition, -1):
+                        yield message
+                    if position + 1 >= pending.get(partition, 0):
+                        pending.pop(partition, None)
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    pending.pop(position_of(message)[0], None)
+                elif error.code() not in RETRIABLE:
+                    raise KafkaException(error)
+            if time.monotonic() > deadline:
+                raise KafkaUnreachable(f"reading {topic} stopped: nothing came for {timeout:.0f} s")
+    finally:
+        client.close()
+
+
+def position_of(message: Message) -> tuple[int, int]:
+    """Partition and offset of a consumed message; -1 for what it does not say."""
+    partition, offset = message.partition(), message.offset()
+    return (-1 if partition is None else partition), (-1 if offset is None else offset)
+
+
+def _assign(client: Consumer, topic: str, partitions: list[int], offset: int | None, timeout: float) -> dict[int, int]:
+    """Assign partitions and return the end offset of each that has something to read."""
+    ends: dict[int, int] = {}
+    starts: list[TopicPartition] = []
+    for partition in partitions:
+        try:
+            low, high = client.get_watermark_offsets(TopicPartition(topic, partition), timeout=timeout)
+        except KafkaException as error:
+            raise KafkaUnreachable(f"the ends of {topic} could not be read: {error}") from None
+        start = low if offset is None else max(low, offset)
+        if high > start:
+            ends[partition] = high
+            starts.append(TopicPartition(topic, partition, start))
+    client.assign(starts)
+    return ends
