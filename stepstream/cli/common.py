@@ -1,0 +1,165 @@
+"""What commands share: settings and their flags, output as table, JSON or CSV.
+
+A command that takes settings is written so, and gets flags for the settings it names::
+
+    @app.command()
+    @takes(*KAFKA, "partitions")
+    def create(settings: Settings, dry_run: bool = False) -> None: ...
+"""
+
+from __future__ import annotations
+
+import csv
+import inspect
+import json
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from contextvars import ContextVar
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, get_type_hints
+
+import typer
+
+if TYPE_CHECKING:
+    from stepstream.schemas.settings import Settings
+    from stepstream.settings import Resolved
+
+KAFKA: Final = (
+    "kafka_brokers",
+    "kafka_sasl_mechanism",
+    "kafka_sasl_username",
+    "kafka_sasl_password",
+    "kafka_token_hook",
+    "kafka_tls",
+    "kafka_ca_file",
+    "kafka_certificate_file",
+    "kafka_key_file",
+    "topic_prefix",
+    "state_dir",
+)
+"""Settings of every command that talks to Kafka."""
+
+CLICKHOUSE: Final = (
+    "clickhouse_url",
+    "clickhouse_user",
+    "clickhouse_password",
+    "clickhouse_ca_file",
+    "clickhouse_database",
+    "state_dir",
+)
+"""Settings of every command that talks to ClickHouse."""
+
+_settings_file: ContextVar[Path | None] = ContextVar("stepstream_settings_file", default=None)
+
+
+class Format(StrEnum):
+    """How a listing is printed."""
+
+    TABLE = "table"
+    JSON = "json"
+    CSV = "csv"
+
+
+FormatOption = Annotated[Format, typer.Option("--format", help="How to print it.")]
+
+
+def use_settings_file(file: Path | None) -> None:
+    """Remember the global option ``--settings``."""
+    _settings_file.set(file)
+
+
+def flag(name: str) -> str:
+    """How a setting is called on the command line."""
+    return "--" + name.replace("_", "-")
+
+
+def resolve_settings(**flags: Any) -> Resolved:
+    """The settings in force with this command's flags, and where each comes from."""
+    from stepstream.settings import resolve
+
+    return resolve(file=_settings_file.get(), flags=flags, flag_name=flag)
+
+
+def load_settings(**flags: Any) -> Settings:
+    """The settings in force with this command's flags."""
+    return resolve_settings(**flags).settings
+
+
+def takes(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Give a command a flag for each named setting, and call it with ``settings`` (its first parameter)."""
+    names = tuple(dict.fromkeys(names))
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        hints = get_type_hints(command, include_extras=True)
+        own = [
+            parameter.replace(annotation=hints[parameter.name])
+            for parameter in inspect.signature(command).parameters.values()
+            if parameter.name != "settings"
+        ]
+
+        def wrapper(**values: Any) -> Any:
+            flags = {name: values.pop(name) for name in names}
+            return command(settings=load_settings(**flags), **values)
+
+        wrapper.__name__, wrapper.__doc__, wrapper.__module__ = command.__name__, command.__doc__, command.__module__
+        parameters = [*own, *(_parameter(name) for name in names)]
+        # The argument parser reads the signature: it is that of the command, with the flags in the place of settings.
+        wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return wrapper
+
+    return decorate
+
+
+def _parameter(name: str) -> inspect.Parameter:
+    from stepstream.schemas.settings import Settings
+
+    field = Settings.model_fields[name]
+    boolean = field.annotation is bool
+    option = typer.Option(
+        f"{flag(name)}/--no-{name.replace('_', '-')}" if boolean else flag(name),
+        metavar=None if boolean else name.rpartition("_")[2].upper(),
+        help=_sentence(field.description or ""),
+        rich_help_panel="Settings (also in the environment and in a file)",
+        show_default=False,
+    )
+    annotation = Annotated[bool | None, option] if boolean else Annotated[str | None, option]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
+
+
+def print_rows(columns: Sequence[str], rows: Iterable[Sequence[Any]], format: Format = Format.TABLE) -> None:
+    """Print a listing; JSON is one array of objects, a table that goes to a file or a pipe is not cut."""
+    if format is Format.JSON:
+        print(json.dumps([dict(zip(columns, row, strict=True)) for row in rows], indent=1, default=str, ensure_ascii=False))
+    elif format is Format.CSV:
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(rows)
+    else:
+        _print_table(columns, rows)
+
+
+def _print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    texts = [[_cell(value) for value in row] for row in rows]
+    if not sys.stdout.isatty():
+        widths = [max(map(len, column)) for column in zip(columns, *texts, strict=True)]
+        for line in ([column.upper() for column in columns], *texts):
+            print("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    for row in texts:
+        table.add_row(*map(Text, row))
+    Console().print(table)
+
+
+def _cell(value: Any) -> str:
+    return "" if value is None else str(value).replace("\n", " ")

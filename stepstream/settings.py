@@ -1,0 +1,293 @@
+"""Settings from where people put them: flags, environment variables, a file, what ``stepstream up`` wrote, defaults.
+
+The first source that names a setting wins, in that order. The file is the one given, else ``STEPSTREAM_SETTINGS``, else
+``./stepstream.toml``, else ``~/.config/stepstream/settings.toml``. A variable that is set to nothing counts as not set.
+The table of settings itself is ``stepstream.schemas.settings``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import sys
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import BeforeValidator, ValidationError
+
+from stepstream import endpoints
+from stepstream.schemas.durations import parse_duration_us
+from stepstream.schemas.settings import ENV_PREFIX, SECRETS, Settings, environment_name
+
+__all__ = ["Resolved", "SettingsError", "data_dir", "default_state_dir", "load", "resolve"]
+
+FILE_VARIABLE: Final = "STEPSTREAM_SETTINGS"
+NOT_SETTINGS: Final = frozenset({FILE_VARIABLE, "STEPSTREAM_DATA"})
+DEFAULT: Final = "default"
+UP: Final = "stepstream up"
+_FIELDS: Final = Settings.model_fields
+DURATIONS: Final = frozenset(
+    name
+    for name, info in _FIELDS.items()
+    if any(isinstance(part, BeforeValidator) and part.func is parse_duration_us for part in info.metadata)
+)
+# A Kubernetes service called stepstream, or stepstream-kafka, puts such variables into every pod beside it.
+_SERVICE_LINK = re.compile(r"_SERVICE_HOST$|_SERVICE_PORT(_[A-Z0-9_]+)?$|_PORT_\d+_(TCP|UDP)(_(PROTO|PORT|ADDR))?$")
+_SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://")
+
+
+class SettingsError(ValueError):
+    """Settings that cannot be: a line each, with the setting, where it was set and what is wrong with it."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """Settings, and for each the source that set it."""
+
+    settings: Settings
+    sources: Mapping[str, str]
+    file: Path | None
+
+
+@dataclass
+class _Draft:
+    """Values and sources gathered so far, and everything found wrong with them."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    sources: dict[str, str] = field(default_factory=dict)
+    ranks: dict[str, int] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+    def put(self, name: str, value: Any, source: str, rank: int) -> None:
+        """Take the value unless a source before this one named it."""
+        if name not in self.values:
+            self.values[name] = _bare_seconds(name, value)
+            self.sources[name] = source
+            self.ranks[name] = rank
+
+    def drop(self, name: str) -> None:
+        for held in (self.values, self.sources, self.ranks):
+            held.pop(name, None)
+
+
+def load(*, file: Path | None = None, environ: Mapping[str, str] | None = None, **flags: Any) -> Settings:
+    """The settings in force. ``flags`` come before every other source; those that are None count as not given.
+
+    ``kafka_brokers`` and ``clickhouse_url`` are what a running ``stepstream up`` wrote where nothing else names them,
+    and empty where none runs. ``state_dir`` and ``data_dir`` are always filled. Raises ``SettingsError``.
+    """
+    return resolve(file=file, environ=environ, flags=flags).settings
+
+
+def resolve(
+    *,
+    file: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+    flags: Mapping[str, Any] | None = None,
+    flag_name: Callable[[str], str] = "argument {}".format,
+) -> Resolved:
+    """As ``load``, with the source of each setting. ``flag_name`` says how a flag is called in messages."""
+    environ = os.environ if environ is None else environ
+    draft = _Draft()
+    _read_flags(draft, flags or {}, flag_name)
+    _read_environment(draft, environ)
+    found = _settings_file(draft, file, environ)
+    if found is not None:
+        _read_file(draft, found)
+    _read_secret_files(draft)
+    _apply_endpoint(draft)
+    _fill_folders(draft, environ)
+    _fill_addresses(draft)
+    settings = _validated(draft)
+    return Resolved(settings, {name: draft.sources.get(name, DEFAULT) for name in _FIELDS}, found)
+
+
+def default_state_dir(environ: Mapping[str, str] | None = None) -> Path:
+    """The user's folder for what programs remember, by the platform's custom."""
+    environ = os.environ if environ is None else environ
+    if sys.platform == "win32":
+        base = environ.get("LOCALAPPDATA")
+        return (Path(base) if base else Path.home() / "AppData" / "Local") / "stepstream"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Application Support" / "stepstream"
+    base = environ.get("XDG_STATE_HOME")
+    return (Path(base) if base and Path(base).is_absolute() else Path.home() / ".local" / "state") / "stepstream"
+
+
+def data_dir(settings: Settings) -> Path:
+    """The folder of the embedded engines' data, for settings that were made by hand too."""
+    if settings.data_dir:
+        return Path(settings.data_dir)
+    return Path(settings.state_dir or default_state_dir()) / "data"
+
+
+def _bare_seconds(name: str, value: Any) -> Any:
+    """``90`` as text is 90 seconds where a duration is wanted, as it is in a file."""
+    if name in DURATIONS and isinstance(value, str) and re.fullmatch(r"\s*\d+(\.\d+)?\s*", value):
+        return float(value)
+    return value
+
+
+def _did_you_mean(name: str, names: list[str]) -> str:
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    return f"; did you mean {near[0]}?" if near else "; `stepstream settings` lists them"
+
+
+def _read_flags(draft: _Draft, flags: Mapping[str, Any], flag_name: Callable[[str], str]) -> None:
+    for name, value in flags.items():
+        if name not in _FIELDS:
+            draft.problems.append(f"{flag_name(name)} is no setting{_did_you_mean(name, list(_FIELDS))}")
+        elif value is not None:
+            draft.put(name, value, flag_name(name), 0)
+
+
+def _read_environment(draft: _Draft, environ: Mapping[str, str]) -> None:
+    known = {environment_name(name): name for name in _FIELDS}
+    files = {f"{environment_name(name)}_FILE": name for name in SECRETS}
+    for variable in sorted(name for name in environ if name.startswith(ENV_PREFIX)):
+        value = environ[variable]
+        if variable in NOT_SETTINGS or not value or _SERVICE_LINK.search(variable) or _SERVICE_ADDRESS.match(value):
+            continue
+        if variable in known:
+            draft.put(known[variable], value, variable, 1)
+        elif variable in files:
+            name = files[variable]
+            if environ.get(environment_name(name)):
+                draft.problems.append(f"{environment_name(name)} and {variable} are both set: keep one of them")
+            draft.put(name, f"file:{value}", variable, 1)
+        else:
+            draft.problems.append(f"{variable} is no setting{_did_you_mean(variable, [*known, *files])}")
+
+
+def _settings_file(draft: _Draft, given: Path | None, environ: Mapping[str, str]) -> Path | None:
+    """The file to read; one that was named must be there."""
+    named = given or (Path(environ[FILE_VARIABLE]) if environ.get(FILE_VARIABLE) else None)
+    if named is not None:
+        named = named.expanduser()
+        if named.is_file():
+            return named
+        draft.problems.append(f"settings file {named} (from {'--settings' if given else FILE_VARIABLE}) does not exist")
+        return None
+    config_home = environ.get("XDG_CONFIG_HOME") or "~/.config"
+    for usual in (Path("stepstream.toml"), Path(config_home).expanduser() / "stepstream" / "settings.toml"):
+        if usual.is_file():
+            return usual
+    return None
+
+
+def _read_file(draft: _Draft, file: Path) -> None:
+    try:
+        held = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        draft.problems.append(f"settings file {file} cannot be read: {error}")
+        return
+    for name, value in held.items():
+        if name not in _FIELDS:
+            draft.problems.append(f"{name} in {file} is no setting{_did_you_mean(name, list(_FIELDS))}")
+        else:
+            draft.put(name, value, str(file), 2)
+
+
+def _read_secret_files(draft: _Draft) -> None:
+    """A secret given as ``file:/path`` is what the file holds, without the line's end."""
+    for name in SECRETS & draft.values.keys():
+        value = draft.values[name]
+        if not isinstance(value, str) or not value.startswith("file:"):
+            continue
+        path = Path(value.removeprefix("file:")).expanduser()
+        try:
+            draft.values[name] = path.read_text(encoding="utf-8").rstrip("\r\n")
+        except (OSError, UnicodeDecodeError) as error:
+            draft.problems.append(f"{name} from {draft.sources[name]}: the file {path} cannot be read: {_reason(error)}")
+            draft.drop(name)
+
+
+def _reason(error: Exception) -> str:
+    return error.strerror or str(error) if isinstance(error, OSError) else str(error)
+
+
+def _apply_endpoint(draft: _Draft) -> None:
+    """``endpoint`` names the brokers; where ``kafka_brokers`` comes from an earlier source, that one holds."""
+    given = str(draft.values.get("endpoint") or "")
+    if not given:
+        return
+    source = draft.sources["endpoint"]
+    brokers = _brokers(given)
+    if brokers is None:
+        draft.problems.append(f"endpoint from {source}: write kafka://host:port[,host:port], not {_without_login(given)!r}")
+        draft.drop("endpoint")
+        return
+    held = str(draft.values.get("kafka_brokers") or "")
+    if held and held != brokers and draft.ranks["kafka_brokers"] == draft.ranks["endpoint"]:
+        draft.problems.append(
+            f"endpoint from {source} and kafka_brokers from {draft.sources['kafka_brokers']} name different brokers "
+            f"({brokers} and {held}): keep one of them"
+        )
+    elif held and draft.ranks["kafka_brokers"] < draft.ranks["endpoint"]:
+        draft.drop("endpoint")
+    else:
+        draft.drop("kafka_brokers")
+        draft.put("kafka_brokers", brokers, source, draft.ranks["endpoint"])
+
+
+def _without_login(url: str) -> str:
+    return re.sub(r"//[^/@]*@", "//***@", url)
+
+
+def _brokers(endpoint: str) -> str | None:
+    """``host:port,host:port`` of a kafka:// URL; None when it is none."""
+    match = re.fullmatch(r"kafka://([^/?#@\s]+)/?", endpoint.strip())
+    hosts = match[1].split(",") if match else []
+    if not hosts or not all(re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:\d{1,5})?", host) for host in hosts):
+        return None
+    return ",".join(host if re.search(r":\d+$", host) else f"{host}:9092" for host in hosts)
+
+
+def _fill_folders(draft: _Draft, environ: Mapping[str, str]) -> None:
+    for name in ("state_dir", "data_dir"):
+        if draft.values.get(name):
+            draft.values[name] = str(Path(str(draft.values[name])).expanduser().absolute())
+        else:
+            draft.drop(name)
+    draft.put("state_dir", str(default_state_dir(environ)), DEFAULT, 4)
+    draft.put("data_dir", str(Path(draft.values["state_dir"]) / "data"), DEFAULT, 4)
+
+
+def _fill_addresses(draft: _Draft) -> None:
+    """What ``stepstream up`` wrote, where nothing names another place: Kafka and ClickHouse are not mixed from two."""
+    kafka, clickhouse = draft.values.get("kafka_brokers"), draft.values.get("clickhouse_url")
+    if kafka and clickhouse:
+        return
+    running = endpoints.read(Path(draft.values["state_dir"]))
+    if running is None or (kafka and not _same(kafka, running.kafka)) or (clickhouse and clickhouse != running.clickhouse):
+        return
+    for name, address in (("kafka_brokers", running.kafka), ("clickhouse_url", running.clickhouse)):
+        if not draft.values.get(name):
+            draft.drop(name)
+            draft.put(name, address, UP, 3)
+
+
+def _same(one: str, other: str) -> bool:
+    return one.replace("localhost", "127.0.0.1") == other.replace("localhost", "127.0.0.1")
+
+
+def _validated(draft: _Draft) -> Settings:
+    try:
+        settings = Settings.model_validate(draft.values)
+    except ValidationError as error:
+        for wrong in error.errors(include_url=False, include_context=False):
+            name = str(wrong["loc"][0]) if wrong["loc"] else ""
+            shown = "" if name in SECRETS else f", not {wrong['input']!r}"
+            message = wrong["msg"].removeprefix("Value error, ")
+            draft.problems.append(f"{name} from {draft.sources.get(name, '?')}: {message}{shown}")
+    if draft.problems:
+        raise SettingsError(draft.problems)
+    return settings
