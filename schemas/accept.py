@@ -9,10 +9,13 @@ step on a wrong partition: re-produce it) and ``Rejected`` (with a reason from `
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import lru_cache
-from typing import Final
+from itertools import accumulate
+from typing import Any, Final, TypedDict
 
 import msgspec
 
@@ -20,6 +23,7 @@ from stepstream.schemas.ids import STEP_ID, TRACE_ID, ZERO_STEP_ID, ZERO_TRACE_I
 from stepstream.schemas.money import nanos_from_usd
 from stepstream.schemas.partitioner import partition_for
 from stepstream.schemas.step import (
+    COST_SOURCES,
     HEADER_SCHEMA,
     KINDS,
     PHASES,
@@ -27,6 +31,7 @@ from stepstream.schemas.step import (
     SCHEMA_VERSION,
     STATUSES,
     Step,
+    StepEvent,
     normalised,
 )
 
@@ -55,6 +60,8 @@ CLAMPS: Final[dict[str, str]] = {
     "attributes_dropped": "more attributes than the limit",
     "documents_dropped": "more documents than the limit",
     "invalid_cost": "cost_usd was no possible cost; the step is priced as if it had none",
+    "unknown_cost_source": "cost_source was none of ours and was dropped",
+    "invalid_reference": "retry_of or fallback_of was no step id and was dropped",
     "first_token_out_of_range": "first_token_time lay outside the step and was dropped",
 }
 """What was made sane in an accepted step: the clamp's slug and what it means."""
@@ -75,6 +82,8 @@ class Limits:
 
 
 DEFAULT_LIMITS: Final = Limits()
+MAX_NESTING: Final = 200
+"""Arrays and objects within each other, in fields of ours: what lies deeper is malformed, whoever reads it."""
 
 
 class Accepted(msgspec.Struct, gc=False):
@@ -102,6 +111,10 @@ class Rejected(msgspec.Struct, gc=False):
 Headers = Sequence[tuple[str, bytes]] | None
 
 _decode = msgspec.json.Decoder(Step).decode
+_Known: Any = TypedDict("_Known", dict.fromkeys(StepEvent.model_fields, Any), total=False)  # type: ignore[misc]
+_decode_known = msgspec.json.Decoder(_Known).decode
+_STRINGS = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)  # takes what never ends too: else quadratic
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _KINDS = frozenset(KINDS)
 _partition_for = lru_cache(maxsize=262_144)(partition_for)
 _SHORT_TEXTS = (
@@ -146,14 +159,16 @@ def accept_value(value: bytes | None, *, timestamp_us: int, limits: Limits = DEF
         return Rejected("empty", "the value is empty")
     if len(value) > limits.max_record_bytes:
         return Rejected("too_large", f"{len(value)} bytes, the limit is {limits.max_record_bytes}")
+    step = decode(value)
+    return step if isinstance(step, Rejected) else check(step, timestamp_us=timestamp_us, limits=limits)
+
+
+def decode(value: bytes) -> Step | Rejected:
+    """The step that a value spells, its meaning not yet judged. Fields that are not ours are skipped unread."""
     try:
-        step = _decode(value)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        decoded = _decode_leniently(value)
-        if isinstance(decoded, Rejected):
-            return decoded
-        step = decoded
-    return check(step, timestamp_us=timestamp_us, limits=limits)
+        return _decode(value)
+    except (ValueError, RecursionError):
+        return _decode_leniently(value)
 
 
 def check(step: Step, *, timestamp_us: int, limits: Limits = DEFAULT_LIMITS) -> Accepted | Rejected:
@@ -166,11 +181,13 @@ def check(step: Step, *, timestamp_us: int, limits: Limits = DEFAULT_LIMITS) -> 
         return Rejected("missing_field", "end_time is required when phase is end")
     if late := _time_out_of_range(step, timestamp_us, limits):
         return Rejected("time_out_of_range", late)
-    clamped = _clamp(step, limits)
+    clamped = _clamp(step, timestamp_us + limits.max_future_us, limits)
     cost_nanos = None
     if step.cost_usd is not None:
         try:
             cost_nanos = nanos_from_usd(step.cost_usd)
+            if isinstance(step.cost_usd, float):
+                step.cost_usd = Decimal(str(step.cost_usd))
         except ValueError:
             step.cost_usd = None
             step.cost_source = ""
@@ -185,19 +202,25 @@ def _wrong_version(headers: Sequence[tuple[str, bytes]]) -> str:
     return ""
 
 
+def _nesting(value: bytes) -> int:
+    """How deep arrays and objects lie in each other. Decoders stop where their stack ends, and stacks differ."""
+    brackets = _STRINGS.sub(b"", value).translate(None, _NOT_BRACKETS)
+    return max(accumulate(1 if bracket in b"[{" else -1 for bracket in brackets), default=0)
+
+
 def _decode_leniently(value: bytes) -> Step | Rejected:
+    if _nesting(value) > MAX_NESTING:
+        return Rejected("malformed_json", f"nested more than {MAX_NESTING} levels deep")
     try:
-        data = msgspec.json.decode(value)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        data = _decode_known(value)
+    except (ValueError, RecursionError) as error:
         return Rejected("malformed_json", str(error)[:200])
-    if not isinstance(data, dict):
-        return Rejected("malformed_json", f"the value is a JSON {type(data).__name__}, not an object")
-    version = data.get("schema_version", SCHEMA_VERSION)
-    if version != SCHEMA_VERSION:
+    version = data.get("schema_version")
+    if version is not None and version != SCHEMA_VERSION:
         return Rejected("unknown_version", f"schema_version is {str(version)[:40]}, this reads {SCHEMA_VERSION}")
     try:
         return msgspec.convert(normalised(data), Step, strict=True)
-    except (msgspec.ValidationError, RecursionError, OverflowError, ValueError) as error:
+    except (ValueError, RecursionError, OverflowError) as error:
         reason = "missing_field" if "missing required field" in str(error) else "invalid_field"
         return Rejected(reason, str(error)[:200])
 
@@ -233,7 +256,7 @@ def _time_out_of_range(step: Step, timestamp_us: int, limits: Limits) -> str:
     return ""
 
 
-def _clamp(step: Step, limits: Limits) -> list[str]:
+def _clamp(step: Step, latest_us: int, limits: Limits) -> list[str]:
     clamped: list[str] = []
     if step.end_time is not None and step.end_time < step.start_time:
         step.end_time = step.start_time
@@ -248,8 +271,17 @@ def _clamp(step: Step, limits: Limits) -> list[str]:
     if step.parent_step_id == step.step_id:
         step.parent_step_id = ""
         clamped.append("own_parent")
+    if step.retry_of and not STEP_ID.fullmatch(step.retry_of):
+        step.retry_of = ""
+        clamped.append("invalid_reference")
+    if step.fallback_of and not STEP_ID.fullmatch(step.fallback_of):
+        step.fallback_of = ""
+        clamped.append("invalid_reference")
+    if step.cost_source not in COST_SOURCES:
+        step.cost_source = ""
+        clamped.append("unknown_cost_source")
     first = step.first_token_time
-    if first is not None and not step.start_time <= first <= (step.end_time or first):
+    if first is not None and not step.start_time <= first <= (latest_us if step.end_time is None else step.end_time):
         step.first_token_time = None
         clamped.append("first_token_out_of_range")
     _clamp_sizes(step, limits, clamped)

@@ -7,6 +7,7 @@ structs are derived at import: same fields, types and defaults. A property test 
 from __future__ import annotations
 
 import types
+from decimal import Decimal
 from typing import Annotated, Any, Union, get_args, get_origin
 
 import msgspec
@@ -49,6 +50,8 @@ def _plain(annotation: Any, nested: dict[type, type]) -> Any:
     """The annotation with models replaced by structs and pydantic's metadata reduced to bounds."""
     if annotation in nested:
         return nested[annotation]
+    if annotation is Decimal:  # a JSON number is a double in every reader; exact amounts are strings
+        return Decimal | float
     origin = get_origin(annotation)
     if origin is Annotated:
         base, *metadata = get_args(annotation)

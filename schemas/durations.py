@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+from decimal import Decimal
 from typing import Annotated, Any, Final
 
 from pydantic import BeforeValidator, Field, PlainSerializer
@@ -16,6 +18,8 @@ _UNITS_US: Final = {
     "d": 86_400_000_000,
     "w": 604_800_000_000,
 }
+MAX_DURATION_US: Final = 36_525 * 86_400_000_000
+"""A hundred years: what is longer is a slip of the pen, and would not fit into the numbers that timers are kept in."""
 _PART = re.compile(r"(\d+(?:\.\d+)?)(us|ms|s|m|h|d|w)")
 
 
@@ -24,12 +28,20 @@ def parse_duration_us(text: Any) -> int:
     if isinstance(text, bool):
         raise ValueError(f"not a duration: {text}")
     if isinstance(text, int | float):
-        return round(text * 1_000_000)
+        if not math.isfinite(text):
+            raise ValueError(f"not a duration: {text}")
+        return _bounded(round(text * 1_000_000), text)
     compact = str(text).replace(" ", "")
     parts = _PART.findall(compact)
     if not parts or "".join(number + unit for number, unit in parts) != compact:
         raise ValueError(f"not a duration: {text!r} (write 90s, 1h30m, 250ms, 2d)")
-    return round(sum(float(number) * _UNITS_US[unit] for number, unit in parts))
+    return _bounded(round(sum(Decimal(number) * _UNITS_US[unit] for number, unit in parts)), text)
+
+
+def _bounded(duration_us: int, text: Any) -> int:
+    if duration_us > MAX_DURATION_US:
+        raise ValueError(f"longer than 100 years: {text!s:.40}")
+    return duration_us
 
 
 def format_duration(duration_us: int | float) -> str:

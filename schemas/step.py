@@ -8,7 +8,8 @@ Version 1 only grows: fields are added with defaults, none is renamed, removed o
 from __future__ import annotations
 
 import json
-from decimal import Decimal
+import math
+from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, model_validator
@@ -43,7 +44,14 @@ COST_SOURCES: Final = frozenset({"", "given", "priced", "unpriced"})
 
 Count = Annotated[int, Field(ge=0, le=2**53)]
 TimeUs = Annotated[int, Field(description="microseconds since 1970-01-01 UTC")]
-Usd = Annotated[Decimal, PlainSerializer(lambda d: format(d, "f"), return_type=str, when_used="json")]
+
+
+def decimal_text(amount: Decimal) -> str:
+    """An amount as people write it (``0.0000004``, not ``4E-7``); exponents only where the digits would run on for pages."""
+    return format(amount, "f") if amount.is_finite() and -40 < amount.adjusted() < 40 else str(amount)
+
+
+Usd = Annotated[Decimal, PlainSerializer(decimal_text, return_type=str, when_used="json")]
 
 
 class TokenUsage(BaseModel):
@@ -64,7 +72,7 @@ class Document(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
 
     id: str = Field("", description="the document's id in its store")
-    score: float | None = Field(None, description="the retriever's own score; higher is better")
+    score: float | None = Field(None, allow_inf_nan=False, description="the retriever's own score; higher is better")
     content: str = Field("", description="text, truncated; empty where content is not captured")
 
 
@@ -106,7 +114,9 @@ class StepEvent(BaseModel):
     fallback_of: str = Field("", description="step_id of the step that this one replaces")
     # what it used
     usage: TokenUsage | None = Field(None, description="the step's own tokens, never its children's")
-    cost_usd: Usd | None = Field(None, description="the step's own cost, a decimal string; absent where unknown")
+    cost_usd: Annotated[Usd, Field(allow_inf_nan=True)] | None = Field(
+        None, description="the step's own cost, a decimal string; absent where unknown"
+    )
     cost_source: str = Field("", description="given, priced or unpriced; empty: decided by whoever reads it")
     price_version: str = Field("", description="version of the prices that a priced cost came from")
     # content
@@ -144,7 +154,8 @@ def normalised(data: Any) -> Any:
     """A copy of a decoded event with the liberties undone that producers in other languages take.
 
     ``null`` means absent; ``input`` and ``output`` may be any JSON and become JSON text; attribute values become text;
-    numeric ids and versions become text; whole floats become integers.
+    numeric ids and versions become text; whole floats become integers; a cost that cannot be read becomes NaN (which
+    ``accept`` drops and counts). Raises ``ValueError`` for infinite numbers, which JSON does not have.
     """
     if not isinstance(data, dict):
         return data
@@ -153,17 +164,17 @@ def normalised(data: Any) -> Any:
         if value is None:
             continue
         if key in _TEXTS and not isinstance(value, str):
-            out[key] = json_text(value)
+            out[key] = _strict_json_text(value)
         elif key == "attributes" and isinstance(value, dict):
-            out[key] = {str(k): v if isinstance(v, str) else json_text(v) for k, v in value.items() if v is not None}
+            out[key] = {str(k): v if isinstance(v, str) else _strict_json_text(v) for k, v in value.items() if v is not None}
         elif key in _NAMES and isinstance(value, int | float) and not isinstance(value, bool):
-            out[key] = json_text(value)
+            out[key] = _strict_json_text(value)
         elif key == "usage" and isinstance(value, dict):
             out[key] = {k: _whole(v) for k, v in value.items() if v is not None}
         elif key == "documents" and isinstance(value, list):
             out[key] = [_document(item) for item in value]
-        elif key == "cost_usd" and isinstance(value, int | float) and not isinstance(value, bool):
-            out[key] = Decimal(str(value))
+        elif key == "cost_usd":
+            out[key] = _cost(value)
         else:
             out[key] = _whole(value)
     return out
@@ -172,6 +183,21 @@ def normalised(data: Any) -> Any:
 def json_text(value: Any) -> str:
     """Compact JSON of any value; what JSON cannot say becomes its ``str``."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
+
+
+def _strict_json_text(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=str)
+
+
+def _cost(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return value
+    if isinstance(value, float) and not math.isfinite(value):
+        return value
+    try:
+        return Decimal(str(value))
+    except InvalidOperation:
+        return Decimal("NaN")
 
 
 def _whole(value: Any) -> Any:
@@ -186,5 +212,8 @@ def _document(item: Any) -> Any:
         if key in out and not isinstance(out[key], str):
             out[key] = json_text(out[key])
     if isinstance(out.get("score"), int) and not isinstance(out["score"], bool):
-        out["score"] = float(out["score"])
+        try:
+            out["score"] = float(out["score"])
+        except OverflowError:
+            raise ValueError("a document's score is too large") from None
     return out
