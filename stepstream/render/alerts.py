@@ -1,0 +1,68 @@
+"""Alerts as two lines that a tired person understands, and as one line below a trace."""
+
+from __future__ import annotations
+
+from datetime import tzinfo
+from typing import Final
+
+from rich.cells import cell_len
+from rich.text import Text
+
+from stepstream.render.glyphs import UNICODE, Glyphs
+from stepstream.render.values import clip, format_clock, format_time, one_line, short_id
+from stepstream.schemas.alert import Alert
+
+STYLES: Final[dict[str, str]] = {
+    "info": "cyan",
+    "warning": "yellow",
+    "error": "red",
+    "critical": "bold white on red",
+    "resolved": "green",
+}
+_HANGING: Final = " " * 9
+
+
+def alert_lines(
+    alert: Alert,
+    *,
+    zone: tzinfo | None = None,
+    width: int | None = None,
+    glyphs: Glyphs = UNICODE,
+    dated: bool = False,
+    suffix: str = "",
+) -> Text:
+    """What happened and to whom; below it the likely cause and the command that shows it. No line exceeds ``width``."""
+    when = format_time(alert.updated_at, zone) if dated else format_clock(alert.updated_at, zone)
+    label = "RESOLVED" if alert.state == "resolved" else alert.severity.upper()
+    who = "/".join(part for part in (alert.agent, alert.task) if part) or alert.project
+    text = Text(no_wrap=True, overflow="ignore")
+    text.append(f"{when} ", style="dim")
+    text.append(label, style=alert_style(alert))
+    text.append(f" {alert.alert} ", style="bold")
+    head = f"{one_line(who)}: {alert_sentence(alert)}{suffix}"
+    text.append(head if width is None else clip(head, width - cell_len(text.plain), glyphs.ellipsis))
+    if width is not None:
+        text.truncate(width, overflow="crop")
+    if below := _below(alert, glyphs, width):
+        text.append(f"\n{_HANGING}{below}", style="dim")
+    return text
+
+
+def alert_sentence(alert: Alert) -> str:
+    """The alert's message, and that the run goes on where it does."""
+    message = one_line(alert.message) or alert.rule
+    going_on = alert.running and alert.state == "firing" and "running" not in message
+    return f"{message}; still running" if going_on else message
+
+
+def alert_style(alert: Alert) -> str:
+    """Colour of an alert's label."""
+    return STYLES["resolved" if alert.state == "resolved" else alert.severity]
+
+
+def _below(alert: Alert, glyphs: Glyphs, width: int | None) -> str:
+    command = f"stepstream trace {short_id(alert.trace_id)}" if alert.trace_id else ""
+    detail = one_line(alert.detail)
+    if detail and width is not None:
+        detail = clip(detail, width - len(_HANGING) - (len(command) + 3 if command else 0), glyphs.ellipsis)
+    return f" {glyphs.dot} ".join(part for part in (detail, command) if part)

@@ -1,0 +1,171 @@
+"""What is drawn: a run, its steps, its alerts, as typed rows read from the public views' columns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, Final
+
+from stepstream.schemas.money import nanos_from_usd
+
+RUNNING: Final = "running"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepRow:
+    """One step. ``end_us`` is None while it is open; ``cost_nanos`` is None where it is unknown or nothing was used."""
+
+    step_id: str
+    start_us: int
+    kind: str
+    name: str
+    end_us: int | None = None
+    parent_step_id: str = ""
+    tool: str = ""
+    model: str = ""
+    agent: str = ""
+    status: str = "ok"
+    error_type: str = ""
+    error_message: str = ""
+    attempt: int = 1
+    retry_of: str = ""
+    fallback_of: str = ""
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost_nanos: int | None = None
+    cost_source: str = ""
+    input: str = ""
+    output: str = ""
+    documents: int = 0
+    best_score: float | None = None
+
+    @property
+    def failed(self) -> bool:
+        return self.status == "error"
+
+    @property
+    def open(self) -> bool:
+        return self.end_us is None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRow:
+    """A run's totals, as in the view ``runs``."""
+
+    trace_id: str
+    status: str
+    start_us: int
+    end_us: int
+    project: str = "default"
+    environment: str = ""
+    agent: str = ""
+    agent_version: str = ""
+    task: str = ""
+    session_id: str = ""
+    user_id: str = ""
+    steps: int = 0
+    open_steps: int = 0
+    error_steps: int = 0
+    unpriced_steps: int = 0
+    orphan_steps: int = 0
+    duplicates: int = 0
+    late_steps: int = 0
+    steps_over_limit: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost_nanos: int = 0
+    failed_tool: str = ""
+    failed_kind: str = ""
+    error_type: str = ""
+    error_message: str = ""
+
+    @property
+    def running(self) -> bool:
+        return self.status == RUNNING
+
+    @property
+    def who(self) -> str:
+        """Agent and task: ``support/refund``."""
+        return "/".join(part for part in (self.agent, self.task) if part) or self.project
+
+
+def step_row(record: Mapping[str, Any], *, is_open: bool = False) -> StepRow:
+    """A row of the view ``steps`` or ``trace``; with ``is_open`` one of ``open_steps``."""
+    documents = record.get("documents") or ()
+    scores = [score for score in map(_score, documents) if score is not None]
+    return StepRow(
+        step_id=record["step_id"],
+        parent_step_id=record.get("parent_step_id", ""),
+        start_us=micros(record["start_time"]),
+        end_us=None if is_open else micros(record["end_time"]),
+        status=RUNNING if is_open else record.get("status", "ok"),
+        cost_nanos=nanos(record.get("cost_usd")),
+        documents=len(documents),
+        best_score=max(scores, default=None),
+        **{name: record[name] for name in _STEP_FIELDS if record.get(name) is not None},
+    )
+
+
+def run_row(record: Mapping[str, Any]) -> RunRow:
+    """A row of the view ``runs``."""
+    return RunRow(
+        trace_id=record["trace_id"],
+        status=record["status"],
+        start_us=micros(record["start_time"]),
+        end_us=micros(record["end_time"]),
+        cost_nanos=nanos(record["cost_usd"]) or 0,
+        **{name: record[name] for name in _RUN_FIELDS if record.get(name) is not None},
+    )
+
+
+def run_from_steps(trace_id: str, steps: list[StepRow]) -> RunRow:
+    """A stand-in for a run whose own row has not arrived yet, summed up from its steps."""
+    open_steps = sum(step.open for step in steps)
+    return RunRow(
+        trace_id=trace_id,
+        status=RUNNING if open_steps else "incomplete",
+        start_us=min(step.start_us for step in steps),
+        end_us=max(step.end_us or step.start_us for step in steps),
+        agent=next((step.agent for step in steps if step.agent), ""),
+        steps=len(steps),
+        open_steps=open_steps,
+        error_steps=sum(step.failed for step in steps),
+        unpriced_steps=sum(step.cost_source == "unpriced" for step in steps),
+        input_tokens=sum(step.input_tokens for step in steps),
+        output_tokens=sum(step.output_tokens for step in steps),
+        cost_nanos=sum(step.cost_nanos or 0 for step in steps),
+    )
+
+
+def micros(value: datetime | int) -> int:
+    """Microseconds since 1970 of a time as ClickHouse clients return it; without a zone it is UTC."""
+    if isinstance(value, int):
+        return value
+    aware = value if value.tzinfo else value.replace(tzinfo=UTC)
+    delta = aware - datetime(1970, 1, 1, tzinfo=UTC)
+    return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
+
+
+def nanos(value: Decimal | str | float | int | None) -> int | None:
+    """Nano-dollars of a cost column."""
+    if value is None:
+        return None
+    return int((value * 10**9).to_integral_value()) if isinstance(value, Decimal) else nanos_from_usd(value)
+
+
+def _score(document: Any) -> float | None:
+    score = document.get("score") if isinstance(document, Mapping) else document[1]
+    return None if score is None else float(score)
+
+
+_STEP_FIELDS: Final = (
+    "kind", "name", "tool", "model", "agent", "error_type", "error_message", "attempt", "retry_of", "fallback_of",
+    "input_tokens", "output_tokens", "cost_source", "input", "output",
+)  # fmt: skip
+_RUN_FIELDS: Final = (
+    "project", "environment", "agent", "agent_version", "task", "session_id", "user_id", "steps", "open_steps", "error_steps",
+    "unpriced_steps", "orphan_steps", "duplicates", "late_steps", "steps_over_limit", "input_tokens", "output_tokens",
+    "failed_tool", "failed_kind", "error_type", "error_message",
+)  # fmt: skip

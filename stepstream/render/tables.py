@@ -1,0 +1,125 @@
+"""Listings: the same rows as a table for people, as JSON or as CSV for programs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterable, Sequence
+from datetime import UTC, date, datetime, tzinfo
+from decimal import Decimal
+from typing import Any, Final
+
+from rich.table import Table
+from rich.text import Text
+
+from stepstream.render.glyphs import UNICODE, Glyphs
+from stepstream.render.rows import RunRow
+from stepstream.render.tree import STATUS_STYLES
+from stepstream.render.values import clip, format_time, format_usd, one_line, short_id, zone_name
+from stepstream.schemas.durations import format_duration
+
+MAX_CELL: Final = 80
+
+
+def runs_table(
+    runs: Sequence[RunRow], alerts: dict[str, int], *, now_us: int, zone: tzinfo | None = None, glyphs: Glyphs = UNICODE
+) -> Table:
+    """Runs, as given: when, which, whose, how it went, how long, how much. ``alerts`` counts them by trace_id."""
+    zone_now = zone_name(runs[0].start_us if runs else now_us, zone)
+    table = _table()
+    for heading, justify in (
+        (f"started ({zone_now})", "left"),
+        ("run", "left"),
+        ("agent", "left"),
+        ("task", "left"),
+        ("status", "left"),
+        ("time", "right"),
+        ("steps", "right"),
+        ("failed", "right"),
+        ("cost", "right"),
+        ("alerts", "right"),
+    ):
+        table.add_column(heading, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    for run in runs:
+        end_us = max(run.end_us, now_us) if run.running else run.end_us
+        table.add_row(
+            format_time(run.start_us, zone),
+            short_id(run.trace_id),
+            clip(one_line(run.agent), 24, glyphs.ellipsis),
+            clip(one_line(run.task), 24, glyphs.ellipsis),
+            Text(run.status, style=STATUS_STYLES.get(run.status, "")),
+            format_duration(end_us - run.start_us) + ("+" if run.running else ""),
+            f"{run.steps:,}",
+            Text(str(run.error_steps or ""), style="red"),
+            format_usd(run.cost_nanos) + (" + ?" if run.unpriced_steps else ""),
+            Text(str(alerts.get(run.trace_id) or ""), style="bold yellow"),
+        )
+    return table
+
+
+def records_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, glyphs: Glyphs = UNICODE) -> Table:
+    """Any answer of the store; long cells are cut, and the cut is shown."""
+    table = _table()
+    listed = [list(row) for row in rows]
+    for i, column in enumerate(columns):
+        number = bool(listed) and all(isinstance(row[i], int | float | Decimal) or row[i] is None for row in listed)
+        table.add_column(one_line(column), justify="right" if number else "left", no_wrap=True)
+    for row in listed:
+        table.add_row(*(Text(clip(one_line(_cell(value)), MAX_CELL, glyphs.ellipsis)) for value in row))
+    return table
+
+
+def records_json(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """A JSON array of objects, a row a line; money and other decimals as strings, times as ISO 8601 in UTC."""
+    named = (dict(zip(columns, map(_finite, row), strict=True)) for row in rows)
+    lines = [json.dumps(row, ensure_ascii=False, default=_plain, allow_nan=False) for row in named]
+    return "[" + ",\n ".join(lines) + "]"
+
+
+def records_csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """CSV with a heading; nested values as JSON."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([_cell(value, "") for value in row] for row in rows)
+    return out.getvalue().rstrip("\n")
+
+
+def _table() -> Table:
+    return Table(box=None, pad_edge=False, header_style="bold")
+
+
+def _cell(value: Any, nothing: str = "NULL") -> str:
+    if value is None:
+        return nothing
+    if isinstance(value, str):
+        return value
+    if isinstance(value, datetime | date | Decimal | bytes):
+        return str(_plain(value))
+    if isinstance(value, dict | list | tuple | set | frozenset):
+        return json.dumps(value, ensure_ascii=False, default=_plain)
+    return str(value)
+
+
+def _finite(value: Any) -> Any:
+    """The value without infinities and NaN, which JSON cannot say: they become null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(key): _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list | tuple | set | frozenset) else value
+
+
+def _plain(value: Any) -> Any:
+    """What JSON has no word for."""
+    if isinstance(value, datetime):
+        return (value if value.tzinfo else value.replace(tzinfo=UTC)).astimezone(UTC).isoformat().replace("+00:00", "Z")
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, Decimal):
+        return format(value.normalize(), "f") if value else "0"
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return str(value)

@@ -1,0 +1,273 @@
+"""One run as people look at it: who and what, the steps as a tree with bars on the run's time axis, and its alerts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import tzinfo
+from typing import Final
+
+from rich.cells import cell_len
+from rich.text import Text
+
+from stepstream.render.alerts import alert_lines
+from stepstream.render.arrange import Hidden, Line, arrange
+from stepstream.render.glyphs import UNICODE, Glyphs
+from stepstream.render.rows import RunRow, StepRow
+from stepstream.render.values import (
+    clip,
+    fit,
+    format_count,
+    format_time,
+    format_usd,
+    one_line,
+    short_id,
+    zone_name,
+)
+from stepstream.schemas.alert import Alert
+from stepstream.schemas.durations import format_duration
+
+MIN_WIDTH: Final = 40
+STATUS_STYLES: Final[dict[str, str]] = {
+    "ok": "green",
+    "error": "bold red",
+    "running": "bold yellow",
+    "cancelled": "magenta",
+    "stopped": "magenta",
+    "incomplete": "yellow",
+}
+KIND_STYLES: Final[dict[str, str]] = {
+    "agent": "blue",
+    "llm_call": "magenta",
+    "tool_call": "cyan",
+    "retrieval": "green",
+    "plan": "bright_blue",
+}
+_TIME_CELLS: Final = 8
+_COST_CELLS: Final = 9
+_TOKEN_CELLS: Final = 11
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """How to draw: the width in cells (at least 40), the present (for what is still running), and how much."""
+
+    width: int
+    now_us: int
+    zone: tzinfo | None = None
+    contents: bool = False
+    limit: int = 200
+    glyphs: Glyphs = UNICODE
+
+    @property
+    def cells(self) -> int:
+        return max(MIN_WIDTH, self.width)
+
+
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    label: int
+    bar: int
+    tokens: bool
+    start_us: int
+    end_us: int
+
+
+def render_trace(steps: Sequence[StepRow], run: RunRow, alerts: Sequence[Alert], view: View) -> Text:
+    """The whole picture; no line is wider than ``view.width`` (at least 40 cells), and it reads without colour."""
+    evidence = frozenset(step_id for alert in alerts for step_id in alert.step_ids)
+    lines = arrange(steps, limit=view.limit, keep=evidence)
+    columns = _columns(lines, run, steps, view)
+    parts = [_heading(run, view), _axis(columns, view.glyphs)]
+    for line in lines:
+        if line.hidden is not None:
+            parts.append(_hidden(line, line.hidden, columns, view))
+        elif line.step is not None:
+            parts.append(_step(line, line.step, line.step.step_id in evidence, columns, view))
+            parts.extend(_below(line, line.step, view))
+    if alerts:
+        parts.append(Text(""))
+        ordered = sorted(alerts, key=lambda alert: alert.opened_at)
+        parts.extend(alert_lines(alert, zone=view.zone, width=view.cells, glyphs=view.glyphs) for alert in ordered)
+    text = Text("\n", no_wrap=True, overflow="ignore").join(parts)
+    text.no_wrap, text.overflow = True, "ignore"
+    return text
+
+
+def _columns(lines: Sequence[Line], run: RunRow, steps: Sequence[StepRow], view: View) -> _Columns:
+    width = view.cells
+    tokens = width >= 76
+    room = width - 3 - (_TIME_CELLS + 1) - (_COST_CELLS + 1) - (_TOKEN_CELLS + 1 if tokens else 0)
+    wanted = max((cell_len(_label(line, view.glyphs)) for line in lines), default=0)
+    if room >= 30:
+        label = min(max(wanted, 12), max(room * 3 // 5, room - 41))
+        bar = min(room - label - 1, 60)
+    else:
+        label, bar = room, 0
+    start = min([step.start_us for step in steps] or [run.start_us])
+    end = max([step.end_us or step.start_us for step in steps] or [run.end_us])
+    return _Columns(label, bar, tokens, start, max(end, view.now_us if run.running else run.end_us, start + 1))
+
+
+def _heading(run: RunRow, view: View) -> Text:
+    glyphs = view.glyphs
+    dot = f" {glyphs.dot} "
+    room = view.cells
+    text = Text()
+    who = one_line(run.who)
+    trace_id = run.trace_id if cell_len(who) + len(run.status) + 40 <= room else short_id(run.trace_id)
+    text.append(clip(who, room - len(run.status) - len(trace_id) - 8, glyphs.ellipsis), style="bold")
+    text.append("  ")
+    text.append(run.status, style=STATUS_STYLES.get(run.status, ""))
+    text.append(f"  run {trace_id}", style="dim")
+    end_us = max(run.end_us, view.now_us) if run.running else run.end_us
+    facts = [
+        f"{format_time(run.start_us, view.zone)} {zone_name(run.start_us, view.zone)}",
+        format_duration(end_us - run.start_us) + (" so far" if run.running else ""),
+        _plural(run.steps, "step"),
+        format_usd(run.cost_nanos) + (" + ?" if run.unpriced_steps else ""),
+        f"{format_count(run.input_tokens)}{glyphs.arrow}{format_count(run.output_tokens)} tokens",
+    ]
+    whose = [run.project, run.environment, run.agent_version, run.session_id, run.user_id]
+    labels = ("project", "environment", "version", "session", "user")
+    oddities = [
+        (run.error_steps, "failed"),
+        (run.open_steps, "still open"),
+        (run.unpriced_steps, "unpriced"),
+        (run.orphan_steps, "without their parent"),
+        (run.late_steps, "late"),
+        (run.duplicates, "duplicates dropped"),
+        (run.steps_over_limit, "over the limit, not drawn"),
+    ]
+    rows = [
+        (dot.join(facts), ""),
+        (dot.join(f"{name} {one_line(value)}" for name, value in zip(labels, whose, strict=True) if value), "dim"),
+        (dot.join(f"{count} {what}" for count, what in oddities if count), "yellow"),
+        (_failure(run), "red"),
+    ]
+    for row, style in rows:
+        if row:
+            text.append("\n" + clip(row, room, glyphs.ellipsis), style=style)
+    return text
+
+
+def _failure(run: RunRow) -> str:
+    what = " ".join(part for part in (run.failed_kind.replace("_", " "), run.failed_tool) if part)
+    why = one_line(": ".join(part for part in (run.error_type, run.error_message) if part))
+    return f"failed: {what + ', ' if what else ''}{why}" if why else ""
+
+
+def _axis(columns: _Columns, glyphs: Glyphs) -> Text:
+    line = " " * 3 + fit("", columns.label)
+    if columns.bar:
+        total = format_duration(columns.end_us - columns.start_us)
+        line += " " + "0" + fit(total, columns.bar - 1, right=True, ellipsis=glyphs.ellipsis)
+    line += " " + fit("time", _TIME_CELLS, right=True) + " " + fit("cost", _COST_CELLS, right=True)
+    if columns.tokens:
+        line += " " + fit(f"in{glyphs.arrow}out", _TOKEN_CELLS, right=True)
+    return Text(line, style="dim")
+
+
+def _step(line: Line, step: StepRow, evidence: bool, columns: _Columns, view: View) -> Text:
+    glyphs = view.glyphs
+    sign = glyphs.failed if step.failed else glyphs.running if step.open else " "
+    sign = glyphs.cancelled if step.status == "cancelled" else sign
+    style = "bold red" if step.failed else "bold yellow" if step.open else KIND_STYLES.get(step.kind, "")
+    text = Text()
+    text.append(sign, style="bold red" if step.failed else "bold yellow")
+    text.append(glyphs.evidence if evidence else " ", style="bold yellow")
+    text.append(" ")
+    branch = _branch(line.more, columns.label, glyphs)
+    text.append(branch, style="dim")
+    name = _name(line, step, glyphs)
+    text.append(fit(name, columns.label - cell_len(branch), ellipsis=glyphs.ellipsis), style=style if step.failed else "")
+    if columns.bar:
+        text.append(" ")
+        text.append(_bar(step, columns, glyphs), style=style)
+    text.append(" " + fit(_time(step, columns), _TIME_CELLS, right=True, ellipsis=glyphs.ellipsis))
+    text.append(" " + fit(_cost(step), _COST_CELLS, right=True, ellipsis=glyphs.ellipsis))
+    if columns.tokens:
+        text.append(" " + fit(_tokens(step, glyphs), _TOKEN_CELLS, right=True, ellipsis=glyphs.ellipsis), style="dim")
+    return text
+
+
+def _label(line: Line, glyphs: Glyphs) -> str:
+    return "" if line.step is None else "  " * len(line.more) + _name(line, line.step, glyphs)
+
+
+def _name(line: Line, step: StepRow, glyphs: Glyphs) -> str:
+    extra = [step.model or (step.tool if step.tool != step.name else "")]
+    if step.kind == "retrieval" and not step.open:
+        best = "" if step.best_score is None else f", best {step.best_score:.2f}"
+        extra.append(f"{step.documents} documents{best}" if step.documents != 1 else f"1 document{best}")
+    if step.attempt > 1 or step.retry_of:
+        extra.append(f"try {max(step.attempt, 2)}")
+    if step.fallback_of:
+        extra.append("fallback")
+    if line.note:
+        extra.append(line.note)
+    return one_line(f" {glyphs.dot} ".join(part for part in (step.name, *extra) if part))
+
+
+def _branch(more: tuple[bool, ...], label: int, glyphs: Glyphs) -> str:
+    if not more:
+        return ""
+    branch = "".join(glyphs.pipe if follows else "  " for follows in more[:-1])
+    branch += glyphs.tee if more[-1] else glyphs.corner
+    room = max(4, label - 12)
+    return branch if len(branch) <= room else glyphs.ellipsis + branch[-(room - 1) :]
+
+
+def _bar(step: StepRow, columns: _Columns, glyphs: Glyphs) -> str:
+    """The step's place on the run's time axis: at least one cell, never outside."""
+    span = columns.end_us - columns.start_us
+    end_us = columns.end_us if step.end_us is None else step.end_us
+    first = min((step.start_us - columns.start_us) * columns.bar // span, columns.bar - 1)
+    last = min(max(-((columns.start_us - end_us) * columns.bar // span), first + 1), columns.bar)
+    filled = (glyphs.open_bar if step.open else glyphs.bar) * (last - first)
+    return " " * first + filled + " " * (columns.bar - last)
+
+
+def _time(step: StepRow, columns: _Columns) -> str:
+    if step.end_us is None:
+        return f"{format_duration(columns.end_us - step.start_us)}+".replace(" ", "")
+    text = format_duration(step.end_us - step.start_us)
+    return text if len(text) <= _TIME_CELLS else text.replace(" ", "")
+
+
+def _cost(step: StepRow) -> str:
+    if step.cost_source == "unpriced":
+        return "unpriced"
+    return "" if step.cost_nanos is None else format_usd(step.cost_nanos)
+
+
+def _tokens(step: StepRow, glyphs: Glyphs) -> str:
+    if not (step.input_tokens or step.output_tokens):
+        return ""
+    return f"{format_count(step.input_tokens)}{glyphs.arrow}{format_count(step.output_tokens)}"
+
+
+def _hidden(line: Line, hidden: Hidden, columns: _Columns, view: View) -> Text:
+    names = ", ".join(f"{count} x {one_line(name)}" for name, count in hidden.names)
+    cost = f" {view.glyphs.dot} {format_usd(hidden.cost_nanos)}" if hidden.cost_nanos else ""
+    branch = _branch(line.more, columns.label, view.glyphs)
+    what = f"... {hidden.steps:,} more: {names}{cost}"
+    return Text("   " + branch + clip(what, view.cells - 3 - len(branch), view.glyphs.ellipsis), style="dim")
+
+
+def _below(line: Line, step: StepRow, view: View) -> list[Text]:
+    """Why a step failed and, where asked for, what went in and came out: below it, under its name."""
+    rows: list[tuple[str, str]] = []
+    if step.failed:
+        rows.append((": ".join(part for part in (step.error_type, step.error_message) if part), "red"))
+    if view.contents:
+        rows += [(f"in  {step.input}" if step.input else "", "dim"), (f"out {step.output}" if step.output else "", "dim")]
+    indent = "   " + "  " * len(line.more) + "  "
+    room = view.cells - len(indent)
+    return [
+        Text(indent + clip(one_line(text[:2_000]), room, view.glyphs.ellipsis), style=style) for text, style in rows if text
+    ]
+
+
+def _plural(count: int, what: str) -> str:
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"

@@ -1,0 +1,86 @@
+"""Single values as people read them: money, counts, times, ids, and text that is safe to print."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, tzinfo
+from decimal import Decimal
+
+from rich.cells import cell_len, set_cell_size
+
+from stepstream.schemas.money import usd_from_nanos
+
+SHORT_ID_CHARS = 8
+
+
+def format_usd(nanos: int | None) -> str:
+    """Money: ``$1,234.50``, ``$0.0123``, ``<$0.00001``; ``?`` where it is unknown."""
+    if nanos is None:
+        return "?"
+    amount = Decimal(usd_from_nanos(nanos))
+    if amount == 0:
+        return "$0"
+    if abs(amount) >= 1:
+        return f"${amount:,.2f}"
+    if 0 < nanos < 10_000:
+        return "<$0.00001"
+    digits = min(6, max(2, 2 - amount.adjusted()))  # three significant ones where there is room for them
+    text = f"{amount:.{digits}f}"
+    while len(text) > 4 and text.endswith("0"):
+        text = text[:-1]
+    return f"${text}"
+
+
+def format_count(count: int) -> str:
+    """A count in at most five characters: ``980``, ``1.2k``, ``34k``, ``5.6M``."""
+    for divisor, unit in ((1, ""), (10**3, "k"), (10**6, "M"), (10**9, "G")):
+        value = count / divisor
+        if value < 999.5 or unit == "G":
+            break
+    return f"{value:.1f}{unit}" if unit and value < 9.95 else f"{value:.0f}{unit}"
+
+
+def format_clock(time_us: int, zone: tzinfo | None = None) -> str:
+    """The time of day: ``12:03:07``. ``zone`` None is this machine's."""
+    return _local(time_us, zone).strftime("%H:%M:%S")
+
+
+def format_time(time_us: int, zone: tzinfo | None = None) -> str:
+    """Date and time without a zone, for a column whose heading names it: ``2026-03-01 12:03:07``."""
+    return _local(time_us, zone).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def zone_name(time_us: int, zone: tzinfo | None = None) -> str:
+    """The zone that holds at a time: ``CET``, ``UTC``, ``+03``."""
+    return _local(time_us, zone).tzname() or "local"
+
+
+def _local(time_us: int, zone: tzinfo | None) -> datetime:
+    seconds, rest = divmod(time_us, 1_000_000)
+    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest).astimezone(zone)
+
+
+def short_id(trace_id: str) -> str:
+    """The beginning of an id, enough to name it by."""
+    return trace_id[:SHORT_ID_CHARS]
+
+
+def one_line(text: str) -> str:
+    """Text on one line, spaces folded, control characters replaced: what an agent wrote cannot steer the terminal."""
+    folded = " ".join(text.split())
+    return folded if folded.isprintable() else "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in folded)
+
+
+def clip(text: str, cells: int, ellipsis: str = "…") -> str:
+    """The text cut to a width in terminal cells; a cut is shown by ``ellipsis``, one cell wide."""
+    if cells <= 0:
+        return ""
+    if cell_len(text) <= cells:
+        return text
+    return set_cell_size(text, cells - 1).rstrip() + ellipsis
+
+
+def fit(text: str, cells: int, *, right: bool = False, ellipsis: str = "…") -> str:
+    """The text at exactly a width in terminal cells, cut or padded."""
+    clipped = clip(text, cells, ellipsis)
+    padding = " " * max(0, cells - cell_len(clipped))
+    return padding + clipped if right else clipped + padding

@@ -1,0 +1,60 @@
+"""Alerts as people read them."""
+
+from __future__ import annotations
+
+from datetime import UTC
+
+from stepstream.render.alerts import alert_lines, alert_style
+from stepstream.render.glyphs import ASCII
+from stepstream.schemas.alert import Alert
+
+ALERT = Alert(
+    alert_id="a1",
+    seq=1,
+    state="firing",
+    severity="critical",
+    alert="cost-spike",
+    rule="run_cost_spike",
+    project="shop",
+    agent="support",
+    task="refund",
+    trace_id="4bf92f3577b34da6a3ce929d0e0e4736",
+    message="$1.84 so far, p99 is $0.31 (412 runs)",
+    detail="62 % of it is 11 x search_docs with the same query",
+    running=True,
+    opened_at=1_772_366_587_000_000,
+    updated_at=1_772_366_587_000_000,
+)
+
+
+def test_an_alert_is_two_lines() -> None:
+    """Time, severity, alert, whose, what and whether it goes on; below it the likely cause and the command."""
+    assert alert_lines(ALERT, zone=UTC).plain.splitlines() == [
+        "12:03:07 CRITICAL cost-spike support/refund: $1.84 so far, p99 is $0.31 (412 runs); still running",
+        "         62 % of it is 11 x search_docs with the same query · stepstream trace 4bf92f35",
+    ]
+
+
+def test_a_narrow_terminal_keeps_the_command_whole() -> None:
+    """Where there is no room the sentence is cut, never the command that shows the run."""
+    lines = alert_lines(ALERT, zone=UTC, width=60, glyphs=ASCII).plain.splitlines()
+    assert all(len(line) <= 60 for line in lines)
+    assert lines[1].endswith("- stepstream trace 4bf92f35")
+    assert all(line.isascii() for line in lines)
+
+
+def test_a_resolved_alert_says_so_and_no_longer_runs() -> None:
+    """Resolved is told in words, not only by colour."""
+    resolved = ALERT.model_copy(update={"state": "resolved"})
+    line = alert_lines(resolved, zone=UTC).plain.splitlines()[0]
+    assert "RESOLVED cost-spike" in line
+    assert "still running" not in line
+    assert alert_style(resolved) != alert_style(ALERT)
+
+
+def test_an_alert_about_no_run_names_its_project() -> None:
+    """Without an agent and a run there is still somebody to ask, and no command that would fail."""
+    bare = ALERT.model_copy(update={"agent": "", "task": "", "trace_id": "", "detail": ""})
+    assert alert_lines(bare, zone=UTC).plain.splitlines() == [
+        "12:03:07 CRITICAL cost-spike shop: $1.84 so far, p99 is $0.31 (412 runs); still running"
+    ]
