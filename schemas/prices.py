@@ -39,16 +39,21 @@ UNPRICED: Final = Cost(None, "unpriced")
 
 @dataclass(frozen=True, slots=True)
 class UnitPrices:
-    """Femto-dollars (1e-15 USD) per token, and where they come from."""
+    """Femto-dollars (1e-15 USD) per token and per call, and where they come from."""
 
     input_femto: int
     output_femto: int
     cached_input_femto: int
     cache_write_femto: int
     version: str
+    reasoning_femto: int | None = None
+    request_femto: int = 0
 
     def nanos(self, usage: TokenUsage) -> int:
-        """The cost in nano-dollars, rounded once, half to even. Cached and cache-written tokens are part of the input."""
+        """The cost of one call in nano-dollars, rounded once, half to even.
+
+        Cached and cache-written tokens are part of the input, reasoning is part of the output.
+        """
         cached = min(usage.cached_input_tokens, usage.input_tokens)
         written = min(usage.cache_write_tokens, usage.input_tokens - cached)
         plain = usage.input_tokens - cached - written
@@ -57,7 +62,10 @@ class UnitPrices:
             + cached * self.cached_input_femto
             + written * self.cache_write_femto
             + usage.output_tokens * self.output_femto
+            + self.request_femto
         )
+        if self.reasoning_femto is not None:
+            femto += min(usage.reasoning_tokens, usage.output_tokens) * (self.reasoning_femto - self.output_femto)
         whole, rest = divmod(femto, _FEMTO_PER_NANO)
         half = _FEMTO_PER_NANO // 2
         return whole + (rest > half or (rest == half and whole % 2 == 1))
@@ -115,24 +123,22 @@ class PriceBook:
 
 @dataclass(frozen=True, slots=True)
 class _Tiered:
-    """A built-in price that depends on the amount: asked anew for each usage."""
+    """A built-in price that depends on the amount, or is finer than femto-dollars: asked anew for each usage."""
 
     price: Any
     version: str
 
     def cost(self, usage: TokenUsage) -> Cost:
-        nanos = _tiered_nanos(
-            self.price, usage.input_tokens, usage.output_tokens, usage.cached_input_tokens, usage.cache_write_tokens
-        )
+        nanos = _tiered_nanos(self.price, usage)
         return Cost(nanos, "priced", self.version)
 
 
-def _tiered_nanos(price: Any, input_tokens: int, output_tokens: int, cached: int, written: int) -> int:
+def _tiered_nanos(price: Any, usage: TokenUsage) -> int:
     from genai_prices import Usage
 
-    cached = min(cached, input_tokens)
-    written = min(written, input_tokens - cached)
-    used = {"input_tokens": input_tokens, "output_tokens": output_tokens}
+    cached = min(usage.cached_input_tokens, usage.input_tokens)
+    written = min(usage.cache_write_tokens, usage.input_tokens - cached)
+    used = {"input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens}
     if cached and getattr(price, "cache_read_mtok", None) is not None:
         used["cache_read_tokens"] = cached
     if written and getattr(price, "cache_write_mtok", None) is not None:
@@ -156,6 +162,10 @@ def _femto(usd_per_million: Decimal) -> int:
     return int((usd_per_million * _FEMTO_PER_USD_PER_MILLION).to_integral_value())
 
 
+def _is_whole_femto(usd_per_million: Decimal | int) -> bool:
+    return usd_per_million * _FEMTO_PER_USD_PER_MILLION % 1 == 0
+
+
 @lru_cache(maxsize=1)
 def _list_version() -> str:
     return f"genai-prices {version('genai-prices')}"
@@ -171,11 +181,11 @@ def _built_in(provider: str, model: str, on: date) -> UnitPrices | _Tiered | Non
         ).model_price
     except (LookupError, ValueError):
         return None
-    given = {key: value for key, value in vars(found).items() if value is not None and key.endswith("_mtok")}
+    given = {key: value for key, value in vars(found).items() if value is not None}
     if "input_mtok" not in given and "output_mtok" not in given:
         return None
     plain = [given.get(key, 0) for key in ("input_mtok", "output_mtok", "cache_read_mtok", "cache_write_mtok")]
-    if not all(isinstance(value, Decimal | int) for value in plain):
+    if not all(isinstance(value, Decimal | int) and _is_whole_femto(value) for value in plain):
         return _Tiered(found, _list_version())
     per_input, per_output = Decimal(plain[0]), Decimal(plain[1])
     return UnitPrices(
@@ -184,4 +194,6 @@ def _built_in(provider: str, model: str, on: date) -> UnitPrices | _Tiered | Non
         _femto(Decimal(given.get("cache_read_mtok", per_input))),
         _femto(Decimal(given.get("cache_write_mtok", per_input))),
         _list_version(),
+        _femto(Decimal(given["output_reasoning_mtok"])) if "output_reasoning_mtok" in given else None,
+        _femto(Decimal(given.get("requests_kcount", 0)) * 1_000),
     )
