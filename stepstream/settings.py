@@ -23,7 +23,17 @@ from stepstream import endpoints
 from stepstream.schemas.durations import parse_duration_us
 from stepstream.schemas.settings import ENV_PREFIX, SECRETS, Settings, environment_name
 
-__all__ = ["Resolved", "SettingsError", "data_dir", "default_state_dir", "load", "resolve"]
+__all__ = [
+    "Resolved",
+    "SettingsError",
+    "data_dir",
+    "default_state_dir",
+    "load",
+    "require_clickhouse",
+    "require_kafka",
+    "resolve",
+    "to_environment",
+]
 
 FILE_VARIABLE: Final = "STEPSTREAM_SETTINGS"
 NOT_SETTINGS: Final = frozenset({FILE_VARIABLE, "STEPSTREAM_DATA"})
@@ -129,6 +139,33 @@ def data_dir(settings: Settings) -> Path:
     return Path(settings.state_dir or default_state_dir()) / "data"
 
 
+def require_kafka(settings: Settings) -> None:
+    """Raise ``SettingsError`` where no brokers are known."""
+    if not settings.kafka_brokers:
+        raise SettingsError([_unknown("Kafka", "STEPSTREAM_KAFKA_BROKERS=host:port", settings)])
+
+
+def require_clickhouse(settings: Settings) -> None:
+    """Raise ``SettingsError`` where no store is known."""
+    if not settings.clickhouse_url:
+        raise SettingsError([_unknown("ClickHouse", "STEPSTREAM_CLICKHOUSE_URL=http://host:port", settings)])
+
+
+def _unknown(what: str, setting: str, settings: Settings) -> str:
+    looked = f" (none runs from {settings.state_dir})" if settings.state_dir else ""
+    return f"no {what} is known: start `stepstream up`{looked}, or set {setting}"
+
+
+def to_environment(settings: Settings) -> dict[str, str]:
+    """The environment in which ``load`` gives these settings again, secrets included, whatever files lie around."""
+    held = {FILE_VARIABLE: os.devnull}
+    for name, value in settings.model_dump(mode="json").items():
+        text = getattr(settings, name).get_secret_value() if name in SECRETS else str(value)
+        if text:
+            held[environment_name(name)] = text
+    return held
+
+
 def _bare_seconds(name: str, value: Any) -> Any:
     """``90`` as text is 90 seconds where a duration is wanted, as it is in a file."""
     if name in DURATIONS and isinstance(value, str) and re.fullmatch(r"\s*\d+(\.\d+)?\s*", value):
@@ -172,7 +209,7 @@ def _settings_file(draft: _Draft, given: Path | None, environ: Mapping[str, str]
     named = given or (Path(environ[FILE_VARIABLE]) if environ.get(FILE_VARIABLE) else None)
     if named is not None:
         named = named.expanduser()
-        if named.is_file():
+        if named.is_file() or str(named) == os.devnull:  # nothing is a file too: it says that none is to be read
             return named
         draft.problems.append(f"settings file {named} (from {'--settings' if given else FILE_VARIABLE}) does not exist")
         return None

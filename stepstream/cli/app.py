@@ -91,7 +91,7 @@ def build(command: str | None = None, *, everything: bool = False) -> typer.Type
         name="stepstream",
         help=_HELP,
         no_args_is_help=True,
-        rich_markup_mode="markdown",
+        rich_markup_mode="rich",
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )

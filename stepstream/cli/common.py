@@ -50,6 +50,9 @@ CLICKHOUSE: Final = (
 )
 """Settings of every command that talks to ClickHouse."""
 
+_RARE: Final = {*KAFKA[1:9], "clickhouse_ca_file"}
+"""Flags that work but are left out of the help: what rarely changes stands in the environment or in a file."""
+
 _settings_file: ContextVar[Path | None] = ContextVar("stepstream_settings_file", default=None)
 
 
@@ -91,7 +94,8 @@ def takes(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     names = tuple(dict.fromkeys(names))
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
-        hints = get_type_hints(command, include_extras=True)
+        # Command modules import Settings for type checkers only.
+        hints = get_type_hints(command, localns={"Settings": Any}, include_extras=True)
         own = [
             parameter.replace(annotation=hints[parameter.name])
             for parameter in inspect.signature(command).parameters.values()
@@ -121,6 +125,7 @@ def _parameter(name: str) -> inspect.Parameter:
         f"{flag(name)}/--no-{name.replace('_', '-')}" if boolean else flag(name),
         metavar=None if boolean else name.rpartition("_")[2].upper(),
         help=_sentence(field.description or ""),
+        hidden=name in _RARE,
         rich_help_panel="Settings (also in the environment and in a file)",
         show_default=False,
     )
@@ -129,7 +134,7 @@ def _parameter(name: str) -> inspect.Parameter:
 
 
 def _sentence(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:]}."
+    return f"{text[:1].upper()}{text[1:]}.".replace("[", "\\[")  # help texts are markup
 
 
 def print_rows(columns: Sequence[str], rows: Iterable[Sequence[Any]], format: Format = Format.TABLE) -> None:
