@@ -1,0 +1,45 @@
+"""Records lie where the partitioner says, as librdkafka places them: the steps of a run meet, whoever sends them."""
+
+from __future__ import annotations
+
+import pytest
+from confluent_kafka import Message
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from stepstream.kafka import producer
+from stepstream.schemas.ids import new_trace_id
+from stepstream.schemas.partitioner import PARTITION_VECTORS, partition_for
+from stepstream.schemas.settings import Settings
+
+
+def _placed(kafka_bootstrap: str, topic: str, partitions: int, keys: list[str]) -> dict[str, int]:
+    """The partition that librdkafka chose for each key."""
+    admin = AdminClient({"bootstrap.servers": kafka_bootstrap})
+    for future in admin.create_topics([NewTopic(topic, partitions, 1)]).values():
+        future.result(30)
+    placed: dict[str, int] = {}
+
+    def note(error: object, message: Message) -> None:
+        assert error is None
+        key, partition = message.key(), message.partition()
+        assert key is not None
+        assert partition is not None
+        placed[key.decode() if isinstance(key, bytes) else key] = partition
+
+    client = producer(Settings(kafka_brokers=kafka_bootstrap))
+    for key in keys:
+        client.produce(topic, b"x", key=key.encode(), on_delivery=note)
+    assert client.flush(30) == 0
+    return placed
+
+
+@pytest.mark.parametrize("partitions", [4, 12])
+def test_librdkafka_places_keys_where_the_partitioner_says(kafka_bootstrap: str, topic_prefix: str, partitions: int) -> None:
+    """The test vectors and random trace ids lie on the partition that ``partition_for`` names, for 4 and for 12."""
+    vectors = {v.key: v.of_4 if partitions == 4 else v.of_12 for v in PARTITION_VECTORS}
+    ids = [new_trace_id() for _ in range(500)]
+    expected = vectors | {key: partition_for(key, partitions) for key in ids}
+
+    placed = _placed(kafka_bootstrap, f"{topic_prefix}.placed", partitions, list(expected))
+
+    assert placed == expected
