@@ -70,6 +70,12 @@ class Settings(BaseModel):
     steps_retention_days: int = Field(30, gt=0, description="how long ClickHouse keeps steps; older ones are dead-lettered")
     runs_retention_days: int = Field(180, gt=0, description="how long ClickHouse keeps runs")
     alerts_retention_days: int = Field(365, gt=0, description="how long ClickHouse keeps alerts")
+    metrics_retention_days: int = Field(
+        365, gt=0, description="how long ClickHouse keeps the rollups behind metrics_1m and metrics_1h"
+    )
+    clickhouse_cluster: str = Field(
+        "", pattern="^[A-Za-z0-9_.-]*$", description="cluster to create replicated tables on (untested); empty: one server"
+    )
 
     # worker
     worker_group: str = Field("worker", description="consumer group of workers: <prefix>.<group>")

@@ -1,0 +1,83 @@
+"""Connecting to ClickHouse over HTTP: the same code for a server and for the embedded engine."""
+
+from __future__ import annotations
+
+from typing import Final
+from urllib.parse import urlsplit
+
+import clickhouse_connect
+from clickhouse_connect.driver.client import Client
+from clickhouse_connect.driver.exceptions import ClickHouseError
+
+from stepstream.schemas.settings import Settings
+from stepstream.sinks.clickhouse.errors import (
+    DENIED_CODES,
+    UNKNOWN_DATABASE,
+    StoreDenied,
+    StoreError,
+    StoreMissing,
+    StoreUnreachable,
+    error_code,
+    first_line,
+)
+
+CONNECT_TIMEOUT_S: Final = 5
+_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+def connect(settings: Settings, *, readonly: bool = False, timeout_s: int = 300) -> Client:
+    """A client of the store's database, which must exist. It may be used by several threads.
+
+    With ``readonly`` the server refuses writes, changes of settings, and functions that reach files or other hosts.
+    Raises ``StoreUnreachable``, ``StoreDenied`` or ``StoreMissing``.
+    """
+    return _connect(settings, settings.clickhouse_database, readonly, timeout_s)
+
+
+def connect_server(settings: Settings, *, timeout_s: int = 300) -> Client:
+    """A client of the server, whether or not the store's database exists."""
+    return _connect(settings, None, False, timeout_s)
+
+
+def _connect(settings: Settings, database: str | None, readonly: bool, timeout_s: int) -> Client:
+    if not settings.clickhouse_url:
+        raise StoreUnreachable("no ClickHouse is known: set clickhouse_url (http://host:8123), or start `stepstream up`")
+    parts = urlsplit(settings.clickhouse_url)
+    secure = parts.scheme == "https"
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise StoreError(f"clickhouse_url must be http(s)://host:port, and {settings.clickhouse_url!r} is not")
+    try:
+        return clickhouse_connect.get_client(
+            interface=parts.scheme,
+            host=parts.hostname,
+            port=parts.port or (8443 if secure else 8123),
+            username=settings.clickhouse_user,
+            password=settings.clickhouse_password.get_secret_value(),
+            database=database,
+            ca_cert=settings.clickhouse_ca_file or None,
+            settings={"readonly": 1} if readonly else {},
+            compress=parts.hostname not in _LOOPBACK,
+            connect_timeout=CONNECT_TIMEOUT_S,
+            send_receive_timeout=timeout_s,
+            autogenerate_session_id=False,
+            dedicated_pool=True,
+        )
+    except ClickHouseError as error:
+        raise explained(error, settings) from error
+
+
+def explained(error: ClickHouseError, settings: Settings) -> StoreError:
+    """The store error that a user can act on."""
+    code, where = error_code(error), settings.clickhouse_url
+    if code in DENIED_CODES:
+        return StoreDenied(
+            f"ClickHouse at {where} refused user {settings.clickhouse_user!r}: check clickhouse_user and "
+            f"clickhouse_password ({first_line(error)})"
+        )
+    if code == UNKNOWN_DATABASE:
+        return StoreMissing(
+            f"ClickHouse at {where} has no database {settings.clickhouse_database!r}: run `stepstream store migrate`"
+        )
+    if code:
+        return StoreError(f"ClickHouse at {where}: {first_line(error)}")
+    return StoreUnreachable(f"no ClickHouse answers at {where}: is it running? ({first_line(error)})")

@@ -1,0 +1,138 @@
+"""What tables and columns mean: comments taken from the models' field descriptions, so that DESCRIBE teaches the schema."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Final
+
+from pydantic import BaseModel
+
+from stepstream.schemas.alert import Alert, Finding
+from stepstream.schemas.step import StepEvent, TokenUsage
+from stepstream.schemas.trajectory import Trajectory
+
+_ARRIVAL: Final = {
+    "append_time": "when Kafka took the record",
+    "kafka_topic_id": "id of the Kafka topic that the record came from",
+    "kafka_partition": "its partition",
+    "kafka_offset": "its offset",
+}
+_SHARED: Final = {
+    "trace_id": "the run: 32 lower-case hex digits",
+    "project": "owner of the run",
+    "environment": "prod, staging, dev ...",
+    "agent": "the agent's name",
+    "agent_version": "the agent's version",
+    "task": "task type, e.g. refund",
+    "session_id": "conversation that the run belongs to",
+    "user_id": "the user it was done for",
+}
+_STEPS: Final = {
+    "start_time": "when the step started",
+    "end_time": "when the step ended",
+    "duration_us": "end_time - start_time in microseconds",
+    "cost_usd": "the step's own cost, exact to the nano-dollar; NULL where unknown",
+    "cost_source": "given, priced or unpriced; empty: the step used nothing that costs",
+}
+_OPEN_STEPS: Final = {"age_us": "microseconds since the step started"}
+_RUNS: Final = {
+    "run_day": "UTC day of the run's first record",
+    "revision": "grows with every step merged; readers keep the highest",
+    "closed": "the run is over",
+    "root_step_id": "the step that is the run",
+    "start_time": "earliest start of a step",
+    "end_time": "latest time seen in a step",
+    "duration_us": "end_time - start_time in microseconds",
+    "ended_steps": "steps that ended",
+    "error_steps": "steps that ended with an error",
+    "cancelled_steps": "steps that were cancelled",
+    "llm_calls": "steps of kind llm_call",
+    "tool_calls": "steps of kind tool_call",
+    "retrievals": "steps of kind retrieval",
+    "cost_usd": "sum of the priced steps' own costs, exact to the nano-dollar",
+    "models": "models used, in order of their first call",
+    "failed_kind": "kind of the failed step",
+    "failed_tool": "tool of the failed step",
+    "error_type": "exception class or error code of the failed step",
+    "error_message": "the failed step's error in words",
+    "path": "steps by start time, each 'kind name'",
+    "path_json": "the path with ids, parents and status, as JSON",
+    "path_truncated": "the run has more steps than the path shows",
+}
+_ALERTS: Final = {
+    "state": "firing or resolved",
+    "severity": "info, warning, error or critical",
+    "alert": "the rule's name as people know it",
+    "rule": "what was judged, e.g. run_cost",
+    "value": "what was measured",
+    "threshold": "the limit that it broke",
+    "unit": "unit of value, threshold and baseline: usd, tokens, steps, us, ratio, count",
+    "opened_at": "when the trouble began",
+    "updated_at": "when this record was written",
+    "resolved_at": "when the trouble ended; NULL while it lasts",
+    "acknowledged_by": "who said that they know",
+    "silenced_until": "end of the silence; NULL without one",
+    "source_partition": "partition of the findings topic that it is made from",
+}
+_METRICS: Final = {
+    "time": "start of the minute or hour that the steps started in, UTC",
+    "kind": "kind of the steps",
+    "tool": "the tool that was called or chosen",
+    "model": "the model that answered",
+    "provider": "the model's provider",
+    "error_type": "exception class or error code",
+    "steps": "steps that ended",
+    "error_steps": "steps that ended with an error",
+    "cancelled_steps": "steps that were cancelled",
+    "unpriced_steps": "steps that used tokens whose price is unknown",
+    "cost_usd": "sum of the steps' own costs, exact to the nano-dollar",
+    "duration_us": "sum of the steps' durations in microseconds",
+    "avg_duration_us": "mean duration",
+    "max_duration_us": "longest duration",
+    "p50_duration_us": "median duration, within 2.2 %",
+    "p90_duration_us": "90th percentile of durations, within 2.2 %",
+    "p99_duration_us": "99th percentile of durations, within 2.2 %",
+    "latency": "durations as a histogram: bucket round(16 * log2(microseconds)) -> steps; sumMap merges them",
+}
+TABLES: Final = {
+    "steps_raw": "Steps that ended, as inserted; read the view steps",
+    "steps_open": "Starts of steps; read the view open_steps",
+    "runs_raw": "Revisions of runs, as inserted; read the view runs",
+    "alert_events_raw": "Changes of alerts, as inserted; read the view alert_events",
+    "alerts_raw": "Alerts, newest change each; read the view alerts",
+    "rollup_1m": "Sums per minute, filled from steps_raw; read the view metrics_1m",
+    "rollup_1h": "Sums per hour, filled from steps_raw; read the view metrics_1h",
+    "schema_migrations": "Which migrations of this schema have been applied",
+}
+"""What each table is."""
+
+
+def fields(model: type[BaseModel]) -> dict[str, str]:
+    """Field descriptions of a model; fields without one are left out."""
+    return {name: info.description for name, info in model.model_fields.items() if info.description}
+
+
+@lru_cache(maxsize=1)
+def columns() -> dict[str, dict[str, str]]:
+    """The comment of every described column, by table and by view."""
+    tokens = fields(TokenUsage)
+    step = {**_SHARED, **fields(StepEvent), **tokens, **_STEPS, **_ARRIVAL}
+    run = {**_SHARED, **tokens, **fields(Trajectory), **_RUNS, **_ARRIVAL}
+    alert = {**_SHARED, **fields(Finding), **fields(Alert), **_ALERTS, **_ARRIVAL}
+    metrics = {**_SHARED, **tokens, **_METRICS}
+    return {
+        "steps_raw": step,
+        "steps": step,
+        "steps_open": step,
+        "open_steps": {**step, **_OPEN_STEPS},
+        "runs_raw": run,
+        "runs": run,
+        "alert_events_raw": alert,
+        "alert_events": alert,
+        "alerts_raw": alert,
+        "alerts": alert,
+        "rollup_1m": metrics,
+        "metrics_1m": metrics,
+        "rollup_1h": metrics,
+        "metrics_1h": metrics,
+    }

@@ -1,0 +1,271 @@
+"""Bringing a store's schema up to date, from any number of processes at once, and again after a kill at any statement.
+
+There is no lock: every statement is harmless when repeated, a migration is noted in ``schema_migrations`` after its last
+statement, and whoever finds it not noted runs all of it. Views, comments and retention are compared with what the store
+really has, so they need no note.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from clickhouse_connect.driver.client import Client
+from clickhouse_connect.driver.exceptions import ClickHouseError
+
+from stepstream.schemas.settings import Settings
+from stepstream.sinks.clickhouse import descriptions
+from stepstream.sinks.clickhouse.client import connect_server, explained
+from stepstream.sinks.clickhouse.errors import StoreMissing, StoreNewer, error_code
+from stepstream.sinks.clickhouse.schema import (
+    RETENTION,
+    Migration,
+    View,
+    fingerprint_of,
+    migrations,
+    template_values,
+    views,
+)
+
+logger = logging.getLogger(__name__)
+
+_RACES: Final = frozenset({57, 60, 81, 82, 122, 219, 341, 473, 517, 999})
+"""Errors that another process, changing the same object at the same moment, may cause: tried again."""
+_TRIES: Final = 8
+_TTL_DAYS = re.compile(r"\bTTL\b.*?toIntervalDay\((\d+)\)", re.DOTALL)
+
+Hook = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class SchemaStatus:
+    """How a store's schema stands against this program's."""
+
+    database: str
+    exists: bool
+    applied: dict[int, str] = field(default_factory=dict)
+    pending: list[str] = field(default_factory=list)
+    newer: list[str] = field(default_factory=list)
+    outdated_views: list[str] = field(default_factory=list)
+    retention: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Tables whose retention differs: days in the store, days in the settings."""
+
+    @property
+    def version(self) -> int:
+        """The newest migration applied; 0 for none."""
+        return max(self.applied, default=0)
+
+    @property
+    def current(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.exists and not (self.pending or self.newer or self.outdated_views or self.retention)
+
+
+@dataclass(frozen=True)
+class MigrationReport:
+    """What ``migrate`` did."""
+
+    database: str
+    version: int
+    applied: list[str]
+    views: list[str]
+    retention: list[str]
+
+    @property
+    def changed(self) -> bool:
+        """Whether anything was to be done."""
+        return bool(self.applied or self.views or self.retention)
+
+
+def migrate(settings: Settings, *, before_statement: Hook = lambda _sql: None) -> MigrationReport:
+    """Bring the schema up to date; a store that is current is left as it is.
+
+    ``before_statement`` is called with each statement. Raises a ``StoreError``, ``StoreNewer`` where a newer program has
+    been at work.
+    """
+    client = connect_server(settings)
+    try:
+        return _Migrator(client, settings, before_statement).run()
+    except ClickHouseError as error:
+        raise explained(error, settings) from error
+    finally:
+        client.close()
+
+
+def status(settings: Settings) -> SchemaStatus:
+    """Compare the store's schema with this program's, changing nothing. Raises a ``StoreError``."""
+    client = connect_server(settings)
+    try:
+        return read_status(client, settings)
+    except ClickHouseError as error:
+        raise explained(error, settings) from error
+    finally:
+        client.close()
+
+
+def require_current(settings: Settings) -> None:
+    """Raise ``StoreMissing`` or ``StoreNewer`` where the store's tables are not this program's."""
+    found = status(settings)
+    if not found.exists or found.pending:
+        raise StoreMissing(
+            f"the schema of database {settings.clickhouse_database!r} at {settings.clickhouse_url} is not up to date "
+            f"({', '.join(found.pending) or 'no database'}): run `stepstream store migrate`"
+        )
+    _refuse_newer(found, settings)
+
+
+def _refuse_newer(found: SchemaStatus, settings: Settings) -> None:
+    if found.newer:
+        raise StoreNewer(
+            f"database {settings.clickhouse_database!r} at {settings.clickhouse_url} has migrations that this program does "
+            f"not know ({', '.join(found.newer)}): install the newer version of stepstream"
+        )
+
+
+def read_status(client: Client, settings: Settings) -> SchemaStatus:
+    """``status`` over a connection of the server."""
+    database = settings.clickhouse_database
+    if not _rows(client, "SELECT 1 FROM system.databases WHERE name = {db:String}", db=database):
+        return SchemaStatus(database, False, pending=[_label(m) for m in migrations()])
+    tables = {
+        name: (engine, comment)
+        for name, engine, comment in _rows(
+            client, "SELECT name, create_table_query, comment FROM system.tables WHERE database = {db:String}", db=database
+        )
+    }
+    applied: dict[int, str] = {}
+    if "schema_migrations" in tables:
+        applied = dict(_rows(client, f"SELECT version, any(name) FROM {database}.schema_migrations GROUP BY version"))
+    known = {migration.version for migration in migrations()}
+    return SchemaStatus(
+        database,
+        True,
+        applied,
+        [_label(m) for m in migrations() if m.version not in applied],
+        [f"{version:04d}_{name}" for version, name in sorted(applied.items()) if version not in known],
+        [view.name for view in views() if fingerprint_of(tables.get(view.name, ("", ""))[1]) != view.fingerprint],
+        _retention(tables, settings),
+    )
+
+
+def _retention(tables: dict[str, tuple[str, str]], settings: Settings) -> dict[str, tuple[int, int]]:
+    different = {}
+    for table, setting in RETENTION.items():
+        wanted: int = getattr(settings, setting)
+        found = _TTL_DAYS.search(tables.get(table, ("", ""))[0])
+        if found and int(found[1]) != wanted:
+            different[table] = (int(found[1]), wanted)
+    return different
+
+
+def _label(migration: Migration) -> str:
+    return f"{migration.version:04d}_{migration.name}"
+
+
+def _rows(client: Client, sql: str, **parameters: Any) -> list[tuple[Any, ...]]:
+    return list(client.query(sql, parameters=parameters).result_rows)
+
+
+class _Migrator:
+    """One run over one connection."""
+
+    def __init__(self, client: Client, settings: Settings, before_statement: Hook) -> None:
+        self._client = client
+        self._settings = settings
+        self._before_statement = before_statement
+        self._values = template_values(settings)
+        self._database = settings.clickhouse_database
+
+    def run(self) -> MigrationReport:
+        found = read_status(self._client, self._settings)
+        _refuse_newer(found, self._settings)
+        if not found.exists:
+            self._do(f"CREATE DATABASE IF NOT EXISTS {self._database}{self._values['on_cluster']}")
+        if found.pending:
+            self._create_register()
+        pending = [m for m in migrations() if m.version not in found.applied]
+        for migration in pending:
+            self._apply(migration)
+        found = read_status(self._client, self._settings)
+        for view in views():
+            if view.name in found.outdated_views:
+                self._replace(view)
+        for table, (_, days) in found.retention.items():
+            self._set_retention(table, days)
+        self._describe()
+        return MigrationReport(
+            self._database,
+            max((m.version for m in migrations()), default=0),
+            [_label(m) for m in pending],
+            list(found.outdated_views),
+            list(found.retention),
+        )
+
+    def _apply(self, migration: Migration) -> None:
+        for statement in migration.statements(self._settings):
+            self._do(statement)
+        self._do(
+            f"INSERT INTO {self._database}.schema_migrations (version, name, checksum) "
+            f"VALUES ({migration.version}, '{migration.name}', '{migration.checksum}')"
+        )
+        logger.info("schema: %s applied to database %s", _label(migration), self._database)
+
+    def _replace(self, view: View) -> None:
+        self._do(view.statement(self._settings))
+        logger.info("schema: view %s.%s is up to date", self._database, view.name)
+
+    def _set_retention(self, table: str, days: int) -> None:
+        column = {"steps_raw": "toDateTime(append_time)", "runs_raw": "run_day"}.get(table)
+        column = column or ("time" if table.startswith("rollup") else "toDateTime(updated_at)")
+        self._do(f"ALTER TABLE {self._table(table)} MODIFY TTL {column} + toIntervalDay({days})")
+        logger.info("schema: %s.%s keeps rows for %d days", self._database, table, days)
+
+    def _create_register(self) -> None:
+        self._do(
+            f"CREATE TABLE IF NOT EXISTS {self._table('schema_migrations')} (version UInt32, name String, checksum String, "
+            f"applied_at DateTime64(3, 'UTC') DEFAULT now64(3)) ENGINE = {self._values['replicated']}MergeTree ORDER BY version"
+        )
+
+    def _describe(self) -> None:
+        """Comments of tables and columns, where they differ from what they should be."""
+        present = {
+            (table, column): comment
+            for table, column, comment in _rows(
+                self._client,
+                "SELECT table, name, comment FROM system.columns WHERE database = {db:String}",
+                db=self._database,
+            )
+        }
+        for table, texts in descriptions.columns().items():
+            wrong = [(c, text) for c, text in texts.items() if present.get((table, c), text) != text]
+            if wrong:
+                changes = ", ".join(f"COMMENT COLUMN {column} {_quoted(text)}" for column, text in wrong)
+                self._do(f"ALTER TABLE {self._table(table)} {changes}")
+        described = dict(
+            _rows(self._client, "SELECT name, comment FROM system.tables WHERE database = {db:String}", db=self._database)
+        )
+        for table, text in descriptions.TABLES.items():
+            if described.get(table, text) != text:
+                self._do(f"ALTER TABLE {self._table(table)} MODIFY COMMENT {_quoted(text)}")
+
+    def _table(self, name: str) -> str:
+        return f"{self._database}.{name}{self._values['on_cluster']}"
+
+    def _do(self, statement: str) -> None:
+        self._before_statement(statement)
+        for attempt in range(1, _TRIES + 1):
+            try:
+                self._client.command(statement)
+                return
+            except ClickHouseError as error:
+                if error_code(error) not in _RACES or attempt == _TRIES:
+                    raise
+                time.sleep(0.05 * 2**attempt)
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
