@@ -1,0 +1,87 @@
+"""Stepstream: sees every step of an agent as it happens.
+
+    import stepstream
+
+    with stepstream.run(task="refund", input=question) as run:
+        with run.llm("plan", model="gpt-4o", provider="openai") as step:
+            step.record_response(client.chat.completions.create(...))
+        with run.tool("lookup_order", input={"order": 7}) as step:
+            step.set_output(lookup_order(7))
+        run.set_output(answer)
+
+Nothing here raises into your program or waits for a network. Importing it loads no stream processor, store or web framework.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from stepstream.producers.steps import Run, Step
+from stepstream.producers.tracer import Tracer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from stepstream.producers.transport import Transport
+    from stepstream.schemas.documents import Prices
+    from stepstream.schemas.settings import Settings
+    from stepstream.schemas.step import Document
+
+__all__ = [
+    "Document",
+    "Run",
+    "Step",
+    "Tracer",
+    "agent",
+    "close",
+    "configure",
+    "current_run",
+    "current_step",
+    "flush",
+    "llm",
+    "retrieval",
+    "run",
+    "step",
+    "tool",
+]
+
+
+def _settings() -> Settings:
+    from stepstream.settings import load
+
+    return load()
+
+
+_tracer = Tracer(_settings)
+
+run = _tracer.run
+agent = _tracer.agent
+llm = _tracer.llm
+tool = _tracer.tool
+retrieval = _tracer.retrieval
+step = _tracer.step
+flush = _tracer.flush
+close = _tracer.close
+current_run = _tracer.current_run
+current_step = _tracer.current_step
+
+
+def configure(
+    *,
+    transport: Transport | None = None,
+    redact: Callable[[str], str] | None = None,
+    prices: Sequence[Prices] = (),
+    **settings: Any,
+) -> None:
+    """Set what the module's functions record and where it goes; what is not given here is looked up as ever."""
+    from stepstream.settings import load
+
+    _tracer.configure(lambda: load(**settings), transport=transport, redact=redact, prices=prices)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Document":
+        from stepstream.schemas.step import Document
+
+        return Document
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

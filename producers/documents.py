@@ -1,0 +1,77 @@
+"""What retrievers return, as the documents of a step: by the names their fields usually have."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from stepstream.producers.content import SLACK_CHARS, to_text
+from stepstream.schemas.accept import DEFAULT_LIMITS
+from stepstream.schemas.step import Document, DocumentStruct
+
+_IDS: Final = ("id", "document_id", "doc_id", "id_")
+_CONTENTS: Final = ("content", "page_content", "text", "document")
+_SCORES: Final = ("score", "relevance_score", "similarity")
+
+
+def to_documents(items: Iterable[object], *, content: bool, max_bytes: int) -> list[Document]:
+    """Documents, best first, as many as a step may have; their texts only where ``content`` is wanted."""
+    out: list[Document] = []
+    for item in items:
+        if len(out) == DEFAULT_LIMITS.max_documents:
+            break
+        document = to_document(item, content=content, max_bytes=max_bytes)
+        max_bytes = max(0, max_bytes - len(document.content))
+        out.append(document)
+    return out
+
+
+def to_document(item: object, *, content: bool = True, max_bytes: int) -> Document:
+    """One document, from an object, a mapping, a text, or a pair of one of these and a score."""
+    score: float | None = None
+    if isinstance(item, tuple) and len(item) == 2 and (score := _number(item[1])) is not None:
+        item = item[0]
+    if isinstance(item, str):
+        return DocumentStruct(score=score, content=_text(item, max_bytes) if content else "")
+    inner = _field(item, ("node",))  # LlamaIndex: NodeWithScore
+    source = item if inner is None else inner
+    text = _field(source, _CONTENTS)
+    name = _field(source, _IDS)
+    if text is None and name is None:
+        text = item
+    score = _number(_field(item, _SCORES)) if score is None else score
+    return DocumentStruct(id="" if name is None else str(name), score=score, content=_text(text, max_bytes) if content else "")
+
+
+def are_documents(value: object) -> bool:
+    """Whether a returned value is a list of what people call documents."""
+    return isinstance(value, list | tuple) and bool(value) and all(_is_document(item) for item in value)
+
+
+def _is_document(item: object) -> bool:
+    if isinstance(item, tuple) and len(item) == 2 and _number(item[1]) is not None:
+        item = item[0]
+    return isinstance(item, str) or _field(item, ("node", *_CONTENTS)) is not None
+
+
+def _field(item: object, names: tuple[str, ...]) -> Any:
+    for name in names:
+        value = item.get(name) if isinstance(item, Mapping) else getattr(item, name, None)
+        if value is not None and not callable(value):
+            return value
+    return None
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, bool | str | bytes) or value is None:
+        return None
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _text(value: object, max_bytes: int) -> str:
+    return to_text(value, max_bytes)[0][: max_bytes + SLACK_CHARS]

@@ -1,0 +1,53 @@
+"""The line that an agent's program leaves on stderr: what it did, and the command that shows it."""
+
+from __future__ import annotations
+
+from stepstream.producers.encoder import Totals
+from stepstream.producers.publisher import Counts
+from stepstream.schemas.money import NANOS_PER_USD, usd_from_nanos
+
+ID_CHARS = 8
+
+
+def exit_line(totals: Totals, counts: Counts) -> str:
+    """``stepstream: run 4bf92f35… · 7 steps · $0.0123 · stepstream trace 4bf92f35``; empty when nothing happened."""
+    parts: list[str] = []
+    if totals.runs:
+        parts = [_runs(totals), _number(totals.steps, "step"), *_cost(totals)]
+    elif totals.steps:
+        parts = [_number(totals.steps, "step")]
+    lost = counts.failed + counts.held
+    if counts.dropped:
+        parts.append(f"{_number(counts.dropped, 'event')} dropped, the queue was full")
+    if lost:
+        parts.append(f"{_number(lost, 'event')} not delivered")
+    if not parts:
+        return ""
+    if totals.runs and counts.delivered:
+        short = totals.last_trace_id[:ID_CHARS]
+        parts.append(f"stepstream trace {short}" if totals.runs == 1 else "stepstream runs")
+    return f"stepstream: {' · '.join(parts)}"
+
+
+def _runs(totals: Totals) -> str:
+    return f"run {totals.last_trace_id[:ID_CHARS]}…" if totals.runs == 1 else f"{totals.runs:,} runs"
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def _cost(totals: Totals) -> list[str]:
+    out = [money(totals.cost_nanos)] if totals.cost_nanos else []
+    if totals.unpriced:
+        out.append(f"{_number(totals.unpriced, 'step')} unpriced")
+    return out
+
+
+def money(nanos: int) -> str:
+    """Dollars for people: cents, and as many digits more as a small amount needs."""
+    if nanos >= NANOS_PER_USD:
+        return f"${nanos / NANOS_PER_USD:,.2f}"
+    whole, _, digits = usd_from_nanos(nanos).partition(".")
+    zeros = len(digits) - len(digits.lstrip("0"))
+    return f"${whole}.{digits[: max(4, zeros + 2)]:0<4}"

@@ -1,0 +1,124 @@
+"""The ways to open a step, the same on a tracer, a run, a step and on the module: ``run``, ``llm``, ``tool`` ...
+
+Each gives a ``Step`` for ``with``, and is a decorator too: ``@tool``, ``@tool("search")``, ``@tool(capture_content=False)``.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, ParamSpec, TypedDict, TypeVar, Unpack, cast, overload
+
+if TYPE_CHECKING:
+    from stepstream.producers.steps import Run, Step
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class StepFields(TypedDict, total=False):
+    """What may be known when a step opens."""
+
+    input: object
+    tool: str
+    model: str
+    provider: str
+    tool_schema: str
+    attempt: int
+    retry_of: Step | str
+    fallback_of: Step | str
+    attributes: Mapping[str, object]
+    capture_content: bool
+    """False: this step and those inside send no inputs and outputs, only their sizes."""
+
+
+class RunFields(TypedDict, total=False):
+    """What may be known when a run opens. What is not given is as configured, or as in the run around it."""
+
+    input: object
+    task: str
+    agent: str
+    agent_version: str
+    session_id: str
+    user_id: str
+    project: str
+    environment: str
+    attributes: Mapping[str, object]
+    capture_content: bool
+
+
+class Opens:
+    """Opens steps; ``Tracer``, ``Run`` and ``Step`` do."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def _opening(self, kind: str, name: str, fields: StepFields) -> Step: ...
+
+    @abstractmethod
+    def _opening_run(self, name: str, fields: RunFields) -> Run: ...
+
+    def run(self, name: str = "", **fields: Unpack[RunFields]) -> Run:
+        """A run: what an agent does for one task. Inside a run: the part that another agent does.
+
+        ``task`` is a type of task, such as ``refund``, never a prompt. ``name`` is the agent's, unless given.
+        """
+        return self._opening_run(name, fields)
+
+    @overload
+    def agent(self, function: Callable[P, R], /) -> Callable[P, R]: ...
+
+    @overload
+    def agent(self, name: str = "", **fields: Unpack[RunFields]) -> Run: ...
+
+    def agent(self, name: Any = "", **fields: Unpack[RunFields]) -> Any:
+        """As a decorator: every call of the function is a run, or the part of a run that this agent does."""
+        return _opened(lambda text: self._opening_run(text, fields), name)
+
+    @overload
+    def llm(self, function: Callable[P, R], /) -> Callable[P, R]: ...
+
+    @overload
+    def llm(self, name: str = "", **fields: Unpack[StepFields]) -> Step: ...
+
+    def llm(self, name: Any = "", **fields: Unpack[StepFields]) -> Any:
+        """A call of a language model. Decorated functions: what they return is read as by ``record_response``."""
+        return _opened(lambda text: self._opening("llm_call", text, fields), name)
+
+    @overload
+    def tool(self, function: Callable[P, R], /) -> Callable[P, R]: ...
+
+    @overload
+    def tool(self, name: str = "", **fields: Unpack[StepFields]) -> Step: ...
+
+    def tool(self, name: Any = "", **fields: Unpack[StepFields]) -> Any:
+        """A call of a tool, named as the model knows it."""
+        return _opened(lambda text: self._opening("tool_call", text, fields), name)
+
+    @overload
+    def retrieval(self, function: Callable[P, R], /) -> Callable[P, R]: ...
+
+    @overload
+    def retrieval(self, name: str = "", **fields: Unpack[StepFields]) -> Step: ...
+
+    def retrieval(self, name: Any = "", **fields: Unpack[StepFields]) -> Any:
+        """A search for documents. Decorated functions: the documents they return are recorded as such."""
+        return _opened(lambda text: self._opening("retrieval", text, fields), name)
+
+    @overload
+    def step(self, function: Callable[P, R], /) -> Callable[P, R]: ...
+
+    @overload
+    def step(self, kind: str = "other", name: str = "", **fields: Unpack[StepFields]) -> Step: ...
+
+    def step(self, kind: Any = "other", name: str = "", **fields: Unpack[StepFields]) -> Any:
+        """A step of any kind: plan, tool_selection, state_update, guardrail, evaluation, output, other ..."""
+        if callable(kind):
+            return self._opening("other", "", fields)(kind)
+        return self._opening(str(kind), name, fields)
+
+
+def _opened(opening: Callable[[str], Step], name: object) -> Any:
+    if callable(name):
+        return opening("")(cast(Callable[..., Any], name))
+    return opening(str(name))
