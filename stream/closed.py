@@ -1,0 +1,68 @@
+"""Closed runs that a late step may still reach: their states for the late horizon, then only their ids."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from typing import Final
+
+BUCKETS: Final = 12
+
+
+class ClosedRuns:
+    """States of closed runs by trace id, at most ``max_runs`` of them, for ``horizon_us`` of log time.
+
+    What no longer fits is remembered by id alone until the horizon has passed, so that a late step is known to be too
+    late rather than taken for the beginning of a new run.
+    """
+
+    def __init__(self, horizon_us: int, max_runs: int) -> None:
+        self._horizon_us = horizon_us
+        self._max_runs = max_runs
+        self._states: OrderedDict[str, tuple[int, int, bytes]] = OrderedDict()
+        self._ids: deque[tuple[int, set[int]]] = deque()
+
+    def __len__(self) -> int:
+        return len(self._states)
+
+    def __contains__(self, trace_id: str) -> bool:
+        return trace_id in self._states
+
+    def put(self, trace_id: str, closed_at_us: int, through: int, state: bytes) -> None:
+        """Keep a closed run's state, which knows every record up to offset ``through``."""
+        self._states[trace_id] = (closed_at_us, through, state)
+        self._states.move_to_end(trace_id)
+        while len(self._states) > self._max_runs:
+            old, (closed_us, _, _) = self._states.popitem(last=False)
+            self._remember(old, closed_us)
+
+    def through(self, trace_id: str) -> int | None:
+        """The offset up to which a kept state knows its run's records; None where no state is kept."""
+        found = self._states.get(trace_id)
+        return None if found is None else found[1]
+
+    def take(self, trace_id: str) -> bytes:
+        """Remove and return a state that is kept."""
+        return self._states.pop(trace_id)[2]
+
+    def is_known(self, trace_id: str) -> bool:
+        """Whether the run was closed within the horizon and its state is gone."""
+        key = hash(trace_id)
+        return any(key in ids for _, ids in self._ids)
+
+    def expire(self, now_us: int) -> None:
+        """Forget what was closed before the horizon."""
+        oldest_us = now_us - self._horizon_us
+        while self._states:
+            trace_id, (closed_us, _, _) = next(iter(self._states.items()))
+            if closed_us >= oldest_us:
+                break
+            del self._states[trace_id]
+            self._remember(trace_id, closed_us)
+        while self._ids and self._ids[0][0] < now_us - 2 * self._horizon_us:
+            self._ids.popleft()
+
+    def _remember(self, trace_id: str, closed_us: int) -> None:
+        bucket_us = max(1, self._horizon_us // BUCKETS)
+        if not self._ids or closed_us - self._ids[-1][0] > bucket_us:
+            self._ids.append((closed_us, set()))
+        self._ids[-1][1].add(hash(trace_id))

@@ -1,0 +1,40 @@
+"""What the worker counts, declared once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field, fields
+
+
+@dataclass(slots=True)
+class Counters:
+    """Counts since the process started. A replayed record counts again: these say what this process did."""
+
+    records: int = 0
+    accepted: int = 0
+    duplicates: int = 0
+    late: int = 0
+    too_late: int = 0
+    misrouted: int = 0
+    over_limit: int = 0
+    runs_opened: int = 0
+    runs_closed: int = 0
+    forced_closed: int = 0
+    trajectories: int = 0
+    findings: int = 0
+    alerts: int = 0
+    commands: int = 0
+    states: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)
+    clamped: Counter[str] = field(default_factory=Counter)
+
+    def nonzero(self) -> dict[str, int]:
+        """What has happened at all, for a log line."""
+        counts: dict[str, int] = {}
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if isinstance(value, Counter):
+                counts.update({f"{item.name}_{reason}": count for reason, count in value.items()})
+            elif value:
+                counts[item.name] = value
+        return counts

@@ -1,0 +1,97 @@
+"""What a detector is: pure, with its state in the run and the time passed in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from stepstream.schemas.alert import Severity, Unit
+from stepstream.stream.rules import Applied
+from stepstream.stream.run import Run
+from stepstream.stream.steps import StepInfo
+
+MAX_EVIDENCE = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What a detector saw. It is raised once per (subject, level) of a run; ``resolved`` ends what it raised before."""
+
+    message: str
+    severity: Severity
+    subject: str = ""
+    level: str = ""
+    step_ids: tuple[str, ...] = ()
+    value: float | None = None
+    threshold: float | None = None
+    unit: Unit = ""
+    detail: str = ""
+    resolved: bool = False
+
+
+Observations = Iterable[Observation]
+NOTHING: tuple[Observation, ...] = ()
+
+
+class Detector(Protocol):
+    """Judges runs by one rule. Instances hold no state of a run and are shared: a run's is in ``run.detector_state``.
+
+    State must be plain lists, dicts, numbers and text: it is kept in the run's state record.
+    """
+
+    applied: Applied
+
+    def observe(self, run: Run, step: StepInfo, now_us: int) -> Observations:
+        """Look at a run after one record was merged into ``step``."""
+        ...
+
+    def notify_at(self, run: Run) -> int | None:
+        """When ``on_time`` wants to be called next, in log time; None for never. Asked again after each record."""
+        ...
+
+    def on_time(self, run: Run, now_us: int) -> Observations:
+        """Look at a run because time has passed."""
+        ...
+
+    def on_close(self, run: Run, now_us: int) -> Observations:
+        """Look at a run as it closes."""
+        ...
+
+
+class DetectorBase:
+    """A detector that sees nothing; the others say what they see."""
+
+    def __init__(self, applied: Applied) -> None:
+        self.applied = applied
+
+    def observe(self, run: Run, step: StepInfo, now_us: int) -> Observations:
+        """Nothing."""
+        return NOTHING
+
+    def notify_at(self, run: Run) -> int | None:
+        """Never."""
+        return None
+
+    def on_time(self, run: Run, now_us: int) -> Observations:
+        """Nothing."""
+        return NOTHING
+
+    def on_close(self, run: Run, now_us: int) -> Observations:
+        """Nothing."""
+        return NOTHING
+
+    def severity(self, default: Severity) -> Severity:
+        """The severity that the policy gives, else the one that follows from consequence."""
+        return self.applied.rule.severity or default
+
+    def state(self, run: Run, default: Any) -> Any:
+        """This rule's state in the run, made from ``default`` the first time."""
+        return run.detector_state.setdefault(self.applied.rule.alert_name, default)
+
+
+def progress(run: Run) -> str:
+    """How far the run is, for the end of a sentence."""
+    if run.closed or run.root_ended:
+        return f"it ended after {len(run.steps)} steps"
+    return f"still running, step {len(run.steps)}"

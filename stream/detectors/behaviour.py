@@ -1,0 +1,121 @@
+"""What a run does: the same call again and again, an error that nobody minded, a model whose price is unknown."""
+
+from __future__ import annotations
+
+from stepstream.schemas.policy import Loop
+from stepstream.stream.detectors.base import MAX_EVIDENCE, NOTHING, DetectorBase, Observation, Observations
+from stepstream.stream.rules import Applied
+from stepstream.stream.run import Run
+from stepstream.stream.steps import StepInfo
+
+_MAX_CALLS = 2_000
+_LOOPING_KINDS = frozenset({"tool_call", "retrieval", "llm_call"})
+_OWN_MEANS = frozenset({"tool_call", "retrieval"})
+
+
+class LoopDetector(DetectorBase):
+    """The same call with the same input gave the same answer again and again: no progress, only cost.
+
+    A call that is repeated while its answer changes (polling a job) is not a loop.
+    """
+
+    def __init__(self, applied: Applied, rule: Loop) -> None:
+        super().__init__(applied)
+        self._repeats = rule.repeats
+
+    def observe(self, run: Run, step: StepInfo, now_us: int) -> Observations:
+        """Count an ended call; its input, answer and outcome make it the same or another."""
+        if not step.ended or not step.input_hash or step.kind not in _LOOPING_KINDS:
+            return NOTHING
+        calls: dict[str, list[str]] = self.state(run, {})
+        key = f"{step.kind}|{step.label}|{step.input_hash:x}|{step.output_hash:x}|{step.status}"
+        seen = calls.get(key)
+        if seen is None:
+            if len(calls) >= _MAX_CALLS:
+                return NOTHING
+            seen = calls[key] = []
+        if len(seen) < MAX_EVIDENCE:
+            seen.append(step.step_id)
+        if len(seen) < self._repeats:
+            return NOTHING
+        outcome = "failed the same way" if step.status == "error" else "gave the same answer"
+        return (
+            Observation(
+                message=f"{step.label} was called {len(seen)} times with the same input and {outcome}",
+                severity=self.severity("warning"),
+                subject=f"{step.label}:{step.input_hash:x}",
+                step_ids=tuple(seen),
+                value=float(len(seen)),
+                threshold=float(self._repeats),
+                unit="count",
+            ),
+        )
+
+
+class ToolErrorIgnoredDetector(DetectorBase):
+    """A tool failed, nothing retried or replaced it, and the run went on to a successful end.
+
+    Judged when an output step begins after the failure, and at the root's end; the close judges again for what was late.
+    """
+
+    def observe(self, run: Run, step: StepInfo, now_us: int) -> Observations:
+        """Judge at the points where the run shows that it will not come back to the failure."""
+        if not run.totals.errors:
+            return NOTHING
+        is_end_of_run = run.root_ended and not run.open and run.root is not None and run.root.status == "ok"
+        if is_end_of_run or step.kind == "output":
+            return self._judge(run, before_us=step.start_us if step.kind == "output" else None)
+        return NOTHING
+
+    def on_close(self, run: Run, now_us: int) -> Observations:
+        """Judge what came in late."""
+        if run.totals.errors and run.root_ended and run.root is not None and run.root.status == "ok":
+            return self._judge(run, before_us=None)
+        return NOTHING
+
+    def _judge(self, run: Run, before_us: int | None) -> list[Observation]:
+        steps = run.steps.values()
+        failed = [s for s in steps if s.ended and s.status == "error" and s.kind in _OWN_MEANS]
+        if before_us is not None:
+            failed = [s for s in failed if s.end_us <= before_us]
+        return [self._say(step) for step in failed if not any(_makes_good(other, step) for other in steps)]
+
+    def _say(self, step: StepInfo) -> Observation:
+        error = step.error_type or step.error_message or "an error"
+        return Observation(
+            message=f"{step.label} failed ({error[:80]}), nothing retried or replaced it, and the run went on as if it had not",
+            severity=self.severity("error"),
+            subject=step.label,
+            step_ids=(step.step_id,),
+            detail=step.error_message[:200],
+        )
+
+
+def _makes_good(other: StepInfo, failed: StepInfo) -> bool:
+    """Whether ``other`` retried or replaced the failed step: said so, or called the same tool later and succeeded."""
+    if failed.step_id in (other.retry_of, other.fallback_of):
+        return True
+    same_means = other.kind == failed.kind and other.label == failed.label
+    return same_means and other.start_us >= failed.end_us and (not other.ended or other.status == "ok")
+
+
+class UnpricedModelDetector(DetectorBase):
+    """A step used tokens of a model whose price is unknown: the run's cost is not the whole truth."""
+
+    def observe(self, run: Run, step: StepInfo, now_us: int) -> Observations:
+        """Judge an ended step."""
+        if step.cost_source != "unpriced":
+            return NOTHING
+        model = step.model or "(no model named)"
+        tokens = step.tokens[0] + step.tokens[1]
+        return (
+            Observation(
+                message=f"no price is known for model {model}: its {tokens:,} tokens count as cost unknown, not as free",
+                detail="add it with a Prices document: stepstream apply -f prices.yaml",
+                severity=self.severity("warning"),
+                subject=model,
+                step_ids=(step.step_id,),
+                value=float(tokens),
+                unit="tokens",
+            ),
+        )

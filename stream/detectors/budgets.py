@@ -1,0 +1,115 @@
+"""Budgets of a run: cost, tokens, steps."""
+
+from __future__ import annotations
+
+from stepstream.schemas.money import NANOS_PER_USD, nanos_from_usd
+from stepstream.schemas.policy import RunCost, RunSteps, RunTokens
+from stepstream.stream.detectors.base import NOTHING, DetectorBase, Observation, Observations, progress
+from stepstream.stream.rules import Applied
+from stepstream.stream.run import Run
+from stepstream.stream.steps import StepInfo
+
+
+class RunCostDetector(DetectorBase):
+    """The run has cost more than ``warn_usd`` or ``limit_usd``."""
+
+    def __init__(self, applied: Applied, rule: RunCost) -> None:
+        super().__init__(applied)
+        self._limit = nanos_from_usd(rule.limit_usd)
+        self._warn = nanos_from_usd(rule.warn_usd) if rule.warn_usd is not None else None
+
+    def observe(self, run: Run, step: StepInfo, now_us: int) -> Observations:
+        """Judge the total after a step that cost something."""
+        if not step.cost_nanos:
+            return NOTHING
+        cost = run.totals.cost_nanos
+        if cost > self._limit:
+            return (self._say(run, self._limit, "limit"),)
+        if self._warn is not None and cost > self._warn:
+            return (self._say(run, self._warn, "warn"),)
+        return NOTHING
+
+    def _say(self, run: Run, limit: int, level: str) -> Observation:
+        cost_usd, limit_usd = run.totals.cost_nanos / NANOS_PER_USD, limit / NANOS_PER_USD
+        word = "the limit is" if level == "limit" else "a warning was asked for at"
+        dearest = sorted(run.steps.values(), key=lambda info: -(info.cost_nanos or 0))[:5]
+        return Observation(
+            message=f"cost {format_usd(cost_usd)} so far, {word} {format_usd(limit_usd)}; {progress(run)}",
+            detail=_dearest_group(run),
+            severity=self.severity("error" if level == "limit" else "warning"),
+            level=level,
+            step_ids=tuple(info.step_id for info in dearest if info.cost_nanos),
+            value=cost_usd,
+            threshold=limit_usd,
+            unit="usd",
+        )
+
+
+class RunTokensDetector(DetectorBase):
+    """The run has used more tokens than a limit."""
+
+    def __init__(self, applied: Applied, rule: RunTokens) -> None:
+        super().__init__(applied)
+        self._limit = rule.limit
+
+    def observe(self, run: Run, step: StepInfo, now_us: int) -> Observations:
+        """Judge the total after a step that used tokens."""
+        tokens = run.totals.tokens[0] + run.totals.tokens[1]
+        if tokens <= self._limit or not step.ended:
+            return NOTHING
+        most = sorted(run.steps.values(), key=lambda info: -(info.tokens[0] + info.tokens[1]))[:5]
+        return (
+            Observation(
+                message=f"{tokens:,} tokens so far, the limit is {self._limit:,}; {progress(run)}",
+                severity=self.severity("error"),
+                step_ids=tuple(info.step_id for info in most if info.tokens[0]),
+                value=float(tokens),
+                threshold=float(self._limit),
+                unit="tokens",
+            ),
+        )
+
+
+class RunStepsDetector(DetectorBase):
+    """The run has taken more steps than a limit."""
+
+    def __init__(self, applied: Applied, rule: RunSteps) -> None:
+        super().__init__(applied)
+        self._limit = rule.limit
+
+    def observe(self, run: Run, step: StepInfo, now_us: int) -> Observations:
+        """Judge the count after every record."""
+        count = len(run.steps)
+        if count <= self._limit:
+            return NOTHING
+        return (
+            Observation(
+                message=f"{count} steps so far, the limit is {self._limit}; {progress(run)}",
+                severity=self.severity("error"),
+                step_ids=(step.step_id,),
+                value=float(count),
+                threshold=float(self._limit),
+                unit="steps",
+            ),
+        )
+
+
+def format_usd(usd: float) -> str:
+    """Dollars for people: two decimals from a dollar up, two significant digits below a cent."""
+    if usd >= 1 or usd == 0:
+        return f"${usd:,.2f}"
+    return f"${usd:.3f}" if usd >= 0.01 else f"${usd:.2g}"
+
+
+def _dearest_group(run: Run) -> str:
+    """Which kind of call makes up most of the cost."""
+    groups: dict[str, tuple[int, int]] = {}
+    for info in run.steps.values():
+        if info.cost_nanos:
+            cost, count = groups.get(info.label, (0, 0))
+            groups[info.label] = (cost + info.cost_nanos, count + 1)
+    if not groups:
+        return ""
+    label, (cost, count) = max(groups.items(), key=lambda item: item[1])
+    share = 100 * cost / max(1, run.totals.cost_nanos)
+    return f"{share:.0f} % of it is {count} x {label}"

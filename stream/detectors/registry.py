@@ -1,0 +1,51 @@
+"""The detector of each rule."""
+
+from __future__ import annotations
+
+from stepstream.schemas.policy import (
+    HungStep,
+    Loop,
+    RunCost,
+    RunDuration,
+    RunSteps,
+    RunTokens,
+    StepDuration,
+    StuckRun,
+    ToolErrorIgnored,
+)
+from stepstream.stream.detectors.base import Detector
+from stepstream.stream.detectors.behaviour import LoopDetector, ToolErrorIgnoredDetector, UnpricedModelDetector
+from stepstream.stream.detectors.budgets import RunCostDetector, RunStepsDetector, RunTokensDetector
+from stepstream.stream.detectors.time_limits import (
+    HungStepDetector,
+    RunDurationDetector,
+    StepDurationDetector,
+    StuckRunDetector,
+)
+from stepstream.stream.rules import Applied
+
+
+def make_detector(applied: Applied) -> Detector:
+    """The detector that judges by a rule."""
+    rule = applied.rule
+    match rule:
+        case RunCost():
+            return RunCostDetector(applied, rule)
+        case RunTokens():
+            return RunTokensDetector(applied, rule)
+        case RunSteps():
+            return RunStepsDetector(applied, rule)
+        case RunDuration():
+            return RunDurationDetector(applied, rule)
+        case StepDuration():
+            return StepDurationDetector(applied, rule)
+        case HungStep():
+            return HungStepDetector(applied, rule)
+        case StuckRun():
+            return StuckRunDetector(applied, rule)
+        case Loop():
+            return LoopDetector(applied, rule)
+        case ToolErrorIgnored():
+            return ToolErrorIgnoredDetector(applied)
+        case _:
+            return UnpricedModelDetector(applied)

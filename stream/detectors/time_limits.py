@@ -1,0 +1,190 @@
+"""Limits of time: the run's, a step's, a step that hangs, a run that is stuck. Judged by timer, not by the next event."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+
+from stepstream.schemas.durations import format_duration
+from stepstream.schemas.policy import HungStep, RunDuration, StepDuration, StuckRun
+from stepstream.stream.detectors.base import NOTHING, DetectorBase, Observation, Observations, progress
+from stepstream.stream.rules import Applied
+from stepstream.stream.run import Run
+from stepstream.stream.steps import StepInfo
+
+
+class RunDurationDetector(DetectorBase):
+    """The run is still going after a limit of time, or took longer."""
+
+    def __init__(self, applied: Applied, rule: RunDuration) -> None:
+        super().__init__(applied)
+        self._limit_us = rule.limit
+
+    def observe(self, run: Run, step: StepInfo, now_us: int) -> Observations:
+        """Once the root has ended, its duration is the truth."""
+        root = run.root
+        if root is None or not root.ended or root.end_us - root.start_us <= self._limit_us:
+            return NOTHING
+        return (self._say(run, root.end_us - root.start_us),)
+
+    def notify_at(self, run: Run) -> int | None:
+        """The deadline, counted from the append time of the run's first record."""
+        if not run.live or run.root_ended or run.closed or f"{self.applied.rule.alert_name}||" in run.fired:
+            return None
+        return run.first_append_us + self._limit_us
+
+    def on_time(self, run: Run, now_us: int) -> Observations:
+        """The deadline has passed and the root has not ended."""
+        due = self.notify_at(run)
+        return (self._say(run, now_us - run.first_append_us),) if due is not None and now_us >= due else NOTHING
+
+    def _say(self, run: Run, took_us: int) -> Observation:
+        waiting = sorted(run.open.values(), key=lambda info: -info.start_us)[:3]
+        inner = [info for info in waiting if info is not run.root]
+        return Observation(
+            message=f"{format_duration(took_us)}, the limit is {format_duration(self._limit_us)}; {progress(run)}",
+            detail=f"waiting for {inner[0].kind} {inner[0].label}" if inner else "",
+            severity=self.severity("error"),
+            step_ids=tuple(info.step_id for info in inner),
+            value=float(took_us),
+            threshold=float(self._limit_us),
+            unit="us",
+        )
+
+
+class StepDurationDetector(DetectorBase):
+    """A step of one kind, tool or model takes longer than a limit."""
+
+    def __init__(self, applied: Applied, rule: StepDuration) -> None:
+        super().__init__(applied)
+        self._rule = rule
+
+    def observe(self, run: Run, step: StepInfo, now_us: int) -> Observations:
+        """An ended step's duration is the truth."""
+        took_us = step.end_us - step.start_us
+        if not step.ended or took_us <= self._rule.limit or not self._is_meant(step):
+            return NOTHING
+        return (self._say(run, step, took_us),)
+
+    def notify_at(self, run: Run) -> int | None:
+        """The earliest deadline of an open step that has not been reported."""
+        return min((due for due, _ in self._deadlines(run)), default=None)
+
+    def on_time(self, run: Run, now_us: int) -> Observations:
+        """Report the open steps whose deadline has passed."""
+        return [self._say(run, step, now_us - step.append_us) for due, step in self._deadlines(run) if now_us >= due]
+
+    def _deadlines(self, run: Run) -> Iterator[tuple[int, StepInfo]]:
+        if not run.live:
+            return
+        name = self.applied.rule.alert_name
+        for step in run.open.values():
+            if self._is_meant(step) and f"{name}|{step.step_id}|" not in run.fired:
+                yield step.append_us + self._rule.limit, step
+
+    def _is_meant(self, step: StepInfo) -> bool:
+        rule = self._rule
+        if not step.parent and rule.kind == "*":
+            return False  # the run itself: run_duration judges it
+        return (
+            (rule.kind == "*" or fnmatchcase(step.kind, rule.kind))
+            and (rule.tool == "*" or fnmatchcase(step.tool, rule.tool))
+            and (rule.model == "*" or fnmatchcase(step.model, rule.model))
+        )
+
+    def _say(self, run: Run, step: StepInfo, took_us: int) -> Observation:
+        state = "took" if step.ended else "has been running for"
+        limit = format_duration(self._rule.limit)
+        return Observation(
+            message=f"{step.kind} {step.label} {state} {format_duration(took_us)}, the limit is {limit}; {progress(run)}",
+            severity=self.severity("warning"),
+            subject=step.step_id,
+            step_ids=(step.step_id,),
+            value=float(took_us),
+            threshold=float(self._rule.limit),
+            unit="us",
+        )
+
+
+class HungStepDetector(DetectorBase):
+    """A step was started and does not end while nothing else happens in the run; resolved when it ends after all."""
+
+    def __init__(self, applied: Applied, rule: HungStep) -> None:
+        super().__init__(applied)
+        self._after_us = rule.after
+
+    def observe(self, run: Run, step: StepInfo, now_us: int) -> Observations:
+        """A reported step that ends resolves its report."""
+        if step.ended and f"{self.applied.rule.alert_name}|{step.step_id}|" in run.fired:
+            message = f"{step.kind} {step.label} ended after {format_duration(step.end_us - step.start_us)}"
+            return (Observation(message, "info", subject=step.step_id, step_ids=(step.step_id,), resolved=True),)
+        return NOTHING
+
+    def notify_at(self, run: Run) -> int | None:
+        """Silence for so long while a leaf is open."""
+        return run.last_append_us + self._after_us if run.live and any(self._hanging(run)) else None
+
+    def on_time(self, run: Run, now_us: int) -> Observations:
+        """Report the open leaves."""
+        if now_us < run.last_append_us + self._after_us:
+            return NOTHING
+        return [self._say(run, step, now_us - step.append_us) for step in self._hanging(run)]
+
+    def _hanging(self, run: Run) -> Iterator[StepInfo]:
+        """Open steps below the root with no open child, not reported yet."""
+        parents = {step.parent for step in run.open.values()}
+        for step in run.open.values():
+            reported = f"{self.applied.rule.alert_name}|{step.step_id}|" in run.fired
+            if step.parent and step.step_id not in parents and not reported:
+                yield step
+
+    def _say(self, run: Run, step: StepInfo, open_us: int) -> Observation:
+        return Observation(
+            message=f"{step.kind} {step.label} started {format_duration(open_us)} ago, has not ended, "
+            "and nothing else happens in the run",
+            severity=self.severity("error"),
+            subject=step.step_id,
+            step_ids=(step.step_id,),
+            value=float(open_us),
+            threshold=float(self._after_us),
+            unit="us",
+        )
+
+
+class StuckRunDetector(DetectorBase):
+    """The root is open and nothing has happened for a while; resolved when something happens again."""
+
+    def __init__(self, applied: Applied, rule: StuckRun) -> None:
+        super().__init__(applied)
+        self._after_us = rule.after
+
+    def observe(self, run: Run, step: StepInfo, now_us: int) -> Observations:
+        """Any record ends the silence."""
+        key = f"{self.applied.rule.alert_name}||"
+        if key in run.fired and not run.fired[key].resolved:
+            return (Observation(f"the run went on with {step.kind} {step.label}", "info", resolved=True),)
+        return NOTHING
+
+    def notify_at(self, run: Run) -> int | None:
+        """Silence for so long while the root is open."""
+        is_open = run.live and run.root is not None and run.root.is_open
+        if not is_open or f"{self.applied.rule.alert_name}||" in run.fired:
+            return None
+        return run.last_append_us + self._after_us
+
+    def on_time(self, run: Run, now_us: int) -> Observations:
+        """Report the silence."""
+        due = self.notify_at(run)
+        if due is None or now_us < due:
+            return NOTHING
+        silent_us = now_us - run.last_append_us
+        return (
+            Observation(
+                message=f"nothing has happened for {format_duration(silent_us)}, and the run has not ended",
+                severity=self.severity("error"),
+                step_ids=tuple(run.open)[:5],
+                value=float(silent_us),
+                threshold=float(self._after_us),
+                unit="us",
+            ),
+        )

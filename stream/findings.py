@@ -1,0 +1,104 @@
+"""From what detectors saw to findings on the topic: named by the log, raised once, resolved when they end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from stepstream.schemas.alert import CommandStruct, FindingStruct
+from stepstream.schemas.ids import derived_id
+from stepstream.stream.detectors.base import Observation
+from stepstream.stream.rules import Applied
+from stepstream.stream.run import Fired, Run
+
+
+def findings_from(run: Run, applied: Applied, observations: Iterable[Observation], now_us: int) -> Iterator[FindingStruct]:
+    """The findings that are new; what was raised for this run before is not raised again."""
+    rule = applied.rule
+    for seen in observations:
+        key = f"{rule.alert_name}|{seen.subject}|{seen.level}"
+        before = run.fired.get(key)
+        if seen.resolved:
+            if before is None or before.resolved:
+                continue
+            run.fired[key] = before._replace(resolved=True)
+        elif before is not None:
+            continue
+        else:
+            run.fired[key] = Fired(rule.alert_name, seen.subject, seen.level, rule.rule, applied.policy)
+        yield _finding(run, applied, seen, key, now_us)
+
+
+def closing_findings(run: Run, now_us: int) -> Iterator[FindingStruct]:
+    """Troubles end with their run: one resolving finding for each (alert, subject) still open."""
+    ended: set[tuple[str, str]] = set()
+    for key, fired in run.fired.items():
+        if fired.resolved:
+            continue
+        run.fired[key] = fired._replace(resolved=True)
+        if (fired.alert, fired.subject) in ended:
+            continue
+        ended.add((fired.alert, fired.subject))
+        who = run.identity
+        yield FindingStruct(
+            finding_id=derived_id("finding", run.trace_id, key, "closed"),
+            state="resolved",
+            time=now_us,
+            project=who.project,
+            environment=who.environment,
+            agent=who.agent,
+            agent_version=who.agent_version,
+            task=who.task,
+            trace_id=run.trace_id,
+            alert=fired.alert,
+            rule=fired.rule,
+            policy=fired.policy,
+            severity="info",
+            subject=fired.subject,
+            message="the run is over",
+        )
+
+
+def command_for(finding: FindingStruct) -> CommandStruct | None:
+    """The order that an enforcing policy gives with a finding; None where there is none."""
+    if finding.action not in ("warn", "pause", "stop") or finding.state != "firing":
+        return None
+    return CommandStruct(
+        command_id=derived_id("command", finding.finding_id, finding.action),
+        action=finding.action,
+        time=finding.time,
+        project=finding.project,
+        agent=finding.agent,
+        trace_id=finding.trace_id,
+        reason=f"{finding.alert}: {finding.message}",
+        finding_id=finding.finding_id,
+        by=f"policy:{finding.policy}",
+    )
+
+
+def _finding(run: Run, applied: Applied, seen: Observation, key: str, now_us: int) -> FindingStruct:
+    who = run.identity
+    rule = applied.rule
+    return FindingStruct(
+        finding_id=derived_id("finding", run.trace_id, key, "resolved" if seen.resolved else "firing"),
+        state="resolved" if seen.resolved else "firing",
+        time=now_us,
+        project=who.project,
+        environment=who.environment,
+        agent=who.agent,
+        agent_version=who.agent_version,
+        task=who.task,
+        trace_id=run.trace_id,
+        alert=rule.alert_name,
+        rule=rule.rule,
+        policy=applied.policy,
+        severity=seen.severity,
+        subject=seen.subject,
+        step_ids=list(seen.step_ids),
+        value=seen.value,
+        threshold=seen.threshold,
+        unit=seen.unit,
+        message=seen.message,
+        detail=seen.detail,
+        running=not run.closed and not run.root_ended,
+        action=rule.action if applied.enforce and rule.action != "none" and seen.level != "warn" else "",
+    )

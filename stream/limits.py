@@ -1,0 +1,48 @@
+"""How long runs stay open and how much a worker holds: the assemble stage's settings, in microseconds of log time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from stepstream.schemas.accept import DAY_US, Limits
+from stepstream.schemas.settings import Settings
+
+LIVE_WITHIN_US = 60_000_000
+"""A run whose first record was appended more than this after its own time sets no live timers."""
+
+
+@dataclass(frozen=True, slots=True)
+class AssembleLimits:
+    """See the settings of the same names."""
+
+    close_after_us: int = 2_000_000
+    rootless_idle_us: int = 60_000_000
+    max_run_age_us: int = DAY_US
+    late_horizon_us: int = 3_600_000_000
+    revision_interval_us: int = 1_000_000
+    checkpoint_after_us: int = 300_000_000
+    max_steps_per_run: int = 20_000
+    max_open_runs: int = 200_000
+    max_closed_runs: int = 100_000
+    replay_records: int = 50_000
+    records: Limits = field(default_factory=Limits)
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> AssembleLimits:
+        """The limits that the settings give."""
+        return cls(
+            close_after_us=settings.close_after,
+            rootless_idle_us=settings.rootless_idle,
+            max_run_age_us=settings.max_run_age,
+            late_horizon_us=settings.late_horizon,
+            revision_interval_us=settings.revision_interval,
+            max_steps_per_run=settings.max_steps_per_run,
+            max_open_runs=settings.max_open_runs,
+            replay_records=settings.replay_records,
+            records=record_limits(settings),
+        )
+
+
+def record_limits(settings: Settings) -> Limits:
+    """What a record may be; worker and sink must be given the same."""
+    return Limits(max_age_us=settings.steps_retention_days * DAY_US)

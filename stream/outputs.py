@@ -1,0 +1,42 @@
+"""What a stage wants sent, and what each output holds back until it is acknowledged."""
+
+from __future__ import annotations
+
+from typing import Any
+
+Headers = tuple[tuple[str, bytes], ...]
+
+
+class Hold:
+    """Holds the floor at one record until its copy (dead-lettered, re-routed) or what it led to is acknowledged."""
+
+    __slots__ = ("pending", "uncovered")
+
+    def __init__(self) -> None:
+        self.uncovered = -1
+        self.pending = 0
+
+
+class Output:
+    """One record to send: topic name without prefix; ``partition`` -1 leaves it to the key."""
+
+    __slots__ = ("headers", "holder", "key", "partition", "through", "topic", "value")
+
+    def __init__(
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        *,
+        partition: int = -1,
+        headers: Headers = (),
+        holder: Any = None,
+        through: int = -1,
+    ) -> None:
+        self.topic = topic
+        self.key = key
+        self.value = value
+        self.partition = partition
+        self.headers = headers
+        self.holder = holder
+        self.through = through

@@ -1,0 +1,414 @@
+"""The assemble stage of one partition: records in, outputs out, and what holds the floor. Pure: no I/O, no clock of its own.
+
+The shell feeds records and ticks, sends what ``drain`` returns and reports each acknowledgement with ``acknowledged``.
+Order of events for a run: outputs are sent; once all are acknowledged its state may be sent; once that is acknowledged its
+records no longer hold the floor. ``drain`` may return more after each acknowledgement.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from heapq import heappop, heappush, nsmallest
+from typing import Protocol
+
+import msgspec
+
+from stepstream.schemas.accept import Misrouted, Rejected, accept
+from stepstream.schemas.prices import PriceBook
+from stepstream.schemas.step import RECORD_HEADERS, Step
+from stepstream.stream.clock import PartitionClock
+from stepstream.stream.closed import ClosedRuns
+from stepstream.stream.counters import Counters
+from stepstream.stream.deadletter import dead_letter_headers
+from stepstream.stream.detectors.base import Detector, Observation
+from stepstream.stream.findings import closing_findings, command_for, findings_from
+from stepstream.stream.floor import Floor
+from stepstream.stream.limits import LIVE_WITHIN_US, AssembleLimits
+from stepstream.stream.outputs import Hold, Output
+from stepstream.stream.publish import trajectory, usage_records
+from stepstream.stream.rules import RuleBook
+from stepstream.stream.run import Run
+from stepstream.stream.state import RunState, decode_state, encode, encode_state, restore_run
+from stepstream.stream.tracked import Tracked
+
+_encode = msgspec.json.Encoder().encode
+MIN_WAIT_US = 50_000
+
+
+class Record(Protocol):
+    """What a consumed record must have; aiokafka's does. ``timestamp`` is in milliseconds."""
+
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Iterable[tuple[str, bytes]]
+
+
+class AssemblePartition:
+    """Runs of one partition of the steps topic."""
+
+    def __init__(
+        self,
+        partition: int,
+        partitions: int,
+        *,
+        rules: RuleBook,
+        prices: PriceBook,
+        limits: AssembleLimits | None = None,
+        counters: Counters | None = None,
+    ) -> None:
+        self.partition = partition
+        self.partitions = partitions
+        self.rules = rules
+        self.prices = prices
+        self.limits = limits or AssembleLimits()
+        self.counters = counters or Counters()
+        self.clock = PartitionClock()
+        self.floor = Floor()
+        self.runs: dict[str, Tracked] = {}
+        self.closed = ClosedRuns(self.limits.late_horizon_us, self.limits.max_closed_runs)
+        self._touched: dict[str, Tracked] = {}
+        self._timers: list[tuple[int, str]] = []
+        self._held: deque[tuple[int, int, Tracked]] = deque()
+        self._outbox: list[Output] = []
+
+    # -- restart -----------------------------------------------------------------------------------------------------
+
+    def restore(self, states: Iterable[RunState], floor: int) -> None:
+        """Take over what a previous owner left: the newest state of each run, and where the log is read from."""
+        self.floor.position = floor
+        for state in states:
+            if state.closed:
+                self.closed.put(state.trace_id, state.closed_at_us, state.through, encode(state))
+            else:
+                tracked = self._track(restore_run(state, self.rules), through=state.through)
+                tracked.dirty = True  # the state may know of growth that was not published yet
+
+    # -- the log -----------------------------------------------------------------------------------------------------
+
+    def feed(self, record: Record) -> None:
+        """Process one record. Offsets must come in order; what lies below the position was processed before."""
+        offset = record.offset
+        if offset < self.floor.position:
+            return
+        append_us = record.timestamp * 1000
+        self.clock.advance(append_us, watching=bool(self.runs))
+        self.counters.records += 1
+        self.floor.position = offset + 1
+        verdict = accept(
+            record.value,
+            key=record.key,
+            partition=self.partition,
+            partitions=self.partitions,
+            timestamp_us=append_us,
+            headers=tuple(record.headers),
+            limits=self.limits.records,
+        )
+        if isinstance(verdict, Rejected):
+            self._reject(record, verdict)
+        elif isinstance(verdict, Misrouted):
+            self._reroute(record, verdict)
+        else:
+            if verdict.clamped:
+                self.counters.clamped.update(verdict.clamped)
+            self._accept(verdict.step, verdict.cost_nanos, offset, append_us)
+
+    def tick(self, time_us: int) -> None:
+        """A fetch came back at the high watermark at this wall time, and everything fetched before has been fed."""
+        self.clock.advance(time_us, watching=bool(self.runs))
+
+    def flush(self) -> None:
+        """After a batch of records, or a tick: publish what is due, let timers fire, bound what is held."""
+        now_us = self.clock.now_us
+        for tracked in self._touched.values():
+            self._publish_if_due(tracked, now_us)
+            self._schedule(tracked)
+        self._touched.clear()
+        self._fire_timers(now_us)
+        self._bound(now_us)
+        self.closed.expire(now_us)
+
+    # -- outputs -----------------------------------------------------------------------------------------------------
+
+    def drain(self) -> list[Output]:
+        """What is to be sent now, in order."""
+        out, self._outbox = self._outbox, []
+        return out
+
+    def acknowledged(self, output: Output) -> None:
+        """Kafka has acknowledged an output that ``drain`` returned."""
+        holder = output.holder
+        if isinstance(holder, Hold):
+            self.floor.release(holder)
+        elif output.topic == "state":
+            self._covered(holder, output.through, self.clock.now_us)
+        else:
+            holder.pending -= 1
+            self._cover_if_ready(holder)
+
+    # -- records -----------------------------------------------------------------------------------------------------
+
+    def _reject(self, record: Record, verdict: Rejected) -> None:
+        self.counters.rejected[verdict.reason] += 1
+        headers = dead_letter_headers(record, "steps", self.partition, verdict.reason, verdict.detail)
+        self._send_held(record, Output("deadletter", record.key, record.value, headers=headers))
+
+    def _reroute(self, record: Record, verdict: Misrouted) -> None:
+        self.counters.misrouted += 1
+        headers = tuple(record.headers) or RECORD_HEADERS
+        self._send_held(record, Output("steps", record.key, record.value, partition=verdict.partition, headers=headers))
+
+    def _send_held(self, record: Record, output: Output) -> None:
+        hold = Hold()
+        self.floor.hold(hold, record.offset)
+        output.holder = hold
+        self._outbox.append(output)
+
+    def _accept(self, step: Step, given_nanos: int | None, offset: int, append_us: int) -> None:
+        self.counters.accepted += 1
+        tracked = self.runs.get(step.trace_id)
+        if tracked is None:
+            through = self.closed.through(step.trace_id)
+            if through is None and self.closed.is_known(step.trace_id):
+                self.counters.too_late += 1
+                return
+            if through is not None and offset <= through:
+                return
+            tracked = self._open(step, append_us) if through is None else self._reopen(step.trace_id)
+        elif offset <= tracked.through:
+            return
+        run = tracked.run
+        tracked.last_offset = offset
+        if tracked.uncovered < 0:
+            self._hold(tracked, offset, append_us)
+        self._touched[run.trace_id] = tracked
+        had_root = run.root is not None
+        info = run.merge(step, self.prices.cost(step, given_nanos), append_us, self.limits.max_steps_per_run)
+        if info is None:
+            self._count_unmerged(step, run)
+            return
+        tracked.dirty = True
+        if run.closed:
+            run.late_steps += 1
+            self.counters.late += 1
+        if run.root is not None and not had_root:
+            self._adopt_root_rules(run)
+        for detector in run.rules.detectors:
+            observations = detector.observe(run, info, self.clock.now_us)
+            if observations:
+                self._raise(tracked, detector, observations)
+
+    def _count_unmerged(self, step: Step, run: Run) -> None:
+        if step.step_id in run.steps:
+            self.counters.duplicates += 1
+        else:
+            self.counters.over_limit += 1
+
+    def _open(self, step: Step, append_us: int) -> Tracked:
+        self.counters.runs_opened += 1
+        rules = self.rules.rules_for(step.project, step.environment, step.agent, step.agent_version, step.task)
+        run = Run(step.trace_id, append_us, rules)
+        own_time_us = step.end_time or step.start_time
+        run.live = append_us - own_time_us <= LIVE_WITHIN_US
+        run.started_late = append_us - own_time_us > self.limits.late_horizon_us
+        return self._track(run, through=-1)
+
+    def _track(self, run: Run, *, through: int) -> Tracked:
+        tracked = self.runs[run.trace_id] = Tracked(run, through)
+        self._schedule(tracked)
+        return tracked
+
+    def _reopen(self, trace_id: str) -> Tracked:
+        """A record reached a closed run: take its state up again. It stays closed; a new revision may follow."""
+        state = decode_state(self.closed.take(trace_id))
+        return self._track(restore_run(state, self.rules), through=state.through)
+
+    def _hold(self, tracked: Tracked, offset: int, append_us: int) -> None:
+        self.floor.hold(tracked, offset)
+        self._held.append((offset, append_us, tracked))
+
+    def _adopt_root_rules(self, run: Run) -> None:
+        """A run is judged by the rules for its root's owner, once the root is known."""
+        who = run.identity
+        run.rules = self.rules.rules_for(who.project, who.environment, who.agent, who.agent_version, who.task)
+
+    # -- findings ----------------------------------------------------------------------------------------------------
+
+    def _raise(self, tracked: Tracked, detector: Detector, observations: Iterable[Observation]) -> None:
+        for finding in findings_from(tracked.run, detector.applied, observations, self.clock.now_us):
+            self.counters.findings += 1
+            tracked.dirty = tracked.urgent = True
+            self._send(tracked, Output("findings", finding.project.encode(), _encode(finding)))
+            command = command_for(finding)
+            if command is not None:
+                self.counters.commands += 1
+                self._send(tracked, Output("control", command.trace_id.encode(), _encode(command)))
+        if tracked.run.closed:
+            self._resolve_all(tracked, self.clock.now_us)
+
+    def _send(self, tracked: Tracked, output: Output) -> None:
+        output.holder = tracked
+        tracked.pending += 1
+        self._outbox.append(output)
+
+    # -- publishing --------------------------------------------------------------------------------------------------
+
+    def _publish_if_due(self, tracked: Tracked, now_us: int) -> None:
+        run = tracked.run
+        if not tracked.dirty:
+            self._cover_if_ready(tracked)  # only duplicates came: a closed run's state is written again to cover them
+            return
+        if run.is_stray:
+            return
+        if run.closed or tracked.urgent or now_us - tracked.published_us >= self.limits.revision_interval_us:
+            self._publish(tracked, now_us)
+
+    def _publish(self, tracked: Tracked, now_us: int) -> None:
+        run = tracked.run
+        tracked.dirty = tracked.urgent = False
+        tracked.published_us = now_us
+        self.counters.trajectories += 1
+        self._send(tracked, Output("trajectories", run.trace_id.encode(), _encode(trajectory(run))))
+        project = run.identity.project.encode()
+        for usage in usage_records(run, everything=run.closed):
+            self._send(tracked, Output("usage", project, _encode(usage)))
+        run.changed_minutes.clear()
+
+    # -- time --------------------------------------------------------------------------------------------------------
+
+    def _schedule(self, tracked: Tracked) -> None:
+        """Note when the run wants to be looked at next, unless an earlier look is noted already."""
+        wake_us = self._wake_at(tracked)
+        if wake_us is not None and wake_us <= self.clock.now_us:
+            wake_us = self.clock.now_us + MIN_WAIT_US  # never spin on a detector that keeps asking for the past
+        if wake_us is not None and (tracked.scheduled_us is None or wake_us < tracked.scheduled_us):
+            tracked.scheduled_us = wake_us
+            heappush(self._timers, (wake_us, tracked.run.trace_id))
+
+    def _wake_at(self, tracked: Tracked) -> int | None:
+        run = tracked.run
+        if run.closed:
+            return None
+        due = min(self._close_at(run), run.first_append_us + self.limits.max_run_age_us)
+        if tracked.dirty and not run.is_stray:
+            due = min(due, tracked.published_us + self.limits.revision_interval_us)
+        for detector in run.rules.detectors:
+            at = detector.notify_at(run)
+            if at is not None and at < due:
+                due = at
+        return due
+
+    def _close_at(self, run: Run) -> int:
+        if run.root_ended:
+            quiet_us = self.limits.rootless_idle_us if run.open else self.limits.close_after_us
+            return run.last_append_us + quiet_us
+        if run.root is None:
+            return run.last_append_us + self.limits.rootless_idle_us
+        return run.first_append_us + self.limits.max_run_age_us
+
+    def _fire_timers(self, now_us: int) -> None:
+        may_fire = self.clock.timers_may_fire
+        while self._timers and self._timers[0][0] <= now_us:
+            due_us, trace_id = heappop(self._timers)
+            tracked = self.runs.get(trace_id)
+            if tracked is None or tracked.scheduled_us != due_us:
+                continue
+            tracked.scheduled_us = None
+            if not may_fire:
+                tracked.scheduled_us = self.clock.timers_from_us
+                heappush(self._timers, (self.clock.timers_from_us, trace_id))
+                continue
+            self._look_at(tracked, now_us)
+            self._schedule(tracked)
+
+    def _look_at(self, tracked: Tracked, now_us: int) -> None:
+        run = tracked.run
+        for detector in run.rules.detectors:
+            observations = detector.on_time(run, now_us)
+            if observations:
+                self._raise(tracked, detector, observations)
+        if now_us >= min(self._close_at(run), run.first_append_us + self.limits.max_run_age_us):
+            self._close(tracked, now_us)
+        self._publish_if_due(tracked, now_us)
+
+    def _close(self, tracked: Tracked, now_us: int) -> None:
+        run = tracked.run
+        if run.closed:
+            return
+        for detector in run.rules.detectors:
+            observations = detector.on_close(run, now_us)
+            if observations:
+                self._raise(tracked, detector, observations)
+        run.closed, run.closed_at_us = True, now_us
+        self.counters.runs_closed += 1
+        self._resolve_all(tracked, now_us)
+        tracked.dirty = not run.is_stray
+        if run.is_stray:
+            self.counters.too_late += len(run.steps)
+            self._cover_if_ready(tracked)
+
+    def _resolve_all(self, tracked: Tracked, now_us: int) -> None:
+        for finding in closing_findings(tracked.run, now_us):
+            self._send(tracked, Output("findings", finding.project.encode(), _encode(finding)))
+
+    # -- bounds and coverage -----------------------------------------------------------------------------------------
+
+    def _bound(self, now_us: int) -> None:
+        """Checkpoint open runs that hold the floor back for long; close the idlest when there are too many."""
+        lowest = self.floor.position - self.limits.replay_records
+        earliest_us = now_us - self.limits.checkpoint_after_us
+        while self._held and (self._held[0][0] < lowest or self._held[0][1] < earliest_us):
+            offset, _, tracked = self._held.popleft()
+            if tracked.uncovered == offset:
+                tracked.wants_cover = True
+                self._cover_if_ready(tracked)
+        excess = len(self.runs) - self.limits.max_open_runs
+        if excess > 0:
+            self._close_idlest(excess, now_us)
+
+    def _close_idlest(self, count: int, now_us: int) -> None:
+        still_open = (tracked for tracked in self.runs.values() if not tracked.run.closed)
+        for tracked in nsmallest(count, still_open, key=lambda tracked: tracked.run.last_append_us):
+            self.counters.forced_closed += 1
+            self._close(tracked, now_us)
+            self._publish_if_due(tracked, now_us)
+
+    def _cover_if_ready(self, tracked: Tracked) -> None:
+        """Send the state of a closed or long-held run once everything sent for it is acknowledged."""
+        closed = tracked.run.closed
+        if tracked.pending or tracked.covering or tracked.uncovered < 0 or not (closed or tracked.wants_cover):
+            return
+        if closed and tracked.dirty:
+            return  # the next flush publishes; a state must not know what was never published
+        self._cover(tracked)
+
+    def _cover(self, tracked: Tracked) -> None:
+        tracked.covering, tracked.wants_cover = True, False
+        self.counters.states += 1
+        run = tracked.run
+        tracked.state = encode_state(run, tracked.last_offset)
+        self._outbox.append(
+            Output(
+                "state",
+                run.trace_id.encode(),
+                tracked.state,
+                partition=self.partition,
+                holder=tracked,
+                through=tracked.last_offset,
+            )
+        )
+
+    def _covered(self, tracked: Tracked, through: int, now_us: int) -> None:
+        tracked.covering = False
+        tracked.through = max(tracked.through, through)
+        if tracked.last_offset > through:
+            self._hold(tracked, max(tracked.uncovered, through + 1), now_us)
+            self._cover_if_ready(tracked)
+            return
+        self.floor.release(tracked)
+        run = tracked.run
+        if run.closed and not tracked.pending and not tracked.dirty:
+            self.closed.put(run.trace_id, run.closed_at_us, tracked.through, tracked.state)
+            self.runs.pop(run.trace_id, None)

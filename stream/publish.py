@@ -1,0 +1,145 @@
+"""What a run looks like from outside: its trajectory and its usage records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from stepstream.schemas.money import usd_from_nanos
+from stepstream.schemas.trajectory import MAX_PATH_BYTES, PathStepStruct, RunStatus, TrajectoryStruct, UsageStruct
+from stepstream.stream.run import Run
+from stepstream.stream.steps import StepInfo
+
+_PATH_STEP_OVERHEAD_BYTES: Final = 90
+MAX_NAMES: Final = 64
+
+
+def trajectory(run: Run) -> TrajectoryStruct:
+    """The run's trajectory as of now."""
+    identity, totals = run.identity, run.totals
+    steps = sorted(run.steps.values(), key=lambda info: (info.start_us, info.step_id))
+    path, truncated = _path(steps)
+    failed = failed_step(run, steps)
+    start = steps[0].start_us if steps else 0
+    end = max((max(info.end_us, info.start_us) for info in steps), default=0)
+    roots = sum(1 for info in steps if not info.parent)
+    known = run.steps
+    return TrajectoryStruct(
+        trace_id=run.trace_id,
+        revision=run.revision,
+        status=run_status(run),
+        closed=run.closed,
+        project=identity.project,
+        environment=identity.environment,
+        agent=identity.agent,
+        agent_version=identity.agent_version,
+        task=identity.task,
+        session_id=identity.session_id,
+        user_id=identity.user_id,
+        root_step_id=run.root.step_id if run.root is not None else "",
+        name=identity.name,
+        start_time=start,
+        end_time=end,
+        duration_us=end - start,
+        first_append_time=run.first_append_us,
+        last_append_time=run.last_append_us,
+        steps=len(steps),
+        ended_steps=totals.steps,
+        open_steps=len(run.open),
+        error_steps=totals.errors,
+        cancelled_steps=sum(1 for info in steps if info.status == "cancelled"),
+        llm_calls=totals.llm_calls,
+        tool_calls=totals.tool_calls,
+        retrievals=sum(1 for info in steps if info.ended and info.kind == "retrieval"),
+        unpriced_steps=totals.unpriced,
+        orphan_steps=sum(1 for info in steps if info.parent and info.parent not in known),
+        extra_roots=max(0, roots - 1),
+        duplicates=run.duplicates,
+        late_steps=run.late_steps,
+        steps_over_limit=run.over_limit,
+        input_tokens=totals.tokens[0],
+        output_tokens=totals.tokens[1],
+        cached_input_tokens=totals.tokens[2],
+        cache_write_tokens=totals.tokens[3],
+        reasoning_tokens=totals.tokens[4],
+        cost_usd=usd_from_nanos(totals.cost_nanos),
+        tools=_distinct(info.tool for info in steps),
+        models=_distinct(info.model for info in steps),
+        failed_step_id=failed.step_id if failed else "",
+        failed_kind=failed.kind if failed else "",
+        failed_tool=failed.tool if failed else "",
+        error_type=failed.error_type if failed else "",
+        error_message=failed.error_message if failed else "",
+        findings=len(run.fired),
+        path=path,
+        path_truncated=truncated,
+    )
+
+
+def usage_records(run: Run, *, everything: bool = False) -> Iterator[UsageStruct]:
+    """The running totals of the minutes that changed since the last call to ``settle``, or of all."""
+    identity = run.identity
+    for key in sorted(run.by_minute if everything else run.changed_minutes):
+        agent, agent_version, minute = key
+        part = run.by_minute[key]
+        yield UsageStruct(
+            project=identity.project,
+            trace_id=run.trace_id,
+            revision=run.revision,
+            minute=minute,
+            environment=identity.environment,
+            agent=agent or identity.agent,
+            agent_version=agent_version or identity.agent_version,
+            task=identity.task,
+            user_id=identity.user_id,
+            steps=part.steps,
+            error_steps=part.errors,
+            llm_calls=part.llm_calls,
+            tool_calls=part.tool_calls,
+            unpriced_steps=part.unpriced,
+            input_tokens=part.tokens[0],
+            output_tokens=part.tokens[1],
+            cached_input_tokens=part.tokens[2],
+            cache_write_tokens=part.tokens[3],
+            reasoning_tokens=part.tokens[4],
+            cost_usd=usd_from_nanos(part.cost_nanos),
+        )
+
+
+def run_status(run: Run) -> RunStatus:
+    """running until closed; then the root's status, or incomplete when no root was seen to end."""
+    if not run.closed:
+        return "running"
+    root = run.root
+    if root is None or not root.ended:
+        return "incomplete"
+    if root.status == "error":
+        return "error"
+    return "cancelled" if root.status == "cancelled" else "ok"
+
+
+def failed_step(run: Run, by_start: list[StepInfo]) -> StepInfo | None:
+    """The earliest ended step with an error that no failed child explains: where the trouble began."""
+    if not run.totals.errors:
+        return None
+    failed = [info for info in by_start if info.ended and info.status == "error"]
+    parents = {info.parent for info in failed}
+    causes = [info for info in failed if info.step_id not in parents]
+    return min(causes or failed, key=lambda info: (info.end_us, info.step_id))
+
+
+def _path(by_start: list[StepInfo]) -> tuple[list[PathStepStruct], bool]:
+    path: list[PathStepStruct] = []
+    room = MAX_PATH_BYTES
+    for info in by_start:
+        room -= _PATH_STEP_OVERHEAD_BYTES + len(info.step_id) + len(info.parent) + 2 * len(info.name)
+        if room < 0:
+            return path, True
+        path.append(
+            PathStepStruct(step_id=info.step_id, parent_step_id=info.parent, kind=info.kind, name=info.name, status=info.status)
+        )
+    return path, False
+
+
+def _distinct(names: Iterator[str]) -> list[str]:
+    return list(dict.fromkeys(name for name in names if name))[:MAX_NAMES]

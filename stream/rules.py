@@ -1,0 +1,101 @@
+"""Which rules judge a run: policies matched against whose run it is, over the rules that are on for every run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+from pydantic import TypeAdapter
+
+from stepstream.schemas.policy import DEFAULT_RULES, Policy, Rule
+
+_RULE: TypeAdapter[Rule] = TypeAdapter(Rule)
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """A rule as it applies to a run: whose policy asked, and whether its action may be ordered."""
+
+    rule: Rule
+    policy: str = ""
+    enforce: bool = False
+
+
+class RuleSet:
+    """The rules that judge a run, with the detectors made for them. Shared by all runs that the same rules judge.
+
+    ``pinned`` is the set as text, kept in a run's state so that a restart judges it by the same rules; empty for the
+    rules without any policy.
+    """
+
+    __slots__ = ("applied", "detectors", "pinned")
+
+    def __init__(self, applied: tuple[Applied, ...], make: Callable[[Applied], Any]) -> None:
+        self.applied = applied
+        self.detectors = tuple(make(item) for item in applied)
+        self.pinned = "" if applied == DEFAULTS else _to_text(applied)
+
+
+DEFAULTS: Final[tuple[Applied, ...]] = tuple(Applied(rule) for rule in DEFAULT_RULES)
+
+
+class RuleBook:
+    """The policies in force. Immutable; a changed policy makes a new book, and runs keep the rules they began with."""
+
+    def __init__(self, policies: Iterable[Policy], make: Callable[[Applied], Any]) -> None:
+        self._policies = tuple(sorted(policies, key=lambda policy: policy.name))
+        self._make = make
+        self._by_owner: dict[tuple[str, ...], RuleSet] = {}
+        self._by_text: dict[str, RuleSet] = {}
+        self._default = RuleSet(DEFAULTS, make)
+
+    def rules_for(self, project: str, environment: str, agent: str, agent_version: str, task: str) -> RuleSet:
+        """The rules for a run of this owner."""
+        if not self._policies:
+            return self._default
+        owner = (project, environment, agent, agent_version, task)
+        found = self._by_owner.get(owner)
+        if found is None:
+            if len(self._by_owner) > 10_000:
+                self._by_owner.clear()
+            found = self._by_owner[owner] = self._match(*owner)
+        return found
+
+    def restored(self, pinned: str) -> RuleSet:
+        """The rules that a run's state was pinned to."""
+        if not pinned:
+            return self._default
+        found = self._by_text.get(pinned)
+        if found is None:
+            found = self._by_text[pinned] = RuleSet(_from_text(pinned), self._make)
+        return found
+
+    def _match(self, project: str, environment: str, agent: str, agent_version: str, task: str) -> RuleSet:
+        matching = [
+            policy
+            for policy in self._policies
+            if policy.match.matches(
+                project=project, environment=environment, agent=agent, agent_version=agent_version, task=task
+            )
+        ]
+        if not matching:
+            return self._default
+        named = {rule.rule for policy in matching for rule in policy.rules}
+        applied = [item for item in DEFAULTS if item.rule.rule not in named]
+        for policy in matching:
+            applied += [Applied(rule, policy.name, policy.mode == "enforce") for rule in policy.rules if rule.enabled]
+        made = RuleSet(tuple(applied), self._make)
+        return self._by_text.setdefault(made.pinned, made)
+
+
+def _to_text(applied: tuple[Applied, ...]) -> str:
+    rows = [(item.policy, item.enforce, item.rule.model_dump(mode="json", exclude_defaults=True)) for item in applied]
+    return msgspec.json.encode(rows).decode()
+
+
+def _from_text(text: str) -> tuple[Applied, ...]:
+    return tuple(
+        Applied(_RULE.validate_python(rule), policy, enforce) for policy, enforce, rule in msgspec.json.decode(text.encode())
+    )

@@ -1,0 +1,178 @@
+"""A run while it is being put back together: its steps, running totals and what detectors have said about it."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from stepstream.schemas.prices import Cost
+from stepstream.schemas.step import Step
+from stepstream.stream.rules import RuleSet
+from stepstream.stream.steps import StepInfo, Tokens, merge_record, new_step
+
+
+class Identity(NamedTuple):
+    """Whose run it is, as its root says; until the root is known, as its earliest step says."""
+
+    project: str
+    environment: str
+    agent: str
+    agent_version: str
+    task: str
+    session_id: str
+    user_id: str
+    name: str
+
+
+Rank = tuple[bool, int, str, bool]
+"""Which record's identity holds: a root's before others, then the earliest start, then the smallest id, ends first."""
+
+NO_RANK: Rank = (True, 2**63, "", True)
+
+
+class Fired(NamedTuple):
+    """A finding that was raised and what opened it."""
+
+    alert: str
+    subject: str
+    level: str
+    rule: str
+    policy: str
+    resolved: bool = False
+
+
+class Totals:
+    """Sums over the ended steps of a run, or of a part of it."""
+
+    __slots__ = ("cost_nanos", "errors", "llm_calls", "steps", "tokens", "tool_calls", "unpriced")
+
+    def __init__(self) -> None:
+        self.steps = self.errors = self.llm_calls = self.tool_calls = self.unpriced = self.cost_nanos = 0
+        self.tokens = [0, 0, 0, 0, 0]
+
+    def add(self, info: StepInfo) -> None:
+        """Count an ended step."""
+        self.steps += 1
+        if info.status == "error":
+            self.errors += 1
+        if info.kind == "llm_call":
+            self.llm_calls += 1
+        elif info.kind == "tool_call":
+            self.tool_calls += 1
+        if info.cost_nanos is not None:
+            self.cost_nanos += info.cost_nanos
+        elif info.cost_source == "unpriced":
+            self.unpriced += 1
+        if info.tokens[0] or info.tokens[1]:
+            self._add_tokens(info.tokens)
+
+    def _add_tokens(self, tokens: Tokens) -> None:
+        for index, count in enumerate(tokens):
+            self.tokens[index] += count
+
+
+UsageKey = tuple[str, str, int]
+"""Agent, its version, and the minute (unix microseconds) that a step ended in."""
+
+MINUTE_US = 60_000_000
+
+
+class Run:
+    """One run. ``merge`` takes records in any order; the result depends only on which records were merged."""
+
+    __slots__ = (
+        "by_minute", "changed_minutes", "closed", "closed_at_us", "detector_state", "duplicates", "fired", "first_append_us",
+        "identity", "last_append_us", "late_steps", "live", "open", "over_limit", "phases", "rank", "root", "rules",
+        "started_late", "steps", "totals", "trace_id",
+    )  # fmt: skip
+
+    def __init__(self, trace_id: str, append_us: int, rules: RuleSet) -> None:
+        self.trace_id = trace_id
+        self.first_append_us = append_us
+        self.last_append_us = append_us
+        self.rules = rules
+        self.live = True
+        self.started_late = False
+        self.steps: dict[str, StepInfo] = {}
+        self.open: dict[str, StepInfo] = {}
+        self.root: StepInfo | None = None
+        self.identity = Identity("default", "", "", "", "", "", "", "")
+        self.rank: Rank = NO_RANK
+        self.phases = 0
+        self.totals = Totals()
+        self.by_minute: dict[UsageKey, Totals] = {}
+        self.changed_minutes: set[UsageKey] = set()
+        self.duplicates = 0
+        self.over_limit = 0
+        self.late_steps = 0
+        self.closed = False
+        self.closed_at_us = 0
+        self.fired: dict[str, Fired] = {}
+        self.detector_state: dict[str, Any] = {}
+
+    @property
+    def revision(self) -> int:
+        """2 x the distinct (step, phase) merged, + 1 once closed: no replay and no fragment exceeds the true one."""
+        return 2 * self.phases + self.closed
+
+    @property
+    def root_ended(self) -> bool:
+        """Whether the root was seen to end."""
+        return self.root is not None and self.root.ended
+
+    @property
+    def is_stray(self) -> bool:
+        """Late steps of a run that is long over and forgotten, unless a root shows that it is a run of its own."""
+        return self.started_late and self.root is None
+
+    def merge(self, step: Step, cost: Cost, append_us: int, max_steps: int) -> StepInfo | None:
+        """Take over one accepted record; None when it changes nothing (a duplicate, or beyond ``max_steps``)."""
+        self.last_append_us = max(self.last_append_us, append_us)
+        info = self.steps.get(step.step_id)
+        if info is None:
+            if len(self.steps) >= max_steps and step.parent_step_id:
+                self.over_limit += 1
+                return None
+            info = new_step(step, append_us)
+            self.steps[step.step_id] = info
+        if not merge_record(info, step, cost):
+            self.duplicates += 1
+            return None
+        self.phases += 1
+        if info.is_open:
+            self.open[info.step_id] = info
+        elif info.ended and step.phase == "end":
+            self.open.pop(info.step_id, None)
+            self._count(info)
+        self._identify(step, info)
+        return info
+
+    def _count(self, info: StepInfo) -> None:
+        self.totals.add(info)
+        key = (info.agent, info.agent_version, info.end_us - info.end_us % MINUTE_US)
+        part = self.by_minute.get(key)
+        if part is None:
+            part = self.by_minute[key] = Totals()
+        part.add(info)
+        self.changed_minutes.add(key)
+
+    def _identify(self, step: Step, info: StepInfo) -> None:
+        is_root = not step.parent_step_id
+        rank = (not is_root, step.start_time, step.step_id, step.phase != "end")
+        if rank >= self.rank:
+            return
+        self.rank = rank
+        self.identity = Identity(
+            step.project, step.environment, step.agent, step.agent_version, step.task, step.session_id, step.user_id, step.name
+        )
+        if is_root:
+            self.root = info
+
+    def recount(self) -> None:
+        """Rebuild from the steps what is derived from them; for a run restored from its state."""
+        self.totals, self.by_minute, self.open = Totals(), {}, {}
+        for info in self.steps.values():
+            if info.ended:
+                self._count(info)
+            elif info.started:
+                self.open[info.step_id] = info
+        self.changed_minutes = set()

@@ -1,0 +1,87 @@
+"""Sends outputs and reports each acknowledgement; a failed send is fatal, because an output may never be skipped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from confluent_kafka import KafkaError, Producer
+
+from stepstream.kafka import producer
+from stepstream.schemas.settings import Settings
+from stepstream.schemas.topics import TOPIC_NAMES, topic
+from stepstream.stream.outputs import Output
+
+MAX_IN_FLIGHT: Final = 20_000
+"""Outputs sent and not acknowledged; above it the stages wait."""
+
+DELIVERY_TIMEOUT_MS: Final = 120_000
+"""Brokers away for longer end the process: it starts again from the floor, and nothing is lost."""
+
+Acknowledge = Callable[[Output, int], None]
+"""Called with the output and the offset that Kafka gave it."""
+
+
+class SendFailed(Exception):
+    """Kafka refused an output for good, or no broker answered for ``DELIVERY_TIMEOUT_MS``."""
+
+
+class Sender:
+    """An idempotent producer. All callbacks run inside ``poll``, on the caller's thread."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._names = {name: topic(settings.topic_prefix, name) for name in TOPIC_NAMES}
+        self._producer: Producer = producer(
+            settings,
+            **{
+                "linger.ms": 2,
+                "message.timeout.ms": DELIVERY_TIMEOUT_MS,
+                "message.max.bytes": 8 * 1_048_576,
+                "queue.buffering.max.messages": 2 * MAX_IN_FLIGHT,
+                "queue.buffering.max.kbytes": 524_288,
+            },
+        )
+        self.in_flight = 0
+        self.failure: SendFailed | None = None
+
+    @property
+    def is_full(self) -> bool:
+        """Too much is under way: wait before processing more."""
+        return self.in_flight >= MAX_IN_FLIGHT
+
+    def send(self, output: Output, acknowledge: Acknowledge) -> None:
+        """Queue an output. ``acknowledge`` is called, from ``poll``, when Kafka has it."""
+
+        def delivered(error: KafkaError | None, message: Any) -> None:
+            self.in_flight -= 1
+            if error is None:
+                acknowledge(output, message.offset())
+            elif self.failure is None:
+                self.failure = SendFailed(f"sending to {self._names[output.topic]} failed: {error.str()}")
+
+        arguments: dict[str, Any] = {"key": output.key, "value": output.value, "on_delivery": delivered}
+        if output.partition >= 0:
+            arguments["partition"] = output.partition
+        if output.headers:
+            arguments["headers"] = list(output.headers)
+        while True:
+            try:
+                self._producer.produce(self._names[output.topic], **arguments)
+            except BufferError:
+                self._producer.poll(0.05)
+                continue
+            self.in_flight += 1
+            return
+
+    def poll(self) -> None:
+        """Run the callbacks of what has been acknowledged. Raises ``SendFailed``."""
+        self._producer.poll(0)
+        if self.failure is not None:
+            raise self.failure
+
+    def flush(self, timeout_s: float) -> bool:
+        """Wait until everything is acknowledged; False when time ran out. Raises ``SendFailed``."""
+        left = self._producer.flush(timeout_s)
+        if self.failure is not None:
+            raise self.failure
+        return left == 0

@@ -1,0 +1,132 @@
+"""The state record of a run: what the assemble stage needs to go on with it after a restart.
+
+Written to the state topic, on the partition of the run's steps, after the outputs it covers are acknowledged. A record is
+one version byte and MessagePack. A worker reads its own version and the one before it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from stepstream.stream.rules import RuleBook
+from stepstream.stream.run import Fired, Identity, Rank, Run
+from stepstream.stream.steps import StepInfo
+
+STATE_VERSION: Final = 1
+METADATA_VERSION: Final = "1"
+
+
+class UnknownStateVersion(Exception):
+    """The record was written by a worker that this one does not understand: start the newer worker."""
+
+
+class RunState(msgspec.Struct, array_like=True, gc=False):
+    """Version 1. New fields are added at the end, with defaults."""
+
+    trace_id: str
+    through: int
+    """Every record of the run up to this offset is merged."""
+    phases: int
+    closed: bool
+    closed_at_us: int
+    first_append_us: int
+    last_append_us: int
+    live: bool
+    started_late: bool
+    duplicates: int
+    over_limit: int
+    late_steps: int
+    rank: Rank
+    identity: Identity
+    root_step_id: str
+    rules: str
+    fired: list[tuple[str, Fired]]
+    detector_state: dict[str, Any]
+    steps: list[StepInfo]
+
+    @property
+    def order(self) -> tuple[int, int, int]:
+        """Of two states of one run the higher is the newer, whoever wrote it last."""
+        return (self.phases, int(self.closed), self.through)
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(RunState).decode
+_VERSION_BYTE = bytes([STATE_VERSION])
+
+
+def encode_state(run: Run, through: int) -> bytes:
+    """The record of a run whose records up to ``through`` are merged."""
+    return encode(
+        RunState(
+            trace_id=run.trace_id,
+            through=through,
+            phases=run.phases,
+            closed=run.closed,
+            closed_at_us=run.closed_at_us,
+            first_append_us=run.first_append_us,
+            last_append_us=run.last_append_us,
+            live=run.live,
+            started_late=run.started_late,
+            duplicates=run.duplicates,
+            over_limit=run.over_limit,
+            late_steps=run.late_steps,
+            rank=run.rank,
+            identity=run.identity,
+            root_step_id=run.root.step_id if run.root is not None else "",
+            rules=run.rules.pinned,
+            fired=list(run.fired.items()),
+            detector_state=run.detector_state,
+            steps=list(run.steps.values()),
+        )
+    )
+
+
+def encode(state: RunState) -> bytes:
+    """The record of a state."""
+    return _VERSION_BYTE + _encode(state)
+
+
+def decode_state(record: bytes) -> RunState:
+    """The state in a record. Raises ``UnknownStateVersion``, or ``ValueError`` for what is no state record."""
+    if not record:
+        raise ValueError("an empty state record")
+    if record[0] != STATE_VERSION:
+        raise UnknownStateVersion(f"state version {record[0]}; this worker reads {STATE_VERSION}")
+    return _decode(record[1:])
+
+
+def restore_run(state: RunState, rules: RuleBook) -> Run:
+    """The run as it was when the state was written."""
+    run = Run(state.trace_id, state.first_append_us, rules.restored(state.rules))
+    run.last_append_us = state.last_append_us
+    run.live = state.live
+    run.started_late = state.started_late
+    run.phases = state.phases
+    run.closed = state.closed
+    run.closed_at_us = state.closed_at_us
+    run.duplicates = state.duplicates
+    run.over_limit = state.over_limit
+    run.late_steps = state.late_steps
+    run.rank = state.rank
+    run.identity = state.identity
+    run.steps = {info.step_id: info for info in state.steps}
+    run.root = run.steps.get(state.root_step_id)
+    run.fired = dict(state.fired)
+    run.detector_state = state.detector_state
+    run.recount()
+    return run
+
+
+def floor_metadata(state_from: int) -> str:
+    """What is committed beside a floor: the lowest offset on the state topic that a restart needs."""
+    return f"{METADATA_VERSION};state={state_from}"
+
+
+def parse_floor_metadata(metadata: str | None) -> int:
+    """The lowest offset needed on the state topic; 0 (all of it) when the metadata says nothing we know."""
+    version, _, rest = (metadata or "").partition(";")
+    name, _, number = rest.partition("=")
+    return int(number) if version == METADATA_VERSION and name == "state" and number.isdigit() else 0

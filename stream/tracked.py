@@ -1,0 +1,34 @@
+"""A run and what is under way for it: what it holds of the floor, what was sent and not yet acknowledged."""
+
+from __future__ import annotations
+
+from stepstream.stream.run import Run
+
+
+class Tracked:
+    """Delivery bookkeeping beside a ``Run``; a ``Holder`` of the floor."""
+
+    __slots__ = (
+        "covering", "dirty", "last_offset", "pending", "published_us", "run", "scheduled_us", "state", "through",
+        "uncovered", "urgent", "wants_cover",
+    )  # fmt: skip
+
+    def __init__(self, run: Run, through: int) -> None:
+        self.run = run
+        self.through = through
+        """Records up to this offset are merged and covered by an acknowledged state."""
+        self.last_offset = through
+        self.uncovered = -1
+        self.pending = 0
+        """Outputs sent and not acknowledged."""
+        self.covering = False
+        """A state record is sent and not acknowledged."""
+        self.wants_cover = False
+        """An open run that has held the floor back for long: its state is to be written when nothing is pending."""
+        self.dirty = False
+        """Something has changed since the last trajectory."""
+        self.urgent = False
+        """The next trajectory does not wait for the revision interval."""
+        self.published_us = 0
+        self.scheduled_us: int | None = None
+        self.state = b""

@@ -1,0 +1,187 @@
+"""faust's Kafka transport, with batches for events and a floor for a commit.
+
+faust wraps every message in four futures; that costs more than all our work. Here a whole chunk of raw records travels as
+one event. What is committed is the floor that the stages report, with its metadata, and nothing else: faust's own
+bookkeeping of acknowledged offsets would commit past what is still under way.
+
+These classes override private methods of faust-streaming 0.15.3; ``tests/unit/test_faust_pin.py`` fails when they change.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final, cast
+
+from aiokafka.errors import CommitFailedError, IllegalStateError
+from aiokafka.structs import OffsetAndMetadata, TopicPartition
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP
+
+CHUNK_RECORDS: Final = 500
+MAX_BUFFERED_RECORDS: Final = 10_000
+FETCH_MAX_WAIT_MS: Final = 200
+
+Floors = dict[TP, tuple[int, str]]
+"""What may be committed: for each partition the floor and its metadata."""
+
+
+class Backlog:
+    """How many records wait in faust's streams; the fetcher waits while there are too many."""
+
+    def __init__(self) -> None:
+        self._records = 0
+        self._room = asyncio.Event()
+        self._room.set()
+
+    def put(self, count: int) -> None:
+        """Records are on their way to a stage."""
+        self._records += count
+        if self._records >= MAX_BUFFERED_RECORDS:
+            self._room.clear()
+
+    def taken(self, count: int) -> None:
+        """A stage has taken records."""
+        self._records = max(0, self._records - count)
+        if self._records < MAX_BUFFERED_RECORDS:
+            self._room.set()
+
+    def clear(self) -> None:
+        """A rebalance has emptied the streams."""
+        self._records = 0
+        self._room.set()
+
+    async def room(self) -> None:
+        """Wait until there is room."""
+        if not self._room.is_set():
+            await self._room.wait()
+
+
+class FloorConsumerThread(driver.AIOKafkaConsumerThread):
+    """Commits floors with metadata; a refused commit changes nothing."""
+
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        consumer = super()._create_worker_consumer(transport)
+        consumer._fetch_max_wait_ms = FETCH_MAX_WAIT_MS
+        return consumer
+
+    async def _commit(self, offsets: Mapping[TP, int]) -> bool:
+        consumer = self._ensure_consumer()
+        floors = floor_transport(self.consumer.transport).floors
+        assigned = self.assignment()
+        wanted = {
+            TopicPartition(tp.topic, tp.partition): OffsetAndMetadata(*floors.get(tp, (offset, "")))
+            for tp, offset in offsets.items()
+            if tp in assigned
+        }
+        if not wanted:
+            return False
+        try:
+            await consumer.commit(wanted)
+        except (CommitFailedError, IllegalStateError) as error:
+            self.log.info("commit refused, the partitions have another owner: %s", error)
+            return False
+        except Exception as error:
+            await self.crash(error)
+            return False
+        return True
+
+    def position_and_end(self, tp: TP) -> tuple[int | None, int | None, int]:
+        """Where the fetcher stands, the high watermark, and the wall time (ms) of the fetch that reported it."""
+        consumer = self._consumer
+        if consumer is None:
+            return None, None, 0
+        partition = TopicPartition(tp.topic, tp.partition)
+        subscription = consumer._subscription.subscription
+        if subscription is None or subscription.assignment is None or partition not in subscription.assignment.tps:
+            return None, None, 0
+        state = subscription.assignment.state_value(partition)
+        return (state.position if state.has_valid_position else None), state.highwater, state.timestamp or 0
+
+
+class FloorConsumer(driver.Consumer):
+    """Hands over chunks of records and commits floors."""
+
+    def _new_consumer_thread(self) -> FloorConsumerThread:
+        return FloorConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    @property
+    def _floors(self) -> Floors:
+        return floor_transport(self.transport).floors
+
+    def ack(self, message: Any) -> bool:
+        """Acknowledging a chunk says nothing about what it led to."""
+        message.acked = True
+        self._unacked_messages.discard(message)
+        return True
+
+    def _filter_tps_with_pending_acks(self, topics: Iterable[Any] | None = None) -> Iterator[TP]:
+        return iter(list(self._floors))
+
+    def _new_offset(self, tp: TP) -> int | None:
+        floor = self._floors.get(tp)
+        return None if floor is None else floor[0]
+
+    async def _commit_offsets(self, offsets: Mapping[TP, int], start_new_transaction: bool = True) -> bool:
+        if not offsets or not await self._commit(dict(offsets)):
+            return False
+        self._committed_offset.update(offsets)
+        return True
+
+    async def on_task_error(self, exc: BaseException) -> None:
+        """Nothing is committed because of an error."""
+
+    def verify_event_path(self, now: float, tp: TP) -> None:
+        """faust's own watchdog looks at single messages; ours looks at floors."""
+
+    async def _drain_messages(self, fetcher: Any) -> None:
+        backlog = floor_transport(self.transport).backlog
+        while not (self._stopped.is_set() or fetcher._stopped.is_set()):
+            records, _ = await self._wait_next_records(1.0)
+            generation = self.app.consumer_generation_id
+            if not records:
+                await asyncio.sleep(0)
+                continue
+            if not self.flow_active:
+                await self._rewind()
+                continue
+            for partition, batch in records.items():
+                await self._hand_over(TP(partition.topic, partition.partition), batch, generation, backlog)
+                await asyncio.sleep(0)
+
+    async def _rewind(self) -> None:
+        try:
+            await self.perform_seek()
+        except Exception as error:
+            self.log.warning("seeking to the committed offsets failed, it is tried again: %r", error)
+
+    async def _hand_over(self, tp: TP, batch: list[Any], generation: int, backlog: Backlog) -> None:
+        read = self._read_offset[tp]
+        for start in range(0, len(batch), CHUNK_RECORDS):
+            if self.app.consumer_generation_id != generation or not self.flow_active:
+                return  # a rebalance: every partition is read again from its floor
+            chunk = batch[start : start + CHUNK_RECORDS]
+            if read is not None and chunk[-1].offset < read:
+                continue
+            await backlog.room()
+            message = self._to_message(tp, chunk[-1])
+            message.value = cast(Any, chunk)
+            backlog.put(len(chunk))
+            await self.callback(message)
+            self._read_offset[tp] = chunk[-1].offset
+
+
+class FloorTransport(driver.Transport):
+    """The transport that a worker's app is given."""
+
+    Consumer = FloorConsumer
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.floors: Floors = {}
+        self.backlog = Backlog()
+
+
+def floor_transport(transport: Any) -> FloorTransport:
+    """The transport as ours; faust's types know only its base."""
+    return cast(FloorTransport, transport)

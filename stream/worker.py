@@ -1,0 +1,291 @@
+"""The worker process: both stages bound to faust.
+
+``run`` blocks until SIGTERM or SIGINT (exit code 0) or until something failed (exit code 1). After a failure nothing more is
+committed: the supervisor starts the worker again, and it goes on from its floors.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+from typing import Any, Final, cast
+
+import faust
+import uvloop
+from confluent_kafka import KafkaException
+from faust.types import TP
+
+from stepstream.kafka import KafkaUnreachable, consumer, partition_count
+from stepstream.schemas.settings import Settings
+from stepstream.schemas.topics import topic
+from stepstream.stream.config import ConfigTopic, Documents
+from stepstream.stream.connection import broker_urls, credentials
+from stepstream.stream.counters import Counters
+from stepstream.stream.fleet import FleetPartition
+from stepstream.stream.limits import AssembleLimits
+from stepstream.stream.loader import load_alerts, load_states, patiently
+from stepstream.stream.partition import AssemblePartition
+from stepstream.stream.sender import Sender
+from stepstream.stream.stage import Logic, Stage
+from stepstream.stream.state_index import StateIndex
+from stepstream.stream.transport import FloorTransport
+
+log = logging.getLogger("stepstream.worker")
+
+TICK_S: Final = 0.05
+COMMIT_INTERVAL_S: Final = 0.5
+DRAIN_S: Final = 15.0
+
+
+def run(settings: Settings) -> int:
+    """Work until told to stop. Returns the exit code."""
+    for name in ("faust", "mode", "aiokafka"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(Worker(settings).run())
+
+
+class Worker:
+    """One worker process."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.counters = Counters()
+        self.documents = Documents()
+        self.limits = AssembleLimits.from_settings(settings)
+        self.group = f"{settings.topic_prefix}.{settings.worker_group}"
+        self._steps_partitions = 0
+        self._failure: BaseException | None = None
+        self._stopping = asyncio.Event()
+
+    async def run(self) -> int:
+        """Start, work, drain."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stopping.set)
+        await self._prepare()
+        if self._stopping.is_set():
+            return 0
+        await self.app.start()
+        chores = [asyncio.create_task(chore()) for chore in (self._tick, self._follow_config, self._watch)]
+        await self._stopping.wait()
+        if self._failure is None:
+            await self._drain()
+        for chore in chores:
+            chore.cancel()
+        return await self._stop()
+
+    # -- start and stop ----------------------------------------------------------------------------------------------
+
+    async def _prepare(self) -> None:
+        """Wait for Kafka and the topics, read the documents, make the app."""
+        self.config = ConfigTopic(self.settings)
+        self._steps_partitions = await self._wait_for_topics()
+        if self._stopping.is_set():
+            return
+        self.documents.apply(await patiently(self.config.read_all, "documents"))
+        self.rules, self.prices = self.documents.rule_book(), self.documents.price_book()
+        self.sender = Sender(self.settings)
+        self.app = self._make_app()
+        self.transport = FloorTransport(self.app.conf.broker_consumer, self.app)
+        self.app.transport = self.transport
+        floors = self.transport.floors
+        self.assemble = Stage(self._name("steps"), self.sender, floors, self._load_assemble)
+        self.fleet = Stage(self._name("findings"), self.sender, floors, self._load_fleet)
+        self._bind()
+
+    async def _wait_for_topics(self) -> int:
+        client = consumer(self.settings, self.group)
+        wait_s = 0.2
+        try:
+            while not self._stopping.is_set():
+                try:
+                    count = await asyncio.to_thread(partition_count, client, self._name("steps"), timeout=5)
+                except (KafkaUnreachable, KafkaException) as error:
+                    log.warning("%s; trying again", error)
+                    count = 0
+                else:
+                    if count:
+                        return count
+                    log.warning("there is no topic %s yet: run `stepstream topics create`", self._name("steps"))
+                await asyncio.sleep(wait_s)
+                wait_s = min(5.0, 2 * wait_s)
+            return 0
+        finally:
+            client.close()
+
+    def _make_app(self) -> faust.App:
+        session_s = self.settings.session_timeout / 1e6
+        return faust.App(
+            self.group,
+            broker=broker_urls(self.settings),
+            broker_credentials=credentials(self.settings),
+            store="memory://",
+            datadir=Path(tempfile.gettempdir()) / "stepstream-worker",
+            processing_guarantee="at_least_once",
+            stream_wait_empty=False,
+            stream_buffer_maxsize=64,
+            broker_max_poll_records=5_000,
+            consumer_max_fetch_size=4 * 1_048_576,
+            broker_commit_interval=COMMIT_INTERVAL_S,
+            broker_session_timeout=session_s,
+            broker_heartbeat_interval=max(0.5, session_s / 6),
+            broker_rebalance_timeout=max(session_s, 10.0),
+            broker_request_timeout=max(1.5 * session_s, 15.0),
+            topic_disable_leader=True,
+            topic_allow_declare=False,
+            web_enabled=False,
+        )
+
+    def _bind(self) -> None:
+        app, backlog = self.app, self.transport.backlog
+
+        def bind(stage: Stage) -> None:
+            async def agent(stream: Any) -> None:
+                async for event in stream.events():
+                    message = event.message
+                    try:
+                        await stage.handle(message.tp, message.value, message.generation_id)
+                    except Exception as error:
+                        self._fail(error)
+                        await asyncio.Event().wait()  # the failing batch is neither acknowledged nor skipped
+                    finally:
+                        backlog.taken(len(message.value))
+
+            raw = app.topic(stage.topic, key_serializer="raw", value_serializer="raw")
+            app.agent(raw, name=stage.topic)(agent)
+
+        bind(self.assemble)
+        bind(self.fleet)
+
+        async def revoked(_app: Any, revoked: Any = (), **_: Any) -> None:
+            self._drop_all()
+
+        async def assigned(_app: Any, assigned: Any = (), **_: Any) -> None:
+            self._drop_all()
+            generation = app.consumer_generation_id
+            for stage in (self.assemble, self.fleet):
+                stage.assign(sorted(assigned), generation)
+
+        app.on_partitions_revoked.connect(cast(Any, revoked), weak=False)
+        app.on_partitions_assigned.connect(cast(Any, assigned), weak=False)
+        app.finalize()
+
+    def _drop_all(self) -> None:
+        self.assemble.revoke()
+        self.fleet.revoke()
+        self.transport.floors.clear()
+        self.transport.backlog.clear()
+
+    async def _drain(self) -> None:
+        """Wait for what is under way, then commit the last floors."""
+        for _ in range(3):  # an acknowledged output may lead to a state record, and that to a floor
+            if not await asyncio.to_thread(self.sender.flush, DRAIN_S / 3):
+                break
+            for stage in (self.assemble, self.fleet):
+                for shell in stage.shells.values():
+                    shell.pump()
+        await asyncio.wait_for(self.app.consumer.commit(), timeout=10)
+
+    async def _stop(self) -> int:
+        if self._failure is not None:
+            self.transport.floors.clear()
+            log.error("the worker stops: %s", "".join(traceback.format_exception(self._failure)).strip())
+        try:
+            await asyncio.wait_for(self.app.stop(), timeout=10)
+        except (TimeoutError, Exception) as error:
+            log.info("stopping faust: %r", error)
+        self.config.close()
+        log.info("counts: %s", self.counters.nonzero())
+        return 0 if self._failure is None else 1
+
+    def _fail(self, error: BaseException) -> None:
+        if self._failure is None:
+            self._failure = error
+            self.transport.floors.clear()
+        self._stopping.set()
+
+    # -- chores ------------------------------------------------------------------------------------------------------
+
+    async def _tick(self) -> None:
+        """Acknowledgements and the passing of time."""
+        while True:
+            try:
+                self.sender.poll()
+                for stage in (self.assemble, self.fleet):
+                    stage.tick(self._caught_up_at)
+                    if (error := stage.failures()) is not None:
+                        raise error
+            except Exception as error:
+                self._fail(error)
+                return
+            await asyncio.sleep(TICK_S)
+
+    def _caught_up_at(self, tp: TP, position: int) -> int:
+        """The wall time (us) of the last fetch, when it came back at the high watermark and all before is processed."""
+        _, end, time_ms = self.app.consumer._thread.position_and_end(tp)
+        return time_ms * 1000 if end is not None and position >= end else 0
+
+    async def _follow_config(self) -> None:
+        while True:
+            try:
+                messages = await asyncio.to_thread(self.config.poll, 0.5)
+            except (KafkaException, KafkaUnreachable) as error:
+                log.warning("following the documents: %s", error)
+                await asyncio.sleep(1)
+                continue
+            if messages and self.documents.apply(messages):
+                self.rules, self.prices = self.documents.rule_book(), self.documents.price_book()
+                for shell in self.assemble.shells.values():
+                    if isinstance(shell.logic, AssemblePartition):
+                        shell.logic.rules, shell.logic.prices = self.rules, self.prices
+
+    async def _watch(self) -> None:
+        """Notice when faust has given up."""
+        while True:
+            await asyncio.sleep(0.25)
+            reason = getattr(self.app, "_crash_reason", None) or getattr(self.app, "crash_reason", None)
+            if reason is not None or (self.app.should_stop and not self._stopping.is_set()):
+                self._fail(reason or RuntimeError("the Kafka consumer stopped by itself"))
+                return
+
+    # -- restoring ---------------------------------------------------------------------------------------------------
+
+    async def _load_assemble(self, partition: int) -> tuple[Logic, StateIndex]:
+        states, floor, index = await patiently(
+            lambda: load_states(self.settings, self.group, partition, self.limits.late_horizon_us),
+            f"run states of partition {partition}",
+        )
+        logic = AssemblePartition(
+            partition,
+            self._steps_partitions,
+            rules=self.rules,
+            prices=self.prices,
+            limits=self.limits,
+            counters=self.counters,
+        )
+        logic.restore(states, floor)
+        return logic, index
+
+    async def _load_fleet(self, partition: int) -> tuple[Logic, None]:
+        alerts, floor = await patiently(
+            lambda: load_alerts(self.settings, self.group, partition), f"alerts of partition {partition}"
+        )
+        logic = FleetPartition(partition, self.counters)
+        logic.restore(alerts, floor)
+        return logic, None
+
+    def _name(self, name: str) -> str:
+        return topic(self.settings.topic_prefix, name)
+
+
+if __name__ == "__main__":
+    from stepstream.settings import load
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    sys.exit(run(load()))
