@@ -167,7 +167,7 @@ def _label(migration: Migration) -> str:
 
 
 def _rows(client: Client, sql: str, **parameters: Any) -> list[tuple[Any, ...]]:
-    return list(client.query(sql, parameters=parameters).result_rows)
+    return [tuple(row) for row in client.query(sql, parameters=parameters).result_rows]
 
 
 class _Migrator:
