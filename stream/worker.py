@@ -228,7 +228,7 @@ class Worker:
 
     def _caught_up_at(self, tp: TP, position: int) -> int:
         """The wall time (us) of the last fetch, when it came back at the high watermark and all before is processed."""
-        _, end, time_ms = self.app.consumer._thread.position_and_end(tp)
+        _, end, time_ms = cast(Any, self.app.consumer)._thread.position_and_end(tp)
         return time_ms * 1000 if end is not None and position >= end else 0
 
     async def _follow_config(self) -> None:
