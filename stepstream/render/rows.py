@@ -91,16 +91,17 @@ class RunRow:
         return "/".join(part for part in (self.agent, self.task) if part) or self.project
 
 
-def step_row(record: Mapping[str, Any], *, is_open: bool = False) -> StepRow:
-    """A row of the view ``steps`` or ``trace``; with ``is_open`` one of ``open_steps``."""
+def step_row(record: Mapping[str, Any]) -> StepRow:
+    """A row of the views ``steps``, ``open_steps`` or ``trace``; without an ``end_time`` it is still open."""
+    end_time = record.get("end_time")
     documents = record.get("documents") or ()
     scores = [score for score in map(_score, documents) if score is not None]
     return StepRow(
         step_id=record["step_id"],
         parent_step_id=record.get("parent_step_id", ""),
         start_us=micros(record["start_time"]),
-        end_us=None if is_open else micros(record["end_time"]),
-        status=RUNNING if is_open else record.get("status", "ok"),
+        end_us=None if end_time is None else micros(end_time),
+        status=RUNNING if end_time is None else record.get("status", "ok"),
         cost_nanos=nanos(record.get("cost_usd")),
         documents=len(documents),
         best_score=max(scores, default=None),

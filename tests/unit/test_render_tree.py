@@ -156,7 +156,7 @@ def test_rows_are_read_from_the_views_columns() -> None:
     read = step_row(record)
     assert (read.start_us, read.end_us, read.cost_nanos) == (T0 + 5, T0 + 1_000_000, 5)
     assert (read.documents, read.best_score, read.tool) == (2, 0.5, "")
-    opened = step_row({**record, "end_time": None, "cost_usd": None}, is_open=True)
+    opened = step_row({**record, "end_time": None, "cost_usd": None})
     assert (opened.open, opened.cost_nanos, opened.status) == (True, None, "running")
     run = run_row({"trace_id": TRACE, "status": "ok", "start_time": T0, "end_time": T0, "cost_usd": Decimal("1.5")})
     assert run.cost_nanos == 1_500_000_000

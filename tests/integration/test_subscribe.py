@@ -1,0 +1,213 @@
+"""Alerts in a program, over real Kafka."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
+from pydantic import ValidationError
+
+from stepstream import kafka
+from stepstream.embedded.kafka import EmbeddedKafka
+from stepstream.schemas.alert import Alert, Severity
+from stepstream.schemas.settings import Settings
+from stepstream.schemas.topics import topic
+from stepstream.sinks.subscribe import NoAlertsTopic, asubscribe, on_alert, subscribe
+
+Publish = Callable[..., Alert]
+
+
+def prepare(settings: Settings) -> Settings:
+    """Create the alerts topic."""
+    name = topic(settings.topic_prefix, "alerts")
+    admin = AdminClient(settings.kafka)
+    admin.create_topics([NewTopic(name, num_partitions=2)])[name].result(30)
+    return settings
+
+
+@pytest.fixture
+def settings(kafka_bootstrap: str, topic_prefix: str) -> Settings:
+    """Settings that point to an empty alerts topic of the test's own."""
+    return prepare(Settings(kafka_brokers=kafka_bootstrap, topic_prefix=topic_prefix))
+
+
+@pytest.fixture
+def publish(settings: Settings) -> Iterator[Publish]:
+    """Put an alert on the topic, acknowledged when it returns."""
+    with publisher(settings) as send:
+        yield send
+
+
+@contextmanager
+def publisher(settings: Settings) -> Iterator[Publish]:
+    client = kafka.producer(settings)
+
+    def send(alert_id: str, seq: int = 1, *, severity: Severity = "warning", agent: str = "support") -> Alert:
+        now = time.time_ns() // 1_000
+        alert = Alert(
+            alert_id=alert_id, seq=seq, state="firing", severity=severity, alert="loop", rule="loop", project="shop",
+            agent=agent, opened_at=now, updated_at=now,
+        )  # fmt: skip
+        client.produce(topic(settings.topic_prefix, "alerts"), alert.model_dump_json().encode(), key=alert_id.encode())
+        assert client.flush(30) == 0
+        return alert
+
+    yield send
+    client.close()
+
+
+def test_a_tail_gets_what_comes_from_the_call_on(settings: Settings, publish: Publish) -> None:
+    """An alert published between the call and the loop is not missed; what was there before is not delivered."""
+    publish("before")
+    with subscribe(settings=settings, timeout=3) as alerts:
+        sent = [publish("a"), publish("b", severity="critical")]
+        assert sorted([next(alerts), next(alerts)], key=lambda alert: alert.alert_id) == sent
+
+
+def test_since_the_earliest_or_a_time(settings: Settings, publish: Publish) -> None:
+    """Everything kept, or everything from a time on; the iteration ends after the silence asked for."""
+    publish("old")
+    time.sleep(0.05)
+    moment = datetime.now(UTC)
+    time.sleep(0.05)
+    publish("new")
+    assert {alert.alert_id for alert in subscribe(since="earliest", settings=settings, timeout=1)} == {"old", "new"}
+    assert [alert.alert_id for alert in subscribe(since=moment, settings=settings, timeout=1)] == ["new"]
+
+
+def test_repeats_are_dropped_and_changes_are_not(settings: Settings, publish: Publish) -> None:
+    """A record published twice comes once, an older one after a newer not at all, each change of an alert once."""
+    for seq in (1, 1, 2, 1, 2, 3):
+        publish("a", seq)
+    assert [alert.seq for alert in subscribe(since="earliest", settings=settings, timeout=1)] == [1, 2, 3]
+
+
+def test_filters_and_what_is_no_alert(settings: Settings, publish: Publish) -> None:
+    """Only what matches is delivered; a record that is no alert is skipped; a filter that does not exist is refused."""
+    client = kafka.producer(settings)
+    client.produce(topic(settings.topic_prefix, "alerts"), b"{not json", key=b"x")
+    client.produce(topic(settings.topic_prefix, "alerts"), None, key=b"y")
+    assert client.flush(10) == 0
+    client.close()
+    publish("a", severity="critical")
+    publish("b", severity="critical", agent="buyer")
+    publish("c", severity="error", agent="support-2")
+    publish("d")
+    some = subscribe(since="earliest", settings=settings, timeout=1, severity=("critical", "error"), agent="support*")
+    assert {alert.alert_id for alert in some} == {"a", "c"}
+    one = subscribe(since="earliest", settings=settings, timeout=1, severity="critical")
+    assert {alert.alert_id for alert in one} == {"a", "b"}
+    with pytest.raises(ValidationError, match="colour"):
+        subscribe(settings=settings, colour="red")
+
+
+def test_a_named_subscription_goes_on_where_its_body_left_off(settings: Settings, publish: Publish) -> None:
+    """What was dealt with does not come again; the alert whose body was left unfinished does; nothing between is lost."""
+    with subscribe("oncall", settings=settings, timeout=20) as alerts:
+        for name in ("a", "b", "c"):
+            publish(name)
+        first, second = next(alerts), next(alerts)  # asking for the second finishes the first
+    publish("d")
+    rest = {alert.alert_id for alert in subscribe("oncall", settings=settings, timeout=3)}
+    assert rest == {"a", "b", "c", "d"} - {first.alert_id}
+    assert second.alert_id in rest
+    assert list(subscribe("oncall", settings=settings, timeout=3)) == []
+
+
+def test_a_named_subscription_that_saw_nothing_still_keeps_its_place(settings: Settings, publish: Publish) -> None:
+    """From the first moment on the place is kept: alerts that come while the program is away are delivered later."""
+    assert list(subscribe("away", settings=settings, timeout=4)) == []
+    publish("while-away")
+    assert [alert.alert_id for alert in subscribe("away", settings=settings, timeout=3)] == ["while-away"]
+
+
+async def test_the_async_form_leaves_the_loop_free(settings: Settings, publish: Publish) -> None:
+    """While it waits, other tasks run without a pause worth noticing; leaving the loop closes it."""
+    publish("a")
+    longest, last = 0.0, time.monotonic()
+
+    async def ticks() -> None:
+        nonlocal longest, last
+        while True:
+            await asyncio.sleep(0.005)
+            longest, last = max(longest, time.monotonic() - last), time.monotonic()
+
+    ticking = asyncio.create_task(ticks())
+    got = [alert.alert_id async for alert in asubscribe(since="earliest", settings=settings, timeout=1)]
+    ticking.cancel()
+    assert got == ["a"]
+    assert longest < 0.5
+
+
+async def test_a_cancelled_async_subscription_ends(settings: Settings) -> None:
+    """Cancelling the task that waits for an alert ends it, in a moment and cleanly."""
+
+    async def wait() -> None:
+        async for _ in asubscribe(settings=settings):
+            pass
+
+    task = asyncio.create_task(wait())
+    await asyncio.sleep(1)
+    began = time.monotonic()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert time.monotonic() - began < 5
+
+
+def test_a_callback_in_the_background(settings: Settings, publish: Publish, caplog: pytest.LogCaptureFixture) -> None:
+    """Each alert calls back; a callback that fails is logged and the next alert still comes; close waits for it."""
+    got: list[str] = []
+
+    def note(alert: Alert) -> None:
+        got.append(alert.alert_id)
+        if alert.alert_id == "bad":
+            raise RuntimeError("no")
+
+    with on_alert(note, settings=settings) as listener:
+        publish("bad")
+        wait_for(got, "bad")
+        publish("good")
+        wait_for(got, "good")
+    assert got == ["bad", "good"]
+    assert "the callback failed on alert bad" in caplog.text
+    assert not listener.alive
+    assert listener.error is None
+
+
+@pytest.mark.parametrize("name", [None, "oncall"])
+def test_a_broker_that_was_killed_is_waited_out(tmp_path: Path, name: str | None) -> None:
+    """Killed and started again, the broker finds the subscription still there; nothing is lost and nothing comes twice."""
+    got: list[str] = []
+    with EmbeddedKafka(tmp_path, heap_mb=256) as broker:
+        settings = prepare(Settings(kafka_brokers=broker.bootstrap, topic_prefix="t"))
+        with (
+            publisher(settings) as publish,
+            on_alert(lambda alert: got.append(alert.alert_id), name, since="earliest", settings=settings) as listener,
+        ):
+            publish("before")
+            wait_for(got, "before")
+            broker.kill(0)
+            broker.restart(0)
+            publish("after")
+            wait_for(got, "after")
+            assert listener.error is None
+    assert got == ["before", "after"]
+
+
+def wait_for(got: list[str], name: str, seconds: float = 40) -> None:
+    deadline = time.monotonic() + seconds
+    while name not in got and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
+def test_a_missing_topic_says_what_to_do(kafka_bootstrap: str) -> None:
+    """Where the installation was never prepared the error names the topic and the command."""
+    with pytest.raises(NoAlertsTopic, match=r"nowhere\.alerts.*stepstream topics create"):
+        subscribe(settings=Settings(kafka_brokers=kafka_bootstrap, topic_prefix="nowhere"))
