@@ -13,6 +13,7 @@ from typing import Any, Final, Literal
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AdminClient,
+    ClusterMetadata,
     ConfigResource,
     NewTopic,
     ResourceType,
@@ -94,13 +95,7 @@ def list_topics(settings: Settings, *, timeout: float = TIMEOUT_S) -> list[Topic
 
 def _find(client: AdminClient, settings: Settings, timeout: float) -> dict[str, _Found]:
     """Our topics that exist, with what they are set to."""
-    try:
-        metadata = client.list_topics(timeout=timeout)
-    except KafkaException as error:
-        raise KafkaUnreachable(
-            f"no Kafka broker answered at {settings.kafka_brokers} within {timeout:.0f} s ({_words(error)}): "
-            f"is it running, and is kafka_brokers right?"
-        ) from None
+    metadata = _metadata(client, settings, timeout)
     names = [name for spec in specs(settings) if (name := topic(settings.topic_prefix, spec.name)) in metadata.topics]
     resources = [ConfigResource(ResourceType.TOPIC, name) for name in names]
     configs = client.describe_configs(resources, request_timeout=timeout) if resources else {}
@@ -114,6 +109,24 @@ def _find(client: AdminClient, settings: Settings, timeout: float) -> dict[str, 
         replicas = min((len(one.replicas) for one in partitions.values()), default=0)
         found[resource.name] = _Found(len(partitions), replicas, config)
     return found
+
+
+def _metadata(client: AdminClient, settings: Settings, timeout: float) -> ClusterMetadata:
+    try:
+        return client.list_topics(timeout=timeout)
+    except KafkaException as error:
+        raise KafkaUnreachable(
+            f"no Kafka broker answered at {settings.kafka_brokers} within {timeout:.0f} s ({_words(error)}): "
+            f"is it running, and is kafka_brokers right?"
+        ) from None
+
+
+def require_topic(settings: Settings, name: str, *, timeout: float = TIMEOUT_S) -> int:
+    """How many partitions the topic has. Raises ``KafkaUnreachable``, or ``TopicsError`` where it was never made."""
+    held = _metadata(admin(settings), settings, timeout).topics.get(name)
+    if held is None:
+        raise TopicsError(f"there is no topic {name}: run `stepstream topics create`, or check topic_prefix")
+    return len(held.partitions)
 
 
 def _wanted_partitions(settings: Settings, spec: TopicSpec, found: dict[str, _Found]) -> int:

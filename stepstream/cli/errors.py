@@ -84,6 +84,7 @@ def describe(error: Exception) -> tuple[str, int]:
         "stepstream.topics:TopicsError",
         "stepstream.documents:DocumentsError",
         "stepstream.supervisor:PipelineError",
+        "stepstream.sinks.clickhouse.errors:StoreError",
     ):
         return str(error), FAILED
     if type(error).__module__.partition(".")[0] in {"confluent_kafka", "cimpl"}:

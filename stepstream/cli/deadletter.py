@@ -1,0 +1,127 @@
+"""``stepstream deadletter``."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+from collections import deque
+from collections.abc import Iterator
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stepstream.cli import errors
+from stepstream.cli.common import KAFKA, Format, FormatOption, print_rows, takes
+
+if TYPE_CHECKING:
+    from stepstream.deadletter import Letter
+    from stepstream.schemas.settings import Settings
+
+ReasonOption = Annotated[str, typer.Option("--reason", help="Only what was refused for this reason.")]
+SinceOption = Annotated[str, typer.Option("--since", help="Only what was refused in this time: 1h, 2d ...")]
+OffsetsArgument = Annotated[list[int] | None, typer.Argument(metavar="[OFFSET]...", help="As `list` shows them.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    deadletter = typer.Typer(no_args_is_help=True, help="List, show and replay what was refused.")
+    deadletter.command("list")(show_list)
+    deadletter.command("show")(show)
+    deadletter.command("replay")(replay)
+    app.add_typer(deadletter, name="deadletter", rich_help_panel="Data")
+
+
+@takes(*KAFKA)
+def show_list(
+    settings: Settings,
+    reason: ReasonOption = "",
+    since: SinceOption = "",
+    limit: Annotated[int, typer.Option("--limit", min=1, help="The newest so many.")] = 50,
+    format: FormatOption = Format.TABLE,
+) -> None:
+    """List what was refused, the newest last."""
+    letters = deque(_read(settings, reason, since), maxlen=limit)
+    rows = [
+        (
+            letter.offset,
+            datetime.fromtimestamp(letter.time_ms / 1000).astimezone().isoformat(timespec="seconds"),
+            letter.by,
+            letter.reason,
+            f"{letter.topic}/{letter.partition}/{letter.source_offset}",
+            _shown(letter.key, 40),
+            len(letter.value or b""),
+            letter.detail,
+        )
+        for letter in letters
+    ]
+    print_rows(("offset", "refused_at", "by", "reason", "came_from", "key", "bytes", "detail"), rows, format)
+
+
+@takes(*KAFKA)
+def show(settings: Settings, offset: Annotated[int, typer.Argument(metavar="OFFSET", help="As `list` shows it.")]) -> None:
+    """Show one refused record in full, as JSON."""
+    letter = next((one for one in _read(settings) if one.offset == offset), None)
+    if letter is None:
+        raise errors.Failure(f"the dead letter holds no record with offset {offset}; `stepstream deadletter list` shows them")
+    facts = {
+        name: getattr(letter, name)
+        for name in ("offset", "time_ms", "topic", "partition", "source_offset", "reason", "detail", "by")
+    }
+    headers = {name: _shown(value) for name, value in letter.headers}
+    print(json.dumps({**facts, "headers": headers, "key": _shown(letter.key), "value": _value(letter)}, indent=1))
+
+
+@takes(*KAFKA)
+def replay(
+    settings: Settings,
+    *,
+    offsets: OffsetsArgument = None,
+    reason: ReasonOption = "",
+    since: SinceOption = "",
+    everything: Annotated[bool, typer.Option("--all", help="Everything that is kept.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be sent and send nothing.")] = False,
+) -> None:
+    """Send refused records again to the topic that they came to.
+
+    What is still not acceptable is refused again; what was counted before is not counted twice.
+    """
+    from stepstream import deadletter
+
+    if not (offsets or reason or since or everything):
+        raise errors.Failure("say which: offsets, --reason, --since, or --all", errors.USAGE)
+    wanted = set(offsets or ())
+    chosen = (letter for letter in _read(settings, reason, since) if not wanted or letter.offset in wanted)
+    if dry_run:
+        print(f"{sum(1 for _ in chosen)} records would be sent again")
+        return
+    sent, foreign = deadletter.replay(settings, chosen)
+    for letter in foreign:
+        typer.echo(f"warning: offset {letter.offset} came from {letter.topic or 'nowhere known'} and stays here", err=True)
+    print(f"{sent} records sent again")
+
+
+def _read(settings: Settings, reason: str = "", since: str = "") -> Iterator[Letter]:
+    from stepstream import deadletter, topics
+    from stepstream.schemas.durations import parse_duration_us
+    from stepstream.schemas.topics import topic
+
+    topics.require_topic(settings, topic(settings.topic_prefix, "deadletter"))
+    try:
+        since_ms = int(time.time() * 1000) - parse_duration_us(since) // 1000 if since else 0
+    except ValueError as error:
+        raise errors.Failure(f"--since: {error}", errors.USAGE) from None
+    return itertools.chain(deadletter.read(settings, since_ms=since_ms, reason=reason))
+
+
+def _shown(data: bytes | None, limit: int = 1_000_000) -> str:
+    return (data or b"").decode(errors="backslashreplace")[:limit]
+
+
+def _value(letter: Letter) -> Any:
+    """The JSON value as such, anything else as text."""
+    try:
+        return json.loads(letter.value or b"")
+    except ValueError:
+        return _shown(letter.value)

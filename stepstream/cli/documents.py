@@ -1,0 +1,159 @@
+"""``stepstream apply``, ``get`` and ``delete``."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stepstream.cli import errors
+from stepstream.cli.common import KAFKA, Format, FormatOption, print_rows, takes
+
+if TYPE_CHECKING:
+    from stepstream.documents import Change, Held, Written
+    from stepstream.schemas.settings import Settings
+
+PANEL = "Policies, subscriptions, prices"
+KindArgument = Annotated[str, typer.Argument(metavar="KIND", help="policy, subscription or prices.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("apply", rich_help_panel=PANEL)(apply)
+    app.command("get", rich_help_panel=PANEL)(get)
+    app.command("delete", rich_help_panel=PANEL)(delete)
+
+
+@takes(*KAFKA)
+def apply(
+    settings: Settings,
+    files: Annotated[list[Path], typer.Option("-f", "--file", metavar="PATH", help="A YAML file, or a folder of them.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would change and change nothing.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace what a watched folder holds too.")] = False,
+) -> None:
+    """Check documents and put them in force.
+
+    Every file is checked first: while anything is wrong, nothing is sent and each problem is told with its line.
+    """
+    from stepstream import documents
+
+    written = _read(files)
+    for warning in _warnings(written):
+        typer.echo(f"warning: {warning}", err=True)
+    changes = documents.apply(settings, written, dry_run=dry_run, force=force)
+    for change in changes:
+        print(f"{change.key} {_told(change, dry_run)}")
+    if not changes:
+        raise errors.Failure(f"no documents in {', '.join(map(str, files))}: files end in .yaml, .yml or .json")
+
+
+def _read(paths: list[Path]) -> list[Written]:
+    """The documents of all paths; every problem of every path is told."""
+    from stepstream.documents import DocumentsError, read_documents
+    from stepstream.yamlfile import Problem
+
+    written: list[Written] = []
+    problems: list[Problem] = []
+    for path in paths:
+        try:
+            written += read_documents(path)
+        except DocumentsError as error:
+            problems += error.problems
+    keys = [one.key for one in written]
+    problems += [Problem(one.place, f"{one.key} is written twice") for i, one in enumerate(written) if one.key in keys[:i]]
+    if problems:
+        raise errors.Failure("nothing was sent, because\n" + "\n".join(map(str, problems)))
+    return written
+
+
+def _warnings(written: list[Written]) -> list[str]:
+    from stepstream.schemas.policy import Policy
+
+    return [
+        f"{one.place}: {one.key} has mode enforce: its commands go to the control topic, "
+        f"and the SDK of this version does not act on them yet"
+        for one in written
+        if isinstance(one.document, Policy) and one.document.mode == "enforce"
+    ]
+
+
+def _told(change: Change, dry_run: bool) -> str:
+    return f"would be {change.what}" if dry_run and change.what != "unchanged" else change.what
+
+
+@takes(*KAFKA)
+def get(
+    settings: Settings,
+    kind: Annotated[str, typer.Argument(metavar="[KIND]", help="policy, subscription or prices; all when left out.")] = "",
+    name: Annotated[str, typer.Argument(metavar="[NAME]", help="The document to show in full.")] = "",
+    format: FormatOption = Format.TABLE,
+) -> None:
+    """Show the documents in force: a list, or one document as YAML."""
+    from stepstream import documents
+
+    held = documents.in_force(settings)
+    if name:
+        _show(_one(held, kind, name), format)
+        return
+    wanted = _prefix(kind) if kind else ""
+    rows = [_row(record) for key, record in held.items() if key.startswith(wanted)]
+    print_rows(("kind", "name", "applied_at", "owner"), rows, format)
+
+
+def _row(record: Held) -> tuple[Any, ...]:
+    applied = datetime.fromtimestamp(record.timestamp_ms / 1000).astimezone()
+    return record.kind, record.name, applied.isoformat(timespec="seconds"), record.owner
+
+
+def _show(record: Held, format: Format) -> None:
+    from stepstream import documents
+
+    if format is Format.CSV:
+        raise errors.Failure("a document is no table: use --format json, or none for YAML", errors.USAGE)
+    if format is Format.JSON:
+        print(json.dumps(documents.to_data(record), indent=1, ensure_ascii=False))
+    else:
+        print(documents.to_yaml(record), end="")
+
+
+@takes(*KAFKA)
+def delete(
+    settings: Settings,
+    kind: KindArgument,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The document's name.")],
+    force: Annotated[bool, typer.Option("--force", help="Delete what a watched folder holds too.")] = False,
+) -> None:
+    """Take a document out of force."""
+    from stepstream import documents
+
+    record = _one(documents.in_force(settings), kind, name)
+    if record.owner and not force:
+        raise errors.Failure(f"{record.key} is held by {record.owner}: remove it there, or say --force")
+    documents.withdraw(settings, record.key)
+    print(f"{record.key} deleted")
+
+
+def _prefix(kind: str) -> str:
+    """The keys of a kind, which may be written in the plural."""
+    from stepstream.documents import KINDS
+
+    words = {known.lower(): known.lower() for known in KINDS}
+    words |= {"policies": "policy", "subscriptions": "subscription", "price": "prices"}
+    found = words.get(kind.lower())
+    if found is None:
+        raise errors.Failure(f"{kind} is no kind of document (one of policy, subscription, prices)", errors.USAGE)
+    return f"{found}/"
+
+
+def _one(held: dict[str, Held], kind: str, name: str) -> Held:
+    prefix = _prefix(kind)
+    if (key := prefix + name) in held:
+        return held[key]
+    names = [key.removeprefix(prefix) for key in held if key.startswith(prefix)]
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(names) or 'none'}"
+    raise errors.Failure(f"no {prefix}{name} is in force; {hint}")

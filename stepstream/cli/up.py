@@ -1,0 +1,43 @@
+"""``stepstream up``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from stepstream.cli.common import CLICKHOUSE, KAFKA, takes
+
+if TYPE_CHECKING:
+    from stepstream.schemas.settings import Settings
+
+UP = (
+    "data_dir",
+    "kafka_port",
+    "clickhouse_port",
+    "kafka_heap_mb",
+    "kafka_jars_dir",
+    "documents_dir",
+    "partitions",
+    "steps_topic_retention",
+    "steps_retention_days",
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("up", rich_help_panel="Run")(up)
+
+
+@takes(*UP, *KAFKA, *CLICKHOUSE)
+def up(settings: Settings) -> None:
+    """Run everything on this machine: Kafka, ClickHouse, worker and sink.
+
+    Nothing else needs to be installed. Data lies in --data-dir and is there again at the next start, also after a power
+    cut. Agents and commands on this machine find it by themselves. Ctrl-C lets everything finish what it holds.
+
+    With --kafka-brokers or --clickhouse-url those servers are used, and not started here.
+    """
+    from stepstream.up import run
+
+    raise typer.Exit(run(settings))

@@ -1,0 +1,129 @@
+"""The dead letter: records that were refused, as they came, with where from and why. To be read and sent again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from confluent_kafka import Message, Producer
+
+from stepstream.kafka import KafkaUnreachable, client_config, read_to_end
+from stepstream.schemas.partitioner import PARTITIONER
+from stepstream.schemas.settings import Settings
+from stepstream.schemas.topics import (
+    DEADLETTER_BY,
+    DEADLETTER_DETAIL,
+    DEADLETTER_OFFSET,
+    DEADLETTER_PARTITION,
+    DEADLETTER_REASON,
+    DEADLETTER_TOPIC,
+    TOPIC_NAMES,
+    topic,
+)
+
+OURS: Final = frozenset(
+    {DEADLETTER_TOPIC, DEADLETTER_PARTITION, DEADLETTER_OFFSET, DEADLETTER_REASON, DEADLETTER_DETAIL, DEADLETTER_BY}
+)
+REPLAYED: Final = "stepstream-replayed-from"
+"""On a record that was sent again: its offset in the dead letter."""
+SEND_S: Final = 60.0
+
+
+@dataclass(frozen=True)
+class Letter:
+    """One refused record. ``offset`` is its place in the dead letter, which names it."""
+
+    offset: int
+    time_ms: int
+    topic: str
+    partition: int
+    source_offset: int
+    reason: str
+    detail: str
+    by: str
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes], ...]
+    """Those that it came with."""
+
+
+def read(settings: Settings, *, since_ms: int = 0, reason: str = "") -> Iterator[Letter]:
+    """Every refused record still kept, the oldest first, one at a time. Raises ``KafkaUnreachable``."""
+    for message in read_to_end(settings, topic(settings.topic_prefix, "deadletter")):
+        letter = _letter(message)
+        if letter.time_ms >= since_ms and reason in ("", letter.reason):
+            yield letter
+
+
+def _letter(message: Message) -> Letter:
+    headers = [(name, _bytes(value) or b"") for name, value in _headers(message)]
+    ours = {name: value.decode(errors="replace") for name, value in headers if name in OURS}
+    return Letter(
+        offset=message.offset() or 0,
+        time_ms=message.timestamp()[1],
+        topic=ours.get(DEADLETTER_TOPIC, ""),
+        partition=_number(ours.get(DEADLETTER_PARTITION, "")),
+        source_offset=_number(ours.get(DEADLETTER_OFFSET, "")),
+        reason=ours.get(DEADLETTER_REASON, ""),
+        detail=ours.get(DEADLETTER_DETAIL, ""),
+        by=ours.get(DEADLETTER_BY, ""),
+        key=_bytes(message.key()),
+        value=_bytes(message.value()),
+        headers=tuple((name, value) for name, value in headers if name not in OURS),
+    )
+
+
+def _headers(message: Message) -> list[tuple[str, str | bytes | None]]:
+    headers = message.headers() or []
+    return list(headers.items()) if isinstance(headers, dict) else list(headers)
+
+
+def _bytes(value: str | bytes | None) -> bytes | None:
+    return value.encode() if isinstance(value, str) else value
+
+
+def _number(text: str) -> int:
+    return int(text) if text.lstrip("-").isdigit() else -1
+
+
+def replay(settings: Settings, letters: Iterable[Letter]) -> tuple[int, list[Letter]]:
+    """Send letters to the topic that they came to, with the key, value and headers that they came with.
+
+    Returns how many were acknowledged, and those left alone because they name no topic of this installation.
+    What is still not acceptable is refused again. Raises ``KafkaUnreachable`` when not all were acknowledged.
+    """
+    config = {**client_config(settings), "enable.idempotence": True, "partitioner": PARTITIONER, "log_level": 0}
+    producer = Producer({**config, "message.timeout.ms": round(SEND_S * 1000)})
+    known = {topic(settings.topic_prefix, name) for name in TOPIC_NAMES - {"deadletter"}}
+    foreign: list[Letter] = []
+    failures: list[str] = []
+    sent = 0
+
+    def acknowledged(error: object, _message: object) -> None:
+        if error is not None:
+            failures.append(str(error))
+
+    for letter in letters:
+        if letter.topic not in known:
+            foreign.append(letter)
+            continue
+        _produce(producer, letter, acknowledged)
+        sent += 1
+    left = producer.flush(SEND_S)
+    if failures or left:
+        unsent = len(failures) + left
+        raise KafkaUnreachable(f"{unsent} of {sent} records were not acknowledged: {', '.join(sorted(set(failures)))}")
+    return sent, foreign
+
+
+def _produce(producer: Producer, letter: Letter, acknowledged: object) -> None:
+    kept = [(name, value) for name, value in letter.headers if name != REPLAYED]
+    headers: list[tuple[str, str | bytes | None]] = [*kept, (REPLAYED, str(letter.offset).encode())]
+    while True:
+        try:
+            producer.produce(letter.topic, key=letter.key, value=letter.value, headers=headers, on_delivery=acknowledged)
+            break
+        except BufferError:
+            producer.poll(0.5)
+    producer.poll(0)

@@ -1,0 +1,239 @@
+"""The whole pipeline on one machine: engines, topics, tables, worker and sink, started, watched and stopped in order.
+
+``stepstream up``, the demo and the tests all run this same code::
+
+    with Pipeline(load(data_dir=...)) as pipeline:
+        pipeline.settings.kafka_brokers     # filled in, as is clickhouse_url
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Final
+
+from confluent_kafka import KafkaException
+
+from stepstream import endpoints, groups, topics
+from stepstream.children import KeptProcess, ProcessStatus, Say
+from stepstream.embedded.process import identity_of
+from stepstream.engines import Engines
+from stepstream.folder import DocumentFolder
+from stepstream.schemas.settings import ENV_PREFIX, Settings
+from stepstream.schemas.topics import topic
+from stepstream.settings import data_dir, default_state_dir, to_environment
+
+READY_S: Final = 30.0
+DRAIN_S: Final = 20.0
+WATCH_S: Final = 1.0
+
+NEEDED: Final = {
+    "faust": ("worker", "the stream processor"),
+    "cramjam": ("worker", "reads compressed batches"),
+    "clickhouse_connect": ("sink", "ClickHouse's client"),
+}
+
+
+class PipelineError(Exception):
+    """The pipeline cannot run; says which part and why."""
+
+
+@dataclass(frozen=True)
+class PipelineStatus:
+    """The pipeline at one moment. ``engines`` names the embedded ones and whether each runs."""
+
+    kafka: str
+    clickhouse: str
+    processes: tuple[ProcessStatus, ...]
+    engines: dict[str, bool]
+
+    @property
+    def healthy(self) -> bool:
+        return all(process.running for process in self.processes) and all(self.engines.values())
+
+
+class Pipeline:
+    """Everything that ``stepstream up`` runs, as a context manager.
+
+    Engines whose addresses the settings name already are used and not started. ``say`` receives lines for people.
+    ``start`` returns when events may be sent and questions asked; ``stop`` lets worker and sink finish what they hold.
+    """
+
+    def __init__(self, settings: Settings, *, say: Say | None = None, usual_ports: bool = False) -> None:
+        state_dir = settings.state_dir or str(default_state_dir())
+        self._settings = settings.model_copy(update={"state_dir": state_dir, "data_dir": str(data_dir(settings))})
+        self._say = say or (lambda _who, _line: None)
+        self._engines = Engines(self._settings, self._say, usual_ports=usual_ports)
+        self._processes: dict[str, KeptProcess] = {}
+        self._stopping = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self._documents: DocumentFolder | None = None
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in force, with the addresses filled in once it has started."""
+        return self._settings
+
+    def start(self) -> Settings:
+        """Start everything. Raises ``PipelineError``, ``EmbeddedError`` or ``TopicsError``, with nothing left running."""
+        self._refuse_second()
+        require_packages()
+        try:
+            self._start_parts()
+            self._wait_ready()
+            self._publish_addresses()
+            self._watch()
+        except BaseException:
+            self.stop(drain_s=2)
+            raise
+        return self._settings
+
+    def stop(self, *, drain_s: float = DRAIN_S) -> None:
+        """Worker, then sink, then the engines; each is killed when it does not end in time. Safe to call again."""
+        self._stopping.set()
+        for thread in self._threads:
+            thread.join()
+        endpoints.remove(Path(self._settings.state_dir), os.getpid())
+        for name in ("worker", "sink"):  # in this order: what the worker still publishes can still be stored
+            if name in self._processes:
+                self._processes[name].stop(drain_s)
+        self._engines.stop()
+
+    def status(self) -> PipelineStatus:
+        """Who runs and where."""
+        processes = tuple(process.status() for process in self._processes.values())
+        return PipelineStatus(self._settings.kafka_brokers, self._settings.clickhouse_url, processes, self._engines.running())
+
+    def pids(self) -> dict[str, list[int]]:
+        """Every process by part, this one apart."""
+        own = {status.name: [status.pid] for status in self.status().processes if status.pid}
+        return {**self._engines.pids(), **own}
+
+    def kill(self, name: str) -> None:
+        """SIGKILL the worker or the sink; it is started again. For tests of what survives."""
+        self._processes[name].kill()
+
+    def __enter__(self) -> Pipeline:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop()
+
+    def _refuse_second(self) -> None:
+        running = endpoints.read(Path(self._settings.state_dir))
+        if running is not None:
+            raise PipelineError(
+                f"a pipeline runs already from {self._settings.state_dir} (process {running.pid}, Kafka {running.kafka}): "
+                f"use it, stop it, or choose another --state-dir and --data-dir"
+            )
+
+    def _start_parts(self) -> None:
+        """Both sides at once: Kafka, its topics, the documents and the worker; ClickHouse and its tables; then the sink."""
+        with ThreadPoolExecutor(2, thread_name_prefix="start") as pool:
+            sides = [pool.submit(self._start_kafka_side), pool.submit(self._start_clickhouse_side)]
+            for side in sides:
+                side.exception()  # wait for both: what has been started must be stopped
+        brokers, url = (side.result() for side in sides)
+        self._settings = self._settings.model_copy(update={"kafka_brokers": brokers, "clickhouse_url": url, "endpoint": ""})
+        self._run("sink", self._settings)
+
+    def _start_kafka_side(self) -> str:
+        began = time.monotonic()
+        brokers = self._engines.start_kafka()
+        self._say("kafka", f"answers at {brokers} ({time.monotonic() - began:.1f} s)")
+        settings = self._settings.model_copy(update={"kafka_brokers": brokers, "endpoint": ""})
+        for report in topics.create_topics(settings):
+            for line in (*report.differences, *report.refused.splitlines()):
+                self._say("kafka", f"topic {report.name}: {line}")
+        if settings.documents_dir:
+            self._documents = DocumentFolder(settings, Path(settings.documents_dir).expanduser().absolute(), self._say)
+            self._documents.sync()
+        self._run("worker", settings)
+        return brokers
+
+    def _start_clickhouse_side(self) -> str:
+        began = time.monotonic()
+        url = self._engines.start_clickhouse()
+        self._say("clickhouse", f"answers at {url} ({time.monotonic() - began:.1f} s)")
+        from stepstream.sinks.clickhouse import migrate
+
+        migrate(self._settings.model_copy(update={"clickhouse_url": url}))
+        return url
+
+    def _run(self, name: str, settings: Settings) -> None:
+        foreign = {key: value for key, value in os.environ.items() if not key.startswith(ENV_PREFIX)}
+        environment = {**foreign, **to_environment(settings), "PYTHONUNBUFFERED": "1"}
+        process = KeptProcess(name, [sys.executable, "-m", "stepstream", name, "--lifeline"], environment, self._say)
+        self._processes[name] = process
+        process.start()
+
+    def _wait_ready(self) -> None:
+        """Until worker and sink hold every partition of the steps."""
+        steps = topic(self._settings.topic_prefix, "steps")
+        client = topics.admin(self._settings)
+        partitions = len(client.list_topics(steps, timeout=10).topics[steps].partitions)
+        waiting = {"worker": groups.worker_group(self._settings), "sink": groups.sink_group(self._settings)}
+        deadline = time.monotonic() + READY_S
+        while waiting:
+            for name, group in list(waiting.items()):
+                with contextlib.suppress(KafkaException):  # the coordinator is loading
+                    if groups.members(client, group).holds(steps, partitions):
+                        del waiting[name]
+            self._check_starting(waiting, deadline)
+            time.sleep(0.05)
+
+    def _check_starting(self, waiting: dict[str, str], deadline: float) -> None:
+        for process in self._processes.values():
+            status = process.status()
+            late = process.name in waiting and time.monotonic() > deadline
+            if late or (process.name in waiting and status.restarts >= 2):
+                what = "is not ready" if late else f"keeps ending (exit code {status.exit_code})"
+                raise PipelineError(f"the {process.name} {what}; its last words:\n{process.last_words() or '(none)'}")
+
+    def _publish_addresses(self) -> None:
+        known = identity_of(os.getpid())
+        endpoints.write(
+            Path(self._settings.state_dir),
+            endpoints.Endpoints(
+                kafka=self._settings.kafka_brokers,
+                clickhouse=self._settings.clickhouse_url,
+                pid=os.getpid(),
+                began=known.began if known else "",
+                started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+                data_dir=self._settings.data_dir,
+                topic_prefix=self._settings.topic_prefix,
+                clickhouse_database=self._settings.clickhouse_database,
+            ),
+        )
+
+    def _watch(self) -> None:
+        """Keep the engines running and the documents in force from now on."""
+        targets = [self._mend_engines]
+        if self._documents is not None:
+            targets.append(partial(self._documents.watch, self._stopping))
+        self._threads = [threading.Thread(target=target, name="watch", daemon=True) for target in targets]
+        for thread in self._threads:
+            thread.start()
+
+    def _mend_engines(self) -> None:
+        while not self._stopping.wait(WATCH_S):
+            self._engines.mend(time.monotonic())
+
+
+def require_packages(find: Callable[[str], object | None] = importlib.util.find_spec) -> None:
+    """Raise ``PipelineError`` when an extra is not installed, before anything has been started."""
+    missing = [f"{name} ({what})" for name, (_extra, what) in NEEDED.items() if find(name) is None]
+    if missing:
+        raise PipelineError(f"not installed: {', '.join(missing)}; pip install 'stepstream[all]' brings everything")

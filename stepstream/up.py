@@ -1,0 +1,137 @@
+"""``stepstream up``: the pipeline in a terminal. Says where everything is, hands on what the parts say, ends on a signal."""
+
+from __future__ import annotations
+
+import os
+import platform
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from stepstream import endpoints
+from stepstream.embedded.disk import free_bytes
+from stepstream.embedded.jars import KAFKA_VERSION
+from stepstream.schemas.settings import Settings
+from stepstream.supervisor import Pipeline
+from stepstream.versions import clickhouse_version, package_versions
+
+COLOURS: Final = {"kafka": "magenta", "clickhouse": "yellow", "worker": "cyan", "sink": "green", "documents": "blue"}
+
+
+def run(settings: Settings) -> int:
+    """Run the pipeline until SIGINT or SIGTERM; returns the exit code."""
+    console = Console(highlight=False, soft_wrap=True)
+    stopping = threading.Event()
+    settings = _without_running(settings)
+    with _signals() as asked:
+        began = time.monotonic()
+        pipeline = Pipeline(settings, say=lambda who, line: _say(console, who, line), usual_ports=True)
+        console.print(Text("stepstream is starting (Ctrl-C stops it)", style="bold"))
+        pipeline.start()
+        try:
+            asked.gently = stopping
+            _print_ready(console, settings, pipeline.settings, time.monotonic() - began)
+            while not stopping.wait(3600):
+                pass
+            console.print("stepstream is stopping: worker and sink finish what they hold (Ctrl-C again: at once)")
+        finally:
+            pipeline.stop()
+        console.print("stopped; the data stays")
+    return 0
+
+
+class _Asked:
+    """How often we were asked to end. ``gently`` is set by the first wish, once there is something to end gently."""
+
+    def __init__(self) -> None:
+        self.gently: threading.Event | None = None
+        self._times = 0
+
+    def __call__(self, _number: int, _frame: FrameType | None) -> None:
+        self._times += 1
+        if self._times > 1:
+            os._exit(130)  # the parts notice that we are gone, and go on from the log next time
+        if self.gently is None:
+            raise KeyboardInterrupt
+        self.gently.set()
+
+
+@contextmanager
+def _signals() -> Iterator[_Asked]:
+    asked = _Asked()
+    before = {number: signal.signal(number, asked) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _without_running(settings: Settings) -> Settings:
+    """Addresses that came from a running ``up`` are not servers of the user's own; ``Pipeline`` tells about the clash."""
+    running = endpoints.read(Path(settings.state_dir))
+    if running is None or settings.kafka_brokers != running.kafka:
+        return settings
+    return settings.model_copy(update={"kafka_brokers": "", "clickhouse_url": ""})
+
+
+def _say(console: Console, who: str, line: str) -> None:
+    """A line of a part, named; with the time of day where it will be read later."""
+    stamp = "" if console.is_terminal else f"{datetime.now().astimezone():%H:%M:%S} "
+    for one in line.splitlines():
+        console.print(Text(f"{stamp}{who:<10} | ", style=COLOURS.get(who, "dim")) + Text(one))
+
+
+def _print_ready(console: Console, given: Settings, settings: Settings, seconds: float) -> None:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True, style="dim")
+    table.add_column(overflow="fold")
+    for name, text in _facts(given, settings):
+        table.add_row(f"  {name}", text)
+    console.print()
+    console.print(Text(f"stepstream is up ({seconds:.1f} s)", style="bold green"))
+    console.print(table)
+    console.print()
+    sys.stdout.flush()
+
+
+def _facts(given: Settings, settings: Settings) -> list[tuple[str, str]]:
+    """What someone who has just started it wants to know; ``given``: the settings before addresses were filled in."""
+    captured = (
+        "inputs and outputs are captured, known secrets redacted (STEPSTREAM_CAPTURE_CONTENT=false turns that off)"
+        if settings.capture_content
+        else "inputs and outputs are not captured, only their sizes"
+    )
+    documents = f"{settings.documents_dir}, watched" if settings.documents_dir else "stepstream apply -f FILE"
+    free_gb = free_bytes(Path(settings.data_dir)) / 1e9
+    return [
+        (
+            "send events",
+            f"import stepstream: finds it by itself. Elsewhere: STEPSTREAM_ENDPOINT=kafka://{settings.kafka_brokers}",
+        ),
+        ("any language", f"JSON to the topic {settings.topic_prefix}.steps, key trace_id, partitioner murmur2"),
+        ("see runs", "stepstream runs; stepstream trace --last"),
+        ("query", f'stepstream sql "SELECT * FROM runs"; {settings.clickhouse_url}, database {settings.clickhouse_database}'),
+        ("follow alerts", "stepstream alerts --follow"),
+        ("policies", documents),
+        ("content", captured),
+        ("data", f"{settings.data_dir} ({free_gb:.1f} GB free)"),
+        ("versions", _versions(given, settings)),
+    ]
+
+
+def _versions(given: Settings, settings: Settings) -> str:
+    kafka = "Kafka of your own" if given.kafka_brokers else f"Kafka {KAFKA_VERSION}"
+    own = f"stepstream {package_versions()['stepstream']}"
+    return f"{own}, {kafka}, ClickHouse {clickhouse_version(settings)}, Python {platform.python_version()}"

