@@ -49,11 +49,11 @@ def format_duration(duration_us: int | float) -> str:
     us = max(0, round(duration_us))
     if us < 1_000:
         return f"{us} us"
-    if us < 1_000_000:
+    if us < 999_500:
         return f"{us / 1_000:.0f} ms"
-    if us < 60_000_000:
+    if us < 59_995_000:
         return f"{us / 1_000_000:.2f}".rstrip("0").rstrip(".") + " s"
-    minutes, seconds = divmod(us // 1_000_000, 60)
+    minutes, seconds = divmod(round(us / 1_000_000), 60)
     if minutes < 60:
         return f"{minutes} m {seconds} s"
     hours, minutes = divmod(minutes, 60)
