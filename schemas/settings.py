@@ -18,7 +18,7 @@ ENV_PREFIX: Final = "STEPSTREAM_"
 class Settings(BaseModel):
     """Every setting of every process and of the SDK."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)  # an input may be a secret
 
     # the SDK
     endpoint: str = Field(
