@@ -12,7 +12,7 @@ import math
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, PlainSerializer, model_validator
 
 from stepstream.schemas.derive import derive_struct
 
@@ -76,25 +76,48 @@ class Document(BaseModel):
     content: str = Field("", description="text, truncated; empty where content is not captured")
 
 
+def _pattern(regex: str) -> dict[str, JsonValue]:
+    return {"pattern": regex}
+
+
+# For the exported JSON Schema alone: what accept demands is said there, but judged in one place only.
+_STEP_ID = _pattern("^[0-9a-f]{16}$")
+_STEP_REF = _pattern("^([0-9a-f]{16})?$")
+_END_HAS_END_TIME: dict[str, JsonValue] = {
+    "if": {"properties": {"phase": {"const": "end"}}},
+    "then": {"required": ["end_time"], "properties": {"end_time": {"type": "integer"}}},
+}
+
+
 class StepEvent(BaseModel):
     """One step of a run, as it starts (``phase: start``) or as it ended (``phase: end``, the complete record)."""
 
-    model_config = ConfigDict(extra="ignore", strict=True)
+    model_config = ConfigDict(extra="ignore", strict=True, json_schema_extra=_END_HAS_END_TIME)
 
-    schema_version: int = Field(1, description="major version of this schema")
+    schema_version: int = Field(1, description="major version of this schema", json_schema_extra={"const": 1})
     # identity
-    trace_id: str = Field(description="the run: 32 lower-case hex digits; also the record's key")
-    step_id: str = Field(description="the step: 16 lower-case hex digits")
-    parent_step_id: str = Field("", description="the step that caused it; empty for the root, which is the run itself")
-    phase: str = Field("end", description="start, or end (the complete record; a step known only at its end is one end)")
+    trace_id: str = Field(
+        description="the run: 32 lower-case hex digits; also the record's key", json_schema_extra=_pattern("^[0-9a-f]{32}$")
+    )
+    step_id: str = Field(description="the step: 16 lower-case hex digits", json_schema_extra=_STEP_ID)
+    parent_step_id: str = Field(
+        "", description="the step that caused it; empty for the root, which is the run itself", json_schema_extra=_STEP_REF
+    )
+    phase: str = Field(
+        "end",
+        description="start, or end (the complete record; a step known only at its end is one end)",
+        json_schema_extra={"enum": ["start", "end"]},
+    )
     # what
     kind: str = Field(description=f"one of {', '.join(KINDS)}; anything else counts as other")
-    name: str = Field(description="what people call the step")
+    name: str = Field(description="what people call the step", json_schema_extra={"minLength": 1})
     tool: str = Field("", description="the tool that was called or chosen")
     model: str = Field("", description="the model that answered")
     provider: str = Field("", description="the model's provider, e.g. openai")
     # whose
-    project: str = Field("default", description="owner of the run; alerts and windows are kept per project")
+    project: str = Field(
+        "default", description="owner of the run; alerts and windows are kept per project", json_schema_extra={"minLength": 1}
+    )
     environment: str = Field("", description="prod, staging, dev ...")
     agent: str = Field("", description="the agent's name")
     agent_version: str = Field("", description="the agent's version")
@@ -109,9 +132,9 @@ class StepEvent(BaseModel):
     status: str = Field("ok", description="ok, error or cancelled; says nothing in a start")
     error_type: str = Field("", description="exception class or error code")
     error_message: str = Field("", description="the error in words")
-    attempt: int = Field(1, description="1 for the first try")
-    retry_of: str = Field("", description="step_id of the try that this one repeats")
-    fallback_of: str = Field("", description="step_id of the step that this one replaces")
+    attempt: int = Field(1, description="1 for the first try", json_schema_extra={"minimum": 1, "maximum": 1_000_000})
+    retry_of: str = Field("", description="step_id of the try that this one repeats", json_schema_extra=_STEP_REF)
+    fallback_of: str = Field("", description="step_id of the step that this one replaces", json_schema_extra=_STEP_REF)
     # what it used
     usage: TokenUsage | None = Field(None, description="the step's own tokens, never its children's")
     cost_usd: Annotated[Usd, Field(allow_inf_nan=True)] | None = Field(
