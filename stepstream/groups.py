@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import (  # type: ignore[attr-defined]
-    AdminClient,
-    ConsumerGroupTopicPartitions,
-    OffsetSpec,
-)
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
 
+from stepstream import topics
+from stepstream.kafka import consumer
 from stepstream.schemas.settings import Settings
+from stepstream.schemas.topics import TOPIC_NAMES
 
 Place = tuple[str, int]
 """A topic and a partition."""
@@ -66,31 +64,26 @@ def members(client: AdminClient, name: str, *, timeout: float = 10) -> Group:
     return Group(name, described.state.name, len(described.members), frozenset(assigned), {})
 
 
-def describe(client: AdminClient, name: str, *, timeout: float = 10) -> Group:
+def describe(settings: Settings, name: str, *, timeout: float = 10) -> Group:
     """The group with its lags, in the partitions it has committed or holds. Raises ``KafkaException``."""
-    group = members(client, name, timeout=timeout)
-    committed = _committed(client, name, timeout) if group.state != "DEAD" else {}
-    places = committed.keys() | group.assigned
-    ends = _offsets(client, places, OffsetSpec.latest(), timeout)
-    starts = _offsets(client, places - committed.keys(), OffsetSpec.earliest(), timeout)
-    lags = {place: max(0, end - committed.get(place, starts.get(place, end))) for place, end in ends.items()}
+    client = consumer(settings, name)
+    try:
+        group = members(topics.admin(settings), name, timeout=timeout)
+        ours = {f"{settings.topic_prefix}.{known}" for known in TOPIC_NAMES}
+        held = client.list_topics(timeout=timeout).topics
+        places = [(topic, number) for topic in ours & held.keys() for number in held[topic].partitions]
+        lags = dict(_lags(client, places, group.assigned, timeout))
+    finally:
+        client.close()
     return Group(group.name, group.state, group.members, group.assigned, lags)
 
 
-def _committed(client: AdminClient, name: str, timeout: float) -> dict[Place, int]:
-    futures = client.list_consumer_group_offsets([ConsumerGroupTopicPartitions(name)], request_timeout=timeout)
-    places = futures[name].result().topic_partitions or []
-    return {(place.topic, place.partition): place.offset for place in places if place.error is None and place.offset >= 0}
-
-
-def _offsets(client: AdminClient, places: Iterable[Place], which: Any, timeout: float) -> dict[Place, int]:
-    wanted = {TopicPartition(*place): which for place in places}
-    if not wanted:
-        return {}
-    found = {}
-    for place, future in client.list_offsets(wanted, request_timeout=timeout).items():
-        try:
-            found[(place.topic, place.partition)] = future.result().offset
-        except KafkaException:  # the topic is gone, its committed offsets are not
+def _lags(client: Consumer, places: Iterable[Place], assigned: frozenset[Place], timeout: float) -> Iterator[tuple[Place, int]]:
+    # A consumer that joins nothing, because an admin client dies in librdkafka 2.16 (a null pointer) when it asks for
+    # offsets while the coordinator is loading.
+    for found in client.committed([TopicPartition(*place) for place in places], timeout=timeout):
+        place = (found.topic, found.partition)
+        if found.offset < 0 and place not in assigned:
             continue
-    return found
+        low, high = client.get_watermark_offsets(found, timeout=timeout)
+        yield place, max(0, high - (found.offset if found.offset >= 0 else low))

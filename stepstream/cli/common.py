@@ -91,6 +91,15 @@ def load_settings(**flags: Any) -> Settings:
 
 def takes(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Give a command a flag for each named setting, and call it with ``settings`` (its first parameter)."""
+    return _takes(names, load_settings)
+
+
+def takes_resolved(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """As ``takes``; ``settings`` is a ``Resolved``, which knows where each setting comes from."""
+    return _takes(names, resolve_settings)
+
+
+def _takes(names: Sequence[str], load: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     names = tuple(dict.fromkeys(names))
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -104,7 +113,7 @@ def takes(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 
         def wrapper(**values: Any) -> Any:
             flags = {name: values.pop(name) for name in names}
-            return command(settings=load_settings(**flags), **values)
+            return command(settings=load(**flags), **values)
 
         wrapper.__name__, wrapper.__doc__, wrapper.__module__ = command.__name__, command.__doc__, command.__module__
         parameters = [*own, *(_parameter(name) for name in names)]

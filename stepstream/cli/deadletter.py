@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import time
 from collections import deque
@@ -112,7 +111,7 @@ def _read(settings: Settings, reason: str = "", since: str = "") -> Iterator[Let
         since_ms = int(time.time() * 1000) - parse_duration_us(since) // 1000 if since else 0
     except ValueError as error:
         raise errors.Failure(f"--since: {error}", errors.USAGE) from None
-    return itertools.chain(deadletter.read(settings, since_ms=since_ms, reason=reason))
+    return deadletter.read(settings, since_ms=since_ms, reason=reason)
 
 
 def _shown(data: bytes | None, limit: int = 1_000_000) -> str:

@@ -1,0 +1,103 @@
+"""``stepstream schema`` and ``stepstream validate``."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, BinaryIO
+
+import typer
+
+from stepstream.cli import errors
+from stepstream.cli.common import Format, FormatOption, print_rows
+
+PANEL = "Data"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("schema", rich_help_panel=PANEL)(schema)
+    app.command("validate", rich_help_panel=PANEL)(validate)
+
+
+def schema(
+    name: Annotated[str, typer.Argument(metavar="[NAME]", help="The contract; a list of all when left out.")] = "",
+) -> None:
+    """Show the JSON Schema of a contract, or list the contracts."""
+    from stepstream.schemas import CONTRACTS
+
+    if not name:
+        rows = [(held, (model.__doc__ or "").strip().splitlines()[0]) for held, model in CONTRACTS.items()]
+        print_rows(("name", "meaning"), rows)
+        return
+    found = {held.lower(): model for held, model in CONTRACTS.items()}.get(name.lower())
+    if found is None:
+        near = difflib.get_close_matches(name, CONTRACTS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(CONTRACTS)}"
+        raise errors.Failure(f"there is no contract {name}; {hint}", errors.USAGE)
+    print(json.dumps(found.model_json_schema(), indent=2, ensure_ascii=False))
+
+
+def validate(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Step events, one JSON object a line; - is standard input.")],
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Lines to list at most.")] = 50,
+    any_time: Annotated[
+        bool, typer.Option("--any-time", help="Judge each event as if it arrived at its own time, as `replay` would send it.")
+    ] = False,
+    format: FormatOption = Format.TABLE,
+) -> None:
+    """Check a file of step events as a worker would: what is refused, what is made sane and why.
+
+    Exit code 1 when a line would be refused.
+    """
+    rows: list[tuple[int, str, str, str]] = []
+    counts: Counter[str] = Counter()
+    with _opened(file) as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            outcome, reasons = _judged(line.strip(), any_time)
+            counts[outcome] += 1
+            rows += [(number, outcome, reason, detail) for reason, detail in reasons if len(rows) < limit]
+    if rows or format is not Format.TABLE:
+        print_rows(("line", "outcome", "reason", "detail"), rows, format)
+    words = ", ".join(f"{counts[outcome]:,} {outcome}" for outcome in ("accepted", "clamped", "rejected"))
+    print(words, file=sys.stdout if format is Format.TABLE else sys.stderr)
+    if counts["rejected"]:
+        raise typer.Exit(errors.FAILED)
+
+
+def _judged(line: bytes, any_time: bool) -> tuple[str, list[tuple[str, str]]]:
+    """The outcome of one line, and each reason with its detail."""
+    from stepstream.schemas.accept import CLAMPS, Rejected, accept_value
+
+    result = accept_value(line, timestamp_us=_time_of(line) if any_time else time.time_ns() // 1000)
+    if isinstance(result, Rejected):
+        return "rejected", [(result.reason, result.detail)]
+    return ("clamped" if result.clamped else "accepted"), [(clamp, CLAMPS[clamp]) for clamp in result.clamped]
+
+
+def _time_of(line: bytes) -> int:
+    """The event's own time; now where it has none."""
+    import msgspec
+
+    try:
+        event = msgspec.json.decode(line)
+        return int(event.get("end_time") or event["start_time"])
+    except (msgspec.MsgspecError, AttributeError, KeyError, TypeError, ValueError):
+        return time.time_ns() // 1000
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[BinaryIO]:
+    if str(file) == "-":
+        yield sys.stdin.buffer
+        return
+    with file.open("rb") as lines:
+        yield lines

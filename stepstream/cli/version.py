@@ -1,0 +1,26 @@
+"""``stepstream version``."""
+
+from __future__ import annotations
+
+import platform
+
+import typer
+
+from stepstream.cli.common import Format, FormatOption, print_rows
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(rich_help_panel="Check and prepare")(version)
+
+
+def version(format: FormatOption = Format.TABLE) -> None:
+    """Show the versions of stepstream and of what it runs on."""
+    from stepstream.embedded.jars import KAFKA_VERSION
+    from stepstream.versions import package_versions
+
+    found = package_versions()
+    rows = [("stepstream", found.pop("stepstream")), ("python", platform.python_version())]
+    rows += [(name, held or "not installed") for name, held in found.items()]
+    rows += [("embedded kafka", KAFKA_VERSION), ("platform", platform.platform())]
+    print_rows(("what", "version"), rows, format)

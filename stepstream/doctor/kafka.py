@@ -1,0 +1,192 @@
+"""Kafka: brokers, topics, where the newest steps lie, who reads and how far behind, what was refused."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any, Final
+
+from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
+    ConfigResource,
+    ResourceType,
+)
+
+from stepstream import groups, topics
+from stepstream.doctor.check import Check, fail, ok, warn
+from stepstream.kafka import KafkaUnreachable, consumer, position_of, read_to_end
+from stepstream.schemas.partitioner import partition_for
+from stepstream.schemas.settings import Settings
+from stepstream.schemas.topics import topic
+from stepstream.settings import SettingsError
+
+TIMEOUT_S: Final = 5.0
+SAMPLE: Final = 200
+"""Newest records looked at per partition."""
+LAG_WARN: Final = 50_000
+CLOCK_WARN_S: Final = 2.0
+DAY_MS: Final = 86_400_000
+MINUTE_MS: Final = 60_000
+GROUPS: Final = {"worker": groups.worker_group, "sink": groups.sink_group}
+
+
+def checks(settings: Settings) -> Iterator[Check]:
+    """From the brokers to the dead letter; ends early where Kafka cannot be reached."""
+    try:
+        reports = topics.list_topics(settings, timeout=TIMEOUT_S)
+    except SettingsError as error:
+        yield fail("kafka", str(error), "start `stepstream up`, or set kafka_brokers")
+        return
+    except KafkaUnreachable as error:
+        yield fail("kafka", str(error), "start it, or correct kafka_brokers, TLS and SASL settings")
+        return
+    client = topics.admin(settings)
+    yield from _brokers(client, settings)
+    yield from _topics(reports)
+    if any(report.state == "missing" for report in reports):
+        return
+    yield from _offsets_retention(client, settings)
+    yield from _newest_steps(settings)
+    for name, group in GROUPS.items():
+        yield from _group(settings, name, group(settings))
+    yield from _deadletter(settings)
+    yield from _documents(settings)
+
+
+def _brokers(client: AdminClient, settings: Settings) -> Iterator[Check]:
+    began = time.monotonic()
+    count = len(client.list_topics(timeout=TIMEOUT_S).brokers)
+    took_ms = (time.monotonic() - began) * 1000
+    text = f"{count} broker{'s' if count > 1 else ''} at {settings.kafka_brokers}, answered in {took_ms:.0f} ms"
+    if count < settings.replication_factor:
+        yield warn("kafka", f"{text}; replication_factor is {settings.replication_factor}", "start more brokers")
+    else:
+        yield ok("kafka", text)
+
+
+def _topics(reports: list[topics.TopicReport]) -> Iterator[Check]:
+    missing = [report.name for report in reports if report.state == "missing"]
+    if missing:
+        yield fail("topics", f"missing: {', '.join(missing)}", "stepstream topics create")
+    differing = [report for report in reports if report.differences]
+    for report in differing:
+        todo = (
+            "change the setting back, or see `stepstream topics create`"
+            if report.refused
+            else "change the topic, or the setting"
+        )
+        yield warn("topics", f"{report.name}: {'; '.join(report.differences)}", todo)
+    if not missing and not differing:
+        yield ok("topics", f"all {len(reports)} exist as wanted")
+
+
+def _offsets_retention(client: AdminClient, settings: Settings) -> Iterator[Check]:
+    """Committed offsets that are forgotten before the data would make a worker begin again, or skip."""
+    minutes = _broker_setting(client, "offsets.retention.minutes")
+    if minutes is None:
+        yield warn("offsets", "the broker does not tell offsets.retention.minutes", "make sure it exceeds every retention")
+        return
+    longest = max(int(spec.config.get("retention.ms", 0)) for spec in topics.specs(settings)) // MINUTE_MS
+    if int(minutes) <= longest:
+        yield warn(
+            "offsets",
+            f"offsets.retention.minutes is {minutes}: offsets are forgotten before the data ({longest} minutes) when "
+            f"nobody reads for that long",
+            f"set offsets.retention.minutes={2 * longest} on the brokers",
+        )
+    else:
+        yield ok("offsets", f"kept for {int(minutes) // 1440} days, the data for at most {longest // 1440}")
+
+
+def _broker_setting(client: AdminClient, name: str) -> str | None:
+    brokers = client.list_topics(timeout=TIMEOUT_S).brokers
+    resource = ConfigResource(ResourceType.BROKER, str(next(iter(brokers))))
+    try:
+        entry = client.describe_configs([resource], request_timeout=TIMEOUT_S)[resource].result().get(name)
+    except KafkaException:
+        return None
+    return None if entry is None or entry.value is None else str(entry.value)
+
+
+def _newest_steps(settings: Settings) -> Iterator[Check]:
+    """Whether producers choose partitions as they must, and whether the brokers' clock agrees with ours."""
+    name = topic(settings.topic_prefix, "steps")
+    partitions = topics.require_topic(settings, name)
+    seen = misplaced = newest_ms = 0
+    for partition in range(partitions):
+        for message in _tail(settings, name, partition):
+            key = message.key()
+            seen += 1
+            misplaced += bool(key) and partition_for(key, partitions) != position_of(message)[0]
+            newest_ms = max(newest_ms, message.timestamp()[1])
+    if misplaced:
+        yield warn(
+            "partitioner",
+            f"{misplaced} of the newest {seen} steps lie on another partition than their key's: they are moved, at a price",
+            "set partitioner=murmur2_random in every librdkafka producer (Java and aiokafka do so by themselves)",
+        )
+    else:
+        yield ok("partitioner", f"the newest {seen} steps lie where their keys belong" if seen else "no steps yet")
+    ahead_s = newest_ms / 1000 - time.time()
+    if ahead_s > CLOCK_WARN_S:
+        yield warn(
+            "clock", f"the brokers' clock is at least {ahead_s:.0f} s ahead of this machine's", "synchronise clocks (NTP)"
+        )
+
+
+def _tail(settings: Settings, name: str, partition: int) -> Iterator[Any]:
+    client = consumer(settings, "stepstream-doctor")
+    try:
+        _, high = client.get_watermark_offsets(TopicPartition(name, partition), timeout=TIMEOUT_S)
+    finally:
+        client.close()
+    if high:
+        yield from read_to_end(settings, name, [partition], offset=max(0, high - SAMPLE), timeout=TIMEOUT_S)
+
+
+def _group(settings: Settings, name: str, group_id: str) -> Iterator[Check]:
+    group = groups.describe(settings, group_id, timeout=TIMEOUT_S)
+    if not group.members:
+        text = f"none runs (group {group_id}), {group.lag:,} records wait"
+        yield warn(name, text, f"start `stepstream {name}` or `stepstream up`")
+    elif group.lag > LAG_WARN:
+        text = f"{group.members} running, {group.lag:,} records behind"
+        yield warn(name, text, f"wait if it falls; else start more: `stepstream {name}`")
+    else:
+        yield ok(name, f"{group.members} running, {group.lag:,} records behind (open runs count)")
+
+
+def _deadletter(settings: Settings) -> Iterator[Check]:
+    place = TopicPartition(topic(settings.topic_prefix, "deadletter"), 0)
+    client = consumer(settings, "stepstream-doctor")
+    try:
+        first, last = client.get_watermark_offsets(place, timeout=TIMEOUT_S)
+        day_ago = TopicPartition(place.topic, place.partition, int(time.time() * 1000) - DAY_MS)
+        since = client.offsets_for_times([day_ago], timeout=TIMEOUT_S)[0].offset
+    finally:
+        client.close()
+    if last <= first:
+        yield ok("dead letter", "empty")
+        return
+    recent = last - since if since >= 0 else 0
+    text = f"{last - first:,} records, {recent:,} of them in the last 24 hours"
+    yield warn("dead letter", text, "stepstream deadletter list") if recent else ok("dead letter", text)
+
+
+def _documents(settings: Settings) -> Iterator[Check]:
+    from pydantic import ValidationError
+
+    from stepstream.documents import in_force
+    from stepstream.schemas.documents import DOCUMENT
+
+    held = in_force(settings)
+    for record in held.values():
+        try:
+            DOCUMENT.validate_json(record.value)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            yield warn(
+                "documents", f"{record.key} is not understood here ({first['msg']})", "apply it again, or update stepstream"
+            )
+    yield ok("documents", f"{len(held)} in force" if held else "none in force: rules that need no limit are on")
