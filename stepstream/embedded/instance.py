@@ -64,11 +64,19 @@ def save(folder: Path, instance: Instance) -> None:
 
 
 def plan(
-    held: Instance | None, *, count: int, port: int, folder: Path, setting: str, free: Callable[[int], bool] = is_free
+    held: Instance | None,
+    *,
+    count: int,
+    port: int,
+    folder: Path,
+    setting: str,
+    prefer: int = 0,
+    free: Callable[[int], bool] = is_free,
 ) -> Instance:
     """Nodes and ports of this start: the earlier ones where they are still free, a given one always.
 
-    Node ``i`` listens on ``port + i`` when a port is given. Raises PortTaken and FolderMismatch.
+    Node ``i`` listens on ``port + i`` when a port is given, and on ``prefer + i`` the first time if that is free.
+    Raises PortTaken and FolderMismatch.
     """
     if held is not None and len(held.nodes) != count:
         raise FolderMismatch(
@@ -80,7 +88,7 @@ def plan(
             raise PortTaken(port + index, setting)
     spare = iter(free_ports(2 * count))
     known = held or Instance(new_cluster_id(), ())
-    earlier = known.nodes or tuple(Node(index, 0, 0) for index in range(count))
+    earlier = known.nodes or tuple(Node(index, prefer and prefer + index, 0) for index in range(count))
     nodes = tuple(
         Node(
             node.index,

@@ -36,8 +36,9 @@ JVM_OPTIONS = (
 class EmbeddedKafka:
     """A Kafka cluster in a folder: started here, ended with this process, its data kept for the next start.
 
-    ``port`` 0 takes free ports and the same ones again at the next start where that is possible; with another port
-    node ``i`` listens on ``port + i``. ``jars_dir`` is a folder with Kafka's jars for machines without a network.
+    ``port`` 0 takes free ports and the same ones again at the next start where that is possible (``prefer_port`` the
+    first time); with another port node ``i`` listens on ``port + i``. ``jars_dir`` is a folder with Kafka's jars, for
+    machines without a network.
     ``log`` receives a line for people now and then. The methods with a node (from 0) are for fault tests.
     """
 
@@ -47,6 +48,7 @@ class EmbeddedKafka:
         *,
         nodes: int = 1,
         port: int = 0,
+        prefer_port: int = 0,
         heap_mb: int = 512,
         jars_dir: Path | None = None,
         log: Callable[[str], None] | None = None,
@@ -55,6 +57,7 @@ class EmbeddedKafka:
         self._folder = Path(data_dir).absolute()
         self._count = nodes
         self._port = port
+        self._prefer = prefer_port
         self._port_setting = port_setting
         self._heap_mb = heap_mb
         self._jars_dir = jars_dir
@@ -114,7 +117,12 @@ class EmbeddedKafka:
         self._class_path = os.pathsep.join(str(jar) for jar in jars.class_path(self._jars_dir, say=self._say))
         for attempt in range(1, PORT_ATTEMPTS + 1):
             self._instance = instance.plan(
-                held, count=self._count, port=self._port, folder=self._folder, setting=self._port_setting
+                held,
+                count=self._count,
+                port=self._port,
+                folder=self._folder,
+                setting=self._port_setting,
+                prefer=self._prefer,
             )
             try:
                 self._start_nodes()

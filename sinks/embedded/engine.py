@@ -1,0 +1,215 @@
+"""chdb as this server uses it: a fresh connection for each query, settings included, nothing left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stepstream.sinks.embedded import config
+from stepstream.sinks.embedded.errors import TOO_MANY_QUERIES, ClickHouseError, error, from_engine
+
+# What makes chdb behave as a server does, not as a command-line tool; a request may say otherwise.
+DEFAULTS = {
+    "implicit_select": "0",
+    "async_insert": "0",
+    "allow_introspection_functions": "0",
+    "storage_file_read_method": "pread",
+}
+WAIT_SECONDS = 30.0
+
+
+@dataclass
+class Totals:
+    """What a query did."""
+
+    rows: int = 0
+    bytes: int = 0
+    written_rows: int = 0
+    written_bytes: int = 0
+
+
+class EngineError(Exception):
+    """The engine cannot be opened; ``held`` when another process has the folder."""
+
+    def __init__(self, message: str, held: bool) -> None:
+        super().__init__(message)
+        self.held = held
+
+
+def _import_chdb() -> Any:
+    try:
+        import chdb
+    except ImportError as problem:
+        raise EngineError(f"the package chdb is missing ({problem}): pip install 'stepstream[embedded]'", False) from None
+    return chdb
+
+
+def _is_held(status: Path) -> bool:
+    """Whether somebody has the engine's own lock on its folder."""
+    import fcntl
+
+    try:
+        with status.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
+
+
+class Engine:
+    """The one engine of this process, on one directory. Calls block; chdb releases the GIL."""
+
+    def __init__(self, folder: Path, memory_bytes: int, at_once: int = 16) -> None:
+        self._path = str(folder / "store")
+        self._slots = threading.BoundedSemaphore(at_once)
+        # Readers never take every slot: the writer always finds one.
+        self._read_slots = threading.BoundedSemaphore(max(1, at_once * 3 // 4))
+        settings = folder / "engine.xml"
+        settings.write_text(config.render(config.server_settings(memory_bytes, folder / "backups")))
+        self._chdb = _import_chdb()
+        # Keeps the engine open while no query runs.
+        self._keeper = self._open(f"{self._path}?config-file={settings}", folder)
+        self.table_functions = self._names("SELECT lower(name) FROM system.table_functions")
+        self.version = next(iter(self._names("SELECT version()")))
+        self.timezone = next(iter(self._names("SELECT timezone()")))
+
+    def _open(self, path: str, folder: Path) -> Any:
+        try:
+            return self._chdb.connect(path)
+        except RuntimeError as problem:
+            # The engine has said why on stderr.
+            held = _is_held(folder / "store" / "status")
+            why = "another process works on it" if held else str(problem)
+            raise EngineError(f"the engine cannot open {folder}: {why}", held) from None
+
+    def _names(self, sql: str) -> frozenset[str]:
+        return frozenset(self._keeper.query(sql, "TSV").bytes().decode().split())
+
+    def connect(self, settings: Mapping[str, str], database: str) -> Connection:
+        """A connection of its own session."""
+        try:
+            raw = self._chdb.connect(self._path)
+        except RuntimeError as problem:
+            raise from_engine(problem) from None
+        connection = Connection(raw)
+        try:
+            connection.set({**DEFAULTS, "log_comment": connection.tag, **settings})
+            if database and database != "default":
+                connection.run(f"USE {quote_name(database)}")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    @contextlib.contextmanager
+    def slot(self, reads: bool) -> Iterator[None]:
+        """A place among the queries that may run at once."""
+        held = [self._read_slots, self._slots] if reads else [self._slots]
+        with contextlib.ExitStack() as stack:
+            deadline = time.monotonic() + WAIT_SECONDS
+            for slots in held:
+                if not slots.acquire(timeout=max(0, deadline - time.monotonic())):
+                    raise error(TOO_MANY_QUERIES, f"too many queries at once: none ended within {WAIT_SECONDS:.0f} s")
+                stack.callback(slots.release)
+            yield
+
+    def cancel(self, tag: str) -> None:
+        """Ask the query of that connection to end; the engine looks between blocks."""
+        killer = self._chdb.connect(self._path)
+        with contextlib.suppress(Exception):
+            killer.query(f"KILL QUERY WHERE Settings['log_comment'] = {quote(tag)} ASYNC", "TSV")
+        killer.close()
+
+    def close(self) -> None:
+        """Write what is held in memory, and let the directory go."""
+        self._keeper.close()
+
+
+class Connection:
+    """One session of the engine; one query at a time."""
+
+    def __init__(self, raw: Any) -> None:
+        self._raw = raw
+        self.tag = uuid.uuid4().hex
+        self.totals = Totals()
+
+    def set(self, settings: Mapping[str, str]) -> None:
+        """Apply settings for all that follows. ``readonly`` comes last, because nothing can be set after it."""
+        ordered = sorted(settings.items(), key=lambda item: item[0] == "readonly")
+        if ordered:
+            self.run("SET " + ", ".join(f"{quote_name(name)} = {quote(value)}" for name, value in ordered))
+
+    def parameters(self, values: Mapping[str, str]) -> None:
+        """Values of {name:Type} in what follows."""
+        for name, value in values.items():
+            self.run(f"SET {quote_name('param_' + name)} = {quote(value)}")
+
+    def run(self, sql: str, form: str = "TabSeparated") -> bytes:
+        """Run one statement; the whole answer in that format."""
+        try:
+            answer = self._raw.query(sql, form)
+            self.totals.rows += answer.rows_read()
+            self.totals.bytes += answer.bytes_read()
+            return answer.bytes() or b""
+        except Exception as problem:
+            raise from_engine(problem) from None
+
+    def stream(self, sql: str, form: str) -> Iterator[bytes]:
+        """Run one query; the answer in pieces, each of them whole rows."""
+        try:
+            pieces = self._raw.send_query(sql, form)
+        except Exception as problem:
+            raise from_engine(problem) from None
+        try:
+            while (piece := pieces.fetch()) is not None:
+                self.totals.rows += piece.rows_read()
+                self.totals.bytes += piece.bytes_read()
+                yield piece.bytes()
+        except GeneratorExit:
+            raise
+        except Exception as problem:
+            raise from_engine(problem) from None
+        finally:
+            with contextlib.suppress(Exception):
+                pieces.close()
+
+    def insert(self, sql: str, form: str, data: Iterator[bytes]) -> None:
+        """Insert what ``data`` yields, in that format, all or nothing as far as one block goes."""
+        try:
+            writer = self._raw.send_insert(sql, form)
+        except Exception as problem:
+            raise from_engine(problem) from None
+        try:
+            for piece in data:
+                writer.append(piece)
+            done = writer.finish()
+        except ClickHouseError:
+            writer.cancel()
+            raise
+        except Exception as problem:
+            with contextlib.suppress(Exception):
+                writer.cancel()
+            raise (from_engine(problem) if isinstance(problem, RuntimeError) else problem) from None
+        self.totals.written_rows += done.rows_written
+        self.totals.written_bytes += done.bytes_written
+
+    def close(self) -> None:
+        self._raw.close()
+
+
+def quote(value: str) -> str:
+    """As a string in SQL."""
+    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def quote_name(name: str) -> str:
+    """As a name in SQL."""
+    return "`" + name.replace("\\", "\\\\").replace("`", "\\`") + "`"

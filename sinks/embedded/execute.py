@@ -1,0 +1,178 @@
+"""A request becomes an answer: whose, on which connection, with which settings, as a whole or in pieces."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from stepstream.sinks.embedded.engine import Connection, Engine, Totals, quote
+from stepstream.sinks.embedded.errors import BAD_ARGUMENTS, error
+from stepstream.sinks.embedded.guard import check, check_reader
+from stepstream.sinks.embedded.request import Request, statement_of
+from stepstream.sinks.embedded.sessions import DEFAULT_SECONDS, Session, Sessions
+from stepstream.sinks.embedded.statement import Statement
+from stepstream.sinks.embedded.users import User, Users, settings_for
+
+# Formats whose pieces, put one after the other, are the whole: those without a head or a tail.
+STREAMED = frozenset(
+    {
+        "csv", "jsoncompacteachrow", "jsoncompactstringseachrow", "jsoneachrow", "jsonl", "jsonlines",
+        "jsonstringseachrow", "lineasstring", "native", "ndjson", "rowbinary", "tabseparated", "tabseparatedraw", "tskv",
+        "tsv", "tsvraw", "raw",
+    }
+)  # fmt: skip
+STREAMING_VERBS = frozenset({"SELECT", "WITH", "FROM", "("})
+CONTENT_TYPES = {
+    "json": "application/json; charset=UTF-8",
+    "tabseparated": "text/tab-separated-values; charset=UTF-8",
+    "tsv": "text/tab-separated-values; charset=UTF-8",
+    "csv": "text/csv; charset=UTF-8; header=absent",
+    "csvwithnames": "text/csv; charset=UTF-8; header=present",
+    "jsoneachrow": "application/x-ndjson; charset=UTF-8",
+    "xml": "application/xml; charset=UTF-8",
+}
+
+
+@dataclass
+class Answer:
+    """``pieces`` may be read once; after their end ``totals`` are final."""
+
+    pieces: Iterator[bytes]
+    totals: Totals
+    query_id: str
+    format: str
+    tag: str
+    started: float
+
+    @property
+    def content_type(self) -> str:
+        name = self.format.lower()
+        if name.startswith("json") and not name.endswith("eachrow"):
+            name = "json"
+        return CONTENT_TYPES.get(name, "text/plain; charset=UTF-8" if not name else "application/octet-stream")
+
+    def summary(self) -> str:
+        """The value of X-ClickHouse-Summary, numbers as strings as ClickHouse writes them."""
+        done = self.totals
+        values = {
+            "read_rows": done.rows,
+            "read_bytes": done.bytes,
+            "written_rows": done.written_rows,
+            "written_bytes": done.written_bytes,
+            "total_rows_to_read": done.rows,
+            "result_rows": done.written_rows or done.rows,
+            "result_bytes": done.written_bytes or done.bytes,
+            "elapsed_ns": int((time.monotonic() - self.started) * 1e9),
+        }
+        return json.dumps({name: str(value) for name, value in values.items()})
+
+
+class Executor:
+    """Runs requests on the engine for its users."""
+
+    def __init__(self, engine: Engine, users: Users) -> None:
+        self.engine = engine
+        self._users = users
+        self._sessions = Sessions()
+
+    @contextlib.contextmanager
+    def execute(self, request: Request) -> Iterator[Answer]:
+        """The answer, good until the context ends. Raises ClickHouseError at once, or while its pieces are read."""
+        user = self._users.enter(*request.credentials())
+        statement = statement_of(request)
+        check(statement)
+        settings = settings_for(user, request.settings)
+        if user.reader or settings.get("readonly", "0") != "0" or request.reads_only:
+            check_reader(statement, request.query_parameters, self.engine.table_functions)
+            settings["readonly"] = "1" if user.reader else settings.get("readonly", "2")
+        with self.engine.slot(statement.reads), self._connection(request, user, statement, settings) as connection:
+            yield self._answer(request, statement, connection)
+
+    def _answer(self, request: Request, statement: Statement, connection: Connection) -> Answer:
+        started = time.monotonic()
+        connection.parameters(request.query_parameters)
+        connection.totals = Totals()
+        form = statement.format or request.default_format or "TabSeparated"
+        answer = Answer(
+            iter(()), connection.totals, request.first("query_id") or str(uuid.uuid4()), "", connection.tag, started
+        )
+        if statement.verb == "INSERT" and (statement.data is not None or not _selects(statement)):
+            connection.insert(statement.sql, statement.format or request.default_format or "Values", request.data)
+        elif not statement.reads:
+            connection.run(statement.sql)
+        elif statement.verb in STREAMING_VERBS and form.lower() in STREAMED:
+            answer.format, answer.pieces = form, connection.stream(statement.sql, form)
+        else:
+            answer.format, answer.pieces = form, iter([connection.run(statement.sql, form)])
+        return answer
+
+    @contextlib.contextmanager
+    def _connection(self, request: Request, user: User, statement: Statement, settings: dict[str, str]) -> Iterator[Connection]:
+        name = request.first("session_id")
+        if not name:
+            with contextlib.closing(self.engine.connect(settings, request.database)) as connection:
+                yield connection
+            return
+        seconds, must_exist = _seconds(request), request.flag("session_check")
+        with self._sessions.use(user.name, name, seconds=seconds, must_exist=must_exist) as session:
+            yield from self._in_session(session, request, statement, settings)
+        if request.flag("close_session"):
+            self._sessions.end(user.name, name)
+
+    def _in_session(
+        self, session: Session, request: Request, statement: Statement, settings: dict[str, str]
+    ) -> Iterator[Connection]:
+        if session.connection is not None:
+            with _temporarily(session.connection, settings, request):
+                yield session.connection
+            return
+        if statement.keeps_state:
+            # Only what the statement itself says is remembered, not the settings of this one request.
+            connection = self.engine.connect({}, request.database)
+            self._sessions.keep(session, connection)
+            with _temporarily(connection, settings, request):
+                yield connection
+            return
+        with contextlib.closing(self.engine.connect(settings, request.database)) as connection:
+            yield connection
+
+    def close(self) -> None:
+        self._sessions.close()
+        self.engine.close()
+
+
+def _selects(statement: Statement) -> bool:
+    return any(token.upper in ("SELECT", "WITH", "FROM") for token in statement.tokens)
+
+
+def _seconds(request: Request) -> float:
+    text = request.first("session_timeout", default=str(DEFAULT_SECONDS))
+    try:
+        return float(text)
+    except ValueError:
+        raise error(BAD_ARGUMENTS, f"session_timeout must be a number of seconds, not {text}") from None
+
+
+@contextlib.contextmanager
+def _temporarily(connection: Connection, settings: dict[str, str], request: Request) -> Iterator[None]:
+    """Settings for one request of a session, put back afterwards. Its reads are checked by the guard, not readonly:
+    nothing could be set after that."""
+    wanted = {name: value for name, value in settings.items() if name != "readonly"}
+    before = _values(connection, wanted) if wanted else {}
+    connection.set(wanted)
+    if request.parameters.get("database"):
+        connection.run(f"USE `{request.database}`")
+    try:
+        yield
+    finally:
+        connection.set(before)
+
+
+def _values(connection: Connection, names: dict[str, str]) -> dict[str, str]:
+    listed = ", ".join(quote(name) for name in names)
+    found = connection.run(f"SELECT name, value FROM system.settings WHERE name IN ({listed})", "JSONCompactEachRow")
+    return dict(json.loads(line) for line in found.decode().splitlines())

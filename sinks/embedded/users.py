@@ -1,0 +1,89 @@
+"""Who may ask what: a writer named ``default``, and ``reader`` who can change nothing."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from stepstream.sinks.embedded.errors import AUTHENTICATION_FAILED, READONLY, error
+
+WRITER = "default"
+READER = "reader"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one query may take; 0 is no limit."""
+
+    max_execution_time: int = 0
+    max_result_rows: int = 0
+    max_memory_usage: int = 0
+
+    def settings(self) -> dict[str, str]:
+        values = {
+            "max_execution_time": self.max_execution_time,
+            "max_result_rows": self.max_result_rows,
+            "max_memory_usage": self.max_memory_usage,
+        }
+        return {name: str(value) for name, value in values.items() if value}
+
+
+@dataclass(frozen=True)
+class User:
+    """A user after the door."""
+
+    name: str
+    reader: bool
+    limits: Limits
+
+
+@dataclass(frozen=True)
+class Users:
+    """The two users, their passwords (empty: none is asked for), and the limits of each."""
+
+    writer_password: str = ""
+    reader_password: str = ""
+    writer_limits: Limits = field(default_factory=Limits)
+    reader_limits: Limits = field(default_factory=Limits)
+
+    def enter(self, name: str, password: str) -> User:
+        """Raises AUTHENTICATION_FAILED, without saying what was wrong."""
+        known = {WRITER: self.writer_password, READER: self.reader_password}
+        right = known.get(name, "")
+        if name not in known or (right and not hmac.compare_digest(right.encode(), password.encode())):
+            raise error(
+                AUTHENTICATION_FAILED,
+                f"{name}: Authentication failed: password is incorrect, or there is no user with such name.",
+            )
+        reader = name == READER
+        return User(name, reader, self.reader_limits if reader else self.writer_limits)
+
+
+# What a reader may say about its own query: how the answer looks and how it travels, not what may be done.
+_READERS_OWN = ("output_format_", "format_csv_delimiter", "date_time_output_format", "log_comment", "max_block_size",
+                "cancel_http_readonly_queries_on_client_close", "readonly", "http_")  # fmt: skip
+
+
+def settings_for(user: User, asked: Mapping[str, str]) -> dict[str, str]:
+    """The settings a query runs with. A reader's are its limits, lowered where it asks for less, and readonly=1."""
+    if not user.reader:
+        return {**user.limits.settings(), **asked}
+    limits = user.limits.settings()
+    result = dict(limits)
+    for name, value in asked.items():
+        if name in ("max_execution_time", "max_result_rows", "max_memory_usage"):
+            result[name] = _lower(limits.get(name, "0"), value)
+        elif name.startswith(_READERS_OWN):
+            result[name] = value
+        else:
+            raise error(READONLY, f"Cannot modify '{name}' setting in readonly mode")
+    return {**result, "readonly": "1"}
+
+
+def _lower(limit: str, asked: str) -> str:
+    try:
+        wanted = float(asked)
+    except ValueError:
+        return limit
+    return asked if wanted > 0 and (limit == "0" or wanted < float(limit)) else limit
