@@ -360,9 +360,11 @@ def _filter(match: dict[str, Any]) -> AlertMatch:
 
 
 def _settings() -> Settings:
-    from stepstream.settings import load
+    from stepstream.settings import load, require_kafka
 
-    return load()
+    settings = load()
+    require_kafka(settings)
+    return settings
 
 
 def _deadline(timeout: float | None) -> float:

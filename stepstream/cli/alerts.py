@@ -1,0 +1,123 @@
+"""``stepstream alerts``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stepstream.cli.common import CLICKHOUSE, KAFKA, Format, FormatOption, takes
+from stepstream.cli.look import PANEL, AgentOption, EnvironmentOption, LimitOption, ProjectOption, SinceOption
+from stepstream.schemas.alert import SEVERITIES, Alert
+from stepstream.schemas.settings import Settings
+
+if TYPE_CHECKING:
+    from stepstream.cli.queries import Scope
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(rich_help_panel=PANEL)(alerts)
+
+
+@takes(*KAFKA, *CLICKHOUSE)
+def alerts(
+    settings: Settings,
+    *,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait for alerts and show them as they come.")] = False,
+    project: ProjectOption = None,
+    environment: EnvironmentOption = None,
+    agent: AgentOption = None,
+    alert: Annotated[str | None, typer.Option(help="Only alerts of this name.")] = None,
+    severity: Annotated[str | None, typer.Option(help=f"Only this severity: {', '.join(SEVERITIES)}.")] = None,
+    since: SinceOption = None,
+    limit: LimitOption = 50,
+    format: FormatOption = Format.TABLE,
+) -> None:
+    """List alerts, the newest last, or follow them as they come (with --since: after those since then)."""
+    from stepstream.cli import queries
+    from stepstream.cli.errors import USAGE, Failure
+
+    if severity is not None and severity not in SEVERITIES:
+        raise Failure(f"--severity {severity}: one of {', '.join(SEVERITIES)}", USAGE)
+    scope = queries.Scope(
+        project=project,
+        environment=environment,
+        agent=agent,
+        alert=alert,
+        severity=severity,
+        since=queries.parse_since(since, datetime.now(UTC)),
+        limit=limit,
+    )
+    if follow:
+        _follow(settings, scope, format)
+        return
+    with queries.store(settings) as client:
+        _print_history(queries.list_alerts(client, scope), format)
+
+
+def _print_history(found: list[Alert], format: Format) -> None:
+    from stepstream.cli import printing
+
+    if format is not Format.TABLE:
+        printing.print_records(list(Alert.model_fields), [list(_plain(one).values()) for one in found], format)
+    elif found:
+        _print_lines(found, dated=True)
+    else:
+        printing.note("no alerts")
+
+
+def _follow(settings: Settings, scope: Scope, format: Format) -> None:
+    """First what the store holds, where a time was asked for, then what comes; an alert that is in both is shown once."""
+    from stepstream.cli import queries
+    from stepstream.settings import require_kafka
+    from stepstream.sinks.subscribe import subscribe
+
+    require_kafka(settings)
+    wanted = {name: getattr(scope, name) for name in ("project", "environment", "agent", "alert", "severity")}
+    with subscribe(settings=settings, **{name: value for name, value in wanted.items() if value is not None}) as coming:
+        shown: dict[str, int] = {}
+        if scope.since is not None:
+            with queries.store(settings) as client:
+                history = queries.list_alerts(client, scope)
+            shown = {alert.alert_id: alert.seq for alert in history}
+            for alert in history:
+                _print_one(alert, format)
+        for alert in coming:
+            if alert.seq > shown.get(alert.alert_id, 0):
+                _print_one(alert, format)
+
+
+def _print_one(alert: Alert, format: Format) -> None:
+    """One alert, at once: as two lines, as a line of JSON or of CSV."""
+    from stepstream.render.tables import records_csv, records_json
+
+    if format is Format.TABLE:
+        _print_lines([alert], dated=False)
+        return
+    columns, row = list(Alert.model_fields), list(_plain(alert).values())
+    if format is Format.JSON:
+        print(records_json(columns, [row])[1:-1], flush=True)
+    else:
+        print(records_csv(columns, [row]).split("\n", 1)[1], flush=True)
+
+
+def _print_lines(found: Iterable[Alert], *, dated: bool) -> None:
+    from rich.text import Text
+
+    from stepstream.cli import printing
+    from stepstream.render.alerts import alert_lines
+
+    lines = [alert_lines(alert, glyphs=printing.glyphs(), dated=dated) for alert in found]
+    printing.show(Text("\n").join(lines))
+
+
+def _plain(alert: Alert) -> dict[str, object]:
+    """The alert with its times as times."""
+    fields = alert.model_dump()
+    for name in ("opened_at", "updated_at", "resolved_at", "silenced_until"):
+        time_us = fields[name]
+        fields[name] = datetime.fromtimestamp(time_us / 1e6, UTC) if time_us else None
+    return fields

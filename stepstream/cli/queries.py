@@ -1,0 +1,183 @@
+"""What the looking commands ask the store, through its public views alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+from stepstream.cli.errors import USAGE, Failure
+from stepstream.render.rows import RunRow, StepRow, micros, run_from_steps, run_row, step_row
+from stepstream.schemas.alert import Alert
+from stepstream.schemas.durations import parse_duration_us
+from stepstream.schemas.settings import Settings
+
+if TYPE_CHECKING:
+    from clickhouse_connect.driver.client import Client
+
+_TIMES: Final = ("opened_at", "updated_at", "resolved_at", "silenced_until")
+_ID: Final = re.compile(r"[0-9a-f]{1,32}")
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Which rows: what is given must match, patterns with * and ?; ``since`` is a moment."""
+
+    project: str | None = None
+    environment: str | None = None
+    agent: str | None = None
+    status: str | None = None
+    severity: str | None = None
+    alert: str | None = None
+    since: datetime | None = None
+    limit: int = 50
+
+    def where(self, time_column: str) -> tuple[str, dict[str, Any]]:
+        """The condition, and the values bound in it."""
+        conditions: list[str] = []
+        values: dict[str, Any] = {}
+        for column in ("project", "environment", "agent", "status", "severity", "alert"):
+            wanted = getattr(self, column)
+            if wanted is not None:
+                conditions.append(f"{column} LIKE {{{column}:String}}")
+                values[column] = like(wanted)
+        if self.since is not None:
+            conditions.append(f"{time_column} >= fromUnixTimestamp64Micro({{since:Int64}})")
+            values["since"] = micros(self.since)
+        return (f"WHERE {' AND '.join(conditions)}" if conditions else ""), values
+
+
+def like(pattern: str) -> str:
+    """The SQL pattern of one with * and ?."""
+    escaped = re.sub(r"([\\%_])", r"\\\1", pattern)
+    return escaped.replace("*", "%").replace("?", "_")
+
+
+def parse_since(text: str | None, now: datetime) -> datetime | None:
+    """A moment: ``90s``, ``2h``, ``1d`` ago, or a date or time (local where it names no zone)."""
+    if text is None:
+        return None
+    try:
+        return now - timedelta(microseconds=parse_duration_us(text))
+    except ValueError:
+        pass
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except (ValueError, OverflowError, OSError):
+        raise Failure(f"--since {text}: write how long ago (90s, 2h, 7d) or a time (2026-03-01T12:00)", USAGE) from None
+
+
+@contextmanager
+def store(settings: Settings) -> Iterator[Client]:
+    """A connection that can only read. What ClickHouse complains about is told in its own words, without the noise."""
+    from clickhouse_connect.driver.exceptions import ClickHouseError
+
+    from stepstream.settings import require_clickhouse
+    from stepstream.sinks.clickhouse.client import connect
+    from stepstream.sinks.clickhouse.errors import StoreError
+
+    require_clickhouse(settings)
+    try:
+        client = connect(settings, readonly=True)
+    except StoreError as error:
+        raise Failure(str(error)) from None
+    try:
+        yield client
+    except ClickHouseError as error:
+        raise Failure(clickhouse_words(str(error))) from error
+    finally:
+        client.close()
+
+
+def clickhouse_words(text: str) -> str:
+    """The sentence in a ClickHouse error: no codes, no version, no stack."""
+    match = re.search(r"DB::Exception:\s*(.*?)(?:\s*\(version [^)]*\)|\s*Stack trace:|$)", text, re.DOTALL)
+    sentence = " ".join((match[1] if match else text).split()).rstrip(". ")
+    return f"ClickHouse: {sentence[:1_000]}"
+
+
+def list_runs(client: Client, scope: Scope) -> list[dict[str, Any]]:
+    """Runs, the newest first, as records of the view's columns without the long ones."""
+    where, values = scope.where("start_time")
+    columns = "* EXCEPT (path, path_json)"
+    sql = f"SELECT {columns} FROM runs {where} ORDER BY start_time DESC, trace_id LIMIT {{limit:UInt32}}"
+    return records(client, sql, {**values, "limit": scope.limit})
+
+
+def alert_counts(client: Client, trace_ids: list[str]) -> dict[str, int]:
+    """Alerts by run."""
+    sql = "SELECT trace_id, count() AS alerts FROM alerts WHERE trace_id IN {ids:Array(String)} GROUP BY trace_id"
+    return {row["trace_id"]: row["alerts"] for row in records(client, sql, {"ids": trace_ids})} if trace_ids else {}
+
+
+def list_alerts(client: Client, scope: Scope) -> list[Alert]:
+    """The newest alerts, the oldest of them first, as a log is read."""
+    where, values = scope.where("updated_at")
+    sql = f"SELECT * FROM alerts {where} ORDER BY updated_at DESC LIMIT {{limit:UInt32}}"
+    return [alert_of(row) for row in reversed(records(client, sql, {**values, "limit": scope.limit}))]
+
+
+def find_run(client: Client, prefix: str) -> str:
+    """The one run whose id begins with ``prefix``; a run whose first steps have just arrived counts too."""
+    wanted = prefix.strip().lower().replace("-", "")
+    if not _ID.fullmatch(wanted):
+        raise Failure(f"{prefix!r} is no run id: it is up to 32 hex digits, and `stepstream runs` lists them", USAGE)
+    sql = """
+        SELECT DISTINCT trace_id FROM (
+            SELECT trace_id FROM runs WHERE startsWith(trace_id, {id:String})
+            UNION ALL SELECT trace_id FROM steps WHERE startsWith(trace_id, {id:String})
+            UNION ALL SELECT trace_id FROM open_steps WHERE startsWith(trace_id, {id:String})
+        ) ORDER BY trace_id LIMIT 6"""
+    found = [row["trace_id"] for row in records(client, sql, {"id": wanted})]
+    if not found:
+        raise Failure(f"no run has an id that begins with {wanted}; `stepstream runs` lists them")
+    if len(found) > 1:
+        shown = ", ".join(trace_id[:12] for trace_id in found[:5])
+        more = " and more" if len(found) > 5 else ""
+        raise Failure(f"several runs have an id that begins with {wanted}: {shown}{more}; give more digits", USAGE)
+    return str(found[0])
+
+
+def last_run(client: Client, scope: Scope) -> str:
+    """The newest run."""
+    found = list_runs(client, scope)
+    if not found:
+        raise Failure("there is no run yet; an agent's first run appears here within a second")
+    return str(found[0]["trace_id"])
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A run with its steps and alerts: as drawn, and as records."""
+
+    run: RunRow
+    steps: list[StepRow]
+    alerts: list[Alert]
+    run_record: dict[str, Any]
+    step_records: list[dict[str, Any]]
+
+
+def read_trace(client: Client, trace_id: str) -> Trace:
+    """Everything that is known about a run now."""
+    step_records = records(client, "SELECT * FROM trace(id = {id:String})", {"id": trace_id})
+    runs = records(client, "SELECT * EXCEPT (path, path_json) FROM runs WHERE trace_id = {id:String}", {"id": trace_id})
+    alerts = records(client, "SELECT * FROM alerts WHERE trace_id = {id:String} ORDER BY opened_at", {"id": trace_id})
+    steps = [step_row(record) for record in step_records]
+    if not runs and not steps:
+        raise Failure(f"nothing is known about run {trace_id}")
+    run = run_row(runs[0]) if runs else run_from_steps(trace_id, steps)
+    return Trace(run, steps, [alert_of(row) for row in alerts], runs[0] if runs else {}, step_records)
+
+
+def alert_of(record: Mapping[str, Any]) -> Alert:
+    """The alert of a row of the views ``alerts`` and ``alert_events``."""
+    times = {name: 0 if record[name] is None else micros(record[name]) for name in _TIMES}
+    return Alert.model_validate({**record, **times})
+
+
+def records(client: Client, sql: str, parameters: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+    """The answer to a question, a dict a row."""
+    return list(client.query(sql, parameters=parameters).named_results())
