@@ -7,7 +7,7 @@ from typing import Final
 
 from stepstream.schemas.money import usd_from_nanos
 from stepstream.schemas.trajectory import MAX_PATH_BYTES, PathStepStruct, RunStatus, TrajectoryStruct, UsageStruct
-from stepstream.stream.run import Run
+from stepstream.stream.run import Run, Totals, UsageKey
 from stepstream.stream.steps import StepInfo
 
 _PATH_STEP_OVERHEAD_BYTES: Final = 90
@@ -77,33 +77,50 @@ def trajectory(run: Run) -> TrajectoryStruct:
 
 
 def usage_records(run: Run, *, everything: bool = False) -> Iterator[UsageStruct]:
-    """The running totals of the minutes that changed since the last call to ``settle``, or of all."""
+    """The running totals of the minutes that changed since they were last published, or of all.
+
+    A step without an agent of its own counts for the run's, so its minute may join another part's.
+    """
     identity = run.identity
-    for key in sorted(run.by_minute if everything else run.changed_minutes):
+    owner = (identity.agent, identity.agent_version)
+    parts: dict[UsageKey, list[Totals]] = {}
+    wanted: set[UsageKey] = set()
+    for key, part in run.by_minute.items():
         agent, agent_version, minute = key
-        part = run.by_minute[key]
-        yield UsageStruct(
-            project=identity.project,
-            trace_id=run.trace_id,
-            revision=run.revision,
-            minute=minute,
-            environment=identity.environment,
-            agent=agent or identity.agent,
-            agent_version=agent_version or identity.agent_version,
-            task=identity.task,
-            user_id=identity.user_id,
-            steps=part.steps,
-            error_steps=part.errors,
-            llm_calls=part.llm_calls,
-            tool_calls=part.tool_calls,
-            unpriced_steps=part.unpriced,
-            input_tokens=part.tokens[0],
-            output_tokens=part.tokens[1],
-            cached_input_tokens=part.tokens[2],
-            cache_write_tokens=part.tokens[3],
-            reasoning_tokens=part.tokens[4],
-            cost_usd=usd_from_nanos(part.cost_nanos),
-        )
+        shown = (agent, agent_version, minute) if agent else (*owner, minute)
+        parts.setdefault(shown, []).append(part)
+        if everything or key in run.changed_minutes:
+            wanted.add(shown)
+    for shown in sorted(wanted):
+        yield _usage(run, shown, parts[shown])
+
+
+def _usage(run: Run, key: UsageKey, parts: list[Totals]) -> UsageStruct:
+    identity = run.identity
+    agent, agent_version, minute = key
+    tokens = [sum(counts) for counts in zip(*(part.tokens for part in parts), strict=True)]
+    return UsageStruct(
+        project=identity.project,
+        trace_id=run.trace_id,
+        revision=run.revision,
+        minute=minute,
+        environment=identity.environment,
+        agent=agent,
+        agent_version=agent_version,
+        task=identity.task,
+        user_id=identity.user_id,
+        steps=sum(part.steps for part in parts),
+        error_steps=sum(part.errors for part in parts),
+        llm_calls=sum(part.llm_calls for part in parts),
+        tool_calls=sum(part.tool_calls for part in parts),
+        unpriced_steps=sum(part.unpriced for part in parts),
+        input_tokens=tokens[0],
+        output_tokens=tokens[1],
+        cached_input_tokens=tokens[2],
+        cache_write_tokens=tokens[3],
+        reasoning_tokens=tokens[4],
+        cost_usd=usd_from_nanos(sum(part.cost_nanos for part in parts)),
+    )
 
 
 def run_status(run: Run) -> RunStatus:
