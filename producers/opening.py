@@ -119,6 +119,6 @@ class Opens:
 
 
 def _opened(opening: Callable[[str], Step], name: object) -> Any:
-    if callable(name):
+    if callable(name) or isinstance(name, classmethod):
         return opening("")(cast(Callable[..., Any], name))
     return opening(str(name))

@@ -7,7 +7,7 @@ and the current step is not inside that handle (another thread, another task), i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from contextvars import ContextVar
 from decimal import Decimal
 from types import TracebackType
@@ -18,6 +18,7 @@ from stepstream.producers.documents import to_documents
 from stepstream.producers.failures import cancelled, message_of, type_of
 from stepstream.producers.guard import complaints, internal_error, never_raises, suppressed
 from stepstream.producers.opening import Opens, RunFields, StepFields
+from stepstream.producers.streams import Chunks, Watched
 from stepstream.schemas.ids import new_step_id, new_trace_id
 from stepstream.schemas.money import nanos_from_usd, usd_from_nanos
 from stepstream.schemas.step import Step as StepRecord
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 
 current: Final[ContextVar[Step | None]] = ContextVar("stepstream_step", default=None)
 """The innermost step that was entered and not left, in this thread or task."""
@@ -52,8 +54,10 @@ class Scope:
 class Step(Opens):
     """One step. Nothing it does raises into the program, and nothing is recorded before it starts or after it ended."""
 
-    __slots__ = ("_began_ns", "_engine", "_fields", "_generation", "_kind", "_name", "_opener", "_outer", "_parent", "_record",
-                 "_scope", "_state", "_tracer")  # fmt: skip
+    __slots__ = (
+        "_began_ns", "_chunks", "_engine", "_fields", "_generation", "_kind", "_name", "_opener", "_outer", "_parent",
+        "_record", "_scope", "_state", "_tracer",
+    )  # fmt: skip
 
     def __init__(self, tracer: Tracer, opener: Step | None, kind: str, name: str, fields: StepFields | RunFields) -> None:
         self._tracer = tracer
@@ -65,6 +69,7 @@ class Step(Opens):
         self._parent: Step | None = None
         self._outer: Step | None = None
         self._engine: Engine | None = None
+        self._chunks: Chunks | None = None
 
     # --- life ---
 
@@ -81,6 +86,8 @@ class Step(Opens):
     def end(self, error: BaseException | None = None) -> None:
         """End, with the exception that ended it if there was one, and publish the complete step. Ends once."""
         if self._state == _OPEN:
+            if self._chunks is not None:
+                self._chunks.finish()
             self._state = _ENDED
             self._finish(error)
 
@@ -109,10 +116,11 @@ class Step(Opens):
         """As a decorator: every call of the function is a step like this one."""
         from stepstream.producers.decorators import decorated
 
-        return decorated(function, self._again)
+        return cast(Callable[P, R], decorated(function, self._again, self._kind))
 
-    def _again(self, name: str) -> Step:
-        return type(self)(self._tracer, self._opener, self._kind, self._name or name, cast(StepFields, self._fields))
+    def _again(self, name: str, arguments: object) -> Step:
+        fields = {"input": arguments, **self._fields}
+        return type(self)(self._tracer, self._opener, self._kind, self._name or name, cast(StepFields, fields))
 
     def __repr__(self) -> str:
         state = ("new", "open", "ended", "off")[self._state]
@@ -234,6 +242,14 @@ class Step(Opens):
             else:
                 answer.record_on(self)
 
+    def record_stream(self, chunks: Iterable[T] | AsyncIterable[T]) -> Watched[T]:
+        """The same pieces, to be iterated over as before; when they end, what they made is recorded as by ``record_response``.
+
+        The first piece is the first token. Break off early, and what came until then is recorded.
+        """
+        self._chunks = Chunks(self)
+        return Watched(chunks, self._chunks)
+
     # --- inside ---
 
     def _opening(self, kind: str, name: str, fields: StepFields) -> Step:
@@ -343,6 +359,15 @@ class Step(Opens):
             while outer is not None and outer._state == _ENDED:
                 outer = outer._outer
             current.set(outer)
+
+    def _switch(self, other: Step | None) -> Step | None:
+        """Make another step current, and say which one was; nothing changes where nothing is recorded."""
+        before = current.get()
+        if self._state != _OFF:
+            if self._outer is None and other is self:
+                self._outer = before
+            current.set(other)
+        return before
 
     def _now_us(self) -> int:
         assert self._engine is not None

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from stepstream.producers.propagation import propagate
 from stepstream.producers.steps import Run, Step
 from stepstream.producers.tracer import Tracer
 
@@ -39,6 +40,7 @@ __all__ = [
     "current_step",
     "flush",
     "llm",
+    "propagate",
     "retrieval",
     "run",
     "step",
