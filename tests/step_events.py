@@ -39,8 +39,8 @@ def value(**changes: Any) -> bytes:
 # Characters that JSON text can hold; surrogates cannot be encoded.
 texts: Final = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 names: Final = texts.filter(bool)
-trace_ids: Final = st.binary(min_size=16, max_size=16).map(bytes.hex).filter(lambda x: int(x, 16) > 0)
-step_ids: Final = st.binary(min_size=8, max_size=8).map(bytes.hex).filter(lambda x: int(x, 16) > 0)
+trace_ids: Final = st.integers(1, 2**128 - 1).map("{:032x}".format)
+step_ids: Final = st.integers(1, 2**64 - 1).map("{:016x}".format)
 counts: Final = st.integers(0, 2**53)
 costs: Final = st.decimals(0, 1_000_000, places=9, allow_nan=False).map(lambda d: format(d, "f"))
 json_scalars: Final = (
