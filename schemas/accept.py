@@ -82,6 +82,7 @@ class Limits:
 
 
 DEFAULT_LIMITS: Final = Limits()
+MAX_SIZE_BYTES: Final = 2**62
 MAX_NESTING: Final = 200
 """Arrays and objects within each other, in fields of ours: what lies deeper is malformed, whoever reads it."""
 
@@ -160,7 +161,9 @@ def accept_value(value: bytes | None, *, timestamp_us: int, limits: Limits = DEF
     if len(value) > limits.max_record_bytes:
         return Rejected("too_large", f"{len(value)} bytes, the limit is {limits.max_record_bytes}")
     step = decode(value)
-    return step if isinstance(step, Rejected) else check(step, timestamp_us=timestamp_us, limits=limits)
+    if isinstance(step, Rejected):
+        return step
+    return check(step, timestamp_us=timestamp_us, limits=limits, size_bytes=len(value))
 
 
 def decode(value: bytes) -> Step | Rejected:
@@ -171,8 +174,10 @@ def decode(value: bytes) -> Step | Rejected:
         return _decode_leniently(value)
 
 
-def check(step: Step, *, timestamp_us: int, limits: Limits = DEFAULT_LIMITS) -> Accepted | Rejected:
-    """Judge a decoded step; clamps are made in place."""
+def check(
+    step: Step, *, timestamp_us: int, limits: Limits = DEFAULT_LIMITS, size_bytes: int = MAX_SIZE_BYTES
+) -> Accepted | Rejected:
+    """Judge a decoded step; clamps are made in place. ``size_bytes``: of the record, where known, spares looking closer."""
     if step.schema_version != SCHEMA_VERSION:
         return Rejected("unknown_version", f"schema_version is {step.schema_version}, this reads {SCHEMA_VERSION}")
     if wrong := _invalid(step):
@@ -182,6 +187,9 @@ def check(step: Step, *, timestamp_us: int, limits: Limits = DEFAULT_LIMITS) -> 
     if late := _time_out_of_range(step, timestamp_us, limits):
         return Rejected("time_out_of_range", late)
     clamped = _clamp(step, timestamp_us + limits.max_future_us, limits)
+    if size_bytes - len(step.input) - len(step.output) > limits.max_text_chars:  # else no single text can be too long
+        _clamp_texts(step, limits, clamped)
+    _clamp_contents(step, limits, clamped)
     cost_nanos = None
     if step.cost_usd is not None:
         try:
@@ -284,11 +292,10 @@ def _clamp(step: Step, latest_us: int, limits: Limits) -> list[str]:
     if first is not None and not step.start_time <= first <= (latest_us if step.end_time is None else step.end_time):
         step.first_token_time = None
         clamped.append("first_token_out_of_range")
-    _clamp_sizes(step, limits, clamped)
     return clamped
 
 
-def _clamp_sizes(step: Step, limits: Limits, clamped: list[str]) -> None:
+def _clamp_texts(step: Step, limits: Limits, clamped: list[str]) -> None:
     for field in _SHORT_TEXTS:
         text = getattr(step, field)
         if len(text) > limits.max_text_chars:
@@ -297,6 +304,9 @@ def _clamp_sizes(step: Step, limits: Limits, clamped: list[str]) -> None:
     if len(step.error_message) > limits.max_message_chars:
         step.error_message = step.error_message[: limits.max_message_chars]
         clamped.append("text_truncated")
+
+
+def _clamp_contents(step: Step, limits: Limits, clamped: list[str]) -> None:
     if len(step.input) > limits.max_content_bytes // 4 or len(step.output) > limits.max_content_bytes // 4:
         _clamp_content(step, limits.max_content_bytes, clamped)
     if len(step.attributes) > limits.max_attributes:

@@ -64,6 +64,7 @@ class DetectorBase:
 
     def __init__(self, applied: Applied) -> None:
         self.applied = applied
+        self.name = applied.rule.alert_name
 
     def observe(self, run: Run, step: StepInfo, now_us: int) -> Observations:
         """Nothing."""
@@ -85,9 +86,13 @@ class DetectorBase:
         """The severity that the policy gives, else the one that follows from consequence."""
         return self.applied.rule.severity or default
 
+    def has_fired(self, run: Run, subject: str = "") -> bool:
+        """Whether the run was reported about this subject before."""
+        return f"{self.name}|{subject}|" in run.fired
+
     def state(self, run: Run, default: Any) -> Any:
         """This rule's state in the run, made from ``default`` the first time."""
-        return run.detector_state.setdefault(self.applied.rule.alert_name, default)
+        return run.detector_state.setdefault(self.name, default)
 
 
 def progress(run: Run) -> str:

@@ -29,7 +29,7 @@ class RunDurationDetector(DetectorBase):
 
     def notify_at(self, run: Run) -> int | None:
         """The deadline, counted from the append time of the run's first record."""
-        if not run.live or run.root_ended or run.closed or f"{self.applied.rule.alert_name}||" in run.fired:
+        if not run.live or run.root_ended or run.closed or self.has_fired(run):
             return None
         return run.first_append_us + self._limit_us
 
@@ -77,9 +77,8 @@ class StepDurationDetector(DetectorBase):
     def _deadlines(self, run: Run) -> Iterator[tuple[int, StepInfo]]:
         if not run.live:
             return
-        name = self.applied.rule.alert_name
         for step in run.open.values():
-            if self._is_meant(step) and f"{name}|{step.step_id}|" not in run.fired:
+            if self._is_meant(step) and not self.has_fired(run, step.step_id):
                 yield step.append_us + self._rule.limit, step
 
     def _is_meant(self, step: StepInfo) -> bool:
@@ -115,7 +114,7 @@ class HungStepDetector(DetectorBase):
 
     def observe(self, run: Run, step: StepInfo, now_us: int) -> Observations:
         """A reported step that ends resolves its report."""
-        if step.ended and f"{self.applied.rule.alert_name}|{step.step_id}|" in run.fired:
+        if run.fired and step.ended and self.has_fired(run, step.step_id):
             message = f"{step.kind} {step.label} ended after {format_duration(step.end_us - step.start_us)}"
             return (Observation(message, "info", subject=step.step_id, step_ids=(step.step_id,), resolved=True),)
         return NOTHING
@@ -132,10 +131,11 @@ class HungStepDetector(DetectorBase):
 
     def _hanging(self, run: Run) -> Iterator[StepInfo]:
         """Open steps below the root with no open child, not reported yet."""
+        if len(run.open) - (run.root is not None and run.root.is_open) == 0:
+            return
         parents = {step.parent for step in run.open.values()}
         for step in run.open.values():
-            reported = f"{self.applied.rule.alert_name}|{step.step_id}|" in run.fired
-            if step.parent and step.step_id not in parents and not reported:
+            if step.parent and step.step_id not in parents and not self.has_fired(run, step.step_id):
                 yield step
 
     def _say(self, run: Run, step: StepInfo, open_us: int) -> Observation:
@@ -160,15 +160,14 @@ class StuckRunDetector(DetectorBase):
 
     def observe(self, run: Run, step: StepInfo, now_us: int) -> Observations:
         """Any record ends the silence."""
-        key = f"{self.applied.rule.alert_name}||"
-        if key in run.fired and not run.fired[key].resolved:
+        if run.fired and self.has_fired(run) and not run.fired[f"{self.name}||"].resolved:
             return (Observation(f"the run went on with {step.kind} {step.label}", "info", resolved=True),)
         return NOTHING
 
     def notify_at(self, run: Run) -> int | None:
         """Silence for so long while the root is open."""
         is_open = run.live and run.root is not None and run.root.is_open
-        if not is_open or f"{self.applied.rule.alert_name}||" in run.fired:
+        if not is_open or self.has_fired(run):
             return None
         return run.last_append_us + self._after_us
 
