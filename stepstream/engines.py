@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from stepstream.children import Say
-from stepstream.embedded.errors import EmbeddedError, PortTaken
-from stepstream.embedded.ports import is_free
+from stepstream.children import Backoff, Say
+from stepstream.embedded.errors import EmbeddedError
 from stepstream.schemas.settings import Settings
 from stepstream.settings import data_dir
 
@@ -19,14 +18,22 @@ if TYPE_CHECKING:
 
 KAFKA_PORT: Final = 9092
 CLICKHOUSE_PORT: Final = 8123
-FIRST_PAUSE_S: Final = 1.0
-LONGEST_PAUSE_S: Final = 30.0
+
+
+@dataclass
+class _Care:
+    """When an engine was last started, and when it is to be started again after it ended by itself."""
+
+    since_s: float
+    due_s: float | None = None
+    backoff: Backoff = field(default_factory=Backoff)
 
 
 class Engines:
     """Starts, watches and stops the embedded engines; an engine whose address is set already is left to its owner.
 
-    ``usual_ports``: 9092 and 8123 where they are free and no port is set. Otherwise any free ones.
+    ``usual_ports``: a new data folder gets 9092 and 8123 where they are free and no port is set, otherwise any free
+    ones. Ports stay the same from start to start where that is possible.
     """
 
     def __init__(self, settings: Settings, say: Say, *, usual_ports: bool) -> None:
@@ -36,51 +43,44 @@ class Engines:
         self._folder = data_dir(settings)
         self._kafka: EmbeddedKafka | None = None
         self._clickhouse: EmbeddedClickHouse | None = None
-        self._pauses: dict[str, tuple[float, float]] = {}
+        self._cares: dict[str, _Care] = {}
 
     def start_kafka(self) -> str:
         """The brokers, once they acknowledge records."""
-        return self._settings.kafka_brokers or self._with_port(
-            self._settings.kafka_port, KAFKA_PORT, self._start_embedded_kafka
-        )
-
-    def start_clickhouse(self) -> str:
-        """The store's URL, once it answers."""
-        return self._settings.clickhouse_url or self._with_port(
-            self._settings.clickhouse_port, CLICKHOUSE_PORT, self._start_embedded_clickhouse
-        )
-
-    def _with_port(self, given: int, usual: int, start: Callable[[int], str]) -> str:
-        if given:
-            return start(given)
-        if self._usual_ports and is_free(usual):
-            try:
-                return start(usual)
-            except PortTaken:  # somebody was quicker
-                pass
-        return start(0)
-
-    def _start_embedded_kafka(self, port: int) -> str:
+        if self._settings.kafka_brokers:
+            return self._settings.kafka_brokers
         from stepstream.embedded.kafka import EmbeddedKafka
 
         jars = self._settings.kafka_jars_dir
         kafka = EmbeddedKafka(
             self._folder / "kafka",
-            port=port,
+            port=self._settings.kafka_port,
+            prefer_port=KAFKA_PORT if self._usual_ports else 0,
             heap_mb=self._settings.kafka_heap_mb,
             jars_dir=Path(jars).expanduser() if jars else None,
             log=lambda line: self._say("kafka", line),
         )
         address = kafka.start()
         self._kafka = kafka
+        self._cares["kafka"] = _Care(time.monotonic())
         return address
 
-    def _start_embedded_clickhouse(self, port: int) -> str:
+    def start_clickhouse(self) -> str:
+        """The store's URL, once it answers."""
+        if self._settings.clickhouse_url:
+            return self._settings.clickhouse_url
         from stepstream.embedded.clickhouse import EmbeddedClickHouse
 
-        clickhouse = EmbeddedClickHouse(self._folder / "clickhouse", port=port)
+        clickhouse = EmbeddedClickHouse(
+            self._folder / "clickhouse",
+            port=self._settings.clickhouse_port,
+            prefer_port=CLICKHOUSE_PORT if self._usual_ports else 0,
+            password=self._settings.clickhouse_password.get_secret_value(),
+            log=lambda line: self._say("clickhouse", line),
+        )
         address = clickhouse.start()
         self._clickhouse = clickhouse
+        self._cares["clickhouse"] = _Care(time.monotonic())
         return address
 
     def running(self) -> dict[str, bool]:
@@ -89,28 +89,24 @@ class Engines:
         if self._kafka is not None:
             held["kafka"] = not self._kafka.failed_nodes()
         if self._clickhouse is not None:
-            held["clickhouse"] = self._clickhouse.running
+            held["clickhouse"] = not self._clickhouse.failed
         return held
 
     def pids(self) -> dict[str, list[int]]:
         """The processes of the embedded engines."""
-        held: dict[str, list[int]] = {}
-        if self._kafka is not None:
-            held["kafka"] = self._kafka.pids
-        if self._clickhouse is not None:
-            held["clickhouse"] = self._clickhouse.pids
-        return held
+        engines = {"kafka": self._kafka, "clickhouse": self._clickhouse}
+        return {name: engine.pids for name, engine in engines.items() if engine is not None}
 
     def mend(self, now_s: float) -> None:
-        """Start again what has ended by itself; an engine that keeps ending is given growing pauses."""
+        """Start again what has ended by itself, after growing pauses. ``now_s`` is on time.monotonic's clock."""
         for name, runs in self.running().items():
-            pause, since = self._pauses.get(name, (0.0, now_s))
-            if runs:
-                if now_s - since > 2 * LONGEST_PAUSE_S:
-                    self._pauses.pop(name, None)
-            elif now_s - since >= pause:
-                self._say(name, "has ended by itself and is started again")
-                self._pauses[name] = (min(LONGEST_PAUSE_S, pause * 2) or FIRST_PAUSE_S, time.monotonic())
+            care = self._cares[name]
+            if not runs and care.due_s is None:
+                pause = care.backoff.next_pause(now_s - care.since_s)
+                care.due_s = now_s + pause
+                self._say(name, f"has ended by itself; it is started again in {pause:g} s")
+            if care.due_s is not None and now_s >= care.due_s:
+                care.since_s, care.due_s = now_s, None
                 self._restart(name)
 
     def _restart(self, name: str) -> None:
@@ -118,10 +114,12 @@ class Engines:
             if name == "kafka" and self._kafka is not None:
                 for node in self._kafka.failed_nodes():
                     self._kafka.restart(node)
-            elif name == "clickhouse" and self._clickhouse is not None:
+            elif self._clickhouse is not None:
                 self._clickhouse.restart()
         except EmbeddedError as error:
             self._say(name, f"could not be started again: {error}")
+        else:
+            self._say(name, "answers again")
 
     def stop(self) -> None:
         """End the embedded engines, the store first: it has no clients any more."""
