@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 from stepstream.embedded.errors import DiskNearlyFull
 
@@ -11,6 +13,8 @@ from stepstream.embedded.errors import DiskNearlyFull
 MIN_FREE_BYTES = 1 << 30
 # Below this not even a start is safe.
 START_FREE_BYTES = 256 << 20
+
+State = Literal["open", "closed", "stopped"]
 
 
 def free_bytes(folder: Path) -> int:
@@ -28,3 +32,61 @@ def require_space(folder: Path, need: int = START_FREE_BYTES, free: int | None =
             f"only {left >> 20} MiB are free on the disk of {folder}, at least {need >> 20} MiB are needed to start: "
             f"make space, or choose another data folder"
         )
+
+
+class DiskGuard:
+    """Closes a door while the disk is nearly full, and opens it again when there is room.
+
+    ``check`` is called every second or two by whoever owns the engines. Below ``min_free_bytes`` it calls ``close``;
+    it calls ``open`` when a quarter more than that is free again; below a quarter of it, where even closing has not
+    helped, it calls ``stop`` once, for good. A call that raises is repeated at the next check.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        close: Callable[[], None],
+        open: Callable[[], None],
+        stop: Callable[[], None],
+        say: Callable[[str], None],
+        min_free_bytes: int = MIN_FREE_BYTES,
+        free: Callable[[Path], int] = free_bytes,
+    ) -> None:
+        self._folder = folder
+        self._close, self._open, self._stop, self._say = close, open, stop, say
+        self._min = min_free_bytes
+        self._free = free
+        self.state: State = "open"
+
+    def check(self) -> State:
+        """Look, act where needed, and return whether the door is open, closed, or all is stopped."""
+        if self.state == "stopped":
+            return self.state
+        free = self._free(self._folder)
+        wanted = judge(self.state, free, self._min)
+        if wanted != self.state:
+            {"open": self._open, "closed": self._close, "stopped": self._stop}[wanted]()
+            self.state = wanted
+            self._say(self._sentence(free))
+        return self.state
+
+    def _sentence(self, free: int) -> str:
+        disk = f"{free >> 20} MiB are free on the disk of {self._folder}"
+        if self.state == "open":
+            return f"{disk}: Kafka accepts events again"
+        if self.state == "closed":
+            return (
+                f"{disk}, less than {self._min >> 20} MiB: Kafka accepts no more events until there is room; "
+                f"what was accepted is kept and can be read"
+            )
+        return f"{disk}: Kafka was stopped so that its log stays whole; make room and start again"
+
+
+def judge(state: State, free: int, min_free: int) -> State:
+    """What the door should be, with so much free; reopening takes a quarter more than closing."""
+    if free < min_free // 4:
+        return "stopped"
+    if free < min_free:
+        return "closed"
+    return "open" if state == "open" or free >= min_free + min_free // 4 else "closed"

@@ -66,7 +66,7 @@ def _fetch_one(context: Any, jar: Jar, folder: Path) -> Path:
 def _unreachable(jar: Jar, error: Exception) -> JarMissing:
     return JarMissing(
         f"could not fetch {jar.path} ({type(error).__name__}: {str(error)[:200]}): Kafka {KAFKA_VERSION} is fetched once, "
-        f"45 MB. Connect to the network and start again, or set jars_dir to a folder that holds the jars "
+        f"45 MB. Connect to the network and start again, or set kafka_jars_dir to a folder that holds the jars "
         f"(libs/ of the Kafka download, or the cache folder of another machine)"
     )
 

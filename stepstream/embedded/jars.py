@@ -155,7 +155,7 @@ def _fetch(jars: list[Jar], cache: Path, say: Callable[[str], None]) -> None:
                 raise JarChecksum(
                     f"the download of {jar.path} is not the jar this release was tested with: its SHA-256 is "
                     f"{sha256_of(path)}, expected {jar.sha256}. Try again; if it stays so, the mirror in use serves "
-                    f"another file: set jars_dir to a folder with the originals"
+                    f"another file: set kafka_jars_dir to a folder with the originals"
                 )
             os.replace(path, cache / jar.name)
     finally:

@@ -14,14 +14,17 @@ from pathlib import Path
 from types import TracebackType
 
 from stepstream.embedded import instance, jars, properties
-from stepstream.embedded.disk import require_space
+from stepstream.embedded.disk import MIN_FREE_BYTES, DiskGuard, free_bytes, require_space
 from stepstream.embedded.errors import EmbeddedError, FolderHeld, MissingPackage, PortTaken, StartFailed
 from stepstream.embedded.lock import FolderLock
 from stepstream.embedded.process import Child, end_leftover, identity_of
 from stepstream.embedded.properties import Node
+from stepstream.embedded.quota import QuotaRefused, set_producer_rate
 from stepstream.embedded.ready import wait_ready
 
 START_SECONDS = 60.0
+# Kafka answers the first request of a connection, then makes it wait until the average fits: longer than any client.
+CLOSED_BYTES_PER_SECOND = 1.0
 PORT_ATTEMPTS = 3
 # Small and quick to start; a broker for one machine is bound by its clients, not by its compiler.
 JVM_OPTIONS = (
@@ -147,6 +150,7 @@ class EmbeddedKafka:
         for node in self._instance.nodes:
             self._launch(node)
         self._wait_ready()
+        self.accept(True)
 
     def _write_settings(self, node: Node) -> None:
         assert self._instance is not None
@@ -222,6 +226,33 @@ class EmbeddedKafka:
         lines = text.splitlines()
         grave = [line for line in lines if " ERROR " in line or " FATAL " in line or "Exception" in line]
         return "\n".join((grave or lines)[-8:])
+
+    def accept(self, accepting: bool) -> None:
+        """Let producers in, or hold them all back: they wait and retry, nothing is lost; consumers go on.
+
+        It holds across restarts of a node, not across start(). Held-back producers notice that they may go on within
+        their own request timeout. Raises EmbeddedError when no node takes the order.
+        """
+        problem: Exception | None = None
+        for server in self.bootstrap.split(","):
+            try:
+                set_producer_rate(server, None if accepting else CLOSED_BYTES_PER_SECOND)
+                return
+            except (OSError, QuotaRefused) as failed:
+                problem = failed
+        raise EmbeddedError(f"no Kafka node takes the producer quota: {problem}")
+
+    def disk_guard(self, *, min_free_bytes: int = MIN_FREE_BYTES, free: Callable[[Path], int] = free_bytes) -> DiskGuard:
+        """A guard over this folder's disk: call its check() every second or two while the broker runs."""
+        return DiskGuard(
+            self._folder,
+            close=lambda: self.accept(False),
+            open=lambda: self.accept(True),
+            stop=self.stop,
+            say=self._say,
+            min_free_bytes=min_free_bytes,
+            free=free,
+        )
 
     def stop(self, timeout: float = 20) -> None:
         """End all nodes, asking first; they are killed after ``timeout`` seconds. Nothing happens when none runs."""

@@ -2,13 +2,203 @@
 
 from __future__ import annotations
 
-from confluent_kafka import Producer
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+from stepstream.embedded.errors import DiskNearlyFull, FolderHeld, FolderMismatch, PortTaken
+from stepstream.embedded.kafka import EmbeddedKafka
+from stepstream.embedded.process import identity_of
+
+RETRYING = {"log_level": 0, "socket.timeout.ms": 3000, "request.timeout.ms": 2500, "reconnect.backoff.max.ms": 200}
 
 
-def test_a_record_is_acknowledged(kafka_bootstrap: str) -> None:
-    """The shared broker takes records as soon as the fixture hands it out."""
-    producer = Producer({"bootstrap.servers": kafka_bootstrap})
+def create(bootstrap: str, topic: str, partitions: int = 1, copies: int = 1) -> None:
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    admin.create_topics([NewTopic(topic, partitions, copies)])[topic].result(15)
+
+
+def produce(bootstrap: str, topic: str, count: int, *, seconds: float = 20) -> int:
+    """Send records, wait for the answers, return how many were acknowledged."""
+    producer = Producer({"bootstrap.servers": bootstrap, "acks": "all", "enable.idempotence": True, **RETRYING})
     errors: list[object] = []
-    producer.produce("__stepstream_ready", b"x", callback=lambda error, _message: errors.append(error))
-    assert producer.flush(10) == 0
-    assert errors == [None]
+    for number in range(count):
+        producer.produce(topic, str(number).encode(), callback=lambda error, _message: errors.append(error))
+    producer.flush(seconds)
+    return errors.count(None)
+
+
+def stored(bootstrap: str, topic: str, partitions: int = 1) -> int:
+    """How many records the partitions hold."""
+    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "counter", "log_level": 0})
+    ends = [consumer.get_watermark_offsets(TopicPartition(topic, one), timeout=10) for one in range(partitions)]
+    consumer.close()
+    return sum(high - low for low, high in ends)
+
+
+def commit(bootstrap: str, group: str, topic: str, offset: int) -> None:
+    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": group, "log_level": 0})
+    consumer.commit(offsets=[TopicPartition(topic, 0, offset)], asynchronous=False)
+    consumer.close()
+
+
+def committed(bootstrap: str, group: str, topic: str) -> int:
+    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": group, "log_level": 0})
+    found = consumer.committed([TopicPartition(topic, 0)], timeout=10)
+    consumer.close()
+    return found[0].offset
+
+
+@pytest.fixture(scope="module")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]:
+    """A broker of this module's own, for what would disturb others."""
+    with EmbeddedKafka(tmp_path_factory.mktemp("broker") / "kafka", heap_mb=256) as running:
+        yield running
+
+
+def test_acknowledged_records_survive_kill_nine_and_moved_ports(tmp_path: Path) -> None:
+    """What was acknowledged or committed before a SIGKILL is there afterwards, also when both old ports are taken."""
+    folder = tmp_path / "with space é"
+    first = EmbeddedKafka(folder, heap_mb=256)
+    bootstrap = first.start()
+    create(bootstrap, "kept")
+    assert produce(bootstrap, "kept", 2000) == 2000
+    commit(bootstrap, "reader", "kept", 1234)
+    first.kill(0)
+    first.stop()
+    ports = [int(line.rpartition(":")[2]) for line in _listeners(folder)]
+    squatters = [socket.create_server(("127.0.0.1", port)) for port in ports]
+    with EmbeddedKafka(folder, heap_mb=256) as second:
+        assert second.bootstrap != bootstrap
+        assert stored(second.bootstrap, "kept") == 2000
+        assert committed(second.bootstrap, "reader", "kept") == 1234
+        assert produce(second.bootstrap, "kept", 10) == 10
+    for squatter in squatters:
+        squatter.close()
+
+
+def _listeners(folder: Path) -> list[str]:
+    """listeners=PLAINTEXT://host:port,CONTROLLER://host:port"""
+    line = next(line for line in (folder / "node0.properties").read_text().splitlines() if line.startswith("listeners="))
+    return line.split(",")
+
+
+def test_a_folder_has_one_instance(kafka: EmbeddedKafka) -> None:
+    """A second instance on a held folder is refused, and is told who holds it."""
+    with pytest.raises(FolderHeld, match=f"process {os.getpid()}"):
+        EmbeddedKafka(kafka.data_dir).start()
+    assert produce(kafka.bootstrap, "__stepstream_ready", 1) == 1
+
+
+def test_a_folder_keeps_its_number_of_nodes(tmp_path: Path, kafka: EmbeddedKafka) -> None:
+    """Another number of nodes than the folder was made with is refused before anything is touched."""
+    (tmp_path / "instance.json").write_bytes((kafka.data_dir / "instance.json").read_bytes().replace(b'"running"', b'"was"'))
+    (tmp_path / "instance.json").write_text('{"layout": 1, "cluster_id": "x", "ports": [[1, 2]], "running": []}')
+    with pytest.raises(FolderMismatch, match="1 nodes, 3 were asked for"):
+        EmbeddedKafka(tmp_path, nodes=3).start()
+
+
+def test_a_taken_port_is_named_with_its_setting(tmp_path: Path) -> None:
+    """Somebody else's port is not waited for: the error names the port and the setting that changes it."""
+    with socket.create_server(("127.0.0.1", 0)) as squatter:
+        port = squatter.getsockname()[1]
+        with pytest.raises(PortTaken, match=f"port {port} .*kafka_port"):
+            EmbeddedKafka(tmp_path, port=port).start()
+
+
+PARENT = """
+import sys, time
+from pathlib import Path
+from stepstream.embedded.kafka import EmbeddedKafka
+kafka = EmbeddedKafka(Path(sys.argv[1]), heap_mb=256)
+kafka.start()
+print(kafka.pids[0], flush=True)
+time.sleep(60)
+"""
+
+
+def test_the_broker_ends_with_its_owner(tmp_path: Path) -> None:
+    """When the owner is killed the broker ends by itself, and the next start finds the folder free."""
+    owner = subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path)], stdout=subprocess.PIPE)
+    assert owner.stdout is not None
+    broker = identity_of(int(owner.stdout.readline()))
+    owner.stdout.close()
+    owner.send_signal(signal.SIGKILL)
+    owner.wait()
+    assert broker is not None
+    with EmbeddedKafka(tmp_path, heap_mb=256):
+        assert identity_of(broker.pid) != broker
+
+
+def test_a_nearly_full_disk_holds_producers_back_and_loses_nothing(kafka: EmbeddedKafka) -> None:
+    """While space is short nothing is accepted and nothing fails; consumers go on; then all of it arrives once."""
+    create(kafka.bootstrap, "full")
+    assert produce(kafka.bootstrap, "full", 100) == 100
+    space = {"free": 100}
+    guard = kafka.disk_guard(min_free_bytes=120, free=lambda _folder: space["free"])
+    assert guard.check() == "closed"
+    producer = Producer({"bootstrap.servers": kafka.bootstrap, "linger.ms": 0, "enable.idempotence": True, **RETRYING})
+    failed: list[object] = []
+    for _ in range(50):  # Kafka takes one batch of a new connection before it makes it wait
+        producer.produce("full", b"x", callback=lambda error, _message: failed.append(error) if error else None)
+        producer.poll(0.02)
+    taken = stored(kafka.bootstrap, "full")
+    assert taken < 150
+    assert _readable(kafka.bootstrap, "full", taken) == taken
+    space["free"] = 1000
+    assert guard.check() == "open"
+    assert producer.flush(20) == 0
+    assert failed == []
+    assert stored(kafka.bootstrap, "full") == 150
+
+
+def _readable(bootstrap: str, topic: str, count: int) -> int:
+    """Read and commit ``count`` records as a group."""
+    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "drain", "auto.offset.reset": "earliest"})
+    consumer.subscribe([topic])
+    deadline, read = time.monotonic() + 10, 0
+    while read < count and time.monotonic() < deadline:
+        read += len(consumer.consume(count, timeout=0.5))
+    consumer.commit(asynchronous=False)
+    consumer.close()
+    return read
+
+
+def test_no_start_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A start that could not even write its own files is refused with the figures."""
+    monkeypatch.setattr("stepstream.embedded.disk.START_FREE_BYTES", 1 << 60)
+    monkeypatch.setattr("stepstream.embedded.kafka.require_space", _require_very_much)
+    with pytest.raises(DiskNearlyFull, match="MiB are free"):
+        EmbeddedKafka(tmp_path).start()
+
+
+def _require_very_much(folder: Path) -> None:
+    from stepstream.embedded.disk import require_space
+
+    require_space(folder, 1 << 60)
+
+
+def test_three_nodes_go_on_without_one(tmp_path: Path) -> None:
+    """With three nodes a record is acknowledged while one is killed; the node comes back on its own ports."""
+    with EmbeddedKafka(tmp_path, nodes=3, heap_mb=192) as cluster:
+        create(cluster.bootstrap, "triple", copies=3)
+        assert produce(cluster.bootstrap, "triple", 100) == 100
+        cluster.kill(0)
+        assert cluster.failed_nodes() == [0]
+        assert produce(cluster.bootstrap, "triple", 100) == 100
+        cluster.restart(0)
+        assert cluster.failed_nodes() == []
+        cluster.pause(1)
+        assert produce(cluster.bootstrap, "triple", 100) == 100
+        cluster.resume(1)
+        assert stored(cluster.bootstrap, "triple") == 300
