@@ -1,0 +1,191 @@
+"""The rooms keep to themselves: who may import what, and the habits that keep modules readable and logic pure."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).resolve().parent.parent.parent
+ROOMS: Final = ("schemas", "producers", "stream", "sinks")
+FACE: Final = "stepstream"
+MAX_LINES: Final = 450
+
+# What a room may import of ours, beside itself. Rooms meet only in schemas and on Kafka.
+TOOLBOX: Final = ("stepstream.schemas", "stepstream.kafka")
+MAY_IMPORT: Final = {"schemas": (), "producers": TOOLBOX, "stream": TOOLBOX, "sinks": TOOLBOX}
+# Entry points read the environment when they are called, not when they are imported.
+LAZILY: Final = ("stepstream.settings",)
+
+# The engines of one room, which another has no business with; the SDK runs beside agents and stays light.
+ENGINES: Final = {
+    "faust": {"stream"},
+    "aiokafka": {"stream"},
+    "mode": {"stream"},
+    "clickhouse_connect": {"sinks"},
+    "chdb": {"sinks"},
+}
+# The shell around the worker's logic: the rest of the room knows neither framework nor clock.
+STREAM_SHELL: Final = {"connection.py", "loader.py", "sender.py", "stage.py", "transport.py", "worker.py"}
+IMPURE: Final = {"faust", "aiokafka", "mode", "asyncio", "threading", "time", "datetime", "random"}
+INPUT_OUTPUT: Final = {
+    "asyncio", "confluent_kafka", "http", "logging", "pathlib", "random", "socket", "sqlite3", "ssl", "subprocess",
+    "tempfile", "threading", "time", "urllib",
+}  # fmt: skip
+# Programs that talk to the process that started them.
+TALKERS: Final = ("stepstream/cli/", "stepstream/demo/", "stepstream/up.py", "stepstream/embedded/launcher.py")
+
+
+@dataclass(frozen=True)
+class Import:
+    """A name imported, and whether that happens when the module is."""
+
+    name: str
+    at_once: bool
+    relative: bool = False
+
+    @property
+    def top(self) -> str:
+        return self.name.partition(".")[0]
+
+
+@dataclass(frozen=True)
+class Module:
+    """A file of the product, parsed."""
+
+    path: Path
+    tree: ast.Module
+    imports: tuple[Import, ...]
+
+    @property
+    def name(self) -> str:
+        return self.path.relative_to(ROOT).as_posix()
+
+    @property
+    def room(self) -> str:
+        return self.name.partition("/")[0]
+
+
+def _imports(tree: ast.Module) -> Iterator[Import]:
+    """Every import of a module; those in functions, under TYPE_CHECKING and under __main__ are not at once."""
+    later = {id(node) for block in ast.walk(tree) if _is_later(block) for node in ast.walk(block)}
+    for node in ast.walk(tree):
+        at_once = id(node) not in later
+        if isinstance(node, ast.Import):
+            yield from (Import(alias.name, at_once) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            for alias in node.names:
+                name = f"{base}.{alias.name}" if base == FACE else base
+                yield Import(name, at_once, relative=node.level > 0)
+
+
+def calls(tree: ast.AST, *names: str) -> list[ast.Call]:
+    found = (node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name))
+    return [node for node in found if isinstance(node.func, ast.Name) and node.func.id in names]
+
+
+def prints(module: Module) -> list[int]:
+    """Lines that write to standard output, apart from what a module does when it is run as a program."""
+    body = [node for node in module.tree.body if not (isinstance(node, ast.If) and "__main__" in ast.unparse(node.test))]
+    found = [call for node in body for call in calls(node, "print")]
+    return [call.lineno for call in found if "file" not in {keyword.arg for keyword in call.keywords}]
+
+
+def _is_later(node: ast.AST) -> bool:
+    if isinstance(node, ast.If):
+        return any(word in ast.unparse(node.test) for word in ("TYPE_CHECKING", "__main__"))
+    return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+
+
+def within(name: str, packages: tuple[str, ...]) -> bool:
+    return any(name == package or name.startswith(f"{package}.") for package in packages)
+
+
+def _modules() -> list[Module]:
+    links = {ROOT / FACE / room for room in ROOMS}
+    files = [
+        path for folder in (*ROOMS, FACE) for path in sorted((ROOT / folder).rglob("*.py")) if not links & {path, *path.parents}
+    ]
+    trees = [ast.parse(path.read_text(), str(path)) for path in files]
+    return [Module(path, tree, tuple(_imports(tree))) for path, tree in zip(files, trees, strict=True)]
+
+
+MODULES: Final = _modules()
+ROOM_MODULES: Final = [module for module in MODULES if module.room in ROOMS]
+
+
+def test_rooms_import_only_what_they_may() -> None:
+    """A room imports itself, the schemas and the Kafka toolbox; the schemas import nothing of ours."""
+    wrong = []
+    for module in ROOM_MODULES:
+        allowed = (f"stepstream.{module.room}", *MAY_IMPORT[module.room])
+        ours = [i for i in module.imports if i.top == FACE]
+        wrong += [f"{module.name}: {i.name}" for i in ours if not within(i.name, allowed + (() if i.at_once else LAZILY))]
+    assert wrong == []
+
+
+def test_what_rooms_share_leads_to_no_other_room() -> None:
+    """No room reaches another through the toolbox or the settings: what those import, however far, is no room's."""
+    by_name = {f"{module.name.removesuffix('.py').replace('/', '.')}": module for module in MODULES if module.room == FACE}
+    reached, ahead = set[str](), {"stepstream.kafka", "stepstream.settings"}
+    assert ahead <= by_name.keys()
+    while ahead:
+        reached |= ahead
+        found = {i.name for name in ahead & by_name.keys() for i in by_name[name].imports if i.top == FACE}
+        ahead = found - reached
+    assert [name for name in sorted(reached) if within(name, tuple(f"stepstream.{room}" for room in ROOMS[1:]))] == []
+
+
+def test_engines_stay_in_their_rooms() -> None:
+    """The stream framework is the worker's, the ClickHouse clients are the sink's; none is imported for others' sake."""
+    at_once = [(module, i) for module in MODULES for i in module.imports if i.at_once and i.top in ENGINES]
+    assert {i.top for _, i in at_once} >= {"faust", "clickhouse_connect"}
+    assert [f"{module.name}: {i.name}" for module, i in at_once if module.room not in ENGINES[i.top]] == []
+
+
+def test_imports_are_absolute_and_by_the_package_s_name() -> None:
+    """``from stepstream.schemas import ...``: neither relative nor by the folder at the top, which no user has."""
+    assert [f"{m.name}: {i.name}" for m in MODULES for i in m.imports if i.relative or i.top in ROOMS] == []
+
+
+def test_modules_have_one_subject() -> None:
+    """A module is short enough to be read in one go and says in its first lines what it is for."""
+    texts = {module.name: module.path.read_text() for module in MODULES}
+    assert {name: lines for name, text in texts.items() if (lines := len(text.splitlines())) > MAX_LINES} == {}
+    assert [module.name for module in MODULES if texts[module.name].strip() and not ast.get_docstring(module.tree)] == []
+
+
+def test_only_programs_print() -> None:
+    """Libraries return and log; only the command line, the demo and programs write to standard output."""
+    libraries = [m for m in MODULES if not m.name.startswith(TALKERS) and m.path.name != "__main__.py"]
+    assert [f"{module.name}:{line}" for module in libraries for line in prints(module)] == []
+
+
+def test_schemas_are_pure() -> None:
+    """What crosses a wire is described without touching files, networks, threads or clocks."""
+    schemas = [module for module in MODULES if module.room == "schemas"]
+    assert [f"{module.name}: {i.name}" for module in schemas for i in module.imports if i.top in INPUT_OUTPUT] == []
+    assert [module.name for module in schemas if calls(module.tree, "open", "input", "exec", "eval")] == []
+
+
+def test_the_worker_s_logic_knows_no_framework_and_no_clock() -> None:
+    """Reassembly and detection are decided by records and times passed in, so that a replay decides alike."""
+    logic = [module for module in MODULES if module.room == "stream" and module.path.name not in STREAM_SHELL]
+    assert [f"{module.name}: {i.name}" for module in logic for i in module.imports if i.top in IMPURE] == []
+
+
+def test_every_folder_of_code_is_a_package() -> None:
+    """A folder without __init__.py would import here and be missing from a type checker's view or a distribution."""
+    assert sorted({m.path.parent for m in MODULES if not (m.path.parent / "__init__.py").exists()}) == []
+
+
+def test_the_links_lead_to_the_rooms() -> None:
+    """``stepstream/<room>`` is a link to the real folder at the top: one source, no copy."""
+    for room in ROOMS:
+        link = ROOT / FACE / room
+        assert link.is_symlink()
+        assert link.resolve() == ROOT / room
+        assert not (ROOT / room).is_symlink()
