@@ -1,0 +1,107 @@
+"""Rows of the alerts topic: each record is one change of an alert. ClickHouse keeps the alerts as they stand from them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from operator import attrgetter
+from typing import Final
+
+import msgspec
+
+from stepstream.schemas.alert import Alert, AlertStruct
+from stepstream.sinks.clickhouse.records import (
+    ARRIVAL_TYPES,
+    Block,
+    Built,
+    Columns,
+    Record,
+    Refused,
+    Source,
+    Table,
+    arrival_columns,
+)
+
+_LOW: Final = "LowCardinality(String)"
+_TIME: Final = "DateTime64(6, 'UTC')"
+_PLAIN: Final = {
+    "alert_id": "String",
+    "seq": "UInt64",
+    "state": _LOW,
+    "severity": _LOW,
+    "alert": _LOW,
+    "rule": _LOW,
+    "policy": _LOW,
+    "project": _LOW,
+    "environment": _LOW,
+    "agent": _LOW,
+    "agent_version": _LOW,
+    "task": _LOW,
+    "trace_id": "String",
+    "subject": "String",
+    "step_ids": "Array(String)",
+    "value": "Nullable(Float64)",
+    "threshold": "Nullable(Float64)",
+    "unit": _LOW,
+    "baseline": "Nullable(Float64)",
+    "baseline_runs": "UInt64",
+    "message": "String",
+    "detail": "String",
+    "running": "Bool",
+    "findings": "UInt64",
+    "opened_at": _TIME,
+    "updated_at": _TIME,
+    "acknowledged_by": "String",
+    "action": _LOW,
+    "finding_ids": "Array(String)",
+    "source_partition": "Int32",
+    "source_offset": "Int64",
+}
+_MADE: Final = {"resolved_at": f"Nullable({_TIME})", "silenced_until": f"Nullable({_TIME})"}
+
+ALERTS: Final = Table("alert_events_raw", {**_PLAIN, **_MADE, **ARRIVAL_TYPES})
+
+_GETTERS: Final = {name: attrgetter(name) for name in _PLAIN}
+_decode = msgspec.json.Decoder(AlertStruct).decode
+_MAX_TIME_US: Final = 4_000_000_000_000_000
+_UNSIGNED: Final = ("seq", "baseline_runs", "findings")
+
+
+def build_alerts(records: Sequence[Record], source: Source) -> Built:
+    """The block of a batch. Tombstones are left out; a record that is no alert goes to the dead letter."""
+    built = Built()
+    alerts: list[Alert] = []
+    held: list[Record] = []
+    for record in records:
+        if not record.value:
+            built.skipped["tombstone"] += 1
+            continue
+        try:
+            alert = _decode(record.value)
+            _check(alert)
+        except (msgspec.MsgspecError, UnicodeDecodeError, ValueError) as error:
+            built.refused.append(Refused(record, "invalid_field", str(error)[:500]))
+            continue
+        alerts.append(alert)
+        held.append(record)
+    if alerts:
+        built.blocks.append(Block(ALERTS, _columns(alerts, held, source), len(alerts)))
+    return built
+
+
+def _check(alert: Alert) -> None:
+    """Raise ``ValueError`` for what no row can hold."""
+    for name in ("opened_at", "updated_at", "resolved_at", "silenced_until"):
+        if not 0 <= getattr(alert, name) < _MAX_TIME_US:
+            raise ValueError(f"{name} is no time: {getattr(alert, name)}")
+    for name in _UNSIGNED:
+        if not 0 <= getattr(alert, name) < 2**63:
+            raise ValueError(f"{name} is out of range: {getattr(alert, name)}")
+    if not -(2**31) <= alert.source_partition < 2**31:
+        raise ValueError(f"source_partition is out of range: {alert.source_partition}")
+
+
+def _columns(alerts: Sequence[Alert], records: Sequence[Record], source: Source) -> Columns:
+    columns: Columns = {name: list(map(get, alerts)) for name, get in _GETTERS.items()}
+    columns["resolved_at"] = [alert.resolved_at or None for alert in alerts]
+    columns["silenced_until"] = [alert.silenced_until or None for alert in alerts]
+    return columns | arrival_columns(records, source)

@@ -1,0 +1,117 @@
+"""Inserting blocks: the settings that make a repeated insert count once, and which errors are the rows' fault."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any, Final
+
+from clickhouse_connect.datatypes.base import ClickHouseType
+from clickhouse_connect.datatypes.registry import get_from_name
+from clickhouse_connect.driver.client import Client
+from clickhouse_connect.driver.exceptions import ClickHouseError, DataError
+from clickhouse_connect.driver.insert import InsertContext
+
+from stepstream.schemas.settings import Settings
+from stepstream.sinks.clickhouse.client import connect
+from stepstream.sinks.clickhouse.errors import error_code
+from stepstream.sinks.clickhouse.lane import MAX_ROWS
+from stepstream.sinks.clickhouse.records import Block, Table
+
+TIMEOUT_S: Final = 120
+
+SETTINGS: Final[dict[str, Any]] = {
+    "insert_deduplicate": 1,
+    "deduplicate_blocks_in_dependent_materialized_views": 1,
+    "async_insert": 0,
+    # One insert is one block, so that its token means all of it, whatever the server's defaults.
+    "max_insert_threads": 1,
+    "min_insert_block_size_rows": MAX_ROWS + 1,
+    "min_insert_block_size_bytes": 0,
+    "max_partitions_per_insert_block": 0,
+}
+
+ROW_ERRORS: Final = frozenset(
+    {
+        6,  # CANNOT_PARSE_TEXT
+        27,  # CANNOT_PARSE_INPUT_ASSERTION_FAILED
+        38,  # CANNOT_PARSE_DATE
+        41,  # CANNOT_PARSE_DATETIME
+        53,  # TYPE_MISMATCH
+        69,  # ARGUMENT_OUT_OF_BOUND
+        70,  # CANNOT_CONVERT_TYPE
+        72,  # CANNOT_PARSE_NUMBER
+        117,  # INCORRECT_DATA
+        131,  # TOO_LARGE_STRING_SIZE
+        349,  # CANNOT_INSERT_NULL_IN_ORDINARY_COLUMN
+        407,  # DECIMAL_OVERFLOW
+        469,  # VIOLATED_CONSTRAINT
+        691,  # UNKNOWN_ELEMENT_OF_ENUM
+    }
+)
+"""Errors that say: these rows cannot be stored, however often they are sent. Everything else may pass."""
+
+
+class RowsRefused(Exception):
+    """The store will never take these rows; the message is ClickHouse's."""
+
+
+class Inserter:
+    """Inserts blocks over one connection of its thread, made when first needed and anew after an error."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._local = threading.local()
+        self._types: dict[str, ClickHouseType] = {}
+
+    def insert(self, block: Block, token: str) -> float:
+        """Insert the block under the token and return how many seconds it took; inserted before, it changes nothing.
+
+        Raises ``RowsRefused`` for what no retry mends; any other exception is worth one.
+        """
+        began = time.monotonic()
+        client = self.client()
+        try:
+            client.insert(context=self._context(block, token))
+        except DataError as error:  # a value that does not fit its column: nothing was sent whole
+            raise RowsRefused(str(error)) from error
+        except (OverflowError, ValueError, TypeError) as error:
+            raise RowsRefused(f"{type(error).__name__}: {error}") from error
+        except ClickHouseError as error:
+            if error_code(error) in ROW_ERRORS:
+                raise RowsRefused(str(error)) from error
+            self.drop_client()
+            raise
+        return time.monotonic() - began
+
+    def client(self) -> Client:
+        """This thread's connection. Raises a ``StoreError``."""
+        client: Client | None = getattr(self._local, "client", None)
+        if client is None:
+            client = self._local.client = connect(self._settings, timeout_s=TIMEOUT_S)
+        return client
+
+    def drop_client(self) -> None:
+        """Close this thread's connection; the next use makes another."""
+        client: Client | None = getattr(self._local, "client", None)
+        self._local.client = None
+        if client is not None:
+            client.close()
+
+    def _context(self, block: Block, token: str) -> InsertContext:
+        return InsertContext(
+            f"{self._settings.clickhouse_database}.{block.table.name}",
+            list(block.columns),
+            [self._type(block.table, name) for name in block.columns],
+            list(block.columns.values()),
+            column_oriented=True,
+            settings={**SETTINGS, "insert_deduplication_token": token},
+            block_size=MAX_ROWS,
+        )
+
+    def _type(self, table: Table, column: str) -> ClickHouseType:
+        name = table.types[column]
+        found = self._types.get(name)
+        if found is None:
+            found = self._types[name] = get_from_name(name)
+        return found

@@ -1,0 +1,205 @@
+"""One partition as the sink works through it: what has been read, when a batch is cut, what is in flight. No I/O.
+
+A lane holds at most one batch in flight. Its life: ``opening`` (where to go on is not known yet), ``filling``, ``planned``
+(a batch is cut and its intent not yet committed), ``running`` (being inserted), and ``filling`` again.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from enum import Enum
+
+from stepstream.sinks.clickhouse.intent import token
+from stepstream.sinks.clickhouse.records import Built, Record
+
+MAX_ROWS = 1_000_000
+"""Above this ClickHouse would split an insert into several blocks."""
+
+
+class Stage(Enum):
+    """Where a lane stands."""
+
+    OPENING = "opening"
+    FILLING = "filling"
+    PLANNED = "planned"
+    RUNNING = "running"
+
+
+@dataclass(frozen=True, slots=True)
+class BatchPolicy:
+    """When a batch is cut: by rows, bytes, or time. Under load batches wait longer, so that inserts do not crowd the store."""
+
+    rows: int = 20_000
+    bytes: int = 33_554_432
+    interval_s: float = 0.25
+    longest: float = 4.0
+    """The interval grows up to this many times itself,"""
+    idle_share: float = 8.0
+    """so as to be this many times the duration of the last insert."""
+
+    def wait_s(self, last_insert_s: float) -> float:
+        """How long a batch waits for more rows."""
+        return min(max(self.interval_s, self.idle_share * last_insert_s), self.longest * self.interval_s)
+
+
+@dataclass(slots=True)
+class Batch:
+    """The records of offsets first..last, inserted as one. ``first`` is the committed offset, which may precede them."""
+
+    first: int
+    last: int
+    records: list[Record]
+    size_bytes: int = 0
+    replay: bool = False
+    built: Built | None = None
+    """Its rows, once made: a retry must send the very same."""
+    stored_blocks: int = 0
+
+    def token(self, topic_id: str, partition: int) -> str:
+        """Its deduplication token; it must hold records."""
+        return token(topic_id, partition, self.first, self.last, self.records[-1].timestamp_ms)
+
+
+@dataclass(slots=True)
+class Lane:
+    """The state of one partition of one topic (its name without prefix)."""
+
+    name: str
+    partition: int
+    policy: BatchPolicy
+    stage: Stage = Stage.OPENING
+    position: int = 0
+    """Offset after the last stored batch: where the next one begins."""
+    replay_end: int | None = None
+    """End of the batch that was in flight when the partition came to us."""
+    batch: Batch | None = None
+    acknowledged: bool = True
+    """Whether ``position`` is committed."""
+    last_insert_s: float = 0.0
+    row_limit: int = MAX_ROWS
+    """Lowered while a refused batch is taken apart."""
+    buffered_bytes: int = 0
+    _buffer: deque[Record] = field(default_factory=deque)
+    _oldest: float = 0.0
+    _read_to: int = 0
+
+    def open(self, position: int, replay_end: int | None, now: float) -> None:
+        """Go on from ``position``; ``replay_end`` names the end of a batch to repeat first."""
+        self.position = position
+        self.replay_end = replay_end
+        self.stage = Stage.FILLING
+        self._read_to = position
+        self._oldest = now
+
+    def add(self, record: Record, now: float) -> None:
+        """Take a record that was read; what lies before ``position`` is dropped."""
+        if self.stage is Stage.OPENING or record.offset < self._read_to:
+            return
+        if not self._buffer:
+            self._oldest = now
+        self._buffer.append(record)
+        self.buffered_bytes += record_bytes(record)
+        self._read_to = record.offset + 1
+
+    def at_end(self, offset: int) -> None:
+        """The partition's end was reached at ``offset``: there is nothing before it that was not read."""
+        if self.stage is not Stage.OPENING:
+            self._read_to = max(self._read_to, offset)
+
+    @property
+    def buffered(self) -> int:
+        """Records that wait."""
+        return len(self._buffer)
+
+    @property
+    def full(self) -> bool:
+        """Whether more would only lie in memory. A batch that is repeated must be read whole."""
+        if self.replay_end is not None and self.batch is None:
+            return False
+        return self.buffered >= self.policy.rows or self.buffered_bytes >= self.policy.bytes
+
+    def due(self, now: float, *, flush: bool = False) -> bool:
+        """Whether a batch should be cut now; with ``flush`` whatever there is."""
+        if self.stage is not Stage.FILLING:
+            return False
+        if self.replay_end is not None:
+            return self._read_to > self.replay_end
+        if not self._buffer:
+            return False
+        waited = now - self._oldest
+        return flush or self.full or self.row_limit < self.policy.rows or waited >= self.policy.wait_s(self.last_insert_s)
+
+    def wait_s(self, now: float) -> float:
+        """Seconds until the records at hand are due; without any, or where nothing can be done, for ever."""
+        if self.stage is not Stage.FILLING or not self._buffer:
+            return float("inf")
+        return self._oldest + self.policy.wait_s(self.last_insert_s) - now
+
+    def cut(self, now: float) -> Batch:
+        """Plan the next batch. Call it when ``due``."""
+        replay = self.replay_end is not None
+        records = self._take_until(self.replay_end) if self.replay_end is not None else self._take()
+        last = self.replay_end if self.replay_end is not None else records[-1].offset
+        size = sum(map(record_bytes, records))
+        self.buffered_bytes -= size
+        self.batch = Batch(self.position, last, records, size, replay)
+        self.stage = Stage.PLANNED
+        self._oldest = now
+        return self.batch
+
+    def started(self) -> None:
+        """The planned batch's intent is committed."""
+        self.stage = Stage.RUNNING
+        self.acknowledged = True
+
+    def again(self) -> None:
+        """The batch in flight needs its intent committed anew before it goes on."""
+        self.stage = Stage.PLANNED
+        if self.batch is not None:
+            self.batch.replay = False
+
+    def stored(self, insert_s: float) -> None:
+        """The batch in flight is done."""
+        if self.batch is not None:
+            self.position = self.batch.last + 1
+        self.batch = None
+        self.replay_end = None
+        self.acknowledged = False
+        self.last_insert_s = insert_s
+        self.row_limit = min(MAX_ROWS, self.row_limit * 2)
+        self.stage = Stage.FILLING
+
+    def take_apart(self) -> None:
+        """The store refused the batch in flight, all of it: its records come again in batches half as large."""
+        batch = self.batch
+        if batch is None:
+            return
+        self._buffer.extendleft(reversed(batch.records))
+        self.buffered_bytes += batch.size_bytes
+        self.row_limit = max(1, len(batch.records) // 2)
+        self.batch = None
+        self.replay_end = None
+        self.stage = Stage.FILLING
+
+    def _take(self) -> list[Record]:
+        records: list[Record] = []
+        size = 0
+        most = min(self.policy.rows, self.row_limit, MAX_ROWS)
+        while self._buffer and len(records) < most:
+            size += record_bytes(self._buffer[0])
+            if records and size > self.policy.bytes:
+                break
+            records.append(self._buffer.popleft())
+        return records
+
+    def _take_until(self, last: int) -> list[Record]:
+        records = []
+        while self._buffer and self._buffer[0].offset <= last:
+            records.append(self._buffer.popleft())
+        return records
+
+
+def record_bytes(record: Record) -> int:
+    """What a record counts for in a batch's bytes."""
+    return len(record.value or b"") + 64

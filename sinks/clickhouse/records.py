@@ -1,0 +1,97 @@
+"""What the sink reads and what it writes, as plain values: records, batches of them, blocks of rows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from confluent_kafka import Message
+
+from stepstream.schemas.accept import DEFAULT_LIMITS, Headers, Limits
+from stepstream.schemas.prices import PriceBook
+
+Columns = dict[str, Sequence[Any]]
+
+
+class Record(NamedTuple):
+    """One Kafka record of a known partition."""
+
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+
+
+def record_of(message: Message) -> Record:
+    """The record of a consumed message."""
+    headers: Any = message.headers()
+    return Record(message.offset() or 0, message.timestamp()[1], message.key(), message.value(), headers)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where records come from, and by what they are judged and priced."""
+
+    topic_id: str
+    partition: int
+    partitions: int = 1
+    limits: Limits = DEFAULT_LIMITS
+    prices: PriceBook = field(default_factory=PriceBook)
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table as the sink fills it: the columns it inserts and their types."""
+
+    name: str
+    types: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Rows for one table, as columns."""
+
+    table: Table
+    columns: Columns
+    rows: int
+
+
+class Refused(NamedTuple):
+    """A record for the dead letter, and why."""
+
+    record: Record
+    reason: str
+    detail: str
+
+
+@dataclass(slots=True)
+class Built:
+    """What a batch becomes: blocks, inserted in this order, and what was left out."""
+
+    blocks: list[Block] = field(default_factory=list)
+    skipped: Counter[str] = field(default_factory=Counter)
+    refused: list[Refused] = field(default_factory=list)
+    keys: set[int] = field(default_factory=set)
+    """Keys of the steps that ended in it."""
+
+
+def arrival_columns(records: Sequence[Record], source: Source) -> Columns:
+    """The columns that say where each row came from."""
+    rows = len(records)
+    return {
+        "append_time": [record.timestamp_ms for record in records],
+        "kafka_topic_id": [source.topic_id] * rows,
+        "kafka_partition": [source.partition] * rows,
+        "kafka_offset": [record.offset for record in records],
+    }
+
+
+ARRIVAL_TYPES = {
+    "append_time": "DateTime64(3, 'UTC')",
+    "kafka_topic_id": "LowCardinality(String)",
+    "kafka_partition": "Int32",
+    "kafka_offset": "Int64",
+}

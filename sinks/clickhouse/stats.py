@@ -1,0 +1,35 @@
+"""What a sink has done, in numbers that only grow, and where it stands."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class SinkStats:
+    """Written by the sink's main thread alone; reading it from another one is harmless."""
+
+    read: Counter[str] = field(default_factory=Counter)
+    """Records read, by topic."""
+    inserted: Counter[str] = field(default_factory=Counter)
+    """Rows inserted, by table; a batch repeated after a crash counts again though it changes nothing."""
+    skipped: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """Records left out, by topic and reason."""
+    dead_lettered: Counter[str] = field(default_factory=Counter)
+    """Records that the store refused, by topic."""
+    batches: Counter[str] = field(default_factory=Counter)
+    """Batches inserted, by topic."""
+    replayed: int = 0
+    """Batches that were in flight when their partition came to this sink."""
+    retries: int = 0
+    """Inserts tried again."""
+    insert_s: float = 0.0
+    """Seconds spent in inserts that succeeded."""
+    lag: dict[tuple[str, int], int] = field(default_factory=dict)
+    """Records between what is stored and the partition's end, by topic and partition."""
+
+    @property
+    def rows(self) -> int:
+        """Rows inserted into all tables."""
+        return self.inserted.total()

@@ -1,0 +1,114 @@
+"""The steps of a partition's last million offsets, eight bytes each: what tells a repeated step from a new one.
+
+The store removes repeated rows by itself, the rollups cannot: a producer that sends a step again, at a new offset, would
+count twice there.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable
+from typing import Final
+
+SPAN: Final = 1_000_000
+PRIME: Final = 14_695_981_039_346_656_039
+"""A 64-bit prime: a key is the step's 192 id bits modulo it."""
+
+KEY_SQL: Final = f"toUInt64(reinterpretAsUInt256(reverse(unhex(concat(trace_id, step_id)))) % toUInt256('{PRIME}'))"
+"""The same key, computed by ClickHouse."""
+
+
+def step_key(trace_id: str, step_id: str) -> int:
+    """A step's key: two steps share one with a chance of 2^-64."""
+    return int(trace_id + step_id, 16) % PRIME
+
+
+class KeySet:
+    """A set of keys in one array (open addressing, at most half full)."""
+
+    __slots__ = ("_mask", "_slots", "count")
+
+    def __init__(self) -> None:
+        self._slots = array("Q", bytes(8 * 1024))
+        self._mask = 1023
+        self.count = 0
+
+    def __contains__(self, key: int) -> bool:
+        slots, mask = self._slots, self._mask
+        key = key or PRIME  # an empty slot is 0
+        place = (key ^ key >> 32) & mask
+        while held := slots[place]:
+            if held == key:
+                return True
+            place = (place + 1) & mask
+        return False
+
+    def update(self, keys: Iterable[int]) -> None:
+        """Add keys."""
+        slots, mask = self._slots, self._mask
+        for key in keys:
+            wanted = key or PRIME
+            place = (wanted ^ wanted >> 32) & mask
+            while (held := slots[place]) and held != wanted:
+                place = (place + 1) & mask
+            if held:
+                continue
+            slots[place] = wanted
+            self.count += 1
+            if self.count * 2 > mask:
+                self._grow()
+                slots, mask = self._slots, self._mask
+
+    def _grow(self) -> None:
+        held = [key for key in self._slots if key]
+        self._slots = array("Q", bytes(16 * len(self._slots)))
+        self._mask = len(self._slots) - 1
+        self.count = 0
+        self.update(held)
+
+
+class SeenWindow:
+    """Keys of at least the last ``span`` offsets and at most twice as many.
+
+    Offsets are divided into generations of ``span``; a batch belongs to the generation of its first offset, and the window
+    holds that generation and the one before. So what it holds depends on offsets alone, before and after a restart.
+    """
+
+    __slots__ = ("_generation", "_newest", "_older", "_span")
+
+    def __init__(self, start: int, span: int = SPAN) -> None:
+        self._span = span
+        self._generation = start // span
+        self._newest = KeySet()
+        self._older = KeySet()
+
+    @property
+    def ranges(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Offsets [from, to) of the older and of the newest generation."""
+        middle = self._generation * self._span
+        return (max(0, middle - self._span), middle), (middle, middle + self._span)
+
+    def load(self, older: Iterable[int], newest: Iterable[int]) -> None:
+        """Take over the keys that the store holds of the two generations."""
+        self._older.update(older)
+        self._newest.update(newest)
+
+    def move_to(self, offset: int) -> bool:
+        """Forget what lies too far before a batch that begins with ``offset``; True when that begins a generation."""
+        steps = offset // self._span - self._generation
+        if steps <= 0:
+            return False
+        self._older = self._newest if steps == 1 else KeySet()
+        self._newest = KeySet()
+        self._generation += steps
+        return True
+
+    def __contains__(self, key: int) -> bool:
+        return key in self._newest or key in self._older
+
+    def update(self, keys: Iterable[int]) -> None:
+        """Remember the steps of a stored batch."""
+        self._newest.update(keys)
+
+    def __len__(self) -> int:
+        return self._newest.count + self._older.count
