@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -117,7 +117,7 @@ def replay(settings: Settings, letters: Iterable[Letter]) -> tuple[int, list[Let
     return sent, foreign
 
 
-def _produce(producer: Producer, letter: Letter, acknowledged: object) -> None:
+def _produce(producer: Producer, letter: Letter, acknowledged: Callable[[object, object], None]) -> None:
     kept = [(name, value) for name, value in letter.headers if name != REPLAYED]
     headers: list[tuple[str, str | bytes | None]] = [*kept, (REPLAYED, str(letter.offset).encode())]
     while True:

@@ -10,12 +10,13 @@ import time
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AdminClient,
     ClusterMetadata,
     ConfigResource,
     NewTopic,
+    OffsetSpec,
     ResourceType,
 )
 
@@ -25,6 +26,7 @@ from stepstream.schemas.topics import TopicSpec, topic, topic_specs
 from stepstream.settings import require_kafka
 
 TIMEOUT_S: Final = 10.0
+LATEST: Final[Any] = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 LEADERS: Final = {"steps": "steps", "fleet": "findings"}
 """The topic whose partition count the others of its group follow."""
 
@@ -181,16 +183,26 @@ def _judge_creation(settings: Settings, name: str, error: KafkaException) -> Non
 
 
 def _await(client: AdminClient, settings: Settings, timeout: float) -> dict[str, _Found]:
-    """All topics, once the brokers tell clients about each of them."""
+    """All topics, once the brokers tell clients about each of them and every partition has a leader that answers."""
     deadline = time.monotonic() + timeout
     while True:
         found = _find(client, settings, timeout)
         absent = [name for spec in specs(settings) if (name := topic(settings.topic_prefix, spec.name)) not in found]
-        if not absent:
+        if not absent and _all_answer(client, found, timeout):
             return found
         if time.monotonic() > deadline:
-            raise TopicsError(f"made, but not to be seen after {timeout:.0f} s: {', '.join(absent)}")
+            raise TopicsError(f"made, but not to be reached after {timeout:.0f} s: {', '.join(absent) or 'some partitions'}")
         time.sleep(0.05)
+
+
+def _all_answer(client: AdminClient, found: dict[str, _Found], timeout: float) -> bool:
+    wanted = {TopicPartition(name, number): LATEST for name, held in found.items() for number in range(held.partitions)}
+    for future in client.list_offsets(wanted, request_timeout=timeout).values():
+        try:
+            future.result()
+        except KafkaException:  # the broker does not know yet that it leads the partition
+            return False
+    return True
 
 
 def _report(settings: Settings, spec: TopicSpec, found: dict[str, _Found], created: set[str]) -> TopicReport:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -94,16 +93,20 @@ def _say(console: Console, who: str, line: str) -> None:
 
 
 def _print_ready(console: Console, given: Settings, settings: Settings, seconds: float) -> None:
-    table = Table.grid(padding=(0, 2))
-    table.add_column(no_wrap=True, style="dim")
-    table.add_column(overflow="fold")
-    for name, text in _facts(given, settings):
-        table.add_row(f"  {name}", text)
+    facts = _facts(given, settings)
     console.print()
     console.print(Text(f"stepstream is up ({seconds:.1f} s)", style="bold green"))
-    console.print(table)
-    console.print()
-    sys.stdout.flush()
+    if console.is_terminal:
+        table = Table.grid(padding=(0, 2))
+        table.add_column(no_wrap=True, style="dim")
+        table.add_column(overflow="fold")
+        for name, text in facts:
+            table.add_row(f"  {name}", Text(text))
+        console.print(table)
+    else:
+        for name, text in facts:
+            print(f"  {name:<14} {text}")
+    print(flush=True)
 
 
 def _facts(given: Settings, settings: Settings) -> list[tuple[str, str]]:

@@ -85,6 +85,7 @@ def describe(error: Exception) -> tuple[str, int]:
         "stepstream.documents:DocumentsError",
         "stepstream.supervisor:PipelineError",
         "stepstream.sinks.clickhouse.errors:StoreError",
+        "stepstream.producers.replay:ReplayError",
     ):
         return str(error), FAILED
     if type(error).__module__.partition(".")[0] in {"confluent_kafka", "cimpl"}:

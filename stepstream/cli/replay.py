@@ -1,0 +1,70 @@
+"""``stepstream replay``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stepstream.cli import errors
+from stepstream.cli.common import KAFKA, takes
+
+if TYPE_CHECKING:
+    from stepstream.producers.replay import ReplayProgress
+    from stepstream.schemas.settings import Settings
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("replay", rich_help_panel="Data")(replay)
+
+
+@takes(*KAFKA, "compression")
+def replay(
+    settings: Settings,
+    *,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Step events, one JSON object a line; .gz is read as such.")],
+    speed: Annotated[float, typer.Option("--speed", min=0, help="2 is twice as fast as recorded; 0 is without waiting.")] = 1.0,
+    keep_times: Annotated[
+        bool, typer.Option("--keep-times", help="Send the recorded times, not times shifted to now.")
+    ] = False,
+    keep_ids: Annotated[bool, typer.Option("--keep-ids", help="Send the recorded ids, not fresh ones.")] = False,
+) -> None:
+    """Send recorded step events through the pipeline, in their order and at their speed.
+
+    Times are shifted to now and runs get fresh ids, so that a recording can be sent again and again and is a new run each
+    time. Lines that are no step events are reported and skipped; the exit code is then 1.
+    """
+    from stepstream.producers.replay import replay as send
+    from stepstream.schemas.topics import topic
+    from stepstream.topics import require_topic
+
+    require_topic(settings, topic(settings.topic_prefix, "steps"))
+    with _progress(file.name) as on_progress:
+        report = send(file, settings, speed=speed, keep_times=keep_times, keep_ids=keep_ids, on_progress=on_progress)
+    print(report)
+    if report.failed or report.bad:
+        raise typer.Exit(errors.FAILED)
+
+
+@contextmanager
+def _progress(name: str) -> Iterator[Callable[[ReplayProgress], None] | None]:
+    """A bar on stderr where that is a terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[sent]:,} events"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(name, total=None, sent=0)
+
+        def show(progress: ReplayProgress) -> None:
+            bar.update(task, completed=progress.read_bytes, total=progress.total_bytes or None, sent=progress.sent)
+
+        yield show
