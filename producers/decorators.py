@@ -117,7 +117,7 @@ def record_result(step: Step, result: object) -> None:
     if step._kind == "llm_call":
         step.record_response(result)
     elif step._kind == "retrieval" and are_documents(result):
-        step.set_documents(result)  # type: ignore[arg-type]
+        step.set_documents(result)
     elif result is not None:
         step.set_output(result)
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, TypeGuard
 
 from stepstream.producers.content import SLACK_CHARS, to_text
 from stepstream.schemas.accept import DEFAULT_LIMITS
@@ -44,7 +44,7 @@ def to_document(item: object, *, content: bool = True, max_bytes: int) -> Docume
     return DocumentStruct(id="" if name is None else str(name), score=score, content=_text(text, max_bytes) if content else "")
 
 
-def are_documents(value: object) -> bool:
+def are_documents(value: object) -> TypeGuard[Sequence[object]]:
     """Whether a returned value is a list of what people call documents."""
     return isinstance(value, list | tuple) and bool(value) and all(_is_document(item) for item in value)
 

@@ -30,8 +30,8 @@ Span = tuple[int, int, str]
 UNREADABLE: Final = "[withheld: the redact hook failed]"
 
 _ASSIGNED: Final = re.compile(r"(?P<close>\\*[\"'])?(?P<gap>[ \t]{0,8})(?P<sign>[:=])>?\s{0,8}")
-_QUOTED: Final = re.compile(r"\"(?P<double>(?:[^\"\\]|\\.)*)(?:\"|\\?\Z)|'(?P<single>(?:[^'\\]|\\.)*)(?:'|\\?\Z)", re.DOTALL)
-_ESCAPED: Final = re.compile(r"(?P<quote>\\+[\"'])(?P<value>.*?)(?:(?<!\\)(?P=quote)|\Z)", re.DOTALL)
+_OPENING: Final = re.compile(r"(\\*)([\"'])")
+_CLOSINGS: Final = {'"': re.compile(r"(\\*)[\"\n]"), "'": re.compile(r"(\\*)['\n]")}
 _LIST: Final = re.compile(r"\[(?P<value>[^\[\]{}]+)(?:\]|\Z)")
 _NUMBER: Final = re.compile(r"\d[\w.-]*")
 _BARE: Final = re.compile(r"[^\s\"'&,;()\[\]{}<>$\\|`]{3,}")
@@ -130,10 +130,8 @@ def _value_after(text: str, end: int, name: str) -> Span | None:
         return None
     close, at = assigned["close"], assigned.end()
     first = text[at : at + 1]
-    if first in ('"', "'"):
-        return _quoted(_QUOTED.match(text, at), ("double", "single"), name)
-    if first == "\\":
-        return _quoted(_ESCAPED.match(text, at), ("value",), name)
+    if first in ('"', "'", "\\"):
+        return _quoted(text, at, name)
     if first == "[" and close:
         held = _LIST.match(text, at)
         return None if held is None else (*held.span("value"), f"{close}{REDACTED}{close}")
@@ -143,14 +141,32 @@ def _value_after(text: str, end: int, name: str) -> Span | None:
     return _bare(text, at, spaced=assigned["sign"] == ":" or bool(assigned["gap"]) or text[at - 1].isspace(), name=name)
 
 
-def _quoted(held: re.Match[str] | None, groups: tuple[str, ...], name: str) -> Span | None:
-    if held is None:
+def _quoted(text: str, at: int, name: str) -> Span | None:
+    """A value in quotes, which may be escaped, because it stands in JSON inside JSON, however deep."""
+    opening = _OPENING.match(text, at)
+    if opening is None:
         return None
-    group = next(group for group in groups if held[group] is not None)
-    value = held[group]
+    start, end = opening.end(), _end_of_quoted(text, opening)
+    value = text[start:end]
     if _NOT_A_SECRET.match(value) or (name == "token" and not _looks_random(value)):
         return None
-    return (*held.span(group), REDACTED)
+    return start, end, REDACTED
+
+
+def _end_of_quoted(text: str, opening: re.Match[str]) -> int:
+    """Where the value ends: at its closing quote, or where a text around it ends first.
+
+    Every level of JSON doubles the backslashes and puts one before the quote. So with ``k`` of them before the opening quote,
+    a quote with ``k + b(k+1)`` follows ``b`` backslashes that belong to the value: it closes where ``b`` is even.
+    """
+    level = len(opening[1])
+    for quote in _CLOSINGS[opening[2]].finditer(text, opening.end()):
+        own, odd = divmod(len(quote[1]) - level, level + 1)
+        if own < 0 or quote[0][-1] == "\n":
+            return quote.start()
+        if not odd and own % 2 == 0:
+            return quote.end() - 1 - level
+    return len(text)
 
 
 def _bare(text: str, at: int, *, spaced: bool, name: str) -> Span | None:

@@ -7,20 +7,19 @@ another speed than 1 the events travel faster or slower, but say the same about 
 
 from __future__ import annotations
 
-import gzip
-import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Final, cast
+from typing import Any, Final
 
 import msgspec
 
 from stepstream.producers.clock import SYSTEM_CLOCK, Clock
+from stepstream.producers.recording import ANY_TIME, FreshIds, extent, lines, time_of
 from stepstream.producers.transport import KafkaTransport, Record, Transport
-from stepstream.schemas.accept import Accepted, Limits, Rejected, accept_value
+from stepstream.schemas.accept import Accepted, Rejected, accept_value
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.step import Step as StepRecord
 
@@ -29,7 +28,6 @@ PROGRESS_EVERY_S: Final = 0.1
 GIVE_UP_S: Final = 60.0
 """How long the brokers may be silent before a replay gives up."""
 
-_ANY_TIME: Final = Limits(max_age_us=2**62, max_future_us=2**62)
 _TIMES: Final = ("start_time", "end_time", "first_token_time")
 _STEP_IDS: Final = ("step_id", "parent_step_id", "retry_of", "fallback_of")
 
@@ -106,13 +104,15 @@ def replay(
     """
     if speed < 0:
         raise ValueError(f"speed must not be negative: {speed}")
+    if transport is None and not settings.kafka_brokers:
+        raise ReplayError("there is nowhere to send to: run `stepstream up`, or set STEPSTREAM_ENDPOINT=kafka://host:9092")
     file = Path(path)
     try:
-        first_us, last_us = _extent(file)
+        first_us, last_us = extent(file)
         sender = _Sender(transport or KafkaTransport(settings))
         try:
             timing = _Timing(first_us, last_us, speed, clock, sender.wait)
-            job = _Job(file, timing, sender, None if keep_ids else _FreshIds(os.urandom(16)), keep_times, on_progress)
+            job = _Job(file, timing, sender, None if keep_ids else FreshIds(os.urandom(16)), keep_times, on_progress)
             return job.run()
         finally:
             sender.close()
@@ -128,7 +128,7 @@ class _Job:
         file: Path,
         timing: _Timing,
         sender: _Sender,
-        fresh: _FreshIds | None,
+        fresh: FreshIds | None,
         keep_times: bool,
         on_progress: OnProgress | None,
     ) -> None:
@@ -146,7 +146,7 @@ class _Job:
     def run(self) -> ReplayReport:
         report = self.report
         read_bytes = 0
-        for number, (line, read_bytes) in enumerate(_lines(self._file), 1):
+        for number, (line, read_bytes) in enumerate(lines(self._file), 1):
             if line:
                 report.lines += 1
                 self._line(number, line)
@@ -159,16 +159,16 @@ class _Job:
         return report
 
     def _line(self, number: int, line: bytes) -> None:
-        accepted = accept_value(line, timestamp_us=0, limits=_ANY_TIME)
+        accepted = accept_value(line, timestamp_us=0, limits=ANY_TIME)
         if isinstance(accepted, Accepted):
             value = self._changed(line, accepted.step)
             if isinstance(value, bytes):
                 self._runs.add(accepted.step.trace_id)
-                self._timing.wait_for(_time_of(accepted.step))
+                self._timing.wait_for(time_of(accepted.step))
                 self._sender.send(Record(self._trace_id(accepted.step).encode(), value))
                 return
             accepted = value
-        self._bad(number, cast(Rejected, accepted))
+        self._bad(number, accepted)
 
     def _bad(self, number: int, rejected: Rejected) -> None:
         self.report.bad += 1
@@ -272,40 +272,3 @@ class _Sender:
             self.first_failure = self.first_failure or reason
         else:
             self.delivered += 1
-
-
-class _FreshIds:
-    """New ids from old ones: the same for the same, within one replay. Nothing is remembered, they are derived."""
-
-    def __init__(self, salt: bytes) -> None:
-        self._salt = salt
-
-    def trace(self, old: str) -> str:
-        return hashlib.blake2b(old.encode(), key=self._salt, digest_size=16).hexdigest()
-
-    def step(self, old: str) -> str:
-        return hashlib.blake2b(old.encode(), key=self._salt, digest_size=8).hexdigest()
-
-
-def _time_of(step: StepRecord) -> int:
-    return step.end_time if step.phase == "end" and step.end_time is not None else step.start_time
-
-
-def _extent(file: Path) -> tuple[int, int]:
-    """The first and the last time of the good events in a file; zeros where there are none."""
-    first = last = None
-    for line, _ in _lines(file):
-        accepted = accept_value(line, timestamp_us=0, limits=_ANY_TIME) if line else None
-        if isinstance(accepted, Accepted):
-            at = _time_of(accepted.step)
-            first = at if first is None else min(first, at)
-            last = at if last is None else max(last, at)
-    return first or 0, last or 0
-
-
-def _lines(file: Path) -> Iterator[tuple[bytes, int]]:
-    """Each line without its end, and the bytes of the file read so far."""
-    with file.open("rb") as raw:
-        opened: IO[bytes] = cast(IO[bytes], gzip.open(raw)) if file.suffix == ".gz" else raw
-        for line in opened:
-            yield line.strip(), raw.tell()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from stepstream.schemas.step import TokenUsage, TokenUsageStruct
 
 if TYPE_CHECKING:
-    from stepstream.producers.steps import Step
+    from stepstream.producers.filling import Fills
 
 
 @dataclass(slots=True)
@@ -49,7 +49,7 @@ class Answer:
         ]
         return {**({"text": self.text} if self.text else {}), "tool_calls": calls}
 
-    def record_on(self, step: Step) -> None:
+    def record_on(self, step: Fills) -> None:
         """Put it onto a step. The model that answered replaces the one that was asked for."""
         if self.output is not None:
             step.set_output(self.output)

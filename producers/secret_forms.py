@@ -71,7 +71,10 @@ KEY_HINT: Final = re.compile(r"[_.-](?=[A-Za-z0-9_+/-]{10})")
 """Every start in ``KEYS`` ends with such a sign, before a long run of letters: the cheap look that comes first."""
 LONGEST_START: Final = max(map(len, KEYS))
 
-_PRIVATE_KEY = r"-----BEGIN [A-Z ]*PRIVATE KEY(?: BLOCK)?-----.*?(?:-----END [A-Z ]*PRIVATE KEY(?: BLOCK)?-----|\Z)"
+_KEY_LINES = r"(?:[A-Za-z0-9+/=\s:,.-]|\\+[nrt])*"
+_PRIVATE_KEY = (
+    rf"-----BEGIN [A-Z ]*PRIVATE KEY(?: BLOCK)?-----(?:{_KEY_LINES}?-----END [A-Z ]*PRIVATE KEY(?: BLOCK)?-----|{_KEY_LINES})"
+)
 _LOGIN_IN_URL = r"(://[^\s/:@\"'<>\\]{0,256}):[^\s/\"'<>\\$\[][^\s/\"'<>\\]{0,255}@"
 
 FORMS: Final[tuple[tuple[str, re.Pattern[str], str], ...]] = (
@@ -80,10 +83,10 @@ FORMS: Final[tuple[tuple[str, re.Pattern[str], str], ...]] = (
     ("ASIA", _form("ASIA", r"[A-Z0-9]{16}(?![A-Za-z0-9])"), REDACTED),
     ("dapi", _form("dapi", r"[a-f0-9]{32}(?![A-Za-z0-9])"), REDACTED),  # Databricks
     ("eyJ", _form("eyJ", r"[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*)?"), REDACTED),  # JSON web token
-    (":AA", re.compile(r"(?<![A-Za-z0-9])\d{8,10}:AA[A-Za-z0-9_-]{32,34}(?![A-Za-z0-9_-])"), REDACTED),  # Telegram
+    (":AA", re.compile(r"(?<![0-9])\d{8,10}:AA[A-Za-z0-9_-]{32,34}(?![A-Za-z0-9_-])"), REDACTED),  # Telegram
     ("/services/", re.compile(r"(hooks\.slack\.com/services/)[A-Za-z0-9/_-]{10,}"), r"\1" + REDACTED),
     ("/webhooks/", re.compile(r"(/api/webhooks/\d+/)[A-Za-z0-9_-]{20,}"), r"\1" + REDACTED),  # Discord
-    ("PRIVATE KEY", re.compile(_PRIVATE_KEY, re.DOTALL), REDACTED),
+    ("PRIVATE KEY", re.compile(_PRIVATE_KEY), REDACTED),
     ("://", re.compile(_LOGIN_IN_URL), rf"\1:{REDACTED}@"),
     ("earer ", re.compile(r"([Bb]earer )\s{0,8}(?=[A-Za-z._~+/-]*\d)[A-Za-z0-9._~+/-]{12,}=*"), r"\1" + REDACTED),
     ("asic ", re.compile(r"(uthorization\W{1,8}[Bb]asic )\s{0,8}[A-Za-z0-9+/]{6,}=*"), r"\1" + REDACTED),

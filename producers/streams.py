@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 from stepstream.producers.guard import never_raises
 
 if TYPE_CHECKING:
-    from stepstream.producers.steps import Step
+    from stepstream.producers.filling import Fills
 
 T = TypeVar("T")
 
@@ -18,7 +18,7 @@ MOST_CHUNKS: Final = 20_000
 class Chunks:
     """The pieces of one step's output. ``finish`` records what they make, once."""
 
-    def __init__(self, step: Step) -> None:
+    def __init__(self, step: Fills) -> None:
         self._step = step
         self._chunks: list[Any] = []
         self._left_out = 0
@@ -55,7 +55,7 @@ class Chunks:
         if self._left_out:
             step.set_attribute("chunks_left_out", self._left_out)
 
-    def _record_answer(self, step: Step, chunks: list[Any]) -> None:
+    def _record_answer(self, step: Fills, chunks: list[Any]) -> None:
         from stepstream.producers.response_streams import read_stream
 
         answer = read_stream(chunks)

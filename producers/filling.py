@@ -1,0 +1,180 @@
+"""What a program says about a step while it is open. Nothing here raises, and nothing counts before start or after end."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, Iterable, Mapping
+from decimal import Decimal
+from typing import TYPE_CHECKING, TypeVar, cast
+
+from stepstream.producers.content import size_of, to_text
+from stepstream.producers.documents import to_documents
+from stepstream.producers.failures import message_of, type_of
+from stepstream.producers.guard import complaints, never_raises
+from stepstream.producers.opening import Opens
+from stepstream.producers.streams import Chunks, Watched
+from stepstream.schemas.money import nanos_from_usd, usd_from_nanos
+from stepstream.schemas.step import Step as StepRecord
+from stepstream.schemas.step import TokenUsageStruct
+
+if TYPE_CHECKING:
+    from stepstream.producers.engine import Engine
+    from stepstream.producers.scope import Scope
+
+T = TypeVar("T")
+
+NEW, OPEN, ENDED, OFF = range(4)
+"""States of a step; off: nothing is recorded."""
+
+
+class Fills(Opens):
+    """The part of a step that takes what the program has to say."""
+
+    __slots__ = ("_began_ns", "_chunks", "_engine", "_kind", "_name", "_record", "_scope", "_state")
+
+    _began_ns: int
+    _chunks: Chunks | None
+    _engine: Engine | None
+    _kind: str
+    _name: str
+    _record: StepRecord
+    _scope: Scope
+    _state: int
+
+    @never_raises
+    def set_input(self, value: object) -> None:
+        """What the step works on: text, or anything that becomes JSON. The start event has only what was given on opening."""
+        if self._writable("set_input"):
+            self._record.input, self._record.input_bytes = self._text(value)
+
+    @never_raises
+    def set_output(self, value: object) -> None:
+        """What came out: text, or anything that becomes JSON."""
+        if self._writable("set_output"):
+            self._record.output, self._record.output_bytes = self._text(value)
+
+    @never_raises
+    def set_usage(
+        self,
+        *,
+        input_tokens: int = 0,
+        output_tokens: int = 0,
+        cached_input_tokens: int = 0,
+        cache_write_tokens: int = 0,
+        reasoning_tokens: int = 0,
+    ) -> None:
+        """The step's own tokens. Input includes cached and cache-written ones, output includes reasoning."""
+        if self._writable("set_usage"):
+            self._record.usage = TokenUsageStruct(
+                input_tokens=_count(input_tokens),
+                output_tokens=_count(output_tokens),
+                cached_input_tokens=_count(cached_input_tokens),
+                cache_write_tokens=_count(cache_write_tokens),
+                reasoning_tokens=_count(reasoning_tokens),
+            )
+
+    @never_raises
+    def set_cost(self, usd: Decimal | float | str) -> None:
+        """The step's own cost in dollars, where it is known better than from tokens and prices."""
+        if self._writable("set_cost"):
+            try:
+                self._record.cost_usd = cast(Decimal, usd_from_nanos(nanos_from_usd(usd)))
+                self._record.cost_source = "given"
+            except (TypeError, ValueError) as error:
+                complaints.say("set_cost", f"stepstream: set_cost is ignored: {error}")
+
+    @never_raises
+    def set_model(self, model: str, provider: str = "") -> None:
+        """The model that answered, where it was not known on opening."""
+        if self._writable("set_model"):
+            self._record.model = str(model)
+            if provider:
+                self._record.provider = str(provider)
+
+    @never_raises
+    def set_documents(self, documents: Iterable[object]) -> None:
+        """What a retrieval returned, best first: ``Document``s, dictionaries, LangChain documents, (document, score), texts."""
+        if self._writable("set_documents"):
+            self._record.documents = to_documents(documents, content=self._scope.capture, max_bytes=self._max_bytes)
+
+    @never_raises
+    def set_attribute(self, key: str, value: object) -> None:
+        """One attribute: text, or anything that becomes JSON."""
+        self.set_attributes({key: value})
+
+    @never_raises
+    def set_attributes(self, attributes: Mapping[str, object]) -> None:
+        """Attributes, added to those there are."""
+        if self._writable("set_attributes"):
+            more = {str(key): to_text(value, self._max_bytes)[0] for key, value in attributes.items()}
+            self._record.attributes = {**self._record.attributes, **more}
+
+    @never_raises
+    def set_error(self, error: BaseException | str, error_type: str = "") -> None:
+        """Mark the step as failed although no exception leaves it."""
+        if self._writable("set_error"):
+            self._record.status = "error"
+            if isinstance(error, BaseException):
+                self._record.error_type = error_type or type_of(error)
+                self._record.error_message = message_of(error)
+            else:
+                self._record.error_type = str(error_type)
+                self._record.error_message = str(error)
+
+    @never_raises
+    def record_first_token(self) -> None:
+        """A streamed answer has begun to arrive. Counts once."""
+        if self._writable("record_first_token") and self._record.first_token_time is None:
+            self._record.first_token_time = self._now_us()
+
+    @never_raises
+    def record_response(self, response: object) -> None:
+        """Take text, tool calls, tokens and model from a model's answer, in any of the usual shapes.
+
+        OpenAI (chat completions and responses), Anthropic, Google, Bedrock, Ollama, LangChain and LiteLLM answers, as objects
+        or as dictionaries. Anything else becomes the output as it is.
+        """
+        if self._writable("record_response"):
+            from stepstream.producers.responses import read_response
+
+            answer = read_response(response)
+            if answer is None:
+                self.set_output(response)
+            else:
+                answer.record_on(self)
+
+    def record_stream(self, chunks: Iterable[T] | AsyncIterable[T]) -> Watched[T]:
+        """The same pieces, to be iterated over as before; when they end, what they made is recorded as by ``record_response``.
+
+        The first piece is the first token. Break off early, and what came until then is recorded.
+        """
+        self._chunks = Chunks(self)
+        return Watched(chunks, self._chunks)
+
+    # --- inside ---
+
+    def _now_us(self) -> int:
+        assert self._engine is not None
+        return self._record.start_time + (self._engine.clock.steady_ns() - self._began_ns) // 1_000
+
+    @property
+    def _max_bytes(self) -> int:
+        assert self._engine is not None
+        return self._engine.settings.max_content_bytes
+
+    def _text(self, value: object) -> tuple[str, int | None]:
+        text, size = to_text(value, self._max_bytes)
+        if self._scope.capture:
+            return text, size
+        return "", (size if size is not None or value is None else size_of(text))
+
+    def _writable(self, what: str) -> bool:
+        if self._state == OPEN:
+            return True
+        if self._state != OFF:
+            when = "before it started" if self._state == NEW else "after it ended"
+            complaints.say(f"late {what}", f"stepstream: {what} on step {self._name!r} {when} is ignored")
+        return False
+
+
+def _count(value: object) -> int:
+    return min(max(int(cast(int, value) or 0), 0), 2**53)

@@ -1,0 +1,57 @@
+"""Recordings: files of step events, one JSON object a line, gzipped where the name ends in ``.gz``."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Final, cast
+
+from stepstream.schemas.accept import Accepted, Limits, accept_value
+from stepstream.schemas.step import Step as StepRecord
+
+ANY_TIME: Final = Limits(max_age_us=2**62, max_future_us=2**62)
+"""Limits for judging an event whose time is about to be changed."""
+
+
+class FreshIds:
+    """New ids from old ones: the same for the same, within one replay. Nothing is remembered, they are derived."""
+
+    def __init__(self, salt: bytes) -> None:
+        self._salt = salt
+
+    def trace(self, old: str) -> str:
+        return hashlib.blake2b(old.encode(), key=self._salt, digest_size=16).hexdigest()
+
+    def step(self, old: str) -> str:
+        return hashlib.blake2b(old.encode(), key=self._salt, digest_size=8).hexdigest()
+
+
+def time_of(step: StepRecord) -> int:
+    """When the event happened: a start at its start, an end at its end."""
+    return step.end_time if step.phase == "end" and step.end_time is not None else step.start_time
+
+
+def extent(file: Path) -> tuple[int, int]:
+    """The first and the last time of the good events in a file; zeros where there are none."""
+    first = last = None
+    for line, _ in lines(file):
+        accepted = accept_value(line, timestamp_us=0, limits=ANY_TIME) if line else None
+        if isinstance(accepted, Accepted):
+            at = time_of(accepted.step)
+            first = at if first is None else min(first, at)
+            last = at if last is None else max(last, at)
+    return first or 0, last or 0
+
+
+def lines(file: Path) -> Iterator[tuple[bytes, int]]:
+    """Each line without its end, and the bytes of the file read so far."""
+    with contextlib.ExitStack() as open_files:
+        raw = open_files.enter_context(file.open("rb"))
+        opened: IO[bytes] = raw
+        if file.suffix == ".gz":
+            opened = cast(IO[bytes], open_files.enter_context(gzip.open(raw)))
+        for line in opened:
+            yield line.strip(), raw.tell()

@@ -1,0 +1,14 @@
+"""What steps have in common."""
+
+from __future__ import annotations
+
+
+class Scope:
+    """What the steps of a run, or of an agent inside it, have in common."""
+
+    __slots__ = ("capture", "trace_id", "whose")
+
+    def __init__(self, trace_id: str, whose: dict[str, str], capture: bool) -> None:
+        self.trace_id = trace_id
+        self.whose = whose
+        self.capture = capture
