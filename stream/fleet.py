@@ -56,9 +56,7 @@ class FleetPartition:
         try:
             finding = _decode(record.value or b"")
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            self.counters.rejected["malformed_finding"] += 1
-            headers = dead_letter_headers(record, "findings", self.partition, "malformed_json", str(error)[:200])
-            self._send(record.offset, Output("deadletter", record.key, record.value, headers=headers))
+            self._reject(record, "malformed_json", str(error)[:200])
             return
         alert = self._merge(finding, record.offset)
         if alert is not None:
@@ -66,6 +64,16 @@ class FleetPartition:
             self._alerts[group_of(alert)] = alert
             self._send(record.offset, Output("alerts", alert.alert_id.encode(), _encode(alert), partition=self.partition))
             self._bound()
+
+    def skip(self, record: Record, detail: str) -> None:
+        """Dead-letter a record that processing failed on, again and again."""
+        self.floor.position = record.offset + 1
+        self._reject(record, "poison", detail)
+
+    def _reject(self, record: Record, reason: str, detail: str) -> None:
+        self.counters.rejected[reason] += 1
+        headers = dead_letter_headers(record, "findings", self.partition, reason, detail)
+        self._send(record.offset, Output("deadletter", record.key, record.value, headers=headers))
 
     def tick(self, time_us: int) -> None:
         """Nothing here waits for time to pass."""

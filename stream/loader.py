@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TypeVar
 
 import msgspec
@@ -15,6 +16,7 @@ from stepstream.kafka import KafkaUnreachable, consumer, position_of, read_to_en
 from stepstream.schemas.alert import AlertStruct
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
+from stepstream.stream.poison import KEY_PREFIX, PoisonLedger
 from stepstream.stream.state import RunState, decode_state, parse_floor_metadata
 from stepstream.stream.state_index import StateIndex
 
@@ -34,14 +36,37 @@ def committed_floor(settings: Settings, group: str, name: str, partition: int) -
         client.close()
 
 
-def load_states(settings: Settings, group: str, partition: int, horizon_us: int) -> tuple[list[RunState], int, StateIndex]:
-    """The newest state of each run of a partition, its floor, and where the states lie."""
+@dataclass(frozen=True, slots=True)
+class AssembleState:
+    """What is left of a partition of steps: the newest state of each run, the floor, where the states lie."""
+
+    states: list[RunState]
+    floor: int
+    index: StateIndex
+    ledger: PoisonLedger
+
+
+@dataclass(frozen=True, slots=True)
+class FleetState:
+    """What is left of a partition of findings: every alert record, and the floor."""
+
+    alerts: list[AlertStruct]
+    floor: int
+    ledger: PoisonLedger
+
+
+def load_assemble(settings: Settings, group: str, partition: int, horizon_us: int) -> AssembleState:
+    """Read what the assemble stage needs to go on with a partition."""
     floor, state_from = committed_floor(settings, group, "steps", partition)
     index = StateIndex(horizon_us, state_from)
+    ledger = PoisonLedger("steps", partition, "state")
     newest: dict[str, RunState] = {}
     for message in read_to_end(settings, topic(settings.topic_prefix, "state"), [partition], offset=state_from):
-        value = message.value()
+        key, value = message.key() or b"", message.value()
         if not value:
+            continue
+        if key.startswith(KEY_PREFIX):
+            ledger.restore(value)
             continue
         state = decode_state(value)
         known = newest.get(state.trace_id)
@@ -51,14 +76,19 @@ def load_states(settings: Settings, group: str, partition: int, horizon_us: int)
             index.written(state.trace_id, offset, closed=state.closed, closed_at_us=state.closed_at_us)
     latest_us = max((state.last_append_us for state in newest.values()), default=0)
     kept = [s for s in newest.values() if not s.closed or s.closed_at_us >= latest_us - horizon_us]
-    return kept, floor, index
+    return AssembleState(kept, floor, index, ledger)
 
 
-def load_alerts(settings: Settings, group: str, partition: int) -> tuple[list[AlertStruct], int]:
-    """Every alert record on the partition, and the floor of its findings."""
+def load_fleet(settings: Settings, group: str, partition: int) -> FleetState:
+    """Read what the fleet stage needs to go on with a partition."""
     floor, _ = committed_floor(settings, group, "findings", partition)
+    ledger = PoisonLedger("findings", partition, "fleet")
+    for message in read_to_end(settings, topic(settings.topic_prefix, "fleet"), [partition]):
+        if (message.key() or b"").startswith(KEY_PREFIX):
+            ledger.restore(message.value() or b"")
     name = topic(settings.topic_prefix, "alerts")
-    return [_decode_alert(m.value() or b"") for m in read_to_end(settings, name, [partition]) if m.value()], floor
+    alerts = [_decode_alert(value) for message in read_to_end(settings, name, [partition]) if (value := message.value())]
+    return FleetState(alerts, floor, ledger)
 
 
 async def patiently(load: Callable[[], _Result], what: str) -> _Result:

@@ -115,6 +115,11 @@ class AssemblePartition:
                 self.counters.clamped.update(verdict.clamped)
             self._accept(verdict.step, verdict.cost_nanos, offset, append_us)
 
+    def skip(self, record: Record, detail: str) -> None:
+        """Dead-letter a record that processing failed on, again and again."""
+        self.floor.position = record.offset + 1
+        self._reject(record, Rejected("poison", detail))
+
     def tick(self, time_us: int) -> None:
         """A fetch came back at the high watermark at this wall time, and everything fetched before has been fed."""
         self.clock.advance(time_us, watching=bool(self.runs))

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import traceback
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from faust.types import TP
 
 from stepstream.stream.floor import Floor
 from stepstream.stream.outputs import Output
+from stepstream.stream.poison import Note, PoisonLedger, Undigested
 from stepstream.stream.sender import Sender
 from stepstream.stream.state_index import StateIndex
 from stepstream.stream.transport import Floors
@@ -35,6 +38,9 @@ class Logic(Protocol):
     def tick(self, time_us: int) -> None:
         """Everything up to the high watermark was fed, and this is the wall time of the fetch that said so."""
 
+    def skip(self, record: Any, detail: str) -> None:
+        """Dead-letter a record that ``feed`` has failed on."""
+
     def drain(self) -> list[Output]:
         """What is to be sent."""
 
@@ -42,7 +48,16 @@ class Logic(Protocol):
         """Kafka has it."""
 
 
-Load = Callable[[int], Awaitable[tuple[Logic, StateIndex | None]]]
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """A partition's logic as it was left, where its state lies, and the records it has failed on."""
+
+    logic: Logic
+    ledger: PoisonLedger
+    index: StateIndex | None = None
+
+
+Load = Callable[[int], Awaitable[Restored]]
 
 
 class Shell:
@@ -52,16 +67,49 @@ class Shell:
         self.tp = tp
         self.generation = generation
         self.alive = True
+        self.halted = False
         self.logic: Logic | None = None
+        self.ledger: PoisonLedger | None = None
         self._index: StateIndex | None = None
         self._started_at = 0
         self._sender = sender
         self._floors = floors
 
-    def loaded(self, logic: Logic, index: StateIndex | None) -> None:
+    def loaded(self, restored: Restored) -> None:
         """The logic is restored and may be fed."""
-        self.logic, self._index = logic, index
-        self._started_at = logic.floor.value
+        self.logic, self.ledger, self._index = restored.logic, restored.ledger, restored.index
+        self._started_at = restored.logic.floor.value
+
+    def feed(self, records: Sequence[Any]) -> None:
+        """Process records in order. Raises ``Undigested`` where one cannot be processed; skips what failed three times."""
+        logic, ledger = self.logic, self.ledger
+        if logic is None or ledger is None:
+            return
+        for record in records:
+            note = ledger.verdict(record.offset) if ledger else None
+            if note is not None:
+                if not self._skip(record, note, logic, ledger):
+                    return
+                continue
+            try:
+                logic.feed(record)
+            except Exception as error:
+                where = f"{self.tp.topic} partition {self.tp.partition} offset {record.offset}"
+                raise Undigested(
+                    f"processing {where} failed: {error!r}", ledger.failed(record.offset, traceback.format_exc())
+                ) from error
+
+    def _skip(self, record: Any, note: Note, logic: Logic, ledger: PoisonLedger) -> bool:
+        """Dead-letter a record that has failed three times; False when there were too many and the partition halts."""
+        now_us = record.timestamp * 1000
+        if not note.skipped_at_us and ledger.too_many(now_us):
+            self.halted = True
+            log.error("%s partition %d halts at offset %d", self.tp.topic, self.tp.partition, record.offset)
+            self._sender.send(ledger.halted(record.offset, now_us), _ignore)
+            return False
+        self._sender.send(ledger.skipped(record.offset, now_us), _ignore)
+        logic.skip(record, note.traceback)
+        return True
 
     def pump(self) -> None:
         """Send what the logic wants sent, and note the floor."""
@@ -83,7 +131,7 @@ class Shell:
     def _acknowledged(self, output: Output, offset: int) -> None:
         if not self.alive or self.logic is None:
             return
-        if self._index is not None and output.topic == "state":
+        if self._index is not None and output.topic == "state" and output.holder is not None:
             run = output.holder.run
             self._index.written(run.trace_id, offset, closed=run.closed, closed_at_us=run.closed_at_us)
         self.logic.acknowledged(output)
@@ -125,10 +173,9 @@ class Stage:
             return
         await self.wait_ready(tp.partition)
         logic = shell.logic
-        if logic is None or not shell.alive:
+        if logic is None or not shell.alive or shell.halted:
             return
-        for record in records:
-            logic.feed(record)
+        shell.feed(records)
         logic.flush()
         shell.pump()
         while self._sender.is_full:
@@ -153,7 +200,7 @@ class Stage:
     def tick(self, caught_up_at: Callable[[TP, int], int]) -> None:
         """Let time pass. ``caught_up_at(tp, position)`` is the wall time of a fetch that found no more, else 0."""
         for shell in self.shells.values():
-            if shell.logic is None:
+            if shell.logic is None or shell.halted:
                 continue
             time_us = caught_up_at(shell.tp, shell.logic.floor.position)
             if time_us:
@@ -162,7 +209,12 @@ class Stage:
             shell.pump()
 
     async def _restore(self, shell: Shell) -> None:
-        logic, index = await self._load(shell.tp.partition)
+        restored = await self._load(shell.tp.partition)
         if shell.alive:
-            shell.loaded(logic, index)
-            log.info("ready: %s partition %d from offset %d", shell.tp.topic, shell.tp.partition, logic.floor.position)
+            shell.loaded(restored)
+            position = restored.logic.floor.position
+            log.info("ready: %s partition %d from offset %d", shell.tp.topic, shell.tp.partition, position)
+
+
+def _ignore(_output: Output, _offset: int) -> None:
+    """Nothing waits for this output."""

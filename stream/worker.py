@@ -28,11 +28,11 @@ from stepstream.stream.connection import broker_urls, credentials
 from stepstream.stream.counters import Counters
 from stepstream.stream.fleet import FleetPartition
 from stepstream.stream.limits import AssembleLimits
-from stepstream.stream.loader import load_alerts, load_states, patiently
+from stepstream.stream.loader import load_assemble, load_fleet, patiently
 from stepstream.stream.partition import AssemblePartition
+from stepstream.stream.poison import Undigested
 from stepstream.stream.sender import Sender
-from stepstream.stream.stage import Logic, Stage
-from stepstream.stream.state_index import StateIndex
+from stepstream.stream.stage import Restored, Stage
 from stepstream.stream.transport import FloorTransport
 
 log = logging.getLogger("stepstream.worker")
@@ -40,6 +40,7 @@ log = logging.getLogger("stepstream.worker")
 TICK_S: Final = 0.05
 COMMIT_INTERVAL_S: Final = 0.5
 DRAIN_S: Final = 15.0
+NOTE_S: Final = 10.0
 
 
 def run(settings: Settings) -> int:
@@ -195,6 +196,7 @@ class Worker:
     async def _stop(self) -> int:
         if self._failure is not None:
             self.transport.floors.clear()
+            await self._note_failure(self._failure)
             log.error("the worker stops: %s", "".join(traceback.format_exception(self._failure)).strip())
         try:
             await asyncio.wait_for(self.app.stop(), timeout=10)
@@ -203,6 +205,13 @@ class Worker:
         self.config.close()
         log.info("counts: %s", self.counters.nonzero())
         return 0 if self._failure is None else 1
+
+    async def _note_failure(self, error: BaseException) -> None:
+        """A try at a record that failed must be known to the next worker."""
+        if isinstance(error, Undigested):
+            self.sender.send(error.note, lambda _output, _offset: None)
+            if not await asyncio.to_thread(self.sender.flush, NOTE_S):
+                log.warning("the failed try was not noted within %.0f s", NOTE_S)
 
     def _fail(self, error: BaseException) -> None:
         if self._failure is None:
@@ -256,9 +265,9 @@ class Worker:
 
     # -- restoring ---------------------------------------------------------------------------------------------------
 
-    async def _load_assemble(self, partition: int) -> tuple[Logic, StateIndex]:
-        states, floor, index = await patiently(
-            lambda: load_states(self.settings, self.group, partition, self.limits.late_horizon_us),
+    async def _load_assemble(self, partition: int) -> Restored:
+        left = await patiently(
+            lambda: load_assemble(self.settings, self.group, partition, self.limits.late_horizon_us),
             f"run states of partition {partition}",
         )
         logic = AssemblePartition(
@@ -269,16 +278,14 @@ class Worker:
             limits=self.limits,
             counters=self.counters,
         )
-        logic.restore(states, floor)
-        return logic, index
+        logic.restore(left.states, left.floor)
+        return Restored(logic, left.ledger, left.index)
 
-    async def _load_fleet(self, partition: int) -> tuple[Logic, None]:
-        alerts, floor = await patiently(
-            lambda: load_alerts(self.settings, self.group, partition), f"alerts of partition {partition}"
-        )
+    async def _load_fleet(self, partition: int) -> Restored:
+        left = await patiently(lambda: load_fleet(self.settings, self.group, partition), f"alerts of partition {partition}")
         logic = FleetPartition(partition, self.counters)
-        logic.restore(alerts, floor)
-        return logic, None
+        logic.restore(left.alerts, left.floor)
+        return Restored(logic, left.ledger)
 
     def _name(self, name: str) -> str:
         return topic(self.settings.topic_prefix, name)

@@ -1,0 +1,104 @@
+"""Records that the worker itself cannot digest: tried three times, then dead-lettered, and never too many of them.
+
+An exception pinned to one record stops the worker before anything is committed. The try is noted on a Kafka topic, so
+that it survives the restart. At the third the record is skipped to the dead letter with the traceback. A bug that fails on
+everything must not drain the topic into the dead letter: too many skips in a short time halt the partition instead.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from stepstream.schemas.alert import FindingStruct
+from stepstream.schemas.ids import derived_id
+from stepstream.stream.outputs import Output
+
+KEY_PREFIX: Final = b"!poison|"
+MAX_TRIES: Final = 3
+MAX_SKIPS: Final = 5
+SKIP_WINDOW_US: Final = 600_000_000
+
+
+class Undigested(Exception):
+    """Processing one record raised; says which, and holds the note to be sent before the worker stops."""
+
+    def __init__(self, message: str, note: Output) -> None:
+        super().__init__(message)
+        self.note = note
+
+
+class Note(msgspec.Struct):
+    """What is kept about a record that raised. ``skipped_at_us`` is the log time of its skip, 0 before."""
+
+    offset: int
+    tries: int
+    traceback: str
+    skipped_at_us: int = 0
+
+
+_decode = msgspec.json.Decoder(Note).decode
+
+
+class PoisonLedger:
+    """The tries and skips of one partition."""
+
+    def __init__(self, topic: str, partition: int, ledger_topic: str) -> None:
+        """``topic`` is where the records are, ``ledger_topic`` where notes are kept; names without prefix."""
+        self._topic = topic
+        self._partition = partition
+        self._ledger_topic = ledger_topic
+        self._notes: dict[int, Note] = {}
+
+    def restore(self, value: bytes) -> None:
+        """Take over a note that was read; the newest of an offset holds."""
+        note = _decode(value)
+        self._notes[note.offset] = note
+
+    def failed(self, offset: int, traceback: str) -> Output:
+        """Count a try; returns the note to be sent and acknowledged before the worker stops."""
+        before = self._notes.get(offset)
+        note = self._notes[offset] = Note(offset, (before.tries if before else 0) + 1, traceback[-8_000:])
+        return self._note(note)
+
+    def verdict(self, offset: int) -> Note | None:
+        """The note of a record that is to be skipped; None for one that is to be processed."""
+        note = self._notes.get(offset)
+        return note if note is not None and note.tries >= MAX_TRIES else None
+
+    def skipped(self, offset: int, now_us: int) -> Output:
+        """Note that the record was dead-lettered at this log time."""
+        note = self._notes[offset]
+        note.skipped_at_us = note.skipped_at_us or now_us
+        return self._note(note)
+
+    def __bool__(self) -> bool:
+        return bool(self._notes)
+
+    def too_many(self, now_us: int) -> bool:
+        """Whether so many records were skipped lately that the fault is ours and the partition must halt."""
+        recent = [n for n in self._notes.values() if n.skipped_at_us > now_us - SKIP_WINDOW_US]
+        return len(recent) >= MAX_SKIPS
+
+    def halted(self, offset: int, now_us: int) -> Output:
+        """The finding that tells people of a halt; the same one however often the worker restarts."""
+        finding = FindingStruct(
+            finding_id=derived_id("halt", self._topic, self._partition, offset),
+            time=now_us,
+            project="stepstream",
+            alert="partition-halted",
+            rule="poison",
+            severity="critical",
+            subject=f"{self._topic}/{self._partition}",
+            value=float(MAX_SKIPS),
+            unit="count",
+            message=f"partition {self._partition} of {self._topic} is halted at offset {offset}: more than {MAX_SKIPS} records "
+            f"in {SKIP_WINDOW_US // 60_000_000} minutes made the worker fail",
+            detail="see `stepstream deadletter list`; mend or roll back the worker, then restart it",
+        )
+        return Output("findings", b"stepstream", msgspec.json.encode(finding))
+
+    def _note(self, note: Note) -> Output:
+        key = KEY_PREFIX + f"{self._topic}|{self._partition}|{note.offset}".encode()
+        return Output(self._ledger_topic, key, msgspec.json.encode(note), partition=self._partition)
