@@ -26,8 +26,10 @@ START_SECONDS = 60.0
 # Kafka answers the first request of a connection, then makes it wait until the average fits: longer than any client.
 CLOSED_BYTES_PER_SECOND = 1.0
 PORT_ATTEMPTS = 3
-# Small and quick to start; a broker for one machine is bound by its clients, not by its compiler.
+# The quick compiler alone: measured over 450,000 records it cost less CPU a record than both (1.5 against 1.9 us),
+# 40 % less to start, and 30 MB less memory.
 JVM_OPTIONS = (
+    "-XX:TieredStopAtLevel=1",
     "-XX:+UseSerialGC",
     "-Xss512k",
     "-XX:+UseCompactObjectHeaders",
