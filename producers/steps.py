@@ -17,7 +17,8 @@ from stepstream.producers.filling import ENDED, NEW, OFF, OPEN, Fills
 from stepstream.producers.guard import complaints, internal_error, never_raises, suppressed
 from stepstream.producers.opening import RunFields, StepFields
 from stepstream.producers.scope import Scope
-from stepstream.schemas.ids import new_step_id, new_trace_id
+from stepstream.schemas.ids import STEP_ID, new_step_id, new_trace_id
+from stepstream.schemas.step import KINDS
 from stepstream.schemas.step import Step as StepRecord
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ class Step(Fills):
             step_id=new_step_id(),
             parent_step_id="" if parent is None else parent._record.step_id,
             phase="start",
-            kind=self._kind,
+            kind=self._kind if self._kind in _KINDS else "other",
             name=self._name or self._default_name(),
             start_time=engine.clock.now_us(),
             **cast(Any, scope.whose),
@@ -149,11 +150,13 @@ class Step(Fills):
         self._state = OPEN
         if self._kind == "tool_call":
             self._record.tool = self._record.name
+        elif self._kind not in _KINDS:
+            self._record.attributes = {"kind": self._kind}
         self._fill(self._fields)
         engine.publish(_copy(self._record))
 
     def _default_name(self) -> str:
-        return self._kind
+        return self._kind or "other"
 
     def _find_parent(self) -> Step | None:
         step = current.get()
@@ -181,24 +184,27 @@ class Step(Fills):
 
     def _fill(self, fields: Mapping[str, Any]) -> None:
         """The fields given on opening."""
-        if not fields:
-            return
-        record = self._record
         for name, value in fields.items():
-            if value is None or name == "capture_content" or name in _OWNERS or name in _PLACES:
-                continue
-            if name == "input":
-                record.input, record.input_bytes = self._text(value)
-            elif name == "attributes":
-                self.set_attributes(value)
-            elif name == "attempt":
-                record.attempt = min(max(int(value), 1), 1_000_000)
-            elif name in _LINKS:
-                setattr(record, name, value.step_id if isinstance(value, Step) else str(value))
-            elif name in _TEXTS:
-                setattr(record, name, str(value))
-            else:
-                complaints.say(f"field {name}", f"stepstream: steps have no field {name!r}, it is ignored")
+            if value is not None and name not in _NOT_OF_THE_STEP:
+                self._give(name, value)
+
+    @never_raises
+    def _give(self, name: str, value: Any) -> None:
+        record = self._record
+        if name == "input":
+            record.input, record.input_bytes = self._text(value)
+        elif name == "attributes":
+            self.set_attributes(value)
+        elif name == "attempt":
+            record.attempt = min(max(int(value), 1), 1_000_000)
+        elif name in _TEXTS:
+            setattr(record, name, str(value))
+        elif name not in _LINKS:
+            complaints.say(f"field {name}", f"stepstream: steps have no field {name!r}, it is ignored")
+        elif isinstance(value, Step) or STEP_ID.fullmatch(value):
+            setattr(record, name, value.step_id if isinstance(value, Step) else value)
+        else:
+            complaints.say(name, f"stepstream: {name} must be a step or its step_id, {value!r:.40} is ignored")
 
     @never_raises
     def _finish(self, error: BaseException | None) -> None:
@@ -255,6 +261,8 @@ class Run(Step):
         return Scope(scope.trace_id, {**scope.whose, **own}, scope.capture) if own else scope
 
 
+_KINDS: Final = frozenset(KINDS)
+_NOT_OF_THE_STEP: Final = frozenset({"capture_content", *_OWNERS, *_PLACES})
 _TEXTS: Final = frozenset({"tool", "model", "provider", "tool_schema"})
 _LINKS: Final = frozenset({"retry_of", "fallback_of"})
 
