@@ -137,6 +137,12 @@ class AssemblePartition:
 
     # -- outputs -----------------------------------------------------------------------------------------------------
 
+    @property
+    def floor_age_us(self) -> int:
+        """Log time since the oldest record that a restart would read again."""
+        held = next((append_us for offset, append_us, tracked in self._held if tracked.uncovered == offset), None)
+        return 0 if held is None else max(0, self.clock.now_us - held)
+
     def drain(self) -> list[Output]:
         """What is to be sent now, in order."""
         out, self._outbox = self._outbox, []
@@ -254,6 +260,7 @@ class AssemblePartition:
             self._resolve_all(tracked, self.clock.now_us)
 
     def _send(self, tracked: Tracked, output: Output) -> None:
+        output.born_us = tracked.run.last_append_us
         output.holder = tracked
         tracked.pending += 1
         self._outbox.append(output)
@@ -347,6 +354,7 @@ class AssemblePartition:
             if observations:
                 self._raise(tracked, detector, observations)
         run.closed, run.closed_at_us = True, now_us
+        tracked.wants_cover = True  # also when no record is uncovered: a restart must know that the run is closed
         self.counters.runs_closed += 1
         self._resolve_all(tracked, now_us)
         tracked.dirty = not run.is_stray
@@ -383,7 +391,8 @@ class AssemblePartition:
     def _cover_if_ready(self, tracked: Tracked) -> None:
         """Send the state of a closed or long-held run once everything sent for it is acknowledged."""
         closed = tracked.run.closed
-        if tracked.pending or tracked.covering or tracked.uncovered < 0 or not (closed or tracked.wants_cover):
+        wanted = tracked.wants_cover or (closed and tracked.uncovered >= 0)
+        if tracked.pending or tracked.covering or not wanted:
             return
         if closed and tracked.dirty:
             return  # the next flush publishes; a state must not know what was never published
@@ -414,6 +423,8 @@ class AssemblePartition:
             return
         self.floor.release(tracked)
         run = tracked.run
-        if run.closed and not tracked.pending and not tracked.dirty:
+        if tracked.wants_cover:  # closed while an earlier state was under way
+            self._cover_if_ready(tracked)
+        elif run.closed and not tracked.pending and not tracked.dirty:
             self.closed.put(run.trace_id, run.closed_at_us, tracked.through, tracked.state)
             self.runs.pop(run.trace_id, None)

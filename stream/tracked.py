@@ -24,7 +24,7 @@ class Tracked:
         self.covering = False
         """A state record is sent and not acknowledged."""
         self.wants_cover = False
-        """An open run that has held the floor back for long: its state is to be written when nothing is pending."""
+        """It has closed, or has held the floor back for long: its state is to be written when nothing is pending."""
         self.dirty = False
         """Something has changed since the last trajectory."""
         self.urgent = False
