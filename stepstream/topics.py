@@ -26,6 +26,8 @@ from stepstream.schemas.topics import TopicSpec, topic, topic_specs
 from stepstream.settings import require_kafka
 
 TIMEOUT_S: Final = 10.0
+ANSWER_S: Final = 5.0
+"""How long brokers may take to answer at all."""
 LATEST: Final[Any] = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 LEADERS: Final = {"steps": "steps", "fleet": "findings"}
 """The topic whose partition count the others of its group follow."""
@@ -97,7 +99,7 @@ def list_topics(settings: Settings, *, timeout: float = TIMEOUT_S) -> list[Topic
 
 def _find(client: AdminClient, settings: Settings, timeout: float) -> dict[str, _Found]:
     """Our topics that exist, with what they are set to."""
-    metadata = _metadata(client, settings, timeout)
+    metadata = _metadata(client, settings)
     names = [name for spec in specs(settings) if (name := topic(settings.topic_prefix, spec.name)) in metadata.topics]
     resources = [ConfigResource(ResourceType.TOPIC, name) for name in names]
     configs = client.describe_configs(resources, request_timeout=timeout) if resources else {}
@@ -113,19 +115,19 @@ def _find(client: AdminClient, settings: Settings, timeout: float) -> dict[str, 
     return found
 
 
-def _metadata(client: AdminClient, settings: Settings, timeout: float) -> ClusterMetadata:
+def _metadata(client: AdminClient, settings: Settings) -> ClusterMetadata:
     try:
-        return client.list_topics(timeout=timeout)
+        return client.list_topics(timeout=ANSWER_S)
     except KafkaException as error:
         raise KafkaUnreachable(
-            f"no Kafka broker answered at {settings.kafka_brokers} within {timeout:.0f} s ({_words(error)}): "
+            f"no Kafka broker answered at {settings.kafka_brokers} within {ANSWER_S:.0f} s ({_words(error)}): "
             f"is it running, and is kafka_brokers right?"
         ) from None
 
 
-def require_topic(settings: Settings, name: str, *, timeout: float = TIMEOUT_S) -> int:
+def require_topic(settings: Settings, name: str) -> int:
     """How many partitions the topic has. Raises ``KafkaUnreachable``, or ``TopicsError`` where it was never made."""
-    held = _metadata(admin(settings), settings, timeout).topics.get(name)
+    held = _metadata(admin(settings), settings).topics.get(name)
     if held is None:
         raise TopicsError(f"there is no topic {name}: run `stepstream topics create`, or check topic_prefix")
     return len(held.partitions)

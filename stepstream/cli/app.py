@@ -46,7 +46,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     "runs": Entry("look", "List runs, the newest first.", LOOK),
     "trace": Entry("look", "Show one run as a tree.", LOOK),
     "sql": Entry("look", "Ask the store a question in SQL (read-only).", LOOK),
-    "alerts": Entry("alerts", "List alerts, or follow them as they come.", LOOK),
+    "alerts": Entry("alerts", "List alerts, the newest last, or follow them as they come.", LOOK),
     "apply": Entry("documents", "Check documents and put them in force.", DOCUMENTS),
     "get": Entry("documents", "Show the documents in force.", DOCUMENTS),
     "delete": Entry("documents", "Take a document out of force.", DOCUMENTS),

@@ -45,13 +45,17 @@ def complain(message: str) -> None:
 def guarded(action: Callable[[], int], *, debug: bool = False) -> int:
     """The exit code of ``action``; whatever it raises is told in one line."""
     try:
-        return action()
+        code = action()
+        sys.stdout.flush()  # here, where a reader that has gone can be met
+        return code
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader (head, less) has what it wants. Python would complain about stdout when it exits.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return _reader_left()
+    except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):  # the argument parser's own answer to it
+            return _reader_left()
+        raise
     except typer.Exit as end:
         return end.exit_code
     except typer.Abort:
@@ -63,6 +67,13 @@ def guarded(action: Callable[[], int], *, debug: bool = False) -> int:
         if message:  # empty: the help has been printed
             complain(message)
         return code
+
+
+def _reader_left() -> int:
+    """The reader (head, less) has what it wants: no error. Python would complain about stdout when it exits."""
+    sys.stdout = sys.__stdout__
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return 0
 
 
 def describe(error: Exception) -> tuple[str, int]:
