@@ -102,6 +102,10 @@ class Settings(BaseModel):
     sink_batch_bytes: int = Field(33_554_432, gt=0, description="bytes of records of one insert at most")
     sink_batch_interval: DurationUs = Field(250_000, description="how long a batch waits for more rows")
 
+    # every process
+    metrics_host: str = Field("127.0.0.1", description="address that /metrics, /healthz and /readyz are served at")
+    metrics_port: int = Field(0, ge=-1, le=65535, description="their port; 0: a free one, named in the log; -1: none")
+
     # one machine
     state_dir: str = Field("", description="where `up` writes its addresses; empty: stepstream in the user's state folder")
     data_dir: str = Field("", description="where the embedded engines keep their data; empty: data in the state folder")

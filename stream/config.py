@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterable
 
 from confluent_kafka import Consumer, Message
@@ -59,6 +60,8 @@ class ConfigTopic:
         self._name = topic(settings.topic_prefix, "config")
         self._next: dict[int, int] = {}
         self._consumer: Consumer | None = None
+        self._in_use = threading.Lock()  # librdkafka crashes when a consumer is closed while another thread polls it
+        self._closed = False
 
     def read_all(self) -> list[Message]:
         """Every record up to the end."""
@@ -70,14 +73,19 @@ class ConfigTopic:
 
     def poll(self, timeout_s: float) -> list[Message]:
         """Records that came since; waits for ``timeout_s`` at most."""
-        if self._consumer is None:
-            self._consumer = self._follow()
-        return [m for m in self._consumer.consume(100, timeout=timeout_s) if m.error() is None]
+        with self._in_use:
+            if self._closed:
+                return []
+            if self._consumer is None:
+                self._consumer = self._follow()
+            return [m for m in self._consumer.consume(100, timeout=timeout_s) if m.error() is None]
 
     def close(self) -> None:
-        """Stop following."""
-        if self._consumer is not None:
-            self._consumer.close()
+        """Stop following, once a poll that is under way has come back."""
+        with self._in_use:
+            self._closed = True
+            if self._consumer is not None:
+                self._consumer.close()
 
     def _follow(self) -> Consumer:
         from confluent_kafka import TopicPartition

@@ -62,7 +62,9 @@ class FleetPartition:
         if alert is not None:
             self.counters.alerts += 1
             self._alerts[group_of(alert)] = alert
-            self._send(record.offset, Output("alerts", alert.alert_id.encode(), _encode(alert), partition=self.partition))
+            output = Output("alerts", alert.alert_id.encode(), _encode(alert), partition=self.partition)
+            output.born_us = record.timestamp * 1000
+            self._send(record.offset, output)
             self._bound()
 
     def skip(self, record: Record, detail: str) -> None:

@@ -20,7 +20,7 @@ class Hold:
 class Output:
     """One record to send: topic name without prefix; ``partition`` -1 leaves it to the key."""
 
-    __slots__ = ("headers", "holder", "key", "partition", "through", "topic", "value")
+    __slots__ = ("born_us", "headers", "holder", "key", "partition", "through", "topic", "value")
 
     def __init__(
         self,
@@ -40,3 +40,5 @@ class Output:
         self.headers = headers
         self.holder = holder
         self.through = through
+        self.born_us = 0
+        """Append time of what it was made from, for its latency; 0 where that says nothing."""

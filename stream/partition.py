@@ -260,7 +260,7 @@ class AssemblePartition:
             self._resolve_all(tracked, self.clock.now_us)
 
     def _send(self, tracked: Tracked, output: Output) -> None:
-        output.born_us = tracked.run.last_append_us
+        output.born_us = self.clock.now_us
         output.holder = tracked
         tracked.pending += 1
         self._outbox.append(output)

@@ -60,10 +60,24 @@ class Restored:
 Load = Callable[[int], Awaitable[Restored]]
 
 
+class Watch(Protocol):
+    """Who is told of batches, waits and deliveries."""
+
+    def batch(self, records: int) -> None:
+        """A batch is about to be processed."""
+
+    def waited(self) -> None:
+        """Processing waits for acknowledgements."""
+
+    def delivered(self, output: Output) -> None:
+        """An output was acknowledged."""
+
+
 class Shell:
     """A partition's logic under one assignment; dead once the assignment is gone."""
 
-    def __init__(self, tp: TP, generation: int, sender: Sender, floors: Floors) -> None:
+    def __init__(self, tp: TP, generation: int, sender: Sender, floors: Floors, delivered: Callable[[Output], None]) -> None:
+        self._delivered = delivered
         self.tp = tp
         self.generation = generation
         self.alive = True
@@ -129,6 +143,7 @@ class Shell:
             self._floors[self.tp] = (floor, metadata)
 
     def _acknowledged(self, output: Output, offset: int) -> None:
+        self._delivered(output)
         if not self.alive or self.logic is None:
             return
         if self._index is not None and output.topic == "state" and output.holder is not None:
@@ -140,7 +155,8 @@ class Shell:
 class Stage:
     """All partitions of one topic that are assigned to this worker."""
 
-    def __init__(self, topic: str, sender: Sender, floors: Floors, load: Load) -> None:
+    def __init__(self, topic: str, sender: Sender, floors: Floors, load: Load, watch: Watch) -> None:
+        self._watch = watch
         self.topic = topic
         self.shells: dict[int, Shell] = {}
         self._sender = sender
@@ -163,7 +179,7 @@ class Stage:
         self.revoke()
         for tp in tps:
             if tp.topic == self.topic:
-                shell = self.shells[tp.partition] = Shell(tp, generation, self._sender, self._floors)
+                shell = self.shells[tp.partition] = Shell(tp, generation, self._sender, self._floors, self._watch.delivered)
                 self._ready[tp.partition] = asyncio.create_task(self._restore(shell), name=f"load {tp.topic} {tp.partition}")
 
     async def handle(self, tp: TP, records: Sequence[Any], generation: int) -> None:
@@ -175,9 +191,12 @@ class Stage:
         logic = shell.logic
         if logic is None or not shell.alive or shell.halted:
             return
+        self._watch.batch(len(records))
         shell.feed(records)
         logic.flush()
         shell.pump()
+        if self._sender.is_full:
+            self._watch.waited()
         while self._sender.is_full:
             self._sender.poll()
             await asyncio.sleep(0.001)

@@ -13,7 +13,7 @@ import asyncio
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, cast
 
-from aiokafka.errors import CommitFailedError, IllegalStateError
+from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
@@ -30,25 +30,25 @@ class Backlog:
     """How many records wait in faust's streams; the fetcher waits while there are too many."""
 
     def __init__(self) -> None:
-        self._records = 0
+        self.records = 0
         self._room = asyncio.Event()
         self._room.set()
 
     def put(self, count: int) -> None:
         """Records are on their way to a stage."""
-        self._records += count
-        if self._records >= MAX_BUFFERED_RECORDS:
+        self.records += count
+        if self.records >= MAX_BUFFERED_RECORDS:
             self._room.clear()
 
     def taken(self, count: int) -> None:
         """A stage has taken records."""
-        self._records = max(0, self._records - count)
-        if self._records < MAX_BUFFERED_RECORDS:
+        self.records = max(0, self.records - count)
+        if self.records < MAX_BUFFERED_RECORDS:
             self._room.set()
 
     def clear(self) -> None:
         """A rebalance has emptied the streams."""
-        self._records = 0
+        self.records = 0
         self._room.set()
 
     async def room(self) -> None:
@@ -81,6 +81,9 @@ class FloorConsumerThread(driver.AIOKafkaConsumerThread):
         except (CommitFailedError, IllegalStateError) as error:
             self.log.info("commit refused, the partitions have another owner: %s", error)
             return False
+        except KafkaError as error:
+            self.log.warning("the floors could not be committed, it is tried again: %r", error)
+            return False
         except Exception as error:
             await self.crash(error)
             return False
@@ -96,7 +99,8 @@ class FloorConsumerThread(driver.AIOKafkaConsumerThread):
         if subscription is None or subscription.assignment is None or partition not in subscription.assignment.tps:
             return None, None, 0
         state = subscription.assignment.state_value(partition)
-        return (state.position if state.has_valid_position else None), state.highwater, state.timestamp or 0
+        time_ms = state.timestamp or 0  # before the end: the fetching thread sets it after, and an old end must not look new
+        return (state.position if state.has_valid_position else None), state.highwater, time_ms
 
 
 class FloorConsumer(driver.Consumer):
@@ -138,7 +142,7 @@ class FloorConsumer(driver.Consumer):
         backlog = floor_transport(self.transport).backlog
         while not (self._stopped.is_set() or fetcher._stopped.is_set()):
             records, _ = await self._wait_next_records(1.0)
-            generation = self.app.consumer_generation_id
+            generation = self.app.consumer_generation_id  # their own: a rebalance needs more turns of the loop than this
             if not records:
                 await asyncio.sleep(0)
                 continue
@@ -158,16 +162,18 @@ class FloorConsumer(driver.Consumer):
     async def _hand_over(self, tp: TP, batch: list[Any], generation: int, backlog: Backlog) -> None:
         read = self._read_offset[tp]
         for start in range(0, len(batch), CHUNK_RECORDS):
-            if self.app.consumer_generation_id != generation or not self.flow_active:
-                return  # a rebalance: every partition is read again from its floor
             chunk = batch[start : start + CHUNK_RECORDS]
             if read is not None and chunk[-1].offset < read:
                 continue
             await backlog.room()
+            if self.app.consumer_generation_id != generation or not self.flow_active:
+                return  # a rebalance: every partition is read again from its floor
             message = self._to_message(tp, chunk[-1])
             message.value = cast(Any, chunk)
             backlog.put(len(chunk))
-            await self.callback(message)
+            await self.callback(message)  # waits out a rebalance; its stage then drops the message
+            if self.app.consumer_generation_id != generation:
+                return  # the read offset has gone back to the floor: what lies between must not be taken for read
             self._read_offset[tp] = chunk[-1].offset
 
 

@@ -11,6 +11,7 @@ import logging
 import signal
 import sys
 import tempfile
+import time
 import traceback
 from pathlib import Path
 from typing import Any, Final, cast
@@ -21,6 +22,7 @@ from confluent_kafka import KafkaException
 from faust.types import TP
 
 from stepstream.kafka import KafkaUnreachable, consumer, partition_count
+from stepstream.observe import Observer, ObserverServer
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
 from stepstream.stream.config import ConfigTopic, Documents
@@ -29,10 +31,11 @@ from stepstream.stream.counters import Counters
 from stepstream.stream.fleet import FleetPartition
 from stepstream.stream.limits import AssembleLimits
 from stepstream.stream.loader import load_assemble, load_fleet, patiently
+from stepstream.stream.observation import WorkerObservation
 from stepstream.stream.partition import AssemblePartition
 from stepstream.stream.poison import Undigested
 from stepstream.stream.sender import Sender
-from stepstream.stream.stage import Restored, Stage
+from stepstream.stream.stage import Restored, Shell, Stage
 from stepstream.stream.transport import FloorTransport
 
 log = logging.getLogger("stepstream.worker")
@@ -60,6 +63,8 @@ class Worker:
         self.documents = Documents()
         self.limits = AssembleLimits.from_settings(settings)
         self.group = f"{settings.topic_prefix}.{settings.worker_group}"
+        self.observer = Observer()
+        self.observation = WorkerObservation(self.observer, self.counters)
         self._steps_partitions = 0
         self._failure: BaseException | None = None
         self._stopping = asyncio.Event()
@@ -69,6 +74,21 @@ class Worker:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
+        server = self._serve_metrics()
+        try:
+            return await self._work()
+        finally:
+            if server is not None:
+                server.close()
+
+    def _serve_metrics(self) -> ObserverServer | None:
+        if self.settings.metrics_port < 0:
+            return None
+        server = ObserverServer(self.observer, host=self.settings.metrics_host, port=self.settings.metrics_port)
+        log.info("metrics at http://%s:%d/metrics", self.settings.metrics_host, server.port)
+        return server
+
+    async def _work(self) -> int:
         await self._prepare()
         if self._stopping.is_set():
             return 0
@@ -96,8 +116,10 @@ class Worker:
         self.transport = FloorTransport(self.app.conf.broker_consumer, self.app)
         self.app.transport = self.transport
         floors = self.transport.floors
-        self.assemble = Stage(self._name("steps"), self.sender, floors, self._load_assemble)
-        self.fleet = Stage(self._name("findings"), self.sender, floors, self._load_fleet)
+        self.assemble = Stage(self._name("steps"), self.sender, floors, self._load_assemble, self.observation)
+        self.fleet = Stage(self._name("findings"), self.sender, floors, self._load_fleet, self.observation)
+        self.observer.before_scrape(self._refresh_metrics)
+        self.observer.readiness = self._not_ready
         self._bind()
 
     async def _wait_for_topics(self) -> int:
@@ -240,6 +262,22 @@ class Worker:
         _, end, time_ms = cast(Any, self.app.consumer)._thread.position_and_end(tp)
         return time_ms * 1000 if end is not None and position >= end else 0
 
+    def _end_of(self, tp: TP) -> int | None:
+        end: int | None = cast(Any, self.app.consumer)._thread.position_and_end(tp)[1]
+        return end
+
+    def _shells(self) -> list[Shell]:
+        return [*self.assemble.shells.values(), *self.fleet.shells.values()]
+
+    def _refresh_metrics(self) -> None:
+        self.observation.refresh(self._shells(), self._end_of, self.sender, self.transport.backlog)
+
+    def _not_ready(self) -> str:
+        loading = [shell.tp for shell in self._shells() if shell.logic is None]
+        if loading:
+            return f"reading the state of {len(loading)} partitions"
+        return "" if self._shells() else "no partition is assigned"
+
     async def _follow_config(self) -> None:
         while True:
             try:
@@ -259,6 +297,10 @@ class Worker:
         while True:
             await asyncio.sleep(0.25)
             reason = getattr(self.app, "_crash_reason", None) or getattr(self.app, "crash_reason", None)
+            stuck = self.observation.stuck(self._shells(), self._end_of, time.monotonic())
+            if stuck:
+                self._fail(RuntimeError(f"stuck: {stuck}"))
+                return
             if reason is not None or (self.app.should_stop and not self._stopping.is_set()):
                 self._fail(reason or RuntimeError("the Kafka consumer stopped by itself"))
                 return

@@ -1,0 +1,69 @@
+"""Every metric that a process serves: its name, kind, labels and meaning. Declared here and nowhere else.
+
+Names follow Prometheus: the unit at the end, ``_total`` for what only grows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+Kind = Literal["counter", "gauge", "histogram"]
+
+LATENCY_BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+SIZE_BUCKETS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000)
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One metric as declared."""
+
+    name: str
+    kind: Kind
+    meaning: str
+    labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()
+
+
+RECORDS: Final = Metric("stepstream_worker_records_total", "counter", "records read from the steps topic")
+ACCEPTED: Final = Metric("stepstream_worker_accepted_total", "counter", "records that are valid steps")
+REJECTED: Final = Metric("stepstream_worker_rejected_total", "counter", "records dead-lettered", ("reason",))
+CLAMPED: Final = Metric("stepstream_worker_clamped_total", "counter", "accepted steps that were made sane", ("clamp",))
+DUPLICATES: Final = Metric(
+    "stepstream_worker_duplicates_total", "counter", "records whose (trace, step, phase) had come before"
+)
+LATE: Final = Metric("stepstream_worker_late_total", "counter", "steps merged into a run that was closed")
+TOO_LATE: Final = Metric("stepstream_worker_too_late_total", "counter", "steps that came after the late horizon")
+MISROUTED: Final = Metric("stepstream_worker_misrouted_total", "counter", "steps sent on to the right partition")
+OVER_LIMIT: Final = Metric("stepstream_worker_over_limit_total", "counter", "records beyond the limit of steps per run")
+RUNS_OPENED: Final = Metric("stepstream_worker_runs_opened_total", "counter", "runs begun")
+RUNS_CLOSED: Final = Metric("stepstream_worker_runs_closed_total", "counter", "runs closed")
+FORCED_CLOSED: Final = Metric("stepstream_worker_runs_forced_closed_total", "counter", "runs closed because too many were open")
+TRAJECTORIES: Final = Metric("stepstream_worker_trajectories_total", "counter", "trajectory revisions published")
+FINDINGS: Final = Metric("stepstream_worker_findings_total", "counter", "findings raised")
+ALERTS: Final = Metric("stepstream_worker_alerts_total", "counter", "alert records published")
+COMMANDS: Final = Metric("stepstream_worker_commands_total", "counter", "commands ordered by policies")
+STATES: Final = Metric("stepstream_worker_states_total", "counter", "state records written")
+OPEN_RUNS: Final = Metric("stepstream_worker_open_runs", "gauge", "runs held in memory and not put away", ("partition",))
+CLOSED_RUNS: Final = Metric("stepstream_worker_closed_runs", "gauge", "closed runs kept for late steps", ("partition",))
+LAG: Final = Metric("stepstream_worker_lag_records", "gauge", "records after the last one processed", ("topic", "partition"))
+FLOOR_LAG: Final = Metric(
+    "stepstream_worker_floor_lag_records", "gauge", "records that a restart would read again", ("topic", "partition")
+)
+FLOOR_AGE: Final = Metric(
+    "stepstream_worker_floor_age_seconds", "gauge", "log time between the floor and the newest record", ("partition",)
+)
+HALTED: Final = Metric("stepstream_worker_halted", "gauge", "1: the partition is halted by poison", ("topic", "partition"))
+IN_FLIGHT: Final = Metric("stepstream_worker_in_flight_outputs", "gauge", "outputs sent and not acknowledged")
+BACKLOG: Final = Metric("stepstream_worker_backlog_records", "gauge", "records fetched and not processed")
+WAITS: Final = Metric("stepstream_worker_back_pressure_total", "counter", "times processing waited for acknowledgements")
+BATCH: Final = Metric("stepstream_worker_batch_records", "histogram", "records of one batch", (), SIZE_BUCKETS)
+OUTPUT_LATENCY: Final = Metric(
+    "stepstream_worker_event_to_output_seconds",
+    "histogram",
+    "from a record's append time to the acknowledgement of what it led to",
+    ("output",),
+    LATENCY_BUCKETS_S,
+)
+
+METRICS: Final[tuple[Metric, ...]] = tuple(value for value in dict(globals()).values() if isinstance(value, Metric))

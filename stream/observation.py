@@ -1,0 +1,113 @@
+"""What a worker shows of itself: its counts, how far behind it is, and whether it is stuck."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from faust.types import TP
+
+from stepstream.observe import Observer
+from stepstream.schemas import metrics as m
+from stepstream.stream.counters import Counters
+from stepstream.stream.outputs import Output
+from stepstream.stream.partition import AssemblePartition
+from stepstream.stream.sender import Sender
+from stepstream.stream.stage import Shell
+from stepstream.stream.transport import Backlog
+
+STUCK_AFTER_S: Final = 120.0
+
+_PLAIN: Final = {
+    m.RECORDS: "records",
+    m.ACCEPTED: "accepted",
+    m.DUPLICATES: "duplicates",
+    m.LATE: "late",
+    m.TOO_LATE: "too_late",
+    m.MISROUTED: "misrouted",
+    m.OVER_LIMIT: "over_limit",
+    m.RUNS_OPENED: "runs_opened",
+    m.RUNS_CLOSED: "runs_closed",
+    m.FORCED_CLOSED: "forced_closed",
+    m.TRAJECTORIES: "trajectories",
+    m.FINDINGS: "findings",
+    m.ALERTS: "alerts",
+    m.COMMANDS: "commands",
+    m.STATES: "states",
+}
+_BY_REASON: Final = {m.REJECTED: "rejected", m.CLAMPED: "clamped"}
+
+
+class WorkerObservation:
+    """Copies counters and gauges when somebody asks; only histograms are written on the way."""
+
+    def __init__(self, observer: Observer, counters: Counters) -> None:
+        self.observer = observer
+        self._counters = counters
+        self._shown: dict[tuple[str, str], int] = {}
+        self._batch = observer.histogram(m.BATCH)
+        latency = observer.histogram(m.OUTPUT_LATENCY)
+        self._latency = {name: latency.labels(name) for name in ("trajectories", "findings", "usage", "alerts", "control")}
+        self._waits = observer.counter(m.WAITS)
+        self._progress: dict[TP, tuple[int, float]] = {}
+
+    def batch(self, records: int) -> None:
+        """A batch was handed to a stage."""
+        self._batch.observe(records)
+
+    def waited(self) -> None:
+        """Processing waited for acknowledgements."""
+        self._waits.inc()
+
+    def delivered(self, output: Output) -> None:
+        """An output was acknowledged."""
+        histogram = self._latency.get(output.topic)
+        if histogram is not None and output.born_us:
+            histogram.observe(max(0.0, time.time() - output.born_us / 1e6))
+
+    def refresh(self, shells: Iterable[Shell], end_of: Callable[[TP], int | None], sender: Sender, backlog: Backlog) -> None:
+        """Bring counters and gauges up to date."""
+        for metric, name in _PLAIN.items():
+            self._show(metric, "", getattr(self._counters, name))
+        for metric, name in _BY_REASON.items():
+            for reason, count in getattr(self._counters, name).items():
+                self._show(metric, reason, count)
+        self.observer.gauge(m.IN_FLIGHT).set(sender.in_flight)
+        self.observer.gauge(m.BACKLOG).set(backlog.records)
+        for shell in shells:
+            self._show_partition(shell, end_of(shell.tp))
+
+    def stuck(self, shells: Iterable[Shell], end_of: Callable[[TP], int | None], now_s: float) -> str:
+        """What does not move although there is something to read; empty when all is well. ``now_s`` is monotonic."""
+        for shell in shells:
+            if shell.logic is None or shell.halted:
+                continue
+            position, end = shell.logic.floor.position, end_of(shell.tp)
+            seen, since_s = self._progress.get(shell.tp, (-1, now_s))
+            if position != seen or end is None or position >= end:
+                self._progress[shell.tp] = (position, now_s)
+            elif now_s - since_s > STUCK_AFTER_S:
+                return f"{shell.tp.topic} partition {shell.tp.partition} has stood at {position} for {now_s - since_s:.0f} s"
+        return ""
+
+    def _show(self, metric: m.Metric, label: str, count: int) -> None:
+        shown = self._shown.get((metric.name, label), 0)
+        counter = self.observer.counter(metric)
+        (counter.labels(label) if label else counter).inc(count - shown)
+        self._shown[(metric.name, label)] = count
+
+    def _show_partition(self, shell: Shell, end: int | None) -> None:
+        logic = shell.logic
+        if logic is None:
+            return
+        labels = (shell.tp.topic, str(shell.tp.partition))
+        position = logic.floor.position
+        self.observer.gauge(m.LAG).labels(*labels).set(max(0, (end or position) - position))
+        self.observer.gauge(m.FLOOR_LAG).labels(*labels).set(position - logic.floor.value)
+        self.observer.gauge(m.HALTED).labels(*labels).set(shell.halted)
+        if isinstance(logic, AssemblePartition):
+            partition = labels[1]
+            self.observer.gauge(m.OPEN_RUNS).labels(partition).set(len(logic.runs))
+            self.observer.gauge(m.CLOSED_RUNS).labels(partition).set(len(logic.closed))
+            self.observer.gauge(m.FLOOR_AGE).labels(partition).set(logic.floor_age_us / 1e6)
