@@ -29,9 +29,9 @@ def alert_lines(
     width: int | None = None,
     glyphs: Glyphs = UNICODE,
     dated: bool = False,
-    suffix: str = "",
+    remark: str = "",
 ) -> Text:
-    """What happened and to whom; below it the likely cause and the command that shows it. No line exceeds ``width``."""
+    """What happened and to whom; below it a remark, the likely cause and the command that shows it. All within ``width``."""
     when = format_time(alert.updated_at, zone) if dated else format_clock(alert.updated_at, zone)
     label = "RESOLVED" if alert.state == "resolved" else alert.severity.upper()
     who = "/".join(part for part in (alert.agent, alert.task) if part) or alert.project
@@ -39,11 +39,11 @@ def alert_lines(
     text.append(f"{when} ", style="dim")
     text.append(label, style=alert_style(alert))
     text.append(f" {alert.alert} ", style="bold")
-    head = f"{one_line(who)}: {alert_sentence(alert)}{suffix}"
+    head = f"{one_line(who)}: {alert_sentence(alert)}"
     text.append(head if width is None else clip(head, width - cell_len(text.plain), glyphs.ellipsis))
     if width is not None:
         text.truncate(width, overflow="crop")
-    if below := _below(alert, glyphs, width):
+    if below := _below(alert, remark, glyphs, width):
         text.append(f"\n{_HANGING}{below}", style="dim")
     return text
 
@@ -60,9 +60,10 @@ def alert_style(alert: Alert) -> str:
     return STYLES["resolved" if alert.state == "resolved" else alert.severity]
 
 
-def _below(alert: Alert, glyphs: Glyphs, width: int | None) -> str:
+def _below(alert: Alert, remark: str, glyphs: Glyphs, width: int | None) -> str:
     command = f"stepstream trace {short_id(alert.trace_id)}" if alert.trace_id else ""
-    detail = one_line(alert.detail)
-    if detail and width is not None:
-        detail = clip(detail, width - len(_HANGING) - (len(command) + 3 if command else 0), glyphs.ellipsis)
-    return f" {glyphs.dot} ".join(part for part in (detail, command) if part)
+    dot = f" {glyphs.dot} "
+    said = dot.join(part for part in (remark, one_line(alert.detail)) if part)
+    if said and width is not None:
+        said = clip(said, width - len(_HANGING) - (len(command) + len(dot) if command else 0), glyphs.ellipsis)
+    return dot.join(part for part in (said, command) if part)

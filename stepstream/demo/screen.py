@@ -1,0 +1,124 @@
+"""What the demo shows while it works: a live picture on a terminal, lines that read well in a log elsewhere."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from decimal import Decimal
+from types import TracebackType
+from typing import Final, Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from stepstream.demo.alertlog import Heard
+from stepstream.render.alerts import alert_lines
+from stepstream.render.glyphs import Glyphs
+from stepstream.render.values import format_usd
+from stepstream.schemas.money import nanos_from_usd
+
+LINE_EVERY_S: Final = 3.0
+SHOWN_ALERTS: Final = 6
+LOG_CELLS: Final = 120
+
+
+@dataclass(frozen=True)
+class Figures:
+    """The demo at one moment: what was sent, by the SDK; what ClickHouse answers; how far behind each part is."""
+
+    seconds: float
+    sent: int = 0
+    ended: int = 0
+    runs: int = 0
+    open_runs: int = 0
+    merged: int = 0
+    stored: int = 0
+    usd: Decimal = Decimal(0)
+
+    @property
+    def worker_lag(self) -> int:
+        """Events that Kafka has and no run shows yet."""
+        return max(0, self.sent - self.merged)
+
+    @property
+    def sink_lag(self) -> int:
+        """Steps that ended and are not stored yet."""
+        return max(0, self.ended - self.stored)
+
+
+def make_console() -> Console:
+    """The console of the demo's output; without a terminal it is as wide as a log may be."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=LOG_CELLS)
+
+
+@dataclass
+class Screen:
+    """Shows figures and alerts. Used as a context manager while the fleet works."""
+
+    console: Console
+    seconds: float
+    glyphs: Glyphs
+    _live: Live | None = None
+    _alerts: list[Text] = field(default_factory=list)
+    _next_line: float = 0.0
+
+    def __enter__(self) -> Self:
+        if self.console.is_terminal:
+            self._live = Live(self._picture(Figures(0)), console=self.console, refresh_per_second=8, transient=False)
+            self._live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def show(self, figures: Figures, news: list[Heard]) -> None:
+        """Take over new figures and the alerts that came since the last time."""
+        for heard in news:
+            if heard.alert.seq == 1 or heard.alert.state == "firing":
+                self._alerts.append(self._alert(heard))
+        if self._live is not None:
+            self._live.update(self._picture(figures))
+        else:
+            self._lines(figures)
+
+    def _alert(self, heard: Heard) -> Text:
+        cause = "its deadline" if heard.timed else "its cause"
+        late = "" if heard.latency_us is None else f"{heard.latency_us / 1_000:.0f} ms after {cause}"
+        return alert_lines(heard.alert, width=self.console.width, glyphs=self.glyphs, remark=late)
+
+    def _lines(self, figures: Figures) -> None:
+        for alert in self._alerts:
+            self.console.print(alert)
+        self._alerts.clear()
+        if time.monotonic() >= self._next_line:
+            self._next_line = time.monotonic() + LINE_EVERY_S
+            self.console.print(
+                f"{figures.seconds:4.0f} s  {figures.sent:,} events sent, {figures.merged:,} in runs; "
+                f"{figures.ended:,} steps ended, {figures.stored:,} stored; {figures.open_runs} of {figures.runs} runs open; "
+                f"{_usd(figures.usd)}; behind: worker {figures.worker_lag}, sink {figures.sink_lag}"
+            )
+
+    def _picture(self, figures: Figures) -> Group:
+        table = Table.grid(padding=(0, 3))
+        for column in ("", "", "", ""):
+            table.add_column(column, justify="right")
+        table.add_row(*(Text(name, style="dim") for name in ("", "events", "steps", "behind")))
+        table.add_row("sent by agents", f"{figures.sent:,}", f"{figures.ended:,}", "")
+        table.add_row("put together by the worker", f"{figures.merged:,}", "", f"{figures.worker_lag} events")
+        table.add_row("stored by the sink", "", f"{figures.stored:,}", f"{figures.sink_lag} steps")
+        runs = Text(f"{figures.open_runs} of {figures.runs} runs open, {_usd(figures.usd)} spent", style="bold")
+        bar = ProgressBar(total=self.seconds, completed=min(figures.seconds, self.seconds), width=40)
+        clock = Table.grid(padding=(0, 2))
+        clock.add_row(bar, f"{figures.seconds:.0f} of {self.seconds:.0f} s", runs)
+        recent = self._alerts[-SHOWN_ALERTS:]
+        title = Text(f"alerts ({len(self._alerts)})", style="bold") if recent else Text("no alerts yet", style="dim")
+        return Group(clock, Text(""), table, Text(""), title, *recent)
+
+
+def _usd(amount: Decimal) -> str:
+    return format_usd(nanos_from_usd(amount))

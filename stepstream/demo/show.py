@@ -1,0 +1,289 @@
+"""The demo from beginning to end: start the pipeline, let the fleet work, compare, answer, show the worst run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from rich.console import Console
+from rich.text import Text
+
+import stepstream
+from stepstream.cli.errors import Failure, describe
+from stepstream.cli.queries import read_trace, records, store
+from stepstream.demo import answers, check
+from stepstream.demo.agents import Desk
+from stepstream.demo.alertlog import AlertLog, summary
+from stepstream.demo.articles import ARTICLES
+from stepstream.demo.fleet import Fleet
+from stepstream.demo.foreign import Foreign
+from stepstream.demo.language_model import StandIn
+from stepstream.demo.ledger import Ledger
+from stepstream.demo.scenarios import ENVIRONMENT, POLICIES, PROJECT, plan
+from stepstream.demo.screen import Figures, Screen, make_console
+from stepstream.demo.search import Search
+from stepstream.demo.shop import Shop
+from stepstream.render.glyphs import Glyphs, glyphs_for
+from stepstream.render.tables import records_table
+from stepstream.render.tree import View, render_trace
+from stepstream.schemas.settings import Settings
+from stepstream.supervisor import Pipeline
+
+if TYPE_CHECKING:
+    from clickhouse_connect.driver.client import Client
+
+FOREIGN_AT_S: Final = 2.0
+OVERTIME_S: Final = 20.0
+SETTLE_S: Final = 25.0
+FLUSH_S: Final = 15.0
+SVG_CELLS: Final = 104
+
+
+@dataclass(frozen=True)
+class Options:
+    """What can be chosen."""
+
+    seconds: float
+    seed: int
+    keep: bool
+    svg: Path | None = None
+
+
+@dataclass
+class Stage:
+    """What the parts of the demo share."""
+
+    options: Options
+    console: Console
+    glyphs: Glyphs
+    settings: Settings
+    ledger: Ledger
+    tracer: stepstream.Tracer
+    fleet: Fleet
+    foreign: Foreign
+    alerts: AlertLog
+    client: Client
+
+
+def run(options: Options) -> int:
+    """Run the demo; 0 when what was sent is what is stored, 1 when not, or when the pipeline could not be run."""
+    began = time.monotonic()
+    console = make_console()
+    folder = Path(tempfile.mkdtemp(prefix="stepstream-demo-"))
+    good = False
+    try:
+        _introduce(console, options)
+        good = _run_in(folder, options, console)
+    except KeyboardInterrupt:
+        console.print("\nstopped")
+        return 130
+    except Exception as error:
+        message, _code = describe(error)
+        console.print(Text(f"error: {message}", style="bold red"))
+    finally:
+        if options.keep:
+            _say_where(console, folder)
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+    took = f"{time.monotonic() - began:.0f} s in all"
+    verdict = "what was sent is what is stored" if good else "what was sent is NOT what is stored"
+    console.print(Text(f"\n{verdict}; {took}", style="bold green" if good else "bold red"))
+    return 0 if good else 1
+
+
+def _run_in(folder: Path, options: Options, console: Console) -> bool:
+    """Everything between the first and the last line; the pipeline is stopped on the way out."""
+    with ExitStack() as stack:
+        began = time.monotonic()
+        pipeline = stack.enter_context(Pipeline(_settings(folder), say=_sayer(console)))
+        console.print(f"the pipeline is up ({time.monotonic() - began:.1f} s): Kafka, worker, sink, ClickHouse\n")
+        stage = stack.enter_context(_staged(options, console, pipeline.settings))
+        _work(stage)
+        verdicts = _settle(stage)
+        _tell(stage, verdicts)
+        _answer(stage)
+        _show_worst(stage)
+        return all(verdict.good for verdict in verdicts)
+
+
+def _settings(folder: Path) -> Settings:
+    """Folders of the demo's own, and nothing from outside but where Kafka's jars are: a running ``up`` is not touched."""
+    documents = folder / "policies"
+    documents.mkdir()
+    for policy in POLICIES:
+        (documents / f"{policy.name}.json").write_text(policy.model_dump_json(exclude_defaults=False))
+    return Settings(
+        project=PROJECT,
+        environment=ENVIRONMENT,
+        state_dir=str(folder),
+        data_dir=str(folder / "data"),
+        documents_dir=str(documents),
+        kafka_jars_dir=os.environ.get("STEPSTREAM_KAFKA_JARS_DIR", ""),
+        quiet=True,
+    )
+
+
+@contextmanager
+def _staged(options: Options, console: Console, settings: Settings) -> Iterator[Stage]:
+    ledger = Ledger()
+    tracer = stepstream.Tracer(settings)
+    desk = Desk(tracer, ledger, Shop(options.seed), Search(ARTICLES), StandIn(options.seed), threading.Event())
+    fleet = Fleet(desk, plan(options.seed, options.seconds))
+    alerts = AlertLog(settings, ledger)
+    try:
+        with store(settings) as client:
+            foreign = Foreign(settings, ledger)
+            glyphs = glyphs_for(console.encoding)
+            yield Stage(options, console, glyphs, settings, ledger, tracer, fleet, foreign, alerts, client)
+    finally:
+        fleet.stop()
+        alerts.close()
+        tracer.close()
+
+
+def _work(stage: Stage) -> None:
+    """Let the fleet work, and show it, until the time is over and every run has ended but the one that hangs."""
+    began = time.monotonic()
+    foreign_sent, told = False, 0
+    stage.fleet.start()
+    with Screen(stage.console, stage.options.seconds, stage.glyphs) as screen:
+        while True:
+            seconds = time.monotonic() - began
+            if not foreign_sent and seconds >= FOREIGN_AT_S:
+                stage.foreign.send_run()
+                foreign_sent = True
+            heard = stage.alerts.heard
+            screen.show(_figures(stage, seconds), heard[told:])
+            told = len(heard)
+            over = seconds >= stage.options.seconds
+            if (over and stage.fleet.done) or seconds >= stage.options.seconds + OVERTIME_S:
+                break
+            time.sleep(0.25)
+    stage.foreign.send_late()
+    stage.tracer.flush(FLUSH_S)
+
+
+def _figures(stage: Stage, seconds: float) -> Figures:
+    row = records(stage.client, answers.FIGURES)[0]
+    accounts = stage.ledger.accounts
+    foreign = sum(account.events for account in accounts if account.trace_id == stage.foreign.trace_id)
+    return Figures(
+        seconds=seconds,
+        sent=stage.tracer.counts.delivered + foreign,
+        ended=sum(account.ended for account in accounts),
+        runs=row["runs"],
+        open_runs=row["open_runs"],
+        merged=row["events"],
+        stored=row["steps"],
+        usd=row["usd"],
+    )
+
+
+def _settle(stage: Stage) -> list[check.Verdict]:
+    """Compare until everything agrees, or the time for that is over: the last runs close two seconds after their end."""
+    deadline = time.monotonic() + SETTLE_S
+    while True:
+        verdicts = check.compare(_sent(stage), check.read_stored(stage.client, stage.settings))
+        if all(verdict.good for verdict in verdicts) and _closed(stage):
+            return verdicts
+        if time.monotonic() > deadline:
+            return verdicts
+        time.sleep(0.5)
+
+
+def _closed(stage: Stage) -> bool:
+    """Whether all runs but the open ones are closed: until then alerts may still change."""
+    wanted = sum(account.status != "running" for account in stage.ledger.accounts)
+    return bool(records(stage.client, "SELECT count() AS n FROM runs WHERE closed")[0]["n"] == wanted)
+
+
+def _sent(stage: Stage) -> check.Sent:
+    counts = stage.tracer.counts
+    return check.Sent(
+        accounts=stage.ledger.accounts,
+        delivered=counts.delivered,
+        lost=counts.dropped + counts.failed + counts.held,
+        repeats=stage.foreign.repeats,
+        malformed=stage.foreign.malformed,
+        late=1,
+        heard=frozenset((one.alert.alert_id, one.alert.seq) for one in stage.alerts.heard),
+        crashes=tuple(stage.fleet.crashes),
+    )
+
+
+def _tell(stage: Stage, verdicts: list[check.Verdict]) -> None:
+    console = stage.console
+    console.print(Text("\nIs what was sent what is stored?", style="bold"))
+    for verdict in verdicts:
+        console.print(
+            Text("  yes  " if verdict.good else "  NO   ", style="green" if verdict.good else "bold red") + Text(verdict.text)
+        )
+        for problem in verdict.problems[:5]:
+            console.print(Text(f"       {problem}", style="red"))
+        if len(verdict.problems) > 5:
+            console.print(Text(f"       ... and {len(verdict.problems) - 5} more", style="red"))
+
+
+def _answer(stage: Stage) -> None:
+    console = stage.console
+    for question in answers.QUESTIONS:
+        console.print(Text(f"\n{question.text}", style="bold"))
+        console.print(Text("\n".join(f"  {line}" for line in question.sql.splitlines()), style="dim"))
+        answer: Any = stage.client.query(question.sql)
+        console.print(records_table(answer.column_names, answer.result_rows, glyphs=stage.glyphs))
+    log = stage.alerts
+    console.print(f"\n  from an agent's event to the alert in this program: {summary(log.latencies_us(timed=False))}")
+    console.print(f"  from a deadline to the alert in this program: {summary(log.latencies_us(timed=True))}")
+
+
+def _show_worst(stage: Stage) -> None:
+    found = records(stage.client, answers.WORST_RUN)
+    if not found:
+        return
+    trace = read_trace(stage.client, found[0]["trace_id"])
+    command = f"stepstream trace {trace.run.trace_id[:8]}"
+
+    def picture(width: int, glyphs: Glyphs) -> Text:
+        view = View(width=width, now_us=time.time_ns() // 1_000, glyphs=glyphs, limit=40)
+        return render_trace(trace.steps, trace.run, trace.alerts, view)
+
+    stage.console.print(Text(f"\nThe worst run ({command})", style="bold"))
+    stage.console.print(picture(stage.console.width, stage.glyphs))
+    if stage.options.svg is not None:
+        _draw(stage.options.svg, command, picture)
+        stage.console.print(f"\ndrawn into {stage.options.svg}")
+
+
+def _draw(file: Path, command: str, picture: Callable[[int, Glyphs], Text]) -> None:
+    recorder = Console(record=True, width=SVG_CELLS, file=open(os.devnull, "w"), force_terminal=True)  # noqa: SIM115
+    recorder.print(picture(SVG_CELLS, glyphs_for("utf-8")))
+    file.write_text(recorder.export_svg(title=command), encoding="utf-8")
+
+
+def _introduce(console: Console, options: Options) -> None:
+    console.print(Text("Stepstream: a fleet of agents, watched while it works", style="bold"))
+    console.print(
+        f"Kafka and ClickHouse on this machine, in a folder of their own. The agents' tools are real (a SQLite shop, a search "
+        f"over {len(ARTICLES)} articles); their language model is a seeded stand-in with a playbook (seed {options.seed}), "
+        f"priced as the models it stands for. For {options.seconds:.0f} s some agents will fail, loop, overspend, hang, and "
+        f"ignore errors.\n"
+    )
+
+
+def _sayer(console: Console) -> Callable[[str, str], None]:
+    return lambda who, line: console.print(Text(f"  {who}: {line}", style="dim"))
+
+
+def _say_where(console: Console, folder: Path) -> None:
+    console.print(f"\nkept: stepstream up --state-dir {folder}, then stepstream runs --state-dir {folder}")
+
+
+__all__ = ["Failure", "Options", "run"]
