@@ -1,0 +1,65 @@
+"""An airline's support agent (tau-bench, gpt-4o): OpenAI messages without times; a clock of our own is put under them.
+
+A tool that fails says so in ordinary content (``Error: ...``), so its step counts as ok: that is the trap of this source.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+from collections.abc import Iterator
+from typing import Any, Final
+
+from benchmarks.cases import content, data_folder
+from stepstream.schemas.step import StepEvent
+
+FIRST_RUN_US: Final = 1_735_732_800_000_000
+"""2025-01-01 12:00 UTC; runs follow each other by ten minutes."""
+BETWEEN_RUNS_US: Final = 600_000_000
+USER_US: Final = 5_000_000
+MODEL_US: Final = 1_500_000
+TOOL_US: Final = 300_000
+
+
+def runs() -> Iterator[list[StepEvent]]:
+    """Every run, in the order of the file. Raises ``MissingData``."""
+    with gzip.open(data_folder("tau_bench") / "gpt-4o-airline.json.gz") as file:
+        recorded = json.load(file)
+    for number, run in enumerate(recorded):
+        yield _run(run, FIRST_RUN_US + number * BETWEEN_RUNS_US)
+
+
+def _run(run: dict[str, Any], start_us: int) -> list[StepEvent]:
+    trace_id = hashlib.sha256(f"tau_bench/{run['task_id']}/{run['trial']}".encode()).hexdigest()[:32]
+    whose = {"trace_id": trace_id, "project": "tau", "agent": "airline", "task": "airline"}
+    steps: list[StepEvent] = []
+    clock, heard, calls = start_us, "", dict[str, dict[str, Any]]()
+
+    def add(kind: str, name: str, took_us: int, given: str, taken: str, **more: Any) -> None:
+        nonlocal clock
+        (given, given_bytes), (taken, taken_bytes) = content(given), content(taken)
+        ends = {"start_time": clock, "end_time": clock + took_us, "input_bytes": given_bytes, "output_bytes": taken_bytes}
+        ids = {"step_id": f"{len(steps) + 2:016x}", "parent_step_id": f"{1:016x}"}
+        steps.append(
+            StepEvent.model_validate(whose | ids | ends | {"kind": kind, "name": name, "input": given, "output": taken} | more)
+        )
+        clock += took_us
+
+    for message in run["traj"]:
+        text = message.get("content") or ""
+        if message["role"] == "assistant":
+            wanted = message.get("tool_calls") or []
+            calls |= {call["id"]: call["function"] for call in wanted}
+            said = json.dumps(wanted) if wanted else text
+            add("llm_call", "gpt-4o", MODEL_US, heard, said, model="gpt-4o", provider="openai")
+        elif message["role"] == "tool":
+            given = calls[message["tool_call_id"]]["arguments"]
+            add("tool_call", message["name"], TOOL_US, given, text, tool=message["name"])
+            heard = text
+        else:
+            clock += USER_US
+            heard = text
+    root = whose | {"step_id": f"{1:016x}", "kind": "agent", "name": "airline", "start_time": start_us, "end_time": clock}
+    told = {"task_id": run["task_id"], "trial": run["trial"], "reward": run["reward"]}
+    return [StepEvent.model_validate(root | {"attributes": told}), *steps]
