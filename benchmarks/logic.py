@@ -1,0 +1,200 @@
+"""The assemble stage alone: microseconds per event, and where they go. No Kafka, no faust: a tool for profiling.
+
+Records are fed to one partition in chunks as the worker does, and what it wants sent is acknowledged a chunk later.
+"""
+
+from __future__ import annotations
+
+import argparse
+import cProfile
+import gc
+import pstats
+import resource
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Final
+
+from benchmarks import harness
+from benchmarks.harness import Goal, Report
+from benchmarks.load import LoadSpec, make_load
+from benchmarks.stopwatch import Place, Stopwatch
+from stepstream.schemas.prices import PriceBook
+from stepstream.schemas.step import RECORD_HEADERS
+from stepstream.stream import closed, partition
+from stepstream.stream.detectors import behaviour, budgets, make_detector, time_limits
+from stepstream.stream.outputs import Output
+from stepstream.stream.partition import AssemblePartition
+from stepstream.stream.rules import RuleBook
+from stepstream.stream.run import Run
+
+CHUNK: Final = 500
+APPEND_RATE: Final = 40_000
+WARM_S: Final = 2.5
+"""Seconds of the log that are played before it counts: until then no run has closed."""
+GOAL_US: Final = 12.0
+
+_DETECTORS: Final = [
+    value
+    for module in (behaviour, budgets, time_limits)
+    for name, value in vars(module).items()
+    if isinstance(value, type) and name.endswith("Detector") and value.__module__ == module.__name__
+]
+
+
+def _of_detectors(method: str) -> list[Place]:
+    return [(kind, method) for kind in _DETECTORS]
+
+
+SECTIONS: Final[dict[str, list[Place]]] = {
+    "decode and accept": [(partition, "accept")],
+    "price": [(PriceBook, "cost")],
+    "merge": [(Run, "merge")],
+    "detectors, per record": _of_detectors("observe"),
+    "detectors, asked for their time": _of_detectors("notify_at"),
+    "detectors, on time and at the close": _of_detectors("on_time") + _of_detectors("on_close"),
+    "publish trajectories and usage": [(AssemblePartition, "_publish")],
+    "state records": [(AssemblePartition, "_cover")],
+    "scheduling and timers": [(AssemblePartition, "_schedule"), (AssemblePartition, "_fire_timers")],
+    "bounds, closed runs": [(AssemblePartition, "_bound"), (closed.ClosedRuns, "expire"), (closed.ClosedRuns, "put")],
+    "acknowledgements": [(AssemblePartition, "acknowledged")],
+}
+
+
+@dataclass(slots=True)
+class LogRecord:
+    """A consumed record."""
+
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Iterable[tuple[str, bytes]] = RECORD_HEADERS
+
+
+@dataclass(slots=True)
+class Played:
+    """What it took to play a log."""
+
+    seconds: float
+    outputs: int
+    output_bytes: int
+    open_runs: int
+
+
+def make_log(spec: LoadSpec, rate: float) -> list[LogRecord]:
+    """The load as one partition's log, appended ``rate`` records a second."""
+    load = make_load(spec)
+    start_ms = spec.start_us / 1000
+    return [
+        LogRecord(offset, int(start_ms + offset * 1000 / rate), key, value)
+        for offset, (key, value) in enumerate(zip(load.keys, load.values, strict=True))
+    ]
+
+
+def make_stage() -> AssemblePartition:
+    """A partition with the default rules."""
+    return AssemblePartition(0, 1, rules=RuleBook((), make_detector), prices=PriceBook())
+
+
+def play(stage: AssemblePartition, log: list[LogRecord]) -> Played:
+    """Feed the log."""
+    count = size = most_open = 0
+    under_way: list[Output] = []
+    began = time.process_time()
+    for start in range(0, len(log), CHUNK):
+        for record in log[start : start + CHUNK]:
+            stage.feed(record)
+        stage.flush()
+        out = stage.drain()
+        for output in under_way:
+            stage.acknowledged(output)
+        stage.floor.value  # noqa: B018  (the shell asks for it after each chunk)
+        most_open = max(most_open, len(stage.runs))
+        count += len(out)
+        size += sum(len(output.value or b"") for output in out)
+        under_way = out
+    return Played(time.process_time() - began, count, size, most_open)
+
+
+def measure(report: Report, arguments: argparse.Namespace) -> None:
+    """Play the log once as it is, and once with timers."""
+    events = arguments.events or (40_000 if report.quick else 400_000)
+    spec = LoadSpec(
+        open_runs=arguments.open_runs,
+        events_per_s=APPEND_RATE,
+        start_us=int(time.time() * 1e6),
+        seed=arguments.seed,
+        under_way=True,
+    )
+    opening = arguments.open_runs + int(WARM_S * arguments.append_rate)
+    spec = replace(spec, events=opening + events)
+    log = make_log(spec, arguments.append_rate)
+    gc.collect()
+    gc.freeze()
+    if arguments.profile:
+        _profile(log, opening, arguments.profile)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    plain, stage = _warm_and_play(log, opening)
+    grown_mb = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    total_us = plain.seconds * 1e6 / events
+    del stage
+    watch = Stopwatch()
+    with watch.watching(SECTIONS):
+        _warm_and_play(log, opening, watch)
+    _report(report, watch, events, total_us, plain)
+    report.figures["rss_growth_mb"] = grown_mb
+    report.figures["open_runs"] = plain.open_runs
+
+
+def _warm_and_play(log: list[LogRecord], opening: int, watch: Stopwatch | None = None) -> tuple[Played, AssemblePartition]:
+    """The opening first, not counted; then the rest."""
+    stage = make_stage()
+    play(stage, log[:opening])
+    if watch is not None:
+        watch.reset()
+    return play(stage, log[opening:]), stage
+
+
+def _profile(log: list[LogRecord], opening: int, lines: int) -> None:
+    stage = make_stage()
+    play(stage, log[:opening])
+    profile = cProfile.Profile()
+    profile.enable()
+    play(stage, log[opening:])
+    profile.disable()
+    pstats.Stats(profile).sort_stats("tottime").print_stats(lines)
+
+
+def _report(report: Report, watch: Stopwatch, events: int, total_us: float, plain: Played) -> None:
+    rows: list[tuple[str, float, float, float | None]] = []
+    for section in (*SECTIONS, "garbage collection"):
+        spent = watch.spent_us(section) / events
+        rows.append((section, spent, 100 * spent / total_us, watch.calls.get(section, 0) / events))
+        report.figures[f"{section.replace(',', '').replace(' ', '_')}_us_per_event"] = spent
+    rest = total_us - sum(row[1] for row in rows)
+    rows += [("the rest", rest, 100 * rest / total_us, None), ("all", total_us, 100.0, None)]
+    title = f"assemble, {events:,} events, {plain.open_runs:,} runs open at once, default rules"
+    report.table(title, ("part", "us/event", "% of all", "calls/event"), rows)
+    report.figures["us_per_event"] = total_us
+    report.figures["events_per_s"] = 1e6 / total_us
+    report.figures["outputs_per_event"] = plain.outputs / events
+    report.figures["output_bytes_per_event"] = plain.output_bytes / events
+    print(f"{plain.outputs / events:.3f} outputs and {plain.output_bytes / events:.0f} bytes of them an event")
+    report.goals.append(Goal("the whole worker's CPU an event; this is its logic alone", total_us, GOAL_US, "us"))
+
+
+def flags() -> argparse.ArgumentParser:
+    """Its own flags beside the usual ones."""
+    made = harness.parser(__doc__ or "")
+    made.add_argument("--events", type=int, default=0, help="records to measure")
+    made.add_argument("--open-runs", type=int, default=3_000, help="runs open at once (default %(default)s)")
+    made.add_argument(
+        "--append-rate", type=float, default=APPEND_RATE, help="records a second in the log (default %(default)s)"
+    )
+    made.add_argument("--profile", type=int, default=0, metavar="LINES", help="print cProfile's first lines too")
+    return made
+
+
+if __name__ == "__main__":
+    harness.run("logic", measure, flags())
