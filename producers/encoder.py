@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgspec
 
@@ -16,9 +16,11 @@ from stepstream.producers.redact import Redactor
 from stepstream.producers.transport import Record
 from stepstream.schemas.accept import DEFAULT_LIMITS, Limits, truncated
 from stepstream.schemas.money import nanos_from_usd, usd_from_nanos
-from stepstream.schemas.prices import PriceBook
 from stepstream.schemas.step import Document, DocumentStruct
 from stepstream.schemas.step import Step as StepRecord
+
+if TYPE_CHECKING:
+    from stepstream.schemas.prices import PriceBook
 
 MOST_OPEN_INPUTS: Final = 4_096
 ATTRIBUTE_CHARS: Final = 4_096

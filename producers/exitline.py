@@ -49,5 +49,5 @@ def money(nanos: int) -> str:
     if nanos >= NANOS_PER_USD:
         return f"${nanos / NANOS_PER_USD:,.2f}"
     whole, _, digits = usd_from_nanos(nanos).partition(".")
-    zeros = len(digits) - len(digits.lstrip("0"))
-    return f"${whole}.{digits[: max(4, zeros + 2)]:0<4}"
+    places = min(9, max(4, len(digits) - len(digits.lstrip("0")) + 2))
+    return f"${whole}.{digits[:places]:0<{places}}"

@@ -1,19 +1,25 @@
 """Everything that crosses a wire or is written by a person: events, trajectories, alerts, documents, topics, prices.
 
-Pure: no I/O. The other rooms meet only here and on Kafka.
+Pure: no I/O. The other rooms meet only here and on Kafka. Each contract is built when it is first asked for, because the SDK
+needs only the step event and every agent's program pays for what is imported.
 """
 
 from __future__ import annotations
 
-from typing import Final
+import importlib
+from typing import TYPE_CHECKING, Any, Final
 
-from pydantic import BaseModel
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
-from stepstream.schemas.alert import Alert, Command, Finding
-from stepstream.schemas.documents import Prices, Subscription
-from stepstream.schemas.policy import Policy
-from stepstream.schemas.step import Document, StepEvent, TokenUsage
-from stepstream.schemas.trajectory import Trajectory, Usage
+    from stepstream.schemas.alert import Alert, Command, Finding
+    from stepstream.schemas.documents import Prices, Subscription
+    from stepstream.schemas.policy import Policy
+    from stepstream.schemas.step import Document, StepEvent, TokenUsage
+    from stepstream.schemas.trajectory import Trajectory, Usage
+
+    CONTRACTS: dict[str, type[BaseModel]]
+    """The public contracts, by name; ``stepstream schema NAME`` prints their JSON Schema."""
 
 __all__ = [
     "CONTRACTS",
@@ -30,7 +36,30 @@ __all__ = [
     "Usage",
 ]
 
-CONTRACTS: Final[dict[str, type[BaseModel]]] = {
-    model.__name__: model for model in (StepEvent, Trajectory, Usage, Finding, Alert, Command, Policy, Subscription, Prices)
+_MODULES: Final = {
+    "Alert": "alert",
+    "Command": "alert",
+    "Document": "step",
+    "Finding": "alert",
+    "Policy": "policy",
+    "Prices": "documents",
+    "StepEvent": "step",
+    "Subscription": "documents",
+    "TokenUsage": "step",
+    "Trajectory": "trajectory",
+    "Usage": "trajectory",
 }
-"""The public contracts, by name; ``stepstream schema NAME`` prints their JSON Schema."""
+_CONTRACTS: Final = (
+    "StepEvent", "Trajectory", "Usage", "Finding", "Alert", "Command", "Policy", "Subscription", "Prices",
+)  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name == "CONTRACTS":
+        found: Any = {contract: __getattr__(contract) for contract in _CONTRACTS}
+    elif name in _MODULES:
+        found = getattr(importlib.import_module(f"stepstream.schemas.{_MODULES[name]}"), name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = found
+    return found

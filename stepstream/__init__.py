@@ -14,6 +14,7 @@ Nothing here raises into your program or waits for a network. Importing it loads
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from stepstream.producers.propagation import propagate
@@ -27,13 +28,17 @@ if TYPE_CHECKING:
     from stepstream.schemas.documents import Prices
     from stepstream.schemas.settings import Settings
     from stepstream.schemas.step import Document
+    from stepstream.sinks.subscribe import asubscribe, subscribe
 
 __all__ = [
     "Document",
+    "Prices",
     "Run",
+    "Settings",
     "Step",
     "Tracer",
     "agent",
+    "asubscribe",
     "close",
     "configure",
     "current_run",
@@ -44,6 +49,7 @@ __all__ = [
     "retrieval",
     "run",
     "step",
+    "subscribe",
     "tool",
 ]
 
@@ -81,9 +87,23 @@ def configure(
     _tracer.configure(lambda: load(**settings), transport=transport, redact=redact, prices=prices)
 
 
-def __getattr__(name: str) -> Any:
-    if name == "Document":
-        from stepstream.schemas.step import Document
+_LATER = {
+    "Document": "stepstream.schemas.step",
+    "Prices": "stepstream.schemas.documents",
+    "Settings": "stepstream.schemas.settings",
+    "asubscribe": "stepstream.sinks.subscribe",
+    "subscribe": "stepstream.sinks.subscribe",
+}
+"""Names that are imported when they are first used, because most agents never do."""
 
-        return Document
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(importlib.import_module(_LATER[name]), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
