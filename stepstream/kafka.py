@@ -89,7 +89,7 @@ def read_to_end(
         pending = _assign(client, topic, partitions, offset, timeout)
         deadline = time.monotonic() + timeout
         while pending:
-            for message in client.consume(10_000, timeout=0.5):
+            for message in client.consume(10_000, timeout=0.05):  # it waits this long for so many
                 error = message.error()
                 if error is None:
                     deadline = time.monotonic() + timeout

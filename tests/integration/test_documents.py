@@ -1,0 +1,135 @@
+"""Documents on the config topic of a real broker: applied, shown, withdrawn, kept in step with a folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from stepstream import documents
+from stepstream.cli.app import run
+from stepstream.documents import DocumentsError
+from stepstream.folder import DocumentFolder
+from stepstream.schemas.documents import DOCUMENT
+from stepstream.schemas.settings import Settings
+from stepstream.topics import TopicsError, create_topics
+
+POLICY = "kind: Policy\nname: {name}\nmode: {mode}\nrules:\n  - {{rule: run_steps, limit: {limit}}}\n"
+
+
+@pytest.fixture
+def settings(kafka_bootstrap: str, topic_prefix: str) -> Settings:
+    """A prefix of this test's own on the shared broker, with its topics."""
+    settings = Settings(kafka_brokers=kafka_bootstrap, topic_prefix=topic_prefix, partitions=1, fleet_partitions=1)
+    create_topics(settings)
+    return settings
+
+
+@pytest.fixture
+def place(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Flags that lead a command to this test's topics."""
+    monkeypatch.setenv("STEPSTREAM_SETTINGS", "/dev/null")
+    return ["--kafka-brokers", settings.kafka_brokers, "--topic-prefix", settings.topic_prefix]
+
+
+def write(file: Path, name: str, *, limit: int = 5, mode: str = "observe") -> Path:
+    file.write_text(POLICY.format(name=name, limit=limit, mode=mode))
+    return file
+
+
+def test_applied_documents_are_in_force_until_withdrawn(settings: Settings, tmp_path: Path) -> None:
+    """The newest record of a key holds; applying the same again sends nothing; a tombstone ends it."""
+    file = write(tmp_path / "p.yaml", "p")
+    first = documents.apply(settings, documents.read_documents(file))
+    assert [(change.key, change.what) for change in first] == [("policy/p", "created")]
+    offset = documents.in_force(settings)["policy/p"].offset
+    assert [change.what for change in documents.apply(settings, documents.read_documents(file))] == ["unchanged"]
+    assert documents.in_force(settings)["policy/p"].offset == offset
+    changed = documents.read_documents(write(file, "p", limit=6))
+    assert [change.what for change in documents.apply(settings, changed)] == ["changed"]
+    assert DOCUMENT.validate_json(documents.in_force(settings)["policy/p"].value) == changed[0].document
+    documents.withdraw(settings, "policy/p")
+    assert documents.in_force(settings) == {}
+
+
+def test_nothing_is_sent_while_anything_is_wrong(
+    settings: Settings, place: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A folder is applied as a whole or not at all; each problem is told with its line."""
+    write(tmp_path / "good.yaml", "good")
+    (tmp_path / "bad.yaml").write_text("kind: Policy\nname: bad\nmood: observe")
+    assert run(["apply", "-f", str(tmp_path), *place]) == 1
+    assert f"{tmp_path / 'bad.yaml'}:3: mood is unknown; did you mean mode?" in capsys.readouterr().err
+    assert documents.in_force(settings) == {}
+
+
+def test_apply_get_and_delete_on_the_command_line(place: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What a person does with a policy, from its file to its end."""
+    file = write(tmp_path / "p.yaml", "refunds", mode="enforce")
+    assert run(["apply", "-f", str(file), "--dry-run", *place]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == "policy/refunds would be created\n"
+    assert "mode enforce: its commands go to the control topic" in captured.err
+    assert run(["apply", "-f", str(file), *place]) == 0
+    assert capsys.readouterr().out == "policy/refunds created\n"
+    assert run(["get", *place, "--format", "json"]) == 0
+    assert [(row["kind"], row["name"]) for row in json.loads(capsys.readouterr().out)] == [("Policy", "refunds")]
+    assert run(["get", "policies", "refunds", *place]) == 0
+    assert "rule: run_steps" in capsys.readouterr().out
+    assert run(["get", "policy", "refund", *place]) == 1
+    assert "did you mean refunds?" in capsys.readouterr().err
+    assert run(["delete", "policy", "refunds", *place]) == 0
+    assert run(["delete", "policy", "refunds", *place]) == 1
+
+
+def test_a_folder_is_kept_in_force(settings: Settings, tmp_path: Path) -> None:
+    """What changes in it is applied, what leaves it is withdrawn, what others applied stays."""
+    documents.apply(settings, documents.read_documents(write(tmp_path / "by-hand.yaml", "by-hand")))
+    home = tmp_path / "watched"
+    home.mkdir()
+    write(home / "a.yaml", "a")
+    write(home / "b.yaml", "b")
+    said: list[str] = []
+    folder = DocumentFolder(settings, home, lambda _who, line: said.append(line))
+    folder.sync()
+    assert list(documents.in_force(settings)) == ["policy/a", "policy/b", "policy/by-hand"]
+    (home / "b.yaml").unlink()
+    write(home / "a.yaml", "a", limit=9)
+    DocumentFolder(settings, home, lambda _who, line: said.append(line)).sync()  # as after a restart
+    assert list(documents.in_force(settings)) == ["policy/a", "policy/by-hand"]
+    assert said == ["policy/a created", "policy/b created", "policy/a changed", "policy/b withdrawn"]
+
+
+def test_a_wrong_file_in_a_watched_folder_changes_nothing(settings: Settings, tmp_path: Path) -> None:
+    """Half of a folder is not what anybody wanted."""
+    write(tmp_path / "a.yaml", "a")
+    folder = DocumentFolder(settings, tmp_path, lambda _who, _line: None)
+    folder.sync()
+    write(tmp_path / "a.yaml", "a", limit=9)
+    (tmp_path / "b.yaml").write_text("kind: Polcy")
+    before = documents.in_force(settings)
+    with pytest.raises(DocumentsError):
+        folder.sync()
+    assert documents.in_force(settings) == before
+
+
+def test_what_a_folder_holds_is_changed_in_the_folder(
+    settings: Settings, place: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By hand it is refused, because the folder would write it back; --force does it all the same."""
+    home = tmp_path / "watched"
+    home.mkdir()
+    write(home / "a.yaml", "a")
+    DocumentFolder(settings, home, lambda _who, _line: None).sync()
+    by_hand = write(tmp_path / "a.yaml", "a", limit=7)
+    assert run(["apply", "-f", str(by_hand), *place]) == 1
+    assert f"policy/a is held by folder {home}" in capsys.readouterr().err
+    assert run(["delete", "policy", "a", *place]) == 1
+    assert run(["apply", "-f", str(by_hand), "--force", *place]) == 0
+
+
+def test_documents_without_topics_are_an_error_that_names_the_way(kafka_bootstrap: str, topic_prefix: str) -> None:
+    """A wrong prefix looks like no documents otherwise."""
+    with pytest.raises(TopicsError, match=r"there is no topic .*\.config: run `stepstream topics create`"):
+        documents.in_force(Settings(kafka_brokers=kafka_bootstrap, topic_prefix=topic_prefix))
