@@ -8,7 +8,7 @@ records no longer hold the floor. ``drain`` may return more after each acknowled
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from heapq import heappop, heappush, nsmallest
 from typing import Protocol
 
@@ -43,7 +43,7 @@ class Record(Protocol):
     timestamp: int
     key: bytes | None
     value: bytes | None
-    headers: Iterable[tuple[str, bytes]]
+    headers: Sequence[tuple[str, bytes]]
 
 
 class AssemblePartition:
@@ -69,6 +69,7 @@ class AssemblePartition:
         self.floor = Floor()
         self.runs: dict[str, Tracked] = {}
         self.closed = ClosedRuns(self.limits.late_horizon_us, self.limits.max_closed_runs)
+        self._quickest_us = min(self.limits.close_after_us, self.limits.rootless_idle_us, self.limits.revision_interval_us)
         self._touched: dict[str, Tracked] = {}
         self._timers: list[tuple[int, str]] = []
         self._held: deque[tuple[int, int, Tracked]] = deque()
@@ -103,7 +104,7 @@ class AssemblePartition:
             partition=self.partition,
             partitions=self.partitions,
             timestamp_us=append_us,
-            headers=tuple(record.headers),
+            headers=record.headers,
             limits=self.limits.records,
         )
         if isinstance(verdict, Rejected):
@@ -206,7 +207,8 @@ class AssemblePartition:
             self.counters.late += 1
         if run.root is not None and not had_root:
             self._adopt_root_rules(run)
-        for detector in run.rules.detectors:
+        rules = run.rules
+        for detector in rules.detectors if run.fired else rules.observers(info):
             observations = detector.observe(run, info, self.clock.now_us)
             if observations:
                 self._raise(tracked, detector, observations)
@@ -292,6 +294,9 @@ class AssemblePartition:
 
     def _schedule(self, tracked: Tracked) -> None:
         """Note when the run wants to be looked at next, unless an earlier look is noted already."""
+        soon_us = self.clock.now_us + min(self._quickest_us, tracked.run.rules.quickest_us)
+        if tracked.scheduled_us is not None and tracked.scheduled_us <= soon_us:
+            return  # whatever a record asks for, it is not before then
         wake_us = self._wake_at(tracked)
         if wake_us is not None and wake_us <= self.clock.now_us:
             wake_us = self.clock.now_us + MIN_WAIT_US  # never spin on a detector that keeps asking for the past
@@ -306,7 +311,7 @@ class AssemblePartition:
         due = min(self._close_at(run), run.first_append_us + self.limits.max_run_age_us)
         if tracked.dirty and not run.is_stray:
             due = min(due, tracked.published_us + self.limits.revision_interval_us)
-        for detector in run.rules.detectors:
+        for detector in run.rules.timed:
             at = detector.notify_at(run)
             if at is not None and at < due:
                 due = at
@@ -337,7 +342,7 @@ class AssemblePartition:
 
     def _look_at(self, tracked: Tracked, now_us: int) -> None:
         run = tracked.run
-        for detector in run.rules.detectors:
+        for detector in run.rules.timed:
             observations = detector.on_time(run, now_us)
             if observations:
                 self._raise(tracked, detector, observations)

@@ -10,6 +10,7 @@ import msgspec
 from pydantic import TypeAdapter
 
 from stepstream.schemas.policy import DEFAULT_RULES, Policy, Rule
+from stepstream.stream.steps import StepInfo
 
 _RULE: TypeAdapter[Rule] = TypeAdapter(Rule)
 
@@ -30,12 +31,23 @@ class RuleSet:
     rules without any policy.
     """
 
-    __slots__ = ("applied", "detectors", "pinned")
+    __slots__ = ("_observers", "applied", "detectors", "pinned", "quickest_us", "timed")
 
     def __init__(self, applied: tuple[Applied, ...], make: Callable[[Applied], Any]) -> None:
         self.applied = applied
         self.detectors = tuple(make(item) for item in applied)
+        self.timed = tuple(detector for detector in self.detectors if detector.quickest_us)
+        self.quickest_us: int = min((detector.quickest_us for detector in self.timed), default=2**62)
+        self._observers: dict[tuple[bool, str], tuple[Any, ...]] = {}
         self.pinned = "" if applied == DEFAULTS else _to_text(applied)
+
+    def observers(self, step: StepInfo) -> tuple[Any, ...]:
+        """The detectors that a step may concern in a run where nothing was found yet."""
+        key = (step.ended, step.kind)
+        found = self._observers.get(key)
+        if found is None:
+            found = self._observers[key] = tuple(d for d in self.detectors if d.concerns(step.kind, ended=step.ended))
+        return found
 
 
 DEFAULTS: Final[tuple[Applied, ...]] = tuple(Applied(rule) for rule in DEFAULT_RULES)

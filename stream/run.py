@@ -66,8 +66,12 @@ class Totals:
             self._add_tokens(info.tokens)
 
     def _add_tokens(self, tokens: Tokens) -> None:
-        for index, count in enumerate(tokens):
-            self.tokens[index] += count
+        mine = self.tokens
+        mine[0] += tokens[0]
+        mine[1] += tokens[1]
+        mine[2] += tokens[2]
+        mine[3] += tokens[3]
+        mine[4] += tokens[4]
 
 
 UsageKey = tuple[str, str, int]
@@ -157,6 +161,8 @@ class Run:
 
     def _identify(self, step: Step, info: StepInfo) -> None:
         is_root = not step.parent_step_id
+        if not is_root and self.root is not None:
+            return
         rank = (not is_root, step.start_time, step.step_id, step.phase != "end")
         if rank >= self.rank:
             return

@@ -163,6 +163,7 @@ class Stage:
         self._floors = floors
         self._load = load
         self._ready: dict[int, asyncio.Task[None]] = {}
+        self._held = False
 
     def revoke(self) -> None:
         """Drop everything: a rebalance reads every partition again."""
@@ -173,6 +174,10 @@ class Stage:
             task.cancel()
         self.shells.clear()
         self._ready.clear()
+
+    def hold(self) -> None:
+        """Take no more records: the worker is about to stop."""
+        self._held = True
 
     def assign(self, tps: Sequence[TP], generation: int) -> None:
         """Begin to load the partitions of this topic."""
@@ -188,6 +193,8 @@ class Stage:
         if shell is None or shell.generation != generation:
             return
         await self.wait_ready(tp.partition)
+        if self._held:
+            await asyncio.Event().wait()  # neither processed nor skipped
         logic = shell.logic
         if logic is None or not shell.alive or shell.halted:
             return

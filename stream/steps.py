@@ -59,7 +59,7 @@ class StepInfo(msgspec.Struct, array_like=True, gc=False):
 
 def new_step(step: Step, append_us: int) -> StepInfo:
     """The step of a first record; ``merge_record`` fills in the rest."""
-    return StepInfo(step.step_id, step.parent_step_id, intern(step.kind), intern(step.name), step.start_time, append_us)
+    return StepInfo(step.step_id, step.parent_step_id, step.kind, step.name, step.start_time, append_us)
 
 
 def merge_record(info: StepInfo, step: Step, cost: Cost) -> bool:
@@ -91,8 +91,6 @@ def _take_over(info: StepInfo, step: Step) -> None:
     info.attempt = step.attempt
     info.retry_of = step.retry_of
     info.fallback_of = step.fallback_of
-    if step.input:
-        info.input_hash = content_hash(step.input)
 
 
 def _take_over_end(info: StepInfo, step: Step, cost: Cost) -> None:
@@ -112,6 +110,8 @@ def _take_over_end(info: StepInfo, step: Step, cost: Cost) -> None:
         )
     info.cost_nanos = cost.nanos
     info.cost_source = cost.source
+    if step.input:
+        info.input_hash = content_hash(step.input)
     if step.output:
         info.output_hash = content_hash(step.output)
 

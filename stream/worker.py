@@ -43,6 +43,7 @@ log = logging.getLogger("stepstream.worker")
 TICK_S: Final = 0.05
 COMMIT_INTERVAL_S: Final = 0.5
 DRAIN_S: Final = 15.0
+COMMIT_S: Final = 10.0
 NOTE_S: Final = 10.0
 
 
@@ -191,6 +192,8 @@ class Worker:
 
         async def assigned(_app: Any, assigned: Any = (), **_: Any) -> None:
             self._drop_all()
+            if self._stopping.is_set():
+                return
             generation = app.consumer_generation_id
             for stage in (self.assemble, self.fleet):
                 stage.assign(sorted(assigned), generation)
@@ -206,14 +209,21 @@ class Worker:
         self.transport.backlog.clear()
 
     async def _drain(self) -> None:
-        """Wait for what is under way, then commit the last floors."""
-        for _ in range(3):  # an acknowledged output may lead to a state record, and that to a floor
-            if not await asyncio.to_thread(self.sender.flush, DRAIN_S / 3):
-                break
-            for stage in (self.assemble, self.fleet):
-                for shell in stage.shells.values():
-                    shell.pump()
-        await asyncio.wait_for(self.app.consumer.commit(), timeout=10)
+        """Take no more records, wait for what is under way, then commit the last floors."""
+        for stage in (self.assemble, self.fleet):
+            stage.hold()
+        deadline = time.monotonic() + DRAIN_S
+        try:
+            while time.monotonic() < deadline:
+                self.sender.poll()
+                for shell in self._shells():
+                    shell.pump()  # an acknowledged output may lead to a state record, and that to a floor
+                if not self.sender.in_flight:
+                    break
+                await asyncio.sleep(0.005)
+            await asyncio.wait_for(self.app.consumer.commit(), timeout=COMMIT_S)
+        except Exception as error:
+            self._fail(error)
 
     async def _stop(self) -> int:
         if self._failure is not None:
@@ -238,7 +248,7 @@ class Worker:
     def _fail(self, error: BaseException) -> None:
         if self._failure is None:
             self._failure = error
-            self.transport.floors.clear()
+            self._drop_all()
         self._stopping.set()
 
     # -- chores ------------------------------------------------------------------------------------------------------

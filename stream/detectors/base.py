@@ -41,6 +41,12 @@ class Detector(Protocol):
     """
 
     applied: Applied
+    quickest_us: int
+    """The shortest time after a record that ``notify_at`` may name; 0 for a detector without timers."""
+
+    def concerns(self, kind: str, *, ended: bool) -> bool:
+        """Whether a step of this kind can be news to it, in a run where it has found nothing yet."""
+        ...
 
     def observe(self, run: Run, step: StepInfo, now_us: int) -> Observations:
         """Look at a run after one record was merged into ``step``."""
@@ -62,9 +68,15 @@ class Detector(Protocol):
 class DetectorBase:
     """A detector that sees nothing; the others say what they see."""
 
+    quickest_us = 0
+
     def __init__(self, applied: Applied) -> None:
         self.applied = applied
         self.name = applied.rule.alert_name
+
+    def concerns(self, kind: str, *, ended: bool) -> bool:
+        """Ends."""
+        return ended
 
     def observe(self, run: Run, step: StepInfo, now_us: int) -> Observations:
         """Nothing."""

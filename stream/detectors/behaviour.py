@@ -23,6 +23,10 @@ class LoopDetector(DetectorBase):
         super().__init__(applied)
         self._repeats = rule.repeats
 
+    def concerns(self, kind: str, *, ended: bool) -> bool:
+        """Ended calls."""
+        return ended and kind in _LOOPING_KINDS
+
     def observe(self, run: Run, step: StepInfo, now_us: int) -> Observations:
         """Count an ended call; its input, answer and outcome make it the same or another."""
         if not step.ended or not step.input_hash or step.kind not in _LOOPING_KINDS:
@@ -57,6 +61,10 @@ class ToolErrorIgnoredDetector(DetectorBase):
 
     Judged when an output step begins after the failure, and at the root's end; the close judges again for what was late.
     """
+
+    def concerns(self, kind: str, *, ended: bool) -> bool:
+        """Any end may be the last; an output may begin."""
+        return ended or kind == "output"
 
     def observe(self, run: Run, step: StepInfo, now_us: int) -> Observations:
         """Judge at the points where the run shows that it will not come back to the failure."""

@@ -77,6 +77,10 @@ class RunStepsDetector(DetectorBase):
         super().__init__(applied)
         self._limit = rule.limit
 
+    def concerns(self, kind: str, *, ended: bool) -> bool:
+        """Every record may bring a step."""
+        return True
+
     def observe(self, run: Run, step: StepInfo, now_us: int) -> Observations:
         """Judge the count after every record."""
         count = len(run.steps)

@@ -18,7 +18,11 @@ class RunDurationDetector(DetectorBase):
 
     def __init__(self, applied: Applied, rule: RunDuration) -> None:
         super().__init__(applied)
-        self._limit_us = rule.limit
+        self.quickest_us = self._limit_us = rule.limit
+
+    def concerns(self, kind: str, *, ended: bool) -> bool:
+        """The root may end out of order, so that any later record shows it."""
+        return True
 
     def observe(self, run: Run, step: StepInfo, now_us: int) -> Observations:
         """Once the root has ended, its duration is the truth."""
@@ -58,6 +62,7 @@ class StepDurationDetector(DetectorBase):
     def __init__(self, applied: Applied, rule: StepDuration) -> None:
         super().__init__(applied)
         self._rule = rule
+        self.quickest_us = rule.limit
 
     def observe(self, run: Run, step: StepInfo, now_us: int) -> Observations:
         """An ended step's duration is the truth."""
@@ -110,7 +115,11 @@ class HungStepDetector(DetectorBase):
 
     def __init__(self, applied: Applied, rule: HungStep) -> None:
         super().__init__(applied)
-        self._after_us = rule.after
+        self.quickest_us = self._after_us = rule.after
+
+    def concerns(self, kind: str, *, ended: bool) -> bool:
+        """A record can only resolve what time has found."""
+        return False
 
     def observe(self, run: Run, step: StepInfo, now_us: int) -> Observations:
         """A reported step that ends resolves its report."""
@@ -156,7 +165,11 @@ class StuckRunDetector(DetectorBase):
 
     def __init__(self, applied: Applied, rule: StuckRun) -> None:
         super().__init__(applied)
-        self._after_us = rule.after
+        self.quickest_us = self._after_us = rule.after
+
+    def concerns(self, kind: str, *, ended: bool) -> bool:
+        """A record can only resolve what time has found."""
+        return False
 
     def observe(self, run: Run, step: StepInfo, now_us: int) -> Observations:
         """Any record ends the silence."""
