@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, TypeGuard
 
 from stepstream.producers.content import SLACK_CHARS, to_text
-from stepstream.schemas.accept import DEFAULT_LIMITS
 from stepstream.schemas.step import Document, DocumentStruct
+
+MOST_DOCUMENTS: Final = 1_000
 
 _IDS: Final = ("id", "document_id", "doc_id", "id_")
 _CONTENTS: Final = ("content", "page_content", "text", "document")
@@ -16,10 +17,10 @@ _SCORES: Final = ("score", "relevance_score", "similarity")
 
 
 def to_documents(items: Iterable[object], *, content: bool, max_bytes: int) -> list[Document]:
-    """Documents, best first, as many as a step may have; their texts only where ``content`` is wanted."""
+    """Documents, best first, a bounded number; their texts only where ``content`` is wanted."""
     out: list[Document] = []
     for item in items:
-        if len(out) == DEFAULT_LIMITS.max_documents:
+        if len(out) == MOST_DOCUMENTS:
             break
         document = to_document(item, content=content, max_bytes=max_bytes)
         max_bytes = max(0, max_bytes - len(document.content))

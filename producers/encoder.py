@@ -6,12 +6,12 @@ Runs in the publisher's thread. What it writes passes ``stepstream.schemas.accep
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgspec
 
+from stepstream.producers.exitline import Totals
 from stepstream.producers.redact import Redactor
 from stepstream.producers.transport import Record
 from stepstream.schemas.accept import DEFAULT_LIMITS, Limits, truncated
@@ -28,22 +28,6 @@ _SHORT: Final = (
     "name", "tool", "model", "provider", "project", "environment", "agent", "agent_version", "task", "session_id",
     "user_id", "error_type", "tool_schema",
 )  # fmt: skip
-
-
-@dataclass(slots=True)
-class Totals:
-    """What was encoded so far: ended steps and runs, what they cost, and the newest run."""
-
-    steps: int = 0
-    runs: int = 0
-    cost_nanos: int = 0
-    unpriced: int = 0
-    last_trace_id: str = ""
-
-    def reset(self) -> None:
-        """Start counting anew: this is another process."""
-        self.steps = self.runs = self.cost_nanos = self.unpriced = 0
-        self.last_trace_id = ""
 
 
 class Encoder:

@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stepstream.producers.clock import Clock
-from stepstream.producers.encoder import Encoder, Totals
+from stepstream.producers.exitline import Totals
 from stepstream.producers.publisher import Publisher
-from stepstream.producers.redact import Redactor
-from stepstream.producers.transport import KafkaTransport, Transport
-from stepstream.schemas.settings import Settings
+from stepstream.producers.transport import Record, Transport
 from stepstream.schemas.step import Step as StepRecord
 
 if TYPE_CHECKING:
+    from stepstream.producers.encoder import Encoder
     from stepstream.schemas.documents import Prices
     from stepstream.schemas.prices import PriceBook
+    from stepstream.schemas.settings import Settings
 
 
 class Engine:
@@ -41,10 +41,14 @@ class Engine:
             "agent": settings.agent or program_name(),
             "agent_version": settings.agent_version,
         }
+        self._totals = totals
         self._prices = tuple(prices)
+        self._redact = redact
+        self._transport = transport
+        self._encoder: Encoder | None = None
         self.publisher = Publisher(
-            Encoder(Redactor(redact), self._price_book, settings.max_content_bytes, totals),
-            lambda: transport or KafkaTransport(settings),
+            self._encode,
+            self._connect,
             max_events=settings.queue_events,
             max_bytes=settings.queue_bytes,
             on_fork=totals.reset,
@@ -53,6 +57,23 @@ class Engine:
     def publish(self, record: StepRecord) -> None:
         """Hand a record over; whoever hands it over does not touch it again."""
         self.publisher.enqueue(record)
+
+    # What follows is imported and made in the publisher's thread, where it keeps no agent waiting.
+
+    def _encode(self, record: StepRecord) -> Record:
+        if self._encoder is None:
+            from stepstream.producers.encoder import Encoder
+            from stepstream.producers.redact import Redactor
+
+            self._encoder = Encoder(Redactor(self._redact), self._price_book, self.settings.max_content_bytes, self._totals)
+        return self._encoder(record)
+
+    def _connect(self) -> Transport:
+        if self._transport is not None:
+            return self._transport
+        from stepstream.producers.kafka_transport import KafkaTransport
+
+        return KafkaTransport(self.settings)
 
     def _price_book(self) -> PriceBook:
         from stepstream.schemas.prices import PriceBook

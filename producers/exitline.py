@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
-from stepstream.producers.encoder import Totals
+from dataclasses import dataclass
+
 from stepstream.producers.publisher import Counts
 from stepstream.schemas.money import NANOS_PER_USD, usd_from_nanos
 
 ID_CHARS = 8
+
+
+@dataclass(slots=True)
+class Totals:
+    """What was encoded so far: ended steps and runs, what they cost, and the newest run."""
+
+    steps: int = 0
+    runs: int = 0
+    cost_nanos: int = 0
+    unpriced: int = 0
+    last_trace_id: str = ""
+
+    def reset(self) -> None:
+        """Start counting anew: this is another process."""
+        self.steps = self.runs = self.cost_nanos = self.unpriced = 0
+        self.last_trace_id = ""
 
 
 def exit_line(totals: Totals, counts: Counts) -> str:

@@ -17,8 +17,9 @@ from typing import Any, Final
 import msgspec
 
 from stepstream.producers.clock import SYSTEM_CLOCK, Clock
+from stepstream.producers.kafka_transport import KafkaTransport
 from stepstream.producers.recording import ANY_TIME, FreshIds, extent, lines, time_of
-from stepstream.producers.transport import KafkaTransport, Record, Transport
+from stepstream.producers.transport import Record, Transport
 from stepstream.schemas.accept import Accepted, Rejected, accept_value
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.step import Step as StepRecord

@@ -9,18 +9,17 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from stepstream.producers.clock import SYSTEM_CLOCK, Clock
-from stepstream.producers.encoder import Totals
 from stepstream.producers.engine import Engine
-from stepstream.producers.exitline import exit_line
+from stepstream.producers.exitline import Totals, exit_line
 from stepstream.producers.guard import internal_error
 from stepstream.producers.opening import Opens, RunFields, StepFields
 from stepstream.producers.publisher import Counts, call_at_exit_of_worker
 from stepstream.producers.steps import Run, Step, current
 from stepstream.producers.transport import Transport
-from stepstream.schemas.settings import Settings
 
 if TYPE_CHECKING:
     from stepstream.schemas.documents import Prices
+    from stepstream.schemas.settings import Settings
 
 EXIT_WAIT_S: Final = 5.0
 """How long a program's end waits, at most, for what is still on its way."""

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stepstream.producers.encoder import Encoder, Totals
+from stepstream.producers.encoder import Encoder
+from stepstream.producers.exitline import Totals
 from stepstream.producers.memory import MemoryTransport
 from stepstream.producers.redact import Redactor
 from stepstream.schemas.accept import Accepted, accept

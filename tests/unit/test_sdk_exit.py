@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from stepstream.producers.encoder import Totals
-from stepstream.producers.exitline import exit_line, money
+from stepstream.producers.exitline import Totals, exit_line, money
 from stepstream.producers.publisher import Counts
 
 MEMORY = """
