@@ -74,7 +74,9 @@ def main() -> int:
     server.serve_forever(poll_interval=0.5)
     server.server_close()
     executor.close()
-    return 0
+    sys.stdout.flush()
+    # Threads of clients that still hold a connection must not keep the process.
+    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -6,13 +6,14 @@ import contextlib
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from stepstream.sinks.embedded import config
 from stepstream.sinks.embedded.errors import TOO_MANY_QUERIES, ClickHouseError, error, from_engine
+from stepstream.sinks.embedded.memory import drop_startup_pages, leave_out_data_frames
 
 # What makes chdb behave as a server does, not as a command-line tool; a request may say otherwise.
 DEFAULTS = {
@@ -43,6 +44,7 @@ class EngineError(Exception):
 
 
 def _import_chdb() -> Any:
+    leave_out_data_frames()
     try:
         import chdb
     except ImportError as problem:
@@ -69,6 +71,7 @@ class Engine:
 
     def __init__(self, folder: Path, memory_bytes: int, at_once: int = 16) -> None:
         self._path = str(folder / "store")
+        self._at_once = at_once
         self._slots = threading.BoundedSemaphore(at_once)
         # Readers never take every slot: the writer always finds one.
         self._read_slots = threading.BoundedSemaphore(max(1, at_once * 3 // 4))
@@ -80,6 +83,7 @@ class Engine:
         self.table_functions = self._names("SELECT lower(name) FROM system.table_functions")
         self.version = next(iter(self._names("SELECT version()")))
         self.timezone = next(iter(self._names("SELECT timezone()")))
+        drop_startup_pages()
 
     def _open(self, path: str, folder: Path) -> Any:
         try:
@@ -128,8 +132,20 @@ class Engine:
             killer.query(f"KILL QUERY WHERE Settings['log_comment'] = {quote(tag)} ASYNC", "TSV")
         killer.close()
 
-    def close(self) -> None:
-        """Write what is held in memory, and let the directory go."""
+    def release_memory(self) -> None:
+        """Give back what past queries needed."""
+        with contextlib.suppress(Exception):
+            self._keeper.query("SYSTEM JEMALLOC PURGE", "TSV")
+        drop_startup_pages()
+
+    def close(self, grace_seconds: float = 10.0) -> None:
+        """Wait for the queries that run, cancel those that take too long, and let the directory go."""
+        deadline = time.monotonic() + grace_seconds
+        for _ in range(self._at_once):
+            if not self._slots.acquire(timeout=max(0.0, deadline - time.monotonic())):
+                with contextlib.suppress(Exception):
+                    self._keeper.query("KILL QUERY WHERE query NOT ILIKE 'KILL QUERY%' SYNC", "TSV")
+                break
         self._keeper.close()
 
 
@@ -162,7 +178,7 @@ class Connection:
         except Exception as problem:
             raise from_engine(problem) from None
 
-    def stream(self, sql: str, form: str) -> Iterator[bytes]:
+    def stream(self, sql: str, form: str) -> Generator[bytes, None, None]:
         """Run one query; the answer in pieces, each of them whole rows."""
         try:
             pieces = self._raw.send_query(sql, form)

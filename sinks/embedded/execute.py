@@ -6,12 +6,12 @@ import contextlib
 import json
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 
 from stepstream.sinks.embedded.engine import Connection, Engine, Totals, quote
 from stepstream.sinks.embedded.errors import BAD_ARGUMENTS, error
-from stepstream.sinks.embedded.guard import check, check_reader
+from stepstream.sinks.embedded.guard import check, check_reader, check_reads
 from stepstream.sinks.embedded.request import Request, statement_of
 from stepstream.sinks.embedded.sessions import DEFAULT_SECONDS, Session, Sessions
 from stepstream.sinks.embedded.statement import Statement
@@ -41,11 +41,10 @@ CONTENT_TYPES = {
 class Answer:
     """``pieces`` may be read once; after their end ``totals`` are final."""
 
-    pieces: Iterator[bytes]
+    pieces: Generator[bytes, None, None]
     totals: Totals
     query_id: str
     format: str
-    tag: str
     started: float
 
     @property
@@ -80,26 +79,35 @@ class Executor:
         self._sessions = Sessions()
 
     @contextlib.contextmanager
-    def execute(self, request: Request) -> Iterator[Answer]:
-        """The answer, good until the context ends. Raises ClickHouseError at once, or while its pieces are read."""
+    def execute(self, request: Request, begins: Callable[[str], None]) -> Iterator[Answer]:
+        """The answer, good until the context ends. Raises ClickHouseError at once, or while its pieces are read.
+
+        ``begins`` is told the tag by which the engine can cancel the query, before the query begins.
+        """
         user = self._users.enter(*request.credentials())
         statement = statement_of(request)
         check(statement)
         settings = settings_for(user, request.settings)
-        if user.reader or settings.get("readonly", "0") != "0" or request.reads_only:
+        if user.reader or settings.get("readonly", "0") != "0":
             check_reader(statement, request.query_parameters, self.engine.table_functions)
-            settings["readonly"] = "1" if user.reader else settings.get("readonly", "2")
+        elif request.reads_only:
+            check_reads(statement, "GET and HEAD can only read, use POST to")
+            settings["readonly"] = "2"
         with self.engine.slot(statement.reads), self._connection(request, user, statement, settings) as connection:
-            yield self._answer(request, statement, connection)
+            begins(connection.tag)
+            answer = self._answer(request, statement, connection)
+            try:
+                yield answer
+            finally:
+                answer.pieces.close()
 
     def _answer(self, request: Request, statement: Statement, connection: Connection) -> Answer:
         started = time.monotonic()
         connection.parameters(request.query_parameters)
         connection.totals = Totals()
         form = statement.format or request.default_format or "TabSeparated"
-        answer = Answer(
-            iter(()), connection.totals, request.first("query_id") or str(uuid.uuid4()), "", connection.tag, started
-        )
+        query_id = request.first("query_id") or str(uuid.uuid4())
+        answer = Answer(_pieces(), connection.totals, query_id, "", started)
         if statement.verb == "INSERT" and (statement.data is not None or not _selects(statement)):
             connection.insert(statement.sql, statement.format or request.default_format or "Values", request.data)
         elif not statement.reads:
@@ -107,7 +115,7 @@ class Executor:
         elif statement.verb in STREAMING_VERBS and form.lower() in STREAMED:
             answer.format, answer.pieces = form, connection.stream(statement.sql, form)
         else:
-            answer.format, answer.pieces = form, iter([connection.run(statement.sql, form)])
+            answer.format, answer.pieces = form, _pieces(connection.run(statement.sql, form))
         return answer
 
     @contextlib.contextmanager
@@ -143,6 +151,10 @@ class Executor:
     def close(self) -> None:
         self._sessions.close()
         self.engine.close()
+
+
+def _pieces(*pieces: bytes) -> Generator[bytes, None, None]:
+    yield from pieces
 
 
 def _selects(statement: Statement) -> bool:

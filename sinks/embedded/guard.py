@@ -113,13 +113,18 @@ def check_reader(statement: Statement, parameters: Mapping[str, str], table_func
 
     ``table_functions`` are all that the engine has, in lower case: those that are not known to be safe are refused.
     """
-    if not statement.reads:
-        what = "change settings" if statement.verb == "SET" else f"run {statement.verb}"
-        raise error(READONLY, f"this user may only read, it cannot {what}")
+    check_reads(statement, "read-only access cannot")
     _refuse_reaching(statement, table_functions - SAFE_TABLE_FUNCTIONS)
     for name in _identifier_parameters(statement):
         if not _PLAIN_IDENTIFIER.fullmatch(parameters.get(name, "")):
-            raise error(BAD_ARGUMENTS, f"the parameter {name} must be a plain identifier for this user")
+            raise error(BAD_ARGUMENTS, f"the parameter {name} must be a plain identifier for read-only access")
+
+
+def check_reads(statement: Statement, who: str) -> None:
+    """Refuse a statement that does more than read; ``who`` begins the sentence."""
+    if not statement.reads:
+        what = "change settings" if statement.verb == "SET" else f"run {statement.verb}"
+        raise error(READONLY, f"{who} {what}: Cannot execute query in readonly mode")
 
 
 def _refuse_reaching(statement: Statement, refused: frozenset[str]) -> None:
@@ -127,9 +132,9 @@ def _refuse_reaching(statement: Statement, refused: frozenset[str]) -> None:
         name = token.name.lower()
         called = following.text == "(" and following.kind is Kind.MARK
         if name in REACHING_FUNCTIONS or (called and name in refused):
-            raise error(ACCESS_DENIED, f"this user may only read the store: {token.text} reaches beyond it")
+            raise error(ACCESS_DENIED, f"read-only access is to the store alone: {token.text} reaches beyond it")
         if token.kind is Kind.QUOTED and ("/" in token.text or "\\" in token.text):
-            raise error(ACCESS_DENIED, f"this user may not use names with a slash, which may mean files: {token.text[:80]}")
+            raise error(ACCESS_DENIED, f"read-only access has no names with a slash, which may mean files: {token.text[:80]}")
 
 
 def _identifier_parameters(statement: Statement) -> Iterator[str]:

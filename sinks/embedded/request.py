@@ -89,7 +89,7 @@ class Request:
 def read(target: str, method: str, headers: Headers, body: Iterator[bytes]) -> Request:
     """A request from its line, headers and (already plain) body."""
     parts = urlsplit(target)
-    parameters = dict(parse_qsl(parts.query, keep_blank_values=True))
+    parameters = dict(parse_qsl(parts.query, keep_blank_values=True, errors="surrogateescape"))
     if headers.get("Content-Type", "").lower().startswith("multipart/form-data"):
         parameters.update(_form(headers["Content-Type"], b"".join(body)))
         body = iter(())

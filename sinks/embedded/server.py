@@ -8,12 +8,13 @@ import select
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from stepstream.sinks.embedded import compression
-from stepstream.sinks.embedded.errors import ACCESS_DENIED, BAD_ARGUMENTS, ClickHouseError, error
+from stepstream.sinks.embedded.errors import ACCESS_DENIED, BAD_ARGUMENTS, ClickHouseError, error, from_engine
 from stepstream.sinks.embedded.execute import Answer, Executor
 from stepstream.sinks.embedded.request import Request, read
 
@@ -21,6 +22,9 @@ READ_BYTES = 1 << 20
 # A refused body up to this size is read to its end, so that the client reads the answer instead of a broken pipe.
 DRAIN_BYTES = 64 << 20
 IDLE_SECONDS = 3600
+# A client that takes or sends nothing for so long gives its place among the running queries to others.
+STALL_SECONDS = 300
+TRIM_AFTER_SECONDS = 10
 WATCH_SECONDS = 0.5
 NAME = "stepstream embedded"
 
@@ -35,18 +39,40 @@ class Server(ThreadingHTTPServer):
 
     def __init__(self, host: str, port: int, executor: Executor) -> None:
         self.executor = executor
-        self.running: dict[str, socket.socket] = {}
+        self._running: dict[str, socket.socket] = {}
+        self._last_used = time.monotonic()
         super().__init__((host, port), Handler)
         self.loopback = _is_loopback(host)
         threading.Thread(target=self._watch, daemon=True, name="leavers").start()
 
+    @contextlib.contextmanager
+    def watched(self, client: socket.socket) -> Iterator[Callable[[str], None]]:
+        """Cancel the query whose tag is given to the yielded function if its client leaves."""
+        tags: list[str] = []
+
+        def begins(tag: str) -> None:
+            tags.append(tag)
+            self._running[tag] = client
+
+        try:
+            yield begins
+        finally:
+            for tag in tags:
+                self._running.pop(tag, None)
+            self._last_used = time.monotonic()
+
     def _watch(self) -> None:
-        """Cancel the queries of clients that have left."""
-        stop = threading.Event()
-        while not stop.wait(WATCH_SECONDS):
-            for tag, client in list(self.running.items()):
-                if _has_left(client) and self.running.pop(tag, None) is not None:
+        """Cancel the queries of clients that have left; give memory back when there was nothing to do for a while."""
+        trimmed = 0.0
+        while True:
+            time.sleep(WATCH_SECONDS)
+            for tag, client in list(self._running.items()):
+                if _has_left(client) and self._running.pop(tag, None) is not None:
                     self.executor.engine.cancel(tag)
+            used = self._last_used
+            if used > trimmed and not self._running and time.monotonic() - used > TRIM_AFTER_SECONDS:
+                self.executor.engine.release_memory()
+                trimmed = used
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that went away is no error; everything else is one line on stderr."""
@@ -86,13 +112,19 @@ class Handler(BaseHTTPRequestHandler):
         return "ClickHouse"
 
     def do_GET(self) -> None:
-        body = Body(self)
         self._begun = False
+        body = Body(self)
         try:
+            body.measure()
             self._check_origin()
             self._route(body)
         except ClickHouseError as problem:
             self._fail(problem, body)
+        except OSError:
+            raise  # the client has left
+        except Exception as problem:
+            print(f"clickhouse: {type(problem).__name__}: {problem}", file=sys.stderr, flush=True)
+            self._fail(from_engine(problem), body)
         self.wfile.flush()
 
     do_POST = do_GET
@@ -124,19 +156,18 @@ class Handler(BaseHTTPRequestHandler):
         body.drain()
 
     def _query(self, request: Request, body: Body) -> None:
-        with self.server.executor.execute(request) as answer:
-            self.server.running[answer.tag] = self.connection
-            try:
-                body.drain()
-                self._send(request, answer)
-            finally:
-                self.server.running.pop(answer.tag, None)
+        self.connection.settimeout(STALL_SECONDS)
+        with self.server.watched(self.connection) as begins, self.server.executor.execute(request, begins) as answer:
+            body.drain()
+            self._send(request, answer)
+        self.connection.settimeout(IDLE_SECONDS)
 
     def _send(self, request: Request, answer: Answer) -> None:
         """One piece goes out with its length; more go out as they come."""
         if request.flag("wait_end_of_query"):
-            answer.pieces = iter([b"".join(answer.pieces)])
-        first, second = next(answer.pieces, b""), next(answer.pieces, None)
+            first, second = b"".join(answer.pieces), None
+        else:
+            first, second = next(answer.pieces, b""), next(answer.pieces, None)
         encoding = ""
         if request.flag("enable_http_compression") and (first or second):
             encoding = compression.choose(self.headers.get("Accept-Encoding", ""))
@@ -228,11 +259,19 @@ class Body:
 
     def __init__(self, handler: Handler) -> None:
         self._handler = handler
-        headers = handler.headers
-        self._chunked = headers.get("Transfer-Encoding", "").lower() == "chunked"
-        self._length = int(headers.get("Content-Length") or 0)
-        self.expected = self._chunked or self._length > 0
+        self._chunked = handler.headers.get("Transfer-Encoding", "").lower() == "chunked"
+        self._length = 0
+        self.expected = self._chunked
         self._pieces = self._read()
+
+    def measure(self) -> None:
+        """Raises when the headers do not say where the body ends."""
+        length = self._handler.headers.get("Content-Length", "0")
+        if not length.isascii() or not length.isdigit():
+            self._handler.close_connection = True
+            raise error(BAD_ARGUMENTS, f"Content-Length is not a number: {length[:40]}")
+        self._length = 0 if self._chunked else int(length)
+        self.expected = self._chunked or self._length > 0
 
     def pieces(self) -> Iterator[bytes]:
         return self._pieces
@@ -250,7 +289,7 @@ class Body:
         self._handler.close_connection = True
 
     def _read(self) -> Iterator[bytes]:
-        return self._read_chunks() if self._chunked else self._read_length(self._length)
+        yield from self._read_chunks() if self._chunked else self._read_length(self._length)
 
     def _read_length(self, length: int) -> Iterator[bytes]:
         while length:

@@ -23,7 +23,8 @@ class FolderLock:
 
     def acquire(self) -> None:
         """Take the lock or raise FolderHeld, which names the holder's pid."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        # What agents say is in here: for this user alone.
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             _lock(handle)
