@@ -32,7 +32,7 @@ MODELS: Final[dict[str, Model]] = {
 UNPRICED: Final = Model("acorn-7b", "in-house")
 """A made-up model: it is on no price list."""
 EXPORT_SECONDS: Final = 4.0
-VERBOSE_COPIES: Final = 3
+VERBOSE_COPIES: Final = 1
 
 
 class CannotHelp(Exception):
@@ -200,9 +200,9 @@ def act(desk: Desk, run: stepstream.Step, account: Account, call: Call, seen: Se
     if call.tool == "search_help":
         return Seen(call, search_help(desk, run, account, call.arguments["question"]))
     tries = [one.step_id for one in seen if one.call == call]
-    retry_of = tries[-1] if tries else ""
+    again: dict[str, Any] = {"attempt": 1 + len(tries), "retry_of": tries[-1]} if tries else {}
     try:
-        with run.tool(call.tool, input=call.arguments, attempt=1 + len(tries), retry_of=retry_of) as step, account.step():
+        with run.tool(call.tool, input=call.arguments, **again) as step, account.step():
             result = desk.tools[call.tool](**call.arguments)
             step.set_output(result)
             return Seen(call, result)

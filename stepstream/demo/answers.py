@@ -18,32 +18,39 @@ QUESTIONS: Final = (
     Question(
         "Where did the cost spike?",
         """\
-SELECT agent, task, count() AS runs, round(median(toFloat64(cost_usd)), 4) AS typical_usd, max(cost_usd) AS dearest_usd,
-       round(dearest_usd / typical_usd, 1) AS times, substring(argMax(trace_id, cost_usd), 1, 8) AS dearest_run
+SELECT agent, task, count() AS runs, round(median(toFloat64(cost_usd)), 4) AS typical_usd,
+       max(cost_usd) AS dearest_usd, round(dearest_usd / typical_usd, 1) AS times,
+       substring(argMax(trace_id, cost_usd), 1, 8) AS dearest_run
 FROM runs WHERE cost_usd > 0 GROUP BY agent, task ORDER BY times DESC""",
     ),
     Question(
         "What was the money spent on in the dearest run?",
         """\
-SELECT name, model, count() AS calls, sum(input_tokens) AS input_tokens, sum(output_tokens) AS output_tokens,
-       sum(cost_usd) AS usd
-FROM steps WHERE trace_id = (SELECT argMax(trace_id, cost_usd) FROM runs) AND cost_usd > 0 GROUP BY name, model""",
+SELECT name, model, count() AS calls, sum(input_tokens) AS input_tokens,
+       sum(output_tokens) AS output_tokens, sum(cost_usd) AS usd
+FROM steps WHERE trace_id = (SELECT argMax(trace_id, cost_usd) FROM runs) AND cost_usd > 0
+GROUP BY name, model""",
     ),
     Question(
         "Which tool failed and was ignored?",
         """\
-SELECT s.tool AS tool, s.error_message AS error, r.agent AS agent, r.status AS run_ended, substring(r.trace_id, 1, 8) AS run
-FROM (SELECT trace_id, arrayJoin(step_ids) AS step_id FROM alerts WHERE rule = 'tool_error_ignored') AS a
+SELECT s.tool AS tool, s.error_message AS error, r.agent AS agent, r.status AS run_ended,
+       substring(r.trace_id, 1, 8) AS run
+FROM (SELECT trace_id, arrayJoin(step_ids) AS step_id FROM alerts
+      WHERE rule = 'tool_error_ignored') AS a
 JOIN steps AS s ON s.trace_id = a.trace_id AND s.step_id = a.step_id
 JOIN runs AS r ON r.trace_id = a.trace_id ORDER BY run""",
     ),
     Question(
         "Which step made the slowest run slow?",
         """\
-WITH slowest AS (SELECT trace_id, duration_us FROM runs WHERE closed ORDER BY duration_us DESC LIMIT 1)
+WITH slowest AS (SELECT trace_id, duration_us FROM runs WHERE closed AND late_steps = 0
+                 ORDER BY duration_us DESC LIMIT 1)
 SELECT kind, name, round(duration_us / 1e6, 2) AS seconds,
-       round(100 * duration_us / (SELECT duration_us FROM slowest), 1) AS percent_of_run, substring(trace_id, 1, 8) AS run
-FROM steps WHERE trace_id = (SELECT trace_id FROM slowest) AND parent_step_id != '' ORDER BY duration_us DESC LIMIT 3""",
+       round(100 * duration_us / (SELECT duration_us FROM slowest), 1) AS percent_of_run,
+       substring(trace_id, 1, 8) AS run
+FROM steps WHERE trace_id = (SELECT trace_id FROM slowest) AND parent_step_id != ''
+ORDER BY duration_us DESC LIMIT 3""",
     ),
     Question(
         "What is still running, and since when?",
@@ -54,21 +61,23 @@ FROM open_steps ORDER BY start_time""",
     Question(
         "Which answers rest on documents that are not about the question?",
         """\
-SELECT input AS question, round(max(arrayMax(arrayMap(score -> ifNull(score, 0), documents.score))), 2) AS best_score,
-       any(status) AS step_says, substring(trace_id, 1, 8) AS run
-FROM steps WHERE kind = 'retrieval' AND input NOT LIKE '%what to do' GROUP BY question, run
-HAVING best_score < 2.5 ORDER BY best_score, run""",
+SELECT input AS question, round(arrayMax(s -> ifNull(s, 0), documents.score), 2) AS best_score,
+       status AS step_says, substring(trace_id, 1, 8) AS run
+FROM steps WHERE kind = 'retrieval' AND best_score < 2 AND input NOT LIKE '%what to do'
+ORDER BY best_score, run""",
     ),
     Question(
         "What has no price?",
         """\
-SELECT provider, model, count() AS steps, sum(input_tokens + output_tokens) AS tokens, any(cost_usd) AS usd
+SELECT provider, model, count() AS steps, sum(input_tokens + output_tokens) AS tokens,
+       any(cost_usd) AS usd
 FROM steps WHERE cost_source = 'unpriced' GROUP BY provider, model""",
     ),
     Question(
         "Which alerts were raised, and was the run still going?",
         """\
-SELECT alert, severity, count() AS raised, countIf(running) AS while_running, any(message) AS for_example
+SELECT alert, severity, count() AS raised, countIf(running) AS while_running,
+       any(message) AS for_example
 FROM alert_events WHERE seq = 1 GROUP BY alert, severity ORDER BY raised DESC, alert""",
     ),
 )

@@ -75,10 +75,11 @@ class Reply:
 
 
 class StandIn:
-    """The stand-in. The same seed and the same questions give the same replies; any thread may ask."""
+    """The stand-in. The same seed and the same questions give the same replies; any thread may ask. ``pace`` 0: at once."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, *, pace: float = 1.0) -> None:
         self._random = random.Random(seed)
+        self._pace = pace
         self._lock = threading.Lock()
 
     def reply(self, prompt: str, ticket: Ticket, seen: Sequence[Seen]) -> Reply:
@@ -102,7 +103,7 @@ class StandIn:
     def _made(self, prompt: str, text: str, call: Call | None, gives_up: bool) -> Reply:
         output_tokens = tokens(text)
         with self._lock:
-            pace = self._random.uniform(0.8, 1.3)
+            pace = self._pace * self._random.uniform(0.8, 1.3)
         return Reply(text, call, gives_up, tokens(prompt), output_tokens, pace * (0.06 + 0.002 * output_tokens))
 
     def _pick(self, phrases: Sequence[str]) -> str:

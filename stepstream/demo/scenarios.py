@@ -9,7 +9,6 @@ from typing import Final
 
 from stepstream.demo.language_model import Temper, Ticket
 from stepstream.demo.shop import GOODS, ORDERS
-from stepstream.schemas.policy import HungStep, Match, Policy, RunCost, RunDuration, StepDuration
 
 PROJECT: Final = "shop"
 ENVIRONMENT: Final = "demo"
@@ -20,25 +19,23 @@ SHORTEST_SECONDS: Final = 15
 TAIL_SECONDS: Final = 8
 """Towards the end nothing new begins, so that what began can end."""
 
-POLICIES: Final = (
-    Policy(
-        name="demo",
-        match=Match(project=PROJECT),
-        rules=(
-            RunCost(rule="run_cost", alert="too-expensive", warn_usd="0.03", limit_usd="0.05", severity="critical"),
-            HungStep(rule="hung_step", after=HUNG_AFTER_US),
-        ),
-    ),
-    Policy(
-        name="demo-reports",
-        match=Match(project=PROJECT, agent="analyst", task="report"),
-        rules=(
-            RunDuration(rule="run_duration", alert="report-too-slow", limit=DEADLINE_US),
-            StepDuration(rule="step_duration", alert="slow-tool", kind="tool_call", limit=STEP_LIMIT_US),
-        ),
-    ),
-)
-"""What people asked to be told; the rules that need no limit (loops, ignored errors, unpriced models) are on by themselves."""
+POLICIES: Final = f"""\
+# What the people of this shop want to be told. Loops, ignored errors and unpriced models are told without being asked for.
+kind: Policy
+name: shop
+match: {{project: {PROJECT}}}
+rules:
+  - {{alert: too-expensive, rule: run_cost, warn_usd: 0.015, limit_usd: 0.02, severity: critical}}
+  - {{rule: hung_step, after: {HUNG_AFTER_US // 1_000}ms}}
+---
+kind: Policy
+name: reports
+match: {{project: {PROJECT}, agent: analyst, task: report}}
+rules:
+  - {{alert: report-too-slow, rule: run_duration, limit: {DEADLINE_US // 1_000}ms}}
+  - {{alert: slow-tool, rule: step_duration, kind: tool_call, limit: {STEP_LIMIT_US // 1_000}ms}}
+"""
+"""The policies in force while the fleet works, as a person writes them."""
 
 
 @dataclass(frozen=True)

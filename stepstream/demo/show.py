@@ -45,6 +45,7 @@ OVERTIME_S: Final = 20.0
 SETTLE_S: Final = 25.0
 FLUSH_S: Final = 15.0
 SVG_CELLS: Final = 104
+ANSWER_CELLS: Final = 56
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def run(options: Options) -> int:
     began = time.monotonic()
     console = make_console()
     folder = Path(tempfile.mkdtemp(prefix="stepstream-demo-"))
-    good = False
+    good: bool | None = None
     try:
         _introduce(console, options)
         good = _run_in(folder, options, console)
@@ -93,8 +94,12 @@ def run(options: Options) -> int:
             _say_where(console, folder)
         else:
             shutil.rmtree(folder, ignore_errors=True)
+    verdict = {
+        True: "what was sent is what is stored, to the event and to the cent",
+        False: "what was sent is NOT what is stored",
+        None: "the demo could not be carried out",
+    }[good]
     took = f"{time.monotonic() - began:.0f} s in all"
-    verdict = "what was sent is what is stored" if good else "what was sent is NOT what is stored"
     console.print(Text(f"\n{verdict}; {took}", style="bold green" if good else "bold red"))
     return 0 if good else 1
 
@@ -118,8 +123,7 @@ def _settings(folder: Path) -> Settings:
     """Folders of the demo's own, and nothing from outside but where Kafka's jars are: a running ``up`` is not touched."""
     documents = folder / "policies"
     documents.mkdir()
-    for policy in POLICIES:
-        (documents / f"{policy.name}.json").write_text(policy.model_dump_json(exclude_defaults=False))
+    (documents / "policies.yaml").write_text(POLICIES)
     return Settings(
         project=PROJECT,
         environment=ENVIRONMENT,
@@ -238,7 +242,7 @@ def _answer(stage: Stage) -> None:
         console.print(Text(f"\n{question.text}", style="bold"))
         console.print(Text("\n".join(f"  {line}" for line in question.sql.splitlines()), style="dim"))
         answer: Any = stage.client.query(question.sql)
-        console.print(records_table(answer.column_names, answer.result_rows, glyphs=stage.glyphs))
+        console.print(records_table(answer.column_names, answer.result_rows, glyphs=stage.glyphs, max_cell=ANSWER_CELLS))
     log = stage.alerts
     console.print(f"\n  from an agent's event to the alert in this program: {summary(log.latencies_us(timed=False))}")
     console.print(f"  from a deadline to the alert in this program: {summary(log.latencies_us(timed=True))}")

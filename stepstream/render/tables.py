@@ -59,15 +59,17 @@ def runs_table(
     return table
 
 
-def records_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, glyphs: Glyphs = UNICODE) -> Table:
-    """Any answer of the store; long cells are cut, and the cut is shown."""
+def records_table(
+    columns: Sequence[str], rows: Iterable[Sequence[Any]], *, glyphs: Glyphs = UNICODE, max_cell: int = MAX_CELL
+) -> Table:
+    """Any answer of the store; cells longer than ``max_cell`` are cut, and the cut is shown."""
     table = _table()
     listed = [list(row) for row in rows]
     for i, column in enumerate(columns):
         number = bool(listed) and all(isinstance(row[i], int | float | Decimal) or row[i] is None for row in listed)
-        table.add_column(one_line(column), justify="right" if number else "left", no_wrap=True)
+        table.add_column(one_line(column), justify="right" if number else "left", no_wrap=True, min_width=min(len(column), 20))
     for row in listed:
-        table.add_row(*(Text(clip(one_line(_cell(value)), MAX_CELL, glyphs.ellipsis)) for value in row))
+        table.add_row(*(Text(clip(one_line(_cell(value)), max_cell, glyphs.ellipsis)) for value in row))
     return table
 
 
