@@ -110,10 +110,20 @@ def _single(text: str, found: list[Token]) -> Statement:
     for token in found:
         if token.kind is Kind.MARK and token.text == ";":
             raise error(SYNTAX_ERROR, f"Multi-statements are not allowed (at position {token.start + 1})")
-    verb = found[0].upper or found[0].text
+    verb = "INSERT" if _inserts_after_with(found) else found[0].upper or found[0].text
     if verb not in STATEMENTS:
         raise error(SYNTAX_ERROR, f"Syntax error: failed at position {found[0].start + 1} ({text[found[0].start :][:60]})")
     return Statement(verb, text[found[0].start : found[-1].end], tuple(found), _format_of(found))
+
+
+def _inserts_after_with(found: list[Token]) -> bool:
+    """WITH x AS (...) INSERT INTO ... begins like a query and is none."""
+    depth = 0
+    for token, following in zip(found, found[1:], strict=False):
+        depth += _nesting(token)
+        if depth == 0 and found[0].upper == "WITH" and (token.upper, following.upper) == ("INSERT", "INTO"):
+            return True
+    return False
 
 
 def _format_of(found: list[Token]) -> str:
