@@ -14,6 +14,7 @@ from stepstream.settings import data_dir
 
 if TYPE_CHECKING:
     from stepstream.embedded.clickhouse import EmbeddedClickHouse
+    from stepstream.embedded.disk import DiskGuard
     from stepstream.embedded.kafka import EmbeddedKafka
 
 KAFKA_PORT: Final = 9092
@@ -44,6 +45,7 @@ class Engines:
         self._kafka: EmbeddedKafka | None = None
         self._clickhouse: EmbeddedClickHouse | None = None
         self._cares: dict[str, _Care] = {}
+        self._disk: DiskGuard | None = None
 
     def start_kafka(self) -> str:
         """The brokers, once they acknowledge records."""
@@ -62,6 +64,7 @@ class Engines:
         )
         address = kafka.start()
         self._kafka = kafka
+        self._disk = kafka.disk_guard()
         self._cares["kafka"] = _Care(time.monotonic())
         return address
 
@@ -87,7 +90,7 @@ class Engines:
         """The embedded engines, and whether each runs."""
         held: dict[str, bool] = {}
         if self._kafka is not None:
-            held["kafka"] = not self._kafka.failed_nodes()
+            held["kafka"] = bool(self._kafka.pids) and not self._kafka.failed_nodes()
         if self._clickhouse is not None:
             held["clickhouse"] = not self._clickhouse.failed
         return held
@@ -97,9 +100,20 @@ class Engines:
         engines = {"kafka": self._kafka, "clickhouse": self._clickhouse}
         return {name: engine.pids for name, engine in engines.items() if engine is not None}
 
+    @property
+    def disk_full(self) -> bool:
+        """Whether Kafka was stopped for good, because even refusing new events had not kept the disk from filling."""
+        return self._disk is not None and self._disk.state == "stopped"
+
     def mend(self, now_s: float) -> None:
-        """Start again what has ended by itself, after growing pauses. ``now_s`` is on time.monotonic's clock."""
+        """Look after the disk, and start again what has ended by itself, after growing pauses.
+
+        ``now_s`` is on time.monotonic's clock; call it every second.
+        """
+        self._check_disk()
         for name, runs in self.running().items():
+            if name == "kafka" and self.disk_full:
+                continue
             care = self._cares[name]
             if not runs and care.due_s is None:
                 pause = care.backoff.next_pause(now_s - care.since_s)
@@ -108,6 +122,14 @@ class Engines:
             if care.due_s is not None and now_s >= care.due_s:
                 care.since_s, care.due_s = now_s, None
                 self._restart(name)
+
+    def _check_disk(self) -> None:
+        if self._disk is None:
+            return
+        try:
+            self._disk.check()
+        except (EmbeddedError, OSError) as error:  # tried again at the next look
+            self._say("kafka", f"{error}")
 
     def _restart(self, name: str) -> None:
         try:

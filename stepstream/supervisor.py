@@ -115,6 +115,11 @@ class Pipeline:
         processes = tuple(process.status() for process in self._processes.values())
         return PipelineStatus(self._settings.kafka_brokers, self._settings.clickhouse_url, processes, self._engines.running())
 
+    @property
+    def failure(self) -> str:
+        """Why it cannot go on; empty while it can."""
+        return "the disk is full: Kafka was stopped so that its log stays whole" if self._engines.disk_full else ""
+
     def pids(self) -> dict[str, list[int]]:
         """Every process by part, this one apart."""
         own = {status.name: [status.pid] for status in self.status().processes if status.pid}

@@ -22,7 +22,7 @@ from stepstream import endpoints
 from stepstream.embedded.disk import free_bytes
 from stepstream.embedded.jars import KAFKA_VERSION
 from stepstream.schemas.settings import Settings
-from stepstream.supervisor import Pipeline
+from stepstream.supervisor import Pipeline, PipelineError
 from stepstream.versions import clickhouse_version, package_versions
 
 COLOURS: Final = {"kafka": "magenta", "clickhouse": "yellow", "worker": "cyan", "sink": "green", "documents": "blue"}
@@ -41,8 +41,9 @@ def run(settings: Settings) -> int:
         try:
             asked.gently = stopping
             _print_ready(console, settings, pipeline.settings, time.monotonic() - began)
-            while not stopping.wait(3600):
-                pass
+            while not stopping.wait(1):
+                if pipeline.failure:
+                    raise PipelineError(pipeline.failure)
             console.print("stepstream is stopping: worker and sink finish what they hold (Ctrl-C again: at once)")
         finally:
             pipeline.stop()
