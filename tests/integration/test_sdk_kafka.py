@@ -1,0 +1,260 @@
+"""The SDK over a real broker: what a program does arrives, once, on the right partition, and the program is never held up."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Self
+
+import pytest
+from confluent_kafka import Message
+
+from stepstream import kafka
+from stepstream.producers.propagation import propagate
+from stepstream.producers.replay import replay
+from stepstream.producers.tracer import Tracer
+from stepstream.schemas.accept import Accepted, accept
+from stepstream.schemas.settings import Settings
+from stepstream.schemas.step import Step as StepRecord
+from stepstream.topics import create_topics
+from tests.sdk import said
+from tests.step_events import event
+
+PARTITIONS = 6
+
+
+@pytest.fixture
+def settings(kafka_bootstrap: str, topic_prefix: str) -> Settings:
+    made = Settings(kafka_brokers=kafka_bootstrap, topic_prefix=topic_prefix, partitions=PARTITIONS, project="shop", quiet=True)
+    create_topics(made)
+    return made
+
+
+def arrived(settings: Settings) -> list[StepRecord]:
+    """Every record of the steps topic; each must be acceptable where it lies."""
+    steps = []
+    for message in kafka.read_to_end(settings, f"{settings.topic_prefix}.steps"):
+        judged = accept(
+            message.value(),
+            key=message.key(),
+            partition=kafka.position_of(message)[0],
+            partitions=PARTITIONS,
+            timestamp_us=message.timestamp()[1] * 1_000,
+            headers=headers_of(message),
+        )
+        assert isinstance(judged, Accepted), judged
+        assert judged.clamped == ()
+        steps.append(judged.step)
+    return steps
+
+
+def headers_of(message: Message) -> list[tuple[str, bytes]]:
+    headers = message.headers()
+    assert dict(headers or []) == {"content-type": b"application/json", "stepstream-schema": b"step/1"}
+    return headers  # type: ignore[return-value]
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_fleet_of_runs_arrives(settings: Settings) -> None:
+    """Runs of threads and tasks at once: every event is on the topic exactly once, each run on one partition, starts first."""
+    tracer = Tracer(settings)
+
+    def work(number: int) -> None:
+        with tracer.run(f"thread{number}", input={"n": number}) as run:
+            with run.llm("plan", model="gpt-4o", provider="openai") as step:
+                step.set_usage(input_tokens=100, output_tokens=10)
+            with concurrent.futures.ThreadPoolExecutor(2) as pool:
+                list(pool.map(propagate(look), range(3)))
+
+    def look(number: int) -> None:
+        with tracer.tool("look", input=number) as step:
+            step.set_output("x" * 2_000)
+
+    async def agent(number: int) -> None:
+        async with tracer.run(f"task{number}"):
+            await asyncio.gather(*(tool(n) for n in range(4)))
+
+    async def tool(number: int) -> None:
+        async with tracer.tool("look", input=number):
+            await asyncio.sleep(0)
+
+    async def main() -> None:
+        await asyncio.gather(*(agent(number) for number in range(20)))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(20)]
+    for thread in threads:
+        thread.start()
+    asyncio.run(main())
+    for thread in threads:
+        thread.join()
+    assert tracer.close(30)
+    counts = tracer.counts
+    assert counts.delivered == counts.enqueued == 2 * 40 * 5
+    steps = arrived(settings)
+    keys = Counter((step.trace_id, step.step_id, step.phase) for step in steps)
+    assert len(keys) == 400
+    assert set(keys.values()) == {1}
+    runs = Counter(step.trace_id for step in steps)
+    assert len(runs) == 40
+    assert set(runs.values()) == {10}
+    begun: set[str] = set()
+    for step in steps:
+        if step.phase == "start":
+            begun.add(step.step_id)
+        assert step.step_id in begun
+        assert not step.parent_step_id or step.parent_step_id in begun
+    plans = [step for step in steps if step.name == "plan" and step.phase == "end"]
+    assert {step.cost_source for step in plans} == {"priced"}
+
+
+def test_events_are_there_at_once(settings: Settings) -> None:
+    """A start event is on the broker a moment after the step began, while it is still open."""
+    tracer = Tracer(settings)
+    with tracer.tool("warm"):
+        pass
+    assert tracer.flush(30)
+    with tracer.tool("look"):
+        began = time.monotonic()
+        until(lambda: tracer.counts.held == 0)
+        assert time.monotonic() - began < 1
+        assert [step.phase for step in arrived(settings) if step.name == "look"] == ["start"]
+    assert tracer.close(30)
+
+
+def test_a_program_with_nothing_but_the_environment(settings: Settings, tmp_path: Path) -> None:
+    """Ten lines of agent, an endpoint in the environment: at its end everything is on the broker, without a flush."""
+    (tmp_path / "agent.py").write_text(
+        """
+import stepstream
+
+@stepstream.tool
+def lookup(order: int) -> dict:
+    return {"order": order, "paid": True}
+
+@stepstream.agent(task="refund")
+def support(question: str) -> str:
+    return f"paid: {lookup(7)['paid']}"
+
+print(support("was order 7 paid?"))
+"""
+    )
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("STEPSTREAM_")},
+        "STEPSTREAM_ENDPOINT": f"kafka://{settings.kafka_brokers}",
+        "STEPSTREAM_TOPIC_PREFIX": settings.topic_prefix,
+        "PYTHONPATH": os.getcwd(),
+    }
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "agent.py"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    steps = arrived(settings)
+    assert done.stdout == "paid: True\n"
+    short = steps[0].trace_id[:8]
+    assert done.stderr == f"stepstream: run {short}… · 2 steps · stepstream trace {short}\n"
+    assert [(step.name, step.phase) for step in steps] == [
+        ("support", "start"), ("lookup", "start"), ("lookup", "end"), ("support", "end"),
+    ]  # fmt: skip
+    assert {step.agent for step in steps} == {"support"}
+
+
+def test_a_topic_that_is_not_there(kafka_bootstrap: str, topic_prefix: str) -> None:
+    """Without topics one line says which command makes them, soon; events are held, and sent when the topics are there."""
+    settings = Settings(kafka_brokers=kafka_bootstrap, topic_prefix=topic_prefix, partitions=PARTITIONS, quiet=True)
+    tracer = Tracer(settings)
+    with said() as words:
+        with tracer.tool("look"):
+            pass
+        assert not tracer.flush(2.5)
+    assert any("stepstream topics create" in word.getMessage() for word in words)
+    create_topics(settings)
+    assert tracer.close(30)
+    assert len(arrived(settings)) == 2
+
+
+class Gate:
+    """A port of its own that leads to another once it is opened; before, connecting is refused."""
+
+    def __init__(self, target: int) -> None:
+        self._target = target
+        self._socket = socket.socket()
+        self._socket.bind(("127.0.0.1", 0))
+        self.port: int = self._socket.getsockname()[1]
+        self._pipes: list[socket.socket] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for each in (self._socket, *self._pipes):
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
+
+    def open(self) -> None:
+        self._socket.listen()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                inside, _ = self._socket.accept()
+                outside = socket.create_connection(("127.0.0.1", self._target))
+                self._pipes += (inside, outside)
+                for a, b in ((inside, outside), (outside, inside)):
+                    threading.Thread(target=self._pump, args=(a, b), daemon=True).start()
+
+    def _pump(self, source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65_536):
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+
+
+def test_brokers_that_come_later(settings: Settings) -> None:
+    """Events of a program that began before its broker could be reached arrive when it can; nothing is lost or doubled."""
+    port = int(settings.kafka_brokers.rpartition(":")[2])
+    with Gate(port) as gate:
+        tracer = Tracer(settings.model_copy(update={"kafka_brokers": f"127.0.0.1:{gate.port}"}))
+        with said():
+            for number in range(50):
+                with tracer.tool(f"tool{number}"):
+                    pass
+            assert not tracer.flush(1)
+            assert tracer.counts.held == 100
+            gate.open()
+            assert tracer.flush(30)
+            assert tracer.close(30)
+    assert tracer.counts.delivered == 100
+    assert len({(step.step_id, step.phase) for step in arrived(settings)}) == len(arrived(settings)) == 100
+
+
+def test_a_recording_is_replayed(settings: Settings, tmp_path: Path) -> None:
+    """A replay puts every good line on the topic, on the partition of its new id."""
+    lines = [json.dumps(event(trace_id=f"{number + 1:032x}", step_id=f"{number + 1:016x}")) for number in range(3_000)]
+    (tmp_path / "a.jsonl").write_text("\n".join([*lines, "{"]))
+    report = replay(tmp_path / "a.jsonl", settings, speed=0)
+    assert (report.lines, report.delivered, report.bad, report.runs) == (3_001, 3_000, 1, 3_000)
+    assert len({step.trace_id for step in arrived(settings)}) == 3_000
