@@ -16,7 +16,7 @@ from stepstream.kafka import KafkaUnreachable, consumer, position_of, read_to_en
 from stepstream.schemas.alert import AlertStruct
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
-from stepstream.stream.poison import KEY_PREFIX, PoisonLedger
+from stepstream.stream.poison import KEY_PREFIX, SKIP_WINDOW_US, PoisonLedger
 from stepstream.stream.state import RunState, decode_state, parse_floor_metadata
 from stepstream.stream.state_index import StateIndex
 
@@ -66,7 +66,7 @@ def load_assemble(settings: Settings, group: str, partition: int, horizon_us: in
         if not value:
             continue
         if key.startswith(KEY_PREFIX):
-            ledger.restore(value)
+            index.pin(position_of(message)[1], ledger.restore(value) + SKIP_WINDOW_US)
             continue
         state = decode_state(value)
         known = newest.get(state.trace_id)

@@ -30,11 +30,12 @@ class Undigested(Exception):
 
 
 class Note(msgspec.Struct):
-    """What is kept about a record that raised. ``skipped_at_us`` is the log time of its skip, 0 before."""
+    """What is kept about a record that raised: ``at_us`` is its own log time, ``skipped_at_us`` the same once skipped."""
 
     offset: int
     tries: int
     traceback: str
+    at_us: int
     skipped_at_us: int = 0
 
 
@@ -51,15 +52,16 @@ class PoisonLedger:
         self._ledger_topic = ledger_topic
         self._notes: dict[int, Note] = {}
 
-    def restore(self, value: bytes) -> None:
-        """Take over a note that was read; the newest of an offset holds."""
+    def restore(self, value: bytes) -> int:
+        """Take over a note that was read; the newest of an offset holds. Returns its log time."""
         note = _decode(value)
         self._notes[note.offset] = note
+        return note.at_us
 
-    def failed(self, offset: int, traceback: str) -> Output:
+    def failed(self, offset: int, at_us: int, traceback: str) -> Output:
         """Count a try; returns the note to be sent and acknowledged before the worker stops."""
         before = self._notes.get(offset)
-        note = self._notes[offset] = Note(offset, (before.tries if before else 0) + 1, traceback[-8_000:])
+        note = self._notes[offset] = Note(offset, (before.tries if before else 0) + 1, traceback[-8_000:], at_us)
         return self._note(note)
 
     def verdict(self, offset: int) -> Note | None:

@@ -16,7 +16,7 @@ from faust.types import TP
 
 from stepstream.stream.floor import Floor
 from stepstream.stream.outputs import Output
-from stepstream.stream.poison import Note, PoisonLedger, Undigested
+from stepstream.stream.poison import SKIP_WINDOW_US, Note, PoisonLedger, Undigested
 from stepstream.stream.sender import Sender
 from stepstream.stream.state_index import StateIndex
 from stepstream.stream.transport import Floors
@@ -86,6 +86,7 @@ class Shell:
         self.ledger: PoisonLedger | None = None
         self._index: StateIndex | None = None
         self._started_at = 0
+        self._skipped_at_us = 0
         self._sender = sender
         self._floors = floors
 
@@ -110,7 +111,8 @@ class Shell:
             except Exception as error:
                 where = f"{self.tp.topic} partition {self.tp.partition} offset {record.offset}"
                 raise Undigested(
-                    f"processing {where} failed: {error!r}", ledger.failed(record.offset, traceback.format_exc())
+                    f"processing {where} failed: {error!r}",
+                    ledger.failed(record.offset, record.timestamp * 1000, traceback.format_exc()),
                 ) from error
 
     def _skip(self, record: Any, note: Note, logic: Logic, ledger: PoisonLedger) -> bool:
@@ -121,9 +123,14 @@ class Shell:
             log.error("%s partition %d halts at offset %d", self.tp.topic, self.tp.partition, record.offset)
             self._sender.send(ledger.halted(record.offset, now_us), _ignore)
             return False
-        self._sender.send(ledger.skipped(record.offset, now_us), _ignore)
+        self._skipped_at_us = now_us
+        self._sender.send(ledger.skipped(record.offset, now_us), self._noted)
         logic.skip(record, note.traceback)
         return True
+
+    def _noted(self, output: Output, offset: int) -> None:
+        if self._index is not None:
+            self._index.pin(offset, self._skipped_at_us + SKIP_WINDOW_US)
 
     def pump(self) -> None:
         """Send what the logic wants sent, and note the floor."""

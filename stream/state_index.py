@@ -18,6 +18,7 @@ class StateIndex:
         self._horizon_us = horizon_us
         self._open: dict[str, int] = {}
         self._samples: deque[tuple[int, int]] = deque()
+        self._pins: list[tuple[int, int]] = []
         self._now_us = 0
         self._lowest = start
         self._refresh_at = 0
@@ -32,6 +33,10 @@ class StateIndex:
         if not self._samples or closed_at_us - self._samples[-1][0] >= SAMPLE_EVERY_US:
             self._samples.append((closed_at_us, offset))
 
+    def pin(self, offset: int, until_us: int) -> None:
+        """Something else than a run's state lies at ``offset`` and is needed until then, in log time."""
+        self._pins.append((offset, until_us))
+
     def metadata(self, floor: int) -> str:
         """What to commit beside a floor."""
         if floor >= self._refresh_at:
@@ -43,7 +48,8 @@ class StateIndex:
         oldest_us = self._now_us - self._horizon_us
         while len(self._samples) > 1 and self._samples[1][0] < oldest_us:
             self._samples.popleft()
-        candidates = [*self._open.values()]
+        self._pins = [pin for pin in self._pins if pin[1] >= self._now_us]
+        candidates = [*self._open.values(), *(offset for offset, _ in self._pins)]
         if self._samples:
             candidates.append(self._samples[0][1])
         if candidates:

@@ -1,0 +1,137 @@
+"""Records that the worker itself fails on: a real worker with a bug, started again as a supervisor would."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import msgspec
+import pytest
+from confluent_kafka import Message
+
+from stepstream.kafka import producer, read_to_end
+from stepstream.schemas.ids import new_step_id, new_trace_id
+from stepstream.schemas.settings import Settings
+from stepstream.schemas.step import RECORD_HEADERS
+from stepstream.schemas.topics import topic
+from stepstream.settings import load
+from stepstream.topics import create_topics
+
+
+@pytest.fixture
+def settings(kafka_bootstrap: str, topic_prefix: str) -> Settings:
+    made = load(kafka_brokers=kafka_bootstrap, topic_prefix=topic_prefix, partitions=1, fleet_partitions=1, metrics_port=-1)
+    create_topics(made)
+    return made
+
+
+class Supervisor:
+    """Starts the failing worker again whenever it ends."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._environ = os.environ | {
+            "STEPSTREAM_KAFKA_BROKERS": settings.kafka_brokers,
+            "STEPSTREAM_TOPIC_PREFIX": settings.topic_prefix,
+            "STEPSTREAM_METRICS_PORT": "-1",
+            "STEPSTREAM_SESSION_TIMEOUT": "6s",
+        }
+        self.exits: list[int] = []
+        self.process = self._start()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "tests.integration.failing_worker"], env=self._environ, stderr=subprocess.DEVNULL
+        )
+
+    def until(self, done: Callable[[], bool], timeout_s: float = 60) -> None:
+        """Keep it running until ``done``."""
+        deadline = time.monotonic() + timeout_s
+        while not done():
+            assert time.monotonic() < deadline, f"not within {timeout_s} s; exits so far: {self.exits}"
+            code = self.process.poll()
+            if code is not None:
+                self.exits.append(code)
+                self.process = self._start()
+            time.sleep(0.2)
+
+
+@contextmanager
+def supervised(settings: Settings) -> Iterator[Supervisor]:
+    supervisor = Supervisor(settings)
+    try:
+        yield supervisor
+    finally:
+        supervisor.process.terminate()
+        supervisor.process.wait(30)
+
+
+def send(settings: Settings, names: list[str]) -> list[str]:
+    """One ended root step for each name; returns the trace ids."""
+    client, traces, now_us = producer(settings), [], time.time_ns() // 1000
+    for name in names:
+        trace_id = new_trace_id()
+        event = {
+            "trace_id": trace_id, "step_id": new_step_id(), "kind": "agent", "name": name,
+            "start_time": now_us, "end_time": now_us,
+        }  # fmt: skip
+        client.produce(
+            topic(settings.topic_prefix, "steps"), key=trace_id, value=msgspec.json.encode(event), headers=list(RECORD_HEADERS)
+        )
+        traces.append(trace_id)
+    assert client.flush(20) == 0
+    return traces
+
+
+def messages(settings: Settings, name: str) -> list[Message]:
+    return list(read_to_end(settings, topic(settings.topic_prefix, name)))
+
+
+def values(settings: Settings, name: str) -> list[dict[str, Any]]:
+    return [msgspec.json.decode(m.value() or b"") for m in messages(settings, name)]
+
+
+@pytest.mark.timeout(180)
+def test_poison_is_tried_three_times_then_dead_lettered_and_a_flood_of_it_halts(settings: Settings) -> None:
+    """One bad record costs three restarts and a dead letter; a bug that fails on many stops short of draining the topic."""
+    traces = send(settings, ["before", "poison", "after"])
+    with supervised(settings) as supervisor:
+        supervisor.until(lambda: {t["trace_id"] for t in values(settings, "trajectories")} >= {traces[0], traces[2]})
+        assert supervisor.exits == [1, 1, 1]
+        (dead,) = messages(settings, "deadletter")
+        headers: dict[str, Any] = dict(cast(Any, dead.headers()))
+        assert headers["stepstream-reason"] == b"poison"
+        assert b"ZeroDivisionError: cannot digest poison" in headers["stepstream-detail"]
+        assert dead.key() == traces[1].encode()
+    for _ in range(5):  # the tries are noted already, as if the restarts had happened: five more records to skip
+        note_tries(settings, send_poison_offset(settings), tries=3)
+    traces = send(settings, ["fine"])
+    with supervised(settings) as supervisor:
+        supervisor.until(lambda: any(a["alert"] == "partition-halted" for a in values(settings, "alerts")))
+        (halt,) = [a for a in values(settings, "alerts") if a["alert"] == "partition-halted"]
+        assert (halt["severity"], halt["subject"], halt["state"]) == ("critical", "steps/0", "firing")
+        skipped = [dict(cast(Any, m.headers()))["stepstream-offset"] for m in messages(settings, "deadletter")]
+        assert sorted(set(skipped)) == [b"1", b"3", b"4", b"5", b"6"], "the sixth stays in the topic"
+        assert traces[0] not in {t["trace_id"] for t in values(settings, "trajectories")}
+
+
+def send_poison_offset(settings: Settings) -> int:
+    """Send one more poisonous step; returns its offset."""
+    send(settings, ["poison"])
+    return max(m.offset() or 0 for m in messages(settings, "steps"))
+
+
+def note_tries(settings: Settings, offset: int, tries: int) -> None:
+    """Write the note that a worker writes as it fails."""
+    from stepstream.stream.poison import PoisonLedger
+
+    ledger = PoisonLedger("steps", 0, "state")
+    for _ in range(tries):
+        note = ledger.failed(offset, time.time_ns() // 1000, "Traceback: ZeroDivisionError")
+    client = producer(settings)
+    client.produce(topic(settings.topic_prefix, "state"), key=note.key, value=note.value, partition=0)
+    assert client.flush(20) == 0
