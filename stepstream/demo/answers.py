@@ -88,6 +88,10 @@ ORDER BY max(multiIf(severity = 'critical', 3, severity = 'error', 2, 1)) DESC, 
          max(opened_at) DESC LIMIT 1"""
 """The run to look at: the gravest alert, then the most alerts."""
 
+SILENT_FAILURE: Final = """\
+SELECT trace_id FROM alerts WHERE rule = 'tool_error_ignored' ORDER BY opened_at LIMIT 1"""
+"""A run that looked like a success and was none."""
+
 FIGURES: Final = """\
 SELECT (SELECT count() FROM steps) AS steps, (SELECT count() FROM open_steps) AS open_steps, count() AS runs,
        countIf(NOT closed) AS open_runs, sum(intDiv(revision, 2)) AS events, sum(duplicates) AS duplicates,

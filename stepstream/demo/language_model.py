@@ -17,8 +17,8 @@ Temper = Literal["careful", "hasty", "stubborn", "verbose"]
 """How it works: careful; going on after an error as if nothing were; asking the same again; dragging all texts along."""
 
 CHARACTERS_PER_TOKEN: Final = 4
-STUBBORN_SEARCHES: Final = 6
-VERBOSE_TURNS: Final = 3
+STUBBORN_SEARCHES: Final = 5
+VERBOSE_TURNS: Final = 4
 
 
 @dataclass(frozen=True)

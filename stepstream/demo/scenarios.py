@@ -25,7 +25,7 @@ kind: Policy
 name: shop
 match: {{project: {PROJECT}}}
 rules:
-  - {{alert: too-expensive, rule: run_cost, warn_usd: 0.015, limit_usd: 0.02, severity: critical}}
+  - {{alert: too-expensive, rule: run_cost, warn_usd: 0.02, limit_usd: 0.025, severity: critical}}
   - {{rule: hung_step, after: {HUNG_AFTER_US // 1_000}ms}}
 ---
 kind: Policy
@@ -70,7 +70,7 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
     ),
     Scenario(
         "overspending", "question", count=2, temper="verbose", alerts=frozenset({"too-expensive"}),
-        meaning="every text is dragged along: ten times the usual cost",
+        meaning="every text is dragged along: more than ten times the usual cost",
     ),
     Scenario("hanging", "restock", count=1, alerts=frozenset({"hung-step"}), meaning="a tool is called and never returns"),
     Scenario(

@@ -89,18 +89,20 @@ class Screen:
     def _alert(self, heard: Heard) -> Text:
         cause = "its deadline" if heard.timed else "its cause"
         late = "" if heard.latency_us is None else f"{heard.latency_us / 1_000:.0f} ms after {cause}"
-        return alert_lines(heard.alert, width=self.console.width, glyphs=self.glyphs, remark=late)
+        width = self.console.width if self.console.is_terminal else None  # a log is wide
+        return alert_lines(heard.alert, width=width, glyphs=self.glyphs, remark=late)
 
     def _lines(self, figures: Figures) -> None:
         for alert in self._alerts:
-            self.console.print(alert)
+            self.console.print(alert, soft_wrap=True)
         self._alerts.clear()
         if time.monotonic() >= self._next_line:
             self._next_line = time.monotonic() + LINE_EVERY_S
             self.console.print(
                 f"{figures.seconds:4.0f} s  {figures.sent:,} events sent, {figures.merged:,} in runs; "
                 f"{figures.ended:,} steps ended, {figures.stored:,} stored; {figures.open_runs} of {figures.runs} runs open; "
-                f"{_usd(figures.usd)}; behind: worker {figures.worker_lag}, sink {figures.sink_lag}"
+                f"{_usd(figures.usd)}; behind: worker {figures.worker_lag}, sink {figures.sink_lag}",
+                soft_wrap=True,
             )
 
     def _picture(self, figures: Figures) -> Group:

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.text import Text
 
 import stepstream
-from stepstream.cli.errors import Failure, describe
+from stepstream.cli.errors import describe
 from stepstream.cli.queries import read_trace, records, store
 from stepstream.demo import answers, check
 from stepstream.demo.agents import Desk
@@ -31,7 +31,7 @@ from stepstream.demo.scenarios import ENVIRONMENT, POLICIES, PROJECT, plan
 from stepstream.demo.screen import Figures, Screen, make_console
 from stepstream.demo.search import Search
 from stepstream.demo.shop import Shop
-from stepstream.render.glyphs import Glyphs, glyphs_for
+from stepstream.render.glyphs import UNICODE, Glyphs, glyphs_for
 from stepstream.render.tables import records_table
 from stepstream.render.tree import View, render_trace
 from stepstream.schemas.settings import Settings
@@ -240,7 +240,7 @@ def _answer(stage: Stage) -> None:
     console = stage.console
     for question in answers.QUESTIONS:
         console.print(Text(f"\n{question.text}", style="bold"))
-        console.print(Text("\n".join(f"  {line}" for line in question.sql.splitlines()), style="dim"))
+        console.print(Text("\n".join(f"  {line}" for line in question.sql.splitlines()), style="dim"), soft_wrap=True)
         answer: Any = stage.client.query(question.sql)
         console.print(records_table(answer.column_names, answer.result_rows, glyphs=stage.glyphs, max_cell=ANSWER_CELLS))
     log = stage.alerts
@@ -252,23 +252,30 @@ def _show_worst(stage: Stage) -> None:
     found = records(stage.client, answers.WORST_RUN)
     if not found:
         return
-    trace = read_trace(stage.client, found[0]["trace_id"])
-    command = f"stepstream trace {trace.run.trace_id[:8]}"
+    command, picture = _picture(stage, found[0]["trace_id"])
+    stage.console.print(Text(f"\nThe worst run ({command})", style="bold"))
+    stage.console.print(picture(stage.console.width, stage.glyphs))
+    if stage.options.svg is not None:
+        ignored = records(stage.client, answers.SILENT_FAILURE) or found
+        _draw(stage.options.svg, *_picture(stage, ignored[0]["trace_id"]))
+        stage.console.print(f"\ndrawn into {stage.options.svg}")
+
+
+def _picture(stage: Stage, trace_id: str) -> tuple[str, Callable[[int, Glyphs], Text]]:
+    """The command that shows a run, and its picture at any width."""
+    trace = read_trace(stage.client, trace_id)
 
     def picture(width: int, glyphs: Glyphs) -> Text:
         view = View(width=width, now_us=time.time_ns() // 1_000, glyphs=glyphs, limit=40)
         return render_trace(trace.steps, trace.run, trace.alerts, view)
 
-    stage.console.print(Text(f"\nThe worst run ({command})", style="bold"))
-    stage.console.print(picture(stage.console.width, stage.glyphs))
-    if stage.options.svg is not None:
-        _draw(stage.options.svg, command, picture)
-        stage.console.print(f"\ndrawn into {stage.options.svg}")
+    return f"stepstream trace {trace.run.trace_id[:8]}", picture
 
 
 def _draw(file: Path, command: str, picture: Callable[[int, Glyphs], Text]) -> None:
-    recorder = Console(record=True, width=SVG_CELLS, file=open(os.devnull, "w"), force_terminal=True)  # noqa: SIM115
-    recorder.print(picture(SVG_CELLS, glyphs_for("utf-8")))
+    with open(os.devnull, "w", encoding="utf-8") as nowhere:
+        recorder = Console(record=True, width=SVG_CELLS, file=nowhere, force_terminal=True)
+        recorder.print(picture(SVG_CELLS, UNICODE))
     file.write_text(recorder.export_svg(title=command), encoding="utf-8")
 
 
@@ -287,7 +294,4 @@ def _sayer(console: Console) -> Callable[[str, str], None]:
 
 
 def _say_where(console: Console, folder: Path) -> None:
-    console.print(f"\nkept: stepstream up --state-dir {folder}, then stepstream runs --state-dir {folder}")
-
-
-__all__ = ["Failure", "Options", "run"]
+    console.print(f"\nkept: stepstream up --state-dir {folder}, then stepstream runs --state-dir {folder}", soft_wrap=True)

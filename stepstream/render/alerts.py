@@ -49,10 +49,11 @@ def alert_lines(
 
 
 def alert_sentence(alert: Alert) -> str:
-    """The alert's message, and that the run goes on where it does."""
+    """The alert's message, and whether the run goes on; of a resolved one the message as it last was."""
     message = one_line(alert.message) or alert.rule
-    going_on = alert.running and alert.state == "firing" and "running" not in message
-    return f"{message}; still running" if going_on else message
+    if alert.state == "resolved":
+        return message.partition("; still running")[0]
+    return f"{message}; still running" if alert.running and "running" not in message else message
 
 
 def alert_style(alert: Alert) -> str:
