@@ -1,0 +1,39 @@
+"""A sink as a process that kills or freezes itself at a named point: ``python -m tests.integration.sink_process``.
+
+SINK_SETTINGS holds the settings as JSON, SINK_CRASH ``point|passes``, SINK_FREEZE a point at which it stops (SIGSTOP) once.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+
+from stepstream.schemas.settings import Settings
+from stepstream.sinks.clickhouse.sink import run
+
+
+def hook_from(environment: dict[str, str]) -> Callable[[str], None]:
+    """Called at each point; does as the environment says."""
+    crash, _, passes = environment.get("SINK_CRASH", "|0").partition("|")
+    freeze = environment.get("SINK_FREEZE", "")
+    left = {"passes": int(passes or 0), "freezes": 1}
+
+    def hook(point: str) -> None:
+        if crash and point == crash:
+            if left["passes"] == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            left["passes"] -= 1
+        if freeze and point == freeze and left["freezes"]:
+            left["freezes"] = 0
+            os.kill(os.getpid(), signal.SIGSTOP)
+
+    return hook
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(threadName)s %(message)s")
+    sys.exit(run(Settings(**json.loads(os.environ["SINK_SETTINGS"])), hook=hook_from(dict(os.environ))))

@@ -1,0 +1,74 @@
+"""Every step once, in the views and in the rollups, cost exact, wherever a sink dies."""
+
+from __future__ import annotations
+
+import pytest
+
+from stepstream.schemas.settings import Settings
+from tests.integration.sink_kit import SinkProcess, Steps, assert_stored, create_topics, lag, running, send, wait_stored
+
+
+@pytest.fixture
+def settings(kafka_bootstrap: str, clickhouse_url: str, topic_prefix: str, clickhouse_database: str) -> Settings:
+    """Small batches, so that there are many of them, and the shortest session that the broker grants."""
+    return Settings(
+        kafka_brokers=kafka_bootstrap,
+        clickhouse_url=clickhouse_url,
+        topic_prefix=topic_prefix,
+        clickhouse_database=clickhouse_database,
+        session_timeout="6s",
+        sink_batch_rows=200,
+        sink_batch_interval="50ms",
+    )
+
+
+POINTS = ("planned steps", "intent steps", "insert steps_raw", "inserted steps_raw", "stored steps")
+"""Before the intent is committed, after it, before the insert, after it, and before the offset is committed."""
+
+
+def test_a_kill_at_any_point_of_the_protocol_loses_and_doubles_nothing(settings: Settings) -> None:
+    """A sink killed before or after the intent, the insert or the commit: whoever comes next goes on exactly."""
+    places = {}
+    for point in POINTS:
+        name = point.replace(" ", "_")
+        own = settings.model_copy(
+            update={
+                "topic_prefix": f"{settings.topic_prefix}.{name}",
+                "clickhouse_database": f"{settings.clickhouse_database}_{name}",
+            }
+        )
+        create_topics(own)
+        steps = Steps()
+        send(own, [record for _ in range(50) for record in steps.run(20)])
+        places[point] = (own, steps)
+    dying = {point: SinkProcess(own, crash=point, passes=2) for point, (own, _) in places.items()}
+    for point, process in dying.items():
+        assert process.wait() == -9, f"{point}: {process.output()}"
+        process.end()
+    heirs = [SinkProcess(own) for own, _ in places.values()]
+    try:
+        for own, steps in places.values():
+            wait_stored(own, steps.sent)
+        for process in heirs:
+            assert process.stop() == 0
+        for own, steps in places.values():
+            assert_stored(own, steps.sent)
+            assert lag(own) == 0
+    finally:
+        for process in heirs:
+            process.end()
+
+
+def test_what_a_stopped_sink_has_read_is_stored_and_committed(settings: Settings) -> None:
+    """SIGTERM: what was read is stored, offsets are committed, the exit code is 0, and the next sink repeats nothing."""
+    create_topics(settings, partitions=2)
+    steps = Steps()
+    send(settings, [record for _ in range(40) for record in steps.run(10)])
+    with running(settings) as process:
+        wait_stored(settings, steps.sent)
+        assert process.stop() == 0
+    assert lag(settings, partitions=2) == 0
+    send(settings, steps.run(10))
+    with running(settings) as process:
+        wait_stored(settings, steps.sent)
+        assert "repeating" not in process.output()
