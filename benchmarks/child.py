@@ -102,7 +102,7 @@ class Child:
                 self._answers.put(json.loads(line))
             else:
                 self._words.append(line)
-        self._answers.put(None)
+        self._answers.put(None)  # it has ended
 
     def _read_words(self) -> None:
         assert self._process.stderr is not None

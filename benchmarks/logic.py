@@ -11,7 +11,7 @@ import gc
 import pstats
 import resource
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -69,7 +69,7 @@ class LogRecord:
     timestamp: int
     key: bytes | None
     value: bytes | None
-    headers: Iterable[tuple[str, bytes]] = RECORD_HEADERS
+    headers: Sequence[tuple[str, bytes]] = RECORD_HEADERS
 
 
 @dataclass(slots=True)

@@ -1,0 +1,111 @@
+"""Our worker as a benchmark runs it: the real one, held at a gate until all is ready, telling what it has done so far.
+
+``python -m benchmarks.worker_process SETTINGS_JSON [--empty]``; ``--empty`` puts logic that does nothing in place of ours,
+which leaves what transport and framework cost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import sys
+import threading
+import time
+from typing import Any
+
+import uvloop
+
+from benchmarks.child import Answer, Child, serve
+from stepstream.schemas.settings import Settings
+from stepstream.stream.counters import Counters
+from stepstream.stream.floor import Floor
+from stepstream.stream.outputs import Output
+from stepstream.stream.stage import Restored
+from stepstream.stream.worker import Worker
+
+
+def start(settings: Settings, *, empty: bool = False) -> Child:
+    """The parent's side: ``ask(do="go")`` opens the gate, ``ask(do="status")`` tells; closing it ends it."""
+    return Child.module("benchmarks.worker_process", settings.model_dump_json(), *(["--empty"] if empty else []))
+
+
+class GatedWorker(Worker):
+    """Reads no step before the gate opens."""
+
+    def __init__(self, settings: Settings, gate: threading.Event, *, empty: bool) -> None:
+        super().__init__(settings)
+        self._gate = gate
+        self._empty = empty
+
+    async def _load_assemble(self, partition: int) -> Restored:
+        await asyncio.to_thread(self._gate.wait)
+        restored = await super()._load_assemble(partition)
+        return Restored(EmptyLogic(self.counters), restored.ledger) if self._empty else restored
+
+    def status(self) -> Answer:
+        """How far it is, and the CPU time of the process."""
+        counters = self.counters
+        sender = getattr(self, "sender", None)
+        return {
+            "at_s": time.monotonic(),
+            "cpu_s": time.process_time(),
+            "records": counters.records,
+            "runs_opened": counters.runs_opened,
+            "runs_closed": counters.runs_closed,
+            "in_flight": sender.in_flight if sender is not None else 0,
+            "counts": counters.nonzero(),
+            "collections": [generation["collections"] for generation in gc.get_stats()],
+        }
+
+
+class EmptyLogic:
+    """Logic that only counts."""
+
+    def __init__(self, counters: Counters) -> None:
+        self.floor = Floor()
+        self._counters = counters
+
+    def feed(self, record: Any) -> None:
+        self._counters.records += 1
+        self.floor.position = record.offset + 1
+
+    def flush(self) -> None:
+        """Nothing."""
+
+    def tick(self, time_us: int) -> None:
+        """Nothing."""
+
+    def skip(self, record: Any, detail: str) -> None:
+        """Nothing."""
+
+    def drain(self) -> list[Output]:
+        return []
+
+    def acknowledged(self, output: Output) -> None:
+        """Nothing."""
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.WARNING)
+    for name in ("faust", "mode", "aiokafka"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    gate = threading.Event()
+    worker = GatedWorker(Settings.model_validate_json(sys.argv[1]), gate, empty="--empty" in sys.argv)
+
+    def go() -> Answer:
+        gate.set()
+        return worker.status()
+
+    def listen() -> None:
+        serve({"go": go, "status": worker.status})
+        os._exit(0)
+
+    threading.Thread(target=listen, daemon=True).start()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        os._exit(runner.run(worker.run()))
+
+
+if __name__ == "__main__":
+    main()
