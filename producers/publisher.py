@@ -26,6 +26,8 @@ BATCH: Final = 256
 SHORTEST_WAIT_S: Final = 0.001
 LONGEST_WAIT_S: Final = 0.05
 JOIN_S: Final = 3.0
+EXIT_WAIT_S: Final = 5.0
+"""How long a process's end waits, at most, for what is still on its way."""
 _ALL: Final = sys.maxsize
 RECORD_BYTES: Final = 700
 """What a record weighs besides its contents."""
@@ -43,6 +45,9 @@ class Counts:
     failed: int = 0
     dropped: int = 0
     held: int = 0
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(*(getattr(self, name) + getattr(other, name) for name in self.__slots__))
 
 
 class Publisher:
@@ -81,6 +86,7 @@ class Publisher:
         self._held_bytes = 0
         self._delivered = self._failed = self._dropped = self._dropped_said = 0
         self._waiting = 0
+        self._knows_of_exit = False
         self._thread: threading.Thread | None = None
         self._stopping = False
         self._give_up_to = _ALL
@@ -118,8 +124,8 @@ class Publisher:
             if threading.current_thread() is self._thread:
                 return False
             last = next(reversed(self._held), 0)
-            if self._thread is None and self._queue.qsize():
-                self._start()
+            if self._thread is None and self._queue.qsize() and not self._start():
+                return False
             self._waiting += 1
             try:
                 while not self._settled_up_to(last):
@@ -146,15 +152,20 @@ class Publisher:
     def _settled_up_to(self, last: int) -> bool:
         return next(iter(self._held), last + 1) > last
 
-    def _start(self) -> None:
+    def _start(self) -> bool:
+        """Start the thread; False where the interpreter is going down and no thread can be."""
+        if not self._knows_of_exit:
+            self._knows_of_exit = True
+            _call_at_exit_of_worker(lambda: self.close(EXIT_WAIT_S))
         self._stopping = False
         self._give_up_to = _ALL
         thread = threading.Thread(target=self._work, name="stepstream-publisher", daemon=True)
         self._thread = thread
         try:
             thread.start()
-        except RuntimeError:  # the interpreter is shutting down
+        except RuntimeError:
             self._thread = None
+        return self._thread is not None
 
     # --- the publisher's thread ---
 
@@ -331,7 +342,7 @@ def _call_after_fork(publisher: Publisher) -> None:
     os.register_at_fork(after_in_child=in_child)
 
 
-def call_at_exit_of_worker(close: Callable[[], object]) -> None:
+def _call_at_exit_of_worker(close: Callable[[], object]) -> None:
     """A ``multiprocessing`` child leaves without atexit; it does run its own finalizers."""
     util = sys.modules.get("multiprocessing.util")
     process = sys.modules.get("multiprocessing.process")

@@ -13,16 +13,13 @@ from stepstream.producers.engine import Engine
 from stepstream.producers.exitline import Totals, exit_line
 from stepstream.producers.guard import internal_error
 from stepstream.producers.opening import Opens, RunFields, StepFields
-from stepstream.producers.publisher import Counts, call_at_exit_of_worker
+from stepstream.producers.publisher import EXIT_WAIT_S, Counts
 from stepstream.producers.steps import Run, Step, current
 from stepstream.producers.transport import Transport
 
 if TYPE_CHECKING:
     from stepstream.schemas.documents import Prices
     from stepstream.schemas.settings import Settings
-
-EXIT_WAIT_S: Final = 5.0
-"""How long a program's end waits, at most, for what is still on its way."""
 
 NO_ENDPOINT: Final = (
     "stepstream: nothing is recorded: there is no endpoint. Run `stepstream up` and start this program again, "
@@ -50,6 +47,7 @@ class Tracer(Opens):
         self._totals = Totals()
         self._lock = threading.RLock()
         self._engine: Engine | None = None
+        self._before = Counts()
         self._clock = clock
         self._set(settings, transport, redact, prices)
         self._at_exit_registered = False
@@ -68,6 +66,7 @@ class Tracer(Opens):
             self._set(settings, transport, redact, prices)
         if engine is not None:
             engine.publisher.close(EXIT_WAIT_S)
+            self._before += engine.publisher.counts
 
     def _set(
         self,
@@ -103,7 +102,7 @@ class Tracer(Opens):
     def counts(self) -> Counts:
         """What became of this tracer's events."""
         engine = self._engine
-        return Counts() if engine is None else engine.publisher.counts
+        return self._before if engine is None else self._before + engine.publisher.counts
 
     def flush(self, timeout: float = 10.0) -> bool:
         """Wait until everything sent so far is acknowledged; False when that took longer than ``timeout`` seconds.
@@ -152,7 +151,6 @@ class Tracer(Opens):
         if not self._at_exit_registered:
             self._at_exit_registered = True
             atexit.register(self._at_exit)
-        call_at_exit_of_worker(self.close)
         return Engine(settings, self._clock, self._totals, transport=self._transport, redact=self._redact, prices=self._prices)
 
     def _at_exit(self) -> None:
@@ -161,10 +159,10 @@ class Tracer(Opens):
             if engine is None:
                 return
             engine.publisher.close(EXIT_WAIT_S if engine.publisher.counts.delivered else EXIT_WAIT_S / 2)
-            line = exit_line(self._totals, engine.publisher.counts)
+            line = exit_line(self._totals, self.counts)
             if line and not engine.settings.quiet:
                 _say(line)
-        except Exception as error:
+        except (Exception, KeyboardInterrupt) as error:
             internal_error("exit", error)
 
     def _opening(self, kind: str, name: str, fields: StepFields) -> Step:

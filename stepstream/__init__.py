@@ -76,15 +76,46 @@ current_step = _tracer.current_step
 
 def configure(
     *,
-    transport: Transport | None = None,
+    project: str | None = None,
+    environment: str | None = None,
+    agent: str | None = None,
+    agent_version: str | None = None,
+    endpoint: str | None = None,
+    enabled: bool | None = None,
+    capture_content: bool | None = None,
+    max_content_bytes: int | None = None,
+    quiet: bool | None = None,
     redact: Callable[[str], str] | None = None,
     prices: Sequence[Prices] = (),
+    transport: Transport | None = None,
     **settings: Any,
 ) -> None:
-    """Set what the module's functions record and where it goes; what is not given here is looked up as ever."""
-    from stepstream.settings import load
+    """Say what the module's functions record and where it goes. Nobody has to: everything has a default.
 
-    _tracer.configure(lambda: load(**settings), transport=transport, redact=redact, prices=prices)
+    Every setting may be given by name (``stepstream settings`` lists them); one that is not comes from ``STEPSTREAM_*``
+    variables, a settings file or a running ``stepstream up``. ``redact`` is applied to every text after the built-in
+    redaction; ``prices`` come before the built-in list; ``transport`` takes the place of Kafka. Called again, it holds from
+    the next step on. Wrong settings do not raise: a line on stderr says what is wrong, and nothing is recorded.
+    """
+    given = {
+        "project": project,
+        "environment": environment,
+        "agent": agent,
+        "agent_version": agent_version,
+        "endpoint": endpoint,
+        "enabled": enabled,
+        "capture_content": capture_content,
+        "max_content_bytes": max_content_bytes,
+        "quiet": quiet,
+        **settings,
+    }
+
+    def load_given() -> Settings:
+        from stepstream.settings import load
+
+        return load(**given)
+
+    _tracer.configure(load_given, transport=transport, redact=redact, prices=prices)
 
 
 _LATER = {

@@ -251,6 +251,46 @@ def test_brokers_that_come_later(settings: Settings) -> None:
     assert len({(step.step_id, step.phase) for step in arrived(settings)}) == len(arrived(settings)) == 100
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_forked_workers(settings: Settings, tmp_path: Path) -> None:
+    """Workers forked in the middle of a run send their own steps of it over connections of their own, the parent the rest."""
+    (tmp_path / "agent.py").write_text(
+        """
+import multiprocessing, stepstream
+
+def work(number):
+    with stepstream.tool(f"worker{number}"):
+        return number
+
+if __name__ == "__main__":
+    with stepstream.run("parent") as run:
+        with run.tool("before"):
+            pass
+        assert stepstream.flush(30)
+        with multiprocessing.get_context("fork").Pool(2) as pool:
+            assert pool.map(work, range(6)) == list(range(6))
+            pool.close()
+            pool.join()
+        with run.tool("after"):
+            pass
+    assert stepstream.close(30)
+"""
+    )
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("STEPSTREAM_")},
+        "STEPSTREAM_ENDPOINT": f"kafka://{settings.kafka_brokers}",
+        "STEPSTREAM_TOPIC_PREFIX": settings.topic_prefix,
+        "PYTHONPATH": os.getcwd(),
+    }
+    command = [sys.executable, "agent.py"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=90, check=False)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    ended = {step.name: step for step in arrived(settings) if step.phase == "end"}
+    assert set(ended) == {"parent", "before", "after", *(f"worker{number}" for number in range(6))}
+    assert {step.parent_step_id for name, step in ended.items() if name != "parent"} == {ended["parent"].step_id}
+    assert len(arrived(settings)) == 2 * len(ended)
+
+
 def test_a_recording_is_replayed(settings: Settings, tmp_path: Path) -> None:
     """A replay puts every good line on the topic, on the partition of its new id."""
     lines = [json.dumps(event(trace_id=f"{number + 1:032x}", step_id=f"{number + 1:016x}")) for number in range(3_000)]
