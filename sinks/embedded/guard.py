@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 
 from stepstream.sinks.embedded.errors import ACCESS_DENIED, BAD_ARGUMENTS, NOT_IMPLEMENTED, READONLY, error
 from stepstream.sinks.embedded.lexer import Kind, Token
-from stepstream.sinks.embedded.statement import Statement
+from stepstream.sinks.embedded.statement import Statement, nesting
 
 # Everything else either needs other servers, or leaves a directory behind that the engine cannot open again (Kafka).
 ENGINES = frozenset(
@@ -94,18 +94,27 @@ def _refuse_files(statement: Statement) -> None:
 
 
 def _refuse_engines(statement: Statement) -> None:
-    if statement.verb not in ("CREATE", "ATTACH", "REPLACE", "EXPLAIN"):
+    if statement.verb not in ("CREATE", "ATTACH", "REPLACE"):
         return
-    for token, following in _pairs(statement.tokens):
-        if token.upper != "ENGINE" or not (following.name or following.text == "="):
-            continue
-        name = following.name or statement.tokens[statement.tokens.index(following) + 1 :][:1][0].name
+    for name in _engines(statement.tokens):
         if name.lower() not in ENGINES:
             raise error(
                 NOT_IMPLEMENTED,
                 f"the embedded server has no engine {name}: it holds MergeTree tables and their kin, views, Memory and Log; "
                 f"for others use a ClickHouse server (docker compose up)",
             )
+
+
+def _engines(found: tuple[Token, ...]) -> Iterator[str]:
+    """What ENGINE clauses name: outside of parentheses, and before the query of AS SELECT."""
+    depth = 0
+    for at, token in enumerate(found):
+        depth += nesting(token)
+        if depth == 0 and token.upper in ("SELECT", "WITH"):
+            return
+        if depth == 0 and token.upper == "ENGINE":
+            named = next((after for after in found[at + 1 : at + 3] if after.text != "="), token)
+            yield named.name
 
 
 def check_reader(statement: Statement, parameters: Mapping[str, str], table_functions: frozenset[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 from stepstream.sinks.embedded.errors import SYNTAX_ERROR, error
 from stepstream.sinks.embedded.lexer import Kind, Token, tokens
@@ -64,13 +65,14 @@ def _until_data(text: str) -> list[Token]:
     depth = 0
     for token in tokens(text):
         found.append(token)
-        depth += _nesting(token)
+        depth += nesting(token)
         if depth == 0 and found[0].upper == "INSERT" and _data_follow(found):
             break
     return found
 
 
-def _nesting(token: Token) -> int:
+def nesting(token: Token) -> int:
+    """How many parentheses a token opens (1), closes (-1), or neither (0)."""
     return 0 if token.kind is not Kind.MARK else (token.text in "([") - (token.text in ")]")
 
 
@@ -119,8 +121,8 @@ def _single(text: str, found: list[Token]) -> Statement:
 def _inserts_after_with(found: list[Token]) -> bool:
     """WITH x AS (...) INSERT INTO ... begins like a query and is none."""
     depth = 0
-    for token, following in zip(found, found[1:], strict=False):
-        depth += _nesting(token)
+    for token, following in pairwise(found):
+        depth += nesting(token)
         if depth == 0 and found[0].upper == "WITH" and (token.upper, following.upper) == ("INSERT", "INTO"):
             return True
     return False
@@ -130,7 +132,7 @@ def _format_of(found: list[Token]) -> str:
     """The FORMAT clause of a whole statement: at its end, or before its SETTINGS."""
     depth, name = 0, ""
     for at, token in enumerate(found[:-1]):
-        depth += _nesting(token)
+        depth += nesting(token)
         after = found[at + 2].upper if at + 2 < len(found) else "SETTINGS"
         if depth == 0 and token.upper == "FORMAT" and found[at + 1].kind is Kind.WORD and after == "SETTINGS":
             name = found[at + 1].text
