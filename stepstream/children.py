@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
+import re
 import subprocess
 import threading
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -18,6 +20,9 @@ Say = Callable[[str, str], None]
 FIRST_PAUSE_S: Final = 0.5
 LONGEST_PAUSE_S: Final = 30.0
 STEADY_S: Final = 60.0
+REPEAT_S: Final = 10.0
+KINDS_OF_LINES: Final = 500
+_NUMBERS: Final = re.compile(r"\d+")
 
 
 @dataclass
@@ -31,6 +36,26 @@ class Backoff:
         doubled = min(LONGEST_PAUSE_S, self.pause_s * 2)
         self.pause_s = FIRST_PAUSE_S if ran_s >= STEADY_S or not self.pause_s else doubled
         return self.pause_s
+
+
+class Squeeze:
+    """Lines that say the same again and again, as clients do while a server is away, told once in ten seconds."""
+
+    def __init__(self) -> None:
+        self._told: OrderedDict[str, tuple[float, int]] = OrderedDict()
+
+    def __call__(self, line: str, now_s: float) -> str | None:
+        """What to tell: the line, the line with how often it came meanwhile, or nothing. Numbers make no difference."""
+        key = _NUMBERS.sub("#", line)
+        since_s, times = self._told.get(key, (-math.inf, 0))
+        if now_s - since_s < REPEAT_S:
+            self._told[key] = since_s, times + 1
+            return None
+        self._told[key] = now_s, 0
+        self._told.move_to_end(key)
+        if len(self._told) > KINDS_OF_LINES:
+            self._told.popitem(last=False)
+        return f"{line} ({times} more in {now_s - since_s:.0f} s)" if times else line
 
 
 @dataclass(frozen=True)
@@ -125,9 +150,10 @@ class KeptProcess:
 
     def _hand_on(self, process: subprocess.Popen[bytes]) -> None:
         assert process.stdout is not None
+        squeeze = Squeeze()
         with process.stdout as output:
             for raw in output:
-                line = raw.decode(errors="replace").rstrip()
+                line = squeeze(raw.decode(errors="replace").rstrip(), time.monotonic())
                 if line:
                     self._words.append(line)
                     self._say(self.name, line)

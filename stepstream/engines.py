@@ -105,23 +105,24 @@ class Engines:
         """Whether Kafka was stopped for good, because even refusing new events had not kept the disk from filling."""
         return self._disk is not None and self._disk.state == "stopped"
 
-    def mend(self, now_s: float) -> None:
-        """Look after the disk, and start again what has ended by itself, after growing pauses.
+    def mend(self, name: str, now_s: float) -> None:
+        """Start an engine again when it has ended by itself, after growing pauses; Kafka's disk is looked after too.
 
-        ``now_s`` is on time.monotonic's clock; call it every second.
+        ``now_s`` is on time.monotonic's clock; call it every second, for each engine from a thread of its own.
         """
-        self._check_disk()
-        for name, runs in self.running().items():
-            if name == "kafka" and self.disk_full:
-                continue
-            care = self._cares[name]
-            if not runs and care.due_s is None:
-                pause = care.backoff.next_pause(now_s - care.since_s)
-                care.due_s = now_s + pause
-                self._say(name, f"has ended by itself; it is started again in {pause:g} s")
-            if care.due_s is not None and now_s >= care.due_s:
-                care.since_s, care.due_s = now_s, None
-                self._restart(name)
+        if name == "kafka":
+            self._check_disk()
+        care = self._cares[name]
+        runs = self.running()[name]
+        if (runs and care.due_s is None) or (name == "kafka" and self.disk_full):
+            return
+        if care.due_s is None:
+            pause = care.backoff.next_pause(now_s - care.since_s)
+            care.due_s = now_s + pause
+            self._say(name, f"has ended by itself; it is started again in {pause:g} s")
+        elif now_s >= care.due_s:
+            care.since_s, care.due_s = now_s, None
+            self._restart(name)
 
     def _check_disk(self) -> None:
         if self._disk is None:

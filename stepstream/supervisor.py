@@ -225,16 +225,16 @@ class Pipeline:
 
     def _watch(self) -> None:
         """Keep the engines running and the documents in force from now on."""
-        targets = [self._mend_engines]
+        targets = [partial(self._mend_engine, name) for name in self._engines.running()]
         if self._documents is not None:
             targets.append(partial(self._documents.watch, self._stopping))
         self._threads = [threading.Thread(target=target, name="watch", daemon=True) for target in targets]
         for thread in self._threads:
             thread.start()
 
-    def _mend_engines(self) -> None:
+    def _mend_engine(self, name: str) -> None:
         while not self._stopping.wait(WATCH_S):
-            self._engines.mend(time.monotonic())
+            self._engines.mend(name, time.monotonic())
 
 
 def require_packages(find: Callable[[str], object | None] = importlib.util.find_spec) -> None:

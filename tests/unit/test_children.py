@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import pytest
 
-from stepstream.children import LONGEST_PAUSE_S, STEADY_S, Backoff, KeptProcess
+from stepstream.children import KINDS_OF_LINES, LONGEST_PAUSE_S, STEADY_S, Backoff, KeptProcess, Squeeze
 
 OBEDIENT = """
 import signal, sys, threading
@@ -66,6 +66,24 @@ def test_pauses_grow_up_to_a_limit_and_start_again_after_a_steady_run() -> None:
     pauses = [backoff.next_pause(1) for _ in range(9)]
     assert pauses == [0.5, 1, 2, 4, 8, 16, LONGEST_PAUSE_S, LONGEST_PAUSE_S, LONGEST_PAUSE_S]
     assert backoff.next_pause(STEADY_S) == 0.5
+
+
+def test_a_line_that_comes_again_and_again_is_told_once_in_a_while() -> None:
+    """A client that retries twenty times a second does not fill the terminal; nothing else is held back."""
+    squeeze = Squeeze()
+    told = [squeeze(f"attempt {number}: refused", 100 + number / 20) for number in range(300)]
+    assert [line for line in told if line] == ["attempt 0: refused", "attempt 200: refused (199 more in 10 s)"]
+    assert squeeze("another line", 110) == "another line"
+    assert squeeze("another line", 121) == "another line"
+
+
+def test_the_lines_remembered_are_bounded() -> None:
+    """A part that says something new each time costs no memory."""
+    squeeze = Squeeze()
+    for number in range(3 * KINDS_OF_LINES):
+        assert squeeze("x" * number, 1.0) is not None
+    assert squeeze("x" * (3 * KINDS_OF_LINES - 1), 1.0) is None
+    assert squeeze("", 1.0) is not None
 
 
 def test_what_ends_is_started_again_and_its_exit_code_told(keep: Callable[[str], tuple[KeptProcess, Said]]) -> None:
