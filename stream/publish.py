@@ -79,7 +79,8 @@ def trajectory(run: Run) -> TrajectoryStruct:
 def usage_records(run: Run, *, everything: bool = False) -> Iterator[UsageStruct]:
     """The running totals of the minutes that changed since they were last published, or of all.
 
-    A step without an agent of its own counts for the run's, so its minute may join another part's.
+    A step without an agent of its own counts for the run's, so its minute may join another part's. Whose the run is may
+    have looked different before: what may stand under another agent from then is set to nothing.
     """
     identity = run.identity
     owner = (identity.agent, identity.agent_version)
@@ -91,8 +92,15 @@ def usage_records(run: Run, *, everything: bool = False) -> Iterator[UsageStruct
         parts.setdefault(shown, []).append(part)
         if everything or key in run.changed_minutes:
             wanted.add(shown)
+            if not agent:
+                wanted.update((*other, minute) for other in _possible_owners(run))
     for shown in sorted(wanted):
-        yield _usage(run, shown, parts[shown])
+        yield _usage(run, shown, parts.get(shown) or [Totals()])
+
+
+def _possible_owners(run: Run) -> set[tuple[str, str]]:
+    """The agents that the run may have seemed to belong to: those of its steps."""
+    return {(info.agent, info.agent_version) for info in run.steps.values()}
 
 
 def _usage(run: Run, key: UsageKey, parts: list[Totals]) -> UsageStruct:

@@ -170,15 +170,18 @@ class Run:
         self.identity = Identity(
             step.project, step.environment, step.agent, step.agent_version, step.task, step.session_id, step.user_id, step.name
         )
+        self.changed_minutes.update(key for key in self.by_minute if not key[0])  # they count for the run's agent
         if is_root:
             self.root = info
 
     def recount(self) -> None:
-        """Rebuild from the steps what is derived from them; for a run restored from its state."""
+        """Rebuild from the steps what is derived from them; for a run restored from its state.
+
+        All its minutes count as changed: the state may know of growth that was not published yet.
+        """
         self.totals, self.by_minute, self.open = Totals(), {}, {}
         for info in self.steps.values():
             if info.ended:
                 self._count(info)
             elif info.started:
                 self.open[info.step_id] = info
-        self.changed_minutes = set()
