@@ -111,7 +111,9 @@ class Executor:
         if statement.verb == "INSERT" and (statement.data is not None or not _selects(statement)):
             connection.insert(statement.sql, statement.format or request.default_format or "Values", request.data)
         elif not statement.reads:
-            connection.run(statement.sql)
+            # Most say nothing; BACKUP, KILL or CHECK answer with rows.
+            rows = connection.run(statement.sql, form)
+            answer.format, answer.pieces = form if rows else "", _pieces(rows)
         elif statement.verb in STREAMING_VERBS and form.lower() in STREAMED:
             answer.format, answer.pieces = form, connection.stream(statement.sql, form)
         else:

@@ -256,6 +256,17 @@ def test_what_is_not_a_query(clickhouse_url: str) -> None:
     assert (status, b"readonly" in text) == (403, True)
 
 
+def test_a_backup_comes_back(clickhouse_url: str, clickhouse_database: str) -> None:
+    """A table can be backed up beside the store and restored from there; the statement answers with its outcome."""
+    database = clickhouse_database
+    ask(clickhouse_url, "CREATE TABLE t (a UInt64) ENGINE = MergeTree ORDER BY a", database=database)
+    ask(clickhouse_url, "INSERT INTO t VALUES (1), (2)", database=database)
+    assert b"BACKUP_CREATED" in ask(clickhouse_url, f"BACKUP TABLE t TO File('{database}')", database=database)[1]
+    ask(clickhouse_url, "DROP TABLE t SYNC", database=database)
+    assert b"RESTORED" in ask(clickhouse_url, f"RESTORE TABLE t FROM File('{database}')", database=database)[1]
+    assert ask(clickhouse_url, "SELECT sum(a) FROM t", database=database)[1] == b"3\n"
+
+
 def test_a_session_remembers(clickhouse_url: str) -> None:
     """SET, USE and temporary tables last as long as the session, and no longer; a request's settings do not last."""
 
