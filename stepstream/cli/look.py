@@ -92,7 +92,7 @@ def trace(
     with queries.store(settings) as client:
         scope = queries.Scope(project=project, environment=environment, agent=agent, limit=1)
         trace_id = queries.last_run(client, scope) if run is None else queries.find_run(client, run)
-        found = queries.read_trace(client, trace_id)
+        found = queries.read_trace(client, trace_id, contents=contents, whole=format is not Format.TABLE)
     if format is Format.TABLE:
         printing.show(printing.trace_text(found, width=width, contents=contents, limit=limit, now_us=_now_us()))
     elif format is Format.CSV:

@@ -160,9 +160,10 @@ class Trace:
     step_records: list[dict[str, Any]]
 
 
-def read_trace(client: Client, trace_id: str) -> Trace:
-    """Everything that is known about a run now."""
-    step_records = records(client, "SELECT * FROM trace(id = {id:String})", {"id": trace_id})
+def read_trace(client: Client, trace_id: str, *, contents: bool = False, whole: bool = False) -> Trace:
+    """What is known about a run now: what a picture needs, with the beginnings of inputs and outputs, or all columns."""
+    columns = "*" if whole else DRAWN + (PREVIEWS if contents else "")
+    step_records = records(client, f"SELECT {columns} FROM trace(id = {{id:String}})", {"id": trace_id})
     runs = records(client, "SELECT * EXCEPT (path, path_json) FROM runs WHERE trace_id = {id:String}", {"id": trace_id})
     alerts = records(client, "SELECT * FROM alerts WHERE trace_id = {id:String} ORDER BY opened_at", {"id": trace_id})
     steps = [step_row(record) for record in step_records]
@@ -170,6 +171,13 @@ def read_trace(client: Client, trace_id: str) -> Trace:
         raise Failure(f"nothing is known about run {trace_id}")
     run = run_row(runs[0]) if runs else run_from_steps(trace_id, steps)
     return Trace(run, steps, [alert_of(row) for row in alerts], runs[0] if runs else {}, step_records)
+
+
+DRAWN: Final = """
+    step_id, parent_step_id, kind, name, tool, model, agent, start_time, end_time, status, error_type,
+    substring(error_message, 1, 500) AS error_message, attempt, retry_of, fallback_of, input_tokens, output_tokens, cost_usd,
+    cost_source, arrayMap(d -> (d.1, d.2), documents) AS documents"""
+PREVIEWS: Final = ", substring(input, 1, 2000) AS input, substring(output, 1, 2000) AS output"
 
 
 def alert_of(record: Mapping[str, Any]) -> Alert:

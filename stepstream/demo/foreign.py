@@ -92,7 +92,7 @@ class Foreign:
         if (step_id, phase) in self._sent:
             self.repeats += 1
             return
-        account.events += 1
+        account.note_event(end=phase == "end")
         if (step_id, "start") not in self._sent and (step_id, "end") not in self._sent:
             account.started += 1
         if phase == "end":

@@ -17,10 +17,26 @@ from genai_prices import Usage, calc_price
 _NANO = Decimal("1e-9")
 
 
+class Journal:
+    """When events of all runs were made, in about the order they were made; of ``ends``, those that ended a step."""
+
+    def __init__(self) -> None:
+        self.events_us: list[int] = []
+        self.ends_us: list[int] = []
+
+    def note(self, *, end: bool) -> int:
+        """An event is made now."""
+        now_us = time.time_ns() // 1_000
+        self.events_us.append(now_us)
+        if end:
+            self.ends_us.append(now_us)
+        return now_us
+
+
 class Account:
     """One run, as the agent that did it saw it. Any thread may write."""
 
-    def __init__(self, trace_id: str, scenario: str, agent: str, task: str) -> None:
+    def __init__(self, trace_id: str, scenario: str, agent: str, task: str, journal: Journal | None = None) -> None:
         self.trace_id = trace_id
         self.scenario = scenario
         self.agent = agent
@@ -31,6 +47,7 @@ class Account:
         self.cost_usd = Decimal(0)
         self.unpriced = 0
         self.status = "running"
+        self._journal = journal or Journal()
         self._lock = threading.Lock()
         self._times_us: list[int] = []
 
@@ -39,15 +56,18 @@ class Account:
         """A step of the run begins here and ends where the block is left."""
         with self._lock:
             self.started += 1
-            self.events += 1
-            insort(self._times_us, time.time_ns() // 1_000)
+            self.note_event()
         try:
             yield
         finally:
             with self._lock:
                 self.ended += 1
-                self.events += 1
-                insort(self._times_us, time.time_ns() // 1_000)
+                self.note_event(end=True)
+
+    def note_event(self, *, end: bool = False) -> None:
+        """An event of the run is made now."""
+        self.events += 1
+        insort(self._times_us, self._journal.note(end=end))
 
     def spent(self, provider: str, model: str, input_tokens: int, output_tokens: int) -> None:
         """A model was used; what it cost, or that nobody knows."""
@@ -78,12 +98,13 @@ class Ledger:
     """The accounts of all runs."""
 
     def __init__(self) -> None:
+        self.journal = Journal()
         self._lock = threading.Lock()
         self._accounts: dict[str, Account] = {}
 
     def open(self, trace_id: str, scenario: str, agent: str, task: str) -> Account:
         """The account of a new run."""
-        account = Account(trace_id, scenario, agent, task)
+        account = Account(trace_id, scenario, agent, task, self.journal)
         with self._lock:
             self._accounts[trace_id] = account
         return account

@@ -27,7 +27,7 @@ LOG_CELLS: Final = 120
 
 @dataclass(frozen=True)
 class Figures:
-    """The demo at one moment: what was sent, by the SDK; what ClickHouse answers; how far behind each part is."""
+    """The demo at one moment: what was sent, by the SDK; what ClickHouse has; how far behind worker and sink are."""
 
     seconds: float
     sent: int = 0
@@ -38,15 +38,17 @@ class Figures:
     stored: int = 0
     usd: Decimal = Decimal(0)
 
-    @property
-    def worker_lag(self) -> int:
-        """Events that Kafka has and no run shows yet."""
-        return max(0, self.sent - self.merged)
+    worker_seconds: float = 0
+    """How long the oldest event that no run shows yet has been waiting; rows of open runs come once a second."""
+    sink_seconds: float = 0
+    """How long the oldest ended step that is not stored yet has been waiting."""
 
     @property
-    def sink_lag(self) -> int:
-        """Steps that ended and are not stored yet."""
-        return max(0, self.ended - self.stored)
+    def behind(self) -> str:
+        """How far behind the worker and the sink are."""
+        worker = f"{self.worker_seconds:.1f} s ({self.sent - self.merged:,} events)" if self.sent > self.merged else "0"
+        sink = f"{self.sink_seconds:.1f} s ({self.ended - self.stored:,} steps)" if self.ended > self.stored else "0"
+        return f"worker {worker}, sink {sink}"
 
 
 def make_console() -> Console:
@@ -101,18 +103,18 @@ class Screen:
             self.console.print(
                 f"{figures.seconds:4.0f} s  {figures.sent:,} events sent, {figures.merged:,} in runs; "
                 f"{figures.ended:,} steps ended, {figures.stored:,} stored; {figures.open_runs} of {figures.runs} runs open; "
-                f"{_usd(figures.usd)}; behind: worker {figures.worker_lag}, sink {figures.sink_lag}",
+                f"{_usd(figures.usd)}; behind: {figures.behind}",
                 soft_wrap=True,
             )
 
     def _picture(self, figures: Figures) -> Group:
         table = Table.grid(padding=(0, 3))
-        for column in ("", "", "", ""):
-            table.add_column(column, justify="right")
-        table.add_row(*(Text(name, style="dim") for name in ("", "events", "steps", "behind")))
-        table.add_row("sent by agents", f"{figures.sent:,}", f"{figures.ended:,}", "")
-        table.add_row("put together by the worker", f"{figures.merged:,}", "", f"{figures.worker_lag} events")
-        table.add_row("stored by the sink", "", f"{figures.stored:,}", f"{figures.sink_lag} steps")
+        for justify in ("left", "right", "right", "right"):
+            table.add_column(justify=justify)
+        table.add_row(*(Text(name, style="dim") for name in ("", "events", "steps ended", "behind")))
+        table.add_row("sent by the agents", f"{figures.sent:,}", f"{figures.ended:,}", "")
+        table.add_row("in runs, by the worker", f"{figures.merged:,}", "", _seconds(figures.worker_seconds))
+        table.add_row("in ClickHouse, by the sink", "", f"{figures.stored:,}", _seconds(figures.sink_seconds))
         runs = Text(f"{figures.open_runs} of {figures.runs} runs open, {_usd(figures.usd)} spent", style="bold")
         bar = ProgressBar(total=self.seconds, completed=min(figures.seconds, self.seconds), width=40)
         clock = Table.grid(padding=(0, 2))
@@ -124,3 +126,7 @@ class Screen:
 
 def _usd(amount: Decimal) -> str:
     return format_usd(nanos_from_usd(amount))
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds else "0 s"

@@ -94,6 +94,7 @@ def run(options: Options) -> int:
             _say_where(console, folder)
         else:
             shutil.rmtree(folder, ignore_errors=True)
+            console.print("\n(the data is gone; with --keep it stays, and every command shown here works on it)")
     verdict = {
         True: "what was sent is what is stored, to the event and to the cent",
         False: "what was sent is NOT what is stored",
@@ -176,19 +177,27 @@ def _work(stage: Stage) -> None:
 
 
 def _figures(stage: Stage, seconds: float) -> Figures:
+    foreign = stage.ledger.account(stage.foreign.trace_id)
+    sent = stage.tracer.counts.delivered + (foreign.events if foreign else 0)
+    journal = stage.ledger.journal
     row = records(stage.client, answers.FIGURES)[0]
-    accounts = stage.ledger.accounts
-    foreign = sum(account.events for account in accounts if account.trace_id == stage.foreign.trace_id)
     return Figures(
         seconds=seconds,
-        sent=stage.tracer.counts.delivered + foreign,
-        ended=sum(account.ended for account in accounts),
+        sent=sent,
+        ended=len(journal.ends_us),
         runs=row["runs"],
         open_runs=row["open_runs"],
         merged=row["events"],
         stored=row["steps"],
         usd=row["usd"],
+        worker_seconds=_waiting_seconds(journal.events_us, row["events"]),
+        sink_seconds=_waiting_seconds(journal.ends_us, row["steps"]),
     )
+
+
+def _waiting_seconds(made_us: list[int], done: int) -> float:
+    """How long the first event that is not done yet has been waiting, taking them to be done in the order they were made."""
+    return max(0, time.time_ns() // 1_000 - made_us[done]) / 1e6 if done < len(made_us) else 0
 
 
 def _settle(stage: Stage) -> list[check.Verdict]:
