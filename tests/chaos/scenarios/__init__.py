@@ -1,0 +1,1 @@
+"""What is broken, how often, and over which cluster."""

@@ -1,0 +1,71 @@
+"""What must be found in the end: made beside the load, record by record, without any of the worker's code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+Record = tuple[str, str]
+"""Step and phase."""
+
+
+@dataclass
+class Ended:
+    """What an ended step adds to the totals."""
+
+    agent: str
+    end_us: int
+    cost_nanos: int
+    input_tokens: int
+    output_tokens: int
+    status: str
+
+
+@dataclass
+class Expected:
+    """Distinct findings about one subject of a run: how many open the trouble, how many end it."""
+
+    firing: int = 1
+    resolved: int = 1
+
+
+@dataclass
+class RunTruth:
+    """One run as it was sent. ``closes``: it comes to an end within the time that is waited for."""
+
+    trace_id: str
+    species: str
+    agent: str
+    closes: bool = True
+    records: set[Record] = field(default_factory=set)
+    parents: dict[str, str] = field(default_factory=dict)
+    ended: dict[str, Ended] = field(default_factory=dict)
+    findings: dict[tuple[str, str], Expected] = field(default_factory=dict)
+    commands: int = 0
+
+    @property
+    def final_revision(self) -> int:
+        return 2 * len(self.records) + self.closes
+
+    @property
+    def cost_nanos(self) -> int:
+        return sum(step.cost_nanos for step in self.ended.values())
+
+
+@dataclass
+class Truth:
+    """Everything that was sent and must be found."""
+
+    runs: dict[str, RunTruth] = field(default_factory=dict)
+    sent: int = 0
+    duplicates: int = 0
+    rejected: int = 0
+    misrouted: int = 0
+    delivered: int = 0
+
+    def count(self, *, closed_only: bool = False) -> int:
+        """Runs."""
+        return sum(1 for run in self.runs.values() if run.closes or not closed_only)
+
+    def expected_findings(self) -> int:
+        """Distinct findings."""
+        return sum(item.firing + item.resolved for run in self.runs.values() for item in run.findings.values())
