@@ -20,7 +20,7 @@ from typing import Self
 import pytest
 from confluent_kafka import Message
 
-from stepstream import kafka
+from stepstream import endpoints, kafka
 from stepstream.producers.propagation import propagate
 from stepstream.producers.replay import replay
 from stepstream.producers.tracer import Tracer
@@ -138,8 +138,9 @@ def test_events_are_there_at_once(settings: Settings) -> None:
     assert tracer.close(30)
 
 
-def test_a_program_with_nothing_but_the_environment(settings: Settings, tmp_path: Path) -> None:
-    """Ten lines of agent, an endpoint in the environment: at its end everything is on the broker, without a flush."""
+@pytest.mark.parametrize("told", ["by the environment", "by a running up"])
+def test_a_program_of_ten_lines(settings: Settings, tmp_path: Path, told: str) -> None:
+    """Told where to send, or finding it by itself: at its end everything is on the broker, without a flush."""
     (tmp_path / "agent.py").write_text(
         """
 import stepstream
@@ -157,10 +158,14 @@ print(support("was order 7 paid?"))
     )
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("STEPSTREAM_")},
-        "STEPSTREAM_ENDPOINT": f"kafka://{settings.kafka_brokers}",
+        "STEPSTREAM_STATE_DIR": str(tmp_path),
         "STEPSTREAM_TOPIC_PREFIX": settings.topic_prefix,
         "PYTHONPATH": os.getcwd(),
     }
+    if told == "by the environment":
+        environment["STEPSTREAM_ENDPOINT"] = f"kafka://{settings.kafka_brokers}"
+    else:
+        endpoints.write(tmp_path, endpoints.Endpoints(settings.kafka_brokers, "http://127.0.0.1:1", os.getpid()))
     done = subprocess.run(
         [sys.executable, "-W", "error", "agent.py"],
         cwd=tmp_path,
