@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
@@ -11,7 +12,7 @@ from confluent_kafka.admin import AdminClient
 from stepstream import topics
 from stepstream.kafka import consumer
 from stepstream.schemas.settings import Settings
-from stepstream.schemas.topics import TOPIC_NAMES
+from stepstream.schemas.topics import TOPIC_NAMES, topic
 
 Place = tuple[str, int]
 """A topic and a partition."""
@@ -32,9 +33,9 @@ class Group:
         """Records between what is committed and what is there."""
         return sum(self.lags.values())
 
-    def holds(self, topic: str, partitions: int) -> bool:
+    def holds(self, name: str, partitions: int) -> bool:
         """Whether its members hold every partition of the topic."""
-        return self.state == "STABLE" and all((topic, number) in self.assigned for number in range(partitions))
+        return self.state == "STABLE" and all((name, number) in self.assigned for number in range(partitions))
 
 
 def worker_group(settings: Settings) -> str:
@@ -45,6 +46,22 @@ def worker_group(settings: Settings) -> str:
 def sink_group(settings: Settings) -> str:
     """The consumer group of sinks."""
     return f"{settings.topic_prefix}.{settings.sink_group}"
+
+
+PARTS: Final = {"worker": worker_group, "sink": sink_group}
+"""The parts that read steps, and the group of each."""
+
+
+def ready(client: AdminClient, settings: Settings, part: str, *, timeout: float = 10) -> bool:
+    """Whether the members of ``worker`` or ``sink`` hold every partition of the steps; False while Kafka loads."""
+    steps = topic(settings.topic_prefix, "steps")
+    try:
+        held = client.list_topics(steps, timeout=timeout).topics[steps]
+        return bool(held.partitions) and members(client, PARTS[part](settings), timeout=timeout).holds(
+            steps, len(held.partitions)
+        )
+    except KafkaException:
+        return False
 
 
 def members(client: AdminClient, name: str, *, timeout: float = 10) -> Group:
@@ -64,18 +81,18 @@ def members(client: AdminClient, name: str, *, timeout: float = 10) -> Group:
     return Group(name, described.state.name, len(described.members), frozenset(assigned), {})
 
 
-def describe(settings: Settings, name: str, *, timeout: float = 10) -> Group:
+def describe(settings: Settings, group: str, *, timeout: float = 10) -> Group:
     """The group with its lags, in the partitions it has committed or holds. Raises ``KafkaException``."""
-    client = consumer(settings, name)
+    client = consumer(settings, group)
     try:
-        group = members(topics.admin(settings), name, timeout=timeout)
+        found = members(topics.admin(settings), group, timeout=timeout)
         ours = {f"{settings.topic_prefix}.{known}" for known in TOPIC_NAMES}
         held = client.list_topics(timeout=timeout).topics
-        places = [(topic, number) for topic in ours & held.keys() for number in held[topic].partitions]
-        lags = dict(_lags(client, places, group.assigned, timeout))
+        places = [(name, number) for name in ours & held.keys() for number in held[name].partitions]
+        lags = dict(_lags(client, places, found.assigned, timeout))
     finally:
         client.close()
-    return Group(group.name, group.state, group.members, group.assigned, lags)
+    return replace(found, lags=lags)
 
 
 def _lags(client: Consumer, places: Iterable[Place], assigned: frozenset[Place], timeout: float) -> Iterator[tuple[Place, int]]:

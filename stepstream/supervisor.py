@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import os
 import sys
@@ -23,15 +22,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final
 
-from confluent_kafka import KafkaException
-
 from stepstream import endpoints, groups, topics
 from stepstream.children import KeptProcess, ProcessStatus, Say
 from stepstream.embedded.process import identity_of
 from stepstream.engines import Engines
 from stepstream.folder import DocumentFolder
 from stepstream.schemas.settings import ENV_PREFIX, Settings
-from stepstream.schemas.topics import topic
 from stepstream.settings import data_dir, default_state_dir, to_environment
 
 READY_S: Final = 30.0
@@ -186,20 +182,15 @@ class Pipeline:
 
     def _wait_ready(self) -> None:
         """Until worker and sink hold every partition of the steps."""
-        steps = topic(self._settings.topic_prefix, "steps")
         client = topics.admin(self._settings)
-        partitions = len(client.list_topics(steps, timeout=10).topics[steps].partitions)
-        waiting = {"worker": groups.worker_group(self._settings), "sink": groups.sink_group(self._settings)}
+        waiting = set(groups.PARTS)
         deadline = time.monotonic() + READY_S
         while waiting:
-            for name, group in list(waiting.items()):
-                with contextlib.suppress(KafkaException):  # the coordinator is loading
-                    if groups.members(client, group).holds(steps, partitions):
-                        del waiting[name]
+            waiting = {part for part in waiting if not groups.ready(client, self._settings, part)}
             self._check_starting(waiting, deadline)
             time.sleep(0.05)
 
-    def _check_starting(self, waiting: dict[str, str], deadline: float) -> None:
+    def _check_starting(self, waiting: set[str], deadline: float) -> None:
         for process in self._processes.values():
             status = process.status()
             late = process.name in waiting and time.monotonic() > deadline

@@ -39,6 +39,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     "worker": Entry("processes", "Run a worker: steps in, trajectories and alerts out.", RUN),
     "sink": Entry("processes", "Run a sink: Kafka to ClickHouse.", RUN),
     "doctor": Entry("doctor", "Check the installation, Kafka, ClickHouse and the processes; say what to do.", PREPARE),
+    "ready": Entry("processes", "Say whether workers, or sinks, hold every partition of the steps.", PREPARE),
     "topics": Entry("topics", "Create and list the Kafka topics.", PREPARE),
     "store": Entry("store", "Prepare the ClickHouse database.", PREPARE),
     "settings": Entry("settings", "Show every setting, its value and where it comes from.", PREPARE),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from stepstream.cli import errors
 from stepstream.cli.common import CLICKHOUSE, KAFKA, takes
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command("worker", rich_help_panel="Run")(worker)
     app.command("sink", rich_help_panel="Run")(sink)
+    app.command("ready", rich_help_panel="Check and prepare")(ready)
 
 
 @takes(*KAFKA, *WORKER)
@@ -72,6 +75,26 @@ def sink(settings: Settings, lifeline: LifelineOption = False) -> None:
     from stepstream.sinks.clickhouse.sink import run
 
     raise typer.Exit(run(settings))
+
+
+@takes(*KAFKA, "worker_group", "sink_group")
+def ready(
+    settings: Settings,
+    part: Annotated[str, typer.Argument(metavar="PART", help="worker or sink.")],
+    wait: Annotated[float, typer.Option("--wait", min=0, help="Seconds to wait for it.")] = 0,
+) -> None:
+    """Say whether workers, or sinks, hold every partition of the steps: exit code 0 when they do. For health checks."""
+    from stepstream import groups, topics
+
+    if part not in groups.PARTS:
+        raise errors.Failure(f"{part} is neither worker nor sink", errors.USAGE)
+    client = topics.admin(settings)
+    deadline = time.monotonic() + wait
+    while not groups.ready(client, settings, part, timeout=5):
+        if time.monotonic() >= deadline:
+            raise errors.Failure(f"{part} is not ready: the group {groups.PARTS[part](settings)} does not hold all partitions")
+        time.sleep(0.2)
+    print(f"{part} is ready")
 
 
 def _follow(lifeline: bool) -> None:

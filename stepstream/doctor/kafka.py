@@ -28,7 +28,6 @@ LAG_WARN: Final = 50_000
 CLOCK_WARN_S: Final = 2.0
 DAY_MS: Final = 86_400_000
 MINUTE_MS: Final = 60_000
-GROUPS: Final = {"worker": groups.worker_group, "sink": groups.sink_group}
 
 
 def checks(settings: Settings) -> Iterator[Check]:
@@ -48,7 +47,7 @@ def checks(settings: Settings) -> Iterator[Check]:
         return
     yield from _offsets_retention(client, settings)
     yield from _newest_steps(settings)
-    for name, group in GROUPS.items():
+    for name, group in groups.PARTS.items():
         yield from _group(settings, name, group(settings))
     yield from _deadletter(settings)
     yield from _documents(settings)

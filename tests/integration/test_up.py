@@ -181,13 +181,16 @@ def settings(
     )
 
 
-def test_a_pipeline_on_servers_of_ones_own_starts_no_engines(settings: Settings) -> None:
+def test_a_pipeline_on_servers_of_ones_own_starts_no_engines(settings: Settings, tmp_path: Path) -> None:
     """Addresses that are set are used; the settings it hands out find everything, and so does ``load``."""
     with Pipeline(settings) as pipeline:
         status = pipeline.status()
         assert status.engines == {}
         assert [process.name for process in status.processes] == ["worker", "sink"]
         assert status.healthy
+        for part in ("worker", "sink"):
+            place = ["--kafka-brokers", settings.kafka_brokers, "--topic-prefix", settings.topic_prefix]
+            assert command(tmp_path, "ready", part, *place).returncode == 0
         assert (pipeline.settings.kafka_brokers, pipeline.settings.clickhouse_url) == (
             settings.kafka_brokers,
             settings.clickhouse_url,
