@@ -9,6 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# A busy machine is no reason for a property to fail: what is slow is pytest-timeout's business.
+settings.register_profile("stepstream", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("stepstream")
 
 _numbers = itertools.count(1)
 

@@ -28,7 +28,16 @@ ENGINES: Final = {
     "chdb": {"sinks"},
 }
 # The shell around the worker's logic: the rest of the room knows neither framework nor clock.
-STREAM_SHELL: Final = {"connection.py", "loader.py", "observation.py", "sender.py", "stage.py", "transport.py", "worker.py"}
+STREAM_SHELL: Final = {
+    "config.py",
+    "connection.py",
+    "loader.py",
+    "observation.py",
+    "sender.py",
+    "stage.py",
+    "transport.py",
+    "worker.py",
+}
 IMPURE: Final = {"faust", "aiokafka", "mode", "asyncio", "threading", "time", "datetime", "random"}
 INPUT_OUTPUT: Final = {
     "asyncio", "confluent_kafka", "http", "logging", "pathlib", "random", "socket", "sqlite3", "ssl", "subprocess",

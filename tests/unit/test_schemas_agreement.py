@@ -33,10 +33,14 @@ def assert_one_answer(raw: bytes) -> None:
         assert direct.reason in UNREADABLE
         return
     assert not isinstance(direct, Rejected) or direct.reason != "malformed_json", "accept rejects what the model reads"
-    assert accept_value(model.model_dump_json().encode(), timestamp_us=NOW_US) == direct
+    through_model = accept_value(model.model_dump_json().encode(), timestamp_us=NOW_US)
+    if isinstance(direct, Rejected) and isinstance(through_model, Rejected):
+        assert through_model.reason == direct.reason  # details quote the value as it was written
+    else:
+        assert through_model == direct
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(valid_events)
 def test_valid_events_are_read_alike(data: dict[str, Any]) -> None:
     """Every event as version 1 has it is read by both, field by field the same."""
@@ -51,7 +55,7 @@ def test_valid_events_are_read_alike(data: dict[str, Any]) -> None:
     assert_one_answer(raw)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(odd_events())
 @example(event(schema_version=None))
 @example(event(schema_version="1"))
@@ -68,7 +72,7 @@ def test_odd_events_are_read_alike(data: dict[str, Any]) -> None:
     assert_one_answer(json.dumps(data, ensure_ascii=False).encode())
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(valid_events)
 def test_events_survive_the_round_trip(data: dict[str, Any]) -> None:
     """StepEvent -> JSON -> Step -> JSON -> StepEvent loses and changes nothing."""

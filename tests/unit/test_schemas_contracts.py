@@ -98,14 +98,14 @@ def _some(annotation: Any) -> Any:
     return annotation.__args__[0]  # a Literal
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(valid_events)
 def test_valid_events_fit_the_schema(data: dict[str, Any]) -> None:
     """The schema that is handed to people in other languages takes every event as it should be written."""
     validator("StepEvent").validate(json.loads(json.dumps(data)))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(odd_events())
 def test_what_fits_the_schema_is_accepted(data: dict[str, Any]) -> None:
     """An event that the schema takes, at a plausible time, is never dead-lettered."""

@@ -73,7 +73,7 @@ def listed(provider: str, model: str, used: TokenUsage) -> int | None:
 
 
 @pytest.mark.parametrize(("provider", "model"), KNOWN, ids=lambda part: part)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(used=usages())
 def test_known_models_cost_what_the_list_says(provider: str, model: str, used: TokenUsage) -> None:
     """Our cost is that of genai-prices, after one rounding half to even, for any tokens."""
@@ -115,7 +115,7 @@ def test_unknown_is_unpriced(provider: str, model: str) -> None:
     assert BOOK.price(provider, model, usage(input_tokens=1), DAY_US) == UNPRICED
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.text(max_size=20), st.text(max_size=20), st.integers(-(2**62), 2**62))
 def test_no_name_and_no_day_makes_it_raise(provider: str, model: str, time_us: int) -> None:
     """Whatever producers call their models, and whenever: priced or unpriced."""
