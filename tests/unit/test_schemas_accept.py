@@ -252,7 +252,7 @@ def test_time_is_judged_by_the_record_not_by_the_clock() -> None:
     assert isinstance(accept_value(raw, timestamp_us=NOW_US), Rejected)
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(st.binary(max_size=200) | json_values.map(lambda v: json.dumps(v).encode()))
 def test_no_value_makes_it_raise(raw: bytes) -> None:
     """Any bytes and any JSON get a verdict."""
@@ -260,7 +260,7 @@ def test_no_value_makes_it_raise(raw: bytes) -> None:
     assert isinstance(verdict, Accepted) or verdict.reason in REASONS
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(st.data())
 def test_no_damage_makes_it_raise(data: st.DataObject) -> None:
     """A valid record with bytes cut out, put in or changed gets a verdict, whatever its key and headers are."""
@@ -273,7 +273,7 @@ def test_no_damage_makes_it_raise(data: st.DataObject) -> None:
     assert not isinstance(verdict, Rejected) or verdict.reason in REASONS
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(odd_events())
 def test_an_accepted_step_is_accepted_again_unchanged(data: dict[str, Any]) -> None:
     """Clamping is done once: what was accepted, written and read again is the same step, with nothing left to clamp."""

@@ -40,7 +40,7 @@ def assert_one_answer(raw: bytes) -> None:
         assert through_model == direct
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(valid_events)
 def test_valid_events_are_read_alike(data: dict[str, Any]) -> None:
     """Every event as version 1 has it is read by both, field by field the same."""
@@ -55,7 +55,7 @@ def test_valid_events_are_read_alike(data: dict[str, Any]) -> None:
     assert_one_answer(raw)
 
 
-@settings(max_examples=500)
+@settings(max_examples=250)
 @given(odd_events())
 @example(event(schema_version=None))
 @example(event(schema_version="1"))
@@ -72,7 +72,7 @@ def test_odd_events_are_read_alike(data: dict[str, Any]) -> None:
     assert_one_answer(json.dumps(data, ensure_ascii=False).encode())
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(valid_events)
 def test_events_survive_the_round_trip(data: dict[str, Any]) -> None:
     """StepEvent -> JSON -> Step -> JSON -> StepEvent loses and changes nothing."""

@@ -105,7 +105,7 @@ def test_valid_events_fit_the_schema(data: dict[str, Any]) -> None:
     validator("StepEvent").validate(json.loads(json.dumps(data)))
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(odd_events())
 def test_what_fits_the_schema_is_accepted(data: dict[str, Any]) -> None:
     """An event that the schema takes, at a plausible time, is never dead-lettered."""
