@@ -47,6 +47,11 @@ class LoadSpec:
     seed: int = 1
     under_way: bool = False
 
+    def at_rate(self, events_per_s: float) -> LoadSpec:
+        """At another rate, with as many runs open as keep each as busy as it is now."""
+        open_runs = max(10, round(self.open_runs * events_per_s / self.events_per_s))
+        return replace(self, events_per_s=events_per_s, open_runs=open_runs)
+
     def sized(self, events: int) -> LoadSpec:
         """With as many whole runs as make about this many events."""
         return replace(self, runs=max(1, round(events / self.mean_events())))

@@ -276,9 +276,7 @@ def _latency(bench: Bench, most: float) -> None:
     report, rows = bench.report, []
     for share in LATENCY_SHARES:
         rate = share * most
-        spec = LoadSpec(
-            events=int(rate * bench.scale.latency_s), events_per_s=rate, seed=bench.seed, start_us=int(time.time() * 1e6)
-        )
+        spec = bench.spec(events=int(rate * bench.scale.latency_s)).at_rate(rate)
         bench.sender.load(spec)
         settings = bench.prefix()
         with worker_process.start(settings) as worker, Receiver(settings, SAMPLED) as receiver:
