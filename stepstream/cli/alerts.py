@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -64,7 +64,7 @@ def _print_history(found: list[Alert], format: Format) -> None:
     if format is not Format.TABLE:
         printing.print_records(list(Alert.model_fields), [list(_plain(one).values()) for one in found], format)
     elif found:
-        _print_lines(found, dated=True)
+        _print_lines(found, history=True)
     else:
         printing.note("no alerts")
 
@@ -72,12 +72,18 @@ def _print_history(found: list[Alert], format: Format) -> None:
 def _follow(settings: Settings, scope: Scope, format: Format) -> None:
     """First what the store holds, where a time was asked for, then what comes; an alert that is in both is shown once."""
     from stepstream.cli import queries
+    from stepstream.cli.errors import Failure
     from stepstream.settings import require_kafka
-    from stepstream.sinks.subscribe import subscribe
+    from stepstream.sinks.subscribe import NoAlertsTopic, subscribe
 
     require_kafka(settings)
-    wanted = {name: getattr(scope, name) for name in ("project", "environment", "agent", "alert", "severity")}
-    with subscribe(settings=settings, **{name: value for name, value in wanted.items() if value is not None}) as coming:
+    names = ("project", "environment", "agent", "alert", "severity")
+    wanted = {name: getattr(scope, name) for name in names if getattr(scope, name) is not None}
+    try:
+        coming = subscribe(settings=settings, **wanted)
+    except NoAlertsTopic as error:
+        raise Failure(str(error)) from None
+    with coming:
         shown: dict[str, int] = {}
         if scope.since is not None:
             with queries.store(settings) as client:
@@ -95,7 +101,7 @@ def _print_one(alert: Alert, format: Format) -> None:
     from stepstream.render.tables import records_csv, records_json
 
     if format is Format.TABLE:
-        _print_lines([alert], dated=False)
+        _print_lines([alert], history=False)
         return
     columns, row = list(Alert.model_fields), list(_plain(alert).values())
     if format is Format.JSON:
@@ -104,13 +110,21 @@ def _print_one(alert: Alert, format: Format) -> None:
         print(records_csv(columns, [row]).split("\n", 1)[1], flush=True)
 
 
-def _print_lines(found: Iterable[Alert], *, dated: bool) -> None:
+def _print_lines(found: Sequence[Alert], *, history: bool) -> None:
+    """Two lines an alert; in a history a heading for each day."""
     from rich.text import Text
 
     from stepstream.cli import printing
     from stepstream.render.alerts import alert_lines
+    from stepstream.render.values import format_time, zone_name
 
-    lines = [alert_lines(alert, glyphs=printing.glyphs(), dated=dated) for alert in found]
+    lines, day = [], ""
+    for alert in found:
+        date = format_time(alert.opened_at)[:10]
+        if history and date != day:
+            day = date
+            lines.append(Text(f"{date} ({zone_name(alert.opened_at)})", style="bold"))
+        lines.append(alert_lines(alert, glyphs=printing.glyphs(), history=history))
     printing.show(Text("\n").join(lines))
 
 

@@ -116,7 +116,7 @@ def alert_counts(client: Client, trace_ids: list[str]) -> dict[str, int]:
 def list_alerts(client: Client, scope: Scope) -> list[Alert]:
     """The newest alerts, the oldest of them first, as a log is read."""
     where, values = scope.where("updated_at")
-    sql = f"SELECT * FROM alerts {where} ORDER BY updated_at DESC LIMIT {{limit:UInt32}}"
+    sql = f"SELECT * FROM alerts {where} ORDER BY opened_at DESC LIMIT {{limit:UInt32}}"
     return [alert_of(row) for row in reversed(records(client, sql, {**values, "limit": scope.limit}))]
 
 

@@ -9,8 +9,9 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from stepstream.render.glyphs import UNICODE, Glyphs
-from stepstream.render.values import clip, format_clock, format_time, one_line, short_id
+from stepstream.render.values import clip, format_clock, one_line, short_id
 from stepstream.schemas.alert import Alert
+from stepstream.schemas.durations import format_duration
 
 STYLES: Final[dict[str, str]] = {
     "info": "cyan",
@@ -28,16 +29,23 @@ def alert_lines(
     zone: tzinfo | None = None,
     width: int | None = None,
     glyphs: Glyphs = UNICODE,
-    dated: bool = False,
     remark: str = "",
+    history: bool = False,
 ) -> Text:
-    """What happened and to whom; below it a remark, the likely cause and the command that shows it. All within ``width``."""
-    when = format_time(alert.updated_at, zone) if dated else format_clock(alert.updated_at, zone)
-    label = "RESOLVED" if alert.state == "resolved" else alert.severity.upper()
+    """What happened and to whom; below it a remark, the likely cause and the command that shows it. All within ``width``.
+
+    As news: the change that was just published. As ``history``: when it was raised and how grave it was, and below when it
+    was over.
+    """
+    label, style = alert.severity.upper(), STYLES[alert.severity]
+    if alert.state == "resolved" and history:
+        remark = remark or f"over after {format_duration(alert.resolved_at - alert.opened_at)}"
+    elif alert.state == "resolved":
+        label, style = "RESOLVED", STYLES["resolved"]
     who = "/".join(part for part in (alert.agent, alert.task) if part) or alert.project
     text = Text(no_wrap=True, overflow="ignore")
-    text.append(f"{when} ", style="dim")
-    text.append(label, style=alert_style(alert))
+    text.append(f"{format_clock(alert.opened_at if history else alert.updated_at, zone)} ", style="dim")
+    text.append(label, style=style)
     text.append(f" {alert.alert} ", style="bold")
     head = f"{one_line(who)}: {alert_sentence(alert)}"
     text.append(head if width is None else clip(head, width - cell_len(text.plain), glyphs.ellipsis))
@@ -54,11 +62,6 @@ def alert_sentence(alert: Alert) -> str:
     if alert.state == "resolved":
         return message.partition("; still running")[0]
     return f"{message}; still running" if alert.running and "running" not in message else message
-
-
-def alert_style(alert: Alert) -> str:
-    """Colour of an alert's label."""
-    return STYLES["resolved" if alert.state == "resolved" else alert.severity]
 
 
 def _below(alert: Alert, remark: str, glyphs: Glyphs, width: int | None) -> str:

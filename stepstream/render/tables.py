@@ -98,6 +98,8 @@ def _cell(value: Any, nothing: str = "NULL") -> str:
         return nothing
     if isinstance(value, str):
         return value
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, datetime | date | Decimal | bytes):
         return str(_plain(value))
     if isinstance(value, dict | list | tuple | set | frozenset):

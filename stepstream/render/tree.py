@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import tzinfo
+from functools import partial
 from typing import Final
 
 from rich.cells import cell_len
@@ -88,7 +89,8 @@ def render_trace(steps: Sequence[StepRow], run: RunRow, alerts: Sequence[Alert],
     if alerts:
         parts.append(Text(""))
         ordered = sorted(alerts, key=lambda alert: alert.opened_at)
-        parts.extend(alert_lines(alert, zone=view.zone, width=view.cells, glyphs=view.glyphs) for alert in ordered)
+        lines_of = partial(alert_lines, zone=view.zone, width=view.cells, glyphs=view.glyphs, history=True)
+        parts.extend(map(lines_of, ordered))
     text = Text("\n", no_wrap=True, overflow="ignore").join(parts)
     text.no_wrap, text.overflow = True, "ignore"
     return text

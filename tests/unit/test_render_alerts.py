@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC
 
-from stepstream.render.alerts import alert_lines, alert_style
+from stepstream.render.alerts import alert_lines
 from stepstream.render.glyphs import ASCII
 from stepstream.schemas.alert import Alert
 
@@ -49,7 +49,14 @@ def test_a_resolved_alert_says_so_and_no_longer_runs() -> None:
     line = alert_lines(resolved, zone=UTC).plain.splitlines()[0]
     assert line.endswith("RESOLVED cost-spike support/refund: cost $2 so far")
     assert "still running" not in line
-    assert alert_style(resolved) != alert_style(ALERT)
+
+
+def test_history_tells_when_it_was_raised_and_how_grave_it_was() -> None:
+    """An alert that is over keeps its severity in a history, and says how long it lasted."""
+    late = {"state": "resolved", "resolved_at": ALERT.opened_at + 2_300_000, "updated_at": ALERT.opened_at + 2_300_000}
+    lines = alert_lines(ALERT.model_copy(update=late), zone=UTC, history=True).plain.splitlines()
+    assert lines[0].startswith("12:03:07 CRITICAL cost-spike")
+    assert lines[1].startswith("         over after 2.3 s · 62 % of it")
 
 
 def test_an_alert_about_no_run_names_its_project() -> None:
