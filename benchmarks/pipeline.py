@@ -23,7 +23,7 @@ from benchmarks.harness import Goal, Report, percentile
 from benchmarks.load import LoadSpec, Truth
 from benchmarks.machine import CpuMeter, pss_bytes
 from benchmarks.sender import Sender
-from benchmarks.visible import Probe
+from benchmarks.visible import Probe, latencies
 from stepstream.schemas.money import nanos_from_usd
 from stepstream.schemas.topics import topic
 from stepstream.settings import load
@@ -156,7 +156,7 @@ def _visible(bench: Bench, truth: Truth, rate: float, label: str, probe_s: float
         answer = bench.sender.send(bench.topic, rate=rate, sample_every=every)
         bench.wait_stored()
         time.sleep(2 * probe_s)
-    took, missing = probe.latencies(answer["samples"])
+    took, missing = latencies(answer["samples"], probe.seen)
     if missing:
         report.wrong.append(f"{missing} of {len(answer['samples'])} samples never became visible at {label} load")
     shares = {"p50": 0.5, "p99": 0.99, "max": 1.0}

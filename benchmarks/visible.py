@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from clickhouse_connect.driver.client import Client
@@ -20,6 +20,19 @@ class Seen:
 
     moments: list[float] = field(default_factory=list)
     offsets: list[int] = field(default_factory=list)
+
+
+def latencies(samples: Iterable[Sample], seen: Mapping[int, Seen]) -> tuple[list[float], int]:
+    """Seconds from sending to the first answer that included the record, and how many records were in none."""
+    took, missing = [], 0
+    for sent_s, partition, offset in samples:
+        here = seen[int(partition)]
+        index = bisect_left(here.offsets, int(offset))
+        if index == len(here.offsets):
+            missing += 1
+        else:
+            took.append(here.moments[index] - sent_s)
+    return took, missing
 
 
 class Probe:
@@ -44,18 +57,6 @@ class Probe:
         self._thread.join()
         if self._error is not None:
             raise self._error
-
-    def latencies(self, samples: Iterable[Sample]) -> tuple[list[float], int]:
-        """Seconds from sending to the first answer that included the record, and how many never were."""
-        took, missing = [], 0
-        for sent_s, partition, offset in samples:
-            seen = self.seen[int(partition)]
-            index = bisect_left(seen.offsets, int(offset))
-            if index == len(seen.offsets):
-                missing += 1
-            else:
-                took.append(seen.moments[index] - sent_s)
-        return took, missing
 
     def _run(self) -> None:
         try:
