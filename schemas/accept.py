@@ -160,18 +160,15 @@ def accept_value(value: bytes | None, *, timestamp_us: int, limits: Limits = DEF
         return Rejected("empty", "the value is empty")
     if len(value) > limits.max_record_bytes:
         return Rejected("too_large", f"{len(value)} bytes, the limit is {limits.max_record_bytes}")
-    step = decode(value)
-    if isinstance(step, Rejected):
-        return step
-    return check(step, timestamp_us=timestamp_us, limits=limits, size_bytes=len(value))
-
-
-def decode(value: bytes) -> Step | Rejected:
-    """The step that a value spells, its meaning not yet judged. Fields that are not ours are skipped unread."""
+    size_bytes = len(value)
     try:
-        return _decode(value)
+        step = _decode(value)
     except (ValueError, RecursionError):
-        return _decode_leniently(value)
+        lenient = _decode_leniently(value)
+        if isinstance(lenient, Rejected):
+            return lenient
+        step, size_bytes = lenient, MAX_SIZE_BYTES  # JSON that became text may be longer than it was sent
+    return check(step, timestamp_us=timestamp_us, limits=limits, size_bytes=size_bytes)
 
 
 def check(

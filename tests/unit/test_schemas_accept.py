@@ -210,6 +210,14 @@ def test_a_plain_step_is_accepted_as_it_is() -> None:
         assert verdict.step.parent_step_id == PARENT_ID
 
 
+def test_a_long_name_is_cut_whatever_else_the_record_holds() -> None:
+    """An input that takes more room as text than it was sent with (1e15 has four characters) hides nothing."""
+    numbers = b",".join([b"1e15"] * 500)
+    verdict = judge(value(name="n" * 600)[:-1] + b',"input":[' + numbers + b"]}")
+    assert isinstance(verdict, Accepted)
+    assert verdict.clamped == ("text_truncated",)
+
+
 def test_documents_beyond_the_limit_are_dropped_from_the_end() -> None:
     """The best documents come first and stay."""
     verdict = judge(value(documents=[{"id": str(i)} for i in range(300)]))
