@@ -193,11 +193,13 @@ class EmbeddedClickHouse:
     def stop(self, timeout: float = 20) -> None:
         """End it, asking first; it is killed after ``timeout`` seconds. Nothing happens when it does not run."""
         with self._guard:
-            if self._child is not None:
-                self._child.stop(timeout)
-                self._child = None
-                self._save(None)
-            self._lock.release()
+            try:
+                if self._child is not None:
+                    self._child.stop(timeout)
+                    self._child = None
+                    self._save(None)
+            finally:
+                self._lock.release()
 
     def kill(self) -> None:
         """SIGKILL, for fault tests; restart() goes on from the folder."""

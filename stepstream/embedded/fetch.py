@@ -81,18 +81,16 @@ def _progress(count: int, say: Callable[[str], None]) -> Iterator[Begin]:
         say("fetched Apache Kafka")
         return
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), MofNCompleteColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        # The sizes come with the answers, so the whole grows while the first answers arrive.
-        task, totals = bar.add_task(title, total=None), {}
+        # Their sizes come only with the answers: each jar counts as one, its bytes as parts of it.
+        task = bar.add_task(title, total=count)
 
         @contextlib.contextmanager
-        def begin(name: str, size: int) -> Iterator[Update]:
-            totals[name] = size
-            bar.update(task, total=sum(list(totals.values())))
-            yield lambda received: bar.advance(task, received)
+        def begin(_name: str, size: int) -> Iterator[Update]:
+            yield lambda received: bar.advance(task, received / size)
 
         yield begin
 

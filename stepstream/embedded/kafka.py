@@ -260,14 +260,16 @@ class EmbeddedKafka:
         """End all nodes, asking first; they are killed after ``timeout`` seconds. Nothing happens when none runs."""
         with self._guard:
             deadline = time.monotonic() + timeout
-            for child in self._children.values():
-                child.send("term")
-            for child in self._children.values():
-                child.stop(max(0.1, deadline - time.monotonic()))
-            self._children.clear()
-            if self._instance is not None:
-                self._remember_running()
-            self._lock.release()
+            try:
+                for child in self._children.values():
+                    child.send("term")
+                for child in self._children.values():
+                    child.stop(max(0.1, deadline - time.monotonic()))
+                self._children.clear()
+                if self._instance is not None:
+                    self._remember_running()
+            finally:
+                self._lock.release()
 
     def _kill_all(self) -> None:
         for child in self._children.values():
