@@ -26,6 +26,8 @@ BATCH: Final = 256
 SHORTEST_WAIT_S: Final = 0.001
 LONGEST_WAIT_S: Final = 0.05
 JOIN_S: Final = 3.0
+GRACE_S: Final = 1.0
+"""How long a stopping thread waits for what came in between a successful flush and the order to stop."""
 EXIT_WAIT_S: Final = 5.0
 """How long a process's end waits, at most, for what is still on its way."""
 _ALL: Final = sys.maxsize
@@ -90,6 +92,7 @@ class Publisher:
         self._thread: threading.Thread | None = None
         self._stopping = False
         self._give_up_to = _ALL
+        self._grace_s = 0.0
 
     # --- the agent's side ---
 
@@ -144,6 +147,7 @@ class Publisher:
             if thread is None or thread is threading.current_thread():
                 return done
             self._stopping = True
+            self._grace_s = GRACE_S if done else 0.0
             self._give_up_to = next(reversed(self._held), 0)
             self._queue.put(None)
         thread.join(JOIN_S)
@@ -158,6 +162,7 @@ class Publisher:
             self._knows_of_exit = True
             _call_at_exit_of_worker(lambda: self.close(EXIT_WAIT_S))
         self._stopping = False
+        self._grace_s = 0.0
         self._give_up_to = _ALL
         thread = threading.Thread(target=self._work, name="stepstream-publisher", daemon=True)
         self._thread = thread
@@ -174,6 +179,7 @@ class Publisher:
         try:
             self._transport = self._connected()
             self._run(self._transport)
+            self._wait_for_the_last(self._transport)
         except Exception as error:
             internal_error("publisher", error)
         finally:
@@ -197,6 +203,11 @@ class Publisher:
             idle = not batch and len(self._held) == before
             wait_s = min(wait_s * 2, LONGEST_WAIT_S) if idle else SHORTEST_WAIT_S
             self._say_dropped()
+
+    def _wait_for_the_last(self, transport: Transport) -> None:
+        until = time.monotonic() + self._grace_s
+        while time.monotonic() < until and next(iter(self._held), self._give_up_to + 1) <= self._give_up_to:
+            self._poll(transport, SHORTEST_WAIT_S)
 
     def _take(self, wait_s: float | None) -> list[tuple[int, StepRecord]]:
         """The records that are there; without a wait given, at least one or the order to stop."""

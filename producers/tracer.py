@@ -126,10 +126,13 @@ class Tracer(Opens):
             return engine
         with self._lock:
             if self._engine is None and not self._off:
+                made = None
                 try:
-                    self._engine = self._made()
+                    made = self._made()
                 except Exception as error:
                     internal_error("Tracer.engine", error)
+                if self._engine is None:  # a signal handler of this thread may have been quicker
+                    self._engine = made
                 self._off = self._engine is None
             return self._engine
 

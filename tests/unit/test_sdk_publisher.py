@@ -259,6 +259,27 @@ def test_closing_and_going_on() -> None:
     assert not [thread for thread in threading.enumerate() if thread.name == "stepstream-publisher" and thread is made._thread]
 
 
+def test_closing_while_others_produce() -> None:
+    """Records that come in while the publisher closes are delivered by this thread or by the next, never given up."""
+    transport = MemoryTransport()
+    made = publisher(transport, max_events=1_000_000)
+    stop = threading.Event()
+
+    def produce() -> None:
+        while not stop.is_set():
+            assert made.enqueue(record())
+            time.sleep(0.00005)
+
+    thread = threading.Thread(target=produce)
+    thread.start()
+    for _ in range(20):
+        assert made.close(10)
+    stop.set()
+    thread.join()
+    assert made.close(10)
+    assert made.counts == Counts(enqueued=len(transport.records), delivered=len(transport.records))
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.sampled_from(["record", "start", "flush", "close", "hold", "release"]), max_size=30), st.integers(1, 20))
 def test_counts_always_add_up(actions: list[str], room: int) -> None:
