@@ -66,4 +66,34 @@ OUTPUT_LATENCY: Final = Metric(
     LATENCY_BUCKETS_S,
 )
 
+SINK_READ: Final = Metric("stepstream_sink_records_total", "counter", "records read", ("topic",))
+SINK_INSERTED: Final = Metric("stepstream_sink_rows_total", "counter", "rows inserted", ("table",))
+SINK_SKIPPED: Final = Metric("stepstream_sink_skipped_total", "counter", "records left out", ("topic", "reason"))
+SINK_DEAD_LETTERED: Final = Metric(
+    "stepstream_sink_dead_lettered_total", "counter", "records that the store refused", ("topic",)
+)
+SINK_BATCHES: Final = Metric("stepstream_sink_batches_total", "counter", "batches inserted", ("topic",))
+SINK_REPLAYED: Final = Metric("stepstream_sink_replayed_batches_total", "counter", "batches that another sink had in flight")
+SINK_RETRIES: Final = Metric("stepstream_sink_retries_total", "counter", "inserts tried again")
+SINK_INSERT_SECONDS: Final = Metric("stepstream_sink_insert_seconds_total", "counter", "time spent in inserts that succeeded")
+SINK_LAG: Final = Metric(
+    "stepstream_sink_lag_records", "gauge", "records between what is stored and the partition's end", ("topic", "partition")
+)
+
 METRICS: Final[tuple[Metric, ...]] = tuple(value for value in dict(globals()).values() if isinstance(value, Metric))
+
+
+def markdown() -> str:
+    """The page ``docs/metrics.md``."""
+    head = (
+        "# Metrics\n\n<!-- Made by `python -m stepstream.schemas.metrics`; a test keeps it current. -->\n\n"
+        "Worker and sink serve `/metrics` for Prometheus, `/healthz` (503: stuck, restart it) and `/readyz` (503: not working\n"
+        "yet) at `metrics_host:metrics_port`, on loopback and a free port unless set.\n\n| metric | kind | labels | meaning |\n"
+        "|---|---|---|---|\n"
+    )
+    rows = (f"| `{m.name}` | {m.kind} | {', '.join(m.labels)} | {m.meaning} |\n" for m in METRICS)
+    return head + "".join(rows)
+
+
+if __name__ == "__main__":
+    print(markdown(), end="")

@@ -28,6 +28,7 @@ class Observer:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self._made: dict[str, Counter | Gauge | Histogram] = {}
+        self._mirrored: dict[tuple[str, ...], float] = {}
         self._before_scrape: list[Callable[[], None]] = []
         self.health: Check = lambda: ""
         self.readiness: Check = lambda: "starting"
@@ -57,6 +58,13 @@ class Observer:
             )
         assert isinstance(made, Histogram)
         return made
+
+    def mirror(self, metric: Metric, total: float, *labels: str) -> None:
+        """Bring a counter up to a total that is counted elsewhere."""
+        counter = self.counter(metric)
+        key = (metric.name, *labels)
+        (counter.labels(*labels) if labels else counter).inc(max(0.0, total - self._mirrored.get(key, 0.0)))
+        self._mirrored[key] = total
 
     def before_scrape(self, refresh: Callable[[], None]) -> None:
         """Call ``refresh`` before each answer: for values that are cheaper to look up than to keep."""

@@ -45,7 +45,6 @@ class WorkerObservation:
     def __init__(self, observer: Observer, counters: Counters) -> None:
         self.observer = observer
         self._counters = counters
-        self._shown: dict[tuple[str, str], int] = {}
         self._batch = observer.histogram(m.BATCH)
         latency = observer.histogram(m.OUTPUT_LATENCY)
         self._latency = {name: latency.labels(name) for name in ("trajectories", "findings", "usage", "alerts", "control")}
@@ -69,10 +68,10 @@ class WorkerObservation:
     def refresh(self, shells: Iterable[Shell], end_of: Callable[[TP], int | None], sender: Sender, backlog: Backlog) -> None:
         """Bring counters and gauges up to date."""
         for metric, name in _PLAIN.items():
-            self._show(metric, "", getattr(self._counters, name))
+            self.observer.mirror(metric, getattr(self._counters, name))
         for metric, name in _BY_REASON.items():
             for reason, count in getattr(self._counters, name).items():
-                self._show(metric, reason, count)
+                self.observer.mirror(metric, count, reason)
         self.observer.gauge(m.IN_FLIGHT).set(sender.in_flight)
         self.observer.gauge(m.BACKLOG).set(backlog.records)
         for shell in shells:
@@ -90,12 +89,6 @@ class WorkerObservation:
             elif now_s - since_s > STUCK_AFTER_S:
                 return f"{shell.tp.topic} partition {shell.tp.partition} has stood at {position} for {now_s - since_s:.0f} s"
         return ""
-
-    def _show(self, metric: m.Metric, label: str, count: int) -> None:
-        shown = self._shown.get((metric.name, label), 0)
-        counter = self.observer.counter(metric)
-        (counter.labels(label) if label else counter).inc(count - shown)
-        self._shown[(metric.name, label)] = count
 
     def _show_partition(self, shell: Shell, end: int | None) -> None:
         logic = shell.logic

@@ -1,0 +1,44 @@
+"""What a sink shows of itself over HTTP: its counts, how far behind it is, whether it has partitions to work on."""
+
+from __future__ import annotations
+
+import logging
+
+from stepstream.observe import Observer, ObserverServer
+from stepstream.schemas import metrics as m
+from stepstream.schemas.settings import Settings
+from stepstream.sinks.clickhouse.stats import SinkStats
+
+logger = logging.getLogger("stepstream.sink")
+
+
+def serve(settings: Settings, stats: SinkStats) -> ObserverServer | None:
+    """Serve the sink's metrics and health until the server is closed; None when the settings turn them off."""
+    if settings.metrics_port < 0:
+        return None
+    observer = Observer()
+    observer.before_scrape(lambda: refresh(observer, stats))
+    observer.readiness = lambda: "" if stats.lag or stats.read else "no partition is assigned yet"
+    server = ObserverServer(observer, host=settings.metrics_host, port=settings.metrics_port)
+    logger.info("metrics at http://%s:%d/metrics", settings.metrics_host, server.port)
+    return server
+
+
+def refresh(observer: Observer, stats: SinkStats) -> None:
+    """Bring the metrics up to date with the counts."""
+    by_label = (
+        (m.SINK_READ, stats.read),
+        (m.SINK_INSERTED, stats.inserted),
+        (m.SINK_DEAD_LETTERED, stats.dead_lettered),
+        (m.SINK_BATCHES, stats.batches),
+    )
+    for metric, counts in by_label:
+        for label, count in list(counts.items()):
+            observer.mirror(metric, count, label)
+    for (topic, reason), count in list(stats.skipped.items()):
+        observer.mirror(m.SINK_SKIPPED, count, topic, reason)
+    observer.mirror(m.SINK_REPLAYED, stats.replayed)
+    observer.mirror(m.SINK_RETRIES, stats.retries)
+    observer.mirror(m.SINK_INSERT_SECONDS, stats.insert_s)
+    for (topic, partition), lag in list(stats.lag.items()):
+        observer.gauge(m.SINK_LAG).labels(topic, str(partition)).set(lag)
