@@ -89,7 +89,7 @@ def accepted(transport: MemoryTransport) -> list[Accepted]:
     return out
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 @given(owners, st.lists(st.tuples(any_text | st.sampled_from(KINDS), any_text, fields, writes), max_size=3), st.booleans())
 def test_whatever_a_program_does(whose: dict[str, Any], steps: list[Any], capture: bool) -> None:
     """Any use of the API, sensible or not, gives events that pass ``accept``, none of them clamped."""

@@ -112,9 +112,9 @@ def test_circles_and_depths_end() -> None:
 )  # fmt: skip
 def test_huge_values_cost_little(value: object) -> None:
     """A value of millions of parts takes a moment of the agent's time, not seconds, and is kept within bounds."""
-    began = time.perf_counter()
+    began = time.thread_time()
     text, _ = to_text(value, LIMIT)
-    assert time.perf_counter() - began < 0.5
+    assert time.thread_time() - began < 0.5
     assert len(text) <= LIMIT + SLACK_CHARS
 
 

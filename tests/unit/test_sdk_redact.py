@@ -176,9 +176,9 @@ def test_secret_names(name: str, secret: bool) -> None:
 )  # fmt: skip
 def test_no_text_takes_long(text: str) -> None:
     """Texts made to be slow to search take no longer than their length allows."""
-    began = time.perf_counter()
+    began = time.thread_time()
     without_secrets(text)
-    assert time.perf_counter() - began < 2
+    assert time.thread_time() - began < 2
 
 
 def test_the_hook_comes_last_and_fails_closed() -> None:
