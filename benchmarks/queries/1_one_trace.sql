@@ -1,0 +1,1 @@
+SELECT * FROM trace(id = {trace_id:String})

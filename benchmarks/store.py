@@ -1,0 +1,239 @@
+"""The store: rows a second from Kafka to SQL beside what the server takes, CPU in our own code, bytes on disk, queries.
+
+The ceiling is the same rows as Native blocks, encoded before, posted to the same tables through the same HTTP server.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any, Final
+
+import msgspec
+from clickhouse_connect.driver.transform import NativeTransform
+
+from benchmarks import harness
+from benchmarks.bench import broker, prepared, scratch_folder, steps_topic
+from benchmarks.child import Child, ChildFailed
+from benchmarks.harness import Goal, Report
+from benchmarks.load import LoadSpec, Truth, make_load
+from benchmarks.machine import CpuMeter
+from benchmarks.multiply import multiply
+from benchmarks.sender import Sender
+from stepstream.embedded.clickhouse import EmbeddedClickHouse
+from stepstream.schemas.partitioner import partition_for
+from stepstream.schemas.settings import Settings
+from stepstream.schemas.step import RECORD_HEADERS, Step
+from stepstream.settings import to_environment
+from stepstream.sinks.clickhouse import connect, migrate
+from stepstream.sinks.clickhouse.insert import SETTINGS, Inserter
+from stepstream.sinks.clickhouse.records import Block, Record, Source
+from stepstream.sinks.clickhouse.step_rows import build_steps
+
+QUERIES: Final = Path(__file__).with_name("queries")
+CEILING_THREADS: Final = 2
+GOAL_OWN_US: Final = 8.0
+GOAL_BYTES: Final = 200.0
+DISK: Final = """\
+SELECT sum(bytes_on_disk) / sum(rows) FROM system.parts
+WHERE active AND table = 'steps_raw' AND database = {database:String}"""
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How much is measured."""
+
+    events: int
+    stored_steps: tuple[int, ...]
+    repeats: int
+
+
+FULL: Final = Scale(events=400_000, stored_steps=(3_000_000, 30_000_000), repeats=7)
+QUICK: Final = Scale(events=40_000, stored_steps=(100_000,), repeats=3)
+QUERY_GOALS_MS: Final = {3_000_000: 100.0, 30_000_000: 1_000.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A block as it travels."""
+
+    table: str
+    columns: list[str]
+    data: bytes
+    rows: int
+
+
+def measure(report: Report, arguments: argparse.Namespace) -> None:
+    """The sink, the ceiling, our own code, the disk, the queries."""
+    scale = QUICK if report.quick else FULL
+    spec = LoadSpec(seed=arguments.seed, start_us=int(time.time() * 1e6)).sized(scale.events)
+    with scratch_folder() as folder, EmbeddedClickHouse(folder / "clickhouse") as store:
+        with broker(folder) as kafka:
+            settings = prepared(kafka.bootstrap, "bench", clickhouse_url=store.url)
+            migrate(settings)
+            with Sender(kafka.bootstrap) as sender:
+                truth = sender.load(spec)
+                sender.send(steps_topic(settings))
+            sunk = _sink(report, settings, truth, store.pids)
+        built = _own_code(report, spec, settings)
+        ceiling = _ceiling(report, settings, built, store.pids)
+        report.ratios["sink_to_ceiling_rows_per_s"] = sunk / ceiling
+        report.goals.append(Goal("sink's rows a second, to the ceiling", sunk / ceiling, 0.5, "", at_most=False))
+        _disk(report, settings, truth)
+        _queries(report, settings, scale)
+
+
+@contextmanager
+def _sinking(settings: Settings) -> Iterator[Child]:
+    """A sink as ``stepstream up`` starts it."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("STEPSTREAM_")}
+    with Child([sys.executable, "-m", "stepstream", "sink", "--lifeline"], {**kept, **to_environment(settings)}) as child:
+        yield child
+
+
+def _sink(report: Report, settings: Settings, truth: Truth, store: list[int]) -> float:
+    """Rows a second from the first visible row to the last."""
+    with connect(settings) as client, _sinking(settings) as sink:
+
+        def rows() -> int:
+            return int(client.command("SELECT count() FROM steps_raw"))  # type: ignore[arg-type]
+
+        deadline = time.monotonic() + 600
+        while not (first := rows()):
+            time.sleep(0.02)
+        began, meter = time.monotonic(), CpuMeter({"sink": [sink.pid], "clickhouse": store})
+        while (last := rows()) < truth.steps:
+            if time.monotonic() > deadline:
+                raise ChildFailed(f"the sink stored {last:,} of {truth.steps:,} steps in 600 s")
+            time.sleep(0.05)
+        took, used = time.monotonic() - began, meter.lap()
+    counted = last - first
+    cpu = {name: seconds / counted * 1e6 for name, seconds in used.items()}
+    columns = ("", "rows/s", "sink CPU us/row", "ClickHouse CPU us/row", "rows")
+    report.table("the sink, from Kafka to SQL", columns, [("sink", counted / took, cpu["sink"], cpu["clickhouse"], counted)])
+    report.figures |= {"sink_rows_per_s": counted / took, "sink_events_per_s": 2 * counted / took}
+    report.figures |= {f"{name}_cpu_us_per_row": value for name, value in cpu.items()}
+    return counted / took
+
+
+def _own_code(report: Report, spec: LoadSpec, settings: Settings) -> list[Encoded]:
+    """CPU of making rows of records, in batches as large as the sink's, with what belongs to libraries apart."""
+    batches = list(_batches(spec, settings))
+    rows = 0
+    blocks: list[Block] = []
+    began = time.process_time()
+    for source, records in batches:
+        blocks += build_steps(records, source, frozenset()).blocks
+    build_s = time.process_time() - began
+    rows = sum(block.rows for block in blocks if block.table.name == "steps_raw")
+    decode = msgspec.json.Decoder(Step).decode
+    began = time.process_time()
+    for _, records in batches:
+        for record in records:
+            decode(record.value or b"")
+    decode_s = time.process_time() - began
+    began = time.process_time()
+    encoded = [_encoded(settings, block) for block in blocks]
+    encode_s = time.process_time() - began
+    own = (build_s - decode_s) / rows * 1e6
+    decoding, encoding = decode_s / rows * 1e6, encode_s / rows * 1e6
+    parts = [("rows of records, ours", own), ("JSON, msgspec", decoding), ("Native, clickhouse-connect", encoding)]
+    report.table("the sink's code alone", ("part", "CPU us/row"), parts)
+    report.figures |= {"own_code_us_per_row": own, "decode_us_per_row": decoding, "encode_us_per_row": encoding}
+    report.goals.append(Goal("CPU in our own code", own, GOAL_OWN_US, "us/row"))
+    return encoded
+
+
+def _batches(spec: LoadSpec, settings: Settings) -> Iterator[tuple[Source, list[Record]]]:
+    """The load as the sink reads it: by partition, a full batch at a time."""
+    load = make_load(spec)
+    lanes: dict[int, list[Record]] = {number: [] for number in range(settings.partitions)}
+    for key, value in zip(load.keys, load.values, strict=True):
+        lane = lanes[partition_for(key, settings.partitions)]
+        lane.append(Record(len(lane), spec.start_us // 1000, key, value, RECORD_HEADERS))
+    for number, lane in lanes.items():
+        source = Source("bench", number, settings.partitions)
+        for start in range(0, len(lane), settings.sink_batch_rows):
+            yield source, lane[start : start + settings.sink_batch_rows]
+
+
+def _encoded(settings: Settings, block: Block) -> Encoded:
+    context = Inserter(settings)._context(block, "")
+    data = b"".join(NativeTransform.build_insert(context))
+    return Encoded(block.table.name, list(block.columns), data.partition(b"FORMAT Native\n")[2], block.rows)
+
+
+def _ceiling(report: Report, settings: Settings, encoded: list[Encoded], store: list[int]) -> float:
+    """Rows a second when everything is encoded already, in a database of its own."""
+    elsewhere = settings.model_copy(update={"clickhouse_database": "ceiling"})
+    migrate(elsewhere)
+    rows = sum(block.rows for block in encoded if block.table == "steps_raw")
+    clients = [connect(elsewhere) for _ in range(CEILING_THREADS)]
+
+    def post(thread: int) -> None:
+        for number in range(thread, len(encoded), CEILING_THREADS):
+            block = encoded[number]
+            how: dict[str, Any] = {**SETTINGS, "insert_deduplication_token": f"{number}"}
+            clients[thread].raw_insert(block.table, block.columns, block.data, settings=how, fmt="Native")
+
+    meter, began = CpuMeter({"clickhouse": store}), time.monotonic()
+    with ThreadPoolExecutor(CEILING_THREADS) as pool:
+        list(pool.map(post, range(CEILING_THREADS)))
+    took, used = time.monotonic() - began, meter.lap()
+    for client in clients:
+        client.close()
+    cpu = used["clickhouse"] / rows * 1e6
+    report.table(
+        "the ceiling: Native blocks, encoded before", ("", "rows/s", "ClickHouse CPU us/row"), [("", rows / took, cpu)]
+    )
+    report.figures |= {"ceiling_rows_per_s": rows / took, "ceiling_clickhouse_cpu_us_per_row": cpu}
+    return rows / took
+
+
+def _disk(report: Report, settings: Settings, truth: Truth) -> None:
+    """Bytes of a step, its start and its share of the rollups left out."""
+    with connect(settings) as client:
+        client.command("OPTIMIZE TABLE steps_raw FINAL")
+        found = float(client.query(DISK, parameters={"database": settings.clickhouse_database}).result_rows[0][0])
+    raw = truth.value_bytes / truth.steps
+    report.table("on disk", ("", "bytes/step", "% of its JSON"), [("steps_raw, merged", found, 100 * found / raw)])
+    report.figures |= {"disk_bytes_per_step": found, "json_bytes_per_step": raw}
+    report.ratios["disk_to_json"] = found / raw
+    report.goals.append(Goal("disk", found, GOAL_BYTES, "bytes/step"))
+
+
+def _queries(report: Report, settings: Settings, scale: Scale) -> None:
+    """Every query of the folder, several times, at each size; the store is filled up by copies of what is there."""
+    rows = []
+    with connect(settings) as client:
+        for size in scale.stored_steps:
+            report.say(f"filling up to {size:,} steps")
+            multiply(client, size)
+            trace_id = client.command("SELECT trace_id FROM steps_raw LIMIT 1 OFFSET 5000")
+            for file in sorted(QUERIES.glob("*.sql")):
+                took, text = [], file.read_text()
+                parameters = {"trace_id": trace_id} if "{trace_id" in text else None
+                for _ in range(scale.repeats):
+                    began = time.monotonic()
+                    client.query(text, parameters=parameters)
+                    took.append((time.monotonic() - began) * 1000)
+                rows.append((file.stem, size, median(took), max(took)))
+                report.figures[f"query_{file.stem}_{size}_ms"] = median(took)
+                if size in QUERY_GOALS_MS:
+                    report.goals.append(Goal(f"{file.stem}, {size:,} steps", median(took), QUERY_GOALS_MS[size], "ms"))
+    report.table("queries", ("query", "steps", "median ms", "max ms"), rows)
+
+
+if __name__ == "__main__":
+    try:
+        harness.run("store", measure, harness.parser(__doc__ or ""))
+    except ChildFailed as error:
+        sys.exit(f"store: {error}")
