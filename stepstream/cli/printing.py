@@ -12,8 +12,9 @@ from rich.text import Text
 from stepstream.cli.common import Format
 from stepstream.cli.queries import Trace
 from stepstream.render.glyphs import Glyphs, glyphs_for
+from stepstream.render.heading import View
 from stepstream.render.tables import records_csv, records_json, records_table
-from stepstream.render.tree import View, render_trace
+from stepstream.render.tree import render_trace
 
 PICTURE_CELLS: Final = 120
 """Width of a picture that goes to a file or a pipe, and the most that a wide terminal gets."""

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 from stepstream.demo.scenarios import SHORTEST_SECONDS
-from stepstream.demo.show import Options, run
+from stepstream.demo.show import run
+from stepstream.demo.stage import Options
 
 
 def main() -> int:

@@ -9,20 +9,20 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from rich.console import Console
 from rich.text import Text
 
 import stepstream
 from stepstream.cli.errors import describe
-from stepstream.cli.queries import read_trace, records, store
+from stepstream.cli.queries import records, store
 from stepstream.demo import answers, check
 from stepstream.demo.agents import Desk
-from stepstream.demo.alertlog import AlertLog, summary
+from stepstream.demo.alertlog import AlertLog
 from stepstream.demo.articles import ARTICLES
+from stepstream.demo.closing import answer, show_worst, tell
 from stepstream.demo.fleet import Fleet
 from stepstream.demo.foreign import Foreign
 from stepstream.demo.language_model import StandIn
@@ -31,47 +31,18 @@ from stepstream.demo.scenarios import ENVIRONMENT, POLICIES, PROJECT, plan
 from stepstream.demo.screen import Figures, Screen, make_console
 from stepstream.demo.search import Search
 from stepstream.demo.shop import Shop
-from stepstream.render.glyphs import UNICODE, Glyphs, glyphs_for
-from stepstream.render.tables import records_table
-from stepstream.render.tree import View, render_trace
+from stepstream.demo.stage import Options, Stage
+from stepstream.render.glyphs import glyphs_for
 from stepstream.schemas.settings import Settings
 from stepstream.supervisor import Pipeline
 
 if TYPE_CHECKING:
-    from clickhouse_connect.driver.client import Client
+    pass
 
 FOREIGN_AT_S: Final = 2.0
 OVERTIME_S: Final = 20.0
 SETTLE_S: Final = 25.0
 FLUSH_S: Final = 15.0
-SVG_CELLS: Final = 104
-ANSWER_CELLS: Final = 56
-
-
-@dataclass(frozen=True)
-class Options:
-    """What can be chosen."""
-
-    seconds: float
-    seed: int
-    keep: bool
-    svg: Path | None = None
-
-
-@dataclass
-class Stage:
-    """What the parts of the demo share."""
-
-    options: Options
-    console: Console
-    glyphs: Glyphs
-    settings: Settings
-    ledger: Ledger
-    tracer: stepstream.Tracer
-    fleet: Fleet
-    foreign: Foreign
-    alerts: AlertLog
-    client: Client
 
 
 def run(options: Options) -> int:
@@ -114,9 +85,9 @@ def _run_in(folder: Path, options: Options, console: Console) -> bool:
         stage = stack.enter_context(_staged(options, console, pipeline.settings))
         _work(stage)
         verdicts = _settle(stage)
-        _tell(stage, verdicts)
-        _answer(stage)
-        _show_worst(stage)
+        tell(stage, verdicts)
+        answer(stage)
+        show_worst(stage)
         return all(verdict.good for verdict in verdicts)
 
 
@@ -230,62 +201,6 @@ def _sent(stage: Stage) -> check.Sent:
         heard=frozenset((one.alert.alert_id, one.alert.seq) for one in stage.alerts.heard),
         crashes=tuple(stage.fleet.crashes),
     )
-
-
-def _tell(stage: Stage, verdicts: list[check.Verdict]) -> None:
-    console = stage.console
-    console.print(Text("\nIs what was sent what is stored?", style="bold"))
-    for verdict in verdicts:
-        console.print(
-            Text("  yes  " if verdict.good else "  NO   ", style="green" if verdict.good else "bold red") + Text(verdict.text)
-        )
-        for problem in verdict.problems[:5]:
-            console.print(Text(f"       {problem}", style="red"))
-        if len(verdict.problems) > 5:
-            console.print(Text(f"       ... and {len(verdict.problems) - 5} more", style="red"))
-
-
-def _answer(stage: Stage) -> None:
-    console = stage.console
-    for question in answers.QUESTIONS:
-        console.print(Text(f"\n{question.text}", style="bold"))
-        console.print(Text("\n".join(f"  {line}" for line in question.sql.splitlines()), style="dim"), soft_wrap=True)
-        answer: Any = stage.client.query(question.sql)
-        console.print(records_table(answer.column_names, answer.result_rows, glyphs=stage.glyphs, max_cell=ANSWER_CELLS))
-    log = stage.alerts
-    console.print(f"\n  from an agent's event to the alert in this program: {summary(log.latencies_us(timed=False))}")
-    console.print(f"  from a deadline to the alert in this program: {summary(log.latencies_us(timed=True))}")
-
-
-def _show_worst(stage: Stage) -> None:
-    found = records(stage.client, answers.WORST_RUN)
-    if not found:
-        return
-    command, picture = _picture(stage, found[0]["trace_id"])
-    stage.console.print(Text(f"\nThe worst run ({command})", style="bold"))
-    stage.console.print(picture(stage.console.width, stage.glyphs))
-    if stage.options.svg is not None:
-        ignored = records(stage.client, answers.SILENT_FAILURE) or found
-        _draw(stage.options.svg, *_picture(stage, ignored[0]["trace_id"]))
-        stage.console.print(f"\ndrawn into {stage.options.svg}")
-
-
-def _picture(stage: Stage, trace_id: str) -> tuple[str, Callable[[int, Glyphs], Text]]:
-    """The command that shows a run, and its picture at any width."""
-    trace = read_trace(stage.client, trace_id)
-
-    def picture(width: int, glyphs: Glyphs) -> Text:
-        view = View(width=width, now_us=time.time_ns() // 1_000, glyphs=glyphs, limit=40)
-        return render_trace(trace.steps, trace.run, trace.alerts, view)
-
-    return f"stepstream trace {trace.run.trace_id[:8]}", picture
-
-
-def _draw(file: Path, command: str, picture: Callable[[int, Glyphs], Text]) -> None:
-    with open(os.devnull, "w", encoding="utf-8") as nowhere:
-        recorder = Console(record=True, width=SVG_CELLS, file=nowhere, force_terminal=True)
-        recorder.print(picture(SVG_CELLS, UNICODE))
-    file.write_text(recorder.export_svg(title=command), encoding="utf-8")
 
 
 def _introduce(console: Console, options: Options) -> None:

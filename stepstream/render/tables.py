@@ -15,8 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from stepstream.render.glyphs import UNICODE, Glyphs
+from stepstream.render.heading import STATUS_STYLES
 from stepstream.render.rows import RunRow
-from stepstream.render.tree import STATUS_STYLES
 from stepstream.render.values import clip, format_time, format_usd, one_line, short_id, zone_name
 from stepstream.schemas.durations import format_duration
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import tzinfo
 from functools import partial
 from typing import Final
 
@@ -13,30 +12,19 @@ from rich.text import Text
 
 from stepstream.render.alerts import alert_lines
 from stepstream.render.arrange import Hidden, Line, arrange
-from stepstream.render.glyphs import UNICODE, Glyphs
+from stepstream.render.glyphs import Glyphs
+from stepstream.render.heading import View, heading
 from stepstream.render.rows import RunRow, StepRow
 from stepstream.render.values import (
     clip,
     fit,
     format_count,
-    format_time,
     format_usd,
     one_line,
-    short_id,
-    zone_name,
 )
 from stepstream.schemas.alert import Alert
 from stepstream.schemas.durations import format_duration
 
-MIN_WIDTH: Final = 40
-STATUS_STYLES: Final[dict[str, str]] = {
-    "ok": "green",
-    "error": "bold red",
-    "running": "bold yellow",
-    "cancelled": "magenta",
-    "stopped": "magenta",
-    "incomplete": "yellow",
-}
 KIND_STYLES: Final[dict[str, str]] = {
     "agent": "blue",
     "llm_call": "magenta",
@@ -47,22 +35,6 @@ KIND_STYLES: Final[dict[str, str]] = {
 _TIME_CELLS: Final = 8
 _COST_CELLS: Final = 9
 _TOKEN_CELLS: Final = 11
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """How to draw: the width in cells (at least 40), the present (for what is still running), and how much."""
-
-    width: int
-    now_us: int
-    zone: tzinfo | None = None
-    contents: bool = False
-    limit: int = 200
-    glyphs: Glyphs = UNICODE
-
-    @property
-    def cells(self) -> int:
-        return max(MIN_WIDTH, self.width)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +51,7 @@ def render_trace(steps: Sequence[StepRow], run: RunRow, alerts: Sequence[Alert],
     evidence = frozenset(step_id for alert in alerts for step_id in alert.step_ids)
     lines = arrange(steps, limit=view.limit, keep=evidence)
     columns = _columns(lines, run, steps, view)
-    parts = [_heading(run, view), _axis(columns, view.glyphs)]
+    parts = [heading(run, view), _axis(columns, view.glyphs)]
     for line in lines:
         if line.hidden is not None:
             parts.append(_hidden(line, line.hidden, columns, view))
@@ -109,54 +81,6 @@ def _columns(lines: Sequence[Line], run: RunRow, steps: Sequence[StepRow], view:
     start = min([step.start_us for step in steps] or [run.start_us])
     end = max([step.end_us or step.start_us for step in steps] or [run.end_us])
     return _Columns(label, bar, tokens, start, max(end, view.now_us if run.running else run.end_us, start + 1))
-
-
-def _heading(run: RunRow, view: View) -> Text:
-    glyphs = view.glyphs
-    dot = f" {glyphs.dot} "
-    room = view.cells
-    text = Text()
-    who = one_line(run.who)
-    trace_id = run.trace_id if cell_len(who) + len(run.status) + 40 <= room else short_id(run.trace_id)
-    text.append(clip(who, room - len(run.status) - len(trace_id) - 8, glyphs.ellipsis), style="bold")
-    text.append("  ")
-    text.append(run.status, style=STATUS_STYLES.get(run.status, ""))
-    text.append(f"  run {trace_id}", style="dim")
-    end_us = max(run.end_us, view.now_us) if run.running else run.end_us
-    facts = [
-        f"{format_time(run.start_us, view.zone)} {zone_name(run.start_us, view.zone)}",
-        format_duration(end_us - run.start_us) + (" so far" if run.running else ""),
-        _plural(run.steps, "step"),
-        format_usd(run.cost_nanos) + (" + ?" if run.unpriced_steps else ""),
-        f"{format_count(run.input_tokens)}{glyphs.arrow}{format_count(run.output_tokens)} tokens",
-    ]
-    whose = [run.project, run.environment, run.agent_version, run.session_id, run.user_id]
-    labels = ("project", "environment", "version", "session", "user")
-    oddities = [
-        (run.error_steps, "failed"),
-        (run.open_steps, "still open"),
-        (run.unpriced_steps, "unpriced"),
-        (run.orphan_steps, "without their parent"),
-        (run.late_steps, "late"),
-        (run.duplicates, "duplicates dropped"),
-        (run.steps_over_limit, "over the limit, not drawn"),
-    ]
-    rows = [
-        (dot.join(facts), ""),
-        (dot.join(f"{name} {one_line(value)}" for name, value in zip(labels, whose, strict=True) if value), "dim"),
-        (dot.join(f"{count} {what}" for count, what in oddities if count), "yellow"),
-        (_failure(run), "red"),
-    ]
-    for row, style in rows:
-        if row:
-            text.append("\n" + clip(row, room, glyphs.ellipsis), style=style)
-    return text
-
-
-def _failure(run: RunRow) -> str:
-    what = " ".join(part for part in (run.failed_kind.replace("_", " "), run.failed_tool) if part)
-    why = one_line(": ".join(part for part in (run.error_type, run.error_message) if part))
-    return f"failed: {what + ', ' if what else ''}{why}" if why else ""
 
 
 def _axis(columns: _Columns, glyphs: Glyphs) -> Text:
@@ -269,7 +193,3 @@ def _below(line: Line, step: StepRow, view: View) -> list[Text]:
     return [
         Text(indent + clip(one_line(text[:2_000]), room, view.glyphs.ellipsis), style=style) for text, style in rows if text
     ]
-
-
-def _plural(count: int, what: str) -> str:
-    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"

@@ -13,8 +13,9 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from stepstream.render.glyphs import ASCII, UNICODE, glyphs_for
+from stepstream.render.heading import View
 from stepstream.render.rows import RunRow, StepRow, micros, nanos, run_from_steps, run_row, step_row
-from stepstream.render.tree import View, render_trace
+from stepstream.render.tree import render_trace
 from stepstream.schemas.alert import Alert
 
 T0 = 1_772_366_587_000_000
