@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import tempfile
 import threading
 import time
 import uuid
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from stepstream.sinks.embedded import config
-from stepstream.sinks.embedded.errors import TOO_MANY_QUERIES, ClickHouseError, error, from_engine
+from stepstream.sinks.embedded.errors import TOO_MANY_QUERIES, UNKNOWN_FORMAT, error, from_engine
 from stepstream.sinks.embedded.memory import drop_startup_pages, leave_out_data_frames
 
 # What makes chdb behave as a server does, not as a command-line tool; a request may say otherwise.
@@ -197,25 +198,25 @@ class Connection:
             with contextlib.suppress(Exception):
                 pieces.close()
 
-    def insert(self, sql: str, form: str, data: Iterator[bytes]) -> None:
-        """Insert what ``data`` yields, in that format, all or nothing as far as one block goes."""
-        try:
-            writer = self._raw.send_insert(sql, form)
-        except Exception as problem:
-            raise from_engine(problem) from None
-        try:
+    def insert(self, statement: str, settings: str, form: str, data: Iterator[bytes]) -> None:
+        """Insert what ``data`` yields, in that format, all or nothing as far as one block goes.
+
+        The data are taken whole first: a client that leaves in between inserts nothing. chdb's own ``send_insert`` is not
+        used: its ``finish`` reports success where writing failed (a constraint, a view, a full disk).
+        """
+        if not form.isidentifier():
+            raise error(UNKNOWN_FORMAT, f"Unknown format {form}")
+        with tempfile.TemporaryFile() as body:
             for piece in data:
-                writer.append(piece)
-            done = writer.finish()
-        except ClickHouseError:
-            writer.cancel()
-            raise
-        except Exception as problem:
-            with contextlib.suppress(Exception):
-                writer.cancel()
-            raise (from_engine(problem) if isinstance(problem, RuntimeError) else problem) from None
-        self.totals.written_rows += done.rows_written
-        self.totals.written_bytes += done.bytes_written
+                body.write(piece)
+            body.flush()
+            body.seek(0)
+            try:
+                done = self._raw.query(f"{statement} FROM INFILE '/dev/fd/{body.fileno()}' {settings} FORMAT {form}")
+            except Exception as problem:
+                raise from_engine(problem) from None
+        self.totals.written_rows += done.rows_read()
+        self.totals.written_bytes += done.bytes_read()
 
     def close(self) -> None:
         self._raw.close()

@@ -109,7 +109,8 @@ class Executor:
         query_id = request.first("query_id") or str(uuid.uuid4())
         answer = Answer(_pieces(), connection.totals, query_id, "", started)
         if statement.verb == "INSERT" and (statement.data is not None or not _selects(statement)):
-            connection.insert(statement.sql, statement.format or request.default_format or "Values", request.data)
+            form = statement.format or request.default_format or "Values"
+            connection.insert(*statement.at_settings, form, request.data)
         elif not statement.reads:
             # Most say nothing; BACKUP, KILL or CHECK answer with rows.
             rows = connection.run(statement.sql, form)

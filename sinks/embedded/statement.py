@@ -38,6 +38,17 @@ class Statement:
         return self.verb in READS
 
     @property
+    def at_settings(self) -> tuple[str, str]:
+        """``sql`` up to its SETTINGS, and those; the second is empty without any."""
+        depth = 0
+        for token, name, sign in zip(self.tokens, self.tokens[1:], self.tokens[2:], strict=False):
+            depth += nesting(token)
+            if depth == 0 and token.upper == "SETTINGS" and sign.text == "=" and name.kind is token.kind:
+                at = token.start - (0 if self.data is not None else self.tokens[0].start)
+                return self.sql[:at], self.sql[at:]
+        return self.sql, ""
+
+    @property
     def keeps_state(self) -> bool:
         """Whether the session must remember what this does."""
         words = [token.upper for token in self.tokens[:5]]
