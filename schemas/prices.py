@@ -86,15 +86,26 @@ class PriceBook:
         self._memo: dict[tuple[str, str, int], UnitPrices | _Tiered | None] = {}
 
     def cost(self, step: Step, given_nanos: int | None) -> Cost:
-        """The cost of an accepted step: what it came with, or its tokens at the unit prices of the day it started."""
-        if given_nanos is not None:
-            return Cost(given_nanos, step.cost_source or "given", step.price_version)
+        """The cost of an accepted step: what it came with, or its tokens at the unit prices of the day it started.
+
+        A cost that the producer itself worked out from a price list gives way to a Prices document for that model.
+        """
         usage = step.usage
+        if given_nanos is not None:
+            overridden = bool(self._own) and step.cost_source == "priced" and usage is not None and self._has_own(step)
+            if not overridden:
+                return Cost(given_nanos, step.cost_source or "given", step.price_version)
         if usage is None or not (usage.input_tokens or usage.output_tokens):
             return NOTHING_USED
         if not step.model:
             return UNPRICED
         return self.price(step.provider, step.model, usage, step.start_time)
+
+    def _has_own(self, step: Step) -> bool:
+        """Whether a document prices the step's model on the day it started."""
+        return bool(step.model) and bool(
+            self._documented(step.provider.lower(), step.model.lower(), _date_of(step.start_time // DAY_US))
+        )
 
     def price(self, provider: str, model: str, usage: TokenUsage, time_us: int) -> Cost:
         """The cost of ``usage`` tokens of a model on the UTC day of ``time_us``."""
@@ -113,12 +124,19 @@ class PriceBook:
         return Cost(prices.nanos(usage), "priced", prices.version)
 
     def _look_up(self, provider: str, model: str, day: int) -> UnitPrices | _Tiered | None:
-        on = date.fromordinal(date(1970, 1, 1).toordinal() + min(max(day, 0), 2_000_000))
+        on = _date_of(day)
+        return self._documented(provider, model, on) or _built_in(provider, model, on)
+
+    def _documented(self, provider: str, model: str, on: date) -> UnitPrices | None:
         for owner in (provider, ""):
             valid = [prices for since, prices in self._own.get((owner, model), ()) if since <= on]
             if valid:
                 return valid[-1]
-        return _built_in(provider, model, on)
+        return None
+
+
+def _date_of(day: int) -> date:
+    return date.fromordinal(date(1970, 1, 1).toordinal() + min(max(day, 0), 2_000_000))
 
 
 @dataclass(frozen=True, slots=True)

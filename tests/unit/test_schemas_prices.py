@@ -12,11 +12,12 @@ from genai_prices import Usage, calc_price, data
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stepstream.schemas.accept import Accepted, accept_value
 from stepstream.schemas.documents import Prices
 from stepstream.schemas.money import nanos_from_usd
 from stepstream.schemas.prices import NOTHING_USED, UNPRICED, Cost, PriceBook
 from stepstream.schemas.step import Step, TokenUsage, TokenUsageStruct
-from tests.step_events import STEP_ID, TRACE_ID
+from tests.step_events import NOW_US, STEP_ID, TRACE_ID, value
 
 DAY = datetime(2026, 3, 3, 12, tzinfo=UTC)
 DAY_US = int(DAY.timestamp()) * 1_000_000
@@ -243,3 +244,17 @@ def test_prices_are_looked_up_once() -> None:
         book.price("openai", "gpt-4o", used, DAY_US)
     each_us = (time.perf_counter() - start) / 2_000 * 1e6
     assert each_us < 50
+
+
+def test_a_document_overrides_what_the_producer_priced_from_a_list_but_not_what_it_was_told() -> None:
+    """Negotiated prices hold for every agent, whichever list its SDK had; a cost that somebody gave stays."""
+    document = Prices.model_validate(
+        {"name": "negotiated", "models": [{"model": "gpt-4o", "input_per_million": 1, "output_per_million": 2}]}
+    )
+    usage = {"input_tokens": 1_000_000, "output_tokens": 1_000_000}
+    raw = value(kind="llm_call", model="gpt-4o", provider="openai", usage=usage, cost_usd="12.5", cost_source="priced")
+    for source, expected in (("priced", 3_000_000_000), ("given", 12_500_000_000), ("", 12_500_000_000)):
+        accepted = accept_value(raw.replace(b'"priced"', f'"{source}"'.encode()), timestamp_us=NOW_US)
+        assert isinstance(accepted, Accepted)
+        assert PriceBook((document,)).cost(accepted.step, accepted.cost_nanos).nanos == expected
+        assert PriceBook().cost(accepted.step, accepted.cost_nanos).nanos == 12_500_000_000
