@@ -55,6 +55,10 @@ class DeadLetters:
         self._producer: Producer | None = None
         self._fuse = Fuse()
 
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._producer = None
+
     def send(self, refused: Sequence[Refused], source: str, partition: int) -> None:
         """Send them. Raises ``KafkaException`` when they are not acknowledged, ``FuseBlown`` when they are too many."""
         with self._lock:

@@ -119,6 +119,13 @@ class Lane:
             return False
         return self.buffered >= self.policy.rows or self.buffered_bytes >= self.policy.bytes
 
+    @property
+    def busy(self) -> bool:
+        """Whether something that was read is not stored and committed yet, and can be."""
+        if self.stage is Stage.OPENING:
+            return False
+        return self.stage is not Stage.FILLING or not self.acknowledged or (self.buffered > 0 and self.replay_end is None)
+
     def due(self, now: float, *, flush: bool = False) -> bool:
         """Whether a batch should be cut now; with ``flush`` whatever there is."""
         if self.stage is not Stage.FILLING:
@@ -138,12 +145,11 @@ class Lane:
 
     def cut(self, now: float) -> Batch:
         """Plan the next batch. Call it when ``due``."""
-        replay = self.replay_end is not None
-        records = self._take_until(self.replay_end) if self.replay_end is not None else self._take()
-        last = self.replay_end if self.replay_end is not None else records[-1].offset
-        size = sum(map(record_bytes, records))
+        end = self.replay_end
+        records, size = self._take() if end is None else self._take_until(end)
+        last = records[-1].offset if end is None else end
         self.buffered_bytes -= size
-        self.batch = Batch(self.position, last, records, size, replay)
+        self.batch = Batch(self.position, last, records, size, replay=end is not None)
         self.stage = Stage.PLANNED
         self._oldest = now
         return self.batch
@@ -182,22 +188,32 @@ class Lane:
         self.replay_end = None
         self.stage = Stage.FILLING
 
-    def _take(self) -> list[Record]:
+    def _take(self) -> tuple[list[Record], int]:
+        most = min(self.policy.rows, self.row_limit, MAX_ROWS)
+        if len(self._buffer) <= most and self.buffered_bytes <= self.policy.bytes:
+            return self._take_all()
         records: list[Record] = []
         size = 0
-        most = min(self.policy.rows, self.row_limit, MAX_ROWS)
         while self._buffer and len(records) < most:
-            size += record_bytes(self._buffer[0])
-            if records and size > self.policy.bytes:
+            more = record_bytes(self._buffer[0])
+            if records and size + more > self.policy.bytes:
                 break
+            size += more
             records.append(self._buffer.popleft())
-        return records
+        return records, size
 
-    def _take_until(self, last: int) -> list[Record]:
-        records = []
+    def _take_all(self) -> tuple[list[Record], int]:
+        records, size = list(self._buffer), self.buffered_bytes
+        self._buffer.clear()
+        return records, size
+
+    def _take_until(self, last: int) -> tuple[list[Record], int]:
+        records: list[Record] = []
+        size = 0
         while self._buffer and self._buffer[0].offset <= last:
+            size += record_bytes(self._buffer[0])
             records.append(self._buffer.popleft())
-        return records
+        return records, size
 
 
 def record_bytes(record: Record) -> int:

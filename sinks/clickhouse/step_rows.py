@@ -115,6 +115,8 @@ def build_steps(records: Sequence[Record], source: Source, seen: Keys) -> Built:
             ends.append(result)
             end_records.append(record)
     opened = [pair for key, pair in starts.items() if key not in fresh and key not in seen]
+    if ended := len(starts) - len(opened):
+        built.skipped["ended"] = ended
     if opened:  # first: nothing depends on these rows, so a batch refused later may come again in parts
         built.blocks.append(Block(OPEN, _open_columns(opened, source), len(opened)))
     if ends:

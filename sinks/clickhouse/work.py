@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import queue
 import threading
 import time
 from collections import Counter
@@ -21,10 +20,11 @@ from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
 from stepstream.sinks.clickhouse.deadletter import DeadLetters, FuseBlown
 from stepstream.sinks.clickhouse.errors import StoreError
-from stepstream.sinks.clickhouse.feeds import PROGRESS_TABLES, Feed, feed_of
+from stepstream.sinks.clickhouse.feeds import PROGRESS_TABLES
 from stepstream.sinks.clickhouse.insert import Inserter, RowsRefused
 from stepstream.sinks.clickhouse.lane import Batch, Lane
 from stepstream.sinks.clickhouse.outage import Outage, pause_s
+from stepstream.sinks.clickhouse.partitions import Assigned
 from stepstream.sinks.clickhouse.position import Position, go_on, highest_offset, rows_between
 from stepstream.sinks.clickhouse.records import Refused, Source
 
@@ -60,28 +60,6 @@ class Outcome:
     detail: str = ""
 
 
-@dataclass(eq=False, slots=True)
-class Assigned:
-    """A partition that this sink holds."""
-
-    lane: Lane
-    feed: Feed
-    source: Source
-    assigned_at: int | None
-    """The committed offset when it came."""
-    intent_end: int | None
-    cancel: threading.Event = field(default_factory=threading.Event)
-    paused: bool = False
-    full_since: float | None = None
-    fenced_at: float = 0.0
-    """When the intent of the batch in flight was committed last."""
-
-    @classmethod
-    def new(cls, lane: Lane, assigned_at: int | None, intent_end: int | None) -> Assigned:
-        """A partition just assigned; where it goes on is not known yet."""
-        return cls(lane, feed_of(lane.name), Source("", lane.partition), assigned_at, intent_end)
-
-
 class Workshop:
     """Does the jobs of all lanes, in threads; each job runs in one of them from beginning to end."""
 
@@ -95,6 +73,11 @@ class Workshop:
         self._admin: AdminClient | None = None
         self.store = Outage(f"ClickHouse at {settings.clickhouse_url} does not take rows")
         self.kafka = Outage("Kafka does not answer")
+
+    def close(self) -> None:
+        """Let go of connections."""
+        self._admin = None
+        self._dead_letters.close()
 
     def open(self, held: Assigned, source: Source) -> Position | None:
         """Find where the partition goes on and fill its feed; None when it was taken away meanwhile."""
@@ -124,7 +107,7 @@ class Workshop:
 
     def _position(self, held: Assigned) -> Position:
         client, lane = self._inserter.client(), held.lane
-        committed = held.assigned_at
+        committed = held.committed
         stored = highest_offset(client, PROGRESS_TABLES[lane.name], held.source, at_least=committed or 0)
         if committed is None:
             low, high = self._ends(TopicPartition(topic(self._settings.topic_prefix, lane.name), lane.partition))
@@ -207,26 +190,3 @@ class Workshop:
         outcome.dead_lettered += 1
         outcome.ending = Ending.STORED
         return True
-
-
-class Threads:
-    """A few daemon threads that run jobs; what a job returns or raises is put on ``results``."""
-
-    def __init__(self, count: int) -> None:
-        self._jobs: queue.SimpleQueue[tuple[object, Callable[[], object]]] = queue.SimpleQueue()
-        self.results: queue.SimpleQueue[tuple[object, object]] = queue.SimpleQueue()
-        for number in range(count):
-            threading.Thread(target=self._work, name=f"store-{number}", daemon=True).start()
-
-    def submit(self, owner: object, job: Callable[[], object]) -> None:
-        """Run the job; its result will come with its owner."""
-        self._jobs.put((owner, job))
-
-    def _work(self) -> None:
-        while True:
-            owner, job = self._jobs.get()
-            try:
-                result = job()
-            except Exception as error:
-                result = error
-            self.results.put((owner, result))

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -26,6 +27,8 @@ from stepstream.schemas.settings import Settings
 from stepstream.schemas.step import RECORD_HEADERS
 from stepstream.schemas.topics import topic
 from stepstream.sinks.clickhouse import connect, migrate
+from stepstream.sinks.clickhouse.sink import Sink
+from stepstream.sinks.clickhouse.stats import SinkStats
 
 TOPICS = ("steps", "trajectories", "alerts", "config", "deadletter")
 
@@ -160,6 +163,32 @@ def running(settings: Settings, **options: Any) -> Iterator[SinkProcess]:
         yield process
     finally:
         process.end()
+
+
+class SinkThread:
+    """A sink in a thread of this process, for the time of a block; stopped as SIGTERM would."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.sink = Sink(settings)
+        self._stop = threading.Event()
+        self._failure: Exception | None = None
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        try:
+            self.sink.run(self._stop)
+        except Exception as error:
+            self._failure = error
+
+    def __enter__(self) -> SinkStats:
+        self._thread.start()
+        return self.sink.stats
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(60)
+        if self._failure is not None:
+            raise self._failure
 
 
 def eventually(check: Callable[[], bool], what: str, timeout: float = 60, instead: Callable[[], str] = lambda: "") -> None:
