@@ -17,6 +17,11 @@ _ARRIVAL: Final = {
     "kafka_partition": "its partition",
     "kafka_offset": "its offset",
 }
+_OURS: Final = {
+    "ver": "decides between rows of the same step or change: the lowest offset wins",
+    "is_deleted": "1 removes the run",
+    "cost_nanos": "the cost as it is inserted, in nano-dollars; not stored",
+}
 _SHARED: Final = {
     "trace_id": "the run: 32 lower-case hex digits",
     "project": "owner of the run",
@@ -116,9 +121,9 @@ def fields(model: type[BaseModel]) -> dict[str, str]:
 def columns() -> dict[str, dict[str, str]]:
     """The comment of every described column, by table and by view."""
     tokens = fields(TokenUsage)
-    step = {**_SHARED, **fields(StepEvent), **tokens, **_STEPS, **_ARRIVAL}
-    run = {**_SHARED, **tokens, **fields(Trajectory), **_RUNS, **_ARRIVAL}
-    alert = {**_SHARED, **fields(Finding), **fields(Alert), **_ALERTS, **_ARRIVAL}
+    step = {**_SHARED, **fields(StepEvent), **tokens, **_STEPS, **_ARRIVAL, **_OURS}
+    run = {**_SHARED, **tokens, **fields(Trajectory), **_RUNS, **_ARRIVAL, **_OURS}
+    alert = {**_SHARED, **fields(Finding), **fields(Alert), **_ALERTS, **_ARRIVAL, **_OURS}
     metrics = {**_SHARED, **tokens, **_METRICS}
     return {
         "steps_raw": step,

@@ -1,0 +1,261 @@
+"""The schema: made once by however many processes, continued after a kill at any statement, documented, and kept."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from clickhouse_connect.driver.client import Client
+
+from stepstream.schemas.alert import Alert
+from stepstream.schemas.settings import Settings
+from stepstream.schemas.step import StepEvent, TokenUsage
+from stepstream.schemas.trajectory import Trajectory
+from stepstream.sinks.clickhouse import StoreError, connect, migrate, require_current, status
+from stepstream.sinks.clickhouse.client import connect_server
+from stepstream.sinks.clickhouse.errors import StoreDenied, StoreMissing, StoreNewer, StoreUnreachable
+from stepstream.sinks.clickhouse.schema import VIEW_NAMES, migrations
+
+MIGRATE = """
+import json, os, sys
+from stepstream.schemas.settings import Settings
+from stepstream.sinks.clickhouse import migrate
+left = int(sys.argv[1])
+def count(_statement):
+    global left
+    left -= 1
+    if left == 0:
+        os.kill(os.getpid(), 9)
+print(json.dumps(migrate(Settings(**json.loads(os.environ["STORE"])), before_statement=count).applied))
+"""
+
+
+@pytest.fixture
+def settings(clickhouse_url: str, clickhouse_database: str) -> Settings:
+    """A database that has no tables yet."""
+    return Settings(clickhouse_url=clickhouse_url, clickhouse_database=clickhouse_database)
+
+
+@pytest.fixture
+def client(settings: Settings) -> Iterator[Client]:
+    """A client of it."""
+    client = connect(settings)
+    yield client
+    client.close()
+
+
+def in_process(settings: Settings, die_before: int = 0) -> subprocess.Popen[str]:
+    """``migrate`` in a process that kills itself before the given statement."""
+    environment = {**os.environ, "STORE": settings.model_dump_json()}
+    return subprocess.Popen(
+        [sys.executable, "-c", MIGRATE, str(die_before)], env=environment, stdout=subprocess.PIPE, text=True
+    )
+
+
+def test_a_store_is_made_once_and_then_left_alone(settings: Settings) -> None:
+    """The first call makes everything, the second finds nothing to do, and status says what is missing before."""
+    before = status(settings)
+    assert (before.current, before.version, len(before.pending)) == (False, 0, len(migrations()))
+    with pytest.raises(StoreMissing, match="stepstream store migrate"):
+        require_current(settings)
+    assert migrate(settings).applied == before.pending
+    assert status(settings).current
+    require_current(settings)
+    again: list[str] = []
+    assert not migrate(settings, before_statement=again.append).changed
+    assert again == []
+
+
+def test_a_database_that_is_not_there_is_made(settings: Settings) -> None:
+    """``migrate`` needs nothing but a server."""
+    other = settings.model_copy(update={"clickhouse_database": f"{settings.clickhouse_database}_new"})
+    assert not status(other).exists
+    with pytest.raises(StoreMissing, match="stepstream store migrate"):
+        connect(other)
+    migrate(other)
+    assert status(other).current
+    server = connect_server(other)
+    server.command(f"DROP DATABASE {other.clickhouse_database}")
+    server.close()
+
+
+def test_processes_that_migrate_at_once_do_not_disturb_each_other(settings: Settings, client: Client) -> None:
+    """Three processes at the same moment all succeed, and what they made is what one makes."""
+    processes = [in_process(settings) for _ in range(3)]
+    assert [process.wait(60) for process in processes] == [0, 0, 0]
+    for process in processes:
+        process.communicate()
+    assert status(settings).current
+    assert client.command("SELECT count() FROM steps") == 0
+
+
+def test_a_migration_killed_before_any_statement_is_continued(settings: Settings) -> None:
+    """Killed before every statement in turn, each start goes on, and what comes out is what one run makes."""
+    number, version, deaths = 1, 0, 0
+    while dies(settings, number):
+        deaths += 1
+        now = status(settings).version
+        # Within a migration one statement further each time; after the last one every statement done is done.
+        number = 2 if now == len(migrations()) else 1 if now != version else number + 1
+        version = now
+    assert status(settings).current
+    reference = settings.model_copy(update={"clickhouse_database": f"{settings.clickhouse_database}_whole"})
+    statements: list[str] = []
+    migrate(reference, before_statement=statements.append)
+    assert deaths >= len(statements)
+    assert dump(settings) == dump(reference)
+    drop(reference)
+
+
+class Killed(BaseException):
+    """Ends a migration where a kill would."""
+
+
+def dies(settings: Settings, number: int) -> bool:
+    """Migrate as far as the statement before ``number``; False when there was no such statement any more."""
+    left = number
+
+    def count(_statement: str) -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            raise Killed
+
+    try:
+        migrate(settings, before_statement=count)
+    except Killed:
+        return True
+    return False
+
+
+def test_a_process_killed_while_it_migrates_leaves_nothing_that_the_next_cannot_continue(settings: Settings) -> None:
+    """The same with a real SIGKILL, while another process migrates too."""
+    first, second = in_process(settings, die_before=7), in_process(settings, die_before=12)
+    assert (first.wait(60), second.wait(60)) == (-9, -9)
+    for process in (first, second):
+        process.communicate()
+    migrate(settings)
+    assert status(settings).current
+
+
+def dump(settings: Settings) -> dict[str, str]:
+    """Every table and view of the database as the server would make it, without its name."""
+    client = connect(settings)
+    rows = client.query("SELECT name, create_table_query FROM system.tables WHERE database = currentDatabase()").result_rows
+    comments = client.query(
+        "SELECT table, name, comment FROM system.columns WHERE database = currentDatabase() ORDER BY table, position"
+    ).result_rows
+    client.close()
+    made = {name: sql.replace(settings.clickhouse_database, "db") for name, sql in rows}
+    return made | {f"{table}.{name}": comment for table, name, comment in comments}
+
+
+def drop(settings: Settings) -> None:
+    """Remove a database made on the way."""
+    server = connect_server(settings)
+    server.command(f"DROP DATABASE {settings.clickhouse_database}")
+    server.close()
+
+
+def test_retention_is_a_setting_that_migrate_applies(settings: Settings, client: Client) -> None:
+    """A changed number of days changes the tables at the next migrate, and status tells the difference before."""
+    migrate(settings)
+    shorter = settings.model_copy(update={"steps_retention_days": 7, "metrics_retention_days": 90})
+    assert status(shorter).retention == {"steps_raw": (30, 7), "rollup_1m": (365, 90), "rollup_1h": (365, 90)}
+    assert sorted(migrate(shorter).retention) == ["rollup_1h", "rollup_1m", "steps_raw"]
+    assert status(shorter).current
+    assert "toIntervalDay(7)" in str(client.command("SHOW CREATE TABLE steps_raw"))
+
+
+def test_a_store_of_a_newer_program_is_left_alone(settings: Settings, client: Client) -> None:
+    """An older program does not touch what a newer one has made."""
+    migrate(settings)
+    client.command("INSERT INTO schema_migrations (version, name, checksum) VALUES (9999, 'future', '')")
+    for use in (migrate, require_current):
+        with pytest.raises(StoreNewer, match="9999_future"):
+            use(settings)
+    assert status(settings).newer == ["9999_future"]
+
+
+def test_a_view_changed_by_hand_is_put_right(settings: Settings, client: Client) -> None:
+    """Views hold no data: one that is not ours, or of an older version, is replaced."""
+    migrate(settings)
+    client.command("CREATE OR REPLACE VIEW steps AS SELECT 1 AS one")
+    assert status(settings).outdated_views == ["steps"]
+    assert migrate(settings).views == ["steps"]
+    assert "trace_id" in [row[0] for row in client.query("DESCRIBE steps").result_rows]
+
+
+def columns(client: Client, view: str) -> list[str]:
+    """A view's columns, in order."""
+    source = f"(SELECT * FROM {view}(id = ''))" if view == "trace" else view
+    return [row[0] for row in client.query(f"DESCRIBE {source}").result_rows]
+
+
+def test_every_field_is_a_column_under_its_own_name(settings: Settings, client: Client) -> None:
+    """What the models say, SQL says; tokens stand beside the other columns."""
+    migrate(settings)
+    step = set(StepEvent.model_fields) - {"usage"} | set(TokenUsage.model_fields)
+    assert step <= set(columns(client, "steps"))
+    assert step <= set(columns(client, "trace"))
+    assert set(Trajectory.model_fields) <= set(columns(client, "runs"))
+    for view in ("alerts", "alert_events"):
+        assert set(Alert.model_fields) <= set(columns(client, view))
+
+
+def test_views_only_ever_gain_columns(settings: Settings, client: Client) -> None:
+    """The views are a public contract: the columns of the last release are all there, in the same order."""
+    migrate(settings)
+    contract = json.loads(Path(__file__).with_name("store_contract.json").read_text())
+    assert sorted(contract) == sorted(VIEW_NAMES)
+    for view, released in contract.items():
+        found = columns(client, view)
+        assert [name for name in found if name in released] == released
+
+
+def test_describe_teaches_the_schema(settings: Settings, client: Client) -> None:
+    """Every column of every table and view says what it is."""
+    migrate(settings)
+    silent = client.query(
+        "SELECT table, name FROM system.columns WHERE database = currentDatabase() AND comment = '' "
+        "AND table != 'schema_migrations' AND table NOT LIKE '%_to_%'"
+    ).result_rows
+    undescribed = client.query(
+        "SELECT name FROM system.tables WHERE database = currentDatabase() AND comment = '' AND name NOT LIKE '%_to_%'"
+    ).result_rows
+    assert (silent, undescribed) == ([], [])
+
+
+def test_errors_of_connecting_say_what_to_do(settings: Settings) -> None:
+    """Nobody there, a wrong address, no address: each is said in words a user can act on."""
+    with pytest.raises(StoreUnreachable, match="is it running"):
+        connect(settings.model_copy(update={"clickhouse_url": "http://127.0.0.1:9"}))
+    with pytest.raises(StoreUnreachable, match="clickhouse_url"):
+        connect(settings.model_copy(update={"clickhouse_url": ""}))
+    with pytest.raises(StoreError, match="http"):
+        connect(settings.model_copy(update={"clickhouse_url": "localhost:8123"}))
+    with pytest.raises(StoreDenied, match="clickhouse_user"):
+        connect(settings.model_copy(update={"clickhouse_user": "nobody"}))
+
+
+def test_a_reader_cannot_write(settings: Settings) -> None:
+    """A read-only connection refuses to change anything."""
+    migrate(settings)
+    client = connect(settings, readonly=True)
+    assert client.command("SELECT count() FROM steps") == 0
+    with pytest.raises(Exception, match="readonly"):
+        client.command("INSERT INTO schema_migrations (version) VALUES (1)")
+    client.close()
+
+
+def test_many_readers_use_one_client(settings: Settings, client: Client) -> None:
+    """A connection may be shared by threads."""
+    migrate(settings)
+    with ThreadPoolExecutor(4) as pool:
+        assert set(pool.map(lambda _: client.command("SELECT count() FROM runs"), range(40))) == {0}
