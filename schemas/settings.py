@@ -118,7 +118,7 @@ class Settings(BaseModel):
     @property
     def kafka(self) -> dict[str, Any]:
         """librdkafka's connection settings."""
-        config: dict[str, Any] = {"bootstrap.servers": self.kafka_brokers, "log_level": 3}
+        config: dict[str, Any] = {"bootstrap.servers": self.kafka_brokers, "log_level": 2}
         tls = self.kafka_tls or bool(self.kafka_ca_file or self.kafka_certificate_file)
         if self.kafka_sasl_mechanism:
             config["security.protocol"] = "SASL_SSL" if tls else "SASL_PLAINTEXT"

@@ -15,7 +15,7 @@ from typing import Protocol
 import msgspec
 
 from stepstream.schemas.accept import Misrouted, Rejected, accept
-from stepstream.schemas.prices import PriceBook
+from stepstream.schemas.prices import NOTHING_USED, PriceBook
 from stepstream.schemas.step import RECORD_HEADERS, Step
 from stepstream.stream.clock import PartitionClock
 from stepstream.stream.closed import ClosedRuns
@@ -197,7 +197,8 @@ class AssemblePartition:
             self._hold(tracked, offset, append_us)
         self._touched[run.trace_id] = tracked
         had_root = run.root is not None
-        info = run.merge(step, self.prices.cost(step, given_nanos), append_us, self.limits.max_steps_per_run)
+        cost = NOTHING_USED if step.phase == "start" else self.prices.cost(step, given_nanos)
+        info = run.merge(step, cost, append_us, self.limits.max_steps_per_run)
         if info is None:
             self._count_unmerged(step, run)
             return

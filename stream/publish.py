@@ -145,7 +145,7 @@ def run_status(run: Run) -> RunStatus:
 
 def failed_step(run: Run, by_start: list[StepInfo]) -> StepInfo | None:
     """The earliest ended step with an error that no failed child explains: where the trouble began."""
-    if not run.totals.errors:
+    if not run.errors:
         return None
     failed = [info for info in by_start if info.ended and info.status == "error"]
     parents = {info.parent for info in failed}

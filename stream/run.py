@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from stepstream.schemas.prices import Cost
 from stepstream.schemas.step import Step
 from stepstream.stream.rules import RuleSet
-from stepstream.stream.steps import StepInfo, Tokens, merge_record, new_step
+from stepstream.stream.steps import NO_TOKEN_COUNTS, StepInfo, merge_record, new_step
 
 
 class Identity(NamedTuple):
@@ -62,16 +62,24 @@ class Totals:
             self.cost_nanos += info.cost_nanos
         elif info.cost_source == "unpriced":
             self.unpriced += 1
-        if info.tokens[0] or info.tokens[1]:
-            self._add_tokens(info.tokens)
+        if info.tokens is not NO_TOKEN_COUNTS:
+            mine, tokens = self.tokens, info.tokens
+            for index in _TOKEN_KINDS:
+                mine[index] += tokens[index]
 
-    def _add_tokens(self, tokens: Tokens) -> None:
-        mine = self.tokens
-        mine[0] += tokens[0]
-        mine[1] += tokens[1]
-        mine[2] += tokens[2]
-        mine[3] += tokens[3]
-        mine[4] += tokens[4]
+    def join(self, other: Totals) -> None:
+        """Add another part's sums."""
+        self.steps += other.steps
+        self.errors += other.errors
+        self.llm_calls += other.llm_calls
+        self.tool_calls += other.tool_calls
+        self.unpriced += other.unpriced
+        self.cost_nanos += other.cost_nanos
+        for index in _TOKEN_KINDS:
+            self.tokens[index] += other.tokens[index]
+
+
+_TOKEN_KINDS = range(5)
 
 
 UsageKey = tuple[str, str, int]
@@ -84,9 +92,9 @@ class Run:
     """One run. ``merge`` takes records in any order; the result depends only on which records were merged."""
 
     __slots__ = (
-        "by_minute", "changed_minutes", "closed", "closed_at_us", "detector_state", "duplicates", "fired", "first_append_us",
-        "identity", "last_append_us", "late_steps", "live", "open", "over_limit", "phases", "rank", "root", "rules",
-        "started_late", "steps", "totals", "trace_id",
+        "by_minute", "changed_minutes", "closed", "closed_at_us", "cost_nanos", "detector_state", "duplicates",
+        "errors", "fired", "first_append_us", "identity", "last_append_us", "late_steps", "live", "open", "over_limit",
+        "phases", "rank", "root", "rules", "started_late", "steps", "trace_id",
     )  # fmt: skip
 
     def __init__(self, trace_id: str, append_us: int, rules: RuleSet) -> None:
@@ -102,7 +110,8 @@ class Run:
         self.identity = Identity("default", "", "", "", "", "", "", "")
         self.rank: Rank = NO_RANK
         self.phases = 0
-        self.totals = Totals()
+        self.cost_nanos = 0
+        self.errors = 0
         self.by_minute: dict[UsageKey, Totals] = {}
         self.changed_minutes: set[UsageKey] = set()
         self.duplicates = 0
@@ -150,8 +159,19 @@ class Run:
         self._identify(step, info)
         return info
 
+    @property
+    def totals(self) -> Totals:
+        """Sums over all ended steps."""
+        totals = Totals()
+        for part in self.by_minute.values():
+            totals.join(part)
+        return totals
+
     def _count(self, info: StepInfo) -> None:
-        self.totals.add(info)
+        if info.cost_nanos:
+            self.cost_nanos += info.cost_nanos
+        if info.status == "error":
+            self.errors += 1
         key = (info.agent, info.agent_version, info.end_us - info.end_us % MINUTE_US)
         part = self.by_minute.get(key)
         if part is None:
@@ -179,7 +199,8 @@ class Run:
 
         All its minutes count as changed: the state may know of growth that was not published yet.
         """
-        self.totals, self.by_minute, self.open = Totals(), {}, {}
+        self.by_minute, self.open = {}, {}
+        self.cost_nanos = self.errors = 0
         for info in self.steps.values():
             if info.ended:
                 self._count(info)

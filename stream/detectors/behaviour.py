@@ -68,7 +68,7 @@ class ToolErrorIgnoredDetector(DetectorBase):
 
     def observe(self, run: Run, step: StepInfo, now_us: int) -> Observations:
         """Judge at the points where the run shows that it will not come back to the failure."""
-        if not run.totals.errors:
+        if not run.errors:
             return NOTHING
         is_end_of_run = run.root_ended and not run.open and run.root is not None and run.root.status == "ok"
         if is_end_of_run or step.kind == "output":
@@ -77,7 +77,7 @@ class ToolErrorIgnoredDetector(DetectorBase):
 
     def on_close(self, run: Run, now_us: int) -> Observations:
         """Judge what came in late."""
-        if run.totals.errors and run.root_ended and run.root is not None and run.root.status == "ok":
+        if run.errors and run.root_ended and run.root is not None and run.root.status == "ok":
             return self._judge(run, before_us=None)
         return NOTHING
 

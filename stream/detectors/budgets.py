@@ -22,7 +22,7 @@ class RunCostDetector(DetectorBase):
         """Judge the total after a step that cost something."""
         if not step.cost_nanos:
             return NOTHING
-        cost = run.totals.cost_nanos
+        cost = run.cost_nanos
         if cost > self._limit:
             return (self._say(run, self._limit, "limit"),)
         if self._warn is not None and cost > self._warn:
@@ -30,7 +30,7 @@ class RunCostDetector(DetectorBase):
         return NOTHING
 
     def _say(self, run: Run, limit: int, level: str) -> Observation:
-        cost_usd, limit_usd = run.totals.cost_nanos / NANOS_PER_USD, limit / NANOS_PER_USD
+        cost_usd, limit_usd = run.cost_nanos / NANOS_PER_USD, limit / NANOS_PER_USD
         word = "the limit is" if level == "limit" else "a warning was asked for at"
         dearest = sorted(run.steps.values(), key=lambda info: -(info.cost_nanos or 0))[:5]
         return Observation(
@@ -54,7 +54,8 @@ class RunTokensDetector(DetectorBase):
 
     def observe(self, run: Run, step: StepInfo, now_us: int) -> Observations:
         """Judge the total after a step that used tokens."""
-        tokens = run.totals.tokens[0] + run.totals.tokens[1]
+        totals = run.totals
+        tokens = totals.tokens[0] + totals.tokens[1]
         if tokens <= self._limit or not step.ended:
             return NOTHING
         most = sorted(run.steps.values(), key=lambda info: -(info.tokens[0] + info.tokens[1]))[:5]
@@ -115,5 +116,5 @@ def _dearest_group(run: Run) -> str:
     if not groups:
         return ""
     label, (cost, count) = max(groups.items(), key=lambda item: item[1])
-    share = 100 * cost / max(1, run.totals.cost_nanos)
+    share = 100 * cost / max(1, run.cost_nanos)
     return f"{share:.0f} % of it is {count} x {label}"
