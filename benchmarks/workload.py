@@ -45,11 +45,15 @@ class Workload:
     tokens: Callable[[random.Random], Pair]
 
 
+def data_folder() -> Path:
+    """Where real data is looked for: ``$STEPSTREAM_DATA``, else ``../shared/data`` from the project's root."""
+    return Path(os.environ.get("STEPSTREAM_DATA") or Path(__file__).resolve().parents[1] / ".." / "shared" / "data")
+
+
 def workload(folder: Path | None = None) -> Workload:
     """The recorded workload where its files are there, else the fitted one."""
-    named = os.environ.get("STEPSTREAM_DATA", "")
-    folder = folder or (Path(named) if named else None)
-    if folder is None or not ((folder / AZURE).exists() and (folder / MOONCAKE).exists()):
+    folder = folder or data_folder()
+    if not ((folder / AZURE).exists() and (folder / MOONCAKE).exists()):
         return fitted()
     return recorded(folder)
 

@@ -25,6 +25,7 @@ from stepstream.sinks.clickhouse.commits import Commits
 from stepstream.sinks.clickhouse.errors import StoreUnreachable
 from stepstream.sinks.clickhouse.lane import BatchPolicy, Stage
 from stepstream.sinks.clickhouse.migration import migrate
+from stepstream.sinks.clickhouse.observation import serve
 from stepstream.sinks.clickhouse.outage import Outage, pause_s
 from stepstream.sinks.clickhouse.partitions import Assigned, Partitions
 from stepstream.sinks.clickhouse.position import Position
@@ -59,11 +60,17 @@ def run(settings: Settings, *, hook: Hook = lambda _point: None) -> int:
         signal.signal(number, lambda _number, _frame: stop.set())
     gc.freeze()
     gc.set_threshold(YOUNG_OBJECTS, 10, 10)
+    server = None
     try:
-        Sink(settings, hook=hook).run(stop)
+        sink = Sink(settings, hook=hook)
+        server = serve(settings, sink.stats)
+        sink.run(stop)
     except Exception:
         logger.exception("the sink ends")
         return 1
+    finally:
+        if server is not None:
+            server.close()
     return 0
 
 

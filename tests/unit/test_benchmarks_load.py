@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import random
 from collections import Counter, defaultdict
-from pathlib import Path
 from statistics import fmean
 
 import msgspec
@@ -13,7 +11,7 @@ import pytest
 
 from benchmarks.load import Load, LoadSpec, make_load
 from benchmarks.logic import LogRecord, make_stage, play
-from benchmarks.workload import AZURE, MOONCAKE, fitted, recorded
+from benchmarks.workload import AZURE, MOONCAKE, data_folder, fitted, recorded
 from stepstream.schemas.accept import Accepted, accept
 from stepstream.schemas.partitioner import partition_for
 from stepstream.schemas.step import RECORD_HEADERS, Step
@@ -124,9 +122,9 @@ def test_kinds_of_agents_steps_are_there(load: Load) -> None:
 
 def test_recorded_sizes_are_like_the_fitted_ones() -> None:
     """The distributions used where the traces are missing were fitted to them."""
-    folder = Path(os.environ.get("STEPSTREAM_DATA", "/nonexistent"))
+    folder = data_folder()
     if not (folder / AZURE).exists() or not (folder / MOONCAKE).exists():
-        pytest.skip(f"STEPSTREAM_DATA names no folder with {AZURE} and {MOONCAKE}")
+        pytest.skip(f"no real data at {folder}: set STEPSTREAM_DATA to the folder that holds {AZURE} and {MOONCAKE}")
     real, made = recorded(folder), fitted()
     rng = random.Random(1)
 
