@@ -129,6 +129,11 @@ class SinkProcess:
         """The exit code; negative when it was killed."""
         return self.process.wait(timeout)
 
+    def is_frozen(self) -> bool:
+        """Whether it has stopped itself."""
+        state = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return state == "T"
+
     def stop(self) -> int:
         """End it as an operator would."""
         if self.process.poll() is None:

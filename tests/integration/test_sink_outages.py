@@ -1,0 +1,227 @@
+"""A sink whose store, partitions, offsets or whole processes go away: everything is stored once in the end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from stepstream.embedded.clickhouse import EmbeddedClickHouse
+from stepstream.schemas.settings import Settings
+from stepstream.schemas.topics import topic
+from tests.integration.sink_kit import (
+    SinkProcess,
+    SinkThread,
+    Steps,
+    assert_stored,
+    create_topics,
+    eventually,
+    lag,
+    send,
+    wait_stored,
+)
+
+
+@pytest.fixture
+def settings(kafka_bootstrap: str, clickhouse_url: str, topic_prefix: str, clickhouse_database: str) -> Settings:
+    """Small batches, so that there are many of them, and the shortest session that the broker grants."""
+    return Settings(
+        kafka_brokers=kafka_bootstrap,
+        clickhouse_url=clickhouse_url,
+        topic_prefix=topic_prefix,
+        clickhouse_database=clickhouse_database,
+        session_timeout="6s",
+        sink_batch_rows=500,
+        sink_batch_interval="50ms",
+    )
+
+
+@pytest.fixture
+def own_store(tmp_path: Path) -> Iterator[EmbeddedClickHouse]:
+    """A ClickHouse of the test's own, to be killed."""
+    store = EmbeddedClickHouse(tmp_path / "clickhouse")
+    store.start()
+    yield store
+    store.stop()
+
+
+def kill(store: EmbeddedClickHouse) -> None:
+    """SIGKILL, and what is needed to start it again on the same folder and port."""
+    assert store.pid is not None
+    os.kill(store.pid, signal.SIGKILL)
+    store.stop()
+
+
+def test_a_store_killed_under_load_is_waited_for_in_bounded_memory(settings: Settings, own_store: EmbeddedClickHouse) -> None:
+    """While it is away only as much is read as fits, lag is visible, and when it is back everything is stored once."""
+    settings = settings.model_copy(update={"clickhouse_url": own_store.url})
+    create_topics(settings)
+    steps = Steps()
+    send(settings, [record for _ in range(100) for record in steps.run(10)])
+    with SinkThread(settings) as stats:
+        eventually(lambda: stats.batches["steps"] >= 2, "the first batches stored")
+        kill(own_store)
+        send(settings, [record for _ in range(500) for record in steps.run(10)])
+        eventually(lambda: stats.lag.get(("steps", 0), 0) > 5_000, "the lag seen")
+        time.sleep(2.5)  # long enough for whoever reads without bound
+        assert stats.read["steps"] < 2_000 + 3 * settings.sink_batch_rows + 2_000
+        own_store.start()
+        wait_stored(settings, steps.sent)
+        eventually(lambda: lag(settings) == 0, "everything committed")
+        eventually(lambda: stats.lag.get(("steps", 0)) == 0, "no lag any more")
+    assert stats.retries > 0
+    assert_stored(settings, steps.sent)
+
+
+def test_a_sink_waits_for_a_store_that_is_not_there_yet(settings: Settings, own_store: EmbeddedClickHouse) -> None:
+    """Started before its store, a sink makes the schema and stores everything once the store is there."""
+    settings = settings.model_copy(update={"clickhouse_url": own_store.url})
+    own_store.stop()
+    create_topics(settings)
+    steps = Steps()
+    send(settings, steps.run(20))
+    with SinkThread(settings):
+        time.sleep(0.5)
+        own_store.start()
+        wait_stored(settings, steps.sent)
+
+
+FREEZES = ("intent steps", "insert steps_raw", "inserted steps_raw")
+
+
+def test_a_frozen_sink_changes_nothing_when_it_wakes(settings: Settings) -> None:
+    """Stopped for longer than its session, wherever it was: another sink goes on, and what the first still does is nothing."""
+    places = {}
+    for point in FREEZES:
+        name = point.replace(" ", "_")
+        own = settings.model_copy(
+            update={
+                "topic_prefix": f"{settings.topic_prefix}.{name}",
+                "clickhouse_database": f"{settings.clickhouse_database}_{name}",
+            }
+        )
+        create_topics(own)
+        steps = Steps()
+        send(own, [record for _ in range(100) for record in steps.run(10)])
+        places[point] = (own, steps)
+    frozen = {point: SinkProcess(own, freeze=point) for point, (own, _) in places.items()}
+    heirs: list[SinkProcess] = []
+    try:
+        for point, process in frozen.items():
+            eventually(process.is_frozen, f"frozen at {point}")
+        heirs = [SinkProcess(own) for own, _ in places.values()]
+        for own, steps in places.values():
+            wait_stored(own, steps.sent)
+        for process in frozen.values():
+            process.process.send_signal(signal.SIGCONT)
+        for own, steps in places.values():
+            send(own, steps.run(10))
+            wait_stored(own, steps.sent)
+        for process in (*frozen.values(), *heirs):
+            assert process.stop() == 0
+        for own, steps in places.values():
+            assert_stored(own, steps.sent)
+            assert lag(own) == 0
+    finally:
+        for process in (*frozen.values(), *heirs):
+            process.end()
+
+
+def test_sinks_that_join_leave_and_die_under_load_store_everything_once(settings: Settings) -> None:
+    """Partitions move between sinks while steps come: joined, stopped, killed, started again."""
+    create_topics(settings, partitions=4)
+    steps = Steps()
+    done = threading.Event()
+
+    def produce() -> None:
+        while not done.wait(0.05):
+            send(settings, [record for _ in range(20) for record in steps.run(5)])
+
+    producer = threading.Thread(target=produce)
+    producer.start()
+    sinks = [SinkProcess(settings)]
+    try:
+        time.sleep(2)
+        sinks += [SinkProcess(settings), SinkProcess(settings)]
+        time.sleep(4)
+        assert sinks[0].stop() == 0
+        sinks[1].process.kill()
+        sinks.append(SinkProcess(settings))
+        time.sleep(4)
+        done.set()
+        producer.join()
+        wait_stored(settings, steps.sent)
+        for process in sinks[2:]:
+            assert process.stop() == 0
+        assert_stored(settings, steps.sent)
+        assert lag(settings, partitions=4) == 0
+    finally:
+        done.set()
+        producer.join()
+        for process in sinks:
+            process.end()
+
+
+def group_of(settings: Settings) -> str:
+    """The sinks' group."""
+    return f"{settings.topic_prefix}.{settings.sink_group}"
+
+
+def test_without_committed_offsets_a_sink_goes_on_from_the_store(settings: Settings) -> None:
+    """Offsets that Kafka lost are found in the store: nothing is read that was stored, nothing is missed."""
+    create_topics(settings)
+    steps = Steps()
+    send(settings, [record for _ in range(50) for record in steps.run(10)])
+    with SinkThread(settings):
+        wait_stored(settings, steps.sent)
+    admin = AdminClient(settings.kafka)
+    admin.delete_consumer_groups([group_of(settings)])[group_of(settings)].result()
+    send(settings, steps.run(10))
+    with SinkThread(settings) as stats:
+        wait_stored(settings, steps.sent)
+    assert stats.read["steps"] == 20
+    assert_stored(settings, steps.sent)
+
+
+def test_offsets_set_back_by_hand_double_nothing(settings: Settings) -> None:
+    """What is read again is known to be stored, in the rollups too."""
+    create_topics(settings)
+    steps = Steps()
+    send(settings, [record for _ in range(50) for record in steps.run(10)])
+    with SinkThread(settings):
+        wait_stored(settings, steps.sent)
+    admin = AdminClient(settings.kafka)
+    back = ConsumerGroupTopicPartitions(group_of(settings), [TopicPartition(topic(settings.topic_prefix, "steps"), 0, 300)])
+    admin.alter_consumer_group_offsets([back])[group_of(settings)].result()
+    send(settings, steps.run(10))
+    with SinkThread(settings) as stats:
+        wait_stored(settings, steps.sent)
+        eventually(lambda: lag(settings) == 0, "everything committed")
+    assert stats.read["steps"] == 720
+    assert_stored(settings, steps.sent)
+
+
+def test_topics_made_anew_are_stored_beside_what_was_there(settings: Settings) -> None:
+    """New records at old offsets are new: no token and no offset of the old topic hides them."""
+    create_topics(settings)
+    steps = Steps()
+    send(settings, steps.run(10))
+    with SinkThread(settings):
+        wait_stored(settings, steps.sent)
+    admin = AdminClient(settings.kafka)
+    names = [topic(settings.topic_prefix, name) for name in ("steps", "trajectories", "alerts", "config", "deadletter")]
+    for future in admin.delete_topics(names).values():
+        future.result(30)
+    eventually(lambda: not set(names) & set(admin.list_topics(timeout=10).topics), "the topics gone")
+    create_topics(settings)
+    send(settings, steps.run(10))
+    with SinkThread(settings):
+        wait_stored(settings, steps.sent)
+    assert_stored(settings, steps.sent)
