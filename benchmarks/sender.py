@@ -16,6 +16,9 @@ from stepstream.schemas.step import RECORD_HEADERS
 
 BEAT_S: Final = 0.002
 LOAD_TIMEOUT_S: Final = 900.0
+TRICKLE_EVENTS: Final = 160
+TRICKLE_RUNS: Final = 32
+TRICKLE_S: Final = 4.0
 
 
 class Sender:
@@ -56,6 +59,13 @@ class Sender:
         """``start`` and ``finish``."""
         self.start(topic, **how)
         return self.finish()
+
+    def trickle(self, topic: str) -> int:
+        """Let the log's time pass: a few records now and then, over more than the worker waits before it closes a run.
+
+        Returns how many runs they began; none of them ends. The load stays as it is.
+        """
+        return int(self._child.ask(do="trickle", topic=topic)["runs"])
 
     def marks(self, prefix: str) -> dict[str, list[float]]:
         """For runs whose trace_id begins so: when each of their records was sent the last time, in order."""
@@ -147,6 +157,16 @@ class _Sending:
 
         return delivered
 
+    def trickle(self, topic: str) -> Answer:
+        spec = LoadSpec(events=TRICKLE_EVENTS, open_runs=TRICKLE_RUNS, under_way=True, seed=7, start_us=int(time.time() * 1e6))
+        held, self._load = self._load, make_load(spec)
+        runs = self._load.truth.runs
+        try:
+            self.send(topic, TRICKLE_EVENTS / TRICKLE_S, 0, 0, 0)
+        finally:
+            self._load = held
+        return {"runs": runs}
+
     def marks(self, prefix: str) -> Answer:
         wanted = prefix.encode()
         marks: dict[str, list[float]] = {}
@@ -159,4 +179,5 @@ class _Sending:
 
 if __name__ == "__main__":
     sending = _Sending()
-    serve({"connect": sending.connect, "load": sending.load, "send": sending.send, "marks": sending.marks})
+    handlers = {"connect": sending.connect, "load": sending.load, "send": sending.send}
+    serve({**handlers, "trickle": sending.trickle, "marks": sending.marks})

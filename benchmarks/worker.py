@@ -78,14 +78,19 @@ class Bench:
         self.brokers = brokers
         self.seed = seed
         self.rows: list[tuple[str, float | str | None, float | None, float | None, int | None]] = []
+        self.trickled = 0
         self._prefixes = 0
 
-    def fill(self, spec: LoadSpec, *, rate: float = APPEND_RATE) -> Settings:
-        """A prefix of its own whose steps topic holds the load, appended at about the rate that a busy worker reads."""
+    def fill(self) -> Settings:
+        """A prefix of its own whose steps topic holds the load, appended at about the rate that a busy worker reads.
+
+        Then the log's time goes on for a while, so that whoever reads it sees the load's runs close.
+        """
         settings = self.prefix()
-        answer = self.sender.send(steps_topic(settings), rate=rate)
+        answer = self.sender.send(steps_topic(settings), rate=APPEND_RATE)
         if answer["unsent"]:
             raise ChildFailed(f"{answer['unsent']} records were not acknowledged")
+        self.trickled = self.sender.trickle(steps_topic(settings))
         return settings
 
     def prefix(self) -> Settings:
@@ -107,9 +112,13 @@ class Bench:
 
 
 def ours(
-    settings: Settings, events: int, *, workers: int = 1, after: int = 0, empty: bool = False, closes: bool = True
+    settings: Settings, events: int, *, workers: int = 1, after: int = 0, empty: bool = False, left_open: int | None = 0
 ) -> Took:
-    """Our worker reads a filled topic: counted are the records after the first ``after``, to the close of the last run."""
+    """Our worker reads a filled topic: counted are the records after the first ``after``.
+
+    CPU time is taken until all runs but ``left_open`` are closed and nothing is under way, or, where that is None, until the
+    last record is processed.
+    """
     with ExitStack() as stack:
         children = [stack.enter_context(worker_process.start(settings, empty=empty)) for _ in range(workers)]
         _wait_assigned(settings, workers)
@@ -120,7 +129,7 @@ def ours(
             _wait_records(children, 1)
         began = time.monotonic()
         read = _wait_records(children, events)
-        done = _wait_closed(children) if closes else read
+        done = read if left_open is None else _wait_closed(children, left_open)
         cpu_s = sum(end["cpu_s"] - start["cpu_s"] for end, start in zip(done, before, strict=True))
         counted = sum(end["records"] - start["records"] for end, start in zip(read, before, strict=True))
         return Took(counted, cpu_s, read[0]["at_s"] - began)
@@ -151,14 +160,14 @@ def _wait_records(children: list[Child], wanted: int) -> list[Answer]:
         time.sleep(0.01)
 
 
-def _wait_closed(children: list[Child]) -> list[Answer]:
-    """Until no run is open and nothing is under way."""
+def _wait_closed(children: list[Child], left_open: int) -> list[Answer]:
+    """Until no more runs are open and nothing is under way."""
     quiet = 0
     deadline = time.monotonic() + 120
     while True:
         now = _statuses(children)
         still_open = sum(status["runs_opened"] - status["runs_closed"] for status in now)
-        quiet = quiet + 1 if not still_open and not any(status["in_flight"] for status in now) else 0
+        quiet = quiet + 1 if still_open <= left_open and not any(status["in_flight"] for status in now) else 0
         if quiet >= 3:
             return now
         if time.monotonic() > deadline:
@@ -198,12 +207,13 @@ def _throughput(bench: Bench, *, peers: bool, two: bool) -> Took:
     report, events = bench.report, bench.scale.events
     truth = bench.sender.load(bench.spec(open_runs=3_000).sized(events))
     report.say(f"{truth.events:,} events of {truth.value_bytes / truth.events:.0f} bytes; {bench.sender.source}")
-    settings = bench.fill(bench.spec())
-    one = ours(settings, truth.events)
+    settings = bench.fill()
+    one = ours(settings, truth.events, left_open=bench.trickled)
     bench.row("stepstream, all its work", one)
-    bench.row("stepstream, transport alone", ours(bench.fill(bench.spec()), truth.events, empty=True, closes=False))
+    bench.row("stepstream, transport alone", ours(bench.fill(), truth.events, empty=True, left_open=None))
     if two:
-        both = ours(bench.fill(bench.spec()), truth.events, workers=2)
+        settings_two = bench.fill()
+        both = ours(settings_two, truth.events, workers=2, left_open=bench.trickled)
         bench.row("stepstream, two workers", both)
         report.ratios["two_workers_to_one_cpu_per_event"] = both.us / one.us
         report.goals.append(Goal("CPU an event, two workers to one", both.us / one.us, 1.1, ""))
@@ -260,7 +270,7 @@ def _open_runs(bench: Bench) -> None:
         opening = count + int(WARM_S * APPEND_RATE)
         spec = bench.spec(open_runs=count, events=opening + scale.open_events, under_way=True, fewest_steps=10, median_steps=12)
         bench.sender.load(spec)
-        took = taken[count] = ours(bench.fill(spec), opening + scale.open_events, after=opening, closes=False)
+        took = taken[count] = ours(bench.fill(), opening + scale.open_events, after=opening, left_open=None)
         report.say(f"{count:,} open runs: {took.us:.2f} us an event")
         report.figures[f"open_{count}_cpu_us_per_event"] = took.us
         rows.append((f"{count:,} open runs", took.us, took.rate, took.events))
