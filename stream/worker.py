@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import sys
 import tempfile
+import threading
 import time
 import traceback
+from collections.abc import Awaitable
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final, TypeVar, cast
 
 import faust
 import uvloop
@@ -42,17 +45,28 @@ log = logging.getLogger("stepstream.worker")
 
 TICK_S: Final = 0.05
 COMMIT_INTERVAL_S: Final = 0.5
-DRAIN_S: Final = 15.0
-COMMIT_S: Final = 10.0
+DRAIN_S: Final = 10.0
+COMMIT_S: Final = 5.0
+STOP_S: Final = 5.0
+LEAVE_S: Final = 22.0
+"""The longest from the wish to stop to the end of the process; what is not committed then is read again."""
+
+METADATA_MS: Final = 5_000
+"""A broker that has just started may not know our topics yet, and the group's leader then assigns nothing: ask again soon."""
 NOTE_S: Final = 10.0
+
+_Result = TypeVar("_Result")
 
 
 def run(settings: Settings) -> int:
     """Work until told to stop. Returns the exit code."""
     for name in ("faust", "mode", "aiokafka"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # while brokers are away they log an error ten times a second
+    worker = Worker(settings)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(Worker(settings).run())
+        code = runner.run(worker.run())
+    worker.guard.cancel()
+    return code
 
 
 class Worker:
@@ -69,18 +83,23 @@ class Worker:
         self._steps_partitions = 0
         self._failure: BaseException | None = None
         self._stopping = asyncio.Event()
+        self._abandoned = False
+        self.guard = threading.Timer(LEAVE_S, self._leave)
+        self.guard.daemon = True
 
     async def run(self) -> int:
         """Start, work, drain."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stopping.set)
+            loop.add_signal_handler(number, self._stop_soon)
         server = self._serve_metrics()
         try:
             return await self._work()
         finally:
             if server is not None:
                 server.close()
+            if self._abandoned:
+                self._leave()
 
     def _serve_metrics(self) -> ObserverServer | None:
         if self.settings.metrics_port < 0:
@@ -93,7 +112,12 @@ class Worker:
         await self._prepare()
         if self._stopping.is_set():
             return 0
-        await self.app.start()
+        try:
+            await self._unless_stopped(self.app.start())
+        except Exception as error:  # brokers that go away in this moment; the supervisor starts us again
+            self._fail(error)
+        if self._stopping.is_set():
+            return await self._stop()
         chores = [asyncio.create_task(chore()) for chore in (self._tick, self._follow_config, self._watch)]
         await self._stopping.wait()
         if self._failure is None:
@@ -110,7 +134,9 @@ class Worker:
         self._steps_partitions = await self._wait_for_topics()
         if self._stopping.is_set():
             return
-        self.documents.apply(await patiently(self.config.read_all, "documents"))
+        self.documents.apply(await self._unless_stopped(patiently(self.config.read_all, "documents")) or ())
+        if self._stopping.is_set():
+            return
         self.rules, self.prices = self.documents.rule_book(), self.documents.price_book()
         self.sender = Sender(self.settings)
         self.app = self._make_app()
@@ -161,6 +187,7 @@ class Worker:
             broker_heartbeat_interval=max(0.5, session_s / 6),
             broker_rebalance_timeout=max(session_s, 10.0),
             broker_request_timeout=max(1.5 * session_s, 15.0),
+            consumer_metadata_max_age_ms=METADATA_MS,
             topic_disable_leader=True,
             topic_allow_declare=False,
             web_enabled=False,
@@ -221,7 +248,7 @@ class Worker:
                 if not self.sender.in_flight:
                     break
                 await asyncio.sleep(0.005)
-            await asyncio.wait_for(self.app.consumer.commit(), timeout=COMMIT_S)
+            await asyncio.wait({asyncio.ensure_future(self.app.consumer.commit())}, timeout=COMMIT_S)
         except Exception as error:
             self._fail(error)
 
@@ -230,9 +257,12 @@ class Worker:
             self.transport.floors.clear()
             await self._note_failure(self._failure)
             log.error("the worker stops: %s", "".join(traceback.format_exception(self._failure)).strip())
-        try:
-            await asyncio.wait_for(self.app.stop(), timeout=10)
-        except (TimeoutError, Exception) as error:
+        stopping = asyncio.create_task(self.app.stop())
+        await asyncio.wait({stopping}, timeout=STOP_S)  # not wait_for: faust swallows cancellation
+        if not stopping.done():
+            log.warning("faust did not stop within %.0f s: leaving by force", STOP_S)
+            self._abandoned = True
+        elif (error := stopping.exception()) is not None:
             log.info("stopping faust: %r", error)
         self.config.close()
         log.info("counts: %s", self.counters.nonzero())
@@ -249,7 +279,25 @@ class Worker:
         if self._failure is None:
             self._failure = error
             self._drop_all()
-        self._stopping.set()
+        self._stop_soon()
+
+    def _stop_soon(self) -> None:
+        if not self._stopping.is_set():
+            self._stopping.set()
+            self.guard.start()
+
+    def _leave(self) -> None:
+        """End the process by force: threads that wait for brokers would keep it for minutes."""
+        os._exit(0 if self._failure is None else 1)
+
+    async def _unless_stopped(self, work: Awaitable[_Result]) -> _Result | None:
+        """The result of ``work``, or None when the worker is told to stop before it is there."""
+        task = asyncio.ensure_future(work)
+        stop = asyncio.ensure_future(self._stopping.wait())
+        await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        self._abandoned |= not task.done()
+        return task.result() if task.done() else None
 
     # -- chores ------------------------------------------------------------------------------------------------------
 
