@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, Final
 
 from confluent_kafka import KafkaError, Producer
@@ -16,8 +16,8 @@ from stepstream.schemas.step import RECORD_HEADERS
 
 BEAT_S: Final = 0.002
 LOAD_TIMEOUT_S: Final = 900.0
-TRICKLE_EVENTS: Final = 160
-TRICKLE_RUNS: Final = 32
+TRICKLE: Final = LoadSpec(events=2_400, open_runs=32, fewest_steps=300, median_steps=300, most_steps=300, seed=7)
+"""Runs so long that none ends, and enough records to be several batches of each partition."""
 TRICKLE_S: Final = 4.0
 
 
@@ -60,12 +60,12 @@ class Sender:
         self.start(topic, **how)
         return self.finish()
 
-    def trickle(self, topic: str) -> int:
-        """Let the log's time pass: a few records now and then, over more than the worker waits before it closes a run.
+    def trickle(self, topic: str) -> Truth:
+        """Let the log's time pass: records now and then, over more than the worker waits before it closes a run.
 
-        Returns how many runs they began; none of them ends. The load stays as it is.
+        Returns what they are; none of their runs ends. The load stays as it is.
         """
-        return int(self._child.ask(do="trickle", topic=topic)["runs"])
+        return Truth(**self._child.ask(do="trickle", topic=topic))
 
     def marks(self, prefix: str) -> dict[str, list[float]]:
         """For runs whose trace_id begins so: when each of their records was sent the last time, in order."""
@@ -86,7 +86,7 @@ class _Sending:
 
     def __init__(self) -> None:
         self._producer: Producer | None = None
-        self._load = Load([], [], Truth(), "")
+        self._load = self._trickle = Load([], [], Truth(), "")
         self._samples: list[tuple[float, int, int]] = []
         self._moments: list[tuple[int, int, float]] = []
 
@@ -98,6 +98,8 @@ class _Sending:
     def load(self, spec: dict[str, Any]) -> Answer:
         wanted = LoadSpec(**spec)
         self._load = make_load(wanted)
+        # Made now: a pause of the log before it would put off the closing of runs.
+        self._trickle = make_load(replace(TRICKLE, start_us=int(time.time() * 1e6)))
         return {"truth": asdict(self._load.truth), "source": self._load.source}
 
     def send(self, topic: str, rate: float, first: int, count: int, sample_every: int) -> Answer:
@@ -158,14 +160,13 @@ class _Sending:
         return delivered
 
     def trickle(self, topic: str) -> Answer:
-        spec = LoadSpec(events=TRICKLE_EVENTS, open_runs=TRICKLE_RUNS, under_way=True, seed=7, start_us=int(time.time() * 1e6))
-        held, self._load = self._load, make_load(spec)
-        runs = self._load.truth.runs
+        held, moments = self._load, self._moments
+        self._load, truth = self._trickle, self._trickle.truth
         try:
-            self.send(topic, TRICKLE_EVENTS / TRICKLE_S, 0, 0, 0)
+            self.send(topic, truth.events / TRICKLE_S, 0, 0, 0)
         finally:
-            self._load = held
-        return {"runs": runs}
+            self._load, self._moments = held, moments
+        return asdict(truth)
 
     def marks(self, prefix: str) -> Answer:
         wanted = prefix.encode()

@@ -20,7 +20,7 @@ from benchmarks.bench import broker, prepared, scratch_folder, steps_topic
 from benchmarks.child import Answer, Child, ChildFailed
 from benchmarks.harness import NOT_INSTALLED, Goal, Report
 from benchmarks.latency import event_to_trajectory
-from benchmarks.load import LoadSpec
+from benchmarks.load import LoadSpec, Truth
 from benchmarks.peers import BYTEWAX, FAUST, PEERS, QUIX
 from benchmarks.receiver import Receiver
 from benchmarks.sender import Sender
@@ -78,7 +78,7 @@ class Bench:
         self.brokers = brokers
         self.seed = seed
         self.rows: list[tuple[str, float | str | None, float | None, float | None, int | None]] = []
-        self.trickled = 0
+        self.trickled = Truth()
         self._prefixes = 0
 
     def fill(self) -> Settings:
@@ -208,12 +208,12 @@ def _throughput(bench: Bench, *, peers: bool, two: bool) -> Took:
     truth = bench.sender.load(bench.spec(open_runs=3_000).sized(events))
     report.say(f"{truth.events:,} events of {truth.value_bytes / truth.events:.0f} bytes; {bench.sender.source}")
     settings = bench.fill()
-    one = ours(settings, truth.events, left_open=bench.trickled)
+    read = truth.events + bench.trickled.events
+    one = ours(settings, read, left_open=bench.trickled.runs)
     bench.row("stepstream, all its work", one)
-    bench.row("stepstream, transport alone", ours(bench.fill(), truth.events, empty=True, left_open=None))
+    bench.row("stepstream, transport alone", ours(bench.fill(), read, empty=True, left_open=None))
     if two:
-        settings_two = bench.fill()
-        both = ours(settings_two, truth.events, workers=2, left_open=bench.trickled)
+        both = ours(bench.fill(), read, workers=2, left_open=bench.trickled.runs)
         bench.row("stepstream, two workers", both)
         report.ratios["two_workers_to_one_cpu_per_event"] = both.us / one.us
         report.goals.append(Goal("CPU an event, two workers to one", both.us / one.us, 1.1, ""))
