@@ -111,6 +111,7 @@ def _producer(settings: Settings) -> Producer:
         "queue.buffering.max.messages": settings.queue_events,
         "queue.buffering.max.kbytes": max(settings.queue_bytes // 1024, 4_096),
         "reconnect.backoff.max.ms": 2_000,
+        "log_level": 3,
         "logger": _kafka_logger(settings),
     }
     return kafka.producer(settings, **options)

@@ -29,7 +29,7 @@ def client_config(settings: Settings, **more: Any) -> dict[str, Any]:
     if settings.kafka_token_hook:
         hook = load_hook(settings.kafka_token_hook)
         config["oauth_cb"] = lambda _config: hook()
-    config.update({key.replace("_", "."): value for key, value in more.items()})
+    config.update(more)
     return config
 
 
@@ -51,7 +51,7 @@ def producer(settings: Settings, **more: Any) -> Producer:
         "compression.type": settings.compression,
         "linger.ms": 5,
     }
-    return Producer({**client_config(settings), **defaults, **{k.replace("_", "."): v for k, v in more.items()}})
+    return Producer({**client_config(settings), **defaults, **more})
 
 
 def consumer(settings: Settings, group: str, **more: Any) -> Consumer:
@@ -62,7 +62,7 @@ def consumer(settings: Settings, group: str, **more: Any) -> Consumer:
         "auto.offset.reset": "earliest",
         "enable.partition.eof": False,
     }
-    return Consumer({**client_config(settings), **defaults, **{k.replace("_", "."): v for k, v in more.items()}})
+    return Consumer({**client_config(settings), **defaults, **more})
 
 
 def partition_count(client: Any, topic: str, *, timeout: float = 10) -> int:

@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import sys
 import threading
@@ -29,6 +28,7 @@ from stepstream.engines import Engines
 from stepstream.folder import DocumentFolder
 from stepstream.schemas.settings import ENV_PREFIX, Settings
 from stepstream.settings import data_dir, default_state_dir, to_environment
+from stepstream.versions import is_installed
 
 READY_S: Final = 30.0
 DRAIN_S: Final = 20.0
@@ -228,8 +228,8 @@ class Pipeline:
             self._engines.mend(name, time.monotonic())
 
 
-def require_packages(find: Callable[[str], object | None] = importlib.util.find_spec) -> None:
+def require_packages(installed: Callable[[str], bool] = is_installed) -> None:
     """Raise ``PipelineError`` when an extra is not installed, before anything has been started."""
-    missing = [f"{name} ({what})" for name, (_extra, what) in NEEDED.items() if find(name) is None]
+    missing = [f"{name} ({what})" for name, (_extra, what) in NEEDED.items() if not installed(name)]
     if missing:
         raise PipelineError(f"not installed: {', '.join(missing)}; pip install 'stepstream[all]' brings everything")

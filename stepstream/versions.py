@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import metadata
+from importlib.util import find_spec
 from typing import Final
 
 from stepstream.schemas.settings import Settings
@@ -43,3 +45,8 @@ def clickhouse_version(settings: Settings) -> str:
         return str(client.server_version)
     finally:
         client.close()
+
+
+def is_installed(module: str) -> bool:
+    """Whether a top-level module can be imported. faust, once imported, replaces itself by a module without a spec."""
+    return module in sys.modules or find_spec(module) is not None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 import sys
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
@@ -13,7 +12,7 @@ from stepstream import endpoints
 from stepstream.doctor.check import Check, fail, ok, warn
 from stepstream.embedded.disk import MIN_FREE_BYTES, START_FREE_BYTES, free_bytes
 from stepstream.settings import DEFAULT, Resolved
-from stepstream.versions import package_versions
+from stepstream.versions import is_installed, package_versions
 
 EXTRAS: Final = {
     "worker": ("faust", "aiokafka", "cramjam"),
@@ -39,7 +38,7 @@ def checks(resolved: Resolved) -> Iterator[Check]:
 
 def _extras() -> Iterator[Check]:
     for extra, modules in EXTRAS.items():
-        missing = [module for module in modules if find_spec(module) is None]
+        missing = [module for module in modules if not is_installed(module)]
         if missing:
             text = f"{', '.join(missing)} not installed, needed for {PURPOSE[extra]}"
             yield warn(f"extra {extra}", text, f"pip install 'stepstream[{extra}]' where you want to run that")
@@ -50,7 +49,7 @@ def _extras() -> Iterator[Check]:
         yield fail(
             "faust", f"faust-streaming is {faust}, the worker is made for {FAUST}", f"pip install faust-streaming=={FAUST}"
         )
-    if sys.platform != "win32" and find_spec("faust") and not find_spec("uvloop"):
+    if sys.platform != "win32" and is_installed("faust") and not is_installed("uvloop"):
         yield fail("uvloop", "not installed, the worker needs it", "pip install 'stepstream[worker]'")
 
 
