@@ -157,6 +157,8 @@ def _consumer(settings: Settings) -> Consumer:
             "session.timeout.ms": settings.session_timeout // 1000,
             "enable.partition.eof": True,
             "queued.max.messages.kbytes": 32_768,
+            # A partition that is resumed waits for the fetch in flight.
+            "fetch.wait.max.ms": 100,
             "fetch.queue.backoff.ms": 50,
             "topic.metadata.refresh.interval.ms": 10_000,
         },

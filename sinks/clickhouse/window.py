@@ -36,7 +36,7 @@ class KeySet:
     def __contains__(self, key: int) -> bool:
         slots, mask = self._slots, self._mask
         key = key or PRIME  # an empty slot is 0
-        place = (key ^ key >> 32) & mask
+        place = (key ^ key >> 21 ^ key >> 43) & mask
         while held := slots[place]:
             if held == key:
                 return True
@@ -48,7 +48,7 @@ class KeySet:
         slots, mask = self._slots, self._mask
         for key in keys:
             wanted = key or PRIME
-            place = (wanted ^ wanted >> 32) & mask
+            place = (wanted ^ wanted >> 21 ^ wanted >> 43) & mask
             while (held := slots[place]) and held != wanted:
                 place = (place + 1) & mask
             if held:
