@@ -86,6 +86,8 @@ class AssemblePartition:
             else:
                 tracked = self._track(restore_run(state, self.rules), through=state.through)
                 tracked.dirty = True  # the state may know of growth that was not published yet
+                for topic, key, value in state.announced:
+                    self._send(tracked, Output(topic, key, value))
 
     # -- the log -----------------------------------------------------------------------------------------------------
 
@@ -250,17 +252,37 @@ class AssemblePartition:
 
     # -- findings ----------------------------------------------------------------------------------------------------
 
-    def _raise(self, tracked: Tracked, detector: Detector, observations: Iterable[Observation]) -> None:
+    def _raise(
+        self, tracked: Tracked, detector: Detector, observations: Iterable[Observation], *, by_time: bool = False
+    ) -> None:
         for finding in findings_from(tracked.run, detector.applied, observations, self.clock.now_us):
             self.counters.findings += 1
             tracked.dirty = tracked.urgent = True
-            self._send(tracked, Output("findings", finding.project.encode(), _encode(finding)))
+            self._tell(tracked, Output("findings", finding.project.encode(), _encode(finding)), by_time)
             command = command_for(finding)
             if command is not None:
                 self.counters.commands += 1
-                self._send(tracked, Output("control", command.trace_id.encode(), _encode(command)))
+                self._tell(tracked, Output("control", command.trace_id.encode(), _encode(command)), by_time)
         if tracked.run.closed:
             self._resolve_all(tracked, self.clock.now_us)
+
+    def _tell(self, tracked: Tracked, output: Output, by_time: bool) -> None:
+        """Send what a replay of the log would find again. What only time has shown is written to the state first.
+
+        Else a crash after sending it would leave a trouble that nobody knows of, and that nobody ends.
+        """
+        if by_time or tracked.announced:  # in the order in which they were found
+            tracked.announced.append(output)
+            tracked.wants_cover = True
+        else:
+            self._send(tracked, output)
+
+    def _send_announced(self, tracked: Tracked) -> None:
+        """The state that names them is acknowledged."""
+        ready, tracked.announced = tracked.announced[: tracked.announcing], tracked.announced[tracked.announcing :]
+        tracked.announcing = 0
+        for output in ready:
+            self._send(tracked, output)
 
     def _send(self, tracked: Tracked, output: Output) -> None:
         output.born_us = self.clock.now_us
@@ -343,10 +365,12 @@ class AssemblePartition:
 
     def _look_at(self, tracked: Tracked, now_us: int) -> None:
         run = tracked.run
-        for detector in run.rules.timed:
+        for detector in run.rules.timed if not run.closed else ():
             observations = detector.on_time(run, now_us)
             if observations:
-                self._raise(tracked, detector, observations)
+                self._raise(tracked, detector, observations, by_time=True)
+        if tracked.announced:
+            self._cover_if_ready(tracked)  # before more is sent that it would wait for
         if now_us >= min(self._close_at(run), run.first_append_us + self.limits.max_run_age_us):
             self._close(tracked, now_us)
         self._publish_if_due(tracked, now_us)
@@ -358,7 +382,10 @@ class AssemblePartition:
         for detector in run.rules.detectors:
             observations = detector.on_close(run, now_us)
             if observations:
-                self._raise(tracked, detector, observations)
+                self._raise(tracked, detector, observations, by_time=True)
+        if tracked.announced:
+            self._cover_if_ready(tracked)
+            return  # it closes at the next look, when they are told
         run.closed, run.closed_at_us = True, now_us
         tracked.wants_cover = True  # also when no record is uncovered: a restart must know that the run is closed
         self.counters.runs_closed += 1
@@ -408,7 +435,9 @@ class AssemblePartition:
         tracked.covering, tracked.wants_cover = True, False
         self.counters.states += 1
         run = tracked.run
-        tracked.state = encode_state(run, tracked.last_offset)
+        tracked.announcing = len(tracked.announced)
+        announced = [(output.topic, output.key or b"", output.value or b"") for output in tracked.announced]
+        tracked.state = encode_state(run, tracked.last_offset, announced)
         self._outbox.append(
             Output(
                 "state",
@@ -423,13 +452,15 @@ class AssemblePartition:
     def _covered(self, tracked: Tracked, through: int, now_us: int) -> None:
         tracked.covering = False
         tracked.through = max(tracked.through, through)
+        if tracked.announced:
+            self._send_announced(tracked)
         if tracked.last_offset > through:
             self._hold(tracked, max(tracked.uncovered, through + 1), now_us)
             self._cover_if_ready(tracked)
             return
         self.floor.release(tracked)
         run = tracked.run
-        if tracked.wants_cover:  # closed while an earlier state was under way
+        if tracked.wants_cover:  # for what happened while the state was under way
             self._cover_if_ready(tracked)
         elif run.closed and not tracked.pending and not tracked.dirty:
             self.closed.put(run.trace_id, run.closed_at_us, tracked.through, tracked.state)

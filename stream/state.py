@@ -6,6 +6,7 @@ one version byte and MessagePack. A worker reads its own version and the one bef
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
@@ -45,6 +46,8 @@ class RunState(msgspec.Struct, array_like=True, gc=False):
     fired: list[tuple[str, Fired]]
     detector_state: dict[str, Any]
     steps: list[StepInfo]
+    announced: list[tuple[str, bytes, bytes]] = []
+    """Topic, key and value of findings and commands that are sent once this record is acknowledged."""
 
     @property
     def order(self) -> tuple[int, int, int]:
@@ -57,7 +60,7 @@ _decode = msgspec.msgpack.Decoder(RunState).decode
 _VERSION_BYTE = bytes([STATE_VERSION])
 
 
-def encode_state(run: Run, through: int) -> bytes:
+def encode_state(run: Run, through: int, announced: Sequence[tuple[str, bytes, bytes]] = ()) -> bytes:
     """The record of a run whose records up to ``through`` are merged."""
     return encode(
         RunState(
@@ -80,6 +83,7 @@ def encode_state(run: Run, through: int) -> bytes:
             fired=list(run.fired.items()),
             detector_state=run.detector_state,
             steps=list(run.steps.values()),
+            announced=list(announced),
         )
     )
 

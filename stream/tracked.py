@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from stepstream.stream.outputs import Output
 from stepstream.stream.run import Run
 
 
@@ -9,8 +10,8 @@ class Tracked:
     """Delivery bookkeeping beside a ``Run``; a ``Holder`` of the floor."""
 
     __slots__ = (
-        "covering", "dirty", "last_offset", "pending", "published_us", "run", "scheduled_us", "state", "through",
-        "uncovered", "urgent", "wants_cover",
+        "announced", "announcing", "covering", "dirty", "last_offset", "pending", "published_us", "run", "scheduled_us",
+        "state", "through", "uncovered", "urgent", "wants_cover",
     )  # fmt: skip
 
     def __init__(self, run: Run, through: int) -> None:
@@ -29,6 +30,10 @@ class Tracked:
         """Something has changed since the last trajectory."""
         self.urgent = False
         """The next trajectory does not wait for the revision interval."""
+        self.announced: list[Output] = []
+        """Findings and commands that only time has shown: sent once a state that names them is acknowledged."""
+        self.announcing = 0
+        """How many of them the state under way names."""
         self.published_us = 0
         self.scheduled_us: int | None = None
         self.state = b""
