@@ -108,6 +108,8 @@ def _find(client: AdminClient, settings: Settings, timeout: float) -> dict[str, 
         try:
             config = {key: str(entry.value) for key, entry in future.result().items()}
         except KafkaException as error:
+            if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+                continue  # just made: not every broker knows it yet
             raise TopicsError(f"the settings of topic {resource.name} cannot be read: {_words(error)}") from None
         partitions = metadata.topics[resource.name].partitions
         replicas = min((len(one.replicas) for one in partitions.values()), default=0)
