@@ -107,7 +107,7 @@ class FleetPartition:
             return None
         is_open = current is not None and current.state == "firing"
         if finding.state == "firing":
-            merged = grown(current, finding) if current is not None and is_open else opened(finding)
+            merged = grown(current, finding) if current is not None and is_open else opened(finding, current)
         elif current is not None and is_open:
             merged = changed(current, finding)
         else:
@@ -128,8 +128,8 @@ def group_of(item: FindingStruct | AlertStruct) -> GroupKey:
     return (item.project, item.environment, item.agent, item.alert, item.trace_id, item.subject)
 
 
-def opened(finding: FindingStruct) -> AlertStruct:
-    """The first record of an alert."""
+def opened(finding: FindingStruct, before: AlertStruct | None = None) -> AlertStruct:
+    """The first record of an alert. What was merged into the one ``before`` it is still known when it comes again."""
     return AlertStruct(
         alert_id=derived_id("alert", *group_of(finding), finding.time),
         seq=1,
@@ -157,7 +157,7 @@ def opened(finding: FindingStruct) -> AlertStruct:
         opened_at=finding.time,
         updated_at=finding.time,
         action=finding.action,
-        finding_ids=[finding.finding_id],
+        finding_ids=[*(before.finding_ids if before is not None else ()), finding.finding_id][-MAX_FINDING_IDS:],
     )
 
 
