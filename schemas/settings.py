@@ -94,7 +94,11 @@ class Settings(BaseModel):
         200_000, gt=0, description="open runs a worker holds per partition before the oldest idle ones close"
     )
     replay_records: int = Field(50_000, gt=0, description="open runs that hold a floor back by more records are checkpointed")
-    session_timeout: DurationUs = Field(10_000_000, ge=6_000_000, description="Kafka takes partitions from a silent worker or sink after this; brokers refuse less than 6s")
+    session_timeout: DurationUs = Field(
+        10_000_000,
+        ge=6_000_000,
+        description="Kafka takes partitions from a silent worker or sink after this; brokers refuse less than 6s",
+    )
 
     # sink
     sink_group: str = Field("sink", description="consumer group of sinks: <prefix>.<group>")
