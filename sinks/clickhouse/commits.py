@@ -19,14 +19,20 @@ PAUSE_S: Final = 0.1
 class Commits:
     """What fails is tried again with the very same offsets, so that a request that comes late says nothing new."""
 
-    def __init__(self, consumer: Consumer) -> None:
+    def __init__(self, consumer: Consumer, fence_s: float) -> None:
         self._consumer = consumer
+        self._fence_s = fence_s
         self._trouble = Outage("offsets cannot be committed")
         self._not_before = 0.0
 
-    def send(self, all_held: Iterable[Assigned]) -> list[Assigned]:
-        """Commit whatever there is to be committed; returns those whose planned batch may start."""
-        if time.monotonic() < self._not_before:
+    def send(self, all_held: Iterable[Assigned], *, known_at: float) -> list[Assigned]:
+        """Commit whatever there is to be committed; returns those whose planned batch may start.
+
+        ``known_at`` is when it was known that the partitions are ours: long ago, and nothing is committed. Kafka refuses
+        the commits of who lost a partition to another, but while a group has no members it takes anyone's.
+        """
+        now = time.monotonic()
+        if now < self._not_before or now - known_at > self._fence_s:
             return []
         wanted: list[tuple[Assigned, TopicPartition]] = []
         ready: list[Assigned] = []
@@ -47,8 +53,10 @@ class Commits:
                     ready.append(held)
         return ready
 
-    def send_positions(self, leaving: Iterable[Assigned]) -> None:
+    def send_positions(self, leaving: Iterable[Assigned], *, known_at: float) -> None:
         """The last word about partitions that go: what is stored is committed, if Kafka still lets us."""
+        if time.monotonic() - known_at > self._fence_s:
+            return
         self._send([h.at(h.lane.position) for h in leaving if not h.lane.acknowledged and h.lane.stage is not Stage.RUNNING])
 
     def _send(self, wanted: list[TopicPartition]) -> set[tuple[str, int]]:

@@ -43,6 +43,8 @@ class Assigned:
     full_since: float | None = None
     fenced_at: float = 0.0
     """When the intent of the batch in flight was committed last."""
+    must_seek: bool = False
+    """Where the consumer stands is not where the partition goes on."""
 
     def at(self, offset: int, metadata: str = "") -> TopicPartition:
         """The partition with an offset."""
@@ -78,7 +80,8 @@ class Partitions:
             logger.warning("%s %d: %s", held.lane.name, held.lane.partition, position.note)
         held.lane.open(position.offset, position.replay_end, now)
         start = held.at(position.offset)
-        if position.offset != held.committed and (held.committed is not None or position.stored is not None):
+        at_beginning = held.committed is None and position.stored is None
+        if held.must_seek or not (at_beginning or position.offset == held.committed):
             self.consumer.seek(start)
         self.consumer.resume([start])
 
@@ -114,23 +117,41 @@ class Partitions:
         """Leave the group."""
         self.consumer.close()
 
+    def start_over(self) -> None:
+        """Forget what is in flight and find out anew where every partition goes on. Raises ``KafkaException``."""
+        places = [TopicPartition(*place) for place in self.held]
+        if not places:
+            return
+        logger.warning("this sink stood still for too long: it asks anew where its partitions go on")
+        found = self.consumer.committed(places, timeout=30)
+        self.consumer.pause(places)
+        for held in self.held.values():
+            held.cancel.set()
+        for held in self._take_over(found):
+            held.must_seek = True
+            self._came(held)
+
     def _assign(self, consumer: Consumer, places: list[TopicPartition]) -> None:
         """Take partitions over, paused until it is known where each goes on."""
-        starts = []
-        for found in consumer.committed(places, timeout=30):
-            if found.error is not None:
-                raise KafkaException(found.error)
-            place = (found.topic, found.partition)
-            name = self._names[found.topic]
-            committed = found.offset if found.offset >= 0 else None
-            lane = Lane(name, found.partition, self._policy)
-            source = Source("", found.partition)
-            self.held[place] = Assigned(place, lane, feed_of(name), source, committed, intent.decode(found.metadata))
-            starts.append(TopicPartition(*place, OFFSET_BEGINNING if committed is None else committed))
+        new = self._take_over(consumer.committed(places, timeout=30))
+        starts = [held.at(OFFSET_BEGINNING if held.committed is None else held.committed) for held in new]
         consumer.incremental_assign(starts)
         consumer.pause(starts)
-        for start in starts:
-            self._came(self.held[start.topic, start.partition])
+        for held in new:
+            self._came(held)
+
+    def _take_over(self, committed: list[TopicPartition]) -> list[Assigned]:
+        new = []
+        for found in committed:
+            if found.error is not None:
+                raise KafkaException(found.error)
+            place, name = (found.topic, found.partition), self._names[found.topic]
+            lane = Lane(name, found.partition, self._policy)
+            offset = found.offset if found.offset >= 0 else None
+            held = Assigned(place, lane, feed_of(name), Source("", found.partition), offset, intent.decode(found.metadata))
+            self.held[place] = held
+            new.append(held)
+        return new
 
     def _revoke(self, consumer: Consumer, places: list[TopicPartition]) -> None:
         self._going([held for p in places if (held := self.held.get((p.topic, p.partition))) is not None])

@@ -41,7 +41,6 @@ THREADS: Final = 2
 READ_AT_ONCE: Final = 2_000
 IDLE_WAIT_S: Final = 0.1
 BUSY_WAIT_S: Final = 0.01
-REVOKE_WAIT_S: Final = 10.0
 DRAIN_S: Final = 20.0
 LOOK_S: Final = 1.0
 YOUNG_OBJECTS: Final = 200_000
@@ -83,7 +82,10 @@ class Sink:
         self._hook = hook
         self._limits = Limits(max_age_us=settings.steps_retention_days * DAY_US)
         self._threads = Threads(THREADS)
-        self._workshop = Workshop(settings, hook, fence_s=settings.session_timeout / 2_000_000)
+        self._fence_s = settings.session_timeout / 2_000_000
+        self._known_at = 0.0
+        """When Kafka was last asked whether the partitions are ours: the beginning of the last round."""
+        self._workshop = Workshop(settings, hook, fence_s=self._fence_s)
         self._prices = PriceFollower(settings)
         self._look_after = 0.0
 
@@ -95,9 +97,11 @@ class Sink:
             self.settings.sink_batch_rows, self.settings.sink_batch_bytes, self.settings.sink_batch_interval / 1_000_000
         )
         self._partitions = Partitions(self.settings, policy, self._came, self._going)
-        self._commits = Commits(self._partitions.consumer)
+        self._commits = Commits(self._partitions.consumer, self._fence_s)
         try:
+            self._known_at = time.monotonic()
             while not stop.is_set():
+                self._begin_round()
                 self._look_around()
                 self._read()
                 self._step()
@@ -113,6 +117,13 @@ class Sink:
             self._prices.read_all, (kafka.KafkaUnreachable, KafkaException), self._workshop.kafka, stop
         )
 
+    def _begin_round(self) -> None:
+        """Notice when the last round took so long (a process frozen, a machine asleep) that others may have gone on."""
+        now = time.monotonic()
+        if now - self._known_at > self._fence_s:
+            self._partitions.start_over()
+        self._known_at = now
+
     # -- partitions come and go ----------------------------------------------------------------------------------------
 
     def _came(self, held: Assigned) -> None:
@@ -121,10 +132,10 @@ class Sink:
 
     def _going(self, leaving: Sequence[Assigned]) -> None:
         """Finish what is in flight and commit it, or leave it to who comes next, who will repeat it."""
-        deadline = time.monotonic() + REVOKE_WAIT_S
+        deadline = self._known_at + self._fence_s
         while any(held.lane.stage is Stage.RUNNING for held in leaving) and time.monotonic() < deadline:
             self._collect(wait_s=0.05)
-        self._commits.send_positions(leaving)
+        self._commits.send_positions(leaving, known_at=self._known_at)
 
     # -- reading -------------------------------------------------------------------------------------------------------
 
@@ -173,7 +184,7 @@ class Sink:
             if held.lane.due(now, flush=flush):
                 held.lane.cut(now)
                 self._hook(f"planned {held.lane.name}")
-        for held in self._commits.send(self._partitions.held.values()):
+        for held in self._commits.send(self._partitions.held.values(), known_at=self._known_at):
             self._hook(f"intent {held.lane.name}")
             self._start(held, now)
 
@@ -240,6 +251,7 @@ class Sink:
         """Store what has been read, as far as the store takes it within a while; the rest stays in Kafka."""
         deadline = time.monotonic() + DRAIN_S
         while time.monotonic() < deadline:
+            self._begin_round()
             self._step(flush=True)
             if not any(held.lane.busy for held in self._partitions.held.values()):
                 return

@@ -14,6 +14,9 @@ SPAN: Final = 1_000_000
 PRIME: Final = 14_695_981_039_346_656_039
 """A 64-bit prime: a key is the step's 192 id bits modulo it."""
 
+SPREAD: Final = 0x9E3779B97F4A7C15
+"""Spreads keys that differ in a few bits over the whole table."""
+
 KEY_SQL: Final = f"toUInt64(reinterpretAsUInt256(reverse(unhex(concat(trace_id, step_id)))) % toUInt256('{PRIME}'))"
 """The same key, computed by ClickHouse."""
 
@@ -36,7 +39,7 @@ class KeySet:
     def __contains__(self, key: int) -> bool:
         slots, mask = self._slots, self._mask
         key = key or PRIME  # an empty slot is 0
-        place = (key ^ key >> 21 ^ key >> 43) & mask
+        place = (key * SPREAD >> 40) & mask
         while held := slots[place]:
             if held == key:
                 return True
@@ -48,7 +51,7 @@ class KeySet:
         slots, mask = self._slots, self._mask
         for key in keys:
             wanted = key or PRIME
-            place = (wanted ^ wanted >> 21 ^ wanted >> 43) & mask
+            place = (wanted * SPREAD >> 40) & mask
             while (held := slots[place]) and held != wanted:
                 place = (place + 1) & mask
             if held:
