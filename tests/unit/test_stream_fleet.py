@@ -92,7 +92,8 @@ def test_the_id_is_derived_from_the_group_and_the_time_it_opened() -> None:
 @pytest.mark.parametrize("field", ["project", "environment", "agent", "alert", "trace_id", "subject"])
 def test_what_differs_in_one_of_these_is_another_trouble(field: str) -> None:
     """Project, environment, agent, alert, run and subject make a trouble."""
-    alerts = feed(FleetPartition(0), [finding(1), finding(2, **{field: "b" * 32})])
+    other: dict[str, Any] = {field: "b" * 32}
+    alerts = feed(FleetPartition(0), [finding(1), finding(2, **other)])
     assert [alert.seq for alert in alerts] == [1, 1]
     assert len({alert.alert_id for alert in alerts}) == 2
 
