@@ -101,10 +101,10 @@ class Sink:
         try:
             self._known_at = time.monotonic()
             while not stop.is_set():
-                self._begin_round()
-                self._look_around()
-                self._read()
-                self._step()
+                if self._begin_round():
+                    self._look_around()
+                    self._read()
+                    self._step()
             self._drain()
         finally:
             self._partitions.close()
@@ -117,12 +117,21 @@ class Sink:
             self._prices.read_all, (kafka.KafkaUnreachable, KafkaException), self._workshop.kafka, stop
         )
 
-    def _begin_round(self) -> None:
-        """Notice when the last round took so long (a process frozen, a machine asleep) that others may have gone on."""
+    def _begin_round(self) -> bool:
+        """Notice when the last round took so long (a process frozen, a machine asleep) that others may have gone on.
+
+        False: it is not known where our partitions go on.
+        """
         now = time.monotonic()
         if now - self._known_at > self._fence_s:
-            self._partitions.start_over()
+            try:
+                self._partitions.start_over()
+            except KafkaException as error:
+                self._workshop.kafka.failed(error)
+                self._partitions.read(READ_AT_ONCE, IDLE_WAIT_S)  # for the group's sake; the records will come again
+                return False
         self._known_at = now
+        return True
 
     # -- partitions come and go ----------------------------------------------------------------------------------------
 
@@ -251,7 +260,8 @@ class Sink:
         """Store what has been read, as far as the store takes it within a while; the rest stays in Kafka."""
         deadline = time.monotonic() + DRAIN_S
         while time.monotonic() < deadline:
-            self._begin_round()
+            if not self._begin_round():
+                return
             self._step(flush=True)
             if not any(held.lane.busy for held in self._partitions.held.values()):
                 return

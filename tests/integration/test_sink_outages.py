@@ -14,6 +14,7 @@ from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from stepstream.embedded.clickhouse import EmbeddedClickHouse
+from stepstream.embedded.kafka import EmbeddedKafka
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
 from tests.integration.sink_kit import (
@@ -130,6 +131,8 @@ def test_a_frozen_sink_changes_nothing_when_it_wakes(settings: Settings) -> None
         for own, steps in places.values():
             send(own, steps.run(10))
             wait_stored(own, steps.sent)
+        for process in frozen.values():
+            assert "stood still" in process.output()
         for process in (*frozen.values(), *heirs.values()):
             assert process.stop() == 0
         for own, steps in places.values():
@@ -231,3 +234,21 @@ def test_topics_made_anew_are_stored_beside_what_was_there(settings: Settings) -
     with SinkThread(settings):
         wait_stored(settings, steps.sent)
     assert_stored(settings, steps.sent)
+
+
+def test_a_broker_killed_under_load_is_waited_for(settings: Settings, tmp_path: Path) -> None:
+    """While Kafka is away the sink waits, and when it is back everything is stored once."""
+    with EmbeddedKafka(tmp_path / "kafka", heap_mb=256) as broker:
+        settings = settings.model_copy(update={"kafka_brokers": broker.bootstrap})
+        create_topics(settings)
+        steps = Steps()
+        send(settings, [record for _ in range(300) for record in steps.run(10)])
+        with SinkThread(settings) as stats:
+            eventually(lambda: stats.batches["steps"] >= 2, "the first batches stored")
+            broker.kill(0)
+            time.sleep(1)
+            broker.restart(0)
+            send(settings, [record for _ in range(10) for record in steps.run(10)])
+            wait_stored(settings, steps.sent)
+            eventually(lambda: lag(settings) == 0, "everything committed")
+        assert_stored(settings, steps.sent)
