@@ -19,6 +19,7 @@ from stepstream.schemas.step import StepEvent, TokenUsage
 from stepstream.schemas.trajectory import Trajectory
 from stepstream.sinks.clickhouse import StoreError, connect, migrate, require_current, status
 from stepstream.sinks.clickhouse.client import connect_server
+from stepstream.sinks.clickhouse.dictionary import dictionary
 from stepstream.sinks.clickhouse.errors import StoreDenied, StoreMissing, StoreNewer, StoreUnreachable
 from stepstream.sinks.clickhouse.schema import VIEW_NAMES, migrations
 
@@ -259,3 +260,11 @@ def test_many_readers_use_one_client(settings: Settings, client: Client) -> None
     migrate(settings)
     with ThreadPoolExecutor(4) as pool:
         assert set(pool.map(lambda _: client.command("SELECT count() FROM runs"), range(40))) == {0}
+
+
+def test_the_data_dictionary_is_current(settings: Settings, client: Client) -> None:
+    """docs/data-dictionary.md says what DESCRIBE says; ``python -m stepstream.sinks.clickhouse.dictionary`` writes it."""
+    migrate(settings)
+    written = dictionary(client)
+    assert (Path(__file__).parents[2] / "docs" / "data-dictionary.md").read_text() == written
+    assert "|  |" not in written, "every column is explained"

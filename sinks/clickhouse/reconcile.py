@@ -1,0 +1,145 @@
+"""Rollups against rows: compared per closed day, and a day that differs is built anew and swapped in at one stroke.
+
+The sink keeps repeats of the last million offsets out of the rollups. What comes again later than that, or was changed by
+hand, is found here.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from typing import Any, Final
+
+from clickhouse_connect.driver.client import Client
+from clickhouse_connect.driver.exceptions import ClickHouseError
+
+from stepstream.schemas.settings import Settings
+from stepstream.sinks.clickhouse.client import connect, explained
+from stepstream.sinks.clickhouse.schema import template_values
+
+logger = logging.getLogger(__name__)
+
+ROLLUPS: Final = {"rollup_1m": "steps_to_rollup_1m", "rollup_1h": "steps_to_rollup_1h"}
+"""Each rollup and the materialized view that fills it."""
+
+QUIET: Final = timedelta(minutes=10)
+"""A day to which steps were added since is not closed."""
+
+_TOKENS: Final = ("input_tokens", "output_tokens", "cached_input_tokens", "cache_write_tokens", "reasoning_tokens")
+_FROM_ROWS: Final = (
+    "SELECT toDate(start_time) AS day, count(), countIf(status = 'error'), countIf(status = 'cancelled'), "
+    f"countIf(cost_source = 'unpriced'), {', '.join(f'sum({name})' for name in _TOKENS)}, sum(ifNull(cost_usd, 0)), "
+    "sum(duration_us) FROM steps WHERE toDate(start_time) BETWEEN {first:Date} AND {last:Date} GROUP BY day"
+)
+_FROM_ROLLUP: Final = (
+    f"SELECT toDate(time) AS day, sum(r.steps), sum(r.error_steps), sum(r.cancelled_steps), sum(r.unpriced_steps), "
+    f"{', '.join(f'sum(r.{name})' for name in _TOKENS)}, sum(r.cost_usd), sum(r.duration_us) FROM {{table}} AS r "
+    "WHERE toDate(time) BETWEEN {{first:Date}} AND {{last:Date}} GROUP BY day"
+)
+
+Sums = tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A day on which a rollup does not say what the rows say; the sums begin with the number of steps."""
+
+    day: date
+    rollup: str
+    rows: Sums
+    rolled_up: Sums
+    repaired: bool
+
+
+@dataclass(frozen=True)
+class ReconcileReport:
+    """What was compared and found."""
+
+    first: date
+    last: date
+    days: int
+    busy: list[date] = field(default_factory=list)
+    """Days left out because steps are still being added to them."""
+    differences: list[Difference] = field(default_factory=list)
+
+    @property
+    def exact(self) -> bool:
+        """Whether rows and rollups agree now."""
+        return all(difference.repaired for difference in self.differences)
+
+
+def reconcile(settings: Settings, *, repair: bool = True, now: datetime | None = None) -> ReconcileReport:
+    """Compare, and repair what differs. One at a time; sinks may work meanwhile. Raises a ``StoreError``.
+
+    Compared are the days before yesterday whose rows have not begun to expire.
+    """
+    client = connect(settings)
+    try:
+        return _Reconciler(client, settings, now or datetime.now(UTC)).run(repair)
+    except ClickHouseError as error:
+        raise explained(error, settings) from error
+    finally:
+        client.close()
+
+
+class _Reconciler:
+    def __init__(self, client: Client, settings: Settings, now: datetime) -> None:
+        self._client = client
+        self._database = settings.clickhouse_database
+        self._on_cluster = template_values(settings)["on_cluster"]
+        self._now = now
+        # A row expires so many days after it arrived, and it may have arrived a day before its own time.
+        self._first = now.date() - timedelta(days=settings.steps_retention_days - 2)
+        self._last = now.date() - timedelta(days=2)
+
+    def run(self, repair: bool) -> ReconcileReport:
+        rows = self._sums(_FROM_ROWS)
+        busy = self._busy()
+        differences = []
+        for rollup in ROLLUPS:
+            rolled_up = self._sums(_FROM_ROLLUP.format(table=rollup))
+            for day in sorted((rows.keys() | rolled_up.keys()) - busy):
+                if rows.get(day) != rolled_up.get(day):
+                    repaired = repair and self._repair(rollup, day, rows.get(day))
+                    differences.append(Difference(day, rollup, rows.get(day, ()), rolled_up.get(day, ()), repaired))
+        return ReconcileReport(self._first, self._last, len(rows), sorted(busy), differences)
+
+    def _sums(self, sql: str) -> dict[date, Sums]:
+        result = self._client.query(sql, parameters={"first": self._first, "last": self._last})
+        return {row[0]: tuple(row[1:]) for row in result.result_rows}
+
+    def _busy(self) -> set[date]:
+        rows = self._client.query(
+            "SELECT toDate(start_time) AS day FROM steps_raw WHERE append_time > {since:DateTime64(3, 'UTC')} "
+            "AND toDate(start_time) BETWEEN {first:Date} AND {last:Date} GROUP BY day",
+            parameters={"since": self._now - QUIET, "first": self._first, "last": self._last},
+        ).result_rows
+        return {row[0] for row in rows}
+
+    def _repair(self, rollup: str, day: date, rows: Sums | None) -> bool:
+        """Build the day anew from its rows and swap it in; False when rows came meanwhile: the next time will do."""
+        built = f"{self._database}.rebuilt_{rollup}{self._on_cluster}"
+        plain = f"{self._database}.rebuilt_{rollup}"
+        self._client.command(f"DROP TABLE IF EXISTS {built}")
+        try:
+            self._client.command(f"CREATE TABLE {built} AS {self._database}.{rollup}")
+            self._client.command(f"INSERT INTO {plain} {self._select(rollup, day)}")
+            if self._sums(_FROM_ROWS).get(day) != rows:
+                return False
+            self._client.command(f"ALTER TABLE {self._database}.{rollup} REPLACE PARTITION '{day}' FROM {plain}")
+        finally:
+            self._client.command(f"DROP TABLE IF EXISTS {built}")
+        logger.warning("%s of %s differed from its rows and was built anew", rollup, day)
+        return True
+
+    def _select(self, rollup: str, day: date) -> str:
+        """What the materialized view selects, of one day and without repeats."""
+        select: str = self._client.query(
+            "SELECT as_select FROM system.tables WHERE database = {db:String} AND name = {name:String}",
+            parameters={"db": self._database, "name": ROLLUPS[rollup]},
+        ).result_rows[0][0]
+        source = f"FROM {self._database}.steps_raw AS s"
+        if select.count(source) != 1:
+            raise ValueError(f"the view {ROLLUPS[rollup]} selects from something else: {select}")
+        return select.replace(source, f"{source} FINAL WHERE toDate(s.start_time) = '{day}'")

@@ -1,0 +1,130 @@
+"""Rollups that differ from the rows are found and built anew, a day at a time; days that must be left alone are."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+from clickhouse_connect.driver.client import Client
+
+from stepstream.schemas.ids import new_trace_id
+from stepstream.schemas.settings import Settings
+from stepstream.sinks.clickhouse import connect, migrate
+from stepstream.sinks.clickhouse.insert import Inserter
+from stepstream.sinks.clickhouse.reconcile import reconcile
+from stepstream.sinks.clickhouse.records import Record, Source
+from stepstream.sinks.clickhouse.step_rows import build_steps
+from tests.integration.sink_kit import encoded
+
+DAY_US = 86_400_000_000
+TODAY = datetime.now(UTC)
+
+
+@pytest.fixture
+def settings(clickhouse_url: str, clickhouse_database: str) -> Settings:
+    """A store with its schema."""
+    settings = Settings(clickhouse_url=clickhouse_url, clickhouse_database=clickhouse_database)
+    migrate(settings)
+    return settings
+
+
+@pytest.fixture
+def client(settings: Settings) -> Iterator[Client]:
+    """A client of it."""
+    client = connect(settings)
+    yield client
+    client.close()
+
+
+def insert(settings: Settings, days_ago: int, steps: int = 20, *, appended_days_ago: float | None = None) -> date:
+    """Steps of a day, as the sink would insert them, which arrived then or later."""
+    start_us = time.time_ns() // 1_000 - days_ago * DAY_US
+    appended = days_ago if appended_days_ago is None else appended_days_ago
+    append_ms = int(time.time() * 1_000 - appended * 86_400_000)
+    trace_id = new_trace_id()
+    records = [
+        Record(
+            number,
+            append_ms,
+            trace_id.encode(),
+            encoded(
+                {
+                    "trace_id": trace_id,
+                    "step_id": f"{number + 1:016x}",
+                    "kind": "plan",
+                    "name": "n",
+                    "cost_usd": "0.000000001",
+                    "start_time": start_us,
+                    "end_time": start_us + number,
+                    "status": "error" if number % 3 == 0 else "ok",
+                }
+            ),
+            None,
+        )
+        for number in range(steps)
+    ]
+    source = replace(Source("topic", 0))
+    (block,) = build_steps(records, source, set()).blocks
+    Inserter(settings).insert(block, trace_id)
+    return datetime.fromtimestamp(start_us / 1_000_000, UTC).date()
+
+
+def metrics(client: Client, view: str, day: date) -> tuple[int, Decimal]:
+    """Steps and cost of a day."""
+    steps, cost = client.query(
+        f"SELECT sum(steps), sum(cost_usd) FROM {view} WHERE toDate(time) = {{day:Date}}", parameters={"day": day}
+    ).result_rows[0]
+    return steps, cost
+
+
+def test_a_planted_difference_is_found_and_repaired(settings: Settings, client: Client) -> None:
+    """A step counted twice and one counted never: both days are built anew from their rows, the others stay."""
+    days = [insert(settings, days_ago) for days_ago in (3, 4, 5)]
+    assert reconcile(settings).differences == []
+    client.command(
+        "INSERT INTO rollup_1m (time, project, kind, steps, cost_usd) "
+        f"VALUES ('{days[0]} 00:00:00', 'default', 'plan', 1, 5), ('{days[1]} 00:00:00', 'default', 'plan', 0, 1)"
+    )
+    client.command(f"ALTER TABLE rollup_1h DROP PARTITION '{days[1]}'")
+    found = reconcile(settings, repair=False)
+    places = [(difference.day, difference.rollup, difference.repaired) for difference in found.differences]
+    assert places == [(days[1], "rollup_1m", False), (days[0], "rollup_1m", False), (days[1], "rollup_1h", False)]
+    assert not found.exact
+    repaired = reconcile(settings)
+    assert repaired.exact
+    assert len(repaired.differences) == 3
+    assert reconcile(settings).differences == []
+    for day in days:
+        for view in ("metrics_1m", "metrics_1h"):
+            assert metrics(client, view, day) == (20, Decimal("0.00000002"))
+    assert client.command("SELECT sum(error_steps) FROM metrics_1h") == 21
+    assert client.command("SELECT count() FROM system.tables WHERE database = currentDatabase() AND name LIKE 'rebuilt%'") == 0
+
+
+def test_rows_that_came_twice_count_once_after_the_repair(settings: Settings, client: Client) -> None:
+    """A repeat that the sink could not know is one row in the view, and one in the rollups once they are reconciled."""
+    day = insert(settings, 3)
+    client.command("INSERT INTO steps_raw (* EXCEPT cost_nanos) SELECT * FROM steps_raw SETTINGS insert_deduplicate = 0")
+    assert metrics(client, "metrics_1m", day)[0] == 40
+    reconcile(settings)
+    assert metrics(client, "metrics_1m", day) == (20, Decimal("0.00000002"))
+    assert metrics(client, "metrics_1h", day) == (20, Decimal("0.00000002"))
+
+
+def test_days_that_are_open_busy_or_expiring_are_left_alone(settings: Settings, client: Client) -> None:
+    """Today and yesterday, days to which steps are being added, and days whose rows have begun to expire."""
+    expiring = insert(settings, 29, appended_days_ago=28)
+    busy = insert(settings, 6, appended_days_ago=0.0)
+    today = insert(settings, 0)
+    for day in (expiring, busy, today):
+        client.command(f"ALTER TABLE rollup_1m DROP PARTITION '{day}'")
+    report = reconcile(settings)
+    assert report.differences == []
+    assert report.busy == [busy]
+    assert report.first > expiring
+    later = reconcile(settings, now=TODAY + timedelta(hours=1))
+    assert [difference.day for difference in later.differences] == [busy]
