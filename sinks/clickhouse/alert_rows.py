@@ -96,8 +96,9 @@ def _check(alert: Alert) -> None:
     for name in _UNSIGNED:
         if not 0 <= getattr(alert, name) < 2**63:
             raise ValueError(f"{name} is out of range: {getattr(alert, name)}")
-    if not -(2**31) <= alert.source_partition < 2**31:
-        raise ValueError(f"source_partition is out of range: {alert.source_partition}")
+    for name, bits in (("source_partition", 31), ("source_offset", 63)):
+        if not -(2**bits) <= getattr(alert, name) < 2**bits:
+            raise ValueError(f"{name} is out of range: {getattr(alert, name)}")
 
 
 def _columns(alerts: Sequence[Alert], records: Sequence[Record], source: Source) -> Columns:
