@@ -31,6 +31,10 @@ class PartitionClock:
             self.timers_from_us = time_us + CATCH_UP_US
         self.now_us = time_us
 
+    def disturb(self) -> None:
+        """Brokers are in trouble, whatever a fetch says: producers may need as long to deliver as after a jump."""
+        self.timers_from_us = self.now_us + CATCH_UP_US
+
     @property
     def timers_may_fire(self) -> bool:
         """False while producers catch up after a jump."""

@@ -80,6 +80,9 @@ class FleetPartition:
     def tick(self, time_us: int) -> None:
         """Nothing here waits for time to pass."""
 
+    def disturb(self) -> None:
+        """Nothing here waits for time to pass."""
+
     def flush(self) -> None:
         """Nothing is held back until the end of a batch."""
 

@@ -127,6 +127,10 @@ class AssemblePartition:
         """A fetch came back at the high watermark at this wall time, and everything fetched before has been fed."""
         self.clock.advance(time_us, watching=bool(self.runs))
 
+    def disturb(self) -> None:
+        """Brokers are in trouble: a silence may be theirs, so timers wait for producers to catch up."""
+        self.clock.disturb()
+
     def flush(self) -> None:
         """After a batch of records, or a tick: publish what is due, let timers fire, bound what is held."""
         now_us = self.clock.now_us

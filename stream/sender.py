@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -43,6 +44,17 @@ class Sender:
         )
         self.in_flight = 0
         self.failure: SendFailed | None = None
+        self._acknowledged = 0
+        self._progress = (0, time.monotonic())
+
+    def stalled_s(self) -> float:
+        """For how long nothing was acknowledged although something is under way."""
+        before, since = self._progress
+        now = time.monotonic()
+        if not self.in_flight or self._acknowledged != before:
+            self._progress = (self._acknowledged, now)
+            return 0.0
+        return now - since
 
     @property
     def is_full(self) -> bool:
@@ -54,6 +66,7 @@ class Sender:
 
         def delivered(error: KafkaError | None, message: Any) -> None:
             self.in_flight -= 1
+            self._acknowledged += 1
             if error is None:
                 acknowledge(output, message.offset())
             elif self.failure is None:

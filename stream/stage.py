@@ -38,6 +38,9 @@ class Logic(Protocol):
     def tick(self, time_us: int) -> None:
         """Everything up to the high watermark was fed, and this is the wall time of the fetch that said so."""
 
+    def disturb(self) -> None:
+        """Brokers are in trouble: silence says nothing for a while."""
+
     def skip(self, record: Any, detail: str) -> None:
         """Dead-letter a record that ``feed`` has failed on."""
 
@@ -162,8 +165,11 @@ class Shell:
 class Stage:
     """All partitions of one topic that are assigned to this worker."""
 
-    def __init__(self, topic: str, sender: Sender, floors: Floors, load: Load, watch: Watch) -> None:
+    def __init__(
+        self, topic: str, sender: Sender, floors: Floors, load: Load, watch: Watch, is_troubled: Callable[[TP], bool]
+    ) -> None:
         self._watch = watch
+        self._is_troubled = is_troubled
         self.topic = topic
         self.shells: dict[int, Shell] = {}
         self._sender = sender
@@ -207,6 +213,8 @@ class Stage:
             return
         self._watch.batch(len(records))
         shell.feed(records)
+        if self._is_troubled(tp):
+            logic.disturb()
         logic.flush()
         shell.pump()
         if self._sender.is_full:
@@ -238,6 +246,8 @@ class Stage:
             time_us = caught_up_at(shell.tp, shell.logic.floor.position)
             if time_us:
                 shell.logic.tick(time_us)
+                if self._is_troubled(shell.tp):
+                    shell.logic.disturb()
                 shell.logic.flush()
             shell.pump()
 

@@ -89,6 +89,13 @@ class FloorConsumerThread(driver.AIOKafkaConsumerThread):
             return False
         return True
 
+    def leader(self, tp: TP) -> int | None:
+        """The broker that leads the partition, as far as the client knows."""
+        if self._consumer is None:
+            return None
+        leader: int | None = self._consumer._client.cluster.leader_for_partition(TopicPartition(tp.topic, tp.partition))
+        return leader
+
     def position_and_end(self, tp: TP) -> tuple[int | None, int | None, int]:
         """Where the fetcher stands, the high watermark, and the wall time (ms) of the fetch that reported it."""
         consumer = self._consumer

@@ -40,6 +40,7 @@ from stepstream.stream.poison import Undigested
 from stepstream.stream.sender import Sender
 from stepstream.stream.stage import Restored, Shell, Stage
 from stepstream.stream.transport import FloorTransport
+from stepstream.stream.trouble import Trouble
 
 log = logging.getLogger("stepstream.worker")
 
@@ -143,8 +144,9 @@ class Worker:
         self.transport = FloorTransport(self.app.conf.broker_consumer, self.app)
         self.app.transport = self.transport
         floors = self.transport.floors
-        self.assemble = Stage(self._name("steps"), self.sender, floors, self._load_assemble, self.observation)
-        self.fleet = Stage(self._name("findings"), self.sender, floors, self._load_fleet, self.observation)
+        troubled = Trouble(self.sender.stalled_s, self._leader_of).is_near
+        self.assemble = Stage(self._name("steps"), self.sender, floors, self._load_assemble, self.observation, troubled)
+        self.fleet = Stage(self._name("findings"), self.sender, floors, self._load_fleet, self.observation, troubled)
         self.observer.before_scrape(self._refresh_metrics)
         self.observer.readiness = self._not_ready
         self._bind()
@@ -319,6 +321,10 @@ class Worker:
         """The wall time (us) of the last fetch, when it came back at the high watermark and all before is processed."""
         _, end, time_ms = cast(Any, self.app.consumer)._thread.position_and_end(tp)
         return time_ms * 1000 if end is not None and position >= end else 0
+
+    def _leader_of(self, tp: TP) -> int | None:
+        leader: int | None = cast(Any, self.app.consumer)._thread.leader(tp)
+        return leader
 
     def _end_of(self, tp: TP) -> int | None:
         end: int | None = cast(Any, self.app.consumer)._thread.position_and_end(tp)[1]
