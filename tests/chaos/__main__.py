@@ -13,13 +13,13 @@ from pathlib import Path
 
 from stepstream.embedded.kafka import EmbeddedKafka
 from tests.chaos.harness import Scenario, run
-from tests.chaos.scenarios import brokers, workers
+from tests.chaos.scenarios import brokers, short, workers
 
 LONG: tuple[Scenario, ...] = ()
 
 
 def _all() -> dict[str, Scenario]:
-    found = [value for module in (workers, brokers) for value in vars(module).values() if isinstance(value, Scenario)]
+    found = [value for module in (short, workers, brokers) for value in vars(module).values() if isinstance(value, Scenario)]
     return {scenario.name: scenario for scenario in found}
 
 

@@ -70,6 +70,8 @@ class Shape:
     duplicate_share: float = 0.03
     garbage_share: float = 0.003
     misrouted_share: float = 0.05
+    tail_s: float = 15
+    """How much later a duplicate or a late step may come."""
 
 
 class Plan:
@@ -122,7 +124,7 @@ class Plan:
         run = self.plain(at_s, species="late")
         root = run.root
         for _ in range(self._rng.randrange(1, 4)):
-            run.step(at_s + 0.1, at_s + 0.2, root, starts=False, deliver_s=at_s + self._rng.uniform(6, 14))
+            run.step(at_s + 0.1, at_s + 0.2, root, starts=False, deliver_s=at_s + self._rng.uniform(5, self.shape.tail_s))
 
     def ends_only(self, at_s: float) -> None:
         """As an exporter of finished spans sends it: ends alone, the root's last."""
@@ -221,7 +223,7 @@ class Plan:
         rng, shape = self._rng, self.shape
         for record in list(self.records):
             if rng.random() < shape.duplicate_share:
-                at_s = record.at_s + (rng.uniform(0, 1) if rng.random() < 0.5 else rng.uniform(2, 15))
+                at_s = record.at_s + (rng.uniform(0, 1) if rng.random() < 0.5 else rng.uniform(2, shape.tail_s))
                 self._add(at_s, record.key, record.value)
                 self.truth.duplicates += 1
             if rng.random() < shape.garbage_share:

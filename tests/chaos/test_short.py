@@ -1,0 +1,22 @@
+"""The short form of the chaos suite; ``make chaos`` runs the long one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from stepstream.embedded.kafka import EmbeddedKafka
+from tests.chaos.harness import run
+from tests.chaos.scenarios.short import SHORT
+
+
+@pytest.mark.timeout(240)
+def test_nothing_is_lost_doubled_or_blamed_on_anyone_under_faults(tmp_path: Path) -> None:
+    """Workers and the broker are killed and frozen under load: every run, cost, finding and alert is exact in the end."""
+    with EmbeddedKafka(tmp_path / "kafka", nodes=SHORT.nodes, heap_mb=384) as kafka:
+        report = run(SHORT, kafka, "chaos", tmp_path / "logs")
+    print(report)
+    assert not report.problems, "\n".join(report.problems[:30])
+    assert report.faults["kills"] >= 5
+    assert report.faults["broker kills"] >= 2

@@ -1,0 +1,313 @@
+"""The worker as a process over real Kafka: records in, trajectories, alerts and dead letters out, through a restart."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from confluent_kafka import TopicPartition
+
+from stepstream.kafka import consumer, producer
+from stepstream.schemas.documents import document_key
+from stepstream.schemas.partitioner import partition_for
+from stepstream.schemas.policy import Policy
+from stepstream.schemas.settings import Settings
+from stepstream.schemas.step import RECORD_HEADERS
+from stepstream.schemas.topics import topic
+from stepstream.topics import create_topics
+from tests.chaos.collector import Collector, Held
+from tests.processes import Process, wait_until, worker
+
+PARTITIONS = 3
+_numbers = itertools.count(1)
+
+Item = dict[str, Any]
+
+
+class World:
+    """An installation with one worker: send records, look at what comes out."""
+
+    def __init__(self, brokers: str, folder: Path) -> None:
+        self.settings = Settings.model_validate(
+            {
+                "kafka_brokers": brokers,
+                "topic_prefix": f"w{os.getpid()}_{uuid.uuid4().hex[:6]}",
+                "partitions": PARTITIONS,
+                "close_after": "400ms",
+                "rootless_idle": "3s",
+                "revision_interval": "100ms",
+                "session_timeout": "6s",
+                "replay_records": 20,
+            }
+        )
+        create_topics(self.settings)
+        self.collected = Collector(self.settings)
+        self.folder = folder
+        self.starts = 0
+        self.process = self.start()
+        self._producer = producer(self.settings, **{"linger.ms": 0, "message.max.bytes": 2_000_000})
+
+    def start(self) -> Process:
+        """Start a worker and wait until it has its partitions."""
+        self.starts += 1
+        process = worker(self.settings, self.folder / f"worker-{self.starts}.log")
+        wait_until(lambda: process.tail(200).count("ready: ") >= PARTITIONS + 2 or not process.running, 30, "a ready worker")
+        assert process.running, process.tail()
+        self.process = process
+        return process
+
+    def apply(self, document: Item) -> None:
+        """Put a policy on the config topic."""
+        policy = Policy.model_validate(document)
+        self._send("config", policy.model_dump_json().encode(), document_key(policy).encode())
+
+    def send(self, *items: Item, **more: Any) -> None:
+        """Send step events and wait until Kafka has them."""
+        for item in items:
+            self._send("steps", msgspec.json.encode(item), item["trace_id"].encode(), headers=list(RECORD_HEADERS), **more)
+
+    def raw(self, value: bytes | None, key: bytes | None, headers: Any = None, partition: int = 0) -> None:
+        """Send a record of any kind to the steps topic."""
+        self._send("steps", value, key, headers=headers or [], partition=partition)
+
+    def _send(self, name: str, value: bytes | None, key: bytes | None, **more: Any) -> None:
+        errors: list[Any] = []
+        full = topic(self.settings.topic_prefix, name)
+        self._producer.produce(full, value, key, on_delivery=lambda error, _: errors.append(error), **more)
+        assert self._producer.flush(10) == 0
+        assert errors == [None]
+
+    def wait_for(self, name: str, wanted: Callable[[Item], bool], timeout_s: float = 12) -> Item:
+        """The first record of an output topic that is wanted; an error when none comes."""
+        return self.wait_for_record(name, lambda held: wanted(held.value), timeout_s).value  # type: ignore[no-any-return]
+
+    def wait_for_record(self, name: str, wanted: Callable[[Held], bool], timeout_s: float = 12) -> Held:
+        deadline = time.monotonic() + timeout_s
+        while True:
+            self.collected.read(0.05)
+            for held in self.collected.records[name]:
+                if wanted(held):
+                    return held
+            assert time.monotonic() < deadline, f"nothing such came to {name}:\n{self.process.tail()}"
+
+    def final(self, trace_id: str) -> Item:
+        """The closed trajectory of a run."""
+        self.wait_for("trajectories", lambda value: value["trace_id"] == trace_id and value.get("closed", False))
+        return self.collected.final()[trace_id]
+
+    def floors(self) -> dict[tuple[str, int], tuple[int, int]]:
+        """What the worker's group has committed beside the end of each partition."""
+        client = consumer(self.settings, f"{self.settings.topic_prefix}.{self.settings.worker_group}")
+        found = {}
+        for name in ("steps", "findings"):
+            for partition in range(PARTITIONS if name == "steps" else 2):
+                asked = TopicPartition(topic(self.settings.topic_prefix, name), partition)
+                end = client.get_watermark_offsets(asked, timeout=10)[1]
+                found[name, partition] = (max(0, client.committed([asked], timeout=10)[0].offset), end)
+        client.close()
+        return found
+
+
+@pytest.fixture(scope="module")
+def world(kafka_bootstrap: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    made = World(kafka_bootstrap, tmp_path_factory.mktemp("worker"))
+    yield made
+    made.collected.close()
+    made.process.kill()
+
+
+def now_us() -> int:
+    return time.time_ns() // 1_000
+
+
+def trace(partition: int | None = None) -> str:
+    """A new trace id, on a partition of one's choice."""
+    while True:
+        trace_id = uuid.uuid4().hex
+        if partition is None or partition_for(trace_id, PARTITIONS) == partition:
+            return trace_id
+
+
+def step(trace_id: str, number: int, phase: str = "end", *, parent: int | None = 1, **more: Any) -> Item:
+    """A step by its number; step 1 is the root."""
+    at = now_us()
+    base: Item = {
+        "trace_id": trace_id,
+        "step_id": f"{number:016x}",
+        "parent_step_id": "" if number == 1 or parent is None else f"{parent:016x}",
+        "phase": phase,
+        "kind": "agent" if number == 1 else "llm_call",
+        "name": f"step {number}",
+        "agent": "tester",
+        "project": "shop",
+        "start_time": at - 1_000,
+    }
+    return base | ({"end_time": at} if phase == "end" else {}) | more
+
+
+def test_a_run_is_put_together(world: World) -> None:
+    """Steps from anywhere in the tree become one trajectory, exact to the nano-dollar, and its usage says the same."""
+    run = trace()
+    tokens = {"input_tokens": 10, "output_tokens": 5}
+    world.send(
+        step(run, 1, "start"),
+        step(run, 2, "start"),
+        step(run, 3, parent=2, cost_usd="0.000000007", usage=tokens),
+        step(run, 2, cost_usd="0.25", usage=tokens, status="error", error_type="Timeout"),
+        step(run, 2, cost_usd="0.25", usage=tokens, status="error", error_type="Timeout"),
+        step(run, 1),
+    )
+    got = world.final(run)
+    assert {name: got[name] for name in ("steps", "error_steps", "cost_usd", "input_tokens", "status", "duplicates")} == {
+        "steps": 3,
+        "error_steps": 1,
+        "cost_usd": "0.250000007",
+        "input_tokens": 20,
+        "status": "ok",
+        "duplicates": 1,
+    }
+    assert got["revision"] == 2 * 5 + 1
+    tree = {item["step_id"][-1]: item.get("parent_step_id", "")[-1:] for item in got["path"]}
+    assert tree == {"1": "", "2": "1", "3": "2"}
+    usage = world.wait_for("usage", lambda value: value["trace_id"] == run and value["revision"] == 11)
+    assert (usage["steps"], usage["cost_usd"], usage["agent"]) == (3, "0.250000007", "tester")
+
+
+def test_a_policy_is_taken_over_and_alerts_while_the_run_is_going(world: World) -> None:
+    """Without a restart: the next run that breaks it is reported, and ordered to stop, before its root has ended."""
+    world.apply(
+        {
+            "name": "dear",
+            "match": {"agent": "dear"},
+            "mode": "enforce",
+            "rules": [{"rule": "run_cost", "limit_usd": "1", "action": "stop"}],
+        }
+    )
+    runs: list[str] = []
+    deadline = time.monotonic() + 10
+    while not any(held.value["alert"] == "run-cost" for held in world.collected.records["alerts"]):
+        assert time.monotonic() < deadline, "the policy was not taken over"
+        runs.append(trace())
+        world.send(step(runs[-1], 1, "start", agent="dear"), step(runs[-1], 2, agent="dear", cost_usd="1.5"))
+        world.collected.read(0.5)
+    alert = world.wait_for("alerts", lambda value: value["alert"] == "run-cost")
+    assert (alert["trace_id"], alert["running"], alert["seq"], alert["state"]) == (runs[-1], True, 1, "firing")
+    assert alert["message"] == "cost $1.50 so far, the limit is $1.00; still running, step 2"
+    command = world.wait_for("control", lambda value: value["trace_id"] == runs[-1])
+    assert (command["action"], command["by"]) == ("stop", "policy:dear")
+    world.send(*(step(run, 1, agent="dear") for run in runs))
+    world.wait_for("alerts", lambda value: value["alert_id"] == alert["alert_id"] and value["state"] == "resolved")
+
+
+def test_a_deadline_is_found_by_time_alone(world: World) -> None:
+    """No record comes after the start: a timer finds it, soon after the limit and not before."""
+    world.apply({"name": "slow", "match": {"agent": "slow"}, "rules": [{"rule": "run_duration", "limit": "1500ms"}]})
+    time.sleep(1.2)
+    run = trace()
+    world.send(step(run, 1, "start", agent="slow"))
+    sent = time.monotonic()
+    alert = world.wait_for("alerts", lambda value: value["alert"] == "run-duration" and value["trace_id"] == run)
+    assert 1.4 < time.monotonic() - sent < 4
+    assert 1_500_000 <= alert["value"] < 3_000_000
+    world.send(step(run, 1, agent="slow"))
+
+
+DAY_US = 86_400_000_000
+
+
+@pytest.mark.parametrize(
+    ("reason", "make"),
+    [
+        ("malformed_json", lambda run: (b"{not json", run.encode(), None)),
+        ("empty", lambda run: (None, run.encode(), None)),
+        ("too_large", lambda run: (msgspec.json.encode(step(run, 1, input="x" * 1_100_000)), run.encode(), None)),
+        ("foreign_key", lambda run: (msgspec.json.encode(step(run, 1)), b"somebody", None)),
+        ("missing_key", lambda run: (msgspec.json.encode(step(run, 1)), None, None)),
+        ("missing_field", lambda run: (msgspec.json.encode({"trace_id": run}), run.encode(), None)),
+        ("invalid_field", lambda run: (msgspec.json.encode(step(run.upper()[:-1] + "G", 1)), run.encode(), None)),
+        (
+            "time_out_of_range",
+            lambda run: (msgspec.json.encode(step(run, 1, end_time=now_us() + 3 * DAY_US)), run.encode(), None),
+        ),
+        ("unknown_version", lambda run: (msgspec.json.encode(step(run, 1)), run.encode(), [("stepstream-schema", b"step/9")])),
+    ],
+)
+def test_what_is_no_step_goes_to_the_dead_letter(world: World, reason: str, make: Callable[[str], Any]) -> None:
+    """As it came, with the reason and where it was; nothing else comes of it."""
+    run = trace(0)
+    value, key, headers = make(run)
+    mark = f"mark-{next(_numbers)}".encode()
+    world.raw(value, key, [*(headers or []), ("mark", mark)])
+    held = world.wait_for_record("deadletter", lambda held: held.headers.get("mark") == mark)
+    assert held.headers["stepstream-reason"] == reason.encode()
+    assert (held.headers["stepstream-topic"], held.headers["stepstream-partition"]) == (b"steps", b"0")
+    assert (held.value or None, held.key or None) == (value, key)
+
+
+def test_odd_trees_are_kept_and_counted(world: World) -> None:
+    """A cycle of parents, an orphan and a second root hide no step."""
+    run = trace()
+    world.send(step(run, 1), step(run, 2, parent=3), step(run, 3, parent=2), step(run, 4, parent=99), step(run, 5, parent=None))
+    got = world.final(run)
+    assert (got["steps"], got["orphan_steps"], got["extra_roots"], got["root_step_id"]) == (5, 1, 1, f"{1:016x}")
+
+
+def test_a_step_on_a_wrong_partition_finds_its_run(world: World) -> None:
+    """A producer with another partitioner costs a detour."""
+    run = trace(1)
+    world.send(step(run, 1, "start"))
+    world.send(step(run, 2, cost_usd="0.5"), partition=2)
+    world.wait_for("trajectories", lambda value: value["trace_id"] == run and value["steps"] == 2)
+    world.send(step(run, 1))
+    got = world.final(run)
+    assert (got["steps"], got["cost_usd"]) == (2, "0.5")
+
+
+def test_a_run_without_a_root_closes_after_a_silence(world: World) -> None:
+    """Incomplete, with all that was seen; its root, if it comes after all, belongs to it."""
+    run = trace()
+    world.send(step(run, 2), step(run, 3))
+    got = world.final(run)
+    assert (got["status"], got["steps"], got["revision"]) == ("incomplete", 2, 5)
+    world.send(step(run, 1))
+    late = world.wait_for("trajectories", lambda value: value["trace_id"] == run and value["steps"] == 3)
+    assert (late["status"], late["late_steps"], late["revision"], late["closed"]) == ("ok", 1, 7, True)
+
+
+def test_sigterm_commits_all_and_the_next_worker_goes_on(world: World) -> None:
+    """Nothing is under way at the end; open runs go on under the rules they began with, closed ones know their steps."""
+    world.apply({"name": "pinned", "match": {"agent": "pinned"}, "rules": [{"rule": "run_steps", "limit": 3}]})
+    time.sleep(1.2)
+    closed, opened = trace(0), trace(0)
+    world.send(step(closed, 1, cost_usd="0.5"))
+    world.final(closed)
+    world.send(step(opened, 1, "start", agent="pinned"), step(opened, 2, agent="pinned"))
+    for _ in range(25):  # an open run that holds the floor back by so many records is written down
+        world.send(step(trace(0), 1))
+    wait_until(lambda: opened in state_of(world), 15, "the open run's state")
+    time.sleep(1)
+    assert world.process.terminate() == 0
+    assert "ERROR" not in world.process.tail(500)
+    assert all(floor == end for floor, end in world.floors().values()), world.floors()
+
+    world.apply({"name": "pinned", "match": {"agent": "pinned"}, "rules": [{"rule": "run_steps", "limit": 300}]})
+    world.send(step(closed, 2, cost_usd="0.25"), step(opened, 3, agent="pinned"), step(opened, 4, agent="pinned"))
+    world.start()
+    late = world.wait_for("trajectories", lambda value: value["trace_id"] == closed and value["steps"] == 2)
+    assert (late["cost_usd"], late["late_steps"], late["closed"], late["revision"]) == ("0.75", 1, True, 5)
+    found = world.wait_for("findings", lambda value: value["trace_id"] == opened and value["alert"] == "run-steps")
+    assert (found["threshold"], found["policy"]) == (3.0, "pinned")
+    world.send(step(opened, 1, agent="pinned"))
+    assert world.final(opened)["steps"] == 4
+
+
+def state_of(world: World) -> dict[str, Any]:
+    world.collected.read(0.05)
+    return dict(world.collected.states)
