@@ -98,9 +98,9 @@ class DetectorBase:
         """The severity that the policy gives, else the one that follows from consequence."""
         return self.applied.rule.severity or default
 
-    def has_fired(self, run: Run, subject: str = "") -> bool:
-        """Whether the run was reported about this subject before."""
-        return f"{self.name}|{subject}|" in run.fired
+    def has_fired(self, run: Run, subject: str = "", level: str = "") -> bool:
+        """Whether the run was reported about this subject before: what is said once need not be worked out again."""
+        return bool(run.fired) and f"{self.name}|{subject}|{level}" in run.fired
 
     def state(self, run: Run, default: Any) -> Any:
         """This rule's state in the run, made from ``default`` the first time."""

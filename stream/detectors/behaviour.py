@@ -59,6 +59,7 @@ class LoopDetector(DetectorBase):
 class ToolErrorIgnoredDetector(DetectorBase):
     """A tool failed, nothing retried or replaced it, and the run went on to a successful end.
 
+    Another step makes good for it that says so, or that called the same tool later and succeeded, or has not ended yet.
     Judged when an output step begins after the failure, and at the root's end; the close judges again for what was late.
     """
 
@@ -70,9 +71,13 @@ class ToolErrorIgnoredDetector(DetectorBase):
         """Judge at the points where the run shows that it will not come back to the failure."""
         if not run.errors:
             return NOTHING
-        is_end_of_run = run.root_ended and not run.open and run.root is not None and run.root.status == "ok"
-        if is_end_of_run or step.kind == "output":
-            return self._judge(run, before_us=step.start_us if step.kind == "output" else None)
+        if step.kind == "output":
+            return self._judge(run, before_us=step.start_us)
+        root = run.root
+        is_end_of_run = root is not None and root.ended and root.status == "ok" and not run.open
+        # What comes after the end and did not fail, nor was the last thing open, leaves no failure worse than it was.
+        if is_end_of_run and (step is root or step.status == "error" or step.started):
+            return self._judge(run, before_us=None)
         return NOTHING
 
     def on_close(self, run: Run, now_us: int) -> Observations:
@@ -82,11 +87,26 @@ class ToolErrorIgnoredDetector(DetectorBase):
         return NOTHING
 
     def _judge(self, run: Run, before_us: int | None) -> list[Observation]:
-        steps = run.steps.values()
-        failed = [s for s in steps if s.ended and s.status == "error" and s.kind in _OWN_MEANS]
-        if before_us is not None:
-            failed = [s for s in failed if s.end_us <= before_us]
-        return [self._say(step) for step in failed if not any(_makes_good(other, step) for other in steps)]
+        failed: list[StepInfo] = []
+        replaced: set[str] = set()
+        good_again: dict[tuple[str, str], int] = {}
+        for step in run.steps.values():
+            if step.retry_of or step.fallback_of:
+                replaced.update((step.retry_of, step.fallback_of))
+            if step.kind not in _OWN_MEANS:
+                continue
+            if not step.ended or step.status == "ok":
+                means = (step.kind, step.label)
+                good_again[means] = max(step.start_us, good_again.get(means, 0))
+            elif step.status == "error" and (before_us is None or step.end_us <= before_us):
+                failed.append(step)
+        return [
+            self._say(step)
+            for step in failed
+            if step.step_id not in replaced
+            and good_again.get((step.kind, step.label), -1) < step.end_us
+            and not self.has_fired(run, step.label)
+        ]
 
     def _say(self, step: StepInfo) -> Observation:
         error = step.error_type or step.error_message or "an error"
@@ -97,14 +117,6 @@ class ToolErrorIgnoredDetector(DetectorBase):
             step_ids=(step.step_id,),
             detail=step.error_message[:200],
         )
-
-
-def _makes_good(other: StepInfo, failed: StepInfo) -> bool:
-    """Whether ``other`` retried or replaced the failed step: said so, or called the same tool later and succeeded."""
-    if failed.step_id in (other.retry_of, other.fallback_of):
-        return True
-    same_means = other.kind == failed.kind and other.label == failed.label
-    return same_means and other.start_us >= failed.end_us and (not other.ended or other.status == "ok")
 
 
 class UnpricedModelDetector(DetectorBase):

@@ -23,11 +23,10 @@ class RunCostDetector(DetectorBase):
         if not step.cost_nanos:
             return NOTHING
         cost = run.cost_nanos
-        if cost > self._limit:
-            return (self._say(run, self._limit, "limit"),)
-        if self._warn is not None and cost > self._warn:
-            return (self._say(run, self._warn, "warn"),)
-        return NOTHING
+        limit, level = (self._limit, "limit") if cost > self._limit else (self._warn, "warn")
+        if limit is None or cost <= limit or self.has_fired(run, level=level):
+            return NOTHING
+        return (self._say(run, limit, level),)
 
     def _say(self, run: Run, limit: int, level: str) -> Observation:
         cost_usd, limit_usd = run.cost_nanos / NANOS_PER_USD, limit / NANOS_PER_USD
@@ -54,6 +53,8 @@ class RunTokensDetector(DetectorBase):
 
     def observe(self, run: Run, step: StepInfo, now_us: int) -> Observations:
         """Judge the total after a step that used tokens."""
+        if self.has_fired(run):
+            return NOTHING
         totals = run.totals
         tokens = totals.tokens[0] + totals.tokens[1]
         if tokens <= self._limit or not step.ended:
@@ -85,7 +86,7 @@ class RunStepsDetector(DetectorBase):
     def observe(self, run: Run, step: StepInfo, now_us: int) -> Observations:
         """Judge the count after every record."""
         count = len(run.steps)
-        if count <= self._limit:
+        if count <= self._limit or self.has_fired(run):
             return NOTHING
         return (
             Observation(

@@ -27,7 +27,7 @@ class RunDurationDetector(DetectorBase):
     def observe(self, run: Run, step: StepInfo, now_us: int) -> Observations:
         """Once the root has ended, its duration is the truth."""
         root = run.root
-        if root is None or not root.ended or root.end_us - root.start_us <= self._limit_us:
+        if root is None or not root.ended or root.end_us - root.start_us <= self._limit_us or self.has_fired(run):
             return NOTHING
         return (self._say(run, root.end_us - root.start_us),)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, get_args
@@ -420,6 +421,31 @@ def test_what_is_kept_of_a_long_run_is_bounded(case: Case) -> None:
     assert len(msgspec.json.encode(bench.run.detector_state)) < 400_000
     for value in bench.values("findings"):
         assert len(value.get("step_ids", [])) <= 20
+
+
+def test_looking_at_a_long_run_stays_cheap() -> None:
+    """A run of thousands of steps that has long broken every rule costs no more a step than a short one."""
+    rules = [case.rule for case in CASES if case.rule["rule"] not in ("run_duration", "step_duration")]
+    distinct = {rule["rule"]: rule for rule in rules}
+    bench = Bench(policy(*distinct.values()))
+    bench.feed(root("start", 0.0), 0.0)
+    began = time.process_time()
+    for number in range(2, 8_000):
+        kind = "output" if number % 2_000 == 0 else "tool_call"
+        status = "error" if number % 3 else "ok"
+        tool = f"t{number % 5}" if status == "ok" else f"broken{number % 5}"
+        more: dict[str, Any] = {"tool": tool, "input": "q", "output": "a", "usage": {"input_tokens": 50}}
+        bench.feed(step(number, "end", 0.0, kind=kind, status=status, cost_usd="0.01", **more), 0.0)
+    bench.feed(root("end", 0.0, 1.0), 0.0)
+    bench.wait(5)
+    assert time.process_time() - began < 4
+    assert {value["alert"] for value in bench.findings()} >= {
+        "run-cost",
+        "run-tokens",
+        "run-steps",
+        "loop",
+        "tool-error-ignored",
+    }
 
 
 def test_a_detector_says_nothing_by_default() -> None:
