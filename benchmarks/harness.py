@@ -12,10 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.machine import machine_facts
+from benchmarks.machine import load_average, machine_facts
 from stepstream.versions import package_versions
 
 NOT_INSTALLED: Final = "not installed"
+BUSY: Final = 0.5
+"""A load average above this before a benchmark begins is said beside its result."""
 
 
 @dataclass(frozen=True)
@@ -150,6 +152,10 @@ def run(name: str, measure: Callable[[Report, argparse.Namespace], None], flags:
     """Parse the flags, measure, report and exit."""
     arguments = flags.parse_args()
     report = Report(name, quick=arguments.quick)
+    busy = load_average()
+    report.figures["load_average_before"] = busy
+    if busy > BUSY:
+        report.notes.append(f"the machine was busy with something else (load average {busy:.1f}): expect worse than it can do")
     try:
         measure(report, arguments)
     except KeyboardInterrupt:

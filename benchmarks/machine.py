@@ -30,6 +30,11 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def load_average() -> float:
+    """Processes that wanted a core during the last minute; 0 where the system does not tell."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+
+
 def _cpu_name() -> str:
     if (_PROC / "cpuinfo").exists():
         for line in (_PROC / "cpuinfo").read_text().splitlines():
