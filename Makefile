@@ -3,7 +3,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: setup demo test lint test-containers clean
+.PHONY: setup demo test lint chaos test-containers clean
 
 setup: .venv/.ready
 
@@ -23,6 +23,10 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+chaos: setup
+	$(BIN)/python -m pytest -m long
+	$(BIN)/python -m tests.chaos
 
 test-containers: setup
 	$(BIN)/python -m pytest -m containers --containers

@@ -41,6 +41,7 @@ def test_a_load_arrives_whole_and_at_its_rate(kafka_bootstrap: str, topic_prefix
     assert all(b'"phase":"start"' not in places[partition, offset] for _, partition, offset in first["samples"])
 
 
+@pytest.mark.long
 def test_the_gated_worker_does_all_its_work_and_a_subscriber_sees_it(kafka_bootstrap: str, topic_prefix: str) -> None:
     """Nothing is read before the gate opens; afterwards all is processed and closed, and each record is in a trajectory."""
     settings = prepared(kafka_bootstrap, topic_prefix)

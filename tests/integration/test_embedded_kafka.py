@@ -188,6 +188,7 @@ def _readable(bootstrap: str, topic: str, count: int) -> int:
     return read
 
 
+@pytest.mark.long
 def test_three_nodes_go_on_without_one(tmp_path: Path) -> None:
     """With three nodes a record is acknowledged while one of them is dead."""
     cluster = EmbeddedKafka(tmp_path, nodes=3, heap_mb=192)

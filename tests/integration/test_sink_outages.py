@@ -98,6 +98,7 @@ FREEZES = {"planned steps": False, "intent steps": True, "insert steps_raw": Fal
 """Points of the protocol, and whether the heir is still there when the frozen sink wakes."""
 
 
+@pytest.mark.long
 def test_a_frozen_sink_changes_nothing_when_it_wakes(settings: Settings) -> None:
     """Stopped for longer than its session, wherever it was: another sink goes on, and what the first still does is nothing.
 
@@ -143,6 +144,7 @@ def test_a_frozen_sink_changes_nothing_when_it_wakes(settings: Settings) -> None
             process.end()
 
 
+@pytest.mark.long
 def test_sinks_that_join_leave_and_die_under_load_store_everything_once(settings: Settings) -> None:
     """Partitions move between sinks while steps come: joined, stopped, killed, started again."""
     create_topics(settings, partitions=4)
@@ -236,6 +238,7 @@ def test_topics_made_anew_are_stored_beside_what_was_there(settings: Settings) -
     assert_stored(settings, steps.sent)
 
 
+@pytest.mark.long
 def test_a_broker_killed_under_load_is_waited_for(settings: Settings, tmp_path: Path) -> None:
     """While Kafka is away the sink waits, and when it is back everything is stored once."""
     with EmbeddedKafka(tmp_path / "kafka", heap_mb=256) as broker:

@@ -181,7 +181,7 @@ def test_a_callback_in_the_background(settings: Settings, publish: Publish, capl
     assert listener.error is None
 
 
-@pytest.mark.parametrize("name", [None, "oncall"])
+@pytest.mark.parametrize("name", [pytest.param(None, marks=pytest.mark.long), "oncall"])
 def test_a_broker_that_was_killed_is_waited_out(tmp_path: Path, name: str | None) -> None:
     """Killed and started again, the broker finds the subscription still there; nothing is lost and nothing comes twice."""
     got: list[str] = []
