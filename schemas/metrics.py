@@ -41,6 +41,9 @@ RUNS_CLOSED: Final = Metric("stepstream_worker_runs_closed_total", "counter", "r
 FORCED_CLOSED: Final = Metric("stepstream_worker_runs_forced_closed_total", "counter", "runs closed because too many were open")
 TRAJECTORIES: Final = Metric("stepstream_worker_trajectories_total", "counter", "trajectory revisions published")
 FINDINGS: Final = Metric("stepstream_worker_findings_total", "counter", "findings raised")
+FINDINGS_OVER_LIMIT: Final = Metric(
+    "stepstream_worker_findings_over_limit_total", "counter", "findings beyond the limit for one run and alert name"
+)
 ALERTS: Final = Metric("stepstream_worker_alerts_total", "counter", "alert records published")
 COMMANDS: Final = Metric("stepstream_worker_commands_total", "counter", "commands ordered by policies")
 STATES: Final = Metric("stepstream_worker_states_total", "counter", "state records written")

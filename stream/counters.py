@@ -22,6 +22,7 @@ class Counters:
     forced_closed: int = 0
     trajectories: int = 0
     findings: int = 0
+    findings_over_limit: int = 0
     alerts: int = 0
     commands: int = 0
     states: int = 0

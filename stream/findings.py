@@ -6,13 +6,16 @@ from collections.abc import Iterable, Iterator
 
 from stepstream.schemas.alert import CommandStruct, FindingStruct
 from stepstream.schemas.ids import derived_id
+from stepstream.stream.counters import Counters
 from stepstream.stream.detectors.base import Observation
 from stepstream.stream.rules import Applied
-from stepstream.stream.run import Fired, Run
+from stepstream.stream.run import MAX_FINDINGS, Fired, Run
 
 
-def findings_from(run: Run, applied: Applied, observations: Iterable[Observation], now_us: int) -> Iterator[FindingStruct]:
-    """The findings that are new; what was raised for this run before is not raised again."""
+def findings_from(
+    run: Run, applied: Applied, observations: Iterable[Observation], now_us: int, counters: Counters
+) -> Iterator[FindingStruct]:
+    """The findings that are new; what was raised for this run before is not raised again, and not more than a bound."""
     rule = applied.rule
     for seen in observations:
         key = f"{rule.alert_name}|{seen.subject}|{seen.level}"
@@ -23,7 +26,11 @@ def findings_from(run: Run, applied: Applied, observations: Iterable[Observation
             run.fired[key] = before._replace(resolved=True)
         elif before is not None:
             continue
+        elif run.raised[rule.alert_name] >= MAX_FINDINGS:
+            counters.findings_over_limit += 1
+            continue
         else:
+            run.raised[rule.alert_name] += 1
             run.fired[key] = Fired(rule.alert_name, seen.subject, seen.level, rule.rule, applied.policy)
         yield _finding(run, applied, seen, key, now_us)
 

@@ -32,6 +32,7 @@ _PLAIN: Final = {
     m.FORCED_CLOSED: "forced_closed",
     m.TRAJECTORIES: "trajectories",
     m.FINDINGS: "findings",
+    m.FINDINGS_OVER_LIMIT: "findings_over_limit",
     m.ALERTS: "alerts",
     m.COMMANDS: "commands",
     m.STATES: "states",

@@ -259,7 +259,7 @@ class AssemblePartition:
     def _raise(
         self, tracked: Tracked, detector: Detector, observations: Iterable[Observation], *, by_time: bool = False
     ) -> None:
-        for finding in findings_from(tracked.run, detector.applied, observations, self.clock.now_us):
+        for finding in findings_from(tracked.run, detector.applied, observations, self.clock.now_us, self.counters):
             self.counters.findings += 1
             tracked.dirty = tracked.urgent = True
             self._tell(tracked, Output("findings", finding.project.encode(), _encode(finding)), by_time)

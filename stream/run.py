@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections import Counter
+from typing import Any, Final, NamedTuple
 
 from stepstream.schemas.prices import Cost
 from stepstream.schemas.step import Step
 from stepstream.stream.rules import RuleSet
-from stepstream.stream.steps import NO_TOKEN_COUNTS, StepInfo, merge_record, new_step
+from stepstream.stream.steps import NO_TOKEN_COUNTS, StepInfo, drop_texts, merge_record, new_step, text_size
 
 
 class Identity(NamedTuple):
@@ -87,6 +88,15 @@ UsageKey = tuple[str, str, int]
 
 MINUTE_US = 60_000_000
 
+MAX_FINDINGS: Final = 100
+"""Findings under one alert's name about one run; what is found beyond is counted."""
+
+FREE_STEPS: Final = 256
+"""A run of so few steps is never checked against ``MAX_TEXT``: it cannot reach it."""
+
+MAX_TEXT: Final = 1_048_576
+"""Characters of names and messages that a run's steps hold."""
+
 
 class Run:
     """One run. ``merge`` takes records in any order; the result depends only on which records were merged."""
@@ -94,7 +104,7 @@ class Run:
     __slots__ = (
         "by_minute", "changed_minutes", "closed", "closed_at_us", "cost_nanos", "detector_state", "duplicates",
         "errors", "fired", "first_append_us", "identity", "last_append_us", "late_steps", "live", "open", "over_limit",
-        "phases", "rank", "root", "rules", "started_late", "steps", "trace_id",
+        "phases", "raised", "rank", "root", "rules", "started_late", "steps", "text_size", "trace_id",
     )  # fmt: skip
 
     def __init__(self, trace_id: str, append_us: int, rules: RuleSet) -> None:
@@ -120,6 +130,8 @@ class Run:
         self.closed = False
         self.closed_at_us = 0
         self.fired: dict[str, Fired] = {}
+        self.raised: Counter[str] = Counter()
+        self.text_size = -1
         self.detector_state: dict[str, Any] = {}
 
     @property
@@ -147,9 +159,13 @@ class Run:
                 return None
             info = new_step(step, append_us)
             self.steps[step.step_id] = info
+        is_long = len(self.steps) > FREE_STEPS
+        size_before = text_size(info) if is_long and (info.started or info.ended) else 0
         if not merge_record(info, step, cost):
             self.duplicates += 1
             return None
+        if is_long:
+            self._bound_texts(info, size_before)
         self.phases += 1
         if info.is_open:
             self.open[info.step_id] = info
@@ -158,6 +174,16 @@ class Run:
             self._count(info)
         self._identify(step, info)
         return info
+
+    def _bound_texts(self, info: StepInfo, size_before: int) -> None:
+        """Steps beyond the bound lose their names: a run's state must fit into a record, whatever its steps are called."""
+        if self.text_size < 0:
+            self.text_size = sum(map(text_size, self.steps.values()))
+        else:
+            self.text_size += text_size(info) - size_before
+        if self.text_size > MAX_TEXT:
+            self.text_size -= text_size(info)
+            drop_texts(info)
 
     @property
     def totals(self) -> Totals:
@@ -201,6 +227,8 @@ class Run:
         """
         self.by_minute, self.open = {}, {}
         self.cost_nanos = self.errors = 0
+        self.text_size = -1 if len(self.steps) <= FREE_STEPS else sum(map(text_size, self.steps.values()))
+        self.raised = Counter(fired.alert for fired in self.fired.values())
         for info in self.steps.values():
             if info.ended:
                 self._count(info)

@@ -57,6 +57,24 @@ class StepInfo(msgspec.Struct, array_like=True, gc=False):
         return self.tool or (self.name if self.kind != "llm_call" else self.model or self.name)
 
 
+def text_size(info: StepInfo) -> int:
+    """Characters of the names and messages that a step holds."""
+    return (
+        len(info.name)
+        + len(info.tool)
+        + len(info.model)
+        + len(info.agent)
+        + len(info.agent_version)
+        + len(info.error_type)
+        + len(info.error_message)
+    )
+
+
+def drop_texts(info: StepInfo) -> None:
+    """Keep the step's place, times and numbers alone; it counts for its run's agent."""
+    info.name = info.tool = info.model = info.agent = info.agent_version = info.error_type = info.error_message = ""
+
+
 def new_step(step: Step, append_us: int) -> StepInfo:
     """The step of a first record; ``merge_record`` fills in the rest."""
     return StepInfo(step.step_id, step.parent_step_id, step.kind, step.name, step.start_time, append_us)

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from stepstream.schemas.alert import Severity, Unit
 from stepstream.stream.rules import Applied
-from stepstream.stream.run import Run
+from stepstream.stream.run import MAX_FINDINGS, Run
 from stepstream.stream.steps import StepInfo
 
 MAX_EVIDENCE = 20
@@ -99,8 +99,13 @@ class DetectorBase:
         return self.applied.rule.severity or default
 
     def has_fired(self, run: Run, subject: str = "", level: str = "") -> bool:
-        """Whether the run was reported about this subject before: what is said once need not be worked out again."""
-        return bool(run.fired) and f"{self.name}|{subject}|{level}" in run.fired
+        """Whether the run was reported about this subject before: what is said once need not be worked out again.
+
+        A run that was reported too often is as if it had been reported about everything.
+        """
+        if not run.fired:
+            return False
+        return f"{self.name}|{subject}|{level}" in run.fired or run.raised[self.name] >= MAX_FINDINGS
 
     def state(self, run: Run, default: Any) -> Any:
         """This rule's state in the run, made from ``default`` the first time."""

@@ -173,7 +173,8 @@ class StuckRunDetector(DetectorBase):
 
     def observe(self, run: Run, step: StepInfo, now_us: int) -> Observations:
         """Any record ends the silence."""
-        if run.fired and self.has_fired(run) and not run.fired[f"{self.name}||"].resolved:
+        before = run.fired.get(f"{self.name}||") if run.fired else None
+        if before is not None and not before.resolved:
             return (Observation(f"the run went on with {step.kind} {step.label}", "info", resolved=True),)
         return NOTHING
 

@@ -5,8 +5,14 @@ from __future__ import annotations
 import random
 from typing import Any
 
+import pytest
+
+from stepstream.stream.detectors import make_detector
 from stepstream.stream.limits import AssembleLimits
+from stepstream.stream.rules import RuleBook
+from stepstream.stream.run import MAX_FINDINGS
 from stepstream.stream.state import RunState, decode_state
+from tests.unit.stream_bench import Bench, policy
 from tests.unit.stream_world import START_US, Kafka, Process, Rec, event, record_of
 
 TRACE, ROOT = "a" * 32, "1" * 16
@@ -87,3 +93,60 @@ def test_everything_is_put_away_in_the_end() -> None:
     process.settle(START_US + 3 * DAY_US)
     logic = process.logic
     assert (len(logic.runs), logic.floor.oldest(), logic.floor.value) == (0, None, 200)
+
+
+def monstrous(number: int, **more: Any) -> dict[str, Any]:
+    """A step that is called by the longest names there are."""
+    long = {name: f"{number:06d}{name}"[:10] + "x" * 500 for name in ("name", "tool", "model", "agent", "agent_version")}
+    item = event(TRACE, f"{number:016x}", ROOT, "end", START_US, START_US + 5, cost_usd="0.000000001", **long, **more)
+    return item | {"status": "error", "error_type": "E" * 500, "error_message": "m" * 4_000}
+
+
+def test_the_state_of_the_largest_run_fits_into_a_record() -> None:
+    """Whatever its steps are called: a state that Kafka refuses would stop the worker for ever. Sums stay exact."""
+    kafka = Kafka()
+    rules = RuleBook((policy({"rule": "step_duration", "limit": "1us"}),), make_detector)
+    process = Process(kafka, random.Random(0), AssembleLimits(), rules)
+    count = 21_000
+    log = [record_of(0, event(TRACE, ROOT, "", "start", START_US))]
+    log += [record_of(number, monstrous(number, input=f"{number % 3_000}")) for number in range(1, count)]
+    log.append(record_of(count, event(TRACE, ROOT, "", "end", START_US, START_US + 5)))
+    for start in range(0, len(log), 1_000):
+        for record in log[start : start + 1_000]:
+            record.timestamp = START_US // 1000
+        process.batch(log[start : start + 1_000])
+    process.settle(START_US)
+    largest = max(len(output.value or b"") for outputs in kafka.topics.values() for output in outputs)
+    assert largest < 8 * 1_048_576
+    final = kafka.final()[TRACE]
+    assert (final["steps"], final["cost_usd"], final["closed"]) == (20_000, "0.000019999", True)
+    usage = {(u.get("agent", ""), u["minute"]): u for u in kafka.values("usage")}
+    assert sum(u.get("steps", 0) for u in usage.values()) == 20_000
+
+
+def test_findings_about_one_run_are_bounded_and_counted() -> None:
+    """The thousandth slow step of a run is no news."""
+    kafka = Kafka()
+    rules = RuleBook((policy({"rule": "step_duration", "limit": "1us"}),), make_detector)
+    process = Process(kafka, random.Random(0), AssembleLimits(), rules)
+    process.batch([record_of(number, monstrous(number)) for number in range(1, 1_000)])
+    process.settle(START_US)
+    slow = {value["subject"] for value in kafka.values("findings") if value["alert"] == "step-duration"}
+    assert len(slow) == MAX_FINDINGS
+    assert process.logic.counters.findings_over_limit > 0
+
+
+@pytest.mark.parametrize("restart_at", [100, 300, 700, 1_200])
+def test_a_restart_drops_the_same_texts(restart_at: int) -> None:
+    """Which steps lose their names depends on the log alone, or their usage would count under two agents."""
+    outcomes = []
+    for crash in (False, True):
+        bench = Bench()
+        bench.feed(event(TRACE, ROOT, "", "start", START_US), 0.0)
+        for number in range(1, 1_500):
+            bench.feed(monstrous(number), 0.0)
+            if crash and number == restart_at:
+                bench.swap()
+        outcomes.append({info.step_id: (info.name, info.agent) for info in bench.run.steps.values()})
+    assert outcomes[0] == outcomes[1]
+    assert any(not name for name, _ in outcomes[0].values())
