@@ -68,7 +68,7 @@ class DeadLetters:
                     f"the last one of {source} because of: {refused[-1].detail}"
                 )
             if self._producer is None:
-                self._producer = producer(self._settings, message_max_bytes=4 * 1_048_576)
+                self._producer = producer(self._settings, **{"message.max.bytes": 4 * 1_048_576})
             failures: list[object] = []
             for item in refused:
                 self._producer.produce(

@@ -113,11 +113,19 @@ class Lane:
         return len(self._buffer)
 
     @property
+    def held_bytes(self) -> int:
+        """Bytes of the records that wait and of those in flight."""
+        return self.buffered_bytes + (self.batch.size_bytes if self.batch is not None else 0)
+
+    @property
     def full(self) -> bool:
-        """Whether more would only lie in memory. A batch that is repeated must be read whole."""
-        if self.replay_end is not None and self.batch is None:
-            return False
-        return self.buffered >= self.policy.rows or self.buffered_bytes >= self.policy.bytes
+        """Whether more would only lie in memory."""
+        return not self.hungry and (self.buffered >= self.policy.rows or self.buffered_bytes >= self.policy.bytes)
+
+    @property
+    def hungry(self) -> bool:
+        """Whether nothing can be done before more is read: there is nothing, or a batch to be repeated is not whole."""
+        return self.buffered == 0 or (self.replay_end is not None and self.batch is None)
 
     @property
     def busy(self) -> bool:

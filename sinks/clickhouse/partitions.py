@@ -24,6 +24,9 @@ logger = logging.getLogger("stepstream.sink")
 STALL_S: Final = 1.0
 """A partition whose records wait for longer than this is paused; until then the sink just reads nothing."""
 
+MEMORY_BATCHES: Final = 2
+"""Records of all partitions together take as many bytes as this many of the largest batches, or about so."""
+
 Place = tuple[str, int]
 
 
@@ -88,8 +91,9 @@ class Partitions:
     def stalled(self, now: float) -> bool:
         """Whether some partition's records wait for the store; one that waits for long is paused instead."""
         stalled = False
+        crowded = sum(held.lane.held_bytes for held in self.held.values()) >= MEMORY_BATCHES * self._policy.bytes
         for held in self.held.values():
-            if not held.lane.full:
+            if not (held.lane.full or (crowded and not held.lane.hungry)):
                 held.full_since = None
                 if held.paused:
                     self.consumer.resume([TopicPartition(*held.place)])

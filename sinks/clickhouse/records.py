@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from confluent_kafka import Message
 
 from stepstream.schemas.accept import DEFAULT_LIMITS, Headers, Limits
 from stepstream.schemas.prices import PriceBook
+from stepstream.schemas.step import RECORD_HEADERS
 
+USUAL_HEADERS: Final = list(RECORD_HEADERS)
 Columns = dict[str, Sequence[Any]]
 
 
@@ -28,6 +30,8 @@ class Record(NamedTuple):
 def record_of(message: Message) -> Record:
     """The record of a consumed message."""
     headers: Any = message.headers()
+    if headers == USUAL_HEADERS:
+        headers = USUAL_HEADERS  # one list for all of them: they are a third of what a record takes in memory
     return Record(message.offset() or 0, message.timestamp()[1], message.key(), message.value(), headers)
 
 

@@ -7,7 +7,6 @@ that batch. All Kafka work is done in the main thread, all work with the store i
 
 from __future__ import annotations
 
-import gc
 import logging
 import signal
 import threading
@@ -21,6 +20,7 @@ from confluent_kafka import KafkaError, KafkaException, Message
 from stepstream import kafka
 from stepstream.schemas.accept import DAY_US, Limits
 from stepstream.schemas.settings import Settings
+from stepstream.sinks.clickhouse import memory
 from stepstream.sinks.clickhouse.commits import Commits
 from stepstream.sinks.clickhouse.errors import StoreUnreachable
 from stepstream.sinks.clickhouse.lane import BatchPolicy, Stage
@@ -43,8 +43,8 @@ IDLE_WAIT_S: Final = 0.1
 BUSY_WAIT_S: Final = 0.01
 DRAIN_S: Final = 20.0
 LOOK_S: Final = 1.0
-YOUNG_OBJECTS: Final = 200_000
-"""A batch is many objects without cycles: looking for cycles as often as usual costs more than making its rows."""
+TRIM_RECORDS: Final = 20_000
+"""So many records later, when there is a moment, memory is given back."""
 
 
 def run(settings: Settings, *, hook: Hook = lambda _point: None) -> int:
@@ -57,8 +57,7 @@ def run(settings: Settings, *, hook: Hook = lambda _point: None) -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: stop.set())
-    gc.freeze()
-    gc.set_threshold(YOUNG_OBJECTS, 10, 10)
+    memory.tune()
     server = None
     try:
         sink = Sink(settings, hook=hook)
@@ -88,6 +87,7 @@ class Sink:
         self._workshop = Workshop(settings, hook, fence_s=self._fence_s)
         self._prices = PriceFollower(settings)
         self._look_after = 0.0
+        self._trimmed_at = 0
 
     def run(self, stop: threading.Event) -> None:
         """Work until ``stop`` is set. Raises what waiting does not mend."""
@@ -245,12 +245,16 @@ class Sink:
     # -- the rest ------------------------------------------------------------------------------------------------------
 
     def _look_around(self) -> None:
-        """Once a second: new prices, and how far behind we are."""
+        """Once a second: how far behind we are, memory after much work, new prices."""
         now = time.monotonic()
         if now < self._look_after:
             return
         self._look_after = now + LOOK_S
         self.stats.lag = self._partitions.lags()
+        read = self.stats.read.total()
+        if read - self._trimmed_at >= TRIM_RECORDS and not any(held.lane.busy for held in self._partitions.held.values()):
+            self._trimmed_at = read
+            memory.give_back()
         try:
             self._prices.poll()
         except (kafka.KafkaUnreachable, KafkaException) as error:

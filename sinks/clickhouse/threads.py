@@ -35,9 +35,11 @@ class Threads:
 
     def _work(self) -> None:
         while True:
-            owner, job = self._jobs.get()
-            try:
-                result = job()
-            except Exception as error:
-                result = error
-            self._results.put((owner, result))
+            self._do(*self._jobs.get())  # nothing of a job is held while waiting for the next one
+
+    def _do(self, owner: object, job: Callable[[], object]) -> None:
+        try:
+            result = job()
+        except Exception as error:
+            result = error
+        self._results.put((owner, result))
