@@ -1,0 +1,215 @@
+"""faust's consumer with chunks and floors: what a rebalance interrupts is read again, and only floors are committed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError, NodeNotReadyError
+from aiokafka.structs import OffsetAndMetadata, TopicPartition
+from faust.types import TP
+
+from stepstream.stream.transport import CHUNK_RECORDS, MAX_BUFFERED_RECORDS, Backlog, FloorConsumer, FloorConsumerThread
+
+STEPS = TP("steps", 0)
+
+
+@dataclass
+class Raw:
+    """What aiokafka hands out."""
+
+    offset: int
+    topic: str = "steps"
+    partition: int = 0
+    timestamp: int = 1_000
+    timestamp_type: int = 1
+    headers: tuple[Any, ...] = ()
+    key: bytes = b""
+    value: bytes = b""
+    checksum: int = 0
+    serialized_key_size: int = 0
+    serialized_value_size: int = 0
+
+
+def batch(first: int, count: int) -> list[Raw]:
+    return [Raw(first + index) for index in range(count)]
+
+
+class Consumer(FloorConsumer):
+    """The consumer without its service; messages arrive in ``got``."""
+
+    def __init__(self) -> None:
+        vars(self).update(app=SimpleNamespace(consumer_generation_id=1), _read_offset=defaultdict(lambda: None))
+        self.flow_active = True
+        self.got: list[tuple[int, list[int]]] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.backlog = Backlog()
+        vars(self).update(callback=self._take)
+
+    async def _take(self, message: Any) -> None:
+        await self.gate.wait()
+        self.got.append((message.generation_id, [record.offset for record in message.value]))
+
+    async def hand_over(self, records: list[Raw]) -> None:
+        await self._hand_over(STEPS, records, self.app.consumer_generation_id, self.backlog)
+
+    def rebalance(self, floor: int) -> None:
+        """As faust does: another generation, and reading begins at the floor."""
+        self.app.consumer_generation_id += 1
+        self.backlog.clear()
+        self._read_offset[STEPS] = floor
+
+
+async def turn() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_a_batch_travels_in_chunks_in_order() -> None:
+    """One message a chunk, whole and in order."""
+    consumer = Consumer()
+    await consumer.hand_over(batch(10, CHUNK_RECORDS + 7))
+    assert [len(offsets) for _, offsets in consumer.got] == [CHUNK_RECORDS, 7]
+    assert [offset for _, offsets in consumer.got for offset in offsets] == list(range(10, 10 + CHUNK_RECORDS + 7))
+    assert consumer.backlog.records == CHUNK_RECORDS + 7
+
+
+async def test_chunks_that_were_read_are_skipped() -> None:
+    """After a seek some of what is fetched was handed over before; a chunk that reaches further is not lost."""
+    consumer = Consumer()
+    await consumer.hand_over(batch(0, 100))
+    await consumer.hand_over(batch(0, 50))
+    await consumer.hand_over(batch(50, 100))
+    assert [(offsets[0], offsets[-1]) for _, offsets in consumer.got] == [(0, 99), (50, 149)]
+
+
+async def test_a_rebalance_while_a_message_waits_loses_nothing() -> None:
+    """A message that waits out a rebalance must not mark as read what its stage will drop: it is read again."""
+    consumer = Consumer()
+    consumer.gate.clear()
+    waiting = asyncio.create_task(consumer.hand_over(batch(0, 3 * CHUNK_RECORDS)))
+    await turn()
+    consumer.rebalance(floor=100)
+    consumer.gate.set()
+    await waiting
+    await consumer.hand_over(batch(100, 3 * CHUNK_RECORDS - 100))
+    new = [offset for generation, offsets in consumer.got if generation == 2 for offset in offsets]
+    assert new == list(range(100, 3 * CHUNK_RECORDS))
+    assert [generation for generation, _ in consumer.got].count(1) == 1
+
+
+async def test_a_rebalance_while_there_is_no_room_loses_nothing() -> None:
+    """Records of the old assignment never travel under the new one's name."""
+    consumer = Consumer()
+    consumer.backlog.put(MAX_BUFFERED_RECORDS)
+    waiting = asyncio.create_task(consumer.hand_over(batch(500, 10)))
+    await turn()
+    consumer.rebalance(floor=100)
+    await waiting
+    assert consumer.got == []
+    await consumer.hand_over(batch(100, 410))
+    assert [(offsets[0], offsets[-1]) for _, offsets in consumer.got] == [(100, 509)]
+
+
+async def test_nothing_is_handed_over_while_the_flow_is_stopped() -> None:
+    """From the revocation on, records belong to somebody else."""
+    consumer = Consumer()
+    consumer.flow_active = False
+    await consumer.hand_over(batch(0, 10))
+    assert (consumer.got, consumer._read_offset[STEPS]) == ([], None)
+
+
+async def test_the_backlog_makes_the_fetcher_wait() -> None:
+    """Until a stage has taken enough; a rebalance empties it."""
+    backlog = Backlog()
+    backlog.put(MAX_BUFFERED_RECORDS)
+    waiting = asyncio.create_task(backlog.room())
+    await turn()
+    assert not waiting.done()
+    backlog.taken(1)
+    await asyncio.wait_for(waiting, 1)
+    backlog.put(1)
+    waiting = asyncio.create_task(backlog.room())
+    await turn()
+    assert not waiting.done()
+    backlog.clear()
+    await asyncio.wait_for(waiting, 1)
+    backlog.taken(5)
+    assert backlog.records == 0
+
+
+@dataclass
+class Client:
+    """An aiokafka consumer that commits, or does not."""
+
+    error: Exception | None = None
+    committed: list[dict[Any, Any]] = field(default_factory=list)
+
+    async def commit(self, offsets: dict[Any, Any]) -> None:
+        if self.error is not None:
+            raise self.error
+        self.committed.append(offsets)
+
+
+class Thread(FloorConsumerThread):
+    """The consumer thread without its service."""
+
+    def __init__(self, client: Client, floors: dict[TP, tuple[int, str]]) -> None:
+        consumer = SimpleNamespace(transport=SimpleNamespace(floors=floors))
+        vars(self).update(_consumer=client, consumer=consumer, log=logging.getLogger("test"))
+        self.crashes: list[BaseException] = []
+
+    def assignment(self) -> set[TP]:
+        return {STEPS}
+
+    async def crash(self, exc: BaseException) -> None:
+        self.crashes.append(exc)
+
+
+async def test_floors_are_committed_with_what_belongs_to_them() -> None:
+    """The metadata says where a restart reads states from; partitions of others are left alone."""
+    client = Client()
+    thread = Thread(client, {STEPS: (42, "1;state=7"), TP("steps", 1): (9, "")})
+    assert await thread._commit({STEPS: 41, TP("steps", 1): 9})
+    assert client.committed == [{TopicPartition("steps", 0): OffsetAndMetadata(42, "1;state=7")}]
+
+
+@pytest.mark.parametrize(
+    "error", [CommitFailedError("rebalanced"), IllegalStateError("not assigned"), NodeNotReadyError(), KafkaError()]
+)
+async def test_a_commit_that_fails_changes_nothing(error: Exception) -> None:
+    """Refused, or brokers away: it is tried again, and nobody stops because of it."""
+    thread = Thread(Client(error), {STEPS: (42, "")})
+    assert not await thread._commit({STEPS: 42})
+    assert thread.crashes == []
+
+
+async def test_an_error_that_is_not_kafkas_stops_the_consumer() -> None:
+    """What nobody thought of is not to be tried for ever."""
+    error = RuntimeError("bug")
+    thread = Thread(Client(error), {STEPS: (42, "")})
+    assert not await thread._commit({STEPS: 42})
+    assert thread.crashes == [error]
+
+
+async def test_what_was_not_committed_is_not_taken_for_it() -> None:
+    """faust notes an offset as committed although the commit failed; then it would never be committed."""
+    consumer = Consumer()
+    vars(consumer).update(_committed_offset=defaultdict(lambda: None))
+    outcomes = iter([False, True])
+
+    async def commit(_offsets: Any) -> bool:
+        return next(outcomes)
+
+    vars(consumer).update(_commit=commit)
+    assert not await consumer._commit_offsets({STEPS: 42})
+    assert consumer._should_commit(STEPS, 42)
+    assert await consumer._commit_offsets({STEPS: 42})
+    assert not consumer._should_commit(STEPS, 42)
+    assert consumer._should_commit(STEPS, 43)
