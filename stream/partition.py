@@ -29,6 +29,7 @@ from stepstream.stream.outputs import Hold, Output
 from stepstream.stream.publish import trajectory, usage_records
 from stepstream.stream.rules import RuleBook
 from stepstream.stream.run import Run
+from stepstream.stream.schedule import close_at, wake_at
 from stepstream.stream.state import RunState, decode_state, encode, encode_state, restore_run
 from stepstream.stream.tracked import Tracked
 
@@ -324,33 +325,12 @@ class AssemblePartition:
         soon_us = self.clock.now_us + min(self._quickest_us, tracked.run.rules.quickest_us)
         if tracked.scheduled_us is not None and tracked.scheduled_us <= soon_us:
             return  # whatever a record asks for, it is not before then
-        wake_us = self._wake_at(tracked)
+        wake_us = wake_at(tracked, self.limits)
         if wake_us is not None and wake_us <= self.clock.now_us:
             wake_us = self.clock.now_us + MIN_WAIT_US  # never spin on a detector that keeps asking for the past
         if wake_us is not None and (tracked.scheduled_us is None or wake_us < tracked.scheduled_us):
             tracked.scheduled_us = wake_us
             heappush(self._timers, (wake_us, tracked.run.trace_id))
-
-    def _wake_at(self, tracked: Tracked) -> int | None:
-        run = tracked.run
-        if run.closed:
-            return None
-        due = min(self._close_at(run), run.first_append_us + self.limits.max_run_age_us)
-        if tracked.dirty and not run.is_stray:
-            due = min(due, tracked.published_us + self.limits.revision_interval_us)
-        for detector in run.rules.timed:
-            at = detector.notify_at(run)
-            if at is not None and at < due:
-                due = at
-        return due
-
-    def _close_at(self, run: Run) -> int:
-        if run.root_ended:
-            quiet_us = self.limits.rootless_idle_us if run.open else self.limits.close_after_us
-            return run.last_append_us + quiet_us
-        if run.root is None:
-            return run.last_append_us + self.limits.rootless_idle_us
-        return run.first_append_us + self.limits.max_run_age_us
 
     def _fire_timers(self, now_us: int) -> None:
         may_fire = self.clock.timers_may_fire
@@ -375,7 +355,7 @@ class AssemblePartition:
                 self._raise(tracked, detector, observations, by_time=True)
         if tracked.announced:
             self._cover_if_ready(tracked)  # before more is sent that it would wait for
-        if now_us >= min(self._close_at(run), run.first_append_us + self.limits.max_run_age_us):
+        if now_us >= close_at(run, self.limits):
             self._close(tracked, now_us)
         self._publish_if_due(tracked, now_us)
 

@@ -1,0 +1,33 @@
+"""When a run closes, and when it wants to be looked at next: from what is known of it, in log time."""
+
+from __future__ import annotations
+
+from stepstream.stream.limits import AssembleLimits
+from stepstream.stream.run import Run
+from stepstream.stream.tracked import Tracked
+
+
+def close_at(run: Run, limits: AssembleLimits) -> int:
+    """Closing is decided, not guessed: root ended and nothing open, no root for long, or too old."""
+    oldest_us = run.first_append_us + limits.max_run_age_us
+    if run.root_ended:
+        quiet_us = limits.rootless_idle_us if run.open else limits.close_after_us
+        return min(oldest_us, run.last_append_us + quiet_us)
+    if run.root is None:
+        return min(oldest_us, run.last_append_us + limits.rootless_idle_us)
+    return oldest_us
+
+
+def wake_at(tracked: Tracked, limits: AssembleLimits) -> int | None:
+    """The next moment that matters: closing, a revision that is due, a detector's timer; None for a closed run."""
+    run = tracked.run
+    if run.closed:
+        return None
+    due = close_at(run, limits)
+    if tracked.dirty and not run.is_stray:
+        due = min(due, tracked.published_us + limits.revision_interval_us)
+    for detector in run.rules.timed:
+        at = detector.notify_at(run)
+        if at is not None and at < due:
+            due = at
+    return due
