@@ -93,14 +93,14 @@ async def test_a_rebalance_while_a_message_waits_loses_nothing() -> None:
     """A message that waits out a rebalance must not mark as read what its stage will drop: it is read again."""
     consumer = Consumer()
     consumer.gate.clear()
-    waiting = asyncio.create_task(consumer.hand_over(batch(0, 3 * CHUNK_RECORDS)))
+    waiting = asyncio.create_task(consumer.hand_over(batch(5_000, 3 * CHUNK_RECORDS)))
     await turn()
     consumer.rebalance(floor=100)
     consumer.gate.set()
     await waiting
-    await consumer.hand_over(batch(100, 3 * CHUNK_RECORDS - 100))
+    await consumer.hand_over(batch(100, 5_000))
     new = [offset for generation, offsets in consumer.got if generation == 2 for offset in offsets]
-    assert new == list(range(100, 3 * CHUNK_RECORDS))
+    assert new == list(range(100, 5_100))
     assert [generation for generation, _ in consumer.got].count(1) == 1
 
 
