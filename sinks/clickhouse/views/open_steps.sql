@@ -5,5 +5,9 @@ SELECT
     attributes, append_time, kafka_topic_id, kafka_partition, kafka_offset,
     toUInt64(greatest(dateDiff('microsecond', start_time, now64(6)), 0)) AS age_us
 FROM ${database}.steps_open FINAL
-WHERE (trace_id, step_id) NOT IN
-    (SELECT trace_id, step_id FROM ${database}.steps_raw WHERE append_time >= now() - INTERVAL 3 DAY)
+WHERE cityHash64(trace_id, step_id) NOT IN
+(
+    SELECT cityHash64(trace_id, step_id)
+    FROM ${database}.steps_raw
+    WHERE append_time >= now() - INTERVAL 3 DAY AND trace_id IN (SELECT trace_id FROM ${database}.steps_open)
+)
