@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from benchmarks.load import Load, LoadSpec, make_load
-from benchmarks.logic import LogRecord, make_stage, play
+from benchmarks.logic import Log, make_stage, play
 from benchmarks.workload import AZURE, MOONCAKE, data_folder, fitted, recorded
 from stepstream.schemas.accept import Accepted, accept
 from stepstream.schemas.partitioner import partition_for
@@ -69,9 +69,8 @@ def test_every_step_starts_once_and_then_ends_once(load: Load) -> None:
 
 def test_the_truth_is_what_the_worker_finds(load: Load) -> None:
     """Events, steps, runs and nano-dollars: the worker's logic arrives at the same sums."""
-    log = [LogRecord(n, START_US // 1000, k, v) for n, (k, v) in enumerate(zip(load.keys, load.values, strict=True))]
     stage = make_stage()
-    play(stage, log)
+    play(stage, Log(load, START_US, rate=1_000_000))
     runs = [tracked.run for tracked in stage.runs.values()]
     assert stage.counters.accepted == load.truth.events
     assert stage.counters.runs_opened == load.truth.runs
