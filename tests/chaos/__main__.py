@@ -1,4 +1,7 @@
-"""``python -m tests.chaos [scenario ...]``: plays scenarios by name; all of the long form when none is named."""
+"""``python -m tests.chaos [scenario ...]``: plays scenarios by name; those of the long form when none is named.
+
+``--rounds`` plays them again with other seeds. What was wrong is said, and where the logs are.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,15 @@ import logging
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
 from stepstream.embedded.kafka import EmbeddedKafka
-from tests.chaos.harness import Scenario, run
+from tests.chaos.harness import Report, Scenario, run
 from tests.chaos.scenarios import brokers, short, workers
 
-LONG: tuple[Scenario, ...] = ()
+LONG = ("kills", "workers", "open-runs", "one-broker", "three-brokers")
+"""More than a hundred kills of workers and twenty of brokers."""
 
 
 def _all() -> dict[str, Scenario]:
@@ -27,27 +32,38 @@ def main() -> int:
     """Play, print, and say by the exit code whether anything was wrong."""
     known = _all()
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("scenario", nargs="*", choices=[*known, []], help="which to play")
+    parser.add_argument("scenario", nargs="*", choices=[*known, []], help=f"which to play; the long form: {', '.join(LONG)}")
     parser.add_argument("--seed", type=int, help="another seed than the scenario's own")
+    parser.add_argument("--rounds", type=int, default=1, help="how often, each time with other seeds")
     parser.add_argument("--folder", type=Path, help="where logs are kept")
     given = parser.parse_args()
     faulthandler.enable()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     folder = given.folder or Path(tempfile.mkdtemp(prefix="stepstream-chaos-"))
     wrong = 0
-    for name in given.scenario or known:
-        scenario = known[name]
-        if given.seed is not None:
-            scenario = dataclasses.replace(scenario, seed=given.seed)
-        place = folder / f"{name}-{scenario.seed}-{time.time_ns() // 1_000_000_000}"
-        with EmbeddedKafka(place / "kafka", nodes=scenario.nodes, heap_mb=384) as kafka:
-            report = run(scenario, kafka, "chaos", place / "logs")
-        print(report)
-        for problem in report.problems[:40]:
-            print(" -", problem)
-        wrong += len(report.problems)
-    print(f"{wrong} problems; logs in {folder}")
+    faults: Counter[str] = Counter()
+    for turn in range(given.rounds):
+        for name in given.scenario or LONG:
+            scenario = known[name]
+            seed = (scenario.seed if given.seed is None else given.seed) + 100 * turn
+            report = _play(dataclasses.replace(scenario, seed=seed), folder)
+            wrong += len(report.problems)
+            faults.update(report.faults)
+    print(f"{wrong} problems under {dict(faults)}; logs in {folder}")
     return 1 if wrong else 0
+
+
+def _play(scenario: Scenario, folder: Path) -> Report:
+    place = folder / f"{scenario.name}-{scenario.seed}-{time.time_ns() // 1_000_000_000}"
+    with EmbeddedKafka(place / "kafka", nodes=scenario.nodes, heap_mb=384) as kafka:
+        report = run(scenario, kafka, "chaos", place / "logs")
+    print(report)
+    for problem in report.problems[:40]:
+        print(" -", problem)
+    for item in report.exits:
+        print(f" worker {item.slot} ended with {item.code}: {item.tail[-600:]}")
+    sys.stdout.flush()
+    return report
 
 
 if __name__ == "__main__":

@@ -33,6 +33,9 @@ class Target(Protocol):
     def freeze_broker(self, node: int, seconds: float) -> None:
         """SIGSTOP, and SIGCONT after a while."""
 
+    def slow_broker(self, node: int, seconds: float) -> None:
+        """It runs for a moment and stands for a moment, again and again."""
+
     def kill_all_brokers(self, down_s: float) -> None:
         """SIGKILL to all of them, and start them again after a while."""
 
@@ -59,6 +62,8 @@ class Mix:
     broker_down_s: float = 2.0
     broker_freezes: int = 0
     broker_freeze_s: float = 8.0
+    broker_slows: int = 0
+    broker_slow_s: float = 8.0
     blackouts: int = 0
     blackout_s: float = 6.0
 
@@ -93,7 +98,8 @@ def _worker_faults(rng: random.Random, mix: Mix, seconds: float, workers: int) -
 
 
 def _broker_faults(rng: random.Random, mix: Mix, seconds: float, nodes: int) -> Iterator[Fault]:
-    kinds = ["kill"] * mix.broker_kills + ["freeze"] * mix.broker_freezes + ["blackout"] * mix.blackouts
+    kinds = ["kill"] * mix.broker_kills + ["freeze"] * mix.broker_freezes
+    kinds += ["slow"] * mix.broker_slows + ["blackout"] * mix.blackouts
     rng.shuffle(kinds)
     room_s = (seconds - 5) / max(1, len(kinds))
     for index, kind in enumerate(kinds):
@@ -103,5 +109,7 @@ def _broker_faults(rng: random.Random, mix: Mix, seconds: float, nodes: int) -> 
             yield Fault(at_s, f"kill broker {node}", methodcaller("kill_broker", node, mix.broker_down_s))
         elif kind == "freeze":
             yield Fault(at_s, f"freeze broker {node}", methodcaller("freeze_broker", node, mix.broker_freeze_s))
+        elif kind == "slow":
+            yield Fault(at_s, f"slow broker {node}", methodcaller("slow_broker", node, mix.broker_slow_s))
         else:
             yield Fault(at_s, "all brokers down", methodcaller("kill_all_brokers", mix.blackout_s))

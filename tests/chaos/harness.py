@@ -119,6 +119,15 @@ class Stage:
         self._pass(seconds)
         self._kafka.resume(node)
 
+    def slow_broker(self, node: int, seconds: float) -> None:
+        self._count("slow brokers")
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            self._kafka.pause(node)
+            self._pass(0.4)
+            self._kafka.resume(node)
+            self._pass(0.1)
+
     def kill_all_brokers(self, down_s: float) -> None:
         for node in range(self._scenario.nodes):
             self._kafka.kill(node)
@@ -182,7 +191,7 @@ def run(scenario: Scenario, kafka: EmbeddedKafka, prefix: str, folder: Path) -> 
         stage = Stage(scenario, kafka, crew)
         stage.play(faults, began)
         crew.all_on()
-        sender.wait(scenario.shape.seconds + 120)
+        sender.wait(scenario.shape.seconds + scenario.mix.blackout_s + 120)
         loaded = time.monotonic()
         collected = _settle(scenario, settings, plan, folder)
         settled = time.monotonic()

@@ -1,4 +1,4 @@
-"""Brokers are killed, frozen, and all of them go away at once; workers are killed besides."""
+"""Brokers are killed, frozen, slow, and all of them go away at once; workers are killed besides."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from tests.chaos.load import Shape
 
 ONE = Scenario(
     "one-broker",
-    Shape(seconds=60, runs_per_second=20),
-    Mix(kills=4, broker_kills=4, broker_freezes=1),
+    Shape(seconds=110, runs_per_second=15),
+    Mix(kills=8, broker_kills=8, broker_freezes=1, broker_slows=1),
     workers=2,
     seed=3,
     excused=True,
@@ -17,10 +17,21 @@ ONE = Scenario(
 
 THREE = Scenario(
     "three-brokers",
-    Shape(seconds=90, runs_per_second=15),
-    Mix(kills=6, broker_kills=4, broker_freezes=2, blackouts=1),
+    Shape(seconds=170, runs_per_second=12),
+    Mix(kills=12, freezes=1, broker_kills=12, broker_freezes=2, broker_slows=1, blackouts=1),
     nodes=3,
     workers=3,
     seed=4,
     excused=True,
 )
+
+OUTAGE = Scenario(
+    "outage",
+    Shape(seconds=20, runs_per_second=15),
+    Mix(blackouts=1, blackout_s=140),
+    nodes=1,
+    workers=2,
+    seed=7,
+    excused=True,
+)
+"""Longer than a worker holds its outputs: it ends, starts again, waits, and loses nothing."""
