@@ -18,7 +18,7 @@ from stepstream.stream.counters import Counters
 from stepstream.stream.deadletter import dead_letter_headers
 from stepstream.stream.floor import Floor
 from stepstream.stream.outputs import Hold, Output
-from stepstream.stream.partition import Record
+from stepstream.stream.records import Record
 
 MAX_FINDING_IDS: Final = 64
 MAX_STEP_IDS: Final = 20

@@ -8,9 +8,8 @@ records no longer hold the floor. ``drain`` may return more after each acknowled
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from heapq import heappop, heappush, nsmallest
-from typing import Protocol
 
 import msgspec
 
@@ -27,6 +26,7 @@ from stepstream.stream.floor import Floor
 from stepstream.stream.limits import LIVE_WITHIN_US, AssembleLimits
 from stepstream.stream.outputs import Hold, Output
 from stepstream.stream.publish import trajectory, usage_records
+from stepstream.stream.records import Record
 from stepstream.stream.rules import RuleBook
 from stepstream.stream.run import Run
 from stepstream.stream.schedule import close_at, wake_at
@@ -35,16 +35,6 @@ from stepstream.stream.tracked import Tracked
 
 _encode = msgspec.json.Encoder().encode
 MIN_WAIT_US = 50_000
-
-
-class Record(Protocol):
-    """What a consumed record must have; aiokafka's does. ``timestamp`` is in milliseconds."""
-
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
-    headers: Sequence[tuple[str, bytes]]
 
 
 class AssemblePartition:
@@ -148,8 +138,8 @@ class AssemblePartition:
     @property
     def floor_age_us(self) -> int:
         """Log time since the oldest record that a restart would read again."""
-        held = next((append_us for offset, append_us, tracked in self._held if tracked.uncovered == offset), None)
-        return 0 if held is None else max(0, self.clock.now_us - held)
+        held = (append_us for offset, append_us, tracked in self._held if tracked.uncovered == offset)
+        return max(0, self.clock.now_us - next(held, self.clock.now_us))
 
     def drain(self) -> list[Output]:
         """What is to be sent now, in order."""

@@ -32,6 +32,7 @@ STREAM_SHELL: Final = {
     "config.py",
     "connection.py",
     "loader.py",
+    "trouble.py",
     "observation.py",
     "sender.py",
     "stage.py",
