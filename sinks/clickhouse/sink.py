@@ -155,6 +155,8 @@ class Sink:
             self._collect(wait_s=BUSY_WAIT_S)
             return
         messages = self._partitions.read(READ_AT_ONCE, self._wait_s(now))
+        if messages and messages[-1].error() is None:
+            self._workshop.kafka.over()
         now = time.monotonic()
         all_held, count = self._partitions.held, self.stats.read
         for message in messages:
@@ -174,6 +176,8 @@ class Sink:
                 held.lane.at_end(message.offset() or 0)
         elif error.fatal():
             raise KafkaException(error)
+        elif error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+            self._workshop.kafka.failed(f"topic {message.topic()} is not there: run `stepstream topics create`")
         else:
             self._workshop.kafka.failed(error)
 

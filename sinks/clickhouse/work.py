@@ -72,7 +72,7 @@ class Workshop:
         self._lock = threading.Lock()
         self._admin: AdminClient | None = None
         self.store = Outage(f"ClickHouse at {settings.clickhouse_url} does not take rows")
-        self.kafka = Outage("Kafka does not answer")
+        self.kafka = Outage("Kafka")
 
     def close(self) -> None:
         """Let go of connections."""
