@@ -28,18 +28,24 @@ class Documents:
         self._by_key: dict[str, Policy | Subscription | Prices] = {}
 
     def apply(self, messages: Iterable[Message]) -> bool:
-        """Take over records of the config topic; True when a policy or prices changed. What cannot be read is ignored."""
+        """Take over records of the config topic; True when a policy or prices changed.
+
+        What cannot be read is ignored: the document before it stays in force.
+        """
         changed = False
         for message in messages:
             key = (message.key() or b"").decode("utf-8", "replace")
-            before = self._by_key.pop(key, None)
+            before = self._by_key.get(key)
             value = message.value()
-            if value:
-                try:
-                    self._by_key[key] = DOCUMENT.validate_json(value)
-                except ValidationError as error:
-                    log.error("document %s on the config topic is ignored: %s", key, error)
-            after = self._by_key.get(key)
+            try:
+                after = DOCUMENT.validate_json(value) if value else None
+            except ValidationError as error:
+                log.error("document %s on the config topic is ignored: %s", key, error)
+                continue
+            if after is None:
+                self._by_key.pop(key, None)
+            else:
+                self._by_key[key] = after
             changed |= before != after and isinstance(after or before, Policy | Prices)
         return changed
 
