@@ -39,9 +39,9 @@ def topic_specs(*, steps_retention_ms: int = 7 * DAY_MS) -> tuple[TopicSpec, ...
             "trace_id, on the partition of its steps",
             "state of the assemble stage",
             {
-                "cleanup.policy": "compact,delete",
-                "retention.ms": str(2 * steps_retention_ms),
-                "min.compaction.lag.ms": str(10 * 60_000),
+                # Not compacted: compaction keeps the last record of a run, and that may be a zombie's, which knows less.
+                "cleanup.policy": "delete",
+                "retention.ms": str(max(3 * DAY_MS, 2 * steps_retention_ms)),
                 "segment.ms": str(HOUR_MS),
                 "segment.bytes": str(64 * 1_048_576),
                 "max.message.bytes": str(8 * 1_048_576),

@@ -85,13 +85,13 @@ def test_what_follows_the_steps_has_the_count_that_the_steps_really_have(setting
 
 def test_every_difference_of_an_existing_topic_is_told_and_none_changed(settings: Settings) -> None:
     """Clean-up, times and sizes that somebody set otherwise stay as they are."""
-    make(settings, "state", 1, **{"cleanup.policy": "delete"})
+    make(settings, "trajectories", 1, **{"cleanup.policy": "delete"})
     create_topics(settings)
-    report = by_name(create_topics(settings))["state"]
+    report = by_name(create_topics(settings))["trajectories"]
     assert report.state == "differs"
     assert "cleanup.policy is delete, wanted compact,delete" in report.differences
     assert "1 partitions, wanted 3 (as " in "; ".join(report.differences)
-    assert by_name(list_topics(settings))["state"] == report
+    assert by_name(list_topics(settings))["trajectories"] == report
 
 
 def test_the_order_of_a_list_is_no_difference(settings: Settings) -> None:
