@@ -36,18 +36,21 @@ def findings_from(
 
 
 def closing_findings(run: Run, now_us: int) -> Iterator[FindingStruct]:
-    """Troubles end with their run: one resolving finding for each (alert, subject) still open."""
-    ended: set[tuple[str, str]] = set()
+    """Troubles end with their run: one resolving finding for each (alert, subject) still open.
+
+    Its id names the levels that it ends. A replay may close the run after one level more was passed: that is another end.
+    """
+    ended: dict[tuple[str, str], list[Fired]] = {}
     for key, fired in run.fired.items():
-        if fired.resolved:
-            continue
-        run.fired[key] = fired._replace(resolved=True)
-        if (fired.alert, fired.subject) in ended:
-            continue
-        ended.add((fired.alert, fired.subject))
-        who = run.identity
+        if not fired.resolved:
+            run.fired[key] = fired._replace(resolved=True)
+            ended.setdefault((fired.alert, fired.subject), []).append(fired)
+    who = run.identity
+    for (alert, subject), group in ended.items():
+        fired = group[0]
+        levels = "+".join(sorted(item.level for item in group))
         yield FindingStruct(
-            finding_id=derived_id("finding", run.trace_id, key, "closed"),
+            finding_id=derived_id("finding", run.trace_id, f"{alert}|{subject}|{levels}", "closed"),
             state="resolved",
             time=now_us,
             project=who.project,
@@ -56,11 +59,11 @@ def closing_findings(run: Run, now_us: int) -> Iterator[FindingStruct]:
             agent_version=who.agent_version,
             task=who.task,
             trace_id=run.trace_id,
-            alert=fired.alert,
+            alert=alert,
             rule=fired.rule,
             policy=fired.policy,
             severity="info",
-            subject=fired.subject,
+            subject=subject,
             message="the run is over",
         )
 

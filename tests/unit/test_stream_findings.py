@@ -45,7 +45,7 @@ def test_troubles_end_with_their_run() -> None:
     bench.wait(12)
     (resolved,) = bench.findings("resolved")
     assert (resolved["alert"], resolved["rule"], resolved["policy"]) == ("run-cost", "run_cost", "p")
-    assert resolved["finding_id"] == derived_id("finding", TRACE, "run-cost||warn", "closed")
+    assert resolved["finding_id"] == derived_id("finding", TRACE, "run-cost||limit+warn", "closed")
     assert bench.values("trajectories")[-1]["findings"] == 2
 
 

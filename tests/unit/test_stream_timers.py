@@ -6,9 +6,11 @@ import random
 from collections import defaultdict
 from typing import Any
 
+import msgspec
 import pytest
 
 from stepstream.stream.detectors import make_detector
+from stepstream.stream.fleet import FleetPartition
 from stepstream.stream.limits import AssembleLimits
 from stepstream.stream.rules import RuleBook
 from tests.unit.stream_bench import policy, root, step, us
@@ -102,3 +104,60 @@ def test_an_order_is_given_with_each_finding_that_asks_for_it(seed: int) -> None
     kafka = play(seed, rng.randrange(12, 24), rng)
     asked = {value["finding_id"] for value in kafka.values("findings") if value.get("action")}
     assert asked == {value["finding_id"] for value in kafka.values("control")}
+
+
+SPENT = (policy({"rule": "run_cost", "limit_usd": "1", "warn_usd": "0.5"}),)
+
+
+def spend_late(seed: int, crash_after: int | None) -> Kafka:
+    """A run passes its warning, closes, and passes its limit with a late step; a replay sees all of it before the close."""
+    kafka, rng = Kafka(), random.Random(seed)
+    limits = AssembleLimits(replay_records=10_000)
+    rules = RuleBook(SPENT, make_detector)
+    process = Process(kafka, random.Random(seed), limits, rules)
+    records = [
+        (0.0, root("start", 0.0)),
+        (0.2, step(2, "end", 0.1, 0.2, cost_usd="0.6")),
+        (0.4, root("end", 0.0, 0.4)),
+        (4.0, step(3, "end", 0.2, 0.3, cost_usd="0.6")),
+    ]
+    moments: list[Action] = sorted([*records, *((at / 4, None) for at in range(1, 24))], key=lambda action: action[0])
+    log: list[Rec] = []
+    for index, (at_s, item) in enumerate(moments):
+        if item is not None:
+            record = record_of(len(log), item)
+            record.timestamp = us(at_s) // 1000
+            log.append(record)
+            process.batch([record])
+        else:
+            process.logic.tick(us(at_s))
+            process.logic.flush()
+            for _ in range(rng.randrange(1, 4)):
+                process.pump()
+        if index == crash_after:
+            process.crash()
+            process = Process(kafka, random.Random(seed + 1), limits, rules)
+            # the late step is in the log before the successor has read it
+            log = [*log, record_of(3, records[3][1])] if len(log) == 3 else log
+            moments[index + 1 :] = [action for action in moments[index + 1 :] if action[1] is None]
+            process.batch(log[kafka.floor :])
+    process.settle(us(8))
+    process.settle(us(208))
+    return kafka
+
+
+@pytest.mark.parametrize("crash_after", [None, *range(4, 26)])
+@pytest.mark.parametrize("seed", range(8))
+def test_no_alert_stays_open_when_a_run_closes_anew(crash_after: int | None, seed: int) -> None:
+    """Closed once with one level passed and once with two: the alert that the second opened ends with it."""
+    kafka = spend_late(seed, crash_after)
+    fleet = FleetPartition(0)
+    alerts: dict[str, Any] = {}
+    for offset, output in enumerate(kafka.topics["findings"]):
+        fleet.feed(Rec(offset, 0, b"", output.value, ()))
+        for made in fleet.drain():
+            value = msgspec.json.decode(made.value or b"")
+            alerts[value["alert_id"]] = value
+            fleet.acknowledged(made)
+    assert alerts
+    assert [value["state"] for value in alerts.values() if value["state"] == "firing"] == []
