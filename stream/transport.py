@@ -89,6 +89,17 @@ class FloorConsumerThread(driver.AIOKafkaConsumerThread):
             return False
         return True
 
+    async def give_back(self, first: Mapping[TopicPartition, int]) -> None:
+        """Fetch again from these offsets, unless that lies further on already."""
+        consumer = self._ensure_consumer()
+        subscription = consumer._subscription.subscription
+        assignment = None if subscription is None else subscription.assignment
+        for partition, offset in first.items():
+            if assignment is not None and partition in assignment.tps:
+                state = assignment.state_value(partition)
+                if state.has_valid_position and state.position > offset:
+                    consumer.seek(partition, offset)
+
     def leader(self, tp: TP) -> int | None:
         """The broker that leads the partition, as far as the client knows."""
         if self._consumer is None:
@@ -154,17 +165,19 @@ class FloorConsumer(driver.Consumer):
                 await asyncio.sleep(0)
                 continue
             if not self.flow_active:
-                await self._rewind()
+                await self._give_back(records)
                 continue
             for partition, batch in records.items():
                 await self._hand_over(TP(partition.topic, partition.partition), batch, generation, backlog)
                 await asyncio.sleep(0)
 
-    async def _rewind(self) -> None:
-        try:
-            await self.perform_seek()
-        except Exception as error:
-            self.log.warning("seeking to the committed offsets failed, it is tried again: %r", error)
+    async def _give_back(self, records: Mapping[TopicPartition, list[Any]]) -> None:
+        """A fetch that began before a rebalance may bring the new assignment's first records before anybody takes them.
+
+        faust would go back to the committed offsets: there may be none, and asking for them may fail.
+        """
+        first = {partition: batch[0].offset for partition, batch in records.items() if batch}
+        await self._thread.call_thread(cast(Any, self._thread).give_back, first)
 
     async def _hand_over(self, tp: TP, batch: list[Any], generation: int, backlog: Backlog) -> None:
         read = self._read_offset[tp]

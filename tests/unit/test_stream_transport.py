@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiokafka.consumer.subscription_state import SubscriptionState
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError, NodeNotReadyError
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.types import TP
@@ -123,6 +124,48 @@ async def test_nothing_is_handed_over_while_the_flow_is_stopped() -> None:
     consumer.flow_active = False
     await consumer.hand_over(batch(0, 10))
     assert (consumer.got, consumer._read_offset[STEPS]) == ([], None)
+
+
+async def test_what_a_fetch_brings_during_a_rebalance_is_given_back() -> None:
+    """It may be the new assignment's beginning: dropped, it would be missing for ever."""
+    consumer = Consumer()
+    consumer.flow_active = False
+    given: list[Any] = []
+    fetched = iter([{TopicPartition("steps", 0): batch(0, 10), TopicPartition("steps", 1): []}, {}])
+
+    async def fetch(_timeout: float) -> tuple[Any, None]:
+        records = next(fetched)
+        if not records:
+            consumer._stopped.set()
+        return records, None
+
+    async def call_thread(method: Any, *arguments: Any) -> None:
+        given.append((method, *arguments))
+
+    thread = SimpleNamespace(call_thread=call_thread, give_back="give back")
+    vars(consumer).update(_wait_next_records=fetch, _thread=thread, _stopped=asyncio.Event())
+    vars(consumer).update(transport=SimpleNamespace(backlog=consumer.backlog))
+    await consumer._drain_messages(SimpleNamespace(_stopped=asyncio.Event()))
+    assert given == [("give back", {TopicPartition("steps", 0): 0})]
+    assert consumer.got == []
+
+
+async def test_giving_back_only_ever_goes_back() -> None:
+    """What belongs to an assignment that is gone must not carry the new one forward."""
+    subscription = SubscriptionState()
+    ahead, behind, fresh, other = (TopicPartition("steps", number) for number in range(4))
+    subscription.subscribe({"steps"})
+    subscription.assign_from_subscribed([ahead, behind, fresh])
+    assert subscription.subscription is not None
+    assert subscription.subscription.assignment is not None
+    subscription.subscription.assignment.state_value(ahead).reset_to(185)
+    subscription.subscription.assignment.state_value(behind).reset_to(100)
+    thread = Thread(Client(), {})
+    seeks: list[Any] = []
+    client = SimpleNamespace(_subscription=subscription, seek=lambda *where: seeks.append(where))
+    vars(thread).update(_consumer=client)
+    await thread.give_back({ahead: 0, behind: 5_000, fresh: 7, other: 3})
+    assert seeks == [(ahead, 0)]
 
 
 async def test_the_backlog_makes_the_fetcher_wait() -> None:
