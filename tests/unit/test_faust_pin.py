@@ -108,6 +108,16 @@ LEANT_ON = (
         "sets highwater before timestamp: the worker's clock reads them the other way",
     ),
     Pinned(
+        Fetcher.fetched_records,
+        "e20ce0c8117f12d2",
+        "may span a rebalance and bring the new assignment's records: they are given back",
+    ),
+    Pinned(
+        GroupCoordinator._on_join_complete,
+        "186788a437c08195",
+        "a new assignment begins with new positions, before anybody is told",
+    ),
+    Pinned(
         AIOKafkaConsumer.seek_to_committed, "9c20926f17126a19", "leaves partitions without a committed offset where they are"
     ),
     Pinned(AIOKafkaConsumer.commit, "f85283bf7c7cce0d", "takes metadata beside offsets"),
