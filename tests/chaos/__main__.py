@@ -61,7 +61,7 @@ def _play(scenario: Scenario, folder: Path) -> Report:
     for problem in report.problems[:40]:
         print(" -", problem)
     for item in report.exits:
-        print(f" worker {item.slot} ended with {item.code}: {item.tail[-600:]}")
+        print(f" {item.crew} {item.slot} ended with {item.code}: {item.tail[-600:]}")
     sys.stdout.flush()
     return report
 

@@ -7,9 +7,11 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from stepstream.schemas.settings import Settings
+from tests.chaos.faults import Mix
 from tests.processes import Process
 
 RESTART_S = 0.3
@@ -18,30 +20,40 @@ NATIVE_CRASHES = frozenset({-11, -6, -4, -7, -8})
 
 
 @dataclass(frozen=True)
+class CrewSpec:
+    """A kind of process that a scenario starts, and what happens to it."""
+
+    name: str
+    start: Callable[[Settings, Path], Process]
+    count: int
+    mix: Mix = field(default_factory=Mix)
+
+
+@dataclass(frozen=True)
 class Exit:
     """A process that ended without being told to."""
 
+    crew: str
     slot: int
     code: int
     tail: str
 
 
 class Crew:
-    """``count`` processes of one kind, made by ``start(log)``, watched by a thread that starts again what has ended."""
+    """Processes of one kind, watched by a thread that starts again what has ended."""
 
-    def __init__(self, start: Callable[[Path], Process], count: int, logs: Path, name: str = "worker") -> None:
-        self._start = start
+    def __init__(self, spec: CrewSpec, settings: Settings, logs: Path) -> None:
+        self._spec = spec
+        self._settings = settings
         self._logs = logs
-        self._name = name
         self._slots: dict[int, Process] = {}
-        self._wanted: set[int] = set(range(count))
+        self._wanted: set[int] = set(range(spec.count))
         self._expected: set[int] = set()
         self._guard = threading.RLock()
         self._stop = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="crew", daemon=True)
         self.exits: list[Exit] = []
         self.counts: Counter[str] = Counter()
-        self.count = count
 
     def __enter__(self) -> Crew:
         with self._guard:
@@ -108,7 +120,7 @@ class Crew:
             for process in self._slots.values():
                 if process.frozen:
                     process.thaw()
-            self._wanted = set(range(self.count))
+            self._wanted = set(range(self._spec.count))
 
     def end(self, timeout_s: float = 40) -> list[int]:
         """SIGTERM to all; their exit codes."""
@@ -124,7 +136,8 @@ class Crew:
 
     def _launch(self, slot: int) -> None:
         self.counts["starts"] += 1
-        self._slots[slot] = self._start(self._logs / f"{self._name}-{slot}-{self.counts['starts']:03d}.log")
+        log = self._logs / f"{self._spec.name}-{slot}-{self.counts['starts']:03d}.log"
+        self._slots[slot] = self._spec.start(self._settings, log)
 
     def _watch(self) -> None:
         while not self._stop.is_set():
@@ -143,4 +156,4 @@ class Crew:
     def _note(self, slot: int, process: Process) -> None:
         code = process.exit_code or 0
         if code in NATIVE_CRASHES or (code != 0 and process.pid not in self._expected):
-            self.exits.append(Exit(slot, code, process.tail()))
+            self.exits.append(Exit(self._spec.name, slot, code, process.tail()))

@@ -1,26 +1,30 @@
 """A scenario: cluster, processes, a known load and a schedule of faults; then the checks.
 
-Other processes join by being part of the crews: a scenario says which it starts and what it checks besides.
+Other processes join as crews beside the workers (``Scenario.crews``), each with faults of its own, and with judges that say
+whether what they leave behind has settled and what is wrong with it (``Scenario.judges``).
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from stepstream.embedded.kafka import EmbeddedKafka
 from stepstream.schemas.settings import Settings
 from stepstream.topics import create_topics
 from tests.chaos import checks
 from tests.chaos.collector import Collector
-from tests.chaos.crew import Crew, Exit
-from tests.chaos.faults import Fault, Mix, schedule
+from tests.chaos.crew import NATIVE_CRASHES, Crew, CrewSpec, Exit
+from tests.chaos.faults import BrokerMix, Fault, Mix, broker_faults, process_faults
 from tests.chaos.load import ROOTLESS_IDLE_S, Plan, Sender, Shape, apply_policies
+from tests.chaos.truth import Truth
 from tests.processes import worker
 
 log = logging.getLogger("chaos")
@@ -28,14 +32,33 @@ log = logging.getLogger("chaos")
 START_S = 3.0
 """From the making of the plan to its first record."""
 
+LINGER_S = 3.0
+"""After everything has come, this long for what would be too much."""
+
+
+class Judge(Protocol):
+    """What a crew beside the workers is judged by. Made when the load has been sent, used until the end."""
+
+    def __init__(self, settings: Settings) -> None: ...
+
+    def is_settled(self, truth: Truth) -> bool:
+        """Whether everything expected has come."""
+
+    def problems(self, truth: Truth) -> list[str]:
+        """Everything that is wrong; called once, after all processes have ended."""
+
+    def counts(self) -> dict[str, int]:
+        """What was compared."""
+
 
 @dataclass(frozen=True)
 class Scenario:
-    """What is run. ``excused``: broker faults may end workers, which then start again."""
+    """What is run. ``excused``: broker faults may end processes, which then start again."""
 
     name: str
     shape: Shape
-    mix: Mix
+    mix: Mix = field(default_factory=Mix)
+    brokers: BrokerMix = field(default_factory=BrokerMix)
     nodes: int = 1
     workers: int = 2
     partitions: int = 4
@@ -43,6 +66,8 @@ class Scenario:
     session_s: float = 6.0
     settle_s: float = 90.0
     excused: bool = False
+    crews: tuple[CrewSpec, ...] = ()
+    judges: tuple[type[Judge], ...] = ()
     more: dict[str, object] = field(default_factory=dict)
 
     def settings(self, brokers: str, prefix: str) -> Settings:
@@ -58,7 +83,20 @@ class Scenario:
             "replay_records": 1_000,
             **self.more,
         }
-        return Settings.model_validate({name: value for name, value in values.items() if name in Settings.model_fields})
+        return Settings.model_validate(values)
+
+    def all_crews(self) -> tuple[CrewSpec, ...]:
+        """The workers and whoever stands beside them."""
+        return (CrewSpec("worker", worker, self.workers, self.mix), *self.crews)
+
+    def faults(self) -> tuple[list[Fault], list[Fault]]:
+        """What is done to processes and what is done to brokers, each in order."""
+        seed, seconds = f"{self.name} {self.seed} ", self.shape.seconds
+        processes = [
+            fault for crew in self.all_crews() for fault in process_faults(seed, crew.name, crew.mix, seconds, crew.count)
+        ]
+        brokers = list(broker_faults(seed, self.brokers, seconds, self.nodes))
+        return sorted(processes, key=lambda fault: fault.at_s), brokers
 
 
 @dataclass
@@ -81,31 +119,31 @@ class Report:
 class Stage:
     """A scenario while it runs; what faults are done to."""
 
-    def __init__(self, scenario: Scenario, kafka: EmbeddedKafka, crew: Crew) -> None:
+    def __init__(self, scenario: Scenario, kafka: EmbeddedKafka, crews: dict[str, Crew]) -> None:
         self._scenario = scenario
         self._kafka = kafka
-        self._crew = crew
+        self._crews = crews
         self._later: list[tuple[float, Callable[[], None]]] = []
         self.faults: dict[str, int] = {}
 
     # -- what faults do ------------------------------------------------------------------------------------------------
 
-    def kill_worker(self, slot: int) -> None:
-        self._crew.kill(slot)
+    def kill(self, crew: str, slot: int) -> None:
+        self._crews[crew].kill(slot)
 
-    def freeze_worker(self, slot: int, seconds: float) -> None:
-        process = self._crew.freeze(slot)
+    def freeze(self, crew: str, slot: int, seconds: float) -> None:
+        process = self._crews[crew].freeze(slot)
         if process is not None:
             self._after(seconds, process.thaw)
 
-    def roll_worker(self, slot: int) -> None:
-        self._crew.roll(slot)
+    def roll(self, crew: str, slot: int) -> None:
+        self._crews[crew].roll(slot)
 
-    def remove_worker(self, slot: int) -> None:
-        self._crew.remove(slot)
+    def remove(self, crew: str, slot: int) -> None:
+        self._crews[crew].remove(slot)
 
-    def add_worker(self, slot: int) -> None:
-        self._crew.add(slot)
+    def add(self, crew: str, slot: int) -> None:
+        self._crews[crew].add(slot)
 
     def kill_broker(self, node: int, down_s: float) -> None:
         self._kafka.kill(node)
@@ -138,14 +176,13 @@ class Stage:
 
     # -- time ----------------------------------------------------------------------------------------------------------
 
-    def play(self, faults: list[Fault], began: float) -> None:
-        """Do each fault at its time, or right after a broker fault before it is over."""
-        brokers = [fault for fault in faults if "broker" in fault.name]
-        others = [fault for fault in faults if "broker" not in fault.name]
+    def play(self, began: float) -> None:
+        """Do each fault at its time; what takes long with the brokers holds up nothing else."""
+        processes, brokers = self._scenario.faults()
         thread = threading.Thread(target=self._play, args=(brokers, began), name="broker faults", daemon=True)
         thread.start()
-        self._play(others, began)
-        thread.join(600)
+        self._play(processes, began)
+        thread.join(900)
         assert not thread.is_alive(), "the broker faults did not come to an end"
         while self._later:
             self._pass(0.1)
@@ -183,50 +220,52 @@ def run(scenario: Scenario, kafka: EmbeddedKafka, prefix: str, folder: Path) -> 
     apply_policies(settings)
     started = time.monotonic()
     plan = Plan(scenario.seed, scenario.shape, time.time_ns() // 1000 + round(START_S * 1e6), scenario.partitions)
-    faults = schedule(scenario.seed, scenario.mix, scenario.shape.seconds, scenario.workers, scenario.nodes)
-    with Crew(lambda path: worker(settings, path), scenario.workers, folder) as crew:
+    with _crews(scenario, settings, folder) as crews:
         began = started + START_S
         sender = Sender(settings, plan, began)
         sender.start()
-        stage = Stage(scenario, kafka, crew)
-        stage.play(faults, began)
-        crew.all_on()
-        sender.wait(scenario.shape.seconds + scenario.mix.blackout_s + 120)
+        stage = Stage(scenario, kafka, crews)
+        stage.play(began)
+        for crew in crews.values():
+            crew.all_on()
+        sender.wait(scenario.shape.seconds + 300)
         loaded = time.monotonic()
-        collected = _settle(scenario, settings, plan, folder)
+        collected, judges = Collector(settings), [judge(settings) for judge in scenario.judges]
+        _settle(scenario, plan.truth, collected, judges)
         settled = time.monotonic()
-        codes = crew.end()
+        codes = {name: crew.end() for name, crew in crews.items()}
     collected.read()
     problems = checks.problems(plan.truth, collected)
-    problems += [f"a worker ended with {code} after SIGTERM" for code in codes if code]
-    problems += _exits(scenario, crew.exits)
+    problems += [problem for judge in judges for problem in judge.problems(plan.truth)]
+    problems += [f"{name} ended with {code} after SIGTERM" for name, ended in codes.items() for code in ended if code]
+    exits = [item for crew in crews.values() for item in crew.exits]
+    problems += _exits(scenario, exits)
     collected.close()
+    counts = checks.counts(plan.truth, collected)
+    for judge in judges:
+        counts |= judge.counts()
+    faults = {f"{name} {what}": number for name, crew in crews.items() for what, number in crew.counts.items()}
     seconds = {"load": loaded - began, "settling": settled - loaded, "all": time.monotonic() - started}
-    return Report(
-        scenario.name,
-        scenario.seed,
-        checks.counts(plan.truth, collected),
-        {**crew.counts, **stage.faults},
-        problems,
-        crew.exits,
-        {name: round(value, 1) for name, value in seconds.items()},
-    )
+    seconds = {name: round(value, 1) for name, value in seconds.items()}
+    return Report(scenario.name, scenario.seed, counts, {**faults, **stage.faults}, problems, exits, seconds)
 
 
-def _settle(scenario: Scenario, settings: Settings, plan: Plan, folder: Path) -> Collector:
-    collected = Collector(settings)
+@contextlib.contextmanager
+def _crews(scenario: Scenario, settings: Settings, folder: Path) -> Iterator[dict[str, Crew]]:
+    with contextlib.ExitStack() as stack:
+        yield {spec.name: stack.enter_context(Crew(spec, settings, folder)) for spec in scenario.all_crews()}
+
+
+def _settle(scenario: Scenario, truth: Truth, collected: Collector, judges: list[Judge]) -> None:
     deadline = time.monotonic() + scenario.settle_s
     while time.monotonic() < deadline:
         collected.read()
-        if checks.is_settled(plan.truth, collected):
+        if checks.is_settled(truth, collected) and all(judge.is_settled(truth) for judge in judges):
             break
-    time.sleep(3)  # what comes now is too much
+    time.sleep(LINGER_S)
     collected.read()
-    return collected
 
 
 def _exits(scenario: Scenario, exits: list[Exit]) -> list[str]:
-    from tests.chaos.crew import NATIVE_CRASHES
-
     grave = [item for item in exits if item.code in NATIVE_CRASHES or not scenario.excused]
-    return [f"worker {item.slot} ended by itself with {item.code}:\n{item.tail}" for item in grave]
+    return [f"{item.crew} {item.slot} ended by itself with {item.code}:\n{item.tail}" for item in grave]

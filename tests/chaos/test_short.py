@@ -18,5 +18,5 @@ def test_nothing_is_lost_doubled_or_blamed_on_anyone_under_faults(tmp_path: Path
         report = run(SHORT, kafka, "chaos", tmp_path / "logs")
     print(report)
     assert not report.problems, "\n".join(report.problems[:30])
-    assert report.faults["kills"] >= 5
+    assert report.faults["worker kills"] >= 5
     assert report.faults["broker kills"] >= 2

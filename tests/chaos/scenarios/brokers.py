@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from tests.chaos.faults import Mix
+from tests.chaos.faults import BrokerMix, Mix
 from tests.chaos.harness import Scenario
 from tests.chaos.load import Shape
 
 ONE = Scenario(
     "one-broker",
     Shape(seconds=110, runs_per_second=15),
-    Mix(kills=8, broker_kills=8, broker_freezes=1, broker_slows=1),
+    Mix(kills=8),
+    BrokerMix(kills=8, freezes=1, slows=1),
     workers=2,
     seed=3,
     excused=True,
@@ -18,7 +19,8 @@ ONE = Scenario(
 THREE = Scenario(
     "three-brokers",
     Shape(seconds=170, runs_per_second=12),
-    Mix(kills=12, freezes=1, broker_kills=12, broker_freezes=2, broker_slows=1, blackouts=1),
+    Mix(kills=12, freezes=1),
+    BrokerMix(kills=12, freezes=2, slows=1, blackouts=1),
     nodes=3,
     workers=3,
     seed=4,
@@ -28,7 +30,7 @@ THREE = Scenario(
 OUTAGE = Scenario(
     "outage",
     Shape(seconds=20, runs_per_second=15),
-    Mix(blackouts=1, blackout_s=140),
+    brokers=BrokerMix(blackouts=1, blackout_s=140),
     nodes=1,
     workers=2,
     seed=7,

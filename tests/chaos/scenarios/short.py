@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from tests.chaos.faults import Mix
+from tests.chaos.faults import BrokerMix, Mix
 from tests.chaos.harness import Scenario
 from tests.chaos.load import Shape
 
 SHORT = Scenario(
     "short",
     Shape(seconds=32, runs_per_second=15, long_runs=10, giant_steps=500, tail_s=6),
-    Mix(kills=7, freezes=1, freeze_s=8, rolls=1, broker_kills=2),
+    Mix(kills=7, freezes=1, freeze_s=8, rolls=1),
+    BrokerMix(kills=2),
     workers=2,
     seed=5,
     excused=True,

@@ -6,7 +6,7 @@ from tests.chaos.faults import Mix
 from tests.chaos.harness import Scenario
 from tests.chaos.load import Shape
 
-CALM = Scenario("calm", Shape(seconds=15, runs_per_second=20), Mix())
+CALM = Scenario("calm", Shape(seconds=15, runs_per_second=20))
 
 KILLS = Scenario("kills", Shape(seconds=100, runs_per_second=20), Mix(kills=45), workers=3)
 
