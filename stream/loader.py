@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import msgspec
-from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
-from stepstream.kafka import KafkaUnreachable, consumer, position_of, read_to_end
+from stepstream.kafka import RETRIABLE, KafkaUnreachable, consumer, position_of, read_to_end
 from stepstream.schemas.alert import AlertStruct
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
@@ -89,6 +89,33 @@ def load_fleet(settings: Settings, group: str, partition: int) -> FleetState:
     name = topic(settings.topic_prefix, "alerts")
     alerts = [_decode_alert(value) for message in read_to_end(settings, name, [partition]) if (value := message.value())]
     return FleetState(alerts, floor, ledger)
+
+
+def is_missed(settings: Settings, full_name: str, partition: int, start: int, end: int) -> bool:
+    """Whether the log holds a record from ``start`` to before ``end``.
+
+    Offsets may be empty: retention has passed them, or transactions have put their marks there.
+    """
+    client = consumer(settings, "stepstream-reader", **{"enable.partition.eof": True})
+    try:
+        place = TopicPartition(full_name, partition)
+        low, _ = client.get_watermark_offsets(place, timeout=10)
+        if low >= end:
+            return False
+        client.assign([TopicPartition(place.topic, partition, max(low, start))])
+        while True:
+            messages = client.consume(1, timeout=10)
+            if not messages:
+                raise KafkaUnreachable(f"{full_name} could not be read again from offset {start}")
+            error = messages[0].error()
+            if error is None:
+                return position_of(messages[0])[1] < end
+            if error.code() == KafkaError._PARTITION_EOF:
+                return False
+            if error.code() not in RETRIABLE:
+                raise KafkaException(error)
+    finally:
+        client.close()
 
 
 async def patiently(load: Callable[[], _Result], what: str) -> _Result:

@@ -62,6 +62,13 @@ class Restored:
 
 Load = Callable[[int], Awaitable[Restored]]
 
+IsMissed = Callable[[TP, int, int], Awaitable[bool]]
+"""Whether the log of a partition holds a record from one offset to before another."""
+
+
+class RecordsMissed(Exception):
+    """Records were passed over on their way to us. Nothing is committed: the worker starts again from its floor."""
+
 
 class Watch(Protocol):
     """Who is told of batches, waits and deliveries."""
@@ -166,10 +173,18 @@ class Stage:
     """All partitions of one topic that are assigned to this worker."""
 
     def __init__(
-        self, topic: str, sender: Sender, floors: Floors, load: Load, watch: Watch, is_troubled: Callable[[TP], bool]
+        self,
+        topic: str,
+        sender: Sender,
+        floors: Floors,
+        load: Load,
+        watch: Watch,
+        is_troubled: Callable[[TP], bool],
+        is_missed: IsMissed,
     ) -> None:
         self._watch = watch
         self._is_troubled = is_troubled
+        self._is_missed = is_missed
         self.topic = topic
         self.shells: dict[int, Shell] = {}
         self._sender = sender
@@ -206,9 +221,11 @@ class Stage:
         if shell is None or shell.generation != generation:
             return
         await self.wait_ready(tp.partition)
+        logic = shell.logic
+        if logic is not None and shell.alive:
+            await self._check_gap(tp, logic.floor.position, records[0].offset)
         if self._held:
             await asyncio.Event().wait()  # neither processed nor skipped
-        logic = shell.logic
         if logic is None or not shell.alive or shell.halted:
             return
         self._watch.batch(len(records))
@@ -222,6 +239,14 @@ class Stage:
         while self._sender.is_full:
             self._sender.poll()
             await asyncio.sleep(0.001)
+
+    async def _check_gap(self, tp: TP, position: int, first: int) -> None:
+        """A log has gaps of its own, but what was lost between Kafka and us would be lost for ever: look."""
+        # A transaction's end leaves a gap of one: to look at each of those would cost more than it could find.
+        if first > position + 1 and await self._is_missed(tp, position, first):
+            raise RecordsMissed(
+                f"{tp.topic} partition {tp.partition}: {first - position} records before offset {first} never came"
+            )
 
     async def wait_ready(self, partition: int) -> None:
         """Wait until a partition's logic is loaded. Raises what loading raised."""

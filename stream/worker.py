@@ -7,6 +7,7 @@ committed: the supervisor starts the worker again, and it goes on from its floor
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import os
 import signal
@@ -33,7 +34,7 @@ from stepstream.stream.connection import broker_urls, credentials
 from stepstream.stream.counters import Counters
 from stepstream.stream.fleet import FleetPartition
 from stepstream.stream.limits import AssembleLimits
-from stepstream.stream.loader import load_assemble, load_fleet, patiently
+from stepstream.stream.loader import is_missed, load_assemble, load_fleet, patiently
 from stepstream.stream.observation import WorkerObservation
 from stepstream.stream.partition import AssemblePartition
 from stepstream.stream.poison import Undigested
@@ -145,8 +146,9 @@ class Worker:
         self.app.transport = self.transport
         floors = self.transport.floors
         troubled = Trouble(self.sender.stalled_s, self._leader_of).is_near
-        self.assemble = Stage(self._name("steps"), self.sender, floors, self._load_assemble, self.observation, troubled)
-        self.fleet = Stage(self._name("findings"), self.sender, floors, self._load_fleet, self.observation, troubled)
+        beside = (self.observation, troubled, self._is_missed)
+        self.assemble = Stage(self._name("steps"), self.sender, floors, self._load_assemble, *beside)
+        self.fleet = Stage(self._name("findings"), self.sender, floors, self._load_fleet, *beside)
         self.observer.before_scrape(self._refresh_metrics)
         self.observer.readiness = self._not_ready
         self._bind()
@@ -321,6 +323,10 @@ class Worker:
         """The wall time (us) of the last fetch, when it came back at the high watermark and all before is processed."""
         _, end, time_ms = cast(Any, self.app.consumer)._thread.position_and_end(tp)
         return time_ms * 1000 if end is not None and position >= end else 0
+
+    async def _is_missed(self, tp: TP, start: int, end: int) -> bool:
+        look = functools.partial(is_missed, self.settings, tp.topic, tp.partition, start, end)
+        return await patiently(look, f"{tp.topic} partition {tp.partition} from offset {start} to {end} again")
 
     def _leader_of(self, tp: TP) -> int | None:
         leader: int | None = cast(Any, self.app.consumer)._thread.leader(tp)

@@ -21,6 +21,7 @@ from stepstream.schemas.policy import Policy
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.step import RECORD_HEADERS
 from stepstream.schemas.topics import topic
+from stepstream.stream.loader import is_missed
 from stepstream.topics import create_topics
 from tests.chaos.collector import Collector, Held
 from tests.processes import Process, wait_until, worker
@@ -101,6 +102,13 @@ class World:
         """The closed trajectory of a run."""
         self.wait_for("trajectories", lambda value: value["trace_id"] == trace_id and value.get("closed", False))
         return self.collected.final()[trace_id]
+
+    def end_of(self, full: str) -> int:
+        """The end of a topic's first partition."""
+        client = consumer(self.settings, "looking")
+        end = client.get_watermark_offsets(TopicPartition(full, 0), timeout=10)[1]
+        client.close()
+        return int(end)
 
     def floors(self) -> dict[tuple[str, int], tuple[int, int]]:
         """What the worker's group has committed beside the end of each partition."""
@@ -306,6 +314,21 @@ def test_sigterm_commits_all_and_the_next_worker_goes_on(world: World) -> None:
     assert (found["threshold"], found["policy"]) == (3.0, "pinned")
     world.send(step(opened, 1, agent="pinned"))
     assert world.final(opened)["steps"] == 4
+
+
+def test_gaps_of_a_log_are_told_from_records_that_were_missed(world: World) -> None:
+    """The end of a transaction takes an offset and is no record; before the beginning and behind the end there is nothing."""
+    full = topic(world.settings.topic_prefix, "trajectories")
+    client = producer(world.settings, **{"transactional.id": f"{world.settings.topic_prefix}-tx"})
+    client.init_transactions(20)
+    start = world.end_of(full)
+    for _ in range(2):
+        client.begin_transaction()
+        client.produce(full, msgspec.json.encode({"trace_id": trace(0), "revision": 1}), b"k", partition=0)
+        client.commit_transaction(20)
+    looks = [(0, start), (start, start + 1), (start + 1, start + 2), (start + 1, start + 3), (start + 3, start + 9)]
+    found = [is_missed(world.settings, full, 0, first, end) for first, end in looks if end > first]
+    assert found[-4:] == [True, False, True, False]
 
 
 def state_of(world: World) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from stepstream.stream.floor import Floor
 from stepstream.stream.outputs import Hold, Output
 from stepstream.stream.poison import PoisonLedger
 from stepstream.stream.sender import Sender
-from stepstream.stream.stage import Restored, Stage
+from stepstream.stream.stage import RecordsMissed, Restored, Stage
 from tests.unit.stream_world import START_US, Rec
 
 STEPS = TP("steps", 0)
@@ -65,7 +65,13 @@ class World:
         self.gate.set()
         self.error: Exception | None = None
         self.troubled = False
-        self.stage = Stage("steps", cast(Sender, self), self.floors, self.load, self, lambda _tp: self.troubled)
+        self.missed = False
+        self.looked: list[tuple[TP, int, int]] = []
+        self.stage = Stage("steps", cast(Sender, self), self.floors, self.load, self, lambda _tp: self.troubled, self.is_missed)
+
+    async def is_missed(self, tp: TP, start: int, end: int) -> bool:
+        self.looked.append((tp, start, end))
+        return self.missed
 
     async def load(self, partition: int) -> Restored:
         await self.gate.wait()
@@ -218,3 +224,27 @@ async def test_it_waits_while_too_much_is_under_way() -> None:
     world.is_full = True
     await asyncio.wait_for(world.stage.handle(STEPS, records(0, 3), 1), 1)
     assert not world.is_full
+
+
+async def test_a_gap_is_looked_into() -> None:
+    """A log has gaps of its own: retention, the marks of transactions. Nothing is wrong with those."""
+    world = World()
+    logic = await world.assigned()
+    await world.stage.handle(STEPS, records(0, 3), 1)
+    await world.stage.handle(STEPS, records(2, 3), 1)
+    await world.stage.handle(STEPS, records(6, 3), 1)
+    assert world.looked == []
+    await world.stage.handle(STEPS, records(20, 3), 1)
+    assert world.looked == [(STEPS, 9, 20)]
+    assert logic.fed[-1] == 22
+
+
+async def test_records_that_never_came_stop_the_worker() -> None:
+    """Passed over once they would be lost for ever; nothing after them is processed or committed."""
+    world = World()
+    logic = await world.assigned()
+    await world.stage.handle(STEPS, records(0, 3), 1)
+    world.missed = True
+    with pytest.raises(RecordsMissed, match="17 records before offset 20 never came"):
+        await world.stage.handle(STEPS, records(20, 3), 1)
+    assert logic.fed == [0, 1, 2]
