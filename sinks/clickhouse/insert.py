@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Container
 from typing import Any, Final
 
 from clickhouse_connect.datatypes.base import ClickHouseType
@@ -30,6 +31,9 @@ SETTINGS: Final[dict[str, Any]] = {
     "min_insert_block_size_bytes": 0,
     "max_partitions_per_insert_block": 0,
 }
+
+NEWER_SETTINGS: Final[dict[str, Any]] = {"deduplicate_insert": "enable"}
+"""The same for servers that know them: what replaced ``insert_deduplicate`` there."""
 
 ROW_ERRORS: Final = frozenset(
     {
@@ -72,7 +76,7 @@ class Inserter:
         began = time.monotonic()
         client = self.client()
         try:
-            client.insert(context=self._context(block, token))
+            client.insert(context=self._context(block, token, client.server_settings))
         except DataError as error:  # a value that does not fit its column: nothing was sent whole
             raise RowsRefused(str(error)) from error
         except (OverflowError, ValueError, TypeError) as error:
@@ -98,14 +102,15 @@ class Inserter:
         if client is not None:
             client.close()
 
-    def _context(self, block: Block, token: str) -> InsertContext:
+    def _context(self, block: Block, token: str, known: Container[str] = ()) -> InsertContext:
+        newer = {name: value for name, value in NEWER_SETTINGS.items() if name in known}
         return InsertContext(
             f"{self._settings.clickhouse_database}.{block.table.name}",
             list(block.columns),
             [self._type(block.table, name) for name in block.columns],
             list(block.columns.values()),
             column_oriented=True,
-            settings={**SETTINGS, "insert_deduplication_token": token},
+            settings={**SETTINGS, **newer, "insert_deduplication_token": token},
             block_size=MAX_ROWS,
         )
 
