@@ -9,7 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from stepstream.schemas.alert import Severity
 from stepstream.schemas.durations import DurationUs
-from stepstream.schemas.policy import Glob, Policy
+from stepstream.schemas.policy import Policy
+from stepstream.schemas.rule_base import Glob
 from stepstream.schemas.step import Usd
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")]

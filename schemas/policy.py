@@ -11,12 +11,19 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from stepstream.schemas.alert import Severity
-from stepstream.schemas.durations import DurationUs
-from stepstream.schemas.step import Usd
-
-Glob = Annotated[str, Field(description="exact text, or a pattern with * and ?")]
-Positive = Annotated[int, Field(gt=0)]
+from stepstream.schemas.rule_base import Glob
+from stepstream.schemas.rules_run import (
+    HungStep,
+    Loop,
+    RunCost,
+    RunDuration,
+    RunSteps,
+    RunTokens,
+    StepDuration,
+    StuckRun,
+    ToolErrorIgnored,
+    UnpricedModel,
+)
 
 
 class Match(BaseModel):
@@ -39,97 +46,6 @@ class Match(BaseModel):
             and fnmatchcase(agent_version, self.agent_version)
             and fnmatchcase(task, self.task)
         )
-
-
-class _Rule(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    alert: str = Field("", pattern=r"^[a-z0-9][a-z0-9_.-]*$|^$", description="the alert's name; default: the rule's")
-    enabled: bool = True
-    severity: Severity | None = Field(None, description="default: by consequence")
-    action: Literal["none", "warn", "pause", "stop"] = Field("none", description="ordered only in mode enforce")
-
-    @property
-    def alert_name(self) -> str:
-        return self.alert or str(self.rule).replace("_", "-")  # type: ignore[attr-defined]
-
-
-class RunCost(_Rule):
-    """The run has cost more than a limit."""
-
-    rule: Literal["run_cost"]
-    limit_usd: Usd = Field(gt=0, strict=False)
-    warn_usd: Usd | None = Field(None, gt=0, strict=False)
-
-    @model_validator(mode="after")
-    def _warn_is_lower(self) -> RunCost:
-        if self.warn_usd is not None and self.warn_usd >= self.limit_usd:
-            raise ValueError("warn_usd must be lower than limit_usd")
-        return self
-
-
-class RunTokens(_Rule):
-    """The run has used more tokens, input and output together, than a limit."""
-
-    rule: Literal["run_tokens"]
-    limit: Positive
-
-
-class RunSteps(_Rule):
-    """The run has taken more steps than a limit."""
-
-    rule: Literal["run_steps"]
-    limit: Positive
-
-
-class RunDuration(_Rule):
-    """The run is still going after a limit of time, or took longer."""
-
-    rule: Literal["run_duration"]
-    limit: DurationUs
-
-
-class StepDuration(_Rule):
-    """A step, of one kind, tool or model, is still going after a limit of time, or took longer."""
-
-    rule: Literal["step_duration"]
-    limit: DurationUs
-    kind: Glob = "*"
-    tool: Glob = "*"
-    model: Glob = "*"
-
-
-class HungStep(_Rule):
-    """A step was started and does not end while nothing else happens in the run."""
-
-    rule: Literal["hung_step"]
-    after: DurationUs = 300_000_000
-
-
-class StuckRun(_Rule):
-    """The root is open and nothing has happened for a while."""
-
-    rule: Literal["stuck_run"]
-    after: DurationUs = 1_800_000_000
-
-
-class Loop(_Rule):
-    """The same tool or model is called again and again with the same input."""
-
-    rule: Literal["loop"]
-    repeats: Annotated[int, Field(ge=3)] = 4
-
-
-class ToolErrorIgnored(_Rule):
-    """A tool failed, nothing retried or replaced it, and the run went on."""
-
-    rule: Literal["tool_error_ignored"]
-
-
-class UnpricedModel(_Rule):
-    """A step used tokens of a model whose price is unknown: the run's cost is not the whole truth."""
-
-    rule: Literal["unpriced_model"]
 
 
 Rule = Annotated[

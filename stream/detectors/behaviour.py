@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stepstream.schemas.policy import Loop
+from stepstream.schemas.rules_run import Loop
 from stepstream.stream.detectors.base import MAX_EVIDENCE, NOTHING, DetectorBase, Observation, Observations
 from stepstream.stream.rules import Applied
 from stepstream.stream.run import Run

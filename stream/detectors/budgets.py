@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from stepstream.schemas.money import NANOS_PER_USD, nanos_from_usd
-from stepstream.schemas.policy import RunCost, RunSteps, RunTokens
+from stepstream.schemas.rules_run import RunCost, RunSteps, RunTokens
 from stepstream.stream.detectors.base import NOTHING, DetectorBase, Observation, Observations, progress
 from stepstream.stream.rules import Applied
 from stepstream.stream.run import Run

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stepstream.schemas.policy import (
+from stepstream.schemas.rules_run import (
     HungStep,
     Loop,
     RunCost,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from fnmatch import fnmatchcase
 
 from stepstream.schemas.durations import format_duration
-from stepstream.schemas.policy import HungStep, RunDuration, StepDuration, StuckRun
+from stepstream.schemas.rules_run import HungStep, RunDuration, StepDuration, StuckRun
 from stepstream.stream.detectors.base import NOTHING, DetectorBase, Observation, Observations, progress
 from stepstream.stream.rules import Applied
 from stepstream.stream.run import Run

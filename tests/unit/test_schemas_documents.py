@@ -10,7 +10,8 @@ import yaml
 from pydantic import ValidationError
 
 from stepstream.schemas.documents import DOCUMENT, Prices, Subscription, document_key
-from stepstream.schemas.policy import DEFAULT_RULES, Match, Policy, Rule, RunCost
+from stepstream.schemas.policy import DEFAULT_RULES, Match, Policy, Rule
+from stepstream.schemas.rules_run import RunCost
 
 # One of each kind of rule, as people write it, with every field of its own.
 RULES: list[dict[str, Any]] = [
