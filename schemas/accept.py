@@ -78,7 +78,15 @@ class Limits:
     max_attributes: int = 64
     max_documents: int = 256
     max_age_us: int = 30 * DAY_US
+    """No step is too old that is younger than this,"""
+    project_ages_us: tuple[tuple[str, int], ...] = ()
+    """but steps of some projects may be older; the empty name stands for all others."""
     max_future_us: int = DAY_US
+
+    def age_us(self, project: str) -> int:
+        """How old a step of the project may be."""
+        ages_us = dict(self.project_ages_us)
+        return ages_us.get(project, ages_us.get("", self.max_age_us))
 
 
 DEFAULT_LIMITS: Final = Limits()
@@ -297,8 +305,9 @@ def _time_out_of_range(step: Step, timestamp_us: int, limits: Limits) -> str:
         return f"times are microseconds since 1970: start_time {step.start_time}, end_time {end}"
     if step.start_time > latest or (end is not None and end > latest):
         return f"more than {limits.max_future_us // 1_000_000} s after the record's timestamp {timestamp_us}"
-    if step.start_time < timestamp_us - limits.max_age_us:
-        return f"start_time {step.start_time} is more than {limits.max_age_us // DAY_US} days before the record's timestamp"
+    age_us = limits.age_us(step.project)
+    if step.start_time < timestamp_us - age_us:
+        return f"start_time {step.start_time} is more than {age_us // DAY_US} days before the record's timestamp"
     return ""
 
 

@@ -14,6 +14,9 @@ from stepstream.schemas.durations import DurationUs
 
 ENV_PREFIX: Final = "STEPSTREAM_"
 
+OWN_DAYS: Final = r"[^\s=,'\\]+\.(steps|runs|alerts|metrics)=[1-9][0-9]?[0-9]?[0-9]?[0-9]?"
+"""One project's days for one kind of data."""
+
 
 class Settings(BaseModel):
     """Every setting of every process and of the SDK."""
@@ -72,6 +75,14 @@ class Settings(BaseModel):
     alerts_retention_days: int = Field(365, gt=0, description="how long ClickHouse keeps alerts")
     metrics_retention_days: int = Field(
         365, gt=0, description="how long ClickHouse keeps the rollups behind metrics_1m and metrics_1h"
+    )
+    retention_by_project: str = Field(
+        "",
+        pattern=f"^$|^{OWN_DAYS}(, *{OWN_DAYS})*$",
+        description="other days for some projects: dev.steps=7,dev.runs=30,shop.metrics=730",
+    )
+    text_search: bool = Field(
+        False, description="index the words of inputs and outputs; about half as much disk again, inserts take twice as long"
     )
     clickhouse_cluster: str = Field(
         "", pattern="^[A-Za-z0-9_.-]*$", description="cluster to create replicated tables on (untested); empty: one server"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from stepstream.schemas.accept import DAY_US, Limits
+from stepstream.schemas.retention import record_limits
 from stepstream.schemas.settings import Settings
 
 LIVE_WITHIN_US = 60_000_000
@@ -41,8 +42,3 @@ class AssembleLimits:
             replay_records=settings.replay_records,
             records=record_limits(settings),
         )
-
-
-def record_limits(settings: Settings) -> Limits:
-    """What a record may be; worker and sink must be given the same."""
-    return Limits(max_age_us=settings.steps_retention_days * DAY_US)

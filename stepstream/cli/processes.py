@@ -27,6 +27,8 @@ WORKER = (
     "max_open_runs",
     "replay_records",
     "session_timeout",
+    "steps_retention_days",
+    "retention_by_project",
 )
 SINK = (
     "sink_group",
@@ -34,6 +36,12 @@ SINK = (
     "sink_batch_bytes",
     "sink_batch_interval",
     "steps_retention_days",
+    "runs_retention_days",
+    "alerts_retention_days",
+    "metrics_retention_days",
+    "retention_by_project",
+    "text_search",
+    "clickhouse_cluster",
 )
 
 

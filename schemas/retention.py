@@ -1,0 +1,60 @@
+"""How long the store keeps what: days by kind of data, and for some projects other days."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from stepstream.schemas.accept import DAY_US, Limits
+from stepstream.schemas.settings import Settings
+
+KINDS: Final = ("steps", "runs", "alerts", "metrics")
+"""Each has a setting ``<kind>_retention_days``."""
+
+_ENTRY: Final = re.compile(r" *(.+)\.(\w+)=(\d+)")
+
+
+@dataclass(frozen=True)
+class Retention:
+    """Days that rows of one kind are kept; ``projects`` names those with days of their own, in order."""
+
+    days: int
+    projects: tuple[tuple[str, int], ...] = ()
+    by_project: Mapping[str, int] = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "by_project", dict(self.projects))
+
+    def of(self, project: str) -> int:
+        """Days for a project."""
+        return self.by_project.get(project, self.days)
+
+    @property
+    def shortest(self) -> int:
+        """The fewest days of any project."""
+        return min([self.days, *self.by_project.values()])
+
+    def __str__(self) -> str:
+        own = ", ".join(f"{project} {days}" for project, days in self.projects)
+        return f"{self.days} days ({own})" if own else f"{self.days} days"
+
+
+def retention(settings: Settings, kind: str) -> Retention:
+    """The retention of a kind of data. A project that is given the usual days is as one that is not named."""
+    days: int = getattr(settings, f"{kind}_retention_days")
+    own = {}
+    for entry in filter(None, settings.retention_by_project.split(",")):
+        found = _ENTRY.fullmatch(entry)
+        if found is not None and found[2] == kind:
+            own[found[1]] = int(found[3])
+    return Retention(days, tuple(sorted((project, kept) for project, kept in own.items() if kept != days)))
+
+
+def record_limits(settings: Settings) -> Limits:
+    """What a record of the steps topic may be; worker and sink are given the same."""
+    kept = retention(settings, "steps")
+    ages_us = tuple((project, days * DAY_US) for project, days in kept.projects)
+    others = (("", kept.days * DAY_US),) if ages_us else ()
+    return Limits(max_age_us=kept.shortest * DAY_US, project_ages_us=ages_us + others)
