@@ -1,0 +1,17 @@
+"""How well detectors find what they should, on real data: ``python -m benchmarks.detection [PART ...] [--json FILE]``.
+
+A part is a module here with ``measure(report, arguments)``, named in ``PARTS``. It reads its cases from ``$STEPSTREAM_DATA``
+(``../shared/data`` where that is not set) and raises ``MissingData`` where they are not there: the part is then skipped, and
+says what was looked for. What is found is printed as precision, recall, how early, and false alarms per 100, each with an
+interval (``benchmarks.detection.score``) and beside a simple baseline.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+PARTS: Final[dict[str, str]] = {
+    "cost": "runs that cost far more than usual, found while they are still going (trail_gaia)",
+    "series": "spikes, drifts and shifts in 30 days of cost and latency windows (azure_llm, mooncake)",
+}
+"""What each part measures, by the name of its module."""

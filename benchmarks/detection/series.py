@@ -1,0 +1,13 @@
+"""Spikes in windows of cost and latency."""
+
+from __future__ import annotations
+
+import argparse
+
+from benchmarks.cases import data_folder
+from benchmarks.harness import Report
+
+
+def measure(report: Report, arguments: argparse.Namespace) -> None:
+    """Not measured yet."""
+    data_folder("azure_llm")
