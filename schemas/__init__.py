@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from stepstream.schemas.alert import Alert, Command, Finding
+    from stepstream.schemas.delivery import Delivery
     from stepstream.schemas.documents import Prices, Subscription
     from stepstream.schemas.policy import Policy
     from stepstream.schemas.step import Document, StepEvent, TokenUsage
@@ -25,6 +26,7 @@ __all__ = [
     "CONTRACTS",
     "Alert",
     "Command",
+    "Delivery",
     "Document",
     "Finding",
     "Policy",
@@ -39,6 +41,7 @@ __all__ = [
 _MODULES: Final = {
     "Alert": "alert",
     "Command": "alert",
+    "Delivery": "delivery",
     "Document": "step",
     "Finding": "alert",
     "Policy": "policy",
@@ -50,7 +53,7 @@ _MODULES: Final = {
     "Usage": "trajectory",
 }
 _CONTRACTS: Final = (
-    "StepEvent", "Trajectory", "Usage", "Finding", "Alert", "Command", "Policy", "Subscription", "Prices",
+    "StepEvent", "Trajectory", "Usage", "Finding", "Alert", "Command", "Delivery", "Policy", "Subscription", "Prices",
 )  # fmt: skip
 
 

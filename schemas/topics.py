@@ -57,7 +57,7 @@ def topic_specs(*, steps_retention_ms: int = 7 * DAY_MS) -> tuple[TopicSpec, ...
             {**both, "min.compaction.lag.ms": str(7 * DAY_MS)},
             "fleet",
         ),
-        TopicSpec("deliveries", "subscription|alert", "delivery state", both, "fleet"),
+        TopicSpec("deliveries", "subscription|alert, on the partition of its alert", "Delivery", both, "fleet"),
         TopicSpec("control", "trace_id or project", "Command", {"retention.ms": str(DAY_MS)}, "fleet"),
         TopicSpec("config", "kind/name", "Policy, Subscription, Prices", compacted, "one"),
         TopicSpec(

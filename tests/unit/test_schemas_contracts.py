@@ -19,6 +19,7 @@ from stepstream import schemas
 from stepstream.schemas import CONTRACTS
 from stepstream.schemas.accept import Accepted, accept_value
 from stepstream.schemas.alert import AlertStruct, CommandStruct, FindingStruct
+from stepstream.schemas.delivery import DeliveryStruct
 from stepstream.schemas.step import Step
 from stepstream.schemas.trajectory import TrajectoryStruct, UsageStruct
 from tests.step_events import NOW_US, event, odd_events, valid_events
@@ -33,6 +34,7 @@ STRUCTS: Final[dict[str, Any]] = {
     "Finding": FindingStruct,
     "Alert": AlertStruct,
     "Command": CommandStruct,
+    "Delivery": DeliveryStruct,
 }
 
 
