@@ -87,7 +87,8 @@ class Trajectory(BaseModel):
 class Usage(BaseModel):
     """A run's running totals for one agent and one event minute: never deltas, so a replay changes nothing.
 
-    Readers keep the highest ``revision`` per (trace_id, agent, minute).
+    Readers keep the highest ``revision`` per (trace_id, agent, agent_version, minute). The usage topic also holds records
+    with a ``kind``: ``RunSummary`` and ``Progress``.
     """
 
     model_config = ConfigDict(extra="ignore")
@@ -112,13 +113,68 @@ class Usage(BaseModel):
     cache_write_tokens: Count = 0
     reasoning_tokens: Count = 0
     cost_usd: str = "0"
+    repeated: bool = Field(False, description="nothing in it is new since the record before it")
+
+
+class RunSummary(BaseModel):
+    """A closed run in one record on the usage topic: what windows and baselines learn about whole runs.
+
+    Published with every revision of a closed run. Readers keep the highest ``revision`` per trace_id.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+    kind: Literal["run"]
+    project: str
+    trace_id: str
+    revision: int
+    status: RunStatus
+    time: TimeUs = Field(description="when it counts: the end of its root; without one, log time of its closing")
+    reopened: bool = Field(False, description="it had been closed before, and late steps came")
+    environment: str = ""
+    agent: str = ""
+    agent_version: str = ""
+    task: str = ""
+    user_id: str = ""
+    start_time: TimeUs = 0
+    end_time: TimeUs = 0
+    duration_us: Count = 0
+    first_append_time: TimeUs = Field(0, description="Kafka timestamp of the run's first record")
+    steps: Count = Field(0, description="ended steps")
+    error_steps: Count = 0
+    llm_calls: Count = 0
+    tool_calls: Count = 0
+    unpriced_steps: Count = 0
+    input_tokens: Count = 0
+    output_tokens: Count = 0
+    cached_input_tokens: Count = 0
+    cache_write_tokens: Count = 0
+    reasoning_tokens: Count = 0
+    cost_usd: str = "0"
+
+
+class Progress(BaseModel):
+    """How far a partition of steps is: what its records appended before ``time`` led to stands before this record.
+
+    The lowest of all partitions is the time that windows go by, so that a worker that is behind makes nothing late.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+    kind: Literal["progress"]
+    partition: int
+    time: TimeUs
 
 
 if TYPE_CHECKING:
     PathStepStruct: TypeAlias = PathStep
     TrajectoryStruct: TypeAlias = Trajectory
     UsageStruct: TypeAlias = Usage
+    RunSummaryStruct: TypeAlias = RunSummary
+    ProgressStruct: TypeAlias = Progress
 else:
     PathStepStruct = derive_struct(PathStep)
     TrajectoryStruct = derive_struct(Trajectory, nested={PathStep: PathStepStruct})
     UsageStruct = derive_struct(Usage)
+    RunSummaryStruct = derive_struct(RunSummary)
+    ProgressStruct = derive_struct(Progress)

@@ -25,7 +25,7 @@ from stepstream.stream.findings import closing_findings, command_for, findings_f
 from stepstream.stream.floor import Floor
 from stepstream.stream.limits import LIVE_WITHIN_US, AssembleLimits
 from stepstream.stream.outputs import Hold, Output
-from stepstream.stream.publish import trajectory, usage_records
+from stepstream.stream.publish import run_summary, trajectory, usage_records
 from stepstream.stream.records import Record
 from stepstream.stream.rules import RuleBook
 from stepstream.stream.run import Run
@@ -306,6 +306,8 @@ class AssemblePartition:
         project = run.identity.project.encode()
         for usage in usage_records(run, everything=run.closed):
             self._send(tracked, Output("usage", project, _encode(usage)))
+        if run.closed:
+            self._send(tracked, Output("usage", project, _encode(run_summary(run))))
         run.changed_minutes.clear()
 
     # -- time --------------------------------------------------------------------------------------------------------

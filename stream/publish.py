@@ -6,7 +6,14 @@ from collections.abc import Iterator
 from typing import Final
 
 from stepstream.schemas.money import usd_from_nanos
-from stepstream.schemas.trajectory import MAX_PATH_BYTES, PathStepStruct, RunStatus, TrajectoryStruct, UsageStruct
+from stepstream.schemas.trajectory import (
+    MAX_PATH_BYTES,
+    PathStepStruct,
+    RunStatus,
+    RunSummaryStruct,
+    TrajectoryStruct,
+    UsageStruct,
+)
 from stepstream.stream.run import Run, Totals, UsageKey
 from stepstream.stream.steps import StepInfo
 
@@ -86,16 +93,21 @@ def usage_records(run: Run, *, everything: bool = False) -> Iterator[UsageStruct
     owner = (identity.agent, identity.agent_version)
     parts: dict[UsageKey, list[Totals]] = {}
     wanted: set[UsageKey] = set()
+    repeated: set[UsageKey] = set()
     for key, part in run.by_minute.items():
         agent, agent_version, minute = key
         shown = (agent, agent_version, minute) if agent else (*owner, minute)
         parts.setdefault(shown, []).append(part)
-        if everything or key in run.changed_minutes:
+        if key in run.changed_minutes:
             wanted.add(shown)
             if not agent:
                 wanted.update((*other, minute) for other in _possible_owners(run))
-    for shown in sorted(wanted):
-        yield _usage(run, shown, parts.get(shown) or [Totals()])
+        elif everything:
+            repeated.add(shown)
+            if not agent:
+                repeated.update((*other, minute) for other in _possible_owners(run))
+    for shown in sorted(wanted | repeated):
+        yield _usage(run, shown, parts.get(shown) or [Totals()], repeated=shown not in wanted)
 
 
 def _possible_owners(run: Run) -> set[tuple[str, str]]:
@@ -103,7 +115,45 @@ def _possible_owners(run: Run) -> set[tuple[str, str]]:
     return {(info.agent, info.agent_version) for info in run.steps.values()}
 
 
-def _usage(run: Run, key: UsageKey, parts: list[Totals]) -> UsageStruct:
+def run_summary(run: Run) -> RunSummaryStruct:
+    """A closed run in one record."""
+    identity, totals = run.identity, run.totals
+    tokens = totals.tokens
+    start = min((info.start_us for info in run.steps.values()), default=0)
+    end = max((max(info.end_us, info.start_us) for info in run.steps.values()), default=0)
+    root = run.root
+    return RunSummaryStruct(
+        kind="run",
+        project=identity.project,
+        trace_id=run.trace_id,
+        revision=run.revision,
+        status=run_status(run),
+        time=root.end_us if root is not None and root.ended else run.closed_at_us,
+        reopened=run.late_steps > 0,
+        environment=identity.environment,
+        agent=identity.agent,
+        agent_version=identity.agent_version,
+        task=identity.task,
+        user_id=identity.user_id,
+        start_time=start,
+        end_time=end,
+        duration_us=end - start,
+        first_append_time=run.first_append_us,
+        steps=totals.steps,
+        error_steps=totals.errors,
+        llm_calls=totals.llm_calls,
+        tool_calls=totals.tool_calls,
+        unpriced_steps=totals.unpriced,
+        input_tokens=tokens[0],
+        output_tokens=tokens[1],
+        cached_input_tokens=tokens[2],
+        cache_write_tokens=tokens[3],
+        reasoning_tokens=tokens[4],
+        cost_usd=usd_from_nanos(totals.cost_nanos),
+    )
+
+
+def _usage(run: Run, key: UsageKey, parts: list[Totals], *, repeated: bool) -> UsageStruct:
     identity = run.identity
     agent, agent_version, minute = key
     tokens = [sum(counts) for counts in zip(*(part.tokens for part in parts), strict=True)]
@@ -128,6 +178,7 @@ def _usage(run: Run, key: UsageKey, parts: list[Totals]) -> UsageStruct:
         cache_write_tokens=tokens[3],
         reasoning_tokens=tokens[4],
         cost_usd=usd_from_nanos(sum(part.cost_nanos for part in parts)),
+        repeated=repeated,
     )
 
 

@@ -128,6 +128,8 @@ def _usage(truth: Truth, collected: Collector) -> Iterator[str]:
     newest: dict[str, dict[tuple[str, str, int], dict[str, Any]]] = defaultdict(dict)
     for held in collected.records["usage"]:
         value = held.value
+        if "kind" in value:  # a closed run's summary, or a partition's progress
+            continue
         key = (value.get("agent", ""), value.get("agent_version", ""), value["minute"])
         known = newest[value["trace_id"]].get(key)
         if known is None or value["revision"] >= known["revision"]:

@@ -184,7 +184,7 @@ def test_a_run_is_put_together(world: World) -> None:
     assert got["revision"] == 2 * 5 + 1
     tree = {item["step_id"][-1]: item.get("parent_step_id", "")[-1:] for item in got["path"]}
     assert tree == {"1": "", "2": "1", "3": "2"}
-    usage = world.wait_for("usage", lambda value: value["trace_id"] == run and value["revision"] == 11)
+    usage = world.wait_for("usage", lambda value: value.get("trace_id") == run and value["revision"] == 11)
     assert (usage["steps"], usage["cost_usd"], usage["agent"]) == (3, "0.250000007", "tester")
 
 

@@ -24,7 +24,7 @@ def check(kafka: Kafka, truth: dict[str, Truth]) -> None:
         assert got["steps"] == expected.steps, trace_id
         assert nanos_from_usd(got.get("cost_usd", "0")) == expected.cost_nanos
         assert {s["step_id"]: s.get("parent_step_id", "") for s in got["path"]} == expected.parents
-        usage = [u for u in kafka.values("usage") if u["trace_id"] == trace_id]
+        usage = [u for u in kafka.values("usage") if u["trace_id"] == trace_id and "kind" not in u]
         newest: dict[tuple[str, int], dict[str, Any]] = {}
         for record in usage:
             key = (record.get("agent", ""), record["minute"])

@@ -21,6 +21,8 @@ def newest(kafka: Kafka) -> dict[Key, dict[str, Any]]:
     """As a reader keeps them: the highest revision of each agent, version and minute; empty ones count for nothing."""
     found: dict[Key, dict[str, Any]] = {}
     for value in kafka.values("usage"):
+        if "kind" in value:
+            continue
         key = (value.get("agent", ""), value.get("agent_version", ""), value["minute"])
         if value["revision"] >= found.get(key, {"revision": -1})["revision"]:
             found[key] = value

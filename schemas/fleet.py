@@ -1,0 +1,119 @@
+"""What the fleet topic holds: windows of what was used, baselines of what is normal. Compacted: the newest record per key.
+
+Keys are parts joined with ``|``; inside a part ``%`` and ``|`` are written ``%25`` and ``%7C``. The second part says what
+a record is: ``window``, ``budget`` or ``baseline``. Keys that begin with ``!`` are the worker's own.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from stepstream.schemas.derive import derive_struct
+from stepstream.schemas.step import Count, TimeUs
+
+
+class WindowMinute(BaseModel):
+    """What was used in one minute; absent minutes had nothing."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    minute: int = Field(ge=0, le=59, description="within the hour")
+    steps: Count = Field(0, description="steps ended")
+    error_steps: Count = 0
+    llm_calls: Count = 0
+    tool_calls: Count = 0
+    unpriced_steps: Count = 0
+    input_tokens: Count = 0
+    output_tokens: Count = 0
+    cached_input_tokens: Count = 0
+    cache_write_tokens: Count = 0
+    reasoning_tokens: Count = 0
+    cost_nanos: Count = Field(0, description="billionths of a dollar")
+    runs: Count = Field(0, description="runs ended")
+    failed_runs: Count = Field(0, description="of them: error or incomplete")
+    cancelled_runs: Count = Field(0, description="of them: cancelled or stopped")
+    latency: dict[str, int] = Field(
+        default_factory=dict,
+        description="runs by duration; a bucket is named by the number that `stepstream.schemas.latency` gives",
+    )
+
+
+class FleetWindow(BaseModel):
+    """One hour (UTC) of one owner, minute by minute, as far as it is sealed. Days and months are sums of hours.
+
+    Key: ``project|window|environment|agent|agent_version|task|user_id|start``. Nothing before ``sealed_until`` changes any
+    more. ``user_id`` is empty for an owner's total; windows of single users are kept only where a policy asks, and are parts
+    of that total, not additions to it.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+    project: str
+    environment: str = ""
+    agent: str = ""
+    agent_version: str = ""
+    task: str = ""
+    user_id: str = ""
+    start: TimeUs = Field(description="the hour's beginning")
+    sealed_until: TimeUs
+    through: int = Field(description="it contains the usage records of its partition before this offset")
+    cost_usd: str = Field("0", description="the hour's total so far")
+    minutes: list[WindowMinute] = Field(default_factory=list)
+
+
+class FleetBudget(BaseModel):
+    """What was spent within a limit so far. Key: ``project|budget|policy|alert|group|start``."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    project: str
+    policy: str
+    alert: str
+    per: str = Field(description="what the limit is for each of: project, agent, user_id ...")
+    group: str = Field("", description="which one of them")
+    window: Literal["hour", "day", "month"]
+    timezone: str = "UTC"
+    start: TimeUs
+    end: TimeUs
+    as_of: TimeUs
+    spent_usd: str = "0"
+    limit_usd: str
+
+
+class FleetBaseline(BaseModel):
+    """What runs of an agent and task usually use. Key: ``project|baseline|environment|agent|task``.
+
+    ``values`` gives, for each of cost_nanos, duration_us, steps and tokens, the values at ``shares``.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+    project: str
+    environment: str = ""
+    agent: str = ""
+    task: str = ""
+    as_of: TimeUs = Field(description="runs that were closed by then; judges runs that began later")
+    runs: Count = Field(0, description="runs it was learnt from")
+    wanted_runs: Count = Field(0, description="runs it needs before it judges anything")
+    shares: list[float] = Field(default_factory=list, description="e.g. 0.5, 0.9, 0.95, 0.99")
+    values: dict[str, list[float]] = Field(default_factory=dict)
+    state: str = Field("", description="what the learner goes on from; no business of readers")
+
+
+if TYPE_CHECKING:
+    WindowMinuteStruct: TypeAlias = WindowMinute
+    FleetWindowStruct: TypeAlias = FleetWindow
+    FleetBudgetStruct: TypeAlias = FleetBudget
+    FleetBaselineStruct: TypeAlias = FleetBaseline
+else:
+    WindowMinuteStruct = derive_struct(WindowMinute)
+    FleetWindowStruct = derive_struct(FleetWindow, nested={WindowMinute: WindowMinuteStruct})
+    FleetBudgetStruct = derive_struct(FleetBudget)
+    FleetBaselineStruct = derive_struct(FleetBaseline)
+
+
+def fleet_key(*parts: str | int) -> bytes:
+    """The key of a record on the fleet topic."""
+    return "|".join(str(part).replace("%", "%25").replace("|", "%7C") for part in parts).encode()
