@@ -5,13 +5,15 @@ from __future__ import annotations
 from datetime import date
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
 from stepstream.schemas.alert import Severity
+from stepstream.schemas.channels import Channel, channel_of, check_channel
 from stepstream.schemas.durations import DurationUs
 from stepstream.schemas.policy import Policy
 from stepstream.schemas.rule_base import Glob
 from stepstream.schemas.step import Usd
+from stepstream.schemas.texts import LINK_FIELDS, TEXT_FIELDS, check_template
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")]
 
@@ -27,23 +29,125 @@ class AlertMatch(BaseModel):
     project: Glob = "*"
     environment: Glob = "*"
     agent: Glob = "*"
+    agent_version: Glob = "*"
     task: Glob = "*"
+    user: Glob = "*"
+    text: str = Field("", max_length=200, description="part of the message, the likely cause or the subject; case is ignored")
 
 
-class Subscription(BaseModel):
-    """Who wants which alerts, and how they get there. ``to`` names one channel and its options."""
+def _clock(text: str) -> str:
+    hours, _, minutes = text.partition(":")
+    if not (hours.isdigit() and minutes.isdigit() and len(minutes) == 2 and int(hours) < 24 and int(minutes) < 60):
+        raise ValueError(f"not a time of day: {text!r} (write 22:00)")
+    return f"{int(hours):02}:{minutes}"
+
+
+def _zone(text: str) -> str:
+    # Looked up without zoneinfo's files where they are missing: the notifier needs them, the writer may not.
+    if not text or not all(part.replace("_", "").replace("-", "").replace("+", "").isalnum() for part in text.split("/")):
+        raise ValueError(f"not a time zone: {text!r} (write Europe/Berlin, UTC)")
+    return text
+
+
+Clock = Annotated[str, AfterValidator(_clock), Field(description="time of day, 22:00")]
+Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+
+
+class QuietHours(BaseModel):
+    """When nobody is to be disturbed: what comes meanwhile waits for the end, all but the severities excepted."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    begin: Clock
+    end: Clock = Field(description="earlier than the beginning: on the next day")
+    timezone: Annotated[str, AfterValidator(_zone)] = "UTC"
+    days: tuple[Day, ...] = Field((), description="days on which it begins; empty: every day")
+    but: tuple[Severity, ...] = Field(("critical",), description="severities that are told nevertheless")
+
+
+class RateLimit(BaseModel):
+    """So many notifications in so long a time; what is over that is told together once there is room again."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    notifications: int = Field(gt=0)
+    per: DurationUs = 60_000_000
+
+
+def _title(text: str) -> str:
+    return check_template(text, TEXT_FIELDS)
+
+
+def _link(text: str) -> str:
+    return check_template(text, LINK_FIELDS)
+
+
+class Template(BaseModel):
+    """Words of your own, with ``{fields}`` of the alert; what is left empty stays as it is."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    title: Annotated[str, AfterValidator(_title)] = ""
+    body: Annotated[str, AfterValidator(_title)] = Field("", description="for each alert of a notification")
+
+
+GroupLabel = Literal[
+    "project", "environment", "agent", "agent_version", "task", "alert", "rule", "severity", "subject", "trace_id"
+]
+
+
+class Subscription(BaseModel):
+    """Who wants which alerts, and how they get there. ``to`` names one channel and its options.
+
+    Without ``group_by`` every alert is told by itself and at once. With it, alerts that agree in these fields are told
+    together: the first after ``group_wait``, changes after ``group_interval``. Alerts of different projects are never told
+    together. ``digest`` collects everything and tells it once in that time.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
     kind: Literal["Subscription"] = "Subscription"
     name: Name
+    enabled: bool = True
     match: AlertMatch = AlertMatch()
-    group_by: tuple[str, ...] = ()
-    group_wait: DurationUs | None = None
-    repeat_interval: DurationUs | None = None
-    send_resolved: bool = True
-    to: dict[str, Any] = Field(min_length=1, max_length=1, description="e.g. {webhook: {url: ...}}")
-    link_template: str = ""
+    group_by: tuple[GroupLabel, ...] = ()
+    group_wait: DurationUs | None = Field(None, description="default with group_by: 30s")
+    group_interval: DurationUs | None = Field(None, description="default with group_by: 5m")
+    repeat_interval: DurationUs | None = Field(None, description="tell again what still fires; default: never")
+    digest: DurationUs | None = None
+    send_resolved: bool = Field(True, description="tell the end too; what was never told before is told in any case")
+    send_updates: bool = Field(False, description="tell every change, not only what gets worse or ends")
+    quiet_hours: QuietHours | None = None
+    rate_limit: RateLimit | None = None
+    retry_for: DurationUs = Field(6 * 3_600_000_000, description="how long a notification is tried before it is parked")
+    content: Literal["none", "redacted", "full"] = Field(
+        "redacted", description="what alerts quote from steps: left out, cut and cleared of secrets, or as it is"
+    )
+    to: Annotated[dict[str, Any], AfterValidator(check_channel)] = Field(
+        min_length=1, max_length=1, description="e.g. {webhook: {url: ...}}"
+    )
+    template: Template = Template()
+    link_template: Annotated[str, AfterValidator(_link)] = Field(
+        "", description="e.g. https://traces.example.org/{trace_id}; fields are quoted for URLs"
+    )
+
+    @property
+    def channel(self) -> str:
+        """The channel's name."""
+        return next(iter(self.to))
+
+    @property
+    def options(self) -> Channel:
+        """The channel's options."""
+        return channel_of(self.to)[1]
+
+    @model_validator(mode="after")
+    def _timing_fits(self) -> Subscription:
+        if self.digest is not None and self.group_by:
+            raise ValueError("digest tells everything together: leave out group_by")
+        if not self.group_by and (self.group_wait or self.group_interval):
+            raise ValueError("group_wait and group_interval need group_by, which names what alerts are grouped by")
+        return self
 
 
 class ModelPrice(BaseModel):

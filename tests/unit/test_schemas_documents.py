@@ -218,6 +218,8 @@ def test_prices_default_cached_and_written_to_the_input_price() -> None:
 
 
 def test_subscriptions_keep_their_channel_as_written() -> None:
-    """Options of a channel are the channel's business: anything is kept, nothing is guessed."""
-    document = Subscription.model_validate({"name": "s", "to": {"webhook": {"url": "u", "headers": {"X": "1"}, "retries": 3}}})
+    """A channel's options are checked, and kept as they were written."""
+    document = Subscription.model_validate(
+        {"name": "s", "to": {"webhook": {"url": "https://h/x", "headers": {"X": "1"}, "timeout": "3s"}}}
+    )
     assert DOCUMENT.validate_json(document.model_dump_json()) == document
