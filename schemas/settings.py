@@ -105,6 +105,7 @@ class Settings(BaseModel):
         200_000, gt=0, description="open runs a worker holds per partition before the oldest idle ones close"
     )
     replay_records: int = Field(50_000, gt=0, description="open runs that hold a floor back by more records are checkpointed")
+    content_detectors: bool = Field(True, description="off: no detector looks at inputs and outputs")
     session_timeout: DurationUs = Field(
         10_000_000,
         ge=6_000_000,

@@ -26,6 +26,7 @@ class AssembleLimits:
     max_open_runs: int = 200_000
     max_closed_runs: int = 100_000
     replay_records: int = 50_000
+    content_detectors: bool = True
     records: Limits = field(default_factory=Limits)
 
     @classmethod
@@ -40,5 +41,6 @@ class AssembleLimits:
             max_steps_per_run=settings.max_steps_per_run,
             max_open_runs=settings.max_open_runs,
             replay_records=settings.replay_records,
+            content_detectors=settings.content_detectors,
             records=record_limits(settings),
         )

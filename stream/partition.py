@@ -18,6 +18,7 @@ from stepstream.schemas.prices import NOTHING_USED, PriceBook
 from stepstream.schemas.step import RECORD_HEADERS, Step
 from stepstream.stream.clock import PartitionClock
 from stepstream.stream.closed import ClosedRuns
+from stepstream.stream.contents import Contents
 from stepstream.stream.counters import Counters
 from stepstream.stream.deadletter import dead_letter_headers
 from stepstream.stream.detectors.base import Detector, Observation
@@ -206,10 +207,14 @@ class AssemblePartition:
         if run.root is not None and not had_root:
             self._adopt_root_rules(run)
         rules = run.rules
-        for detector in rules.detectors if run.fired else rules.observers(info):
-            observations = detector.observe(run, info, self.clock.now_us)
-            if observations:
+        for detector in rules.observing if run.fired else rules.observers(info):
+            if observations := detector.observe(run, info, self.clock.now_us):
                 self._raise(tracked, detector, observations)
+        if rules.readers and step.phase == "end" and self.limits.content_detectors:
+            contents = Contents(step)
+            for detector in rules.readers:
+                if observations := detector.read(run, info, contents, self.clock.now_us):
+                    self._raise(tracked, detector, observations)
 
     def _count_unmerged(self, step: Step, run: Run) -> None:
         if step.step_id in run.steps:

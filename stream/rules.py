@@ -31,11 +31,13 @@ class RuleSet:
     rules without any policy.
     """
 
-    __slots__ = ("_observers", "applied", "detectors", "pinned", "quickest_us", "timed")
+    __slots__ = ("_observers", "applied", "detectors", "observing", "pinned", "quickest_us", "readers", "timed")
 
     def __init__(self, applied: tuple[Applied, ...], make: Callable[[Applied], Any]) -> None:
         self.applied = applied
         self.detectors = tuple(make(item) for item in applied)
+        self.observing = tuple(detector for detector in self.detectors if detector.observes)
+        self.readers = tuple(detector for detector in self.detectors if detector.reads)
         self.timed = tuple(detector for detector in self.detectors if detector.quickest_us)
         self.quickest_us: int = min((detector.quickest_us for detector in self.timed), default=2**62)
         self._observers: dict[tuple[bool, str], tuple[Any, ...]] = {}
@@ -46,7 +48,7 @@ class RuleSet:
         key = (step.ended, step.kind)
         found = self._observers.get(key)
         if found is None:
-            found = self._observers[key] = tuple(d for d in self.detectors if d.concerns(step.kind, ended=step.ended))
+            found = self._observers[key] = tuple(d for d in self.observing if d.concerns(step.kind, ended=step.ended))
         return found
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from stepstream.schemas.alert import Severity, Unit
+from stepstream.stream.contents import Contents
 from stepstream.stream.rules import Applied
 from stepstream.stream.run import MAX_FINDINGS, Run
 from stepstream.stream.steps import StepInfo
@@ -43,6 +44,10 @@ class Detector(Protocol):
     applied: Applied
     quickest_us: int
     """The shortest time after a record that ``notify_at`` may name; 0 for a detector without timers."""
+    observes: bool
+    """Whether ``observe`` is to be called."""
+    reads: bool
+    """Whether ``read`` is to be called, which costs the decoding of contents."""
 
     def concerns(self, kind: str, *, ended: bool) -> bool:
         """Whether a step of this kind can be news to it, in a run where it has found nothing yet."""
@@ -50,6 +55,10 @@ class Detector(Protocol):
 
     def observe(self, run: Run, step: StepInfo, now_us: int) -> Observations:
         """Look at a run after one record was merged into ``step``."""
+        ...
+
+    def read(self, run: Run, step: StepInfo, contents: Contents, now_us: int) -> Observations:
+        """Look at what an ended step said, once, after its end was merged. Nothing of it is kept for later calls."""
         ...
 
     def notify_at(self, run: Run) -> int | None:
@@ -69,6 +78,8 @@ class DetectorBase:
     """A detector that sees nothing; the others say what they see."""
 
     quickest_us = 0
+    observes = True
+    reads = False
 
     def __init__(self, applied: Applied) -> None:
         self.applied = applied
@@ -79,6 +90,10 @@ class DetectorBase:
         return ended
 
     def observe(self, run: Run, step: StepInfo, now_us: int) -> Observations:
+        """Nothing."""
+        return NOTHING
+
+    def read(self, run: Run, step: StepInfo, contents: Contents, now_us: int) -> Observations:
         """Nothing."""
         return NOTHING
 

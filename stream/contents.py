@@ -1,0 +1,115 @@
+"""What an ended step said, as detectors read it: the first part of its input and output, decoded at most once."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+from zlib import crc32
+
+import msgspec
+
+from stepstream.schemas.step import Step
+
+HEAD: Final = 4_096
+"""Characters of an input or output that are looked at."""
+
+_decode = msgspec.json.Decoder().decode
+_WRAPPERS: Final = ("kwargs", "arguments", "parameters")
+_UNREAD: Final = object()
+
+_JOINING: Final = b"_-"
+
+
+def _word_byte(code: int) -> int:
+    """Letters in lower case, digits, what joins the parts of an identifier and UTF-8 beyond ASCII; else a space."""
+    char = bytes([code]).lower()
+    return char[0] if char.isalnum() or char in _JOINING or code >= 128 else 32
+
+
+_WORDS: Final = bytes(map(_word_byte, range(256)))
+
+
+class Contents:
+    """The contents of one ended step. Made once for all detectors; what they ask for is worked out when they ask."""
+
+    __slots__ = ("_given", "_input_words", "_output_words", "_taken", "input", "output", "step")
+
+    def __init__(self, step: Step) -> None:
+        self.step = step
+        self.input = step.input if len(step.input) <= HEAD else step.input[:HEAD]
+        self.output = step.output if len(step.output) <= HEAD else step.output[:HEAD]
+        self._given: Any = _UNREAD
+        self._taken: Any = _UNREAD
+        self._input_words: frozenset[bytes] | None = None
+        self._output_words: frozenset[bytes] | None = None
+
+    @property
+    def input_is_cut(self) -> bool:
+        """Whether there is more of the input than is looked at."""
+        return len(self.step.input) > HEAD or bool(self.step.input_bytes)
+
+    @property
+    def output_is_cut(self) -> bool:
+        """Whether there is more of the output than is looked at."""
+        return len(self.step.output) > HEAD or bool(self.step.output_bytes)
+
+    @property
+    def given(self) -> Any:
+        """The input as JSON; None where it is none, or is cut."""
+        if self._given is _UNREAD:
+            self._given = None if self.input_is_cut else json_of(self.input)
+        return self._given
+
+    @property
+    def taken(self) -> Any:
+        """The output as JSON; None where it is none, or is cut."""
+        if self._taken is _UNREAD:
+            self._taken = None if self.output_is_cut else json_of(self.output)
+        return self._taken
+
+    @property
+    def arguments(self) -> dict[str, Any] | None:
+        """A call's named arguments, out of the wrappers that frameworks put around them; None where there are none."""
+        given = self.given
+        if not isinstance(given, dict):
+            return None
+        for name in _WRAPPERS:
+            inner = given.get(name)
+            if isinstance(inner, dict) and (len(given) == 1 or "args" in given or "name" in given):
+                return inner
+        return given
+
+    @property
+    def input_words(self) -> frozenset[bytes]:
+        """The different words of the input."""
+        if self._input_words is None:
+            self._input_words = words(self.input)
+        return self._input_words
+
+    @property
+    def output_words(self) -> frozenset[bytes]:
+        """The different words of the output."""
+        if self._output_words is None:
+            self._output_words = words(self.output)
+        return self._output_words
+
+
+def json_of(text: str) -> Any:
+    """A text as JSON where it begins like an object, a list or a string; None otherwise."""
+    if text[:1] not in ("{", "[", '"'):
+        text = text.strip()
+        if text[:1] not in ("{", "[", '"'):
+            return None
+    try:
+        return _decode(text)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return None
+
+
+def words(text: str) -> frozenset[bytes]:
+    """The different words of a text, in lower case; identifiers stay whole."""
+    return frozenset(text.encode("utf-8", "replace").translate(_WORDS).split())
+
+
+def mark(word: bytes) -> int:
+    """A word as a number that is the same in every process."""
+    return crc32(word)
