@@ -8,13 +8,57 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
 TEXT_FIELDS: Final = frozenset(
-    "action agent agent_version alert alert_id baseline command count detail duration environment evidence firing link message "
-    "policy project resolved rule runs severity since state subject task threshold trace_id value who".split()
+    [
+        "action",
+        "agent",
+        "agent_version",
+        "alert",
+        "alert_id",
+        "baseline",
+        "command",
+        "count",
+        "detail",
+        "duration",
+        "environment",
+        "evidence",
+        "firing",
+        "link",
+        "message",
+        "policy",
+        "project",
+        "resolved",
+        "rule",
+        "runs",
+        "severity",
+        "since",
+        "state",
+        "subject",
+        "task",
+        "threshold",
+        "trace_id",
+        "value",
+        "who",
+    ]
 )
 """What a title or a body may name."""
 LINK_FIELDS: Final = frozenset(
-    "agent agent_version alert alert_id environment opened_at_ms opened_at_us project rule step_id subject task trace_id "
-    "updated_at_ms updated_at_us".split()
+    [
+        "agent",
+        "agent_version",
+        "alert",
+        "alert_id",
+        "environment",
+        "opened_at_ms",
+        "opened_at_us",
+        "project",
+        "rule",
+        "step_id",
+        "subject",
+        "task",
+        "trace_id",
+        "updated_at_ms",
+        "updated_at_us",
+    ]
 )
 """What a link may name."""
 
