@@ -16,8 +16,9 @@ setup: .venv/.ready
 demo: setup
 	@$(BIN)/python -m stepstream.demo
 
+# Two at a time: most of the time goes by waiting. Each has engines of its own, so more need more memory than they save time.
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: setup
 	$(BIN)/ruff check .
