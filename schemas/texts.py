@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
 TEXT_FIELDS: Final = frozenset(
-    [
+    (
         "action",
         "agent",
         "agent_version",
@@ -38,11 +38,11 @@ TEXT_FIELDS: Final = frozenset(
         "trace_id",
         "value",
         "who",
-    ]
+    )
 )
 """What a title or a body may name."""
 LINK_FIELDS: Final = frozenset(
-    [
+    (
         "agent",
         "agent_version",
         "alert",
@@ -58,7 +58,7 @@ LINK_FIELDS: Final = frozenset(
         "trace_id",
         "updated_at_ms",
         "updated_at_us",
-    ]
+    )
 )
 """What a link may name."""
 
