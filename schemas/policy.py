@@ -24,6 +24,7 @@ from stepstream.schemas.rules_run import (
     ToolErrorIgnored,
     UnpricedModel,
 )
+from stepstream.schemas.rules_windows import ErrorSlo, LatencySlo, Silence, Spend, SpendSpike, SuccessDrop, VersionWorse
 
 
 class Match(BaseModel):
@@ -49,7 +50,23 @@ class Match(BaseModel):
 
 
 Rule = Annotated[
-    RunCost | RunTokens | RunSteps | RunDuration | StepDuration | HungStep | StuckRun | Loop | ToolErrorIgnored | UnpricedModel,
+    RunCost
+    | RunTokens
+    | RunSteps
+    | RunDuration
+    | StepDuration
+    | HungStep
+    | StuckRun
+    | Loop
+    | ToolErrorIgnored
+    | UnpricedModel
+    | Spend
+    | SpendSpike
+    | ErrorSlo
+    | LatencySlo
+    | SuccessDrop
+    | Silence
+    | VersionWorse,
     Field(discriminator="rule"),
 ]
 

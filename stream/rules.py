@@ -10,6 +10,7 @@ import msgspec
 from pydantic import TypeAdapter
 
 from stepstream.schemas.policy import DEFAULT_RULES, Policy, Rule
+from stepstream.schemas.rules_windows import WindowRuleBase
 from stepstream.stream.steps import StepInfo
 
 _RULE: TypeAdapter[Rule] = TypeAdapter(Rule)
@@ -99,9 +100,13 @@ class RuleBook:
         named = {rule.rule for policy in matching for rule in policy.rules}
         applied = [item for item in DEFAULTS if item.rule.rule not in named]
         for policy in matching:
-            applied += [Applied(rule, policy.name, policy.mode == "enforce") for rule in policy.rules if rule.enabled]
+            applied += [Applied(rule, policy.name, policy.mode == "enforce") for rule in policy.rules if _judges_runs(rule)]
         made = RuleSet(tuple(applied), self._make)
         return self._by_text.setdefault(made.pinned, made)
+
+
+def _judges_runs(rule: Rule) -> bool:
+    return rule.enabled and not isinstance(rule, WindowRuleBase)
 
 
 def _to_text(applied: tuple[Applied, ...]) -> str:

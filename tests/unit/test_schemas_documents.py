@@ -25,6 +25,13 @@ RULES: list[dict[str, Any]] = [
     {"rule": "loop", "repeats": 5},
     {"rule": "tool_error_ignored", "enabled": False},
     {"rule": "unpriced_model", "severity": "info"},
+    {"rule": "spend", "per": "user_id", "window": "month", "timezone": "Europe/Berlin", "limit_usd": 20},
+    {"rule": "spend_spike", "factor": 5, "min_usd": "0.5"},
+    {"rule": "error_slo", "objective": 0.99, "window": "28d"},
+    {"rule": "latency_slo", "objective": 0.99, "limit": "60s", "window": "30d"},
+    {"rule": "success_drop", "window": "30m", "min_runs": 50},
+    {"rule": "silence", "after": "30m"},
+    {"rule": "version_worse", "min_runs": 100},
 ]
 RULE_KINDS = {get_args(rule.model_fields["rule"].annotation)[0] for rule in get_args(get_args(Rule)[0])}
 
