@@ -8,7 +8,7 @@ from typing import Final
 
 from confluent_kafka import Message, Producer
 
-from stepstream.kafka import KafkaUnreachable, client_config, read_to_end
+from stepstream.kafka import KafkaUnreachable, client_config, producer, read_to_end
 from stepstream.schemas.partitioner import PARTITIONER
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import (
@@ -21,6 +21,7 @@ from stepstream.schemas.topics import (
     TOPIC_NAMES,
     topic,
 )
+from stepstream.stream.poison import LEDGER_TOPICS, PoisonLedger
 
 OURS: Final = frozenset(
     {DEADLETTER_TOPIC, DEADLETTER_PARTITION, DEADLETTER_OFFSET, DEADLETTER_REASON, DEADLETTER_DETAIL, DEADLETTER_BY}
@@ -94,8 +95,9 @@ def replay(settings: Settings, letters: Iterable[Letter]) -> tuple[int, list[Let
     What is still not acceptable is refused again. Raises ``KafkaUnreachable`` when not all were acknowledged.
     """
     config = {**client_config(settings), "enable.idempotence": True, "partitioner": PARTITIONER, "log_level": 0}
-    producer = Producer({**config, "message.timeout.ms": round(SEND_S * 1000)})
-    known = {topic(settings.topic_prefix, name) for name in TOPIC_NAMES - {"deadletter"}}
+    client = Producer({**config, "message.timeout.ms": round(SEND_S * 1000)})
+    known = {name: topic(settings.topic_prefix, name) for name in TOPIC_NAMES - {"deadletter"}}
+    known |= {full: full for full in known.values()}
     foreign: list[Letter] = []
     failures: list[str] = []
     sent = 0
@@ -108,22 +110,36 @@ def replay(settings: Settings, letters: Iterable[Letter]) -> tuple[int, list[Let
         if letter.topic not in known:
             foreign.append(letter)
             continue
-        _produce(producer, letter, acknowledged)
+        _produce(client, known[letter.topic], letter, acknowledged)
         sent += 1
-    left = producer.flush(SEND_S)
+    left = client.flush(SEND_S)
     if failures or left:
         unsent = len(failures) + left
         raise KafkaUnreachable(f"{unsent} of {sent} records were not acknowledged: {', '.join(sorted(set(failures)))}")
     return sent, foreign
 
 
-def _produce(producer: Producer, letter: Letter, acknowledged: Callable[[object, object], None]) -> None:
+def resume(settings: Settings, name: str, partition: int) -> None:
+    """Let a partition that poison has halted skip as many records again, from the worker's next start on.
+
+    ``name`` is that of its topic without prefix. Raises ``ValueError`` where no worker reads that, ``KafkaUnreachable``.
+    """
+    if name not in LEDGER_TOPICS:
+        raise ValueError(f"no worker reads {name}: one of {', '.join(sorted(LEDGER_TOPICS))}")
+    note = PoisonLedger(name, partition, LEDGER_TOPICS[name]).pardon()
+    client = producer(settings)
+    client.produce(topic(settings.topic_prefix, note.topic), key=note.key, value=note.value, partition=partition)
+    if client.flush(SEND_S):
+        raise KafkaUnreachable("the note was not acknowledged")
+
+
+def _produce(client: Producer, name: str, letter: Letter, acknowledged: Callable[[object, object], None]) -> None:
     kept = [(name, value) for name, value in letter.headers if name != REPLAYED]
     headers: list[tuple[str, str | bytes | None]] = [*kept, (REPLAYED, str(letter.offset).encode())]
     while True:
         try:
-            producer.produce(letter.topic, key=letter.key, value=letter.value, headers=headers, on_delivery=acknowledged)
+            client.produce(name, key=letter.key, value=letter.value, headers=headers, on_delivery=acknowledged)
             break
         except BufferError:
-            producer.poll(0.5)
-    producer.poll(0)
+            client.poll(0.5)
+    client.poll(0)

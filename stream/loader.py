@@ -84,7 +84,7 @@ def load_fleet(settings: Settings, group: str, partition: int) -> FleetState:
     floor, _ = committed_floor(settings, group, "findings", partition)
     ledger = PoisonLedger("findings", partition, "fleet")
     for message in read_to_end(settings, topic(settings.topic_prefix, "fleet"), [partition]):
-        if (message.key() or b"").startswith(KEY_PREFIX):
+        if ledger.owns(message.key() or b""):
             ledger.restore(message.value() or b"")
     name = topic(settings.topic_prefix, "alerts")
     alerts = [_decode_alert(value) for message in read_to_end(settings, name, [partition]) if (value := message.value())]

@@ -2,7 +2,8 @@
 
 An exception pinned to one record stops the worker before anything is committed. The try is noted on a Kafka topic, so
 that it survives the restart. At the third the record is skipped to the dead letter with the traceback. A bug that fails on
-everything must not drain the topic into the dead letter: too many skips in a short time halt the partition instead.
+everything must not drain the topic into the dead letter: too many skips in a short time halt the partition instead. A worker
+that starts on a halted partition tries its record once more, so that a mended one goes on by itself.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from stepstream.schemas.alert import FindingStruct
+from stepstream.schemas.alert import FindingState, FindingStruct
 from stepstream.schemas.ids import derived_id
 from stepstream.stream.outputs import Output
 
@@ -19,6 +20,12 @@ KEY_PREFIX: Final = b"!poison|"
 MAX_TRIES: Final = 3
 MAX_SKIPS: Final = 5
 SKIP_WINDOW_US: Final = 600_000_000
+PARDON: Final = -1
+"""The offset of a note by which people forgive the skips before it."""
+
+
+LEDGER_TOPICS: Final = {"steps": "state", "findings": "fleet", "usage": "fleet"}
+"""Where the notes about a topic's records are kept; names without prefix, partition by partition."""
 
 
 class Undigested(Exception):
@@ -51,12 +58,29 @@ class PoisonLedger:
         self._partition = partition
         self._ledger_topic = ledger_topic
         self._notes: dict[int, Note] = {}
+        self._pardoned: set[int] = set()
+
+    def owns(self, key: bytes) -> bool:
+        """Whether a record of the ledger's topic is a note of this partition's."""
+        return key.startswith(KEY_PREFIX + f"{self._topic}|{self._partition}|".encode())
 
     def restore(self, value: bytes) -> int:
         """Take over a note that was read; the newest of an offset holds. Returns its log time."""
         note = _decode(value)
+        if note.offset == PARDON:
+            self._pardoned.update(n.offset for n in self._notes.values() if n.skipped_at_us)
+            return max((n.at_us for n in self._notes.values()), default=0)
         self._notes[note.offset] = note
         return note.at_us
+
+    @property
+    def is_pardoned(self) -> bool:
+        """Whether people have let the partition go on after a halt."""
+        return bool(self._pardoned)
+
+    def pardon(self) -> Output:
+        """The note by which people let a halted partition skip as many records again."""
+        return self._note(Note(PARDON, 0, "", 0))
 
     def failed(self, offset: int, at_us: int, traceback: str) -> Output:
         """Count a try; returns the note to be sent and acknowledged before the worker stops."""
@@ -69,6 +93,11 @@ class PoisonLedger:
         note = self._notes.get(offset)
         return note if note is not None and note.tries >= MAX_TRIES else None
 
+    def digested(self, offset: int) -> Output:
+        """Note that the record was processed after all: it is not to be skipped when it is read again."""
+        note = self._notes[offset] = Note(offset, 0, "", self._notes[offset].at_us)
+        return self._note(note)
+
     def skipped(self, offset: int, now_us: int) -> Output:
         """Note that the record was dead-lettered at this log time."""
         note = self._notes[offset]
@@ -80,13 +109,33 @@ class PoisonLedger:
 
     def too_many(self, now_us: int) -> bool:
         """Whether so many records were skipped lately that the fault is ours and the partition must halt."""
-        recent = [n for n in self._notes.values() if n.skipped_at_us > now_us - SKIP_WINDOW_US]
-        return len(recent) >= MAX_SKIPS
+        after_us = now_us - SKIP_WINDOW_US
+        recent = (n for n in self._notes.values() if n.skipped_at_us > after_us and n.offset not in self._pardoned)
+        return sum(1 for _ in recent) >= MAX_SKIPS
 
     def halted(self, offset: int, now_us: int) -> Output:
         """The finding that tells people of a halt; the same one however often the worker restarts."""
+        return self._finding(
+            "firing",
+            offset,
+            now_us,
+            f"partition {self._partition} of {self._topic} is halted at offset {offset}: more than {MAX_SKIPS} records "
+            f"in {SKIP_WINDOW_US // 60_000_000} minutes made the worker fail",
+            "see `stepstream deadletter list`; mend or roll back the worker and restart it: it goes on by itself. "
+            f"To skip such records all the same: `stepstream deadletter resume {self._topic}/{self._partition}`",
+        )
+
+    def resumed(self, offset: int, now_us: int) -> Output:
+        """The finding that ends the alert: the record at which the partition had halted was processed, or is skipped."""
+        return self._finding(
+            "resolved", offset, now_us, f"partition {self._partition} of {self._topic} goes on at offset {offset}", ""
+        )
+
+    def _finding(self, state: FindingState, offset: int, now_us: int, message: str, detail: str) -> Output:
+        what = "halt" if state == "firing" else "resume"
         finding = FindingStruct(
-            finding_id=derived_id("halt", self._topic, self._partition, offset),
+            finding_id=derived_id(what, self._topic, self._partition, offset),
+            state=state,
             time=now_us,
             project="stepstream",
             alert="partition-halted",
@@ -95,12 +144,12 @@ class PoisonLedger:
             subject=f"{self._topic}/{self._partition}",
             value=float(MAX_SKIPS),
             unit="count",
-            message=f"partition {self._partition} of {self._topic} is halted at offset {offset}: more than {MAX_SKIPS} records "
-            f"in {SKIP_WINDOW_US // 60_000_000} minutes made the worker fail",
-            detail="see `stepstream deadletter list`; mend or roll back the worker, then restart it",
+            message=message,
+            detail=detail,
         )
         return Output("findings", b"stepstream", msgspec.json.encode(finding))
 
     def _note(self, note: Note) -> Output:
-        key = KEY_PREFIX + f"{self._topic}|{self._partition}|{note.offset}".encode()
+        name = "pardon" if note.offset == PARDON else str(note.offset)
+        key = KEY_PREFIX + f"{self._topic}|{self._partition}|{name}".encode()
         return Output(self._ledger_topic, key, msgspec.json.encode(note), partition=self._partition)

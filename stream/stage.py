@@ -113,7 +113,9 @@ class Shell:
         for record in records:
             note = ledger.verdict(record.offset) if ledger else None
             if note is not None:
-                if not self._skip(record, note, logic, ledger):
+                if note.skipped_at_us or not ledger.too_many(record.timestamp * 1000):
+                    self._skip(record, note, logic, ledger)
+                elif not self._try_again(record, logic, ledger):
                     return
                 continue
             try:
@@ -125,17 +127,30 @@ class Shell:
                     ledger.failed(record.offset, record.timestamp * 1000, traceback.format_exc()),
                 ) from error
 
-    def _skip(self, record: Any, note: Note, logic: Logic, ledger: PoisonLedger) -> bool:
-        """Dead-letter a record that has failed three times; False when there were too many and the partition halts."""
+    def _skip(self, record: Any, note: Note, logic: Logic, ledger: PoisonLedger) -> None:
+        """Dead-letter a record that has failed three times."""
         now_us = record.timestamp * 1000
-        if not note.skipped_at_us and ledger.too_many(now_us):
-            self.halted = True
-            log.error("%s partition %d halts at offset %d", self.tp.topic, self.tp.partition, record.offset)
-            self._sender.send(ledger.halted(record.offset, now_us), _ignore)
-            return False
+        if ledger.is_pardoned and not note.skipped_at_us:
+            self._sender.send(ledger.resumed(record.offset, now_us), _ignore)
         self._skipped_at_us = now_us
         self._sender.send(ledger.skipped(record.offset, now_us), self._noted)
         logic.skip(record, note.traceback)
+
+    def _try_again(self, record: Any, logic: Logic, ledger: PoisonLedger) -> bool:
+        """Where too many were skipped: a mended worker can process the record, any other halts here. False: halted."""
+        now_us = record.timestamp * 1000
+        logic.flush()
+        self.pump()
+        try:
+            logic.feed(record)
+        except Exception:
+            self.halted, self.alive = True, False  # what the failure has left of the logic moves no floor
+            log.error("%s partition %d halts at offset %d", self.tp.topic, self.tp.partition, record.offset, exc_info=True)
+            self._sender.send(ledger.halted(record.offset, now_us), _ignore)
+            return False
+        log.warning("%s partition %d goes on at offset %d", self.tp.topic, self.tp.partition, record.offset)
+        for output in (ledger.digested(record.offset), ledger.resumed(record.offset, now_us)):
+            self._sender.send(output, _ignore)
         return True
 
     def _noted(self, output: Output, offset: int) -> None:
@@ -144,7 +159,7 @@ class Shell:
 
     def pump(self) -> None:
         """Send what the logic wants sent, and note the floor."""
-        if self.logic is None:
+        if self.logic is None or self.halted:
             return
         for output in self.logic.drain():
             self._sender.send(output, self._acknowledged)
@@ -230,6 +245,8 @@ class Stage:
             return
         self._watch.batch(len(records))
         shell.feed(records)
+        if shell.halted:
+            return
         if self._is_troubled(tp):
             logic.disturb()
         logic.flush()

@@ -25,10 +25,11 @@ OffsetsArgument = Annotated[list[int] | None, typer.Argument(metavar="[OFFSET]..
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    deadletter = typer.Typer(no_args_is_help=True, help="List, show and replay what was refused.")
+    deadletter = typer.Typer(no_args_is_help=True, help="List, show and replay what was refused; resume a halted partition.")
     deadletter.command("list")(show_list)
     deadletter.command("show")(show)
     deadletter.command("replay")(replay)
+    deadletter.command("resume")(resume)
     app.add_typer(deadletter, name="deadletter", rich_help_panel="Data")
 
 
@@ -99,6 +100,27 @@ def replay(
     for letter in foreign:
         typer.echo(f"warning: offset {letter.offset} came from {letter.topic or 'nowhere known'} and stays here", err=True)
     print(f"{sent} records sent again")
+
+
+@takes(*KAFKA)
+def resume(
+    settings: Settings,
+    partition: Annotated[str, typer.Argument(metavar="TOPIC/PARTITION", help="As the alert partition-halted names it.")],
+) -> None:
+    """Let a halted partition go on by skipping the records that it fails on, as many again as before.
+
+    A worker that was mended needs this not: restarted, it goes on by itself.
+    """
+    from stepstream import deadletter
+
+    name, _, number = partition.partition("/")
+    if not number.isdigit():
+        raise errors.Failure(f"{partition} names no partition: steps/0, for instance", errors.USAGE)
+    try:
+        deadletter.resume(settings, name, int(number))
+    except ValueError as error:
+        raise errors.Failure(str(error), errors.USAGE) from None
+    print(f"{partition} goes on when its worker is restarted")
 
 
 def _read(settings: Settings, reason: str = "", since: str = "") -> Iterator[Letter]:

@@ -1,8 +1,11 @@
-"""A worker with a bug: it fails on every step whose name begins with "poison". Run by tests as a process."""
+"""A worker with bugs, run by tests as a process: steps with some names make it fail, die or stand still."""
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+import time
 from typing import Any
 
 from stepstream.schemas.step import Step
@@ -16,6 +19,10 @@ _accept = AssemblePartition._accept
 def _failing(self: AssemblePartition, step: Step, *rest: Any) -> None:
     if step.name.startswith("poison"):
         raise ZeroDivisionError(f"cannot digest {step.name}")
+    if step.name == "deadly":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if step.name == "endless":
+        time.sleep(600)
     _accept(self, step, *rest)
 
 

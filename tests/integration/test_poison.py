@@ -14,6 +14,8 @@ import msgspec
 import pytest
 from confluent_kafka import Message
 
+from stepstream import deadletter
+from stepstream.cli.app import run
 from stepstream.kafka import producer, read_to_end
 from stepstream.schemas.ids import new_step_id, new_trace_id
 from stepstream.schemas.settings import Settings
@@ -31,9 +33,10 @@ def settings(kafka_bootstrap: str, topic_prefix: str) -> Settings:
 
 
 class Supervisor:
-    """Starts the failing worker again whenever it ends."""
+    """Starts the failing worker, or a mended one, again whenever it ends."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, module: str) -> None:
+        self._module = module
         self._environ = os.environ | {
             "STEPSTREAM_KAFKA_BROKERS": settings.kafka_brokers,
             "STEPSTREAM_TOPIC_PREFIX": settings.topic_prefix,
@@ -44,9 +47,7 @@ class Supervisor:
         self.process = self._start()
 
     def _start(self) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "tests.integration.failing_worker"], env=self._environ, stderr=subprocess.DEVNULL
-        )
+        return subprocess.Popen([sys.executable, "-m", self._module], env=self._environ, stderr=subprocess.DEVNULL)
 
     def until(self, done: Callable[[], bool], timeout_s: float = 60) -> None:
         """Keep it running until ``done``."""
@@ -61,8 +62,8 @@ class Supervisor:
 
 
 @contextmanager
-def supervised(settings: Settings) -> Iterator[Supervisor]:
-    supervisor = Supervisor(settings)
+def supervised(settings: Settings, module: str = "tests.integration.failing_worker") -> Iterator[Supervisor]:
+    supervisor = Supervisor(settings, module)
     try:
         yield supervisor
     finally:
@@ -117,6 +118,57 @@ def test_poison_is_tried_three_times_then_dead_lettered_and_a_flood_of_it_halts(
         skipped = [dict(cast(Any, m.headers()))["stepstream-offset"] for m in messages(settings, "deadletter")]
         assert sorted(set(skipped)) == [b"1", b"3", b"4", b"5", b"6"], "the sixth stays in the topic"
         assert traces[0] not in {t["trace_id"] for t in values(settings, "trajectories")}
+    with supervised(settings, "stepstream.stream.worker") as supervisor:
+        supervisor.until(lambda: traces[0] in closed(settings) and last_alert(settings)["state"] == "resolved")
+    assert dead_letters(settings) == {b"1", b"3", b"4", b"5", b"6"}, "mended, it processes what it halted at"
+    sent, foreign = deadletter.replay(settings, deadletter.read(settings, reason="poison"))
+    assert (sent, foreign) == (len(messages(settings, "deadletter")), [])
+    with supervised(settings, "stepstream.stream.worker") as supervisor:
+        supervisor.until(lambda: len(closed(settings)) == 9)
+
+
+@pytest.mark.timeout(180)
+def test_people_can_let_a_halted_partition_skip_more(settings: Settings) -> None:
+    """`stepstream deadletter resume`: what it halted at, and as many more, go to the dead letter; the alert ends."""
+    for _ in range(7):
+        note_tries(settings, send_poison_offset(settings), tries=3)
+    (trace_id,) = send(settings, ["fine"])
+    with supervised(settings) as supervisor:
+        supervisor.until(lambda: any(a["alert"] == "partition-halted" for a in values(settings, "alerts")))
+    assert len(dead_letters(settings)) == 5
+    place = ["--kafka-brokers", settings.kafka_brokers, "--topic-prefix", settings.topic_prefix]
+    assert run(["deadletter", "resume", "trajectories/0", *place]) == 2
+    assert run(["deadletter", "resume", "steps/0", *place]) == 0
+    with supervised(settings) as supervisor:
+        supervisor.until(lambda: trace_id in closed(settings) and last_alert(settings)["state"] == "resolved")
+    assert len(dead_letters(settings)) == 7
+
+
+@pytest.mark.timeout(120)
+def test_being_killed_is_not_poison(settings: Settings) -> None:
+    """However often a worker dies over a record, it is no reason to drop the record."""
+    (trace_id,) = send(settings, ["deadly"])
+    with supervised(settings) as supervisor:
+        supervisor.until(lambda: len(supervisor.exits) >= 4)
+    assert supervisor.exits == [-9] * 4
+    with supervised(settings, "stepstream.stream.worker") as supervisor:
+        supervisor.until(lambda: trace_id in closed(settings))
+    assert dead_letters(settings) == set()
+
+
+def closed(settings: Settings) -> set[str]:
+    """Runs with a closed trajectory."""
+    return {t["trace_id"] for t in values(settings, "trajectories") if t.get("closed")}
+
+
+def last_alert(settings: Settings) -> dict[str, Any]:
+    """The newest record of the alert about a halt."""
+    return next(a for a in reversed(values(settings, "alerts")) if a["alert"] == "partition-halted")
+
+
+def dead_letters(settings: Settings) -> set[bytes]:
+    """Offsets of the records that were dead-lettered."""
+    return {dict(cast(Any, m.headers()))["stepstream-offset"] for m in messages(settings, "deadletter")}
 
 
 def send_poison_offset(settings: Settings) -> int:
