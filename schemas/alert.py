@@ -17,6 +17,7 @@ Severity = Literal["info", "warning", "error", "critical"]
 SEVERITIES: Final[tuple[str, ...]] = ("info", "warning", "error", "critical")
 FindingState = Literal["firing", "resolved", "acknowledged", "silenced"]
 AlertState = Literal["firing", "resolved"]
+AlertChange = Literal["opened", "worse", "updated", "acknowledged", "silenced", "reopened", "resolved"]
 CommandAction = Literal["warn", "pause", "resume", "stop"]
 Unit = Literal["", "usd", "tokens", "steps", "us", "ratio", "count"]
 
@@ -52,6 +53,7 @@ class Finding(BaseModel):
     action: str = Field("", description="warn, pause or stop where an enforcing policy orders it")
     by: str = Field("", description="who acknowledged, silenced or resolved")
     until: TimeUs = Field(0, description="end of a silence")
+    alert_id: str = Field("", description="with what a person said: the alert that is meant, and no later one")
 
 
 class Alert(BaseModel):
@@ -61,6 +63,7 @@ class Alert(BaseModel):
 
     alert_id: str = Field(description="uuid5 of the group and the time it opened")
     seq: int = Field(description="1 for the first record, one more for each change")
+    change: AlertChange = Field("updated", description="what this record changed")
     state: AlertState
     severity: Severity
     alert: str
@@ -88,8 +91,14 @@ class Alert(BaseModel):
     resolved_at: TimeUs = 0
     acknowledged_by: str = ""
     silenced_until: TimeUs = 0
+    by: str = Field("", description="who acknowledged, silenced or resolved it last")
+    reopened: int = Field(0, description="times it came back within the flap window")
+    runs: int = Field(0, description="of an incident: runs that were hit; 0 for an alert about one run, or none")
+    trace_ids: list[str] = Field(default_factory=list, description="of an incident: the first and the newest of its runs")
+    incident_id: str = Field("", description="the incident that this alert about one run is part of")
     action: str = ""
     finding_ids: list[str] = Field(default_factory=list, description="newest merged findings, at most 64")
+    opened_by: str = Field("", description="the finding that opened it, or opened it again")
     source_partition: int = Field(-1, description="partition of the findings topic that it is made from")
     source_offset: int = Field(-1, description="offset of the last finding merged; a replay below it changes nothing")
 
@@ -103,13 +112,14 @@ class Command(BaseModel):
     action: CommandAction
     time: TimeUs
     project: str = "default"
-    agent: str = ""
-    trace_id: str = ""
+    environment: str = Field("", description="of a scope command: only runs of this one; empty: of any")
+    agent: str = Field("", description="of a scope command: only runs of this one; empty: of any")
+    trace_id: str = Field("", description="the run that is meant; empty: a scope command")
     reason: str = ""
     alert_id: str = ""
     finding_id: str = ""
     by: str = Field("", description="policy:<name>, or who ordered it")
-    expires: TimeUs = Field(0, description="0: the run's end")
+    expires: TimeUs = Field(0, description="0: the run's end; a scope command binds runs that start before then")
     budget_usd: str = Field("", description="with resume: what a person approved on top")
 
 

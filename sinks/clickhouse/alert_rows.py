@@ -55,6 +55,13 @@ _PLAIN: Final = {
     "finding_ids": "Array(String)",
     "source_partition": "Int32",
     "source_offset": "Int64",
+    "change": _LOW,
+    "by": "String",
+    "reopened": "UInt64",
+    "runs": "UInt64",
+    "trace_ids": "Array(String)",
+    "incident_id": "String",
+    "opened_by": "String",
 }
 _MADE: Final = {"resolved_at": f"Nullable({_TIME})", "silenced_until": f"Nullable({_TIME})"}
 
@@ -63,7 +70,7 @@ ALERTS: Final = Table("alert_events_raw", {**_PLAIN, **_MADE, **ARRIVAL_TYPES})
 _GETTERS: Final = {name: attrgetter(name) for name in _PLAIN}
 _decode = msgspec.json.Decoder(AlertStruct).decode
 _MAX_TIME_US: Final = 4_000_000_000_000_000
-_UNSIGNED: Final = ("seq", "baseline_runs", "findings")
+_UNSIGNED: Final = ("seq", "baseline_runs", "findings", "reopened", "runs")
 
 
 def build_alerts(records: Sequence[Record], source: Source) -> Built:

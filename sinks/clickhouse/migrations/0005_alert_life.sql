@@ -1,0 +1,27 @@
+-- The life of an alert: what changed and by whom, incidents that many runs are part of, alerts that came back.
+ALTER TABLE ${database}.alerts_raw${on_cluster}
+    ADD COLUMN IF NOT EXISTS change LowCardinality(String) CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS by String CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS reopened UInt64 CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS runs UInt64 CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS trace_ids Array(String) CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS incident_id String CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS opened_by String CODEC(ZSTD(1));
+
+ALTER TABLE ${database}.alert_events_raw${on_cluster}
+    ADD COLUMN IF NOT EXISTS change LowCardinality(String) CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS by String CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS reopened UInt64 CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS runs UInt64 CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS trace_ids Array(String) CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS incident_id String CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS opened_by String CODEC(ZSTD(1));
+
+ALTER TABLE ${database}.alert_events_to_alerts${on_cluster} MODIFY QUERY
+SELECT
+    alert_id, seq, state, severity, alert, rule, policy, project, environment, agent, agent_version, task, trace_id,
+    subject, step_ids, value, threshold, unit, baseline, baseline_runs, message, detail, running, findings, opened_at,
+    updated_at, resolved_at, acknowledged_by, silenced_until, action, finding_ids, source_partition, source_offset,
+    append_time, kafka_topic_id, kafka_partition, kafka_offset, change, by, reopened, runs, trace_ids, incident_id,
+    opened_by
+FROM ${database}.alert_events_raw;
