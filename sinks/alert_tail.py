@@ -30,6 +30,7 @@ _WAITED_OUT: Final = kafka.RETRIABLE | {
     KafkaError.NOT_COORDINATOR,
     KafkaError.UNKNOWN_TOPIC_OR_PART,  # a broker that has just started does not know its topics yet
 }
+_PATTERNS: Final = ("alert", "rule", "project", "environment", "agent", "agent_version", "task")
 _log = logging.getLogger("stepstream.subscribe")
 
 
@@ -41,8 +42,11 @@ def matches(match: AlertMatch, alert: Alert) -> bool:
     """Whether the alert is one of those that are meant."""
     if match.severity and alert.severity not in match.severity:
         return False
-    fields = ("alert", "rule", "project", "environment", "agent", "task")
-    return all(fnmatchcase(getattr(alert, field), getattr(match, field)) for field in fields)
+    if match.text and not any(match.text.lower() in part.lower() for part in (alert.message, alert.detail, alert.subject)):
+        return False
+    if match.user != "*" and not fnmatchcase(getattr(alert, "user_id", ""), match.user):
+        return False
+    return all(fnmatchcase(getattr(alert, field), pattern) for field in _PATTERNS if (pattern := getattr(match, field)) != "*")
 
 
 class Tail:

@@ -36,8 +36,9 @@ def subscribe(
 ) -> Alerts:
     """The alerts from now on (or ``since`` the earliest kept, or a time), as an iterator that waits for the next one.
 
-    ``match`` filters by severity, alert, rule, project, environment, agent and task (patterns with * and ?); ``severity``
-    may be one or several. ``timeout`` ends the iteration when no alert came for so many seconds; by default it never ends.
+    ``match`` filters by severity, alert, rule, project, environment, agent, agent_version, task and user (patterns with *
+    and ?), and by a ``text`` in the message; ``severity`` may be one or several. ``timeout`` ends the iteration when no
+    alert came for so many seconds; by default it never ends.
 
     With a ``name`` it goes on after the last alert whose loop body was finished, also in another process, and ``since``
     holds for the first time only; an alert whose body was left by ``break`` or an exception comes again. Programs under
