@@ -31,7 +31,7 @@ _WORDS: Final = bytes(map(_word_byte, range(256)))
 class Contents:
     """The contents of one ended step. Made once for all detectors; what they ask for is worked out when they ask."""
 
-    __slots__ = ("_given", "_input_words", "_output_words", "_taken", "input", "output", "step")
+    __slots__ = ("_given", "_input_words", "_output_words", "_taken", "input", "noted", "output", "step")
 
     def __init__(self, step: Step) -> None:
         self.step = step
@@ -39,6 +39,8 @@ class Contents:
         self.output = step.output if len(step.output) <= HEAD else step.output[:HEAD]
         self._given: Any = _UNREAD
         self._taken: Any = _UNREAD
+        self.noted: dict[str, Any] = {}
+        """What one detector worked out and another asks for again."""
         self._input_words: frozenset[bytes] | None = None
         self._output_words: frozenset[bytes] | None = None
 
@@ -75,7 +77,7 @@ class Contents:
         for name in _WRAPPERS:
             inner = given.get(name)
             if isinstance(inner, dict) and (len(given) == 1 or "args" in given or "name" in given):
-                return inner
+                return inner if inner or not given.get("args") else {"args": given["args"]}
         return given
 
     @property

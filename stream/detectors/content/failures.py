@@ -1,0 +1,198 @@
+"""Whether an output tells of a failure, though its step is marked ok: by its form first, by its words where it is one sentence.
+
+Form: JSON with an error, ``success: false``, a status of 400 or more; a traceback, an exception's name before a colon, an
+exit code, a page that is titled 404. Words count only in an output of a sentence or two: in a long text they are contents.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+
+from stepstream.stream.contents import Contents, json_of, words
+from stepstream.stream.detectors.content.failure_words import (
+    AT_THE_ENDS,
+    BAD_STATUS,
+    CERTAIN_START,
+    CODE_KEYS,
+    ERROR_KEYS,
+    EXIT_CODE,
+    FAILED_KEYS,
+    FAILING,
+    INNER_KEYS,
+    LOOKING,
+    MESSAGE_KEYS,
+    NEGATED,
+    NO_ERROR,
+    NOTHING_FOUND,
+    NOTHING_WRONG,
+    SENTENCE_START,
+    STATUS_KEYS,
+    SUCCEEDING,
+    SUCCESS_KEYS,
+    SURELY,
+    TITLE,
+)
+
+MAX_SENTENCE: Final = 400
+"""Characters of an output that may be a message instead of contents."""
+_START: Final = 200
+_FREE_TEXT_SPACES: Final = 4
+MAX_STATUS_KEYS: Final = 6
+"""An object with more keys is data: its status is its own, not the call's."""
+
+
+class Failure(NamedTuple):
+    """What shows that a tool failed, and its own words."""
+
+    sign: str
+    message: str
+
+
+def failure_in(contents: Contents, label: str) -> Failure | None:
+    """What shows that the call of a tool failed, from its output alone; None where nothing does."""
+    noted = contents.noted
+    if "failure" not in noted:
+        noted["failure"] = _failure_in(contents, label)
+    found: Failure | None = noted["failure"]
+    return found
+
+
+def _failure_in(contents: Contents, label: str) -> Failure | None:
+    output = contents.output
+    first = output[:1]
+    if first in ("{", "[", '"') or output[:1].isspace():
+        found = contents.taken
+        if found is not None:
+            return _in_json(found, contents, label)
+    return failure_in_text(output, contents, label)
+
+
+def _in_json(value: Any, contents: Contents, label: str) -> Failure | None:
+    if isinstance(value, dict):
+        return _in_object(value)
+    if isinstance(value, str):
+        return failure_in_text(value, contents, label)
+    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict):
+        return _in_object(value[0])
+    return None
+
+
+def _in_object(value: dict[str, Any], depth: int = 0) -> Failure | None:
+    small = len(value) <= MAX_STATUS_KEYS
+    for key, item in value.items():
+        name = key.lower()
+        if name in ERROR_KEYS and _says_error(item):
+            return Failure(f"it holds {key!r}", _text_of(item) or _message_of(value))
+        if name in SUCCESS_KEYS and (item is False or item == "false"):
+            return Failure(f"{key!r} is false", _message_of(value))
+        if name in FAILED_KEYS and (item is True or item == "true"):
+            return Failure(f"{key!r} is true", _message_of(value))
+        if not small:
+            continue
+        if name in STATUS_KEYS and isinstance(item, str) and item.lower() in BAD_STATUS:
+            return Failure(f"{key!r} is {item!r}", _message_of(value))
+        if name in CODE_KEYS and _is_bad_code(item) and (name != "code" or _message_of(value)):
+            return Failure(f"{key!r} is {item}", _message_of(value))
+    return _inside(value, depth)
+
+
+def _inside(value: dict[str, Any], depth: int) -> Failure | None:
+    """One level deeper where the object is a wrapper; or its message, where it holds nothing else."""
+    if len(value) > 3:
+        return None
+    for key in INNER_KEYS:
+        inner = value.get(key)
+        if isinstance(inner, list) and len(inner) == 1:
+            inner = inner[0]
+        if isinstance(inner, dict) and depth < 2:
+            found = _in_object(inner, depth + 1)
+            if found is not None:
+                return found
+    message = _message_of(value)
+    if message and len(message) <= MAX_SENTENCE and (CERTAIN_START.match(message) or SENTENCE_START.match(message)):
+        return Failure("its message says so", message)
+    return None
+
+
+def _says_error(item: Any) -> bool:
+    if isinstance(item, str):
+        return item.strip().lower() not in NO_ERROR
+    return bool(item) and not (isinstance(item, float | int) and item is not True and item == 0)
+
+
+def _is_bad_code(item: Any) -> bool:
+    if isinstance(item, str) and item.isdigit():
+        item = int(item)
+    return isinstance(item, int) and not isinstance(item, bool) and 400 <= item < 600
+
+
+def _message_of(value: dict[str, Any]) -> str:
+    for key in MESSAGE_KEYS:
+        item = value.get(key)
+        if isinstance(item, str) and item:
+            return item
+    return ""
+
+
+def _text_of(item: Any) -> str:
+    if isinstance(item, str):
+        return item
+    if isinstance(item, dict):
+        return _message_of(item)
+    return _text_of(item[0]) if isinstance(item, list) and item else ""
+
+
+def failure_in_text(output: str, contents: Contents, label: str) -> Failure | None:
+    """The same for an output that is text."""
+    is_sentence = len(output) <= MAX_SENTENCE and output.count("\n") <= 5
+    start = output[:_START]
+    if LOOKING.search(label) and NOTHING_FOUND.search(output if is_sentence else start):
+        return None  # that is an answer
+    if CERTAIN_START.match(start) and (is_sentence or _has_colon_first(start)):
+        return Failure("it begins like an error", output)
+    for sign in AT_THE_ENDS:
+        at = output.find(sign)
+        if at >= 0 and (at < _START or output.find(sign, len(output) - _START) >= 0):
+            return Failure(f"it holds {sign!r}", output[max(0, at - 20) :])
+    if "exit" in output and EXIT_CODE.search(start):
+        return Failure("an exit code that is not 0", output)
+    if "<title" in output and TITLE.search(output):
+        return Failure("the page is an error page", output)
+    return _in_sentence(output, contents) if is_sentence else None
+
+
+def _has_colon_first(start: str) -> bool:
+    """A long text is an error's when its first line names it: contents rarely begin so."""
+    return ":" in start.partition("\n")[0][:80]
+
+
+def _in_sentence(output: str, contents: Contents) -> Failure | None:
+    if " " not in output or NOTHING_WRONG.search(output):
+        return None
+    if SENTENCE_START.match(output):
+        return Failure("it says so", output)
+    said = contents.output_words if output is contents.output else words(output)
+    if has_free_text(contents) or (said & SUCCEEDING and not said & SURELY):
+        return None
+    if said & FAILING or NEGATED.search(output):
+        return Failure("it says so", output)
+    return None
+
+
+def has_free_text(contents: Contents) -> bool:
+    """Whether the call was put in words: then its answer is words too, and they need not speak of the call."""
+    given = contents.arguments
+    if given is None:
+        return contents.input.count(" ") > _FREE_TEXT_SPACES
+    return any(isinstance(value, str) and value.count(" ") >= _FREE_TEXT_SPACES for value in given.values())
+
+
+def sounds_successful(contents: Contents) -> bool:
+    """Whether a sentence tells of success."""
+    return bool(contents.output_words & SUCCEEDING)
+
+
+def is_bare_sentence(contents: Contents) -> bool:
+    """A line of words, not data: what a tool says that otherwise returns objects or lists."""
+    output = contents.output
+    return 8 <= len(output) <= MAX_SENTENCE and output.count(" ") >= 2 and "\n" not in output and json_of(output) is None

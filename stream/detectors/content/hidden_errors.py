@@ -1,0 +1,72 @@
+"""A tool that failed and says so only in its output."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+
+from stepstream.schemas.rules_content import HiddenToolError
+from stepstream.stream.contents import Contents
+from stepstream.stream.detectors.base import NOTHING, Observation, Observations
+from stepstream.stream.detectors.content.base import CALLS, ContentDetector, excerpt
+from stepstream.stream.detectors.content.failures import Failure, failure_in, is_bare_sentence, sounds_successful
+from stepstream.stream.rules import Applied
+from stepstream.stream.run import Run
+from stepstream.stream.steps import StepInfo
+
+_MAX_TOOLS = 200
+
+
+class HiddenToolErrorDetector(ContentDetector):
+    """The output of a call that is marked ok tells of a failure; or it is a bare sentence where the tool returns data.
+
+    One finding a call, at once. The contrast with what the tool returns else needs both kinds of outputs, in any order.
+    """
+
+    def __init__(self, applied: Applied, rule: HiddenToolError) -> None:
+        super().__init__(applied)
+        self._tool = rule.tool
+
+    def read(self, run: Run, step: StepInfo, contents: Contents, now_us: int) -> Observations:
+        """Judge an ended call."""
+        if step.kind not in CALLS or step.status != "ok" or not contents.output:
+            return NOTHING
+        if self._tool != "*" and not fnmatchcase(step.label, self._tool):
+            return NOTHING
+        failure = failure_in(contents, step.label)
+        if failure is not None:
+            return (self._say(step.label, step.step_id, failure),)
+        return self._contrast(run, step, contents)
+
+    def _contrast(self, run: Run, step: StepInfo, contents: Contents) -> Observations:
+        """A tool's state is 1 once it returned data, else the sentences that it said: [step id, text] each."""
+        is_data = contents.output[:1] in ("{", "[")
+        if not is_data and (sounds_successful(contents) or not is_bare_sentence(contents)):
+            return NOTHING
+        seen: dict[str, list[list[str]] | int] = self.state(run, {})
+        before = seen.get(step.label)
+        if is_data:
+            if before == 1 or (before is None and len(seen) >= _MAX_TOOLS):
+                return NOTHING
+            seen[step.label] = 1
+            return [self._odd(step.label, *said) for said in before] if isinstance(before, list) else NOTHING
+        if before == 1:
+            return (self._odd(step.label, step.step_id, excerpt(contents.output)),)
+        if isinstance(before, list):
+            if len(before) < 20:
+                before.append([step.step_id, excerpt(contents.output)])
+        elif len(seen) < _MAX_TOOLS:
+            seen[step.label] = [[step.step_id, excerpt(contents.output)]]
+        return NOTHING
+
+    def _odd(self, label: str, step_id: str, said: str) -> Observation:
+        return self._say(label, step_id, Failure("a sentence, where this tool returns data", said))
+
+    def _say(self, label: str, step_id: str, failure: Failure) -> Observation:
+        return Observation(
+            message=f"{label} failed although its step is marked ok: {excerpt(failure.message) or failure.sign}",
+            detail=f"seen in its output: {failure.sign}; the tool should mark such a step as failed",
+            severity=self.severity("warning"),
+            subject=label,
+            level=step_id,
+            step_ids=(step_id,),
+        )

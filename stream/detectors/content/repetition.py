@@ -1,0 +1,183 @@
+"""The same thing again: nearly the same arguments, the same failure each time, two calls in turns, the same thoughts."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from stepstream.schemas.rules_content import Repetition
+from stepstream.stream.contents import Contents, words
+from stepstream.stream.detectors.base import MAX_EVIDENCE, NOTHING, Observation, Observations
+from stepstream.stream.detectors.content.base import CALLS, HoldingDetector
+from stepstream.stream.detectors.content.failures import failure_in
+from stepstream.stream.detectors.content.sameness import error_form, is_in_words, similarity, sketch, values_text
+from stepstream.stream.rules import Applied
+from stepstream.stream.run import Run
+from stepstream.stream.steps import StepInfo
+
+_MAX_PER_TOOL: Final = 32
+_MAX_CALLS: Final = 256
+_THOUGHTS: Final = "what the model says"
+_MIN_THOUGHT_WORDS: Final = 20
+_THOUGHT_SIMILARITY: Final = 0.5
+"""Thoughts are longer than arguments and share the words of their task, so that they are alike at less."""
+
+# What is kept of a call, in this order.
+_STEP, _BITS, _INPUT, _OUTPUT, _ERROR, _IN_WORDS = range(6)
+_Call = list[Any]
+
+
+class RepetitionDetector(HoldingDetector):
+    """Calls are the same thing when their inputs are nearly the same and they bring nothing new, or fail in the same way.
+
+    Nothing new: the same output, or none (a failure), or the question was put in words, where asking again in other words
+    is what makes no progress. Calls that differ in values (another id, another date) are different; the same call whose
+    answer changes is polling. Counted over all pairs, so in any order; alternation is judged later by the steps' times.
+    """
+
+    def __init__(self, applied: Applied, rule: Repetition) -> None:
+        super().__init__(applied)
+        self._repeats = rule.repeats
+        self._similarity = rule.similarity
+        self._exact = rule.exact
+
+    def read(self, run: Run, step: StepInfo, contents: Contents, now_us: int) -> Observations:
+        """Compare an ended call with those of the same tool."""
+        is_call = step.kind in CALLS
+        if not is_call and step.kind != "llm_call":
+            return NOTHING
+        label = step.label if is_call else _THOUGHTS
+        if self.has_fired(run, label):
+            return NOTHING
+        call = self._call(step, contents) if is_call else _thought(step, contents)
+        if call is None:
+            return NOTHING
+        own = self.own(run)
+        calls: dict[str, list[_Call]] = own.setdefault("calls", {})
+        before = calls.get(label)
+        if before is None:
+            before = calls[label] = []
+        count = own.get("count", 0)
+        if len(before) >= _MAX_PER_TOOL or count >= _MAX_CALLS:
+            return NOTHING
+        own["count"] = count + 1
+        before.append(call)
+        if is_call and len(calls) > 1 and len(before) >= self._repeats:
+            self.hold(run, "turns", now_us)
+        return self._compare(label, before, call, is_call=is_call)
+
+    def _call(self, step: StepInfo, contents: Contents) -> _Call | None:
+        if not step.input_hash:
+            return None
+        arguments = contents.arguments
+        text = contents.input if arguments is None else values_text(arguments)
+        return [
+            step.step_id,
+            f"{sketch(words(text)):x}",
+            step.input_hash,
+            step.output_hash,
+            _error_of(step, contents),
+            int(is_in_words(text)),
+        ]
+
+    def _compare(self, label: str, calls: list[_Call], new: _Call, *, is_call: bool) -> Observations:
+        repeats = self._repeats if is_call else max(3, self._repeats)
+        if len(calls) < repeats:
+            return NOTHING
+        bits = [int(call[_BITS], 16) for call in calls]
+        alike = [
+            [
+                other
+                for other, other_bits in zip(calls, bits, strict=True)
+                if self._same(call, call_bits, other, other_bits, is_call)
+            ]
+            for call, call_bits in zip(calls, bits, strict=True)
+            if call is new or self._same(call, call_bits, new, bits[-1], is_call)
+        ]
+        most = max(alike, key=len)
+        if len(most) < repeats or (not self._exact and is_call and _all_equal(most)):
+            return NOTHING
+        return (self._say(label, most, repeats, is_call=is_call),)
+
+    def _same(self, one: _Call, one_bits: int, other: _Call, other_bits: int, is_call: bool) -> bool:
+        if one is other:
+            return True
+        if one[_ERROR] and one[_ERROR] == other[_ERROR]:
+            return True
+        brings_nothing: bool = one[_OUTPUT] == other[_OUTPUT] or (one[_ERROR] != 0 and other[_ERROR] != 0)
+        if one[_INPUT] == other[_INPUT]:
+            return brings_nothing
+        if not (brings_nothing or (one[_IN_WORDS] and other[_IN_WORDS])):
+            return False
+        return similarity(one_bits, other_bits) >= (self._similarity if is_call else _THOUGHT_SIMILARITY)
+
+    def judge(self, run: Run, key: str, *, at_close: bool) -> list[Observation]:
+        """Whether two calls took turns: A B A B A B, each the same every time."""
+        kept = {call[_STEP]: (call[_INPUT], call[_OUTPUT]) for calls in self.own(run)["calls"].values() for call in calls}
+        steps = sorted((run.steps[i] for i in kept if i in run.steps), key=lambda s: (s.start_us, s.step_id))
+        steps = [step for step in steps if step.kind in CALLS]
+        whole = 2 * self._repeats
+        for end in range(whole, len(steps) + 1):
+            turn = steps[end - whole : end]
+            if turn[0].label == turn[1].label:
+                continue
+            if all(
+                kept[turn[i].step_id] == kept[turn[i % 2].step_id] and turn[i].label == turn[i % 2].label for i in range(whole)
+            ):
+                return [self._say_turns(turn)]
+        return []
+
+    def _say(self, label: str, calls: list[_Call], repeats: int, *, is_call: bool) -> Observation:
+        if not is_call:
+            message = f"the model has said nearly the same {len(calls)} times"
+        elif all(call[_ERROR] and call[_ERROR] == calls[0][_ERROR] for call in calls):
+            message = f"{label} failed {len(calls)} times in the same way"
+        else:
+            message = f"{label} was called {len(calls)} times with nearly the same input and brought nothing new"
+        return Observation(
+            message=message,
+            detail="the run repeats itself instead of getting on: what comes back does not change what is asked next",
+            severity=self.severity("warning"),
+            subject=label,
+            step_ids=tuple(call[_STEP] for call in calls[:MAX_EVIDENCE]),
+            value=float(len(calls)),
+            threshold=float(repeats),
+            unit="count",
+        )
+
+    def _say_turns(self, turn: list[StepInfo]) -> Observation:
+        one, other = turn[0].label, turn[1].label
+        return Observation(
+            message=f"{one} and {other} were called in turns {self._repeats} times, each with the same input and answer",
+            severity=self.severity("warning"),
+            subject=" and ".join(sorted((one, other))),
+            step_ids=tuple(step.step_id for step in turn[:MAX_EVIDENCE]),
+            value=float(self._repeats),
+            threshold=float(self._repeats),
+            unit="count",
+        )
+
+
+def _thought(step: StepInfo, contents: Contents) -> _Call | None:
+    """What a model said in words; None where it only called a tool."""
+    taken = contents.taken
+    text = contents.output
+    if isinstance(taken, dict) and "content" in taken:
+        text = taken["content"] if isinstance(taken["content"], str) else ""
+    elif isinstance(taken, list):
+        return None
+    found = words(text)
+    if len(found) < _MIN_THOUGHT_WORDS:
+        return None
+    return [step.step_id, f"{sketch(found):x}", step.input_hash, step.output_hash, 0, 1]
+
+
+def _error_of(step: StepInfo, contents: Contents) -> int:
+    if step.status == "error":
+        return error_form(step.error_message or step.error_type or "failed")
+    failure = failure_in(contents, step.label) if contents.output else None
+    return 0 if failure is None else error_form(failure.message or failure.sign)
+
+
+def _all_equal(calls: list[_Call]) -> bool:
+    first = calls[0]
+    return all(call[_INPUT] == first[_INPUT] and call[_OUTPUT] == first[_OUTPUT] for call in calls)

@@ -1,0 +1,58 @@
+"""How alike two calls are: a small sketch of the words of each, and the form of an error without what varies."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any, Final
+from zlib import crc32
+
+from stepstream.stream.contents import words
+
+BITS: Final = 256
+MAX_WORDS: Final = 64
+_VARYING: Final = re.compile(r"'[^']*'|\"[^\"]*\"|\S*[/\\]\S*|\d+")
+
+
+def sketch(found: Iterable[bytes]) -> int:
+    """A set of bits for a set of words; of many words those with the smallest hashes stand for all."""
+    marks = {crc32(word) for word in found}
+    kept = sorted(marks)[:MAX_WORDS] if len(marks) > MAX_WORDS else marks
+    bits = 0
+    for value in kept:
+        bits |= 1 << value % BITS
+    return bits
+
+
+def similarity(one: int, other: int) -> float:
+    """The share of words in common (Jaccard) as the sketches tell it; 0 where there are none."""
+    both = (one & other).bit_count()
+    return both / (one | other).bit_count() if both else 0.0
+
+
+def values_text(value: Any) -> str:
+    """All texts and numbers in a JSON value, without the names they stand under."""
+    parts: list[str] = []
+    _collect(value, parts)
+    return " ".join(parts)
+
+
+def _collect(value: Any, parts: list[str]) -> None:
+    if isinstance(value, dict):
+        for item in value.values():
+            _collect(item, parts)
+    elif isinstance(value, list):
+        for item in value:
+            _collect(item, parts)
+    elif value is not None:
+        parts.append(value if isinstance(value, str) else str(value))
+
+
+def error_form(message: str) -> int:
+    """An error without its quotations, paths and numbers, as a number; 0 for none."""
+    return crc32(_VARYING.sub("", message[:300]).encode("utf-8", "replace")) if message else 0
+
+
+def is_in_words(text: str) -> bool:
+    """Whether a text is words that people would say, at least three, not values of a form."""
+    return sum(word.isalpha() for word in words(text)) >= 3
