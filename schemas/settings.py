@@ -40,6 +40,11 @@ class Settings(BaseModel):
     queue_bytes: int = Field(67_108_864, gt=0, description="bytes the SDK holds at most")
     compression: str = Field("lz4", pattern="^(none|lz4|zstd|gzip|snappy)$", description="compression of Kafka batches")
     quiet: bool = Field(False, description="no line on stderr when an agent's program ends")
+    control: bool = Field(True, description="off: the SDK does not listen for commands (stop, pause, resume, warn)")
+    control_lookback: DurationUs = Field(
+        600_000_000, description="how far back the SDK reads commands; a command to a whole agent binds no longer than this"
+    )
+    pause_limit: DurationUs = Field(900_000_000, description="a paused run that nobody resumes for this long is stopped")
 
     # Kafka
     kafka_brokers: str = Field("", description="bootstrap servers, host:port,host:port; empty: what `stepstream up` wrote")
@@ -106,6 +111,15 @@ class Settings(BaseModel):
     )
     replay_records: int = Field(50_000, gt=0, description="open runs that hold a floor back by more records are checkpointed")
     content_detectors: bool = Field(True, description="off: no detector looks at inputs and outputs")
+    flap_window: DurationUs = Field(
+        600_000_000, description="a trouble that comes back within this after it was resolved is the same alert"
+    )
+    incident_runs: int = Field(
+        3, ge=0, description="runs that one trouble (a broken tool) hits before they are one incident; 0: no incidents"
+    )
+    incident_window: DurationUs = Field(
+        600_000_000, description="within which they are hit; an incident that hits no run for this long is resolved"
+    )
     session_timeout: DurationUs = Field(
         10_000_000,
         ge=6_000_000,

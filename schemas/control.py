@@ -1,0 +1,56 @@
+"""Commands to running agents: whom they bind, and the steps of kind ``control`` that they leave in a run.
+
+Order and obedience are one step: it starts when the order reaches the run and ends, ``ok``, when it is obeyed. Its id is
+derived from run and command, so that whoever writes it, and however often, it is one step. Pure.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from stepstream.schemas.alert import Command
+from stepstream.schemas.ids import derived_id
+
+CONTROL_KIND: Final = "control"
+BUDGET_ATTRIBUTE: Final = "budget_usd"
+"""On an approval: what was approved on top."""
+
+
+def control_step_id(trace_id: str, command_id: str) -> str:
+    """The step of a run that tells of a command."""
+    return derived_id("control", trace_id, command_id).replace("-", "")[-16:]
+
+
+def is_scope(command: Command) -> bool:
+    """Whether it is meant for all runs of a project or agent."""
+    return not command.trace_id
+
+
+def binds(command: Command, *, project: str, environment: str, agent: str, started_us: int) -> bool:
+    """Whether a scope command is meant for such a run: one that was there already, or starts before it expires."""
+    return (
+        command.project == project
+        and command.environment in ("", environment)
+        and command.agent in ("", agent)
+        and started_us < max(command.expires, command.time)
+    )
+
+
+def name_of(command: Command) -> str:
+    """What its step is called: the action; a resume that brings a budget is an approval."""
+    return "approve" if command.action == "resume" and command.budget_usd else str(command.action)
+
+
+def attributes_of(command: Command) -> dict[str, str]:
+    """What its step says: which command, by whom, why."""
+    said = {
+        "command_id": command.command_id,
+        "action": command.action,
+        "by": command.by,
+        "reason": command.reason,
+        "alert_id": command.alert_id,
+        "finding_id": command.finding_id,
+        BUDGET_ATTRIBUTE: command.budget_usd,
+        "scope": "" if command.trace_id else f"{command.project}/{command.agent or '*'}",
+    }
+    return {key: value for key, value in said.items() if value}
