@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from functools import lru_cache
 from itertools import accumulate
+from operator import attrgetter
 from typing import Any, Final, TypedDict
 
 import msgspec
@@ -124,14 +125,16 @@ _Known: Any = TypedDict("_Known", dict.fromkeys(StepEvent.model_fields, Any), to
 _decode_known = msgspec.json.Decoder(_Known).decode
 _STRINGS = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)  # takes what never ends too: else quadratic
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
-_MATCH_TRACE_ID = TRACE_ID.fullmatch
-_MATCH_STEP_ID = STEP_ID.fullmatch
+_HEX_DIGITS: Final = "0123456789abcdef"
+_FRAME_BYTES: Final = 100
+"""What the ids and the start time of every record take at least."""
 _KINDS = frozenset(KINDS)
 _partition_for = lru_cache(maxsize=262_144)(partition_for)
 _SHORT_TEXTS = (
     "name", "tool", "model", "provider", "project", "environment", "agent", "agent_version", "task", "session_id",
     "user_id", "error_type", "tool_schema", "price_version",
 )  # fmt: skip
+_short_texts = attrgetter(*_SHORT_TEXTS)
 
 
 def accept(
@@ -186,7 +189,11 @@ def check(
 ) -> Accepted | Rejected:
     """Judge a decoded step; clamps are made in place. ``size_bytes``: of the record, where known, spares looking closer."""
     if _is_sane(step, timestamp_us, limits, size_bytes):
-        return Accepted(step, None if step.cost_usd is None else nanos_from_usd(step.cost_usd))
+        cost = step.cost_usd
+        if cost is None:
+            return Accepted(step, None)
+        if type(cost) is Decimal and cost.is_finite() and 0 <= cost <= MAX_COST_USD:
+            return Accepted(step, nanos_from_usd(cost))
     return look_closer(step, timestamp_us, limits, size_bytes)
 
 
@@ -195,7 +202,7 @@ def _is_sane(step: Step, timestamp_us: int, limits: Limits, size_bytes: int) -> 
 
     May be wrong in one direction only: what it lets through, ``look_closer`` would accept as it is.
     """
-    start, end, cost, parent = step.start_time, step.end_time, step.cost_usd, step.parent_step_id
+    start, end, first, parent = step.start_time, step.end_time, step.first_token_time, step.parent_step_id
     content_chars = len(step.input) + len(step.output)
     latest = timestamp_us + limits.max_future_us
     return (
@@ -203,22 +210,32 @@ def _is_sane(step: Step, timestamp_us: int, limits: Limits, size_bytes: int) -> 
         and (step.phase == "start" if end is None else step.phase == "end" and start <= end <= latest)
         and 0 <= start <= latest
         and start >= timestamp_us - limits.max_age_us
-        and (size_bytes - content_chars) <= limits.max_text_chars
         and content_chars <= limits.max_content_bytes // 4
+        and (size_bytes - content_chars - _FRAME_BYTES <= limits.max_text_chars or _is_short(step, limits))
         and step.kind in _KINDS
         and step.status in STATUSES
-        and (cost is None or (type(cost) is Decimal and cost.is_finite() and 0 <= cost <= MAX_COST_USD))
         and step.cost_source in COST_SOURCES
         and step.attempt == 1
         and not step.retry_of
         and not step.fallback_of
-        and step.first_token_time is None
+        and (first is None or start <= first <= (latest if end is None else end))
         and bool(step.name and step.project)
-        and _MATCH_TRACE_ID(step.trace_id) is not None
-        and _MATCH_STEP_ID(step.step_id) is not None
-        and (not parent or (parent != step.step_id and _MATCH_STEP_ID(parent) is not None))
+        and len(step.trace_id) == 32
+        and len(step.step_id) == 16
+        and (not parent or (len(parent) == 16 and parent != step.step_id))
+        and not f"{step.trace_id}{step.step_id}{parent}".strip(_HEX_DIGITS)  # half of what three patterns cost
         and step.trace_id != ZERO_TRACE_ID
         and step.step_id != ZERO_STEP_ID
+    )
+
+
+def _is_short(step: Step, limits: Limits) -> bool:
+    """Whether all texts together are no longer than one may be, and there are not too many of anything."""
+    texts = sum(map(len, _short_texts(step)), len(step.error_message))
+    return (
+        texts <= limits.max_text_chars
+        and len(step.attributes) <= limits.max_attributes
+        and len(step.documents) <= limits.max_documents
     )
 
 

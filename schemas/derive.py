@@ -24,7 +24,8 @@ def derive_struct(
 ) -> Any:
     """A keyword-only msgspec Struct with the model's fields (or the ``fields`` named), in the model's order.
 
-    ``nested`` maps the models inside to their structs. Defaults are left out when a struct is encoded.
+    ``nested`` maps the models inside to their structs. Defaults are left out when a struct is encoded. The garbage collector
+    does not look at structs: data that was decoded holds no cycles.
     """
     required: list[Any] = []
     for field_name, info in model.model_fields.items():
@@ -42,7 +43,7 @@ def derive_struct(
             default = None if info.default is PydanticUndefined else info.default
             required.append((field_name, annotation, default))
     return msgspec.defstruct(
-        name or f"{model.__name__}Struct", required, kw_only=True, omit_defaults=True, module=model.__module__
+        name or f"{model.__name__}Struct", required, kw_only=True, omit_defaults=True, gc=False, module=model.__module__
     )
 
 

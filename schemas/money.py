@@ -13,6 +13,7 @@ MAX_COST_USD = 1_000_000
 """A single step dearer than this is taken for a mistake (cents for dollars, a garbled number) and rejected."""
 
 _NANO = Decimal("1e-9")
+_NANOS, _ZERO, _MAX_COST = Decimal(NANOS_PER_USD), Decimal(0), Decimal(MAX_COST_USD)
 
 
 def nanos_from_usd(usd: Decimal | str | float | int) -> int:
@@ -24,9 +25,9 @@ def nanos_from_usd(usd: Decimal | str | float | int) -> int:
         amount = usd if isinstance(usd, Decimal) else Decimal(str(usd))
     except InvalidOperation:
         raise ValueError(f"cost_usd is not a number: {usd!r}") from None
-    if not amount.is_finite() or amount < 0 or amount > MAX_COST_USD:
+    if not amount.is_finite() or not _ZERO <= amount <= _MAX_COST:
         raise ValueError(f"cost_usd must lie between 0 and {MAX_COST_USD}: {usd!s:.40}")
-    return int(amount.quantize(_NANO, rounding=ROUND_HALF_EVEN).scaleb(9))
+    return int(amount.quantize(_NANO, rounding=ROUND_HALF_EVEN) * _NANOS)
 
 
 def usd_from_nanos(nanos: int) -> str:
