@@ -1,7 +1,7 @@
 """What the fleet topic holds: windows of what was used, baselines of what is normal. Compacted: the newest record per key.
 
 Keys are parts joined with ``|``; inside a part ``%`` and ``|`` are written ``%25`` and ``%7C``. The second part says what
-a record is: ``window``, ``budget`` or ``baseline``. Keys that begin with ``!`` are the worker's own.
+a record is: ``window``, ``budget``, ``baseline`` or ``learnt``. Keys that begin with ``!`` are the worker's own.
 """
 
 from __future__ import annotations
@@ -82,10 +82,22 @@ class FleetBudget(BaseModel):
     limit_usd: str
 
 
-class FleetBaseline(BaseModel):
+class BaselineValues(BaseModel):
+    """What was normal at one time: ``values`` gives, for each amount, the values at the baseline's ``shares``."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    as_of: TimeUs = Field(description="runs that were closed by then; judges runs that began later")
+    runs: Count = Field(0, description="runs it was learnt from")
+    priced_runs: Count = Field(0, description="of them: runs whose whole cost is known; cost_nanos is learnt from these")
+    values: dict[str, list[float]] = Field(default_factory=dict)
+
+
+class FleetBaseline(BaselineValues):
     """What runs of an agent and task usually use. Key: ``project|baseline|environment|agent|task``.
 
-    ``values`` gives, for each of cost_nanos, duration_us, steps and tokens, the values at ``shares``.
+    Agent and task are empty for what is normal in all the project, the task alone for all that an agent does. The amounts
+    are cost_nanos, duration_us, tokens, steps and llm_calls.
     """
 
     model_config = ConfigDict(extra="ignore")
@@ -94,24 +106,55 @@ class FleetBaseline(BaseModel):
     environment: str = ""
     agent: str = ""
     task: str = ""
-    as_of: TimeUs = Field(description="runs that were closed by then; judges runs that began later")
-    runs: Count = Field(0, description="runs it was learnt from")
+    days: Count = Field(0, description="days on which they ended")
     wanted_runs: Count = Field(0, description="runs it needs before it judges anything")
     shares: list[float] = Field(default_factory=list, description="e.g. 0.5, 0.9, 0.95, 0.99")
-    values: dict[str, list[float]] = Field(default_factory=dict)
-    state: str = Field("", description="what the learner goes on from; no business of readers")
+    earlier: BaselineValues | None = Field(None, description="what it was some minutes ago, for runs that began before")
+
+
+class LearntAmounts(BaseModel):
+    """How many amounts fell into each bucket from ``low`` on; ``stream/baselines/sketch.py`` says what a bucket is."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    low: int = 0
+    counts: list[int] = Field(default_factory=list)
+
+
+class LearntDay(BaseModel):
+    """What the learner of baselines keeps of one day. Key: ``project|learnt|environment|agent|task|day``.
+
+    It contains the runs that count for the day and were settled before ``settled_until``, each once.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+    project: str
+    environment: str = ""
+    agent: str = ""
+    task: str = ""
+    day: int = Field(description="days since 1970-01-01, UTC")
+    settled_until: TimeUs
+    runs: Count = 0
+    amounts: dict[str, LearntAmounts] = Field(default_factory=dict)
 
 
 if TYPE_CHECKING:
     WindowMinuteStruct: TypeAlias = WindowMinute
     FleetWindowStruct: TypeAlias = FleetWindow
     FleetBudgetStruct: TypeAlias = FleetBudget
+    BaselineValuesStruct: TypeAlias = BaselineValues
     FleetBaselineStruct: TypeAlias = FleetBaseline
+    LearntAmountsStruct: TypeAlias = LearntAmounts
+    LearntDayStruct: TypeAlias = LearntDay
 else:
     WindowMinuteStruct = derive_struct(WindowMinute)
     FleetWindowStruct = derive_struct(FleetWindow, nested={WindowMinute: WindowMinuteStruct})
     FleetBudgetStruct = derive_struct(FleetBudget)
-    FleetBaselineStruct = derive_struct(FleetBaseline)
+    BaselineValuesStruct = derive_struct(BaselineValues)
+    FleetBaselineStruct = derive_struct(FleetBaseline, nested={BaselineValues: BaselineValuesStruct})
+    LearntAmountsStruct = derive_struct(LearntAmounts)
+    LearntDayStruct = derive_struct(LearntDay, nested={LearntAmounts: LearntAmountsStruct})
 
 
 def fleet_key(*parts: str | int) -> bytes:

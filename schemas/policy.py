@@ -12,6 +12,7 @@ from typing import Annotated, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from stepstream.schemas.rule_base import Glob
+from stepstream.schemas.rules_content import CONTENT_DEFAULTS, ContentRule
 from stepstream.schemas.rules_run import (
     HungStep,
     Loop,
@@ -24,6 +25,7 @@ from stepstream.schemas.rules_run import (
     ToolErrorIgnored,
     UnpricedModel,
 )
+from stepstream.schemas.rules_spikes import RunCostSpike, RunDurationSpike, RunStepsSpike, RunTokensSpike
 from stepstream.schemas.rules_windows import ErrorSlo, LatencySlo, Silence, Spend, SpendSpike, SuccessDrop, VersionWorse
 
 
@@ -60,13 +62,18 @@ Rule = Annotated[
     | Loop
     | ToolErrorIgnored
     | UnpricedModel
+    | RunCostSpike
+    | RunTokensSpike
+    | RunStepsSpike
+    | RunDurationSpike
     | Spend
     | SpendSpike
     | ErrorSlo
     | LatencySlo
     | SuccessDrop
     | Silence
-    | VersionWorse,
+    | VersionWorse
+    | ContentRule,
     Field(discriminator="rule"),
 ]
 
@@ -76,6 +83,8 @@ DEFAULT_RULES: Final[tuple[Rule, ...]] = (
     Loop(rule="loop"),
     ToolErrorIgnored(rule="tool_error_ignored"),
     UnpricedModel(rule="unpriced_model"),
+    RunCostSpike(rule="run_cost_spike"),
+    *CONTENT_DEFAULTS,
 )
 """What is on for every run: rules that need no limit."""
 

@@ -107,6 +107,8 @@ def _finding(run: Run, applied: Applied, seen: Observation, key: str, now_us: in
         value=seen.value,
         threshold=seen.threshold,
         unit=seen.unit,
+        baseline=seen.baseline,
+        baseline_runs=seen.baseline_runs,
         message=seen.message,
         detail=seen.detail,
         running=not run.closed and not run.root_ended,

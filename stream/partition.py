@@ -16,6 +16,7 @@ import msgspec
 from stepstream.schemas.accept import Misrouted, Rejected, accept
 from stepstream.schemas.prices import NOTHING_USED, PriceBook
 from stepstream.schemas.step import RECORD_HEADERS, Step
+from stepstream.stream.baselines.normal import Baselines
 from stepstream.stream.clock import PartitionClock
 from stepstream.stream.closed import ClosedRuns
 from stepstream.stream.contents import Contents
@@ -48,6 +49,7 @@ class AssemblePartition:
         *,
         rules: RuleBook,
         prices: PriceBook,
+        baselines: Baselines | None = None,
         limits: AssembleLimits | None = None,
         counters: Counters | None = None,
     ) -> None:
@@ -55,6 +57,7 @@ class AssemblePartition:
         self.partitions = partitions
         self.rules = rules
         self.prices = prices
+        self.baselines = baselines or Baselines()
         self.limits = limits or AssembleLimits()
         self.counters = counters or Counters()
         self.clock = PartitionClock()
@@ -171,9 +174,8 @@ class AssemblePartition:
         self._send_held(record, Output("steps", record.key, record.value, partition=verdict.partition, headers=headers))
 
     def _send_held(self, record: Record, output: Output) -> None:
-        hold = Hold()
-        self.floor.hold(hold, record.offset)
-        output.holder = hold
+        output.holder = Hold()
+        self.floor.hold(output.holder, record.offset)
         self._outbox.append(output)
 
     def _accept(self, step: Step, given_nanos: int | None, offset: int, append_us: int) -> None:
@@ -209,7 +211,7 @@ class AssemblePartition:
         rules = run.rules
         for detector in rules.observing if run.fired else rules.observers(info):
             if observations := detector.observe(run, info, self.clock.now_us):
-                self._raise(tracked, detector, observations)
+                self._raise(tracked, detector, observations, by_time=detector.writes_first and not run.closed)
         if rules.readers and step.phase == "end" and self.limits.content_detectors:
             contents = Contents(step)
             for detector in rules.readers:
@@ -226,6 +228,7 @@ class AssemblePartition:
         self.counters.runs_opened += 1
         rules = self.rules.rules_for(step.project, step.environment, step.agent, step.agent_version, step.task)
         run = Run(step.trace_id, append_us, rules)
+        run.normal = self.baselines.pin(step, append_us, rules.wanted_runs)
         own_time_us = step.end_time or step.start_time
         run.live = append_us - own_time_us <= LIVE_WITHIN_US
         run.started_late = append_us - own_time_us > self.limits.late_horizon_us
@@ -247,8 +250,8 @@ class AssemblePartition:
 
     def _adopt_root_rules(self, run: Run) -> None:
         """A run is judged by the rules for its root's owner, once the root is known."""
-        who = run.identity
-        run.rules = self.rules.rules_for(who.project, who.environment, who.agent, who.agent_version, who.task)
+        run.rules = self.rules.rules_for(*run.identity[:5])
+        run.normal = self.baselines.pin(run.identity, run.first_append_us, run.rules.wanted_runs)
 
     # -- findings ----------------------------------------------------------------------------------------------------
 
@@ -267,7 +270,7 @@ class AssemblePartition:
             self._resolve_all(tracked, self.clock.now_us)
 
     def _tell(self, tracked: Tracked, output: Output, by_time: bool) -> None:
-        """Send what a replay of the log would find again. What only time has shown is written to the state first.
+        """Send what a replay of the log would find again. What only time or a baseline has shown is in the state first.
 
         Else a crash after sending it would leave a trouble that nobody knows of, and that nobody ends.
         """
@@ -330,14 +333,13 @@ class AssemblePartition:
             heappush(self._timers, (wake_us, tracked.run.trace_id))
 
     def _fire_timers(self, now_us: int) -> None:
-        may_fire = self.clock.timers_may_fire
         while self._timers and self._timers[0][0] <= now_us:
             due_us, trace_id = heappop(self._timers)
             tracked = self.runs.get(trace_id)
             if tracked is None or tracked.scheduled_us != due_us:
                 continue
             tracked.scheduled_us = None
-            if not may_fire:
+            if not self.clock.timers_may_fire:
                 tracked.scheduled_us = self.clock.timers_from_us
                 heappush(self._timers, (self.clock.timers_from_us, trace_id))
                 continue
@@ -370,6 +372,7 @@ class AssemblePartition:
         run.closed, run.closed_at_us = True, now_us
         tracked.wants_cover = True  # also when no record is uncovered: a restart must know that the run is closed
         self.counters.runs_closed += 1
+        self.counters.orphans += sum(1 for info in run.steps.values() if info.parent and info.parent not in run.steps)
         self._resolve_all(tracked, now_us)
         tracked.dirty = not run.is_stray
         if run.is_stray:

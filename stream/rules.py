@@ -32,7 +32,7 @@ class RuleSet:
     rules without any policy.
     """
 
-    __slots__ = ("_observers", "applied", "detectors", "observing", "pinned", "quickest_us", "readers", "timed")
+    __slots__ = ("_observers", "applied", "detectors", "observing", "pinned", "quickest_us", "readers", "timed", "wanted_runs")
 
     def __init__(self, applied: tuple[Applied, ...], make: Callable[[Applied], Any]) -> None:
         self.applied = applied
@@ -41,6 +41,7 @@ class RuleSet:
         self.readers = tuple(detector for detector in self.detectors if detector.reads)
         self.timed = tuple(detector for detector in self.detectors if detector.quickest_us)
         self.quickest_us: int = min((detector.quickest_us for detector in self.timed), default=2**62)
+        self.wanted_runs: int = max((detector.wanted_runs for detector in self.detectors), default=0)
         self._observers: dict[tuple[bool, str], tuple[Any, ...]] = {}
         self.pinned = "" if applied == DEFAULTS else _to_text(applied)
 

@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 
 from stepstream.schemas.prices import Cost
 from stepstream.schemas.step import Step
+from stepstream.stream.baselines.normal import Normal
 from stepstream.stream.rules import RuleSet
 from stepstream.stream.steps import NO_TOKEN_COUNTS, StepInfo, drop_texts, merge_record, new_step, text_size
 
@@ -103,8 +104,8 @@ class Run:
 
     __slots__ = (
         "by_minute", "changed_minutes", "closed", "closed_at_us", "cost_nanos", "detector_state", "duplicates",
-        "errors", "fired", "first_append_us", "identity", "last_append_us", "late_steps", "live", "open", "over_limit",
-        "phases", "raised", "rank", "root", "rules", "started_late", "steps", "text_size", "trace_id",
+        "errors", "fired", "first_append_us", "identity", "last_append_us", "late_steps", "live", "normal", "open",
+        "over_limit", "phases", "raised", "rank", "root", "rules", "started_late", "steps", "text_size", "trace_id",
     )  # fmt: skip
 
     def __init__(self, trace_id: str, append_us: int, rules: RuleSet) -> None:
@@ -112,6 +113,8 @@ class Run:
         self.first_append_us = append_us
         self.last_append_us = append_us
         self.rules = rules
+        self.normal: Normal | None = None
+        """What it is judged by: the newest baseline from before it began; None where nothing asks or nothing is known."""
         self.live = True
         self.started_late = False
         self.steps: dict[str, StepInfo] = {}

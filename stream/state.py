@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
+from stepstream.stream.baselines.normal import Normal
 from stepstream.stream.rules import RuleBook
 from stepstream.stream.run import Fired, Identity, Rank, Run
 from stepstream.stream.steps import StepInfo
@@ -48,6 +49,7 @@ class RunState(msgspec.Struct, array_like=True, gc=False):
     steps: list[StepInfo]
     announced: list[tuple[str, bytes, bytes]] = []
     """Topic, key and value of findings and commands that are sent once this record is acknowledged."""
+    normal: Normal | None = None
 
     @property
     def order(self) -> tuple[int, int, int]:
@@ -84,6 +86,7 @@ def encode_state(run: Run, through: int, announced: Sequence[tuple[str, bytes, b
             detector_state=run.detector_state,
             steps=list(run.steps.values()),
             announced=list(announced),
+            normal=run.normal,
         )
     )
 
@@ -120,6 +123,7 @@ def restore_run(state: RunState, rules: RuleBook) -> Run:
     run.root = run.steps.get(state.root_step_id)
     run.fired = dict(state.fired)
     run.detector_state = state.detector_state
+    run.normal = state.normal
     run.recount()
     return run
 

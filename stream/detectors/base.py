@@ -29,6 +29,8 @@ class Observation:
     unit: Unit = ""
     detail: str = ""
     resolved: bool = False
+    baseline: float | None = None
+    baseline_runs: int = 0
 
 
 Observations = Iterable[Observation]
@@ -46,6 +48,10 @@ class Detector(Protocol):
     """The shortest time after a record that ``notify_at`` may name; 0 for a detector without timers."""
     observes: bool
     """Whether ``observe`` is to be called."""
+    writes_first: bool
+    """Whether what it finds depends on more than the log, so that the run's state is to say so before it is told."""
+    wanted_runs: int
+    """How many runs its baseline must have been learnt from; 0 for a detector that needs none."""
     reads: bool
     """Whether ``read`` is to be called, which costs the decoding of contents."""
 
@@ -80,6 +86,8 @@ class DetectorBase:
     quickest_us = 0
     observes = True
     reads = False
+    writes_first = False
+    wanted_runs = 0
 
     def __init__(self, applied: Applied) -> None:
         self.applied = applied

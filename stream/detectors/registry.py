@@ -13,9 +13,17 @@ from stepstream.schemas.rules_run import (
     StuckRun,
     ToolErrorIgnored,
 )
+from stepstream.schemas.rules_spikes import RunCostSpike, RunDurationSpike, RunStepsSpike, RunTokensSpike
 from stepstream.stream.detectors.base import Detector
 from stepstream.stream.detectors.behaviour import LoopDetector, ToolErrorIgnoredDetector, UnpricedModelDetector
 from stepstream.stream.detectors.budgets import RunCostDetector, RunStepsDetector, RunTokensDetector
+from stepstream.stream.detectors.content.registry import make_content_detector
+from stepstream.stream.detectors.spikes import (
+    RunCostSpikeDetector,
+    RunDurationSpikeDetector,
+    RunStepsSpikeDetector,
+    RunTokensSpikeDetector,
+)
 from stepstream.stream.detectors.time_limits import (
     HungStepDetector,
     RunDurationDetector,
@@ -47,5 +55,13 @@ def make_detector(applied: Applied) -> Detector:
             return LoopDetector(applied, rule)
         case ToolErrorIgnored():
             return ToolErrorIgnoredDetector(applied)
+        case RunCostSpike():
+            return RunCostSpikeDetector(applied, rule)
+        case RunTokensSpike():
+            return RunTokensSpikeDetector(applied, rule)
+        case RunStepsSpike():
+            return RunStepsSpikeDetector(applied, rule)
+        case RunDurationSpike():
+            return RunDurationSpikeDetector(applied, rule)
         case _:
-            return UnpricedModelDetector(applied)
+            return make_content_detector(applied) or UnpricedModelDetector(applied)

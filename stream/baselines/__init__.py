@@ -1,0 +1,1 @@
+"""What is normal for an agent and task: learnt from closed runs, published, looked up when a run begins. Pure."""

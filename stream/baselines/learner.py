@@ -1,0 +1,241 @@
+"""Learns what is normal from closed runs: each counts once, at its highest revision, whatever is read again.
+
+A closed run stays pending until the log is past every late step that could change it; then it is settled, that is, added
+to its day on the fleet topic and forgotten. A restart reads the settled days and the usage records of pending runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from decimal import Decimal
+from typing import Final, NamedTuple
+
+import msgspec
+
+from stepstream.schemas.fleet import BaselineValuesStruct, FleetBaselineStruct, LearntDayStruct, fleet_key
+from stepstream.schemas.trajectory import RunSummaryStruct
+from stepstream.stream.baselines.days import KEPT_DAYS, day_of
+from stepstream.stream.baselines.history import MIN_RUNS, Buckets, Day, History, Owner, read_day, written_day
+from stepstream.stream.baselines.sketch import bucket_of
+
+PUBLISH_EVERY_US: Final = 5_000_000
+"""An owner's baseline is published at most this often."""
+
+EARLIER_US: Final = 600_000_000
+"""How much older the version before is: a run that is open for longer has a state, and its baseline in it."""
+
+MOVED: Final = 0.05
+"""A baseline that has learnt is published again when a quantile has moved by more, or its runs have grown by a tenth."""
+
+MAX_OWNERS: Final = 2_000
+"""Owners per partition; the ones that are idle longest are forgotten. Each takes 50 KB at most."""
+
+MAX_PENDING: Final = 200_000
+"""Runs not settled yet; what is beyond is not learnt from, and counted."""
+
+WHOLE: Final = frozenset({"ok", "error"})
+"""What was stopped, cancelled or lost its end did not use what it would have used."""
+
+FleetRecord = tuple[bytes, bytes | None]
+"""Key and value; None deletes."""
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Pending(NamedTuple):
+    """A closed run that may still change."""
+
+    revision: int
+    offset: int
+    settles_at: int
+    day: int
+    owners: tuple[Owner, ...]
+    """The owners whose settled days do not contain it yet; empty when it is not to be learnt from."""
+    buckets: Buckets
+
+
+class Settled(NamedTuple):
+    """What is to be written, and the lowest usage offset that must be read again until it is."""
+
+    records: list[FleetRecord]
+    offset: int
+
+
+class Learner:
+    """The baselines of the projects whose usage is on one partition. Pure: times are those of the log."""
+
+    def __init__(self) -> None:
+        self.histories: dict[Owner, History] = {}
+        self.not_learnt = 0
+        """Runs that came too late, or when too many were pending."""
+        self._pending: dict[str, Pending] = {}
+        self._settled_at: dict[tuple[Owner, int], int] = {}
+        self._settled_until = 0
+        self._dirty: set[Owner] = set()
+        self._published: dict[Owner, FleetBaselineStruct] = {}
+
+    # -- the log -----------------------------------------------------------------------------------------------------
+
+    def restore(self, days: Iterable[LearntDayStruct], published: Iterable[FleetBaselineStruct] = ()) -> None:
+        """Take over the settled days of the fleet topic, and the baselines that were made of them."""
+        for baseline in published:
+            self._published[Owner(baseline.project, baseline.environment, baseline.agent, baseline.task)] = baseline
+        for record in days:
+            owner = Owner(record.project, record.environment, record.agent, record.task)
+            history = self._history(owner, record.day)
+            history.days[record.day] = read_day(record)
+            self._dirty.add(owner)
+            self._settled_at[owner, record.day] = record.settled_until
+
+    def closed(self, run: RunSummaryStruct, offset: int) -> None:
+        """A closed run, or a later revision of one."""
+        known = self._pending.get(run.trace_id)
+        if known is not None and known.revision >= run.revision:
+            return
+        settles_at = max(run.time, run.first_append_time)
+        if known is None and (settles_at < self._settled_until or len(self._pending) >= MAX_PENDING):
+            self.not_learnt += 1
+            return
+        if known is not None:
+            self._count(known, -1)
+            offset = known.offset
+        new = self._as_pending(run, offset, settles_at)
+        self._pending[run.trace_id] = new
+        self._count(new, 1)
+
+    def _as_pending(self, run: RunSummaryStruct, offset: int, settles_at: int) -> Pending:
+        day = min(day_of(run.time), day_of(settles_at))
+        owners: tuple[Owner, ...] = ()
+        if run.status in WHOLE and day > day_of(settles_at) - KEPT_DAYS:
+            wider = Owner(run.project, run.environment, run.agent, run.task).wider()
+            owners = tuple(owner for owner in wider if settles_at >= self._settled_at.get((owner, day), 0))
+        return Pending(run.revision, offset, settles_at, day, owners, buckets_of(run))
+
+    def _count(self, run: Pending, times: int) -> None:
+        for owner in run.owners:
+            history = self._history(owner, run.day)
+            day = history.pending.get(run.day)
+            if day is None:
+                day = history.pending[run.day] = Day()
+            day.add(run.buckets, times)
+            if not day.runs:
+                del history.pending[run.day]
+            self._dirty.add(owner)
+
+    def _history(self, owner: Owner, day: int) -> History:
+        history = self.histories.get(owner)
+        if history is None:
+            history = self.histories[owner] = History()
+        history.last_day = max(history.last_day, day)
+        return history
+
+    # -- what is settled ---------------------------------------------------------------------------------------------
+
+    @property
+    def oldest_offset(self) -> int | None:
+        """The lowest usage offset that a restart needs; None when nothing is pending."""
+        first = next(iter(self._pending.values()), None)  # in the order in which their first records came
+        return None if first is None else first.offset
+
+    def settle(self, until_us: int) -> Settled:
+        """Nothing that counts before ``until_us`` changes any more: write it down. Call it every minute or so."""
+        self._settled_until = max(self._settled_until, until_us)
+        ready = [(trace_id, run) for trace_id, run in self._pending.items() if run.settles_at < until_us]
+        for trace_id, run in ready:
+            del self._pending[trace_id]
+            for owner in run.owners:
+                self._settle_run(self.histories[owner], run)
+        records = [*self._changed_days(), *self._expired(day_of(until_us))]
+        return Settled(records, min((run.offset for _, run in ready), default=-1))
+
+    def _settle_run(self, history: History, run: Pending) -> None:
+        pending = history.pending[run.day]
+        pending.add(run.buckets, -1)
+        if not pending.runs:
+            del history.pending[run.day]
+        history.days.setdefault(run.day, Day()).add(run.buckets)
+        history.changed.add(run.day)
+
+    def _changed_days(self) -> list[FleetRecord]:
+        records: list[FleetRecord] = []
+        for owner, history in self.histories.items():
+            for day in sorted(history.changed):
+                self._settled_at[owner, day] = self._settled_until
+                record = written_day(owner, day, history.days[day], self._settled_until)
+                records.append((_day_key(owner, day), _encode(record)))
+            history.changed.clear()
+        return records
+
+    def _expired(self, today: int) -> list[FleetRecord]:
+        records: list[FleetRecord] = []
+        surplus = len(self.histories) - MAX_OWNERS
+        idlest = sorted(self.histories, key=lambda owner: (self.histories[owner].last_day, owner))[: max(0, surplus)]
+        for owner, history in list(self.histories.items()):
+            is_surplus = owner in idlest and not history.pending
+            for day in list(history.days) if is_surplus else history.expire(today):
+                self._settled_at.pop((owner, day), None)
+                records.append((_day_key(owner, day), None))
+            if is_surplus or not (history.days or history.pending):
+                del self.histories[owner]
+                self._dirty.discard(owner)
+                self._published.pop(owner, None)
+                records.append((baseline_key(owner), None))
+        return records
+
+    # -- what is published -------------------------------------------------------------------------------------------
+
+    def publish(self, now_us: int) -> list[FleetRecord]:
+        """The baselines that are worth publishing again, as of ``now_us``: the time of the newest record read."""
+        due = [owner for owner in self._dirty if self._is_due(owner, now_us)]
+        records: list[FleetRecord] = []
+        for owner in sorted(due):
+            self._dirty.discard(owner)
+            made = self.histories[owner].baseline(owner, now_us, day_of(now_us))
+            before = self._published.get(owner)
+            if before is None or has_moved(before, made):
+                made.earlier = earlier_of(before, now_us)
+                self._published[owner] = made
+                records.append((baseline_key(owner), _encode(made)))
+        return records
+
+    def _is_due(self, owner: Owner, now_us: int) -> bool:
+        before = self._published.get(owner)
+        return before is None or now_us - before.as_of >= PUBLISH_EVERY_US
+
+
+def buckets_of(run: RunSummaryStruct) -> Buckets:
+    """What a run used, as it is counted. The cost is not known where a step could not be priced."""
+    amounts = (
+        None if run.unpriced_steps else int(Decimal(run.cost_usd).scaleb(9)),
+        run.duration_us,
+        run.input_tokens + run.output_tokens,
+        run.steps,
+        run.llm_calls,
+    )
+    return tuple(None if amount is None else bucket_of(amount) for amount in amounts)
+
+
+def earlier_of(before: FleetBaselineStruct | None, now_us: int) -> BaselineValuesStruct | None:
+    """The version to publish beside a new one: old enough that runs still without a state of their own began after it."""
+    if before is None or before.as_of > now_us - EARLIER_US:
+        return None if before is None else before.earlier
+    return BaselineValuesStruct(as_of=before.as_of, runs=before.runs, priced_runs=before.priced_runs, values=before.values)
+
+
+def has_moved(before: FleetBaselineStruct, after: FleetBaselineStruct) -> bool:
+    """Whether people or detectors would see a difference."""
+    if before.runs < MIN_RUNS or after.runs < MIN_RUNS:
+        return before.runs != after.runs
+    if abs(after.runs - before.runs) > 0.1 * before.runs:
+        return True
+    pairs = (pair for name, old in before.values.items() for pair in zip(old, after.values[name], strict=True))
+    return any(abs(new - old) > MOVED * old for old, new in pairs)
+
+
+def baseline_key(owner: Owner) -> bytes:
+    """The key of an owner's baseline on the fleet topic."""
+    return fleet_key(owner.project, "baseline", owner.environment, owner.agent, owner.task)
+
+
+def _day_key(owner: Owner, day: int) -> bytes:
+    return fleet_key(owner.project, "learnt", owner.environment, owner.agent, owner.task, day)

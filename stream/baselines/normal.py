@@ -1,0 +1,123 @@
+"""What a run is judged by: the newest baseline from before it began, looked up once and kept in its state."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable
+from typing import Final, Protocol
+
+import msgspec
+
+from stepstream.schemas.fleet import BaselineValuesStruct, FleetBaselineStruct
+from stepstream.stream.baselines.history import AMOUNTS, SHARES, Owner
+
+KEPT_VERSIONS: Final = 8
+"""Versions of one owner's baseline: a replay may ask for one that was in force when a run began."""
+
+COST, DURATION, TOKENS, STEPS, LLM_CALLS = range(len(AMOUNTS))
+MEDIAN: Final = SHARES.index(0.5)
+
+
+class Normal(msgspec.Struct, array_like=True, frozen=True):
+    """What runs of an owner use. New fields are added at the end, with defaults: it is part of run states."""
+
+    owner: Owner
+    as_of: int
+    runs: int
+    priced_runs: int
+    amounts: tuple[tuple[float, ...], ...]
+    """For each of ``AMOUNTS``, the values at ``SHARES``; empty where it is not known."""
+
+    def sample(self, amount: int) -> int:
+        """How many runs an amount was learnt from."""
+        return self.priced_runs if amount == COST else self.runs
+
+    def at(self, amount: int, share: float) -> float:
+        """The value that this share of runs does not exceed; ``share`` is one of ``SHARES``."""
+        return self.amounts[amount][SHARES.index(share)]
+
+    def median(self, amount: int) -> float:
+        """What half of the runs do not exceed."""
+        return self.amounts[amount][MEDIAN]
+
+    def share_below(self, amount: int, value: float) -> float:
+        """The largest of ``SHARES`` whose value lies below ``value``; 0 where none does."""
+        place = bisect_left(self.amounts[amount], value)
+        return SHARES[place - 1] if place else 0.0
+
+    @property
+    def whose(self) -> str:
+        """The owner in words: agent and task, agent, or project."""
+        return "/".join(part for part in self.owner[2:] if part) or f"project {self.owner.project}"
+
+
+class Who(Protocol):
+    """Whose run it is."""
+
+    @property
+    def project(self) -> str: ...
+    @property
+    def environment(self) -> str: ...
+    @property
+    def agent(self) -> str: ...
+    @property
+    def task(self) -> str: ...
+
+
+class Baselines:
+    """The baselines of the fleet topic, as a worker knows them."""
+
+    def __init__(self) -> None:
+        self._versions: dict[Owner, tuple[Normal, ...]] = {}
+
+    def apply(self, record: FleetBaselineStruct) -> None:
+        """Take over a record. Records of one owner may come in any order, and again."""
+        owner = Owner(record.project, record.environment, record.agent, record.task)
+        known = {version.as_of: version for version in self._versions.get(owner, ())}
+        for values in (record.earlier, record):
+            if values is not None and values.as_of not in known:
+                known[values.as_of] = _normal(owner, record.shares, values)
+        self._versions[owner] = tuple(known[as_of] for as_of in sorted(known)[-KEPT_VERSIONS:])
+
+    def forget(self, owner: Owner) -> None:
+        """The owner's baseline was deleted."""
+        self._versions.pop(owner, None)
+
+    def pin(self, who: Who, before_us: int, wanted_runs: int) -> Normal | None:
+        """What a run that began at ``before_us`` is judged by: task, agent or project, the first with enough runs.
+
+        None where no runs are wanted. Where none has enough, the widest there is: rules that want fewer may still use it.
+        Runs that were closed after the run began have no part in it, so it never contains the run itself.
+        """
+        found: Normal | None = None
+        if not wanted_runs or not self._versions:
+            return None
+        for owner in Owner(who.project, who.environment, who.agent, who.task).wider():
+            versions = self._versions.get(owner)
+            if versions is None:
+                continue
+            for version in reversed(versions):
+                if version.as_of <= before_us:
+                    if version.runs >= wanted_runs:
+                        return version
+                    found = version
+                    break
+        return found
+
+
+def _normal(owner: Owner, shares: Iterable[float], values: BaselineValuesStruct) -> Normal:
+    """What a record says, at our shares. One that was published at other shares is known at the nearest above."""
+    theirs = list(shares)
+    return Normal(
+        owner,
+        values.as_of,
+        values.runs,
+        values.priced_runs,
+        tuple(_at_our_shares(theirs, values.values.get(name, [])) for name in AMOUNTS),
+    )
+
+
+def _at_our_shares(shares: list[float], found: list[float]) -> tuple[float, ...]:
+    if shares == list(SHARES) or not found:
+        return tuple(found)
+    return tuple(found[min(len(found) - 1, bisect_left(shares, share))] for share in SHARES)

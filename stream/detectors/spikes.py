@@ -1,0 +1,181 @@
+"""A run uses far more than is normal for its agent and task: judged as it goes, by what other runs used in all."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from stepstream.schemas.alert import Unit
+from stepstream.schemas.durations import format_duration
+from stepstream.schemas.money import NANOS_PER_USD, nanos_from_usd
+from stepstream.schemas.rules_spikes import RunCostSpike, RunDurationSpike, RunStepsSpike, RunTokensSpike, SpikeRule
+from stepstream.stream.baselines.normal import COST, DURATION, STEPS, TOKENS, Normal
+from stepstream.stream.detectors.base import NOTHING, DetectorBase, Observation, Observations, progress
+from stepstream.stream.detectors.budgets import format_usd
+from stepstream.stream.detectors.cause import likely_cause
+from stepstream.stream.rules import Applied
+from stepstream.stream.run import Run
+from stepstream.stream.steps import StepInfo
+
+FAR: Final = 10.0
+"""Ten times the median, and beyond 99 % of runs: an error, whatever smaller factor warned of it before."""
+
+FAR_LEVEL: Final = "far"
+
+
+class SpikeDetector(DetectorBase):
+    """What spikes have in common. Says nothing about a run whose baseline has too few runs.
+
+    What it finds depends on the baseline too, which a replay may not know any more, so it is written to the run's state
+    before it is told.
+    """
+
+    amount: int
+    unit: Unit
+    writes_first = True
+
+    def __init__(self, applied: Applied, rule: SpikeRule, at_least: int) -> None:
+        super().__init__(applied)
+        self._factor, self._at_least = rule.factor, at_least
+        self._share = int(rule.above[1:]) / 100
+        self.wanted_runs = rule.min_runs
+
+    def thresholds(self, normal: Normal) -> tuple[float, float]:
+        """What is a spike, and what is one by far."""
+        median = normal.median(self.amount)
+        spike = max(self._at_least, self._factor * median, normal.at(self.amount, self._share))
+        return spike, max(spike, FAR * median, normal.at(self.amount, 0.99))
+
+    def judge(self, run: Run, value: float, evidence: StepInfo | None = None) -> Observations:
+        """The levels that a value passes and that were not reported yet."""
+        normal = run.normal
+        if normal is None or value <= self._at_least or normal.sample(self.amount) < self.wanted_runs:
+            return NOTHING
+        spike, far = self.thresholds(normal)
+        if value <= spike:
+            return NOTHING
+        passed = [("", spike)] if value <= far else [("", spike), (FAR_LEVEL, far)]
+        new = [item for item in passed if not self.has_fired(run, level=item[0])]
+        return [self._say(run, normal, value, threshold, level, evidence) for level, threshold in new]
+
+    def _say(
+        self, run: Run, normal: Normal, value: float, threshold: float, level: str, evidence: StepInfo | None
+    ) -> Observation:
+        detail, steps = self.cause(run, normal, evidence)
+        median, p99, sample = normal.median(self.amount), normal.at(self.amount, 0.99), normal.sample(self.amount)
+        beyond = f"p99 is {self.show(p99)}" if value > p99 else self._rank(normal, value)
+        times = f"{value / median:.1f} x the median {self.show(median)}, " if median else ""
+        return Observation(
+            message=f"{self.show(value)} so far, {times}{beyond} ({sample} runs of {normal.whose}); {progress(run)}",
+            detail=detail,
+            severity=self.severity("error" if level else "warning"),
+            level=level,
+            step_ids=steps,
+            value=self.told(value),
+            threshold=self.told(threshold),
+            unit=self.unit,
+            baseline=self.told(median),
+            baseline_runs=sample,
+        )
+
+    def _rank(self, normal: Normal, value: float) -> str:
+        return f"more than {100 * normal.share_below(self.amount, value):.0f} % of runs in all"
+
+    def show(self, value: float) -> str:
+        """A value for people."""
+        return f"{value:,.0f} {self.unit}"
+
+    def told(self, value: float) -> float:
+        """A value in the finding's unit."""
+        return value
+
+    def cause(self, run: Run, normal: Normal, evidence: StepInfo | None) -> tuple[str, tuple[str, ...]]:
+        """What makes up the difference, and the steps that show it."""
+        return "", (evidence.step_id,) if evidence is not None else ()
+
+
+class RunCostSpikeDetector(SpikeDetector):
+    """The run costs far more than usual."""
+
+    amount, unit = COST, "usd"
+
+    def __init__(self, applied: Applied, rule: RunCostSpike) -> None:
+        super().__init__(applied, rule, nanos_from_usd(rule.at_least_usd))
+
+    def observe(self, run: Run, step: StepInfo, now_us: int) -> Observations:
+        """Judge the total after a step that cost something."""
+        return self.judge(run, run.cost_nanos) if step.cost_nanos and run.normal is not None else NOTHING
+
+    def show(self, value: float) -> str:
+        """Dollars."""
+        return format_usd(value / NANOS_PER_USD)
+
+    def told(self, value: float) -> float:
+        """Dollars."""
+        return value / NANOS_PER_USD
+
+    def cause(self, run: Run, normal: Normal, evidence: StepInfo | None) -> tuple[str, tuple[str, ...]]:
+        """The calls that the cost went into."""
+        return likely_cause(run, normal)
+
+
+class RunTokensSpikeDetector(SpikeDetector):
+    """The run uses far more tokens than usual."""
+
+    amount, unit = TOKENS, "tokens"
+
+    def __init__(self, applied: Applied, rule: RunTokensSpike) -> None:
+        super().__init__(applied, rule, rule.at_least)
+
+    def observe(self, run: Run, step: StepInfo, now_us: int) -> Observations:
+        """Judge the total after a step that used tokens."""
+        if run.normal is None or not step.ended or not (step.tokens[0] or step.tokens[1]):
+            return NOTHING
+        tokens = run.totals.tokens
+        return self.judge(run, tokens[0] + tokens[1], step)
+
+
+class RunStepsSpikeDetector(SpikeDetector):
+    """The run takes far more steps than usual."""
+
+    amount, unit = STEPS, "steps"
+
+    def __init__(self, applied: Applied, rule: RunStepsSpike) -> None:
+        super().__init__(applied, rule, rule.at_least)
+
+    def observe(self, run: Run, step: StepInfo, now_us: int) -> Observations:
+        """Judge the count of ended steps."""
+        return self.judge(run, len(run.steps) - len(run.open), step) if run.normal is not None else NOTHING
+
+
+class RunDurationSpikeDetector(SpikeDetector):
+    """The run takes far longer than usual: seen by timer while it is going, and by its root's end."""
+
+    amount, unit = DURATION, "us"
+
+    def __init__(self, applied: Applied, rule: RunDurationSpike) -> None:
+        super().__init__(applied, rule, rule.at_least)
+        self.quickest_us = rule.at_least
+
+    def observe(self, run: Run, step: StepInfo, now_us: int) -> Observations:
+        """Once the root has ended, its duration is the truth."""
+        root = run.root
+        return self.judge(run, root.end_us - root.start_us) if root is not None and root.ended else NOTHING
+
+    def notify_at(self, run: Run) -> int | None:
+        """When the next level is passed, counted from the append time of the run's first record."""
+        normal = run.normal
+        if normal is None or normal.runs < self.wanted_runs or not run.live or run.root_ended or run.closed:
+            return None
+        for level, threshold in zip(("", FAR_LEVEL), self.thresholds(normal), strict=True):
+            if not self.has_fired(run, level=level):
+                return run.first_append_us + int(threshold) + 1
+        return None
+
+    def on_time(self, run: Run, now_us: int) -> Observations:
+        """The deadline has passed and the root has not ended."""
+        due = self.notify_at(run)
+        return self.judge(run, now_us - run.first_append_us) if due is not None and now_us >= due else NOTHING
+
+    def show(self, value: float) -> str:
+        """Minutes and seconds."""
+        return format_duration(round(value))
