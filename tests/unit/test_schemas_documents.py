@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from stepstream.schemas.documents import DOCUMENT, Prices, Subscription, document_key
 from stepstream.schemas.policy import DEFAULT_RULES, Match, Policy, Rule
+from stepstream.schemas.rules_content import CONTENT_DEFAULTS
 from stepstream.schemas.rules_run import RunCost
 
 # One of each kind of rule, as people write it, with every field of its own.
@@ -25,6 +26,10 @@ RULES: list[dict[str, Any]] = [
     {"rule": "loop", "repeats": 5},
     {"rule": "tool_error_ignored", "enabled": False},
     {"rule": "unpriced_model", "severity": "info"},
+    {"rule": "run_cost_spike", "above": "p99", "factor": 4, "min_runs": 50, "at_least_usd": 0.2},
+    {"rule": "run_tokens_spike", "above": "p95", "factor": 2.5, "min_runs": 10, "at_least": 5_000},
+    {"rule": "run_steps_spike", "above": "p90", "factor": 5, "min_runs": 20, "at_least": 50},
+    {"rule": "run_duration_spike", "above": "p75", "factor": 4, "min_runs": 30, "at_least": "1m"},
     {"rule": "spend", "per": "user_id", "window": "month", "timezone": "Europe/Berlin", "limit_usd": 20},
     {"rule": "spend_spike", "factor": 5, "min_usd": "0.5"},
     {"rule": "error_slo", "objective": 0.99, "window": "28d"},
@@ -32,6 +37,9 @@ RULES: list[dict[str, Any]] = [
     {"rule": "success_drop", "window": "30m", "min_runs": 50},
     {"rule": "silence", "after": "30m"},
     {"rule": "version_worse", "min_runs": 100},
+    {"rule": "hidden_tool_error", "tool": "search*"},
+    {"rule": "failure_not_retried", "open_errors": True},
+    {"rule": "repetition", "repeats": 2, "similarity": 0.7, "exact": True},
 ]
 RULE_KINDS = {get_args(rule.model_fields["rule"].annotation)[0] for rule in get_args(get_args(Rule)[0])}
 
@@ -194,7 +202,8 @@ def test_rules_without_limits_are_on_by_default_and_stop_nothing() -> None:
         "loop",
         "tool_error_ignored",
         "unpriced_model",
-    }
+        "run_cost_spike",
+    } | {rule.rule for rule in CONTENT_DEFAULTS}
     assert {rule.action for rule in DEFAULT_RULES} == {"none"}
     assert policy().mode == "observe"
 
