@@ -120,6 +120,13 @@ class Settings(BaseModel):
     incident_window: DurationUs = Field(
         600_000_000, description="within which they are hit; an incident that hits no run for this long is resolved"
     )
+    dead_letter_limit: int = Field(
+        600, ge=0, description="records refused in a minute of one partition that raise the alert dead-letter-rate; 0: never"
+    )
+    watchdog: DurationUs = Field(
+        120_000_000,
+        description="a worker whose loop or partition stands still for this long ends, to be started again; 0: never",
+    )
     session_timeout: DurationUs = Field(
         10_000_000,
         ge=6_000_000,
@@ -131,6 +138,30 @@ class Settings(BaseModel):
     sink_batch_rows: int = Field(20_000, gt=0, description="rows of one insert at most")
     sink_batch_bytes: int = Field(33_554_432, gt=0, description="bytes of records of one insert at most")
     sink_batch_interval: DurationUs = Field(250_000, description="how long a batch waits for more rows")
+
+    # notify
+    notify_group: str = Field("notify", description="consumer group of notifiers: <prefix>.<group>")
+    notify_port: int = Field(
+        0,
+        ge=-1,
+        le=65535,
+        description="port of the admin API and the alert stream, on loopback; 0: a free one, named in the log; -1: none",
+    )
+    notify_allow_private: bool = Field(False, description="webhooks may go to loopback, link-local and private addresses")
+    notify_allow_commands: bool = Field(False, description="subscriptions may run programs on the notifier's machine")
+    notify_secrets_dir: str = Field(
+        "/run/secrets", description="folder that the secrets named file:/path in subscriptions lie in"
+    )
+    watch_after: DurationUs = Field(
+        60_000_000, description="pipeline-stalled is raised when workers or sinks make no progress for this long"
+    )
+    watch_lag_share: float = Field(
+        0.5, gt=0, le=1, description="pipeline-stalled is raised when this share of what Kafka keeps is not processed yet"
+    )
+    synthetic_runs: bool = Field(
+        False,
+        description="notify sends a run of its own through the pipeline every minute and raises pipeline-stalled when its alert does not come",
+    )
 
     # every process
     metrics_host: str = Field("127.0.0.1", description="address that /metrics, /healthz and /readyz are served at")

@@ -15,6 +15,7 @@ class Counters:
     duplicates: int = 0
     late: int = 0
     too_late: int = 0
+    orphans: int = 0
     misrouted: int = 0
     over_limit: int = 0
     runs_opened: int = 0
@@ -26,6 +27,9 @@ class Counters:
     alerts: int = 0
     commands: int = 0
     states: int = 0
+    halts: int = 0
+    fuses: int = 0
+    poison_skipped: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
     clamped: Counter[str] = field(default_factory=Counter)
 

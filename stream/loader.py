@@ -16,6 +16,7 @@ from stepstream.kafka import RETRIABLE, KafkaUnreachable, consumer, position_of,
 from stepstream.schemas.alert import AlertStruct
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
+from stepstream.stream.fuse import Fuse
 from stepstream.stream.poison import KEY_PREFIX, SKIP_WINDOW_US, PoisonLedger
 from stepstream.stream.state import RunState, decode_state, parse_floor_metadata
 from stepstream.stream.state_index import StateIndex
@@ -44,6 +45,7 @@ class AssembleState:
     floor: int
     index: StateIndex
     ledger: PoisonLedger
+    fuse: Fuse
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,7 @@ def load_assemble(settings: Settings, group: str, partition: int, horizon_us: in
     floor, state_from = committed_floor(settings, group, "steps", partition)
     index = StateIndex(horizon_us, state_from)
     ledger = PoisonLedger("steps", partition, "state")
+    fuse = Fuse("steps", partition, "state", settings.dead_letter_limit)
     newest: dict[str, RunState] = {}
     for message in read_to_end(settings, topic(settings.topic_prefix, "state"), [partition], offset=state_from):
         key, value = message.key() or b"", message.value()
@@ -67,6 +70,9 @@ def load_assemble(settings: Settings, group: str, partition: int, horizon_us: in
             continue
         if key.startswith(KEY_PREFIX):
             index.pin(position_of(message)[1], ledger.restore(value) + SKIP_WINDOW_US)
+            continue
+        if key == fuse.key:
+            _keep_fuse(index, fuse, position_of(message)[1], fuse.restore(value))
             continue
         state = decode_state(value)
         known = newest.get(state.trace_id)
@@ -76,7 +82,14 @@ def load_assemble(settings: Settings, group: str, partition: int, horizon_us: in
             index.written(state.trace_id, offset, closed=state.closed, closed_at_us=state.closed_at_us)
     latest_us = max((state.last_append_us for state in newest.values()), default=0)
     kept = [s for s in newest.values() if not s.closed or s.closed_at_us >= latest_us - horizon_us]
-    return AssembleState(kept, floor, index, ledger)
+    return AssembleState(kept, floor, index, ledger, fuse)
+
+
+def _keep_fuse(index: StateIndex, fuse: Fuse, offset: int, blown_at_us: int) -> None:
+    if blown_at_us:
+        index.keep(fuse.name, offset)
+    else:
+        index.drop(fuse.name)
 
 
 def load_fleet(settings: Settings, group: str, partition: int) -> FleetState:

@@ -17,14 +17,13 @@ from stepstream.stream.sender import Sender
 from stepstream.stream.stage import Shell
 from stepstream.stream.transport import Backlog
 
-STUCK_AFTER_S: Final = 120.0
-
 _PLAIN: Final = {
     m.RECORDS: "records",
     m.ACCEPTED: "accepted",
     m.DUPLICATES: "duplicates",
     m.LATE: "late",
     m.TOO_LATE: "too_late",
+    m.ORPHANS: "orphans",
     m.MISROUTED: "misrouted",
     m.OVER_LIMIT: "over_limit",
     m.RUNS_OPENED: "runs_opened",
@@ -36,6 +35,9 @@ _PLAIN: Final = {
     m.ALERTS: "alerts",
     m.COMMANDS: "commands",
     m.STATES: "states",
+    m.HALTS: "halts",
+    m.FUSES: "fuses",
+    m.SKIPPED: "poison_skipped",
 }
 _BY_REASON: Final = {m.REJECTED: "rejected", m.CLAMPED: "clamped"}
 
@@ -43,8 +45,10 @@ _BY_REASON: Final = {m.REJECTED: "rejected", m.CLAMPED: "clamped"}
 class WorkerObservation:
     """Copies counters and gauges when somebody asks; only histograms are written on the way."""
 
-    def __init__(self, observer: Observer, counters: Counters) -> None:
+    def __init__(self, observer: Observer, counters: Counters, *, patience_s: float = 120.0) -> None:
+        """``patience_s``: a partition that stands still for longer is stuck; 0: never."""
         self.observer = observer
+        self._patience_s = patience_s
         self._counters = counters
         self._batch = observer.histogram(m.BATCH)
         latency = observer.histogram(m.OUTPUT_LATENCY)
@@ -59,6 +63,10 @@ class WorkerObservation:
     def waited(self) -> None:
         """Processing waited for acknowledgements."""
         self._waits.inc()
+
+    def tally(self, what: str) -> None:
+        """One more of a counter's."""
+        setattr(self._counters, what, getattr(self._counters, what) + 1)
 
     def delivered(self, output: Output) -> None:
         """An output was acknowledged."""
@@ -87,7 +95,7 @@ class WorkerObservation:
             seen, since_s = self._progress.get(shell.tp, (-1, now_s))
             if position != seen or end is None or position >= end:
                 self._progress[shell.tp] = (position, now_s)
-            elif now_s - since_s > STUCK_AFTER_S:
+            elif self._patience_s and now_s - since_s > self._patience_s:
                 return f"{shell.tp.topic} partition {shell.tp.partition} has stood at {position} for {now_s - since_s:.0f} s"
         return ""
 
@@ -100,6 +108,8 @@ class WorkerObservation:
         self.observer.gauge(m.LAG).labels(*labels).set(max(0, (end or position) - position))
         self.observer.gauge(m.FLOOR_LAG).labels(*labels).set(position - logic.floor.value)
         self.observer.gauge(m.HALTED).labels(*labels).set(shell.halted)
+        if shell.fuse is not None:
+            self.observer.gauge(m.FUSE).labels(*labels).set(shell.fuse.is_blown)
         if isinstance(logic, AssemblePartition):
             partition = labels[1]
             self.observer.gauge(m.OPEN_RUNS).labels(partition).set(len(logic.runs))

@@ -422,16 +422,9 @@ class AssemblePartition:
         tracked.announcing = len(tracked.announced)
         announced = [(output.topic, output.key or b"", output.value or b"") for output in tracked.announced]
         tracked.state = encode_state(run, tracked.last_offset, announced)
-        self._outbox.append(
-            Output(
-                "state",
-                run.trace_id.encode(),
-                tracked.state,
-                partition=self.partition,
-                holder=tracked,
-                through=tracked.last_offset,
-            )
-        )
+        output = Output("state", run.trace_id.encode(), tracked.state, partition=self.partition)
+        output.holder, output.through = tracked, tracked.last_offset
+        self._outbox.append(output)
 
     def _covered(self, tracked: Tracked, through: int, now_us: int) -> None:
         tracked.covering = False

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from faust.types import TP
 
 from stepstream.stream.floor import Floor
+from stepstream.stream.fuse import Fuse
 from stepstream.stream.outputs import Output
 from stepstream.stream.poison import SKIP_WINDOW_US, Note, PoisonLedger, Undigested
 from stepstream.stream.sender import Sender
@@ -58,6 +59,7 @@ class Restored:
     logic: Logic
     ledger: PoisonLedger
     index: StateIndex | None = None
+    fuse: Fuse | None = None
 
 
 Load = Callable[[int], Awaitable[Restored]]
@@ -82,19 +84,24 @@ class Watch(Protocol):
     def delivered(self, output: Output) -> None:
         """An output was acknowledged."""
 
+    def tally(self, what: str) -> None:
+        """One more of a counter's: ``halts``, ``fuses`` or ``poison_skipped``."""
+
 
 class Shell:
     """A partition's logic under one assignment; dead once the assignment is gone."""
 
-    def __init__(self, tp: TP, generation: int, sender: Sender, floors: Floors, delivered: Callable[[Output], None]) -> None:
-        self._delivered = delivered
+    def __init__(self, tp: TP, generation: int, sender: Sender, floors: Floors, watch: Watch) -> None:
+        self._watch = watch
         self.tp = tp
         self.generation = generation
         self.alive = True
         self.halted = False
         self.logic: Logic | None = None
         self.ledger: PoisonLedger | None = None
+        self.fuse: Fuse | None = None
         self._index: StateIndex | None = None
+        self._time_us = 0
         self._started_at = 0
         self._skipped_at_us = 0
         self._sender = sender
@@ -103,6 +110,7 @@ class Shell:
     def loaded(self, restored: Restored) -> None:
         """The logic is restored and may be fed."""
         self.logic, self.ledger, self._index = restored.logic, restored.ledger, restored.index
+        self.fuse = restored.fuse
         self._started_at = restored.logic.floor.value
 
     def feed(self, records: Sequence[Any]) -> None:
@@ -110,6 +118,7 @@ class Shell:
         logic, ledger = self.logic, self.ledger
         if logic is None or ledger is None:
             return
+        self.passed(records[-1].timestamp * 1000)
         for record in records:
             note = ledger.verdict(record.offset) if ledger else None
             if note is not None:
@@ -133,6 +142,7 @@ class Shell:
         if ledger.is_pardoned and not note.skipped_at_us:
             self._sender.send(ledger.resumed(record.offset, now_us), _ignore)
         self._skipped_at_us = now_us
+        self._watch.tally("poison_skipped")
         self._sender.send(ledger.skipped(record.offset, now_us), self._noted)
         logic.skip(record, note.traceback)
 
@@ -146,6 +156,7 @@ class Shell:
         except Exception:
             self.halted, self.alive = True, False  # what the failure has left of the logic moves no floor
             log.error("%s partition %d halts at offset %d", self.tp.topic, self.tp.partition, record.offset, exc_info=True)
+            self._watch.tally("halts")
             self._sender.send(ledger.halted(record.offset, now_us), _ignore)
             return False
         log.warning("%s partition %d goes on at offset %d", self.tp.topic, self.tp.partition, record.offset)
@@ -161,9 +172,33 @@ class Shell:
         """Send what the logic wants sent, and note the floor."""
         if self.logic is None or self.halted:
             return
+        refused = 0
         for output in self.logic.drain():
+            refused += output.topic == "deadletter"
             self._sender.send(output, self._acknowledged)
+        if self.fuse is not None:
+            self._tell_of_fuse(self.fuse, refused)
         self.note_floor()
+
+    def passed(self, time_us: int) -> None:
+        """Log time goes on although no record says so."""
+        self._time_us = max(self._time_us, time_us)
+
+    def _tell_of_fuse(self, fuse: Fuse, refused: int) -> None:
+        was_blown = fuse.is_blown
+        for output in fuse.refused(refused, self._time_us):
+            self._sender.send(output, self._fuse_noted)
+        if fuse.is_blown and not was_blown:
+            self._watch.tally("fuses")
+
+    def _fuse_noted(self, output: Output, offset: int) -> None:
+        fuse, index = self.fuse, self._index
+        if fuse is None or index is None or output.key != fuse.key:
+            return
+        if fuse.is_blown:
+            index.keep(fuse.name, offset)
+        else:
+            index.drop(fuse.name)
 
     def note_floor(self) -> None:
         """Publish the floor for the next commit."""
@@ -175,7 +210,7 @@ class Shell:
             self._floors[self.tp] = (floor, metadata)
 
     def _acknowledged(self, output: Output, offset: int) -> None:
-        self._delivered(output)
+        self._watch.delivered(output)
         if not self.alive or self.logic is None:
             return
         if self._index is not None and output.topic == "state" and output.holder is not None:
@@ -227,7 +262,7 @@ class Stage:
         self.revoke()
         for tp in tps:
             if tp.topic == self.topic:
-                shell = self.shells[tp.partition] = Shell(tp, generation, self._sender, self._floors, self._watch.delivered)
+                shell = self.shells[tp.partition] = Shell(tp, generation, self._sender, self._floors, self._watch)
                 self._ready[tp.partition] = asyncio.create_task(self._restore(shell), name=f"load {tp.topic} {tp.partition}")
 
     async def handle(self, tp: TP, records: Sequence[Any], generation: int) -> None:
@@ -288,6 +323,7 @@ class Stage:
             time_us = caught_up_at(shell.tp, shell.logic.floor.position)
             if time_us:
                 shell.logic.tick(time_us)
+                shell.passed(time_us)
                 if self._is_troubled(shell.tp):
                     shell.logic.disturb()
                 shell.logic.flush()

@@ -33,6 +33,14 @@ class StateIndex:
         if not self._samples or closed_at_us - self._samples[-1][0] >= SAMPLE_EVERY_US:
             self._samples.append((closed_at_us, offset))
 
+    def keep(self, name: str, offset: int) -> None:
+        """Something else than a run's state lies at ``offset`` and is needed until ``drop``."""
+        self._open[name] = offset
+
+    def drop(self, name: str) -> None:
+        """What was kept under this name is needed no more."""
+        self._open.pop(name, None)
+
     def pin(self, offset: int, until_us: int) -> None:
         """Something else than a run's state lies at ``offset`` and is needed until then, in log time."""
         self._pins.append((offset, until_us))

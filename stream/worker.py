@@ -42,6 +42,7 @@ from stepstream.stream.sender import Sender
 from stepstream.stream.stage import Restored, Shell, Stage
 from stepstream.stream.transport import FloorTransport
 from stepstream.stream.trouble import Trouble
+from stepstream.stream.watchdog import Watchdog
 
 log = logging.getLogger("stepstream.worker")
 
@@ -81,7 +82,9 @@ class Worker:
         self.limits = AssembleLimits.from_settings(settings)
         self.group = f"{settings.topic_prefix}.{settings.worker_group}"
         self.observer = Observer()
-        self.observation = WorkerObservation(self.observer, self.counters)
+        patience_s = settings.watchdog / 1e6
+        self.observation = WorkerObservation(self.observer, self.counters, patience_s=patience_s)
+        self.watchdog = Watchdog(patience_s)
         self._steps_partitions = 0
         self._failure: BaseException | None = None
         self._stopping = asyncio.Event()
@@ -95,9 +98,13 @@ class Worker:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop_soon)
         server = self._serve_metrics()
+        self.watchdog.start()
+        beating = asyncio.create_task(self._beat())
         try:
             return await self._work()
         finally:
+            beating.cancel()
+            self.watchdog.stop()
             if server is not None:
                 server.close()
             if self._abandoned:
@@ -305,6 +312,12 @@ class Worker:
 
     # -- chores ------------------------------------------------------------------------------------------------------
 
+    async def _beat(self) -> None:
+        """Say that the loop is alive."""
+        while True:
+            self.watchdog.beat()
+            await asyncio.sleep(0.1)
+
     async def _tick(self) -> None:
         """Acknowledgements and the passing of time."""
         while True:
@@ -369,6 +382,7 @@ class Worker:
             reason = getattr(self.app, "_crash_reason", None) or getattr(self.app, "crash_reason", None)
             stuck = self.observation.stuck(self._shells(), self._end_of, time.monotonic())
             if stuck:
+                self.observer.health = functools.partial(str, stuck)
                 self._fail(RuntimeError(f"stuck: {stuck}"))
                 return
             if reason is not None or (self.app.should_stop and not self._stopping.is_set()):
@@ -391,7 +405,7 @@ class Worker:
             counters=self.counters,
         )
         logic.restore(left.states, left.floor)
-        return Restored(logic, left.ledger, left.index)
+        return Restored(logic, left.ledger, left.index, left.fuse)
 
     async def _load_fleet(self, partition: int) -> Restored:
         left = await patiently(lambda: load_fleet(self.settings, self.group, partition), f"alerts of partition {partition}")

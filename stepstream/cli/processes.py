@@ -26,6 +26,8 @@ WORKER = (
     "max_steps_per_run",
     "max_open_runs",
     "replay_records",
+    "dead_letter_limit",
+    "watchdog",
     "session_timeout",
     "steps_retention_days",
     "retention_by_project",

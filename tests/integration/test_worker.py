@@ -35,7 +35,9 @@ Item = dict[str, Any]
 class World:
     """An installation with one worker: send records, look at what comes out."""
 
-    def __init__(self, brokers: str, folder: Path) -> None:
+    process: Process
+
+    def __init__(self, brokers: str, folder: Path, **more: Any) -> None:
         self.settings = Settings.model_validate(
             {
                 "kafka_brokers": brokers,
@@ -46,22 +48,25 @@ class World:
                 "revision_interval": "100ms",
                 "session_timeout": "6s",
                 "replay_records": 20,
+                **more,
             }
         )
         create_topics(self.settings)
         self.collected = Collector(self.settings)
         self.folder = folder
         self.starts = 0
-        self.process = self.start()
         self._producer = producer(self.settings, **{"linger.ms": 0, "message.max.bytes": 2_000_000})
 
     def start(self) -> Process:
         """Start a worker and wait until it has its partitions."""
         self.starts += 1
-        process = worker(self.settings, self.folder / f"worker-{self.starts}.log")
-        wait_until(lambda: process.tail(200).count("ready: ") >= PARTITIONS + 2 or not process.running, 30, "a ready worker")
+        self.process = process = worker(self.settings, self.folder / f"worker-{self.starts}.log")
+        wait_until(
+            lambda: process.tail(200).count("ready: ") >= self.settings.partitions + 2 or not process.running,
+            30,
+            "a ready worker",
+        )
         assert process.running, process.tail()
-        self.process = process
         return process
 
     def apply(self, document: Item) -> None:
@@ -115,7 +120,7 @@ class World:
         client = consumer(self.settings, f"{self.settings.topic_prefix}.{self.settings.worker_group}")
         found = {}
         for name in ("steps", "findings"):
-            for partition in range(PARTITIONS if name == "steps" else 2):
+            for partition in range(self.settings.partitions if name == "steps" else 2):
                 asked = TopicPartition(topic(self.settings.topic_prefix, name), partition)
                 end = client.get_watermark_offsets(asked, timeout=10)[1]
                 found[name, partition] = (max(0, client.committed([asked], timeout=10)[0].offset), end)
@@ -126,6 +131,7 @@ class World:
 @pytest.fixture(scope="module")
 def world(kafka_bootstrap: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     made = World(kafka_bootstrap, tmp_path_factory.mktemp("worker"))
+    made.start()
     yield made
     made.collected.close()
     made.process.kill()

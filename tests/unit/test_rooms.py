@@ -37,6 +37,7 @@ STREAM_SHELL: Final = {
     "sender.py",
     "stage.py",
     "transport.py",
+    "watchdog.py",
     "worker.py",
 }
 IMPURE: Final = {"faust", "aiokafka", "mode", "asyncio", "threading", "time", "datetime", "random"}

@@ -66,6 +66,7 @@ class World:
         self.error: Exception | None = None
         self.troubled = False
         self.missed = False
+        self.tallied: list[str] = []
         self.looked: list[tuple[TP, int, int]] = []
         self.stage = Stage("steps", cast(Sender, self), self.floors, self.load, self, lambda _tp: self.troubled, self.is_missed)
 
@@ -95,6 +96,8 @@ class World:
     def batch(self, records: int) -> None: ...
     def waited(self) -> None: ...
     def delivered(self, output: Output) -> None: ...
+    def tally(self, what: str) -> None:
+        self.tallied.append(what)
 
     async def assigned(self, generation: int = 1) -> Logic:
         self.stage.assign([STEPS, TP("other", 0)], generation)

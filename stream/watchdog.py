@@ -1,0 +1,64 @@
+"""A thread that ends the process when its event loop stands still: nothing inside the loop could notice that.
+
+Time is counted in the thread's own turns: a process that was stopped as a whole, or a machine that slept, is not stuck.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import logging
+import os
+import sys
+import threading
+from collections.abc import Callable
+from typing import Final
+
+log = logging.getLogger("stepstream.worker")
+
+TURNS: Final = 10
+"""How many looks make up the time that a loop may stand still."""
+
+
+def end_process(reason: str) -> None:
+    """Say where every thread stands, and leave without waiting for anything."""
+    log.critical("the worker ends itself: %s", reason)
+    faulthandler.dump_traceback(file=sys.stderr, all_threads=True)
+    os._exit(1)
+
+
+class Watchdog:
+    """Bitten when nobody calls ``beat`` for ``patience_s``; 0 keeps it asleep."""
+
+    def __init__(self, patience_s: float, bite: Callable[[str], None] = end_process) -> None:
+        self._patience_s = patience_s
+        self._bite = bite
+        self._beats = 0
+        self._seen = -1
+        self._silent = 0
+        self._stop = threading.Event()
+
+    def start(self) -> None:
+        """Watch from now on."""
+        if self._patience_s > 0:
+            threading.Thread(target=self._watch, name="stepstream-watchdog", daemon=True).start()
+
+    def stop(self) -> None:
+        """Watch no more."""
+        self._stop.set()
+
+    def beat(self) -> None:
+        """The loop is alive."""
+        self._beats += 1
+
+    def look(self) -> str:
+        """One turn; what is wrong once the loop has been silent for all of them, else nothing."""
+        beats = self._beats
+        self._silent = 0 if beats != self._seen else self._silent + 1
+        self._seen = beats
+        return f"its event loop has stood still for {self._patience_s:.0f} s" if self._silent >= TURNS else ""
+
+    def _watch(self) -> None:
+        while not self._stop.wait(self._patience_s / TURNS):
+            if reason := self.look():
+                self._bite(reason)
+                return
