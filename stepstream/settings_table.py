@@ -17,6 +17,7 @@ GROUPS: Final = {
     "clickhouse_url": "ClickHouse",
     "worker_group": "The worker",
     "sink_group": "The sink",
+    "notify_group": "Notify",
     "metrics_host": "Metrics and health",
     "state_dir": "One machine",
 }

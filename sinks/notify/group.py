@@ -102,6 +102,8 @@ class Notification:
     """Alerts of the group that still fire and were told before; some of them."""
     firing: int
     resolved: int
+    untold: int
+    """Alerts told here for the first time."""
     attempt: int
     since_us: int
     appended_us: int

@@ -164,6 +164,7 @@ class Lane:
             others=tuple(gravest_first([a for a in firing if a.alert_id not in told])[:OTHERS]),
             firing=len(firing),
             resolved=sum(alert.state == "resolved" for alert in chosen),
+            untold=sum(not self.members[alert_id].told_seq for alert_id in told),
             attempt=group.attempts + 1,
             since_us=group.since_us or now_us,
             appended_us=min((m.appended_us for m in news if m.alert.alert_id in told), default=0),

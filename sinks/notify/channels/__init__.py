@@ -1,0 +1,1 @@
+"""Channels: one module for each kind, one call for all: ``Channels.send``."""

@@ -1,0 +1,126 @@
+"""Webhooks: the notification as JSON, signed, with its idempotency key. And their little sisters, chats that take JSON."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from stepstream.schemas.channels import Discord, Slack, Teams, Telegram, Webhook
+from stepstream.schemas.documents import Subscription
+from stepstream.sinks.notify.channels.http import Client
+from stepstream.sinks.notify.group import Notification
+from stepstream.sinks.notify.message import Message, message, payload
+from stepstream.sinks.notify.secrets import Secrets
+
+SIGNATURE: Final = "Stepstream-Signature"
+IDEMPOTENCY_KEY: Final = "Idempotency-Key"
+AGENT: Final = "stepstream-notify/1"
+HOSTS: Final = {
+    "telegram": "https://api.telegram.org",
+    "pagerduty": "https://events.pagerduty.com",
+    "pagerduty-eu": "https://events.eu.pagerduty.com",
+    "opsgenie": "https://api.opsgenie.com",
+    "opsgenie-eu": "https://api.eu.opsgenie.com",
+}
+_SLACK_CHARS: Final = 3_000
+_DISCORD_CHARS: Final = 2_000
+_TELEGRAM_CHARS: Final = 4_000
+_COLOURS: Final = {"info": "Accent", "warning": "Warning", "error": "Attention", "critical": "Attention"}
+
+
+@dataclass(frozen=True)
+class Kit:
+    """What every channel works with."""
+
+    client: Client
+    secrets: Secrets
+    clock_s: Callable[[], float]
+    allow_commands: bool = False
+    allow_private: bool = False
+    hosts: dict[str, str] | None = None
+    """Other places of the services with one address, for tests and proxies."""
+
+    def host(self, service: str) -> str:
+        """Where a service is."""
+        return (self.hosts or {}).get(service, HOSTS[service])
+
+    def post(self, url: str, data: Any, options_timeout_us: int, headers: dict[str, str] | None = None) -> str:
+        """Post JSON; the answer's text. Raises ``Refused``, ``Trouble``, ``NoSecret``."""
+        body = json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode()
+        sent = {"Content-Type": "application/json", "User-Agent": AGENT, **(headers or {})}
+        return self.client.post(url, body, sent, timeout_s=options_timeout_us / 1e6).text
+
+
+def sign(secret: str, time_s: int, body: bytes) -> str:
+    """The signature header: ``t=TIME,v1=HEX``, HMAC-SHA256 over ``TIME.BODY``."""
+    digest = hmac.new(secret.encode(), f"{time_s}.".encode() + body, hashlib.sha256).hexdigest()
+    return f"t={time_s},v1={digest}"
+
+
+def verify(secret: str, header: str, body: bytes, now_s: float, *, tolerance_s: float = 300) -> bool:
+    """Whether a webhook's body comes from who knows the secret, and not too long ago. For receivers in Python."""
+    try:
+        parts = dict(part.split("=", 1) for part in header.split(","))
+        time_s, given = int(parts["t"]), parts["v1"]
+    except (ValueError, KeyError):
+        return False
+    expected = sign(secret, time_s, body).partition("v1=")[2]
+    return abs(now_s - time_s) <= tolerance_s and hmac.compare_digest(given, expected)
+
+
+def send_webhook(notification: Notification, subscription: Subscription, options: Webhook, kit: Kit) -> str:
+    """Post the notification; a 2xx is a yes."""
+    body = json.dumps(payload(notification, subscription), ensure_ascii=False, separators=(",", ":")).encode()
+    headers = {name: kit.secrets.text(value) for name, value in options.headers.items()}
+    headers |= {"Content-Type": "application/json", "User-Agent": AGENT, IDEMPOTENCY_KEY: notification.id}
+    headers["Stepstream-Attempt"] = str(notification.attempt)
+    if options.secret:
+        headers[SIGNATURE] = sign(kit.secrets.text(options.secret), round(kit.clock_s()), body)
+    url = kit.secrets.text(options.url)
+    return kit.client.post(url, body, headers, timeout_s=options.timeout / 1e6).text
+
+
+def send_slack(notification: Notification, subscription: Subscription, options: Slack, kit: Kit) -> str:
+    """A message to a Slack channel."""
+    words = _escaped(message(notification, subscription))
+    text = f"*{words.title}*\n{words.body}"[:_SLACK_CHARS]
+    return kit.post(kit.secrets.text(options.url), {"text": text, "unfurl_links": False}, options.timeout)
+
+
+def send_discord(notification: Notification, subscription: Subscription, options: Discord, kit: Kit) -> str:
+    """A message to a Discord channel; it mentions nobody."""
+    words = message(notification, subscription)
+    text = f"**{words.title}**\n{words.body}"[:_DISCORD_CHARS]
+    data = {"content": text, "allowed_mentions": {"parse": []}}
+    return kit.post(kit.secrets.text(options.url), data, options.timeout)
+
+
+def send_teams(notification: Notification, subscription: Subscription, options: Teams, kit: Kit) -> str:
+    """A card for a Teams workflow."""
+    words = message(notification, subscription)
+    colour = "Good" if notification.state == "resolved" else _COLOURS[notification.severity]
+    body = [
+        {"type": "TextBlock", "text": words.title, "weight": "Bolder", "wrap": True, "color": colour},
+        *({"type": "TextBlock", "text": line.strip(), "wrap": True, "spacing": "None"} for line in words.body.splitlines()),
+    ]
+    actions = [{"type": "Action.OpenUrl", "title": "Look", "url": words.link}] if words.link else []
+    card = {"type": "AdaptiveCard", "version": "1.4", "body": body, "actions": actions}
+    attachment = {"contentType": "application/vnd.microsoft.card.adaptive", "content": card}
+    return kit.post(kit.secrets.text(options.url), {"type": "message", "attachments": [attachment]}, options.timeout)
+
+
+def send_telegram(notification: Notification, subscription: Subscription, options: Telegram, kit: Kit) -> str:
+    """A message of a Telegram bot."""
+    words = message(notification, subscription)
+    data = {"chat_id": options.chat, "text": f"{words.title}\n{words.body}"[:_TELEGRAM_CHARS], "disable_web_page_preview": True}
+    return kit.post(f"{kit.host('telegram')}/bot{kit.secrets.text(options.token)}/sendMessage", data, options.timeout)
+
+
+def _escaped(words: Message) -> Message:
+    """Slack's own three characters, so that a message can neither mention people nor hide a link."""
+    title, body = (text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;") for text in (words.title, words.body))
+    return Message(title, body, words.link)

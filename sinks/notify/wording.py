@@ -1,0 +1,48 @@
+"""What alerts quote from steps, made fit to leave the house: cut, and cleared of what looks like a secret or a person."""
+
+from __future__ import annotations
+
+import re
+from typing import Final, Literal
+
+MESSAGE_CHARS: Final = 300
+DETAIL_CHARS: Final = 500
+
+_PATTERNS: Final[tuple[tuple[re.Pattern[str], str], ...]] = (
+    (re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|$)", re.DOTALL), "[private key]"),
+    (re.compile(r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*"), "[token]"),
+    (re.compile(r"\b(sk|pk|rk|ghp|gho|ghs|glpat|xox[abprs]|hf|AKIA|ASIA|AIza)[-_]?[A-Za-z0-9_-]{14,}"), "[key]"),
+    (re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}"), r"\1 [credential]"),
+    (
+        re.compile(r"(?i)\b(password|passwd|pwd|secret|token|api[_-]?key|authorization)(\"?\s*[:=]\s*\"?)[^\s\",;&]{3,}"),
+        r"\1\2[secret]",
+    ),
+    (re.compile(r"(?i)(://)[^/\s:@]+:[^/\s@]+@"), r"\1[credential]@"),
+    (re.compile(r"[\w.+-]+@[\w-]+(\.[\w-]+)+"), "[e-mail]"),
+    (re.compile(r"\b\d(?:[ -]?\d){12,18}\b"), "[number]"),
+)
+
+
+def redacted(text: str) -> str:
+    """The text without what looks like a key, a password, a token, an address of a person or a long number."""
+    for pattern, instead in _PATTERNS:
+        text = pattern.sub(instead, text)
+    return text
+
+
+def cut(text: str, longest: int) -> str:
+    """On one line and no longer than that."""
+    text = " ".join(text.split())
+    return text if len(text) <= longest else f"{text[: longest - 3].rstrip()}..."
+
+
+def message_of(text: str, content: Literal["none", "redacted", "full"]) -> str:
+    """An alert's sentence as the subscription wants it: the sentence is ours, what it quotes is not."""
+    return cut(text, MESSAGE_CHARS if content != "full" else 4_000) if content == "full" else cut(redacted(text), MESSAGE_CHARS)
+
+
+def detail_of(text: str, content: Literal["none", "redacted", "full"]) -> str:
+    """The likely cause as the subscription wants it."""
+    if content == "none":
+        return ""
+    return cut(text, 16_000) if content == "full" else cut(redacted(text), DETAIL_CHARS)
