@@ -8,6 +8,7 @@ from typing import Final
 from pydantic import BaseModel
 
 from stepstream.schemas.alert import Alert, Finding
+from stepstream.schemas.delivery import Delivery
 from stepstream.schemas.step import StepEvent, TokenUsage
 from stepstream.schemas.trajectory import Trajectory
 
@@ -99,12 +100,25 @@ _METRICS: Final = {
     "p99_duration_us": "99th percentile of durations, within 2.2 %",
     "latency": "durations as a histogram: bucket round(16 * log2(microseconds)) -> steps; sumMap merges them",
 }
+_DELIVERIES: Final = {
+    "subscription": "the subscription's name",
+    "alert_id": "the alert that it is about",
+    "state": "pending, failed, delivered or parked",
+    "next_try": "when it is tried next; NULL: it is not",
+    "since": "since when it waits to be told; NULL: it does not",
+    "told_state": "state of the alert that was told last",
+    "told_severity": "severity that was told last",
+    "told_at": "when the channel last took it; NULL: never yet",
+    "severity": "the alert's severity",
+    "alert_state": "the alert's state",
+}
 TABLES: Final = {
     "steps_raw": "Steps that ended, as inserted; read the view steps",
     "steps_open": "Starts of steps; read the view open_steps",
     "runs_raw": "Revisions of runs, as inserted; read the view runs",
     "alert_events_raw": "Changes of alerts, as inserted; read the view alert_events",
     "alerts_raw": "Alerts, newest change each; read the view alerts",
+    "deliveries_raw": "The delivery log; read the views deliveries and delivery_events",
     "rollup_1m": "Sums per minute, filled from steps_raw; read the view metrics_1m",
     "rollup_1h": "Sums per hour, filled from steps_raw; read the view metrics_1h",
     "schema_migrations": "Which migrations of this schema have been applied",
@@ -124,6 +138,7 @@ def columns() -> dict[str, dict[str, str]]:
     step = {**_SHARED, **fields(StepEvent), **tokens, **_STEPS, **_ARRIVAL, **_OURS}
     run = {**_SHARED, **tokens, **fields(Trajectory), **_RUNS, **_ARRIVAL, **_OURS}
     alert = {**_SHARED, **fields(Finding), **fields(Alert), **_ALERTS, **_ARRIVAL, **_OURS}
+    delivery = {**_SHARED, **fields(Delivery), **_DELIVERIES, **_ARRIVAL}
     metrics = {**_SHARED, **tokens, **_METRICS}
     return {
         "steps_raw": step,
@@ -136,6 +151,9 @@ def columns() -> dict[str, dict[str, str]]:
         "alert_events": alert,
         "alerts_raw": alert,
         "alerts": alert,
+        "deliveries_raw": delivery,
+        "deliveries": delivery,
+        "delivery_events": delivery,
         "rollup_1m": metrics,
         "metrics_1m": metrics,
         "rollup_1h": metrics,

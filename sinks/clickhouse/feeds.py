@@ -9,6 +9,7 @@ from typing import Any, Final, Protocol
 from clickhouse_connect.driver.client import Client
 
 from stepstream.sinks.clickhouse.alert_rows import ALERTS, build_alerts
+from stepstream.sinks.clickhouse.delivery_rows import DELIVERIES, build_deliveries
 from stepstream.sinks.clickhouse.lane import Batch
 from stepstream.sinks.clickhouse.position import Position, keys_between
 from stepstream.sinks.clickhouse.records import Built, Record, Source
@@ -76,13 +77,19 @@ class StepsFeed:
         self._window.update(built.keys)
 
 
-PROGRESS_TABLES: Final = {"steps": STEPS.name, "trajectories": RUNS.name, "alerts": ALERTS.name}
+PROGRESS_TABLES: Final = {
+    "steps": STEPS.name,
+    "trajectories": RUNS.name,
+    "alerts": ALERTS.name,
+    "deliveries": DELIVERIES.name,
+}
 """The table of each topic whose highest offset says how far the store is."""
 
 _MAKERS: Final[dict[str, Callable[[], Any]]] = {
     "steps": StepsFeed,
     "trajectories": lambda: PlainFeed(build_runs),
     "alerts": lambda: PlainFeed(build_alerts),
+    "deliveries": lambda: PlainFeed(build_deliveries),
 }
 
 

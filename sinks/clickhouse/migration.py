@@ -1,14 +1,13 @@
 """Bringing a store's schema up to date, from any number of processes at once, and again after a kill at any statement.
 
 There is no lock: every statement is harmless when repeated, a migration is noted in ``schema_migrations`` after its last
-statement, and whoever finds it not noted runs all of it. Views, comments and retention are compared with what the store
-really has, so they need no note.
+statement, and whoever finds it not noted runs all of it. Views, comments, retention and text search are compared with what
+the store really has, so they need no note.
 """
 
 from __future__ import annotations
 
 import logging
-import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,22 +20,14 @@ from stepstream.schemas.settings import Settings
 from stepstream.sinks.clickhouse import descriptions
 from stepstream.sinks.clickhouse.client import connect_server, explained
 from stepstream.sinks.clickhouse.errors import StoreMissing, StoreNewer, error_code
-from stepstream.sinks.clickhouse.schema import (
-    RETENTION,
-    Migration,
-    View,
-    fingerprint_of,
-    migrations,
-    template_values,
-    views,
-)
+from stepstream.sinks.clickhouse.schema import Migration, View, fingerprint_of, migrations, template_values, views
+from stepstream.sinks.clickhouse.tunables import Difference, differences, require_sensible
 
 logger = logging.getLogger(__name__)
 
 _RACES: Final = frozenset({57, 60, 81, 82, 122, 219, 341, 473, 517, 999})
 """Errors that another process, changing the same object at the same moment, may cause: tried again."""
 _TRIES: Final = 8
-_TTL_DAYS = re.compile(r"\bTTL\b.*?toIntervalDay\((\d+)\)", re.DOTALL)
 
 Hook = Callable[[str], None]
 
@@ -51,8 +42,8 @@ class SchemaStatus:
     pending: list[str] = field(default_factory=list)
     newer: list[str] = field(default_factory=list)
     outdated_views: list[str] = field(default_factory=list)
-    retention: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """Tables whose retention differs: days in the store, days in the settings."""
+    differences: list[Difference] = field(default_factory=list)
+    """Retention and text search that the settings want otherwise."""
 
     @property
     def version(self) -> int:
@@ -62,7 +53,7 @@ class SchemaStatus:
     @property
     def current(self) -> bool:
         """Whether nothing is left to do."""
-        return self.exists and not (self.pending or self.newer or self.outdated_views or self.retention)
+        return self.exists and not (self.pending or self.newer or self.outdated_views or self.differences)
 
 
 @dataclass(frozen=True)
@@ -73,12 +64,13 @@ class MigrationReport:
     version: int
     applied: list[str]
     views: list[str]
-    retention: list[str]
+    changes: list[str]
+    """Retention and text search, as they are now."""
 
     @property
     def changed(self) -> bool:
         """Whether anything was to be done."""
-        return bool(self.applied or self.views or self.retention)
+        return bool(self.applied or self.views or self.changes)
 
 
 def migrate(settings: Settings, *, before_statement: Hook = lambda _sql: None) -> MigrationReport:
@@ -87,6 +79,7 @@ def migrate(settings: Settings, *, before_statement: Hook = lambda _sql: None) -
     ``before_statement`` is called with each statement. Raises a ``StoreError``, ``StoreNewer`` where a newer program has
     been at work.
     """
+    require_sensible(settings)
     client = connect_server(settings)
     try:
         return _Migrator(client, settings, before_statement).run()
@@ -148,18 +141,8 @@ def read_status(client: Client, settings: Settings) -> SchemaStatus:
         [_label(m) for m in migrations() if m.version not in applied],
         [f"{version:04d}_{name}" for version, name in sorted(applied.items()) if version not in known],
         [view.name for view in views() if fingerprint_of(tables.get(view.name, ("", ""))[1]) != view.fingerprint],
-        _retention(tables, settings),
+        differences({name: create for name, (create, _) in tables.items()}, settings),
     )
-
-
-def _retention(tables: dict[str, tuple[str, str]], settings: Settings) -> dict[str, tuple[int, int]]:
-    different = {}
-    for table, setting in RETENTION.items():
-        wanted: int = getattr(settings, setting)
-        found = _TTL_DAYS.search(tables.get(table, ("", ""))[0])
-        if found and int(found[1]) != wanted:
-            different[table] = (int(found[1]), wanted)
-    return different
 
 
 def _label(migration: Migration) -> str:
@@ -194,15 +177,15 @@ class _Migrator:
         for view in views():
             if view.name in found.outdated_views:
                 self._replace(view)
-        for table, (_, days) in found.retention.items():
-            self._set_retention(table, days)
+        for difference in found.differences:
+            self._settle(difference)
         self._describe()
         return MigrationReport(
             self._database,
             max((m.version for m in migrations()), default=0),
             [_label(m) for m in pending],
             list(found.outdated_views),
-            list(found.retention),
+            [f"{made.what} of {made.table} is {made.wanted}" for made in found.differences],
         )
 
     def _apply(self, migration: Migration) -> None:
@@ -218,11 +201,10 @@ class _Migrator:
         self._do(view.statement(self._settings))
         logger.info("schema: view %s.%s is up to date", self._database, view.name)
 
-    def _set_retention(self, table: str, days: int) -> None:
-        column = {"steps_raw": "toDateTime(append_time)", "runs_raw": "run_day"}.get(table)
-        column = column or ("time" if table.startswith("rollup") else "toDateTime(updated_at)")
-        self._do(f"ALTER TABLE {self._table(table)} MODIFY TTL {column} + toIntervalDay({days})")
-        logger.info("schema: %s.%s keeps rows for %d days", self._database, table, days)
+    def _settle(self, difference: Difference) -> None:
+        for statement in difference.statements:
+            self._do(statement)
+        logger.info("schema: %s of %s.%s is %s", difference.what, self._database, difference.table, difference.wanted)
 
     def _create_register(self) -> None:
         self._do(

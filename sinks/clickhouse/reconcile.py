@@ -1,4 +1,4 @@
-"""Rollups against rows: compared per closed day, and a day that differs is built anew and swapped in at one stroke.
+"""Rollups against rows: compared per closed day and project, and a day that differs is built anew and swapped in at one stroke.
 
 The sink keeps repeats of the last million offsets out of the rollups. What comes again later than that, or was changed by
 hand, is found here.
@@ -14,8 +14,10 @@ from typing import Any, Final
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
+from stepstream.schemas.retention import retention
 from stepstream.schemas.settings import Settings
 from stepstream.sinks.clickhouse.client import connect, explained
+from stepstream.sinks.clickhouse.errors import StoreError
 from stepstream.sinks.clickhouse.schema import template_values
 
 logger = logging.getLogger(__name__)
@@ -26,27 +28,33 @@ ROLLUPS: Final = {"rollup_1m": "steps_to_rollup_1m", "rollup_1h": "steps_to_roll
 QUIET: Final = timedelta(minutes=10)
 """A day to which steps were added since is not closed."""
 
+_OTHERS: Final = ""
+"""No project's name: stands for all that have no retention of their own."""
+
 _TOKENS: Final = ("input_tokens", "output_tokens", "cached_input_tokens", "cache_write_tokens", "reasoning_tokens")
 _FROM_ROWS: Final = (
-    "SELECT toDate(start_time) AS day, count(), countIf(status = 'error'), countIf(status = 'cancelled'), "
+    "SELECT toDate(start_time) AS day, project, count(), countIf(status = 'error'), countIf(status = 'cancelled'), "
     f"countIf(cost_source = 'unpriced'), {', '.join(f'sum({name})' for name in _TOKENS)}, sum(ifNull(cost_usd, 0)), "
-    "sum(duration_us) FROM steps WHERE toDate(start_time) BETWEEN {first:Date} AND {last:Date} GROUP BY day"
+    "sum(duration_us) FROM steps WHERE toDate(start_time) BETWEEN {first:Date} AND {last:Date} GROUP BY day, project"
 )
 _FROM_ROLLUP: Final = (
-    f"SELECT toDate(time) AS day, sum(r.steps), sum(r.error_steps), sum(r.cancelled_steps), sum(r.unpriced_steps), "
+    f"SELECT toDate(time) AS day, project, sum(r.steps), sum(r.error_steps), sum(r.cancelled_steps), sum(r.unpriced_steps), "
     f"{', '.join(f'sum(r.{name})' for name in _TOKENS)}, sum(r.cost_usd), sum(r.duration_us) FROM {{table}} AS r "
-    "WHERE toDate(time) BETWEEN {{first:Date}} AND {{last:Date}} GROUP BY day"
+    "WHERE toDate(time) BETWEEN {{first:Date}} AND {{last:Date}} GROUP BY day, project"
 )
 
 Sums = tuple[Any, ...]
+Place = tuple[date, str]
+"""A day and a project."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A day on which a rollup does not say what the rows say; the sums begin with the number of steps."""
+    """A project's day on which a rollup does not say what the rows say; the sums begin with the number of steps."""
 
     day: date
     rollup: str
+    project: str
     rows: Sums
     rolled_up: Sums
     repaired: bool
@@ -69,14 +77,17 @@ class ReconcileReport:
         return all(difference.repaired for difference in self.differences)
 
 
-def reconcile(settings: Settings, *, repair: bool = True, now: datetime | None = None) -> ReconcileReport:
+def reconcile(
+    settings: Settings, *, repair: bool = True, now: datetime | None = None, at_rest: bool = False
+) -> ReconcileReport:
     """Compare, and repair what differs. One at a time; sinks may work meanwhile. Raises a ``StoreError``.
 
-    Compared are the days before yesterday whose rows have not begun to expire.
+    Compared are the days before yesterday whose rows have not begun to expire; ``at_rest``, where no sink works, all days
+    up to tomorrow.
     """
     client = connect(settings)
     try:
-        return _Reconciler(client, settings, now or datetime.now(UTC)).run(repair)
+        return _Reconciler(client, settings, now or datetime.now(UTC), at_rest).run(repair)
     except ClickHouseError as error:
         raise explained(error, settings) from error
     finally:
@@ -84,30 +95,45 @@ def reconcile(settings: Settings, *, repair: bool = True, now: datetime | None =
 
 
 class _Reconciler:
-    def __init__(self, client: Client, settings: Settings, now: datetime) -> None:
+    def __init__(self, client: Client, settings: Settings, now: datetime, at_rest: bool) -> None:
         self._client = client
         self._database = settings.clickhouse_database
         self._on_cluster = template_values(settings)["on_cluster"]
         self._now = now
-        # A row expires so many days after it arrived, and it may have arrived a day before its own time.
-        self._first = now.date() - timedelta(days=settings.steps_retention_days - 2)
-        self._last = now.date() - timedelta(days=2)
+        self._at_rest = at_rest
+        self._kept = retention(settings, "steps")
+        self._first = min(map(self._first_of, [_OTHERS, *self._kept.by_project]))
+        self._last = now.date() + timedelta(days=1 if at_rest else -2)
+
+    def _first_of(self, project: str) -> date:
+        """The first day of which no row can have expired: one may have arrived a day before its own time."""
+        return self._now.date() - timedelta(days=self._kept.of(project) - 2)
 
     def run(self, repair: bool) -> ReconcileReport:
         rows = self._sums(_FROM_ROWS)
-        busy = self._busy()
+        busy = set() if self._at_rest else self._busy()
         differences = []
         for rollup in ROLLUPS:
             rolled_up = self._sums(_FROM_ROLLUP.format(table=rollup))
-            for day in sorted((rows.keys() | rolled_up.keys()) - busy):
-                if rows.get(day) != rolled_up.get(day):
-                    repaired = repair and self._repair(rollup, day, rows.get(day))
-                    differences.append(Difference(day, rollup, rows.get(day, ()), rolled_up.get(day, ()), repaired))
-        return ReconcileReport(self._first, self._last, len(rows), sorted(busy), differences)
+            different = sorted(
+                place
+                for place in rows.keys() | rolled_up.keys()
+                if place[0] not in busy and rows.get(place) != rolled_up.get(place)
+            )
+            for day in sorted({day for day, _ in different}):
+                repaired = repair and self._repair(rollup, day, _of_day(rows, day))
+                differences += [
+                    Difference(day, rollup, project, rows.get((day, project), ()), rolled_up.get((day, project), ()), repaired)
+                    for found, project in different
+                    if found == day
+                ]
+        days = {day for day, _ in rows}
+        return ReconcileReport(self._first, self._last, len(days), sorted(busy), differences)
 
-    def _sums(self, sql: str) -> dict[date, Sums]:
+    def _sums(self, sql: str) -> dict[Place, Sums]:
+        """Of each project those days whose rows have not begun to expire."""
         result = self._client.query(sql, parameters={"first": self._first, "last": self._last})
-        return {row[0]: tuple(row[1:]) for row in result.result_rows}
+        return {(row[0], row[1]): tuple(row[2:]) for row in result.result_rows if row[0] >= self._first_of(row[1])}
 
     def _busy(self) -> set[date]:
         rows = self._client.query(
@@ -117,15 +143,22 @@ class _Reconciler:
         ).result_rows
         return {row[0] for row in rows}
 
-    def _repair(self, rollup: str, day: date, rows: Sums | None) -> bool:
-        """Build the day anew from its rows and swap it in; False when rows came meanwhile: the next time will do."""
+    def _repair(self, rollup: str, day: date, rows: dict[Place, Sums]) -> bool:
+        """Build the day anew from its rows and swap it in; False when rows came meanwhile: the next time will do.
+
+        Projects whose rows of that day have begun to expire keep what the rollup says of them.
+        """
         built = f"{self._database}.rebuilt_{rollup}{self._on_cluster}"
         plain = f"{self._database}.rebuilt_{rollup}"
+        whole = self._whole(day)
         self._client.command(f"DROP TABLE IF EXISTS {built}")
         try:
             self._client.command(f"CREATE TABLE {built} AS {self._database}.{rollup}")
-            self._client.command(f"INSERT INTO {plain} {self._select(rollup, day)}")
-            if self._sums(_FROM_ROWS).get(day) != rows:
+            self._client.command(f"INSERT INTO {plain} {self._select(rollup, day, whole)}")
+            if self._kept.projects:
+                kept = f"toDate(r.time) = '{day}' AND NOT ({whole.replace('s.project', 'r.project')})"
+                self._client.command(f"INSERT INTO {plain} SELECT * FROM {self._database}.{rollup} AS r WHERE {kept}")
+            if _of_day(self._sums(_FROM_ROWS), day) != rows:
                 return False
             self._client.command(f"ALTER TABLE {self._database}.{rollup} REPLACE PARTITION '{day}' FROM {plain}")
         finally:
@@ -133,7 +166,15 @@ class _Reconciler:
         logger.warning("%s of %s differed from its rows and was built anew", rollup, day)
         return True
 
-    def _select(self, rollup: str, day: date) -> str:
+    def _whole(self, day: date) -> str:
+        """Which projects still have all rows of the day, as a condition."""
+        named = ", ".join(f"'{project}'" for project in self._kept.by_project if day >= self._first_of(project))
+        gone = ", ".join(f"'{project}'" for project in self._kept.by_project if day < self._first_of(project))
+        if day >= self._first_of(_OTHERS):
+            return f"s.project NOT IN ({gone})" if gone else "1"
+        return f"s.project IN ({named})" if named else "0"
+
+    def _select(self, rollup: str, day: date, whole: str) -> str:
         """What the materialized view selects, of one day and without repeats."""
         select: str = self._client.query(
             "SELECT as_select FROM system.tables WHERE database = {db:String} AND name = {name:String}",
@@ -141,5 +182,9 @@ class _Reconciler:
         ).result_rows[0][0]
         source = f"FROM {self._database}.steps_raw AS s"
         if select.count(source) != 1:
-            raise ValueError(f"the view {ROLLUPS[rollup]} selects from something else: {select}")
-        return select.replace(source, f"{source} FINAL WHERE toDate(s.start_time) = '{day}'")
+            raise StoreError(f"the view {ROLLUPS[rollup]} selects from something else, put it right by hand: {select}")
+        return select.replace(source, f"{source} FINAL WHERE toDate(s.start_time) = '{day}' AND ({whole})")
+
+
+def _of_day(sums: dict[Place, Sums], day: date) -> dict[Place, Sums]:
+    return {place: values for place, values in sums.items() if place[0] == day}

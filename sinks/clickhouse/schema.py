@@ -14,20 +14,24 @@ from importlib.resources import files
 from string import Template
 from typing import Final
 
+from stepstream.schemas.retention import KINDS
 from stepstream.schemas.settings import Settings
 
 DEDUPLICATION_WINDOW: Final = 20_000
 """Insert tokens that each table remembers, many hours of them: a batch is repeated only while it is the partition's newest."""
 
-VIEW_NAMES: Final = ("runs", "steps", "open_steps", "alerts", "alert_events", "metrics_1m", "metrics_1h", "trace")
-RETENTION: Final = {
-    "steps_raw": "steps_retention_days",
-    "runs_raw": "runs_retention_days",
-    "alert_events_raw": "alerts_retention_days",
-    "alerts_raw": "alerts_retention_days",
-    "rollup_1m": "metrics_retention_days",
-    "rollup_1h": "metrics_retention_days",
-}
+VIEW_NAMES: Final = (
+    "runs",
+    "steps",
+    "open_steps",
+    "alerts",
+    "alert_events",
+    "deliveries",
+    "delivery_events",
+    "metrics_1m",
+    "metrics_1h",
+    "trace",
+)
 """Tables whose TTL a setting decides."""
 
 _FINGERPRINT = re.compile(r" \[([0-9a-f]{12})\]$")
@@ -108,7 +112,7 @@ def template_values(settings: Settings) -> dict[str, str]:
             f"replicated_deduplication_window = {DEDUPLICATION_WINDOW}, "
             "replicated_deduplication_window_seconds = 604800"
         ),
-        **{name: str(getattr(settings, name)) for name in set(RETENTION.values())},
+        **{f"{kind}_retention_days": str(getattr(settings, f"{kind}_retention_days")) for kind in KINDS},
     }
 
 

@@ -2,28 +2,43 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from stepstream.cli import errors
-from stepstream.cli.common import CLICKHOUSE, takes
+from stepstream.cli.common import CLICKHOUSE, KAFKA, Format, FormatOption, print_rows, takes
 
 if TYPE_CHECKING:
     from stepstream.schemas.settings import Settings
 
-RETENTION = ("steps_retention_days", "runs_retention_days", "alerts_retention_days")
+RETENTION = (
+    "steps_retention_days",
+    "runs_retention_days",
+    "alerts_retention_days",
+    "metrics_retention_days",
+    "retention_by_project",
+)
+SCHEMA = (*RETENTION, "text_search", "clickhouse_cluster")
+
+Place = Annotated[
+    str,
+    typer.Argument(
+        metavar="PLACE",
+        help="A name in the server's folder of backups, disk:DISK/PATH of the server, or the URL of an S3 bucket.",
+    ),
+]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    store = typer.Typer(no_args_is_help=True, help="Prepare the ClickHouse database.")
-    store.command("migrate")(migrate)
-    store.command("status")(status)
+    store = typer.Typer(no_args_is_help=True, help="Prepare the ClickHouse database, check it, back it up.")
+    for command in (migrate, status, reconcile, backup, restore):
+        store.command(command.__name__)(command)
     app.add_typer(store, name="store", rich_help_panel="Check and prepare")
 
 
-@takes(*CLICKHOUSE, *RETENTION)
+@takes(*CLICKHOUSE, *SCHEMA)
 def migrate(settings: Settings) -> None:
     """Make the database's tables and views, or bring them up to date. Safe to repeat, and from several places at once."""
     from stepstream.settings import require_clickhouse
@@ -31,13 +46,13 @@ def migrate(settings: Settings) -> None:
 
     require_clickhouse(settings)
     report = bring_up_to_date(settings)
-    for what, names in (("applied", report.applied), ("view", report.views), ("retention", report.retention)):
+    for what, names in (("applied", report.applied), ("view", report.views), ("changed:", report.changes)):
         for name in names:
             print(f"{what} {name}")
     print(f"database {report.database} is at version {report.version}{'' if report.changed else ', nothing was to be done'}")
 
 
-@takes(*CLICKHOUSE, *RETENTION)
+@takes(*CLICKHOUSE, *SCHEMA)
 def status(settings: Settings) -> None:
     """Say whether the database is up to date; exit code 1 when it is not."""
     from stepstream.settings import require_clickhouse
@@ -52,7 +67,84 @@ def status(settings: Settings) -> None:
         print(f"newer than this program {name}")
     for name in found.outdated_views:
         print(f"outdated view {name}")
-    for name, (there, wanted) in found.retention.items():
-        print(f"retention of {name}: {there} days, wanted {wanted}")
+    for difference in found.differences:
+        print(difference)
     if not found.current:
         raise typer.Exit(errors.FAILED)
+
+
+@takes(*CLICKHOUSE, *RETENTION)
+def reconcile(
+    settings: Settings,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Compare only; exit code 1 when something differs.")] = False,
+    format: FormatOption = Format.TABLE,
+) -> None:
+    """Compare the rollups behind metrics_1m and metrics_1h with the steps, day by day, and repair the days that differ.
+
+    Looked at are the days before yesterday whose steps have not begun to expire. A day is repaired at one stroke; sinks
+    may go on meanwhile. Run it once a day, or after something was put right by hand.
+    """
+    from stepstream.settings import require_clickhouse
+    from stepstream.sinks.clickhouse.reconcile import reconcile as compare
+
+    require_clickhouse(settings)
+    report = compare(settings, repair=not dry_run)
+    columns = ("day", "rollup", "project", "steps", "steps in rollup", "repaired")
+    rows = [
+        (found.day, found.rollup, found.project, (*found.rows, 0)[0], (*found.rolled_up, 0)[0], found.repaired)
+        for found in report.differences
+    ]
+    if rows or format is not Format.TABLE:
+        print_rows(columns, rows, format)
+    if format is Format.TABLE:
+        left_out = f", {len(report.busy)} left out because steps are being added to them" if report.busy else ""
+        print(f"{report.days} days from {report.first} to {report.last} were compared, {len(rows)} differences{left_out}")
+    if not report.exact:
+        raise typer.Exit(errors.FAILED)
+
+
+@takes(*CLICKHOUSE)
+def backup(
+    settings: Settings,
+    place: Place,
+    base: Annotated[str, typer.Option(metavar="PLACE", help="An earlier backup: only what changed since is written.")] = "",
+) -> None:
+    """Write a backup of the whole database. Sinks, workers and readers may go on meanwhile."""
+    from stepstream.settings import require_clickhouse
+    from stepstream.sinks.clickhouse.backup import backup as write
+
+    require_clickhouse(settings)
+    written = write(settings, place, base=base)
+    print(
+        f"database {settings.clickhouse_database} is backed up to {written.place}: {written.files} files, {written.bytes} bytes"
+    )
+
+
+@takes(*CLICKHOUSE, *SCHEMA, *KAFKA, "sink_group", "sink_batch_rows")
+def restore(
+    settings: Settings,
+    place: Place,
+    replace: Annotated[bool, typer.Option("--replace", help="Drop what is in the database first.")] = False,
+    source: Annotated[
+        str, typer.Option("--from-database", metavar="NAME", help="The database's name in the backup, where it was another.")
+    ] = "",
+) -> None:
+    """Bring a backup back, bring it up to date, and let the sinks go on from where it ends.
+
+    Stop the sinks first. What Kafka still holds of the time since the backup is stored again by the next sink; rollups
+    are compared with the restored steps and repaired.
+    """
+    from stepstream.settings import require_clickhouse
+    from stepstream.sinks.clickhouse.backup import restore as bring_back
+
+    require_clickhouse(settings)
+    report = bring_back(settings, place, replace=replace, source=source)
+    print(f"database {settings.clickhouse_database} is restored: {report.steps} steps, {report.runs} runs")
+    for name in report.applied:
+        print(f"applied {name}")
+    if report.repaired:
+        print(f"{report.repaired} rollups were built anew from the restored steps")
+    for (name, partition), offset in sorted(report.rewound.items()):
+        print(f"sinks read {name} {partition} from offset {offset} on")
+    if not settings.kafka_brokers:
+        print("no Kafka is known: before a sink starts again, delete the offsets of its group, or steps since then are missing")

@@ -62,8 +62,7 @@ def _schema(settings: Settings) -> Iterator[Check]:
         yield fail("schema", f"written by a newer version ({', '.join(found.newer)})", "update stepstream")
     elif found.pending or found.outdated_views:
         yield fail("schema", f"to be done: {', '.join([*found.pending, *found.outdated_views])}", todo)
-    elif found.retention:
-        kept = ", ".join(f"{table} {there} days instead of {wanted}" for table, (there, wanted) in found.retention.items())
-        yield warn("schema", f"version {found.version}; retention differs: {kept}", todo)
+    elif found.differences:
+        yield warn("schema", f"version {found.version}; {'; '.join(map(str, found.differences))}", todo)
     else:
         yield ok("schema", f"version {found.version}, up to date")

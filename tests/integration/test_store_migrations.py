@@ -168,10 +168,64 @@ def test_retention_is_a_setting_that_migrate_applies(settings: Settings, client:
     """A changed number of days changes the tables at the next migrate, and status tells the difference before."""
     migrate(settings)
     shorter = settings.model_copy(update={"steps_retention_days": 7, "metrics_retention_days": 90})
-    assert status(shorter).retention == {"steps_raw": (30, 7), "rollup_1m": (365, 90), "rollup_1h": (365, 90)}
-    assert sorted(migrate(shorter).retention) == ["rollup_1h", "rollup_1m", "steps_raw"]
+    assert sorted(map(str, status(shorter).differences)) == [
+        "retention of rollup_1h: 365 days, wanted 90 days",
+        "retention of rollup_1m: 365 days, wanted 90 days",
+        "retention of steps_raw: 30 days, wanted 7 days",
+    ]
+    assert len(migrate(shorter).changes) == 3
     assert status(shorter).current
     assert "toIntervalDay(7)" in str(client.command("SHOW CREATE TABLE steps_raw"))
+
+
+def test_a_project_may_be_kept_for_fewer_or_more_days(settings: Settings, client: Client) -> None:
+    """Rows go by their own project's days though they share parts with others; taken back, the usual days hold again."""
+    migrate(settings)
+    own = settings.model_copy(update={"retention_by_project": "dev.steps=2,shop.steps=60,dev.runs=9"})
+    assert sorted(migrate(own).changes) == [
+        "retention of runs_raw is 180 days (dev 9)",
+        "retention of steps_raw is 30 days (dev 2, shop 60)",
+    ]
+    assert status(own).current
+    client.command(
+        "INSERT INTO steps_raw (trace_id, step_id, project, start_time, append_time) SELECT hex(number), 'a', "
+        "['dev', 'shop', 'other'][number % 3 + 1], now() - INTERVAL 5 DAY, now() - INTERVAL if(number < 30, 5, 40) DAY "
+        "FROM numbers(60)"
+    )
+    client.command("OPTIMIZE TABLE steps_raw FINAL")
+    left = client.query("SELECT project, count() FROM steps GROUP BY project ORDER BY project").result_rows
+    assert left == [("other", 10), ("shop", 20)]
+    assert len(migrate(settings).changes) == 2
+    assert status(settings).current
+    assert "ttl_only_drop_parts = 1" in str(client.command("SHOW CREATE TABLE steps_raw"))
+
+
+def test_rollups_are_kept_at_least_as_long_as_their_rows(settings: Settings) -> None:
+    """Otherwise they would forget what the rows still say: refused, with the words for what to change."""
+    for other in ({"metrics_retention_days": 29}, {"retention_by_project": "shop.steps=400"}):
+        with pytest.raises(StoreError, match="metrics_retention_days"):
+            migrate(settings.model_copy(update=other))
+
+
+def test_text_search_is_an_option_of_the_same_tables(settings: Settings, client: Client) -> None:
+    """Switched on, words are found by an index, in the view, also in rows that were there before; switched off, it is gone."""
+    migrate(settings)
+    searching = settings.model_copy(update={"text_search": True})
+    client.command(
+        "INSERT INTO steps_raw (trace_id, step_id, start_time, append_time, output) "
+        "SELECT hex(number), 'a', now() - number, now(), concat('all is well ', if(number = 77, 'Refund!', 'order')) "
+        "FROM numbers(50000)"
+    )
+    assert migrate(searching).changes == ["text search of steps_raw is on"]
+    assert status(searching).current
+    client.command("OPTIMIZE TABLE steps_raw FINAL SETTINGS mutations_sync = 1, alter_sync = 1")
+    question = "SELECT count() FROM steps WHERE hasToken(lower(output), 'refund')"
+    assert client.command(question) == 1
+    plan = "\n".join(row[0] for row in client.query(f"EXPLAIN indexes = 1 {question}").result_rows)
+    assert "ft_output" in plan
+    assert migrate(settings).changes == ["text search of steps_raw is off"]
+    assert client.command(question) == 1
+    assert "ft_output" not in str(client.command("SHOW CREATE TABLE steps_raw"))
 
 
 def test_a_store_of_a_newer_program_is_left_alone(settings: Settings, client: Client) -> None:

@@ -11,6 +11,7 @@ from decimal import Decimal
 import pytest
 from clickhouse_connect.driver.client import Client
 
+from stepstream.cli.app import run
 from stepstream.schemas.ids import new_trace_id
 from stepstream.schemas.settings import Settings
 from stepstream.sinks.clickhouse import connect, migrate
@@ -40,7 +41,9 @@ def client(settings: Settings) -> Iterator[Client]:
     client.close()
 
 
-def insert(settings: Settings, days_ago: int, steps: int = 20, *, appended_days_ago: float | None = None) -> date:
+def insert(
+    settings: Settings, days_ago: int, steps: int = 20, *, appended_days_ago: float | None = None, project: str = "default"
+) -> date:
     """Steps of a day, as the sink would insert them, which arrived then or later."""
     start_us = time.time_ns() // 1_000 - days_ago * DAY_US
     appended = days_ago if appended_days_ago is None else appended_days_ago
@@ -56,6 +59,7 @@ def insert(settings: Settings, days_ago: int, steps: int = 20, *, appended_days_
                     "trace_id": trace_id,
                     "step_id": f"{number + 1:016x}",
                     "kind": "plan",
+                    "project": project,
                     "name": "n",
                     "cost_usd": "0.000000001",
                     "start_time": start_us,
@@ -128,3 +132,35 @@ def test_days_that_are_open_busy_or_expiring_are_left_alone(settings: Settings, 
     assert report.first > expiring
     later = reconcile(settings, now=TODAY + timedelta(hours=1))
     assert [difference.day for difference in later.differences] == [busy]
+
+
+def test_a_project_whose_rows_expire_keeps_what_its_rollup_says(settings: Settings, client: Client) -> None:
+    """On a day that is repaired for one project, another one, whose rows have begun to expire, is left as it is."""
+    own = settings.model_copy(update={"retention_by_project": "dev.steps=4"})
+    migrate(own)
+    day = insert(own, 3, project="shop")
+    assert insert(own, 3, 7, project="dev") == day
+    client.command("ALTER TABLE steps_raw DELETE WHERE project = 'dev' SETTINGS mutations_sync = 1")
+    client.command(f"INSERT INTO rollup_1m (time, project, kind, steps) VALUES ('{day} 00:00:00', 'shop', 'plan', 1)")
+    found = reconcile(own).differences
+    assert [(difference.project, difference.repaired) for difference in found] == [("shop", True)]
+    by_project = client.query("SELECT project, sum(steps) FROM metrics_1m GROUP BY project ORDER BY project").result_rows
+    assert by_project == [("dev", 7), ("shop", 20)]
+
+
+def test_the_command_compares_and_repairs(
+    settings: Settings, client: Client, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``stepstream store reconcile`` says what differs with exit code 1 when it only looks, and 0 once it is repaired."""
+    monkeypatch.setenv("STEPSTREAM_CLICKHOUSE_URL", settings.clickhouse_url)
+    monkeypatch.setenv("STEPSTREAM_CLICKHOUSE_DATABASE", settings.clickhouse_database)
+    day = insert(settings, 3)
+    client.command(f"INSERT INTO rollup_1h (time, project, kind, steps) VALUES ('{day} 00:00:00', 'default', 'plan', 1)")
+    assert run(["store", "reconcile", "--dry-run"]) == 1
+    told = capsys.readouterr().out
+    assert f"{day}  rollup_1h  default  20     21               False" in told
+    assert "1 differences" in told
+    assert run(["store", "reconcile", "--format", "json"]) == 0
+    assert '"repaired": true' in capsys.readouterr().out
+    assert run(["store", "reconcile"]) == 0
+    assert "0 differences" in capsys.readouterr().out

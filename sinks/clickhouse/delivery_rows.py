@@ -1,0 +1,93 @@
+"""Rows of the deliveries topic: each record is a line of the delivery log."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from operator import attrgetter
+from typing import Final
+
+import msgspec
+
+from stepstream.schemas.delivery import Delivery, DeliveryStruct
+from stepstream.sinks.clickhouse.records import (
+    ARRIVAL_TYPES,
+    Block,
+    Built,
+    Columns,
+    Record,
+    Refused,
+    Source,
+    Table,
+    arrival_columns,
+)
+
+_LOW: Final = "LowCardinality(String)"
+_TIME: Final = "DateTime64(6, 'UTC')"
+_PLAIN: Final = {
+    "subscription": _LOW,
+    "alert_id": "String",
+    "seq": "UInt64",
+    "state": _LOW,
+    "time": _TIME,
+    "channel": _LOW,
+    "notification_id": "String",
+    "group": "String",
+    "attempts": "UInt32",
+    "reason": "String",
+    "latency_us": "UInt64",
+    "told_seq": "UInt64",
+    "told_state": _LOW,
+    "told_severity": _LOW,
+    "alert": _LOW,
+    "project": _LOW,
+    "environment": _LOW,
+    "agent": _LOW,
+    "severity": _LOW,
+    "alert_state": _LOW,
+}
+_MOMENTS: Final = ("next_try", "since", "told_at")
+
+DELIVERIES: Final = Table("deliveries_raw", {**_PLAIN, **dict.fromkeys(_MOMENTS, f"Nullable({_TIME})"), **ARRIVAL_TYPES})
+
+_GETTERS: Final = {name: attrgetter(name) for name in _PLAIN}
+_decode = msgspec.json.Decoder(DeliveryStruct).decode
+_MAX_TIME_US: Final = 4_000_000_000_000_000
+
+
+def build_deliveries(records: Sequence[Record], source: Source) -> Built:
+    """The block of a batch. Tombstones are left out; a record that is no delivery goes to the dead letter."""
+    built = Built()
+    deliveries: list[Delivery] = []
+    held: list[Record] = []
+    for record in records:
+        if not record.value:
+            built.skipped["tombstone"] += 1
+            continue
+        try:
+            delivery = _decode(record.value)
+            _check(delivery)
+        except (msgspec.MsgspecError, UnicodeDecodeError, ValueError) as error:
+            built.refused.append(Refused(record, "invalid_field", str(error)[:500]))
+            continue
+        deliveries.append(delivery)
+        held.append(record)
+    if deliveries:
+        built.blocks.append(Block(DELIVERIES, _columns(deliveries, held, source), len(deliveries)))
+    return built
+
+
+def _check(delivery: Delivery) -> None:
+    """Raise ``ValueError`` for what no row can hold."""
+    for name in ("time", *_MOMENTS):
+        if not 0 <= getattr(delivery, name) < _MAX_TIME_US:
+            raise ValueError(f"{name} is no time: {getattr(delivery, name)}")
+    for name, bits in (("seq", 63), ("latency_us", 63), ("told_seq", 63), ("attempts", 31)):
+        if not 0 <= getattr(delivery, name) < 2**bits:
+            raise ValueError(f"{name} is out of range: {getattr(delivery, name)}")
+
+
+def _columns(deliveries: Sequence[Delivery], records: Sequence[Record], source: Source) -> Columns:
+    columns: Columns = {name: list(map(get, deliveries)) for name, get in _GETTERS.items()}
+    for name in _MOMENTS:
+        columns[name] = [getattr(delivery, name) or None for delivery in deliveries]
+    return columns | arrival_columns(records, source)

@@ -1,0 +1,122 @@
+"""A backup comes back, with everything that came since it was taken, once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from clickhouse_connect.driver.client import Client
+
+from stepstream.cli.app import run
+from stepstream.schemas.settings import Settings
+from stepstream.sinks.clickhouse import StoreError, connect, migrate
+from stepstream.sinks.clickhouse.backup import backup, restore
+from stepstream.sinks.clickhouse.client import connect_server
+from tests.integration.sink_kit import SinkThread, Steps, assert_stored, create_topics, eventually, running, send, wait_stored
+
+
+@pytest.fixture
+def settings(kafka_bootstrap: str, clickhouse_url: str, topic_prefix: str, clickhouse_database: str) -> Settings:
+    """Small batches and small steps back."""
+    return Settings(
+        kafka_brokers=kafka_bootstrap,
+        clickhouse_url=clickhouse_url,
+        topic_prefix=topic_prefix,
+        clickhouse_database=clickhouse_database,
+        session_timeout="6s",
+        sink_batch_rows=100,
+        sink_batch_interval="50ms",
+    )
+
+
+@pytest.fixture
+def client(settings: Settings) -> Iterator[Client]:
+    """A client of the server."""
+    client = connect_server(settings)
+    yield client
+    client.close()
+
+
+def test_a_restored_store_gets_what_came_since_the_backup(settings: Settings, client: Client) -> None:
+    """Backed up while a sink works, restored after the offsets went on: every step is there once, in the rollups too."""
+    create_topics(settings)
+    steps = Steps()
+    send(settings, [record for _ in range(30) for record in steps.run(20)])
+    with SinkThread(settings):
+        wait_stored(settings, steps.sent)
+        send(settings, [record for _ in range(30) for record in steps.run(20)])
+        assert backup(settings, settings.topic_prefix).files > 0
+        wait_stored(settings, steps.sent)
+    later = steps.run(20)
+    send(settings, later)
+    with SinkThread(settings):
+        wait_stored(settings, steps.sent)
+    # The rollups of the backup may know more than its rows: as if a batch had come between one table and the next.
+    with pytest.raises(StoreError, match="--replace"):
+        restore(settings, settings.topic_prefix)
+    report = restore(settings, settings.topic_prefix, replace=True)
+    assert 600 <= report.steps < steps.sent.steps
+    assert report.rewound["steps", 0] > 0
+    with SinkThread(settings):
+        wait_stored(settings, steps.sent)
+    assert_stored(settings, steps.sent)
+
+
+def test_rollups_of_another_moment_are_put_right(settings: Settings, client: Client) -> None:
+    """What the rollups of a backup know more, or less, than its rows is repaired while nothing writes."""
+    create_topics(settings)
+    steps = Steps()
+    send(settings, steps.run(50))
+    with SinkThread(settings):
+        wait_stored(settings, steps.sent)
+    with connect(settings) as own:
+        own.command("INSERT INTO rollup_1m (time, project, kind, steps) SELECT now() - 60, 'shop', 'plan', 3")
+    backup(settings, settings.topic_prefix)
+    assert restore(settings, settings.topic_prefix, replace=True).repaired > 0
+    assert_stored(settings, steps.sent)
+
+
+def test_nothing_is_dropped_for_a_backup_that_is_not_there(settings: Settings, client: Client) -> None:
+    """Whether there is such a backup is known before the database is touched; a working sink is not disturbed."""
+    migrate(settings)
+    client.command(
+        f"INSERT INTO {settings.clickhouse_database}.steps_raw (trace_id, start_time, append_time) VALUES ('a', now(), now())"
+    )
+    with pytest.raises(StoreError, match="has no backup 'never'"):
+        restore(settings, "never", replace=True)
+    assert client.command(f"SELECT count() FROM {settings.clickhouse_database}.steps") == 1
+    create_topics(settings)
+    backup(settings, settings.topic_prefix)
+    with pytest.raises(StoreError, match="--base"):
+        backup(settings, settings.topic_prefix)
+    steps = Steps()
+    send(settings, steps.run(1))
+    with running(settings):
+        eventually(lambda: client.command(f"SELECT count() FROM {settings.clickhouse_database}.steps") == 2, "stored")
+        with pytest.raises(StoreError, match="stop them first"):
+            restore(settings, settings.topic_prefix, replace=True)
+
+
+def test_the_commands_write_and_restore_into_another_database(
+    settings: Settings, client: Client, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``store backup`` and ``store restore``: incremental, and under another name, whose views read its own tables."""
+    migrate(settings)
+    database, other = settings.clickhouse_database, f"{settings.clickhouse_database}_other"
+    place = ["--clickhouse-url", settings.clickhouse_url]
+    add = (
+        f"INSERT INTO {database}.steps_raw (trace_id, step_id, project, start_time, append_time) "
+        "SELECT hex(number), '{}', 'p', now(), now() FROM numbers(100)"
+    )
+    client.command(add.format("a"))
+    assert run(["store", "backup", f"{database}-1", *place, "--clickhouse-database", database]) == 0
+    client.command(add.format("b"))
+    more = ["--base", f"{database}-1", "--clickhouse-database", database]
+    assert run(["store", "backup", f"{database}-2", *place, *more]) == 0
+    client.command(f"TRUNCATE TABLE {database}.steps_raw")
+    assert run(["store", "restore", f"{database}-2", *place, "--clickhouse-database", other, "--from-database", database]) == 0
+    assert "200 steps" in capsys.readouterr().out
+    assert client.command(f"SELECT sum(steps) FROM {other}.metrics_1h") == 200
+    assert run(["store", "status", *place, "--clickhouse-database", other]) == 0
+    assert run(["store", "backup", "/etc/passwd", *place, "--clickhouse-database", database]) != 0
+    client.command(f"DROP DATABASE {other}")
