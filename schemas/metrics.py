@@ -90,6 +90,33 @@ SINK_LAG: Final = Metric(
     "stepstream_sink_lag_records", "gauge", "records between what is stored and the partition's end", ("topic", "partition")
 )
 
+NOTIFY_ALERTS: Final = Metric("stepstream_notify_alerts_total", "counter", "records read from the alerts topic")
+NOTIFY_TRIES: Final = Metric(
+    "stepstream_notify_tries_total",
+    "counter",
+    "tries to deliver a notification, by what became of them: told, failed, refused",
+    ("channel", "outcome"),
+)
+NOTIFY_TRY_SECONDS: Final = Metric(
+    "stepstream_notify_try_seconds", "histogram", "time that a try took", ("channel",), LATENCY_BUCKETS_S
+)
+NOTIFY_LATENCY: Final = Metric(
+    "stepstream_notify_alert_to_delivery_seconds",
+    "histogram",
+    "from an alert's append to the channel's yes, at the first try",
+    ("channel",),
+    LATENCY_BUCKETS_S,
+)
+NOTIFY_WAITING: Final = Metric(
+    "stepstream_notify_waiting_groups", "gauge", "groups of alerts that are still to be told", ("channel",)
+)
+NOTIFY_PARKED: Final = Metric("stepstream_notify_parked_alerts", "gauge", "alerts that were given up", ("channel",))
+NOTIFY_UNDER_WAY: Final = Metric("stepstream_notify_under_way", "gauge", "tries under way")
+NOTIFY_SUBSCRIPTIONS: Final = Metric("stepstream_notify_subscriptions", "gauge", "subscriptions in force")
+NOTIFY_LAG: Final = Metric("stepstream_notify_lag_records", "gauge", "alerts not read yet", ("partition",))
+NOTIFY_STREAMS: Final = Metric("stepstream_notify_streams", "gauge", "open alert streams (server-sent events)")
+NOTIFY_STALLED: Final = Metric("stepstream_notify_stalled", "gauge", "1: this part makes no progress", ("part",))
+
 METRICS: Final[tuple[Metric, ...]] = tuple(value for value in dict(globals()).values() if isinstance(value, Metric))
 
 
@@ -97,8 +124,8 @@ def markdown() -> str:
     """The page ``docs/metrics.md``."""
     head = (
         "# Metrics\n\n<!-- Made by `python -m stepstream.schemas.metrics`; a test keeps it current. -->\n\n"
-        "Worker and sink serve `/metrics` for Prometheus, `/healthz` (503: stuck, restart it) and `/readyz` (503: not working\n"
-        "yet) at `metrics_host:metrics_port`, on loopback and a free port unless set.\n\n| metric | kind | labels | meaning |\n"
+        "Worker, sink and notify serve `/metrics` for Prometheus, `/healthz` (503: stuck, restart it) and `/readyz` (503: not\n"
+        "working yet) at `metrics_host:metrics_port`, on loopback and a free port unless set.\n\n| metric | kind | labels | meaning |\n"
         "|---|---|---|---|\n"
     )
     rows = (f"| `{m.name}` | {m.kind} | {', '.join(m.labels)} | {m.meaning} |\n" for m in METRICS)

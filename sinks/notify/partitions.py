@@ -1,0 +1,175 @@
+"""The notifier's share of the alerts topic: partitions come with their state restored, and go with it committed."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import msgspec
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from stepstream import kafka
+from stepstream.schemas.delivery import DeliveryStruct
+from stepstream.schemas.documents import Subscription
+from stepstream.schemas.settings import Settings
+from stepstream.schemas.topics import topic
+from stepstream.sinks.notify.core import NotifyPartition
+
+BEGIN_BACK_S: Final = 300
+"""A notifier that starts for the first time ever tells alerts from so long ago on."""
+COMMIT_S: Final = 1.0
+_META: Final = "n1:"
+_WAITED_OUT: Final = kafka.RETRIABLE | {
+    KafkaError._MAX_POLL_EXCEEDED,
+    KafkaError._RESOLVE,
+    KafkaError._TIMED_OUT,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+}
+_log = logging.getLogger("stepstream.notify")
+_decode = msgspec.json.Decoder(DeliveryStruct).decode
+
+
+class Partitions:
+    """Assigned partitions and the core of each. Used by one thread; rebalances happen inside ``read``."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        subscriptions: Callable[[], Mapping[str, Subscription]],
+        going: Callable[[list[NotifyPartition]], None],
+        now_us: Callable[[], int],
+    ) -> None:
+        self._settings = settings
+        self._subscriptions = subscriptions
+        self._going = going
+        self._now_us = now_us
+        self._topic = topic(settings.topic_prefix, "alerts")
+        self._deliveries = topic(settings.topic_prefix, "deliveries")
+        self.group = f"{settings.topic_prefix}.{settings.notify_group}"
+        self.cores: dict[int, NotifyPartition] = {}
+        self._committed: dict[int, tuple[int, int]] = {}
+        self._commit_at = 0.0
+        self.trouble = ""
+        self.ready = False
+        self._consumer: Consumer = kafka.consumer(
+            settings,
+            self.group,
+            **{"session.timeout.ms": settings.session_timeout // 1000, "error_cb": self._failed, "log_level": 2},
+        )
+
+    def start(self) -> None:
+        """Join the group."""
+        self._consumer.subscribe([self._topic], on_assign=self._came, on_revoke=self._revoked, on_lost=self._lost)
+
+    def close(self) -> None:
+        """Leave the group; what is held is revoked on the way."""
+        self._consumer.close()
+
+    def read(self, wait_s: float) -> list[Message]:
+        """Records, as soon as there is one or after that time. Raises ``KafkaException`` for what waiting does not mend."""
+        first = self._consumer.poll(wait_s)
+        if first is None:
+            return []
+        found = []
+        for message in (first, *self._consumer.consume(500, timeout=0)):
+            error = message.error()
+            if error is None:
+                found.append(message)
+            elif error.fatal() or error.code() not in _WAITED_OUT:
+                raise KafkaException(error)
+            else:
+                self._failed(error)
+        if found:
+            self.trouble = ""
+        return found
+
+    def commit(self, *, surely: bool = False) -> None:
+        """Commit the floors that moved, once a second."""
+        if not surely and time.monotonic() < self._commit_at:
+            return
+        self._commit_at = time.monotonic() + COMMIT_S
+        places = {number: (core.floor, core.restore_from) for number, core in self.cores.items()}
+        moved = {number: place for number, place in places.items() if self._committed.get(number) != place}
+        if not moved:
+            return
+        offsets = [TopicPartition(self._topic, n, floor, f"{_META}{low}") for n, (floor, low) in moved.items()]
+        try:
+            if surely:
+                self._consumer.commit(offsets=offsets, asynchronous=False)
+            else:
+                self._consumer.commit(offsets=offsets, asynchronous=True)
+            self._committed |= moved
+        except KafkaException as error:
+            self._failed(error.args[0])
+
+    def lag(self) -> dict[int, int]:
+        """Records of the alerts topic not read yet, as far as the client knows."""
+        found = {}
+        for number, core in self.cores.items():
+            try:
+                _, high = self._consumer.get_watermark_offsets(TopicPartition(self._topic, number), cached=True)
+            except KafkaException:
+                continue
+            found[number] = max(0, high - core.position) if high >= 0 else 0
+        return found
+
+    # -- coming and going ----------------------------------------------------------------------------------------------
+
+    def _came(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        began = time.monotonic()
+        for at in consumer.committed(partitions, timeout=30):
+            metadata = at.metadata or ""
+            low = int(metadata.removeprefix(_META)) if metadata.startswith(_META) else 0
+            floor = at.offset if at.offset >= 0 else self._beginning(consumer, at.partition)
+            self.cores[at.partition] = self._restored(at.partition, floor, low)
+            self._committed[at.partition] = (-1, -1)
+        consumer.assign([TopicPartition(self._topic, n, core.position) for n, core in self.cores.items()])
+        self.ready = True
+        numbers = sorted(at.partition for at in partitions)
+        _log.info("partitions %s of %s, restored in %.1f s", numbers, self._topic, time.monotonic() - began)
+
+    def _restored(self, number: int, floor: int, low: int) -> NotifyPartition:
+        core = NotifyPartition(number, self._subscriptions())
+        records = []
+        for message in kafka.read_to_end(self._settings, self._deliveries, [number], offset=low):
+            value = message.value()
+            if value:
+                try:
+                    records.append((kafka.position_of(message)[1], _decode(value)))
+                except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+                    _log.warning("a record of %s is no delivery and was skipped: %s", self._deliveries, error)
+        core.restore(records, floor, self._now_us())
+        return core
+
+    def _beginning(self, consumer: Consumer, number: int) -> int:
+        """Where the very first notifier begins: shortly before now."""
+        at = TopicPartition(self._topic, number, round((time.time() - BEGIN_BACK_S) * 1000))
+        (found,) = consumer.offsets_for_times([at], timeout=30)
+        if found.offset >= 0:
+            return int(found.offset)
+        return int(consumer.get_watermark_offsets(TopicPartition(self._topic, number), timeout=30)[1])
+
+    def _revoked(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        leaving = [self.cores[at.partition] for at in partitions if at.partition in self.cores]
+        self._going(leaving)
+        self.commit(surely=True)
+        self._drop(partitions)
+
+    def _lost(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._drop(partitions)
+
+    def _drop(self, partitions: list[TopicPartition]) -> None:
+        for at in partitions:
+            self.cores.pop(at.partition, None)
+            self._committed.pop(at.partition, None)
+
+    def _failed(self, error: KafkaError) -> None:
+        if not self.trouble:
+            _log.warning("Kafka: %s", error.str())
+        self.trouble = error.str()
