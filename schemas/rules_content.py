@@ -104,11 +104,22 @@ class SensitiveData(RuleBase):
     kinds: tuple[str, ...] = Field(("llm_call", "output", "agent"), description="kinds of steps whose output is searched")
 
 
-ContentRule = HiddenToolError | FailureNotRetried | Repetition
+ContentRule = (
+    HiddenToolError
+    | FailureNotRetried
+    | ToolArguments
+    | IrrelevantRetrieval
+    | UnsupportedAnswer
+    | Repetition
+    | Forbidden
+    | SensitiveData
+)
 
 CONTENT_DEFAULTS: Final[tuple[ContentRule, ...]] = (
     HiddenToolError(rule="hidden_tool_error"),
     FailureNotRetried(rule="failure_not_retried"),
+    ToolArguments(rule="tool_arguments"),
     Repetition(rule="repetition"),
+    SensitiveData(rule="sensitive_data"),
 )
 """On for every run: what needs no limit and is seldom wrong."""

@@ -16,7 +16,7 @@ from stepstream.stream.steps import StepInfo
 
 _MAX_PER_TOOL: Final = 32
 _MAX_CALLS: Final = 256
-_THOUGHTS: Final = "what the model says"
+_THOUGHTS: Final = "what the model writes to act"
 _MIN_THOUGHT_WORDS: Final = 20
 _THOUGHT_SIMILARITY: Final = 0.5
 """Thoughts are longer than arguments and share the words of their task, so that they are alike at less."""
@@ -128,7 +128,7 @@ class RepetitionDetector(HoldingDetector):
 
     def _say(self, label: str, calls: list[_Call], repeats: int, *, is_call: bool) -> Observation:
         if not is_call:
-            message = f"the model has said nearly the same {len(calls)} times"
+            message = f"the model has written nearly the same action {len(calls)} times"
         elif all(call[_ERROR] and call[_ERROR] == calls[0][_ERROR] for call in calls):
             message = f"{label} failed {len(calls)} times in the same way"
         else:
@@ -158,13 +158,15 @@ class RepetitionDetector(HoldingDetector):
 
 
 def _thought(step: StepInfo, contents: Contents) -> _Call | None:
-    """What a model said in words; None where it only called a tool."""
-    taken = contents.taken
-    text = contents.output
-    if isinstance(taken, dict) and "content" in taken:
-        text = taken["content"] if isinstance(taken["content"], str) else ""
-    elif isinstance(taken, list):
+    """What a model wrote to act, in code or in words with calls among them; None for an answer and for bare calls."""
+    output = contents.output
+    if "```" not in output and "Action:" not in output:
         return None
+    taken = contents.taken
+    if isinstance(taken, list):
+        return None
+    said = taken.get("content") if isinstance(taken, dict) else None
+    text = said if isinstance(said, str) else output
     found = words(text)
     if len(found) < _MIN_THOUGHT_WORDS:
         return None

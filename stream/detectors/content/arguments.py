@@ -1,0 +1,155 @@
+"""Arguments that cannot be right: they break the tool's schema, name what it does not have, or an identifier from nowhere."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+from stepstream.schemas.rules_content import ToolArguments
+from stepstream.stream.contents import Contents, json_of
+from stepstream.stream.detectors.base import NOTHING, Observation, Observations
+from stepstream.stream.detectors.content.base import CALLS, HoldingDetector, excerpt
+from stepstream.stream.detectors.content.failures import failure_in
+from stepstream.stream.detectors.content.json_schema import ToolSchema
+from stepstream.stream.detectors.content.known import Known, identifiers, identity_words
+from stepstream.stream.rules import Applied
+from stepstream.stream.run import Run
+from stepstream.stream.steps import StepInfo
+
+_MAX_SCHEMAS: Final = 1_000
+_MAX_ASKED: Final = 200
+_ABOUT_ARGUMENTS: Final = re.compile(
+    r"argument|parameter|keyword|payload|field|schema|format\b|invalid|malformed|missing|required|must be|mismatch|"
+    r"not (?:a )?(?:valid|match|supported|eligible|enough|found|available|allowed|exist)|"
+    r"does(?: not|n't) (?:match|exist|add up)|unknown|unexpected|unsupported|unrecogni[sz]ed|insufficient|exceed|"
+    r"too (?:long|large|many|small|short|few)|out of range|type ?error",
+    re.IGNORECASE,
+)
+
+
+class ToolArgumentsDetector(HoldingDetector):
+    """One finding a call and kind of trouble. Schemas are judged at once, identifiers when earlier records have settled.
+
+    An identifier is from nowhere when neither an input from outside nor any output before the call named it. Nothing is said
+    where that cannot be known: inputs are not captured, or something before the call was longer than is looked at.
+    """
+
+    def __init__(self, applied: Applied, rule: ToolArguments) -> None:
+        super().__init__(applied)
+        self._identifiers = rule.identifiers
+        self._rejected = rule.rejected
+        self._given = {name: ToolSchema(schema) for name, schema in rule.schemas.items()}
+        self._read: dict[str, ToolSchema] = {}
+
+    def read(self, run: Run, step: StepInfo, contents: Contents, now_us: int) -> Observations:
+        """Learn what the step makes known, and judge a call."""
+        if self._identifiers:
+            Known(self.own(run)).learn(step, contents)
+        if step.kind not in CALLS:
+            return NOTHING
+        found: list[Observation] = []
+        arguments = contents.arguments
+        schema = self._schema(contents, step)
+        if schema is not None and (arguments is not None or not contents.input):
+            found += self._say_schema(step, schema.errors(arguments or {}))
+        if arguments and self._identifiers:
+            self._ask(run, step, arguments, now_us)
+        if self._rejected:
+            found += self._judge_rejection(step, contents, arguments)
+        return found
+
+    def _schema(self, contents: Contents, step: StepInfo) -> ToolSchema | None:
+        """The schema that a policy gives, by reference or by the tool's name, or that the step brings along."""
+        said = contents.step.tool_schema
+        found = self._given.get(said) or self._given.get(step.label)
+        if found is None and said[:1] == "{":
+            found = self._read.get(said)
+            if found is None:
+                if len(self._read) >= _MAX_SCHEMAS:
+                    self._read.clear()
+                found = self._read[said] = ToolSchema(json_of(said))
+        return None if found is None or found.is_empty else found
+
+    def _ask(self, run: Run, step: StepInfo, arguments: dict[str, Any], now_us: int) -> None:
+        candidates = identifiers(step.label, arguments)
+        if not candidates:
+            return
+        asked: dict[str, list[list[str]]] = self.own(run).setdefault("asked", {})
+        if len(asked) < _MAX_ASKED:
+            asked[step.step_id] = [list(pair) for pair in candidates]
+            self.hold(run, step.step_id, now_us)
+
+    def judge(self, run: Run, key: str, *, at_close: bool) -> list[Observation]:
+        """Which of a call's identifiers come from nowhere."""
+        own = self.own(run)
+        candidates = own.get("asked", {}).pop(key, [])
+        step = run.steps.get(key)
+        known = Known(own)
+        if step is None or not known.can_judge(step.start_us):
+            return []
+        ours = identity_words(run)
+        invented = [
+            (name, value)
+            for name, value in candidates
+            if not known.has(value, step.start_us) and value.lower().encode("utf-8", "replace") not in ours
+        ]
+        return [self._say_invented(step, invented)] if invented else []
+
+    def _say_schema(self, step: StepInfo, errors: list[str]) -> list[Observation]:
+        if not errors:
+            return []
+        return [
+            Observation(
+                message=f"{step.label} was called with wrong arguments: {excerpt(errors[0])}",
+                detail="; ".join(errors),
+                severity=self.severity("error" if step.status == "ok" else "warning"),
+                subject=step.label,
+                level=f"schema:{step.step_id}",
+                step_ids=(step.step_id,),
+                value=float(len(errors)),
+                threshold=0.0,
+                unit="count",
+            )
+        ]
+
+    def _say_invented(self, step: StepInfo, invented: list[tuple[str, str]]) -> Observation:
+        listed = ", ".join(f"{name} {value!r}" if name else repr(value) for name, value in invented[:3])
+        return Observation(
+            message=f"{step.label} was called with {excerpt(listed)}: neither the user nor any step has named it before",
+            detail="the model may have made it up; compare it with what it was told",
+            severity=self.severity("warning"),
+            subject=step.label,
+            level=f"invented:{step.step_id}",
+            step_ids=(step.step_id,),
+            value=float(len(invented)),
+            threshold=0.0,
+            unit="count",
+        )
+
+    def _judge_rejection(self, step: StepInfo, contents: Contents, arguments: dict[str, Any] | None) -> list[Observation]:
+        if step.status == "error":
+            message = step.error_message or step.error_type
+        else:
+            failure = failure_in(contents, step.label) if contents.output else None
+            message = failure.message if failure else ""
+        if not message or not (_ABOUT_ARGUMENTS.search(message) or _echoes(message, arguments)):
+            return []
+        return [
+            Observation(
+                message=f"{step.label} refused what it was given: {excerpt(message)}",
+                severity=self.severity("warning"),
+                subject=step.label,
+                level=f"rejected:{step.step_id}",
+                step_ids=(step.step_id,),
+            )
+        ]
+
+
+def _echoes(message: str, arguments: dict[str, Any] | None) -> bool:
+    """Whether an error names an argument or what was passed."""
+    if not arguments:
+        return False
+    return any(
+        (len(name) > 3 and name in message) or (isinstance(value, str) and 3 < len(value) < 64 and value in message)
+        for name, value in arguments.items()
+    )

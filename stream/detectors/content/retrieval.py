@@ -1,0 +1,226 @@
+"""Retrieval that brings nothing, or nothing about its query; and answers that share nothing with what was retrieved."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final
+from zlib import crc32
+
+from stepstream.schemas.rules_content import IrrelevantRetrieval, UnsupportedAnswer
+from stepstream.stream.contents import Contents, words
+from stepstream.stream.detectors.base import NOTHING, Observation, Observations
+from stepstream.stream.detectors.content.base import ContentDetector, HoldingDetector, excerpt
+from stepstream.stream.detectors.content.failure_words import LOOKING, NOTHING_FOUND
+from stepstream.stream.detectors.content.sameness import values_text
+from stepstream.stream.rules import Applied
+from stepstream.stream.run import Run
+from stepstream.stream.steps import StepInfo
+
+_BITS: Final = 2_048
+_MAX_KEPT: Final = 24
+_MAX_QUERY: Final = 24
+_MIN_QUERY: Final = 2
+_MIN_RETRIEVED: Final = 20
+_MIN_ANSWER: Final = 5
+_QUERY_KEYS: Final = ("query", "q", "search_query", "question", "keywords", "search_term", "search_string", "search", "text")
+_EMPTY: Final = frozenset({"", "[]", "{}", "null", "None", '""', "()", "[[]]"})
+_COMMON: Final = frozenset(
+    b"""a about all an and any are as at be been but by can could did do does for from get give had has have how i if in into is
+    it its list me more most my no not of on one or other our out please show site so some such tell than that the their them
+    then there these they this to up us was we were what when where which who why will with would you your""".split()
+)
+
+
+def query_of(step: StepInfo, contents: Contents) -> str:
+    """What was asked for; empty where a step is no retrieval."""
+    arguments = contents.arguments
+    if arguments is not None:
+        for key in _QUERY_KEYS:
+            value = arguments.get(key)
+            if isinstance(value, str) and value:
+                return value if step.kind == "retrieval" or key != "text" or LOOKING.search(step.label) else ""
+    if step.kind != "retrieval":
+        return ""
+    return contents.input if arguments is None else values_text(arguments)
+
+
+def content_words(text: str) -> list[bytes]:
+    """The words of a text that say what it is about."""
+    return [word for word in words(text) if len(word) > 1 and word not in _COMMON]
+
+
+def retrieved_text(contents: Contents, query: str) -> str:
+    """What came back, without the query where it is echoed."""
+    documents = contents.step.documents
+    if documents and any(document.content for document in documents):
+        text = " ".join(document.content for document in documents)[:4_096]
+    else:
+        taken = contents.taken
+        text = contents.output if taken is None else values_text(taken)
+    return text.replace(query, " ") if query else text
+
+
+def is_empty(step: StepInfo, contents: Contents) -> bool:
+    """Whether a retrieval brought nothing, in one of the ways in which that is said."""
+    if contents.step.documents:
+        return False
+    if step.status == "error":
+        return bool(NOTHING_FOUND.search(step.error_message[:300]))
+    output = contents.output.strip() if len(contents.output) < 200 else contents.output
+    if output in _EMPTY:
+        return bool(contents.input) and not contents.step.output_bytes
+    taken = contents.taken
+    if isinstance(taken, dict) and len(taken) <= 6:
+        lists = [value for value in taken.values() if isinstance(value, list)]
+        return bool(lists) and not any(lists)
+    return len(output) <= 400 and taken is None and bool(NOTHING_FOUND.search(output))
+
+
+class IrrelevantRetrievalDetector(HoldingDetector):
+    """An empty retrieval is reported at once; what came back is weighed when earlier retrievals have settled.
+
+    The share of the query's words that came back, each weighed by how seldom the run's retrievals bring it (as in BM25's
+    idf): a word that is on every page says little about this one.
+    """
+
+    def __init__(self, applied: Applied, rule: IrrelevantRetrieval) -> None:
+        super().__init__(applied)
+        self._min_overlap = rule.min_overlap
+        self._min_score = rule.min_score
+        self._empty = rule.empty
+
+    def read(self, run: Run, step: StepInfo, contents: Contents, now_us: int) -> Observations:
+        """Judge what is evident, and note the rest."""
+        if step.kind not in ("retrieval", "tool_call"):
+            return NOTHING
+        query = query_of(step, contents)
+        if not query:
+            return NOTHING
+        if is_empty(step, contents):
+            return (self._say(step, query, "brought nothing", "empty", 0.0, None),) if self._empty else NOTHING
+        if step.status == "error":
+            return NOTHING
+        low = self._low_score(step, contents, query)
+        if low is not None:
+            return (low,)
+        if self._min_overlap > 0:
+            self._note(run, step, contents, query, now_us)
+        return NOTHING
+
+    def _low_score(self, step: StepInfo, contents: Contents, query: str) -> Observation | None:
+        scores = [document.score for document in contents.step.documents if document.score is not None]
+        if self._min_score is None or not scores or max(scores) >= self._min_score:
+            return None
+        return self._say(step, query, f"found nothing better than {max(scores):.2f}", "score", max(scores), self._min_score)
+
+    def _note(self, run: Run, step: StepInfo, contents: Contents, query: str, now_us: int) -> None:
+        asked = content_words(query)[:_MAX_QUERY]
+        found = words(retrieved_text(contents, query))
+        if len(asked) < _MIN_QUERY or not found:
+            return
+        kept: dict[str, list[Any]] = self.own(run).setdefault("kept", {})
+        if len(kept) >= _MAX_KEPT:
+            return
+        hits = [int(word in found or _stem_in(word, found)) for word in asked]
+        marks = [crc32(word) % _BITS for word in asked]
+        bits = 0
+        for word in found:
+            bits |= 1 << crc32(word) % _BITS
+        kept[step.step_id] = [step.end_us, marks, hits, f"{bits:x}", excerpt(query, 80)]
+        self.hold(run, step.step_id, now_us)
+
+    def judge(self, run: Run, key: str, *, at_close: bool) -> list[Observation]:
+        """The weighted share of the query that came back."""
+        kept: dict[str, list[Any]] = self.own(run).get("kept", {})
+        step, entry = run.steps.get(key), kept.get(key)
+        if step is None or entry is None:
+            return []
+        end_us, marks, hits, _, query = entry
+        others = [int(other[3], 16) for other in kept.values() if other[0] <= end_us]
+        weights = [math.log(1 + (len(others) + 1) / (0.5 + sum(bits >> m & 1 for bits in others))) for m in marks]
+        share = sum(w * hit for w, hit in zip(weights, hits, strict=True)) / sum(weights)
+        if share >= self._min_overlap:
+            return []
+        message = f"brought back next to nothing about its query ({sum(hits)} of {len(hits)} words)"
+        return [self._say(step, query, message, "irrelevant", share, self._min_overlap)]
+
+    def _say(self, step: StepInfo, query: str, message: str, level: str, value: float, threshold: float | None) -> Observation:
+        return Observation(
+            message=f"{step.label} {message}: {excerpt(query, 80)}",
+            severity=self.severity("warning"),
+            subject=step.label,
+            level=f"{level}:{step.step_id}",
+            step_ids=(step.step_id,),
+            value=value,
+            threshold=threshold,
+            unit="" if level == "score" else "ratio" if level == "irrelevant" else "count",
+        )
+
+
+def _stem_in(word: bytes, found: frozenset[bytes]) -> bool:
+    """Whether the word is there in another number: the plural's s is all that is looked at."""
+    return (word[:-1] if word.endswith(b"s") else word + b"s") in found
+
+
+class UnsupportedAnswerDetector(ContentDetector):
+    """At the close: the words of the run's answer were not among what was retrieved, beyond what chance would bring.
+
+    What was retrieved is kept as a set of bits. The more of them are set, the more words are there by chance; that share is
+    taken off before the answer is judged.
+    """
+
+    def __init__(self, applied: Applied, rule: UnsupportedAnswer) -> None:
+        super().__init__(applied)
+        self._min_overlap = rule.min_overlap
+
+    def read(self, run: Run, step: StepInfo, contents: Contents, now_us: int) -> Observations:
+        """Note what was retrieved and what may be the answer."""
+        if step.kind in ("retrieval", "tool_call"):
+            if step.status == "ok" and query_of(step, contents) and not is_empty(step, contents):
+                self._retrieved(run, step, contents)
+        elif contents.output and (step.kind in ("output", "llm_call") or not step.parent):
+            rank = 3 if not step.parent else 2 if step.kind == "output" else 1
+            self._answered(run, step, contents, rank)
+        return NOTHING
+
+    def _retrieved(self, run: Run, step: StepInfo, contents: Contents) -> None:
+        own: dict[str, Any] = self.state(run, {})
+        found = content_words(retrieved_text(contents, ""))
+        bits = int(own.get("bits", "0"), 16)
+        for word in found:
+            bits |= 1 << crc32(word) % _BITS
+        own["bits"] = f"{bits:x}"
+        own["words"] = own.get("words", 0) + len(found)
+        steps: list[str] = own.setdefault("steps", [])
+        if len(steps) < 10:
+            steps.append(step.step_id)
+
+    def _answered(self, run: Run, step: StepInfo, contents: Contents, rank: int) -> None:
+        own: dict[str, Any] = self.state(run, {})
+        order = [rank, step.end_us, step.step_id]
+        if order > own.get("order", [0, 0, ""]):
+            marks = sorted(crc32(word) for word in content_words(contents.output))[:128]
+            own["order"], own["answer"] = order, marks
+
+    def on_close(self, run: Run, now_us: int) -> Observations:
+        """Judge the answer."""
+        own = run.detector_state.get(self.name)
+        if not own or own.get("words", 0) < _MIN_RETRIEVED or len(own.get("answer", ())) < _MIN_ANSWER:
+            return NOTHING
+        bits, answer = int(own["bits"], 16), own["answer"]
+        share = sum(bits >> mark % _BITS & 1 for mark in answer) / len(answer)
+        chance = bits.bit_count() / _BITS
+        overlap = max(0.0, (share - chance) / (1 - chance)) if chance < 0.9 else 1.0
+        if overlap >= self._min_overlap:
+            return NOTHING
+        return (
+            Observation(
+                message=f"the answer shares next to nothing with what was retrieved for it ({overlap:.0%} of its words)",
+                detail="it may come from the model's memory, or the retrieval was about something else",
+                severity=self.severity("warning"),
+                step_ids=(own["order"][2], *own["steps"]),
+                value=overlap,
+                threshold=self._min_overlap,
+                unit="ratio",
+            ),
+        )
