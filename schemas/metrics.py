@@ -125,7 +125,8 @@ def markdown() -> str:
     head = (
         "# Metrics\n\n<!-- Made by `python -m stepstream.schemas.metrics`; a test keeps it current. -->\n\n"
         "Worker, sink and notify serve `/metrics` for Prometheus, `/healthz` (503: stuck, restart it) and `/readyz` (503: not\n"
-        "working yet) at `metrics_host:metrics_port`, on loopback and a free port unless set.\n\n| metric | kind | labels | meaning |\n"
+        "working yet) at `metrics_host:metrics_port`, on loopback and a free port unless set.\n\n"
+        "| metric | kind | labels | meaning |\n"
         "|---|---|---|---|\n"
     )
     rows = (f"| `{m.name}` | {m.kind} | {', '.join(m.labels)} | {m.meaning} |\n" for m in METRICS)
