@@ -64,7 +64,7 @@ def _plain(function: Callable[..., Any], open_call: Callable[..., Step]) -> Call
 def _asynchronous(function: Callable[..., Any], open_call: Callable[..., Step]) -> Callable[..., Any]:
     @functools.wraps(function)
     async def call(*args: Any, **kwargs: Any) -> Any:
-        with open_call(args, kwargs) as step:
+        async with open_call(args, kwargs) as step:
             result = await function(*args, **kwargs)
             record_result(step, result)
             return result
@@ -84,6 +84,7 @@ def _asynchronous_generator(function: Callable[..., Any], open_call: Callable[..
     @functools.wraps(function)
     async def call(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
         generator, step = function(*args, **kwargs), open_call(args, kwargs)
+        await step._ready()
         within, chunks = _Within(step.start()), Chunks(step)
         resume: Callable[[], Any] = generator.__anext__
         try:

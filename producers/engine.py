@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stepstream.producers.clock import Clock
+from stepstream.producers.control import Commands
 from stepstream.producers.exitline import Totals
 from stepstream.producers.publisher import Publisher
 from stepstream.producers.transport import Record, Transport
@@ -15,6 +16,7 @@ from stepstream.schemas.step import Step as StepRecord
 
 if TYPE_CHECKING:
     from stepstream.producers.encoder import Encoder
+    from stepstream.producers.listener import CommandListener
     from stepstream.schemas.documents import Prices
     from stepstream.schemas.prices import PriceBook
     from stepstream.schemas.settings import Settings
@@ -46,6 +48,9 @@ class Engine:
         self._redact = redact
         self._transport = transport
         self._encoder: Encoder | None = None
+        self._made_prices: PriceBook | None = None
+        self._listener: CommandListener | None = None
+        self.commands = Commands()
         self.publisher = Publisher(
             self._encode,
             self._connect,
@@ -53,6 +58,31 @@ class Engine:
             max_bytes=settings.queue_bytes,
             on_fork=totals.reset,
         )
+
+    def listen(self) -> None:
+        """Follow the control topic, from the first run on. Only where there is Kafka, and never in the agent's way."""
+        if self._listener is None and self._transport is None and self.settings.control:
+            from stepstream.producers.listener import CommandListener
+
+            self._listener = CommandListener(self.settings, self.commands)
+        if self._listener is not None:
+            self._listener.ensure()
+
+    def stop_listening(self) -> None:
+        """Let go of the control topic; a later run listens again."""
+        if self._listener is not None:
+            self._listener.close()
+
+    def cost_of(self, record: StepRecord) -> int | None:
+        """Nano-dollars that an ended step cost, for budgets; None where that is unknown, 0 where it used nothing."""
+        from stepstream.schemas.money import nanos_from_usd
+
+        if record.cost_usd is not None:
+            return nanos_from_usd(record.cost_usd)
+        if self._made_prices is None:
+            self._made_prices = self._price_book()
+        cost = self._made_prices.cost(record, None)
+        return None if cost.source == "unpriced" else cost.nanos or 0
 
     def publish(self, record: StepRecord) -> None:
         """Hand a record over; whoever hands it over does not touch it again."""

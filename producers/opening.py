@@ -10,7 +10,11 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ParamSpec, TypedDict, TypeVar, Unpack, cast, overload
 
 if TYPE_CHECKING:
+    from decimal import Decimal
+
+    from stepstream.producers.budget import Budget
     from stepstream.producers.steps import Run, Step
+    from stepstream.schemas.alert import Command
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -30,6 +34,9 @@ class StepFields(TypedDict, total=False):
     attributes: Mapping[str, object]
     capture_content: bool
     """False: this step and those inside send no inputs and outputs, only their sizes."""
+    reserve_usd: Decimal | float | str
+    """What is set aside of the run's budget until the step ends; without it, the most that such a step has cost."""
+    reserve_tokens: int
 
 
 class RunFields(TypedDict, total=False):
@@ -45,6 +52,12 @@ class RunFields(TypedDict, total=False):
     environment: str
     attributes: Mapping[str, object]
     capture_content: bool
+    budget: Budget
+    """What the run may use: the step that does not fit any more raises ``BudgetExceeded``."""
+    on_command: Callable[[Command], object]
+    """Called, in another thread, with each command that reaches the run."""
+    cancel_on_stop: bool
+    """True: a stop cancels the asyncio task that the run was entered in, and leaves the run as ``RunStopped``."""
 
 
 class Opens:

@@ -17,11 +17,14 @@ from stepstream.producers.filling import ENDED, NEW, OFF, OPEN, Fills
 from stepstream.producers.guard import complaints, internal_error, never_raises, suppressed
 from stepstream.producers.opening import RunFields, StepFields
 from stepstream.producers.scope import Scope
+from stepstream.producers.stops import RunStopped
 from stepstream.schemas.ids import STEP_ID, new_step_id, new_trace_id
 from stepstream.schemas.step import KINDS
 from stepstream.schemas.step import Step as StepRecord
 
 if TYPE_CHECKING:
+    from stepstream.producers.budget import Reservation
+    from stepstream.producers.control import RunControl
     from stepstream.producers.engine import Engine
     from stepstream.producers.tracer import Tracer
 
@@ -36,9 +39,13 @@ _PLACES: Final = ("project", "environment")
 
 
 class Step(Fills):
-    """One step. Nothing it does raises into the program, and nothing is recorded before it starts or after it ended."""
+    """One step. Nothing is recorded before it starts or after it ended.
 
-    __slots__ = ("_fields", "_generation", "_opener", "_outer", "_parent", "_tracer")
+    Nothing it does raises into the program, but for what people asked for: where its run was stopped, or the run's budget is
+    used up, it does not begin and raises ``RunStopped`` or ``BudgetExceeded``; with a ``schema`` it may refuse its arguments.
+    """
+
+    __slots__ = ("_fields", "_generation", "_held", "_opener", "_outer", "_owned", "_parent", "_tracer")
 
     def __init__(self, tracer: Tracer, opener: Step | None, kind: str, name: str, fields: StepFields | RunFields) -> None:
         self._tracer = tracer
@@ -51,12 +58,15 @@ class Step(Fills):
         self._outer: Step | None = None
         self._engine: Engine | None = None
         self._chunks = None
+        self._held: list[Reservation] | None = None
+        self._owned: RunControl | None = None
 
     # --- life ---
 
     def start(self) -> Self:
-        """Begin, and publish that it began. Does nothing the second time."""
+        """Begin, and publish that it began. Does nothing the second time. Raises ``RunStopped`` where the run is stopped."""
         if self._state == NEW:
+            self._admit()
             try:
                 self._begin()
             except Exception as error:
@@ -86,6 +96,7 @@ class Step(Fills):
         self._leave()
 
     async def __aenter__(self) -> Self:
+        await self._ready()
         return self.__enter__()
 
     async def __aexit__(
@@ -107,6 +118,18 @@ class Step(Fills):
         state = ("new", "open", "ended", "off")[self._state]
         return f"<{type(self).__name__} {self._kind} {self._name!r} {self.trace_id[:8]}/{self.step_id[:8]} {state}>"
 
+    # --- orders ---
+
+    def checkpoint(self) -> None:
+        """For long work without steps: raise ``RunStopped`` where the run is stopped, wait while it is paused."""
+        if self._state == OPEN and self._scope.control is not None:
+            _let_through(self._scope.control.check)
+
+    async def acheckpoint(self) -> None:
+        """As ``checkpoint``, without blocking the event loop."""
+        if self._state == OPEN and self._scope.control is not None:
+            await self._scope.control.ready()
+
     # --- identity ---
 
     @property
@@ -126,6 +149,39 @@ class Step(Fills):
 
     def _opening_run(self, name: str, fields: RunFields) -> Run:
         return Run(self._tracer, self, "agent", name, fields)
+
+    def _gate(self) -> RunControl | None:
+        """What may keep this step from beginning; None where nothing does."""
+        if suppressed.get():
+            return None
+        parent = self._find_parent()
+        inner = control = None if parent is None else parent._scope.control
+        while control is not None:
+            if control.active:
+                return inner
+            control = control.parent
+        return None
+
+    def _admit(self) -> None:
+        gate = self._gate()
+        if gate is not None:
+            _let_through(gate.check)
+            _let_through(lambda: self._reserve(gate))
+
+    def _reserve(self, gate: RunControl) -> None:
+        label = str(self._fields.get("model") or self._name) if self._kind == "llm_call" else self._name
+        self._held = gate.reserve(self._kind, label, self._fields)
+
+    async def _ready(self) -> None:
+        """Wait while the run is paused."""
+        gate = self._gate() if self._state == NEW else None
+        if gate is not None:
+            try:
+                await gate.ready()
+            except RunStopped:
+                raise
+            except Exception as error:
+                internal_error("Step.ready", error)
 
     def _begin(self) -> None:
         engine = None if suppressed.get() else self._tracer.engine()
@@ -154,6 +210,25 @@ class Step(Fills):
             self._record.attributes = {"kind": self._kind}
         self._fill(self._fields)
         engine.publish(_copy(self._record))
+        if parent is None or self._wants_control():
+            self._take_control(engine, parent)
+
+    def _wants_control(self) -> bool:
+        """Whether orders are to find it although it is inside a run."""
+        return False
+
+    def _take_control(self, engine: Engine, parent: Step | None) -> None:
+        from stepstream.producers.control_steps import ControlSteps
+        from stepstream.producers.run_control import control_of
+
+        scope = self._scope
+        if parent is not None and scope is parent._scope:
+            scope = self._scope = Scope(scope.trace_id, scope.whose, scope.capture)
+        around = None if parent is None else parent._scope.control
+        record = ControlSteps(engine, scope, self._record.step_id)
+        scope.control = self._owned = control_of(scope, self._record.start_time, record, around, self._fields, engine)
+        engine.commands.open(self._owned)
+        engine.listen()
 
     def _default_name(self) -> str:
         return self._kind or "other"
@@ -179,7 +254,7 @@ class Step(Fills):
         scope = Scope(new_trace_id(), engine.whose, engine.settings.capture_content) if parent is None else parent._scope
         capture = self._fields.get("capture_content")
         if capture is not None and bool(capture) != scope.capture:
-            scope = Scope(scope.trace_id, scope.whose, bool(capture))
+            scope = Scope(scope.trace_id, scope.whose, bool(capture), scope.control)
         return scope
 
     def _fill(self, fields: Mapping[str, Any]) -> None:
@@ -216,7 +291,23 @@ class Step(Fills):
         record.end_time = self._now_us()
         if error is not None:
             self._set_failure(error)
+        if self._held:
+            self._settle(engine, self._held)
+        if self._owned is not None:
+            engine.commands.close(self._owned)
         engine.publish(record)
+
+    @never_raises
+    def _settle(self, engine: Engine, held: list[Reservation]) -> None:
+        record, control = self._record, self._scope.control if self._owned is None else self._owned.parent
+        usage = record.usage
+        tokens = 0 if usage is None else usage.input_tokens + usage.output_tokens
+        if usage is None and record.status != "ok" and record.kind == "llm_call":
+            tokens_known, nanos = None, None  # a call that failed may have been paid for
+        else:
+            tokens_known, nanos = tokens, engine.cost_of(record) if held[0].purse.counts_money else 0
+        if control is not None:
+            control.settle(held, nanos, tokens_known)
 
     def _set_failure(self, error: BaseException) -> None:
         record = self._record
@@ -258,13 +349,38 @@ class Run(Step):
         own = {name: str(self._fields[name]) for name in names if self._fields.get(name)}
         if self._name and "agent" not in own and (parent is not None or not engine.settings.agent):
             own["agent"] = self._name
-        return Scope(scope.trace_id, {**scope.whose, **own}, scope.capture) if own else scope
+        return Scope(scope.trace_id, {**scope.whose, **own}, scope.capture, scope.control) if own else scope
+
+    def _wants_control(self) -> bool:
+        parent = self._parent
+        own_agent = parent is not None and parent._scope.whose["agent"] != self._scope.whose["agent"]
+        return own_agent or any(self._fields.get(name) for name in ("budget", "on_command", "cancel_on_stop"))
+
+    def __exit__(
+        self, _type: type[BaseException] | None, error: BaseException | None, _traceback: TracebackType | None
+    ) -> None:
+        stopped = self._owned.stopped_task() if self._owned is not None and isinstance(error, BaseException) else None
+        super().__exit__(_type, stopped or error, _traceback)
+        if stopped is not None:
+            raise stopped from error
 
 
 _KINDS: Final = frozenset(KINDS)
-_NOT_OF_THE_STEP: Final = frozenset({"capture_content", *_OWNERS, *_PLACES})
+_NOT_OF_THE_STEP: Final = frozenset(
+    {"capture_content", "reserve_usd", "reserve_tokens", "budget", "on_command", "cancel_on_stop", *_OWNERS, *_PLACES}
+)
 _TEXTS: Final = frozenset({"tool", "model", "provider", "tool_schema"})
 _LINKS: Final = frozenset({"retry_of", "fallback_of"})
+
+
+def _let_through(check: Callable[[], object]) -> None:
+    """Of all that may go wrong where orders are looked at, the program hears of the stops that were asked for alone."""
+    try:
+        check()
+    except RunStopped:
+        raise
+    except Exception as error:
+        internal_error("Step.admit", error)
 
 
 def _copy(record: StepRecord) -> StepRecord:

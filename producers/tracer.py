@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from stepstream.producers.clock import SYSTEM_CLOCK, Clock
-from stepstream.producers.engine import Engine
 from stepstream.producers.exitline import Totals, exit_line
 from stepstream.producers.guard import internal_error
 from stepstream.producers.opening import Opens, RunFields, StepFields
@@ -18,6 +17,7 @@ from stepstream.producers.steps import Run, Step, current
 from stepstream.producers.transport import Transport
 
 if TYPE_CHECKING:
+    from stepstream.producers.engine import Engine
     from stepstream.schemas.documents import Prices
     from stepstream.schemas.settings import Settings
 
@@ -65,6 +65,7 @@ class Tracer(Opens):
             engine = self._engine
             self._set(settings, transport, redact, prices)
         if engine is not None:
+            engine.stop_listening()
             engine.publisher.close(EXIT_WAIT_S)
             self._before += engine.publisher.counts
 
@@ -115,7 +116,10 @@ class Tracer(Opens):
     def close(self, timeout: float = EXIT_WAIT_S) -> bool:
         """Flush and let go of the connection; what is not acknowledged in time is given up. A later step opens it again."""
         engine = self._engine
-        return engine is None or engine.publisher.close(timeout)
+        if engine is None:
+            return True
+        engine.stop_listening()
+        return engine.publisher.close(timeout)
 
     # --- inside ---
 
@@ -154,6 +158,8 @@ class Tracer(Opens):
         if not self._at_exit_registered:
             self._at_exit_registered = True
             atexit.register(self._at_exit)
+        from stepstream.producers.engine import Engine
+
         return Engine(settings, self._clock, self._totals, transport=self._transport, redact=self._redact, prices=self._prices)
 
     def _at_exit(self) -> None:
@@ -161,6 +167,7 @@ class Tracer(Opens):
             engine = self._engine
             if engine is None:
                 return
+            engine.stop_listening()
             engine.publisher.close(EXIT_WAIT_S if engine.publisher.counts.delivered else EXIT_WAIT_S / 2)
             line = exit_line(self._totals, self.counts)
             if line and not engine.settings.quiet:

@@ -9,7 +9,8 @@
             step.set_output(lookup_order(7))
         run.set_output(answer)
 
-Nothing here raises into your program or waits for a network. Importing it loads no stream processor, store or web framework.
+Nothing here raises into your program, but for the stops that people ask for (``RunStopped``, ``BudgetExceeded``,
+``ArgumentsRefused``), or waits for a network. Importing it loads no stream processor, store or web framework.
 """
 
 from __future__ import annotations
@@ -19,21 +20,30 @@ from typing import TYPE_CHECKING, Any
 
 from stepstream.producers.propagation import propagate
 from stepstream.producers.steps import Run, Step
+from stepstream.producers.stops import ArgumentsRefused, BudgetExceeded, RunStopped
 from stepstream.producers.tracer import Tracer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from stepstream.producers.budget import Budget, BudgetWarning
     from stepstream.producers.transport import Transport
+    from stepstream.schemas.alert import Command
     from stepstream.schemas.documents import Prices
     from stepstream.schemas.settings import Settings
     from stepstream.schemas.step import Document
     from stepstream.sinks.subscribe import asubscribe, subscribe
 
 __all__ = [
+    "ArgumentsRefused",
+    "Budget",
+    "BudgetExceeded",
+    "BudgetWarning",
+    "Command",
     "Document",
     "Prices",
     "Run",
+    "RunStopped",
     "Settings",
     "Step",
     "Tracer",
@@ -119,6 +129,9 @@ def configure(
 
 
 _LATER = {
+    "Budget": "stepstream.producers.budget",
+    "BudgetWarning": "stepstream.producers.budget",
+    "Command": "stepstream.schemas.alert",
     "Document": "stepstream.schemas.step",
     "Prices": "stepstream.schemas.documents",
     "Settings": "stepstream.schemas.settings",

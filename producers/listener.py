@@ -1,0 +1,154 @@
+"""Reads the control topic for the runs of this process: one consumer without a group, on a thread of its own.
+
+It starts with the first run, reads from a while back, and hurts nobody: whatever goes wrong is said seldom and tried again.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from stepstream.producers.guard import complaints, suppressed
+from stepstream.schemas.alert import Command, CommandStruct
+from stepstream.schemas.topics import topic
+
+if TYPE_CHECKING:
+    from confluent_kafka import Consumer
+
+    from stepstream.producers.control import Commands
+    from stepstream.schemas.settings import Settings
+
+POLL_S: Final = 0.5
+LONGEST_WAIT_S: Final = 30.0
+JOIN_S: Final = 1.0
+_decode = msgspec.json.Decoder(CommandStruct).decode
+
+
+class CommandListener:
+    """Follows the control topic and hands each command over. ``open`` makes the consumer, ``now_s`` is unix time."""
+
+    def __init__(self, settings: Settings, commands: Commands, *, now_s: Callable[[], float] = time.time) -> None:
+        self._settings = settings
+        self._commands = commands
+        self._now_s = now_s
+        self._thread: threading.Thread | None = None
+        self._stopping = threading.Event()
+        self._lock = threading.Lock()
+        self._left_to_parent: list[Any] = []
+        self._consumer: Consumer | None = None
+        self.ready = threading.Event()
+        """Set once the topic's ends are known and everything from then on will be read."""
+        _call_after_fork(self)
+
+    def ensure(self) -> None:
+        """Start listening, unless that was done. Returns at once; never raises."""
+        if self._thread is not None:
+            return
+        with self._lock:
+            if self._thread is not None:
+                return
+            self._stopping = threading.Event()
+            thread = threading.Thread(target=self._work, args=(self._stopping,), name="stepstream-control", daemon=True)
+            self._thread = thread
+        try:
+            thread.start()
+        except RuntimeError:  # the interpreter is going down
+            return
+
+    def close(self) -> None:
+        """Stop listening; a later ``ensure`` starts again."""
+        with self._lock:
+            thread, self._thread = self._thread, None
+            self._stopping.set()
+        if thread is not None and thread is not threading.current_thread() and thread.is_alive():
+            thread.join(JOIN_S)
+
+    def _work(self, stopping: threading.Event) -> None:
+        suppressed.set(True)
+        wait_s = 0.5
+        while not stopping.is_set():
+            try:
+                self._follow(stopping)
+                return
+            except Exception as error:
+                complaints.say("control", f"stepstream: commands cannot be read, trying again: {error}")
+            stopping.wait(wait_s)
+            wait_s = min(LONGEST_WAIT_S, 2 * wait_s)
+
+    def _follow(self, stopping: threading.Event) -> None:
+        consumer = self._consumer = self._open()
+        try:
+            self.ready.set()
+            while not stopping.is_set():
+                message = consumer.poll(POLL_S)
+                if message is None:
+                    continue
+                error = message.error()
+                if error is None:
+                    self._hand_over(message.value())
+                elif error.fatal():
+                    raise RuntimeError(error.str())
+        finally:
+            self.ready.clear()
+            self._consumer = None
+            consumer.close()
+
+    def _open(self) -> Consumer:
+        from confluent_kafka import TopicPartition
+
+        from stepstream import kafka
+
+        name = topic(self._settings.topic_prefix, "control")
+        options = {"queued.max.messages.kbytes": 1_024, "fetch.error.backoff.ms": 100, "reconnect.backoff.max.ms": 2_000}
+        consumer = kafka.consumer(self._settings, "stepstream-control", **options)
+        try:
+            count = kafka.partition_count(consumer, name)
+            if not count:
+                raise RuntimeError(f"there is no topic {name}: run `stepstream topics create`")
+            since_ms = round(self._now_s() * 1_000) - self._settings.control_lookback // 1_000
+            ends = [consumer.get_watermark_offsets(TopicPartition(name, p), timeout=10)[1] for p in range(count)]
+            found = consumer.offsets_for_times([TopicPartition(name, p, max(0, since_ms)) for p in range(count)], timeout=10)
+            starts = {at.partition: at.offset for at in found if at.offset >= 0}
+            consumer.assign([TopicPartition(name, p, starts.get(p, end)) for p, end in enumerate(ends)])
+        except BaseException:
+            consumer.close()
+            raise
+        return consumer
+
+    def _hand_over(self, value: bytes | None) -> None:
+        if not value:
+            return
+        try:
+            command: Command = _decode(value)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            self._commands.malformed += 1
+            complaints.say("command", f"stepstream: a record of the control topic is no command and is ignored: {error}")
+            return
+        self._commands.deliver(command)
+
+    def after_fork(self) -> None:
+        """In the child: no thread, and the parent's consumer is left untouched."""
+        self._left_to_parent.append(self._consumer)
+        self._consumer = self._thread = None
+        self._lock = threading.Lock()
+        self._stopping, self.ready = threading.Event(), threading.Event()
+
+
+def _call_after_fork(listener: CommandListener) -> None:
+    if not hasattr(os, "register_at_fork"):
+        return
+    reference = weakref.ref(listener)
+
+    def in_child() -> None:
+        held = reference()
+        if held is not None:
+            held.after_fork()
+            held._commands.after_fork()
+
+    os.register_at_fork(after_in_child=in_child)
