@@ -6,6 +6,7 @@ Imports only schemas and confluent-kafka.
 from __future__ import annotations
 
 import importlib
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, Final
@@ -106,6 +107,54 @@ def read_to_end(
                 raise KafkaUnreachable(f"reading {topic} stopped: nothing came for {timeout:.0f} s")
     finally:
         client.close()
+
+
+class Follower:
+    """Reads a topic to its end, then follows it outside any group. All calls block shortly: use a thread."""
+
+    def __init__(self, settings: Settings, topic: str) -> None:
+        self._settings = settings
+        self._topic = topic
+        self._next: dict[int, int] = {}
+        self._consumer: Consumer | None = None
+        self._in_use = threading.Lock()  # librdkafka crashes when a consumer is closed while another thread polls it
+        self._closed = False
+
+    def read_all(self) -> list[Message]:
+        """Every record up to the end. Raises ``KafkaUnreachable``."""
+        messages = list(read_to_end(self._settings, self._topic))
+        for message in messages:
+            partition, offset = position_of(message)
+            self._next[partition] = offset + 1
+        return messages
+
+    def poll(self, timeout_s: float) -> list[Message]:
+        """Records that came since; waits for ``timeout_s`` at most. None while there is no such topic."""
+        with self._in_use:
+            if self._closed:
+                return []
+            if self._consumer is None:
+                self._consumer = self._follow()
+            return [] if self._consumer is None else self._consume(self._consumer, timeout_s)
+
+    def close(self) -> None:
+        """Stop following, once a poll that is under way has come back."""
+        with self._in_use:
+            self._closed = True
+            if self._consumer is not None:
+                self._consumer.close()
+
+    def _consume(self, client: Consumer, timeout_s: float) -> list[Message]:
+        return [message for message in client.consume(100, timeout=timeout_s) if message.error() is None]
+
+    def _follow(self) -> Consumer | None:
+        client = consumer(self._settings, "stepstream-follower")
+        count = partition_count(client, self._topic)
+        if not count:
+            client.close()
+            return None
+        client.assign([TopicPartition(self._topic, part, self._next.get(part, 0)) for part in range(count)])
+        return client
 
 
 def position_of(message: Message) -> tuple[int, int]:

@@ -14,7 +14,6 @@ from stepstream.sinks.clickhouse.deadletter import Fuse, dead_letter_headers
 from stepstream.sinks.clickhouse.errors import StoreDenied, StoreMissing, StoreUnreachable
 from stepstream.sinks.clickhouse.insert import ROW_ERRORS
 from stepstream.sinks.clickhouse.outage import LONGEST_PAUSE_S, Outage, pause_s
-from stepstream.sinks.clickhouse.pricelist import PriceList
 from stepstream.sinks.clickhouse.records import Record, Refused
 from stepstream.sinks.clickhouse.schema import fingerprint_of, migrations, split, views, without_fingerprint
 
@@ -108,17 +107,3 @@ def test_a_view_carries_the_fingerprint_of_its_definition() -> None:
         assert fingerprint_of(comment) == view.fingerprint
         assert without_fingerprint(comment) == view.description
     assert fingerprint_of("a view of mine [not ours]") == ""
-
-
-def test_prices_change_with_documents_and_only_with_them() -> None:
-    """Other kinds, broken documents and repeats leave the prices as they are; a tombstone takes prices away."""
-    held = PriceList()
-    document = (
-        b'{"kind": "Prices", "name": "ours", "models": [{"model": "m", "input_per_million": "1", "output_per_million": "2"}]}'
-    )
-    assert held.apply(b"prices/ours", document) is True
-    assert held.apply(b"prices/ours", document) is False
-    assert held.apply(b"policy/x", b"{}") is False
-    assert held.apply(b"prices/broken", b"{") is False
-    assert held.apply(b"prices/ours", None) is True
-    assert held.apply(b"prices/ours", None) is False

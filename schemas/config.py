@@ -1,0 +1,49 @@
+"""The documents in force, from the records of the config topic: the same for whoever reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from stepstream.schemas.documents import DOCUMENT, Prices
+from stepstream.schemas.prices import PriceBook
+
+_Kind = TypeVar("_Kind")
+
+
+class UnreadableDocument(ValueError):
+    """A record of the config topic that is no document this program knows; says which."""
+
+
+class DocumentSet:
+    """Documents by key, as the config topic has them."""
+
+    def __init__(self) -> None:
+        self._by_key: dict[str, object] = {}
+
+    def apply(self, key: bytes | None, value: bytes | None) -> object | None:
+        """Take over one record. Returns the document that changed, or went away; None when nothing changed.
+
+        Raises ``UnreadableDocument`` for what cannot be read: the document before it stays in force.
+        """
+        name = (key or b"").decode("utf-8", "replace")
+        before = self._by_key.get(name)
+        try:
+            after = DOCUMENT.validate_json(value) if value else None
+        except ValidationError as error:
+            raise UnreadableDocument(f"document {name} on the config topic is ignored: {error}") from error
+        if after is None:
+            self._by_key.pop(name, None)
+        else:
+            self._by_key[name] = after
+        return None if before == after else after or before
+
+    def of(self, kind: type[_Kind]) -> Iterator[_Kind]:
+        """The documents of one kind."""
+        return (document for document in self._by_key.values() if isinstance(document, kind))
+
+    def price_book(self) -> PriceBook:
+        """The prices in force."""
+        return PriceBook(tuple(self.of(Prices)))
