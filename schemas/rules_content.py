@@ -6,10 +6,11 @@ of them off; ``enabled: false`` turns off one.
 
 from __future__ import annotations
 
+import json
 import re
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, JsonValue, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from stepstream.schemas.rule_base import Glob, RuleBase
 
@@ -36,14 +37,35 @@ class FailureNotRetried(RuleBase):
     open_errors: bool = Field(False, description="also failures that the step's status shows, which tool_error_ignored judges")
 
 
+class DeclaredTool(BaseModel):
+    """The schema of a tool's parameters, as a policy gives it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    tool: str = Field(min_length=1, description="the tool's name, or what its steps say in tool_schema")
+    parameters: str = Field(description="JSON Schema: an object, or its JSON text")
+
+    @field_validator("parameters", mode="before")
+    @classmethod
+    def _kept_as_text(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        try:
+            read = json.loads(value)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"parameters is no JSON: {error}") from error
+        if not isinstance(read, dict):
+            raise ValueError("parameters must be a JSON object")
+        return value
+
+
 class ToolArguments(RuleBase):
     """A call's arguments break the tool's schema, name a parameter it does not have, or an identifier from nowhere."""
 
     rule: Literal["tool_arguments"]
-    schemas: dict[str, JsonValue] = Field(
-        default_factory=dict, description="JSON Schema of a tool's parameters, by the tool's name or by what tool_schema says"
-    )
+    schemas: tuple[DeclaredTool, ...] = Field((), description="schemas of tools whose steps do not bring their own")
     identifiers: bool = Field(True, description="report identifiers that neither the user nor any step has named before")
+    numbers: bool = Field(False, description="report numbers of three digits and more that nobody has named before")
     rejected: bool = Field(False, description="report calls that the tool itself refused for what it was given")
 
 

@@ -39,7 +39,12 @@ RULES: list[dict[str, Any]] = [
     {"rule": "version_worse", "min_runs": 100},
     {"rule": "hidden_tool_error", "tool": "search*"},
     {"rule": "failure_not_retried", "open_errors": True},
-    {"rule": "tool_arguments", "schemas": {"search": {"type": "object"}}, "identifiers": False, "rejected": True},
+    {
+        "rule": "tool_arguments",
+        "schemas": [{"tool": "t", "parameters": {"type": "object"}}],
+        "identifiers": False,
+        "rejected": True,
+    },
     {"rule": "irrelevant_retrieval", "min_overlap": 0.2, "min_score": 0.5, "empty": False},
     {"rule": "unsupported_answer", "min_overlap": 0.2},
     {"rule": "forbidden", "tools": ["delete_*"], "patterns": ["drop table"], "where": ["input"], "kinds": ["tool_call"]},

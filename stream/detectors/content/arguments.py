@@ -11,7 +11,7 @@ from stepstream.stream.detectors.base import NOTHING, Observation, Observations
 from stepstream.stream.detectors.content.base import CALLS, HoldingDetector, excerpt
 from stepstream.stream.detectors.content.failures import failure_in
 from stepstream.stream.detectors.content.json_schema import ToolSchema
-from stepstream.stream.detectors.content.known import Known, identifiers, identity_words
+from stepstream.stream.detectors.content.known import Known, identifiers, identity_words, numbers
 from stepstream.stream.rules import Applied
 from stepstream.stream.run import Run
 from stepstream.stream.steps import StepInfo
@@ -20,9 +20,18 @@ _MAX_SCHEMAS: Final = 1_000
 _MAX_ASKED: Final = 200
 _ABOUT_ARGUMENTS: Final = re.compile(
     r"argument|parameter|keyword|payload|field|schema|format\b|invalid|malformed|missing|required|must be|mismatch|"
-    r"not (?:a )?(?:valid|match|supported|eligible|enough|found|available|allowed|exist)|"
+    r"not (?:a )?(?:valid|match|supported|eligible|enough|found|allowed|exist)|"
     r"does(?: not|n't) (?:match|exist|add up)|unknown|unexpected|unsupported|unrecogni[sz]ed|insufficient|exceed|"
     r"too (?:long|large|many|small|short|few)|out of range|type ?error",
+    re.IGNORECASE,
+)
+
+# What the world does not have at the moment is no fault of the arguments.
+_ABOUT_SUPPLY: Final = re.compile(
+    r"not (?:currently )?available|unavailable|sold out|out of stock|fully booked|no longer|"
+    r"(?:not enough|no|insufficient) (?:\w+ )?"
+    r"(?:seats?|stock|rooms?|places?|slots?|capacity|inventory|items?|units?|tickets?|space)\b|"
+    r"time[d]? ?out|rate limit|try again|connection|network|internal (?:server )?error|service",
     re.IGNORECASE,
 )
 
@@ -37,13 +46,14 @@ class ToolArgumentsDetector(HoldingDetector):
     def __init__(self, applied: Applied, rule: ToolArguments) -> None:
         super().__init__(applied)
         self._identifiers = rule.identifiers
+        self._numbers = rule.numbers
         self._rejected = rule.rejected
-        self._given = {name: ToolSchema(schema) for name, schema in rule.schemas.items()}
+        self._given = {declared.tool: ToolSchema(json_of(declared.parameters)) for declared in rule.schemas}
         self._read: dict[str, ToolSchema] = {}
 
     def read(self, run: Run, step: StepInfo, contents: Contents, now_us: int) -> Observations:
         """Learn what the step makes known, and judge a call."""
-        if self._identifiers:
+        if self._identifiers or self._numbers:
             Known(self.own(run)).learn(step, contents)
         if step.kind not in CALLS:
             return NOTHING
@@ -52,7 +62,7 @@ class ToolArgumentsDetector(HoldingDetector):
         schema = self._schema(contents, step)
         if schema is not None and (arguments is not None or not contents.input):
             found += self._say_schema(step, schema.errors(arguments or {}))
-        if arguments and self._identifiers:
+        if arguments and (self._identifiers or self._numbers):
             self._ask(run, step, arguments, now_us)
         if self._rejected:
             found += self._judge_rejection(step, contents, arguments)
@@ -71,7 +81,9 @@ class ToolArgumentsDetector(HoldingDetector):
         return None if found is None or found.is_empty else found
 
     def _ask(self, run: Run, step: StepInfo, arguments: dict[str, Any], now_us: int) -> None:
-        candidates = identifiers(step.label, arguments)
+        candidates = identifiers(step.label, arguments) if self._identifiers else []
+        if self._numbers:
+            candidates += numbers(arguments)
         if not candidates:
             return
         asked: dict[str, list[list[str]]] = self.own(run).setdefault("asked", {})
@@ -132,7 +144,9 @@ class ToolArgumentsDetector(HoldingDetector):
         else:
             failure = failure_in(contents, step.label) if contents.output else None
             message = failure.message if failure else ""
-        if not message or not (_ABOUT_ARGUMENTS.search(message) or _echoes(message, arguments)):
+        if not message or _ABOUT_SUPPLY.search(message):
+            return []
+        if not _ABOUT_ARGUMENTS.search(message) and not _echoes(message, arguments):
             return []
         return [
             Observation(

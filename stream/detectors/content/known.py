@@ -17,7 +17,7 @@ from stepstream.stream.steps import StepInfo
 
 MAX_KNOWN: Final = 4_096
 _FAR: Final = 2**62
-_MIN_LENGTH: Final = 4
+_MIN_LENGTH: Final = 3
 _IDENTIFIER: Final = re.compile(r"#?(?=[A-Za-z0-9_-]{4,64}$)(?=[A-Za-z0-9_-]*\d)[A-Za-z0-9]+(?:[_-][A-Za-z0-9]+)*$")
 _DATE_OR_TIME: Final = re.compile(r"\d{4}-?\d\d(?:-?\d\d)?(?:t\d+z?)?$|\d{1,2}-\d{1,2}-\d{2,4}$|t?\d+[hms]$", re.IGNORECASE)
 _NAMED_SO: Final = re.compile(
@@ -84,8 +84,8 @@ class Known:
         plain = value.lower().encode("utf-8", "replace").translate(None, b"_-#")
         if known.get(crc32(plain), _FAR) <= at_us:
             return True
-        numbers = re.findall(r"\d{4,}", value)
-        return bool(numbers) and all(known.get(crc32(number.encode()), _FAR) <= at_us for number in numbers)
+        parts = re.findall(r"\d{4,}", value)
+        return bool(parts) and all(known.get(crc32(part.encode()), _FAR) <= at_us for part in parts)
 
 
 def identifiers(label: str, arguments: dict[str, Any]) -> list[tuple[str, str]]:
@@ -94,6 +94,29 @@ def identifiers(label: str, arguments: dict[str, Any]) -> list[tuple[str, str]]:
     if _CREATING.match(label):
         found = [(name, value) for name, value in found if name.lower() not in ("id", "key", "code", "number")]
     return found[:20]
+
+
+def numbers(arguments: dict[str, Any]) -> list[tuple[str, str]]:
+    """The amounts among a call's arguments: numbers of three digits and more, as they would be written."""
+    found = [
+        (name, value)
+        for name, value in _number_leaves(arguments, "")
+        if abs(value) >= 100 and not _MADE_UP_BY_RIGHT.search(name)
+    ]
+    return [(name, str(int(abs(value)))) for name, value in found][:20]
+
+
+def _number_leaves(value: Any, name: str, depth: int = 0) -> Iterator[tuple[str, float]]:
+    if depth > 8 or isinstance(value, bool):
+        return
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _number_leaves(item, key, depth + 1)
+    elif isinstance(value, list):
+        for item in value[:20]:
+            yield from _number_leaves(item, name, depth + 1)
+    elif isinstance(value, int | float) and abs(value) < 1e15:
+        yield name, value
 
 
 def _leaves(value: Any, name: str, depth: int = 0) -> Iterator[tuple[str, str]]:
