@@ -394,15 +394,17 @@ class AssemblePartition:
             if tracked.uncovered == offset:
                 tracked.wants_cover = True
                 self._cover_if_ready(tracked)
-        excess = len(self.runs) - self.limits.max_open_runs
-        if excess > 0:
-            self._close_idlest(excess, now_us)
+        if len(self.runs) > self.limits.max_open_runs:
+            self._close_idlest(now_us)
 
-    def _close_idlest(self, count: int, now_us: int) -> None:
-        still_open = (tracked for tracked in self.runs.values() if not tracked.run.closed)
-        for tracked in nsmallest(count, still_open, key=lambda tracked: tracked.run.last_append_us):
-            self.counters.forced_closed += 1
+    def _close_idlest(self, now_us: int) -> None:
+        """A few more than is needed, so that not every batch has to look for them."""
+        still_open = [tracked for tracked in self.runs.values() if not tracked.run.closed]
+        most = self.limits.max_open_runs
+        excess = len(still_open) - (most - most // 100 if len(still_open) > most else most)
+        for tracked in nsmallest(excess, still_open, key=lambda tracked: tracked.run.last_append_us):
             self._close(tracked, now_us)
+            self.counters.forced_closed += tracked.run.closed
             self._publish_if_due(tracked, now_us)
 
     def _cover_if_ready(self, tracked: Tracked) -> None:
