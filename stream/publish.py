@@ -3,34 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, cast
+
+import msgspec
 
 from stepstream.schemas.money import usd_from_nanos
 from stepstream.schemas.trajectory import (
-    MAX_PATH_BYTES,
-    PathStepStruct,
     RunStatus,
     RunSummaryStruct,
     TrajectoryStruct,
     UsageStruct,
 )
+from stepstream.stream.outline import Outline
 from stepstream.stream.run import Run, Totals, UsageKey
 from stepstream.stream.steps import StepInfo
-
-_PATH_STEP_OVERHEAD_BYTES: Final = 90
-MAX_NAMES: Final = 64
 
 
 def trajectory(run: Run) -> TrajectoryStruct:
     """The run's trajectory as of now."""
     identity, totals = run.identity, run.totals
-    steps = sorted(run.steps.values(), key=lambda info: (info.start_us, info.step_id))
-    path, truncated = _path(steps)
-    failed = failed_step(run, steps)
-    start = steps[0].start_us if steps else 0
-    end = max((max(info.end_us, info.start_us) for info in steps), default=0)
-    roots = sum(1 for info in steps if not info.parent)
-    known = run.steps
+    outline = run.outline
+    if outline is None:
+        outline = run.outline = Outline()
+    seen = outline.tally(run.steps)
+    failed = failed_step(outline.in_order(run.steps)) if run.errors else None
     return TrajectoryStruct(
         trace_id=run.trace_id,
         revision=run.revision,
@@ -45,22 +41,22 @@ def trajectory(run: Run) -> TrajectoryStruct:
         user_id=identity.user_id,
         root_step_id=run.root.step_id if run.root is not None else "",
         name=identity.name,
-        start_time=start,
-        end_time=end,
-        duration_us=end - start,
+        start_time=seen.start_us,
+        end_time=seen.end_us,
+        duration_us=seen.end_us - seen.start_us,
         first_append_time=run.first_append_us,
         last_append_time=run.last_append_us,
-        steps=len(steps),
+        steps=len(run.steps),
         ended_steps=totals.steps,
         open_steps=len(run.open),
         error_steps=totals.errors,
-        cancelled_steps=sum(1 for info in steps if info.status == "cancelled"),
+        cancelled_steps=seen.cancelled,
         llm_calls=totals.llm_calls,
         tool_calls=totals.tool_calls,
-        retrievals=sum(1 for info in steps if info.ended and info.kind == "retrieval"),
+        retrievals=seen.retrievals,
         unpriced_steps=totals.unpriced,
-        orphan_steps=sum(1 for info in steps if info.parent and info.parent not in known),
-        extra_roots=max(0, roots - 1),
+        orphan_steps=seen.orphans,
+        extra_roots=max(0, seen.roots - 1),
         duplicates=run.duplicates,
         late_steps=run.late_steps,
         steps_over_limit=run.over_limit,
@@ -70,16 +66,16 @@ def trajectory(run: Run) -> TrajectoryStruct:
         cache_write_tokens=totals.tokens[3],
         reasoning_tokens=totals.tokens[4],
         cost_usd=usd_from_nanos(totals.cost_nanos),
-        tools=_distinct(info.tool for info in steps),
-        models=_distinct(info.model for info in steps),
+        tools=seen.tools,
+        models=seen.models,
         failed_step_id=failed.step_id if failed else "",
         failed_kind=failed.kind if failed else "",
         failed_tool=failed.tool if failed else "",
         error_type=failed.error_type if failed else "",
         error_message=failed.error_message if failed else "",
         findings=len(run.fired),
-        path=path,
-        path_truncated=truncated,
+        path=cast(Any, msgspec.Raw(b"[" + seen.path[:-1] + b"]")),
+        path_truncated=seen.truncated,
     )
 
 
@@ -183,9 +179,11 @@ def _usage(run: Run, key: UsageKey, parts: list[Totals], *, repeated: bool) -> U
 
 
 def run_status(run: Run) -> RunStatus:
-    """running until closed; then the root's status, or incomplete when no root was seen to end."""
+    """running until closed; stopped when it obeyed an order; else the root's status, or incomplete without a root's end."""
     if not run.closed:
         return "running"
+    if any(info.kind == "control" and _is_obeyed_stop(info) for info in run.steps.values()):
+        return "stopped"
     root = run.root
     if root is None or not root.ended:
         return "incomplete"
@@ -194,28 +192,13 @@ def run_status(run: Run) -> RunStatus:
     return "cancelled" if root.status == "cancelled" else "ok"
 
 
-def failed_step(run: Run, by_start: list[StepInfo]) -> StepInfo | None:
+def _is_obeyed_stop(info: StepInfo) -> bool:
+    return info.name == "stop" and info.ended and info.status == "ok"
+
+
+def failed_step(by_start: list[StepInfo]) -> StepInfo | None:
     """The earliest ended step with an error that no failed child explains: where the trouble began."""
-    if not run.errors:
-        return None
     failed = [info for info in by_start if info.ended and info.status == "error"]
     parents = {info.parent for info in failed}
     causes = [info for info in failed if info.step_id not in parents]
     return min(causes or failed, key=lambda info: (info.end_us, info.step_id))
-
-
-def _path(by_start: list[StepInfo]) -> tuple[list[PathStepStruct], bool]:
-    path: list[PathStepStruct] = []
-    room = MAX_PATH_BYTES
-    for info in by_start:
-        room -= _PATH_STEP_OVERHEAD_BYTES + len(info.step_id) + len(info.parent) + 2 * len(info.name)
-        if room < 0:
-            return path, True
-        path.append(
-            PathStepStruct(step_id=info.step_id, parent_step_id=info.parent, kind=info.kind, name=info.name, status=info.status)
-        )
-    return path, False
-
-
-def _distinct(names: Iterator[str]) -> list[str]:
-    return list(dict.fromkeys(name for name in names if name))[:MAX_NAMES]

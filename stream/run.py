@@ -8,8 +8,9 @@ from typing import Any, Final, NamedTuple
 from stepstream.schemas.prices import Cost
 from stepstream.schemas.step import Step
 from stepstream.stream.baselines.normal import Normal
+from stepstream.stream.outline import Outline
 from stepstream.stream.rules import RuleSet
-from stepstream.stream.steps import NO_TOKEN_COUNTS, StepInfo, drop_texts, merge_record, new_step, text_size
+from stepstream.stream.steps import NO_TOKEN_COUNTS, StepInfo, drop_texts, ended_step, started_step, text_size
 
 
 class Identity(NamedTuple):
@@ -105,7 +106,8 @@ class Run:
     __slots__ = (
         "by_minute", "changed_minutes", "closed", "closed_at_us", "cost_nanos", "detector_state", "duplicates",
         "errors", "fired", "first_append_us", "identity", "last_append_us", "late_steps", "live", "normal", "open",
-        "over_limit", "phases", "raised", "rank", "root", "rules", "started_late", "steps", "text_size", "trace_id",
+        "outline", "over_limit", "phases", "raised", "rank", "root", "rules", "started_late", "steps", "text_size",
+        "trace_id",
     )  # fmt: skip
 
     def __init__(self, trace_id: str, append_us: int, rules: RuleSet) -> None:
@@ -119,6 +121,8 @@ class Run:
         self.started_late = False
         self.steps: dict[str, StepInfo] = {}
         self.open: dict[str, StepInfo] = {}
+        self.outline: Outline | None = None
+        """What the next trajectory need not work out again; None where it must."""
         self.root: StepInfo | None = None
         self.identity = Identity("default", "", "", "", "", "", "", "")
         self.rank: Rank = NO_RANK
@@ -155,42 +159,61 @@ class Run:
     def merge(self, step: Step, cost: Cost, append_us: int, max_steps: int) -> StepInfo | None:
         """Take over one accepted record; None when it changes nothing (a duplicate, or beyond ``max_steps``)."""
         self.last_append_us = max(self.last_append_us, append_us)
-        info = self.steps.get(step.step_id)
+        before = self.steps.get(step.step_id)
+        if before is None and len(self.steps) >= max_steps and (step.parent_step_id or self.root is not None):
+            self.over_limit += 1
+            return None
+        info = self._start(step, before, append_us) if step.phase == "start" else self._end(step, before, append_us, cost)
         if info is None:
-            if len(self.steps) >= max_steps and step.parent_step_id:
-                self.over_limit += 1
-                return None
-            info = new_step(step, append_us)
-            self.steps[step.step_id] = info
-        is_long = len(self.steps) > FREE_STEPS
-        size_before = text_size(info) if is_long and (info.started or info.ended) else 0
-        if not merge_record(info, step, cost):
             self.duplicates += 1
             return None
-        if is_long:
-            self._bound_texts(info, size_before)
         self.phases += 1
-        if info.is_open:
-            self.open[info.step_id] = info
-        elif info.ended and step.phase == "end":
-            self.open.pop(info.step_id, None)
+        if len(self.steps) > FREE_STEPS:
+            self._bound_texts(info, before)
+        if step.phase == "end":
             self._count(info)
         self._identify(step, info)
         return info
 
-    def _bound_texts(self, info: StepInfo, size_before: int) -> None:
+    def _start(self, step: Step, before: StepInfo | None, append_us: int) -> StepInfo | None:
+        """A start after its end only says that it came."""
+        if before is None:
+            info = self.steps[step.step_id] = self.open[step.step_id] = started_step(step, append_us)
+            return info
+        if before.started:
+            return None
+        before.started = True
+        return before
+
+    def _end(self, step: Step, before: StepInfo | None, append_us: int, cost: Cost) -> StepInfo | None:
+        """An end replaces what a start said, whichever came first."""
+        if before is not None and before.ended:
+            return None
+        info = self.steps[step.step_id] = ended_step(step, cost, before, append_us)
+        if before is not None:
+            self.open.pop(step.step_id, None)
+            if before is self.root:
+                self.root = info
+            if before.start_us != info.start_us:
+                self.outline = None
+        return info
+
+    def _bound_texts(self, info: StepInfo, before: StepInfo | None) -> None:
         """Steps beyond the bound lose their names: a run's state must fit into a record, whatever its steps are called."""
         if self.text_size < 0:
             self.text_size = sum(map(text_size, self.steps.values()))
-        else:
-            self.text_size += text_size(info) - size_before
+        elif before is not info:
+            self.text_size += text_size(info) - (text_size(before) if before is not None else 0)
         if self.text_size > MAX_TEXT:
             self.text_size -= text_size(info)
             drop_texts(info)
+            self.outline = None
 
     @property
     def totals(self) -> Totals:
-        """Sums over all ended steps."""
+        """Sums over all ended steps; not to be changed."""
+        if len(self.by_minute) == 1:
+            return next(iter(self.by_minute.values()))
         totals = Totals()
         for part in self.by_minute.values():
             totals.join(part)
@@ -229,6 +252,7 @@ class Run:
         All its minutes count as changed: the state may know of growth that was not published yet.
         """
         self.by_minute, self.open = {}, {}
+        self.outline = None
         self.cost_nanos = self.errors = 0
         self.text_size = -1 if len(self.steps) <= FREE_STEPS else sum(map(text_size, self.steps.values()))
         self.raised = Counter(fired.alert for fired in self.fired.values())

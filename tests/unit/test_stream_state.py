@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from stepstream.schemas.accept import Accepted, accept_value
 from stepstream.schemas.policy import Policy
 from stepstream.schemas.prices import PriceBook
+from stepstream.schemas.trajectory import TrajectoryStruct
 from stepstream.stream.detectors import make_detector
 from stepstream.stream.publish import trajectory, usage_records
 from stepstream.stream.rules import RuleBook
@@ -43,7 +44,8 @@ def merge(run: Run, item: dict[str, Any], append_us: int = START_US) -> None:
 
 def as_seen(run: Run) -> tuple[Any, Any]:
     """All that the world sees of a run."""
-    return trajectory(run), sorted(usage_records(run, everything=True), key=msgspec.json.encode)
+    shown = msgspec.json.decode(msgspec.json.encode(trajectory(run)), type=TrajectoryStruct)
+    return shown, sorted(usage_records(run, everything=True), key=msgspec.json.encode)
 
 
 @pytest.mark.parametrize("seed", range(5))
