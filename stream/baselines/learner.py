@@ -46,19 +46,11 @@ class Pending(NamedTuple):
     """A closed run that may still change."""
 
     revision: int
-    offset: int
     settles_at: int
     day: int
     owners: tuple[Owner, ...]
     """The owners whose settled days do not contain it yet; empty when it is not to be learnt from."""
     buckets: Buckets
-
-
-class Settled(NamedTuple):
-    """What is to be written, and the lowest usage offset that must be read again until it is."""
-
-    records: list[FleetRecord]
-    offset: int
 
 
 class Learner:
@@ -71,13 +63,20 @@ class Learner:
         self._pending: dict[str, Pending] = {}
         self._settled_at: dict[tuple[Owner, int], int] = {}
         self._settled_until = 0
+        self._as_of = 0
         self._dirty: set[Owner] = set()
         self._published: dict[Owner, FleetBaselineStruct] = {}
 
     # -- the log -----------------------------------------------------------------------------------------------------
 
-    def restore(self, days: Iterable[LearntDayStruct], published: Iterable[FleetBaselineStruct] = ()) -> None:
-        """Take over the settled days of the fleet topic, and the baselines that were made of them."""
+    def restore(
+        self, days: Iterable[LearntDayStruct], published: Iterable[FleetBaselineStruct] = (), settled_until: int = 0
+    ) -> None:
+        """Take over the settled days of the fleet topic and the baselines that were made of them.
+
+        Everything that settles before ``settled_until`` is in the days; a day that was written later says so itself.
+        """
+        self._settled_until = settled_until
         for baseline in published:
             self._published[Owner(baseline.project, baseline.environment, baseline.agent, baseline.task)] = baseline
         for record in days:
@@ -87,29 +86,34 @@ class Learner:
             self._dirty.add(owner)
             self._settled_at[owner, record.day] = record.settled_until
 
-    def closed(self, run: RunSummaryStruct, offset: int) -> None:
-        """A closed run, or a later revision of one."""
+    def closed(self, run: RunSummaryStruct, append_us: int) -> int | None:
+        """A closed run, or a later revision of one, and when its record was appended.
+
+        Returns when it settles: its record must be read again after a restart until ``settle`` has passed that time. None
+        where nothing new is learnt from it.
+        """
         known = self._pending.get(run.trace_id)
         if known is not None and known.revision >= run.revision:
-            return
-        settles_at = max(run.time, run.first_append_time)
+            return None
+        settles_at = max(run.time, run.first_append_time) if known is None else known.settles_at
         if known is None and (settles_at < self._settled_until or len(self._pending) >= MAX_PENDING):
             self.not_learnt += 1
-            return
+            return None
         if known is not None:
             self._count(known, -1)
-            offset = known.offset
-        new = self._as_pending(run, offset, settles_at)
+        new = self._as_pending(run, settles_at)
         self._pending[run.trace_id] = new
+        self._as_of = max(self._as_of, append_us)
         self._count(new, 1)
+        return settles_at
 
-    def _as_pending(self, run: RunSummaryStruct, offset: int, settles_at: int) -> Pending:
+    def _as_pending(self, run: RunSummaryStruct, settles_at: int) -> Pending:
         day = min(day_of(run.time), day_of(settles_at))
         owners: tuple[Owner, ...] = ()
         if run.status in WHOLE and day > day_of(settles_at) - KEPT_DAYS:
             wider = Owner(run.project, run.environment, run.agent, run.task).wider()
             owners = tuple(owner for owner in wider if settles_at >= self._settled_at.get((owner, day), 0))
-        return Pending(run.revision, offset, settles_at, day, owners, buckets_of(run))
+        return Pending(run.revision, settles_at, day, owners, buckets_of(run))
 
     def _count(self, run: Pending, times: int) -> None:
         for owner in run.owners:
@@ -131,22 +135,15 @@ class Learner:
 
     # -- what is settled ---------------------------------------------------------------------------------------------
 
-    @property
-    def oldest_offset(self) -> int | None:
-        """The lowest usage offset that a restart needs; None when nothing is pending."""
-        first = next(iter(self._pending.values()), None)  # in the order in which their first records came
-        return None if first is None else first.offset
-
-    def settle(self, until_us: int) -> Settled:
-        """Nothing that counts before ``until_us`` changes any more: write it down. Call it every minute or so."""
+    def settle(self, until_us: int) -> list[FleetRecord]:
+        """Nothing that settles before ``until_us`` changes any more: what is to be written down."""
         self._settled_until = max(self._settled_until, until_us)
         ready = [(trace_id, run) for trace_id, run in self._pending.items() if run.settles_at < until_us]
         for trace_id, run in ready:
             del self._pending[trace_id]
             for owner in run.owners:
                 self._settle_run(self.histories[owner], run)
-        records = [*self._changed_days(), *self._expired(day_of(until_us))]
-        return Settled(records, min((run.offset for _, run in ready), default=-1))
+        return [*self._changed_days(), *self._expired(day_of(until_us))]
 
     def _settle_run(self, history: History, run: Pending) -> None:
         pending = history.pending[run.day]
@@ -185,15 +182,16 @@ class Learner:
     # -- what is published -------------------------------------------------------------------------------------------
 
     def publish(self, now_us: int) -> list[FleetRecord]:
-        """The baselines that are worth publishing again, as of ``now_us``: the time of the newest record read."""
-        due = [owner for owner in self._dirty if self._is_due(owner, now_us)]
+        """The baselines that are worth publishing again at ``now_us``; as of the newest summary, if that is later."""
+        as_of = max(now_us, self._as_of)  # never before the close of a run that is in it
+        due = [owner for owner in self._dirty if self._is_due(owner, as_of)]
         records: list[FleetRecord] = []
         for owner in sorted(due):
             self._dirty.discard(owner)
-            made = self.histories[owner].baseline(owner, now_us, day_of(now_us))
+            made = self.histories[owner].baseline(owner, as_of, day_of(as_of))
             before = self._published.get(owner)
             if before is None or has_moved(before, made):
-                made.earlier = earlier_of(before, now_us)
+                made.earlier = earlier_of(before, as_of)
                 self._published[owner] = made
                 records.append((baseline_key(owner), _encode(made)))
         return records
