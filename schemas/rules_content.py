@@ -78,6 +78,7 @@ class IrrelevantRetrieval(RuleBase):
     )
     min_score: float | None = Field(None, description="report when no document's score reaches this")
     empty: bool = Field(True, description="report retrievals that bring nothing")
+    asked_again: bool = Field(True, description="report retrievals whose query is asked again in other words")
 
 
 class UnsupportedAnswer(RuleBase):

@@ -10,8 +10,8 @@ from stepstream.schemas.rules_content import IrrelevantRetrieval, UnsupportedAns
 from stepstream.stream.contents import Contents, words
 from stepstream.stream.detectors.base import NOTHING, Observation, Observations
 from stepstream.stream.detectors.content.base import ContentDetector, HoldingDetector, excerpt
-from stepstream.stream.detectors.content.failure_words import LOOKING, NOTHING_FOUND
-from stepstream.stream.detectors.content.sameness import values_text
+from stepstream.stream.detectors.content.failure_words import NO_RESULTS, NOTHING_FOUND
+from stepstream.stream.detectors.content.sameness import similarity, sketch, values_text
 from stepstream.stream.rules import Applied
 from stepstream.stream.run import Run
 from stepstream.stream.steps import StepInfo
@@ -22,7 +22,10 @@ _MAX_QUERY: Final = 24
 _MIN_QUERY: Final = 2
 _MIN_RETRIEVED: Final = 20
 _MIN_ANSWER: Final = 5
-_QUERY_KEYS: Final = ("query", "q", "search_query", "question", "keywords", "search_term", "search_string", "search", "text")
+_QUERY_KEYS: Final = ("query", "q", "search_query", "queries", "keywords", "search")
+_RETRIEVAL_KEYS: Final = (*_QUERY_KEYS, "question", "search_term", "search_string", "text", "input", "prompt")
+_ASKED_AGAIN: Final = 0.5
+"""Share of words in common (Jaccard) from which a query is another's, asked again."""
 _EMPTY: Final = frozenset({"", "[]", "{}", "null", "None", '""', "()", "[[]]"})
 _COMMON: Final = frozenset(
     b"""a about all an and any are as at be been but by can could did do does for from get give had has have how i if in into is
@@ -35,10 +38,10 @@ def query_of(step: StepInfo, contents: Contents) -> str:
     """What was asked for; empty where a step is no retrieval."""
     arguments = contents.arguments
     if arguments is not None:
-        for key in _QUERY_KEYS:
+        for key in _RETRIEVAL_KEYS if step.kind == "retrieval" else _QUERY_KEYS:
             value = arguments.get(key)
             if isinstance(value, str) and value:
-                return value if step.kind == "retrieval" or key != "text" or LOOKING.search(step.label) else ""
+                return value
     if step.kind != "retrieval":
         return ""
     return contents.input if arguments is None else values_text(arguments)
@@ -65,7 +68,7 @@ def is_empty(step: StepInfo, contents: Contents) -> bool:
     if contents.step.documents:
         return False
     if step.status == "error":
-        return bool(NOTHING_FOUND.search(step.error_message[:300]))
+        return bool(NO_RESULTS.search(step.error_message[:300]))
     output = contents.output.strip() if len(contents.output) < 200 else contents.output
     if output in _EMPTY:
         return bool(contents.input) and not contents.step.output_bytes
@@ -88,6 +91,7 @@ class IrrelevantRetrievalDetector(HoldingDetector):
         self._min_overlap = rule.min_overlap
         self._min_score = rule.min_score
         self._empty = rule.empty
+        self._asked_again = rule.asked_again
 
     def read(self, run: Run, step: StepInfo, contents: Contents, now_us: int) -> Observations:
         """Judge what is evident, and note the rest."""
@@ -96,6 +100,8 @@ class IrrelevantRetrievalDetector(HoldingDetector):
         query = query_of(step, contents)
         if not query:
             return NOTHING
+        if self._asked_again:
+            self._note_query(run, step, query, now_us)
         if is_empty(step, contents):
             return (self._say(step, query, "brought nothing", "empty", 0.0, None),) if self._empty else NOTHING
         if step.status == "error":
@@ -129,7 +135,36 @@ class IrrelevantRetrievalDetector(HoldingDetector):
         kept[step.step_id] = [step.end_us, marks, hits, f"{bits:x}", excerpt(query, 80)]
         self.hold(run, step.step_id, now_us)
 
+    def _note_query(self, run: Run, step: StepInfo, query: str, now_us: int) -> None:
+        queries: dict[str, list[str]] = self.own(run).setdefault("queries", {})
+        if len(queries) < _MAX_KEPT:
+            queries[step.step_id] = [f"{sketch(content_words(query)):x}", excerpt(query, 80)]
+            self.hold(run, f"again:{step.step_id}", now_us)
+
     def judge(self, run: Run, key: str, *, at_close: bool) -> list[Observation]:
+        """What a held step turned out to be."""
+        if key.startswith("again:"):
+            return self._judge_query(run, key.removeprefix("again:"))
+        return self._judge_overlap(run, key)
+
+    def _judge_query(self, run: Run, key: str) -> list[Observation]:
+        """Whether the query asks again what an earlier one asked of the same tool, in other words."""
+        queries: dict[str, list[str]] = self.own(run).get("queries", {})
+        step, mine = run.steps.get(key), queries.get(key)
+        if step is None or mine is None:
+            return []
+        bits = int(mine[0], 16)
+        for other_id, other in queries.items():
+            before = run.steps.get(other_id)
+            if before is None or before.label != step.label or before.end_us > step.start_us or before is step:
+                continue
+            alike = similarity(bits, int(other[0], 16))
+            if alike >= _ASKED_AGAIN and other[1] != mine[1]:
+                message = f"did not bring what was wanted: it was asked again in other words ({mine[1]})"
+                return [self._say(before, other[1], message, "again", alike, _ASKED_AGAIN)]
+        return []
+
+    def _judge_overlap(self, run: Run, key: str) -> list[Observation]:
         """The weighted share of the query that came back."""
         kept: dict[str, list[Any]] = self.own(run).get("kept", {})
         step, entry = run.steps.get(key), kept.get(key)
@@ -153,7 +188,7 @@ class IrrelevantRetrievalDetector(HoldingDetector):
             step_ids=(step.step_id,),
             value=value,
             threshold=threshold,
-            unit="" if level == "score" else "ratio" if level == "irrelevant" else "count",
+            unit="" if level == "score" else "count" if level == "empty" else "ratio",
         )
 
 
