@@ -10,8 +10,10 @@ from typing import Final
 
 from stepstream.schemas.alert import Command
 from stepstream.schemas.ids import derived_id
+from stepstream.schemas.money import nanos_from_usd
 
 CONTROL_KIND: Final = "control"
+_APPROVE: Final = "approve $"
 BUDGET_ATTRIBUTE: Final = "budget_usd"
 """On an approval: what was approved on top."""
 
@@ -37,8 +39,18 @@ def binds(command: Command, *, project: str, environment: str, agent: str, start
 
 
 def name_of(command: Command) -> str:
-    """What its step is called: the action; a resume that brings a budget is an approval."""
-    return "approve" if command.action == "resume" and command.budget_usd else str(command.action)
+    """What its step is called: the action; a resume that brings a budget is an approval, and says of how much."""
+    return f"{_APPROVE}{command.budget_usd}" if command.action == "resume" and command.budget_usd else str(command.action)
+
+
+def approved_nanos(kind: str, name: str) -> int:
+    """Nano-dollars that a step approves on top of a run's limits; 0 for any other step."""
+    if kind != CONTROL_KIND or not name.startswith(_APPROVE):
+        return 0
+    try:
+        return max(0, nanos_from_usd(name.removeprefix(_APPROVE)))
+    except (TypeError, ValueError):
+        return 0
 
 
 def attributes_of(command: Command) -> dict[str, str]:

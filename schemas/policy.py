@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from stepstream.schemas.rule_base import Glob
 from stepstream.schemas.rules_content import CONTENT_DEFAULTS, ContentRule
+from stepstream.schemas.rules_control import StopIgnored
 from stepstream.schemas.rules_run import (
     HungStep,
     Loop,
@@ -73,6 +74,7 @@ Rule = Annotated[
     | SuccessDrop
     | Silence
     | VersionWorse
+    | StopIgnored
     | ContentRule,
     Field(discriminator="rule"),
 ]
@@ -84,6 +86,7 @@ DEFAULT_RULES: Final[tuple[Rule, ...]] = (
     ToolErrorIgnored(rule="tool_error_ignored"),
     UnpricedModel(rule="unpriced_model"),
     RunCostSpike(rule="run_cost_spike"),
+    StopIgnored(rule="stop_ignored"),
     *CONTENT_DEFAULTS,
 )
 """What is on for every run: rules that need no limit."""

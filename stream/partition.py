@@ -23,6 +23,7 @@ from stepstream.stream.contents import Contents
 from stepstream.stream.counters import Counters
 from stepstream.stream.deadletter import dead_letter_headers
 from stepstream.stream.detectors.base import Detector, Observation
+from stepstream.stream.detectors.orders import note_order
 from stepstream.stream.findings import closing_findings, command_for, findings_from
 from stepstream.stream.floor import Floor
 from stepstream.stream.limits import LIVE_WITHIN_US, AssembleLimits
@@ -265,6 +266,7 @@ class AssemblePartition:
             command = command_for(finding)
             if command is not None:
                 self.counters.commands += 1
+                note_order(tracked.run, command, self.clock.now_us)
                 self._tell(tracked, Output("control", command.trace_id.encode(), _encode(command)), by_time)
         if tracked.run.closed:
             self._resolve_all(tracked, self.clock.now_us)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from stepstream.schemas.control import CONTROL_KIND, approved_nanos
 from stepstream.schemas.money import NANOS_PER_USD, nanos_from_usd
 from stepstream.schemas.rules_run import RunCost, RunSteps, RunTokens
 from stepstream.stream.detectors.base import NOTHING, DetectorBase, Observation, Observations, progress
@@ -19,23 +20,35 @@ class RunCostDetector(DetectorBase):
         self._warn = nanos_from_usd(rule.warn_usd) if rule.warn_usd is not None else None
 
     def observe(self, run: Run, step: StepInfo, now_us: int) -> Observations:
-        """Judge the total after a step that cost something."""
+        """Judge the total after a step that cost something. What people approve on top raises the limit."""
+        if step.kind == CONTROL_KIND and step.ended:
+            self._approve(run, step)
         if not step.cost_nanos:
             return NOTHING
-        cost = run.cost_nanos
-        limit, level = (self._limit, "limit") if cost > self._limit else (self._warn, "warn")
+        cost, approved = run.cost_nanos, self._approved(run)
+        most = self._limit + approved
+        limit, level = (most, f"limit+{approved}" if approved else "limit") if cost > most else (self._warn, "warn")
         if limit is None or cost <= limit or self.has_fired(run, level=level):
             return NOTHING
         return (self._say(run, limit, level),)
 
+    def _approve(self, run: Run, step: StepInfo) -> None:
+        nanos = approved_nanos(step.kind, step.name)
+        if nanos:
+            self.state(run, {})["approved"] = self._approved(run) + nanos
+
+    def _approved(self, run: Run) -> int:
+        state = run.detector_state.get(self.name)
+        return int(state["approved"]) if state else 0
+
     def _say(self, run: Run, limit: int, level: str) -> Observation:
         cost_usd, limit_usd = run.cost_nanos / NANOS_PER_USD, limit / NANOS_PER_USD
-        word = "the limit is" if level == "limit" else "a warning was asked for at"
+        word = "the limit is" if level != "warn" else "a warning was asked for at"
         dearest = sorted(run.steps.values(), key=lambda info: -(info.cost_nanos or 0))[:5]
         return Observation(
             message=f"cost {format_usd(cost_usd)} so far, {word} {format_usd(limit_usd)}; {progress(run)}",
             detail=_dearest_group(run),
-            severity=self.severity("error" if level == "limit" else "warning"),
+            severity=self.severity("error" if level != "warn" else "warning"),
             level=level,
             step_ids=tuple(info.step_id for info in dearest if info.cost_nanos),
             value=cost_usd,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from stepstream.schemas.rules_control import StopIgnored
 from stepstream.schemas.rules_run import (
     HungStep,
     Loop,
@@ -18,6 +19,7 @@ from stepstream.stream.detectors.base import Detector
 from stepstream.stream.detectors.behaviour import LoopDetector, ToolErrorIgnoredDetector, UnpricedModelDetector
 from stepstream.stream.detectors.budgets import RunCostDetector, RunStepsDetector, RunTokensDetector
 from stepstream.stream.detectors.content.registry import make_content_detector
+from stepstream.stream.detectors.orders import StopIgnoredDetector
 from stepstream.stream.detectors.spikes import (
     RunCostSpikeDetector,
     RunDurationSpikeDetector,
@@ -55,6 +57,8 @@ def make_detector(applied: Applied) -> Detector:
             return LoopDetector(applied, rule)
         case ToolErrorIgnored():
             return ToolErrorIgnoredDetector(applied)
+        case StopIgnored():
+            return StopIgnoredDetector(applied, rule)
         case RunCostSpike():
             return RunCostSpikeDetector(applied, rule)
         case RunTokensSpike():

@@ -142,6 +142,8 @@ class HungStepDetector(DetectorBase):
         """Open steps below the root with no open child, not reported yet."""
         if len(run.open) - (run.root is not None and run.root.is_open) == 0:
             return
+        if any(step.kind == "control" for step in run.open.values()):
+            return  # an order waits to be obeyed, or the run is paused: that is told elsewhere
         parents = {step.parent for step in run.open.values()}
         for step in run.open.values():
             if step.parent and step.step_id not in parents and not self.has_fired(run, step.step_id):

@@ -74,8 +74,8 @@ def test_a_command_counts_once_and_not_after_an_approval(made: Traced) -> None:
         assert deliver(made, stop) == 0
         with run.tool("z"):
             pass
-    assert control_steps(made) == [("stop", "start", ""), ("stop", "end", "ok"), ("approve", "end", "ok")]
-    assert made.ended["approve"].attributes["budget_usd"] == "5"
+    assert control_steps(made) == [("stop", "start", ""), ("stop", "end", "ok"), ("approve $5", "end", "ok")]
+    assert made.ended["approve $5"].attributes["budget_usd"] == "5"
 
 
 def test_a_stop_that_no_step_met_is_no_obedience(made: Traced) -> None:

@@ -1,0 +1,15 @@
+"""Rules about orders to running agents."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from stepstream.schemas.durations import DurationUs
+from stepstream.schemas.rule_base import RuleBase
+
+
+class StopIgnored(RuleBase):
+    """The run was ordered to stop, and goes on."""
+
+    rule: Literal["stop_ignored"]
+    after: DurationUs = 60_000_000

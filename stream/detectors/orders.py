@@ -1,0 +1,88 @@
+"""Orders to a run, and whether it obeys: known from policies' own findings and from the run's control steps alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from stepstream.schemas.alert import CommandStruct
+from stepstream.schemas.control import CONTROL_KIND, control_step_id
+from stepstream.schemas.durations import format_duration
+from stepstream.schemas.rules_control import StopIgnored
+from stepstream.stream.detectors.base import NOTHING, DetectorBase, Observation, Observations, progress
+from stepstream.stream.rules import Applied
+from stepstream.stream.run import Run
+from stepstream.stream.steps import StepInfo
+
+_ORDERS: Final = "orders to stop"
+_MAX_ORDERS: Final = 100
+
+
+def note_order(run: Run, command: CommandStruct, now_us: int) -> None:
+    """A policy has ordered this run to stop: remember when, under the step that will tell of its obedience."""
+    if command.action == "stop":
+        _note(run, control_step_id(run.trace_id, command.command_id), now_us)
+
+
+def _note(run: Run, step_id: str, at_us: int) -> None:
+    orders: dict[str, int] = run.detector_state.setdefault(_ORDERS, {})
+    if len(orders) < _MAX_ORDERS:
+        orders.setdefault(step_id, at_us)
+
+
+class StopIgnoredDetector(DetectorBase):
+    """A stop was ordered and the run goes on: its agent does not listen, or hangs. Resolved when it obeys after all."""
+
+    def __init__(self, applied: Applied, rule: StopIgnored) -> None:
+        super().__init__(applied)
+        self.quickest_us = self._after_us = rule.after
+
+    def concerns(self, kind: str, *, ended: bool) -> bool:
+        """Control steps tell of people's orders and of obedience."""
+        return kind == CONTROL_KIND
+
+    def observe(self, run: Run, step: StepInfo, now_us: int) -> Observations:
+        """An order that reached the run, or its end: obeyed, or void since an approval."""
+        if step.kind != CONTROL_KIND or step.name != "stop":
+            return NOTHING
+        if not step.ended:
+            _note(run, step.step_id, step.append_us)
+        elif self.has_fired(run, step.step_id):
+            after = format_duration(step.end_us - step.start_us)
+            return (Observation(f"the order to stop was settled after {after}", "info", step.step_id, resolved=True),)
+        return NOTHING
+
+    def notify_at(self, run: Run) -> int | None:
+        """When the oldest order that was not obeyed has waited too long."""
+        if _ORDERS not in run.detector_state:
+            return None
+        return min((due for due, _ in self._waiting(run)), default=None)
+
+    def on_time(self, run: Run, now_us: int) -> Observations:
+        """Report the orders that have waited too long."""
+        if _ORDERS not in run.detector_state:
+            return NOTHING
+        return [self._say(run, step_id, now_us - due + self._after_us) for due, step_id in self._waiting(run) if now_us >= due]
+
+    def _waiting(self, run: Run) -> Iterator[tuple[int, str]]:
+        if not run.live or run.root_ended or run.closed:
+            return
+        for step_id, at_us in run.detector_state[_ORDERS].items():
+            step = run.steps.get(step_id)
+            if (step is None or not step.ended) and not self.has_fired(run, step_id):
+                yield at_us + self._after_us, step_id
+
+    def _say(self, run: Run, step_id: str, waited_us: int) -> Observation:
+        heard = step_id in run.steps
+        return Observation(
+            message=f"it was ordered to stop {format_duration(waited_us)} ago and did not; {progress(run)}",
+            detail="the order reached the agent, which has begun no step since"
+            if heard
+            else "nothing shows that the order reached the agent: does it use the SDK, or read the control topic?",
+            severity=self.severity("critical"),
+            subject=step_id,
+            step_ids=(step_id,) if heard else (),
+            value=float(waited_us),
+            threshold=float(self._after_us),
+            unit="us",
+        )
