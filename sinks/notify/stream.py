@@ -1,0 +1,125 @@
+"""The alert stream over HTTP: server-sent events, each with a position, so that who comes back goes on where it left off."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+from urllib.parse import parse_qs
+
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+
+from stepstream import kafka
+from stepstream.schemas.alert import Alert
+from stepstream.schemas.documents import AlertMatch
+from stepstream.schemas.settings import Settings
+from stepstream.schemas.topics import topic
+from stepstream.sinks.alert_tail import matches
+
+BEAT_S: Final = 15.0
+SLICE_S: Final = 0.5
+_FIELDS: Final = frozenset(AlertMatch.model_fields)
+
+
+class BadStream(ValueError):
+    """A question that cannot be answered; says why."""
+
+
+def match_of(query: str) -> AlertMatch:
+    """The filter that a query asks for: ``severity=critical&severity=error&agent=support*``. Raises ``BadStream``."""
+    given = parse_qs(query)
+    given.pop("since", None)
+    if unknown := sorted(given.keys() - _FIELDS):
+        raise BadStream(f"{', '.join(unknown)}: no such filter; there are {', '.join(sorted(_FIELDS))}")
+    fields: dict[str, Any] = {name: values[-1] for name, values in given.items()}
+    if "severity" in given:
+        fields["severity"] = tuple(part for value in given["severity"] for part in value.split(","))
+    try:
+        return AlertMatch.model_validate(fields)
+    except ValueError as error:
+        raise BadStream(str(error)) from None
+
+
+def places_of(event_id: str) -> dict[int, int]:
+    """Where the event of that id left off: the next offset of each partition. Raises ``BadStream``."""
+    try:
+        pairs = [part.split("-") for part in event_id.split(".")] if event_id else []
+        return {int(number): int(offset) for number, offset in pairs}
+    except ValueError:
+        raise BadStream("Last-Event-ID is none of ours") from None
+
+
+class Stream:
+    """One subscriber's stream: a consumer of its own, outside any group, from now on or from where it left off."""
+
+    def __init__(self, settings: Settings, match: AlertMatch, after: dict[int, int], *, earliest: bool = False) -> None:
+        self._match = match
+        self._topic = topic(settings.topic_prefix, "alerts")
+        self._consumer: Consumer = kafka.consumer(settings, "stepstream-reader", **{"log_level": 2})
+        count = kafka.partition_count(self._consumer, self._topic)
+        self.places: dict[int, int] = {}
+        for number in range(count):
+            low, high = self._consumer.get_watermark_offsets(TopicPartition(self._topic, number), timeout=10)
+            start = low if earliest else high
+            self.places[number] = min(high, max(low, after.get(number, low if after else start)))
+        self._consumer.assign([TopicPartition(self._topic, number, place) for number, place in self.places.items()])
+
+    def events(self, stop: Callable[[], bool]) -> Iterator[bytes]:
+        """Events as they go over the wire, and a comment now and then so that both sides know the other is there."""
+        yield b"retry: 1000\n\n"
+        beat_at = time.monotonic() + BEAT_S
+        while not stop():
+            message = self._consumer.poll(SLICE_S)
+            if message is None:
+                if time.monotonic() > beat_at:
+                    beat_at = time.monotonic() + BEAT_S
+                    yield f": {self._id()}\n\n".encode()
+                continue
+            error = message.error()
+            if error is not None:
+                if error.fatal():
+                    raise KafkaException(error)
+                continue
+            number, offset = kafka.position_of(message)
+            self.places[number] = offset + 1
+            value = message.value()
+            alert = self._alert(value)
+            if alert is not None and value is not None and matches(self._match, alert):
+                beat_at = time.monotonic() + BEAT_S
+                yield b"event: alert\nid: %s\ndata: %s\n\n" % (self._id().encode(), value)
+
+    def close(self) -> None:
+        """Leave."""
+        self._consumer.close()
+
+    def _id(self) -> str:
+        return ".".join(f"{number}-{place}" for number, place in sorted(self.places.items()))
+
+    def _alert(self, value: bytes | None) -> Alert | None:
+        if not value or b"\n" in value:
+            return None
+        try:
+            return Alert.model_validate_json(value)
+        except ValueError:
+            return None
+
+
+class Streams:
+    """How many streams are open; there is a bound."""
+
+    def __init__(self, most: int = 100) -> None:
+        self._free = threading.BoundedSemaphore(most)
+        self.open = 0
+
+    def enter(self) -> bool:
+        """Whether one more may open."""
+        if not self._free.acquire(blocking=False):
+            return False
+        self.open += 1
+        return True
+
+    def leave(self) -> None:
+        """One has closed."""
+        self.open -= 1
+        self._free.release()

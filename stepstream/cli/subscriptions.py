@@ -1,0 +1,216 @@
+"""``stepstream subscriptions``: who wants which alerts, and what became of them."""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stepstream.cli import errors
+from stepstream.cli.common import KAFKA, Format, FormatOption, print_rows, takes
+
+if TYPE_CHECKING:
+    from stepstream.schemas.documents import Subscription
+    from stepstream.schemas.settings import Settings
+
+PANEL = "Policies, subscriptions, prices"
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The subscription's name.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Change what a watched folder holds too.")]
+Texts = list[str] | None
+NOTIFY = ("notify_allow_private", "notify_allow_commands", "notify_secrets_dir")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    found = typer.Typer(no_args_is_help=True, help="Add, list, test and remove subscriptions; show their deliveries.")
+    found.command("add")(add)
+    found.command("list")(show)
+    found.command("test")(test)
+    found.command("remove")(remove)
+    found.command("deliveries")(deliveries)
+    app.add_typer(found, name="subscriptions", rich_help_panel=PANEL)
+
+
+@takes(*KAFKA)
+def add(
+    settings: Settings,
+    name: NameArgument,
+    channel: Annotated[str, typer.Argument(metavar="CHANNEL", help="webhook, slack, pagerduty, email, command ...")],
+    options: Annotated[
+        Texts, typer.Argument(metavar="OPTION=VALUE ...", help="Options of the channel, e.g. url=https://... secret=env:KEY")
+    ] = None,
+    *,
+    severity: Annotated[Texts, typer.Option(help="Only this severity; may be repeated.")] = None,
+    match: Annotated[
+        Texts, typer.Option(metavar="FIELD=PATTERN", help="Only alerts whose field is so, e.g. agent=bot-*.")
+    ] = None,
+    group_by: Annotated[Texts, typer.Option(help="Tell alerts together that agree in this field; may be repeated.")] = None,
+    field: Annotated[
+        Texts, typer.Option("--set", metavar="FIELD=VALUE", help="Any other field of the document, e.g. repeat_interval=4h.")
+    ] = None,
+    force: ForceOption = False,
+) -> None:
+    """Add a subscription, or replace the one of that name.
+
+    Secrets are named, never written: `url=env:SLACK_URL`, `secret=file:/run/secrets/hook`.
+    """
+    from pydantic import ValidationError
+
+    from stepstream import notify
+    from stepstream.schemas.documents import Subscription
+
+    data: dict[str, Any] = {"name": name, "to": {channel: _pairs(options)}, **_pairs(field)}
+    wanted = _pairs(match) | ({"severity": severity} if severity else {})
+    data |= ({"match": wanted} if wanted else {}) | ({"group_by": group_by} if group_by else {})
+    try:
+        document = Subscription.model_validate(data)
+    except ValidationError as error:
+        wrong = [f"{'.'.join(map(str, e['loc']))}: {e['msg'].removeprefix('Value error, ')}" for e in error.errors()]
+        raise errors.Failure("\n".join(wrong), errors.USAGE) from None
+    try:
+        print(f"subscription/{name} {notify.add(settings, document, force=force)}")
+    except ValueError as error:
+        raise errors.Failure(str(error)) from None
+
+
+@takes(*KAFKA)
+def show(settings: Settings, format: FormatOption = Format.TABLE) -> None:
+    """List the subscriptions in force."""
+    rows = []
+    for one in _in_force(settings).values():
+        match = ", ".join(
+            f"{field}={'|'.join(value) if isinstance(value, tuple) else value}"
+            for field, value in one.match
+            if value not in ("*", "", ())
+        )
+        state = "on" if one.enabled else "off"
+        rows.append((one.name, one.channel, state, match or "everything", ", ".join(one.group_by) or "each alert by itself"))
+    print_rows(("name", "channel", "state", "match", "grouped_by"), rows, format)
+
+
+@takes(*KAFKA, *NOTIFY)
+def test(settings: Settings, name: NameArgument) -> None:
+    """Send a sample through the subscription's channel and show the answer.
+
+    A notifier started by `stepstream up` does it, with its environment and its network; without one it is done here.
+    """
+    from stepstream.sinks.notify.sample import send_sample
+    from stepstream.sinks.notify.service import kit_of
+
+    subscription = _in_force(settings).get(name)
+    if subscription is None:
+        raise errors.Failure(f"there is no subscription {name}")
+    running = _admin(settings)
+    if running:
+        kind, text, where = *_ask(running, name), "the running notifier"
+    else:
+        outcome = send_sample(subscription, kit_of(settings), time.time_ns() // 1000)
+        kind, text, where = outcome.kind, outcome.text, "this process"
+    if kind != "told":
+        raise errors.Failure(f"{subscription.channel} did not take it ({where}): {text}")
+    print(f"{subscription.channel} took it ({where})" + (f": {text}" if text else ""))
+
+
+@takes(*KAFKA)
+def remove(settings: Settings, name: NameArgument, force: ForceOption = False) -> None:
+    """Take a subscription out of force."""
+    from stepstream import notify
+
+    try:
+        notify.remove(settings, name, force=force)
+    except (LookupError, ValueError) as error:
+        raise errors.Failure(str(error.args[0])) from None
+    print(f"subscription/{name} deleted")
+
+
+@takes(*KAFKA)
+def deliveries(
+    settings: Settings,
+    name: Annotated[str, typer.Argument(metavar="[NAME]", help="Only this subscription's.")] = "",
+    *,
+    state: Annotated[str, typer.Option(help="Only pending, failed, delivered or parked ones.")] = "",
+    limit: Annotated[int, typer.Option(help="How many at most.")] = 50,
+    format: FormatOption = Format.TABLE,
+) -> None:
+    """Show what became of alerts: the newest delivery of each, the latest first."""
+    from stepstream.schemas.delivery import DELIVERY_STATES
+    from stepstream.sinks.notify import listing
+
+    if state and state not in DELIVERY_STATES:
+        raise errors.Failure(f"--state {state}: one of {', '.join(DELIVERY_STATES)}", errors.USAGE)
+    rows = [
+        (_time(one.time), one.subscription, one.channel, one.state, one.attempts, _time(one.next_try), one.alert, one.alert_id,
+         one.alert_state, one.reason)
+        for one in listing.deliveries(settings, subscription=name, state=state, limit=limit)
+    ]  # fmt: skip
+    columns = ("time", "subscription", "channel", "state", "tries", "next_try", "alert", "alert_id", "alert_state", "reason")
+    print_rows(columns, rows, format)
+
+
+def _in_force(settings: Settings) -> dict[str, Subscription]:
+    from pydantic import ValidationError
+
+    from stepstream import documents
+    from stepstream.schemas.documents import DOCUMENT, Subscription
+
+    found = {}
+    for held in documents.in_force(settings).values():
+        if held.kind == "Subscription":
+            try:
+                document = DOCUMENT.validate_json(held.value)
+            except ValidationError as error:
+                errors.complain(f"{held.key} is not understood by this version: {error.errors()[0]['msg']}")
+                continue
+            if isinstance(document, Subscription):
+                found[document.name] = document
+    return found
+
+
+def _pairs(texts: Texts) -> dict[str, Any]:
+    """``a=1 b=[x, y]`` as data; values are YAML, so that lists and numbers can be written."""
+    import yaml
+
+    found: dict[str, Any] = {}
+    for text in texts or ():
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise errors.Failure(f"{text}: write NAME=VALUE", errors.USAGE)
+        try:
+            found[name] = yaml.safe_load(value) if value[:1] in "[{" else value
+        except yaml.YAMLError:
+            raise errors.Failure(f"{text}: the value is no YAML", errors.USAGE) from None
+    return found
+
+
+def _admin(settings: Settings) -> str:
+    """The admin API of the notifier that ``stepstream up`` runs; empty where none runs."""
+    from pathlib import Path
+
+    from stepstream import endpoints
+
+    running = endpoints.read(Path(settings.state_dir)) if settings.state_dir else None
+    return running.others.get("notify", "") if running is not None and running.kafka == settings.kafka_brokers else ""
+
+
+def _ask(url: str, name: str) -> tuple[str, str]:
+    from urllib.error import HTTPError, URLError
+    from urllib.parse import quote
+    from urllib.request import Request, urlopen
+
+    try:
+        with urlopen(Request(f"{url}/subscriptions/{quote(name)}/test", method="POST"), timeout=150) as answer:
+            found = json.load(answer)
+    except HTTPError as error:
+        raise errors.Failure(
+            f"the notifier at {url} answered {error.code}: {error.read(500).decode(errors='replace')}"
+        ) from None
+    except URLError as error:
+        raise errors.Failure(f"the notifier at {url} does not answer: {error.reason}") from None
+    return found["outcome"], found["answer"]
+
+
+def _time(time_us: int) -> str:
+    return datetime.fromtimestamp(time_us / 1e6).astimezone().isoformat(timespec="seconds") if time_us else ""

@@ -1,0 +1,61 @@
+"""``stepstream notify``: the notifier with what runs beside it, and the actions of its admin API."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any, Final
+
+from stepstream import documents
+from stepstream.schemas.documents import Subscription, document_key
+from stepstream.schemas.settings import Settings
+from stepstream.sinks.notify import service
+from stepstream.sinks.notify.api import Actions, Api, ApiServer
+from stepstream.yamlfile import Place
+
+ADMIN: Final = "admin API and alert stream at "
+"""What the line that names the address begins with; ``stepstream up`` looks for it."""
+
+
+def run(settings: Settings) -> int:
+    """Run a notifier until it is told to stop; returns the exit code."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    return service.run(settings, parts=_parts)
+
+
+def _parts(notifier: service.Notifier) -> list[Any]:
+    """What runs beside the notifier."""
+    settings = notifier.settings
+    if settings.notify_port < 0:
+        return []
+    return [ApiServer(Api(settings, notifier.directory, notifier.kit, actions(settings)), settings.notify_port)]
+
+
+def actions(settings: Settings) -> Actions:
+    """What the admin API does to documents and alerts."""
+    return Actions(
+        apply=lambda subscription: add(settings, subscription),
+        remove=lambda name: remove(settings, name),
+    )
+
+
+def add(settings: Settings, subscription: Subscription, *, force: bool = False) -> str:
+    """Put a subscription in force; ``created``, ``changed`` or ``unchanged``. Raises ``ValueError`` for a folder's own."""
+    from pathlib import Path
+
+    written = documents.Written(subscription, Place(Path(subscription.name), 0))
+    held = documents.in_force(settings).get(document_key(subscription))
+    if held is not None and held.owner and not force:
+        raise ValueError(f"{held.key} is held by {held.owner}: change it there, or say --force")
+    changes = documents.apply(settings, [written], force=True)
+    return changes[0].what
+
+
+def remove(settings: Settings, name: str, *, force: bool = False) -> None:
+    """Take a subscription out of force. Raises ``LookupError`` where there is none, ``ValueError`` for a folder's own."""
+    held = documents.in_force(settings).get(f"subscription/{name}")
+    if held is None:
+        raise LookupError(f"there is no subscription {name}")
+    if held.owner and not force:
+        raise ValueError(f"{held.key} is held by {held.owner}: remove it there, or say --force")
+    documents.withdraw(settings, held.key)
