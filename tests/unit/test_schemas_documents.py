@@ -26,6 +26,7 @@ RULES: list[dict[str, Any]] = [
     {"rule": "loop", "repeats": 5},
     {"rule": "tool_error_ignored", "enabled": False},
     {"rule": "unpriced_model", "severity": "info"},
+    {"rule": "stop_ignored", "after": "30s"},
     {"rule": "run_cost_spike", "above": "p99", "factor": 4, "min_runs": 50, "at_least_usd": 0.2},
     {"rule": "run_tokens_spike", "above": "p95", "factor": 2.5, "min_runs": 10, "at_least": 5_000},
     {"rule": "run_steps_spike", "above": "p90", "factor": 5, "min_runs": 20, "at_least": 50},
@@ -213,6 +214,7 @@ def test_rules_without_limits_are_on_by_default_and_stop_nothing() -> None:
         "tool_error_ignored",
         "unpriced_model",
         "run_cost_spike",
+        "stop_ignored",
     } | {rule.rule for rule in CONTENT_DEFAULTS}
     assert {rule.action for rule in DEFAULT_RULES} == {"none"}
     assert policy().mode == "observe"
