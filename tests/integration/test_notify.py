@@ -1,0 +1,220 @@
+"""Notifiers over real Kafka: alerts reach a real receiver, whatever is killed in between."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stepstream.schemas.settings import Settings
+from stepstream.settings import to_environment
+from stepstream.sinks.notify.channels.webhook import verify
+from stepstream.sinks.notify.listing import deliveries
+from tests.integration.notify_kit import Call, Publisher, notifier, prepared, receiver, subscribe
+from tests.processes import Process, wait_until
+
+
+@pytest.fixture
+def settings(kafka_bootstrap: str, topic_prefix: str) -> Settings:
+    return prepared(kafka_bootstrap, topic_prefix)
+
+
+@pytest.fixture
+def publisher(settings: Settings) -> Iterator[Publisher]:
+    found = Publisher(settings)
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def processes() -> Iterator[list[Process]]:
+    """Processes that do not outlive the test."""
+    found: list[Process] = []
+    yield found
+    for process in found:
+        if process.running:
+            process.kill()
+
+
+def admin(process: Process) -> str:
+    """The address of a notifier's admin API, from its log."""
+    wait_until(lambda: "alert stream at " in process.log.read_text(), 30, "the admin API")
+    return process.log.read_text().split("alert stream at ")[1].split()[0]
+
+
+def ask(url: str, method: str = "GET", data: Any = None, **headers: str) -> tuple[int, Any]:
+    body = json.dumps(data).encode() if data is not None else None
+    request = urllib.request.Request(url, body, {"Content-Type": "application/json", **headers}, method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        return error.code, json.loads(error.read())
+
+
+def test_a_webhook_hears_of_alerts_and_their_end_signed_and_live(
+    settings: Settings, publisher: Publisher, processes: list[Process], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A subscription added while the notifier runs is in force at once; each notification has its key and signature; a
+    dead webhook beside it delays nothing and pins no offset; what a restarted notifier finds told it does not tell again."""
+    monkeypatch.setenv("HOOK_KEY", "a-very-secret-key")
+    with receiver() as hook, receiver(status=lambda _call: 503) as dead:
+        subscribe(settings, "dead", dead.url)
+        processes.append(notifier(settings, tmp_path / "1.log"))
+        url = admin(processes[0])
+        document = {"name": "oncall", "to": {"webhook": {"url": hook.url, "secret": "env:HOOK_KEY"}}}
+        assert ask(f"{url}/subscriptions", "POST", document) == (200, {"name": "oncall", "what": "created"})
+        wait_until(lambda: len(ask(f"{url}/subscriptions")[1]) == 2, 10, "the subscription in force")
+        publisher.send("a")
+        publisher.send("b", partition=1)
+        publisher.flush()
+        wait_until(lambda: len(hook.taken) == 2, 20, "both alerts")
+        publisher.send("a", 2, state="resolved")
+        publisher.flush()
+        wait_until(lambda: len(hook.taken) == 3, 20, "the end")
+        assert sorted(hook.told()) == [("a", 1), ("a", 2), ("b", 1)]
+        for call in hook.taken:
+            assert verify("a-very-secret-key", call.headers["Stepstream-Signature"], call.body, time.time())
+            assert call.headers["Idempotency-Key"] == call.data["id"]
+            assert call.data["schema"] == "stepstream.notification/1"
+        wait_until(lambda: len(deliveries(settings, subscription="dead", state="failed")) == 2, 10, "failures on the topic")
+        assert processes[0].terminate() == 0
+        processes.append(notifier(settings, tmp_path / "2.log"))
+        admin(processes[1])
+        publisher.send("c")
+        publisher.flush()
+        wait_until(lambda: ("c", 1) in hook.told(), 20, "what came after the restart")
+        assert len(hook.taken) == 4
+        log = "".join(process.log.read_text() for process in processes)
+        assert "a-very-secret-key" not in log
+        assert "503" in log
+
+
+def test_nothing_is_lost_when_notifiers_are_killed(
+    settings: Settings, publisher: Publisher, processes: list[Process], tmp_path: Path
+) -> None:
+    """Two notifiers share the alerts and are killed at random while a receiver fails now and then: every change is taken, in
+    order for each alert, and what is taken twice has the same key."""
+    dice = random.Random(7)
+    keys: dict[str, set[str]] = {}
+
+    def status(call: Call) -> int:
+        keys.setdefault(call.headers["Idempotency-Key"], set()).add(json.dumps(call.data["alerts"], sort_keys=True))
+        return 500 if dice.random() < 0.1 else 200
+
+    total = 200
+    with receiver(status=status) as hook:
+        subscribe(settings, "all", f"{hook.url}/all", send_updates=True)
+        subscribe(settings, "bad", f"{hook.url}/bad", match={"severity": ["critical"]})
+        processes += [notifier(settings, tmp_path / f"{n}.log") for n in range(2)]
+        for process in processes:
+            admin(process)
+        began = time.monotonic()
+        kills = 0
+        for n in range(total):
+            publisher.send(f"a{n}", 1, partition=n % 2, severity="critical" if n % 4 == 0 else "warning")
+            if n >= 20:
+                publisher.send(f"a{n - 20}", 2, partition=n % 2, state="resolved")
+            if n % 45 == 44:
+                publisher.flush()
+                victim = kills % 2
+                kills += 1
+                processes[victim].signal(signal.SIGKILL)
+                processes[victim].wait(10)
+                processes[victim] = notifier(settings, tmp_path / f"again{kills}.log")
+            time.sleep(0.03)
+        publisher.flush()
+        expected = {(f"a{n}", 1) for n in range(total)} | {(f"a{n}", 2) for n in range(total - 20)}
+
+        def final() -> set[tuple[str, int]]:
+            return {pair for call in list(hook.taken) if call.path == "/all" for pair in call.alerts}
+
+        # What was not told before its end came is told as ended: the newest state of every alert must be there.
+        ends = {(f"a{n}", 2 if n < total - 20 else 1) for n in range(total)}
+        wait_until(lambda: ends <= final(), 60, f"every alert's newest state ({kills} kills, {time.monotonic() - began:.0f} s)")
+        assert final() <= expected
+        for path in ("/all", "/bad"):
+            last: dict[str, int] = {}
+            for call in [call for call in hook.taken if call.path == path]:
+                for alert_id, seq in call.alerts:
+                    assert seq >= last.get(alert_id, 0), f"{alert_id}: {seq} after {last[alert_id]}"
+                    last[alert_id] = seq
+        bad = {pair[0] for call in hook.taken if call.path == "/bad" for pair in call.alerts}
+        assert bad == {f"a{n}" for n in range(0, total, 4)}
+        assert all(len(contents) == 1 for contents in keys.values())
+        twice = Counter(call.headers["Idempotency-Key"] for call in hook.taken)
+        assert sum(count - 1 for count in twice.values()) <= 40 * kills
+        assert kills >= 4
+
+
+def test_the_stream_goes_on_where_it_left_off(
+    settings: Settings, publisher: Publisher, processes: list[Process], tmp_path: Path
+) -> None:
+    """Server-sent events: from now on, filtered, and after Last-Event-ID without a gap or a repeat."""
+    processes.append(notifier(settings, tmp_path / "1.log"))
+    url = admin(processes[0])
+
+    def events(count: int, last: str = "", query: str = "") -> Iterator[tuple[str, str]]:
+        request = urllib.request.Request(f"{url}/alerts/stream{query}", headers={"Last-Event-ID": last} if last else {})
+        event_id = ""
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            assert answer.headers["Content-Type"] == "text/event-stream"
+            for line in answer:
+                name, _, value = line.decode().rstrip("\n").partition(": ")
+                if name == "retry":
+                    yield "", ""
+                elif name == "id":
+                    event_id = value
+                elif name == "data":
+                    yield json.loads(value)["alert_id"], event_id
+                    count -= 1
+                    if not count:
+                        return
+
+    stream = events(2)
+    next(stream)
+    for name in ("a", "b"):
+        publisher.send(name)
+        publisher.flush()
+    first, second = next(stream), next(stream)
+    assert [first[0], second[0]] == ["a", "b"]
+    publisher.send("c", partition=1, severity="critical")
+    publisher.flush()
+    assert [name for name, _ in events(2, first[1])] == ["", "b", "c"]
+    assert [name for name, _ in events(1, first[1], "?severity=critical")] == ["", "c"]
+    assert ask(f"{url}/alerts/stream?colour=red")[0] == 400
+    assert ask(f"{url}/subscriptions", Host="evil.example")[0] == 403
+    assert ask(f"{url}/subscriptions", Origin="https://evil.example")[0] == 403
+
+
+def test_subscriptions_on_the_command_line(settings: Settings, tmp_path: Path) -> None:
+    """Added, listed, tested, removed; a secret that is written out is refused."""
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        environment = {**to_environment(settings), "PATH": "/usr/bin:/bin", "STEPSTREAM_STATE_DIR": str(tmp_path)}
+        line = [sys.executable, "-m", "stepstream", "subscriptions", *arguments]
+        return subprocess.run(line, env=environment, capture_output=True, text=True, check=False, timeout=60)
+
+    with receiver(answer=b"got it") as hook:
+        added = run("add", "ops", "webhook", f"url={hook.url}", "--severity", "critical", "--match", "agent=bot-*")
+        assert (added.stdout, added.stderr) == ("subscription/ops created\n", "")
+        listed = json.loads(run("list", "--format", "json").stdout)
+        assert [(one["name"], one["match"]) for one in listed] == [("ops", "severity=critical, agent=bot-*")]
+        assert run("test", "ops").stdout == "webhook took it (this process): got it\n"
+        assert [call.data["alerts"][0]["alert"] for call in hook.taken] == ["test"]
+    refused = run("test", "ops")
+    assert (refused.returncode, "webhook did not take it" in refused.stderr) == (1, True)
+    assert "a secret is not written" in run("add", "x", "webhook", "url=https://h.example", "secret=hunter2").stderr
+    assert run("remove", "ops").stdout == "subscription/ops deleted\n"
+    assert "there is no subscription ops" in run("remove", "ops").stderr
