@@ -18,30 +18,34 @@ from statistics import median
 from typing import Any, Final
 
 import msgspec
+from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.transform import NativeTransform
 
 from benchmarks import harness
 from benchmarks.bench import broker, prepared, scratch_folder, steps_topic
+from benchmarks.cases import MissingData, lifecycle, tau_bench, trail_gaia
 from benchmarks.child import Child, ChildFailed
 from benchmarks.harness import Goal, Report
 from benchmarks.load import LoadSpec, Truth, make_load
 from benchmarks.machine import CpuMeter
-from benchmarks.multiply import multiply
+from benchmarks.multiply import Multiplier
 from benchmarks.sender import Sender
 from stepstream.embedded.clickhouse import EmbeddedClickHouse
 from stepstream.schemas.partitioner import partition_for
 from stepstream.schemas.settings import Settings
-from stepstream.schemas.step import RECORD_HEADERS, Step
+from stepstream.schemas.step import Step
 from stepstream.settings import to_environment
-from stepstream.sinks.clickhouse import connect, migrate
+from stepstream.sinks.clickhouse import connect, memory, migrate, step_rows
 from stepstream.sinks.clickhouse.insert import SETTINGS, Inserter
-from stepstream.sinks.clickhouse.records import Block, Record, Source
+from stepstream.sinks.clickhouse.records import USUAL_HEADERS, Block, Record, Source
 from stepstream.sinks.clickhouse.step_rows import build_steps
 
 QUERIES: Final = Path(__file__).with_name("queries")
 CEILING_THREADS: Final = 2
 GOAL_OWN_US: Final = 8.0
 GOAL_BYTES: Final = 200.0
+SEARCHED_STEPS: Final = 150_000
+SEARCH: Final = "SELECT count() FROM steps WHERE hasToken(lower(output), 'spaaoaah')"
 DISK: Final = """\
 SELECT sum(bytes_on_disk) / sum(rows) FROM system.parts
 WHERE active AND table = 'steps_raw' AND database = {database:String}"""
@@ -88,7 +92,10 @@ def measure(report: Report, arguments: argparse.Namespace) -> None:
         report.ratios["sink_to_ceiling_rows_per_s"] = sunk / ceiling
         report.goals.append(Goal("sink's rows a second, to the ceiling", sunk / ceiling, 0.5, "", at_most=False))
         _disk(report, settings, truth)
-        _queries(report, settings, scale)
+        _recorded(report, settings.model_copy(update={"clickhouse_database": "recorded"}))
+        _text_search(report, settings)
+        if arguments.queries:
+            _queries(report, settings, scale)
 
 
 @contextmanager
@@ -127,19 +134,15 @@ def _sink(report: Report, settings: Settings, truth: Truth, store: list[int]) ->
 def _own_code(report: Report, spec: LoadSpec, settings: Settings) -> list[Encoded]:
     """CPU of making rows of records, in batches as large as the sink's, with what belongs to libraries apart."""
     batches = list(_batches(spec, settings))
-    rows = 0
+    memory.tune()  # as the sink does
     blocks: list[Block] = []
-    began = time.process_time()
+    build_s = decode_s = 0.0
     for source, records in batches:
+        began = time.process_time()
         blocks += build_steps(records, source, frozenset()).blocks
-    build_s = time.process_time() - began
+        build_s += time.process_time() - began
+        decode_s += _decoding_s(records)
     rows = sum(block.rows for block in blocks if block.table.name == "steps_raw")
-    decode = msgspec.json.Decoder(Step).decode
-    began = time.process_time()
-    for _, records in batches:
-        for record in records:
-            decode(record.value or b"")
-    decode_s = time.process_time() - began
     _encoded(settings, blocks[0])  # the first time clickhouse-connect imports what it needs
     began = time.process_time()
     encoded = [_encoded(settings, block) for block in blocks]
@@ -153,13 +156,26 @@ def _own_code(report: Report, spec: LoadSpec, settings: Settings) -> list[Encode
     return encoded
 
 
+def _decoding_s(records: list[Record]) -> float:
+    """What msgspec takes of the work: whole ends, and of starts what tells whose they are."""
+    whole, peek = msgspec.json.Decoder(Step).decode, step_rows.peek
+    starts = [record.value for record in records if record.value and step_rows.STARTS_AS in record.value[:256]]
+    ends = [record.value for record in records if record.value and step_rows.STARTS_AS not in record.value[:256]]
+    began = time.process_time()
+    for value in ends:
+        whole(value)
+    for value in starts:
+        peek(value)
+    return time.process_time() - began
+
+
 def _batches(spec: LoadSpec, settings: Settings) -> Iterator[tuple[Source, list[Record]]]:
     """The load as the sink reads it: by partition, a full batch at a time."""
     load = make_load(spec)
     lanes: dict[int, list[Record]] = {number: [] for number in range(settings.partitions)}
     for key, value in zip(load.keys, load.values, strict=True):
         lane = lanes[partition_for(key, settings.partitions)]
-        lane.append(Record(len(lane), spec.start_us // 1000, key, value, RECORD_HEADERS))
+        lane.append(Record(len(lane), spec.start_us // 1000, key, value, USUAL_HEADERS))
     for number, lane in lanes.items():
         source = Source("bench", number, settings.partitions)
         for start in range(0, len(lane), settings.sink_batch_rows):
@@ -211,30 +227,100 @@ def _disk(report: Report, settings: Settings, truth: Truth) -> None:
     report.goals.append(Goal("disk", found, GOAL_BYTES, "bytes/step"))
 
 
+def _recorded(report: Report, settings: Settings) -> None:
+    """Bytes of a step of recorded agents, where the recordings are on this machine."""
+    try:
+        runs = [run for source in (tau_bench, trail_gaia) for run in source.runs()]
+    except MissingData as missing:
+        report.say(str(missing))
+        return
+    migrate(settings)
+    now_ms, raw = time.time_ns() // 1_000_000, 0
+    encode = msgspec.json.Encoder().encode
+    records = []
+    for run in runs:
+        for event in lifecycle(run):
+            value = encode(event.model_dump(mode="json", exclude_defaults=True))
+            raw += len(value)
+            records.append(Record(len(records), event.start_time // 1_000, event.trace_id.encode(), value, None))
+    (block,) = (b for b in build_steps(records, Source("recorded", 0), frozenset()).blocks if b.table.name == "steps_raw")
+    block.columns["append_time"] = [now_ms] * block.rows
+    Inserter(settings).insert(block, "recorded")
+    with connect(settings) as client:
+        client.command("OPTIMIZE TABLE steps_raw FINAL")
+        found = float(client.query(DISK, parameters={"database": settings.clickhouse_database}).result_rows[0][0])
+    row = (f"{len(runs)} recorded runs, {block.rows:,} steps", found, 100 * found * block.rows / raw)
+    report.table("on disk, recorded agents", ("", "bytes/step", "% of its JSON"), [row])
+    report.figures |= {"disk_bytes_per_recorded_step": found, "json_bytes_per_recorded_step": raw / block.rows}
+
+
+def _text_search(report: Report, settings: Settings) -> None:
+    """What the index of the text search costs: the same rows inserted without and with it, and their size."""
+    rows = []
+    for wanted in (False, True):
+        own = settings.model_copy(update={"clickhouse_database": f"search_{wanted}".lower(), "text_search": wanted})
+        migrate(own)
+        with connect(own) as client:
+            client.command("SYSTEM STOP MERGES")
+            for view in ("steps_to_rollup_1m", "steps_to_rollup_1h"):
+                client.command(f"DROP VIEW {view}")
+            began = time.monotonic()
+            client.command(
+                f"INSERT INTO steps_raw (* EXCEPT cost_nanos) SELECT * FROM {settings.clickhouse_database}.steps_raw "
+                f"LIMIT {SEARCHED_STEPS} SETTINGS max_insert_threads = 1, min_insert_block_size_rows = 20000"
+            )
+            took = time.monotonic() - began
+            client.command("SYSTEM START MERGES")
+            client.command("OPTIMIZE TABLE steps_raw FINAL")
+            count = int(str(client.command("SELECT count() FROM steps_raw")))
+            found = float(client.query(DISK, parameters={"database": own.clickhouse_database}).result_rows[0][0])
+            ms = median(_times(client, SEARCH, "", 5))
+            client.command(f"DROP DATABASE {own.clickhouse_database}")
+        rows.append(("with" if wanted else "without", found, took / count * 1e6, ms))
+        report.figures |= {f"text_search_{rows[-1][0]}_bytes_per_step": found, f"text_search_{rows[-1][0]}_query_ms": ms}
+    columns = ("text index", "bytes/step", "insert us/row", "one word, ms")
+    report.table(f"text search, {SEARCHED_STEPS:,} steps, rows alone", columns, rows)
+
+
 def _queries(report: Report, settings: Settings, scale: Scale) -> None:
     """Every query of the folder, several times, at each size; the store is filled up by copies of what is there."""
     rows = []
-    with connect(settings) as client:
+    with connect(settings, timeout_s=900) as client:
+        multiplier = Multiplier(client)
         for size in scale.stored_steps:
             report.say(f"filling up to {size:,} steps")
-            multiply(client, size)
+            began = time.monotonic()
+            count = multiplier.fill(size)
+            report.figures[f"fill_up_to_{size}_s"] = time.monotonic() - began
+            client.command("SYSTEM STOP MERGES")  # the queries alone are measured
             trace_id = client.command("SELECT trace_id FROM steps_raw LIMIT 1 OFFSET 5000")
             for file in sorted(QUERIES.glob("*.sql")):
-                took, text = [], file.read_text()
-                parameters = {"trace_id": trace_id} if "{trace_id" in text else None
-                for _ in range(scale.repeats):
-                    began = time.monotonic()
-                    client.query(text, parameters=parameters)
-                    took.append((time.monotonic() - began) * 1000)
-                rows.append((file.stem, size, median(took), max(took)))
+                took = _times(client, file.read_text(), str(trace_id), scale.repeats)
+                rows.append((file.stem, count, median(took), max(took)))
                 report.figures[f"query_{file.stem}_{size}_ms"] = median(took)
                 if size in QUERY_GOALS_MS:
                     report.goals.append(Goal(f"{file.stem}, {size:,} steps", median(took), QUERY_GOALS_MS[size], "ms"))
+            client.command("SYSTEM START MERGES")
     report.table("queries", ("query", "steps", "median ms", "max ms"), rows)
+
+
+def _times(client: Client, text: str, trace_id: str, repeats: int) -> list[float]:
+    """Milliseconds of each repetition."""
+    took = []
+    parameters = {"trace_id": trace_id} if "{trace_id" in text else None
+    for _ in range(repeats):
+        began = time.monotonic()
+        client.query(text, parameters=parameters)
+        took.append((time.monotonic() - began) * 1000)
+    return took
 
 
 if __name__ == "__main__":
     try:
-        harness.run("store", measure, harness.parser(__doc__ or ""))
+        flags = harness.parser(__doc__ or "")
+        flags.add_argument(
+            "--no-queries", dest="queries", action="store_false", help="leave out the queries: they take longest"
+        )
+        harness.run("store", measure, flags)
     except ChildFailed as error:
         sys.exit(f"store: {error}")

@@ -21,7 +21,7 @@ from stepstream.schemas.topics import (
     DEADLETTER_TOPIC,
     topic,
 )
-from stepstream.sinks.clickhouse.records import Record, Refused
+from stepstream.sinks.clickhouse.records import EXPIRED, Record, Refused
 
 FUSE_RECORDS: Final = 100
 FUSE_S: Final = 600.0
@@ -62,7 +62,8 @@ class DeadLetters:
     def send(self, refused: Sequence[Refused], source: str, partition: int) -> None:
         """Send them. Raises ``KafkaException`` when they are not acknowledged, ``FuseBlown`` when they are too many."""
         with self._lock:
-            if not self._fuse.allows(len(refused), time.monotonic()):
+            wrong = sum(item.reason != EXPIRED for item in refused)  # that records are old says nothing about the store
+            if not self._fuse.allows(wrong, time.monotonic()):
                 raise FuseBlown(
                     f"more than {FUSE_RECORDS} records were refused within {FUSE_S / 60:.0f} minutes, "
                     f"the last one of {source} because of: {refused[-1].detail}"

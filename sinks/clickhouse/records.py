@@ -11,9 +11,14 @@ from confluent_kafka import Message
 
 from stepstream.schemas.accept import DEFAULT_LIMITS, Headers, Limits
 from stepstream.schemas.prices import PriceBook
+from stepstream.schemas.retention import Retention
 from stepstream.schemas.step import RECORD_HEADERS
 
 USUAL_HEADERS: Final = list(RECORD_HEADERS)
+EXPIRED: Final = "expired"
+"""Why a record is refused that lay in Kafka for longer than the store keeps its like."""
+
+KEPT_LONG: Final = Retention(36_500)
 Columns = dict[str, Sequence[Any]]
 
 
@@ -37,13 +42,16 @@ def record_of(message: Message) -> Record:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where records come from, and by what they are judged and priced."""
+    """Where records come from, and by what they are judged, kept and priced."""
 
     topic_id: str
     partition: int
     partitions: int = 1
     limits: Limits = DEFAULT_LIMITS
     prices: PriceBook = field(default_factory=PriceBook)
+    retention: Retention = KEPT_LONG
+    now_ms: int = 0
+    """When the batch was begun; by this it is judged whether a record has expired."""
 
 
 @dataclass(frozen=True, slots=True)

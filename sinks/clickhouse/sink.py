@@ -18,7 +18,7 @@ from typing import Any, Final
 from confluent_kafka import KafkaError, KafkaException, Message
 
 from stepstream import kafka
-from stepstream.schemas.accept import DAY_US, Limits
+from stepstream.schemas.retention import record_limits, retention
 from stepstream.schemas.settings import Settings
 from stepstream.sinks.clickhouse import memory
 from stepstream.sinks.clickhouse.commits import Commits
@@ -79,7 +79,8 @@ class Sink:
         self.settings = settings
         self.stats = SinkStats()
         self._hook = hook
-        self._limits = Limits(max_age_us=settings.steps_retention_days * DAY_US)
+        self._limits = record_limits(settings)
+        self._kept = retention(settings, "steps")
         self._threads = Threads(THREADS)
         self._fence_s = settings.session_timeout / 2_000_000
         self._known_at = 0.0
@@ -136,7 +137,7 @@ class Sink:
     # -- partitions come and go ----------------------------------------------------------------------------------------
 
     def _came(self, held: Assigned) -> None:
-        source = Source("", held.lane.partition, limits=self._limits)
+        source = Source("", held.lane.partition, limits=self._limits, retention=self._kept)
         self._threads.submit(held, lambda: self._workshop.open(held, source))
 
     def _going(self, leaving: Sequence[Assigned]) -> None:
@@ -210,7 +211,7 @@ class Sink:
             logger.info("%s %d: repeating batch %d-%d", held.lane.name, held.lane.partition, batch.first, batch.last)
         held.lane.started()
         held.fenced_at = now
-        source = replace(held.source, prices=self._prices.book)
+        source = replace(held.source, prices=self._prices.book, now_ms=time.time_ns() // 1_000_000)
         self._threads.submit(held, lambda: self._workshop.store_batch(held, batch, source))
 
     def _collect(self, *, wait_s: float = 0.0) -> None:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any, Final, Protocol
 
-from stepstream.schemas.accept import Accepted, Misrouted, accept
+import msgspec
+
+from stepstream.schemas.accept import Accepted, Misrouted, Rejected, accept
 from stepstream.schemas.step import NO_TOKENS, Step
+from stepstream.schemas.topics import DAY_MS
 from stepstream.sinks.clickhouse.records import (
     ARRIVAL_TYPES,
+    EXPIRED,
+    USUAL_HEADERS,
     Block,
     Built,
     Columns,
     Record,
+    Refused,
     Source,
     Table,
     arrival_columns,
@@ -68,6 +75,10 @@ _DOCUMENTS: Final = {"documents": "Array(Tuple(id String, score Nullable(Float64
 STEPS: Final = Table("steps_raw", {**_SHARED, **_ENDED, **_TOKENS, **_COSTS, **_DOCUMENTS, **ARRIVAL_TYPES})
 OPEN: Final = Table("steps_open", {**_SHARED, **ARRIVAL_TYPES})
 
+STARTS_AS: Final = b'"phase":"start"'
+"""Near the beginning of a start, as our SDK writes it; in an end only by chance."""
+_HEAD_BYTES: Final = 256
+
 _SHARED_GETTERS: Final = {name: attrgetter(name) for name in _SHARED}
 _ENDED_GETTERS: Final = {name: attrgetter(name) for name in (*_SHARED, *_ENDED)}
 _TOKEN_GETTERS: Final = {name: attrgetter(name) for name in _TOKENS}
@@ -80,48 +91,124 @@ class Keys(Protocol):
     def __contains__(self, key: int, /) -> bool: ...
 
 
+class _Peek(msgspec.Struct, gc=False):
+    """What tells whose start a record is."""
+
+    trace_id: str
+    step_id: str
+    phase: str
+
+
+peek = msgspec.json.Decoder(_Peek).decode
+
+
+@dataclass(slots=True)
+class _Sorted:
+    """Records of a batch: ends as they were accepted, and starts by key, of which only the first counts."""
+
+    ends: list[Accepted] = field(default_factory=list)
+    end_records: list[Record] = field(default_factory=list)
+    starts: dict[int, Record] = field(default_factory=dict)
+
+
 def build_steps(records: Sequence[Record], source: Source, seen: Keys) -> Built:
     """The blocks of a batch. ``seen`` holds the keys of the steps that ended in the batches before.
 
     What ``accept`` rejects is left out and counted (the worker dead-letters it), as are repeats of an ended step. A start
-    whose end is known is left out: the end says it all.
+    whose end is known is left out unread: the end says it all. What arrived so long ago that it would expire at once is
+    for the dead letter.
     """
     built = Built()
-    ends: list[Accepted] = []
-    end_records: list[Record] = []
-    starts: dict[int, tuple[Step, Record]] = {}
-    partition, partitions, limits, fresh = source.partition, source.partitions, source.limits, built.keys
+    found = _sort(records, source, seen, built)
+    opened: list[tuple[Step, Record]] = []
+    judged = _judge(source)
+    for key, record in found.starts.items():
+        if key in built.keys or key in seen:
+            built.skipped["ended"] += 1
+        elif isinstance(result := judged(record), Accepted):
+            opened.append((result.step, record))
+        else:
+            built.skipped[_why(result)] += 1
+    if opened:  # first: nothing depends on these rows, so a batch refused later may come again in parts
+        built.blocks.append(Block(OPEN, _open_columns(opened, source), len(opened)))
+    ends, end_records = _unexpired(found.ends, found.end_records, source, built)
+    if ends:
+        built.blocks.append(Block(STEPS, _end_columns(ends, end_records, source), len(ends)))
+    return built
+
+
+def _sort(records: Sequence[Record], source: Source, seen: Keys, built: Built) -> _Sorted:
+    found, fresh, judged = _Sorted(), built.keys, _judge(source)
     for record in records:
-        result = accept(
-            record.value,
-            key=record.key,
-            partition=partition,
-            partitions=partitions,
-            timestamp_us=record.timestamp_ms * 1000,
-            headers=record.headers,
-            limits=limits,
-        )
+        value = record.value
+        if value and value.find(STARTS_AS, 0, _HEAD_BYTES) > 0 and (start := _start_key(value)) is not None:
+            found.starts.setdefault(start, record)
+            continue
+        result = judged(record)
         if not isinstance(result, Accepted):
-            built.skipped["misrouted" if isinstance(result, Misrouted) else result.reason] += 1
+            built.skipped[_why(result)] += 1
             continue
         step = result.step
         key = step_key(step.trace_id, step.step_id)
         if step.phase == "start":
-            starts.setdefault(key, (step, record))
+            found.starts.setdefault(key, record)
         elif key in fresh or key in seen:
             built.skipped["duplicate"] += 1
         else:
             fresh.add(key)
-            ends.append(result)
-            end_records.append(record)
-    opened = [pair for key, pair in starts.items() if key not in fresh and key not in seen]
-    if ended := len(starts) - len(opened):
-        built.skipped["ended"] = ended
-    if opened:  # first: nothing depends on these rows, so a batch refused later may come again in parts
-        built.blocks.append(Block(OPEN, _open_columns(opened, source), len(opened)))
-    if ends:
-        built.blocks.append(Block(STEPS, _end_columns(ends, end_records, source), len(ends)))
-    return built
+            found.ends.append(result)
+            found.end_records.append(record)
+    return found
+
+
+def _start_key(value: bytes) -> int | None:
+    """The key of the step that this starts; None when it is to be judged before anything is said about it."""
+    try:
+        peeked = peek(value)
+        return step_key(peeked.trace_id, peeked.step_id) if peeked.phase == "start" else None
+    except ValueError:
+        return None
+
+
+def _judge(source: Source) -> Callable[[Record], Accepted | Misrouted | Rejected]:
+    """``accept`` for the records of a source."""
+    partition, partitions, limits = source.partition, source.partitions, source.limits
+
+    def judged(record: Record) -> Accepted | Misrouted | Rejected:
+        _, timestamp_ms, key, value, headers = record
+        return accept(
+            value,
+            key=key,
+            partition=partition,
+            partitions=partitions,
+            timestamp_us=timestamp_ms * 1000,
+            headers=None if headers is USUAL_HEADERS else headers,
+            limits=limits,
+        )
+
+    return judged
+
+
+def _why(result: Misrouted | Rejected) -> str:
+    return "misrouted" if isinstance(result, Misrouted) else result.reason
+
+
+def _unexpired(
+    ends: list[Accepted], records: list[Record], source: Source, built: Built
+) -> tuple[list[Accepted], list[Record]]:
+    """Without those that would vanish from the table, while rollups kept them: rows live so long from their arrival."""
+    kept, now_ms = source.retention, source.now_ms
+    if not records or min(record.timestamp_ms for record in records) + kept.shortest * DAY_MS > now_ms:
+        return ends, records
+    left: tuple[list[Accepted], list[Record]] = [], []
+    for result, record in zip(ends, records, strict=True):
+        days = kept.of(result.step.project)
+        if record.timestamp_ms + days * DAY_MS > now_ms:
+            left[0].append(result)
+            left[1].append(record)
+        else:
+            built.refused.append(Refused(record, EXPIRED, f"it arrived more than {days} days ago, longer than steps are kept"))
+    return left
 
 
 def _open_columns(opened: Sequence[tuple[Step, Record]], source: Source) -> Columns:

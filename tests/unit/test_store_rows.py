@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from stepstream.schemas.alert import Alert
 from stepstream.schemas.partitioner import partition_for
+from stepstream.schemas.retention import Retention
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.step import StepEvent, TokenUsage
 from stepstream.schemas.trajectory import Trajectory
@@ -19,7 +21,7 @@ from stepstream.sinks.clickhouse.alert_rows import ALERTS, build_alerts
 from stepstream.sinks.clickhouse.insert import Inserter
 from stepstream.sinks.clickhouse.records import Block, Built, Record, Source
 from stepstream.sinks.clickhouse.run_rows import RUNS, build_runs
-from stepstream.sinks.clickhouse.step_rows import OPEN, STEPS, build_steps
+from stepstream.sinks.clickhouse.step_rows import OPEN, STARTS_AS, STEPS, build_steps
 from stepstream.sinks.clickhouse.window import step_key
 
 NOW_US = 1_790_000_000_000_000
@@ -183,3 +185,36 @@ def test_what_is_no_alert_is_told_before_anything_is_sent(wrong: dict[str, Any])
     check(built)
     assert [refused.record.offset for refused in built.refused] == [0]
     assert [block.rows for block in built.blocks] == [1]
+
+
+def test_a_start_that_looks_like_an_end_and_the_other_way_round_is_judged_for_what_it_is() -> None:
+    """What a record's text contains is a hint only: an end whose attributes speak of a start is an end."""
+    end = step(attributes={"phase": "start"}, output="said")
+    value = msgspec.json.encode({"attributes": {"phase": "start"}} | end)
+    assert value.find(STARTS_AS, 0, 64) > 0
+    built = build_steps([record(value, 3), record(step(output="again"), 4)], SOURCE, set())
+    (block,) = built.blocks
+    assert (block.columns["output"], block.columns["kafka_offset"]) == (["said"], [3])
+    spaced = record(b'{ "phase" : "start", ' + msgspec.json.encode(step())[1:], 5)
+    assert [block.table.name for block in build_steps([spaced], SOURCE, set()).blocks] == ["steps_open"]
+
+
+@pytest.mark.parametrize("fields", [{"step_id": "xyz"}, {"trace_id": "0" * 32}, {"kind": 3}, {"start_time": 1}])
+def test_a_start_that_is_none_is_left_out_with_its_reason(fields: dict[str, Any]) -> None:
+    """Starts are judged like ends when they are to be stored."""
+    built = build_steps([record({"phase": "start"} | step() | {"phase": "start"} | fields)], SOURCE, set())
+    assert built.blocks == []
+    assert sum(built.skipped.values()) == 1
+    assert "ended" not in built.skipped
+
+
+def test_what_would_expire_at_once_is_for_the_dead_letter() -> None:
+    """A record that lay in Kafka for longer than its project's steps are kept would vanish from the table, not from rollups."""
+    kept = Retention(30, (("dev", 2),))
+    later = replace(SOURCE, retention=kept, now_ms=NOW_US // 1_000 + 3 * 86_400_000)
+    records = [record(step(project=name, step_id=f"{n + 1:016x}"), n) for n, name in enumerate(("dev", "shop", "dev"))]
+    built = build_steps(records, later, set())
+    (block,) = built.blocks
+    assert block.columns["project"] == ["shop"]
+    assert [(refused.record.offset, refused.reason) for refused in built.refused] == [(0, "expired"), (2, "expired")]
+    assert build_steps(records, replace(later, now_ms=NOW_US // 1_000 + 86_400_000), set()).refused == []
