@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import faulthandler
 import logging
@@ -15,16 +16,20 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from stepstream.embedded.clickhouse import EmbeddedClickHouse
 from stepstream.embedded.kafka import EmbeddedKafka
 from tests.chaos.harness import Report, Scenario, run
-from tests.chaos.scenarios import brokers, short, workers
+from tests.chaos.scenarios import brokers, short, sinks, workers
 
-LONG = ("kills", "workers", "open-runs", "one-broker", "three-brokers")
-"""More than a hundred kills of workers and twenty of brokers."""
+LONG = ("kills", "workers", "open-runs", "one-broker", "three-brokers", "sinks")
+REACHED = {"worker kills": 100, "broker kills": 20}
+"""What the long form must have done, or it proves nothing."""
 
 
 def _all() -> dict[str, Scenario]:
-    found = [value for module in (short, workers, brokers) for value in vars(module).values() if isinstance(value, Scenario)]
+    found = [
+        value for module in (short, workers, brokers, sinks) for value in vars(module).values() if isinstance(value, Scenario)
+    ]
     return {scenario.name: scenario for scenario in found}
 
 
@@ -49,14 +54,21 @@ def main() -> int:
             report = _play(dataclasses.replace(scenario, seed=seed), folder)
             wrong += len(report.problems)
             faults.update(report.faults)
+    if not given.scenario:
+        for what, wanted in REACHED.items():
+            if faults[what] < wanted:
+                wrong += 1
+                print(f" - only {faults[what]} {what}, the long form is to reach {wanted}")
     print(f"{wrong} problems under {dict(faults)}; logs in {folder}")
     return 1 if wrong else 0
 
 
 def _play(scenario: Scenario, folder: Path) -> Report:
     place = folder / f"{scenario.name}-{scenario.seed}-{time.time_ns() // 1_000_000_000}"
-    with EmbeddedKafka(place / "kafka", nodes=scenario.nodes, heap_mb=384) as kafka:
-        report = run(scenario, kafka, "chaos", place / "logs")
+    with contextlib.ExitStack() as stack:
+        kafka = stack.enter_context(EmbeddedKafka(place / "kafka", nodes=scenario.nodes, heap_mb=384))
+        store = None if scenario.store is None else stack.enter_context(EmbeddedClickHouse(place / "clickhouse"))
+        report = run(scenario, kafka, "chaos", place / "logs", store)
     print(report)
     for problem in report.problems[:40]:
         print(" -", problem)

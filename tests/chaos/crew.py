@@ -72,11 +72,13 @@ class Crew:
     # -- faults ------------------------------------------------------------------------------------------------------------
 
     def kill(self, slot: int) -> None:
-        """SIGKILL; it is started again."""
+        """SIGKILL, to another where this one is away; it is started again."""
         with self._guard:
-            process = self._slots.get(slot)
-            if process is None or not process.running:
+            there = [(slot + step) % self._spec.count for step in range(self._spec.count)]
+            running = [process for one in there if (process := self._slots.get(one)) is not None and process.running]
+            if not running:
                 return
+            process = running[0]
             self._expected.add(process.pid)
             process.kill()
             self.counts["kills"] += 1

@@ -36,8 +36,17 @@ class Target(Protocol):
     def slow_broker(self, node: int, seconds: float) -> None:
         """It runs for a moment and stands for a moment, again and again."""
 
+    def refuse(self, seconds: float) -> None:
+        """Brokers answer, and refuse to take what workers publish."""
+
     def kill_all_brokers(self, down_s: float) -> None:
         """SIGKILL to all of them, and start them again after a while."""
+
+    def kill_store(self, down_s: float) -> None:
+        """SIGKILL to ClickHouse, and start it again after a while."""
+
+    def freeze_store(self, seconds: float) -> None:
+        """SIGSTOP to ClickHouse, and SIGCONT after a while."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +79,20 @@ class BrokerMix:
     freeze_s: float = 8.0
     slows: int = 0
     slow_s: float = 8.0
+    refusals: int = 0
+    refusal_s: float = 6.0
     blackouts: int = 0
     blackout_s: float = 6.0
+
+
+@dataclass(frozen=True)
+class StoreMix:
+    """How many faults of each kind ClickHouse suffers, one after the other."""
+
+    kills: int = 0
+    down_s: float = 2.0
+    freezes: int = 0
+    freeze_s: float = 8.0
 
 
 def process_faults(seed: str, crew: str, mix: Mix, seconds: float, count: int) -> Iterator[Fault]:
@@ -102,10 +123,7 @@ def broker_faults(seed: str, mix: BrokerMix, seconds: float, nodes: int) -> Iter
     """Faults on the brokers, in order: each is over before the next begins."""
     rng = random.Random(seed + "brokers")
     kinds = ["kill"] * mix.kills + ["freeze"] * mix.freezes + ["slow"] * mix.slows + ["blackout"] * mix.blackouts
-    rng.shuffle(kinds)
-    room_s = (seconds - 5) / max(1, len(kinds))
-    for index, kind in enumerate(kinds):
-        at_s = 4 + index * room_s + rng.uniform(0, room_s * 0.2)
+    for at_s, kind in _spread(rng, [*kinds, *["refuse"] * mix.refusals], seconds):
         node = rng.randrange(nodes)
         if kind == "kill":
             yield Fault(at_s, f"kill broker {node}", methodcaller("kill_broker", node, mix.down_s))
@@ -113,5 +131,25 @@ def broker_faults(seed: str, mix: BrokerMix, seconds: float, nodes: int) -> Iter
             yield Fault(at_s, f"freeze broker {node}", methodcaller("freeze_broker", node, mix.freeze_s))
         elif kind == "slow":
             yield Fault(at_s, f"slow broker {node}", methodcaller("slow_broker", node, mix.slow_s))
+        elif kind == "refuse":
+            yield Fault(at_s, "brokers refuse", methodcaller("refuse", mix.refusal_s))
         else:
             yield Fault(at_s, "all brokers down", methodcaller("kill_all_brokers", mix.blackout_s))
+
+
+def store_faults(seed: str, mix: StoreMix, seconds: float) -> Iterator[Fault]:
+    """Faults on ClickHouse, in order: each is over before the next begins."""
+    rng = random.Random(seed + "store")
+    for at_s, kind in _spread(rng, ["kill"] * mix.kills + ["freeze"] * mix.freezes, seconds):
+        if kind == "kill":
+            yield Fault(at_s, "kill the store", methodcaller("kill_store", mix.down_s))
+        else:
+            yield Fault(at_s, "freeze the store", methodcaller("freeze_store", mix.freeze_s))
+
+
+def _spread(rng: random.Random, kinds: list[str], seconds: float) -> Iterator[tuple[float, str]]:
+    """Each kind at a time of its own, in any order."""
+    rng.shuffle(kinds)
+    room_s = (seconds - 5) / max(1, len(kinds))
+    for index, kind in enumerate(kinds):
+        yield 4 + index * room_s + rng.uniform(0, room_s * 0.2), kind

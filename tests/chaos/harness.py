@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,13 +18,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    ResourceType,
+)
+
+from stepstream.embedded.clickhouse import EmbeddedClickHouse
 from stepstream.embedded.kafka import EmbeddedKafka
 from stepstream.schemas.settings import Settings
+from stepstream.schemas.topics import topic
 from stepstream.topics import create_topics
 from tests.chaos import checks
 from tests.chaos.collector import Collector
 from tests.chaos.crew import NATIVE_CRASHES, Crew, CrewSpec, Exit
-from tests.chaos.faults import BrokerMix, Fault, Mix, broker_faults, process_faults
+from tests.chaos.faults import BrokerMix, Fault, Mix, StoreMix, broker_faults, process_faults, store_faults
 from tests.chaos.load import ROOTLESS_IDLE_S, Plan, Sender, Shape, apply_policies
 from tests.chaos.truth import Truth
 from tests.processes import worker
@@ -53,12 +65,16 @@ class Judge(Protocol):
 
 @dataclass(frozen=True)
 class Scenario:
-    """What is run. ``excused``: broker faults may end processes, which then start again."""
+    """What is run. ``excused``: broker faults may end processes, which then start again.
+
+    ``store``: what ClickHouse suffers; None where the scenario has none.
+    """
 
     name: str
     shape: Shape
     mix: Mix = field(default_factory=Mix)
     brokers: BrokerMix = field(default_factory=BrokerMix)
+    store: StoreMix | None = None
     nodes: int = 1
     workers: int = 2
     partitions: int = 4
@@ -70,10 +86,12 @@ class Scenario:
     judges: tuple[type[Judge], ...] = ()
     more: dict[str, object] = field(default_factory=dict)
 
-    def settings(self, brokers: str, prefix: str) -> Settings:
+    def settings(self, brokers: str, prefix: str, clickhouse_url: str = "") -> Settings:
         """Settings of every process."""
         values: dict[str, object] = {
             "kafka_brokers": brokers,
+            "clickhouse_url": clickhouse_url,
+            "clickhouse_database": prefix,
             "topic_prefix": prefix,
             "partitions": self.partitions,
             "replication_factor": min(3, self.nodes),
@@ -89,14 +107,15 @@ class Scenario:
         """The workers and whoever stands beside them."""
         return (CrewSpec("worker", worker, self.workers, self.mix), *self.crews)
 
-    def faults(self) -> tuple[list[Fault], list[Fault]]:
-        """What is done to processes and what is done to brokers, each in order."""
+    def faults(self) -> tuple[list[Fault], list[Fault], list[Fault]]:
+        """What is done to processes, to brokers and to the store, each in order."""
         seed, seconds = f"{self.name} {self.seed} ", self.shape.seconds
         processes = [
             fault for crew in self.all_crews() for fault in process_faults(seed, crew.name, crew.mix, seconds, crew.count)
         ]
         brokers = list(broker_faults(seed, self.brokers, seconds, self.nodes))
-        return sorted(processes, key=lambda fault: fault.at_s), brokers
+        store = list(store_faults(seed, self.store or StoreMix(), seconds))
+        return sorted(processes, key=lambda fault: fault.at_s), brokers, store
 
 
 @dataclass
@@ -119,11 +138,21 @@ class Report:
 class Stage:
     """A scenario while it runs; what faults are done to."""
 
-    def __init__(self, scenario: Scenario, kafka: EmbeddedKafka, crews: dict[str, Crew]) -> None:
+    def __init__(
+        self,
+        scenario: Scenario,
+        settings: Settings,
+        kafka: EmbeddedKafka,
+        store: EmbeddedClickHouse | None,
+        crews: dict[str, Crew],
+    ) -> None:
         self._scenario = scenario
+        self._settings = settings
         self._kafka = kafka
+        self._store = store
         self._crews = crews
         self._later: list[tuple[float, Callable[[], None]]] = []
+        self._failures: list[str] = []
         self.faults: dict[str, int] = {}
 
     # -- what faults do ------------------------------------------------------------------------------------------------
@@ -174,18 +203,63 @@ class Stage:
         self._kafka.stop()
         self._kafka.start()
 
+    def refuse(self, seconds: float) -> None:
+        """Trajectories are too large for the topic: to each the brokers say no, for good."""
+        self._limit_trajectories(AlterConfigOpType.SET)
+        self._count("refusals")
+        self._pass(seconds)
+        self._limit_trajectories(AlterConfigOpType.DELETE)
+
+    def _limit_trajectories(self, operation: AlterConfigOpType) -> None:
+        entry = ConfigEntry("max.message.bytes", "64", incremental_operation=operation)
+        name = topic(self._settings.topic_prefix, "trajectories")
+        resource = ConfigResource(ResourceType.TOPIC, name, incremental_configs=[entry])
+        client = AdminClient(self._settings.kafka)
+        client.incremental_alter_configs([resource])[resource].result(60)
+
+    def kill_store(self, down_s: float) -> None:
+        store = self._store
+        if store is None:
+            return
+        if store.pid is not None:
+            os.kill(store.pid, signal.SIGKILL)
+        store.stop()
+        self._count("store kills")
+        self._pass(down_s)
+        store.start()
+
+    def freeze_store(self, seconds: float) -> None:
+        if self._store is None or (pid := self._store.pid) is None:
+            return
+        os.kill(pid, signal.SIGSTOP)
+        self._count("store freezes")
+        self._pass(seconds)
+        os.kill(pid, signal.SIGCONT)
+
     # -- time ----------------------------------------------------------------------------------------------------------
 
     def play(self, began: float) -> None:
-        """Do each fault at its time; what takes long with the brokers holds up nothing else."""
-        processes, brokers = self._scenario.faults()
-        thread = threading.Thread(target=self._play, args=(brokers, began), name="broker faults", daemon=True)
-        thread.start()
+        """Do each fault at its time; what takes long with the brokers or the store holds up nothing else."""
+        processes, *engines = self._scenario.faults()
+        threads = [
+            threading.Thread(target=self._play_safely, args=(faults, began), name="faults of engines", daemon=True)
+            for faults in engines
+        ]
+        for thread in threads:
+            thread.start()
         self._play(processes, began)
-        thread.join(900)
-        assert not thread.is_alive(), "the broker faults did not come to an end"
+        for thread in threads:
+            thread.join(900)
+            assert not thread.is_alive(), "the faults of an engine did not come to an end"
+        assert not self._failures, f"the faults of an engine failed: {self._failures}"
         while self._later:
             self._pass(0.1)
+
+    def _play_safely(self, faults: list[Fault], began: float) -> None:
+        try:
+            self._play(faults, began)
+        except Exception as error:
+            self._failures.append(repr(error))
 
     def _play(self, faults: list[Fault], began: float) -> None:
         for fault in faults:
@@ -212,10 +286,10 @@ class Stage:
         self.faults[name] = self.faults.get(name, 0) + 1
 
 
-def run(scenario: Scenario, kafka: EmbeddedKafka, prefix: str, folder: Path) -> Report:
-    """Play a scenario on a running cluster. Logs of the processes stay in ``folder``."""
+def run(scenario: Scenario, kafka: EmbeddedKafka, prefix: str, folder: Path, store: EmbeddedClickHouse | None = None) -> Report:
+    """Play a scenario on a running cluster and, where it wants one, store. Logs of the processes stay in ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
-    settings = scenario.settings(kafka.bootstrap, prefix)
+    settings = scenario.settings(kafka.bootstrap, prefix, store.url if store is not None else "")
     create_topics(settings)
     apply_policies(settings)
     started = time.monotonic()
@@ -224,7 +298,7 @@ def run(scenario: Scenario, kafka: EmbeddedKafka, prefix: str, folder: Path) -> 
         began = started + START_S
         sender = Sender(settings, plan, began)
         sender.start()
-        stage = Stage(scenario, kafka, crews)
+        stage = Stage(scenario, settings, kafka, store, crews)
         stage.play(began)
         for crew in crews.values():
             crew.all_on()
@@ -245,6 +319,7 @@ def run(scenario: Scenario, kafka: EmbeddedKafka, prefix: str, folder: Path) -> 
     for judge in judges:
         counts |= judge.counts()
     faults = {f"{name} {what}": number for name, crew in crews.items() for what, number in crew.counts.items()}
+    faults["refused commits"] = sum(log.read_text(errors="replace").count("commit refused") for log in folder.glob("*.log"))
     seconds = {"load": loaded - began, "settling": settled - loaded, "all": time.monotonic() - started}
     seconds = {name: round(value, 1) for name, value in seconds.items()}
     return Report(scenario.name, scenario.seed, counts, {**faults, **stage.faults}, problems, exits, seconds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import threading
 import time
@@ -164,7 +165,7 @@ class Plan:
         for index in range(3):
             run.step(at_s + 0.2 * index, at_s + 0.2 * index + 0.1, root, starts=True)
         run.truth.closes = False
-        run.truth.findings["stuck-run", ""] = Expected(resolved=0)
+        run.truth.findings["stuck-run", ""] = Expected(resolved=0, live=True)
 
     def slow(self, at_s: float) -> None:
         """Longer than its limit, with signs of life all along."""
@@ -406,11 +407,29 @@ class Sender(threading.Thread):
             except BufferError:
                 self._producer.poll(0.1)
 
-    def _delivered(self, error: Any, _message: Any) -> None:
+    def _delivered(self, error: Any, message: Any) -> None:
         if error is None:
             self._plan.truth.delivered += 1
+            self._note_append(message)
         else:
             self.failed.append(str(error))
+
+    def _note_append(self, message: Any) -> None:
+        run = self._plan.truth.runs[message.key().decode()]
+        append_ms = message.timestamp()[1]
+        if run.first_ms and append_ms >= run.first_ms:
+            return
+        with contextlib.suppress(msgspec.MsgspecError):  # garbage under a run's key
+            own = _decode_times(message.value() or b"")
+            run.appended(append_ms, own.end_time or own.start_time)
+
+
+class _Times(msgspec.Struct):
+    start_time: int
+    end_time: int = 0
+
+
+_decode_times = msgspec.json.Decoder(_Times).decode
 
 
 def apply_policies(settings: Settings) -> None:

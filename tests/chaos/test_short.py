@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from stepstream.embedded.clickhouse import EmbeddedClickHouse
 from stepstream.embedded.kafka import EmbeddedKafka
 from tests.chaos.harness import run
 from tests.chaos.scenarios.short import SHORT
@@ -13,10 +14,15 @@ from tests.chaos.scenarios.short import SHORT
 
 @pytest.mark.timeout(240)
 def test_nothing_is_lost_doubled_or_blamed_on_anyone_under_faults(tmp_path: Path) -> None:
-    """Workers and the broker are killed and frozen under load: every run, cost, finding and alert is exact in the end."""
-    with EmbeddedKafka(tmp_path / "kafka", nodes=SHORT.nodes, heap_mb=384) as kafka:
-        report = run(SHORT, kafka, "chaos", tmp_path / "logs")
+    """Workers, sinks, broker and store are killed and frozen under load: in the end every run, cost, finding and alert is
+
+    exact, on the topics and in ClickHouse."""
+    kafka = EmbeddedKafka(tmp_path / "kafka", nodes=SHORT.nodes, heap_mb=384)
+    with kafka, EmbeddedClickHouse(tmp_path / "clickhouse") as store:
+        report = run(SHORT, kafka, "chaos", tmp_path / "logs", store)
     print(report)
     assert not report.problems, "\n".join(report.problems[:30])
     assert report.faults["worker kills"] >= 5
     assert report.faults["broker kills"] >= 2
+    assert report.faults["sink kills"] >= 2
+    assert report.faults["store kills"] >= 1

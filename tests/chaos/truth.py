@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+LIVE_WITHIN_US = 60_000_000
+
 Record = tuple[str, str]
 """Step and phase."""
 
@@ -22,10 +24,14 @@ class Ended:
 
 @dataclass
 class Expected:
-    """Distinct findings about one subject of a run: how many open the trouble, how many end it."""
+    """Distinct findings about one subject of a run: how many open the trouble, how many end it.
+
+    ``live``: it is found by a live timer, and such a run has none when its first record was appended long after its time.
+    """
 
     firing: int = 1
     resolved: int = 1
+    live: bool = False
 
 
 @dataclass
@@ -41,6 +47,16 @@ class RunTruth:
     ended: dict[str, Ended] = field(default_factory=dict)
     findings: dict[tuple[str, str], Expected] = field(default_factory=dict)
     commands: int = 0
+    first_ms: int = 0
+    """Append time of its first record, as Kafka says; 0 before anything was acknowledged."""
+
+    def appended(self, append_ms: int, own_us: int) -> None:
+        """Kafka has appended a record with this time of its own."""
+        if self.first_ms and append_ms >= self.first_ms:
+            return
+        self.first_ms = append_ms
+        if append_ms * 1000 - own_us > LIVE_WITHIN_US:
+            self.findings = {key: item for key, item in self.findings.items() if not item.live}
 
     @property
     def final_revision(self) -> int:

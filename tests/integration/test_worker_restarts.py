@@ -21,6 +21,8 @@ from tests.processes import wait_until
 GOLDEN = json.loads((Path(__file__).resolve().parent.parent / "golden" / "state-v1.json").read_text())
 OPEN, CLOSED = "a1" * 16, "c1" * 16
 LONG = "1000000000s"
+CATCH_UP_S = 30
+"""After a time in which nobody watched, timers give producers ten seconds."""
 
 
 @pytest.fixture
@@ -49,7 +51,8 @@ def commit(world: World, offset: int, metadata: str) -> None:
 def delete_below(world: World, offset: int) -> None:
     """What retention does."""
     place = TopicPartition(topic(world.settings.topic_prefix, "steps"), 0, offset)
-    for future in AdminClient(world.settings.kafka).delete_records([place]).values():
+    client = AdminClient(world.settings.kafka)
+    for future in client.delete_records([place]).values():
         future.result(10)
 
 
@@ -72,7 +75,8 @@ def test_a_worker_goes_on_with_state_of_version_1(world: World) -> None:
         old_step(OPEN, "1", "end", "", kind="agent", start_time=1_790_000_000_000_000),
         old_step(CLOSED, "4", "end", "1", kind="llm_call", cost_usd="0.5"),
     )
-    whole, late = world.final(OPEN), world.wait_for("trajectories", lambda value: value["trace_id"] == CLOSED)
+    late = world.wait_for("trajectories", lambda value: value["trace_id"] == CLOSED)
+    whole = world.wait_for("trajectories", lambda v: v["trace_id"] == OPEN and v.get("closed", False), CATCH_UP_S)
     assert (whole["steps"], whole["cost_usd"], whole["revision"], whole["status"]) == (3, "0.50000001", 11, "ok")
     assert (late["steps"], late["cost_usd"], late["late_steps"], late["revision"]) == (3, "0.750000003", 1, 7)
     assert late["closed"]
@@ -95,7 +99,7 @@ def test_an_open_run_hours_old_neither_pins_the_floor_nor_loses_its_steps(world:
         delete_below(world, world.floors()["steps", 0][0])
         world.start()
     world.send(step(run, 1, start_time=now_us() - 5 * hour_us))
-    got = world.final(run)
+    got = world.wait_for("trajectories", lambda value: value["trace_id"] == run and value.get("closed", False), CATCH_UP_S)
     assert (got["steps"], got["cost_usd"], got["revision"], got.get("late_steps", 0)) == (
         5,
         "0.4",

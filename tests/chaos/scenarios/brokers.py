@@ -8,9 +8,9 @@ from tests.chaos.load import Shape
 
 ONE = Scenario(
     "one-broker",
-    Shape(seconds=110, runs_per_second=15),
+    Shape(seconds=125, runs_per_second=15),
     Mix(kills=8),
-    BrokerMix(kills=8, freezes=1, slows=1),
+    BrokerMix(kills=9, freezes=1, slows=1, refusals=1),
     workers=2,
     seed=3,
     excused=True,
@@ -18,9 +18,9 @@ ONE = Scenario(
 
 THREE = Scenario(
     "three-brokers",
-    Shape(seconds=170, runs_per_second=12),
+    Shape(seconds=185, runs_per_second=12),
     Mix(kills=12, freezes=1),
-    BrokerMix(kills=12, freezes=2, slows=1, blackouts=1),
+    BrokerMix(kills=13, freezes=2, slows=1, blackouts=1, refusals=1),
     nodes=3,
     workers=3,
     seed=4,
