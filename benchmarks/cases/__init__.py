@@ -7,10 +7,12 @@ has them so, with the ids and times of the source as far as it has any.
 
 from __future__ import annotations
 
+import gzip
+import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from stepstream.schemas.accept import truncated
 from stepstream.schemas.step import StepEvent
@@ -30,6 +32,22 @@ def data_folder(name: str) -> Path:
     if not folder.is_dir():
         raise MissingData(f"no real data at {folder}: set STEPSTREAM_DATA to the folder that holds {name}/")
     return folder
+
+
+def case_files(folder: Path) -> list[Path]:
+    """The JSON files of a folder, compressed or not, by name. Raises ``MissingData`` where there are none."""
+    found = sorted(path for path in folder.glob("*.json*") if path.name.endswith((".json", ".json.gz")))
+    if not found:
+        raise MissingData(f"no cases (*.json, *.json.gz) in {folder}")
+    return found
+
+
+def read_json(path: Path) -> Any:
+    """What a file of cases holds."""
+    if path.suffix == ".gz":
+        with gzip.open(path) as file:
+            return json.load(file)
+    return json.loads(path.read_text())
 
 
 def content(text: str | None) -> tuple[str, int | None]:

@@ -5,13 +5,12 @@ A tool that fails says so in ordinary content (``Error: ...``), so its step coun
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
 from collections.abc import Iterator
 from typing import Any, Final
 
-from benchmarks.cases import content, data_folder
+from benchmarks.cases import case_files, content, data_folder, read_json
 from stepstream.schemas.step import StepEvent
 
 FIRST_RUN_US: Final = 1_735_732_800_000_000
@@ -23,15 +22,26 @@ TOOL_US: Final = 300_000
 
 
 def runs() -> Iterator[list[StepEvent]]:
-    """Every run, in the order of the file. Raises ``MissingData``."""
-    with gzip.open(data_folder("tau_bench") / "gpt-4o-airline.json.gz") as file:
-        recorded = json.load(file)
-    for number, run in enumerate(recorded):
-        yield _run(run, FIRST_RUN_US + number * BETWEEN_RUNS_US)
+    """Every run, in the order of the files. Raises ``MissingData``."""
+    for number, (run, trace_id) in enumerate(recorded()):
+        yield _run(run, trace_id, FIRST_RUN_US + number * BETWEEN_RUNS_US)
 
 
-def _run(run: dict[str, Any], start_us: int) -> list[StepEvent]:
-    trace_id = hashlib.sha256(f"tau_bench/{run['task_id']}/{run['trial']}".encode()).hexdigest()[:32]
+def recorded() -> Iterator[tuple[dict[str, Any], str]]:
+    """Every run as the source has it, with what was meant to be done, and its trace id. Raises ``MissingData``."""
+    seen: set[str] = set()
+    for path in case_files(data_folder("tau_bench")):
+        held = read_json(path)
+        for number, run in enumerate(held if isinstance(held, list) else [held]):
+            name = f"tau_bench/{run.get('task_id', number)}/{run.get('trial', 0)}"
+            trace_id = hashlib.sha256(name.encode()).hexdigest()[:32]
+            if trace_id in seen:  # the same task in another file
+                trace_id = hashlib.sha256(f"{path.name}/{number}".encode()).hexdigest()[:32]
+            seen.add(trace_id)
+            yield run, trace_id
+
+
+def _run(run: dict[str, Any], trace_id: str, start_us: int) -> list[StepEvent]:
     whose = {"trace_id": trace_id, "project": "tau", "agent": "airline", "task": "airline"}
     steps: list[StepEvent] = []
     clock, heard, calls = start_us, "", dict[str, dict[str, Any]]()
@@ -61,5 +71,5 @@ def _run(run: dict[str, Any], start_us: int) -> list[StepEvent]:
             clock += USER_US
             heard = text
     root = whose | {"step_id": f"{1:016x}", "kind": "agent", "name": "airline", "start_time": start_us, "end_time": clock}
-    told = {"task_id": run["task_id"], "trial": run["trial"], "reward": run["reward"]}
+    told = {name: run[name] for name in ("task_id", "trial", "reward") if name in run}
     return [StepEvent.model_validate(root | {"attributes": told}), *steps]

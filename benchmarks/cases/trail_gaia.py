@@ -5,14 +5,12 @@ Agent spans repeat the sum of their children's tokens: only the spans of model c
 
 from __future__ import annotations
 
-import gzip
-import json
 import re
 from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any, Final
 
-from benchmarks.cases import content, data_folder
+from benchmarks.cases import case_files, content, data_folder, read_json
 from benchmarks.cases.spans import (
     INPUT_KEYS,
     MODEL_KEYS,
@@ -30,10 +28,15 @@ _DURATION: Final = re.compile(r"PT(?:(\d+)H)?(?:(\d+)M)?(?:(\d+(?:\.\d+)?)S)?")
 
 def runs() -> Iterator[list[StepEvent]]:
     """Every run, by file name. Raises ``MissingData``."""
-    for path in sorted((data_folder("trail_gaia") / "traces").glob("*.json.gz")):
-        with gzip.open(path) as file:
-            trace = json.load(file)
+    for path in case_files(data_folder("trail_gaia") / "traces"):
+        trace = read_json(path)
         yield [_step(span) for root in trace["spans"] for span in _walk(root)]
+
+
+def annotations() -> dict[str, list[dict[str, Any]]]:
+    """What people found wrong with each run, by trace id; runs that nobody looked at are not in it."""
+    found = case_files(data_folder("trail_gaia") / "annotations")
+    return {path.name.partition(".")[0]: read_json(path)["errors"] for path in found}
 
 
 def _walk(span: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -62,7 +62,10 @@ FAILING: Final = frozenset(
     ineligible insufficient invalid lacks limit locked malformed mismatch mismatched missing nonexistent not overloaded
     problem prohibited refused reject rejected rejects restricted short sold timeout unable unacceptable unauthorised
     unauthorized unavailable undefined unexpected unknown unmatched unprocessable unreachable unrecognised unrecognized
-    unresolved unsuccessful unsupported violates violation without wrong""".split()
+    unresolved unsuccessful unsupported violates violation without wrong apologies broken corrupt corrupted deficit
+    depleted differ differs discrepancy exhausted faulty halted inactive inadequate inapplicable interrupted lack lacking
+    mistake mistaken oops regret regrettably revoked shortage shortfall sorry suspended undeliverable unfortunately unmet
+    unprocessed unreadable unresponsive unsuitable unverified voided""".split()
 )
 SUCCEEDING: Final = frozenset(
     b"""accepted added applied approved booked cancelled canceled changed completed confirmed created deleted done finished
@@ -77,7 +80,9 @@ NOTHING_WRONG: Final = re.compile(
     re.IGNORECASE,
 )
 NEGATED: Final = re.compile(
-    r"n['\u2019]t\b|\b(?:no (?:such|more|longer|permission|access|rights)|must (?:be|not|have))\b", re.IGNORECASE
+    r"n['\u2019]t\b|\b(?:no (?:such|more|longer|permission|access|rights)|must (?:be|not|have)|"
+    r"too (?:few|little|low|many|much|high|long|short|large|small|late|early|big))\b",
+    re.IGNORECASE,
 )
 LOOKING: Final = re.compile(r"search|find|grep|look|list|query|retriev|browse|scan|exists|check|count", re.IGNORECASE)
 NOTHING_FOUND: Final = re.compile(

@@ -69,15 +69,15 @@ def _failure_in(contents: Contents, label: str) -> Failure | None:
 
 def _in_json(value: Any, contents: Contents, label: str) -> Failure | None:
     if isinstance(value, dict):
-        return _in_object(value)
+        return _in_object(value, contents, label)
     if isinstance(value, str):
         return failure_in_text(value, contents, label)
     if isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict):
-        return _in_object(value[0])
+        return _in_object(value[0], contents, label)
     return None
 
 
-def _in_object(value: dict[str, Any], depth: int = 0) -> Failure | None:
+def _in_object(value: dict[str, Any], contents: Contents, label: str, depth: int = 0) -> Failure | None:
     small = len(value) <= MAX_STATUS_KEYS
     for key, item in value.items():
         name = key.lower()
@@ -93,10 +93,10 @@ def _in_object(value: dict[str, Any], depth: int = 0) -> Failure | None:
             return Failure(f"{key!r} is {item!r}", _message_of(value))
         if name in CODE_KEYS and _is_bad_code(item) and (name != "code" or _message_of(value)):
             return Failure(f"{key!r} is {item}", _message_of(value))
-    return _inside(value, depth)
+    return _inside(value, contents, label, depth)
 
 
-def _inside(value: dict[str, Any], depth: int) -> Failure | None:
+def _inside(value: dict[str, Any], contents: Contents, label: str, depth: int) -> Failure | None:
     """One level deeper where the object is a wrapper; or its message, where it holds nothing else."""
     if len(value) > 3:
         return None
@@ -105,11 +105,15 @@ def _inside(value: dict[str, Any], depth: int) -> Failure | None:
         if isinstance(inner, list) and len(inner) == 1:
             inner = inner[0]
         if isinstance(inner, dict) and depth < 2:
-            found = _in_object(inner, depth + 1)
+            found = _in_object(inner, contents, label, depth + 1)
             if found is not None:
                 return found
     message = _message_of(value)
-    if message and len(message) <= MAX_SENTENCE and (CERTAIN_START.match(message) or SENTENCE_START.match(message)):
+    if not message or len(message) > MAX_SENTENCE:
+        return None
+    if "message" in value or "detail" in value or "msg" in value or value.get("type") == "text":
+        return failure_in_text(message, contents, label)
+    if CERTAIN_START.match(message) or SENTENCE_START.match(message):
         return Failure("its message says so", message)
     return None
 

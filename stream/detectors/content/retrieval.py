@@ -34,15 +34,15 @@ _COMMON: Final = frozenset(
 )
 
 
-def query_of(step: StepInfo, contents: Contents) -> str:
+def query_of(kind: str, contents: Contents) -> str:
     """What was asked for; empty where a step is no retrieval."""
     arguments = contents.arguments
     if arguments is not None:
-        for key in _RETRIEVAL_KEYS if step.kind == "retrieval" else _QUERY_KEYS:
+        for key in _RETRIEVAL_KEYS if kind == "retrieval" else _QUERY_KEYS:
             value = arguments.get(key)
             if isinstance(value, str) and value:
                 return value
-    if step.kind != "retrieval":
+    if kind != "retrieval":
         return ""
     return contents.input if arguments is None else values_text(arguments)
 
@@ -97,7 +97,7 @@ class IrrelevantRetrievalDetector(HoldingDetector):
         """Judge what is evident, and note the rest."""
         if step.kind not in ("retrieval", "tool_call"):
             return NOTHING
-        query = query_of(step, contents)
+        query = query_of(step.kind, contents)
         if not query:
             return NOTHING
         if self._asked_again:
@@ -211,7 +211,7 @@ class UnsupportedAnswerDetector(ContentDetector):
     def read(self, run: Run, step: StepInfo, contents: Contents, now_us: int) -> Observations:
         """Note what was retrieved and what may be the answer."""
         if step.kind in ("retrieval", "tool_call"):
-            if step.status == "ok" and query_of(step, contents) and not is_empty(step, contents):
+            if step.status == "ok" and query_of(step.kind, contents) and not is_empty(step, contents):
                 self._retrieved(run, step, contents)
         elif contents.output and (step.kind in ("output", "llm_call") or not step.parent):
             rank = 3 if not step.parent else 2 if step.kind == "output" else 1
