@@ -105,6 +105,7 @@ class Settings(BaseModel):
         3_600_000_000, description="a step this much later than its run's close is stored and changes nothing"
     )
     revision_interval: DurationUs = Field(1_000_000, description="a growing trajectory is published at most this often")
+    usage_interval: DurationUs = Field(5_000_000, description="what a growing run used is told to windows at most this often")
     max_steps_per_run: int = Field(20_000, gt=0, description="steps merged into one trajectory; more are stored and counted")
     max_open_runs: int = Field(
         200_000, gt=0, description="open runs a worker holds per partition before the oldest idle ones close"
@@ -126,6 +127,15 @@ class Settings(BaseModel):
     watchdog: DurationUs = Field(
         120_000_000,
         description="a worker whose loop or partition stands still for this long ends, to be started again; 0: never",
+    )
+    window_lateness: DurationUs = Field(
+        600_000_000, description="windows are sealed when what ended in them may have come this late"
+    )
+    max_window_owners: int = Field(
+        5_000, gt=0, description="project, agent, version and task together that windows are kept for, per partition"
+    )
+    max_window_records: int = Field(
+        500_000, gt=0, description="usage records held per partition until their windows are sealed; more seal them early"
     )
     session_timeout: DurationUs = Field(
         10_000_000,
@@ -166,6 +176,11 @@ class Settings(BaseModel):
     # every process
     metrics_host: str = Field("127.0.0.1", description="address that /metrics, /healthz and /readyz are served at")
     metrics_port: int = Field(0, ge=-1, le=65535, description="their port; 0: a free one, named in the log; -1: none")
+
+    log_level: str = Field(
+        "warning", pattern="^(debug|info|warning|error|critical)$", description="what processes say on stderr, and what is graver"
+    )
+    log_format: str = Field("text", pattern="^(text|json)$", description="text for people, or one JSON object a line")
 
     # one machine
     state_dir: str = Field("", description="where `up` writes its addresses; empty: stepstream in the user's state folder")

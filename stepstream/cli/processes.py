@@ -60,6 +60,8 @@ NOTIFY = (
     "session_timeout",
 )
 
+PROCESS = ("metrics_host", "metrics_port", "log_level", "log_format")
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
@@ -69,14 +71,14 @@ def register(app: typer.Typer) -> None:
     app.command("ready", rich_help_panel="Check and prepare")(ready)
 
 
-@takes(*KAFKA, *WORKER)
+@takes(*KAFKA, *WORKER, *PROCESS)
 def worker(settings: Settings, lifeline: LifelineOption = False) -> None:
     """Run a worker: steps in, trajectories and alerts out.
 
     Start more of them to share the partitions. SIGTERM and Ctrl-C let it finish what it holds; after a kill it goes on
     from the log.
     """
-    _follow(lifeline)
+    _begin(settings, lifeline)
     from stepstream.settings import require_kafka
 
     require_kafka(settings)
@@ -85,14 +87,14 @@ def worker(settings: Settings, lifeline: LifelineOption = False) -> None:
     raise typer.Exit(run(settings))
 
 
-@takes(*KAFKA, *CLICKHOUSE, *SINK)
+@takes(*KAFKA, *CLICKHOUSE, *SINK, *PROCESS)
 def sink(settings: Settings, lifeline: LifelineOption = False) -> None:
     """Run a sink: Kafka to ClickHouse.
 
     Start more of them to share the partitions. SIGTERM and Ctrl-C let it finish what it holds; after a kill it goes on
     from the log. The tables are made by `stepstream store migrate`.
     """
-    _follow(lifeline)
+    _begin(settings, lifeline)
     from stepstream.settings import require_clickhouse, require_kafka
 
     require_kafka(settings)
@@ -102,14 +104,14 @@ def sink(settings: Settings, lifeline: LifelineOption = False) -> None:
     raise typer.Exit(run(settings))
 
 
-@takes(*KAFKA, *NOTIFY)
+@takes(*KAFKA, *NOTIFY, *PROCESS)
 def notify(settings: Settings, lifeline: LifelineOption = False) -> None:
     """Run a notifier: alerts to subscribers.
 
     Start more of them to share the alerts. SIGTERM and Ctrl-C let it finish what is under way; after a kill it goes on
     from the log. It serves the admin API and the alert stream on loopback.
     """
-    _follow(lifeline)
+    _begin(settings, lifeline)
     from stepstream.settings import require_kafka
 
     require_kafka(settings)
@@ -118,17 +120,17 @@ def notify(settings: Settings, lifeline: LifelineOption = False) -> None:
     raise typer.Exit(run(settings))
 
 
-@takes(*KAFKA, "worker_group", "sink_group")
+@takes(*KAFKA, "worker_group", "sink_group", "notify_group")
 def ready(
     settings: Settings,
-    part: Annotated[str, typer.Argument(metavar="PART", help="worker or sink.")],
+    part: Annotated[str, typer.Argument(metavar="PART", help="worker, sink or notify.")],
     wait: Annotated[float, typer.Option("--wait", min=0, help="Seconds to wait for it.")] = 0,
 ) -> None:
-    """Say whether workers, or sinks, hold every partition of the steps: exit code 0 when they do. For health checks."""
+    """Say whether workers, sinks or notifiers hold every partition: exit code 0 when they do. For health checks."""
     from stepstream import groups, topics
 
     if part not in groups.PARTS:
-        raise errors.Failure(f"{part} is neither worker nor sink", errors.USAGE)
+        raise errors.Failure(f"{part} is none of worker, sink, notify", errors.USAGE)
     client = topics.admin(settings)
     deadline = time.monotonic() + wait
     while not groups.ready(client, settings, part, timeout=5):
@@ -138,7 +140,10 @@ def ready(
     print(f"{part} is ready")
 
 
-def _follow(lifeline: bool) -> None:
+def _begin(settings: Settings, lifeline: bool) -> None:
+    from stepstream import logs
+
+    logs.configure(settings)
     if lifeline:
         from stepstream.lifeline import follow_parent
 
