@@ -23,8 +23,10 @@ from stepstream.schemas.prices import PriceBook
 from stepstream.schemas.step import RECORD_HEADERS
 from stepstream.stream import closed, partition
 from stepstream.stream.detectors import behaviour, budgets, make_detector, time_limits
+from stepstream.stream.limits import AssembleLimits
 from stepstream.stream.outputs import Output
 from stepstream.stream.partition import AssemblePartition
+from stepstream.stream.publisher import Publisher
 from stepstream.stream.rules import RuleBook
 from stepstream.stream.run import Run
 
@@ -53,7 +55,7 @@ SECTIONS: Final[dict[str, list[Place]]] = {
     "detectors, per record": _of_detectors("observe"),
     "detectors, asked for their time": _of_detectors("notify_at"),
     "detectors, on time and at the close": _of_detectors("on_time") + _of_detectors("on_close"),
-    "publish trajectories and usage": [(AssemblePartition, "_publish")],
+    "publish trajectories and usage": [(Publisher, "publish_if_due")],
     "state records": [(AssemblePartition, "_cover")],
     "scheduling and timers": [(AssemblePartition, "_schedule"), (AssemblePartition, "_fire_timers")],
     "bounds, closed runs": [(AssemblePartition, "_bound"), (closed.ClosedRuns, "expire"), (closed.ClosedRuns, "put")],
@@ -105,8 +107,9 @@ class Log:
 
 
 def make_stage() -> AssemblePartition:
-    """A partition with the default rules."""
-    return AssemblePartition(0, 1, rules=RuleBook((), make_detector), prices=PriceBook())
+    """A partition with the default rules, but for those that read contents."""
+    limits = AssembleLimits(content_detectors=False)
+    return AssemblePartition(0, 1, rules=RuleBook((), make_detector), prices=PriceBook(), limits=limits)
 
 
 def play(stage: AssemblePartition, log: Log, first: int = 0, last: int = 0) -> Played:

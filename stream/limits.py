@@ -21,6 +21,7 @@ class AssembleLimits:
     max_run_age_us: int = DAY_US
     late_horizon_us: int = 3_600_000_000
     revision_interval_us: int = 1_000_000
+    usage_interval_us: int = 5_000_000
     checkpoint_after_us: int = 300_000_000
     max_steps_per_run: int = 20_000
     max_open_runs: int = 200_000
@@ -38,6 +39,7 @@ class AssembleLimits:
             max_run_age_us=settings.max_run_age,
             late_horizon_us=settings.late_horizon,
             revision_interval_us=settings.revision_interval,
+            usage_interval_us=settings.usage_interval,
             max_steps_per_run=settings.max_steps_per_run,
             max_open_runs=settings.max_open_runs,
             replay_records=settings.replay_records,

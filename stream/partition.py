@@ -28,7 +28,7 @@ from stepstream.stream.findings import closing_findings, command_for, findings_f
 from stepstream.stream.floor import Floor
 from stepstream.stream.limits import LIVE_WITHIN_US, AssembleLimits
 from stepstream.stream.outputs import Hold, Output
-from stepstream.stream.publish import run_summary, trajectory, usage_records
+from stepstream.stream.publisher import Publisher
 from stepstream.stream.records import Record
 from stepstream.stream.rules import RuleBook
 from stepstream.stream.run import Run
@@ -65,11 +65,12 @@ class AssemblePartition:
         self.floor = Floor()
         self.runs: dict[str, Tracked] = {}
         self.closed = ClosedRuns(self.limits.late_horizon_us, self.limits.max_closed_runs)
-        self._quickest_us = min(self.limits.close_after_us, self.limits.rootless_idle_us, self.limits.revision_interval_us)
+        self._quickest_close_us = min(self.limits.close_after_us, self.limits.rootless_idle_us)
         self._touched: dict[str, Tracked] = {}
         self._timers: list[tuple[int, str]] = []
         self._held: deque[tuple[int, int, Tracked]] = deque()
         self._outbox: list[Output] = []
+        self._publisher = Publisher(self.limits, self.counters, self._send)
 
     # -- restart -----------------------------------------------------------------------------------------------------
 
@@ -134,6 +135,7 @@ class AssemblePartition:
             self._publish_if_due(tracked, now_us)
             self._schedule(tracked)
         self._touched.clear()
+        self._publisher.publish_waiting(now_us)
         self._fire_timers(now_us)
         self._bound(now_us)
         self.closed.expire(now_us)
@@ -208,7 +210,7 @@ class AssemblePartition:
             run.late_steps += 1
             self.counters.late += 1
         if run.root is not None and not had_root:
-            self._adopt_root_rules(run)
+            self._adopt_root_rules(tracked)
         rules = run.rules
         for detector in rules.observing if run.fired else rules.observers(info):
             if observations := detector.observe(run, info, self.clock.now_us):
@@ -249,8 +251,10 @@ class AssemblePartition:
         self.floor.hold(tracked, offset)
         self._held.append((offset, append_us, tracked))
 
-    def _adopt_root_rules(self, run: Run) -> None:
+    def _adopt_root_rules(self, tracked: Tracked) -> None:
         """A run is judged by the rules for its root's owner, once the root is known."""
+        run = tracked.run
+        tracked.scheduled_us = None  # their deadlines count from its first record
         run.rules = self.rules.rules_for(*run.identity[:5])
         run.normal = self.baselines.pin(run.identity, run.first_append_us, run.rules.wanted_runs)
 
@@ -295,38 +299,17 @@ class AssemblePartition:
         tracked.pending += 1
         self._outbox.append(output)
 
-    # -- publishing --------------------------------------------------------------------------------------------------
-
-    def _publish_if_due(self, tracked: Tracked, now_us: int) -> None:
-        run = tracked.run
-        if not tracked.dirty:
-            self._cover_if_ready(tracked)  # only duplicates came: a closed run's state is written again to cover them
-            return
-        if run.is_stray:
-            return
-        if run.closed or tracked.urgent or now_us - tracked.published_us >= self.limits.revision_interval_us:
-            self._publish(tracked, now_us)
-
-    def _publish(self, tracked: Tracked, now_us: int) -> None:
-        run = tracked.run
-        tracked.dirty = tracked.urgent = False
-        tracked.published_us = now_us
-        self.counters.trajectories += 1
-        self._send(tracked, Output("trajectories", run.trace_id.encode(), _encode(trajectory(run))))
-        project = run.identity.project.encode()
-        for usage in usage_records(run, everything=run.closed):
-            self._send(tracked, Output("usage", project, _encode(usage)))
-        if run.closed:
-            self._send(tracked, Output("usage", project, _encode(run_summary(run))))
-        run.changed_minutes.clear()
-
     # -- time --------------------------------------------------------------------------------------------------------
 
     def _schedule(self, tracked: Tracked) -> None:
         """Note when the run wants to be looked at next, unless an earlier look is noted already."""
-        soon_us = self.clock.now_us + min(self._quickest_us, tracked.run.rules.quickest_us)
-        if tracked.scheduled_us is not None and tracked.scheduled_us <= soon_us:
-            return  # whatever a record asks for, it is not before then
+        scheduled_us = tracked.scheduled_us
+        if scheduled_us is not None:
+            root, soon_us = tracked.run.root, tracked.run.rules.quickest_us
+            if root is None or root.ended:
+                soon_us = min(soon_us, self._quickest_close_us)
+            if scheduled_us <= self.clock.now_us + soon_us:
+                return  # whatever a record asks for, it is not before then
         wake_us = wake_at(tracked, self.limits)
         if wake_us is not None and wake_us <= self.clock.now_us:
             wake_us = self.clock.now_us + MIN_WAIT_US  # never spin on a detector that keeps asking for the past
@@ -384,6 +367,11 @@ class AssemblePartition:
     def _resolve_all(self, tracked: Tracked, now_us: int) -> None:
         for finding in closing_findings(tracked.run, now_us):
             self._send(tracked, Output("findings", finding.project.encode(), _encode(finding)))
+
+    def _publish_if_due(self, tracked: Tracked, now_us: int) -> None:
+        if not tracked.dirty:
+            self._cover_if_ready(tracked)  # only duplicates came: a closed run's state is written again to cover them
+        self._publisher.publish_if_due(tracked, now_us)
 
     # -- bounds and coverage -----------------------------------------------------------------------------------------
 

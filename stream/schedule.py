@@ -19,13 +19,11 @@ def close_at(run: Run, limits: AssembleLimits) -> int:
 
 
 def wake_at(tracked: Tracked, limits: AssembleLimits) -> int | None:
-    """The next moment that matters: closing, a revision that is due, a detector's timer; None for a closed run."""
+    """The next moment that matters: closing, or a detector's timer; None for a closed run."""
     run = tracked.run
     if run.closed:
         return None
     due = close_at(run, limits)
-    if tracked.dirty and not run.is_stray:
-        due = min(due, tracked.published_us + limits.revision_interval_us)
     for detector in run.rules.timed:
         at = detector.notify_at(run)
         if at is not None and at < due:

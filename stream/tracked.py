@@ -11,7 +11,7 @@ class Tracked:
 
     __slots__ = (
         "announced", "announcing", "covering", "dirty", "last_offset", "pending", "published_us", "run", "scheduled_us",
-        "state", "through", "uncovered", "urgent", "wants_cover",
+        "state", "through", "uncovered", "urgent", "usage_us", "waits_us", "wants_cover",
     )  # fmt: skip
 
     def __init__(self, run: Run, through: int) -> None:
@@ -35,5 +35,9 @@ class Tracked:
         self.announcing = 0
         """How many of them the state under way names."""
         self.published_us = 0
+        self.usage_us = 0
+        """When its usage was published last."""
+        self.waits_us: int | None = None
+        """When it is published next, if it waits for that."""
         self.scheduled_us: int | None = None
         self.state = b""

@@ -46,6 +46,7 @@ class World:
                 "close_after": "400ms",
                 "rootless_idle": "3s",
                 "revision_interval": "100ms",
+                "usage_interval": "100ms",
                 "session_timeout": "6s",
                 "replay_records": 20,
                 **more,

@@ -120,7 +120,7 @@ def test_totals_are_right_while_the_run_is_still_open() -> None:
     process = Process(kafka, random.Random(0), AssembleLimits())
     for offset, item in enumerate([root("start"), step(5, ""), step(7, "a")]):
         process.batch([record_of(offset, item)])
-    for turn in range(1, 12):
+    for turn in range(1, 16):
         process.logic.tick(START_US + turn * 500_000)
         process.logic.flush()
         process.pump()
@@ -134,7 +134,7 @@ def test_only_changed_minutes_are_published_again() -> None:
     process = Process(kafka, random.Random(0), AssembleLimits())
     items = [root("start"), *(step(number, "a", minute=number) for number in range(1, 6))]
     for place, item in enumerate(items):
-        process.batch([record_of(place * 60, item)])
+        process.batch([record_of(place * 300, item)])  # six seconds apart
         for _ in range(8):
             process.pump()
     minutes = [value["minute"] for value in kafka.values("usage")]
