@@ -48,17 +48,24 @@ def sink_group(settings: Settings) -> str:
     return f"{settings.topic_prefix}.{settings.sink_group}"
 
 
-PARTS: Final = {"worker": worker_group, "sink": sink_group}
-"""The parts that read steps, and the group of each."""
+def notify_group(settings: Settings) -> str:
+    """The consumer group of notifiers."""
+    return f"{settings.topic_prefix}.{settings.notify_group}"
+
+
+PARTS: Final = {"worker": worker_group, "sink": sink_group, "notify": notify_group}
+"""The parts that share a topic between them, and the group of each."""
+READS: Final = {"worker": "steps", "sink": "steps", "notify": "alerts"}
+"""The topic whose partitions they must hold."""
 
 
 def ready(client: AdminClient, settings: Settings, part: str, *, timeout: float = 10) -> bool:
-    """Whether the members of ``worker`` or ``sink`` hold every partition of the steps; False while Kafka loads."""
-    steps = topic(settings.topic_prefix, "steps")
+    """Whether the members of a part hold every partition of what it reads; False while Kafka loads."""
+    name = topic(settings.topic_prefix, READS[part])
     try:
-        held = client.list_topics(steps, timeout=timeout).topics[steps]
+        held = client.list_topics(name, timeout=timeout).topics[name]
         return bool(held.partitions) and members(client, PARTS[part](settings), timeout=timeout).holds(
-            steps, len(held.partitions)
+            name, len(held.partitions)
         )
     except KafkaException:
         return False

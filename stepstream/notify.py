@@ -11,6 +11,7 @@ from stepstream.schemas.documents import Subscription, document_key
 from stepstream.schemas.settings import Settings
 from stepstream.sinks.notify import service
 from stepstream.sinks.notify.api import Actions, Api, ApiServer
+from stepstream.sinks.notify.watcher import Watcher
 from stepstream.yamlfile import Place
 
 ADMIN: Final = "admin API and alert stream at "
@@ -26,9 +27,11 @@ def run(settings: Settings) -> int:
 def _parts(notifier: service.Notifier) -> list[Any]:
     """What runs beside the notifier."""
     settings = notifier.settings
-    if settings.notify_port < 0:
-        return []
-    return [ApiServer(Api(settings, notifier.directory, notifier.kit, actions(settings)), settings.notify_port)]
+    found: list[Any] = [Watcher(notifier)]
+    if settings.notify_port >= 0:
+        api = Api(settings, notifier.directory, notifier.kit, actions(settings))
+        found.append(ApiServer(api, settings.notify_port))
+    return found
 
 
 def actions(settings: Settings) -> Actions:

@@ -1,4 +1,4 @@
-"""The whole pipeline on one machine: engines, topics, tables, worker and sink, started, watched and stopped in order.
+"""The whole pipeline on one machine: engines, topics, tables, worker, notifier and sink, started, watched, stopped.
 
 ``stepstream up``, the demo and the tests all run this same code::
 
@@ -23,6 +23,7 @@ from typing import Final
 
 from stepstream import endpoints, groups, topics
 from stepstream.children import KeptProcess, ProcessStatus, Say
+from stepstream.embedded.ports import LOOPBACK, free_ports, is_free
 from stepstream.embedded.process import identity_of
 from stepstream.engines import Engines
 from stepstream.folder import DocumentFolder
@@ -33,6 +34,10 @@ from stepstream.versions import is_installed
 READY_S: Final = 30.0
 DRAIN_S: Final = 20.0
 WATCH_S: Final = 1.0
+NOTIFY_PORT: Final = 8124
+"""Where ``up`` serves the admin API and the alert stream, when it is free and no port is set."""
+ENDING: Final = ("worker", "notify", "sink")
+"""In this order: what the worker still publishes can still be told and stored."""
 
 NEEDED: Final = {
     "faust": ("worker", "the stream processor"),
@@ -69,6 +74,9 @@ class Pipeline:
     def __init__(self, settings: Settings, *, say: Say | None = None, usual_ports: bool = False) -> None:
         state_dir = settings.state_dir or str(default_state_dir())
         self._settings = settings.model_copy(update={"state_dir": state_dir, "data_dir": str(data_dir(settings))})
+        if not settings.notify_port:
+            port = NOTIFY_PORT if usual_ports and is_free(NOTIFY_PORT) else free_ports(1)[0]
+            self._settings = self._settings.model_copy(update={"notify_port": port})
         self._say = say or (lambda _who, _line: None)
         self._engines = Engines(self._settings, self._say, usual_ports=usual_ports)
         self._processes: dict[str, KeptProcess] = {}
@@ -96,12 +104,12 @@ class Pipeline:
         return self._settings
 
     def stop(self, *, drain_s: float = DRAIN_S) -> None:
-        """Worker, then sink, then the engines; each is killed when it does not end in time. Safe to call again."""
+        """Worker, notifier, sink, then the engines; each is killed when it does not end in time. Safe to call again."""
         self._stopping.set()
         for thread in self._threads:
             thread.join()
         endpoints.remove(Path(self._settings.state_dir), os.getpid())
-        for name in ("worker", "sink"):  # in this order: what the worker still publishes can still be stored
+        for name in ENDING:
             if name in self._processes:
                 self._processes[name].stop(drain_s)
         self._engines.stop()
@@ -110,6 +118,11 @@ class Pipeline:
         """Who runs and where."""
         processes = tuple(process.status() for process in self._processes.values())
         return PipelineStatus(self._settings.kafka_brokers, self._settings.clickhouse_url, processes, self._engines.running())
+
+    @property
+    def admin_url(self) -> str:
+        """Where the notifier's admin API and alert stream are; empty where the settings turn them off."""
+        return f"http://{LOOPBACK}:{self._settings.notify_port}" if self._settings.notify_port > 0 else ""
 
     @property
     def failure(self) -> str:
@@ -122,7 +135,7 @@ class Pipeline:
         return {**self._engines.pids(), **own}
 
     def kill(self, name: str) -> None:
-        """SIGKILL the worker or the sink; it is started again. For tests of what survives."""
+        """SIGKILL the worker, the notifier or the sink; it is started again. For tests of what survives."""
         self._processes[name].kill()
 
     def __enter__(self) -> Pipeline:
@@ -162,6 +175,7 @@ class Pipeline:
             self._documents = DocumentFolder(settings, Path(settings.documents_dir).expanduser().absolute(), self._say)
             self._documents.sync()
         self._run("worker", settings)
+        self._run("notify", settings)
         return brokers
 
     def _start_clickhouse_side(self) -> str:
@@ -181,7 +195,7 @@ class Pipeline:
         process.start()
 
     def _wait_ready(self) -> None:
-        """Until worker and sink hold every partition of the steps."""
+        """Until worker, notifier and sink hold every partition."""
         client = topics.admin(self._settings)
         waiting = set(groups.PARTS)
         deadline = time.monotonic() + READY_S
@@ -211,6 +225,7 @@ class Pipeline:
                 data_dir=self._settings.data_dir,
                 topic_prefix=self._settings.topic_prefix,
                 clickhouse_database=self._settings.clickhouse_database,
+                others={"notify": self.admin_url} if self.admin_url else {},
             ),
         )
 

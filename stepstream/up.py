@@ -25,7 +25,14 @@ from stepstream.schemas.settings import Settings
 from stepstream.supervisor import Pipeline, PipelineError
 from stepstream.versions import clickhouse_version, package_versions
 
-COLOURS: Final = {"kafka": "magenta", "clickhouse": "yellow", "worker": "cyan", "sink": "green", "documents": "blue"}
+COLOURS: Final = {
+    "kafka": "magenta",
+    "clickhouse": "yellow",
+    "worker": "cyan",
+    "sink": "green",
+    "notify": "bright_red",
+    "documents": "blue",
+}
 
 
 def run(settings: Settings) -> int:
@@ -44,7 +51,7 @@ def run(settings: Settings) -> int:
             while not stopping.wait(1):
                 if pipeline.failure:
                     raise PipelineError(pipeline.failure)
-            console.print("stepstream is stopping: worker and sink finish what they hold (Ctrl-C again: at once)")
+            console.print("stepstream is stopping: worker, notifier and sink finish what they hold (Ctrl-C again: at once)")
         finally:
             pipeline.stop()
         console.print("stopped; the data stays")
@@ -127,12 +134,17 @@ def _facts(given: Settings, settings: Settings) -> list[tuple[str, str]]:
         ("any language", f"JSON to the topic {settings.topic_prefix}.steps, key trace_id, partitioner murmur2"),
         ("see runs", "stepstream runs; stepstream trace --last"),
         ("query", f'stepstream sql "SELECT * FROM runs"; {settings.clickhouse_url}, database {settings.clickhouse_database}'),
-        ("follow alerts", "stepstream alerts --follow"),
+        ("follow alerts", f"stepstream alerts --follow; as server-sent events: {_stream(settings)}"),
+        ("tell people", "stepstream subscriptions add NAME CHANNEL ...: webhook, Slack, PagerDuty, e-mail and more"),
         ("policies", documents),
         ("content", captured),
         ("data", f"{settings.data_dir} ({free_gb:.1f} GB free)"),
         ("versions", _versions(given, settings)),
     ]
+
+
+def _stream(settings: Settings) -> str:
+    return f"http://127.0.0.1:{settings.notify_port}/alerts/stream" if settings.notify_port > 0 else "off"
 
 
 def _versions(given: Settings, settings: Settings) -> str:

@@ -22,6 +22,7 @@ from stepstream.sinks.alert_tail import matches
 from stepstream.sinks.notify.group import Group, Member, Notification, group_key
 from stepstream.sinks.notify.lane import Lane
 from stepstream.sinks.notify.restore import members_of
+from stepstream.sinks.notify.watch import PROBE_AGENT
 
 SAVE_AFTER_US: Final = 500_000
 KEEP_OVER_US: Final = 3_600_000_000
@@ -146,6 +147,8 @@ class NotifyPartition:
         for name, subscription in self._subscriptions.items():
             lane = self.lanes.get(name)
             known = lane.members.get(alert.alert_id) if lane is not None else None
+            if alert.agent == PROBE_AGENT and subscription.match.agent != PROBE_AGENT:
+                continue
             if known is None and not matches(subscription.match, alert):
                 continue  # who was told of an alert hears of its end, whatever it has become
             if known is not None and alert.seq <= known.alert.seq:

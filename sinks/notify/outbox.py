@@ -13,7 +13,7 @@ from stepstream.sinks.notify.core import NotifyPartition, Saved
 
 TIMEOUT_MS: Final = 120_000
 """Brokers away for longer end the process: it starts again from what is committed."""
-_HEADERS: Final = [("content-type", b"application/json"), ("stepstream-schema", b"delivery/1")]
+_HEADERS: Final = [("content-type", b"application/json")]
 
 
 class Outbox:

@@ -92,6 +92,8 @@ class Notifier:
         self._carriers = ThreadPoolExecutor(CARRIERS, thread_name_prefix="deliver")
         self._under_way: dict[int, int] = {}
         self._version = 0
+        self.outbox: Outbox
+        self.partitions: Partitions
         self.seen: list[Callable[[NotifyPartition, Any, int], None]] = []
         """Called with each alert that was read: (partition, alert, append time)."""
         self.every_round: list[Callable[[], None]] = []

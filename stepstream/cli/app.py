@@ -21,6 +21,7 @@ from stepstream.cli import errors
 RUN: Final = "Run"
 PREPARE: Final = "Check and prepare"
 LOOK: Final = "Look"
+ACT: Final = "Act"
 DOCUMENTS: Final = "Policies, subscriptions, prices"
 DATA: Final = "Data"
 
@@ -35,12 +36,12 @@ class Entry:
 
 
 COMMANDS: Final[dict[str, Entry]] = {
-    "up": Entry("up", "Run everything on this machine: Kafka, ClickHouse, worker and sink.", RUN),
+    "up": Entry("up", "Run everything on this machine: Kafka, ClickHouse, worker, notifier and sink.", RUN),
     "worker": Entry("processes", "Run a worker: steps in, trajectories and alerts out.", RUN),
     "sink": Entry("processes", "Run a sink: Kafka to ClickHouse.", RUN),
     "notify": Entry("processes", "Run a notifier: alerts to subscribers.", RUN),
     "doctor": Entry("doctor", "Check the installation, Kafka, ClickHouse and the processes; say what to do.", PREPARE),
-    "ready": Entry("processes", "Say whether workers, or sinks, hold every partition of the steps.", PREPARE),
+    "ready": Entry("processes", "Say whether workers, sinks or notifiers hold every partition.", PREPARE),
     "topics": Entry("topics", "Create and list the Kafka topics.", PREPARE),
     "store": Entry("store", "Prepare the ClickHouse database.", PREPARE),
     "settings": Entry("settings", "Show every setting, its value and where it comes from.", PREPARE),
@@ -50,6 +51,10 @@ COMMANDS: Final[dict[str, Entry]] = {
     "sql": Entry("look", "Ask the store a question in SQL (read-only).", LOOK),
     "alerts": Entry("alerts", "List alerts, the newest last, or follow them as they come.", LOOK),
     "subscriptions": Entry("subscriptions", "Add, list, test and remove subscriptions; show their deliveries.", DOCUMENTS),
+    "stop": Entry("control", "Stop a run, or all runs of an agent or project.", ACT),
+    "pause": Entry("control", "Pause a run, or all runs of an agent or project.", ACT),
+    "resume": Entry("control", "Let paused runs go on.", ACT),
+    "approve": Entry("control", "Let a run go on with more budget.", ACT),
     "apply": Entry("documents", "Check documents and put them in force.", DOCUMENTS),
     "get": Entry("documents", "Show the documents in force.", DOCUMENTS),
     "delete": Entry("documents", "Take a document out of force.", DOCUMENTS),

@@ -21,6 +21,11 @@ UP = (
     "partitions",
     "steps_topic_retention",
     "steps_retention_days",
+    "notify_port",
+    "notify_allow_private",
+    "notify_allow_commands",
+    "notify_secrets_dir",
+    "synthetic_runs",
 )
 
 
@@ -31,7 +36,7 @@ def register(app: typer.Typer) -> None:
 
 @takes(*UP, *KAFKA, *CLICKHOUSE)
 def up(settings: Settings) -> None:
-    """Run everything on this machine: Kafka, ClickHouse, worker and sink.
+    """Run everything on this machine: Kafka, ClickHouse, worker, notifier and sink.
 
     Nothing else needs to be installed. Data lies in --data-dir and is there again at the next start, also after a power
     cut. Agents and commands on this machine find it by themselves. Ctrl-C lets everything finish what it holds.

@@ -16,8 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka import Consumer, TopicPartition
 
+from stepstream import kafka
 from stepstream.schemas.settings import Settings
+from stepstream.schemas.topics import topic
 from stepstream.settings import to_environment
 from stepstream.sinks.notify.channels.webhook import verify
 from stepstream.sinks.notify.listing import deliveries
@@ -218,3 +221,41 @@ def test_subscriptions_on_the_command_line(settings: Settings, tmp_path: Path) -
     assert "a secret is not written" in run("add", "x", "webhook", "url=https://h.example", "secret=hunter2").stderr
     assert run("remove", "ops").stdout == "subscription/ops deleted\n"
     assert "there is no subscription ops" in run("remove", "ops").stderr
+
+
+def test_a_pipeline_that_stands_still_is_told_by_the_notifier_itself(
+    settings: Settings, processes: list[Process], tmp_path: Path
+) -> None:
+    """No worker is left: the subscriber hears of it, and of its end, although nobody is there to make the alert."""
+    steps, group = topic(settings.topic_prefix, "steps"), f"{settings.topic_prefix}.{settings.worker_group}"
+
+    def join() -> Consumer:
+        client = kafka.consumer(settings, group, **{"session.timeout.ms": 6000})
+        client.subscribe([steps])
+        wait_until(lambda: client.poll(0.1) is not None or bool(client.assignment()), 30, "partitions")
+        return client
+
+    worker = join()
+    worker.commit(offsets=[TopicPartition(steps, 0, 0)], asynchronous=False)
+    worker.close()
+    with receiver() as hook:
+        subscribe(settings, "ops", hook.url)
+        processes.append(notifier(settings.model_copy(update={"watch_after": 1_000_000}), tmp_path / "1.log"))
+        wait_until(lambda: len(hook.taken) == 1, 40, "the alert")
+        (told,) = hook.taken[0].data["alerts"]
+        assert (told["alert"], told["subject"], told["state"]) == ("pipeline-stalled", "worker", "firing")
+        assert told["message"].startswith("no worker runs")
+        processes[0].kill()
+        processes.append(notifier(settings.model_copy(update={"watch_after": 1_000_000}), tmp_path / "2.log"))
+        worker = join()
+        try:
+            wait_until(lambda: len(hook.taken) == 2 or worker.poll(0.1) is not None, 40, "the end")
+        finally:
+            worker.close()
+        (over,) = hook.taken[1].data["alerts"]
+        assert (over["alert_id"], over["state"]) == (told["alert_id"], "resolved")
+    found = [json.loads(m.value() or b"") for m in kafka.read_to_end(settings, topic(settings.topic_prefix, "findings"))]
+    assert [(one["alert"], one.get("state", "firing")) for one in found] == [
+        ("pipeline-stalled", "firing"),
+        ("pipeline-stalled", "resolved"),
+    ]

@@ -153,7 +153,7 @@ def test_everything_ends_with_its_owner_and_goes_on_at_the_next_start(
     """SIGKILL leaves no process behind, not even one; the data of earlier starts is there."""
     keeper = background([sys.executable, "-c", KEEP], folder)
     pids = json.loads(read_until(keeper, "{")[-1])
-    assert set(pids) == {"kafka", "clickhouse", "worker", "sink"}
+    assert set(pids) == {"kafka", "clickhouse", "worker", "notify", "sink"}
     known = [identity_of(pid) for name in pids for pid in pids[name]]
     assert stored_runs(folder) == {"runs": 1, "steps": 2}
     keeper.kill()
@@ -186,9 +186,9 @@ def test_a_pipeline_on_servers_of_ones_own_starts_no_engines(settings: Settings,
     with Pipeline(settings) as pipeline:
         status = pipeline.status()
         assert status.engines == {}
-        assert [process.name for process in status.processes] == ["worker", "sink"]
+        assert [process.name for process in status.processes] == ["worker", "notify", "sink"]
         assert status.healthy
-        for part in ("worker", "sink"):
+        for part in ("worker", "notify", "sink"):
             place = ["--kafka-brokers", settings.kafka_brokers, "--topic-prefix", settings.topic_prefix]
             assert command(tmp_path, "ready", part, *place).returncode == 0
         assert (pipeline.settings.kafka_brokers, pipeline.settings.clickhouse_url) == (
@@ -208,13 +208,17 @@ def test_a_process_that_ends_is_started_again(settings: Settings) -> None:
     said: list[tuple[str, str]] = []
     with Pipeline(settings, say=lambda who, line: said.append((who, line))) as pipeline:
         before = pipeline.pids()
-        for name in ("worker", "sink"):
+        for name in ("worker", "notify", "sink"):
             pipeline.kill(name)
         eventually(lambda: all(process.restarts == 1 and process.running for process in pipeline.status().processes))
         after = pipeline.pids()
         assert set(before) == set(after)
         assert all(before[name] != after[name] for name in before)
-    assert {who for who, line in said if "ended with exit code -9; it is started again in 0.5 s" in line} == {"worker", "sink"}
+    assert {who for who, line in said if "ended with exit code -9; it is started again in 0.5 s" in line} == {
+        "worker",
+        "notify",
+        "sink",
+    }
 
 
 def test_a_folder_of_documents_is_applied_and_watched(settings: Settings, tmp_path: Path) -> None:
@@ -233,7 +237,7 @@ def test_a_start_that_fails_says_why_and_leaves_nothing_running(settings: Settin
     pipeline = Pipeline(settings.model_copy(update={"clickhouse_user": "nobody"}))
     with pytest.raises(StoreError, match="nobody"):
         pipeline.start()
-    assert [process.name for process in pipeline.status().processes] == ["worker"]
+    assert [process.name for process in pipeline.status().processes] == ["worker", "notify"]
     assert not pipeline.status().processes[0].running
 
 

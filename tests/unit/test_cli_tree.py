@@ -79,7 +79,7 @@ def test_no_command_is_the_overview_and_exit_code_2() -> None:
         (("--settings", "/nowhere.toml", "settings"), "settings file /nowhere.toml (from --settings) does not exist"),
         (("schema", "Alrt"), "there is no contract Alrt; did you mean Alert?"),
         (("get", "policy", "x", "--endpoint", "y"), "No such option: --endpoint"),
-        (("ready", "bread", "--kafka-brokers", "x:1"), "bread is neither worker nor sink"),
+        (("ready", "bread", "--kafka-brokers", "x:1"), "bread is none of worker, sink, notify"),
         (("deadletter", "replay", "--kafka-brokers", "x:1"), "say which: offsets, --reason, --since, or --all"),
     ],
 )
