@@ -1,0 +1,101 @@
+"""A store that refuses, has no room, hangs, or breaks off anywhere in an insert: every row once, nothing dropped."""
+
+from __future__ import annotations
+
+import random
+import threading
+
+import pytest
+
+from stepstream.schemas.settings import Settings
+from stepstream.sinks.clickhouse import insert
+from tests.integration.sink_kit import SinkProcess, SinkThread, Steps, assert_stored, create_topics, eventually, lag, send
+from tests.integration.sink_kit import wait_stored as wait_until_stored
+from tests.integration.store_proxy import DEEDS, ERRORS, StoreProxy
+
+
+@pytest.fixture
+def settings(kafka_bootstrap: str, clickhouse_url: str, topic_prefix: str, clickhouse_database: str) -> Settings:
+    """Small batches, so that there are many of them, and the shortest session that the broker grants."""
+    return Settings(
+        kafka_brokers=kafka_bootstrap,
+        clickhouse_url=clickhouse_url,
+        topic_prefix=topic_prefix,
+        clickhouse_database=clickhouse_database,
+        session_timeout="6s",
+        sink_batch_rows=100,
+        sink_batch_interval="50ms",
+        metrics_port=-1,
+    )
+
+
+def sink_at(settings: Settings, url: str) -> SinkThread:
+    """A sink that writes through a proxy."""
+    return SinkThread(settings.model_copy(update={"clickhouse_url": url}))
+
+
+def test_whatever_happens_to_inserts_every_row_is_stored_once(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each kind of failure several times: views and rollups count each step once, and nothing goes to the dead letter."""
+    monkeypatch.setattr(insert, "TIMEOUT_S", 1)
+    create_topics(settings, partitions=2)
+    steps = Steps()
+    send(settings, [record for _ in range(80) for record in steps.run(20)])
+    chance = random.Random(4)
+    deeds = [*DEEDS, *DEEDS[:-1]]
+    chance.shuffle(deeds)
+
+    def choose(number: int) -> str:
+        return deeds.pop() if deeds and number > 3 and number % 3 == 0 else ""
+
+    with StoreProxy(settings.clickhouse_url, choose) as proxy, sink_at(settings, proxy.url) as stats:
+        wait_until_stored(settings, steps.sent, 90)
+        eventually(lambda: not deeds or sum(proxy.counts.values()) > 60, "all deeds done")
+        eventually(lambda: lag(settings, partitions=2) == 0, "everything committed")
+    assert set(proxy.counts) == {*DEEDS, "passed"}
+    assert stats.retries >= len(DEEDS)
+    assert sum(stats.dead_lettered.values()) == 0
+    assert_stored(settings, steps.sent)
+
+
+def test_a_sink_killed_in_the_middle_of_an_insert_leaves_all_of_it_or_nothing(settings: Settings) -> None:
+    """Half of the rows had gone over the wire: who comes next repeats the batch, and it counts once."""
+    create_topics(settings)
+    steps = Steps()
+    send(settings, [record for _ in range(30) for record in steps.run(20)])
+    sent_half = threading.Event()
+    with StoreProxy(settings.clickhouse_url, lambda number: "half" if number == 3 else "") as proxy:
+        dying = SinkProcess(settings.model_copy(update={"clickhouse_url": proxy.url}))
+
+        def kill() -> None:
+            dying.process.kill()
+            dying.process.wait(10)
+            sent_half.set()
+
+        proxy.at_half = kill
+        assert sent_half.wait(60), dying.output()
+        dying.end()
+    heir = SinkProcess(settings)
+    try:
+        wait_until_stored(settings, steps.sent)
+        assert heir.stop() == 0
+        assert_stored(settings, steps.sent)
+        assert lag(settings) == 0
+    finally:
+        heir.end()
+
+
+def test_a_full_disk_holds_everything_back_and_is_said(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
+    """While there is no room nothing is committed past it and nothing dropped; with room again the sink goes on by itself."""
+    create_topics(settings)
+    steps = Steps()
+    send(settings, [record for _ in range(20) for record in steps.run(20)])
+    room = threading.Event()
+    full = StoreProxy(settings.clickhouse_url, lambda _number: "" if room.is_set() else "disk full")
+    with full as proxy, sink_at(settings, proxy.url) as stats:
+        eventually(lambda: proxy.counts["disk full"] >= 4, "several tries")
+        assert (stats.batches["steps"], sum(stats.dead_lettered.values())) == (0, 0)
+        eventually(lambda: stats.lag.get(("steps", 0), 0) > 0, "the lag seen")
+        room.set()
+        wait_until_stored(settings, steps.sent)
+    assert_stored(settings, steps.sent)
+    assert ERRORS["disk full"].partition("DB::Exception: ")[2][:40] in caplog.text
