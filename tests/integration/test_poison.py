@@ -156,6 +156,19 @@ def test_being_killed_is_not_poison(settings: Settings) -> None:
     assert dead_letters(settings) == set()
 
 
+@pytest.mark.timeout(120)
+def test_a_worker_that_hangs_notices_and_ends(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its loop stands still over a record: it says where, ends by itself, and nothing is dropped."""
+    monkeypatch.setenv("STEPSTREAM_WATCHDOG", "2s")
+    (trace_id,) = send(settings, ["endless"])
+    with supervised(settings) as supervisor:
+        supervisor.until(lambda: len(supervisor.exits) >= 2)
+    assert supervisor.exits == [1, 1]
+    with supervised(settings, "stepstream.stream.worker") as supervisor:
+        supervisor.until(lambda: trace_id in closed(settings))
+    assert dead_letters(settings) == set()
+
+
 def closed(settings: Settings) -> set[str]:
     """Runs with a closed trajectory."""
     return {t["trace_id"] for t in values(settings, "trajectories") if t.get("closed")}
