@@ -44,8 +44,10 @@ def runs(
 ) -> None:
     """List runs, the newest first."""
     from stepstream.cli import printing, queries
+    from stepstream.learning import learning, with_wider
     from stepstream.render.rows import run_row
     from stepstream.render.tables import runs_table
+    from stepstream.stream.baselines.history import Owner
 
     wanted = queries.Scope(
         project=project,
@@ -58,12 +60,17 @@ def runs(
     with queries.store(settings) as client:
         found = queries.list_runs(client, wanted)
         counts = queries.alert_counts(client, [row["trace_id"] for row in found])
+        projects = sorted({row["project"] for row in found})
+        learnt = queries.learnt_runs(client, projects) if format is Format.TABLE and found else {}
     if format is not Format.TABLE:
         rows = [{**row, "alerts": counts.get(row["trace_id"], 0)} for row in found]
         printing.print_records(list(rows[0]) if rows else ["trace_id"], [list(row.values()) for row in rows], format)
     elif found:
         glyphs = printing.glyphs()
         printing.show(runs_table([run_row(row) for row in found], counts, now_us=_now_us(), glyphs=glyphs))
+        owners = (Owner(row["project"], row["environment"], row["agent"], row["task"]) for row in found)
+        for line in learning(with_wider(learnt), owners):
+            printing.note(f"cost spikes: {line}")
     else:
         printing.note("no runs" + (" that match" if wanted != queries.Scope(limit=limit) else " yet"))
 

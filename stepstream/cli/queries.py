@@ -18,6 +18,8 @@ from stepstream.schemas.settings import Settings
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
 
+    from stepstream.stream.baselines.history import Owner
+
 _TIMES: Final = ("opened_at", "updated_at", "resolved_at", "silenced_until")
 _ID: Final = re.compile(r"[0-9a-f]{1,32}")
 
@@ -111,6 +113,20 @@ def alert_counts(client: Client, trace_ids: list[str]) -> dict[str, int]:
     """Alerts by run."""
     sql = "SELECT trace_id, count() AS alerts FROM alerts WHERE trace_id IN {ids:Array(String)} GROUP BY trace_id"
     return {row["trace_id"]: row["alerts"] for row in records(client, sql, {"ids": trace_ids})} if trace_ids else {}
+
+
+def learnt_runs(client: Client, projects: list[str]) -> dict[Owner, int]:
+    """Runs that baselines learn from, by agent and task: whole ones with known costs, of the days that count."""
+    from stepstream.stream.baselines.days import KEPT_DAYS
+    from stepstream.stream.baselines.history import Owner
+
+    sql = """
+        SELECT project, environment, agent, task, count() AS learnt FROM runs
+        WHERE project IN {projects:Array(String)} AND status IN ('ok', 'error') AND unpriced_steps = 0
+            AND end_time > now() - toIntervalDay({days:UInt16})
+        GROUP BY project, environment, agent, task"""
+    found = records(client, sql, {"days": KEPT_DAYS, "projects": projects})
+    return {Owner(row["project"], row["environment"], row["agent"], row["task"]): row["learnt"] for row in found}
 
 
 def list_alerts(client: Client, scope: Scope) -> list[Alert]:

@@ -14,6 +14,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 )
 
 from stepstream import groups, topics
+from stepstream.doctor import baselines
 from stepstream.doctor.check import Check, fail, ok, warn
 from stepstream.kafka import KafkaUnreachable, consumer, position_of, read_to_end
 from stepstream.schemas.partitioner import partition_for
@@ -51,6 +52,7 @@ def checks(settings: Settings) -> Iterator[Check]:
         yield from _group(settings, name, group(settings))
     yield from _deadletter(settings)
     yield from _documents(settings)
+    yield from baselines.checks(settings)
 
 
 def _brokers(client: AdminClient, settings: Settings) -> Iterator[Check]:
