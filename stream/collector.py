@@ -1,0 +1,23 @@
+"""Python's garbage collector, set for a process that holds millions of long-lived objects and makes hardly any cycles.
+
+With Python's defaults it takes a seventh of the worker's time: it looks through the open runs again and again in vain.
+"""
+
+from __future__ import annotations
+
+import gc
+from typing import Final
+
+YOUNG: Final = 50_000
+"""Containers made and not freed before the young ones are looked through."""
+
+MIDDLE: Final = 20
+OLD: Final = 100
+"""Everything is looked through after so many times more; what Python's code and Kafka's clients leave behind is young."""
+
+
+def relax_collector() -> None:
+    """Leave what has been imported out of every collection, and collect less often."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(YOUNG, MIDDLE, OLD)
