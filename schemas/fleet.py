@@ -19,7 +19,7 @@ class WindowMinute(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
 
-    minute: int = Field(ge=0, le=59, description="within the hour")
+    minute: int = Field(ge=0, le=59, description="of the hour")
     steps: Count = Field(0, description="steps ended")
     error_steps: Count = 0
     llm_calls: Count = 0
@@ -41,11 +41,14 @@ class WindowMinute(BaseModel):
 
 
 class FleetWindow(BaseModel):
-    """One hour (UTC) of one owner, minute by minute, as far as it is sealed. Days and months are sums of hours.
+    """What one owner used between two times, minute by minute. Sealed: it does not change any more.
 
-    Key: ``project|window|environment|agent|agent_version|task|user_id|start``. Nothing before ``sealed_until`` changes any
-    more. ``user_id`` is empty for an owner's total; windows of single users are kept only where a policy asks, and are parts
-    of that total, not additions to it.
+    Key: ``project|window|environment|agent|agent_version|task|user_id|start|end``. There is one record for each hour (UTC),
+    once that is over and sealed, and until then one for each part of it. Readers that find an hour ignore its parts. Days
+    and months, of any time zone, are sums of minutes.
+
+    ``user_id`` is empty for an owner's total; windows of single users are kept only where a policy asks, and are parts of
+    that total, not additions to it.
     """
 
     model_config = ConfigDict(extra="ignore")
@@ -56,10 +59,10 @@ class FleetWindow(BaseModel):
     agent_version: str = ""
     task: str = ""
     user_id: str = ""
-    start: TimeUs = Field(description="the hour's beginning")
-    sealed_until: TimeUs
+    start: TimeUs
+    end: TimeUs
     through: int = Field(description="it contains the usage records of its partition before this offset")
-    cost_usd: str = Field("0", description="the hour's total so far")
+    cost_usd: str = Field("0", description="the total")
     minutes: list[WindowMinute] = Field(default_factory=list)
 
 

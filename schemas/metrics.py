@@ -48,6 +48,36 @@ FINDINGS_OVER_LIMIT: Final = Metric(
 ALERTS: Final = Metric("stepstream_worker_alerts_total", "counter", "alert records published")
 COMMANDS: Final = Metric("stepstream_worker_commands_total", "counter", "commands ordered by policies")
 STATES: Final = Metric("stepstream_worker_states_total", "counter", "state records written")
+USAGE_RECORDS: Final = Metric("stepstream_worker_usage_records_total", "counter", "usage records taken into windows")
+USAGE_REPEATS: Final = Metric(
+    "stepstream_worker_usage_repeats_total", "counter", "usage records that were no newer than what was held"
+)
+USAGE_TOO_LATE: Final = Metric(
+    "stepstream_worker_usage_too_late_total", "counter", "usage records of windows that were sealed: they are in no window"
+)
+USAGE_OVER_LIMIT: Final = Metric(
+    "stepstream_worker_usage_over_limit_total", "counter", "usage records counted under (others): too many owners or users"
+)
+USAGE_FORCED_SEALS: Final = Metric(
+    "stepstream_worker_usage_forced_seals_total", "counter", "windows sealed before their time because too much was held"
+)
+USAGE_UNKNOWN: Final = Metric("stepstream_worker_usage_unknown_total", "counter", "usage records of a kind not known yet")
+WINDOWS_SEALED: Final = Metric("stepstream_worker_windows_sealed_total", "counter", "windows sealed to the fleet topic")
+WINDOW_OWNERS: Final = Metric(
+    "stepstream_worker_window_owners",
+    "gauge",
+    "project, agent, version and task together that windows are kept for",
+    ("partition",),
+)
+WINDOW_HELD: Final = Metric(
+    "stepstream_worker_window_held_records", "gauge", "usage records held until their windows are sealed", ("partition",)
+)
+WINDOW_AGE: Final = Metric(
+    "stepstream_worker_window_behind_seconds",
+    "gauge",
+    "from the oldest unsealed minute to the newest progress told",
+    ("partition",),
+)
 OPEN_RUNS: Final = Metric("stepstream_worker_open_runs", "gauge", "runs held in memory and not put away", ("partition",))
 CLOSED_RUNS: Final = Metric("stepstream_worker_closed_runs", "gauge", "closed runs kept for late steps", ("partition",))
 LAG: Final = Metric("stepstream_worker_lag_records", "gauge", "records after the last one processed", ("topic", "partition"))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
-from confluent_kafka import Message
+from confluent_kafka import KafkaException, Message
 
-from stepstream.kafka import Follower
+from stepstream.kafka import Follower, KafkaUnreachable
 from stepstream.schemas.config import DocumentSet, UnreadableDocument
 from stepstream.schemas.documents import Prices
 from stepstream.schemas.policy import Policy
@@ -16,6 +17,7 @@ from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
 from stepstream.stream.detectors import make_detector
 from stepstream.stream.rules import RuleBook
+from stepstream.stream.windows.rules import WindowRules
 
 log = logging.getLogger("stepstream.worker")
 
@@ -43,6 +45,10 @@ class Documents:
         """The policies in force."""
         return RuleBook(self._held.of(Policy), make_detector)
 
+    def window_rules(self) -> WindowRules:
+        """The window rules of the policies in force."""
+        return WindowRules(self._held.of(Policy))
+
     def price_book(self) -> PriceBook:
         """The prices in force."""
         return self._held.price_book()
@@ -53,3 +59,16 @@ class ConfigTopic(Follower):
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings, topic(settings.topic_prefix, "config"))
+
+
+async def follow(source: Follower, take: Callable[[list[Message]], object]) -> None:
+    """Hand over what comes to a topic, for ever; while brokers are away, try again."""
+    while True:
+        try:
+            messages = await asyncio.to_thread(source.poll, 0.5)
+        except (KafkaException, KafkaUnreachable) as error:
+            log.warning("following documents and baselines: %s", error)
+            await asyncio.sleep(1)
+            continue
+        if messages:
+            take(messages)

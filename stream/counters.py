@@ -30,6 +30,13 @@ class Counters:
     halts: int = 0
     fuses: int = 0
     poison_skipped: int = 0
+    usage_records: int = 0
+    usage_repeats: int = 0
+    usage_too_late: int = 0
+    usage_over_limit: int = 0
+    usage_forced_seals: int = 0
+    usage_unknown: int = 0
+    windows_sealed: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
     clamped: Counter[str] = field(default_factory=Counter)
 

@@ -14,15 +14,21 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from stepstream.kafka import RETRIABLE, KafkaUnreachable, consumer, position_of, read_to_end
 from stepstream.schemas.alert import AlertStruct
+from stepstream.schemas.fleet import FleetBaselineStruct, FleetWindowStruct, LearntDayStruct
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
 from stepstream.stream.fuse import Fuse
 from stepstream.stream.poison import KEY_PREFIX, SKIP_WINDOW_US, PoisonLedger
 from stepstream.stream.state import RunState, decode_state, parse_floor_metadata
 from stepstream.stream.state_index import StateIndex
+from stepstream.stream.windows.checkpoint import KEY_PREFIX as CHECKPOINT_PREFIX
+from stepstream.stream.windows.checkpoint import Checkpoint, decode_checkpoint
 
 log = logging.getLogger("stepstream.worker")
 _decode_alert = msgspec.json.Decoder(AlertStruct).decode
+_decode_window = msgspec.json.Decoder(FleetWindowStruct).decode
+_decode_day = msgspec.json.Decoder(LearntDayStruct).decode
+_decode_baseline = msgspec.json.Decoder(FleetBaselineStruct).decode
 _Result = TypeVar("_Result")
 
 
@@ -102,6 +108,48 @@ def load_fleet(settings: Settings, group: str, partition: int) -> FleetState:
     name = topic(settings.topic_prefix, "alerts")
     alerts = [_decode_alert(value) for message in read_to_end(settings, name, [partition]) if (value := message.value())]
     return FleetState(alerts, floor, ledger)
+
+
+@dataclass(frozen=True, slots=True)
+class UsageState:
+    """What is left of a partition of usage: sealed windows, the newest checkpoint, what was learnt, and the floor."""
+
+    windows: list[FleetWindowStruct]
+    checkpoint: Checkpoint | None
+    days: list[LearntDayStruct]
+    baselines: list[FleetBaselineStruct]
+    floor: int
+    ledger: PoisonLedger
+
+
+def load_usage(settings: Settings, group: str, partition: int) -> UsageState:
+    """Read what the usage stage needs to go on with a partition."""
+    floor, _ = committed_floor(settings, group, "usage", partition)
+    ledger = PoisonLedger("usage", partition, "fleet")
+    newest: dict[bytes, bytes] = {}
+    for message in read_to_end(settings, topic(settings.topic_prefix, "fleet"), [partition]):
+        key, value = message.key() or b"", message.value()
+        if ledger.owns(key):
+            ledger.restore(value or b"")
+        elif value:
+            newest[key] = value
+        else:
+            newest.pop(key, None)
+    found: dict[bytes, list[bytes]] = {}
+    checkpoints = []
+    for key, value in newest.items():
+        if key.startswith(CHECKPOINT_PREFIX):
+            checkpoints.append(decode_checkpoint(value))
+        elif not key.startswith(b"!"):
+            found.setdefault(key.split(b"|")[1], []).append(value)
+    return UsageState(
+        windows=[_decode_window(value) for value in found.get(b"window", ())],
+        checkpoint=max(checkpoints, key=lambda checkpoint: checkpoint.through, default=None),
+        days=[_decode_day(value) for value in found.get(b"learnt", ())],
+        baselines=[_decode_baseline(value) for value in found.get(b"baseline", ())],
+        floor=floor,
+        ledger=ledger,
+    )
 
 
 def is_missed(settings: Settings, full_name: str, partition: int, start: int, end: int) -> bool:

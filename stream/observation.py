@@ -16,6 +16,7 @@ from stepstream.stream.partition import AssemblePartition
 from stepstream.stream.sender import Sender
 from stepstream.stream.stage import Shell
 from stepstream.stream.transport import Backlog
+from stepstream.stream.usage import UsagePartition
 
 _PLAIN: Final = {
     m.RECORDS: "records",
@@ -38,6 +39,13 @@ _PLAIN: Final = {
     m.HALTS: "halts",
     m.FUSES: "fuses",
     m.SKIPPED: "poison_skipped",
+    m.USAGE_RECORDS: "usage_records",
+    m.USAGE_REPEATS: "usage_repeats",
+    m.USAGE_TOO_LATE: "usage_too_late",
+    m.USAGE_OVER_LIMIT: "usage_over_limit",
+    m.USAGE_FORCED_SEALS: "usage_forced_seals",
+    m.USAGE_UNKNOWN: "usage_unknown",
+    m.WINDOWS_SEALED: "windows_sealed",
 }
 _BY_REASON: Final = {m.REJECTED: "rejected", m.CLAMPED: "clamped"}
 
@@ -115,3 +123,8 @@ class WorkerObservation:
             self.observer.gauge(m.OPEN_RUNS).labels(partition).set(len(logic.runs))
             self.observer.gauge(m.CLOSED_RUNS).labels(partition).set(len(logic.closed))
             self.observer.gauge(m.FLOOR_AGE).labels(partition).set(logic.floor_age_us / 1e6)
+        elif isinstance(logic, UsagePartition):
+            partition = labels[1]
+            self.observer.gauge(m.WINDOW_OWNERS).labels(partition).set(len(logic.series))
+            self.observer.gauge(m.WINDOW_HELD).labels(partition).set(logic.held)
+            self.observer.gauge(m.WINDOW_AGE).labels(partition).set(logic.behind_us / 1e6)

@@ -1,4 +1,4 @@
-"""The worker process: both stages bound to faust.
+"""The worker process: its stages bound to faust.
 
 ``run`` blocks until SIGTERM or SIGINT (exit code 0) or until something failed (exit code 1). After a failure nothing more is
 committed: the supervisor starts the worker again, and it goes on from its floors.
@@ -22,27 +22,34 @@ from typing import Any, Final, TypeVar, cast
 
 import faust
 import uvloop
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaException, Message
 from faust.types import TP
 
-from stepstream.kafka import KafkaUnreachable, consumer, partition_count
+from stepstream.kafka import Follower, KafkaUnreachable, consumer, partition_count
 from stepstream.observe import Observer, ObserverServer
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
-from stepstream.stream.config import ConfigTopic, Documents
+from stepstream.stream.baselines.learner import Learner
+from stepstream.stream.baselines.normal import Baselines
+from stepstream.stream.baselines.records import apply_baselines
+from stepstream.stream.collector import relax_collector
+from stepstream.stream.config import ConfigTopic, Documents, follow
 from stepstream.stream.connection import broker_urls, credentials
 from stepstream.stream.counters import Counters
 from stepstream.stream.fleet import FleetPartition
 from stepstream.stream.limits import AssembleLimits
-from stepstream.stream.loader import is_missed, load_assemble, load_fleet, patiently
+from stepstream.stream.loader import is_missed, load_assemble, load_fleet, load_usage, patiently
 from stepstream.stream.observation import WorkerObservation
 from stepstream.stream.partition import AssemblePartition
 from stepstream.stream.poison import Undigested
+from stepstream.stream.progress import ProgressTeller
 from stepstream.stream.sender import Sender
 from stepstream.stream.stage import Restored, Shell, Stage
 from stepstream.stream.transport import FloorTransport
 from stepstream.stream.trouble import Trouble
+from stepstream.stream.usage import UsagePartition
 from stepstream.stream.watchdog import Watchdog
+from stepstream.stream.windows.limits import UsageLimits
 
 log = logging.getLogger("stepstream.worker")
 
@@ -79,6 +86,7 @@ class Worker:
         self.settings = settings
         self.counters = Counters()
         self.documents = Documents()
+        self.baselines = Baselines()
         self.limits = AssembleLimits.from_settings(settings)
         self.group = f"{settings.topic_prefix}.{settings.worker_group}"
         self.observer = Observer()
@@ -86,6 +94,7 @@ class Worker:
         self.observation = WorkerObservation(self.observer, self.counters, patience_s=patience_s)
         self.watchdog = Watchdog(patience_s)
         self._steps_partitions = 0
+        self._usage_partitions = 0
         self._failure: BaseException | None = None
         self._stopping = asyncio.Event()
         self._abandoned = False
@@ -94,6 +103,7 @@ class Worker:
 
     async def run(self) -> int:
         """Start, work, drain."""
+        relax_collector()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop_soon)
@@ -127,7 +137,9 @@ class Worker:
             self._fail(error)
         if self._stopping.is_set():
             return await self._stop()
-        chores = [asyncio.create_task(chore()) for chore in (self._tick, self._follow_config, self._watch)]
+        take_baselines = functools.partial(apply_baselines, self.baselines)
+        followed = (follow(self.config, self._take_documents), follow(self.fleet_topic, take_baselines))
+        chores = [asyncio.create_task(chore) for chore in (self._tick(), self._watch(), *followed)]
         await self._stopping.wait()
         if self._failure is None:
             await self._drain()
@@ -139,11 +151,12 @@ class Worker:
 
     async def _prepare(self) -> None:
         """Wait for Kafka and the topics, read the documents, make the app."""
-        self.config = ConfigTopic(self.settings)
+        self.config, self.fleet_topic = ConfigTopic(self.settings), Follower(self.settings, self._name("fleet"))
         self._steps_partitions = await self._wait_for_topics()
         if self._stopping.is_set():
             return
         self.documents.apply(await self._unless_stopped(patiently(self.config.read_all, "documents")) or ())
+        apply_baselines(self.baselines, await self._unless_stopped(patiently(self.fleet_topic.read_all, "baselines")) or ())
         if self._stopping.is_set():
             return
         self.rules, self.prices = self.documents.rule_book(), self.documents.price_book()
@@ -156,6 +169,9 @@ class Worker:
         beside = (self.observation, troubled, self._is_missed)
         self.assemble = Stage(self._name("steps"), self.sender, floors, self._load_assemble, *beside)
         self.fleet = Stage(self._name("findings"), self.sender, floors, self._load_fleet, *beside)
+        self.usage = Stage(self._name("usage"), self.sender, floors, self._load_usage, *beside)
+        self.stages = (self.assemble, self.fleet, self.usage)
+        self.progress = ProgressTeller(self._usage_partitions, self.limits)
         self.observer.before_scrape(self._refresh_metrics)
         self.observer.readiness = self._not_ready
         self._bind()
@@ -167,13 +183,15 @@ class Worker:
             while not self._stopping.is_set():
                 try:
                     count = await asyncio.to_thread(partition_count, client, self._name("steps"), timeout=5)
+                    self._usage_partitions = await asyncio.to_thread(partition_count, client, self._name("usage"), timeout=5)
                 except (KafkaUnreachable, KafkaException) as error:
                     log.warning("%s; trying again", error)
                     count = 0
                 else:
-                    if count:
+                    if count and self._usage_partitions:
                         return count
-                    log.warning("there is no topic %s yet: run `stepstream topics create`", self._name("steps"))
+                    missing = self._name("usage" if count else "steps")
+                    log.warning("there is no topic %s yet: run `stepstream topics create`", missing)
                 await asyncio.sleep(wait_s)
                 wait_s = min(5.0, 2 * wait_s)
             return 0
@@ -222,8 +240,8 @@ class Worker:
             raw = app.topic(stage.topic, key_serializer="raw", value_serializer="raw")
             app.agent(raw, name=stage.topic)(agent)
 
-        bind(self.assemble)
-        bind(self.fleet)
+        for stage in self.stages:
+            bind(stage)
 
         async def revoked(_app: Any, revoked: Any = (), **_: Any) -> None:
             self._drop_all()
@@ -233,7 +251,7 @@ class Worker:
             if self._stopping.is_set():
                 return
             generation = app.consumer_generation_id
-            for stage in (self.assemble, self.fleet):
+            for stage in self.stages:
                 stage.assign(sorted(assigned), generation)
 
         app.on_partitions_revoked.connect(cast(Any, revoked), weak=False)
@@ -241,14 +259,15 @@ class Worker:
         app.finalize()
 
     def _drop_all(self) -> None:
-        self.assemble.revoke()
-        self.fleet.revoke()
+        for stage in self.stages:
+            stage.revoke()
+        self.progress.forget()
         self.transport.floors.clear()
         self.transport.backlog.clear()
 
     async def _drain(self) -> None:
         """Take no more records, wait for what is under way, then commit the last floors."""
-        for stage in (self.assemble, self.fleet):
+        for stage in self.stages:
             stage.hold()
         deadline = time.monotonic() + DRAIN_S
         try:
@@ -276,6 +295,7 @@ class Worker:
         elif (error := stopping.exception()) is not None:
             log.info("stopping faust: %r", error)
         self.config.close()
+        self.fleet_topic.close()
         log.info("counts: %s", self.counters.nonzero())
         return 0 if self._failure is None else 1
 
@@ -323,10 +343,14 @@ class Worker:
         while True:
             try:
                 self.sender.poll()
-                for stage in (self.assemble, self.fleet):
+                for stage in self.stages:
                     stage.tick(self._caught_up_at)
                     if (error := stage.failures()) is not None:
                         raise error
+                for shell in self.assemble.shells.values():
+                    if isinstance(shell.logic, AssemblePartition) and not shell.halted:
+                        for output in self.progress.due(shell.logic):
+                            self.sender.send(output, lambda _output, _offset: None)
             except Exception as error:
                 self._fail(error)
                 return
@@ -350,7 +374,7 @@ class Worker:
         return end
 
     def _shells(self) -> list[Shell]:
-        return [*self.assemble.shells.values(), *self.fleet.shells.values()]
+        return [shell for stage in self.stages for shell in stage.shells.values()]
 
     def _refresh_metrics(self) -> None:
         self.observation.refresh(self._shells(), self._end_of, self.sender, self.transport.backlog)
@@ -361,19 +385,15 @@ class Worker:
             return f"reading the state of {len(loading)} partitions"
         return "" if self._shells() else "no partition is assigned"
 
-    async def _follow_config(self) -> None:
-        while True:
-            try:
-                messages = await asyncio.to_thread(self.config.poll, 0.5)
-            except (KafkaException, KafkaUnreachable) as error:
-                log.warning("following the documents: %s", error)
-                await asyncio.sleep(1)
-                continue
-            if messages and self.documents.apply(messages):
-                self.rules, self.prices = self.documents.rule_book(), self.documents.price_book()
-                for shell in self.assemble.shells.values():
-                    if isinstance(shell.logic, AssemblePartition):
-                        shell.logic.rules, shell.logic.prices = self.rules, self.prices
+    def _take_documents(self, messages: list[Message]) -> None:
+        if self.documents.apply(messages):
+            self.rules, self.prices = self.documents.rule_book(), self.documents.price_book()
+            window_rules = self.documents.window_rules()
+            for shell in self._shells():
+                if isinstance(shell.logic, AssemblePartition):
+                    shell.logic.rules, shell.logic.prices = self.rules, self.prices
+                elif isinstance(shell.logic, UsagePartition):
+                    shell.logic.change_rules(window_rules)
 
     async def _watch(self) -> None:
         """Notice when faust has given up."""
@@ -401,6 +421,7 @@ class Worker:
             self._steps_partitions,
             rules=self.rules,
             prices=self.prices,
+            baselines=self.baselines,
             limits=self.limits,
             counters=self.counters,
         )
@@ -411,6 +432,13 @@ class Worker:
         left = await patiently(lambda: load_fleet(self.settings, self.group, partition), f"alerts of partition {partition}")
         logic = FleetPartition(partition, self.counters)
         logic.restore(left.alerts, left.floor)
+        return Restored(logic, left.ledger)
+
+    async def _load_usage(self, partition: int) -> Restored:
+        left = await patiently(lambda: load_usage(self.settings, self.group, partition), f"windows of partition {partition}")
+        rules, limits = self.documents.window_rules(), UsageLimits.from_settings(self.settings)
+        logic = UsagePartition(partition, self._steps_partitions, rules, limits, self.counters, Learner())
+        logic.restore(left.windows, left.checkpoint, left.floor, left.days, left.baselines)
         return Restored(logic, left.ledger)
 
     def _name(self, name: str) -> str:

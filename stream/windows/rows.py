@@ -74,6 +74,16 @@ class Row:
                 latency[bucket] = latency.get(bucket, 0) + count
 
     @property
+    def cost_nanos(self) -> int:
+        """What it cost, as far as that is known."""
+        return self.sums[COST]
+
+    @property
+    def finished(self) -> int:
+        """Runs that came to an end of their own, good or bad."""
+        return self.sums[ALL_RUNS] - self.sums[CANCELLED]
+
+    @property
     def is_empty(self) -> bool:
         """Whether all that was added was taken back."""
         return not any(self.sums) and not self.latency
