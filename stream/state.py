@@ -16,7 +16,10 @@ from stepstream.stream.rules import RuleBook
 from stepstream.stream.run import Fired, Identity, Rank, Run
 from stepstream.stream.steps import StepInfo
 
-STATE_VERSION: Final = 1
+STATE_VERSION: Final = 2
+OLDEST_VERSION: Final = 1
+"""What version 2 adds stands at the end and has defaults, so one decoder reads both."""
+
 METADATA_VERSION: Final = "1"
 
 
@@ -25,7 +28,7 @@ class UnknownStateVersion(Exception):
 
 
 class RunState(msgspec.Struct, array_like=True, gc=False):
-    """Version 1. New fields are added at the end, with defaults."""
+    """Version 2. New fields are added at the end, with defaults."""
 
     trace_id: str
     through: int
@@ -50,6 +53,7 @@ class RunState(msgspec.Struct, array_like=True, gc=False):
     announced: list[tuple[str, bytes, bytes]] = []
     """Topic, key and value of findings and commands that are sent once this record is acknowledged."""
     normal: Normal | None = None
+    """Since version 2: the baseline that it is judged by."""
 
     @property
     def order(self) -> tuple[int, int, int]:
@@ -100,8 +104,8 @@ def decode_state(record: bytes) -> RunState:
     """The state in a record. Raises ``UnknownStateVersion``, or ``ValueError`` for what is no state record."""
     if not record:
         raise ValueError("an empty state record")
-    if record[0] != STATE_VERSION:
-        raise UnknownStateVersion(f"state version {record[0]}; this worker reads {STATE_VERSION}")
+    if not OLDEST_VERSION <= record[0] <= STATE_VERSION:
+        raise UnknownStateVersion(f"state version {record[0]}; this worker reads {OLDEST_VERSION} to {STATE_VERSION}")
     return _decode(record[1:])
 
 
