@@ -89,7 +89,7 @@ def receiver(**given: Any) -> Iterator[Receiver]:
 
     server = Server(("127.0.0.1", 0), Handler)
     found.url = f"http://127.0.0.1:{server.server_address[1]}"
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=lambda: server.serve_forever(poll_interval=0.02), daemon=True).start()
     yield found
     server.shutdown()
     server.server_close()

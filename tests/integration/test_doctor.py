@@ -49,11 +49,11 @@ def test_an_installation_that_was_never_prepared_is_told_how(settings: Settings)
 
 
 def test_a_prepared_installation_lacks_only_its_processes(settings: Settings) -> None:
-    """No worker and no sink is worth a warning, not a failure: they may run elsewhere soon."""
+    """No worker, sink or notifier is worth a warning, not a failure: they may run elsewhere soon."""
     create_topics(settings)
     migrate(settings)
     found = checks(settings)
-    assert {name for name, check in found.items() if check.status != "ok"} == {"worker", "sink"}
+    assert {name for name, check in found.items() if check.status != "ok"} == {"worker", "sink", "notify"}
     assert found["worker"].todo == "start `stepstream worker` or `stepstream up`"
 
 

@@ -128,6 +128,8 @@ class Client:
                 connection.request("POST", target, body=body, headers=dict(headers))
                 response = connection.getresponse()
                 data = response.read(ANSWER_BYTES)
+                if time.monotonic() >= deadline:
+                    raise TimeoutError
                 keep = not response.will_close and response.isclosed() and connection.sock is not None
                 return response.status, response.headers, Answer(response.status, data)
         finally:

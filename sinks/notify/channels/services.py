@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import threading
 from typing import Any, Final
@@ -25,12 +26,12 @@ class _Said(logging.Handler):
     """Keeps what apprise says, by thread; it is the only place where it gives reasons."""
 
     def __init__(self) -> None:
-        super().__init__(logging.WARNING)
+        super().__init__(logging.DEBUG)
         self._local = threading.local()
 
     def emit(self, record: logging.LogRecord) -> None:
         lines: list[str] | None = getattr(self._local, "lines", None)
-        if lines is not None:
+        if lines is not None and (record.levelno >= logging.WARNING or "Exception" in str(record.msg)):
             lines.append(record.getMessage())
 
     def listen(self) -> list[str]:
@@ -60,11 +61,7 @@ def send_apprise(notification: Notification, subscription: Subscription, options
 
 
 def _notify(url: str, notification: Notification, subscription: Subscription, timeout_us: int, kit: Kit) -> str:
-    try:
-        import apprise
-    except ImportError:
-        raise Refused("the package apprise is not installed: pip install 'stepstream[notify]'") from None
-    service: Any = apprise.Apprise.instantiate(_timed(url, timeout_us), suppress_exceptions=True)
+    service: Any = _library().Apprise.instantiate(_timed(url, timeout_us), suppress_exceptions=True)
     if service is None:
         raise Refused("apprise does not know such a URL; see its documentation for the service's form")
     _check(service, kit)
@@ -75,6 +72,13 @@ def _notify(url: str, notification: Notification, subscription: Subscription, ti
     if not service.notify(body=words.body, title=words.title, notify_type=kind, body_format="text"):
         raise Trouble(" ".join(said[-2:]) or "apprise could not send it and does not say why")
     return f"{service.service_name}: taken"
+
+
+def _library() -> Any:
+    try:
+        return importlib.import_module("apprise")
+    except ImportError:
+        raise Refused("the package apprise is not installed: pip install 'stepstream[notify]'") from None
 
 
 def _timed(url: str, timeout_us: int) -> str:
@@ -108,6 +112,7 @@ def _listener() -> _Said:
                 return handler
         said = _Said()
         log.addHandler(said)
+        log.setLevel(logging.DEBUG)  # where it keeps the reasons of what failed
         log.propagate = False
         return said
 
