@@ -126,7 +126,7 @@ class Settings(BaseModel):
     )
     watchdog: DurationUs = Field(
         120_000_000,
-        description="a worker whose loop or partition stands still for this long ends, to be started again; 0: never",
+        description="a worker whose loop or partition stands still for this long ends, to be started again; 0s: never",
     )
     window_lateness: DurationUs = Field(
         600_000_000, description="windows are sealed when what ended in them may have come this late"

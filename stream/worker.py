@@ -12,15 +12,12 @@ import logging
 import os
 import signal
 import sys
-import tempfile
 import threading
 import time
 import traceback
 from collections.abc import Awaitable
-from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
-import faust
 import uvloop
 from confluent_kafka import KafkaException, Message
 from faust.types import TP
@@ -29,12 +26,12 @@ from stepstream.kafka import Follower, KafkaUnreachable, consumer, partition_cou
 from stepstream.observe import Observer, ObserverServer
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
+from stepstream.stream.app import make_app
 from stepstream.stream.baselines.learner import Learner
 from stepstream.stream.baselines.normal import Baselines
 from stepstream.stream.baselines.records import apply_baselines
 from stepstream.stream.collector import relax_collector
 from stepstream.stream.config import ConfigTopic, Documents, follow
-from stepstream.stream.connection import broker_urls, credentials
 from stepstream.stream.counters import Counters
 from stepstream.stream.fleet import FleetPartition
 from stepstream.stream.limits import AssembleLimits
@@ -54,15 +51,12 @@ from stepstream.stream.windows.limits import UsageLimits
 log = logging.getLogger("stepstream.worker")
 
 TICK_S: Final = 0.05
-COMMIT_INTERVAL_S: Final = 0.5
 DRAIN_S: Final = 10.0
 COMMIT_S: Final = 5.0
 STOP_S: Final = 5.0
 LEAVE_S: Final = 22.0
 """The longest from the wish to stop to the end of the process; what is not committed then is read again."""
 
-METADATA_MS: Final = 5_000
-"""A broker that has just started may not know our topics yet, and the group's leader then assigns nothing: ask again soon."""
 NOTE_S: Final = 10.0
 
 _Result = TypeVar("_Result")
@@ -161,7 +155,7 @@ class Worker:
             return
         self.rules, self.prices = self.documents.rule_book(), self.documents.price_book()
         self.sender = Sender(self.settings)
-        self.app = self._make_app()
+        self.app = make_app(self.settings, self.group)
         self.transport = FloorTransport(self.app.conf.broker_consumer, self.app)
         self.app.transport = self.transport
         floors = self.transport.floors
@@ -197,30 +191,6 @@ class Worker:
             return 0
         finally:
             client.close()
-
-    def _make_app(self) -> faust.App:
-        session_s = self.settings.session_timeout / 1e6
-        return faust.App(
-            self.group,
-            broker=broker_urls(self.settings),
-            broker_credentials=credentials(self.settings),
-            store="memory://",
-            datadir=Path(tempfile.gettempdir()) / "stepstream-worker",
-            processing_guarantee="at_least_once",
-            stream_wait_empty=False,
-            stream_buffer_maxsize=64,
-            broker_max_poll_records=5_000,
-            consumer_max_fetch_size=4 * 1_048_576,
-            broker_commit_interval=COMMIT_INTERVAL_S,
-            broker_session_timeout=session_s,
-            broker_heartbeat_interval=max(0.5, session_s / 6),
-            broker_rebalance_timeout=max(session_s, 10.0),
-            broker_request_timeout=max(1.5 * session_s, 15.0),
-            consumer_metadata_max_age_ms=METADATA_MS,
-            topic_disable_leader=True,
-            topic_allow_declare=False,
-            web_enabled=False,
-        )
 
     def _bind(self) -> None:
         app, backlog = self.app, self.transport.backlog

@@ -29,6 +29,7 @@ ENGINES: Final = {
 }
 # The shell around the worker's logic: the rest of the room knows neither framework nor clock.
 STREAM_SHELL: Final = {
+    "app.py",
     "config.py",
     "connection.py",
     "loader.py",
