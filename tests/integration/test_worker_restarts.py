@@ -28,7 +28,8 @@ CATCH_UP_S = 30
 @pytest.fixture
 def world(kafka_bootstrap: str, tmp_path: Path) -> Iterator[World]:
     """One partition, so that everything meets; runs may be as old as they like."""
-    made = World(kafka_bootstrap, tmp_path, partitions=1, late_horizon=LONG, max_run_age=LONG, stuck_after=LONG)
+    ages = {"late_horizon": LONG, "max_run_age": LONG, "stuck_after": LONG, "steps_retention_days": 10_000}
+    made = World(kafka_bootstrap, tmp_path, partitions=1, **ages)
     yield made
     made.collected.close()
     if made.starts:
