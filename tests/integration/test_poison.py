@@ -127,6 +127,7 @@ def test_poison_is_tried_three_times_then_dead_lettered_and_a_flood_of_it_halts(
         supervisor.until(lambda: len(closed(settings)) == 9)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(180)
 def test_people_can_let_a_halted_partition_skip_more(settings: Settings) -> None:
     """`stepstream deadletter resume`: what it halted at, and as many more, go to the dead letter; the alert ends."""
@@ -144,6 +145,7 @@ def test_people_can_let_a_halted_partition_skip_more(settings: Settings) -> None
     assert len(dead_letters(settings)) == 7
 
 
+@pytest.mark.long
 @pytest.mark.timeout(120)
 def test_being_killed_is_not_poison(settings: Settings) -> None:
     """However often a worker dies over a record, it is no reason to drop the record."""
@@ -156,6 +158,7 @@ def test_being_killed_is_not_poison(settings: Settings) -> None:
     assert dead_letters(settings) == set()
 
 
+@pytest.mark.long
 @pytest.mark.timeout(120)
 def test_a_worker_that_hangs_notices_and_ends(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its loop stands still over a record: it says where, ends by itself, and nothing is dropped."""

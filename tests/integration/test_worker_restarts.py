@@ -85,6 +85,7 @@ def test_a_worker_goes_on_with_state_of_version_1(world: World) -> None:
     assert {held.value["trace_id"] for held in world.collected.records["trajectories"]} == {OPEN, CLOSED}
 
 
+@pytest.mark.long
 def test_an_open_run_hours_old_neither_pins_the_floor_nor_loses_its_steps(world: World) -> None:
     """The floor goes on, retention takes what lies below it, the worker is killed: what is left of the run is its state."""
     run = trace()
@@ -109,6 +110,7 @@ def test_an_open_run_hours_old_neither_pins_the_floor_nor_loses_its_steps(world:
     )
 
 
+@pytest.mark.long
 def test_closed_runs_stay_closed_through_kills(world: World) -> None:
     """A late step after each restart makes the next revision of the whole run, never a fragment."""
     run = trace()
