@@ -7,6 +7,7 @@ A lane holds at most one batch in flight. Its life: ``opening`` (where to go on 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -92,15 +93,22 @@ class Lane:
         self._read_to = position
         self._oldest = now
 
-    def add(self, record: Record, now: float) -> None:
-        """Take a record that was read; what lies before ``position`` is dropped."""
-        if self.stage is Stage.OPENING or record.offset < self._read_to:
+    def add(self, records: Iterable[Record], now: float) -> None:
+        """Take records that were read, in order; what lies before ``position`` is dropped."""
+        if self.stage is Stage.OPENING:
+            return
+        read_to, new = self._read_to, []
+        for record in records:
+            if record[0] >= read_to:
+                read_to = record[0] + 1
+                new.append(record)
+        if not new:
             return
         if not self._buffer:
             self._oldest = now
-        self._buffer.append(record)
-        self.buffered_bytes += record_bytes(record)
-        self._read_to = record.offset + 1
+        self._buffer.extend(new)
+        self.buffered_bytes += sum(map(record_bytes, new))
+        self._read_to = read_to
 
     def at_end(self, offset: int) -> None:
         """The partition's end was reached at ``offset``: there is nothing before it that was not read."""
@@ -226,4 +234,5 @@ class Lane:
 
 def record_bytes(record: Record) -> int:
     """What a record counts for in a batch's bytes."""
-    return len(record.value or b"") + 64
+    value = record.value
+    return 64 if value is None else len(value) + 64

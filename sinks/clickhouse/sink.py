@@ -27,10 +27,10 @@ from stepstream.sinks.clickhouse.lane import BatchPolicy, Stage
 from stepstream.sinks.clickhouse.migration import migrate
 from stepstream.sinks.clickhouse.observation import serve
 from stepstream.sinks.clickhouse.outage import Outage, pause_s
-from stepstream.sinks.clickhouse.partitions import Assigned, Partitions
+from stepstream.sinks.clickhouse.partitions import Assigned, Partitions, Place
 from stepstream.sinks.clickhouse.position import Position
 from stepstream.sinks.clickhouse.pricelist import PriceFollower
-from stepstream.sinks.clickhouse.records import Source, record_of
+from stepstream.sinks.clickhouse.records import Record, Source, record_of
 from stepstream.sinks.clickhouse.stats import SinkStats
 from stepstream.sinks.clickhouse.threads import Threads
 from stepstream.sinks.clickhouse.work import Ending, Hook, Outcome, Workshop
@@ -158,15 +158,27 @@ class Sink:
         messages = self._partitions.read(READ_AT_ONCE, self._wait_s(now))
         if messages and messages[-1].error() is None:
             self._workshop.kafka.over()
-        now = time.monotonic()
-        all_held, count = self._partitions.held, self.stats.read
+        by_place: dict[Place, list[Record]] = {}
         for message in messages:
-            held = all_held.get((message.topic(), message.partition()))  # type: ignore[arg-type]
-            if message.error() is not None:
-                self._trouble(message, held)
-            elif held is not None:
-                held.lane.add(record_of(message), now)
-                count[held.lane.name] += 1
+            place = (message.topic(), message.partition())
+            if message.error() is None:
+                records = by_place.get(place)  # type: ignore[arg-type]
+                if records is None:
+                    records = by_place[place] = []  # type: ignore[index]
+                records.append(record_of(message))
+            else:
+                self._hand_over(by_place)  # an end of a partition lies behind what was read of it
+                by_place = {}
+                self._trouble(message, self._partitions.held.get(place))  # type: ignore[arg-type]
+        self._hand_over(by_place)
+
+    def _hand_over(self, by_place: dict[Place, list[Record]]) -> None:
+        now = time.monotonic()
+        for place, records in by_place.items():
+            held = self._partitions.held.get(place)
+            if held is not None:
+                held.lane.add(records, now)
+                self.stats.read[held.lane.name] += len(records)
 
     def _trouble(self, message: Message, held: Assigned | None) -> None:
         error = message.error()

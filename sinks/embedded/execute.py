@@ -6,15 +6,15 @@ import contextlib
 import json
 import time
 import uuid
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 from stepstream.sinks.embedded.engine import Connection, Engine, Totals, quote
-from stepstream.sinks.embedded.errors import BAD_ARGUMENTS, error
+from stepstream.sinks.embedded.errors import BAD_ARGUMENTS, READONLY, ClickHouseError, error
 from stepstream.sinks.embedded.guard import check, check_reader, check_reads
-from stepstream.sinks.embedded.request import Request, statement_of
+from stepstream.sinks.embedded.request import External, Request, statement_of
 from stepstream.sinks.embedded.sessions import DEFAULT_SECONDS, Session, Sessions
-from stepstream.sinks.embedded.statement import Statement
+from stepstream.sinks.embedded.statement import Statement, parse
 from stepstream.sinks.embedded.users import User, Users, settings_for
 
 # Formats whose pieces, put one after the other, are the whole: those without a head or a tail.
@@ -88,6 +88,8 @@ class Executor:
         statement = statement_of(request)
         check(statement)
         settings = settings_for(user, request.settings)
+        if request.external and (user.reader or settings.get("readonly", "0") != "0" or request.reads_only):
+            raise error(READONLY, "read-only access cannot bring external tables: Cannot execute query in readonly mode")
         if user.reader or settings.get("readonly", "0") != "0":
             check_reader(statement, request.query_parameters, self.engine.table_functions)
         elif request.reads_only:
@@ -95,11 +97,12 @@ class Executor:
             settings["readonly"] = "2"
         with self.engine.slot(statement.reads), self._connection(request, user, statement, settings) as connection:
             begins(connection.tag)
-            answer = self._answer(request, statement, connection)
-            try:
-                yield answer
-            finally:
-                answer.pieces.close()
+            with _brought(request.external, connection):
+                answer = self._answer(request, statement, connection)
+                try:
+                    yield answer
+                finally:
+                    answer.pieces.close()
 
     def _answer(self, request: Request, statement: Statement, connection: Connection) -> Answer:
         started = time.monotonic()
@@ -154,6 +157,24 @@ class Executor:
     def close(self) -> None:
         self._sessions.close()
         self.engine.close()
+
+
+@contextlib.contextmanager
+def _brought(tables: Sequence[External], connection: Connection) -> Iterator[None]:
+    """Temporary tables of what came with the query, for as long as it runs."""
+    with contextlib.ExitStack() as stack:
+        for table in tables:
+            made = parse(f"CREATE TEMPORARY TABLE `{table.name}` ({table.columns}) ENGINE = Memory")
+            check(made)
+            connection.run(made.sql)
+            stack.callback(_drop, table, connection)
+            connection.insert(f"INSERT INTO `{table.name}`", "", table.format, iter([table.data]))
+        yield
+
+
+def _drop(table: External, connection: Connection) -> None:
+    with contextlib.suppress(ClickHouseError):
+        connection.run(f"DROP TEMPORARY TABLE IF EXISTS `{table.name}`")
 
 
 def _pieces(*pieces: bytes) -> Generator[bytes, None, None]:

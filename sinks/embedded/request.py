@@ -12,7 +12,8 @@ from typing import TypeAlias
 from urllib.parse import parse_qsl, urlsplit
 
 from stepstream.sinks.embedded.errors import AUTHENTICATION_FAILED, BAD_ARGUMENTS, NOT_IMPLEMENTED, error
-from stepstream.sinks.embedded.statement import Statement, parse
+from stepstream.sinks.embedded.lexer import Kind, tokens
+from stepstream.sinks.embedded.statement import Statement, nesting, parse
 
 Headers: TypeAlias = "email.message.Message[str, str]"
 
@@ -26,9 +27,20 @@ TRANSPORT = frozenset(
         "stacktrace", "user", "wait_end_of_query",
     }
 )  # fmt: skip
+_EXTERNAL = ("_structure", "_types", "_format")
 # A statement is looked for in so much of the body before all of it is read.
 PEEK_BYTES = 1 << 16
 MAX_STATEMENT_BYTES = 256 << 20
+
+
+@dataclass(frozen=True)
+class External:
+    """Rows that came with a query, to be a table of it."""
+
+    name: str
+    columns: str
+    format: str
+    data: bytes
 
 
 @dataclass
@@ -41,6 +53,7 @@ class Request:
     body: Iterator[bytes]
     reads_only: bool = False
     data: Iterator[bytes] = field(default_factory=lambda: iter(()))
+    external: tuple[External, ...] = ()
 
     def first(self, *names: str, header: str = "", default: str = "") -> str:
         """The first given of some parameters, then of a header."""
@@ -59,8 +72,11 @@ class Request:
 
     @property
     def settings(self) -> dict[str, str]:
+        of_external = {f"{table.name}{end}" for table in self.external for end in _EXTERNAL}
         return {
-            name: value for name, value in self.parameters.items() if name not in TRANSPORT and not name.startswith("param_")
+            name: value
+            for name, value in self.parameters.items()
+            if name not in TRANSPORT and not name.startswith("param_") and name not in of_external
         }
 
     @property
@@ -90,8 +106,10 @@ def read(target: str, method: str, headers: Headers, body: Iterator[bytes]) -> R
     """A request from its line, headers and (already plain) body."""
     parts = urlsplit(target)
     parameters = dict(parse_qsl(parts.query, keep_blank_values=True, errors="surrogateescape"))
+    files: dict[str, bytes] = {}
     if headers.get("Content-Type", "").lower().startswith("multipart/form-data"):
-        parameters.update(_form(headers["Content-Type"], b"".join(body)))
+        fields, files = _form(headers["Content-Type"], b"".join(body))
+        parameters.update(fields)
         body = iter(())
     if parameters.get("decompress") == "1" or parameters.get("compress") == "1":
         raise error(
@@ -99,24 +117,48 @@ def read(target: str, method: str, headers: Headers, body: Iterator[bytes]) -> R
             "ClickHouse's own compression (compress=1, decompress=1) is not supported: "
             "use HTTP compression (Content-Encoding, Accept-Encoding with enable_http_compression=1)",
         )
-    return Request(parts.path, parameters, headers, body, reads_only=method in ("GET", "HEAD"))
+    external = tuple(_external(name, data, parameters) for name, data in files.items())
+    return Request(parts.path, parameters, headers, body, reads_only=method in ("GET", "HEAD"), external=external)
 
 
-def _form(content_type: str, body: bytes) -> dict[str, str]:
-    """The fields of a form; clickhouse-connect sends query parameters so. Files would be external tables."""
+def _form(content_type: str, body: bytes) -> tuple[dict[str, str], dict[str, bytes]]:
+    """The fields of a form, which are parameters, and its files, which are external tables."""
     head = b"Content-Type: " + content_type.encode("latin-1") + b"\r\n\r\n"
     message = email.message_from_bytes(head + body, policy=email.policy.HTTP)
-    fields = {}
+    fields: dict[str, str] = {}
+    files: dict[str, bytes] = {}
     for part in message.iter_parts() if isinstance(message, email.message.EmailMessage) else ():
         name = part.get_param("name", header="content-disposition")
-        if part.get_filename() is not None or not isinstance(name, str):
-            raise error(
-                NOT_IMPLEMENTED,
-                f"external data ({name}) is not supported: insert the rows into a temporary table of a session instead",
-            )
         content = part.get_payload(decode=True)
-        fields[name] = content.decode("utf-8", "surrogateescape") if isinstance(content, bytes) else ""
-    return fields
+        data = content if isinstance(content, bytes) else b""
+        if not isinstance(name, str):
+            raise error(BAD_ARGUMENTS, "a part of the form has no name")
+        if part.get_filename() is not None:
+            files[name] = data
+        else:
+            fields[name] = data.decode("utf-8", "surrogateescape")
+    return fields, files
+
+
+def _external(name: str, data: bytes, parameters: dict[str, str]) -> External:
+    """An external table: its columns are named in NAME_structure, or _1, _2 ... of the types in NAME_types."""
+    columns = parameters.get(f"{name}_structure", "")
+    if not columns and (types := parameters.get(f"{name}_types", "")):
+        columns = ", ".join(f"_{number} {kind}" for number, kind in enumerate(_split_types(types), 1))
+    if not columns or not name.isidentifier():
+        raise error(BAD_ARGUMENTS, f"external table {name}: it needs a plain name and {name}_structure or {name}_types")
+    return External(name, columns, parameters.get(f"{name}_format", "TabSeparated"), data)
+
+
+def _split_types(types: str) -> list[str]:
+    """At commas that are not within parentheses or quotes."""
+    parts, depth, start = [], 0, 0
+    for token in tokens(types):
+        depth += nesting(token)
+        if token.kind is Kind.MARK and token.text == "," and depth == 0:
+            parts.append(types[start : token.start])
+            start = token.end
+    return [*parts, types[start:]]
 
 
 def statement_of(request: Request) -> Statement:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -120,7 +122,7 @@ def backup(
     )
 
 
-@takes(*CLICKHOUSE, *SCHEMA, *KAFKA, "sink_group", "sink_batch_rows")
+@takes(*CLICKHOUSE, *SCHEMA, *KAFKA, "sink_group", "sink_batch_rows", "data_dir", "kafka_jars_dir")
 def restore(
     settings: Settings,
     place: Place,
@@ -131,14 +133,14 @@ def restore(
 ) -> None:
     """Bring a backup back, bring it up to date, and let the sinks go on from where it ends.
 
-    Stop the sinks first. What Kafka still holds of the time since the backup is stored again by the next sink; rollups
-    are compared with the restored steps and repaired.
+    Stop the sinks first; on one machine stop `stepstream up`, and its Kafka and ClickHouse run for this command alone.
+    What Kafka still holds of the time since the backup is stored again by the next sink; rollups are compared with the
+    restored steps and repaired.
     """
-    from stepstream.settings import require_clickhouse
     from stepstream.sinks.clickhouse.backup import restore as bring_back
 
-    require_clickhouse(settings)
-    report = bring_back(settings, place, replace=replace, source=source)
+    with _engines(settings) as running:
+        report = bring_back(running, place, replace=replace, source=source)
     print(f"database {settings.clickhouse_database} is restored: {report.steps} steps, {report.runs} runs")
     for name in report.applied:
         print(f"applied {name}")
@@ -146,5 +148,23 @@ def restore(
         print(f"{report.repaired} rollups were built anew from the restored steps")
     for (name, partition), offset in sorted(report.rewound.items()):
         print(f"sinks read {name} {partition} from offset {offset} on")
-    if not settings.kafka_brokers:
+    if not running.kafka_brokers:
         print("no Kafka is known: before a sink starts again, delete the offsets of its group, or steps since then are missing")
+
+
+@contextmanager
+def _engines(settings: Settings) -> Iterator[Settings]:
+    """The settings; where no store runs but there is one in the data folder, with its engines for as long."""
+    from stepstream.engines import Engines
+    from stepstream.settings import data_dir, require_clickhouse
+
+    if settings.clickhouse_url or not (data_dir(settings) / "clickhouse").is_dir():
+        require_clickhouse(settings)
+        yield settings
+        return
+    engines = Engines(settings, lambda _who, _line: None, usual_ports=False)
+    try:
+        addresses = {"kafka_brokers": engines.start_kafka(), "clickhouse_url": engines.start_clickhouse()}
+        yield settings.model_copy(update=addresses)
+    finally:
+        engines.stop()

@@ -81,14 +81,9 @@ def test_query_parameters_bind_as_values(client: Any) -> None:
 
 
 def test_parameters_may_come_as_a_form(clickhouse_url: str) -> None:
-    """clickhouse-connect can send parameters as a form; files in it would be external tables, which are refused."""
+    """clickhouse-connect can send parameters as a form."""
     with clickhouse_connect.get_client(dsn=clickhouse_url, form_encode_query_params=True) as client:
         assert client.query("SELECT {a:String}", parameters={"a": "é\n"}).result_rows == [("é\n",)]
-        from clickhouse_connect.driver.external import ExternalData
-
-        rows = ExternalData(file_name="people", fmt="CSV", structure="name String", data=b"ann\n")
-        with pytest.raises(DatabaseError, match="external data"):
-            client.query("SELECT * FROM people", external_data=rows)
 
 
 def test_an_insert_token_counts_once(client: Any) -> None:

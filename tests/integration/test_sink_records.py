@@ -10,9 +10,16 @@ from typing import Any
 import pytest
 from clickhouse_connect.driver.client import Client
 from confluent_kafka import Message
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+)
 
 from stepstream import kafka
 from stepstream.schemas.alert import Alert
+from stepstream.schemas.delivery import Delivery, delivery_key
 from stepstream.schemas.documents import ModelPrice, Prices, document_key
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
@@ -283,3 +290,48 @@ def test_an_alert_is_its_highest_seq_and_every_change_is_kept(settings: Settings
     assert (found["seq"], found["state"], found["value"], found["threshold"]) == (2, "resolved", 1.5, None)
     assert (found["step_ids"], found["silenced_until"]) == (["s1", "s2"], None)
     assert round(found["resolved_at"].timestamp() * 1_000_000) == now + 5
+
+
+def test_deliveries_are_a_log_and_how_they_stand(settings: Settings, store: Client) -> None:
+    """delivery_events holds every record once, deliveries the newest of each alert and subscription."""
+    now = time.time_ns() // 1_000
+    first = Delivery(subscription="ops", alert_id="a1", seq=1, state="failed", time=now, channel="webhook", attempts=1,
+                     next_try=now + 5, reason="503", alert="too-expensive", project="shop", severity="critical")  # fmt: skip
+    told = first.model_copy(update={"state": "delivered", "attempts": 2, "next_try": 0, "reason": "", "told_at": now + 7})
+    other = first.model_copy(update={"subscription": "dev"})
+    for item in (first, told, other):
+        send(settings, [(delivery_key(item.subscription, "a1"), item.model_dump_json().encode())], "deliveries")
+    send(settings, [("ops|a1", b"no delivery")], "deliveries")
+    with SinkThread(settings):
+        eventually(lambda: lag(settings, "deliveries") == 0, "everything committed")
+    log = rows(store, "SELECT * FROM delivery_events WHERE subscription = 'ops' ORDER BY kafka_offset")
+    assert [(line["state"], line["attempts"], line["reason"]) for line in log] == [("failed", 1, "503"), ("delivered", 2, "")]
+    stand = {line["subscription"]: line for line in rows(store, "SELECT * FROM deliveries")}
+    assert (stand["ops"]["state"], stand["ops"]["next_try"], stand["dev"]["state"]) == ("delivered", None, "failed")
+    assert round(stand["ops"]["told_at"].timestamp() * 1_000_000) == now + 7
+    assert [dict(letter.headers() or [])["stepstream-reason"] for letter in dead_letters(settings)] == [b"invalid_field"]
+
+
+def test_what_lay_in_kafka_for_too_long_is_dead_lettered(settings: Settings, store: Client) -> None:
+    """By its project's retention: neither rows that vanish nor rollups that know more than the rows, however many there are."""
+    own = settings.model_copy(update={"retention_by_project": "dev.steps=2"})
+    admin = AdminClient(own.kafka)
+    name = topic(own.topic_prefix, "steps")
+    config = {"message.timestamp.type": "CreateTime"}
+    change = ConfigResource(ConfigResource.Type.TOPIC, name, incremental_configs=[
+        ConfigEntry(key, value, incremental_operation=AlterConfigOpType.SET) for key, value in config.items()
+    ])  # fmt: skip
+    admin.incremental_alter_configs([change])[change].result(30)
+    producer = kafka.producer(own)
+    arrived_ms = time.time_ns() // 1_000_000 - 3 * 86_400_000
+    for number in range(150):  # more than the fuse lets pass of records that something is wrong with
+        item = step(step_id=f"{number + 1:016x}", project="shop" if number % 10 == 0 else "dev")
+        item |= {"start_time": arrived_ms * 1_000, "end_time": arrived_ms * 1_000}
+        producer.produce(name, encoded(item), item["trace_id"], timestamp=arrived_ms)
+    assert producer.flush(30) == 0
+    with SinkThread(own) as stats:
+        eventually(lambda: lag(own) == 0, "everything committed")
+    assert stats.dead_lettered["steps"] == 135
+    for counted in ("count() FROM steps", "sum(steps) FROM metrics_1m", "sum(steps) FROM metrics_1h"):
+        assert store.command(f"SELECT {counted}") == 15
+    assert {dict(letter.headers() or [])["stepstream-reason"] for letter in dead_letters(own)} == {b"expired"}

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from clickhouse_connect.driver.client import Client
 
 from stepstream.cli.app import run
+from stepstream.embedded.clickhouse import EmbeddedClickHouse
 from stepstream.schemas.settings import Settings
 from stepstream.sinks.clickhouse import StoreError, connect, migrate
 from stepstream.sinks.clickhouse.backup import backup, restore
@@ -120,3 +122,26 @@ def test_the_commands_write_and_restore_into_another_database(
     assert run(["store", "status", *place, "--clickhouse-database", other]) == 0
     assert run(["store", "backup", "/etc/passwd", *place, "--clickhouse-database", database]) != 0
     client.command(f"DROP DATABASE {other}")
+
+
+def test_on_one_machine_the_engines_run_for_the_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With ``up`` stopped, ``store restore`` starts Kafka and ClickHouse of the data folder, and stops them again."""
+    for name in ("STATE_DIR", "DATA_DIR"):
+        monkeypatch.setenv(f"STEPSTREAM_{name}", str(tmp_path / name.lower()))
+    assert run(["store", "restore", "monday"]) != 0
+    with EmbeddedClickHouse(tmp_path / "data_dir" / "clickhouse") as server:
+        settings = Settings(clickhouse_url=server.url)
+        migrate(settings)
+        with connect(settings) as own:
+            own.command("INSERT INTO steps_raw (trace_id, start_time, append_time) VALUES ('a', now(), now())")
+            backup(settings, "monday")
+            own.command("TRUNCATE TABLE steps_raw")
+    assert run(["store", "restore", "monday", "--replace"]) == 0
+    assert "1 steps" in capsys.readouterr().out
+    with (
+        EmbeddedClickHouse(tmp_path / "data_dir" / "clickhouse") as server,
+        connect(Settings(clickhouse_url=server.url)) as own,
+    ):
+        assert own.command("SELECT count() FROM steps") == 1

@@ -27,25 +27,25 @@ def test_a_batch_waits_for_rows_bytes_or_time() -> None:
     """Whatever comes first; nothing is cut from nothing."""
     made = lane()
     assert not made.due(100.0)
-    made.add(record(0), 1.0)
+    made.add([record(0)], 1.0)
     assert not made.due(1.2)
     assert made.due(1.25)
     assert made.due(1.0, flush=True)
     for offset in range(1, 10):
-        made.add(record(offset), 1.0)
+        made.add([record(offset)], 1.0)
     assert made.due(1.0)
     large = lane()
-    large.add(record(0, 4_990), 1.0)
+    large.add([record(0, 4_990)], 1.0)
     assert large.due(1.0)
 
 
 def test_a_batch_in_flight_is_the_only_one() -> None:
     """Records that come meanwhile wait, and the next batch begins where the last one ended."""
     made = lane()
-    made.add(record(0), 0.0)
+    made.add([record(0)], 0.0)
     first = made.cut(1.0)
     made.started()
-    made.add(record(1), 1.0)
+    made.add([record(1)], 1.0)
     assert not made.due(9.0, flush=True)
     made.stored(0.01)
     second = made.cut(9.0)
@@ -55,7 +55,7 @@ def test_a_batch_in_flight_is_the_only_one() -> None:
 def test_a_batch_begins_at_the_committed_offset_even_where_records_are_missing() -> None:
     """Compaction leaves gaps: ranges have none, or a repeated batch would get another token."""
     made = lane(5)
-    made.add(record(9), 0.0)
+    made.add([record(9)], 0.0)
     batch = made.cut(1.0)
     assert (batch.first, batch.last) == (5, 9)
 
@@ -64,7 +64,7 @@ def test_records_before_the_position_and_repeats_are_dropped() -> None:
     """A reader that starts too early changes nothing."""
     made = lane(5)
     for offset in (3, 4, 5, 6, 5, 6, 7):
-        made.add(record(offset), 0.0)
+        made.add([record(offset)], 0.0)
     assert [item.offset for item in made.cut(1.0).records] == [5, 6, 7]
 
 
@@ -72,11 +72,11 @@ def test_a_batch_to_be_repeated_waits_for_its_last_record_and_for_nothing_more()
     """It is cut where it was cut the first time, whatever the limits are now."""
     made = lane(0, replay_end=14)
     for offset in range(14):
-        made.add(record(offset, 1_000), 0.0)
+        made.add([record(offset, 1_000)], 0.0)
     assert not made.due(99.0, flush=True)
     assert not made.full
     for offset in range(14, 20):
-        made.add(record(offset), 0.0)
+        made.add([record(offset)], 0.0)
     assert made.due(0.0)
     batch = made.cut(0.0)
     assert (batch.first, batch.last, len(batch.records), batch.replay) == (0, 14, 15, True)
@@ -89,7 +89,7 @@ def test_a_batch_to_be_repeated_waits_for_its_last_record_and_for_nothing_more()
 def test_a_batch_to_be_repeated_whose_last_record_is_gone_ends_at_the_end_of_the_log() -> None:
     """What Kafka has removed meanwhile is not waited for."""
     made = lane(0, replay_end=14)
-    made.add(record(3), 0.0)
+    made.add([record(3)], 0.0)
     assert not made.due(0.0)
     made.at_end(20)
     assert made.due(0.0)
@@ -106,7 +106,7 @@ def test_a_refused_batch_comes_again_in_halves_down_to_single_records() -> None:
     """And grows again once rows go in."""
     made = lane()
     for offset in range(8):
-        made.add(record(offset), 0.0)
+        made.add([record(offset)], 0.0)
     sizes = []
     for _ in range(4):
         batch = made.cut(0.0)
@@ -125,7 +125,7 @@ def test_nothing_is_lost_between_batches_and_bytes_are_counted(sizes: list[int],
     """Batches are consecutive, within the limits but for a single record, and the count of bytes returns to nothing."""
     made = lane(policy=BatchPolicy(rows=rows, bytes=limit))
     for offset, size in enumerate(sizes):
-        made.add(record(offset, size), 0.0)
+        made.add([record(offset, size)], 0.0)
     seen = []
     while made.due(0.0, flush=True):
         batch = made.cut(0.0)
@@ -137,3 +137,12 @@ def test_nothing_is_lost_between_batches_and_bytes_are_counted(sizes: list[int],
         made.stored(0.0)
     assert seen == list(range(len(sizes)))
     assert (made.buffered, made.buffered_bytes) == (0, 0)
+
+
+def test_records_that_come_together_are_taken_as_if_they_came_one_by_one() -> None:
+    """What was read twice, or lies before the position, is dropped within a handful too."""
+    made = lane(position=5)
+    made.add([record(4), record(5), record(6), record(6), record(5), record(8)], 0.0)
+    assert made.buffered == 3
+    assert [held.offset for held in made.cut(9.0).records] == [5, 6, 8]
+    assert made.buffered_bytes == 0

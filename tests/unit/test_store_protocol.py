@@ -75,7 +75,7 @@ def life(world: World, chance: random.Random) -> Life:
     read = position.offset
     while True:
         for _ in range(min(chance.randrange(8), len(world.log) - read)):
-            lane.add(world.log[read], 0.0)
+            lane.add([world.log[read]], 0.0)
             read += 1
         if read == len(world.log):
             lane.at_end(read)
