@@ -87,7 +87,7 @@ class Settings(BaseModel):
         description="other days for some projects: dev.steps=7,dev.runs=30,shop.metrics=730",
     )
     text_search: bool = Field(
-        False, description="index the words of inputs and outputs; about half as much disk again, inserts take twice as long"
+        False, description="index the words of inputs and outputs: 60 % more disk, inserts take nearly twice as long"
     )
     clickhouse_cluster: str = Field(
         "", pattern="^[A-Za-z0-9_.-]*$", description="cluster to create replicated tables on (untested); empty: one server"
