@@ -1,0 +1,22 @@
+"""Workers are killed while windows fill, and while they are sealed: what is sealed is what was sent."""
+
+from __future__ import annotations
+
+from tests.chaos.faults import BrokerMix, Mix
+from tests.chaos.harness import Scenario
+from tests.chaos.load import Shape
+from tests.chaos.windows import WindowJudge
+
+WINDOWS = Scenario(
+    "windows",
+    Shape(seconds=90, runs_per_second=12),
+    Mix(kills=14, freezes=1),
+    BrokerMix(kills=1),
+    workers=2,
+    seed=10,
+    settle_s=480,
+    excused=True,
+    judges=(WindowJudge,),
+    more={"window_lateness": "40s"},
+)
+"""Windows are sealed by five minutes: it waits for that."""
