@@ -27,13 +27,10 @@ REACHED = {"worker kills": 100, "broker kills": 20}
 
 
 def _all() -> dict[str, Scenario]:
-    found = [
-        value
-        for module in (short, workers, brokers, sinks, windows)
-        for value in vars(module).values()
-        if isinstance(value, Scenario)
-    ]
-    return {scenario.name: scenario for scenario in found}
+    found: dict[str, Scenario] = {}
+    for module in (short, workers, brokers, sinks, windows):
+        found |= {value.name: value for value in vars(module).values() if isinstance(value, Scenario)}
+    return found
 
 
 def main() -> int:

@@ -54,7 +54,7 @@ class WindowJudge:
         for message in read_to_end(self._settings, topic(self._settings.topic_prefix, "fleet")):
             key = message.key() or b""
             if b"|window|" in key:
-                newest[key] = msgspec.json.decode(message.value()) if message.value() else None
+                newest[key] = msgspec.json.decode(value) if (value := message.value()) else None
         windows = [window for window in newest.values() if window is not None and not window.get("user_id")]
         hours = {(_owner(window), window["start"]) for window in windows if window["end"] - window["start"] == HOUR_US}
         sums: dict[Place, list[int]] = defaultdict(lambda: [0, 0])
