@@ -42,6 +42,15 @@ class Process:
     def running(self) -> bool:
         return self.exit_code is None
 
+    @property
+    def rss_mb(self) -> float:
+        """Resident memory; 0 when it has ended, and where the system does not tell."""
+        try:
+            pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
+        except (OSError, IndexError):
+            return 0.0
+        return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
     def signal(self, number: int) -> None:
         """Send a signal; nothing happens when it has ended."""
         with contextlib.suppress(ProcessLookupError):

@@ -54,6 +54,8 @@ class Crew:
         self._watcher = threading.Thread(target=self._watch, name="crew", daemon=True)
         self.exits: list[Exit] = []
         self.counts: Counter[str] = Counter()
+        self.peak_mb = 0.0
+        """The most that one of them had in memory."""
 
     def __enter__(self) -> Crew:
         with self._guard:
@@ -145,6 +147,7 @@ class Crew:
         while not self._stop.is_set():
             with self._guard:
                 for slot, process in list(self._slots.items()):
+                    self.peak_mb = max(self.peak_mb, process.rss_mb)
                     if not process.running:
                         self._note(slot, process)
                         del self._slots[slot]

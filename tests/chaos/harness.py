@@ -322,6 +322,7 @@ def run(scenario: Scenario, kafka: EmbeddedKafka, prefix: str, folder: Path, sto
     faults["refused commits"] = sum(log.read_text(errors="replace").count("commit refused") for log in folder.glob("*.log"))
     seconds = {"load": loaded - began, "settling": settled - loaded, "all": time.monotonic() - started}
     seconds = {name: round(value, 1) for name, value in seconds.items()}
+    counts |= {f"{name} peak MB": round(crew.peak_mb) for name, crew in crews.items()}
     return Report(scenario.name, scenario.seed, counts, {**faults, **stage.faults}, problems, exits, seconds)
 
 
