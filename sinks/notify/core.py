@@ -19,6 +19,7 @@ from stepstream.schemas.alert import AlertStruct
 from stepstream.schemas.delivery import DeliveryState, DeliveryStruct, delivery_key
 from stepstream.schemas.documents import Subscription
 from stepstream.sinks.alert_tail import matches
+from stepstream.sinks.notify.candidates import Index
 from stepstream.sinks.notify.group import Group, Member, Notification, group_key
 from stepstream.sinks.notify.lane import Lane
 from stepstream.sinks.notify.restore import members_of
@@ -66,6 +67,7 @@ class NotifyPartition:
         self.position = 0
         self.lanes: dict[str, Lane] = {}
         self._subscriptions = {name: one for name, one in subscriptions.items() if one.enabled}
+        self._index = Index(self._subscriptions)
         self._agenda: list[tuple[int, str, str]] = []
         self._held: OrderedDict[int, int] = OrderedDict()
         self._unsaved: deque[tuple[int, str, str]] = deque()
@@ -106,6 +108,7 @@ class NotifyPartition:
         """Subscriptions as they are from now on. One that changed tries again what it had parked."""
         wanted = {name: one for name, one in subscriptions.items() if one.enabled}
         before, self._subscriptions = self._subscriptions, wanted
+        self._index = Index(wanted)
         for name, lane in list(self.lanes.items()):
             if wanted.get(name) == before.get(name):
                 continue
@@ -144,7 +147,7 @@ class NotifyPartition:
 
     def inform(self, alert: AlertStruct, offset: int, appended_us: int, now_us: int) -> None:
         """Give an alert to the subscriptions that want it. ``offset`` -1: it is on no topic."""
-        for name, subscription in self._subscriptions.items():
+        for name, subscription in self._index.candidates(alert):
             lane = self.lanes.get(name)
             known = lane.members.get(alert.alert_id) if lane is not None else None
             if alert.agent == PROBE_AGENT and subscription.match.agent != PROBE_AGENT:

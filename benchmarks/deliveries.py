@@ -1,0 +1,222 @@
+"""A thousand subscriptions and two hundred alerts a second: what is lost, what comes twice, how long it takes.
+
+A real Kafka, notifiers in processes of their own, a real HTTP receiver. Each subscription wants one agent's alerts; some are
+for everybody's critical ones; one receiver is dead and one is slow. Every change of an alert that is to be told must arrive
+once, and the changes of an alert in order.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from benchmarks import harness
+from benchmarks.bench import broker, prepared, scratch_folder
+from benchmarks.child import Child, ChildFailed
+from benchmarks.harness import Goal, Report, percentile
+from stepstream import documents, groups, topics
+from stepstream.kafka import producer
+from stepstream.schemas.alert import AlertStruct
+from stepstream.schemas.documents import Subscription
+from stepstream.schemas.ids import derived_id
+from stepstream.schemas.partitioner import partition_for
+from stepstream.schemas.settings import Settings
+from stepstream.schemas.topics import topic
+from stepstream.settings import to_environment
+from stepstream.yamlfile import Place
+
+SUBSCRIPTIONS: Final = 1_000
+CRITICAL: Final = 2
+"""So many of them want every critical alert."""
+ALERTS_PER_S: Final = 200.0
+SETTLE_S: Final = 60.0
+SLOW_S: Final = 0.3
+_encode = msgspec.json.Encoder().encode
+
+
+@dataclass
+class Received:
+    """What arrived, by subscription."""
+
+    told: dict[str, list[tuple[str, int]]] = field(default_factory=lambda: defaultdict(list))
+    took_ms: list[float] = field(default_factory=list)
+    keys: Counter[str] = field(default_factory=Counter)
+    count: int = 0
+
+
+@contextmanager
+def receiver() -> Iterator[tuple[str, Received]]:
+    """Takes what comes at /NAME; /dead is always broken, /slow takes its time."""
+    found, guard = Received(), threading.Lock()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            now_us = time.time() * 1e6
+            status = 503 if self.path == "/dead" else 200
+            if self.path == "/slow":
+                time.sleep(SLOW_S)
+            if status == 200:
+                alerts = json.loads(body)["alerts"]
+                with guard:
+                    found.keys[self.headers["Idempotency-Key"]] += 1
+                    found.told[self.path[1:]] += [(one["alert_id"], one["seq"]) for one in alerts]
+                    found.count += len(alerts)
+                    if self.path != "/slow":
+                        found.took_ms += [(now_us - one["updated_at"]) / 1000 for one in alerts]
+            self.send_response(status)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+        request_queue_size = 1024
+
+    server = Server(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}", found
+    server.shutdown()
+    server.server_close()
+
+
+def subscriptions(url: str) -> list[Subscription]:
+    """Who wants what."""
+
+    def made(name: str, **match: Any) -> Subscription:
+        return Subscription.model_validate({"name": name, "match": match, "to": {"webhook": {"url": f"{url}/{name}"}}})
+
+    found = [made(f"agent-{n}", agent=f"agent-{n}") for n in range(SUBSCRIPTIONS - CRITICAL - 2)]
+    found += [made(f"critical-{n}", severity=["critical"]) for n in range(CRITICAL)]
+    return [*found, made("dead", agent="agent-1*"), made("slow", agent="agent-2")]
+
+
+def measure(report: Report, arguments: argparse.Namespace) -> None:
+    """Subscribe, start notifiers, publish at the rate, wait until all is quiet, compare."""
+    seconds = 5.0 if report.quick else arguments.seconds
+    with scratch_folder() as folder, ExitStack() as held:
+        kafka = held.enter_context(broker(folder))
+        settings = prepared(kafka.bootstrap, "soak", notify_allow_private=True, notify_port=-1)
+        url, found = held.enter_context(receiver())
+        wanted = subscriptions(url)
+        documents.apply(settings, [documents.Written(one, Place(Path(one.name), 0)) for one in wanted])
+        for _ in range(arguments.notifiers):
+            command = [sys.executable, "-m", "stepstream", "notify"]
+            held.enter_context(Child([*command, "--lifeline"], to_environment(settings)))
+        _ready(settings)
+        report.say(f"{len(wanted)} subscriptions, {arguments.notifiers} notifiers")
+        expected, late_s = _publish(settings, seconds, arguments.rate, arguments.seed)
+        total = sum(len(pairs) for name, pairs in expected.items())
+        deadline = time.monotonic() + SETTLE_S
+        while found.count < total and time.monotonic() < deadline:
+            time.sleep(0.2)
+        time.sleep(2)  # what comes twice comes late
+        _compare(report, expected, found, late_s)
+
+
+def _ready(settings: Settings) -> None:
+    client, deadline = topics.admin(settings), time.monotonic() + 60
+    while not groups.ready(client, settings, "notify"):
+        if time.monotonic() > deadline:
+            raise ChildFailed("the notifiers do not come up")
+        time.sleep(0.2)
+
+
+def _publish(settings: Settings, seconds: float, rate: float, seed: int) -> tuple[dict[str, list[tuple[str, int]]], float]:
+    """Alerts that open and, half of them, end a while later; what each subscription must be told, and how late we were."""
+    dice = random.Random(seed)
+    client, name = producer(settings, **{"linger.ms": 0}), topic(settings.topic_prefix, "alerts")
+    expected: dict[str, list[tuple[str, int]]] = defaultdict(list)
+    open_alerts: list[AlertStruct] = []
+    began, sent, late_s = time.monotonic(), 0, 0.0
+    while (elapsed := time.monotonic() - began) < seconds:
+        while sent < elapsed * rate:
+            late_s = max(late_s, elapsed - sent / rate)
+            now_us = time.time_ns() // 1000
+            if len(open_alerts) > 5 * rate and dice.random() < 0.5:
+                before = open_alerts.pop(dice.randrange(int(rate)))  # told long ago, so that its end is news
+                one = msgspec.structs.replace(before, seq=2, state="resolved", updated_at=now_us, resolved_at=now_us)  # type: ignore[type-var]
+            else:
+                agent = f"agent-{dice.randrange(SUBSCRIPTIONS - CRITICAL - 2)}"
+                one = AlertStruct(
+                    alert_id=derived_id("soak", seed, sent), seq=1, state="firing", alert="loop", rule="loop", agent=agent,
+                    severity="critical" if dice.random() < 0.1 else "warning", project=f"project-{sent % 7}",
+                    message="look was called 4 times with the same input and gave the same answer",
+                    opened_at=now_us, updated_at=now_us,
+                )  # fmt: skip
+                open_alerts.append(one)
+            for whose in _wanted_by(one):
+                expected[whose].append((one.alert_id, one.seq))
+            place = partition_for(one.project, settings.fleet_partitions)
+            client.produce(name, _encode(one), one.alert_id.encode(), partition=place)
+            client.poll(0)
+            sent += 1
+        time.sleep(0.002)
+    client.flush(30)
+    return expected, late_s
+
+
+def _wanted_by(one: AlertStruct) -> list[str]:
+    names = [one.agent]
+    if one.severity == "critical":
+        names += [f"critical-{n}" for n in range(CRITICAL)]
+    if one.agent == "agent-2":
+        names.append("slow")
+    return names
+
+
+def _compare(report: Report, expected: dict[str, list[tuple[str, int]]], found: Received, late_s: float) -> None:
+    lost = twice = disordered = 0
+    for name, pairs in expected.items():
+        told = found.told[name]
+        lost += len(set(pairs) - set(told))
+        twice += len(told) - len(set(told))
+        last: dict[str, int] = {}
+        for alert_id, seq in told:
+            disordered += seq < last.get(alert_id, 0)
+            last[alert_id] = seq
+    foreign = sum(len(set(told) - set(expected.get(name, ()))) for name, told in found.told.items())
+    total = sum(map(len, expected.values()))
+    report.table(
+        "deliveries",
+        ("expected", "lost", "twice", "out of order", "to others", "publisher late ms"),
+        [(total, lost, twice, disordered, foreign, late_s * 1000)],
+    )
+    shares = {"p50": 0.5, "p99": 0.99, "max": 1.0}
+    values = {name: percentile(found.took_ms, share) for name, share in shares.items()}
+    report.table("from the alert's record to the webhook", tuple(f"{name} ms" for name in values), [tuple(values.values())])
+    report.figures |= {f"alert_to_webhook_{name}_ms": value for name, value in values.items()}
+    report.figures |= {"expected": total, "lost": lost, "twice": twice, "out_of_order": disordered}
+    for what, count in (("lost", lost), ("delivered twice", twice), ("out of order", disordered), ("to others", foreign)):
+        report.goals.append(Goal(what, float(count), 0, ""))
+        if count:
+            report.wrong.append(f"{count} of {total} deliveries {what}")
+
+
+if __name__ == "__main__":
+    flags = harness.parser(__doc__ or "")
+    flags.add_argument("--seconds", type=float, default=60, help="how long alerts come (default %(default)s)")
+    flags.add_argument("--rate", type=float, default=ALERTS_PER_S, help="alerts a second (default %(default)s)")
+    flags.add_argument("--notifiers", type=int, default=2, help="processes (default %(default)s)")
+    try:
+        harness.run("deliveries", measure, flags)
+    except ChildFailed as error:
+        sys.exit(f"deliveries: {error}")
