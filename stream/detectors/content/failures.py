@@ -37,6 +37,7 @@ MAX_SENTENCE: Final = 400
 """Characters of an output that may be a message instead of contents."""
 _START: Final = 200
 _FREE_TEXT_SPACES: Final = 4
+_LONG_LIST: Final = 1_000
 MAX_STATUS_KEYS: Final = 6
 """An object with more keys is data: its status is its own, not the call's."""
 
@@ -60,7 +61,9 @@ def failure_in(contents: Contents, label: str) -> Failure | None:
 def _failure_in(contents: Contents, label: str) -> Failure | None:
     output = contents.output
     first = output[:1]
-    if first in ("{", "[", '"') or output[:1].isspace():
+    if first == "[" and len(output) > _LONG_LIST:
+        return None  # data
+    if first in ("{", "[", '"') or first.isspace():
         found = contents.taken
         if found is not None:
             return _in_json(found, contents, label)
@@ -149,20 +152,28 @@ def _text_of(item: Any) -> str:
 def failure_in_text(output: str, contents: Contents, label: str) -> Failure | None:
     """The same for an output that is text."""
     is_sentence = len(output) <= MAX_SENTENCE and output.count("\n") <= 5
-    start = output[:_START]
-    if LOOKING.search(label) and NOTHING_FOUND.search(output if is_sentence else start):
+    found = _by_form(output, is_sentence) or (_in_sentence(output, contents) if is_sentence else None)
+    if found is None:
+        return None
+    if LOOKING.search(label) and NOTHING_FOUND.search(output if is_sentence else output[:_START]):
         return None  # that is an answer
+    return found
+
+
+def _by_form(output: str, is_sentence: bool) -> Failure | None:
+    start = output[:_START]
     if CERTAIN_START.match(start) and (is_sentence or _has_colon_first(start)):
         return Failure("it begins like an error", output)
+    ends = output if len(output) <= 2 * _START else f"{start}\n{output[-_START:]}"
     for sign in AT_THE_ENDS:
-        at = output.find(sign)
-        if at >= 0 and (at < _START or output.find(sign, len(output) - _START) >= 0):
-            return Failure(f"it holds {sign!r}", output[max(0, at - 20) :])
-    if "exit" in output and EXIT_CODE.search(start):
+        at = ends.find(sign)
+        if at >= 0:
+            return Failure(f"it holds {sign!r}", ends[max(0, at - 20) :])
+    if "exit" in start and EXIT_CODE.search(start):
         return Failure("an exit code that is not 0", output)
-    if "<title" in output and TITLE.search(output):
+    if "<" in start and "<title" in output and TITLE.search(output):
         return Failure("the page is an error page", output)
-    return _in_sentence(output, contents) if is_sentence else None
+    return None
 
 
 def _has_colon_first(start: str) -> bool:

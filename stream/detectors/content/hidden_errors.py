@@ -40,7 +40,7 @@ class HiddenToolErrorDetector(ContentDetector):
     def _contrast(self, run: Run, step: StepInfo, contents: Contents) -> Observations:
         """A tool's state is 1 once it returned data, else the sentences that it said: [step id, text] each."""
         is_data = contents.output[:1] in ("{", "[")
-        if not is_data and (sounds_successful(contents) or not is_bare_sentence(contents)):
+        if not is_data and (not is_bare_sentence(contents) or sounds_successful(contents)):
             return NOTHING
         seen: dict[str, list[list[str]] | int] = self.state(run, {})
         before = seen.get(step.label)

@@ -1,7 +1,8 @@
 """Which identifiers a run has named so far, and since when: by users, by what called it, by what tools returned.
 
-Kept are hashes of words with digits in them, a bounded number, never the words. What a model said or passed to a tool makes
-nothing known: that is what is being judged.
+An identifier is known by the numbers in it; kept are those, a bounded number of them. Identifiers without a number of three
+digits are not judged: too much of them stands in ordinary text. What a model said or passed to a tool makes nothing known:
+that is what is being judged.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from stepstream.stream.steps import StepInfo
 
 MAX_KNOWN: Final = 4_096
 _FAR: Final = 2**62
-_MIN_LENGTH: Final = 3
+MAX_HEADS: Final = 64
+_DIGITS_ALONE: Final = bytes(code if 48 <= code <= 57 else 32 for code in range(256))
 _IDENTIFIER: Final = re.compile(r"#?(?=[A-Za-z0-9_-]{4,64}$)(?=[A-Za-z0-9_-]*\d)[A-Za-z0-9]+(?:[_-][A-Za-z0-9]+)*$")
 _DATE_OR_TIME: Final = re.compile(r"\d{4}-?\d\d(?:-?\d\d)?(?:t\d+z?)?$|\d{1,2}-\d{1,2}-\d{2,4}$|t?\d+[hms]$", re.IGNORECASE)
 _NAMED_SO: Final = re.compile(
@@ -43,33 +45,36 @@ class Known:
         is_call = step.kind in ("tool_call", "retrieval")
         if not is_call and contents.input:
             self._earliest("heard_us", step.start_us)
-            self._add(contents.input, contents.input_words, step.start_us, contents.input_is_cut)
+            self._add(contents.input, step.start_us, contents.input_is_cut)
         if step.kind != "llm_call" and contents.output:
-            self._add(contents.output, contents.output_words, step.end_us, contents.output_is_cut)
+            self._add(contents.output, step.end_us, contents.output_is_cut)
 
-    def _add(self, text: str, found: frozenset[bytes], at_us: int, is_cut: bool) -> None:
+    def _add(self, text: str, at_us: int, is_cut: bool) -> None:
         if is_cut:
             self._earliest("cut_us", at_us)
+        if self._state.get("cut_us", _FAR) <= at_us:
+            return  # nothing after it is judged
+        data = text.encode("utf-8", "replace")
         heads: dict[int, int] = self._state.setdefault("heads", {})
-        head = crc32(text.encode("utf-8", "replace"))
+        head = crc32(data)
         if heads.get(head, _FAR) <= at_us:
             return
-        if len(heads) < 64:
+        if len(heads) < MAX_HEADS:
             heads[head] = at_us
-        known: dict[int, int] = self._state.setdefault("known", {})
-        for word in found:
-            if len(word) >= _MIN_LENGTH and not word.isalpha():
-                self._put(known, crc32(word.translate(None, b"_-")), at_us)
-                for part in word.split(b"_"):
-                    if len(part) >= _MIN_LENGTH and part.isdigit():
-                        self._put(known, crc32(part), at_us)
-
-    def _put(self, known: dict[int, int], value: int, at_us: int) -> None:
-        before = known.get(value)
-        if before is None and len(known) >= MAX_KNOWN:
+        found = set(data.translate(_DIGITS_ALONE).split())
+        if not found:
+            return
+        known: dict[bytes, int] = self._state.setdefault("known", {})
+        if at_us < self._state.get("latest_us", 0):
+            for number in found & known.keys():
+                known[number] = min(known[number], at_us)
+        else:
+            self._state["latest_us"] = at_us
+        fresh = found.difference(known)
+        if len(known) + len(fresh) > MAX_KNOWN:
             self._earliest("cut_us", at_us)
-        elif before is None or at_us < before:
-            known[value] = at_us
+        else:
+            known.update(dict.fromkeys(fresh, at_us))
 
     def _earliest(self, name: str, at_us: int) -> None:
         self._state[name] = min(at_us, self._state.get(name, _FAR))
@@ -79,13 +84,19 @@ class Known:
         return bool(self._state.get("heard_us", _FAR) <= at_us < self._state.get("cut_us", _FAR))
 
     def has(self, value: str, at_us: int) -> bool:
-        """Whether a value was named before a time: itself, or the long numbers in it."""
-        known: dict[int, int] = self._state.get("known", {})
-        plain = value.lower().encode("utf-8", "replace").translate(None, b"_-#")
-        if known.get(crc32(plain), _FAR) <= at_us:
-            return True
-        parts = re.findall(r"\d{4,}", value)
-        return bool(parts) and all(known.get(crc32(part.encode()), _FAR) <= at_us for part in parts)
+        """Whether every number in a value was named before a time, alone or in a longer one, or with commas for thousands."""
+        known: dict[bytes, int] = self._state.get("known", {})
+        return all(
+            known.get(number, _FAR) <= at_us
+            or _with_commas(number, known, at_us)
+            or any(number in longer and since_us <= at_us for longer, since_us in known.items())
+            for number in value.encode("utf-8", "replace").translate(_DIGITS_ALONE).split()
+        )
+
+
+def _with_commas(number: bytes, known: dict[bytes, int], at_us: int) -> bool:
+    parts = f"{int(number):,}".encode().split(b",") if len(number) <= 15 else []
+    return len(parts) > 1 and all(known.get(part, _FAR) <= at_us for part in parts)
 
 
 def identifiers(label: str, arguments: dict[str, Any]) -> list[tuple[str, str]]:
@@ -135,10 +146,11 @@ def _leaves(value: Any, name: str, depth: int = 0) -> Iterator[tuple[str, str]]:
 def _is_identifier(name: str, value: str) -> bool:
     if len(value) > 65 or not _IDENTIFIER.match(value) or _DATE_OR_TIME.match(value) or _MADE_UP_BY_RIGHT.search(name):
         return False
-    digits = sum(map(str.isdigit, value))
+    numbers_in = re.findall(r"\d+", value)
+    longest = max(map(len, numbers_in))
     if _NAMED_SO.search(name):
-        return True
-    return digits >= 4 and digits < len(value)
+        return longest >= 3
+    return longest >= 4 and longest < len(value)
 
 
 def identity_words(run: Run) -> frozenset[bytes]:

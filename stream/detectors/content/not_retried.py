@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any, Final
 
 from stepstream.schemas.rules_content import FailureNotRetried
-from stepstream.stream.contents import Contents, json_of
+from stepstream.stream.contents import Contents
 from stepstream.stream.detectors.base import NOTHING, Observation, Observations
 from stepstream.stream.detectors.content.base import CALLS, HoldingDetector, excerpt
 from stepstream.stream.detectors.content.failures import failure_in
@@ -21,12 +20,14 @@ CALLED, SAID, ADMITTED = 0, 1, 2
 """What a model's step was: it asked for tools; an answer; an answer that speaks of trouble."""
 
 _CALL_KEYS: Final = ('"tool_calls"', '"function"', '"tool_use"', '"arguments"', '"function_call"', '"functionCall"')
-_CALL_TEXT: Final = re.compile(r"```|<tool_call|<function|\bAction:|\bCalling tools|\bcall_tool\(")
-_TROUBLE: Final = re.compile(
-    r"unfortunate|sorry|apolog|n['\u2019]t\b|\bnot\b|\bcannot\b|\bunable\b|\bissues?\b|\bproblems?\b|\berrors?\b|\bfail|\binvalid|"
-    r"\binsufficient|\bunavailable|\bhowever\b|\binstead\b|\bno longer\b|\btrouble\b|\bdeclined\b|\brejected\b|\bdenied\b",
-    re.IGNORECASE,
-)
+_BEGINNING: Final = 400
+"""Characters in which an answer that speaks of a trouble does so."""
+_TROUBLE: Final = frozenset({
+    "unfortunately", "sorry", "apologies", "apologize", "apologise", "regret", "not", "cannot", "unable", "issue",
+    "issues", "problem", "problems", "error", "errors", "fail", "failed", "fails", "failure", "invalid", "insufficient",
+    "unavailable", "however", "instead", "longer", "trouble", "declined", "rejected", "denied", "seems", "problem:",
+    "error:",
+})  # fmt: skip
 
 
 class FailureNotRetriedDetector(HoldingDetector):
@@ -147,21 +148,39 @@ def _what_it_was(contents: Contents) -> int:
     output = contents.output
     if not output or calls_tools(contents):
         return CALLED
-    return ADMITTED if _TROUBLE.search(output) else SAID
+    beginning = output[:_BEGINNING].lower().replace("\u2019", "'")
+    found = set(beginning.replace(",", " ").replace(".", " ").split())
+    return ADMITTED if found & _TROUBLE or "n't" in beginning else SAID
 
 
 def calls_tools(contents: Contents) -> bool:
     """Whether a model's output asks for tools: as messages of the usual interfaces, or as code."""
+    noted = contents.noted
+    if "calls" not in noted:
+        noted["calls"] = _calls_tools(contents)
+    return bool(noted["calls"])
+
+
+def _calls_tools(contents: Contents) -> bool:
     output = contents.output
-    if output[:1] in ("{", "["):
-        found = contents.taken
-        if isinstance(found, dict) and "tool_calls" in found:
-            return bool(found["tool_calls"]) or _in_text(str(found.get("content") or ""))
-        return any(key in output for key in _CALL_KEYS)
-    return _in_text(output)
+    first = output[:1]
+    if first not in ("{", "["):
+        return _in_code(output)
+    if first == "[" or contents.output_is_cut:
+        return any(key in output[:_BEGINNING] for key in _CALL_KEYS) or _in_code(output)
+    found = contents.taken
+    if not isinstance(found, dict):
+        return _in_code(output)
+    for key in ("tool_calls", "function_call", "functionCall", "tool_use", "function", "arguments", "tool", "action"):
+        if found.get(key):
+            return True
+    said = found.get("content")
+    if isinstance(said, list):
+        return any(isinstance(part, dict) and "tool" in str(part.get("type", "")) for part in said)
+    return _in_code(said) if isinstance(said, str) else False
 
 
-def _in_text(text: str) -> bool:
-    if _CALL_TEXT.search(text) is not None:
+def _in_code(text: str) -> bool:
+    if "`" in text and "```" in text:
         return True
-    return text[:1] in ("{", "[") and isinstance(json_of(text), dict | list) and any(key in text for key in _CALL_KEYS)
+    return ("<" in text and ("<tool_call" in text or "<function" in text)) or "Action:" in text

@@ -9,11 +9,14 @@ from stepstream.stream.contents import Contents, words
 from stepstream.stream.detectors.base import MAX_EVIDENCE, NOTHING, Observation, Observations
 from stepstream.stream.detectors.content.base import CALLS, HoldingDetector
 from stepstream.stream.detectors.content.failures import failure_in
+from stepstream.stream.detectors.content.not_retried import calls_tools
 from stepstream.stream.detectors.content.sameness import error_form, is_in_words, similarity, sketch, values_text
 from stepstream.stream.rules import Applied
 from stepstream.stream.run import Run
 from stepstream.stream.steps import StepInfo
 
+_MAX_TEXT: Final = 600
+"""Characters of an input by which it is compared; a thought is compared by twice as many."""
 _MAX_PER_TOOL: Final = 32
 _MAX_CALLS: Final = 256
 _THOUGHTS: Final = "what the model writes to act"
@@ -70,13 +73,14 @@ class RepetitionDetector(HoldingDetector):
             return None
         arguments = contents.arguments
         text = contents.input if arguments is None else values_text(arguments)
+        found = words(text[:_MAX_TEXT])
         return [
             step.step_id,
-            f"{sketch(words(text)):x}",
+            f"{sketch(found):x}",
             step.input_hash,
             step.output_hash,
             _error_of(step, contents),
-            int(is_in_words(text)),
+            int(is_in_words(found)),
         ]
 
     def _compare(self, label: str, calls: list[_Call], new: _Call, *, is_call: bool) -> Observations:
@@ -160,14 +164,12 @@ class RepetitionDetector(HoldingDetector):
 def _thought(step: StepInfo, contents: Contents) -> _Call | None:
     """What a model wrote to act, in code or in words with calls among them; None for an answer and for bare calls."""
     output = contents.output
-    if "```" not in output and "Action:" not in output:
+    if not calls_tools(contents) or output[:1] == "[":
         return None
     taken = contents.taken
-    if isinstance(taken, list):
-        return None
     said = taken.get("content") if isinstance(taken, dict) else None
-    text = said if isinstance(said, str) else output
-    found = words(text)
+    text = said if isinstance(said, str) else "" if isinstance(taken, dict) else output
+    found = words(text[: 2 * _MAX_TEXT])
     if len(found) < _MIN_THOUGHT_WORDS:
         return None
     return [step.step_id, f"{sketch(found):x}", step.input_hash, step.output_hash, 0, 1]

@@ -7,8 +7,6 @@ from collections.abc import Iterable
 from typing import Any, Final
 from zlib import crc32
 
-from stepstream.stream.contents import words
-
 BITS: Final = 256
 MAX_WORDS: Final = 64
 _VARYING: Final = re.compile(r"'[^']*'|\"[^\"]*\"|\S*[/\\]\S*|\d+")
@@ -16,7 +14,7 @@ _VARYING: Final = re.compile(r"'[^']*'|\"[^\"]*\"|\S*[/\\]\S*|\d+")
 
 def sketch(found: Iterable[bytes]) -> int:
     """A set of bits for a set of words; of many words those with the smallest hashes stand for all."""
-    marks = {crc32(word) for word in found}
+    marks = set(map(crc32, found))
     kept = sorted(marks)[:MAX_WORDS] if len(marks) > MAX_WORDS else marks
     bits = 0
     for value in kept:
@@ -53,6 +51,6 @@ def error_form(message: str) -> int:
     return crc32(_VARYING.sub("", message[:300]).encode("utf-8", "replace")) if message else 0
 
 
-def is_in_words(text: str) -> bool:
-    """Whether a text is words that people would say, at least three, not values of a form."""
-    return sum(word.isalpha() for word in words(text)) >= 3
+def is_in_words(found: Iterable[bytes]) -> bool:
+    """Whether these are words that people would say, at least three, not values of a form."""
+    return sum(map(bytes.isalpha, found)) >= 3

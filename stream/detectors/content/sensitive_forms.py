@@ -33,18 +33,21 @@ _KEYS: Final[tuple[tuple[str, str, re.Pattern[str]], ...]] = tuple(
         ("a Hugging Face token", "hf_", r"\bhf_[A-Za-z0-9]{30,}"),
         ("a PyPI token", "pypi-", r"\bpypi-[A-Za-z0-9_-]{50,}"),
         ("a signed web token", "eyJ", r"\beyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}"),
-        ("a password in an address", "://", r"\b[a-z][a-z0-9+]{1,15}://[^\s/:@\"']{1,64}:[^\s/:@\"']{3,64}@[\w.-]+"),
     )
 )
+_PASSWORD: Final = re.compile(r"\b[a-z][a-z0-9+]{1,15}://[^\s/:@\"']{1,64}:[^\s/:@\"'<>{}$*]{3,64}@[\w.-]+")
 _CARD: Final = re.compile(r"(?<![\d.,-])(?:\d[ -]?){12,18}\d(?![\d-]|[.,]\d)")
 _IBAN: Final = re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b")
 _EMAIL: Final = re.compile(r"\b[A-Za-z0-9][\w.+-]{0,63}@(?:[A-Za-z0-9-]{1,63}\.){1,4}[A-Za-z]{2,18}\b")
 _PHONE: Final = re.compile(r"(?<![\w+])\+\d{1,3}[ .-]?(?:\(\d{1,4}\)[ .-]?)?\d{2,4}(?:[ .-]?\d{2,4}){2,3}(?!\d)")
 _SSN: Final = re.compile(r"(?<![\d-])(?!000|666|9\d\d)\d{3}-(?!00)\d\d-(?!0000)\d{4}(?![\d-])")
 
-# Of the digits alone, with blanks and dashes taken out: a run of ten or more is a sign of cards and accounts.
+# Of the digits alone, with blanks and dashes taken out: a run of ten or more is a sign of cards and accounts. Of letters and
+# digits: a run of sixteen is a sign of keys, which ordinary words and dashed identifiers do not have.
 _DIGITS: Final = bytes(48 if 48 <= code <= 57 else 120 for code in range(256))
-_LONG: Final = b"0" * 10
+_LONG_NUMBER: Final = b"0" * 10
+_LETTERS: Final = bytes(48 if bytes([code]).isalnum() else 120 for code in range(256))
+_LONG_WORD: Final = b"0" * 16
 
 _IBAN_LENGTHS: Final = {
     "AD": 24, "AE": 23, "AT": 20, "BE": 16, "BG": 22, "CH": 21, "CY": 28, "CZ": 24, "DE": 22, "DK": 18, "EE": 20, "ES": 24,
@@ -56,11 +59,20 @@ _IBAN_LENGTHS: Final = {
 
 def has_long_number(text: str) -> bool:
     """Whether there is any point in looking for cards and accounts."""
-    return _LONG in text.encode("utf-8", "replace").translate(_DIGITS, b" -")
+    return _LONG_NUMBER in text.encode("utf-8", "replace").translate(_DIGITS, b" -")
+
+
+def has_long_word(text: str) -> bool:
+    """Whether there is any point in looking for keys."""
+    return _LONG_WORD in text.encode("utf-8", "replace").translate(_LETTERS)
 
 
 def keys_in(text: str) -> Iterator[Found]:
     """API keys, tokens and private keys of known forms; examples that say so are left out."""
+    if "@" in text and "://" in text:
+        yield from (Found("a password in an address", "...") for _ in _PASSWORD.finditer(text))
+    if not has_long_word(text):
+        return
     for what, sign, pattern in _KEYS:
         if sign in text:
             for match in pattern.finditer(text):
@@ -70,8 +82,6 @@ def keys_in(text: str) -> Iterator[Found]:
 
 def cards_in(text: str) -> Iterator[Found]:
     """Payment cards: a length and a beginning that issuers use, the check digit right, not all the same digit."""
-    if not has_long_number(text):
-        return
     for match in _CARD.finditer(text):
         digits = re.sub(r"[ -]", "", match.group())
         if _is_card(digits) and _grouped_like_a_card(match.group()):
@@ -80,8 +90,6 @@ def cards_in(text: str) -> Iterator[Found]:
 
 def ibans_in(text: str) -> Iterator[Found]:
     """Bank accounts: a country's length and the check digits right."""
-    if not has_long_number(text) and "IBAN" not in text:
-        return
     for match in _IBAN.finditer(text):
         account = match.group().replace(" ", "")
         wanted = _IBAN_LENGTHS.get(account[:2], 0)
@@ -110,6 +118,9 @@ def ssns_in(text: str) -> Iterator[Found]:
         for match in _SSN.finditer(text):
             yield Found("a social security number", f"ending in {match.group()[-2:]}")
 
+
+NEED_LONG_NUMBERS: Final = frozenset({"card", "iban"})
+"""Forms that are not looked for where ``has_long_number`` is false."""
 
 FORMS: Final[dict[str, Callable[[str], Iterator[Found]]]] = {
     "key": keys_in,

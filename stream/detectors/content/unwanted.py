@@ -10,7 +10,7 @@ from stepstream.schemas.rules_content import Forbidden, SensitiveData
 from stepstream.stream.contents import Contents
 from stepstream.stream.detectors.base import NOTHING, Observation, Observations
 from stepstream.stream.detectors.content.base import CALLS, ContentDetector, excerpt
-from stepstream.stream.detectors.content.sensitive_forms import FORMS
+from stepstream.stream.detectors.content.sensitive_forms import FORMS, NEED_LONG_NUMBERS, has_long_number
 from stepstream.stream.rules import Applied
 from stepstream.stream.run import Run
 from stepstream.stream.steps import StepInfo
@@ -73,14 +73,18 @@ class SensitiveDataDetector(ContentDetector):
     def __init__(self, applied: Applied, rule: SensitiveData) -> None:
         super().__init__(applied)
         self._kinds = frozenset(rule.kinds)
-        self._forms = tuple(FORMS[name] for name in rule.look_for)
+        self._forms = tuple(FORMS[name] for name in rule.look_for if name not in NEED_LONG_NUMBERS)
+        self._of_numbers = tuple(FORMS[name] for name in rule.look_for if name in NEED_LONG_NUMBERS)
 
     def read(self, run: Run, step: StepInfo, contents: Contents, now_us: int) -> Observations:
         """Search the output of an ended step."""
         if step.kind not in self._kinds or not contents.output:
             return NOTHING
         found: dict[str, list[str]] = {}
-        for form in self._forms:
+        forms = self._forms
+        if self._of_numbers and has_long_number(contents.output):
+            forms += self._of_numbers
+        for form in forms:
             for what, hint in form(contents.output):
                 found.setdefault(what, []).append(hint)
         return [self._say(step, what, hints) for what, hints in found.items()] if found else NOTHING
