@@ -1,0 +1,140 @@
+"""What reading contents costs: microseconds of CPU per ended step with content, of the content detectors that are on.
+
+The steps are real ones (tau_bench, trail_gaia; where they lie) and full ones: 4 KB in and out of words and of JSON. Their runs
+are merged beforehand; timed is what the worker does beyond that, with its garbage collection: making the contents and asking
+each detector.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import random
+import time
+from collections.abc import Iterable, Iterator
+from statistics import median
+from typing import Any, Final
+
+import msgspec
+
+from benchmarks.cases import MissingData, tau_bench, trail_gaia
+from benchmarks.detection.replayed import PRICES
+from benchmarks.harness import Goal, Report
+from stepstream.schemas.policy import Policy
+from stepstream.schemas.rules_content import CONTENT_DEFAULTS
+from stepstream.schemas.step import Step, StepEvent
+from stepstream.stream.contents import HEAD, Contents
+from stepstream.stream.detectors import Detector, make_detector
+from stepstream.stream.rules import Applied, RuleBook, RuleSet
+from stepstream.stream.run import Run
+
+GOAL_US: Final = 40.0
+ROUNDS: Final = 5
+OPTIONAL: Final[tuple[dict[str, Any], ...]] = (
+    {"rule": "irrelevant_retrieval"},
+    {"rule": "unsupported_answer"},
+    {"rule": "forbidden", "tools": ["delete_*"], "patterns": [r"drop\s+table", r"rm -rf"]},
+)
+_decode = msgspec.json.Decoder(Step).decode
+
+Loaded = list[tuple[Run, list[tuple[Step, Any]]]]
+
+
+def measure(report: Report, arguments: argparse.Namespace) -> None:
+    """Each source in turn: all detectors that are on, then each alone."""
+    rows: list[tuple[Any, ...]] = []
+    worst = 0.0
+    for name, runs in _sources(arguments.seed, report.quick):
+        rules = RuleSet(tuple(Applied(rule) for rule in CONTENT_DEFAULTS), make_detector)
+        us, steps, characters = _cost(runs, rules.readers)
+        rows.append((name, steps, characters, us, *(_cost(runs, (detector,))[0] for detector in rules.readers)))
+        report.figures[f"content_us_per_step_{name.replace(' ', '_')}"] = us
+        worst = max(worst, us)
+    names = [rule.rule for rule in CONTENT_DEFAULTS]
+    report.table("microseconds per ended step with content", ("steps", "number", "characters", "all on", *names), rows)
+    report.goals.append(Goal("detectors that read contents, per ended step with content", worst, GOAL_US, "us"))
+    _measure_optional(report, arguments)
+
+
+def _measure_optional(report: Report, arguments: argparse.Namespace) -> None:
+    policy = Policy.model_validate({"name": "optional", "rules": list(OPTIONAL)})
+    made = [make_detector(Applied(rule)) for rule in policy.rules]
+    rows = [(name, *(_cost(runs, (d,))[0] for d in made)) for name, runs in _sources(arguments.seed, report.quick)]
+    title = "microseconds per ended step with content, of those that a policy turns on"
+    report.table(title, ("steps", *(rule["rule"] for rule in OPTIONAL)), rows)
+
+
+def _sources(seed: int, quick: bool) -> Iterator[tuple[str, list[list[StepEvent]]]]:
+    for name, reader in (("tau_bench", tau_bench), ("trail_gaia", trail_gaia)):
+        try:
+            yield name, list(reader.runs())[: 20 if quick else 200]
+        except MissingData as missing:
+            print(f"{name}: left out, {missing}")
+    yield "4 KB of words", _full_runs(seed, quick, as_json=False)
+    yield "4 KB of JSON", _full_runs(seed, quick, as_json=True)
+
+
+def _full_runs(seed: int, quick: bool, *, as_json: bool) -> list[list[StepEvent]]:
+    """Runs of twenty calls and twenty model calls with as much content as is looked at."""
+    rng = random.Random(seed)
+    vocabulary = ["".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=rng.randint(2, 11))) for _ in range(3_000)]
+
+    def text() -> str:
+        if not as_json:
+            return " ".join(rng.choices(vocabulary, k=HEAD // 4))[: HEAD - 20]
+        rows = [
+            {"id": f"ord_{rng.randrange(10**6)}", "name": rng.choice(vocabulary), "usd": rng.randrange(10**4)}
+            for _ in range(78)
+        ]
+        return json.dumps({"rows": rows})[: HEAD - 2]
+
+    runs = []
+    for number in range(4 if quick else 40):
+        whose = {"trace_id": f"{number + 1:032x}", "agent": "a"}
+        run = [
+            StepEvent.model_validate(
+                whose | {"step_id": f"{1:016x}", "kind": "agent", "name": "r", "start_time": 0, "end_time": 99}
+            )
+        ]
+        for step in range(2, 42):
+            kind = {"kind": "tool_call", "tool": f"t{step % 6}"} if step % 2 else {"kind": "llm_call", "model": "m"}
+            times = {"start_time": step, "end_time": step + 1, "step_id": f"{step:016x}", "parent_step_id": f"{1:016x}"}
+            given = json.dumps({"query": text()[:900]}) if step % 2 else text()
+            run.append(StepEvent.model_validate(whose | kind | times | {"name": "s", "input": given, "output": text()}))
+        runs.append(run)
+    return runs
+
+
+def _cost(runs: list[list[StepEvent]], readers: Iterable[Detector]) -> tuple[float, int, int]:
+    """Microseconds a step, the number of steps, and the median of their characters that are looked at."""
+    loaded = _merged(runs)
+    steps = sum(len(of) for _, of in loaded)
+    sizes = [len(step.input[:HEAD]) + len(step.output[:HEAD]) for _, of in loaded for step, _ in of]
+    gc.collect()
+    best = min(_read_all(loaded, tuple(readers)) for _ in range(ROUNDS))
+    return best * 1e6 / max(1, steps), steps, int(median(sizes))
+
+
+def _merged(runs: list[list[StepEvent]]) -> Loaded:
+    rules = RuleBook((), make_detector)
+    loaded: Loaded = []
+    for run in runs:
+        merged = Run(run[0].trace_id, run[0].start_time, rules.rules_for("p", "", "a", "", ""))
+        read = [_decode(step.model_dump_json(exclude_defaults=True).encode()) for step in run]
+        infos = [(step, merged.merge(step, PRICES.cost(step, None), step.end_time or 0, 20_000)) for step in read]
+        loaded.append((merged, [(step, info) for step, info in infos if step.input or step.output]))
+    return loaded
+
+
+def _read_all(loaded: Loaded, readers: tuple[Detector, ...]) -> float:
+    for run, _ in loaded:
+        run.detector_state.clear()
+    began = time.process_time()
+    for run, steps in loaded:
+        for step, info in steps:
+            contents = Contents(step)
+            for detector in readers:
+                if seen := detector.read(run, info, contents, info.end_us):
+                    list(seen)
+    return time.process_time() - began
