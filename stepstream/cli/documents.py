@@ -42,8 +42,6 @@ def apply(
     from stepstream import documents
 
     written = _read(files)
-    for warning in _warnings(written):
-        typer.echo(f"warning: {warning}", err=True)
     changes = documents.apply(settings, written, dry_run=dry_run, force=force)
     for change in changes:
         print(f"{change.key} {_told(change, dry_run)}")
@@ -68,17 +66,6 @@ def _read(paths: list[Path]) -> list[Written]:
     if problems:
         raise errors.Failure("nothing was sent, because\n" + "\n".join(map(str, problems)))
     return written
-
-
-def _warnings(written: list[Written]) -> list[str]:
-    from stepstream.schemas.policy import Policy
-
-    return [
-        f"{one.place}: {one.key} has mode enforce: its commands go to the control topic, "
-        f"and the SDK of this version does not act on them yet"
-        for one in written
-        if isinstance(one.document, Policy) and one.document.mode == "enforce"
-    ]
 
 
 def _told(change: Change, dry_run: bool) -> str:

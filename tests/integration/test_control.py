@@ -1,0 +1,149 @@
+"""The loop closes: a policy, or a person, stops a running agent over real Kafka, a real worker and the real SDK."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import pytest
+
+from stepstream.cli.app import run as cli
+from stepstream.kafka import read_to_end
+from stepstream.orders import Obedience, Target, order_to_run, order_to_scope
+from stepstream.schemas.control import control_step_id
+from tests.integration.test_worker import World
+from tests.processes import Process, wait_until
+
+
+@pytest.fixture(scope="module")
+def world(kafka_bootstrap: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    made = World(kafka_bootstrap, tmp_path_factory.mktemp("control"))
+    made.start()
+    made.apply(
+        {
+            "kind": "Policy",
+            "name": "strict",
+            "match": {"agent": "spender*"},
+            "mode": "enforce",
+            "rules": [{"alert": "too-dear", "rule": "run_cost", "limit_usd": 0.5, "action": "stop"}],
+        }
+    )
+    time.sleep(1)  # the worker follows the documents twice a second
+    yield made
+    made.collected.close()
+    made.process.kill()
+
+
+class Agent:
+    """A process of the SDK's."""
+
+    def __init__(self, world: World, name: str, price: str, steps: int = 400) -> None:
+        settings = world.settings.model_copy(update={"agent": name, "project": "shop"})
+        self.log = world.folder / f"{name}.log"
+        self.process = Process("tests.integration.control_agent", settings, self.log, price, str(steps))
+        wait_until(lambda: bool(self.said("run")), 20, "a run")
+        self.trace_id = self.said("run")[0][0]
+
+    def said(self, word: str) -> list[list[str]]:
+        lines = self.log.read_text().splitlines() if self.log.exists() else []
+        return [line.split()[1:] for line in lines if line.startswith(f"{word} ")]
+
+
+def root_of(world: World, trace_id: str) -> str:
+    """The root of a run that is going on, as its own steps have it."""
+    for message in read_to_end(world.settings, f"{world.settings.topic_prefix}.steps"):
+        step = msgspec.json.decode(message.value() or b"{}")
+        if step["trace_id"] == trace_id and not step.get("parent_step_id"):
+            return str(step["step_id"])
+    raise AssertionError("the run has no root")
+
+
+def records(world: World, name: str, trace_id: str) -> list[dict[str, Any]]:
+    world.collected.read(0.05)
+    return [held.value for held in world.collected.records[name] if held.value.get("trace_id") == trace_id]
+
+
+def test_a_policy_stops_a_running_agent(world: World) -> None:
+    """Within a second of the step that was too dear; the run is stopped, by whom and why is a step of it."""
+    agent = Agent(world, "spender", "0.02")
+    assert agent.process.wait(30) == 3
+    (stopped,) = agent.said("stopped")
+    assert stopped[1] == "policy:strict"
+    assert "too-dear: cost $0.52" in " ".join(stopped)
+    too_dear = next(float(at) for number, at in agent.said("step") if int(number) == 26)
+    assert float(stopped[0]) - too_dear < 1.0, agent.log.read_text()[-2_000:]
+    final = world.final(agent.trace_id)
+    assert (final["status"], final["steps"]) == ("stopped", len(agent.said("step")) + 2)
+    (command,) = {c["command_id"]: c for c in records(world, "control", agent.trace_id)}.values()
+    path = {step["step_id"]: (step["kind"], step["name"], step.get("status", "ok")) for step in final["path"]}
+    assert path[control_step_id(agent.trace_id, command["command_id"])] == ("control", "stop", "ok")
+
+
+def test_a_worker_that_dies_in_between_loses_no_command(world: World) -> None:
+    """Killed while agents overspend: the next worker gives the same order, under the same id, and each agent stops."""
+    agents = [Agent(world, f"spender-{n}", "0.1", 600) for n in range(3)]
+    world.process.kill()
+    time.sleep(0.5)
+    world.start()
+    for agent in agents:
+        assert agent.process.wait(40) == 3, world.process.tail()
+        assert {c["action"] for c in records(world, "control", agent.trace_id)} == {"stop"}
+        assert len({c["command_id"] for c in records(world, "control", agent.trace_id)}) == 1
+
+
+def test_people_pause_approve_and_stop(world: World) -> None:
+    """A paused run waits, goes on when more is approved, and stops when it is told to; its own steps tell all that."""
+    agent = Agent(world, "patient", "0.01")
+    wait_until(lambda: len(agent.said("step")) > 2, 20, "steps")
+    target = Target(agent.trace_id, root_of(world, agent.trace_id), "shop", "", "patient")
+    order_to_run(world.settings, target, "pause", by="ada", reason="look first", now_us=time.time_ns() // 1_000)
+    time.sleep(0.6)
+    paused_at = len(agent.said("step"))
+    time.sleep(0.5)
+    assert len(agent.said("step")) == paused_at, "it goes on while it is paused"
+    watch = Obedience(world.settings, agent.trace_id)
+    approval = order_to_run(world.settings, target, "resume", by="bob", budget_usd="5", now_us=time.time_ns() // 1_000)
+    answer = watch.wait(approval, 10)
+    assert answer is not None
+    assert (answer["name"], answer["attributes"]["by"]) == ("approve $5", "bob")
+    wait_until(lambda: len(agent.said("step")) > paused_at + 2, 10, "steps after the approval")
+    stop = order_to_run(world.settings, target, "stop", by="ada", reason="enough", now_us=time.time_ns() // 1_000)
+    assert watch.wait(stop, 10) is not None
+    watch.close()
+    assert agent.process.wait(10) == 3
+    assert agent.said("stopped")[0][1:] == ["ada", "enough"]
+    final = world.final(agent.trace_id)
+    told = [(step["name"], step.get("status", "ok")) for step in final["path"] if step["kind"] == "control"]
+    assert (final["status"], told) == ("stopped", [("pause", "ok"), ("approve $5", "ok"), ("stop", "ok")])
+
+
+def test_an_order_to_an_agent_binds_a_process_that_starts_afterwards(world: World) -> None:
+    """It reads what was ordered before it began, and other agents are left alone."""
+    order_to_scope(
+        world.settings, "stop", project="shop", agent="late", by="ada", reason="broken", now_us=time.time_ns() // 1_000,
+        lasts_us=60_000_000,
+    )  # fmt: skip
+    late, other = Agent(world, "late", "0.001"), Agent(world, "other", "0.001", 30)
+    assert late.process.wait(20) == 3
+    assert late.said("stopped")[0][1:] == ["ada", "broken"]
+    assert other.process.wait(20) == 0
+
+
+def test_the_command_line_orders_and_tells_of_obedience(
+    world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """``stepstream stop ID`` says when the run obeyed; to order a whole agent it asks, or is told ``--yes``."""
+    monkeypatch.setenv("STEPSTREAM_TOPIC_PREFIX", world.settings.topic_prefix)
+    monkeypatch.setenv("STEPSTREAM_KAFKA_BROKERS", world.settings.kafka_brokers)
+    monkeypatch.setenv("STEPSTREAM_STATE_DIR", str(world.folder / "no state"))
+    agent = Agent(world, "typed", "0.001")
+    assert cli(["stop", agent.trace_id, "--reason", "seen enough", "--by", "ada"]) == 0
+    assert "obeyed after" in capsys.readouterr().out
+    assert agent.process.wait(10) == 3
+    assert cli(["stop", "--agent", "typed", "--project", "shop", "--for", "2h", "--yes"]) == 2
+    assert "10m" in capsys.readouterr().err
+    assert cli(["stop"]) == 2
+    assert cli(["approve", agent.trace_id]) == 2
+    assert cli(["resume", "--agent", "typed", "--project", "shop", "--yes"]) == 0
