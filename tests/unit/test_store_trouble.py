@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
+import subprocess
+import sys
 
 import pytest
 from clickhouse_connect.driver.exceptions import DatabaseError
@@ -107,3 +109,18 @@ def test_a_view_carries_the_fingerprint_of_its_definition() -> None:
         assert fingerprint_of(comment) == view.fingerprint
         assert without_fingerprint(comment) == view.description
     assert fingerprint_of("a view of mine [not ours]") == ""
+
+
+def test_a_sink_s_process_imports_no_data_frames() -> None:
+    """pandas and pyarrow, where they are installed, are 60 MB that no sink has a use for."""
+    script = (
+        "import sys\n"
+        "from clickhouse_connect.driver.insert import InsertContext\n"
+        "from clickhouse_connect.datatypes.registry import get_from_name\n"
+        "from stepstream.sinks.clickhouse import memory\n"
+        "memory.tune()\n"
+        "InsertContext('t', ['a'], [get_from_name('Int64')], [[1, 2]], column_oriented=True)\n"
+        "print(sorted({'numpy', 'pandas', 'pyarrow', 'polars'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "[]"
