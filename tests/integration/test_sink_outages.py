@@ -18,6 +18,7 @@ from stepstream.embedded.kafka import EmbeddedKafka
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
 from tests.integration.sink_kit import (
+    TOPICS,
     SinkProcess,
     SinkThread,
     Steps,
@@ -227,7 +228,7 @@ def test_topics_made_anew_are_stored_beside_what_was_there(settings: Settings) -
     with SinkThread(settings):
         wait_stored(settings, steps.sent)
     admin = AdminClient(settings.kafka)
-    names = [topic(settings.topic_prefix, name) for name in ("steps", "trajectories", "alerts", "config", "deadletter")]
+    names = [topic(settings.topic_prefix, name) for name in TOPICS]
     for future in admin.delete_topics(names).values():
         future.result(30)
     eventually(lambda: not set(names) & set(admin.list_topics(timeout=10).topics), "the topics gone")

@@ -124,6 +124,7 @@ def test_the_commands_write_and_restore_into_another_database(
     client.command(f"DROP DATABASE {other}")
 
 
+@pytest.mark.long
 def test_on_one_machine_the_engines_run_for_the_command(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
