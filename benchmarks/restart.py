@@ -31,7 +31,7 @@ def measure(report: Report, arguments: argparse.Namespace) -> None:
     """Fill, kill, start, look."""
     steps = 5_000 if report.quick else arguments.steps
     with scratch_folder() as folder, broker(folder / "kafka") as kafka:
-        settings = prepared(kafka.bootstrap, "restart", session_timeout="6s", watchdog="0s")
+        settings = prepared(kafka.bootstrap, "restart", session_timeout="6s")
         _fill(settings, steps)
         process = worker(settings, folder / "worker-0.log")
         try:

@@ -126,7 +126,7 @@ class Settings(BaseModel):
     )
     watchdog: DurationUs = Field(
         120_000_000,
-        description="a worker whose loop or partition stands still for this long ends, to be started again; 0s: never",
+        description="a worker whose loop or partition stands still for this long ends, to be started again",
     )
     window_lateness: DurationUs = Field(
         600_000_000, description="windows are sealed when what ended in them may have come this late"
@@ -178,7 +178,9 @@ class Settings(BaseModel):
     metrics_port: int = Field(0, ge=-1, le=65535, description="their port; 0: a free one, named in the log; -1: none")
 
     log_level: str = Field(
-        "warning", pattern="^(debug|info|warning|error|critical)$", description="what processes say on stderr, and what is graver"
+        "warning",
+        pattern="^(debug|info|warning|error|critical)$",
+        description="what processes say on stderr, and what is graver",
     )
     log_format: str = Field("text", pattern="^(text|json)$", description="text for people, or one JSON object a line")
 
