@@ -1,9 +1,9 @@
 # syntax=docker/dockerfile:1
-# One image for every process of ours: docker run IMAGE worker, sink, doctor ...
+# One image for every process of ours: docker run IMAGE worker, sink, notify, doctor ...
 #   docker build -t stepstream .
-#   docker build -t stepstream-embedded --build-arg EXTRAS=worker,sink,embedded .    (adds Kafka and ClickHouse of `up`)
+#   docker build -t stepstream-embedded --build-arg EXTRAS=worker,sink,notify,embedded .    (adds Kafka and ClickHouse of `up`)
 FROM python:3.11-slim AS build
-ARG EXTRAS=worker,sink
+ARG EXTRAS=worker,sink,notify
 WORKDIR /src
 RUN python -m venv /opt/stepstream
 COPY pyproject.toml constraints.txt README.md CHANGELOG.md LICENSE ./

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-import sys
-from typing import Any, Final
+from typing import Any
 
 from stepstream import documents
 from stepstream.schemas.documents import Subscription, document_key
@@ -14,13 +12,8 @@ from stepstream.sinks.notify.api import Actions, Api, ApiServer
 from stepstream.sinks.notify.watcher import Watcher
 from stepstream.yamlfile import Place
 
-ADMIN: Final = "admin API and alert stream at "
-"""What the line that names the address begins with; ``stepstream up`` looks for it."""
-
-
 def run(settings: Settings) -> int:
     """Run a notifier until it is told to stop; returns the exit code."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     return service.run(settings, parts=_parts)
 
 

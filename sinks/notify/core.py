@@ -28,7 +28,7 @@ from stepstream.sinks.notify.watch import PROBE_AGENT
 SAVE_AFTER_US: Final = 500_000
 KEEP_OVER_US: Final = 3_600_000_000
 """So long after its end an alert is still known, for records that come twice."""
-KEEP_OVER: Final = 200_000
+KEEP_OVER: Final = 50_000
 REWRITE_AFTER: Final = 50_000
 """Delivery records after which one that is still needed is written again, so that a restart reads few."""
 

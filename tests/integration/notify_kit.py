@@ -97,7 +97,7 @@ def receiver(**given: Any) -> Iterator[Receiver]:
 
 def prepared(bootstrap: str, prefix: str, **more: Any) -> Settings:
     """Settings of an installation of one's own, its topics made."""
-    given: dict[str, Any] = {"fleet_partitions": 2, "notify_allow_private": True, "session_timeout": 6}
+    given: dict[str, Any] = {"fleet_partitions": 2, "notify_allow_private": True, "session_timeout": 6, "log_level": "info"}
     settings = Settings(kafka_brokers=bootstrap, topic_prefix=prefix, **(given | more))
     create_topics(settings)
     return settings

@@ -37,7 +37,7 @@ def test_committed_offsets_outlive_every_topic() -> None:
     assert minutes * 60_000 > longest_ms
 
 
-@pytest.mark.parametrize("service", ["setup", "worker", "sink"])
+@pytest.mark.parametrize("service", ["setup", "worker", "sink", "notify"])
 def test_our_processes_are_given_settings_that_exist(service: str, tmp_path: Path) -> None:
     """An unknown variable would keep a container from starting."""
     held = {name: default(str(value)) for name, value in COMPOSE["services"][service]["environment"].items()}
