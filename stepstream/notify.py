@@ -12,6 +12,7 @@ from stepstream.sinks.notify.api import Actions, Api, ApiServer
 from stepstream.sinks.notify.watcher import Watcher
 from stepstream.yamlfile import Place
 
+
 def run(settings: Settings) -> int:
     """Run a notifier until it is told to stop; returns the exit code."""
     return service.run(settings, parts=_parts)
