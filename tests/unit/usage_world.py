@@ -78,7 +78,8 @@ class Kafka:
         if output.topic == "fleet":
             self.fleet.append(output)
         elif output.topic == "findings":
-            self.findings.append(msgspec.json.decode(output.value or b""))
+            defaults = {"state": "firing", "severity": "warning"}
+            self.findings.append(defaults | msgspec.json.decode(output.value or b""))
 
     def newest(self) -> dict[bytes, bytes]:
         """The newest record of each key, as compaction leaves it."""

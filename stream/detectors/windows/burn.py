@@ -4,6 +4,7 @@ The method and its numbers are those of "Alerting on SLOs", chapter 5 of Google'
 2018), its sixth way: multiwindow, multi-burn-rate alerts. The burn rate is the share of bad runs over the share that the
 objective allows. An alert fires while both a long window and a short one (a twelfth of it, so that it ends soon after the
 trouble does) burn at ``share x period / long window`` or faster: 2 % of a 30 days' budget within an hour is a rate of 14.4.
+An agent that is younger than the long window must have used up as much of the budget in the time that it is known for.
 """
 
 from __future__ import annotations
@@ -68,10 +69,10 @@ class BurnRateDetector:
         if not self._bad(recent) or self._burn(recent) < limit:
             return None
         long = group.total(now_us - window.long_us, now_us)
-        bad, runs = self._bad(long), long.finished
-        if runs < rule.min_runs or bad < MIN_BAD_RUNS or self._burn(long) < limit:
+        bad, runs, burn = self._bad(long), long.finished, self._burn(long)
+        known_us = min(window.long_us, now_us - (group.first_hour or 0))
+        if runs < rule.min_runs or bad < MIN_BAD_RUNS or burn * known_us < limit * window.long_us:
             return None
-        burn = self._burn(long)
         lasts = format_duration(int(rule.window / burn))
         return Trouble(
             message=f"{bad} of {runs} runs {self._what} in the last {format_duration(window.long_us)}, "

@@ -34,8 +34,8 @@ LEARN_WINDOWS: Final = 72
 """Three days of hours: each hour of the day was seen three times before anything is said."""
 
 MIN_SAMPLES: Final = 3
-SPREADS: Final = 2.5
-"""Of a normal distribution the twentieth's deviation is 1.64 sigma, so this is about four."""
+SPREADS: Final = 2.0
+"""Of a normal distribution the twentieth's deviation is 1.64 sigma, so this is more than three."""
 
 LEAST_SPREAD: Final = 0.1
 SYSTEMATIC: Final = 0.05
