@@ -96,7 +96,7 @@ class Bench:
     def prefix(self) -> Settings:
         """Topics under a prefix of their own."""
         self._prefixes += 1
-        return prepared(self.brokers, f"bench{self._prefixes}", session_timeout="30s")
+        return prepared(self.brokers, f"bench{self._prefixes}", session_timeout="30s", content_detectors=False)
 
     def spec(self, **changes: object) -> LoadSpec:
         """A load that begins now."""

@@ -48,9 +48,11 @@ class Tally:
 
     def add(self, info: StepInfo, known: Steps) -> None:
         """Add a step. ``known`` are all of the run's."""
-        _add_name(self.tools, info.tool)
-        _add_name(self.models, info.model)
-        self.end_us = max(self.end_us, info.end_us, info.start_us)
+        if info.tool:
+            _add_name(self.tools, info.tool)
+        if info.model:
+            _add_name(self.models, info.model)
+        self.end_us = max(self.end_us, info.end_us or info.start_us)
         if not info.parent:
             self.roots += 1
         elif info.parent not in known:
@@ -60,9 +62,9 @@ class Tally:
         if info.ended and info.kind == "retrieval":
             self.retrievals += 1
         if self.room_bytes >= 0:
-            self.room_bytes -= path_bytes(info)
+            self.room_bytes -= _PATH_STEP_OVERHEAD_BYTES + len(info.step_id) + len(info.parent) + 2 * len(info.name)
             if self.room_bytes >= 0:
-                self.path += _path_step(info) + b","
+                self.path += _path_step(info)
 
     def join(self, later: Tally) -> None:
         """Add what was counted of the steps that follow, in the room that this one has left."""
@@ -80,19 +82,13 @@ class Tally:
 
 
 def _add_name(names: list[str], name: str) -> None:
-    if name and name not in names and len(names) < MAX_NAMES:
+    if name not in names and len(names) < MAX_NAMES:
         names.append(name)
 
 
-def path_bytes(info: StepInfo) -> int:
-    """About what a step takes in the path."""
-    return _PATH_STEP_OVERHEAD_BYTES + len(info.step_id) + len(info.parent) + 2 * len(info.name)
-
-
 def _path_step(info: StepInfo) -> bytes:
-    return _encode(
-        PathStepStruct(step_id=info.step_id, parent_step_id=info.parent, kind=info.kind, name=info.name, status=info.status)
-    )
+    shown = PathStepStruct(step_id=info.step_id, parent_step_id=info.parent, kind=info.kind, name=info.name, status=info.status)
+    return _encode(shown) + b","
 
 
 class Outline:

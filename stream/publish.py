@@ -15,7 +15,7 @@ from stepstream.schemas.trajectory import (
     UsageStruct,
 )
 from stepstream.stream.outline import Outline
-from stepstream.stream.run import Run, Totals, UsageKey
+from stepstream.stream.run import Run, Totals, UsageKey, sum_of
 from stepstream.stream.steps import StepInfo
 
 
@@ -103,7 +103,7 @@ def usage_records(run: Run, *, everything: bool = False) -> Iterator[UsageStruct
             if not agent:
                 repeated.update((*other, minute) for other in _possible_owners(run))
     for shown in sorted(wanted | repeated):
-        yield _usage(run, shown, parts.get(shown) or [Totals()], repeated=shown not in wanted)
+        yield _usage(run, shown, parts.get(shown, []), repeated=shown not in wanted)
 
 
 def _possible_owners(run: Run) -> set[tuple[str, str]]:
@@ -150,9 +150,9 @@ def run_summary(run: Run) -> RunSummaryStruct:
 
 
 def _usage(run: Run, key: UsageKey, parts: list[Totals], *, repeated: bool) -> UsageStruct:
-    identity = run.identity
+    identity, totals = run.identity, sum_of(parts)
     agent, agent_version, minute = key
-    tokens = [sum(counts) for counts in zip(*(part.tokens for part in parts), strict=True)]
+    tokens = totals.tokens
     return UsageStruct(
         project=identity.project,
         trace_id=run.trace_id,
@@ -163,17 +163,17 @@ def _usage(run: Run, key: UsageKey, parts: list[Totals], *, repeated: bool) -> U
         agent_version=agent_version,
         task=identity.task,
         user_id=identity.user_id,
-        steps=sum(part.steps for part in parts),
-        error_steps=sum(part.errors for part in parts),
-        llm_calls=sum(part.llm_calls for part in parts),
-        tool_calls=sum(part.tool_calls for part in parts),
-        unpriced_steps=sum(part.unpriced for part in parts),
+        steps=totals.steps,
+        error_steps=totals.errors,
+        llm_calls=totals.llm_calls,
+        tool_calls=totals.tool_calls,
+        unpriced_steps=totals.unpriced,
         input_tokens=tokens[0],
         output_tokens=tokens[1],
         cached_input_tokens=tokens[2],
         cache_write_tokens=tokens[3],
         reasoning_tokens=tokens[4],
-        cost_usd=usd_from_nanos(sum(part.cost_nanos for part in parts)),
+        cost_usd=usd_from_nanos(totals.cost_nanos),
         repeated=repeated,
     )
 

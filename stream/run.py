@@ -85,6 +85,16 @@ class Totals:
 _TOKEN_KINDS = range(5)
 
 
+def sum_of(parts: list[Totals]) -> Totals:
+    """The sum of some parts, not to be changed: of one it is that part itself."""
+    if len(parts) == 1:
+        return parts[0]
+    totals = Totals()
+    for part in parts:
+        totals.join(part)
+    return totals
+
+
 UsageKey = tuple[str, str, int]
 """Agent, its version, and the minute (unix microseconds) that a step ended in."""
 
@@ -212,12 +222,7 @@ class Run:
     @property
     def totals(self) -> Totals:
         """Sums over all ended steps; not to be changed."""
-        if len(self.by_minute) == 1:
-            return next(iter(self.by_minute.values()))
-        totals = Totals()
-        for part in self.by_minute.values():
-            totals.join(part)
-        return totals
+        return sum_of(list(self.by_minute.values()))
 
     def _count(self, info: StepInfo) -> None:
         if info.cost_nanos:
