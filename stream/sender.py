@@ -72,14 +72,16 @@ class Sender:
             elif self.failure is None:
                 self.failure = SendFailed(f"sending to {self._names[output.topic]} failed: {error.str()}")
 
-        arguments: dict[str, Any] = {"key": output.key, "value": output.value, "on_delivery": delivered}
-        if output.partition >= 0:
-            arguments["partition"] = output.partition
-        if output.headers:
-            arguments["headers"] = list(output.headers)
+        name = self._names[output.topic]
         while True:
             try:
-                self._producer.produce(self._names[output.topic], **arguments)
+                if output.headers:
+                    headers: Any = list(output.headers)
+                    self._producer.produce(
+                        name, output.value, output.key, output.partition, on_delivery=delivered, headers=headers
+                    )
+                else:
+                    self._producer.produce(name, output.value, output.key, output.partition, on_delivery=delivered)
             except BufferError:
                 self._producer.poll(0.05)
                 continue
