@@ -59,6 +59,10 @@ class Observer:
         assert isinstance(made, Histogram)
         return made
 
+    def declare(self, metric: Metric) -> None:
+        """Serve a metric from now on, before anything of it was counted."""
+        {"counter": self.counter, "gauge": self.gauge, "histogram": self.histogram}[metric.kind](metric)
+
     def mirror(self, metric: Metric, total: float, *labels: str) -> None:
         """Bring a counter up to a total that is counted elsewhere."""
         counter = self.counter(metric)

@@ -57,6 +57,9 @@ class WorkerObservation:
         """``patience_s``: a partition that stands still for longer is stuck; 0: never."""
         self.observer = observer
         self._patience_s = patience_s
+        for metric in m.METRICS:
+            if metric.name.startswith("stepstream_worker_"):
+                observer.declare(metric)
         self._counters = counters
         self._batch = observer.histogram(m.BATCH)
         latency = observer.histogram(m.OUTPUT_LATENCY)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import time
+import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +18,7 @@ from confluent_kafka import TopicPartition
 
 from stepstream.kafka import consumer, producer
 from stepstream.schemas.documents import document_key
+from stepstream.schemas.metrics import METRICS
 from stepstream.schemas.partitioner import partition_for
 from stepstream.schemas.policy import Policy
 from stepstream.schemas.settings import Settings
@@ -336,6 +339,23 @@ def test_gaps_of_a_log_are_told_from_records_that_were_missed(world: World) -> N
     looks = [(0, start), (start, start + 1), (start + 1, start + 2), (start + 1, start + 3), (start + 3, start + 9)]
     found = [is_missed(world.settings, full, 0, first, end) for first, end in looks if end > first]
     assert found[-4:] == [True, False, True, False]
+
+
+def test_a_worker_serves_every_metric_that_is_declared(world: World) -> None:
+    """Whether or not anything of it has happened yet, with health and readiness beside them."""
+    wait_until(lambda: world.process.tail(500).count("ready: ") >= PARTITIONS + 2, 30, "a ready worker")
+    (url,) = set(re.findall(r"(http://[0-9.:]+)/metrics", world.process.tail(500)))
+
+    def read(path: str) -> str:
+        with urllib.request.urlopen(url + path, timeout=10) as answer:
+            return str(answer.read().decode())
+
+    page = read("/metrics")
+    declared = {metric.name for metric in METRICS if metric.name.startswith("stepstream_worker_")}
+    served = set(re.findall(r"^# HELP (\S+)", page, re.MULTILINE))
+    assert {name.removesuffix("_total") for name in declared} <= {name.removesuffix("_total") for name in served}
+    assert re.search(r'^stepstream_worker_lag_records{partition="0",topic="[^"]+.steps"} 0.0$', page, re.MULTILINE)
+    assert (read("/healthz"), read("/readyz")) == ("ok\n", "ok\n")
 
 
 def state_of(world: World) -> dict[str, Any]:
