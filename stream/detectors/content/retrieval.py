@@ -17,9 +17,11 @@ from stepstream.stream.run import Run
 from stepstream.stream.steps import StepInfo
 
 _BITS: Final = 2_048
+_ANSWER_BITS: Final = 8_192
 _MAX_KEPT: Final = 24
 _MAX_QUERY: Final = 24
 _MIN_QUERY: Final = 2
+_ECHO: Final = 400
 _MIN_RETRIEVED: Final = 20
 _MIN_ANSWER: Final = 5
 _QUERY_KEYS: Final = ("query", "q", "search_query", "queries", "keywords", "search")
@@ -53,14 +55,16 @@ def content_words(text: str) -> list[bytes]:
 
 
 def retrieved_text(contents: Contents, query: str) -> str:
-    """What came back, without the query where it is echoed."""
+    """What came back, without the query where the beginning of a longer text repeats it."""
     documents = contents.step.documents
     if documents and any(document.content for document in documents):
         text = " ".join(document.content for document in documents)[:4_096]
     else:
         taken = contents.taken
         text = contents.output if taken is None else values_text(taken)
-    return text.replace(query, " ") if query else text
+    if not query or len(text) < 2 * _ECHO:
+        return text
+    return text[:_ECHO].replace(query, " ") + text[_ECHO:]
 
 
 def is_empty(step: StepInfo, contents: Contents) -> bool:
@@ -223,7 +227,7 @@ class UnsupportedAnswerDetector(ContentDetector):
         found = content_words(retrieved_text(contents, ""))
         bits = int(own.get("bits", "0"), 16)
         for word in found:
-            bits |= 1 << crc32(word) % _BITS
+            bits |= 1 << crc32(word) % _ANSWER_BITS
         own["bits"] = f"{bits:x}"
         own["words"] = own.get("words", 0) + len(found)
         steps: list[str] = own.setdefault("steps", [])
@@ -243,8 +247,8 @@ class UnsupportedAnswerDetector(ContentDetector):
         if not own or own.get("words", 0) < _MIN_RETRIEVED or len(own.get("answer", ())) < _MIN_ANSWER:
             return NOTHING
         bits, answer = int(own["bits"], 16), own["answer"]
-        share = sum(bits >> mark % _BITS & 1 for mark in answer) / len(answer)
-        chance = bits.bit_count() / _BITS
+        share = sum(bits >> mark % _ANSWER_BITS & 1 for mark in answer) / len(answer)
+        chance = bits.bit_count() / _ANSWER_BITS
         overlap = max(0.0, (share - chance) / (1 - chance)) if chance < 0.9 else 1.0
         if overlap >= self._min_overlap:
             return NOTHING
