@@ -35,6 +35,7 @@ class Finding(BaseModel):
     agent: str = ""
     agent_version: str = ""
     task: str = ""
+    user_id: str = ""
     trace_id: str = ""
     alert: str = Field(description="the rule's name as people know it, e.g. too-expensive")
     rule: str = Field(description="what was judged, e.g. run_cost")
@@ -74,6 +75,7 @@ class Alert(BaseModel):
     agent: str = ""
     agent_version: str = ""
     task: str = ""
+    user_id: str = ""
     trace_id: str = ""
     subject: str = ""
     step_ids: list[str] = Field(default_factory=list)
@@ -98,7 +100,7 @@ class Alert(BaseModel):
     incident_id: str = Field("", description="the incident that this alert about one run is part of")
     action: str = ""
     finding_ids: list[str] = Field(default_factory=list, description="newest merged findings, at most 64")
-    opened_by: str = Field("", description="the finding that opened it, or opened it again")
+    opened_by: str = Field("", description="the finding that opened it, and its offset: id@offset")
     source_partition: int = Field(-1, description="partition of the findings topic that it is made from")
     source_offset: int = Field(-1, description="offset of the last finding merged; a replay below it changes nothing")
 

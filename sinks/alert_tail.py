@@ -44,7 +44,7 @@ def matches(match: AlertMatch, alert: Alert) -> bool:
         return False
     if match.text and not any(match.text.lower() in part.lower() for part in (alert.message, alert.detail, alert.subject)):
         return False
-    if match.user != "*" and not fnmatchcase(getattr(alert, "user_id", ""), match.user):
+    if match.user != "*" and not fnmatchcase(alert.user_id, match.user):
         return False
     return all(fnmatchcase(getattr(alert, field), pattern) for field in _PATTERNS if (pattern := getattr(match, field)) != "*")
 

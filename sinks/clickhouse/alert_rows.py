@@ -62,6 +62,7 @@ _PLAIN: Final = {
     "trace_ids": "Array(String)",
     "incident_id": "String",
     "opened_by": "String",
+    "user_id": "String",
 }
 _MADE: Final = {"resolved_at": f"Nullable({_TIME})", "silenced_until": f"Nullable({_TIME})"}
 
