@@ -116,7 +116,7 @@ class Settings(BaseModel):
         600_000_000, description="a trouble that comes back within this after it was resolved is the same alert"
     )
     incident_runs: int = Field(
-        3, ge=0, description="runs that one trouble (a broken tool) hits before they are one incident; 0: no incidents"
+        3, ge=0, le=50, description="runs that one trouble (a broken tool) hits before they are one incident; 0: no incidents"
     )
     incident_window: DurationUs = Field(
         600_000_000, description="within which they are hit; an incident that hits no run for this long is resolved"

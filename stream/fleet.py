@@ -2,29 +2,42 @@
 
 A group is one trouble: project, environment, agent, alert, run and subject. Its alert is published again as findings
 come, with the next ``seq``. State is the alerts topic itself: each record names the last finding merged into it, so a
-replay below that offset, and a finding seen before by id, change nothing.
+replay below that offset, and a finding seen before by id, change nothing. What only time can tell, that an incident is over,
+is said in a finding first, and holds once that comes back in the log.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
-from stepstream.schemas.alert import SEVERITIES, AlertStruct, FindingStruct
-from stepstream.schemas.ids import derived_id
+from stepstream.schemas.alert import AlertStruct, FindingStruct
+from stepstream.stream.alert_life import (
+    AlertLife,
+    GroupKey,
+    changed,
+    group_of,
+    grown,
+    incident_grown,
+    incident_of,
+    incident_opened,
+    is_outdated,
+    is_shared,
+    opened,
+    quiet,
+    reopened,
+)
 from stepstream.stream.counters import Counters
 from stepstream.stream.deadletter import dead_letter_headers
 from stepstream.stream.floor import Floor
 from stepstream.stream.outputs import Hold, Output
 from stepstream.stream.records import Record
 
-MAX_FINDING_IDS: Final = 64
-MAX_STEP_IDS: Final = 20
 KEEP_RESOLVED: Final = 100_000
-
-GroupKey = tuple[str, str, str, str, str, str]
+_RECENT: Final = 64
 
 _decode = msgspec.json.Decoder(FindingStruct).decode
 _encode = msgspec.json.Encoder().encode
@@ -33,11 +46,16 @@ _encode = msgspec.json.Encoder().encode
 class FleetPartition:
     """Alerts of the projects whose findings are on one partition."""
 
-    def __init__(self, partition: int, counters: Counters | None = None) -> None:
+    def __init__(self, partition: int, counters: Counters | None = None, life: AlertLife | None = None) -> None:
         self.partition = partition
+        self.life = life or AlertLife()
         self.counters = counters or Counters()
         self.floor = Floor()
         self._alerts: dict[GroupKey, AlertStruct] = {}
+        self._recent: dict[GroupKey, deque[tuple[int, str]]] = {}
+        """When which runs were hit by what may become an incident, within the window."""
+        self._incidents: set[GroupKey] = set()
+        self._said_quiet: dict[str, int] = {}
         self._outbox: list[Output] = []
 
     def restore(self, alerts: Iterable[AlertStruct], floor: int) -> None:
@@ -47,6 +65,10 @@ class FleetPartition:
             known = self._alerts.get(group_of(alert))
             if known is None or (alert.opened_at, alert.seq) > (known.opened_at, known.seq):
                 self._alerts[group_of(alert)] = alert
+        for alert in sorted(self._alerts.values(), key=lambda alert: (alert.opened_at, alert.source_offset)):
+            if is_shared(alert):
+                self._recent.setdefault(incident_of(alert), deque(maxlen=_RECENT)).append((alert.opened_at, alert.trace_id))
+        self._incidents = {key for key, alert in self._alerts.items() if alert.runs and alert.state == "firing"}
 
     def feed(self, record: Record) -> None:
         """Process one record of the findings topic."""
@@ -59,13 +81,26 @@ class FleetPartition:
             self._reject(record, "malformed_json", str(error)[:200])
             return
         alert = self._merge(finding, record.offset)
+        known = alert or self._alerts.get(group_of(finding))
+        is_hit = known is not None and known.opened_by == f"{finding.finding_id}@{record.offset}"
+        incident = self._merge_incident(finding, record.offset) if is_hit and is_shared(finding) else None
         if alert is not None:
-            self.counters.alerts += 1
-            self._alerts[group_of(alert)] = alert
-            output = Output("alerts", alert.alert_id.encode(), _encode(alert), partition=self.partition)
-            output.born_us = record.timestamp * 1000
-            self._send(record.offset, output)
-            self._bound()
+            if is_shared(alert) and (whole := incident or self._open_incident(incident_of(alert))) is not None:
+                alert.incident_id = whole.alert_id
+            self._publish(alert, record)
+        if incident is not None:  # after the alert: what was acknowledged of both is always a beginning
+            self._publish(incident, record)
+        self._bound()
+
+    def _publish(self, alert: AlertStruct, record: Record) -> None:
+        self.counters.alerts += 1
+        key = group_of(alert)
+        self._alerts[key] = alert
+        if alert.runs:
+            (self._incidents.add if alert.state == "firing" else self._incidents.discard)(key)
+        output = Output("alerts", alert.alert_id.encode(), _encode(alert), partition=self.partition)
+        output.born_us = record.timestamp * 1000
+        self._send(record.offset, output)
 
     def skip(self, record: Record, detail: str) -> None:
         """Dead-letter a record that processing failed on, again and again."""
@@ -78,7 +113,13 @@ class FleetPartition:
         self._send(record.offset, Output("deadletter", record.key, record.value, headers=headers))
 
     def tick(self, time_us: int) -> None:
-        """Nothing here waits for time to pass."""
+        """Say of incidents that hit no run for long that they are over. The log decides: it may know of a run meanwhile."""
+        for key in self._incidents:
+            incident = self._alerts[key]
+            due_us = incident.updated_at + self.life.incident_window_us
+            if time_us >= due_us and self._said_quiet.get(incident.alert_id) != incident.seq:
+                self._said_quiet[incident.alert_id] = incident.seq
+                self._outbox.append(Output("findings", incident.project.encode(), _encode(quiet(incident, due_us))))
 
     def disturb(self) -> None:
         """Nothing here waits for time to pass."""
@@ -93,7 +134,8 @@ class FleetPartition:
 
     def acknowledged(self, output: Output) -> None:
         """Kafka has acknowledged an output that ``drain`` returned."""
-        self.floor.release(output.holder)
+        if output.holder is not None:
+            self.floor.release(output.holder)
 
     def _send(self, offset: int, output: Output) -> None:
         output.holder = Hold()
@@ -108,13 +150,50 @@ class FleetPartition:
             or (current.source_partition == self.partition and offset <= current.source_offset)
         ):
             return None
+        if is_outdated(finding, current):
+            return None
         is_open = current is not None and current.state == "firing"
         if finding.state == "firing":
-            merged = grown(current, finding) if current is not None and is_open else opened(finding, current)
+            merged = self._fired(finding, current, offset)
         elif current is not None and is_open:
             merged = changed(current, finding)
         else:
             return None
+        merged.source_partition, merged.source_offset = self.partition, offset
+        return merged
+
+    def _fired(self, finding: FindingStruct, current: AlertStruct | None, offset: int) -> AlertStruct:
+        if current is None:
+            return opened(finding, offset=offset)
+        if current.state == "firing":
+            return grown(current, finding)
+        if finding.time - current.resolved_at <= self.life.flap_window_us:
+            return reopened(current, finding)
+        return opened(finding, current, offset=offset)
+
+    def _open_incident(self, key: GroupKey) -> AlertStruct | None:
+        return self._alerts[key] if key in self._incidents else None
+
+    def _merge_incident(self, finding: FindingStruct, offset: int) -> AlertStruct | None:
+        """The next record of the incident that one more run was hit by; None while too few were."""
+        key, life = incident_of(finding), self.life
+        recent = self._recent.setdefault(key, deque(maxlen=_RECENT))
+        if (finding.time, finding.trace_id) not in recent:
+            recent.append((finding.time, finding.trace_id))
+        while recent and recent[0][0] < finding.time - life.incident_window_us:
+            recent.popleft()
+        current = self._alerts.get(key)
+        if current is not None and current.source_partition == self.partition and offset <= current.source_offset:
+            return None
+        hit = list(dict.fromkeys(trace_id for _, trace_id in recent))
+        if current is not None and current.state == "firing":
+            merged = incident_grown(current, finding)
+        elif not life.incident_runs or len(hit) < life.incident_runs:
+            return None
+        elif current is not None and finding.time - current.resolved_at <= life.flap_window_us:
+            merged = incident_grown(current, finding, back=True)
+        else:
+            merged = incident_opened(finding, current, hit)
         merged.source_partition, merged.source_offset = self.partition, offset
         return merged
 
@@ -124,80 +203,7 @@ class FleetPartition:
             resolved = sorted((a.updated_at, key) for key, a in self._alerts.items() if a.state == "resolved")
             for _, key in resolved[: len(self._alerts) - KEEP_RESOLVED]:
                 del self._alerts[key]
-
-
-def group_of(item: FindingStruct | AlertStruct) -> GroupKey:
-    """What makes findings one trouble."""
-    return (item.project, item.environment, item.agent, item.alert, item.trace_id, item.subject)
-
-
-def opened(finding: FindingStruct, before: AlertStruct | None = None) -> AlertStruct:
-    """The first record of an alert. What was merged into the one ``before`` it is still known when it comes again."""
-    return AlertStruct(
-        alert_id=derived_id("alert", *group_of(finding), finding.time),
-        seq=1,
-        state="firing",
-        severity=finding.severity,
-        alert=finding.alert,
-        rule=finding.rule,
-        policy=finding.policy,
-        project=finding.project,
-        environment=finding.environment,
-        agent=finding.agent,
-        agent_version=finding.agent_version,
-        task=finding.task,
-        trace_id=finding.trace_id,
-        subject=finding.subject,
-        step_ids=finding.step_ids[:MAX_STEP_IDS],
-        value=finding.value,
-        threshold=finding.threshold,
-        unit=finding.unit,
-        baseline=finding.baseline,
-        baseline_runs=finding.baseline_runs,
-        message=finding.message,
-        detail=finding.detail,
-        running=finding.running,
-        opened_at=finding.time,
-        updated_at=finding.time,
-        action=finding.action,
-        finding_ids=[*(before.finding_ids if before is not None else ()), finding.finding_id][-MAX_FINDING_IDS:],
-    )
-
-
-def grown(alert: AlertStruct, finding: FindingStruct) -> AlertStruct:
-    """The alert with one more firing finding: the worst severity, the newest words, all the evidence."""
-    worse = max(alert.severity, finding.severity, key=SEVERITIES.index)
-    steps = list(dict.fromkeys([*alert.step_ids, *finding.step_ids]))[:MAX_STEP_IDS]
-    return _with(
-        alert,
-        seq=alert.seq + 1,
-        severity=worse,
-        step_ids=steps,
-        value=finding.value,
-        threshold=finding.threshold,
-        message=finding.message,
-        detail=finding.detail or alert.detail,
-        running=finding.running,
-        findings=alert.findings + 1,
-        updated_at=max(alert.updated_at, finding.time),
-        action=finding.action or alert.action,
-        finding_ids=[*alert.finding_ids, finding.finding_id][-MAX_FINDING_IDS:],
-    )
-
-
-def changed(alert: AlertStruct, finding: FindingStruct) -> AlertStruct:
-    """The alert after it was resolved, acknowledged or silenced."""
-    at = max(alert.updated_at, finding.time)
-    ids = [*alert.finding_ids, finding.finding_id][-MAX_FINDING_IDS:]
-    alert = _with(alert, seq=alert.seq + 1, updated_at=at, finding_ids=ids)
-    match finding.state:
-        case "acknowledged":
-            return _with(alert, acknowledged_by=finding.by)
-        case "silenced":
-            return _with(alert, silenced_until=finding.until)
-        case _:
-            return _with(alert, state="resolved", resolved_at=at, running=False)
-
-
-def _with(alert: AlertStruct, **changes: Any) -> AlertStruct:
-    return msgspec.structs.replace(alert, **changes)  # type: ignore[type-var]  # a struct, whatever the checker sees
+            kept = {alert.alert_id for alert in self._alerts.values()}
+            self._said_quiet = {alert_id: seq for alert_id, seq in self._said_quiet.items() if alert_id in kept}
+            groups = {incident_of(alert) for alert in self._alerts.values()}
+            self._recent = {key: runs for key, runs in self._recent.items() if key in groups}

@@ -26,6 +26,7 @@ from stepstream.kafka import Follower, KafkaUnreachable, consumer, partition_cou
 from stepstream.observe import Observer, ObserverServer
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
+from stepstream.stream.alert_life import AlertLife
 from stepstream.stream.app import make_app
 from stepstream.stream.baselines.learner import Learner
 from stepstream.stream.baselines.normal import Baselines
@@ -400,7 +401,7 @@ class Worker:
 
     async def _load_fleet(self, partition: int) -> Restored:
         left = await patiently(lambda: load_fleet(self.settings, self.group, partition), f"alerts of partition {partition}")
-        logic = FleetPartition(partition, self.counters)
+        logic = FleetPartition(partition, self.counters, AlertLife.from_settings(self.settings))
         logic.restore(left.alerts, left.floor)
         return Restored(logic, left.ledger)
 

@@ -184,7 +184,8 @@ def _alerts(truth: Truth, collected: Collector) -> Iterator[str]:
     for held in collected.records["alerts"]:
         value = held.value
         by_id[value["alert_id"]][value["seq"]].append(value)
-        by_group[value["trace_id"], value["alert"], value.get("subject", "")].add(value["alert_id"])
+        if not value.get("runs"):  # an incident of many runs is beside their own alerts
+            by_group[value.get("trace_id", ""), value["alert"], value.get("subject", "")].add(value["alert_id"])
     for alert_id, records in by_id.items():
         yield from _alert(alert_id, records)
     for run in truth.runs.values():
@@ -208,7 +209,9 @@ def _alert(alert_id: str, records: dict[int, list[dict[str, Any]]]) -> Iterator[
     if sorted(records) != list(range(1, len(records) + 1)):
         yield f"alert {alert_id}: seqs are {sorted(records)}"
     for seq, same in records.items():
-        kinds = {(value["state"], value["severity"], tuple(value.get("finding_ids", ()))) for value in same}
+        kinds = {
+            (value["state"], value["severity"], value.get("runs", 0), tuple(value.get("finding_ids", ()))) for value in same
+        }
         if len(kinds) != 1:
             yield f"alert {alert_id} seq {seq} says different things: {kinds}"
 

@@ -143,7 +143,7 @@ def test_the_command_line_orders_and_tells_of_obedience(
     assert "obeyed after" in capsys.readouterr().out
     assert agent.process.wait(10) == 3
     assert cli(["stop", "--agent", "typed", "--project", "shop", "--for", "2h", "--yes"]) == 2
-    assert "10m" in capsys.readouterr().err
+    assert "10 m" in capsys.readouterr().err
     assert cli(["stop"]) == 2
     assert cli(["approve", agent.trace_id]) == 2
     assert cli(["resume", "--agent", "typed", "--project", "shop", "--yes"]) == 0

@@ -12,7 +12,8 @@ import pytest
 from stepstream.schemas.alert import AlertStruct, Finding
 from stepstream.schemas.ids import derived_id
 from stepstream.stream import fleet
-from stepstream.stream.fleet import MAX_FINDING_IDS, MAX_STEP_IDS, FleetPartition
+from stepstream.stream.alert_life import MAX_FINDING_IDS, MAX_STEP_IDS, AlertLife
+from stepstream.stream.fleet import FleetPartition
 from stepstream.stream.outputs import Output
 from tests.unit.stream_world import START_US, Rec
 
@@ -120,11 +121,25 @@ def test_a_replay_below_what_was_merged_changes_nothing() -> None:
     assert feed(again, [finding(999)], start=len(items))[0].seq == newest.seq + 1
 
 
-def test_a_trouble_that_comes_back_is_a_new_alert() -> None:
+def test_a_trouble_that_comes_back_soon_is_the_same_alert() -> None:
+    """Within the flap window it keeps its identity, and counts how often it came back."""
+    logic = FleetPartition(0)
+    alerts = feed(logic, [finding(1), finding(2, "resolved", time_s=1), finding(3, time_s=601), finding(4, "resolved")])
+    assert [(a.seq, a.change, a.state, a.reopened, a.findings) for a in alerts] == [
+        (1, "opened", "firing", 0, 1),
+        (2, "resolved", "resolved", 0, 1),
+        (3, "reopened", "firing", 1, 2),
+        (4, "resolved", "resolved", 1, 2),
+    ]
+    assert len({a.alert_id for a in alerts}) == 1
+    assert [bool(a.resolved_at) for a in alerts] == [False, True, False, True]
+
+
+def test_a_trouble_that_comes_back_late_is_a_new_alert() -> None:
     """Named by the time it opened again; what belonged to the one before is still recognised."""
     logic = FleetPartition(0)
     first, _ = feed(logic, [finding(1), finding(2, "resolved", time_s=1)])
-    (again,) = feed(logic, [finding(3, time_s=5)], start=2)
+    (again,) = feed(logic, [finding(3, time_s=602)], start=2)
     assert (again.seq, again.state, again.findings) == (1, "firing", 1)
     assert again.alert_id != first.alert_id
     assert feed(logic, [finding(1), finding(2, "resolved", time_s=1)], start=3) == []
@@ -162,6 +177,109 @@ def test_what_ends_or_quiets_nothing_is_nothing(state: str) -> None:
     feed(logic, [finding(2), finding(3, "resolved")], start=1)
     assert feed(logic, [finding(4, state)], start=3) == []
     assert logic.floor.value == 4
+
+
+def test_every_record_says_what_changed_and_who_did_it() -> None:
+    """A history of an alert reads by itself; what is over no longer says that it is still running."""
+    alerts = feed(
+        FleetPartition(0),
+        [
+            finding(1, message="cost $1 so far; still running, step 4"),
+            finding(2, severity="error", message="cost $2 so far; still running, step 9"),
+            finding(3, message="cost $3 so far; still running, step 11"),
+            finding(4, "acknowledged", by="ada"),
+            finding(5, "silenced", by="bob", until=START_US + 10**9),
+            finding(6, "resolved", by="eve"),
+        ],
+    )
+    assert [(a.change, a.by) for a in alerts] == [
+        ("opened", ""), ("worse", ""), ("updated", ""), ("acknowledged", "ada"), ("silenced", "bob"), ("resolved", "eve"),
+    ]  # fmt: skip
+    assert alerts[-2].message == "cost $3 so far; still running, step 11"
+    assert alerts[-1].message == "cost $3 so far"
+
+
+def test_what_is_said_of_one_alert_does_not_touch_a_later_one() -> None:
+    """A person may be late: the alert that they saw is over, another of the same trouble has opened."""
+    logic = FleetPartition(0)
+    first, _ = feed(logic, [finding(1), finding(2, "resolved", time_s=1)])
+    (again,) = feed(logic, [finding(3, time_s=700)], start=2)
+    assert feed(logic, [finding(4, "acknowledged", by="ada", alert_id=first.alert_id)], start=3) == []
+    (told,) = feed(logic, [finding(5, "acknowledged", by="ada", alert_id=again.alert_id)], start=4)
+    assert told.acknowledged_by == "ada"
+
+
+def test_a_silence_holds_for_the_trouble_not_for_its_first_alert() -> None:
+    """What comes back while it is silenced is silenced; afterwards it is not."""
+    logic = FleetPartition(0)
+    until = START_US + 2_000 * 10**6
+    feed(logic, [finding(1), finding(2, "silenced", by="ada", until=until), finding(3, "resolved", time_s=1)])
+    again, _, late = feed(
+        logic, [finding(4, time_s=900), finding(5, "resolved", time_s=1_000), finding(6, time_s=2_100)], start=3
+    )
+    assert (again.seq, again.silenced_until, late.seq, late.silenced_until) == (1, until, 1, 0)
+
+
+def broken_tool(number: int, state: str = "firing", *, run: int, time_s: float, **more: Any) -> dict[str, Any]:
+    fields = {"alert": "tool-error-ignored", "rule": "tool_error_ignored", "subject": "search", "trace_id": f"{run:032x}"}
+    return finding(number, state, time_s=time_s, **(fields | {"message": "search failed; still running, step 2"} | more))
+
+
+def test_many_runs_hit_by_one_broken_tool_are_one_incident() -> None:
+    """From the third on: a count and samples, beside the runs' own alerts, which name it."""
+    logic = FleetPartition(0)
+    alerts = feed(logic, [broken_tool(n, run=n, time_s=n) for n in range(1, 41)])
+    incident = [a for a in alerts if a.runs]
+    own = [a for a in alerts if not a.runs]
+    assert [(a.seq, a.runs) for a in incident] == [(n - 2, n) for n in range(3, 41)]
+    assert {a.alert_id for a in incident} == {incident[0].alert_id}
+    last = incident[-1]
+    assert (last.trace_id, last.subject, last.message, last.running) == ("", "search", "40 runs: search failed", False)
+    assert last.trace_ids == [f"{n:032x}" for n in (*range(1, 11), *range(31, 41))]
+    assert [a.incident_id for a in own] == ["", ""] + [last.alert_id] * 38
+
+
+def test_what_is_about_one_run_is_no_incident() -> None:
+    """Its cost, its loop, its step: each run's alert is its own."""
+    for more in ({"rule": "run_cost", "subject": ""}, {"rule": "loop"}, {"rule": "step_duration", "subject": "a" * 16}):
+        alerts = feed(FleetPartition(0), [broken_tool(n, run=n, time_s=n, **more) for n in range(1, 9)])
+        assert [a.runs for a in alerts] == [0] * 8
+
+
+def test_runs_far_apart_are_no_incident() -> None:
+    """Within the window, or never; and none at all where the setting says so."""
+    alerts = feed(FleetPartition(0), [broken_tool(n, run=n, time_s=n * 400) for n in range(1, 9)])
+    assert [a.runs for a in alerts] == [0] * 8
+    off = FleetPartition(0, life=AlertLife(incident_runs=0))
+    assert [a.runs for a in feed(off, [broken_tool(n, run=n, time_s=n) for n in range(1, 9)])] == [0] * 8
+
+
+def test_a_finding_that_comes_again_is_no_other_run() -> None:
+    """Sent twice by a worker that died in between, it counts once."""
+    items = [broken_tool(n, run=n, time_s=n) for n in range(1, 6)]
+    alerts = feed(FleetPartition(0), [*items, *items])
+    assert max(a.runs for a in alerts) == 5
+
+
+def test_an_incident_that_hits_no_run_is_over() -> None:
+    """Said in a finding when time shows it, and true once that comes back in the log, unless one more run was hit."""
+    logic = FleetPartition(0)
+    feed(logic, [broken_tool(n, run=n, time_s=n) for n in range(1, 5)])
+    logic.tick(START_US + 603 * 10**6)
+    assert logic.drain() == []
+    for seconds in (605, 606):
+        logic.tick(START_US + seconds * 10**6)
+    (said,) = acknowledged(logic)
+    assert said.topic == "findings"
+    over = msgspec.json.decode(said.value or b"")
+    (late,) = [a for a in feed(logic, [broken_tool(9, run=9, time_s=600)], start=4) if a.runs]
+    assert feed(logic, [over], start=5) == []
+    logic.tick(START_US + 1_300 * 10**6)
+    (again,) = acknowledged(logic)
+    (end,) = feed(logic, [msgspec.json.decode(again.value or b"")], start=6)
+    assert (end.alert_id, end.seq, end.state, end.change) == (late.alert_id, late.seq + 1, "resolved", "resolved")
+    logic.tick(START_US + 5_000 * 10**6)
+    assert logic.drain() == []
 
 
 def test_evidence_is_bounded() -> None:
@@ -214,9 +332,9 @@ def make_findings(rng: random.Random) -> list[dict[str, Any]]:
     for number in range(400):
         trace_id = f"{rng.randrange(1, 12):032x}"
         state = rng.choices(["firing", "resolved", "acknowledged", "silenced"], [6, 3, 1, 1])[0]
-        items.append(
-            finding(number, state, trace_id=trace_id, time_s=number, by="ada", severity=rng.choice(["warning", "error"]))
-        )
+        shared = {"rule": "tool_error_ignored", "subject": "search", "alert": "tool-error-ignored"} if number % 3 else {}
+        severity = rng.choice(["warning", "error"])
+        items.append(finding(number, state, trace_id=trace_id, time_s=number * 7, by="ada", severity=severity, **shared))
         if rng.random() < 0.2:
             items.append(rng.choice(items[-30:]))
     return items
