@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
+from operator import sub
 from typing import Final
 
 import msgspec
@@ -220,15 +221,14 @@ class UsagePartition:
         if known is not None and (known.owner != owner or known.user_id != line.user_id):
             self._add(known.owner, known.user_id, line.minute, [-n for n in known.amounts], time_us, silent)
             known = None
-        new = used if known is None else tuple(map(int.__sub__, used, known.amounts))
+        new = used if known is None else tuple(map(sub, used, known.amounts))
         self._add(owner, line.user_id, line.minute, new, time_us, silent)
         self._bound(offset)
 
     def _add(self, owner: Owner, user_id: str, minute: int, used: Sequence[int], time_us: int, silent: bool) -> None:
-        self._cells.row(owner, minute).use(used)
-        of_minute, of_hour = self._series(owner).rows(minute)
-        of_minute.use(used)
-        of_hour.use(used)
+        row = self._cells.row(owner, minute)
+        row.use(used)
+        self._series(owner).share(minute, row).use(used)
         rules = self.judge.rules.of(owner)
         if rules.by_user and user_id:
             self._cells.row(self._known_user(owner, user_id), minute).use(used)
@@ -263,7 +263,8 @@ class UsagePartition:
         self._bound(offset)
 
     def _count_run(self, run: HeldRun, times: int) -> None:
-        rows = [self._cells.row(run.owner, run.minute), *self._series(run.owner).rows(run.minute)]
+        row = self._cells.row(run.owner, run.minute)
+        rows = [row, self._series(run.owner).share(run.minute, row)]
         if run.user_id and self.judge.rules.of(run.owner).by_user:
             rows.append(self._cells.row(self._known_user(run.owner, run.user_id), run.minute))
         for row in rows:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
+from operator import add
 from typing import Final
 
 from stepstream.schemas.fleet import WindowMinuteStruct
@@ -44,12 +45,9 @@ class Row:
         self.sums = [0] * len(FIELDS)
         self.latency: dict[int, int] | None = None
 
-    def use(self, difference: Iterable[int]) -> None:
-        """Add what steps used."""
-        sums = self.sums
-        for index, amount in enumerate(difference):
-            if amount:
-                sums[index] += amount
+    def use(self, difference: Sequence[int]) -> None:
+        """Add what steps used: the amounts of ``USED``, in their order."""
+        self.sums[: len(difference)] = map(add, self.sums, difference)
 
     def run(self, status: str, duration_us: int, times: int) -> None:
         """Count a closed run, or take it back with ``times=-1``."""

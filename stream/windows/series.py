@@ -35,6 +35,15 @@ class Series:
             of_hour = self.hours[hour] = Row()
         return of_minute, of_hour
 
+    def share(self, minute: int, row: Row) -> Row:
+        """Show a minute's row that is kept elsewhere; returns the hour's."""
+        self.minutes[minute] = row
+        hour = minute - minute % HOUR_US
+        of_hour = self.hours.get(hour)
+        if of_hour is None:
+            of_hour = self.hours[hour] = Row()
+        return of_hour
+
     def forget(self, now_us: int) -> bool:
         """Drop what is too old; True when nothing is left."""
         self.minutes = {at: row for at, row in self.minutes.items() if at >= now_us - KEEP_MINUTES_US}
