@@ -53,6 +53,7 @@ class World:
     """A worker's partition from an empty log on."""
 
     def __init__(self, case: DetectorCase) -> None:
+        self._case = case
         self.rules = OneRule(case)
         self.stage = self.new_stage()
         self.outputs: list[Output] = []
@@ -96,7 +97,8 @@ class World:
                 self.stage.acknowledged(output)
 
     def swap(self) -> None:
-        """Every run is written down and read again."""
+        """Every run is written down and read again, by detectors that are made anew."""
+        self.rules = self.stage.rules = OneRule(self._case)
         for tracked in self.stage.runs.values():
             tracked.run = restore_run(decode_state(encode_state(tracked.run, tracked.last_offset)), self.rules)
 
@@ -109,6 +111,7 @@ class World:
                 if state.trace_id not in newest or state.order >= newest[state.trace_id].order:
                     newest[state.trace_id] = state
         floor = self.stage.floor.value
+        self.rules = OneRule(self._case)
         self.stage = self.new_stage()
         self.stage.restore(newest.values(), floor)
         for record in self.log[floor:]:
