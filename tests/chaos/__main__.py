@@ -19,7 +19,7 @@ from pathlib import Path
 from stepstream.embedded.clickhouse import EmbeddedClickHouse
 from stepstream.embedded.kafka import EmbeddedKafka
 from tests.chaos.harness import Report, Scenario, run
-from tests.chaos.scenarios import brokers, short, sinks, windows, workers
+from tests.chaos.scenarios import brokers, notify, short, sinks, windows, workers
 
 LONG = ("kills", "workers", "open-runs", "one-broker", "three-brokers", "sinks")
 REACHED = {"worker kills": 100, "broker kills": 20}
@@ -28,7 +28,7 @@ REACHED = {"worker kills": 100, "broker kills": 20}
 
 def _all() -> dict[str, Scenario]:
     found: dict[str, Scenario] = {}
-    for module in (short, workers, brokers, sinks, windows):
+    for module in (short, workers, brokers, sinks, windows, notify):
         found |= {value.name: value for value in vars(module).values() if isinstance(value, Scenario)}
     return found
 
