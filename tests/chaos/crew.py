@@ -76,20 +76,24 @@ class Crew:
     def kill(self, slot: int) -> None:
         """SIGKILL, to another where this one is away; it is started again."""
         with self._guard:
-            there = [(slot + step) % self._spec.count for step in range(self._spec.count)]
-            running = [process for one in there if (process := self._slots.get(one)) is not None and process.running]
-            if not running:
+            process = self._running(slot)
+            if process is None:
                 return
-            process = running[0]
             self._expected.add(process.pid)
             process.kill()
             self.counts["kills"] += 1
 
+    def _running(self, slot: int) -> Process | None:
+        """The process in this slot or, where it is away, in one of the next; one that is frozen only where no other runs."""
+        there = [self._slots.get((slot + step) % self._spec.count) for step in range(self._spec.count)]
+        running = [process for process in there if process is not None and process.running]
+        return min(running, key=lambda process: process.frozen, default=None)
+
     def freeze(self, slot: int) -> Process | None:
-        """SIGSTOP; the process, to be thawed, or None when it is away or frozen already."""
+        """SIGSTOP, to another where this one is away; the process, to be thawed, or None when all are away or frozen."""
         with self._guard:
-            process = self._slots.get(slot)
-            if process is None or not process.running or process.frozen:
+            process = self._running(slot)
+            if process is None or process.frozen:
                 return None
             process.freeze()
             self.counts["freezes"] += 1
