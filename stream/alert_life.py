@@ -7,7 +7,7 @@ trouble of several runs, a broken tool, is one incident with a count and samples
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -22,6 +22,7 @@ SAMPLES: Final = 10
 _ABOUT_ONE_RUN: Final = frozenset({"hung_step", "loop", "step_duration", "stop_ignored"})
 _STILL_RUNNING: Final = "; still running"
 
+_Item = TypeVar("_Item")
 GroupKey = tuple[str, str, str, str, str, str]
 
 
@@ -196,5 +197,5 @@ def _more_ids(alert: AlertStruct | None, finding: FindingStruct) -> list[str]:
     return [*(alert.finding_ids if alert is not None else ()), finding.finding_id][-MAX_FINDING_IDS:]
 
 
-def _with(item: Any, **changes: Any) -> Any:
-    return msgspec.structs.replace(item, **changes)
+def _with(item: _Item, **changes: Any) -> _Item:
+    return msgspec.structs.replace(item, **changes)  # type: ignore[type-var]  # a struct, whatever the checker sees

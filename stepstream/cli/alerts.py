@@ -17,26 +17,74 @@ if TYPE_CHECKING:
     from stepstream.cli.queries import Scope
 
 
+HELP = "List alerts, the newest last, or follow them; acknowledge, silence, resolve."
+FollowOption = Annotated[bool, typer.Option("--follow", "-f", help="Wait for alerts and show them as they come.")]
+AlertOption = Annotated[str | None, typer.Option(help="Only alerts of this name.")]
+SeverityOption = Annotated[str | None, typer.Option(help=f"Only this severity: {', '.join(SEVERITIES)}.")]
+
+
 def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(rich_help_panel=PANEL)(alerts)
+    """Add the commands. Without one of its own, ``alerts`` lists."""
+    from stepstream.cli import alert_commands
+
+    group = typer.Typer(help=HELP)
+    group.callback(invoke_without_command=True, help=HELP)(alerts)
+    group.command("list")(show_list)
+    for command in (alert_commands.show, alert_commands.ack, alert_commands.silence, alert_commands.resolve):
+        group.command(command.__name__)(command)
+    app.add_typer(group, name="alerts", rich_help_panel=PANEL)
 
 
 @takes(*KAFKA, *CLICKHOUSE)
 def alerts(
     settings: Settings,
+    context: typer.Context,
     *,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait for alerts and show them as they come.")] = False,
+    follow: FollowOption = False,
     project: ProjectOption = None,
     environment: EnvironmentOption = None,
     agent: AgentOption = None,
-    alert: Annotated[str | None, typer.Option(help="Only alerts of this name.")] = None,
-    severity: Annotated[str | None, typer.Option(help=f"Only this severity: {', '.join(SEVERITIES)}.")] = None,
+    alert: AlertOption = None,
+    severity: SeverityOption = None,
+    since: SinceOption = None,
+    limit: LimitOption = 50,
+    format: FormatOption = Format.TABLE,
+) -> None:
+    """List, or a command of the group."""
+    if context.invoked_subcommand is None:
+        _list(settings, follow, project, environment, agent, alert, severity, since, limit, format)
+
+
+@takes(*KAFKA, *CLICKHOUSE)
+def show_list(
+    settings: Settings,
+    *,
+    follow: FollowOption = False,
+    project: ProjectOption = None,
+    environment: EnvironmentOption = None,
+    agent: AgentOption = None,
+    alert: AlertOption = None,
+    severity: SeverityOption = None,
     since: SinceOption = None,
     limit: LimitOption = 50,
     format: FormatOption = Format.TABLE,
 ) -> None:
     """List alerts, the newest last, or follow them as they come (with --since: after those since then)."""
+    _list(settings, follow, project, environment, agent, alert, severity, since, limit, format)
+
+
+def _list(
+    settings: Settings,
+    follow: bool,
+    project: str | None,
+    environment: str | None,
+    agent: str | None,
+    alert: str | None,
+    severity: str | None,
+    since: str | None,
+    limit: int,
+    format: Format,
+) -> None:
     from stepstream.cli import queries
     from stepstream.cli.errors import USAGE, Failure
 
@@ -62,7 +110,7 @@ def _print_history(found: list[Alert], format: Format) -> None:
     from stepstream.cli import printing
 
     if format is not Format.TABLE:
-        printing.print_records(list(Alert.model_fields), [list(_plain(one).values()) for one in found], format)
+        printing.print_records(list(Alert.model_fields), [list(plain(one).values()) for one in found], format)
     elif found:
         _print_lines(found, history=True)
     else:
@@ -103,7 +151,7 @@ def _print_one(alert: Alert, format: Format) -> None:
     if format is Format.TABLE:
         _print_lines([alert], history=False)
         return
-    columns, row = list(Alert.model_fields), list(_plain(alert).values())
+    columns, row = list(Alert.model_fields), list(plain(alert).values())
     if format is Format.JSON:
         print(records_json(columns, [row])[1:-1], flush=True)
     else:
@@ -128,7 +176,7 @@ def _print_lines(found: Sequence[Alert], *, history: bool) -> None:
     printing.show(Text("\n").join(lines))
 
 
-def _plain(alert: Alert) -> dict[str, object]:
+def plain(alert: Alert) -> dict[str, object]:
     """The alert with its times as times."""
     fields = alert.model_dump()
     for name in ("opened_at", "updated_at", "resolved_at", "silenced_until"):

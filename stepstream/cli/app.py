@@ -49,7 +49,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     "runs": Entry("look", "List runs, the newest first.", LOOK),
     "trace": Entry("look", "Show one run as a tree.", LOOK),
     "sql": Entry("look", "Ask the store a question in SQL (read-only).", LOOK),
-    "alerts": Entry("alerts", "List alerts, the newest last, or follow them as they come.", LOOK),
+    "alerts": Entry("alerts", "List alerts, the newest last, or follow them; acknowledge, silence, resolve.", LOOK),
     "subscriptions": Entry("subscriptions", "Add, list, test and remove subscriptions; show their deliveries.", DOCUMENTS),
     "stop": Entry("control", "Stop a run, or all runs of an agent or project.", ACT),
     "pause": Entry("control", "Pause a run, or all runs of an agent or project.", ACT),

@@ -157,6 +157,25 @@ def find_run(client: Client, prefix: str) -> str:
     return str(found[0])
 
 
+def find_alert(client: Client, prefix: str) -> Alert:
+    """The one alert whose id begins with ``prefix``, as it stands."""
+    wanted = prefix.strip().lower()
+    if not re.fullmatch(r"[0-9a-f-]{4,36}", wanted):
+        raise Failure(f"{prefix!r} is no alert id: four digits of it or more, and `stepstream alerts` lists them", USAGE)
+    found = records(client, "SELECT * FROM alerts WHERE startsWith(alert_id, {id:String}) LIMIT 2", {"id": wanted})
+    if not found:
+        raise Failure(f"no alert has an id that begins with {wanted}; `stepstream alerts --format json` lists them")
+    if len(found) > 1:
+        raise Failure(f"several alerts have an id that begins with {wanted}; give more digits", USAGE)
+    return alert_of(found[0])
+
+
+def alert_history(client: Client, alert_id: str) -> list[Alert]:
+    """Every change of an alert, in order."""
+    sql = "SELECT * FROM alert_events WHERE alert_id = {id:String} ORDER BY seq"
+    return [alert_of(row) for row in records(client, sql, {"id": alert_id})]
+
+
 def last_run(client: Client, scope: Scope) -> str:
     """The newest run."""
     found = list_runs(client, scope)

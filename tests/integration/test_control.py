@@ -11,7 +11,7 @@ import pytest
 
 from stepstream.cli.app import run as cli
 from stepstream.kafka import read_to_end
-from stepstream.orders import Obedience, Target, order_to_run, order_to_scope
+from stepstream.orders import Obedience, Target, order_to_run, order_to_scope, send_records
 from stepstream.schemas.control import control_step_id
 from tests.integration.test_worker import World
 from tests.processes import Process, wait_until
@@ -147,3 +147,30 @@ def test_the_command_line_orders_and_tells_of_obedience(
     assert cli(["stop"]) == 2
     assert cli(["approve", agent.trace_id]) == 2
     assert cli(["resume", "--agent", "typed", "--project", "shop", "--yes"]) == 0
+
+
+def test_people_acknowledge_silence_and_resolve(
+    world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What they say goes through the log like everything else, and comes back as the alert's next record."""
+    monkeypatch.setenv("STEPSTREAM_TOPIC_PREFIX", world.settings.topic_prefix)
+    monkeypatch.setenv("STEPSTREAM_KAFKA_BROKERS", world.settings.kafka_brokers)
+    monkeypatch.setenv("STEPSTREAM_STATE_DIR", str(world.folder / "no state"))
+    found = {
+        "finding_id": "a finding",
+        "time": time.time_ns() // 1_000,
+        "project": "shop",
+        "alert": "silent",
+        "rule": "silence",
+    }
+    send_records(world.settings, [("findings", b"shop", msgspec.json.encode(found), [])])
+    opened = world.wait_for("alerts", lambda value: value["alert"] == "silent")
+    prefix = opened["alert_id"][:13]
+    for words, told in ((("ack",), "acknowledged"), (("silence", "--for", "2h"), "silenced"), (("resolve",), "resolved")):
+        assert cli(["alerts", words[0], prefix, *words[1:], "--by", "ada"]) == 0, capsys.readouterr().err
+        assert f"{told} by ada" in capsys.readouterr().out
+    last = world.wait_for("alerts", lambda value: value["alert"] == "silent" and value["seq"] == 4)
+    assert (last["state"], last["acknowledged_by"], last["change"], last["by"]) == ("resolved", "ada", "resolved", "ada")
+    assert last["silenced_until"] > opened["opened_at"]
+    assert cli(["alerts", "ack", prefix]) == 1
+    assert "is over" in capsys.readouterr().err

@@ -197,6 +197,16 @@ def test_alerts_are_listed_as_two_lines_each(runs: dict[str, str], look: Look) -
     assert "one of info" in look("alerts", "--severity", "grave", fails=2)
 
 
+def test_an_alert_is_shown_with_its_history(runs: dict[str, str], look: Look) -> None:
+    """Every change of it is a line: when, what, by whom."""
+    eventually(look, "alerts", until=lambda text: "tool-error-ignored" in text)
+    alert_id = json.loads(look("alerts", "--format", "json", "--alert", "tool-error-ignored", "--limit", "1"))[0]["alert_id"]
+    text = eventually(look, "alerts", "show", alert_id[:12], until=lambda text: "resolved: " in text)
+    assert alert_id in text
+    assert "opened: " in text
+    assert "no alert has an id" in look("alerts", "show", "ffffffff", fails=1)
+
+
 def test_alerts_are_followed_as_they_come(settings: Settings, runs: dict[str, str], tmp_path: Path) -> None:
     """What was there since a moment comes first, new ones within moments; each once, each at once, also through a pipe."""
     flags = [
