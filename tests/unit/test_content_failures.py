@@ -1,0 +1,116 @@
+"""Which outputs tell of a failure: by form, by opening, by words where they are a sentence; and which only look like it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from stepstream.schemas.step import Step
+from stepstream.stream.contents import HEAD, Contents
+from stepstream.stream.detectors.content.failures import failure_in
+
+
+def contents(output: str, given: str = '{"id": "x1"}') -> Contents:
+    return Contents(
+        Step(trace_id="a" * 32, step_id="b" * 16, kind="tool_call", name="t", start_time=0, input=given, output=output)
+    )
+
+
+def failed(output: str, label: str = "book", given: str = '{"id": "x1"}') -> bool:
+    return failure_in(contents(output, given), label) is not None
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        "Error: no seats",
+        "ValueError: bad date",
+        "java.io.IOException: broken pipe",
+        "Tool call failed: boom",
+        "Traceback (most recent call last):\n  File 'x'\nKeyError: 'a'",
+        "HTTP/1.1 404 Not Found",
+        "503 Service Unavailable",
+        "status code: 429",
+        "exitcode: 1 (execution failed)\nCode output: ...",
+        "bash: foo: command not found",
+        "<html><head><title>403 Forbidden</title></head></html>",
+        json.dumps({"error": "nope"}),
+        json.dumps({"error": {"code": 7, "message": "nope"}}),
+        json.dumps({"success": False}),
+        json.dumps({"ok": False, "data": None}),
+        json.dumps({"isError": True, "content": [{"type": "text", "text": "nope"}]}),
+        json.dumps({"status": "error", "message": "nope"}),
+        json.dumps({"statusCode": 502, "body": ""}),
+        json.dumps({"result": {"error": "nope"}}),
+        json.dumps([{"error": "nope"}]),
+        json.dumps({"detail": "Not authenticated", "message": "access denied"}),
+        json.dumps("Error: quoted"),
+        "gift card balance is not enough",
+        "the date could not be parsed",
+        "flight X12 is sold out",
+        "Insufficient funds",
+        "payment was declined by the issuer",
+        "Permission denied",
+        "Sorry, that did not work",
+        "This action isn't allowed for basic fares",
+        "amount mismatch: 3 instead of 4",
+    ],
+)
+def test_failures(output: str) -> None:
+    """Said in any of the usual ways."""
+    assert failed(output)
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        "",
+        "42",
+        "Order placed",
+        "Transfer successful",
+        "0 errors found, all good",
+        "Completed without any errors",
+        "Certificate 77 added to user x",
+        json.dumps({"error": None, "id": 3}),
+        json.dumps({"errors": [], "items": [1]}),
+        json.dumps({"success": True}),
+        json.dumps({"status": "available", "seats": 3}),
+        json.dumps({"status": 200, "body": "fine"}),
+        json.dumps({"id": 1, "payment": {"status": "failed"}, "items": [], "user": "u", "total": 3, "date": "d", "more": 1}),
+        json.dumps([{"status": "cancelled"}, {"error": "a row about an error"}]),
+        "Error handling in Python\n" + "Exceptions are raised and caught. " * 40,
+        "A report about a failure of the dam. " * 30,
+    ],
+)
+def test_ordinary_answers(output: str) -> None:
+    """Contents that speak of errors are no errors; nor is good news."""
+    assert not failed(output)
+
+
+def test_nothing_found_is_an_answer_of_a_tool_that_looks() -> None:
+    """A search without results has done what it was asked."""
+    assert not failed("No results found for query 'x'", "web_search")
+    assert failed("No such user found in the system, update rejected", "update_user")
+
+
+def test_words_are_answered_in_words() -> None:
+    """A call that was put in words is answered in words, which may speak of anything; a plain error is still one."""
+    asked = json.dumps({"question": "what did the user say about the cancelled order of May"})
+    assert not failed("They said that it was not delivered", "ask_user", asked)
+    assert failed("Error: nobody answered", "ask_user", asked)
+
+
+def test_only_the_beginning_is_looked_at() -> None:
+    """The first 4,096 characters; JSON that is cut is not read as such."""
+    assert contents("x" * 9_000).output == "x" * HEAD
+    assert contents(json.dumps({"a": "x" * 9_000})).taken is None
+
+
+def test_arguments_come_out_of_their_wrappers() -> None:
+    """Frameworks wrap what a tool was given."""
+    assert contents("", json.dumps({"args": [], "kwargs": {"query": "x"}})).arguments == {"query": "x"}
+    assert contents("", json.dumps({"args": ["x"], "kwargs": {}})).arguments == {"args": ["x"]}
+    assert contents("", json.dumps({"name": "f", "arguments": {"a": 1}})).arguments == {"a": 1}
+    assert contents("", json.dumps({"kwargs": "x"})).arguments == {"kwargs": "x"}
+    assert contents("", "plain").arguments is None
