@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stepstream.schemas.json_schema import MAX_CHECKS, ToolSchema
 from stepstream.schemas.policy import Policy
 from stepstream.schemas.rules_content import Forbidden, ToolArguments
-from stepstream.stream.detectors.content.json_schema import MAX_CHECKS, ToolSchema
 from stepstream.stream.detectors.content.sameness import error_form, similarity, sketch
 from stepstream.stream.detectors.content.sensitive_forms import FORMS
 from stepstream.stream.limits import AssembleLimits

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
+from stepstream.schemas.json_schema import ToolSchema
 from stepstream.schemas.rules_content import ToolArguments
 from stepstream.stream.contents import Contents, json_of
 from stepstream.stream.detectors.base import NOTHING, Observation, Observations
 from stepstream.stream.detectors.content.base import CALLS, HoldingDetector, excerpt
 from stepstream.stream.detectors.content.failures import failure_in
-from stepstream.stream.detectors.content.json_schema import ToolSchema
 from stepstream.stream.detectors.content.known import Known, identifiers, identity_words, numbers
 from stepstream.stream.rules import Applied
 from stepstream.stream.run import Run
