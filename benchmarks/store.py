@@ -83,6 +83,8 @@ def measure(report: Report, arguments: argparse.Namespace) -> None:
         with broker(folder) as kafka:
             settings = prepared(kafka.bootstrap, "bench", clickhouse_url=store.url)
             migrate(settings)
+            with connect(settings) as client:
+                client.command("SYSTEM STOP MERGES")  # they come after inserts that end soon, and during those that do not
             with Sender(kafka.bootstrap) as sender:
                 truth = sender.load(spec)
                 sender.send(steps_topic(settings))
@@ -197,6 +199,7 @@ def _ceiling(report: Report, settings: Settings, encoded: list[Encoded], store: 
     migrate(elsewhere)
     rows = sum(block.rows for block in encoded if block.table == "steps_raw")
     clients = [connect(elsewhere) for _ in range(CEILING_THREADS)]
+    clients[0].command("SYSTEM STOP MERGES")
 
     def post(thread: int) -> None:
         for number in range(thread, len(encoded), CEILING_THREADS):
@@ -224,6 +227,7 @@ def _ceiling(report: Report, settings: Settings, encoded: list[Encoded], store: 
 def _disk(report: Report, settings: Settings, truth: Truth) -> None:
     """Bytes of a step, its start and its share of the rollups left out."""
     with connect(settings) as client:
+        client.command("SYSTEM START MERGES")
         client.command("OPTIMIZE TABLE steps_raw FINAL")
         found = float(client.query(DISK, parameters={"database": settings.clickhouse_database}).result_rows[0][0])
     raw = truth.value_bytes / truth.steps

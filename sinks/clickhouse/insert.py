@@ -75,8 +75,10 @@ class Inserter:
         """
         began = time.monotonic()
         client = self.client()
+        context: InsertContext | None = None
         try:
-            client.insert(context=self._context(block, token, client.server_settings))
+            context = self._context(block, token, client.server_settings)
+            client.insert(context=context)
         except DataError as error:  # a value that does not fit its column: nothing was sent whole
             raise RowsRefused(str(error)) from error
         except (OverflowError, ValueError, TypeError) as error:
@@ -86,6 +88,9 @@ class Inserter:
                 raise RowsRefused(str(error)) from error
             self.drop_client()
             raise
+        finally:
+            if context is not None:
+                vars(context).clear()  # it refers to itself: a batch of columns would stay until cycles are looked for
         return time.monotonic() - began
 
     def client(self) -> Client:

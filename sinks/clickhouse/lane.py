@@ -38,9 +38,13 @@ class BatchPolicy:
     """The interval grows up to this many times itself,"""
     idle_share: float = 8.0
     """so as to be this many times the duration of the last insert."""
+    behind_s: float = 5.0
+    """A partition that is behind by a batch and more waits for a full one, at most for so long: large inserts are quicker."""
 
-    def wait_s(self, last_insert_s: float) -> float:
-        """How long a batch waits for more rows."""
+    def wait_s(self, last_insert_s: float, behind: int = 0) -> float:
+        """How long a batch waits for more rows; ``behind`` counts the records that are there to come."""
+        if behind > self.rows:
+            return self.behind_s
         return min(max(self.interval_s, self.idle_share * last_insert_s), self.longest * self.interval_s)
 
 
@@ -81,6 +85,8 @@ class Lane:
     row_limit: int = MAX_ROWS
     """Lowered while a refused batch is taken apart."""
     buffered_bytes: int = 0
+    behind: int = 0
+    """Records between what is stored and the end of the log, when somebody last looked."""
     _buffer: deque[Record] = field(default_factory=deque)
     _oldest: float = 0.0
     _read_to: int = 0
@@ -151,13 +157,16 @@ class Lane:
         if not self._buffer:
             return False
         waited = now - self._oldest
-        return flush or self.full or self.row_limit < self.policy.rows or waited >= self.policy.wait_s(self.last_insert_s)
+        return flush or self.full or self.row_limit < self.policy.rows or waited >= self._wait_s()
 
     def wait_s(self, now: float) -> float:
         """Seconds until the records at hand are due; without any, or where nothing can be done, for ever."""
         if self.stage is not Stage.FILLING or not self._buffer:
             return float("inf")
-        return self._oldest + self.policy.wait_s(self.last_insert_s) - now
+        return self._oldest + self._wait_s() - now
+
+    def _wait_s(self) -> float:
+        return self.policy.wait_s(self.last_insert_s, self.behind)
 
     def cut(self, now: float) -> Batch:
         """Plan the next batch. Call it when ``due``."""

@@ -24,7 +24,7 @@ logger = logging.getLogger("stepstream.sink")
 STALL_S: Final = 1.0
 """A partition whose records wait for longer than this is paused; until then the sink just reads nothing."""
 
-MEMORY_BATCHES: Final = 2
+MEMORY_BATCHES: Final = 3
 """Records of all partitions together take as many bytes as this many of the largest batches, or about so."""
 
 Place = tuple[str, int]
@@ -109,12 +109,15 @@ class Partitions:
         return stalled
 
     def lags(self) -> dict[tuple[str, int], int]:
-        """Records between what is stored and the ends as far as they are known, by topic (without prefix) and partition."""
+        """Records between what is stored and the ends as far as they are known, by topic (without prefix) and partition.
+
+        The lanes are told.
+        """
         lags = {}
         for held in self.held.values():
             _, high = self.consumer.get_watermark_offsets(TopicPartition(*held.place), cached=True) or (0, 0)
             if high >= 0 and held.lane.stage is not Stage.OPENING:
-                lags[held.lane.name, held.lane.partition] = max(0, high - held.lane.position)
+                held.lane.behind = lags[held.lane.name, held.lane.partition] = max(0, high - held.lane.position)
         return lags
 
     def close(self) -> None:

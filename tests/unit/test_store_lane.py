@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -146,3 +147,18 @@ def test_records_that_come_together_are_taken_as_if_they_came_one_by_one() -> No
     assert made.buffered == 3
     assert [held.offset for held in made.cut(9.0).records] == [5, 6, 8]
     assert made.buffered_bytes == 0
+
+
+def test_a_partition_that_is_far_behind_waits_for_full_batches() -> None:
+    """Small inserts cost the store most when it has most to do; what is nearly up to date is stored at once."""
+    made = lane(policy=BatchPolicy(rows=10, bytes=1_000_000, interval_s=0.25))
+    made.add([record(0)], 0.0)
+    made.behind = 11
+    assert not made.due(4.9)
+    assert made.wait_s(4.0) == pytest.approx(1.0)
+    made.add([record(number) for number in range(1, 10)], 0.1)
+    assert made.due(0.2)
+    late = lane(policy=BatchPolicy(rows=10, bytes=1_000_000, interval_s=0.25))
+    late.behind = 10
+    late.add([record(0)], 0.0)
+    assert late.due(0.25)
