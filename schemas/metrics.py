@@ -39,7 +39,12 @@ MISROUTED: Final = Metric("stepstream_worker_misrouted_total", "counter", "steps
 OVER_LIMIT: Final = Metric("stepstream_worker_over_limit_total", "counter", "records beyond the limit of steps per run")
 RUNS_OPENED: Final = Metric("stepstream_worker_runs_opened_total", "counter", "runs begun")
 RUNS_CLOSED: Final = Metric("stepstream_worker_runs_closed_total", "counter", "runs closed")
-FORCED_CLOSED: Final = Metric("stepstream_worker_runs_forced_closed_total", "counter", "runs closed because too many were open")
+FORCED_CLOSED: Final = Metric(
+    "stepstream_worker_runs_forced_closed_total", "counter", "idle runs closed because too many were open"
+)
+CLOSED_FORGOTTEN: Final = Metric(
+    "stepstream_worker_closed_runs_forgotten_total", "counter", "closed runs of which only the id was kept, to save memory"
+)
 TRAJECTORIES: Final = Metric("stepstream_worker_trajectories_total", "counter", "trajectory revisions published")
 FINDINGS: Final = Metric("stepstream_worker_findings_total", "counter", "findings raised")
 FINDINGS_OVER_LIMIT: Final = Metric(
@@ -80,6 +85,7 @@ WINDOW_AGE: Final = Metric(
 )
 OPEN_RUNS: Final = Metric("stepstream_worker_open_runs", "gauge", "runs held in memory and not put away", ("partition",))
 CLOSED_RUNS: Final = Metric("stepstream_worker_closed_runs", "gauge", "closed runs kept for late steps", ("partition",))
+HELD_BYTES: Final = Metric("stepstream_worker_held_bytes", "gauge", "memory that runs take, about", ("partition",))
 LAG: Final = Metric("stepstream_worker_lag_records", "gauge", "records after the last one processed", ("topic", "partition"))
 FLOOR_LAG: Final = Metric(
     "stepstream_worker_floor_lag_records", "gauge", "records that a restart would read again", ("topic", "partition")

@@ -110,6 +110,11 @@ class Settings(BaseModel):
     max_open_runs: int = Field(
         200_000, gt=0, description="open runs a worker holds per partition before the oldest idle ones close"
     )
+    max_held_bytes: int = Field(
+        1_073_741_824,
+        gt=0,
+        description="memory for runs a worker holds per partition before it forgets closed ones, then closes the idlest",
+    )
     replay_records: int = Field(50_000, gt=0, description="open runs that hold a floor back by more records are checkpointed")
     content_detectors: bool = Field(True, description="off: no detector looks at inputs and outputs")
     flap_window: DurationUs = Field(

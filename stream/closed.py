@@ -20,6 +20,8 @@ class ClosedRuns:
         self._max_runs = max_runs
         self._states: OrderedDict[str, tuple[int, int, bytes]] = OrderedDict()
         self._ids: deque[tuple[int, set[int]]] = deque()
+        self.size_bytes = 0
+        """Of the states kept."""
 
     def __len__(self) -> int:
         return len(self._states)
@@ -29,11 +31,24 @@ class ClosedRuns:
 
     def put(self, trace_id: str, closed_at_us: int, through: int, state: bytes) -> None:
         """Keep a closed run's state, which knows every record up to offset ``through``."""
+        if trace_id in self._states:
+            self.take(trace_id)
         self._states[trace_id] = (closed_at_us, through, state)
-        self._states.move_to_end(trace_id)
+        self.size_bytes += len(state)
         while len(self._states) > self._max_runs:
-            old, (closed_us, _, _) = self._states.popitem(last=False)
-            self._remember(old, closed_us)
+            self._drop_oldest()
+
+    def shed(self, excess_bytes: int) -> int:
+        """Keep only the ids of the runs that closed first, until their states were as large as this; how many those were."""
+        enough, before = self.size_bytes - excess_bytes, len(self._states)
+        while self._states and self.size_bytes > enough:
+            self._drop_oldest()
+        return before - len(self._states)
+
+    def _drop_oldest(self) -> None:
+        trace_id, (closed_us, _, state) = self._states.popitem(last=False)
+        self.size_bytes -= len(state)
+        self._remember(trace_id, closed_us)
 
     def through(self, trace_id: str) -> int | None:
         """The offset up to which a kept state knows its run's records; None where no state is kept."""
@@ -42,7 +57,9 @@ class ClosedRuns:
 
     def take(self, trace_id: str) -> bytes:
         """Remove and return a state that is kept."""
-        return self._states.pop(trace_id)[2]
+        state = self._states.pop(trace_id)[2]
+        self.size_bytes -= len(state)
+        return state
 
     def is_known(self, trace_id: str) -> bool:
         """Whether the run was closed within the horizon and its state is gone."""
@@ -53,11 +70,10 @@ class ClosedRuns:
         """Forget what was closed before the horizon."""
         oldest_us = now_us - self._horizon_us
         while self._states:
-            trace_id, (closed_us, _, _) = next(iter(self._states.items()))
+            closed_us, _, _ = next(iter(self._states.values()))
             if closed_us >= oldest_us:
                 break
-            del self._states[trace_id]
-            self._remember(trace_id, closed_us)
+            self._drop_oldest()
         while self._ids and self._ids[0][0] < now_us - 2 * self._horizon_us:
             self._ids.popleft()
 

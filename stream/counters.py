@@ -21,6 +21,7 @@ class Counters:
     runs_opened: int = 0
     runs_closed: int = 0
     forced_closed: int = 0
+    closed_forgotten: int = 0
     trajectories: int = 0
     findings: int = 0
     findings_over_limit: int = 0

@@ -26,6 +26,7 @@ class AssembleLimits:
     max_steps_per_run: int = 20_000
     max_open_runs: int = 200_000
     max_closed_runs: int = 100_000
+    max_held_bytes: int = 2**30
     replay_records: int = 50_000
     content_detectors: bool = True
     records: Limits = field(default_factory=Limits)
@@ -42,6 +43,7 @@ class AssembleLimits:
             usage_interval_us=settings.usage_interval,
             max_steps_per_run=settings.max_steps_per_run,
             max_open_runs=settings.max_open_runs,
+            max_held_bytes=settings.max_held_bytes,
             replay_records=settings.replay_records,
             content_detectors=settings.content_detectors,
             records=record_limits(settings),

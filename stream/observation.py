@@ -30,6 +30,7 @@ _PLAIN: Final = {
     m.RUNS_OPENED: "runs_opened",
     m.RUNS_CLOSED: "runs_closed",
     m.FORCED_CLOSED: "forced_closed",
+    m.CLOSED_FORGOTTEN: "closed_forgotten",
     m.TRAJECTORIES: "trajectories",
     m.FINDINGS: "findings",
     m.FINDINGS_OVER_LIMIT: "findings_over_limit",
@@ -125,6 +126,7 @@ class WorkerObservation:
             partition = labels[1]
             self.observer.gauge(m.OPEN_RUNS).labels(partition).set(len(logic.runs))
             self.observer.gauge(m.CLOSED_RUNS).labels(partition).set(len(logic.closed))
+            self.observer.gauge(m.HELD_BYTES).labels(partition).set(logic.held_bytes)
             self.observer.gauge(m.FLOOR_AGE).labels(partition).set(logic.floor_age_us / 1e6)
         elif isinstance(logic, UsagePartition):
             partition = labels[1]

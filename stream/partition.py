@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from heapq import heappop, heappush, nsmallest
+from heapq import heappop, heappush
 
 import msgspec
 
@@ -26,6 +26,7 @@ from stepstream.stream.detectors.base import Detector, Observation
 from stepstream.stream.detectors.orders import note_order
 from stepstream.stream.findings import closing_findings, command_for, findings_from
 from stepstream.stream.floor import Floor
+from stepstream.stream.held import WEIGH_EVERY_US, held_bytes, idlest, too_many
 from stepstream.stream.limits import LIVE_WITHIN_US, AssembleLimits
 from stepstream.stream.outputs import Hold, Output
 from stepstream.stream.publisher import Publisher
@@ -70,9 +71,8 @@ class AssemblePartition:
         self._timers: list[tuple[int, str]] = []
         self._held: deque[tuple[int, int, Tracked]] = deque()
         self._outbox: list[Output] = []
+        self._weigh_at_us = 0
         self._publisher = Publisher(self.limits, self.counters, self._send)
-
-    # -- restart -----------------------------------------------------------------------------------------------------
 
     def restore(self, states: Iterable[RunState], floor: int) -> None:
         """Take over what a previous owner left: the newest state of each run, and where the log is read from."""
@@ -148,6 +148,11 @@ class AssemblePartition:
         held = (append_us for offset, append_us, tracked in self._held if tracked.uncovered == offset)
         return max(0, self.clock.now_us - next(held, self.clock.now_us))
 
+    @property
+    def held_bytes(self) -> int:
+        """About the memory that runs take, open and closed."""
+        return held_bytes(self.runs.values()) + self.closed.size_bytes
+
     def drain(self) -> list[Output]:
         """What is to be sent now, in order."""
         out, self._outbox = self._outbox, []
@@ -173,8 +178,8 @@ class AssemblePartition:
 
     def _reroute(self, record: Record, verdict: Misrouted) -> None:
         self.counters.misrouted += 1
-        headers = tuple(record.headers) or RECORD_HEADERS
-        self._send_held(record, Output("steps", record.key, record.value, partition=verdict.partition, headers=headers))
+        right, headers = verdict.partition, tuple(record.headers) or RECORD_HEADERS
+        self._send_held(record, Output("steps", record.key, record.value, partition=right, headers=headers))
 
     def _send_held(self, record: Record, output: Output) -> None:
         output.holder = Hold()
@@ -203,7 +208,8 @@ class AssemblePartition:
         cost = NOTHING_USED if step.phase == "start" else self.prices.cost(step, given_nanos)
         info = run.merge(step, cost, append_us, self.limits.max_steps_per_run)
         if info is None:
-            self._count_unmerged(step, run)
+            self.counters.duplicates += step.step_id in run.steps
+            self.counters.over_limit += step.step_id not in run.steps
             return
         tracked.dirty = True
         if run.closed:
@@ -220,12 +226,6 @@ class AssemblePartition:
             for detector in rules.readers:
                 if observations := detector.read(run, info, contents, self.clock.now_us):
                     self._raise(tracked, detector, observations)
-
-    def _count_unmerged(self, step: Step, run: Run) -> None:
-        if step.step_id in run.steps:
-            self.counters.duplicates += 1
-        else:
-            self.counters.over_limit += 1
 
     def _open(self, step: Step, append_us: int) -> Tracked:
         self.counters.runs_opened += 1
@@ -379,23 +379,34 @@ class AssemblePartition:
         """Checkpoint open runs that hold the floor back for long; close the idlest when there are too many."""
         lowest = self.floor.position - self.limits.replay_records
         earliest_us = now_us - self.limits.checkpoint_after_us
-        while self._held and (self._held[0][0] < lowest or self._held[0][1] < earliest_us):
-            offset, _, tracked = self._held.popleft()
-            if tracked.uncovered == offset:
+        while self._held:
+            offset, append_us, tracked = self._held[0]
+            holds = tracked.uncovered == offset
+            if holds and offset >= lowest and append_us >= earliest_us:
+                break
+            self._held.popleft()
+            if holds:
                 tracked.wants_cover = True
                 self._cover_if_ready(tracked)
-        if len(self.runs) > self.limits.max_open_runs:
-            self._close_idlest(now_us)
+        for tracked in too_many(self.runs.values(), self.limits.max_open_runs):
+            self._force_close(tracked, now_us)
+        if now_us >= self._weigh_at_us:
+            self._weigh_at_us = now_us + WEIGH_EVERY_US
+            self._bound_bytes(self.held_bytes - self.limits.max_held_bytes, now_us)
 
-    def _close_idlest(self, now_us: int) -> None:
-        """A few more than is needed, so that not every batch has to look for them."""
-        still_open = [tracked for tracked in self.runs.values() if not tracked.run.closed]
-        most = self.limits.max_open_runs
-        excess = len(still_open) - (most - most // 100 if len(still_open) > most else most)
-        for tracked in nsmallest(excess, still_open, key=lambda tracked: tracked.run.last_append_us):
-            self._close(tracked, now_us)
-            self.counters.forced_closed += tracked.run.closed
-            self._publish_if_due(tracked, now_us)
+    def _bound_bytes(self, excess: int, now_us: int) -> None:
+        """Forget the states of closed runs, oldest first; where those are not enough, close the idlest open ones."""
+        if excess > 0:
+            idle = idlest(self.runs.values(), excess - self.closed.size_bytes)
+            self.counters.closed_forgotten += self.closed.shed(excess)
+            for tracked in idle:
+                self._force_close(tracked, now_us)
+
+    def _force_close(self, tracked: Tracked, now_us: int) -> None:
+        was_open = not tracked.run.closed
+        self._close(tracked, now_us)
+        self.counters.forced_closed += was_open and tracked.run.closed
+        self._publish_if_due(tracked, now_us)
 
     def _cover_if_ready(self, tracked: Tracked) -> None:
         """Send the state of a closed or long-held run once everything sent for it is acknowledged."""
@@ -423,6 +434,8 @@ class AssemblePartition:
         tracked.through = max(tracked.through, through)
         if tracked.announced:
             self._send_announced(tracked)
+        if not tracked.run.closed:
+            tracked.state = b""  # it is on the topic, and the run will be written anew
         if tracked.last_offset > through:
             self._hold(tracked, max(tracked.uncovered, through + 1), now_us)
             self._cover_if_ready(tracked)

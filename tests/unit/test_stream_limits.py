@@ -101,6 +101,25 @@ def test_open_runs() -> None:
     assert b'"steps":2' in late[-1].value
 
 
+def test_bytes_held() -> None:
+    """``max_held_bytes``: the idlest open runs are closed, in time the states of closed ones forgotten; both are counted."""
+    worker = Worker(max_held_bytes=100_000)
+    worker.feed(*(record_of(n, event(trace, "1" * 16, "", "start", START_US)) for n, trace in enumerate(TRACES)))
+    worker.shell.pump()
+    still_open = int(worker.metric("open_runs"))
+    assert set(worker.logic.runs) == set(TRACES[-still_open:])
+    assert worker.metric("runs_forced_closed_total") == 100 - still_open > 70
+    assert (worker.metric("held_bytes"), worker.metric("closed_runs")) == (worker.logic.held_bytes, 100 - still_open)
+    for second in range(1, 8):  # the states of what was closed count as well, until there is room
+        worker.logic.tick(START_US + second * 1_000_000)
+        worker.logic.flush()
+        worker.shell.pump()
+    assert worker.metric("held_bytes") <= 100_000
+    assert worker.metric("closed_runs_forgotten_total") == 100 - worker.metric("open_runs") - worker.metric("closed_runs") > 0
+    worker.feed(record_of(100, event(TRACES[0], "2" * 16, "1" * 16, "end", START_US)))
+    assert (worker.metric("too_late_total"), worker.metric("late_total")) == (1, 0)
+
+
 def test_a_run_that_is_told_of_as_it_closes_is_closed_once() -> None:
     """Closed by force with a finding to be written first, it is counted once and does close."""
     policy = Policy.model_validate({"name": "p", "rules": [{"rule": "tool_error_ignored"}]})
@@ -168,7 +187,7 @@ def test_a_partition_that_stands_still_is_noticed() -> None:
     assert [endless.stuck([worker.shell], lambda _tp: 5, now_s) for now_s in (0, 10**6)] == ["", ""]
 
 
-@pytest.mark.parametrize("limit", ["max_steps_per_run", "max_open_runs", "replay_records"])
+@pytest.mark.parametrize("limit", ["max_steps_per_run", "max_open_runs", "max_held_bytes", "replay_records"])
 def test_limits_are_the_settings_of_the_same_names(limit: str) -> None:
     """What people set is what holds."""
     assert getattr(AssembleLimits.from_settings(Settings.model_validate({limit: 7})), limit) == 7
