@@ -37,6 +37,8 @@ class StepFields(TypedDict, total=False):
     reserve_usd: Decimal | float | str
     """What is set aside of the run's budget until the step ends; without it, the most that such a step has cost."""
     reserve_tokens: int
+    schema: object
+    """Of a tool: a pydantic model, a type or a JSON Schema that the input must fit, else ``ArgumentsRefused`` is raised."""
 
 
 class RunFields(TypedDict, total=False):
@@ -129,6 +131,33 @@ class Opens:
         if callable(kind):
             return self._opening("other", "", fields)(kind)
         return self._opening(str(kind), name, fields)
+
+    def attempt(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        /,
+        *args: Any,
+        retries: int = 0,
+        fallback: Callable[..., Any] | None = None,
+        retry_on: tuple[type[Exception], ...] = (Exception,),
+        wait_s: float = 0.1,
+        kind: str = "tool_call",
+        schema: object = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Call ``function``, up to ``retries`` times again when it fails, then ``fallback``: each try a step of its own.
+
+        Returns the first result (awaitable where the function is asynchronous), or raises the last error. Between tries it
+        waits ``wait_s``, doubled each time. What is stopped, or beyond its budget, is not tried again.
+        """
+        from stepstream.producers.attempts import Plan, attempt
+
+        plan = Plan(
+            self, kind, name, function, args, kwargs,
+            retries=retries, fallback=fallback, retry_on=retry_on, wait_s=wait_s, schema=schema,
+        )  # fmt: skip
+        return attempt(plan)
 
 
 def _opened(opening: Callable[[str], Step], name: object) -> Any:

@@ -17,7 +17,7 @@ from stepstream.producers.filling import ENDED, NEW, OFF, OPEN, Fills
 from stepstream.producers.guard import complaints, internal_error, never_raises, suppressed
 from stepstream.producers.opening import RunFields, StepFields
 from stepstream.producers.scope import Scope
-from stepstream.producers.stops import RunStopped
+from stepstream.producers.stops import ArgumentsRefused, RunStopped
 from stepstream.schemas.ids import STEP_ID, new_step_id, new_trace_id
 from stepstream.schemas.step import KINDS
 from stepstream.schemas.step import Step as StepRecord
@@ -72,7 +72,21 @@ class Step(Fills):
             except Exception as error:
                 self._state = OFF
                 internal_error("Step.start", error)
+            if self._fields.get("schema") is not None:
+                self._refuse()
         return self
+
+    def _refuse(self) -> None:
+        """End at once, as failed, where the arguments do not fit the tool's schema. Raises ``ArgumentsRefused``."""
+        from stepstream.producers.arguments import refuse
+
+        try:
+            refuse(self._name or self._kind, self._fields["schema"], self._fields.get("input"))
+        except ArgumentsRefused as refused:
+            self.end(refused)
+            raise
+        except Exception as error:
+            internal_error("Step.schema", error)
 
     def end(self, error: BaseException | None = None) -> None:
         """End, with the exception that ended it if there was one, and publish the complete step. Ends once."""
@@ -208,6 +222,10 @@ class Step(Fills):
             self._record.tool = self._record.name
         elif self._kind not in _KINDS:
             self._record.attributes = {"kind": self._kind}
+        if self._fields.get("schema") is not None:
+            from stepstream.producers.arguments import schema_name
+
+            self._record.tool_schema = schema_name(self._fields["schema"])
         self._fill(self._fields)
         engine.publish(_copy(self._record))
         if parent is None or self._wants_control():
@@ -367,7 +385,7 @@ class Run(Step):
 
 _KINDS: Final = frozenset(KINDS)
 _NOT_OF_THE_STEP: Final = frozenset(
-    {"capture_content", "reserve_usd", "reserve_tokens", "budget", "on_command", "cancel_on_stop", *_OWNERS, *_PLACES}
+    {"capture_content", "schema", "reserve_usd", "reserve_tokens", "budget", "on_command", "cancel_on_stop", *_OWNERS, *_PLACES}
 )
 _TEXTS: Final = frozenset({"tool", "model", "provider", "tool_schema"})
 _LINKS: Final = frozenset({"retry_of", "fallback_of"})

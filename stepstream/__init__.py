@@ -49,6 +49,7 @@ __all__ = [
     "Tracer",
     "agent",
     "asubscribe",
+    "attempt",
     "close",
     "configure",
     "current_run",
@@ -78,6 +79,7 @@ llm = _tracer.llm
 tool = _tracer.tool
 retrieval = _tracer.retrieval
 step = _tracer.step
+attempt = _tracer.attempt
 flush = _tracer.flush
 close = _tracer.close
 current_run = _tracer.current_run
