@@ -157,9 +157,7 @@ class Process:
     def pump(self, share: float = 1.0) -> None:
         """Deliver the first part of what is under way, then note the floor."""
         self.flight += self.logic.drain()
-        count = round(share * len(self.flight))
-        ready, self.flight = self.flight[:count], self.flight[count:]
-        for output in ready:
+        for output in self._first_of_each_topic(share):
             self.kafka.deliver(output)
             self.logic.acknowledged(output)
         floor = self.logic.floor.value
@@ -176,8 +174,17 @@ class Process:
     def crash(self) -> None:
         """A part of what was under way still arrives, unknown to anybody."""
         self.flight += self.logic.drain()
-        for output in self.flight[: self.rng.randrange(len(self.flight) + 1)]:
+        for output in self._first_of_each_topic(self.rng.random()):
             self.kafka.deliver(output)
+
+    def _first_of_each_topic(self, share: float) -> list[Output]:
+        """Order holds within a topic only: each is somewhere else."""
+        ready = []
+        for name in sorted({output.topic for output in self.flight}):
+            mine = [output for output in self.flight if output.topic == name]
+            ready += mine[: round(len(mine) * min(1.0, share * self.rng.choice((0, 1, 2)) if share < 1 else 1.0))]
+        self.flight = [output for output in self.flight if output not in ready]
+        return ready
 
 
 def play(

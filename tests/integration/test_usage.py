@@ -1,0 +1,97 @@
+"""Windows over real Kafka, through crashes of the worker: sealed totals are the sum of the steps, and a budget is told once."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from stepstream.kafka import read_to_end
+from stepstream.schemas.topics import topic
+from tests.integration.test_worker import World, now_us, step, trace
+
+MINUTE_US = 60_000_000
+PART_US = 5 * MINUTE_US
+POLICY = {"name": "daily", "rules": [{"rule": "spend", "alert": "day", "limit_usd": "0.0001", "warn_at": None}]}
+
+
+def fleet(world: World) -> dict[bytes, set[bytes]]:
+    """Every value that each key of the fleet topic ever had."""
+    found: dict[bytes, set[bytes]] = defaultdict(set)
+    for message in read_to_end(world.settings, topic(world.settings.topic_prefix, "fleet")):
+        if value := message.value():
+            found[message.key() or b""].add(value)
+    return found
+
+
+def windows(world: World, before_us: int) -> list[dict[str, Any]]:
+    """The sealed windows of the steps that were sent."""
+    found = [msgspec.json.decode(next(iter(values))) for key, values in fleet(world).items() if b"|window|" in key]
+    return [window for window in found if window["start"] < before_us and window["agent"] == "tester"]
+
+
+def test_sealed_windows_are_exact_after_crashes(kafka_bootstrap: str, tmp_path: Path) -> None:
+    """Steps, cost, runs and failures of a sealed window are those that were sent, however the worker died meanwhile."""
+    end_us = now_us() // PART_US * PART_US
+    lateness_s = (now_us() - end_us) // 1_000_000 + 12  # so that the part of the hour before now is sealed in a moment
+    world = World(kafka_bootstrap, tmp_path, window_lateness=f"{lateness_s}s", usage_interval="100ms")
+    world.apply(POLICY)
+    world.start()
+    rng = random.Random(1)
+    sent, cost_nanos, failed = [], 0, 0
+    for number in range(40):
+        run, at = trace(), end_us - rng.randrange(1, PART_US)
+        cost = rng.randrange(10**6)
+        status = "error" if number % 8 == 0 else "ok"
+        times: dict[str, Any] = {"start_time": at - 5, "end_time": at}
+        sent += [step(run, 2, cost_usd=f"{cost / 1e9:.9f}", **times), step(run, 1, status=status, **times)]
+        cost_nanos, failed = cost_nanos + cost, failed + (status == "error")
+    world.send(*sent[:50])
+    world.wait_for("usage", lambda value: value.get("kind") == "run")
+    world.process.kill()
+    world.start()
+    world.send(*sent[50:], *sent[:20])
+    world.wait_for("usage", lambda value: value.get("trace_id") == sent[-1]["trace_id"] and value.get("kind") == "run", 30)
+    world.process.kill()
+    world.start()
+    deadline = time.monotonic() + 90
+    while not windows(world, end_us):
+        assert time.monotonic() < deadline, world.process.tail()
+        time.sleep(0.5)
+    minutes = [minute for window in windows(world, end_us) for minute in window["minutes"]]
+    assert sum(minute["cost_nanos"] for minute in minutes) == cost_nanos
+    assert sum(minute["steps"] for minute in minutes) == len(sent)
+    assert (sum(m["runs"] for m in minutes), sum(m.get("failed_runs", 0) for m in minutes)) == (40, failed)
+
+    alert = world.wait_for("alerts", lambda value: value["alert"] == "day")
+    assert (alert["rule"], alert["state"], alert["policy"], alert["seq"]) == ("spend", "firing", "daily", 1)
+    assert len({f.value["finding_id"] for f in world.collected.records["findings"] if f.value["alert"] == "day"}) == 1
+    sealed = {key: values for key, values in fleet(world).items() if b"|window|" in key}
+    assert [key for key, values in sealed.items() if len(values) > 1] == [], "a window was sealed twice, differently"
+    world.process.kill()
+    world.collected.close()
+
+
+def test_the_next_worker_goes_on_from_the_checkpoint(kafka_bootstrap: str, tmp_path: Path) -> None:
+    """The floor of the usage topic moves with what is sealed, and the fleet topic says where to go on."""
+    world = World(kafka_bootstrap, tmp_path, window_lateness="1s", usage_interval="100ms")
+    world.start()
+    run, at = trace(), now_us() - 20 * MINUTE_US
+    world.send(step(run, 1, start_time=at, end_time=at))
+    deadline = time.monotonic() + 60
+    while not any(key.startswith(b"!windows|") for key in fleet(world)):
+        assert time.monotonic() < deadline, world.process.tail()
+        time.sleep(0.5)
+    assert world.process.terminate() == 0
+    world.start()
+    assert "ready: " in world.process.tail(200)
+    log = world.process.tail(200)
+    offsets = [int(line.rsplit(" ", 1)[1]) for line in log.splitlines() if "ready: " in line and ".usage partition" in line]
+    assert len(offsets) == 2
+    assert max(offsets) > 0
+    world.process.kill()
+    world.collected.close()
