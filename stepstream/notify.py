@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+import time
+from typing import Any, Final
 
-from stepstream import documents
+from stepstream import alert_actions, documents
+from stepstream.alert_actions import find_alert
+from stepstream.schemas.alert_actions import Action
 from stepstream.schemas.documents import Subscription, document_key
+from stepstream.schemas.durations import parse_duration_us
 from stepstream.schemas.settings import Settings
 from stepstream.sinks.notify import service
 from stepstream.sinks.notify.api import Actions, Api, ApiServer
 from stepstream.sinks.notify.watcher import Watcher
 from stepstream.yamlfile import Place
+
+ACTIONS: Final[dict[str, Action]] = {"acknowledge": "acknowledged", "silence": "silenced", "resolve": "resolved"}
 
 
 def run(settings: Settings) -> int:
@@ -33,7 +39,29 @@ def actions(settings: Settings) -> Actions:
     return Actions(
         apply=lambda subscription: add(settings, subscription),
         remove=lambda name: remove(settings, name),
+        alert=lambda alert_id, action, data: act(settings, alert_id, action, data),
     )
+
+
+def act(settings: Settings, alert_id: str, action: str, data: dict[str, Any]) -> dict[str, Any]:
+    """Acknowledge, silence (``for``) or resolve an alert ``by`` somebody; the alert as it is then.
+
+    Raises ``LookupError`` where there is no such alert, ``ValueError`` for what was said wrong or was not taken.
+    """
+    by = str(data.get("by") or "")
+    if not by:
+        raise ValueError('say who does it: {"by": "ada"}')
+    until_us = 0
+    if action == "silence":
+        now_us = time.time_ns() // 1_000
+        until_us = now_us + parse_duration_us(data.get("for", "1h"))
+    alert = find_alert(settings, alert_id)
+    if alert is None:
+        raise LookupError(f"there is no alert {alert_id}, or several begin so")
+    try:
+        return alert_actions.act(settings, alert, ACTIONS[action], by=by, until_us=until_us).model_dump(mode="json")
+    except alert_actions.NotTaken as error:
+        raise ValueError(str(error)) from None
 
 
 def add(settings: Settings, subscription: Subscription, *, force: bool = False) -> str:

@@ -2,7 +2,8 @@
 
     GET    /subscriptions            POST /subscriptions (a document)       DELETE /subscriptions/NAME
     POST   /subscriptions/NAME/test  GET  /deliveries?subscription=&state=  GET    /alerts/stream?severity=...
-    POST   /alerts/ID/acknowledge, /alerts/ID/silence {"until_us": ...}, /alerts/ID/resolve   {"by": ...}
+    GET    /alerts?state=firing&severity=...
+    POST   /alerts/ID/acknowledge {"by": ...}, /alerts/ID/silence {"by": ..., "for": "2h"}, /alerts/ID/resolve {"by": ...}
 
 It answers only requests that were made to a loopback name, so that no web page can reach it through a browser.
 """
@@ -27,7 +28,7 @@ from stepstream.schemas.documents import DOCUMENT, Subscription
 from stepstream.schemas.settings import Settings
 from stepstream.sinks.notify.channels.webhook import Kit
 from stepstream.sinks.notify.directory import Directory
-from stepstream.sinks.notify.listing import deliveries
+from stepstream.sinks.notify.listing import alerts, deliveries
 from stepstream.sinks.notify.sample import send_sample
 from stepstream.sinks.notify.stream import BadStream, Stream, Streams, match_of, places_of
 
@@ -84,6 +85,8 @@ class Api:
             case "POST", ["subscriptions", name, "test"]:
                 outcome = send_sample(self._known(name), self._kit, time.time_ns() // 1000)
                 return {"name": name, "outcome": outcome.kind, "answer": outcome.text}
+            case "GET", ["alerts"]:
+                return self._alerts(query)
             case "GET", ["deliveries"]:
                 return self._deliveries(query)
             case "POST", ["alerts", alert_id, action] if action in _ACTIONS and self._actions.alert is not None:
@@ -114,6 +117,16 @@ class Api:
         if not isinstance(document, Subscription):
             raise Wrong(400, f"a {document.kind} is no Subscription")
         return {"name": document.name, "what": _worded(lambda: self._actions.apply(document))}
+
+    def _alerts(self, query: str) -> list[Any]:
+        given = {name: values[-1] for name, values in parse_qs(query).items()}
+        try:
+            match = match_of("&".join(part for part in query.split("&") if part.partition("=")[0] not in ("state", "limit")))
+        except BadStream as error:
+            raise Wrong(400, str(error)) from None
+        limit = int(given["limit"]) if given.get("limit", "").isdigit() else 100
+        found = alerts(self.settings, match, state=given.get("state", ""), limit=min(1_000, limit))
+        return [one.model_dump(mode="json") for one in found]
 
     def _deliveries(self, query: str) -> list[Any]:
         given = {name: values[-1] for name, values in parse_qs(query).items()}

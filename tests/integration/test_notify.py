@@ -197,6 +197,9 @@ def test_the_stream_goes_on_where_it_left_off(
     assert [name for name, _ in events(2, first[1])] == ["", "b", "c"]
     assert [name for name, _ in events(1, first[1], "?severity=critical")] == ["", "c"]
     assert ask(f"{url}/alerts/stream?colour=red")[0] == 400
+    assert [one["alert_id"] for one in ask(f"{url}/alerts?severity=critical&state=firing")[1]] == ["c"]
+    assert ask(f"{url}/alerts/nobody/acknowledge", "POST", {"by": "ada"})[0] == 404
+    assert ask(f"{url}/alerts/c/acknowledge", "POST", {})[1]["error"].startswith("say who does it")
     assert ask(f"{url}/subscriptions", Host="evil.example")[0] == 403
     assert ask(f"{url}/subscriptions", Origin="https://evil.example")[0] == 403
 
