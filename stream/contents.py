@@ -12,6 +12,8 @@ from stepstream.schemas.step import Step
 HEAD: Final = 4_096
 """Characters of an input or output that are looked at."""
 
+_END: Final = 600
+
 _decode = msgspec.json.Decoder().decode
 _WRAPPERS: Final = ("kwargs", "arguments", "parameters")
 _UNREAD: Final = object()
@@ -93,6 +95,11 @@ class Contents:
         if self._output_words is None:
             self._output_words = words(self.output)
         return self._output_words
+
+
+def ends_of(text: str) -> str:
+    """The beginning and the end of a long text, where an object's own keys stand that matter; a short one whole."""
+    return text if len(text) <= 2 * _END else text[:_END] + text[-_END:]
 
 
 def json_of(text: str) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
-from stepstream.stream.contents import Contents, json_of, words
+from stepstream.stream.contents import Contents, ends_of, json_of, words
 from stepstream.stream.detectors.content.failure_words import (
     AT_THE_ENDS,
     BAD_STATUS,
@@ -38,6 +38,8 @@ MAX_SENTENCE: Final = 400
 _START: Final = 200
 _FREE_TEXT_SPACES: Final = 4
 _LONG_LIST: Final = 1_000
+_OBJECT_SIGNS: Final = ("rr", "xception", "ault", "ail", '"success', '"succeeded', '"ok"', '"status', '"code', '"state')
+"""One of these is in every key that tells of a failure, in lower case or not."""
 MAX_STATUS_KEYS: Final = 6
 """An object with more keys is data: its status is its own, not the call's."""
 
@@ -63,6 +65,8 @@ def _failure_in(contents: Contents, label: str) -> Failure | None:
     first = output[:1]
     if first == "[" and len(output) > _LONG_LIST:
         return None  # data
+    if first == "{" and len(output) > _LONG_LIST and not any(sign in ends_of(output) for sign in _OBJECT_SIGNS):
+        return None
     if first in ("{", "[", '"') or first.isspace():
         found = contents.taken
         if found is not None:

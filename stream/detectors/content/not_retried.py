@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from stepstream.schemas.rules_content import FailureNotRetried
-from stepstream.stream.contents import Contents
+from stepstream.stream.contents import Contents, ends_of
 from stepstream.stream.detectors.base import NOTHING, Observation, Observations
 from stepstream.stream.detectors.content.base import CALLS, HoldingDetector, excerpt
 from stepstream.stream.detectors.content.failures import failure_in
@@ -20,6 +20,7 @@ CALLED, SAID, ADMITTED = 0, 1, 2
 """What a model's step was: it asked for tools; an answer; an answer that speaks of trouble."""
 
 _CALL_KEYS: Final = ('"tool_calls"', '"function"', '"tool_use"', '"arguments"', '"function_call"', '"functionCall"')
+_CALL_WORDS: Final = ("tool", "function", "arguments", "action")
 _BEGINNING: Final = 400
 """Characters in which an answer that speaks of a trouble does so."""
 _TROUBLE: Final = frozenset({
@@ -165,6 +166,8 @@ def _calls_tools(contents: Contents) -> bool:
     output = contents.output
     first = output[:1]
     if first not in ("{", "["):
+        return _in_code(output)
+    if not any(key in ends_of(output) for key in _CALL_WORDS):
         return _in_code(output)
     if first == "[" or contents.output_is_cut:
         return any(key in output[:_BEGINNING] for key in _CALL_KEYS) or _in_code(output)

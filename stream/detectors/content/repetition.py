@@ -10,13 +10,13 @@ from stepstream.stream.detectors.base import MAX_EVIDENCE, NOTHING, Observation,
 from stepstream.stream.detectors.content.base import CALLS, HoldingDetector
 from stepstream.stream.detectors.content.failures import failure_in
 from stepstream.stream.detectors.content.not_retried import calls_tools
-from stepstream.stream.detectors.content.sameness import error_form, is_in_words, similarity, sketch, values_text
+from stepstream.stream.detectors.content.sameness import BITS, error_form, is_in_words, similarity, sketch, values_text
 from stepstream.stream.rules import Applied
 from stepstream.stream.run import Run
 from stepstream.stream.steps import StepInfo
 
-_MAX_TEXT: Final = 600
-"""Characters of an input by which it is compared; a thought is compared by twice as many."""
+_MAX_TEXT: Final = 400
+"""Characters of an input by which it is compared; a thought is compared by three times as many."""
 _MAX_PER_TOOL: Final = 32
 _MAX_CALLS: Final = 256
 _THOUGHTS: Final = "what the model writes to act"
@@ -76,7 +76,7 @@ class RepetitionDetector(HoldingDetector):
         found = words(text[:_MAX_TEXT])
         return [
             step.step_id,
-            f"{sketch(found):x}",
+            sketch(found).to_bytes(BITS // 8, "little"),
             step.input_hash,
             step.output_hash,
             _error_of(step, contents),
@@ -87,7 +87,7 @@ class RepetitionDetector(HoldingDetector):
         repeats = self._repeats if is_call else max(3, self._repeats)
         if len(calls) < repeats:
             return NOTHING
-        bits = [int(call[_BITS], 16) for call in calls]
+        bits = [int.from_bytes(call[_BITS], "little") for call in calls]
         alike = [
             [
                 other
@@ -169,10 +169,10 @@ def _thought(step: StepInfo, contents: Contents) -> _Call | None:
     taken = contents.taken
     said = taken.get("content") if isinstance(taken, dict) else None
     text = said if isinstance(said, str) else "" if isinstance(taken, dict) else output
-    found = words(text[: 2 * _MAX_TEXT])
+    found = words(text[: 3 * _MAX_TEXT])
     if len(found) < _MIN_THOUGHT_WORDS:
         return None
-    return [step.step_id, f"{sketch(found):x}", step.input_hash, step.output_hash, 0, 1]
+    return [step.step_id, sketch(found).to_bytes(BITS // 8, "little"), step.input_hash, step.output_hash, 0, 1]
 
 
 def _error_of(step: StepInfo, contents: Contents) -> int:
