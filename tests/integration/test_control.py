@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -13,8 +14,10 @@ from stepstream.cli.app import run as cli
 from stepstream.kafka import read_to_end
 from stepstream.orders import Obedience, Target, order_to_run, order_to_scope, send_records
 from stepstream.schemas.control import control_step_id
-from tests.integration.test_worker import World
+from tests.integration.test_worker import World, trace
 from tests.processes import Process, wait_until
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -174,3 +177,25 @@ def test_people_acknowledge_silence_and_resolve(
     assert last["silenced_until"] > opened["opened_at"]
     assert cli(["alerts", "ack", prefix]) == 1
     assert "is over" in capsys.readouterr().err
+
+
+def test_the_documented_contract_works_as_it_stands(world: World) -> None:
+    """Agents in other languages follow ``docs/control.md``: its example, taken from there, hears what it should and no more."""
+    text = (ROOT / "docs" / "control.md").read_text()
+    code = text.partition("```python\n")[2].partition("```")[0]
+    names: dict[str, Any] = {}
+    exec(compile(code, "docs/control.md", "exec"), names)
+    now = time.time_ns() // 1_000
+    target = Target(trace(), project="docs", agent="bot")
+    run = {"trace_id": target.trace_id, "project": "docs", "agent": "bot", "environment": "", "started_us": now}
+    sent = [
+        order_to_run(world.settings, target, "pause", by="ada", now_us=now),
+        order_to_scope(world.settings, "warn", project="docs", agent="other", by="ada", now_us=now, lasts_us=10**8),
+        order_to_run(world.settings, target, "resume", by="ada", budget_usd="5", now_us=now + 2),
+        order_to_run(world.settings, target, "stop", by="ada", now_us=now + 1),
+        order_to_run(world.settings, Target(trace()), "stop", by="ada", now_us=now + 3),
+        order_to_run(world.settings, target, "stop", by="ada", now_us=now + 4),
+    ]
+    heard = [c["command_id"] for c in names["commands"](world.settings.kafka_brokers, world.settings.topic_prefix, run, 2)]
+    assert heard == [sent[0].command_id, sent[2].command_id, sent[5].command_id]
+    assert names["control_step_id"](target.trace_id, heard[0]) == control_step_id(target.trace_id, heard[0])
