@@ -49,6 +49,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     "runs": Entry("look", "List runs, the newest first.", LOOK),
     "trace": Entry("look", "Show one run as a tree.", LOOK),
     "sql": Entry("look", "Ask the store a question in SQL (read-only).", LOOK),
+    "fleet": Entry("fleet", "Show budgets, sealed hours and baselines, as the workers keep them.", LOOK),
     "alerts": Entry("alerts", "List alerts, the newest last, or follow them; acknowledge, silence, resolve.", LOOK),
     "subscriptions": Entry("subscriptions", "Add, list, test and remove subscriptions; show their deliveries.", DOCUMENTS),
     "stop": Entry("control", "Stop a run, or all runs of an agent or project.", ACT),

@@ -1,0 +1,62 @@
+"""``stepstream fleet``: what the workers keep over many runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stepstream.cli import errors
+from stepstream.cli.common import KAFKA, Format, FormatOption, print_rows, takes
+
+if TYPE_CHECKING:
+    from stepstream.schemas.settings import Settings
+
+
+class What(StrEnum):
+    """What is listed."""
+
+    BUDGETS = "budgets"
+    HOURS = "hours"
+    BASELINES = "baselines"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("fleet", rich_help_panel="Look")(fleet)
+
+
+@takes(*KAFKA)
+def fleet(
+    settings: Settings,
+    what: Annotated[What, typer.Argument(help="What to list.")] = What.BUDGETS,
+    *,
+    project: Annotated[str, typer.Option(help="Only this project's.")] = "",
+    since: Annotated[str, typer.Option(help="How far back hours are listed.")] = "24h",
+    limit: Annotated[int, typer.Option(help="How many at most.")] = 50,
+    format: FormatOption = Format.TABLE,
+) -> None:
+    """Show budgets, sealed hours and baselines, as the workers keep them.
+
+    Budgets count up to the last sealed part of an hour; a finding comes as soon as one is exceeded.
+    """
+    from stepstream import fleet as fleet_topic
+    from stepstream.schemas.durations import parse_duration_us
+
+    now_us = time.time_ns() // 1_000
+    columns: Sequence[str]
+    if what is What.BUDGETS:
+        columns, rows = fleet_topic.BUDGETS, fleet_topic.budget_rows(fleet_topic.read_fleet(settings, "budget"), now_us)
+    elif what is What.HOURS:
+        try:
+            since_us = now_us - parse_duration_us(since)
+        except ValueError as error:
+            raise errors.Failure(f"--since: {error}", errors.USAGE) from None
+        columns, rows = fleet_topic.HOURS, fleet_topic.hour_rows(fleet_topic.read_fleet(settings, "window"), since_us)
+    else:
+        columns, rows = fleet_topic.BASELINES, fleet_topic.baseline_rows(fleet_topic.read_fleet(settings, "baseline"))
+    place = columns.index("project")
+    print_rows(columns, [row for row in rows if project in ("", row[place])][:limit], format)
