@@ -68,10 +68,10 @@ class Engine:
         if self._listener is not None:
             self._listener.ensure()
 
-    def stop_listening(self) -> None:
+    def stop_listening(self, *, at_exit: bool = False) -> None:
         """Let go of the control topic; a later run listens again."""
         if self._listener is not None:
-            self._listener.close()
+            self._listener.close(*((0.0,) if at_exit else ()))
 
     def cost_of(self, record: StepRecord) -> int | None:
         """Nano-dollars that an ended step cost, for budgets; None where that is unknown, 0 where it used nothing."""

@@ -61,13 +61,13 @@ class CommandListener:
         except RuntimeError:  # the interpreter is going down
             return
 
-    def close(self) -> None:
-        """Stop listening; a later ``ensure`` starts again."""
+    def close(self, wait_s: float = JOIN_S) -> None:
+        """Stop listening; a later ``ensure`` starts again. At the end of a program nobody waits for the thread."""
         with self._lock:
             thread, self._thread = self._thread, None
             self._stopping.set()
-        if thread is not None and thread is not threading.current_thread() and thread.is_alive():
-            thread.join(JOIN_S)
+        if thread is not None and thread is not threading.current_thread() and thread.is_alive() and wait_s:
+            thread.join(wait_s)
 
     def _work(self, stopping: threading.Event) -> None:
         suppressed.set(True)

@@ -167,7 +167,7 @@ class Tracer(Opens):
             engine = self._engine
             if engine is None:
                 return
-            engine.stop_listening()
+            engine.stop_listening(at_exit=True)
             engine.publisher.close(EXIT_WAIT_S if engine.publisher.counts.delivered else EXIT_WAIT_S / 2)
             line = exit_line(self._totals, self.counts)
             if line and not engine.settings.quiet:
