@@ -377,7 +377,7 @@ class AssemblePartition:
 
     def _bound(self, now_us: int) -> None:
         """Checkpoint open runs that hold the floor back for long; close the idlest when there are too many."""
-        lowest = self.floor.position - self.limits.replay_records
+        lowest = self.floor.position - self.limits.replay_length(len(self.runs))
         earliest_us = now_us - self.limits.checkpoint_after_us
         while self._held:
             offset, append_us, tracked = self._held[0]
@@ -447,3 +447,4 @@ class AssemblePartition:
         elif run.closed and not tracked.pending and not tracked.dirty:
             self.closed.put(run.trace_id, run.closed_at_us, tracked.through, tracked.state)
             self.runs.pop(run.trace_id, None)
+            tracked.put_away()

@@ -41,3 +41,9 @@ class Tracked:
         """When it is published next, if it waits for that."""
         self.scheduled_us: int | None = None
         self.state = b""
+
+    def put_away(self) -> None:
+        """Let go of the run: floors and timers may remember who held them for as long as an older run is open."""
+        del self.run
+        self.waits_us = None
+        self.state = b""

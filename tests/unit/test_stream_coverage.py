@@ -150,3 +150,16 @@ def test_a_restart_drops_the_same_texts(restart_at: int) -> None:
         outcomes.append({info.step_id: (info.name, info.agent) for info in bench.run.steps.values()})
     assert outcomes[0] == outcomes[1]
     assert any(not name for name, _ in outcomes[0].values())
+
+
+def test_a_run_that_is_put_away_is_let_go_although_an_older_one_is_open() -> None:
+    """What holds the floor behind an open run is remembered for long: a few numbers of it, not its steps."""
+    process = Process(Kafka(), random.Random(2), AssembleLimits())
+    process.batch([record_of(0, event("f" * 32, "1" * 16, "", "start", START_US))])
+    closed = f"{1:032x}"
+    process.batch([record_of(1, event(closed, "1" * 16, "", "end", START_US))])
+    watched = process.logic.runs[closed]
+    process.settle(START_US)
+    assert closed not in process.logic.runs
+    assert process.logic.floor.value == 0
+    assert not hasattr(watched, "run")
