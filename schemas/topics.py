@@ -49,7 +49,18 @@ def topic_specs(*, steps_retention_ms: int = 7 * DAY_MS) -> tuple[TopicSpec, ...
         ),
         TopicSpec("usage", "project", "Usage", {"retention.ms": str(7 * DAY_MS)}, "fleet"),
         TopicSpec("findings", "project", "Finding", {"retention.ms": str(30 * DAY_MS)}, "fleet"),
-        TopicSpec("fleet", "project|what", "windows and baselines", compacted, "fleet"),
+        TopicSpec(
+            "fleet",
+            "project|what",
+            "windows, budgets and baselines",
+            {
+                **both,
+                "retention.ms": str(40 * DAY_MS),  # a month and what the windows compare it with
+                "segment.ms": str(6 * HOUR_MS),  # parts of hours and old checkpoints go soon
+                "max.message.bytes": str(8 * 1_048_576),
+            },
+            "fleet",
+        ),
         TopicSpec(
             "alerts",
             "alert_id, on the partition of its findings",

@@ -27,7 +27,8 @@ from stepstream.stream.windows.series import Series
 CLEAR_FOR_US: Final = 5 * MINUTE_US
 """A trouble ends when it was not seen for so long: what comes and goes is one trouble."""
 
-MAX_FIRING: Final = 10_000
+MAX_FIRING: Final = 5_000
+"""Troubles told at once; what is beyond is counted. A checkpoint with as many is 2 MB."""
 
 
 class JudgeState(msgspec.Struct):
