@@ -115,7 +115,11 @@ class Settings(BaseModel):
         gt=0,
         description="memory for runs a worker holds per partition before it forgets closed ones, then closes the idlest",
     )
-    replay_records: int = Field(50_000, gt=0, description="open runs that hold a floor back by more records are checkpointed")
+    replay_records: int = Field(
+        50_000,
+        gt=0,
+        description="open runs that hold a floor back by more records are checkpointed; with very many open, by 16 records each",
+    )
     content_detectors: bool = Field(True, description="off: no detector looks at inputs and outputs")
     flap_window: DurationUs = Field(
         600_000_000, description="a trouble that comes back within this after it was resolved is the same alert"

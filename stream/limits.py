@@ -12,6 +12,11 @@ LIVE_WITHIN_US = 60_000_000
 """A run whose first record was appended more than this after its own time sets no live timers."""
 
 
+MANY_RUNS = 1_000
+RECORDS_PER_CHECKPOINT = 16
+"""Where more runs are open than many, one record in so many leads to a checkpoint at most."""
+
+
 @dataclass(frozen=True, slots=True)
 class AssembleLimits:
     """See the settings of the same names."""
@@ -30,6 +35,13 @@ class AssembleLimits:
     replay_records: int = 50_000
     content_detectors: bool = True
     records: Limits = field(default_factory=Limits)
+
+    def replay_length(self, open_runs: int) -> int:
+        """Records that a run may hold the floor back by before it is checkpointed.
+
+        Each open run is written once in so many records: with very many of them more, else the worker would do little else.
+        """
+        return max(self.replay_records, RECORDS_PER_CHECKPOINT * (open_runs - MANY_RUNS))
 
     @classmethod
     def from_settings(cls, settings: Settings) -> AssembleLimits:

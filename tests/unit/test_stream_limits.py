@@ -145,6 +145,19 @@ def test_replay_length() -> None:
     assert TRACES[0] in worker.logic.runs
 
 
+def test_replay_length_with_very_many_runs() -> None:
+    """Beyond a thousand open runs one record in sixteen leads to a checkpoint at most, however short the replay is to be."""
+    worker = Worker(replay_records=50)
+    runs = [f"{number:032x}" for number in range(1, 2_001)]
+    worker.feed(*(record_of(n, event(trace, "1" * 16, "", "start", START_US)) for n, trace in enumerate(runs)))
+    assert worker.metric("states_total") == 0
+    for number in range(2_000, 18_000, 500):
+        steps = range(number, number + 500)
+        worker.feed(*(record_of(n, event(runs[-1], f"{n:016x}", "1" * 16, "start", START_US)) for n in steps))
+    assert worker.metric("floor_lag_records") <= 16_000 + 500
+    assert 1_900 <= worker.metric("states_total") <= 2_001
+
+
 def test_dead_letter_rate() -> None:
     """``dead_letter_limit``: an alert, a count and a gauge; what is refused goes on to the dead letter."""
     worker = Worker(dead_letter_limit=10)
