@@ -21,6 +21,7 @@ STYLES: Final[dict[str, str]] = {
     "resolved": "green",
 }
 _HANGING: Final = " " * 9
+_ROOMY: Final = 100
 
 
 def alert_lines(
@@ -64,9 +65,20 @@ def alert_sentence(alert: Alert) -> str:
     return f"{message}; still running" if alert.running and "running" not in message else message
 
 
+def _command(alert: Alert, dot: str) -> str:
+    """What to type next: look at the run, and (with a ``dot`` between) stop it while that helps; of an incident, the alert."""
+    if alert.runs:
+        return f"stepstream alerts show {short_id(alert.alert_id)}"
+    if not alert.trace_id:
+        return ""
+    run = short_id(alert.trace_id)
+    stop = f"{dot}stepstream stop {run}" if dot and alert.running and alert.state == "firing" else ""
+    return f"stepstream trace {run}{stop}"
+
+
 def _below(alert: Alert, remark: str, glyphs: Glyphs, width: int | None) -> str:
-    command = f"stepstream trace {short_id(alert.trace_id)}" if alert.trace_id else ""
     dot = f" {glyphs.dot} "
+    command = _command(alert, dot if width is None or width >= _ROOMY else "")
     said = dot.join(part for part in (remark, one_line(alert.detail)) if part)
     if said and width is not None:
         said = clip(said, width - len(_HANGING) - (len(command) + len(dot) if command else 0), glyphs.ellipsis)

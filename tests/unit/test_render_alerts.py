@@ -31,7 +31,7 @@ def test_an_alert_is_two_lines() -> None:
     """Time, severity, alert, whose, what and whether it goes on; below it the likely cause and the command."""
     assert alert_lines(ALERT, zone=UTC).plain.splitlines() == [
         "12:03:07 CRITICAL cost-spike support/refund: $1.84 so far, p99 is $0.31 (412 runs); still running",
-        "         62 % of it is 11 x search_docs with the same query · stepstream trace 4bf92f35",
+        "         62 % of it is 11 x search_docs with the same query · stepstream trace 4bf92f35 · stepstream stop 4bf92f35",
     ]
 
 
@@ -65,3 +65,13 @@ def test_an_alert_about_no_run_names_its_project() -> None:
     assert alert_lines(bare, zone=UTC).plain.splitlines() == [
         "12:03:07 CRITICAL cost-spike shop: $1.84 so far, p99 is $0.31 (412 runs); still running"
     ]
+
+
+def test_an_incident_names_no_run_but_itself() -> None:
+    """Many runs are behind it: the command shows the incident, its count and its samples."""
+    incident = ALERT.model_copy(
+        update={"trace_id": "", "runs": 12, "running": False, "detail": "", "message": "12 runs: it failed"}
+    )
+    lines = alert_lines(incident, zone=UTC).plain.splitlines()
+    assert lines[0].endswith("cost-spike support/refund: 12 runs: it failed")
+    assert lines[1].strip() == "stepstream alerts show a1"
