@@ -15,7 +15,7 @@ from itertools import pairwise
 from statistics import fmean
 from typing import Any, Final
 
-from benchmarks.cases import tau_bench
+from benchmarks.cases import MissingData, tau_bench, trail_gaia
 from benchmarks.detection.replayed import Replayed, only, replay
 from benchmarks.detection.rewordings import WAYS, Reword
 from benchmarks.detection.score import ROW, Confusion, mean_text
@@ -31,6 +31,28 @@ def measure(report: Report, arguments: argparse.Namespace) -> None:
     runs = list(tau_bench.runs())
     _measure_hidden(report, runs)
     _measure_arguments(report, runs)
+    _measure_elsewhere(report)
+
+
+def _measure_elsewhere(report: Report) -> None:
+    """Failed calls of other agents (trail_gaia), their error put where an output would be and the step marked ok."""
+    try:
+        runs = list(trail_gaia.runs())
+    except MissingData as missing:
+        report.notes.append(f"hidden failures of other agents are left out: {missing}")
+        return
+    failed = {(s.trace_id, s.step_id) for run in runs for s in run if s.kind == "tool_call" and s.status == "error"}
+
+    def hide(step: StepEvent) -> StepEvent:
+        if (step.trace_id, step.step_id) not in failed:
+            return step
+        return step.model_copy(update={"status": "ok", "output": step.error_message, "error_message": "", "error_type": ""})
+
+    counted = _count(replay(runs, only({"rule": "hidden_tool_error"}), hide), failed, lambda run: run.steps_found(HIDDEN))
+    report.table(f"failures of other agents, hidden: {len(failed)}", ("how", *ROW), [("detector", *counted.row())])
+    report.notes.append("of other agents' failures those are missed that say a search found nothing: that is an answer here")
+    report.figures["hidden_elsewhere_recall"] = counted.recall or 0.0
+    report.figures["hidden_elsewhere_precision"] = counted.precision or 0.0
 
 
 def fails(step: StepEvent) -> bool:

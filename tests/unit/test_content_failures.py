@@ -55,6 +55,11 @@ def failed(output: str, label: str = "book", given: str = '{"id": "x1"}') -> boo
         "Sorry, that did not work",
         "This action isn't allowed for basic fares",
         "amount mismatch: 3 instead of 4",
+        "the number of items to be exchanged should match",
+        "there should be exactly one payment method",
+        "only pending orders can be cancelled",
+        "non-pending order cannot be modified",
+        "expected a date but got 'soon'",
     ],
 )
 def test_failures(output: str) -> None:
@@ -72,6 +77,7 @@ def test_failures(output: str) -> None:
         "0 errors found, all good",
         "Completed without any errors",
         "Certificate 77 added to user x",
+        "Booked. The ticket must be shown at the gate",
         json.dumps({"error": None, "id": 3}),
         json.dumps({"errors": [], "items": [1]}),
         json.dumps({"success": True}),
@@ -90,8 +96,11 @@ def test_ordinary_answers(output: str) -> None:
 
 def test_nothing_found_is_an_answer_of_a_tool_that_looks() -> None:
     """A search without results has done what it was asked."""
-    assert not failed("No results found for query 'x'", "web_search")
+    assert not failed("No results found for query 'x'", "web_search", '{"query": "x"}')
+    assert not failed("The string 'x' was not found on this page", "find_on_page", '{"search_string": "x"}')
     assert failed("No such user found in the system, update rejected", "update_user")
+    assert failed("user not found", "find_user_by_email", '{"email": "a@b.org"}')
+    assert failed("Error: no results found", "web_search")
 
 
 def test_words_are_answered_in_words() -> None:

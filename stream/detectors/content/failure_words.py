@@ -80,9 +80,21 @@ NOTHING_WRONG: Final = re.compile(
     re.IGNORECASE,
 )
 NEGATED: Final = re.compile(
-    r"n['\u2019]t\b|\b(?:no (?:such|more|longer|permission|access|rights)|must (?:be|not|have)|"
-    r"too (?:few|little|low|many|much|high|long|short|large|small|late|early|big))\b",
+    r"n['\u2019]t\b|\bnon-\w+ \w+ can\b|\bno (?:such|more|longer|permission|access|rights)\b|"
+    r"\bonly\b[^.]{0,60}\b(?:can|may|allowed|accepted|supported|permitted|eligible)\b|"
+    r"\bexpected\b.{0,60}\b(?:got|found|but|received|was)\b|"
+    r"\btoo (?:few|little|low|many|much|high|long|short|large|small|late|early|big)\b",
     re.IGNORECASE,
+)
+# What is asked of the caller; good news ask for something too, so it counts only where nothing was done.
+DEMANDING: Final = re.compile(
+    r"\b(?:must|should|has to|have to|needs? to|ought to)\s+"
+    r"(?:be|not|have|match|contain|equal|start|end|include|differ|exceed)\b|"
+    r"\b(?:is|are) required\b|\balready (?:been|exists?|in use|taken|used)\b|\bbut (?:got|paid|was|is|found|only)\b",
+    re.IGNORECASE,
+)
+SEARCHED_BY: Final = re.compile(
+    r"quer|search|pattern|text|keyword|term|string|question|regex|^q$|prompt|topic|phrase", re.IGNORECASE
 )
 LOOKING: Final = re.compile(r"search|find|grep|look|list|query|retriev|browse|scan|exists|check|count", re.IGNORECASE)
 NOTHING_FOUND: Final = re.compile(

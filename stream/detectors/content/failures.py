@@ -14,6 +14,7 @@ from stepstream.stream.detectors.content.failure_words import (
     BAD_STATUS,
     CERTAIN_START,
     CODE_KEYS,
+    DEMANDING,
     ERROR_KEYS,
     EXIT_CODE,
     FAILED_KEYS,
@@ -25,6 +26,7 @@ from stepstream.stream.detectors.content.failure_words import (
     NO_ERROR,
     NOTHING_FOUND,
     NOTHING_WRONG,
+    SEARCHED_BY,
     SENTENCE_START,
     STATUS_KEYS,
     SUCCEEDING,
@@ -156,12 +158,18 @@ def _text_of(item: Any) -> str:
 def failure_in_text(output: str, contents: Contents, label: str) -> Failure | None:
     """The same for an output that is text."""
     is_sentence = len(output) <= MAX_SENTENCE and output.count("\n") <= 5
-    found = _by_form(output, is_sentence) or (_in_sentence(output, contents) if is_sentence else None)
-    if found is None:
-        return None
-    if LOOKING.search(label) and NOTHING_FOUND.search(output if is_sentence else output[:_START]):
-        return None  # that is an answer
+    found = _by_form(output, is_sentence)
+    if found is None and is_sentence and not _is_answer(output, contents, label):
+        found = _in_sentence(output, contents)
     return found
+
+
+def _is_answer(output: str, contents: Contents, label: str) -> bool:
+    """Nothing found is what a search may answer; a look-up by a key that finds nothing was given a wrong key."""
+    if not LOOKING.search(label) or not NOTHING_FOUND.search(output):
+        return False
+    given = contents.arguments
+    return given is None or any(SEARCHED_BY.search(name) for name in given)
 
 
 def _by_form(output: str, is_sentence: bool) -> Failure | None:
@@ -172,12 +180,19 @@ def _by_form(output: str, is_sentence: bool) -> Failure | None:
     for sign in AT_THE_ENDS:
         at = ends.find(sign)
         if at >= 0:
-            return Failure(f"it holds {sign!r}", ends[max(0, at - 20) :])
+            return Failure(f"it holds {sign!r}", _telling_line(output, ends, at))
     if "exit" in start and EXIT_CODE.search(start):
         return Failure("an exit code that is not 0", output)
     if "<" in start and "<title" in output and TITLE.search(output):
         return Failure("the page is an error page", output)
     return None
+
+
+def _telling_line(output: str, ends: str, at: int) -> str:
+    """The line that says what happened: of a traceback the last one, else the one with the sign."""
+    if ends.startswith("Traceback", at):
+        return output.rstrip().rpartition("\n")[2]
+    return ends[ends.rfind("\n", 0, at) + 1 :].partition("\n")[0]
 
 
 def _has_colon_first(start: str) -> bool:
@@ -191,9 +206,11 @@ def _in_sentence(output: str, contents: Contents) -> Failure | None:
     if SENTENCE_START.match(output):
         return Failure("it says so", output)
     said = contents.output_words if output is contents.output else words(output)
-    if has_free_text(contents) or (said & SUCCEEDING and not said & SURELY):
+    if has_free_text(contents):
         return None
-    if said & FAILING or NEGATED.search(output):
+    if NEGATED.search(output) or said & SURELY:
+        return Failure("it says so", output)
+    if not said & SUCCEEDING and (said & FAILING or DEMANDING.search(output)):
         return Failure("it says so", output)
     return None
 
