@@ -24,7 +24,7 @@ from stepstream.sinks.notify.channels.guard import Forbidden, Resolve, addresses
 ANSWER_BYTES: Final = 4_096
 REDIRECTS: Final = 3
 IDLE_S: Final = 20.0
-KEPT: Final = 8
+KEPT: Final = 32
 RETRIED: Final = frozenset({408, 425, 429})
 LONGEST_WAIT_S: Final = 3_600.0
 _PORTS: Final = {"http": 80, "https": 443}
