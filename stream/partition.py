@@ -33,7 +33,7 @@ from stepstream.stream.publisher import Publisher
 from stepstream.stream.records import Record
 from stepstream.stream.rules import RuleBook
 from stepstream.stream.run import Run
-from stepstream.stream.schedule import close_at, wake_at
+from stepstream.stream.schedule import SPARE_TIMERS, close_at, wake_at, without_stale
 from stepstream.stream.state import RunState, decode_state, encode, encode_state, restore_run
 from stepstream.stream.tracked import Tracked
 
@@ -137,6 +137,8 @@ class AssemblePartition:
         self._touched.clear()
         self._publisher.publish_waiting(now_us)
         self._fire_timers(now_us)
+        if len(self._timers) > 2 * len(self.runs) + SPARE_TIMERS:
+            self._timers = without_stale(self._timers, self.runs)
         self._bound(now_us)
         self.closed.expire(now_us)
 
@@ -334,8 +336,7 @@ class AssemblePartition:
     def _look_at(self, tracked: Tracked, now_us: int) -> None:
         run = tracked.run
         for detector in run.rules.timed if not run.closed else ():
-            observations = detector.on_time(run, now_us)
-            if observations:
+            if observations := detector.on_time(run, now_us):
                 self._raise(tracked, detector, observations, by_time=True)
         if tracked.announced:
             self._cover_if_ready(tracked)  # before more is sent that it would wait for
@@ -348,8 +349,7 @@ class AssemblePartition:
         if run.closed:
             return
         for detector in run.rules.detectors:
-            observations = detector.on_close(run, now_us)
-            if observations:
+            if observations := detector.on_close(run, now_us):
                 self._raise(tracked, detector, observations, by_time=True)
         if tracked.announced:
             self._cover_if_ready(tracked)

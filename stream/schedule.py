@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from typing import Final
+
 from stepstream.stream.limits import AssembleLimits
 from stepstream.stream.run import Run
 from stepstream.stream.tracked import Tracked
+
+SPARE_TIMERS: Final = 10_000
+"""So many entries of runs that are gone may lie among those of runs that are not."""
+
+
+def without_stale(timers: Iterable[tuple[int, str]], runs: Mapping[str, Tracked]) -> list[tuple[int, str]]:
+    """The entries that still say when a run is to be looked at, as a heap."""
+    return sorted((due_us, name) for due_us, name in timers if name in runs and runs[name].scheduled_us == due_us)
 
 
 def close_at(run: Run, limits: AssembleLimits) -> int:

@@ -13,6 +13,7 @@ from faust.types import TP
 from stepstream.observe import Observer
 from stepstream.schemas.policy import Policy
 from stepstream.schemas.settings import Settings
+from stepstream.stream import partition
 from stepstream.stream.counters import Counters
 from stepstream.stream.detectors import make_detector
 from stepstream.stream.fuse import Fuse
@@ -213,3 +214,20 @@ async def test_a_shell_without_a_fuse_works() -> None:
     worker.feed(Rec(0, START_US // 1000, b"k", b"no step"))
     await asyncio.sleep(0)
     assert worker.metric("rejected_total") == 1
+
+
+def test_timers_of_runs_that_are_gone_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run leaves a note behind for when it would have been stuck: forgotten before there are many of them."""
+    monkeypatch.setattr(partition, "SPARE_TIMERS", 50)
+    worker = Worker()
+    for number in range(400):
+        trace_id = f"{number + 1:032x}"
+        worker.feed(record_of(2 * number, event(trace_id, "1" * 16, "", "start", START_US)))
+        worker.feed(record_of(2 * number + 1, event(trace_id, "1" * 16, "", "end", START_US)))
+    assert worker.metric("runs_closed_total") > 100
+    assert len(worker.logic._timers) <= 2 * len(worker.logic.runs) + 52
+    for second in range(30):
+        worker.logic.tick(START_US + 8_000_000 * 2 + second * 1_000_000)
+        worker.logic.flush()
+        worker.shell.pump()
+    assert worker.metric("runs_closed_total") == 400
