@@ -8,11 +8,14 @@ obeyed where the run begins its next step.
 from __future__ import annotations
 
 import functools
+import os
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, Protocol
+from weakref import WeakSet, WeakValueDictionary
 
 from stepstream.producers.guard import complaints
 from stepstream.producers.stops import BudgetExceeded, RunStopped
@@ -47,9 +50,9 @@ class RunControl:
     """
 
     __slots__ = (
-        "_approved_us", "_cancelled", "_changed", "_ended", "_obeyed", "_pause", "_record", "_seen", "_since_us", "_stop",
-        "_target", "_waiters", "active", "agent", "environment", "hook", "parent", "pause_limit_s", "project", "purse",
-        "started_us", "trace_id",
+        "__weakref__", "_approved_us", "_cancelled", "_changed", "_ended", "_obeyed", "_pause", "_record", "_seen", "_since_us",
+        "_stop", "_target", "_waiters", "active", "agent", "environment", "hook", "parent", "pause_limit_s", "project",
+        "purse", "started_us", "trace_id",
     )  # fmt: skip
 
     def __init__(
@@ -354,14 +357,18 @@ class Commands:
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
-        self._runs: dict[str, list[RunControl]] = {}
+        # Weakly: a run that is dropped without an end is nobody's any more.
+        self._roots: WeakValueDictionary[str, RunControl] = WeakValueDictionary()
+        self._open: WeakSet[RunControl] = WeakSet()
         self._scope: list[Command] = []
-        self.received = self.ignored = self.malformed = 0
+        self.received = self.ignored = self.malformed = self.troubles = 0
+        call_after_fork(self)
 
     def open(self, control: RunControl) -> None:
         """A run begins, or an agent inside one."""
         with self._lock:
-            self._runs.setdefault(control.trace_id, []).append(control)
+            self._roots.setdefault(control.trace_id, control)
+            self._open.add(control)
             waiting = [command for command in self._scope if self._is_for(command, control)] if self._scope else []
         for command in waiting:
             control.deliver(command)
@@ -369,11 +376,9 @@ class Commands:
     def close(self, control: RunControl) -> None:
         """It is over."""
         with self._lock:
-            left = self._runs.get(control.trace_id, [])
-            if control in left:
-                left.remove(control)
-            if not left:
-                self._runs.pop(control.trace_id, None)
+            self._open.discard(control)
+            if self._roots.get(control.trace_id) is control:
+                del self._roots[control.trace_id]
         control.end()
 
     def deliver(self, command: Command) -> int:
@@ -382,9 +387,10 @@ class Commands:
             self.received += 1
             if is_scope(command):
                 self._keep(command)
-                controls = [c for of_run in self._runs.values() for c in of_run if self._is_for(command, c)]
+                controls = [control for control in list(self._open) if self._is_for(command, control)]
             else:
-                controls = self._runs.get(command.trace_id, [])[:1]  # the run itself: what it contains asks it
+                run = self._roots.get(command.trace_id)  # what it contains asks it
+                controls = [] if run is None else [run]
         taken = sum(control.deliver(command) for control in controls)
         if not taken:
             self.ignored += 1
@@ -409,10 +415,27 @@ class Commands:
     def after_fork(self) -> None:
         """In the child: the parent's runs are the parent's."""
         self._lock = threading.RLock()
-        for controls in self._runs.values():
-            for control in controls:
-                control.after_fork()
-        self._runs = {}
+        for control in list(self._open):
+            control.after_fork()
+        self._roots, self._open = WeakValueDictionary(), WeakSet()
+
+
+class _Forks(Protocol):
+    def after_fork(self) -> None: ...
+
+
+def call_after_fork(held: _Forks) -> None:
+    """Call its ``after_fork`` in child processes, as long as it is there."""
+    if not hasattr(os, "register_at_fork"):
+        return
+    reference = weakref.ref(held)
+
+    def in_child() -> None:
+        there = reference()
+        if there is not None:
+            there.after_fork()
+
+    os.register_at_fork(after_in_child=in_child)
 
 
 def in_event_loop() -> bool:

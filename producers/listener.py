@@ -5,15 +5,14 @@ It starts with the first run, reads from a while back, and hurts nobody: whateve
 
 from __future__ import annotations
 
-import os
 import threading
 import time
-import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from stepstream.producers.control import call_after_fork
 from stepstream.producers.guard import complaints, suppressed
 from stepstream.schemas.alert import Command, CommandStruct
 from stepstream.schemas.topics import topic
@@ -44,7 +43,7 @@ class CommandListener:
         self._consumer: Consumer | None = None
         self.ready = threading.Event()
         """Set once the topic's ends are known and everything from then on will be read."""
-        _call_after_fork(self)
+        call_after_fork(self)
 
     def ensure(self) -> None:
         """Start listening, unless that was done. Returns at once; never raises."""
@@ -77,6 +76,7 @@ class CommandListener:
                 self._follow(stopping)
                 return
             except Exception as error:
+                self._commands.troubles += 1
                 complaints.say("control", f"stepstream: commands cannot be read, trying again: {error}")
             stopping.wait(wait_s)
             wait_s = min(LONGEST_WAIT_S, 2 * wait_s)
@@ -138,17 +138,3 @@ class CommandListener:
         self._consumer = self._thread = None
         self._lock = threading.Lock()
         self._stopping, self.ready = threading.Event(), threading.Event()
-
-
-def _call_after_fork(listener: CommandListener) -> None:
-    if not hasattr(os, "register_at_fork"):
-        return
-    reference = weakref.ref(listener)
-
-    def in_child() -> None:
-        held = reference()
-        if held is not None:
-            held.after_fork()
-            held._commands.after_fork()
-
-    os.register_at_fork(after_in_child=in_child)

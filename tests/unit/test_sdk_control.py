@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -253,3 +255,30 @@ def test_the_stops_are_public() -> None:
     """A program can name what it may catch."""
     assert issubclass(stepstream.BudgetExceeded, stepstream.RunStopped)
     assert not issubclass(stepstream.RunStopped, stepstream.ArgumentsRefused)
+
+
+def test_a_run_that_is_dropped_without_an_end_is_forgotten(made: Traced) -> None:
+    """What a program starts and never ends does not pile up."""
+    for _ in range(10):
+        made.tracer.run().start()
+    gc.collect()
+    engine = made.tracer.engine()
+    assert engine is not None
+    assert (len(engine.commands._open), len(engine.commands._roots)) == (0, 0)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_child_process_leaves_the_runs_of_its_parent_alone(made: Traced) -> None:
+    """Forked while an order is under way, it neither hangs nor obeys for the parent."""
+    with made.tracer.run() as run:
+        engine = made.tracer.engine()
+        assert engine is not None
+        control = run._owned
+        assert control is not None
+        with control._changed:  # another thread might hold it
+            child = os.fork()
+            if not child:
+                with run.tool("x"):
+                    pass
+                os._exit(0 if not engine.commands._open else 1)
+        assert os.waitpid(child, 0)[1] == 0
