@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stepstream.producers.clock import Clock
-from stepstream.producers.control import Commands
+from stepstream.producers.commands import Commands
 from stepstream.producers.exitline import Totals
 from stepstream.producers.publisher import Publisher
 from stepstream.producers.transport import Record, Transport

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from stepstream.producers.control import call_after_fork
+from stepstream.producers.commands import call_after_fork
 from stepstream.producers.guard import complaints, suppressed
 from stepstream.schemas.alert import Command, CommandStruct
 from stepstream.schemas.topics import topic
@@ -20,7 +20,7 @@ from stepstream.schemas.topics import topic
 if TYPE_CHECKING:
     from confluent_kafka import Consumer
 
-    from stepstream.producers.control import Commands
+    from stepstream.producers.commands import Commands
     from stepstream.schemas.settings import Settings
 
 POLL_S: Final = 0.5
