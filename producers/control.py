@@ -1,8 +1,7 @@
 """What stands between a run and its next step: orders from outside, and the budgets given to the run.
 
-``RunControl`` belongs to a run, and to an agent inside it. What is
-ordered, obeyed, paused and approved is recorded as steps of kind ``control``. Orders come in the listener's thread, and are
-obeyed where the run begins its next step.
+``RunControl`` belongs to a run, or to an agent inside it. What is ordered, obeyed, paused and approved is recorded as steps
+of kind ``control``. Orders come in the listener's thread, and are obeyed where the run begins its next step.
 """
 
 from __future__ import annotations

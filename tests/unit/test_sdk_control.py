@@ -11,9 +11,11 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import pytest
 
 import stepstream
+from stepstream.producers.listener import CommandListener
 from stepstream.producers.stops import RunStopped
 from stepstream.schemas.alert import Command, CommandStruct
 from stepstream.schemas.control import control_step_id
@@ -282,3 +284,17 @@ def test_a_child_process_leaves_the_runs_of_its_parent_alone(made: Traced) -> No
                     pass
                 os._exit(0 if not engine.commands._open else 1)
         assert os.waitpid(child, 0)[1] == 0
+
+
+def test_what_is_no_command_is_counted_and_passed_over(made: Traced) -> None:
+    """Anything may lie on a topic; the next command is heard."""
+    engine = made.tracer.engine()
+    assert engine is not None
+    listener = CommandListener(engine.settings, engine.commands)
+    with made.tracer.run() as run:
+        order = {"command_id": "c", "action": "stop", "time": 1, "trace_id": run.trace_id, "new_field": 1}
+        for value in (b"", None, b"junk", b"[]", b'{"action": "dance"}', b"\xff", msgspec.json.encode(order)):
+            listener._hand_over(value)
+        with pytest.raises(RunStopped), run.tool("x"):
+            pass
+    assert (engine.commands.received, engine.commands.malformed) == (1, 4)
