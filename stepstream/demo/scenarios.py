@@ -69,7 +69,7 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
         meaning="the same search again and again",
     ),
     Scenario(
-        "overspending", "question", count=2, temper="verbose", alerts=frozenset({"too-expensive"}),
+        "overspending", "question", count=2, temper="verbose", alerts=frozenset({"too-expensive", "repetition"}),
         meaning="every text is dragged along: more than ten times the usual cost",
     ),
     Scenario("hanging", "restock", count=1, alerts=frozenset({"hung-step"}), meaning="a tool is called and never returns"),
