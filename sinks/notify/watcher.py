@@ -8,10 +8,11 @@ import time
 from typing import Any, Final
 
 import msgspec
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaException, TopicPartition
 
 from stepstream import kafka
 from stepstream.schemas import metrics as m
+from stepstream.schemas.alert import FindingStruct
 from stepstream.schemas.partitioner import partition_for
 from stepstream.schemas.topics import topic
 from stepstream.sinks.notify.core import NotifyPartition
@@ -23,7 +24,11 @@ from stepstream.sinks.notify.watch import PROBE_AGENT, PROJECT, RULE, Verdict, W
 LONGEST_S: Final = 15.0
 END_TO_END: Final = "end-to-end"
 PARTS: Final = ("worker", "sink", END_TO_END)
+LOOK_BACK: Final = 50_000
+"""So many of the newest findings are searched, after a restart, for what was raised before."""
+FLUSH_S: Final = 2.0
 _encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(FindingStruct).decode
 _log = logging.getLogger("stepstream.notify")
 
 
@@ -81,17 +86,19 @@ class Watcher:
 
     def _look(self, progress: Progress) -> None:
         readings = progress.read()
+        core = self._notifier.call(lambda: self._notifier.partitions.cores.get(self._number))
+        if core is not None and core is not self._adopted:
+            self._opened = self._raised()
+            self._watch.adopt(self._opened)
+            self._adopted = core
         self._notifier.call(lambda: self._judge(readings))
 
     def _judge(self, readings: list[Any]) -> None:
         """In the notifier's main thread."""
         now_us = time.time_ns() // 1_000
         core = self._notifier.partitions.cores.get(self._number)
-        if core is None:
+        if core is None or core is not self._adopted:
             return
-        if core is not self._adopted:
-            self._adopted = core
-            self._adopt(core)
         verdicts = self._watch.look(readings, now_us)
         if self._probe is not None:
             trouble = self._probe.trouble(now_us)
@@ -103,20 +110,34 @@ class Watcher:
         for part in PARTS:
             self._notifier.figures.observer.gauge(m.NOTIFY_STALLED).labels(part).set(part in self._watch.stalled)
 
-    def _adopt(self, core: NotifyPartition) -> None:
-        """What was raised before a restart, as far as somebody was to be told."""
-        for lane in core.lanes.values():
-            for member in lane.members.values():
-                if member.alert.rule == RULE and member.alert.state == "firing":
-                    self._opened[member.alert.subject] = member.alert.opened_at
-        self._watch.adopt(self._opened)
+    def _raised(self) -> dict[str, int]:
+        """What was raised before a restart and is not over: the part, and since when."""
+        settings = self._notifier.settings
+        name = topic(settings.topic_prefix, "findings")
+        client = kafka.consumer(settings, "stepstream-reader")
+        try:
+            end = client.get_watermark_offsets(TopicPartition(name, self._number), timeout=10)[1]
+        finally:
+            client.close()
+        found: dict[str, int] = {}
+        for message in kafka.read_to_end(settings, name, [self._number], offset=max(0, end - LOOK_BACK)):
+            value = message.value() or b""
+            if RULE.encode() not in value:
+                continue
+            finding = _decode(value)
+            if finding.rule == RULE and finding.state == "firing":
+                found[finding.subject] = finding.time
+            elif finding.rule == RULE and finding.state == "resolved":
+                found.pop(finding.subject, None)
+        return found
 
     def _say(self, core: NotifyPartition, verdict: Verdict, now_us: int) -> None:
         """Tell subscribers at once, since those who would make the alert may be the ones that are gone; and for the record."""
         opened_us = self._opened.setdefault(verdict.part, now_us) if verdict.stalled else self._opened.pop(verdict.part, now_us)
         finding = finding_of(verdict, now_us, opened_us)
-        core.inform(alert_of(finding, opened_us), -1, now_us, now_us)
         self._notifier.outbox.publish("findings", PROJECT, _encode(finding), self._number)
+        self._notifier.outbox.flush(FLUSH_S)  # a notifier that is killed now must leave its end to the next one
+        core.inform(alert_of(finding, opened_us), -1, now_us, now_us)
         (_log.error if verdict.stalled else _log.info)("pipeline-stalled %s: %s", finding.state, finding.message)
 
     def _send_probe(self, now_us: int) -> None:

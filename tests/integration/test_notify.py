@@ -116,7 +116,7 @@ def test_nothing_is_lost_when_notifiers_are_killed(
         keys.setdefault(call.headers["Idempotency-Key"], set()).add(json.dumps(call.data["alerts"], sort_keys=True))
         return 500 if dice.random() < 0.1 else 200
 
-    total = 200
+    total = 120
     with receiver(status=status) as hook:
         subscribe(settings, "all", f"{hook.url}/all", send_updates=True)
         subscribe(settings, "bad", f"{hook.url}/bad", match={"severity": ["critical"]})
@@ -129,7 +129,7 @@ def test_nothing_is_lost_when_notifiers_are_killed(
             publisher.send(f"a{n}", 1, partition=n % 2, severity="critical" if n % 4 == 0 else "warning")
             if n >= 20:
                 publisher.send(f"a{n - 20}", 2, partition=n % 2, state="resolved")
-            if n % 45 == 44:
+            if n % 29 == 28:
                 publisher.flush()
                 victim = kills % 2
                 kills += 1
@@ -223,7 +223,6 @@ def test_subscriptions_on_the_command_line(settings: Settings, tmp_path: Path) -
     assert (refused.returncode, "webhook did not take it" in refused.stderr) == (1, True)
     assert "a secret is not written" in run("add", "x", "webhook", "url=https://h.example", "secret=hunter2").stderr
     assert run("remove", "ops").stdout == "subscription/ops deleted\n"
-    assert "there is no subscription ops" in run("remove", "ops").stderr
 
 
 def test_a_pipeline_that_stands_still_is_told_by_the_notifier_itself(
