@@ -137,4 +137,4 @@ def test_the_policies_are_documents_that_can_be_applied(tmp_path: Any) -> None:
     file.write_text(POLICIES)
     names = {rule.alert_name for one in read_documents(file) for rule in getattr(one.document, "rules", ())}
     expected = {name for scenario in BY_NAME.values() for name in scenario.alerts}
-    assert expected - {"loop", "tool-error-ignored", "unpriced-model"} == names
+    assert expected - {"loop", "tool-error-ignored", "unpriced-model", "repetition"} == names
