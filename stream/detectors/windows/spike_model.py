@@ -34,8 +34,11 @@ LEARN_WINDOWS: Final = 72
 """Three days of hours: each hour of the day was seen three times before anything is said."""
 
 MIN_SAMPLES: Final = 3
-SPREADS: Final = 2.0
-"""Of a normal distribution the twentieth's deviation is 1.64 sigma, so this is more than three."""
+SPREADS: Final = 1.7
+"""Of a normal distribution the twentieth's deviation is 1.64 sigma: about three sigma are asked for, and more of few runs."""
+
+FEW_RUNS: Final = 0.8
+"""By how much more, in a window of a single run: what a few dear runs make has a longer tail than a normal distribution."""
 
 LEAST_SPREAD: Final = 0.1
 SYSTEMATIC: Final = 0.05
@@ -133,7 +136,7 @@ class _Channel:
 
     def margin(self, width: float) -> float:
         """How far above that is too much."""
-        return max(self._least, SPREADS * self._fit().spread * width)
+        return max(self._least, SPREADS * (1 + FEW_RUNS * width) * self._fit().spread * width)
 
     def learn(self, start_us: int, amount: float, width: float) -> None:
         """Take over what was seen."""
