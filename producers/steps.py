@@ -201,6 +201,8 @@ class Step(Fills):
         engine = None if suppressed.get() else self._tracer.engine()
         if engine is None:
             self._state = OFF
+            if self._fields.get("budget") is not None:
+                complaints.say("budget off", "stepstream: nothing is recorded, so the budget of a run is not kept")
             return
         self._engine = engine
         self._generation = engine.publisher.generation
@@ -318,14 +320,14 @@ class Step(Fills):
     @never_raises
     def _settle(self, engine: Engine, held: list[Reservation]) -> None:
         record, control = self._record, self._scope.control if self._owned is None else self._owned.parent
-        usage = record.usage
-        tokens = 0 if usage is None else usage.input_tokens + usage.output_tokens
-        if usage is None and record.status != "ok" and record.kind == "llm_call":
-            tokens_known, nanos = None, None  # a call that failed may have been paid for
-        else:
-            tokens_known, nanos = tokens, engine.cost_of(record) if held[0].purse.counts_money else 0
+        usage, is_call = record.usage, record.kind == "llm_call"
+        unknown = None if is_call else 0  # a model's call that says nothing was not free: what was set aside stays
+        tokens = unknown if usage is None else usage.input_tokens + usage.output_tokens
+        nanos = unknown if usage is None and record.cost_usd is None else 0
+        if held[0].purse.counts_money and (usage is not None or record.cost_usd is not None):
+            nanos = engine.cost_of(record)
         if control is not None:
-            control.settle(held, nanos, tokens_known)
+            control.settle(held, nanos, tokens)
 
     def _set_failure(self, error: BaseException) -> None:
         record = self._record

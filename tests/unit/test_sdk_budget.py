@@ -13,8 +13,10 @@ import pytest
 import stepstream
 from stepstream.producers.budget import Budget, BudgetWarning, Purse
 from stepstream.producers.stops import BudgetExceeded, RunStopped
+from stepstream.producers.tracer import Tracer
 from stepstream.schemas.alert import CommandStruct
-from tests.sdk import HandClock, Traced, traced
+from stepstream.schemas.settings import Settings
+from tests.sdk import HandClock, Traced, said, traced
 
 
 @pytest.fixture
@@ -170,3 +172,22 @@ def test_what_is_no_budget_is_said_and_ignored(made: Traced) -> None:
     with made.tracer.run(budget=0.5) as run, run.tool("x"):  # type: ignore[arg-type]
         pass
     assert "x" in made.ended
+
+
+def test_a_call_that_does_not_say_what_it_used_was_not_free(made: Traced) -> None:
+    """What was set aside for it stays spent; a tool that says nothing cost nothing."""
+    with made.tracer.run(budget=Budget(usd=1, reserve_usd="0.4")) as run:
+        for name in ("a", "b"):
+            with run.tool(f"tool {name}"), run.llm(name):
+                pass
+        with pytest.raises(BudgetExceeded), run.llm("c"):
+            pass
+
+
+def test_where_nothing_is_recorded_a_budget_is_not_kept_and_that_is_said() -> None:
+    """Silently it would look as if it were."""
+    with said() as records:
+        tracer = Tracer(Settings(enabled=False))
+        with tracer.run(budget=Budget(steps=0)) as run, run.tool("x"):
+            pass
+    assert ["budget" in record.getMessage() for record in records] == [True]
