@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from stepstream.schemas.alert import Alert, Command, Finding
     from stepstream.schemas.delivery import Delivery
     from stepstream.schemas.documents import Prices, Subscription
+    from stepstream.schemas.fleet import FleetBaseline, FleetBudget, FleetWindow
     from stepstream.schemas.policy import Policy
     from stepstream.schemas.step import Document, StepEvent, TokenUsage
-    from stepstream.schemas.trajectory import Trajectory, Usage
+    from stepstream.schemas.trajectory import Progress, RunSummary, Trajectory, Usage
 
     CONTRACTS: dict[str, type[BaseModel]]
     """The public contracts, by name; ``stepstream schema NAME`` prints their JSON Schema."""
@@ -29,8 +30,13 @@ __all__ = [
     "Delivery",
     "Document",
     "Finding",
+    "FleetBaseline",
+    "FleetBudget",
+    "FleetWindow",
     "Policy",
     "Prices",
+    "Progress",
+    "RunSummary",
     "StepEvent",
     "Subscription",
     "TokenUsage",
@@ -44,8 +50,13 @@ _MODULES: Final = {
     "Delivery": "delivery",
     "Document": "step",
     "Finding": "alert",
+    "FleetBaseline": "fleet",
+    "FleetBudget": "fleet",
+    "FleetWindow": "fleet",
     "Policy": "policy",
     "Prices": "documents",
+    "Progress": "trajectory",
+    "RunSummary": "trajectory",
     "StepEvent": "step",
     "Subscription": "documents",
     "TokenUsage": "step",
@@ -53,7 +64,8 @@ _MODULES: Final = {
     "Usage": "trajectory",
 }
 _CONTRACTS: Final = (
-    "StepEvent", "Trajectory", "Usage", "Finding", "Alert", "Command", "Delivery", "Policy", "Subscription", "Prices",
+    "StepEvent", "Trajectory", "Usage", "RunSummary", "Progress", "Finding", "Alert", "Command", "Delivery", "FleetWindow",
+    "FleetBudget", "FleetBaseline", "Policy", "Subscription", "Prices",
 )  # fmt: skip
 
 

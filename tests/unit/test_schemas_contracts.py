@@ -20,8 +20,9 @@ from stepstream.schemas import CONTRACTS
 from stepstream.schemas.accept import Accepted, accept_value
 from stepstream.schemas.alert import AlertStruct, CommandStruct, FindingStruct
 from stepstream.schemas.delivery import DeliveryStruct
+from stepstream.schemas.fleet import FleetBaselineStruct, FleetBudgetStruct, FleetWindowStruct
 from stepstream.schemas.step import Step
-from stepstream.schemas.trajectory import TrajectoryStruct, UsageStruct
+from stepstream.schemas.trajectory import ProgressStruct, RunSummaryStruct, TrajectoryStruct, UsageStruct
 from tests.step_events import NOW_US, event, odd_events, valid_events
 
 GOLDEN: Final = Path(__file__).resolve().parent.parent / "golden"
@@ -31,6 +32,11 @@ STRUCTS: Final[dict[str, Any]] = {
     "StepEvent": Step,
     "Trajectory": TrajectoryStruct,
     "Usage": UsageStruct,
+    "RunSummary": RunSummaryStruct,
+    "Progress": ProgressStruct,
+    "FleetWindow": FleetWindowStruct,
+    "FleetBudget": FleetBudgetStruct,
+    "FleetBaseline": FleetBaselineStruct,
     "Finding": FindingStruct,
     "Alert": AlertStruct,
     "Command": CommandStruct,

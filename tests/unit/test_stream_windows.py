@@ -9,7 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stepstream.schemas.fleet import WindowMinute
+from stepstream.schemas.trajectory import Progress, RunSummary, Usage
 from stepstream.stream.windows.limits import UsageLimits
+from stepstream.stream.windows.records import UsageLine, decode_line
+from stepstream.stream.windows.rows import FIELDS, USED
 from tests.unit.usage_world import (
     HOUR_US,
     MINUTE_US,
@@ -200,3 +204,17 @@ def test_what_is_no_usage_record_is_dead_lettered() -> None:
         process.logic.feed(record)
     assert next(output.topic for output in process.logic.drain()) == "deadletter"
     assert process.logic.counters.usage_unknown == 1
+
+
+def test_lines_are_what_the_contracts_say() -> None:
+    """The windows read records of all kinds by one struct: its fields are the contracts' own, with their meanings."""
+    named = set(Usage.model_fields) | set(RunSummary.model_fields) | set(Progress.model_fields)
+    assert set(UsageLine.__struct_fields__) <= named
+    usage, summary = (
+        Usage(project="p", trace_id="t", revision=1, minute=5),
+        RunSummary(kind="run", project="p", trace_id="t", revision=1, status="ok", time=7),
+    )
+    assert (decode_line(usage.model_dump_json()).kind, decode_line(usage.model_dump_json()).minute) == ("minute", 5)
+    assert (decode_line(summary.model_dump_json()).kind, decode_line(summary.model_dump_json()).time) == ("run", 7)
+    assert tuple(WindowMinute.model_fields)[1:-1] == FIELDS
+    assert set(USED) - {"cost_nanos"} <= set(Usage.model_fields)
