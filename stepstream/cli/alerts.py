@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 HELP = "List alerts, the newest last, or follow them; acknowledge, silence, resolve."
 FollowOption = Annotated[bool, typer.Option("--follow", "-f", help="Wait for alerts and show them as they come.")]
 AlertOption = Annotated[str | None, typer.Option(help="Only alerts of this name.")]
+StateOption = Annotated[str | None, typer.Option(help="Only those that are firing, or resolved.")]
 SeverityOption = Annotated[str | None, typer.Option(help=f"Only this severity: {', '.join(SEVERITIES)}.")]
 
 
@@ -46,13 +47,14 @@ def alerts(
     agent: AgentOption = None,
     alert: AlertOption = None,
     severity: SeverityOption = None,
+    state: StateOption = None,
     since: SinceOption = None,
     limit: LimitOption = 50,
     format: FormatOption = Format.TABLE,
 ) -> None:
     """List, or a command of the group."""
     if context.invoked_subcommand is None:
-        _list(settings, follow, project, environment, agent, alert, severity, since, limit, format)
+        _list(settings, follow, project, environment, agent, alert, severity, state, since, limit, format)
 
 
 @takes(*KAFKA, *CLICKHOUSE)
@@ -65,12 +67,13 @@ def show_list(
     agent: AgentOption = None,
     alert: AlertOption = None,
     severity: SeverityOption = None,
+    state: StateOption = None,
     since: SinceOption = None,
     limit: LimitOption = 50,
     format: FormatOption = Format.TABLE,
 ) -> None:
     """List alerts, the newest last, or follow them as they come (with --since: after those since then)."""
-    _list(settings, follow, project, environment, agent, alert, severity, since, limit, format)
+    _list(settings, follow, project, environment, agent, alert, severity, state, since, limit, format)
 
 
 def _list(
@@ -81,6 +84,7 @@ def _list(
     agent: str | None,
     alert: str | None,
     severity: str | None,
+    state: str | None,
     since: str | None,
     limit: int,
     format: Format,
@@ -90,12 +94,15 @@ def _list(
 
     if severity is not None and severity not in SEVERITIES:
         raise Failure(f"--severity {severity}: one of {', '.join(SEVERITIES)}", USAGE)
+    if state not in (None, "firing", "resolved"):
+        raise Failure(f"--state {state}: firing or resolved", USAGE)
     scope = queries.Scope(
         project=project,
         environment=environment,
         agent=agent,
         alert=alert,
         severity=severity,
+        state=state,
         since=queries.parse_since(since, datetime.now(UTC)),
         limit=limit,
     )
@@ -140,7 +147,7 @@ def _follow(settings: Settings, scope: Scope, format: Format) -> None:
             for alert in history:
                 _print_one(alert, format)
         for alert in coming:
-            if alert.seq > shown.get(alert.alert_id, 0):
+            if alert.seq > shown.get(alert.alert_id, 0) and scope.state in (None, alert.state):
                 _print_one(alert, format)
 
 

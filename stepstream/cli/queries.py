@@ -34,6 +34,7 @@ class Scope:
     status: str | None = None
     severity: str | None = None
     alert: str | None = None
+    state: str | None = None
     since: datetime | None = None
     limit: int = 50
 
@@ -41,7 +42,7 @@ class Scope:
         """The condition, and the values bound in it."""
         conditions: list[str] = []
         values: dict[str, Any] = {}
-        for column in ("project", "environment", "agent", "status", "severity", "alert"):
+        for column in ("project", "environment", "agent", "status", "severity", "alert", "state"):
             wanted = getattr(self, column)
             if wanted is not None:
                 conditions.append(f"{column} LIKE {{{column}:String}}")
