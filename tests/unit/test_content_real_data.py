@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
+from benchmarks.cases import lifecycle
 from benchmarks.detection.hidden import HIDDEN, NOT_RETRIED, fails, followed_by_answer
 from benchmarks.detection.replayed import only, replay
 from benchmarks.detection.rewordings import WAYS
@@ -65,11 +66,12 @@ def test_order_duplicates_and_restarts_change_nothing_on_real_runs(rule: dict[st
     for number, run in enumerate(runs):
         case = DetectorCase("real", judged, make_detector, run, [])
         calm, shaken, mixed = World(case), World(case), World(case)
-        calm.play(ordered := sorted(run, key=lambda step: step.end_time or 0), as_they_happen(ordered))
+        live = lifecycle(run)
+        calm.play(live, as_they_happen(live))
         shaken.play(
-            [step for step in ordered for _ in range(2)], [us for us in as_they_happen(ordered) for _ in range(2)], shaken.swap
+            [step for step in live for _ in range(2)], [us for us in as_they_happen(live) for _ in range(2)], shaken.swap
         )
-        random.Random(number).shuffle(shuffled := list(run))
+        shuffled = random.Random(number).sample(live, len(live))
         mixed.play(shuffled, all_at_once(shuffled))
         assert shaken.ids() == calm.ids(), run[0].trace_id
         assert mixed.ids() == calm.ids(), run[0].trace_id

@@ -158,15 +158,21 @@ class IrrelevantRetrievalDetector(HoldingDetector):
         if step is None or mine is None:
             return []
         bits = int(mine[0], 16)
-        for other_id, other in queries.items():
-            before = run.steps.get(other_id)
-            if before is None or before.label != step.label or before.end_us > step.start_us or before is step:
-                continue
-            alike = similarity(bits, int(other[0], 16))
-            if alike >= _ASKED_AGAIN and other[1] != mine[1]:
-                message = f"did not bring what was wanted: it was asked again in other words ({mine[1]})"
-                return [self._say(before, other[1], message, "again", alike, _ASKED_AGAIN)]
-        return []
+        earlier = [
+            (before.start_us, other_id)
+            for other_id, other in queries.items()
+            if (before := run.steps.get(other_id)) is not None
+            and before.label == step.label
+            and before.end_us <= step.start_us
+            and other[1] != mine[1]
+            and similarity(bits, int(other[0], 16)) >= _ASKED_AGAIN
+        ]
+        if not earlier:
+            return []
+        _, last = max(earlier)
+        alike = similarity(bits, int(queries[last][0], 16))
+        message = f"did not bring what was wanted: it was asked again in other words ({mine[1]})"
+        return [self._say(run.steps[last], queries[last][1], message, "again", alike, _ASKED_AGAIN)]
 
     def _judge_overlap(self, run: Run, key: str) -> list[Observation]:
         """The weighted share of the query that came back."""
