@@ -13,6 +13,7 @@ import msgspec
 from stepstream.kafka import read_to_end
 from stepstream.schemas.topics import topic
 from tests.integration.test_worker import World, now_us, step, trace
+from tests.processes import wait_until
 
 MINUTE_US = 60_000_000
 PART_US = 5 * MINUTE_US
@@ -26,6 +27,12 @@ def fleet(world: World) -> dict[bytes, set[bytes]]:
         if value := message.value():
             found[message.key() or b""].add(value)
     return found
+
+
+def ready_at(world: World) -> list[int]:
+    """The offsets that the worker went on from, of each partition of usage."""
+    log = world.process.tail(200).splitlines()
+    return [int(line.rsplit(" ", 1)[1]) for line in log if "ready: " in line and ".usage partition" in line]
 
 
 def windows(world: World, before_us: int) -> list[dict[str, Any]]:
@@ -88,10 +95,7 @@ def test_the_next_worker_goes_on_from_the_checkpoint(kafka_bootstrap: str, tmp_p
         time.sleep(0.5)
     assert world.process.terminate() == 0
     world.start()
-    assert "ready: " in world.process.tail(200)
-    log = world.process.tail(200)
-    offsets = [int(line.rsplit(" ", 1)[1]) for line in log.splitlines() if "ready: " in line and ".usage partition" in line]
-    assert len(offsets) == 2
-    assert max(offsets) > 0
+    wait_until(lambda: len(ready_at(world)) == 2, 20, "both partitions of usage")
+    assert max(ready_at(world)) > 0
     world.process.kill()
     world.collected.close()

@@ -66,7 +66,7 @@ class World:
         self.starts += 1
         self.process = process = worker(self.settings, self.folder / f"worker-{self.starts}.log")
         wait_until(
-            lambda: process.tail(200).count("ready: ") >= self.settings.partitions + 2 or not process.running,
+            lambda: process.tail(200).count("ready: ") >= self.settings.partitions + 4 or not process.running,
             30,
             "a ready worker",
         )
