@@ -46,6 +46,11 @@ CLOSED_FORGOTTEN: Final = Metric(
     "stepstream_worker_closed_runs_forgotten_total", "counter", "closed runs of which only the id was kept, to save memory"
 )
 TRAJECTORIES: Final = Metric("stepstream_worker_trajectories_total", "counter", "trajectory revisions published")
+TRAJECTORIES_DELAYED: Final = Metric(
+    "stepstream_worker_trajectories_delayed_total",
+    "counter",
+    "times that a growing trajectory was due and waited, because there were too many of them",
+)
 FINDINGS: Final = Metric("stepstream_worker_findings_total", "counter", "findings raised")
 FINDINGS_OVER_LIMIT: Final = Metric(
     "stepstream_worker_findings_over_limit_total", "counter", "findings beyond the limit for one run and alert name"

@@ -23,6 +23,7 @@ class Counters:
     forced_closed: int = 0
     closed_forgotten: int = 0
     trajectories: int = 0
+    trajectories_delayed: int = 0
     findings: int = 0
     findings_over_limit: int = 0
     alerts: int = 0

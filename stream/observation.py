@@ -32,6 +32,7 @@ _PLAIN: Final = {
     m.FORCED_CLOSED: "forced_closed",
     m.CLOSED_FORGOTTEN: "closed_forgotten",
     m.TRAJECTORIES: "trajectories",
+    m.TRAJECTORIES_DELAYED: "trajectories_delayed",
     m.FINDINGS: "findings",
     m.FINDINGS_OVER_LIMIT: "findings_over_limit",
     m.ALERTS: "alerts",

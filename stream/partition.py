@@ -131,11 +131,11 @@ class AssemblePartition:
     def flush(self) -> None:
         """After a batch of records, or a tick: publish what is due, let timers fire, bound what is held."""
         now_us = self.clock.now_us
+        self._publisher.advance(self.floor.position, now_us)
         for tracked in self._touched.values():
             self._publish_if_due(tracked, now_us)
             self._schedule(tracked)
         self._touched.clear()
-        self._publisher.publish_waiting(now_us)
         self._fire_timers(now_us)
         if len(self._timers) > 2 * len(self.runs) + SPARE_TIMERS:
             self._timers = without_stale(self._timers, self.runs)

@@ -1,10 +1,15 @@
-"""When a run is published: its trajectory at most once in a while as it grows, its usage less often, all of it as it closes."""
+"""When a run is published: its trajectory at most once in a while as it grows, its usage less often, all of it as it closes.
+
+Trajectories of growing runs may cost a worker only so much: with very many runs open, or as much to read as it can, they are
+published in the order in which they became due, as a budget allows. Beginnings, findings and ends never wait.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from heapq import heappop, heappush
 from itertools import count
+from typing import Final
 
 import msgspec
 
@@ -16,7 +21,37 @@ from stepstream.stream.tracked import Tracked
 
 _encode = msgspec.json.Encoder().encode
 
+RECORDS_EACH: Final = 32
+"""One growing trajectory for so many records,"""
+EACH_SECOND: Final = 300
+"""and so many a second beside."""
+
 Send = Callable[[Tracked, Output], None]
+
+
+class Budget:
+    """How many growing trajectories may be published now."""
+
+    __slots__ = ("_left", "_position", "_time_us")
+
+    def __init__(self) -> None:
+        self._left = float(EACH_SECOND)
+        self._position = self._time_us = 0
+
+    def refill(self, position: int, now_us: int) -> None:
+        """The log was read up to here."""
+        earned = (position - self._position) / RECORDS_EACH + (now_us - self._time_us) * EACH_SECOND / 1_000_000
+        self._left = min(self._left + earned, 2.0 * EACH_SECOND)
+        self._position, self._time_us = position, now_us
+
+    @property
+    def is_spent(self) -> bool:
+        """No more for now."""
+        return self._left < 1
+
+    def spend(self) -> None:
+        """One was published."""
+        self._left -= 1
 
 
 class Publisher:
@@ -28,38 +63,47 @@ class Publisher:
         self._counters = counters
         self._send = send
         self._waiting: list[tuple[int, int, Tracked]] = []
+        self._usage_waiting: list[tuple[int, int, Tracked]] = []
         self._ties = count()
+        self._budget = Budget()
+
+    def advance(self, position: int, now_us: int) -> None:
+        """The log was read up to here: publish the runs that have waited for it."""
+        self._budget.refill(position, now_us)
+        while self._waiting and self._waiting[0][0] <= now_us and not self._budget.is_spent:
+            due_us, _, tracked = heappop(self._waiting)
+            if tracked.waits_us == due_us:
+                tracked.waits_us = None
+                self.publish_if_due(tracked, now_us)
+        while self._usage_waiting and self._usage_waiting[0][0] <= now_us:  # whatever the budget: windows count on it
+            _, _, tracked = heappop(self._usage_waiting)
+            tracked.usage_waits = False
+            self.publish_if_due(tracked, now_us)
 
     def publish_if_due(self, tracked: Tracked, now_us: int) -> None:
-        """Publish what is new and due; what is not due yet is when ``publish_waiting`` is called then."""
+        """Publish what is new and due; what has to wait for that is published by ``advance``."""
         run = tracked.run
         if run.is_stray:
             return
         if tracked.dirty:
             due_us = tracked.published_us + self._revision_interval_us
-            if run.closed or tracked.urgent or now_us >= due_us:
+            if run.closed or tracked.urgent or not tracked.published_us:
+                self._publish(tracked, now_us)
+            elif now_us >= due_us and not self._budget.is_spent:
+                self._budget.spend()
                 self._publish(tracked, now_us)
             else:
-                self._wait(tracked, due_us)
+                self._counters.trajectories_delayed += now_us >= due_us
+                if tracked.waits_us is None or due_us < tracked.waits_us:
+                    tracked.waits_us = due_us
+                    heappush(self._waiting, (due_us, next(self._ties), tracked))
         if run.changed_minutes and not run.closed:
             due_us = tracked.usage_us + self._usage_interval_us
             if now_us >= due_us:
                 self._publish_usage(tracked, now_us)
-            else:
-                self._wait(tracked, due_us)
-
-    def publish_waiting(self, now_us: int) -> None:
-        """Publish the runs whose time has come."""
-        while self._waiting and self._waiting[0][0] <= now_us:
-            due_us, _, tracked = heappop(self._waiting)
-            if tracked.waits_us == due_us:
-                tracked.waits_us = None
-                self.publish_if_due(tracked, now_us)
-
-    def _wait(self, tracked: Tracked, due_us: int) -> None:
-        if tracked.waits_us is None or due_us < tracked.waits_us:
-            tracked.waits_us = due_us
-            heappush(self._waiting, (due_us, next(self._ties), tracked))
+            elif not tracked.usage_waits:
+                tracked.usage_waits = True
+                heappush(self._usage_waiting, (due_us, next(self._ties), tracked))
 
     def _publish(self, tracked: Tracked, now_us: int) -> None:
         run = tracked.run

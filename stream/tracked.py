@@ -11,7 +11,7 @@ class Tracked:
 
     __slots__ = (
         "announced", "announcing", "covering", "dirty", "last_offset", "pending", "published_us", "run", "scheduled_us",
-        "state", "through", "uncovered", "urgent", "usage_us", "waits_us", "wants_cover",
+        "state", "through", "uncovered", "urgent", "usage_us", "usage_waits", "waits_us", "wants_cover",
     )  # fmt: skip
 
     def __init__(self, run: Run, through: int) -> None:
@@ -37,8 +37,10 @@ class Tracked:
         self.published_us = 0
         self.usage_us = 0
         """When its usage was published last."""
+        self.usage_waits = False
+        """Its usage is to be published when an interval has passed since."""
         self.waits_us: int | None = None
-        """When it is published next, if it waits for that."""
+        """When its trajectory is due next, if it waits for that."""
         self.scheduled_us: int | None = None
         self.state = b""
 
