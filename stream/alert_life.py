@@ -119,14 +119,23 @@ def grown(alert: AlertStruct, finding: FindingStruct) -> AlertStruct:
 def reopened(alert: AlertStruct, finding: FindingStruct) -> AlertStruct:
     """The alert that was over and is not: the same identity, and one more time that it came back."""
     again = grown(alert, finding)
-    return _with(again, change="reopened", state="firing", resolved_at=0, reopened=alert.reopened + 1, by="")
+    kept = "" if alert.by else alert.acknowledged_by  # whoever said that it was over is told that it is not
+    return _with(
+        again,
+        change="reopened",
+        state="firing",
+        resolved_at=0,
+        reopened=alert.reopened + 1,
+        by="",
+        acknowledged_by=kept,
+    )
 
 
 def changed(alert: AlertStruct, finding: FindingStruct) -> AlertStruct:
     """The alert after it was resolved, acknowledged or silenced."""
     at = max(alert.updated_at, finding.time)
     ids = _more_ids(alert, finding)
-    alert = _with(alert, seq=alert.seq + 1, change=finding.state, updated_at=at, by=finding.by or alert.by, finding_ids=ids)
+    alert = _with(alert, seq=alert.seq + 1, change=finding.state, updated_at=at, by=finding.by, finding_ids=ids)
     match finding.state:
         case "acknowledged":
             return _with(alert, acknowledged_by=finding.by)

@@ -199,6 +199,16 @@ def test_every_record_says_what_changed_and_who_did_it() -> None:
     assert alerts[-1].message == "cost $3 so far"
 
 
+def test_who_looks_after_an_alert_does_so_while_it_flaps() -> None:
+    """But whoever said that it was over hears of it again."""
+    items = [finding(1), finding(2, "acknowledged", by="ada"), finding(3, "resolved", time_s=1), finding(4, time_s=2)]
+    *_, over, back = feed(FleetPartition(0), items)
+    assert (over.by, over.acknowledged_by, back.acknowledged_by) == ("", "ada", "ada")
+    items[2] = finding(3, "resolved", time_s=1, by="ada")
+    *_, over, back = feed(FleetPartition(0), items)
+    assert (over.by, back.acknowledged_by, back.change) == ("ada", "", "reopened")
+
+
 def test_what_is_said_of_one_alert_does_not_touch_a_later_one() -> None:
     """A person may be late: the alert that they saw is over, another of the same trouble has opened."""
     logic = FleetPartition(0)
