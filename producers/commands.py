@@ -35,8 +35,10 @@ class Commands:
             self._roots.setdefault(control.trace_id, control)
             self._open.add(control)
             waiting = [command for command in self._scope if self._is_for(command, control)] if self._scope else []
+        freed_us = max((command.time for command in waiting if command.action == "resume"), default=0)
         for command in waiting:
-            control.deliver(command)
+            if command.time > freed_us:
+                control.deliver(command)
 
     def close(self, control: RunControl) -> None:
         """It is over."""

@@ -201,8 +201,10 @@ def test_a_command_to_an_agent_binds_runs_that_start_later_until_it_expires(made
     with made.tracer.run(agent="other") as other, other.tool("x"):
         pass
     deliver(made, command("resume", 2, time=now + 1, agent="support", expires=now + 60_000_000))
+    told = len(control_steps(made))
     with made.tracer.run() as freed, freed.tool("x"):
         pass
+    assert len(control_steps(made)) == told, "what was taken back before it began is not told to it"
     expired = command("stop", 3, time=now - 9_000_000, agent="support", expires=now - 1)
     assert deliver(made, expired) == 0
     with made.tracer.run() as after, after.tool("x"):
