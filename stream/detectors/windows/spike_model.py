@@ -170,6 +170,7 @@ class _Fit:
         self._slots = _medians(seen, lambda start: (day_kind(start), start % DAY_US // window_us))
         self._hours = _medians(seen, lambda start: (2, start % DAY_US // window_us))
         self._all = median(item.amount for item in seen)
+        self._kinds = self._of_kinds(seen)
         over = [(item.start, item.amount - self._profile(item.start)) for item in seen]
         now_us = seen[-1].start
         week = [rest for start, rest in over if start > now_us - 7 * DAY_US]
@@ -185,7 +186,17 @@ class _Fit:
     def _profile(self, start_us: int) -> float:
         hour = start_us % DAY_US // self._window_us
         found = self._slots.get((day_kind(start_us), hour))
-        return self._hours.get((2, hour), self._all) if found is None else found
+        if found is not None:
+            return found
+        return self._hours.get((2, hour), self._all) + self._kinds.get(day_kind(start_us), 0.0)
+
+    def _of_kinds(self, seen: Sequence[_Seen]) -> dict[int, float]:
+        """How far weekdays and weekends lie from all days: until each of their hours is known, after one of them is."""
+        apart: dict[int, list[float]] = {}
+        for item in seen:
+            usual = self._hours.get((2, item.start % DAY_US // self._window_us), self._all)
+            apart.setdefault(day_kind(item.start), []).append(item.amount - usual)
+        return {kind: median(rests) for kind, rests in apart.items()}
 
 
 def _medians(seen: Sequence[_Seen], slot_of: Callable[[int], tuple[int, int]]) -> dict[tuple[int, int], float]:
