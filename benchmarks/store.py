@@ -100,7 +100,7 @@ def measure(report: Report, arguments: argparse.Namespace) -> None:
         _recorded(report, settings.model_copy(update={"clickhouse_database": "recorded"}))
         _text_search(report, settings)
         if arguments.queries:
-            _queries(report, settings, scale)
+            _queries(report, settings, scale, arguments.most_steps, store.pids)
 
 
 @contextmanager
@@ -247,7 +247,7 @@ def _recorded(report: Report, settings: Settings) -> None:
     migrate(settings)
     now_ms, raw = time.time_ns() // 1_000_000, 0
     encode = msgspec.json.Encoder().encode
-    records = []
+    records: list[Record] = []
     for run in runs:
         for event in lifecycle(run):
             value = encode(event.model_dump(mode="json", exclude_defaults=True))
@@ -292,12 +292,12 @@ def _text_search(report: Report, settings: Settings) -> None:
     report.table(f"text search, {SEARCHED_STEPS:,} steps, rows alone", columns, rows)
 
 
-def _queries(report: Report, settings: Settings, scale: Scale) -> None:
+def _queries(report: Report, settings: Settings, scale: Scale, most: int, store: list[int]) -> None:
     """Every query of the folder, several times, at each size; the store is filled up by copies of what is there."""
     rows = []
     with connect(settings, timeout_s=900) as client:
         multiplier = Multiplier(client)
-        for size in scale.stored_steps:
+        for size in (size for size in scale.stored_steps if size <= most):
             report.say(f"filling up to {size:,} steps")
             began = time.monotonic()
             count = multiplier.fill(size)
@@ -305,13 +305,16 @@ def _queries(report: Report, settings: Settings, scale: Scale) -> None:
             client.command("SYSTEM STOP MERGES")  # the queries alone are measured
             trace_id = client.command("SELECT trace_id FROM steps_raw LIMIT 1 OFFSET 5000")
             for file in sorted(QUERIES.glob("*.sql")):
+                meter = CpuMeter({"clickhouse": store})
                 took = _times(client, file.read_text(), str(trace_id), scale.repeats)
-                rows.append((file.stem, count, median(took), max(took)))
+                cpu_ms = meter.lap()["clickhouse"] / scale.repeats * 1000
+                rows.append((file.stem, count, median(took), max(took), cpu_ms))
+                report.figures[f"query_{file.stem}_{size}_cpu_ms"] = cpu_ms
                 report.figures[f"query_{file.stem}_{size}_ms"] = median(took)
                 if size in QUERY_GOALS_MS:
                     report.goals.append(Goal(f"{file.stem}, {size:,} steps", median(took), QUERY_GOALS_MS[size], "ms"))
             client.command("SYSTEM START MERGES")
-    report.table("queries", ("query", "steps", "median ms", "max ms"), rows)
+    report.table("queries", ("query", "steps", "median ms", "max ms", "ClickHouse CPU ms"), rows)
 
 
 def _times(client: Client, text: str, trace_id: str, repeats: int) -> list[float]:
@@ -330,6 +333,9 @@ if __name__ == "__main__":
         flags = harness.parser(__doc__ or "")
         flags.add_argument(
             "--no-queries", dest="queries", action="store_false", help="leave out the queries: they take longest"
+        )
+        flags.add_argument(
+            "--most-steps", type=int, default=FULL.stored_steps[-1], help="sizes above are left out (%(default)s)"
         )
         harness.run("store", measure, flags)
     except ChildFailed as error:
