@@ -77,8 +77,9 @@ class Publisher:
                 self.publish_if_due(tracked, now_us)
         while self._usage_waiting and self._usage_waiting[0][0] <= now_us:  # whatever the budget: windows count on it
             _, _, tracked = heappop(self._usage_waiting)
-            tracked.usage_waits = False
-            self.publish_if_due(tracked, now_us)
+            if tracked.usage_waits:
+                tracked.usage_waits = False
+                self.publish_if_due(tracked, now_us)
 
     def publish_if_due(self, tracked: Tracked, now_us: int) -> None:
         """Publish what is new and due; what has to wait for that is published by ``advance``."""

@@ -47,5 +47,5 @@ class Tracked:
     def put_away(self) -> None:
         """Let go of the run: floors and timers may remember who held them for as long as an older run is open."""
         del self.run
-        self.waits_us = None
+        self.waits_us, self.usage_waits = None, False
         self.state = b""
