@@ -1,0 +1,57 @@
+"""Baselines over real Kafka: learnt from closed runs, kept over a kill, used to judge a run while it is going."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stepstream.doctor.baselines import checks, known_runs
+from stepstream.stream.baselines.history import MIN_RUNS, Owner
+from tests.integration.test_worker import World, step, trace
+from tests.processes import wait_until
+
+pytestmark = pytest.mark.integration
+
+USUAL = Owner("shop", "", "usual", "")
+
+
+def runs_known(world: World) -> int:
+    return known_runs(world.settings).get(USUAL, 0)
+
+
+def usual_run(world: World) -> None:
+    run = trace()
+    who: dict[str, Any] = {"agent": "usual"}
+    world.send(step(run, 1, "start", **who), step(run, 2, **who, cost_usd="0.1"), step(run, 1, **who))
+
+
+def test_a_run_is_judged_by_what_was_learnt_before_a_kill(kafka_bootstrap: str, tmp_path: Path) -> None:
+    """Each run is learnt from once, though the worker was killed; a dear one is told without any policy, while it goes."""
+    world = World(kafka_bootstrap, tmp_path)
+    world.start()
+    try:
+        for _ in range(MIN_RUNS + 1):
+            usual_run(world)
+        wait_until(lambda: runs_known(world) == MIN_RUNS + 1, 40, "a baseline of all runs")
+        world.process.kill()
+        world.start()
+        dear = trace()
+        who: dict[str, Any] = {"agent": "usual"}
+        world.send(step(dear, 1, "start", **who), step(dear, 2, **who, cost_usd="0.2"), step(dear, 3, **who, cost_usd="0.15"))
+        alert = world.wait_for("alerts", lambda value: value["alert"] == "run-cost-spike", 20)
+        assert (alert["trace_id"], alert["running"], alert.get("policy", "")) == (dear, True, "")
+        assert alert["baseline_runs"] == MIN_RUNS + 1
+        assert alert["message"].startswith("$0.350 so far, 3.5 x the median")
+        assert alert["detail"].startswith("its dearest step, step 2, is 57 % of it; 2 model calls so far")
+        world.send(step(dear, 1, **who))
+        world.wait_for("alerts", lambda value: value["alert_id"] == alert["alert_id"] and value["state"] == "resolved", 20)
+        usual_run(world)
+        wait_until(lambda: runs_known(world) >= MIN_RUNS + 3, 40, "a baseline of all runs and no more")
+        assert runs_known(world) == MIN_RUNS + 3
+        (check,) = checks(world.settings)
+        assert check.text == "usual 33 runs"
+    finally:
+        world.collected.close()
+        world.process.kill()
