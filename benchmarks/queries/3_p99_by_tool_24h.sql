@@ -1,5 +1,6 @@
-SELECT tool, count() AS calls, quantile(0.99)(duration_us) / 1e3 AS p99_ms
-FROM steps
-WHERE start_time >= now() - INTERVAL 24 HOUR AND kind = 'tool_call'
+SELECT tool, sum(steps) AS calls,
+       exp2(quantileExactWeightedArray(0.99)(mapKeys(latency), mapValues(latency)) / 16) / 1e3 AS p99_ms
+FROM metrics_1h
+WHERE time >= now() - INTERVAL 24 HOUR AND kind = 'tool_call'
 GROUP BY tool
 ORDER BY p99_ms DESC
