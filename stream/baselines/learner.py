@@ -21,6 +21,10 @@ from stepstream.stream.baselines.sketch import bucket_of
 PUBLISH_EVERY_US: Final = 5_000_000
 """An owner's baseline is published at most this often."""
 
+GROWN: Final = 0.02
+LOOK_EVERY_US: Final = 60_000_000
+"""An owner whose runs have grown by no more than ``GROWN`` is looked at this often: a look takes about a millisecond."""
+
 EARLIER_US: Final = 600_000_000
 """How much older the version before is: a run that is open for longer has a state, and its baseline in it."""
 
@@ -66,6 +70,8 @@ class Learner:
         self._as_of = 0
         self._dirty: set[Owner] = set()
         self._published: dict[Owner, FleetBaselineStruct] = {}
+        self._looked_at: dict[Owner, tuple[int, int]] = {}
+        """When an owner's baseline was worked out last, and of how many runs."""
 
     # -- the log -----------------------------------------------------------------------------------------------------
 
@@ -176,6 +182,7 @@ class Learner:
                 del self.histories[owner]
                 self._dirty.discard(owner)
                 self._published.pop(owner, None)
+                self._looked_at.pop(owner, None)
                 records.append((baseline_key(owner), None))
         return records
 
@@ -189,6 +196,7 @@ class Learner:
         for owner in sorted(due):
             self._dirty.discard(owner)
             made = self.histories[owner].baseline(owner, as_of, day_of(as_of))
+            self._looked_at[owner] = (as_of, self.histories[owner].runs)
             before = self._published.get(owner)
             if before is None or has_moved(before, made):
                 made.earlier = earlier_of(before, as_of)
@@ -196,9 +204,12 @@ class Learner:
                 records.append((baseline_key(owner), _encode(made)))
         return records
 
-    def _is_due(self, owner: Owner, now_us: int) -> bool:
-        before = self._published.get(owner)
-        return before is None or now_us - before.as_of >= PUBLISH_EVERY_US
+    def _is_due(self, owner: Owner, as_of: int) -> bool:
+        """Few more runs move no quantile of many: then it is worked out now and then."""
+        looked_us, runs = self._looked_at.get(owner, (0, 0))
+        if as_of - looked_us < PUBLISH_EVERY_US:
+            return False
+        return abs(self.histories[owner].runs - runs) > GROWN * runs or as_of - looked_us >= LOOK_EVERY_US
 
 
 def buckets_of(run: RunSummaryStruct) -> Buckets:
