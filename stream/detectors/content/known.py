@@ -16,7 +16,7 @@ from stepstream.stream.contents import Contents, words
 from stepstream.stream.run import Run
 from stepstream.stream.steps import StepInfo
 
-MAX_KNOWN: Final = 4_096
+MAX_KNOWN: Final = 2_048
 _FAR: Final = 2**62
 MAX_HEADS: Final = 64
 _DIGITS_ALONE: Final = bytes(code if 48 <= code <= 57 else 32 for code in range(256))
