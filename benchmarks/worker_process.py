@@ -22,7 +22,6 @@ from stepstream.schemas.settings import Settings
 from stepstream.stream.counters import Counters
 from stepstream.stream.floor import Floor
 from stepstream.stream.outputs import Output
-from stepstream.stream.partition import AssemblePartition
 from stepstream.stream.stage import Restored
 from stepstream.stream.worker import Worker
 
@@ -39,16 +38,10 @@ class GatedWorker(Worker):
         super().__init__(settings)
         self._gate = gate
         self._empty = empty
-        self._loads: list[Answer] = []
 
     async def _load_assemble(self, partition: int) -> Restored:
         await asyncio.to_thread(self._gate.wait)
-        began_s = time.monotonic()
         restored = await super()._load_assemble(partition)
-        logic, ended_s = restored.logic, time.monotonic()
-        if isinstance(logic, AssemblePartition):
-            held = {"open": len(logic.runs), "closed": len(logic.closed), "floor": logic.floor.position}
-            self._loads.append({"began_s": began_s, "ended_s": ended_s, **held})
         return Restored(EmptyLogic(self.counters), restored.ledger) if self._empty else restored
 
     def status(self) -> Answer:
@@ -63,7 +56,6 @@ class GatedWorker(Worker):
             "runs_closed": counters.runs_closed,
             "in_flight": sender.in_flight if sender is not None else 0,
             "counts": counters.nonzero(),
-            "loads": self._loads,
             "collections": [generation["collections"] for generation in gc.get_stats()],
         }
 
