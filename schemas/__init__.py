@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from stepstream.schemas.delivery import Delivery
     from stepstream.schemas.documents import Prices, Subscription
     from stepstream.schemas.fleet import FleetBaseline, FleetBudget, FleetWindow
+    from stepstream.schemas.notification import Notification
     from stepstream.schemas.policy import Policy
     from stepstream.schemas.step import Document, StepEvent, TokenUsage
     from stepstream.schemas.trajectory import Progress, RunSummary, Trajectory, Usage
@@ -33,6 +34,7 @@ __all__ = [
     "FleetBaseline",
     "FleetBudget",
     "FleetWindow",
+    "Notification",
     "Policy",
     "Prices",
     "Progress",
@@ -53,6 +55,7 @@ _MODULES: Final = {
     "FleetBaseline": "fleet",
     "FleetBudget": "fleet",
     "FleetWindow": "fleet",
+    "Notification": "notification",
     "Policy": "policy",
     "Prices": "documents",
     "Progress": "trajectory",
@@ -64,8 +67,8 @@ _MODULES: Final = {
     "Usage": "trajectory",
 }
 _CONTRACTS: Final = (
-    "StepEvent", "Trajectory", "Usage", "RunSummary", "Progress", "Finding", "Alert", "Command", "Delivery", "FleetWindow",
-    "FleetBudget", "FleetBaseline", "Policy", "Subscription", "Prices",
+    "StepEvent", "Trajectory", "Usage", "RunSummary", "Progress", "Finding", "Alert", "Command", "Delivery", "Notification",
+    "FleetWindow", "FleetBudget", "FleetBaseline", "Policy", "Subscription", "Prices",
 )  # fmt: skip
 
 

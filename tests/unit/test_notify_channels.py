@@ -18,6 +18,7 @@ import pytest
 from stepstream.schemas.alert import AlertStruct
 from stepstream.schemas.channels import CHANNELS
 from stepstream.schemas.documents import Subscription
+from stepstream.schemas.notification import Notification as Contract
 from stepstream.sinks.notify.channels.guard import Forbidden, addresses, is_public
 from stepstream.sinks.notify.channels.http import Client, Refused, Trouble
 from stepstream.sinks.notify.channels.registry import SENDERS, Outcome, send
@@ -217,6 +218,16 @@ def test_a_signature_is_of_this_body_and_this_time() -> None:
     assert not verify("other", header, b"body", 1_100)
     assert not verify("key", header, b"body", 2_000)
     assert not verify("key", "nonsense", b"body", 1_100)
+
+
+def test_the_body_is_what_its_contract_says() -> None:
+    """``stepstream schema Notification`` describes what a webhook gets, field by field."""
+    sent = payload(notification(alert(), alert("b", state="resolved")), subscription(link_template="https://t/{trace_id}"))
+    read = Contract.model_validate_json(json.dumps(sent))
+    assert set(sent) == set(json.loads(read.model_dump_json()))
+    for given, found in zip(sent["alerts"], read.alerts, strict=True):
+        assert set(given) <= set(type(found).model_fields)
+        assert (given["alert_id"], given["command"]) == (found.alert_id, found.command)
 
 
 def test_the_body_is_the_same_at_every_try() -> None:
