@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -54,13 +54,43 @@ class Agent:
         return [line.split()[1:] for line in lines if line.startswith(f"{word} ")]
 
 
+def standstill(agent: Agent) -> int:
+    """The step that a paused run stands at: ten of its steps' times without a step."""
+    deadline = time.monotonic() + 15
+    while time.monotonic() < deadline:
+        before = len(agent.said("step"))
+        time.sleep(0.5)
+        if len(agent.said("step")) == before and agent.process.running:
+            return before
+    raise AssertionError("it goes on while it is paused")
+
+
+@pytest.fixture
+def start(world: World) -> Iterator[Start]:
+    """Starts agents, and ends those that a failed test leaves behind."""
+    started: list[Agent] = []
+
+    def begin(name: str, price: str, steps: int = 400) -> Agent:
+        started.append(Agent(world, name, price, steps))
+        return started[-1]
+
+    yield begin
+    for agent in started:
+        agent.process.kill()
+
+
 def root_of(world: World, trace_id: str) -> str:
     """The root of a run that is going on, as its own steps have it."""
-    for message in read_to_end(world.settings, f"{world.settings.topic_prefix}.steps"):
-        step = msgspec.json.decode(message.value() or b"{}")
-        if step["trace_id"] == trace_id and not step.get("parent_step_id"):
-            return str(step["step_id"])
+    deadline = time.monotonic() + 15
+    while time.monotonic() < deadline:
+        for message in read_to_end(world.settings, f"{world.settings.topic_prefix}.steps"):
+            step = msgspec.json.decode(message.value() or b"{}")
+            if step["trace_id"] == trace_id and not step.get("parent_step_id"):
+                return str(step["step_id"])
     raise AssertionError("the run has no root")
+
+
+Start = Callable[..., Agent]
 
 
 def records(world: World, name: str, trace_id: str) -> list[dict[str, Any]]:
@@ -68,9 +98,9 @@ def records(world: World, name: str, trace_id: str) -> list[dict[str, Any]]:
     return [held.value for held in world.collected.records[name] if held.value.get("trace_id") == trace_id]
 
 
-def test_a_policy_stops_a_running_agent(world: World) -> None:
+def test_a_policy_stops_a_running_agent(world: World, start: Start) -> None:
     """Within a second of the step that was too dear; the run is stopped, by whom and why is a step of it."""
-    agent = Agent(world, "spender", "0.02")
+    agent = start("spender", "0.02")
     assert agent.process.wait(30) == 3
     (stopped,) = agent.said("stopped")
     assert stopped[1] == "policy:strict"
@@ -84,9 +114,9 @@ def test_a_policy_stops_a_running_agent(world: World) -> None:
     assert path[control_step_id(agent.trace_id, command["command_id"])] == ("control", "stop", "ok")
 
 
-def test_a_worker_that_dies_in_between_loses_no_command(world: World) -> None:
+def test_a_worker_that_dies_in_between_loses_no_command(world: World, start: Start) -> None:
     """Killed while agents overspend: the next worker gives the same order, under the same id, and each agent stops."""
-    agents = [Agent(world, f"spender-{n}", "0.1", 600) for n in range(3)]
+    agents = [start(f"spender-{n}", "0.1", 600) for n in range(3)]
     world.process.kill()
     time.sleep(0.5)
     world.start()
@@ -96,16 +126,13 @@ def test_a_worker_that_dies_in_between_loses_no_command(world: World) -> None:
         assert len({c["command_id"] for c in records(world, "control", agent.trace_id)}) == 1
 
 
-def test_people_pause_approve_and_stop(world: World) -> None:
+def test_people_pause_approve_and_stop(world: World, start: Start) -> None:
     """A paused run waits, goes on when more is approved, and stops when it is told to; its own steps tell all that."""
-    agent = Agent(world, "patient", "0.01")
+    agent = start("patient", "0.01", 2_000)
     wait_until(lambda: len(agent.said("step")) > 2, 20, "steps")
     target = Target(agent.trace_id, root_of(world, agent.trace_id), "shop", "", "patient")
     order_to_run(world.settings, target, "pause", by="ada", reason="look first", now_us=time.time_ns() // 1_000)
-    time.sleep(0.6)
-    paused_at = len(agent.said("step"))
-    time.sleep(0.5)
-    assert len(agent.said("step")) == paused_at, "it goes on while it is paused"
+    paused_at = standstill(agent)
     watch = Obedience(world.settings, agent.trace_id)
     approval = order_to_run(world.settings, target, "resume", by="bob", budget_usd="5", now_us=time.time_ns() // 1_000)
     answer = watch.wait(approval, 10)
@@ -122,26 +149,26 @@ def test_people_pause_approve_and_stop(world: World) -> None:
     assert (final["status"], told) == ("stopped", [("pause", "ok"), ("approve $5", "ok"), ("stop", "ok")])
 
 
-def test_an_order_to_an_agent_binds_a_process_that_starts_afterwards(world: World) -> None:
+def test_an_order_to_an_agent_binds_a_process_that_starts_afterwards(world: World, start: Start) -> None:
     """It reads what was ordered before it began, and other agents are left alone."""
     order_to_scope(
         world.settings, "stop", project="shop", agent="late", by="ada", reason="broken", now_us=time.time_ns() // 1_000,
         lasts_us=60_000_000,
     )  # fmt: skip
-    late, other = Agent(world, "late", "0.001"), Agent(world, "other", "0.001", 30)
+    late, other = start("late", "0.001"), start("other", "0.001", 30)
     assert late.process.wait(20) == 3
     assert late.said("stopped")[0][1:] == ["ada", "broken"]
     assert other.process.wait(20) == 0
 
 
 def test_the_command_line_orders_and_tells_of_obedience(
-    world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    world: World, start: Start, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """``stepstream stop ID`` says when the run obeyed; to order a whole agent it asks, or is told ``--yes``."""
     monkeypatch.setenv("STEPSTREAM_TOPIC_PREFIX", world.settings.topic_prefix)
     monkeypatch.setenv("STEPSTREAM_KAFKA_BROKERS", world.settings.kafka_brokers)
     monkeypatch.setenv("STEPSTREAM_STATE_DIR", str(world.folder / "no state"))
-    agent = Agent(world, "typed", "0.001")
+    agent = start("typed", "0.001", 2_000)
     assert cli(["stop", agent.trace_id, "--reason", "seen enough", "--by", "ada"]) == 0
     assert "obeyed after" in capsys.readouterr().out
     assert agent.process.wait(10) == 3
