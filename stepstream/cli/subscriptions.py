@@ -107,7 +107,9 @@ def test(settings: Settings, name: NameArgument) -> None:
     if running:
         kind, text, where = *_ask(running, name), "the running notifier"
     else:
-        outcome = send_sample(subscription, kit_of(settings), time.time_ns() // 1000)
+        kit = kit_of(settings)
+        outcome = send_sample(subscription, kit, time.time_ns() // 1000)
+        kit.client.close()
         kind, text, where = outcome.kind, outcome.text, "this process"
     if kind != "told":
         raise errors.Failure(f"{subscription.channel} did not take it ({where}): {text}")

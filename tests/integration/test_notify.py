@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import random
 import signal
-import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -19,6 +17,7 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 
 from stepstream import kafka
+from stepstream.cli import app
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
 from stepstream.settings import to_environment
@@ -209,25 +208,31 @@ def test_the_stream_goes_on_where_it_left_off(
     assert ask(f"{url}/subscriptions", Origin="https://evil.example")[0] == 403
 
 
-def test_subscriptions_on_the_command_line(settings: Settings, tmp_path: Path) -> None:
+def test_subscriptions_on_the_command_line(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Added, listed, tested, removed; a secret that is written out is refused."""
+    for name, value in {**to_environment(settings), "STEPSTREAM_STATE_DIR": str(tmp_path)}.items():
+        monkeypatch.setenv(name, value)
 
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        environment = {**to_environment(settings), "PATH": "/usr/bin:/bin", "STEPSTREAM_STATE_DIR": str(tmp_path)}
-        line = [sys.executable, "-m", "stepstream", "subscriptions", *arguments]
-        return subprocess.run(line, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    def run(*arguments: str) -> tuple[int, str, str]:
+        code = app.run(["subscriptions", *arguments])
+        said = capsys.readouterr()
+        return code, said.out, said.err
 
     with receiver(answer=b"got it") as hook:
         added = run("add", "ops", "webhook", f"url={hook.url}", "--severity", "critical", "--match", "agent=bot-*")
-        assert (added.stdout, added.stderr) == ("subscription/ops created\n", "")
-        listed = json.loads(run("list", "--format", "json").stdout)
+        assert added == (0, "subscription/ops created\n", "")
+        listed = json.loads(run("list", "--format", "json")[1])
         assert [(one["name"], one["match"]) for one in listed] == [("ops", "severity=critical, agent=bot-*")]
-        assert run("test", "ops").stdout == "webhook took it (this process): got it\n"
+        assert run("test", "ops") == (0, "webhook took it (this process): got it\n", "")
         assert [call.data["alerts"][0]["alert"] for call in hook.taken] == ["test"]
-    refused = run("test", "ops")
-    assert (refused.returncode, "webhook did not take it" in refused.stderr) == (1, True)
-    assert "a secret is not written" in run("add", "x", "webhook", "url=https://h.example", "secret=hunter2").stderr
-    assert run("remove", "ops").stdout == "subscription/ops deleted\n"
+    code, _, error = run("test", "ops")
+    assert (code, "webhook did not take it" in error) == (1, True)
+    assert "a secret is not written" in run("add", "x", "webhook", "url=https://h.example", "secret=hunter2")[2]
+    assert json.loads(run("deliveries", "--format", "json")[1]) == []
+    assert run("remove", "ops")[1] == "subscription/ops deleted\n"
+    assert "there is no subscription ops" in run("remove", "ops")[2]
 
 
 def test_a_pipeline_that_stands_still_is_told_by_the_notifier_itself(
