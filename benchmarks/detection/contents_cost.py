@@ -44,16 +44,20 @@ Loaded = list[tuple[Run, list[tuple[Step, Any]]]]
 def measure(report: Report, arguments: argparse.Namespace) -> None:
     """Each source in turn: all detectors that are on, then each alone."""
     rows: list[tuple[Any, ...]] = []
-    worst = 0.0
+    worst = {"real runs": 0.0, "4 KB in and 4 KB out": 0.0}
     for name, runs in _sources(arguments.seed, report.quick):
         rules = RuleSet(tuple(Applied(rule) for rule in CONTENT_DEFAULTS), make_detector)
         us, steps, characters = _cost(runs, rules.readers)
         rows.append((name, steps, characters, us, *(_cost(runs, (detector,))[0] for detector in rules.readers)))
         report.figures[f"content_us_per_step_{name.replace(' ', '_')}"] = us
-        worst = max(worst, us)
+        kind = "4 KB in and 4 KB out" if name.startswith("4 KB") else "real runs"
+        worst[kind] = max(worst[kind], us)
     names = [rule.rule for rule in CONTENT_DEFAULTS]
     report.table("microseconds per ended step with content", ("steps", "number", "characters", "all on", *names), rows)
-    report.goals.append(Goal("detectors that read contents, per ended step with content", worst, GOAL_US, "us"))
+    for kind, us in worst.items():
+        report.goals.append(
+            Goal(f"detectors that read contents, per ended step with content, {kind}", us or None, GOAL_US, "us")
+        )
     _measure_optional(report, arguments)
 
 
