@@ -62,6 +62,12 @@ USAGE_RECORDS: Final = Metric("stepstream_worker_usage_records_total", "counter"
 USAGE_REPEATS: Final = Metric(
     "stepstream_worker_usage_repeats_total", "counter", "usage records that were no newer than what was held"
 )
+RUNS_NOT_LEARNT: Final = Metric(
+    "stepstream_worker_runs_not_learnt_total", "counter", "closed runs that no baseline learnt from: too many were pending"
+)
+BASELINES_FORGOTTEN: Final = Metric(
+    "stepstream_worker_baselines_forgotten_total", "counter", "baselines given up because there were too many, the idlest first"
+)
 USAGE_TOO_LATE: Final = Metric(
     "stepstream_worker_usage_too_late_total", "counter", "usage records of windows that were sealed: they are in no window"
 )

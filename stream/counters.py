@@ -39,6 +39,8 @@ class Counters:
     usage_forced_seals: int = 0
     usage_unknown: int = 0
     windows_sealed: int = 0
+    runs_not_learnt: int = 0
+    baselines_forgotten: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
     clamped: Counter[str] = field(default_factory=Counter)
 

@@ -44,6 +44,8 @@ _PLAIN: Final = {
     m.USAGE_RECORDS: "usage_records",
     m.USAGE_REPEATS: "usage_repeats",
     m.USAGE_TOO_LATE: "usage_too_late",
+    m.RUNS_NOT_LEARNT: "runs_not_learnt",
+    m.BASELINES_FORGOTTEN: "baselines_forgotten",
     m.USAGE_OVER_LIMIT: "usage_over_limit",
     m.USAGE_FORCED_SEALS: "usage_forced_seals",
     m.USAGE_UNKNOWN: "usage_unknown",

@@ -408,7 +408,7 @@ class Worker:
     async def _load_usage(self, partition: int) -> Restored:
         left = await patiently(lambda: load_usage(self.settings, self.group, partition), f"windows of partition {partition}")
         rules, limits = self.documents.window_rules(), UsageLimits.from_settings(self.settings)
-        logic = UsagePartition(partition, self._steps_partitions, rules, limits, self.counters, Learner())
+        logic = UsagePartition(partition, self._steps_partitions, rules, limits, self.counters, Learner(self.counters))
         logic.restore(left.windows, left.checkpoint, left.floor, left.days, left.baselines)
         return Restored(logic, left.ledger)
 

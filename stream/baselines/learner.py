@@ -17,6 +17,7 @@ from stepstream.schemas.trajectory import RunSummaryStruct
 from stepstream.stream.baselines.days import KEPT_DAYS, day_of
 from stepstream.stream.baselines.history import MIN_RUNS, Buckets, Day, History, Owner, read_day, written_day
 from stepstream.stream.baselines.sketch import bucket_of
+from stepstream.stream.counters import Counters
 
 PUBLISH_EVERY_US: Final = 5_000_000
 """An owner's baseline is published at most this often."""
@@ -60,10 +61,9 @@ class Pending(NamedTuple):
 class Learner:
     """The baselines of the projects whose usage is on one partition. Pure: times are those of the log."""
 
-    def __init__(self) -> None:
+    def __init__(self, counters: Counters | None = None) -> None:
+        self.counters = counters or Counters()
         self.histories: dict[Owner, History] = {}
-        self.not_learnt = 0
-        """Runs that came too late, or when too many were pending."""
         self._pending: dict[str, Pending] = {}
         self._settled_at: dict[tuple[Owner, int], int] = {}
         self._settled_until = 0
@@ -102,8 +102,10 @@ class Learner:
         if known is not None and known.revision >= run.revision:
             return None
         settles_at = max(run.time, run.first_append_time) if known is None else known.settles_at
-        if known is None and (settles_at < self._settled_until or len(self._pending) >= MAX_PENDING):
-            self.not_learnt += 1
+        if known is None and settles_at < self._settled_until:
+            return None
+        if known is None and len(self._pending) >= MAX_PENDING:
+            self.counters.runs_not_learnt += 1
             return None
         if known is not None:
             self._count(known, -1)
@@ -178,6 +180,7 @@ class Learner:
             for day in list(history.days) if is_surplus else history.expire(today):
                 self._settled_at.pop((owner, day), None)
                 records.append((_day_key(owner, day), None))
+            self.counters.baselines_forgotten += is_surplus
             if is_surplus or not (history.days or history.pending):
                 del self.histories[owner]
                 self._dirty.discard(owner)

@@ -206,7 +206,6 @@ class TestLearner:
         learner.settle(NOON_US + SECOND_US)
         learner.closed(run(1), NOON_US)
         assert published(learner)[OWNER].runs == 1
-        assert learner.not_learnt == 1
 
     def test_old_runs_that_are_imported_are_learnt_for_their_own_day(self) -> None:
         """History brought in today counts for the days on which it happened."""
