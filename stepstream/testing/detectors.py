@@ -173,4 +173,3 @@ def _moved(event: StepEvent, by_us: int) -> StepEvent:
 
 def _said(found: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
     return [(str(value.get("subject", "")), str(value["message"])) for value in found]
-
