@@ -121,21 +121,21 @@ def _figures(report: Report, ours: Score) -> None:
 
 
 def read_cases() -> list[Case]:
-    """Every run of the source, with what it cost as multiples of the median. Raises ``MissingData``."""
-    cases = [_case(replayed) for replayed in replay(trail_gaia.runs(), only({"rule": "run_cost_spike", "enabled": False}))]
-    middle = median(case.cost for case in cases)
+    """Every run of the source that came to an end, with its cost as multiples of the median. Raises ``MissingData``."""
+    replayed = replay(trail_gaia.runs(), only({"rule": "run_cost_spike", "enabled": False}))
+    cases = [_case(run, run.summary) for run in replayed if run.summary is not None]
+    middle = median([case.cost for case in cases] or [1]) or 1
     return [Case(case.steps, case.summary, case.spent, case.cost / middle) for case in cases]
 
 
-def _case(replayed: Replayed) -> Case:
-    assert replayed.summary is not None, "a run that was replayed did not close"
+def _case(replayed: Replayed, summary: RunSummaryStruct) -> Case:
     spent: list[tuple[int, int]] = []
     total = 0
     for step in sorted(replayed.steps, key=lambda step: step.end_time or step.start_time):
         if step.usage is not None:
             total += PRICES.price(step.provider, step.model, step.usage, step.start_time).nanos or 0
             spent.append((step.end_time or step.start_time, total))
-    return Case(replayed.steps, replayed.summary, tuple(spent))
+    return Case(replayed.steps, summary, tuple(spent))
 
 
 # -- who says what when ----------------------------------------------------------------------------------------------
