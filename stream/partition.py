@@ -81,8 +81,8 @@ class AssemblePartition:
             if state.closed:
                 self.closed.put(state.trace_id, state.closed_at_us, state.through, encode(state))
             else:
-                tracked = self._track(restore_run(state, self.rules), through=state.through)
-                tracked.dirty = True  # the state may know of growth that was not published yet
+                tracked = self._touched[state.trace_id] = self._track(restore_run(state, self.rules), through=state.through)
+                tracked.dirty = True  # the state may know of growth that was not published yet, and windows count on it
                 for topic, key, value in state.announced:
                     self._send(tracked, Output(topic, key, value))
 

@@ -60,7 +60,7 @@ def test_long_open_runs_do_not_pin_the_floor(seed: int) -> None:
     """Runs that hold the floor back are checkpointed: replay stays bounded, and crashes still lose nothing."""
     log, truth = make_log(seed, runs=80, concurrent=40)
     limits = AssembleLimits(replay_records=60)
-    kafka, crashes = play(log, seed, crash_rate=0.08, limits=limits)
+    kafka, crashes = play(log, seed, crash_rate=0.15, limits=limits)
     assert crashes > 0
     check(kafka, truth)
 
