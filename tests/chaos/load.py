@@ -28,6 +28,9 @@ PUNCTUAL_LIMIT_S = 6
 SLOW_LIMIT_S = 3
 ROOTLESS_IDLE_S = 8
 
+SPIKES = ("run_cost_spike", "run_tokens_spike", "run_steps_spike", "run_duration_spike")
+"""Judged by baselines, which are held still here: what they say depends on how fast things went."""
+
 POLICIES = (
     {
         "name": "watch",
@@ -36,6 +39,7 @@ POLICIES = (
             {"rule": "stuck_run", "after": f"{STUCK_AFTER_S}s"},
             {"rule": "loop", "repeats": 4},
             {"rule": "tool_error_ignored"},
+            *({"rule": rule, "enabled": False} for rule in SPIKES),
         ],
     },
     {"name": "punctual", "match": {"agent": "punctual"}, "rules": [{"rule": "run_duration", "limit": f"{PUNCTUAL_LIMIT_S}s"}]},
