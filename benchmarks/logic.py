@@ -106,10 +106,10 @@ class Log:
         ]
 
 
-def make_stage() -> AssemblePartition:
+def make_stage(**limits: int) -> AssemblePartition:
     """A partition with the default rules, but for those that read contents."""
-    limits = AssembleLimits(content_detectors=False)
-    return AssemblePartition(0, 1, rules=RuleBook((), make_detector), prices=PriceBook(), limits=limits)
+    held = AssembleLimits(content_detectors=False, **limits)
+    return AssemblePartition(0, 1, rules=RuleBook((), make_detector), prices=PriceBook(), limits=held)
 
 
 def play(stage: AssemblePartition, log: Log, first: int = 0, last: int = 0) -> Played:

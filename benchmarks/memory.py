@@ -107,7 +107,7 @@ def measure(report: Report, arguments: argparse.Namespace) -> None:
     count = arguments.runs or (5_000 if report.quick else 100_000)
     steps: int = arguments.steps
     runs = Runs(count, steps, arguments.seed)
-    stage = make_stage()
+    stage = make_stage(max_held_bytes=2**40)
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
