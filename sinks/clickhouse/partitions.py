@@ -24,6 +24,9 @@ logger = logging.getLogger("stepstream.sink")
 STALL_S: Final = 1.0
 """A partition whose records wait for longer than this is paused; until then the sink just reads nothing."""
 
+END_S: Final = 0.5
+"""Kafka is asked for the end of a paused partition for so long at most."""
+
 MEMORY_BATCHES: Final = 3
 """Records of all partitions together take as many bytes as this many of the largest batches, or about so."""
 
@@ -113,9 +116,17 @@ class Partitions:
 
         The lanes are told.
         """
-        lags = {}
+        lags, asked = {}, True
         for held in self.held.values():
-            _, high = self.consumer.get_watermark_offsets(TopicPartition(*held.place), cached=True) or (0, 0)
+            place, high = TopicPartition(*held.place), -1
+            if held.paused and asked:  # nothing is fetched, so nothing is learnt of its end
+                try:
+                    _, high = self.consumer.get_watermark_offsets(place, timeout=END_S) or (0, -1)
+                except KafkaException:
+                    high = -1
+                asked = high >= 0
+            if high < 0:
+                _, high = self.consumer.get_watermark_offsets(place, cached=True) or (0, 0)
             if high >= 0 and held.lane.stage is not Stage.OPENING:
                 held.lane.behind = lags[held.lane.name, held.lane.partition] = max(0, high - held.lane.position)
         return lags
