@@ -305,14 +305,14 @@ class AssemblePartition:
 
     def _schedule(self, tracked: Tracked) -> None:
         """Note when the run wants to be looked at next, unless an earlier look is noted already."""
-        scheduled_us = tracked.scheduled_us
-        if scheduled_us is not None:
-            root, soon_us = tracked.run.root, tracked.run.rules.quickest_us
-            if root is None or root.ended:
-                soon_us = min(soon_us, self._quickest_close_us)
-            if scheduled_us <= self.clock.now_us + soon_us:
-                return  # whatever a record asks for, it is not before then
+        root, soon_us = tracked.run.root, self.clock.now_us + tracked.run.rules.quickest_us
+        if root is None or root.ended:
+            soon_us = min(soon_us, self.clock.now_us + self._quickest_close_us)
+        if tracked.scheduled_us is not None and tracked.scheduled_us <= soon_us:
+            return  # whatever a record asks for, it is not before then
         wake_us = wake_at(tracked, self.limits)
+        if wake_us is not None:  # so that the records until then need not be asked
+            wake_us = min(wake_us, soon_us)
         if wake_us is not None and wake_us <= self.clock.now_us:
             wake_us = self.clock.now_us + MIN_WAIT_US  # never spin on a detector that keeps asking for the past
         if wake_us is not None and (tracked.scheduled_us is None or wake_us < tracked.scheduled_us):
