@@ -135,8 +135,9 @@ class Notifier:
         return False
 
     def _round(self) -> None:
-        self._apply()
-        for message in self.partitions.read(self._wait_s()):
+        messages = self.partitions.read(self._wait_s())
+        self._apply()  # after waiting: what was subscribed to meanwhile is in force for them
+        for message in messages:
             self._feed(message)
         self._collect()
         self._tell()
