@@ -95,13 +95,17 @@ class Bench:
         self.agent.ask(60, do="stops", count=2)
 
     def maximum(self, events: int) -> float:
-        """Events a second that the pipeline takes, to the last row in the store."""
+        """Events a second that the pipeline takes, to the last row in the store and the last event in a trajectory there."""
         spec = LoadSpec(events=events, seed=self.seed, start_us=int(time.time() * 1e6)).at_rate(40_000)
         truth = self.sender.load(spec)
         answer = self.sender.send(steps_topic(self.settings))
         with connect(self.settings) as client:
-            while int(client.command("SELECT count() FROM steps_raw")) < truth.steps:  # type: ignore[arg-type]
-                time.sleep(0.1)
+            for query, wanted in (
+                ("SELECT count() FROM steps_raw", truth.steps),
+                ("SELECT sum(intDiv(revision, 2)) FROM runs", truth.events),
+            ):
+                while int(client.command(query)) < wanted:  # type: ignore[arg-type]
+                    time.sleep(0.1)
         rate: float = truth.events / (time.monotonic() - answer["began_s"])
         self.report.figures["maximum_events_per_s"] = rate
         time.sleep(SETTLE_S)

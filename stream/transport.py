@@ -19,43 +19,46 @@ from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
-CHUNK_RECORDS: Final = 500
-MAX_BUFFERED_RECORDS: Final = 10_000
+CHUNK_RECORDS: Final = 250
+"""The other stages have their turn after so many: about ten milliseconds."""
+MAX_BUFFERED_RECORDS: Final = 2_000
 FETCH_MAX_WAIT_MS: Final = 200
+FULL_WAIT_S: Final = 0.01
+"""How long a topic that was full may wait until it is asked for again."""
 
 Floors = dict[TP, tuple[int, str]]
 """What may be committed: for each partition the floor and its metadata."""
 
 
 class Backlog:
-    """How many records wait in faust's streams; the fetcher waits while there are too many."""
+    """How many records of each topic wait in faust's streams; no more of a topic are fetched while there are too many.
+
+    Topics do not wait for each other: findings reach the alerts however many steps are still to be read.
+    """
 
     def __init__(self) -> None:
-        self.records = 0
-        self._room = asyncio.Event()
-        self._room.set()
+        self._by_topic: dict[str, int] = {}
 
-    def put(self, count: int) -> None:
+    @property
+    def records(self) -> int:
+        """Of all topics."""
+        return sum(self._by_topic.values())
+
+    def put(self, topic: str, count: int) -> None:
         """Records are on their way to a stage."""
-        self.records += count
-        if self.records >= MAX_BUFFERED_RECORDS:
-            self._room.clear()
+        self._by_topic[topic] = self._by_topic.get(topic, 0) + count
 
-    def taken(self, count: int) -> None:
+    def taken(self, topic: str, count: int) -> None:
         """A stage has taken records."""
-        self.records = max(0, self.records - count)
-        if self.records < MAX_BUFFERED_RECORDS:
-            self._room.set()
+        self._by_topic[topic] = max(0, self._by_topic.get(topic, 0) - count)
 
     def clear(self) -> None:
         """A rebalance has emptied the streams."""
-        self.records = 0
-        self._room.set()
+        self._by_topic.clear()
 
-    async def room(self) -> None:
-        """Wait until there is room."""
-        if not self._room.is_set():
-            await self._room.wait()
+    def is_full(self, topic: str) -> bool:
+        """Whether the topic's stage has enough to do."""
+        return self._by_topic.get(topic, 0) >= MAX_BUFFERED_RECORDS
 
 
 class FloorConsumerThread(driver.AIOKafkaConsumerThread):
@@ -138,6 +141,10 @@ class FloorConsumerThread(driver.AIOKafkaConsumerThread):
         return (state.position if state.has_valid_position else None), state.highwater, time_ms
 
 
+def _size(item: tuple[TopicPartition, list[Any]]) -> int:
+    return len(item[1])
+
+
 def _as_decoded(_tp: TopicPartition, record: Any) -> Any:
     return record
 
@@ -184,6 +191,17 @@ class FloorConsumer(driver.Consumer):
     def verify_event_path(self, now: float, tp: TP) -> None:
         """faust's own watchdog looks at single messages; ours looks at floors."""
 
+    async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:  # noqa: ASYNC109  (faust's)
+        """Records of the partitions whose stages have room; of all that are active, where faust asks for all."""
+        backlog = floor_transport(self.transport).backlog
+        roomy = {tp for tp in active_partitions or () if not backlog.is_full(tp.topic)}
+        if len(roomy) == len(active_partitions or ()):
+            return await super()._getmany(active_partitions, timeout)
+        if roomy:
+            return await super()._getmany(roomy, FULL_WAIT_S)
+        await asyncio.sleep(FULL_WAIT_S)
+        return {}
+
     async def _drain_messages(self, fetcher: Any) -> None:
         backlog = floor_transport(self.transport).backlog
         while not (self._stopped.is_set() or fetcher._stopped.is_set()):
@@ -195,7 +213,7 @@ class FloorConsumer(driver.Consumer):
             if not self.flow_active:
                 await self._give_back(records)
                 continue
-            for partition, batch in records.items():
+            for partition, batch in sorted(records.items(), key=_size):  # a few findings do not wait for many steps
                 await self._hand_over(TP(partition.topic, partition.partition), batch, generation, backlog)
                 await asyncio.sleep(0)
 
@@ -213,12 +231,11 @@ class FloorConsumer(driver.Consumer):
             chunk = batch[start : start + CHUNK_RECORDS]
             if read is not None and chunk[-1].offset < read:
                 continue
-            await backlog.room()
             if self.app.consumer_generation_id != generation or not self.flow_active:
                 return  # a rebalance: every partition is read again from its floor
             message = self._to_message(tp, chunk[-1])
             message.value = cast(Any, chunk)
-            backlog.put(len(chunk))
+            backlog.put(tp.topic, len(chunk))
             await self.callback(message)  # waits out a rebalance; its stage then drops the message
             if self.app.consumer_generation_id != generation:
                 return  # the read offset has gone back to the floor: what lies between must not be taken for read

@@ -206,7 +206,7 @@ class Worker:
                         self._fail(error)
                         await asyncio.Event().wait()  # the failing batch is neither acknowledged nor skipped
                     finally:
-                        backlog.taken(len(message.value))
+                        backlog.taken(message.tp.topic, len(message.value))
 
             raw = app.topic(stage.topic, key_serializer="raw", value_serializer="raw")
             app.agent(raw, name=stage.topic)(agent)

@@ -74,6 +74,11 @@ OVERRIDDEN = (
     Pinned(transport.Consumer._commit_offsets, "86b3e9b0aec773ac", "FloorConsumer notes as committed only what was"),
     Pinned(transport.Consumer.on_task_error, "abf73e0e009a0afd", "FloorConsumer commits nothing because of an error"),
     Pinned(
+        transport.ThreadDelegateConsumer._getmany,
+        "8dbffeccb0e3267f",
+        "FloorConsumer asks it for fewer partitions, but never for none, which aiokafka takes for all",
+    ),
+    Pinned(
         transport.Consumer._drain_messages,
         "8f35dd7a11144daa",
         "FloorConsumer._drain_messages replaces it with chunks; look for new duties of the original",

@@ -105,19 +105,6 @@ async def test_a_rebalance_while_a_message_waits_loses_nothing() -> None:
     assert [generation for generation, _ in consumer.got].count(1) == 1
 
 
-async def test_a_rebalance_while_there_is_no_room_loses_nothing() -> None:
-    """Records of the old assignment never travel under the new one's name."""
-    consumer = Consumer()
-    consumer.backlog.put(MAX_BUFFERED_RECORDS)
-    waiting = asyncio.create_task(consumer.hand_over(batch(500, 10)))
-    await turn()
-    consumer.rebalance(floor=100)
-    await waiting
-    assert consumer.got == []
-    await consumer.hand_over(batch(100, 410))
-    assert [(offsets[0], offsets[-1]) for _, offsets in consumer.got] == [(100, 509)]
-
-
 async def test_nothing_is_handed_over_while_the_flow_is_stopped() -> None:
     """From the revocation on, records belong to somebody else."""
     consumer = Consumer()
@@ -168,23 +155,44 @@ async def test_giving_back_only_ever_goes_back() -> None:
     assert seeks == [(ahead, 0)]
 
 
-async def test_the_backlog_makes_the_fetcher_wait() -> None:
-    """Until a stage has taken enough; a rebalance empties it."""
-    backlog = Backlog()
-    backlog.put(MAX_BUFFERED_RECORDS)
-    waiting = asyncio.create_task(backlog.room())
-    await turn()
-    assert not waiting.done()
-    backlog.taken(1)
-    await asyncio.wait_for(waiting, 1)
-    backlog.put(1)
-    waiting = asyncio.create_task(backlog.room())
-    await turn()
-    assert not waiting.done()
-    backlog.clear()
-    await asyncio.wait_for(waiting, 1)
-    backlog.taken(5)
-    assert backlog.records == 0
+async def test_a_full_topic_waits_for_itself_alone() -> None:
+    """Findings reach the alerts however many steps are still to be read; a stage that has taken some gets more."""
+    consumer = Consumer()
+    steps, findings = TP("steps", 0), TP("findings", 0)
+    asked: list[set[TP]] = []
+
+    async def getmany(partitions: set[TP], _timeout: float) -> Any:
+        asked.append(partitions)
+        return {}
+
+    vars(consumer).update(transport=SimpleNamespace(backlog=consumer.backlog), _thread=SimpleNamespace(getmany=getmany))
+    active = {steps, findings}
+    await consumer._getmany(active, 1.0)
+    consumer.backlog.put("steps", MAX_BUFFERED_RECORDS)
+    await consumer._getmany(active, 1.0)
+    consumer.backlog.put("findings", MAX_BUFFERED_RECORDS)
+    assert await consumer._getmany(active, 1.0) == {}  # nothing has room: Kafka is not asked
+    consumer.backlog.taken("steps", 1)
+    await consumer._getmany(active, 1.0)
+    consumer.backlog.clear()
+    await consumer._getmany(active, 1.0)
+    assert asked == [active, {findings}, {steps}, active]
+    consumer.backlog.taken("steps", 5)
+    assert consumer.backlog.records == 0
+
+
+async def test_a_little_goes_before_much() -> None:
+    """Of what one fetch brought the partitions with few records come first."""
+    consumer = Consumer()
+
+    async def fetch(_timeout: float) -> tuple[Any, None]:
+        consumer._stopped.set()
+        return {TopicPartition("steps", 0): batch(0, 20), TopicPartition("findings", 0): batch(0, 2)}, None
+
+    vars(consumer).update(_wait_next_records=fetch, _stopped=asyncio.Event())
+    vars(consumer).update(transport=SimpleNamespace(backlog=consumer.backlog))
+    await consumer._drain_messages(SimpleNamespace(_stopped=asyncio.Event()))
+    assert [len(offsets) for _, offsets in consumer.got] == [2, 20]
 
 
 @dataclass
