@@ -23,6 +23,8 @@ CHUNK_RECORDS: Final = 250
 """The other stages have their turn after so many: about ten milliseconds."""
 MAX_BUFFERED_RECORDS: Final = 2_000
 FETCH_MAX_WAIT_MS: Final = 200
+PREFETCH_BACKOFF_S: Final = 0.01
+"""aiokafka asks a broker for nothing while records from it lie unread for less than this: 100 ms where it is not told."""
 FULL_WAIT_S: Final = 0.01
 """How long a topic that was full may wait until it is asked for again."""
 
@@ -80,6 +82,7 @@ class FloorConsumerThread(driver.AIOKafkaConsumerThread):
 
         What aiokafka would make of each costs as much as decoding its JSON. It still does where it waits for a fetch.
         """
+        consumer._fetcher._prefetch_backoff = PREFETCH_BACKOFF_S
         for result in consumer._fetcher._records.values():
             if isinstance(result, FetchResult) and result.has_more():
                 result._partition_records._consumer_record = _as_decoded

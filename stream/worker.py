@@ -52,6 +52,8 @@ from stepstream.stream.windows.limits import UsageLimits
 log = logging.getLogger("stepstream.worker")
 
 TICK_S: Final = 0.05
+SWITCH_S: Final = 0.001
+"""The thread that fetches waits so long for its turn while records are processed; a fetch takes several turns."""
 DRAIN_S: Final = 10.0
 COMMIT_S: Final = 5.0
 STOP_S: Final = 5.0
@@ -67,6 +69,7 @@ def run(settings: Settings) -> int:
     """Work until told to stop. Returns the exit code."""
     for name in ("faust", "mode", "aiokafka"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # while brokers are away they log an error ten times a second
+    sys.setswitchinterval(SWITCH_S)
     worker = Worker(settings)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         code = runner.run(worker.run())

@@ -198,6 +198,7 @@ def _consumer(settings: Settings) -> Consumer:
             "queued.max.messages.kbytes": 32_768,
             # A partition that is resumed waits for the fetch in flight.
             "fetch.wait.max.ms": 100,
+            "fetch.min.bytes": 131_072,  # batches wait longer than this takes, and each fetch costs broker and sink
             "fetch.queue.backoff.ms": 50,
             "topic.metadata.refresh.interval.ms": 10_000,
         },
