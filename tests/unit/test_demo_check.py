@@ -71,6 +71,10 @@ def test_what_agrees_is_good() -> None:
         ({"runs": {**STORED.runs, "c" * 32: row(2, 4, "ok", "0", duplicates=3, late_steps=1)}}, "3 repeats"),
         ({"alerts": {}}, "no alert loop"),
         ({"alerts": {**STORED.alerts, "c" * 32: frozenset({"loop"})}}, "unexpected alert loop"),
+        (
+            {"alerts": {**STORED.alerts, "b" * 32: frozenset({"hung-step", "run-cost-spike"})}},
+            "unexpected alert run-cost-spike",
+        ),
         ({"alert_events": frozenset({("x", 1)})}, "2 were made, 1 were found"),
         ({"letters": {}}, "the dead letter has nothing"),
     ],
@@ -79,6 +83,18 @@ def test_every_difference_is_told(change: dict[str, Any], word: str) -> None:
     """One row too few, one nano-dollar too much, an alert too many: each is found and named."""
     problems = bad(compare(SENT, replace(STORED, **change)))
     assert any(word in problem for problem in problems), problems
+
+
+def test_a_run_that_is_dear_may_be_told_so() -> None:
+    """Whether enough runs had ended by then to know what is usual is chance; that it was dear is not."""
+    known = replace(
+        STORED,
+        row_costs={**STORED.row_costs, "a" * 32: Decimal("0.003")},
+        runs={**STORED.runs, "a" * 32: row(5, 10, "ok", "0.003")},
+        alerts={**STORED.alerts, "a" * 32: frozenset({"loop", "run-cost-spike"})},
+    )
+    sent = replace(SENT, accounts=(account("a" * 32, "looping", "ok", started=5, ended=5, usd="0.003"), *ACCOUNTS[1:]))
+    assert bad(compare(sent, known)) == []
 
 
 @pytest.mark.parametrize(
