@@ -63,7 +63,7 @@ class WindowJudge:
             hour_us = window["start"] - window["start"] % HOUR_US
             if window["end"] - window["start"] != HOUR_US and (_owner(window), hour_us) in hours:
                 continue
-            for minute in window["minutes"]:
+            for minute in window.get("minutes", ()):
                 place = (window["project"], window.get("agent", ""), hour_us + minute["minute"] * MINUTE_US)
                 sums[place][0] += minute.get("steps", 0)
                 sums[place][1] += minute.get("cost_nanos", 0)
