@@ -75,6 +75,21 @@ def partition_count(client: Any, topic: str, *, timeout: float = 10) -> int:
     return 0 if metadata is None or metadata.error is not None else len(metadata.partitions)
 
 
+def committed_metadata(client: Consumer, found: TopicPartition, *, tries: int = 10) -> str:
+    """What was committed beside an offset. Whatever is written there must say itself where it ends, and be read up to there.
+
+    librdkafka copies such texts without the zero behind them, and the client reads on until it meets one: what follows is
+    left over from something else. It may be digits, or no text at all: then the broker is asked again. Raises
+    ``KafkaUnreachable`` when that does not help.
+    """
+    for _ in range(tries):
+        try:
+            return found.metadata or ""
+        except UnicodeDecodeError:
+            (found,) = client.committed([TopicPartition(found.topic, found.partition)], timeout=30)
+    raise KafkaUnreachable(f"what is committed beside the offset of {found.topic} partition {found.partition} cannot be read")
+
+
 def read_to_end(
     settings: Settings, topic: str, partitions: list[int] | None = None, *, offset: int | None = None, timeout: float = 60
 ) -> Iterator[Message]:

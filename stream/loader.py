@@ -12,7 +12,7 @@ from typing import TypeVar
 import msgspec
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
-from stepstream.kafka import RETRIABLE, KafkaUnreachable, consumer, position_of, read_to_end
+from stepstream.kafka import RETRIABLE, KafkaUnreachable, committed_metadata, consumer, position_of, read_to_end
 from stepstream.schemas.alert import AlertStruct
 from stepstream.schemas.fleet import FleetBaselineStruct, FleetWindowStruct, LearntDayStruct
 from stepstream.schemas.settings import Settings
@@ -38,7 +38,7 @@ def committed_floor(settings: Settings, group: str, name: str, partition: int) -
     try:
         asked = TopicPartition(topic(settings.topic_prefix, name), partition)
         found = client.committed([asked], timeout=10)[0]
-        return max(0, found.offset), parse_floor_metadata(found.metadata)
+        return max(0, found.offset), parse_floor_metadata(committed_metadata(client, found))
     finally:
         client.close()
 

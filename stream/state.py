@@ -6,6 +6,7 @@ one version byte and MessagePack. A worker reads its own version and the one bef
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -20,7 +21,8 @@ STATE_VERSION: Final = 2
 OLDEST_VERSION: Final = 1
 """What version 2 adds stands at the end and has defaults, so one decoder reads both."""
 
-METADATA_VERSION: Final = "1"
+METADATA_VERSION: Final = "2"
+_FLOOR: Final = re.compile(rf"{METADATA_VERSION};state=([0-9]+);")
 
 
 class UnknownStateVersion(Exception):
@@ -134,11 +136,13 @@ def restore_run(state: RunState, rules: RuleBook) -> Run:
 
 def floor_metadata(state_from: int) -> str:
     """What is committed beside a floor: the lowest offset on the state topic that a restart needs."""
-    return f"{METADATA_VERSION};state={state_from}"
+    return f"{METADATA_VERSION};state={state_from};"
 
 
 def parse_floor_metadata(metadata: str | None) -> int:
-    """The lowest offset needed on the state topic; 0 (all of it) when the metadata says nothing we know."""
-    version, _, rest = (metadata or "").partition(";")
-    name, _, number = rest.partition("=")
-    return int(number) if version == METADATA_VERSION and name == "state" and number.isdigit() else 0
+    """The lowest offset needed on the state topic; 0 (all of it) when the metadata says nothing we know.
+
+    What follows its end is not ours. Version 1 had no end, so its number cannot be trusted.
+    """
+    found = _FLOOR.match(metadata or "")
+    return int(found[1]) if found else 0

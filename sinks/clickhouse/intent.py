@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 
-VERSION = 1
-_FORM = re.compile(r"stepstream-sink/(\d+) end=(\d+)")
+VERSION = 2
+"""Version 1 had no semicolon at its end."""
+_FORM = re.compile(r"stepstream-sink/(?:1 end=([0-9]+)|2 end=([0-9]+);)")
 
 
 class UnknownIntent(Exception):
@@ -18,7 +19,7 @@ class UnknownIntent(Exception):
 
 def encode(end: int) -> str:
     """The metadata of a batch that ends with offset ``end``."""
-    return f"stepstream-sink/{VERSION} end={end}"
+    return f"stepstream-sink/{VERSION} end={end};"
 
 
 def decode(metadata: str | None) -> int | None:
@@ -29,15 +30,11 @@ def decode(metadata: str | None) -> int | None:
     if not metadata:
         return None
     found = _FORM.match(metadata)
-    if found is None:
-        if metadata.startswith("stepstream-sink/"):
-            raise UnknownIntent(
-                f"metadata of a committed offset: {metadata!r}; install the version of stepstream that wrote it"
-            )
-        return None
-    if int(found[1]) > VERSION:
-        raise UnknownIntent(f"metadata of a committed offset: {metadata!r}; this sink reads version {VERSION}")
-    return int(found[2])
+    if found is not None:
+        return int(found[1] or found[2])
+    if metadata.startswith("stepstream-sink/"):
+        raise UnknownIntent(f"metadata of a committed offset: {metadata!r}; this sink reads up to version {VERSION}")
+    return None
 
 
 def token(topic_id: str, partition: int, first: int, last: int, timestamp_ms: int) -> str:

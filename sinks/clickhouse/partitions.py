@@ -166,7 +166,8 @@ class Partitions:
             place, name = (found.topic, found.partition), self._names[found.topic]
             lane = Lane(name, found.partition, self._policy)
             offset = found.offset if found.offset >= 0 else None
-            held = Assigned(place, lane, feed_of(name), Source("", found.partition), offset, intent.decode(found.metadata))
+            metadata = kafka.committed_metadata(self.consumer, found)
+            held = Assigned(place, lane, feed_of(name), Source("", found.partition), offset, intent.decode(metadata))
             self.held[place] = held
             new.append(held)
         return new

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -20,7 +21,7 @@ from stepstream.sinks.notify.core import NotifyPartition
 BEGIN_BACK_S: Final = 300
 """A notifier that starts for the first time ever tells alerts from so long ago on."""
 COMMIT_S: Final = 1.0
-_META: Final = "n1:"
+_META: Final = re.compile(r"n1:([0-9]+);")
 _WAITED_OUT: Final = kafka.RETRIABLE | {
     KafkaError._MAX_POLL_EXCEEDED,
     KafkaError._RESOLVE,
@@ -98,7 +99,7 @@ class Partitions:
         moved = {number: place for number, place in places.items() if self._committed.get(number) != place}
         if not moved:
             return
-        offsets = [TopicPartition(self._topic, n, floor, f"{_META}{low}") for n, (floor, low) in moved.items()]
+        offsets = [TopicPartition(self._topic, n, floor, f"n1:{low};") for n, (floor, low) in moved.items()]
         try:
             if surely:
                 self._consumer.commit(offsets=offsets, asynchronous=False)
@@ -124,8 +125,8 @@ class Partitions:
     def _came(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         began = time.monotonic()
         for at in consumer.committed(partitions, timeout=30):
-            metadata = at.metadata or ""
-            low = int(metadata.removeprefix(_META)) if metadata.startswith(_META) else 0
+            known = _META.match(kafka.committed_metadata(consumer, at))
+            low = int(known[1]) if known else 0
             floor = at.offset if at.offset >= 0 else self._beginning(consumer, at.partition)
             self.cores[at.partition] = self._restored(at.partition, floor, low)
             self._committed[at.partition] = (-1, -1)

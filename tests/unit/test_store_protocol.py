@@ -155,10 +155,14 @@ def test_every_record_is_stored_once_whoever_dies_or_wakes(seed: int, poisoned: 
 def test_an_intent_says_where_its_batch_ends() -> None:
     """What is written beside an offset is read again; without it nothing is in flight."""
     assert intent.decode(intent.encode(41)) == 41
+    assert intent.decode(intent.encode(41) + "7") == 41  # clients read on behind its end
+    assert intent.decode("stepstream-sink/1 end=41") == 41
     assert [intent.decode(nothing) for nothing in (None, "", "somebody else's")] == [None, None, None]
 
 
-@pytest.mark.parametrize("text", ["stepstream-sink/2 end=7", "stepstream-sink/x", "stepstream-sink/1"])
+@pytest.mark.parametrize(
+    "text", ["stepstream-sink/2 end=7", "stepstream-sink/3 end=7;", "stepstream-sink/x", "stepstream-sink/1"]
+)
 def test_an_intent_of_a_newer_sink_is_not_guessed_at(text: str) -> None:
     """A batch in flight that cannot be repeated exactly must not be passed over."""
     with pytest.raises(intent.UnknownIntent):

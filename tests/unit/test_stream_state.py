@@ -145,9 +145,12 @@ def test_the_newer_of_two_states_is_known_whoever_wrote_last() -> None:
 def test_commit_metadata_survives(state_from: int) -> None:
     """Beside the floor stands where the state topic must be read from."""
     assert parse_floor_metadata(floor_metadata(state_from)) == state_from
+    assert parse_floor_metadata(floor_metadata(state_from) + "17;x") == state_from  # clients read on behind its end
 
 
-@pytest.mark.parametrize("metadata", [None, "", "2;state=5", "1;else=5", "1;state=", "1;state=-5", "1;state=x", "\x00", "1"])
+@pytest.mark.parametrize(
+    "metadata", [None, "", "1;state=5", "2;state=5", "2;else=5;", "2;state=;", "2;state=-5;", "2;state=x;", "\x00", "2"]
+)
 def test_metadata_that_says_nothing_we_know_means_read_all(metadata: str | None) -> None:
     """Too much is read rather than too little."""
     assert parse_floor_metadata(metadata) == 0
