@@ -103,6 +103,7 @@ def test_a_webhook_hears_of_alerts_and_their_end_signed_and_live(
         assert "503" in log
 
 
+@pytest.mark.long
 def test_nothing_is_lost_when_notifiers_are_killed(
     settings: Settings, publisher: Publisher, processes: list[Process], tmp_path: Path
 ) -> None:
