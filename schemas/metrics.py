@@ -138,6 +138,9 @@ SINK_LAG: Final = Metric(
 )
 
 NOTIFY_ALERTS: Final = Metric("stepstream_notify_alerts_total", "counter", "records read from the alerts topic")
+NOTIFY_UNREADABLE: Final = Metric(
+    "stepstream_notify_unreadable_total", "counter", "records of the alerts topic that are no alert, passed over"
+)
 NOTIFY_TRIES: Final = Metric(
     "stepstream_notify_tries_total",
     "counter",

@@ -20,16 +20,6 @@ from stepstream.schemas.topics import topic
 Since = Literal["latest", "earliest"] | datetime
 """Where somebody new begins."""
 _REMEMBERED: Final = 100_000
-_WAITED_OUT: Final = kafka.RETRIABLE | {
-    KafkaError._MAX_POLL_EXCEEDED,
-    KafkaError._RESOLVE,
-    KafkaError._TIMED_OUT,
-    KafkaError.COORDINATOR_NOT_AVAILABLE,
-    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
-    KafkaError.LEADER_NOT_AVAILABLE,
-    KafkaError.NOT_COORDINATOR,
-    KafkaError.UNKNOWN_TOPIC_OR_PART,  # a broker that has just started does not know its topics yet
-}
 _PATTERNS: Final = ("alert", "rule", "project", "environment", "agent", "agent_version", "task")
 _log = logging.getLogger("stepstream.subscribe")
 
@@ -94,7 +84,7 @@ class Tail:
         error = message.error()
         self._away = False
         if error is not None:
-            if error.fatal() or error.code() not in _WAITED_OUT:
+            if error.fatal() or error.code() not in kafka.WAITED_OUT:
                 raise KafkaException(error)
             return None
         position = kafka.position_of(message)

@@ -19,6 +19,18 @@ from stepstream.schemas.settings import Settings
 RETRIABLE: Final = frozenset({KafkaError._PARTITION_EOF, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN})
 """Errors that a consumer meets while brokers are away or at a partition's end: it goes on by itself."""
 
+WAITED_OUT: Final = RETRIABLE | {
+    KafkaError._MAX_POLL_EXCEEDED,
+    KafkaError._RESOLVE,
+    KafkaError._TIMED_OUT,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,  # a broker that has just started does not know its topics yet
+}
+"""And those that a member of a group meets besides."""
+
 
 class KafkaUnreachable(Exception):
     """No broker answered in time; says where it was looked for."""

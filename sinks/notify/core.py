@@ -7,9 +7,9 @@ What happens is written to the deliveries topic, on the partition that the alert
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict, deque
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import Final
 
@@ -49,13 +49,10 @@ class Saved:
 
 @dataclass(slots=True)
 class Counts:
-    """What happened, by subscription or by nothing."""
+    """What came."""
 
     alerts: int = 0
     unreadable: int = 0
-    repeated: int = 0
-    notified: Counter[tuple[str, str]] = field(default_factory=Counter)
-    """By channel and by what became of the try: delivered, failed, parked."""
 
 
 class NotifyPartition:
@@ -73,14 +70,19 @@ class NotifyPartition:
         self._unsaved: deque[tuple[int, str, str]] = deque()
         self._places: OrderedDict[str, int] = OrderedDict()
         self._end = 0
+        self._known_from = 0
         self._over: deque[tuple[int, int, str, str]] = deque()
         self._outbox: list[Saved] = []
 
     # -- restoring -----------------------------------------------------------------------------------------------------
 
-    def restore(self, records: Iterable[tuple[int, DeliveryStruct]], floor: int, now_us: int) -> None:
-        """Take over what the deliveries topic says, in its order; alerts below ``floor`` are covered by it."""
-        self.position = floor
+    def restore(self, records: Iterable[tuple[int, DeliveryStruct]], floor: int, now_us: int, *, end: int = 0) -> None:
+        """Take over what the deliveries topic says, in its order; alerts below ``floor`` are covered by it.
+
+        Nothing is told before the alerts below ``end`` are known: whoever was killed may have told any of them without its
+        being remembered, and an older state of an alert must not be told after a newer one.
+        """
+        self.position, self._known_from = floor, end
         for name, members in members_of(records, self._places).items():
             lane = self._lane(name)
             if lane is not None:
@@ -155,7 +157,6 @@ class NotifyPartition:
             if known is None and not matches(subscription.match, alert):
                 continue  # who was told of an alert hears of its end, whatever it has become
             if known is not None and alert.seq <= known.alert.seq:
-                self.counts.repeated += 1
                 continue
             lane = self._lane(name)
             if lane is not None:
@@ -188,7 +189,7 @@ class NotifyPartition:
         """What is to be told now; each must come back by ``told``, ``failed`` or ``refused``."""
         found: list[Notification] = []
         agenda = self._agenda
-        while agenda and agenda[0][0] <= now_us:
+        while self._is_caught_up and agenda and agenda[0][0] <= now_us:
             when_us, name, key = heappop(agenda)
             lane = self.lanes.get(name)
             group = lane.groups.get(key) if lane is not None else None
@@ -202,8 +203,16 @@ class NotifyPartition:
     @property
     def next_us(self) -> int:
         """When there is something to be looked at; 0: not before something comes."""
-        times = [queue[0][0] for queue in (self._agenda, self._unsaved) if queue]
-        return min(times, default=0)
+        queues = (self._agenda, self._unsaved) if self._is_caught_up else (self._unsaved,)
+        return min((queue[0][0] for queue in queues if queue), default=0)
+
+    @property
+    def _is_caught_up(self) -> bool:
+        return self.position >= self._known_from
+
+    def at_end(self) -> None:
+        """The alerts topic has no more for now: of what was there when this began, the last may have been removed."""
+        self._known_from = 0
 
     def _look(self, lane: Lane, group: Group, now_us: int, found: list[Notification]) -> None:
         if lane.failures and group.since_us and lane.overdue(group.since_us, now_us):
@@ -219,7 +228,7 @@ class NotifyPartition:
         for alert_id in list(group.members):
             member = lane.members.get(alert_id)
             if member is not None and member.has_news(lane.subscription, now_us):
-                member.parked_seq, member.parked_reason = member.alert.seq, reason
+                member.parked_seq = member.alert.seq
                 self._save(lane, member, "parked", now_us, reason=reason)
         group.attempts, group.since_us = 0, 0
 
@@ -235,7 +244,6 @@ class NotifyPartition:
         lane = self.lanes.get(notification.subscription)
         if lane is None:
             return
-        self.counts.notified[lane.subscription.channel, "delivered"] += 1
         latency = now_us - notification.appended_us if notification.appended_us else 0
         for member in lane.told(notification, now_us):
             self._save(lane, member, "delivered", now_us, notification=notification, latency_us=max(0, latency))
@@ -250,7 +258,6 @@ class NotifyPartition:
             lane.failures += 1
             self.refused(notification, f"given up after {notification.attempt} tries: {reason}", now_us)
             return
-        self.counts.notified[lane.subscription.channel, "failed"] += 1
         members = lane.failed(notification, reason, now_us, retry_after_us)
         group = lane.groups.get(notification.group)
         for member in members:
@@ -262,8 +269,7 @@ class NotifyPartition:
         lane = self.lanes.get(notification.subscription)
         if lane is None:
             return
-        self.counts.notified[lane.subscription.channel, "parked"] += 1
-        for member in lane.parked(notification, reason):
+        for member in lane.parked(notification):
             self._save(lane, member, "parked", now_us, notification=notification, reason=reason)
         self._go_on(lane, notification, now_us)
 

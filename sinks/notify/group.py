@@ -32,7 +32,6 @@ class Member:
     told_severity: str = ""
     told_at_us: int = 0
     parked_seq: int = 0
-    parked_reason: str = ""
     appended_us: int = 0
     """When the newest record was appended to the alerts topic; 0 where that is not known any more."""
     unsaved: list[int] = field(default_factory=list)

@@ -200,7 +200,7 @@ class Lane:
             group.next_try_us = max(now_us + pause, self.blocked_until_us + 1)
         return self._of(notification)
 
-    def parked(self, notification: Notification, reason: str) -> list[Member]:
+    def parked(self, notification: Notification) -> list[Member]:
         """It is given up; the members that are parked."""
         group = self._ended(notification)
         if group is not None:
@@ -208,7 +208,7 @@ class Lane:
         for alert in notification.alerts:
             member = self.members.get(alert.alert_id)
             if member is not None:
-                member.parked_seq, member.parked_reason = alert.seq, reason
+                member.parked_seq = alert.seq
         return self._of(notification)
 
     def overdue(self, since_us: int, now_us: int) -> bool:

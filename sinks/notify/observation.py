@@ -75,6 +75,7 @@ class Figures:
             observer.gauge(m.NOTIFY_UNDER_WAY).set(sum(under_way.values()))
             observer.gauge(m.NOTIFY_SUBSCRIPTIONS).set(len(subscriptions))
             observer.mirror(m.NOTIFY_ALERTS, sum(core.counts.alerts for core in partitions.cores.values()))
+            observer.mirror(m.NOTIFY_UNREADABLE, sum(core.counts.unreadable for core in partitions.cores.values()))
             for number, lag in partitions.lag().items():
                 observer.gauge(m.NOTIFY_LAG).labels(str(number)).set(lag)
 

@@ -22,16 +22,6 @@ BEGIN_BACK_S: Final = 300
 """A notifier that starts for the first time ever tells alerts from so long ago on."""
 COMMIT_S: Final = 1.0
 _META: Final = re.compile(r"n1:([0-9]+);")
-_WAITED_OUT: Final = kafka.RETRIABLE | {
-    KafkaError._MAX_POLL_EXCEEDED,
-    KafkaError._RESOLVE,
-    KafkaError._TIMED_OUT,
-    KafkaError.COORDINATOR_NOT_AVAILABLE,
-    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
-    KafkaError.LEADER_NOT_AVAILABLE,
-    KafkaError.NOT_COORDINATOR,
-    KafkaError.UNKNOWN_TOPIC_OR_PART,
-}
 _log = logging.getLogger("stepstream.notify")
 _decode = msgspec.json.Decoder(DeliveryStruct).decode
 
@@ -61,7 +51,12 @@ class Partitions:
         self._consumer: Consumer = kafka.consumer(
             settings,
             self.group,
-            **{"session.timeout.ms": settings.session_timeout // 1000, "error_cb": self._failed, "log_level": 2},
+            **{
+                "session.timeout.ms": settings.session_timeout // 1000,
+                "enable.partition.eof": True,
+                "error_cb": self._failed,
+                "log_level": 2,
+            },
         )
 
     def start(self) -> None:
@@ -73,16 +68,19 @@ class Partitions:
         self._consumer.close()
 
     def read(self, wait_s: float) -> list[Message]:
-        """Records, as soon as there is one or after that time. Raises ``KafkaException`` for what waiting does not mend."""
+        """Records and ends of partitions, as soon as there is one or after that time.
+
+        Raises ``KafkaException`` for what waiting does not mend.
+        """
         first = self._consumer.poll(wait_s)
         if first is None:
             return []
         found = []
         for message in (first, *self._consumer.consume(500, timeout=0)):
             error = message.error()
-            if error is None:
+            if error is None or error.code() == KafkaError._PARTITION_EOF:
                 found.append(message)
-            elif error.fatal() or error.code() not in _WAITED_OUT:
+            elif error.fatal() or error.code() not in kafka.WAITED_OUT:
                 raise KafkaException(error)
             else:
                 self._failed(error)
@@ -128,14 +126,15 @@ class Partitions:
             known = _META.match(kafka.committed_metadata(consumer, at))
             low = int(known[1]) if known else 0
             floor = at.offset if at.offset >= 0 else self._beginning(consumer, at.partition)
-            self.cores[at.partition] = self._restored(at.partition, floor, low)
+            _, end = consumer.get_watermark_offsets(TopicPartition(self._topic, at.partition), timeout=30)
+            self.cores[at.partition] = self._restored(at.partition, floor, low, end)
             self._committed[at.partition] = (-1, -1)
         consumer.assign([TopicPartition(self._topic, n, core.position) for n, core in self.cores.items()])
         self.ready = True
         numbers = sorted(at.partition for at in partitions)
         _log.info("partitions %s of %s, restored in %.1f s", numbers, self._topic, time.monotonic() - began)
 
-    def _restored(self, number: int, floor: int, low: int) -> NotifyPartition:
+    def _restored(self, number: int, floor: int, low: int, end: int) -> NotifyPartition:
         core = NotifyPartition(number, self._subscriptions())
         records = []
         for message in kafka.read_to_end(self._settings, self._deliveries, [number], offset=low):
@@ -145,7 +144,7 @@ class Partitions:
                     records.append((kafka.position_of(message)[1], _decode(value)))
                 except (msgspec.MsgspecError, UnicodeDecodeError) as error:
                     _log.warning("a record of %s is no delivery and was skipped: %s", self._deliveries, error)
-        core.restore(records, floor, self._now_us())
+        core.restore(records, floor, self._now_us(), end=end)
         return core
 
     def _beginning(self, consumer: Consumer, number: int) -> int:

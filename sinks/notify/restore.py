@@ -32,7 +32,7 @@ def members_of(records: Iterable[tuple[int, DeliveryStruct]], places: OrderedDic
             member.told_seq, member.told_state = record.told_seq, record.told_state
             member.told_severity, member.told_at_us = record.told_severity, record.told_at
         if record.state == "parked":
-            member.parked_seq, member.parked_reason = record.seq, record.reason
+            member.parked_seq = record.seq
         members[record.alert_id] = member, record
         key = delivery_key(record.subscription, record.alert_id)
         places[key] = offset

@@ -165,6 +165,9 @@ class Notifier:
         core = self.partitions.cores.get(number)
         if core is None:
             return
+        if message.error() is not None:
+            core.at_end()
+            return
         appended_us = message.timestamp()[1] * 1000
         alert = core.feed(offset, message.value(), appended_us, _now_us())
         if alert is not None:

@@ -106,20 +106,22 @@ class Stream:
 
 
 class Streams:
-    """How many streams are open; there is a bound."""
+    """How many streams are open; there is a bound. Used by many threads."""
 
     def __init__(self, most: int = 100) -> None:
-        self._free = threading.BoundedSemaphore(most)
+        self._most = most
+        self._guard = threading.Lock()
         self.open = 0
 
     def enter(self) -> bool:
         """Whether one more may open."""
-        if not self._free.acquire(blocking=False):
-            return False
-        self.open += 1
-        return True
+        with self._guard:
+            if self.open >= self._most:
+                return False
+            self.open += 1
+            return True
 
     def leave(self) -> None:
         """One has closed."""
-        self.open -= 1
-        self._free.release()
+        with self._guard:
+            self.open -= 1

@@ -103,7 +103,6 @@ def test_a_webhook_hears_of_alerts_and_their_end_signed_and_live(
         assert "503" in log
 
 
-@pytest.mark.long
 def test_nothing_is_lost_when_notifiers_are_killed(
     settings: Settings, publisher: Publisher, processes: list[Process], tmp_path: Path
 ) -> None:
@@ -197,6 +196,8 @@ def test_the_stream_goes_on_where_it_left_off(
         publisher.flush()
     first, second = next(stream), next(stream)
     assert [first[0], second[0]] == ["a", "b"]
+    with urllib.request.urlopen(processes[0].log.read_text().split("metrics at ")[1].split()[0], timeout=10) as answer:
+        assert b"stepstream_notify_streams 1.0" in answer.read()
     publisher.send("c", partition=1, severity="critical")
     publisher.flush()
     assert [name for name, _ in events(2, first[1])] == ["", "b", "c"]

@@ -298,6 +298,25 @@ def test_a_restart_knows_what_was_told_and_what_waits() -> None:
     assert set(world.core.lanes["oncall"].members) == {"c"}
 
 
+def test_who_takes_over_tells_nothing_before_it_knows_what_is_newest() -> None:
+    """What a killed notifier told without its being remembered may be newer than what its successor reads first: an older
+    state of an alert is never told after a newer one, and what has no successor is told when the topic ends."""
+    core = NotifyPartition(0, {"oncall": subscription(send_updates=True)})
+    core.restore([], 0, NOW, end=3)
+    core.feed(0, msgspec.json.encode(alert("a")), NOW, NOW)
+    assert core.tick(NOW) == []
+    assert not core.next_us or core.next_us > NOW
+    core.feed(1, msgspec.json.encode(alert("a", 2, state="resolved")), NOW, NOW)
+    core.feed(2, b"no alert", NOW, NOW)
+    assert content(core.tick(NOW)) == [[("a", 2, "resolved")]]
+    core.restore([], 0, NOW, end=9)
+    core.feed(3, msgspec.json.encode(alert("b")), NOW, NOW)
+    assert core.tick(NOW) == []
+    core.at_end()  # the rest was removed by retention
+    assert content(core.tick(NOW)) == [[("b", 1, "firing")]]
+    assert core.counts.unreadable == 1
+
+
 def test_records_that_come_twice_change_nothing() -> None:
     """The alerts topic may hold a change twice, or an older one after a newer."""
     world = World(subscription(send_updates=True))
