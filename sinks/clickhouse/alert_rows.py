@@ -15,10 +15,10 @@ from stepstream.sinks.clickhouse.records import (
     Built,
     Columns,
     Record,
-    Refused,
     Source,
     Table,
     arrival_columns,
+    read_values,
 )
 
 _LOW: Final = "LowCardinality(String)"
@@ -77,27 +77,16 @@ _UNSIGNED: Final = ("seq", "baseline_runs", "findings", "reopened", "runs")
 def build_alerts(records: Sequence[Record], source: Source) -> Built:
     """The block of a batch. Tombstones are left out; a record that is no alert goes to the dead letter."""
     built = Built()
-    alerts: list[Alert] = []
-    held: list[Record] = []
-    for record in records:
-        if not record.value:
-            built.skipped["tombstone"] += 1
-            continue
-        try:
-            alert = _decode(record.value)
-            _check(alert)
-        except (msgspec.MsgspecError, UnicodeDecodeError, ValueError) as error:
-            built.refused.append(Refused(record, "invalid_field", str(error)[:500]))
-            continue
-        alerts.append(alert)
-        held.append(record)
-    if alerts:
-        built.blocks.append(Block(ALERTS, _columns(alerts, held, source), len(alerts)))
+    said = read_values(records, _read, built)
+    if said:
+        alerts, held = zip(*said, strict=True)
+        built.blocks.append(Block(ALERTS, _columns(alerts, held, source), len(said)))
     return built
 
 
-def _check(alert: Alert) -> None:
-    """Raise ``ValueError`` for what no row can hold."""
+def _read(value: bytes) -> Alert:
+    """A record's alert. Raises ``ValueError`` for what no row can hold."""
+    alert = _decode(value)
     for name in ("opened_at", "updated_at", "resolved_at", "silenced_until"):
         if not 0 <= getattr(alert, name) < _MAX_TIME_US:
             raise ValueError(f"{name} is no time: {getattr(alert, name)}")
@@ -107,6 +96,7 @@ def _check(alert: Alert) -> None:
     for name, bits in (("source_partition", 31), ("source_offset", 63)):
         if not -(2**bits) <= getattr(alert, name) < 2**bits:
             raise ValueError(f"{name} is out of range: {getattr(alert, name)}")
+    return alert
 
 
 def _columns(alerts: Sequence[Alert], records: Sequence[Record], source: Source) -> Columns:

@@ -15,10 +15,10 @@ from stepstream.sinks.clickhouse.records import (
     Built,
     Columns,
     Record,
-    Refused,
     Source,
     Table,
     arrival_columns,
+    read_values,
 )
 
 _LOW: Final = "LowCardinality(String)"
@@ -57,33 +57,23 @@ _MAX_TIME_US: Final = 4_000_000_000_000_000
 def build_deliveries(records: Sequence[Record], source: Source) -> Built:
     """The block of a batch. Tombstones are left out; a record that is no delivery goes to the dead letter."""
     built = Built()
-    deliveries: list[Delivery] = []
-    held: list[Record] = []
-    for record in records:
-        if not record.value:
-            built.skipped["tombstone"] += 1
-            continue
-        try:
-            delivery = _decode(record.value)
-            _check(delivery)
-        except (msgspec.MsgspecError, UnicodeDecodeError, ValueError) as error:
-            built.refused.append(Refused(record, "invalid_field", str(error)[:500]))
-            continue
-        deliveries.append(delivery)
-        held.append(record)
-    if deliveries:
-        built.blocks.append(Block(DELIVERIES, _columns(deliveries, held, source), len(deliveries)))
+    said = read_values(records, _read, built)
+    if said:
+        deliveries, held = zip(*said, strict=True)
+        built.blocks.append(Block(DELIVERIES, _columns(deliveries, held, source), len(said)))
     return built
 
 
-def _check(delivery: Delivery) -> None:
-    """Raise ``ValueError`` for what no row can hold."""
+def _read(value: bytes) -> Delivery:
+    """A record's delivery. Raises ``ValueError`` for what no row can hold."""
+    delivery = _decode(value)
     for name in ("time", *_MOMENTS):
         if not 0 <= getattr(delivery, name) < _MAX_TIME_US:
             raise ValueError(f"{name} is no time: {getattr(delivery, name)}")
     for name, bits in (("seq", 63), ("latency_us", 63), ("told_seq", 63), ("attempts", 31)):
         if not 0 <= getattr(delivery, name) < 2**bits:
             raise ValueError(f"{name} is out of range: {getattr(delivery, name)}")
+    return delivery
 
 
 def _columns(deliveries: Sequence[Delivery], records: Sequence[Record], source: Source) -> Columns:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
+import msgspec
 from confluent_kafka import Message
 
 from stepstream.schemas.accept import DEFAULT_LIMITS, Headers, Limits
@@ -20,6 +21,7 @@ EXPIRED: Final = "expired"
 
 KEPT_LONG: Final = Retention(36_500)
 Columns = dict[str, Sequence[Any]]
+Read = TypeVar("Read")
 
 
 class Record(NamedTuple):
@@ -88,6 +90,20 @@ class Built:
     refused: list[Refused] = field(default_factory=list)
     keys: set[int] = field(default_factory=set)
     """Keys of the steps that ended in it."""
+
+
+def read_values(records: Sequence[Record], read: Callable[[bytes], Read], built: Built) -> list[tuple[Read, Record]]:
+    """What each record says. Tombstones are skipped; a record for which ``read`` raises is refused."""
+    said: list[tuple[Read, Record]] = []
+    for record in records:
+        if not record.value:
+            built.skipped["tombstone"] += 1
+            continue
+        try:
+            said.append((read(record.value), record))
+        except (msgspec.MsgspecError, UnicodeDecodeError, ValueError) as error:
+            built.refused.append(Refused(record, "invalid_field", str(error)[:500]))
+    return said
 
 
 def arrival_columns(records: Sequence[Record], source: Source) -> Columns:

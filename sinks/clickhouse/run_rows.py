@@ -17,10 +17,10 @@ from stepstream.sinks.clickhouse.records import (
     Built,
     Columns,
     Record,
-    Refused,
     Source,
     Table,
     arrival_columns,
+    read_values,
 )
 
 _LOW: Final = "LowCardinality(String)"
@@ -88,16 +88,7 @@ def build_runs(records: Sequence[Record], source: Source) -> Built:
     """The block of a batch. Tombstones are left out; a record that is no trajectory goes to the dead letter."""
     built = Built()
     newest: dict[str, tuple[Trajectory, Record, Decimal]] = {}
-    for record in records:
-        if not record.value:
-            built.skipped["tombstone"] += 1
-            continue
-        try:
-            run = _decode(record.value)
-            cost = _checked(run)
-        except (msgspec.MsgspecError, UnicodeDecodeError, ValueError) as error:
-            built.refused.append(Refused(record, "invalid_field", str(error)[:500]))
-            continue
+    for (run, cost), record in read_values(records, _read, built):
         held = newest.get(run.trace_id)
         if held is None or run.revision > held[0].revision:
             newest[run.trace_id] = (run, record, cost)
@@ -108,8 +99,9 @@ def build_runs(records: Sequence[Record], source: Source) -> Built:
     return built
 
 
-def _checked(run: Trajectory) -> Decimal:
-    """The run's cost. Raises ``ValueError`` for what no row can hold."""
+def _read(value: bytes) -> tuple[Trajectory, Decimal]:
+    """A record's run and what it cost. Raises ``ValueError`` for what no row can hold."""
+    run = _decode(value)
     if run.revision < 0:
         raise ValueError(f"revision is negative: {run.revision}")
     for name in ("start_time", "end_time", "first_append_time", "last_append_time"):
@@ -117,7 +109,7 @@ def _checked(run: Trajectory) -> Decimal:
             raise ValueError(f"{name} is no time: {getattr(run, name)}")
     if run.first_append_time // DAY_US > _MAX_DAY:
         raise ValueError(f"first_append_time is too far in the future: {run.first_append_time}")
-    return total_cost(run.cost_usd)
+    return run, total_cost(run.cost_usd)
 
 
 def total_cost(text: str) -> Decimal:
