@@ -11,7 +11,6 @@ import gc
 import pstats
 import resource
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -20,7 +19,6 @@ from benchmarks.harness import Goal, Report
 from benchmarks.load import Load, LoadSpec, make_load
 from benchmarks.stopwatch import Place, Stopwatch
 from stepstream.schemas.prices import PriceBook
-from stepstream.schemas.step import RECORD_HEADERS
 from stepstream.stream import closed, partition
 from stepstream.stream.detectors import behaviour, budgets, make_detector, time_limits
 from stepstream.stream.limits import AssembleLimits
@@ -29,6 +27,7 @@ from stepstream.stream.partition import AssemblePartition
 from stepstream.stream.publisher import Publisher
 from stepstream.stream.rules import RuleBook
 from stepstream.stream.run import Run
+from stepstream.testing.world import LogRecord
 
 CHUNK: Final = 500
 APPEND_RATE: Final = 40_000
@@ -61,17 +60,6 @@ SECTIONS: Final[dict[str, list[Place]]] = {
     "bounds, closed runs": [(AssemblePartition, "_bound"), (closed.ClosedRuns, "expire"), (closed.ClosedRuns, "put")],
     "acknowledgements": [(AssemblePartition, "acknowledged")],
 }
-
-
-@dataclass(slots=True)
-class LogRecord:
-    """A consumed record."""
-
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
-    headers: Sequence[tuple[str, bytes]] = RECORD_HEADERS
 
 
 @dataclass(slots=True)

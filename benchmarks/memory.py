@@ -16,9 +16,10 @@ from typing import Final
 
 from benchmarks import harness
 from benchmarks.harness import Report
-from benchmarks.logic import LogRecord, make_stage
+from benchmarks.logic import make_stage
 from benchmarks.machine import pss_bytes
 from stepstream.stream.partition import AssemblePartition
+from stepstream.testing.world import LogRecord
 
 CHUNK: Final = 500
 RATE: Final = 40_000

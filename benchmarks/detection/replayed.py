@@ -6,7 +6,7 @@ so that "how early" can be told in the run's own time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -15,30 +15,20 @@ import msgspec
 from benchmarks.cases import lifecycle
 from stepstream.schemas.policy import DEFAULT_RULES, Policy
 from stepstream.schemas.prices import PriceBook
-from stepstream.schemas.step import RECORD_HEADERS, StepEvent
+from stepstream.schemas.step import StepEvent
 from stepstream.schemas.trajectory import RunSummaryStruct
 from stepstream.stream.baselines.normal import Baselines
 from stepstream.stream.detectors import make_detector
 from stepstream.stream.outputs import Output
 from stepstream.stream.partition import AssemblePartition
 from stepstream.stream.rules import RuleBook
+from stepstream.testing.world import LogRecord
 
 _decode_summary = msgspec.json.Decoder(RunSummaryStruct).decode
 SETTLE_US: Final = 60_000_000
 TICK_US: Final = 500_000
 CHUNK: Final = 200
 PRICES: Final = PriceBook()
-
-
-@dataclass(slots=True)
-class LogRecord:
-    """A consumed record."""
-
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
-    headers: Sequence[tuple[str, bytes]] = RECORD_HEADERS
 
 
 @dataclass(slots=True)
