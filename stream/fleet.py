@@ -31,7 +31,7 @@ from stepstream.stream.alert_life import (
     reopened,
 )
 from stepstream.stream.counters import Counters
-from stepstream.stream.deadletter import dead_letter_headers
+from stepstream.stream.deadletter import dead_letter
 from stepstream.stream.floor import Floor
 from stepstream.stream.outputs import Hold, Output
 from stepstream.stream.records import Record
@@ -109,8 +109,7 @@ class FleetPartition:
 
     def _reject(self, record: Record, reason: str, detail: str) -> None:
         self.counters.rejected[reason] += 1
-        headers = dead_letter_headers(record, "findings", self.partition, reason, detail)
-        self._send(record.offset, Output("deadletter", record.key, record.value, headers=headers))
+        self._send(record.offset, dead_letter(record, "findings", self.partition, reason, detail))
 
     def tick(self, time_us: int) -> None:
         """Say of incidents that hit no run for long that they are over. The log decides: it may know of a run meanwhile."""

@@ -21,7 +21,7 @@ from stepstream.stream.clock import PartitionClock
 from stepstream.stream.closed import ClosedRuns
 from stepstream.stream.contents import Contents
 from stepstream.stream.counters import Counters
-from stepstream.stream.deadletter import dead_letter_headers
+from stepstream.stream.deadletter import dead_letter
 from stepstream.stream.detectors.base import Detector, Observation
 from stepstream.stream.detectors.orders import note_order
 from stepstream.stream.findings import closing_findings, command_for, findings_from
@@ -175,8 +175,7 @@ class AssemblePartition:
 
     def _reject(self, record: Record, verdict: Rejected) -> None:
         self.counters.rejected[verdict.reason] += 1
-        headers = dead_letter_headers(record, "steps", self.partition, verdict.reason, verdict.detail)
-        self._send_held(record, Output("deadletter", record.key, record.value, headers=headers))
+        self._send_held(record, dead_letter(record, "steps", self.partition, verdict.reason, verdict.detail))
 
     def _reroute(self, record: Record, verdict: Misrouted) -> None:
         self.counters.misrouted += 1

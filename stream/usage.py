@@ -21,7 +21,7 @@ from stepstream.schemas.fleet import FleetBaselineStruct, FleetWindowStruct, Lea
 from stepstream.schemas.trajectory import RunSummaryStruct
 from stepstream.stream.baselines.learner import Learner
 from stepstream.stream.counters import Counters
-from stepstream.stream.deadletter import dead_letter_headers
+from stepstream.stream.deadletter import dead_letter
 from stepstream.stream.floor import Floor
 from stepstream.stream.outputs import Hold, Output
 from stepstream.stream.records import Record
@@ -169,8 +169,8 @@ class UsagePartition:
 
     def _reject(self, record: Record, reason: str, detail: str) -> None:
         self.counters.rejected[reason] += 1
-        headers = dead_letter_headers(record, "usage", self.partition, reason, detail)
-        output = Output("deadletter", record.key, record.value, headers=headers, holder=Hold())
+        output = dead_letter(record, "usage", self.partition, reason, detail)
+        output.holder = Hold()
         self.floor.hold(output.holder, record.offset)
         self._outbox.append(output)
 
