@@ -20,7 +20,7 @@ from pathlib import Path
 from stepstream.embedded.clickhouse import EmbeddedClickHouse
 from stepstream.embedded.kafka import EmbeddedKafka
 from stepstream.schemas.settings import Settings
-from tests.integration.sink_kit import SinkProcess, Steps, assert_stored, create_topics, lag, send, wait_stored
+from tests.integration.sink_kit import SinkProcess, Steps, assert_stored, create_topics, lag, send, small_batches, wait_stored
 
 SINKS = 2
 LONGEST_FREEZE_S = 12.0
@@ -110,16 +110,7 @@ class Chaos:
 def play(folder: Path, seconds: float, seed: int) -> str:
     """Play with engines of its own; says how much was sent under how much trouble. Raises ``AssertionError``."""
     with EmbeddedKafka(folder / "kafka", heap_mb=384) as kafka, EmbeddedClickHouse(folder / "clickhouse") as store:
-        settings = Settings(
-            kafka_brokers=kafka.bootstrap,
-            clickhouse_url=store.url,
-            topic_prefix="chaos",
-            clickhouse_database="chaos",
-            session_timeout="6s",
-            sink_batch_rows=300,
-            sink_batch_interval="50ms",
-            metrics_port=-1,
-        )
+        settings = small_batches(kafka.bootstrap, store.url, "chaos", "chaos", sink_batch_rows=300, metrics_port=-1)
         create_topics(settings, 4)
         chaos = Chaos(settings, kafka, store, seed)
         chaos.play(seconds)

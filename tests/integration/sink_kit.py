@@ -33,6 +33,32 @@ from stepstream.sinks.clickhouse.stats import SinkStats
 TOPICS = ("steps", "trajectories", "alerts", "deliveries", "config", "deadletter")
 
 
+def small_batches(
+    kafka_brokers: str, clickhouse_url: str, topic_prefix: str, clickhouse_database: str, **more: Any
+) -> Settings:
+    """Settings of a sink that makes many small batches, in the shortest session that the broker grants."""
+    return Settings(
+        kafka_brokers=kafka_brokers,
+        clickhouse_url=clickhouse_url,
+        topic_prefix=topic_prefix,
+        clickhouse_database=clickhouse_database,
+        session_timeout="6s",
+        sink_batch_interval="50ms",
+        **more,
+    )
+
+
+def set_apart(settings: Settings, what: str) -> Settings:
+    """The same with topics and a database of its own, named after what it is for."""
+    name = what.replace(" ", "_")
+    return settings.model_copy(
+        update={
+            "topic_prefix": f"{settings.topic_prefix}.{name}",
+            "clickhouse_database": f"{settings.clickhouse_database}_{name}",
+        }
+    )
+
+
 def create_topics(settings: Settings, partitions: int = 1) -> None:
     """The sink's topics, those of the records with as many partitions."""
     admin = AdminClient(settings.kafka)

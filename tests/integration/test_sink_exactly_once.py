@@ -5,21 +5,24 @@ from __future__ import annotations
 import pytest
 
 from stepstream.schemas.settings import Settings
-from tests.integration.sink_kit import SinkProcess, Steps, assert_stored, create_topics, lag, running, send, wait_stored
+from tests.integration.sink_kit import (
+    SinkProcess,
+    Steps,
+    assert_stored,
+    create_topics,
+    lag,
+    running,
+    send,
+    set_apart,
+    small_batches,
+    wait_stored,
+)
 
 
 @pytest.fixture
 def settings(kafka_bootstrap: str, clickhouse_url: str, topic_prefix: str, clickhouse_database: str) -> Settings:
     """Small batches, so that there are many of them, and the shortest session that the broker grants."""
-    return Settings(
-        kafka_brokers=kafka_bootstrap,
-        clickhouse_url=clickhouse_url,
-        topic_prefix=topic_prefix,
-        clickhouse_database=clickhouse_database,
-        session_timeout="6s",
-        sink_batch_rows=200,
-        sink_batch_interval="50ms",
-    )
+    return small_batches(kafka_bootstrap, clickhouse_url, topic_prefix, clickhouse_database, sink_batch_rows=200)
 
 
 POINTS = ("planned steps", "intent steps", "insert steps_raw", "inserted steps_raw", "stored steps")
@@ -30,13 +33,7 @@ def test_a_kill_at_any_point_of_the_protocol_loses_and_doubles_nothing(settings:
     """A sink killed before or after the intent, the insert or the commit: whoever comes next goes on exactly."""
     places = {}
     for point in POINTS:
-        name = point.replace(" ", "_")
-        own = settings.model_copy(
-            update={
-                "topic_prefix": f"{settings.topic_prefix}.{name}",
-                "clickhouse_database": f"{settings.clickhouse_database}_{name}",
-            }
-        )
+        own = set_apart(settings, point)
         create_topics(own)
         steps = Steps()
         send(own, [record for _ in range(50) for record in steps.run(20)])

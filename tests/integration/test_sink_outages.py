@@ -27,6 +27,8 @@ from tests.integration.sink_kit import (
     eventually,
     lag,
     send,
+    set_apart,
+    small_batches,
     wait_stored,
 )
 
@@ -34,15 +36,7 @@ from tests.integration.sink_kit import (
 @pytest.fixture
 def settings(kafka_bootstrap: str, clickhouse_url: str, topic_prefix: str, clickhouse_database: str) -> Settings:
     """Small batches, so that there are many of them, and the shortest session that the broker grants."""
-    return Settings(
-        kafka_brokers=kafka_bootstrap,
-        clickhouse_url=clickhouse_url,
-        topic_prefix=topic_prefix,
-        clickhouse_database=clickhouse_database,
-        session_timeout="6s",
-        sink_batch_rows=500,
-        sink_batch_interval="50ms",
-    )
+    return small_batches(kafka_bootstrap, clickhouse_url, topic_prefix, clickhouse_database, sink_batch_rows=500)
 
 
 @pytest.fixture
@@ -107,13 +101,7 @@ def test_a_frozen_sink_changes_nothing_when_it_wakes(settings: Settings) -> None
     """
     places = {}
     for point in FREEZES:
-        name = point.replace(" ", "_")
-        own = settings.model_copy(
-            update={
-                "topic_prefix": f"{settings.topic_prefix}.{name}",
-                "clickhouse_database": f"{settings.clickhouse_database}_{name}",
-            }
-        )
+        own = set_apart(settings, point)
         create_topics(own)
         steps = Steps()
         send(own, [record for _ in range(100) for record in steps.run(10)])

@@ -34,6 +34,7 @@ from tests.integration.sink_kit import (
     eventually,
     lag,
     send,
+    small_batches,
     wait_stored,
 )
 
@@ -43,14 +44,7 @@ TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 @pytest.fixture
 def settings(kafka_bootstrap: str, clickhouse_url: str, topic_prefix: str, clickhouse_database: str) -> Settings:
     """A store with its schema, and the topics."""
-    settings = Settings(
-        kafka_brokers=kafka_bootstrap,
-        clickhouse_url=clickhouse_url,
-        topic_prefix=topic_prefix,
-        clickhouse_database=clickhouse_database,
-        session_timeout="6s",
-        sink_batch_interval="50ms",
-    )
+    settings = small_batches(kafka_bootstrap, clickhouse_url, topic_prefix, clickhouse_database)
     migrate(settings)
     create_topics(settings)
     return settings

@@ -10,7 +10,17 @@ import pytest
 
 from stepstream.schemas.settings import Settings
 from stepstream.sinks.clickhouse import insert
-from tests.integration.sink_kit import SinkProcess, SinkThread, Steps, assert_stored, create_topics, eventually, lag, send
+from tests.integration.sink_kit import (
+    SinkProcess,
+    SinkThread,
+    Steps,
+    assert_stored,
+    create_topics,
+    eventually,
+    lag,
+    send,
+    small_batches,
+)
 from tests.integration.sink_kit import wait_stored as wait_until_stored
 from tests.integration.store_proxy import DEEDS, ERRORS, StoreProxy
 
@@ -18,15 +28,8 @@ from tests.integration.store_proxy import DEEDS, ERRORS, StoreProxy
 @pytest.fixture
 def settings(kafka_bootstrap: str, clickhouse_url: str, topic_prefix: str, clickhouse_database: str) -> Settings:
     """Small batches, so that there are many of them, and the shortest session that the broker grants."""
-    return Settings(
-        kafka_brokers=kafka_bootstrap,
-        clickhouse_url=clickhouse_url,
-        topic_prefix=topic_prefix,
-        clickhouse_database=clickhouse_database,
-        session_timeout="6s",
-        sink_batch_rows=100,
-        sink_batch_interval="50ms",
-        metrics_port=-1,
+    return small_batches(
+        kafka_bootstrap, clickhouse_url, topic_prefix, clickhouse_database, sink_batch_rows=100, metrics_port=-1
     )
 
 

@@ -14,21 +14,23 @@ from stepstream.schemas.settings import Settings
 from stepstream.sinks.clickhouse import StoreError, connect, migrate
 from stepstream.sinks.clickhouse.backup import backup, restore
 from stepstream.sinks.clickhouse.client import connect_server
-from tests.integration.sink_kit import SinkThread, Steps, assert_stored, create_topics, eventually, running, send, wait_stored
+from tests.integration.sink_kit import (
+    SinkThread,
+    Steps,
+    assert_stored,
+    create_topics,
+    eventually,
+    running,
+    send,
+    small_batches,
+    wait_stored,
+)
 
 
 @pytest.fixture
 def settings(kafka_bootstrap: str, clickhouse_url: str, topic_prefix: str, clickhouse_database: str) -> Settings:
     """Small batches and small steps back."""
-    return Settings(
-        kafka_brokers=kafka_bootstrap,
-        clickhouse_url=clickhouse_url,
-        topic_prefix=topic_prefix,
-        clickhouse_database=clickhouse_database,
-        session_timeout="6s",
-        sink_batch_rows=100,
-        sink_batch_interval="50ms",
-    )
+    return small_batches(kafka_bootstrap, clickhouse_url, topic_prefix, clickhouse_database, sink_batch_rows=100)
 
 
 @pytest.fixture
