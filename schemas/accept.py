@@ -28,6 +28,7 @@ from stepstream.schemas.step import (
     HEADER_SCHEMA,
     KINDS,
     PHASES,
+    RECORD_HEADERS,
     SCHEMA_NAME,
     SCHEMA_VERSION,
     STATUSES,
@@ -151,10 +152,10 @@ def accept(
 
     ``timestamp_us`` is the record's Kafka timestamp, ``partitions`` the topic's partition count.
     """
-    if headers and (wrong := _wrong_version(headers)):
+    if headers and tuple(headers) != RECORD_HEADERS and (wrong := _wrong_version(headers)):
         return Rejected("unknown_version", wrong)
     result = accept_value(value, timestamp_us=timestamp_us, limits=limits)
-    if isinstance(result, Rejected):
+    if type(result) is Rejected:
         return result
     trace_id = result.step.trace_id
     if not key:

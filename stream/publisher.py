@@ -21,7 +21,7 @@ from stepstream.stream.tracked import Tracked
 
 _encode = msgspec.json.Encoder().encode
 
-RECORDS_EACH: Final = 32
+RECORDS_EACH: Final = 128
 """One growing trajectory for so many records,"""
 EACH_SECOND: Final = 300
 """and so many a second beside."""

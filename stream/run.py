@@ -188,7 +188,8 @@ class Run:
     def _start(self, step: Step, before: StepInfo | None, append_us: int) -> StepInfo | None:
         """A start after its end only says that it came."""
         if before is None:
-            info = self.steps[step.step_id] = self.open[step.step_id] = started_step(step, append_us)
+            info = started_step(step, self._held_id(step.parent_step_id), append_us)
+            self.steps[info.step_id] = self.open[info.step_id] = info
             return info
         if before.started:
             return None
@@ -199,7 +200,8 @@ class Run:
         """An end replaces what a start said, whichever came first."""
         if before is not None and before.ended:
             return None
-        info = self.steps[step.step_id] = ended_step(step, cost, before, append_us)
+        info = ended_step(step, self._held_id(step.parent_step_id), cost, before, append_us)
+        self.steps[info.step_id] = info
         if before is not None:
             self.open.pop(step.step_id, None)
             if before is self.root:
@@ -207,6 +209,11 @@ class Run:
             if before.start_us != info.start_us:
                 self.outline = None
         return info
+
+    def _held_id(self, parent: str) -> str:
+        """A parent's id as the run holds it already, so that it is held once."""
+        held = self.steps.get(parent)
+        return parent if held is None else held.step_id
 
     def _bound_texts(self, info: StepInfo, before: StepInfo | None) -> None:
         """Steps beyond the bound lose their names: a run's state must fit into a record, whatever its steps are called."""

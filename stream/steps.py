@@ -75,27 +75,32 @@ def drop_texts(info: StepInfo) -> None:
     info.name = info.tool = info.model = info.agent = info.agent_version = info.error_type = info.error_message = ""
 
 
-def started_step(step: Step, append_us: int) -> StepInfo:
-    """The step as its start tells it."""
+def started_step(step: Step, parent: str, append_us: int) -> StepInfo:
+    """The step as its start tells it. ``parent`` is its parent's id, as the run holds it already where it does."""
     return StepInfo(
-        step.step_id, step.parent_step_id, intern(step.kind), intern(step.name), step.start_time, append_us, True, False,
+        step.step_id, parent, intern(step.kind), intern(step.name), step.start_time, append_us, True, False,
         0, "running", intern(step.tool), intern(step.model), intern(step.agent), intern(step.agent_version), "", "",
         step.attempt, step.retry_of, step.fallback_of,
     )  # fmt: skip
 
 
-def ended_step(step: Step, cost: Cost, before: StepInfo | None, append_us: int) -> StepInfo:
-    """The step as its end tells it, whatever its start said ``before``.
+def ended_step(step: Step, parent: str, cost: Cost, before: StepInfo | None, append_us: int) -> StepInfo:
+    """The step as its end tells it, whatever its start said ``before``; ``parent`` as for a start.
 
-    Made anew: to set every field of the one before costs twice as much.
+    Made anew: to set every field of the one before costs twice as much. What the one before said too is kept as it was: a
+    run's steps lie together in memory for as long as it is open, and what is younger lies elsewhere.
     """
+    step_id, start_us, started = step.step_id, step.start_time, False
+    if before is not None:
+        step_id, append_us, started = before.step_id, before.append_us, True
+        if before.start_us == start_us:
+            start_us = before.start_us
     usage = step.usage
     return StepInfo(
-        step.step_id, step.parent_step_id, intern(step.kind), intern(step.name), step.start_time,
-        append_us if before is None else before.append_us, before is not None, True, step.end_time or step.start_time,
-        intern(step.status), intern(step.tool), intern(step.model), intern(step.agent), intern(step.agent_version),
-        step.error_type, step.error_message[:MAX_ERROR_CHARS], step.attempt, step.retry_of, step.fallback_of,
-        NO_TOKEN_COUNTS if usage is None or usage == NO_TOKENS else _counts(usage),
+        step_id, parent, intern(step.kind), intern(step.name), start_us, append_us, started, True,
+        step.end_time or start_us, intern(step.status), intern(step.tool), intern(step.model), intern(step.agent),
+        intern(step.agent_version), step.error_type, step.error_message[:MAX_ERROR_CHARS], step.attempt, step.retry_of,
+        step.fallback_of, NO_TOKEN_COUNTS if usage is None or usage == NO_TOKENS else _counts(usage),
         cost.nanos, intern(cost.source), content_hash(step.input), content_hash(step.output),
     )  # fmt: skip
 
