@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import Any, Final
-from zlib import crc32
 
 import msgspec
 
@@ -33,7 +32,9 @@ _WORDS: Final = bytes(map(_word_byte, range(256)))
 class Contents:
     """The contents of one ended step. Made once for all detectors; what they ask for is worked out when they ask."""
 
-    __slots__ = ("_given", "_input_words", "_output_words", "_taken", "input", "noted", "output", "step")
+    __slots__ = (
+        "_arguments", "_given", "_input_data", "_output_data", "_output_words", "_taken", "input", "noted", "output", "step",
+    )  # fmt: skip
 
     def __init__(self, step: Step) -> None:
         self.step = step
@@ -41,9 +42,11 @@ class Contents:
         self.output = step.output if len(step.output) <= HEAD else step.output[:HEAD]
         self._given: Any = _UNREAD
         self._taken: Any = _UNREAD
+        self._arguments: Any = _UNREAD
         self.noted: dict[str, Any] = {}
         """What one detector worked out and another asks for again."""
-        self._input_words: frozenset[bytes] | None = None
+        self._input_data: bytes | None = None
+        self._output_data: bytes | None = None
         self._output_words: frozenset[bytes] | None = None
 
     @property
@@ -73,28 +76,40 @@ class Contents:
     @property
     def arguments(self) -> dict[str, Any] | None:
         """A call's named arguments, out of the wrappers that frameworks put around them; None where there are none."""
-        given = self.given
-        if not isinstance(given, dict):
-            return None
-        for name in _WRAPPERS:
-            inner = given.get(name)
-            if isinstance(inner, dict) and (len(given) == 1 or "args" in given or "name" in given):
-                return inner if inner or not given.get("args") else {"args": given["args"]}
-        return given
+        if self._arguments is _UNREAD:
+            given = self.given
+            self._arguments = _unwrapped(given) if isinstance(given, dict) else None
+        found: dict[str, Any] | None = self._arguments
+        return found
 
     @property
-    def input_words(self) -> frozenset[bytes]:
-        """The different words of the input."""
-        if self._input_words is None:
-            self._input_words = words(self.input)
-        return self._input_words
+    def input_data(self) -> bytes:
+        """The input in UTF-8."""
+        if self._input_data is None:
+            self._input_data = self.input.encode("utf-8", "replace")
+        return self._input_data
+
+    @property
+    def output_data(self) -> bytes:
+        """The output in UTF-8."""
+        if self._output_data is None:
+            self._output_data = self.output.encode("utf-8", "replace")
+        return self._output_data
 
     @property
     def output_words(self) -> frozenset[bytes]:
         """The different words of the output."""
         if self._output_words is None:
-            self._output_words = words(self.output)
+            self._output_words = frozenset(_split(self.output_data))
         return self._output_words
+
+
+def _unwrapped(given: dict[str, Any]) -> dict[str, Any]:
+    for name in _WRAPPERS:
+        inner = given.get(name)
+        if isinstance(inner, dict) and (len(given) == 1 or "args" in given or "name" in given):
+            return inner if inner or not given.get("args") else {"args": given["args"]}
+    return given
 
 
 def ends_of(text: str) -> str:
@@ -116,9 +131,13 @@ def json_of(text: str) -> Any:
 
 def words(text: str) -> frozenset[bytes]:
     """The different words of a text, in lower case; identifiers stay whole."""
-    return frozenset(text.encode("utf-8", "replace").translate(_WORDS).split())
+    return frozenset(words_in_order(text))
 
 
-def mark(word: bytes) -> int:
-    """A word as a number that is the same in every process."""
-    return crc32(word)
+def words_in_order(text: str) -> list[bytes]:
+    """The words of a text as they come, in lower case, each as often as it is there."""
+    return _split(text.encode("utf-8", "replace"))
+
+
+def _split(data: bytes) -> list[bytes]:
+    return data.translate(_WORDS).split()

@@ -222,9 +222,9 @@ class AssemblePartition:
         for detector in rules.observing if run.fired else rules.observers(info):
             if observations := detector.observe(run, info, self.clock.now_us):
                 self._raise(tracked, detector, observations, by_time=detector.writes_first and not run.closed)
-        if rules.readers and step.phase == "end" and self.limits.content_detectors:
+        if step.phase == "end" and self.limits.content_detectors and (readers := rules.readers(step.kind)):
             contents = Contents(step)
-            for detector in rules.readers:
+            for detector in readers:
                 if observations := detector.read(run, info, contents, self.clock.now_us):
                     self._raise(tracked, detector, observations)
 

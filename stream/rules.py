@@ -32,17 +32,19 @@ class RuleSet:
     rules without any policy.
     """
 
-    __slots__ = ("_observers", "applied", "detectors", "observing", "pinned", "quickest_us", "readers", "timed", "wanted_runs")
+    __slots__ = (
+        "_observers", "_readers", "applied", "detectors", "observing", "pinned", "quickest_us", "timed", "wanted_runs",
+    )  # fmt: skip
 
     def __init__(self, applied: tuple[Applied, ...], make: Callable[[Applied], Any]) -> None:
         self.applied = applied
         self.detectors = tuple(make(item) for item in applied)
         self.observing = tuple(detector for detector in self.detectors if detector.observes)
-        self.readers = tuple(detector for detector in self.detectors if detector.reads)
         self.timed = tuple(detector for detector in self.detectors if detector.quickest_us)
         self.quickest_us: int = min((detector.quickest_us for detector in self.timed), default=2**62)
         self.wanted_runs: int = max((detector.wanted_runs for detector in self.detectors), default=0)
         self._observers: dict[tuple[bool, str], tuple[Any, ...]] = {}
+        self._readers: dict[str, tuple[Any, ...]] = {}
         self.pinned = "" if applied == DEFAULTS else _to_text(applied)
 
     def observers(self, step: StepInfo) -> tuple[Any, ...]:
@@ -51,6 +53,13 @@ class RuleSet:
         found = self._observers.get(key)
         if found is None:
             found = self._observers[key] = tuple(d for d in self.observing if d.concerns(step.kind, ended=step.ended))
+        return found
+
+    def readers(self, kind: str) -> tuple[Any, ...]:
+        """The detectors that read what a step of a kind said."""
+        found = self._readers.get(kind)
+        if found is None:
+            found = self._readers[kind] = tuple(d for d in self.detectors if d.reads and d.reads_kind(kind))
         return found
 
 

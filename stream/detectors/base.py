@@ -63,6 +63,10 @@ class Detector(Protocol):
         """Look at a run after one record was merged into ``step``."""
         ...
 
+    def reads_kind(self, kind: str) -> bool:
+        """Whether ``read`` is to be called for steps of a kind."""
+        ...
+
     def read(self, run: Run, step: StepInfo, contents: Contents, now_us: int) -> Observations:
         """Look at what an ended step said, once, after its end was merged. Nothing of it is kept for later calls."""
         ...
@@ -100,6 +104,10 @@ class DetectorBase:
     def observe(self, run: Run, step: StepInfo, now_us: int) -> Observations:
         """Nothing."""
         return NOTHING
+
+    def reads_kind(self, kind: str) -> bool:
+        """All of them."""
+        return True
 
     def read(self, run: Run, step: StepInfo, contents: Contents, now_us: int) -> Observations:
         """Nothing."""

@@ -48,6 +48,7 @@ class ToolArgumentsDetector(HoldingDetector):
         self._identifiers = rule.identifiers
         self._numbers = rule.numbers
         self._rejected = rule.rejected
+        self.kinds = frozenset() if rule.identifiers or rule.numbers else CALLS
         self._given = {declared.tool: ToolSchema(json_of(declared.parameters)) for declared in rule.schemas}
         self._read: dict[str, ToolSchema] = {}
 

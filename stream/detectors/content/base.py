@@ -22,10 +22,15 @@ CALLS: Final = frozenset({"tool_call", "retrieval"})
 
 
 class ContentDetector(DetectorBase):
-    """Reads ended steps; is not asked about anything else."""
+    """Reads ended steps, those of ``kinds`` where they are named; is not asked about anything else."""
 
     observes = False
     reads = True
+    kinds: frozenset[str] = frozenset()
+
+    def reads_kind(self, kind: str) -> bool:
+        """Those of ``kinds``; where none is named, all of them."""
+        return not self.kinds or kind in self.kinds
 
 
 class HoldingDetector(ContentDetector):

@@ -79,6 +79,7 @@ NOTHING_WRONG: Final = re.compile(
     r"(?:errors?|problems?|issues?|failures?|conflicts?|violations?|warnings?)\b",
     re.IGNORECASE,
 )
+WRONG_SIGNS: Final = ("error", "problem", "issue", "failure", "conflict", "violation", "warning")
 NEGATED: Final = re.compile(
     r"n['\u2019]t\b|\bnon-\w+ \w+ can\b|\bno (?:such|more|longer|permission|access|rights)\b|"
     r"\bonly\b[^.]{0,60}\b(?:can|may|allowed|accepted|supported|permitted|eligible)\b|"
@@ -86,6 +87,7 @@ NEGATED: Final = re.compile(
     r"\btoo (?:few|little|low|many|much|high|long|short|large|small|late|early|big)\b",
     re.IGNORECASE,
 )
+NEGATED_SIGNS: Final = ("n't", "n\u2019t", "non-", "no ", "only", "expected", "too ")
 # What is asked of the caller; good news ask for something too, so it counts only where nothing was done.
 DEMANDING: Final = re.compile(
     r"\b(?:must|should|has to|have to|needs? to|ought to)\s+"

@@ -6,6 +6,7 @@ exit code, a page that is titled 404. Words count only in an output of a sentenc
 
 from __future__ import annotations
 
+from re import Pattern
 from typing import Any, Final, NamedTuple
 
 from stepstream.stream.contents import Contents, ends_of, json_of, words
@@ -23,6 +24,7 @@ from stepstream.stream.detectors.content.failure_words import (
     LOOKING,
     MESSAGE_KEYS,
     NEGATED,
+    NEGATED_SIGNS,
     NO_ERROR,
     NOTHING_FOUND,
     NOTHING_WRONG,
@@ -33,6 +35,7 @@ from stepstream.stream.detectors.content.failure_words import (
     SUCCESS_KEYS,
     SURELY,
     TITLE,
+    WRONG_SIGNS,
 )
 
 MAX_SENTENCE: Final = 400
@@ -67,8 +70,10 @@ def _failure_in(contents: Contents, label: str) -> Failure | None:
     first = output[:1]
     if first == "[" and len(output) > _LONG_LIST:
         return None  # data
-    if first == "{" and len(output) > _LONG_LIST and not any(sign in ends_of(output) for sign in _OBJECT_SIGNS):
-        return None
+    if first == "{" and len(output) > _LONG_LIST:
+        ends = ends_of(output)
+        if not any(sign in ends for sign in _OBJECT_SIGNS):
+            return None
     if first in ("{", "[", '"') or first.isspace():
         found = contents.taken
         if found is not None:
@@ -201,18 +206,27 @@ def _has_colon_first(start: str) -> bool:
 
 
 def _in_sentence(output: str, contents: Contents) -> Failure | None:
-    if " " not in output or NOTHING_WRONG.search(output):
+    if " " not in output:
         return None
-    if SENTENCE_START.match(output):
-        return Failure("it says so", output)
-    said = contents.output_words if output is contents.output else words(output)
-    if has_free_text(contents):
-        return None
-    if NEGATED.search(output) or said & SURELY:
-        return Failure("it says so", output)
-    if not said & SUCCEEDING and (said & FAILING or DEMANDING.search(output)):
-        return Failure("it says so", output)
-    return None
+    if not SENTENCE_START.match(output):
+        if has_free_text(contents):
+            return None
+        said = contents.output_words if output is contents.output else words(output)
+        if not _says_failure(output, said):
+            return None
+    return None if _finds(NOTHING_WRONG, WRONG_SIGNS, output) else Failure("it says so", output)
+
+
+def _says_failure(output: str, said: frozenset[bytes]) -> bool:
+    if said & SURELY or _finds(NEGATED, NEGATED_SIGNS, output):
+        return True
+    return not said & SUCCEEDING and bool(said & FAILING or DEMANDING.search(output))
+
+
+def _finds(pattern: Pattern[str], signs: tuple[str, ...], text: str) -> bool:
+    """Whether a pattern is in a text; it is looked for only where one of its signs is, which costs far less."""
+    lowered = text.lower()
+    return any(sign in lowered for sign in signs) and pattern.search(text) is not None
 
 
 def has_free_text(contents: Contents) -> bool:

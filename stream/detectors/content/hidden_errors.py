@@ -14,6 +14,7 @@ from stepstream.stream.run import Run
 from stepstream.stream.steps import StepInfo
 
 _MAX_TOOLS = 200
+_MAX_SENTENCES = 20
 
 
 class HiddenToolErrorDetector(ContentDetector):
@@ -21,6 +22,8 @@ class HiddenToolErrorDetector(ContentDetector):
 
     One finding a call, at once. The contrast with what the tool returns else needs both kinds of outputs, in any order.
     """
+
+    kinds = CALLS
 
     def __init__(self, applied: Applied, rule: HiddenToolError) -> None:
         super().__init__(applied)
@@ -52,7 +55,7 @@ class HiddenToolErrorDetector(ContentDetector):
         if before == 1:
             return (self._odd(step.label, step.step_id, excerpt(contents.output)),)
         if isinstance(before, list):
-            if len(before) < 20:
+            if len(before) < _MAX_SENTENCES:
                 before.append([step.step_id, excerpt(contents.output)])
         elif len(seen) < _MAX_TOOLS:
             seen[step.label] = [[step.step_id, excerpt(contents.output)]]

@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from typing import Any, Final
-from zlib import crc32
 
 from stepstream.stream.contents import Contents, words
 from stepstream.stream.run import Run
@@ -45,18 +44,18 @@ class Known:
         is_call = step.kind in ("tool_call", "retrieval")
         if not is_call and contents.input:
             self._earliest("heard_us", step.start_us)
-            self._add(contents.input, step.start_us, contents.input_is_cut)
+            self._add(contents.input_data, step.input_hash, step.start_us, contents.input_is_cut)
         if step.kind != "llm_call" and contents.output:
-            self._add(contents.output, step.end_us, contents.output_is_cut)
+            self._add(contents.output_data, step.output_hash, step.end_us, contents.output_is_cut)
 
-    def _add(self, text: str, at_us: int, is_cut: bool) -> None:
+    def _add(self, data: bytes, whole_hash: int, at_us: int, is_cut: bool) -> None:
+        """Learn the numbers in a text. A text that is not cut is told from others by the hash of all of it."""
         if is_cut:
             self._earliest("cut_us", at_us)
         if self._state.get("cut_us", _FAR) <= at_us:
             return  # nothing after it is judged
-        data = text.encode("utf-8", "replace")
         heads: dict[int, int] = self._state.setdefault("heads", {})
-        head = crc32(data)
+        head = whole_hash >> 32
         if heads.get(head, _FAR) <= at_us:
             return
         if len(heads) < MAX_HEADS:
@@ -135,7 +134,10 @@ def _leaves(value: Any, name: str, depth: int = 0) -> Iterator[tuple[str, str]]:
         return
     if isinstance(value, dict):
         for key, item in value.items():
-            yield from _leaves(item, key, depth + 1)
+            if isinstance(item, str):
+                yield key, item
+            else:
+                yield from _leaves(item, key, depth + 1)
     elif isinstance(value, list):
         for item in value[:20]:
             yield from _leaves(item, name, depth + 1)
@@ -144,7 +146,9 @@ def _leaves(value: Any, name: str, depth: int = 0) -> Iterator[tuple[str, str]]:
 
 
 def _is_identifier(name: str, value: str) -> bool:
-    if len(value) > 65 or not _IDENTIFIER.match(value) or _DATE_OR_TIME.match(value) or _MADE_UP_BY_RIGHT.search(name):
+    if not 4 <= len(value) <= 65 or " " in value or not _IDENTIFIER.match(value):
+        return False
+    if _DATE_OR_TIME.match(value) or _MADE_UP_BY_RIGHT.search(name):
         return False
     numbers_in = re.findall(r"\d+", value)
     longest = max(map(len, numbers_in))

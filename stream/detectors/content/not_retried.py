@@ -31,11 +31,18 @@ _TROUBLE: Final = frozenset({
 })  # fmt: skip
 
 
+_LOWERED: Final = bytes(32 if code in b",.\x1c\x1d\x1e\x1f" else bytes([code]).lower()[0] for code in range(256))
+"""ASCII in lower case, with blanks for what parts words in a text but not in bytes, and for commas and full stops."""
+_TROUBLE_BYTES: Final = frozenset(word.encode() for word in _TROUBLE)
+
+
 class FailureNotRetriedDetector(HoldingDetector):
     """Judged at the end of the model's step that follows the failure, and at the run's end where none follows.
 
     Any further call counts as an attempt to make good for it; so does a step that says it retries or replaces the failed one.
     """
+
+    kinds = CALLS | _SPEAKING
 
     def __init__(self, applied: Applied, rule: FailureNotRetried) -> None:
         super().__init__(applied)
@@ -149,9 +156,15 @@ def _what_it_was(contents: Contents) -> int:
     output = contents.output
     if not output or calls_tools(contents):
         return CALLED
-    beginning = output[:_BEGINNING].lower().replace("\u2019", "'")
-    found = set(beginning.replace(",", " ").replace(".", " ").split())
-    return ADMITTED if found & _TROUBLE or "n't" in beginning else SAID
+    return ADMITTED if _speaks_of_trouble(output[:_BEGINNING]) else SAID
+
+
+def _speaks_of_trouble(beginning: str) -> bool:
+    if beginning.isascii():
+        data = beginning.encode().translate(_LOWERED)
+        return b"n't" in data or not _TROUBLE_BYTES.isdisjoint(data.split())
+    lowered = beginning.lower().replace("\u2019", "'")
+    return "n't" in lowered or not _TROUBLE.isdisjoint(lowered.replace(",", " ").replace(".", " ").split())
 
 
 def calls_tools(contents: Contents) -> bool:
@@ -167,7 +180,8 @@ def _calls_tools(contents: Contents) -> bool:
     first = output[:1]
     if first not in ("{", "["):
         return _in_code(output)
-    if not any(key in ends_of(output) for key in _CALL_WORDS):
+    ends = ends_of(output)
+    if not any(key in ends for key in _CALL_WORDS):
         return _in_code(output)
     if first == "[" or contents.output_is_cut:
         return any(key in output[:_BEGINNING] for key in _CALL_KEYS) or _in_code(output)
@@ -186,4 +200,4 @@ def _calls_tools(contents: Contents) -> bool:
 def _in_code(text: str) -> bool:
     if "`" in text and "```" in text:
         return True
-    return ("<" in text and ("<tool_call" in text or "<function" in text)) or "Action:" in text
+    return ("<" in text and ("<tool_call" in text or "<function" in text)) or (":" in text and "Action:" in text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from stepstream.schemas.rules_content import Repetition
-from stepstream.stream.contents import Contents, words
+from stepstream.stream.contents import Contents, words, words_in_order
 from stepstream.stream.detectors.base import MAX_EVIDENCE, NOTHING, Observation, Observations
 from stepstream.stream.detectors.content.base import CALLS, HoldingDetector
 from stepstream.stream.detectors.content.failures import failure_in
@@ -37,6 +37,8 @@ class RepetitionDetector(HoldingDetector):
     answer changes is polling. Counted over all pairs, so in any order; alternation is judged later by the steps' times.
     """
 
+    kinds = CALLS | {"llm_call"}
+
     def __init__(self, applied: Applied, rule: Repetition) -> None:
         super().__init__(applied)
         self._repeats = rule.repeats
@@ -46,7 +48,7 @@ class RepetitionDetector(HoldingDetector):
     def read(self, run: Run, step: StepInfo, contents: Contents, now_us: int) -> Observations:
         """Compare an ended call with those of the same tool."""
         is_call = step.kind in CALLS
-        if not is_call and step.kind != "llm_call":
+        if not is_call and not self.reads_kind(step.kind):
             return NOTHING
         label = step.label if is_call else _THOUGHTS
         if self.has_fired(run, label):
@@ -64,7 +66,7 @@ class RepetitionDetector(HoldingDetector):
             return NOTHING
         own["count"] = count + 1
         before.append(call)
-        if is_call and len(calls) > 1 and len(before) >= self._repeats:
+        if is_call and len(calls) > 1 and sum(_is_equal(call, other) for other in before) >= self._repeats:
             self.hold(run, "turns", now_us)
         return self._compare(label, before, call, is_call=is_call)
 
@@ -73,7 +75,7 @@ class RepetitionDetector(HoldingDetector):
             return None
         arguments = contents.arguments
         text = contents.input if arguments is None else values_text(arguments)
-        found = words(text[:_MAX_TEXT])
+        found = words_in_order(text[:_MAX_TEXT])
         return [
             step.step_id,
             sketch(found).to_bytes(BITS // 8, "little"),
@@ -87,32 +89,14 @@ class RepetitionDetector(HoldingDetector):
         repeats = self._repeats if is_call else max(3, self._repeats)
         if len(calls) < repeats:
             return NOTHING
-        bits = [int.from_bytes(call[_BITS], "little") for call in calls]
-        alike = [
-            [
-                other
-                for other, other_bits in zip(calls, bits, strict=True)
-                if self._same(call, call_bits, other, other_bits, is_call)
-            ]
-            for call, call_bits in zip(calls, bits, strict=True)
-            if call is new or self._same(call, call_bits, new, bits[-1], is_call)
-        ]
-        most = max(alike, key=len)
+        least = self._similarity if is_call else _THOUGHT_SIMILARITY
+        near = _same_as(new, calls, least)
+        if len(near) == 1:
+            return NOTHING
+        most = max((_same_as(call, calls, least) for call in near), key=len)
         if len(most) < repeats or (not self._exact and is_call and _all_equal(most)):
             return NOTHING
         return (self._say(label, most, repeats, is_call=is_call),)
-
-    def _same(self, one: _Call, one_bits: int, other: _Call, other_bits: int, is_call: bool) -> bool:
-        if one is other:
-            return True
-        if one[_ERROR] and one[_ERROR] == other[_ERROR]:
-            return True
-        brings_nothing: bool = one[_OUTPUT] == other[_OUTPUT] or (one[_ERROR] != 0 and other[_ERROR] != 0)
-        if one[_INPUT] == other[_INPUT]:
-            return brings_nothing
-        if not (brings_nothing or (one[_IN_WORDS] and other[_IN_WORDS])):
-            return False
-        return similarity(one_bits, other_bits) >= (self._similarity if is_call else _THOUGHT_SIMILARITY)
 
     def judge(self, run: Run, key: str, *, at_close: bool) -> list[Observation]:
         """Whether two calls took turns: A B A B A B, each the same every time."""
@@ -182,6 +166,28 @@ def _error_of(step: StepInfo, contents: Contents) -> int:
     return 0 if failure is None else error_form(failure.message or failure.sign)
 
 
+def _same_as(one: _Call, calls: list[_Call], least: float) -> list[_Call]:
+    """The calls that are the same thing as one of them, itself included; sketches are compared where nothing else tells."""
+    given, output, error, in_words = one[_INPUT], one[_OUTPUT], one[_ERROR], one[_IN_WORDS]
+    bits = int.from_bytes(one[_BITS], "little")
+    found = []
+    for other in calls:
+        brings_nothing = output == other[_OUTPUT] or (error and other[_ERROR])
+        if other is one or (error and error == other[_ERROR]):
+            found.append(other)
+        elif given == other[_INPUT]:
+            if brings_nothing:
+                found.append(other)
+        elif (brings_nothing or (in_words and other[_IN_WORDS])) and (
+            similarity(bits, int.from_bytes(other[_BITS], "little")) >= least
+        ):
+            found.append(other)
+    return found
+
+
+def _is_equal(one: _Call, other: _Call) -> bool:
+    return bool(one[_INPUT] == other[_INPUT] and one[_OUTPUT] == other[_OUTPUT])
+
+
 def _all_equal(calls: list[_Call]) -> bool:
-    first = calls[0]
-    return all(call[_INPUT] == first[_INPUT] and call[_OUTPUT] == first[_OUTPUT] for call in calls)
+    return all(_is_equal(call, calls[0]) for call in calls)

@@ -7,11 +7,11 @@ from typing import Any, Final
 from zlib import crc32
 
 from stepstream.schemas.rules_content import IrrelevantRetrieval, UnsupportedAnswer
-from stepstream.stream.contents import Contents, words
+from stepstream.stream.contents import Contents, words, words_in_order
 from stepstream.stream.detectors.base import NOTHING, Observation, Observations
-from stepstream.stream.detectors.content.base import ContentDetector, HoldingDetector, excerpt
+from stepstream.stream.detectors.content.base import CALLS, ContentDetector, HoldingDetector, excerpt
 from stepstream.stream.detectors.content.failure_words import NO_RESULTS, NOTHING_FOUND
-from stepstream.stream.detectors.content.sameness import similarity, sketch, values_text
+from stepstream.stream.detectors.content.sameness import set_bits, similarity, sketch, values_text
 from stepstream.stream.rules import Applied
 from stepstream.stream.run import Run
 from stepstream.stream.steps import StepInfo
@@ -50,8 +50,8 @@ def query_of(kind: str, contents: Contents) -> str:
 
 
 def content_words(text: str) -> list[bytes]:
-    """The words of a text that say what it is about."""
-    return [word for word in words(text) if len(word) > 1 and word not in _COMMON]
+    """The different words of a text that say what it is about, as they come."""
+    return [word for word in dict.fromkeys(words_in_order(text)) if len(word) > 1 and word not in _COMMON]
 
 
 def retrieved_text(contents: Contents, query: str) -> str:
@@ -90,6 +90,8 @@ class IrrelevantRetrievalDetector(HoldingDetector):
     idf): a word that is on every page says little about this one.
     """
 
+    kinds = CALLS
+
     def __init__(self, applied: Applied, rule: IrrelevantRetrieval) -> None:
         super().__init__(applied)
         self._min_overlap = rule.min_overlap
@@ -99,7 +101,7 @@ class IrrelevantRetrievalDetector(HoldingDetector):
 
     def read(self, run: Run, step: StepInfo, contents: Contents, now_us: int) -> Observations:
         """Judge what is evident, and note the rest."""
-        if step.kind not in ("retrieval", "tool_call"):
+        if step.kind not in CALLS:
             return NOTHING
         query = query_of(step.kind, contents)
         if not query:
@@ -133,10 +135,7 @@ class IrrelevantRetrievalDetector(HoldingDetector):
             return
         hits = [int(word in found or _stem_in(word, found)) for word in asked]
         marks = [crc32(word) % _BITS for word in asked]
-        bits = 0
-        for word in found:
-            bits |= 1 << crc32(word) % _BITS
-        kept[step.step_id] = [step.end_us, marks, hits, f"{bits:x}", excerpt(query, 80)]
+        kept[step.step_id] = [step.end_us, marks, hits, f"{set_bits(found, _BITS):x}", excerpt(query, 80)]
         self.hold(run, step.step_id, now_us)
 
     def _note_query(self, run: Run, step: StepInfo, query: str, now_us: int) -> None:
@@ -220,7 +219,7 @@ class UnsupportedAnswerDetector(ContentDetector):
 
     def read(self, run: Run, step: StepInfo, contents: Contents, now_us: int) -> Observations:
         """Note what was retrieved and what may be the answer."""
-        if step.kind in ("retrieval", "tool_call"):
+        if step.kind in CALLS:
             if step.status == "ok" and query_of(step.kind, contents) and not is_empty(step, contents):
                 self._retrieved(run, step, contents)
         elif contents.output and (step.kind in ("output", "llm_call") or not step.parent):
@@ -231,10 +230,7 @@ class UnsupportedAnswerDetector(ContentDetector):
     def _retrieved(self, run: Run, step: StepInfo, contents: Contents) -> None:
         own: dict[str, Any] = self.state(run, {})
         found = content_words(retrieved_text(contents, ""))
-        bits = int(own.get("bits", "0"), 16)
-        for word in found:
-            bits |= 1 << crc32(word) % _ANSWER_BITS
-        own["bits"] = f"{bits:x}"
+        own["bits"] = f"{int(own.get('bits', '0'), 16) | set_bits(found, _ANSWER_BITS):x}"
         own["words"] = own.get("words", 0) + len(found)
         steps: list[str] = own.setdefault("steps", [])
         if len(steps) < 10:

@@ -9,6 +9,8 @@ from zlib import crc32
 
 BITS: Final = 256
 MAX_WORDS: Final = 64
+_BIT: Final = tuple(1 << number for number in range(BITS))
+_WORDS_OF_SPEECH: Final = 3
 _VARYING: Final = re.compile(r"'[^']*'|\"[^\"]*\"|\S*[/\\]\S*|\d+")
 
 
@@ -18,8 +20,16 @@ def sketch(found: Iterable[bytes]) -> int:
     kept = sorted(marks)[:MAX_WORDS] if len(marks) > MAX_WORDS else marks
     bits = 0
     for value in kept:
-        bits |= 1 << value % BITS
+        bits |= _BIT[value % BITS]
     return bits
+
+
+def set_bits(found: Iterable[bytes], size: int) -> int:
+    """The same with any number of bits, a multiple of eight, and for all words."""
+    held = bytearray(size // 8)
+    for value in map(crc32, found):
+        held[value % size >> 3] |= 1 << (value & 7)
+    return int.from_bytes(held, "little")
 
 
 def similarity(one: int, other: int) -> float:
@@ -36,14 +46,16 @@ def values_text(value: Any) -> str:
 
 
 def _collect(value: Any, parts: list[str]) -> None:
-    if isinstance(value, dict):
+    if isinstance(value, str):
+        parts.append(value)
+    elif isinstance(value, dict):
         for item in value.values():
             _collect(item, parts)
     elif isinstance(value, list):
         for item in value:
             _collect(item, parts)
     elif value is not None:
-        parts.append(value if isinstance(value, str) else str(value))
+        parts.append(str(value))
 
 
 def error_form(message: str) -> int:
@@ -52,5 +64,11 @@ def error_form(message: str) -> int:
 
 
 def is_in_words(found: Iterable[bytes]) -> bool:
-    """Whether these are words that people would say, at least three, not values of a form."""
-    return sum(map(bytes.isalpha, found)) >= 3
+    """Whether these are words that people would say, at least three different ones, not values of a form."""
+    different: set[bytes] = set()
+    for word in found:
+        if word.isalpha():
+            different.add(word)
+            if len(different) >= _WORDS_OF_SPEECH:
+                return True
+    return False

@@ -6,7 +6,7 @@ Each is looked for only where a cheap sign of it is in the text. What is found i
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final, NamedTuple
 
 
@@ -15,6 +15,10 @@ class Found(NamedTuple):
 
     what: str
     hint: str
+
+
+Sign = Callable[[str, bytes], bool]
+Form = tuple[Sign, Callable[[str], Iterator[Found]]]
 
 
 _KEYS: Final[tuple[tuple[str, str, re.Pattern[str]], ...]] = tuple(
@@ -57,22 +61,47 @@ _IBAN_LENGTHS: Final = {
 }  # fmt: skip
 
 
-def has_long_number(text: str) -> bool:
-    """Whether there is any point in looking for cards and accounts."""
-    return _LONG_NUMBER in text.encode("utf-8", "replace").translate(_DIGITS, b" -")
+def found_in(text: str, data: bytes, forms: Iterable[Form]) -> Iterator[Found]:
+    """What a text holds of these forms; ``data`` is the text in UTF-8. Each sign is looked for once."""
+    seen: dict[Sign, bool] = {}
+    for sign, find in forms:
+        if sign not in seen:
+            seen[sign] = sign(text, data)
+        if seen[sign]:
+            yield from find(text)
 
 
-def has_long_word(text: str) -> bool:
-    """Whether there is any point in looking for keys."""
-    return _LONG_WORD in text.encode("utf-8", "replace").translate(_LETTERS)
+def _has_address(text: str, data: bytes) -> bool:
+    return "@" in text and "://" in text
+
+
+def _has_long_word(text: str, data: bytes) -> bool:
+    return _LONG_WORD in data.translate(_LETTERS)
+
+
+def _has_long_number(text: str, data: bytes) -> bool:
+    return _LONG_NUMBER in data.translate(_DIGITS, b" -")
+
+
+def _has_at(text: str, data: bytes) -> bool:
+    return "@" in text
+
+
+def _has_plus(text: str, data: bytes) -> bool:
+    return "+" in text
+
+
+def _has_dash(text: str, data: bytes) -> bool:
+    return "-" in text
+
+
+def passwords_in(text: str) -> Iterator[Found]:
+    """Passwords in addresses."""
+    yield from (Found("a password in an address", "...") for _ in _PASSWORD.finditer(text))
 
 
 def keys_in(text: str) -> Iterator[Found]:
     """API keys, tokens and private keys of known forms; examples that say so are left out."""
-    if "@" in text and "://" in text:
-        yield from (Found("a password in an address", "...") for _ in _PASSWORD.finditer(text))
-    if not has_long_word(text):
-        return
     for what, sign, pattern in _KEYS:
         if sign in text:
             for match in pattern.finditer(text):
@@ -99,7 +128,7 @@ def ibans_in(text: str) -> Iterator[Found]:
 
 def emails_in(text: str) -> Iterator[Found]:
     """Addresses of people; those of examples are left out."""
-    for match in _EMAIL.finditer(text) if "@" in text else ():
+    for match in _EMAIL.finditer(text):
         name, _, host = match.group().partition("@")
         if not host.lower().startswith(("example.", "test.", "localhost")):
             yield Found("an email address", f"{name[0]}...@{host}")
@@ -107,29 +136,27 @@ def emails_in(text: str) -> Iterator[Found]:
 
 def phones_in(text: str) -> Iterator[Found]:
     """Telephone numbers in their international form."""
-    for match in _PHONE.finditer(text) if "+" in text else ():
+    for match in _PHONE.finditer(text):
         if 9 <= sum(map(str.isdigit, match.group())) <= 15:
             yield Found("a telephone number", f"ending in {match.group()[-2:]}")
 
 
 def ssns_in(text: str) -> Iterator[Found]:
     """Social security numbers of the United States, where the text speaks of them."""
-    if "-" in text and re.search(r"social security|\bSSN\b", text, re.IGNORECASE):
+    if re.search(r"social security|\bSSN\b", text, re.IGNORECASE):
         for match in _SSN.finditer(text):
             yield Found("a social security number", f"ending in {match.group()[-2:]}")
 
 
-NEED_LONG_NUMBERS: Final = frozenset({"card", "iban"})
-"""Forms that are not looked for where ``has_long_number`` is false."""
-
-FORMS: Final[dict[str, Callable[[str], Iterator[Found]]]] = {
-    "key": keys_in,
-    "card": cards_in,
-    "iban": ibans_in,
-    "email": emails_in,
-    "phone": phones_in,
-    "us_ssn": ssns_in,
+FORMS: Final[dict[str, tuple[Form, ...]]] = {
+    "key": ((_has_address, passwords_in), (_has_long_word, keys_in)),
+    "card": ((_has_long_number, cards_in),),
+    "iban": ((_has_long_number, ibans_in),),
+    "email": ((_has_at, emails_in),),
+    "phone": ((_has_plus, phones_in),),
+    "us_ssn": ((_has_dash, ssns_in),),
 }
+"""How each is found, and a cheap sign without which there is no point in looking."""
 
 
 def _is_card(digits: str) -> bool:

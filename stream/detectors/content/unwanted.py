@@ -10,7 +10,7 @@ from stepstream.schemas.rules_content import Forbidden, SensitiveData
 from stepstream.stream.contents import Contents
 from stepstream.stream.detectors.base import NOTHING, Observation, Observations
 from stepstream.stream.detectors.content.base import CALLS, ContentDetector, excerpt
-from stepstream.stream.detectors.content.sensitive_forms import FORMS, NEED_LONG_NUMBERS, has_long_number
+from stepstream.stream.detectors.content.sensitive_forms import FORMS, found_in
 from stepstream.stream.rules import Applied
 from stepstream.stream.run import Run
 from stepstream.stream.steps import StepInfo
@@ -28,7 +28,7 @@ class ForbiddenDetector(ContentDetector):
         self._tools = rule.tools
         self._patterns = tuple(re.compile(pattern, re.IGNORECASE) for pattern in rule.patterns)
         self._where = rule.where
-        self._kinds = frozenset(rule.kinds)
+        self.kinds = frozenset(rule.kinds)
         self.reads = bool(rule.patterns)
         self.observes = bool(rule.tools)
 
@@ -44,7 +44,7 @@ class ForbiddenDetector(ContentDetector):
 
     def read(self, run: Run, step: StepInfo, contents: Contents, now_us: int) -> Observations:
         """Search an ended step for the patterns."""
-        if self._kinds and step.kind not in self._kinds:
+        if not self.reads_kind(step.kind):
             return NOTHING
         found = []
         for where in self._where:
@@ -72,21 +72,16 @@ class SensitiveDataDetector(ContentDetector):
 
     def __init__(self, applied: Applied, rule: SensitiveData) -> None:
         super().__init__(applied)
-        self._kinds = frozenset(rule.kinds)
-        self._forms = tuple(FORMS[name] for name in rule.look_for if name not in NEED_LONG_NUMBERS)
-        self._of_numbers = tuple(FORMS[name] for name in rule.look_for if name in NEED_LONG_NUMBERS)
+        self.kinds = frozenset(rule.kinds)
+        self._forms = tuple(form for name in rule.look_for for form in FORMS[name])
 
     def read(self, run: Run, step: StepInfo, contents: Contents, now_us: int) -> Observations:
         """Search the output of an ended step."""
-        if step.kind not in self._kinds or not contents.output:
+        if step.kind not in self.kinds or not contents.output:
             return NOTHING
         found: dict[str, list[str]] = {}
-        forms = self._forms
-        if self._of_numbers and has_long_number(contents.output):
-            forms += self._of_numbers
-        for form in forms:
-            for what, hint in form(contents.output):
-                found.setdefault(what, []).append(hint)
+        for what, hint in found_in(contents.output, contents.output_data, self._forms):
+            found.setdefault(what, []).append(hint)
         return [self._say(step, what, hints) for what, hints in found.items()] if found else NOTHING
 
     def _say(self, step: StepInfo, what: str, hints: list[str]) -> Observation:
