@@ -21,7 +21,7 @@ from stepstream.embedded.kafka import EmbeddedKafka
 from tests.chaos.harness import Report, Scenario, run
 from tests.chaos.scenarios import brokers, notify, short, sinks, windows, workers
 
-LONG = ("kills", "workers", "open-runs", "one-broker", "three-brokers", "sinks")
+LONG = ("kills", "workers", "open-runs", "one-broker", "three-brokers", "sinks", "notify", "windows")
 REACHED = {"worker kills": 100, "broker kills": 20}
 """What the long form must have done, or it proves nothing."""
 
