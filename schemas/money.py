@@ -27,6 +27,10 @@ def nanos_from_usd(usd: Decimal | str | float | int) -> int:
         raise ValueError(f"cost_usd is not a number: {usd!r}") from None
     if not amount.is_finite() or not _ZERO <= amount <= _MAX_COST:
         raise ValueError(f"cost_usd must lie between 0 and {MAX_COST_USD}: {usd!s:.40}")
+    scaled = amount * _NANOS
+    nanos = int(scaled)
+    if scaled == nanos:  # nearly always, and quicker; where the product was rounded, it was rounded by next to nothing
+        return nanos
     return int(amount.quantize(_NANO, rounding=ROUND_HALF_EVEN) * _NANOS)
 
 

@@ -15,6 +15,8 @@ from functools import lru_cache
 from importlib.metadata import version
 from typing import Any, Final
 
+import msgspec
+
 from stepstream.schemas.documents import ModelPrice, Prices
 from stepstream.schemas.money import nanos_from_usd
 from stepstream.schemas.step import Step, TokenUsage
@@ -24,8 +26,7 @@ _FEMTO_PER_USD_PER_MILLION = 10**9
 _FEMTO_PER_NANO = 10**6
 
 
-@dataclass(frozen=True, slots=True)
-class Cost:
+class Cost(msgspec.Struct, frozen=True, gc=False):
     """A step's cost: ``nanos`` is None when unknown; ``source`` is given, priced, unpriced or empty (nothing was used)."""
 
     nanos: int | None

@@ -14,7 +14,8 @@ from stepstream.sinks.clickhouse.lane import Batch
 from stepstream.sinks.clickhouse.position import Position, keys_between
 from stepstream.sinks.clickhouse.records import Built, Record, Source
 from stepstream.sinks.clickhouse.run_rows import RUNS, build_runs
-from stepstream.sinks.clickhouse.step_rows import STEPS, build_steps
+from stepstream.sinks.clickhouse.step_columns import STEPS
+from stepstream.sinks.clickhouse.step_rows import build_steps
 from stepstream.sinks.clickhouse.window import SPAN, SeenWindow
 
 logger = logging.getLogger("stepstream.sink")

@@ -9,7 +9,7 @@ from typing import Any
 from clickhouse_connect.driver.client import Client
 
 from stepstream.sinks.clickhouse.records import Source
-from stepstream.sinks.clickhouse.step_rows import STEPS
+from stepstream.sinks.clickhouse.step_columns import STEPS
 from stepstream.sinks.clickhouse.window import KEY_SQL
 
 

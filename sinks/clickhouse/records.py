@@ -108,12 +108,17 @@ def read_values(records: Sequence[Record], read: Callable[[bytes], Read], built:
 
 def arrival_columns(records: Sequence[Record], source: Source) -> Columns:
     """The columns that say where each row came from."""
-    rows = len(records)
+    return arrivals([record.offset for record in records], [record.timestamp_ms for record in records], source)
+
+
+def arrivals(offsets: Sequence[int], times_ms: Sequence[int], source: Source) -> Columns:
+    """The same, of rows whose offsets and Kafka timestamps are given."""
+    rows = len(offsets)
     return {
-        "append_time": [record.timestamp_ms for record in records],
+        "append_time": times_ms,
         "kafka_topic_id": [source.topic_id] * rows,
         "kafka_partition": [source.partition] * rows,
-        "kafka_offset": [record.offset for record in records],
+        "kafka_offset": offsets,
     }
 
 

@@ -2,93 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from operator import attrgetter
-from typing import Any, Final, Protocol
+from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Final, Protocol
 
 import msgspec
 
 from stepstream.schemas.accept import Accepted, Misrouted, Rejected, accept
-from stepstream.schemas.step import NO_TOKENS, Step
+from stepstream.schemas.step import Step
 from stepstream.schemas.topics import DAY_MS
-from stepstream.sinks.clickhouse.records import (
-    ARRIVAL_TYPES,
-    EXPIRED,
-    USUAL_HEADERS,
-    Block,
-    Built,
-    Columns,
-    Record,
-    Refused,
-    Source,
-    Table,
-    arrival_columns,
-)
+from stepstream.sinks.clickhouse.records import EXPIRED, USUAL_HEADERS, Block, Built, Record, Refused, Source
+from stepstream.sinks.clickhouse.step_columns import OPEN, STEPS, EndColumns, open_columns
 from stepstream.sinks.clickhouse.window import step_key
-
-MAX_COST_NANOS: Final = 10**18 - 1
-"""What the cost column holds: no sum of prices comes near it, and one that does is no price."""
-
-_LOW: Final = "LowCardinality(String)"
-_TIME: Final = "DateTime64(6, 'UTC')"
-_SHARED: Final = {
-    "trace_id": "String",
-    "step_id": "String",
-    "parent_step_id": "String",
-    "kind": _LOW,
-    "name": _LOW,
-    "tool": _LOW,
-    "model": _LOW,
-    "provider": _LOW,
-    "project": _LOW,
-    "environment": _LOW,
-    "agent": _LOW,
-    "agent_version": _LOW,
-    "task": _LOW,
-    "session_id": "String",
-    "user_id": "String",
-    "start_time": _TIME,
-    "attempt": "UInt32",
-    "retry_of": "String",
-    "fallback_of": "String",
-    "input": "String",
-    "input_bytes": "Nullable(UInt64)",
-    "tool_schema": _LOW,
-    "attributes": f"Map({_LOW}, String)",
-}
-_ENDED: Final = {
-    "end_time": _TIME,
-    "first_token_time": f"Nullable({_TIME})",
-    "status": _LOW,
-    "error_type": _LOW,
-    "error_message": "String",
-    "output": "String",
-    "output_bytes": "Nullable(UInt64)",
-}
-_TOKENS: Final = dict.fromkeys(
-    ("input_tokens", "output_tokens", "cached_input_tokens", "cache_write_tokens", "reasoning_tokens"), "UInt64"
-)
-_COSTS: Final = {"cost_nanos": "Nullable(Int64)", "cost_source": _LOW, "price_version": _LOW}
-_DOCUMENTS: Final = {"documents": "Array(Tuple(id String, score Nullable(Float64), content String))"}
-
-STEPS: Final = Table("steps_raw", {**_SHARED, **_ENDED, **_TOKENS, **_COSTS, **_DOCUMENTS, **ARRIVAL_TYPES})
-OPEN: Final = Table("steps_open", {**_SHARED, **ARRIVAL_TYPES})
 
 STARTS_AS: Final = b'"phase":"start"'
 """Near the beginning of a start, as our SDK writes it; in an end only by chance."""
-_HEAD_BYTES: Final = 256
+HEAD: Final = (40, 160)
+"""Where it lies, within these bytes: after two ids or three."""
 
-_SHARED_GETTERS: Final = {name: attrgetter(name) for name in _SHARED}
-_ENDED_GETTERS: Final = {name: attrgetter(name) for name in (*_SHARED, *_ENDED)}
-_TOKEN_GETTERS: Final = {name: attrgetter(name) for name in _TOKENS}
-_NO_DOCUMENTS: Final[list[Any]] = []
+CHUNK: Final = 256
+"""So many records become columns at once: their steps are let go while they are still in the processor's cache."""
 
 
 class Keys(Protocol):
     """A set of step keys."""
 
-    def __contains__(self, key: int, /) -> bool: ...
+    def intersection(self, keys: Collection[int], /) -> AbstractSet[int]:
+        """Those of ``keys`` that it holds."""
 
 
 class _Peek(msgspec.Struct, gc=False):
@@ -102,15 +42,6 @@ class _Peek(msgspec.Struct, gc=False):
 peek = msgspec.json.Decoder(_Peek).decode
 
 
-@dataclass(slots=True)
-class _Sorted:
-    """Records of a batch: ends as they were accepted, and starts by key, of which only the first counts."""
-
-    ends: list[Accepted] = field(default_factory=list)
-    end_records: list[Record] = field(default_factory=list)
-    starts: dict[int, Record] = field(default_factory=dict)
-
-
 def build_steps(records: Sequence[Record], source: Source, seen: Keys) -> Built:
     """The blocks of a batch. ``seen`` holds the keys of the steps that ended in the batches before.
 
@@ -118,47 +49,98 @@ def build_steps(records: Sequence[Record], source: Source, seen: Keys) -> Built:
     whose end is known is left out unread: the end says it all. What arrived so long ago that it would expire at once is
     for the dead letter.
     """
-    built = Built()
-    found = _sort(records, source, seen, built)
-    opened: list[tuple[Step, Record]] = []
-    judged = _judge(source)
-    for key, record in found.starts.items():
-        if key in built.keys or key in seen:
-            built.skipped["ended"] += 1
-        elif isinstance(result := judged(record), Accepted):
-            opened.append((result.step, record))
-        else:
-            built.skipped[_why(result)] += 1
-    if opened:  # first: nothing depends on these rows, so a batch refused later may come again in parts
-        built.blocks.append(Block(OPEN, _open_columns(opened, source), len(opened)))
-    ends, end_records = _unexpired(found.ends, found.end_records, source, built)
-    if ends:
-        built.blocks.append(Block(STEPS, _end_columns(ends, end_records, source), len(ends)))
-    return built
+    batch = _Batch(source, seen)
+    for begin in range(0, len(records), CHUNK):
+        batch.add(records[begin : begin + CHUNK])
+    batch.finish()
+    return batch.built
 
 
-def _sort(records: Sequence[Record], source: Source, seen: Keys, built: Built) -> _Sorted:
-    found, fresh, judged = _Sorted(), built.keys, _judge(source)
-    for record in records:
-        value = record.value
-        if value and value.find(STARTS_AS, 0, _HEAD_BYTES) > 0 and (start := _start_key(value)) is not None:
-            found.starts.setdefault(start, record)
-            continue
-        result = judged(record)
-        if not isinstance(result, Accepted):
-            built.skipped[_why(result)] += 1
-            continue
-        step = result.step
-        key = step_key(step.trace_id, step.step_id)
-        if step.phase == "start":
-            found.starts.setdefault(key, record)
-        elif key in fresh or key in seen:
-            built.skipped["duplicate"] += 1
-        else:
-            fresh.add(key)
-            found.ends.append(result)
-            found.end_records.append(record)
-    return found
+class _Batch:
+    """A batch in the making."""
+
+    def __init__(self, source: Source, seen: Keys) -> None:
+        self.built = Built()
+        self._source = source
+        self._seen = seen
+        self._judged = _judge(source)
+        self._starts: dict[int, Record] = {}
+        """By key; only the first counts."""
+        self._ends = EndColumns(source.prices)
+
+    def add(self, records: Iterable[Record]) -> None:
+        """Records, in order: ends become rows, starts are put aside."""
+        ends, end_records, keys = self._sorted(records)
+        known = self._seen.intersection(keys)
+        if known:
+            self.built.keys -= known
+            self.built.skipped["duplicate"] += len(known)
+            fresh = [n for n, key in enumerate(keys) if key not in known]
+            ends, end_records = [ends[n] for n in fresh], [end_records[n] for n in fresh]
+        ends, end_records = _unexpired(ends, end_records, self._source, self.built)
+        self._ends.add(ends, end_records)
+
+    def _sorted(self, records: Iterable[Record]) -> tuple[list[Accepted], list[Record], list[int]]:
+        """The ends among them that the batch did not hold before, as accepted, with their records and keys."""
+        ends: list[Accepted] = []
+        end_records: list[Record] = []
+        keys: list[int] = []
+        starts, skipped, fresh, judged, (low, high) = self._starts, self.built.skipped, self.built.keys, self._judged, HEAD
+        ended = 0
+        for record in records:
+            value = record.value
+            if value and value.find(STARTS_AS, low, high) > 0 and (start := _start_key(value)) is not None:
+                starts.setdefault(start, record)
+                continue
+            result = judged(record)
+            if not isinstance(result, Accepted):
+                skipped[_why(result)] += 1
+                continue
+            step = result.step
+            key = step_key(step.trace_id, step.step_id)
+            if step.phase == "start":
+                starts.setdefault(key, record)
+            elif key in fresh:
+                skipped["duplicate"] += 1
+            else:
+                if starts.pop(key, None) is not None:
+                    ended += 1
+                fresh.add(key)
+                keys.append(key)
+                ends.append(result)
+                end_records.append(record)
+        if ended:
+            skipped["ended"] += ended
+        return ends, end_records, keys
+
+    def finish(self) -> None:
+        """Make the blocks."""
+        built, source = self.built, self._source
+        steps, records = self._opened()
+        if steps:  # first: nothing depends on these rows, so a batch refused later may come again in parts
+            built.blocks.append(Block(OPEN, open_columns(steps, records, source), len(steps)))
+        if self._ends.rows:
+            built.blocks.append(Block(STEPS, self._ends.columns(source), self._ends.rows))
+
+    def _opened(self) -> tuple[list[Step], list[Record]]:
+        """Starts without an end."""
+        ended, skipped = self.built.keys, self.built.skipped
+        left = [(key, record) for key, record in self._starts.items() if key not in ended]
+        known = self._seen.intersection([key for key, _ in left])
+        steps: list[Step] = []
+        records: list[Record] = []
+        for key, record in left:
+            if key in known:
+                continue
+            result = self._judged(record)
+            if isinstance(result, Accepted):
+                steps.append(result.step)
+                records.append(record)
+            else:
+                skipped[_why(result)] += 1
+        if over := len(self._starts) - len(left) + len(known):
+            skipped["ended"] += over
+        return steps, records
 
 
 def _start_key(value: bytes) -> int | None:
@@ -209,40 +191,3 @@ def _unexpired(
         else:
             built.refused.append(Refused(record, EXPIRED, f"it arrived more than {days} days ago, longer than steps are kept"))
     return left
-
-
-def _open_columns(opened: Sequence[tuple[Step, Record]], source: Source) -> Columns:
-    steps = [step for step, _ in opened]
-    columns: Columns = {name: list(map(get, steps)) for name, get in _SHARED_GETTERS.items()}
-    return columns | arrival_columns([record for _, record in opened], source)
-
-
-def _end_columns(ends: Sequence[Accepted], records: Sequence[Record], source: Source) -> Columns:
-    steps = [result.step for result in ends]
-    columns: Columns = {name: list(map(get, steps)) for name, get in _ENDED_GETTERS.items()}
-    usages = [step.usage or NO_TOKENS for step in steps]
-    for name, get in _TOKEN_GETTERS.items():
-        columns[name] = list(map(get, usages))
-    columns |= _cost_columns(ends, source)
-    columns["documents"] = [
-        [(d.id, d.score, d.content) for d in step.documents] if step.documents else _NO_DOCUMENTS for step in steps
-    ]
-    return columns | arrival_columns(records, source)
-
-
-def _cost_columns(ends: Sequence[Accepted], source: Source) -> Columns:
-    price = source.prices.cost
-    nanos: list[int | None] = []
-    sources: list[str] = []
-    versions: list[str] = []
-    for result in ends:
-        cost = price(result.step, result.cost_nanos)
-        if cost.nanos is None or cost.nanos <= MAX_COST_NANOS:
-            nanos.append(cost.nanos)
-            sources.append(cost.source)
-            versions.append(cost.price_version)
-        else:
-            nanos.append(None)
-            sources.append("unpriced")
-            versions.append("")
-    return {"cost_nanos": nanos, "cost_source": sources, "price_version": versions}

@@ -7,7 +7,7 @@ count twice there.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable
+from collections.abc import Collection
 from typing import Final
 
 SPAN: Final = 1_000_000
@@ -46,28 +46,38 @@ class KeySet:
             place = (place + 1) & mask
         return False
 
-    def update(self, keys: Iterable[int]) -> None:
-        """Add keys."""
+    def intersection(self, keys: Collection[int]) -> set[int]:
+        """Those of ``keys`` that it holds."""
         slots, mask = self._slots, self._mask
+        # A slot that is free says no at once, and most do.
+        return {key for key in keys if slots[((key or PRIME) * SPREAD >> 40) & mask] and key in self}
+
+    def update(self, keys: Collection[int]) -> None:
+        """Add keys."""
+        self._make_room(len(keys))
+        slots, mask, added = self._slots, self._mask, 0
         for key in keys:
             wanted = key or PRIME
             place = (wanted * SPREAD >> 40) & mask
-            while (held := slots[place]) and held != wanted:
+            while held := slots[place]:
+                if held == wanted:
+                    break
                 place = (place + 1) & mask
-            if held:
-                continue
-            slots[place] = wanted
-            self.count += 1
-            if self.count * 2 > mask:
-                self._grow()
-                slots, mask = self._slots, self._mask
+            else:
+                slots[place] = wanted
+                added += 1
+        self.count += added
 
-    def _grow(self) -> None:
-        held = [key for key in self._slots if key]
-        self._slots = array("Q", bytes(16 * len(self._slots)))
-        self._mask = len(self._slots) - 1
-        self.count = 0
-        self.update(held)
+    def _make_room(self, more: int) -> None:
+        size = len(self._slots)
+        while (self.count + more) * 2 > size:
+            size *= 2
+        if size > len(self._slots):
+            held = [key for key in self._slots if key]
+            self._slots = array("Q", bytes(8 * size))
+            self._mask = size - 1
+            self.count = 0
+            self.update(held)
 
 
 class SeenWindow:
@@ -91,7 +101,7 @@ class SeenWindow:
         middle = self._generation * self._span
         return (max(0, middle - self._span), middle), (middle, middle + self._span)
 
-    def load(self, older: Iterable[int], newest: Iterable[int]) -> None:
+    def load(self, older: Collection[int], newest: Collection[int]) -> None:
         """Take over the keys that the store holds of the two generations."""
         self._older.update(older)
         self._newest.update(newest)
@@ -109,7 +119,12 @@ class SeenWindow:
     def __contains__(self, key: int) -> bool:
         return key in self._newest or key in self._older
 
-    def update(self, keys: Iterable[int]) -> None:
+    def intersection(self, keys: Collection[int]) -> set[int]:
+        """Those of ``keys`` that are known."""
+        found = self._newest.intersection(keys)
+        return found | self._older.intersection(keys) if self._older.count else found
+
+    def update(self, keys: Collection[int]) -> None:
         """Remember the steps of a stored batch."""
         self._newest.update(keys)
 

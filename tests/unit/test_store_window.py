@@ -16,6 +16,7 @@ def test_a_key_set_is_a_set(added: list[int], asked: list[int]) -> None:
     held = KeySet()
     held.update(added)
     assert [key in held for key in asked + added] == [key in set(added) for key in asked + added]
+    assert held.intersection(asked + added[::2]) == set(added).intersection(asked + added[::2])
     assert held.count == len(set(added))
 
 
@@ -54,6 +55,7 @@ def test_the_window_is_the_same_after_a_restart(batches: list[tuple[int, int]], 
     older, newest = ([stored[at] for at in stored if low <= at < high] for low, high in fresh.ranges)
     fresh.load(older, newest)
     assert [key in fresh for key in range(31)] == [key in window for key in range(31)]
+    assert fresh.intersection(range(31)) == {key for key in range(31) if key in window}
 
 
 def test_old_keys_are_forgotten() -> None:
