@@ -23,7 +23,7 @@ from stepstream.schemas.topics import topic
 from stepstream.settings import to_environment
 from stepstream.sinks.notify.channels.webhook import verify
 from stepstream.sinks.notify.listing import deliveries
-from tests.integration.notify_kit import Call, Publisher, notifier, prepared, receiver, subscribe
+from tests.integration.notify_kit import Call, Publisher, Receiver, notifier, prepared, receiver, subscribe
 from tests.processes import Process, wait_until
 
 
@@ -273,3 +273,23 @@ def test_a_pipeline_that_stands_still_is_told_by_the_notifier_itself(
         ("pipeline-stalled", "firing"),
         ("pipeline-stalled", "resolved"),
     ]
+
+
+def test_a_synthetic_run_that_does_not_come_through_is_an_alert(
+    settings: Settings, processes: list[Process], tmp_path: Path
+) -> None:
+    """Steps of our own go in; where no alert comes out somebody is told, and told of the end once one does. The synthetic
+    run's own alert is told to nobody."""
+    watching = settings.model_copy(update={"watch_after": 4_000_000, "synthetic_runs": True})
+
+    def said(hook: Receiver) -> list[tuple[str, str]]:
+        alerts = [one for call in list(hook.taken) for one in call.data["alerts"]]
+        assert all(one["alert"] == "pipeline-stalled" for one in alerts)
+        return [(one["subject"], one["state"]) for one in alerts]
+
+    with receiver() as hook:
+        subscribe(settings, "ops", hook.url)
+        processes.append(notifier(watching, tmp_path / "notify.log"))
+        wait_until(lambda: ("end-to-end", "firing") in said(hook), 40, "that nothing comes out")
+        processes.append(Process("stepstream", settings, tmp_path / "worker.log", "worker"))
+        wait_until(lambda: ("end-to-end", "resolved") in said(hook), 60, "that all is well again")
