@@ -14,6 +14,7 @@ HEAD: Final = 4_096
 _END: Final = 600
 
 _decode = msgspec.json.Decoder().decode
+_decode_top = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _WRAPPERS: Final = ("kwargs", "arguments", "parameters")
 _UNREAD: Final = object()
 
@@ -33,7 +34,8 @@ class Contents:
     """The contents of one ended step. Made once for all detectors; what they ask for is worked out when they ask."""
 
     __slots__ = (
-        "_arguments", "_given", "_input_data", "_output_data", "_output_words", "_taken", "input", "noted", "output", "step",
+        "_arguments", "_given", "_input_data", "_output_data", "_output_words", "_taken", "_top", "input", "noted", "output",
+        "step",
     )  # fmt: skip
 
     def __init__(self, step: Step) -> None:
@@ -43,11 +45,12 @@ class Contents:
         self._given: Any = _UNREAD
         self._taken: Any = _UNREAD
         self._arguments: Any = _UNREAD
+        self._top: Any = _UNREAD
         self.noted: dict[str, Any] = {}
         """What one detector worked out and another asks for again."""
         self._input_data: bytes | None = None
         self._output_data: bytes | None = None
-        self._output_words: frozenset[bytes] | None = None
+        self._output_words: list[bytes] | None = None
 
     @property
     def input_is_cut(self) -> bool:
@@ -97,11 +100,19 @@ class Contents:
         return self._output_data
 
     @property
-    def output_words(self) -> frozenset[bytes]:
-        """The different words of the output."""
+    def output_words(self) -> list[bytes]:
+        """The words of the output as they come, in lower case."""
         if self._output_words is None:
-            self._output_words = frozenset(_split(self.output_data))
+            self._output_words = _split(self.output_data)
         return self._output_words
+
+    @property
+    def top_of_output(self) -> dict[str, msgspec.Raw] | None:
+        """The output's own keys where it is an object, their values unread, which costs a quarter of reading it all."""
+        if self._top is _UNREAD:
+            self._top = None if self.output_is_cut else _top_of(self.output)
+        found: dict[str, msgspec.Raw] | None = self._top
+        return found
 
 
 def _unwrapped(given: dict[str, Any]) -> dict[str, Any]:
@@ -126,6 +137,13 @@ def json_of(text: str) -> Any:
     try:
         return _decode(text)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return None
+
+
+def _top_of(text: str) -> dict[str, msgspec.Raw] | None:
+    try:
+        return _decode_top(text)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
         return None
 
 

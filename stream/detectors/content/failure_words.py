@@ -104,6 +104,7 @@ NOTHING_FOUND: Final = re.compile(
     r"\b(?:found|match\w*|results?|hits?|exist\w*|occurrences?|entries|records?|items?|data)\b",
     re.IGNORECASE,
 )
+FOUND_SIGNS: Final = ("found", "match", "result", "hit", "exist", "occurrence", "entr", "record", "item", "data")
 NO_RESULTS: Final = re.compile(
     r"\b(?:no|zero|0)\s+(?:\w+\s+){0,3}(?:results?|match\w*|hits?|documents?|records?|entries)\b|\bnothing\s+(?:was\s+)?found\b",
     re.IGNORECASE,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from re import Pattern
 from typing import Any, Final, NamedTuple
 
-from stepstream.stream.contents import Contents, ends_of, json_of, words
+from stepstream.stream.contents import Contents, ends_of, json_of, words_in_order
 from stepstream.stream.detectors.content.failure_words import (
     AT_THE_ENDS,
     BAD_STATUS,
@@ -20,6 +20,7 @@ from stepstream.stream.detectors.content.failure_words import (
     EXIT_CODE,
     FAILED_KEYS,
     FAILING,
+    FOUND_SIGNS,
     INNER_KEYS,
     LOOKING,
     MESSAGE_KEYS,
@@ -49,6 +50,11 @@ MAX_STATUS_KEYS: Final = 6
 """An object with more keys is data: its status is its own, not the call's."""
 
 
+_MOST_IN_WRAPPER: Final = 3
+_TELLING_KEYS: Final = ERROR_KEYS | SUCCESS_KEYS | FAILED_KEYS | STATUS_KEYS | CODE_KEYS
+_TELLING_OR_INNER: Final = _TELLING_KEYS.union(INNER_KEYS, MESSAGE_KEYS)
+
+
 class Failure(NamedTuple):
     """What shows that a tool failed, and its own words."""
 
@@ -70,15 +76,24 @@ def _failure_in(contents: Contents, label: str) -> Failure | None:
     first = output[:1]
     if first == "[" and len(output) > _LONG_LIST:
         return None  # data
-    if first == "{" and len(output) > _LONG_LIST:
-        ends = ends_of(output)
-        if not any(sign in ends for sign in _OBJECT_SIGNS):
-            return None
+    if first == "{" and len(output) > _LONG_LIST and not _may_tell(contents):
+        return None
     if first in ("{", "[", '"') or first.isspace():
         found = contents.taken
         if found is not None:
             return _in_json(found, contents, label)
     return failure_in_text(output, contents, label)
+
+
+def _may_tell(contents: Contents) -> bool:
+    """Whether a long object can be more than data: by its own keys, and by what its ends hold."""
+    top = contents.top_of_output
+    if top is not None:
+        telling = _TELLING_KEYS if len(top) > _MOST_IN_WRAPPER else _TELLING_OR_INNER
+        if telling.isdisjoint(map(str.lower, top)):
+            return False
+    ends = ends_of(contents.output)
+    return any(sign in ends for sign in _OBJECT_SIGNS)
 
 
 def _in_json(value: Any, contents: Contents, label: str) -> Failure | None:
@@ -112,7 +127,7 @@ def _in_object(value: dict[str, Any], contents: Contents, label: str, depth: int
 
 def _inside(value: dict[str, Any], contents: Contents, label: str, depth: int) -> Failure | None:
     """One level deeper where the object is a wrapper; or its message, where it holds nothing else."""
-    if len(value) > 3:
+    if len(value) > _MOST_IN_WRAPPER:
         return None
     for key in INNER_KEYS:
         inner = value.get(key)
@@ -171,7 +186,7 @@ def failure_in_text(output: str, contents: Contents, label: str) -> Failure | No
 
 def _is_answer(output: str, contents: Contents, label: str) -> bool:
     """Nothing found is what a search may answer; a look-up by a key that finds nothing was given a wrong key."""
-    if not LOOKING.search(label) or not NOTHING_FOUND.search(output):
+    if not LOOKING.search(label) or not _finds(NOTHING_FOUND, FOUND_SIGNS, output):
         return False
     given = contents.arguments
     return given is None or any(SEARCHED_BY.search(name) for name in given)
@@ -211,16 +226,16 @@ def _in_sentence(output: str, contents: Contents) -> Failure | None:
     if not SENTENCE_START.match(output):
         if has_free_text(contents):
             return None
-        said = contents.output_words if output is contents.output else words(output)
+        said = contents.output_words if output is contents.output else words_in_order(output)
         if not _says_failure(output, said):
             return None
     return None if _finds(NOTHING_WRONG, WRONG_SIGNS, output) else Failure("it says so", output)
 
 
-def _says_failure(output: str, said: frozenset[bytes]) -> bool:
-    if said & SURELY or _finds(NEGATED, NEGATED_SIGNS, output):
+def _says_failure(output: str, said: list[bytes]) -> bool:
+    if not SURELY.isdisjoint(said) or _finds(NEGATED, NEGATED_SIGNS, output):
         return True
-    return not said & SUCCEEDING and bool(said & FAILING or DEMANDING.search(output))
+    return SUCCEEDING.isdisjoint(said) and (not FAILING.isdisjoint(said) or DEMANDING.search(output) is not None)
 
 
 def _finds(pattern: Pattern[str], signs: tuple[str, ...], text: str) -> bool:
@@ -234,12 +249,15 @@ def has_free_text(contents: Contents) -> bool:
     given = contents.arguments
     if given is None:
         return contents.input.count(" ") > _FREE_TEXT_SPACES
-    return any(isinstance(value, str) and value.count(" ") >= _FREE_TEXT_SPACES for value in given.values())
+    for value in given.values():  # noqa: SIM110  (this is asked of every call)
+        if isinstance(value, str) and value.count(" ") >= _FREE_TEXT_SPACES:
+            return True
+    return False
 
 
 def sounds_successful(contents: Contents) -> bool:
     """Whether a sentence tells of success."""
-    return bool(contents.output_words & SUCCEEDING)
+    return not SUCCEEDING.isdisjoint(contents.output_words)
 
 
 def is_bare_sentence(contents: Contents) -> bool:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any, Final
 
 from stepstream.stream.contents import Contents, words
+from stepstream.stream.detectors.content.base import CALLS
 from stepstream.stream.run import Run
 from stepstream.stream.steps import StepInfo
 
@@ -21,6 +23,7 @@ MAX_HEADS: Final = 64
 _DIGITS_ALONE: Final = bytes(code if 48 <= code <= 57 else 32 for code in range(256))
 _IDENTIFIER: Final = re.compile(r"#?(?=[A-Za-z0-9_-]{4,64}$)(?=[A-Za-z0-9_-]*\d)[A-Za-z0-9]+(?:[_-][A-Za-z0-9]+)*$")
 _DATE_OR_TIME: Final = re.compile(r"\d{4}-?\d\d(?:-?\d\d)?(?:t\d+z?)?$|\d{1,2}-\d{1,2}-\d{2,4}$|t?\d+[hms]$", re.IGNORECASE)
+_NUMBER: Final = re.compile(r"\d+")
 _NAMED_SO: Final = re.compile(
     r"(?:^|[_-])(?:ids?|no|num|number|code|key|ref|reference|sku|account|uuid|order|ticket|invoice|case)$|[a-z](?:Id|Ids|Number|Code|Ref|Key)$"
 )
@@ -41,7 +44,7 @@ class Known:
 
     def learn(self, step: StepInfo, contents: Contents) -> None:
         """Take over what an ended step makes known."""
-        is_call = step.kind in ("tool_call", "retrieval")
+        is_call = step.kind in CALLS
         if not is_call and contents.input:
             self._earliest("heard_us", step.start_us)
             self._add(contents.input_data, step.input_hash, step.start_us, contents.input_is_cut)
@@ -76,7 +79,8 @@ class Known:
             known.update(dict.fromkeys(fresh, at_us))
 
     def _earliest(self, name: str, at_us: int) -> None:
-        self._state[name] = min(at_us, self._state.get(name, _FAR))
+        if at_us < self._state.get(name, _FAR):
+            self._state[name] = at_us
 
     def can_judge(self, at_us: int) -> bool:
         """Whether all that was said before a time was seen: contents were captured, and none was longer than is looked at."""
@@ -100,7 +104,7 @@ def _with_commas(number: bytes, known: dict[bytes, int], at_us: int) -> bool:
 
 def identifiers(label: str, arguments: dict[str, Any]) -> list[tuple[str, str]]:
     """The values among a call's arguments that can only be names of things that exist, with what they are called."""
-    found = [pair for pair in _leaves(arguments, "") if _is_identifier(*pair)]
+    found = [pair for pair in _leaves(arguments, "") if 4 <= len(pair[1]) <= 65 and _is_identifier(*pair)]
     if _CREATING.match(label):
         found = [(name, value) for name, value in found if name.lower() not in ("id", "key", "code", "number")]
     return found[:20]
@@ -146,15 +150,19 @@ def _leaves(value: Any, name: str, depth: int = 0) -> Iterator[tuple[str, str]]:
 
 
 def _is_identifier(name: str, value: str) -> bool:
-    if not 4 <= len(value) <= 65 or " " in value or not _IDENTIFIER.match(value):
+    if " " in value or not _IDENTIFIER.match(value) or _DATE_OR_TIME.match(value):
         return False
-    if _DATE_OR_TIME.match(value) or _MADE_UP_BY_RIGHT.search(name):
+    made_up, named_so = _said_by_name(name)
+    if made_up:
         return False
-    numbers_in = re.findall(r"\d+", value)
-    longest = max(map(len, numbers_in))
-    if _NAMED_SO.search(name):
-        return longest >= 3
-    return longest >= 4 and longest < len(value)
+    longest = max(map(len, _NUMBER.findall(value)))
+    return longest >= 3 if named_so else 4 <= longest < len(value)
+
+
+@lru_cache(1_024)
+def _said_by_name(name: str) -> tuple[bool, bool]:
+    """Whether what has this name may be made up, and whether it is an identifier's."""
+    return _MADE_UP_BY_RIGHT.search(name) is not None, _NAMED_SO.search(name) is not None
 
 
 def identity_words(run: Run) -> frozenset[bytes]:

@@ -200,4 +200,4 @@ def _calls_tools(contents: Contents) -> bool:
 def _in_code(text: str) -> bool:
     if "`" in text and "```" in text:
         return True
-    return ("<" in text and ("<tool_call" in text or "<function" in text)) or (":" in text and "Action:" in text)
+    return ("<" in text and ("<tool_call" in text or "<function" in text)) or ("A" in text and "Action:" in text)

@@ -50,6 +50,7 @@ _SSN: Final = re.compile(r"(?<![\d-])(?!000|666|9\d\d)\d{3}-(?!00)\d\d-(?!0000)\
 # digits: a run of sixteen is a sign of keys, which ordinary words and dashed identifiers do not have.
 _DIGITS: Final = bytes(48 if 48 <= code <= 57 else 120 for code in range(256))
 _LONG_NUMBER: Final = b"0" * 10
+_SPACED_DIGITS: Final = bytes(48 if 48 <= code <= 57 or code in b" -" else 120 for code in range(256))
 _LETTERS: Final = bytes(48 if bytes([code]).isalnum() else 120 for code in range(256))
 _LONG_WORD: Final = b"0" * 16
 
@@ -80,7 +81,7 @@ def _has_long_word(text: str, data: bytes) -> bool:
 
 
 def _has_long_number(text: str, data: bytes) -> bool:
-    return _LONG_NUMBER in data.translate(_DIGITS, b" -")
+    return _LONG_NUMBER in data.translate(_SPACED_DIGITS) and _LONG_NUMBER in data.translate(_DIGITS, b" -")
 
 
 def _has_at(text: str, data: bytes) -> bool:
