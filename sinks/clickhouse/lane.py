@@ -10,12 +10,17 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Final
 
 from stepstream.sinks.clickhouse.intent import token
 from stepstream.sinks.clickhouse.records import Built, Record
 
 MAX_ROWS = 1_000_000
 """Above this ClickHouse would split an insert into several blocks."""
+
+
+OVERHEAD_BYTES: Final = 64
+"""What a record counts for beside its value."""
 
 
 class Stage(Enum):
@@ -103,17 +108,19 @@ class Lane:
         """Take records that were read, in order; what lies before ``position`` is dropped."""
         if self.stage is Stage.OPENING:
             return
-        read_to, new = self._read_to, []
+        read_to, new, size = self._read_to, [], 0
         for record in records:
-            if record[0] >= read_to:
-                read_to = record[0] + 1
+            offset, _, _, value, _ = record
+            if offset >= read_to:
+                read_to = offset + 1
                 new.append(record)
+                size += OVERHEAD_BYTES if value is None else len(value) + OVERHEAD_BYTES
         if not new:
             return
         if not self._buffer:
             self._oldest = now
         self._buffer.extend(new)
-        self.buffered_bytes += sum(map(record_bytes, new))
+        self.buffered_bytes += size
         self._read_to = read_to
 
     def at_end(self, offset: int) -> None:
@@ -217,7 +224,10 @@ class Lane:
         most = min(self.policy.rows, self.row_limit, MAX_ROWS)
         if len(self._buffer) <= most and self.buffered_bytes <= self.policy.bytes:
             return self._take_all()
-        records: list[Record] = []
+        if self.buffered_bytes <= self.policy.bytes:
+            records = [self._buffer.popleft() for _ in range(most)]
+            return records, sum(map(record_bytes, records))
+        records = []
         size = 0
         while self._buffer and len(records) < most:
             more = record_bytes(self._buffer[0])
@@ -244,4 +254,4 @@ class Lane:
 def record_bytes(record: Record) -> int:
     """What a record counts for in a batch's bytes."""
     value = record.value
-    return 64 if value is None else len(value) + 64
+    return OVERHEAD_BYTES if value is None else len(value) + OVERHEAD_BYTES

@@ -24,6 +24,9 @@ Columns = dict[str, Sequence[Any]]
 Read = TypeVar("Read")
 
 
+_tuple: Any = tuple.__new__
+
+
 class Record(NamedTuple):
     """One Kafka record of a known partition."""
 
@@ -39,7 +42,9 @@ def record_of(message: Message) -> Record:
     headers: Any = message.headers()
     if headers == USUAL_HEADERS:
         headers = USUAL_HEADERS  # one list for all of them: they are a third of what a record takes in memory
-    return Record(message.offset() or 0, message.timestamp()[1], message.key(), message.value(), headers)
+    fields = message.offset() or 0, message.timestamp()[1], message.key(), message.value(), headers
+    record: Record = _tuple(Record, fields)  # half the time of Record(...), and there is one for every message
+    return record
 
 
 @dataclass(frozen=True, slots=True)
