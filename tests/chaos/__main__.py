@@ -13,6 +13,7 @@ import logging
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from pathlib import Path
 
@@ -51,7 +52,13 @@ def main() -> int:
         for name in given.scenario or LONG:
             scenario = known[name]
             seed = (scenario.seed if given.seed is None else given.seed) + 100 * turn
-            report = _play(dataclasses.replace(scenario, seed=seed), folder)
+            try:
+                report = _play(dataclasses.replace(scenario, seed=seed), folder)
+            except Exception:  # an engine that cannot be started again; the others are played all the same
+                traceback.print_exc()
+                print(f"{name} (seed {seed}): could not be played to its end")
+                wrong += 1
+                continue
             wrong += len(report.problems)
             faults.update(report.faults)
     if not given.scenario:
