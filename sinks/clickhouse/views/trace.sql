@@ -17,7 +17,7 @@ FROM
         output_bytes, tool_schema, documents, attributes, duration_us, append_time, kafka_topic_id, kafka_partition,
         kafka_offset
     FROM ${database}.steps_raw FINAL
-    WHERE trace_id = {id:String}
+    PREWHERE trace_id = {id:String}
     UNION ALL
     SELECT
         1 AS schema_version, trace_id, step_id, parent_step_id, 'start' AS phase, kind, name, tool, model, provider,
@@ -28,8 +28,8 @@ FROM
         input_bytes, NULL AS output_bytes, tool_schema, [] AS documents, attributes, NULL AS duration_us,
         append_time, kafka_topic_id, kafka_partition, kafka_offset
     FROM ${database}.steps_open FINAL
-    WHERE trace_id = {id:String}
-      AND step_id NOT IN (SELECT step_id FROM ${database}.steps_raw WHERE trace_id = {id:String})
+    PREWHERE trace_id = {id:String}
+    WHERE step_id NOT IN (SELECT step_id FROM ${database}.steps_raw WHERE trace_id = {id:String})
 )
 ORDER BY start_time, kafka_offset
 SETTINGS use_skip_indexes_if_final = 1, use_skip_indexes_if_final_exact_mode = 0
