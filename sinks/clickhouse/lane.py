@@ -43,14 +43,17 @@ class BatchPolicy:
     """The interval grows up to this many times itself,"""
     idle_share: float = 8.0
     """so as to be this many times the duration of the last insert."""
+    few: int = 500
+    """Fewer records than this wait for half of the longest time at most: nobody sends much, so inserts may come more often."""
     behind_s: float = 5.0
     """A partition that is behind by a batch and more waits for a full one, at most for so long: large inserts are quicker."""
 
-    def wait_s(self, last_insert_s: float, behind: int = 0) -> float:
-        """How long a batch waits for more rows; ``behind`` counts the records that are there to come."""
+    def wait_s(self, last_insert_s: float, *, waiting: int, behind: int = 0) -> float:
+        """How long a batch waits for more rows; ``waiting`` are there, ``behind`` counts those that are there to come."""
         if behind > self.rows:
             return self.behind_s
-        return min(max(self.interval_s, self.idle_share * last_insert_s), self.longest * self.interval_s)
+        longest = self.longest / 2 if waiting < self.few else self.longest
+        return min(max(self.interval_s, self.idle_share * last_insert_s), longest * self.interval_s)
 
 
 @dataclass(slots=True)
@@ -173,7 +176,7 @@ class Lane:
         return self._oldest + self._wait_s() - now
 
     def _wait_s(self) -> float:
-        return self.policy.wait_s(self.last_insert_s, self.behind)
+        return self.policy.wait_s(self.last_insert_s, waiting=len(self._buffer), behind=self.behind)
 
     def cut(self, now: float) -> Batch:
         """Plan the next batch. Call it when ``due``."""
