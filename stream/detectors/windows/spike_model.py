@@ -5,8 +5,9 @@ strays in its own way: a few dear runs say little about the average, and much ab
 their logarithms: what changes them multiplies. The forecast is a profile (the median of the hour of the day, weekdays and
 weekends apart) times a level (how far the last day or the last week, whichever is higher, lies above the profile). How far
 windows usually stray upwards of their forecast is the distance from the median to the deviation that a twentieth exceed,
-wider for windows of few runs, as the deviation of a mean is. Medians and ranks throughout: a spike, or a bad day, moves
-none of it. A level that has shifted is the new normal after about half a day.
+wider for windows of few runs, as the deviation of a mean is, and for an hour that was not yet seen often enough to have a
+profile of its own: the first days are when most would be said in error. Medians and ranks throughout: a spike, or a bad day,
+moves none of it. A level that has shifted is the new normal after about half a day.
 """
 
 from __future__ import annotations
@@ -34,11 +35,11 @@ LEARN_WINDOWS: Final = 72
 """Three days of hours: each hour of the day was seen three times before anything is said."""
 
 MIN_SAMPLES: Final = 3
-SPREADS: Final = 1.7
-"""Of a normal distribution the twentieth's deviation is 1.64 sigma: about three sigma are asked for, and more of few runs."""
+SPREADS: Final = 2.0
+"""Of a normal distribution the twentieth's deviation is 1.64 sigma: a little more than three sigma are asked for."""
 
-FEW_RUNS: Final = 0.8
-"""By how much more, in a window of a single run: what a few dear runs make has a longer tail than a normal distribution."""
+UNKNOWN: Final = 1.5
+"""By how much more in the first week, and while an hour of its kind of day was seen fewer than ``MIN_SAMPLES`` times."""
 
 LEAST_SPREAD: Final = 0.1
 SYSTEMATIC: Final = 0.05
@@ -81,8 +82,8 @@ class SpikeModel:
         self._count.before(start_us)
         runs, cost = self._count.usual(start_us), self._average.usual(start_us)
         # By how much more each run may cost, given their number; by how much more runs there may be, at what they cost.
-        dearer = math.log(count) + cost + self._average.margin(_width(count))
-        busier = math.log(value / count) + runs + self._count.margin(_width(math.exp(runs)))
+        dearer = math.log(count) + cost + self._average.margin(start_us, _width(count))
+        busier = math.log(value / count) + runs + self._count.margin(start_us, _width(math.exp(runs)))
         limit = max(min(dearer, busier), runs + cost + self._least / 2)
         return Forecast(math.exp(runs + cost), math.exp(limit), self.windows)
 
@@ -134,16 +135,18 @@ class _Channel:
         """What is expected."""
         return self._fit().usual(start_us)
 
-    def margin(self, width: float) -> float:
+    def margin(self, start_us: int, width: float) -> float:
         """How far above that is too much."""
-        return max(self._least, SPREADS * (1 + FEW_RUNS * width) * self._fit().spread * width)
+        fit = self._fit()
+        margin = max(self._least, SPREADS * fit.spread * width)
+        return margin if fit.knows(start_us) else UNKNOWN * margin
 
     def learn(self, start_us: int, amount: float, width: float) -> None:
         """Take over what was seen."""
         strayed = None
         if len(self.seen) >= LEARN_WINDOWS:
             usual = self.usual(start_us)
-            most = usual + self.margin(width)
+            most = usual + self.margin(start_us, width)
             strayed = (amount - usual) / width if amount <= most else None
             amount = min(amount, most)
         self.put(start_us, amount, strayed)
@@ -167,6 +170,7 @@ class _Fit:
 
     def __init__(self, seen: Sequence[_Seen], window_us: int) -> None:
         self._window_us = window_us
+        self._since_us = seen[0].start
         self._slots = _medians(seen, lambda start: (day_kind(start), start % DAY_US // window_us))
         self._hours = _medians(seen, lambda start: (2, start % DAY_US // window_us))
         self._all = median(item.amount for item in seen)
@@ -182,6 +186,11 @@ class _Fit:
     def usual(self, start_us: int) -> float:
         """Profile and level."""
         return self._profile(start_us) + self._level
+
+    def knows(self, start_us: int) -> bool:
+        """Whether a week was seen, and in it the hour on such a day."""
+        slot = (day_kind(start_us), start_us % DAY_US // self._window_us)
+        return slot in self._slots and start_us - self._since_us >= 7 * DAY_US
 
     def _profile(self, start_us: int) -> float:
         hour = start_us % DAY_US // self._window_us
