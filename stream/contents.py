@@ -116,9 +116,11 @@ class Contents:
 
 
 def _unwrapped(given: dict[str, Any]) -> dict[str, Any]:
+    if len(given) != 1 and "args" not in given and "name" not in given:
+        return given
     for name in _WRAPPERS:
         inner = given.get(name)
-        if isinstance(inner, dict) and (len(given) == 1 or "args" in given or "name" in given):
+        if isinstance(inner, dict):
             return inner if inner or not given.get("args") else {"args": given["args"]}
     return given
 
