@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import jsonschema
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from stepstream.schemas.json_schema import MAX_CHECKS, ToolSchema
 from stepstream.schemas.policy import Policy
 from stepstream.schemas.rules_content import Forbidden, ToolArguments
+from stepstream.stream.detectors.content.retrieval import content_words
 from stepstream.stream.detectors.content.sameness import error_form, similarity, sketch
 from stepstream.stream.detectors.content.sensitive_forms import FORMS, found_in
 from stepstream.stream.limits import AssembleLimits
@@ -149,6 +151,21 @@ def test_sketches_tell_how_alike_two_inputs_are() -> None:
     assert similarity(sketch(one), sketch(one)) == 1.0
     assert similarity(sketch(one), sketch(other)) == pytest.approx(1 / 3, abs=0.12)
     assert similarity(sketch([]), sketch([])) == 0.0
+
+
+def test_words_come_in_the_order_of_the_text() -> None:
+    """A long query is judged by its first words: a set would give others in every process, and a replay other findings."""
+    names = [f"word{number}" for number in range(200)]
+    assert content_words(" ".join(["the", *names, *names])) == [name.encode() for name in names]
+
+
+@given(st.text(alphabet="0123456789 -ab.", max_size=60))
+def test_the_sign_of_a_long_number_is_ten_digits_with_blanks_and_dashes_between(text: str) -> None:
+    """The cheap look at the bytes says what taking them out one by one does: no card is missed for it."""
+    without = text.replace(" ", "").replace("-", "")
+    longest = max(map(len, re.findall(r"\d+", without)), default=0)
+    sign, _ = FORMS["card"][0]
+    assert sign(text, text.encode()) == (longest >= 10)
 
 
 def test_errors_are_the_same_without_what_varies() -> None:

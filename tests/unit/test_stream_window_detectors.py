@@ -296,6 +296,15 @@ def test_cold_start_says_nothing() -> None:
     assert model.is_spike(MONDAY_US + 72 * HOUR_US, 1e9, 100)
 
 
+def test_the_first_week_is_judged_with_more_caution() -> None:
+    """Four times the usual is told once a week is known; before that it must be more, as chance made what is usual."""
+    for days, expected in ((4, False), (16, True)):
+        model, rng = learnt(days * 24)
+        value, count = usual(days * 24, rng)
+        assert model.is_spike(MONDAY_US + days * DAY_US, 4 * value, count) is expected
+        assert model.is_spike(MONDAY_US + days * DAY_US, 10 * value, count)
+
+
 def test_a_bad_day_is_not_learnt_as_normal() -> None:
     """Ten hours at ten times the usual: the same hour of the next day is judged as before."""
     model, rng = learnt(15 * 24)
