@@ -12,6 +12,7 @@ from clickhouse_connect.datatypes.registry import get_from_name
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError, DataError
 from clickhouse_connect.driver.insert import InsertContext
+from clickhouse_connect.driver.transform import NativeTransform
 
 from stepstream.schemas.settings import Settings
 from stepstream.sinks.clickhouse.client import connect
@@ -31,6 +32,8 @@ SETTINGS: Final[dict[str, Any]] = {
     "min_insert_block_size_bytes": 0,
     "max_partitions_per_insert_block": 0,
 }
+
+STATEMENT_END: Final = b" FORMAT Native\n"
 
 NEWER_SETTINGS: Final[dict[str, Any]] = {"deduplicate_insert": "enable"}
 """The same for servers that know them: what replaced ``insert_deduplicate`` there."""
@@ -78,7 +81,7 @@ class Inserter:
         context: InsertContext | None = None
         try:
             context = self._context(block, token, client.server_settings)
-            client.insert(context=context)
+            _send(client, context)
         except DataError as error:  # a value that does not fit its column: nothing was sent whole
             raise RowsRefused(str(error)) from error
         except (OverflowError, ValueError, TypeError) as error:
@@ -125,3 +128,15 @@ class Inserter:
         if found is None:
             found = self._types[name] = get_from_name(name)
         return found
+
+
+def _send(client: Client, context: InsertContext) -> None:
+    """Insert the context's one block. What is not compressed goes as it is, its statement in the URL: nothing is copied."""
+    if client.write_compression:
+        client.insert(context=context)
+        return
+    data = b"".join(NativeTransform.build_insert(context))
+    if context.insert_exception is not None:
+        raise context.insert_exception
+    rows = memoryview(data)[data.index(STATEMENT_END) + len(STATEMENT_END) :]
+    client.raw_insert(context.table, context.column_names, rows, settings=context.settings, fmt="Native")  # type: ignore[arg-type]

@@ -184,16 +184,17 @@ def _from_body(request: Request) -> Statement:
         head += piece
         if len(head) >= PEEK_BYTES:
             break
-    text = head.decode("utf-8", "surrogateescape")
-    if text.lstrip()[:6].upper() == "INSERT" and len(head) >= PEEK_BYTES:
+    if head[:PEEK_BYTES].lstrip()[:6].upper() == b"INSERT" and len(head) >= PEEK_BYTES:
+        beginning = head[:PEEK_BYTES].decode("utf-8", "surrogateescape")  # the rest are data, perhaps many megabytes
         try:
-            found = parse(text)
+            found = parse(beginning)
         except Exception:
             found = None
         if found is not None and found.data is not None:
-            request.data = _chain(_bytes_from(text, found.data), request.body)
+            at = len(beginning[: found.data].encode("utf-8", "surrogateescape"))
+            request.data = _chain(head[at:], request.body)
             return found
-    text += _whole(request.body).decode("utf-8", "surrogateescape")
+    text = head.decode("utf-8", "surrogateescape") + _whole(request.body).decode("utf-8", "surrogateescape")
     found = parse(text)
     if found.data is not None:
         request.data = _chain(_bytes_from(text, found.data), iter(()))
