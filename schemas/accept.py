@@ -155,7 +155,7 @@ def accept(
     if headers and tuple(headers) != RECORD_HEADERS and (wrong := _wrong_version(headers)):
         return Rejected("unknown_version", wrong)
     result = accept_value(value, timestamp_us=timestamp_us, limits=limits)
-    if type(result) is Rejected:
+    if isinstance(result, Rejected):
         return result
     trace_id = result.step.trace_id
     if not key:
