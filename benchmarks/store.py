@@ -145,8 +145,8 @@ def _own_code(report: Report, spec: LoadSpec, settings: Settings) -> list[Encode
 
     Telling repeated steps from new ones is part of it, and so is letting go of what was made.
     """
-    memory.tune()  # as the sink does
     batches = list(_batches(spec, settings))
+    memory.tune()  # as the sink does
     _encoded(settings, _warm_up(batches[0]))  # the first time clickhouse-connect imports what it needs
     windows = {source.partition: SeenWindow(0) for source, _ in batches}
     encoded: list[Encoded] = []

@@ -13,7 +13,7 @@ from stepstream.schemas.step import Step
 from stepstream.schemas.topics import DAY_MS
 from stepstream.sinks.clickhouse.records import EXPIRED, USUAL_HEADERS, Block, Built, Record, Refused, Source
 from stepstream.sinks.clickhouse.step_columns import OPEN, STEPS, EndColumns, open_columns
-from stepstream.sinks.clickhouse.window import step_key
+from stepstream.sinks.clickhouse.window import step_keys
 
 STARTS_AS: Final = b'"phase":"start"'
 """Near the beginning of a start, as our SDK writes it; in an end only by chance."""
@@ -64,14 +64,17 @@ class _Batch:
         self._source = source
         self._seen = seen
         self._judged = _judge(source)
-        self._starts: dict[int, Record] = {}
-        """By key; only the first counts."""
+        self._starts: dict[str, Record] = {}
+        """By trace id and step id, joined; only the first of a step counts."""
+        self._ended: set[str] = set()
         self._ends = EndColumns(source.prices)
 
     def add(self, records: Iterable[Record]) -> None:
         """Records, in order: ends become rows, starts are put aside."""
-        ends, end_records, keys = self._sorted(records)
+        ends, end_records, ids = self._sorted(records)
+        keys = step_keys(ids)
         known = self._seen.intersection(keys)
+        self.built.keys.update(keys)
         if known:
             self.built.keys -= known
             self.built.skipped["duplicate"] += len(known)
@@ -80,16 +83,16 @@ class _Batch:
         ends, end_records = _unexpired(ends, end_records, self._source, self.built)
         self._ends.add(ends, end_records)
 
-    def _sorted(self, records: Iterable[Record]) -> tuple[list[Accepted], list[Record], list[int]]:
-        """The ends among them that the batch did not hold before, as accepted, with their records and keys."""
+    def _sorted(self, records: Iterable[Record]) -> tuple[list[Accepted], list[Record], list[str]]:
+        """The ends among them that the batch did not hold before, as accepted, with their records and joined ids."""
         ends: list[Accepted] = []
         end_records: list[Record] = []
-        keys: list[int] = []
-        starts, skipped, fresh, judged, (low, high) = self._starts, self.built.skipped, self.built.keys, self._judged, HEAD
-        ended = 0
+        fresh: list[str] = []
+        starts, ended, skipped, judged, (low, high) = self._starts, self._ended, self.built.skipped, self._judged, HEAD
+        over = 0
         for record in records:
             value = record.value
-            if value and value.find(STARTS_AS, low, high) > 0 and (start := _start_key(value)) is not None:
+            if value and value.find(STARTS_AS, low, high) > 0 and (start := _started(value)) is not None:
                 starts.setdefault(start, record)
                 continue
             result = judged(record)
@@ -97,21 +100,21 @@ class _Batch:
                 skipped[_why(result)] += 1
                 continue
             step = result.step
-            key = step_key(step.trace_id, step.step_id)
+            ids = step.trace_id + step.step_id
             if step.phase == "start":
-                starts.setdefault(key, record)
-            elif key in fresh:
+                starts.setdefault(ids, record)
+            elif ids in ended:
                 skipped["duplicate"] += 1
             else:
-                if starts.pop(key, None) is not None:
-                    ended += 1
-                fresh.add(key)
-                keys.append(key)
+                if starts.pop(ids, None) is not None:
+                    over += 1
+                ended.add(ids)
+                fresh.append(ids)
                 ends.append(result)
                 end_records.append(record)
-        if ended:
-            skipped["ended"] += ended
-        return ends, end_records, keys
+        if over:
+            skipped["ended"] += over
+        return ends, end_records, fresh
 
     def finish(self) -> None:
         """Make the blocks."""
@@ -124,32 +127,29 @@ class _Batch:
 
     def _opened(self) -> tuple[list[Step], list[Record]]:
         """Starts without an end."""
-        ended, skipped = self.built.keys, self.built.skipped
-        left = [(key, record) for key, record in self._starts.items() if key not in ended]
-        known = self._seen.intersection([key for key, _ in left])
-        steps: list[Step] = []
-        records: list[Record] = []
-        for key, record in left:
-            if key in known:
-                continue
-            result = self._judged(record)
-            if isinstance(result, Accepted):
-                steps.append(result.step)
-                records.append(record)
+        skipped = self.built.skipped
+        left: list[tuple[str, Step, Record]] = []
+        for ids, record in self._starts.items():
+            if ids in self._ended:
+                skipped["ended"] += 1
+            elif isinstance(result := self._judged(record), Accepted):
+                left.append((ids, result.step, record))
             else:
                 skipped[_why(result)] += 1
-        if over := len(self._starts) - len(left) + len(known):
-            skipped["ended"] += over
-        return steps, records
+        keys = step_keys(ids for ids, _, _ in left)
+        if known := self._seen.intersection(keys):
+            skipped["ended"] += len(known)
+            left = [start for start, key in zip(left, keys, strict=True) if key not in known]
+        return [step for _, step, _ in left], [record for _, _, record in left]
 
 
-def _start_key(value: bytes) -> int | None:
-    """The key of the step that this starts; None when it is to be judged before anything is said about it."""
+def _started(value: bytes) -> str | None:
+    """The ids of the step that this starts, joined; None when it is to be judged before anything is said about it."""
     try:
         peeked = peek(value)
-        return step_key(peeked.trace_id, peeked.step_id) if peeked.phase == "start" else None
     except ValueError:
         return None
+    return peeked.trace_id + peeked.step_id if peeked.phase == "start" else None
 
 
 def _judge(source: Source) -> Callable[[Record], Accepted | Misrouted | Rejected]:

@@ -7,7 +7,7 @@ count twice there.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Final
 
 SPAN: Final = 1_000_000
@@ -24,6 +24,11 @@ KEY_SQL: Final = f"toUInt64(reinterpretAsUInt256(reverse(unhex(concat(trace_id, 
 def step_key(trace_id: str, step_id: str) -> int:
     """A step's key: two steps share one with a chance of 2^-64."""
     return int(trace_id + step_id, 16) % PRIME
+
+
+def step_keys(ids: Iterable[str]) -> list[int]:
+    """The keys of several steps; each is given as its trace id and step id, joined."""
+    return [int(joined, 16) % PRIME for joined in ids]
 
 
 class KeySet:
