@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from stepstream.priority import give_way
+
 Say = Callable[[str, str], None]
 """Receives a line for people: who says it, and what."""
 
@@ -74,10 +76,16 @@ class ProcessStatus:
 
 
 class KeptProcess:
-    """Runs ``command`` until ``stop``. The command must end when its standard input closes (``lifeline``)."""
+    """Runs ``command`` until ``stop``. The command must end when its standard input closes (``lifeline``).
 
-    def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str], say: Say) -> None:
+    ``patient``: it gives way to others where there is not enough CPU.
+    """
+
+    def __init__(
+        self, name: str, command: Sequence[str], environment: Mapping[str, str], say: Say, *, patient: bool = False
+    ) -> None:
         self.name = name
+        self._patient = patient
         self._command = list(command)
         self._environment = dict(environment)
         self._say = say
@@ -145,6 +153,8 @@ class KeptProcess:
                 start_new_session=os.name == "posix",
                 creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
             )
+            if self._patient:
+                give_way(self._process.pid)
             threading.Thread(target=self._hand_on, args=(self._process,), name=f"out-{self.name}", daemon=True).start()
             return self._process
 

@@ -190,7 +190,8 @@ class Pipeline:
     def _run(self, name: str, settings: Settings) -> None:
         foreign = {key: value for key, value in os.environ.items() if not key.startswith(ENV_PREFIX)}
         environment = {**foreign, **to_environment(settings), "PYTHONUNBUFFERED": "1"}
-        process = KeptProcess(name, [sys.executable, "-m", "stepstream", name, "--lifeline"], environment, self._say)
+        command = [sys.executable, "-m", "stepstream", name, "--lifeline"]
+        process = KeptProcess(name, command, environment, self._say, patient=name == "sink")
         self._processes[name] = process
         process.start()
 

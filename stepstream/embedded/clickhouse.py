@@ -20,6 +20,7 @@ from stepstream.embedded.errors import EmbeddedError, FolderHeld, MissingPackage
 from stepstream.embedded.lock import FolderLock
 from stepstream.embedded.ports import LOOPBACK, free_ports, is_free
 from stepstream.embedded.process import Child, Identity, end_leftover, identity_of
+from stepstream.priority import give_way
 
 START_SECONDS = 60.0
 PORT_ATTEMPTS = 3
@@ -132,6 +133,7 @@ class EmbeddedClickHouse:
         if self._password:
             command += ["--password-file", str(self._write_password())]
         self._child = Child(command, self._folder / "server.out")
+        give_way(self._child.pid)
         self._save(identity_of(self._child.pid))
 
     def _write_password(self) -> Path:

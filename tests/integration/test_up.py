@@ -18,6 +18,7 @@ import pytest
 from stepstream import endpoints
 from stepstream.documents import in_force
 from stepstream.embedded.process import Identity, identity_of
+from stepstream.priority import NICENESS
 from stepstream.schemas.settings import Settings
 from stepstream.settings import load
 from stepstream.sinks.clickhouse import StoreError
@@ -154,6 +155,7 @@ def test_everything_ends_with_its_owner_and_goes_on_at_the_next_start(
     keeper = background([sys.executable, "-c", KEEP], folder)
     pids = json.loads(read_until(keeper, "{")[-1])
     assert set(pids) == {"kafka", "clickhouse", "worker", "notify", "sink"}
+    assert all(os.getpriority(os.PRIO_PROCESS, pid) >= NICENESS for pid in pids["clickhouse"])
     known = [identity_of(pid) for name in pids for pid in pids[name]]
     assert stored_runs(folder) == {"runs": 1, "steps": 2}
     keeper.kill()
@@ -214,6 +216,10 @@ def test_a_process_that_ends_is_started_again(settings: Settings) -> None:
         after = pipeline.pids()
         assert set(before) == set(after)
         assert all(before[name] != after[name] for name in before)
+        assert set(before) == {"worker", "notify", "sink"}
+        usual = os.getpriority(os.PRIO_PROCESS, 0)
+        niceness = {name: {os.getpriority(os.PRIO_PROCESS, pid) for pid in pids} for name, pids in after.items()}
+        assert niceness == {"worker": {usual}, "notify": {usual}, "sink": {max(usual, NICENESS)}}  # an alert cannot wait
     assert {who for who, line in said if "ended with exit code -9; it is started again in 0.5 s" in line} == {
         "worker",
         "notify",
