@@ -25,6 +25,8 @@ MAX_BUFFERED_RECORDS: Final = 2_000
 FETCH_MAX_WAIT_MS: Final = 200
 PREFETCH_BACKOFF_S: Final = 0.01
 """aiokafka asks a broker for nothing while records from it lie unread for less than this: 100 ms where it is not told."""
+PART_MAX_WAIT_MS: Final = 20
+"""How long a request waits that leaves out partitions whose records lie unread: nothing else is asked for meanwhile."""
 FULL_WAIT_S: Final = 0.01
 """How long a topic that was full may wait until it is asked for again."""
 
@@ -82,7 +84,7 @@ class FloorConsumerThread(driver.AIOKafkaConsumerThread):
 
         What aiokafka would make of each costs as much as decoding its JSON. It still does where it waits for a fetch.
         """
-        consumer._fetcher._prefetch_backoff = PREFETCH_BACKOFF_S
+        hasten(consumer._fetcher)
         for result in consumer._fetcher._records.values():
             if isinstance(result, FetchResult) and result.has_more():
                 result._partition_records._consumer_record = _as_decoded
@@ -142,6 +144,24 @@ class FloorConsumerThread(driver.AIOKafkaConsumerThread):
         state = subscription.assignment.state_value(partition)
         time_ms = state.timestamp or 0  # before the end: the fetching thread sets it after, and an old end must not look new
         return (state.position if state.has_valid_position else None), state.highwater, time_ms
+
+
+def hasten(fetcher: Any) -> None:
+    """Let no partition wait for another's silence.
+
+    aiokafka has one request under way to a broker. One for the partitions that have nothing unread may find nothing for all
+    of its time, and what comes to the others meanwhile is asked for only after it.
+    """
+    if fetcher._prefetch_backoff == PREFETCH_BACKOFF_S:
+        return
+    fetcher._prefetch_backoff = PREFETCH_BACKOFF_S
+    plan = fetcher._get_actions_per_node
+
+    def hastened(assignment: Any) -> Any:
+        fetcher._fetch_max_wait_ms = PART_MAX_WAIT_MS if fetcher._records else FETCH_MAX_WAIT_MS
+        return plan(assignment)
+
+    fetcher._get_actions_per_node = hastened
 
 
 def _size(item: tuple[TopicPartition, list[Any]]) -> int:

@@ -121,6 +121,12 @@ LEANT_ON = (
         "e20ce0c8117f12d2",
         "may span a rebalance and bring the new assignment's records: they are given back",
     ),
+    Pinned(
+        Fetcher._get_actions_per_node,
+        "fd175a69d8d4f9b9",
+        "makes requests that wait for _fetch_max_wait_ms, and none to a broker that has one: hasten sets it before",
+    ),
+    Pinned(Fetcher._fetch_requests_routine, "12dc901a1e4a19f4", "asks self for the actions each time round: hasten is asked"),
     Pinned(PartitionRecords._unpack_records, "047f7fc3f005c220", "calls _consumer_record on itself, where ours is put"),
     Pinned(PartitionRecords._consumer_record, "56c3ee13f914a9d2", "only wraps what the decoder made"),
     Pinned(FetchResult.getall, "b638929de3431c67", "reads nothing of a record"),

@@ -10,12 +10,22 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiokafka.consumer.fetcher import Fetcher, FetchError
 from aiokafka.consumer.subscription_state import SubscriptionState
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError, NodeNotReadyError
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.types import TP
 
-from stepstream.stream.transport import CHUNK_RECORDS, MAX_BUFFERED_RECORDS, Backlog, FloorConsumer, FloorConsumerThread
+from stepstream.stream.transport import (
+    CHUNK_RECORDS,
+    FETCH_MAX_WAIT_MS,
+    MAX_BUFFERED_RECORDS,
+    PART_MAX_WAIT_MS,
+    Backlog,
+    FloorConsumer,
+    FloorConsumerThread,
+    hasten,
+)
 
 STEPS = TP("steps", 0)
 
@@ -179,6 +189,32 @@ async def test_a_full_topic_waits_for_itself_alone() -> None:
     assert asked == [active, {findings}, {steps}, active]
     consumer.backlog.taken("steps", 5)
     assert consumer.backlog.records == 0
+
+
+async def test_no_partition_waits_for_the_silence_of_another() -> None:
+    """A request that leaves out a partition with unread records comes back soon: until then nothing else is asked for."""
+    steps, findings = TopicPartition("steps", 0), TopicPartition("findings", 0)
+    subscriptions = SubscriptionState()
+    subscriptions.subscribe({"steps", "findings"})
+    subscriptions.assign_from_subscribed([steps, findings])
+    assignment = subscriptions.subscription.assignment
+    for partition in (steps, findings):
+        assignment.state_value(partition).reset_to(0)
+    cluster = SimpleNamespace(leader_for_partition=lambda _partition: 0)
+    client = SimpleNamespace(cluster=cluster, _loop=asyncio.get_running_loop(), _metadata_max_age_ms=1_000)
+    fetcher = Fetcher(client, subscriptions)
+
+    def asked() -> list[tuple[int, set[str]]]:
+        hasten(fetcher)  # again and again, as the worker does
+        requests = fetcher._get_actions_per_node(assignment)[0]
+        return [(request._max_wait_ms, {name for name, _ in request.topics}) for _, request in requests]
+
+    assert asked() == [(FETCH_MAX_WAIT_MS, {"steps", "findings"})]
+    fetcher._records[steps] = FetchError(error=KafkaError(), backoff=0)
+    assert asked() == [(PART_MAX_WAIT_MS, {"findings"})]
+    del fetcher._records[steps]
+    assert asked() == [(FETCH_MAX_WAIT_MS, {"steps", "findings"})]
+    await fetcher.close()
 
 
 async def test_a_little_goes_before_much() -> None:
