@@ -1,8 +1,9 @@
 """From an event being produced to a subscriber holding the alert, and to the agent being stopped.
 
 The whole pipeline as ``stepstream up`` runs it, under no other load, a light one, half and nine tenths of its maximum, which is
-the steady load that it keeps up with. Small runs are sent beside the load; the last event of each is the one that makes a loop. Measured from the moment that it is handed
-to the producer to the moment that a subscriber holds the alert: a Python iterator, a stream of server-sent events, a webhook.
+the steady load that it keeps up with. Small runs are sent beside the load; the last event of each is the one that makes a
+loop. Measured from the moment that it is handed to the producer to the moment that a subscriber holds the alert: a Python
+iterator, a stream of server-sent events, a webhook.
 """
 
 from __future__ import annotations
