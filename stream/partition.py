@@ -72,7 +72,7 @@ class AssemblePartition:
         self._held: deque[tuple[int, int, Tracked]] = deque()
         self._outbox: list[Output] = []
         self._weigh_at_us = 0
-        self._publisher = Publisher(self.limits, self.counters, self._send)
+        self.publisher = Publisher(self.limits, self.counters, self._send)
 
     def restore(self, states: Iterable[RunState], floor: int) -> None:
         """Take over what a previous owner left: the newest state of each run, and where the log is read from."""
@@ -131,7 +131,7 @@ class AssemblePartition:
     def flush(self) -> None:
         """After a batch of records, or a tick: publish what is due, let timers fire, bound what is held."""
         now_us = self.clock.now_us
-        self._publisher.advance(self.floor.position, now_us)
+        self.publisher.advance(self.floor.position, now_us, len(self.runs))
         for tracked in self._touched.values():
             self._publish_if_due(tracked, now_us)
             self._schedule(tracked)
@@ -370,7 +370,7 @@ class AssemblePartition:
     def _publish_if_due(self, tracked: Tracked, now_us: int) -> None:
         if not tracked.dirty:
             self._cover_if_ready(tracked)  # only duplicates came: a closed run's state is written again to cover them
-        self._publisher.publish_if_due(tracked, now_us)
+        self.publisher.publish_if_due(tracked, now_us)
 
     # -- bounds and coverage -----------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from stepstream.schemas.trajectory import ProgressStruct
 from stepstream.stream.clock import PartitionClock
 from stepstream.stream.limits import AssembleLimits
 from stepstream.stream.outputs import Hold, Output
+from stepstream.stream.publisher import Publisher
 
 EVERY_US: Final = 5_000_000
 MARGIN_US: Final = 1_000_000
@@ -24,6 +25,7 @@ class Telling(Protocol):
 
     partition: int
     clock: PartitionClock
+    publisher: Publisher
 
 
 class ProgressTeller:
@@ -45,7 +47,7 @@ class ProgressTeller:
         are held back nothing is told, because what they would publish is not out yet.
         """
         partition, clock = logic.partition, logic.clock
-        time_us = clock.now_us - self._behind_us
+        time_us = min(clock.now_us - self._behind_us, logic.publisher.told_until_us(clock.now_us) - MARGIN_US)
         if not clock.timers_may_fire or time_us < self._told.get(partition, 0) + EVERY_US:
             return []
         self._told[partition] = time_us

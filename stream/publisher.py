@@ -1,7 +1,8 @@
 """When a run is published: its trajectory at most once in a while as it grows, its usage less often, all of it as it closes.
 
 Trajectories of growing runs may cost a worker only so much: with very many runs open, or as much to read as it can, they are
-published in the order in which they became due, as a budget allows. Beginnings, findings and ends never wait.
+published in the order in which they became due, as a budget allows. Beginnings, findings and ends never wait. The usage of
+very many growing runs is told less often.
 """
 
 from __future__ import annotations
@@ -25,6 +26,11 @@ RECORDS_EACH: Final = 128
 """One growing trajectory for so many records,"""
 EACH_SECOND: Final = 300
 """and so many a second beside."""
+
+TOLD_IN_TIME: Final = 5_000
+"""With more runs open than this on a partition each run's usage is told as many times less often as there are more,"""
+LONGEST_USAGE_US: Final = 60_000_000
+"""but once a minute."""
 
 Send = Callable[[Tracked, Output], None]
 
@@ -54,20 +60,30 @@ class Budget:
         self._left -= 1
 
 
+def usage_every_us(interval_us: int, open_runs: int) -> int:
+    """How often what a growing run used is told, with so many open."""
+    return max(interval_us, min(LONGEST_USAGE_US, interval_us * open_runs // TOLD_IN_TIME))
+
+
 class Publisher:
     """Publishes runs that are due, and remembers those that will be."""
 
     def __init__(self, limits: AssembleLimits, counters: Counters, send: Send) -> None:
         self._revision_interval_us = limits.revision_interval_us
-        self._usage_interval_us = limits.usage_interval_us
+        self._usage_interval_us = self._usage_every_us = limits.usage_interval_us
         self._counters = counters
         self._send = send
         self._waiting: list[tuple[int, int, Tracked]] = []
         self._usage_waiting: list[tuple[int, int, Tracked]] = []
+        """By when each was told last."""
         self._ties = count()
         self._budget = Budget()
 
-    def advance(self, position: int, now_us: int) -> None:
+    def told_until_us(self, now_us: int) -> int:
+        """Up to when the usage of every run is published."""
+        return self._usage_waiting[0][0] if self._usage_waiting else now_us
+
+    def advance(self, position: int, now_us: int, open_runs: int) -> None:
         """The log was read up to here: publish the runs that have waited for it."""
         self._budget.refill(position, now_us)
         while self._waiting and self._waiting[0][0] <= now_us and not self._budget.is_spent:
@@ -75,7 +91,9 @@ class Publisher:
             if tracked.waits_us == due_us:
                 tracked.waits_us = None
                 self.publish_if_due(tracked, now_us)
-        while self._usage_waiting and self._usage_waiting[0][0] <= now_us:  # whatever the budget: windows count on it
+        self._usage_every_us = usage_every_us(self._usage_interval_us, open_runs)
+        told_by_us = now_us - self._usage_every_us
+        while self._usage_waiting and self._usage_waiting[0][0] <= told_by_us:  # whatever the budget: windows count on it
             _, _, tracked = heappop(self._usage_waiting)
             if tracked.usage_waits:
                 tracked.usage_waits = False
@@ -99,12 +117,11 @@ class Publisher:
                     tracked.waits_us = due_us
                     heappush(self._waiting, (due_us, next(self._ties), tracked))
         if run.changed_minutes and not run.closed:
-            due_us = tracked.usage_us + self._usage_interval_us
-            if now_us >= due_us:
+            if now_us >= tracked.usage_us + self._usage_every_us:
                 self._publish_usage(tracked, now_us)
             elif not tracked.usage_waits:
                 tracked.usage_waits = True
-                heappush(self._usage_waiting, (due_us, next(self._ties), tracked))
+                heappush(self._usage_waiting, (tracked.usage_us, next(self._ties), tracked))
 
     def _publish(self, tracked: Tracked, now_us: int) -> None:
         run = tracked.run

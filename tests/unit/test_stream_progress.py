@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 import msgspec
 
 from stepstream.stream.clock import CATCH_UP_US, PartitionClock
+from stepstream.stream.counters import Counters
 from stepstream.stream.limits import AssembleLimits
 from stepstream.stream.outputs import Output
 from stepstream.stream.progress import EVERY_US, MARGIN_US, ProgressTeller
+from stepstream.stream.publisher import Publisher
 from stepstream.stream.windows.watermark import Watermark
 
 LIMITS = AssembleLimits(revision_interval_us=1_000_000, usage_interval_us=3_000_000)
@@ -20,6 +22,7 @@ NOW_US = 1_700_000_000_000_000
 class Assemble:
     partition: int = 0
     clock: PartitionClock = field(default_factory=PartitionClock)
+    publisher: Publisher = field(default_factory=lambda: Publisher(LIMITS, Counters(), lambda _tracked, _output: None))
 
 
 def told(outputs: list[Output]) -> set[int]:

@@ -6,8 +6,13 @@ import random
 from collections import Counter
 from typing import Any
 
+import msgspec
+import pytest
+
+from stepstream.stream import publisher
 from stepstream.stream.limits import AssembleLimits
-from stepstream.stream.publisher import EACH_SECOND, RECORDS_EACH, Budget
+from stepstream.stream.progress import MARGIN_US, ProgressTeller
+from stepstream.stream.publisher import EACH_SECOND, LONGEST_USAGE_US, RECORDS_EACH, TOLD_IN_TIME, Budget, usage_every_us
 from tests.unit.stream_world import START_US, Kafka, Process, event, record_of
 
 SECOND_US = 1_000_000
@@ -68,3 +73,27 @@ def test_growing_runs_take_turns_and_nothing_else_waits() -> None:
     feed(process, 5, [event(trace, "1" * 16, "", "end", START_US) for trace in RUNS])
     process.settle(START_US + 30 * SECOND_US)
     assert {value["closed"] for value in kafka.final().values()} == {True}
+
+
+def test_the_usage_of_very_many_runs_is_told_less_often_and_progress_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four times as many runs as are told in time: each is told every fourth interval, and windows hear of no time before
+    all that was used until then is out."""
+    assert usage_every_us(SECOND_US, TOLD_IN_TIME) == SECOND_US
+    assert usage_every_us(SECOND_US, 3 * TOLD_IN_TIME) == 3 * SECOND_US
+    assert usage_every_us(SECOND_US, 10**9) == LONGEST_USAGE_US
+    monkeypatch.setattr(publisher, "TOLD_IN_TIME", len(RUNS) // 4)
+    kafka, limits = Kafka(), AssembleLimits(usage_interval_us=2 * SECOND_US)
+    process, teller = Process(kafka, random.Random(0), limits), ProgressTeller(1, limits)
+    used_at: dict[int, float] = {}
+    for second in range(20):
+        steps = [event(trace, f"{second + 1:016x}", "1" * 16, "end", START_US, cost_usd="0.1") for trace in RUNS]
+        feed(process, second, steps)
+        used_at[START_US + second * SECOND_US] = 0.1 * (second + 1)
+        told = {value["trace_id"]: float(value["cost_usd"]) for value in kafka.values("usage")}
+        for output in teller.due(process.logic):
+            until_us = msgspec.json.decode(output.value or b"")["time"]
+            known = max((usd for at_us, usd in used_at.items() if at_us <= until_us), default=0.0)
+            assert min(told.values()) >= known - 1e-9
+            assert until_us >= START_US + (second - 8) * SECOND_US - MARGIN_US
+    times = Counter(value["trace_id"] for value in kafka.values("usage"))
+    assert set(times.values()) == {3}  # at once, and every eight seconds
