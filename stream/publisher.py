@@ -75,7 +75,7 @@ class Publisher:
         self._send = send
         self._waiting: list[tuple[int, int, Tracked]] = []
         self._usage_waiting: list[tuple[int, int, Tracked]] = []
-        """By when each was told last."""
+        """By when each was told last, or began."""
         self._ties = count()
         self._budget = Budget()
 
@@ -117,11 +117,12 @@ class Publisher:
                     tracked.waits_us = due_us
                     heappush(self._waiting, (due_us, next(self._ties), tracked))
         if run.changed_minutes and not run.closed:
-            if now_us >= tracked.usage_us + self._usage_every_us:
+            told_us = tracked.usage_us or run.first_append_us
+            if now_us >= told_us + self._usage_every_us:
                 self._publish_usage(tracked, now_us)
             elif not tracked.usage_waits:
                 tracked.usage_waits = True
-                heappush(self._usage_waiting, (tracked.usage_us, next(self._ties), tracked))
+                heappush(self._usage_waiting, (told_us, next(self._ties), tracked))
 
     def _publish(self, tracked: Tracked, now_us: int) -> None:
         run = tracked.run

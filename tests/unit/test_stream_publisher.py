@@ -93,7 +93,7 @@ def test_the_usage_of_very_many_runs_is_told_less_often_and_progress_waits_for_i
         for output in teller.due(process.logic):
             until_us = msgspec.json.decode(output.value or b"")["time"]
             known = max((usd for at_us, usd in used_at.items() if at_us <= until_us), default=0.0)
-            assert min(told.values()) >= known - 1e-9
+            assert min(told.values(), default=0.0) >= known - 1e-9
             assert until_us >= START_US + (second - 8) * SECOND_US - MARGIN_US
     times = Counter(value["trace_id"] for value in kafka.values("usage"))
-    assert set(times.values()) == {3}  # at once, and every eight seconds
+    assert set(times.values()) == {2}  # every eight seconds
