@@ -26,6 +26,7 @@ from benchmarks.child import Child, ChildFailed
 from benchmarks.harness import Goal, Report, percentile
 from benchmarks.load import LoadSpec, Truth
 from benchmarks.sender import Sender
+from benchmarks.stored import EVENTS, STEPS, wait_reached
 from stepstream import documents, notify
 from stepstream.kafka import producer, read_to_end
 from stepstream.schemas.documents import DOCUMENT, Subscription
@@ -123,31 +124,23 @@ class Bench:
         truth = self.sender.load(LoadSpec(events=events, seed=self.seed, start_us=int(time.time() * 1e6)).at_rate(40_000))
         began_s: float = self.sender.send(steps_topic(self.settings))["began_s"]
         self.sent += truth
-        self._await_stored(float("inf"))
+        self._wait_stored()
         return truth.events / (time.monotonic() - began_s)
 
     def _keeps_up(self, rate: float, seconds: float) -> bool:
         """Whether the last of a steady load is where it belongs soon after it was sent."""
         spec = LoadSpec(events=int(rate * seconds), seed=self.seed + int(rate), start_us=int(time.time() * 1e6))
         truth = self.sender.load(spec.at_rate(rate))
-        ended_s = self.sender.send(steps_topic(self.settings), rate=rate)["ended_s"]
+        ended_s: float = self.sender.send(steps_topic(self.settings), rate=rate)["ended_s"]
         self.sent += truth
-        kept_up = self._await_stored(ended_s + KEPT_UP_S)
-        self._await_stored(float("inf"))
-        return kept_up
+        self._wait_stored()
+        return time.monotonic() <= ended_s + KEPT_UP_S
 
-    def _await_stored(self, until_s: float) -> bool:
-        """Wait until all that was sent is in the store and in trajectories there; False when time has run out before."""
+    def _wait_stored(self) -> None:
+        """Until all that was sent is in the store and in trajectories there."""
         with connect(self.settings) as client:
-            for query, wanted in (
-                ("SELECT count() FROM steps_raw", self.sent.steps),
-                ("SELECT sum(intDiv(revision, 2)) FROM runs", self.sent.events),
-            ):
-                while int(client.command(query)) < wanted:  # type: ignore[arg-type]
-                    if time.monotonic() > until_s:
-                        return False
-                    time.sleep(0.1)
-        return True
+            wait_reached(client, STEPS, self.sent.steps)
+            wait_reached(client, EVENTS, self.sent.events)
 
     def at(self, label: str, rate: float, seconds: float) -> None:
         """Probe for so long beside a load."""

@@ -23,6 +23,7 @@ from benchmarks.harness import Goal, Report, percentile
 from benchmarks.load import LoadSpec, Truth
 from benchmarks.machine import CpuMeter, pss_bytes
 from benchmarks.sender import Sender
+from benchmarks.stored import EVENTS, STEPS, wait_reached
 from benchmarks.visible import Probe, latencies
 from stepstream.schemas.money import nanos_from_usd
 from stepstream.schemas.topics import topic
@@ -34,7 +35,6 @@ GOAL_STEPS_PER_S: Final = 20_000
 LIGHT_EVENTS_PER_S: Final = 200
 LIGHT_PROBE_S: Final = 0.02
 BUSY_PROBE_S: Final = 0.1
-SETTLE_S: Final = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,21 +90,14 @@ class Bench:
 
     def wait_visible(self) -> tuple[float, float]:
         """When SQL had every step, and when it had every event in a run's trajectory as well."""
-        self._await("SELECT count() FROM steps_raw", self.sent.steps)
+        wait_reached(self.client, STEPS, self.sent.steps)
         stored_s = time.monotonic()
-        self._await("SELECT sum(intDiv(revision, 2)) FROM runs", self.sent.events)
+        wait_reached(self.client, EVENTS, self.sent.events)
         return stored_s, time.monotonic()
 
     def wait_closed(self) -> None:
         """Until every run that ended is closed. A worker that had fallen behind gives producers ten seconds for that."""
-        self._await("SELECT countIf(closed) FROM runs", self.sent.runs - self.sent.open)
-
-    def _await(self, query: str, wanted: int) -> None:
-        deadline = time.monotonic() + SETTLE_S
-        while (found := int(self.client.command(query))) < wanted:  # type: ignore[arg-type]
-            if time.monotonic() > deadline:
-                raise ChildFailed(f"after {SETTLE_S:.0f} s {query} gave {found:,} of {wanted:,}")
-            time.sleep(0.1)
+        wait_reached(self.client, "SELECT countIf(closed) FROM runs", self.sent.runs - self.sent.open)
 
     def stored(self) -> Stored:
         """All that is in the store now."""

@@ -20,6 +20,7 @@ from benchmarks.bench import scratch_folder, steps_topic
 from benchmarks.harness import Goal, Report
 from benchmarks.load import LoadSpec
 from benchmarks.sender import Sender
+from benchmarks.stored import STEPS, wait_reached
 from stepstream.settings import load
 from stepstream.sinks.clickhouse import connect
 from stepstream.supervisor import Pipeline
@@ -89,7 +90,8 @@ def _backlog(report: Report, pipeline: Pipeline, sender: Sender) -> None:
     began = time.monotonic()
     with Memory(pipeline, 0.5) as memory:
         sender.send(steps_topic(pipeline.settings))
-        _await_stored(pipeline, truth.steps)
+        with connect(pipeline.settings) as client:
+            wait_reached(client, STEPS, truth.steps)
     took_s = time.monotonic() - began
     report.figures["backlog_events_per_s"] = truth.events / took_s
     rows = []
@@ -98,14 +100,6 @@ def _backlog(report: Report, pipeline: Pipeline, sender: Sender) -> None:
         report.figures[f"backlog_{name}_rss_mb"] = most
         rows.append((name, most))
     report.table(f"a backlog of {truth.events:,} events, stored in {took_s:.0f} s", ("process", "highest RSS MB"), rows)
-
-
-def _await_stored(pipeline: Pipeline, wanted: int) -> None:
-    with connect(pipeline.settings) as client:
-        deadline = time.monotonic() + 300
-        while int(client.command("SELECT count() FROM steps_raw")) < wanted:  # type: ignore[arg-type]
-            assert time.monotonic() < deadline, "the backlog was not stored within 300 s"
-            time.sleep(0.2)
 
 
 def _steady(report: Report, pipeline: Pipeline, sender: Sender, seconds: float, rate: float) -> None:

@@ -30,6 +30,7 @@ from benchmarks.load import LoadSpec, Truth, make_load
 from benchmarks.machine import CpuMeter
 from benchmarks.multiply import Multiplier
 from benchmarks.sender import Sender
+from benchmarks.stored import STEPS
 from stepstream.embedded.clickhouse import EmbeddedClickHouse
 from stepstream.schemas.partitioner import partition_for
 from stepstream.schemas.settings import Settings
@@ -118,7 +119,7 @@ def _sink(report: Report, settings: Settings, truth: Truth, store: list[int]) ->
     with connect(settings) as client, _sinking(settings) as sink:
 
         def rows() -> int:
-            return int(client.command("SELECT count() FROM steps_raw"))  # type: ignore[arg-type]
+            return int(client.command(STEPS))  # type: ignore[arg-type]
 
         deadline = time.monotonic() + 600
         while not (first := rows()):
@@ -182,8 +183,9 @@ def _timed(settings: Settings, source: Source, records: list[Record]) -> tuple[f
 def _decoding(records: list[Record]) -> Callable[[], None]:
     """What msgspec does of the work: whole ends, and of starts what tells whose they are."""
     whole, peek = msgspec.json.Decoder(Step).decode, step_rows.peek
-    starts = [record.value for record in records if record.value and step_rows.STARTS_AS in record.value[:256]]
-    ends = [record.value for record in records if record.value and step_rows.STARTS_AS not in record.value[:256]]
+    head = slice(*step_rows.HEAD)
+    starts = [record.value for record in records if record.value and step_rows.STARTS_AS in record.value[head]]
+    ends = [record.value for record in records if record.value and step_rows.STARTS_AS not in record.value[head]]
 
     def decode() -> None:
         for value in ends:
@@ -308,7 +310,7 @@ def _text_search(report: Report, settings: Settings) -> None:
             took = time.monotonic() - began
             client.command("SYSTEM START MERGES")
             client.command("OPTIMIZE TABLE steps_raw FINAL")
-            count = int(str(client.command("SELECT count() FROM steps_raw")))
+            count = int(str(client.command(STEPS)))
             found = float(client.query(DISK, parameters={"database": own.clickhouse_database}).result_rows[0][0])
             ms = median(_times(client, SEARCH, "", 5))
             client.command(f"DROP DATABASE {own.clickhouse_database}")

@@ -21,13 +21,8 @@ KEY_SQL: Final = f"toUInt64(reinterpretAsUInt256(reverse(unhex(concat(trace_id, 
 """The same key, computed by ClickHouse."""
 
 
-def step_key(trace_id: str, step_id: str) -> int:
-    """A step's key: two steps share one with a chance of 2^-64."""
-    return int(trace_id + step_id, 16) % PRIME
-
-
 def step_keys(ids: Iterable[str]) -> list[int]:
-    """The keys of several steps; each is given as its trace id and step id, joined."""
+    """The keys of several steps, each given as its trace id and step id, joined: two share one with a chance of 2^-64."""
     return [int(joined, 16) % PRIME for joined in ids]
 
 

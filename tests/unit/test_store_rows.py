@@ -23,7 +23,7 @@ from stepstream.sinks.clickhouse.records import Block, Built, Record, Source
 from stepstream.sinks.clickhouse.run_rows import RUNS, build_runs
 from stepstream.sinks.clickhouse.step_columns import OPEN, STEPS
 from stepstream.sinks.clickhouse.step_rows import CHUNK, STARTS_AS, build_steps
-from stepstream.sinks.clickhouse.window import SeenWindow, step_key
+from stepstream.sinks.clickhouse.window import SeenWindow, step_keys
 
 NOW_US = 1_790_000_000_000_000
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -123,7 +123,7 @@ def test_a_start_is_kept_only_while_its_end_is_unknown() -> None:
         assert built.skipped == {"ended": 1}
     alone = build_steps([record(start, 0), record(start, 1)], SOURCE, set())
     assert [(block.table.name, block.rows) for block in alone.blocks] == [("steps_open", 1)]
-    assert build_steps([record(start)], SOURCE, {step_key(TRACE, "00f067aa0ba902b7")}).blocks == []
+    assert build_steps([record(start)], SOURCE, set(step_keys([f"{TRACE}00f067aa0ba902b7"]))).blocks == []
 
 
 def test_repeats_are_told_from_new_steps_however_long_the_batch_is() -> None:
@@ -131,7 +131,7 @@ def test_repeats_are_told_from_new_steps_however_long_the_batch_is() -> None:
     before, count = 40, 3 * CHUNK
     values = [step(step_id=f"{n % (2 * CHUNK) + 1:016x}", output=str(n)) for n in range(count)]
     window = SeenWindow(0)
-    window.update([step_key(TRACE, f"{n + 1:016x}") for n in range(before)])
+    window.update(step_keys(f"{TRACE}{n + 1:016x}" for n in range(before)))
     built = build_steps([record(value, n) for n, value in enumerate(values)], SOURCE, window)
     (block,) = built.blocks
     check(built)

@@ -81,10 +81,8 @@ class HoldingDetector(ContentDetector):
 
     def own(self, run: Run) -> dict[str, Any]:
         """This rule's state in the run."""
-        own: dict[str, Any] | None = run.detector_state.get(self.name)
-        if own is None:  # this is asked several times a step
-            own = run.detector_state[self.name] = {}
-        return own
+        made: dict[str, Any] = self.state(run, {})
+        return made
 
     def _held(self, run: Run) -> dict[str, int]:
         held: dict[str, int] = self.own(run).setdefault("held", {})

@@ -48,7 +48,7 @@ class RepetitionDetector(HoldingDetector):
     def read(self, run: Run, step: StepInfo, contents: Contents, now_us: int) -> Observations:
         """Compare an ended call with those of the same tool."""
         is_call = step.kind in CALLS
-        if not is_call and not self.reads_kind(step.kind):
+        if not self.reads_kind(step.kind):
             return NOTHING
         label = step.label if is_call else _THOUGHTS
         if self.has_fired(run, label):
