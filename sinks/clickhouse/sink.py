@@ -37,7 +37,7 @@ from stepstream.sinks.clickhouse.work import Ending, Hook, Outcome, Workshop
 
 logger = logging.getLogger("stepstream.sink")
 
-THREADS: Final = 2
+THREADS: Final = 3
 READ_AT_ONCE: Final = 2_000
 IDLE_WAIT_S: Final = 0.1
 BUSY_WAIT_S: Final = 0.01
