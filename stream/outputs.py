@@ -20,7 +20,7 @@ class Hold:
 class Output:
     """One record to send: topic name without prefix; ``partition`` -1 leaves it to the key."""
 
-    __slots__ = ("born_us", "headers", "holder", "key", "partition", "through", "topic", "value")
+    __slots__ = ("born_us", "headers", "holder", "key", "partition", "through", "topic", "urgent", "value")
 
     def __init__(
         self,
@@ -32,6 +32,7 @@ class Output:
         headers: Headers = (),
         holder: Any = None,
         through: int = -1,
+        urgent: bool = False,
     ) -> None:
         self.topic = topic
         self.key = key
@@ -40,5 +41,7 @@ class Output:
         self.headers = headers
         self.holder = holder
         self.through = through
+        self.urgent = urgent
+        """Others wait for it, whatever its topic."""
         self.born_us = 0
         """Append time of what it was made from, for its latency; 0 where that says nothing."""

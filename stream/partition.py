@@ -424,7 +424,7 @@ class AssemblePartition:
         tracked.announcing = len(tracked.announced)
         announced = [(output.topic, output.key or b"", output.value or b"") for output in tracked.announced]
         tracked.state = encode_state(run, tracked.last_offset, announced)
-        output = Output("state", run.trace_id.encode(), tracked.state, partition=self.partition)
+        output = Output("state", run.trace_id.encode(), tracked.state, partition=self.partition, urgent=bool(announced))
         output.holder, output.through = tracked, tracked.last_offset
         self._outbox.append(output)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -18,6 +19,11 @@ MAX_IN_FLIGHT: Final = 20_000
 
 DELIVERY_TIMEOUT_MS: Final = 120_000
 """Brokers away for longer end the process: it starts again from the floor, and nothing is lost."""
+
+PATIENT: Final = frozenset({"trajectories", "usage", "state"})
+"""Outputs that nobody has to act upon at once."""
+AT_ONCE: Final = 16
+"""So many of these go at once between two polls, the rest together: with many of them a request for each costs most."""
 
 Acknowledge = Callable[[Output, int], None]
 """Called with the output and the offset that Kafka gave it."""
@@ -42,6 +48,8 @@ class Sender:
                 "queue.buffering.max.kbytes": 524_288,
             },
         )
+        self._held: deque[tuple[Output, Acknowledge]] = deque()
+        self._gone = 0
         self.in_flight = 0
         self.failure: SendFailed | None = None
         self._acknowledged = 0
@@ -62,8 +70,19 @@ class Sender:
         return self.in_flight >= MAX_IN_FLIGHT
 
     def send(self, output: Output, acknowledge: Acknowledge) -> None:
-        """Queue an output. ``acknowledge`` is called, from ``poll``, when Kafka has it."""
+        """Queue an output. ``acknowledge`` is called, from ``poll``, when Kafka has it.
 
+        What is patient may wait for the next ``poll``; patient outputs to one topic keep their order.
+        """
+        self.in_flight += 1
+        if output.topic in PATIENT and not output.urgent:
+            self._gone += 1
+            if self._gone > AT_ONCE:
+                self._held.append((output, acknowledge))
+                return
+        self._produce(output, acknowledge)
+
+    def _produce(self, output: Output, acknowledge: Acknowledge) -> None:
         def delivered(error: KafkaError | None, message: Any) -> None:
             self.in_flight -= 1
             self._acknowledged += 1
@@ -85,18 +104,24 @@ class Sender:
             except BufferError:
                 self._producer.poll(0.05)
                 continue
-            self.in_flight += 1
             return
 
     def poll(self) -> None:
         """Run the callbacks of what has been acknowledged. Raises ``SendFailed``."""
+        self._release()
         self._producer.poll(0)
         if self.failure is not None:
             raise self.failure
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until everything is acknowledged; False when time ran out. Raises ``SendFailed``."""
+        self._release()
         left = self._producer.flush(timeout_s)
         if self.failure is not None:
             raise self.failure
         return left == 0
+
+    def _release(self) -> None:
+        while self._held:  # sending may call back, and what that sends waits behind what is here
+            self._produce(*self._held.popleft())
+        self._gone = 0

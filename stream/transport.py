@@ -10,6 +10,7 @@ These classes override private methods of faust-streaming 0.15.3; ``tests/unit/t
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, cast
 
@@ -25,8 +26,13 @@ MAX_BUFFERED_RECORDS: Final = 2_000
 FETCH_MAX_WAIT_MS: Final = 200
 PREFETCH_BACKOFF_S: Final = 0.01
 """aiokafka asks a broker for nothing while records from it lie unread for less than this: 100 ms where it is not told."""
-PART_MAX_WAIT_MS: Final = 20
+PART_MAX_WAIT_MS: Final = 10
 """How long a request waits that leaves out partitions whose records lie unread: nothing else is asked for meanwhile."""
+BUSY_RECORDS_PER_S: Final = 1_000
+BUSY_MIN_BYTES: Final = 262_144
+"""With more records than that a request waits, for ``PART_MAX_WAIT_MS`` at most, until so much is there: every request costs
+worker and broker a millisecond."""
+PACE_S: Final = 0.25
 FULL_WAIT_S: Final = 0.01
 """How long a topic that was full may wait until it is asked for again."""
 
@@ -65,8 +71,31 @@ class Backlog:
         return self._by_topic.get(topic, 0) >= MAX_BUFFERED_RECORDS
 
 
+class Pace:
+    """How much is coming, and so how much a fetch waits for."""
+
+    __slots__ = ("_records", "_since_s", "min_bytes")
+
+    def __init__(self) -> None:
+        self.min_bytes = 1
+        self._records = 0
+        self._since_s = 0.0
+
+    def note(self, records: int, now_s: float) -> None:
+        """So many more have come."""
+        self._records += records
+        passed_s = now_s - self._since_s
+        if passed_s >= PACE_S:
+            self.min_bytes = BUSY_MIN_BYTES if self._records > BUSY_RECORDS_PER_S * passed_s else 1
+            self._records, self._since_s = 0, now_s
+
+
 class FloorConsumerThread(driver.AIOKafkaConsumerThread):
     """Commits floors with metadata; a refused commit changes nothing."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._pace = Pace()
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
@@ -88,7 +117,10 @@ class FloorConsumerThread(driver.AIOKafkaConsumerThread):
         for result in consumer._fetcher._records.values():
             if isinstance(result, FetchResult) and result.has_more():
                 result._partition_records._consumer_record = _as_decoded
-        return await super()._fetch_records(consumer, active_partitions, timeout, max_records)
+        fetched = await super()._fetch_records(consumer, active_partitions, timeout, max_records)
+        self._pace.note(sum(map(len, fetched.values())), time.monotonic())
+        consumer._fetcher._fetch_min_bytes = self._pace.min_bytes
+        return fetched
 
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
         consumer = self._ensure_consumer()
@@ -158,7 +190,8 @@ def hasten(fetcher: Any) -> None:
     plan = fetcher._get_actions_per_node
 
     def hastened(assignment: Any) -> Any:
-        fetcher._fetch_max_wait_ms = PART_MAX_WAIT_MS if fetcher._records else FETCH_MAX_WAIT_MS
+        soon = fetcher._records or fetcher._fetch_min_bytes > 1
+        fetcher._fetch_max_wait_ms = PART_MAX_WAIT_MS if soon else FETCH_MAX_WAIT_MS
         return plan(assignment)
 
     fetcher._get_actions_per_node = hastened

@@ -41,10 +41,10 @@ class BatchPolicy:
     interval_s: float = 0.25
     longest: float = 4.0
     """The interval grows up to this many times itself,"""
-    idle_share: float = 8.0
+    idle_share: float = 12.0
     """so as to be this many times the duration of the last insert."""
-    few: int = 500
-    """Fewer records than this wait for half of the longest time at most: nobody sends much, so inserts may come more often."""
+    few: int = 100
+    """Fewer steps than this wait for half of the longest time at most: nobody sends much, so inserts may come more often."""
     behind_s: float = 5.0
     """A partition that is behind by a batch and more waits for a full one, at most for so long: large inserts are quicker."""
 

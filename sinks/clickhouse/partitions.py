@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Message, TopicPartition
@@ -69,6 +69,7 @@ class Partitions:
     ) -> None:
         self.held: dict[Place, Assigned] = {}
         self._policy = policy
+        self._patient = replace(policy, few=0)
         self._came = came
         self._going = going
         self._names = {topic(settings.topic_prefix, name): name for name in PROGRESS_TABLES}
@@ -164,7 +165,7 @@ class Partitions:
             if found.error is not None:
                 raise KafkaException(found.error)
             place, name = (found.topic, found.partition), self._names[found.topic]
-            lane = Lane(name, found.partition, self._policy)
+            lane = Lane(name, found.partition, self._policy if name == "steps" else self._patient)
             offset = found.offset if found.offset >= 0 else None
             metadata = kafka.committed_metadata(self.consumer, found)
             held = Assigned(place, lane, feed_of(name), Source("", found.partition), offset, intent.decode(metadata))

@@ -99,9 +99,9 @@ def test_a_batch_to_be_repeated_whose_last_record_is_gone_ends_at_the_end_of_the
 
 def test_batches_wait_longer_when_inserts_are_slow() -> None:
     """Up to four times the interval, and twice where there is little: a busy store is given fewer and larger inserts."""
-    policy, took = BatchPolicy(interval_s=0.25, few=500), (0.0, 0.01, 0.05, 0.125, 10.0)
-    assert [policy.wait_s(seconds, waiting=500) for seconds in took] == [0.25, 0.25, 0.4, 1.0, 1.0]
-    assert [policy.wait_s(seconds, waiting=499) for seconds in took] == [0.25, 0.25, 0.4, 0.5, 0.5]
+    policy, took = BatchPolicy(interval_s=0.25, few=500), (0.0, 0.01, 0.0625, 0.125, 10.0)
+    assert [policy.wait_s(seconds, waiting=500) for seconds in took] == [0.25, 0.25, 0.75, 1.0, 1.0]
+    assert [policy.wait_s(seconds, waiting=499) for seconds in took] == [0.25, 0.25, 0.5, 0.5, 0.5]
 
 
 def test_a_refused_batch_comes_again_in_halves_down_to_single_records() -> None:

@@ -17,6 +17,7 @@ from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.types import TP
 
 from stepstream.stream.transport import (
+    BUSY_RECORDS_PER_S,
     CHUNK_RECORDS,
     FETCH_MAX_WAIT_MS,
     MAX_BUFFERED_RECORDS,
@@ -24,6 +25,7 @@ from stepstream.stream.transport import (
     Backlog,
     FloorConsumer,
     FloorConsumerThread,
+    Pace,
     hasten,
 )
 
@@ -214,7 +216,23 @@ async def test_no_partition_waits_for_the_silence_of_another() -> None:
     assert asked() == [(PART_MAX_WAIT_MS, {"findings"})]
     del fetcher._records[steps]
     assert asked() == [(FETCH_MAX_WAIT_MS, {"steps", "findings"})]
+    fetcher._fetch_min_bytes = 2  # it waits for more than there may be
+    assert asked() == [(PART_MAX_WAIT_MS, {"steps", "findings"})]
     await fetcher.close()
+
+
+def test_a_fetch_waits_for_more_while_much_is_coming() -> None:
+    """What comes alone is fetched alone, also right after a load has ended."""
+    pace = Pace()
+    for tenth in range(20):
+        pace.note(BUSY_RECORDS_PER_S // 20, tenth / 10)
+        assert pace.min_bytes == 1
+    for tenth in range(20, 24):
+        pace.note(BUSY_RECORDS_PER_S // 5, tenth / 10)
+    assert pace.min_bytes > 1
+    for tenth in range(24, 30):
+        pace.note(1, tenth / 10)
+    assert pace.min_bytes == 1
 
 
 async def test_a_little_goes_before_much() -> None:
