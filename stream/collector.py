@@ -8,12 +8,13 @@ from __future__ import annotations
 import gc
 from typing import Final
 
-YOUNG: Final = 50_000
-"""Containers made and not freed before the young ones are looked through."""
+YOUNG: Final = 5_000
+"""Containers made and not freed before the young ones are looked through: nothing else happens meanwhile, so not too many."""
 
-MIDDLE: Final = 20
-OLD: Final = 100
-"""Everything is looked through after so many times more; what Python's code and Kafka's clients leave behind is young."""
+MIDDLE: Final = 2_000
+"""What outlived that is looked through after so many times more,"""
+OLD: Final = 10
+"""and everything after so many times more: that takes a quarter of a second and longer. What Python's code and Kafka's clients leave behind is young."""
 
 
 def relax_collector() -> None:
