@@ -14,7 +14,8 @@ YOUNG: Final = 5_000
 MIDDLE: Final = 2_000
 """What outlived that is looked through after so many times more,"""
 OLD: Final = 10
-"""and everything after so many times more: that takes a quarter of a second and longer. What Python's code and Kafka's clients leave behind is young."""
+"""and everything after so many times more: that takes a quarter of a second and longer. What Python's code and Kafka's clients
+leave behind is young."""
 
 
 def relax_collector() -> None:
