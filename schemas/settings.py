@@ -61,7 +61,11 @@ class Settings(BaseModel):
     topic_prefix: str = Field(
         "stepstream", pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$", description="topics are named <prefix>.steps ..."
     )
-    partitions: int = Field(4, gt=0, description="partitions of the steps topic when it is created; never changed later")
+    partitions: int = Field(
+        2,
+        gt=0,
+        description="partitions of the steps topic when it is created, never changed later: at least as many as workers one day",
+    )
     fleet_partitions: int = Field(2, gt=0, description="partitions of findings, usage and alerts when they are created")
     replication_factor: int = Field(1, gt=0, description="replicas of each topic when it is created; 3 in production")
     min_insync_replicas: int = Field(1, gt=0, description="replicas that must acknowledge; 2 in production")
