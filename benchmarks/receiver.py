@@ -48,13 +48,16 @@ class _Receiving:
     """The child's side: reads the topic in a thread, keeps what concerns runs whose id begins with the prefix."""
 
     def __init__(self, settings: Settings, prefix: str) -> None:
-        self._client = consumer(settings, "benchmarks-receiver", **{"fetch.wait.max.ms": 5, "fetch.min.bytes": 1})
+        # A group of its own: one that an ended receiver never left would keep its partitions for 45 s.
+        group = f"{settings.topic_prefix}.receiver"
+        self._client = consumer(settings, group, **{"fetch.wait.max.ms": 5, "fetch.min.bytes": 1})
         self._prefix = prefix.encode()
         self._kept: dict[str, list[tuple[float, int]]] = {}
         self._assigned = threading.Event()
         self._client.subscribe([topic(settings.topic_prefix, "trajectories")], on_assign=lambda *_: self._assigned.set())
         threading.Thread(target=self._read, daemon=True).start()
-        self._assigned.wait(30)
+        if not self._assigned.wait(30):
+            raise TimeoutError("the receiver got no partitions within 30 s: what arrives would look late")
 
     def _read(self) -> None:
         decode = msgspec.json.Decoder(_Head).decode

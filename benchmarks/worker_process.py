@@ -23,7 +23,7 @@ from stepstream.stream.counters import Counters
 from stepstream.stream.floor import Floor
 from stepstream.stream.outputs import Output
 from stepstream.stream.stage import Restored
-from stepstream.stream.worker import Worker
+from stepstream.stream.worker import SWITCH_S, Worker
 
 
 def start(settings: Settings, *, empty: bool = False) -> Child:
@@ -91,6 +91,7 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING)
     for name in ("faust", "mode", "aiokafka"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    sys.setswitchinterval(SWITCH_S)
     gate = threading.Event()
     worker = GatedWorker(Settings.model_validate_json(sys.argv[1]), gate, empty="--empty" in sys.argv)
 
