@@ -33,6 +33,7 @@ BUSY_MIN_BYTES: Final = 262_144
 """With more records than that a request waits, for ``PART_MAX_WAIT_MS`` at most, until so much is there: every request costs
 worker and broker a millisecond."""
 PACE_S: Final = 0.25
+"""How long records are counted before it is judged anew."""
 FULL_WAIT_S: Final = 0.01
 """How long a topic that was full may wait until it is asked for again."""
 
