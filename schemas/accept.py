@@ -11,17 +11,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import lru_cache
 from itertools import accumulate
-from operator import attrgetter
 from typing import Any, Final, TypedDict
 
 import msgspec
 
 from stepstream.schemas.ids import STEP_ID, TRACE_ID, ZERO_STEP_ID, ZERO_TRACE_ID
-from stepstream.schemas.money import MAX_COST_USD, nanos_from_usd
+from stepstream.schemas.money import nanos_from_usd
 from stepstream.schemas.partitioner import partition_for
 from stepstream.schemas.step import (
     COST_SOURCES,
@@ -31,7 +30,13 @@ from stepstream.schemas.step import (
     RECORD_HEADERS,
     SCHEMA_NAME,
     SCHEMA_VERSION,
+    SHORT_TEXTS,
     STATUSES,
+    USUAL_ATTRIBUTES,
+    USUAL_DOCUMENTS,
+    USUAL_MESSAGE_CHARS,
+    USUAL_TEXT_CHARS,
+    AnyStep,
     Step,
     StepEvent,
     normalised,
@@ -75,15 +80,26 @@ class Limits:
 
     max_record_bytes: int = 1_048_576
     max_content_bytes: int = 65_536
-    max_text_chars: int = 512
-    max_message_chars: int = 4_096
-    max_attributes: int = 64
-    max_documents: int = 256
+    max_text_chars: int = USUAL_TEXT_CHARS
+    max_message_chars: int = USUAL_MESSAGE_CHARS
+    max_attributes: int = USUAL_ATTRIBUTES
+    max_documents: int = USUAL_DOCUMENTS
     max_age_us: int = 30 * DAY_US
     """No step is too old that is younger than this,"""
     project_ages_us: tuple[tuple[str, int], ...] = ()
     """but steps of some projects may be older; the empty name stands for all others."""
     max_future_us: int = DAY_US
+    usual: bool = field(init=False, repr=False)
+    """Whether whatever a usual step holds is within them."""
+
+    def __post_init__(self) -> None:
+        usual = (
+            self.max_text_chars >= USUAL_TEXT_CHARS
+            and self.max_message_chars >= USUAL_MESSAGE_CHARS
+            and self.max_attributes >= USUAL_ATTRIBUTES
+            and self.max_documents >= USUAL_DOCUMENTS
+        )
+        object.__setattr__(self, "usual", usual)
 
     def age_us(self, project: str) -> int:
         """How old a step of the project may be."""
@@ -122,20 +138,14 @@ class Rejected(msgspec.Struct, gc=False):
 Headers = Sequence[tuple[str, bytes]] | None
 
 _decode = msgspec.json.Decoder(Step).decode
+_decode_any = msgspec.json.Decoder(AnyStep).decode
 _Known: Any = TypedDict("_Known", dict.fromkeys(StepEvent.model_fields, Any), total=False)  # type: ignore[misc]
 _decode_known = msgspec.json.Decoder(_Known).decode
 _STRINGS = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)  # takes what never ends too: else quadratic
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _HEX_DIGITS: Final = "0123456789abcdef"
-_FRAME_BYTES: Final = 100
-"""What the ids and the start time of every record take at least."""
 _KINDS = frozenset(KINDS)
 _partition_for = lru_cache(maxsize=262_144)(partition_for)
-_SHORT_TEXTS = (
-    "name", "tool", "model", "provider", "project", "environment", "agent", "agent_version", "task", "session_id",
-    "user_id", "error_type", "tool_schema", "price_version",
-)  # fmt: skip
-_short_texts = attrgetter(*_SHORT_TEXTS)
 
 
 def accept(
@@ -172,57 +182,40 @@ def accept_value(value: bytes | None, *, timestamp_us: int, limits: Limits = DEF
     """The same judgement of a value alone: for gateways, files and tests, where there is no key yet. Never raises."""
     if not value:
         return Rejected("empty", "the value is empty")
-    if len(value) > limits.max_record_bytes:
-        return Rejected("too_large", f"{len(value)} bytes, the limit is {limits.max_record_bytes}")
     size_bytes = len(value)
+    if size_bytes > limits.max_record_bytes:
+        return Rejected("too_large", f"{size_bytes} bytes, the limit is {limits.max_record_bytes}")
     try:
         step = _decode(value)
     except (ValueError, RecursionError):
-        lenient = _decode_leniently(value)
-        if isinstance(lenient, Rejected):
-            return lenient
-        step, size_bytes = lenient, MAX_SIZE_BYTES  # JSON that became text may be longer than it was sent
-    return check(step, timestamp_us=timestamp_us, limits=limits, size_bytes=size_bytes)
-
-
-def check(
-    step: Step, *, timestamp_us: int, limits: Limits = DEFAULT_LIMITS, size_bytes: int = MAX_SIZE_BYTES
-) -> Accepted | Rejected:
-    """Judge a decoded step; clamps are made in place. ``size_bytes``: of the record, where known, spares looking closer."""
-    if _is_sane(step, timestamp_us, limits, size_bytes):
+        return judge_at_length(value, timestamp_us, limits)
+    if _is_sane(step, timestamp_us, limits):
         cost = step.cost_usd
         if cost is None:
             return Accepted(step, None)
-        if type(cost) is Decimal and cost.is_finite() and 0 <= cost <= MAX_COST_USD:
-            return Accepted(step, nanos_from_usd(cost))
+        if type(cost) is Decimal:
+            try:
+                return Accepted(step, nanos_from_usd(cost))
+            except ValueError:
+                pass  # said below, with what was wrong
     return look_closer(step, timestamp_us, limits, size_bytes)
 
 
-def _is_sane(step: Step, timestamp_us: int, limits: Limits, size_bytes: int) -> bool:
+def _is_sane(step: Step, timestamp_us: int, limits: Limits) -> bool:
     """Whether nothing has to be looked at closer: true of nearly every step, and decided in one pass.
 
     May be wrong in one direction only: what it lets through, ``look_closer`` would accept as it is.
     """
     start, end, first, parent = step.start_time, step.end_time, step.first_token_time, step.parent_step_id
-    content_chars = len(step.input) + len(step.output)
     latest = timestamp_us + limits.max_future_us
     return (
-        step.schema_version == SCHEMA_VERSION
-        and (step.phase == "start" if end is None else step.phase == "end" and start <= end <= latest)
-        and 0 <= start <= latest
-        and start >= timestamp_us - limits.max_age_us
-        and content_chars <= limits.max_content_bytes // 4
-        and (size_bytes - content_chars - _FRAME_BYTES <= limits.max_text_chars or _is_short(step, limits))
-        and step.kind in _KINDS
-        and step.status in STATUSES
-        and step.cost_source in COST_SOURCES
-        and step.attempt == 1
+        (step.phase == "start" if end is None else step.phase == "end" and start <= end <= latest)
+        and timestamp_us - limits.max_age_us <= start <= latest
+        and limits.usual
+        and len(step.input) + len(step.output) <= limits.max_content_bytes // 4
         and not step.retry_of
         and not step.fallback_of
         and (first is None or start <= first <= (latest if end is None else end))
-        and bool(step.name and step.project)
-        and len(step.trace_id) == 32
-        and len(step.step_id) == 16
         and (not parent or (len(parent) == 16 and parent != step.step_id))
         and not f"{step.trace_id}{step.step_id}{parent}".strip(_HEX_DIGITS)  # half of what three patterns cost
         and step.trace_id != ZERO_TRACE_ID
@@ -230,17 +223,23 @@ def _is_sane(step: Step, timestamp_us: int, limits: Limits, size_bytes: int) -> 
     )
 
 
-def _is_short(step: Step, limits: Limits) -> bool:
-    """Whether all texts together are no longer than one may be, and there are not too many of anything."""
-    texts = sum(map(len, _short_texts(step)), len(step.error_message))
-    return (
-        texts <= limits.max_text_chars
-        and len(step.attributes) <= limits.max_attributes
-        and len(step.documents) <= limits.max_documents
-    )
+def judge_at_length(value: bytes, timestamp_us: int, limits: Limits) -> Accepted | Rejected:
+    """Judge what is no step as it is: perhaps it can be made one."""
+    size_bytes = len(value)
+    try:
+        step = _decode_any(value)
+    except (ValueError, RecursionError):
+        lenient = _decode_leniently(value)
+        if isinstance(lenient, Rejected):
+            return lenient
+        step, size_bytes = lenient, MAX_SIZE_BYTES  # JSON that became text may be longer than it was sent
+    result = look_closer(step, timestamp_us, limits, size_bytes)
+    if isinstance(result, Accepted):
+        result.step = Step(**{name: getattr(step, name) for name in StepEvent.model_fields})
+    return result
 
 
-def look_closer(step: Step, timestamp_us: int, limits: Limits, size_bytes: int) -> Accepted | Rejected:
+def look_closer(step: AnyStep, timestamp_us: int, limits: Limits, size_bytes: int) -> Accepted | Rejected:
     """Judge a decoded step point by point, with reasons; clamps are made in place."""
     if step.schema_version != SCHEMA_VERSION:
         return Rejected("unknown_version", f"schema_version is {step.schema_version}, this reads {SCHEMA_VERSION}")
@@ -280,7 +279,7 @@ def _nesting(value: bytes) -> int:
     return max(accumulate(1 if bracket in b"[{" else -1 for bracket in brackets), default=0)
 
 
-def _decode_leniently(value: bytes) -> Step | Rejected:
+def _decode_leniently(value: bytes) -> AnyStep | Rejected:
     if _nesting(value) > MAX_NESTING:
         return Rejected("malformed_json", f"nested more than {MAX_NESTING} levels deep")
     try:
@@ -291,7 +290,7 @@ def _decode_leniently(value: bytes) -> Step | Rejected:
     if version is not None and version != SCHEMA_VERSION:
         return Rejected("unknown_version", f"schema_version is {str(version)[:40]}, this reads {SCHEMA_VERSION}")
     try:
-        return msgspec.convert(normalised(data), Step, strict=True)
+        return msgspec.convert(normalised(data), AnyStep, strict=True)
     except (ValueError, RecursionError, OverflowError) as error:
         reason = "missing_field" if "missing required field" in str(error) else "invalid_field"
         return Rejected(reason, str(error)[:200])
@@ -361,10 +360,10 @@ def _clamp(step: Step, latest_us: int, limits: Limits) -> list[str]:
 
 
 def _clamp_texts(step: Step, limits: Limits, clamped: list[str]) -> None:
-    for field in _SHORT_TEXTS:
-        text = getattr(step, field)
+    for name in SHORT_TEXTS:
+        text = getattr(step, name)
         if len(text) > limits.max_text_chars:
-            setattr(step, field, text[: limits.max_text_chars])
+            setattr(step, name, text[: limits.max_text_chars])
             clamped.append("text_truncated")
     if len(step.error_message) > limits.max_message_chars:
         step.error_message = step.error_message[: limits.max_message_chars]
@@ -383,12 +382,12 @@ def _clamp_contents(step: Step, limits: Limits, clamped: list[str]) -> None:
 
 
 def _clamp_content(step: Step, max_bytes: int, clamped: list[str]) -> None:
-    for field in ("input", "output"):
-        text, size = truncated(getattr(step, field), max_bytes)
+    for name in ("input", "output"):
+        text, size = truncated(getattr(step, name), max_bytes)
         if size > max_bytes:
-            setattr(step, field, text)
-            if getattr(step, f"{field}_bytes") is None:
-                setattr(step, f"{field}_bytes", size)
+            setattr(step, name, text)
+            if getattr(step, f"{name}_bytes") is None:
+                setattr(step, f"{name}_bytes", size)
             clamped.append("content_truncated")
 
 

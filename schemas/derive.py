@@ -7,6 +7,7 @@ structs are derived at import: same fields, types and defaults. A property test 
 from __future__ import annotations
 
 import types
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Annotated, Any, Union, get_args, get_origin
 
@@ -21,11 +22,13 @@ def derive_struct(
     name: str = "",
     fields: frozenset[str] | None = None,
     nested: dict[type, type] | None = None,
+    narrowed: Mapping[str, Any] | None = None,
 ) -> Any:
     """A keyword-only msgspec Struct with the model's fields (or the ``fields`` named), in the model's order.
 
-    ``nested`` maps the models inside to their structs. Defaults are left out when a struct is encoded. The garbage collector
-    does not look at structs: data that was decoded holds no cycles.
+    ``nested`` maps the models inside to their structs; ``narrowed`` says what fields may be instead of what the model lets
+    them be. Defaults are left out when a struct is encoded. The garbage collector does not look at structs: data that was
+    decoded holds no cycles.
     """
     required: list[Any] = []
     for field_name, info in model.model_fields.items():
@@ -33,7 +36,9 @@ def derive_struct(
             continue
         annotation = _plain(info.annotation, nested or {})
         bounds = _bounds(info.metadata)
-        if bounds:
+        if narrowed and field_name in narrowed:
+            annotation = narrowed[field_name]
+        elif bounds:
             annotation = Annotated[annotation, msgspec.Meta(**bounds)]
         if info.is_required():
             required.append((field_name, annotation))

@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import math
 from decimal import Decimal, InvalidOperation
-from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
 
+from msgspec import Meta
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, PlainSerializer, model_validator
 
 from stepstream.schemas.derive import derive_struct
@@ -157,14 +158,51 @@ class StepEvent(BaseModel):
         return normalised(data)
 
 
+USUAL_TEXT_CHARS: Final = 512
+USUAL_MESSAGE_CHARS: Final = 4_096
+USUAL_ATTRIBUTES: Final = 64
+USUAL_DOCUMENTS: Final = 256
+SHORT_TEXTS: Final = (
+    "name", "tool", "model", "provider", "project", "environment", "agent", "agent_version", "task", "session_id",
+    "user_id", "error_type", "tool_schema", "price_version",
+)  # fmt: skip
+
 if TYPE_CHECKING:  # a derived struct has the model's fields; to a type checker it is the model
     TokenUsageStruct: TypeAlias = TokenUsage
     DocumentStruct: TypeAlias = Document
     Step: TypeAlias = StepEvent
+    AnyStep: TypeAlias = StepEvent
 else:
     TokenUsageStruct = derive_struct(TokenUsage)
     DocumentStruct = derive_struct(Document)
-    Step = derive_struct(StepEvent, name="Step", nested={TokenUsage: TokenUsageStruct, Document: DocumentStruct})
+    _NESTED = {TokenUsage: TokenUsageStruct, Document: DocumentStruct}
+    AnyStep = derive_struct(StepEvent, name="AnyStep", nested=_NESTED)
+    _SHORT = Annotated[str, Meta(max_length=USUAL_TEXT_CHARS)]
+    _NAME = Annotated[str, Meta(min_length=1, max_length=USUAL_TEXT_CHARS)]
+    # Most of what ``accept`` demands is known once this is decoded: the decoder's checks cost nothing, and of what has few
+    # values it makes the same objects each time. Steps that it refuses may be made sane: they are read as AnyStep first.
+    Step = derive_struct(
+        StepEvent,
+        name="Step",
+        nested=_NESTED,
+        narrowed=dict.fromkeys(SHORT_TEXTS, _SHORT)
+        | {
+            "schema_version": Literal[1],
+            "trace_id": Annotated[str, Meta(min_length=32, max_length=32)],
+            "step_id": Annotated[str, Meta(min_length=16, max_length=16)],
+            "phase": Literal[tuple(sorted(PHASES))],
+            "kind": Literal[KINDS],
+            "name": _NAME,
+            "project": _NAME,
+            "start_time": Annotated[int, Meta(ge=0)],
+            "status": Literal[tuple(sorted(STATUSES))],
+            "error_message": Annotated[str, Meta(max_length=USUAL_MESSAGE_CHARS)],
+            "attempt": Annotated[int, Meta(ge=1, le=1_000_000)],
+            "cost_source": Literal[tuple(sorted(COST_SOURCES))],
+            "documents": Annotated[list[DocumentStruct], Meta(max_length=USUAL_DOCUMENTS)],
+            "attributes": Annotated[dict[str, str], Meta(max_length=USUAL_ATTRIBUTES)],
+        },
+    )
 
 NO_TOKENS: Final = TokenUsageStruct()
 """What a step without usage used."""

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from pydantic import ValidationError
 
-from stepstream.schemas.accept import MAX_NESTING, Accepted, Rejected, accept_value
+from stepstream.schemas.accept import DEFAULT_LIMITS, MAX_NESTING, Accepted, Rejected, accept_value, judge_at_length
 from stepstream.schemas.step import Step, StepEvent
 from tests.step_events import NOW_US, event, odd_events, valid_events, value
 
@@ -25,8 +25,9 @@ def as_model(raw: bytes) -> StepEvent | None:
 
 
 def assert_one_answer(raw: bytes) -> None:
-    """Reading ``raw`` with the model first changes nothing: same step, same clamps, same reason."""
+    """Reading ``raw`` at length or with the model first changes nothing: same step, same clamps, same reason."""
     direct = accept_value(raw, timestamp_us=NOW_US)
+    assert judge_at_length(raw, NOW_US, DEFAULT_LIMITS) == direct, "the quick way decides otherwise"
     model = as_model(raw)
     if model is None:
         assert isinstance(direct, Rejected), "the model rejects what accept takes"
