@@ -8,9 +8,11 @@ from stepstream.schemas.accept import DAY_US, Limits
 from stepstream.schemas.retention import record_limits
 from stepstream.schemas.settings import Settings
 
+NEVER_US = 2**62
+"""A time that does not come."""
+
 LIVE_WITHIN_US = 60_000_000
 """A run whose first record was appended more than this after its own time sets no live timers."""
-
 
 MANY_RUNS = 1_000
 RECORDS_PER_CHECKPOINT = 16

@@ -27,13 +27,13 @@ from stepstream.stream.detectors.orders import note_order
 from stepstream.stream.findings import closing_findings, command_for, findings_from
 from stepstream.stream.floor import Floor
 from stepstream.stream.held import WEIGH_EVERY_US, held_bytes, idlest, too_many
-from stepstream.stream.limits import LIVE_WITHIN_US, AssembleLimits
+from stepstream.stream.limits import LIVE_WITHIN_US, NEVER_US, AssembleLimits
 from stepstream.stream.outputs import Hold, Output
 from stepstream.stream.publisher import Publisher
 from stepstream.stream.records import Record
 from stepstream.stream.rules import RuleBook
 from stepstream.stream.run import Run
-from stepstream.stream.schedule import SPARE_TIMERS, close_at, wake_at, without_stale
+from stepstream.stream.schedule import SPARE_TIMERS, close_at, soonest_look, wake_at, without_stale
 from stepstream.stream.state import RunState, decode_state, encode, encode_state, restore_run
 from stepstream.stream.tracked import Tracked
 
@@ -66,7 +66,6 @@ class AssemblePartition:
         self.floor = Floor()
         self.runs: dict[str, Tracked] = {}
         self.closed = ClosedRuns(self.limits.late_horizon_us, self.limits.max_closed_runs)
-        self._quickest_close_us = min(self.limits.close_after_us, self.limits.rootless_idle_us)
         self._touched: dict[str, Tracked] = {}
         self._timers: list[tuple[int, str]] = []
         self._held: deque[tuple[int, int, Tracked]] = deque()
@@ -304,9 +303,8 @@ class AssemblePartition:
 
     def _schedule(self, tracked: Tracked) -> None:
         """Note when the run wants to be looked at next, unless an earlier look is noted already."""
-        root, soon_us = tracked.run.root, self.clock.now_us + tracked.run.rules.quickest_us
-        if root is None or root.ended:
-            soon_us = min(soon_us, self.clock.now_us + self._quickest_close_us)
+        soon_us = soonest_look(tracked.run, self.limits, self.clock.now_us)
+        tracked.run.look_us = NEVER_US
         if tracked.scheduled_us is not None and tracked.scheduled_us <= soon_us:
             return  # whatever a record asks for, it is not before then
         wake_us = wake_at(tracked, self.limits)

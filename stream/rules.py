@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 
 from stepstream.schemas.policy import DEFAULT_RULES, Policy, Rule
 from stepstream.schemas.rules_windows import WindowRuleBase
+from stepstream.stream.limits import NEVER_US
 from stepstream.stream.steps import StepInfo
 
 _RULE: TypeAdapter[Rule] = TypeAdapter(Rule)
@@ -41,7 +42,7 @@ class RuleSet:
         self.detectors = tuple(make(item) for item in applied)
         self.observing = tuple(detector for detector in self.detectors if detector.observes)
         self.timed = tuple(detector for detector in self.detectors if detector.quickest_us)
-        self.quickest_us: int = min((detector.quickest_us for detector in self.timed), default=2**62)
+        self.quickest_us: int = min((detector.quickest_us for detector in self.timed if not detector.holds), default=NEVER_US)
         self.wanted_runs: int = max((detector.wanted_runs for detector in self.detectors), default=0)
         self._observers: dict[tuple[bool, str], tuple[Any, ...]] = {}
         self._readers: dict[str, tuple[Any, ...]] = {}

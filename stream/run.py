@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple
 from stepstream.schemas.prices import Cost
 from stepstream.schemas.step import Step
 from stepstream.stream.baselines.normal import Normal
+from stepstream.stream.limits import NEVER_US
 from stepstream.stream.outline import Outline
 from stepstream.stream.rules import RuleSet
 from stepstream.stream.steps import NO_TOKEN_COUNTS, StepInfo, drop_texts, ended_step, started_step, text_size
@@ -115,7 +116,7 @@ class Run:
 
     __slots__ = (
         "by_minute", "changed_minutes", "closed", "closed_at_us", "cost_nanos", "detector_state", "duplicates",
-        "errors", "fired", "first_append_us", "identity", "last_append_us", "late_steps", "live", "normal", "open",
+        "errors", "fired", "first_append_us", "identity", "last_append_us", "late_steps", "live", "look_us", "normal", "open",
         "outline", "over_limit", "phases", "raised", "rank", "root", "rules", "started_late", "steps", "text_size",
         "trace_id",
     )  # fmt: skip
@@ -128,6 +129,8 @@ class Run:
         self.normal: Normal | None = None
         """What it is judged by: the newest baseline from before it began; None where nothing asks or nothing is known."""
         self.live = True
+        self.look_us = NEVER_US
+        """When a detector that holds a judgement wants to be asked, as far as the stage has not taken note of it yet."""
         self.started_late = False
         self.steps: dict[str, StepInfo] = {}
         self.open: dict[str, StepInfo] = {}

@@ -29,6 +29,17 @@ def close_at(run: Run, limits: AssembleLimits) -> int:
     return oldest_us
 
 
+def soonest_look(run: Run, limits: AssembleLimits, now_us: int) -> int:
+    """Before when nothing can want to look at the run, whatever its latest records were: spares asking its detectors."""
+    soonest_us = min(now_us + run.rules.quickest_us, run.look_us)
+    root = run.root
+    if root is None:
+        return min(soonest_us, now_us + limits.rootless_idle_us)
+    if root.ended:
+        return min(soonest_us, now_us + limits.close_after_us, now_us + limits.rootless_idle_us)
+    return soonest_us
+
+
 def wake_at(tracked: Tracked, limits: AssembleLimits) -> int | None:
     """The next moment that matters: closing, or a detector's timer; None for a closed run."""
     run = tracked.run

@@ -46,6 +46,8 @@ class Detector(Protocol):
     applied: Applied
     quickest_us: int
     """The shortest time after a record that ``notify_at`` may name; 0 for a detector without timers."""
+    holds: bool
+    """Whether it says in ``run.look_us`` when it wants to be asked, so that ``quickest_us`` need not be assumed."""
     observes: bool
     """Whether ``observe`` is to be called."""
     writes_first: bool
@@ -88,6 +90,7 @@ class DetectorBase:
     """A detector that sees nothing; the others say what they see."""
 
     quickest_us = 0
+    holds = False
     observes = True
     reads = False
     writes_first = False

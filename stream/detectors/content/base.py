@@ -37,12 +37,14 @@ class HoldingDetector(ContentDetector):
     """Holds judgements: ``hold`` notes one, ``judge`` makes it once its time has come."""
 
     quickest_us = SETTLE_US
+    holds = True
 
     def hold(self, run: Run, key: str, now_us: int) -> None:
         """Judge ``key`` later; nothing where it is held already."""
         held: dict[str, int] = self._held(run)
         if key not in held and len(held) < MAX_HELD:
             held[key] = now_us + SETTLE_US
+            run.look_us = min(run.look_us, now_us + SETTLE_US)
 
     def notify_at(self, run: Run) -> int | None:
         """The earliest judgement."""
