@@ -7,8 +7,7 @@ import pytest
 from stepstream.stream.partition import MIN_WAIT_US
 from stepstream.stream.schedule import wake_at
 from stepstream.testing import DetectorCase
-from stepstream.testing.world import as_they_happen
-from stepstream.testing.world import World
+from stepstream.testing.world import World, as_they_happen
 from tests.unit.stream_bench import Bench, policy, root, step
 from tests.unit.test_content_detectors import CASES
 
