@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Final
 
@@ -18,6 +18,9 @@ from stepstream.sinks.clickhouse.records import Built, Record
 MAX_ROWS = 1_000_000
 """Above this ClickHouse would split an insert into several blocks."""
 
+
+AHEAD: Final = 1.5
+"""So many batches of a partition are read before they are made: what is read while the store works need not be read later."""
 
 OVERHEAD_BYTES: Final = 64
 """What a record counts for beside its value."""
@@ -47,6 +50,10 @@ class BatchPolicy:
     """Fewer steps than this wait for half of the longest time at most: nobody sends much, so inserts may come more often."""
     behind_s: float = 5.0
     """A partition that is behind by a batch and more waits for a full one, at most for so long: large inserts are quicker."""
+
+    def of(self, topic: str) -> BatchPolicy:
+        """For one topic, named without prefix: few rows of runs and alerts are no reason to insert them sooner."""
+        return self if topic == "steps" else replace(self, few=0)
 
     def wait_s(self, last_insert_s: float, *, waiting: int, behind: int = 0) -> float:
         """How long a batch waits for more rows; ``waiting`` are there, ``behind`` counts those that are there to come."""
@@ -143,8 +150,13 @@ class Lane:
 
     @property
     def full(self) -> bool:
-        """Whether more would only lie in memory."""
+        """Whether the next batch is whole."""
         return not self.hungry and (self.buffered >= self.policy.rows or self.buffered_bytes >= self.policy.bytes)
+
+    @property
+    def ahead(self) -> bool:
+        """Whether more would only lie in memory: the next batch is whole, and so is half of the one after it."""
+        return not self.hungry and (self.buffered >= AHEAD * self.policy.rows or self.buffered_bytes >= self.policy.bytes)
 
     @property
     def hungry(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Message, TopicPartition
@@ -69,7 +69,6 @@ class Partitions:
     ) -> None:
         self.held: dict[Place, Assigned] = {}
         self._policy = policy
-        self._patient = replace(policy, few=0)
         self._came = came
         self._going = going
         self._names = {topic(settings.topic_prefix, name): name for name in PROGRESS_TABLES}
@@ -97,7 +96,7 @@ class Partitions:
         stalled = False
         crowded = sum(held.lane.held_bytes for held in self.held.values()) >= MEMORY_BATCHES * self._policy.bytes
         for held in self.held.values():
-            if not (held.lane.full or (crowded and not held.lane.hungry)):
+            if not (held.lane.ahead or (crowded and not held.lane.hungry)):
                 held.full_since = None
                 if held.paused:
                     self.consumer.resume([TopicPartition(*held.place)])
@@ -165,7 +164,7 @@ class Partitions:
             if found.error is not None:
                 raise KafkaException(found.error)
             place, name = (found.topic, found.partition), self._names[found.topic]
-            lane = Lane(name, found.partition, self._policy if name == "steps" else self._patient)
+            lane = Lane(name, found.partition, self._policy.of(name))
             offset = found.offset if found.offset >= 0 else None
             metadata = kafka.committed_metadata(self.consumer, found)
             held = Assigned(place, lane, feed_of(name), Source("", found.partition), offset, intent.decode(metadata))

@@ -5,7 +5,7 @@ Steps come a few hundred at a time and are let go at once: what stays is what th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from msgspec.structs import astuple
@@ -67,18 +67,20 @@ _NO_DOCUMENTS: Final[list[Any]] = []
 
 
 class _Fields:
-    """Some fields of structs of one kind, column by column."""
+    """Some fields of structs of one kind, column by column; what has few values is held once for each."""
 
-    def __init__(self, kind: Any, names: Iterable[str]) -> None:
+    def __init__(self, kind: Any, types: Mapping[str, str]) -> None:
         places: tuple[str, ...] = kind.__struct_fields__
-        self.columns: dict[str, list[Any]] = {name: [] for name in names}
-        self._places = [(places.index(name), column) for name, column in self.columns.items()]
+        self.columns: dict[str, list[Any]] = {name: [] for name in types}
+        self._places = [(places.index(name), column, types[name] == _LOW) for name, column in self.columns.items()]
+        self._known: dict[str, str] = {}
 
     def add(self, structs: Iterable[Any]) -> None:
         """Add rows; there must be one at least."""
         values = list(zip(*map(astuple, structs), strict=True))  # a third of what it takes to ask for field by field
-        for place, column in self._places:
-            column.extend(values[place])
+        known = self._known.setdefault
+        for place, column, few in self._places:
+            column.extend(map(known, values[place], values[place]) if few else values[place])
 
 
 class EndColumns:
@@ -88,7 +90,7 @@ class EndColumns:
         self._prices = prices
         self._offsets: list[int] = []
         self._times_ms: list[int] = []
-        self._fields = _Fields(Step, (*_SHARED, *_ENDED))
+        self._fields = _Fields(Step, {**_SHARED, **_ENDED})
         self._tokens = _Fields(type(NO_TOKENS), _TOKENS)
         self._nanos: list[int | None] = []
         self._sources: list[str] = []

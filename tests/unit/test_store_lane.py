@@ -97,6 +97,26 @@ def test_a_batch_to_be_repeated_whose_last_record_is_gone_ends_at_the_end_of_the
     assert [item.offset for item in made.cut(0.0).records] == [3]
 
 
+def test_what_is_read_ahead_is_bounded_by_rows_and_bytes() -> None:
+    """Half of the next batch is read while the store works on one; beyond that records are Kafka's to keep."""
+    policy = BatchPolicy(rows=10, bytes=100_000)
+    by_rows, by_bytes = lane(policy=policy), lane(policy=policy)
+    by_rows.add([record(offset) for offset in range(14)], 0.0)
+    assert by_rows.full
+    assert not by_rows.ahead
+    by_rows.add([record(14)], 0.0)
+    assert by_rows.ahead
+    by_bytes.add([record(0, 100_000)], 0.0)
+    assert by_bytes.ahead
+
+
+def test_few_steps_wait_less_and_few_of_anything_else_do_not() -> None:
+    """People look at steps; rows of runs and alerts come in small numbers always, and each insert costs the store the same."""
+    policy = BatchPolicy(interval_s=0.25, few=100)
+    assert policy.of("steps").wait_s(9.0, waiting=5) == pytest.approx(0.5)
+    assert policy.of("trajectories").wait_s(9.0, waiting=5) == pytest.approx(1.0)
+
+
 def test_batches_wait_longer_when_inserts_are_slow() -> None:
     """Up to four times the interval, and twice where there is little: a busy store is given fewer and larger inserts."""
     policy, took = BatchPolicy(interval_s=0.25, few=500), (0.0, 0.01, 0.0625, 0.125, 10.0)
