@@ -19,6 +19,9 @@ MAX_ROWS = 1_000_000
 """Above this ClickHouse would split an insert into several blocks."""
 
 
+OTHERS_LONGEST: Final = 3.0
+"""Batches of what is not steps wait up to so many times longer."""
+
 AHEAD: Final = 1.5
 """So many batches of a partition are read before they are made: what is read while the store works need not be read later."""
 
@@ -52,8 +55,11 @@ class BatchPolicy:
     """A partition that is behind by a batch and more waits for a full one, at most for so long: large inserts are quicker."""
 
     def of(self, topic: str) -> BatchPolicy:
-        """For one topic, named without prefix: few rows of runs and alerts are no reason to insert them sooner."""
-        return self if topic == "steps" else replace(self, few=0)
+        """For one topic, named without prefix: where inserts are slow, the rows of runs and alerts give way to steps.
+
+        They are few at any time, and each insert costs the store about the same.
+        """
+        return self if topic == "steps" else replace(self, few=0, longest=OTHERS_LONGEST * self.longest)
 
     def wait_s(self, last_insert_s: float, *, waiting: int, behind: int = 0) -> float:
         """How long a batch waits for more rows; ``waiting`` are there, ``behind`` counts those that are there to come."""
