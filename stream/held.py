@@ -12,12 +12,20 @@ from stepstream.stream.tracked import Tracked
 RUN_BYTES: Final = 3_500
 STEP_BYTES: Final = 1_150
 WEIGH_EVERY_US: Final = 1_000_000
-"""To weigh all runs costs a tenth of a microsecond each: not after every batch."""
+"""To weigh very many runs costs half a microsecond each: not after every batch,"""
+WEIGH_SELDOM_US: Final = 10_000_000
+"""and less often while far less is held than may be."""
 
 
 def run_bytes(run: Run) -> int:
     """Of an open run: by its steps, and where it has many by their texts."""
     return RUN_BYTES + STEP_BYTES * len(run.steps) + max(0, run.text_size)
+
+
+def weigh_again_us(weight_bytes: int, most_bytes: int) -> int:
+    """How long after a weighing the next one comes."""
+    free = max(0.0, 1 - weight_bytes / most_bytes)
+    return WEIGH_EVERY_US + int(free * (WEIGH_SELDOM_US - WEIGH_EVERY_US))
 
 
 def held_bytes(held: Iterable[Tracked]) -> int:

@@ -26,7 +26,7 @@ from stepstream.stream.detectors.base import Detector, Observation
 from stepstream.stream.detectors.orders import note_order
 from stepstream.stream.findings import closing_findings, command_for, findings_from
 from stepstream.stream.floor import Floor
-from stepstream.stream.held import WEIGH_EVERY_US, held_bytes, idlest, too_many
+from stepstream.stream.held import held_bytes, idlest, too_many, weigh_again_us
 from stepstream.stream.limits import LIVE_WITHIN_US, NEVER_US, AssembleLimits
 from stepstream.stream.outputs import Hold, Output
 from stepstream.stream.publisher import Publisher
@@ -133,7 +133,8 @@ class AssemblePartition:
         self.publisher.advance(self.floor.position, now_us, len(self.runs))
         for tracked in self._touched.values():
             self._publish_if_due(tracked, now_us)
-            self._schedule(tracked)
+            if tracked.wants_look or tracked.scheduled_us is None:  # else what is scheduled comes first
+                self._schedule(tracked)
         self._touched.clear()
         self._fire_timers(now_us)
         if len(self._timers) > 2 * len(self.runs) + SPARE_TIMERS:
@@ -226,6 +227,8 @@ class AssemblePartition:
             for detector in readers:
                 if observations := detector.read(run, info, contents, self.clock.now_us):
                     self._raise(tracked, detector, observations)
+        if info is run.root or run.look_us < NEVER_US:
+            tracked.wants_look = True
 
     def _open(self, step: Step, append_us: int) -> Tracked:
         self.counters.runs_opened += 1
@@ -304,7 +307,7 @@ class AssemblePartition:
     def _schedule(self, tracked: Tracked) -> None:
         """Note when the run wants to be looked at next, unless an earlier look is noted already."""
         soon_us = soonest_look(tracked.run, self.limits, self.clock.now_us)
-        tracked.run.look_us = NEVER_US
+        tracked.run.look_us, tracked.wants_look = NEVER_US, False
         if tracked.scheduled_us is not None and tracked.scheduled_us <= soon_us:
             return  # whatever a record asks for, it is not before then
         wake_us = wake_at(tracked, self.limits)
@@ -388,8 +391,9 @@ class AssemblePartition:
         for tracked in too_many(self.runs.values(), self.limits.max_open_runs):
             self._force_close(tracked, now_us)
         if now_us >= self._weigh_at_us:
-            self._weigh_at_us = now_us + WEIGH_EVERY_US
-            self._bound_bytes(self.held_bytes - self.limits.max_held_bytes, now_us)
+            weight_bytes = self.held_bytes
+            self._weigh_at_us = now_us + weigh_again_us(weight_bytes, self.limits.max_held_bytes)
+            self._bound_bytes(weight_bytes - self.limits.max_held_bytes, now_us)
 
     def _bound_bytes(self, excess: int, now_us: int) -> None:
         """Forget the states of closed runs, oldest first; where those are not enough, close the idlest open ones."""

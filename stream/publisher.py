@@ -102,6 +102,9 @@ class Publisher:
     def publish_if_due(self, tracked: Tracked, now_us: int) -> None:
         """Publish what is new and due; what has to wait for that is published by ``advance``."""
         run = tracked.run
+        if tracked.waits_us is not None and tracked.usage_waits and not (tracked.urgent or run.closed):
+            self._counters.trajectories_delayed += now_us >= tracked.waits_us
+            return  # ``advance`` has seen to all that is due, as far as the budget goes
         if run.is_stray:
             return
         if tracked.dirty:

@@ -11,7 +11,7 @@ class Tracked:
 
     __slots__ = (
         "announced", "announcing", "covering", "dirty", "last_offset", "pending", "published_us", "run", "scheduled_us",
-        "state", "through", "uncovered", "urgent", "usage_us", "usage_waits", "waits_us", "wants_cover",
+        "state", "through", "uncovered", "urgent", "usage_us", "usage_waits", "waits_us", "wants_cover", "wants_look",
     )  # fmt: skip
 
     def __init__(self, run: Run, through: int) -> None:
@@ -42,6 +42,8 @@ class Tracked:
         self.waits_us: int | None = None
         """When its trajectory is due next, if it waits for that."""
         self.scheduled_us: int | None = None
+        self.wants_look = False
+        """Something may be due before it is scheduled: its root ended, or a detector asks for it."""
         self.state = b""
 
     def put_away(self) -> None:
