@@ -4,26 +4,32 @@ from __future__ import annotations
 
 import pytest
 
-from stepstream.stream.partition import MIN_WAIT_US
+from stepstream.stream.partition import MIN_WAIT_US, AssemblePartition
 from stepstream.stream.schedule import wake_at
 from stepstream.testing import DetectorCase
 from stepstream.testing.world import World, as_they_happen
 from tests.unit.stream_bench import Bench, policy, root, step
 from tests.unit.test_content_detectors import CASES
+from tests.unit.test_stream_detectors import CASES as RULES
+from tests.unit.test_stream_detectors import Case
+
+
+def assert_punctual(stage: AssemblePartition) -> None:
+    """No run is to be looked at later than something about it is due."""
+    for tracked in stage.runs.values():
+        due_us = wake_at(tracked, stage.limits)
+        if due_us is not None:
+            assert tracked.scheduled_us is not None
+            assert tracked.scheduled_us <= max(due_us, stage.clock.now_us + MIN_WAIT_US)
 
 
 class Punctual(World):
     """Holds the stage to what its detectors ask for after every batch."""
 
     def turn(self) -> None:
-        """No run is to be looked at later than something about it is due."""
+        """The end of a batch."""
         super().turn()
-        stage = self.stage
-        for tracked in stage.runs.values():
-            due_us = wake_at(tracked, stage.limits)
-            if due_us is not None:
-                assert tracked.scheduled_us is not None
-                assert tracked.scheduled_us <= max(due_us, stage.clock.now_us + MIN_WAIT_US)
+        assert_punctual(self.stage)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -31,6 +37,18 @@ def test_no_look_comes_late(case: DetectorCase) -> None:
     """Whatever a record makes a detector wait for is in the schedule when its batch ends."""
     for events in (case.breaks, case.calm):
         Punctual(case).play(events, as_they_happen(events))
+
+
+@pytest.mark.parametrize("case", RULES, ids=lambda case: case.alert)
+def test_no_look_comes_late_under_a_policy(case: Case) -> None:
+    """The same of every rule that is about a run while it goes on, through records and through time."""
+    bench = case.bench()
+    for at_s, item in case.breaks:
+        bench.send(item, at_s)
+        assert_punctual(bench.logic)
+    for _ in range(20):
+        bench.wait(bench.now_s + 7)
+        assert_punctual(bench.logic)
 
 
 class Looks:
