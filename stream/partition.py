@@ -33,12 +33,11 @@ from stepstream.stream.publisher import Publisher
 from stepstream.stream.records import Record
 from stepstream.stream.rules import RuleBook
 from stepstream.stream.run import Run
-from stepstream.stream.schedule import SPARE_TIMERS, close_at, soonest_look, wake_at, without_stale
+from stepstream.stream.schedule import SPARE_TIMERS, close_at, next_look, without_stale
 from stepstream.stream.state import RunState, decode_state, encode, encode_state, restore_run
 from stepstream.stream.tracked import Tracked
 
 _encode = msgspec.json.Encoder().encode
-MIN_WAIT_US = 50_000
 
 
 class AssemblePartition:
@@ -306,18 +305,10 @@ class AssemblePartition:
 
     def _schedule(self, tracked: Tracked) -> None:
         """Note when the run wants to be looked at next, unless an earlier look is noted already."""
-        soon_us = soonest_look(tracked.run, self.limits, self.clock.now_us)
-        tracked.run.look_us, tracked.wants_look = NEVER_US, False
-        if tracked.scheduled_us is not None and tracked.scheduled_us <= soon_us:
-            return  # whatever a record asks for, it is not before then
-        wake_us = wake_at(tracked, self.limits)
-        if wake_us is not None:  # so that the records until then need not be asked
-            wake_us = min(wake_us, soon_us)
-        if wake_us is not None and wake_us <= self.clock.now_us:
-            wake_us = self.clock.now_us + MIN_WAIT_US  # never spin on a detector that keeps asking for the past
-        if wake_us is not None and (tracked.scheduled_us is None or wake_us < tracked.scheduled_us):
-            tracked.scheduled_us = wake_us
-            heappush(self._timers, (wake_us, tracked.run.trace_id))
+        look_us = next_look(tracked, self.limits, self.clock.now_us)
+        if look_us is not None:
+            tracked.scheduled_us = look_us
+            heappush(self._timers, (look_us, tracked.run.trace_id))
 
     def _fire_timers(self, now_us: int) -> None:
         while self._timers and self._timers[0][0] <= now_us:

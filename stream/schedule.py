@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from stepstream.stream.limits import AssembleLimits
+from stepstream.stream.limits import NEVER_US, AssembleLimits
 from stepstream.stream.run import Run
 from stepstream.stream.tracked import Tracked
 
 SPARE_TIMERS: Final = 10_000
 """So many entries of runs that are gone may lie among those of runs that are not."""
+
+
+MIN_WAIT_US: Final = 50_000
+"""A detector that keeps asking for the past is asked again after so long."""
 
 
 def without_stale(timers: Iterable[tuple[int, str]], runs: Mapping[str, Tracked]) -> list[tuple[int, str]]:
@@ -51,3 +55,19 @@ def wake_at(tracked: Tracked, limits: AssembleLimits) -> int | None:
         if at is not None and at < due:
             due = at
     return due
+
+
+def next_look(tracked: Tracked, limits: AssembleLimits, now_us: int) -> int | None:
+    """When to look at the run, where that is before what is scheduled; what its records asked for is noted with that."""
+    run, scheduled_us = tracked.run, tracked.scheduled_us
+    soonest_us = soonest_look(run, limits, now_us)
+    run.look_us, tracked.wants_look = NEVER_US, False
+    if scheduled_us is not None and scheduled_us <= soonest_us:
+        return None
+    due_us = wake_at(tracked, limits)
+    if due_us is None:
+        return None
+    look_us = min(due_us, soonest_us)  # so that the records until then need not be asked
+    if look_us <= now_us:
+        look_us = now_us + MIN_WAIT_US
+    return look_us if scheduled_us is None or look_us < scheduled_us else None

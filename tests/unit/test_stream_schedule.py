@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from stepstream.stream.partition import MIN_WAIT_US, AssemblePartition
-from stepstream.stream.schedule import wake_at
+from stepstream.stream.partition import AssemblePartition
+from stepstream.stream.schedule import MIN_WAIT_US, wake_at
 from stepstream.testing import DetectorCase
 from stepstream.testing.world import World, as_they_happen
 from tests.unit.stream_bench import Bench, policy, root, step
