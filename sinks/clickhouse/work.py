@@ -70,7 +70,6 @@ class Workshop:
         self._inserter = Inserter(settings)
         self._dead_letters = DeadLetters(settings)
         self._lock = threading.Lock()
-        self._building = threading.Lock()
         self._admin: AdminClient | None = None
         self.store = Outage(f"ClickHouse at {settings.clickhouse_url} does not take rows")
         self.kafka = Outage("Kafka")
@@ -149,8 +148,7 @@ class Workshop:
 
     def _attempt(self, held: Assigned, batch: Batch, source: Source, outcome: Outcome) -> Outcome:
         if batch.built is None:
-            with self._building:  # Python does one thing at a time: whose turn it is has his batch sooner, nobody has it later
-                batch.built = held.feed.build(self._inserter.client, batch, source)
+            batch.built = held.feed.build(self._inserter.client, batch, source)
         built = batch.built
         for number, block in enumerate(built.blocks):
             if number < batch.stored_blocks:
