@@ -19,7 +19,7 @@ from stepstream.producers.opening import RunFields, StepFields
 from stepstream.producers.scope import Scope
 from stepstream.producers.stops import ArgumentsRefused, RunStopped
 from stepstream.schemas.ids import STEP_ID, new_step_id, new_trace_id
-from stepstream.schemas.step import KINDS
+from stepstream.schemas.step import KINDS, MAX_ATTEMPT
 from stepstream.schemas.step import Step as StepRecord
 
 if TYPE_CHECKING:
@@ -291,7 +291,7 @@ class Step(Fills):
         elif name == "attributes":
             self.set_attributes(value)
         elif name == "attempt":
-            record.attempt = min(max(int(value), 1), 1_000_000)
+            record.attempt = min(max(int(value), 1), MAX_ATTEMPT)
         elif name in _TEXTS:
             setattr(record, name, str(value))
         elif name not in _LINKS:

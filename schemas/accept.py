@@ -26,6 +26,7 @@ from stepstream.schemas.step import (
     COST_SOURCES,
     HEADER_SCHEMA,
     KINDS,
+    MAX_ATTEMPT,
     PHASES,
     RECORD_HEADERS,
     SCHEMA_NAME,
@@ -90,7 +91,7 @@ class Limits:
     """but steps of some projects may be older; the empty name stands for all others."""
     max_future_us: int = DAY_US
     usual: bool = field(init=False, repr=False)
-    """Whether whatever a usual step holds is within them."""
+    """Whether nothing that decodes as ``Step`` has too long a text, or too many of anything."""
 
     def __post_init__(self) -> None:
         usual = (
@@ -310,8 +311,8 @@ def _invalid(step: Step) -> str:
         return "name must not be empty"
     if not step.project:
         return "project must not be empty (leave it out for 'default')"
-    if not 1 <= step.attempt <= 1_000_000:
-        return f"attempt must lie between 1 and 1000000: {step.attempt}"
+    if not 1 <= step.attempt <= MAX_ATTEMPT:
+        return f"attempt must lie between 1 and {MAX_ATTEMPT}: {step.attempt}"
     return ""
 
 

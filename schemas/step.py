@@ -25,6 +25,7 @@ HEADER_CONTENT_TYPE: Final = "content-type"
 RECORD_HEADERS: Final = ((HEADER_CONTENT_TYPE, b"application/json"), (HEADER_SCHEMA, b"step/1"))
 """The Kafka headers of a step record."""
 
+MAX_ATTEMPT: Final = 1_000_000
 PHASES: Final = frozenset({"start", "end"})
 KINDS: Final = (
     "agent",
@@ -133,7 +134,7 @@ class StepEvent(BaseModel):
     status: str = Field("ok", description="ok, error or cancelled; says nothing in a start")
     error_type: str = Field("", description="exception class or error code")
     error_message: str = Field("", description="the error in words")
-    attempt: int = Field(1, description="1 for the first try", json_schema_extra={"minimum": 1, "maximum": 1_000_000})
+    attempt: int = Field(1, description="1 for the first try", json_schema_extra={"minimum": 1, "maximum": MAX_ATTEMPT})
     retry_of: str = Field("", description="step_id of the try that this one repeats", json_schema_extra=_STEP_REF)
     fallback_of: str = Field("", description="step_id of the step that this one replaces", json_schema_extra=_STEP_REF)
     # what it used
@@ -187,7 +188,7 @@ else:
         nested=_NESTED,
         narrowed=dict.fromkeys(SHORT_TEXTS, _SHORT)
         | {
-            "schema_version": Literal[1],
+            "schema_version": Literal[SCHEMA_VERSION],
             "trace_id": Annotated[str, Meta(min_length=32, max_length=32)],
             "step_id": Annotated[str, Meta(min_length=16, max_length=16)],
             "phase": Literal[tuple(sorted(PHASES))],
@@ -197,7 +198,7 @@ else:
             "start_time": Annotated[int, Meta(ge=0)],
             "status": Literal[tuple(sorted(STATUSES))],
             "error_message": Annotated[str, Meta(max_length=USUAL_MESSAGE_CHARS)],
-            "attempt": Annotated[int, Meta(ge=1, le=1_000_000)],
+            "attempt": Annotated[int, Meta(ge=1, le=MAX_ATTEMPT)],
             "cost_source": Literal[tuple(sorted(COST_SOURCES))],
             "documents": Annotated[list[DocumentStruct], Meta(max_length=USUAL_DOCUMENTS)],
             "attributes": Annotated[dict[str, str], Meta(max_length=USUAL_ATTRIBUTES)],

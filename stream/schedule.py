@@ -12,7 +12,6 @@ from stepstream.stream.tracked import Tracked
 SPARE_TIMERS: Final = 10_000
 """So many entries of runs that are gone may lie among those of runs that are not."""
 
-
 MIN_WAIT_US: Final = 50_000
 """A detector that keeps asking for the past is asked again after so long."""
 

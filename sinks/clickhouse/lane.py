@@ -18,7 +18,6 @@ from stepstream.sinks.clickhouse.records import Built, Record
 MAX_ROWS = 1_000_000
 """Above this ClickHouse would split an insert into several blocks."""
 
-
 OTHERS_LONGEST: Final = 3.0
 """Batches of what is not steps wait up to so many times longer."""
 
@@ -157,12 +156,15 @@ class Lane:
     @property
     def full(self) -> bool:
         """Whether the next batch is whole."""
-        return not self.hungry and (self.buffered >= self.policy.rows or self.buffered_bytes >= self.policy.bytes)
+        return self._holds(1)
 
     @property
     def ahead(self) -> bool:
         """Whether more would only lie in memory: the next batch is whole, and so is half of the one after it."""
-        return not self.hungry and (self.buffered >= AHEAD * self.policy.rows or self.buffered_bytes >= self.policy.bytes)
+        return self._holds(AHEAD)
+
+    def _holds(self, batches: float) -> bool:
+        return not self.hungry and (self.buffered >= batches * self.policy.rows or self.buffered_bytes >= self.policy.bytes)
 
     @property
     def hungry(self) -> bool:
