@@ -14,7 +14,7 @@ FACE: Final = "stepstream"
 MAX_LINES: Final = 450
 
 # What a room may import of ours, beside itself. Rooms meet only in schemas and on Kafka.
-TOOLBOX: Final = ("stepstream.schemas", "stepstream.kafka", "stepstream.observe")
+TOOLBOX: Final = ("stepstream.schemas", "stepstream.kafka", "stepstream.observe", "stepstream.common")
 MAY_IMPORT: Final = {"schemas": (), "producers": TOOLBOX, "stream": TOOLBOX, "sinks": TOOLBOX}
 # Entry points read the environment when they are called, not when they are imported.
 LAZILY: Final = ("stepstream.settings",)

@@ -1,0 +1,1 @@
+"""What several parts of Stepstream share and none of them owns."""

@@ -1,0 +1,1 @@
+"""The web stack of every HTTP server in Stepstream: credentials, limits, checks and headers."""
