@@ -35,14 +35,18 @@ def time_of(step: StepRecord) -> int:
 
 
 def extent(file: Path) -> tuple[int, int]:
-    """The first and the last time of the good events in a file; zeros where there are none."""
+    """When the first good event in a file happened, and the latest time that one names; zeros where there are none.
+
+    A start may name an end, too, which it does not happen at: that must not lie too far ahead once times are shifted.
+    """
     first = last = None
     for line, _ in lines(file):
         accepted = accept_value(line, timestamp_us=0, limits=ANY_TIME) if line else None
         if isinstance(accepted, Accepted):
             at = time_of(accepted.step)
+            latest = max(accepted.step.start_time, accepted.step.end_time or 0)
             first = at if first is None else min(first, at)
-            last = at if last is None else max(last, at)
+            last = latest if last is None else max(last, latest)
     return first or 0, last or 0
 
 

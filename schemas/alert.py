@@ -48,7 +48,8 @@ class Finding(BaseModel):
     unit: Unit = ""
     baseline: float | None = Field(None, description="what is normal here")
     baseline_runs: int = Field(0, description="runs that the baseline was learnt from")
-    message: str = Field("", description="one sentence that a tired person understands")
+    message: str = Field("", description="what is wrong, in words of ours, names and numbers; nothing that a step said")
+    quoted: str = Field("", description="what a step said, such as a tool's error message; empty where nothing is quoted")
     detail: str = Field("", description="the likely cause, where the data shows it")
     running: bool = Field(False, description="the run was still going")
     action: str = Field("", description="warn, pause or stop where an enforcing policy orders it")
@@ -85,6 +86,7 @@ class Alert(BaseModel):
     baseline: float | None = None
     baseline_runs: int = 0
     message: str = ""
+    quoted: str = ""
     detail: str = ""
     running: bool = False
     findings: int = Field(1, description="findings merged into it")
@@ -123,6 +125,11 @@ class Command(BaseModel):
     by: str = Field("", description="policy:<name>, or who ordered it")
     expires: TimeUs = Field(0, description="0: the run's end; a scope command binds runs that start before then")
     budget_usd: str = Field("", description="with resume: what a person approved on top")
+
+
+def with_quotation(message: str, quoted: str) -> str:
+    """The message and, behind it, what a step said."""
+    return f'{message}: "{quoted}"' if quoted else message
 
 
 if TYPE_CHECKING:

@@ -18,6 +18,10 @@ from stepstream.schemas.texts import LINK_FIELDS, TEXT_FIELDS, check_template
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")]
 
 
+Content = Literal["none", "redacted", "full"]
+"""What of the contents of steps leaves with an alert: nothing, what is cut and cleared of secrets, or all of it."""
+
+
 class AlertMatch(BaseModel):
     """Which alerts: every field that is given must match; ``severity`` lists those that do."""
 
@@ -32,7 +36,9 @@ class AlertMatch(BaseModel):
     agent_version: Glob = "*"
     task: Glob = "*"
     user: Glob = "*"
-    text: str = Field("", max_length=200, description="part of the message, the likely cause or the subject; case is ignored")
+    text: str = Field(
+        "", max_length=200, description="part of the message, the quotation, the likely cause or the subject; case is ignored"
+    )
 
 
 def _clock(text: str) -> str:
@@ -120,7 +126,7 @@ class Subscription(BaseModel):
     quiet_hours: QuietHours | None = None
     rate_limit: RateLimit | None = None
     retry_for: DurationUs = Field(6 * 3_600_000_000, description="how long a notification is tried before it is parked")
-    content: Literal["none", "redacted", "full"] = Field(
+    content: Content = Field(
         "redacted", description="what alerts quote from steps: left out, cut and cleared of secrets, or as it is"
     )
     to: Annotated[dict[str, Any], AfterValidator(check_channel)] = Field(

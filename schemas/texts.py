@@ -26,6 +26,7 @@ TEXT_FIELDS: Final = frozenset(
         "message",
         "policy",
         "project",
+        "quoted",
         "resolved",
         "rule",
         "runs",

@@ -32,7 +32,8 @@ def matches(match: AlertMatch, alert: Alert) -> bool:
     """Whether the alert is one of those that are meant."""
     if match.severity and alert.severity not in match.severity:
         return False
-    if match.text and not any(match.text.lower() in part.lower() for part in (alert.message, alert.detail, alert.subject)):
+    texts = (alert.message, alert.quoted, alert.detail, alert.subject)
+    if match.text and not any(match.text.lower() in text.lower() for text in texts):
         return False
     if match.user != "*" and not fnmatchcase(alert.user_id, match.user):
         return False

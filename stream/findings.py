@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Final
 
 from stepstream.schemas.alert import CommandStruct, FindingStruct
 from stepstream.schemas.ids import derived_id
@@ -10,6 +11,9 @@ from stepstream.stream.counters import Counters
 from stepstream.stream.detectors.base import Observation
 from stepstream.stream.rules import Applied
 from stepstream.stream.run import MAX_FINDINGS, Fired, Run
+
+MAX_QUOTED_CHARS: Final = 500
+"""The longest quotation that a finding carries."""
 
 
 def findings_from(
@@ -112,6 +116,7 @@ def _finding(run: Run, applied: Applied, seen: Observation, key: str, now_us: in
         baseline=seen.baseline,
         baseline_runs=seen.baseline_runs,
         message=seen.message,
+        quoted=seen.quoted[:MAX_QUOTED_CHARS],
         detail=seen.detail,
         running=not run.closed and not run.root_ended,
         action=rule.action if applied.enforce and rule.action != "none" and seen.level != "warn" else "",

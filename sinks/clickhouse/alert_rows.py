@@ -63,6 +63,7 @@ _PLAIN: Final = {
     "incident_id": "String",
     "opened_by": "String",
     "user_id": "String",
+    "quoted": "String",
 }
 _MADE: Final = {"resolved_at": f"Nullable({_TIME})", "silenced_until": f"Nullable({_TIME})"}
 

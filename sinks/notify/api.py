@@ -30,7 +30,8 @@ from stepstream.sinks.notify.channels.webhook import Kit
 from stepstream.sinks.notify.directory import Directory
 from stepstream.sinks.notify.listing import alerts, deliveries
 from stepstream.sinks.notify.sample import send_sample
-from stepstream.sinks.notify.stream import BadStream, Stream, Streams, match_of, places_of
+from stepstream.sinks.notify.stream import BadStream, Stream, Streams, content_of, match_of, places_of
+from stepstream.sinks.notify.wording import texts_of
 
 HOST: Final = "127.0.0.1"
 BODY_BYTES: Final = 262_144
@@ -98,7 +99,8 @@ class Api:
         """The alert stream. Raises ``Wrong``."""
         try:
             earliest = parse_qs(query).get("since") == ["earliest"]
-            return Stream(self.settings, match_of(query), places_of(last_event_id), earliest=earliest)
+            match, content = match_of(query), content_of(query)
+            return Stream(self.settings, match, places_of(last_event_id), earliest=earliest, content=content)
         except BadStream as error:
             raise Wrong(400, str(error)) from None
 
@@ -122,11 +124,12 @@ class Api:
         given = {name: values[-1] for name, values in parse_qs(query).items()}
         try:
             match = match_of("&".join(part for part in query.split("&") if part.partition("=")[0] not in ("state", "limit")))
+            content = content_of(query)
         except BadStream as error:
             raise Wrong(400, str(error)) from None
         limit = int(given["limit"]) if given.get("limit", "").isdigit() else 100
         found = alerts(self.settings, match, state=given.get("state", ""), limit=min(1_000, limit))
-        return [one.model_dump(mode="json") for one in found]
+        return [{**one.model_dump(mode="json"), **texts_of(one, content)} for one in found]
 
     def _deliveries(self, query: str) -> list[Any]:
         given = {name: values[-1] for name, values in parse_qs(query).items()}

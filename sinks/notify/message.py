@@ -12,7 +12,7 @@ from stepstream.schemas.documents import Subscription
 from stepstream.schemas.durations import format_duration
 from stepstream.schemas.texts import fill
 from stepstream.sinks.notify.group import Notification
-from stepstream.sinks.notify.wording import cut, detail_of, message_of
+from stepstream.sinks.notify.wording import NAME_CHARS, cut, texts_of
 
 SCHEMA: Final = "stepstream.notification/1"
 SHOWN: Final = 10
@@ -65,6 +65,7 @@ def payload(notification: Notification, subscription: Subscription) -> dict[str,
 def values(alert: AlertStruct, notification: Notification, subscription: Subscription) -> dict[str, str]:
     """What templates may name, for one alert."""
     end_us = alert.resolved_at or alert.updated_at
+    texts = texts_of(alert, subscription.content)
     return {
         "action": alert.action,
         "agent": alert.agent,
@@ -74,22 +75,23 @@ def values(alert: AlertStruct, notification: Notification, subscription: Subscri
         "baseline": _amount(alert.baseline, alert.unit),
         "command": command(alert),
         "count": str(len(notification.alerts)),
-        "detail": detail_of(alert.detail, subscription.content),
+        "detail": texts["detail"],
         "duration": format_duration(max(0, end_us - alert.opened_at)),
         "environment": alert.environment,
         "evidence": ", ".join(alert.step_ids[:5]),
         "firing": str(notification.firing),
         "link": link(alert, subscription),
-        "message": message_of(alert.message or alert.rule, subscription.content),
+        "message": texts["message"] or alert.rule,
         "policy": alert.policy,
         "project": alert.project,
+        "quoted": texts["quoted"],
         "resolved": str(notification.resolved),
         "rule": alert.rule,
         "runs": str(getattr(alert, "runs", 0) or 1),
         "severity": alert.severity,
         "since": _time(alert.opened_at),
         "state": alert.state,
-        "subject": cut(alert.subject, 100),
+        "subject": cut(alert.subject, NAME_CHARS),
         "task": alert.task,
         "threshold": _amount(alert.threshold, alert.unit),
         "trace_id": alert.trace_id,
@@ -136,7 +138,7 @@ def _title(notification: Notification, subscription: Subscription) -> str:
         fires = f"{notification.firing} firing" if notification.firing else ""
         over = f"{notification.resolved} resolved" if notification.resolved else ""
         return f"{head} and {count - 1} more ({', '.join(part for part in (fires, over) if part)})"
-    return f"{head}: {message_of(alert.message or alert.rule, subscription.content)}"
+    return f"{head}: {texts_of(alert, subscription.content)['message'] or alert.rule}"
 
 
 def _part(alert: AlertStruct, notification: Notification, subscription: Subscription) -> str:
@@ -150,6 +152,8 @@ def _part(alert: AlertStruct, notification: Notification, subscription: Subscrip
     )
     facts = [f"since {known['since']}{over}", numbers, f"{known['runs']} runs" if known["runs"] != "1" else ""]
     lines.append(" · ".join(part for part in facts if part))
+    if known["quoted"]:
+        lines.append(f'it said: "{known["quoted"]}"')
     if known["detail"]:
         lines.append(known["detail"])
     if alert.step_ids:
@@ -163,9 +167,7 @@ def _part(alert: AlertStruct, notification: Notification, subscription: Subscrip
 def _record(alert: AlertStruct, subscription: Subscription) -> dict[str, Any]:
     """An alert as programs get it: the record of the alerts topic, its words as the subscription wants them."""
     fields = {name: getattr(alert, name) for name in alert.__struct_fields__ if name not in _INTERNAL}  # type: ignore[attr-defined]
-    fields["message"] = message_of(alert.message, subscription.content)
-    fields["detail"] = detail_of(alert.detail, subscription.content)
-    return {**fields, "command": command(alert), "link": link(alert, subscription)}
+    return {**fields, **texts_of(alert, subscription.content), "command": command(alert), "link": link(alert, subscription)}
 
 
 def _firing(notification: Notification) -> int:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from typing import Any, Final, get_args
 from urllib.parse import parse_qs
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from stepstream import kafka
 from stepstream.schemas.alert import Alert
-from stepstream.schemas.documents import AlertMatch
+from stepstream.schemas.documents import AlertMatch, Content
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
 from stepstream.sinks.alert_tail import matches
+from stepstream.sinks.notify.wording import texts_of
 
 BEAT_S: Final = 15.0
 SLICE_S: Final = 0.5
@@ -29,7 +30,8 @@ class BadStream(ValueError):
 def match_of(query: str) -> AlertMatch:
     """The filter that a query asks for: ``severity=critical&severity=error&agent=support*``. Raises ``BadStream``."""
     given = parse_qs(query)
-    given.pop("since", None)
+    for other in ("since", "content"):
+        given.pop(other, None)
     if unknown := sorted(given.keys() - _FIELDS):
         raise BadStream(f"{', '.join(unknown)}: no such filter; there are {', '.join(sorted(_FIELDS))}")
     fields: dict[str, Any] = {name: values[-1] for name, values in given.items()}
@@ -41,6 +43,14 @@ def match_of(query: str) -> AlertMatch:
         raise BadStream(str(error)) from None
 
 
+def content_of(query: str) -> Content:
+    """What of the contents of steps is wanted: ``content=none``, ``redacted`` or ``full``, which it is by default."""
+    given = parse_qs(query).get("content", ["full"])[-1]
+    if given not in get_args(Content):
+        raise BadStream(f"content={given}: one of {', '.join(get_args(Content))}")
+    return given  # type: ignore[return-value]  # it is one of them
+
+
 def places_of(event_id: str) -> dict[int, int]:
     """Where the event of that id left off: the next offset of each partition. Raises ``BadStream``."""
     try:
@@ -50,11 +60,25 @@ def places_of(event_id: str) -> dict[int, int]:
         raise BadStream("Last-Event-ID is none of ours") from None
 
 
+def alert_record(alert: Alert, content: Content) -> str:
+    """The alert's record as JSON on one line, without what is not wanted."""
+    return alert.model_copy(update=texts_of(alert, content)).model_dump_json()
+
+
 class Stream:
     """One subscriber's stream: a consumer of its own, outside any group, from now on or from where it left off."""
 
-    def __init__(self, settings: Settings, match: AlertMatch, after: dict[int, int], *, earliest: bool = False) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        match: AlertMatch,
+        after: dict[int, int],
+        *,
+        earliest: bool = False,
+        content: Content = "full",
+    ) -> None:
         self._match = match
+        self._content = content
         self._topic = topic(settings.topic_prefix, "alerts")
         self._consumer: Consumer = kafka.consumer(settings, "stepstream-reader", **{"log_level": 2})
         count = kafka.partition_count(self._consumer, self._topic)
@@ -87,7 +111,8 @@ class Stream:
             alert = self._alert(value)
             if alert is not None and value is not None and matches(self._match, alert):
                 beat_at = time.monotonic() + BEAT_S
-                yield b"event: alert\nid: %s\ndata: %s\n\n" % (self._id().encode(), value)
+                data = value if self._content == "full" else alert_record(alert, self._content).encode()
+                yield b"event: alert\nid: %s\ndata: %s\n\n" % (self._id().encode(), data)
 
     def close(self) -> None:
         """Leave."""

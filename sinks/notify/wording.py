@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import Final, Literal
+from typing import Final
 
+from stepstream.schemas.alert import Alert, AlertStruct
+from stepstream.schemas.documents import Content
+
+NAME_CHARS: Final = 100
 MESSAGE_CHARS: Final = 300
-DETAIL_CHARS: Final = 500
+QUOTED_CHARS: Final = 500
+FULL_CHARS: Final = 16_000
 
 _PATTERNS: Final[tuple[tuple[re.Pattern[str], str], ...]] = (
     (re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|$)", re.DOTALL), "[private key]"),
@@ -36,13 +41,22 @@ def cut(text: str, longest: int) -> str:
     return text if len(text) <= longest else f"{text[: longest - 3].rstrip()}..."
 
 
-def message_of(text: str, content: Literal["none", "redacted", "full"]) -> str:
-    """An alert's sentence as the subscription wants it: the sentence is ours, what it quotes is not."""
-    return cut(text, MESSAGE_CHARS if content != "full" else 4_000) if content == "full" else cut(redacted(text), MESSAGE_CHARS)
+def message_of(text: str, content: Content) -> str:
+    """An alert's message: words of ours and names. A name that looks like a secret is left out unless all is wanted."""
+    return cut(text, FULL_CHARS) if content == "full" else cut(redacted(text), MESSAGE_CHARS)
 
 
-def detail_of(text: str, content: Literal["none", "redacted", "full"]) -> str:
-    """The likely cause as the subscription wants it."""
+def quoted_of(text: str, content: Content) -> str:
+    """What steps said, a quotation or a likely cause, as far as it is wanted."""
     if content == "none":
         return ""
-    return cut(text, 16_000) if content == "full" else cut(redacted(text), DETAIL_CHARS)
+    return cut(text, FULL_CHARS) if content == "full" else cut(redacted(text), QUOTED_CHARS)
+
+
+def texts_of(alert: Alert | AlertStruct, content: Content) -> dict[str, str]:
+    """The fields of an alert that hold sentences or what steps said, as far as they are wanted; for every form of telling."""
+    return {
+        "message": message_of(alert.message, content),
+        "quoted": quoted_of(alert.quoted, content),
+        "detail": quoted_of(alert.detail, content),
+    }

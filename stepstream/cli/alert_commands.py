@@ -87,10 +87,12 @@ def _about(alert: Alert) -> list[str]:
 
 def _event(event: Alert) -> str:
     from stepstream.render.values import format_time, one_line
+    from stepstream.schemas.alert import with_quotation
 
     by = f" by {event.by}" if event.by and event.change in ("acknowledged", "silenced", "resolved") else ""
     until = f" until {format_time(event.silenced_until)}" if event.change == "silenced" and event.silenced_until else ""
-    return f"  {event.seq:>4}  {format_time(event.updated_at)}  {event.change}{by}{until}: {one_line(event.message)}"
+    sentence = with_quotation(one_line(event.message), one_line(event.quoted))
+    return f"  {event.seq:>4}  {format_time(event.updated_at)}  {event.change}{by}{until}: {sentence}"
 
 
 def _act(settings: Settings, prefix: str, action: Action, by: str, *, until_us: int = 0) -> None:

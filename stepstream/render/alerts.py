@@ -10,7 +10,7 @@ from rich.text import Text
 
 from stepstream.render.glyphs import UNICODE, Glyphs
 from stepstream.render.values import clip, format_clock, one_line, short_id
-from stepstream.schemas.alert import Alert
+from stepstream.schemas.alert import Alert, with_quotation
 from stepstream.schemas.durations import format_duration
 
 STYLES: Final[dict[str, str]] = {
@@ -48,7 +48,7 @@ def alert_lines(
     text.append(f"{format_clock(alert.opened_at if history else alert.updated_at, zone)} ", style="dim")
     text.append(label, style=style)
     text.append(f" {alert.alert} ", style="bold")
-    head = f"{one_line(who)}: {alert_sentence(alert)}"
+    head = f"{one_line(who)}: {with_quotation(alert_sentence(alert), one_line(alert.quoted))}"
     text.append(head if width is None else clip(head, width - cell_len(text.plain), glyphs.ellipsis))
     if width is not None:
         text.truncate(width, overflow="crop")

@@ -17,7 +17,11 @@ MAX_EVIDENCE = 20
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What a detector saw. It is raised once per (subject, level) of a run; ``resolved`` ends what it raised before."""
+    """What a detector saw. It is raised once per (subject, level) of a run; ``resolved`` ends what it raised before.
+
+    ``message`` is in words of ours, with names (of agents, tools, models, error types) and numbers. Whatever else a step
+    said, a tool's error message too, is content: it belongs into ``quoted`` or, as a likely cause, into ``detail``.
+    """
 
     message: str
     severity: Severity
@@ -27,6 +31,7 @@ class Observation:
     value: float | None = None
     threshold: float | None = None
     unit: Unit = ""
+    quoted: str = ""
     detail: str = ""
     resolved: bool = False
     baseline: float | None = None

@@ -130,6 +130,14 @@ def test_speed(tmp_path: Path, speed: float, recorded_s: float, least_s: float, 
     assert abs(sent[3]["end_time"] - time.time_ns() // 1_000) < 5 * SECOND_US
 
 
+def test_a_start_that_names_an_end_far_ahead(tmp_path: Path) -> None:
+    """Where the times of a recording are shifted, the latest that is named is the last, so that none lies in the future."""
+    start = run_of(0)[0] | {"end_time": NOW_US + 2 * 86_400 * SECOND_US}
+    report, sent = send(recording(tmp_path / "a.jsonl", [start]), speed=0)
+    assert (report.sent, report.bad) == (1, 0)
+    assert sent[0]["end_time"] <= time.time_ns() // 1_000
+
+
 @settings(max_examples=40, deadline=None)
 @given(events=st.lists(valid_events, min_size=1, max_size=8))
 def test_what_was_acceptable_stays_so(tmp_path_factory: pytest.TempPathFactory, events: list[dict[str, Any]]) -> None:

@@ -400,3 +400,15 @@ def test_a_zombie_beside_its_successor_says_nothing_new(seed: int) -> None:
         said[alert.alert_id, alert.seq].add(msgspec.json.encode(alert))
     assert {key: len(forms) for key, forms in said.items() if len(forms) > 1} == {}
     assert set(said) == {(a.alert_id, a.seq) for a in feed(FleetPartition(0), items)}
+
+
+def test_a_quotation_goes_with_its_alert_apart_from_the_message() -> None:
+    """Into the alert, its incident and their later records, the newest; records of workers that knew none are read."""
+    life = AlertLife(incident_runs=2)
+    items = [finding(n, trace_id=f"{n:032x}", subject="lookup", quoted=f"said {n}") for n in (1, 2)]
+    items += [finding(3, trace_id=f"{1:032x}", subject="lookup", quoted="said 3"), finding(4, subject="other")]
+    told = feed(FleetPartition(0, life=life), items)
+    assert [(alert.message, alert.quoted) for alert in told] == [
+        ("message 1", "said 1"), ("message 2", "said 2"), ("2 runs: message 2", "said 2"), ("message 3", "said 3"),
+        ("message 4", ""),
+    ]  # fmt: skip

@@ -12,7 +12,7 @@ from stepstream.schemas.documents import Subscription
 from stepstream.sinks.notify.channels.webhook import Kit
 from stepstream.sinks.notify.group import Notification, repeat_us
 from stepstream.sinks.notify.message import link, message
-from stepstream.sinks.notify.wording import detail_of, message_of
+from stepstream.sinks.notify.wording import texts_of
 
 _PRIORITIES: Final = {"critical": "P1", "error": "P2", "warning": "P3", "info": "P5"}
 
@@ -32,9 +32,10 @@ def _alertmanager(alert: AlertStruct, subscription: Subscription, options: Alert
         "subject": alert.subject, "alert_id": alert.alert_id, **options.labels,
     }  # fmt: skip
     # Labels are its identity there: an alert that got worse is another one, and the one before ends by itself.
+    texts = texts_of(alert, subscription.content)
     annotations = {
-        "summary": message_of(alert.message or alert.rule, subscription.content),
-        "description": detail_of(alert.detail, subscription.content),
+        "summary": texts["message"] or alert.rule,
+        "description": "\n".join(part for part in (texts["quoted"], texts["detail"]) if part),
         "trace_id": alert.trace_id,
     }
     found = {

@@ -1,0 +1,88 @@
+"""What a step said leaves with an alert only as far as a subscription wants it, whichever way the alert is told."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stepstream.schemas.alert import Alert, AlertStruct
+from stepstream.schemas.documents import Content, Subscription
+from stepstream.sinks.notify.channels.registry import send
+from stepstream.sinks.notify.message import message, payload
+from stepstream.sinks.notify.stream import BadStream, alert_record, content_of
+from tests.integration.notify_kit import receiver
+from tests.unit.test_notify_channels import CASES, closing, kit, kit_for, mailbox, notification
+from tests.unit.test_notify_core import alert, subscription
+
+__all__ = ["closing"]  # a fixture of every test here
+
+pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning")]
+
+SAID = "customer Jane Roe, diagnosis HIV, card 4111 1111 1111 1111, password=hunter22"
+PARTS = ("Jane", "Roe", "HIV", "4111", "hunter22")
+TEMPLATE = {"title": "{message} {quoted} {detail}", "body": "{quoted} {detail} {message}"}
+
+
+def telling(**fields: Any) -> AlertStruct:
+    """An alert that quotes a step in every field that may quote."""
+    return alert(
+        message="lookup failed although its step is marked ok", quoted=SAID, detail=f"its last answer was {SAID}",
+        trace_id="4bf92f3577b34da6a3ce929d0e0e4736", severity="critical", **fields,
+    )  # fmt: skip
+
+
+def sub(content: Content, **fields: Any) -> Subscription:
+    return subscription(content=content, **fields)
+
+
+@pytest.mark.parametrize("own_words", [False, True])
+@pytest.mark.parametrize("name", CASES)
+def test_no_channel_sends_contents_that_are_not_wanted(name: str, own_words: bool) -> None:
+    """Neither in a title, a text, the alert's record nor by a template that names the quotation."""
+    with receiver(answer=b"ok") as there:
+        wanted = sub("none", to={name: CASES[name].to(there.url)}, template=TEMPLATE if own_words else {})
+        for state in ("firing", "resolved"):
+            assert send(notification(telling(state=state), untold=1), wanted, kit_for(there.url)).kind == "told"
+        sent = b"".join(call.body for call in there.taken).decode()
+    assert "although its step is marked ok" in sent
+    assert not [part for part in PARTS if part in sent]
+
+
+def test_neither_a_mail_nor_a_program_gets_contents_that_are_not_wanted(tmp_path: Path) -> None:
+    """The channels that are not HTTP."""
+    with mailbox() as (port, mails):
+        to = {"host": "127.0.0.1", "port": port, "sender": "a@h.example", "to": ["b@h.example"], "encryption": "none"}
+        assert send(notification(telling()), sub("none", to={"email": to}), kit()).kind == "told"
+    got = tmp_path / "got"
+    code = f"import pathlib, sys; pathlib.Path({str(got)!r}).write_bytes(sys.stdin.buffer.read())"
+    assert (
+        send(notification(telling()), sub("none", to={"command": {"argv": [sys.executable, "-c", code]}}), kit()).kind == "told"
+    )
+    sent = "".join(mails) + got.read_text()
+    assert sent.count("although its step is marked ok") >= 2
+    assert not [part for part in PARTS if part in sent]
+
+
+def test_what_is_redacted_is_quoted_without_secrets_and_full_is_whole() -> None:
+    """The other two choices."""
+    redacted = json.dumps(payload(notification(telling()), sub("redacted")))
+    assert "Jane Roe" in redacted
+    assert not [part for part in ("4111", "hunter22") if part in redacted]
+    full = message(notification(telling()), sub("full"))
+    assert SAID in full.body
+    assert "Jane" not in full.title  # a title is ours in any case: it stands on locked screens
+
+
+def test_the_stream_and_the_list_leave_out_what_is_not_wanted() -> None:
+    """``content=none`` in the query; without it the records are as they are on the topic."""
+    one = Alert.model_validate_json(json.dumps({name: getattr(telling(), name) for name in AlertStruct.__struct_fields__}))  # type: ignore[attr-defined]
+    told = alert_record(one, content_of("severity=critical&content=none"))
+    assert Alert.model_validate_json(told).quoted == ""
+    assert not [part for part in PARTS if part in told]
+    assert SAID in alert_record(one, content_of("severity=critical"))
+    with pytest.raises(BadStream, match="none, redacted, full"):
+        content_of("content=some")
