@@ -6,13 +6,13 @@ variable of the notifier's environment, ``file:/path`` a file that it can read.
 
 from __future__ import annotations
 
-import difflib
 import re
 from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from stepstream.schemas.durations import DurationUs
+from stepstream.schemas.wording import did_you_mean, sentences
 
 _SECRET = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*|file:/.+")
 _URL = re.compile(r"https?://(?P<login>[^/?#@]*@)?[^/?#\s@]+([/?#]\S*)?", re.IGNORECASE)
@@ -167,17 +167,11 @@ def channel_of(to: dict[str, Any]) -> tuple[str, Channel]:
     name, options = next(iter(to.items()))
     model = CHANNELS.get(name)
     if model is None:
-        near = difflib.get_close_matches(name, CHANNELS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(CHANNELS)}"
-        raise ValueError(f"{name} is no channel; {hint}")
+        raise ValueError(f"{name} is no channel; {did_you_mean(name, CHANNELS)}")
     try:
         return name, model.model_validate(options)
     except ValidationError as error:
-        wrong = "; ".join(
-            f"{'.'.join([name, *map(str, one['loc'])])}: {one['msg'].removeprefix('Value error, ')}"
-            for one in error.errors(include_input=False, include_url=False, include_context=False)
-        )
-        raise ValueError(wrong) from None
+        raise ValueError(sentences(error, model, options, hidden=lambda _path: True, under=name)) from None
 
 
 def check_channel(to: dict[str, Any]) -> dict[str, Any]:

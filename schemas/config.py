@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TypeVar
 
-from pydantic import ValidationError
-
-from stepstream.schemas.documents import DOCUMENT, Prices
+from stepstream.schemas.documents import Prices, WrongDocument, decode_document
 from stepstream.schemas.prices import PriceBook
 
 _Kind = TypeVar("_Kind")
@@ -31,8 +29,8 @@ class DocumentSet:
         name = (key or b"").decode("utf-8", "replace")
         before = self._by_key.get(name)
         try:
-            after = DOCUMENT.validate_json(value) if value else None
-        except ValidationError as error:
+            after = decode_document(value) if value else None
+        except WrongDocument as error:
             raise UnreadableDocument(f"document {name} on the config topic is ignored: {error}") from error
         if after is None:
             self._by_key.pop(name, None)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from datetime import date
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from stepstream.schemas.alert import Severity
 from stepstream.schemas.channels import Channel, channel_of, check_channel
@@ -14,6 +16,7 @@ from stepstream.schemas.policy import Policy
 from stepstream.schemas.rule_base import Glob
 from stepstream.schemas.step import Usd
 from stepstream.schemas.texts import LINK_FIELDS, TEXT_FIELDS, check_template
+from stepstream.schemas.wording import Path, sentences
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")]
 
@@ -182,6 +185,48 @@ class Prices(BaseModel):
 
 AnyDocument = Annotated[Policy | Subscription | Prices, Field(discriminator="kind")]
 DOCUMENT: TypeAdapter[Policy | Subscription | Prices] = TypeAdapter(AnyDocument)
+
+
+class WrongDocument(ValueError):
+    """Something that is no document; the message says everything that is wrong, in sentences."""
+
+
+def _is_secret(path: Path) -> bool:
+    """Whether what stands there may be a secret: the options of a channel."""
+    return "to" in path
+
+
+def document_of(data: Any) -> Policy | Subscription | Prices:
+    """The document that plain data describe. Raises ``WrongDocument``."""
+    try:
+        return DOCUMENT.validate_python(data)
+    except ValidationError as error:
+        raise WrongDocument(sentences(error, AnyDocument, data, hidden=_is_secret)) from None
+
+
+def subscription_of(data: Any) -> Subscription:
+    """The subscription that plain data describe. Raises ``WrongDocument``."""
+    try:
+        return Subscription.model_validate(data)
+    except ValidationError as error:
+        raise WrongDocument(sentences(error, Subscription, data, hidden=_is_secret)) from None
+
+
+def decode_document(value: bytes | str) -> Policy | Subscription | Prices:
+    """The document in a record of the config topic. Raises ``WrongDocument``."""
+    try:
+        return DOCUMENT.validate_json(value)
+    except ValidationError as error:
+        data = json.loads(value) if error.errors()[0]["type"] != "json_invalid" else None
+        raise WrongDocument(sentences(error, AnyDocument, data, hidden=_is_secret)) from None
+
+
+def match_of(fields: Mapping[str, Any]) -> AlertMatch:
+    """The filter of alerts that these fields describe. Raises ``ValueError`` that says what is wrong."""
+    try:
+        return AlertMatch.model_validate(fields)
+    except ValidationError as error:
+        raise ValueError(sentences(error, AlertMatch, fields)) from None
 
 
 def document_key(document: Policy | Subscription | Prices) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Final
+
+from stepstream.schemas.wording import did_you_mean
 
 TEXT_FIELDS: Final = frozenset(
     (
@@ -74,9 +75,7 @@ def check_template(text: str, fields: Collection[str]) -> str:
             continue
         if name is None:
             raise ValueError(f"a single {found[0]} at character {found.start() + 1}: write {{{{ or }}}} for a brace")
-        near = difflib.get_close_matches(name, fields, n=1)
-        hint = f"did you mean {{{near[0]}}}?" if near else f"there are: {', '.join(sorted(fields))}"
-        raise ValueError(f"{{{name}}} is no field; {hint}")
+        raise ValueError(f"{{{name}}} is no field; {did_you_mean(name, sorted(fields))}")
     return text
 
 

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from stepstream.schemas.alert import Alert
-from stepstream.schemas.documents import AlertMatch
+from stepstream.schemas.documents import AlertMatch, match_of
 from stepstream.schemas.settings import Settings
 from stepstream.sinks.alert_tail import NoAlertsTopic, Since, Tail
 
@@ -175,7 +175,7 @@ def _filter(match: dict[str, Any]) -> AlertMatch:
     severity = match.get("severity")
     if severity is not None:
         match = {**match, "severity": (severity,) if isinstance(severity, str) else tuple(severity)}
-    return AlertMatch(**match)
+    return match_of(match)
 
 
 def _settings() -> Settings:

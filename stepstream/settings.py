@@ -7,7 +7,6 @@ The table of settings itself is ``stepstream.schemas.settings``.
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import sys
@@ -22,6 +21,7 @@ from pydantic import BeforeValidator, ValidationError
 from stepstream import endpoints
 from stepstream.schemas.durations import parse_duration_us
 from stepstream.schemas.settings import ENV_PREFIX, SECRETS, Settings, environment_name
+from stepstream.schemas.wording import did_you_mean, reasons
 
 __all__ = [
     "Resolved",
@@ -174,8 +174,7 @@ def _bare_seconds(name: str, value: Any) -> Any:
 
 
 def _did_you_mean(name: str, names: list[str]) -> str:
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
-    return f"; did you mean {near[0]}?" if near else "; `stepstream settings` lists them"
+    return f"; {did_you_mean(name, names, otherwise='`stepstream settings` lists them')}"
 
 
 def _read_flags(draft: _Draft, flags: Mapping[str, Any], flag_name: Callable[[str], str]) -> None:
@@ -320,11 +319,9 @@ def _validated(draft: _Draft) -> Settings:
     try:
         settings = Settings.model_validate(draft.values)
     except ValidationError as error:
-        for wrong in error.errors(include_url=False, include_context=False):
-            name = str(wrong["loc"][0]) if wrong["loc"] else ""
-            shown = "" if name in SECRETS else f", not {wrong['input']!r}"
-            message = wrong["msg"].removeprefix("Value error, ")
-            draft.problems.append(f"{name} from {draft.sources.get(name, '?')}: {message}{shown}")
+        for path, reason in reasons(error, Settings, draft.values, hidden=lambda path: bool(SECRETS.intersection(path))):
+            name = str(path[0]) if path else ""
+            draft.problems.append(f"{name} from {draft.sources.get(name, '?')}{reason.removeprefix(name)}")
     if draft.problems:
         raise SettingsError(draft.problems)
     return settings

@@ -9,11 +9,25 @@ StoreError
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 UNKNOWN_DATABASE: Final = 81
+UNKNOWN_TABLE: Final = 60
 DENIED_CODES: Final = frozenset({192, 193, 194, 497, 516})
 """Unknown user, wrong password, password required, access denied, authentication failed."""
+
+SCHEMA_CODES: Final = frozenset({8, 10, 16, 36, 47, 60})
+"""A table or column that a statement names is not there, or is not what the statement takes it for."""
+
+MIGRATE: Final = "run `stepstream store migrate`"
+_MISSING: Final = re.compile(
+    r"Table `?(?:\w+`?\.`?)?(\w+)`?(?: \([^)]*\))? does(?: not|n't) exist|Unknown table expression identifier '(?:\w+\.)?(\w+)'"
+)
+_SENTENCE: Final = re.compile(
+    r"DB::Exception:\s*(.*?)(?:\s*\([A-Z_]{4,}\)|\s*\((?:version|for url) [^)]*\)|\s*Stack trace:|$)", re.DOTALL
+)
+_SCOPE: Final = re.compile(r"[.:,]? In scope .*", re.DOTALL)
 
 
 class StoreError(Exception):
@@ -46,3 +60,27 @@ def first_line(error: BaseException, limit: int = 500) -> str:
     """The first line of an error's text, bounded."""
     text = str(error).strip() or type(error).__name__
     return text.splitlines()[0][:limit]
+
+
+def sentence(error: BaseException, limit: int = 1_000) -> str:
+    """What ClickHouse complains about, in its words: no codes, no version, no stack, no repetition of the whole statement."""
+    text = str(error)
+    found = _SENTENCE.search(text)
+    words = " ".join(_SCOPE.sub("", found[1] if found else text).split()).rstrip(". ")
+    return words[:limit]
+
+
+def missing_table(error: BaseException) -> str:
+    """The name of the table or view that a statement needed and did not find; empty for any other error."""
+    if error_code(error) != UNKNOWN_TABLE:
+        return ""
+    found = _MISSING.search(str(error))
+    return (found[1] or found[2]) if found else ""
+
+
+def worded(error: BaseException) -> str:
+    """The error as a log says it: one sentence, and the command that helps where the schema is not what it should be."""
+    if not error_code(error):
+        return first_line(error)
+    hint = f": {MIGRATE}" if error_code(error) in SCHEMA_CODES else ""
+    return f"{sentence(error)}{hint}"

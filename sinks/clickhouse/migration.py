@@ -1,15 +1,15 @@
 """Bringing a store's schema up to date, from any number of processes at once, and again after a kill at any statement.
 
 There is no lock: every statement is harmless when repeated, a migration is noted in ``schema_migrations`` after its last
-statement, and whoever finds it not noted runs all of it. Views, comments, retention and text search are compared with what
-the store really has, so they need no note.
+statement, and whoever finds it not noted runs all of it. What the applied migrations made is compared with what is there, so
+that what was dropped since is made again. Views, comments, retention and text search are compared as well and need no note.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -20,6 +20,7 @@ from stepstream.schemas.settings import Settings
 from stepstream.sinks.clickhouse import descriptions
 from stepstream.sinks.clickhouse.client import connect_server, explained
 from stepstream.sinks.clickhouse.errors import StoreMissing, StoreNewer, error_code
+from stepstream.sinks.clickhouse.expected import Column, Findings, Lack, compare
 from stepstream.sinks.clickhouse.schema import Migration, View, fingerprint_of, migrations, template_values, views
 from stepstream.sinks.clickhouse.tunables import Difference, differences, require_sensible
 
@@ -44,6 +45,10 @@ class SchemaStatus:
     outdated_views: list[str] = field(default_factory=list)
     differences: list[Difference] = field(default_factory=list)
     """Retention and text search that the settings want otherwise."""
+    lacks: tuple[Lack, ...] = ()
+    """What the applied migrations made and is not there any more."""
+    wrong: tuple[str, ...] = ()
+    """What is there and is not what the migrations made; ``migrate`` leaves it as it is."""
 
     @property
     def version(self) -> int:
@@ -53,7 +58,9 @@ class SchemaStatus:
     @property
     def current(self) -> bool:
         """Whether nothing is left to do."""
-        return self.exists and not (self.pending or self.newer or self.outdated_views or self.differences)
+        return self.exists and not (
+            self.pending or self.newer or self.outdated_views or self.differences or self.lacks or self.wrong
+        )
 
 
 @dataclass(frozen=True)
@@ -66,15 +73,21 @@ class MigrationReport:
     views: list[str]
     changes: list[str]
     """Retention and text search, as they are now."""
+    repaired: list[str] = field(default_factory=list)
+    """What was missing and is there again."""
+    notes: list[str] = field(default_factory=list)
+    """What that could not bring back, and what does."""
+    wrong: list[str] = field(default_factory=list)
+    """What is not as it should be and was left as it is."""
 
     @property
     def changed(self) -> bool:
         """Whether anything was to be done."""
-        return bool(self.applied or self.views or self.changes)
+        return bool(self.applied or self.views or self.changes or self.repaired)
 
 
 def migrate(settings: Settings, *, before_statement: Hook = lambda _sql: None) -> MigrationReport:
-    """Bring the schema up to date; a store that is current is left as it is.
+    """Bring the schema up to date and make again what is missing of it; a store that is current is left as it is.
 
     ``before_statement`` is called with each statement. Raises a ``StoreError``, ``StoreNewer`` where a newer program has
     been at work.
@@ -103,10 +116,11 @@ def status(settings: Settings) -> SchemaStatus:
 def require_current(settings: Settings) -> None:
     """Raise ``StoreMissing`` or ``StoreNewer`` where the store's tables are not this program's."""
     found = status(settings)
-    if not found.exists or found.pending:
+    if not found.exists or found.pending or found.lacks:
+        lacking = ", ".join([*found.pending, *map(str, found.lacks)]) or "no database"
         raise StoreMissing(
             f"the schema of database {settings.clickhouse_database!r} at {settings.clickhouse_url} is not up to date "
-            f"({', '.join(found.pending) or 'no database'}): run `stepstream store migrate`"
+            f"({lacking}): run `stepstream store migrate`"
         )
     _refuse_newer(found, settings)
 
@@ -124,16 +138,15 @@ def read_status(client: Client, settings: Settings) -> SchemaStatus:
     database = settings.clickhouse_database
     if not _rows(client, "SELECT 1 FROM system.databases WHERE name = {db:String}", db=database):
         return SchemaStatus(database, False, pending=[_label(m) for m in migrations()])
-    tables = {
-        name: (engine, comment)
-        for name, engine, comment in _rows(
-            client, "SELECT name, create_table_query, comment FROM system.tables WHERE database = {db:String}", db=database
-        )
-    }
+    found = _rows(
+        client, "SELECT name, create_table_query, comment, engine FROM system.tables WHERE database = {db:String}", db=database
+    )
+    tables = {name: (create, comment) for name, create, comment, _ in found}
     applied: dict[int, str] = {}
     if "schema_migrations" in tables:
         applied = dict(_rows(client, f"SELECT version, any(name) FROM {database}.schema_migrations GROUP BY version"))
     known = {migration.version for migration in migrations()}
+    compared = _compared(client, settings, applied, {name: engine for name, _, _, engine in found})
     return SchemaStatus(
         database,
         True,
@@ -142,6 +155,21 @@ def read_status(client: Client, settings: Settings) -> SchemaStatus:
         [f"{version:04d}_{name}" for version, name in sorted(applied.items()) if version not in known],
         [view.name for view in views() if fingerprint_of(tables.get(view.name, ("", ""))[1]) != view.fingerprint],
         differences({name: create for name, (create, _) in tables.items()}, settings),
+        compared.lacks,
+        compared.wrong,
+    )
+
+
+def _compared(client: Client, settings: Settings, applied: Container[int], engines: dict[str, str]) -> Findings:
+    database = settings.clickhouse_database
+    columns = "SELECT table, name, type FROM system.columns WHERE database = {db:String}"
+    indexes = "SELECT table, name FROM system.data_skipping_indices WHERE database = {db:String}"
+    return compare(
+        settings,
+        applied,
+        engines,
+        [Column(*row) for row in _rows(client, columns, db=database)],
+        [(table, name) for table, name in _rows(client, indexes, db=database)],
     )
 
 
@@ -168,9 +196,11 @@ class _Migrator:
         _refuse_newer(found, self._settings)
         if not found.exists:
             self._do(f"CREATE DATABASE IF NOT EXISTS {self._database}{self._values['on_cluster']}")
+        for lack in found.lacks:
+            self._repair(lack)
         if found.pending:
             self._create_register()
-        pending = [m for m in migrations() if m.version not in found.applied]
+        pending, lacks = [m for m in migrations() if m.version not in found.applied], found.lacks
         for migration in pending:
             self._apply(migration)
         found = read_status(self._client, self._settings)
@@ -186,7 +216,15 @@ class _Migrator:
             [_label(m) for m in pending],
             list(found.outdated_views),
             [f"{made.what} of {made.table} is {made.wanted}" for made in found.differences],
+            [lack.what.removesuffix(" is missing") for lack in lacks],
+            [f"{lack.what.removesuffix(' is missing')}: {lack.note}" for lack in lacks if lack.note],
+            list(found.wrong),
         )
+
+    def _repair(self, lack: Lack) -> None:
+        for statement in lack.statements:
+            self._do(statement)
+        logger.warning("schema: %s in database %s, and was made again", lack.what, self._database)
 
     def _apply(self, migration: Migration) -> None:
         for statement in migration.statements(self._settings):

@@ -19,7 +19,7 @@ from stepstream.kafka import client_config
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
 from stepstream.sinks.clickhouse.deadletter import DeadLetters, FuseBlown
-from stepstream.sinks.clickhouse.errors import StoreError
+from stepstream.sinks.clickhouse.errors import StoreError, worded
 from stepstream.sinks.clickhouse.feeds import PROGRESS_TABLES
 from stepstream.sinks.clickhouse.insert import Inserter, RowsRefused
 from stepstream.sinks.clickhouse.lane import Batch, Lane
@@ -91,7 +91,7 @@ class Workshop:
                 held.feed.open(self._inserter.client(), held.source, position)
             except PASSING as error:
                 self._inserter.drop_client()
-                (self.kafka if isinstance(error, KafkaException) else self.store).failed(error)
+                (self.kafka if isinstance(error, KafkaException) else self.store).failed(worded(error))
                 attempt += 1
                 held.cancel.wait(pause_s(attempt))
             else:
@@ -141,7 +141,7 @@ class Workshop:
                 if self._isolated(held, batch, refusal, outcome):
                     return outcome
             except PASSING as error:
-                self.store.failed(error)
+                self.store.failed(worded(error))
             attempt += 1
             held.cancel.wait(pause_s(attempt))
         return outcome
@@ -185,7 +185,7 @@ class Workshop:
             logger.error("the store refuses %s %d@%d: %s", lane.name, lane.partition, record.offset, refusal)
             self._dead_letters.send([Refused(record, "store_refused", str(refusal))], lane.name, lane.partition)
         except PASSING as error:
-            self.store.failed(error)
+            self.store.failed(worded(error))
             return False
         outcome.dead_lettered += 1
         outcome.ending = Ending.STORED

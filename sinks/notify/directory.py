@@ -8,10 +8,9 @@ from collections.abc import Mapping
 from typing import Final
 
 from confluent_kafka import KafkaException, Message, TopicPartition
-from pydantic import ValidationError
 
 from stepstream import kafka
-from stepstream.schemas.documents import DOCUMENT, Subscription
+from stepstream.schemas.documents import Subscription, WrongDocument, decode_document
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
 
@@ -79,10 +78,9 @@ class Directory:
             return
         name = key.removeprefix(_PREFIX).decode("utf-8", "replace")
         try:
-            document = DOCUMENT.validate_json(value) if value else None
-        except ValidationError as error:
-            wrong = "; ".join(one["msg"] for one in error.errors(include_input=False, include_url=False))
-            _log.error("subscription %s on the config topic is ignored, the one before stays in force: %s", name, wrong)
+            document = decode_document(value) if value else None
+        except WrongDocument as error:
+            _log.error("subscription %s on the config topic is ignored, the one before stays in force: %s", name, error)
             return
         with self._guard:
             if isinstance(document, Subscription):

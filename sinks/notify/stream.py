@@ -11,6 +11,7 @@ from urllib.parse import parse_qs
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from stepstream import kafka
+from stepstream.schemas import documents
 from stepstream.schemas.alert import Alert
 from stepstream.schemas.documents import AlertMatch, Content
 from stepstream.schemas.settings import Settings
@@ -20,7 +21,6 @@ from stepstream.sinks.notify.wording import texts_of
 
 BEAT_S: Final = 15.0
 SLICE_S: Final = 0.5
-_FIELDS: Final = frozenset(AlertMatch.model_fields)
 
 
 class BadStream(ValueError):
@@ -32,13 +32,11 @@ def match_of(query: str) -> AlertMatch:
     given = parse_qs(query)
     for other in ("since", "content"):
         given.pop(other, None)
-    if unknown := sorted(given.keys() - _FIELDS):
-        raise BadStream(f"{', '.join(unknown)}: no such filter; there are {', '.join(sorted(_FIELDS))}")
     fields: dict[str, Any] = {name: values[-1] for name, values in given.items()}
     if "severity" in given:
         fields["severity"] = tuple(part for value in given["severity"] for part in value.split(","))
     try:
-        return AlertMatch.model_validate(fields)
+        return documents.match_of(fields)
     except ValueError as error:
         raise BadStream(str(error)) from None
 

@@ -8,27 +8,22 @@ import time
 from typing import Any, Final
 
 import msgspec
-from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka import KafkaException
 
 from stepstream import kafka
 from stepstream.schemas import metrics as m
-from stepstream.schemas.alert import FindingStruct
-from stepstream.schemas.partitioner import partition_for
-from stepstream.schemas.topics import topic
 from stepstream.sinks.notify.core import NotifyPartition
 from stepstream.sinks.notify.probe import Probe, synthetic_run
 from stepstream.sinks.notify.progress import Progress
+from stepstream.sinks.notify.raised import own_partition, raised
 from stepstream.sinks.notify.service import Notifier
 from stepstream.sinks.notify.watch import PROBE_AGENT, PROJECT, RULE, Verdict, Watch, alert_of, finding_of
 
 LONGEST_S: Final = 15.0
 END_TO_END: Final = "end-to-end"
 PARTS: Final = ("worker", "sink", END_TO_END)
-LOOK_BACK: Final = 50_000
-"""So many of the newest findings are searched, after a restart, for what was raised before."""
 FLUSH_S: Final = 2.0
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(FindingStruct).decode
 _log = logging.getLogger("stepstream.notify")
 
 
@@ -72,17 +67,8 @@ class Watcher:
     def _is_ours(self) -> bool:
         """Whether this notifier is the one that watches: it holds the partition that our own alerts are on."""
         if self._number < 0:
-            self._number = self._partition()
+            self._number = own_partition(self._notifier.settings)
         return self._number >= 0 and self._notifier.call(lambda: self._number in self._notifier.partitions.cores)
-
-    def _partition(self) -> int:
-        settings = self._notifier.settings
-        client = kafka.consumer(settings, "stepstream-reader")
-        try:
-            count = kafka.partition_count(client, topic(settings.topic_prefix, "findings"))
-        finally:
-            client.close()
-        return partition_for(PROJECT, count) if count else -1
 
     def _look(self, progress: Progress) -> None:
         readings = progress.read()
@@ -112,24 +98,8 @@ class Watcher:
 
     def _raised(self) -> dict[str, int]:
         """What was raised before a restart and is not over: the part, and since when."""
-        settings = self._notifier.settings
-        name = topic(settings.topic_prefix, "findings")
-        client = kafka.consumer(settings, "stepstream-reader")
-        try:
-            end = client.get_watermark_offsets(TopicPartition(name, self._number), timeout=10)[1]
-        finally:
-            client.close()
-        found: dict[str, int] = {}
-        for message in kafka.read_to_end(settings, name, [self._number], offset=max(0, end - LOOK_BACK)):
-            value = message.value() or b""
-            if RULE.encode() not in value:
-                continue
-            finding = _decode(value)
-            if finding.rule == RULE and finding.state == "firing":
-                found[finding.subject] = finding.time
-            elif finding.rule == RULE and finding.state == "resolved":
-                found.pop(finding.subject, None)
-        return found
+        held = raised(self._notifier.settings, self._number)
+        return {subject: finding.time for (rule, subject), finding in held.items() if rule == RULE}
 
     def _say(self, core: NotifyPartition, verdict: Verdict, now_us: int) -> None:
         """Tell subscribers at once, since those who would make the alert may be the ones that are gone; and for the record."""

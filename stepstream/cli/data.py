@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import sys
 import time
@@ -31,6 +30,7 @@ def schema(
 ) -> None:
     """Show the JSON Schema of a contract, or list the contracts."""
     from stepstream.schemas import CONTRACTS
+    from stepstream.schemas.wording import did_you_mean
 
     if not name:
         rows = [(held, (model.__doc__ or "").strip().splitlines()[0]) for held, model in CONTRACTS.items()]
@@ -38,9 +38,7 @@ def schema(
         return
     found = {held.lower(): model for held, model in CONTRACTS.items()}.get(name.lower())
     if found is None:
-        near = difflib.get_close_matches(name, CONTRACTS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(CONTRACTS)}"
-        raise errors.Failure(f"there is no contract {name}; {hint}", errors.USAGE)
+        raise errors.Failure(f"there is no contract {name}; {did_you_mean(name, CONTRACTS)}", errors.USAGE)
     print(json.dumps(found.model_json_schema(), indent=2, ensure_ascii=False))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from datetime import datetime
 from pathlib import Path
@@ -132,7 +131,10 @@ def _prefix(kind: str) -> str:
     words |= {"policies": "policy", "subscriptions": "subscription", "price": "prices"}
     found = words.get(kind.lower())
     if found is None:
-        raise errors.Failure(f"{kind} is no kind of document (one of policy, subscription, prices)", errors.USAGE)
+        from stepstream.schemas.wording import did_you_mean
+
+        hint = did_you_mean(kind.lower(), ["policy", "subscription", "prices"])
+        raise errors.Failure(f"{kind} is no kind of document; {hint}", errors.USAGE)
     return f"{found}/"
 
 
@@ -140,7 +142,7 @@ def _one(held: dict[str, Held], kind: str, name: str) -> Held:
     prefix = _prefix(kind)
     if (key := prefix + name) in held:
         return held[key]
+    from stepstream.schemas.wording import did_you_mean
+
     names = [key.removeprefix(prefix) for key in held if key.startswith(prefix)]
-    near = difflib.get_close_matches(name, names, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(names) or 'none'}"
-    raise errors.Failure(f"no {prefix}{name} is in force; {hint}")
+    raise errors.Failure(f"no {prefix}{name} is in force; {did_you_mean(name, names)}")

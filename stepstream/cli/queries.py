@@ -90,16 +90,27 @@ def store(settings: Settings) -> Iterator[Client]:
     try:
         yield client
     except ClickHouseError as error:
-        raise Failure(clickhouse_words(str(error))) from error
+        raise Failure(_complaint(error)) from error
     finally:
         client.close()
 
 
-def clickhouse_words(text: str) -> str:
-    """The sentence in a ClickHouse error: no codes, no version, no stack."""
-    match = re.search(r"DB::Exception:\s*(.*?)(?:\s*\(version [^)]*\)|\s*Stack trace:|$)", text, re.DOTALL)
-    sentence = " ".join((match[1] if match else text).split()).rstrip(". ")
-    return f"ClickHouse: {sentence[:1_000]}"
+def _complaint(error: Exception) -> str:
+    """What ClickHouse complains about; where a table of ours is gone, the command that makes it again."""
+    from stepstream.schemas.wording import did_you_mean
+    from stepstream.sinks.clickhouse import errors
+    from stepstream.sinks.clickhouse.expected import BASE_TABLES
+    from stepstream.sinks.clickhouse.schema import VIEW_NAMES
+
+    table = errors.missing_table(error)
+    if table in BASE_TABLES or table in VIEW_NAMES:
+        return f"{table} is missing in the store: {errors.MIGRATE}, which makes it again"
+    if table:
+        return f"there is no table {table}; {did_you_mean(table, VIEW_NAMES)}"
+    hint = ""
+    if errors.error_code(error) in errors.SCHEMA_CODES and any(f".{name}" in str(error) for name in BASE_TABLES):
+        hint = "; `stepstream store status` says whether something is missing in the store"
+    return f"ClickHouse: {errors.sentence(error)}{hint}"
 
 
 def list_runs(client: Client, scope: Scope) -> list[dict[str, Any]]:

@@ -42,21 +42,35 @@ def register(app: typer.Typer) -> None:
 
 @takes(*CLICKHOUSE, *SCHEMA)
 def migrate(settings: Settings) -> None:
-    """Make the database's tables and views, or bring them up to date. Safe to repeat, and from several places at once."""
+    """Make the database's tables and views, bring them up to date, and make again what is missing.
+
+    Compared are tables, columns, indexes, views and materialized views. Rows that are there stay as they are. Safe to repeat,
+    and from several places at once.
+    """
     from stepstream.settings import require_clickhouse
     from stepstream.sinks.clickhouse import migrate as bring_up_to_date
 
     require_clickhouse(settings)
     report = bring_up_to_date(settings)
-    for what, names in (("applied", report.applied), ("view", report.views), ("changed:", report.changes)):
+    done = {
+        "made again:": report.repaired,
+        "note:": report.notes,
+        "applied": report.applied,
+        "view": report.views,
+        "changed:": report.changes,
+        "left as it is:": report.wrong,
+    }
+    for what, names in done.items():
         for name in names:
             print(f"{what} {name}")
     print(f"database {report.database} is at version {report.version}{'' if report.changed else ', nothing was to be done'}")
+    if report.wrong:
+        raise typer.Exit(errors.FAILED)
 
 
 @takes(*CLICKHOUSE, *SCHEMA)
 def status(settings: Settings) -> None:
-    """Say whether the database is up to date; exit code 1 when it is not."""
+    """Say whether the database is up to date and nothing of it is missing; exit code 1 when it is not."""
     from stepstream.settings import require_clickhouse
     from stepstream.sinks.clickhouse import status as read_status
 
@@ -68,11 +82,14 @@ def status(settings: Settings) -> None:
     for name in found.newer:
         print(f"newer than this program {name}")
     for name in found.outdated_views:
-        print(f"outdated view {name}")
-    for difference in found.differences:
-        print(difference)
-    if not found.current:
-        raise typer.Exit(errors.FAILED)
+        print(f"missing or outdated view {name}")
+    for other in (*found.lacks, *found.wrong, *found.differences):
+        print(other)
+    if found.current:
+        print("everything is there and up to date")
+        return
+    print("install the newer version of stepstream" if found.newer else "`stepstream store migrate` puts it right")
+    raise typer.Exit(errors.FAILED)
 
 
 @takes(*CLICKHOUSE, *RETENTION)

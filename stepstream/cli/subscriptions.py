@@ -57,19 +57,16 @@ def add(
 
     Secrets are named, never written: `url=env:SLACK_URL`, `secret=file:/run/secrets/hook`.
     """
-    from pydantic import ValidationError
-
     from stepstream import notify
-    from stepstream.schemas.documents import Subscription
+    from stepstream.schemas.documents import WrongDocument, subscription_of
 
     data: dict[str, Any] = {"name": name, "to": {channel: _pairs(options)}, **_pairs(field)}
     wanted = _pairs(match) | ({"severity": severity} if severity else {})
     data |= ({"match": wanted} if wanted else {}) | ({"group_by": group_by} if group_by else {})
     try:
-        document = Subscription.model_validate(data)
-    except ValidationError as error:
-        wrong = [f"{'.'.join(map(str, e['loc']))}: {e['msg'].removeprefix('Value error, ')}" for e in error.errors()]
-        raise errors.Failure("\n".join(wrong), errors.USAGE) from None
+        document = subscription_of(data)
+    except WrongDocument as error:
+        raise errors.Failure(str(error), errors.USAGE) from None
     try:
         print(f"subscription/{name} {notify.add(settings, document, force=force)}")
     except ValueError as error:
@@ -153,18 +150,16 @@ def deliveries(
 
 
 def _in_force(settings: Settings) -> dict[str, Subscription]:
-    from pydantic import ValidationError
-
     from stepstream import documents
-    from stepstream.schemas.documents import DOCUMENT, Subscription
+    from stepstream.schemas.documents import Subscription, WrongDocument, decode_document
 
     found = {}
     for held in documents.in_force(settings).values():
         if held.kind == "Subscription":
             try:
-                document = DOCUMENT.validate_json(held.value)
-            except ValidationError as error:
-                errors.complain(f"{held.key} is not understood by this version: {error.errors()[0]['msg']}")
+                document = decode_document(held.value)
+            except WrongDocument as error:
+                errors.complain(f"{held.key} is not understood by this version: {error}")
                 continue
             if isinstance(document, Subscription):
                 found[document.name] = document

@@ -13,8 +13,8 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     ResourceType,
 )
 
-from stepstream import groups, topics
-from stepstream.doctor import baselines
+from stepstream import topics
+from stepstream.doctor import baselines, pipeline
 from stepstream.doctor.check import Check, fail, ok, warn
 from stepstream.kafka import KafkaUnreachable, consumer, position_of, read_to_end
 from stepstream.schemas.partitioner import partition_for
@@ -25,7 +25,6 @@ from stepstream.settings import SettingsError
 TIMEOUT_S: Final = 5.0
 SAMPLE: Final = 200
 """Newest records looked at per partition."""
-LAG_WARN: Final = 50_000
 CLOCK_WARN_S: Final = 2.0
 DAY_MS: Final = 86_400_000
 MINUTE_MS: Final = 60_000
@@ -48,8 +47,7 @@ def checks(settings: Settings) -> Iterator[Check]:
         return
     yield from _offsets_retention(client, settings)
     yield from _newest_steps(settings)
-    for name, group in groups.PARTS.items():
-        yield from _group(settings, name, group(settings))
+    yield from pipeline.checks(settings)
     yield from _deadletter(settings)
     yield from _documents(settings)
     yield from baselines.checks(settings)
@@ -146,18 +144,6 @@ def _tail(settings: Settings, name: str, partition: int) -> Iterator[Any]:
         yield from read_to_end(settings, name, [partition], offset=max(0, high - SAMPLE), timeout=TIMEOUT_S)
 
 
-def _group(settings: Settings, name: str, group_id: str) -> Iterator[Check]:
-    group = groups.describe(settings, group_id, timeout=TIMEOUT_S)
-    if not group.members:
-        text = f"none runs (group {group_id}), {group.lag:,} records wait"
-        yield warn(name, text, f"start `stepstream {name}` or `stepstream up`")
-    elif group.lag > LAG_WARN:
-        text = f"{group.members} running, {group.lag:,} records behind"
-        yield warn(name, text, f"wait if it falls; else start more: `stepstream {name}`")
-    else:
-        yield ok(name, f"{group.members} running, {group.lag:,} records behind (open runs count)")
-
-
 def _deadletter(settings: Settings) -> Iterator[Check]:
     place = TopicPartition(topic(settings.topic_prefix, "deadletter"), 0)
     client = consumer(settings, "stepstream-doctor")
@@ -171,23 +157,19 @@ def _deadletter(settings: Settings) -> Iterator[Check]:
         yield ok("dead letter", "empty")
         return
     recent = last - since if since >= 0 else 0
-    text = f"{last - first:,} records, {recent:,} of them in the last 24 hours"
+    count = last - first
+    text = f"{count:,} record{'' if count == 1 else 's'}, {recent:,} in the last 24 hours"
     yield warn("dead letter", text, "stepstream deadletter list") if recent else ok("dead letter", text)
 
 
 def _documents(settings: Settings) -> Iterator[Check]:
-    from pydantic import ValidationError
-
     from stepstream.documents import in_force
-    from stepstream.schemas.documents import DOCUMENT
+    from stepstream.schemas.documents import WrongDocument, decode_document
 
     held = in_force(settings)
     for record in held.values():
         try:
-            DOCUMENT.validate_json(record.value)
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            yield warn(
-                "documents", f"{record.key} is not understood here ({first['msg']})", "apply it again, or update stepstream"
-            )
+            decode_document(record.value)
+        except WrongDocument as error:
+            yield warn("documents", f"{record.key} is not understood here: {error}", "apply it again, or update stepstream")
     yield ok("documents", f"{len(held)} in force" if held else "none in force: rules that need no limit are on")

@@ -60,9 +60,19 @@ def _schema(settings: Settings) -> Iterator[Check]:
         yield fail("schema", f"there is no database {found.database}", todo)
     elif found.newer:
         yield fail("schema", f"written by a newer version ({', '.join(found.newer)})", "update stepstream")
+    elif found.lacks:
+        yield fail("schema", f"version {found.version}, but {_some(list(map(str, found.lacks)))}", todo)
     elif found.pending or found.outdated_views:
-        yield fail("schema", f"to be done: {', '.join([*found.pending, *found.outdated_views])}", todo)
+        views = [f"view {name} is missing or outdated" for name in found.outdated_views]
+        yield fail("schema", f"to be done: {_some([*found.pending, *views])}", todo)
+    elif found.wrong:
+        yield fail("schema", f"version {found.version}, but {_some(list(found.wrong))}", "see `stepstream store status`")
     elif found.differences:
         yield warn("schema", f"version {found.version}; {'; '.join(map(str, found.differences))}", todo)
     else:
         yield ok("schema", f"version {found.version}, up to date")
+
+
+def _some(texts: list[str], most: int = 4) -> str:
+    more = f" and {len(texts) - most} more" if len(texts) > most else ""
+    return "; ".join(texts[:most]) + more

@@ -71,7 +71,7 @@ def test_troubles_in_the_topics_are_found(settings: Settings) -> None:
     found = checks(settings.model_copy(update={"partitions": 8}))
     assert found["partitioner"].status == "warn"
     assert found["partitioner"].text.startswith("1 of the newest 2 steps lie on another partition")
-    assert found["dead letter"].text == "1 records, 1 of them in the last 24 hours"
+    assert found["dead letter"].text == "1 record, 1 in the last 24 hours"
     assert (found["topics"].status, "the setting partitions is 8" in found["topics"].text) == ("warn", True)
     assert list(documents.in_force(settings)) == ["policy/x"]
 

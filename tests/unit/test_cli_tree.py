@@ -75,7 +75,7 @@ def test_no_command_is_the_overview_and_exit_code_2() -> None:
     [
         (("settigns",), "No such command 'settigns'. Did you mean 'settings'? (stepstream --help explains)"),
         (("settings", "--formt", "json"), "No such option: --formt"),
-        (("topics", "list", "--partitions", "many"), "partitions from --partitions: "),
+        (("topics", "list", "--partitions", "many"), "partitions from --partitions must be a whole number, not 'many'"),
         (("--settings", "/nowhere.toml", "settings"), "settings file /nowhere.toml (from --settings) does not exist"),
         (("schema", "Alrt"), "there is no contract Alrt; did you mean Alert?"),
         (("get", "policy", "x", "--endpoint", "y"), "No such option: --endpoint"),

@@ -75,11 +75,11 @@ def test_a_file_may_hold_several_documents_and_a_folder_several_files(tmp_path: 
         (policy("{rule: run_cost}"), 5, "rules.0.limit_usd is missing"),
         (policy("{rule: run_duration, limit: 90x}"), 5, "rules.0.limit: not a duration: '90x' (write 90s, 1h30m, 250ms, 2d)"),
         (policy("{rule: run_cost, limit_usd: 1, warn_usd: 2}"), 5, "rules.0: warn_usd must be lower than limit_usd"),
-        ("kind: Subscription\nname: a\nto: {}", 3, "to: dictionary should have at least 1 item"),
+        ("kind: Subscription\nname: a\nto: {}", 3, "to takes at least 1 entry"),
         (
             "kind: Prices\nname: a\nmodels:\n- model: m\n  input_per_million: -1\n  output_per_million: 1",
             5,
-            "models.0.input_per_million: input should be greater than or equal to 0",
+            "models.0.input_per_million must be at least 0, not -1",
         ),
     ],
 )

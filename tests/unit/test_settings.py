@@ -90,7 +90,7 @@ def test_every_problem_is_told_with_setting_source_and_reason(home: Path) -> Non
     assert "argument agnet is no setting; did you mean agent?" in text
     assert "STEPSTREAM_KAFKA_BROKRES is no setting; did you mean STEPSTREAM_KAFKA_BROKERS?" in text
     assert "partitons in stepstream.toml is no setting; did you mean partitions?" in text
-    assert "partitions from STEPSTREAM_PARTITIONS: Input should be greater than 0, not '0'" in text
+    assert "partitions from STEPSTREAM_PARTITIONS must be more than 0, not '0'" in text
     assert "sink_batch_rows from stepstream.toml" in text
     assert "close_after from STEPSTREAM_CLOSE_AFTER: not a duration" in text
     assert "compression from argument compression" in text

@@ -1,0 +1,187 @@
+"""What is wrong with something that a person wrote, in a sentence: one wording for files, commands, calls and the API. Pure."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, Literal, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+Path = tuple[int | str, ...]
+_ALTERNATIVES: Final = re.compile(r"\^\(([\w|-]+)\)\$")
+MAX_SHOWN: Final = 80
+"""Characters of a wrong value that are repeated."""
+
+
+def did_you_mean(name: str, names: Iterable[str], *, otherwise: str = "") -> str:
+    """``did you mean X?`` for the known name that is like ``name``; else ``otherwise``, or the list of the known names."""
+    known = list(names)
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    if not near:  # the same letters in another case, or the beginning of one
+        near = [one for one in known if name and one.lower().startswith(name.lower())][:1]
+    return f"did you mean {near[0]}?" if near else otherwise or f"there are: {', '.join(known) or 'none'}"
+
+
+def reasons(
+    error: ValidationError, kinds: Any, value: Any, *, hidden: Callable[[Path], bool] = lambda _path: False, under: str = ""
+) -> list[tuple[Path, str]]:
+    """Each thing that is wrong: its path, and a sentence about it that names the path as the person wrote it.
+
+    ``kinds`` is the model, or the union of models, that was tried on ``value``, which stands at the path ``under``. Where a
+    path is ``hidden``, what was written is not repeated, because it may be a secret.
+    """
+    models = _models(kinds)
+    listed = error.errors(include_url=False)
+    return [(wrong["loc"], _reason(wrong, models, value, show_input=not hidden(wrong["loc"]), under=under)) for wrong in listed]
+
+
+def sentences(
+    error: ValidationError, kinds: Any, value: Any, *, hidden: Callable[[Path], bool] = lambda _path: False, under: str = ""
+) -> str:
+    """The sentences of ``reasons``, one after the other."""
+    return "; ".join(sentence for _, sentence in reasons(error, kinds, value, hidden=hidden, under=under))
+
+
+def _reason(wrong: Any, models: list[type[BaseModel]], value: Any, *, show_input: bool, under: str) -> str:
+    visible = _visible(wrong["loc"], value, last=wrong["type"] == "missing")
+    where = ".".join(map(str, [under, *visible] if under else visible))
+    context, given = wrong.get("ctx", {}), wrong["input"]
+    match wrong["type"]:
+        case "extra_forbidden":
+            known = _fields_at(models, wrong["loc"][:-1])
+            return f"{where} is unknown; {did_you_mean(str(wrong['loc'][-1]), known)}"
+        case "missing":
+            return f"{where} is missing"
+        case "union_tag_not_found":
+            field, tags = str(context["discriminator"]).strip("'"), _tags(models, wrong["loc"])
+            return f"{field} of {where or 'the document'} is missing (one of {', '.join(tags)})"
+        case "union_tag_invalid":
+            field, tags = str(context["discriminator"]).strip("'"), _tags(models, wrong["loc"])
+            return f"{field} of {where or 'the document'} is {context['tag']!r}, which is none; {_choice(context['tag'], tags)}"
+        case "literal_error" | "enum":
+            expected = [text.strip("' ") for text in str(context["expected"]).replace(" or ", ", ").split(",")]
+            return f"{where}{_is(given, show_input)}; {_choice(given, expected)}"
+        case "value_error" | "assertion_error":
+            return f"{where}: {context['error']}" if where else str(context["error"])
+        case "string_pattern_mismatch":
+            if words := _ALTERNATIVES.fullmatch(context["pattern"]):
+                return f"{where}{_is(given, show_input)}; {_choice(given, words[1].split('|'))}"
+            return f"{where}{_is(given, show_input)}: it must match {context['pattern']}"
+        case "too_long" | "too_short":
+            least = wrong["type"] == "too_short"
+            bound = context["min_length" if least else "max_length"]
+            return f"{where} takes {'at least' if least else 'at most'} {bound} {'entry' if bound == 1 else 'entries'}"
+    wanted = _wanted(wrong["type"], context) or _plain(wrong["msg"])
+    is_shown = show_input and not isinstance(given, dict | list | tuple | bytes | BaseModel)
+    return f"{where or 'the document'} {wanted}" + (f", not {_shown(given)}" if is_shown else "")
+
+
+_KINDS: Final = (
+    ("int", "must be a whole number"),
+    ("float", "must be a number"),
+    ("finite_number", "must be a number"),
+    ("decimal", "must be a number"),
+    ("bool", "must be true or false"),
+    ("string_type", "must be text"),
+    ("tuple_type", "must be a list"),
+    ("list_type", "must be a list"),
+    ("set_type", "must be a list"),
+    ("frozen_set_type", "must be a list"),
+    ("dict_type", "must be a mapping of names to values"),
+    ("mapping_type", "must be a mapping of names to values"),
+    ("model_", "must be a mapping of names to values"),
+    ("datetime", "must be a time such as 2026-03-01T12:00:00Z"),
+    ("date", "must be a date such as 2026-03-01"),
+    ("none_required", "must be empty"),
+    ("json_invalid", "is not JSON"),
+)
+"""What is wanted, by the beginning of pydantic's word for the error."""
+_BOUNDS: Final = {
+    "greater_than": ("gt", "must be more than {}"),
+    "greater_than_equal": ("ge", "must be at least {}"),
+    "less_than": ("lt", "must be less than {}"),
+    "less_than_equal": ("le", "must be at most {}"),
+    "string_too_short": ("min_length", "must have at least {} characters"),
+    "string_too_long": ("max_length", "must have at most {} characters"),
+}
+
+
+def _wanted(kind: str, context: Mapping[str, Any]) -> str:
+    if kind in _BOUNDS:
+        name, text = _BOUNDS[kind]
+        return text.format(context[name])
+    return next((text for beginning, text in _KINDS if kind.startswith(beginning)), "")
+
+
+def _plain(message: str) -> str:
+    """A message of pydantic's that has no wording here, at least as the rest of a sentence."""
+    return message.replace("Input should be", "must be").replace("Value error, ", "").replace("Input", "it").strip()
+
+
+def _choice(given: Any, names: Sequence[str]) -> str:
+    return did_you_mean(str(given), names, otherwise=f"one of {', '.join(names)}")
+
+
+def _is(given: Any, show_input: bool) -> str:
+    return f" is {_shown(given)}" if show_input else " is not what it can be"
+
+
+def _shown(given: Any) -> str:
+    text = repr(given)
+    return text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "..."
+
+
+def _visible(path: tuple[int | str, ...], value: Any, *, last: bool) -> Iterator[int | str]:
+    """The path without the names of kinds and rules that validation puts in; ``last``: the last part is to be shown."""
+    for position, part in enumerate(path):
+        if isinstance(value, dict):
+            if part in value:
+                value = value[part]
+            elif not (last and position == len(path) - 1):
+                continue
+        elif isinstance(value, list | tuple) and isinstance(part, int) and part < len(value):
+            value = value[part]
+        yield part
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    """The models named somewhere in an annotation."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _models(part)]
+
+
+def _tag_of(model: type[BaseModel]) -> list[str]:
+    """The words by which a model of a union is chosen: those of its field ``kind`` or ``rule``."""
+    for name in ("kind", "rule"):
+        field = model.model_fields.get(name)
+        if field is not None and get_origin(field.annotation) is Literal:
+            return [str(word) for word in get_args(field.annotation)]
+    return []
+
+
+def _models_at(models: list[type[BaseModel]], path: tuple[int | str, ...]) -> list[type[BaseModel]]:
+    """The models that may stand at a path."""
+    for part in path:
+        if isinstance(part, int):
+            continue
+        tagged = [model for model in models if part in _tag_of(model)]
+        if len(models) > 1 and tagged:
+            models = tagged
+        else:
+            models = [deep for model in models if part in model.model_fields for deep in _models(_annotation(model, part))]
+    return models
+
+
+def _annotation(model: type[BaseModel], name: str) -> Any:
+    return model.model_fields[name].annotation
+
+
+def _fields_at(models: list[type[BaseModel]], path: tuple[int | str, ...]) -> list[str]:
+    return [name for model in _models_at(models, path) for name in model.model_fields]
+
+
+def _tags(models: list[type[BaseModel]], path: tuple[int | str, ...]) -> list[str]:
+    return [tag for model in _models_at(models, path) for tag in _tag_of(model)]
