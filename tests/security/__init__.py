@@ -1,0 +1,1 @@
+"""What an attacker tried once, kept: each test sends it again."""

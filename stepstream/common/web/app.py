@@ -1,0 +1,77 @@
+"""The application factory: routes, with health and metrics beside them, behind the front."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
+
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import BaseRoute, Route, Router
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from stepstream.common.web.access import Access
+from stepstream.common.web.errors import WebError, json_error
+from stepstream.common.web.front import Front
+from stepstream.common.web.headers import Hosts
+
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class Observed(Protocol):
+    """What a process says of itself; ``stepstream.observe.Observer`` is one."""
+
+    def health(self) -> str:
+        """Empty when all is well."""
+
+    def readiness(self) -> str:
+        """Empty when it works."""
+
+    def text(self) -> bytes:
+        """The metrics."""
+
+
+def create(
+    routes: Sequence[BaseRoute],
+    *,
+    hosts: Hosts,
+    access: Access | None,
+    observed: Observed | None = None,
+    open_paths: Iterable[str] = (),
+    error: Callable[[WebError], Response] = json_error,
+) -> ASGIApp:
+    """An application that answers ``routes``, ``/healthz``, ``/readyz`` and, with ``observed``, ``/metrics``.
+
+    Without ``access`` everybody may ask everything. ``open_paths`` need no credentials, as the two of health.
+    """
+    inner = Router([*routes, *_health(observed)], redirect_slashes=False)
+    return Front(inner, hosts, access, open_paths=("/healthz", "/readyz", *open_paths), error=error)
+
+
+def _health(observed: Observed | None) -> list[BaseRoute]:
+    """Fixed texts: what is wrong stands in the log and, as a number, in the metrics."""
+
+    async def healthz(_request: Request) -> Response:
+        wrong = observed is not None and observed.health()
+        return PlainTextResponse("failing\n" if wrong else "ok\n", 503 if wrong else 200)
+
+    async def readyz(_request: Request) -> Response:
+        wrong = observed is not None and (observed.health() or observed.readiness())
+        return PlainTextResponse("not ready\n" if wrong else "ok\n", 503 if wrong else 200)
+
+    async def metrics(_request: Request) -> Response:
+        assert observed is not None
+        return Response(observed.text(), headers={"Content-Type": METRICS_TYPE})
+
+    routes: list[BaseRoute] = [Route("/healthz", healthz), Route("/readyz", readyz)]
+    return [*routes, Route("/metrics", metrics)] if observed is not None else routes
+
+
+class Raw:
+    """An endpoint that wants the bare ASGI interface, for routes: ``Route(path, Raw(function))``."""
+
+    def __init__(self, function: Callable[[Scope, Receive, Send], object]) -> None:
+        self._function = function
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._function(scope, receive, send)  # type: ignore[misc]

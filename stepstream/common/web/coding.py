@@ -1,0 +1,292 @@
+"""Content-Encoding in both directions, in pieces of bounded size: gzip, deflate, lz4, zstd, and br where brotli is installed.
+
+A decoder makes little more than ``PIECE_BYTES`` at once, whatever a few compressed bytes stand for, and ``decode`` stops
+at a limit that is counted in plain bytes.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Any, Final, Protocol
+
+PIECE_BYTES: Final = 1 << 20
+ZSTD_WINDOW_BYTES: Final = 8 << 20
+"""The largest window that HTTP allows (RFC 9659)."""
+_ZSTD_BLOCK_BYTES: Final = 128 << 10
+_ZSTD_BLOCKS_AT_ONCE: Final = PIECE_BYTES // _ZSTD_BLOCK_BYTES
+
+
+class CodingError(ValueError):
+    """A body that cannot be decoded; says why."""
+
+
+class UnknownCoding(CodingError):
+    """A Content-Encoding that is not known here."""
+
+
+class TooManyBytes(CodingError):
+    """There are more plain bytes than were allowed."""
+
+
+class Encoder(Protocol):
+    """Compresses a stream."""
+
+    def compress(self, data: bytes, /) -> bytes: ...
+
+    def flush(self) -> bytes: ...
+
+
+Decode = Callable[[Iterator[bytes]], Iterator[bytes]]
+
+
+def decode(pieces: Iterator[bytes], encoding: str, max_bytes: int) -> Iterator[bytes]:
+    """The plain bytes of a body in pieces; several frames or members in a row are one body.
+
+    Raises ``UnknownCoding``, ``TooManyBytes`` beyond ``max_bytes`` plain bytes, and ``CodingError`` for what is not valid
+    or ends in the middle.
+    """
+    name = encoding.strip().lower()
+    left = max_bytes
+    for piece in _plain(pieces, name):
+        left -= len(piece)
+        if left < 0:
+            raise TooManyBytes(f"the body has more than {max_bytes} bytes" + (" when it is decompressed" if name else ""))
+        yield piece
+
+
+def _plain(pieces: Iterator[bytes], name: str) -> Iterator[bytes]:
+    if name in ("", "identity"):
+        yield from pieces
+        return
+    try:
+        yield from decoder(name)(pieces)
+    except CodingError:
+        raise
+    except Exception as problem:  # each library has errors of its own
+        raise CodingError(f"the body is not valid {name}: {problem}") from None
+
+
+def decoder(name: str) -> Decode:
+    """The decoder of an encoding's name. Raises ``UnknownCoding``."""
+    found = _DECODERS.get(name)
+    if found is None or not _can(name):
+        raise UnknownCoding(f"unknown compression {name[:40]!r}: use {', '.join(one for one in _DECODERS if _can(one))}")
+    return found
+
+
+def _can(name: str) -> bool:
+    """Whether the package that an encoding needs is there."""
+    try:
+        if name == "lz4":
+            import lz4.frame  # noqa: F401
+        elif name == "zstd":
+            import zstandard  # noqa: F401
+        elif name == "br":
+            import brotli  # type: ignore[import-not-found]
+
+            # Before 1.2 it has no bound of what one call makes.
+            return hasattr(brotli.Decompressor, "can_accept_more_data")
+    except ImportError:
+        return False
+    return True
+
+
+def _too_early(name: str) -> CodingError:
+    return CodingError(f"the body's {name} stream ends too early")
+
+
+def _zlib(wbits: int, name: str) -> Decode:
+    def decode_all(pieces: Iterator[bytes]) -> Iterator[bytes]:
+        raw, begun = zlib.decompressobj(wbits), False
+        for piece in pieces:
+            left = piece
+            while left:
+                begun = True
+                yield raw.decompress(left, PIECE_BYTES)
+                left = raw.unconsumed_tail
+                if raw.eof:
+                    left, raw, begun = raw.unused_data, zlib.decompressobj(wbits), False
+        while begun and not raw.eof:
+            plain = raw.decompress(b"", PIECE_BYTES)
+            if not plain:
+                raise _too_early(name)
+            yield plain
+
+    return decode_all
+
+
+def _lz4(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    import lz4.frame
+
+    raw, begun = lz4.frame.LZ4FrameDecompressor(), False
+    for piece in pieces:
+        left = piece
+        while left or (begun and not raw.needs_input):
+            begun = True
+            yield raw.decompress(left, PIECE_BYTES)
+            left = b""
+            if raw.eof:
+                left, raw, begun = raw.unused_data or b"", lz4.frame.LZ4FrameDecompressor(), False
+    if begun:
+        raise _too_early("lz4")
+
+
+def _brotli(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    import brotli
+
+    raw = brotli.Decompressor()
+    begun = False
+    for piece in pieces:
+        begun = True
+        yield raw.process(piece, output_buffer_limit=PIECE_BYTES)
+        while not raw.can_accept_more_data():
+            yield raw.process(b"", output_buffer_limit=PIECE_BYTES)
+    if begun and not raw.is_finished():
+        raise _too_early("br")
+
+
+class _Bytes:
+    """Pieces, to be taken by number of bytes."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces = pieces
+        self._held = bytearray()
+
+    def take(self, count: int) -> bytes:
+        """So many bytes. Raises ``CodingError`` where there are fewer."""
+        found = self.take_or_end(count)
+        if len(found) < count:
+            raise _too_early("zstd")
+        return found
+
+    def take_or_end(self, count: int) -> bytes:
+        """So many bytes; nothing at the end."""
+        while len(self._held) < count:
+            piece = next(self._pieces, None)
+            if piece is None:
+                if self._held:
+                    raise _too_early("zstd")
+                return b""
+            self._held += piece
+        found = bytes(self._held[:count])
+        del self._held[:count]
+        return found
+
+    def skip(self, count: int) -> None:
+        while count:
+            count -= len(self.take(min(count, PIECE_BYTES)))
+
+
+def _zstd(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """zstandard has no bound of what one call makes, so it is fed a few blocks at a time: each makes 128 KiB at most."""
+    source = _Bytes(pieces)
+    while magic := source.take_or_end(4):
+        number = int.from_bytes(magic, "little")
+        if number >> 4 == 0x184D2A5:  # a frame to be skipped
+            source.skip(int.from_bytes(source.take(4), "little"))
+        elif number == 0xFD2FB528:
+            yield from _zstd_frame(magic, source)
+        else:
+            raise CodingError("the body is not valid zstd: a frame begins with something else")
+
+
+def _zstd_frame(magic: bytes, source: _Bytes) -> Iterator[bytes]:
+    import zstandard
+
+    raw = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW_BYTES).decompressobj()
+    first = source.take(1)
+    descriptor = first[0]
+    single = descriptor >> 5 & 1
+    header = (not single) + (0, 1, 2, 4)[descriptor & 3] + (single, 2, 4, 8)[descriptor >> 6]
+    held, blocks, last = [magic, first, source.take(header)], 0, False
+    while not last:
+        head = source.take(3)
+        value = int.from_bytes(head, "little")
+        last, kind, size = bool(value & 1), value >> 1 & 3, value >> 3
+        if size > _ZSTD_BLOCK_BYTES:
+            raise CodingError("the body is not valid zstd: a block is too large")
+        held += [head, source.take(1 if kind == 1 else size)]
+        blocks += 1
+        if last and descriptor >> 2 & 1:
+            held.append(source.take(4))
+        if last or blocks == _ZSTD_BLOCKS_AT_ONCE:
+            yield raw.decompress(b"".join(held))
+            held, blocks = [], 0
+    if not raw.eof:
+        raise _too_early("zstd")
+
+
+_DECODERS: Final[dict[str, Decode]] = {
+    "gzip": _zlib(31, "gzip"),
+    "x-gzip": _zlib(31, "gzip"),
+    "deflate": _zlib(47, "deflate"),
+    "lz4": _lz4,
+    "zstd": _zstd,
+    "br": _brotli,
+}
+
+
+class _Lz4Encoder:
+    """An LZ4 frame; its header goes out before the first block."""
+
+    def __init__(self) -> None:
+        import lz4.frame
+
+        self._raw = lz4.frame.LZ4FrameCompressor()
+        self._head = self._raw.begin()
+
+    def compress(self, data: bytes) -> bytes:
+        head, self._head = self._head, b""
+        return bytes(head + self._raw.compress(data))
+
+    def flush(self) -> bytes:
+        return self.compress(b"") + bytes(self._raw.flush())
+
+
+class _BrotliEncoder:
+    def __init__(self) -> None:
+        import brotli
+
+        self._raw = brotli.Compressor(quality=4)
+
+    def compress(self, data: bytes) -> bytes:
+        return bytes(self._raw.process(data))
+
+    def flush(self) -> bytes:
+        return bytes(self._raw.finish())
+
+
+def _zstd_encoder() -> Encoder:
+    import zstandard
+
+    return zstandard.ZstdCompressor(level=1).compressobj()
+
+
+# In the order of preference: between two programs on one machine the cheapest wins.
+_ENCODERS: Final[dict[str, Callable[[], Any]]] = {
+    "lz4": _Lz4Encoder,
+    "zstd": _zstd_encoder,
+    "gzip": lambda: zlib.compressobj(3, wbits=31),
+    "deflate": lambda: zlib.compressobj(3),
+    "br": _BrotliEncoder,
+}
+
+
+def choose(accepted: str) -> str:
+    """The encoding for an answer to this Accept-Encoding; empty for none."""
+    offered = {part.partition(";")[0].strip().lower() for part in accepted.split(",") if not part.endswith("q=0")}
+    for name, begin in _ENCODERS.items():
+        if name in offered:
+            try:
+                begin()
+            except ImportError:
+                continue
+            return name
+    return ""
+
+
+def encoder(name: str) -> Encoder:
+    """A compressor of a name that ``choose`` returned."""
+    found: Encoder = _ENCODERS[name]()
+    return found

@@ -1,0 +1,54 @@
+"""The one form in which a server says no: a status, a short code for programs, a sentence for people, as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Final
+
+from starlette.responses import Response
+
+CODES: Final[dict[int, str]] = {
+    400: "bad_request",
+    401: "unauthorized",
+    403: "forbidden",
+    404: "not_found",
+    405: "method_not_allowed",
+    408: "timeout",
+    409: "conflict",
+    413: "too_large",
+    415: "unsupported_media_type",
+    429: "too_many_requests",
+    431: "headers_too_large",
+    500: "internal_error",
+    503: "unavailable",
+}
+
+
+class WebError(Exception):
+    """An answer that is not 200. ``str`` is the sentence that the client gets."""
+
+    def __init__(self, status: int, sentence: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(sentence)
+        self.status = status
+        self.headers = dict(headers or {})
+
+    @property
+    def code(self) -> str:
+        """The status as a word, for programs."""
+        return CODES.get(self.status, "error")
+
+
+def json_body(data: object) -> bytes:
+    """``data`` as one line of JSON. Raises ``TypeError`` or ``ValueError`` for what JSON cannot hold."""
+    return json.dumps(data, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace") + b"\n"
+
+
+def error_body(error: WebError) -> bytes:
+    """``{"error": sentence, "code": word}``."""
+    return json_body({"error": str(error), "code": error.code})
+
+
+def json_error(error: WebError) -> Response:
+    """The error as an answer."""
+    return Response(error_body(error), error.status, error.headers, "application/json")
