@@ -10,9 +10,12 @@ import functools
 import logging
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Final, ParamSpec
+
+from stepstream.schemas.printable import printable
 
 P = ParamSpec("P")
 
@@ -48,8 +51,18 @@ class Complaints:
                 self._last.clear()
             self._last[kind] = (now, 0)
         more = f" ({unsaid} more like it since)" if unsaid else ""
-        self._logger.log(level, "%s%s", message, more, exc_info=error)
+        if self._logger.isEnabledFor(level):
+            self._logger.handle(self._record(level, f"{message}{more}", error))
         return True
+
+    def _record(self, level: int, message: str, error: BaseException | None) -> logging.LogRecord:
+        """The log record, printable: what is complained about may quote what the agent works with."""
+        cause = None if error is None else (type(error), error, error.__traceback__)
+        text = " ".join(printable(message).split())
+        record = self._logger.makeRecord(self._logger.name, level, __file__, 0, text, (), cause, "say")
+        if cause is not None:
+            record.exc_text = printable("".join(traceback.format_exception(*cause))).rstrip("\n")
+        return record
 
     def reset_after_fork(self) -> None:
         """Another thread may have held the lock when the process forked."""

@@ -15,6 +15,7 @@ from stepstream.producers.opening import Opens, RunFields, StepFields
 from stepstream.producers.publisher import EXIT_WAIT_S, Counts
 from stepstream.producers.steps import Run, Step, current
 from stepstream.producers.transport import Transport
+from stepstream.schemas.printable import printable
 
 if TYPE_CHECKING:
     from stepstream.producers.engine import Engine
@@ -186,6 +187,6 @@ def _say(line: str) -> None:
     """One line on stderr, if there is one."""
     if sys.stderr is not None:
         try:
-            print(line, file=sys.stderr, flush=True)
+            print(printable(line), file=sys.stderr, flush=True)
         except (OSError, ValueError):
             return

@@ -1,6 +1,7 @@
 """Logs of the processes: one line a record on stderr, quiet unless asked, as text for people or as JSON for programs.
 
 What a record carries beside its words (``extra``) stands behind them as ``name=value``, or as fields of the JSON object.
+Nothing in a record steers a terminal, and no text in it can look like a record of its own: further lines are indented.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import sys
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from stepstream.schemas.printable import indented
 from stepstream.schemas.settings import Settings
 
 LOGGERS: Final = ("stepstream",)
@@ -42,13 +44,13 @@ def _more(record: logging.LogRecord) -> dict[str, Any]:
 
 
 class TextLines(logging.Formatter):
-    """``2026-01-02T03:04:05.678Z warning stepstream.worker: what happened name=value``, tracebacks below."""
+    """``2026-01-02T03:04:05.678Z warning stepstream.worker: what happened name=value``, tracebacks below, indented."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The line."""
         more = "".join(f" {name}={value}" for name, value in _more(record).items())
         line = f"{_time(record)} {record.levelname.lower()} {record.name}: {record.getMessage()}{more}"
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+        return indented(f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line)
 
 
 class JsonLines(logging.Formatter):

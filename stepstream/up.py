@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from stepstream import endpoints
+from stepstream import endpoints, terminal
 from stepstream.embedded.disk import free_bytes
 from stepstream.embedded.jars import KAFKA_VERSION
 from stepstream.schemas.settings import Settings
@@ -37,7 +37,7 @@ COLOURS: Final = {
 
 def run(settings: Settings) -> int:
     """Run the pipeline until SIGINT or SIGTERM; returns the exit code."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = terminal.console(soft_wrap=True)
     stopping = threading.Event()
     settings = _without_running(settings)
     with _signals() as asked:
@@ -113,8 +113,8 @@ def _print_ready(console: Console, given: Settings, settings: Settings, seconds:
         console.print(table)
     else:
         for name, text in facts:
-            print(f"  {name:<14} {text}")
-    print(flush=True)
+            terminal.say(f"  {name:<14} {text}")
+    terminal.say("")
 
 
 def _facts(given: Settings, settings: Settings) -> list[tuple[str, str]]:

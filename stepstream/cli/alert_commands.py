@@ -10,6 +10,7 @@ import typer
 from stepstream.cli.common import CLICKHOUSE, KAFKA, Format, FormatOption, takes
 from stepstream.cli.errors import USAGE, Failure
 from stepstream.schemas.settings import Settings
+from stepstream.terminal import say
 
 if TYPE_CHECKING:
     from stepstream.schemas.alert import Alert
@@ -64,12 +65,12 @@ def show(settings: Settings, alert: IdArgument, format: FormatOption = Format.TA
         printing.print_records(list(Alert.model_fields), [list(plain(one).values()) for one in history], format)
         return
     printing.show(alert_lines(found, glyphs=printing.glyphs(), history=True))
-    printing.show("\n".join(_about(found)))
-    for event in history:
-        printing.show(_event(event))
+    say(*_about(found), *map(_event, history))
 
 
 def _about(alert: Alert) -> list[str]:
+    from stepstream.render.values import one_line
+
     rows = {
         "id": alert.alert_id,
         "project": f"{alert.project}{f' ({alert.environment})' if alert.environment else ''}",
@@ -82,7 +83,7 @@ def _about(alert: Alert) -> list[str]:
         "acknowledged": f"by {alert.acknowledged_by}" if alert.acknowledged_by else "",
         "came back": f"{alert.reopened} times" if alert.reopened else "",
     }
-    return [f"  {name:<13}{text}" for name, text in rows.items() if text]
+    return [f"  {name:<13}{one_line(text)}" for name, text in rows.items() if text]
 
 
 def _event(event: Alert) -> str:
@@ -108,7 +109,7 @@ def _act(settings: Settings, prefix: str, action: Action, by: str, *, until_us: 
         now = act(settings, found, action, by=by or who(), until_us=until_us)
     except NotTaken as error:
         raise Failure(str(error)) from None
-    print(f"{now.alert} {now.alert_id[:8]} {action} by {now.by}")
+    say(f"{now.alert} {now.alert_id[:8]} {action} by {now.by}")
 
 
 def _find(settings: Settings, prefix: str) -> Alert:

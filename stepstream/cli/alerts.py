@@ -12,6 +12,7 @@ from stepstream.cli.common import CLICKHOUSE, KAFKA, Format, FormatOption, takes
 from stepstream.cli.look import PANEL, AgentOption, EnvironmentOption, LimitOption, ProjectOption, SinceOption
 from stepstream.schemas.alert import SEVERITIES, Alert
 from stepstream.schemas.settings import Settings
+from stepstream.terminal import say, say_json
 
 if TYPE_CHECKING:
     from stepstream.cli.queries import Scope
@@ -160,9 +161,9 @@ def _print_one(alert: Alert, format: Format) -> None:
         return
     columns, row = list(Alert.model_fields), list(plain(alert).values())
     if format is Format.JSON:
-        print(records_json(columns, [row])[1:-1], flush=True)
+        say_json(records_json(columns, [row])[1:-1])
     else:
-        print(records_csv(columns, [row]).split("\n", 1)[1], flush=True)
+        say(records_csv(columns, [row]).split("\n", 1)[1])
 
 
 def _print_lines(found: Sequence[Alert], *, history: bool) -> None:

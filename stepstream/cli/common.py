@@ -9,7 +9,6 @@ A command that takes settings is written so, and gets flags for the settings it 
 
 from __future__ import annotations
 
-import csv
 import inspect
 import json
 import sys
@@ -20,6 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, get_type_hints
 
 import typer
+
+from stepstream.schemas.printable import printable
+from stepstream.terminal import console, say, say_json
 
 if TYPE_CHECKING:
     from stepstream.schemas.settings import Settings
@@ -149,13 +151,18 @@ def _sentence(text: str) -> str:
 def print_rows(columns: Sequence[str], rows: Iterable[Sequence[Any]], format: Format = Format.TABLE) -> None:
     """Print a listing; JSON is one array of objects, a table that goes to a file or a pipe is not cut."""
     if format is Format.JSON:
-        print(json.dumps([dict(zip(columns, row, strict=True)) for row in rows], indent=1, default=str, ensure_ascii=False))
+        print_json([dict(zip(columns, row, strict=True)) for row in rows])
     elif format is Format.CSV:
-        writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(rows)
+        from stepstream.render.tables import records_csv
+
+        say(records_csv(columns, rows))
     else:
         _print_table(columns, rows)
+
+
+def print_json(data: Any, *, indent: int | None = 1) -> None:
+    """Print data as JSON."""
+    say_json(json.dumps(data, indent=indent, default=str, ensure_ascii=False))
 
 
 def _print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
@@ -163,17 +170,15 @@ def _print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     if not sys.stdout.isatty():
         widths = [max(map(len, column)) for column in zip(columns, *texts, strict=True)]
         for line in ([column.upper() for column in columns], *texts):
-            print("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
+            say("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
         return
-    from rich.console import Console
     from rich.table import Table
-    from rich.text import Text
 
     table = Table(*columns, box=None, pad_edge=False, header_style="bold")
     for row in texts:
-        table.add_row(*map(Text, row))
-    Console().print(table)
+        table.add_row(*row)
+    console().print(table)
 
 
 def _cell(value: Any) -> str:
-    return "" if value is None else str(value).replace("\n", " ")
+    return "" if value is None else printable(str(value)).replace("\n", " ").replace("\t", " ")

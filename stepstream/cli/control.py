@@ -9,7 +9,9 @@ import typer
 
 from stepstream.cli.common import CLICKHOUSE, KAFKA, takes
 from stepstream.cli.errors import USAGE, Failure
+from stepstream.schemas.printable import printable
 from stepstream.schemas.settings import Settings
+from stepstream.terminal import say
 
 if TYPE_CHECKING:
     from stepstream.orders import Obedience, Target
@@ -138,7 +140,7 @@ def _order(
     project = project if project is not None else settings.project
     what = f"all runs of {f'agent {agent} in ' if agent else ''}project {project}"
     what += f" ({environment})" if environment else ""
-    if not yes and not typer.confirm(f"{action} {what}?"):
+    if not yes and not typer.confirm(printable(f"{action} {what}?")):
         raise Failure("nothing was ordered; --yes orders without asking")
     _order_scope(settings, action, project, agent or "", environment or "", what, reason, by, lasts)
 
@@ -166,7 +168,7 @@ def _order_scope(
         settings, action, project=project, agent=agent, environment=environment, by=by or who(), reason=reason,
         now_us=time.time_ns() // 1_000, lasts_us=lasts_us,
     )  # fmt: skip
-    print(f"ordered {what} to {action}; runs that start within {format_duration(lasts_us)} are bound too")
+    say(f"ordered {what} to {action}; runs that start within {format_duration(lasts_us)} are bound too")
 
 
 def _order_run(
@@ -181,7 +183,7 @@ def _order_run(
         command = order_to_run(
             settings, target, action, by=by or who(), reason=reason, budget_usd=budget, now_us=time.time_ns() // 1_000
         )
-        print(f"ordered run {target.trace_id[:8]} to {'go on' if action == 'resume' else action}")
+        say(f"ordered run {target.trace_id[:8]} to {'go on' if action == 'resume' else action}")
         if obedience is not None:
             _tell(obedience, command, wait_s)
     finally:
@@ -203,7 +205,7 @@ def _tell(obedience: Obedience, command: Command, wait_s: float) -> None:
     elif step.get("status", "ok") != "ok":
         printing.note("the run was over before it could obey")
     else:
-        print(f"obeyed after {took}")
+        say(f"obeyed after {took}")
 
 
 def _target(settings: Settings, run: str | None, last: bool) -> Target:

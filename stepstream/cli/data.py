@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections import Counter
@@ -14,7 +13,8 @@ from typing import Annotated, BinaryIO
 import typer
 
 from stepstream.cli import errors
-from stepstream.cli.common import Format, FormatOption, print_rows
+from stepstream.cli.common import Format, FormatOption, print_json, print_rows
+from stepstream.terminal import remark, say
 
 PANEL = "Data"
 
@@ -39,7 +39,7 @@ def schema(
     found = {held.lower(): model for held, model in CONTRACTS.items()}.get(name.lower())
     if found is None:
         raise errors.Failure(f"there is no contract {name}; {did_you_mean(name, CONTRACTS)}", errors.USAGE)
-    print(json.dumps(found.model_json_schema(), indent=2, ensure_ascii=False))
+    print_json(found.model_json_schema(), indent=2)
 
 
 def validate(
@@ -66,7 +66,7 @@ def validate(
     if rows or format is not Format.TABLE:
         print_rows(("line", "outcome", "reason", "detail"), rows, format)
     words = ", ".join(f"{counts[outcome]:,} {outcome}" for outcome in ("accepted", "clamped", "rejected"))
-    print(words, file=sys.stdout if format is Format.TABLE else sys.stderr)
+    (say if format is Format.TABLE else remark)(words)
     if counts["rejected"]:
         raise typer.Exit(errors.FAILED)
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stepstream.cli import errors
-from stepstream.cli.common import KAFKA, Format, FormatOption, print_rows, takes
+from stepstream.cli.common import KAFKA, Format, FormatOption, print_json, print_rows, takes
+from stepstream.terminal import remark, say
 
 if TYPE_CHECKING:
     from stepstream.deadletter import Letter
@@ -70,7 +71,7 @@ def show(settings: Settings, offset: Annotated[int, typer.Argument(metavar="OFFS
         for name in ("offset", "time_ms", "topic", "partition", "source_offset", "reason", "detail", "by")
     }
     headers = {name: _shown(value) for name, value in letter.headers}
-    print(json.dumps({**facts, "headers": headers, "key": _shown(letter.key), "value": _value(letter)}, indent=1))
+    print_json({**facts, "headers": headers, "key": _shown(letter.key), "value": _value(letter)})
 
 
 @takes(*KAFKA)
@@ -94,12 +95,12 @@ def replay(
     wanted = set(offsets or ())
     chosen = (letter for letter in _read(settings, reason, since) if not wanted or letter.offset in wanted)
     if dry_run:
-        print(f"{sum(1 for _ in chosen)} records would be sent again")
+        say(f"{sum(1 for _ in chosen)} records would be sent again")
         return
     sent, foreign = deadletter.replay(settings, chosen)
     for letter in foreign:
-        typer.echo(f"warning: offset {letter.offset} came from {letter.topic or 'nowhere known'} and stays here", err=True)
-    print(f"{sent} records sent again")
+        remark(f"warning: offset {letter.offset} came from {letter.topic or 'nowhere known'} and stays here")
+    say(f"{sent} records sent again")
 
 
 @takes(*KAFKA)
@@ -120,7 +121,7 @@ def resume(
         deadletter.resume(settings, name, int(number))
     except ValueError as error:
         raise errors.Failure(str(error), errors.USAGE) from None
-    print(f"{partition} goes on when its worker is restarted")
+    say(f"{partition} goes on when its worker is restarted")
 
 
 def _read(settings: Settings, reason: str = "", since: str = "") -> Iterator[Letter]:

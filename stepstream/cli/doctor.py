@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from stepstream.cli import errors
-from stepstream.cli.common import CLICKHOUSE, KAFKA, Format, FormatOption, print_rows, takes_resolved
+from stepstream.cli.common import CLICKHOUSE, KAFKA, Format, FormatOption, print_json, print_rows, takes_resolved
+from stepstream.terminal import console, say
 
 if TYPE_CHECKING:
     from stepstream.doctor import Check
@@ -37,7 +36,7 @@ def doctor(settings: Any, format: FormatOption = Format.TABLE) -> None:
         if format is Format.TABLE:
             _print(check)
     if format is Format.JSON:
-        print(json.dumps([asdict(check) for check in checks], indent=1, ensure_ascii=False))
+        print_json([asdict(check) for check in checks])
     elif format is Format.CSV:
         print_rows(("status", "what", "text", "todo"), [tuple(asdict(check).values()) for check in checks], format)
     if any(check.status == "fail" for check in checks):
@@ -45,9 +44,10 @@ def doctor(settings: Any, format: FormatOption = Format.TABLE) -> None:
 
 
 def _print(check: Check) -> None:
-    status = f"{check.status:<5}"
-    if sys.stdout.isatty():
-        status = typer.style(status, fg=COLOURS[check.status])
-    print(f"{status} {check.what}: {check.text}", flush=True)
+    from rich.text import Text
+
+    line = Text(f"{check.status:<5}", style=COLOURS[check.status])
+    line.append(f" {check.what}: {check.text}", style="default")
+    console(soft_wrap=True).print(line)
     if check.todo:
-        print(f"      {check.todo}", flush=True)
+        say(f"      {check.todo}")

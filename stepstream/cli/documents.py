@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stepstream.cli import errors
-from stepstream.cli.common import KAFKA, Format, FormatOption, print_rows, takes
+from stepstream.cli.common import KAFKA, Format, FormatOption, print_json, print_rows, takes
+from stepstream.terminal import say
 
 if TYPE_CHECKING:
     from stepstream.documents import Change, Held, Written
@@ -43,7 +43,7 @@ def apply(
     written = _read(files)
     changes = documents.apply(settings, written, dry_run=dry_run, force=force)
     for change in changes:
-        print(f"{change.key} {_told(change, dry_run)}")
+        say(f"{change.key} {_told(change, dry_run)}")
     if not changes:
         raise errors.Failure(f"no documents in {', '.join(map(str, files))}: files end in .yaml, .yml or .json")
 
@@ -101,9 +101,9 @@ def _show(record: Held, format: Format) -> None:
     if format is Format.CSV:
         raise errors.Failure("a document is no table: use --format json, or none for YAML", errors.USAGE)
     if format is Format.JSON:
-        print(json.dumps(documents.to_data(record), indent=1, ensure_ascii=False))
+        print_json(documents.to_data(record))
     else:
-        print(documents.to_yaml(record), end="")
+        say(documents.to_yaml(record).rstrip("\n"))
 
 
 @takes(*KAFKA)
@@ -120,7 +120,7 @@ def delete(
     if record.owner and not force:
         raise errors.Failure(f"{record.key} is held by {record.owner}: remove it there, or say --force")
     documents.withdraw(settings, record.key)
-    print(f"{record.key} deleted")
+    say(f"{record.key} deleted")
 
 
 def _prefix(kind: str) -> str:

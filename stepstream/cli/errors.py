@@ -10,6 +10,8 @@ from typing import Any, Final
 
 import typer
 
+from stepstream.terminal import remark
+
 FAILED: Final = 1
 USAGE: Final = 2
 INTERRUPTED: Final = 130
@@ -40,7 +42,7 @@ class Failure(Exception):
 def complain(message: str) -> None:
     """Print an error on stderr; further lines of the message are set below it."""
     first, *rest = message.strip().splitlines() or [""]
-    print(f"error: {first}", *(f"       {line}" for line in rest), sep="\n", file=sys.stderr, flush=True)
+    remark(f"error: {first}", *(f"       {line}" for line in rest))
 
 
 def guarded(action: Callable[[], int], *, debug: bool = False) -> int:

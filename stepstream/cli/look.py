@@ -13,6 +13,7 @@ import typer
 from stepstream.cli.common import CLICKHOUSE, Format, FormatOption, takes
 from stepstream.cli.errors import USAGE, Failure
 from stepstream.schemas.settings import Settings
+from stepstream.terminal import write_bytes
 
 PANEL = "Look"
 ProjectOption = Annotated[str | None, typer.Option(help="Only this project (patterns with * and ?).")]
@@ -124,7 +125,7 @@ def sql(
         raise Failure("there is no query: give one, or - and one on standard input", USAGE)
     with queries.store(settings) as client:
         if re.search(r"\bFORMAT\s+\w+$", text, re.IGNORECASE):  # the answer as ClickHouse writes it
-            sys.stdout.buffer.write(client.raw_query(text))
+            write_bytes(client.raw_query(text))
             return
         answer: Any = client.query(text)
         printing.print_records(answer.column_names, answer.result_rows, format)

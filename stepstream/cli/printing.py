@@ -6,9 +6,10 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from rich.text import Text
 
+from stepstream import terminal
 from stepstream.cli.common import Format
 from stepstream.cli.queries import Trace
 from stepstream.render.glyphs import Glyphs, glyphs_for
@@ -28,33 +29,32 @@ def glyphs() -> Glyphs:
 
 def picture_width() -> int:
     """Cells for a picture on standard output."""
-    return min(Console().width, PICTURE_CELLS + 20) if sys.stdout.isatty() else PICTURE_CELLS
+    return min(terminal.console().width, PICTURE_CELLS + 20) if sys.stdout.isatty() else PICTURE_CELLS
 
 
 def show(what: RenderableType) -> None:
     """Print; lines that go to a file or a pipe are neither cut nor padded, and what cannot be encoded is replaced."""
-    _tolerate(sys.stdout)
+    terminal.tolerate(sys.stdout)
     if sys.stdout.isatty():
-        Console(soft_wrap=isinstance(what, Text)).print(what)
+        terminal.console(soft_wrap=isinstance(what, Text)).print(what)
         return
-    console = Console(width=_ENDLESS, color_system=None)
+    console = terminal.console(width=_ENDLESS, color_system=None)
     with console.capture() as captured:
         console.print(what)
-    print("\n".join(line.rstrip() for line in captured.get().splitlines()), flush=True)
+    terminal.say(*(line.rstrip() for line in captured.get().splitlines()))
 
 
 def note(text: str) -> None:
     """A remark that is not part of the answer."""
-    print(text, file=sys.stderr)
+    terminal.remark(text)
 
 
 def print_records(columns: Sequence[str], rows: Iterable[Sequence[Any]], format: Format) -> None:
     """Print a listing in the form asked for."""
-    _tolerate(sys.stdout)
     if format is Format.JSON:
-        print(records_json(columns, rows))
+        terminal.say_json(records_json(columns, rows))
     elif format is Format.CSV:
-        print(records_csv(columns, rows))
+        terminal.say(records_csv(columns, rows))
     else:
         show(records_table(columns, rows, glyphs=glyphs()))
 
@@ -63,8 +63,3 @@ def trace_text(trace: Trace, *, width: int | None, contents: bool, limit: int, n
     """The picture of a run, for standard output."""
     view = View(width=width or picture_width(), now_us=now_us, contents=contents, limit=limit, glyphs=glyphs())
     return render_trace(trace.steps, trace.run, trace.alerts, view)
-
-
-def _tolerate(stream: Any) -> None:
-    if hasattr(stream, "reconfigure"):
-        stream.reconfigure(errors="replace")

@@ -9,6 +9,7 @@ import typer
 
 from stepstream.cli import errors
 from stepstream.cli.common import CLICKHOUSE, KAFKA, takes
+from stepstream.terminal import say
 
 if TYPE_CHECKING:
     from stepstream.schemas.settings import Settings
@@ -137,7 +138,7 @@ def ready(
         if time.monotonic() >= deadline:
             raise errors.Failure(f"{part} is not ready: the group {groups.PARTS[part](settings)} does not hold all partitions")
         time.sleep(0.2)
-    print(f"{part} is ready")
+    say(f"{part} is ready")
 
 
 def _begin(settings: Settings, lifeline: bool) -> None:

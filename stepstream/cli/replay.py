@@ -12,6 +12,7 @@ import typer
 
 from stepstream.cli import errors
 from stepstream.cli.common import KAFKA, takes
+from stepstream.terminal import console, say
 
 if TYPE_CHECKING:
     from stepstream.producers.replay import ReplayProgress
@@ -46,7 +47,7 @@ def replay(
     require_topic(settings, topic(settings.topic_prefix, "steps"))
     with _progress(file.name) as on_progress:
         report = send(file, settings, speed=speed, keep_times=keep_times, keep_ids=keep_ids, on_progress=on_progress)
-    print(report)
+    say(report)
     if report.failed or report.bad:
         raise typer.Exit(errors.FAILED)
 
@@ -57,11 +58,11 @@ def _progress(name: str) -> Iterator[Callable[[ReplayProgress], None] | None]:
     if not sys.stderr.isatty():
         yield None
         return
-    from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[sent]:,} events"), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    file = TextColumn("{task.description}", markup=False)
+    columns = (file, BarColumn(), TextColumn("{task.fields[sent]:,} events", markup=False), TimeElapsedColumn())
+    with Progress(*columns, console=console(stderr=True), transient=True) as bar:
         task = bar.add_task(name, total=None, sent=0)
 
         def show(progress: ReplayProgress) -> None:

@@ -10,6 +10,7 @@ import typer
 
 from stepstream.cli import errors
 from stepstream.cli.common import CLICKHOUSE, KAFKA, Format, FormatOption, print_rows, takes
+from stepstream.terminal import say
 
 if TYPE_CHECKING:
     from stepstream.schemas.settings import Settings
@@ -62,8 +63,8 @@ def migrate(settings: Settings) -> None:
     }
     for what, names in done.items():
         for name in names:
-            print(f"{what} {name}")
-    print(f"database {report.database} is at version {report.version}{'' if report.changed else ', nothing was to be done'}")
+            say(f"{what} {name}")
+    say(f"database {report.database} is at version {report.version}{'' if report.changed else ', nothing was to be done'}")
     if report.wrong:
         raise typer.Exit(errors.FAILED)
 
@@ -76,19 +77,19 @@ def status(settings: Settings) -> None:
 
     require_clickhouse(settings)
     found = read_status(settings)
-    print(f"database {found.database} {f'is at version {found.version}' if found.exists else 'does not exist'}")
+    say(f"database {found.database} {f'is at version {found.version}' if found.exists else 'does not exist'}")
     for name in found.pending:
-        print(f"pending {name}")
+        say(f"pending {name}")
     for name in found.newer:
-        print(f"newer than this program {name}")
+        say(f"newer than this program {name}")
     for name in found.outdated_views:
-        print(f"missing or outdated view {name}")
+        say(f"missing or outdated view {name}")
     for other in (*found.lacks, *found.wrong, *found.differences):
-        print(other)
+        say(other)
     if found.current:
-        print("everything is there and up to date")
+        say("everything is there and up to date")
         return
-    print("install the newer version of stepstream" if found.newer else "`stepstream store migrate` puts it right")
+    say("install the newer version of stepstream" if found.newer else "`stepstream store migrate` puts it right")
     raise typer.Exit(errors.FAILED)
 
 
@@ -117,7 +118,7 @@ def reconcile(
         print_rows(columns, rows, format)
     if format is Format.TABLE:
         left_out = f", {len(report.busy)} left out because steps are being added to them" if report.busy else ""
-        print(f"{report.days} days from {report.first} to {report.last} were compared, {len(rows)} differences{left_out}")
+        say(f"{report.days} days from {report.first} to {report.last} were compared, {len(rows)} differences{left_out}")
     if not report.exact:
         raise typer.Exit(errors.FAILED)
 
@@ -134,7 +135,7 @@ def backup(
 
     require_clickhouse(settings)
     written = write(settings, place, base=base)
-    print(
+    say(
         f"database {settings.clickhouse_database} is backed up to {written.place}: {written.files} files, {written.bytes} bytes"
     )
 
@@ -158,15 +159,15 @@ def restore(
 
     with _engines(settings) as running:
         report = bring_back(running, place, replace=replace, source=source)
-    print(f"database {settings.clickhouse_database} is restored: {report.steps} steps, {report.runs} runs")
+    say(f"database {settings.clickhouse_database} is restored: {report.steps} steps, {report.runs} runs")
     for name in report.applied:
-        print(f"applied {name}")
+        say(f"applied {name}")
     if report.repaired:
-        print(f"{report.repaired} rollups were built anew from the restored steps")
+        say(f"{report.repaired} rollups were built anew from the restored steps")
     for (name, partition), offset in sorted(report.rewound.items()):
-        print(f"sinks read {name} {partition} from offset {offset} on")
+        say(f"sinks read {name} {partition} from offset {offset} on")
     if not running.kafka_brokers:
-        print("no Kafka is known: before a sink starts again, delete the offsets of its group, or steps since then are missing")
+        say("no Kafka is known: before a sink starts again, delete the offsets of its group, or steps since then are missing")
 
 
 @contextmanager

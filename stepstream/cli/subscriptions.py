@@ -11,6 +11,7 @@ import typer
 
 from stepstream.cli import errors
 from stepstream.cli.common import KAFKA, Format, FormatOption, print_rows, takes
+from stepstream.terminal import say
 
 if TYPE_CHECKING:
     from stepstream.schemas.documents import Subscription
@@ -68,7 +69,7 @@ def add(
     except WrongDocument as error:
         raise errors.Failure(str(error), errors.USAGE) from None
     try:
-        print(f"subscription/{name} {notify.add(settings, document, force=force)}")
+        say(f"subscription/{name} {notify.add(settings, document, force=force)}")
     except ValueError as error:
         raise errors.Failure(str(error)) from None
 
@@ -110,7 +111,7 @@ def test(settings: Settings, name: NameArgument) -> None:
         kind, text, where = outcome.kind, outcome.text, "this process"
     if kind != "told":
         raise errors.Failure(f"{subscription.channel} did not take it ({where}): {text}")
-    print(f"{subscription.channel} took it ({where})" + (f": {text}" if text else ""))
+    say(f"{subscription.channel} took it ({where})" + (f": {text}" if text else ""))
 
 
 @takes(*KAFKA)
@@ -122,7 +123,7 @@ def remove(settings: Settings, name: NameArgument, force: ForceOption = False) -
         notify.remove(settings, name, force=force)
     except (LookupError, ValueError) as error:
         raise errors.Failure(str(error.args[0])) from None
-    print(f"subscription/{name} deleted")
+    say(f"subscription/{name} deleted")
 
 
 @takes(*KAFKA)

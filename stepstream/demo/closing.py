@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from rich.console import Console
 from rich.text import Text
 
+from stepstream import terminal
 from stepstream.cli.queries import read_trace, records
 from stepstream.demo import answers, check
 from stepstream.demo.alertlog import summary
@@ -78,6 +78,6 @@ def _picture(stage: Stage, trace_id: str) -> tuple[str, Callable[[int, Glyphs], 
 
 def _draw(file: Path, command: str, picture: Callable[[int, Glyphs], Text]) -> None:
     with open(os.devnull, "w", encoding="utf-8") as nowhere:
-        recorder = Console(record=True, width=SVG_CELLS, file=nowhere, force_terminal=True)
+        recorder = terminal.console(record=True, width=SVG_CELLS, file=nowhere, force_terminal=True)
         recorder.print(picture(SVG_CELLS, UNICODE))
     file.write_text(recorder.export_svg(title=command), encoding="utf-8")

@@ -14,6 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from stepstream import terminal
 from stepstream.demo.alertlog import Heard
 from stepstream.render.alerts import alert_lines
 from stepstream.render.glyphs import Glyphs
@@ -53,8 +54,8 @@ class Figures:
 
 def make_console() -> Console:
     """The console of the demo's output; without a terminal it is as wide as a log may be."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=LOG_CELLS)
+    console = terminal.console()
+    return console if console.is_terminal else terminal.console(width=LOG_CELLS)
 
 
 @dataclass

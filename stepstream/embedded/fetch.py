@@ -11,6 +11,7 @@ from typing import Any
 
 from stepstream.embedded.errors import JarMissing, MissingPackage
 from stepstream.embedded.jars import KAFKA_VERSION, Jar, sha256_of
+from stepstream.terminal import console
 
 AT_ONCE = 6
 ATTEMPTS = 3
@@ -80,11 +81,10 @@ def _progress(count: int, say: Callable[[str], None]) -> Iterator[Begin]:
         yield _silent
         say("fetched Apache Kafka")
         return
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), MofNCompleteColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=console(stderr=True)) as bar:
         # Their sizes come only with the answers: each jar counts as one, its bytes as parts of it.
         task = bar.add_task(title, total=count)
 

@@ -85,7 +85,7 @@ def heading(run: RunRow, view: View) -> Text:
 
 
 def _failure(run: RunRow) -> str:
-    what = " ".join(part for part in (run.failed_kind.replace("_", " "), run.failed_tool) if part)
+    what = one_line(" ".join(part for part in (run.failed_kind.replace("_", " "), run.failed_tool) if part))
     why = one_line(": ".join(part for part in (run.error_type, run.error_message) if part))
     return f"failed: {what + ', ' if what else ''}{why}" if why else ""
 

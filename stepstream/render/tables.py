@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime, tzinfo
 from decimal import Decimal
@@ -19,8 +20,12 @@ from stepstream.render.heading import STATUS_STYLES
 from stepstream.render.rows import RunRow
 from stepstream.render.values import clip, format_time, format_usd, one_line, short_id, zone_name
 from stepstream.schemas.durations import format_duration
+from stepstream.schemas.printable import printable
 
 MAX_CELL: Final = 80
+_FORMULA: Final = "=+-@\t\n\uff1d\uff0b\uff0d\uff20"
+"""What a cell must not begin with; the last four are the wide forms of the first."""
+_NUMBER: Final = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 
 
 def runs_table(
@@ -81,12 +86,27 @@ def records_json(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 
 def records_csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """CSV with a heading; nested values as JSON."""
+    """CSV with a heading; nested values as JSON, texts as ``csv_text`` makes them."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows([_cell(value, "") for value in row] for row in rows)
+    writer.writerow(map(csv_text, columns))
+    writer.writerows(map(_csv_cell, row) for row in rows)
     return out.getvalue().rstrip("\n")
+
+
+def csv_text(text: str) -> str:
+    """A text for a spreadsheet: printable, and with a quotation mark before what would be taken for a formula.
+
+    A text that is nothing but a number stays as it is.
+    """
+    clean = printable(text)
+    begins = clean.lstrip(" \N{REPLACEMENT CHARACTER}")[:1]
+    return f"'{clean}" if begins and begins in _FORMULA and not _NUMBER.fullmatch(clean) else clean
+
+
+def _csv_cell(value: Any) -> str:
+    cell = _cell(value, "")
+    return cell if value is None or isinstance(value, int | float | Decimal) else csv_text(cell)
 
 
 def _table() -> Table:

@@ -1,0 +1,47 @@
+"""Text that steers nothing: control characters, direction marks and characters without a width are replaced.
+
+Whatever agents, tools and models write may reach a terminal, a log or a file that a person opens. An escape sequence there
+moves the cursor, sets a title or writes the clipboard; a direction mark shows other words than those that stand there.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+REPLACEMENT: Final = "\N{REPLACEMENT CHARACTER}"
+
+_FORMATS: Final = (
+    "\\u00ad\\u0600-\\u0605\\u061c\\u06dd\\u070f\\u0890\\u0891\\u08e2\\u180e\\u200b-\\u200f\\u202a-\\u202e\\u2060-\\u206f"
+    "\\ufeff\\ufff0-\\ufffb\\U000110bd\\U000110cd\\U00013430-\\U0001345f\\U0001bca0-\\U0001bca3\\U0001d173-\\U0001d17a"
+    "\\U000e0000-\\U000e0fff"
+)
+"""Unicode's format characters (Cf): direction marks, joiners, tags, and the ranges that it keeps for more of them."""
+_CONTROLS: Final = "\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u2028\\u2029\\ud800-\\udfff"
+"""Control characters but tab and line feed, line and paragraph separators, halves of surrogate pairs."""
+_UNSAFE: Final = re.compile(f"[{_CONTROLS}{_FORMATS}]")
+_CRLF: Final = re.compile("\r\n?")
+
+
+def printable(text: str) -> str:
+    """The text with tabs and line feeds as they are, and nothing else that a terminal would act upon."""
+    if text.isascii() and text.isprintable():
+        return text
+    return _UNSAFE.sub(REPLACEMENT, _CRLF.sub("\n", text) if "\r" in text else text)
+
+
+def indented(text: str, indent: str = "    ") -> str:
+    """The printable text whose further lines are indented, so that none of them looks like a line of its own."""
+    return printable(text).replace("\n", f"\n{indent}")
+
+
+def escaped_json(text: str) -> str:
+    """JSON text with what a terminal would act upon as ``\\uXXXX``; it says the same."""
+    if text.isascii() and "\x7f" not in text:
+        return text
+    return _UNSAFE.sub(_escape, text)
+
+
+def _escape(found: re.Match[str]) -> str:
+    units = found[0].encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2))

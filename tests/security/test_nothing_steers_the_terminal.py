@@ -1,0 +1,429 @@
+"""Whatever agents, models and tools write: no command lets it steer a terminal, read it as markup, or make a formula of it."""
+
+from __future__ import annotations
+
+import ast
+import csv
+import io
+import json
+import logging
+import re
+import subprocess
+import sys
+import unicodedata
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stepstream import deadletter, documents, logs, terminal
+from stepstream import doctor as examination
+from stepstream import fleet as fleet_topic
+from stepstream import topics as topic_tools
+from stepstream.cli import queries
+from stepstream.cli.app import COMMANDS, run
+from stepstream.deadletter import Letter
+from stepstream.doctor.check import Check
+from stepstream.documents import Held
+from stepstream.producers.guard import Complaints
+from stepstream.render.alerts import alert_lines
+from stepstream.render.heading import View
+from stepstream.render.rows import RunRow, StepRow
+from stepstream.render.tables import csv_text, records_csv, records_json, records_table, runs_table
+from stepstream.render.tree import render_trace
+from stepstream.schemas.alert import Alert
+from stepstream.schemas.delivery import DeliveryStruct
+from stepstream.schemas.fleet import FleetBaselineStruct, FleetBudgetStruct, FleetWindowStruct
+from stepstream.schemas.printable import escaped_json, printable
+from stepstream.schemas.settings import Settings
+from stepstream.sinks.notify import listing
+from stepstream.topics import TopicReport
+
+TRACE: Final = "4bf92f3577b34da6a3ce929d0e0e4736"
+NOW_US: Final = 1_772_366_587_000_000
+HOSTILE: Final = (
+    "\x1b[2J\x1b[H", "\x1b]0;title\x07", "\x1b]52;c;Y2xpcA==\x1b\\", "\x9b31m", "\x9d0;t\x9c", "\x08\x08\x7f", "a\rb", "\x00",
+    "\u202egpj.exe", "\u2066x\u2069", "\u200b\u200d\ufeff", "\u2028x\u2029", "\U000e0041\U000e007f", "\ud83d",
+    "[/b]", "[link=http://evil.example]click[/link]", "[red]x", "[/]", ":smile:", "[bold", "\\[x]", "[@click=app.bell]x[/]",
+    '=cmd|"/C calc"!A0', "+1+1", "-1+1", "@SUM(1)", "\t=1+1", "\n=1+1", " =1+1", "\uff1d1+1", "\x1b=1+1",
+)  # fmt: skip
+ALL: Final = "".join(HOSTILE)
+COLOUR: Final = re.compile(r"\x1b\[[0-9;]*m")
+"""What rich writes for styles that are ours."""
+LINKS: Final = "\x1b]8"
+
+
+def steering(text: str) -> list[str]:
+    """What in the text a terminal would act upon, line feeds and tabs apart."""
+    return [c for c in text if c not in "\n\t" and unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp")]
+
+
+def planted(kind: type[Any], text: str, **known: Any) -> Any:
+    """A row with the text in every field that holds text and is not given."""
+    names = {one.name: str(one.type) for one in fields(kind)}
+    return kind(**{name: text for name, held in names.items() if held == "str"} | known)
+
+
+def run_row(text: str) -> RunRow:
+    return planted(RunRow, text, trace_id=TRACE, start_us=NOW_US, end_us=NOW_US + 5, steps=2, error_steps=1)  # type: ignore[no-any-return]
+
+
+def step_rows(text: str) -> list[StepRow]:
+    known = {"start_us": NOW_US, "end_us": NOW_US + 5, "parent_step_id": "", "documents": 2, "attempt": 2}
+    made = [planted(StepRow, text, step_id=f"{n:016x}", **known, status=("error", "ok")[n % 2]) for n in range(3)]
+    return [*made, planted(StepRow, text, step_id="f" * 16, **known | {"end_us": None})]
+
+
+def alert(text: str, **fields: Any) -> Alert:
+    texts = {name: text for name, info in Alert.model_fields.items() if info.annotation is str}
+    known = {"seq": 1, "severity": "error", "opened_at": NOW_US, "updated_at": NOW_US, "resolved_at": NOW_US, "unit": "usd"}
+    lists = {"step_ids": [text], "trace_ids": [text], "finding_ids": [text]}
+    return Alert.model_validate(texts | known | lists | {"change": "acknowledged", "state": "firing"} | fields)
+
+
+def run_record(text: str) -> dict[str, Any]:
+    """A row of the view runs."""
+    row = run_row(text)
+    record = {
+        one.name: getattr(row, one.name) for one in fields(RunRow) if one.name not in ("start_us", "end_us", "cost_nanos")
+    }
+    return record | {
+        "start_time": NOW_US,
+        "end_time": NOW_US + 5,
+        "cost_usd": 1,
+        "trace_id": TRACE,
+        "path": [text],
+        "learnt": 3,
+    }
+
+
+def step_record(text: str) -> dict[str, Any]:
+    """A row of the view trace."""
+    row = step_rows(text)[0]
+    record = {
+        one.name: getattr(row, one.name) for one in fields(StepRow) if one.name not in ("start_us", "end_us", "cost_nanos")
+    }
+    documents = [{"id": text, "score": 0.5}]
+    return record | {
+        "start_time": NOW_US,
+        "end_time": NOW_US + 5,
+        "cost_usd": 1,
+        "documents": documents,
+        "attributes": {text: text},
+    }
+
+
+def alert_record(text: str) -> dict[str, Any]:
+    return {**alert(text).model_dump(), "alerts": 3}
+
+
+# -- every command -----------------------------------------------------------------------------------------------------
+
+
+class _Answer:
+    def __init__(self, text: str) -> None:
+        self.column_names = ("a", text)
+        self.result_rows = [(text, [text]), (1.5, {text: text}), (None, text.encode("utf-8", "replace"))]
+
+
+class _Client:
+    """A store in which every text is hostile."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def query(self, *_args: Any, **_more: Any) -> _Answer:
+        return _Answer(self._text)
+
+    def raw_query(self, *_args: Any, **_more: Any) -> bytes:
+        return self._text.encode("utf-8", "replace")
+
+
+def _fleet(text: str) -> Callable[[Settings, str], list[bytes]]:
+    kinds: dict[str, Any] = {"budget": FleetBudgetStruct, "window": FleetWindowStruct, "baseline": FleetBaselineStruct}
+
+    def read(_settings: Settings, kind: str) -> list[bytes]:
+        struct = kinds[kind]
+        given: dict[str, Any] = {}
+        for one in msgspec.structs.fields(struct):
+            if one.type is str and not one.name.endswith(("_usd", "window", "timezone", "limits", "cost")):
+                given[one.name] = text.encode("utf-8", "replace").decode()
+        known = {
+            "start": NOW_US,
+            "end": 4 * NOW_US,
+            "window": "day",
+            "timezone": "UTC",
+            "spent_usd": "1",
+            "limit_usd": "2",
+            "as_of": NOW_US,
+            "through": 3,
+        }
+        names = {one.name for one in msgspec.structs.fields(struct)}
+        return [msgspec.json.encode(struct(**given | {name: value for name, value in known.items() if name in names}))]
+
+    return read
+
+
+@contextmanager
+def hostile(text: str, patch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Everything that commands read from Kafka and the store holds the text wherever it can."""
+    utf8 = text.encode("utf-8", "replace").decode()
+
+    @contextmanager
+    def store(_settings: Settings) -> Iterator[Any]:
+        yield _Client(text)
+
+    def records(_client: Any, sql: str, _parameters: Any = None) -> list[dict[str, Any]]:
+        if "FROM trace(" in sql:
+            return [step_record(text)]
+        if "FROM alerts" in sql or "FROM alert_events" in sql:
+            return [alert_record(text)]
+        return [run_record(text)]
+
+    letter = Letter(3, 1_000, text, 0, 7, text, text, text, utf8.encode(), utf8.encode(), ((text, utf8.encode()),))
+    report = TopicReport(text, "differs", 1, 1, (text,))
+    delivery = planted_struct(DeliveryStruct, text)
+    held = Held(f"policy/{text}", json.dumps({"name": text, "x": text}).encode(), text, 1_000, 3)
+    subscription = {"name": "s", "to": {"slack": {"url": "env:STEPSTREAM_NOTIFY_SECRET_X"}}, "match": {"agent": utf8 or "x"}}
+    sub = Held("subscription/s", json.dumps({"kind": "Subscription", **subscription}).encode(), text, 1_000, 4)
+    with patch.context() as at:
+        at.setattr(queries, "store", store)
+        at.setattr(queries, "records", records)
+        at.setattr(deadletter, "read", lambda *_a, **_k: iter([letter]))
+        at.setattr(topic_tools, "require_topic", lambda *_a, **_k: 1)
+        at.setattr(topic_tools, "list_topics", lambda *_a, **_k: [report])
+        at.setattr(fleet_topic, "read_fleet", _fleet(text))
+        at.setattr(listing, "deliveries", lambda *_a, **_k: [delivery])
+        at.setattr(documents, "in_force", lambda *_a, **_k: {held.key: held, sub.key: sub})
+        at.setattr(examination, "examine", lambda _resolved: iter([Check("fail", text, text, text), Check("ok", text, text)]))
+        yield
+
+
+def planted_struct(kind: Any, text: str) -> Any:
+    given: dict[str, Any] = {}
+    for one in msgspec.structs.fields(kind):
+        if one.type is str:
+            given[one.name] = text
+        elif one.required:
+            given[one.name] = 1
+    return kind(**given | {name: "delivered" for name in ("state",) if name in given})
+
+
+LOOKING: Final = (
+    ["runs"], ["trace", TRACE], ["trace", "--last", "--contents", "--width", "100"], ["sql", "SELECT 1"],
+    ["sql", "SELECT 1 FORMAT TSV"],
+    ["alerts"], ["alerts", "list"], ["alerts", "show", "abcd"], ["fleet", "budgets"], ["fleet", "hours", "--since", "90d"],
+    ["fleet", "baselines"], ["topics", "list"], ["doctor"], ["deadletter", "list"], ["deadletter", "show", "3"],
+    ["subscriptions", "list"], ["subscriptions", "deliveries"], ["get"], ["get", "policy"],
+)  # fmt: skip
+"""Commands that show what others have written; those that change something are told apart below."""
+
+
+def ran(arguments: list[str], capfd: pytest.CaptureFixture[str], form: str = "table") -> tuple[int, str]:
+    more = [] if form == "table" else ["--format", form]
+    code = run([*arguments, *more])
+    told = capfd.readouterr()
+    return code, told.out + told.err
+
+
+@pytest.fixture
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings of nobody's machine."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("XDG_CONFIG_HOME", "XDG_STATE_HOME"):
+        monkeypatch.setenv(name, str(tmp_path))
+    monkeypatch.setenv("STEPSTREAM_KAFKA_BROKERS", "h:1")
+    monkeypatch.setenv("STEPSTREAM_CLICKHOUSE_URL", "http://h:1")
+
+
+@pytest.mark.parametrize("terminal_kind", ["", "dumb", "xterm-256color"])
+@pytest.mark.parametrize("arguments", LOOKING, ids=" ".join)
+@pytest.mark.usefixtures("alone")
+def test_no_command_lets_data_steer(
+    arguments: list[str], terminal_kind: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As a table on a terminal, coloured or not, and in a pipe; as JSON and as CSV."""
+    if terminal_kind:
+        monkeypatch.setenv("TERM", terminal_kind)
+        monkeypatch.setenv("COLUMNS", "200")
+        monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    formats = (
+        ["table"] if arguments[:2] in (["deadletter", "show"], ["sql", "SELECT 1 FORMAT TSV"]) else ["table", "json", "csv"]
+    )
+    for text in (ALL, "[/b]", "[/]x[bold", "=1+1"):
+        with hostile(text, monkeypatch):
+            for form in formats:
+                code, told = ran(arguments, capfd, form)
+                if arguments[-1] == "SELECT 1 FORMAT TSV" and not terminal_kind:
+                    continue  # what a pipe gets in a format of ClickHouse is ClickHouse's
+                assert code in (0, 1), told
+                assert "unexpected" not in told, told
+                assert not steering(COLOUR.sub("", told)), (form, told)
+                assert LINKS not in told
+                if form == "json":
+                    json.loads(told)
+
+
+def test_every_command_is_looked_at_or_shows_nothing_of_others() -> None:
+    """A command that is added is added here."""
+    own_words = {
+        "up",
+        "worker",
+        "sink",
+        "notify",
+        "ready",
+        "store",
+        "settings",
+        "version",
+        "stop",
+        "pause",
+        "resume",
+        "approve",
+    }
+    own_words |= {"apply", "delete", "replay", "validate", "schema"}
+    assert {arguments[0] for arguments in LOOKING} | own_words == set(COMMANDS)
+
+
+@pytest.mark.usefixtures("alone")
+def test_files_and_errors_steer_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """What a file holds or is called, and what the command line itself says, is told back printable."""
+    events = tmp_path / "events.jsonl"
+    events.write_text(
+        "".join(json.dumps({"trace_id": text, text: text, "kind": text}) + "\n" + text + "\n" for text in HOSTILE),
+        "utf-8",
+        "replace",
+    )
+    document = tmp_path / "doc.yaml"
+    for arguments in (
+        ["validate", str(events)], ["validate", str(events), "--format", "csv"], ["trace", "\x1b[2J"],
+        ["alerts", "show", "\x1b]0;x\x07"],
+        ["apply", "-f", "\x1b[2Jnot-there"], ["\x1b[2J"], ["runs", "--since", "\x9b2J[/b]"],
+        ["schema", "\x1b[31m[/b]"], ["--settings", "\x1b[2J.toml", "runs"],
+    ):  # fmt: skip
+        run(arguments)
+        told = capfd.readouterr()
+        assert not steering(told.out + told.err), arguments
+    for text in HOSTILE[:-1]:
+        document.write_text(f"kind: Policy\nname: {json.dumps(text)}\nrules: [{json.dumps(text)}]\n", "utf-8")
+        assert run(["apply", "-f", str(document)]) != 0
+        told = capfd.readouterr()
+        assert not steering(told.out + told.err), text
+
+
+# -- the parts below ---------------------------------------------------------------------------------------------------
+
+TEXTS: Final = st.lists(st.sampled_from(HOSTILE) | st.text(max_size=5), max_size=6).map("".join)
+
+
+@settings(max_examples=60)
+@given(text=TEXTS, width=st.integers(40, 200), name=st.sampled_from(["dumb", "xterm"]))
+def test_pictures_and_tables_are_printable(text: str, width: int, name: str) -> None:
+    """Runs, traces, alerts and any listing, in consoles of any width."""
+    out = io.StringIO()
+    console = terminal.console(file=out, width=width, force_terminal=True, color_system=None if name == "dumb" else "256")
+    console.print(runs_table([run_row(text)], {TRACE: 2}, now_us=NOW_US))
+    console.print(render_trace(step_rows(text), run_row(text), [alert(text)], View(width=width, now_us=NOW_US, contents=True)))
+    for one in (alert(text), alert(text, trace_id=""), alert(text, state="resolved"), alert(text, runs=3)):
+        console.print(alert_lines(one, width=width, remark=text, history=True))
+        console.print(alert_lines(one))
+    console.print(records_table([text, "b"], [(text, [text]), ({text: 1}, None)]))
+    console.print(text, soft_wrap=True)
+    assert not steering(COLOUR.sub("", out.getvalue()))
+    assert LINKS not in out.getvalue()
+
+
+@settings(max_examples=200)
+@given(text=TEXTS)
+def test_json_says_the_same_and_steers_nothing(text: str) -> None:
+    """Escapes are JSON's own."""
+    told = escaped_json(records_json(["a"], [(text,), ([text],), ({text: text},)]))
+    assert not steering(told)
+    assert [row["a"] for row in json.loads(told)] == [text, [text], {text: text}]
+
+
+@settings(max_examples=200)
+@given(text=TEXTS)
+def test_a_cell_of_csv_is_no_formula(text: str) -> None:
+    """Of texts, also nested ones and headings; numbers stay numbers, and so do texts that are numbers."""
+    rows = list(csv.reader(io.StringIO(records_csv([text, "n"], [(text, -1.5), ([text], -2), (text, None)]))))
+    for row in rows:
+        cell = row[0].lstrip(" ")
+        assert not steering(cell)
+        assert cell[:1] not in ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d") or re.fullmatch(r"[+-]?[0-9.eE+-]+", cell), cell
+    assert [row[1] for row in rows[1:]] == ["-1.5", "-2", ""]
+    assert [csv_text(one) for one in ("-5", "+1.5e3", "a=b", "-", "")] == ["-5", "+1.5e3", "a=b", "'-", ""]
+
+
+def test_what_is_replaced_is_what_unicode_calls_control_and_format() -> None:
+    """And separators of lines and paragraphs, and halves of surrogate pairs; tab and line feed stay, all letters do."""
+    everything = "".join(map(chr, range(sys.maxunicode + 1)))
+    assert not steering(printable(everything))
+    assert printable("tab\tline\nGröße ☃ 𝄞 日本 العربية e\u0301 👍🏽") == "tab\tline\nGröße ☃ 𝄞 日本 العربية e\u0301 👍🏽"
+    assert printable("a\r\nb\rc") == "a\nb\nc"
+
+
+def test_log_lines_are_one_record_each_and_steer_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    """In what is said, what it carries and in tracebacks; a line feed in a name does not begin a record of its own."""
+    for form in (logs.TextLines(), logs.JsonLines()):
+        for text in (*HOSTILE, "x\n2026-01-01T00:00:00.000Z error stepstream.worker: forged"):
+            try:
+                raise ValueError(text)
+            except ValueError:
+                error = sys.exc_info()
+            record = logging.LogRecord("stepstream.worker", logging.ERROR, "", 0, "run of %s", (text,), error)
+            record.__dict__["agent"] = text
+            line = form.format(record)
+            assert not steering(line)
+            assert all(more.startswith("    ") for more in line.split("\n")[1:])
+
+
+def test_what_the_sdk_says_steers_nothing() -> None:
+    """Its complaints and the tracebacks with them, in whatever format the program logs."""
+    heard: list[str] = []
+    logger = logging.Logger("x")
+    handler = logging.Handler()
+    handler.emit = lambda record: heard.append(logging.Formatter("%(message)s").format(record))  # type: ignore[method-assign]
+    logger.addHandler(handler)
+    complaints = Complaints(logger)
+    for n, text in enumerate(HOSTILE):
+        complaints.say(str(n), f"field {text}", error=ValueError(text))
+    assert len(heard) == len(HOSTILE)
+    assert not [line for line in heard if steering(line)]
+
+
+def test_text_goes_to_a_terminal_in_one_way() -> None:
+    """No other module writes to standard output or makes a console of its own; strings are never read as markup."""
+    root = Path(__file__).resolve().parents[2]
+    allowed = {
+        "stepstream/terminal.py", "stepstream/render/console.py", "producers/tracer.py", "stepstream/settings_table.py",
+        "stepstream/embedded/launcher.py", "stepstream/embedded/jars.py", "sinks/clickhouse/dictionary.py",
+        "schemas/metrics.py",
+    }  # fmt: skip
+    found = []
+    listed = subprocess.run(["git", "ls-files", "*.py"], cwd=root, capture_output=True, text=True, check=True).stdout.split()
+    for name in listed:
+        if name.split("/")[0] not in ("stepstream", "schemas", "producers", "stream", "sinks") or name in allowed:
+            continue
+        if name.startswith("sinks/embedded/"):
+            continue  # a process whose output goes to a file
+        found += [f"{name}:{line}" for line in _direct(ast.parse((root / name).read_text()))]
+    assert found == []
+
+
+def _direct(tree: ast.AST) -> Iterator[int]:
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        called = ast.unparse(node.func)
+        if called in ("print", "Console", "typer.echo", "typer.secho", "Text.from_markup", "Text.from_ansi"):
+            yield node.lineno
+        if re.fullmatch(r"sys\.std(out|err)(\.buffer)?\.write", called):
+            yield node.lineno
+        if called == "TextColumn" and not any(one.arg == "markup" for one in node.keywords):
+            yield node.lineno
