@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from stepstream.producers.guard import complaints
+from stepstream.producers.failures import message_of
+from stepstream.producers.foreign import simple_name
+from stepstream.producers.misuse import misuse, shown
 from stepstream.producers.stops import ArgumentsRefused
 
 MOST_PROBLEMS: Final = 5
@@ -19,7 +21,7 @@ def refuse(tool: str, schema: Any, arguments: Any) -> None:
 
 def problems(schema: Any, arguments: Any) -> list[str]:
     """What is wrong with the arguments, in words; at most five, empty where all is well or the schema cannot be used."""
-    if isinstance(schema, dict):
+    if issubclass(type(schema), dict):
         return _by_json_schema(schema, arguments)
     try:
         from pydantic import TypeAdapter, ValidationError
@@ -30,27 +32,33 @@ def problems(schema: Any, arguments: Any) -> list[str]:
     except ValidationError as error:
         return [_told(one) for one in error.errors(include_url=False, include_input=False)[:MOST_PROBLEMS]]
     except Exception as error:
-        complaints.say("schema", f"stepstream: {schema!r:.80} is no schema that arguments can be judged by: {error}")
+        misuse(
+            "schema",
+            f"schema={shown(schema)} cannot be used: {message_of(error)}; write a pydantic model, a type or a JSON Schema",
+        )
     return []
 
 
 def schema_name(schema: Any) -> str:
     """What the step says of its schema."""
-    return str(schema.get("title") or schema.get("name") or "json-schema") if isinstance(schema, dict) else schema_title(schema)
+    if not issubclass(type(schema), dict):
+        return schema_title(schema)
+    title = dict.get(schema, "title") or dict.get(schema, "name")
+    return title if type(title) is str else "json-schema"
 
 
 def schema_title(schema: Any) -> str:
     """The name of a model or type."""
-    return str(getattr(schema, "__name__", schema))[:200]
+    return (simple_name(schema) if issubclass(type(schema), type) else str(schema))[:200]
 
 
 def _by_json_schema(schema: dict[str, Any], arguments: Any) -> list[str]:
     from stepstream.schemas.json_schema import ToolSchema
 
     try:
-        return ToolSchema(schema).errors(arguments)
+        return ToolSchema(dict(dict.items(schema))).errors(arguments)
     except Exception as error:
-        complaints.say("schema", f"stepstream: a JSON Schema of a tool cannot be used: {error!r:.200}")
+        misuse("schema", f"the JSON Schema of a tool cannot be used: {message_of(error)}")
         return []
 
 

@@ -13,7 +13,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
 from stepstream.producers.documents import are_documents
+from stepstream.producers.failures import message_of
 from stepstream.producers.guard import never_raises
+from stepstream.producers.misuse import misuse, shown
 from stepstream.producers.streams import Chunks
 
 if TYPE_CHECKING:
@@ -28,10 +30,18 @@ _TEXT_KINDS: Final = frozenset({"agent", "llm_call", "retrieval"})
 
 def decorated(function: Any, open_step: OpenStep, kind: str) -> Any:
     """The function, each of whose calls is a step. It keeps its name, its documentation and its kind."""
-    if isinstance(function, staticmethod | classmethod):
+    if issubclass(type(function), staticmethod | classmethod):
         return type(function)(decorated(function.__func__, open_step, kind))
     if not callable(function):
         raise TypeError(f"a step decorates functions, not {type(function).__name__}")
+    try:
+        return _decorated(function, open_step, kind)
+    except Exception as error:
+        misuse("decorated", f"{shown(function)} is no function that can be traced: {message_of(error)}; decorate a function")
+        return function
+
+
+def _decorated(function: Any, open_step: OpenStep, kind: str) -> Any:
     name = getattr(function, "__name__", None) or type(function).__name__
     arguments = _Arguments(function, kind in _TEXT_KINDS)
     open_call = functools.partial(_open, open_step, name, arguments)
@@ -188,6 +198,6 @@ class _Arguments:
         named.update(kwargs)
         if self._single_text and len(named) == 1:
             only = next(iter(named.values()))
-            if isinstance(only, str):
+            if issubclass(type(only), str):
                 return only
         return named or None

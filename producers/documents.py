@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, TypeGuard
 
 from stepstream.producers.content import SLACK_CHARS, to_text
+from stepstream.producers.foreign import field_of
+from stepstream.producers.walk import items_of, label, number_of
 from stepstream.schemas.step import Document, DocumentStruct
 
 MOST_DOCUMENTS: Final = 1_000
+ID_CHARS: Final = 1_024
 
 _IDS: Final = ("id", "document_id", "doc_id", "id_")
 _CONTENTS: Final = ("content", "page_content", "text", "document")
 _SCORES: Final = ("score", "relevance_score", "similarity")
 
 
-def to_documents(items: Iterable[object], *, content: bool, max_bytes: int) -> list[Document]:
-    """Documents, best first, a bounded number; their texts only where ``content`` is wanted."""
+def to_documents(items: Iterable[object], *, content: bool, max_bytes: int) -> list[Document] | None:
+    """Documents, best first, a bounded number; their texts only where ``content`` is wanted. None for what is no list."""
+    found = items_of(items)
+    if found is None:
+        return None
     out: list[Document] = []
-    for item in items:
+    for item in found:
         if len(out) == MOST_DOCUMENTS:
             break
         document = to_document(item, content=content, max_bytes=max_bytes)
@@ -31,9 +37,9 @@ def to_documents(items: Iterable[object], *, content: bool, max_bytes: int) -> l
 def to_document(item: object, *, content: bool = True, max_bytes: int) -> Document:
     """One document, from an object, a mapping, a text, or a pair of one of these and a score."""
     score: float | None = None
-    if isinstance(item, tuple) and len(item) == 2 and (score := _number(item[1])) is not None:
+    if type(item) is tuple and len(item) == 2 and (score := _number(item[1])) is not None:
         item = item[0]
-    if isinstance(item, str):
+    if issubclass(type(item), str):
         return DocumentStruct(score=score, content=_text(item, max_bytes) if content else "")
     inner = _field(item, ("node",))  # LlamaIndex: NodeWithScore
     source = item if inner is None else inner
@@ -42,34 +48,32 @@ def to_document(item: object, *, content: bool = True, max_bytes: int) -> Docume
     if text is None and name is None:
         text = item
     score = _number(_field(item, _SCORES)) if score is None else score
-    return DocumentStruct(id="" if name is None else str(name), score=score, content=_text(text, max_bytes) if content else "")
+    identity = "" if name is None else label(name, ID_CHARS)
+    return DocumentStruct(id=identity, score=score, content=_text(text, max_bytes) if content else "")
 
 
 def are_documents(value: object) -> TypeGuard[Sequence[object]]:
     """Whether a returned value is a list of what people call documents."""
-    return isinstance(value, list | tuple) and bool(value) and all(_is_document(item) for item in value)
+    return type(value) in (list, tuple) and bool(value) and all(map(_is_document, value[:MOST_DOCUMENTS]))  # type: ignore[index]
 
 
 def _is_document(item: object) -> bool:
-    if isinstance(item, tuple) and len(item) == 2 and _number(item[1]) is not None:
+    if type(item) is tuple and len(item) == 2 and _number(item[1]) is not None:
         item = item[0]
-    return isinstance(item, str) or _field(item, ("node", *_CONTENTS)) is not None
+    return issubclass(type(item), str) or _field(item, ("node", *_CONTENTS)) is not None
 
 
 def _field(item: object, names: tuple[str, ...]) -> Any:
     for name in names:
-        value = item.get(name) if isinstance(item, Mapping) else getattr(item, name, None)
-        if value is not None and not callable(value):
+        value = field_of(item, name)
+        if value is not None:
             return value
     return None
 
 
 def _number(value: Any) -> float | None:
-    if isinstance(value, bool | str | bytes) or value is None:
-        return None
-    try:
-        number = float(value)
-    except (TypeError, ValueError, OverflowError):
+    number = number_of(value)
+    if number is None:
         return None
     return number if math.isfinite(number) else None
 

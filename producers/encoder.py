@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import msgspec
 
 from stepstream.producers.exitline import Totals
+from stepstream.producers.publisher import RECORD_BYTES
 from stepstream.producers.redact import Redactor
+from stepstream.producers.shortening import cut_middle, cut_to_bytes
 from stepstream.producers.transport import Record
-from stepstream.schemas.accept import DEFAULT_LIMITS, Limits, truncated
+from stepstream.schemas.accept import DEFAULT_LIMITS, Limits
 from stepstream.schemas.money import nanos_from_usd, usd_from_nanos
 from stepstream.schemas.step import Document, DocumentStruct
 from stepstream.schemas.step import Step as StepRecord
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from stepstream.schemas.prices import PriceBook
 
 MOST_OPEN_INPUTS: Final = 4_096
+MOST_OPEN_INPUT_BYTES: Final = 8_388_608
 ATTRIBUTE_CHARS: Final = 4_096
 _SHORT: Final = (
     "name", "tool", "model", "provider", "project", "environment", "agent", "agent_version", "task", "session_id",
@@ -40,6 +43,8 @@ class Encoder:
         max_content_bytes: int,
         totals: Totals,
         limits: Limits = DEFAULT_LIMITS,
+        *,
+        max_held_bytes: int = MOST_OPEN_INPUT_BYTES,
     ) -> None:
         self._redactor = redactor
         self._make_prices = prices
@@ -47,6 +52,9 @@ class Encoder:
         self._limits = limits
         self._max_content_bytes = min(max_content_bytes, limits.max_content_bytes)
         self._inputs: dict[str, tuple[str, str, int | None]] = {}
+        self._max_held_bytes = max_held_bytes
+        self.held_bytes = 0
+        """Memory of the inputs of unfinished steps, kept so that they need not be cleaned again."""
         self._encode = msgspec.json.Encoder().encode
         self.totals = totals
 
@@ -65,7 +73,7 @@ class Encoder:
         limit = self._limits.max_text_chars
         for field in _SHORT:
             if len(getattr(record, field)) > limit:
-                setattr(record, field, getattr(record, field)[:limit])
+                setattr(record, field, cut_middle(getattr(record, field), limit))
         del record.documents[self._limits.max_documents :]
         if len(record.attributes) > self._limits.max_attributes:
             record.attributes = dict(list(record.attributes.items())[: self._limits.max_attributes])
@@ -76,10 +84,10 @@ class Encoder:
         if record.output:
             record.output, record.output_bytes = self._content(record.output, record.output_bytes)
         if record.error_message:
-            record.error_message = self._redactor.text(record.error_message)[: self._limits.max_message_chars]
+            record.error_message = cut_middle(self._redactor.text(record.error_message), self._limits.max_message_chars)
         if record.attributes:
             record.attributes = {
-                key[:ATTRIBUTE_CHARS]: self._redactor.named(key, value)[:ATTRIBUTE_CHARS]
+                cut_middle(key, ATTRIBUTE_CHARS): cut_middle(self._redactor.named(key, value), ATTRIBUTE_CHARS)
                 for key, value in record.attributes.items()
             }
         if record.documents:
@@ -88,17 +96,24 @@ class Encoder:
     def _set_input(self, record: StepRecord) -> None:
         """The input, cleaned once for both events of a step."""
         raw = record.input
-        held = self._inputs.pop(record.step_id, None)
+        held = self._released(record.step_id)
         if held is None or held[0] is not raw:
             held = (raw, *self._content(raw, record.input_bytes))
         if record.phase == "start":
             self._inputs[record.step_id] = held
-            if len(self._inputs) > MOST_OPEN_INPUTS:
-                del self._inputs[next(iter(self._inputs))]
+            self.held_bytes += _memory(held)
+            while len(self._inputs) > MOST_OPEN_INPUTS or self.held_bytes > self._max_held_bytes:
+                self._released(next(iter(self._inputs)))
         _, record.input, record.input_bytes = held
 
+    def _released(self, step_id: str) -> tuple[str, str, int | None] | None:
+        held = self._inputs.pop(step_id, None)
+        if held is not None:
+            self.held_bytes -= _memory(held)
+        return held
+
     def _content(self, text: str, size: int | None) -> tuple[str, int | None]:
-        clean, clean_size = truncated(self._redactor.text(text), self._max_content_bytes)
+        clean, clean_size = cut_to_bytes(self._redactor.text(text), self._max_content_bytes)
         if size is None and clean_size > self._max_content_bytes:
             size = clean_size
         return clean, size
@@ -109,7 +124,7 @@ class Encoder:
         for document in documents:
             content = ""
             if document.content and left > 0:
-                content, size = truncated(self._redactor.text(document.content), left)
+                content, size = cut_to_bytes(self._redactor.text(document.content), left)
                 left -= min(size, left)
             out.append(DocumentStruct(id=document.id[: self._limits.max_text_chars], score=document.score, content=content))
         return out
@@ -142,17 +157,17 @@ class Encoder:
     def _cut(self, record: StepRecord, max_bytes: int) -> None:
         """Contents that JSON's escapes blew up beyond what a record may weigh."""
         for field in ("input", "output"):
-            text, size = truncated(getattr(record, field), max_bytes)
+            text, size = cut_to_bytes(getattr(record, field), max_bytes)
             if size > max_bytes:
                 setattr(record, field, text)
                 if getattr(record, f"{field}_bytes") is None:
                     setattr(record, f"{field}_bytes", size)
         share = max_bytes // max(1, len(record.documents))
         record.documents = [
-            DocumentStruct(id=d.id, score=d.score, content=truncated(d.content, share)[0]) for d in record.documents
+            DocumentStruct(id=d.id, score=d.score, content=cut_to_bytes(d.content, share)[0]) for d in record.documents
         ]
         share = max_bytes // max(1, len(record.attributes))
-        record.attributes = {key[:share]: value[:share] for key, value in record.attributes.items()}
+        record.attributes = {cut_middle(key, share): cut_middle(value, share) for key, value in record.attributes.items()}
 
     def _count(self, record: StepRecord) -> None:
         totals = self.totals
@@ -160,6 +175,11 @@ class Encoder:
         if not record.parent_step_id:
             totals.runs += 1
             totals.last_trace_id = record.trace_id
+
+
+def _memory(held: tuple[str, str, int | None]) -> int:
+    raw, clean, _ = held
+    return RECORD_BYTES + raw.__sizeof__() + (0 if clean is raw else clean.__sizeof__())
 
 
 def _repair(record: StepRecord) -> None:

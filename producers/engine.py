@@ -56,6 +56,7 @@ class Engine:
             self._connect,
             max_events=settings.queue_events,
             max_bytes=settings.queue_bytes,
+            also_held=self._held_by_encoder,
             on_fork=totals.reset,
         )
 
@@ -92,11 +93,21 @@ class Engine:
 
     def _encode(self, record: StepRecord) -> Record:
         if self._encoder is None:
-            from stepstream.producers.encoder import Encoder
+            from stepstream.producers.encoder import MOST_OPEN_INPUT_BYTES, Encoder
             from stepstream.producers.redact import Redactor
 
-            self._encoder = Encoder(Redactor(self._redact), self._price_book, self.settings.max_content_bytes, self._totals)
+            settings, redactor = self.settings, Redactor(self._redact)
+            self._encoder = Encoder(
+                redactor,
+                self._price_book,
+                settings.max_content_bytes,
+                self._totals,
+                max_held_bytes=min(MOST_OPEN_INPUT_BYTES, settings.queue_bytes // 4),
+            )
         return self._encoder(record)
+
+    def _held_by_encoder(self) -> int:
+        return 0 if self._encoder is None else self._encoder.held_bytes
 
     def _connect(self) -> Transport:
         if self._transport is not None:

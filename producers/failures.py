@@ -4,26 +4,24 @@ from __future__ import annotations
 
 from typing import Final
 
+from stepstream.producers.foreign import mro_of, simple_name, type_name
+from stepstream.producers.known_types import exception_text
+from stepstream.producers.walk import label
+
 _CANCELLED: Final = frozenset({"CancelledError", "Cancelled", "KeyboardInterrupt", "GeneratorExit"})
 _MESSAGE_CHARS: Final = 8_192
 
 
 def cancelled(error: BaseException) -> bool:
     """Whether somebody called the step off, rather than it failing: asyncio, trio and futures, Ctrl-C, a closed generator."""
-    return any(kind.__name__ in _CANCELLED for kind in type(error).__mro__)
+    return any(simple_name(kind) in _CANCELLED for kind in mro_of(type(error)))
 
 
 def type_of(error: BaseException) -> str:
     """The exception's class; with its module, unless it is built in or the program's own."""
-    kind = type(error)
-    module = kind.__module__
-    return kind.__name__ if module in ("builtins", "__main__") else f"{module}.{kind.__name__}"
+    return type_name(type(error))
 
 
 def message_of(error: BaseException) -> str:
-    """The exception in words; its class where it has none or cannot say them."""
-    try:
-        text = str(error)
-    except Exception:
-        text = ""
-    return (text or type(error).__name__)[:_MESSAGE_CHARS]
+    """What the exception says by its arguments or attributes, its class where it has none. Its ``__str__`` is not called."""
+    return exception_text(error, _MESSAGE_CHARS, label) or simple_name(type(error))

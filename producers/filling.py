@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncIterable, Iterable, Mapping
 from decimal import Decimal
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Final, TypeVar, cast
 
-from stepstream.producers.content import size_of, to_text
+from stepstream.producers.content import to_text
 from stepstream.producers.documents import to_documents
 from stepstream.producers.failures import message_of, type_of
-from stepstream.producers.guard import complaints, never_raises
+from stepstream.producers.foreign import layout_of
+from stepstream.producers.given import nanos_of
+from stepstream.producers.guard import never_raises
+from stepstream.producers.misuse import misuse, shown
 from stepstream.producers.opening import Opens
+from stepstream.producers.shortening import size_of
 from stepstream.producers.streams import Chunks, Watched
-from stepstream.schemas.money import nanos_from_usd, usd_from_nanos
+from stepstream.producers.walk import label, number_of
+from stepstream.schemas.money import usd_from_nanos
 from stepstream.schemas.step import Step as StepRecord
 from stepstream.schemas.step import TokenUsageStruct
 
@@ -21,6 +27,11 @@ if TYPE_CHECKING:
     from stepstream.producers.scope import Scope
 
 T = TypeVar("T")
+
+LABEL_CHARS: Final = 1_024
+MESSAGE_CHARS: Final = 8_192
+MOST_ATTRIBUTES: Final = 1_000
+MOST_TOKENS: Final = 2**53
 
 NEW, OPEN, ENDED, OFF = range(4)
 """States of a step; off: nothing is recorded."""
@@ -65,36 +76,40 @@ class Fills(Opens):
         """The step's own tokens. Input includes cached and cache-written ones, output includes reasoning."""
         if self._writable("set_usage"):
             self._record.usage = TokenUsageStruct(
-                input_tokens=_count(input_tokens),
-                output_tokens=_count(output_tokens),
-                cached_input_tokens=_count(cached_input_tokens),
-                cache_write_tokens=_count(cache_write_tokens),
-                reasoning_tokens=_count(reasoning_tokens),
+                input_tokens=_count("input_tokens", input_tokens),
+                output_tokens=_count("output_tokens", output_tokens),
+                cached_input_tokens=_count("cached_input_tokens", cached_input_tokens),
+                cache_write_tokens=_count("cache_write_tokens", cache_write_tokens),
+                reasoning_tokens=_count("reasoning_tokens", reasoning_tokens),
             )
 
     @never_raises
     def set_cost(self, usd: Decimal | float | str) -> None:
         """The step's own cost in dollars, where it is known better than from tokens and prices."""
         if self._writable("set_cost"):
-            try:
-                self._record.cost_usd = cast(Decimal, usd_from_nanos(nanos_from_usd(usd)))
-                self._record.cost_source = "given"
-            except (TypeError, ValueError) as error:
-                complaints.say("set_cost", f"stepstream: set_cost is ignored: {error}")
+            nanos = nanos_of(usd)
+            if nanos is None:
+                misuse("set_cost", f"set_cost({shown(usd)}) is ignored: it is no amount of dollars; write set_cost(0.0123)")
+                return
+            self._record.cost_usd = cast(Decimal, usd_from_nanos(nanos))
+            self._record.cost_source = "given"
 
     @never_raises
     def set_model(self, model: str, provider: str = "") -> None:
         """The model that answered, where it was not known on opening."""
         if self._writable("set_model"):
-            self._record.model = str(model)
-            if provider:
-                self._record.provider = str(provider)
+            self._record.model = label(model, LABEL_CHARS)
+            self._record.provider = label("" if provider is None else provider, LABEL_CHARS) or self._record.provider
 
     @never_raises
     def set_documents(self, documents: Iterable[object]) -> None:
         """What a retrieval returned, best first: ``Document``s, dictionaries, LangChain documents, (document, score), texts."""
         if self._writable("set_documents"):
-            self._record.documents = to_documents(documents, content=self._scope.capture, max_bytes=self._max_bytes)
+            made = to_documents(documents, content=self._scope.capture, max_bytes=self._max_bytes)
+            if made is None:
+                misuse("set_documents", f"set_documents({shown(documents)}) is ignored: write set_documents([document, ...])")
+            else:
+                self._record.documents = made
 
     @never_raises
     def set_attribute(self, key: str, value: object) -> None:
@@ -105,7 +120,14 @@ class Fills(Opens):
     def set_attributes(self, attributes: Mapping[str, object]) -> None:
         """Attributes, added to those there are."""
         if self._writable("set_attributes"):
-            more = {str(key): to_text(value, self._max_bytes)[0] for key, value in attributes.items()}
+            if not issubclass(type(attributes), dict):
+                given = shown(attributes)
+                misuse("set_attributes", f"set_attributes({given}) is ignored: write set_attributes({{'name': value}})")
+                return
+            more = {
+                label(key, LABEL_CHARS): to_text(value, self._max_bytes)[0]
+                for key, value in itertools.islice(dict.items(cast(dict[object, object], attributes)), MOST_ATTRIBUTES)
+            }
             self._record.attributes = {**self._record.attributes, **more}
 
     @never_raises
@@ -113,12 +135,13 @@ class Fills(Opens):
         """Mark the step as failed although no exception leaves it."""
         if self._writable("set_error"):
             self._record.status = "error"
-            if isinstance(error, BaseException):
-                self._record.error_type = error_type or type_of(error)
-                self._record.error_message = message_of(error)
+            given = label(error_type, LABEL_CHARS)
+            if issubclass(type(error), BaseException):
+                self._record.error_type = given or type_of(cast(BaseException, error))
+                self._record.error_message = message_of(cast(BaseException, error))
             else:
-                self._record.error_type = str(error_type)
-                self._record.error_message = str(error)
+                self._record.error_type = given
+                self._record.error_message = label(error, MESSAGE_CHARS)
 
     @never_raises
     def record_first_token(self) -> None:
@@ -136,7 +159,7 @@ class Fills(Opens):
         if self._writable("record_response"):
             from stepstream.producers.responses import read_response
 
-            answer = read_response(response)
+            answer = None if layout_of(type(response)).opaque else read_response(response)
             if answer is None:
                 self.set_output(response)
             else:
@@ -171,10 +194,20 @@ class Fills(Opens):
         if self._state == OPEN:
             return True
         if self._state != OFF:
-            when = "before it started" if self._state == NEW else "after it ended"
-            complaints.say(f"late {what}", f"stepstream: {what} on step {self._name!r} {when} is ignored")
+            if self._state == NEW:
+                when, instead = "before it started", "call it inside `with`, or after start()"
+            else:
+                when, instead = "after it ended", "call it before the step ends, or open another step"
+            misuse(f"{what} {when}", f"{what} on step {self._name!r} {when} is ignored: {instead}")
         return False
 
 
-def _count(value: object) -> int:
-    return min(max(int(cast(int, value) or 0), 0), 2**53)
+def _count(name: str, value: object) -> int:
+    """A number of tokens; what is none counts as 0 and is told of."""
+    if value is None:
+        return 0
+    number = number_of(value)
+    if number is None or number < 0 or number != number // 1:
+        misuse(f"set_usage {name}", f"set_usage({name}={shown(value)}) is left out: write a number of tokens, {name}=900")
+        return 0
+    return int(min(number, MOST_TOKENS))

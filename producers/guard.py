@@ -80,9 +80,22 @@ def never_raises(function: Callable[P, None]) -> Callable[P, None]:
         try:
             function(*args, **kwargs)
         except Exception as error:
-            internal_error(function.__qualname__, error)
+            if isinstance(error, TypeError) and error.__traceback__ is not None and error.__traceback__.tb_next is None:
+                _misfit(function, args, kwargs)
+            else:
+                internal_error(function.__qualname__, error)
 
     return guarded
+
+
+def _misfit(function: Callable[..., None], args: tuple[object, ...], kwargs: dict[str, object]) -> None:
+    """The arguments do not fit the function: the call is wrong, nothing inside is."""
+    from stepstream.producers.misuse import wrong_call
+
+    try:
+        wrong_call(function, args[1:], kwargs)
+    except Exception as error:
+        internal_error(function.__qualname__, error)
 
 
 def internal_error(where: str, error: BaseException) -> None:

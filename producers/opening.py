@@ -9,6 +9,8 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ParamSpec, TypedDict, TypeVar, Unpack, cast, overload
 
+from stepstream.producers.misuse import opens, text_name
+
 if TYPE_CHECKING:
     from decimal import Decimal
 
@@ -73,12 +75,13 @@ class Opens:
     @abstractmethod
     def _opening_run(self, name: str, fields: RunFields) -> Run: ...
 
+    @opens(RunFields)
     def run(self, name: str = "", **fields: Unpack[RunFields]) -> Run:
         """A run: what an agent does for one task. Inside a run: the part that another agent does.
 
         ``task`` is a type of task, such as ``refund``, never a prompt. ``name`` is the agent's, unless given.
         """
-        return self._opening_run(name, fields)
+        return self._opening_run(text_name(name), fields)
 
     @overload
     def agent(self, function: Callable[P, R], /) -> Callable[P, R]: ...
@@ -86,6 +89,7 @@ class Opens:
     @overload
     def agent(self, name: str = "", **fields: Unpack[RunFields]) -> Run: ...
 
+    @opens(RunFields)
     def agent(self, name: Any = "", **fields: Unpack[RunFields]) -> Any:
         """As a decorator: every call of the function is a run, or the part of a run that this agent does."""
         return _opened(lambda text: self._opening_run(text, fields), name)
@@ -96,6 +100,7 @@ class Opens:
     @overload
     def llm(self, name: str = "", **fields: Unpack[StepFields]) -> Step: ...
 
+    @opens(StepFields)
     def llm(self, name: Any = "", **fields: Unpack[StepFields]) -> Any:
         """A call of a language model. Decorated functions: what they return is read as by ``record_response``."""
         return _opened(lambda text: self._opening("llm_call", text, fields), name)
@@ -106,6 +111,7 @@ class Opens:
     @overload
     def tool(self, name: str = "", **fields: Unpack[StepFields]) -> Step: ...
 
+    @opens(StepFields)
     def tool(self, name: Any = "", **fields: Unpack[StepFields]) -> Any:
         """A call of a tool, named as the model knows it."""
         return _opened(lambda text: self._opening("tool_call", text, fields), name)
@@ -116,6 +122,7 @@ class Opens:
     @overload
     def retrieval(self, name: str = "", **fields: Unpack[StepFields]) -> Step: ...
 
+    @opens(StepFields)
     def retrieval(self, name: Any = "", **fields: Unpack[StepFields]) -> Any:
         """A search for documents. Decorated functions: the documents they return are recorded as such."""
         return _opened(lambda text: self._opening("retrieval", text, fields), name)
@@ -126,11 +133,12 @@ class Opens:
     @overload
     def step(self, kind: str = "other", name: str = "", **fields: Unpack[StepFields]) -> Step: ...
 
+    @opens(StepFields)
     def step(self, kind: Any = "other", name: str = "", **fields: Unpack[StepFields]) -> Any:
         """A step of any kind: plan, tool_selection, state_update, guardrail, evaluation, output, other ..."""
         if callable(kind):
             return self._opening("other", "", fields)(kind)
-        return self._opening(str(kind), name, fields)
+        return self._opening(text_name(kind), text_name(name), fields)
 
     def attempt(
         self,
@@ -161,6 +169,8 @@ class Opens:
 
 
 def _opened(opening: Callable[[str], Step], name: object) -> Any:
-    if callable(name) or isinstance(name, classmethod):
+    if type(name) is str:
+        return opening(name)
+    if callable(name) or issubclass(type(name), classmethod):
         return opening("")(cast(Callable[..., Any], name))
-    return opening(str(name))
+    return opening(text_name(name))

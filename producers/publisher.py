@@ -55,7 +55,8 @@ class Counts:
 class Publisher:
     """Records from any thread to one transport, in the order they came.
 
-    ``encode`` and ``connect`` are called in the publisher's thread; ``connect`` when the first record is there.
+    ``encode`` and ``connect`` are called in the publisher's thread; ``connect`` when the first record is there. ``also_held``
+    says how many of ``max_bytes`` are held elsewhere, for steps that have not ended.
     """
 
     def __init__(
@@ -65,12 +66,14 @@ class Publisher:
         *,
         max_events: int = 10_000,
         max_bytes: int = 67_108_864,
+        also_held: Callable[[], int] = int,
         on_fork: Callable[[], None] | None = None,
     ) -> None:
         self._encode = encode
         self._connect = connect
         self._max_events = max_events
         self._max_bytes = max_bytes
+        self._also_held = also_held
         self._on_fork = on_fork
         self._transport: Transport | None = None
         self.generation = 0
@@ -101,7 +104,7 @@ class Publisher:
         size = _size(record)
         with self._lock:
             share = 10 if record.phase == "end" else 9
-            events, weight = len(self._held) + 1, self._held_bytes + size
+            events, weight = len(self._held) + 1, self._held_bytes + self._also_held() + size
             if events * 10 > self._max_events * share or weight * 10 > self._max_bytes * share:
                 self._dropped += 1
                 return False
@@ -332,11 +335,11 @@ class Refusing:
 
 
 def _size(record: StepRecord) -> int:
-    size = RECORD_BYTES + len(record.input) + len(record.output) + len(record.error_message)
+    size = RECORD_BYTES + record.input.__sizeof__() + record.output.__sizeof__() + len(record.name) + len(record.error_message)
     if record.documents:
-        size += sum(80 + len(document.content) for document in record.documents)
+        size += sum(80 + document.content.__sizeof__() for document in record.documents)
     if record.attributes:
-        size += sum(8 + len(key) + len(value) for key, value in record.attributes.items())
+        size += sum(8 + key.__sizeof__() + value.__sizeof__() for key, value in record.attributes.items())
     return size
 
 

@@ -8,10 +8,11 @@ they are added.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from stepstream.producers.foreign import field_of
 from stepstream.schemas.step import TokenUsage, TokenUsageStruct
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def read_response(response: object) -> Answer | None:
 def get(source: Any, *names: str) -> Any:
     """The first of the fields that is there; None where none is."""
     for name in names:
-        value = source.get(name) if isinstance(source, Mapping) else getattr(source, name, None)
+        value = field_of(source, name)
         if value is not None:
             return value
     return None
@@ -111,7 +112,7 @@ def items_of(source: Any, *names: str) -> list[Any]:
 def parsed(arguments: Any) -> Any:
     """A call's arguments: JSON text as what it says, anything else as it is."""
     if not isinstance(arguments, str):
-        return dict(arguments) if isinstance(arguments, Mapping) else arguments
+        return dict(arguments) if issubclass(type(arguments), dict) else arguments
     try:
         return json.loads(arguments)
     except ValueError:
@@ -203,7 +204,7 @@ def openai_calls(message: Any) -> list[ToolCall]:
 
 
 def _langchain(response: Any) -> Answer | None:
-    raw = get(response, "raw") if isinstance(response, Mapping) and "parsed" in response else response
+    raw = get(response, "raw") if issubclass(type(response), dict) and "parsed" in response else response
     if get(raw, "response_metadata") is None or get(raw, "content") is None:
         return None
     metadata = get(raw, "response_metadata")

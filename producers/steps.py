@@ -13,11 +13,14 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar, cast
 
 from stepstream.producers.failures import cancelled, message_of, type_of
-from stepstream.producers.filling import ENDED, NEW, OFF, OPEN, Fills
+from stepstream.producers.filling import ENDED, LABEL_CHARS, NEW, OFF, OPEN, Fills
+from stepstream.producers.given import CHECKED, checked
 from stepstream.producers.guard import complaints, internal_error, never_raises, suppressed
+from stepstream.producers.misuse import did_you_mean, misuse, shown
 from stepstream.producers.opening import RunFields, StepFields
 from stepstream.producers.scope import Scope
 from stepstream.producers.stops import ArgumentsRefused, RunStopped
+from stepstream.producers.walk import label, number_of
 from stepstream.schemas.ids import STEP_ID, new_step_id, new_trace_id
 from stepstream.schemas.step import KINDS, MAX_ATTEMPT
 from stepstream.schemas.step import Step as StepRecord
@@ -51,7 +54,7 @@ class Step(Fills):
         self._tracer = tracer
         self._opener = opener
         self._kind = kind
-        self._name = name
+        self._name = name if len(name) <= LABEL_CHARS else label(name, LABEL_CHARS)
         self._fields: Mapping[str, Any] = fields
         self._state = NEW
         self._parent: Step | None = None
@@ -65,7 +68,11 @@ class Step(Fills):
 
     def start(self) -> Self:
         """Begin, and publish that it began. Does nothing the second time. Raises ``RunStopped`` where the run is stopped."""
+        if self._state == ENDED:
+            misuse("again", f"step {self._name!r} has ended and is not recorded again: open another one for each use")
         if self._state == NEW:
+            if not self._fields.keys().isdisjoint(CHECKED):
+                self._fields = checked(self._fields)
             self._admit()
             try:
                 self._begin()
@@ -183,8 +190,9 @@ class Step(Fills):
             _let_through(lambda: self._reserve(gate))
 
     def _reserve(self, gate: RunControl) -> None:
-        label = str(self._fields.get("model") or self._name) if self._kind == "llm_call" else self._name
-        self._held = gate.reserve(self._kind, label, self._fields)
+        model = self._fields.get("model") if self._kind == "llm_call" else None
+        called = self._name if model is None else label(model, LABEL_CHARS)
+        self._held = gate.reserve(self._kind, called, self._fields)
 
     async def _ready(self) -> None:
         """Wait while the run is paused."""
@@ -291,15 +299,23 @@ class Step(Fills):
         elif name == "attributes":
             self.set_attributes(value)
         elif name == "attempt":
-            record.attempt = min(max(int(value), 1), MAX_ATTEMPT)
+            number = number_of(value)
+            if number is None:
+                misuse(name, f"attempt={shown(value)} is ignored: write the number of the try, attempt=2")
+            else:
+                record.attempt = int(min(max(number, 1), MAX_ATTEMPT))
         elif name in _TEXTS:
-            setattr(record, name, str(value))
+            setattr(record, name, label(value, LABEL_CHARS))
         elif name not in _LINKS:
-            complaints.say(f"field {name}", f"stepstream: steps have no field {name!r}, it is ignored")
-        elif isinstance(value, Step) or STEP_ID.fullmatch(value):
-            setattr(record, name, value.step_id if isinstance(value, Step) else value)
+            known = (RunFields if issubclass(type(self), Run) else StepFields).__annotations__
+            misuse(
+                f"field {name}",
+                f"there is no field {name!r}{did_you_mean(name, known)}; it is ignored. Fields: {', '.join(known)}",
+            )
+        elif issubclass(type(value), Step) or (type(value) is str and STEP_ID.fullmatch(value)):
+            setattr(record, name, value.step_id if issubclass(type(value), Step) else value)
         else:
-            complaints.say(name, f"stepstream: {name} must be a step or its step_id, {value!r:.40} is ignored")
+            misuse(name, f"{name}={shown(value)} is ignored: write {name}=step, or the step_id of a step")
 
     @never_raises
     def _finish(self, error: BaseException | None) -> None:
@@ -366,7 +382,8 @@ class Run(Step):
     def _scoped(self, engine: Engine, parent: Step | None) -> Scope:
         scope = super()._scoped(engine, parent)
         names = _OWNERS if parent is not None else _OWNERS + _PLACES
-        own = {name: str(self._fields[name]) for name in names if self._fields.get(name)}
+        own = {name: label(self._fields[name], LABEL_CHARS) for name in names if self._fields.get(name) is not None}
+        own = {name: text for name, text in own.items() if text}
         if self._name and "agent" not in own and (parent is not None or not engine.settings.agent):
             own["agent"] = self._name
         return Scope(scope.trace_id, {**scope.whose, **own}, scope.capture, scope.control) if own else scope
@@ -374,7 +391,7 @@ class Run(Step):
     def _wants_control(self) -> bool:
         parent = self._parent
         own_agent = parent is not None and parent._scope.whose["agent"] != self._scope.whose["agent"]
-        return own_agent or any(self._fields.get(name) for name in ("budget", "on_command", "cancel_on_stop"))
+        return own_agent or any(self._fields.get(name) is not None for name in ("budget", "on_command", "cancel_on_stop"))
 
     def __exit__(
         self, _type: type[BaseException] | None, error: BaseException | None, _traceback: TracebackType | None

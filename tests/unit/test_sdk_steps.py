@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextvars
+import re
 import threading
 from collections.abc import Iterator
 
@@ -357,11 +358,13 @@ def test_content_can_be_held_back() -> None:
 def test_long_content_is_cut_and_says_how_long_it_was() -> None:
     """Inputs and outputs are cut at a character's end, and carry the size they had."""
     with traced(max_content_bytes=100) as made:
-        with made.tracer.tool("look", input="é" * 99) as step:
+        with made.tracer.tool("look", input="é" * 80 + "?") as step:
             step.set_output("x" * 50_000)
         event = made.ended["look"]
-    assert (event.input, event.input_bytes) == ("é" * 50, 198)
-    assert (event.output, event.output_bytes) == ("x" * 100, 50_000)
+    assert (event.input_bytes, event.output_bytes) == (161, 50_000)
+    assert re.fullmatch(r"é{15,25}\.\.\.\[4\d characters cut\]\.\.\.é{15,25}\?", event.input)
+    assert re.fullmatch(r"x{30,40}\.\.\.\[49,9\d\d characters cut\]\.\.\.x{30,40}", event.output)
+    assert max(len(event.input.encode()), len(event.output)) <= 100
 
 
 def test_switched_off_it_does_nothing() -> None:

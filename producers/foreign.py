@@ -1,0 +1,118 @@
+"""Objects of other libraries and of the program, looked at without calling anything of theirs.
+
+A type is asked through the slots of ``type`` itself, a field is read from the instance's own dictionary or slot. No property,
+no ``__getattr__``, no ``__repr__`` and no method of the object runs, so nothing blocks, raises or has an effect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import FunctionType, GetSetDescriptorType, MappingProxyType, MemberDescriptorType
+from typing import Any, Final
+
+mro_of: Final[Callable[[type], tuple[type, ...]]] = type.__dict__["__mro__"].__get__
+namespace_of: Final[Callable[[type], MappingProxyType[str, Any]]] = type.__dict__["__dict__"].__get__
+_name_of: Final[Callable[[type], str]] = type.__dict__["__name__"].__get__
+_module_of: Final[Callable[[type], Any]] = type.__dict__["__module__"].__get__
+
+MOST_TYPES: Final = 1_000
+"""Types of which something is remembered; one more, and all of it is made again."""
+_WRITTEN: Final = (FunctionType, property)
+_DESCRIPTORS: Final = frozenset({"member_descriptor", "_tuplegetter"})
+
+
+def simple_name(kind: type) -> str:
+    """The name of a class, without its module."""
+    return _name_of(kind)
+
+
+def module_of(kind: type) -> str:
+    """The module of a class; empty where it has none."""
+    module = _module_of(kind)
+    return module if type(module) is str else ""
+
+
+def type_name(kind: type) -> str:
+    """The name of a class with its module, unless it is built in or the program's own."""
+    module = module_of(kind)
+    return _name_of(kind) if module in ("", "builtins", "__main__") else f"{module}.{_name_of(kind)}"
+
+
+class Layout:
+    """Where the objects of one class keep their fields."""
+
+    __slots__ = ("dictionary", "kind", "opaque", "slots")
+
+    def __init__(self, kind: type) -> None:
+        self.kind = kind
+        """Held, so that its ``id`` stays its own while it is remembered by it."""
+        self.dictionary: Callable[[Any], dict[str, Any]] | None = None
+        self.slots: dict[str, Callable[[Any], Any]] = {}
+        self.opaque = False
+        """Whether even ``isinstance`` would run code of the class, as of proxies that load what they stand for."""
+        for base in mro_of(kind):
+            namespace = namespace_of(base)
+            if base is not object and ("__class__" in namespace or type(namespace.get("__getattribute__")) in _WRITTEN):
+                self.opaque = True
+            for name, value in namespace.items():
+                if name == "__dict__":
+                    if self.dictionary is None and type(value) in (GetSetDescriptorType, MemberDescriptorType):
+                        self.dictionary = value.__get__
+                elif name not in self.slots and simple_name(type(value)) in _DESCRIPTORS:
+                    self.slots[name] = value.__get__
+
+
+_layouts: Final[dict[int, Layout]] = {}
+
+
+def layout_of(kind: type) -> Layout:
+    """The layout of a class, made once."""
+    known = _layouts.get(id(kind))
+    if known is None:
+        if len(_layouts) >= MOST_TYPES:
+            _layouts.clear()
+        known = _layouts[id(kind)] = Layout(kind)
+    return known
+
+
+def instance_dict(value: object) -> dict[str, Any]:
+    """The dictionary that an object keeps its attributes in; an empty one where it has none. Not to be changed."""
+    dictionary = layout_of(type(value)).dictionary
+    found = None if dictionary is None else dictionary(value)
+    return found if found is not None else {}
+
+
+def field_of(value: object, name: str) -> Any:
+    """The item of a dictionary, or the attribute that an object keeps; None where there is none or it would be computed."""
+    kind = type(value)
+    if issubclass(kind, dict):
+        items: Any = value
+        return dict.get(items, name)
+    attributes = instance_dict(value)
+    if name in attributes:
+        return dict.__getitem__(attributes, name)
+    found = _from_slot(value, name)
+    if found is None:
+        extra = _from_slot(value, "__pydantic_extra__")
+        found = dict.get(extra, name) if type(extra) is dict else None
+    return constant_of(kind, name) if found is None else found
+
+
+def _from_slot(value: object, name: str) -> Any:
+    slot = layout_of(type(value)).slots.get(name)
+    if slot is None:
+        return None
+    try:
+        return slot(value)
+    except AttributeError:  # it was not set
+        return None
+
+
+def constant_of(kind: type, name: str) -> Any:
+    """What a class defines under a name, if it is a plain value; None for functions, properties and whatever is computed."""
+    for base in mro_of(kind):
+        found = namespace_of(base).get(name)
+        if found is not None:
+            computed = any("__get__" in namespace_of(one) for one in mro_of(type(found)))
+            return None if computed or type(found) is FunctionType else found
+    return None
