@@ -36,7 +36,9 @@ class Trajectory(BaseModel):
 
     trace_id: str
     revision: int
-    status: RunStatus = Field(description="running until closed; incomplete: closed without an ended root")
+    status: RunStatus = Field(
+        description="running until the root has ended and no step is open; incomplete: closed without an ended root"
+    )
     closed: bool = False
     project: str = "default"
     environment: str = ""

@@ -226,7 +226,10 @@ class AssemblePartition:
             for detector in readers:
                 if observations := detector.read(run, info, contents, self.clock.now_us):
                     self._raise(tracked, detector, observations)
-        if info is run.root or run.look_us < NEVER_US:
+        if info is run.root:
+            tracked.wants_look = True
+            tracked.urgent |= info.ended and not run.open  # whoever looks now is told that it is over
+        elif run.look_us < NEVER_US:
             tracked.wants_look = True
 
     def _open(self, step: Step, append_us: int) -> Tracked:

@@ -179,8 +179,11 @@ def _usage(run: Run, key: UsageKey, parts: list[Totals], *, repeated: bool) -> U
 
 
 def run_status(run: Run) -> RunStatus:
-    """running until closed; stopped when it obeyed an order; else the root's status, or incomplete without a root's end."""
-    if not run.closed:
+    """How the run stands: ``running`` until its root has ended and no step is open, whether or not late steps may still come.
+
+    Then ``stopped`` when it obeyed an order, else the root's status; ``incomplete`` when it was closed without a root's end.
+    """
+    if not run.closed and (run.open or not run.root_ended):
         return "running"
     if any(info.kind == "control" and _is_obeyed_stop(info) for info in run.steps.values()):
         return "stopped"

@@ -14,6 +14,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextvars import ContextVar
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, get_type_hints
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, get_type_hints
 import typer
 
 from stepstream.schemas.printable import printable
-from stepstream.terminal import console, say, say_json
+from stepstream.terminal import remark, say, say_json
 
 if TYPE_CHECKING:
     from stepstream.schemas.settings import Settings
@@ -148,16 +149,32 @@ def _sentence(text: str) -> str:
     return f"{text[:1].upper()}{text[1:]}.".replace("[", "\\[")  # help texts are markup
 
 
-def print_rows(columns: Sequence[str], rows: Iterable[Sequence[Any]], format: Format = Format.TABLE) -> None:
-    """Print a listing; JSON is one array of objects, a table that goes to a file or a pipe is not cut."""
-    if format is Format.JSON:
-        print_json([dict(zip(columns, row, strict=True)) for row in rows])
-    elif format is Format.CSV:
-        from stepstream.render.tables import records_csv
+def print_rows(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    format: Format = Format.TABLE,
+    *,
+    empty: str = "",
+    prose: Sequence[str] = (),
+    leave: Sequence[str] = (),
+) -> None:
+    """Print a listing; JSON is one array of objects, a table that goes to a file or a pipe is as wide as it is.
 
-        say(records_csv(columns, rows))
+    Without rows a table is the remark ``empty``. On a terminal the columns ``prose`` are folded, and what does not fit is left
+    out by whole columns: those of ``leave`` first, in that order, then the last ones; never the first one, and no ids.
+    """
+    listed = list(rows)
+    if format is not Format.TABLE:
+        from stepstream.render.tables import records_csv, records_json
+
+        if format is Format.JSON:
+            say_json(records_json(columns, listed))
+        else:
+            say(records_csv(columns, listed))
+    elif not listed and empty:
+        remark(empty)
     else:
-        _print_table(columns, rows)
+        _print_table(columns, [[_cell(value) for value in row] for row in listed], prose, leave)
 
 
 def print_json(data: Any, *, indent: int | None = 1) -> None:
@@ -165,20 +182,25 @@ def print_json(data: Any, *, indent: int | None = 1) -> None:
     say_json(json.dumps(data, indent=indent, default=str, ensure_ascii=False))
 
 
-def _print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    texts = [[_cell(value) for value in row] for row in rows]
+def _print_table(columns: Sequence[str], texts: list[list[str]], prose: Sequence[str], leave: Sequence[str]) -> None:
     if not sys.stdout.isatty():
         widths = [max(map(len, column)) for column in zip(columns, *texts, strict=True)]
         for line in ([column.upper() for column in columns], *texts):
             say("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
         return
-    from rich.table import Table
+    from rich.text import Text
 
-    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
-    for row in texts:
-        table.add_row(*row)
-    console().print(table)
+    from stepstream.cli.printing import show_listing
+    from stepstream.render.listing import Column
+
+    order = [*leave, *(name for name in reversed(columns[1:]) if name not in leave and not name.endswith("id"))]
+    ranks = {name: len(order) - place for place, name in enumerate(order)}
+    shaped = [Column(name, prose=name in prose, leaves=ranks.get(name, 0)) for name in columns]
+    show_listing(shaped, [[Text(text) for text in row] for row in texts])
 
 
 def _cell(value: Any) -> str:
-    return "" if value is None else printable(str(value)).replace("\n", " ").replace("\t", " ")
+    """The value on one line; a time in the zone of this machine."""
+    if isinstance(value, datetime):
+        return value.astimezone().isoformat(timespec="seconds")
+    return "" if value is None else " ".join(printable(str(value)).split())

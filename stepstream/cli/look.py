@@ -47,7 +47,7 @@ def runs(
     from stepstream.cli import printing, queries
     from stepstream.learning import learning, with_wider
     from stepstream.render.rows import run_row
-    from stepstream.render.tables import runs_table
+    from stepstream.render.tables import runs_cells
     from stepstream.stream.baselines.history import Owner
 
     wanted = queries.Scope(
@@ -68,7 +68,7 @@ def runs(
         printing.print_records(list(rows[0]) if rows else ["trace_id"], [list(row.values()) for row in rows], format)
     elif found:
         glyphs = printing.glyphs()
-        printing.show(runs_table([run_row(row) for row in found], counts, now_us=_now_us(), glyphs=glyphs))
+        printing.show_listing(*runs_cells([run_row(row) for row in found], counts, now_us=_now_us(), glyphs=glyphs))
         owners = (Owner(row["project"], row["environment"], row["agent"], row["task"]) for row in found)
         for line in learning(with_wider(learnt), owners):
             printing.note(f"cost spikes: {line}")
@@ -87,27 +87,42 @@ def trace(
     project: ProjectOption = None,
     environment: EnvironmentOption = None,
     agent: AgentOption = None,
-    contents: Annotated[bool, typer.Option("--contents", help="Show what went into each step and what came out.")] = False,
+    contents: Annotated[
+        bool, typer.Option("--contents", help="Show the beginnings of what went into each step, what came out, its documents.")
+    ] = False,
+    full: Annotated[bool, typer.Option("--full", help="Show these in full.")] = False,
+    step: Annotated[
+        str | None,
+        typer.Option("--step", metavar="STEP", help="Show one step alone, with all its fields in full: its name or id."),
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, max=100_000, help="Steps to draw at most; the others are summed up.")] = 200,
     width: Annotated[int | None, typer.Option(min=40, help="Width of the picture; default: the terminal's.")] = None,
     format: FormatOption = Format.TABLE,
 ) -> None:
     """Show one run as a tree: time, cost and tokens of each step, what failed, what is still running, its alerts."""
     from stepstream.cli import printing, queries
+    from stepstream.cli.alerts import plain
 
     if (run is None) == (not last):
         raise Failure("say which run: its id (or a unique beginning of it), or --last", USAGE)
+    whole = full or step is not None or format is not Format.TABLE
     with queries.store(settings) as client:
         scope = queries.Scope(project=project, environment=environment, agent=agent, limit=1)
         trace_id = queries.last_run(client, scope) if run is None else queries.find_run(client, run)
-        found = queries.read_trace(client, trace_id, contents=contents, whole=format is not Format.TABLE)
-    if format is Format.TABLE:
-        printing.show(printing.trace_text(found, width=width, contents=contents, limit=limit, now_us=_now_us()))
+        found = queries.read_trace(client, trace_id, contents=contents, whole=whole)
+    if step is not None:
+        found = queries.only_step(found, step)
+    if format is Format.TABLE and step is not None:
+        printing.show(printing.steps_text(found))
+    elif format is Format.TABLE:
+        now_us = _now_us()
+        text = printing.trace_text(found, width=width, contents=contents or full, full=full, limit=limit, now_us=now_us)
+        printing.show(text)
     elif format is Format.CSV:
         rows = [list(row.values()) for row in found.step_records]
         printing.print_records(list(found.step_records[0]) if rows else ["step_id"], rows, format)
     else:
-        alerts = [alert.model_dump() for alert in found.alerts]
+        alerts = [plain(alert) for alert in found.alerts]
         printing.print_records(["run", "steps", "alerts"], [[found.run_record, found.step_records, alerts]], format)
 
 

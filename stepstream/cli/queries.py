@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from stepstream.cli.errors import USAGE, Failure
-from stepstream.render.rows import RunRow, StepRow, micros, run_from_steps, run_row, step_row
+from stepstream.render.rows import RunRow, StepRow, caught_up, micros, run_from_steps, run_row, step_row
 from stepstream.schemas.alert import Alert
 from stepstream.schemas.durations import parse_duration_us
 from stepstream.schemas.settings import Settings
@@ -192,7 +192,7 @@ def last_run(client: Client, scope: Scope) -> str:
     """The newest run."""
     found = list_runs(client, scope)
     if not found:
-        raise Failure("there is no run yet; an agent's first run appears here within a second")
+        raise Failure("there is no run yet; an agent's first run appears here a second or two after its first step")
     return str(found[0]["trace_id"])
 
 
@@ -208,23 +208,39 @@ class Trace:
 
 
 def read_trace(client: Client, trace_id: str, *, contents: bool = False, whole: bool = False) -> Trace:
-    """What is known about a run now: what a picture needs, with the beginnings of inputs and outputs, or all columns."""
-    columns = "*" if whole else DRAWN + (PREVIEWS if contents else "")
+    """What is known about a run now: what a picture needs, with the beginnings of contents, or all columns in full."""
+    columns = "*" if whole else DRAWN + (PREVIEWS if contents else SCORES)
     step_records = records(client, f"SELECT {columns} FROM trace(id = {{id:String}})", {"id": trace_id})
     runs = records(client, "SELECT * EXCEPT (path, path_json) FROM runs WHERE trace_id = {id:String}", {"id": trace_id})
     alerts = records(client, "SELECT * FROM alerts WHERE trace_id = {id:String} ORDER BY opened_at", {"id": trace_id})
     steps = [step_row(record) for record in step_records]
     if not runs and not steps:
         raise Failure(f"nothing is known about run {trace_id}")
-    run = run_row(runs[0]) if runs else run_from_steps(trace_id, steps)
+    run = caught_up(run_row(runs[0]), steps) if runs else run_from_steps(trace_id, steps)
     return Trace(run, steps, [alert_of(row) for row in alerts], runs[0] if runs else {}, step_records)
+
+
+def only_step(trace: Trace, wanted: str) -> Trace:
+    """The steps of that name, or the one whose id begins so."""
+    chosen = [step for step in trace.steps if step.name == wanted]
+    chosen = chosen or [step for step in trace.steps if step.step_id.startswith(wanted.lower())]
+    if not chosen:
+        from stepstream.schemas.wording import did_you_mean
+
+        names = list(dict.fromkeys(step.name for step in trace.steps))
+        raise Failure(f"run {trace.run.trace_id[:8]} has no step {wanted}; {did_you_mean(wanted, names)}", USAGE)
+    ids = {step.step_id for step in chosen}
+    records = [record for record in trace.step_records if record["step_id"] in ids]
+    return replace(trace, steps=chosen, step_records=records)
 
 
 DRAWN: Final = """
     step_id, parent_step_id, kind, name, tool, model, agent, start_time, end_time, status, error_type,
     substring(error_message, 1, 500) AS error_message, attempt, retry_of, fallback_of, input_tokens, output_tokens, cost_usd,
-    cost_source, arrayMap(d -> (d.1, d.2), documents) AS documents"""
-PREVIEWS: Final = ", substring(input, 1, 2000) AS input, substring(output, 1, 2000) AS output"
+    cost_source"""
+SCORES: Final = ", arrayMap(d -> (d.1, d.2), documents) AS documents"
+PREVIEWS: Final = """, substring(input, 1, 2000) AS input, substring(output, 1, 2000) AS output,
+    arrayMap(d -> (d.1, d.2, substring(d.3, 1, 2000)), documents) AS documents"""
 
 
 def alert_of(record: Mapping[str, Any]) -> Alert:

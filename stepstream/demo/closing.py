@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,11 +18,11 @@ from stepstream.demo.alertlog import summary
 from stepstream.demo.stage import Stage
 from stepstream.render.glyphs import UNICODE, Glyphs
 from stepstream.render.heading import View
-from stepstream.render.tables import records_table
+from stepstream.render.listing import listing
+from stepstream.render.tables import records_cells
 from stepstream.render.tree import render_trace
 
 SVG_CELLS: Final = 104
-ANSWER_CELLS: Final = 56
 
 
 def tell(stage: Stage, verdicts: list[check.Verdict]) -> None:
@@ -45,7 +46,9 @@ def answer(stage: Stage) -> None:
         console.print(Text(f"\n{question.text}", style="bold"))
         console.print(Text("\n".join(f"  {line}" for line in question.sql.splitlines()), style="dim"), soft_wrap=True)
         answer: Any = stage.client.query(question.sql)
-        console.print(records_table(answer.column_names, answer.result_rows, glyphs=stage.glyphs, max_cell=ANSWER_CELLS))
+        columns, cells = records_cells(answer.column_names, answer.result_rows)
+        folded = [replace(column, prose=not column.right and column.name != "trace_id") for column in columns]
+        console.print(listing(folded, cells, console.width)[0])
     log = stage.alerts
     console.print(f"\n  from an agent's event to the alert in this program: {summary(log.latencies_us(timed=False))}")
     console.print(f"  from a deadline to the alert in this program: {summary(log.latencies_us(timed=True))}")

@@ -83,7 +83,7 @@ def standing_of(settings: Settings, part: str) -> Standing:
         oldest_us = _oldest_us(settings, client, behind)
     finally:
         client.close()
-    name = max(behind, key=lambda place: behind[place])[0].removeprefix(prefix) if behind else ""
+    names = sorted({name.removeprefix(prefix) for name, _ in behind})
     return Standing(
         part=part,
         group=group.name,
@@ -91,7 +91,7 @@ def standing_of(settings: Settings, part: str) -> Standing:
         ever=ever,
         waiting=sum(behind.values()),
         waits_us=max(0, time.time_ns() // 1_000 - oldest_us) if oldest_us else 0,
-        reads=name,
+        reads=", ".join(names),
         progress=progress,
         done_us=min(told_us.values(), default=0),
     )

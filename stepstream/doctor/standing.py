@@ -27,7 +27,7 @@ class Standing:
     waits_us: int = 0
     """For how long the oldest of them has been there."""
     reads: str = ""
-    """The topic on which they are."""
+    """The topics on which they are."""
     progress: int = 0
     """Grows with everything that is done."""
     done_us: int = 0

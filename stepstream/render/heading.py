@@ -33,6 +33,8 @@ class View:
     now_us: int
     zone: tzinfo | None = None
     contents: bool = False
+    full: bool = False
+    """Contents in full, folded; else the beginning of each on one line."""
     limit: int = 200
     glyphs: Glyphs = UNICODE
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final
@@ -40,6 +40,8 @@ class StepRow:
     output: str = ""
     documents: int = 0
     best_score: float | None = None
+    texts: tuple[str, ...] = ()
+    """Each document as a line: its id, its score, its content as far as it was asked for."""
 
     @property
     def failed(self) -> bool:
@@ -105,6 +107,7 @@ def step_row(record: Mapping[str, Any]) -> StepRow:
         cost_nanos=nanos(record.get("cost_usd")),
         documents=len(documents),
         best_score=max(scores, default=None),
+        texts=tuple(map(_document, documents)),
         **{name: record[name] for name in _STEP_FIELDS if record.get(name) is not None},
     )
 
@@ -124,9 +127,10 @@ def run_row(record: Mapping[str, Any]) -> RunRow:
 def run_from_steps(trace_id: str, steps: list[StepRow]) -> RunRow:
     """A stand-in for a run whose own row has not arrived yet, summed up from its steps."""
     open_steps = sum(step.open for step in steps)
+    root = next((step for step in steps if not step.parent_step_id), None)
     return RunRow(
         trace_id=trace_id,
-        status=RUNNING if open_steps else "incomplete",
+        status=RUNNING if open_steps or root is None else root.status,
         start_us=min(step.start_us for step in steps),
         end_us=max(step.end_us or step.start_us for step in steps),
         agent=next((step.agent for step in steps if step.agent), ""),
@@ -138,6 +142,18 @@ def run_from_steps(trace_id: str, steps: list[StepRow]) -> RunRow:
         output_tokens=sum(step.output_tokens for step in steps),
         cost_nanos=sum(step.cost_nanos or 0 for step in steps),
     )
+
+
+def caught_up(run: RunRow, steps: list[StepRow]) -> RunRow:
+    """The run with the totals of its steps, where these have arrived and its own row tells of an earlier moment."""
+    if not run.running or not steps:
+        return run
+    now = run_from_steps(run.trace_id, steps)
+    if now.steps < run.steps or now.open_steps > run.open_steps:  # the steps are those of an earlier moment
+        return run
+    totals = ("status", "start_us", "end_us", "steps", "open_steps", "error_steps", "unpriced_steps", "input_tokens",
+              "output_tokens", "cost_nanos")  # fmt: skip
+    return replace(run, **{name: getattr(now, name) for name in totals})
 
 
 def micros(value: datetime | int) -> int:
@@ -159,6 +175,12 @@ def nanos(value: Decimal | str | float | int | None) -> int | None:
 def _score(document: Any) -> float | None:
     score = document.get("score") if isinstance(document, Mapping) else document[1]
     return None if score is None else float(score)
+
+
+def _document(document: Any) -> str:
+    parts = list(document.values()) if isinstance(document, Mapping) else list(document)
+    name, score, content = (*parts, "", "", "")[:3]
+    return f"{name}{f' ({float(score):.2f})' if score is not None else ''}{f': {content}' if content else ''}"
 
 
 _STEP_FIELDS: Final = (

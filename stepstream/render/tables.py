@@ -7,75 +7,83 @@ import io
 import json
 import math
 import re
-from collections.abc import Iterable, Sequence
-from datetime import UTC, date, datetime, tzinfo
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date, datetime, tzinfo
 from decimal import Decimal
 from typing import Any, Final
 
-from rich.table import Table
 from rich.text import Text
 
 from stepstream.render.glyphs import UNICODE, Glyphs
 from stepstream.render.heading import STATUS_STYLES
+from stepstream.render.listing import Column
 from stepstream.render.rows import RunRow
-from stepstream.render.values import clip, format_time, format_usd, one_line, short_id, zone_name
+from stepstream.render.values import clean_lines, clip, format_time, format_usd, iso_time, one_line, short_id, zone_name
 from stepstream.schemas.durations import format_duration
 from stepstream.schemas.printable import printable
 
-MAX_CELL: Final = 80
 _FORMULA: Final = "=+-@\t\n\uff1d\uff0b\uff0d\uff20"
 """What a cell must not begin with; the last four are the wide forms of the first."""
 _NUMBER: Final = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 
 
-def runs_table(
+def runs_cells(
     runs: Sequence[RunRow], alerts: dict[str, int], *, now_us: int, zone: tzinfo | None = None, glyphs: Glyphs = UNICODE
-) -> Table:
-    """Runs, as given: when, which, whose, how it went, how long, how much. ``alerts`` counts them by trace_id."""
+) -> tuple[list[Column], list[list[Text]]]:
+    """Columns and rows of runs, as given: when, which, whose, how it went, how long, how much.
+
+    ``alerts`` counts them by trace_id.
+    """
     zone_now = zone_name(runs[0].start_us if runs else now_us, zone)
-    table = _table()
-    for heading, justify in (
-        (f"started ({zone_now})", "left"),
-        ("run", "left"),
-        ("agent", "left"),
-        ("task", "left"),
-        ("status", "left"),
-        ("time", "right"),
-        ("steps", "right"),
-        ("failed", "right"),
-        ("cost", "right"),
-        ("alerts", "right"),
-    ):
-        table.add_column(heading, justify=justify, no_wrap=True)  # type: ignore[arg-type]
-    for run in runs:
-        end_us = max(run.end_us, now_us) if run.running else run.end_us
-        table.add_row(
-            format_time(run.start_us, zone),
-            short_id(run.trace_id),
-            clip(one_line(run.agent), 24, glyphs.ellipsis),
-            clip(one_line(run.task), 24, glyphs.ellipsis),
-            Text(run.status, style=STATUS_STYLES.get(run.status, "")),
-            format_duration(end_us - run.start_us) + ("+" if run.running else ""),
-            f"{run.steps:,}",
-            Text(str(run.error_steps or ""), style="red"),
-            format_usd(run.cost_nanos) + (" + ?" if run.unpriced_steps else ""),
-            Text(str(alerts.get(run.trace_id) or ""), style="bold yellow"),
-        )
-    return table
+    columns = [
+        Column(f"started ({zone_now})", leaves=2),
+        Column("run"),
+        Column("agent", leaves=1),
+        Column("task", leaves=4),
+        Column("status"),
+        Column("time", right=True, leaves=3),
+        Column("steps", right=True, leaves=5),
+        Column("failed", right=True, leaves=6),
+        Column("cost", right=True),
+        Column("alerts", right=True, leaves=1),
+    ]
+    return columns, [_run_cells(run, alerts, now_us, zone, glyphs) for run in runs]
 
 
-def records_table(
-    columns: Sequence[str], rows: Iterable[Sequence[Any]], *, glyphs: Glyphs = UNICODE, max_cell: int = MAX_CELL
-) -> Table:
-    """Any answer of the store; cells longer than ``max_cell`` are cut, and the cut is shown."""
-    table = _table()
-    listed = [list(row) for row in rows]
-    for i, column in enumerate(columns):
-        number = bool(listed) and all(isinstance(row[i], int | float | Decimal) or row[i] is None for row in listed)
-        table.add_column(one_line(column), justify="right" if number else "left", no_wrap=True, min_width=min(len(column), 20))
-    for row in listed:
-        table.add_row(*(Text(clip(one_line(_cell(value)), max_cell, glyphs.ellipsis)) for value in row))
-    return table
+def _run_cells(run: RunRow, alerts: dict[str, int], now_us: int, zone: tzinfo | None, glyphs: Glyphs) -> list[Text]:
+    end_us = max(run.end_us, now_us) if run.running else run.end_us
+    return [
+        Text(format_time(run.start_us, zone)),
+        Text(short_id(run.trace_id)),
+        Text(clip(one_line(run.agent), 24, glyphs.ellipsis)),
+        Text(clip(one_line(run.task), 24, glyphs.ellipsis)),
+        Text(run.status, style=STATUS_STYLES.get(run.status, "")),
+        Text(format_duration(end_us - run.start_us) + ("+" if run.running else "")),
+        Text(f"{run.steps:,}"),
+        Text(str(run.error_steps or ""), style="red"),
+        Text(format_usd(run.cost_nanos) + (" + ?" if run.unpriced_steps else "")),
+        Text(str(alerts.get(run.trace_id) or ""), style="bold yellow"),
+    ]
+
+
+def records_cells(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> tuple[list[Column], list[list[Text]]]:
+    """Columns and cells of any answer of the store, each value in full and on one line."""
+    shaped = [
+        Column(one_line(name), right=all(isinstance(row[i], int | float | Decimal) or row[i] is None for row in rows))
+        for i, name in enumerate(columns)
+    ]
+    return shaped, [[Text(one_line(_cell(value))) for value in row] for row in rows]
+
+
+def fields_text(title: str, fields: Mapping[str, Any]) -> Text:
+    """One record, a field a line; a text of several lines stands below its name, as it is."""
+    most = max(map(len, fields), default=0)
+    text = Text(title, style="bold")
+    for name, value in fields.items():
+        lines = clean_lines(_cell(value))
+        text.append(f"\n  {name.ljust(most)}  ", style="dim")
+        text.append(lines[0] if len(lines) == 1 else "".join(f"\n    {line}" for line in lines), style="not bold")
+    return text
 
 
 def records_json(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
@@ -109,10 +117,6 @@ def _csv_cell(value: Any) -> str:
     return cell if value is None or isinstance(value, int | float | Decimal) else csv_text(cell)
 
 
-def _table() -> Table:
-    return Table(box=None, pad_edge=False, header_style="bold")
-
-
 def _cell(value: Any, nothing: str = "NULL") -> str:
     if value is None:
         return nothing
@@ -139,7 +143,7 @@ def _finite(value: Any) -> Any:
 def _plain(value: Any) -> Any:
     """What JSON has no word for."""
     if isinstance(value, datetime):
-        return (value if value.tzinfo else value.replace(tzinfo=UTC)).astimezone(UTC).isoformat().replace("+00:00", "Z")
+        return iso_time(value)
     if isinstance(value, date):
         return value.isoformat()
     if isinstance(value, Decimal):

@@ -16,8 +16,10 @@ from stepstream.render.glyphs import Glyphs
 from stepstream.render.heading import View, heading
 from stepstream.render.rows import RunRow, StepRow
 from stepstream.render.values import (
+    clean_lines,
     clip,
     fit,
+    folded,
     format_count,
     format_usd,
     one_line,
@@ -32,6 +34,8 @@ KIND_STYLES: Final[dict[str, str]] = {
     "retrieval": "green",
     "plan": "bright_blue",
 }
+MIN_CONTENT: Final = 20
+"""Cells that a content gets however deep its step is."""
 _TIME_CELLS: Final = 8
 _COST_CELLS: Final = 9
 _TOKEN_CELLS: Final = 11
@@ -186,10 +190,22 @@ def _below(line: Line, step: StepRow, view: View) -> list[Text]:
     rows: list[tuple[str, str]] = []
     if step.failed:
         rows.append((": ".join(part for part in (step.error_type, step.error_message) if part), "red"))
-    if view.contents:
-        rows += [(f"in  {step.input}" if step.input else "", "dim"), (f"out {step.output}" if step.output else "", "dim")]
     indent = "   " + "  " * len(line.more) + "  "
     room = view.cells - len(indent)
-    return [
+    found = [
         Text(indent + clip(one_line(text[:2_000]), room, view.glyphs.ellipsis), style=style) for text, style in rows if text
     ]
+    if view.contents:
+        contents = [("in ", step.input), ("out ", step.output), *(("doc ", text) for text in step.texts)]
+        found += [shown for label, text in contents if text for shown in _content(label, text, indent, view)]
+    return found
+
+
+def _content(label: str, text: str, indent: str, view: View) -> list[Text]:
+    """An input, an output or a document: its beginning on one line, or all of it."""
+    indent = indent[: max(0, view.cells - MIN_CONTENT - len(label))]
+    room = view.cells - len(indent) - len(label)
+    if not view.full:
+        return [Text(indent + label + clip(one_line(text[:2_000]), room, view.glyphs.ellipsis), style="dim")]
+    lines = [part for line in clean_lines(text) for part in folded(line, room)]
+    return [Text(indent + (" " * len(label) if number else label) + line, style="dim") for number, line in enumerate(lines)]

@@ -54,6 +54,15 @@ def zone_name(time_us: int, zone: tzinfo | None = None) -> str:
     return _local(time_us, zone).tzname() or "local"
 
 
+def iso_time(time: datetime | int) -> str:
+    """The one form of times in what programs read: ``2026-03-01T12:03:07.000250Z``. Without a zone a time is UTC."""
+    if isinstance(time, int):
+        seconds, rest = divmod(time, 1_000_000)
+        time = datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest)
+    aware = time if time.tzinfo else time.replace(tzinfo=UTC)
+    return aware.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
 def _local(time_us: int, zone: tzinfo | None) -> datetime:
     seconds, rest = divmod(time_us, 1_000_000)
     return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest).astimezone(zone)
@@ -66,8 +75,30 @@ def short_id(trace_id: str) -> str:
 
 def one_line(text: str) -> str:
     """Text on one line, spaces folded, control characters replaced: what an agent wrote cannot steer the terminal."""
-    folded = " ".join(text.split())
-    return folded if folded.isprintable() else "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in folded)
+    return _printable(" ".join(text.split()))
+
+
+def _printable(line: str) -> str:
+    return line if line.isprintable() else "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)
+
+
+def clean_lines(text: str) -> list[str]:
+    """The lines of a text, spaces kept, tabs as spaces and control characters replaced."""
+    return [_printable(line) for line in text.expandtabs(4).splitlines() or [""]]
+
+
+def folded(line: str, cells: int) -> list[str]:
+    """The line in pieces of at most so many cells, at spaces where there are some; nothing is left out."""
+    pieces, rest = [], line
+    while cell_len(rest) > cells:
+        end = len(set_cell_size(rest, cells))
+        while end > 1 and cell_len(rest[:end]) > cells:  # a wide character that fits only in half
+            end -= 1
+        space = rest.rfind(" ", 1, end + 1)
+        end = space if space > 0 and rest[:space].strip() else end
+        pieces.append(rest[:end])
+        rest = rest[end:].removeprefix(" ")
+    return [*pieces, rest]
 
 
 def clip(text: str, cells: int, ellipsis: str = "…") -> str:

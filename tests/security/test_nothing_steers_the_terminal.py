@@ -34,15 +34,16 @@ from stepstream.documents import Held
 from stepstream.producers.guard import Complaints
 from stepstream.render.alerts import alert_lines
 from stepstream.render.heading import View
+from stepstream.render.listing import below_one_another, listing
 from stepstream.render.rows import RunRow, StepRow
-from stepstream.render.tables import csv_text, records_csv, records_json, records_table, runs_table
+from stepstream.render.tables import csv_text, fields_text, records_cells, records_csv, records_json, runs_cells
 from stepstream.render.tree import render_trace
 from stepstream.schemas.alert import Alert
 from stepstream.schemas.delivery import DeliveryStruct
 from stepstream.schemas.fleet import FleetBaselineStruct, FleetBudgetStruct, FleetWindowStruct
 from stepstream.schemas.printable import escaped_json, printable
 from stepstream.schemas.settings import Settings
-from stepstream.sinks.notify import listing
+from stepstream.sinks.notify import listing as deliveries_listing
 from stepstream.topics import TopicReport
 
 TRACE: Final = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -199,7 +200,7 @@ def hostile(text: str, patch: pytest.MonkeyPatch) -> Iterator[None]:
         at.setattr(topic_tools, "require_topic", lambda *_a, **_k: 1)
         at.setattr(topic_tools, "list_topics", lambda *_a, **_k: [report])
         at.setattr(fleet_topic, "read_fleet", _fleet(text))
-        at.setattr(listing, "deliveries", lambda *_a, **_k: [delivery])
+        at.setattr(deliveries_listing, "deliveries", lambda *_a, **_k: [delivery])
         at.setattr(documents, "in_force", lambda *_a, **_k: {held.key: held, sub.key: sub})
         at.setattr(examination, "examine", lambda _resolved: iter([Check("fail", text, text, text), Check("ok", text, text)]))
         yield
@@ -327,12 +328,17 @@ def test_pictures_and_tables_are_printable(text: str, width: int, name: str) -> 
     """Runs, traces, alerts and any listing, in consoles of any width."""
     out = io.StringIO()
     console = terminal.console(file=out, width=width, force_terminal=True, color_system=None if name == "dumb" else "256")
-    console.print(runs_table([run_row(text)], {TRACE: 2}, now_us=NOW_US))
+    console.print(listing(*runs_cells([run_row(text)], {TRACE: 2}, now_us=NOW_US), width)[0])
     console.print(render_trace(step_rows(text), run_row(text), [alert(text)], View(width=width, now_us=NOW_US, contents=True)))
+    full = View(width=width, now_us=NOW_US, contents=True, full=True)
+    console.print(render_trace(step_rows(text), run_row(text), [alert(text)], full))
     for one in (alert(text), alert(text, trace_id=""), alert(text, state="resolved"), alert(text, runs=3)):
         console.print(alert_lines(one, width=width, remark=text, history=True))
         console.print(alert_lines(one))
-    console.print(records_table([text, "b"], [(text, [text]), ({text: 1}, None)]))
+    columns, cells = records_cells([text, "b"], [(text, [text]), ({text: 1}, None)])
+    console.print(listing(columns, cells, None)[0])
+    console.print(below_one_another([column.name for column in columns], cells))
+    console.print(fields_text(text, {text: text}))
     console.print(text, soft_wrap=True)
     assert not steering(COLOUR.sub("", out.getvalue()))
     assert LINKS not in out.getvalue()

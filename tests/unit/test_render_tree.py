@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from datetime import UTC
 from typing import Any
 
@@ -14,8 +15,9 @@ from rich.console import Console
 
 from stepstream.render.glyphs import ASCII, UNICODE, glyphs_for
 from stepstream.render.heading import View
-from stepstream.render.rows import RunRow, StepRow, micros, nanos, run_from_steps, run_row, step_row
+from stepstream.render.rows import RunRow, StepRow, caught_up, micros, nanos, run_from_steps, run_row, step_row
 from stepstream.render.tree import render_trace
+from stepstream.render.values import clean_lines, folded
 from stepstream.schemas.alert import Alert
 
 T0 = 1_772_366_587_000_000
@@ -101,6 +103,49 @@ def test_plain_ascii_and_contents() -> None:
     assert ">  | `-ledger" in text
     assert "1.2k>210" in text
     assert text.replace("\N{REPLACEMENT CHARACTER}", "").isascii()
+
+
+def test_contents_in_full_are_folded_and_nothing_is_left_out() -> None:
+    """A long prompt with lines, tabs and control characters is read to its end; so is each document."""
+    prompt = "line one\n\tline two " + "word " * 60 + "the end\x1b[31m"
+    texts = ("policy-7 (0.82): Orders are refunded " + "within days " * 20 + "as a rule.",)
+    steps = [step(1, 0, "llm_call", "plan", 0, 400, input=prompt, texts=texts, documents=1)]
+    for width in (40, 80, 120):
+        view = View(width=width, now_us=T0 + 2_000_000, zone=UTC, contents=True, full=True)
+        lines = picture(view, steps=steps, run=run_from_steps(TRACE, steps)).splitlines()
+        assert max(map(len, lines)) <= width
+        told = " ".join(line.strip() for line in lines)
+        assert "in line one line two word word" in told
+        assert told.count("word") == 60
+        assert "the end\N{REPLACEMENT CHARACTER}[31m doc policy-7 (0.82): Orders are refunded" in told
+        assert told.endswith("as a rule.")
+    short = picture(View(width=80, now_us=T0 + 2_000_000, contents=True), steps=steps, run=run_from_steps(TRACE, steps))
+    assert "doc policy-7 (0.82): Orders" in short
+    assert "…" in short
+
+
+@given(st.text(max_size=200), st.integers(2, 60))
+def test_folded_text_is_whole_and_narrow(text: str, cells: int) -> None:
+    """No piece is wider than it may be, and only single spaces at folds are left out."""
+    for line in clean_lines(text):
+        pieces = folded(line, cells)
+        assert max(map(cell_len, pieces)) <= cells
+        assert "".join(pieces).replace(" ", "") == line.replace(" ", "")
+
+
+def test_a_run_whose_own_row_is_behind_has_the_totals_of_its_steps() -> None:
+    """Its end is told at once: by the steps, where these have arrived; a row that knows more is left as it is."""
+    ended = [step(1, 0, "agent", "refund", 0, 900), step(2, 1, "llm_call", "plan", 10, 400, cost_nanos=5, input_tokens=7)]
+    behind = replace(RUN, steps=2, open_steps=2, cost_nanos=0, input_tokens=0)
+    now = caught_up(behind, ended)
+    assert (now.status, now.steps, now.open_steps, now.cost_nanos, now.input_tokens) == ("ok", 2, 0, 5, 7)
+    assert (now.end_us, now.project, now.user_id) == (T0 + 900_000, "shop", RUN.user_id)
+    assert caught_up(behind, [replace(ended[0], status="error"), ended[1]]).status == "error"
+    assert caught_up(RUN, ended) == RUN, "the row knows of more steps"
+    closed = replace(behind, status="ok")
+    assert caught_up(closed, STEPS) == closed
+    assert run_from_steps(TRACE, ended).status == "ok"
+    assert run_from_steps(TRACE, ended[1:]).status == "running", "its root has not arrived"
 
 
 @given(st.integers(1, 200), st.booleans(), st.sampled_from([ASCII, UNICODE]))

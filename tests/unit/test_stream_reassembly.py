@@ -118,6 +118,24 @@ def test_late_steps_make_a_new_revision_of_the_closed_run() -> None:
     assert (final["steps"], final["late_steps"], final["revision"], final["closed"]) == (2, 1, 7, True)
 
 
+def test_a_run_that_has_ended_says_so_before_it_is_closed() -> None:
+    """Its root's end is published at once with the final status; an open step keeps it running."""
+    trace, root, child = "c" * 32, "1" * 16, "2" * 16
+    kafka = Kafka()
+    process = Process(kafka, random.Random(0), AssembleLimits())
+    at = START_US
+    process.batch([record_of(0, event(trace, root, "", "start", at)), record_of(1, event(trace, child, root, "start", at))])
+    while process.flight:
+        process.pump()
+    assert kafka.final()[trace]["status"] == "running"
+    process.batch([record_of(2, event(trace, child, root, "end", at, at + 9))])
+    process.batch([record_of(3, event(trace, root, "", "end", at, at + 10))])
+    while process.flight:
+        process.pump()
+    final = kafka.final()[trace]
+    assert (final["status"], final.get("closed", False), final.get("open_steps", 0)) == ("ok", False, 0)
+
+
 def test_a_step_after_the_horizon_changes_no_trajectory() -> None:
     """Too late is counted, and neither a revision nor a fragment appears."""
     trace, root, child = "b" * 32, "1" * 16, "2" * 16
