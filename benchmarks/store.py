@@ -85,7 +85,7 @@ def measure(report: Report, arguments: argparse.Namespace) -> None:
     spec = LoadSpec(seed=arguments.seed, start_us=int(time.time() * 1e6)).sized(scale.events)
     with scratch_folder() as folder, EmbeddedClickHouse(folder / "clickhouse") as store:
         with broker(folder) as kafka:
-            settings = prepared(kafka.bootstrap, "bench", clickhouse_url=store.url)
+            settings = prepared(kafka.bootstrap, "bench", clickhouse_url=store.writer_url)
             migrate(settings)
             with connect(settings) as client:
                 client.command("SYSTEM STOP MERGES")  # they come after inserts that end soon, and during those that do not

@@ -6,9 +6,10 @@ file (TOML) and the flag ``--kafka-brokers``. This module is pure: ``stepstream.
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from stepstream.schemas.durations import DurationUs
 
@@ -72,9 +73,18 @@ class Settings(BaseModel):
     steps_topic_retention: DurationUs = Field(7 * 86_400_000_000, description="how long Kafka keeps step events")
 
     # ClickHouse
-    clickhouse_url: str = Field("", description="http(s)://host:8123; empty: what `stepstream up` wrote")
+    clickhouse_url: str = Field(
+        "",
+        description="http(s)://host:8123; empty: what `stepstream up` wrote; http://user:password@host:8123 sets clickhouse_user and clickhouse_password too",
+    )
     clickhouse_user: str = Field("default", description="user that writes and migrates")
-    clickhouse_password: SecretStr = Field(SecretStr(""), description="its password")
+    clickhouse_password: SecretStr = Field(
+        SecretStr(""), description="its password; empty with the store of `stepstream up`: the random one that `up` made"
+    )
+    clickhouse_reader_user: str = Field(
+        "", description="user that commands read with (runs, trace, sql ...); empty: clickhouse_user, with readonly=1"
+    )
+    clickhouse_reader_password: SecretStr = Field(SecretStr(""), description="its password")
     clickhouse_ca_file: str = Field("", description="CA certificate in PEM for https")
     clickhouse_database: str = Field(
         "stepstream", pattern="^[A-Za-z_][A-Za-z0-9_]*$", description="database of tables and views"
@@ -174,6 +184,16 @@ class Settings(BaseModel):
         le=65535,
         description="port of the admin API and the alert stream, on loopback; 0: a free one, named in the log; -1: none",
     )
+    notify_url: str = Field(
+        "", description="where commands reach the notifier's admin API: http://host:8124; empty: what `stepstream up` wrote"
+    )
+    notify_token: SecretStr = Field(
+        SecretStr(""), description="token for notify_url, from `stepstream credentials add`; empty: what `stepstream up` wrote"
+    )
+    credentials_file: str = Field(
+        "",
+        description="file of who may call the admin API and the alert stream, kept by `stepstream credentials`; empty: nobody may (`up`: its own)",
+    )
     notify_allow_private: bool = Field(False, description="webhooks may go to loopback, link-local and private addresses")
     notify_allow_commands: bool = Field(False, description="subscriptions may run programs on the notifier's machine")
     notify_secrets_dir: str = Field(
@@ -192,7 +212,12 @@ class Settings(BaseModel):
 
     # every process
     metrics_host: str = Field("127.0.0.1", description="address that /metrics, /healthz and /readyz are served at")
-    metrics_port: int = Field(0, ge=-1, le=65535, description="their port; 0: a free one, named in the log; -1: none")
+    metrics_port: int = Field(
+        0,
+        ge=-1,
+        le=65533,
+        description="their port; 0: a free one, named in the log; -1: none. `up` takes three from here on: worker, sink, notify; 0: 9464 to 9466, or free ones that it keeps",
+    )
 
     log_level: str = Field(
         "warning",
@@ -205,10 +230,24 @@ class Settings(BaseModel):
     state_dir: str = Field("", description="where `up` writes its addresses; empty: stepstream in the user's state folder")
     data_dir: str = Field("", description="where the embedded engines keep their data; empty: data in the state folder")
     kafka_port: int = Field(0, ge=0, le=65535, description="port of the embedded Kafka; 0: 9092 or a free one")
+    kafka_auth: bool = Field(
+        False, description="the embedded Kafka asks for a user and a password (SASL), which `up` makes and clients here find"
+    )
     clickhouse_port: int = Field(0, ge=0, le=65535, description="port of the embedded ClickHouse; 0: 8123 or a free one")
     kafka_heap_mb: int = Field(384, ge=128, description="Java heap of the embedded Kafka")
     kafka_jars_dir: str = Field("", description="folder with Kafka's jars, for machines without a network; empty: fetched once")
     documents_dir: str = Field("", description="folder of documents that `up` applies and watches")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_login(cls, values: Any) -> Any:
+        """A login in the store's URL becomes user and password, so that no URL that is shown holds a password."""
+        if not isinstance(values, dict) or not isinstance(values.get("clickhouse_url"), str):
+            return values
+        url, user, password = split_login(values["clickhouse_url"])
+        wanted = user and values.get("clickhouse_user", user) == user
+        login = {"clickhouse_user": user, "clickhouse_password": password} if wanted else {}
+        return {**login, **values, "clickhouse_url": url}
 
     @property
     def kafka(self) -> dict[str, Any]:
@@ -229,6 +268,22 @@ class Settings(BaseModel):
             "ssl.key.location": self.kafka_key_file,
         }
         return config | {key: path for key, path in files.items() if path}
+
+
+def split_login(url: str) -> tuple[str, str, str]:
+    """The URL without its login, the user and the password; empty texts where the URL has none."""
+    head, at, tail = url.partition("//")
+    login, has_login, rest = tail.rpartition("@")
+    if not at or not has_login or "/" in login:
+        return url, "", ""
+    user, _, password = login.partition(":")
+    return f"{head}//{rest}", _unquoted(user), _unquoted(password)
+
+
+def _unquoted(text: str) -> str:
+    """Percent escapes as the characters that they stand for."""
+    plain = re.sub(rb"%([0-9A-Fa-f]{2})", lambda match: bytes([int(match[1], 16)]), text.encode("utf-8", "surrogateescape"))
+    return plain.decode("utf-8", "replace")
 
 
 def environment_name(field: str) -> str:

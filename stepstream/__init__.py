@@ -65,10 +65,15 @@ __all__ = [
 ]
 
 
-def _settings() -> Settings:
-    from stepstream.settings import load
+def _settings(**given: Any) -> Settings:
+    """The settings in force. A variable that is no setting, of another version or misspelt, is told and stops nothing."""
+    from stepstream.producers.guard import complaints
+    from stepstream.settings import load_with_others
 
-    return load()
+    settings, unknown = load_with_others(**given)
+    for text in unknown:
+        complaints.say(text, f"stepstream: {text}; the others hold")
+    return settings
 
 
 _tracer = Tracer(_settings)
@@ -122,12 +127,7 @@ def configure(
         **settings,
     }
 
-    def load_given() -> Settings:
-        from stepstream.settings import load
-
-        return load(**given)
-
-    _tracer.configure(load_given, transport=transport, redact=redact, prices=prices)
+    _tracer.configure(lambda: _settings(**given), transport=transport, redact=redact, prices=prices)
 
 
 _LATER = {

@@ -78,16 +78,25 @@ class ProcessStatus:
 class KeptProcess:
     """Runs ``command`` until ``stop``. The command must end when its standard input closes (``lifeline``).
 
-    ``patient``: it gives way to others where there is not enough CPU.
+    ``patient``: it gives way to others where there is not enough CPU. ``amend`` is asked with the exit code when it has
+    ended by itself: the environment it returns is the one for a new start at once, which does not count as a restart.
     """
 
     def __init__(
-        self, name: str, command: Sequence[str], environment: Mapping[str, str], say: Say, *, patient: bool = False
+        self,
+        name: str,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        say: Say,
+        *,
+        patient: bool = False,
+        amend: Callable[[int], Mapping[str, str] | None] = lambda _code: None,
     ) -> None:
         self.name = name
         self._patient = patient
         self._command = list(command)
         self._environment = dict(environment)
+        self._amend = amend
         self._say = say
         self._guard = threading.Lock()
         self._stopping = threading.Event()
@@ -176,10 +185,14 @@ class KeptProcess:
             self._exit_code = process.wait()
             if self._stopping.is_set():
                 return
-            pause = backoff.next_pause(time.monotonic() - began)
-            self._say(self.name, f"ended with exit code {self._exit_code}; it is started again in {pause:g} s")
+            amended = self._amend(self._exit_code)
+            if amended is None:
+                pause = backoff.next_pause(time.monotonic() - began)
+                self._say(self.name, f"ended with exit code {self._exit_code}; it is started again in {pause:g} s")
+            else:
+                pause, self._environment = 0.0, dict(amended)
             if process.stdin is not None:
                 process.stdin.close()
             if self._stopping.wait(pause) or self._launch() is None:
                 return
-            self._restarts += 1
+            self._restarts += amended is None

@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from stepstream import topics, yamlfile
 from stepstream.kafka import KafkaUnreachable, client_config, read_to_end
 from stepstream.schemas.documents import DOCUMENT, Prices, Subscription, document_key
+from stepstream.schemas.durations import write_duration
 from stepstream.schemas.partitioner import PARTITIONER
 from stepstream.schemas.policy import Policy
 from stepstream.schemas.settings import Settings
@@ -32,7 +33,6 @@ SUFFIXES: Final = frozenset({".yaml", ".yml", ".json"})
 OWNER_HEADER: Final = "stepstream-owner"
 """Who put the record there; a watched folder withdraws only what it put there itself."""
 SEND_S: Final = 30.0
-_UNITS: Final = (("d", 86_400_000_000), ("h", 3_600_000_000), ("m", 60_000_000), ("s", 1_000_000), ("ms", 1_000), ("us", 1))
 
 
 class DocumentsError(Exception):
@@ -265,7 +265,5 @@ def _shortened(value: Any) -> Any:
     if isinstance(value, list):
         return [_shortened(part) for part in value]
     if isinstance(value, str) and re.fullmatch(r"\d+us", value):
-        us = int(value.removesuffix("us"))
-        unit, size = next((unit, size) for unit, size in _UNITS if us % size == 0)
-        return f"{us // size}{unit}"
+        return write_duration(int(value.removesuffix("us")))
     return value

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
+
+from pydantic import SecretStr
 
 from stepstream.children import Backoff, Say
 from stepstream.embedded.errors import EmbeddedError
@@ -13,12 +16,14 @@ from stepstream.schemas.settings import Settings
 from stepstream.settings import data_dir
 
 if TYPE_CHECKING:
+    from stepstream.embedded.access import Access
     from stepstream.embedded.clickhouse import EmbeddedClickHouse
     from stepstream.embedded.disk import DiskGuard
     from stepstream.embedded.kafka import EmbeddedKafka
 
 KAFKA_PORT: Final = 9092
 CLICKHOUSE_PORT: Final = 8123
+WRITER: Final = "default"
 
 
 @dataclass
@@ -42,15 +47,31 @@ class Engines:
         self._say = say
         self._usual_ports = usual_ports
         self._folder = data_dir(settings)
+        self._access: Access | None = None
+        self._guard = threading.Lock()
         self._kafka: EmbeddedKafka | None = None
         self._clickhouse: EmbeddedClickHouse | None = None
         self._cares: dict[str, _Care] = {}
         self._disk: DiskGuard | None = None
 
-    def start_kafka(self) -> str:
-        """The brokers, once they acknowledge records."""
+    @property
+    def access(self) -> Access:
+        """The users of this data folder, made at its first start."""
+        from stepstream.embedded.access import prepare
+
+        with self._guard:
+            if self._access is None:
+                settings = self._settings
+                password = "" if settings.clickhouse_url else settings.clickhouse_password.get_secret_value()
+                user = WRITER if settings.clickhouse_url else settings.clickhouse_user
+                self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+                self._access = prepare(self._folder, writer_user=user, writer_password=password)
+            return self._access
+
+    def start_kafka(self) -> dict[str, Any]:
+        """Settings of the brokers, once they acknowledge records: the address, and the user where they ask for one."""
         if self._settings.kafka_brokers:
-            return self._settings.kafka_brokers
+            return {}
         from stepstream.embedded.kafka import EmbeddedKafka
 
         jars = self._settings.kafka_jars_dir
@@ -60,31 +81,46 @@ class Engines:
             prefer_port=KAFKA_PORT if self._usual_ports else 0,
             heap_mb=self._settings.kafka_heap_mb,
             jars_dir=Path(jars).expanduser() if jars else None,
+            login=self.access.kafka if self._settings.kafka_auth else None,
             log=lambda line: self._say("kafka", line),
         )
-        address = kafka.start()
+        found: dict[str, Any] = {"kafka_brokers": kafka.start(), "endpoint": ""}
+        if self._settings.kafka_auth:
+            login = self.access.kafka
+            found |= {
+                "kafka_sasl_mechanism": "PLAIN",
+                "kafka_sasl_username": login.user,
+                "kafka_sasl_password": SecretStr(login.password),
+            }
         self._kafka = kafka
         self._disk = kafka.disk_guard()
         self._cares["kafka"] = _Care(time.monotonic())
-        return address
+        return found
 
-    def start_clickhouse(self) -> str:
-        """The store's URL, once it answers."""
+    def start_clickhouse(self) -> dict[str, Any]:
+        """Settings of the store, once it answers: the URL, the user that writes and the one that reads."""
         if self._settings.clickhouse_url:
-            return self._settings.clickhouse_url
+            return {}
         from stepstream.embedded.clickhouse import EmbeddedClickHouse
 
         clickhouse = EmbeddedClickHouse(
             self._folder / "clickhouse",
             port=self._settings.clickhouse_port,
             prefer_port=CLICKHOUSE_PORT if self._usual_ports else 0,
-            password=self._settings.clickhouse_password.get_secret_value(),
+            access=self.access,
             log=lambda line: self._say("clickhouse", line),
         )
         address = clickhouse.start()
         self._clickhouse = clickhouse
         self._cares["clickhouse"] = _Care(time.monotonic())
-        return address
+        writer, reader = self.access.writer, self.access.reader
+        return {
+            "clickhouse_url": address,
+            "clickhouse_user": writer.user,
+            "clickhouse_password": SecretStr(writer.password),
+            "clickhouse_reader_user": reader.user,
+            "clickhouse_reader_password": SecretStr(reader.password),
+        }
 
     def running(self) -> dict[str, bool]:
         """The embedded engines, and whether each runs."""

@@ -9,10 +9,13 @@ from typing import Any, Final
 import msgspec
 
 from stepstream.kafka import read_to_end
+from stepstream.schemas.alert import Alert
 from stepstream.schemas.calendar import HOUR_US, window_name
 from stepstream.schemas.fleet import FleetBaselineStruct, FleetBudgetStruct, FleetWindowStruct, WindowMinuteStruct
 from stepstream.schemas.latency import quantile_us
 from stepstream.schemas.money import nanos_from_usd, usd_from_nanos
+from stepstream.schemas.policy import Policy
+from stepstream.schemas.rules_windows import Spend
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
 
@@ -50,8 +53,28 @@ def budget_rows(values: Iterable[bytes], now_us: int) -> list[Row]:
         share = nanos_from_usd(found.spent_usd) / max(1, nanos_from_usd(found.limit_usd))
         window = window_name(found.start, found.window, found.timezone)
         row = (found.policy, found.alert, found.project, found.per, found.group, window, found.spent_usd, found.limit_usd)
-        rows.append((share, (*row, f"{100 * share:.0f} %", _time(found.as_of))))
+        rows.append((share, (*row, f"{100 * share:.0f} %", time_of(found.as_of))))
     return [row for _, row in sorted(rows, key=lambda item: -item[0])]
+
+
+def uncounted_rows(policies: Iterable[Policy], firing: Iterable[Alert], counted: Iterable[Row]) -> Iterator[Row]:
+    """Limits in force of which nothing is sealed yet: with what their firing alert says, else without an amount."""
+    known = {row[:2] for row in counted}
+    alerts = {(alert.policy, alert.alert): alert for alert in firing if alert.rule == "spend"}
+    for policy in policies:
+        for rule in policy.rules:
+            if not isinstance(rule, Spend) or (policy.name, rule.alert_name) in known:
+                continue
+            alert = alerts.get((policy.name, rule.alert_name))
+            limit = usd_from_nanos(nanos_from_usd(rule.limit_usd))
+            project = alert.project if alert else policy.match.project
+            group = alert.subject if alert else ""
+            row = (policy.name, rule.alert_name, project, rule.per, group, rule.window)
+            if alert is None or alert.value is None:
+                yield (*row, None, limit, "nothing counted yet", None)
+            else:
+                share = f"{100 * alert.value / float(rule.limit_usd):.0f} %"
+                yield (*row, f"{alert.value:.9f}".rstrip("0").rstrip("."), limit, share, time_of(alert.updated_at))
 
 
 def hour_rows(values: Iterable[bytes], since_us: int) -> list[Row]:
@@ -64,7 +87,7 @@ def hour_rows(values: Iterable[bytes], since_us: int) -> list[Row]:
         if hour >= since_us and (found.end - found.start == HOUR_US or (_owner(found), hour) not in whole):
             minutes.setdefault((hour, _owner(found)), []).extend(found.minutes)
     ordered = sorted(minutes.items(), key=lambda item: (-item[0][0], item[0][1]))
-    return [(_time(hour), *owner, *_sums(rows)) for (hour, owner), rows in ordered]
+    return [(time_of(hour), *owner, *_sums(rows)) for (hour, owner), rows in ordered]
 
 
 def baseline_rows(values: Iterable[bytes]) -> list[Row]:
@@ -81,7 +104,7 @@ def baseline_rows(values: Iterable[bytes]) -> list[Row]:
             for share in (0.5, 0.99)
         ]
         rows.append(
-            (found.project, found.environment, found.agent, found.task, state, found.runs, *figures, _time(found.as_of))
+            (found.project, found.environment, found.agent, found.task, state, found.runs, *figures, time_of(found.as_of))
         )
     return sorted(rows)
 
@@ -109,5 +132,7 @@ def _at(shares: list[float], amounts: list[float], share: float, unit: float) ->
     return "" if found is None else f"{found / unit:.3g}"
 
 
-def _time(time_us: int) -> str:
-    return datetime.fromtimestamp(time_us / 1e6, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+def time_of(time_us: int) -> datetime:
+    """The moment, exactly, in UTC."""
+    seconds, rest = divmod(time_us, 1_000_000)
+    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest)

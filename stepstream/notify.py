@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from stepstream import alert_actions, documents
 from stepstream.alert_actions import find_alert
+from stepstream.common.listen import explained
 from stepstream.schemas import metrics
 from stepstream.schemas.alert_actions import Action
 from stepstream.schemas.documents import Subscription, document_key
@@ -31,7 +32,10 @@ def _parts(notifier: service.Notifier) -> list[Any]:
     found: list[Any] = [Watcher(notifier)]
     if settings.notify_port >= 0:
         api = Api(settings, notifier.directory, notifier.kit, actions(settings))
-        found.append(ApiServer(api, settings.notify_port))
+        try:
+            found.append(ApiServer(api, settings.notify_port))
+        except OSError as error:
+            raise explained(error, settings.notify_port, "notify_port") from None
         observer = notifier.figures.observer
         observer.before_scrape(lambda: observer.gauge(metrics.NOTIFY_STREAMS).set(api.streams.open))
     return found

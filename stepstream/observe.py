@@ -1,7 +1,8 @@
 """Metrics and health over HTTP, for every process: ``/metrics`` (Prometheus), ``/healthz`` and ``/readyz``.
 
-Loopback unless a setting says otherwise. Imports only schemas and prometheus-client, which comes with the worker and sink
-extras. ``/healthz`` answers 503 when the process is stuck and should be restarted, ``/readyz`` while it is not working yet.
+Loopback unless a setting says otherwise. Imports only common, schemas and prometheus-client, which comes with the extras
+worker and sink. ``/healthz`` answers 503 when the process is stuck and should be restarted, ``/readyz`` while it is not
+working yet.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from stepstream.common.listen import explained
 from stepstream.schemas.metrics import Metric
 
 log = logging.getLogger("stepstream")
@@ -85,12 +87,12 @@ class ObserverServer:
     """Serves an observer until closed."""
 
     def __init__(self, observer: Observer, *, host: str, port: int) -> None:
-        """``port`` 0 takes a free one; see ``port`` afterwards. Raises ``OSError`` naming the address when it is taken."""
+        """``port`` 0 takes a free one; see ``port`` afterwards. Raises ``AddressTaken`` when another program has it."""
         handler = type("Handler", (_Handler,), {"observer": observer})
         try:
             self._server = ThreadingHTTPServer((host, port), handler)
         except OSError as error:
-            raise OSError(f"metrics cannot be served at {host}:{port}: {error.strerror} (setting metrics_port)") from None
+            raise explained(error, port, "metrics_port", host) from None
         self._server.daemon_threads = True
         self.port = int(self._server.server_address[1])
         threading.Thread(target=self._server.serve_forever, name="stepstream-metrics", daemon=True).start()

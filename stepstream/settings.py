@@ -20,7 +20,7 @@ from pydantic import BeforeValidator, ValidationError
 
 from stepstream import endpoints
 from stepstream.schemas.durations import parse_duration_us
-from stepstream.schemas.settings import ENV_PREFIX, SECRETS, Settings, environment_name
+from stepstream.schemas.settings import ENV_PREFIX, SECRETS, Settings, environment_name, split_login
 from stepstream.schemas.wording import did_you_mean, reasons
 
 __all__ = [
@@ -65,6 +65,8 @@ class Resolved:
     settings: Settings
     sources: Mapping[str, str]
     file: Path | None
+    unknown: tuple[str, ...] = ()
+    """What was found that is no setting."""
 
 
 @dataclass
@@ -75,11 +77,13 @@ class _Draft:
     sources: dict[str, str] = field(default_factory=dict)
     ranks: dict[str, int] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
+    """What is no setting, in the environment or a file: of another version perhaps, or misspelt."""
 
     def put(self, name: str, value: Any, source: str, rank: int) -> None:
         """Take the value unless a source before this one named it."""
         if name not in self.values:
-            self.values[name] = _bare_seconds(name, value)
+            self.values[name] = value
             self.sources[name] = source
             self.ranks[name] = rank
 
@@ -88,11 +92,18 @@ class _Draft:
             held.pop(name, None)
 
 
+def load_with_others(**flags: Any) -> tuple[Settings, list[str]]:
+    """As ``load``, for a program that is not ours: what is no setting is told beside the settings, and not an error."""
+    resolved = resolve(flags=flags, lenient=True)
+    return resolved.settings, list(resolved.unknown)
+
+
 def load(*, file: Path | None = None, environ: Mapping[str, str] | None = None, **flags: Any) -> Settings:
     """The settings in force. ``flags`` come before every other source; those that are None count as not given.
 
-    ``kafka_brokers`` and ``clickhouse_url`` are what a running ``stepstream up`` wrote where nothing else names them,
-    and empty where none runs. ``state_dir`` and ``data_dir`` are always filled. Raises ``SettingsError``.
+    ``kafka_brokers``, ``clickhouse_url`` and ``notify_url``, with their users and passwords, are what a running
+    ``stepstream up`` wrote where nothing else names them, and empty where none runs. ``state_dir`` and ``data_dir`` are
+    always filled. Raises ``SettingsError``.
     """
     return resolve(file=file, environ=environ, flags=flags).settings
 
@@ -103,8 +114,12 @@ def resolve(
     environ: Mapping[str, str] | None = None,
     flags: Mapping[str, Any] | None = None,
     flag_name: Callable[[str], str] = "argument {}".format,
+    lenient: bool = False,
 ) -> Resolved:
-    """As ``load``, with the source of each setting. ``flag_name`` says how a flag is called in messages."""
+    """As ``load``, with the source of each setting. ``flag_name`` says how a flag is called in messages.
+
+    ``lenient``: what is no setting in the environment or a file is handed out with the settings instead of raised.
+    """
     environ = os.environ if environ is None else environ
     draft = _Draft()
     _read_flags(draft, flags or {}, flag_name)
@@ -114,10 +129,14 @@ def resolve(
         _read_file(draft, found)
     _read_secret_files(draft)
     _apply_endpoint(draft)
+    _take_login(draft)
     _fill_folders(draft, environ)
     _fill_addresses(draft)
+    if not lenient:
+        draft.problems += draft.unknown
     settings = _validated(draft)
-    return Resolved(settings, {name: draft.sources.get(name, DEFAULT) for name in _FIELDS}, found)
+    sources = {name: draft.sources.get(name, DEFAULT) for name in _FIELDS}
+    return Resolved(settings, sources, found, tuple(draft.unknown))
 
 
 def default_state_dir(environ: Mapping[str, str] | None = None) -> Path:
@@ -166,13 +185,6 @@ def to_environment(settings: Settings) -> dict[str, str]:
     return held
 
 
-def _bare_seconds(name: str, value: Any) -> Any:
-    """``90`` as text is 90 seconds where a duration is wanted, as it is in a file."""
-    if name in DURATIONS and isinstance(value, str) and re.fullmatch(r"\s*\d+(\.\d+)?\s*", value):
-        return float(value)
-    return value
-
-
 def _did_you_mean(name: str, names: list[str]) -> str:
     return f"; {did_you_mean(name, names, otherwise='`stepstream settings` lists them')}"
 
@@ -200,7 +212,7 @@ def _read_environment(draft: _Draft, environ: Mapping[str, str]) -> None:
                 draft.problems.append(f"{environment_name(name)} and {variable} are both set: keep one of them")
             draft.put(name, f"file:{value}", variable, 1)
         else:
-            draft.problems.append(f"{variable} is no setting{_did_you_mean(variable, [*known, *files])}")
+            draft.unknown.append(f"{variable} is no setting{_did_you_mean(variable, [*known, *files])}")
 
 
 def _settings_file(draft: _Draft, given: Path | None, environ: Mapping[str, str]) -> Path | None:
@@ -227,7 +239,7 @@ def _read_file(draft: _Draft, file: Path) -> None:
         return
     for name, value in held.items():
         if name not in _FIELDS:
-            draft.problems.append(f"{name} in {file} is no setting{_did_you_mean(name, list(_FIELDS))}")
+            draft.unknown.append(f"{name} in {file} is no setting{_did_you_mean(name, list(_FIELDS))}")
         else:
             draft.put(name, value, str(file), 2)
 
@@ -297,18 +309,47 @@ def _fill_folders(draft: _Draft, environ: Mapping[str, str]) -> None:
     draft.put("data_dir", str(Path(draft.values["state_dir"]) / "data"), DEFAULT, 4)
 
 
+def _take_login(draft: _Draft) -> None:
+    """A login in the store's URL is the store's user and password, unless an earlier source names another user."""
+    given = draft.values.get("clickhouse_url")
+    if not isinstance(given, str):
+        return
+    url, user, password = split_login(given)
+    draft.values["clickhouse_url"] = url
+    source, rank = draft.sources["clickhouse_url"], draft.ranks["clickhouse_url"]
+    if user and draft.values.get("clickhouse_user", user) == user:
+        draft.put("clickhouse_user", user, source, rank)
+        draft.put("clickhouse_password", password, source, rank)
+
+
 def _fill_addresses(draft: _Draft) -> None:
     """What ``stepstream up`` wrote, where nothing names another place: Kafka and ClickHouse are not mixed from two."""
     kafka, clickhouse = draft.values.get("kafka_brokers"), draft.values.get("clickhouse_url")
-    if kafka and clickhouse:
-        return
     running = endpoints.read(Path(draft.values["state_dir"]))
-    if running is None or (kafka and not _same(kafka, running.kafka)) or (clickhouse and clickhouse != running.clickhouse):
+    if running is None or (kafka and not _same(kafka, running.kafka)):
         return
-    for name, address in (("kafka_brokers", running.kafka), ("clickhouse_url", running.clickhouse)):
-        if not draft.values.get(name):
+    if clickhouse and not _same(clickhouse.rstrip("/"), running.clickhouse):
+        return
+    _put_running(draft, {"kafka_brokers": running.kafka, "clickhouse_url": running.clickhouse})
+    login = running.kafka_login
+    if login.user and not draft.values.get("kafka_sasl_mechanism"):
+        sasl = {"kafka_sasl_mechanism": "PLAIN", "kafka_sasl_username": login.user, "kafka_sasl_password": login.password}
+        _put_running(draft, sasl)
+    writer, reader = running.writer, running.reader
+    if draft.values.get("clickhouse_user", writer.user) == writer.user:
+        _put_running(draft, {"clickhouse_user": writer.user, "clickhouse_password": writer.password})
+        if draft.values.get("clickhouse_reader_user", reader.user) == reader.user:
+            _put_running(draft, {"clickhouse_reader_user": reader.user, "clickhouse_reader_password": reader.password})
+    if not draft.values.get("notify_url"):
+        _put_running(draft, {"notify_url": running.others.get("notify", ""), "notify_token": running.notify_token})
+
+
+def _put_running(draft: _Draft, found: Mapping[str, str]) -> None:
+    """Take values that ``stepstream up`` wrote, where nothing else set them."""
+    for name, value in found.items():
+        if value and not draft.values.get(name):
             draft.drop(name)
-            draft.put(name, address, UP, 3)
+            draft.put(name, value, UP, 3)
 
 
 def _same(one: str, other: str) -> bool:

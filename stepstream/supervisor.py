@@ -19,23 +19,34 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Final
+from typing import Any, Final
+
+from pydantic import SecretStr
 
 from stepstream import endpoints, groups, topics
 from stepstream.children import KeptProcess, ProcessStatus, Say
-from stepstream.embedded.ports import LOOPBACK, free_ports, is_free
+from stepstream.common.login import Login
+from stepstream.common.web.credentials import token_of
 from stepstream.embedded.process import identity_of
 from stepstream.engines import Engines
 from stepstream.folder import DocumentFolder
-from stepstream.schemas.settings import ENV_PREFIX, Settings
+from stepstream.schemas.settings import ENV_PREFIX, SECRETS, Settings
+from stepstream.service_ports import METRICS, NOTIFY, ServicePorts
 from stepstream.settings import data_dir, default_state_dir, to_environment
 from stepstream.versions import is_installed
 
 READY_S: Final = 30.0
 DRAIN_S: Final = 20.0
 WATCH_S: Final = 1.0
-NOTIFY_PORT: Final = 8124
-"""Where ``up`` serves the admin API and the alert stream, when it is free and no port is set."""
+PORT_TAKEN: Final = 3
+"""Exit code of a process that found its port taken, see ``stepstream.cli.errors``."""
+PORT_TRIES: Final = 5
+SECRETS_OF: Final = {
+    "worker": frozenset({"kafka_sasl_password"}),
+    "sink": frozenset({"kafka_sasl_password", "clickhouse_password"}),
+    "notify": frozenset({"kafka_sasl_password"}),
+}
+"""What each process is told of the secrets: what it needs."""
 ENDING: Final = ("worker", "notify", "sink")
 """In this order: what the worker still publishes can still be told and stored."""
 
@@ -74,11 +85,12 @@ class Pipeline:
     def __init__(self, settings: Settings, *, say: Say | None = None, usual_ports: bool = False) -> None:
         state_dir = settings.state_dir or str(default_state_dir())
         self._settings = settings.model_copy(update={"state_dir": state_dir, "data_dir": str(data_dir(settings))})
-        if not settings.notify_port:
-            port = NOTIFY_PORT if usual_ports and is_free(NOTIFY_PORT) else free_ports(1)[0]
-            self._settings = self._settings.model_copy(update={"notify_port": port})
         self._say = say or (lambda _who, _line: None)
         self._engines = Engines(self._settings, self._say, usual_ports=usual_ports)
+        self._ports = ServicePorts(self._settings, Path(self._settings.data_dir), usual=usual_ports)
+        self._port_tries = dict.fromkeys(SECRETS_OF, 0)
+        self._without_port: set[str] = set()
+        self._published = False
         self._processes: dict[str, KeptProcess] = {}
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
@@ -90,9 +102,13 @@ class Pipeline:
         return self._settings
 
     def start(self) -> Settings:
-        """Start everything. Raises ``PipelineError``, ``EmbeddedError`` or ``TopicsError``, with nothing left running."""
+        """Start everything, with nothing left running when that fails.
+
+        Raises ``PipelineError``, ``EmbeddedError``, ``TopicsError``, or ``AddressTaken`` for a port that is set and taken.
+        """
         self._refuse_second()
         require_packages()
+        self._ports.check()
         try:
             self._start_parts()
             self._wait_ready()
@@ -122,7 +138,13 @@ class Pipeline:
     @property
     def admin_url(self) -> str:
         """Where the notifier's admin API and alert stream are; empty where the settings turn them off."""
-        return f"http://{LOOPBACK}:{self._settings.notify_port}" if self._settings.notify_port > 0 else ""
+        return self._ports.urls().get(NOTIFY, "")
+
+    @property
+    def metrics_urls(self) -> dict[str, str]:
+        """Where worker, sink and notifier serve their metrics; without those that the settings turn off."""
+        urls = self._ports.urls()
+        return {part: urls[name] for part, name in METRICS.items() if name in urls}
 
     @property
     def failure(self) -> str:
@@ -159,15 +181,15 @@ class Pipeline:
             sides = [pool.submit(self._start_kafka_side), pool.submit(self._start_clickhouse_side)]
             for side in sides:
                 side.exception()  # wait for both: what has been started must be stopped
-        brokers, url = (side.result() for side in sides)
-        self._settings = self._settings.model_copy(update={"kafka_brokers": brokers, "clickhouse_url": url, "endpoint": ""})
+        found = {name: value for side in sides for name, value in side.result().items()}
+        self._settings = self._settings.model_copy(update=found)
         self._run("sink", self._settings)
 
-    def _start_kafka_side(self) -> str:
+    def _start_kafka_side(self) -> dict[str, Any]:
         began = time.monotonic()
-        brokers = self._engines.start_kafka()
-        self._say("kafka", f"answers at {brokers} ({time.monotonic() - began:.1f} s)")
-        settings = self._settings.model_copy(update={"kafka_brokers": brokers, "endpoint": ""})
+        found = self._engines.start_kafka()
+        settings = self._settings.model_copy(update=found)
+        self._say("kafka", f"answers at {settings.kafka_brokers} ({time.monotonic() - began:.1f} s)")
         for report in topics.create_topics(settings):
             for line in (*report.differences, *report.refused.splitlines()):
                 self._say("kafka", f"topic {report.name}: {line}")
@@ -176,24 +198,49 @@ class Pipeline:
             self._documents.sync()
         self._run("worker", settings)
         self._run("notify", settings)
-        return brokers
+        return found
 
-    def _start_clickhouse_side(self) -> str:
+    def _start_clickhouse_side(self) -> dict[str, Any]:
         began = time.monotonic()
-        url = self._engines.start_clickhouse()
-        self._say("clickhouse", f"answers at {url} ({time.monotonic() - began:.1f} s)")
+        found = self._engines.start_clickhouse()
+        settings = self._settings.model_copy(update=found)
+        self._say("clickhouse", f"answers at {settings.clickhouse_url} ({time.monotonic() - began:.1f} s)")
         from stepstream.sinks.clickhouse import migrate
 
-        migrate(self._settings.model_copy(update={"clickhouse_url": url}))
-        return url
+        migrate(settings)
+        return found
 
     def _run(self, name: str, settings: Settings) -> None:
-        foreign = {key: value for key, value in os.environ.items() if not key.startswith(ENV_PREFIX)}
-        environment = {**foreign, **to_environment(settings), "PYTHONUNBUFFERED": "1"}
         command = [sys.executable, "-m", "stepstream", name, "--lifeline"]
-        process = KeptProcess(name, command, environment, self._say, patient=name == "sink")
+        environment = self._environment(name, settings)
+        amend = partial(self._amend, name, settings)
+        process = KeptProcess(name, command, environment, self._say, patient=name == "sink", amend=amend)
         self._processes[name] = process
         process.start()
+
+    def _environment(self, name: str, settings: Settings) -> dict[str, str]:
+        """What a process is told: all settings, its own ports, and of the secrets those that it needs."""
+        foreign = {key: value for key, value in os.environ.items() if not key.startswith(ENV_PREFIX)}
+        hidden = {secret: SecretStr("") for secret in SECRETS - SECRETS_OF[name]}
+        own = settings.model_copy(update={**hidden, **self._ports.of(name), "credentials_file": self._credentials_file})
+        return {**foreign, **to_environment(own), "PYTHONUNBUFFERED": "1"}
+
+    @property
+    def _credentials_file(self) -> str:
+        return self._settings.credentials_file or str(self._engines.access.file)
+
+    def _amend(self, name: str, settings: Settings, exit_code: int) -> dict[str, str] | None:
+        """The environment for another try, where a process found a port taken that was chosen for it."""
+        if exit_code != PORT_TAKEN:
+            return None
+        if self._port_tries[name] >= PORT_TRIES or not self._ports.choose_again(name):
+            self._without_port.add(name)
+            return None
+        self._port_tries[name] += 1
+        self._say(name, "another program has taken its port; another port is chosen")
+        if self._published:
+            self._publish_addresses()
+        return self._environment(name, settings)
 
     def _wait_ready(self) -> None:
         """Until worker, notifier and sink hold every partition."""
@@ -208,27 +255,47 @@ class Pipeline:
     def _check_starting(self, waiting: set[str], deadline: float) -> None:
         for process in self._processes.values():
             status = process.status()
+            if process.name in self._without_port:
+                raise PipelineError(process.last_words().rpartition("error: ")[2])
             late = process.name in waiting and time.monotonic() > deadline
             if late or (process.name in waiting and status.restarts >= 2):
                 what = "is not ready" if late else f"keeps ending (exit code {status.exit_code})"
                 raise PipelineError(f"the {process.name} {what}; its last words:\n{process.last_words() or '(none)'}")
 
     def _publish_addresses(self) -> None:
-        known = identity_of(os.getpid())
+        """Write down where everything is and who may use it, for other programs of this user."""
+        self._ports.save()
+        self._settings = self._settings.model_copy(update=self._notify_access())
+        settings, known = self._settings, identity_of(os.getpid())
+        embedded = self._engines.running()
+        access = self._engines.access
         endpoints.write(
-            Path(self._settings.state_dir),
+            Path(settings.state_dir),
             endpoints.Endpoints(
-                kafka=self._settings.kafka_brokers,
-                clickhouse=self._settings.clickhouse_url,
+                kafka=settings.kafka_brokers,
+                clickhouse=settings.clickhouse_url,
                 pid=os.getpid(),
                 began=known.began if known else "",
                 started_at=datetime.now(UTC).isoformat(timespec="seconds"),
-                data_dir=self._settings.data_dir,
-                topic_prefix=self._settings.topic_prefix,
-                clickhouse_database=self._settings.clickhouse_database,
-                others={"notify": self.admin_url} if self.admin_url else {},
+                data_dir=settings.data_dir,
+                topic_prefix=settings.topic_prefix,
+                clickhouse_database=settings.clickhouse_database,
+                others=self._ports.urls(),
+                writer=access.writer if "clickhouse" in embedded else Login(),
+                reader=access.reader if "clickhouse" in embedded else Login(),
+                kafka_login=access.kafka if "kafka" in embedded and settings.kafka_auth else Login(),
+                notify_token=settings.notify_token.get_secret_value(),
             ),
         )
+        self._published = True
+
+    def _notify_access(self) -> dict[str, Any]:
+        """Where the admin API is, and the token for it; with a credential file of the operator's own, his token."""
+        found: dict[str, Any] = {"notify_url": self.admin_url, **self._ports.of("notify")}
+        if not self._settings.credentials_file:
+            writer = self._engines.access.writer
+            found["notify_token"] = SecretStr(token_of(writer.user, writer.password))
+        return found
 
     def _watch(self) -> None:
         """Keep the engines running and the documents in force from now on."""

@@ -64,7 +64,10 @@ def kafka_bootstrap(request: pytest.FixtureRequest, engines_dir: Path) -> Iterat
 
 @pytest.fixture(scope="session")
 def clickhouse_url(request: pytest.FixtureRequest, engines_dir: Path) -> Iterator[str]:
-    """URL of a real ClickHouse engine, shared by the whole run: use ``clickhouse_database`` for a place of your own."""
+    """URL of a real ClickHouse engine with the login of its writer, shared by the whole run.
+
+    Use ``clickhouse_database`` for a place of your own.
+    """
     if request.config.getoption("--containers"):
         from tests.containers import clickhouse_container
 
@@ -73,7 +76,7 @@ def clickhouse_url(request: pytest.FixtureRequest, engines_dir: Path) -> Iterato
     from stepstream.embedded.clickhouse import EmbeddedClickHouse
 
     with EmbeddedClickHouse(engines_dir / "clickhouse") as clickhouse:
-        yield clickhouse.url
+        yield clickhouse.writer_url
 
 
 def _unique() -> str:

@@ -28,8 +28,8 @@ _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 def connect(settings: Settings, *, readonly: bool = False, timeout_s: int = 300) -> Client:
     """A client of the store's database, which must exist. It may be used by several threads.
 
-    With ``readonly`` the server refuses writes, changes of settings, and functions that reach files or other hosts.
-    Raises ``StoreUnreachable``, ``StoreDenied`` or ``StoreMissing``.
+    With ``readonly`` it connects as the reader, where one is configured, and the server refuses writes, changes of settings,
+    and functions that reach files or other hosts. Raises ``StoreUnreachable``, ``StoreDenied`` or ``StoreMissing``.
     """
     return _connect(settings, settings.clickhouse_database, readonly, timeout_s)
 
@@ -44,15 +44,18 @@ def _connect(settings: Settings, database: str | None, readonly: bool, timeout_s
         raise StoreUnreachable("no ClickHouse is known: set clickhouse_url (http://host:8123), or start `stepstream up`")
     parts = urlsplit(settings.clickhouse_url)
     secure = parts.scheme == "https"
+    if "@" in settings.clickhouse_url:
+        raise StoreError("the login in clickhouse_url cannot be read: write / and @ of a password as %2F and %40")
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise StoreError(f"clickhouse_url must be http(s)://host:port, and {settings.clickhouse_url!r} is not")
+    user, password = login(settings, readonly=readonly)
     try:
         return clickhouse_connect.get_client(
             interface=parts.scheme,
             host=parts.hostname,
             port=parts.port or (8443 if secure else 8123),
-            username=settings.clickhouse_user,
-            password=settings.clickhouse_password.get_secret_value(),
+            username=user,
+            password=password,
             database=database,
             ca_cert=settings.clickhouse_ca_file or None,
             settings={"readonly": 1} if readonly else {},
@@ -63,16 +66,24 @@ def _connect(settings: Settings, database: str | None, readonly: bool, timeout_s
             dedicated_pool=True,
         )
     except ClickHouseError as error:
-        raise explained(error, settings) from error
+        raise explained(error, settings, user) from error
 
 
-def explained(error: ClickHouseError, settings: Settings) -> StoreError:
-    """The store error that a user can act on."""
+def login(settings: Settings, *, readonly: bool) -> tuple[str, str]:
+    """User and password; to read, those of the reader where one is configured."""
+    if readonly and settings.clickhouse_reader_user:
+        return settings.clickhouse_reader_user, settings.clickhouse_reader_password.get_secret_value()
+    return settings.clickhouse_user, settings.clickhouse_password.get_secret_value()
+
+
+def explained(error: ClickHouseError, settings: Settings, user: str = "") -> StoreError:
+    """The store error that a user can act on; ``user`` is who was refused, by default the one that writes."""
     code, where = error_code(error), settings.clickhouse_url
     if code in DENIED_CODES:
+        who = "clickhouse_reader" if user and user == settings.clickhouse_reader_user else "clickhouse"
         return StoreDenied(
-            f"ClickHouse at {where} refused user {settings.clickhouse_user!r}: check clickhouse_user and "
-            f"clickhouse_password ({first_line(error)})"
+            f"ClickHouse at {where} refused user {user or settings.clickhouse_user!r}: check {who}_user and "
+            f"{who}_password ({first_line(error)})"
         )
     if code == UNKNOWN_DATABASE:
         return StoreMissing(

@@ -18,6 +18,7 @@ from typing import Any, Final
 from confluent_kafka import KafkaError, KafkaException, Message
 
 from stepstream import kafka
+from stepstream.common.listen import AddressTaken
 from stepstream.schemas.retention import record_limits, retention
 from stepstream.schemas.settings import Settings
 from stepstream.sinks.clickhouse import memory
@@ -50,7 +51,8 @@ TRIM_RECORDS: Final = 20_000
 def run(settings: Settings, *, hook: Hook = lambda _point: None) -> int:
     """Store what comes until SIGTERM or SIGINT; then finish what has been read. Returns the exit code.
 
-    0: stopped as told. 1: something failed that waiting does not mend; nothing that is not stored is committed.
+    0: stopped as told. 1: something failed that waiting does not mend; nothing that is not stored is committed. Raises
+    ``AddressTaken`` where the port of its metrics is not free.
     """
     for name, level in (("clickhouse_connect", logging.CRITICAL), ("urllib3", logging.ERROR)):
         logging.getLogger(name).setLevel(level)
@@ -63,6 +65,8 @@ def run(settings: Settings, *, hook: Hook = lambda _point: None) -> int:
         sink = Sink(settings, hook=hook)
         server = serve(settings, sink.stats)
         sink.run(stop)
+    except AddressTaken:
+        raise
     except Exception:
         logger.exception("the sink ends")
         return 1

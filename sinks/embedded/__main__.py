@@ -10,6 +10,7 @@ import sys
 import threading
 from pathlib import Path
 
+from stepstream.common.web.credentials import CredentialsError, load
 from stepstream.sinks.embedded.config import default_memory_bytes
 from stepstream.sinks.embedded.engine import Engine, EngineError
 from stepstream.sinks.embedded.execute import Executor
@@ -24,8 +25,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--path", type=Path, required=True, help="data folder")
     parser.add_argument("--port", type=int, required=True, help="port; 0: a free one")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
-    parser.add_argument("--password-file", type=Path, help="file with the password of the user default")
-    parser.add_argument("--reader-password-file", type=Path, help="file with the password of the user reader")
+    parser.add_argument("--credentials", type=Path, required=True, help="file of users, see `stepstream credentials`")
     parser.add_argument("--max-memory-mb", type=int, default=default_memory_bytes() >> 20, help="memory of all queries")
     parser.add_argument("--at-once", type=int, default=16, help="queries that run at the same time")
     parser.add_argument("--max-execution-time", type=int, default=300, help="seconds a reader's query may take; 0: no limit")
@@ -34,15 +34,10 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _password(file: Path | None) -> str:
-    return file.read_text().strip() if file else ""
-
-
 def _users(arguments: argparse.Namespace) -> Users:
     memory = (arguments.max_memory_usage_mb or arguments.max_memory_mb // 2) << 20
     return Users(
-        writer_password=_password(arguments.password_file),
-        reader_password=_password(arguments.reader_password_file),
+        load(arguments.credentials),
         reader_limits=Limits(arguments.max_execution_time, arguments.max_result_rows, memory),
     )
 
@@ -53,7 +48,11 @@ def main() -> int:
     # The engine's database "default" finds files of the working directory by their names: there are none here.
     nowhere = folder / "empty"
     nowhere.mkdir(parents=True, exist_ok=True)
-    users = _users(arguments)
+    try:
+        users = _users(arguments)
+    except CredentialsError as problem:
+        print(problem, file=sys.stderr)
+        return EXIT_ENGINE
     os.chdir(nowhere)
     try:
         engine = Engine(folder, arguments.max_memory_mb << 20, arguments.at_once)

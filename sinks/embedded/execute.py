@@ -79,12 +79,13 @@ class Executor:
         self._sessions = Sessions()
 
     @contextlib.contextmanager
-    def execute(self, request: Request, begins: Callable[[str], None]) -> Iterator[Answer]:
-        """The answer, good until the context ends. Raises ClickHouseError at once, or while its pieces are read.
+    def execute(self, request: Request, client: str, begins: Callable[[str], None]) -> Iterator[Answer]:
+        """The answer to a request from the address ``client``, good until the context ends.
 
+        Raises ClickHouseError at once, or while its pieces are read.
         ``begins`` is told the tag by which the engine can cancel the query, before the query begins.
         """
-        user = self._users.enter(*request.credentials())
+        user = self._users.enter(*request.credentials(), client)
         statement = statement_of(request)
         check(statement)
         settings = settings_for(user, request.settings)

@@ -157,10 +157,13 @@ class Handler(BaseHTTPRequestHandler):
 
     def _query(self, request: Request, body: Body) -> None:
         self.connection.settimeout(STALL_SECONDS)
-        with self.server.watched(self.connection) as begins, self.server.executor.execute(request, begins) as answer:
+        with self.server.watched(self.connection) as begins, self._answer(request, begins) as answer:
             body.drain()
             self._send(request, answer)
         self.connection.settimeout(IDLE_SECONDS)
+
+    def _answer(self, request: Request, begins: Callable[[str], None]) -> contextlib.AbstractContextManager[Answer]:
+        return self.server.executor.execute(request, str(self.client_address[0]), begins)
 
     def _send(self, request: Request, answer: Answer) -> None:
         """One piece goes out with its length; more go out as they come."""

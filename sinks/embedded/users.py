@@ -1,15 +1,13 @@
-"""Who may ask what: a writer named ``default``, and ``reader`` who can change nothing."""
+"""Who may ask what: users with the scope ``admin`` write, users with ``read`` alone can change nothing."""
 
 from __future__ import annotations
 
-import hmac
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from stepstream.common.web.credentials import Credentials, TooManyTries
 from stepstream.sinks.embedded.errors import AUTHENTICATION_FAILED, READONLY, error
-
-WRITER = "default"
-READER = "reader"
 
 
 @dataclass(frozen=True)
@@ -40,23 +38,24 @@ class User:
 
 @dataclass(frozen=True)
 class Users:
-    """The two users, their passwords (empty: none is asked for), and the limits of each."""
+    """The credential table, and the limits of those who write and those who only read."""
 
-    writer_password: str = ""
-    reader_password: str = ""
+    credentials: Credentials
     writer_limits: Limits = field(default_factory=Limits)
     reader_limits: Limits = field(default_factory=Limits)
 
-    def enter(self, name: str, password: str) -> User:
-        """Raises AUTHENTICATION_FAILED, without saying what was wrong."""
-        known = {WRITER: self.writer_password, READER: self.reader_password}
-        right = known.get(name, "")
-        if name not in known or (right and not hmac.compare_digest(right.encode(), password.encode())):
+    def enter(self, name: str, password: str, client: str) -> User:
+        """The user, for a request from the address ``client``. Raises AUTHENTICATION_FAILED, without saying what was wrong."""
+        try:
+            known = self.credentials.verify(name, password, client=client, now_s=time.monotonic())
+        except TooManyTries as limited:
+            raise error(AUTHENTICATION_FAILED, f"{name}: Authentication failed: {limited}") from None
+        if known is None or not (known.allows("read") or known.allows("admin")):
             raise error(
                 AUTHENTICATION_FAILED,
                 f"{name}: Authentication failed: password is incorrect, or there is no user with such name.",
             )
-        reader = name == READER
+        reader = not known.allows("admin")
         return User(name, reader, self.reader_limits if reader else self.writer_limits)
 
 

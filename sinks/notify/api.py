@@ -23,6 +23,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import msgspec
 from pydantic import ValidationError
 
+from stepstream.common.listen import explained
 from stepstream.schemas.delivery import DELIVERY_STATES
 from stepstream.schemas.documents import DOCUMENT, Subscription
 from stepstream.schemas.settings import Settings
@@ -145,12 +146,12 @@ class ApiServer:
     """Serves the API on loopback until closed."""
 
     def __init__(self, api: Api, port: int) -> None:
-        """``port`` 0 takes a free one; see ``port`` afterwards. Raises ``OSError`` when it is taken."""
+        """``port`` 0 takes a free one; see ``port`` afterwards. Raises ``AddressTaken`` when another program has it."""
         handler = type("Handler", (_Handler,), {"api": api})
         try:
             self._server = ThreadingHTTPServer((HOST, port), handler)
         except OSError as error:
-            raise OSError(f"the admin API cannot be served at port {port}: {error.strerror} (setting notify_port)") from None
+            raise explained(error, port, "notify_port", HOST) from None
         self._api = api
         self._server.daemon_threads = True
         self.port = int(self._server.server_address[1])

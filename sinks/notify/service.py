@@ -19,6 +19,7 @@ from typing import Any, Final, TypeVar
 from confluent_kafka import KafkaException, Message
 
 from stepstream import kafka
+from stepstream.common.listen import AddressTaken
 from stepstream.schemas.documents import Subscription
 from stepstream.schemas.settings import Settings
 from stepstream.sinks.notify.channels.http import Client
@@ -56,7 +57,8 @@ def kit_of(settings: Settings) -> Kit:
 def run(settings: Settings, *, parts: Callable[[Notifier], list[Any]] = lambda _notifier: []) -> int:
     """Deliver alerts until SIGTERM or SIGINT. Returns the exit code: 0 stopped as told, 1 something failed.
 
-    ``parts`` makes what runs beside it (admin API, watcher); each is closed at the end.
+    ``parts`` makes what runs beside it (admin API, watcher); each is closed at the end. Raises ``AddressTaken`` where a port
+    is not free.
     """
     logging.getLogger("urllib3").setLevel(logging.ERROR)
     stop = threading.Event()
@@ -69,6 +71,8 @@ def run(settings: Settings, *, parts: Callable[[Notifier], list[Any]] = lambda _
         server = serve(settings, notifier.figures)
         beside = parts(notifier)
         notifier.run(stop)
+    except AddressTaken:
+        raise
     except Exception:
         _log.exception("the notifier ends")
         return 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from stepstream.schemas.alert import Alert
     from stepstream.schemas.alert_actions import Action
 
+STORED_S: Final = 5.0
 IdArgument = Annotated[str, typer.Argument(metavar="ID", help="The alert's id, or a beginning of it that is unique.")]
 ByOption = Annotated[str, typer.Option("--by", help="In whose name; default: you, at this machine.")]
 
@@ -41,7 +42,8 @@ def silence(
         lasts_us = parse_duration_us(lasts)
     except ValueError as error:
         raise Failure(f"--for: {error}", USAGE) from None
-    _act(settings, alert, "silenced", by, until_us=time.time_ns() // 1_000 + lasts_us if lasts_us else 0)
+    until_us = time.time_ns() // 1_000 + lasts_us if lasts_us else 0
+    _act(settings, alert, "silenced", by, until_us=until_us)
 
 
 @takes(*KAFKA, *CLICKHOUSE)
@@ -64,7 +66,7 @@ def show(settings: Settings, alert: IdArgument, format: FormatOption = Format.TA
     if format is not Format.TABLE:
         printing.print_records(list(Alert.model_fields), [list(plain(one).values()) for one in history], format)
         return
-    printing.show(alert_lines(found, glyphs=printing.glyphs(), history=True))
+    printing.show_folded(alert_lines(found, glyphs=printing.glyphs(), history=True), indent=9)
     say(*_about(found), *map(_event, history))
 
 
@@ -99,6 +101,7 @@ def _event(event: Alert) -> str:
 def _act(settings: Settings, prefix: str, action: Action, by: str, *, until_us: int = 0) -> None:
     from stepstream.alert_actions import NotTaken, act
     from stepstream.orders import who
+    from stepstream.render.values import format_time
     from stepstream.settings import require_kafka
 
     require_kafka(settings)
@@ -109,7 +112,24 @@ def _act(settings: Settings, prefix: str, action: Action, by: str, *, until_us: 
         now = act(settings, found, action, by=by or who(), until_us=until_us)
     except NotTaken as error:
         raise Failure(str(error)) from None
-    say(f"{now.alert} {now.alert_id[:8]} {action} by {now.by}")
+    until = f" until {format_time(until_us)}" if until_us else ""
+    what = "no longer silenced" if action == "silenced" and not until_us else f"{action}{until}"
+    say(f"{now.alert} {now.alert_id[:8]} {what}, by {now.by}")
+    _wait_for_the_store(settings, now)
+
+
+def _wait_for_the_store(settings: Settings, alert: Alert) -> None:
+    """Return once the store shows what was done, so that whoever looks next sees it; after a few seconds in any case."""
+    from stepstream.cli import queries
+
+    if not settings.clickhouse_url:
+        return
+    deadline = time.monotonic() + STORED_S
+    with queries.store(settings) as client:
+        while time.monotonic() < deadline:
+            if queries.find_alert(client, alert.alert_id).seq >= alert.seq:
+                return
+            time.sleep(0.1)
 
 
 def _find(settings: Settings, prefix: str) -> Alert:

@@ -181,7 +181,7 @@ def _print_lines(found: Sequence[Alert], *, history: bool) -> None:
             day = date
             lines.append(Text(f"{date} ({zone_name(alert.opened_at)})", style="bold"))
         lines.append(alert_lines(alert, glyphs=printing.glyphs(), history=history))
-    printing.show(Text("\n").join(lines))
+    printing.show_folded(Text("\n").join(lines), indent=9)
 
 
 def plain(alert: Alert) -> dict[str, object]:

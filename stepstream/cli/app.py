@@ -126,11 +126,23 @@ def _line_of(name: str) -> Callable[[], None]:
     return stub
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        from stepstream import terminal
+        from stepstream.versions import package_versions
+
+        terminal.say(f"stepstream {package_versions()['stepstream']}")
+        raise typer.Exit
+
+
 def _globals(
     settings: Annotated[
         Path | None, typer.Option("--settings", metavar="FILE", help="Settings file (TOML) instead of the usual one.")
     ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show where in the program an error came from.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_version, help="Show the version of stepstream.")
+    ] = False,
 ) -> None:
     from stepstream.cli import common
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 PANEL = "Act"
 RunArgument = Annotated[str | None, typer.Argument(metavar="[ID]", help="The run's id, or a beginning of it that is unique.")]
-LastOption = Annotated[bool, typer.Option("--last", help="The newest run.")]
+LastOption = Annotated[bool, typer.Option("--last", help="The newest run; with --agent or --project: the newest of these.")]
 AgentOption = Annotated[str | None, typer.Option(help="All runs of this agent.")]
 ProjectOption = Annotated[str | None, typer.Option(help="All runs of this project; with --agent: of the agent in it.")]
 EnvironmentOption = Annotated[str | None, typer.Option(help="With --agent or --project: only in this environment.")]
@@ -131,12 +131,18 @@ def _order(
     yes: bool,
     wait: str,
 ) -> None:
-    one, many = run is not None or last, agent is not None or project is not None
-    if one == many:
-        raise Failure(f"say what to {action}: a run (its id, or --last), or --agent, or --project", USAGE)
-    if one:
+    many = agent is not None or project is not None
+    if last:
+        scope = {"project": project, "environment": environment, "agent": agent}
+        _order_run(settings, action, _target(settings, run, last, **scope), reason, by, wait)
+        return
+    if run is not None and many:
+        raise Failure(f"say what to {action}: the run {run}, or all runs of an agent or project, not both", USAGE)
+    if run is not None:
         _order_run(settings, action, _target(settings, run, last), reason, by, wait)
         return
+    if not many:
+        raise Failure(f"say what to {action}: a run (its id, or --last), or --agent, or --project", USAGE)
     project = project if project is not None else settings.project
     what = f"all runs of {f'agent {agent} in ' if agent else ''}project {project}"
     what += f" ({environment})" if environment else ""
@@ -208,8 +214,8 @@ def _tell(obedience: Obedience, command: Command, wait_s: float) -> None:
         say(f"obeyed after {took}")
 
 
-def _target(settings: Settings, run: str | None, last: bool) -> Target:
-    """The run that is meant. One of which the store knows nothing yet must be named in full."""
+def _target(settings: Settings, run: str | None, last: bool, **scope: Any) -> Target:
+    """The run that is meant; ``last``: the newest one of the scope. One that the store does not know must be named in full."""
     from stepstream.cli import queries
     from stepstream.orders import Target
     from stepstream.schemas.ids import TRACE_ID
@@ -222,7 +228,8 @@ def _target(settings: Settings, run: str | None, last: bool) -> Target:
         if run is not None and TRACE_ID.fullmatch(run):
             trace_id = run
         else:
-            trace_id = queries.last_run(client, queries.Scope(limit=1)) if run is None else queries.find_run(client, run)
+            wanted = queries.Scope(limit=1, **scope)
+            trace_id = queries.last_run(client, wanted) if run is None else queries.find_run(client, run)
         sql = (
             "SELECT root_step_id, project, environment, agent, agent_version, task, status "
             "FROM runs WHERE trace_id = {id:String}"

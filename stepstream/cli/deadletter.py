@@ -6,7 +6,7 @@ import json
 import time
 from collections import deque
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -47,7 +47,7 @@ def show_list(
     rows = [
         (
             letter.offset,
-            datetime.fromtimestamp(letter.time_ms / 1000).astimezone().isoformat(timespec="seconds"),
+            datetime.fromtimestamp(letter.time_ms / 1000, UTC),
             letter.by,
             letter.reason,
             f"{letter.topic}/{letter.partition}/{letter.source_offset}",
@@ -57,7 +57,9 @@ def show_list(
         )
         for letter in letters
     ]
-    print_rows(("offset", "refused_at", "by", "reason", "came_from", "key", "bytes", "detail"), rows, format)
+    columns = ("offset", "refused_at", "by", "reason", "came_from", "key", "bytes", "detail")
+    empty = "nothing was refused" + (" that matches" if reason or since else "")
+    print_rows(columns, rows, format, empty=empty, prose=("detail",), leave=("bytes", "key", "by"))
 
 
 @takes(*KAFKA)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -87,12 +87,12 @@ def get(
         return
     wanted = _prefix(kind) if kind else ""
     rows = [_row(record) for key, record in held.items() if key.startswith(wanted)]
-    print_rows(("kind", "name", "applied_at", "owner"), rows, format)
+    empty = f"no {kind or 'documents'} in force; `stepstream apply -f FILE` puts some in force"
+    print_rows(("kind", "name", "applied_at", "owner"), rows, format, empty=empty)
 
 
 def _row(record: Held) -> tuple[Any, ...]:
-    applied = datetime.fromtimestamp(record.timestamp_ms / 1000).astimezone()
-    return record.kind, record.name, applied.isoformat(timespec="seconds"), record.owner
+    return record.kind, record.name, datetime.fromtimestamp(record.timestamp_ms / 1000, UTC), record.owner
 
 
 def _show(record: Held, format: Format) -> None:

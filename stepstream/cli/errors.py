@@ -10,10 +10,12 @@ from typing import Any, Final
 
 import typer
 
+from stepstream.common.listen import AddressTaken
 from stepstream.terminal import remark
 
 FAILED: Final = 1
 USAGE: Final = 2
+PORT_TAKEN: Final = 3
 INTERRUPTED: Final = 130
 
 EXTRAS: Final = {
@@ -106,6 +108,8 @@ def describe(error: Exception) -> tuple[str, int]:
         return f"Kafka: {_kafka_words(error)}; `stepstream doctor` looks for the cause", FAILED
     if type(error).__module__.startswith("clickhouse_connect"):
         return f"ClickHouse: {str(error).strip().splitlines()[0]}; `stepstream doctor` looks for the cause", FAILED
+    if isinstance(error, AddressTaken):
+        return str(error), PORT_TAKEN
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}", FAILED
     return f"unexpected {type(error).__name__}: {error} (stepstream --debug ... shows where)", FAILED

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -22,6 +23,13 @@ class What(StrEnum):
     BUDGETS = "budgets"
     HOURS = "hours"
     BASELINES = "baselines"
+
+
+EMPTY: Final = {
+    What.BUDGETS: "no budgets: a policy with a rule `spend` makes some",
+    What.HOURS: "no hours in this time",
+    What.BASELINES: "no baselines yet: they are learnt from closed runs",
+}
 
 
 def register(app: typer.Typer) -> None:
@@ -41,7 +49,8 @@ def fleet(
 ) -> None:
     """Show budgets, sealed hours and baselines, as the workers keep them.
 
-    Budgets count up to the last sealed part of an hour; a finding comes as soon as one is exceeded.
+    Budgets count up to the last sealed part of an hour; a finding comes as soon as one is exceeded. A limit that was put in
+    force just now is listed at once, without an amount.
     """
     from stepstream import fleet as fleet_topic
     from stepstream.schemas.durations import parse_duration_us
@@ -49,7 +58,7 @@ def fleet(
     now_us = time.time_ns() // 1_000
     columns: Sequence[str]
     if what is What.BUDGETS:
-        columns, rows = fleet_topic.BUDGETS, fleet_topic.budget_rows(fleet_topic.read_fleet(settings, "budget"), now_us)
+        columns, rows = fleet_topic.BUDGETS, _budgets(settings, now_us)
     elif what is What.HOURS:
         try:
             since_us = now_us - parse_duration_us(since)
@@ -59,4 +68,23 @@ def fleet(
     else:
         columns, rows = fleet_topic.BASELINES, fleet_topic.baseline_rows(fleet_topic.read_fleet(settings, "baseline"))
     place = columns.index("project")
-    print_rows(columns, [row for row in rows if project in ("", row[place])][:limit], format)
+    shown = [row for row in rows if project in ("", row[place])][:limit]
+    print_rows(columns, shown, format, empty=EMPTY[what], leave=("as_of", "environment", "agent_version"))
+
+
+def _budgets(settings: Settings, now_us: int) -> list[tuple[Any, ...]]:
+    """Budgets with what was spent, and limits that are in force and of which nothing is counted yet."""
+    from stepstream import documents
+    from stepstream import fleet as fleet_topic
+    from stepstream.schemas.documents import AlertMatch, WrongDocument, decode_document
+    from stepstream.schemas.policy import Policy
+    from stepstream.sinks.notify import listing
+
+    policies = []
+    for held in documents.in_force(settings).values():
+        with contextlib.suppress(WrongDocument):
+            document = decode_document(held.value)
+            policies += [document] if isinstance(document, Policy) else []
+    counted = fleet_topic.budget_rows(fleet_topic.read_fleet(settings, "budget"), now_us)
+    firing = listing.alerts(settings, AlertMatch(rule="spend"), state="firing", limit=10_000)
+    return [*counted, *fleet_topic.uncounted_rows(policies, firing, counted)]

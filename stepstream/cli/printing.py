@@ -51,6 +51,21 @@ def show(what: RenderableType) -> None:
     terminal.say(*(line.rstrip() for line in captured.get().splitlines()))
 
 
+def show_folded(text: Text, *, indent: int) -> None:
+    """Lines that are folded between words where the terminal is too narrow, what follows of each under an indent."""
+    if not sys.stdout.isatty():
+        show(text)
+        return
+    console = terminal.console()
+    folded: list[Text] = []
+    for line in text.split("\n", allow_blank=True):
+        pieces = line.wrap(console, max(20, console.width - indent), overflow="fold", no_wrap=False)
+        for number, piece in enumerate(pieces):
+            piece.rstrip()
+            folded.append(Text(" " * indent) + piece if number else piece)
+    show(Text("\n").join(folded))
+
+
 def note(text: str) -> None:
     """A remark that is not part of the answer."""
     terminal.remark(text)

@@ -191,6 +191,8 @@ def alert_history(client: Client, alert_id: str) -> list[Alert]:
 def last_run(client: Client, scope: Scope) -> str:
     """The newest run."""
     found = list_runs(client, scope)
+    if not found and scope != Scope(limit=scope.limit):
+        raise Failure("there is no run that matches; `stepstream runs` lists those that there are")
     if not found:
         raise Failure("there is no run yet; an agent's first run appears here a second or two after its first step")
     return str(found[0]["trace_id"])

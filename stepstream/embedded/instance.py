@@ -71,11 +71,13 @@ def plan(
     folder: Path,
     setting: str,
     prefer: int = 0,
+    again: bool = False,
     free: Callable[[int], bool] = is_free,
 ) -> Instance:
     """Nodes and ports of this start: the earlier ones where they are still free, a given one always.
 
     Node ``i`` listens on ``port + i`` when a port is given, and on ``prefer + i`` the first time if that is free.
+    ``again``: a port of the first choice was taken between the look and the start, so all chosen ports are new ones.
     Raises PortTaken and FolderMismatch.
     """
     if held is not None and len(held.nodes) != count:
@@ -89,6 +91,8 @@ def plan(
     spare = iter(free_ports(2 * count))
     known = held or Instance(new_cluster_id(), ())
     earlier = known.nodes or tuple(Node(index, prefer and prefer + index, 0) for index in range(count))
+    if again:
+        earlier = tuple(Node(index, 0, 0) for index in range(count))
     nodes = tuple(
         Node(
             node.index,

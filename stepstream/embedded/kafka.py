@@ -13,6 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
+from stepstream.common.login import Login
+from stepstream.common.web.credentials import write_private
 from stepstream.embedded import instance, jars, properties
 from stepstream.embedded.disk import MIN_FREE_BYTES, DiskGuard, free_bytes, require_space
 from stepstream.embedded.errors import EmbeddedError, FolderHeld, MissingPackage, PortTaken, StartFailed
@@ -44,6 +46,7 @@ class EmbeddedKafka:
     ``port`` 0 takes free ports and the same ones again at the next start where that is possible (``prefer_port`` the
     first time); with another port node ``i`` listens on ``port + i``. ``jars_dir`` is a folder with Kafka's jars, for
     machines without a network.
+    With a ``login`` every client has to give it (SASL PLAIN).
     ``log`` receives a line for people now and then. The methods with a node (from 0) are for fault tests.
     """
 
@@ -58,12 +61,14 @@ class EmbeddedKafka:
         jars_dir: Path | None = None,
         log: Callable[[str], None] | None = None,
         port_setting: str = "kafka_port",
+        login: Login | None = None,
     ) -> None:
         self._folder = Path(data_dir).absolute()
         self._count = nodes
         self._port = port
         self._prefer = prefer_port
         self._port_setting = port_setting
+        self._login = login
         self._heap_mb = heap_mb
         self._jars_dir = jars_dir
         self._say = log or (lambda _line: None)
@@ -79,6 +84,19 @@ class EmbeddedKafka:
         if self._instance is None:
             raise EmbeddedError("the embedded Kafka has not been started")
         return self._instance.bootstrap
+
+    @property
+    def connection(self) -> dict[str, str]:
+        """librdkafka's settings to connect to it, with the password where it asks for one."""
+        config = {"bootstrap.servers": self.bootstrap}
+        if self._login is not None:
+            config |= {
+                "security.protocol": "SASL_PLAINTEXT",
+                "sasl.mechanism": "PLAIN",
+                "sasl.username": self._login.user,
+                "sasl.password": self._login.password,
+            }
+        return config
 
     @property
     def pids(self) -> list[int]:
@@ -128,6 +146,7 @@ class EmbeddedKafka:
                 folder=self._folder,
                 setting=self._port_setting,
                 prefer=self._prefer,
+                again=attempt > 1,
             )
             try:
                 self._start_nodes()
@@ -156,8 +175,8 @@ class EmbeddedKafka:
 
     def _write_settings(self, node: Node) -> None:
         assert self._instance is not None
-        settings = properties.broker_properties(node, list(self._instance.nodes), self._folder)
-        self._file(node, "properties").write_text(properties.render(settings))
+        settings = properties.broker_properties(node, list(self._instance.nodes), self._folder, self._login)
+        write_private(self._file(node, "properties"), properties.render(settings))
         self._file(node, "log4j2.properties").write_text(properties.log4j_properties(self._file(node, "log")))
 
     def _file(self, node: Node, suffix: str) -> Path:
@@ -203,8 +222,10 @@ class EmbeddedKafka:
         instance.save(self._folder, self._instance)
 
     def _wait_ready(self, seconds: float = START_SECONDS) -> None:
+        assert self._instance is not None
         try:
-            wait_ready(self.bootstrap, self._count, time.monotonic() + seconds, self._check_alive)
+            deadline = time.monotonic() + seconds
+            wait_ready(self.connection, self._count, self._instance.cluster_id, deadline, self._check_alive)
         except TimeoutError:
             words = self._last_words(0)
             raise StartFailed(f"Kafka was not ready within {seconds:.0f} s; its log in {self._folder}: {words}") from None
@@ -238,7 +259,7 @@ class EmbeddedKafka:
         problem: Exception | None = None
         for server in self.bootstrap.split(","):
             try:
-                set_producer_rate(server, None if accepting else CLOSED_BYTES_PER_SECOND)
+                set_producer_rate(server, None if accepting else CLOSED_BYTES_PER_SECOND, self._login)
                 return
             except (OSError, QuotaRefused) as failed:
                 problem = failed

@@ -140,9 +140,12 @@ class Child:
         with contextlib.suppress(OSError):
             self._launcher.stdin.close()
 
+    def output(self) -> str:
+        """What it wrote to standard output and error since it was started."""
+        with contextlib.suppress(OSError):
+            return self._output.read_text(errors="replace")
+        return ""
+
     def last_words(self, lines: int = 8) -> str:
         """The end of what it wrote to standard output and error."""
-        with contextlib.suppress(OSError):
-            text = self._output.read_text(errors="replace").strip().splitlines()
-            return "\n".join(text[-lines:])
-        return ""
+        return "\n".join(self.output().strip().splitlines()[-lines:])

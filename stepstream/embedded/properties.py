@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from stepstream.common.login import Login
+
 MIB = 1 << 20
 # Above every topic's retention (30 d at most), so that a consumer that slept as long finds its place again.
 OFFSETS_RETENTION_DAYS = 90
@@ -26,10 +28,14 @@ class Node:
         return folder / f"node{self.index}"
 
 
-def broker_properties(node: Node, nodes: list[Node], folder: Path) -> dict[str, str]:
-    """The settings of one node; ports are here alone, never in the data, so that they may change between starts."""
+def broker_properties(node: Node, nodes: list[Node], folder: Path, login: Login | None = None) -> dict[str, str]:
+    """The settings of one node; ports are here alone, never in the data, so that they may change between starts.
+
+    With a login the broker asks every client for it, and every other node too.
+    """
     return {
-        **_place(node, nodes, folder),
+        **_place(node, nodes, folder, "SASL_PLAINTEXT" if login else "PLAINTEXT"),
+        **(_sasl(login) if login else {}),
         **_replication(len(nodes)),
         **_keeping(),
         **_sizes(),
@@ -37,8 +43,8 @@ def broker_properties(node: Node, nodes: list[Node], folder: Path) -> dict[str, 
     }
 
 
-def _place(node: Node, nodes: list[Node], folder: Path) -> dict[str, str]:
-    listener = f"PLAINTEXT://127.0.0.1:{node.broker_port}"
+def _place(node: Node, nodes: list[Node], folder: Path, protocol: str) -> dict[str, str]:
+    listener = f"{protocol}://127.0.0.1:{node.broker_port}"
     return {
         "process.roles": "broker,controller",
         "node.id": str(node.id),
@@ -46,10 +52,30 @@ def _place(node: Node, nodes: list[Node], folder: Path) -> dict[str, str]:
         "controller.listener.names": "CONTROLLER",
         "listeners": f"{listener},CONTROLLER://127.0.0.1:{node.controller_port}",
         "advertised.listeners": listener,
-        "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
+        "listener.security.protocol.map": f"CONTROLLER:{protocol},{protocol}:{protocol}",
         "log.dirs": node.data(folder).as_posix(),
         "auto.create.topics.enable": "false",
     }
+
+
+def _sasl(login: Login) -> dict[str, str]:
+    """One user, for clients, brokers and controllers. PLAIN needs no tool beside the broker; all stays on loopback."""
+    user, password = _quoted(login.user), _quoted(login.password)
+    module = "org.apache.kafka.common.security.plain.PlainLoginModule"
+    jaas = f"{module} required username={user} password={password} user_{login.user}={password};"
+    return {
+        "security.inter.broker.protocol": "SASL_PLAINTEXT",
+        "sasl.mechanism.inter.broker.protocol": "PLAIN",
+        "sasl.mechanism.controller.protocol": "PLAIN",
+        "sasl.enabled.mechanisms": "PLAIN",
+        "listener.name.sasl_plaintext.plain.sasl.jaas.config": jaas,
+        "listener.name.controller.plain.sasl.jaas.config": jaas,
+    }
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
 
 
 def _replication(nodes: int) -> dict[str, str]:

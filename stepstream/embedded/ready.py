@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
@@ -16,16 +17,18 @@ TOPIC = "__stepstream_ready"
 GROUP = "stepstream-ready"
 
 
-def wait_ready(bootstrap: str, nodes: int, deadline: float, alive: Callable[[], None]) -> None:
-    """Return when the cluster is ready; ``alive`` raises when it cannot be any more. TimeoutError at the deadline.
+def wait_ready(connection: dict[str, str], nodes: int, cluster_id: str, deadline: float, alive: Callable[[], None]) -> None:
+    """Return when the cluster with this id is ready; ``alive`` raises when it cannot be any more. TimeoutError at the deadline.
 
-    ``deadline`` is on time.monotonic's clock.
+    ``connection``: the brokers, and the user where they ask for one. Another cluster that answers there, because it took
+    the port a moment earlier, is not taken for this one. ``deadline`` is on time.monotonic's clock.
     """
-    admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0, "reconnect.backoff.max.ms": 200})
+    patience: dict[str, Any] = {**connection, "log_level": 0, "reconnect.backoff.max.ms": 200}
+    admin = AdminClient(patience)
     steps: list[Callable[[], bool]] = [
-        lambda: _all_nodes(admin, nodes),
+        lambda: _all_nodes(admin, nodes, cluster_id),
         lambda: _topic_exists(admin, nodes),
-        lambda: _coordinator_answers(bootstrap),
+        lambda: _coordinator_answers(patience),
     ]
     for step in steps:
         while not step():
@@ -33,14 +36,15 @@ def wait_ready(bootstrap: str, nodes: int, deadline: float, alive: Callable[[], 
             if time.monotonic() > deadline:
                 raise TimeoutError
             time.sleep(0.05)
-    _acknowledged(bootstrap, deadline, alive)
+    _acknowledged(connection, deadline, alive)
 
 
-def _all_nodes(admin: AdminClient, nodes: int) -> bool:
+def _all_nodes(admin: AdminClient, nodes: int, cluster_id: str) -> bool:
     try:
-        return len(admin.list_topics(timeout=1).brokers) == nodes
+        found = admin.list_topics(timeout=1)
     except KafkaException:
         return False
+    return found.cluster_id == cluster_id and len(found.brokers) == nodes
 
 
 def _topic_exists(admin: AdminClient, nodes: int) -> bool:
@@ -56,11 +60,10 @@ def _topic_exists(admin: AdminClient, nodes: int) -> bool:
     return True
 
 
-def _coordinator_answers(bootstrap: str) -> bool:
+def _coordinator_answers(patience: dict[str, Any]) -> bool:
     # Not AdminClient.list_consumer_group_offsets: librdkafka crashes the process there when the coordinator moves
     # (confluentinc/librdkafka#5040), and during a start it does.
-    settings = {"bootstrap.servers": bootstrap, "log_level": 0, "group.id": GROUP, "reconnect.backoff.max.ms": 200}
-    asking = Consumer(settings)
+    asking = Consumer({**patience, "group.id": GROUP})
     try:
         asking.committed([TopicPartition(TOPIC, 0)], timeout=3)
     except KafkaException:
@@ -70,8 +73,8 @@ def _coordinator_answers(bootstrap: str) -> bool:
     return True
 
 
-def _acknowledged(bootstrap: str, deadline: float, alive: Callable[[], None]) -> None:
-    settings = {"bootstrap.servers": bootstrap, "log_level": 0, "enable.idempotence": True, "linger.ms": 0}
+def _acknowledged(connection: dict[str, str], deadline: float, alive: Callable[[], None]) -> None:
+    settings = {**connection, "log_level": 0, "enable.idempotence": True, "linger.ms": 0}
     producer = Producer(settings)
     answers: list[object] = []
     producer.produce(TOPIC, b"ready", callback=lambda error, _message: answers.append(error))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import tzinfo
 from typing import Final
 
@@ -9,7 +10,7 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from stepstream.render.glyphs import UNICODE, Glyphs
-from stepstream.render.values import clip, format_clock, one_line, short_id
+from stepstream.render.values import clip, format_clock, format_time, one_line, short_id
 from stepstream.schemas.alert import Alert, with_quotation
 from stepstream.schemas.durations import format_duration
 
@@ -22,6 +23,7 @@ STYLES: Final[dict[str, str]] = {
 }
 _HANGING: Final = " " * 9
 _ROOMY: Final = 100
+_NARROW: Final = 60
 
 
 def alert_lines(
@@ -52,7 +54,9 @@ def alert_lines(
     text.append(head if width is None else clip(head, width - cell_len(text.plain), glyphs.ellipsis))
     if width is not None:
         text.truncate(width, overflow="crop")
-    if below := _below(alert, remark, glyphs, width):
+    if history:
+        remark = f" {glyphs.dot} ".join(part for part in (remark, *_handled(alert, zone)) if part)
+    if below := _below(alert, remark, glyphs, width, named=history):
         text.append(f"\n{_HANGING}{below}", style="dim")
     return text
 
@@ -76,9 +80,22 @@ def _command(alert: Alert, dot: str) -> str:
     return f"stepstream trace {run}{stop}"
 
 
-def _below(alert: Alert, remark: str, glyphs: Glyphs, width: int | None) -> str:
+def _handled(alert: Alert, zone: tzinfo | None) -> Iterator[str]:
+    """What people have done about it."""
+    if alert.state == "resolved":
+        return
+    if alert.acknowledged_by:
+        yield f"acknowledged by {one_line(alert.acknowledged_by)}"
+    if alert.silenced_until > alert.opened_at:
+        yield f"silenced until {format_time(alert.silenced_until, zone)}"
+
+
+def _below(alert: Alert, remark: str, glyphs: Glyphs, width: int | None, *, named: bool) -> str:
+    """The line below: what was said and done, the alert's id where it is ``named``, the next command. Only words are cut."""
     dot = f" {glyphs.dot} "
     command = _command(alert, dot if width is None or width >= _ROOMY else "")
+    if named and not alert.runs and (width is None or width >= _NARROW):
+        command = dot.join(part for part in (f"alert {short_id(alert.alert_id)}", command) if part)
     said = dot.join(part for part in (remark, one_line(alert.detail)) if part)
     if said and width is not None:
         said = clip(said, width - len(_HANGING) - (len(command) + len(dot) if command else 0), glyphs.ellipsis)

@@ -289,7 +289,7 @@ class Stage:
 def run(scenario: Scenario, kafka: EmbeddedKafka, prefix: str, folder: Path, store: EmbeddedClickHouse | None = None) -> Report:
     """Play a scenario on a running cluster and, where it wants one, store. Logs of the processes stay in ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
-    settings = scenario.settings(kafka.bootstrap, prefix, store.url if store is not None else "")
+    settings = scenario.settings(kafka.bootstrap, prefix, store.writer_url if store is not None else "")
     create_topics(settings)
     apply_policies(settings)
     started = time.monotonic()

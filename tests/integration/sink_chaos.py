@@ -110,7 +110,7 @@ class Chaos:
 def play(folder: Path, seconds: float, seed: int) -> str:
     """Play with engines of its own; says how much was sent under how much trouble. Raises ``AssertionError``."""
     with EmbeddedKafka(folder / "kafka", heap_mb=384) as kafka, EmbeddedClickHouse(folder / "clickhouse") as store:
-        settings = small_batches(kafka.bootstrap, store.url, "chaos", "chaos", sink_batch_rows=300, metrics_port=-1)
+        settings = small_batches(kafka.bootstrap, store.writer_url, "chaos", "chaos", sink_batch_rows=300, metrics_port=-1)
         create_topics(settings, 4)
         chaos = Chaos(settings, kafka, store, seed)
         chaos.play(seconds)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
@@ -26,6 +25,7 @@ from stepstream import kafka
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.step import RECORD_HEADERS
 from stepstream.schemas.topics import topic
+from stepstream.settings import to_environment
 from stepstream.sinks.clickhouse import connect, migrate
 from stepstream.sinks.clickhouse.sink import Sink
 from stepstream.sinks.clickhouse.stats import SinkStats
@@ -140,11 +140,10 @@ class SinkProcess:
 
     def __init__(self, settings: Settings, crash: str = "", passes: int = 0, freeze: str = "") -> None:
         self.name = settings.topic_prefix
-        values = settings.model_dump(mode="json")
         self.log = tempfile.NamedTemporaryFile("w+", prefix="sink-", suffix=".log", delete=False)  # noqa: SIM115
         environment = {
             **os.environ,
-            "SINK_SETTINGS": json.dumps(values),
+            **to_environment(settings),
             "SINK_CRASH": f"{crash}|{passes}",
             "SINK_FREEZE": freeze,
         }

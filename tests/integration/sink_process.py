@@ -1,18 +1,17 @@
 """A sink as a process that kills or freezes itself at a named point: ``python -m tests.integration.sink_process``.
 
-SINK_SETTINGS holds the settings as JSON, SINK_CRASH ``point|passes``, SINK_FREEZE a point at which it stops (SIGSTOP) once.
+The settings come from the environment; SINK_CRASH is ``point|passes``, SINK_FREEZE a point at which it stops (SIGSTOP) once.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import signal
 import sys
 from collections.abc import Callable
 
-from stepstream.schemas.settings import Settings
+from stepstream.settings import load
 from stepstream.sinks.clickhouse.sink import run
 
 
@@ -36,4 +35,4 @@ def hook_from(environment: dict[str, str]) -> Callable[[str], None]:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(threadName)s %(message)s")
-    sys.exit(run(Settings(**json.loads(os.environ["SINK_SETTINGS"])), hook=hook_from(dict(os.environ))))
+    sys.exit(run(load(), hook=hook_from(dict(os.environ))))

@@ -25,9 +25,11 @@ import pytest
 import zstandard
 from clickhouse_connect.driver.exceptions import DatabaseError
 
+from stepstream.embedded.access import prepare
 from stepstream.embedded.clickhouse import EmbeddedClickHouse
 from stepstream.embedded.errors import FolderHeld, PortTaken
 from stepstream.embedded.process import identity_of
+from tests.store_login import without_login
 
 
 @pytest.fixture
@@ -42,8 +44,9 @@ def ask(
 ) -> tuple[int, bytes, dict[str, str]]:
     """One plain request: status, body, headers."""
     data = sql.encode() if isinstance(sql, str) else sql
+    plain, login = without_login(url)
     request = urllib.request.Request(
-        f"{url}{'&' if '?' in url else '/?'}{urlencode(parameters)}", data or None, headers or {}, method=method
+        f"{plain}{'&' if '?' in plain else '/?'}{urlencode(parameters)}", data or None, login | (headers or {}), method=method
     )
     try:
         with urllib.request.urlopen(request, timeout=30) as answer:
@@ -53,7 +56,7 @@ def ask(
             return answer.code, answer.read(), dict(answer.headers)
 
 
-def test_rows_come_back_as_they_went_in(client: Any) -> None:
+def test_rows_come_back_as_they_went_in(client: Any, clickhouse_url: str) -> None:
     """Every type the store uses survives the way there and back, through each compression of the client."""
     client.command(
         "CREATE TABLE t (id UInt64, name String, cost Nullable(Decimal(18, 9)), at DateTime64(6, 'UTC'), "
@@ -64,9 +67,7 @@ def test_rows_come_back_as_they_went_in(client: Any) -> None:
     empty = [8, "", None, moment, {}, "", []]
     for compression in ("lz4", "zstd", "gzip", False):
         client.command("TRUNCATE TABLE t")
-        with clickhouse_connect.get_client(
-            host=urlsplit(client.url).hostname, port=urlsplit(client.url).port, database=client.database, compress=compression
-        ) as other:
+        with clickhouse_connect.get_client(dsn=clickhouse_url, database=client.database, compress=compression) as other:
             other.insert("t", [row, empty])
             found = [list(found) for found in other.query("SELECT * FROM t ORDER BY id").result_rows]
             naive = [[value.replace(tzinfo=None) if value is moment else value for value in kept] for kept in (row, empty)]
@@ -198,7 +199,8 @@ def test_an_insert_larger_than_memory_would_like_is_streamed(clickhouse_url: str
     address = urlsplit(clickhouse_url)
     connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=30)
     pieces = (b"".join(b"%d\n" % (chunk * 10_000 + row) for row in range(10_000)) for chunk in range(40))
-    connection.request("POST", f"/?database={clickhouse_database}", _then(b"INSERT INTO t FORMAT TSV\n", pieces))
+    target, login = f"/?database={clickhouse_database}", without_login(clickhouse_url)[1]
+    connection.request("POST", target, _then(b"INSERT INTO t FORMAT TSV\n", pieces), login)
     assert connection.getresponse().read() == b""
     connection.close()
     parts = "(SELECT count() FROM system.parts WHERE database = currentDatabase() AND active)"
@@ -242,10 +244,10 @@ def test_errors_are_clickhouses_own(clickhouse_url: str, sql: str, status: int, 
 def test_what_is_not_a_query(clickhouse_url: str) -> None:
     """Health checks answer without a user; unknown paths do not exist; GET cannot write."""
     for path in ("/ping", "/replicas_status", "/"):
-        with urllib.request.urlopen(clickhouse_url + path, timeout=10) as answer:
+        with urllib.request.urlopen(without_login(clickhouse_url)[0] + path, timeout=10) as answer:
             assert answer.read() == b"Ok.\n"
     with pytest.raises(urllib.error.HTTPError, match="404"):
-        urllib.request.urlopen(clickhouse_url + "/play", timeout=10)
+        urllib.request.urlopen(without_login(clickhouse_url)[0] + "/play", timeout=10)
     assert ask(clickhouse_url, method="GET", query="SELECT 1")[1] == b"1\n"
     status, text, _ = ask(clickhouse_url, method="GET", query="CREATE TABLE t (a Int8) ENGINE = Memory")
     assert (status, b"readonly" in text) == (403, True)
@@ -332,7 +334,9 @@ def test_a_query_ends_when_its_client_leaves(clickhouse_url: str) -> None:
     address = urlsplit(clickhouse_url)
     sql = f"SELECT count() FROM numbers(1000000000000) WHERE sipHash64(number) = 7 AND '{mark}' != ''".encode()
     raw = socket.create_connection((address.hostname, address.port))
-    raw.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%b" % (len(sql), sql))
+    login = without_login(clickhouse_url)[1]["Authorization"].encode()
+    head = b"POST / HTTP/1.1\r\nHost: localhost\r\nAuthorization: %b\r\nContent-Length: %d\r\n\r\n" % (login, len(sql))
+    raw.sendall(head + sql)
     running = f"SELECT count() FROM system.processes WHERE query LIKE '%{mark}%' AND query NOT LIKE '%processes%'"
     _until(lambda: ask(clickhouse_url, running)[1] == b"1\n")
     raw.close()
@@ -350,7 +354,8 @@ def test_an_answer_in_a_closed_window_ends_too(clickhouse_url: str) -> None:
     """A client that stops in the middle of a long answer frees its query."""
     address = urlsplit(clickhouse_url)
     connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=30)
-    connection.request("POST", "/", b"SELECT number, 'abandoned' FROM numbers(100000000000)")
+    sql = b"SELECT number, 'abandoned' FROM numbers(100000000000)"
+    connection.request("POST", "/", sql, without_login(clickhouse_url)[1])
     answer = connection.getresponse()
     assert len(answer.read(1_000_000)) == 1_000_000
     answer.close()
@@ -369,12 +374,14 @@ def own(tmp_path: Path) -> Iterator[EmbeddedClickHouse]:
 def test_kill_nine_in_the_middle_of_inserts_loses_and_doubles_nothing(own: EmbeddedClickHouse) -> None:
     """After a SIGKILL during inserts, the same inserts with the same tokens make the count exact."""
     settings = "non_replicated_deduplication_window = 1000"
-    ask(own.url, f"CREATE TABLE t (batch UInt64, n UInt64) ENGINE = MergeTree ORDER BY batch SETTINGS {settings}")
+    ask(own.writer_url, f"CREATE TABLE t (batch UInt64, n UInt64) ENGINE = MergeTree ORDER BY batch SETTINGS {settings}")
 
     def insert(batch: int) -> bool:
         rows = b"".join(b"%d\t%d\n" % (batch, number) for number in range(1000))
         try:
-            return ask(own.url, rows, query="INSERT INTO t FORMAT TSV", insert_deduplication_token=f"b:{batch}")[0] == 200
+            return (
+                ask(own.writer_url, rows, query="INSERT INTO t FORMAT TSV", insert_deduplication_token=f"b:{batch}")[0] == 200
+            )
         except (OSError, http.client.HTTPException):
             return False
 
@@ -388,23 +395,41 @@ def test_kill_nine_in_the_middle_of_inserts_loses_and_doubles_nothing(own: Embed
         assert 5 <= sure < 40
         own.restart()
         assert all(insert(batch) for batch in batches)
-    assert ask(own.url, "SELECT count(), uniqExact(batch, n) FROM t")[1] == b"80000\t80000\n"
+    assert ask(own.writer_url, "SELECT count(), uniqExact(batch, n) FROM t")[1] == b"80000\t80000\n"
 
 
-def test_a_password_is_asked_for(tmp_path: Path) -> None:
-    """With a password the user default needs it, by every way ClickHouse knows; strangers get nowhere."""
-    with EmbeddedClickHouse(tmp_path, password="s3cret") as store:
-        for wrong in ("", "password=x", "user=nobody"):
+@pytest.mark.parametrize("password", ["", "s3cret"], ids=["a random one", "one of the operator"])
+def test_a_password_is_asked_for(tmp_path: Path, password: str) -> None:
+    """Both users need theirs, by every way ClickHouse knows; strangers get nowhere."""
+    access = prepare(tmp_path, writer_password=password)
+    writer, reader = access.writer.password, access.reader.password
+    assert len({writer, reader, access.kafka.password, ""}) == 4
+    with EmbeddedClickHouse(tmp_path / "store", access=access) as store:
+        for wrong in (
+            "",
+            "password=x",
+            "user=nobody",
+            "user=reader",
+            "user=reader&password=x",
+            f"user=reader&password={writer}",
+        ):
             status, text, headers = ask(f"{store.url}/?{wrong}", "SELECT 1")
-            assert (status, headers["X-ClickHouse-Exception-Code"]) == (403, "516")
-            assert b"s3cret" not in text
-        assert ask(store.url, "SELECT 1", password="s3cret")[1] == b"1\n"
-        assert ask(store.url, "SELECT 1", headers={"X-ClickHouse-User": "default", "X-ClickHouse-Key": "s3cret"})[0] == 200
-        with clickhouse_connect.get_client(dsn=store.url, password="s3cret") as client:
-            assert client.command("SELECT 1") == 1
-        assert "s3cret" not in Path(f"/proc/{store.pid}/cmdline").read_text() if Path("/proc").exists() else True
+            assert (status, headers["X-ClickHouse-Exception-Code"]) == (403, "516"), wrong
+            assert writer.encode() not in text
+        assert ask(store.url, "SELECT 1", password=writer)[1] == b"1\n"
+        assert ask(store.url, "SELECT 1", user="reader", password=reader)[1] == b"1\n"
+        assert ask(store.url, "CREATE DATABASE x", user="reader", password=reader)[0] == 403
+        assert ask(store.url, "SELECT 1", headers={"X-ClickHouse-User": "default", "X-ClickHouse-Key": writer})[0] == 200
+        for url in (store.writer_url, store.reader_url):
+            with clickhouse_connect.get_client(dsn=url) as client:
+                assert client.command("SELECT 1") == 1
+        if Path("/proc").exists():
+            assert not any(secret in Path(f"/proc/{store.pid}/cmdline").read_text() for secret in (writer, reader))
+        for file in tmp_path.rglob("*"):
+            if file.is_file() and any(secret.encode() in file.read_bytes() for secret in (writer, reader)):
+                assert (file.name, file.stat().st_mode & 0o777) == ("secrets.json", 0o600)
         with pytest.raises(FolderHeld):
-            EmbeddedClickHouse(tmp_path).start()
+            EmbeddedClickHouse(tmp_path / "store").start()
         with pytest.raises(PortTaken, match="clickhouse_port"):
             EmbeddedClickHouse(tmp_path / "other", port=urlsplit(store.url).port or 0).start()
         known = identity_of(store.pid or 0)

@@ -14,6 +14,7 @@ from clickhouse_connect.driver.exceptions import DatabaseError
 
 from stepstream.embedded.clickhouse import EmbeddedClickHouse
 from stepstream.sinks.embedded.guard import REACHING_FUNCTIONS, SAFE_TABLE_FUNCTIONS
+from tests.store_login import without_login
 
 SECRET = "the secret of the machine"
 
@@ -40,9 +41,11 @@ def secret(tmp_path: Path, store: EmbeddedClickHouse) -> Path:
 
 def ask(store: EmbeddedClickHouse, sql: str, **parameters: object) -> str:
     """The answer as a text, errors too; as the reader unless another user is given."""
-    url = f"{store.url}/?{urlencode({'user': 'reader', **parameters})}"
+    writes = parameters.pop("user", "reader") == "default"
+    plain, login = without_login(store.writer_url if writes else store.reader_url)
+    request = urllib.request.Request(f"{plain}/?{urlencode(parameters)}", sql.encode(), login)
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, sql.encode()), timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=30) as answer:
             return str(answer.read().decode())
     except urllib.error.HTTPError as answer:
         with answer:
@@ -68,7 +71,7 @@ def test_a_reader_reads(store: EmbeddedClickHouse) -> None:
         "SELECT * FROM numbers(3) AS n JOIN generateSeries(1, 3) AS g ON n.number = g.generate_series",
     ):
         assert code(ask(store, sql)) == 0, sql
-    with clickhouse_connect.get_client(dsn=store.url, username="reader") as client:
+    with clickhouse_connect.get_client(dsn=store.reader_url) as client:
         assert client.query("SELECT a FROM kept WHERE a = {a:UInt64}", parameters={"a": 1}).result_rows == [(1,)]
 
 
@@ -205,7 +208,7 @@ def test_a_reader_cannot_take_the_writers_session(store: EmbeddedClickHouse) -> 
 def test_clickhouse_connect_says_what_is_refused(store: EmbeddedClickHouse) -> None:
     """The client's exception carries the server's sentence."""
     with (
-        clickhouse_connect.get_client(dsn=store.url, username="reader") as client,
+        clickhouse_connect.get_client(dsn=store.reader_url) as client,
         pytest.raises(DatabaseError, match="readonly mode"),
     ):
         client.command("DROP TABLE kept")

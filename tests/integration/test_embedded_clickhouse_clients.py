@@ -15,11 +15,15 @@ import pytest
 from aiochclient import ChClient, ChClientError
 from aiohttp import ClientSession
 
+from stepstream.schemas.settings import split_login
+
 
 async def test_aiochclient(clickhouse_url: str, clickhouse_database: str) -> None:
     """Alive, created, inserted, fetched, iterated, refused: all over a client that is not ClickHouse's."""
     async with ClientSession() as session:
-        client = ChClient(session, url=clickhouse_url, database=clickhouse_database, compress_response=True)
+        url, user, password = split_login(clickhouse_url)
+        login = {"user": user, "password": password} if user else {}
+        client = ChClient(session, url=url, database=clickhouse_database, compress_response=True, **login)
         assert await client.is_alive()
         await client.execute(
             "CREATE TABLE t (id UInt32, name Nullable(String), cost Decimal(18, 9), at DateTime) ENGINE = MergeTree ORDER BY id"
@@ -34,7 +38,7 @@ async def test_aiochclient(clickhouse_url: str, clickhouse_database: str) -> Non
         assert sum([row["id"] async for row in client.iterate("SELECT id FROM t")]) == sum(range(1, 5_000))
         with pytest.raises(ChClientError, match="nope"):
             await client.fetch("SELECT nope FROM t")
-        stranger = ChClient(session, url=clickhouse_url, user="default", password="wrong", database="nowhere")
+        stranger = ChClient(session, url=url, user="default", password="wrong", database="nowhere")
         with pytest.raises(ChClientError):
             await stranger.fetch("SELECT 1")
 
@@ -63,7 +67,8 @@ def test_curl(clickhouse_url: str, clickhouse_database: str) -> None:
     assert curl(f"{url}&query=INSERT%20INTO%20t%20FORMAT%20CSV", *chunked, data=b"4\n" * 50_000) == (0, b"")
     code, text = curl("-f", url, "-d", "SELECT nope")
     assert (code, text) == (22, b"")
-    code, text = curl("-u", "default:", url, "-d", "SELECT count() FROM t")
+    plain, user, password = split_login(url)
+    code, text = curl("-u", f"{user or 'default'}:{password}", plain, "-d", "SELECT count() FROM t")
     assert (code, text) == (0, b"50003\n")
 
 

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import clickhouse_connect
 import pytest
@@ -247,8 +246,7 @@ def test_the_client_knows_its_server(client: Client, clickhouse_url: str) -> Non
     assert str(client.server_tz) == "UTC" or client.server_tz is not None
     with pytest.raises(DatabaseError, match="Authentication"):
         clickhouse_connect.get_client(dsn=clickhouse_url, username="nobody")
-    place = urlsplit(clickhouse_url)
-    with clickhouse_connect.get_client(host=place.hostname, port=place.port, username="default", query_limit=2) as limited:
+    with clickhouse_connect.get_client(dsn=clickhouse_url, query_limit=2) as limited:
         assert limited.query("SELECT number FROM numbers(5)").row_count == 2
 
 

@@ -73,6 +73,7 @@ def look(settings: Settings, capsys: pytest.CaptureFixture[str]) -> Look:
     """Run a command and return what it printed; ``fails`` is the exit code that is expected."""
     flags = [
         f"--clickhouse-url={settings.clickhouse_url}",
+        f"--clickhouse-password={settings.clickhouse_password.get_secret_value()}",
         f"--clickhouse-database={settings.clickhouse_database}",
         f"--state-dir={settings.state_dir}",
     ]
@@ -212,6 +213,7 @@ def test_alerts_are_followed_as_they_come(settings: Settings, runs: dict[str, st
     flags = [
         f"--kafka-brokers={settings.kafka_brokers}",
         f"--clickhouse-url={settings.clickhouse_url}",
+        f"--clickhouse-password={settings.clickhouse_password.get_secret_value()}",
         f"--clickhouse-database={settings.clickhouse_database}",
         f"--topic-prefix={settings.topic_prefix}",
         f"--state-dir={tmp_path}",

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
 from confluent_kafka.admin import AdminClient
+from pydantic import SecretStr
 
 from stepstream.embedded.clickhouse import EmbeddedClickHouse
 from stepstream.embedded.kafka import EmbeddedKafka
@@ -48,6 +49,13 @@ def own_store(tmp_path: Path) -> Iterator[EmbeddedClickHouse]:
     store.stop()
 
 
+def at(settings: Settings, store: EmbeddedClickHouse) -> Settings:
+    """The same with another store."""
+    writer = store.access.writer
+    login = {"clickhouse_user": writer.user, "clickhouse_password": SecretStr(writer.password)}
+    return settings.model_copy(update={"clickhouse_url": store.url, **login})
+
+
 def kill(store: EmbeddedClickHouse) -> None:
     """SIGKILL, and what is needed to start it again on the same folder and port."""
     assert store.pid is not None
@@ -57,7 +65,7 @@ def kill(store: EmbeddedClickHouse) -> None:
 
 def test_a_store_killed_under_load_is_waited_for_in_bounded_memory(settings: Settings, own_store: EmbeddedClickHouse) -> None:
     """While it is away only as much is read as fits, lag is visible, and when it is back everything is stored once."""
-    settings = settings.model_copy(update={"clickhouse_url": own_store.url})
+    settings = at(settings, own_store)
     create_topics(settings)
     steps = Steps()
     send(settings, [record for _ in range(100) for record in steps.run(10)])
@@ -78,7 +86,7 @@ def test_a_store_killed_under_load_is_waited_for_in_bounded_memory(settings: Set
 
 def test_a_sink_waits_for_a_store_that_is_not_there_yet(settings: Settings, own_store: EmbeddedClickHouse) -> None:
     """Started before its store, a sink makes the schema and stores everything once the store is there."""
-    settings = settings.model_copy(update={"clickhouse_url": own_store.url})
+    settings = at(settings, own_store)
     own_store.stop()
     create_topics(settings)
     steps = Steps()

@@ -9,6 +9,7 @@ import pytest
 from clickhouse_connect.driver.client import Client
 
 from stepstream.cli.app import run
+from stepstream.embedded.access import prepare
 from stepstream.embedded.clickhouse import EmbeddedClickHouse
 from stepstream.schemas.settings import Settings
 from stepstream.sinks.clickhouse import StoreError, connect, migrate
@@ -108,6 +109,7 @@ def test_the_commands_write_and_restore_into_another_database(
     migrate(settings)
     database, other = settings.clickhouse_database, f"{settings.clickhouse_database}_other"
     place = ["--clickhouse-url", settings.clickhouse_url]
+    monkeypatch.setenv("STEPSTREAM_CLICKHOUSE_PASSWORD", settings.clickhouse_password.get_secret_value())
     add = (
         f"INSERT INTO {database}.steps_raw (trace_id, step_id, project, start_time, append_time) "
         "SELECT hex(number), '{}', 'p', now(), now() FROM numbers(100)"
@@ -134,8 +136,9 @@ def test_on_one_machine_the_engines_run_for_the_command(
     for name in ("STATE_DIR", "DATA_DIR"):
         monkeypatch.setenv(f"STEPSTREAM_{name}", str(tmp_path / name.lower()))
     assert run(["store", "restore", "monday"]) != 0
-    with EmbeddedClickHouse(tmp_path / "data_dir" / "clickhouse") as server:
-        settings = Settings(clickhouse_url=server.url)
+    access = prepare(tmp_path / "data_dir")
+    with EmbeddedClickHouse(tmp_path / "data_dir" / "clickhouse", access=access) as server:
+        settings = Settings(clickhouse_url=server.writer_url)
         migrate(settings)
         with connect(settings) as own:
             own.command("INSERT INTO steps_raw (trace_id, start_time, append_time) VALUES ('a', now(), now())")
@@ -144,7 +147,7 @@ def test_on_one_machine_the_engines_run_for_the_command(
     assert run(["store", "restore", "monday", "--replace"]) == 0
     assert "1 steps" in capsys.readouterr().out
     with (
-        EmbeddedClickHouse(tmp_path / "data_dir" / "clickhouse") as server,
-        connect(Settings(clickhouse_url=server.url)) as own,
+        EmbeddedClickHouse(tmp_path / "data_dir" / "clickhouse", access=access) as server,
+        connect(Settings(clickhouse_url=server.writer_url)) as own,
     ):
         assert own.command("SELECT count() FROM steps") == 1

@@ -17,6 +17,7 @@ from stepstream.schemas.alert import Alert
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.step import StepEvent, TokenUsage
 from stepstream.schemas.trajectory import Trajectory
+from stepstream.settings import to_environment
 from stepstream.sinks.clickhouse import StoreError, connect, migrate, require_current, status
 from stepstream.sinks.clickhouse.client import connect_server
 from stepstream.sinks.clickhouse.dictionary import dictionary
@@ -25,7 +26,7 @@ from stepstream.sinks.clickhouse.schema import VIEW_NAMES, migrations
 
 MIGRATE = """
 import json, os, sys
-from stepstream.schemas.settings import Settings
+from stepstream.settings import load
 from stepstream.sinks.clickhouse import migrate
 left = int(sys.argv[1])
 def count(_statement):
@@ -33,7 +34,7 @@ def count(_statement):
     left -= 1
     if left == 0:
         os.kill(os.getpid(), 9)
-print(json.dumps(migrate(Settings(**json.loads(os.environ["STORE"])), before_statement=count).applied))
+print(json.dumps(migrate(load(), before_statement=count).applied))
 """
 
 
@@ -53,7 +54,7 @@ def client(settings: Settings) -> Iterator[Client]:
 
 def in_process(settings: Settings, die_before: int = 0) -> subprocess.Popen[str]:
     """``migrate`` in a process that kills itself before the given statement."""
-    environment = {**os.environ, "STORE": settings.model_dump_json()}
+    environment = {**os.environ, **to_environment(settings)}
     return subprocess.Popen(
         [sys.executable, "-c", MIGRATE, str(die_before)], env=environment, stdout=subprocess.PIPE, text=True
     )

@@ -153,6 +153,7 @@ def test_the_command_compares_and_repairs(
 ) -> None:
     """``stepstream store reconcile`` says what differs with exit code 1 when it only looks, and 0 once it is repaired."""
     monkeypatch.setenv("STEPSTREAM_CLICKHOUSE_URL", settings.clickhouse_url)
+    monkeypatch.setenv("STEPSTREAM_CLICKHOUSE_PASSWORD", settings.clickhouse_password.get_secret_value())
     monkeypatch.setenv("STEPSTREAM_CLICKHOUSE_DATABASE", settings.clickhouse_database)
     day = insert(settings, 3)
     client.command(f"INSERT INTO rollup_1h (time, project, kind, steps) VALUES ('{day} 00:00:00', 'default', 'plan', 1)")

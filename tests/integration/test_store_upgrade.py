@@ -76,12 +76,12 @@ def contents(client: Client) -> list[object]:
 def test_a_folder_of_an_older_version_is_brought_up_to_date(tmp_path: Path) -> None:
     """Written by the older schema, opened by this one: nothing is lost, everything new is there, and rows may come."""
     with EmbeddedClickHouse(tmp_path) as server:
-        settings = Settings(clickhouse_url=server.url)
+        settings = Settings(clickhouse_url=server.writer_url)
         write_old(settings)
         with connect(settings) as client:
             before = contents(client)
     with EmbeddedClickHouse(tmp_path) as server:
-        settings = Settings(clickhouse_url=server.url)
+        settings = Settings(clickhouse_url=server.writer_url)
         older = status(settings)
         assert (older.version, older.current) == (len(old_migrations()), False)
         assert migrate(settings).applied == older.pending

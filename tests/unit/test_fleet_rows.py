@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
-from stepstream.fleet import BASELINES, BUDGETS, HOURS, baseline_rows, budget_rows, hour_rows
+from stepstream.fleet import BASELINES, BUDGETS, HOURS, baseline_rows, budget_rows, hour_rows, uncounted_rows
+from stepstream.schemas.alert import Alert
 from stepstream.schemas.fleet import FleetBaselineStruct, FleetBudgetStruct
+from stepstream.schemas.policy import Policy
 from tests.unit.usage_world import HOUR_US, MINUTE_US, T0, closed, play, progress, records, used
 
 
@@ -20,7 +23,7 @@ def test_an_hour_is_listed_once() -> None:
         (row,) = hour_rows(values, 0)
         got = dict(zip(HOURS, row, strict=True))
         assert (got["runs"], got["failed_runs"], got["steps"], got["tokens"], got["cost_usd"]) == (1, 1, 2, 7, "0.000000012")
-        assert got["hour"] == "2023-11-15 00:00:00Z"
+        assert got["hour"] == datetime(2023, 11, 15, tzinfo=UTC)
         assert float(got["p50_s"]) >= 1
         assert hour_rows(values, T0 + HOUR_US) == []
 
@@ -45,6 +48,24 @@ def test_budgets_are_listed_by_how_full_they_are() -> None:
         ("full", "95 %", "2023-11-15"),
         ("low", "10 %", "2023-11-15"),
     ]
+
+
+def test_a_limit_in_force_is_listed_before_anything_is_counted() -> None:
+    """Without an amount; with that of its alert where one fires already; never beside its own record."""
+    rules = [{"rule": "spend", "limit_usd": 20}, {"rule": "spend", "alert": "small", "per": "user_id", "limit_usd": 0.5}]
+    policy = Policy.model_validate({"name": "p", "match": {"project": "shop"}, "rules": [*rules, {"rule": "loop"}]})
+    alert = Alert(
+        alert_id="a", seq=1, state="firing", severity="critical", alert="small", rule="spend", policy="p", project="shop",
+        subject="user_id u-9, 2026-11", value=2.56, opened_at=T0, updated_at=T0,
+    )  # fmt: skip
+    rows = [dict(zip(BUDGETS, row, strict=True)) for row in uncounted_rows([policy], [alert], [])]
+    assert [(row["alert"], row["spent_usd"], row["limit_usd"], row["share"]) for row in rows] == [
+        ("spend", None, "20", "nothing counted yet"),
+        ("small", "2.56", "0.5", "512 %"),
+    ]
+    assert [row["project"] for row in rows] == ["shop", "shop"]
+    counted = [("p", "small", "shop", "user_id", "u-9", "2026-11", "2", "0.5", "400 %", None)]
+    assert [row[1] for row in uncounted_rows([policy], [alert], counted)] == ["spend"]
 
 
 def test_baselines_say_what_they_still_need() -> None:

@@ -85,7 +85,7 @@ def test_a_taken_port_is_named() -> None:
     """The error says which address and which setting."""
     first = ObserverServer(Observer(), host="127.0.0.1", port=0)
     try:
-        with pytest.raises(OSError, match=f"127.0.0.1:{first.port}.*metrics_port"):
+        with pytest.raises(OSError, match=rf"port {first.port} on 127\.0\.0\.1 is taken.*metrics_port"):
             ObserverServer(Observer(), host="127.0.0.1", port=first.port)
     finally:
         first.close()

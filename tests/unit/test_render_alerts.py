@@ -51,6 +51,18 @@ def test_a_resolved_alert_says_so_and_no_longer_runs() -> None:
     assert "still running" not in line
 
 
+def test_history_tells_what_people_did_and_which_alert_it_is() -> None:
+    """Acknowledged and silenced alerts look handled, and the id is there for the next command, whole at any width."""
+    handled = {"alert_id": "7f3a1b2c-0000", "acknowledged_by": "ada", "silenced_until": ALERT.opened_at + 3_600_000_000}
+    for width in (60, 80, 120, None):
+        below = alert_lines(ALERT.model_copy(update=handled), zone=UTC, width=width, history=True).plain.splitlines()[1]
+        assert "alert 7f3a1b2c" in below
+        assert "stepstream trace 4bf92f35" in below
+    assert "acknowledged by ada · silenced until 2026-03-01 13:03:07" in below
+    over = ALERT.model_copy(update=handled | {"state": "resolved", "resolved_at": ALERT.opened_at + 1})
+    assert "acknowledged" not in alert_lines(over, zone=UTC, history=True).plain
+
+
 def test_history_tells_when_it_was_raised_and_how_grave_it_was() -> None:
     """An alert that is over keeps its severity in a history, and says how long it lasted."""
     late = {"state": "resolved", "resolved_at": ALERT.opened_at + 2_300_000, "updated_at": ALERT.opened_at + 2_300_000}

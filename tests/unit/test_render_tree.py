@@ -91,7 +91,7 @@ project shop · environment demo · version v12
    └╴answer · acorn-7b                  ████        400 ms  unpriced       90→10
 
 12:03:08 ERROR tool-error-ignored support/refund: refund_order failed and the r…
-         stepstream trace 4bf92f35"""
+         alert a1 · stepstream trace 4bf92f35"""
     )
 
 

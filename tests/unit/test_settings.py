@@ -97,6 +97,22 @@ def test_every_problem_is_told_with_setting_source_and_reason(home: Path) -> Non
     assert len(caught.value.problems) == 7
 
 
+def test_a_variable_of_another_version_is_told_to_the_sdk_and_stops_nothing(home: Path) -> None:
+    """A newer worker's setting in a shared environment must not blind an older agent; a wrong value is still an error."""
+    (home / "stepstream.toml").write_text("partitons = 3\n")
+    variables = environ(home, STEPSTREAM_PROJCT="shop", STEPSTREAM_ENVIRONMENT="prod")
+    found = resolve(environ=variables, lenient=True)
+    assert found.settings.environment == "prod"
+    assert found.unknown == (
+        "STEPSTREAM_PROJCT is no setting; did you mean STEPSTREAM_PROJECT?",
+        "partitons in stepstream.toml is no setting; did you mean partitions?",
+    )
+    with pytest.raises(SettingsError, match="STEPSTREAM_PROJCT"):
+        resolve(environ=variables)
+    with pytest.raises(SettingsError, match="partitions from STEPSTREAM_PARTITIONS"):
+        resolve(environ=environ(home, STEPSTREAM_PARTITIONS="0"), lenient=True)
+
+
 @pytest.mark.parametrize(("content", "words"), [("project = ", "cannot be read"), (None, "does not exist")])
 def test_a_named_file_that_cannot_be_read_is_an_error(home: Path, content: str | None, words: str) -> None:
     """Someone who names a file means it."""
