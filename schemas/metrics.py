@@ -68,6 +68,11 @@ RUNS_NOT_LEARNT: Final = Metric(
 BASELINES_FORGOTTEN: Final = Metric(
     "stepstream_worker_baselines_forgotten_total", "counter", "baselines given up because there were too many, the idlest first"
 )
+OWNERS_NOT_LEARNT: Final = Metric(
+    "stepstream_worker_owners_not_learnt_total",
+    "counter",
+    "times a closed run named an agent and task beyond what baselines are kept for: ids instead of names",
+)
 USAGE_TOO_LATE: Final = Metric(
     "stepstream_worker_usage_too_late_total", "counter", "usage records of windows that were sealed: they are in no window"
 )
@@ -111,6 +116,17 @@ FUSE: Final = Metric(
 FUSES: Final = Metric("stepstream_worker_dead_letter_fuses_total", "counter", "times a dead letter's fuse has blown")
 HALTS: Final = Metric("stepstream_worker_halts_total", "counter", "times a partition was halted by poison")
 SKIPPED: Final = Metric("stepstream_worker_poison_skipped_total", "counter", "records that processing failed on, dead-lettered")
+DETECTOR_ERRORS: Final = Metric(
+    "stepstream_worker_detector_errors_total",
+    "counter",
+    "times a detector raised and was switched off for a run or an agent",
+    ("detector",),
+)
+RUNS_GIVEN_UP: Final = Metric(
+    "stepstream_worker_runs_given_up_total",
+    "counter",
+    "runs whose publishing, state or timers raised: closed, their records dead-lettered",
+)
 IN_FLIGHT: Final = Metric("stepstream_worker_in_flight_outputs", "gauge", "outputs sent and not acknowledged")
 BACKLOG: Final = Metric("stepstream_worker_backlog_records", "gauge", "records fetched and not processed")
 WAITS: Final = Metric("stepstream_worker_back_pressure_total", "counter", "times processing waited for acknowledgements")

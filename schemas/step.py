@@ -44,7 +44,10 @@ KINDS: Final = (
 STATUSES: Final = frozenset({"ok", "error", "cancelled"})
 COST_SOURCES: Final = frozenset({"", "given", "priced", "unpriced"})
 
-Count = Annotated[int, Field(ge=0, le=2**53)]
+MAX_COUNT: Final = 2**53
+"""The largest whole number that every reader of JSON tells from its neighbours. A sum that would exceed it stays at it."""
+
+Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 TimeUs = Annotated[int, Field(description="microseconds since 1970-01-01 UTC")]
 
 

@@ -85,7 +85,7 @@ def _bytes(value: str | bytes | None) -> bytes | None:
 
 
 def _number(text: str) -> int:
-    return int(text) if text.lstrip("-").isdigit() else -1
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else -1
 
 
 def replay(settings: Settings, letters: Iterable[Letter]) -> tuple[int, list[Letter]]:

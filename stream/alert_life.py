@@ -14,6 +14,7 @@ import msgspec
 from stepstream.schemas.alert import SEVERITIES, AlertStruct, FindingStruct
 from stepstream.schemas.ids import STEP_ID, derived_id
 from stepstream.schemas.settings import Settings
+from stepstream.stream.mishaps import ENDED_BY_SILENCE
 
 MAX_FINDING_IDS: Final = 64
 MAX_STEP_IDS: Final = 20
@@ -166,6 +167,11 @@ def incident_grown(incident: AlertStruct, finding: FindingStruct, *, back: bool 
     return _with((reopened if back else grown)(incident, whole), runs=runs, trace_ids=samples)
 
 
+def ends_by_silence(alert: AlertStruct) -> bool:
+    """Whether an alert ends because nothing more is found: of an incident, and of what fails in the pipeline itself."""
+    return bool(alert.runs) or (alert.project == "stepstream" and alert.alert in ENDED_BY_SILENCE and not alert.trace_id)
+
+
 def quiet(incident: AlertStruct, at_us: int) -> FindingStruct:
     """What says that an incident hits no run any more. It holds for the record that it was made from, and no later one."""
     return FindingStruct(
@@ -181,7 +187,7 @@ def quiet(incident: AlertStruct, at_us: int) -> FindingStruct:
         severity="info",
         subject=incident.subject,
         value=float(incident.seq),
-        message="no run was hit for a while",
+        message="no run was hit for a while" if incident.runs else "it was not seen again for a while",
         alert_id=incident.alert_id,
     )
 
@@ -192,7 +198,7 @@ def is_outdated(finding: FindingStruct, current: AlertStruct | None) -> bool:
         return False
     if current is None or current.alert_id != finding.alert_id:
         return True
-    return bool(current.runs) and finding.value is not None and finding.value != current.seq
+    return ends_by_silence(current) and finding.value is not None and finding.value != current.seq
 
 
 def settled(message: str) -> str:

@@ -41,6 +41,9 @@ class Counters:
     windows_sealed: int = 0
     runs_not_learnt: int = 0
     baselines_forgotten: int = 0
+    owners_not_learnt: int = 0
+    runs_given_up: int = 0
+    detector_errors: Counter[str] = field(default_factory=Counter)
     rejected: Counter[str] = field(default_factory=Counter)
     clamped: Counter[str] = field(default_factory=Counter)
 

@@ -10,15 +10,18 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
+from heapq import nsmallest
 from typing import Final
 
 import msgspec
 
 from stepstream.schemas.alert import AlertStruct, FindingStruct
+from stepstream.schemas.misfits import finding_misfit
 from stepstream.stream.alert_life import (
     AlertLife,
     GroupKey,
     changed,
+    ends_by_silence,
     group_of,
     grown,
     incident_grown,
@@ -33,10 +36,15 @@ from stepstream.stream.alert_life import (
 from stepstream.stream.counters import Counters
 from stepstream.stream.deadletter import dead_letter
 from stepstream.stream.floor import Floor
+from stepstream.stream.mishaps import SILENCE_US
 from stepstream.stream.outputs import Hold, Output
 from stepstream.stream.records import Record
 
 KEEP_RESOLVED: Final = 100_000
+"""With twice as many alerts as this the oldest resolved ones are forgotten, down to it. Where nearly all are firing, three
+times as many are kept; of the oldest beyond that an end changes nothing any more."""
+
+LOOK_EVERY_US: Final = 1_000_000
 _RECENT: Final = 64
 
 _decode = msgspec.json.Decoder(FindingStruct).decode
@@ -55,6 +63,9 @@ class FleetPartition:
         self._recent: dict[GroupKey, deque[tuple[int, str]]] = {}
         """When which runs were hit by what may become an incident, within the window."""
         self._incidents: set[GroupKey] = set()
+        """What is firing and ends when it was quiet for a while: incidents, and the pipeline's own troubles."""
+        self._look_us = 0
+        self._bound_at = 2 * KEEP_RESOLVED
         self._said_quiet: dict[str, int] = {}
         self._outbox: list[Output] = []
 
@@ -68,7 +79,7 @@ class FleetPartition:
         for alert in sorted(self._alerts.values(), key=lambda alert: (alert.opened_at, alert.source_offset)):
             if is_shared(alert):
                 self._recent.setdefault(incident_of(alert), deque(maxlen=_RECENT)).append((alert.opened_at, alert.trace_id))
-        self._incidents = {key for key, alert in self._alerts.items() if alert.runs and alert.state == "firing"}
+        self._incidents = {key for key, alert in self._alerts.items() if ends_by_silence(alert) and alert.state == "firing"}
 
     def feed(self, record: Record) -> None:
         """Process one record of the findings topic."""
@@ -77,8 +88,11 @@ class FleetPartition:
         self.floor.position = record.offset + 1
         try:
             finding = _decode(record.value or b"")
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            self._reject(record, "malformed_json", str(error)[:200])
+            why = finding_misfit(finding)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            why = str(error)[:200]
+        if why:
+            self._reject(record, "malformed_json", why)
             return
         alert = self._merge(finding, record.offset)
         known = alert or self._alerts.get(group_of(finding))
@@ -96,7 +110,7 @@ class FleetPartition:
         self.counters.alerts += 1
         key = group_of(alert)
         self._alerts[key] = alert
-        if alert.runs:
+        if ends_by_silence(alert):
             (self._incidents.add if alert.state == "firing" else self._incidents.discard)(key)
         output = Output("alerts", alert.alert_id.encode(), _encode(alert), partition=self.partition)
         output.born_us = record.timestamp * 1000
@@ -113,9 +127,12 @@ class FleetPartition:
 
     def tick(self, time_us: int) -> None:
         """Say of incidents that hit no run for long that they are over. The log decides: it may know of a run meanwhile."""
+        if time_us < self._look_us:
+            return
+        self._look_us = time_us + LOOK_EVERY_US
         for key in self._incidents:
             incident = self._alerts[key]
-            due_us = incident.updated_at + self.life.incident_window_us
+            due_us = incident.updated_at + (self.life.incident_window_us if incident.runs else SILENCE_US)
             if time_us >= due_us and self._said_quiet.get(incident.alert_id) != incident.seq:
                 self._said_quiet[incident.alert_id] = incident.seq
                 self._outbox.append(Output("findings", incident.project.encode(), _encode(quiet(incident, due_us))))
@@ -197,11 +214,16 @@ class FleetPartition:
         return merged
 
     def _bound(self) -> None:
-        """Forget the oldest resolved alerts when there are too many."""
-        if len(self._alerts) > 2 * KEEP_RESOLVED:
-            resolved = sorted((a.updated_at, key) for key, a in self._alerts.items() if a.state == "resolved")
-            for _, key in resolved[: len(self._alerts) - KEEP_RESOLVED]:
+        """Forget the oldest alerts when there are too many: those that are over first, then those that still fire."""
+        if len(self._alerts) > self._bound_at:
+            surplus = len(self._alerts) - KEEP_RESOLVED
+            oldest = nsmallest(surplus, ((a.state == "firing", a.updated_at, key) for key, a in self._alerts.items()))
+            for is_firing, _, key in oldest:
+                if is_firing and len(self._alerts) <= 3 * KEEP_RESOLVED:
+                    break
                 del self._alerts[key]
+                self._incidents.discard(key)
+            self._bound_at = max(2 * KEEP_RESOLVED, len(self._alerts) + KEEP_RESOLVED)
             kept = {alert.alert_id for alert in self._alerts.values()}
             self._said_quiet = {alert_id: seq for alert_id, seq in self._said_quiet.items() if alert_id in kept}
             groups = {incident_of(alert) for alert in self._alerts.values()}

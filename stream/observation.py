@@ -41,17 +41,19 @@ _PLAIN: Final = {
     m.HALTS: "halts",
     m.FUSES: "fuses",
     m.SKIPPED: "poison_skipped",
+    m.RUNS_GIVEN_UP: "runs_given_up",
     m.USAGE_RECORDS: "usage_records",
     m.USAGE_REPEATS: "usage_repeats",
     m.USAGE_TOO_LATE: "usage_too_late",
     m.RUNS_NOT_LEARNT: "runs_not_learnt",
     m.BASELINES_FORGOTTEN: "baselines_forgotten",
+    m.OWNERS_NOT_LEARNT: "owners_not_learnt",
     m.USAGE_OVER_LIMIT: "usage_over_limit",
     m.USAGE_FORCED_SEALS: "usage_forced_seals",
     m.USAGE_UNKNOWN: "usage_unknown",
     m.WINDOWS_SEALED: "windows_sealed",
 }
-_BY_REASON: Final = {m.REJECTED: "rejected", m.CLAMPED: "clamped"}
+_BY_REASON: Final = {m.REJECTED: "rejected", m.CLAMPED: "clamped", m.DETECTOR_ERRORS: "detector_errors"}
 
 
 class WorkerObservation:

@@ -8,36 +8,33 @@ records no longer hold the floor. ``drain`` may return more after each acknowled
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
-from heapq import heappop, heappush
-
-import msgspec
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 from stepstream.schemas.accept import Misrouted, Rejected, accept
+from stepstream.schemas.alert import FindingStruct
 from stepstream.schemas.prices import NOTHING_USED, PriceBook
 from stepstream.schemas.step import RECORD_HEADERS, Step
 from stepstream.stream.baselines.normal import Baselines
 from stepstream.stream.clock import PartitionClock
 from stepstream.stream.closed import ClosedRuns
-from stepstream.stream.contents import Contents
 from stepstream.stream.counters import Counters
 from stepstream.stream.deadletter import dead_letter
-from stepstream.stream.detectors.base import Detector, Observation
-from stepstream.stream.detectors.orders import note_order
-from stepstream.stream.findings import closing_findings, command_for, findings_from
 from stepstream.stream.floor import Floor
+from stepstream.stream.given_up import GivenUp, Unread
 from stepstream.stream.held import held_bytes, idlest, too_many, weigh_again_us
-from stepstream.stream.limits import LIVE_WITHIN_US, NEVER_US, AssembleLimits
+from stepstream.stream.judging import Judging
+from stepstream.stream.limits import LIVE_WITHIN_US, AssembleLimits
+from stepstream.stream.mishaps import Mishaps, Tell, text_of, told
 from stepstream.stream.outputs import Hold, Output
 from stepstream.stream.publisher import Publisher
 from stepstream.stream.records import Record
 from stepstream.stream.rules import RuleBook
 from stepstream.stream.run import Run
-from stepstream.stream.schedule import SPARE_TIMERS, close_at, next_look, without_stale
+from stepstream.stream.schedule import close_at
 from stepstream.stream.state import RunState, decode_state, encode, encode_state, restore_run
+from stepstream.stream.timers import Timers
 from stepstream.stream.tracked import Tracked
-
-_encode = msgspec.json.Encoder().encode
 
 
 class AssemblePartition:
@@ -53,9 +50,10 @@ class AssemblePartition:
         baselines: Baselines | None = None,
         limits: AssembleLimits | None = None,
         counters: Counters | None = None,
+        tell: Tell = lambda _text: None,
     ) -> None:
-        self.partition = partition
-        self.partitions = partitions
+        """``tell`` takes what is to be logged of failures that were contained."""
+        self.partition, self.partitions = partition, partitions
         self.rules = rules
         self.prices = prices
         self.baselines = baselines or Baselines()
@@ -66,11 +64,16 @@ class AssemblePartition:
         self.runs: dict[str, Tracked] = {}
         self.closed = ClosedRuns(self.limits.late_horizon_us, self.limits.max_closed_runs)
         self._touched: dict[str, Tracked] = {}
-        self._timers: list[tuple[int, str]] = []
+        self._timers = Timers(self.runs, self.clock)
         self._held: deque[tuple[int, int, Tracked]] = deque()
         self._outbox: list[Output] = []
         self._weigh_at_us = 0
-        self.publisher = Publisher(self.limits, self.counters, self._send)
+        self.busy: Tracked | None = None
+        """The run that is being worked on after its records were merged: what hangs is found by it."""
+        self.given_up = GivenUp(self.floor)
+        self._mishaps = Mishaps("steps", partition, self.counters, tell)
+        self.publisher = Publisher(self.limits, self.counters, self._send, self._give_up)
+        self._judging = Judging(self.clock, self.limits, self.counters, self._mishaps, self._send, self._outbox)
 
     def restore(self, states: Iterable[RunState], floor: int) -> None:
         """Take over what a previous owner left: the newest state of each run, and where the log is read from."""
@@ -78,11 +81,16 @@ class AssemblePartition:
         for state in states:
             if state.closed:
                 self.closed.put(state.trace_id, state.closed_at_us, state.through, encode(state))
-            else:
-                tracked = self._touched[state.trace_id] = self._track(restore_run(state, self.rules), through=state.through)
-                tracked.dirty = True  # the state may know of growth that was not published yet, and windows count on it
-                for topic, key, value in state.announced:
-                    self._send(tracked, Output(topic, key, value))
+                continue
+            try:
+                run = restore_run(state, self.rules)
+            except Exception as error:  # its records are covered: it is as if it had been forgotten
+                self._say(self._mishaps.run(state.trace_id, error, state.last_append_us))
+                continue
+            tracked = self._touched[state.trace_id] = self._track(run, through=state.through)
+            tracked.dirty = True  # the state may know of growth that was not published yet, and windows count on it
+            for topic, key, value in state.announced:
+                self._send(tracked, Output(topic, key, value))
 
     # -- the log -----------------------------------------------------------------------------------------------------
 
@@ -111,12 +119,20 @@ class AssemblePartition:
         else:
             if verdict.clamped:
                 self.counters.clamped.update(verdict.clamped)
+            if self.given_up and (why := self.given_up.why(verdict.step.trace_id)):
+                self._reject(record, Rejected("poison", why))
+                return
             self._accept(verdict.step, verdict.cost_nanos, offset, append_us)
 
     def skip(self, record: Record, detail: str) -> None:
         """Dead-letter a record that processing failed on, again and again."""
         self.floor.position = record.offset + 1
         self._reject(record, Rejected("poison", detail))
+
+    def refuse(self, records: Iterable[Record], wanted: Iterable[Unread]) -> None:
+        """Dead-letter the records of runs that were given up, read again: those that no state covers hold the floor no more."""
+        for record, why in self.given_up.refused(records, wanted):
+            self._reject(record, Rejected("poison", why))
 
     def tick(self, time_us: int) -> None:
         """A fetch came back at the high watermark at this wall time, and everything fetched before has been fed."""
@@ -131,13 +147,17 @@ class AssemblePartition:
         now_us = self.clock.now_us
         self.publisher.advance(self.floor.position, now_us, len(self.runs))
         for tracked in self._touched.values():
-            self._publish_if_due(tracked, now_us)
-            if tracked.wants_look or tracked.scheduled_us is None:  # else what is scheduled comes first
-                self._schedule(tracked)
+            self.busy = tracked
+            try:
+                self._publish_if_due(tracked, now_us)
+                if tracked.wants_look or tracked.scheduled_us is None:  # else what is scheduled comes first
+                    self._schedule(tracked)
+            except Exception as error:
+                self._give_up(tracked, error)
+        self.busy = None
         self._touched.clear()
         self._fire_timers(now_us)
-        if len(self._timers) > 2 * len(self.runs) + SPARE_TIMERS:
-            self._timers = without_stale(self._timers, self.runs)
+        self._timers.tidy()
         self._bound(now_us)
         self.closed.expire(now_us)
 
@@ -156,7 +176,7 @@ class AssemblePartition:
 
     def drain(self) -> list[Output]:
         """What is to be sent now, in order."""
-        out, self._outbox = self._outbox, []
+        out, self._outbox[:] = self._outbox.copy(), ()
         return out
 
     def acknowledged(self, output: Output) -> None:
@@ -164,11 +184,17 @@ class AssemblePartition:
         holder = output.holder
         if isinstance(holder, Hold):
             self.floor.release(holder)
-        elif output.topic == "state":
-            self._covered(holder, output.through, self.clock.now_us)
-        else:
-            holder.pending -= 1
-            self._cover_if_ready(holder)
+            return
+        if holder.is_given_up:
+            return
+        try:
+            if output.topic == "state":
+                self._covered(holder, output.through, self.clock.now_us)
+            else:
+                holder.pending -= 1
+                self._cover_if_ready(holder)
+        except Exception as error:
+            self._give_up(holder, error)
 
     # -- records -----------------------------------------------------------------------------------------------------
 
@@ -217,20 +243,7 @@ class AssemblePartition:
             self.counters.late += 1
         if run.root is not None and not had_root:
             self._adopt_root_rules(tracked)
-        rules = run.rules
-        for detector in rules.observing if run.fired else rules.observers(info):
-            if observations := detector.observe(run, info, self.clock.now_us):
-                self._raise(tracked, detector, observations, by_time=detector.writes_first and not run.closed)
-        if step.phase == "end" and self.limits.content_detectors and (readers := rules.readers(step.kind)):
-            contents = Contents(step)
-            for detector in readers:
-                if observations := detector.read(run, info, contents, self.clock.now_us):
-                    self._raise(tracked, detector, observations)
-        if info is run.root:
-            tracked.wants_look = True
-            tracked.urgent |= info.ended and not run.open  # whoever looks now is told that it is over
-        elif run.look_us < NEVER_US:
-            tracked.wants_look = True
+        self._judging.step(tracked, info, step)
 
     def _open(self, step: Step, append_us: int) -> Tracked:
         self.counters.runs_opened += 1
@@ -263,40 +276,31 @@ class AssemblePartition:
         run.rules = self.rules.rules_for(*run.identity[:5])
         run.normal = self.baselines.pin(run.identity, run.first_append_us, run.rules.wanted_runs)
 
-    # -- findings ----------------------------------------------------------------------------------------------------
+    # -- failures ----------------------------------------------------------------------------------------------------
 
-    def _raise(
-        self, tracked: Tracked, detector: Detector, observations: Iterable[Observation], *, by_time: bool = False
-    ) -> None:
-        for finding in findings_from(tracked.run, detector.applied, observations, self.clock.now_us, self.counters):
-            self.counters.findings += 1
-            tracked.dirty = tracked.urgent = True
-            self._tell(tracked, Output("findings", finding.project.encode(), _encode(finding)), by_time)
-            command = command_for(finding)
-            if command is not None:
-                self.counters.commands += 1
-                note_order(tracked.run, command, self.clock.now_us)
-                self._tell(tracked, Output("control", command.trace_id.encode(), _encode(command)), by_time)
-        if tracked.run.closed:
-            self._resolve_all(tracked, self.clock.now_us)
+    def _give_up(self, tracked: Tracked, error: Exception) -> None:
+        """What is done for a run beside merging its records raised: it closes here, and its records are dead-lettered.
 
-    def _tell(self, tracked: Tracked, output: Output, by_time: bool) -> None:
-        """Send what a replay of the log would find again. What only time or a baseline has shown is in the state first.
-
-        Else a crash after sending it would leave a trouble that nobody knows of, and that nobody ends.
+        Those that no state covers must be read again for that; they hold the floor until then.
         """
-        if by_time or tracked.announced:  # in the order in which they were found
-            tracked.announced.append(output)
-            tracked.wants_cover = True
-        else:
-            self._send(tracked, output)
+        run = tracked.run
+        if tracked.is_given_up:
+            return
+        tracked.is_given_up = True
+        self._say(self._mishaps.run(run.trace_id, error, self.clock.now_us))
+        first = tracked.uncovered if tracked.uncovered >= 0 else tracked.last_offset
+        self.given_up.add(run.trace_id, first, tracked.last_offset, text_of(error), holds=tracked.uncovered >= 0)
+        self.floor.release(tracked)
+        self.runs.pop(run.trace_id, None)
+        tracked.dirty = True
+        with suppress(Exception):  # its alerts are over, and people see that it is: as far as that can be told at all
+            run.closed, run.closed_at_us = True, self.clock.now_us
+            self._judging.resolve_all(tracked)
+            self.publisher.publish_if_due(tracked, self.clock.now_us)
 
-    def _send_announced(self, tracked: Tracked) -> None:
-        """The state that names them is acknowledged."""
-        ready, tracked.announced = tracked.announced[: tracked.announcing], tracked.announced[tracked.announcing :]
-        tracked.announcing = 0
-        for output in ready:
-            self._send(tracked, output)
+    def _say(self, finding: FindingStruct | None) -> None:
+        if finding is not None:
+            self._outbox.append(told(finding))
 
     def _send(self, tracked: Tracked, output: Output) -> None:
         output.born_us = self.clock.now_us
@@ -308,30 +312,24 @@ class AssemblePartition:
 
     def _schedule(self, tracked: Tracked) -> None:
         """Note when the run wants to be looked at next, unless an earlier look is noted already."""
-        look_us = next_look(tracked, self.limits, self.clock.now_us)
+        look_us = self._judging.next_look(tracked)
         if look_us is not None:
-            tracked.scheduled_us = look_us
-            heappush(self._timers, (look_us, tracked.run.trace_id))
+            self._timers.put(tracked, look_us)
 
     def _fire_timers(self, now_us: int) -> None:
-        while self._timers and self._timers[0][0] <= now_us:
-            due_us, trace_id = heappop(self._timers)
-            tracked = self.runs.get(trace_id)
-            if tracked is None or tracked.scheduled_us != due_us:
-                continue
-            tracked.scheduled_us = None
-            if not self.clock.timers_may_fire:
-                tracked.scheduled_us = self.clock.timers_from_us
-                heappush(self._timers, (self.clock.timers_from_us, trace_id))
-                continue
-            self._look_at(tracked, now_us)
-            self._schedule(tracked)
+        for tracked in self._timers.due(now_us):
+            self.busy = tracked
+            try:
+                self._look_at(tracked, now_us)
+                self._schedule(tracked)
+            except Exception as error:
+                self._give_up(tracked, error)
+        self.busy = None
 
     def _look_at(self, tracked: Tracked, now_us: int) -> None:
         run = tracked.run
-        for detector in run.rules.timed if not run.closed else ():
-            if observations := detector.on_time(run, now_us):
-                self._raise(tracked, detector, observations, by_time=True)
+        if not run.closed:
+            self._judging.time(tracked)
         if tracked.announced:
             self._cover_if_ready(tracked)  # before more is sent that it would wait for
         if now_us >= close_at(run, self.limits):
@@ -342,9 +340,7 @@ class AssemblePartition:
         run = tracked.run
         if run.closed:
             return
-        for detector in run.rules.detectors:
-            if observations := detector.on_close(run, now_us):
-                self._raise(tracked, detector, observations, by_time=True)
+        self._judging.end(tracked)
         if tracked.announced:
             self._cover_if_ready(tracked)
             return  # it closes at the next look, when they are told
@@ -352,15 +348,11 @@ class AssemblePartition:
         tracked.wants_cover = True  # also when no record is uncovered: a restart must know that the run is closed
         self.counters.runs_closed += 1
         self.counters.orphans += sum(1 for info in run.steps.values() if info.parent and info.parent not in run.steps)
-        self._resolve_all(tracked, now_us)
+        self._judging.resolve_all(tracked)
         tracked.dirty = not run.is_stray
         if run.is_stray:
             self.counters.too_late += len(run.steps)
             self._cover_if_ready(tracked)
-
-    def _resolve_all(self, tracked: Tracked, now_us: int) -> None:
-        for finding in closing_findings(tracked.run, now_us):
-            self._send(tracked, Output("findings", finding.project.encode(), _encode(finding)))
 
     def _publish_if_due(self, tracked: Tracked, now_us: int) -> None:
         if not tracked.dirty:
@@ -381,9 +373,9 @@ class AssemblePartition:
             self._held.popleft()
             if holds:
                 tracked.wants_cover = True
-                self._cover_if_ready(tracked)
+                self._attempt(tracked, self._cover_if_ready)
         for tracked in too_many(self.runs.values(), self.limits.max_open_runs):
-            self._force_close(tracked, now_us)
+            self._attempt(tracked, self._force_close)
         if now_us >= self._weigh_at_us:
             weight_bytes = self.held_bytes
             self._weigh_at_us = now_us + weigh_again_us(weight_bytes, self.limits.max_held_bytes)
@@ -395,9 +387,17 @@ class AssemblePartition:
             idle = idlest(self.runs.values(), excess - self.closed.size_bytes)
             self.counters.closed_forgotten += self.closed.shed(excess)
             for tracked in idle:
-                self._force_close(tracked, now_us)
+                self._attempt(tracked, self._force_close)
 
-    def _force_close(self, tracked: Tracked, now_us: int) -> None:
+    def _attempt(self, tracked: Tracked, action: Callable[[Tracked], None]) -> None:
+        """Do something for a run; where that raises, the run is given up."""
+        try:
+            action(tracked)
+        except Exception as error:
+            self._give_up(tracked, error)
+
+    def _force_close(self, tracked: Tracked) -> None:
+        now_us = self.clock.now_us
         was_open = not tracked.run.closed
         self._close(tracked, now_us)
         self.counters.forced_closed += was_open and tracked.run.closed
@@ -419,7 +419,12 @@ class AssemblePartition:
         run = tracked.run
         tracked.announcing = len(tracked.announced)
         announced = [(output.topic, output.key or b"", output.value or b"") for output in tracked.announced]
-        tracked.state = encode_state(run, tracked.last_offset, announced)
+        try:
+            tracked.state = encode_state(run, tracked.last_offset, announced)
+        except Exception:
+            if not self._judging.switch_off_unencodable(tracked):
+                raise
+            tracked.state = encode_state(run, tracked.last_offset, announced)
         output = Output("state", run.trace_id.encode(), tracked.state, partition=self.partition, urgent=bool(announced))
         output.holder, output.through = tracked, tracked.last_offset
         self._outbox.append(output)
@@ -428,7 +433,7 @@ class AssemblePartition:
         tracked.covering = False
         tracked.through = max(tracked.through, through)
         if tracked.announced:
-            self._send_announced(tracked)
+            self._judging.send_announced(tracked)
         if not tracked.run.closed:
             tracked.state = b""  # it is on the topic, and the run will be written anew
         if tracked.last_offset > through:

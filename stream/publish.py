@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import msgspec
 
 from stepstream.schemas.money import usd_from_nanos
+from stepstream.schemas.step import MAX_COUNT
 from stepstream.schemas.trajectory import (
     RunStatus,
     RunSummaryStruct,
@@ -18,10 +19,14 @@ from stepstream.stream.outline import Outline
 from stepstream.stream.run import Run, Totals, UsageKey, sum_of
 from stepstream.stream.steps import StepInfo
 
+MAX_OTHERS: Final = 20_000
+"""Usage records that only say of an agent that the run is not its own: no more than a run has steps."""
+
 
 def trajectory(run: Run) -> TrajectoryStruct:
     """The run's trajectory as of now."""
     identity, totals = run.identity, run.totals
+    tokens = _bounded(totals)
     outline = run.outline
     if outline is None:
         outline = run.outline = Outline()
@@ -60,11 +65,11 @@ def trajectory(run: Run) -> TrajectoryStruct:
         duplicates=run.duplicates,
         late_steps=run.late_steps,
         steps_over_limit=run.over_limit,
-        input_tokens=totals.tokens[0],
-        output_tokens=totals.tokens[1],
-        cached_input_tokens=totals.tokens[2],
-        cache_write_tokens=totals.tokens[3],
-        reasoning_tokens=totals.tokens[4],
+        input_tokens=tokens[0],
+        output_tokens=tokens[1],
+        cached_input_tokens=tokens[2],
+        cache_write_tokens=tokens[3],
+        reasoning_tokens=tokens[4],
         cost_usd=usd_from_nanos(totals.cost_nanos),
         tools=seen.tools,
         models=seen.models,
@@ -90,6 +95,9 @@ def usage_records(run: Run, *, everything: bool = False) -> Iterator[UsageStruct
     parts: dict[UsageKey, list[Totals]] = {}
     wanted: set[UsageKey] = set()
     repeated: set[UsageKey] = set()
+    others = _possible_owners(run)
+    if len(others) * len(run.by_minute) > MAX_OTHERS:  # steps of so many agents in so many minutes were not made by one run
+        others = set()
     for key, part in run.by_minute.items():
         agent, agent_version, minute = key
         shown = (agent, agent_version, minute) if agent else (*owner, minute)
@@ -97,13 +105,18 @@ def usage_records(run: Run, *, everything: bool = False) -> Iterator[UsageStruct
         if key in run.changed_minutes:
             wanted.add(shown)
             if not agent:
-                wanted.update((*other, minute) for other in _possible_owners(run))
+                wanted.update((*other, minute) for other in others)
         elif everything:
             repeated.add(shown)
             if not agent:
-                repeated.update((*other, minute) for other in _possible_owners(run))
+                repeated.update((*other, minute) for other in others)
     for shown in sorted(wanted | repeated):
         yield _usage(run, shown, parts.get(shown, []), repeated=shown not in wanted)
+
+
+def _bounded(totals: Totals) -> list[int]:
+    """Token counts as they may stand on the wire."""
+    return [min(count, MAX_COUNT) for count in totals.tokens]
 
 
 def _possible_owners(run: Run) -> set[tuple[str, str]]:
@@ -114,7 +127,7 @@ def _possible_owners(run: Run) -> set[tuple[str, str]]:
 def run_summary(run: Run) -> RunSummaryStruct:
     """A closed run in one record."""
     identity, totals = run.identity, run.totals
-    tokens = totals.tokens
+    tokens = _bounded(totals)
     start = min((info.start_us for info in run.steps.values()), default=0)
     end = max((max(info.end_us, info.start_us) for info in run.steps.values()), default=0)
     root = run.root
@@ -152,7 +165,7 @@ def run_summary(run: Run) -> RunSummaryStruct:
 def _usage(run: Run, key: UsageKey, parts: list[Totals], *, repeated: bool) -> UsageStruct:
     identity, totals = run.identity, sum_of(parts)
     agent, agent_version, minute = key
-    tokens = totals.tokens
+    tokens = _bounded(totals)
     return UsageStruct(
         project=identity.project,
         trace_id=run.trace_id,

@@ -33,6 +33,7 @@ LONGEST_USAGE_US: Final = 60_000_000
 """but once a minute."""
 
 Send = Callable[[Tracked, Output], None]
+GiveUp = Callable[[Tracked, Exception], None]
 
 
 class Budget:
@@ -68,7 +69,9 @@ def usage_every_us(interval_us: int, open_runs: int) -> int:
 class Publisher:
     """Publishes runs that are due, and remembers those that will be."""
 
-    def __init__(self, limits: AssembleLimits, counters: Counters, send: Send) -> None:
+    def __init__(self, limits: AssembleLimits, counters: Counters, send: Send, give_up: GiveUp) -> None:
+        """``give_up`` is told of a run whose publishing raised in ``advance``."""
+        self._give_up = give_up
         self._revision_interval_us = limits.revision_interval_us
         self._usage_interval_us = self._usage_every_us = limits.usage_interval_us
         self._counters = counters
@@ -90,14 +93,22 @@ class Publisher:
             due_us, _, tracked = heappop(self._waiting)
             if tracked.waits_us == due_us:
                 tracked.waits_us = None
-                self.publish_if_due(tracked, now_us)
+                self._attempt(tracked, now_us)
         self._usage_every_us = usage_every_us(self._usage_interval_us, open_runs)
         told_by_us = now_us - self._usage_every_us
         while self._usage_waiting and self._usage_waiting[0][0] <= told_by_us:  # whatever the budget: windows count on it
             _, _, tracked = heappop(self._usage_waiting)
             if tracked.usage_waits:
                 tracked.usage_waits = False
-                self.publish_if_due(tracked, now_us)
+                self._attempt(tracked, now_us)
+
+    def _attempt(self, tracked: Tracked, now_us: int) -> None:
+        if tracked.is_given_up:
+            return
+        try:
+            self.publish_if_due(tracked, now_us)
+        except Exception as error:
+            self._give_up(tracked, error)
 
     def publish_if_due(self, tracked: Tracked, now_us: int) -> None:
         """Publish what is new and due; what has to wait for that is published by ``advance``."""

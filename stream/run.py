@@ -101,6 +101,8 @@ UsageKey = tuple[str, str, int]
 
 MINUTE_US = 60_000_000
 
+NONE_OFF: Final[frozenset[str]] = frozenset()
+
 MAX_FINDINGS: Final = 100
 """Findings under one alert's name about one run; what is found beyond is counted."""
 
@@ -116,8 +118,8 @@ class Run:
 
     __slots__ = (
         "by_minute", "changed_minutes", "closed", "closed_at_us", "cost_nanos", "detector_state", "duplicates",
-        "errors", "fired", "first_append_us", "identity", "last_append_us", "late_steps", "live", "look_us", "normal", "open",
-        "outline", "over_limit", "phases", "raised", "rank", "root", "rules", "started_late", "steps", "text_size",
+        "errors", "fired", "first_append_us", "identity", "last_append_us", "late_steps", "live", "look_us", "normal", "off",
+        "open", "outline", "over_limit", "phases", "raised", "rank", "root", "rules", "started_late", "steps", "text_size",
         "trace_id",
     )  # fmt: skip
 
@@ -153,6 +155,8 @@ class Run:
         self.raised: Counter[str] = Counter()
         self.text_size = -1
         self.detector_state: dict[str, Any] = {}
+        self.off: frozenset[str] = NONE_OFF
+        """Names of the detectors that have raised in this run and are asked no more."""
 
     @property
     def revision(self) -> int:

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import Any, Final
 
 from stepstream.stream.limits import NEVER_US, AssembleLimits
 from stepstream.stream.run import Run
 from stepstream.stream.tracked import Tracked
 
-SPARE_TIMERS: Final = 10_000
-"""So many entries of runs that are gone may lie among those of runs that are not."""
-
 MIN_WAIT_US: Final = 50_000
 """A detector that keeps asking for the past is asked again after so long."""
 
 
-def without_stale(timers: Iterable[tuple[int, str]], runs: Mapping[str, Tracked]) -> list[tuple[int, str]]:
-    """The entries that still say when a run is to be looked at, as a heap."""
-    return sorted((due_us, name) for due_us, name in timers if name in runs and runs[name].scheduled_us == due_us)
+class DetectorRaised(Exception):
+    """A detector raised when it was asked for its next look."""
+
+    def __init__(self, detector: Any, error: Exception) -> None:
+        super().__init__(detector.name)
+        self.detector = detector
+        self.error = error
 
 
 def close_at(run: Run, limits: AssembleLimits) -> int:
@@ -44,14 +44,20 @@ def soonest_look(run: Run, limits: AssembleLimits, now_us: int) -> int:
 
 
 def wake_at(tracked: Tracked, limits: AssembleLimits) -> int | None:
-    """The next moment that matters: closing, or a detector's timer; None for a closed run."""
+    """The next moment that matters: closing, or a detector's timer; None for a closed run. Raises ``DetectorRaised``."""
     run = tracked.run
     if run.closed:
         return None
     due = close_at(run, limits)
     for detector in run.rules.timed:
-        at = detector.notify_at(run)
-        if at is not None and at < due:
+        if run.off and detector.name in run.off:
+            continue
+        try:
+            at = detector.notify_at(run)
+            is_sooner = at is not None and at < due
+        except Exception as error:
+            raise DetectorRaised(detector, error) from error
+        if at is not None and is_sooner:
             due = at
     return due
 

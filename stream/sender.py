@@ -34,7 +34,10 @@ class SendFailed(Exception):
 
 
 class Sender:
-    """An idempotent producer. All callbacks run inside ``poll``, on the caller's thread."""
+    """An idempotent producer. Acknowledgements are handed on by ``poll`` and ``flush``, on the caller's thread.
+
+    What the client calls back only notes them: an exception must not pass through its C code.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._names = {name: topic(settings.topic_prefix, name) for name in TOPIC_NAMES}
@@ -49,6 +52,7 @@ class Sender:
             },
         )
         self._held: deque[tuple[Output, Acknowledge]] = deque()
+        self._delivered: deque[tuple[Acknowledge, Output, int]] = deque()
         self._gone = 0
         self.in_flight = 0
         self.failure: SendFailed | None = None
@@ -87,7 +91,7 @@ class Sender:
             self.in_flight -= 1
             self._acknowledged += 1
             if error is None:
-                acknowledge(output, message.offset())
+                self._delivered.append((acknowledge, output, message.offset()))
             elif self.failure is None:
                 self.failure = SendFailed(f"sending to {self._names[output.topic]} failed: {error.str()}")
 
@@ -107,9 +111,10 @@ class Sender:
             return
 
     def poll(self) -> None:
-        """Run the callbacks of what has been acknowledged. Raises ``SendFailed``."""
+        """Hand on what has been acknowledged. Raises ``SendFailed``, and what an ``acknowledge`` raises."""
         self._release()
         self._producer.poll(0)
+        self._hand_on()
         if self.failure is not None:
             raise self.failure
 
@@ -117,9 +122,16 @@ class Sender:
         """Wait until everything is acknowledged; False when time ran out. Raises ``SendFailed``."""
         self._release()
         left = self._producer.flush(timeout_s)
+        self._hand_on()
         if self.failure is not None:
             raise self.failure
         return left == 0
+
+    def _hand_on(self) -> None:
+        delivered = self._delivered
+        while delivered:
+            acknowledge, output, offset = delivered.popleft()
+            acknowledge(output, offset)
 
     def _release(self) -> None:
         while self._held:  # sending may call back, and what that sends waits behind what is here

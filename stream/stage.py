@@ -16,6 +16,7 @@ from faust.types import TP
 
 from stepstream.stream.floor import Floor
 from stepstream.stream.fuse import Fuse
+from stepstream.stream.marks import Mark
 from stepstream.stream.outputs import Output
 from stepstream.stream.poison import SKIP_WINDOW_US, Note, PoisonLedger, Undigested
 from stepstream.stream.sender import Sender
@@ -60,6 +61,7 @@ class Restored:
     ledger: PoisonLedger
     index: StateIndex | None = None
     fuse: Fuse | None = None
+    mark: Mark | None = None
 
 
 Load = Callable[[int], Awaitable[Restored]]
@@ -101,6 +103,8 @@ class Shell:
         self.ledger: PoisonLedger | None = None
         self.fuse: Fuse | None = None
         self._index: StateIndex | None = None
+        self._mark: Mark | None = None
+        self._careful_until = -1
         self._time_us = 0
         self._started_at = 0
         self._skipped_at_us = 0
@@ -110,8 +114,26 @@ class Shell:
     def loaded(self, restored: Restored) -> None:
         """The logic is restored and may be fed."""
         self.logic, self.ledger, self._index = restored.logic, restored.ledger, restored.index
-        self.fuse = restored.fuse
+        self.fuse, self._mark = restored.fuse, restored.mark
         self._started_at = restored.logic.floor.value
+        left = self._mark.left if self._mark is not None else None
+        if left is None or left.last < restored.logic.floor.position:
+            return
+        self._careful_until = left.last
+        if left.offset >= restored.logic.floor.position:
+            why = "a worker ended without a word while it processed this record"
+            log.error("%s partition %d offset %d: %s", self.tp.topic, self.tp.partition, left.offset, why)
+            self._sender.send(restored.ledger.failed(left.offset, left.time_ms * 1000, why), _ignore)
+
+    def hung(self, why: str) -> Output | None:
+        """The note of a try at the record that is being processed, for who ends the process because it hangs there."""
+        if self.logic is None or self.ledger is None:
+            return None
+        if self._mark is not None:
+            self._mark.clear()  # the note tells more
+        busy = getattr(self.logic, "busy", None)
+        offset = busy.last_offset if busy is not None else self.logic.floor.position - 1
+        return self.ledger.failed(offset, self._time_us, why) if offset >= 0 else None
 
     def feed(self, records: Sequence[Any]) -> None:
         """Process records in order. Raises ``Undigested`` where one cannot be processed; skips what failed three times."""
@@ -119,7 +141,13 @@ class Shell:
         if logic is None or ledger is None:
             return
         self.passed(records[-1].timestamp * 1000)
+        mark, first, last = self._mark, records[0].offset, records[-1].offset
+        if mark is not None:
+            mark.begin(first, last, records[0].timestamp)
+        is_careful = mark is not None and first <= self._careful_until
         for record in records:
+            if is_careful and mark is not None:
+                mark.record(first, last, record.offset, record.timestamp)
             note = ledger.verdict(record.offset) if ledger else None
             if note is not None:
                 if note.skipped_at_us or not ledger.too_many(record.timestamp * 1000):
@@ -131,6 +159,7 @@ class Shell:
                 logic.feed(record)
             except Exception as error:
                 where = f"{self.tp.topic} partition {self.tp.partition} offset {record.offset}"
+                self.processed()
                 raise Undigested(
                     f"processing {where} failed: {error!r}",
                     ledger.failed(record.offset, record.timestamp * 1000, traceback.format_exc()),
@@ -167,6 +196,11 @@ class Shell:
     def _noted(self, output: Output, offset: int) -> None:
         if self._index is not None:
             self._index.pin(offset, self._skipped_at_us + SKIP_WINDOW_US)
+
+    def processed(self) -> None:
+        """The chunk that was fed is done with."""
+        if self._mark is not None:
+            self._mark.clear()
 
     def pump(self) -> None:
         """Send what the logic wants sent, and note the floor."""
@@ -242,6 +276,8 @@ class Stage:
         self._load = load
         self._ready: dict[int, asyncio.Task[None]] = {}
         self._held = False
+        self.at_work: Shell | None = None
+        """Whose records or time are being processed."""
 
     def revoke(self) -> None:
         """Drop everything: a rebalance reads every partition again."""
@@ -279,12 +315,16 @@ class Stage:
         if logic is None or not shell.alive or shell.halted:
             return
         self._watch.batch(len(records))
+        self.at_work = shell
         shell.feed(records)
+        if not shell.halted:
+            if self._is_troubled(tp):
+                logic.disturb()
+            logic.flush()
+        self.at_work = None
+        shell.processed()
         if shell.halted:
             return
-        if self._is_troubled(tp):
-            logic.disturb()
-        logic.flush()
         shell.pump()
         if self._sender.is_full:
             self._watch.waited()
@@ -322,11 +362,13 @@ class Stage:
                 continue
             time_us = caught_up_at(shell.tp, shell.logic.floor.position)
             if time_us:
+                self.at_work = shell
                 shell.logic.tick(time_us)
                 shell.passed(time_us)
                 if self._is_troubled(shell.tp):
                     shell.logic.disturb()
                 shell.logic.flush()
+                self.at_work = None
             shell.pump()
 
     async def _restore(self, shell: Shell) -> None:

@@ -14,7 +14,7 @@ import msgspec
 
 from stepstream.stream.baselines.normal import Normal
 from stepstream.stream.rules import RuleBook
-from stepstream.stream.run import Fired, Identity, Rank, Run
+from stepstream.stream.run import NONE_OFF, Fired, Identity, Rank, Run
 from stepstream.stream.steps import StepInfo
 
 STATE_VERSION: Final = 2
@@ -56,6 +56,8 @@ class RunState(msgspec.Struct, array_like=True, gc=False):
     """Topic, key and value of findings and commands that are sent once this record is acknowledged."""
     normal: Normal | None = None
     """Since version 2: the baseline that it is judged by."""
+    off: list[str] = []
+    """Detectors that have raised in this run. A worker of version 2 that does not know this field ignores it."""
 
     @property
     def order(self) -> tuple[int, int, int]:
@@ -93,6 +95,7 @@ def encode_state(run: Run, through: int, announced: Sequence[tuple[str, bytes, b
             steps=list(run.steps.values()),
             announced=list(announced),
             normal=run.normal,
+            off=sorted(run.off),
         )
     )
 
@@ -130,6 +133,7 @@ def restore_run(state: RunState, rules: RuleBook) -> Run:
     run.fired = dict(state.fired)
     run.detector_state = state.detector_state
     run.normal = state.normal
+    run.off = frozenset(state.off) if state.off else NONE_OFF
     run.recount()
     return run
 

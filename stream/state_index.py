@@ -48,7 +48,7 @@ class StateIndex:
     def metadata(self, floor: int) -> str:
         """What to commit beside a floor."""
         if floor >= self._refresh_at:
-            self._refresh_at = floor + REFRESH_FLOORS
+            self._refresh_at = floor + max(REFRESH_FLOORS, len(self._open) // 10)  # it looks at each of them
             self._refresh()
         return floor_metadata(self._lowest)
 

@@ -10,8 +10,9 @@ class Tracked:
     """Delivery bookkeeping beside a ``Run``; a ``Holder`` of the floor."""
 
     __slots__ = (
-        "announced", "announcing", "covering", "dirty", "last_offset", "pending", "published_us", "run", "scheduled_us",
-        "state", "through", "uncovered", "urgent", "usage_us", "usage_waits", "waits_us", "wants_cover", "wants_look",
+        "announced", "announcing", "covering", "dirty", "is_given_up", "last_offset", "pending", "published_us", "run",
+        "scheduled_us", "state", "through", "uncovered", "urgent", "usage_us", "usage_waits", "waits_us",
+        "wants_cover", "wants_look",
     )  # fmt: skip
 
     def __init__(self, run: Run, through: int) -> None:
@@ -45,6 +46,8 @@ class Tracked:
         self.wants_look = False
         """Something may be due before it is scheduled: its root ended, or a detector asks for it."""
         self.state = b""
+        self.is_given_up = False
+        """Something that was done for it raised: what is still under way for it says nothing any more."""
 
     def put_away(self) -> None:
         """Let go of the run: floors and timers may remember who held them for as long as an older run is open."""

@@ -23,6 +23,7 @@ from stepstream.stream.baselines.learner import Learner
 from stepstream.stream.counters import Counters
 from stepstream.stream.deadletter import dead_letter
 from stepstream.stream.floor import Floor
+from stepstream.stream.mishaps import Mishaps, Tell
 from stepstream.stream.outputs import Hold, Output
 from stepstream.stream.records import Record
 from stepstream.stream.windows.cells import Cells
@@ -30,13 +31,23 @@ from stepstream.stream.windows.checkpoint import Checkpoint, checkpoint_key, enc
 from stepstream.stream.windows.held import HeldRecords, HeldRun, HeldUsage, Slot
 from stepstream.stream.windows.judge import WindowJudge
 from stepstream.stream.windows.limits import UsageLimits
-from stepstream.stream.windows.records import MINUTE_US, Owner, UsageLine, amounts, decode_line, decode_summary
+from stepstream.stream.windows.records import (
+    MINUTE_US,
+    Owner,
+    UsageLine,
+    amounts,
+    check_summary,
+    check_times,
+    decode_line,
+    decode_summary,
+)
 from stepstream.stream.windows.rows import COST, Row
 from stepstream.stream.windows.rules import WindowRules
 from stepstream.stream.windows.series import Series
 from stepstream.stream.windows.watermark import Watermark
 
 _encode = msgspec.json.Encoder().encode
+KINDS: Final = frozenset({"minute", "run", "progress"})
 OTHERS: Final = "(others)"
 """The agent that owners beyond the limit count for together."""
 
@@ -64,6 +75,7 @@ class UsagePartition:
         limits: UsageLimits | None = None,
         counters: Counters | None = None,
         learner: Learner | None = None,
+        tell: Tell = lambda _text: None,
     ) -> None:
         self.partition = partition
         self.limits = limits or UsageLimits()
@@ -73,7 +85,7 @@ class UsagePartition:
         self.watermark = Watermark(steps_partitions)
         self.sealed_until = 0
         self.series: dict[Owner, Series] = {}
-        self.judge = WindowJudge(rules or WindowRules(), self.counters)
+        self.judge = WindowJudge(rules or WindowRules(), self.counters, Mishaps("usage", partition, self.counters, tell))
         self._users: set[Owner] = set()
         self._cells = Cells()
         self._held = HeldRecords(self.limits.seal_every_us)
@@ -147,20 +159,26 @@ class UsagePartition:
         if offset < self.floor.position:
             return
         self.floor.position = offset + 1
-        value = record.value or b""
+        value, time_us = record.value or b"", record.timestamp * 1000
         try:
             line = decode_line(value)
-            match line.kind:
-                case "minute":
-                    self._use(line, offset, record.timestamp * 1000)
-                case "run":
-                    self._close(line, decode_summary(value), offset, record.timestamp * 1000)
-                case "progress":
-                    self._progress(line, offset)
-                case _:
-                    self.counters.usage_unknown += 1
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            if line.kind not in KINDS:
+                self.counters.usage_unknown += 1
+                return
+            check_times(line, time_us)
+            used = amounts(line)
+            summary = decode_summary(value) if line.kind == "run" else None
+            if summary is not None:
+                check_summary(summary, time_us)
+        except (msgspec.MsgspecError, UnicodeDecodeError, ValueError, RecursionError) as error:
             self._reject(record, "malformed_json", str(error)[:200])
+            return
+        if summary is not None:
+            self._close(line, summary, offset, time_us)
+        elif line.kind == "minute":
+            self._use(line, used, offset, time_us)
+        else:
+            self._progress(line, offset)
 
     def skip(self, record: Record, detail: str) -> None:
         """Dead-letter a record that processing failed on, again and again."""
@@ -202,7 +220,7 @@ class UsagePartition:
 
     # -- records -----------------------------------------------------------------------------------------------------
 
-    def _use(self, line: UsageLine, offset: int, time_us: int) -> None:
+    def _use(self, line: UsageLine, used: tuple[int, ...], offset: int, time_us: int) -> None:
         """A run's minute: what is new in it goes into the windows."""
         if line.minute < self.sealed_until:
             self._count_late(line, offset)
@@ -215,7 +233,6 @@ class UsagePartition:
             self.counters.usage_repeats += 1
             return
         owner = line.owner if known is not None and known.owner == line.owner else self._known_owner(line.owner)
-        used = amounts(line)
         self._held.put_usage(slot, key, HeldUsage(line.revision, owner, line.user_id, used))
         silent = offset < self._replay_until
         if known is not None and (known.owner != owner or known.user_id != line.user_id):

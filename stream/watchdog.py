@@ -18,6 +18,9 @@ log = logging.getLogger("stepstream.worker")
 TURNS: Final = 10
 """How many looks make up the time that a loop may stand still."""
 
+GRACE: Final = 1.5
+"""Where not even this thread may run for so many times as long, the interpreter's own timer ends the process."""
+
 
 def end_process(reason: str) -> None:
     """Say where every thread stands, and leave without waiting for anything."""
@@ -29,9 +32,14 @@ def end_process(reason: str) -> None:
 class Watchdog:
     """Bitten when nobody calls ``beat`` for ``patience_s``; 0 keeps it asleep."""
 
-    def __init__(self, patience_s: float, bite: Callable[[str], None] = end_process) -> None:
+    def __init__(
+        self, patience_s: float, bite: Callable[[str], None] = end_process, before: Callable[[str], None] = lambda _reason: None
+    ) -> None:
+        """``before`` is called with the reason before the process ends: it may say what was being processed."""
         self._patience_s = patience_s
+        self._before = before
         self._bite = bite
+        self._is_armed = bite is end_process
         self._beats = 0
         self._seen = -1
         self._silent = 0
@@ -59,6 +67,14 @@ class Watchdog:
 
     def _watch(self) -> None:
         while not self._stop.wait(self._patience_s / TURNS):
+            if self._is_armed:  # for a loop that stands still in C code and lets no thread run, this one neither
+                faulthandler.dump_traceback_later(GRACE * self._patience_s, exit=True)
             if reason := self.look():
+                try:
+                    self._before(reason)
+                except Exception:
+                    log.exception("what was being processed could not be noted")
                 self._bite(reason)
                 return
+        if self._is_armed:
+            faulthandler.cancel_dump_traceback_later()

@@ -37,10 +37,12 @@ from stepstream.stream.counters import Counters
 from stepstream.stream.fleet import FleetPartition
 from stepstream.stream.limits import AssembleLimits
 from stepstream.stream.loader import is_missed, load_assemble, load_fleet, load_usage, patiently
+from stepstream.stream.marks import Mark, mark_of
 from stepstream.stream.observation import WorkerObservation
 from stepstream.stream.partition import AssemblePartition
 from stepstream.stream.poison import Undigested
 from stepstream.stream.progress import ProgressTeller
+from stepstream.stream.reread import Rereader
 from stepstream.stream.sender import Sender
 from stepstream.stream.stage import Restored, Shell, Stage
 from stepstream.stream.transport import FloorTransport
@@ -90,10 +92,11 @@ class Worker:
         self.observer = Observer()
         patience_s = settings.watchdog / 1e6
         self.observation = WorkerObservation(self.observer, self.counters, patience_s=patience_s)
-        self.watchdog = Watchdog(patience_s)
+        self.watchdog = Watchdog(patience_s, before=self._note_hang)
         self._steps_partitions = 0
         self._usage_partitions = 0
         self._failure: BaseException | None = None
+        self.rereader = Rereader(settings, self._fail)
         self._stopping = asyncio.Event()
         self._abandoned = False
         self.guard = threading.Timer(LEAVE_S, self._leave)
@@ -280,6 +283,18 @@ class Worker:
             if not await asyncio.to_thread(self.sender.flush, NOTE_S):
                 log.warning("the failed try was not noted within %.0f s", NOTE_S)
 
+    def _note_hang(self, reason: str) -> None:
+        """Called in the watchdog's thread: the record that hangs must be known to the next worker."""
+        shell = next((stage.at_work for stage in getattr(self, "stages", ()) if stage.at_work is not None), None)
+        if shell is None:
+            return
+        stack = "".join(traceback.format_stack(sys._current_frames().get(threading.main_thread().ident or 0)))
+        note = shell.hung(f"{reason} while it processed this record:\n{stack}")
+        if note is not None:
+            log.critical("a try at a record of %s partition %d is noted", shell.tp.topic, shell.tp.partition)
+            self.sender.send(note, lambda _output, _offset: None)
+            self.sender.flush(NOTE_S)
+
     def _fail(self, error: BaseException) -> None:
         if self._failure is None:
             self._failure = error
@@ -325,6 +340,7 @@ class Worker:
                     if isinstance(shell.logic, AssemblePartition) and not shell.halted:
                         for output in self.progress.due(shell.logic):
                             self.sender.send(output, lambda _output, _offset: None)
+                        self.rereader.look(shell, shell.logic)
             except Exception as error:
                 self._fail(error)
                 return
@@ -398,22 +414,28 @@ class Worker:
             baselines=self.baselines,
             limits=self.limits,
             counters=self.counters,
+            tell=log.error,
         )
         logic.restore(left.states, left.floor)
-        return Restored(logic, left.ledger, left.index, left.fuse)
+        return Restored(logic, left.ledger, left.index, left.fuse, self._mark("steps", partition))
 
     async def _load_fleet(self, partition: int) -> Restored:
         left = await patiently(lambda: load_fleet(self.settings, self.group, partition), f"alerts of partition {partition}")
         logic = FleetPartition(partition, self.counters, AlertLife.from_settings(self.settings))
         logic.restore(left.alerts, left.floor)
-        return Restored(logic, left.ledger)
+        return Restored(logic, left.ledger, mark=self._mark("findings", partition))
 
     async def _load_usage(self, partition: int) -> Restored:
         left = await patiently(lambda: load_usage(self.settings, self.group, partition), f"windows of partition {partition}")
         rules, limits = self.documents.window_rules(), UsageLimits.from_settings(self.settings)
-        logic = UsagePartition(partition, self._steps_partitions, rules, limits, self.counters, Learner(self.counters))
+        logic = UsagePartition(
+            partition, self._steps_partitions, rules, limits, self.counters, Learner(self.counters), log.error
+        )
         logic.restore(left.windows, left.checkpoint, left.floor, left.days, left.baselines)
-        return Restored(logic, left.ledger)
+        return Restored(logic, left.ledger, mark=self._mark("usage", partition))
+
+    def _mark(self, name: str, partition: int) -> Mark:
+        return mark_of(self.settings, TP(self._name(name), partition))
 
     def _name(self, name: str) -> str:
         return topic(self.settings.topic_prefix, name)

@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 
 from stepstream.schemas.alert import Alert, AlertStruct
+from stepstream.schemas.misfits import alert_misfit
 from stepstream.sinks.clickhouse.records import (
     ARRIVAL_TYPES,
     Block,
@@ -71,8 +72,6 @@ ALERTS: Final = Table("alert_events_raw", {**_PLAIN, **_MADE, **ARRIVAL_TYPES})
 
 _GETTERS: Final = {name: attrgetter(name) for name in _PLAIN}
 _decode = msgspec.json.Decoder(AlertStruct).decode
-_MAX_TIME_US: Final = 4_000_000_000_000_000
-_UNSIGNED: Final = ("seq", "baseline_runs", "findings", "reopened", "runs")
 
 
 def build_alerts(records: Sequence[Record], source: Source) -> Built:
@@ -88,15 +87,8 @@ def build_alerts(records: Sequence[Record], source: Source) -> Built:
 def _read(value: bytes) -> Alert:
     """A record's alert. Raises ``ValueError`` for what no row can hold."""
     alert = _decode(value)
-    for name in ("opened_at", "updated_at", "resolved_at", "silenced_until"):
-        if not 0 <= getattr(alert, name) < _MAX_TIME_US:
-            raise ValueError(f"{name} is no time: {getattr(alert, name)}")
-    for name in _UNSIGNED:
-        if not 0 <= getattr(alert, name) < 2**63:
-            raise ValueError(f"{name} is out of range: {getattr(alert, name)}")
-    for name, bits in (("source_partition", 31), ("source_offset", 63)):
-        if not -(2**bits) <= getattr(alert, name) < 2**bits:
-            raise ValueError(f"{name} is out of range: {getattr(alert, name)}")
+    if why := alert_misfit(alert):
+        raise ValueError(why)
     return alert
 
 

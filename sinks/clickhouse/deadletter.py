@@ -1,4 +1,4 @@
-"""Records that the store refused, sent to the dead-letter topic with ClickHouse's words; a fuse limits how many."""
+"""Records that were refused, sent to the dead-letter topic with the reason; of those that the store refused only so many."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from stepstream.schemas.topics import (
     DEADLETTER_TOPIC,
     topic,
 )
-from stepstream.sinks.clickhouse.records import EXPIRED, Record, Refused
+from stepstream.sinks.clickhouse.records import STORE_REFUSED, Record, Refused
 
 FUSE_RECORDS: Final = 100
 FUSE_S: Final = 600.0
 
 
 class Fuse:
-    """Blows when more than ``records`` are refused within ``seconds``: then the rows are not what is wrong."""
+    """Blows when the store refuses more than ``records`` within ``seconds``: then the rows are not what is wrong."""
 
     def __init__(self, records: int = FUSE_RECORDS, seconds: float = FUSE_S) -> None:
         self._records = records
@@ -62,10 +62,10 @@ class DeadLetters:
     def send(self, refused: Sequence[Refused], source: str, partition: int) -> None:
         """Send them. Raises ``KafkaException`` when they are not acknowledged, ``FuseBlown`` when they are too many."""
         with self._lock:
-            wrong = sum(item.reason != EXPIRED for item in refused)  # that records are old says nothing about the store
+            wrong = sum(item.reason == STORE_REFUSED for item in refused)  # what we refuse says nothing about the store
             if not self._fuse.allows(wrong, time.monotonic()):
                 raise FuseBlown(
-                    f"more than {FUSE_RECORDS} records were refused within {FUSE_S / 60:.0f} minutes, "
+                    f"the store refused more than {FUSE_RECORDS} records within {FUSE_S / 60:.0f} minutes, "
                     f"the last one of {source} because of: {refused[-1].detail}"
                 )
             if self._producer is None:
@@ -85,7 +85,7 @@ class DeadLetters:
 
 
 class FuseBlown(Exception):
-    """Too many records were refused in a short time."""
+    """The store refused too many records in a short time."""
 
 
 def dead_letter_headers(refused: Refused, source: str, partition: int) -> list[tuple[str, str | bytes | None]]:

@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 
 from stepstream.schemas.delivery import Delivery, DeliveryStruct
+from stepstream.schemas.misfits import MAX_TIME_US
 from stepstream.sinks.clickhouse.records import (
     ARRIVAL_TYPES,
     Block,
@@ -51,7 +52,6 @@ DELIVERIES: Final = Table("deliveries_raw", {**_PLAIN, **dict.fromkeys(_MOMENTS,
 
 _GETTERS: Final = {name: attrgetter(name) for name in _PLAIN}
 _decode = msgspec.json.Decoder(DeliveryStruct).decode
-_MAX_TIME_US: Final = 4_000_000_000_000_000
 
 
 def build_deliveries(records: Sequence[Record], source: Source) -> Built:
@@ -68,7 +68,7 @@ def _read(value: bytes) -> Delivery:
     """A record's delivery. Raises ``ValueError`` for what no row can hold."""
     delivery = _decode(value)
     for name in ("time", *_MOMENTS):
-        if not 0 <= getattr(delivery, name) < _MAX_TIME_US:
+        if not 0 <= getattr(delivery, name) < MAX_TIME_US:
             raise ValueError(f"{name} is no time: {getattr(delivery, name)}")
     for name, bits in (("seq", 63), ("latency_us", 63), ("told_seq", 63), ("attempts", 31)):
         if not 0 <= getattr(delivery, name) < 2**bits:

@@ -19,6 +19,9 @@ USUAL_HEADERS: Final = list(RECORD_HEADERS)
 EXPIRED: Final = "expired"
 """Why a record is refused that lay in Kafka for longer than the store keeps its like."""
 
+STORE_REFUSED: Final = "store_refused"
+"""Why a record is refused that passed our checks and that the store does not take."""
+
 KEPT_LONG: Final = Retention(36_500)
 Columns = dict[str, Sequence[Any]]
 Read = TypeVar("Read")

@@ -26,7 +26,7 @@ from stepstream.sinks.clickhouse.lane import Batch, Lane
 from stepstream.sinks.clickhouse.outage import Outage, pause_s
 from stepstream.sinks.clickhouse.partitions import Assigned
 from stepstream.sinks.clickhouse.position import Position, go_on, highest_offset, rows_between
-from stepstream.sinks.clickhouse.records import Refused, Source
+from stepstream.sinks.clickhouse.records import STORE_REFUSED, Refused, Source
 
 logger = logging.getLogger("stepstream.sink")
 
@@ -183,7 +183,7 @@ class Workshop:
                 return True
             record = batch.records[0]
             logger.error("the store refuses %s %d@%d: %s", lane.name, lane.partition, record.offset, refusal)
-            self._dead_letters.send([Refused(record, "store_refused", str(refusal))], lane.name, lane.partition)
+            self._dead_letters.send([Refused(record, STORE_REFUSED, str(refusal))], lane.name, lane.partition)
         except PASSING as error:
             self.store.failed(worded(error))
             return False

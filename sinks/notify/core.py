@@ -18,6 +18,7 @@ import msgspec
 from stepstream.schemas.alert import AlertStruct
 from stepstream.schemas.delivery import DeliveryState, DeliveryStruct, delivery_key
 from stepstream.schemas.documents import Subscription
+from stepstream.schemas.misfits import alert_misfit
 from stepstream.sinks.alert_tail import matches
 from stepstream.sinks.notify.candidates import Index
 from stepstream.sinks.notify.group import Group, Member, Notification, group_key
@@ -140,7 +141,9 @@ class NotifyPartition:
         self.position = offset + 1
         try:
             alert = _decode(value or b"")
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            alert = None
+        if alert is None or alert_misfit(alert):
             self.counts.unreadable += 1
             return None
         self.counts.alerts += 1

@@ -117,7 +117,7 @@ def resume(
     from stepstream import deadletter
 
     name, _, number = partition.partition("/")
-    if not number.isdigit():
+    if not (number.isascii() and number.isdigit()):
         raise errors.Failure(f"{partition} names no partition: steps/0, for instance", errors.USAGE)
     try:
         deadletter.resume(settings, name, int(number))

@@ -7,7 +7,7 @@ to its day on the fleet topic and forgotten. A restart reads the settled days an
 from __future__ import annotations
 
 from collections.abc import Iterable
-from decimal import Decimal
+from heapq import nsmallest
 from typing import Final, NamedTuple
 
 import msgspec
@@ -18,6 +18,7 @@ from stepstream.stream.baselines.days import KEPT_DAYS, day_of
 from stepstream.stream.baselines.history import MIN_RUNS, Buckets, Day, History, Owner, read_day, written_day
 from stepstream.stream.baselines.sketch import bucket_of
 from stepstream.stream.counters import Counters
+from stepstream.stream.windows.records import nanos
 
 PUBLISH_EVERY_US: Final = 5_000_000
 """An owner's baseline is published at most this often."""
@@ -33,7 +34,8 @@ MOVED: Final = 0.05
 """A baseline that has learnt is published again when a quantile has moved by more, or its runs have grown by a tenth."""
 
 MAX_OWNERS: Final = 2_000
-"""Owners per partition; the ones that are idle longest are forgotten. Each takes 50 KB at most."""
+"""Owners per partition; with each seal the idlest beyond it are forgotten. Until then there are twice as many at most, and
+what is beyond is not learnt from. Each takes 50 KB at most."""
 
 MAX_PENDING: Final = 200_000
 """Runs not settled yet; what is beyond is not learnt from, and counted."""
@@ -120,7 +122,9 @@ class Learner:
         owners: tuple[Owner, ...] = ()
         if run.status in WHOLE and day > day_of(settles_at) - KEPT_DAYS:
             wider = Owner(run.project, run.environment, run.agent, run.task).wider()
-            owners = tuple(owner for owner in wider if settles_at >= self._settled_at.get((owner, day), 0))
+            owners = tuple(
+                owner for owner in wider if settles_at >= self._settled_at.get((owner, day), 0) and self._has_room(owner)
+            )
         return Pending(run.revision, settles_at, day, owners, buckets_of(run))
 
     def _count(self, run: Pending, times: int) -> None:
@@ -133,6 +137,13 @@ class Learner:
             if not day.runs:
                 del history.pending[run.day]
             self._dirty.add(owner)
+
+    def _has_room(self, owner: Owner) -> bool:
+        """Whether an owner is known or may still be taken in before the next ones are forgotten."""
+        if owner in self.histories or len(self.histories) < 2 * MAX_OWNERS:
+            return True
+        self.counters.owners_not_learnt += 1
+        return False
 
     def _history(self, owner: Owner, day: int) -> History:
         history = self.histories.get(owner)
@@ -174,7 +185,7 @@ class Learner:
     def _expired(self, today: int) -> list[FleetRecord]:
         records: list[FleetRecord] = []
         surplus = len(self.histories) - MAX_OWNERS
-        idlest = sorted(self.histories, key=lambda owner: (self.histories[owner].last_day, owner))[: max(0, surplus)]
+        idlest = set(nsmallest(surplus, self.histories, key=self._worth)) if surplus > 0 else set()
         for owner, history in list(self.histories.items()):
             is_surplus = owner in idlest and not history.pending
             for day in list(history.days) if is_surplus else history.expire(today):
@@ -188,6 +199,11 @@ class Learner:
                 self._looked_at.pop(owner, None)
                 records.append((baseline_key(owner), None))
         return records
+
+    def _worth(self, owner: Owner) -> tuple[int, int, Owner]:
+        """By what owners are kept: a name that is used once, an id, gives way to one with many runs."""
+        history = self.histories[owner]
+        return (history.last_day, history.runs, owner)
 
     # -- what is published -------------------------------------------------------------------------------------------
 
@@ -218,7 +234,7 @@ class Learner:
 def buckets_of(run: RunSummaryStruct) -> Buckets:
     """What a run used, as it is counted. The cost is not known where a step could not be priced."""
     amounts = (
-        None if run.unpriced_steps else int(Decimal(run.cost_usd).scaleb(9)),
+        None if run.unpriced_steps else nanos(run.cost_usd),
         run.duration_us,
         run.input_tokens + run.output_tokens,
         run.steps,

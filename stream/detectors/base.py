@@ -45,10 +45,13 @@ NOTHING: tuple[Observation, ...] = ()
 class Detector(Protocol):
     """Judges runs by one rule. Instances hold no state of a run and are shared: a run's is in ``run.detector_state``.
 
-    State must be plain lists, dicts, numbers and text: it is kept in the run's state record.
+    State must be plain lists, dicts, numbers and text: it is kept in the run's state record. A detector that raises, in
+    whatever it is asked, is off for that run from then on.
     """
 
     applied: Applied
+    name: str
+    """Under which a run keeps its state, and that it is off."""
     quickest_us: int
     """The shortest time after a record that ``notify_at`` may name; 0 for a detector without timers."""
     holds: bool

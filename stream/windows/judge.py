@@ -6,6 +6,7 @@ often. What is firing is part of the stage's checkpoint.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
@@ -18,6 +19,7 @@ from stepstream.schemas.trajectory import RunSummaryStruct
 from stepstream.stream.counters import Counters
 from stepstream.stream.detectors.windows import Group, WindowDetector, make_window_detector
 from stepstream.stream.detectors.windows.versions import VersionBook
+from stepstream.stream.mishaps import Mishaps
 from stepstream.stream.windows.budgets import BudgetKey, Budgets, Total, budget_name
 from stepstream.stream.windows.findings import Firing, Trouble, ended, finding, firing_key
 from stepstream.stream.windows.records import MINUTE_US, Owner
@@ -51,14 +53,18 @@ class GroupKey(NamedTuple):
 class WindowJudge:
     """The judge of one partition."""
 
-    def __init__(self, rules: WindowRules, counters: Counters) -> None:
+    def __init__(self, rules: WindowRules, counters: Counters, mishaps: Mishaps | None = None) -> None:
         self.counters = counters
         self.budgets = Budgets()
         self.versions = VersionBook()
         self.firing: dict[str, Firing] = {}
+        self._levels: Counter[tuple[GroupKey, str]] = Counter()
+        """How many levels of a trouble are firing."""
         self._rules = rules
         self._groups: dict[GroupKey, tuple[AppliedWindow, WindowDetector, list[Series]]] = {}
         self._is_stale = True
+        self._off: set[GroupKey] = set()
+        self._mishaps = mishaps or Mishaps("usage", 0, counters)
 
     # -- restart -----------------------------------------------------------------------------------------------------
 
@@ -69,6 +75,7 @@ class WindowJudge:
     def restore(self, state: JudgeState) -> None:
         """Take over what a checkpoint kept."""
         self.firing = {firing.key: firing for firing in state.firing}
+        self._levels = Counter(map(_subject_of, self.firing.values()))
         self.versions.restore(state.versions)
 
     # -- rules -------------------------------------------------------------------------------------------------------
@@ -84,6 +91,7 @@ class WindowJudge:
         self._rules = rules
         self._is_stale = True
         self._groups.clear()
+        self._off.clear()
         for owner, past in series.items():
             for budget in rules.of(owner).budgets:
                 if budget.key in known or budget.rule.per == "user_id":
@@ -150,13 +158,27 @@ class WindowJudge:
             if not firing.until:
                 open_troubles.setdefault(_group_of(firing), []).append(firing)
         for key, (applied, detector, owners) in self._groups.items():
-            seen = list(detector.judge(Group(key.project, key.environment, key.agent, owners, sealed_until), now_us))
+            if key in self._off:
+                continue
+            try:
+                seen = list(detector.judge(Group(key.project, key.environment, key.agent, owners, sealed_until), now_us))
+            except Exception as error:
+                yield from self._switch_off(key, applied, error, now_us)
+                continue
             subjects: set[tuple[str, str]] = set()
             for trouble in seen:
                 subjects.add((trouble.subject, trouble.level))
                 yield from self._fire(key, applied.rule.rule, trouble, now_us)  # type: ignore[attr-defined]
             yield from self._clear(open_troubles.get(key, ()), subjects, now_us)
         yield from self._expire(now_us)
+
+    def _switch_off(self, key: GroupKey, applied: AppliedWindow, error: Exception, now_us: int) -> Iterator[FindingStruct]:
+        """A detector raised about an agent: it is off for that agent until policies change or the worker starts anew."""
+        self._off.add(key)
+        rule = applied.rule.rule  # type: ignore[attr-defined]
+        told = self._mishaps.detector(rule, key.alert, error, now_us, f"agent {key.agent!r} of project {key.project!r}")
+        if told is not None:
+            yield told
 
     def owners_changed(self) -> None:
         """Owners came or went."""
@@ -200,7 +222,15 @@ class WindowJudge:
             opened_at=now_us,
             until=until,
         )
+        self._levels[_subject_of(firing)] += 1
         yield finding(firing, trouble, now_us)
+
+    def _drop(self, firing: Firing) -> None:
+        del self.firing[firing.key]
+        subject = _subject_of(firing)
+        self._levels[subject] -= 1
+        if not self._levels[subject]:
+            del self._levels[subject]
 
     def _clear(self, before: Iterable[Firing], seen: set[tuple[str, str]], now_us: int) -> Iterator[FindingStruct]:
         """End what a group had before and is no longer seen to have."""
@@ -221,10 +251,13 @@ class WindowJudge:
 
     def _end(self, firing: Firing, message: str, now_us: int) -> Iterator[FindingStruct]:
         """An alert stays open while another level of the same trouble is firing."""
-        del self.firing[firing.key]
-        others = (_group_of(f) == _group_of(firing) and f.subject == firing.subject for f in self.firing.values())
-        if not any(others):
+        self._drop(firing)
+        if not self._levels[_subject_of(firing)]:
             yield ended(firing, message, now_us)
+
+
+def _subject_of(firing: Firing) -> tuple[GroupKey, str]:
+    return _group_of(firing), firing.subject
 
 
 def _group_of(firing: Firing) -> GroupKey:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
 from stepstream.schemas.money import NANOS_PER_USD
+from stepstream.schemas.step import MAX_COUNT
 from stepstream.schemas.trajectory import RunSummaryStruct
 
 MINUTE_US: Final = 60_000_000
@@ -15,37 +16,45 @@ Owner = tuple[str, str, str, str, str, str]
 """Project, environment, agent, agent version, task, and the user where windows of single users are kept, else empty."""
 
 NO_TIME: Final = -1
+MAX_AHEAD_US: Final = 2 * 86_400_000_000
+"""No step may end later than a day after its record's timestamp, so no usage can be further ahead of its own."""
+MAX_BEHIND_US: Final = 400 * 86_400_000_000
+"""Usage of minutes longer ago than that is in no window that is still kept."""
+
+MAX_TEXT: Final = 4_096
+Amount = Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNT)]
+Name = Annotated[str, msgspec.Meta(max_length=MAX_TEXT)]
 
 
 class UsageLine(msgspec.Struct, gc=False):
     """What windows need of a record of any kind; ``kind`` is ``minute``, ``run`` or ``progress``."""
 
     kind: str = "minute"
-    project: str = "default"
-    trace_id: str = ""
-    revision: int = 0
+    project: Name = "default"
+    trace_id: Name = ""
+    revision: Amount = 0
     minute: int = NO_TIME
     time: int = NO_TIME
     status: str = ""
     reopened: bool = False
     repeated: bool = False
     partition: int = -1
-    environment: str = ""
-    agent: str = ""
-    agent_version: str = ""
-    task: str = ""
-    user_id: str = ""
-    duration_us: int = 0
-    steps: int = 0
-    error_steps: int = 0
-    llm_calls: int = 0
-    tool_calls: int = 0
-    unpriced_steps: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cached_input_tokens: int = 0
-    cache_write_tokens: int = 0
-    reasoning_tokens: int = 0
+    environment: Name = ""
+    agent: Name = ""
+    agent_version: Name = ""
+    task: Name = ""
+    user_id: Name = ""
+    duration_us: Amount = 0
+    steps: Amount = 0
+    error_steps: Amount = 0
+    llm_calls: Amount = 0
+    tool_calls: Amount = 0
+    unpriced_steps: Amount = 0
+    input_tokens: Amount = 0
+    output_tokens: Amount = 0
+    cached_input_tokens: Amount = 0
+    cache_write_tokens: Amount = 0
+    reasoning_tokens: Amount = 0
     cost_usd: str = "0"
 
     @property
@@ -59,9 +68,27 @@ decode_summary = msgspec.json.Decoder(RunSummaryStruct).decode
 
 
 def nanos(usd: str) -> int:
-    """The amount in a decimal string that a worker wrote: at most nine digits after the point."""
+    """The amount in a decimal string as a worker writes it: at most nine digits after the point. Raises ``ValueError``."""
     whole, _, rest = usd.partition(".")
+    if len(usd) > 24 or not usd.isascii() or not whole.isdigit() or len(rest) > 9 or (rest and not rest.isdigit()):
+        raise ValueError(f"cost_usd is no amount: {usd[:40]!r}")
     return int(whole) * NANOS_PER_USD + (int(rest.ljust(9, "0")) if rest else 0)
+
+
+def check_summary(summary: RunSummaryStruct, time_us: int) -> None:
+    """Raises ``ValueError`` where a closed run cannot have begun at such a time."""
+    for name in ("start_time", "end_time", "first_append_time"):
+        if not 0 <= getattr(summary, name) <= time_us + MAX_AHEAD_US:
+            raise ValueError(f"{name} is far from when the record was appended ({time_us}): {getattr(summary, name)}")
+
+
+def check_times(line: UsageLine, time_us: int) -> None:
+    """Raises ``ValueError`` where a record that was appended at ``time_us`` cannot be about such a time."""
+    name, about_us = ("minute", line.minute) if line.kind == "minute" else ("time", line.time)
+    if not time_us - MAX_BEHIND_US <= about_us <= time_us + MAX_AHEAD_US:
+        raise ValueError(f"{name} is far from when the record was appended ({time_us}): {about_us}")
+    if line.kind == "minute" and about_us % MINUTE_US:
+        raise ValueError(f"minute is no whole minute: {about_us}")
 
 
 def amounts(line: UsageLine) -> tuple[int, ...]:

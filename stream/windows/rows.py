@@ -8,6 +8,7 @@ from typing import Final
 
 from stepstream.schemas.fleet import WindowMinuteStruct
 from stepstream.schemas.latency import latency_bucket
+from stepstream.schemas.step import MAX_COUNT
 
 USED: Final = (
     "steps",
@@ -88,9 +89,10 @@ class Row:
 
 
 def row_to_minute(minute: int, row: Row) -> WindowMinuteStruct:
-    """A row as it stands on the fleet topic."""
+    """A row as it stands on the fleet topic: a sum that has no place there stands at the nearest value that has."""
     latency = {str(bucket): count for bucket, count in sorted((row.latency or {}).items())}
-    return WindowMinuteStruct(minute=minute, latency=latency, **dict(zip(FIELDS, row.sums, strict=True)))
+    sums = [min(max(0, amount), MAX_COUNT) for amount in row.sums]
+    return WindowMinuteStruct(minute=minute, latency=latency, **dict(zip(FIELDS, sums, strict=True)))
 
 
 def row_from_minute(minute: WindowMinuteStruct) -> Row:

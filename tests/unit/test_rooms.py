@@ -33,6 +33,8 @@ STREAM_SHELL: Final = {
     "config.py",
     "connection.py",
     "loader.py",
+    "marks.py",
+    "reread.py",
     "trouble.py",
     "observation.py",
     "sender.py",

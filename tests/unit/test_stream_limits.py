@@ -13,7 +13,7 @@ from faust.types import TP
 from stepstream.observe import Observer
 from stepstream.schemas.policy import Policy
 from stepstream.schemas.settings import Settings
-from stepstream.stream import partition
+from stepstream.stream import timers
 from stepstream.stream.counters import Counters
 from stepstream.stream.detectors import make_detector
 from stepstream.stream.fuse import Fuse
@@ -218,7 +218,7 @@ async def test_a_shell_without_a_fuse_works() -> None:
 
 def test_timers_of_runs_that_are_gone_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """A run leaves a note behind for when it would have been stuck: forgotten before there are many of them."""
-    monkeypatch.setattr(partition, "SPARE_TIMERS", 50)
+    monkeypatch.setattr(timers, "SPARE", 50)
     worker = Worker()
     for number in range(400):
         trace_id = f"{number + 1:032x}"

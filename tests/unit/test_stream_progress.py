@@ -18,11 +18,15 @@ LIMITS = AssembleLimits(revision_interval_us=1_000_000, usage_interval_us=3_000_
 NOW_US = 1_700_000_000_000_000
 
 
+def ignore(*_: object) -> None:
+    """Nobody is told."""
+
+
 @dataclass
 class Assemble:
     partition: int = 0
     clock: PartitionClock = field(default_factory=PartitionClock)
-    publisher: Publisher = field(default_factory=lambda: Publisher(LIMITS, Counters(), lambda _tracked, _output: None))
+    publisher: Publisher = field(default_factory=lambda: Publisher(LIMITS, Counters(), ignore, ignore))
 
 
 def told(outputs: list[Output]) -> set[int]:

@@ -247,7 +247,7 @@ def _retry_after_us(text: str) -> int:
     if not text:
         return 0
     try:
-        seconds = float(text) if text.strip().isdigit() else parsedate_to_datetime(text).timestamp() - time.time()
+        seconds = float(text) if text.strip().isdecimal() else parsedate_to_datetime(text).timestamp() - time.time()
     except (ValueError, TypeError):
         return 0
     return round(min(LONGEST_WAIT_S, max(0.0, seconds)) * 1e6)

@@ -1,0 +1,70 @@
+"""What decodes as a finding or an alert and still cannot be one: worker, sink and notifier refuse the same records.
+
+A decoder checks types. A time beyond all calendars, a name of a megabyte or a list of thousands would raise, or fill memory
+and topics, wherever it is used later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from stepstream.schemas.alert import AlertStruct, FindingStruct
+from stepstream.schemas.step import MAX_COUNT
+
+MAX_TIME_US: Final = 4_000_000_000_000_000
+"""October 2096. The columns of the store go as far, and no calendar raises before."""
+
+MAX_ID: Final = 256
+MAX_NAME: Final = 4_096
+MAX_WORDS: Final = 65_536
+MAX_ITEMS: Final = 1_000
+
+_NAMES: Final = (
+    "project", "environment", "agent", "agent_version", "task", "user_id", "trace_id", "alert", "rule", "policy", "subject",
+    "action", "by", "alert_id",
+)  # fmt: skip
+
+
+def finding_misfit(finding: FindingStruct) -> str:
+    """Why a finding cannot be one; empty when it can."""
+    for name in ("time", "until"):
+        if not 0 <= getattr(finding, name) < MAX_TIME_US:
+            return f"{name} is no time: {getattr(finding, name)}"
+    if not 0 <= finding.baseline_runs <= MAX_COUNT:
+        return f"baseline_runs is no count: {finding.baseline_runs}"
+    if len(finding.finding_id) > MAX_ID:
+        return f"finding_id is longer than {MAX_ID} characters"
+    return _texts(finding, {"step_ids": finding.step_ids})
+
+
+def alert_misfit(alert: AlertStruct) -> str:
+    """Why an alert cannot be one; empty when it can."""
+    for name in ("opened_at", "updated_at", "resolved_at", "silenced_until"):
+        if not 0 <= getattr(alert, name) < MAX_TIME_US:
+            return f"{name} is no time: {getattr(alert, name)}"
+    for name in ("seq", "findings", "reopened", "runs", "baseline_runs"):
+        if not 0 <= getattr(alert, name) <= MAX_COUNT:
+            return f"{name} is no count: {getattr(alert, name)}"
+    for name, most in (("source_partition", 2**31 - 1), ("source_offset", MAX_COUNT)):
+        if not -1 <= getattr(alert, name) <= most:
+            return f"{name} is no place: {getattr(alert, name)}"
+    lists = {"step_ids": alert.step_ids, "trace_ids": alert.trace_ids, "finding_ids": alert.finding_ids}
+    return _texts(alert, lists)
+
+
+def _texts(item: FindingStruct | AlertStruct, lists: dict[str, list[str]]) -> str:
+    for name in _NAMES:
+        if len(getattr(item, name)) > MAX_NAME:
+            return f"{name} is longer than {MAX_NAME} characters"
+    for name in ("message", "quoted", "detail"):
+        if len(getattr(item, name)) > MAX_WORDS:
+            return f"{name} is longer than {MAX_WORDS} characters"
+    for name, items in lists.items():
+        if len(items) > MAX_ITEMS or _longest(items) > MAX_ID:
+            return f"{name} has more than {MAX_ITEMS} items, or one of more than {MAX_ID} characters"
+    return ""
+
+
+def _longest(items: Iterable[str]) -> int:
+    return max(map(len, items), default=0)

@@ -1,0 +1,84 @@
+"""What a worker is about to process, noted in a file before it does: what ends the process without a word is found by it.
+
+A record that raises is noted on Kafka. One that hangs in C code, exhausts the memory or crashes the interpreter leaves no
+chance for that. So each chunk of records is marked before it is processed, which costs next to nothing. A worker that starts
+on this machine and finds a mark processes that chunk with a mark for each record; the record that is marked when a worker
+ends again counts as tried.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import mmap
+import os
+import struct
+import tempfile
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from faust.types import TP
+
+from stepstream.schemas.settings import Settings
+
+log = logging.getLogger("stepstream.worker")
+
+NOBODY: Final = -1
+_FIELDS: Final = struct.Struct("<qqqq")
+
+
+class Left(NamedTuple):
+    """What was under way when a worker ended: the offsets of a chunk, and the record where that is known, else -1."""
+
+    first: int
+    last: int
+    offset: int
+    time_ms: int
+
+
+class Mark:
+    """The mark of one partition. Where no file can be written it marks nothing."""
+
+    def __init__(self, path: Path) -> None:
+        self.left: Left | None = None
+        """What was found when it was opened."""
+        self._map: mmap.mmap | None = None
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            place = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
+            try:
+                is_new = os.fstat(place).st_size != _FIELDS.size
+                os.ftruncate(place, _FIELDS.size)
+                self._map = mmap.mmap(place, _FIELDS.size)
+            finally:
+                os.close(place)
+        except OSError as error:
+            log.warning("what is processed cannot be marked at %s: %s", path, error)
+            return
+        if is_new:
+            self.clear()
+        found = Left(*_FIELDS.unpack_from(self._map))
+        self.left = found if 0 <= found.first <= found.last else None
+
+    def begin(self, first: int, last: int, time_ms: int) -> None:
+        """A chunk is about to be processed."""
+        if self._map is not None:
+            _FIELDS.pack_into(self._map, 0, first, last, NOBODY, time_ms)
+
+    def record(self, first: int, last: int, offset: int, time_ms: int) -> None:
+        """One record of a chunk is about to be processed."""
+        if self._map is not None:
+            _FIELDS.pack_into(self._map, 0, first, last, offset, time_ms)
+
+    def clear(self) -> None:
+        """It was processed."""
+        if self._map is not None:
+            _FIELDS.pack_into(self._map, 0, NOBODY, NOBODY, NOBODY, 0)
+
+
+def mark_of(settings: Settings, tp: TP, folder: Path | None = None) -> Mark:
+    """The mark of a partition, for the worker group of these settings on this machine."""
+    names = (settings.kafka_brokers, settings.topic_prefix, settings.worker_group)
+    whose = hashlib.sha256("\0".join(names).encode()).hexdigest()[:16]
+    place = folder or Path(tempfile.gettempdir()) / f"stepstream-worker-{os.getuid() if hasattr(os, 'getuid') else 0}"
+    return Mark(place / whose / f"{tp.topic}-{tp.partition}.mark")
