@@ -322,10 +322,21 @@ def _time_out_of_range(step: Step, timestamp_us: int, limits: Limits) -> str:
     if step.start_time < 0 or (end is not None and end < 0):
         return f"times are microseconds since 1970: start_time {step.start_time}, end_time {end}"
     if step.start_time > latest or (end is not None and end > latest):
-        return f"more than {limits.max_future_us // 1_000_000} s after the record's timestamp {timestamp_us}"
+        name, late = ("start_time", step.start_time) if step.start_time > latest else ("end_time", end or 0)
+        most_s, hint = limits.max_future_us // 1_000_000, _other_unit(late, timestamp_us)
+        return f"{name} {late} is more than {most_s} s after the record's timestamp {timestamp_us}{hint}"
     age_us = limits.age_us(step.project)
     if step.start_time < timestamp_us - age_us:
-        return f"start_time {step.start_time} is more than {age_us // DAY_US} days before the record's timestamp"
+        hint = _other_unit(step.start_time, timestamp_us)
+        return f"start_time {step.start_time} is more than {age_us // DAY_US} days before the record's timestamp{hint}"
+    return ""
+
+
+def _other_unit(time: int, timestamp_us: int) -> str:
+    """A hint where the time would be near the record's if it were in another unit: the usual slip."""
+    for unit, us in (("milliseconds", time * 1_000), ("seconds", time * 1_000_000), ("nanoseconds", time // 1_000)):
+        if abs(us - timestamp_us) < 366 * DAY_US:
+            return f"; it looks like {unit}, and times are microseconds since 1970"
     return ""
 
 

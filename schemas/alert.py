@@ -14,6 +14,8 @@ from stepstream.schemas.derive import derive_struct
 from stepstream.schemas.step import TimeUs
 
 Severity = Literal["info", "warning", "error", "critical"]
+FindingSeverity = Literal["note", "info", "warning", "error", "critical"]
+"""A ``note`` is stored and shown with its run; it never opens or changes an alert, so no subscription is told of it."""
 SEVERITIES: Final[tuple[str, ...]] = ("info", "warning", "error", "critical")
 FindingState = Literal["firing", "resolved", "acknowledged", "silenced"]
 AlertState = Literal["firing", "resolved"]
@@ -40,7 +42,7 @@ class Finding(BaseModel):
     alert: str = Field(description="the rule's name as people know it, e.g. too-expensive")
     rule: str = Field(description="what was judged, e.g. run_cost")
     policy: str = Field("", description="the policy that asked; empty for the built-in one")
-    severity: Severity = "warning"
+    severity: FindingSeverity = Field("warning", description="a note opens no alert")
     subject: str = Field("", description="what within the run it is about: a tool, a step, a model; empty for the run")
     step_ids: list[str] = Field(default_factory=list, description="evidence, at most 20, oldest first")
     value: float | None = None
@@ -56,6 +58,11 @@ class Finding(BaseModel):
     by: str = Field("", description="who acknowledged, silenced or resolved")
     until: TimeUs = Field(0, description="end of a silence")
     alert_id: str = Field("", description="with what a person said: the alert that is meant, and no later one")
+    withdrawn: bool = Field(False, description="with resolved: later steps contradict what was found")
+
+
+TIME_FIELDS: Final = ("opened_at", "updated_at", "resolved_at", "silenced_until")
+"""The fields of an alert that are moments, in microseconds since 1970; 0 where there is none."""
 
 
 class Alert(BaseModel):
@@ -103,6 +110,7 @@ class Alert(BaseModel):
     action: str = ""
     finding_ids: list[str] = Field(default_factory=list, description="newest merged findings, at most 64")
     opened_by: str = Field("", description="the finding that opened it, and its offset: id@offset")
+    withdrawn: bool = Field(False, description="resolved because later steps contradict what was found")
     source_partition: int = Field(-1, description="partition of the findings topic that it is made from")
     source_offset: int = Field(-1, description="offset of the last finding merged; a replay below it changes nothing")
 

@@ -6,7 +6,7 @@ says how it stands; every record is a line of the delivery log.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -14,15 +14,17 @@ from stepstream.schemas.alert import Alert, AlertState, AlertStruct, Severity
 from stepstream.schemas.derive import derive_struct
 from stepstream.schemas.step import TimeUs
 
-DeliveryState = Literal["pending", "failed", "delivered", "parked"]
-DELIVERY_STATES: Final[tuple[str, ...]] = ("pending", "failed", "delivered", "parked")
+DeliveryState = Literal["pending", "failed", "delivered", "parked", "grouped", "silenced"]
+DELIVERY_STATES: Final[tuple[str, ...]] = get_args(DeliveryState)
 
 
 class Delivery(BaseModel):
     """One alert and one subscription: what is to be told, what was told, and what became of the last try.
 
     ``pending``: it waits (grouping, quiet hours, rate limit, silence). ``failed``: the last try failed and ``next_try`` is
-    the next. ``delivered``: the channel took it. ``parked``: given up, ``reason`` says why.
+    the next. ``delivered``: the channel took it. ``parked``: given up, ``reason`` says why. ``grouped``: it is not told by
+    itself, because it is part of an incident, which ``reason`` names. ``silenced``: it was over before its silence was, so
+    nobody is told.
     """
 
     model_config = ConfigDict(extra="ignore")
@@ -38,7 +40,9 @@ class Delivery(BaseModel):
     attempts: int = Field(0, description="tries so far; the last one included")
     next_try: TimeUs = Field(0, description="when it is tried next; 0: it is not")
     since: TimeUs = Field(0, description="since when it waits to be told")
-    reason: str = Field("", description="what the channel answered when it did not take it, secrets removed")
+    reason: str = Field(
+        "", description="why it is not told: the channel's answer, secrets removed, what it waits for, or what it is part of"
+    )
     latency_us: int = Field(0, description="from the alert's append to the channel's yes; 0 while it is not delivered")
     told_seq: int = Field(0, description="newest change that the channel took; 0: none yet")
     told_state: AlertState | Literal[""] = ""

@@ -14,6 +14,10 @@ class NotifiedAlert(Alert):
 
     command: str = Field("", description="the command that shows more")
     link: str = Field("", description="the subscription's link_template filled in")
+    times: dict[str, str] = Field(
+        default_factory=dict,
+        description="opened_at, updated_at ... as ISO 8601 in UTC, beside the fields in microseconds",
+    )
 
 
 class Notification(BaseModel):

@@ -24,6 +24,7 @@ from stepstream.schemas.rules_run import (
     StepDuration,
     StuckRun,
     ToolErrorIgnored,
+    ToolErrorRecovered,
     UnpricedModel,
 )
 from stepstream.schemas.rules_spikes import RunCostSpike, RunDurationSpike, RunStepsSpike, RunTokensSpike
@@ -62,6 +63,7 @@ Rule = Annotated[
     | StuckRun
     | Loop
     | ToolErrorIgnored
+    | ToolErrorRecovered
     | UnpricedModel
     | RunCostSpike
     | RunTokensSpike
@@ -84,6 +86,7 @@ DEFAULT_RULES: Final[tuple[Rule, ...]] = (
     StuckRun(rule="stuck_run"),
     Loop(rule="loop"),
     ToolErrorIgnored(rule="tool_error_ignored"),
+    ToolErrorRecovered(rule="tool_error_recovered"),
     UnpricedModel(rule="unpriced_model"),
     RunCostSpike(rule="run_cost_spike"),
     StopIgnored(rule="stop_ignored"),

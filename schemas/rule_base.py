@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from stepstream.schemas.alert import Severity
+from stepstream.schemas.alert import FindingSeverity
 
 Glob = Annotated[str, Field(description="exact text, or a pattern with * and ?")]
 Positive = Annotated[int, Field(gt=0)]
@@ -19,7 +19,7 @@ class RuleBase(BaseModel):
 
     alert: str = Field("", pattern=r"^[a-z0-9][a-z0-9_.-]*$|^$", description="the alert's name; default: the rule's")
     enabled: bool = True
-    severity: Severity | None = Field(None, description="default: by consequence")
+    severity: FindingSeverity | None = Field(None, description="default: by consequence; a note opens no alert")
     action: Literal["none", "warn", "pause", "stop"] = Field("none", description="ordered only in mode enforce")
 
     @property

@@ -1,7 +1,7 @@
 """Rules about what steps say: failures that look like answers, arguments, retrieval, repetition, what must not be said.
 
-They look at the first 4,096 characters of the inputs and outputs of ended steps. The setting ``content_detectors`` turns all
-of them off; ``enabled: false`` turns off one.
+They look at the first and the last 4,096 characters of the inputs and outputs of ended steps. The setting
+``content_detectors`` turns all of them off; ``enabled: false`` turns off one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MAX_PATTERN: Final = 500
 
 
 class HiddenToolError(RuleBase):
-    """A tool failed and says so only in its output: the step is marked ok."""
+    """A tool failed and says so only in its output: the step is marked ok. A note: ``failure_not_retried`` raises the alert."""
 
     rule: Literal["hidden_tool_error"]
     tool: Glob = "*"
@@ -30,7 +30,8 @@ class HiddenToolError(RuleBase):
 class FailureNotRetried(RuleBase):
     """A tool failed, openly or in its output, and the agent's next words were an answer, not another try.
 
-    Its severity is info where the answer speaks of the failure, error where it does not.
+    It is a note where the answer speaks of the failure or asks for something, an error where it does neither. A later call
+    that makes good for the failure withdraws it.
     """
 
     rule: Literal["failure_not_retried"]
@@ -141,8 +142,7 @@ ContentRule = (
 CONTENT_DEFAULTS: Final[tuple[ContentRule, ...]] = (
     HiddenToolError(rule="hidden_tool_error"),
     FailureNotRetried(rule="failure_not_retried"),
-    ToolArguments(rule="tool_arguments"),
     Repetition(rule="repetition"),
     SensitiveData(rule="sensitive_data"),
 )
-"""On for every run: what needs no limit and is seldom wrong."""
+"""On for every run: what needs no limit and is seldom wrong. ``tool_arguments`` is not: see docs/detection.md."""

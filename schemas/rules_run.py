@@ -78,9 +78,15 @@ class Loop(RuleBase):
 
 
 class ToolErrorIgnored(RuleBase):
-    """A tool failed, nothing retried or replaced it, and the run went on."""
+    """A tool failed, no later call made up for it, nobody was told of it, and the run went on to a successful end."""
 
     rule: Literal["tool_error_ignored"]
+
+
+class ToolErrorRecovered(RuleBase):
+    """A tool failed and the run made up for it, or spoke of it: noted, no alert unless a severity is given."""
+
+    rule: Literal["tool_error_recovered"]
 
 
 class UnpricedModel(RuleBase):

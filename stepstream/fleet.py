@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
@@ -17,6 +16,7 @@ from stepstream.schemas.money import nanos_from_usd, usd_from_nanos
 from stepstream.schemas.policy import Policy
 from stepstream.schemas.rules_windows import Spend
 from stepstream.schemas.settings import Settings
+from stepstream.schemas.times import time_of
 from stepstream.schemas.topics import topic
 
 Row = tuple[Any, ...]
@@ -130,9 +130,3 @@ def _at(shares: list[float], amounts: list[float], share: float, unit: float) ->
     """The amount at the first share that is at least as high."""
     found = next((amount for at, amount in zip(shares, amounts, strict=False) if at >= share), None)
     return "" if found is None else f"{found / unit:.3g}"
-
-
-def time_of(time_us: int) -> datetime:
-    """The moment, exactly, in UTC."""
-    seconds, rest = divmod(time_us, 1_000_000)
-    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest)

@@ -128,6 +128,7 @@ def reopened(alert: AlertStruct, finding: FindingStruct) -> AlertStruct:
         change="reopened",
         state="firing",
         resolved_at=0,
+        withdrawn=False,
         reopened=alert.reopened + 1,
         by="",
         acknowledged_by=kept,
@@ -145,7 +146,8 @@ def changed(alert: AlertStruct, finding: FindingStruct) -> AlertStruct:
         case "silenced":
             return _with(alert, silenced_until=finding.until)
         case _:
-            return _with(alert, state="resolved", resolved_at=at, running=False, message=settled(alert.message))
+            over = _with(alert, state="resolved", resolved_at=at, running=False, message=settled(alert.message))
+            return _with(over, withdrawn=True, detail=finding.message) if finding.withdrawn else over
 
 
 def incident_opened(finding: FindingStruct, before: AlertStruct | None, trace_ids: list[str]) -> AlertStruct:

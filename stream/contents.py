@@ -1,4 +1,4 @@
-"""What an ended step said, as detectors read it: the first part of its input and output, decoded at most once."""
+"""What an ended step said, as detectors read it: both ends of its input and output, decoded at most once."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import msgspec
 from stepstream.schemas.step import Step
 
 HEAD: Final = 4_096
-"""Characters of an input or output that are looked at."""
+"""Characters at either end of an input or output that are looked at; what lies between is not."""
 
+WHOLE: Final = 2 * HEAD
+"""Characters up to which a text is looked at whole."""
 _END: Final = 600
 
 _decode = msgspec.json.Decoder().decode
@@ -40,8 +42,8 @@ class Contents:
 
     def __init__(self, step: Step) -> None:
         self.step = step
-        self.input = step.input if len(step.input) <= HEAD else step.input[:HEAD]
-        self.output = step.output if len(step.output) <= HEAD else step.output[:HEAD]
+        self.input = step.input if len(step.input) <= WHOLE else both_ends(step.input)
+        self.output = step.output if len(step.output) <= WHOLE else both_ends(step.output)
         self._given: Any = _UNREAD
         self._taken: Any = _UNREAD
         self._arguments: Any = _UNREAD
@@ -55,12 +57,12 @@ class Contents:
     @property
     def input_is_cut(self) -> bool:
         """Whether there is more of the input than is looked at."""
-        return len(self.step.input) > HEAD or bool(self.step.input_bytes)
+        return len(self.step.input) > WHOLE or bool(self.step.input_bytes)
 
     @property
     def output_is_cut(self) -> bool:
         """Whether there is more of the output than is looked at."""
-        return len(self.step.output) > HEAD or bool(self.step.output_bytes)
+        return len(self.step.output) > WHOLE or bool(self.step.output_bytes)
 
     @property
     def given(self) -> Any:
@@ -123,6 +125,11 @@ def _unwrapped(given: dict[str, Any]) -> dict[str, Any]:
         if isinstance(inner, dict):
             return inner if inner or not given.get("args") else {"args": given["args"]}
     return given
+
+
+def both_ends(text: str) -> str:
+    """The two ends of a text that is too long to be looked at whole, each in lines of its own."""
+    return f"{text[:HEAD]}\n{text[-HEAD:]}"
 
 
 def ends_of(text: str) -> str:

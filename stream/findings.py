@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Final
 
 from stepstream.schemas.alert import CommandStruct, FindingStruct
@@ -24,10 +25,12 @@ def findings_from(
     for seen in observations:
         key = f"{rule.alert_name}|{seen.subject}|{seen.level}"
         before = run.fired.get(key)
-        if seen.resolved:
+        if seen.resolved or seen.withdrawn:
             if before is None or before.resolved:
                 continue
             run.fired[key] = before._replace(resolved=True)
+            if before.is_note or _is_held_open(run, before):
+                seen = replace(seen, severity="note")  # noqa: PLW2901
         elif before is not None:
             continue
         elif run.raised[rule.alert_name] >= MAX_FINDINGS:
@@ -35,7 +38,8 @@ def findings_from(
             continue
         else:
             run.raised[rule.alert_name] += 1
-            run.fired[key] = Fired(rule.alert_name, seen.subject, seen.level, rule.rule, applied.policy)
+            is_note = seen.severity == "note"
+            run.fired[key] = Fired(rule.alert_name, seen.subject, seen.level, rule.rule, applied.policy, is_note=is_note)
         yield _finding(run, applied, seen, key, now_us)
 
 
@@ -48,6 +52,8 @@ def closing_findings(run: Run, now_us: int) -> Iterator[FindingStruct]:
     for key, fired in run.fired.items():
         if not fired.resolved:
             run.fired[key] = fired._replace(resolved=True)
+            if fired.is_note:
+                continue  # it opened nothing that is to be ended
             ended.setdefault((fired.alert, fired.subject), []).append(fired)
     who = run.identity
     for (alert, subject), group in ended.items():
@@ -73,6 +79,14 @@ def closing_findings(run: Run, now_us: int) -> Iterator[FindingStruct]:
         )
 
 
+def _is_held_open(run: Run, ended: Fired) -> bool:
+    """Whether the alert of a finding that has ended is still held open by another one of the run."""
+    return any(
+        not other.resolved and not other.is_note and other.alert == ended.alert and other.subject == ended.subject
+        for other in run.fired.values()
+    )
+
+
 def command_for(finding: FindingStruct) -> CommandStruct | None:
     """The order that an enforcing policy gives with a finding; None where there is none."""
     if finding.action not in ("warn", "pause", "stop") or finding.state != "firing":
@@ -93,9 +107,10 @@ def command_for(finding: FindingStruct) -> CommandStruct | None:
 def _finding(run: Run, applied: Applied, seen: Observation, key: str, now_us: int) -> FindingStruct:
     who = run.identity
     rule = applied.rule
+    is_over = seen.resolved or seen.withdrawn
     return FindingStruct(
-        finding_id=derived_id("finding", run.trace_id, key, "resolved" if seen.resolved else "firing"),
-        state="resolved" if seen.resolved else "firing",
+        finding_id=derived_id("finding", run.trace_id, key, "resolved" if is_over else "firing"),
+        state="resolved" if is_over else "firing",
         time=now_us,
         project=who.project,
         environment=who.environment,
@@ -119,5 +134,6 @@ def _finding(run: Run, applied: Applied, seen: Observation, key: str, now_us: in
         quoted=seen.quoted[:MAX_QUOTED_CHARS],
         detail=seen.detail,
         running=not run.closed and not run.root_ended,
+        withdrawn=seen.withdrawn,
         action=rule.action if applied.enforce and rule.action != "none" and seen.level != "warn" else "",
     )

@@ -159,7 +159,9 @@ class FleetPartition:
         self._outbox.append(output)
 
     def _merge(self, finding: FindingStruct, offset: int) -> AlertStruct | None:
-        """The group's next alert record, or None when the finding changes nothing."""
+        """The group's next alert record, or None when the finding changes nothing, as a note does."""
+        if finding.severity == "note":
+            return None
         current = self._alerts.get(group_of(finding))
         if current is not None and (
             finding.finding_id in current.finding_ids

@@ -42,6 +42,8 @@ class Fired(NamedTuple):
     rule: str
     policy: str
     resolved: bool = False
+    is_note: bool = False
+    """It opened no alert."""
 
 
 class Totals:

@@ -37,6 +37,8 @@ class Replayed:
 
     steps: list[StepEvent]
     findings: list[dict[str, Any]] = field(default_factory=list)
+    records: list[dict[str, Any]] = field(default_factory=list)
+    """The findings and what ended them, as they were published."""
     summary: RunSummaryStruct | None = None
     """What it used in all, as it is told when it has closed."""
 
@@ -47,6 +49,12 @@ class Replayed:
     @property
     def ended_us(self) -> int:
         return max(step.end_time or step.start_time for step in self.steps)
+
+    @property
+    def standing(self) -> list[dict[str, Any]]:
+        """The findings that were not withdrawn."""
+        withdrawn = {_about(record) for record in self.records if record.get("withdrawn")}
+        return [finding for finding in self.findings if _about(finding) not in withdrawn]
 
     def of(self, *alerts: str) -> list[dict[str, Any]]:
         """Findings under these alerts' names."""
@@ -60,6 +68,11 @@ class Replayed:
         """How much of the run's time had passed when it was found."""
         whole = max(1, self.ended_us - self.started_us)
         return min(1.0, max(0.0, (int(finding["time"]) - self.started_us) / whole))
+
+
+def _about(finding: dict[str, Any]) -> tuple[str, str, str]:
+    """What a finding and its withdrawal have in common: the alert, the subject and the step."""
+    return finding["alert"], finding.get("subject", ""), next(iter(finding.get("step_ids", ())), "")
 
 
 def only(*rules: dict[str, Any], name: str = "measured") -> Policy:
@@ -121,6 +134,7 @@ def _turn(stage: AssemblePartition, replayed: Replayed) -> None:
 def _take(replayed: Replayed, output: Output) -> None:
     if output.topic == "findings":
         finding = msgspec.json.decode(output.value or b"")
+        replayed.records.append(finding)
         if finding.get("state", "firing") == "firing":
             replayed.findings.append(finding)
     elif output.topic == "usage" and b'"kind":"run"' in (output.value or b""):

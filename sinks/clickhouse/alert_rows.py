@@ -65,6 +65,7 @@ _PLAIN: Final = {
     "opened_by": "String",
     "user_id": "String",
     "quoted": "String",
+    "withdrawn": "Bool",
 }
 _MADE: Final = {"resolved_at": f"Nullable({_TIME})", "silenced_until": f"Nullable({_TIME})"}
 

@@ -103,7 +103,7 @@ _METRICS: Final = {
 _DELIVERIES: Final = {
     "subscription": "the subscription's name",
     "alert_id": "the alert that it is about",
-    "state": "pending, failed, delivered or parked",
+    "state": "pending, failed, delivered, parked, grouped or silenced",
     "next_try": "when it is tried next; NULL: it is not",
     "since": "since when it waits to be told; NULL: it does not",
     "told_state": "state of the alert that was told last",
@@ -112,12 +112,22 @@ _DELIVERIES: Final = {
     "severity": "the alert's severity",
     "alert_state": "the alert's state",
 }
+_FINDINGS: Final = {
+    "finding_id": "derived from the log: the same finding has the same id",
+    "state": "firing, resolved; acknowledged or silenced by a person",
+    "severity": "note, info, warning, error or critical; a note opens no alert",
+    "time": "when it was seen",
+    "value": "what was measured",
+    "threshold": "the limit that it broke",
+    "unit": "unit of value, threshold and baseline: usd, tokens, steps, us, ratio, count",
+}
 TABLES: Final = {
     "steps_raw": "Steps that ended, as inserted; read the view steps",
     "steps_open": "Starts of steps; read the view open_steps",
     "runs_raw": "Revisions of runs, as inserted; read the view runs",
     "alert_events_raw": "Changes of alerts, as inserted; read the view alert_events",
     "alerts_raw": "Alerts, newest change each; read the view alerts",
+    "findings_raw": "What detectors saw, as inserted; read the view findings",
     "deliveries_raw": "The delivery log; read the views deliveries and delivery_events",
     "rollup_1m": "Sums per minute, filled from steps_raw; read the view metrics_1m",
     "rollup_1h": "Sums per hour, filled from steps_raw; read the view metrics_1h",
@@ -139,6 +149,7 @@ def columns() -> dict[str, dict[str, str]]:
     run = {**_SHARED, **tokens, **fields(Trajectory), **_RUNS, **_ARRIVAL, **_OURS}
     alert = {**_SHARED, **fields(Finding), **fields(Alert), **_ALERTS, **_ARRIVAL, **_OURS}
     delivery = {**_SHARED, **fields(Delivery), **_DELIVERIES, **_ARRIVAL}
+    finding = {**_SHARED, **fields(Finding), **_FINDINGS, **_ARRIVAL}
     metrics = {**_SHARED, **tokens, **_METRICS}
     return {
         "steps_raw": step,
@@ -151,6 +162,8 @@ def columns() -> dict[str, dict[str, str]]:
         "alert_events": alert,
         "alerts_raw": alert,
         "alerts": alert,
+        "findings_raw": finding,
+        "findings": finding,
         "deliveries_raw": delivery,
         "deliveries": delivery,
         "delivery_events": delivery,

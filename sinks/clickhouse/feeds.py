@@ -10,6 +10,7 @@ from clickhouse_connect.driver.client import Client
 
 from stepstream.sinks.clickhouse.alert_rows import ALERTS, build_alerts
 from stepstream.sinks.clickhouse.delivery_rows import DELIVERIES, build_deliveries
+from stepstream.sinks.clickhouse.finding_rows import FINDINGS, build_findings
 from stepstream.sinks.clickhouse.lane import Batch
 from stepstream.sinks.clickhouse.position import Position, keys_between
 from stepstream.sinks.clickhouse.records import Built, Record, Source
@@ -83,6 +84,7 @@ PROGRESS_TABLES: Final = {
     "trajectories": RUNS.name,
     "alerts": ALERTS.name,
     "deliveries": DELIVERIES.name,
+    "findings": FINDINGS.name,
 }
 """The table of each topic whose highest offset says how far the store is."""
 
@@ -91,6 +93,7 @@ _MAKERS: Final[dict[str, Callable[[], Any]]] = {
     "trajectories": lambda: PlainFeed(build_runs),
     "alerts": lambda: PlainFeed(build_alerts),
     "deliveries": lambda: PlainFeed(build_deliveries),
+    "findings": lambda: PlainFeed(build_findings),
 }
 
 

@@ -26,6 +26,7 @@ VIEW_NAMES: Final = (
     "open_steps",
     "alerts",
     "alert_events",
+    "findings",
     "deliveries",
     "delivery_events",
     "metrics_1m",

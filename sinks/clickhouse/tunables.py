@@ -21,6 +21,7 @@ RETENTION: Final = {
     "alert_events_raw": "alerts",
     "alerts_raw": "alerts",
     "deliveries_raw": "alerts",
+    "findings_raw": "alerts",
     "rollup_1m": "metrics",
     "rollup_1h": "metrics",
 }

@@ -347,14 +347,14 @@ class NotifyPartition:
         member.unsaved = []
 
     def _save_late(self, now_us: int) -> None:
-        """What was not told at once is remembered as pending."""
+        """What was not told at once is remembered as it stands."""
         while self._unsaved and self._unsaved[0][0] <= now_us:
             _, name, alert_id = self._unsaved.popleft()
             lane = self.lanes.get(name)
             member = lane.members.get(alert_id) if lane is not None else None
             if lane is not None and member is not None and member.unsaved:
-                state: DeliveryState = "pending" if member.has_news(lane.subscription, now_us) else "delivered"
-                self._save(lane, member, state if member.told_seq or state == "pending" else "pending", now_us)
+                state, reason = member.standing(lane.subscription, now_us)
+                self._save(lane, member, state, now_us, reason=reason)
 
     def _release(self, offsets: Iterable[int]) -> None:
         for offset in offsets:
@@ -389,5 +389,6 @@ class NotifyPartition:
                 continue
             self._places.move_to_end(key)
             self._places[key] = place
-            self._save(lane, member, "delivered" if member.told_seq >= member.alert.seq else "pending", now_us)
+            state, reason = member.standing(lane.subscription, now_us)
+            self._save(lane, member, state, now_us, reason=reason)
             return

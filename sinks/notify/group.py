@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from stepstream.schemas.alert import SEVERITIES, AlertStruct
+from stepstream.schemas.delivery import DeliveryState
 from stepstream.schemas.documents import Subscription
+from stepstream.sinks.notify.wording import written_time
 
 GROUP_WAIT_US: Final = 30_000_000
 GROUP_INTERVAL_US: Final = 300_000_000
@@ -44,12 +46,29 @@ class Member:
             return False
         if not self.told_seq:  # told at least once, even when it is over; but an incident speaks for its runs
             slept_over = alert.state == "resolved" and alert.silenced_until > alert.resolved_at
-            return not slept_over and not getattr(alert, "incident_id", "")
+            return not slept_over and not alert.incident_id
         if alert.state != self.told_state:
             return alert.state == "firing" or subscription.send_resolved
         if self.told_severity and SEVERITIES.index(alert.severity) > SEVERITIES.index(self.told_severity):
             return True
         return subscription.send_updates
+
+    def standing(self, subscription: Subscription, now_us: int) -> tuple[DeliveryState, str]:
+        """How the alert stands with the subscription while nothing is under way, and why it is not told."""
+        alert = self.alert
+        if self.has_news(subscription, now_us):
+            return "pending", ""
+        if self.parked_seq >= alert.seq:
+            return "parked", "given up before"
+        if self.told_seq:
+            return "delivered", ""
+        if alert.incident_id:
+            return "grouped", f"told as part of incident {alert.incident_id[:8]}"
+        if self.is_silenced(now_us) and alert.state == "firing":
+            return "pending", f"silenced until {written_time(alert.silenced_until)}"
+        if alert.state == "resolved" and alert.silenced_until > alert.resolved_at:
+            return "silenced", "it was over before its silence was"
+        return "pending", ""
 
     def is_silenced(self, now_us: int) -> bool:
         """Whether somebody asked not to hear of it for now."""

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import quote
 
-from stepstream.schemas.alert import AlertStruct
+from stepstream.schemas.alert import TIME_FIELDS, AlertStruct
 from stepstream.schemas.documents import Subscription
 from stepstream.schemas.durations import format_duration
 from stepstream.schemas.texts import fill
+from stepstream.schemas.times import iso_time
 from stepstream.sinks.notify.group import Notification
-from stepstream.sinks.notify.wording import NAME_CHARS, cut, texts_of
+from stepstream.sinks.notify.wording import NAME_CHARS, cut, texts_of, written_time
 
 SCHEMA: Final = "stepstream.notification/1"
+SAMPLE: Final = "test"
+"""The name and the rule of the alert that ``subscriptions test`` sends."""
 SHOWN: Final = 10
 _TITLE_CHARS: Final = 250
 _INTERNAL: Final = ("finding_ids", "opened_by", "source_partition", "source_offset")
@@ -89,7 +91,7 @@ def values(alert: AlertStruct, notification: Notification, subscription: Subscri
         "rule": alert.rule,
         "runs": str(getattr(alert, "runs", 0) or 1),
         "severity": alert.severity,
-        "since": _time(alert.opened_at),
+        "since": written_time(alert.opened_at),
         "state": alert.state,
         "subject": cut(alert.subject, NAME_CHARS),
         "task": alert.task,
@@ -132,6 +134,8 @@ def who(alert: AlertStruct) -> str:
 def _title(notification: Notification, subscription: Subscription) -> str:
     alert = notification.alerts[0]
     count = len(notification.alerts)
+    if alert.rule == SAMPLE:
+        return f"[TEST] {texts_of(alert, subscription.content)['message']}"
     label = "RESOLVED" if notification.state == "resolved" and alert.state == "resolved" else alert.severity.upper()
     head = f"[{label}] {alert.alert} {who(alert)}"
     if count > 1:
@@ -148,7 +152,9 @@ def _part(alert: AlertStruct, notification: Notification, subscription: Subscrip
     over = f", over after {known['duration']}" if alert.state == "resolved" else ""
     lines = [f"{alert.severity.upper()} {alert.alert} {known['who']}: {known['message']}"]
     numbers = ", ".join(
-        f"{name} {text}" for name, text in (("limit", known["threshold"]), ("normal", known["baseline"])) if text
+        f"{name} {text}"
+        for name, text in (("limit", known["threshold"]), ("normal", known["baseline"]))
+        if text not in ("", "0")
     )
     facts = [f"since {known['since']}{over}", numbers, f"{known['runs']} runs" if known["runs"] != "1" else ""]
     lines.append(" · ".join(part for part in facts if part))
@@ -167,7 +173,9 @@ def _part(alert: AlertStruct, notification: Notification, subscription: Subscrip
 def _record(alert: AlertStruct, subscription: Subscription) -> dict[str, Any]:
     """An alert as programs get it: the record of the alerts topic, its words as the subscription wants them."""
     fields = {name: getattr(alert, name) for name in alert.__struct_fields__ if name not in _INTERNAL}  # type: ignore[attr-defined]
-    return {**fields, **texts_of(alert, subscription.content), "command": command(alert), "link": link(alert, subscription)}
+    times = {name: iso_time(fields[name]) for name in TIME_FIELDS if fields[name]}
+    words = {"command": command(alert), "link": link(alert, subscription)}
+    return {**fields, "times": times, **texts_of(alert, subscription.content), **words}
 
 
 def _firing(notification: Notification) -> int:
@@ -185,8 +193,4 @@ def _amount(value: float | None, unit: str) -> str:
         case "ratio":
             return f"{value:.1%}"
         case _:
-            return f"{value:g} {unit}".strip()
-
-
-def _time(time_us: int) -> str:
-    return datetime.fromtimestamp(time_us / 1e6, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+            return f"{value:g}" if unit in ("", "count") else f"{value:g} {unit}"

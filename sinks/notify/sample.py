@@ -8,6 +8,7 @@ from stepstream.schemas.ids import derived_id
 from stepstream.sinks.notify.channels.registry import Outcome, send
 from stepstream.sinks.notify.channels.webhook import Kit
 from stepstream.sinks.notify.group import Notification, labels_of
+from stepstream.sinks.notify.message import SAMPLE
 
 
 def sample(subscription: Subscription, now_us: int) -> Notification:
@@ -18,8 +19,8 @@ def sample(subscription: Subscription, now_us: int) -> Notification:
         seq=1,
         state="resolved",  # so that systems which keep alerts do not keep this one
         severity=match.severity[0] if match.severity else "info",
-        alert="test",
-        rule="test",
+        alert=SAMPLE,
+        rule=SAMPLE,
         project=_plain(match.project, "default"),
         environment=_plain(match.environment, ""),
         agent=_plain(match.agent, "agent"),

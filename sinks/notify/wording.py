@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from typing import Final
 
 from stepstream.schemas.alert import Alert, AlertStruct
@@ -60,3 +61,8 @@ def texts_of(alert: Alert | AlertStruct, content: Content) -> dict[str, str]:
         "quoted": quoted_of(alert.quoted, content),
         "detail": quoted_of(alert.detail, content),
     }
+
+
+def written_time(time_us: int) -> str:
+    """A moment in a sentence: ``2026-03-01 12:03:07 UTC``."""
+    return datetime.fromtimestamp(time_us / 1e6, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

@@ -10,8 +10,9 @@ import typer
 
 from stepstream.cli.common import CLICKHOUSE, KAFKA, Format, FormatOption, takes
 from stepstream.cli.look import PANEL, AgentOption, EnvironmentOption, LimitOption, ProjectOption, SinceOption
-from stepstream.schemas.alert import SEVERITIES, Alert
+from stepstream.schemas.alert import SEVERITIES, TIME_FIELDS, Alert
 from stepstream.schemas.settings import Settings
+from stepstream.schemas.times import time_of
 from stepstream.terminal import say, say_json
 
 if TYPE_CHECKING:
@@ -187,7 +188,6 @@ def _print_lines(found: Sequence[Alert], *, history: bool) -> None:
 def plain(alert: Alert) -> dict[str, object]:
     """The alert with its times as times."""
     fields = alert.model_dump()
-    for name in ("opened_at", "updated_at", "resolved_at", "silenced_until"):
-        time_us = fields[name]
-        fields[name] = datetime.fromtimestamp(time_us / 1e6, UTC) if time_us else None
+    for name in TIME_FIELDS:
+        fields[name] = time_of(fields[name]) if fields[name] else None
     return fields

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, BinaryIO
+from typing import Annotated, BinaryIO, Final
 
 import typer
 
@@ -34,7 +35,7 @@ def schema(
 
     if not name:
         rows = [(held, (model.__doc__ or "").strip().splitlines()[0]) for held, model in CONTRACTS.items()]
-        print_rows(("name", "meaning"), rows)
+        print_rows(("name", "meaning"), rows, prose=("meaning",))
         return
     found = {held.lower(): model for held, model in CONTRACTS.items()}.get(name.lower())
     if found is None:
@@ -64,7 +65,7 @@ def validate(
             counts[outcome] += 1
             rows += [(number, outcome, reason, detail) for reason, detail in reasons if len(rows) < limit]
     if rows or format is not Format.TABLE:
-        print_rows(("line", "outcome", "reason", "detail"), rows, format)
+        print_rows(("line", "outcome", "reason", "detail"), rows, format, prose=("detail",))
     words = ", ".join(f"{counts[outcome]:,} {outcome}" for outcome in ("accepted", "clamped", "rejected"))
     (say if format is Format.TABLE else remark)(words)
     if counts["rejected"]:
@@ -78,7 +79,32 @@ def _judged(line: bytes, any_time: bool) -> tuple[str, list[tuple[str, str]]]:
     result = accept_value(line, timestamp_us=_time_of(line) if any_time else time.time_ns() // 1000)
     if isinstance(result, Rejected):
         return "rejected", [(result.reason, result.detail)]
-    return ("clamped" if result.clamped else "accepted"), [(clamp, CLAMPS[clamp]) for clamp in result.clamped]
+    return ("clamped" if result.clamped else "accepted"), [
+        (clamp, CLAMPS[clamp] + _given(line, clamp)) for clamp in result.clamped
+    ]
+
+
+GIVEN: Final = {
+    "end_before_start": ("start_time", "end_time"),
+    "unknown_kind": ("kind",),
+    "unknown_status": ("status",),
+    "own_parent": ("step_id",),
+    "invalid_cost": ("cost_usd",),
+    "unknown_cost_source": ("cost_source",),
+    "invalid_reference": ("retry_of", "fallback_of"),
+    "first_token_out_of_range": ("start_time", "first_token_time", "end_time"),
+}
+"""The fields that show why something was made sane."""
+
+
+def _given(line: bytes, clamp: str) -> str:
+    """The values that were given, where they show why."""
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return ""
+    shown = [f"{name} {event[name]!r:.60}" for name in GIVEN.get(clamp, ()) if event.get(name) not in (None, "")]
+    return f" ({', '.join(shown)})" if shown else ""
 
 
 def _time_of(line: bytes) -> int:

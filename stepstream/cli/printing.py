@@ -115,4 +115,4 @@ def trace_text(trace: Trace, *, width: int | None, contents: bool, full: bool, l
     """The picture of a run, for standard output."""
     cells = width or picture_width()
     view = View(width=cells, now_us=now_us, contents=contents, full=full, limit=limit, glyphs=glyphs())
-    return render_trace(trace.steps, trace.run, trace.alerts, view)
+    return render_trace(trace.steps, trace.run, trace.alerts, view, trace.notes)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from stepstream.cli.errors import USAGE, Failure
+from stepstream.render.alerts import Note
 from stepstream.render.rows import RunRow, StepRow, caught_up, micros, run_from_steps, run_row, step_row
-from stepstream.schemas.alert import Alert
+from stepstream.schemas.alert import TIME_FIELDS, Alert
 from stepstream.schemas.durations import parse_duration_us
 from stepstream.schemas.settings import Settings
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
     from stepstream.stream.baselines.history import Owner
 
-_TIMES: Final = ("opened_at", "updated_at", "resolved_at", "silenced_until")
 _ID: Final = re.compile(r"[0-9a-f]{1,32}")
 
 
@@ -200,13 +200,14 @@ def last_run(client: Client, scope: Scope) -> str:
 
 @dataclass(frozen=True)
 class Trace:
-    """A run with its steps and alerts: as drawn, and as records."""
+    """A run with its steps, alerts and notes: as drawn, and as records."""
 
     run: RunRow
     steps: list[StepRow]
     alerts: list[Alert]
     run_record: dict[str, Any]
     step_records: list[dict[str, Any]]
+    notes: list[Note] = field(default_factory=list)
 
 
 def read_trace(client: Client, trace_id: str, *, contents: bool = False, whole: bool = False) -> Trace:
@@ -219,7 +220,7 @@ def read_trace(client: Client, trace_id: str, *, contents: bool = False, whole: 
     if not runs and not steps:
         raise Failure(f"nothing is known about run {trace_id}")
     run = caught_up(run_row(runs[0]), steps) if runs else run_from_steps(trace_id, steps)
-    return Trace(run, steps, [alert_of(row) for row in alerts], runs[0] if runs else {}, step_records)
+    return Trace(run, steps, [alert_of(row) for row in alerts], runs[0] if runs else {}, step_records, _notes(client, trace_id))
 
 
 def only_step(trace: Trace, wanted: str) -> Trace:
@@ -236,6 +237,19 @@ def only_step(trace: Trace, wanted: str) -> Trace:
     return replace(trace, steps=chosen, step_records=records)
 
 
+def _notes(client: Client, trace_id: str) -> list[Note]:
+    """The run's findings that opened no alert and were not withdrawn, oldest first."""
+    sql = """
+        SELECT min(time) AS at, any(alert) AS name, argMin(message, time) AS said FROM findings
+        WHERE trace_id = {id:String} AND severity = 'note'
+        GROUP BY alert, subject, step_ids[1] HAVING NOT max(withdrawn) ORDER BY at LIMIT {most:UInt32}"""
+    found = records(client, sql, {"id": trace_id, "most": MAX_NOTES})
+    return [Note(micros(row["at"]), row["name"], row["said"]) for row in found]
+
+
+MAX_NOTES: Final = 50
+"""Notes that are shown below a run."""
+
 DRAWN: Final = """
     step_id, parent_step_id, kind, name, tool, model, agent, start_time, end_time, status, error_type,
     substring(error_message, 1, 500) AS error_message, attempt, retry_of, fallback_of, input_tokens, output_tokens, cost_usd,
@@ -247,7 +261,7 @@ PREVIEWS: Final = """, substring(input, 1, 2000) AS input, substring(output, 1, 
 
 def alert_of(record: Mapping[str, Any]) -> Alert:
     """The alert of a row of the views ``alerts`` and ``alert_events``."""
-    times = {name: 0 if record[name] is None else micros(record[name]) for name in _TIMES}
+    times = {name: 0 if record[name] is None else micros(record[name]) for name in TIME_FIELDS}
     return Alert.model_validate({**record, **times})
 
 

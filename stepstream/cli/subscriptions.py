@@ -133,16 +133,17 @@ def deliveries(
     settings: Settings,
     name: Annotated[str, typer.Argument(metavar="[NAME]", help="Only this subscription's.")] = "",
     *,
-    state: Annotated[str, typer.Option(help="Only pending, failed, delivered or parked ones.")] = "",
+    state: Annotated[str, typer.Option(help="Only pending, failed, delivered, parked, grouped or silenced ones.")] = "",
     limit: Annotated[int, typer.Option(help="How many at most.")] = 50,
     format: FormatOption = Format.TABLE,
 ) -> None:
     """Show what became of alerts: the newest delivery of each, the latest first."""
     from stepstream.schemas.delivery import DELIVERY_STATES
+    from stepstream.schemas.wording import did_you_mean
     from stepstream.sinks.notify import listing
 
     if state and state not in DELIVERY_STATES:
-        raise errors.Failure(f"--state {state}: one of {', '.join(DELIVERY_STATES)}", errors.USAGE)
+        raise errors.Failure(f"--state {state}: {did_you_mean(state, DELIVERY_STATES)}", errors.USAGE)
     rows = [
         (_time(one.time), one.subscription, one.channel, one.state, one.attempts, _time(one.next_try), one.alert, one.alert_id,
          one.alert_state, one.reason)
@@ -215,6 +216,6 @@ def _ask(url: str, name: str) -> tuple[str, str]:
 
 
 def _time(time_us: int) -> datetime | None:
-    from stepstream.fleet import time_of
+    from stepstream.schemas.times import time_of
 
     return time_of(time_us) if time_us else None

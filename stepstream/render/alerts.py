@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import tzinfo
-from typing import Final
+from typing import Final, NamedTuple
 
 from rich.cells import cell_len
 from rich.text import Text
@@ -24,6 +24,22 @@ STYLES: Final[dict[str, str]] = {
 _HANGING: Final = " " * 9
 _ROOMY: Final = 100
 _NARROW: Final = 60
+
+
+class Note(NamedTuple):
+    """A finding that opened no alert."""
+
+    at_us: int
+    alert: str
+    message: str
+
+
+def note_line(note: Note, *, zone: tzinfo | None, width: int, glyphs: Glyphs) -> Text:
+    """A note in one line of at most ``width`` cells."""
+    text = Text(f"{format_clock(note.at_us, zone)} note {note.alert}: ", style="dim", no_wrap=True, overflow="ignore")
+    text.append(clip(one_line(note.message), width - cell_len(text.plain), glyphs.ellipsis))
+    text.truncate(width, overflow="crop")
+    return text
 
 
 def alert_lines(

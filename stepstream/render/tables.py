@@ -18,9 +18,10 @@ from stepstream.render.glyphs import UNICODE, Glyphs
 from stepstream.render.heading import STATUS_STYLES
 from stepstream.render.listing import Column
 from stepstream.render.rows import RunRow
-from stepstream.render.values import clean_lines, clip, format_time, format_usd, iso_time, one_line, short_id, zone_name
+from stepstream.render.values import clean_lines, clip, format_time, format_usd, one_line, short_id, zone_name
 from stepstream.schemas.durations import format_duration
 from stepstream.schemas.printable import printable
+from stepstream.schemas.times import iso_time
 
 _FORMULA: Final = "=+-@\t\n\uff1d\uff0b\uff0d\uff20"
 """What a cell must not begin with; the last four are the wide forms of the first."""

@@ -10,7 +10,7 @@ from typing import Final
 from rich.cells import cell_len
 from rich.text import Text
 
-from stepstream.render.alerts import alert_lines
+from stepstream.render.alerts import Note, alert_lines, note_line
 from stepstream.render.arrange import Hidden, Line, arrange
 from stepstream.render.glyphs import Glyphs
 from stepstream.render.heading import View, heading
@@ -50,7 +50,9 @@ class _Columns:
     end_us: int
 
 
-def render_trace(steps: Sequence[StepRow], run: RunRow, alerts: Sequence[Alert], view: View) -> Text:
+def render_trace(
+    steps: Sequence[StepRow], run: RunRow, alerts: Sequence[Alert], view: View, notes: Sequence[Note] = ()
+) -> Text:
     """The whole picture; no line is wider than ``view.width`` (at least 40 cells), and it reads without colour."""
     evidence = frozenset(step_id for alert in alerts for step_id in alert.step_ids)
     lines = arrange(steps, limit=view.limit, keep=evidence)
@@ -67,6 +69,9 @@ def render_trace(steps: Sequence[StepRow], run: RunRow, alerts: Sequence[Alert],
         ordered = sorted(alerts, key=lambda alert: alert.opened_at)
         lines_of = partial(alert_lines, zone=view.zone, width=view.cells, glyphs=view.glyphs, history=True)
         parts.extend(map(lines_of, ordered))
+    if notes:
+        parts.append(Text(""))
+        parts.extend(note_line(note, zone=view.zone, width=view.cells, glyphs=view.glyphs) for note in notes)
     text = Text("\n", no_wrap=True, overflow="ignore").join(parts)
     text.no_wrap, text.overflow = True, "ignore"
     return text

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, tzinfo
+from datetime import datetime, tzinfo
 from decimal import Decimal
 
 from rich.cells import cell_len, set_cell_size
 
 from stepstream.schemas.money import usd_from_nanos
+from stepstream.schemas.times import time_of
 
 SHORT_ID_CHARS = 8
 
@@ -54,18 +55,8 @@ def zone_name(time_us: int, zone: tzinfo | None = None) -> str:
     return _local(time_us, zone).tzname() or "local"
 
 
-def iso_time(time: datetime | int) -> str:
-    """The one form of times in what programs read: ``2026-03-01T12:03:07.000250Z``. Without a zone a time is UTC."""
-    if isinstance(time, int):
-        seconds, rest = divmod(time, 1_000_000)
-        time = datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest)
-    aware = time if time.tzinfo else time.replace(tzinfo=UTC)
-    return aware.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-
-
 def _local(time_us: int, zone: tzinfo | None) -> datetime:
-    seconds, rest = divmod(time_us, 1_000_000)
-    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest).astimezone(zone)
+    return time_of(time_us).astimezone(zone)
 
 
 def short_id(trace_id: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from stepstream.schemas.alert import Severity, Unit
+from stepstream.schemas.alert import FindingSeverity, Unit
 from stepstream.stream.contents import Contents
 from stepstream.stream.rules import Applied
 from stepstream.stream.run import MAX_FINDINGS, Run
@@ -19,12 +19,14 @@ MAX_EVIDENCE = 20
 class Observation:
     """What a detector saw. It is raised once per (subject, level) of a run; ``resolved`` ends what it raised before.
 
+    ``withdrawn`` ends it too, because later steps contradict it.
+
     ``message`` is in words of ours, with names (of agents, tools, models, error types) and numbers. Whatever else a step
     said, a tool's error message too, is content: it belongs into ``quoted`` or, as a likely cause, into ``detail``.
     """
 
     message: str
-    severity: Severity
+    severity: FindingSeverity
     subject: str = ""
     level: str = ""
     step_ids: tuple[str, ...] = ()
@@ -34,6 +36,7 @@ class Observation:
     quoted: str = ""
     detail: str = ""
     resolved: bool = False
+    withdrawn: bool = False
     baseline: float | None = None
     baseline_runs: int = 0
 
@@ -136,7 +139,7 @@ class DetectorBase:
         """Nothing."""
         return NOTHING
 
-    def severity(self, default: Severity) -> Severity:
+    def severity(self, default: FindingSeverity) -> FindingSeverity:
         """The severity that the policy gives, else the one that follows from consequence."""
         return self.applied.rule.severity or default
 

@@ -48,7 +48,7 @@ class RunCostDetector(DetectorBase):
         return Observation(
             message=f"cost {format_usd(cost_usd)} so far, {word} {format_usd(limit_usd)}; {progress(run)}",
             detail=_dearest_group(run),
-            severity=self.severity("error" if level != "warn" else "warning"),
+            severity=self.severity("error") if level != "warn" else "warning",
             level=level,
             step_ids=tuple(info.step_id for info in dearest if info.cost_nanos),
             value=cost_usd,

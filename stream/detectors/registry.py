@@ -13,10 +13,11 @@ from stepstream.schemas.rules_run import (
     StepDuration,
     StuckRun,
     ToolErrorIgnored,
+    ToolErrorRecovered,
 )
 from stepstream.schemas.rules_spikes import RunCostSpike, RunDurationSpike, RunStepsSpike, RunTokensSpike
 from stepstream.stream.detectors.base import Detector
-from stepstream.stream.detectors.behaviour import LoopDetector, ToolErrorIgnoredDetector, UnpricedModelDetector
+from stepstream.stream.detectors.behaviour import LoopDetector, UnpricedModelDetector
 from stepstream.stream.detectors.budgets import RunCostDetector, RunStepsDetector, RunTokensDetector
 from stepstream.stream.detectors.content.registry import make_content_detector
 from stepstream.stream.detectors.orders import StopIgnoredDetector
@@ -32,6 +33,7 @@ from stepstream.stream.detectors.time_limits import (
     StepDurationDetector,
     StuckRunDetector,
 )
+from stepstream.stream.detectors.tool_errors import ToolErrorIgnoredDetector, ToolErrorRecoveredDetector
 from stepstream.stream.rules import Applied
 
 
@@ -57,6 +59,8 @@ def make_detector(applied: Applied) -> Detector:
             return LoopDetector(applied, rule)
         case ToolErrorIgnored():
             return ToolErrorIgnoredDetector(applied)
+        case ToolErrorRecovered():
+            return ToolErrorRecoveredDetector(applied)
         case StopIgnored():
             return StopIgnoredDetector(applied, rule)
         case RunCostSpike():

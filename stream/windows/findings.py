@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from stepstream.schemas.alert import FindingStruct, Severity, Unit
+from stepstream.schemas.alert import FindingSeverity, FindingStruct, Unit
 from stepstream.schemas.ids import derived_id
 
 
@@ -15,7 +15,7 @@ class Trouble:
     """What a window detector sees now. ``level`` tells apart what is worse about the same subject."""
 
     message: str
-    severity: Severity
+    severity: FindingSeverity
     level: str = ""
     subject: str = ""
     agent_version: str = ""
@@ -38,7 +38,7 @@ class Firing(msgspec.Struct):
     agent: str
     subject: str
     level: str
-    severity: Severity
+    severity: FindingSeverity
     opened_at: int
     until: int = 0
     clear_since: int = 0

@@ -30,7 +30,7 @@ from stepstream.sinks.clickhouse import connect, migrate
 from stepstream.sinks.clickhouse.sink import Sink
 from stepstream.sinks.clickhouse.stats import SinkStats
 
-TOPICS = ("steps", "trajectories", "alerts", "deliveries", "config", "deadletter")
+TOPICS = ("steps", "trajectories", "alerts", "deliveries", "findings", "config", "deadletter")
 
 
 def small_batches(

@@ -179,9 +179,9 @@ CASES = (
         "nearly the same call",
         {"rule": "repetition"},
         [
-            call(2, 1, {"query": "cheap flights to Lisbon in May"}, "a", "search"),
-            call(3, 2, {"query": "cheap flights Lisbon May"}, "b", "search"),
-            call(4, 3, {"query": "flights to Lisbon in May cheap"}, "c", "search"),
+            call(2, 1, {"query": "cheap flights to Lisbon in May"}, "one page tells of trains, of buses, of boats", "search"),
+            call(3, 2, {"query": "cheap flights Lisbon May"}, "one page tells of trains, of buses, of boats too", "search"),
+            call(4, 3, {"query": "flights to Lisbon in May cheap"}, "one page tells of trains, of buses, of ships", "search"),
         ],
         [call(n, n, {"from": "LIS", "day": f"2026-05-0{n}"}, f"flights of {n}", "search") for n in range(2, 6)],
     ),

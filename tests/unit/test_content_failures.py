@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from benchmarks.detection.forms import KEPT, SEEN, Made
 from stepstream.schemas.step import Step
 from stepstream.stream.contents import HEAD, Contents
 from stepstream.stream.detectors.content.failures import failure_in
@@ -110,9 +111,10 @@ def test_words_are_answered_in_words() -> None:
     assert failed("Error: nobody answered", "ask_user", asked)
 
 
-def test_only_the_beginning_is_looked_at() -> None:
-    """The first 4,096 characters; JSON that is cut is not read as such."""
-    assert contents("x" * 9_000).output == "x" * HEAD
+def test_both_ends_are_looked_at() -> None:
+    """The first and the last 4,096 characters; JSON that is cut is not read as such."""
+    assert contents("x" * HEAD + "y" + "z" * HEAD).output == "x" * HEAD + "\n" + "z" * HEAD
+    assert contents("x" * 2 * HEAD).output == "x" * 2 * HEAD
     assert contents(json.dumps({"a": "x" * 9_000})).taken is None
 
 
@@ -123,3 +125,27 @@ def test_arguments_come_out_of_their_wrappers() -> None:
     assert contents("", json.dumps({"name": "f", "arguments": {"a": 1}})).arguments == {"a": 1}
     assert contents("", json.dumps({"kwargs": "x"})).arguments == {"kwargs": "x"}
     assert contents("", "plain").arguments is None
+
+
+@pytest.mark.parametrize("made", [*SEEN, *KEPT], ids=lambda made: f"{made.kind}: {made.tool}")
+def test_failures_of_other_forms(made: Made) -> None:
+    """Behind preambles, at ends, in the middle, as rejected edits, pages and time-outs; what is quoted is the error."""
+    found = failure_in(contents(made.said, made.given), made.tool)
+    assert (found is not None) is bool(made.error or made.kind == "as data")
+    assert found is None or made.error in found.message
+
+
+@pytest.mark.parametrize("digits", ["\u00b2", "\u0664\u0660\u0664", "4" * 5_000, "4.04", "-404", ""])
+def test_a_code_that_is_no_number_is_none(digits: str) -> None:
+    """Digits of other scripts, too many of them, none."""
+    assert not failed(json.dumps({"code": digits, "message": "m"}))
+    assert not failed(json.dumps({"exit_code": digits, "output": "m"}))
+
+
+@pytest.mark.parametrize(
+    "filler", ["a", "\n", " ", ":", "(", "not ", "/", "error ", "'", "Traceback (most recent call last)\n", "[", "e: "]
+)
+def test_long_text_of_one_kind_is_judged(filler: str) -> None:
+    """Whatever it is made of: no pattern takes more than a moment on the 8,192 characters that are read."""
+    for tool in ("bash", "read_file", "book"):
+        failure_in(contents(filler * (200_000 // len(filler)), json.dumps({"command": filler * 50_000})), tool)

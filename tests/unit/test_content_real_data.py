@@ -76,4 +76,4 @@ def test_order_duplicates_and_restarts_change_nothing_on_real_runs(rule: dict[st
         assert shaken.ids() == calm.ids(), run[0].trace_id
         assert mixed.ids() == calm.ids(), run[0].trace_id
         found += len(calm.ids())
-    assert found or rule["rule"] == "sensitive_data"
+    assert found or rule["rule"] in ("sensitive_data", "unsupported_answer")

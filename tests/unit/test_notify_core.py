@@ -155,6 +155,43 @@ def test_an_incident_speaks_for_its_runs() -> None:
     assert content(world.tell()) == [[("i", 1, "firing")]]
 
 
+def test_what_became_part_of_an_incident_does_not_look_like_a_jam() -> None:
+    """Remembered as grouped, with the incident's id, also when it is over and after a restart."""
+    world = World(subscription(group_by=["alert"]))
+    world.publish(alert("a"))
+    world.tell(1)
+    world.tell(1)
+    assert standing(world)["a"] == ("pending", "")
+    for seq, state in ((2, "firing"), (3, "resolved")):
+        world.publish(alert("a", seq, incident_id="incident-1", state=state))
+        world.tell(1)
+        world.crash()
+        world.tell(1)
+        world.tell(1)
+        assert standing(world)["a"] == ("grouped", "told as part of incident incident")
+    assert world.tell(600) == []
+
+
+def test_what_was_silenced_says_so_and_does_not_look_like_a_jam() -> None:
+    """While the silence lasts it waits, with its end; over before it is, it is told to nobody."""
+    world = World(subscription())
+    world.publish(alert("a", 1, silenced_until=NOW + M))
+    world.publish(alert("b", 1, silenced_until=NOW + M))
+    world.publish(alert("b", 2, silenced_until=NOW + M, state="resolved"))
+    world.tell(1)
+    world.tell(1)
+    found = standing(world)
+    assert found["a"][0] == "pending"
+    assert found["a"][1].startswith("silenced until 20")
+    assert found["b"] == ("silenced", "it was over before its silence was")
+
+
+def standing(world: World) -> dict[str, tuple[str, str]]:
+    """State and reason of the newest delivery record of each alert."""
+    records = [msgspec.json.decode(value) for value in world.deliveries]
+    return {record["alert_id"]: (record["state"], record.get("reason", "")) for record in records}
+
+
 def test_quiet_hours_hold_what_is_not_excepted() -> None:
     """At night only what is critical is told; the rest in the morning, of which day depends on the zone."""
     quiet = {"begin": "22:00", "end": "07:00", "timezone": "Europe/Berlin"}

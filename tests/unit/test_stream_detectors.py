@@ -35,6 +35,7 @@ class Case:
     unit: str = ""
     firing: int = 1
     wait_s: float = 0.0
+    settle_s: float = 0.6
     any_order: bool = False
     more: dict[str, Any] = field(default_factory=dict)
 
@@ -194,34 +195,51 @@ CASES = (
         {"rule": "tool_error_ignored"},
         [BEGIN, call(2, 1, status="error", error_type="Timeout"), call(3, 2, tool="other"), done(3)],
         [BEGIN, call(2, 1, status="error", error_type="Timeout"), call(3, 2), done(3)],
-        "error",
-        r"search failed \(Timeout\), nothing retried or replaced it, and the run went on as if it had not",
+        "warning",
+        r"search failed, no later call made up for it, and the run went on as if it had not",
         subject="search",
         evidence=(2,),
+        settle_s=3.0,
     ),
     Case(
         {"rule": "tool_error_ignored"},
-        [BEGIN, call(2, 1, status="error", error_message="no route"), (2.0, step(3, "start", 2.0, kind="output"))],
+        [
+            BEGIN,
+            call(2, 1, status="error", error_message="no route"),
+            (2.1, step(3, "end", 2.0, 2.1, kind="output", output="All done.")),
+        ],
         [
             BEGIN,
             call(2, 1, status="error"),
             (1.5, step(4, "start", 1.5, kind="llm_call", fallback_of=f"{2:016x}")),
-            (2.0, step(3, "start", 2.0, kind="output")),
+            (2.1, step(3, "end", 2.0, 2.1, kind="output", output="All done.")),
             done(3),
         ],
         "error",
-        r"search failed \(no route\), nothing retried or replaced it, and the run went on as if it had not",
+        r"search failed, no later call made up for it, and the agent answered without a word of it",
         subject="search",
-        evidence=(2,),
+        evidence=(2, 3),
+        settle_s=3.0,
     ),
     Case(
         {"rule": "tool_error_ignored"},
         [BEGIN, call(2, 1, status="error"), done(3)],
         [BEGIN, call(2, 1, status="error"), done(3, status="error")],
-        "error",
-        r"search failed \(an error\), nothing retried or replaced it, and the run went on as if it had not",
+        "warning",
+        r"search failed, no later call made up for it, and the run went on as if it had not",
         subject="search",
         evidence=(2,),
+        settle_s=3.0,
+    ),
+    Case(
+        {"rule": "tool_error_recovered"},
+        [BEGIN, call(2, 1, status="error", error_type="Timeout"), call(3, 2), done(3)],
+        [BEGIN, call(2, 1, status="error", error_type="Timeout"), call(3, 2, tool="other"), done(3)],
+        "note",
+        r"search failed; it was called again",
+        subject="search",
+        evidence=(2, 3),
+        settle_s=3.0,
     ),
     Case(
         {"rule": "unpriced_model"},
@@ -245,7 +263,7 @@ def play(case: Case, bench: Bench, sent: list[Sent], each_record: Callable[[Benc
         bench.send(item, at_s)
         if each_record is not None:
             each_record(bench)
-    bench.wait(max((at_s for at_s, _ in sent), default=0.0) + 0.6 if not case.wait_s else case.wait_s)
+    bench.wait(max((at_s for at_s, _ in sent), default=0.0) + case.settle_s if not case.wait_s else case.wait_s)
     return bench
 
 
@@ -293,7 +311,9 @@ def test_it_is_off_when_the_policy_says_so(case: Case) -> None:
 def test_the_policy_gives_name_and_severity(case: Case) -> None:
     """What people call it and how grave it is are theirs to say."""
     bench = play(case, case.bench(alert="our-name", severity="critical"), case.breaks)
-    assert {(value["alert"], value["severity"]) for value in bench.findings()} == {("our-name", "critical")}
+    told = {(value["alert"], value.get("severity", "warning")) for value in bench.findings()}
+    assert told - {("our-name", "warning")} == {("our-name", "critical")}
+    assert len(told) == 1 or case.rule.get("warn_usd"), "only what warn_usd asked for is a warning whatever the severity"
 
 
 @each
@@ -340,7 +360,7 @@ def test_all_in_one_batch_finds_the_same(case: Case) -> None:
     bench = case.bench()
     for at_s, item in case.breaks:
         bench.feed(item, at_s)
-    bench.wait(bench.now_s + 0.6)
+    bench.wait(bench.now_s + case.settle_s)
     assert ids(bench) == ids(play(case, case.bench(), case.breaks))
 
 

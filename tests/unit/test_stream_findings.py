@@ -158,3 +158,13 @@ def test_a_change_of_policies_leaves_open_runs_to_the_rules_they_began_with() ->
     bench.send({**root("end", 2.0), "trace_id": "b" * 32}, 2.0)
     assert [value["policy"] for value in bench.findings()] == ["p"]
     assert bench.logic.runs["b" * 32].run.rules.applied[-1].policy == "new"
+
+
+def test_a_note_is_told_and_needs_no_end() -> None:
+    """It opened nothing, so that the close of its run says nothing of it."""
+    rule = {"rule": "run_steps", "limit": 1, "severity": "note"}
+    bench = spending(Bench(policy(rule)))
+    bench.send(root("end", 0.0, 8.0), 8.0)
+    bench.wait(12)
+    assert [value["severity"] for value in bench.findings()] == ["note"]
+    assert bench.findings("resolved") == []

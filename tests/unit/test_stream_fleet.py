@@ -412,3 +412,20 @@ def test_a_quotation_goes_with_its_alert_apart_from_the_message() -> None:
         ("message 1", "said 1"), ("message 2", "said 2"), ("2 runs: message 2", "said 2"), ("message 3", "said 3"),
         ("message 4", ""),
     ]  # fmt: skip
+
+
+def test_a_note_opens_no_alert_and_changes_none() -> None:
+    """Neither when it fires nor when it ends; a run that was only noted makes no incident."""
+    items = [finding(n, severity="note", trace_id=f"{n:032x}", subject="lookup") for n in range(1, 5)]
+    assert feed(FleetPartition(0, life=AlertLife(incident_runs=2)), items) == []
+    alerts = feed(FleetPartition(0), [finding(1), finding(2, severity="note"), finding(3, "resolved", severity="note")])
+    assert [(alert.state, alert.seq) for alert in alerts] == [("firing", 1)]
+
+
+def test_what_later_steps_contradict_is_resolved_as_withdrawn() -> None:
+    """With the reason; an alert that comes back is withdrawn no more."""
+    over = finding(2, "resolved", withdrawn=True, message="withdrawn: it was called again", time_s=1)
+    first, second, third = feed(FleetPartition(0), [finding(1), over, finding(3, time_s=2)])
+    assert (first.withdrawn, second.withdrawn, third.withdrawn) == (False, True, False)
+    assert (second.state, second.message, second.detail) == ("resolved", "message 1", "withdrawn: it was called again")
+    assert (third.change, third.state) == ("reopened", "firing")

@@ -40,7 +40,7 @@ class ToolArgumentsDetector(HoldingDetector):
     """One finding a call and kind of trouble. Schemas are judged at once, identifiers when earlier records have settled.
 
     An identifier is from nowhere when neither an input from outside nor any output before the call named it. Nothing is said
-    where that cannot be known: inputs are not captured, or something before the call was longer than is looked at.
+    where that cannot be known: inputs are not captured, or a part of something before the call was left out.
     """
 
     def __init__(self, applied: Applied, rule: ToolArguments) -> None:
@@ -113,7 +113,8 @@ class ToolArgumentsDetector(HoldingDetector):
             return []
         return [
             Observation(
-                message=f"{step.label} was called with wrong arguments: {excerpt(errors[0])}",
+                message=f"{step.label} was called with arguments that its schema does not allow",
+                quoted=excerpt(errors[0]),
                 detail="; ".join(errors),
                 severity=self.severity("error" if step.status == "ok" else "warning"),
                 subject=step.label,
@@ -128,7 +129,8 @@ class ToolArgumentsDetector(HoldingDetector):
     def _say_invented(self, step: StepInfo, invented: list[tuple[str, str]]) -> Observation:
         listed = ", ".join(f"{name} {value!r}" if name else repr(value) for name, value in invented[:3])
         return Observation(
-            message=f"{step.label} was called with {excerpt(listed)}: neither the user nor any step has named it before",
+            message=f"{step.label} was called with what neither the user nor any step has named before",
+            quoted=excerpt(listed),
             detail="the model may have made it up; compare it with what it was told",
             severity=self.severity("warning"),
             subject=step.label,
@@ -151,7 +153,8 @@ class ToolArgumentsDetector(HoldingDetector):
             return []
         return [
             Observation(
-                message=f"{step.label} refused what it was given: {excerpt(message)}",
+                message=f"{step.label} refused what it was given",
+                quoted=excerpt(message),
                 severity=self.severity("warning"),
                 subject=step.label,
                 level=f"rejected:{step.step_id}",

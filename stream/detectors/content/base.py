@@ -91,6 +91,16 @@ class HoldingDetector(ContentDetector):
         return held
 
 
+def is_told_by(run: Run, rules: frozenset[str], label: str = "") -> bool:
+    """Whether a rule among these has reported the run, or a tool of it where one is named: one trouble is one alert."""
+    if not run.fired:
+        return False
+    return any(
+        fired.rule in rules and not fired.is_note and (not label or fired.subject.partition(":")[0] == label)
+        for fired in run.fired.values()
+    )
+
+
 def excerpt(text: str, length: int = EXCERPT) -> str:
     """The beginning of a text in one line."""
     line = " ".join(text[: length * 2].split())

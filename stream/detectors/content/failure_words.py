@@ -33,7 +33,8 @@ CERTAIN_START: Final = re.compile(
 )
 SENTENCE_START: Final = re.compile(
     r"""[\W_]{0,8}(?:
-        failed | failure | unable | could\s?n[o'\u2019]t | could\ not | can(?:no|'|\u2019)t | can\ not | no\ such
+        failed | failure | wrong | incorrect
+      | unable | could\s?n[o'\u2019]t | could\ not | can(?:no|'|\u2019)t | can\ not | no\ such
       | invalid | unknown | insufficient | unauthori[sz]ed | forbidden | rejected | denied | refused | problem
       | (?:access|permission|request|call|operation|action|transaction|payment|query|command)\s+
         (?:was\s+|is\s+|has\s+been\s+)?
@@ -44,17 +45,6 @@ SENTENCE_START: Final = re.compile(
     )\b""",
     re.IGNORECASE | re.VERBOSE,
 )
-AT_THE_ENDS: Final = (
-    "Traceback (most recent call last)",
-    "command not found",
-    "No such file or directory",
-    "returned non-zero exit status",
-    "Segmentation fault",
-    "(execution failed)",
-)
-EXIT_CODE: Final = re.compile(r"exit\s?(?:code|status)\s*[:=]?\s*[1-9]", re.IGNORECASE)
-TITLE: Final = re.compile(r"<title>\s*(?:[45]\d\d\b|[^<]{0,20}(?:not found|forbidden|denied|error))", re.IGNORECASE)
-
 FAILING: Final = frozenset(
     b"""abort aborted bad blocked cannot cant conflict conflicting couldnt crash crashed declined denied deny disabled
     disallowed doesnt error errors exceed exceeded exceeding exceeds exception expired fail failed failing fails failure
@@ -73,7 +63,46 @@ SUCCEEDING: Final = frozenset(
     scheduled sent set started stored submitted succeeded success successful successfully transferred updated uploaded
     written""".split()
 )
-SURELY: Final = frozenset(b"cannot error exception failed failure fails invalid not rejected unable denied refused".split())
+SURELY: Final = frozenset(b"cannot error exception invalid unable".split())
+"""Words that tell of a failure in a sentence of any tool."""
+NOT_ABLE: Final = re.compile(
+    r"(?:\bnot|n['\u2019]t)\s+(?:be\s+|been\s+|yet\s+|currently\s+|properly\s+|a\s+)?(?:found|allowed|permitted|authori[sz]ed|supported|"
+    r"implemented|valid|recogni[sz]ed|accessible|reachable|parsed|understood|exist|match|loaded|read|opened|located|resolved|"
+    r"connect\w*|installed|defined|configured|logged in|work(?:ing)?|respond\w*|identified|verified|retrieved|fetched|"
+    r"processed|performed|executed|completed?)\b|\b(?:failed|fails|failure) (?:to|with|while|during)\b|"
+    r"\bunexpected (?:\w+ )?(?:argument|keyword|token|parameter|field|"
+    r"input|error|response|end)|\bmissing (?:\d+ )?(?:required|argument|parameter|mandatory)|"
+    r"\bexpected\b.{0,60}\b(?:got|found|but|received)\b|\bpermission denied\b",
+    re.IGNORECASE,
+)
+"""What is not possible, not valid, not there: refusals and failures, whatever the tool is for."""
+NOT_DONE: Final = re.compile(
+    r"\b(?:was|were|has|have|had|could|can|is|are|did|does|do|will)(?:\s+not|n['\u2019]t)\s+(?:be\s+|been\s+|being\s+)?"
+    r"(?:appl\w+|sav\w+|writ\w+|made|updat\w+|creat\w+|execut\w+|run|ran|accept\w*|complet\w+|process\w+|sent|install\w*|"
+    r"built|build|chang\w+|modif\w+|delet\w+|remov\w+|add(?:ed)?|submit\w*|book\w*|cancel\w*|charg\w+|refund\w*|perform\w*|"
+    r"carried|placed|record\w*|stor\w+|upload\w*|merg\w+|commit\w*|insert\w*|replac\w+|edit\w*|compil\w+|start\w*|load\w*|"
+    r"succeed\w*|work\w*|done|taken|happen\w*|go|gone|went|match\w*|appear)\b|"
+    r"\b(?:no|without) (?:changes?|edits?|modifications?|updates?) (?:was|were|have been|has been)?\s*"
+    r"(?:made|applied|saved|written|performed)|"
+    r"\bnothing (?:was|has been|could be) (?:changed|applied|saved|written|done|sent|updated|modified|edited)|"
+    r"\b(?:edit|patch|change|update|request|proposal|hunk|diff|commit|transaction|payment|order)s?\b[^.]{0,60}"
+    r"\b(?:rejected|refused|discarded|reverted|rolled back|declined|denied|failed|blocked|ignored|skipped|aborted)\b",
+    re.IGNORECASE,
+)
+"""What was to be done was not: told by a tool that acts. Of a tool that reads it is the state of what it read."""
+PLAIN_FAILING: Final = re.compile(
+    r"\b(?:failed|fails|rejected|refused|denied|invalid|unable|cannot|aborted|declined|illegal|forbidden|(?:syntax|new|an?|the|"
+    r"following) errors?\b)|\bintroduced? (?:\w+ ){0,2}errors?",
+    re.IGNORECASE,
+)
+"""Words that tell of a failure in the first line of a longer output."""
+READING: Final = re.compile(
+    r"(?:^|[_\W]|(?<=[a-z]))(?:get|read|fetch|track|status|where|show|describe|view|lookup|look|info|details?|check|is|has|"
+    r"estimate|forecast|ask|question|inquire|weather|news|summar\w*|visit|open|page|inspect|browse|search|find|wiki\w*|explain|"
+    r"translate|grep|rg|log|diff|blame|cat|tell|history|retrieve|query|list|surfer|websurfer|filesurfer)(?:$|[_\W\d]|(?=[A-Z]))",
+    re.IGNORECASE,
+)
+"""Names of tools that tell how things are."""
 NOTHING_WRONG: Final = re.compile(
     r"\b(?:no|0|zero|without(?: any)?|not any)\s+(?:\w+\s+)?"
     r"(?:errors?|problems?|issues?|failures?|conflicts?|violations?|warnings?)\b",
@@ -93,6 +122,11 @@ DEMANDING: Final = re.compile(
     r"\b(?:must|should|has to|have to|needs? to|ought to)\s+"
     r"(?:be|not|have|match|contain|equal|start|end|include|differ|exceed)\b|"
     r"\b(?:is|are) required\b|\balready (?:been|exists?|in use|taken|used)\b|\bbut (?:got|paid|was|is|found|only)\b",
+    re.IGNORECASE,
+)
+ASK_AGAIN: Final = re.compile(
+    r"\b(?:use|try|give|choose|specify|enter) (?:a |an |another |with )?"
+    r"(?:less|more|different|other|broader|shorter|valid|narrower)\b",
     re.IGNORECASE,
 )
 SEARCHED_BY: Final = re.compile(

@@ -1,7 +1,8 @@
 """Whether an output tells of a failure, though its step is marked ok: by its form first, by its words where it is one sentence.
 
-Form: JSON with an error, ``success: false``, a status of 400 or more; a traceback, an exception's name before a colon, an
-exit code, a page that is titled 404. Words count only in an output of a sentence or two: in a long text they are contents.
+Form: JSON with an error, ``success: false``, a status of 400 or more; a line that is an error's, where programs and tools put
+such lines: first, behind a preamble, or last; a traceback, an exit code, an error page. Words count only in an output of a
+sentence or two, or in the first sentence of a tool that acts: in a long text they are contents.
 """
 
 from __future__ import annotations
@@ -10,14 +11,14 @@ from re import Pattern
 from typing import Any, Final, NamedTuple
 
 from stepstream.stream.contents import Contents, ends_of, json_of, words_in_order
+from stepstream.stream.detectors.content.failure_lines import error_line, failed_at_the_ends, traceback_error
 from stepstream.stream.detectors.content.failure_words import (
-    AT_THE_ENDS,
+    ASK_AGAIN,
     BAD_STATUS,
     CERTAIN_START,
     CODE_KEYS,
     DEMANDING,
     ERROR_KEYS,
-    EXIT_CODE,
     FAILED_KEYS,
     FAILING,
     FOUND_SIGNS,
@@ -27,32 +28,38 @@ from stepstream.stream.detectors.content.failure_words import (
     NEGATED,
     NEGATED_SIGNS,
     NO_ERROR,
+    NOT_ABLE,
+    NOT_DONE,
     NOTHING_FOUND,
     NOTHING_WRONG,
+    PLAIN_FAILING,
+    READING,
     SEARCHED_BY,
     SENTENCE_START,
     STATUS_KEYS,
     SUCCEEDING,
     SUCCESS_KEYS,
     SURELY,
-    TITLE,
     WRONG_SIGNS,
 )
+from stepstream.stream.detectors.content.given import has_free_text, runs_program
 
 MAX_SENTENCE: Final = 400
 """Characters of an output that may be a message instead of contents."""
+_MAX_FIRST: Final = 240
+"""Characters of a first line that may be the message of a longer output."""
 _START: Final = 200
-_FREE_TEXT_SPACES: Final = 4
 _LONG_LIST: Final = 1_000
-_OBJECT_SIGNS: Final = ("rr", "xception", "ault", "ail", '"success', '"succeeded', '"ok"', '"status', '"code', '"state')
+_OBJECT_SIGNS: Final = ("rr", "xception", "ault", "ail", '"success', '"succeeded', '"ok"', '"status', '"code', '"state', '"std')
 """One of these is in every key that tells of a failure, in lower case or not."""
 MAX_STATUS_KEYS: Final = 6
 """An object with more keys is data: its status is its own, not the call's."""
-
-
 _MOST_IN_WRAPPER: Final = 3
 _TELLING_KEYS: Final = ERROR_KEYS | SUCCESS_KEYS | FAILED_KEYS | STATUS_KEYS | CODE_KEYS
 _TELLING_OR_INNER: Final = _TELLING_KEYS.union(INNER_KEYS, MESSAGE_KEYS)
+_PRINTED_KEYS: Final = ("stderr", "stdout", "output", "logs", "result")
+"""Under which a program's text is found."""
+_EXIT_KEYS: Final = frozenset({"exit_code", "exitcode", "returncode", "return_code", "exit_status"})
 
 
 class Failure(NamedTuple):
@@ -62,19 +69,22 @@ class Failure(NamedTuple):
     message: str
 
 
-def failure_in(contents: Contents, label: str) -> Failure | None:
-    """What shows that the call of a tool failed, from its output alone; None where nothing does."""
+def failure_in(contents: Contents, label: str, *, form_only: bool = False) -> Failure | None:
+    """What shows that the call of a tool failed, from its output alone; None where nothing does.
+
+    With ``form_only`` a sentence's words do not count: the step is no call of a tool.
+    """
     noted = contents.noted
     if "failure" not in noted:
-        noted["failure"] = _failure_in(contents, label)
+        noted["failure"] = _failure_in(contents, label, form_only)
     found: Failure | None = noted["failure"]
     return found
 
 
-def _failure_in(contents: Contents, label: str) -> Failure | None:
+def _failure_in(contents: Contents, label: str, form_only: bool) -> Failure | None:
     output = contents.output
     first = output[:1]
-    if first == "[" and len(output) > _LONG_LIST:
+    if first == "[" and len(output) > _LONG_LIST and output[1:2] in "{[\"'0123456789 \n":
         return None  # data
     if first == "{" and len(output) > _LONG_LIST and not _may_tell(contents):
         return None
@@ -82,6 +92,8 @@ def _failure_in(contents: Contents, label: str) -> Failure | None:
         found = contents.taken
         if found is not None:
             return _in_json(found, contents, label)
+    if form_only:
+        return _by_form(output, contents, label, len(output) <= MAX_SENTENCE)
     return failure_in_text(output, contents, label)
 
 
@@ -90,7 +102,7 @@ def _may_tell(contents: Contents) -> bool:
     top = contents.top_of_output
     if top is not None:
         telling = _TELLING_KEYS if len(top) > _MOST_IN_WRAPPER else _TELLING_OR_INNER
-        if telling.isdisjoint(map(str.lower, top)):
+        if telling.isdisjoint(map(str.lower, top)) and _EXIT_KEYS.isdisjoint(top) and "stderr" not in top:
             return False
     ends = ends_of(contents.output)
     return any(sign in ends for sign in _OBJECT_SIGNS)
@@ -122,11 +134,16 @@ def _in_object(value: dict[str, Any], contents: Contents, label: str, depth: int
             return Failure(f"{key!r} is {item!r}", _message_of(value))
         if name in CODE_KEYS and _is_bad_code(item) and (name != "code" or _message_of(value)):
             return Failure(f"{key!r} is {item}", _message_of(value))
+        if name in _EXIT_KEYS and _is_bad_exit(item):
+            return Failure(f"{key!r} is {item}", _printed_error(value, contents, label) or _message_of(value))
     return _inside(value, contents, label, depth)
 
 
 def _inside(value: dict[str, Any], contents: Contents, label: str, depth: int) -> Failure | None:
-    """One level deeper where the object is a wrapper; or its message, where it holds nothing else."""
+    """What a program printed; one level deeper where the object is a wrapper; or its message, where it holds nothing else."""
+    printed = _printed_error(value, contents, label) if ("stderr" in value or "stdout" in value) else ""
+    if printed:
+        return Failure("what it printed", printed)
     if len(value) > _MOST_IN_WRAPPER:
         return None
     for key in INNER_KEYS:
@@ -147,6 +164,17 @@ def _inside(value: dict[str, Any], contents: Contents, label: str, depth: int) -
     return None
 
 
+def _printed_error(value: dict[str, Any], contents: Contents, label: str) -> str:
+    """The error among what a program printed; empty where there is none."""
+    for key in _PRINTED_KEYS:
+        text = value.get(key)
+        if isinstance(text, str) and text:
+            found = _by_form(text, contents, label, len(text) <= MAX_SENTENCE)
+            if found is not None:
+                return found.message
+    return ""
+
+
 def _says_error(item: Any) -> bool:
     if isinstance(item, str):
         return item.strip().lower() not in NO_ERROR
@@ -154,9 +182,19 @@ def _says_error(item: Any) -> bool:
 
 
 def _is_bad_code(item: Any) -> bool:
-    if isinstance(item, str) and item.isdigit():
-        item = int(item)
-    return isinstance(item, int) and not isinstance(item, bool) and 400 <= item < 600
+    code = _number(item)
+    return code is not None and 400 <= code < 600
+
+
+def _is_bad_exit(item: Any) -> bool:
+    return _number(item) not in (None, 0)
+
+
+def _number(item: Any) -> int | None:
+    """A small whole number, as such or in ASCII digits."""
+    if isinstance(item, str) and len(item) <= 5 and item.isascii() and item.isdecimal():
+        return int(item)
+    return item if isinstance(item, int) and not isinstance(item, bool) else None
 
 
 def _message_of(value: dict[str, Any]) -> str:
@@ -168,19 +206,27 @@ def _message_of(value: dict[str, Any]) -> str:
 
 
 def _text_of(item: Any) -> str:
-    if isinstance(item, str):
-        return item
-    if isinstance(item, dict):
-        return _message_of(item)
-    return _text_of(item[0]) if isinstance(item, list) and item else ""
+    for _ in range(3):
+        if isinstance(item, str):
+            return item
+        if isinstance(item, dict):
+            return _message_of(item)
+        if not isinstance(item, list) or not item:
+            return ""
+        item = item[0]
+    return ""
 
 
 def failure_in_text(output: str, contents: Contents, label: str) -> Failure | None:
     """The same for an output that is text."""
     is_sentence = len(output) <= MAX_SENTENCE and output.count("\n") <= 5
-    found = _by_form(output, is_sentence)
-    if found is None and is_sentence and not _is_answer(output, contents, label):
-        found = _in_sentence(output, contents)
+    found = _by_form(output, contents, label, is_sentence)
+    if found is None and is_sentence:
+        if LOOKING.search(label) and ASK_AGAIN.search(output) and _finds(NOTHING_FOUND, FOUND_SIGNS, output):
+            return Failure("it found nothing and wants to be asked otherwise", output)
+        found = None if _is_answer(output, contents, label) else _in_sentence(output, contents, label)
+    if found is None and not is_sentence:
+        found = _in_first_line(output, contents, label)
     return found
 
 
@@ -192,27 +238,21 @@ def _is_answer(output: str, contents: Contents, label: str) -> bool:
     return given is None or any(SEARCHED_BY.search(name) for name in given)
 
 
-def _by_form(output: str, is_sentence: bool) -> Failure | None:
+def _by_form(output: str, contents: Contents, label: str, is_sentence: bool) -> Failure | None:
     start = output[:_START]
     if CERTAIN_START.match(start) and (is_sentence or _has_colon_first(start)):
-        return Failure("it begins like an error", output)
-    ends = output if len(output) <= 2 * _START else f"{start}\n{output[-_START:]}"
-    for sign in AT_THE_ENDS:
-        at = ends.find(sign)
-        if at >= 0:
-            return Failure(f"it holds {sign!r}", _telling_line(output, ends, at))
-    if "exit" in start and EXIT_CODE.search(start):
-        return Failure("an exit code that is not 0", output)
-    if "<" in start and "<title" in output and TITLE.search(output):
-        return Failure("the page is an error page", output)
-    return None
+        return Failure("it begins like an error", _told_in(output))
+    runs = runs_program(contents, label)
+    trace = traceback_error(output, anywhere=runs)
+    if trace:
+        return Failure("a traceback", trace)
+    line = failed_at_the_ends(output, runs=runs)
+    return Failure("a line of an error", line) if line else None
 
 
-def _telling_line(output: str, ends: str, at: int) -> str:
-    """The line that says what happened: of a traceback the last one, else the one with the sign."""
-    if ends.startswith("Traceback", at):
-        return output.rstrip().rpartition("\n")[2]
-    return ends[ends.rfind("\n", 0, at) + 1 :].partition("\n")[0]
+def _told_in(output: str) -> str:
+    """The line that says what happened: of what a traceback follows its exception, else the first line with words in it."""
+    return traceback_error(output, anywhere=True) or next((line for line in output[:2_000].split("\n") if line.strip()), "")
 
 
 def _has_colon_first(start: str) -> bool:
@@ -220,20 +260,40 @@ def _has_colon_first(start: str) -> bool:
     return ":" in start.partition("\n")[0][:80]
 
 
-def _in_sentence(output: str, contents: Contents) -> Failure | None:
+def _in_first_line(output: str, contents: Contents, label: str) -> Failure | None:
+    """A longer output whose first line says that what was to be done was not done, of a tool that acts."""
+    if READING.search(label) or LOOKING.search(label):
+        return None
+    line = next((line.strip() for line in output[:1_000].split("\n") if line.strip()), "")
+    if not 8 <= len(line) <= _MAX_FIRST or " " not in line or _finds(NOTHING_WRONG, WRONG_SIGNS, line):
+        return None
+    if SENTENCE_START.match(line) or NOT_DONE.search(line) or (PLAIN_FAILING.search(line) and not has_free_text(contents)):
+        return Failure("its first line says so", line)
+    return None
+
+
+def _in_sentence(output: str, contents: Contents, label: str) -> Failure | None:
     if " " not in output:
         return None
+    reads = READING.search(label) is not None
+    if reads and "\n" in output.strip():
+        return None
     if not SENTENCE_START.match(output):
-        if has_free_text(contents):
+        if has_free_text(contents) and not error_line(output):
             return None
         said = contents.output_words if output is contents.output else words_in_order(output)
-        if not _says_failure(output, said):
+        if not _says_failure(output, said, reads=reads):
             return None
     return None if _finds(NOTHING_WRONG, WRONG_SIGNS, output) else Failure("it says so", output)
 
 
-def _says_failure(output: str, said: list[bytes]) -> bool:
-    if not SURELY.isdisjoint(said) or _finds(NEGATED, NEGATED_SIGNS, output):
+def _says_failure(output: str, said: list[bytes], *, reads: bool) -> bool:
+    """Whether a sentence tells of a failure. What a tool that reads says may be the state of what it read."""
+    if not SURELY.isdisjoint(said) or NOT_ABLE.search(output):
+        return True
+    if reads:
+        return False
+    if _finds(NEGATED, NEGATED_SIGNS, output) or NOT_DONE.search(output):
         return True
     return SUCCEEDING.isdisjoint(said) and (not FAILING.isdisjoint(said) or DEMANDING.search(output) is not None)
 
@@ -242,17 +302,6 @@ def _finds(pattern: Pattern[str], signs: tuple[str, ...], text: str) -> bool:
     """Whether a pattern is in a text; it is looked for only where one of its signs is, which costs far less."""
     lowered = text.lower()
     return any(sign in lowered for sign in signs) and pattern.search(text) is not None
-
-
-def has_free_text(contents: Contents) -> bool:
-    """Whether the call was put in words: then its answer is words too, and they need not speak of the call."""
-    given = contents.arguments
-    if given is None:
-        return contents.input.count(" ") > _FREE_TEXT_SPACES
-    for value in given.values():  # noqa: SIM110  (this is asked of every call)
-        if isinstance(value, str) and value.count(" ") >= _FREE_TEXT_SPACES:
-            return True
-    return False
 
 
 def sounds_successful(contents: Contents) -> bool:

@@ -6,6 +6,7 @@ from fnmatch import fnmatchcase
 
 from stepstream.schemas.rules_content import HiddenToolError
 from stepstream.stream.contents import Contents
+from stepstream.stream.detectors.aftermath import label_of
 from stepstream.stream.detectors.base import NOTHING, Observation, Observations
 from stepstream.stream.detectors.content.base import CALLS, ContentDetector, excerpt
 from stepstream.stream.detectors.content.failures import Failure, failure_in, is_bare_sentence, sounds_successful
@@ -20,10 +21,12 @@ _MAX_SENTENCES = 20
 class HiddenToolErrorDetector(ContentDetector):
     """The output of a call that is marked ok tells of a failure; or it is a bare sentence where the tool returns data.
 
-    One finding a call, at once. The contrast with what the tool returns else needs both kinds of outputs, in any order.
+    One finding a call, at once: a note. What the agent makes of the failure decides whether there is an alert, which the rule
+    ``failure_not_retried`` judges. Of steps of kind ``other``, code that ran, only the form counts. The contrast with what
+    the tool returns else needs both kinds of outputs, in any order.
     """
 
-    kinds = CALLS
+    kinds = CALLS | {"other"}
 
     def __init__(self, applied: Applied, rule: HiddenToolError) -> None:
         super().__init__(applied)
@@ -31,14 +34,15 @@ class HiddenToolErrorDetector(ContentDetector):
 
     def read(self, run: Run, step: StepInfo, contents: Contents, now_us: int) -> Observations:
         """Judge an ended call."""
-        if step.kind not in CALLS or step.status != "ok" or not contents.output:
+        if not self.reads_kind(step.kind) or step.status != "ok" or not contents.output:
             return NOTHING
         if self._tool != "*" and not fnmatchcase(step.label, self._tool):
             return NOTHING
-        failure = failure_in(contents, step.label)
+        is_call = step.kind in CALLS
+        failure = failure_in(contents, step.label, form_only=not is_call)
         if failure is not None:
-            return (self._say(step.label, step.step_id, failure),)
-        return self._contrast(run, step, contents)
+            return (self._say(step.label if is_call else label_of(step), step.step_id, failure),)
+        return self._contrast(run, step, contents) if is_call else NOTHING
 
     def _contrast(self, run: Run, step: StepInfo, contents: Contents) -> Observations:
         """A tool's state is 1 once it returned data, else the sentences that it said: [step id, text] each."""
@@ -66,9 +70,10 @@ class HiddenToolErrorDetector(ContentDetector):
 
     def _say(self, label: str, step_id: str, failure: Failure) -> Observation:
         return Observation(
-            message=f"{label} failed although its step is marked ok: {excerpt(failure.message) or failure.sign}",
+            message=f"{label} failed although its step is marked ok",
+            quoted=excerpt(failure.message) or failure.sign,
             detail=f"seen in its output: {failure.sign}; the tool should mark such a step as failed",
-            severity=self.severity("warning"),
+            severity=self.severity("note"),
             subject=label,
             level=step_id,
             step_ids=(step_id,),

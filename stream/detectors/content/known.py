@@ -17,7 +17,9 @@ from stepstream.stream.detectors.content.base import CALLS
 from stepstream.stream.run import Run
 from stepstream.stream.steps import StepInfo
 
-MAX_KNOWN: Final = 2_048
+MAX_KNOWN: Final = 6_144
+_MIN_DIGITS: Final = 3
+"""Digits of a number that is kept; shorter ones stand in ordinary text."""
 _FAR: Final = 2**62
 MAX_HEADS: Final = 64
 _DIGITS_ALONE: Final = bytes(code if 48 <= code <= 57 else 32 for code in range(256))
@@ -47,13 +49,13 @@ class Known:
         is_call = step.kind in CALLS
         if not is_call and contents.input:
             self._earliest("heard_us", step.start_us)
-            self._add(contents.input_data, step.input_hash, step.start_us, contents.input_is_cut)
+            self._add(contents.step.input, step.input_hash, step.start_us, lost=bool(contents.step.input_bytes))
         if step.kind != "llm_call" and contents.output:
-            self._add(contents.output_data, step.output_hash, step.end_us, contents.output_is_cut)
+            self._add(contents.step.output, step.output_hash, step.end_us, lost=bool(contents.step.output_bytes))
 
-    def _add(self, data: bytes, whole_hash: int, at_us: int, is_cut: bool) -> None:
-        """Learn the numbers in a text. A text that is not cut is told from others by the hash of all of it."""
-        if is_cut:
+    def _add(self, text: str, whole_hash: int, at_us: int, *, lost: bool) -> None:
+        """Learn the numbers in all of a text, which is told from others by its hash. ``lost``: a part of it never came."""
+        if lost:
             self._earliest("cut_us", at_us)
         if self._state.get("cut_us", _FAR) <= at_us:
             return  # nothing after it is judged
@@ -63,7 +65,8 @@ class Known:
             return
         if len(heads) < MAX_HEADS:
             heads[head] = at_us
-        found = set(data.translate(_DIGITS_ALONE).split())
+        data = text.encode("utf-8", "replace")
+        found = {number for number in data.translate(_DIGITS_ALONE).split() if len(number) >= _MIN_DIGITS}
         if not found:
             return
         known: dict[bytes, int] = self._state.setdefault("known", {})
@@ -83,7 +86,7 @@ class Known:
             self._state[name] = at_us
 
     def can_judge(self, at_us: int) -> bool:
-        """Whether all that was said before a time was seen: contents were captured, and none was longer than is looked at."""
+        """Whether all that was said before a time was seen: contents were captured, and of none a part was left out."""
         return bool(self._state.get("heard_us", _FAR) <= at_us < self._state.get("cut_us", _FAR))
 
     def has(self, value: str, at_us: int) -> bool:
@@ -94,6 +97,7 @@ class Known:
             or _with_commas(number, known, at_us)
             or any(number in longer and since_us <= at_us for longer, since_us in known.items())
             for number in value.encode("utf-8", "replace").translate(_DIGITS_ALONE).split()
+            if len(number) >= _MIN_DIGITS
         )
 
 

@@ -2,42 +2,68 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 
 from stepstream.schemas.rules_content import Repetition
 from stepstream.stream.contents import Contents, words, words_in_order
+from stepstream.stream.detectors.aftermath import label_of
 from stepstream.stream.detectors.base import MAX_EVIDENCE, NOTHING, Observation, Observations
-from stepstream.stream.detectors.content.base import CALLS, HoldingDetector
+from stepstream.stream.detectors.content.base import CALLS, HoldingDetector, is_told_by
 from stepstream.stream.detectors.content.failures import failure_in
-from stepstream.stream.detectors.content.not_retried import calls_tools
-from stepstream.stream.detectors.content.sameness import BITS, error_form, is_in_words, similarity, sketch, values_text
+from stepstream.stream.detectors.content.sameness import (
+    BITS,
+    error_form,
+    is_in_words,
+    names_of_things,
+    similarity,
+    sketch,
+    values_text,
+)
+from stepstream.stream.detectors.content.speech import calls_tools
 from stepstream.stream.rules import Applied
 from stepstream.stream.run import Run
 from stepstream.stream.steps import StepInfo
 
 _MAX_TEXT: Final = 400
-"""Characters of an input by which it is compared; a thought is compared by three times as many."""
+"""Characters of an input by which it is compared."""
+_MAX_OUTPUT: Final = 1_500
+"""Characters of an output by which it is compared; of what a model wrote as many."""
 _MAX_PER_TOOL: Final = 32
 _MAX_CALLS: Final = 256
 _THOUGHTS: Final = "what the model writes to act"
 _MIN_THOUGHT_WORDS: Final = 20
-_THOUGHT_SIMILARITY: Final = 0.5
-"""Thoughts are longer than arguments and share the words of their task, so that they are alike at less."""
+_THOUGHT_SIMILARITY: Final = 0.85
+"""What one agent writes is the same action from here on: agents of one task share half of their words and more."""
+_REQUEST_SIMILARITY: Final = 0.35
+"""Requests in words, in the code that a model writes, are for the same thing from here on: each is worded anew."""
+_MIN_REQUEST_WORDS: Final = 12
+_SENTENCE_SPACES: Final = 4
+_QUOTED: Final = re.compile(r"\"([^\"\n]{20,600})\"|'([^'\n]{20,600})'")
+_OUTPUT_SIMILARITY: Final = 0.5
+"""Two answers say the same from here on."""
+_IN_ALL: Final = "in all"
+_CODE: Final = "code"
+_LOOP: Final = frozenset({"loop"})
+_TOLD: Final = frozenset({"loop", "repetition"})
+_DETAIL: Final = "the run repeats itself instead of getting on: what comes back does not change what is asked next"
 
 # What is kept of a call, in this order.
-_STEP, _BITS, _INPUT, _OUTPUT, _ERROR, _IN_WORDS = range(6)
+_STEP, _BITS, _INPUT, _OUTPUT, _ERROR, _IN_WORDS, _NAMES, _SAID = range(8)
 _Call = list[Any]
 
 
 class RepetitionDetector(HoldingDetector):
     """Calls are the same thing when their inputs are nearly the same and they bring nothing new, or fail in the same way.
 
-    Nothing new: the same output, or none (a failure), or the question was put in words, where asking again in other words
-    is what makes no progress. Calls that differ in values (another id, another date) are different; the same call whose
-    answer changes is polling. Counted over all pairs, so in any order; alternation is judged later by the steps' times.
+    Nothing new: the same output, none (a failure), or one that shares most of its words where the call was put in words.
+    Calls that differ in an id, a number or a date are different; the same call whose answer changes is polling; a further
+    try of one call (``retry_of``, ``attempt``) is no call of its own. Reported is a tool that was called so again
+    ``repeats`` times, or a run in which as many calls, of whatever tools, were repeats. Counted over all pairs, so in any
+    order; alternation is judged later by the steps' times. What an agent writes is compared with what it wrote itself.
     """
 
-    kinds = CALLS | {"llm_call"}
+    kinds = CALLS | {"llm_call", "other"}
 
     def __init__(self, applied: Applied, rule: Repetition) -> None:
         super().__init__(applied)
@@ -48,57 +74,145 @@ class RepetitionDetector(HoldingDetector):
     def read(self, run: Run, step: StepInfo, contents: Contents, now_us: int) -> Observations:
         """Compare an ended call with those of the same tool."""
         is_call = step.kind in CALLS
-        if not self.reads_kind(step.kind):
+        if step.kind == "other":
+            if step.status == "error":
+                self._note_code(run, step, now_us)
+            return NOTHING
+        if step.retry_of or step.attempt > 1 or not self.reads_kind(step.kind):
             return NOTHING
         label = step.label if is_call else _THOUGHTS
-        if self.has_fired(run, label):
-            return NOTHING
+        if run.fired and self.has_fired(run, label):
+            return self._ended(run, step, label) if step.status == "ok" else NOTHING
         call = self._call(step, contents) if is_call else _thought(step, contents)
         if call is None:
             return NOTHING
         own = self.own(run)
         calls: dict[str, list[_Call]] = own.setdefault("calls", {})
-        before = calls.get(label)
+        bucket = label if is_call else f"{_THOUGHTS}|{step.agent}|{step.name}"
+        before = calls.get(bucket)
         if before is None:
-            before = calls[label] = []
+            before = calls[bucket] = []
         count = own.get("count", 0)
         if len(before) >= _MAX_PER_TOOL or count >= _MAX_CALLS:
             return NOTHING
         own["count"] = count + 1
         before.append(call)
+        if len(before) == 1:
+            return NOTHING
         if is_call and len(calls) > 1 and sum(_is_equal(call, other) for other in before) >= self._repeats:
             self.hold(run, "turns", now_us)
-        return self._compare(label, before, call, is_call=is_call)
+        return self._compare(run, label, before, call, is_call=is_call)
+
+    def _note_code(self, run: Run, step: StepInfo, now_us: int) -> None:
+        """Code that ran and failed: judged when it has settled whether it is the failure, or a step below it."""
+        failed: list[list[Any]] = self.own(run).setdefault("code", [])
+        if len(failed) < _MAX_PER_TOOL:
+            failed.append([step.step_id, error_form(step.error_message or step.error_type or "failed")])
+            if len(failed) >= self._repeats:
+                self.hold(run, _CODE, now_us)
+
+    def _failed_code(self, run: Run) -> list[list[Any]]:
+        """The code that failed by itself."""
+        failed: list[list[Any]] = self.own(run).get("code", [])
+        if not failed:
+            return []
+        above = {step.parent for step in run.steps.values() if step.status == "error"}
+        return [item for item in failed if item[0] not in above]
+
+    def _same_code(self, run: Run) -> list[Observation]:
+        """Whether code failed in the same way, again and again."""
+        by_form: dict[int, list[str]] = {}
+        for step_id, form in self._failed_code(run):
+            by_form.setdefault(form, []).append(step_id)
+        most = max(by_form.values(), key=len, default=[])
+        if len(most) < self._repeats:
+            return []
+        label = label_of(run.steps[most[0]])
+        return [self._observed(f"{label} failed {len(most)} times in the same way", label, most, self._repeats)]
+
+    def _ended(self, run: Run, step: StepInfo, label: str) -> Observations:
+        """A tool that failed each time works again."""
+        failing: list[str] = self.own(run).get("failing", [])
+        if label not in failing:
+            return NOTHING
+        failing.remove(label)
+        message = f"{label} succeeded in the end"
+        return (Observation(message, "info", subject=label, step_ids=(step.step_id,), resolved=True),)
 
     def _call(self, step: StepInfo, contents: Contents) -> _Call | None:
         if not step.input_hash:
             return None
         arguments = contents.arguments
-        text = contents.input if arguments is None else values_text(arguments)
-        found = words_in_order(text[:_MAX_TEXT])
+        text = (contents.input if arguments is None else values_text(arguments))[:_MAX_TEXT]
+        found = words_in_order(text)
+        in_words = is_in_words(found)
         return [
             step.step_id,
-            sketch(found).to_bytes(BITS // 8, "little"),
+            _bytes(sketch(found)),
             step.input_hash,
             step.output_hash,
             _error_of(step, contents),
-            int(is_in_words(found)),
+            int(in_words),
+            names_of_things(found),
+            _bytes(sketch(words(contents.output[:_MAX_OUTPUT]))) if in_words else b"",
         ]
 
-    def _compare(self, label: str, calls: list[_Call], new: _Call, *, is_call: bool) -> Observations:
+    def _compare(self, run: Run, label: str, calls: list[_Call], new: _Call, *, is_call: bool) -> Observations:
         repeats = self._repeats if is_call else max(3, self._repeats)
-        if len(calls) < repeats:
-            return NOTHING
-        least = self._similarity if is_call else _THOUGHT_SIMILARITY
-        near = _same_as(new, calls, least)
+        near = self._same_as(new, calls) if is_call else _written_as(new, calls)
         if len(near) == 1:
             return NOTHING
-        most = max((_same_as(call, calls, least) for call in near), key=len)
-        if len(most) < repeats or (not self._exact and is_call and _all_equal(most)):
-            return NOTHING
-        return (self._say(label, most, repeats, is_call=is_call),)
+        self._note_again(run, new)
+        if len(calls) >= repeats and len(near) > 1:
+            same = self._same_as if is_call else _written_as
+            most = max((same(call, calls) for call in near), key=len)
+            if len(most) >= repeats and (self._exact or not is_call or not _is_loop(most)):
+                return self._say(run, label, most, repeats, is_call=is_call)
+        return NOTHING
+
+    def _note_again(self, run: Run, new: _Call) -> None:
+        again: list[str] = self.own(run).setdefault("again", [])
+        again.append(new[_STEP])
+
+    def at_close(self, run: Run) -> list[str]:
+        """Whether the run as a whole repeated itself, where no tool was reported for it."""
+        own = self.own(run)
+        return [_IN_ALL] if len(own.get("again", ())) + len(own.get("code", ())) > self._repeats - 1 else []
+
+    def _in_all(self, run: Run) -> list[Observation]:
+        """The calls that repeated an earlier one, over all tools."""
+        again = [*self.own(run).get("again", ()), *(item[0] for item in self._failed_code(run)[1:])]
+        if len(again) < self._repeats or is_told_by(run, _TOLD):
+            return []
+        message = f"{len(again)} steps of the run repeated earlier ones and brought nothing new"
+        return [self._observed(message, "", again, self._repeats)]
+
+    def _same_as(self, one: _Call, calls: list[_Call]) -> list[_Call]:
+        """The calls that are the same thing as one of them, itself included; sketches are compared where nothing else tells."""
+        given, output, error, in_words, names = one[_INPUT], one[_OUTPUT], one[_ERROR], one[_IN_WORDS], one[_NAMES]
+        bits = int.from_bytes(one[_BITS], "little")
+        said = int.from_bytes(one[_SAID], "little")
+        found = []
+        for other in calls:
+            brings_nothing = output == other[_OUTPUT] or (error and other[_ERROR])
+            if other is one or (error and error == other[_ERROR]) or (given == other[_INPUT] and brings_nothing):
+                found.append(other)
+            elif given == other[_INPUT] or names != other[_NAMES]:
+                continue
+            elif (
+                brings_nothing
+                or (in_words and other[_IN_WORDS] and similarity(said, _number(other[_SAID])) >= _OUTPUT_SIMILARITY)
+            ) and similarity(bits, _number(other[_BITS])) >= self._similarity:
+                found.append(other)
+        return found
 
     def judge(self, run: Run, key: str, *, at_close: bool) -> list[Observation]:
+        """What a held judgement comes to."""
+        if key == _CODE:
+            return self._same_code(run)
+        return self._in_all(run) if key == _IN_ALL else self._in_turns(run)
+
+    def _in_turns(self, run: Run) -> list[Observation]:
         """Whether two calls took turns: A B A B A B, each the same every time."""
         kept = {call[_STEP]: (call[_INPUT], call[_OUTPUT]) for calls in self.own(run)["calls"].values() for call in calls}
         steps = sorted((run.steps[i] for i in kept if i in run.steps), key=lambda s: (s.start_us, s.step_id))
@@ -111,23 +225,29 @@ class RepetitionDetector(HoldingDetector):
             if all(
                 kept[turn[i].step_id] == kept[turn[i % 2].step_id] and turn[i].label == turn[i % 2].label for i in range(whole)
             ):
-                return [self._say_turns(turn)]
+                return [] if is_told_by(run, _TOLD) else [self._say_turns(turn)]
         return []
 
-    def _say(self, label: str, calls: list[_Call], repeats: int, *, is_call: bool) -> Observation:
+    def _say(self, run: Run, label: str, calls: list[_Call], repeats: int, *, is_call: bool) -> Observations:
+        if is_call and is_told_by(run, _LOOP, label):
+            return NOTHING
         if not is_call:
             message = f"the model has written nearly the same action {len(calls)} times"
         elif all(call[_ERROR] and call[_ERROR] == calls[0][_ERROR] for call in calls):
             message = f"{label} failed {len(calls)} times in the same way"
+            self.own(run).setdefault("failing", []).append(label)
         else:
             message = f"{label} was called {len(calls)} times with nearly the same input and brought nothing new"
+        return (self._observed(message, label, [call[_STEP] for call in calls], repeats),)
+
+    def _observed(self, message: str, subject: str, step_ids: list[str], repeats: int) -> Observation:
         return Observation(
             message=message,
-            detail="the run repeats itself instead of getting on: what comes back does not change what is asked next",
+            detail=_DETAIL,
             severity=self.severity("warning"),
-            subject=label,
-            step_ids=tuple(call[_STEP] for call in calls[:MAX_EVIDENCE]),
-            value=float(len(calls)),
+            subject=subject,
+            step_ids=tuple(step_ids[:MAX_EVIDENCE]),
+            value=float(len(step_ids)),
             threshold=float(repeats),
             unit="count",
         )
@@ -153,10 +273,35 @@ def _thought(step: StepInfo, contents: Contents) -> _Call | None:
     taken = contents.taken
     said = taken.get("content") if isinstance(taken, dict) else None
     text = said if isinstance(said, str) else "" if isinstance(taken, dict) else output
-    found = words(text[: 3 * _MAX_TEXT])
-    if len(found) < _MIN_THOUGHT_WORDS:
+    found = words_in_order(text[:_MAX_OUTPUT])
+    different = frozenset(found)
+    if len(different) < _MIN_THOUGHT_WORDS:
         return None
-    return [step.step_id, sketch(found).to_bytes(BITS // 8, "little"), step.input_hash, step.output_hash, 0, 1]
+    asked = _asked_in_code(text)
+    request = _bytes(sketch(asked)) if len(asked) >= _MIN_REQUEST_WORDS else b""
+    return [step.step_id, _bytes(sketch(different)), 0, step.output_hash, 0, 1, names_of_things(found), request]
+
+
+def _asked_in_code(text: str) -> frozenset[bytes]:
+    """The words of what code asks another agent for: of the texts in it that are sentences."""
+    begin = text.find("```")
+    if begin < 0:
+        return frozenset()
+    code = text[begin : begin + 2 * _MAX_OUTPUT]
+    return words(" ".join(quoted for pair in _QUOTED.findall(code) for quoted in pair if quoted.count(" ") >= _SENTENCE_SPACES))
+
+
+def _written_as(one: _Call, calls: list[_Call]) -> list[_Call]:
+    """What was written that is nearly the same as one of them, itself included; or that asks for nearly the same in words."""
+    bits, asked = _number(one[_BITS]), _number(one[_SAID])
+    return [
+        other
+        for other in calls
+        if other is one
+        or one[_OUTPUT] == other[_OUTPUT]
+        or (one[_NAMES] == other[_NAMES] and similarity(bits, _number(other[_BITS])) >= _THOUGHT_SIMILARITY)
+        or (asked and similarity(asked, _number(other[_SAID])) >= _REQUEST_SIMILARITY)
+    ]
 
 
 def _error_of(step: StepInfo, contents: Contents) -> int:
@@ -166,28 +311,18 @@ def _error_of(step: StepInfo, contents: Contents) -> int:
     return 0 if failure is None else error_form(failure.message or failure.sign)
 
 
-def _same_as(one: _Call, calls: list[_Call], least: float) -> list[_Call]:
-    """The calls that are the same thing as one of them, itself included; sketches are compared where nothing else tells."""
-    given, output, error, in_words = one[_INPUT], one[_OUTPUT], one[_ERROR], one[_IN_WORDS]
-    bits = int.from_bytes(one[_BITS], "little")
-    found = []
-    for other in calls:
-        brings_nothing = output == other[_OUTPUT] or (error and other[_ERROR])
-        if other is one or (error and error == other[_ERROR]):
-            found.append(other)
-        elif given == other[_INPUT]:
-            if brings_nothing:
-                found.append(other)
-        elif (brings_nothing or (in_words and other[_IN_WORDS])) and (
-            similarity(bits, int.from_bytes(other[_BITS], "little")) >= least
-        ):
-            found.append(other)
-    return found
-
-
 def _is_equal(one: _Call, other: _Call) -> bool:
     return bool(one[_INPUT] == other[_INPUT] and one[_OUTPUT] == other[_OUTPUT])
 
 
-def _all_equal(calls: list[_Call]) -> bool:
-    return all(_is_equal(call, calls[0]) for call in calls)
+def _is_loop(calls: list[_Call]) -> bool:
+    """Whether the rule ``loop`` judges them: the same to the letter, without a failure."""
+    return all(_is_equal(call, calls[0]) and not call[_ERROR] for call in calls)
+
+
+def _bytes(bits: int) -> bytes:
+    return bits.to_bytes(BITS // 8, "little")
+
+
+def _number(data: bytes) -> int:
+    return int.from_bytes(data, "little")

@@ -12,6 +12,7 @@ from stepstream.stream.detectors.base import NOTHING, Observation, Observations
 from stepstream.stream.detectors.content.base import CALLS, ContentDetector, HoldingDetector, excerpt
 from stepstream.stream.detectors.content.failure_words import NO_RESULTS, NOTHING_FOUND
 from stepstream.stream.detectors.content.sameness import set_bits, similarity, sketch, values_text
+from stepstream.stream.detectors.content.speech import words_said
 from stepstream.stream.rules import Applied
 from stepstream.stream.run import Run
 from stepstream.stream.steps import StepInfo
@@ -170,8 +171,8 @@ class IrrelevantRetrievalDetector(HoldingDetector):
             return []
         _, last = max(earlier)
         alike = similarity(bits, int(queries[last][0], 16))
-        message = f"did not bring what was wanted: it was asked again in other words ({mine[1]})"
-        return [self._say(run.steps[last], queries[last][1], message, "again", alike, _ASKED_AGAIN)]
+        message = "did not bring what was wanted: it was asked again in other words"
+        return [self._say(run.steps[last], queries[last][1], message, "again", alike, _ASKED_AGAIN, again=mine[1])]
 
     def _judge_overlap(self, run: Run, key: str) -> list[Observation]:
         """The weighted share of the query that came back."""
@@ -188,9 +189,12 @@ class IrrelevantRetrievalDetector(HoldingDetector):
         message = f"brought back next to nothing about its query ({sum(hits)} of {len(hits)} words)"
         return [self._say(step, query, message, "irrelevant", share, self._min_overlap)]
 
-    def _say(self, step: StepInfo, query: str, message: str, level: str, value: float, threshold: float | None) -> Observation:
+    def _say(
+        self, step: StepInfo, query: str, message: str, level: str, value: float, threshold: float | None, again: str = ""
+    ) -> Observation:
         return Observation(
-            message=f"{step.label} {message}: {excerpt(query, 80)}",
+            message=f"{step.label} {message}",
+            quoted=f"{excerpt(query, 80)}{f' / {again}' if again else ''}",
             severity=self.severity("warning"),
             subject=step.label,
             level=f"{level}:{step.step_id}",
@@ -240,7 +244,7 @@ class UnsupportedAnswerDetector(ContentDetector):
         own: dict[str, Any] = self.state(run, {})
         order = [rank, step.end_us, step.step_id]
         if order > own.get("order", [0, 0, ""]):
-            marks = sorted(crc32(word) for word in content_words(contents.output))[:128]
+            marks = sorted(crc32(word) for word in content_words(words_said(contents)))[:128]
             own["order"], own["answer"] = order, marks
 
     def on_close(self, run: Run, now_us: int) -> Observations:

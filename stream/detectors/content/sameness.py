@@ -63,6 +63,11 @@ def error_form(message: str) -> int:
     return crc32(_VARYING.sub("", message[:300]).encode("utf-8", "replace")) if message else 0
 
 
+def names_of_things(found: Iterable[bytes]) -> int:
+    """The words with a digit in them, as a number: ids, dates, amounts. Calls in which they differ are about other things."""
+    return crc32(b" ".join(sorted({word for word in found if not word.isalpha() and any(48 <= code <= 57 for code in word)})))
+
+
 def is_in_words(found: Iterable[bytes]) -> bool:
     """Whether these are words that people would say, at least three different ones, not values of a form."""
     different: set[bytes] = set()

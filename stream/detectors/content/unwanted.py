@@ -53,12 +53,13 @@ class ForbiddenDetector(ContentDetector):
                 match = pattern.search(text)
                 if match is not None:
                     message = f"a forbidden pattern is in the {where} of {step.label or step.name}: {pattern.pattern!r}"
-                    found.append(self._say(step, message, excerpt(match.group(), 40), pattern.pattern))
+                    found.append(self._say(step, message, "", pattern.pattern, quoted=excerpt(match.group(), 40)))
         return found
 
-    def _say(self, step: StepInfo, message: str, detail: str, pattern: str = "") -> Observation:
+    def _say(self, step: StepInfo, message: str, detail: str, pattern: str = "", quoted: str = "") -> Observation:
         return Observation(
             message=message,
+            quoted=quoted,
             detail=detail,
             severity=self.severity("critical"),
             subject=pattern or step.label,
@@ -87,7 +88,8 @@ class SensitiveDataDetector(ContentDetector):
     def _say(self, step: StepInfo, what: str, hints: list[str]) -> Observation:
         more = f" and {len(hints) - 1} more" if len(hints) > 1 else ""
         return Observation(
-            message=f"the output of {step.name} holds {what} ({hints[0]}{more})",
+            message=f"the output of {step.name} holds {what}",
+            quoted=f"{hints[0]}{more}",
             detail="whoever can read this run can read it; change what is secret, and keep it out of prompts and outputs",
             severity=self.severity("critical" if "key" in what or "token" in what or "password" in what else "error"),
             subject=what,

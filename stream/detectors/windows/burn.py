@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from stepstream.schemas.alert import Severity
+from stepstream.schemas.alert import FindingSeverity
 from stepstream.schemas.calendar import HOUR_US
 from stepstream.schemas.durations import format_duration
 from stepstream.schemas.latency import slower_than
@@ -31,7 +31,7 @@ class BurnWindow:
     long_us: int
     short_us: int
     budget_share: float
-    severity: Severity
+    severity: FindingSeverity
 
 
 BURN_WINDOWS: Final = (

@@ -1,0 +1,83 @@
+"""Rows of the findings topic: what detectors saw, notes included, and what people said about alerts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from operator import attrgetter
+from typing import Final
+
+import msgspec
+
+from stepstream.schemas.alert import Finding, FindingStruct
+from stepstream.sinks.clickhouse.records import (
+    ARRIVAL_TYPES,
+    Block,
+    Built,
+    Columns,
+    Record,
+    Source,
+    Table,
+    arrival_columns,
+    read_values,
+)
+
+_LOW: Final = "LowCardinality(String)"
+_TIME: Final = "DateTime64(6, 'UTC')"
+_PLAIN: Final = {
+    "finding_id": "String",
+    "state": _LOW,
+    "time": _TIME,
+    "severity": _LOW,
+    "alert": _LOW,
+    "rule": _LOW,
+    "policy": _LOW,
+    "project": _LOW,
+    "environment": _LOW,
+    "agent": _LOW,
+    "agent_version": _LOW,
+    "task": _LOW,
+    "user_id": "String",
+    "trace_id": "String",
+    "subject": "String",
+    "step_ids": "Array(String)",
+    "value": "Nullable(Float64)",
+    "threshold": "Nullable(Float64)",
+    "unit": _LOW,
+    "baseline": "Nullable(Float64)",
+    "baseline_runs": "UInt64",
+    "message": "String",
+    "quoted": "String",
+    "detail": "String",
+    "running": "Bool",
+    "withdrawn": "Bool",
+    "action": _LOW,
+    "by": "String",
+    "alert_id": "String",
+}
+
+FINDINGS: Final = Table("findings_raw", {**_PLAIN, **ARRIVAL_TYPES})
+
+_GETTERS: Final = {name: attrgetter(name) for name in _PLAIN}
+_decode = msgspec.json.Decoder(FindingStruct).decode
+_MAX_TIME_US: Final = 4_000_000_000_000_000
+
+
+def build_findings(records: Sequence[Record], source: Source) -> Built:
+    """The block of a batch. Tombstones are left out; a record that is no finding goes to the dead letter."""
+    built = Built()
+    said = read_values(records, _read, built)
+    if said:
+        findings, held = zip(*said, strict=True)
+        columns: Columns = {name: list(map(get, findings)) for name, get in _GETTERS.items()}
+        built.blocks.append(Block(FINDINGS, columns | arrival_columns(held, source), len(said)))
+    return built
+
+
+def _read(value: bytes) -> Finding:
+    """A record's finding. Raises ``ValueError`` for what no row can hold."""
+    finding = _decode(value)
+    if not 0 <= finding.time < _MAX_TIME_US:
+        raise ValueError(f"time is no time: {finding.time}")
+    if not 0 <= finding.baseline_runs < 2**63:
+        raise ValueError(f"baseline_runs is out of range: {finding.baseline_runs}")
+    return finding

@@ -1,0 +1,193 @@
+"""What became of the calls that failed: tried again, replaced, handed to a person, told to the user, or none of these."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+from stepstream.stream.detectors.content.given import word_list
+from stepstream.stream.detectors.content.speech import ACTED, ADMITTED, ASKED, CODED, SAID, Answer
+from stepstream.stream.run import Run
+from stepstream.stream.steps import StepInfo
+
+JUDGED: Final = frozenset({"tool_call", "retrieval", "other"})
+"""Kinds of steps whose failure is judged; of kind ``other`` those without a failed step below them: code that ran."""
+
+_CALLS: Final = frozenset({"tool_call", "retrieval"})
+_PARTS: Final = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
+_NUMBERS: Final = re.compile(r"[\s_#:-]*\d+\b")
+_GENERAL: Final = word_list(
+    """
+    a an and api by call check client data details do execute fetch find for from get in info invoke list load look lookup
+    mcp of on or query read request retrieve run search service show the to tool up use using v via view with
+    """
+)
+"""Words in tools' names that do not say what a tool is about."""
+_WRITING: Final = word_list(
+    """
+    add apply approve assign book buy cancel change charge close commit confirm copy create debit delete deploy dispatch
+    edit email exchange execute grant insert issue log mail make merge modify move notify order patch pay place post print
+    publish purchase push put record refund register reject release remove reserve return revoke save schedule sell send
+    set ship store submit subscribe transfer update upload write
+    """
+)
+"""Verbs of tools that change something."""
+_READING_FIRST: Final = re.compile(
+    r"(?:\w{1,60}[.:/]){0,4}(?i:get|find|list|search|read|fetch|check|look|lookup|show|view|query|describe|retrieve|load|open|is|has|count)"
+    r"(?![a-z])"
+)
+_TELLING: Final = word_list(
+    """
+    email log mail message notify print record send say
+    """
+)
+"""Verbs of tools that tell of something: they do not do what another tool failed to do."""
+_TO_A_PERSON: Final = re.compile(
+    r"hand_?_?(?:off|over)|human|escalat|to_?(?:agent|person|operator|support|staff)|(?:live|real)_?agent", re.IGNORECASE
+)
+_OWN_MIND: Final = word_list(
+    """
+    answer calculate calculator final final_answer finish note plan reflect respond think
+    """
+)
+"""Tools that ask nobody and change nothing."""
+
+
+class Failed(NamedTuple):
+    """A tool whose calls failed, and what became of it."""
+
+    label: str
+    last: StepInfo
+    """The last of its calls that failed."""
+    times: int
+    how: str
+    """What made up for it, as the rest of a sentence; empty where nothing did."""
+    by: StepInfo | None
+    """The step that made up for it."""
+    answered: Answer | None
+    """The answer that followed, where what the agent said is known."""
+
+
+def label_of(step: StepInfo) -> str:
+    """What a step is called; steps of kind ``other`` without their number: ``Step 3`` is one of many."""
+    return step.label if step.kind != "other" else _NUMBERS.sub("", step.label) or step.label
+
+
+def failures(run: Run, answers: Sequence[Answer], before_us: int | None = None) -> list[Failed]:
+    """The tools of a run that failed, their last failure before a time, and what became of it. One pass over the steps."""
+    failed: dict[str, list[StepInfo]] = {}
+    good: dict[str, StepInfo] = {}
+    tried: dict[str, StepInfo] = {}
+    with_failed_child = {step.parent for step in run.steps.values() if step.status == "error"}
+    for step in run.steps.values():
+        if (step.retry_of or step.fallback_of) and step.status != "error":
+            tried[step.retry_of] = tried[step.fallback_of] = step
+        if step.kind not in JUDGED or not step.parent:
+            continue
+        label = label_of(step)
+        if not step.ended or step.status == "ok":
+            latest = good.get(label)
+            if latest is None or step.start_us > latest.start_us:
+                good[label] = step
+        elif _failed_before(step, before_us) and (step.kind in _CALLS or step.step_id not in with_failed_child):
+            failed.setdefault(label, []).append(step)
+    return [_judged(run, label, steps, good, tried, answers) for label, steps in failed.items()]
+
+
+def _failed_before(step: StepInfo, before_us: int | None) -> bool:
+    return step.status == "error" and (before_us is None or step.end_us <= before_us)
+
+
+def _judged(
+    run: Run,
+    label: str,
+    steps: list[StepInfo],
+    good: dict[str, StepInfo],
+    tried: dict[str, StepInfo],
+    answers: Sequence[Answer],
+) -> Failed:
+    last = max(steps, key=lambda step: (step.end_us, step.step_id))
+    later = [answer for answer in answers if answer[0] >= last.end_us]
+    answered = next((answer for answer in sorted(later, reverse=True) if answer[3] == SAID), None)
+    how, by = _made_good(run, last, good, tried, answers)
+    if not how:
+        spoken = min((answer for answer in later if answer[3] in (ADMITTED, ASKED)), default=None)
+        if spoken is not None:
+            by = run.steps.get(spoken[2])
+            how = "the agent spoke of it" if spoken[3] == ADMITTED else "the agent asked the user"
+    return Failed(label, last, len(steps), how, by, answered)
+
+
+def _made_good(
+    run: Run, failed: StepInfo, good: dict[str, StepInfo], tried: dict[str, StepInfo], answers: Sequence[Answer]
+) -> tuple[str, StepInfo | None]:
+    again = tried.get(failed.step_id)
+    if again is not None:
+        return "it was tried again", again
+    for label, step in good.items():
+        if step.start_us >= failed.end_us and (found := makes_good(failed, label_of(failed), step, label)):
+            return found, step
+    if failed.kind in _CALLS and not is_writing(failed.label):
+        other = _next_way(failed, good, answers)
+        if other is not None:
+            return f"the agent went on with {other.label}", other
+        coded = min((answer for answer in answers if answer[0] >= failed.end_us and answer[3] == CODED), default=None)
+        if coded is not None:
+            return "the agent went on with code of its own", run.steps.get(coded[2])
+    return "", None
+
+
+def makes_good(failed: StepInfo, failed_label: str, step: StepInfo, label: str) -> str:
+    """How a later call makes good for a failed one, as the rest of a sentence; empty where it does not."""
+    if label == failed_label:
+        return "it was called again"
+    if step.kind not in _CALLS:
+        return ""
+    if _TO_A_PERSON.search(label):
+        return "it was handed to a person"
+    if failed.kind in _CALLS and is_alternative(failed, step):
+        return f"{label} took its place"
+    return ""
+
+
+def is_alternative(failed: StepInfo, other: StepInfo) -> bool:
+    """Whether a call can do what another one failed to do: the same input, or a tool for the same thing."""
+    if failed.input_hash and failed.input_hash == other.input_hash and failed.input_hash & 0xFFFFFFFF > 4:
+        return not _tells(other.label) or _tells(failed.label)
+    if is_writing(failed.label) != is_writing(other.label) or (_tells(other.label) and not _tells(failed.label)):
+        return False
+    return not words_of(failed.label).isdisjoint(words_of(other.label))
+
+
+def _next_way(failed: StepInfo, good: dict[str, StepInfo], answers: Sequence[Answer]) -> StepInfo | None:
+    """A call that asks elsewhere, made after a model saw the failure: what failed had only asked for something."""
+    seen_us = min((answer[1] for answer in answers if answer[0] >= failed.end_us and answer[3] in ACTED), default=None)
+    if seen_us is None:
+        return None
+    later = [
+        step
+        for label, step in good.items()
+        if step.kind in _CALLS and step.start_us >= seen_us and not is_writing(label) and label.lower() not in _OWN_MIND
+    ]
+    return min(later, key=lambda step: (step.start_us, step.step_id), default=None)
+
+
+def is_writing(label: str) -> bool:
+    """Whether a tool's name says that it changes something."""
+    return not _READING_FIRST.match(label) and not _all_words(label).isdisjoint(_WRITING)
+
+
+def _tells(label: str) -> bool:
+    return is_writing(label) and not _all_words(label).isdisjoint(_TELLING)
+
+
+def words_of(label: str) -> frozenset[str]:
+    """The words in a tool's name that say what it is about."""
+    return frozenset(word.rstrip("s") for word in _all_words(label) - _GENERAL if not word.isdigit())
+
+
+@lru_cache(4_096)
+def _all_words(label: str) -> frozenset[str]:
+    return frozenset(word.lower() for word in _PARTS.findall(label[:200]))

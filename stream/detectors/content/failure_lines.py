@@ -1,0 +1,194 @@
+"""Lines by which programs, tools and pages tell of a failure, and where such a line counts.
+
+A text is looked at where failures are told: its first lines, past a preamble, and its last ones. A traceback counts anywhere
+in what a program printed, elsewhere only at the ends: a page or a file may show one.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+_FIRST: Final = 8
+_LAST: Final = 14
+_MAX_LINE: Final = 300
+_TRACEBACK: Final = "Traceback (most recent call last)"
+_MAX_TRACE_LINES: Final = 200
+
+# What the standard library of C says of errno, as programs print it after a colon.
+_ERRNO: Final = (
+    r"permission denied|no such file or directory|no such process|command not found|is a directory|not a directory|file exists|"
+    r"operation not permitted|connection (?:refused|reset|timed out|aborted)|no space left on device|read-only file system|"
+    r"argument list too long|device or resource busy|too many open files|broken pipe|input/output error|text file busy|"
+    r"cannot allocate memory|name or service not known|network is unreachable|host is unreachable|bad file descriptor|"
+    r"directory not empty|file name too long|invalid (?:option|argument|cross-device link)\b.*|unrecognized option\b.*|"
+    r"unknown option\b.*|illegal option\b.*|(?:event )?not found|no match(?:es found)?|syntax error\b.*|missing operand\b.*|"
+    r"missing (?:destination )?file operand\b.*|cannot \w+\b.*|could not \w+\b.*|unable to \w+\b.*|failed to \w+\b.*"
+)
+SHELL_LINE: Final = re.compile(
+    rf"[\w./+@~-]{{1,60}}(?: line \d+)?: (?:[^\n]{{1,160}}: )?(?:{_ERRNO})[.!]?(?: *\([^)]*\))?$", re.IGNORECASE
+)
+_ERROR_LINE: Final = re.compile(
+    r"""[\W_]{0,8}(?:
+        (?:[\w./-]{1,60}[:\ ]\ ?){0,2}?(?:fatal\ |internal\ |runtime\ |syntax\ |compil\w+\ |build\ |
+        execution\ |unhandled\ |uncaught\ )?
+        (?:error|exception|fatal|panic|failure)(?:\[\w+\]|\s+[A-Z]{1,4}\d{2,5})?\s?[:!\]]\s*\S
+      | (?:\w+\.)*[A-Z]\w*(?-i:Error|Exception|Timeout|Fault)\b(?:[:(\[]|$)
+      | npm\ (?:ERR!|error)\s | make(?:\[\d+\])?:\ \*\*\* | ld\ returned\ [1-9] | collect2:\ error
+      | (?:the\ )?(?:build|compilation|tests?|job|deploy\w*|install\w*|migration|command|process|script|task|step|run|program|
+         execution|request|operation|call|query|upload|download|import|export|validation)\s+
+        (?:has\s+|was\s+|is\s+)?(?:failed|aborted|crashed|killed|terminated|rejected|refused|denied|unsuccessful)\b(?!\s*[:=]\s*0)
+      | (?:command|process|program|script)\ .{0,80}?(?:exited|returned|terminated|finished)\ with\ (?:\w+\ ){0,3}?[1-9]\d*
+      | exit(?:ed)?[\s_]?(?:with\s)?(?:code|status)\s*[:=]?\s*-?[1-9]
+      | .{0,80}returned\ non-zero\ exit\ status
+      | segmentation\ fault | bus\ error | killed$ | aborted(?:\ \(core\ dumped\))?$ | .{0,60}core\ dumped
+      | (?:bash:\ |sh:\ |zsh:\ ).{0,80}(?:not\ found|denied|cannot|no\ such)
+      | \(execution\ failed\)
+    )""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_TIMED_OUT: Final = re.compile(
+    r"\btime[d]?[\s-]out\b|\btime-?out(?:\s+(?:error|expired|exceeded|reached|after|of|while|waiting)\b|[:!])|"
+    r"\bdeadline exceeded\b|"
+    r"\bexceeded (?:the |its )?(?:\w+ )?(?:time ?limit|timeout|time budget)|\btook too long\b|"
+    r"\btime limit (?:was )?(?:exceeded|reached)|"
+    r"\bno (?:response|output|answer) (?:with)?in \d",
+    re.IGNORECASE,
+)
+_NOT_TIMED_OUT: Final = re.compile(
+    r"\b(?:not|never|no|without|0|if|when|unless|zero|default|set|retry)\b[^.]{0,40}\btime", re.IGNORECASE
+)
+_CODE: Final = (
+    r"(?:error\s*[:\-]?\s*\(?[45]\d\d\b|(?:http\s+)?[45]\d\d\s*(?:[-:|(]\s*|\s)(?:error|not\ found|forbidden|unauthori[sz]ed|"
+    r"bad\ |internal|service|gateway|too\ many|page|gone|client|server|access|method|request)|[45]\d\d\s*[.!)]?$)"
+)
+_PAGE: Final = re.compile(
+    rf"""(?:(?:page\s+)?title\s*[:=]\s*|<title>\s*|\#{{1,3}}\s+|<h1>\s*)(?:{_CODE}|
+        .{{0,40}}\b(?:not\ found|access\ denied|forbidden|service\ (?:temporarily\ )?unavailable|bad\ gateway|
+        gateway\ time-?out|internal\ server\ error|site\ can[\u2019'`]?t\ be\ reached|problem\ loading\ page|
+        attention\ required|just\ a\ moment|are\ you\ (?:a\ )?(?:human|robot)|unauthori[sz]ed|
+        page\ unavailable|temporarily\ (?:down|unavailable)|
+        under\ maintenance|can(?:'|\u2019)?t\ find\ (?:that|this|the)\ page)\b.{{0,40}}$)
+      | {_CODE}
+      | .{{0,25}}\b(?:page\ not\ found|access\ denied|service\ (?:temporarily\ )?unavailable|bad\ gateway|
+        internal\ server\ error|site\ can[\u2019'`]?t\ be\ reached|problem\ loading\ page|
+        checking\ your\ browser)\b.{{0,15}}$""",
+    re.IGNORECASE | re.VERBOSE,
+)
+"""The title of a page that is no page but an error: named as one, or as one of the first lines."""
+_TITLE: Final = re.compile(
+    r"<title>\s*(?:(?:error\s*)?[45]\d\d\b|[^<]{0,20}(?:not found|forbidden|denied|error)\b[^<]{0,20}<|(?:bad gateway|"
+    r"service unavailable|just a moment|attention required))",
+    re.IGNORECASE,
+)
+_PREAMBLE: Final = re.compile(
+    r"[\W_]{0,6}(?:(?:the\s+|program\s+|script\s+|command\s+|code\s+|tool\s+|process\s+|cell\s+|console\s+|standard\s+)?"
+    r"(?:status|exit\s?code|return\s?code|state|output|outputs?|stdout|stderr|result|results|logs?|observation|response|"
+    r"execution|returned|print(?:ed)?|last output from code snippet|duration|wall time|time|elapsed)\b[^:\n]{0,40}:\s*)",
+    re.IGNORECASE,
+)
+_SIGNS: Final = (
+    "rror", "RROR", "xcept", "atal", "anic", "ailure", "AILURE", "ailed", "AILED", "bort", "enied", "ot found",
+    "o such", "efused", "imed", "IMED", "ime-", "imeout", "IMEOUT", "exit", "Exit", "EXIT", "egmentation", "illed", "crash",
+    "npm ", "*** ", "itle", "40", "50", "# ", "<h1", "annot", "ould not", "nable to", "xceeded", "XCEEDED", "too long",
+    "eject", "ault", "nvalid", "ption", "ermitted", "irectory", "exists", "ime lim", "o response", "o output", "status",
+)  # fmt: skip
+"""One of these is in every line that is looked for."""
+
+
+_EXIT: Final = re.compile(
+    r"[\W_]{0,8}(?:exit(?:ed)?[\s_]?(?:with\s)?(?:code|status)|.{0,80}(?:exited|returned|finished) with)", re.IGNORECASE
+)
+
+
+def error_line(line: str) -> bool:
+    """Whether a line is how a program or a tool says that it failed."""
+    return bool(
+        _ERROR_LINE.match(line)
+        or SHELL_LINE.match(line)
+        or (len(line) <= 200 and _TIMED_OUT.search(line) and not _NOT_TIMED_OUT.search(line))
+    )
+
+
+def failed_at_the_ends(text: str, *, runs: bool) -> str:
+    """The line that tells of a failure among the first or the last lines; empty where none does.
+
+    Of what no program printed only the first lines count, and the very last one.
+    """
+    found = _failed_at_the_ends(text, runs=runs)
+    return _what_it_says(text, found) if found and _EXIT.match(found) else found
+
+
+def _what_it_says(text: str, exit_line: str) -> str:
+    """A line that says more than an exit code: another line of an error, else the last one."""
+    lines = [_behind_preamble(line) for line in _lines(text[:1_500]) + _lines(text[-2_500:])]
+    lines = [line for line in lines if line and not line.isdigit() and line != exit_line and not _EXIT.match(line)]
+    is_first = exit_line in text[: 200 + len(exit_line)]  # what follows it is then what it was about
+    return next((line for line in reversed(lines) if error_line(line)), lines[-1] if lines and is_first else exit_line)
+
+
+def _failed_at_the_ends(text: str, *, runs: bool) -> str:
+    head, tail = text[:1_500], text[-2_500:] if len(text) > 1_500 else ""
+    if not any(sign in head for sign in _SIGNS) and not any(sign in tail for sign in _SIGNS):
+        return ""
+    first = _lines(head)[:_FIRST]
+    for number, line in enumerate(first[: _FIRST if runs else 3]):
+        if _is_failure(line, is_first=number == 0, runs=runs):
+            return line
+        rest = _behind_preamble(line)
+        if rest and rest is not line and error_line(rest):
+            return rest
+    if "<title" in head and (title := _TITLE.search(head)):
+        return head[title.start() + 7 : title.end() + 60].partition("<")[0].strip()
+    for line in first[:5]:
+        if (len(line) <= 160 and _PAGE.match(line)) or "(chrome-error://" in line:
+            return line
+    last = _lines(tail or (head if len(first) > 1 else ""))[-(_LAST if runs else 1) :]
+    for line in reversed(last):
+        if error_line(line) and (runs or _ends_badly(line)):
+            return line
+    return ""
+
+
+def _is_failure(line: str, *, is_first: bool, runs: bool) -> bool:
+    """Of contents only a first line counts that is short: a heading about errors is no error."""
+    if not error_line(line):
+        return False
+    return runs or (is_first and (SHELL_LINE.match(line) is not None or len(line) <= 160))
+
+
+def _ends_badly(line: str) -> bool:
+    return SHELL_LINE.match(line) is not None or (_TIMED_OUT.search(line) is not None and len(line) <= 120)
+
+
+def _behind_preamble(line: str) -> str:
+    """What follows the labels that tools put before what a program printed."""
+    for _ in range(3):
+        found = _PREAMBLE.match(line)
+        if found is None:
+            break
+        line = line[found.end() :]
+    return line
+
+
+def _lines(text: str) -> list[str]:
+    return [line.strip()[:_MAX_LINE] for line in text.split("\n") if line.strip()]
+
+
+def traceback_error(text: str, *, anywhere: bool) -> str:
+    """The exception that ends a traceback; empty where there is none. A chain of exceptions ends with the one that counts."""
+    at = text.rfind(_TRACEBACK)
+    if at < 0 or not (anywhere or _is_at_an_end(text, at)):
+        return ""
+    told = ""
+    lines = text[at:].split("\n", _MAX_TRACE_LINES)
+    for line in lines[1:_MAX_TRACE_LINES]:
+        if line[:1].strip() and not line.startswith(("During handling", "The above exception", "Traceback")):
+            told = line.strip()
+            break
+    return (told or next((line.strip() for line in reversed(lines) if line.strip()), ""))[:_MAX_LINE]
+
+
+def _is_at_an_end(text: str, at: int) -> bool:
+    """Whether a traceback begins a text, or nothing but a few lines follows its exception."""
+    return at <= 200 or (len(text) - at <= 1_500 and text[at:].count("\n\n") <= 1)

@@ -1,0 +1,92 @@
+"""What a call was given: a question in words, a command, code, or the values of a form."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from stepstream.stream.contents import Contents
+
+
+def word_list(text: str) -> frozenset[str]:
+    """The words of a text, as a set."""
+    return frozenset(text.split())
+
+
+_LOOKED_AT: Final = 600
+_PROGRAM_KEYS: Final = frozenset({
+    "command", "cmd", "commands", "code", "script", "bash", "shell", "sql", "program", "python", "source", "argv", "cell",
+    "statement", "command_line", "keystrokes",
+})  # fmt: skip
+_COMMAND: Final = re.compile(
+    r"(?:^|[;&|]\s*)(?:sudo\s+)?[\w./+-]+(?:\s+\S+)*?\s+--?[A-Za-z]|&&|\|\||\s\|\s|^\s*\$ |[^\s]/[^\s]+\s|[<>]{1,2}\s*\S+$"
+)
+_FUNCTION_WORDS: Final = word_list(
+    """
+    the of to is are was were what who whom whose which where when why how does did do can could should would will please
+    and or for with about that this these those there their our your my me you it its from by as at an be been has have
+    had if whether any all into than then so
+    """
+)
+_RUNNING: Final = re.compile(
+    r"(?:^|[_\W])(?:run|exec\w*|bash|shell|terminal|console|python\w*|code|command|cmd|script|jupyter|notebook|repl|sandbox|"
+    r"build|compile|make|test|tests|pytest|npm|install|deploy|cli|subprocess|interpreter|computer_?terminal|kernel|step|"
+    r"migrate|lint|docker|kubectl|ssh|job|task|pipeline)(?:$|[_\W\d])",
+    re.IGNORECASE,
+)
+_SHOWING: Final = re.compile(
+    r"^\s*(?:sudo\s+|cd\s+\S+\s*(?:&&|;)\s*)*(?:cat|grep|egrep|rg|ag|less|more|head|tail|sed\s+-n|awk|zcat|strings|journalctl|"
+    r"find|locate|git\s+(?:log|show|diff|blame|grep)|echo|open|view|cut|sort|man|nl|bat)\b",
+    re.IGNORECASE,
+)
+
+
+def has_free_text(contents: Contents) -> bool:
+    """Whether the call was put in words: then its answer is words too, and they need not speak of the call."""
+    noted = contents.noted
+    if "free_text" not in noted:
+        noted["free_text"] = _has_free_text(contents)
+    return bool(noted["free_text"])
+
+
+def _has_free_text(contents: Contents) -> bool:
+    given = contents.arguments
+    if given is None:
+        return is_in_sentences(contents.input[:_LOOKED_AT])
+    return any(
+        isinstance(value, str) and name.lower() not in _PROGRAM_KEYS and is_in_sentences(value[:_LOOKED_AT])
+        for name, value in given.items()
+    )
+
+
+def is_in_sentences(text: str) -> bool:
+    """Whether a text is what people would say: five words and more, two of them such as hold sentences together."""
+    if text.count(" ") < 4 or _COMMAND.search(text[:200]):
+        return False
+    words = text.lower().replace("?", " ").replace(",", " ").replace(".", " ").split()
+    return len(words) >= 5 and sum(word in _FUNCTION_WORDS for word in words[:60]) >= 2
+
+
+def runs_program(contents: Contents, label: str) -> bool:
+    """Whether the call ran something, so that what it printed is its own outcome and not what it was asked to show."""
+    noted = contents.noted
+    if "runs" not in noted:
+        noted["runs"] = _runs_program(contents, label)
+    return bool(noted["runs"])
+
+
+def _runs_program(contents: Contents, label: str) -> bool:
+    given = contents.arguments
+    command = ""
+    if given is None:
+        command = contents.input[:_LOOKED_AT]
+    else:
+        for name, value in given.items():
+            if isinstance(value, str) and name.lower() in _PROGRAM_KEYS:
+                command = value[:_LOOKED_AT]
+                break
+    if command and _SHOWING.match(command):
+        return False
+    if _RUNNING.search(label):
+        return True
+    return given is not None and bool(command)

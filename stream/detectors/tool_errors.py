@@ -1,0 +1,163 @@
+"""Calls that failed openly: those that nothing made up for are reported, the others are noted."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from stepstream.stream.contents import Contents
+from stepstream.stream.detectors.aftermath import JUDGED, Failed, failures, label_of, makes_good
+from stepstream.stream.detectors.base import MAX_EVIDENCE, NOTHING, Observation, Observations
+from stepstream.stream.detectors.content.base import HoldingDetector, is_told_by
+from stepstream.stream.detectors.content.speech import ACTED, ADMITTED, ASKED, SPEAKING, Answer, note_answer, what_it_was
+from stepstream.stream.run import Run
+from stepstream.stream.steps import StepInfo
+
+_MAX_JUDGINGS: Final = 20
+"""How often outputs make a run be judged before its end; each time takes a look at all of its steps."""
+_OUTPUT: Final = "output"
+_REPEATED: Final = frozenset({"loop", "repetition"})
+
+
+class _WithAnswers(HoldingDetector):
+    """Notes what models and the run itself answered, where contents are read."""
+
+    kinds = SPEAKING | {"agent"}
+
+    def read(self, run: Run, step: StepInfo, contents: Contents, now_us: int) -> Observations:
+        """Note an answer."""
+        self.note(run, step, contents)
+        return NOTHING
+
+    def note(self, run: Run, step: StepInfo, contents: Contents) -> Answer | None:
+        """Note what a step said; of the run itself its last word, where it has one."""
+        if step.kind in SPEAKING:
+            return note_answer(self.answers(run), step, contents)
+        if step.parent or not contents.output or what_it_was(contents) in ACTED:
+            return None
+        answers = self.answers(run)
+        answer = [step.end_us, step.end_us, step.step_id, what_it_was(contents)]
+        answers.append(answer)
+        return answer
+
+    def answers(self, run: Run) -> list[Answer]:
+        """What was answered so far."""
+        noted: list[Answer] = self.own(run).setdefault("answers", [])
+        return noted
+
+
+class ToolErrorIgnoredDetector(_WithAnswers):
+    """A tool failed, nothing made up for it, and the run went on to a successful end without a word of it.
+
+    Judged after an output step that follows the failure, and at the close of a run that ended ok. What comes later and makes
+    up for it after all withdraws the finding.
+    """
+
+    observes = True
+
+    def observe(self, run: Run, step: StepInfo, now_us: int) -> Observations:
+        """A later call that makes up for what was reported withdraws it."""
+        if not run.fired or not step.ended or step.status != "ok" or step.kind not in JUDGED:
+            return NOTHING
+        label = label_of(step)
+        out = []
+        for told_label, step_id in self._told(run).items():
+            failed = run.steps.get(step_id)
+            if failed is not None and step.start_us >= failed.end_us and (how := makes_good(failed, told_label, step, label)):
+                out.append(_withdrawn(told_label, step_id, step, how))
+        return self._forget(run, out)
+
+    def read(self, run: Run, step: StepInfo, contents: Contents, now_us: int) -> Observations:
+        """Note an answer; an output is where a run shows that it will not come back to a failure."""
+        answer = self.note(run, step, contents)
+        if not run.errors:
+            return NOTHING
+        if step.kind == "output" and self.own(run).get("judged", 0) < _MAX_JUDGINGS:
+            self.own(run)["output_us"] = step.start_us
+            self.hold(run, _OUTPUT, now_us)
+        if not run.fired or answer is None or answer[3] not in (ADMITTED, ASKED):
+            return NOTHING
+        how = "the agent spoke of it" if answer[3] == ADMITTED else "the agent asked the user"
+        late = [
+            _withdrawn(label, step_id, step, how)
+            for label, step_id in self._told(run).items()
+            if step_id in run.steps and answer[0] >= run.steps[step_id].end_us
+        ]
+        return self._forget(run, late)
+
+    def _told(self, run: Run) -> dict[str, str]:
+        state = run.detector_state.get(self.name)
+        told: dict[str, str] = state.get("told", {}) if state else {}
+        return told
+
+    def _forget(self, run: Run, withdrawn: list[Observation]) -> list[Observation]:
+        for item in withdrawn:
+            self._told(run).pop(item.subject, None)
+        return withdrawn
+
+    def on_close(self, run: Run, now_us: int) -> Observations:
+        """Judge a run that ended ok, whether or not anything was read of it."""
+        if not run.errors or run.root is None or not run.root.ended or run.root.status != "ok":
+            return NOTHING
+        return self._judge(run, None)
+
+    def judge(self, run: Run, key: str, *, at_close: bool) -> list[Observation]:
+        """What failed before the last output."""
+        own = self.own(run)
+        own["judged"] = own.get("judged", 0) + 1
+        return self._judge(run, own["output_us"])
+
+    def _judge(self, run: Run, before_us: int | None) -> list[Observation]:
+        found = failures(run, self.answers(run), before_us)
+        ignored = [item for item in found if not item.how and not self.has_fired(run, item.label)]
+        told: dict[str, str] = self.own(run).setdefault("told", {}) if ignored else {}
+        told.update((item.label, item.last.step_id) for item in ignored)
+        return [self._say(run, item) for item in ignored]
+
+    def _say(self, run: Run, item: Failed) -> Observation:
+        times = f" {item.times} times" if item.times > 1 else ""
+        if item.answered is not None:
+            message = f"{item.label} failed{times}, no later call made up for it, and the agent answered without a word of it"
+        else:
+            message = f"{item.label} failed{times}, no later call made up for it, and the run went on as if it had not"
+        grave = item.answered is not None and item.times == 1
+        is_told = is_told_by(run, _REPEATED, item.label)
+        answer = (item.answered[2],) if item.answered is not None else ()
+        return Observation(
+            message=message,
+            severity="note" if is_told else self.severity("error" if grave else "warning"),
+            subject=item.label,
+            step_ids=(item.last.step_id, *answer)[:MAX_EVIDENCE],
+            quoted=(item.last.error_message or item.last.error_type)[:200],
+            detail="it is reported as a repetition" if is_told else "",
+        )
+
+
+class ToolErrorRecoveredDetector(_WithAnswers):
+    """A tool failed and the run made up for it, or spoke of it: a note of each such tool, at the close."""
+
+    def on_close(self, run: Run, now_us: int) -> Observations:
+        """Note them."""
+        if not run.errors:
+            return NOTHING
+        found = failures(run, self.answers(run))
+        return [self._say(item) for item in found if item.how and not self.has_fired(run, item.label)]
+
+    def _say(self, item: Failed) -> Observation:
+        times = f" {item.times} times" if item.times > 1 else ""
+        return Observation(
+            message=f"{item.label} failed{times}; {item.how}",
+            severity=self.severity("note"),
+            subject=item.label,
+            step_ids=(item.last.step_id, item.by.step_id) if item.by is not None else (item.last.step_id,),
+            quoted=(item.last.error_message or item.last.error_type)[:200],
+        )
+
+
+def _withdrawn(label: str, step_id: str, by: StepInfo, how: str) -> Observation:
+    return Observation(
+        message=f"withdrawn: {how}",
+        severity="info",
+        subject=label,
+        step_ids=(step_id, by.step_id),
+        withdrawn=True,
+    )
