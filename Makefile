@@ -2,13 +2,21 @@
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
 BIN := .venv/bin
+IS_NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 
 .PHONY: setup demo test lint chaos test-containers clean
 
-setup: .venv/.ready
+# A venv of a Python that is too old, or of another one than the one asked for, is made anew.
+setup:
+	@test -n "$(PYTHON)" || { echo "stepstream needs Python 3.11 or newer; none was found on PATH (or say make PYTHON=/path/to/python)"; exit 1; }
+	@$(PYTHON) -c '$(IS_NEW_ENOUGH)' 2>/dev/null || { echo "stepstream needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) -V 2>&1 || echo not there): say make PYTHON=/path/to/python3.11"; exit 1; }
+	@test ! -d .venv || $(BIN)/python -c '$(IS_NEW_ENOUGH)' 2>/dev/null || { echo "making .venv anew: its Python is older than 3.11, or gone"; rm -rf .venv; }
+ifneq ($(origin PYTHON),file)
+	@test ! -d .venv || test "$$($(BIN)/python -V)" = "$$($(PYTHON) -V)" || { echo "making .venv anew with $$($(PYTHON) -V)"; rm -rf .venv; }
+endif
+	@$(MAKE) --no-print-directory .venv/.ready PYTHON="$(PYTHON)"
 
 .venv/.ready: pyproject.toml constraints.txt
-	@test -n "$(PYTHON)" || { echo "stepstream needs Python 3.11 or newer; none was found on PATH (or say make PYTHON=/path/to/python)"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,dev]'
 	@touch $@

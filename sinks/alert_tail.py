@@ -130,7 +130,7 @@ class Tail:
                 found = {at.partition: at.offset for at in self._consumer.offsets_for_times(wanted, timeout=10)}
                 return {p: found[p] if found[p] >= 0 else high for p, (_, high) in ends.items()}
         except KafkaException as error:
-            raise kafka.KafkaUnreachable(f"the ends of {self._topic} could not be read: {error}") from None
+            raise kafka.KafkaUnreachable(f"the ends of {self._topic} could not be read: {kafka.words(error)}") from None
         return {p: low if since == "earliest" else high for p, (low, high) in ends.items()}
 
     def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:

@@ -32,6 +32,12 @@ WAITED_OUT: Final = RETRIABLE | {
 """And those that a member of a group meets besides."""
 
 
+def words(error: object) -> str:
+    """What an error of the client says, without its form."""
+    inner = error.args[0] if isinstance(error, KafkaException) and error.args else error
+    return str(inner.str()) if isinstance(inner, KafkaError) else str(error)
+
+
 class KafkaUnreachable(Exception):
     """No broker answered in time; says where it was looked for."""
 
@@ -67,6 +73,12 @@ def producer(settings: Settings, **more: Any) -> Producer:
     return Producer({**client_config(settings), **defaults, **more})
 
 
+class _Consumer(Consumer):
+    """A consumer that knows where it looks for brokers, so that an error can say it."""
+
+    brokers = ""
+
+
 def consumer(settings: Settings, group: str, **more: Any) -> Consumer:
     """A consumer that commits nothing by itself. ``group`` may be any name where offsets are not used."""
     defaults: dict[str, Any] = {
@@ -75,7 +87,9 @@ def consumer(settings: Settings, group: str, **more: Any) -> Consumer:
         "auto.offset.reset": "earliest",
         "enable.partition.eof": False,
     }
-    return Consumer({**client_config(settings), **defaults, **more})
+    made = _Consumer({**client_config(settings), **defaults, **more})
+    made.brokers = settings.kafka_brokers
+    return made
 
 
 def partition_count(client: Any, topic: str, *, timeout: float = 10) -> int:
@@ -83,7 +97,8 @@ def partition_count(client: Any, topic: str, *, timeout: float = 10) -> int:
     try:
         metadata = client.list_topics(topic, timeout=timeout).topics.get(topic)
     except KafkaException as error:
-        raise KafkaUnreachable(f"no Kafka broker answered within {timeout:.0f} s: {error}") from None
+        where = f" at {brokers}" if (brokers := getattr(client, "brokers", "")) else ""
+        raise KafkaUnreachable(f"no Kafka broker answered{where} within {timeout:.0f} s ({words(error)})") from None
     return 0 if metadata is None or metadata.error is not None else len(metadata.partitions)
 
 
@@ -198,7 +213,7 @@ def _assign(client: Consumer, topic: str, partitions: list[int], offset: int | N
         try:
             low, high = client.get_watermark_offsets(TopicPartition(topic, partition), timeout=timeout)
         except KafkaException as error:
-            raise KafkaUnreachable(f"the ends of {topic} could not be read: {error}") from None
+            raise KafkaUnreachable(f"the ends of {topic} could not be read: {words(error)}") from None
         start = low if offset is None else max(low, offset)
         if high > start:
             ends[partition] = high

@@ -12,12 +12,11 @@ import sys
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from stepstream.quiet import silence_libraries
 from stepstream.schemas.printable import indented
 from stepstream.schemas.settings import Settings
 
 LOGGERS: Final = ("stepstream",)
-NOISY: Final = ("clickhouse_connect", "urllib3", "faust", "mode", "aiokafka")
-"""Libraries that repeat themselves while something is away; what matters of it is said by us."""
 
 _PLAIN: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
@@ -31,8 +30,7 @@ def configure(settings: Settings) -> None:
     root.setLevel(logging.WARNING)
     for name in LOGGERS:
         logging.getLogger(name).setLevel(settings.log_level.upper())
-    for name in NOISY:
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+    silence_libraries()
 
 
 def _time(record: logging.LogRecord) -> str:

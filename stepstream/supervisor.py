@@ -27,6 +27,7 @@ from stepstream import endpoints, groups, topics
 from stepstream.children import KeptProcess, ProcessStatus, Say
 from stepstream.common.login import Login
 from stepstream.common.web.credentials import token_of
+from stepstream.embedded.disk import require_folder
 from stepstream.embedded.process import identity_of
 from stepstream.engines import Engines
 from stepstream.folder import DocumentFolder
@@ -107,6 +108,9 @@ class Pipeline:
         Raises ``PipelineError``, ``EmbeddedError``, ``TopicsError``, or ``AddressTaken`` for a port that is set and taken.
         """
         self._refuse_second()
+        self._refuse_same_ports()
+        for setting in ("state_dir", "data_dir"):
+            require_folder(Path(getattr(self._settings, setting)), setting)
         require_packages()
         self._ports.check()
         try:
@@ -174,6 +178,15 @@ class Pipeline:
                 f"a pipeline runs already from {self._settings.state_dir} (process {running.pid}, Kafka {running.kafka}): "
                 f"use it, stop it, or choose another --state-dir and --data-dir"
             )
+
+    def _refuse_same_ports(self) -> None:
+        """Two servers cannot have one port; the second would be said to be taken by another program."""
+        names: dict[int, str] = {}
+        for name in ("kafka_port", "clickhouse_port", "notify_port"):
+            port = getattr(self._settings, name)
+            if port > 0 and port in names:
+                raise PipelineError(f"{names[port]} and {name} are both {port}: give each a port of its own, or 0 for any")
+            names[port] = name
 
     def _start_parts(self) -> None:
         """Both sides at once: Kafka, its topics, the documents and the worker; ClickHouse and its tables; then the sink."""

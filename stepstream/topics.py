@@ -20,7 +20,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     ResourceType,
 )
 
-from stepstream.kafka import KafkaUnreachable, client_config
+from stepstream.kafka import KafkaUnreachable, client_config, words
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import TopicSpec, topic, topic_specs
 from stepstream.settings import require_kafka
@@ -110,7 +110,7 @@ def _find(client: AdminClient, settings: Settings, timeout: float) -> dict[str, 
         except KafkaException as error:
             if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
                 continue  # just made: not every broker knows it yet
-            raise TopicsError(f"the settings of topic {resource.name} cannot be read: {_words(error)}") from None
+            raise TopicsError(f"the settings of topic {resource.name} cannot be read: {words(error)}") from None
         partitions = metadata.topics[resource.name].partitions
         replicas = min((len(one.replicas) for one in partitions.values()), default=0)
         found[resource.name] = _Found(len(partitions), replicas, config)
@@ -122,7 +122,7 @@ def _metadata(client: AdminClient, settings: Settings) -> ClusterMetadata:
         return client.list_topics(timeout=ANSWER_S)
     except KafkaException as error:
         raise KafkaUnreachable(
-            f"no Kafka broker answered at {settings.kafka_brokers} within {ANSWER_S:.0f} s ({_words(error)}): "
+            f"no Kafka broker answered at {settings.kafka_brokers} within {ANSWER_S:.0f} s ({words(error)}): "
             f"is it running, and is kafka_brokers right?"
         ) from None
 
@@ -183,7 +183,7 @@ def _judge_creation(settings: Settings, name: str, error: KafkaException) -> Non
             f"topic {name} cannot be made: replication_factor is {settings.replication_factor} and the cluster has fewer "
             f"brokers; start more of them or lower replication_factor"
         ) from None
-    raise TopicsError(f"topic {name} cannot be made: {_words(error)}") from None
+    raise TopicsError(f"topic {name} cannot be made: {words(error)}") from None
 
 
 def _await(client: AdminClient, settings: Settings, timeout: float) -> dict[str, _Found]:
@@ -244,7 +244,3 @@ def _compare_partitions(settings: Settings, spec: TopicSpec, held: _Found, found
 def _same(one: str, other: str) -> bool:
     """Lists such as a cleanup.policy have no order."""
     return sorted(one.split(",")) == sorted(other.split(","))
-
-
-def _words(error: KafkaException) -> str:
-    return str(error.args[0].str())

@@ -56,9 +56,19 @@ def error_code(error: BaseException) -> int:
     return code if isinstance(code, int) else 0
 
 
+_NETWORK: Final = re.compile(
+    r"\[Errno -?\d+\] ([^'\")\\]+)|(Read timed out|timed out|CERTIFICATE_VERIFY_FAILED|WRONG_VERSION_NUMBER)"
+)
+"""What is wrong with a connection, somewhere in what the HTTP library says of it."""
+
+
 def first_line(error: BaseException, limit: int = 500) -> str:
-    """The first line of an error's text, bounded."""
+    """The first line of an error's text, bounded; of a connection that failed, the reason alone."""
     text = str(error).strip() or type(error).__name__
+    found = _NETWORK.search(text)
+    if found and not error_code(error):
+        said = (found[1] or found[2]).strip().replace("_", " ")
+        return said[:1].lower() + said[1:] if found[1] else said.lower()
     return text.splitlines()[0][:limit]
 
 

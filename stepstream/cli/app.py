@@ -17,6 +17,7 @@ from typing import Annotated, Final
 import typer
 
 from stepstream.cli import errors
+from stepstream.quiet import silence_libraries
 
 RUN: Final = "Run"
 PREPARE: Final = "Check and prepare"
@@ -78,6 +79,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 
 def _invoke(arguments: list[str]) -> int:
+    if "--debug" not in arguments:
+        silence_libraries()
     app = build(_command_of(arguments))
     code = app(args=arguments, prog_name="stepstream", standalone_mode=False)
     return code if isinstance(code, int) else 0

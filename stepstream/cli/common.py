@@ -118,7 +118,7 @@ def _takes(names: Sequence[str], load: Callable[..., Any]) -> Callable[[Callable
             flags = {name: values.pop(name) for name in names}
             return command(settings=load(**flags), **values)
 
-        wrapper.__name__, wrapper.__doc__, wrapper.__module__ = command.__name__, command.__doc__, command.__module__
+        wrapper.__name__, wrapper.__doc__, wrapper.__module__ = command.__name__, _reflowed(command.__doc__), command.__module__
         parameters = [*own, *(_parameter(name) for name in names)]
         # The argument parser reads the signature: it is that of the command, with the flags in the place of settings.
         wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -135,7 +135,7 @@ def _parameter(name: str) -> inspect.Parameter:
     boolean = field.annotation is bool
     option = typer.Option(
         f"{flag(name)}/--no-{name.replace('_', '-')}" if boolean else flag(name),
-        metavar=None if boolean else name.rpartition("_")[2].upper(),
+        metavar=None if boolean else _metavar(name, field.annotation),
         help=_sentence(field.description or ""),
         hidden=name in _RARE,
         rich_help_panel="Settings (also in the environment and in a file)",
@@ -145,8 +145,28 @@ def _parameter(name: str) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
+def _metavar(name: str, kind: Any) -> str:
+    """What to write for a setting, in a word."""
+    from stepstream.settings import DURATIONS
+
+    if name in DURATIONS:
+        return "DURATION"
+    if kind in (int, float):
+        return "PORT" if name.endswith("_port") else "DAYS" if name.endswith("_days") else "NUMBER"
+    ends = {"_file": "FILE", "_dir": "FOLDER", "_url": "URL", "_user": "USER", "_password": "PASSWORD", "_brokers": "HOST:PORT"}
+    return next((word for end, word in ends.items() if name.endswith(end)), "TEXT")
+
+
 def _sentence(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:]}.".replace("[", "\\[")  # help texts are markup
+    first = text.partition(" ")[0]
+    capital = text[:1].upper() if first.rstrip(",;:").isalpha() else text[:1]  # a name or a URL stays as it is
+    return f"{capital}{text[1:]}.".replace("[", "\\[")  # help texts are markup
+
+
+def _reflowed(text: str | None) -> str:
+    """A docstring whose paragraphs are lines, for terminals of any width."""
+    paragraphs = inspect.cleandoc(text or "").split("\n\n")
+    return "\n\n".join(part if part.startswith(" ") else " ".join(part.split()) for part in paragraphs)
 
 
 def print_rows(

@@ -22,7 +22,8 @@ KindArgument = Annotated[str, typer.Argument(metavar="KIND", help="policy, subsc
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command("apply", rich_help_panel=PANEL)(apply)
+    # Other arguments are taken so that the error can say how they are meant.
+    app.command("apply", rich_help_panel=PANEL, context_settings={"allow_extra_args": True})(apply)
     app.command("get", rich_help_panel=PANEL)(get)
     app.command("delete", rich_help_panel=PANEL)(delete)
 
@@ -30,7 +31,10 @@ def register(app: typer.Typer) -> None:
 @takes(*KAFKA)
 def apply(
     settings: Settings,
-    files: Annotated[list[Path], typer.Option("-f", "--file", metavar="PATH", help="A YAML file, or a folder of them.")],
+    context: typer.Context,
+    files: Annotated[
+        list[Path] | None, typer.Option("-f", "--file", metavar="PATH", help="A YAML file, or a folder of them.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would change and change nothing.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace what a watched folder holds too.")] = False,
 ) -> None:
@@ -40,6 +44,9 @@ def apply(
     """
     from stepstream import documents
 
+    if context.args or not files:
+        given = context.args[0] if context.args else "FILE"
+        raise errors.Failure(f"name files with -f: stepstream apply -f {given}", errors.USAGE)
     written = _read(files)
     changes = documents.apply(settings, written, dry_run=dry_run, force=force)
     for change in changes:

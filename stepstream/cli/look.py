@@ -132,7 +132,12 @@ def sql(
     query: Annotated[str, typer.Argument(metavar="QUERY", help="One statement; - reads it from standard input.")],
     format: FormatOption = Format.TABLE,
 ) -> None:
-    """Ask the store a question in SQL (read-only). The views are runs, steps, open_steps, alerts, trace(id = '...')."""
+    """Ask the store a question in SQL (read-only).
+
+    The views are runs, steps, open_steps, alerts, alert_events, deliveries, delivery_events, metrics_1m, metrics_1h, and
+    trace(id = '...') for one run; `DESCRIBE runs` explains the columns of one. On a terminal, rows that are too wide for a
+    table are shown one below another.
+    """
     from stepstream.cli import printing, queries
 
     text = (sys.stdin.read() if query == "-" else query).strip().rstrip("; \n\t")

@@ -43,8 +43,9 @@ def register(app: typer.Typer) -> None:
 def up(settings: Settings) -> None:
     """Run everything on this machine: Kafka, ClickHouse, worker, notifier and sink.
 
-    Nothing else needs to be installed. Data lies in --data-dir and is there again at the next start, also after a power
-    cut. Agents and commands on this machine find it by themselves. Ctrl-C lets everything finish what it holds.
+    Nothing else needs to be installed. Data lies in --data-dir and is there again at the next start, also after a kill; a
+    power cut can lose what the operating system had not written yet. Agents and commands on this machine find it by
+    themselves. Ctrl-C lets everything finish what it holds.
 
     With --kafka-brokers or --clickhouse-url those servers are used, and not started here.
     """

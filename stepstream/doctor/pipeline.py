@@ -14,7 +14,7 @@ import msgspec
 from confluent_kafka import Consumer, TopicPartition
 
 from stepstream import groups, kafka
-from stepstream.doctor.check import Check, fail
+from stepstream.doctor.check import Check, fail, warn
 from stepstream.doctor.standing import Standing, judge
 from stepstream.schemas.durations import format_duration
 from stepstream.schemas.settings import Settings
@@ -45,7 +45,8 @@ def _alerts(settings: Settings) -> Iterator[Check]:
     for finding in raised(settings, own_partition(settings)).values():
         since = format_duration(time.time_ns() // 1_000 - finding.time)
         text = f"{finding.alert} fires, for {since}: {finding.message}"
-        yield fail("alert", text, "see the lines below, and `stepstream alerts`; it ends by itself when the cause is gone")
+        todo = "see the lines below, and `stepstream alerts`; it ends by itself when the cause is gone"
+        yield fail("alert", text, todo) if finding.severity in ("error", "critical") else warn("alert", text, todo)
 
 
 def _part(settings: Settings, part: str) -> Check:

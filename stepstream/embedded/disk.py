@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from stepstream.embedded.errors import DiskNearlyFull
+from stepstream.embedded.errors import DiskNearlyFull, FolderUnusable
 
 # Kafka and ClickHouse end hard on a full disk; a segment, a merge and the system's own needs fit into this.
 MIN_FREE_BYTES = 1 << 30
@@ -22,6 +25,30 @@ def free_bytes(folder: Path) -> int:
     while not folder.exists():
         folder = folder.parent
     return shutil.disk_usage(folder).free
+
+
+def require_folder(folder: Path, setting: str = "data_dir") -> None:
+    """Make the folder where it is missing, for this user alone. Raises ``FolderUnusable`` where nothing can be written."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=folder, prefix=".writable-")
+        os.close(handle)
+        os.unlink(name)
+    except OSError as error:
+        raise FolderUnusable(folder, _why(folder, error), setting) from None
+
+
+def _why(folder: Path, error: OSError) -> str:
+    above = next((part for part in (folder, *folder.parents) if part.exists()), folder)
+    if error.errno in (errno.ENOTDIR, errno.EEXIST):
+        return f"{above} is a file, not a folder"
+    if error.errno == errno.EROFS:
+        return f"the file system of {above} is read-only"
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return f"this user may not write to {above}"
+    if error.errno == errno.ENOSPC:
+        return f"no space is left on the disk of {above}"
+    return f"nothing can be made in {above} ({(error.strerror or str(error)).lower()})"
 
 
 def require_space(folder: Path, need: int = START_FREE_BYTES, free: int | None = None) -> None:

@@ -3,6 +3,7 @@
 EmbeddedError
 ├── MissingPackage      a wheel is not installed, or there is none for this platform
 ├── FolderHeld          another instance works on the data folder
+├── FolderUnusable      a folder of ours cannot be made or written
 ├── FolderMismatch      the folder was written by another layout (version, number of nodes)
 ├── PortTaken           somebody else listens on the port
 ├── DiskNearlyFull      too little space to begin
@@ -21,6 +22,7 @@ __all__ = [
     "EmbeddedError",
     "FolderHeld",
     "FolderMismatch",
+    "FolderUnusable",
     "JarChecksum",
     "JarError",
     "JarMissing",
@@ -46,6 +48,14 @@ class MissingPackage(EmbeddedError):
 
 class FolderHeld(EmbeddedError):
     """Another instance works on the data folder."""
+
+
+class FolderUnusable(EmbeddedError):
+    """A folder of ours cannot be made, or nothing can be written there."""
+
+    def __init__(self, folder: object, reason: str, setting: str) -> None:
+        option = f"--{setting.replace('_', '-')} or STEPSTREAM_{setting.upper()}"
+        super().__init__(f"the folder {folder} ({setting}) cannot be used: {reason}; choose another one with {option}")
 
 
 class FolderMismatch(EmbeddedError):

@@ -7,8 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from stepstream.embedded.disk import DiskGuard, State, free_bytes, judge, require_space
-from stepstream.embedded.errors import DiskNearlyFull
+from stepstream.embedded.disk import DiskGuard, State, free_bytes, judge, require_folder, require_space
+from stepstream.embedded.errors import DiskNearlyFull, FolderUnusable
+
+
+def test_a_folder_that_cannot_be_used_is_told_with_what_to_do(tmp_path: Path) -> None:
+    """What stands in the way, and the setting that names another folder; one that is fine is made and left empty."""
+    require_folder(tmp_path / "new" / "data")
+    assert list((tmp_path / "new" / "data").iterdir()) == []
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "data"):
+        with pytest.raises(FolderUnusable, match=r"file is a file, not a folder; choose another one with --data-dir or STEP"):
+            require_folder(folder)
+    with pytest.raises(FolderUnusable, match=r"/proc.*choose another one with --state-dir or STEPSTREAM_STATE_DIR"):
+        require_folder(Path("/proc/nothing"), "state_dir")
 
 
 @pytest.mark.parametrize(

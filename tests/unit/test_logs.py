@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from stepstream import logs
+from stepstream import logs, quiet
 from stepstream.schemas.settings import Settings
 
 worker = logging.getLogger("stepstream.worker")
@@ -18,7 +18,7 @@ worker = logging.getLogger("stepstream.worker")
 def as_before() -> Iterator[None]:
     """The logging of the tests is left as it was."""
     root = logging.getLogger()
-    known = ("", *logs.LOGGERS, *logs.NOISY)
+    known = ("", *logs.LOGGERS, *quiet.NOISY)
     handlers, levels = root.handlers[:], {name: logging.getLogger(name).level for name in known}
     yield
     root.handlers[:] = handlers
