@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 BIN := .venv/bin
 IS_NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 
-.PHONY: setup demo test lint chaos test-containers clean
+.PHONY: setup demo test lint chaos test-containers test-clients clean
 
 # A venv of a Python that is too old, or of another one than the one asked for, is made anew.
 setup:
@@ -39,6 +39,11 @@ chaos: setup
 
 test-containers: setup
 	$(BIN)/python -m pytest -m containers --containers
+
+# The streams of client packages that are too large for every test run.
+test-clients: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check '.[clients]'
+	$(BIN)/python -m pytest tests/unit/test_sdk_clients.py
 
 clean:
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache

@@ -7,14 +7,18 @@ the most that such a call has cost in this run, else the budget's ``reserve_usd`
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Final
+from typing import Any, Final, Never
 
+from stepstream.producers.given import nanos_of
 from stepstream.producers.guard import complaints
+from stepstream.producers.misuse import did_you_mean, misuse, shown
 from stepstream.producers.stops import BudgetExceeded
+from stepstream.producers.walk import number_of
 from stepstream.schemas.money import nanos_from_usd, usd_from_nanos
 
 Usd = Decimal | float | str
@@ -29,13 +33,13 @@ class BudgetWarning:
     limit: Decimal
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class Budget:
     """What a run may use; what is not given is not limited. ``run(budget=Budget(usd=0.50, steps=40))``.
 
     ``on_warn`` is called once for each limit when the share ``warn`` of it is used. ``reserve_usd`` and ``reserve_tokens``
-    are set aside for a model's call as long as nothing is known of what such calls use. Raises ``ValueError`` for what is
-    no amount.
+    are set aside for a model's call as long as nothing is known of what such calls use. An amount that is none, and a name
+    that there is not, are logged as errors: that limit is not kept.
     """
 
     usd: Usd | None = None
@@ -47,16 +51,48 @@ class Budget:
     reserve_usd: Usd = 0
     reserve_tokens: int = 0
 
-    def __post_init__(self) -> None:
-        if self.usd is not None:
-            nanos_from_usd(self.usd)
-        nanos_from_usd(self.reserve_usd)
-        if not 0 < self.warn <= 1:
-            raise ValueError(f"warn is a share of the limits, above 0 and at most 1, not {self.warn}")
-        for name in ("tokens", "steps", "seconds"):
-            value = getattr(self, name)
-            if value is not None and value < 0:
-                raise ValueError(f"{name} must not be negative, and {value} is")
+    def __init__(
+        self,
+        usd: Usd | None = None,
+        tokens: int | None = None,
+        steps: int | None = None,
+        seconds: float | None = None,
+        warn: float = 0.8,
+        on_warn: Callable[[BudgetWarning], object] | None = None,
+        reserve_usd: Usd = 0,
+        reserve_tokens: int = 0,
+        **unknown: Never,
+    ) -> None:
+        given = {"usd": usd, "tokens": tokens, "steps": steps, "seconds": seconds, "warn": warn, "on_warn": on_warn,
+                 "reserve_usd": reserve_usd, "reserve_tokens": reserve_tokens}  # fmt: skip
+        for name, (default, usable, example) in _FIELDS.items():
+            value = given[name]
+            if value is not default and value is not None and not usable(value):
+                wrong = f"Budget({name}={shown(value)}) is left out, so that nothing is limited by it"
+                misuse(f"Budget {name}", f"{wrong}: write Budget({name}={example})", level=logging.ERROR)
+                value = default
+            object.__setattr__(self, name, default if value is None else value)
+        for name in unknown:
+            meant = did_you_mean(name, given)
+            misuse(f"Budget {name}", f"Budget has no limit {name!r}{meant}; it is not kept", level=logging.ERROR)
+
+
+def _is_limit(value: object) -> bool:
+    number = number_of(value)
+    return number is not None and number >= 0
+
+
+_FIELDS: Final[dict[str, tuple[Any, Callable[[Any], bool], str]]] = {
+    "usd": (None, lambda value: nanos_of(value) is not None, "0.50"),
+    "tokens": (None, _is_limit, "100_000"),
+    "steps": (None, _is_limit, "40"),
+    "seconds": (None, _is_limit, "600"),
+    "warn": (0.8, lambda value: 0 < (number_of(value) or 0) <= 1, "0.8"),
+    "on_warn": (None, callable, "function"),
+    "reserve_usd": (0, lambda value: nanos_of(value) is not None, "0.05"),
+    "reserve_tokens": (0, _is_limit, "2000"),
+}
+"""Fields of a budget: what stands where nothing usable is given, what makes a value usable, and how it is written."""
 
 
 @dataclass(slots=True)

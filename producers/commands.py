@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import threading
-import weakref
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 from weakref import WeakSet, WeakValueDictionary
 
+from stepstream.producers.forks import call_after_fork
 from stepstream.schemas.control import binds, is_scope
 
 if TYPE_CHECKING:
@@ -85,21 +84,3 @@ class Commands:
         for control in list(self._open):
             control.after_fork()
         self._roots, self._open = WeakValueDictionary(), WeakSet()
-
-
-class _Forks(Protocol):
-    def after_fork(self) -> None: ...
-
-
-def call_after_fork(held: _Forks) -> None:
-    """Call its ``after_fork`` in child processes, as long as it is there."""
-    if not hasattr(os, "register_at_fork"):
-        return
-    reference = weakref.ref(held)
-
-    def in_child() -> None:
-        there = reference()
-        if there is not None:
-            there.after_fork()
-
-    os.register_at_fork(after_in_child=in_child)

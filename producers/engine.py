@@ -1,22 +1,33 @@
-"""What a tracer needs once it records: settings, clock, encoder and publisher, put together in one place."""
+"""What a tracer needs once it records: settings, clock, encoder and publisher, put together in one place.
+
+What the agent's threads need is imported here, before the first step is handed over; what only the publisher's thread needs is
+imported there. Both happen under the gate that a fork waits for.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stepstream.producers import arguments, control_steps, response_streams, responses, run_control  # noqa: F401
 from stepstream.producers.clock import Clock
 from stepstream.producers.commands import Commands
 from stepstream.producers.exitline import Totals
+from stepstream.producers.forks import gate
+from stepstream.producers.guard import internal_error
+from stepstream.producers.listener import CommandListener
 from stepstream.producers.publisher import Publisher
 from stepstream.producers.transport import Record, Transport
+from stepstream.schemas.money import nanos_from_usd
 from stepstream.schemas.step import Step as StepRecord
 
 if TYPE_CHECKING:
     from stepstream.producers.encoder import Encoder
-    from stepstream.producers.listener import CommandListener
     from stepstream.schemas.documents import Prices
     from stepstream.schemas.prices import PriceBook
     from stepstream.schemas.settings import Settings
@@ -57,14 +68,12 @@ class Engine:
             max_events=settings.queue_events,
             max_bytes=settings.queue_bytes,
             also_held=self._held_by_encoder,
-            on_fork=totals.reset,
+            on_fork=self._forked,
         )
 
     def listen(self) -> None:
         """Follow the control topic, from the first run on. Only where there is Kafka, and never in the agent's way."""
         if self._listener is None and self._transport is None and self.settings.control:
-            from stepstream.producers.listener import CommandListener
-
             self._listener = CommandListener(self.settings, self.commands)
         if self._listener is not None:
             self._listener.ensure()
@@ -76,14 +85,16 @@ class Engine:
 
     def cost_of(self, record: StepRecord) -> int | None:
         """Nano-dollars that an ended step cost, for budgets; None where that is unknown, 0 where it used nothing."""
-        from stepstream.schemas.money import nanos_from_usd
-
         if record.cost_usd is not None:
             return nanos_from_usd(record.cost_usd)
-        if self._made_prices is None:
-            self._made_prices = self._price_book()
-        cost = self._made_prices.cost(record, None)
+        cost = self._price_book().cost(record, None)
         return None if cost.source == "unpriced" else cost.nanos or 0
+
+    def load_prices(self) -> None:
+        """Load the prices in a thread of their own, so that they are there when a budget asks for them. Returns at once."""
+        if self._made_prices is None:
+            with contextlib.suppress(RuntimeError):  # the interpreter is going down
+                threading.Thread(target=self._load_prices, name="stepstream-prices", daemon=True).start()
 
     def publish(self, record: StepRecord) -> None:
         """Hand a record over; whoever hands it over does not touch it again."""
@@ -93,18 +104,20 @@ class Engine:
 
     def _encode(self, record: StepRecord) -> Record:
         if self._encoder is None:
+            self._encoder = self._made_encoder()
+        return self._encoder(record)
+
+    def _made_encoder(self) -> Encoder:
+        with gate.importing():
             from stepstream.producers.encoder import MOST_OPEN_INPUT_BYTES, Encoder
             from stepstream.producers.redact import Redactor
-
-            settings, redactor = self.settings, Redactor(self._redact)
-            self._encoder = Encoder(
-                redactor,
-                self._price_book,
-                settings.max_content_bytes,
-                self._totals,
-                max_held_bytes=min(MOST_OPEN_INPUT_BYTES, settings.queue_bytes // 4),
-            )
-        return self._encoder(record)
+        return Encoder(
+            Redactor(self._redact),
+            self._price_book,
+            self.settings.max_content_bytes,
+            self._totals,
+            max_held_bytes=min(MOST_OPEN_INPUT_BYTES, self.settings.queue_bytes // 4),
+        )
 
     def _held_by_encoder(self) -> int:
         return 0 if self._encoder is None else self._encoder.held_bytes
@@ -112,14 +125,29 @@ class Engine:
     def _connect(self) -> Transport:
         if self._transport is not None:
             return self._transport
-        from stepstream.producers.kafka_transport import KafkaTransport
-
+        with gate.importing():
+            from stepstream.producers.kafka_transport import KafkaTransport
         return KafkaTransport(self.settings)
 
     def _price_book(self) -> PriceBook:
-        from stepstream.schemas.prices import PriceBook
+        with gate.importing():  # which also keeps two threads from making it twice
+            if self._made_prices is None:
+                from stepstream.schemas.prices import PriceBook
 
-        return PriceBook(self._prices)
+                importlib.import_module("genai_prices.data")
+                self._made_prices = PriceBook(self._prices)
+            return self._made_prices
+
+    def _load_prices(self) -> None:
+        try:
+            self._price_book()
+        except Exception as error:
+            internal_error("prices", error)
+
+    def _forked(self) -> None:
+        """In the child: what the parent's publisher was in the middle of is not gone on with."""
+        self._encoder = None
+        self._totals.reset()
 
 
 def program_name() -> str:

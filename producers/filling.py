@@ -166,10 +166,14 @@ class Fills(Opens):
                 answer.record_on(self)
 
     def record_stream(self, chunks: Iterable[T] | AsyncIterable[T]) -> Watched[T]:
-        """The same pieces, to be iterated over as before; when they end, what they made is recorded as by ``record_response``.
+        """The stream, to be used as before; when it ends, what its pieces made is recorded as by ``record_response``.
 
-        The first piece is the first token. Break off early, and what came until then is recorded.
+        Iterate over it, enter it with ``with`` or ``async with``, close it, use its attributes and methods: it is the
+        client's stream, or what a client's stream manager makes on entering. The first piece is the first token. It ends
+        when it is exhausted or closed, at the latest with the step: leave it early, and what came until then is recorded.
         """
+        if self._chunks is not None:
+            self._chunks.finish()
         self._chunks = Chunks(self)
         return Watched(chunks, self._chunks)
 

@@ -93,7 +93,7 @@ def _misfit(function: Callable[..., None], args: tuple[object, ...], kwargs: dic
     from stepstream.producers.misuse import wrong_call
 
     try:
-        wrong_call(function, args[1:], kwargs)
+        wrong_call(function, args, kwargs)
     except Exception as error:
         internal_error(function.__qualname__, error)
 

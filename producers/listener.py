@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from stepstream.producers.commands import call_after_fork
+from stepstream.producers.forks import call_after_fork, gate
 from stepstream.producers.guard import complaints, suppressed
 from stepstream.schemas.alert import Command, CommandStruct
 from stepstream.schemas.topics import topic
@@ -100,9 +100,10 @@ class CommandListener:
             consumer.close()
 
     def _open(self) -> Consumer:
-        from confluent_kafka import TopicPartition
+        with gate.importing():
+            from confluent_kafka import TopicPartition
 
-        from stepstream import kafka
+            from stepstream import kafka
 
         name = topic(self._settings.topic_prefix, "control")
         options = {"queued.max.messages.kbytes": 1_024, "fetch.error.backoff.ms": 100, "reconnect.backoff.max.ms": 2_000}

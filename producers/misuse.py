@@ -5,7 +5,6 @@ Nothing is raised. Each place in the program that is wrong is told of, each at m
 
 from __future__ import annotations
 
-import difflib
 import functools
 import inspect
 import logging
@@ -34,11 +33,11 @@ _OTHER_NAMES: Final = {
 """Names that other libraries use for the same thing."""
 
 
-def misuse(kind: str, message: str) -> None:
+def misuse(kind: str, message: str, *, level: int = logging.WARNING) -> None:
     """Say it on the logger, with the place in the program, unless this kind was said of this place within a minute."""
     try:
         place = _place()
-        complaints.say(f"misuse:{place}:{kind}", f"stepstream: {message} (at {place})", level=logging.WARNING)
+        complaints.say(f"misuse:{place}:{kind}", f"stepstream: {message} (at {place})", level=level)
     except Exception as error:
         internal_error("misuse", error)
 
@@ -55,6 +54,8 @@ def meant_by(name: str, known: Iterable[str]) -> str:
     other = _OTHER_NAMES.get(name.lower(), "")
     if other in names:
         return other
+    import difflib
+
     close = difflib.get_close_matches(name, names, 1, 0.6)
     return close[0] if close else ""
 
@@ -66,8 +67,10 @@ def shown(value: object) -> str:
 
 
 def wrong_call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-    """Say that the arguments of a call do not fit the function, and how to write it. ``args`` are without ``self``."""
-    parameters = [one for one in inspect.signature(function).parameters.values() if one.name != "self"]
+    """Say that the arguments of a call do not fit the function, and how to write it."""
+    parameters = list(inspect.signature(function).parameters.values())
+    if parameters and parameters[0].name == "self":
+        parameters, args = parameters[1:], args[1:]
     names = [one.name for one in parameters if one.kind is not one.VAR_KEYWORD and one.kind is not one.VAR_POSITIONAL]
     positional = [one.name for one in parameters if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
     given = ", ".join([*map(shown, args), *(f"{name}={shown(value)}" for name, value in kwargs.items())])
@@ -79,7 +82,10 @@ def wrong_call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapp
     written += [f"{meant_by(name, names) if name in unknown else name}={shown(value)}" for name, value in kwargs.items()
                 if name not in unknown or meant_by(name, names)]  # fmt: skip
     missing = [one.name for one in parameters[len(args) :] if one.default is one.empty and one.name in names]
-    written += [f"{name}=..." for name in missing if name not in kwargs]
+    taken = {name if name in names else meant_by(name, names) for name in kwargs}
+    written += [f"{name}=..." for name in missing if name not in taken]
+    if len(args) > len(positional) + len([name for name in names if name not in positional and name not in kwargs]):
+        written = positional  # more than there is a place for: the names say what is taken
     example = ", ".join(written or [f"{name}=..." for name in names[:2]])
     message = f"{function.__name__}({given}) is ignored: {'; '.join(hints) + '; ' if hints else ''}"
     misuse(f"{function.__name__}:{','.join(unknown)}", f"{message}write {function.__name__}({example})")
@@ -117,7 +123,7 @@ def opens(fields: type) -> Callable[[F], F]:
             except TypeError as error:
                 if not misfit(error):
                     raise
-            wrong_call(call, args, kwargs)
+            wrong_call(call, (self, *args), kwargs)
             return function(self, *args[:1])
 
         own = [one for one in inspect.signature(function).parameters.values() if one.kind is not one.VAR_KEYWORD]

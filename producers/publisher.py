@@ -8,16 +8,15 @@ end alone is the complete record of its step.
 from __future__ import annotations
 
 import itertools
-import os
 import queue
 import sys
 import threading
 import time
-import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from stepstream.producers.forks import call_after_fork
 from stepstream.producers.guard import complaints, internal_error, suppressed
 from stepstream.producers.transport import Record, Transport
 from stepstream.schemas.step import Step as StepRecord
@@ -79,7 +78,7 @@ class Publisher:
         self.generation = 0
         """How many forks lie between this process and the one that made the publisher."""
         self._clear()
-        _call_after_fork(self)
+        call_after_fork(self)
 
     def _clear(self) -> None:
         self._lock = threading.RLock()  # re-entrant: a step may end in a signal handler or a garbage collection
@@ -341,19 +340,6 @@ def _size(record: StepRecord) -> int:
     if record.attributes:
         size += sum(8 + key.__sizeof__() + value.__sizeof__() for key, value in record.attributes.items())
     return size
-
-
-def _call_after_fork(publisher: Publisher) -> None:
-    if not hasattr(os, "register_at_fork"):
-        return
-    reference = weakref.ref(publisher)
-
-    def in_child() -> None:
-        held = reference()
-        if held is not None:
-            held.after_fork()
-
-    os.register_at_fork(after_in_child=in_child)
 
 
 def _call_at_exit_of_worker(close: Callable[[], object]) -> None:

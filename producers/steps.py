@@ -255,6 +255,8 @@ class Step(Fills):
         around = None if parent is None else parent._scope.control
         record = ControlSteps(engine, scope, self._record.step_id)
         scope.control = self._owned = control_of(scope, self._record.start_time, record, around, self._fields, engine)
+        if self._fields.get("budget") is not None:
+            engine.load_prices()
         engine.commands.open(self._owned)
         engine.listen()
 

@@ -1,18 +1,35 @@
-"""What comes out of a step piece by piece: passed on as it comes, kept within bounds, recorded when it ends."""
+"""What comes out of a step piece by piece: passed on as it comes, kept within bounds, recorded when it ends.
+
+``Watched`` stands for a client's stream: it iterates, it is a context manager, it closes, and every attribute and method of
+the stream is there. What is recorded ends when the stream is exhausted or closed, or with the step; leaving a ``for`` does not
+end it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections import deque
+from collections.abc import AsyncIterator, Generator, Iterator
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
+from stepstream.producers.foreign import field_of, layout_of, mro_of, namespace_of
 from stepstream.producers.guard import never_raises
+from stepstream.producers.shortening import cut_mark
+from stepstream.producers.walk import Walk, estimate
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from stepstream.producers.filling import Fills
 
 T = TypeVar("T")
 
 MOST_CHUNKS: Final = 20_000
+LAST_CHUNKS: Final = 200
+"""Of a longer stream the last pieces are kept too: they say how many tokens were used and why it ended."""
+_SLACK_CHARS: Final = 20_000
+_ANSWER_CHARS: Final = 4_000_000
+"""Pieces of a model's answer are objects whose text is a small part of them."""
+_LAST_CHARS: Final = 2_000
 
 
 class Chunks:
@@ -20,22 +37,42 @@ class Chunks:
 
     def __init__(self, step: Fills) -> None:
         self._step = step
-        self._chunks: list[Any] = []
-        self._left_out = 0
         self._finished = False
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget the pieces so far: they are about to come again."""
+        self._first: list[Any] = []
+        self._last: deque[Any] = deque(maxlen=LAST_CHUNKS)
+        self._count = 0
+        self._texts = 0
         self._chars = 0
+        self._kept_chars = 0
 
     @never_raises
     def add(self, chunk: Any) -> None:
         """One more piece; the first is the first token."""
-        if not self._chunks:
+        if self._finished:
+            return
+        if not self._count:
             self._step.record_first_token()
-        if isinstance(chunk, str):
-            self._chars += len(chunk)
-        if len(self._chunks) < MOST_CHUNKS and self._chars <= self._step._max_bytes * 2 + MOST_CHUNKS:
-            self._chunks.append(chunk)
-        else:
-            self._left_out += 1
+        self._count += 1
+        most = self._step._max_bytes * 2 + _SLACK_CHARS
+        is_text = type(chunk) is str
+        if is_text:
+            size = len(chunk)
+            self._texts += 1
+        elif self._step._kind == "llm_call":
+            size, most = estimate(chunk), max(most, _ANSWER_CHARS)
+        else:  # kept as it is now: the program may change it
+            chunk = Walk().plain(chunk, max(_LAST_CHARS, (most - self._kept_chars) // 8))
+            size = estimate(chunk)
+        self._chars += size
+        if self._count <= MOST_CHUNKS and self._kept_chars + size <= most:
+            self._kept_chars += size
+            self._first.append(chunk)
+        elif is_text or size <= _LAST_CHARS:
+            self._last.append(chunk[-_LAST_CHARS:] if is_text else chunk)
 
     @never_raises
     def finish(self) -> None:
@@ -43,22 +80,27 @@ class Chunks:
         if self._finished:
             return
         self._finished = True
-        step, chunks = self._step, self._chunks
+        step, chunks = self._step, [*self._first, *self._last]
         if not chunks or not step._writable("stream"):
             return
-        if all(isinstance(chunk, str) for chunk in chunks):
-            step.set_output("".join(chunks))
+        left_out = self._count - len(chunks)
+        if self._texts == self._count:
+            text, end = "".join(self._first), "".join(self._last)
+            missing = self._chars - len(text) - len(end)
+            step.set_output(text + (cut_mark(missing) if missing else "") + end)
         elif step._kind == "llm_call":
             self._record_answer(step, chunks)
         else:
             step.set_output(chunks)
-        if self._left_out:
-            step.set_attribute("chunks_left_out", self._left_out)
+        if left_out:
+            step.set_attribute("chunks_left_out", left_out)
+        self.restart()
 
     def _record_answer(self, step: Fills, chunks: list[Any]) -> None:
         from stepstream.producers.response_streams import read_stream
 
-        answer = read_stream(chunks)
+        opaque = any(layout_of(type(chunk)).opaque for chunk in chunks)
+        answer = None if opaque else read_stream(chunks)
         if answer is None:
             step.set_output(chunks)
         else:
@@ -66,24 +108,217 @@ class Chunks:
 
 
 class Watched(Generic[T]):
-    """An iterable or asynchronous iterable that passes its pieces on and records them on a step."""
+    """A client's stream, or any iterable or asynchronous iterable, whose pieces are recorded on a step.
+
+    What the stream does not have, such as ``close``, does nothing here; what it raises is raised.
+    """
+
+    __slots__ = ("_stepstream_chunks", "_stepstream_own", "_stepstream_pieces", "_stepstream_source")
+
+    _stepstream_chunks: Chunks
+    _stepstream_own: bool
+    _stepstream_pieces: Any
+    _stepstream_source: Any
 
     def __init__(self, source: Any, chunks: Chunks) -> None:
-        self._source = source
-        self._chunks = chunks
+        put = object.__setattr__
+        put(self, "_stepstream_source", source)
+        put(self, "_stepstream_chunks", chunks)
+        put(self, "_stepstream_own", not _recorded_inside(source, chunks))
+        put(self, "_stepstream_pieces", None)
+
+    # --- iteration ---
 
     def __iter__(self) -> Iterator[T]:
+        source = self._stepstream_source
+        if type(source) in (list, tuple):
+            self._stepstream_chunks.restart()
+        return Pieces(iter(source), self._stepstream_chunks, self._stepstream_own)
+
+    def __next__(self) -> T:
+        if self._stepstream_pieces is None:
+            source = self._stepstream_source
+            iterator = source if hasattr(type(source), "__next__") else iter(source)
+            object.__setattr__(self, "_stepstream_pieces", Pieces(iterator, self._stepstream_chunks, self._stepstream_own))
+        return next(self._stepstream_pieces)  # type: ignore[no-any-return]
+
+    def __aiter__(self) -> AsyncIterator[T]:
+        return AsyncPieces(aiter(self._stepstream_source), self._stepstream_chunks, self._stepstream_own)
+
+    async def __anext__(self) -> T:
+        if self._stepstream_pieces is None:
+            source = self._stepstream_source
+            iterator = source if hasattr(type(source), "__anext__") else aiter(source)
+            object.__setattr__(self, "_stepstream_pieces", AsyncPieces(iterator, self._stepstream_chunks, self._stepstream_own))
+        return await anext(self._stepstream_pieces)
+
+    def __await__(self) -> Generator[Any, None, Watched[T]]:
+        result = yield from self._stepstream_source.__await__()
+        return Watched(result, self._stepstream_chunks)
+
+    # --- ends ---
+
+    def close(self) -> Any:
+        """Close the stream, if it can be; awaitable where the stream's own is."""
         try:
-            for chunk in self._source:
-                self._chunks.add(chunk)
-                yield chunk
+            close = getattr(self._stepstream_source, "close", None)
+            return None if close is None else close()
+        finally:
+            self._stepstream_chunks.finish()
+
+    async def aclose(self) -> None:
+        """Close an asynchronous stream, if it can be."""
+        try:
+            source = self._stepstream_source
+            close = getattr(source, "aclose", None) or getattr(source, "close", None)
+            closing: Any = None if close is None else close()
+            if hasattr(type(closing), "__await__"):
+                await closing
+        finally:
+            self._stepstream_chunks.finish()
+
+    def __enter__(self) -> Watched[T]:
+        enter = getattr(type(self._stepstream_source), "__enter__", None)
+        return self._stepstream_entered(self._stepstream_source if enter is None else enter(self._stepstream_source))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        leave = getattr(type(self._stepstream_source), "__exit__", None)
+        if leave is None:
+            self.close()
+            return None
+        try:
+            return leave(self._stepstream_source, kind, error, traceback)  # type: ignore[no-any-return]
+        finally:
+            self._stepstream_chunks.finish()
+
+    async def __aenter__(self) -> Watched[T]:
+        enter = getattr(type(self._stepstream_source), "__aenter__", None)
+        return self._stepstream_entered(self._stepstream_source if enter is None else await enter(self._stepstream_source))
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        leave = getattr(type(self._stepstream_source), "__aexit__", None)
+        if leave is None:
+            await self.aclose()
+            return None
+        try:
+            return await leave(self._stepstream_source, kind, error, traceback)  # type: ignore[no-any-return]
+        finally:
+            self._stepstream_chunks.finish()
+
+    def _stepstream_entered(self, entered: Any) -> Watched[T]:
+        """This object, or what a manager made on entering, watched as well."""
+        same = entered is None or entered is self._stepstream_source
+        return self if same else Watched(entered, self._stepstream_chunks)
+
+    # --- everything else is the stream's own ---
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stepstream_source, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._stepstream_source, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        delattr(self._stepstream_source, name)
+
+    def __dir__(self) -> list[str]:
+        return sorted({*dir(type(self)), *dir(self._stepstream_source)})
+
+    def __repr__(self) -> str:
+        return repr(self._stepstream_source)
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        """The stream's class, for programs and frameworks that ask what they were handed."""
+        return type(self._stepstream_source)
+
+
+class Pieces(Iterator[T]):
+    """An iterator whose pieces are recorded, if ``own``, and whose end is. Anything else is the iterator's own."""
+
+    def __init__(self, iterator: Any, chunks: Chunks, own: bool = True) -> None:
+        self._iterator = iterator
+        self._chunks = chunks
+        self._own = own
+
+    def __iter__(self) -> Iterator[T]:
+        return self
+
+    def __next__(self) -> T:
+        try:
+            piece: T = next(self._iterator)
+        except StopIteration:
+            self._chunks.finish()
+            raise
+        if self._own:
+            self._chunks.add(piece)
+        return piece
+
+    def close(self) -> None:
+        """Close the iterator, if it can be."""
+        close = getattr(self._iterator, "close", None)
+        try:
+            if close is not None:
+                close()
         finally:
             self._chunks.finish()
 
-    async def __aiter__(self) -> AsyncIterator[T]:
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._iterator, name)
+
+
+class AsyncPieces(AsyncIterator[T]):
+    """As ``Pieces``, of an asynchronous iterator."""
+
+    def __init__(self, iterator: Any, chunks: Chunks, own: bool = True) -> None:
+        self._iterator = iterator
+        self._chunks = chunks
+        self._own = own
+
+    def __aiter__(self) -> AsyncIterator[T]:
+        return self
+
+    async def __anext__(self) -> T:
         try:
-            async for chunk in self._source:
-                self._chunks.add(chunk)
-                yield chunk
+            piece: T = await anext(self._iterator)
+        except StopAsyncIteration:
+            self._chunks.finish()
+            raise
+        if self._own:
+            self._chunks.add(piece)
+        return piece
+
+    async def aclose(self) -> None:
+        """Close the iterator, if it can be."""
+        close = getattr(self._iterator, "aclose", None)
+        try:
+            if close is not None:
+                await close()
         finally:
             self._chunks.finish()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._iterator, name)
+
+
+def _recorded_inside(source: Any, chunks: Chunks) -> bool:
+    """Record the pieces of a stream where it takes them from itself, so that its helper methods are recorded as well.
+
+    The streams of openai, anthropic and clients generated as theirs keep an iterator made by ``__stream__``. Their
+    ``text_stream``, ``until_done`` and ``get_final_...`` read it without their caller seeing the pieces.
+    """
+    iterator = field_of(source, "_iterator")
+    if iterator is None or not any("__stream__" in namespace_of(base) for base in mro_of(type(source))):
+        return False
+    if isinstance(iterator, Pieces | AsyncPieces):
+        return False
+    try:
+        made: Any = AsyncPieces if hasattr(type(iterator), "__anext__") else Pieces
+        source._iterator = made(iterator, chunks)
+    except Exception:
+        return False
+    return True

@@ -9,7 +9,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from stepstream.producers.clock import SYSTEM_CLOCK, Clock
+from stepstream.producers.engine import Engine
 from stepstream.producers.exitline import Totals, exit_line
+from stepstream.producers.forks import call_after_fork, gate
 from stepstream.producers.guard import internal_error
 from stepstream.producers.opening import Opens, RunFields, StepFields
 from stepstream.producers.publisher import EXIT_WAIT_S, Counts
@@ -18,7 +20,6 @@ from stepstream.producers.transport import Transport
 from stepstream.schemas.printable import printable
 
 if TYPE_CHECKING:
-    from stepstream.producers.engine import Engine
     from stepstream.schemas.documents import Prices
     from stepstream.schemas.settings import Settings
 
@@ -52,6 +53,11 @@ class Tracer(Opens):
         self._clock = clock
         self._set(settings, transport, redact, prices)
         self._at_exit_registered = False
+        call_after_fork(self)
+
+    def after_fork(self) -> None:
+        """In the child: another thread of the parent may have held the lock."""
+        self._lock = threading.RLock()
 
     def configure(
         self,
@@ -133,7 +139,8 @@ class Tracer(Opens):
             if self._engine is None and not self._off:
                 made = None
                 try:
-                    made = self._made()
+                    with gate.importing():
+                        made = self._made()
                 except Exception as error:
                     internal_error("Tracer.engine", error)
                 if self._engine is None:  # a signal handler of this thread may have been quicker
@@ -159,8 +166,6 @@ class Tracer(Opens):
         if not self._at_exit_registered:
             self._at_exit_registered = True
             atexit.register(self._at_exit)
-        from stepstream.producers.engine import Engine
-
         return Engine(settings, self._clock, self._totals, transport=self._transport, redact=self._redact, prices=self._prices)
 
     def _at_exit(self) -> None:

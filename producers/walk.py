@@ -76,7 +76,7 @@ class Walk:
 
     def items(self, count: int, front: Iterator[Any], back: Iterator[Any] | None, room: int, depth: int) -> list[Any]:
         """Items of a list from both ends, as many as there is room for; each gets an equal share of what is left."""
-        first, last = self._chosen(count, front, back, room, _estimate)
+        first, last = self._chosen(count, front, back, room, estimate)
         chosen = first + last[::-1]
         plain = self._shared([size for _, size in chosen], room, lambda i, share: self.plain(chosen[i][0], share, depth + 1))
         left_out = count - len(chosen)
@@ -209,7 +209,8 @@ def label(value: object, most: int) -> str:
 # --- how long values are, about, without looking at all of them ---
 
 
-def _estimate(value: Any) -> int:
+def estimate(value: Any) -> int:
+    """Characters of a value, about, by the first of its items; an object counts as few."""
     kind = type(value)
     if kind is str:
         return _estimate_text(value)
@@ -225,7 +226,7 @@ def _estimate(value: Any) -> int:
 
 def _estimate_pair(pair: tuple[Any, Any], *, deeper: bool = True) -> int:
     key, value = pair
-    return 4 + (len(key) if type(key) is str else 8) + (_estimate(value) if deeper else _estimate_inside(value))
+    return 4 + (len(key) if type(key) is str else 8) + (estimate(value) if deeper else _estimate_inside(value))
 
 
 def _estimate_inside(value: Any) -> int:

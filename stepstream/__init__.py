@@ -10,7 +10,8 @@
         run.set_output(answer)
 
 Nothing here raises into your program, but for the stops that people ask for (``RunStopped``, ``BudgetExceeded``,
-``ArgumentsRefused``), or waits for a network. Importing it loads no stream processor, store or web framework.
+``ArgumentsRefused``), or waits for a network. Importing it loads what the first step needs, so that the step does not wait
+for that, but no Kafka client, price list, stream processor, store or web framework.
 """
 
 from __future__ import annotations
@@ -18,10 +19,13 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from stepstream.producers.guard import complaints as _complaints
+from stepstream.producers.guard import never_raises as _never_raises
 from stepstream.producers.propagation import propagate
 from stepstream.producers.steps import Run, Step
 from stepstream.producers.stops import ArgumentsRefused, BudgetExceeded, RunStopped
 from stepstream.producers.tracer import Tracer
+from stepstream.settings import load_with_others as _load_with_others
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -67,12 +71,9 @@ __all__ = [
 
 def _settings(**given: Any) -> Settings:
     """The settings in force. A variable that is no setting, of another version or misspelt, is told and stops nothing."""
-    from stepstream.producers.guard import complaints
-    from stepstream.settings import load_with_others
-
-    settings, unknown = load_with_others(**given)
+    settings, unknown = _load_with_others(**given)
     for text in unknown:
-        complaints.say(text, f"stepstream: {text}; the others hold")
+        _complaints.say(text, f"stepstream: {text}; the others hold")
     return settings
 
 
@@ -91,6 +92,7 @@ current_run = _tracer.current_run
 current_step = _tracer.current_step
 
 
+@_never_raises
 def configure(
     *,
     project: str | None = None,

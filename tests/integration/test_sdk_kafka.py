@@ -296,6 +296,105 @@ if __name__ == "__main__":
     assert len(arrived(settings)) == 2 * len(ended)
 
 
+FORKING = {
+    "inside a run": """
+with stepstream.run("parent") as run:
+    child = os.fork()
+    if not child:
+        with stepstream.run("child"):
+            pass
+        leave()
+    wait(child)
+""",
+    "at once, eight times": """
+with stepstream.run("parent") as run, run.tool("before"):
+    pass
+children = []
+for number in range(8):
+    children.append(os.fork())
+    if not children[-1]:
+        with stepstream.run(f"child{number}"), stepstream.llm("call", model="gpt-4o") as step:
+            step.set_usage(input_tokens=10, output_tokens=10)
+        leave()
+wait(*children)
+""",
+    "a pool": """
+import multiprocessing
+
+def work(number):
+    with stepstream.run(f"child{number}"):
+        return number
+
+with stepstream.run("parent"):
+    pass
+with multiprocessing.get_context("fork").Pool(4) as pool:
+    pool.map(work, range(8))
+    pool.close()
+    pool.join()
+""",
+    "workers that serve": """
+import socket
+
+listening = socket.create_server(("127.0.0.1", 0))
+with stepstream.run("parent"), stepstream.llm("warm", model="gpt-4o") as step:
+    step.set_usage(input_tokens=10, output_tokens=10)
+workers = []
+for _ in range(3):
+    workers.append(os.fork())
+    if not workers[-1]:
+        while True:
+            client, _ = listening.accept()
+            request = client.recv(100).decode()
+            if request == "stop":
+                leave()
+            with stepstream.run(request):
+                client.sendall(b"done")
+            client.close()
+for request in [*(f"child{number}" for number in range(9)), "stop", "stop", "stop"]:
+    with socket.create_connection(listening.getsockname()) as client:
+        client.sendall(request.encode())
+        client.recv(100)
+wait(*workers)
+""",
+}
+FORK_PROGRAM = """
+import os, stepstream
+
+def leave():
+    assert stepstream.close(60)
+    os._exit(0)
+
+def wait(*children):
+    for child in children:
+        assert os.waitpid(child, 0)[1] == 0
+
+{body}
+assert stepstream.close(60)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize(
+    ("way", "children"), [("inside a run", 1), ("at once, eight times", 8), ("a pool", 8), ("workers that serve", 9)]
+)
+def test_forks_soon_after_the_first_step(way: str, children: int, settings: Settings, tmp_path: Path) -> None:
+    """While the first step's connection is still being made: everything that parent and children record arrives."""
+    (tmp_path / "agent.py").write_text(FORK_PROGRAM.format(body=FORKING[way]))
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("STEPSTREAM_")},
+        "STEPSTREAM_ENDPOINT": f"kafka://{settings.kafka_brokers}",
+        "STEPSTREAM_TOPIC_PREFIX": settings.topic_prefix,
+        "PYTHONPATH": os.getcwd(),
+    }
+    command = [sys.executable, "agent.py"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=110, check=False)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    names = [step.name for step in arrived(settings) if step.phase == "end"]
+    assert len(names) == len(set(names) - {"call"}) + names.count("call")
+    assert len([name for name in names if name.startswith("child")]) == children
+    assert "parent" in names
+
+
 def test_a_recording_is_replayed(settings: Settings, tmp_path: Path) -> None:
     """A replay puts every good line on the topic, on the partition of its new id."""
     lines = [json.dumps(event(trace_id=f"{number + 1:032x}", step_id=f"{number + 1:016x}")) for number in range(3_000)]

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
@@ -160,11 +161,26 @@ def test_a_step_that_never_began_gives_back_what_it_set_aside() -> None:
     assert (inner.reserved["usd"], inner.used["steps"]) == (0, 0)
 
 
-@pytest.mark.parametrize("wrong", [{"usd": "much"}, {"usd": -1}, {"steps": -1}, {"warn": 0}, {"reserve_usd": "x"}])
-def test_a_budget_that_is_none_is_refused_where_it_is_written(wrong: dict[str, object]) -> None:
-    """At once, and not in the middle of a run."""
-    with pytest.raises((ValueError, TypeError)):
-        stepstream.Budget(**wrong)  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"usd": "lots"}, "Budget(usd='lots') is left out, so that nothing is limited by it: write Budget(usd=0.50)"),
+        ({"usd": -1}, "write Budget(usd=0.50)"), ({"steps": -1}, "write Budget(steps=40)"),
+        ({"warn": 0}, "write Budget(warn=0.8)"),
+        ({"tokens": "x"}, "write Budget(tokens=100_000)"), ({"reserve_usd": "x"}, "write Budget(reserve_usd=0.05)"),
+        ({"on_warn": 5}, "write Budget(on_warn=function)"), ({"max_usd": 3}, "no limit 'max_usd': did you mean 'usd'?"),
+        ({"stpes": 3}, "no limit 'stpes': did you mean 'steps'?"),
+    ],
+)  # fmt: skip
+def test_a_budget_that_is_none_is_told_of_where_it_is_written(wrong: dict[str, Any], told: str) -> None:
+    """At once, with the place and what to write, and without raising; the other limits are kept."""
+    with said() as records:
+        budget = stepstream.Budget(**{"seconds": 5, **wrong})
+    (record,) = records
+    assert told in record.getMessage()
+    assert f"(at {__file__}:" in record.getMessage()
+    assert record.exc_info is None
+    assert budget == stepstream.Budget(seconds=5)
 
 
 def test_what_is_no_budget_is_said_and_ignored(made: Traced) -> None:
