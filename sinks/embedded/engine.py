@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import tempfile
-import threading
-import time
 import uuid
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from stepstream.sinks.embedded import config
-from stepstream.sinks.embedded.errors import TOO_MANY_QUERIES, UNKNOWN_FORMAT, error, from_engine
+from stepstream.sinks.embedded.errors import UNKNOWN_FORMAT, error, from_engine
+from stepstream.sinks.embedded.guard import ENGINES, Known
 from stepstream.sinks.embedded.memory import drop_startup_pages, leave_out_data_frames
 
 # What makes chdb behave as a server does, not as a command-line tool; a request may say otherwise.
@@ -23,7 +23,6 @@ DEFAULTS = {
     "allow_introspection_functions": "0",
     "storage_file_read_method": "pread",
 }
-WAIT_SECONDS = 30.0
 
 
 @dataclass
@@ -70,18 +69,21 @@ def _is_held(status: Path) -> bool:
 class Engine:
     """The one engine of this process, on one directory. Calls block; chdb releases the GIL."""
 
-    def __init__(self, folder: Path, memory_bytes: int, at_once: int = 16) -> None:
+    def __init__(self, folder: Path, memory_bytes: int) -> None:
         self._path = str(folder / "store")
-        self._at_once = at_once
-        self._slots = threading.BoundedSemaphore(at_once)
-        # Readers never take every slot: the writer always finds one.
-        self._read_slots = threading.BoundedSemaphore(max(1, at_once * 3 // 4))
         settings = folder / "engine.xml"
         settings.write_text(config.render(config.server_settings(memory_bytes, folder / "backups")))
         self._chdb = _import_chdb()
         # Keeps the engine open while no query runs.
         self._keeper = self._open(f"{self._path}?config-file={settings}", folder)
-        self.table_functions = self._names("SELECT lower(name) FROM system.table_functions")
+        self.known = Known(
+            table_functions=self._names("SELECT lower(name) FROM system.table_functions"),
+            settings=self._names(
+                "SELECT name FROM system.settings WHERE type = 'Bool' "
+                "UNION ALL SELECT name FROM system.merge_tree_settings WHERE type = 'Bool'"
+            ),
+            foreign=self._foreign(),
+        )
         self.version = next(iter(self._names("SELECT version()")))
         self.timezone = next(iter(self._names("SELECT timezone()")))
         drop_startup_pages()
@@ -98,6 +100,16 @@ class Engine:
     def _names(self, sql: str) -> frozenset[str]:
         return frozenset(self._keeper.query(sql, "TSV").bytes().decode().split())
 
+    def _foreign(self) -> frozenset[str]:
+        """Tables that an earlier release let somebody make and that read from elsewhere: no statement may name them."""
+        engines = ", ".join(quote(name) for name in sorted(ENGINES))
+        sql = (
+            f"SELECT name FROM system.tables WHERE lower(engine) NOT IN ({engines}) AND NOT startsWith(engine, 'System') "
+            "AND database NOT IN ('system', 'INFORMATION_SCHEMA', 'information_schema')"
+        )
+        names = self._keeper.query(sql, "JSONCompactEachRow").bytes().decode()
+        return frozenset(json.loads(line)[0] for line in names.splitlines())
+
     def connect(self, settings: Mapping[str, str], database: str) -> Connection:
         """A connection of its own session."""
         try:
@@ -106,25 +118,14 @@ class Engine:
             raise from_engine(problem) from None
         connection = Connection(raw)
         try:
-            connection.set({**DEFAULTS, "log_comment": connection.tag, **settings})
+            # The tag comes last: by it the query is found when its client leaves.
+            connection.set({**DEFAULTS, **settings, "log_comment": connection.tag})
             if database and database != "default":
                 connection.run(f"USE {quote_name(database)}")
         except BaseException:
             connection.close()
             raise
         return connection
-
-    @contextlib.contextmanager
-    def slot(self, reads: bool) -> Iterator[None]:
-        """A place among the queries that may run at once."""
-        held = [self._read_slots, self._slots] if reads else [self._slots]
-        with contextlib.ExitStack() as stack:
-            deadline = time.monotonic() + WAIT_SECONDS
-            for slots in held:
-                if not slots.acquire(timeout=max(0, deadline - time.monotonic())):
-                    raise error(TOO_MANY_QUERIES, f"too many queries at once: none ended within {WAIT_SECONDS:.0f} s")
-                stack.callback(slots.release)
-            yield
 
     def cancel(self, tag: str) -> None:
         """Ask the query of that connection to end; the engine looks between blocks."""
@@ -139,14 +140,13 @@ class Engine:
             self._keeper.query("SYSTEM JEMALLOC PURGE", "TSV")
         drop_startup_pages()
 
-    def close(self, grace_seconds: float = 10.0) -> None:
-        """Wait for the queries that run, cancel those that take too long, and let the directory go."""
-        deadline = time.monotonic() + grace_seconds
-        for _ in range(self._at_once):
-            if not self._slots.acquire(timeout=max(0.0, deadline - time.monotonic())):
-                with contextlib.suppress(Exception):
-                    self._keeper.query("KILL QUERY WHERE query NOT ILIKE 'KILL QUERY%' SYNC", "TSV")
-                break
+    def end_queries(self) -> None:
+        """Cancel everything that runs, and wait until it has ended."""
+        with contextlib.suppress(Exception):
+            self._keeper.query("KILL QUERY WHERE query NOT ILIKE 'KILL QUERY%' SYNC", "TSV")
+
+    def close(self) -> None:
+        """Let the directory go. Nothing may run any more."""
         self._keeper.close()
 
 
@@ -198,7 +198,7 @@ class Connection:
             with contextlib.suppress(Exception):
                 pieces.close()
 
-    def insert(self, statement: str, settings: str, form: str, data: Iterator[bytes]) -> None:
+    def insert(self, statement: str, settings: str, form: str, data: Iterable[bytes]) -> None:
         """Insert what ``data`` yields, in that format, all or nothing as far as one block goes.
 
         The data are taken whole first: a client that leaves in between inserts nothing. chdb's own ``send_insert`` is not

@@ -18,12 +18,17 @@ CANNOT_DECOMPRESS: Final = (271, "CANNOT_DECOMPRESS")
 UNKNOWN_COMPRESSION: Final = (89, "UNKNOWN_COMPRESSION_METHOD")
 ABORTED: Final = (236, "ABORTED")
 UNKNOWN_FORMAT: Final = (73, "UNKNOWN_FORMAT")
+SETTING_REFUSED: Final = (452, "SETTING_CONSTRAINT_VIOLATION")
+UNKNOWN_EXCEPTION: Final = (1002, "UNKNOWN_EXCEPTION")
+TOO_LARGE: Final = (307, "TOO_MANY_BYTES")
+RESULT_TOO_LARGE: Final = (396, "TOO_MANY_ROWS_OR_BYTES")
 
 _CODE = re.compile(r"Code: (\d+)\.")
 _STATUS: Final = {
     **dict.fromkeys((6, 26, 27, 33, 36, 41, 43, 53, 62, 63, 70, 72, 117, 271, 456), 400),
     **dict.fromkeys((46, 47, 50, 51, 55, 56, 57, 60, 73, 79, 81, 89, 115, 192, 372), 404),
     194: 401,
+    452: 403,
     497: 403,
     516: 403,
     164: 403,
@@ -31,6 +36,7 @@ _STATUS: Final = {
     373: 423,
     48: 501,
     202: 503,
+    307: 413,
 }
 
 

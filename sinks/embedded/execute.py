@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import time
 import uuid
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from stepstream.sinks.embedded.engine import Connection, Engine, Totals, quote
-from stepstream.sinks.embedded.errors import BAD_ARGUMENTS, READONLY, ClickHouseError, error
-from stepstream.sinks.embedded.guard import check, check_reader, check_reads
+from stepstream.sinks.embedded.engine import Connection, Engine, Totals, quote, quote_name
+from stepstream.sinks.embedded.errors import BAD_ARGUMENTS, READONLY, RESULT_TOO_LARGE, ClickHouseError, error
+from stepstream.sinks.embedded.guard import check, check_reads
+from stepstream.sinks.embedded.reach import LOOKED_AT_BYTES, check_format, may_evaluate
 from stepstream.sinks.embedded.request import External, Request, statement_of
 from stepstream.sinks.embedded.sessions import DEFAULT_SECONDS, Session, Sessions
 from stepstream.sinks.embedded.statement import Statement, parse
-from stepstream.sinks.embedded.users import User, Users, settings_for
+from stepstream.sinks.embedded.users import User, settings_for
 
 # Formats whose pieces, put one after the other, are the whole: those without a head or a tail.
 STREAMED = frozenset(
@@ -25,6 +27,8 @@ STREAMED = frozenset(
         "tsv", "tsvraw", "raw",
     }
 )  # fmt: skip
+# For data in which the engine must not evaluate anything.
+LITERALS_ONLY = "input_format_values_interpret_expressions = 0, input_format_values_deduce_templates_of_expressions = 0"
 STREAMING_VERBS = frozenset({"SELECT", "WITH", "FROM", "("})
 CONTENT_TYPES = {
     "json": "application/json; charset=UTF-8",
@@ -73,33 +77,32 @@ class Answer:
 class Executor:
     """Runs requests on the engine for its users."""
 
-    def __init__(self, engine: Engine, users: Users) -> None:
+    def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self._users = users
         self._sessions = Sessions()
 
     @contextlib.contextmanager
-    def execute(self, request: Request, client: str, begins: Callable[[str], None]) -> Iterator[Answer]:
-        """The answer to a request from the address ``client``, good until the context ends.
+    def execute(self, request: Request, user: User, begins: Callable[[str], None]) -> Iterator[Answer]:
+        """The answer, good until the context ends. Raises ClickHouseError at once, or while its pieces are read.
 
-        Raises ClickHouseError at once, or while its pieces are read.
         ``begins`` is told the tag by which the engine can cancel the query, before the query begins.
         """
-        user = self._users.enter(*request.credentials(), client)
         statement = statement_of(request)
-        check(statement)
+        check(statement, request.query_parameters, self.engine.known)
         settings = settings_for(user, request.settings)
-        if request.external and (user.reader or settings.get("readonly", "0") != "0" or request.reads_only):
+        reads_only = user.reader or settings.get("readonly", "0") != "0"
+        if request.external and (reads_only or request.reads_only):
             raise error(READONLY, "read-only access cannot bring external tables: Cannot execute query in readonly mode")
-        if user.reader or settings.get("readonly", "0") != "0":
-            check_reader(statement, request.query_parameters, self.engine.table_functions)
+        if reads_only:
+            check_reads(statement, "read-only access cannot")
         elif request.reads_only:
             check_reads(statement, "GET and HEAD can only read, use POST to")
             settings["readonly"] = "2"
-        with self.engine.slot(statement.reads), self._connection(request, user, statement, settings) as connection:
+        with self._connection(request, user, statement, settings) as connection:
             begins(connection.tag)
-            with _brought(request.external, connection):
+            with self._brought(request.external, connection):
                 answer = self._answer(request, statement, connection)
+                answer.pieces = _bounded(answer.pieces, user.limits.max_result_bytes)
                 try:
                     yield answer
                 finally:
@@ -109,12 +112,13 @@ class Executor:
         started = time.monotonic()
         connection.parameters(request.query_parameters)
         connection.totals = Totals()
+        check_format(request.default_format)
         form = statement.format or request.default_format or "TabSeparated"
-        query_id = request.first("query_id") or str(uuid.uuid4())
+        query_id = request.query_id or str(uuid.uuid4())
         answer = Answer(_pieces(), connection.totals, query_id, "", started)
         if statement.verb == "INSERT" and (statement.data is not None or not _selects(statement)):
             form = statement.format or request.default_format or "Values"
-            connection.insert(*statement.at_settings, form, request.data)
+            self._insert(connection, *statement.at_settings, form, request.data)
         elif not statement.reads:
             # Most say nothing; BACKUP, KILL or CHECK answer with rows.
             rows = connection.run(statement.sql, form)
@@ -124,6 +128,28 @@ class Executor:
         else:
             answer.format, answer.pieces = form, _pieces(connection.run(statement.sql, form))
         return answer
+
+    def _insert(self, connection: Connection, statement: str, settings: str, form: str, data: Iterator[bytes]) -> None:
+        check_format(form)
+        pieces: Iterable[bytes] = data
+        if form.lower() == "values":
+            held = _up_to(data, LOOKED_AT_BYTES)
+            if not may_evaluate(b"".join(held), self.engine.known.refused_functions):
+                settings = f"{settings}, {LITERALS_ONLY}" if settings else f" SETTINGS {LITERALS_ONLY}"
+            pieces = itertools.chain(held, data)
+        connection.insert(statement, settings, form, pieces)
+
+    @contextlib.contextmanager
+    def _brought(self, tables: Sequence[External], connection: Connection) -> Iterator[None]:
+        """Temporary tables of what came with the query, for as long as it runs."""
+        with contextlib.ExitStack() as stack:
+            for table in tables:
+                made = parse(f"CREATE TEMPORARY TABLE `{table.name}` ({table.columns}) ENGINE = Memory")
+                check(made, {}, self.engine.known)
+                connection.run(made.sql)
+                stack.callback(_drop, table, connection)
+                self._insert(connection, f"INSERT INTO `{table.name}`", "", table.format, iter([table.data]))
+            yield
 
     @contextlib.contextmanager
     def _connection(self, request: Request, user: User, statement: Statement, settings: dict[str, str]) -> Iterator[Connection]:
@@ -156,26 +182,34 @@ class Executor:
             yield connection
 
     def close(self) -> None:
+        """Close everything. Nothing may run any more."""
         self._sessions.close()
         self.engine.close()
-
-
-@contextlib.contextmanager
-def _brought(tables: Sequence[External], connection: Connection) -> Iterator[None]:
-    """Temporary tables of what came with the query, for as long as it runs."""
-    with contextlib.ExitStack() as stack:
-        for table in tables:
-            made = parse(f"CREATE TEMPORARY TABLE `{table.name}` ({table.columns}) ENGINE = Memory")
-            check(made)
-            connection.run(made.sql)
-            stack.callback(_drop, table, connection)
-            connection.insert(f"INSERT INTO `{table.name}`", "", table.format, iter([table.data]))
-        yield
 
 
 def _drop(table: External, connection: Connection) -> None:
     with contextlib.suppress(ClickHouseError):
         connection.run(f"DROP TEMPORARY TABLE IF EXISTS `{table.name}`")
+
+
+def _up_to(data: Iterator[bytes], size: int) -> list[bytes]:
+    """Pieces until they are more than ``size``, or all of them."""
+    held: list[bytes] = []
+    while size >= 0 and (piece := next(data, None)) is not None:
+        held.append(piece)
+        size -= len(piece)
+    return held
+
+
+def _bounded(pieces: Generator[bytes, None, None], most: int) -> Generator[bytes, None, None]:
+    """The same pieces, up to so many bytes; 0 is no limit."""
+    left = most
+    with contextlib.closing(pieces):
+        for piece in pieces:
+            left -= len(piece)
+            if most and left < 0:
+                raise error(RESULT_TOO_LARGE, f"Limit for result exceeded: the answer is larger than {most} bytes")
+            yield piece
 
 
 def _pieces(*pieces: bytes) -> Generator[bytes, None, None]:
@@ -202,7 +236,7 @@ def _temporarily(connection: Connection, settings: dict[str, str], request: Requ
     before = _values(connection, wanted) if wanted else {}
     connection.set(wanted)
     if request.parameters.get("database"):
-        connection.run(f"USE `{request.database}`")
+        connection.run(f"USE {quote_name(request.database)}")
     try:
         yield
     finally:

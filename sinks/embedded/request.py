@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import base64
-import email
-import email.message
-import email.policy
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
-from urllib.parse import parse_qsl, urlsplit
+from typing import Final
+from urllib.parse import parse_qsl
 
-from stepstream.sinks.embedded.errors import AUTHENTICATION_FAILED, BAD_ARGUMENTS, NOT_IMPLEMENTED, error
+from starlette.datastructures import Headers
+from starlette.types import Scope
+
+from stepstream.common.web.access import Pair, basic
+from stepstream.common.web.errors import WebError
+from stepstream.sinks.embedded.errors import BAD_ARGUMENTS, NOT_IMPLEMENTED, TOO_LARGE, error
+from stepstream.sinks.embedded.form import fields_and_files
 from stepstream.sinks.embedded.lexer import Kind, tokens
 from stepstream.sinks.embedded.statement import Statement, nesting, parse
-
-Headers: TypeAlias = "email.message.Message[str, str]"
 
 # Parameters that say something about the request; every other one is a setting.
 TRANSPORT = frozenset(
@@ -29,8 +30,11 @@ TRANSPORT = frozenset(
 )  # fmt: skip
 _EXTERNAL = ("_structure", "_types", "_format")
 # A statement is looked for in so much of the body before all of it is read.
-PEEK_BYTES = 1 << 16
-MAX_STATEMENT_BYTES = 256 << 20
+PEEK_BYTES: Final = 1 << 16
+STATEMENT_BYTES: Final = 1 << 20
+"""More than the engine itself takes (its max_query_size); what follows an INSERT is data and not counted."""
+FORM_BYTES: Final = 16 << 20
+_QUERY_ID: Final = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 
 
 @dataclass(frozen=True)
@@ -47,9 +51,8 @@ class External:
 class Request:
     """What a client asks for."""
 
-    path: str
     parameters: dict[str, str]
-    headers: Headers
+    headers: Mapping[str, str]
     body: Iterator[bytes]
     reads_only: bool = False
     data: Iterator[bytes] = field(default_factory=lambda: iter(()))
@@ -86,29 +89,51 @@ class Request:
     def flag(self, name: str) -> bool:
         return self.parameters.get(name, "0").lower() in ("1", "true")
 
-    def credentials(self) -> tuple[str, str]:
-        """User and password, from wherever ClickHouse takes them."""
-        scheme, _, value = self.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() == "basic":
-            try:
-                user, _, password = base64.b64decode(value, validate=True).decode().partition(":")
-            except ValueError:
-                raise error(AUTHENTICATION_FAILED, "Invalid authentication: the Basic header cannot be read") from None
-            return user, password
-        if scheme:
-            raise error(AUTHENTICATION_FAILED, f"Invalid authentication: {scheme} is not supported, only Basic")
-        if self.headers.get("X-ClickHouse-User") or self.headers.get("X-ClickHouse-Key"):
-            return self.headers.get("X-ClickHouse-User") or "default", self.headers.get("X-ClickHouse-Key") or ""
-        return self.first("user", default="default"), self.first("password")
+    @property
+    def query_id(self) -> str:
+        """The id that the client gave, where it is one; it comes back in a header of the answer."""
+        given = self.first("query_id")
+        return given if _QUERY_ID.fullmatch(given) else ""
 
 
-def read(target: str, method: str, headers: Headers, body: Iterator[bytes]) -> Request:
-    """A request from its line, headers and (already plain) body."""
-    parts = urlsplit(target)
-    parameters = dict(parse_qsl(parts.query, keep_blank_values=True, errors="surrogateescape"))
+def parameters_of(scope: Scope) -> dict[str, str]:
+    """The parameters in a request's URL; of several with one name the last one counts."""
+    query: bytes = scope["query_string"]
+    try:
+        pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True, errors="surrogateescape", max_num_fields=1000)
+    except ValueError:
+        raise WebError(400, "the URL has more than 1000 parameters") from None
+    return dict(pairs)
+
+
+def credentials(scope: Scope) -> Pair | None:
+    """User and password from a request's head, from wherever ClickHouse takes them; a form is no place for them."""
+    headers = Headers(scope=scope)
+    scheme, _, value = headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "basic":
+        return basic(value)
+    if scheme:
+        raise WebError(401, "Invalid authentication: only Basic is supported")
+    for name in ("x-clickhouse-user", "x-clickhouse-key"):
+        if len(headers.getlist(name)) > 1:
+            raise WebError(400, f"the header {name} is there twice")
+    user, key = headers.get("x-clickhouse-user", ""), headers.get("x-clickhouse-key", "")
+    if user or key:
+        return user or "default", key
+    parameters = parameters_of(scope)
+    if "user" in parameters or "password" in parameters:
+        return parameters.get("user", "default"), parameters.get("password", "")
+    return None
+
+
+def read(scope: Scope, body: Iterator[bytes]) -> Request:
+    """A request from its head and its (already plain) body."""
+    headers = Headers(scope=scope)
+    parameters = parameters_of(scope)
     files: dict[str, bytes] = {}
-    if headers.get("Content-Type", "").lower().startswith("multipart/form-data"):
-        fields, files = _form(headers["Content-Type"], b"".join(body))
+    kind = headers.get("content-type", "")
+    if kind.lower().startswith("multipart/form-data"):
+        fields, files = fields_and_files(kind, _whole(body, FORM_BYTES, "a form"))
         parameters.update(fields)
         body = iter(())
     if parameters.get("decompress") == "1" or parameters.get("compress") == "1":
@@ -118,26 +143,7 @@ def read(target: str, method: str, headers: Headers, body: Iterator[bytes]) -> R
             "use HTTP compression (Content-Encoding, Accept-Encoding with enable_http_compression=1)",
         )
     external = tuple(_external(name, data, parameters) for name, data in files.items())
-    return Request(parts.path, parameters, headers, body, reads_only=method in ("GET", "HEAD"), external=external)
-
-
-def _form(content_type: str, body: bytes) -> tuple[dict[str, str], dict[str, bytes]]:
-    """The fields of a form, which are parameters, and its files, which are external tables."""
-    head = b"Content-Type: " + content_type.encode("latin-1") + b"\r\n\r\n"
-    message = email.message_from_bytes(head + body, policy=email.policy.HTTP)
-    fields: dict[str, str] = {}
-    files: dict[str, bytes] = {}
-    for part in message.iter_parts() if isinstance(message, email.message.EmailMessage) else ():
-        name = part.get_param("name", header="content-disposition")
-        content = part.get_payload(decode=True)
-        data = content if isinstance(content, bytes) else b""
-        if not isinstance(name, str):
-            raise error(BAD_ARGUMENTS, "a part of the form has no name")
-        if part.get_filename() is not None:
-            files[name] = data
-        else:
-            fields[name] = data.decode("utf-8", "surrogateescape")
-    return fields, files
+    return Request(parameters, headers, body, reads_only=scope["method"] in ("GET", "HEAD"), external=external)
 
 
 def _external(name: str, data: bytes, parameters: dict[str, str]) -> External:
@@ -173,28 +179,31 @@ def statement_of(request: Request) -> Statement:
             inline = query[found.data :].encode("utf-8", "surrogateescape") if found.data is not None else b""
             request.data = _chain(inline, request.body)
             return found
-        more = _whole(request.body)
+        more = _whole(request.body, STATEMENT_BYTES, "a statement")
         return parse(query + "\n" + more.decode("utf-8", "surrogateescape")) if more.strip() else found
     return _from_body(request)
 
 
 def _from_body(request: Request) -> Statement:
-    head = b""
+    head = bytearray()
     for piece in request.body:
         head += piece
         if len(head) >= PEEK_BYTES:
             break
     if head[:PEEK_BYTES].lstrip()[:6].upper() == b"INSERT" and len(head) >= PEEK_BYTES:
-        beginning = head[:PEEK_BYTES].decode("utf-8", "surrogateescape")  # the rest are data, perhaps many megabytes
+        beginning = bytes(head[:PEEK_BYTES]).decode("utf-8", "surrogateescape")  # the rest are data, perhaps many megabytes
         try:
             found = parse(beginning)
         except Exception:
             found = None
         if found is not None and found.data is not None:
             at = len(beginning[: found.data].encode("utf-8", "surrogateescape"))
-            request.data = _chain(head[at:], request.body)
+            request.data = _chain(bytes(head[at:]), request.body)
             return found
-    text = head.decode("utf-8", "surrogateescape") + _whole(request.body).decode("utf-8", "surrogateescape")
+    rest = _whole(request.body, STATEMENT_BYTES, "a statement")
+    text = (head + rest).decode("utf-8", "surrogateescape")
+    if len(text) > STATEMENT_BYTES:
+        raise error(TOO_LARGE, f"a statement of more than {STATEMENT_BYTES >> 20} MiB")
     found = parse(text)
     if found.data is not None:
         request.data = _chain(_bytes_from(text, found.data), iter(()))
@@ -205,12 +214,12 @@ def _bytes_from(text: str, at: int) -> bytes:
     return text[at:].encode("utf-8", "surrogateescape")
 
 
-def _whole(body: Iterator[bytes]) -> bytes:
+def _whole(body: Iterator[bytes], most: int, what: str) -> bytes:
     pieces, size = [], 0
     for piece in body:
         size += len(piece)
-        if size > MAX_STATEMENT_BYTES:
-            raise error(BAD_ARGUMENTS, f"a statement of more than {MAX_STATEMENT_BYTES >> 20} MiB")
+        if size > most:
+            raise error(TOO_LARGE, f"{what} of more than {most >> 20} MiB")
         pieces.append(piece)
     return b"".join(pieces)
 

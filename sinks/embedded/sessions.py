@@ -14,6 +14,8 @@ from stepstream.sinks.embedded.errors import SESSION_IS_LOCKED, SESSION_NOT_FOUN
 DEFAULT_SECONDS = 60.0
 MOST_SECONDS = 3600.0
 MOST_SESSIONS = 64
+"""Sessions with something to remember."""
+MOST_NAMES = 1000
 
 
 @dataclass
@@ -52,9 +54,16 @@ class Sessions:
             if session is None:
                 if must_exist:
                     raise error(SESSION_NOT_FOUND, f"Session {key[1]} not found or it has expired")
+                self._make_room()
                 session = Session(self._now() + MOST_SECONDS)
                 self._held[key] = session
             return session
+
+    def _make_room(self) -> None:
+        """Forget the names of sessions that remember nothing, the oldest first, where there are many."""
+        spare = [key for key, one in self._held.items() if one.connection is None and not one.busy.locked()]
+        for key in spare[: max(0, len(self._held) - MOST_NAMES + 1)]:
+            del self._held[key]
 
     def keep(self, session: Session, connection: Connection) -> None:
         """From now on the session's statements run on this connection."""

@@ -73,11 +73,12 @@ def parse(text: str) -> Statement:
 def _until_data(text: str) -> list[Token]:
     """All tokens; of an INSERT only those before its data, which need not be SQL at all."""
     found: list[Token] = []
-    depth = 0
+    depth, queries = 0, False
     for token in tokens(text):
+        queries = queries or (len(found) > 2 and found[-1].upper in _QUERY_INSIDE)
         found.append(token)
         depth += nesting(token)
-        if depth == 0 and found[0].upper == "INSERT" and _data_follow(found):
+        if depth == 0 and found[0].upper == "INSERT" and not queries and _ends_head(found):
             break
     return found
 
@@ -89,9 +90,12 @@ def nesting(token: Token) -> int:
 
 def _data_follow(found: list[Token]) -> bool:
     """Whether what comes next is data: after VALUES, or after FORMAT and its name, outside of parentheses."""
-    if len(found) < 4 or any(token.upper in _QUERY_INSIDE for token in found[2:-1]):
-        return False
-    return found[-1].upper == "VALUES" or (found[-2].upper == "FORMAT" and found[-1].kind is Kind.WORD)
+    return _ends_head(found) and not any(token.upper in _QUERY_INSIDE for token in found[2:-1])
+
+
+def _ends_head(found: list[Token]) -> bool:
+    """Whether the last tokens are VALUES, or FORMAT and its name."""
+    return len(found) >= 4 and (found[-1].upper == "VALUES" or (found[-2].upper == "FORMAT" and found[-1].kind is Kind.WORD))
 
 
 def _data_start(text: str, found: list[Token]) -> int | None:

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from decimal import Decimal
+from email.message import Message
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
@@ -41,7 +42,7 @@ def client(clickhouse_url: str, clickhouse_database: str) -> Iterator[Any]:
 
 def ask(
     url: str, sql: str | bytes = b"", *, headers: dict[str, str] | None = None, method: str = "POST", **parameters: object
-) -> tuple[int, bytes, dict[str, str]]:
+) -> tuple[int, bytes, Message]:
     """One plain request: status, body, headers."""
     data = sql.encode() if isinstance(sql, str) else sql
     plain, login = without_login(url)
@@ -50,10 +51,10 @@ def ask(
     )
     try:
         with urllib.request.urlopen(request, timeout=30) as answer:
-            return answer.status, answer.read(), dict(answer.headers)
+            return answer.status, answer.read(), answer.headers
     except urllib.error.HTTPError as answer:
         with answer:
-            return answer.code, answer.read(), dict(answer.headers)
+            return answer.code, answer.read(), answer.headers
 
 
 def test_rows_come_back_as_they_went_in(client: Any, clickhouse_url: str) -> None:
@@ -243,11 +244,13 @@ def test_errors_are_clickhouses_own(clickhouse_url: str, sql: str, status: int, 
 
 def test_what_is_not_a_query(clickhouse_url: str) -> None:
     """Health checks answer without a user; unknown paths do not exist; GET cannot write."""
-    for path in ("/ping", "/replicas_status", "/"):
-        with urllib.request.urlopen(without_login(clickhouse_url)[0] + path, timeout=10) as answer:
-            assert answer.read() == b"Ok.\n"
-    with pytest.raises(urllib.error.HTTPError, match="404"):
-        urllib.request.urlopen(without_login(clickhouse_url)[0] + "/play", timeout=10)
+    plain, login = without_login(clickhouse_url)
+    for path, headers in (("/ping", {}), ("/healthz", {}), ("/replicas_status", login), ("/", login)):
+        with urllib.request.urlopen(urllib.request.Request(plain + path, headers=headers), timeout=10) as answer:
+            assert answer.read().lower() in (b"ok.\n", b"ok\n")
+    for path, headers, status in (("/play", login, 404), ("/", {}, 403), ("/replicas_status", {}, 403), ("/play", {}, 403)):
+        with pytest.raises(urllib.error.HTTPError, match=str(status)):
+            urllib.request.urlopen(urllib.request.Request(plain + path, headers=headers), timeout=10)
     assert ask(clickhouse_url, method="GET", query="SELECT 1")[1] == b"1\n"
     status, text, _ = ask(clickhouse_url, method="GET", query="CREATE TABLE t (a Int8) ENGINE = Memory")
     assert (status, b"readonly" in text) == (403, True)

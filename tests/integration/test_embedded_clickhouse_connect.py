@@ -60,8 +60,8 @@ def test_a_result_says_what_it_is(client: Client) -> None:
     assert int(result.summary["read_rows"]) == 3
     nothing = client.query("SELECT id FROM t WHERE 0")
     assert (nothing.result_rows, nothing.row_count) == ([], 0)
-    named = client.query("SELECT 1", settings={"query_id": "of my own"})
-    assert named.query_id == "of my own"
+    named = client.query("SELECT 1", settings={"query_id": "of-my:own_1.0"})
+    assert named.query_id == "of-my:own_1.0"
 
 
 @pytest.mark.parametrize(
