@@ -23,7 +23,7 @@ from stepstream.stream.detectors.content.retrieval import content_words, query_o
 WASTE: Final = "Resource Abuse"
 RETRIEVAL: Final = "Poor Information Retrieval"
 REPEATS: Final = (2, 3, 4, 5)
-SIMILARITIES: Final = (0.5, 0.6, 0.7)
+SIMILARITIES: Final = (0.6,)
 OVERLAPS: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 MIN_OVERLAPS: Final = (0.0, 0.1, 0.2, 0.3)
 

@@ -45,7 +45,10 @@ _TELLING: Final = word_list(
 )
 """Verbs of tools that tell of something: they do not do what another tool failed to do."""
 _TO_A_PERSON: Final = re.compile(
-    r"hand_?_?(?:off|over)|human|escalat|to_?(?:agent|person|operator|support|staff)|(?:live|real)_?agent", re.IGNORECASE
+    r"hand_?_?(?:off|over)|human|escalat|to_?(?:agent|person|operator|support|staff)|(?:live|real)_?agent|on_?call|supervisor|"
+    r"(?:contact|notify|page|call|ask)_?(?:support|operator|staff|agent|manager|admin)|"
+    r"(?:create|open|file|raise|submit|log)_?\w{0,12}?_?(?:ticket|case|incident)\b",
+    re.IGNORECASE,
 )
 _OWN_MIND: Final = word_list(
     """

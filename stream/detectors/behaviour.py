@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 
 from stepstream.schemas.rules_run import Loop
@@ -12,6 +13,13 @@ from stepstream.stream.run import Run
 from stepstream.stream.steps import StepInfo
 
 _MAX_CALLS = 2_000
+_WAITING: Final = re.compile(
+    r"(?:^|[_\W])(?:poll|wait|status|progress|sleep|ping|heartbeat|monitor|watch|is_?(?:ready|done|finished|alive))(?:$|[_\W])",
+    re.IGNORECASE,
+)
+"""Names of calls that are made until something else has happened."""
+_PATIENCE: Final = 5
+"""So many times as often may such a call be made."""
 _NEW: Final = "new_us"
 """When a call was made last that had not been made before."""
 _REPETITION: Final = frozenset({"repetition"})
@@ -53,7 +61,7 @@ class LoopDetector(DetectorBase):
         seen[1] = max(last_us, step.start_us)
         if len(steps) < MAX_EVIDENCE:
             steps.append(step.step_id)
-        if len(steps) < self._repeats:
+        if len(steps) < (self._repeats if not _WAITING.search(step.label) else min(MAX_EVIDENCE, _PATIENCE * self._repeats)):
             return NOTHING
         if is_told_by(run, _TOLD) if step.kind == "llm_call" else is_told_by(run, _REPETITION, step.label):
             return NOTHING  # of a model that asks for the same call again and again, the calls are reported

@@ -8,7 +8,15 @@ from stepstream.stream.contents import Contents
 from stepstream.stream.detectors.aftermath import JUDGED, Failed, failures, label_of, makes_good
 from stepstream.stream.detectors.base import MAX_EVIDENCE, NOTHING, Observation, Observations
 from stepstream.stream.detectors.content.base import HoldingDetector, is_told_by
-from stepstream.stream.detectors.content.speech import ACTED, ADMITTED, ASKED, SPEAKING, Answer, note_answer, what_it_was
+from stepstream.stream.detectors.content.speech import (
+    ADMITTED,
+    ASKED,
+    SPEAKING,
+    Answer,
+    answers_of,
+    note_answer,
+    note_last_word,
+)
 from stepstream.stream.run import Run
 from stepstream.stream.steps import StepInfo
 
@@ -31,18 +39,8 @@ class _WithAnswers(HoldingDetector):
     def note(self, run: Run, step: StepInfo, contents: Contents) -> Answer | None:
         """Note what a step said; of the run itself its last word, where it has one."""
         if step.kind in SPEAKING:
-            return note_answer(self.answers(run), step, contents)
-        if step.parent or not contents.output or what_it_was(contents) in ACTED:
-            return None
-        answers = self.answers(run)
-        answer = [step.end_us, step.end_us, step.step_id, what_it_was(contents)]
-        answers.append(answer)
-        return answer
-
-    def answers(self, run: Run) -> list[Answer]:
-        """What was answered so far."""
-        noted: list[Answer] = self.own(run).setdefault("answers", [])
-        return noted
+            return note_answer(run, step, contents, whole=run.errors > 0)
+        return None if step.parent or not run.errors or not contents.output else note_last_word(run, step, contents)
 
 
 class ToolErrorIgnoredDetector(_WithAnswers):
@@ -107,7 +105,7 @@ class ToolErrorIgnoredDetector(_WithAnswers):
         return self._judge(run, own["output_us"])
 
     def _judge(self, run: Run, before_us: int | None) -> list[Observation]:
-        found = failures(run, self.answers(run), before_us)
+        found = failures(run, answers_of(run), before_us)
         ignored = [item for item in found if not item.how and not self.has_fired(run, item.label)]
         told: dict[str, str] = self.own(run).setdefault("told", {}) if ignored else {}
         told.update((item.label, item.last.step_id) for item in ignored)
@@ -139,7 +137,7 @@ class ToolErrorRecoveredDetector(_WithAnswers):
         """Note them."""
         if not run.errors:
             return NOTHING
-        found = failures(run, self.answers(run))
+        found = failures(run, answers_of(run))
         return [self._say(item) for item in found if item.how and not self.has_fired(run, item.label)]
 
     def _say(self, item: Failed) -> Observation:

@@ -10,8 +10,10 @@ import re
 from typing import Final
 
 _FIRST: Final = 8
+_FIRST_SHOWN: Final = 5
 _LAST: Final = 14
-_MAX_LINE: Final = 300
+_MAX_LINE: Final = 240
+_MAX_SHOWN: Final = 160
 _TRACEBACK: Final = "Traceback (most recent call last)"
 _MAX_TRACE_LINES: Final = 200
 
@@ -88,14 +90,12 @@ _PREAMBLE: Final = re.compile(
     re.IGNORECASE,
 )
 _SIGNS: Final = (
-    "rror", "RROR", "xcept", "atal", "anic", "ailure", "AILURE", "ailed", "AILED", "bort", "enied", "ot found",
-    "o such", "efused", "imed", "IMED", "ime-", "imeout", "IMEOUT", "exit", "Exit", "EXIT", "egmentation", "illed", "crash",
-    "npm ", "*** ", "itle", "40", "50", "# ", "<h1", "annot", "ould not", "nable to", "xceeded", "XCEEDED", "too long",
-    "eject", "ault", "nvalid", "ption", "ermitted", "irectory", "exists", "ime lim", "o response", "o output", "status",
+    "error", "except", "fatal", "panic", "fail", "abort", "denied", "not found", "no such", "refused", "time", "exit",
+    "segment", "kill", "crash", "npm ", "***", "title", "40", "50", "# ", "<h1", "cannot", "not ", "nable to", "exceed",
+    "too long", "reject", "fault", "invalid", "option", "permitted", "director",
+    "exists", "no response", "no output",
 )  # fmt: skip
-"""One of these is in every line that is looked for."""
-
-
+"""One of these, in lower case, is in every line that is looked for."""
 _EXIT: Final = re.compile(
     r"[\W_]{0,8}(?:exit(?:ed)?[\s_]?(?:with\s)?(?:code|status)|.{0,80}(?:exited|returned|finished) with)", re.IGNORECASE
 )
@@ -128,22 +128,25 @@ def _what_it_says(text: str, exit_line: str) -> str:
 
 
 def _failed_at_the_ends(text: str, *, runs: bool) -> str:
-    head, tail = text[:1_500], text[-2_500:] if len(text) > 1_500 else ""
-    if not any(sign in head for sign in _SIGNS) and not any(sign in tail for sign in _SIGNS):
+    first = _lines(text[:1_500], _FIRST if runs else _FIRST_SHOWN)
+    last = _last_lines(text, _LAST if runs else 1)
+    if not runs:  # what was asked for has long lines; those that tell of a failure are short
+        first = [line for line in first if len(line) <= _MAX_SHOWN]
+        last = [line for line in last if len(line) <= _MAX_SHOWN]
+    looked_at = "\n".join((*first, *last)).lower()
+    if not any(sign in looked_at for sign in _SIGNS):
         return ""
-    first = _lines(head)[:_FIRST]
-    for number, line in enumerate(first[: _FIRST if runs else 3]):
+    for number, line in enumerate(first if runs else first[:3]):
         if _is_failure(line, is_first=number == 0, runs=runs):
             return line
         rest = _behind_preamble(line)
         if rest and rest is not line and error_line(rest):
             return rest
-    if "<title" in head and (title := _TITLE.search(head)):
-        return head[title.start() + 7 : title.end() + 60].partition("<")[0].strip()
+    if "<title" in looked_at and (title := _TITLE.search(text[:1_500])):
+        return text[title.start() + 7 : title.end() + 60].partition("<")[0].strip()
     for line in first[:5]:
         if (len(line) <= 160 and _PAGE.match(line)) or "(chrome-error://" in line:
             return line
-    last = _lines(tail or (head if len(first) > 1 else ""))[-(_LAST if runs else 1) :]
     for line in reversed(last):
         if error_line(line) and (runs or _ends_badly(line)):
             return line
@@ -171,8 +174,17 @@ def _behind_preamble(line: str) -> str:
     return line
 
 
-def _lines(text: str) -> list[str]:
-    return [line.strip()[:_MAX_LINE] for line in text.split("\n") if line.strip()]
+def _lines(text: str, most: int = 200) -> list[str]:
+    """The first lines of a text that are not blank, each cut."""
+    lines = (line.strip()[:_MAX_LINE] for line in text.split("\n", 4 * most)[: 4 * most])
+    return [line for line in lines if line][:most]
+
+
+def _last_lines(text: str, most: int) -> list[str]:
+    """The last lines of a text that has more than one."""
+    parts = text[-2_500:].rstrip().rsplit("\n", most)
+    kept = parts[-most:] if len(parts) > 1 or len(text) > 2_500 else []
+    return [line.strip()[:_MAX_LINE] for line in kept if line.strip()]
 
 
 def traceback_error(text: str, *, anywhere: bool) -> str:

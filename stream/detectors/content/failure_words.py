@@ -49,7 +49,7 @@ FAILING: Final = frozenset(
     b"""abort aborted bad blocked cannot cant conflict conflicting couldnt crash crashed declined denied deny disabled
     disallowed doesnt error errors exceed exceeded exceeding exceeds exception expired fail failed failing fails failure
     failures fault fatal forbidden illegal impossible inaccessible incompatible incomplete inconsistent incorrect
-    ineligible insufficient invalid lacks limit locked malformed mismatch mismatched missing nonexistent not overloaded
+    ineligible insufficient invalid lacks limit locked malformed mismatch mismatched missing nonexistent overloaded
     problem prohibited refused reject rejected rejects restricted short sold timeout unable unacceptable unauthorised
     unauthorized unavailable undefined unexpected unknown unmatched unprocessable unreachable unrecognised unrecognized
     unresolved unsuccessful unsupported violates violation without wrong apologies broken corrupt corrupted deficit
@@ -81,7 +81,9 @@ NOT_DONE: Final = re.compile(
     r"(?:appl\w+|sav\w+|writ\w+|made|updat\w+|creat\w+|execut\w+|run|ran|accept\w*|complet\w+|process\w+|sent|install\w*|"
     r"built|build|chang\w+|modif\w+|delet\w+|remov\w+|add(?:ed)?|submit\w*|book\w*|cancel\w*|charg\w+|refund\w*|perform\w*|"
     r"carried|placed|record\w*|stor\w+|upload\w*|merg\w+|commit\w*|insert\w*|replac\w+|edit\w*|compil\w+|start\w*|load\w*|"
-    r"succeed\w*|work\w*|done|taken|happen\w*|go|gone|went|match\w*|appear)\b|"
+    r"succeed\w*|work\w*|done|taken|happen\w*|go|gone|went|match\w*|appear|used|add up|qualif\w+|covered?|belong)\b|"
+    r"(?:\bnot|n['\u2019]t)\s+(?:currently\s+|yet\s+|an?\s+)?(?:enough|available|eligible|sufficient|possible|acceptable|usable|correct|"
+    r"consistent|applicable|refundable|changeable|permissible|complete|equal|in stock)\b|"
     r"\b(?:no|without) (?:changes?|edits?|modifications?|updates?) (?:was|were|have been|has been)?\s*"
     r"(?:made|applied|saved|written|performed)|"
     r"\bnothing (?:was|has been|could be) (?:changed|applied|saved|written|done|sent|updated|modified|edited)|"

@@ -7,6 +7,7 @@ sentence or two, or in the first sentence of a tool that acts: in a long text th
 
 from __future__ import annotations
 
+from functools import lru_cache
 from re import Pattern
 from typing import Any, Final, NamedTuple
 
@@ -222,7 +223,7 @@ def failure_in_text(output: str, contents: Contents, label: str) -> Failure | No
     is_sentence = len(output) <= MAX_SENTENCE and output.count("\n") <= 5
     found = _by_form(output, contents, label, is_sentence)
     if found is None and is_sentence:
-        if LOOKING.search(label) and ASK_AGAIN.search(output) and _finds(NOTHING_FOUND, FOUND_SIGNS, output):
+        if _looks(label) and ASK_AGAIN.search(output) and _finds(NOTHING_FOUND, FOUND_SIGNS, output):
             return Failure("it found nothing and wants to be asked otherwise", output)
         found = None if _is_answer(output, contents, label) else _in_sentence(output, contents, label)
     if found is None and not is_sentence:
@@ -232,7 +233,7 @@ def failure_in_text(output: str, contents: Contents, label: str) -> Failure | No
 
 def _is_answer(output: str, contents: Contents, label: str) -> bool:
     """Nothing found is what a search may answer; a look-up by a key that finds nothing was given a wrong key."""
-    if not LOOKING.search(label) or not _finds(NOTHING_FOUND, FOUND_SIGNS, output):
+    if not _looks(label) or not _finds(NOTHING_FOUND, FOUND_SIGNS, output):
         return False
     given = contents.arguments
     return given is None or any(SEARCHED_BY.search(name) for name in given)
@@ -262,7 +263,7 @@ def _has_colon_first(start: str) -> bool:
 
 def _in_first_line(output: str, contents: Contents, label: str) -> Failure | None:
     """A longer output whose first line says that what was to be done was not done, of a tool that acts."""
-    if READING.search(label) or LOOKING.search(label):
+    if _reads(label) or _looks(label):
         return None
     line = next((line.strip() for line in output[:1_000].split("\n") if line.strip()), "")
     if not 8 <= len(line) <= _MAX_FIRST or " " not in line or _finds(NOTHING_WRONG, WRONG_SIGNS, line):
@@ -275,7 +276,7 @@ def _in_first_line(output: str, contents: Contents, label: str) -> Failure | Non
 def _in_sentence(output: str, contents: Contents, label: str) -> Failure | None:
     if " " not in output:
         return None
-    reads = READING.search(label) is not None
+    reads = _reads(label)
     if reads and "\n" in output.strip():
         return None
     if not SENTENCE_START.match(output):
@@ -302,6 +303,16 @@ def _finds(pattern: Pattern[str], signs: tuple[str, ...], text: str) -> bool:
     """Whether a pattern is in a text; it is looked for only where one of its signs is, which costs far less."""
     lowered = text.lower()
     return any(sign in lowered for sign in signs) and pattern.search(text) is not None
+
+
+@lru_cache(4_096)
+def _reads(label: str) -> bool:
+    return READING.search(label) is not None
+
+
+@lru_cache(4_096)
+def _looks(label: str) -> bool:
+    return LOOKING.search(label) is not None
 
 
 def sounds_successful(contents: Contents) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final
 
 from stepstream.stream.contents import Contents
@@ -67,6 +68,11 @@ def is_in_sentences(text: str) -> bool:
     return len(words) >= 5 and sum(word in _FUNCTION_WORDS for word in words[:60]) >= 2
 
 
+@lru_cache(4_096)
+def _is_running(label: str) -> bool:
+    return _RUNNING.search(label) is not None
+
+
 def runs_program(contents: Contents, label: str) -> bool:
     """Whether the call ran something, so that what it printed is its own outcome and not what it was asked to show."""
     noted = contents.noted
@@ -87,6 +93,6 @@ def _runs_program(contents: Contents, label: str) -> bool:
                 break
     if command and _SHOWING.match(command):
         return False
-    if _RUNNING.search(label):
+    if _is_running(label):
         return True
     return given is not None and bool(command)

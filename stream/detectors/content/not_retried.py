@@ -8,13 +8,14 @@ from stepstream.schemas.rules_content import FailureNotRetried
 from stepstream.stream.contents import Contents
 from stepstream.stream.detectors.aftermath import makes_good
 from stepstream.stream.detectors.base import NOTHING, Observation, Observations
-from stepstream.stream.detectors.content.base import CALLS, SETTLE_US, HoldingDetector, excerpt
+from stepstream.stream.detectors.content.base import CALLS, SETTLE_US, HoldingDetector, excerpt, is_told_by
 from stepstream.stream.detectors.content.failures import failure_in
-from stepstream.stream.detectors.content.speech import ACTED, ADMITTED, ASKED, SPEAKING, Answer, note_answer
+from stepstream.stream.detectors.content.speech import ACTED, ADMITTED, ASKED, SPEAKING, Answer, answers_of, note_answer
 from stepstream.stream.rules import Applied
 from stepstream.stream.run import Run
 from stepstream.stream.steps import StepInfo
 
+_REPEATED: Final = frozenset({"loop", "repetition"})
 _MAX_FAILURES: Final = 100
 
 
@@ -58,22 +59,18 @@ class FailureNotRetriedDetector(HoldingDetector):
         failures: dict[str, str] = self.own(run).setdefault("failures", {})
         if len(failures) < _MAX_FAILURES:
             failures[step.step_id] = excerpt(message)
-            if any(start_us >= step.end_us for start_us, *_ in self._answers(run)):
+            if any(start_us >= step.end_us for start_us, *_ in answers_of(run)):
                 self.hold(run, step.step_id, now_us)
         return True
 
     def _note_answer(self, run: Run, step: StepInfo, contents: Contents, now_us: int) -> None:
         own = self.own(run)
-        if note_answer(self._answers(run), step, contents) is None:
+        if note_answer(run, step, contents, whole=bool(own.get("failures")) or run.errors > 0) is None:
             return
         for step_id in own.get("failures", ()):
             failed = run.steps.get(step_id)
             if failed is not None and step.start_us >= failed.end_us:
                 self.hold(run, step_id, now_us)
-
-    def _answers(self, run: Run) -> list[Answer]:
-        answers: list[Answer] = self.own(run).setdefault("answers", [])
-        return answers
 
     def at_close(self, run: Run) -> list[str]:
         """Failures that nothing followed."""
@@ -85,7 +82,7 @@ class FailureNotRetriedDetector(HoldingDetector):
         failed = run.steps.get(key)
         if key not in failures or failed is None:
             return []
-        following = sorted(answer for answer in self._answers(run) if answer[0] >= failed.end_us)
+        following = sorted(answer for answer in answers_of(run) if answer[0] >= failed.end_us)
         first = min(following, key=lambda answer: (answer[1], answer[2]), default=None)
         if first is None or first[3] in ACTED:
             until_us = 2**63 if first is None else first[1]
@@ -93,7 +90,7 @@ class FailureNotRetriedDetector(HoldingDetector):
                 return []
             return self._settle(run, failed, None, until_us) if first is None else self._forget(run, key)
         later = [answer[0] for answer in following if answer[0] >= first[1]]
-        plain = any(answer[3] in ACTED and answer[1] <= first[1] for answer in self._answers(run))
+        plain = any(answer[3] in ACTED and answer[1] <= first[1] for answer in answers_of(run))
         if plain:
             return self._settle(run, failed, first, first[1])
         if not later and not at_close:
@@ -161,10 +158,11 @@ class FailureNotRetriedDetector(HoldingDetector):
             end = "and the agent's next words asked for something"
         else:
             end = "and the agent answered as if it had not"
+        is_told = is_told_by(run, _REPEATED, failed.label)
         ended_badly = answer is None and run.root is not None and run.root.status != "ok"
         return Observation(
             message=f"{failed.label} failed, {end}",
-            severity=self.severity("note" if spoken or ended_badly else "error"),
+            severity=self.severity("note" if spoken or ended_badly or is_told else "error"),
             subject=failed.label,
             level=failed.step_id,
             step_ids=(failed.step_id, answer[2]) if answer else (failed.step_id,),

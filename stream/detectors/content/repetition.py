@@ -7,15 +7,17 @@ from typing import Any, Final
 
 from stepstream.schemas.rules_content import Repetition
 from stepstream.stream.contents import Contents, words, words_in_order
-from stepstream.stream.detectors.aftermath import label_of
+from stepstream.stream.detectors.aftermath import is_writing, label_of
 from stepstream.stream.detectors.base import MAX_EVIDENCE, NOTHING, Observation, Observations
 from stepstream.stream.detectors.content.base import CALLS, HoldingDetector, is_told_by
 from stepstream.stream.detectors.content.failures import failure_in
 from stepstream.stream.detectors.content.sameness import (
     BITS,
+    digits_of,
     error_form,
     is_in_words,
     names_of_things,
+    short_values,
     similarity,
     sketch,
     values_text,
@@ -27,8 +29,12 @@ from stepstream.stream.steps import StepInfo
 
 _MAX_TEXT: Final = 400
 """Characters of an input by which it is compared."""
-_MAX_OUTPUT: Final = 1_500
-"""Characters of an output by which it is compared; of what a model wrote as many."""
+_MAX_OUTPUT: Final = 600
+"""Characters of an output by which it is compared."""
+_MAX_WRITTEN: Final = 1_500
+"""Characters of what a model wrote by which it is compared."""
+_WRITES: Final = 2
+"""Added to what is kept of whether a call was put in words."""
 _MAX_PER_TOOL: Final = 32
 _MAX_CALLS: Final = 256
 _THOUGHTS: Final = "what the model writes to act"
@@ -152,8 +158,8 @@ class RepetitionDetector(HoldingDetector):
             step.input_hash,
             step.output_hash,
             _error_of(step, contents),
-            int(in_words),
-            names_of_things(found),
+            int(in_words) + 2 * is_writing(step.label),
+            names_of_things(found) ^ short_values(arguments),
             _bytes(sketch(words(contents.output[:_MAX_OUTPUT]))) if in_words else b"",
         ]
 
@@ -197,8 +203,8 @@ class RepetitionDetector(HoldingDetector):
             brings_nothing = output == other[_OUTPUT] or (error and other[_ERROR])
             if other is one or (error and error == other[_ERROR]) or (given == other[_INPUT] and brings_nothing):
                 found.append(other)
-            elif given == other[_INPUT] or names != other[_NAMES]:
-                continue
+            elif in_words >= _WRITES or given == other[_INPUT] or names != other[_NAMES]:
+                continue  # what writes something else does other work
             elif (
                 brings_nothing
                 or (in_words and other[_IN_WORDS] and similarity(said, _number(other[_SAID])) >= _OUTPUT_SIMILARITY)
@@ -273,13 +279,12 @@ def _thought(step: StepInfo, contents: Contents) -> _Call | None:
     taken = contents.taken
     said = taken.get("content") if isinstance(taken, dict) else None
     text = said if isinstance(said, str) else "" if isinstance(taken, dict) else output
-    found = words_in_order(text[:_MAX_OUTPUT])
-    different = frozenset(found)
+    different = words(text[:_MAX_WRITTEN])
     if len(different) < _MIN_THOUGHT_WORDS:
         return None
     asked = _asked_in_code(text)
     request = _bytes(sketch(asked)) if len(asked) >= _MIN_REQUEST_WORDS else b""
-    return [step.step_id, _bytes(sketch(different)), 0, step.output_hash, 0, 1, names_of_things(found), request]
+    return [step.step_id, _bytes(sketch(different)), 0, step.output_hash, 0, 1, digits_of(text[:_MAX_WRITTEN]), request]
 
 
 def _asked_in_code(text: str) -> frozenset[bytes]:
@@ -287,7 +292,7 @@ def _asked_in_code(text: str) -> frozenset[bytes]:
     begin = text.find("```")
     if begin < 0:
         return frozenset()
-    code = text[begin : begin + 2 * _MAX_OUTPUT]
+    code = text[begin : begin + _MAX_WRITTEN]
     return words(" ".join(quoted for pair in _QUOTED.findall(code) for quoted in pair if quoted.count(" ") >= _SENTENCE_SPACES))
 
 

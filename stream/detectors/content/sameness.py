@@ -10,7 +10,11 @@ from zlib import crc32
 BITS: Final = 256
 MAX_WORDS: Final = 64
 _BIT: Final = tuple(1 << number for number in range(BITS))
+_SEVERAL: Final = 2
+_SHORT: Final = 40
 _WORDS_OF_SPEECH: Final = 3
+_DIGITS: Final = b"0123456789"
+_NO_DIGITS: Final = bytes(code for code in range(256) if code not in _DIGITS)
 _VARYING: Final = re.compile(r"'[^']*'|\"[^\"]*\"|\S*[/\\]\S*|\d+")
 
 
@@ -65,7 +69,23 @@ def error_form(message: str) -> int:
 
 def names_of_things(found: Iterable[bytes]) -> int:
     """The words with a digit in them, as a number: ids, dates, amounts. Calls in which they differ are about other things."""
-    return crc32(b" ".join(sorted({word for word in found if not word.isalpha() and any(48 <= code <= 57 for code in word)})))
+    named = [word for word in found if not word.isalpha()]
+    return crc32(b" ".join(sorted({word for word in named if word.translate(None, _DIGITS) != word}))) if named else 0
+
+
+def short_values(arguments: dict[str, Any] | None) -> int:
+    """The short ones among several named values, as a number: whose turn it is where the same is done for one after another."""
+    if arguments is None or len(arguments) < _SEVERAL:
+        return 0
+    short = [
+        value for value in arguments.values() if isinstance(value, str) and len(value) <= _SHORT and value.count(" ") < _SEVERAL
+    ]
+    return crc32("\n".join(short).encode("utf-8", "replace")) if short else 0
+
+
+def digits_of(text: str) -> int:
+    """All digits of a text in their order, as a number: what tells texts apart that are about different parts of one thing."""
+    return crc32(text.encode("utf-8", "replace").translate(None, _NO_DIGITS))
 
 
 def is_in_words(found: Iterable[bytes]) -> bool:

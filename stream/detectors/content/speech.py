@@ -6,8 +6,11 @@ import re
 from typing import Any, Final
 
 from stepstream.stream.contents import Contents, ends_of
+from stepstream.stream.run import Run
 from stepstream.stream.steps import StepInfo
 
+_HELD: Final = "|answers"
+"""Under which a run's state holds them: no rule's name has a bar in it."""
 SPEAKING: Final = frozenset({"llm_call", "output"})
 MAX_ANSWERS: Final = 50
 """Steps of a run whose words are noted; of more the latest."""
@@ -30,13 +33,23 @@ _TROUBLE: Final = frozenset({
     "issues", "problem", "problems", "error", "errors", "fail", "failed", "fails", "failure", "invalid", "insufficient",
     "unavailable", "however", "instead", "longer", "trouble", "declined", "rejected", "denied", "seems", "problem:",
     "error:",
+    # "not", "sorry", "error", "unfortunately" where agents speak other languages
+    "nicht", "kein", "keine", "leider", "fehler", "pas", "d\u00e9sol\u00e9", "malheureusement", "erreur", "impossible",
+    "siento", "lamentablemente", "desafortunadamente", "lamento", "non", "purtroppo", "errore", "n\u00e3o", "infelizmente",
+    "erro", "niet", "helaas", "fout", "nie", "niestety", "\u043d\u0435", "\u043e\u0448\u0438\u0431\u043a\u0430",
 })  # fmt: skip
+_TROUBLE_ELSEWHERE: Final = (
+    "\u62b1\u6b49", "\u65e0\u6cd5", "\u5931\u8d25", "\u9519\u8bef", "\u7533\u3057\u8a33", "\u3067\u304d\u307e\u305b\u3093",
+    "\u30a8\u30e9\u30fc", "\uc8c4\uc1a1", "\uc624\ub958",
+)  # fmt: skip
+"""Where words are not parted by blanks."""
 _PLAIN_TROUBLE: Final = re.compile(
     r"\b(?:unfortunately|sorry|unable|cannot|failed|failure|unsuccessful\w*|declined|rejected|denied|unavailable|error|"
     r"(?:could|can|was|were|did|does|do|is|are|has|have|will|would)(?:\s+not\b|n['\u2019]t\b)|"
     r"not (?:able|possible|available|found|work(?:ed|ing)?)|"
-    r"(?:an? )?(?:issue|problem|trouble) (?:with|while|when|in)|went wrong)",
-    re.IGNORECASE,
+    r"(?:an? )?(?:issue|problem|trouble) (?:with|while|when|in)|went wrong|"
+    r"(?:fully|completely|all) (?:booked|occupied)|sold out|out of stock|"
+    r"(?:is|are|was|were) (?:currently |temporarily )?(?:down|offline|unreachable|closed|full)|(?:a|my|our) (?:colleague|supervisor|manager)|(?:human|support) (?:agent|team|staff)|escalated)",
 )
 _ASKING: Final = re.compile(
     r"\b(?:could|can|would) you (?:please )?(?:kindly )?(?:provide|share|confirm|check|tell|give|verify|send|try|specify|"
@@ -45,40 +58,73 @@ _ASKING: Final = re.compile(
     r"(?:what|which) (?:is|are|was) (?:your|the)|may i (?:have|ask|get)|do you (?:have|know|remember)|"
     r"i (?:will |'ll )?need your|"
     r"would you like to (?:try|use|pay|choose|provide|proceed)",
-    re.IGNORECASE,
 )
+_ASKING_SIGNS: Final = (" you", "please", "your", "may i")
 _LOWERED: Final = bytes(32 if code in b",.\x1c\x1d\x1e\x1f" else bytes([code]).lower()[0] for code in range(256))
 """ASCII in lower case, with blanks for what parts words in a text but not in bytes, and for commas and full stops."""
 _TROUBLE_BYTES: Final = frozenset(word.encode() for word in _TROUBLE)
 
 
-def note_answer(answers: list[Answer], step: StepInfo, contents: Contents) -> Answer | None:
-    """Note what a model's step was; None where it is older than all of the many that are noted."""
+def answers_of(run: Run) -> list[Answer]:
+    """What models answered so far; held once for all rules that ask."""
+    noted: list[Answer] = run.detector_state.setdefault(_HELD, [])
+    return noted
+
+
+def note_answer(run: Run, step: StepInfo, contents: Contents, *, whole: bool) -> Answer | None:
+    """Note what a model's step was; None where it is older than all of the many that are noted.
+
+    ``whole``: all of its words count, as where something failed before; else its beginning tells.
+    """
+    answers = answers_of(run)
+    if answers and answers[-1][2] == step.step_id:  # another rule has noted it
+        if whole:
+            answers[-1][3] = what_it_was(contents, whole=True)
+        return answers[-1]
     if len(answers) >= MAX_ANSWERS:
         if step.start_us < answers[0][0]:
             return None
         answers.sort()
         del answers[0]
-    answer = [step.start_us, step.end_us, step.step_id, what_it_was(contents)]
+    answer = [step.start_us, step.end_us, step.step_id, what_it_was(contents, whole=whole)]
     answers.append(answer)
     return answer
 
 
-def what_it_was(contents: Contents) -> int:
-    """What a model's step was, by its output."""
-    noted = contents.noted
-    if "was" not in noted:
-        noted["was"] = _what_it_was(contents)
-    return int(noted["was"])
+def note_last_word(run: Run, step: StepInfo, contents: Contents) -> Answer | None:
+    """Note what a run itself answered, as of its end; None where it answered nothing."""
+    answers = answers_of(run)
+    if answers and answers[-1][2] == step.step_id:
+        return answers[-1]
+    was = what_it_was(contents, whole=True)
+    if was in ACTED:
+        return None
+    answer = [step.end_us, step.end_us, step.step_id, was]
+    answers.append(answer)
+    return answer
 
 
-def _what_it_was(contents: Contents) -> int:
+def what_it_was(contents: Contents, *, whole: bool) -> int:
+    """What a model's step was, by its output: by all of it, or by its beginning alone."""
+    noted, name = contents.noted, "was, by all of it" if whole else "was"
+    if name not in noted:
+        noted[name] = _by_all_of_it(contents) if whole else _by_its_beginning(contents)
+    return int(noted[name])
+
+
+def _by_its_beginning(contents: Contents) -> int:
+    if not contents.output or calls_tools(contents):
+        return CALLED
+    return ADMITTED if _speaks_of_trouble(contents.output[:_BEGINNING]) else SAID
+
+
+def _by_all_of_it(contents: Contents) -> int:
     if not contents.output or calls_tools(contents):
         return CODED if "```" in contents.output and _does_more_than_answer(words_said(contents)) else CALLED
-    said = words_said(contents)
-    if _speaks_of_trouble(said[:_BEGINNING]) or (len(said) > _BEGINNING and _PLAIN_TROUBLE.search(said, _BEGINNING)):
+    said = words_said(contents).lower()
+    if _speaks_of_trouble(said[:_BEGINNING]) or _PLAIN_TROUBLE.search(said):
         return ADMITTED
-    return ASKED if _ASKING.search(said) else SAID
+    return ASKED if any(sign in said for sign in _ASKING_SIGNS) and _ASKING.search(said) else SAID
 
 
 def _does_more_than_answer(text: str) -> bool:
@@ -90,13 +136,14 @@ def _does_more_than_answer(text: str) -> bool:
 
 def words_said(contents: Contents) -> str:
     """What a model's step says in words: out of the message that interfaces wrap around it, where there is one."""
-    if contents.output[:1] not in ("{", "[", '"'):
+    if contents.output[:1] not in ("{", "[", '"') or not any(key in ends_of(contents.output) for key in _WRAPPING):
         return contents.output
     parts: list[str] = []
     _collect(contents.taken, parts, 0)
     return "\n".join(parts) if parts else contents.output
 
 
+_WRAPPING: Final = ('"content"', '"text"', '"message"', '"answer"', '"response"')
 _MESSAGE_KEYS: Final = ("content", "text", "message", "choices", "output", "parts", "messages", "answer", "response")
 
 
@@ -118,6 +165,8 @@ def _speaks_of_trouble(beginning: str) -> bool:
         data = beginning.encode().translate(_LOWERED)
         return b"n't" in data or not _TROUBLE_BYTES.isdisjoint(data.split())
     lowered = beginning.lower().replace("\u2019", "'")
+    if any(sign in lowered for sign in _TROUBLE_ELSEWHERE):
+        return True
     return "n't" in lowered or not _TROUBLE.isdisjoint(lowered.replace(",", " ").replace(".", " ").split())
 
 
