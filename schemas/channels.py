@@ -1,17 +1,20 @@
 """Channels: the ways in which a subscription's alerts reach people and programs, and the options of each.
 
 A secret is never written into a document, because documents lie on a topic for everybody to read: ``env:NAME`` names a
-variable of the notifier's environment, ``file:/path`` a file that it can read.
+variable of the notifier's environment, ``file:/path`` a file that it can read. Which ones is decided where the notifier
+runs, not by whoever may write documents: variables with a prefix of their own or listed in a setting, files of one folder.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from stepstream.schemas.durations import DurationUs
+from stepstream.schemas.settings import ENV_PREFIX, NOTIFY_SECRET_PREFIX
 from stepstream.schemas.wording import did_you_mean, sentences
 
 _SECRET = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*|file:/.+")
@@ -23,6 +26,34 @@ _OURS: Final = frozenset({"host", "content-length", "content-type", "transfer-en
 def is_secret_ref(text: str) -> bool:
     """Whether the text names a secret instead of being one."""
     return _SECRET.fullmatch(text) is not None
+
+
+def listed_variables(setting: str) -> frozenset[str]:
+    """The variables that the setting ``notify_secret_variables`` lists."""
+    return frozenset(name for name in setting.replace(",", " ").split())
+
+
+def may_name(variable: str, listed: Collection[str]) -> bool:
+    """Whether documents may name a variable. Variables of our own settings never, whatever is listed."""
+    if variable.startswith(ENV_PREFIX):
+        return variable.startswith(NOTIFY_SECRET_PREFIX)
+    return variable in listed
+
+
+def not_allowed(variable: str) -> str:
+    """What is wrong with a variable that documents may not name, and what to do."""
+    if variable.startswith(ENV_PREFIX):
+        return f"env:{variable} is one of stepstream's own settings: put the secret into {NOTIFY_SECRET_PREFIX}..."
+    return (
+        f"env:{variable} is no variable that the notifier may read for a document: call it {NOTIFY_SECRET_PREFIX}{variable}, "
+        f"or list it in the notifier's setting notify_secret_variables"
+    )
+
+
+def refused_variables(value: Any, listed: Collection[str]) -> list[str]:
+    """What is wrong with each variable in a channel's options that documents may not name."""
+    named = [ref.removeprefix("env:") for ref in secrets_in(value) if ref.startswith("env:")]
+    return [not_allowed(name) for name in dict.fromkeys(named) if not may_name(name, listed)]
 
 
 def _secret(text: str) -> str:

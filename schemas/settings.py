@@ -14,6 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 from stepstream.schemas.durations import DurationUs
 
 ENV_PREFIX: Final = "STEPSTREAM_"
+NOTIFY_SECRET_PREFIX: Final = "STEPSTREAM_NOTIFY_SECRET_"
+"""Variables that are no settings but secrets for subscriptions."""
 
 OWN_DAYS: Final = r"[^\s=,'\\]+\.(steps|runs|alerts|metrics)=[1-9][0-9]?[0-9]?[0-9]?[0-9]?"
 """One project's days for one kind of data."""
@@ -198,6 +200,11 @@ class Settings(BaseModel):
     notify_allow_commands: bool = Field(False, description="subscriptions may run programs on the notifier's machine")
     notify_secrets_dir: str = Field(
         "/run/secrets", description="folder that the secrets named file:/path in subscriptions lie in"
+    )
+    notify_secret_variables: str = Field(
+        "",
+        pattern=r"^[A-Za-z0-9_, ]*$",
+        description="variables that subscriptions may name as env:NAME, separated by commas, besides STEPSTREAM_NOTIFY_SECRET_...",
     )
     watch_after: DurationUs = Field(
         60_000_000, description="pipeline-stalled is raised when workers or sinks make no progress for this long"

@@ -20,7 +20,7 @@ from pydantic import BeforeValidator, ValidationError
 
 from stepstream import endpoints
 from stepstream.schemas.durations import parse_duration_us
-from stepstream.schemas.settings import ENV_PREFIX, SECRETS, Settings, environment_name, split_login
+from stepstream.schemas.settings import ENV_PREFIX, NOTIFY_SECRET_PREFIX, SECRETS, Settings, environment_name, split_login
 from stepstream.schemas.wording import did_you_mean, reasons
 
 __all__ = [
@@ -202,6 +202,8 @@ def _read_environment(draft: _Draft, environ: Mapping[str, str]) -> None:
     files = {f"{environment_name(name)}_FILE": name for name in SECRETS}
     for variable in sorted(name for name in environ if name.startswith(ENV_PREFIX)):
         value = environ[variable]
+        if variable.startswith(NOTIFY_SECRET_PREFIX):
+            continue
         if variable in NOT_SETTINGS or not value or _SERVICE_LINK.search(variable) or _SERVICE_ADDRESS.match(value):
             continue
         if variable in known:

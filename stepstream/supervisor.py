@@ -24,6 +24,7 @@ from typing import Any, Final
 from pydantic import SecretStr
 
 from stepstream import endpoints, groups, topics
+from stepstream.child_environment import inherited
 from stepstream.children import KeptProcess, ProcessStatus, Say
 from stepstream.common.login import Login
 from stepstream.common.web.credentials import token_of
@@ -31,7 +32,7 @@ from stepstream.embedded.disk import require_folder
 from stepstream.embedded.process import identity_of
 from stepstream.engines import Engines
 from stepstream.folder import DocumentFolder
-from stepstream.schemas.settings import ENV_PREFIX, SECRETS, Settings
+from stepstream.schemas.settings import SECRETS, Settings
 from stepstream.service_ports import METRICS, NOTIFY, ServicePorts
 from stepstream.settings import data_dir, default_state_dir, to_environment
 from stepstream.versions import is_installed
@@ -233,10 +234,9 @@ class Pipeline:
 
     def _environment(self, name: str, settings: Settings) -> dict[str, str]:
         """What a process is told: all settings, its own ports, and of the secrets those that it needs."""
-        foreign = {key: value for key, value in os.environ.items() if not key.startswith(ENV_PREFIX)}
         hidden = {secret: SecretStr("") for secret in SECRETS - SECRETS_OF[name]}
         own = settings.model_copy(update={**hidden, **self._ports.of(name), "credentials_file": self._credentials_file})
-        return {**foreign, **to_environment(own), "PYTHONUNBUFFERED": "1"}
+        return {**inherited(name, settings, os.environ), **to_environment(own), "PYTHONUNBUFFERED": "1"}
 
     @property
     def _credentials_file(self) -> str:

@@ -24,6 +24,7 @@ import msgspec
 from pydantic import ValidationError
 
 from stepstream.common.listen import explained
+from stepstream.schemas.channels import refused_variables
 from stepstream.schemas.delivery import DELIVERY_STATES
 from stepstream.schemas.documents import DOCUMENT, Subscription
 from stepstream.schemas.settings import Settings
@@ -119,6 +120,8 @@ class Api:
             raise Wrong(400, "; ".join(wrong)) from None
         if not isinstance(document, Subscription):
             raise Wrong(400, f"a {document.kind} is no Subscription")
+        if refused := refused_variables(document.options, self._kit.secrets.listed):
+            raise Wrong(400, "; ".join(refused))
         return {"name": document.name, "what": _worded(lambda: self._actions.apply(document))}
 
     def _alerts(self, query: str) -> list[Any]:

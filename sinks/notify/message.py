@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote
@@ -11,14 +12,24 @@ from stepstream.schemas.documents import Subscription
 from stepstream.schemas.durations import format_duration
 from stepstream.schemas.texts import fill
 from stepstream.schemas.times import iso_time
+from stepstream.sinks.notify.channels.escape import shortened
 from stepstream.sinks.notify.group import Notification
-from stepstream.sinks.notify.wording import NAME_CHARS, cut, texts_of, written_time
+from stepstream.sinks.notify.wording import FULL_CHARS, NAME_CHARS, cut, texts_of, written_time
 
 SCHEMA: Final = "stepstream.notification/1"
 SAMPLE: Final = "test"
 """The name and the rule of the alert that ``subscriptions test`` sends."""
 SHOWN: Final = 10
 _TITLE_CHARS: Final = 250
+Escape = Callable[[str], str]
+_OURS: Final = frozenset(
+    {"baseline", "count", "duration", "firing", "link", "resolved", "runs", "severity", "since", "state", "threshold", "value"}
+)
+"""Values that nobody else has written: words of a fixed list, numbers, times, and the link, whose fields are quoted."""
+_LONGEST: Final = {
+    **dict.fromkeys(("agent", "agent_version", "environment", "project", "subject", "task"), NAME_CHARS),
+    "who": 3 * NAME_CHARS,
+}
 _INTERNAL: Final = ("finding_ids", "opened_by", "source_partition", "source_offset")
 
 
@@ -31,16 +42,21 @@ class Message:
     link: str
 
 
-def message(notification: Notification, subscription: Subscription) -> Message:
-    """Title and text, by the subscription's own templates where it has some."""
-    first = values(notification.alerts[0], notification, subscription)
-    title = fill(subscription.template.title, first) if subscription.template.title else _title(notification, subscription)
-    parts = [_part(alert, notification, subscription) for alert in notification.alerts[:SHOWN]]
+def message(notification: Notification, subscription: Subscription, escape: Escape = str) -> Message:
+    """Title and text, by the subscription's own templates where it has some.
+
+    What agents may have written goes through ``escape``, which makes it plain in the channel's markup.
+    """
+    first = values(notification.alerts[0], notification, subscription, escape)
+    title = fill(subscription.template.title, first) if subscription.template.title else _title(notification, first)
+    parts = [
+        _part(alert, values(alert, notification, subscription, escape), subscription) for alert in notification.alerts[:SHOWN]
+    ]
     if (more := len(notification.alerts) - SHOWN) > 0:
         parts.append(f"and {more} more")
     if notification.others:
         parts.append(f"still firing, told before: {notification.firing - _firing(notification)}")
-    return Message(cut(title, _TITLE_CHARS), "\n".join(parts), first["link"])
+    return Message(shortened(" ".join(title.split()), _TITLE_CHARS), "\n".join(parts), first["link"])
 
 
 def payload(notification: Notification, subscription: Subscription) -> dict[str, Any]:
@@ -64,11 +80,11 @@ def payload(notification: Notification, subscription: Subscription) -> dict[str,
     }
 
 
-def values(alert: AlertStruct, notification: Notification, subscription: Subscription) -> dict[str, str]:
-    """What templates may name, for one alert."""
+def values(alert: AlertStruct, notification: Notification, subscription: Subscription, escape: Escape = str) -> dict[str, str]:
+    """What templates may name, for one alert: on one line each, what is not ours escaped."""
     end_us = alert.resolved_at or alert.updated_at
     texts = texts_of(alert, subscription.content)
-    return {
+    found = {
         "action": alert.action,
         "agent": alert.agent,
         "agent_version": alert.agent_version,
@@ -93,13 +109,14 @@ def values(alert: AlertStruct, notification: Notification, subscription: Subscri
         "severity": alert.severity,
         "since": written_time(alert.opened_at),
         "state": alert.state,
-        "subject": cut(alert.subject, NAME_CHARS),
+        "subject": alert.subject,
         "task": alert.task,
         "threshold": _amount(alert.threshold, alert.unit),
         "trace_id": alert.trace_id,
         "value": _amount(alert.value, alert.unit),
         "who": who(alert),
     }
+    return {name: text if name in _OURS else escape(cut(text, _LONGEST.get(name, FULL_CHARS))) for name, text in found.items()}
 
 
 def link(alert: AlertStruct, subscription: Subscription) -> str:
@@ -131,26 +148,25 @@ def who(alert: AlertStruct) -> str:
     return f"{names} ({more})" if more else names
 
 
-def _title(notification: Notification, subscription: Subscription) -> str:
+def _title(notification: Notification, known: dict[str, str]) -> str:
     alert = notification.alerts[0]
     count = len(notification.alerts)
     if alert.rule == SAMPLE:
-        return f"[TEST] {texts_of(alert, subscription.content)['message']}"
+        return f"[TEST] {known['message']}"
     label = "RESOLVED" if notification.state == "resolved" and alert.state == "resolved" else alert.severity.upper()
-    head = f"[{label}] {alert.alert} {who(alert)}"
+    head = f"[{label}] {known['alert']} {known['who']}"
     if count > 1:
         fires = f"{notification.firing} firing" if notification.firing else ""
         over = f"{notification.resolved} resolved" if notification.resolved else ""
         return f"{head} and {count - 1} more ({', '.join(part for part in (fires, over) if part)})"
-    return f"{head}: {texts_of(alert, subscription.content)['message'] or alert.rule}"
+    return f"{head}: {known['message']}"
 
 
-def _part(alert: AlertStruct, notification: Notification, subscription: Subscription) -> str:
-    known = values(alert, notification, subscription)
+def _part(alert: AlertStruct, known: dict[str, str], subscription: Subscription) -> str:
     if subscription.template.body:
         return fill(subscription.template.body, known)
     over = f", over after {known['duration']}" if alert.state == "resolved" else ""
-    lines = [f"{alert.severity.upper()} {alert.alert} {known['who']}: {known['message']}"]
+    lines = [f"{alert.severity.upper()} {known['alert']} {known['who']}: {known['message']}"]
     numbers = ", ".join(
         f"{name} {text}"
         for name, text in (("limit", known["threshold"]), ("normal", known["baseline"]))

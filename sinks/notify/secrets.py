@@ -9,10 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from stepstream.schemas.channels import Channel, is_secret_ref, secrets_in
+from stepstream.schemas.channels import Channel, is_secret_ref, may_name, not_allowed, secrets_in
 
-OWN: Final = "STEPSTREAM_"
-"""Variables of our own settings: a subscription has no business with those."""
 _SHORTEST: Final = 4
 _LONG_PART: Final = 12
 _BETWEEN: Final = re.compile(r"[/:@?&=,]")
@@ -24,10 +22,12 @@ class NoSecret(Exception):
 
 @dataclass(frozen=True)
 class Secrets:
-    """Where secrets come from: variables, and files under one folder."""
+    """Where secrets come from: variables that documents may name, and files under one folder."""
 
     folder: Path = Path("/run/secrets")
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    listed: frozenset[str] = frozenset()
+    """Variables that documents may name besides those with the prefix for them."""
 
     def text(self, value: str) -> str:
         """The value, or what it refers to. Raises ``NoSecret``."""
@@ -37,16 +37,16 @@ class Secrets:
         return self._variable(name) if kind == "env" else self._file(name)
 
     def _variable(self, name: str) -> str:
-        if name.startswith(OWN):
-            raise NoSecret(f"env:{name} is one of stepstream's own settings: put the secret into a variable of its own")
+        if not may_name(name, self.listed):
+            raise NoSecret(not_allowed(name))
         found = self.environ.get(name, "")
         if not found:
             raise NoSecret(f"env:{name} is not set in the notifier's environment")
         return found
 
     def _file(self, name: str) -> str:
-        path = Path(name)
-        if not path.resolve().is_relative_to(self.folder.resolve()):
+        path = Path(name).resolve()
+        if not path.is_relative_to(self.folder.resolve()):
             raise NoSecret(f"file:{name} is not under {self.folder} (setting notify_secrets_dir)")
         try:
             return path.read_text(encoding="utf-8").strip()

@@ -20,6 +20,7 @@ from confluent_kafka import KafkaException, Message
 
 from stepstream import kafka
 from stepstream.common.listen import AddressTaken
+from stepstream.schemas.channels import listed_variables
 from stepstream.schemas.documents import Subscription
 from stepstream.schemas.settings import Settings
 from stepstream.sinks.notify.channels.http import Client
@@ -47,7 +48,7 @@ def kit_of(settings: Settings) -> Kit:
     """What channels work with, by the settings."""
     return Kit(
         client=Client(allow_private=settings.notify_allow_private),
-        secrets=Secrets(Path(settings.notify_secrets_dir)),
+        secrets=Secrets(Path(settings.notify_secrets_dir), listed=listed_variables(settings.notify_secret_variables)),
         clock_s=time.time,
         allow_commands=settings.notify_allow_commands,
         allow_private=settings.notify_allow_private,

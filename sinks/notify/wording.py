@@ -8,7 +8,9 @@ from typing import Final
 
 from stepstream.schemas.alert import Alert, AlertStruct
 from stepstream.schemas.documents import Content
+from stepstream.schemas.printable import printable
 
+ELLIPSIS: Final = "..."
 NAME_CHARS: Final = 100
 MESSAGE_CHARS: Final = 300
 QUOTED_CHARS: Final = 500
@@ -37,9 +39,9 @@ def redacted(text: str) -> str:
 
 
 def cut(text: str, longest: int) -> str:
-    """On one line and no longer than that."""
-    text = " ".join(text.split())
-    return text if len(text) <= longest else f"{text[: longest - 3].rstrip()}..."
+    """On one line, printable and no longer than that."""
+    text = printable(" ".join(text.split()))
+    return text if len(text) <= longest else f"{text[: longest - len(ELLIPSIS)].rstrip()}{ELLIPSIS}"
 
 
 def message_of(text: str, content: Content) -> str:

@@ -43,6 +43,8 @@ def apply(
     Every file is checked first: while anything is wrong, nothing is sent and each problem is told with its line.
     """
     from stepstream import documents
+    from stepstream.cli.subscriptions import warn_of_variables
+    from stepstream.schemas.documents import Subscription
 
     if context.args or not files:
         given = context.args[0] if context.args else "FILE"
@@ -51,6 +53,9 @@ def apply(
     changes = documents.apply(settings, written, dry_run=dry_run, force=force)
     for change in changes:
         say(f"{change.key} {_told(change, dry_run)}")
+    for one in written:
+        if isinstance(one.document, Subscription):
+            warn_of_variables(settings, one.document)
     if not changes:
         raise errors.Failure(f"no documents in {', '.join(map(str, files))}: files end in .yaml, .yml or .json")
 

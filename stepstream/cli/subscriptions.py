@@ -11,7 +11,7 @@ import typer
 
 from stepstream.cli import errors
 from stepstream.cli.common import KAFKA, Format, FormatOption, print_rows, takes
-from stepstream.terminal import say
+from stepstream.terminal import remark, say
 
 if TYPE_CHECKING:
     from stepstream.schemas.documents import Subscription
@@ -21,7 +21,7 @@ PANEL = "Policies, subscriptions, prices"
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The subscription's name.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Change what a watched folder holds too.")]
 Texts = list[str] | None
-NOTIFY = ("notify_allow_private", "notify_allow_commands", "notify_secrets_dir")
+NOTIFY = ("notify_allow_private", "notify_allow_commands", "notify_secrets_dir", "notify_secret_variables")
 
 
 def register(app: typer.Typer) -> None:
@@ -41,7 +41,11 @@ def add(
     name: NameArgument,
     channel: Annotated[str, typer.Argument(metavar="CHANNEL", help="webhook, slack, pagerduty, email, command ...")],
     options: Annotated[
-        Texts, typer.Argument(metavar="OPTION=VALUE ...", help="Options of the channel, e.g. url=https://... secret=env:KEY")
+        Texts,
+        typer.Argument(
+            metavar="OPTION=VALUE ...",
+            help="Options of the channel, e.g. url=https://... secret=env:STEPSTREAM_NOTIFY_SECRET_X",
+        ),
     ] = None,
     *,
     severity: Annotated[Texts, typer.Option(help="Only this severity; may be repeated.")] = None,
@@ -56,7 +60,7 @@ def add(
 ) -> None:
     """Add a subscription, or replace the one of that name.
 
-    Secrets are named, never written: `url=env:SLACK_URL`, `secret=file:/run/secrets/hook`.
+    Secrets are named, never written: `url=env:STEPSTREAM_NOTIFY_SECRET_SLACK`, `secret=file:/run/secrets/hook`.
     """
     from stepstream import notify
     from stepstream.schemas.documents import WrongDocument, subscription_of
@@ -70,6 +74,7 @@ def add(
         raise errors.Failure(str(error), errors.USAGE) from None
     try:
         say(f"subscription/{name} {notify.add(settings, document, force=force)}")
+        warn_of_variables(settings, document)
     except ValueError as error:
         raise errors.Failure(str(error)) from None
 
@@ -153,6 +158,14 @@ def deliveries(
     empty = "no deliveries" + (" that match" if name or state else " yet")
     leave = ("next_try", "alert_state", "channel", "tries", "reason")
     print_rows(columns, rows, format, empty=empty, prose=("reason",), leave=leave)
+
+
+def warn_of_variables(settings: Settings, document: Subscription) -> None:
+    """Say which variables a notifier with these settings will not read. It may have others: nothing is refused here."""
+    from stepstream.schemas.channels import listed_variables, refused_variables
+
+    for refused in refused_variables(document.options, listed_variables(settings.notify_secret_variables)):
+        remark(f"warning: subscription/{document.name}: {refused}")
 
 
 def _in_force(settings: Settings) -> dict[str, Subscription]:

@@ -70,12 +70,12 @@ def test_a_webhook_hears_of_alerts_and_their_end_signed_and_live(
 ) -> None:
     """A subscription added while the notifier runs is in force at once; each notification has its key and signature; a
     dead webhook beside it delays nothing and pins no offset; what a restarted notifier finds told it does not tell again."""
-    monkeypatch.setenv("HOOK_KEY", "a-very-secret-key")
+    monkeypatch.setenv("STEPSTREAM_NOTIFY_SECRET_HOOK", "a-very-secret-key")
     with receiver() as hook, receiver(status=lambda _call: 503) as dead:
         subscribe(settings, "dead", dead.url)
         processes.append(notifier(settings, tmp_path / "1.log"))
         url = admin(processes[0])
-        document = {"name": "oncall", "to": {"webhook": {"url": hook.url, "secret": "env:HOOK_KEY"}}}
+        document = {"name": "oncall", "to": {"webhook": {"url": hook.url, "secret": "env:STEPSTREAM_NOTIFY_SECRET_HOOK"}}}
         assert ask(f"{url}/subscriptions", "POST", document) == (200, {"name": "oncall", "what": "created"})
         wait_until(lambda: len(ask(f"{url}/subscriptions")[1]) == 2, 10, "the subscription in force")
         publisher.send("a")

@@ -183,6 +183,8 @@ def hostile(text: str, patch: pytest.MonkeyPatch) -> Iterator[None]:
     def records(_client: Any, sql: str, _parameters: Any = None) -> list[dict[str, Any]]:
         if "FROM trace(" in sql:
             return [step_record(text)]
+        if "FROM findings" in sql:
+            return [{"at": NOW_US, "name": text, "said": text}]
         if "FROM alerts" in sql or "FROM alert_events" in sql:
             return [alert_record(text)]
         return [run_record(text)]
@@ -201,6 +203,7 @@ def hostile(text: str, patch: pytest.MonkeyPatch) -> Iterator[None]:
         at.setattr(topic_tools, "list_topics", lambda *_a, **_k: [report])
         at.setattr(fleet_topic, "read_fleet", _fleet(text))
         at.setattr(deliveries_listing, "deliveries", lambda *_a, **_k: [delivery])
+        at.setattr(deliveries_listing, "alerts", lambda *_a, **_k: [alert(text, rule="spend")])
         at.setattr(documents, "in_force", lambda *_a, **_k: {held.key: held, sub.key: sub})
         at.setattr(examination, "examine", lambda _resolved: iter([Check("fail", text, text, text), Check("ok", text, text)]))
         yield

@@ -58,7 +58,11 @@ def kit(url: str = "", *, private: bool = True, commands: bool = True, **environ
     """What channels work with; every service is at ``url``."""
     return Kit(
         client=client(allow_private=private),
-        secrets=Secrets(Path("/nowhere"), {"TOKEN": SECRET, "URL": f"{url}/{SECRET}", **environ}),
+        secrets=Secrets(
+            Path("/nowhere"),
+            {"STEPSTREAM_NOTIFY_SECRET_TOKEN": SECRET, "STEPSTREAM_NOTIFY_SECRET_URL": f"{url}/{SECRET}", **environ},
+            frozenset({"APPRISE"}),
+        ),
         clock_s=lambda: NOW / 1e6,
         allow_commands=commands,
         allow_private=private,
@@ -88,7 +92,7 @@ class Case:
 
 CASES = {
     "webhook": Case(
-        lambda url: {"url": f"{url}/hook", "secret": "env:TOKEN", "headers": {"X-Team": "ops"}},
+        lambda url: {"url": f"{url}/hook", "secret": "env:STEPSTREAM_NOTIFY_SECRET_TOKEN", "headers": {"X-Team": "ops"}},
         lambda call: call.data["alerts"][0]["severity"] == "critical" and call.headers["X-Team"] == "ops",
         "/hook",
     ),
@@ -97,20 +101,24 @@ CASES = {
         lambda call: call.data[0]["labels"]["team"] == "ops" and call.data[0]["endsAt"] == "2026-01-01T00:03:00.000Z",
         "/api/v2/alerts",
     ),
-    "slack": Case(lambda _: {"url": "env:URL"}, lambda call: "CRITICAL" in call.data["text"], f"/{SECRET}"),
-    "discord": Case(lambda _: {"url": "env:URL"}, lambda call: "CRITICAL" in call.data["content"], f"/{SECRET}"),
+    "slack": Case(
+        lambda _: {"url": "env:STEPSTREAM_NOTIFY_SECRET_URL"}, lambda call: "CRITICAL" in call.data["text"], f"/{SECRET}"
+    ),
+    "discord": Case(
+        lambda _: {"url": "env:STEPSTREAM_NOTIFY_SECRET_URL"}, lambda call: "CRITICAL" in call.data["content"], f"/{SECRET}"
+    ),
     "teams": Case(
-        lambda _: {"url": "env:URL"},
+        lambda _: {"url": "env:STEPSTREAM_NOTIFY_SECRET_URL"},
         lambda call: "CRITICAL" in call.data["attachments"][0]["content"]["body"][0]["text"],
         f"/{SECRET}",
     ),
     "telegram": Case(
-        lambda _: {"token": "env:TOKEN", "chat": "-100"},
+        lambda _: {"token": "env:STEPSTREAM_NOTIFY_SECRET_TOKEN", "chat": "-100"},
         lambda call: call.data["chat_id"] == "-100" and "CRITICAL" in call.data["text"],
         f"/bot{SECRET}/sendMessage",
     ),
     "pagerduty": Case(
-        lambda _: {"routing_key": "env:TOKEN"},
+        lambda _: {"routing_key": "env:STEPSTREAM_NOTIFY_SECRET_TOKEN"},
         lambda call: (
             call.data["event_action"] == "trigger"
             and call.data["routing_key"] == SECRET
@@ -119,7 +127,7 @@ CASES = {
         "/v2/enqueue",
     ),
     "opsgenie": Case(
-        lambda _: {"api_key": "env:TOKEN", "team": "ops"},
+        lambda _: {"api_key": "env:STEPSTREAM_NOTIFY_SECRET_TOKEN", "team": "ops"},
         lambda call: call.data["priority"] == "P1" and call.headers["Authorization"] == f"GenieKey {SECRET}",
         "/v2/alerts",
     ),
@@ -194,7 +202,7 @@ def test_addresses_of_our_own_network_are_refused(name: str) -> None:
 def test_a_secret_that_is_missing_is_named(name: str) -> None:
     """It is tried again: somebody may put it there. A channel without secrets needs none."""
     with receiver() as there:
-        bare = replace(kit_for(there.url), secrets=Secrets(Path("/nowhere"), {}))
+        bare = replace(kit_for(there.url), secrets=Secrets(Path("/nowhere"), {}, frozenset({"APPRISE"})))
         outcome = send(notification(), wanted(name, there.url), bare)
         assert outcome.kind == "told" if name == "alertmanager" else "is not set" in outcome.text
 
@@ -473,13 +481,23 @@ def test_a_long_list_is_counted() -> None:
 
 
 def test_secrets_come_from_where_they_may(tmp_path: Path) -> None:
-    """Variables that are not our own settings, files under one folder; links out of it lead nowhere."""
+    """Variables with the prefix or listed, files under one folder; links out of it lead nowhere."""
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "key").write_text("value\n")
     (tmp_path / "out").write_text("no")
     (tmp_path / "in" / "link").symlink_to(tmp_path / "out")
-    secrets = Secrets(tmp_path / "in", {"A": "x", "STEPSTREAM_B": "y"})
-    assert (secrets.text("env:A"), secrets.text(f"file:{tmp_path}/in/key"), secrets.text("plain")) == ("x", "value", "plain")
-    for ref in ("env:C", "env:STEPSTREAM_B", f"file:{tmp_path}/out", f"file:{tmp_path}/in/link", f"file:{tmp_path}/in/../out"):
-        with pytest.raises(NoSecret):
+    environ = {"A": "x", "STEPSTREAM_NOTIFY_SECRET_A": "z", "STEPSTREAM_KAFKA_SASL_PASSWORD": "y", "OPENAI_API_KEY": "sk"}
+    secrets = Secrets(tmp_path / "in", environ, frozenset({"A", "STEPSTREAM_KAFKA_SASL_PASSWORD"}))
+    given = ("env:A", "env:STEPSTREAM_NOTIFY_SECRET_A", f"file:{tmp_path}/in/key", "plain")
+    assert [secrets.text(one) for one in given] == ["x", "z", "value", "plain"]
+    for ref, why in (
+        ("env:STEPSTREAM_NOTIFY_SECRET_C", "is not set"),
+        ("env:OPENAI_API_KEY", "call it STEPSTREAM_NOTIFY_SECRET_OPENAI_API_KEY, or list it in .* notify_secret_variables"),
+        ("env:PATH", "notify_secret_variables"),
+        ("env:STEPSTREAM_KAFKA_SASL_PASSWORD", "own settings"),
+        (f"file:{tmp_path}/out", "notify_secrets_dir"),
+        (f"file:{tmp_path}/in/link", "notify_secrets_dir"),
+        (f"file:{tmp_path}/in/../out", "notify_secrets_dir"),
+    ):
+        with pytest.raises(NoSecret, match=why):
             secrets.text(ref)

@@ -64,12 +64,12 @@ class Client:
     def __init__(
         self, *, allow_private: bool = False, lookup: Resolve = resolve, context: ssl.SSLContext | None = None
     ) -> None:
-        self._allow_private = allow_private
+        self.allow_private = allow_private
         self._lookup = lookup
-        self._context = context or ssl.create_default_context()
+        self.context = context or ssl.create_default_context()
         self._idle: dict[tuple[str, str, int], list[tuple[float, http.client.HTTPConnection]]] = {}
         self._guard = threading.Lock()
-        self._watchdog = Watchdog()
+        self.watchdog = Watchdog()
 
     def close(self) -> None:
         """Let go of every connection."""
@@ -78,7 +78,7 @@ class Client:
                 for _, connection in kept:
                     connection.close()
             self._idle.clear()
-        self._watchdog.close()
+        self.watchdog.close()
 
     def post(self, url: str, body: bytes, headers: Mapping[str, str], *, timeout_s: float) -> Answer:
         """The answer with a status of 2xx. Raises ``Refused`` or ``Trouble``."""
@@ -90,7 +90,7 @@ class Client:
             except Forbidden as error:
                 raise Refused(str(error)) from None
             except (OSError, http.client.HTTPException, ValueError) as error:
-                raise Trouble(_words(error, deadline)) from None
+                raise Trouble(words_of(error, deadline)) from None
             if status not in (301, 302, 303, 307, 308):
                 return _judged(status, found, answer)
             url = _redirected(status, url, found.get("location", ""))
@@ -124,7 +124,7 @@ class Client:
     ) -> tuple[int, http.client.HTTPMessage, Answer]:
         keep = False
         try:
-            with self._watchdog.watch(connection.sock, deadline):
+            with self.watchdog.watch(connection.sock, deadline):
                 connection.request("POST", target, body=body, headers=dict(headers))
                 response = connection.getresponse()
                 data = response.read(ANSWER_BYTES)
@@ -139,24 +139,25 @@ class Client:
                 connection.close()
 
     def _connect(self, parts: SplitResult, key: tuple[str, str, int], deadline: float) -> http.client.HTTPConnection:
-        """A connection to the very address that was checked; TLS is for the host's name."""
         scheme, host, port = key
         if scheme not in _PORTS or not host:
             raise Refused("not an http or https URL")
+        connection = http.client.HTTPConnection(host, port)
+        connection.sock = self.connect(host, port, deadline, tls=scheme == "https")
+        connection.auto_open = 0  # it must never connect by itself, unchecked
+        connection.default_port = _PORTS[scheme]
+        return connection
+
+    def connect(self, host: str, port: int, deadline: float, *, tls: bool) -> socket.socket:
+        """A connection to the very address that was checked; TLS is for the host's name. Raises ``Forbidden``, ``OSError``."""
         error: Exception = OSError(f"{host} has no address")
-        for address, at in addresses(host, port, allow_private=self._allow_private, lookup=self._lookup):
+        for address, at in addresses(host, port, allow_private=self.allow_private, lookup=self._lookup):
             try:
                 sock = socket.create_connection((address, at), timeout=max(0.001, deadline - time.monotonic()))
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                if scheme == "https":
-                    sock = self._context.wrap_socket(sock, server_hostname=host)
+                return self.context.wrap_socket(sock, server_hostname=host) if tls else sock
             except OSError as problem:
                 error = problem
-                continue
-            connection = http.client.HTTPConnection(host, port)
-            connection.sock, connection.auto_open = sock, 0  # it must never connect by itself, unchecked
-            connection.default_port = _PORTS[scheme]
-            return connection
         raise error
 
     def _take(self, key: tuple[str, str, int]) -> http.client.HTTPConnection | None:
@@ -253,7 +254,8 @@ def _retry_after_us(text: str) -> int:
     return round(min(LONGEST_WAIT_S, max(0.0, seconds)) * 1e6)
 
 
-def _words(error: Exception, deadline: float) -> str:
+def words_of(error: Exception, deadline: float) -> str:
+    """A failure of the network in words."""
     if time.monotonic() >= deadline or isinstance(error, TimeoutError):
         return "no answer in time"
     if isinstance(error, socket.gaierror):

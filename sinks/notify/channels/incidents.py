@@ -9,11 +9,14 @@ from urllib.parse import quote
 from stepstream.schemas.alert import AlertStruct
 from stepstream.schemas.channels import Alertmanager, Opsgenie, PagerDuty
 from stepstream.schemas.documents import Subscription
+from stepstream.schemas.printable import printable
+from stepstream.sinks.notify.channels import escape
 from stepstream.sinks.notify.channels.webhook import Kit
 from stepstream.sinks.notify.group import Notification, repeat_us
-from stepstream.sinks.notify.message import link, message
+from stepstream.sinks.notify.message import link, message, values
 from stepstream.sinks.notify.wording import texts_of
 
+_PAGERDUTY_TEXT_CHARS: Final = 50_000
 _PRIORITIES: Final = {"critical": "P1", "error": "P2", "warning": "P3", "info": "P5"}
 
 
@@ -34,12 +37,12 @@ def _alertmanager(alert: AlertStruct, subscription: Subscription, options: Alert
     # Labels are its identity there: an alert that got worse is another one, and the one before ends by itself.
     texts = texts_of(alert, subscription.content)
     annotations = {
-        "summary": texts["message"] or alert.rule,
-        "description": "\n".join(part for part in (texts["quoted"], texts["detail"]) if part),
-        "trace_id": alert.trace_id,
+        "summary": escape.apart(texts["message"] or alert.rule),
+        "description": escape.apart("\n".join(part for part in (texts["quoted"], texts["detail"]) if part)),
+        "trace_id": escape.apart(printable(alert.trace_id)),
     }
     found = {
-        "labels": {name: value for name, value in labels.items() if value},
+        "labels": {name: printable(value) for name, value in labels.items() if value},
         "annotations": {name: value for name, value in annotations.items() if value},
         "startsAt": _rfc3339(alert.opened_at),
         "endsAt": _rfc3339(alert.resolved_at if alert.state == "resolved" else until_us),
@@ -61,19 +64,24 @@ def send_pagerduty(notification: Notification, subscription: Subscription, optio
 
 
 def _pagerduty(notification: Notification, subscription: Subscription) -> dict[str, Any]:
-    words, alert = message(notification, subscription), notification.alerts[0]
+    words = message(notification, subscription, escape.apart)
+    known = values(notification.alerts[0], notification, subscription, escape.apart)
     return {
         "event_action": "trigger",
         "client": "stepstream",
         "payload": {
             "summary": words.title,
-            "source": alert.agent or alert.project,
+            "source": known["agent"] or known["project"],
             "severity": notification.severity,
             "timestamp": _rfc3339(min(one.opened_at for one in notification.alerts)),
-            "component": alert.subject or alert.task,
-            "group": alert.project,
-            "class": alert.rule,
-            "custom_details": {"text": words.body, "firing": notification.firing, "labels": notification.labels},
+            "component": known["subject"] or known["task"],
+            "group": known["project"],
+            "class": known["rule"],
+            "custom_details": {
+                "text": escape.shortened(words.body, _PAGERDUTY_TEXT_CHARS),
+                "firing": notification.firing,
+                "labels": {name: escape.apart(printable(text)) for name, text in notification.labels.items()},
+            },
         },
         "links": [{"href": words.link, "text": "Look"}] if words.link else [],
     }
@@ -86,16 +94,17 @@ def send_opsgenie(notification: Notification, subscription: Subscription, option
     alias = f"{subscription.name}-{notification.group}".replace("/", "-")[:512]
     answer = ""
     if notification.firing or notification.untold:
-        words = message(notification, subscription)
+        words = message(notification, subscription, escape.apart)
+        known = values(notification.alerts[0], notification, subscription, escape.apart)
         data = {
-            "message": words.title[:130],
+            "message": escape.shortened(words.title, 130),
             "alias": alias,
-            "description": words.body[:15_000],
+            "description": escape.shortened(words.body, 15_000),
             "priority": _PRIORITIES[notification.severity],
             "source": "stepstream",
-            "entity": notification.alerts[0].agent,
-            "tags": [notification.alerts[0].alert],
-            "details": {"project": notification.alerts[0].project, "notification_id": notification.id},
+            "entity": known["agent"],
+            "tags": [escape.shortened(known["alert"], 50)],
+            "details": {"project": known["project"], "notification_id": notification.id},
             **({"responders": [{"type": "team", "name": options.team}]} if options.team else {}),
         }
         answer = kit.post(base, data, options.timeout, headers)

@@ -23,7 +23,7 @@ SENDERS: Final = {
     "alertmanager": ("incidents", "send_alertmanager"),
     "pagerduty": ("incidents", "send_pagerduty"),
     "opsgenie": ("incidents", "send_opsgenie"),
-    "email": ("services", "send_email"),
+    "email": ("mail", "send_email"),
     "apprise": ("services", "send_apprise"),
     "command": ("local", "send_command"),
 }

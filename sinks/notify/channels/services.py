@@ -1,23 +1,24 @@
-"""E-mail and every other service that the apprise library knows. Imported only when such a channel is used."""
+"""Every service that the apprise library knows. Imported only when such a channel is used."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
+import os
 import threading
 from typing import Any, Final
-from urllib.parse import quote
 
-from stepstream.schemas.channels import AppriseUrl, Email
+from stepstream.schemas.channels import AppriseUrl
 from stepstream.schemas.documents import Subscription
-from stepstream.sinks.notify.channels.guard import Forbidden, addresses
+from stepstream.sinks.notify.channels import escape
+from stepstream.sinks.notify.channels.confined import confined
 from stepstream.sinks.notify.channels.http import Refused, Trouble
 from stepstream.sinks.notify.channels.webhook import Kit
 from stepstream.sinks.notify.group import Notification
 from stepstream.sinks.notify.message import message
 
-_PORTS: Final = {"starttls": "mailtos", "tls": "mailtos", "none": "mailto"}
-_MODES: Final = {"starttls": "starttls", "tls": "ssl", "none": "insecure"}
+_PROXIES: Final = frozenset({"http_proxy", "https_proxy", "all_proxy"})
 _OWN_MACHINE: Final = frozenset({"dbus", "qt", "glib", "kde", "gnome", "macosx", "windows", "syslog", "file"})
 """Services of the machine itself, which a subscription has no business with."""
 
@@ -40,38 +41,36 @@ class _Said(logging.Handler):
         return self._local.lines  # type: ignore[no-any-return]
 
 
-def send_email(notification: Notification, subscription: Subscription, options: Email, kit: Kit) -> str:
-    """A mail to all recipients."""
-    login = f"{quote(options.user, safe='')}:{quote(kit.secrets.text(options.password), safe='')}@" if options.user else ""
-    query = {
-        "from": options.sender,
-        "to": ",".join(options.to),
-        "mode": _MODES[options.encryption],
-        "smtp": options.host,
-        "format": "text",
-    }
-    text = "&".join(f"{name}={quote(value, safe='')}" for name, value in query.items())
-    url = f"{_PORTS[options.encryption]}://{login}{options.host}:{options.port}?{text}"
-    return _notify(url, notification, subscription, options.timeout, kit)
-
-
 def send_apprise(notification: Notification, subscription: Subscription, options: AppriseUrl, kit: Kit) -> str:
-    """A message to whatever the apprise URL names."""
-    return _notify(kit.secrets.text(options.url), notification, subscription, options.timeout, kit)
-
-
-def _notify(url: str, notification: Notification, subscription: Subscription, timeout_us: int, kit: Kit) -> str:
-    service: Any = _library().Apprise.instantiate(_timed(url, timeout_us), suppress_exceptions=True)
+    """A message to whatever the apprise URL names. The library resolves names itself: its connections are checked as it
+    makes them, whichever name, redirect or thread they come from."""
+    url = kit.secrets.text(options.url)
+    service: Any = _library().Apprise.instantiate(_timed(url, options.timeout), suppress_exceptions=True)
     if service is None:
         raise Refused("apprise does not know such a URL; see its documentation for the service's form")
-    _check(service, kit)
-    words = message(notification, subscription)
-    kinds = {"info": "info", "warning": "warning", "error": "failure", "critical": "failure"}
-    kind = "success" if notification.state == "resolved" else kinds[notification.severity]
+    _refuse_own_machine(service)
     said = _listener().listen()
-    if not service.notify(body=words.body, title=words.title, notify_type=kind, body_format="text"):
+    with contextlib.ExitStack() as stack:
+        confinement = None
+        if not kit.allow_private:
+            _refuse_proxies()
+            confinement = stack.enter_context(confined())
+        taken = _notify(service, notification, subscription)
+    if confinement is not None and confinement.blocked:
+        raise Refused(confinement.blocked[0])
+    if not taken:
         raise Trouble(" ".join(said[-2:]) or "apprise could not send it and does not say why")
     return f"{service.service_name}: taken"
+
+
+def _notify(service: Any, notification: Notification, subscription: Subscription) -> bool:
+    """Send it. What is Markdown at the service is given as such, escaped; HTML the library escapes from plain text."""
+    is_markdown = str(getattr(service, "notify_format", "text")) == "markdown"
+    words = message(notification, subscription, escape.markdown if is_markdown else escape.apart)
+    kinds = {"info": "info", "warning": "warning", "error": "failure", "critical": "failure"}
+    kind = "success" if notification.state == "resolved" else kinds[notification.severity]
+    form = "markdown" if is_markdown else "text"
+    return bool(service.notify(body=words.body, title=words.title, notify_type=kind, body_format=form))
 
 
 def _library() -> Any:
@@ -86,21 +85,25 @@ def _timed(url: str, timeout_us: int) -> str:
     return f"{url}{'&' if '?' in url else '?'}cto={seconds}&rto={seconds}&redirect=no"
 
 
-def _check(service: Any, kit: Kit) -> None:
-    """Services on a host of their own must not be in our network. The library resolves the name again when it sends."""
-    schemas = {str(one) for one in (getattr(service, "protocol", None), getattr(service, "secure_protocol", None)) if one}
-    if schemas & _OWN_MACHINE:
+def _refuse_own_machine(service: Any) -> None:
+    names = {str(one) for one in _listed(service, "protocol") + _listed(service, "secure_protocol")}
+    if names & _OWN_MACHINE:
         raise Refused("apprise services of the machine itself are not allowed")
-    templates = " ".join(map(str, getattr(service, "templates", ())))
-    host = getattr(service, "smtp_host", None) or getattr(service, "host", None)
-    if "{host}" not in templates or not host:
-        return
-    try:
-        addresses(str(host), int(getattr(service, "port", None) or 443), allow_private=kit.allow_private)
-    except Forbidden as error:
-        raise Refused(str(error)) from None
-    except OSError as error:
-        raise Trouble(f"the host {host} is not known: {error.strerror}") from None
+
+
+def _listed(service: Any, name: str) -> list[Any]:
+    found = getattr(service, name, None)
+    return list(found) if isinstance(found, (tuple, list, set, frozenset)) else [found] if found else []
+
+
+def _refuse_proxies() -> None:
+    """Behind a proxy nobody here sees where a request goes."""
+    named = sorted(name for name, value in os.environ.items() if name.lower() in _PROXIES and value)
+    if named:
+        raise Refused(
+            f"apprise would send through the proxy in {named[0]}, past the check of addresses: "
+            f"start the notifier without it, or allow private addresses with notify_allow_private"
+        )
 
 
 def _listener() -> _Said:

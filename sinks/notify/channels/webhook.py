@@ -11,10 +11,12 @@ from typing import Any, Final
 
 from stepstream.schemas.channels import Discord, Slack, Teams, Telegram, Webhook
 from stepstream.schemas.documents import Subscription
+from stepstream.sinks.notify.channels import escape
 from stepstream.sinks.notify.channels.http import Client
 from stepstream.sinks.notify.group import Notification
-from stepstream.sinks.notify.message import Message, message, payload
+from stepstream.sinks.notify.message import message, payload
 from stepstream.sinks.notify.secrets import Secrets
+from stepstream.sinks.notify.wording import ELLIPSIS
 
 SIGNATURE: Final = "Stepstream-Signature"
 IDEMPOTENCY_KEY: Final = "Idempotency-Key"
@@ -27,7 +29,12 @@ HOSTS: Final = {
     "opsgenie-eu": "https://api.eu.opsgenie.com",
 }
 _SLACK_CHARS: Final = 3_000
+_TEAMS_BYTES: Final = 20_000
+"""Of text: Teams refuses messages above 28 KB."""
+_TEAMS_BLOCK_BYTES: Final = 80
+_TEAMS_LINE_CHARS: Final = 4_000
 _DISCORD_CHARS: Final = 2_000
+_DISCORD_NO_EMBEDS: Final = 4
 _TELEGRAM_CHARS: Final = 4_000
 _COLOURS: Final = {"info": "Accent", "warning": "Warning", "error": "Attention", "critical": "Attention"}
 
@@ -85,27 +92,30 @@ def send_webhook(notification: Notification, subscription: Subscription, options
 
 
 def send_slack(notification: Notification, subscription: Subscription, options: Slack, kit: Kit) -> str:
-    """A message to a Slack channel."""
-    words = _escaped(message(notification, subscription))
-    text = f"*{words.title}*\n{words.body}"[:_SLACK_CHARS]
-    return kit.post(kit.secrets.text(options.url), {"text": text, "unfurl_links": False}, options.timeout)
+    """A message to a Slack channel. Markup is read only where a template of the subscription's own may hold some."""
+    words = message(notification, subscription, escape.slack)
+    own = bool(subscription.template.title or subscription.template.body)
+    text = escape.shortened(f"{words.title}\n{words.body}", _SLACK_CHARS)
+    quiet = {"unfurl_links": False, "unfurl_media": False, "link_names": False, "parse": "none"}
+    return kit.post(kit.secrets.text(options.url), {"text": text, "mrkdwn": own, **quiet}, options.timeout)
 
 
 def send_discord(notification: Notification, subscription: Subscription, options: Discord, kit: Kit) -> str:
-    """A message to a Discord channel; it mentions nobody."""
-    words = message(notification, subscription)
-    text = f"**{words.title}**\n{words.body}"[:_DISCORD_CHARS]
-    data = {"content": text, "allowed_mentions": {"parse": []}}
+    """A message to a Discord channel; it mentions nobody and shows no previews."""
+    words = message(notification, subscription, escape.markdown)
+    text = escape.shortened(f"**{words.title}**\n{words.body}", _DISCORD_CHARS)
+    data = {"content": text, "allowed_mentions": {"parse": []}, "flags": _DISCORD_NO_EMBEDS}
     return kit.post(kit.secrets.text(options.url), data, options.timeout)
 
 
 def send_teams(notification: Notification, subscription: Subscription, options: Teams, kit: Kit) -> str:
-    """A card for a Teams workflow."""
-    words = message(notification, subscription)
+    """A card for a Teams workflow, no larger than Teams takes."""
+    words = message(notification, subscription, escape.markdown)
     colour = "Good" if notification.state == "resolved" else _COLOURS[notification.severity]
+    lines = _within([line.strip() for line in words.body.splitlines()], _TEAMS_BYTES)
     body = [
         {"type": "TextBlock", "text": words.title, "weight": "Bolder", "wrap": True, "color": colour},
-        *({"type": "TextBlock", "text": line.strip(), "wrap": True, "spacing": "None"} for line in words.body.splitlines()),
+        *({"type": "TextBlock", "text": line, "wrap": True, "spacing": "None"} for line in lines),
     ]
     actions = [{"type": "Action.OpenUrl", "title": "Look", "url": words.link}] if words.link else []
     card = {"type": "AdaptiveCard", "version": "1.4", "body": body, "actions": actions}
@@ -114,13 +124,20 @@ def send_teams(notification: Notification, subscription: Subscription, options: 
 
 
 def send_telegram(notification: Notification, subscription: Subscription, options: Telegram, kit: Kit) -> str:
-    """A message of a Telegram bot."""
-    words = message(notification, subscription)
-    data = {"chat_id": options.chat, "text": f"{words.title}\n{words.body}"[:_TELEGRAM_CHARS], "disable_web_page_preview": True}
+    """A message of a Telegram bot: plain text, in which only a name after ``@`` would mean something."""
+    words = message(notification, subscription, escape.no_mention)
+    text = escape.shortened(f"{words.title}\n{words.body}", _TELEGRAM_CHARS)
+    data = {"chat_id": options.chat, "text": text, "disable_web_page_preview": True}
     return kit.post(f"{kit.host('telegram')}/bot{kit.secrets.text(options.token)}/sendMessage", data, options.timeout)
 
 
-def _escaped(words: Message) -> Message:
-    """Slack's own three characters, so that a message can neither mention people nor hide a link."""
-    title, body = (text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;") for text in (words.title, words.body))
-    return Message(title, body, words.link)
+def _within(lines: list[str], most_bytes: int) -> list[str]:
+    """The lines that fit, the last one shortened; each costs what its block costs around it."""
+    kept: list[str] = []
+    for line in lines:
+        fits = escape.shortened(line, _TEAMS_LINE_CHARS)
+        most_bytes -= len(json.dumps(fits, ensure_ascii=False).encode("utf-8", "replace")) + _TEAMS_BLOCK_BYTES
+        if most_bytes < 0:
+            return [*kept, ELLIPSIS]
+        kept.append(fits)
+    return kept
