@@ -10,7 +10,8 @@ from typing import Any, Final, cast
 from benchmarks.workload import Workload
 from stepstream.schemas.money import usd_from_nanos
 from stepstream.schemas.prices import PriceBook
-from stepstream.schemas.step import DocumentStruct, Step, TokenUsageStruct
+from stepstream.schemas.step import DocumentStruct, Step
+from stepstream.schemas.usage import TokenUsageStruct
 
 AGENTS: Final = ("support", "researcher", "coder", "analyst", "shop-assistant", "triage", "reporter", "planner")
 TASKS: Final = ("refund", "lookup", "summary", "report", "bugfix", "order")

@@ -20,6 +20,7 @@ from stepstream.schemas.accept import DEFAULT_LIMITS, Limits
 from stepstream.schemas.money import nanos_from_usd, usd_from_nanos
 from stepstream.schemas.step import Document, DocumentStruct
 from stepstream.schemas.step import Step as StepRecord
+from stepstream.schemas.usage import NO_TOKENS
 
 if TYPE_CHECKING:
     from stepstream.schemas.prices import PriceBook
@@ -131,7 +132,7 @@ class Encoder:
 
     def _price(self, record: StepRecord) -> None:
         given = None if record.cost_usd is None else nanos_from_usd(record.cost_usd)
-        if given is None and record.usage is None:
+        if given is None and record.usage is None and record.kind != "llm_call":
             return
         if self._prices is None:
             self._prices = self._make_prices()
@@ -139,7 +140,10 @@ class Encoder:
         record.cost_usd = None if cost.nanos is None else cast(Decimal, usd_from_nanos(cost.nanos))
         record.cost_source, record.price_version = cost.source, cost.price_version
         self.totals.cost_nanos += cost.nanos or 0
-        self.totals.unpriced += cost.source == "unpriced"
+        if cost.source == "unpriced":
+            metered = record.usage is not None and record.usage != NO_TOKENS
+            self.totals.unpriced += metered
+            self.totals.unmetered += not metered
 
     def _bytes(self, record: StepRecord) -> bytes:
         try:

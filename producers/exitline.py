@@ -12,17 +12,21 @@ ID_CHARS = 8
 
 @dataclass(slots=True)
 class Totals:
-    """What was encoded so far: ended steps and runs, what they cost, and the newest run."""
+    """What was encoded so far: ended steps and runs, what they cost, and the newest run.
+
+    ``unpriced`` are steps for whose usage the SDK knows no price, ``unmetered`` model calls that named no usage.
+    """
 
     steps: int = 0
     runs: int = 0
     cost_nanos: int = 0
     unpriced: int = 0
     last_trace_id: str = ""
+    unmetered: int = 0
 
     def reset(self) -> None:
         """Start counting anew: this is another process."""
-        self.steps = self.runs = self.cost_nanos = self.unpriced = 0
+        self.steps = self.runs = self.cost_nanos = self.unpriced = self.unmetered = 0
         self.last_trace_id = ""
 
 
@@ -57,7 +61,9 @@ def _number(count: int, noun: str) -> str:
 def _cost(totals: Totals) -> list[str]:
     out = [money(totals.cost_nanos)] if totals.cost_nanos else []
     if totals.unpriced:
-        out.append(f"{_number(totals.unpriced, 'step')} unpriced")
+        out.append(f"{_number(totals.unpriced, 'step')} that the SDK's price list does not know")
+    if totals.unmetered:
+        out.append(f"{_number(totals.unmetered, 'model call')} without usage")
     return out
 
 

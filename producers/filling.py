@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import AsyncIterable, Iterable, Mapping
 from decimal import Decimal
-from typing import TYPE_CHECKING, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from stepstream.producers.content import to_text
 from stepstream.producers.documents import to_documents
@@ -19,8 +19,9 @@ from stepstream.producers.shortening import size_of
 from stepstream.producers.streams import Chunks, Watched
 from stepstream.producers.walk import label, number_of
 from stepstream.schemas.money import usd_from_nanos
+from stepstream.schemas.normalise import counted
 from stepstream.schemas.step import Step as StepRecord
-from stepstream.schemas.step import TokenUsageStruct
+from stepstream.schemas.usage import DETAILS, TOTALLED, TokenUsage, TokenUsageStruct
 
 if TYPE_CHECKING:
     from stepstream.producers.engine import Engine
@@ -31,7 +32,6 @@ T = TypeVar("T")
 LABEL_CHARS: Final = 1_024
 MESSAGE_CHARS: Final = 8_192
 MOST_ATTRIBUTES: Final = 1_000
-MOST_TOKENS: Final = 2**53
 
 NEW, OPEN, ENDED, OFF = range(4)
 """States of a step; off: nothing is recorded."""
@@ -72,16 +72,39 @@ class Fills(Opens):
         cached_input_tokens: int = 0,
         cache_write_tokens: int = 0,
         reasoning_tokens: int = 0,
+        cache_write_1h_tokens: int = 0,
+        input_audio_tokens: int = 0,
+        input_image_tokens: int = 0,
+        input_video_tokens: int = 0,
+        cached_audio_tokens: int = 0,
+        cached_image_tokens: int = 0,
+        output_audio_tokens: int = 0,
+        output_image_tokens: int = 0,
+        output_video_tokens: int = 0,
+        citation_tokens: int = 0,
+        input_characters: int = 0,
+        audio_ms: int = 0,
+        document_pages: int = 0,
+        annotated_pages: int = 0,
+        text_messages: int = 0,
+        web_searches: int = 0,
+        social_searches: int = 0,
+        storage_searches: int = 0,
+        code_executions: int = 0,
+        rerank_searches: int = 0,
+        service_tier: str = "",
     ) -> None:
-        """The step's own tokens. Input includes cached and cache-written ones, output includes reasoning."""
+        """The step's own tokens. Input includes cached and cache-written ones, output includes reasoning.
+
+        The counts after these are for what is priced by itself; ``TokenUsage`` says what each of them means. A count that
+        cannot be right makes the cost unknown. ``service_tier`` is the tier that the provider charged, e.g. ``batch``.
+        """
         if self._writable("set_usage"):
-            self._record.usage = TokenUsageStruct(
-                input_tokens=_count("input_tokens", input_tokens),
-                output_tokens=_count("output_tokens", output_tokens),
-                cached_input_tokens=_count("cached_input_tokens", cached_input_tokens),
-                cache_write_tokens=_count("cache_write_tokens", cache_write_tokens),
-                reasoning_tokens=_count("reasoning_tokens", reasoning_tokens),
-            )
+            given = locals()  # the counts are named once, in ``TokenUsage``; a test holds the signature to it
+            counts = {name: given[name] for name in (*TOTALLED, *DETAILS)}
+            self._record.usage = usage_from(counts)
+            if service_tier:
+                self.set_attribute("service_tier", service_tier)
 
     @never_raises
     def set_cost(self, usd: Decimal | float | str) -> None:
@@ -206,12 +229,16 @@ class Fills(Opens):
         return False
 
 
-def _count(name: str, value: object) -> int:
-    """A number of tokens; what is none counts as 0 and is told of."""
-    if value is None:
-        return 0
-    number = number_of(value)
-    if number is None or number < 0 or number != number // 1:
-        misuse(f"set_usage {name}", f"set_usage({name}={shown(value)}) is left out: write a number of tokens, {name}=900")
-        return 0
-    return int(min(number, MOST_TOKENS))
+def usage_from(counts: Mapping[str, object]) -> TokenUsage:
+    """Usage of counts as a program gave them; one that cannot be right is told of, and makes the usage incomplete."""
+    known: dict[str, Any] = {}
+    for name, given in counts.items():
+        if given is None or (type(given) is int and given == 0):
+            continue
+        number = number_of(given)
+        made = counted(int(number) if number is not None and number == number // 1 else None)
+        known[name] = made.number
+        if made.lost:
+            known["incomplete"] = True
+            misuse(f"set_usage {name}", f"set_usage({name}={shown(given)}) is left out: write a number of tokens, {name}=900")
+    return TokenUsageStruct(**known)

@@ -22,7 +22,8 @@ from stepstream.producers.scope import Scope
 from stepstream.producers.stops import ArgumentsRefused, RunStopped
 from stepstream.producers.walk import label, number_of
 from stepstream.schemas.ids import STEP_ID, new_step_id, new_trace_id
-from stepstream.schemas.step import KINDS, MAX_ATTEMPT
+from stepstream.schemas.normalise import MAX_ATTEMPT
+from stepstream.schemas.step import KINDS
 from stepstream.schemas.step import Step as StepRecord
 
 if TYPE_CHECKING:

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from stepstream.schemas.fleet import FleetBaseline, FleetBudget, FleetWindow
     from stepstream.schemas.notification import Notification
     from stepstream.schemas.policy import Policy
-    from stepstream.schemas.step import Document, StepEvent, TokenUsage
+    from stepstream.schemas.step import Document, StepEvent
     from stepstream.schemas.trajectory import Progress, RunSummary, Trajectory, Usage
+    from stepstream.schemas.usage import TokenUsage
 
     CONTRACTS: dict[str, type[BaseModel]]
     """The public contracts, by name; ``stepstream schema NAME`` prints their JSON Schema."""
@@ -62,7 +63,7 @@ _MODULES: Final = {
     "RunSummary": "trajectory",
     "StepEvent": "step",
     "Subscription": "documents",
-    "TokenUsage": "step",
+    "TokenUsage": "usage",
     "Trajectory": "trajectory",
     "Usage": "trajectory",
 }

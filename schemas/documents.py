@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Annotated, Any, Literal
 
@@ -16,6 +16,7 @@ from stepstream.schemas.policy import Policy
 from stepstream.schemas.rule_base import Glob
 from stepstream.schemas.step import Usd
 from stepstream.schemas.texts import LINK_FIELDS, TEXT_FIELDS, check_template
+from stepstream.schemas.unit_prices import LIST_UNITS, PER_THOUSAND
 from stepstream.schemas.wording import Path, sentences
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")]
@@ -159,18 +160,48 @@ class Subscription(BaseModel):
         return self
 
 
+def _millions(amounts: dict[str, Usd]) -> dict[str, Usd]:
+    return _known_units(amounts, [name for name in LIST_UNITS if name not in PER_THOUSAND])
+
+
+def _thousands(amounts: dict[str, Usd]) -> dict[str, Usd]:
+    return _known_units(amounts, [*PER_THOUSAND, "requests"])
+
+
+def _known_units(amounts: dict[str, Usd], known: Sequence[str]) -> dict[str, Usd]:
+    for name in amounts:
+        if name not in known:
+            raise ValueError(f"no such count: {name!r} (one of {', '.join(known)})")
+    return amounts
+
+
+Price = Annotated[Usd, Field(ge=0, strict=False)]
+
+
 class ModelPrice(BaseModel):
-    """Unit prices of one model, in dollars per million tokens, from a day on."""
+    """Unit prices of one model, in dollars, from a day on.
+
+    It holds for the model that answered and for the one that was asked for, with or without ``provider/`` before its name,
+    and for dated snapshots of it unless they have prices of their own.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    provider: str = ""
+    provider: str = Field("", description="whose prices these are; empty: whoever serves the model")
     model: str
+    service_tier: str = Field("", description="e.g. flex, batch; empty: every tier that has no prices of its own here")
     valid_from: date | None = None
     input_per_million: Usd = Field(ge=0, strict=False)
     output_per_million: Usd = Field(ge=0, strict=False)
     cached_input_per_million: Usd | None = Field(None, ge=0, strict=False, description="default: the input price")
     cache_write_per_million: Usd | None = Field(None, ge=0, strict=False, description="default: the input price")
+    per_million: Annotated[dict[str, Price], AfterValidator(_millions)] = Field(
+        default_factory=dict, description="prices of other counts of a step's usage, e.g. input_audio_tokens"
+    )
+    per_thousand: Annotated[dict[str, Price], AfterValidator(_thousands)] = Field(
+        default_factory=dict, description="prices of web_searches, document_pages ... and of requests"
+    )
+    audio_per_hour: Usd | None = Field(None, ge=0, strict=False, description="where transcription is charged by duration")
 
 
 class Prices(BaseModel):

@@ -9,8 +9,10 @@ import os
 import re
 import uuid
 
-TRACE_ID = re.compile(r"[0-9a-f]{32}")
-STEP_ID = re.compile(r"[0-9a-f]{16}")
+TRACE_ID_DIGITS = 32
+STEP_ID_DIGITS = 16
+TRACE_ID = re.compile(rf"[0-9a-f]{{{TRACE_ID_DIGITS}}}")
+STEP_ID = re.compile(rf"[0-9a-f]{{{STEP_ID_DIGITS}}}")
 ZERO_TRACE_ID = "0" * 32
 ZERO_STEP_ID = "0" * 16
 

@@ -10,7 +10,9 @@ from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
 
 NANOS_PER_USD = 1_000_000_000
 MAX_COST_USD = 1_000_000
-"""A single step dearer than this is taken for a mistake (cents for dollars, a garbled number) and rejected."""
+"""A single step dearer than this is taken for a mistake (cents for dollars, a garbled number), given or priced: its cost
+counts as unknown."""
+MAX_COST_NANOS = MAX_COST_USD * NANOS_PER_USD
 
 _NANO = Decimal("1e-9")
 _NANOS, _ZERO, _MAX_COST = Decimal(NANOS_PER_USD), Decimal(0), Decimal(MAX_COST_USD)

@@ -1,29 +1,34 @@
-"""What a step cost, from its tokens: one pure function of (provider, model, tokens, day, prices).
+"""What a step cost, from what it used: one pure function of (provider, model, usage, service tier, day, prices).
 
-Unit prices come from Prices documents first, then from the genai-prices package (its bundled list; nothing is fetched).
-They are looked up once per (provider, model, day) and kept, as integers of femto-dollars per token, so that a price is
-multiplications and one rounding. Unknown is unknown: a model without a price is unpriced, never free.
+Unit prices come from Prices documents first, then from the genai-prices package. They are looked up once per model, tier and
+day and kept. Unknown is unknown: a model without a price, a tier without a price, a model call that names no usage and a
+cost beyond ``MAX_COST_USD`` are unpriced, never free and never guessed.
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import date
 from decimal import Decimal
-from functools import lru_cache
-from importlib.metadata import version
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from stepstream.schemas.documents import ModelPrice, Prices
-from stepstream.schemas.money import nanos_from_usd
-from stepstream.schemas.step import Step, TokenUsage
+from stepstream.schemas.listed_prices import listed_prices, tier_of
+from stepstream.schemas.model_names import possible_names, provider_id, undated
+from stepstream.schemas.money import MAX_COST_NANOS
+from stepstream.schemas.step import Step
+from stepstream.schemas.unit_prices import LIST_UNITS, UnitPrices, from_price_keys
+from stepstream.schemas.usage import NO_TOKENS, TokenUsage
 
 DAY_US: Final = 86_400_000_000
-_FEMTO_PER_USD_PER_MILLION = 10**9
-_FEMTO_PER_NANO = 10**6
+SERVICE_TIER: Final = "service_tier"
+"""The attribute that says which tier of its service the provider charged."""
+REQUEST_MODEL: Final = "request_model"
+"""The attribute that holds the model that was asked for, where another one answered."""
+_TIER_ATTRIBUTES: Final = (SERVICE_TIER, "gen_ai.openai.response.service_tier", "openai.response.service_tier")
+_MAX_KNOWN: Final = 50_000
 
 
 class Cost(msgspec.Struct, frozen=True, gc=False):
@@ -38,181 +43,139 @@ NOTHING_USED: Final = Cost(None, "")
 UNPRICED: Final = Cost(None, "unpriced")
 
 
-@dataclass(frozen=True, slots=True)
-class UnitPrices:
-    """Femto-dollars (1e-15 USD) per token and per call, and where they come from."""
-
-    input_femto: int
-    output_femto: int
-    cached_input_femto: int
-    cache_write_femto: int
-    version: str
-    reasoning_femto: int | None = None
-    request_femto: int = 0
-
-    def nanos(self, usage: TokenUsage) -> int:
-        """The cost of one call in nano-dollars, rounded once, half to even.
-
-        Cached and cache-written tokens are part of the input, reasoning is part of the output.
-        """
-        cached = min(usage.cached_input_tokens, usage.input_tokens)
-        written = min(usage.cache_write_tokens, usage.input_tokens - cached)
-        plain = usage.input_tokens - cached - written
-        femto = (
-            plain * self.input_femto
-            + cached * self.cached_input_femto
-            + written * self.cache_write_femto
-            + usage.output_tokens * self.output_femto
-            + self.request_femto
-        )
-        if self.reasoning_femto is not None:
-            femto += min(usage.reasoning_tokens, usage.output_tokens) * (self.reasoning_femto - self.output_femto)
-        whole, rest = divmod(femto, _FEMTO_PER_NANO)
-        half = _FEMTO_PER_NANO // 2
-        return whole + (rest > half or (rest == half and whole % 2 == 1))
-
-
 class PriceBook:
     """All prices in force: the documents given, over the built-in list. Immutable; make a new one when a document changes."""
 
     def __init__(self, documents: tuple[Prices, ...] = ()) -> None:
-        self._own: dict[tuple[str, str], list[tuple[date, UnitPrices]]] = {}
+        self._own: dict[tuple[str, str, str], list[tuple[date, UnitPrices]]] = {}
         for document in sorted(documents, key=lambda d: d.name):
             label = f"{document.name}@{hashlib.sha256(document.model_dump_json().encode()).hexdigest()[:8]}"
             for price in document.models:
-                entry = (price.valid_from or date.min, _from_document(price, label))
-                self._own.setdefault((price.provider.lower(), price.model.lower()), []).append(entry)
+                prices = _from_document(price, label)
+                key = (provider_id(price.provider), price.model.strip().lower(), tier_of(price.service_tier))
+                if prices is not None:
+                    self._own.setdefault(key, []).append((price.valid_from or date.min, prices))
         for entries in self._own.values():
             entries.sort(key=lambda entry: entry[0])
-        self._memo: dict[tuple[str, str, int], UnitPrices | _Tiered | None] = {}
+        self._memo: dict[tuple[str, str, str, str, int], UnitPrices | None] = {}
 
     def cost(self, step: Step, given_nanos: int | None) -> Cost:
-        """The cost of an accepted step: what it came with, or its tokens at the unit prices of the day it started.
+        """The cost of an accepted step: what it came with, or what it used at the unit prices of the day it started.
 
         A cost that the producer itself worked out from a price list gives way to a Prices document for that model.
         """
         usage = step.usage
-        if given_nanos is not None:
+        if given_nanos is not None and given_nanos <= MAX_COST_NANOS:
             overridden = bool(self._own) and step.cost_source == "priced" and usage is not None and self._has_own(step)
             if not overridden:
                 return Cost(given_nanos, step.cost_source or "given", step.price_version)
-        if usage is None or not (usage.input_tokens or usage.output_tokens):
-            return NOTHING_USED
-        if not step.model:
+        if usage is None or usage == NO_TOKENS:
+            return UNPRICED if _is_answered_call(step) else NOTHING_USED
+        if not step.model or usage.incomplete:
             return UNPRICED
-        return self.price(step.provider, step.model, usage, step.start_time)
+        attributes = step.attributes
+        if not attributes:
+            return self.price(step.provider, step.model, usage, step.start_time)
+        return self.price(
+            step.provider,
+            step.model,
+            usage,
+            step.start_time,
+            asked=attributes.get(REQUEST_MODEL, ""),
+            tier=tier_in(attributes),
+        )
 
     def _has_own(self, step: Step) -> bool:
         """Whether a document prices the step's model on the day it started."""
-        return bool(step.model) and bool(
-            self._documented(step.provider.lower(), step.model.lower(), _date_of(step.start_time // DAY_US))
-        )
+        asked, tier = step.attributes.get(REQUEST_MODEL, ""), tier_in(step.attributes)
+        on = _date_of(step.start_time // DAY_US)
+        return bool(step.model) and self._documented(step.provider, step.model, asked, tier, on) is not None
 
-    def price(self, provider: str, model: str, usage: TokenUsage, time_us: int) -> Cost:
-        """The cost of ``usage`` tokens of a model on the UTC day of ``time_us``."""
-        day = time_us // DAY_US
-        key = (provider, model, day)
+    def price(self, provider: str, model: str, usage: TokenUsage, time_us: int, *, asked: str = "", tier: str = "") -> Cost:
+        """The cost of ``usage`` of a model on the UTC day of ``time_us``.
+
+        ``asked`` is the model that was asked for where another one answered, ``tier`` the service tier as ``tier_of`` has it.
+        """
+        key = (provider, model, asked, tier, time_us // DAY_US)
         try:
             prices = self._memo[key]
         except KeyError:
-            if len(self._memo) > 50_000:
+            if len(self._memo) > _MAX_KNOWN:
                 self._memo.clear()
-            prices = self._memo[key] = self._look_up(provider.lower(), model.lower(), day)
+            prices = self._memo[key] = self._look_up(*key)
         if prices is None:
             return UNPRICED
-        if isinstance(prices, _Tiered):
-            return prices.cost(usage)
-        return Cost(prices.nanos(usage), "priced", prices.version)
+        nanos = prices.nanos(usage)
+        return UNPRICED if nanos is None else Cost(nanos, "priced", prices.version)
 
-    def _look_up(self, provider: str, model: str, day: int) -> UnitPrices | _Tiered | None:
+    def _look_up(self, provider: str, model: str, asked: str, tier: str, day: int) -> UnitPrices | None:
         on = _date_of(day)
-        return self._documented(provider, model, on) or _built_in(provider, model, on)
-
-    def _documented(self, provider: str, model: str, on: date) -> UnitPrices | None:
-        for owner in (provider, ""):
-            valid = [prices for since, prices in self._own.get((owner, model), ()) if since <= on]
-            if valid:
-                return valid[-1]
+        own = self._documented(provider, model, asked, tier, on)
+        if own is not None:
+            return own
+        for wanted in (model, asked):
+            for name in possible_names(provider, wanted):
+                listed = listed_prices(name.provider, name.model, on, tier)
+                if listed is not None:
+                    return listed
         return None
+
+    def _documented(self, provider: str, model: str, asked: str, tier: str, on: date) -> UnitPrices | None:
+        if not self._own:
+            return None
+        for name in _names_in_documents(model, asked, provider):
+            for owner in (provider_id(provider), name[0], ""):
+                for wanted in dict.fromkeys((tier, "")):
+                    valid = [prices for since, prices in self._own.get((owner, name[1], wanted), ()) if since <= on]
+                    if valid:
+                        return valid[-1]
+        return None
+
+
+def tier_in(attributes: dict[str, str]) -> str:
+    """The service tier that a step's attributes name, as the price list calls it; empty for the standard one."""
+    for name in _TIER_ATTRIBUTES:
+        written = attributes.get(name)
+        if written:
+            return tier_of(written)
+    return ""
+
+
+def _is_answered_call(step: Step) -> bool:
+    """Whether a step without usage must have cost something: a model was called, and did not refuse before it answered."""
+    if step.kind != "llm_call" or not step.model or step.phase != "end":
+        return False
+    return step.status != "error" or bool(step.output) or step.first_token_time is not None
+
+
+def _names_in_documents(model: str, asked: str, provider: str) -> list[tuple[str, str]]:
+    """What a document may call the model, by provider and name: as it stands first, then without the date of a snapshot."""
+    names: list[tuple[str, str]] = []
+    for wanted in filter(None, (model, asked)):
+        names.append(("", wanted.strip().lower()))
+        names += possible_names(provider, wanted)
+    return names + [(owner, shorter) for owner, name in names if (shorter := undated(name))]
 
 
 def _date_of(day: int) -> date:
     return date.fromordinal(date(1970, 1, 1).toordinal() + min(max(day, 0), 2_000_000))
 
 
-@dataclass(frozen=True, slots=True)
-class _Tiered:
-    """A built-in price that depends on the amount, or is finer than femto-dollars: asked anew for each usage."""
+def _from_document(price: ModelPrice, label: str) -> UnitPrices | None:
+    from genai_prices.data_units import unit_data
 
-    price: Any
-    version: str
-
-    def cost(self, usage: TokenUsage) -> Cost:
-        nanos = _tiered_nanos(self.price, usage)
-        return Cost(nanos, "priced", self.version)
-
-
-def _tiered_nanos(price: Any, usage: TokenUsage) -> int:
-    from genai_prices import Usage
-
-    cached = min(usage.cached_input_tokens, usage.input_tokens)
-    written = min(usage.cache_write_tokens, usage.input_tokens - cached)
-    used = {"input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens}
-    if cached and getattr(price, "cache_read_mtok", None) is not None:
-        used["cache_read_tokens"] = cached
-    if written and getattr(price, "cache_write_mtok", None) is not None:
-        used["cache_write_tokens"] = written
-    return nanos_from_usd(price.calc_price(Usage(**used))["total_price"])
-
-
-def _from_document(price: ModelPrice, label: str) -> UnitPrices:
-    cached = price.cached_input_per_million
-    written = price.cache_write_per_million
-    return UnitPrices(
-        _femto(price.input_per_million),
-        _femto(price.output_per_million),
-        _femto(price.input_per_million if cached is None else cached),
-        _femto(price.input_per_million if written is None else written),
-        label,
+    cheaper = (
+        ("cached_input_tokens", price.cached_input_per_million),
+        ("cache_write_tokens", price.cache_write_per_million),
     )
-
-
-def _femto(usd_per_million: Decimal) -> int:
-    return int((usd_per_million * _FEMTO_PER_USD_PER_MILLION).to_integral_value())
-
-
-def _is_whole_femto(usd_per_million: Decimal | int) -> bool:
-    return usd_per_million * _FEMTO_PER_USD_PER_MILLION % 1 == 0
-
-
-@lru_cache(maxsize=1)
-def _list_version() -> str:
-    return f"genai-prices {version('genai-prices')}"
-
-
-def _built_in(provider: str, model: str, on: date) -> UnitPrices | _Tiered | None:
-    from genai_prices import Usage, calc_price
-
-    noon = datetime(on.year, on.month, on.day, 12, tzinfo=UTC)
-    try:
-        found = calc_price(
-            Usage(input_tokens=1, output_tokens=1), model, provider_id=provider or None, genai_request_timestamp=noon
-        ).model_price
-    except (LookupError, ValueError):
-        return None
-    given = {key: value for key, value in vars(found).items() if value is not None}
-    if "input_mtok" not in given and "output_mtok" not in given:
-        return None
-    plain = [given.get(key, 0) for key in ("input_mtok", "output_mtok", "cache_read_mtok", "cache_write_mtok")]
-    if not all(isinstance(value, Decimal | int) and _is_whole_femto(value) for value in plain):
-        return _Tiered(found, _list_version())
-    per_input, per_output = Decimal(plain[0]), Decimal(plain[1])
-    return UnitPrices(
-        _femto(per_input),
-        _femto(per_output),
-        _femto(Decimal(given.get("cache_read_mtok", per_input))),
-        _femto(Decimal(given.get("cache_write_mtok", per_input))),
-        _list_version(),
-        _femto(Decimal(given["output_reasoning_mtok"])) if "output_reasoning_mtok" in given else None,
-        _femto(Decimal(given.get("requests_kcount", 0)) * 1_000),
-    )
+    amounts: dict[str, Decimal] = {
+        "input_tokens": price.input_per_million,
+        "output_tokens": price.output_per_million,
+        **price.per_million,
+        **price.per_thousand,
+    }
+    amounts |= {name: amount for name, amount in cheaper if amount is not None}
+    by_key = {unit_data[LIST_UNITS.get(name, name)]["price_key"]: amount for name, amount in amounts.items()}
+    if price.audio_per_hour is not None:
+        by_key["audio_hours"] = price.audio_per_hour
+    return from_price_keys(by_key, label)

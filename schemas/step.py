@@ -1,21 +1,21 @@
 """The step event, version 1: what an agent publishes when a step starts and when it ends.
 
 ``StepEvent`` is the contract (validation, JSON Schema, docs); ``Step`` is the struct derived from it that hot paths use.
-Both accept the same records: leniency lives in ``normalised``, meaning in ``stepstream.schemas.accept``.
+Both accept the same records: leniency lives in ``normalise``, meaning in ``stepstream.schemas.accept``.
 Version 1 only grows: fields are added with defaults, none is renamed, removed or given another meaning.
 """
 
 from __future__ import annotations
 
-import json
-import math
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
 
 from msgspec import Meta
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, PlainSerializer, model_validator
 
 from stepstream.schemas.derive import derive_struct
+from stepstream.schemas.normalise import MAX_ATTEMPT, normalised
+from stepstream.schemas.usage import TokenUsage, TokenUsageStruct
 
 SCHEMA_NAME: Final = "step"
 SCHEMA_VERSION: Final = 1
@@ -25,7 +25,6 @@ HEADER_CONTENT_TYPE: Final = "content-type"
 RECORD_HEADERS: Final = ((HEADER_CONTENT_TYPE, b"application/json"), (HEADER_SCHEMA, b"step/1"))
 """The Kafka headers of a step record."""
 
-MAX_ATTEMPT: Final = 1_000_000
 PHASES: Final = frozenset({"start", "end"})
 KINDS: Final = (
     "agent",
@@ -57,18 +56,6 @@ def decimal_text(amount: Decimal) -> str:
 
 
 Usd = Annotated[Decimal, PlainSerializer(decimal_text, return_type=str, when_used="json")]
-
-
-class TokenUsage(BaseModel):
-    """Tokens of one step. Input includes cached input and cache writes, output includes reasoning (as OpenTelemetry has it)."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
-
-    input_tokens: Count = Field(0, description="all input tokens, cached and cache-written ones included")
-    output_tokens: Count = Field(0, description="all output tokens, reasoning included")
-    cached_input_tokens: Count = Field(0, description="input tokens read from the provider's cache")
-    cache_write_tokens: Count = Field(0, description="input tokens written to the provider's cache")
-    reasoning_tokens: Count = Field(0, description="output tokens spent on reasoning")
 
 
 class Document(BaseModel):
@@ -172,12 +159,10 @@ SHORT_TEXTS: Final = (
 )  # fmt: skip
 
 if TYPE_CHECKING:  # a derived struct has the model's fields; to a type checker it is the model
-    TokenUsageStruct: TypeAlias = TokenUsage
     DocumentStruct: TypeAlias = Document
     Step: TypeAlias = StepEvent
     AnyStep: TypeAlias = StepEvent
 else:
-    TokenUsageStruct = derive_struct(TokenUsage)
     DocumentStruct = derive_struct(Document)
     _NESTED = {TokenUsage: TokenUsageStruct, Document: DocumentStruct}
     AnyStep = derive_struct(StepEvent, name="AnyStep", nested=_NESTED)
@@ -207,78 +192,3 @@ else:
             "attributes": Annotated[dict[str, str], Meta(max_length=USUAL_ATTRIBUTES)],
         },
     )
-
-NO_TOKENS: Final = TokenUsageStruct()
-"""What a step without usage used."""
-
-_TEXTS = frozenset({"input", "output"})
-_NAMES = frozenset({"session_id", "user_id", "agent_version", "error_type"})
-
-
-def normalised(data: Any) -> Any:
-    """A copy of a decoded event with the liberties undone that producers in other languages take.
-
-    ``null`` means absent; ``input`` and ``output`` may be any JSON and become JSON text; attribute values become text;
-    numeric ids and versions become text; whole floats become integers; a cost that cannot be read becomes NaN (which
-    ``accept`` drops and counts). Raises ``ValueError`` for infinite numbers, which JSON does not have.
-    """
-    if not isinstance(data, dict):
-        return data
-    out: dict[str, Any] = {}
-    for key, value in data.items():
-        if value is None:
-            continue
-        if key in _TEXTS and not isinstance(value, str):
-            out[key] = _strict_json_text(value)
-        elif key == "attributes" and isinstance(value, dict):
-            out[key] = {str(k): v if isinstance(v, str) else _strict_json_text(v) for k, v in value.items() if v is not None}
-        elif key in _NAMES and isinstance(value, int | float) and not isinstance(value, bool):
-            out[key] = _strict_json_text(value)
-        elif key == "usage" and isinstance(value, dict):
-            out[key] = {k: _whole(v) for k, v in value.items() if v is not None}
-        elif key == "documents" and isinstance(value, list):
-            out[key] = [_document(item) for item in value]
-        elif key == "cost_usd":
-            out[key] = _cost(value)
-        else:
-            out[key] = _whole(value)
-    return out
-
-
-def json_text(value: Any) -> str:
-    """Compact JSON of any value; what JSON cannot say becomes its ``str``."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
-
-
-def _strict_json_text(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=str)
-
-
-def _cost(value: Any) -> Any:
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        return value
-    if isinstance(value, float) and not math.isfinite(value):
-        return value
-    try:
-        return Decimal(str(value))
-    except InvalidOperation:
-        return Decimal("NaN")
-
-
-def _whole(value: Any) -> Any:
-    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**63 else value
-
-
-def _document(item: Any) -> Any:
-    if not isinstance(item, dict):
-        return item
-    out = {k: v for k, v in item.items() if v is not None}
-    for key in ("id", "content"):
-        if key in out and not isinstance(out[key], str):
-            out[key] = json_text(out[key])
-    if isinstance(out.get("score"), int) and not isinstance(out["score"], bool):
-        try:
-            out["score"] = float(out["score"])
-        except OverflowError:
-            raise ValueError("a document's score is too large") from None
-    return out

@@ -49,9 +49,9 @@ class Trajectory(BaseModel):
     user_id: str = ""
     root_step_id: str = ""
     name: str = Field("", description="the root's name")
-    start_time: TimeUs = Field(0, description="earliest start of a step, microseconds since 1970-01-01 UTC")
-    end_time: TimeUs = Field(0, description="latest time seen in a step")
-    duration_us: Count = Field(0, description="end_time - start_time")
+    start_time: TimeUs = Field(0, description="start of the root, else of the earliest step; microseconds since 1970-01-01 UTC")
+    end_time: TimeUs = Field(0, description="end of the root; until it ended, the latest time seen in a step")
+    duration_us: Count = Field(0, description="end_time - start_time: by one host's clock once the root has ended")
     first_append_time: TimeUs = Field(0, description="Kafka timestamp of the run's first record")
     last_append_time: TimeUs = Field(0, description="Kafka timestamp of the run's newest record")
     steps: Count = Field(0, description="distinct steps")
@@ -62,12 +62,17 @@ class Trajectory(BaseModel):
     llm_calls: Count = 0
     tool_calls: Count = 0
     retrievals: Count = 0
-    unpriced_steps: Count = Field(0, description="steps that used tokens whose price is unknown")
+    unpriced_steps: Count = Field(
+        0, description="steps whose cost is unknown: no price is known, or a model call named no usage"
+    )
     orphan_steps: Count = Field(0, description="steps whose parent was never seen")
     extra_roots: Count = Field(0, description="steps without a parent beside the root")
     duplicates: Count = Field(0, description="records dropped because the same (step, phase) had come before")
     late_steps: Count = Field(0, description="steps merged after the run had been closed")
     steps_over_limit: Count = Field(0, description="records beyond the limit of steps per run; stored, not merged")
+    skewed_steps: Count = Field(
+        0, description="steps outside their parents by more than the log explains: clocks differ; counted once closed"
+    )
     input_tokens: Count = 0
     output_tokens: Count = 0
     cached_input_tokens: Count = 0

@@ -15,6 +15,7 @@ from stepstream.schemas.trajectory import (
     TrajectoryStruct,
     UsageStruct,
 )
+from stepstream.stream.clocks import run_span, skewed_steps
 from stepstream.stream.outline import Outline
 from stepstream.stream.run import Run, Totals, UsageKey, sum_of
 from stepstream.stream.steps import StepInfo
@@ -31,6 +32,7 @@ def trajectory(run: Run) -> TrajectoryStruct:
     if outline is None:
         outline = run.outline = Outline()
     seen = outline.tally(run.steps)
+    start_us, end_us = run_span(run, seen.start_us, seen.end_us)
     failed = failed_step(outline.in_order(run.steps)) if run.errors else None
     return TrajectoryStruct(
         trace_id=run.trace_id,
@@ -46,9 +48,9 @@ def trajectory(run: Run) -> TrajectoryStruct:
         user_id=identity.user_id,
         root_step_id=run.root.step_id if run.root is not None else "",
         name=identity.name,
-        start_time=seen.start_us,
-        end_time=seen.end_us,
-        duration_us=seen.end_us - seen.start_us,
+        start_time=start_us,
+        end_time=end_us,
+        duration_us=end_us - start_us,
         first_append_time=run.first_append_us,
         last_append_time=run.last_append_us,
         steps=len(run.steps),
@@ -65,6 +67,7 @@ def trajectory(run: Run) -> TrajectoryStruct:
         duplicates=run.duplicates,
         late_steps=run.late_steps,
         steps_over_limit=run.over_limit,
+        skewed_steps=skewed_steps(run) if run.closed else 0,
         input_tokens=tokens[0],
         output_tokens=tokens[1],
         cached_input_tokens=tokens[2],
@@ -128,8 +131,7 @@ def run_summary(run: Run) -> RunSummaryStruct:
     """A closed run in one record."""
     identity, totals = run.identity, run.totals
     tokens = _bounded(totals)
-    start = min((info.start_us for info in run.steps.values()), default=0)
-    end = max((max(info.end_us, info.start_us) for info in run.steps.values()), default=0)
+    start, end = run_span(run)
     root = run.root
     return RunSummaryStruct(
         kind="run",

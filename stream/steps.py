@@ -9,7 +9,8 @@ from typing import Final
 import msgspec
 
 from stepstream.schemas.prices import Cost
-from stepstream.schemas.step import NO_TOKENS, Step, TokenUsage
+from stepstream.schemas.step import Step
+from stepstream.schemas.usage import NO_TOKENS, TokenUsage
 
 Tokens = tuple[int, int, int, int, int]
 """Input, output, cached input, cache write, reasoning."""

@@ -23,7 +23,7 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 README: Final = ROOT / "schemas" / "README.md"
 _MARKED = re.compile(r"<!-- begin (?P<name>[\w-]+) -->\n(?P<body>.*?)<!-- end (?P=name) -->", re.DOTALL)
 
-_PLAIN: Final = {str: "string", int: "integer", float: "number", Decimal: "decimal string"}
+_PLAIN: Final = {bool: "boolean", str: "string", int: "integer", float: "number", Decimal: "decimal string"}
 
 
 def type_name(annotation: Any) -> str:
@@ -50,6 +50,8 @@ def default_text(info: FieldInfo) -> str:
         return "[]" if get_origin(info.annotation) is list else "{}"
     if info.default is None:
         return "absent"
+    if isinstance(info.default, bool):
+        return str(info.default).lower()
     return f'"{info.default}"' if isinstance(info.default, str) else str(info.default)
 
 

@@ -8,6 +8,7 @@ from typing import Any, Final
 from hypothesis import strategies as st
 
 from stepstream.schemas.step import KINDS, StepEvent
+from stepstream.schemas.usage import DETAILS, MAX_USAGE_COUNT, TOTALLED
 
 NOW_US: Final = 1_767_225_600_000_000
 """2026-01-01, the Kafka timestamp of the records that tests make."""
@@ -52,9 +53,7 @@ json_values: Final = st.recursive(
 
 _usage = st.fixed_dictionaries(
     {},
-    optional=dict.fromkeys(
-        ("input_tokens", "output_tokens", "cached_input_tokens", "cache_write_tokens", "reasoning_tokens"), counts
-    ),
+    optional=dict.fromkeys((*TOTALLED, *DETAILS), st.integers(0, MAX_USAGE_COUNT)) | {"incomplete": st.booleans()},
 )
 _document = st.fixed_dictionaries(
     {}, optional={"id": texts, "score": st.floats(allow_nan=False, allow_infinity=False), "content": texts}

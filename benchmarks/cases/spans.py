@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from stepstream.schemas.step import TokenUsage
+from stepstream.schemas.usage import TokenUsage
 
 Attributes = Mapping[str, Any]
 

@@ -29,7 +29,7 @@ from benchmarks.detection.planted import (
 from benchmarks.detection.score import per_hundred, share_text, wilson
 from benchmarks.harness import Goal, Report
 from stepstream.schemas.prices import PriceBook
-from stepstream.schemas.step import TokenUsage
+from stepstream.schemas.usage import TokenUsageStruct
 from stepstream.stream.detectors.windows.spike_model import LEARN_WINDOWS, SpikeModel
 
 HOUR_US: Final = 3_600_000_000
@@ -243,7 +243,7 @@ def _figures(report: Report, tally: Tally, name: str, best: Tally | None) -> Non
 
 _PRICES: Final = PriceBook()
 _PER_TOKEN: Final = tuple(
-    (_PRICES.price("openai", "gpt-4o", TokenUsage(**{field: 1_000_000}), START_US).nanos or 0) / 1_000_000
+    (_PRICES.price("openai", "gpt-4o", TokenUsageStruct(**{field: 1_000_000}), START_US).nanos or 0) / 1_000_000
     for field in ("input_tokens", "output_tokens")
 )
 

@@ -9,8 +9,9 @@ from pydantic import BaseModel
 
 from stepstream.schemas.alert import Alert, Finding
 from stepstream.schemas.delivery import Delivery
-from stepstream.schemas.step import StepEvent, TokenUsage
+from stepstream.schemas.step import StepEvent
 from stepstream.schemas.trajectory import Trajectory
+from stepstream.schemas.usage import TokenUsage
 
 _ARRIVAL: Final = {
     "append_time": "when Kafka took the record",
@@ -39,6 +40,7 @@ _STEPS: Final = {
     "duration_us": "end_time - start_time in microseconds",
     "cost_usd": "the step's own cost, exact to the nano-dollar; NULL where unknown",
     "cost_source": "given, priced or unpriced; empty: the step used nothing that costs",
+    "usage_details": "other counts that are priced, by name: audio, images, cache writes for an hour, searches; without zeros",
 }
 _OPEN_STEPS: Final = {"age_us": "microseconds since the step started"}
 _RUNS: Final = {
@@ -46,8 +48,8 @@ _RUNS: Final = {
     "revision": "grows with every step merged; readers keep the highest",
     "closed": "the run is over",
     "root_step_id": "the step that is the run",
-    "start_time": "earliest start of a step",
-    "end_time": "latest time seen in a step",
+    "start_time": "start of the root, else of the earliest step",
+    "end_time": "end of the root; until it ended, the latest time seen in a step",
     "duration_us": "end_time - start_time in microseconds",
     "ended_steps": "steps that ended",
     "error_steps": "steps that ended with an error",
@@ -90,7 +92,7 @@ _METRICS: Final = {
     "steps": "steps that ended",
     "error_steps": "steps that ended with an error",
     "cancelled_steps": "steps that were cancelled",
-    "unpriced_steps": "steps that used tokens whose price is unknown",
+    "unpriced_steps": "steps whose cost is unknown: no price is known, or a model call named no usage",
     "cost_usd": "sum of the steps' own costs, exact to the nano-dollar",
     "duration_us": "sum of the steps' durations in microseconds",
     "avg_duration_us": "mean duration",

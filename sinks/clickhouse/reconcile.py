@@ -16,6 +16,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from stepstream.schemas.retention import retention
 from stepstream.schemas.settings import Settings
+from stepstream.schemas.usage import TOTALLED
 from stepstream.sinks.clickhouse.client import connect, explained
 from stepstream.sinks.clickhouse.errors import StoreError
 from stepstream.sinks.clickhouse.schema import template_values
@@ -31,15 +32,14 @@ QUIET: Final = timedelta(minutes=10)
 _OTHERS: Final = ""
 """No project's name: stands for all that have no retention of their own."""
 
-_TOKENS: Final = ("input_tokens", "output_tokens", "cached_input_tokens", "cache_write_tokens", "reasoning_tokens")
 _FROM_ROWS: Final = (
     "SELECT toDate(start_time) AS day, project, count(), countIf(status = 'error'), countIf(status = 'cancelled'), "
-    f"countIf(cost_source = 'unpriced'), {', '.join(f'sum({name})' for name in _TOKENS)}, sum(ifNull(cost_usd, 0)), "
+    f"countIf(cost_source = 'unpriced'), {', '.join(f'sum({name})' for name in TOTALLED)}, sum(ifNull(cost_usd, 0)), "
     "sum(duration_us) FROM steps WHERE toDate(start_time) BETWEEN {first:Date} AND {last:Date} GROUP BY day, project"
 )
 _FROM_ROLLUP: Final = (
     f"SELECT toDate(time) AS day, project, sum(r.steps), sum(r.error_steps), sum(r.cancelled_steps), sum(r.unpriced_steps), "
-    f"{', '.join(f'sum(r.{name})' for name in _TOKENS)}, sum(r.cost_usd), sum(r.duration_us) FROM {{table}} AS r "
+    f"{', '.join(f'sum(r.{name})' for name in TOTALLED)}, sum(r.cost_usd), sum(r.duration_us) FROM {{table}} AS r "
     "WHERE toDate(time) BETWEEN {{first:Date}} AND {{last:Date}} GROUP BY day, project"
 )
 

@@ -58,6 +58,7 @@ _PLAIN: Final = {
     "duplicates": "UInt64",
     "late_steps": "UInt64",
     "steps_over_limit": "UInt64",
+    "skewed_steps": "UInt64",
     "input_tokens": "UInt64",
     "output_tokens": "UInt64",
     "cached_input_tokens": "UInt64",

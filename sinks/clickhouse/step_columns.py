@@ -12,11 +12,9 @@ from msgspec.structs import astuple
 
 from stepstream.schemas.accept import Accepted
 from stepstream.schemas.prices import PriceBook
-from stepstream.schemas.step import NO_TOKENS, Step
+from stepstream.schemas.step import Step
+from stepstream.schemas.usage import NO_TOKENS, TOTALLED, details_of
 from stepstream.sinks.clickhouse.records import ARRIVAL_TYPES, Columns, Record, Source, Table, arrivals
-
-MAX_COST_NANOS: Final = 10**18 - 1
-"""What the cost column holds: no sum of prices comes near it, and one that does is no price."""
 
 _LOW: Final = "LowCardinality(String)"
 _TIME: Final = "DateTime64(6, 'UTC')"
@@ -54,16 +52,16 @@ _ENDED: Final = {
     "output": "String",
     "output_bytes": "Nullable(UInt64)",
 }
-_TOKENS: Final = dict.fromkeys(
-    ("input_tokens", "output_tokens", "cached_input_tokens", "cache_write_tokens", "reasoning_tokens"), "UInt64"
-)
+_TOKENS: Final = dict.fromkeys(TOTALLED, "UInt64")
+_DETAILS: Final = {"usage_details": f"Map({_LOW}, UInt64)"}
 _COSTS: Final = {"cost_nanos": "Nullable(Int64)", "cost_source": _LOW, "price_version": _LOW}
 _DOCUMENTS: Final = {"documents": "Array(Tuple(id String, score Nullable(Float64), content String))"}
 
-STEPS: Final = Table("steps_raw", {**_SHARED, **_ENDED, **_TOKENS, **_COSTS, **_DOCUMENTS, **ARRIVAL_TYPES})
+STEPS: Final = Table("steps_raw", {**_SHARED, **_ENDED, **_TOKENS, **_DETAILS, **_COSTS, **_DOCUMENTS, **ARRIVAL_TYPES})
 OPEN: Final = Table("steps_open", {**_SHARED, **ARRIVAL_TYPES})
 
 _NO_DOCUMENTS: Final[list[Any]] = []
+_NO_DETAILS: Final[dict[str, int]] = {}
 
 
 class _Fields:
@@ -95,6 +93,7 @@ class EndColumns:
         self._nanos: list[int | None] = []
         self._sources: list[str] = []
         self._versions: list[str] = []
+        self._details: list[dict[str, int]] = []
         self._documents: list[list[tuple[str, float | None, str]]] = []
 
     @property
@@ -112,6 +111,7 @@ class EndColumns:
         self._times_ms += times_ms
         self._fields.add(steps)
         self._tokens.add([step.usage or NO_TOKENS for step in steps])
+        self._details += [_NO_DETAILS if step.usage is None else details_of(step.usage) or _NO_DETAILS for step in steps]
         self._documents += [
             [(d.id, d.score, d.content) for d in step.documents] if step.documents else _NO_DOCUMENTS for step in steps
         ]
@@ -121,21 +121,15 @@ class EndColumns:
         price, nanos, sources, versions = self._prices.cost, self._nanos, self._sources, self._versions
         for result in ends:
             cost = price(result.step, result.cost_nanos)
-            amount = cost.nanos
-            if amount is None or amount <= MAX_COST_NANOS:
-                nanos.append(amount)
-                sources.append(cost.source)
-                versions.append(cost.price_version)
-            else:
-                nanos.append(None)
-                sources.append("unpriced")
-                versions.append("")
+            nanos.append(cost.nanos)
+            sources.append(cost.source)
+            versions.append(cost.price_version)
 
     def columns(self, source: Source) -> Columns:
         """All of them, in the order of the table's."""
         columns: Columns = {**self._fields.columns, **self._tokens.columns}
         columns |= {"cost_nanos": self._nanos, "cost_source": self._sources, "price_version": self._versions}
-        columns["documents"] = self._documents
+        columns |= {"usage_details": self._details, "documents": self._documents}
         return columns | arrivals(self._offsets, self._times_ms, source)
 
 

@@ -133,7 +133,11 @@ class _Batch:
             if ids in self._ended:
                 skipped["ended"] += 1
             elif isinstance(result := self._judged(record), Accepted):
-                left.append((ids, result.step, record))
+                named = result.step.trace_id + result.step.step_id  # as the contract has them, whatever was sent
+                if named in self._ended:
+                    skipped["ended"] += 1
+                else:
+                    left.append((named, result.step, record))
             else:
                 skipped[_why(result)] += 1
         keys = step_keys(ids for ids, _, _ in left)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, BinaryIO, Final
+from typing import Annotated, BinaryIO
 
 import typer
 
@@ -74,37 +73,12 @@ def validate(
 
 def _judged(line: bytes, any_time: bool) -> tuple[str, list[tuple[str, str]]]:
     """The outcome of one line, and each reason with its detail."""
-    from stepstream.schemas.accept import CLAMPS, Rejected, accept_value
+    from stepstream.schemas.accept import Rejected, accept_value
 
     result = accept_value(line, timestamp_us=_time_of(line) if any_time else time.time_ns() // 1000)
     if isinstance(result, Rejected):
         return "rejected", [(result.reason, result.detail)]
-    return ("clamped" if result.clamped else "accepted"), [
-        (clamp, CLAMPS[clamp] + _given(line, clamp)) for clamp in result.clamped
-    ]
-
-
-GIVEN: Final = {
-    "end_before_start": ("start_time", "end_time"),
-    "unknown_kind": ("kind",),
-    "unknown_status": ("status",),
-    "own_parent": ("step_id",),
-    "invalid_cost": ("cost_usd",),
-    "unknown_cost_source": ("cost_source",),
-    "invalid_reference": ("retry_of", "fallback_of"),
-    "first_token_out_of_range": ("start_time", "first_token_time", "end_time"),
-}
-"""The fields that show why something was made sane."""
-
-
-def _given(line: bytes, clamp: str) -> str:
-    """The values that were given, where they show why."""
-    try:
-        event = json.loads(line)
-    except ValueError:
-        return ""
-    shown = [f"{name} {event[name]!r:.60}" for name in GIVEN.get(clamp, ()) if event.get(name) not in (None, "")]
-    return f" ({', '.join(shown)})" if shown else ""
+    return ("clamped" if result.clamped else "accepted"), list(zip(result.clamped, result.notes, strict=True))
 
 
 def _time_of(line: bytes) -> int:

@@ -73,6 +73,7 @@ def heading(run: RunRow, view: View) -> Text:
         (run.late_steps, "late"),
         (run.duplicates, "duplicates dropped"),
         (run.steps_over_limit, "over the limit, not drawn"),
+        (run.skewed_steps, "by a clock that differs"),
     ]
     rows = [
         (dot.join(facts), ""),

@@ -75,6 +75,7 @@ class RunRow:
     duplicates: int = 0
     late_steps: int = 0
     steps_over_limit: int = 0
+    skewed_steps: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
     cost_nanos: int = 0
@@ -128,11 +129,12 @@ def run_from_steps(trace_id: str, steps: list[StepRow]) -> RunRow:
     """A stand-in for a run whose own row has not arrived yet, summed up from its steps."""
     open_steps = sum(step.open for step in steps)
     root = next((step for step in steps if not step.parent_step_id), None)
+    timed = steps if root is None or root.open else [root]  # its own times are by one host's clock
     return RunRow(
         trace_id=trace_id,
         status=RUNNING if open_steps or root is None else root.status,
-        start_us=min(step.start_us for step in steps),
-        end_us=max(step.end_us or step.start_us for step in steps),
+        start_us=min(step.start_us for step in timed),
+        end_us=max(step.end_us or step.start_us for step in timed),
         agent=next((step.agent for step in steps if step.agent), ""),
         steps=len(steps),
         open_steps=open_steps,
@@ -189,6 +191,7 @@ _STEP_FIELDS: Final = (
 )  # fmt: skip
 _RUN_FIELDS: Final = (
     "project", "environment", "agent", "agent_version", "task", "session_id", "user_id", "steps", "open_steps", "error_steps",
-    "unpriced_steps", "orphan_steps", "duplicates", "late_steps", "steps_over_limit", "input_tokens", "output_tokens",
+    "unpriced_steps", "orphan_steps", "duplicates", "late_steps", "steps_over_limit", "skewed_steps", "input_tokens",
+    "output_tokens",
     "failed_tool", "failed_kind", "error_type", "error_message",
 )  # fmt: skip

@@ -80,7 +80,7 @@ class LoopDetector(DetectorBase):
 
 
 class UnpricedModelDetector(DetectorBase):
-    """A step used tokens of a model whose price is unknown: the run's cost is not the whole truth."""
+    """A step's cost is unknown: no price is known for what it used, or a model call named no usage."""
 
     def observe(self, run: Run, step: StepInfo, now_us: int) -> Observations:
         """Judge an ended step."""
@@ -88,10 +88,16 @@ class UnpricedModelDetector(DetectorBase):
             return NOTHING
         model = step.model or "(no model named)"
         tokens = step.tokens[0] + step.tokens[1]
+        if tokens:
+            message = f"no price is known for model {model}: its {tokens:,} tokens count as cost unknown, not as free"
+            detail = "add it with a Prices document (docs/costs.md): stepstream apply -f prices.yaml"
+        else:
+            message = f"a call of model {model} named no usage: its cost counts as unknown, not as free"
+            detail = "let the client report usage (docs/costs.md): for OpenAI's streams stream_options={'include_usage': True}"
         return (
             Observation(
-                message=f"no price is known for model {model}: its {tokens:,} tokens count as cost unknown, not as free",
-                detail="add it with a Prices document: stepstream apply -f prices.yaml",
+                message=message,
+                detail=detail,
                 severity=self.severity("warning"),
                 subject=model,
                 step_ids=(step.step_id,),

@@ -38,7 +38,9 @@ class Steps:
 
     def model(self, said: str = CALLING, heard: str = "-", **more: Any) -> Steps:
         """A model's step: it asks for a tool, or answers."""
-        return self.add(**({"kind": "llm_call", "name": "m", "model": "m", "input": heard, "output": said} | more))
+        return self.add(
+            **({"kind": "llm_call", "name": "m", "model": "m", "cost_usd": 0, "input": heard, "output": said} | more)
+        )
 
     def found(self, policy: Policy | None = None) -> list[dict[str, Any]]:
         """What is found, without what is only noted."""

@@ -65,6 +65,15 @@ def test_contracts_export_a_valid_schema(name: str) -> None:
         assert json.loads(json.dumps(schema)) == schema
 
 
+def only(written: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+    """Of what was written, the fields that were given: later releases write more of them, with their defaults."""
+    return {
+        field: only(written[field], value) if isinstance(value, dict) and isinstance(written[field], dict) else written[field]
+        for field, value in data.items()
+        if field != "path"
+    }
+
+
 @pytest.mark.parametrize(("name", "data"), CASES)
 def test_golden_instances_fit_schema_and_model(name: str, data: dict[str, Any]) -> None:
     """What was valid in version 1 stays valid, for the schema and for the model, and is written so that it fits again."""
@@ -74,7 +83,7 @@ def test_golden_instances_fit_schema_and_model(name: str, data: dict[str, Any]) 
     validator(name, "serialization").validate(written)
     assert CONTRACTS[name].model_validate_json(json.dumps(written)) == instance
     if name in STRUCTS:  # documents are written in their own form of durations and amounts
-        assert {field: written[field] for field in data if field != "path"} == {k: v for k, v in data.items() if k != "path"}
+        assert only(written, data) == {k: v for k, v in data.items() if k != "path"}
 
 
 @pytest.mark.parametrize(("name", "struct"), [*STRUCTS.items(), ("StepEvent", AnyStep)])

@@ -16,7 +16,8 @@ from stepstream.schemas.accept import Accepted, accept_value
 from stepstream.schemas.documents import Prices
 from stepstream.schemas.money import nanos_from_usd
 from stepstream.schemas.prices import NOTHING_USED, UNPRICED, Cost, PriceBook
-from stepstream.schemas.step import Step, TokenUsage, TokenUsageStruct
+from stepstream.schemas.step import Step
+from stepstream.schemas.usage import TokenUsage, TokenUsageStruct
 from tests.step_events import NOW_US, STEP_ID, TRACE_ID, value
 
 DAY = datetime(2026, 3, 3, 12, tzinfo=UTC)
@@ -38,7 +39,7 @@ KNOWN = [
 ]
 
 
-def usage(**tokens: int) -> TokenUsage:
+def usage(**tokens: Any) -> TokenUsage:
     return TokenUsageStruct(**tokens)
 
 
@@ -69,7 +70,7 @@ def listed(provider: str, model: str, used: TokenUsage) -> int | None:
     except LookupError:
         return None
     if result.model_price.input_mtok is None and result.model_price.output_mtok is None:
-        return None
+        return 0 if model.endswith(":free") else None
     return int((result.total_price * 10**9).to_integral_value(ROUND_HALF_EVEN))
 
 
@@ -230,8 +231,9 @@ def test_a_step_has_one_cost_and_says_where_it_comes_from() -> None:
     assert BOOK.cost(step(cost_source="priced", price_version="v1"), 5) == Cost(5, "priced", "v1")
     assert BOOK.cost(step(model="mystery", usage=used), None) == UNPRICED
     assert BOOK.cost(step(usage=used), None) == UNPRICED
-    assert BOOK.cost(step(model="gpt-4o", usage=usage()), None) == NOTHING_USED
-    assert BOOK.cost(step(model="gpt-4o"), None) == NOTHING_USED
+    assert BOOK.cost(step(kind="tool_call", model="gpt-4o", usage=usage()), None) == NOTHING_USED
+    assert BOOK.cost(step(kind="tool_call", model="gpt-4o"), None) == NOTHING_USED
+    assert BOOK.cost(step(), None) == NOTHING_USED
 
 
 def test_prices_are_looked_up_once() -> None:

@@ -130,7 +130,7 @@ def record(**changes: Any) -> StepRecord:
 
 
 def test_prices_are_loaded_when_first_needed() -> None:
-    """Steps without tokens never look at prices."""
+    """Steps without tokens that are no model calls never look at prices."""
     made: list[int] = []
 
     def price_book() -> PriceBook:
@@ -138,7 +138,7 @@ def test_prices_are_loaded_when_first_needed() -> None:
         return PriceBook()
 
     encode = encoder(price_book)
-    encode(record())
+    encode(record(kind="tool_call"))
     assert made == []
 
 

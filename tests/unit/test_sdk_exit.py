@@ -170,9 +170,10 @@ ID = "4bf92f3577b34da6a3ce929d0e0e4736"
             "stepstream: run 4bf92f35… · 7 steps · $0.0123 · stepstream trace 4bf92f35",
         ),
         (
-            Totals(84, 12, 420_000_000, 3, ID),
+            Totals(84, 12, 420_000_000, 3, ID, 2),
             Counts(168, 168),
-            "stepstream: 12 runs · 84 steps · $0.4200 · 3 steps unpriced · stepstream runs",
+            "stepstream: 12 runs · 84 steps · $0.4200 · 3 steps that the SDK's price list does not know · "
+            "2 model calls without usage · stepstream runs",
         ),
         (
             Totals(1, 1, 0, 0, ID),

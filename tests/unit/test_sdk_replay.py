@@ -92,7 +92,8 @@ def test_unknown_fields_travel(tmp_path: Path) -> None:
 def test_bad_lines_are_told_and_skipped(tmp_path: Path) -> None:
     """A line that is no event is reported with its place and reason; those around it are sent; empty lines are nothing."""
     path = recording(
-        tmp_path / "a.jsonl", [event(), b"", b"{", event(name=""), event(phase="end", end_time=...), b"\xff", event(), b"[]"]
+        tmp_path / "a.jsonl",
+        [event(), b"", b"{", event(step_id="call-1"), event(phase="end", end_time=...), b"\xff", event(), b"[]"],
     )
     report, sent = send(path)
     assert len(sent) == 2

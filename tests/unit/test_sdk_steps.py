@@ -5,18 +5,21 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextvars
+import inspect
 import re
 import threading
 from collections.abc import Iterator
 
 import pytest
 
+from stepstream.producers.filling import Fills
 from stepstream.producers.memory import MemoryTransport
 from stepstream.producers.propagation import propagate
 from stepstream.producers.tracer import Tracer
 from stepstream.schemas.ids import STEP_ID, TRACE_ID
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.step import Document
+from stepstream.schemas.usage import TokenUsage
 from tests.sdk import HandClock, Traced, said, traced
 
 
@@ -308,12 +311,28 @@ def test_usage_cost_model_and_documents(made: Traced) -> None:
     ended = made.ended
     plan = ended["plan"]
     assert plan.usage is not None
-    assert plan.usage.model_dump() == {
+    assert plan.usage.model_dump(exclude_defaults=True) == {
         "input_tokens": 10, "output_tokens": 5, "cached_input_tokens": 4, "cache_write_tokens": 1, "reasoning_tokens": 2,
     }  # fmt: skip
     assert (str(plan.cost_usd), plan.cost_source, plan.model, plan.provider) == ("0.25", "given", "gpt-4o", "openai")
     assert [(d.id, d.score, d.content) for d in ended["find"].documents] == [("a", 0.5, "text"), ("7", 1.0, "more")]
     assert ended["memory"].attributes == {"keys": '["a"]', "note": "x"}
+
+
+def test_set_usage_takes_every_count_of_the_contract() -> None:
+    """What can be priced can be said."""
+    names = set(inspect.signature(Fills.set_usage).parameters) - {"self", "service_tier"}
+    assert names == {*TokenUsage.model_fields} - {"incomplete"}
+
+
+def test_a_count_that_cannot_be_right_makes_the_cost_unknown(made: Traced) -> None:
+    """The other counts stay; the tier is an attribute."""
+    with made.tracer.run(), made.tracer.llm("plan", model="gpt-4o", provider="openai") as step:
+        step.set_usage(input_tokens=-3, output_tokens=5, web_searches=2, service_tier="flex")
+    plan = made.ended["plan"]
+    assert plan.usage is not None
+    assert plan.usage.model_dump(exclude_defaults=True) == {"output_tokens": 5, "web_searches": 2, "incomplete": True}
+    assert (plan.cost_source, plan.attributes["service_tier"]) == ("unpriced", "flex")
 
 
 def test_tokens_are_priced(made: Traced) -> None:
@@ -331,7 +350,7 @@ def test_tokens_are_priced(made: Traced) -> None:
     assert known.cost_usd > 0
     assert (known.cost_source, known.price_version.split()[0]) == ("priced", "genai-prices")
     assert (unknown.cost_usd, unknown.cost_source) == (None, "unpriced")
-    assert (nothing.cost_usd, nothing.cost_source) == (None, "")
+    assert (nothing.cost_usd, nothing.cost_source) == (None, "unpriced")  # it answered and named no usage
 
 
 def test_content_can_be_held_back() -> None:

@@ -15,8 +15,9 @@ from stepstream.schemas.alert import Alert
 from stepstream.schemas.partitioner import partition_for
 from stepstream.schemas.retention import Retention
 from stepstream.schemas.settings import Settings
-from stepstream.schemas.step import StepEvent, TokenUsage
+from stepstream.schemas.step import StepEvent
 from stepstream.schemas.trajectory import Trajectory
+from stepstream.schemas.usage import TOTALLED, TokenUsage
 from stepstream.sinks.clickhouse.alert_rows import ALERTS, build_alerts
 from stepstream.sinks.clickhouse.insert import Inserter
 from stepstream.sinks.clickhouse.records import Block, Built, Record, Source
@@ -97,7 +98,7 @@ def test_a_price_beyond_all_money_is_no_price(tokens: int) -> None:
 
 def test_tables_have_a_column_for_every_field() -> None:
     """A field added to a model is a column, or this says so."""
-    step_fields = set(StepEvent.model_fields) - {"usage", "cost_usd", "schema_version", "phase"} | set(TokenUsage.model_fields)
+    step_fields = set(StepEvent.model_fields) - {"usage", "cost_usd", "schema_version", "phase"} | {*TOTALLED, "usage_details"}
     assert step_fields <= set(STEPS.types)
     assert set(OPEN.types) <= set(STEPS.types)
     assert set(Trajectory.model_fields) <= set(RUNS.types)
@@ -215,7 +216,7 @@ def test_a_start_that_looks_like_an_end_and_the_other_way_round_is_judged_for_wh
     assert [block.table.name for block in build_steps([spaced], SOURCE, set()).blocks] == ["steps_open"]
 
 
-@pytest.mark.parametrize("fields", [{"step_id": "xyz"}, {"trace_id": "0" * 32}, {"kind": 3}, {"start_time": 1}])
+@pytest.mark.parametrize("fields", [{"step_id": "xyz"}, {"trace_id": "0" * 32}, {"kind": None}, {"start_time": 1}])
 def test_a_start_that_is_none_is_left_out_with_its_reason(fields: dict[str, Any]) -> None:
     """Starts are judged like ends when they are to be stored."""
     built = build_steps([record({"phase": "start"} | step() | {"phase": "start"} | fields)], SOURCE, set())

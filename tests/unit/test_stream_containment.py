@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from stepstream.schemas.usage import MAX_USAGE_COUNT, TOTALLED
 from stepstream.stream import partition, publisher
 from stepstream.stream.detectors import make_detector
 from stepstream.stream.detectors.base import DetectorBase, Observation, Observations
@@ -201,9 +202,7 @@ def test_an_absurd_usage_closes_or_is_given_up_and_others_go_on() -> None:
 
 
 def test_sums_of_the_largest_counts_and_costs_fit_into_every_record() -> None:
-    usage = dict.fromkeys(
-        ("input_tokens", "output_tokens", "cached_input_tokens", "cache_write_tokens", "reasoning_tokens"), 2**53
-    )
+    usage = dict.fromkeys(TOTALLED, MAX_USAGE_COUNT)
     events = [
         event(BAD, f"{number:016x}", "f" * 16, "end", START_US, kind="llm_call", usage=usage, cost_usd="1000000")
         for number in range(1, 3_000)
@@ -214,7 +213,7 @@ def test_sums_of_the_largest_counts_and_costs_fit_into_every_record() -> None:
     assert process.logic.counters.runs_given_up == 0
     final = process.kafka.final()[BAD]
     assert final["closed"]
-    assert final["input_tokens"] == 2**53
+    assert final["input_tokens"] == 2_999 * MAX_USAGE_COUNT
     assert float(final["cost_usd"]) == 2_999_000_000
 
 

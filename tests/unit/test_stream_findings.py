@@ -67,8 +67,8 @@ def test_a_stuck_run_that_goes_on_is_resolved_at_once() -> None:
     """Any record ends the silence; it is raised no second time."""
     bench = Bench(policy({"rule": "stuck_run", "after": "5s"}))
     bench.send(root("start", 0.0), 0.0)
-    bench.send(step(2, "end", 7.0, kind="llm_call", model="m"), 7.0)
-    assert [value["message"] for value in bench.findings("resolved")] == ["the run went on with llm_call m"]
+    bench.send(step(2, "end", 7.0, kind="tool_call", tool="t"), 7.0)
+    assert [value["message"] for value in bench.findings("resolved")] == ["the run went on with tool_call t"]
     bench.wait(30)
     assert len(bench.findings()) == 1
 
@@ -168,3 +168,17 @@ def test_a_note_is_told_and_needs_no_end() -> None:
     bench.wait(12)
     assert [value["severity"] for value in bench.findings()] == ["note"]
     assert bench.findings("resolved") == []
+
+
+def test_a_model_call_without_usage_is_unpriced_and_said_so() -> None:
+    """A stream whose client asks for no usage: the run's cost is unknown, for people and for baselines, and is told once."""
+    bench = Bench(policy({"rule": "unpriced_model"}))
+    bench.send(root("start", 0.0), 0.0)
+    for number in range(2, 5):
+        bench.send(step(number, "end", 1.0, kind="llm_call", model="gpt-4o", provider="openai", output="hi"), 1.0)
+    bench.send(step(5, "end", 1.0, kind="llm_call", model="gpt-4o", status="error", error_type="RateLimitError"), 1.0)
+    bench.send(root("end", 0.0, 2.0), 2.0)
+    bench.wait(10)
+    (finding,) = bench.findings()
+    assert finding["message"] == "a call of model gpt-4o named no usage: its cost counts as unknown, not as free"
+    assert bench.values("trajectories")[-1]["unpriced_steps"] == 3

@@ -1,0 +1,194 @@
+"""Names of models and providers as frameworks and gateways write them, and what a price list may call the same thing.
+
+Nothing is guessed: a name is only taken apart where the part that goes away says who serves the model
+(``bedrock/``, ``models/``, ``us.anthropic.``). Versions stay as they are.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+
+class Name(NamedTuple):
+    """A provider, empty where none is known, and a model of its."""
+
+    provider: str
+    model: str
+
+
+_PROVIDERS: Final[dict[str, str]] = {
+    "anthropic": "anthropic claude",
+    "aws": "aws bedrock bedrock_converse bedrock_runtime amazon amazon_bedrock aws_bedrock anthropic_bedrock chatbedrock",
+    "azure": "azure azure_ai azure_ai_inference azure_ai_openai az_ai_openai az_ai_inference azure_openai azureopenai azureai"
+    " azure_text azure_ai_foundry azure_foundry azure_ai_studio microsoft microsoft_foundry anthropic_foundry",
+    "baseten": "baseten",
+    "cerebras": "cerebras",
+    "cloudflare": "cloudflare workers_ai",
+    "cohere": "cohere cohere_chat cohere_v2",
+    "databricks": "databricks",
+    "deepseek": "deepseek deepseek_ai",
+    "elevenlabs": "elevenlabs",
+    "fireworks": "fireworks fireworks_ai",
+    "github-copilot": "github_copilot",
+    "google": "google gemini gcp gcp_gen_ai gcp_gemini gcp_vertex_ai google_ai google_ai_studio google_genai"
+    " google_generative_ai google_generativeai generativelanguage google_gla google_vertex google_vertexai google_vertex_ai"
+    " vertex vertexai vertex_ai vertex_ai_beta anthropic_vertex",
+    "groq": "groq",
+    "meta": "meta llama_api meta_llama_api",
+    "minimax": "minimax",
+    "mistral": "mistral mistralai mistral_ai codestral",
+    "moonshotai": "moonshotai moonshot moonshot_ai",
+    "novita": "novita novita_ai",
+    "openai": "openai openai_responses openai_chat text_completion_openai",
+    "openrouter": "openrouter",
+    "ovhcloud": "ovhcloud",
+    "perplexity": "perplexity perplexity_ai pplx",
+    "together": "together together_ai togetherai",
+    "voyageai": "voyageai voyage",
+    "x-ai": "x_ai xai grok",
+    "zai": "zai z_ai",
+}
+"""The ids of genai-prices and what else is written for them, with ``_`` for every ``.``, ``-`` and blank."""
+_ALIASES: Final = {alias: provider for provider, aliases in _PROVIDERS.items() for alias in aliases.split()}
+
+_NO_PROVIDERS: Final = frozenset(
+    [
+        "litellm",
+        "litellm_proxy",
+        "langchain",
+        "langgraph",
+        "autogen",
+        "crewai",
+        "vercel",
+        "vercel_ai_gateway",
+        "gateway",
+        "strands",
+        "strands_agents",
+        "spring_ai",
+        "framework",
+        "gcp_vertex_agent",
+        "pydantic_ai",
+        "haystack",
+        "llama_index",
+        "llamaindex",
+        "openai_agents",
+        "agno",
+        "dspy",
+        "smolagents",
+        "other",
+        "unknown",
+    ]
+)
+"""Frameworks and gateways that some telemetry names as the provider: who is paid is told by the model's name alone."""
+
+_RESELLERS: Final = frozenset(
+    [
+        "baseten",
+        "cerebras",
+        "cloudflare",
+        "databricks",
+        "fireworks",
+        "github-copilot",
+        "groq",
+        "novita",
+        "openrouter",
+        "ovhcloud",
+        "together",
+    ]
+)
+"""Who serves other makers' models at prices of their own: there ``openai/`` before a model names its maker, not its server."""
+
+_KINDS_OF_CALL: Final = re.compile(
+    r"(chat|responses?|messages?|completions?|generative[-_]?ai|embeddings?|speech|transcription|image|converse|language)$"
+)
+_ROUTES: Final = frozenset(
+    ["chat", "responses", "completion", "converse", "converse_like", "invoke", "global", "global-standard"]
+)
+"""Path parts in LiteLLM's names that say how or where a call goes, and have no price of their own."""
+_REGION = re.compile(r"(?:us|eu|ap|me|sa|ca|af|il|mx|us-gov)-[a-z]+-\d$")
+_BEDROCK = re.compile(
+    r"(?:(?:us|eu|apac|ap|jp|au|ca|sa|me|af|us-gov|global)\.)?"
+    r"(?:anthropic|amazon|meta|mistral|cohere|ai21|deepseek|openai|qwen|writer|stability|luma|nvidia|google|minimax|moonshot"
+    r"|moonshotai|zai|twelvelabs)\.[a-z]"
+)
+_BEDROCK_AREA = re.compile(r"(?:us|eu|apac|ap|jp|au|ca|sa|me|af|us-gov|global)\.")
+_PUBLISHED = re.compile(r"(?:projects/[^/]+/locations/[^/]+/)?publishers/[^/]+/models/")
+_DATED = re.compile(
+    r"[-@:]?(?:20\d\d-?(?:0[1-9]|1[0-2])-?(?:0[1-9]|[12]\d|3[01])|(?<=[-@])(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01]))"
+    r"(?:-v\d+(?::\d+)?)?$"
+)
+
+
+def provider_id(provider: str) -> str:
+    """What the price list calls a provider; empty for a framework, lower case for one that is not known here."""
+    plain = provider.strip().lower()
+    name = re.sub(r"[.\-\s]+", "_", plain)
+    if name in _NO_PROVIDERS:
+        return ""
+    while name not in _ALIASES:
+        shorter = _KINDS_OF_CALL.sub("", name).rstrip("_")
+        if shorter in (name, ""):
+            return plain
+        name = shorter
+    return _ALIASES[name]
+
+
+@lru_cache(maxsize=4_096)
+def possible_names(provider: str, model: str) -> tuple[Name, ...]:
+    """What a price list may know a model by, the likeliest first; each names the same model of the same server."""
+    found: dict[Name, None] = {}
+    _collect(provider_id(provider), model.strip().lower(), found, depth=0)
+    return tuple(found)
+
+
+def _collect(owner: str, model: str, found: dict[Name, None], depth: int) -> None:
+    if not model or depth > 6:
+        return
+    if (_BEDROCK.match(model) and owner in ("", "aws", "anthropic")) or model.startswith("arn:aws"):
+        owner = "aws"
+    routes = list(_without_prefix(owner, model))
+    if owner:
+        found[Name(owner, model)] = None
+    for next_owner, rest in routes:
+        _collect(next_owner, rest, found, depth + 1)
+    if not owner and not routes:  # a prefix says more than what the list finds by a part of the name
+        found[Name("", model)] = None
+    if owner == "aws" and (area := _BEDROCK_AREA.match(model)):
+        found[Name("aws", model[area.end() :])] = None
+
+
+def _without_prefix(owner: str, model: str) -> list[tuple[str, str]]:
+    published = _PUBLISHED.match(model)
+    if published:
+        return [(owner or "google", model[published.end() :])]
+    if model.startswith("accounts/fireworks/"):
+        return [] if owner else [("fireworks", model)]
+    if model.startswith("arn:aws"):
+        return []
+    head, slash, rest = model.partition("/")
+    if slash:
+        if head == "models":
+            return [(owner or "google", rest)]
+        if head in _ROUTES or (owner == "aws" and _REGION.match(head)):
+            return [(owner, rest)]
+        return _served_by(head, rest, owner)
+    head, colon, rest = model.partition(":")
+    return _served_by(head, rest, owner) if colon else []
+
+
+def _served_by(head: str, rest: str, owner: str) -> list[tuple[str, str]]:
+    """The rest of a name after ``head/``, where that is somebody who serves models; no version is ever a ``head``."""
+    named = provider_id(head)
+    if not named:
+        return [(owner, rest)]
+    if named not in _PROVIDERS or (owner and named != owner and (owner in _RESELLERS or owner not in _PROVIDERS)):
+        return []
+    return [(named, rest)]
+
+
+def undated(model: str) -> str:
+    """The model's name without the date of its snapshot (``gpt-4o-2024-08-06``); empty where it has none."""
+    shorter, found = _DATED.subn("", model)
+    return shorter if found else ""
