@@ -118,7 +118,8 @@ def replay(
         finally:
             sender.close()
     except (OSError, EOFError) as error:
-        raise ReplayError(f"{file} cannot be read: {error}") from None
+        why = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise ReplayError(f"{file} cannot be read: {why[:1].lower()}{why[1:]}") from None
 
 
 class _Job:

@@ -26,9 +26,9 @@ def nanos_from_usd(usd: Decimal | str | float | int) -> int:
     try:
         amount = usd if isinstance(usd, Decimal) else Decimal(str(usd))
     except InvalidOperation:
-        raise ValueError(f"cost_usd is not a number: {usd!r}") from None
+        raise ValueError(f"not an amount of dollars: {usd!r:.80}") from None
     if not amount.is_finite() or not _ZERO <= amount <= _MAX_COST:
-        raise ValueError(f"cost_usd must lie between 0 and {MAX_COST_USD}: {usd!s:.40}")
+        raise ValueError(f"an amount of dollars lies between 0 and {MAX_COST_USD:,}, not {usd!s:.40}")
     scaled = amount * _NANOS
     nanos = int(scaled)
     if scaled == nanos:  # nearly always, and quicker; where the product was rounded, it was rounded by next to nothing

@@ -11,6 +11,8 @@ from pydantic import BaseModel, ValidationError
 
 Path = tuple[int | str, ...]
 _ALTERNATIVES: Final = re.compile(r"\^\(([\w|-]+)\)\$")
+CUTOFF: Final = 0.65
+"""How like a known name must be to be guessed: a guess that is far off misleads."""
 MAX_SHOWN: Final = 80
 """Characters of a wrong value that are repeated."""
 
@@ -18,7 +20,7 @@ MAX_SHOWN: Final = 80
 def did_you_mean(name: str, names: Iterable[str], *, otherwise: str = "") -> str:
     """``did you mean X?`` for the known name that is like ``name``; else ``otherwise``, or the list of the known names."""
     known = list(names)
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    near = difflib.get_close_matches(name, known, n=1, cutoff=CUTOFF)
     if not near:  # the same letters in another case, or the beginning of one
         near = [one for one in known if name and one.lower().startswith(name.lower())][:1]
     return f"did you mean {near[0]}?" if near else otherwise or f"there are: {', '.join(known) or 'none'}"
@@ -113,6 +115,24 @@ def _wanted(kind: str, context: Mapping[str, Any]) -> str:
         name, text = _BOUNDS[kind]
         return text.format(context[name])
     return next((text for beginning, text in _KINDS if kind.startswith(beginning)), "")
+
+
+_MESSAGES: Final = (
+    (r"Input should be a valid integer.*", "must be a whole number"),
+    (r"Input should be a (?:valid|finite) number.*", "must be a number"),
+    (r"Input should be a valid boolean.*", "must be true or false"),
+    (r"Input should be greater than or equal to (\S+)", r"must be at least \1"),
+    (r"Input should be greater than (\S+)", r"must be more than \1"),
+    (r"Input should be less than or equal to (\S+)", r"must be at most \1"),
+    (r"Input should be less than (\S+)", r"must be less than \1"),
+)
+
+
+def reworded(text: str) -> str:
+    """A text of another library that has a message of pydantic's in it, with ours in its place."""
+    for pattern, ours in _MESSAGES:
+        text = re.sub(pattern, ours, text)
+    return _plain(text)
 
 
 def _plain(message: str) -> str:

@@ -13,6 +13,7 @@ from stepstream.schemas.alert_actions import Action
 from stepstream.schemas.documents import Subscription, document_key
 from stepstream.schemas.durations import parse_duration_us
 from stepstream.schemas.settings import Settings
+from stepstream.schemas.wording import did_you_mean
 from stepstream.sinks.notify import service
 from stepstream.sinks.notify.api import Actions, Api, ApiServer
 from stepstream.sinks.notify.watcher import Watcher
@@ -85,9 +86,11 @@ def add(settings: Settings, subscription: Subscription, *, force: bool = False) 
 
 def remove(settings: Settings, name: str, *, force: bool = False) -> None:
     """Take a subscription out of force. Raises ``LookupError`` where there is none, ``ValueError`` for a folder's own."""
-    held = documents.in_force(settings).get(f"subscription/{name}")
+    known = documents.in_force(settings)
+    held = known.get(f"subscription/{name}")
     if held is None:
-        raise LookupError(f"there is no subscription {name}")
+        names = [one.name for one in known.values() if one.kind == "Subscription"]
+        raise LookupError(f"there is no subscription {name}; {did_you_mean(name, names)}")
     if held.owner and not force:
         raise ValueError(f"{held.key} is held by {held.owner}: remove it there, or say --force")
     documents.withdraw(settings, held.key)

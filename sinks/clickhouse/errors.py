@@ -77,7 +77,7 @@ def sentence(error: BaseException, limit: int = 1_000) -> str:
     text = str(error)
     found = _SENTENCE.search(text)
     words = " ".join(_SCOPE.sub("", found[1] if found else text).split()).rstrip(". ")
-    return words[:limit]
+    return words.replace(" FORMAT Native", "")[:limit]  # what the client added to the statement
 
 
 def missing_table(error: BaseException) -> str:

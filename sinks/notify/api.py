@@ -21,13 +21,13 @@ from typing import Any, Final
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import msgspec
-from pydantic import ValidationError
 
 from stepstream.common.listen import explained
 from stepstream.schemas.channels import refused_variables
 from stepstream.schemas.delivery import DELIVERY_STATES
-from stepstream.schemas.documents import DOCUMENT, Subscription
+from stepstream.schemas.documents import Subscription, WrongDocument, document_of
 from stepstream.schemas.settings import Settings
+from stepstream.schemas.wording import did_you_mean
 from stepstream.sinks.notify.channels.webhook import Kit
 from stepstream.sinks.notify.directory import Directory
 from stepstream.sinks.notify.listing import alerts, deliveries
@@ -109,15 +109,14 @@ class Api:
     def _known(self, name: str) -> Subscription:
         found = self._directory.subscriptions.get(name)
         if found is None:
-            raise Wrong(404, f"there is no subscription {name}")
+            raise Wrong(404, f"there is no subscription {name}; {did_you_mean(name, self._directory.subscriptions)}")
         return found
 
     def _apply(self, body: bytes) -> dict[str, str]:
         try:
-            document = DOCUMENT.validate_python({"kind": "Subscription", **_data(body)})
-        except ValidationError as error:
-            wrong = (f"{'.'.join(map(str, e['loc'][1:]))}: {e['msg']}" for e in error.errors(include_input=False))
-            raise Wrong(400, "; ".join(wrong)) from None
+            document = document_of({"kind": "Subscription", **_data(body)})
+        except WrongDocument as error:
+            raise Wrong(400, str(error)) from None
         if not isinstance(document, Subscription):
             raise Wrong(400, f"a {document.kind} is no Subscription")
         if refused := refused_variables(document.options, self._kit.secrets.listed):
@@ -139,7 +138,7 @@ class Api:
         given = {name: values[-1] for name, values in parse_qs(query).items()}
         state = given.get("state", "")
         if state and state not in DELIVERY_STATES:
-            raise Wrong(400, f"state is one of {', '.join(DELIVERY_STATES)}")
+            raise Wrong(400, f"state {state}: {did_you_mean(state, DELIVERY_STATES)}")
         limit = int(given["limit"]) if given.get("limit", "").isdigit() else 100
         found = deliveries(self.settings, subscription=given.get("subscription", ""), state=state, limit=min(1_000, limit))
         return [{name: value for name, value in msgspec.to_builtins(one).items() if name != "record"} for one in found]

@@ -57,7 +57,7 @@ def show(settings: Settings, alert: IdArgument, format: FormatOption = Format.TA
     """Show an alert and its history: every change, when, by whom."""
     from stepstream.cli import printing, queries
     from stepstream.cli.alerts import plain
-    from stepstream.render.alerts import alert_lines
+    from stepstream.render.alerts import HANGING_CELLS, alert_lines
     from stepstream.schemas.alert import Alert
 
     with queries.store(settings) as client:
@@ -66,7 +66,7 @@ def show(settings: Settings, alert: IdArgument, format: FormatOption = Format.TA
     if format is not Format.TABLE:
         printing.print_records(list(Alert.model_fields), [list(plain(one).values()) for one in history], format)
         return
-    printing.show_folded(alert_lines(found, glyphs=printing.glyphs(), history=True), indent=9)
+    printing.show_folded(alert_lines(found, glyphs=printing.glyphs(), history=True), indent=HANGING_CELLS)
     say(*_about(found), *map(_event, history))
 
 
@@ -95,7 +95,8 @@ def _event(event: Alert) -> str:
     by = f" by {event.by}" if event.by and event.change in ("acknowledged", "silenced", "resolved") else ""
     until = f" until {format_time(event.silenced_until)}" if event.change == "silenced" and event.silenced_until else ""
     sentence = with_quotation(one_line(event.message), one_line(event.quoted))
-    return f"  {event.seq:>4}  {format_time(event.updated_at)}  {event.change}{by}{until}: {sentence}"
+    change = "no longer silenced" if event.change == "silenced" and not event.silenced_until else event.change
+    return f"  {event.seq:>4}  {format_time(event.updated_at)}  {change}{by}{until}: {sentence}"
 
 
 def _act(settings: Settings, prefix: str, action: Action, by: str, *, until_us: int = 0) -> None:
@@ -114,7 +115,7 @@ def _act(settings: Settings, prefix: str, action: Action, by: str, *, until_us: 
         raise Failure(str(error)) from None
     until = f" until {format_time(until_us)}" if until_us else ""
     what = "no longer silenced" if action == "silenced" and not until_us else f"{action}{until}"
-    say(f"{now.alert} {now.alert_id[:8]} {what}, by {now.by}")
+    say(f"{now.alert} {now.alert_id[:8]} {what} by {now.by}")
     _wait_for_the_store(settings, now)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stepstream.cli.common import CLICKHOUSE, KAFKA, Format, FormatOption, takes
+from stepstream.cli.common import CLICKHOUSE, KAFKA, Format, FormatOption, one_of, takes
 from stepstream.cli.look import PANEL, AgentOption, EnvironmentOption, LimitOption, ProjectOption, SinceOption
 from stepstream.schemas.alert import SEVERITIES, TIME_FIELDS, Alert
 from stepstream.schemas.settings import Settings
@@ -92,12 +92,9 @@ def _list(
     format: Format,
 ) -> None:
     from stepstream.cli import queries
-    from stepstream.cli.errors import USAGE, Failure
 
-    if severity is not None and severity not in SEVERITIES:
-        raise Failure(f"--severity {severity}: one of {', '.join(SEVERITIES)}", USAGE)
-    if state not in (None, "firing", "resolved"):
-        raise Failure(f"--state {state}: firing or resolved", USAGE)
+    one_of("--severity", severity, SEVERITIES)
+    one_of("--state", state, ("firing", "resolved"))
     scope = queries.Scope(
         project=project,
         environment=environment,
@@ -172,7 +169,7 @@ def _print_lines(found: Sequence[Alert], *, history: bool) -> None:
     from rich.text import Text
 
     from stepstream.cli import printing
-    from stepstream.render.alerts import alert_lines
+    from stepstream.render.alerts import HANGING_CELLS, alert_lines
     from stepstream.render.values import format_time, zone_name
 
     lines, day = [], ""
@@ -182,7 +179,7 @@ def _print_lines(found: Sequence[Alert], *, history: bool) -> None:
             day = date
             lines.append(Text(f"{date} ({zone_name(alert.opened_at)})", style="bold"))
         lines.append(alert_lines(alert, glyphs=printing.glyphs(), history=history))
-    printing.show_folded(Text("\n").join(lines), indent=9)
+    printing.show_folded(Text("\n").join(lines), indent=HANGING_CELLS)
 
 
 def plain(alert: Alert) -> dict[str, object]:

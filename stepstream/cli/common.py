@@ -75,6 +75,16 @@ def use_settings_file(file: Path | None) -> None:
     _settings_file.set(file)
 
 
+def one_of(option: str, given: str | None, known: Sequence[str]) -> None:
+    """Raise ``Failure`` where something was given for an option that is none of the known words."""
+    if given and given not in known:
+        from stepstream.cli.errors import USAGE, Failure
+        from stepstream.schemas.wording import did_you_mean
+
+        hint = did_you_mean(given, known, otherwise=f"one of {', '.join(known)}")
+        raise Failure(f"{option} {given}: {hint}", USAGE)
+
+
 def flag(name: str) -> str:
     """How a setting is called on the command line."""
     return "--" + name.replace("_", "-")
@@ -177,11 +187,12 @@ def print_rows(
     empty: str = "",
     prose: Sequence[str] = (),
     leave: Sequence[str] = (),
+    keep: Sequence[str] = (),
 ) -> None:
     """Print a listing; JSON is one array of objects, a table that goes to a file or a pipe is as wide as it is.
 
     Without rows a table is the remark ``empty``. On a terminal the columns ``prose`` are folded, and what does not fit is left
-    out by whole columns: those of ``leave`` first, in that order, then the last ones; never the first one, and no ids.
+    out by whole columns: those of ``leave`` first, in that order, then the last ones; never the first one, nor ``keep``.
     """
     listed = list(rows)
     if format is not Format.TABLE:
@@ -194,7 +205,7 @@ def print_rows(
     elif not listed and empty:
         remark(empty)
     else:
-        _print_table(columns, [[_cell(value) for value in row] for row in listed], prose, leave)
+        _print_table(columns, [[_cell(value) for value in row] for row in listed], prose, leave, keep)
 
 
 def print_json(data: Any, *, indent: int | None = 1) -> None:
@@ -202,7 +213,9 @@ def print_json(data: Any, *, indent: int | None = 1) -> None:
     say_json(json.dumps(data, indent=indent, default=str, ensure_ascii=False))
 
 
-def _print_table(columns: Sequence[str], texts: list[list[str]], prose: Sequence[str], leave: Sequence[str]) -> None:
+def _print_table(
+    columns: Sequence[str], texts: list[list[str]], prose: Sequence[str], leave: Sequence[str], keep: Sequence[str]
+) -> None:
     if not sys.stdout.isatty():
         widths = [max(map(len, column)) for column in zip(columns, *texts, strict=True)]
         for line in ([column.upper() for column in columns], *texts):
@@ -213,7 +226,7 @@ def _print_table(columns: Sequence[str], texts: list[list[str]], prose: Sequence
     from stepstream.cli.printing import show_listing
     from stepstream.render.listing import Column
 
-    order = [*leave, *(name for name in reversed(columns[1:]) if name not in leave and not name.endswith("id"))]
+    order = [*leave, *(name for name in reversed(columns[1:]) if name not in leave and name not in keep)]
     ranks = {name: len(order) - place for place, name in enumerate(order)}
     shaped = [Column(name, prose=name in prose, leaves=ranks.get(name, 0)) for name in columns]
     show_listing(shaped, [[Text(text) for text in row] for row in texts])

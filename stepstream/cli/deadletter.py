@@ -13,6 +13,7 @@ import typer
 
 from stepstream.cli import errors
 from stepstream.cli.common import KAFKA, Format, FormatOption, print_json, print_rows, takes
+from stepstream.render.values import counted
 from stepstream.terminal import remark, say
 
 if TYPE_CHECKING:
@@ -73,6 +74,9 @@ def show(settings: Settings, offset: Annotated[int, typer.Argument(metavar="OFFS
         for name in ("offset", "time_ms", "topic", "partition", "source_offset", "reason", "detail", "by")
     }
     headers = {name: _shown(value) for name, value in letter.headers}
+    from stepstream.schemas.times import iso_time
+
+    facts["time"] = iso_time(letter.time_ms * 1_000)
     print_json({**facts, "headers": headers, "key": _shown(letter.key), "value": _value(letter)})
 
 
@@ -97,12 +101,12 @@ def replay(
     wanted = set(offsets or ())
     chosen = (letter for letter in _read(settings, reason, since) if not wanted or letter.offset in wanted)
     if dry_run:
-        say(f"{sum(1 for _ in chosen)} records would be sent again")
+        say(f"{counted(sum(1 for _ in chosen), 'record')} would be sent again")
         return
     sent, foreign = deadletter.replay(settings, chosen)
     for letter in foreign:
         remark(f"warning: offset {letter.offset} came from {letter.topic or 'nowhere known'} and stays here")
-    say(f"{sent} records sent again")
+    say(f"{counted(sent, 'record')} sent again")
 
 
 @takes(*KAFKA)

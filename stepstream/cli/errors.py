@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -90,7 +91,7 @@ def describe(error: Exception) -> tuple[str, int]:
     if shown := getattr(error, "format_message", None):  # the argument parser's own errors
         context = getattr(error, "ctx", None)
         where = f" ({context.command_path} --help explains)" if context is not None else ""
-        return f"{shown()}{where}" if shown() else "", getattr(error, "exit_code", USAGE)
+        return f"{_choice(shown())}{where}" if shown() else "", getattr(error, "exit_code", USAGE)
     if _is_one_of(error, "stepstream.settings:SettingsError"):
         return str(error), USAGE
     if _is_one_of(
@@ -111,8 +112,24 @@ def describe(error: Exception) -> tuple[str, int]:
     if isinstance(error, AddressTaken):
         return str(error), PORT_TAKEN
     if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}", FAILED
+        return f"{error.filename}: {(error.strerror or str(error)).lower()}", FAILED
     return f"unexpected {type(error).__name__}: {error} (stepstream --debug ... shows where)", FAILED
+
+
+_NOT_ONE_OF: Final = re.compile(r"(?:Value error, )?'([^']*)' is not one of ('.*')\.?")
+
+
+def _choice(text: str) -> str:
+    """The argument parser's complaint about a word that is none of those that may stand there, with a guess."""
+    found = _NOT_ONE_OF.search(text)
+    from stepstream.schemas.wording import did_you_mean, reworded
+
+    if found is None:
+        return reworded(text)
+
+    known = re.findall(r"'([^']*)'", found[2])
+    hint = did_you_mean(found[1], known, otherwise=f"one of {', '.join(known)}")
+    return f"{text[: found.start()]}{found[1]}: {hint}{text[found.end() :]}"
 
 
 def _kafka_words(error: Exception) -> str:

@@ -32,6 +32,10 @@ EMPTY: Final = {
 }
 
 
+LEAVE: Final = ("as_of", "environment", "agent_version", "window", "per", "project", "policy", "user_id", "error_steps")
+KEEP: Final = ("alert", "group", "spent_usd", "limit_usd", "share", "agent", "runs", "cost_usd", "state")
+
+
 def register(app: typer.Typer) -> None:
     """Add the command."""
     app.command("fleet", rich_help_panel="Look")(fleet)
@@ -54,7 +58,9 @@ def fleet(
     """
     from stepstream import fleet as fleet_topic
     from stepstream.schemas.durations import parse_duration_us
+    from stepstream.settings import require_kafka
 
+    require_kafka(settings)
     now_us = time.time_ns() // 1_000
     columns: Sequence[str]
     if what is What.BUDGETS:
@@ -69,7 +75,7 @@ def fleet(
         columns, rows = fleet_topic.BASELINES, fleet_topic.baseline_rows(fleet_topic.read_fleet(settings, "baseline"))
     place = columns.index("project")
     shown = [row for row in rows if project in ("", row[place])][:limit]
-    print_rows(columns, shown, format, empty=EMPTY[what], leave=("as_of", "environment", "agent_version"))
+    print_rows(columns, shown, format, empty=EMPTY[what], leave=LEAVE, keep=KEEP)
 
 
 def _budgets(settings: Settings, now_us: int) -> list[tuple[Any, ...]]:

@@ -6,11 +6,11 @@ import re
 import sys
 import time
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
-from stepstream.cli.common import CLICKHOUSE, Format, FormatOption, takes
+from stepstream.cli.common import CLICKHOUSE, Format, FormatOption, one_of, takes
 from stepstream.cli.errors import USAGE, Failure
 from stepstream.schemas.settings import Settings
 from stepstream.terminal import write_bytes
@@ -48,8 +48,10 @@ def runs(
     from stepstream.learning import learning, with_wider
     from stepstream.render.rows import run_row
     from stepstream.render.tables import runs_cells
+    from stepstream.schemas.trajectory import RunStatus
     from stepstream.stream.baselines.history import Owner
 
+    one_of("--status", status, get_args(RunStatus))
     wanted = queries.Scope(
         project=project,
         environment=environment,

@@ -18,11 +18,13 @@ from stepstream.render.heading import View
 from stepstream.render.listing import Column, below_one_another, fits, left_out_words, listing
 from stepstream.render.tables import fields_text, records_cells, records_csv, records_json
 from stepstream.render.tree import render_trace
+from stepstream.render.values import fold_text
 
 PICTURE_CELLS: Final = 120
 """Width of a picture that goes to a file or a pipe, and the most that a wide terminal gets."""
 PIPE_CELLS: Final = 500
 """Rows that are wider than this are shown one below another in a file or a pipe, too."""
+MIN_FOLDED: Final = 20
 _ENDLESS: Final = 100_000
 
 
@@ -56,14 +58,8 @@ def show_folded(text: Text, *, indent: int) -> None:
     if not sys.stdout.isatty():
         show(text)
         return
-    console = terminal.console()
-    folded: list[Text] = []
-    for line in text.split("\n", allow_blank=True):
-        pieces = line.wrap(console, max(20, console.width - indent), overflow="fold", no_wrap=False)
-        for number, piece in enumerate(pieces):
-            piece.rstrip()
-            folded.append(Text(" " * indent) + piece if number else piece)
-    show(Text("\n").join(folded))
+    width = max(indent + MIN_FOLDED, terminal.console().width)
+    show(Text("\n").join(piece for line in text.split("\n", allow_blank=True) for piece in fold_text(line, width, indent)))
 
 
 def note(text: str) -> None:
@@ -84,10 +80,11 @@ def print_records(columns: Sequence[str], rows: Iterable[Sequence[Any]], format:
 def show_listing(columns: Sequence[Column], rows: Sequence[Sequence[Text]]) -> None:
     """A table within the terminal's width, and below it the names of the columns that were left out."""
     is_terminal = sys.stdout.isatty()
-    table, left_out = listing(columns, rows, terminal.console().width if is_terminal else None)
+    width = terminal.console().width if is_terminal else None
+    table, left_out = listing(columns, rows, width, ellipsis=glyphs().ellipsis)
     show(table)
     if left_out:
-        show(Text(left_out_words(left_out), style="dim"))
+        show_folded(Text(left_out_words(left_out), style="dim"), indent=2)
 
 
 def _show_records(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stepstream.cli import errors
-from stepstream.cli.common import CLICKHOUSE, KAFKA, takes
+from stepstream.cli.common import CLICKHOUSE, KAFKA, one_of, takes
 from stepstream.terminal import say
 
 if TYPE_CHECKING:
@@ -130,8 +130,7 @@ def ready(
     """Say whether workers, sinks or notifiers hold every partition: exit code 0 when they do. For health checks."""
     from stepstream import groups, topics
 
-    if part not in groups.PARTS:
-        raise errors.Failure(f"{part} is none of worker, sink, notify", errors.USAGE)
+    one_of("PART", part, list(groups.PARTS))
     client = topics.admin(settings)
     deadline = time.monotonic() + wait
     while not groups.ready(client, settings, part, timeout=5):

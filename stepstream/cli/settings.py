@@ -31,4 +31,11 @@ def settings(format: FormatOption = Format.TABLE) -> None:
         elif name in DURATIONS and format is Format.TABLE:
             value = format_duration(value)
         rows.append((name, value, resolved.sources[name], field.description or ""))
-    print_rows(("name", "value", "source", "meaning"), rows, format)
+    print_rows(
+        ("name", "value", "source", "meaning"),
+        rows,
+        format,
+        prose=("meaning", "value"),
+        leave=("meaning",),
+        keep=("value", "source"),
+    )

@@ -10,6 +10,7 @@ import typer
 
 from stepstream.cli import errors
 from stepstream.cli.common import CLICKHOUSE, KAFKA, Format, FormatOption, print_rows, takes
+from stepstream.render.values import counted
 from stepstream.terminal import say
 
 if TYPE_CHECKING:
@@ -118,7 +119,8 @@ def reconcile(
         print_rows(columns, rows, format)
     if format is Format.TABLE:
         left_out = f", {len(report.busy)} left out because steps are being added to them" if report.busy else ""
-        say(f"{report.days} days from {report.first} to {report.last} were compared, {len(rows)} differences{left_out}")
+        days, found = counted(report.days, "day"), counted(len(rows), "difference")
+        say(f"{days} from {report.first} to {report.last} compared: {found}{left_out}")
     if not report.exact:
         raise typer.Exit(errors.FAILED)
 
@@ -136,7 +138,8 @@ def backup(
     require_clickhouse(settings)
     written = write(settings, place, base=base)
     say(
-        f"database {settings.clickhouse_database} is backed up to {written.place}: {written.files} files, {written.bytes} bytes"
+        f"database {settings.clickhouse_database} is backed up to {written.place}: "
+        f"{counted(written.files, 'file')}, {written.bytes:,} bytes"
     )
 
 
@@ -159,11 +162,12 @@ def restore(
 
     with _engines(settings) as running:
         report = bring_back(running, place, replace=replace, source=source)
-    say(f"database {settings.clickhouse_database} is restored: {report.steps} steps, {report.runs} runs")
+    steps, runs = counted(report.steps, "step"), counted(report.runs, "run")
+    say(f"database {settings.clickhouse_database} is restored: {steps}, {runs}")
     for name in report.applied:
         say(f"applied {name}")
     if report.repaired:
-        say(f"{report.repaired} rollups were built anew from the restored steps")
+        say(f"built anew from the restored steps: {counted(report.repaired, 'rollup')}")
     for (name, partition), offset in sorted(report.rewound.items()):
         say(f"sinks read {name} {partition} from offset {offset} on")
     if not running.kafka_brokers:

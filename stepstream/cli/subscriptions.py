@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stepstream.cli import errors
-from stepstream.cli.common import KAFKA, Format, FormatOption, print_rows, takes
+from stepstream.cli.common import KAFKA, Format, FormatOption, one_of, print_rows, takes
 from stepstream.terminal import remark, say
 
 if TYPE_CHECKING:
@@ -105,9 +105,12 @@ def test(settings: Settings, name: NameArgument) -> None:
     from stepstream.sinks.notify.sample import send_sample
     from stepstream.sinks.notify.service import kit_of
 
-    subscription = _in_force(settings).get(name)
+    known = _in_force(settings)
+    subscription = known.get(name)
     if subscription is None:
-        raise errors.Failure(f"there is no subscription {name}")
+        from stepstream.schemas.wording import did_you_mean
+
+        raise errors.Failure(f"there is no subscription {name}; {did_you_mean(name, known)}")
     running = _admin(settings)
     if running:
         kind, text, where = *_ask(running, name), "the running notifier"
@@ -143,21 +146,23 @@ def deliveries(
     format: FormatOption = Format.TABLE,
 ) -> None:
     """Show what became of alerts: the newest delivery of each, the latest first."""
+    from stepstream.render.values import short_id
     from stepstream.schemas.delivery import DELIVERY_STATES
-    from stepstream.schemas.wording import did_you_mean
+    from stepstream.settings import require_kafka
     from stepstream.sinks.notify import listing
 
-    if state and state not in DELIVERY_STATES:
-        raise errors.Failure(f"--state {state}: {did_you_mean(state, DELIVERY_STATES)}", errors.USAGE)
+    one_of("--state", state, DELIVERY_STATES)
+    require_kafka(settings)
+    found = listing.deliveries(settings, subscription=name, state=state, limit=limit)
     rows = [
-        (_time(one.time), one.subscription, one.channel, one.state, one.attempts, _time(one.next_try), one.alert, one.alert_id,
-         one.alert_state, one.reason)
-        for one in listing.deliveries(settings, subscription=name, state=state, limit=limit)
+        (_time(one.time), one.subscription, one.channel, one.state, one.attempts, _time(one.next_try), one.alert,
+         short_id(one.alert_id) if format is Format.TABLE else one.alert_id, one.alert_state, one.reason)
+        for one in found
     ]  # fmt: skip
     columns = ("time", "subscription", "channel", "state", "tries", "next_try", "alert", "alert_id", "alert_state", "reason")
     empty = "no deliveries" + (" that match" if name or state else " yet")
-    leave = ("next_try", "alert_state", "channel", "tries", "reason")
-    print_rows(columns, rows, format, empty=empty, prose=("reason",), leave=leave)
+    leave = ("next_try", "alert_state", "channel", "tries", "time", "reason")
+    print_rows(columns, rows, format, empty=empty, prose=("reason",), leave=leave, keep=("subscription", "state", "alert_id"))
 
 
 def warn_of_variables(settings: Settings, document: Subscription) -> None:

@@ -47,6 +47,7 @@ def show(settings: Settings, format: FormatOption = Format.TABLE) -> None:
 
 def _print(reports: Sequence[TopicReport], format: Format) -> None:
     rows = [(one.name, one.state, one.partitions, one.replicas, "; ".join(one.differences)) for one in reports]
-    print_rows(("topic", "state", "partitions", "replicas", "differences"), rows, format)
+    columns = ("topic", "state", "partitions", "replicas", "differences")
+    print_rows(columns, rows, format, prose=("differences",), leave=("replicas", "partitions"), keep=("state", "differences"))
     if refused := [one.refused for one in reports if one.refused]:
         raise errors.Failure("\n".join(refused))

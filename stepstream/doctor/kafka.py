@@ -17,6 +17,7 @@ from stepstream import topics
 from stepstream.doctor import baselines, pipeline
 from stepstream.doctor.check import Check, fail, ok, warn
 from stepstream.kafka import KafkaUnreachable, consumer, position_of, read_to_end
+from stepstream.render.values import counted
 from stepstream.schemas.partitioner import partition_for
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
@@ -126,7 +127,7 @@ def _newest_steps(settings: Settings) -> Iterator[Check]:
             "set partitioner=murmur2_random in every librdkafka producer (Java and aiokafka do so by themselves)",
         )
     else:
-        yield ok("partitioner", f"the newest {seen} steps lie where their keys belong" if seen else "no steps yet")
+        yield ok("partitioner", f"the newest steps ({seen}) lie where their keys belong" if seen else "no steps yet")
     ahead_s = newest_ms / 1000 - time.time()
     if ahead_s > CLOCK_WARN_S:
         yield warn(
@@ -158,7 +159,7 @@ def _deadletter(settings: Settings) -> Iterator[Check]:
         return
     recent = last - since if since >= 0 else 0
     count = last - first
-    text = f"{count:,} record{'' if count == 1 else 's'}, {recent:,} in the last 24 hours"
+    text = f"{counted(count, 'record')}, {recent:,} in the last 24 hours"
     yield warn("dead letter", text, "stepstream deadletter list") if recent else ok("dead letter", text)
 
 

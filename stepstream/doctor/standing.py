@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from stepstream.doctor.check import Check, fail, ok, warn
+from stepstream.render.values import counted
 from stepstream.schemas.durations import format_duration
 
 LAG_WARN: Final = 50_000
@@ -44,7 +45,7 @@ def judge(standing: Standing, *, moved: bool, watched_us: int, stalled_after_us:
     part, running = standing.part, f"{standing.members} running"
     start = f"start `stepstream {part}` or `stepstream up`"
     waiting = (
-        f"{_count(standing.waiting, 'record')} of {standing.reads} wait{'s' if standing.waiting == 1 else ''}"
+        f"{counted(standing.waiting, 'record')} of {standing.reads} wait{'s' if standing.waiting == 1 else ''}"
         if standing.reads
         else "records wait"
     )
@@ -73,8 +74,4 @@ def judge(standing: Standing, *, moved: bool, watched_us: int, stalled_after_us:
 
 
 def _open(runs: int | None) -> str:
-    return "" if runs is None else f"; {_count(runs, 'run')} open"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
+    return "" if runs is None else f"; {counted(runs, 'run')} open"

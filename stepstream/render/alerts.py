@@ -21,7 +21,8 @@ STYLES: Final[dict[str, str]] = {
     "critical": "bold white on red",
     "resolved": "green",
 }
-_HANGING: Final = " " * 9
+HANGING_CELLS: Final = 9
+_HANGING: Final = " " * HANGING_CELLS
 _ROOMY: Final = 100
 _NARROW: Final = 60
 
@@ -50,11 +51,12 @@ def alert_lines(
     glyphs: Glyphs = UNICODE,
     remark: str = "",
     history: bool = False,
+    own_run: bool = False,
 ) -> Text:
     """What happened and to whom; below it a remark, the likely cause and the command that shows it. All within ``width``.
 
     As news: the change that was just published. As ``history``: when it was raised and how grave it was, and below when it
-    was over.
+    was over. ``own_run``: it stands below its run, so that the command which shows the run is not needed.
     """
     label, style = alert.severity.upper(), STYLES[alert.severity]
     if alert.state == "resolved" and history:
@@ -72,7 +74,7 @@ def alert_lines(
         text.truncate(width, overflow="crop")
     if history:
         remark = f" {glyphs.dot} ".join(part for part in (remark, *_handled(alert, zone)) if part)
-    if below := _below(alert, remark, glyphs, width, named=history):
+    if below := _below(alert, remark, glyphs, width, named=history, own_run=own_run):
         text.append(f"\n{_HANGING}{below}", style="dim")
     return text
 
@@ -106,10 +108,10 @@ def _handled(alert: Alert, zone: tzinfo | None) -> Iterator[str]:
         yield f"silenced until {format_time(alert.silenced_until, zone)}"
 
 
-def _below(alert: Alert, remark: str, glyphs: Glyphs, width: int | None, *, named: bool) -> str:
+def _below(alert: Alert, remark: str, glyphs: Glyphs, width: int | None, *, named: bool, own_run: bool) -> str:
     """The line below: what was said and done, the alert's id where it is ``named``, the next command. Only words are cut."""
     dot = f" {glyphs.dot} "
-    command = _command(alert, dot if width is None or width >= _ROOMY else "")
+    command = "" if own_run else _command(alert, dot if width is None or width >= _ROOMY else "")
     if named and not alert.runs and (width is None or width >= _NARROW):
         command = dot.join(part for part in (f"alert {short_id(alert.alert_id)}", command) if part)
     said = dot.join(part for part in (remark, one_line(alert.detail)) if part)

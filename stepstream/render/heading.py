@@ -11,7 +11,7 @@ from rich.text import Text
 
 from stepstream.render.glyphs import UNICODE, Glyphs
 from stepstream.render.rows import RunRow
-from stepstream.render.values import clip, format_count, format_time, format_usd, one_line, short_id, zone_name
+from stepstream.render.values import clip, counted, format_count, format_time, format_usd, one_line, short_id, zone_name
 from stepstream.schemas.durations import format_duration
 
 MIN_WIDTH: Final = 40
@@ -59,7 +59,7 @@ def heading(run: RunRow, view: View) -> Text:
     facts = [
         f"{format_time(run.start_us, view.zone)} {zone_name(run.start_us, view.zone)}",
         format_duration(end_us - run.start_us) + (" so far" if run.running else ""),
-        _plural(run.steps, "step"),
+        counted(run.steps, "step"),
         format_usd(run.cost_nanos) + (" + ?" if run.unpriced_steps else ""),
         f"{format_count(run.input_tokens)}{glyphs.arrow}{format_count(run.output_tokens)} tokens",
     ]
@@ -91,7 +91,3 @@ def _failure(run: RunRow) -> str:
     what = one_line(" ".join(part for part in (run.failed_kind.replace("_", " "), run.failed_tool) if part))
     why = one_line(": ".join(part for part in (run.error_type, run.error_message) if part))
     return f"failed: {what + ', ' if what else ''}{why}" if why else ""
-
-
-def _plural(count: int, what: str) -> str:
-    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"

@@ -1,6 +1,6 @@
 """Tables that fit the terminal: what does not fit is left out by whole columns and named, or rows are shown one below another.
 
-Nothing is cut but prose, which is folded: an id, a number or a time is shown in full or not at all.
+An id, a number or a time is shown in full or not at all. Prose is folded; long names are cut, which a sign shows.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from typing import Final
 from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
+
+from stepstream.render.values import clip
 
 GAP: Final = 2
 """Cells between two columns."""
@@ -31,9 +33,13 @@ class Column:
     """Sentences, which may be folded."""
     leaves: int = 0
     """When it is left out: the highest first; 0: never."""
+    least: int = 0
+    """A name may be cut down to so many cells; 0: never."""
 
 
-def listing(columns: Sequence[Column], rows: Iterable[Sequence[Text]], width: int | None) -> tuple[Table, list[str]]:
+def listing(
+    columns: Sequence[Column], rows: Iterable[Sequence[Text]], width: int | None, *, ellipsis: str = "…"
+) -> tuple[Table, list[str]]:
     """The table within ``width`` cells (None: as wide as it is), and the names of the columns that it leaves out."""
     held = [list(row) for row in rows]
     widths = [_natural(column, [row[i] for row in held]) for i, column in enumerate(columns)]
@@ -60,7 +66,7 @@ def listing(columns: Sequence[Column], rows: Iterable[Sequence[Text]], width: in
             width=widths[i],
         )
     for row in held:
-        table.add_row(*(row[i] for i in shown))
+        table.add_row(*(_cut(row[i], widths[i], ellipsis) if columns[i].least else row[i] for i in shown))
     return table, [columns[i].name for i in sorted(left_out)]
 
 
@@ -96,7 +102,16 @@ def _natural(column: Column, cells: Sequence[Text]) -> int:
 
 
 def _least(columns: Sequence[Column], widths: Sequence[int]) -> list[int]:
-    return [min(wide, LEAST_PROSE) if column.prose else wide for column, wide in zip(columns, widths, strict=True)]
+    return [min(wide, _narrowest(column) or wide) for column, wide in zip(columns, widths, strict=True)]
+
+
+def _narrowest(column: Column) -> int:
+    """How narrow the column may become; 0: no narrower than it is."""
+    return max(LEAST_PROSE if column.prose else column.least, cell_len(column.name) if column.least else 0)
+
+
+def _cut(cell: Text, cells: int, ellipsis: str) -> Text:
+    return cell if cell_len(cell.plain) <= cells else Text(clip(cell.plain, cells, ellipsis), style=cell.style)
 
 
 def _taken(shown: Iterable[int], widths: Sequence[int]) -> int:
@@ -105,10 +120,12 @@ def _taken(shown: Iterable[int], widths: Sequence[int]) -> int:
 
 
 def _fold(columns: Sequence[Column], widths: list[int], shown: Sequence[int], width: int) -> None:
-    """Take from the widest column of prose what is too much, down to the least."""
-    prose = [i for i in shown if columns[i].prose]
-    while prose and _taken(shown, widths) > width:
-        widest = max(prose, key=lambda i: widths[i])
-        if widths[widest] <= LEAST_PROSE:
+    """Take what is too much from the columns that may be narrower, the widest first, down to their least."""
+    while (excess := _taken(shown, widths) - width) > 0:
+        narrower = [i for i in shown if 0 < _narrowest(columns[i]) < widths[i]]
+        if not narrower:
             return
-        widths[widest] = max(LEAST_PROSE, widths[widest] - (_taken(shown, widths) - width))
+        widest = max(narrower, key=lambda i: widths[i])
+        next_widest = max([widths[i] for i in narrower if i != widest and widths[i] < widths[widest]], default=0)
+        least = max(_narrowest(columns[widest]), min(next_widest, widths[widest] - 1))
+        widths[widest] = max(least, widths[widest] - excess)

@@ -23,6 +23,8 @@ from stepstream.schemas.durations import format_duration
 from stepstream.schemas.printable import printable
 from stepstream.schemas.times import iso_time
 
+MIN_NAME: Final = 10
+"""Cells down to which the names of agents and tasks are cut before a column is left out."""
 _FORMULA: Final = "=+-@\t\n\uff1d\uff0b\uff0d\uff20"
 """What a cell must not begin with; the last four are the wide forms of the first."""
 _NUMBER: Final = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
@@ -39,8 +41,8 @@ def runs_cells(
     columns = [
         Column(f"started ({zone_now})", leaves=2),
         Column("run"),
-        Column("agent", leaves=1),
-        Column("task", leaves=4),
+        Column("agent", leaves=1, least=MIN_NAME),
+        Column("task", leaves=4, least=MIN_NAME),
         Column("status"),
         Column("time", right=True, leaves=3),
         Column("steps", right=True, leaves=5),

@@ -10,7 +10,7 @@ from typing import Final
 from rich.cells import cell_len
 from rich.text import Text
 
-from stepstream.render.alerts import Note, alert_lines, note_line
+from stepstream.render.alerts import HANGING_CELLS, Note, alert_lines, note_line
 from stepstream.render.arrange import Hidden, Line, arrange
 from stepstream.render.glyphs import Glyphs
 from stepstream.render.heading import View, heading
@@ -19,6 +19,7 @@ from stepstream.render.values import (
     clean_lines,
     clip,
     fit,
+    fold_text,
     folded,
     format_count,
     format_usd,
@@ -67,8 +68,9 @@ def render_trace(
     if alerts:
         parts.append(Text(""))
         ordered = sorted(alerts, key=lambda alert: alert.opened_at)
-        lines_of = partial(alert_lines, zone=view.zone, width=view.cells, glyphs=view.glyphs, history=True)
-        parts.extend(map(lines_of, ordered))
+        lines_of = partial(alert_lines, zone=view.zone, glyphs=view.glyphs, history=True, own_run=True)
+        told = [line for alert in ordered for line in lines_of(alert).split("\n")]
+        parts.extend(piece for line in told for piece in fold_text(line, view.cells, HANGING_CELLS))
     if notes:
         parts.append(Text(""))
         parts.extend(note_line(note, zone=view.zone, width=view.cells, glyphs=view.glyphs) for note in notes)

@@ -6,6 +6,7 @@ from datetime import datetime, tzinfo
 from decimal import Decimal
 
 from rich.cells import cell_len, set_cell_size
+from rich.text import Text
 
 from stepstream.schemas.money import usd_from_nanos
 from stepstream.schemas.times import time_of
@@ -59,6 +60,11 @@ def _local(time_us: int, zone: tzinfo | None) -> datetime:
     return time_of(time_us).astimezone(zone)
 
 
+def counted(number: int, what: str) -> str:
+    """``1 record``, ``2,000 records``."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def short_id(trace_id: str) -> str:
     """The beginning of an id, enough to name it by."""
     return trace_id[:SHORT_ID_CHARS]
@@ -90,6 +96,17 @@ def folded(line: str, cells: int) -> list[str]:
         pieces.append(rest[:end])
         rest = rest[end:].removeprefix(" ")
     return [*pieces, rest]
+
+
+def fold_text(line: Text, width: int, indent: int) -> list[Text]:
+    """The line in pieces within ``width``, styles kept, what follows the first piece under an indent."""
+    found, rest, room = [], line, width
+    while cell_len(rest.plain) > room:
+        end = len(folded(rest.plain, room)[0])
+        found.append(rest[:end])
+        rest = rest[end + 1 :] if rest.plain[end : end + 1] == " " else rest[end:]
+        room = max(1, width - indent)
+    return [piece if number == 0 else Text(" " * indent) + piece for number, piece in enumerate([*found, rest])]
 
 
 def clip(text: str, cells: int, ellipsis: str = "…") -> str:

@@ -17,6 +17,7 @@ from stepstream.schemas.calendar import window_of
 from stepstream.schemas.money import NANOS_PER_USD
 from stepstream.schemas.trajectory import RunSummaryStruct
 from stepstream.stream.counters import Counters
+from stepstream.stream.detectors.budgets import format_usd
 from stepstream.stream.detectors.windows import Group, WindowDetector, make_window_detector
 from stepstream.stream.detectors.windows.versions import VersionBook
 from stepstream.stream.mishaps import Mishaps
@@ -133,7 +134,7 @@ class WindowJudge:
         spent, full = total.nanos / NANOS_PER_USD, budget.limit_nanos / NANOS_PER_USD
         share = 100 * total.nanos / budget.limit_nanos
         trouble = Trouble(
-            message=f"{name}: ${spent:,.2f} spent, {share:.0f} % of the budget of ${full:,.2f}",
+            message=f"{name}: {format_usd(spent)} spent, {share:.0f} % of the budget of {format_usd(full)}",
             severity=(budget.rule.severity or "error") if level == "limit" else "warning",
             level=level,
             subject=name,

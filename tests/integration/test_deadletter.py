@@ -89,8 +89,8 @@ def test_the_dead_letter_on_the_command_line(place: list[str], capsys: pytest.Ca
     assert run(["deadletter", "show", "7", *place]) == 1
     assert "holds no record with offset 7" in capsys.readouterr().err
     assert run(["deadletter", "replay", "--reason", "missing_field", "--dry-run", *place]) == 0
-    assert capsys.readouterr().out == "1 records would be sent again\n"
+    assert capsys.readouterr().out == "1 record would be sent again\n"
     assert run(["deadletter", "replay", "1", "2", *place]) == 0
     captured = capsys.readouterr()
-    assert captured.out == "1 records sent again\n"
+    assert captured.out == "1 record sent again\n"
     assert "offset 2 came from other.steps and stays here" in captured.err

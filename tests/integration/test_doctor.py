@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import json
 import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
+from confluent_kafka import Consumer, TopicPartition
 
 from stepstream import documents
 from stepstream.cli.app import run
-from stepstream.doctor import Check, examine
-from stepstream.kafka import producer
+from stepstream.doctor import Check, examine, pipeline, standing
+from stepstream.groups import sink_group
+from stepstream.kafka import consumer, producer
+from stepstream.schemas.alert import FindingStruct
 from stepstream.schemas.partitioner import partition_for
 from stepstream.schemas.settings import Settings
 from stepstream.settings import Resolved
-from stepstream.sinks.clickhouse import migrate
+from stepstream.sinks.clickhouse import connect, migrate
+from stepstream.sinks.notify.watch import PROJECT, Verdict, finding_of
 from stepstream.topics import create_topics
 
 
@@ -55,6 +64,87 @@ def test_a_prepared_installation_lacks_only_its_processes(settings: Settings) ->
     found = checks(settings)
     assert {name for name, check in found.items() if check.status != "ok"} == {"worker", "sink", "notify"}
     assert found["worker"].todo == "start `stepstream worker` or `stepstream up`"
+
+
+def test_a_table_that_somebody_dropped_fails(settings: Settings) -> None:
+    """By its name, with the command that makes it again."""
+    create_topics(settings)
+    migrate(settings)
+    client = connect(settings)
+    client.command("DROP TABLE steps_raw")
+    client.command("DROP VIEW runs")
+    client.close()
+    found = checks(settings)["schema"]
+    assert (found.status, found.todo) == ("fail", "stepstream store migrate")
+    assert "table steps_raw is missing" in found.text
+    migrate(settings)
+    assert checks(settings)["schema"].status == "ok"
+
+
+def test_a_firing_alert_about_the_pipeline_fails_until_it_is_over(settings: Settings) -> None:
+    """Whoever raised it: the notifier, or a worker about one of its partitions."""
+    create_topics(settings)
+    now_us = time.time_ns() // 1_000
+    verdict = Verdict("sink", True, "the sink makes no progress on steps: 130 records wait")
+    tell(settings, finding_of(verdict, now_us - 60_000_000, now_us - 60_000_000))
+    found = checks(settings)["alert"]
+    assert found.status == "fail"
+    assert found.text.startswith("pipeline-stalled fires, for 1 m ")
+    assert "130 records wait" in found.text
+    tell(settings, finding_of(Verdict("sink", False), now_us, now_us - 60_000_000))
+    assert "alert" not in checks(settings)
+
+
+def tell(settings: Settings, finding: FindingStruct) -> None:
+    """Put a finding of ours on its topic."""
+    client = producer(settings)
+    client.produce(f"{settings.topic_prefix}.findings", key=PROJECT, value=msgspec.json.encode(finding))
+    assert client.flush(10) == 0
+
+
+def test_a_part_that_is_there_and_makes_no_progress_fails(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its group has a member, records wait, and nothing is committed while doctor watches; committed, it is up to date."""
+    monkeypatch.setattr(pipeline, "WATCHED_S", 2.0)
+    monkeypatch.setitem(standing.GRACE_US, "sink", 0)
+    settings = settings.model_copy(update={"watch_after": 1})
+    create_topics(settings)
+    steps = f"{settings.topic_prefix}.steps"
+    client = producer(settings)
+    for number in range(3):
+        client.produce(steps, key=f"{number:032x}", value=b"{}")
+    assert client.flush(10) == 0
+    assert checks(settings)["sink"].text.startswith("none runs")
+    assert "3 records of steps wait" in checks(settings)["sink"].text
+    with frozen_member(settings, sink_group(settings), steps) as member:
+        found = checks(settings)["sink"]
+        assert found.status == "fail"
+        assert "1 running, and makes no progress: 3 records of steps wait" in found.text
+        ends = [member.get_watermark_offsets(TopicPartition(steps, p))[1] for p in range(settings.partitions)]
+        member.commit(offsets=[TopicPartition(steps, p, end) for p, end in enumerate(ends)], asynchronous=False)
+        assert checks(settings)["sink"].text == "1 running, up to date"
+    assert "one did before" in checks(settings)["sink"].text
+
+
+@contextmanager
+def frozen_member(settings: Settings, group: str, name: str) -> Iterator[Consumer]:
+    """A member of a group that holds all partitions of a topic and does nothing with them."""
+    member = consumer(settings, group)
+    member.subscribe([name])
+    deadline = time.monotonic() + 60
+    while len(member.assignment()) < settings.partitions:
+        assert time.monotonic() < deadline
+        member.poll(0.2)
+    member.pause(member.assignment())
+    ended = threading.Event()
+    beating = threading.Thread(target=lambda: [member.poll(0.2) for _ in iter(ended.is_set, True)])
+    beating.start()
+    member.commit(offsets=[TopicPartition(name, p, 0) for p in range(settings.partitions)], asynchronous=False)
+    try:
+        yield member
+    finally:
+        ended.set()
+        beating.join()
+        member.close()
 
 
 def test_troubles_in_the_topics_are_found(settings: Settings) -> None:

@@ -119,7 +119,7 @@ def test_an_old_recording_may_be_judged_by_its_own_time(tmp_path: Path, capsys: 
 def test_a_file_that_is_not_there_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     """The path and the reason."""
     assert run(["validate", "nowhere.jsonl"]) == 1
-    assert capsys.readouterr().err == "error: nowhere.jsonl: No such file or directory\n"
+    assert capsys.readouterr().err == "error: nowhere.jsonl: no such file or directory\n"
 
 
 def test_versions_are_listed(capsys: pytest.CaptureFixture[str]) -> None:

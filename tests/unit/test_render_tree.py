@@ -90,8 +90,9 @@ project shop · environment demo · version v12
 ▸  │ └╴ledger                          ░░░░░░░░░░   1.09s+
    └╴answer · acorn-7b                  ████        400 ms  unpriced       90→10
 
-12:03:08 ERROR tool-error-ignored support/refund: refund_order failed and the r…
-         alert a1 · stepstream trace 4bf92f35"""
+12:03:08 ERROR tool-error-ignored support/refund: refund_order failed and the
+         run went on; still running
+         alert a1"""
     )
 
 

@@ -94,9 +94,11 @@ def test_a_filter_of_alerts_that_cannot_be_is_explained() -> None:
         ("AGENT", "did you mean agent?"),
         ("ta", "did you mean task?"),
         ("nope", "there are: agent, task"),
+        ("looqs", "there are: agent, task"),
         ("", "there are: agent, task"),
     ],
 )
 def test_a_hint_is_near_or_a_list(name: str, hint: str) -> None:
     """A guess that is far off misleads: then all names are told."""
     assert did_you_mean(name, ["agent", "task"]) == hint
+    assert did_you_mean("nope", ["looper"]) == "there are: looper"

@@ -45,9 +45,11 @@ def send_apprise(notification: Notification, subscription: Subscription, options
     """A message to whatever the apprise URL names. The library resolves names itself: its connections are checked as it
     makes them, whichever name, redirect or thread they come from."""
     url = kit.secrets.text(options.url)
-    service: Any = _library().Apprise.instantiate(_timed(url, options.timeout), suppress_exceptions=True)
+    library, said = _library(), _listener().listen()
+    service: Any = library.Apprise.instantiate(_timed(url, options.timeout), suppress_exceptions=True)
     if service is None:
-        raise Refused("apprise does not know such a URL; see its documentation for the service's form")
+        why = f": {said[-1]}" if said else "; see its documentation for the service's form"
+        raise Refused(f"apprise does not take this address{why}")
     _refuse_own_machine(service)
     said = _listener().listen()
     with contextlib.ExitStack() as stack:
