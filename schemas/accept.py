@@ -34,7 +34,7 @@ from stepstream.schemas.clamps import (
 )
 from stepstream.schemas.ids import STEP_ID, TRACE_ID, TRACE_ID_DIGITS, ZERO_STEP_ID, ZERO_TRACE_ID
 from stepstream.schemas.money import nanos_from_usd
-from stepstream.schemas.normalise import TEXT, Repair, Repairs, normalised, note
+from stepstream.schemas.normalise import COST, TEXT, Repair, Repairs, normalised, note
 from stepstream.schemas.partitioner import partition_for
 from stepstream.schemas.step import HEADER_SCHEMA, RECORD_HEADERS, SCHEMA_NAME, SCHEMA_VERSION, AnyStep, Step, StepEvent
 
@@ -227,7 +227,7 @@ def look_closer(
             if isinstance(step.cost_usd, float):
                 step.cost_usd = Decimal(str(step.cost_usd))
         except ValueError:
-            clamped.append(Repair("invalid_cost", note("cost_usd", str(step.cost_usd), "is no possible cost and was dropped")))
+            clamped.append(Repair(COST, note("cost_usd", str(step.cost_usd), "is no possible cost and was dropped")))
             step.cost_usd = None
             step.cost_source = ""
     return Accepted(step, cost_nanos, tuple(repair.clamp for repair in clamped), tuple(repair.note for repair in clamped))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from stepstream.schemas.ids import STEP_ID, STEP_ID_DIGITS, TRACE_ID_DIGITS
-from stepstream.schemas.normalise import CONVERTED, DROPPED, MAX_ATTEMPT, TEXT, USAGE, Repair, Repairs, note
+from stepstream.schemas.normalise import CONVERTED, COST, DROPPED, MAX_ATTEMPT, TEXT, USAGE, Repair, Repairs, note
 from stepstream.schemas.step import (
     COST_SOURCES,
     KINDS,
@@ -33,7 +33,7 @@ CLAMPS: Final[dict[str, str]] = {
     "text_truncated": "a name or message was longer than the limit",
     "attributes_dropped": "more attributes than the limit",
     "documents_dropped": "more documents than the limit",
-    "invalid_cost": "cost_usd was no possible cost; the step is priced as if it had none",
+    COST: "cost_usd was no possible cost; the step is priced as if it had none",
     "unknown_cost_source": "cost_source was none of ours and was dropped",
     "invalid_reference": "retry_of or fallback_of was no step id and was dropped, or parent_step_id leads nowhere",
     "first_token_out_of_range": "first_token_time lay outside the step and was dropped",

@@ -22,7 +22,7 @@ _PROVIDERS: Final[dict[str, str]] = {
     "anthropic": "anthropic claude",
     "aws": "aws bedrock bedrock_converse bedrock_runtime amazon amazon_bedrock aws_bedrock anthropic_bedrock chatbedrock",
     "azure": "azure azure_ai azure_ai_inference azure_ai_openai az_ai_openai az_ai_inference azure_openai azureopenai azureai"
-    " azure_text azure_ai_foundry azure_foundry azure_ai_studio microsoft microsoft_foundry anthropic_foundry",
+    " azurechatopenai azure_text azure_ai_foundry azure_foundry azure_ai_studio microsoft microsoft_foundry anthropic_foundry",
     "baseten": "baseten",
     "cerebras": "cerebras",
     "cloudflare": "cloudflare workers_ai",
@@ -128,7 +128,7 @@ def provider_id(provider: str) -> str:
     if name in _NO_PROVIDERS:
         return ""
     while name not in _ALIASES:
-        shorter = _KINDS_OF_CALL.sub("", name).rstrip("_")
+        shorter = _KINDS_OF_CALL.sub("", name).rstrip("_") if not name.startswith("chat") else name.removeprefix("chat")
         if shorter in (name, ""):
             return plain
         name = shorter
@@ -148,6 +148,8 @@ def _collect(owner: str, model: str, found: dict[Name, None], depth: int) -> Non
         return
     if (_BEDROCK.match(model) and owner in ("", "aws", "anthropic")) or model.startswith("arn:aws"):
         owner = "aws"
+    elif not owner and model.startswith("ft:"):
+        owner = "openai"
     routes = list(_without_prefix(owner, model))
     if owner:
         found[Name(owner, model)] = None

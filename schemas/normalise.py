@@ -31,6 +31,7 @@ CONVERTED: Final = "value_converted"
 DROPPED: Final = "value_dropped"
 USAGE: Final = "usage_clamped"
 TEXT: Final = "text_repaired"
+COST: Final = "invalid_cost"
 
 MAX_ATTEMPT: Final = 1_000_000
 MAX_SIZE: Final = 2**53
@@ -50,8 +51,7 @@ _NOTE_CHARS: Final = 80
 
 def note(field: str, value: Any, became: str) -> str:
     """What happened to a field, in words."""
-    shown = value if isinstance(value, str) else repr(value)
-    return f"{field}: {shown[:_NOTE_CHARS]!s} {became}"
+    return f"{field}: {repr(value)[:_NOTE_CHARS]} {became}"
 
 
 def normalised(data: Any, repairs: Repairs | None = None) -> Any:
@@ -70,6 +70,8 @@ def normalised(data: Any, repairs: Repairs | None = None) -> Any:
         made = _whole(value) if reader is None else reader(key, value, noted)
         if made is not None:
             out[key] = made
+    if "cost_source" in out and "cost_usd" not in out and data.get("cost_usd") is not None:
+        del out["cost_source"]  # it told where a cost came from that is none
     return out
 
 
@@ -217,16 +219,18 @@ def _usage(field: str, value: Any, repairs: Repairs) -> Any:
     return out
 
 
-def _cost(_field: str, value: Any, _repairs: Repairs) -> Any:
-    """An amount; what is none becomes NaN, which ``accept`` drops and notes."""
+def _cost(field: str, value: Any, repairs: Repairs) -> Any:
+    """An amount, possible or not: ``accept`` judges that. What is no number at all is dropped."""
     if isinstance(value, Decimal):
         return value
-    if isinstance(value, bool) or not isinstance(value, str | int | float) or (isinstance(value, float) and math.isnan(value)):
-        return Decimal("NaN")
     try:
-        return Decimal(str(value))
+        amount = Decimal(str(value)) if isinstance(value, str | int | float) and not isinstance(value, bool) else None
     except InvalidOperation:
-        return Decimal("NaN")
+        amount = None
+    if amount is None or amount.is_nan():
+        repairs.append(Repair(COST, note(field, value, "is no possible cost and was dropped")))
+        return None
+    return amount
 
 
 def _attributes(field: str, value: Any, repairs: Repairs) -> Any:

@@ -235,3 +235,22 @@ def test_what_would_expire_at_once_is_for_the_dead_letter() -> None:
     assert block.columns["project"] == ["shop"]
     assert [(refused.record.offset, refused.reason) for refused in built.refused] == [(0, "expired"), (2, "expired")]
     assert build_steps(records, replace(later, now_ms=NOW_US // 1_000 + 86_400_000), set()).refused == []
+
+
+def test_counts_beside_the_totalled_ones_are_a_map_without_zeros() -> None:
+    """Most steps have none and share one empty map."""
+    plain = step(step_id="1" * 16, usage={"input_tokens": 5})
+    rich = step(step_id="2" * 16, usage={"input_tokens": 5, "input_audio_tokens": 3, "web_searches": 2})
+    (block,) = build_steps([record(plain, 1), record(step(step_id="3" * 16), 2), record(rich, 3)], SOURCE, set()).blocks
+    check(build_steps([record(rich, 3)], SOURCE, set()))
+    assert block.columns["usage_details"] == [{}, {}, {"input_audio_tokens": 3, "web_searches": 2}]
+    assert block.columns["input_tokens"] == [5, 0, 5]
+
+
+def test_a_start_and_an_end_that_write_their_ids_differently_are_one_step() -> None:
+    """The end's row says it all; no open step stays behind."""
+    upper = step(trace_id=TRACE.upper(), step_id="A" * 16)
+    start = {"phase": "start"} | upper | {"phase": "start", "end_time": None}
+    built = build_steps([record(start, 1), record(upper | {"trace_id": TRACE, "step_id": "a" * 16}, 2)], SOURCE, set())
+    assert [block.table.name for block in built.blocks] == ["steps_raw"]
+    assert built.skipped["ended"] == 1
