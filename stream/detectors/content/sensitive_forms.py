@@ -1,6 +1,7 @@
 """Forms of secrets and personal data: what can be told from ordinary text by its shape and check digits.
 
-Each is looked for only where a cheap sign of it is in the text. What is found is never quoted, only its kind and its ends.
+Secrets are those of ``schemas.secret_forms``, as in the SDK. Each is looked for only where a cheap sign of it is in the text.
+What is found is never quoted, only its kind and its ends.
 """
 
 from __future__ import annotations
@@ -8,6 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, NamedTuple
+
+from stepstream.schemas.secret_forms import EMAIL, KEYS, KINDS, LOGIN_IN_URL, TEXT_FORMS, key_starts, web_tokens
 
 
 class Found(NamedTuple):
@@ -21,28 +24,9 @@ Sign = Callable[[str, bytes], bool]
 Form = tuple[Sign, Callable[[str], Iterator[Found]]]
 
 
-_KEYS: Final[tuple[tuple[str, str, re.Pattern[str]], ...]] = tuple(
-    (what, sign, re.compile(pattern))
-    for what, sign, pattern in (
-        ("a private key", "PRIVATE KEY-----", r"-----BEGIN (?:[A-Z]+ ){0,3}PRIVATE KEY-----"),
-        ("an AWS access key", "AKIA", r"\bAKIA[0-9A-Z]{16}\b"),
-        ("a temporary AWS access key", "ASIA", r"\bASIA[0-9A-Z]{16}\b"),
-        ("an API key", "sk-", r"\bsk-(?:[a-z]+-){0,3}(?=[A-Za-z0-9_-]*\d)[A-Za-z0-9_-]{20,}"),
-        ("a Stripe key", "k_live_", r"\b[sr]k_live_[0-9A-Za-z]{16,}"),
-        ("a GitHub token", "gh", r"\bgh[pousr]_[0-9A-Za-z]{36,}"),
-        ("a GitHub token", "github_pat_", r"\bgithub_pat_[0-9A-Za-z_]{50,}"),
-        ("a GitLab token", "glpat-", r"\bglpat-[0-9A-Za-z_-]{20,}"),
-        ("a Slack token", "xox", r"\bxox[abposr]-[0-9A-Za-z-]{10,}"),
-        ("a Google API key", "AIza", r"\bAIza[0-9A-Za-z_-]{35}"),
-        ("a Hugging Face token", "hf_", r"\bhf_[A-Za-z0-9]{30,}"),
-        ("a PyPI token", "pypi-", r"\bpypi-[A-Za-z0-9_-]{50,}"),
-        ("a signed web token", "eyJ", r"\beyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}"),
-    )
-)
-_PASSWORD: Final = re.compile(r"\b[a-z][a-z0-9+]{1,15}://[^\s/:@\"']{1,64}:[^\s/:@\"'<>{}$*]{3,64}@[\w.-]+")
+_PLACEHOLDER: Final = re.compile(r"[{}$*<>]")
 _CARD: Final = re.compile(r"(?<![\d.,-])(?:\d[ -]?){12,18}\d(?![\d-]|[.,]\d)")
 _IBAN: Final = re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b")
-_EMAIL: Final = re.compile(r"\b[A-Za-z0-9][\w.+-]{0,63}@(?:[A-Za-z0-9-]{1,63}\.){1,4}[A-Za-z]{2,18}\b")
 _PHONE: Final = re.compile(r"(?<![\w+])\+\d{1,3}[ .-]?(?:\(\d{1,4}\)[ .-]?)?\d{2,4}(?:[ .-]?\d{2,4}){2,3}(?!\d)")
 _SSN: Final = re.compile(r"(?<![\d-])(?!000|666|9\d\d)\d{3}-(?!00)\d\d-(?!0000)\d{4}(?![\d-])")
 
@@ -97,17 +81,26 @@ def _has_dash(text: str, data: bytes) -> bool:
 
 
 def passwords_in(text: str) -> Iterator[Found]:
-    """Passwords in addresses."""
-    yield from (Found("a password in an address", "...") for _ in _PASSWORD.finditer(text))
+    """Passwords in addresses; what stands for one is left out."""
+    for match in LOGIN_IN_URL.finditer(text):
+        password = match.group()[len(match[1]) + 1 : -1]
+        if len(password) >= 3 and not _PLACEHOLDER.search(password) and not _is_example(password):
+            yield Found("a password in an address", "...")
 
 
 def keys_in(text: str) -> Iterator[Found]:
     """API keys, tokens and private keys of known forms; examples that say so are left out."""
-    for what, sign, pattern in _KEYS:
-        if sign in text:
-            for match in pattern.finditer(text):
-                if not _is_example(match.group()):
-                    yield Found(what, _ends(match.group()))
+    for start in sorted(key_starts(text)):
+        yield from _kept(KINDS[start], KEYS[start].finditer(text))
+    for form in TEXT_FORMS:
+        if form.hint in text:
+            yield from _kept(form.what, form.pattern.finditer(text))
+    for begin, end in web_tokens(text) if ".eyJ" in text else ():
+        yield Found("a signed web token", _ends(text[begin:end]))
+
+
+def _kept(what: str, matches: Iterable[re.Match[str]]) -> Iterator[Found]:
+    return (Found(what, _ends(match.group())) for match in matches if not _is_example(match.group()))
 
 
 def cards_in(text: str) -> Iterator[Found]:
@@ -129,7 +122,7 @@ def ibans_in(text: str) -> Iterator[Found]:
 
 def emails_in(text: str) -> Iterator[Found]:
     """Addresses of people; those of examples are left out."""
-    for match in _EMAIL.finditer(text):
+    for match in EMAIL.finditer(text):
         name, _, host = match.group().partition("@")
         if not host.lower().startswith(("example.", "test.", "localhost")):
             yield Found("an email address", f"{name[0]}...@{host}")
