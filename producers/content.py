@@ -16,6 +16,8 @@ from stepstream.producers.walk import KEY_CHARS, Walk
 SLACK_CHARS: Final = 4_096
 """A text this much longer than the limit is kept whole until secrets are out, so that one across a cut is recognised."""
 
+_CONTAINER_CHARS: Final = 16
+"""What a list or dictionary counts, so that looking at many empty ones ends."""
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -48,7 +50,7 @@ def _text(value: str, max_bytes: int) -> tuple[str, int | None]:
 def _walked(value: Any, max_bytes: int) -> tuple[str, int | None]:
     kind = type(value)
     as_text = issubclass(kind, str | bytes | bytearray | memoryview)
-    room = max_bytes
+    room = max_bytes if as_text else max_bytes - max_bytes // 16  # quotes, commas and brackets are counted roughly
     for _ in range(3):
         walk = Walk()
         plain = walk.plain(value, room)
@@ -63,40 +65,37 @@ def _walked(value: Any, max_bytes: int) -> tuple[str, int | None]:
 def fits(value: Any, room: int) -> bool:
     """Whether a structure is made of plain values alone, and short. Looks at no more than there is room for."""
     inside = [value]
-    for container in inside:
+    for container in inside:  # which grows as containers are found
         if type(container) is dict:
-            room -= 6 * len(container) + 2
+            room -= 6 * len(container) + _CONTAINER_CHARS
             if room < 0:
                 return False
-            for key, item in container.items():
+            for key in container:
                 if type(key) is not str:
                     return False
-                room -= len(key)
-                kind = type(item)
-                if kind is str:
-                    room -= len(item)
-                    if len(item) >= SHORTEST_FILE and (room < 0 or files_in(item)):
-                        return False
-                elif kind is dict or kind is list or kind is tuple:
-                    inside.append(item)
-                elif not (kind is int or kind is float or kind is bool or item is None):
+                size = len(key)
+                room -= size
+                if size > KEY_CHARS:
                     return False
-                if len(key) > KEY_CHARS:
-                    return False
+            items: Any = container.values()
         else:
-            room -= 3 * len(container) + 2
+            room -= 3 * len(container) + _CONTAINER_CHARS
             if room < 0:
                 return False
-            for item in container:
-                kind = type(item)
-                if kind is str:
-                    room -= len(item)
-                    if len(item) >= SHORTEST_FILE and (room < 0 or files_in(item)):
-                        return False
-                elif kind is dict or kind is list or kind is tuple:
-                    inside.append(item)
-                elif not (kind is int or kind is float or kind is bool or item is None):
+            items = container
+        for item in items:
+            kind = type(item)
+            if kind is str:
+                size = len(item)
+                room -= size
+                if size >= SHORTEST_FILE and (room < 0 or files_in(item)):
                     return False
+            elif kind is int or kind is float or kind is bool or item is None:
+                continue
+            elif kind is dict or kind is list or kind is tuple:
+                inside.append(item)
+            else:
+                return False
         if room < 0:
             return False
     return True

@@ -235,7 +235,7 @@ def usage_from(counts: Mapping[str, object]) -> TokenUsage:
     for name, given in counts.items():
         if given is None or (type(given) is int and given == 0):
             continue
-        number = number_of(given)
+        number = given if type(given) is int else number_of(given)
         made = counted(int(number) if number is not None and number == number // 1 else None)
         known[name] = made.number
         if made.lost:

@@ -15,6 +15,7 @@ import msgspec
 from stepstream.producers.forks import call_after_fork, gate
 from stepstream.producers.guard import complaints, suppressed
 from stepstream.schemas.alert import Command, CommandStruct
+from stepstream.schemas.control import dated_by
 from stepstream.schemas.topics import topic
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ class CommandListener:
                     continue
                 error = message.error()
                 if error is None:
-                    self._hand_over(message.value())
+                    self._hand_over(message.value(), message.timestamp()[1])
                 elif error.fatal():
                     raise RuntimeError(error.str())
         finally:
@@ -122,7 +123,8 @@ class CommandListener:
             raise
         return consumer
 
-    def _hand_over(self, value: bytes | None) -> None:
+    def _hand_over(self, value: bytes | None, timestamp_ms: int = 0) -> None:
+        """Hand on the order in a record, dated by ``timestamp_ms``, where that is known: no order is newer than its record."""
         if not value:
             return
         try:
@@ -131,7 +133,10 @@ class CommandListener:
             self._commands.malformed += 1
             complaints.say("command", f"stepstream: a record of the control topic is no command and is ignored: {error}")
             return
-        self._commands.deliver(command)
+        latest_us = round(self._now_s() * 1e6)
+        if timestamp_ms > 0:
+            latest_us = min(latest_us, timestamp_ms * 1_000 + 999)
+        self._commands.deliver(dated_by(command, latest_us))
 
     def after_fork(self) -> None:
         """In the child: no thread, and the parent's consumer is left untouched."""

@@ -12,7 +12,8 @@ from typing import Final
 SHORTEST_FILE: Final = 1_024
 """A text with fewer characters is not searched for base64."""
 _BLOCK: Final = 512
-_WINDOW: Final = 2_048
+_WINDOW: Final = 1_024
+_WORD_CHARS: Final = 2_048
 _SHORTEST_URL: Final = 256
 _LEAST_VARIETY: Final = 24
 _LINE: Final = 60
@@ -63,7 +64,7 @@ def shortened(text: str, most: int) -> str:
     length = len(text)
     if length < SHORTEST_FILE:
         return text if length <= most else cut_middle(text, most)
-    window = max(most, _WINDOW)
+    window = most // 2 + _WINDOW
     condensed = _condensed(text, files_in(text)) if length <= 2 * window else _ends(text, window)
     return condensed if len(condensed) <= most else cut_middle(condensed, most)
 
@@ -122,8 +123,8 @@ def _missing(text: str, head: int, tail: int) -> int:
 
 
 def _whole_words(head: str, tail: str) -> tuple[str, str]:
-    end = max(head.rfind(sign, max(0, len(head) - _WINDOW)) for sign in _DELIMITERS)
-    start = _DELIMITER.search(tail, 0, _WINDOW)
+    end = max(head.rfind(sign, max(0, len(head) - _WORD_CHARS)) for sign in _DELIMITERS)
+    start = _DELIMITER.search(tail, 0, _WORD_CHARS)
     if end > 0:
         head = head[: end + 1]
     if start is not None:
@@ -188,7 +189,7 @@ def _end_of_run(text: str, at: int, stop: int) -> int:
 
 def _is_encoded(block: str) -> bool:
     """Whether a block of base64's signs is base64 rather than words or numbers: mixed, varied, in lines of equal length."""
-    if len(set(block)) < _LEAST_VARIETY or block.islower() or block.isupper() or not any(map(str.isdigit, block)):
+    if block.islower() or block.isupper() or not any(map(str.isdigit, block)) or len(set(block)) < _LEAST_VARIETY:
         return False
     if "\n" not in block:
         return True

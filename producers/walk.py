@@ -22,6 +22,13 @@ from stepstream.producers.shortening import SHORTEST_FILE, cut_middle, is_file, 
 DEEPEST: Final = 12
 KEY_CHARS: Final = 256
 _MOST_SIBLINGS: Final = 8
+_CHARS_A_VISIT: Final = 40
+_LEAST_VISITS: Final = 64
+_SAMPLED: Final = 4
+_SHARE_CHARS: Final = 256
+"""Where there is less room for an item than this, fewer items are kept."""
+_ITEM_CHARS: Final = 32
+"""What an item counts at least, so that the number of items that are looked at is bounded as the text is."""
 
 
 class Walk:
@@ -32,11 +39,14 @@ class Walk:
         self.characters = 0
         self.used = 0
         self.cut = 0
+        self._most_visited = 0
         self._above: set[int] = set()
 
     def plain(self, value: Any, room: int, depth: int = 0) -> Any:
         """The value as text, numbers, lists and dictionaries. Never raises an ``Exception``."""
-        self.visited += 1
+        if depth == 0:
+            self.visited += 1
+            self._most_visited = self.visited + max(room // _CHARS_A_VISIT, _LEAST_VISITS)
         kind = type(value)
         if kind is str:
             return self.text(value, room)
@@ -78,7 +88,13 @@ class Walk:
         """Items of a list from both ends, as many as there is room for; each gets an equal share of what is left."""
         first, last = self._chosen(count, front, back, room, estimate)
         chosen = first + last[::-1]
-        plain = self._shared([size for _, size in chosen], room, lambda i, share: self.plain(chosen[i][0], share, depth + 1))
+        plain = [item for item, _ in chosen if _is_small_number(item)]
+        if len(plain) < len(chosen):
+            plain = self._shared(
+                [size for _, size in chosen], room, lambda i, share: self.plain(chosen[i][0], share, depth + 1)
+            )
+        else:
+            self.used += 8 * len(plain)
         left_out = count - len(chosen)
         if left_out > 0:
             plain.insert(len(first), f"...[{left_out:,} items cut]...")
@@ -109,6 +125,9 @@ class Walk:
 
     def _value(self, key: str, value: Any, share: int, depth: int) -> Any:
         self.used += len(key) + 4
+        if _is_small_number(value):
+            self.used += 5
+            return value
         return self.plain(value, share - len(key) - 4, depth + 1)
 
     def _left_out(self, count: int, chosen: list[tuple[Any, int]]) -> None:
@@ -118,7 +137,7 @@ class Walk:
         self, count: int, front: Iterator[Any], back: Iterator[Any] | None, room: int, estimate: Callable[[Any], int]
     ) -> tuple[list[tuple[Any, int]], list[tuple[Any, int]]]:
         """The items to keep, with how long they are about: the last, the first, the last but one ... until the room is used."""
-        least = max(room // _MOST_SIBLINGS, LEAST_CHARS)
+        least = max(room // _MOST_SIBLINGS, _SHARE_CHARS)
         first: list[tuple[Any, int]] = []
         last: list[tuple[Any, int]] = []
         spent = 0
@@ -129,9 +148,9 @@ class Walk:
             except StopIteration:
                 break
             self.visited += 1
-            size = estimate(item)
+            size = max(estimate(item), _ITEM_CHARS)
             spent += min(size, least)
-            if spent > room and (first or last):
+            if (spent > room or self.visited > self._most_visited) and (first or last):
                 break
             (last if from_back else first).append((item, size))
         return first, last
@@ -149,8 +168,10 @@ class Walk:
 
     def _key(self, key: Any) -> str:
         """A key, cleaned and cut like a value; its length is counted where the value is."""
+        if type(key) is not str:
+            return str(key) if _is_small_number(key) and type(key) is int else label(key, KEY_CHARS)
         before = self.used
-        text = self.text(key, KEY_CHARS) if type(key) is str else label(key, KEY_CHARS)
+        text = self.text(key, KEY_CHARS)
         self.used = before
         return text
 
@@ -206,6 +227,14 @@ def label(value: object, most: int) -> str:
     return text if len(text) <= most else cut_middle(text, most)
 
 
+def _is_small_number(value: Any) -> bool:
+    """Whether it is a number, or nothing, that is written as it is."""
+    kind = type(value)
+    if kind is int:
+        return bool(-(2**63) <= value < 2**64)
+    return kind is float or kind is bool or value is None
+
+
 # --- how long values are, about, without looking at all of them ---
 
 
@@ -217,10 +246,10 @@ def estimate(value: Any) -> int:
     if is_scalar(value):
         return 6
     if kind is dict:
-        size = sum(_estimate_pair(pair, deeper=False) for pair in itertools.islice(value.items(), _MOST_SIBLINGS))
+        size = sum(_estimate_pair(pair, deeper=False) for pair in itertools.islice(value.items(), _SAMPLED))
         return 2 + _scaled(size, len(value))
     if kind is list or kind is tuple:
-        return 2 + _scaled(sum(_estimate_inside(item) for item in value[:_MOST_SIBLINGS]), len(value))
+        return 2 + _scaled(sum(map(_estimate_inside, value[:_SAMPLED])), len(value))
     return 64
 
 
@@ -242,4 +271,4 @@ def _estimate_text(value: str) -> int:
 
 
 def _scaled(size: int, count: int) -> int:
-    return size if count <= _MOST_SIBLINGS else size * count // _MOST_SIBLINGS
+    return size if count <= _SAMPLED else size * count // _SAMPLED

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Final
 
+import msgspec
+
 from stepstream.schemas.alert import Command
 from stepstream.schemas.ids import derived_id
 from stepstream.schemas.money import nanos_from_usd
@@ -21,6 +23,14 @@ BUDGET_ATTRIBUTE: Final = "budget_usd"
 def control_step_id(trace_id: str, command_id: str) -> str:
     """The step of a run that tells of a command."""
     return derived_id("control", trace_id, command_id).replace("-", "")[-16:]
+
+
+def dated_by(command: Command, latest_us: int) -> Command:
+    """The command with a time that is not after ``latest_us``, when it was written at the latest.
+
+    The clock of who ordered may be ahead. Dated in the future, a resume would let runs go on against every later stop.
+    """
+    return command if command.time <= latest_us else msgspec.structs.replace(command, time=latest_us)  # type: ignore[type-var]
 
 
 def is_scope(command: Command) -> bool:

@@ -18,7 +18,7 @@ import stepstream
 from stepstream.producers.listener import CommandListener
 from stepstream.producers.stops import RunStopped
 from stepstream.schemas.alert import Command, CommandStruct
-from stepstream.schemas.control import control_step_id
+from stepstream.schemas.control import control_step_id, dated_by
 from tests.sdk import Traced, traced
 
 
@@ -300,3 +300,29 @@ def test_what_is_no_command_is_counted_and_passed_over(made: Traced) -> None:
         with pytest.raises(RunStopped), run.tool("x"):
             pass
     assert (engine.commands.received, engine.commands.malformed) == (1, 4)
+
+
+@pytest.mark.parametrize("ahead_s", [3_600, 70 * 365 * 86_400])
+@pytest.mark.parametrize("scope", [False, True])
+def test_a_resume_dated_in_the_future_voids_no_later_stop(made: Traced, ahead_s: int, scope: bool) -> None:
+    """An order counts as written when its record was, at the latest: a clock that is ahead lets no run escape."""
+    engine = made.tracer.engine()
+    assert engine is not None
+    now_s = time.time()
+    listener = CommandListener(engine.settings, engine.commands, now_s=lambda: now_s)
+    with made.tracer.run() as run:
+        assert run._owned is not None
+        whom = {"project": run._owned.project} if scope else {"trace_id": run.trace_id}
+
+        def order(action: str, time_s: float, timestamp_s: float) -> None:
+            more = {"expires": round((time_s + 600) * 1e6)} if scope else {}
+            given = command(action, 1 if action == "resume" else 2, time=round(time_s * 1e6), **whom, **more)
+            listener._hand_over(msgspec.json.encode(given), round(timestamp_s * 1e3))
+
+        order("resume", now_s + ahead_s, now_s - 5)
+        with run.tool("goes on"):
+            pass
+        order("stop", now_s - 3, now_s - 3)
+        with pytest.raises(RunStopped), run.tool("x"):
+            raise AssertionError("it began")
+    assert dated_by(command("stop", time=5), 9).time == 5

@@ -1,0 +1,227 @@
+"""What the SDK costs in the agent's thread: ``hostile`` is a step with values that would hurt it, beside an ordinary one.
+
+Each value is the input and the output of a tool's step, many times; measured is the step alone, with the publisher at work
+beside it. The first step of a process is measured in processes of its own, from before the run is opened until its first step
+has ended, against an address where no broker answers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import array
+import base64
+import random
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+from unittest.mock import AsyncMock, MagicMock
+
+from benchmarks import harness
+from benchmarks.harness import Goal, Report, percentile
+from stepstream.producers.memory import MemoryTransport
+from stepstream.producers.tracer import Tracer
+from stepstream.schemas.settings import Settings
+
+GOAL_P99_MS: Final = 1.0
+GOAL_MAXIMUM_MS: Final = 20.0
+GOAL_FIRST_MS: Final = 30.0
+_LONG: Final = 50_000_000
+_FIRST: Final = """
+import time
+import stepstream
+stepstream.configure(endpoint="kafka://127.0.0.1:1", quiet=True)
+began = time.perf_counter()
+with stepstream.run("r") as run:
+    with run.tool("t", input={"a": 1}) as step:
+        step.set_output({"b": 2})
+    print(time.perf_counter() - began, flush=True)
+import os
+os._exit(0)
+"""
+
+called: Final[list[str]] = []
+"""What was called of the values, which is nothing when all is well."""
+
+
+class Blocks:
+    """Everything of it takes two seconds."""
+
+    def __repr__(self) -> str:
+        called.append("repr")
+        time.sleep(2)
+        return "late"
+
+    __str__ = __repr__
+
+    def model_dump(self) -> dict[str, int]:
+        called.append("model_dump")
+        time.sleep(2)
+        return {}
+
+
+class Locked:
+    """Everything of it needs a lock that another thread holds."""
+
+    def __init__(self, lock: threading.Lock) -> None:
+        self._lock = lock
+
+    def __repr__(self) -> str:
+        called.append("repr")
+        with self._lock:
+            return "locked"
+
+    def __iter__(self) -> Iterator[int]:
+        called.append("iter")
+        with self._lock:
+            return iter(())
+
+
+class Proxy:
+    """Answers to every name, as clients of remote objects do."""
+
+    def __getattr__(self, name: str) -> Any:
+        called.append(name)
+        return lambda *_args, **_kwargs: {}
+
+
+class Leaves:
+    """Ends the program when it is shown."""
+
+    def __repr__(self) -> str:
+        called.append("repr")
+        raise SystemExit("shown")
+
+
+def ordinary_values() -> dict[str, Any]:
+    """What most steps carry."""
+    talk = [{"role": "user" if n % 2 else "assistant", "content": "Something was said about an order, " * 5} for n in range(10)]
+    return {
+        "arguments of a tool": {"order": "A-1001", "limit": 10, "filters": {"country": "DE", "paid": True}},
+        "ten rows": {"rows": [{"id": n, "name": f"name {n}", "total": n * 1.5} for n in range(10)]},
+        "a conversation": talk,
+        "a text": "some words of an answer " * 50,
+    }
+
+
+def hostile_values() -> dict[str, Any]:
+    """What has hurt an agent: by what it does, by its size, by its text."""
+    lock = threading.Lock()
+    lock.acquire()
+    image = base64.b64encode(random.Random(1).randbytes(3_300_000)).decode()
+    circle: list[Any] = []
+    circle.append(circle)
+    deep: Any = []
+    for _ in range(100_000):
+        deep = [deep]
+    return {
+        "mock": MagicMock(),
+        "mock in a dictionary": {"client": MagicMock(), "other": AsyncMock()},
+        "remote proxy": Proxy(),
+        "blocks for 2 s": Blocks(),
+        "needs a held lock": [Locked(lock)],
+        "ends the program": {"x": Leaves()},
+        "circle": circle,
+        "100,000 levels": deep,
+        "text of 50 MB": "x" * _LONG,
+        "text of 50 MB in a list": ["y" * _LONG],
+        "wide text of 20 MB": ["é" * 10_000_000],
+        "20 texts of 10 MB": ["z" * 10_000_000] * 20,
+        "bytes of 50 MB": b"\x00\xff" * (_LONG // 2),
+        "deque of a million": deque(range(1_000_000)),
+        "array of a million": array.array("d", bytes(8_000_000)),
+        "dictionary of a million": dict.fromkeys(range(1_000_000), 1),
+        "list of a million": [1] * 1_000_000,
+        "set of a million": set(range(1_000_000)),
+        "tree of a hundred million": [[[[1] * 100] * 100] * 100] * 100,
+        "number of 3 million bits": 7**1_000_000,
+        "key of 10 MB": {"k" * 10_000_000: 1},
+        "image before the question": [{"image_url": {"url": f"data:image/png;base64,{image}"}}, {"text": "What is it?"}],
+        "answer of a page: -eyJ": "-eyJ" * 5_000,
+        "answer of a page: token=": "token=" * 3_000,
+        "answer of a page: half pairs": ["\ud800" * 5_000],
+    }
+
+
+def steps(tracer: Tracer, value: Any, rounds: int) -> tuple[list[float], list[float]]:
+    """Milliseconds in the agent's thread of each of so many steps with the value: as they passed, and of its CPU."""
+    took: list[float] = []
+    worked: list[float] = []
+    with tracer.run("run") as run:
+        for _ in range(rounds):
+            worked_before, began = time.thread_time(), time.perf_counter()
+            with run.tool("tool", input=value) as step:
+                step.set_output(value)
+            took.append((time.perf_counter() - began) * 1e3)
+            worked.append((time.thread_time() - worked_before) * 1e3)
+            time.sleep(0.0005)  # as an agent, which does something between its steps
+    return took, worked
+
+
+def first_steps(count: int) -> list[float]:
+    """Milliseconds that the first run and its step took, in processes of their own."""
+    command = [sys.executable, "-c", _FIRST]
+    return [float(subprocess.run(command, capture_output=True, text=True, check=True).stdout) * 1e3 for _ in range(count)]
+
+
+def _row(name: str, took: list[float], worked: list[float]) -> tuple[float | str | None, ...]:
+    passed = (percentile(took, 0.5) * 1e3, percentile(took, 0.99) * 1e3, max(took) * 1e3)
+    return (name, len(took), *passed, percentile(worked, 0.99) * 1e3 if worked else None)
+
+
+def hostile(report: Report, rounds: int) -> None:
+    """The table of values, and the goals."""
+    transport = MemoryTransport()
+    tracer = Tracer(Settings(project="benchmark", agent="agent", quiet=True), transport=transport)
+    columns = ("value", "steps", "p50 us", "p99 us", "maximum us", "CPU p99 us")
+    steps(tracer, ordinary_values(), 50)  # what is imported when a step is first seen is not counted
+    plain = {name: steps(tracer, value, rounds) for name, value in ordinary_values().items()}
+    report.table("Ordinary values", columns, [_row(name, *took) for name, took in plain.items()])
+    rows: dict[str, tuple[list[float], list[float]]] = {}
+    for name, value in hostile_values().items():
+        rows[name] = steps(tracer, value, rounds)
+        transport.records.clear()
+    report.table("Hostile values", columns, [_row(name, *took) for name, took in rows.items()])
+    tracer.close(60)
+    first = first_steps(3 if report.quick else 15)
+    report.table("The first step of a process", columns, [_row("run and tool", first, [])])
+    everything = [one for took, _ in rows.values() for one in took]
+    usual = [one for took, _ in plain.values() for one in took]
+    report.figures |= {
+        "ordinary_p50_us": percentile(usual, 0.5) * 1e3,
+        "ordinary_p99_us": percentile(usual, 0.99) * 1e3,
+        "hostile_p50_us": percentile(everything, 0.5) * 1e3,
+        "hostile_p99_us": percentile(everything, 0.99) * 1e3,
+        "hostile_cpu_p99_us": percentile([one for _, worked in rows.values() for one in worked], 0.99) * 1e3,
+        "hostile_maximum_us": max(everything) * 1e3,
+        "first_p50_ms": percentile(first, 0.5),
+        "first_maximum_ms": max(first),
+    }
+    report.goals += [
+        Goal("hostile step, p99", percentile(everything, 0.99), GOAL_P99_MS, "ms"),
+        Goal("hostile step, maximum", max(everything), GOAL_MAXIMUM_MS, "ms"),
+        Goal("first step of a process, median", percentile(first, 0.5), GOAL_FIRST_MS, "ms"),
+    ]
+    if called:
+        report.wrong.append(f"methods of values were called: {sorted(set(called))}")
+    counts = tracer.counts
+    if counts.failed or counts.dropped:
+        report.wrong.append(f"{counts.failed} events failed, {counts.dropped} dropped")
+
+
+PARTS: Final[dict[str, Callable[[Report, int], None]]] = {"hostile": hostile}
+
+
+def measure(report: Report, arguments: argparse.Namespace) -> None:
+    """The part that was asked for."""
+    PARTS[arguments.part](report, arguments.rounds or (20 if report.quick else 400))
+
+
+if __name__ == "__main__":
+    flags = harness.parser(__doc__ or "")
+    flags.add_argument("part", choices=list(PARTS), help="what to measure")
+    flags.add_argument("--rounds", type=int, default=0, help="steps with each value")
+    harness.run("sdk", measure, flags)
