@@ -90,6 +90,6 @@ class ToolErrorRecovered(RuleBase):
 
 
 class UnpricedModel(RuleBase):
-    """A step's cost is unknown: no price is known for what it used, or a model call named no usage."""
+    """A step's cost is unknown: no price is known for what it used; or, a note, a model call named no usage."""
 
     rule: Literal["unpriced_model"]

@@ -1,8 +1,10 @@
 # ruff: noqa: E501  (an output is a line)
 """Failures of other forms than an error's first line: made outputs, each of a kind that real tools have.
 
-Two lists: those of ``SEEN`` the detector was written with; those of ``KEPT`` were written by kind and looked at once, when it was
-done. Four of them were wrong then (recall 36 of 39, precision 36 of 37) and are among the seen ones now. Each holds outputs that tell of a failure, with the words that must be quoted, and outputs that only look like it. Long
+``SEEN`` are those that the detector was written with. The others were written one list after the other, by kind and without
+a look at the detector, and measured once before anything was mended: ``AT_FIRST`` has what was found then. What follows a
+list was not known when it was mended, so the first figures are those to expect of outputs that nobody has seen; those that
+are printed for the lists as they are now only show that nothing was lost since. Each holds outputs that tell of a failure, with the words that must be quoted, and outputs that only look like it. Long
 ones are made here: progress before and clean-up after a failure.
 """
 
@@ -12,7 +14,7 @@ import argparse
 import json
 from typing import Final, NamedTuple
 
-from benchmarks.detection.score import ROW, Confusion, share_text
+from benchmarks.detection.score import Confusion, share_text
 from benchmarks.harness import Goal, Report
 from stepstream.schemas.step import Step
 from stepstream.stream.contents import Contents
@@ -157,34 +159,169 @@ KEPT: Final[tuple[Made, ...]] = (
     Made("went well", "bash", command("ls /srv"), "errors.log\nfailed_jobs\nreadme.md"),
 )  # fmt: skip
 
+SECOND: Final[tuple[Made, ...]] = (
+    Made("traceback in the middle","run_cell",json.dumps({"code":"fit()"}),f"{progress('fold')}\n{PYTHON}numpy.linalg.LinAlgError: Singular matrix\n{progress('free',7)}","Singular"),
+    Made("traceback in the middle","bash",command("go run ./cmd/sync"),f"{progress('sync')}\npanic: runtime error: index out of range [3] with length 3\n\ngoroutine 1 [running]:\nmain.main()\n\t/app/main.go:12 +0x1d\nexit status 2","index out of range"),
+    Made("build at the end","bash",command("gradle build"),f"{progress('task')}\n\nFAILURE: Build failed with an exception.\n\n* What went wrong:\nExecution failed for task ':app:compileJava'.\n\nBUILD FAILED in 4s","BUILD FAILED"),
+    Made("build at the end","bash",command("tsc -p ."),f"{progress('check')}\nsrc/cart.ts(14,3): error TS2322: Type 'string' is not assignable to type 'number'.","TS2322"),
+    Made("build at the end","install_package",json.dumps({"name":"foo"}),f"{progress('Collecting')}\nERROR: Could not find a version that satisfies the requirement foo\nERROR: No matching distribution found for foo","No matching"),
+    Made("build at the end","bash",command("docker build ."),f"{progress('Step')}\nERROR: failed to solve: process \"/bin/sh -c npm ci\" did not complete successfully: exit code: 1","failed to solve"),
+    Made("error of a program","bash",command("curl -sS https://x.example/api -o out.json"),"curl: (6) Could not resolve host: x.example","resolve host"),
+    Made("error of a program","bash",command("ssh deploy@web1 uptime"),"ssh: connect to host web1 port 22: Connection timed out","timed out"),
+    Made("error of a program","bash",command("python3 app.py --port 80"),'  File "app.py", line 3\n    def f(:\n          ^\nSyntaxError: invalid syntax',"SyntaxError"),
+    Made("error of a program","bash",command("systemctl restart shop"),"Failed to restart shop.service: Unit shop.service not found.","shop.service"),
+    Made("error of a program","shell",command("ls /nope -l"),"ls: cannot access '/nope': No such file or directory","cannot access"),
+    Made("timed out","browser_click",json.dumps({"id":"buy"}),"TimeoutError: locator.click: Timeout 30000ms exceeded.\nCall log:\n  - waiting for locator('#buy')","Timeout"),
+    Made("timed out","query_warehouse",json.dumps({"sql":"select 1"}),"Query exceeded the time limit of 300 s and was stopped","time limit"),
+    Made("timed out","llm_tool",json.dumps({"x":1}),"No response within 45 seconds from the pricing service","No response"),
+    Made("edit rejected","apply_diff",json.dumps({"diff":"-a\n+b"}),f"Diff could not be applied: context lines do not match at line 12.\n{LISTING}","could not be applied"),
+    Made("edit rejected","insert_lines",json.dumps({"line":4}),f"Error: line 400 is beyond the end of the file (30 lines).\n{LISTING}","beyond"),
+    Made("edit rejected","save_document",json.dumps({"id":"D-100"}),f"Nothing was saved because another user holds the lock.\n{LISTING}","Nothing was saved"),
+    Made("error page","open_page",json.dumps({"url":"https://h.example"}),f"Page title: 500 Internal Server Error\n\nThe server met an unexpected condition.\n{PROSE}","500"),
+    Made("error page","scrape",json.dumps({"url":"https://i.example"}),f"403 Forbidden\nnginx\n{PROSE}","403"),
+    Made("error page","visit_page",json.dumps({"url":"https://j.example"}),f"Address: https://j.example\nTitle: Attention Required! | Cloudflare\n\n{PROSE}","Attention"),
+    Made("behind a preamble","python_repl",json.dumps({"code":"q()"}),"Execution logs:\n\nLast output from code snippet:\nTypeError: unsupported operand type(s) for +: 'int' and 'str'","TypeError"),
+    Made("behind a preamble","run_tool",json.dumps({"name":"x"}),"Status: completed\nOutput: Unable to read the workbook, it is protected by a password","Unable to read"),
+    Made("said in words","cancel_subscription",json.dumps({"id":"S-1"}),"This subscription has already been cancelled","already"),
+    Made("said in words","reserve_table",json.dumps({"n":4}),"There are no tables left for four people on that evening","no tables"),
+    Made("said in words","redeem_voucher",json.dumps({"code":"X"}),"The voucher expired on 3 May","expired"),
+    Made("as data","api",json.dumps({"p":1}),json.dumps({"result":None,"error":{"code":-32602,"message":"unknown method"}}),"unknown method"),
+    Made("a plain not", "get_balance",json.dumps({"id":"A"}),"The balance is 40.20 and there are no pending payments"),
+    Made("a plain not", "lookup_member",json.dumps({"id":"M"}),"Member M-1 has no unpaid bills and did not cancel"),
+    Made("a plain not", "weather",json.dumps({"city":"Oslo"}),"No rain before noon, not warmer than 4 degrees"),
+    Made("a plain not", "crm_notes",json.dumps({"id":"C"}),"The customer said that the delivery failed twice and that he was not at home"),
+    Made("a plain not", "summarize",json.dumps({"text":"the minutes of the meeting of the board in March"}),"The board did not approve the plan; the vote failed by two votes."),
+    Made("a plain not", "translate",json.dumps({"text":"Der Versuch ist gescheitert"}),"The attempt has failed"),
+    Made("shown, not failed", "bash",command("grep -rn TODO src"),"src/a.py:3: # TODO: raise Error: handle timeouts\nsrc/b.py:9: # TODO failed jobs"),
+    Made("shown, not failed", "bash",command("git log --oneline -3"),"a1b2c3d fix: error when list is empty\nb2c3d4e failed login is logged\nc3d4e5f timeout raised to 60 s"),
+    Made("shown, not failed", "read_email",json.dumps({"id":"E"}),f"Subject: Your payment failed\n\nDear customer, your last payment failed.\n{PROSE}"),
+    Made("went well", "bash",command("./run_all.sh"),f"{progress('job',40)}\nretry 1: request failed, trying again\n{progress('job',10)}\nall jobs finished, 0 failed"),
+    Made("went well", "create_user",json.dumps({"n":"x"}),"User created. A password must be set within 24 hours."),
+    Made("went well", "bash",command("pytest -q"),"....\n4 passed, 1 warning in 0.3s"),
+    Made("went well", "update_ticket",json.dumps({"id":"T"}),"Ticket T-9 updated: status is now 'rejected'"),
+    Made("went well", "delete_rows",json.dumps({"t":"x"}),"Deleted 0 rows, nothing matched the filter"),
+)  # fmt: skip
+THIRD: Final[tuple[Made, ...]] = (
+    Made("traceback in the middle", "bash",command("ruby job.rb"),f"{progress('row')}\njob.rb:14:in `fetch': key not found: :rows (KeyError)\n\tfrom job.rb:20:in `<main>'\n{progress('close',3)}","KeyError"),
+    Made("traceback in the middle", "execute_code",json.dumps({"code":"x"}),f"loaded 40 rows\n{PYTHON}pandas.errors.MergeError: keys are not unique\n\nIn the meantime the cache was kept.","MergeError"),
+    Made("build at the end", "bash",command("cmake --build ."),f"{progress('Building')}\n/usr/bin/ld: main.o: undefined reference to `run'\nninja: build stopped: subcommand failed.","failed"),
+    Made("build at the end", "bash",command("ansible-playbook site.yml"),f"{progress('TASK')}\nfatal: [web1]: UNREACHABLE! => {{\"changed\": false}}","UNREACHABLE"),
+    Made("build at the end", "bash",command("cargo test"),f"{progress('test')}\ntest result: FAILED. 3 passed; 1 failed; 0 ignored","FAILED"),
+    Made("exit code", "bash",command("./x"),"some text\nmore text\n[exit status: 127]","127"),
+    Made("exit code", "run_shell",command("./y"),"OUTPUT:\n(empty)\nEXIT CODE: 1","1"),
+    Made("error of a program", "bash",command("wget -q https://x.example/f"),"wget: unable to resolve host address 'x.example'","unable to resolve"),
+    Made("error of a program", "bash",command("aws s3 ls s3://b"),"An error occurred (AccessDenied) when calling the ListObjectsV2 operation: Access Denied","AccessDenied"),
+    Made("error of a program", "bash",command("rm -rf /srv/data -v"),"rm: cannot remove '/srv/data': Device or resource busy","cannot remove"),
+    Made("error of a program", "psql",json.dumps({"sql":"select * from x"}),'ERROR:  relation "x" does not exist\nLINE 1: select * from x',"does not exist"),
+    Made("timed out", "bash",command("pytest"),f"{progress('test')}\n[Process timed out after 600s and was terminated]","timed out"),
+    Made("timed out", "http_get",json.dumps({"url":"x"}),"Read timed out. (read timeout=10)","timed out"),
+    Made("edit rejected", "replace_in_file",json.dumps({"p":"x"}),f"Failed to replace: 2 matches found, expected exactly one.\n{LISTING}","Failed to replace"),
+    Made("edit rejected", "edit_notebook",json.dumps({"p":"x"}),f"The change was rejected by the linter (E902).\n{LISTING}","rejected"),
+    Made("error page", "get_page",json.dumps({"url":"x"}),f"Title: 404 - Page Not Found\nURL: https://x.example\n\n{PROSE}","404"),
+    Made("error page", "navigate",json.dumps({"url":"x"}),"This site can't be reached\nx.example refused to connect.","reached"),
+    Made("behind a preamble", "interpreter",json.dumps({"code":"x"}),"Return code: 0\nStdout: \nStderr: ValueError: unknown currency XXZ","unknown currency"),
+    Made("said in words", "upgrade_seat",json.dumps({"s":"1A"}),"Upgrades are only possible for members","only possible"),
+    Made("said in words", "send_sms",json.dumps({"to":"1"}),"The number is blocked","blocked"),
+    Made("said in words", "order_item",json.dumps({"i":"x"}),"Item x is out of stock","out of stock"),
+    Made("a plain not", "get_profile",json.dumps({"i":"x"}),"The profile is not public and has no picture"),
+    Made("a plain not", "flight_status",json.dumps({"f":"X1"}),"Flight X1 was cancelled because of fog"),
+    Made("a plain not", "calendar",json.dumps({"d":"mon"}),"You have no meetings on Monday"),
+    Made("a plain not", "inventory",json.dumps({"i":"x"}),"There are 4 left, 2 of them damaged"),
+    Made("a plain not", "classify",json.dumps({"t":"it broke"}),"negative: the product failed"),
+    Made("shown, not failed", "bash",command("tail -n 50 /var/log/app.log"),f"{progress('req',20)}\nERROR timeout in worker 3\n{progress('req',5)}"),
+    Made("shown, not failed", "view_file",json.dumps({"p":"x.py"}),f"import sys\n\nclass ShopError(Exception):\n    pass\n{LISTING}"),
+    Made("went well", "bash",command("npm test"),f"{progress('test')}\nTests: 40 passed, 40 total\nTime: 3.1 s"),
+    Made("went well", "bash",command("make"),"gcc -c error.c\ngcc -o app error.o timeout.o"),
+    Made("went well", "set_alarm",json.dumps({"t":"7"}),"Alarm set for 7:00, it will not ring on Sundays"),
+    Made("went well", "deploy",json.dumps({"v":"1"}),f"{progress('roll out')}\nDeployment successful, no errors, rollback not needed"),
+)  # fmt: skip
+FOURTH: Final[tuple[Made, ...]] = (
+    Made("traceback in the middle","bash",command("java -jar sync.jar"),f"{progress('sync')}\nException in thread \"main\" java.lang.NullPointerException: rows is null\n\tat Sync.main(Sync.java:14)\n{progress('flush',4)}","NullPointerException"),
+    Made("traceback in the middle","spark_job",json.dumps({"code":"job.run()"}),f"{progress('stage')}\n{PYTHON}pyspark.errors.AnalysisException: column price not found\n{progress('stop executor',6)}","AnalysisException"),
+    Made("traceback in the middle","run_notebook",json.dumps({"path":"a.ipynb"}),f"cell 1 ok\ncell 2 ok\n{PYTHON}OSError: [Errno 28] No space left on device\nkernel shut down","Errno 28"),
+    Made("build at the end","bash",command("helm upgrade shop ./chart"),f"{progress('render')}\nError: UPGRADE FAILED: another operation is in progress","UPGRADE FAILED"),
+    Made("build at the end","ci_step",json.dumps({"script":"yarn lint && yarn build"}),f"{progress('lint')}\nerror Command failed with exit code 1.","Command failed"),
+    Made("build at the end","bash",command("swift build"),f"{progress('Compiling')}\n/app/Cart.swift:9:14: error: cannot find 'rows' in scope","cannot find"),
+    Made("exit code at the end","exec",command("backup.sh"),f"{progress('copy')}\nCommand exited with non-zero status 4","status 4"),
+    Made("error of a program","bash",command("scp a.txt web1:/srv/"),"scp: /srv/: Permission denied","Permission denied"),
+    Made("error of a program","bash",command("mysql -e 'select 1'"),"ERROR 1045 (28000): Access denied for user 'app'@'localhost' (using password: YES)","Access denied"),
+    Made("error of a program","bash",command("unzip set.zip"),"unzip:  cannot find or open set.zip, set.zip.zip or set.zip.ZIP.","cannot find"),
+    Made("error of a program","bash",command("pip install foo==9"),"ERROR: No matching distribution found for foo==9","No matching"),
+    Made("timed out","fetch",json.dumps({"url":"x"}),"Request to x timed out after 20 seconds","timed out"),
+    Made("timed out","run_simulation",json.dumps({"n":4}),f"{progress('tick')}\nAborted: wall clock limit reached","limit"),
+    Made("edit rejected","modify_file",json.dumps({"p":"x"}),f"Could not apply your change: the old text appears 3 times.\n{LISTING}","Could not apply"),
+    Made("edit rejected","write_page",json.dumps({"p":"x"}),f"Edit refused: page is protected.\n{LISTING}","refused"),
+    Made("error page","load_page",json.dumps({"url":"x"}),f"Title: Error 410 Gone\n\n{PROSE}","410"),
+    Made("error page","open_url",json.dumps({"url":"x"}),f"# 429 Too Many Requests\n\nSlow down.\n{PROSE}","429"),
+    Made("error page","crawl",json.dumps({"url":"x"}),"<html>\n<head>\n<title>Service Unavailable</title></head><body>try later</body></html>","Unavailable"),
+    Made("behind a preamble","exec_code",json.dumps({"code":"f(1)"}),"Execution finished (exit code 0)\nStdout: Exception: no row for key 7","no row"),
+    Made("said in words","pay_bill",json.dumps({"id":"B"}),"Payment declined: limit reached","declined"),
+    Made("said in words","change_plan",json.dumps({"p":"x"}),"You are not allowed to change this plan before May","not allowed"),
+    Made("said in words","add_to_cart",json.dumps({"i":"x"}),"Quantity must not exceed 5","must not exceed"),
+    Made("as data","api",json.dumps({"p":1}),json.dumps({"code":"INVALID_ARGUMENT","message":"bad date","success":False}),"bad date"),
+    Made("a plain not","find_contact",json.dumps({"n":"x"}),"Ann Miller does not work here any more, ask Ben"),
+    Made("a plain not","traffic",json.dumps({"r":"x"}),"No jams, the tunnel is not closed"),
+    Made("a plain not","get_stock_level",json.dumps({"i":"x"}),"12 pieces, none reserved"),
+    Made("a plain not","explain",json.dumps({"t":"x"}),"The cache is not used when the key is missing"),
+    Made("shown, not failed","bash",command("cat errors.txt"),"TypeError: a\nKeyError: b\nTimeoutError: c"),
+    Made("shown, not failed","search_code",json.dumps({"query":"raise"}),"a.py: raise ValueError('x')\nb.py: raise KeyError('y')"),
+    Made("shown, not failed","web_search",json.dumps({"query":"404"}),f"1. How to fix Error 404 on your site\n2. What 404 means\n{PROSE}"),
+    Made("went well","bash",command("make test"),f"{progress('test')}\n=== 31 passed, 2 skipped in 4.1s ==="),
+    Made("went well","bash",command("ruff format"),"4 files reformatted, 120 files left unchanged"),
+    Made("went well","edit_file",json.dumps({"p":"x"}),f"Edit applied to error_handler.py. Review the changes:\n{LISTING}"),
+    Made("went well","close_ticket",json.dumps({"p":"x"}),"Ticket closed. The customer was not notified, as you asked."),
+    Made("went well","bash",command("rsync -a a b"),"sending incremental file list\nerrors/\nsent 1,204 bytes  received 34 bytes"),
+)  # fmt: skip
+
+
+AT_FIRST: Final = {
+    "first list": Confusion(36, 3, 1, 23),
+    "second list": Confusion(21, 5, 3, 11),
+    "third list": Confusion(16, 5, 2, 9),
+    "fourth list": Confusion(18, 5, 2, 10),
+}
+"""What was found in each list when it was new."""
+
 
 def measure(report: Report, arguments: argparse.Namespace) -> None:
-    """Both lists; only the kept one has goals."""
-    for name, made in (("written with these", SEEN), ("kept back", KEPT)):
-        counted, quoted = Confusion(), 0
-        missed: list[str] = []
-        for item in made:
-            step = Step(
-                trace_id="a" * 32,
-                step_id="b" * 16,
-                kind="tool_call",
-                name=item.tool,
-                start_time=0,
-                input=item.given,
-                output=item.said,
-            )
-            found = failure_in(Contents(step), item.tool)
-            is_failure = bool(item.error) or item.kind == "as data"
-            counted = counted.plus(truth=is_failure, said=found is not None)
-            quoted += found is not None and is_failure and item.error in found.message
-            if is_failure is not (found is not None):
-                missed.append(f"{item.kind}: {item.tool}")
-        report.table(f"made outputs, {name}", ROW, [counted.row()])
-        report.notes.append(
-            f"{name}: the quotation is the error in {share_text(quoted, counted.found)}; wrong: {'; '.join(missed) or 'none'}"
+    """Each list as it is found now, and as it was found when it was new."""
+    lists = {"written with": SEEN, "first list": KEPT, "second list": SECOND, "third list": THIRD, "fourth list": FOURTH}
+    rows, whole, new, quoted = [], Confusion(), Confusion(), 0
+    for name, made in lists.items():
+        counted, right, wrong = _judged(made)
+        whole, quoted = whole.joined(counted), quoted + right
+        first = AT_FIRST.get(name)
+        new = new.joined(first) if first is not None else new
+        rows.append((name, *counted.row()[:2], *(first.row()[:2] if first is not None else ("", ""))))
+        if wrong:
+            report.notes.append(f"{name}: wrong are {'; '.join(wrong)}")
+    rows.append(("all", *whole.row()[:2], *new.row()[:2]))
+    report.table("made outputs", ("list", "recall", "precision", "recall at first", "precision at first"), rows)
+    report.notes.append(f"made outputs: the quotation is the error in {share_text(quoted, whole.found)}")
+    report.figures["made_forms_recall"], report.figures["made_forms_precision"] = whole.recall or 0.0, whole.precision or 0.0
+    report.figures["made_forms_recall_at_first"] = new.recall or 0.0
+    report.figures["made_forms_precision_at_first"] = new.precision or 0.0
+    report.goals.append(Goal("failures of other forms: recall", whole.recall, 0.9, "", at_most=False))
+    report.goals.append(Goal("failures of other forms: precision", whole.precision, 0.97, "", at_most=False))
+
+
+def _judged(made: tuple[Made, ...]) -> tuple[Confusion, int, list[str]]:
+    """What is found in a list, how often what is quoted is the error, and what is wrong."""
+    counted, quoted, wrong = Confusion(), 0, []
+    for item in made:
+        call = Step(
+            trace_id="a" * 32,
+            step_id="b" * 16,
+            kind="tool_call",
+            name=item.tool,
+            start_time=0,
+            input=item.given,
+            output=item.said,
         )
-        if made is KEPT:
-            report.figures["made_forms_recall"] = counted.recall or 0.0
-            report.figures["made_forms_precision"] = counted.precision or 0.0
-            report.goals.append(Goal("failures of other forms: recall", counted.recall, 0.9, "", at_most=False))
-            report.goals.append(Goal("failures of other forms: precision", counted.precision, 0.97, "", at_most=False))
+        found = failure_in(Contents(call), item.tool)
+        is_failure = bool(item.error) or item.kind == "as data"
+        counted = counted.plus(truth=is_failure, said=found is not None)
+        quoted += found is not None and is_failure and item.error in found.message
+        if is_failure is not (found is not None):
+            wrong.append(f"{item.kind}: {item.tool}")
+    return counted, quoted, wrong

@@ -49,6 +49,12 @@ class Confusion:
             return Confusion(self.found + said, self.missed + (not said), self.false, self.quiet)
         return Confusion(self.found, self.missed, self.false + said, self.quiet + (not said))
 
+    def joined(self, other: Confusion) -> Confusion:
+        """The cases of both."""
+        return Confusion(
+            self.found + other.found, self.missed + other.missed, self.false + other.false, self.quiet + other.quiet
+        )
+
     @property
     def precision(self) -> float | None:
         """The share of what was said that is true; None where nothing was said."""

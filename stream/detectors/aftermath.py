@@ -15,6 +15,10 @@ from stepstream.stream.steps import StepInfo
 JUDGED: Final = frozenset({"tool_call", "retrieval", "other"})
 """Kinds of steps whose failure is judged; of kind ``other`` those without a failed step below them: code that ran."""
 
+MAX_FAILED: Final = 100
+MAX_GOOD: Final = 500
+"""Names of tools that failed, and of those that worked, which are compared; of what has more the first."""
+
 _CALLS: Final = frozenset({"tool_call", "retrieval"})
 _PARTS: Final = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
 _NUMBERS: Final = re.compile(r"[\s_#:-]*\d+\b")
@@ -92,10 +96,14 @@ def failures(run: Run, answers: Sequence[Answer], before_us: int | None = None) 
         label = label_of(step)
         if not step.ended or step.status == "ok":
             latest = good.get(label)
-            if latest is None or step.start_us > latest.start_us:
+            if step.start_us > latest.start_us if latest is not None else len(good) < MAX_GOOD:
                 good[label] = step
         elif _failed_before(step, before_us) and (step.kind in _CALLS or step.step_id not in with_failed_child):
-            failed.setdefault(label, []).append(step)
+            of_label = failed.get(label)
+            if of_label is not None:
+                of_label.append(step)
+            elif len(failed) < MAX_FAILED:
+                failed[label] = [step]
     return [_judged(run, label, steps, good, tried, answers) for label, steps in failed.items()]
 
 

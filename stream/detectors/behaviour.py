@@ -55,6 +55,8 @@ class LoopDetector(DetectorBase):
                 if step.kind != "llm_call":
                     calls[_NEW] = max(step.start_us, calls.get(_NEW, 0))
             return NOTHING
+        if self.has_fired(run, subject := f"{step.label}:{step.input_hash:x}"):
+            return NOTHING
         steps, last_us = seen
         if last_us < calls.get(_NEW, 0) <= step.start_us:
             steps.clear()  # what came between was new: this call is made for the first time since
@@ -70,7 +72,7 @@ class LoopDetector(DetectorBase):
             Observation(
                 message=f"{step.label} was called {len(steps)} times with the same input and {outcome}",
                 severity=self.severity("warning"),
-                subject=f"{step.label}:{step.input_hash:x}",
+                subject=subject,
                 step_ids=tuple(steps),
                 value=float(len(steps)),
                 threshold=float(self._repeats),
@@ -80,7 +82,7 @@ class LoopDetector(DetectorBase):
 
 
 class UnpricedModelDetector(DetectorBase):
-    """A step's cost is unknown: no price is known for what it used, or a model call named no usage."""
+    """A step's cost is unknown: no price is known for what it used; or, a note, a model call named no usage."""
 
     def observe(self, run: Run, step: StepInfo, now_us: int) -> Observations:
         """Judge an ended step."""
@@ -98,7 +100,7 @@ class UnpricedModelDetector(DetectorBase):
             Observation(
                 message=message,
                 detail=detail,
-                severity=self.severity("warning"),
+                severity=self.severity("warning" if tokens else "note"),
                 subject=model,
                 step_ids=(step.step_id,),
                 value=float(tokens),

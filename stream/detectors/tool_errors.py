@@ -20,8 +20,10 @@ from stepstream.stream.detectors.content.speech import (
 from stepstream.stream.run import Run
 from stepstream.stream.steps import StepInfo
 
-_MAX_JUDGINGS: Final = 20
+_MAX_JUDGINGS: Final = 8
 """How often outputs make a run be judged before its end; each time takes a look at all of its steps."""
+_MAX_TOLD: Final = 20
+"""Findings of a run that may still be withdrawn."""
 _OUTPUT: Final = "output"
 _REPEATED: Final = frozenset({"loop", "repetition"})
 
@@ -108,7 +110,7 @@ class ToolErrorIgnoredDetector(_WithAnswers):
         found = failures(run, answers_of(run), before_us)
         ignored = [item for item in found if not item.how and not self.has_fired(run, item.label)]
         told: dict[str, str] = self.own(run).setdefault("told", {}) if ignored else {}
-        told.update((item.label, item.last.step_id) for item in ignored)
+        told.update((item.label, item.last.step_id) for item in ignored[: _MAX_TOLD - len(told)])
         return [self._say(run, item) for item in ignored]
 
     def _say(self, run: Run, item: Failed) -> Observation:

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from benchmarks.detection.forms import KEPT, SEEN, Made
+from benchmarks.detection.forms import FOURTH, KEPT, SECOND, SEEN, THIRD, Made
 from stepstream.schemas.step import Step
 from stepstream.stream.contents import HEAD, Contents
 from stepstream.stream.detectors.content.failures import failure_in
@@ -127,7 +127,7 @@ def test_arguments_come_out_of_their_wrappers() -> None:
     assert contents("", "plain").arguments is None
 
 
-@pytest.mark.parametrize("made", [*SEEN, *KEPT], ids=lambda made: f"{made.kind}: {made.tool}")
+@pytest.mark.parametrize("made", [*SEEN, *KEPT, *SECOND, *THIRD, *FOURTH], ids=lambda made: f"{made.kind}: {made.tool}")
 def test_failures_of_other_forms(made: Made) -> None:
     """Behind preambles, at ends, in the middle, as rejected edits, pages and time-outs; what is quoted is the error."""
     found = failure_in(contents(made.said, made.given), made.tool)

@@ -28,7 +28,8 @@ _ERRNO: Final = (
     r"missing (?:destination )?file operand\b.*|cannot \w+\b.*|could not \w+\b.*|unable to \w+\b.*|failed to \w+\b.*"
 )
 SHELL_LINE: Final = re.compile(
-    rf"[\w./+@~-]{{1,60}}(?: line \d+)?: (?:[^\n]{{1,160}}: )?(?:{_ERRNO})[.!]?(?: *\([^)]*\))?$", re.IGNORECASE
+    rf"[\w./+@~-]{{1,60}}(?: line \d+)?:\s{{1,3}}(?:\(\d+\) )?(?:[^\n]{{1,160}}: )?(?:{_ERRNO})[.!]?(?: *\([^)]*\))?$",
+    re.IGNORECASE,
 )
 _ERROR_LINE: Final = re.compile(
     r"""[\W_]{0,8}(?:
@@ -36,6 +37,7 @@ _ERROR_LINE: Final = re.compile(
         execution\ |unhandled\ |uncaught\ )?
         (?:error|exception|fatal|panic|failure)(?:\[\w+\]|\s+[A-Z]{1,4}\d{2,5})?\s?[:!\]]\s*\S
       | (?:\w+\.)*[A-Z]\w*(?-i:Error|Exception|Timeout|Fault)\b(?:[:(\[]|$)
+      | [\w./\\@-]{1,80}[(:]\d+[,:)\d]*:?\s*(?:fatal\s+)?error\b
       | npm\ (?:ERR!|error)\s | make(?:\[\d+\])?:\ \*\*\* | ld\ returned\ [1-9] | collect2:\ error
       | (?:the\ )?(?:build|compilation|tests?|job|deploy\w*|install\w*|migration|command|process|script|task|step|run|program|
          execution|request|operation|call|query|upload|download|import|export|validation)\s+
@@ -49,6 +51,25 @@ _ERROR_LINE: Final = re.compile(
     )""",
     re.IGNORECASE | re.VERBOSE,
 )
+_PRINTED_LINE: Final = re.compile(
+    r"""(?:
+        [^\n]{0,200}\((?-i:(?:\w+(?:::|\.))*\w*(?:Error|Exception))\)\s*$
+      | [\w.-]{1,40}:\ (?![^\n]{0,80}\b(?:0|no|none|not)\b)[^\n]{0,100}
+        \b(?:failed|stopped|aborted|crashed|unreachable)\b[^\n]{0,30}$
+      | [^\n]{0,120}\b(?:undefined\ reference\ to|unresolved\ external\ symbol)\b
+      | (?=[^\n]{0,120}\b(?:test|build|failures|errors|suite|passed|result|task|target)\b)
+        [^\n]{0,100}?(?-i:\bFAIL(?:ED|URE|URES)?\b)(?!\s?[:=]\s*0)
+      | [\W_]{0,40}[1-9]\d*\ (?:tests?\ )?failed\b
+      | (?:an?\ )?(?:error|exception)\ (?:(?:has\ )?occurred|from|in|while|when|at|during|executing|loading|reading|opening|
+        parsing|connecting)\b
+      | [^\n]{0,80}\b(?:\w+\.)+(?-i:[A-Z]\w*(?:Exception|Error))\b(?::|$)
+      | caused\ by:\ \S
+      | [^\n]{0,100}\b(?:failed|exited|finished|terminated|returned|stopped)\ with\ (?:[\w-]+\ ){0,3}?(?:code|status)?\ ?-?[1-9]
+      | [\W_]{0,8}(?:aborted|terminated|killed|stopped|failed|rejected|refused|denied)\s?[:!]\s*\S
+    )""",
+    re.IGNORECASE | re.VERBOSE,
+)
+"""Lines that tell of a failure where a program printed them, and of nothing where they are shown."""
 _TIMED_OUT: Final = re.compile(
     r"\btime[d]?[\s-]out\b|\btime-?out(?:\s+(?:error|expired|exceeded|reached|after|of|while|waiting)\b|[:!])|"
     r"\bdeadline exceeded\b|"
@@ -90,10 +111,12 @@ _PREAMBLE: Final = re.compile(
     re.IGNORECASE,
 )
 _SIGNS: Final = (
-    "error", "except", "fatal", "panic", "fail", "abort", "denied", "not found", "no such", "refused", "time", "exit",
-    "segment", "kill", "crash", "npm ", "***", "title", "40", "50", "# ", "<h1", "cannot", "not ", "nable to", "exceed",
-    "too long", "reject", "fault", "invalid", "option", "permitted", "director",
-    "exists", "no response", "no output",
+    "error", "except", "fatal", "panic", "fail", "abort", "denied", "not found", "no such", "refused", "timed", "timeout",
+    "time-out", "time out", "time limit", "exit", "segment", "kill", "crash", "npm ", "***", "title", "40", "41", "42", "50",
+    "gateway", "forbidden", "unauthori", "unavailable", "reached", "moment", "cannot", "could not", "nable to", "exceed",
+    "too long", "reject", "fault", "invalid", "option", "permitted", "director", "exists", "no response", "no output",
+    "non-zero", "undefined ref", "unresolved", "unreachable", "terminated", "stopped", "caused by", "missing", "no answer",
+    "no match", "no space", "busy", "too many", "broken pipe", "read-only", "syntax", "checking your", "maintenance", "human",
 )  # fmt: skip
 """One of these, in lower case, is in every line that is looked for."""
 _EXIT: Final = re.compile(
@@ -101,13 +124,22 @@ _EXIT: Final = re.compile(
 )
 
 
-def error_line(line: str) -> bool:
-    """Whether a line is how a program or a tool says that it failed."""
+def error_line(line: str, *, printed: bool = False) -> bool:
+    """Whether a line is how a program or a tool says that it failed; ``printed`` by a program, not shown by a tool."""
     return bool(
-        _ERROR_LINE.match(line)
+        (printed and _PRINTED_LINE.match(line))
+        or _ERROR_LINE.match(line)
         or SHELL_LINE.match(line)
         or (len(line) <= 200 and _TIMED_OUT.search(line) and not _NOT_TIMED_OUT.search(line))
     )
+
+
+def shell_error(text: str) -> str:
+    """The line by which a command that shows something says that it could not: its first or its last; empty where none is."""
+    for line in (*_lines(text[:500], 1), *_last_lines(text, 1)):
+        if SHELL_LINE.match(line):
+            return line
+    return ""
 
 
 def failed_at_the_ends(text: str, *, runs: bool) -> str:
@@ -123,8 +155,10 @@ def _what_it_says(text: str, exit_line: str) -> str:
     """A line that says more than an exit code: another line of an error, else the last one."""
     lines = [_behind_preamble(line) for line in _lines(text[:1_500]) + _lines(text[-2_500:])]
     lines = [line for line in lines if line and not line.isdigit() and line != exit_line and not _EXIT.match(line)]
-    is_first = exit_line in text[: 200 + len(exit_line)]  # what follows it is then what it was about
-    return next((line for line in reversed(lines) if error_line(line)), lines[-1] if lines and is_first else exit_line)
+    is_first = text.lstrip().startswith(exit_line)  # what follows it is then what it was about
+    return next(
+        (line for line in reversed(lines) if error_line(line, printed=True)), lines[-1] if lines and is_first else exit_line
+    )
 
 
 def _failed_at_the_ends(text: str, *, runs: bool) -> str:
@@ -133,29 +167,34 @@ def _failed_at_the_ends(text: str, *, runs: bool) -> str:
     if not runs:  # what was asked for has long lines; those that tell of a failure are short
         first = [line for line in first if len(line) <= _MAX_SHOWN]
         last = [line for line in last if len(line) <= _MAX_SHOWN]
-    looked_at = "\n".join((*first, *last)).lower()
-    if not any(sign in looked_at for sign in _SIGNS):
+    lowered = [line.lower() for line in (*first, *last)]
+    looked_at = "\n".join(lowered)
+    signs = [sign for sign in _SIGNS if sign in looked_at]
+    if not signs:
         return ""
+    told = [any(sign in line for sign in signs) for line in lowered]
     for number, line in enumerate(first if runs else first[:3]):
+        if not told[number]:
+            continue
         if _is_failure(line, is_first=number == 0, runs=runs):
             return line
         rest = _behind_preamble(line)
-        if rest and rest is not line and error_line(rest):
+        if rest and rest is not line and error_line(rest, printed=runs):
             return rest
     if "<title" in looked_at and (title := _TITLE.search(text[:1_500])):
         return text[title.start() + 7 : title.end() + 60].partition("<")[0].strip()
-    for line in first[:5]:
-        if (len(line) <= 160 and _PAGE.match(line)) or "(chrome-error://" in line:
+    for number, line in enumerate(first[:5]):
+        if told[number] and ((len(line) <= 160 and _PAGE.match(line)) or "(chrome-error://" in line):
             return line
-    for line in reversed(last):
-        if error_line(line) and (runs or _ends_badly(line)):
+    for line, is_told in zip(reversed(last), reversed(told), strict=False):
+        if is_told and error_line(line, printed=runs) and (runs or _ends_badly(line)):
             return line
     return ""
 
 
 def _is_failure(line: str, *, is_first: bool, runs: bool) -> bool:
     """Of contents only a first line counts that is short: a heading about errors is no error."""
-    if not error_line(line):
+    if not error_line(line, printed=runs):
         return False
     return runs or (is_first and (SHELL_LINE.match(line) is not None or len(line) <= 160))
 

@@ -68,7 +68,7 @@ SURELY: Final = frozenset(b"cannot error exception invalid unable".split())
 NOT_ABLE: Final = re.compile(
     r"(?:\bnot|n['\u2019]t)\s+(?:be\s+|been\s+|yet\s+|currently\s+|properly\s+|a\s+)?(?:found|allowed|permitted|authori[sz]ed|supported|"
     r"implemented|valid|recogni[sz]ed|accessible|reachable|parsed|understood|exist|match|loaded|read|opened|located|resolved|"
-    r"connect\w*|installed|defined|configured|logged in|work(?:ing)?|respond\w*|identified|verified|retrieved|fetched|"
+    r"connect\w*|installed|defined|configured|logged in|identified|verified|retrieved|fetched|"
     r"processed|performed|executed|completed?)\b|\b(?:failed|fails|failure) (?:to|with|while|during)\b|"
     r"\bunexpected (?:\w+ )?(?:argument|keyword|token|parameter|field|"
     r"input|error|response|end)|\bmissing (?:\d+ )?(?:required|argument|parameter|mandatory)|"
@@ -86,6 +86,9 @@ NOT_DONE: Final = re.compile(
     r"consistent|applicable|refundable|changeable|permissible|complete|equal|in stock)\b|"
     r"\b(?:no|without) (?:changes?|edits?|modifications?|updates?) (?:was|were|have been|has been)?\s*"
     r"(?:made|applied|saved|written|performed)|"
+    r"\b(?:has|have|is|was) already (?:been\b|in use|taken|registered|closed|done)|\balready exists?\b|"
+    r"\bno (?:\w+ ){1,3}(?:left|available|remaining|free)\b|"
+    r"\bout of (?:stock|range|memory|space|credit)\b|\b(?:sold out|fully booked|no longer)\b|"
     r"\bnothing (?:was|has been|could be) (?:changed|applied|saved|written|done|sent|updated|modified|edited)|"
     r"\b(?:edit|patch|change|update|request|proposal|hunk|diff|commit|transaction|payment|order)s?\b[^.]{0,60}"
     r"\b(?:rejected|refused|discarded|reverted|rolled back|declined|denied|failed|blocked|ignored|skipped|aborted)\b",
@@ -99,9 +102,11 @@ PLAIN_FAILING: Final = re.compile(
 )
 """Words that tell of a failure in the first line of a longer output."""
 READING: Final = re.compile(
-    r"(?:^|[_\W]|(?<=[a-z]))(?:get|read|fetch|track|status|where|show|describe|view|lookup|look|info|details?|check|is|has|"
+    r"(?:^|[_\W\d])(?:get|read|fetch|track|status|where|show|describe|view|lookup|look|info|details?|check|is|has|"
     r"estimate|forecast|ask|question|inquire|weather|news|summar\w*|visit|open|page|inspect|browse|search|find|wiki\w*|explain|"
-    r"translate|grep|rg|log|diff|blame|cat|tell|history|retrieve|query|list|surfer|websurfer|filesurfer)(?:$|[_\W\d]|(?=[A-Z]))",
+    r"translate|grep|rg|notes?|messages?|e?mails?|inbox|logs?|records?|reports?|comments?|reviews?|transcripts?|feedback|"
+    r"classif\w*|categor\w*|sentiment|score|rate|extract\w*|detect\w*|analy[sz]e\w*|grade|predict\w*|cat|tell|history|"
+    r"retrieve|query|list|surfer|websurfer|filesurfer)(?:$|[_\W\d])",
     re.IGNORECASE,
 )
 """Names of tools that tell how things are."""
@@ -113,7 +118,7 @@ NOTHING_WRONG: Final = re.compile(
 WRONG_SIGNS: Final = ("error", "problem", "issue", "failure", "conflict", "violation", "warning")
 NEGATED: Final = re.compile(
     r"n['\u2019]t\b|\bnon-\w+ \w+ can\b|\bno (?:such|more|longer|permission|access|rights)\b|"
-    r"\bonly\b[^.]{0,60}\b(?:can|may|allowed|accepted|supported|permitted|eligible)\b|"
+    r"\bonly\b[^.]{0,60}\b(?:can|may|allowed|accepted|possible|available|open|supported|permitted|eligible)\b|"
     r"\bexpected\b.{0,60}\b(?:got|found|but|received|was)\b|"
     r"\btoo (?:few|little|low|many|much|high|long|short|large|small|late|early|big)\b",
     re.IGNORECASE,

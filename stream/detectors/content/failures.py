@@ -7,12 +7,14 @@ sentence or two, or in the first sentence of a tool that acts: in a long text th
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from re import Pattern
 from typing import Any, Final, NamedTuple
 
 from stepstream.stream.contents import Contents, ends_of, json_of, words_in_order
-from stepstream.stream.detectors.content.failure_lines import error_line, failed_at_the_ends, traceback_error
+from stepstream.stream.detectors.aftermath import is_writing
+from stepstream.stream.detectors.content.failure_lines import error_line, failed_at_the_ends, shell_error, traceback_error
 from stepstream.stream.detectors.content.failure_words import (
     ASK_AGAIN,
     BAD_STATUS,
@@ -43,7 +45,7 @@ from stepstream.stream.detectors.content.failure_words import (
     SURELY,
     WRONG_SIGNS,
 )
-from stepstream.stream.detectors.content.given import has_free_text, runs_program
+from stepstream.stream.detectors.content.given import has_free_text, is_command, runs_program, shows_something
 
 MAX_SENTENCE: Final = 400
 """Characters of an output that may be a message instead of contents."""
@@ -60,6 +62,7 @@ _TELLING_KEYS: Final = ERROR_KEYS | SUCCESS_KEYS | FAILED_KEYS | STATUS_KEYS | C
 _TELLING_OR_INNER: Final = _TELLING_KEYS.union(INNER_KEYS, MESSAGE_KEYS)
 _PRINTED_KEYS: Final = ("stderr", "stdout", "output", "logs", "result")
 """Under which a program's text is found."""
+_CAMEL: Final = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _EXIT_KEYS: Final = frozenset({"exit_code", "exitcode", "returncode", "return_code", "exit_status"})
 
 
@@ -94,7 +97,7 @@ def _failure_in(contents: Contents, label: str, form_only: bool) -> Failure | No
         if found is not None:
             return _in_json(found, contents, label)
     if form_only:
-        return _by_form(output, contents, label, len(output) <= MAX_SENTENCE)
+        return _by_form(output, contents, label, len(output) <= MAX_SENTENCE, form_only=True)
     return failure_in_text(output, contents, label)
 
 
@@ -239,12 +242,15 @@ def _is_answer(output: str, contents: Contents, label: str) -> bool:
     return given is None or any(SEARCHED_BY.search(name) for name in given)
 
 
-def _by_form(output: str, contents: Contents, label: str, is_sentence: bool) -> Failure | None:
+def _by_form(output: str, contents: Contents, label: str, is_sentence: bool, *, form_only: bool = False) -> Failure | None:
     start = output[:_START]
+    if shows_something(contents):
+        said = shell_error(output)
+        return Failure("a line of an error", said) if said else None
     if CERTAIN_START.match(start) and (is_sentence or _has_colon_first(start)):
         return Failure("it begins like an error", _told_in(output))
-    runs = runs_program(contents, label)
-    trace = traceback_error(output, anywhere=runs)
+    runs = not form_only and runs_program(contents, label)
+    trace = traceback_error(output, anywhere=runs or form_only)
     if trace:
         return Failure("a traceback", trace)
     line = failed_at_the_ends(output, runs=runs)
@@ -276,12 +282,14 @@ def _in_first_line(output: str, contents: Contents, label: str) -> Failure | Non
 def _in_sentence(output: str, contents: Contents, label: str) -> Failure | None:
     if " " not in output:
         return None
-    reads = _reads(label)
+    reads = _reads(label) or shows_something(contents)
     if reads and "\n" in output.strip():
         return None
     if not SENTENCE_START.match(output):
         if has_free_text(contents) and not error_line(output):
             return None
+        if is_command(contents):
+            return None  # a program tells of its failure by the form of a line
         said = contents.output_words if output is contents.output else words_in_order(output)
         if not _says_failure(output, said, reads=reads):
             return None
@@ -307,7 +315,7 @@ def _finds(pattern: Pattern[str], signs: tuple[str, ...], text: str) -> bool:
 
 @lru_cache(4_096)
 def _reads(label: str) -> bool:
-    return READING.search(label) is not None
+    return READING.search(_CAMEL.sub("_", label)) is not None and not is_writing(label)
 
 
 @lru_cache(4_096)

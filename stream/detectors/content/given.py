@@ -19,6 +19,8 @@ _PROGRAM_KEYS: Final = frozenset({
     "command", "cmd", "commands", "code", "script", "bash", "shell", "sql", "program", "python", "source", "argv", "cell",
     "statement", "command_line", "keystrokes",
 })  # fmt: skip
+_IS_CODE: Final = re.compile(r"[\n(=]|\w \w")
+"""In a program, not in a voucher's code."""
 _COMMAND: Final = re.compile(
     r"(?:^|[;&|]\s*)(?:sudo\s+)?[\w./+-]+(?:\s+\S+)*?\s+--?[A-Za-z]|&&|\|\||\s\|\s|^\s*\$ |[^\s]/[^\s]+\s|[<>]{1,2}\s*\S+$"
 )
@@ -82,17 +84,28 @@ def runs_program(contents: Contents, label: str) -> bool:
 
 
 def _runs_program(contents: Contents, label: str) -> bool:
-    given = contents.arguments
-    command = ""
-    if given is None:
-        command = contents.input[:_LOOKED_AT]
-    else:
-        for name, value in given.items():
-            if isinstance(value, str) and name.lower() in _PROGRAM_KEYS:
-                command = value[:_LOOKED_AT]
-                break
-    if command and _SHOWING.match(command):
+    if shows_something(contents):
         return False
-    if _is_running(label):
-        return True
-    return given is not None and bool(command)
+    return _is_running(label) or (contents.arguments is not None and bool(_command_of(contents)))
+
+
+def shows_something(contents: Contents) -> bool:
+    """Whether the call is a command that shows what a file or a log holds."""
+    command = _command_of(contents)
+    return bool(command) and _SHOWING.match(command) is not None
+
+
+def is_command(contents: Contents) -> bool:
+    """Whether the call is a command or code by the name that it stands under."""
+    return contents.arguments is not None and bool(_command_of(contents))
+
+
+def _command_of(contents: Contents) -> str:
+    """The command or the code of a call; its whole input where that has no parts; empty where it is neither."""
+    given = contents.arguments
+    if given is None:
+        return contents.input[:_LOOKED_AT]
+    for name, value in given.items():
+        if isinstance(value, str) and name.lower() in _PROGRAM_KEYS and (name.lower() != "code" or _IS_CODE.search(value)):
+            return value[:_LOOKED_AT]
+    return ""

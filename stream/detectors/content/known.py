@@ -17,7 +17,7 @@ from stepstream.stream.detectors.content.base import CALLS
 from stepstream.stream.run import Run
 from stepstream.stream.steps import StepInfo
 
-MAX_KNOWN: Final = 6_144
+MAX_KNOWN: Final = 4_096
 _MIN_DIGITS: Final = 3
 """Digits of a number that is kept; shorter ones stand in ordinary text."""
 _FAR: Final = 2**62

@@ -17,6 +17,8 @@ from stepstream.stream.steps import StepInfo
 
 _REPEATED: Final = frozenset({"loop", "repetition"})
 _MAX_FAILURES: Final = 100
+_MAX_TOLD: Final = 20
+"""Findings of a run that may still be withdrawn."""
 
 
 class FailureNotRetriedDetector(HoldingDetector):
@@ -111,7 +113,7 @@ class FailureNotRetriedDetector(HoldingDetector):
             if step.end_us <= settled_us and _is_good(step, failures) and makes_good(failed, failed.label, step, step.label):
                 return []
         told: list[list[str]] = self.own(run).setdefault("told", [])
-        if len(told) < _MAX_FAILURES and answer is not None:
+        if len(told) < _MAX_TOLD and answer is not None:
             told.append([failed.step_id, answer[2]])
         return [self._say(run, failed, message, answer)]
 

@@ -29,9 +29,9 @@ from stepstream.stream.steps import StepInfo
 
 _MAX_TEXT: Final = 400
 """Characters of an input by which it is compared."""
-_MAX_OUTPUT: Final = 600
+_MAX_OUTPUT: Final = 500
 """Characters of an output by which it is compared."""
-_MAX_WRITTEN: Final = 1_500
+_MAX_WRITTEN: Final = 1_200
 """Characters of what a model wrote by which it is compared."""
 _WRITES: Final = 2
 """Added to what is kept of whether a call was put in words."""

@@ -49,7 +49,8 @@ _PLAIN_TROUBLE: Final = re.compile(
     r"not (?:able|possible|available|found|work(?:ed|ing)?)|"
     r"(?:an? )?(?:issue|problem|trouble) (?:with|while|when|in)|went wrong|"
     r"(?:fully|completely|all) (?:booked|occupied)|sold out|out of stock|"
-    r"(?:is|are|was|were) (?:currently |temporarily )?(?:down|offline|unreachable|closed|full)|(?:a|my|our) (?:colleague|supervisor|manager)|(?:human|support) (?:agent|team|staff)|escalated)",
+    r"(?:is|are|was|were) (?:currently |temporarily )?(?:down|offline|unreachable|closed|full)|"
+    r"(?:a|my|our) (?:colleague|supervisor|manager)|(?:human|support) (?:agent|team|staff)|escalated)",
 )
 _ASKING: Final = re.compile(
     r"\b(?:could|can|would) you (?:please )?(?:kindly )?(?:provide|share|confirm|check|tell|give|verify|send|try|specify|"
@@ -130,6 +131,8 @@ def _by_all_of_it(contents: Contents) -> int:
 def _does_more_than_answer(text: str) -> bool:
     """Whether code does something besides handing over an answer."""
     code = text.partition("```")[2].partition("```")[0]
+    if code.count("\n") > 4 * _LEAST_CODE:
+        return True
     lines = [line.strip() for line in code.split("\n")[1:] if line.strip() and not line.lstrip().startswith("#")]
     return sum("final_answer" not in line and not line.startswith("print(") for line in lines) >= _LEAST_CODE
 
