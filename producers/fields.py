@@ -11,6 +11,8 @@ from stepstream.producers.foreign import field_of
 
 def get(source: Any, *names: str) -> Any:
     """The first of the fields that is there; None where none is."""
+    if source is None:
+        return None
     for name in names:
         value = field_of(source, name)
         if value is not None:
@@ -25,8 +27,10 @@ def is_a(value: Any, kind: Any) -> bool:
 
 def text_of(source: Any, *names: str) -> str:
     """The first of the fields that is text; empty where none is."""
+    if source is None:
+        return ""
     for name in names:
-        value = get(source, name)
+        value = field_of(source, name)
         if is_a(value, str) and value:
             return str(value)
     return ""

@@ -21,7 +21,7 @@ from stepstream.producers.walk import label, number_of
 from stepstream.schemas.money import usd_from_nanos
 from stepstream.schemas.normalise import counted
 from stepstream.schemas.step import Step as StepRecord
-from stepstream.schemas.usage import DETAILS, TOTALLED, TokenUsage, TokenUsageStruct
+from stepstream.schemas.usage import DETAILS, MAX_USAGE_COUNT, TOTALLED, TokenUsage, TokenUsageStruct
 
 if TYPE_CHECKING:
     from stepstream.producers.engine import Engine
@@ -32,6 +32,8 @@ T = TypeVar("T")
 LABEL_CHARS: Final = 1_024
 MESSAGE_CHARS: Final = 8_192
 MOST_ATTRIBUTES: Final = 1_000
+
+_COUNTS: Final = (*TOTALLED, *DETAILS)
 
 NEW, OPEN, ENDED, OFF = range(4)
 """States of a step; off: nothing is recorded."""
@@ -101,8 +103,7 @@ class Fills(Opens):
         """
         if self._writable("set_usage"):
             given = locals()  # the counts are named once, in ``TokenUsage``; a test holds the signature to it
-            counts = {name: given[name] for name in (*TOTALLED, *DETAILS)}
-            self._record.usage = usage_from(counts)
+            self._record.usage = usage_from({name: given[name] for name in _COUNTS})
             if service_tier:
                 self.set_attribute("service_tier", service_tier)
 
@@ -174,10 +175,10 @@ class Fills(Opens):
 
     @never_raises
     def record_response(self, response: object) -> None:
-        """Take text, tool calls, tokens and model from a model's answer, in any of the usual shapes.
+        """Take text, tool calls, usage, service tier, charge and model from a model's answer, in any of the usual shapes.
 
-        OpenAI (chat completions and responses), Anthropic, Google, Bedrock, Ollama, LangChain and LiteLLM answers, as objects
-        or as dictionaries. Anything else becomes the output as it is.
+        OpenAI (chat, responses, completions, embeddings, images, transcriptions), Anthropic, Google, Bedrock, Cohere, Mistral,
+        Ollama, LangChain and LiteLLM, as objects or as dictionaries. Anything else becomes the output as it is.
         """
         if self._writable("record_response"):
             from stepstream.producers.responses import read_response
@@ -233,7 +234,11 @@ def usage_from(counts: Mapping[str, object]) -> TokenUsage:
     """Usage of counts as a program gave them; one that cannot be right is told of, and makes the usage incomplete."""
     known: dict[str, Any] = {}
     for name, given in counts.items():
-        if given is None or (type(given) is int and given == 0):
+        if given is None:
+            continue
+        if type(given) is int and 0 <= given <= MAX_USAGE_COUNT:
+            if given:
+                known[name] = given
             continue
         number = given if type(given) is int else number_of(given)
         made = counted(int(number) if number is not None and number == number // 1 else None)

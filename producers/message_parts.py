@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from stepstream.producers.answer import ToolCall
 from stepstream.producers.fields import get, is_a, items_of, parsed, text_of
@@ -34,6 +34,15 @@ def call_id(call: Any) -> str:
     """The id of a call; empty where there is none (Mistral's client says ``null``)."""
     found = text_of(call, "id")
     return "" if found == "null" else found
+
+
+def anthropic_server(message: Any) -> str:
+    """Who served an Anthropic message: Bedrock and Vertex put their names into its id."""
+    identity = text_of(message, "id")
+    return next((provider for prefix, provider in _SERVERS if identity.startswith(prefix)), "anthropic")
+
+
+_SERVERS: Final = (("msg_bdrk_", "aws"), ("msg_vrtx_", "google"))
 
 
 def number_of(count: int, noun: str) -> str:

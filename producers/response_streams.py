@@ -9,7 +9,7 @@ from typing import Any, Final
 from stepstream.producers.answer import Answer
 from stepstream.producers.call_pieces import CallPieces
 from stepstream.producers.fields import get, is_a, items_of, text_of
-from stepstream.producers.message_parts import call_id, content_text, item_call, number_of
+from stepstream.producers.message_parts import anthropic_server, call_id, content_text, item_call, number_of
 from stepstream.producers.provider_responses import bedrock_tier
 from stepstream.producers.responses import read_response, server_of
 from stepstream.producers.usage_shapes import (
@@ -140,7 +140,7 @@ def _anthropic(chunks: Sequence[Any]) -> Answer | None:
         kind = text_of(chunk, "type")
         if kind == "message_start":
             message = get(chunk, "message")
-            answer.model = text_of(message, "model")
+            answer.model, answer.provider = text_of(message, "model"), anthropic_server(message)
             used = anthropic_usage(get(message, "usage"), answer.model)
             answer.service_tier = anthropic_tier(get(message, "usage"))
         elif kind == "content_block_start":
@@ -288,7 +288,7 @@ def _langchain(chunks: Sequence[Any]) -> Answer | None:
     """LangChain's pieces add up by themselves."""
     pieces = [get(chunk, "message") or chunk for chunk in chunks]
     first = pieces[0]
-    if get(first, "response_metadata") is None or get(first, "content") is None or not hasattr(first, "__add__"):
+    if get(first, "response_metadata") is None or get(first, "content") is None or not hasattr(type(first), "__add__"):
         return None
     try:
         whole = first

@@ -12,7 +12,7 @@ from typing import Any, Final
 from stepstream.producers import provider_responses
 from stepstream.producers.answer import Answer, ToolCall
 from stepstream.producers.fields import get, is_a, items_of, parsed, text_of
-from stepstream.producers.message_parts import content_text, item_call, item_text, number_of, openai_calls
+from stepstream.producers.message_parts import anthropic_server, content_text, item_call, item_text, number_of, openai_calls
 from stepstream.producers.usage_shapes import (
     Counts,
     anthropic_tier,
@@ -162,7 +162,7 @@ def _anthropic(response: Any) -> Answer | None:
         ],
         usage=anthropic_usage(usage, model),
         model=model,
-        provider="anthropic",
+        provider=anthropic_server(response),
         finish_reason=text_of(response, "stop_reason"),
         charged_usd=charge_of(usage, model),
         service_tier=anthropic_tier(usage),

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from stepstream.producers.fields import get, is_a, items_of, text_of, word_of
+from stepstream.producers.foreign import field_of
 from stepstream.schemas.normalise import counted
 from stepstream.schemas.usage import MAX_USAGE_COUNT, TokenUsage, TokenUsageStruct
 
@@ -29,9 +30,13 @@ class Counts:
 
     def of(self, source: Any, *names: str) -> int:
         """The first of the counts that is there; 0 where none is."""
+        if source is None:
+            return 0
         for name in names:
-            value = get(source, name)
-            if is_a(value, int | float):
+            value = field_of(source, name)
+            if type(value) is int and 0 <= value <= MAX_USAGE_COUNT:
+                return value
+            if value is not None and is_a(value, int | float):
                 made = counted(value)
                 self.incomplete = self.incomplete or made.lost
                 return made.number
@@ -39,10 +44,10 @@ class Counts:
 
     def made(self, **counts: int) -> TokenUsage | None:
         """The usage; None where nothing was counted at all."""
-        if not any(counts.values()) and not self.incomplete:
+        given = {name: min(count, MAX_USAGE_COUNT) for name, count in counts.items() if count}
+        if not given and not self.incomplete:
             return None
-        bounded = {name: min(count, MAX_USAGE_COUNT) for name, count in counts.items()}
-        return TokenUsageStruct(**bounded, incomplete=self.incomplete)
+        return TokenUsageStruct(**given, incomplete=self.incomplete)
 
 
 def usage_of(source: Any) -> TokenUsage | None:

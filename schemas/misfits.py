@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from stepstream.schemas.alert import AlertStruct, FindingStruct
-from stepstream.schemas.step import MAX_COUNT
+from stepstream.schemas.normalise import MAX_COUNT
 
 MAX_TIME_US: Final = 4_000_000_000_000_000
 """October 2096. The columns of the store go as far, and no calendar raises before."""

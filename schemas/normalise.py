@@ -34,7 +34,8 @@ TEXT: Final = "text_repaired"
 COST: Final = "invalid_cost"
 
 MAX_ATTEMPT: Final = 1_000_000
-MAX_SIZE: Final = 2**53
+MAX_COUNT: Final = 2**53
+"""The largest whole number that every reader of JSON tells from its neighbours. A sum that would exceed it stays at it."""
 _CONTENTS: Final = frozenset(("input", "output"))
 _LOOSE_TEXTS: Final = frozenset(("session_id", "user_id", "agent_version", "error_type"))
 """Ids and versions that many producers hold as numbers."""
@@ -154,7 +155,7 @@ def _attempt(field: str, value: Any, repairs: Repairs) -> Any:
 
 def _size(field: str, value: Any, repairs: Repairs) -> Any:
     number = _integer(value)
-    if number is not None and 0 <= number <= MAX_SIZE:
+    if number is not None and 0 <= number <= MAX_COUNT:
         if isinstance(value, str) or number != value:
             repairs.append(Repair(CONVERTED, note(field, value, f"became {number}")))
         return number

@@ -51,10 +51,12 @@ class PriceBook:
         for document in sorted(documents, key=lambda d: d.name):
             label = f"{document.name}@{hashlib.sha256(document.model_dump_json().encode()).hexdigest()[:8]}"
             for price in document.models:
-                prices = _from_document(price, label)
-                key = (provider_id(price.provider), price.model.strip().lower(), tier_of(price.service_tier))
-                if prices is not None:
-                    self._own.setdefault(key, []).append((price.valid_from or date.min, prices))
+                prices, tier = _from_document(price, label), tier_of(price.service_tier)
+                if prices is None:
+                    continue
+                named = (provider_id(price.provider), price.model.strip().lower())
+                for owner, model in {named, *possible_names(price.provider, price.model)}:
+                    self._own.setdefault((owner, model, tier), []).append((price.valid_from or date.min, prices))
         for entries in self._own.values():
             entries.sort(key=lambda entry: entry[0])
         self._memo: dict[tuple[str, str, str, str, int], UnitPrices | None] = {}
@@ -113,7 +115,7 @@ class PriceBook:
         own = self._documented(provider, model, asked, tier, on)
         if own is not None:
             return own
-        for wanted in (model, asked):
+        for wanted in _by_precision(provider, model, asked):
             for name in possible_names(provider, wanted):
                 listed = listed_prices(name.provider, name.model, on, tier)
                 if listed is not None:
@@ -155,6 +157,11 @@ def _names_in_documents(model: str, asked: str, provider: str) -> list[tuple[str
         names.append(("", wanted.strip().lower()))
         names += possible_names(provider, wanted)
     return names + [(owner, shorter) for owner, name in names if (shorter := undated(name))]
+
+
+def _by_precision(provider: str, model: str, asked: str) -> tuple[str, str]:
+    """The names to look up in the list. Bedrock's prices depend on the region, which only the id that was asked for names."""
+    return (asked, model) if asked and provider_id(provider) == "aws" else (model, asked)
 
 
 def _date_of(day: int) -> date:

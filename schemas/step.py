@@ -14,7 +14,7 @@ from msgspec import Meta
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, PlainSerializer, model_validator
 
 from stepstream.schemas.derive import derive_struct
-from stepstream.schemas.normalise import MAX_ATTEMPT, normalised
+from stepstream.schemas.normalise import MAX_ATTEMPT, MAX_COUNT, normalised
 from stepstream.schemas.usage import TokenUsage, TokenUsageStruct
 
 SCHEMA_NAME: Final = "step"
@@ -43,8 +43,6 @@ KINDS: Final = (
 STATUSES: Final = frozenset({"ok", "error", "cancelled"})
 COST_SOURCES: Final = frozenset({"", "given", "priced", "unpriced"})
 
-MAX_COUNT: Final = 2**53
-"""The largest whole number that every reader of JSON tells from its neighbours. A sum that would exceed it stays at it."""
 
 Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 TimeUs = Annotated[int, Field(description="microseconds since 1970-01-01 UTC")]

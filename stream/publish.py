@@ -8,7 +8,7 @@ from typing import Any, Final, cast
 import msgspec
 
 from stepstream.schemas.money import usd_from_nanos
-from stepstream.schemas.step import MAX_COUNT
+from stepstream.schemas.normalise import MAX_COUNT
 from stepstream.schemas.trajectory import (
     RunStatus,
     RunSummaryStruct,

@@ -7,7 +7,7 @@ from typing import Annotated, Final
 import msgspec
 
 from stepstream.schemas.money import NANOS_PER_USD
-from stepstream.schemas.step import MAX_COUNT
+from stepstream.schemas.normalise import MAX_COUNT
 from stepstream.schemas.trajectory import RunSummaryStruct
 
 MINUTE_US: Final = 60_000_000

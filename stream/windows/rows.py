@@ -8,7 +8,7 @@ from typing import Final
 
 from stepstream.schemas.fleet import WindowMinuteStruct
 from stepstream.schemas.latency import latency_bucket
-from stepstream.schemas.step import MAX_COUNT
+from stepstream.schemas.normalise import MAX_COUNT
 
 USED: Final = (
     "steps",

@@ -406,6 +406,12 @@ ANTHROPIC: Final[dict[str, Case]] = {
         {"input_tokens": 1_100, "output_tokens": 60},
         "0.0042",
     ),
+    "by Bedrock": Case(
+        message("claude-sonnet-4-5-20250929", input_tokens=100, output_tokens=50) | {"id": "msg_bdrk_01"}, BOTH, "0.001155"
+    ),
+    "by Vertex": Case(
+        message("claude-sonnet-4-5-20250929", input_tokens=100, output_tokens=50) | {"id": "msg_vrtx_01"}, BOTH, "0.00105"
+    ),
     "another model helped": Case(
         message(
             input_tokens=100,
@@ -681,7 +687,11 @@ OTHERS: Final[dict[str, Case]] = {
         calls=(("look", {"a": 1}),),
     ),
     "Mistral, pages": Case(
-        {"pages": [{"index": 0, "markdown": "hi"}], "model": "mistral-ocr-2505", "usage_info": {"pages_processed": 10}},
+        {
+            "pages": [{"index": 0, "markdown": "hi", "images": [], "dimensions": None}],
+            "model": "mistral-ocr-2505",
+            "usage_info": {"pages_processed": 10},
+        },
         {"document_pages": 10},
         "0.01",
     ),

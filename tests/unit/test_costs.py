@@ -389,6 +389,22 @@ def test_a_document_holds_for_the_name_asked_for_and_the_one_answered(model: str
     assert (found.nanos, found.price_version.partition("@")[0]) == (usd("1"), "ours")
 
 
+@pytest.mark.parametrize(
+    ("document", "provider", "model"),
+    [
+        ({"model": "openai/gpt-4o"}, "openai", "gpt-4o-2024-08-06"),
+        ({"model": "bedrock/us.amazon.nova-lite-v1:0"}, "aws.bedrock", "us.amazon.nova-lite-v1:0"),
+        ({"provider": "azure", "model": "gpt-4o"}, "azure.ai.openai", "gpt-4o"),
+        ({"provider": "Azure OpenAI", "model": "GPT-4o"}, "", "azure/gpt-4o"),
+    ],
+)
+def test_a_document_may_write_names_as_frameworks_do(document: dict[str, str], provider: str, model: str) -> None:
+    """Its names are read as those of steps are."""
+    models = [document | {"input_per_million": 7, "output_per_million": 7}]
+    book = PriceBook((Prices.model_validate({"name": "ours", "models": models}),))
+    assert book.price(provider, model, used(input_tokens=1_000_000), DAY_US).nanos == usd("7")
+
+
 def test_a_document_for_the_snapshot_goes_before_one_for_the_model() -> None:
     """The most exact name wins."""
     models = [
@@ -407,6 +423,15 @@ def test_the_model_asked_for_is_priced_where_the_answer_is_unknown() -> None:
         provider="openai", model="router-7", attributes={"request_model": "gpt-4o"}, usage=used(input_tokens=1_000_000)
     )
     assert BOOK.cost(asked, None).nanos == usd("2.5")
+
+
+def test_bedrock_s_price_is_that_of_the_region_that_was_asked_for() -> None:
+    """Its answers name the model without the region; the worldwide price is a tenth lower."""
+    for asked, expected in (("global.anthropic.claude-sonnet-4-5-20250929-v1:0", "3"),
+                            ("us.anthropic.claude-sonnet-4-5-20250929-v1:0", "3.3")):  # fmt: skip
+        call = step(provider="aws", model="claude-sonnet-4-5-20250929", attributes={"request_model": asked},
+                    usage=used(input_tokens=1_000_000))  # fmt: skip
+        assert BOOK.cost(call, None).nanos == usd(expected)
 
 
 def test_a_document_prices_whatever_can_be_counted() -> None:

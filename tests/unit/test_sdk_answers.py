@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
 from types import SimpleNamespace
@@ -15,7 +16,7 @@ from stepstream.producers.responses import read_response
 from stepstream.schemas.ids import new_step_id, new_trace_id
 from stepstream.schemas.prices import PriceBook
 from stepstream.schemas.step import Step
-from stepstream.schemas.usage import TokenUsage
+from stepstream.schemas.usage import MAX_USAGE_COUNT, TokenUsage
 from tests.unit.client_answers import PLAIN, Case
 from tests.unit.client_streams import STREAMS
 
@@ -97,3 +98,48 @@ def test_no_piece_is_needed_for_the_rest_to_be_read(name: str) -> None:
     for left_out in range(len(pieces)):
         read_stream([*pieces[:left_out], None, *pieces[left_out + 1 :]])
         read_stream(pieces[:left_out])
+
+
+HOSTILE: tuple[Any, ...] = (
+    -1, True, float("nan"), float("inf"), 10**400, 2**53, 1.5, "12", "", None, [], {}, [None],
+    {"total_cost": -1}, b"\xff", object(),
+)  # fmt: skip
+
+
+def mutants(value: Any) -> Iterator[Any]:
+    """The same answer with one of its values replaced by something else, for each value in it."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            for other in HOSTILE:
+                yield value | {key: other}
+            for mutant in mutants(item):
+                yield value | {key: mutant}
+            yield {name: held for name, held in value.items() if name != key}
+    elif isinstance(value, list):
+        for place, item in enumerate(value):
+            for mutant in (*HOSTILE, *mutants(item)):
+                yield [*value[:place], mutant, *value[place + 1 :]]
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_no_value_in_an_answer_makes_it_unreadable(name: str) -> None:
+    """Whatever stands where: no error, no count beyond bounds, no amount below zero."""
+    for mutant in mutants(PLAIN[name].given):
+        answer = read_response(mutant)
+        assert answer is None or bounded(answer)
+
+
+@pytest.mark.parametrize("name", [name for name in STREAMS if name != "plain text" and "bodies" not in name])
+def test_no_value_in_a_stream_makes_it_unreadable(name: str) -> None:
+    """The same, piece by piece."""
+    for mutant in mutants(STREAMS[name].given):
+        answer = read_stream(mutant)
+        assert answer is None or bounded(answer)
+
+
+def bounded(answer: Answer) -> bool:
+    assert isinstance(answer.text, str)
+    assert isinstance(answer.model, str)
+    assert all(isinstance(call.name, str) for call in answer.tool_calls)
+    assert answer.charged_usd is None or 0 <= answer.charged_usd < float("inf")
+    return all(0 <= count <= MAX_USAGE_COUNT for count in counts(answer).values())
