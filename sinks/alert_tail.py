@@ -124,7 +124,7 @@ class Tail:
                 f"start `stepstream up`, or create the topics with `stepstream topics create`"
             )
         try:
-            ends = {p: self._consumer.get_watermark_offsets(TopicPartition(self._topic, p), timeout=10) for p in range(count)}
+            ends = {p: kafka.ends_of(self._consumer, TopicPartition(self._topic, p)) for p in range(count)}
             if isinstance(since, datetime):
                 wanted = [TopicPartition(self._topic, p, round(since.timestamp() * 1_000)) for p in range(count)]
                 found = {at.partition: at.offset for at in self._consumer.offsets_for_times(wanted, timeout=10)}

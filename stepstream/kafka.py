@@ -205,13 +205,29 @@ def position_of(message: Message) -> tuple[int, int]:
     return (-1 if partition is None else partition), (-1 if offset is None else offset)
 
 
+def ends_of(client: Consumer, place: TopicPartition, *, timeout: float = 10) -> tuple[int, int]:
+    """The first offset of a partition and the one after its last. What passes, as a leader that is being chosen, is waited for.
+
+    Raises ``KafkaException``.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            low, high = client.get_watermark_offsets(place, timeout=timeout)
+            return low, high
+        except KafkaException as error:
+            if not error.args[0].retriable() or time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+
+
 def _assign(client: Consumer, topic: str, partitions: list[int], offset: int | None, timeout: float) -> dict[int, int]:
     """Assign partitions and return the end offset of each that has something to read."""
     ends: dict[int, int] = {}
     starts: list[TopicPartition] = []
     for partition in partitions:
         try:
-            low, high = client.get_watermark_offsets(TopicPartition(topic, partition), timeout=timeout)
+            low, high = ends_of(client, TopicPartition(topic, partition), timeout=timeout)
         except KafkaException as error:
             raise KafkaUnreachable(f"the ends of {topic} could not be read: {words(error)}") from None
         start = low if offset is None else max(low, offset)

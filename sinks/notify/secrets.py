@@ -13,6 +13,8 @@ from stepstream.schemas.channels import Channel, is_secret_ref, may_name, not_al
 
 _SHORTEST: Final = 4
 _LONG_PART: Final = 12
+_IDENTITIES: Final = frozenset({"kubernetes.io", "eks.amazonaws.com", "azure"})
+"""Folders in which clusters put the tokens of the process itself, also below /run/secrets."""
 _BETWEEN: Final = re.compile(r"[/:@?&=,]")
 
 
@@ -48,6 +50,8 @@ class Secrets:
         path = Path(name).resolve()
         if not path.is_relative_to(self.folder.resolve()):
             raise NoSecret(f"file:{name} is not under {self.folder} (setting notify_secrets_dir)")
+        if set(path.relative_to(self.folder.resolve()).parts) & _IDENTITIES:
+            raise NoSecret(f"file:{name} is what this process proves its own identity with: no document may send it")
         try:
             return path.read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:

@@ -67,7 +67,10 @@ class Format(StrEnum):
     CSV = "csv"
 
 
-FormatOption = Annotated[Format, typer.Option("--format", help="How to print it.")]
+FormatOption = Annotated[
+    Format,
+    typer.Option("--format", help="How to print it. JSON has texts as they are; in CSV a ' keeps one from being a formula."),
+]
 
 
 def use_settings_file(file: Path | None) -> None:

@@ -70,7 +70,7 @@ def standing_of(settings: Settings, part: str) -> Standing:
     prefix = f"{settings.topic_prefix}."
     client = kafka.consumer(settings, group.name)
     try:
-        committed = _committed(client, group, settings)
+        committed = _committed(client, group)
         behind = {place: lag for place, lag in group.lags.items() if lag}
         ever = any(offset >= 0 for offset in committed.values())
         if not ever:
@@ -79,7 +79,7 @@ def standing_of(settings: Settings, part: str) -> Standing:
         told_us: dict[int, int] = {}
         if part == "worker" and ever:
             told_us = _told(settings)
-            progress += sum(told_us.values())
+            progress += sum(told_us.values()) + _written(settings, client)
             behind = _not_processed(client, topic(settings.topic_prefix, "steps"), told_us, behind)
         oldest_us = _oldest_us(settings, client, behind)
     finally:
@@ -98,7 +98,7 @@ def standing_of(settings: Settings, part: str) -> Standing:
     )
 
 
-def _committed(client: Consumer, group: groups.Group, _settings: Settings) -> dict[groups.Place, int]:
+def _committed(client: Consumer, group: groups.Group) -> dict[groups.Place, int]:
     places = [TopicPartition(*place) for place in group.lags]
     return {(at.topic, at.partition): at.offset for at in client.committed(places, timeout=TIMEOUT_S)} if places else {}
 
@@ -127,6 +127,18 @@ def _told(settings: Settings) -> dict[int, int]:
             told = _decode(message.value() or b"")
             found[told.partition] = max(told.time, found.get(told.partition, 0))
     return found
+
+
+def _written(settings: Settings, client: Consumer) -> int:
+    """How many records the workers ever wrote: grows while they work, whatever they have told or committed."""
+    from stepstream.sinks.notify.progress import OUTPUTS
+
+    total = 0
+    for output in OUTPUTS:
+        name = topic(settings.topic_prefix, output)
+        for partition in range(kafka.partition_count(client, name)):
+            total += client.get_watermark_offsets(TopicPartition(name, partition), timeout=TIMEOUT_S)[1]
+    return total
 
 
 def _not_processed(

@@ -59,7 +59,7 @@ def listing(
     for i in shown:
         column = columns[i]
         table.add_column(
-            column.name,
+            Text(column.name),
             justify="right" if column.right else "left",
             no_wrap=not column.prose,
             overflow="fold" if column.prose else "crop",

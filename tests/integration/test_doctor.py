@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -127,7 +126,7 @@ def test_a_part_that_is_there_and_makes_no_progress_fails(settings: Settings, mo
 
 @contextmanager
 def frozen_member(settings: Settings, group: str, name: str) -> Iterator[Consumer]:
-    """A member of a group that holds all partitions of a topic and does nothing with them."""
+    """A member of a group that holds all partitions of a topic and does nothing with them; it stays without polling."""
     member = consumer(settings, group)
     member.subscribe([name])
     deadline = time.monotonic() + 60
@@ -135,15 +134,10 @@ def frozen_member(settings: Settings, group: str, name: str) -> Iterator[Consume
         assert time.monotonic() < deadline
         member.poll(0.2)
     member.pause(member.assignment())
-    ended = threading.Event()
-    beating = threading.Thread(target=lambda: [member.poll(0.2) for _ in iter(ended.is_set, True)])
-    beating.start()
     member.commit(offsets=[TopicPartition(name, p, 0) for p in range(settings.partitions)], asynchronous=False)
     try:
         yield member
     finally:
-        ended.set()
-        beating.join()
         member.close()
 
 

@@ -11,10 +11,15 @@ import pytest
 
 from stepstream.schemas.alert import Alert, AlertStruct
 from stepstream.schemas.documents import Content, Subscription
+from stepstream.schemas.step import StepEvent
 from stepstream.sinks.notify.channels.registry import send
 from stepstream.sinks.notify.message import message, payload
 from stepstream.sinks.notify.stream import BadStream, alert_record, content_of
+from stepstream.testing.cases import DetectorCase
+from stepstream.testing.world import World, as_they_happen
 from tests.integration.notify_kit import receiver
+from tests.unit.test_content_detectors import CASES as CONTENT
+from tests.unit.test_detector_suite import CASES as BEHAVIOUR
 from tests.unit.test_notify_channels import CASES, closing, kit, kit_for, mailbox, notification
 from tests.unit.test_notify_core import alert, subscription
 
@@ -86,3 +91,32 @@ def test_the_stream_and_the_list_leave_out_what_is_not_wanted() -> None:
     assert SAID in alert_record(one, content_of("severity=critical"))
     with pytest.raises(BadStream, match="none, redacted, full"):
         content_of("content=some")
+
+
+CANARY = "zebra-4711 Jane Roe"
+
+
+@pytest.mark.parametrize("case", [*BEHAVIOUR, *CONTENT], ids=lambda case: case.name)
+@pytest.mark.parametrize(
+    "fields", [("error_message",), ("output",), ("input",), ("error_message", "output", "input")], ids="+".join
+)
+def test_no_detector_puts_what_a_step_said_into_its_sentence(case: DetectorCase, fields: tuple[str, ...]) -> None:
+    """The sentence is names and numbers, whatever a step's input, output and error say; a quotation stands apart."""
+
+    def planted(step: StepEvent) -> StepEvent:
+        texts = {name: getattr(step, name) for name in fields}
+        return step.model_copy(update={name: _with_canary(text) for name, text in texts.items() if text})
+
+    events = [planted(step) for step in case.breaks]
+    world = World(case)
+    world.play(events, as_they_happen(events))
+    for found in world.findings():
+        assert "zebra" not in found["message"], found
+        assert "Jane" not in found.get("subject", ""), found
+
+
+def _with_canary(text: str) -> str:
+    """The text with more words in it; JSON stays JSON."""
+    if text.endswith("}"):
+        return f'{text[:-1]}{"," if text.strip("{} ") else ""}"said": "{CANARY}"}}'
+    return f"{text[:-1]} {CANARY}{text[-1]}" if text[-1:] in "\"']" else f"{text} {CANARY}"

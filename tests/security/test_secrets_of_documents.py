@@ -13,7 +13,7 @@ from stepstream.schemas.documents import Subscription
 from stepstream.schemas.settings import Settings
 from stepstream.settings import resolve
 from stepstream.sinks.notify.channels.registry import send
-from stepstream.sinks.notify.secrets import Secrets
+from stepstream.sinks.notify.secrets import NoSecret, Secrets
 from stepstream.sinks.notify.service import kit_of
 from tests.integration.notify_kit import receiver
 from tests.unit.test_notify_channels import notification
@@ -85,6 +85,18 @@ def test_no_field_of_any_channel_reads_another_variable(to: dict[str, Any], ref:
     assert "sk-live" not in outcome.text
     if ref.startswith("env:") and "STEPSTREAM" not in ref:
         assert "notify_secret_variables" in outcome.text
+
+
+def test_no_document_sends_the_identity_of_the_process(tmp_path: Path) -> None:
+    """Clusters put it below the folder of secrets, under links."""
+    folder = tmp_path / "kubernetes.io" / "serviceaccount"
+    (folder / "..data").mkdir(parents=True)
+    (folder / "..data" / "token").write_text("eyJ")
+    (folder / "token").symlink_to(folder / "..data" / "token")
+    (tmp_path / "mine").symlink_to(folder / "token")
+    for name in ("kubernetes.io/serviceaccount/token", "mine", "x/../mine"):
+        with pytest.raises(NoSecret, match=r"identity|not under|cannot be read"):
+            Secrets(tmp_path).text(f"file:{tmp_path}/{name}")
 
 
 def test_a_listed_variable_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
