@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Final, Never
 
+from stepstream.producers.failures import message_of, type_of
 from stepstream.producers.given import nanos_of
 from stepstream.producers.guard import complaints
 from stepstream.producers.misuse import did_you_mean, misuse, shown
@@ -205,7 +206,7 @@ class Purse:
             try:
                 self.budget.on_warn(warning)  # type: ignore[misc]  # not None, as was just asked
             except Exception as error:
-                complaints.say("on_warn", f"stepstream: on_warn failed: {error!r}", error=error)
+                complaints.say("on_warn", f"stepstream: on_warn failed: {type_of(error)}: {message_of(error)}", error=error)
         return found
 
     def grant(self, usd: Usd) -> None:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from stepstream.producers.failures import message_of, type_of
 from stepstream.producers.guard import complaints
 from stepstream.producers.stops import BudgetExceeded, RunStopped
 from stepstream.schemas.alert import Command
@@ -100,7 +101,8 @@ class RunControl:
             try:
                 self.hook(command)
             except Exception as error:
-                complaints.say("on_command", f"stepstream: on_command failed on {command.action}: {error!r}", error=error)
+                said = f"{type_of(error)}: {message_of(error)}"
+                complaints.say("on_command", f"stepstream: on_command failed on {command.action}: {said}", error=error)
         return True
 
     def _remember(self, command_id: str) -> None:

@@ -17,6 +17,8 @@ _module_of: Final[Callable[[type], Any]] = type.__dict__["__module__"].__get__
 
 MOST_TYPES: Final = 1_000
 """Types of which something is remembered; one more, and all of it is made again."""
+MOST_NAMES: Final = 200
+"""Names that are remembered as absent, for each class."""
 _WRITTEN: Final = (FunctionType, property)
 _DESCRIPTORS: Final = frozenset({"member_descriptor", "_tuplegetter"})
 
@@ -41,13 +43,16 @@ def type_name(kind: type) -> str:
 class Layout:
     """Where the objects of one class keep their fields."""
 
-    __slots__ = ("dictionary", "kind", "opaque", "slots")
+    __slots__ = ("absent", "dictionary", "extra", "is_dict", "kind", "opaque", "slots")
 
     def __init__(self, kind: type) -> None:
         self.kind = kind
         """Held, so that its ``id`` stays its own while it is remembered by it."""
+        self.is_dict = issubclass(kind, dict)
         self.dictionary: Callable[[Any], dict[str, Any]] | None = None
         self.slots: dict[str, Callable[[Any], Any]] = {}
+        self.absent: set[str] = set()
+        """Names that the class does not define as plain values."""
         self.opaque = False
         """Whether even ``isinstance`` would run code of the class, as of proxies that load what they stand for."""
         for base in mro_of(kind):
@@ -60,6 +65,7 @@ class Layout:
                         self.dictionary = value.__get__
                 elif name not in self.slots and simple_name(type(value)) in _DESCRIPTORS:
                     self.slots[name] = value.__get__
+        self.extra = self.slots.get("__pydantic_extra__")
 
 
 _layouts: Final[dict[int, Layout]] = {}
@@ -85,23 +91,32 @@ def instance_dict(value: object) -> dict[str, Any]:
 def field_of(value: object, name: str) -> Any:
     """The item of a dictionary, or the attribute that an object keeps; None where there is none or it would be computed."""
     kind = type(value)
-    if issubclass(kind, dict):
+    layout = _layouts.get(id(kind)) or layout_of(kind)
+    if layout.is_dict:
         items: Any = value
         return dict.get(items, name)
-    attributes = instance_dict(value)
-    if name in attributes:
-        return dict.__getitem__(attributes, name)
-    found = _from_slot(value, name)
-    if found is None:
-        extra = _from_slot(value, "__pydantic_extra__")
-        found = dict.get(extra, name) if type(extra) is dict else None
-    return constant_of(kind, name) if found is None else found
-
-
-def _from_slot(value: object, name: str) -> Any:
-    slot = layout_of(type(value)).slots.get(name)
-    if slot is None:
+    if layout.dictionary is not None:
+        attributes = layout.dictionary(value)
+        if type(attributes) is dict:
+            if name in attributes:
+                return attributes[name]
+        elif attributes is not None and dict.__contains__(attributes, name):
+            return dict.__getitem__(attributes, name)
+    if name in layout.slots:
+        return _from_slot(layout.slots[name], value)
+    if layout.extra is not None:
+        extra = _from_slot(layout.extra, value)
+        if type(extra) is dict and name in extra:
+            return extra[name]
+    if name in layout.absent:
         return None
+    found = constant_of(kind, name)
+    if found is None and len(layout.absent) < MOST_NAMES:
+        layout.absent.add(name)
+    return found
+
+
+def _from_slot(slot: Callable[[Any], Any], value: object) -> Any:
     try:
         return slot(value)
     except AttributeError:  # it was not set

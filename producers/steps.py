@@ -350,7 +350,7 @@ class Step(Fills):
 
     def _set_failure(self, error: BaseException) -> None:
         record = self._record
-        if isinstance(error, SystemExit) and not error.code:
+        if isinstance(error, SystemExit) and (error.code is None or (type(error.code) is int and error.code == 0)):
             return
         record.status = "cancelled" if cancelled(error) else "error"
         record.error_type = type_of(error)

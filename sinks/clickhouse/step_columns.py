@@ -6,6 +6,7 @@ Steps come a few hundred at a time and are let go at once: what stays is what th
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any, Final
 
 from msgspec.structs import astuple
@@ -62,6 +63,7 @@ OPEN: Final = Table("steps_open", {**_SHARED, **ARRIVAL_TYPES})
 
 _NO_DOCUMENTS: Final[list[Any]] = []
 _NO_DETAILS: Final[dict[str, int]] = {}
+_totalled: Any = attrgetter(*TOTALLED)
 
 
 class _Fields:
@@ -89,7 +91,7 @@ class EndColumns:
         self._offsets: list[int] = []
         self._times_ms: list[int] = []
         self._fields = _Fields(Step, {**_SHARED, **_ENDED})
-        self._tokens = _Fields(type(NO_TOKENS), _TOKENS)
+        self._tokens: dict[str, list[int]] = {name: [] for name in _TOKENS}
         self._nanos: list[int | None] = []
         self._sources: list[str] = []
         self._versions: list[str] = []
@@ -110,8 +112,11 @@ class EndColumns:
         self._offsets += offsets
         self._times_ms += times_ms
         self._fields.add(steps)
-        self._tokens.add([step.usage or NO_TOKENS for step in steps])
-        self._details += [_NO_DETAILS if step.usage is None else details_of(step.usage) or _NO_DETAILS for step in steps]
+        usages = [step.usage for step in steps]
+        totalled = zip(*(_totalled(usage or NO_TOKENS) for usage in usages), strict=True)
+        for column, values in zip(self._tokens.values(), totalled, strict=True):
+            column.extend(values)
+        self._details += [_NO_DETAILS if usage is None else details_of(usage) or _NO_DETAILS for usage in usages]
         self._documents += [
             [(d.id, d.score, d.content) for d in step.documents] if step.documents else _NO_DOCUMENTS for step in steps
         ]
@@ -127,7 +132,7 @@ class EndColumns:
 
     def columns(self, source: Source) -> Columns:
         """All of them, in the order of the table's."""
-        columns: Columns = {**self._fields.columns, **self._tokens.columns}
+        columns: Columns = {**self._fields.columns, **self._tokens}
         columns |= {"cost_nanos": self._nanos, "cost_source": self._sources, "price_version": self._versions}
         columns |= {"usage_details": self._details, "documents": self._documents}
         return columns | arrivals(self._offsets, self._times_ms, source)

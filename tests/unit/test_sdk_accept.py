@@ -154,3 +154,33 @@ def test_the_input_of_both_events_is_cleaned_once() -> None:
         encode(record(step_id="3" * 16, input="b")),
     )
     assert b'"input":"b"' in changed[1].value
+
+
+def test_inputs_of_unfinished_steps_are_bounded_by_bytes() -> None:
+    """The oldest are let go of when there are too many bytes, and each is when its step ends."""
+    encode = Encoder(Redactor(), PriceBook, 16_384, Totals(), max_held_bytes=100_000)
+    for number in range(50):
+        encode(record(phase="start", end_time=None, step_id=f"{number:016x}", input="x y " * 2_000))
+        assert encode.held_bytes <= 100_000
+    assert encode.held_bytes > 50_000
+    for number in range(50):
+        value = encode(record(step_id=f"{number:016x}", input="x y " * 2_000)).value
+        assert b'"input":"x y ' in value
+    assert encode.held_bytes == 0
+
+
+def test_objects_with_secrets_in_their_attributes() -> None:
+    """An object recorded by its attributes shows none that a name gives away."""
+
+    class Client:
+        def __init__(self) -> None:
+            self.host, self.password, self.api_key = "db", "hunter2-x", "q8w7e6r5t4"
+
+    with traced() as made:
+        with made.tracer.tool("look", input=Client(), attributes={"client": Client()}) as step:
+            step.set_output([Client()])
+        event = made.ended["look"]
+    for text in (event.input, event.output, event.attributes["client"]):
+        assert "host='db'" in text
+        assert "hunter2" not in text
+        assert "q8w7" not in text

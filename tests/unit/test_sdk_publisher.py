@@ -114,6 +114,36 @@ def test_bytes_are_bounded_too() -> None:
     made.close(5)
 
 
+def test_what_is_held_elsewhere_takes_room() -> None:
+    """The inputs of unfinished steps count towards the bytes that may be held."""
+    elsewhere = [0]
+    transport = MemoryTransport(hold=True)
+    made = Publisher(encode, lambda: transport, max_bytes=100_000, also_held=lambda: elsewhere[0])
+    assert made.enqueue(record(1, input="x" * 40_000))
+    elsewhere[0] = 50_000
+    assert not made.enqueue(record(2, input="x" * 40_000))
+    elsewhere[0] = 0
+    assert made.enqueue(record(3, input="x" * 40_000))
+    made.close(0.01)
+
+
+def test_unfinished_steps_are_inside_the_bound() -> None:
+    """A thousand open steps with long inputs hold no more than ``queue_bytes``, and are all recorded when they end."""
+    with traced(queue_bytes=4_000_000) as made, made.tracer.run() as run:
+        steps = []
+        engine = made.tracer.engine()
+        assert engine is not None
+        for number in range(1_000):
+            steps.append(run.tool(f"t{number}", input=f"{number} " + "word " * 2_000).start())
+            assert engine._held_by_encoder() + engine.publisher._held_bytes <= 4_000_000
+            assert made.tracer.flush(10)
+        assert 0 < engine._held_by_encoder() <= 1_000_000
+        for step in steps:
+            step.end()
+            assert made.tracer.flush(10)
+        assert made.tracer.counts.dropped == 0
+
+
 def test_the_agent_is_not_kept_waiting() -> None:
     """With a transport that takes nothing, handing over thousands of records takes no time to speak of."""
     made = publisher(MemoryTransport(room=0))
