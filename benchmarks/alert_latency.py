@@ -89,12 +89,13 @@ class Bench:
         self.rows: list[tuple[Any, ...]] = []
         self.sent = Truth()
         url, hooked = held.enter_context(listeners.webhook())
+        token = pipeline.settings.notify_token.get_secret_value()
         notify.add(self.settings, Subscription(name="bench", match={"agent": AGENT}, to={"webhook": {"url": url}}))
         policy = documents.Written(DOCUMENT.validate_python(POLICY), Place(Path("bench"), 0))
         documents.apply(self.settings, [policy])
         self.subscribers: Mapping[str, listeners.Held] = {
             "Python iterator": held.enter_context(listeners.iterator(self.settings, AGENT)),
-            "server-sent events": held.enter_context(listeners.stream(pipeline.admin_url, AGENT)),
+            "server-sent events": held.enter_context(listeners.stream(pipeline.admin_url, token, AGENT)),
             "webhook": hooked,
         }
         environment = {**to_environment(self.settings), "STEPSTREAM_AGENT": STOPPED, "STEPSTREAM_QUIET": "true"}

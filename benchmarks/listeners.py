@@ -36,12 +36,12 @@ def iterator(settings: Settings, agent: str) -> Iterator[Held]:
 
 
 @contextmanager
-def stream(admin_url: str, agent: str) -> Iterator[Held]:
+def stream(admin_url: str, token: str, agent: str) -> Iterator[Held]:
     """Server-sent events of the notifier."""
     held: Held = {}
     at = urlsplit(admin_url)
     connection = http.client.HTTPConnection(at.hostname or "", at.port, timeout=30)
-    connection.request("GET", f"/alerts/stream?agent={agent}")
+    connection.request("GET", f"/alerts/stream?agent={agent}", headers={"Authorization": f"Bearer {token}"})
     answer = connection.getresponse()
     answer.readline()
 

@@ -25,6 +25,17 @@ from stepstream.schemas.settings import Settings
 from stepstream.supervisor import Pipeline, PipelineError
 from stepstream.versions import clickhouse_version, package_versions
 
+LOGINS: Final = (
+    "kafka_sasl_mechanism",
+    "kafka_sasl_username",
+    "kafka_sasl_password",
+    "clickhouse_user",
+    "clickhouse_password",
+    "clickhouse_reader_user",
+    "clickhouse_reader_password",
+    "notify_token",
+)
+"""Settings that a running ``up`` hands out together with its addresses."""
 COLOURS: Final = {
     "kafka": "magenta",
     "clickhouse": "yellow",
@@ -47,7 +58,7 @@ def run(settings: Settings) -> int:
         pipeline.start()
         try:
             asked.gently = stopping
-            _print_ready(console, settings, pipeline.settings, time.monotonic() - began)
+            _print_ready(console, _facts(settings, pipeline), time.monotonic() - began)
             while not stopping.wait(1):
                 if pipeline.failure:
                     raise PipelineError(pipeline.failure)
@@ -90,7 +101,9 @@ def _without_running(settings: Settings) -> Settings:
     running = endpoints.read(Path(settings.state_dir))
     if running is None or settings.kafka_brokers != running.kafka:
         return settings
-    return settings.model_copy(update={"kafka_brokers": "", "clickhouse_url": ""})
+    defaults = Settings()
+    found = ("kafka_brokers", "clickhouse_url", "notify_url", *LOGINS)
+    return settings.model_copy(update={name: getattr(defaults, name) for name in found})
 
 
 def _say(console: Console, who: str, line: str) -> None:
@@ -100,8 +113,7 @@ def _say(console: Console, who: str, line: str) -> None:
         console.print(Text(f"{stamp}{who:<10} | ", style=COLOURS.get(who, "dim")) + Text(one))
 
 
-def _print_ready(console: Console, given: Settings, settings: Settings, seconds: float) -> None:
-    facts = _facts(given, settings)
+def _print_ready(console: Console, facts: list[tuple[str, str]], seconds: float) -> None:
     console.print()
     console.print(Text(f"stepstream is up ({seconds:.1f} s)", style="bold green"))
     if console.is_terminal:
@@ -117,8 +129,9 @@ def _print_ready(console: Console, given: Settings, settings: Settings, seconds:
     terminal.say("")
 
 
-def _facts(given: Settings, settings: Settings) -> list[tuple[str, str]]:
+def _facts(given: Settings, pipeline: Pipeline) -> list[tuple[str, str]]:
     """What someone who has just started it wants to know; ``given``: the settings before addresses were filled in."""
+    settings = pipeline.settings
     captured = (
         "inputs and outputs are captured, known secrets redacted (STEPSTREAM_CAPTURE_CONTENT=false turns that off)"
         if settings.capture_content
@@ -129,22 +142,28 @@ def _facts(given: Settings, settings: Settings) -> list[tuple[str, str]]:
     return [
         (
             "send events",
-            f"import stepstream: finds it by itself. Elsewhere: STEPSTREAM_ENDPOINT=kafka://{settings.kafka_brokers}",
+            f"import stepstream: finds it by itself. Elsewhere: STEPSTREAM_ENDPOINT=kafka://{settings.kafka_brokers}{_sasl(settings)}",
         ),
         ("any language", f"JSON to the topic {settings.topic_prefix}.steps, key trace_id, partitioner murmur2"),
         ("see runs", "stepstream runs; stepstream trace --last"),
         ("query", f'stepstream sql "SELECT * FROM runs"; {settings.clickhouse_url}, database {settings.clickhouse_database}'),
-        ("follow alerts", f"stepstream alerts --follow; as server-sent events: {_stream(settings)}"),
+        ("other clients", "stepstream store url: the URL with user and password (reads only; --writer: the one that writes)"),
+        ("follow alerts", f"stepstream alerts --follow; as server-sent events, with a token: {_stream(pipeline)}"),
         ("tell people", "stepstream subscriptions add NAME CHANNEL ...: webhook, Slack, PagerDuty, e-mail and more"),
         ("policies", documents),
+        ("metrics", "; ".join(f"{part} {url}" for part, url in pipeline.metrics_urls.items()) or "off"),
         ("content", captured),
         ("data", f"{settings.data_dir} ({free_gb:.1f} GB free)"),
         ("versions", _versions(given, settings)),
     ]
 
 
-def _stream(settings: Settings) -> str:
-    return f"http://127.0.0.1:{settings.notify_port}/alerts/stream" if settings.notify_port > 0 else "off"
+def _stream(pipeline: Pipeline) -> str:
+    return f"{pipeline.admin_url}/alerts/stream" if pipeline.admin_url else "off"
+
+
+def _sasl(settings: Settings) -> str:
+    return " and STEPSTREAM_KAFKA_SASL_* as in endpoints.json" if settings.kafka_sasl_mechanism else ""
 
 
 def _versions(given: Settings, settings: Settings) -> str:

@@ -9,6 +9,7 @@ import clickhouse_connect
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
+from stepstream.common.login import Login
 from stepstream.schemas.settings import Settings
 from stepstream.sinks.clickhouse.errors import (
     DENIED_CODES,
@@ -74,6 +75,19 @@ def login(settings: Settings, *, readonly: bool) -> tuple[str, str]:
     if readonly and settings.clickhouse_reader_user:
         return settings.clickhouse_reader_user, settings.clickhouse_reader_password.get_secret_value()
     return settings.clickhouse_user, settings.clickhouse_password.get_secret_value()
+
+
+def url_for_clients(settings: Settings, *, writer: bool = False) -> str:
+    """The store's URL with a login in it, for clients that are not ours: the reader's, or the writer's.
+
+    Raises ``StoreError`` where no reader is configured.
+    """
+    if not writer and not settings.clickhouse_reader_user:
+        raise StoreError(
+            "no user that only reads is configured: set clickhouse_reader_user and clickhouse_reader_password, "
+            "or say --writer for the one that writes"
+        )
+    return Login(*login(settings, readonly=not writer)).url(settings.clickhouse_url.rstrip("/"))
 
 
 def explained(error: ClickHouseError, settings: Settings, user: str = "") -> StoreError:

@@ -45,6 +45,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     "ready": Entry("processes", "Say whether workers, sinks or notifiers hold every partition.", PREPARE),
     "topics": Entry("topics", "Create and list the Kafka topics.", PREPARE),
     "store": Entry("store", "Prepare the ClickHouse database.", PREPARE),
+    "credentials": Entry("credentials", "Add, list and remove users of the notifier's admin API and alert stream.", PREPARE),
     "settings": Entry("settings", "Show every setting, its value and where it comes from.", PREPARE),
     "version": Entry("version", "Show the versions of stepstream and of what it runs on.", PREPARE),
     "runs": Entry("look", "List runs, the newest first.", LOOK),

@@ -47,13 +47,15 @@ CLICKHOUSE: Final = (
     "clickhouse_url",
     "clickhouse_user",
     "clickhouse_password",
+    "clickhouse_reader_user",
+    "clickhouse_reader_password",
     "clickhouse_ca_file",
     "clickhouse_database",
     "state_dir",
 )
 """Settings of every command that talks to ClickHouse."""
 
-_RARE: Final = {*KAFKA[1:9], "clickhouse_ca_file"}
+_RARE: Final = {*KAFKA[1:9], "clickhouse_ca_file", "clickhouse_reader_user", "clickhouse_reader_password"}
 """Flags that work but are left out of the help: what rarely changes stands in the environment or in a file."""
 
 _settings_file: ContextVar[Path | None] = ContextVar("stepstream_settings_file", default=None)

@@ -37,7 +37,7 @@ Place = Annotated[
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     store = typer.Typer(no_args_is_help=True, help="Prepare the ClickHouse database, check it, back it up.")
-    for command in (migrate, status, reconcile, backup, restore):
+    for command in (migrate, status, url, reconcile, backup, restore):
         store.command(command.__name__)(command)
     app.add_typer(store, name="store", rich_help_panel="Check and prepare")
 
@@ -92,6 +92,22 @@ def status(settings: Settings) -> None:
         return
     say("install the newer version of stepstream" if found.newer else "`stepstream store migrate` puts it right")
     raise typer.Exit(errors.FAILED)
+
+
+@takes(*CLICKHOUSE)
+def url(
+    settings: Settings,
+    writer: Annotated[bool, typer.Option("--writer", help="The user that writes, not the one that only reads.")] = False,
+) -> None:
+    """Print the store's URL with user and password, for clients that are not ours.
+
+    Whoever has it may read all inputs and outputs, with --writer change them too. Examples are in docs/store.md.
+    """
+    from stepstream.settings import require_clickhouse
+    from stepstream.sinks.clickhouse.client import url_for_clients
+
+    require_clickhouse(settings)
+    say(url_for_clients(settings, writer=writer))
 
 
 @takes(*CLICKHOUSE, *RETENTION)

@@ -100,7 +100,8 @@ def show(settings: Settings, format: FormatOption = Format.TABLE) -> None:
 def test(settings: Settings, name: NameArgument) -> None:
     """Send a sample through the subscription's channel and show the answer.
 
-    A notifier started by `stepstream up` does it, with its environment and its network; without one it is done here.
+    The notifier of `stepstream up`, or the one at notify_url, does it with its environment and its network; without one it
+    is done here.
     """
     from stepstream.sinks.notify.sample import send_sample
     from stepstream.sinks.notify.service import kit_of
@@ -111,9 +112,8 @@ def test(settings: Settings, name: NameArgument) -> None:
         from stepstream.schemas.wording import did_you_mean
 
         raise errors.Failure(f"there is no subscription {name}; {did_you_mean(name, known)}")
-    running = _admin(settings)
-    if running:
-        kind, text, where = *_ask(running, name), "the running notifier"
+    if settings.notify_url:
+        kind, text, where = *_ask(settings, name), "the running notifier"
     else:
         kit = kit_of(settings)
         outcome = send_sample(subscription, kit, time.time_ns() // 1000)
@@ -206,28 +206,21 @@ def _pairs(texts: Texts) -> dict[str, Any]:
     return found
 
 
-def _admin(settings: Settings) -> str:
-    """The admin API of the notifier that ``stepstream up`` runs; empty where none runs."""
-    from pathlib import Path
-
-    from stepstream import endpoints
-
-    running = endpoints.read(Path(settings.state_dir)) if settings.state_dir else None
-    return running.others.get("notify", "") if running is not None and running.kafka == settings.kafka_brokers else ""
-
-
-def _ask(url: str, name: str) -> tuple[str, str]:
+def _ask(settings: Settings, name: str) -> tuple[str, str]:
+    """Let the notifier's admin API send the sample; outcome and answer."""
     from urllib.error import HTTPError, URLError
     from urllib.parse import quote
     from urllib.request import Request, urlopen
 
+    url = settings.notify_url.rstrip("/")
+    headers = {"Authorization": f"Bearer {settings.notify_token.get_secret_value()}"}
     try:
-        with urlopen(Request(f"{url}/subscriptions/{quote(name)}/test", method="POST"), timeout=150) as answer:
+        with urlopen(Request(f"{url}/subscriptions/{quote(name)}/test", method="POST", headers=headers), timeout=150) as answer:
             found = json.load(answer)
     except HTTPError as error:
-        raise errors.Failure(
-            f"the notifier at {url} answered {error.code}: {error.read(500).decode(errors='replace')}"
-        ) from None
+        hint = "; set notify_token to a token with the scope admin" if error.code in (401, 403) else ""
+        words = error.read(500).decode(errors="replace")
+        raise errors.Failure(f"the notifier at {url} answered {error.code}: {words}{hint}") from None
     except URLError as error:
         raise errors.Failure(f"the notifier at {url} does not answer: {error.reason}") from None
     return found["outcome"], found["answer"]

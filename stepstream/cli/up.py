@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 UP = (
     "data_dir",
     "kafka_port",
+    "kafka_auth",
     "clickhouse_port",
     "kafka_heap_mb",
     "kafka_jars_dir",
@@ -26,6 +27,7 @@ UP = (
     "metrics_retention_days",
     "retention_by_project",
     "text_search",
+    "metrics_port",
     "notify_port",
     "notify_allow_private",
     "notify_allow_commands",
@@ -44,8 +46,9 @@ def up(settings: Settings) -> None:
     """Run everything on this machine: Kafka, ClickHouse, worker, notifier and sink.
 
     Nothing else needs to be installed. Data lies in --data-dir and is there again at the next start, also after a kill; a
-    power cut can lose what the operating system had not written yet. Agents and commands on this machine find it by
-    themselves. Ctrl-C lets everything finish what it holds.
+    power cut can lose what the operating system had not written yet. Agents and commands of this user find it by
+    themselves, with passwords that only this user can read (docs/security.md). Ctrl-C lets everything finish what it
+    holds.
 
     With --kafka-brokers or --clickhouse-url those servers are used, and not started here.
     """

@@ -130,7 +130,9 @@ class EmbeddedClickHouse:
                 self._launch()
                 self._wait_ready()
                 return
-            except PortTaken:  # somebody was quicker; with a port of our own choice another will do
+            except PortTaken:  # another program was quicker; with a port of our own choice another will do
+                if self._child is not None:
+                    self._child.wait(10)
                 self._child = None
                 if self._port or attempt == PORT_ATTEMPTS:
                     raise

@@ -140,7 +140,7 @@ class EmbeddedKafka:
         self._class_path = os.pathsep.join(str(jar) for jar in jars.class_path(self._jars_dir, say=self._say))
         for attempt in range(1, PORT_ATTEMPTS + 1):
             self._instance = instance.plan(
-                held,
+                self._instance or held,
                 count=self._count,
                 port=self._port,
                 folder=self._folder,
@@ -225,10 +225,16 @@ class EmbeddedKafka:
         assert self._instance is not None
         try:
             deadline = time.monotonic() + seconds
-            wait_ready(self.connection, self._count, self._instance.cluster_id, deadline, self._check_alive)
+            wait_ready(self.connection, self._count, self._cluster_id(), deadline, self._check_alive)
         except TimeoutError:
             words = self._last_words(0)
             raise StartFailed(f"Kafka was not ready within {seconds:.0f} s; its log in {self._folder}: {words}") from None
+
+    def _cluster_id(self) -> str:
+        """The id that the data was formatted with."""
+        assert self._instance is not None
+        lines = (self._instance.nodes[0].data(self._folder) / "meta.properties").read_text().splitlines()
+        return next((line.removeprefix("cluster.id=") for line in lines if line.startswith("cluster.id=")), "")
 
     def _check_alive(self) -> None:
         for index, child in self._children.items():

@@ -126,6 +126,8 @@ def test_up_is_found_by_agents_and_commands_and_ends_cleanly(
         running.kafka,
         running.clickhouse,
         str(folder / "data"),
+        "stepstream store url",
+        *running.others.values(),
         "inputs and outputs are captured",
         "alerts --follow",
     ):
@@ -136,6 +138,7 @@ def test_up_is_found_by_agents_and_commands_and_ends_cleanly(
     assert agent.returncode == 0, agent.stderr
     eventually(lambda: stored_runs(folder) == {"runs": 1, "steps": 2})
     assert command(folder, "doctor").returncode == 0
+    assert not any(one.password in text for one in (running.writer, running.reader))
     second = command(folder, "up")
     assert second.returncode == 1
     assert f"a pipeline runs already from {folder} (process {up.pid}" in second.stderr
@@ -152,9 +155,13 @@ def test_everything_ends_with_its_owner_and_goes_on_at_the_next_start(
     folder: Path, background: Callable[..., subprocess.Popen[str]]
 ) -> None:
     """SIGKILL leaves no process behind, not even one; the data of earlier starts is there."""
+    secrets = json.loads((folder / "data" / "secrets.json").read_text())
     keeper = background([sys.executable, "-c", KEEP], folder)
     pids = json.loads(read_until(keeper, "{")[-1])
     assert set(pids) == {"kafka", "clickhouse", "worker", "notify", "sink"}
+    found = endpoints.read(folder)
+    assert found is not None
+    assert (found.writer.password, found.reader.password) == (secrets["writer"], secrets["reader"])  # clients stay configured
     assert all(os.getpriority(os.PRIO_PROCESS, pid) >= NICENESS for pid in pids["clickhouse"])
     known = [identity_of(pid) for name in pids for pid in pids[name]]
     assert stored_runs(folder) == {"runs": 1, "steps": 2}

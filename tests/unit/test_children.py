@@ -156,3 +156,29 @@ def _alive(pid: int) -> bool:
     from stepstream.embedded.process import identity_of
 
     return identity_of(pid) is not None
+
+
+def test_an_amended_environment_is_a_new_start_at_once_and_no_restart() -> None:
+    """What ended with a code that can be mended is started with the other environment, without a pause."""
+    program = (
+        "import os, sys, time; print('try', os.environ['TRY'], flush=True); "
+        "time.sleep(60 if os.environ['TRY'] == '2' else 0); sys.exit(3)"
+    )
+    asked: list[int] = []
+
+    def amend(code: int) -> dict[str, str] | None:
+        asked.append(code)
+        return {**os.environ, "TRY": str(len(asked))}
+
+    said = Said()
+    environment = {**os.environ, "TRY": "0"}
+    process = KeptProcess("part", [sys.executable, "-c", program], environment, said, amend=amend)
+    process.start()
+    try:
+        said.wait_for("try 2")
+        assert asked == [3, 3]
+        assert process.status().restarts == 0
+        assert not any("started again" in line for line in said.lines)
+    finally:
+        process.kill()
+        process.stop(0)

@@ -14,6 +14,7 @@ import yaml
 from stepstream.embedded.jars import KAFKA_VERSION
 from stepstream.schemas.topics import topic_specs
 from stepstream.settings import load
+from stepstream.sinks.clickhouse.client import login
 
 ROOT = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
@@ -21,8 +22,8 @@ PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["
 
 
 def default(text: str) -> str:
-    """A value as compose fills it in where nothing is set."""
-    return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", text)
+    """A value as compose fills it in where nothing but what has to be set is set."""
+    return re.sub(r"\$\{(\w+):\?[^}]*\}", r"set-\1", re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", text))
 
 
 def test_the_broker_is_the_version_that_up_and_the_tests_run() -> None:
@@ -44,6 +45,11 @@ def test_our_processes_are_given_settings_that_exist(service: str, tmp_path: Pat
     settings = load(environ={**held, "STEPSTREAM_STATE_DIR": str(tmp_path)})
     assert settings.kafka_brokers == "kafka:19092"
     assert settings.clickhouse_url == "http://clickhouse:8123"
+    assert login(settings, readonly=False) == ("stepstream", "set-CLICKHOUSE_PASSWORD")
+    assert login(settings, readonly=True) == ("reader", "set-CLICKHOUSE_READER_PASSWORD")
+    assert (settings.metrics_host, settings.metrics_port) == ("0.0.0.0", 9464)
+    folder = Path(settings.credentials_file).parent
+    assert f"credentials:{folder}" in COMPOSE["services"][service]["volumes"]
     assert COMPOSE["services"][service]["image"] == f"stepstream:{PROJECT['version']}"
 
 
@@ -52,6 +58,47 @@ def test_ports_are_for_this_machine_alone() -> None:
     ports = [port for service in COMPOSE["services"].values() for port in service.get("ports", [])]
     assert ports
     assert all(str(port).startswith("127.0.0.1:") for port in ports)
+
+
+def test_no_password_has_a_default() -> None:
+    """A password that stands in the repository is none; whoever sets nothing is told what to set and how."""
+    values = {
+        f"{service}.{name}": str(value)
+        for service, held in COMPOSE["services"].items()
+        for name, value in held.get("environment", {}).items()
+        if "PASSWORD" in name
+    }
+    assert {name for name in values if name.startswith("clickhouse.")} == {
+        "clickhouse.CLICKHOUSE_PASSWORD",
+        "clickhouse.CLICKHOUSE_READER_PASSWORD",
+    }
+    for value in values.values():
+        assert re.fullmatch(r"\$\{CLICKHOUSE_(READER_)?PASSWORD:\?[^}]*openssl rand -hex 32\}", value)
+    assert "CLICKHOUSE_DEFAULT_ACCESS_MANAGEMENT" not in COMPOSE["services"]["clickhouse"]["environment"]
+
+
+def test_metrics_can_be_scraped_with_a_token_that_setup_makes() -> None:
+    """Other machines get metrics with credentials only; the volume that holds them is there, and writable for the image."""
+    script = COMPOSE["services"]["setup"]["entrypoint"][-1]
+    assert "stepstream credentials add prometheus --scope read > /data/prometheus.token" in script
+    assert "credentials" in COMPOSE["volumes"]
+    assert "mkdir /data && chown stepstream /data" in (ROOT / "Dockerfile").read_text()
+
+
+def test_the_reader_of_the_server_reads_only() -> None:
+    """Its configuration is mounted, bounds its queries, and takes the password from where compose puts it."""
+    mounted = [str(volume).partition(":")[0] for volume in COMPOSE["services"]["clickhouse"]["volumes"]]
+    assert all((ROOT / place).is_file() for place in mounted if place.startswith("./"))
+    tree = ElementTree.parse(ROOT / "deploy" / "clickhouse" / "users.d" / "reader.xml")
+    assert tree.findtext("profiles/reader/readonly") == "1"
+    assert {"max_execution_time", "max_memory_usage", "max_result_bytes"} <= {
+        one.tag for one in tree.find("profiles/reader") or []
+    }
+    password = tree.find("users/reader/password")
+    assert password is not None
+    assert password.get("from_env") in COMPOSE["services"]["clickhouse"]["environment"]
+    assert [one.text for one in tree.iterfind("users/reader/grants/query")] == ["GRANT SELECT ON stepstream.*"]
+    assert tree.findtext("users/reader/access_management") is None
 
 
 def test_the_image_is_built_from_the_rooms_that_the_wheel_packs() -> None:

@@ -25,8 +25,8 @@ from typing import Final, Literal, get_args
 Scope = Literal["read", "act", "admin", "ingest"]
 SCOPES: Final[dict[Scope, str]] = {
     "read": "read runs, steps, alerts and metrics, with SQL too",
-    "act": "acknowledge, silence and resolve alerts, stop and pause runs, change policies and subscriptions",
-    "admin": "write the store, migrate it, back it up, and manage credentials",
+    "act": "acknowledge, silence and resolve alerts, stop and pause runs",
+    "admin": "change policies and subscriptions, write the store, migrate it, back it up, and manage credentials",
     "ingest": "send steps",
 }
 """What each scope allows. No scope contains another one."""

@@ -1,0 +1,104 @@
+"""``stepstream credentials``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stepstream.cli import errors
+from stepstream.cli.common import Format, FormatOption, print_rows, takes
+from stepstream.terminal import remark, say
+
+if TYPE_CHECKING:
+    from stepstream.schemas.settings import Settings
+
+TAKEN = ("credentials_file", "state_dir", "data_dir")
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="a-z, 0-9, _ and -.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    credentials = typer.Typer(
+        no_args_is_help=True, help="Add, list and remove users of the notifier's admin API and alert stream."
+    )
+    credentials.command("add")(add)
+    credentials.command("list")(show)
+    credentials.command("remove")(remove)
+    credentials.command("token")(token)
+    app.add_typer(credentials, name="credentials", rich_help_panel="Check and prepare")
+
+
+@takes(*TAKEN)
+def add(
+    settings: Settings,
+    name: NameArgument,
+    scope: Annotated[list[str], typer.Option("--scope", help="read, act, admin or ingest; may be given several times.")],
+    project: Annotated[
+        list[str] | None, typer.Option("--project", help="For this project only; may be given several times.")
+    ] = None,
+) -> None:
+    """Make a user with a random secret and print its token, once: only a hash of it is kept.
+
+    It is written into credentials_file, by default the file of the `stepstream up` of this state folder. An entry of the
+    same name is replaced. Servers read the file when they start.
+    """
+    from stepstream.common.web.credentials import CredentialsError, new_credential, save, token_of
+
+    file, table = _table(settings)
+    scopes: Any = scope
+    try:
+        entry, secret = new_credential(name, scopes, project or ())
+    except CredentialsError as error:
+        raise errors.Failure(str(error), errors.USAGE) from None
+    save(file, table.with_entry(entry))
+    say(token_of(name, secret))
+    remark(f"written to {file}; processes that read it take it at their next start")
+
+
+@takes(*TAKEN)
+def show(settings: Settings, format: FormatOption = Format.TABLE) -> None:
+    """List who is in the file, and what each may do."""
+    _, table = _table(settings)
+    rows = [(one.name, ", ".join(sorted(one.scopes)), ", ".join(sorted(one.projects)) or "all") for one in table]
+    print_rows(("name", "scopes", "projects"), rows, format)
+
+
+@takes(*TAKEN)
+def remove(settings: Settings, name: NameArgument) -> None:
+    """Take a user out of the file."""
+    from stepstream.common.web.credentials import save
+
+    file, table = _table(settings)
+    if table.get(name) is None:
+        raise errors.Failure(f"there is no {name} in {file}")
+    save(file, table.without(name))
+    say(f"{name} is removed from {file}; processes that read it notice at their next start")
+
+
+@takes("notify_token", "state_dir")
+def token(settings: Settings) -> None:
+    """Print the token in force for the admin API and the alert stream: notify_token, or the one of the running `stepstream up`.
+
+    For scripts of this user: curl -H "Authorization: Bearer $(stepstream credentials token)" ... It allows everything; make
+    others with `stepstream credentials add`.
+    """
+    found = settings.notify_token.get_secret_value()
+    if not found:
+        raise errors.Failure("no token is known: start `stepstream up`, or set STEPSTREAM_NOTIFY_TOKEN")
+    say(found)
+
+
+def _table(settings: Settings) -> tuple[Path, Any]:
+    """The file, and the table in it; an empty one where there is no file yet."""
+    from stepstream.common.web.credentials import Credentials, CredentialsError, load
+    from stepstream.embedded.access import CREDENTIALS_FILE
+    from stepstream.settings import data_dir
+
+    given = settings.credentials_file
+    file = Path(given).expanduser() if given else data_dir(settings) / CREDENTIALS_FILE
+    try:
+        return file, load(file) if file.exists() else Credentials()
+    except CredentialsError as error:
+        raise errors.Failure(str(error)) from None
