@@ -283,3 +283,12 @@ def test_warnings_of_a_budget_are_warnings_whatever_the_severity() -> None:
     run = Steps().model(cost_usd="1.5")
     assert [item.get("severity", "warning") for item in run.all(only(rule))] == ["warning"]
     assert [item.get("severity", "warning") for item in run.model(cost_usd="5").all(only(rule))] == ["warning", "critical"]
+
+
+def test_the_same_documents_again_are_repetition_though_the_questions_differ_in_a_number() -> None:
+    """What comes back says whether asking again has brought anything."""
+    run = Steps()
+    for part in range(3):
+        documents = [{"id": name, "content": "how to clean the machine " * 5} for name in ("descaling", "warranty")]
+        run.add(kind="retrieval", name="search_help", input=f"how do I clean it (reading on, part {part})", documents=documents)
+    assert run.alerts() == ["repetition"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Any, Final
+from zlib import crc32
 
 from stepstream.schemas.rules_content import Repetition
 from stepstream.stream.contents import Contents, words, words_in_order
@@ -33,6 +34,10 @@ _MAX_OUTPUT: Final = 500
 """Characters of an output by which it is compared."""
 _MAX_WRITTEN: Final = 1_200
 """Characters of what a model wrote by which it is compared."""
+_LENGTH: Final = 0xFFFF_FFFF
+"""The part of a content's hash that is its length."""
+_LONG_ANSWER: Final = 200
+"""Bytes from which one answer to two different questions is no chance."""
 _WRITES: Final = 2
 """Added to what is kept of whether a call was put in words."""
 _MAX_PER_TOOL: Final = 32
@@ -156,7 +161,7 @@ class RepetitionDetector(HoldingDetector):
             step.step_id,
             _bytes(sketch(found)),
             step.input_hash,
-            step.output_hash,
+            step.output_hash or _hash_of_documents(contents),
             _error_of(step, contents),
             int(in_words) + 2 * is_writing(step.label),
             names_of_things(found) ^ short_values(arguments),
@@ -203,8 +208,10 @@ class RepetitionDetector(HoldingDetector):
             brings_nothing = output == other[_OUTPUT] or (error and other[_ERROR])
             if other is one or (error and error == other[_ERROR]) or (given == other[_INPUT] and brings_nothing):
                 found.append(other)
-            elif in_words >= _WRITES or given == other[_INPUT] or names != other[_NAMES]:
+            elif in_words >= _WRITES or given == other[_INPUT]:
                 continue  # what writes something else does other work
+            elif names != other[_NAMES] and not (output == other[_OUTPUT] and output & _LENGTH >= _LONG_ANSWER):
+                continue  # it is about something else, unless the same long answer comes back
             elif (
                 brings_nothing
                 or (in_words and other[_IN_WORDS] and similarity(said, _number(other[_SAID])) >= _OUTPUT_SIMILARITY)
@@ -307,6 +314,16 @@ def _written_as(one: _Call, calls: list[_Call]) -> list[_Call]:
         or (one[_NAMES] == other[_NAMES] and similarity(bits, _number(other[_BITS])) >= _THOUGHT_SIMILARITY)
         or (asked and similarity(asked, _number(other[_SAID])) >= _REQUEST_SIMILARITY)
     ]
+
+
+def _hash_of_documents(contents: Contents) -> int:
+    """What a retrieval brought, as a number like an output's hash; 0 where it brought nothing."""
+    documents = contents.step.documents
+    if not documents:
+        return 0
+    named = "\n".join(document.id or document.content[:_MAX_TEXT] for document in documents[:_MAX_PER_TOOL])
+    size = sum(len(document.content) for document in documents)
+    return crc32(named.encode("utf-8", "replace")) << 32 | min(size, _LENGTH)
 
 
 def _error_of(step: StepInfo, contents: Contents) -> int:
