@@ -34,7 +34,7 @@ def _parts(notifier: service.Notifier) -> list[Any]:
     if settings.notify_port >= 0:
         api = Api(settings, notifier.directory, notifier.kit, actions(settings))
         try:
-            found.append(ApiServer(api, settings.notify_port))
+            found.append(ApiServer(api, settings.notify_port, notifier.figures.observer))
         except OSError as error:
             raise explained(error, settings.notify_port, "notify_port") from None
         observer = notifier.figures.observer

@@ -8,17 +8,21 @@ working yet.
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from stepstream.common.listen import explained
+from stepstream.common.web.access import Access
+from stepstream.common.web.app import create
+from stepstream.common.web.credentials import load_or_none
+from stepstream.common.web.headers import Hosts
+from stepstream.common.web.protocol import Limits
+from stepstream.common.web.server import WebServer
 from stepstream.schemas.metrics import Metric
+from stepstream.schemas.settings import Settings
 
-log = logging.getLogger("stepstream")
+LIMITS = Limits(connections=100, idle_s=120.0)
 
 Check = Callable[[], str]
 """Empty when all is well, else what is wrong."""
@@ -84,50 +88,35 @@ class Observer:
 
 
 class ObserverServer:
-    """Serves an observer until closed."""
+    """Serves an observer, in a thread, until closed.
 
-    def __init__(self, observer: Observer, *, host: str, port: int) -> None:
-        """``port`` 0 takes a free one; see ``port`` afterwards. Raises ``AddressTaken`` when another program has it."""
-        handler = type("Handler", (_Handler,), {"observer": observer})
+    ``/healthz`` and ``/readyz`` answer everybody, in a fixed text; ``/metrics`` answers this machine, and from elsewhere
+    callers with the scope ``read``.
+    """
+
+    def __init__(self, observer: Observer, *, host: str, port: int, credentials_file: str = "") -> None:
+        """``port`` 0 takes a free one; see ``port`` afterwards.
+
+        Raises ``AddressTaken`` when another program has it, ``CredentialsError`` where the credential file cannot be used.
+        """
+        app = create([], hosts=Hosts(host), access=Access(load_or_none(credentials_file)), observed=observer)
         try:
-            self._server = ThreadingHTTPServer((host, port), handler)
+            self._server = WebServer(app, host, port, LIMITS, grace_s=1)
         except OSError as error:
             raise explained(error, port, "metrics_port", host) from None
-        self._server.daemon_threads = True
-        self.port = int(self._server.server_address[1])
-        threading.Thread(target=self._server.serve_forever, name="stepstream-metrics", daemon=True).start()
+        self.port = self._server.port
+        self._server.start("stepstream-metrics")
 
     def close(self) -> None:
         """Stop serving."""
-        self._server.shutdown()
-        self._server.server_close()
+        self._server.close()
 
 
-class _Handler(BaseHTTPRequestHandler):
-    observer: Observer
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self) -> None:
-        """Answer one of the three paths."""
-        path = self.path.partition("?")[0]
-        try:
-            if path == "/metrics":
-                self._answer(200, self.observer.text(), CONTENT_TYPE_LATEST)
-            elif path in ("/healthz", "/readyz"):
-                wrong = self.observer.health() or (self.observer.readiness() if path == "/readyz" else "")
-                self._answer(503 if wrong else 200, (wrong or "ok").encode() + b"\n", "text/plain; charset=utf-8")
-            else:
-                self._answer(404, b"see /metrics, /healthz, /readyz\n", "text/plain; charset=utf-8")
-        except Exception:
-            log.exception("answering %s failed", path)
-            self._answer(500, b"see the log\n", "text/plain; charset=utf-8")
-
-    def _answer(self, status: int, body: bytes, kind: str) -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Scrapes are not worth a line."""
+def serve(observer: Observer, settings: Settings, log: logging.Logger) -> ObserverServer | None:
+    """Serve where the settings say, and say so in the log; None where they turn it off. Raises as ``ObserverServer``."""
+    if settings.metrics_port < 0:
+        return None
+    host, file = settings.metrics_host, settings.credentials_file
+    server = ObserverServer(observer, host=host, port=settings.metrics_port, credentials_file=file)
+    log.info("metrics at http://%s:%d/metrics", host, server.port)
+    return server

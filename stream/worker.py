@@ -23,7 +23,7 @@ from confluent_kafka import KafkaException, Message
 from faust.types import TP
 
 from stepstream.kafka import Follower, KafkaUnreachable, consumer, partition_count
-from stepstream.observe import Observer, ObserverServer
+from stepstream.observe import Observer, serve
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
 from stepstream.stream.alert_life import AlertLife
@@ -108,7 +108,7 @@ class Worker:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop_soon)
-        server = self._serve_metrics()
+        server = serve(self.observer, self.settings, log)
         self.watchdog.start()
         beating = asyncio.create_task(self._beat())
         try:
@@ -120,13 +120,6 @@ class Worker:
                 server.close()
             if self._abandoned:
                 self._leave()
-
-    def _serve_metrics(self) -> ObserverServer | None:
-        if self.settings.metrics_port < 0:
-            return None
-        server = ObserverServer(self.observer, host=self.settings.metrics_host, port=self.settings.metrics_port)
-        log.info("metrics at http://%s:%d/metrics", self.settings.metrics_host, server.port)
-        return server
 
     async def _work(self) -> int:
         await self._prepare()

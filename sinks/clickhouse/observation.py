@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from stepstream import observe
 from stepstream.observe import Observer, ObserverServer
 from stepstream.schemas import metrics as m
 from stepstream.schemas.settings import Settings
@@ -14,14 +15,10 @@ logger = logging.getLogger("stepstream.sink")
 
 def serve(settings: Settings, stats: SinkStats) -> ObserverServer | None:
     """Serve the sink's metrics and health until the server is closed; None when the settings turn them off."""
-    if settings.metrics_port < 0:
-        return None
     observer = Observer()
     observer.before_scrape(lambda: refresh(observer, stats))
     observer.readiness = lambda: "" if stats.lag or stats.read else "no partition is assigned yet"
-    server = ObserverServer(observer, host=settings.metrics_host, port=settings.metrics_port)
-    logger.info("metrics at http://%s:%d/metrics", settings.metrics_host, server.port)
-    return server
+    return observe.serve(observer, settings, logger)
 
 
 def refresh(observer: Observer, stats: SinkStats) -> None:

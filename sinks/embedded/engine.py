@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import tempfile
+import threading
 import uuid
 from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
@@ -23,6 +25,11 @@ DEFAULTS = {
     "allow_introspection_functions": "0",
     "storage_file_read_method": "pread",
 }
+
+
+PIECE_BYTES = 1 << 20
+PIPE = "{pipe}"
+"""Stands for a path in ``Connection.document``."""
 
 
 @dataclass
@@ -197,6 +204,42 @@ class Connection:
         finally:
             with contextlib.suppress(Exception):
                 pieces.close()
+
+    def document(self, sql: str) -> Generator[bytes, None, None]:
+        """Run one query that writes a whole document to the path in the place of ``PIPE``; the document in pieces.
+
+        It goes through a pipe, so that it is never held whole. The first piece comes when there is no error any more, or
+        when there is much of it.
+        """
+        source, sink = os.pipe()
+        failed: list[Exception] = []
+        writing = threading.Thread(target=self._write_to, args=(sql.replace(PIPE, f"/dev/fd/{sink}"), sink, failed))
+        writing.start()
+        try:
+            held: list[bytes] = []
+            size = 0
+            while piece := os.read(source, PIECE_BYTES):
+                held.append(piece)
+                size += len(piece)
+                if size >= PIECE_BYTES:
+                    yield b"".join(held)
+                    held, size = [], 0
+            if failed:
+                raise from_engine(failed[0]) from None
+            yield b"".join(held)
+        finally:
+            os.close(source)  # a query that still writes ends by that
+            writing.join()
+
+    def _write_to(self, sql: str, sink: int, failed: list[Exception]) -> None:
+        try:
+            answer = self._raw.query(sql)
+            self.totals.rows += answer.rows_read()
+            self.totals.bytes += answer.bytes_read()
+        except Exception as problem:
+            failed.append(problem)
+        finally:
+            os.close(sink)
 
     def insert(self, statement: str, settings: str, form: str, data: Iterable[bytes]) -> None:
         """Insert what ``data`` yields, in that format, all or nothing as far as one block goes.

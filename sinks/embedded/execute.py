@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from stepstream.sinks.embedded.engine import Connection, Engine, Totals, quote, quote_name
+from stepstream.sinks.embedded.engine import PIPE, Connection, Engine, Totals, quote, quote_name
 from stepstream.sinks.embedded.errors import BAD_ARGUMENTS, READONLY, RESULT_TOO_LARGE, ClickHouseError, error
 from stepstream.sinks.embedded.guard import check, check_reads
 from stepstream.sinks.embedded.reach import LOOKED_AT_BYTES, check_format, may_evaluate
@@ -125,6 +125,8 @@ class Executor:
             answer.format, answer.pieces = form if rows else "", _pieces(rows)
         elif statement.verb in STREAMING_VERBS and form.lower() in STREAMED:
             answer.format, answer.pieces = form, connection.stream(statement.sql, form)
+        elif statement.verb in STREAMING_VERBS and form.isidentifier():
+            answer.format, answer.pieces = form, connection.document(statement.into(PIPE, form))
         else:
             answer.format, answer.pieces = form, _pieces(connection.run(statement.sql, form))
         return answer

@@ -46,7 +46,7 @@ _FORMATS: Final = re.compile(
 )
 """Formats without schema files, templates or servers of their own."""
 
-_PLAIN_IDENTIFIER: Final = re.compile(r"[A-Za-z0-9_.]*")
+_PLAIN_IDENTIFIER: Final = re.compile(r"[A-Za-z0-9_.]+")
 _TABLE_FOLLOWS: Final = frozenset(
     {"AND", "AS", "CLONE", "CREATE", "DATABASE", "DESC", "DESCRIBE", "EXCHANGE", "EXISTS", "FINAL", "FROM", "INTO", "JOIN",
      "OF", "TABLE", "TABLES", "TO", "TRUNCATE", "UPDATE", "USE", "VIEW"}
@@ -72,8 +72,12 @@ def check_reach(statement: Statement, parameters: Mapping[str, str], refused: fr
     _check_strings(statement.tokens)
     check_format(statement.format)
     for name in _identifier_parameters(statement):
-        if not _PLAIN_IDENTIFIER.fullmatch(parameters.get(name, "")):
-            raise error(BAD_ARGUMENTS, f"the parameter {name[:80]} must be a plain identifier")
+        # Not one that a session remembers: what was not given cannot be looked at.
+        value = parameters.get(name, "")
+        if not _PLAIN_IDENTIFIER.fullmatch(value):
+            raise error(BAD_ARGUMENTS, f"the parameter {name[:80]} must be given with this request, as a plain identifier")
+        if any(is_reaching(part.lower()) or part in foreign for part in value.split(".")):
+            raise error(ACCESS_DENIED, f"statements are about this store alone: {value[:80]} reaches beyond it")
 
 
 def check_format(name: str) -> None:

@@ -16,8 +16,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from stepstream.common.web import coding
 from stepstream.common.web.access import Access
 from stepstream.common.web.app import Raw, create
-from stepstream.common.web.body import ClientLeft, Spool
+from stepstream.common.web.body import Spool
 from stepstream.common.web.errors import WebError
+from stepstream.common.web.exchange import Exchange, Left, RawHeaders, body, head
 from stepstream.common.web.front import CALLER
 from stepstream.common.web.headers import Hosts
 from stepstream.sinks.embedded.errors import (
@@ -33,7 +34,6 @@ from stepstream.sinks.embedded.errors import (
     error,
     from_engine,
 )
-from stepstream.sinks.embedded.exchange import Exchange, Left, RawHeaders, body, head
 from stepstream.sinks.embedded.execute import Answer, Executor
 from stepstream.sinks.embedded.places import Places
 from stepstream.sinks.embedded.request import FORM_BYTES, Request, parameters_of, read
@@ -99,8 +99,6 @@ class Store:
                 await send(message)
         except ClickHouseError as problem:
             await self._failed(problem)(scope, receive, send)
-        except Left:
-            raise ClientLeft from None
         finally:
             spool.close()
             self._trim_later()

@@ -48,6 +48,18 @@ class Statement:
                 return self.sql[:at], self.sql[at:]
         return self.sql, ""
 
+    def into(self, path: str, form: str) -> str:
+        """``sql`` as it writes to a file, in its own format or else in that one."""
+        at = next((at for at in range(len(self.tokens) - 2, -1, -1) if self._is_format(at)), None)
+        target = f" INTO OUTFILE '{path}' TRUNCATE "
+        if not self.format or at is None:
+            return f"{self.sql}\n{target}FORMAT {form}"
+        place = self.tokens[at].start - self.tokens[0].start
+        return self.sql[:place] + target + self.sql[place:]
+
+    def _is_format(self, at: int) -> bool:
+        return self.tokens[at].upper == "FORMAT" and self.tokens[at + 1].text == self.format
+
     @property
     def keeps_state(self) -> bool:
         """Whether the session must remember what this does."""

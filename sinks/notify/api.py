@@ -5,7 +5,8 @@
     GET    /alerts?state=firing&severity=...
     POST   /alerts/ID/acknowledge {"by": ...}, /alerts/ID/silence {"by": ..., "for": "2h"}, /alerts/ID/resolve {"by": ...}
 
-It answers only requests that were made to a loopback name, so that no web page can reach it through a browser.
+Credentials are those of the setting ``credentials_file``: the scope ``read`` for GET, ``act`` for alerts, ``admin`` for
+subscriptions. Without such a file nobody is answered.
 """
 
 from __future__ import annotations
@@ -15,14 +16,30 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs
 
 import msgspec
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from stepstream.common.listen import explained
+from stepstream.common.web import body
+from stepstream.common.web.access import Access
+from stepstream.common.web.app import Observed, Raw, create
+from stepstream.common.web.credentials import Scope as CredentialScope
+from stepstream.common.web.credentials import load_or_none
+from stepstream.common.web.errors import WebError, json_body
+from stepstream.common.web.exchange import Exchange, end_of
+from stepstream.common.web.front import require
+from stepstream.common.web.headers import Hosts
+from stepstream.common.web.protocol import Limits
+from stepstream.common.web.server import WebServer
 from stepstream.schemas.channels import refused_variables
 from stepstream.schemas.delivery import DELIVERY_STATES
 from stepstream.schemas.documents import Subscription, WrongDocument, document_of
@@ -30,15 +47,17 @@ from stepstream.schemas.settings import Settings
 from stepstream.schemas.wording import did_you_mean
 from stepstream.sinks.notify.channels.webhook import Kit
 from stepstream.sinks.notify.directory import Directory
-from stepstream.sinks.notify.listing import alerts, deliveries
+from stepstream.sinks.notify.listing import Listing
 from stepstream.sinks.notify.sample import send_sample
 from stepstream.sinks.notify.stream import BadStream, Stream, Streams, content_of, match_of, places_of
 from stepstream.sinks.notify.wording import texts_of
 
 HOST: Final = "127.0.0.1"
 BODY_BYTES: Final = 262_144
-_LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "[::1]", "::1"})
-_ACTIONS: Final = frozenset({"acknowledge", "silence", "resolve"})
+MOST_LISTED: Final = 1_000
+LISTED: Final = 100
+LIMITS: Final = Limits(connections=500)
+_EVENTS: Final = [(b"content-type", b"text/event-stream")]
 _log = logging.getLogger("stepstream.notify")
 
 
@@ -52,197 +71,180 @@ class Actions:
     """(alert_id, acknowledge | silence | resolve, what was sent) -> what to answer."""
 
 
-class Wrong(Exception):
-    """An answer that is not 200."""
-
-    def __init__(self, status: int, reason: str) -> None:
-        super().__init__(reason)
-        self.status = status
-
-
 class Api:
-    """Answers requests; each in a thread of its own."""
+    """What each request gets. Its methods block, so they are called in threads."""
 
     def __init__(self, settings: Settings, directory: Directory, kit: Kit, actions: Actions) -> None:
         self.settings = settings
         self._directory = directory
         self._kit = kit
         self._actions = actions
+        self._listing = Listing(settings)
         self.streams = Streams()
         self.stopping = threading.Event()
 
-    def answer(self, method: str, path: str, query: str, body: bytes) -> Any:
-        """What a request gets. Raises ``Wrong``."""
-        parts = [unquote(part) for part in path.strip("/").split("/")]
-        match method, parts:
-            case "GET", ["subscriptions"]:
-                return [_shown(one) for one in self._directory.subscriptions.values()]
-            case "POST", ["subscriptions"]:
-                return self._apply(body)
-            case "GET", ["subscriptions", name]:
-                return _shown(self._known(name))
-            case "DELETE", ["subscriptions", name]:
-                self._known(name)
-                _worded(lambda: self._actions.remove(name))
-                return {"name": name, "what": "deleted"}
-            case "POST", ["subscriptions", name, "test"]:
-                outcome = send_sample(self._known(name), self._kit, time.time_ns() // 1000)
-                return {"name": name, "outcome": outcome.kind, "answer": outcome.text}
-            case "GET", ["alerts"]:
-                return self._alerts(query)
-            case "GET", ["deliveries"]:
-                return self._deliveries(query)
-            case "POST", ["alerts", alert_id, action] if action in _ACTIONS and self._actions.alert is not None:
-                act, data = self._actions.alert, _data(body)
-                return _worded(lambda: act(alert_id, action, data))
-        raise Wrong(404, f"there is no {method} {path}")
-
-    def stream(self, query: str, last_event_id: str) -> Stream:
-        """The alert stream. Raises ``Wrong``."""
-        try:
-            earliest = parse_qs(query).get("since") == ["earliest"]
-            match, content = match_of(query), content_of(query)
-            return Stream(self.settings, match, places_of(last_event_id), earliest=earliest, content=content)
-        except BadStream as error:
-            raise Wrong(400, str(error)) from None
-
-    def _known(self, name: str) -> Subscription:
-        found = self._directory.subscriptions.get(name)
-        if found is None:
-            raise Wrong(404, f"there is no subscription {name}; {did_you_mean(name, self._directory.subscriptions)}")
+    def routes(self) -> list[Route]:
+        """The paths of the API."""
+        get, post = ["GET"], ["POST"]
+        found = [
+            Route("/subscriptions", self._route("read", lambda _request, _body: self._list()), methods=get),
+            Route("/subscriptions", self._route("admin", lambda _request, sent: self._apply(sent)), methods=post),
+            Route(
+                "/subscriptions/{name}", self._route("read", lambda request, _body: _shown(self._known(request))), methods=get
+            ),
+            Route(
+                "/subscriptions/{name}", self._route("admin", lambda request, _body: self._remove(request)), methods=["DELETE"]
+            ),
+            Route("/subscriptions/{name}/test", self._route("admin", lambda request, _body: self._test(request)), methods=post),
+            Route("/alerts", self._route("read", lambda request, _body: self._alerts(request.url.query)), methods=get),
+            Route("/alerts/stream", Raw(self._stream), methods=get),
+            Route("/deliveries", self._route("read", lambda request, _body: self._deliveries(request.url.query)), methods=get),
+        ]
+        if self._actions.alert is not None:
+            found += [
+                Route(f"/alerts/{{alert_id}}/{action}", self._route("act", self._act(action)), methods=post)
+                for action in ("acknowledge", "silence", "resolve")
+            ]
         return found
 
-    def _apply(self, body: bytes) -> dict[str, str]:
+    def close(self) -> None:
+        """End the streams, and what is kept of the alerts."""
+        self.stopping.set()
+        self._listing.close()
+
+    def _route(self, scope: CredentialScope, answer: Callable[[Request, bytes], Any]) -> Any:
+        """An endpoint: the scope is checked before the body is read, and the answer made in a thread."""
+
+        async def endpoint(request: Request) -> Response:
+            require(request.scope, scope)
+            sent = await body.read(request.scope, request.receive, max_bytes=BODY_BYTES)
+            if sent and request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+                raise WebError(415, "send JSON, with Content-Type: application/json")
+            found = await run_in_threadpool(answer, request, sent)
+            return Response(await run_in_threadpool(json_body, found), media_type="application/json")
+
+        return endpoint
+
+    def _list(self) -> list[Any]:
+        return [_shown(one) for one in self._directory.subscriptions.values()]
+
+    def _known(self, request: Request) -> Subscription:
+        name = request.path_params["name"]
+        found = self._directory.subscriptions.get(name)
+        if found is None:
+            raise WebError(
+                404, f"there is no subscription {name[:100]}; {did_you_mean(name[:100], self._directory.subscriptions)}"
+            )
+        return found
+
+    def _apply(self, sent: bytes) -> dict[str, str]:
         try:
-            document = document_of({"kind": "Subscription", **_data(body)})
+            document = document_of({"kind": "Subscription", **_data(sent)})
         except WrongDocument as error:
-            raise Wrong(400, str(error)) from None
+            raise WebError(400, str(error)) from None
         if not isinstance(document, Subscription):
-            raise Wrong(400, f"a {document.kind} is no Subscription")
+            raise WebError(400, f"a {document.kind} is no Subscription")
         if refused := refused_variables(document.options, self._kit.secrets.listed):
-            raise Wrong(400, "; ".join(refused))
+            raise WebError(400, "; ".join(refused))
         return {"name": document.name, "what": _worded(lambda: self._actions.apply(document))}
 
+    def _remove(self, request: Request) -> dict[str, str]:
+        name = self._known(request).name
+        _worded(lambda: self._actions.remove(name))
+        return {"name": name, "what": "deleted"}
+
+    def _test(self, request: Request) -> dict[str, str]:
+        known = self._known(request)
+        outcome = send_sample(known, self._kit, time.time_ns() // 1000)
+        return {"name": known.name, "outcome": outcome.kind, "answer": outcome.text}
+
+    def _act(self, action: str) -> Callable[[Request, bytes], Any]:
+        act = self._actions.alert
+        assert act is not None
+        return lambda request, sent: _worded(lambda: act(request.path_params["alert_id"], action, _data(sent)))
+
     def _alerts(self, query: str) -> list[Any]:
-        given = {name: values[-1] for name, values in parse_qs(query).items()}
+        given = _given(query)
+        state = given.get("state", [""])[-1]
+        limit = _limit(given)
         try:
-            match = match_of("&".join(part for part in query.split("&") if part.partition("=")[0] not in ("state", "limit")))
+            match = match_of(query, besides=("state", "limit"))
             content = content_of(query)
         except BadStream as error:
-            raise Wrong(400, str(error)) from None
-        limit = int(given["limit"]) if given.get("limit", "").isdigit() else 100
-        found = alerts(self.settings, match, state=given.get("state", ""), limit=min(1_000, limit))
+            raise WebError(400, str(error)) from None
+        found = self._listing.alerts(match, state=state, limit=limit)
         return [{**one.model_dump(mode="json"), **texts_of(one, content)} for one in found]
 
     def _deliveries(self, query: str) -> list[Any]:
-        given = {name: values[-1] for name, values in parse_qs(query).items()}
-        state = given.get("state", "")
+        given = _given(query)
+        state, subscription = given.get("state", [""])[-1], given.get("subscription", [""])[-1]
         if state and state not in DELIVERY_STATES:
-            raise Wrong(400, f"state {state}: {did_you_mean(state, DELIVERY_STATES)}")
-        limit = int(given["limit"]) if given.get("limit", "").isdigit() else 100
-        found = deliveries(self.settings, subscription=given.get("subscription", ""), state=state, limit=min(1_000, limit))
+            raise WebError(400, f"state {state[:100]}: {did_you_mean(state[:100], DELIVERY_STATES)}")
+        found = self._listing.deliveries(subscription=subscription, state=state, limit=_limit(given))
         return [{name: value for name, value in msgspec.to_builtins(one).items() if name != "record"} for one in found]
+
+    async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The alert stream: each in a thread of its own, of which there is a bound."""
+        require(scope, "read")
+        if not self.streams.enter():
+            raise WebError(503, "too many streams are open", {"Retry-After": "5"})
+        pool = ThreadPoolExecutor(1, thread_name_prefix="alert-stream")
+        try:
+            request = Request(scope)
+            query, place = request.url.query, request.headers.get("last-event-id", "")
+            exchange = Exchange(receive, send)
+            for message in await exchange.run(pool, lambda: self._events(query, place, exchange)):
+                await send(message)
+        finally:
+            pool.shutdown(wait=False)
+            self.streams.leave()
+
+    def _events(self, query: str, last_event_id: str, exchange: Exchange) -> list[Message]:
+        try:
+            earliest = _given(query).get("since") == ["earliest"]
+            match, content = match_of(query), content_of(query)
+            stream = Stream(self.settings, match, places_of(last_event_id), earliest=earliest, content=content)
+        except BadStream as error:
+            raise WebError(400, str(error)) from None
+        try:
+            exchange.start(200, [*_EVENTS, (b"connection", b"close")])
+            for event in stream.events(lambda: self.stopping.is_set() or exchange.left.is_set()):
+                exchange.more(event)
+        finally:
+            stream.close()
+        return [end_of()]
 
 
 class ApiServer:
-    """Serves the API on loopback until closed."""
+    """Serves the API on loopback, in a thread, until closed."""
 
-    def __init__(self, api: Api, port: int) -> None:
-        """``port`` 0 takes a free one; see ``port`` afterwards. Raises ``AddressTaken`` when another program has it."""
-        handler = type("Handler", (_Handler,), {"api": api})
+    def __init__(self, api: Api, port: int, observed: Observed | None = None) -> None:
+        """``port`` 0 takes a free one; see ``port`` afterwards.
+
+        Raises ``AddressTaken`` when another program has it, ``CredentialsError`` where the credential file cannot be used.
+        """
+        self._api = api
         try:
-            self._server = ThreadingHTTPServer((HOST, port), handler)
+            self._server = WebServer(self._application(observed), HOST, port, LIMITS)
         except OSError as error:
             raise explained(error, port, "notify_port", HOST) from None
-        self._api = api
-        self._server.daemon_threads = True
-        self.port = int(self._server.server_address[1])
-        threading.Thread(target=self._server.serve_forever, name="stepstream-admin", daemon=True).start()
-        _log.info("admin API and alert stream at http://%s:%d", HOST, self.port)
+        self.port = self._server.port
+        self._server.start("stepstream-admin")
+        _log.info("admin API and alert stream at %s", self._server.url)
+
+    def _application(self, observed: Observed | None) -> ASGIApp:
+        file = self._api.settings.credentials_file
+        if not file:
+            _log.warning(
+                "nobody may use the admin API and the alert stream: no setting credentials_file (`stepstream credentials`)"
+            )
+        table = load_or_none(file)
+        return create(self._api.routes(), hosts=Hosts(HOST), access=Access(table), observed=observed)
 
     def close(self) -> None:
         """Stop serving; streams end."""
-        self._api.stopping.set()
-        self._server.shutdown()
-        self._server.server_close()
-
-
-class _Handler(BaseHTTPRequestHandler):
-    api: Api
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self) -> None:
-        if urlsplit(self.path).path == "/alerts/stream":
-            self._guarded(self._stream)
-        else:
-            self._guarded(self._plain)
-
-    def do_POST(self) -> None:
-        self._guarded(self._plain)
-
-    def do_DELETE(self) -> None:
-        self._guarded(self._plain)
-
-    def _guarded(self, action: Callable[[], None]) -> None:
-        try:
-            self._check_host()
-            action()
-        except Wrong as error:
-            self._answer(error.status, {"error": str(error)})
-        except (BrokenPipeError, ConnectionResetError):
-            self.close_connection = True
-        except Exception as error:
-            _log.exception("answering %s %s failed", self.command, self.path)
-            self._answer(500, {"error": f"{type(error).__name__}: see the notifier's log"})
-
-    def _check_host(self) -> None:
-        host = (self.headers.get("Host") or "").rsplit(":", 1)[0] if self.headers.get("Host", "")[-1:] != "]" else "[::1]"
-        if host not in _LOOPBACK:
-            raise Wrong(403, "only for requests to a loopback name")
-        if self.headers.get("Origin") is not None and urlsplit(self.headers["Origin"]).hostname not in _LOOPBACK:
-            raise Wrong(403, "not for web pages")
-
-    def _plain(self) -> None:
-        length = int(self.headers.get("Content-Length") or 0)
-        if length > BODY_BYTES:
-            self.close_connection = True
-            raise Wrong(413, f"more than {BODY_BYTES} bytes")
-        body = self.rfile.read(length)
-        if body and not (self.headers.get("Content-Type") or "").startswith("application/json"):
-            raise Wrong(415, "send JSON, with Content-Type: application/json")
-        at = urlsplit(self.path)
-        self._answer(200, self.api.answer(self.command, at.path, at.query, body))
-
-    def _stream(self) -> None:
-        if not self.api.streams.enter():
-            raise Wrong(503, "too many streams are open")
-        try:
-            stream = self.api.stream(urlsplit(self.path).query, self.headers.get("Last-Event-ID") or "")
-            try:
-                self.send_response(200)
-                self.send_header("Content-Type", "text/event-stream")
-                self.send_header("Cache-Control", "no-store")
-                self.send_header("Connection", "close")
-                self.end_headers()
-                self.close_connection = True
-                for event in stream.events(self.api.stopping.is_set):
-                    self.wfile.write(event)
-                    self.wfile.flush()
-            finally:
-                stream.close()
-        finally:
-            self.api.streams.leave()
-
-    def _answer(self, status: int, data: Any) -> None:
-        body = json.dumps(data, ensure_ascii=False).encode() + b"\n"
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Requests are not worth a line."""
+        self._api.close()
+        self._server.close()
 
 
 def _shown(subscription: Subscription) -> dict[str, Any]:
@@ -250,13 +252,27 @@ def _shown(subscription: Subscription) -> dict[str, Any]:
     return json.loads(subscription.model_dump_json(exclude_defaults=True)) | {"kind": "Subscription"}  # type: ignore[no-any-return]
 
 
-def _data(body: bytes) -> dict[str, Any]:
+def _given(query: str) -> dict[str, list[str]]:
     try:
-        data = json.loads(body or b"{}")
-    except ValueError as error:
-        raise Wrong(400, f"that is no JSON: {error}") from None
+        return parse_qs(query, max_num_fields=100)
+    except ValueError:
+        raise WebError(400, "the URL has more than 100 parameters") from None
+
+
+def _limit(given: dict[str, list[str]]) -> int:
+    text = given.get("limit", [str(LISTED)])[-1]
+    if not (text.isascii() and text.isdecimal() and len(text) < 10):
+        raise WebError(400, f"limit is a number, at most {MOST_LISTED}")
+    return min(MOST_LISTED, int(text))
+
+
+def _data(sent: bytes) -> dict[str, Any]:
+    try:
+        data = json.loads(sent or b"{}")
+    except (ValueError, RecursionError) as error:
+        raise WebError(400, f"that is no JSON: {error}") from None
     if not isinstance(data, dict):
-        raise Wrong(400, "send a JSON object")
+        raise WebError(400, "send a JSON object")
     return data
 
 
@@ -264,6 +280,6 @@ def _worded(action: Callable[[], Any]) -> Any:
     try:
         return action()
     except LookupError as error:
-        raise Wrong(404, str(error.args[0] if error.args else error)) from None
+        raise WebError(404, str(error.args[0] if error.args else error)) from None
     except ValueError as error:
-        raise Wrong(400, str(error)) from None
+        raise WebError(400, str(error)) from None

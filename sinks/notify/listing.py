@@ -2,64 +2,86 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Final
 
 import msgspec
-from confluent_kafka import TopicPartition
 from pydantic import ValidationError
 
-from stepstream import kafka
-from stepstream.schemas.alert import Alert
+from stepstream.schemas.alert import Alert, AlertStruct
 from stepstream.schemas.delivery import DeliveryStruct
 from stepstream.schemas.documents import AlertMatch
 from stepstream.schemas.settings import Settings
-from stepstream.schemas.topics import topic
 from stepstream.sinks.alert_tail import matches
+from stepstream.sinks.notify.latest import Latest
 
-TAIL_RECORDS: Final = 100_000
-"""Of each partition so many records, the newest, are looked at."""
-_decode = msgspec.json.Decoder(DeliveryStruct).decode
+_delivery: Final = msgspec.json.Decoder(DeliveryStruct).decode
+_alert: Final = msgspec.json.Decoder(AlertStruct).decode
+
+
+class Listing:
+    """Both lists, kept up to date as they are asked for. Used by many threads."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._deliveries: Latest[DeliveryStruct] = Latest(
+            settings,
+            "deliveries",
+            _delivery,
+            key=lambda one: (one.subscription, one.alert_id),
+            order=lambda _one: 0,
+            age=lambda one: one.time,
+        )
+        self._alerts: Latest[AlertStruct] = Latest(
+            settings,
+            "alerts",
+            _alert,
+            key=lambda one: one.alert_id,
+            order=lambda one: one.seq,
+            age=lambda one: one.updated_at,
+        )
+
+    def deliveries(self, *, subscription: str = "", state: str = "", limit: int = 100) -> list[DeliveryStruct]:
+        """The newest first. Raises ``KafkaUnreachable``."""
+        found = [
+            one
+            for one in self._deliveries.records()
+            if (not subscription or one.subscription == subscription) and (not state or one.state == state)
+        ]
+        return sorted(found, key=lambda one: -one.time)[:limit]
+
+    def alerts(self, match: AlertMatch, *, state: str = "", limit: int = 100) -> list[Alert]:
+        """Alerts that match, the one that changed last first. Raises ``KafkaUnreachable``."""
+        known = [one for one in self._alerts.records() if not state or one.state == state]
+        known.sort(key=lambda one: -one.updated_at)
+        found: list[Alert] = []
+        for one in known:
+            if len(found) >= limit:
+                break
+            if matches(match, one):
+                try:
+                    found.append(Alert.model_validate(msgspec.to_builtins(one)))
+                except ValidationError:
+                    continue
+        return found
+
+    def close(self) -> None:
+        """Let Kafka and what is held go."""
+        self._deliveries.close()
+        self._alerts.close()
 
 
 def deliveries(settings: Settings, *, subscription: str = "", state: str = "", limit: int = 100) -> list[DeliveryStruct]:
-    """The newest first. Raises ``KafkaUnreachable``."""
-    newest: dict[tuple[str, str], DeliveryStruct] = {}
-    for value in _values(settings, "deliveries"):
-        try:
-            record = _decode(value)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
-            continue
-        if not subscription or record.subscription == subscription:
-            newest[record.subscription, record.alert_id] = record
-    found = [record for record in newest.values() if not state or record.state == state]
-    return sorted(found, key=lambda record: -record.time)[:limit]
+    """One look at the deliveries, the newest first. Raises ``KafkaUnreachable``."""
+    listing = Listing(settings)
+    try:
+        return listing.deliveries(subscription=subscription, state=state, limit=limit)
+    finally:
+        listing.close()
 
 
 def alerts(settings: Settings, match: AlertMatch, *, state: str = "", limit: int = 100) -> list[Alert]:
-    """Alerts that match, the one that changed last first. Raises ``KafkaUnreachable``."""
-    newest: dict[str, Alert] = {}
-    for value in _values(settings, "alerts"):
-        try:
-            alert = Alert.model_validate_json(value)
-        except ValidationError:
-            continue
-        known = newest.get(alert.alert_id)
-        if known is None or alert.seq >= known.seq:
-            newest[alert.alert_id] = alert
-    found = [alert for alert in newest.values() if (not state or alert.state == state) and matches(match, alert)]
-    return sorted(found, key=lambda alert: -alert.updated_at)[:limit]
-
-
-def _values(settings: Settings, name: str) -> Iterator[bytes]:
-    full = topic(settings.topic_prefix, name)
-    client = kafka.consumer(settings, "stepstream-reader")
+    """One look at the alerts, the one that changed last first. Raises ``KafkaUnreachable``."""
+    listing = Listing(settings)
     try:
-        count = kafka.partition_count(client, full)
-        ends = {p: client.get_watermark_offsets(TopicPartition(full, p), timeout=10)[1] for p in range(count)}
+        return listing.alerts(match, state=state, limit=limit)
     finally:
-        client.close()
-    for partition, end in ends.items():
-        for message in kafka.read_to_end(settings, full, [partition], offset=max(0, end - TAIL_RECORDS)):
-            if value := message.value():
-                yield value
+        listing.close()

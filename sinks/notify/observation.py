@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
+from stepstream import observe
 from stepstream.observe import Observer, ObserverServer
 from stepstream.schemas import metrics as m
 from stepstream.schemas.documents import Subscription
@@ -89,8 +90,4 @@ class Figures:
 
 def serve(settings: Settings, figures: Figures) -> ObserverServer | None:
     """Serve metrics and health until the server is closed; None when the settings turn them off."""
-    if settings.metrics_port < 0:
-        return None
-    server = ObserverServer(figures.observer, host=settings.metrics_host, port=settings.metrics_port)
-    _log.info("metrics at http://%s:%d/metrics", settings.metrics_host, server.port)
-    return server
+    return observe.serve(figures.observer, settings, _log)

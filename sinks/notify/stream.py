@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, get_args
 from urllib.parse import parse_qs
 
@@ -21,16 +22,20 @@ from stepstream.sinks.notify.wording import texts_of
 
 BEAT_S: Final = 15.0
 SLICE_S: Final = 0.5
+_PLACES: Final = re.compile(r"[0-9]{1,9}-[0-9]{1,18}(\.[0-9]{1,9}-[0-9]{1,18})*")
 
 
 class BadStream(ValueError):
     """A question that cannot be answered; says why."""
 
 
-def match_of(query: str) -> AlertMatch:
-    """The filter that a query asks for: ``severity=critical&severity=error&agent=support*``. Raises ``BadStream``."""
+def match_of(query: str, besides: Iterable[str] = ()) -> AlertMatch:
+    """The filter that a query asks for: ``severity=critical&severity=error&agent=support*``. Raises ``BadStream``.
+
+    ``besides`` are further parameters that the query may have.
+    """
     given = parse_qs(query)
-    for other in ("since", "content"):
+    for other in ("since", "content", *besides):
         given.pop(other, None)
     fields: dict[str, Any] = {name: values[-1] for name, values in given.items()}
     if "severity" in given:
@@ -51,11 +56,10 @@ def content_of(query: str) -> Content:
 
 def places_of(event_id: str) -> dict[int, int]:
     """Where the event of that id left off: the next offset of each partition. Raises ``BadStream``."""
-    try:
-        pairs = [part.split("-") for part in event_id.split(".")] if event_id else []
-        return {int(number): int(offset) for number, offset in pairs}
-    except ValueError:
-        raise BadStream("Last-Event-ID is none of ours") from None
+    if event_id and not _PLACES.fullmatch(event_id):
+        raise BadStream("Last-Event-ID is none of ours")
+    pairs = [part.split("-") for part in event_id.split(".")] if event_id else []
+    return {int(number): int(offset) for number, offset in pairs}
 
 
 def alert_record(alert: Alert, content: Content) -> str:
@@ -120,7 +124,7 @@ class Stream:
         return ".".join(f"{number}-{place}" for number, place in sorted(self.places.items()))
 
     def _alert(self, value: bytes | None) -> Alert | None:
-        if not value or b"\n" in value:
+        if not value or b"\n" in value or b"\r" in value:  # either would end a line of an event
             return None
         try:
             return Alert.model_validate_json(value)

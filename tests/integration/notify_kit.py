@@ -8,11 +8,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 from stepstream import documents, kafka, notify
+from stepstream.common.web.credentials import SCOPES, Credentials, new_credential, save, token_of
 from stepstream.schemas.alert import Alert
 from stepstream.schemas.documents import Subscription
 from stepstream.schemas.settings import Settings
@@ -95,9 +98,19 @@ def receiver(**given: Any) -> Iterator[Receiver]:
     server.server_close()
 
 
+@cache
+def admin_access() -> tuple[Path, dict[str, str]]:
+    """A credential file with one caller who may do everything, and the header by which it is known."""
+    entry, secret = new_credential("tests", SCOPES)
+    file = Path(mkdtemp(prefix="stepstream-notify-")) / "credentials.json"
+    save(file, Credentials([entry]))
+    return file, {"Authorization": f"Bearer {token_of('tests', secret)}"}
+
+
 def prepared(bootstrap: str, prefix: str, **more: Any) -> Settings:
     """Settings of an installation of one's own, its topics made."""
     given: dict[str, Any] = {"fleet_partitions": 2, "notify_allow_private": True, "session_timeout": 6, "log_level": "info"}
+    given["credentials_file"] = str(admin_access()[0])
     settings = Settings(kafka_brokers=bootstrap, topic_prefix=prefix, **(given | more))
     create_topics(settings)
     return settings

@@ -23,7 +23,7 @@ from stepstream.schemas.topics import topic
 from stepstream.settings import to_environment
 from stepstream.sinks.notify.channels.webhook import verify
 from stepstream.sinks.notify.listing import deliveries
-from tests.integration.notify_kit import Call, Publisher, Receiver, notifier, prepared, receiver, subscribe
+from tests.integration.notify_kit import Call, Publisher, Receiver, admin_access, notifier, prepared, receiver, subscribe
 from tests.processes import Process, wait_until
 
 
@@ -57,7 +57,9 @@ def admin(process: Process) -> str:
 
 def ask(url: str, method: str = "GET", data: Any = None, **headers: str) -> tuple[int, Any]:
     body = json.dumps(data).encode() if data is not None else None
-    request = urllib.request.Request(url, body, {"Content-Type": "application/json", **headers}, method=method)
+    request = urllib.request.Request(
+        url, body, {"Content-Type": "application/json", **admin_access()[1], **headers}, method=method
+    )
     try:
         with urllib.request.urlopen(request, timeout=20) as answer:
             return answer.status, json.load(answer)
@@ -173,7 +175,9 @@ def test_the_stream_goes_on_where_it_left_off(
     url = admin(processes[0])
 
     def events(count: int, last: str = "", query: str = "") -> Iterator[tuple[str, str]]:
-        request = urllib.request.Request(f"{url}/alerts/stream{query}", headers={"Last-Event-ID": last} if last else {})
+        request = urllib.request.Request(
+            f"{url}/alerts/stream{query}", headers=admin_access()[1] | ({"Last-Event-ID": last} if last else {})
+        )
         event_id = ""
         with urllib.request.urlopen(request, timeout=30) as answer:
             assert answer.headers["Content-Type"] == "text/event-stream"

@@ -24,7 +24,7 @@ from stepstream.common.web.credentials import Credentials, new_credential, token
 from stepstream.common.web.front import require
 from stepstream.common.web.headers import Hosts, of_answer
 from stepstream.common.web.protocol import Limits
-from stepstream.common.web.server import AddressTaken, WebServer
+from stepstream.common.web.server import WebServer
 from tests.security.raw import RawAnswer, basic, connect, is_cut, read_answer, request, send
 
 READER, READER_SECRET = new_credential("reader", ["read"])
@@ -366,7 +366,7 @@ def _is_open(connection: socket.socket) -> bool:
 
 def test_a_taken_port_is_said_in_a_sentence(world: World) -> None:
     """With the address."""
-    with pytest.raises(AddressTaken, match=f"port {world.server.port} of 127.0.0.1 is taken"):
+    with pytest.raises(OSError, match=f"port {world.server.port} of 127.0.0.1 is taken"):
         WebServer(create([], hosts=Hosts("127.0.0.1"), access=None), "127.0.0.1", world.server.port)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from stepstream.common.web.credentials import Credentials, new_credential, save, token_of
 from stepstream.observe import Observer, ObserverServer
 from stepstream.schemas.metrics import LAG, METRICS, RECORDS, REJECTED, markdown
 from stepstream.sinks.clickhouse.observation import refresh
@@ -58,7 +59,7 @@ def test_a_sink_s_counts_are_shown() -> None:
 
 
 def test_health_and_readiness_are_told_apart() -> None:
-    """A process that starts is alive and not ready; a stuck one is neither; the body says why."""
+    """A process that starts is alive and not ready; a stuck one is neither; the body is a fixed text."""
     observer = Observer()
     observer.gauge(LAG).labels("steps", "0").set(5)
     server = ObserverServer(observer, host="127.0.0.1", port=0)
@@ -68,7 +69,7 @@ def test_health_and_readiness_are_told_apart() -> None:
         assert urllib.request.urlopen(f"{base}/healthz").status == 200
         with pytest.raises(urllib.error.HTTPError) as not_ready:
             urllib.request.urlopen(f"{base}/readyz")
-        assert (not_ready.value.code, not_ready.value.read()) == (503, b"starting\n")
+        assert (not_ready.value.code, not_ready.value.read()) == (503, b"not ready\n")
         not_ready.value.close()
         observer.readiness = lambda: ""
         assert urllib.request.urlopen(f"{base}/readyz").read() == b"ok\n"
@@ -79,6 +80,35 @@ def test_health_and_readiness_are_told_apart() -> None:
         sick.value.close()
     finally:
         server.close()
+
+
+def _status(url: str, token: str) -> int:
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers)) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as refused:
+        refused.close()
+        return refused.code
+
+
+def test_other_machines_need_credentials_for_metrics(tmp_path: Path) -> None:
+    """With the scope read; health answers everybody."""
+    reader, secret = new_credential("prometheus", ["read"])
+    sender, other = new_credential("sender", ["ingest"])
+    save(tmp_path / "table.json", Credentials([reader, sender]))
+    for file, known in (("", 401), (str(tmp_path / "table.json"), 200)):
+        server = ObserverServer(Observer(), host="0.0.0.0", port=0, credentials_file=file)
+        try:
+            for path, token, status in (
+                ("/healthz", "", 200),
+                ("/metrics", "", 401),
+                ("/metrics", token_of("prometheus", secret), known),
+                ("/metrics", token_of("sender", other), 403 if file else 401),
+            ):
+                assert _status(f"http://127.0.0.1:{server.port}{path}", token) == status
+        finally:
+            server.close()
 
 
 def test_a_taken_port_is_named() -> None:

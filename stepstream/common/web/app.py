@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from stepstream.common.web.access import Access
 from stepstream.common.web.errors import WebError, json_error
-from stepstream.common.web.front import Front
+from stepstream.common.web.front import Front, require
 from stepstream.common.web.headers import Hosts
 
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -59,8 +59,9 @@ def _health(observed: Observed | None) -> list[BaseRoute]:
         wrong = observed is not None and (observed.health() or observed.readiness())
         return PlainTextResponse("not ready\n" if wrong else "ok\n", 503 if wrong else 200)
 
-    async def metrics(_request: Request) -> Response:
+    async def metrics(request: Request) -> Response:
         assert observed is not None
+        require(request.scope, "read")
         return Response(observed.text(), headers={"Content-Type": METRICS_TYPE})
 
     routes: list[BaseRoute] = [Route("/healthz", healthz), Route("/readyz", readyz)]

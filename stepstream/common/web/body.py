@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope
 from stepstream.common.web import coding
 from stepstream.common.web.errors import WebError
 
-SPOOL_BYTES: Final = 4 << 20
+SPOOL_BYTES: Final = 16 << 20
 """A spooled body above this size goes to a file."""
 
 

@@ -276,6 +276,11 @@ def load(path: Path) -> Credentials:
         raise CredentialsError(f"the credential file {path} cannot be used: {error or type(error).__name__}") from None
 
 
+def load_or_none(file: str) -> Credentials:
+    """The table of a setting's file; an empty one, which lets nobody in, where the setting is empty. Raises as ``load``."""
+    return load(Path(file).expanduser()) if file else Credentials()
+
+
 def _entry(held: dict[str, object]) -> Credential:
     name, stored, scopes, projects = (held[key] for key in ("name", "hash", "scopes", "projects"))
     if not isinstance(name, str) or not isinstance(stored, str):

@@ -19,12 +19,8 @@ GRACE_S = 5.0
 _log = logging.getLogger("stepstream.web")
 
 
-class AddressTaken(OSError):
-    """Another process listens there; ``str`` is a sentence with the address."""
-
-
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; ``port`` 0 takes a free one. Raises ``AddressTaken``, or ``OSError`` with a sentence."""
+    """A listening socket; ``port`` 0 takes a free one. Raises ``OSError`` with a sentence, EADDRINUSE where it is taken."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     found = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -36,7 +32,7 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         found.close()
         if error.errno == errno.EADDRINUSE:
-            raise AddressTaken(error.errno, f"port {port} of {host} is taken by another process") from None
+            raise OSError(error.errno, f"port {port} of {host} is taken by another process") from None
         raise OSError(error.errno, f"cannot listen on {host}:{port}: {error.strerror or error}") from None
     found.setblocking(False)
     return found
@@ -72,6 +68,7 @@ class WebServer:
         config = uvicorn.Config(
             app,
             http=protocol_for(limits or Limits()),
+            interface="asgi3",
             ws="none",
             lifespan="off",
             log_config=None,

@@ -1,4 +1,4 @@
-"""One query between the event loop, which talks to the client, and the thread in which the engine works."""
+"""One answer between the event loop, which talks to the client, and the thread that makes it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from collections.abc import Callable
 from concurrent.futures import Executor as Pool
 
 from starlette.types import Message, Receive, Send
+
+from stepstream.common.web.body import ClientLeft
 
 RawHeaders = list[tuple[bytes, bytes]]
 CANCEL_EVERY_S = 0.5
@@ -24,14 +26,22 @@ def body(piece: bytes, more: bool) -> Message:
     return {"type": "http.response.body", "body": piece, "more_body": more}
 
 
-class Left(Exception):
-    """The client has left: nobody wants the rest of the answer."""
+def end_of() -> Message:
+    """The end of an answer that was sent in pieces."""
+    return body(b"", False)
+
+
+class Left(ClientLeft):
+    """The client has left, or the answer is to break off: nothing more is sent."""
 
 
 class Exchange:
-    """Runs a function in a thread, lets it send an answer, and cancels its query when the client leaves."""
+    """Runs a function in a thread, lets it send an answer, and tells it when the client leaves.
 
-    def __init__(self, receive: Receive, send: Send, cancel: Callable[[str], None]) -> None:
+    ``cancel`` is called then, with the tag that the function gave, again and again until the function has ended.
+    """
+
+    def __init__(self, receive: Receive, send: Send, cancel: Callable[[str], None] = lambda _tag: None) -> None:
         self._receive = receive
         self._to_client = send
         self._cancel = cancel
@@ -62,7 +72,7 @@ class Exchange:
         await self._cancel_until_ended(pool, working)
 
     async def _cancel_until_ended(self, pool: Pool, working: asyncio.Future[list[Message]]) -> None:
-        """Again and again: a query that has not begun yet cannot be cancelled."""
+        """Again and again: what has not begun yet cannot be cancelled."""
         while not working.done():
             if self._tag:
                 await asyncio.to_thread(self._cancel, self._tag)
@@ -71,7 +81,7 @@ class Exchange:
     # What follows is for the thread.
 
     def begins(self, tag: str) -> None:
-        """From now on the query can be cancelled by this tag."""
+        """From now on the work can be cancelled by this tag."""
         self._tag = tag
         self._check()
 
