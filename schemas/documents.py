@@ -248,8 +248,17 @@ def decode_document(value: bytes | str) -> Policy | Subscription | Prices:
     try:
         return DOCUMENT.validate_json(value)
     except ValidationError as error:
+        raise WrongDocument(_wrong(error, value)) from None
+    except (RecursionError, ValueError) as error:
+        raise WrongDocument(f"no document: {type(error).__name__}") from None
+
+
+def _wrong(error: ValidationError, value: bytes | str) -> str:
+    try:
         data = json.loads(value) if error.errors()[0]["type"] != "json_invalid" else None
-        raise WrongDocument(sentences(error, AnyDocument, data, hidden=_is_secret)) from None
+        return sentences(error, AnyDocument, data, hidden=_is_secret)
+    except Exception:  # what one reader of JSON takes, another may not: a number of 5,000 digits
+        return f"no document: {error.errors(include_input=False, include_url=False)[0]['msg']}"
 
 
 def match_of(fields: Mapping[str, Any]) -> AlertMatch:

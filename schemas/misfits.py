@@ -10,10 +10,14 @@ from collections.abc import Iterable
 from typing import Final
 
 from stepstream.schemas.alert import AlertStruct, FindingStruct
+from stepstream.schemas.delivery import DeliveryStruct
 from stepstream.schemas.normalise import MAX_COUNT
 
 MAX_TIME_US: Final = 4_000_000_000_000_000
 """October 2096. The columns of the store go as far, and no calendar raises before."""
+
+MOMENTS: Final = ("next_try", "since", "told_at")
+"""Times of a delivery that are 0 where there is none."""
 
 MAX_ID: Final = 256
 MAX_NAME: Final = 4_096
@@ -51,6 +55,20 @@ def alert_misfit(alert: AlertStruct) -> str:
             return f"{name} is no place: {getattr(alert, name)}"
     lists = {"step_ids": alert.step_ids, "trace_ids": alert.trace_ids, "finding_ids": alert.finding_ids}
     return _texts(alert, lists)
+
+
+def delivery_misfit(delivery: DeliveryStruct) -> str:
+    """Why a delivery cannot be one; empty when it can."""
+    for name in ("time", *MOMENTS):
+        if not 0 <= getattr(delivery, name) < MAX_TIME_US:
+            return f"{name} is no time: {getattr(delivery, name)}"
+    for name, most in (("seq", MAX_COUNT), ("latency_us", MAX_COUNT), ("told_seq", MAX_COUNT), ("attempts", 2**31 - 1)):
+        if not 0 <= getattr(delivery, name) <= most:
+            return f"{name} is no count: {getattr(delivery, name)}"
+    for name in ("subscription", "alert_id", "alert", "project", "environment", "agent"):
+        if len(getattr(delivery, name)) > MAX_NAME:
+            return f"{name} is longer than {MAX_NAME} characters"
+    return alert_misfit(delivery.record) if delivery.record is not None else ""
 
 
 def _texts(item: FindingStruct | AlertStruct, lists: dict[str, list[str]]) -> str:

@@ -9,6 +9,9 @@ from typing import Final
 from confluent_kafka import Message, Producer
 
 from stepstream.kafka import KafkaUnreachable, client_config, producer, read_to_end
+from stepstream.letters import letter_source
+from stepstream.schemas.batches import UNREADABLE
+from stepstream.schemas.deadletter import OURS, Source, number_of
 from stepstream.schemas.partitioner import PARTITIONER
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import (
@@ -23,9 +26,6 @@ from stepstream.schemas.topics import (
 )
 from stepstream.stream.poison import LEDGER_TOPICS, PoisonLedger
 
-OURS: Final = frozenset(
-    {DEADLETTER_TOPIC, DEADLETTER_PARTITION, DEADLETTER_OFFSET, DEADLETTER_REASON, DEADLETTER_DETAIL, DEADLETTER_BY}
-)
 REPLAYED: Final = "stepstream-replayed-from"
 """On a record that was sent again: its offset in the dead letter."""
 SEND_S: Final = 60.0
@@ -50,9 +50,18 @@ class Letter:
 
 
 def read(settings: Settings, *, since_ms: int = 0, reason: str = "") -> Iterator[Letter]:
-    """Every refused record still kept, the oldest first, one at a time. Raises ``KafkaUnreachable``."""
+    """Every refused record still kept, the oldest first, each once. Raises ``KafkaUnreachable``.
+
+    Who dead-letters a record and is killed before it knows may do so again: of the letters from one place the first counts.
+    """
+    seen: set[Source] = set()
     for message in read_to_end(settings, topic(settings.topic_prefix, "deadletter")):
         letter = _letter(message)
+        source = letter_source(message)
+        if source is not None:
+            if source in seen:
+                continue
+            seen.add(source)
         if letter.time_ms >= since_ms and reason in ("", letter.reason):
             yield letter
 
@@ -64,8 +73,8 @@ def _letter(message: Message) -> Letter:
         offset=message.offset() or 0,
         time_ms=message.timestamp()[1],
         topic=ours.get(DEADLETTER_TOPIC, ""),
-        partition=_number(ours.get(DEADLETTER_PARTITION, "")),
-        source_offset=_number(ours.get(DEADLETTER_OFFSET, "")),
+        partition=number_of(ours.get(DEADLETTER_PARTITION, "")),
+        source_offset=number_of(ours.get(DEADLETTER_OFFSET, "")),
         reason=ours.get(DEADLETTER_REASON, ""),
         detail=ours.get(DEADLETTER_DETAIL, ""),
         by=ours.get(DEADLETTER_BY, ""),
@@ -82,10 +91,6 @@ def _headers(message: Message) -> list[tuple[str, str | bytes | None]]:
 
 def _bytes(value: str | bytes | None) -> bytes | None:
     return value.encode() if isinstance(value, str) else value
-
-
-def _number(text: str) -> int:
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else -1
 
 
 def replay(settings: Settings, letters: Iterable[Letter]) -> tuple[int, list[Letter]]:
@@ -107,7 +112,7 @@ def replay(settings: Settings, letters: Iterable[Letter]) -> tuple[int, list[Let
             failures.append(str(error))
 
     for letter in letters:
-        if letter.topic not in known:
+        if letter.topic not in known or letter.reason == UNREADABLE:  # which stands for records that nobody can read
             foreign.append(letter)
             continue
         _produce(client, known[letter.topic], letter, acknowledged)

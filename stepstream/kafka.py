@@ -9,10 +9,11 @@ import importlib
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
+from stepstream.schemas.batches import RECEIVE_BYTES
 from stepstream.schemas.partitioner import PARTITIONER
 from stepstream.schemas.settings import Settings
 
@@ -30,6 +31,14 @@ WAITED_OUT: Final = RETRIABLE | {
     KafkaError.UNKNOWN_TOPIC_OR_PART,  # a broker that has just started does not know its topics yet
 }
 """And those that a member of a group meets besides."""
+
+
+UNREADABLE: Final = frozenset({KafkaError._BAD_COMPRESSION, KafkaError._BAD_MSG})
+TRIES: Final = 3
+"""A batch that was damaged on its way is whole the next time."""
+
+ASK_S: Final = 30.0
+MAX_NOTED: Final = 1_000
 
 
 def words(error: object) -> str:
@@ -86,6 +95,7 @@ def consumer(settings: Settings, group: str, **more: Any) -> Consumer:
         "enable.auto.commit": False,
         "auto.offset.reset": "earliest",
         "enable.partition.eof": False,
+        "receive.message.max.bytes": RECEIVE_BYTES,  # also what a batch may unpack to
     }
     made = _Consumer({**client_config(settings), **defaults, **more})
     made.brokers = settings.kafka_brokers
@@ -117,14 +127,118 @@ def committed_metadata(client: Consumer, found: TopicPartition, *, tries: int = 
     raise KafkaUnreachable(f"what is committed beside the offset of {found.topic} partition {found.partition} cannot be read")
 
 
+# Batches that cannot be read. The client says which one it is (the error's offset is the batch's first), not where that ends,
+# and asks for it again and again. From any offset inside the same error comes back.
+
+
+class BadBatch(NamedTuple):
+    """A batch that cannot be read: topic (in full), partition, the offsets that it takes, when it was met, and why."""
+
+    topic: str
+    partition: int
+    first: int
+    last: int
+    met_ms: int
+    why: str
+
+
+class BadBatches:
+    """Counts how often batches were met by one client."""
+
+    def __init__(self) -> None:
+        self._tries: dict[tuple[str, int, int], int] = {}
+
+    def is_hopeless(self, message: Message) -> bool:
+        """Whether a message says for the third time that a batch cannot be read."""
+        error = message.error()
+        if error is None or error.code() not in UNREADABLE:
+            return False
+        partition, offset = position_of(message)
+        place = (message.topic() or "", partition, offset)
+        if offset < 0:
+            return False
+        if len(self._tries) >= MAX_NOTED and place not in self._tries:
+            self._tries.clear()
+        tries = self._tries[place] = self._tries.get(place, 0) + 1
+        return tries == TRIES
+
+    def passed(self, batch: BadBatch) -> None:
+        """It was passed over: should it be met again, it is counted anew."""
+        self._tries.pop((batch.topic, batch.partition, batch.first), None)
+
+
+def measured(settings: Settings, message: Message) -> BadBatch:
+    """The batch that an error is about, with its end. Raises ``KafkaUnreachable`` when no broker answers in time."""
+    partition, first = position_of(message)
+    topic, error = message.topic() or "", message.error()
+    client = consumer(settings, "stepstream-reader", **{"enable.partition.eof": True, "fetch.wait.max.ms": 50})
+    try:
+        end = client.get_watermark_offsets(TopicPartition(topic, partition), timeout=ASK_S)[1]
+        inside, step = first, 1
+        while inside + step < end and _is_inside(client, topic, partition, first, inside + step):
+            inside, step = inside + step, 2 * step
+        outside = min(inside + step, end)
+        while outside - inside > 1:
+            middle = (inside + outside) // 2
+            if _is_inside(client, topic, partition, first, middle):
+                inside = middle
+            else:
+                outside = middle
+    finally:
+        client.close()
+    return BadBatch(topic, partition, first, inside, time.time_ns() // 1_000_000, error.str() if error is not None else "")
+
+
+def pass_over(
+    settings: Settings,
+    client: Consumer,
+    message: Message,
+    bad: BadBatches,
+    note: Callable[[BadBatch], None] = lambda _batch: None,
+) -> BadBatch:
+    """Let a consumer go on behind the batch that an error is about, once ``note`` has noted it.
+
+    Raises ``KafkaUnreachable``, ``KafkaException``, and what ``note`` raises.
+    """
+    batch = measured(settings, message)
+    note(batch)
+    client.seek(TopicPartition(batch.topic, batch.partition, batch.last + 1))
+    bad.passed(batch)
+    return batch
+
+
+def _is_inside(client: Consumer, topic: str, partition: int, first: int, offset: int) -> bool:
+    """Whether what is read from ``offset`` on begins with the batch that begins at ``first``."""
+    client.assign([TopicPartition(topic, partition, offset)])
+    deadline = time.monotonic() + ASK_S
+    while time.monotonic() < deadline:
+        message = client.poll(1.0)
+        if message is None or message.topic() != topic:
+            continue
+        error = message.error()
+        if error is None or error.code() == KafkaError._PARTITION_EOF:
+            return False
+        if error.code() in UNREADABLE:
+            return position_of(message)[1] == first
+    raise KafkaUnreachable(f"{topic} partition {partition} could not be read from offset {offset} on")
+
+
 def read_to_end(
-    settings: Settings, topic: str, partitions: list[int] | None = None, *, offset: int | None = None, timeout: float = 60
+    settings: Settings,
+    topic: str,
+    partitions: list[int] | None = None,
+    *,
+    offset: int | None = None,
+    timeout: float = 60,
+    passed: Callable[[BadBatch], None] = lambda _batch: None,
 ) -> Iterator[Message]:
     """Every record of the topic (or of some partitions) up to the ends as they are now, outside any group.
 
     From ``offset`` where given, else from the beginning. Raises ``KafkaUnreachable`` when nothing comes for ``timeout``
-    seconds. Records that a compaction or a transaction removed at the end do not make it wait.
+    seconds. Records that a compaction or a transaction removed at the end do not make it wait. A batch that cannot be read is
+    passed over, once ``passed`` was told.
     """
+    bad = BadBatches()
     client = consumer(settings, "stepstream-reader", **{"enable.partition.eof": True})
     try:
         if partitions is None:
@@ -143,6 +257,11 @@ def read_to_end(
                         pending.pop(partition, None)
                 elif error.code() == KafkaError._PARTITION_EOF:
                     pending.pop(position_of(message)[0], None)
+                elif error.code() in UNREADABLE:
+                    if bad.is_hopeless(message):
+                        batch = pass_over(settings, client, message, bad, passed)
+                        if batch.last + 1 >= pending.get(batch.partition, 0):
+                            pending.pop(batch.partition, None)
                 elif error.code() not in RETRIABLE:
                     raise KafkaException(error)
             if time.monotonic() > deadline:
@@ -154,17 +273,20 @@ def read_to_end(
 class Follower:
     """Reads a topic to its end, then follows it outside any group. All calls block shortly: use a thread."""
 
-    def __init__(self, settings: Settings, topic: str) -> None:
+    def __init__(self, settings: Settings, topic: str, passed: Callable[[BadBatch], None] = lambda _batch: None) -> None:
+        """``passed`` is told of each batch that cannot be read before it is passed over."""
         self._settings = settings
         self._topic = topic
+        self._passed = passed
         self._next: dict[int, int] = {}
         self._consumer: Consumer | None = None
         self._in_use = threading.Lock()  # librdkafka crashes when a consumer is closed while another thread polls it
         self._closed = False
+        self._bad = BadBatches()
 
     def read_all(self) -> list[Message]:
         """Every record up to the end. Raises ``KafkaUnreachable``."""
-        messages = list(read_to_end(self._settings, self._topic))
+        messages = list(read_to_end(self._settings, self._topic, passed=self._passed))
         for message in messages:
             partition, offset = position_of(message)
             self._next[partition] = offset + 1
@@ -187,7 +309,13 @@ class Follower:
                 self._consumer.close()
 
     def _consume(self, client: Consumer, timeout_s: float) -> list[Message]:
-        return [message for message in client.consume(100, timeout=timeout_s) if message.error() is None]
+        found = []
+        for message in client.consume(100, timeout=timeout_s):
+            if message.error() is None:
+                found.append(message)
+            elif self._bad.is_hopeless(message):
+                pass_over(self._settings, client, message, self._bad, self._passed)
+        return found
 
     def _follow(self) -> Consumer | None:
         client = consumer(self._settings, "stepstream-follower")

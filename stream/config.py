@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import Callable, Iterable
 
 from confluent_kafka import KafkaException, Message
 
-from stepstream.kafka import Follower, KafkaUnreachable
+from stepstream.kafka import BadBatch, Follower, KafkaUnreachable
+from stepstream.letters import Unreadable, refuse_batch
+from stepstream.schemas.batches import describe
 from stepstream.schemas.config import DocumentSet, UnreadableDocument
 from stepstream.schemas.documents import Prices
 from stepstream.schemas.policy import Policy
@@ -27,6 +30,7 @@ class Documents:
 
     def __init__(self) -> None:
         self._held = DocumentSet()
+        self._unreadable: list[Unreadable] = []
 
     def apply(self, messages: Iterable[Message]) -> bool:
         """Take over records of the config topic; True when a policy or prices changed.
@@ -39,7 +43,13 @@ class Documents:
                 changed |= isinstance(self._held.apply(message.key(), message.value()), Policy | Prices)
             except UnreadableDocument as error:
                 log.error("%s", error)
+                self._unreadable.append(Unreadable("config", message, str(error)))
         return changed
+
+    def take_unreadable(self) -> list[Unreadable]:
+        """The records that were ignored since the last time."""
+        taken, self._unreadable = self._unreadable, []
+        return taken
 
     def rule_book(self) -> RuleBook:
         """The policies in force."""
@@ -54,11 +64,17 @@ class Documents:
         return self._held.price_book()
 
 
+def note_batch(settings: Settings, name: str, batch: BadBatch) -> None:
+    """A batch of a topic (without prefix) cannot be read and is about to be passed over."""
+    log.error("%s partition %d: %s", name, batch.partition, describe(batch.first, batch.last, batch.why))
+    refuse_batch(settings, batch, name, "worker")
+
+
 class ConfigTopic(Follower):
     """Reads the config topic to its end, then follows it without a group. All calls block shortly: use a thread."""
 
     def __init__(self, settings: Settings) -> None:
-        super().__init__(settings, topic(settings.topic_prefix, "config"))
+        super().__init__(settings, topic(settings.topic_prefix, "config"), functools.partial(note_batch, settings, "config"))
 
 
 async def follow(source: Follower, take: Callable[[list[Message]], object]) -> None:

@@ -1,34 +1,25 @@
-"""A dead-lettered record keeps its key, value and headers; more headers say where it came from and why."""
+"""The copy of a refused record for the dead-letter topic."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from stepstream.schemas.topics import (
-    DEADLETTER_BY,
-    DEADLETTER_DETAIL,
-    DEADLETTER_OFFSET,
-    DEADLETTER_PARTITION,
-    DEADLETTER_REASON,
-    DEADLETTER_TOPIC,
-)
-from stepstream.stream.outputs import Headers, Output
+from stepstream.schemas.batches import UNREADABLE, batch_finding
+from stepstream.schemas.deadletter import letter_headers
+from stepstream.stream.mishaps import told
+from stepstream.stream.outputs import Output
 
 
 def dead_letter(record: Any, topic: str, partition: int, reason: str, detail: str) -> Output:
-    """The copy for the dead-letter topic of a record of ``topic`` (its name without prefix)."""
-    headers = _headers(record, topic, partition, reason, detail)
-    return Output("deadletter", record.key, record.value, headers=headers)
+    """The copy for the dead-letter topic of a record of ``topic`` (its name without prefix).
 
-
-def _headers(record: Any, topic: str, partition: int, reason: str, detail: str) -> Headers:
-    ours = {
-        DEADLETTER_TOPIC: topic,
-        DEADLETTER_PARTITION: str(partition),
-        DEADLETTER_OFFSET: str(record.offset),
-        DEADLETTER_REASON: reason,
-        DEADLETTER_DETAIL: detail[:2_000],
-        DEADLETTER_BY: "worker",
-    }
-    kept = [(name, value) for name, value in record.headers if name not in ours]
-    return tuple(kept) + tuple((name, value.encode()) for name, value in ours.items())
+    One that stands for a batch which cannot be read brings the finding about it along.
+    """
+    why = getattr(record, "unreadable", "")
+    if why:
+        reason, detail = UNREADABLE, why
+    headers = letter_headers(record.headers, (topic, partition, record.offset), reason, detail, "worker")
+    output = Output("deadletter", record.key, record.value, headers=tuple(headers), through=record.offset)
+    if why:
+        output.beside = told(batch_finding(topic, partition, record.first, record.offset, why, record.timestamp * 1000))
+    return output

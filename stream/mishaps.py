@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from stepstream.schemas.alert import FindingStruct
-from stepstream.schemas.ids import derived_id
+from stepstream.schemas.batches import UNREADABLE_BATCH, pipeline_finding
 from stepstream.stream.counters import Counters
 from stepstream.stream.outputs import Hold, Output
 
@@ -25,7 +25,6 @@ MAX_KINDS: Final = 200
 
 DETECTOR_FAILED: Final = "detector-failed"
 RUN_GIVEN_UP: Final = "run-given-up"
-UNREADABLE_BATCH: Final = "unreadable-batch"
 ENDED_BY_SILENCE: Final = frozenset({DETECTOR_FAILED, RUN_GIVEN_UP, UNREADABLE_BATCH})
 """Alerts about the pipeline itself that no finding resolves: they end when nothing more was told for ``SILENCE_US``."""
 SILENCE_US: Final = 3_600_000_000
@@ -79,23 +78,6 @@ class Mishaps:
         return pipeline_finding(
             alert, rule, subject, message, now_us, quoted=repr(error)[:300], names=(self._topic, self._partition, now_us)
         )
-
-
-def pipeline_finding(
-    alert: str, rule: str, subject: str, message: str, now_us: int, *, quoted: str = "", names: tuple[str | int, ...]
-) -> FindingStruct:
-    """A finding about the pipeline itself; ``names`` make its id, so that whoever finds the same says the same."""
-    return FindingStruct(
-        finding_id=derived_id(alert, subject, *names),
-        time=now_us,
-        project="stepstream",
-        alert=alert,
-        rule=rule,
-        severity="error",
-        subject=subject,
-        message=message,
-        quoted=quoted,
-    )
 
 
 def told(finding: FindingStruct) -> Output:

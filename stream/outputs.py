@@ -20,7 +20,7 @@ class Hold:
 class Output:
     """One record to send: topic name without prefix; ``partition`` -1 leaves it to the key."""
 
-    __slots__ = ("born_us", "headers", "holder", "key", "partition", "through", "topic", "urgent", "value")
+    __slots__ = ("beside", "born_us", "headers", "holder", "key", "partition", "through", "topic", "urgent", "value")
 
     def __init__(
         self,
@@ -43,5 +43,7 @@ class Output:
         self.through = through
         self.urgent = urgent
         """Others wait for it, whatever its topic."""
+        self.beside: Output | None = None
+        """What is to be sent before it, and by nobody else: the finding about a batch that was passed over."""
         self.born_us = 0
         """Append time of what it was made from, for its latency; 0 where that says nothing."""

@@ -1,8 +1,8 @@
 """When a run is published: its trajectory at most once in a while as it grows, its usage less often, all of it as it closes.
 
 Trajectories of growing runs may cost a worker only so much: with very many runs open, or as much to read as it can, they are
-published in the order in which they became due, as a budget allows. Beginnings, findings and ends never wait. The usage of
-very many growing runs is told less often.
+published in the order in which they became due, as a budget allows. Findings and ends never wait, beginnings only where
+extremely many runs are open. The usage of very many growing runs is told less often.
 """
 
 from __future__ import annotations
@@ -31,6 +31,9 @@ TOLD_IN_TIME: Final = 5_000
 """With more runs open than this on a partition each run's usage is told as many times less often as there are more,"""
 LONGEST_USAGE_US: Final = 60_000_000
 """but once a minute."""
+
+CROWD: Final = 50_000
+"""With more runs open than this on a partition not even the first trajectory of one is published at once."""
 
 Send = Callable[[Tracked, Output], None]
 GiveUp = Callable[[Tracked, Exception], None]
@@ -81,6 +84,7 @@ class Publisher:
         """By when each was told last, or began."""
         self._ties = count()
         self._budget = Budget()
+        self._is_crowded = False
 
     def told_until_us(self, now_us: int) -> int:
         """Up to when the usage of every run is published."""
@@ -95,6 +99,7 @@ class Publisher:
                 tracked.waits_us = None
                 self._attempt(tracked, now_us)
         self._usage_every_us = usage_every_us(self._usage_interval_us, open_runs)
+        self._is_crowded = open_runs > CROWD
         told_by_us = now_us - self._usage_every_us
         while self._usage_waiting and self._usage_waiting[0][0] <= told_by_us:  # whatever the budget: windows count on it
             _, _, tracked = heappop(self._usage_waiting)
@@ -120,7 +125,7 @@ class Publisher:
             return
         if tracked.dirty:
             due_us = tracked.published_us + self._revision_interval_us
-            if run.closed or tracked.urgent or not tracked.published_us:
+            if run.closed or tracked.urgent or not (tracked.published_us or self._is_crowded):
                 self._publish(tracked, now_us)
             elif now_us >= due_us and not self._budget.is_spent:
                 self._budget.spend()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -49,16 +49,20 @@ class Rereader:
     def __init__(self, settings: Settings, fail: Callable[[BaseException], None]) -> None:
         self._settings = settings
         self._fail = fail
-        self._under_way: set[asyncio.Task[None]] = set()
+        self._under_way: set[asyncio.Task[object]] = set()
 
     def look(self, shell: Shell, logic: AssemblePartition) -> None:
         """Begin with what was given up since."""
         if unread := logic.given_up.take_unread():
-            work = asyncio.create_task(self._refuse(shell, logic, unread))
-            self._under_way.add(work)
-            work.add_done_callback(self._done)
+            self.begin(self._refuse(shell, logic, unread))
 
-    def _done(self, work: asyncio.Task[None]) -> None:
+    def begin(self, action: Coroutine[None, None, object]) -> None:
+        """Do something beside the worker's work."""
+        work = asyncio.create_task(action)
+        self._under_way.add(work)
+        work.add_done_callback(self._done)
+
+    def _done(self, work: asyncio.Task[object]) -> None:
         self._under_way.discard(work)
         if not work.cancelled() and (error := work.exception()) is not None:
             self._fail(error)

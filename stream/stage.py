@@ -62,6 +62,8 @@ class Restored:
     index: StateIndex | None = None
     fuse: Fuse | None = None
     mark: Mark | None = None
+    lettered: frozenset[int] = frozenset()
+    """Offsets of records that lie in the dead letter already: whoever had the partition before may have sent them."""
 
 
 Load = Callable[[int], Awaitable[Restored]]
@@ -105,6 +107,7 @@ class Shell:
         self._index: StateIndex | None = None
         self._mark: Mark | None = None
         self._careful_until = -1
+        self._lettered: frozenset[int] = frozenset()
         self._time_us = 0
         self._started_at = 0
         self._skipped_at_us = 0
@@ -114,14 +117,15 @@ class Shell:
     def loaded(self, restored: Restored) -> None:
         """The logic is restored and may be fed."""
         self.logic, self.ledger, self._index = restored.logic, restored.ledger, restored.index
-        self.fuse, self._mark = restored.fuse, restored.mark
+        self.fuse, self._mark, self._lettered = restored.fuse, restored.mark, restored.lettered
         self._started_at = restored.logic.floor.value
-        left = self._mark.left if self._mark is not None else None
-        if left is None or left.last < restored.logic.floor.position:
+        mark = self._mark
+        if mark is None or mark.left is None or mark.left.last < restored.logic.floor.position:
             return
+        left = mark.left
         self._careful_until = left.last
-        if left.offset >= restored.logic.floor.position:
-            why = "a worker ended without a word while it processed this record"
+        if mark.is_blamed and left.offset >= restored.logic.floor.position:
+            why = "a worker hung, so that nothing could run beside it, while it processed this record"
             log.error("%s partition %d offset %d: %s", self.tp.topic, self.tp.partition, left.offset, why)
             self._sender.send(restored.ledger.failed(left.offset, left.time_ms * 1000, why), _ignore)
 
@@ -208,7 +212,13 @@ class Shell:
             return
         refused = 0
         for output in self.logic.drain():
-            refused += output.topic == "deadletter"
+            if output.topic == "deadletter":
+                if output.through in self._lettered:
+                    self.logic.acknowledged(output)
+                    continue
+                refused += 1
+                if output.beside is not None:
+                    self._sender.send(output.beside, _ignore)
             self._sender.send(output, self._acknowledged)
         if self.fuse is not None:
             self._tell_of_fuse(self.fuse, refused)
@@ -309,7 +319,8 @@ class Stage:
         await self.wait_ready(tp.partition)
         logic = shell.logic
         if logic is not None and shell.alive:
-            await self._check_gap(tp, logic.floor.position, records[0].offset)
+            first = records[0]
+            await self._check_gap(tp, logic.floor.position, getattr(first, "first", first.offset))
         if self._held:
             await asyncio.Event().wait()  # neither processed nor skipped
         if logic is None or not shell.alive or shell.halted:
@@ -361,7 +372,7 @@ class Stage:
             if shell.logic is None or shell.halted:
                 continue
             time_us = caught_up_at(shell.tp, shell.logic.floor.position)
-            if time_us:
+            if time_us and not self._sender.is_full:  # what is due would only add to what nobody has taken yet
                 self.at_work = shell
                 shell.logic.tick(time_us)
                 shell.passed(time_us)

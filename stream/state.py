@@ -21,6 +21,9 @@ STATE_VERSION: Final = 2
 OLDEST_VERSION: Final = 1
 """What version 2 adds stands at the end and has defaults, so one decoder reads both."""
 
+NEWEST_CONCEIVABLE: Final = 31
+"""What begins with a byte beyond is text or something else, not the state of a newer worker."""
+
 METADATA_VERSION: Final = "2"
 _FLOOR: Final = re.compile(rf"{METADATA_VERSION};state=([0-9]+);")
 
@@ -109,7 +112,9 @@ def decode_state(record: bytes) -> RunState:
     """The state in a record. Raises ``UnknownStateVersion``, or ``ValueError`` for what is no state record."""
     if not record:
         raise ValueError("an empty state record")
-    if not OLDEST_VERSION <= record[0] <= STATE_VERSION:
+    if not OLDEST_VERSION <= record[0] <= NEWEST_CONCEIVABLE:
+        raise ValueError(f"no state record: it begins with {record[0]}")
+    if record[0] > STATE_VERSION:
         raise UnknownStateVersion(f"state version {record[0]}; this worker reads {OLDEST_VERSION} to {STATE_VERSION}")
     return _decode(record[1:])
 

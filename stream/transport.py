@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, cast
 
@@ -19,6 +20,8 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
+
+from stepstream.stream.unpack import bound_unpacking
 
 CHUNK_RECORDS: Final = 250
 """The other stages have their turn after so many: about ten milliseconds."""
@@ -37,6 +40,9 @@ PACE_S: Final = 0.25
 FULL_WAIT_S: Final = 0.01
 """How long a topic that was full may wait until it is asked for again."""
 
+MAX_BUFFERED_BYTES: Final = 67_108_864
+"""Nor are more of a topic fetched while so much of it waits."""
+
 Floors = dict[TP, tuple[int, str]]
 """What may be committed: for each partition the floor and its metadata."""
 
@@ -48,28 +54,40 @@ class Backlog:
     """
 
     def __init__(self) -> None:
-        self._by_topic: dict[str, int] = {}
+        self._by_topic: dict[str, deque[tuple[int, int]]] = {}
+        """Records and bytes of the chunks under way, in their order."""
+        self._sums: dict[str, tuple[int, int]] = {}
 
     @property
     def records(self) -> int:
         """Of all topics."""
-        return sum(self._by_topic.values())
+        return sum(records for records, _ in self._sums.values())
 
-    def put(self, topic: str, count: int) -> None:
-        """Records are on their way to a stage."""
-        self._by_topic[topic] = self._by_topic.get(topic, 0) + count
+    def put(self, topic: str, count: int, size_bytes: int = 0) -> None:
+        """A chunk is on its way to a stage."""
+        self._by_topic.setdefault(topic, deque()).append((count, size_bytes))
+        self._add(topic, count, size_bytes)
 
-    def taken(self, topic: str, count: int) -> None:
-        """A stage has taken records."""
-        self._by_topic[topic] = max(0, self._by_topic.get(topic, 0) - count)
+    def taken(self, topic: str) -> None:
+        """A stage has taken the first chunk that was under way."""
+        waiting = self._by_topic.get(topic)
+        if waiting:
+            count, size_bytes = waiting.popleft()
+            self._add(topic, -count, -size_bytes)
+
+    def _add(self, topic: str, count: int, size_bytes: int) -> None:
+        records, held_bytes = self._sums.get(topic, (0, 0))
+        self._sums[topic] = records + count, held_bytes + size_bytes
 
     def clear(self) -> None:
         """A rebalance has emptied the streams."""
         self._by_topic.clear()
+        self._sums.clear()
 
     def is_full(self, topic: str) -> bool:
         """Whether the topic's stage has enough to do."""
-        return self._by_topic.get(topic, 0) >= MAX_BUFFERED_RECORDS
+        records, held_bytes = self._sums.get(topic, (0, 0))
+        return records >= MAX_BUFFERED_RECORDS or held_bytes >= MAX_BUFFERED_BYTES
 
 
 class Pace:
@@ -99,6 +117,7 @@ class FloorConsumerThread(driver.AIOKafkaConsumerThread):
         self._pace = Pace()
 
     def _create_worker_consumer(self, transport: Any) -> Any:
+        bound_unpacking()
         consumer = super()._create_worker_consumer(transport)
         consumer._fetch_max_wait_ms = FETCH_MAX_WAIT_MS
         return consumer
@@ -292,7 +311,7 @@ class FloorConsumer(driver.Consumer):
                 return  # a rebalance: every partition is read again from its floor
             message = self._to_message(tp, chunk[-1])
             message.value = cast(Any, chunk)
-            backlog.put(tp.topic, len(chunk))
+            backlog.put(tp.topic, len(chunk), sum([len(record.value) for record in chunk if record.value is not None]))
             await self.callback(message)  # waits out a rebalance; its stage then drops the message
             if self.app.consumer_generation_id != generation:
                 return  # the read offset has gone back to the floor: what lies between must not be taken for read

@@ -11,7 +11,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
-from typing import Final
+from typing import IO, Final
 
 log = logging.getLogger("stepstream.worker")
 
@@ -33,13 +33,21 @@ class Watchdog:
     """Bitten when nobody calls ``beat`` for ``patience_s``; 0 keeps it asleep."""
 
     def __init__(
-        self, patience_s: float, bite: Callable[[str], None] = end_process, before: Callable[[str], None] = lambda _reason: None
+        self,
+        patience_s: float,
+        bite: Callable[[str], None] = end_process,
+        before: Callable[[str], None] = lambda _reason: None,
+        trace: IO[str] | None = None,
     ) -> None:
-        """``before`` is called with the reason before the process ends: it may say what was being processed."""
+        """``before`` is called with the reason before the process ends: it may say what was being processed.
+
+        ``trace`` is where the interpreter writes as it ends a process in which not even this thread may run; without it
+        such a process is not ended.
+        """
+        self._trace = trace
         self._patience_s = patience_s
         self._before = before
         self._bite = bite
-        self._is_armed = bite is end_process
         self._beats = 0
         self._seen = -1
         self._silent = 0
@@ -67,8 +75,8 @@ class Watchdog:
 
     def _watch(self) -> None:
         while not self._stop.wait(self._patience_s / TURNS):
-            if self._is_armed:  # for a loop that stands still in C code and lets no thread run, this one neither
-                faulthandler.dump_traceback_later(GRACE * self._patience_s, exit=True)
+            if self._trace is not None:  # for a loop that stands still in C code and lets no thread run, this one neither
+                faulthandler.dump_traceback_later(GRACE * self._patience_s, exit=True, file=self._trace)
             if reason := self.look():
                 try:
                     self._before(reason)
@@ -76,5 +84,5 @@ class Watchdog:
                     log.exception("what was being processed could not be noted")
                 self._bite(reason)
                 return
-        if self._is_armed:
+        if self._trace is not None:
             faulthandler.cancel_dump_traceback_later()

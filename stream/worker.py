@@ -26,30 +26,27 @@ from stepstream.kafka import Follower, KafkaUnreachable, consumer, partition_cou
 from stepstream.observe import Observer, serve
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
-from stepstream.stream.alert_life import AlertLife
 from stepstream.stream.app import make_app
-from stepstream.stream.baselines.learner import Learner
 from stepstream.stream.baselines.normal import Baselines
 from stepstream.stream.baselines.records import apply_baselines
 from stepstream.stream.collector import relax_collector
-from stepstream.stream.config import ConfigTopic, Documents, follow
+from stepstream.stream.config import ConfigTopic, Documents, follow, note_batch
 from stepstream.stream.counters import Counters
-from stepstream.stream.fleet import FleetPartition
 from stepstream.stream.limits import AssembleLimits
-from stepstream.stream.loader import is_missed, load_assemble, load_fleet, load_usage, patiently
-from stepstream.stream.marks import Mark, mark_of
+from stepstream.stream.loader import is_missed, patiently, refuse_unreadable
+from stepstream.stream.marks import Traces, marks_folder
 from stepstream.stream.observation import WorkerObservation
 from stepstream.stream.partition import AssemblePartition
 from stepstream.stream.poison import Undigested
 from stepstream.stream.progress import ProgressTeller
 from stepstream.stream.reread import Rereader
+from stepstream.stream.restoring import Restoring
 from stepstream.stream.sender import Sender
-from stepstream.stream.stage import Restored, Shell, Stage
+from stepstream.stream.stage import Shell, Stage
 from stepstream.stream.transport import FloorTransport
 from stepstream.stream.trouble import Trouble
 from stepstream.stream.usage import UsagePartition
 from stepstream.stream.watchdog import Watchdog
-from stepstream.stream.windows.limits import UsageLimits
 
 log = logging.getLogger("stepstream.worker")
 
@@ -92,8 +89,12 @@ class Worker:
         self.observer = Observer()
         patience_s = settings.watchdog / 1e6
         self.observation = WorkerObservation(self.observer, self.counters, patience_s=patience_s)
-        self.watchdog = Watchdog(patience_s, before=self._note_hang)
-        self._steps_partitions = 0
+        self.marks = marks_folder(settings)
+        self.traces = Traces(self.marks)
+        if self.traces.left:
+            log.error("a worker on this machine hung and was ended; where it stood:\n%s", self.traces.left)
+        self.watchdog = Watchdog(patience_s, before=self._note_hang, trace=self.traces.file)
+        self.steps_partitions = 0
         self._usage_partitions = 0
         self._failure: BaseException | None = None
         self.rereader = Rereader(settings, self._fail)
@@ -116,6 +117,7 @@ class Worker:
         finally:
             beating.cancel()
             self.watchdog.stop()
+            self.traces.close()
             if server is not None:
                 server.close()
             if self._abandoned:
@@ -145,14 +147,16 @@ class Worker:
 
     async def _prepare(self) -> None:
         """Wait for Kafka and the topics, read the documents, make the app."""
-        self.config, self.fleet_topic = ConfigTopic(self.settings), Follower(self.settings, self._name("fleet"))
-        self._steps_partitions = await self._wait_for_topics()
+        self.config = ConfigTopic(self.settings)
+        self.fleet_topic = Follower(self.settings, self._name("fleet"), functools.partial(note_batch, self.settings, "fleet"))
+        self.steps_partitions = await self._wait_for_topics()
         if self._stopping.is_set():
             return
         self.documents.apply(await self._unless_stopped(patiently(self.config.read_all, "documents")) or ())
         apply_baselines(self.baselines, await self._unless_stopped(patiently(self.fleet_topic.read_all, "baselines")) or ())
         if self._stopping.is_set():
             return
+        self._refuse_documents()
         self.rules, self.prices = self.documents.rule_book(), self.documents.price_book()
         self.sender = Sender(self.settings)
         self.app = make_app(self.settings, self.group)
@@ -161,9 +165,10 @@ class Worker:
         floors = self.transport.floors
         troubled = Trouble(self.sender.stalled_s, self._leader_of).is_near
         beside = (self.observation, troubled, self._is_missed)
-        self.assemble = Stage(self._name("steps"), self.sender, floors, self._load_assemble, *beside)
-        self.fleet = Stage(self._name("findings"), self.sender, floors, self._load_fleet, *beside)
-        self.usage = Stage(self._name("usage"), self.sender, floors, self._load_usage, *beside)
+        restoring = Restoring(self)
+        self.assemble = Stage(self._name("steps"), self.sender, floors, restoring.assemble, *beside)
+        self.fleet = Stage(self._name("findings"), self.sender, floors, restoring.fleet, *beside)
+        self.usage = Stage(self._name("usage"), self.sender, floors, restoring.usage, *beside)
         self.stages = (self.assemble, self.fleet, self.usage)
         self.progress = ProgressTeller(self._usage_partitions, self.limits)
         self.observer.before_scrape(self._refresh_metrics)
@@ -205,7 +210,7 @@ class Worker:
                         self._fail(error)
                         await asyncio.Event().wait()  # the failing batch is neither acknowledged nor skipped
                     finally:
-                        backlog.taken(message.tp.topic, len(message.value))
+                        backlog.taken(message.tp.topic)
 
             raw = app.topic(stage.topic, key_serializer="raw", value_serializer="raw")
             app.agent(raw, name=stage.topic)(agent)
@@ -369,7 +374,10 @@ class Worker:
         return "" if self._shells() else "no partition is assigned"
 
     def _take_documents(self, messages: list[Message]) -> None:
-        if self.documents.apply(messages):
+        """Take over documents that came; those that cannot be read are dead-lettered meanwhile."""
+        changed = self.documents.apply(messages)
+        self._refuse_documents()
+        if changed:
             self.rules, self.prices = self.documents.rule_book(), self.documents.price_book()
             window_rules = self.documents.window_rules()
             for shell in self._shells():
@@ -377,6 +385,13 @@ class Worker:
                     shell.logic.rules, shell.logic.prices = self.rules, self.prices
                 elif isinstance(shell.logic, UsagePartition):
                     shell.logic.change_rules(window_rules)
+
+    def _refuse_documents(self) -> None:
+        unreadable = self.documents.take_unreadable()
+        if unreadable:
+            self.counters.rejected["unreadable"] += len(unreadable)
+            refuse = functools.partial(refuse_unreadable, self.settings, unreadable)
+            self.rereader.begin(patiently(refuse, "the dead letter, to note what cannot be read"))
 
     async def _watch(self) -> None:
         """Notice when faust has given up."""
@@ -391,44 +406,6 @@ class Worker:
             if reason is not None or (self.app.should_stop and not self._stopping.is_set()):
                 self._fail(reason or RuntimeError("the Kafka consumer stopped by itself"))
                 return
-
-    # -- restoring ---------------------------------------------------------------------------------------------------
-
-    async def _load_assemble(self, partition: int) -> Restored:
-        left = await patiently(
-            lambda: load_assemble(self.settings, self.group, partition, self.limits.late_horizon_us),
-            f"run states of partition {partition}",
-        )
-        logic = AssemblePartition(
-            partition,
-            self._steps_partitions,
-            rules=self.rules,
-            prices=self.prices,
-            baselines=self.baselines,
-            limits=self.limits,
-            counters=self.counters,
-            tell=log.error,
-        )
-        logic.restore(left.states, left.floor)
-        return Restored(logic, left.ledger, left.index, left.fuse, self._mark("steps", partition))
-
-    async def _load_fleet(self, partition: int) -> Restored:
-        left = await patiently(lambda: load_fleet(self.settings, self.group, partition), f"alerts of partition {partition}")
-        logic = FleetPartition(partition, self.counters, AlertLife.from_settings(self.settings))
-        logic.restore(left.alerts, left.floor)
-        return Restored(logic, left.ledger, mark=self._mark("findings", partition))
-
-    async def _load_usage(self, partition: int) -> Restored:
-        left = await patiently(lambda: load_usage(self.settings, self.group, partition), f"windows of partition {partition}")
-        rules, limits = self.documents.window_rules(), UsageLimits.from_settings(self.settings)
-        logic = UsagePartition(
-            partition, self._steps_partitions, rules, limits, self.counters, Learner(self.counters), log.error
-        )
-        logic.restore(left.windows, left.checkpoint, left.floor, left.days, left.baselines)
-        return Restored(logic, left.ledger, mark=self._mark("usage", partition))
-
-    def _mark(self, name: str, partition: int) -> Mark:
-        return mark_of(self.settings, TP(self._name(name), partition))
 
     def _name(self, name: str) -> str:
         return topic(self.settings.topic_prefix, name)

@@ -6,21 +6,15 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final, cast
 
 from confluent_kafka import KafkaException, Producer
 
 from stepstream.kafka import producer
+from stepstream.letters import letters_since
+from stepstream.schemas.deadletter import letter_headers
 from stepstream.schemas.settings import Settings
-from stepstream.schemas.topics import (
-    DEADLETTER_BY,
-    DEADLETTER_DETAIL,
-    DEADLETTER_OFFSET,
-    DEADLETTER_PARTITION,
-    DEADLETTER_REASON,
-    DEADLETTER_TOPIC,
-    topic,
-)
+from stepstream.schemas.topics import topic
 from stepstream.sinks.clickhouse.records import STORE_REFUSED, Record, Refused
 
 FUSE_RECORDS: Final = 100
@@ -59,9 +53,16 @@ class DeadLetters:
         """Let go of the connection."""
         self._producer = None
 
-    def send(self, refused: Sequence[Refused], source: str, partition: int) -> None:
-        """Send them. Raises ``KafkaException`` when they are not acknowledged, ``FuseBlown`` when they are too many."""
+    def send(self, refused: Sequence[Refused], source: str, partition: int, *, again: bool = False) -> None:
+        """Send them. ``again``: they may have been sent before, so it is looked first which lie there already.
+
+        Raises ``KafkaException`` when they are not acknowledged, ``FuseBlown`` when they are too many.
+        """
         with self._lock:
+            if again:
+                since_ms = min(item.record.timestamp_ms for item in refused)
+                known = letters_since(self._settings, since_ms)
+                refused = [item for item in refused if (source, partition, item.record.offset) not in known]
             wrong = sum(item.reason == STORE_REFUSED for item in refused)  # what we refuse says nothing about the store
             if not self._fuse.allows(wrong, time.monotonic()):
                 raise FuseBlown(
@@ -76,7 +77,7 @@ class DeadLetters:
                     self._name,
                     item.record.value,
                     item.record.key,
-                    headers=dead_letter_headers(item, source, partition),
+                    headers=cast(Any, dead_letter_headers(item, source, partition)),
                     on_delivery=lambda error, _message: failures.append(error) if error is not None else None,
                 )
             left = self._producer.flush(30)
@@ -88,17 +89,7 @@ class FuseBlown(Exception):
     """The store refused too many records in a short time."""
 
 
-def dead_letter_headers(refused: Refused, source: str, partition: int) -> list[tuple[str, str | bytes | None]]:
+def dead_letter_headers(refused: Refused, source: str, partition: int) -> list[tuple[str, bytes]]:
     """The record's own headers, and where it came from and why; ``source`` is the topic's name without prefix."""
     record: Record = refused.record
-    ours = {
-        DEADLETTER_TOPIC: source,
-        DEADLETTER_PARTITION: str(partition),
-        DEADLETTER_OFFSET: str(record.offset),
-        DEADLETTER_REASON: refused.reason,
-        DEADLETTER_DETAIL: refused.detail[:2_000],
-        DEADLETTER_BY: "sink",
-    }
-    headers: list[tuple[str, str | bytes | None]] = [(n, value) for n, value in record.headers or () if n not in ours]
-    headers.extend((name, value.encode()) for name, value in ours.items())
-    return headers
+    return letter_headers(record.headers, (source, partition, record.offset), refused.reason, refused.detail, "sink")

@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 
 from stepstream.schemas.delivery import Delivery, DeliveryStruct
-from stepstream.schemas.misfits import MAX_TIME_US
+from stepstream.schemas.misfits import MOMENTS, delivery_misfit
 from stepstream.sinks.clickhouse.records import (
     ARRIVAL_TYPES,
     Block,
@@ -46,9 +46,8 @@ _PLAIN: Final = {
     "severity": _LOW,
     "alert_state": _LOW,
 }
-_MOMENTS: Final = ("next_try", "since", "told_at")
 
-DELIVERIES: Final = Table("deliveries_raw", {**_PLAIN, **dict.fromkeys(_MOMENTS, f"Nullable({_TIME})"), **ARRIVAL_TYPES})
+DELIVERIES: Final = Table("deliveries_raw", {**_PLAIN, **dict.fromkeys(MOMENTS, f"Nullable({_TIME})"), **ARRIVAL_TYPES})
 
 _GETTERS: Final = {name: attrgetter(name) for name in _PLAIN}
 _decode = msgspec.json.Decoder(DeliveryStruct).decode
@@ -67,17 +66,13 @@ def build_deliveries(records: Sequence[Record], source: Source) -> Built:
 def _read(value: bytes) -> Delivery:
     """A record's delivery. Raises ``ValueError`` for what no row can hold."""
     delivery = _decode(value)
-    for name in ("time", *_MOMENTS):
-        if not 0 <= getattr(delivery, name) < MAX_TIME_US:
-            raise ValueError(f"{name} is no time: {getattr(delivery, name)}")
-    for name, bits in (("seq", 63), ("latency_us", 63), ("told_seq", 63), ("attempts", 31)):
-        if not 0 <= getattr(delivery, name) < 2**bits:
-            raise ValueError(f"{name} is out of range: {getattr(delivery, name)}")
+    if why := delivery_misfit(delivery):
+        raise ValueError(why)
     return delivery
 
 
 def _columns(deliveries: Sequence[Delivery], records: Sequence[Record], source: Source) -> Columns:
     columns: Columns = {name: list(map(get, deliveries)) for name, get in _GETTERS.items()}
-    for name in _MOMENTS:
+    for name in MOMENTS:
         columns[name] = [getattr(delivery, name) or None for delivery in deliveries]
     return columns | arrival_columns(records, source)

@@ -77,6 +77,8 @@ class Batch:
     records: list[Record]
     size_bytes: int = 0
     replay: bool = False
+    letters_tried: bool = False
+    """Whether its refused records may lie in the dead letter already."""
     built: Built | None = None
     """Its rows, once made: a retry must send the very same."""
     stored_blocks: int = 0
@@ -204,7 +206,7 @@ class Lane:
         records, size = self._take() if end is None else self._take_until(end)
         last = records[-1].offset if end is None else end
         self.buffered_bytes -= size
-        self.batch = Batch(self.position, last, records, size, replay=end is not None)
+        self.batch = Batch(self.position, last, records, size, replay=end is not None, letters_tried=end is not None)
         self.stage = Stage.PLANNED
         self._oldest = now
         return self.batch

@@ -109,7 +109,7 @@ def read_values(records: Sequence[Record], read: Callable[[bytes], Read], built:
             continue
         try:
             said.append((read(record.value), record))
-        except (msgspec.MsgspecError, UnicodeDecodeError, ValueError) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, ValueError, RecursionError, ArithmeticError) as error:
             built.refused.append(Refused(record, "invalid_field", str(error)[:500]))
     return said
 

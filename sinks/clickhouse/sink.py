@@ -19,6 +19,7 @@ from confluent_kafka import KafkaError, KafkaException, Message
 
 from stepstream import kafka
 from stepstream.common.listen import AddressTaken
+from stepstream.schemas.batches import describe
 from stepstream.schemas.retention import record_limits, retention
 from stepstream.schemas.settings import Settings
 from stepstream.sinks.clickhouse import memory
@@ -91,6 +92,7 @@ class Sink:
         """When Kafka was last asked whether the partitions are ours: the beginning of the last round."""
         self._workshop = Workshop(settings, hook, fence_s=self._fence_s)
         self._prices = PriceFollower(settings)
+        self._bad = kafka.BadBatches()
         self._look_after = 0.0
         self._trimmed_at = 0
 
@@ -193,6 +195,9 @@ class Sink:
                 held.lane.at_end(message.offset() or 0)
         elif error.fatal():
             raise KafkaException(error)
+        elif error.code() in kafka.UNREADABLE:
+            if held is not None and self._bad.is_hopeless(message):
+                self._threads.submit(held, lambda: self._workshop.refuse_batch(held, message))
         elif error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
             self._workshop.kafka.failed(f"topic {message.topic()} is not there: run `stepstream topics create`")
         else:
@@ -241,6 +246,16 @@ class Sink:
                 self._partitions.go_on(owner, result, time.monotonic())
             elif isinstance(result, Outcome):
                 self._finished(owner, result)
+            elif isinstance(result, kafka.BadBatch):
+                self._pass_over(owner, result)
+
+    def _pass_over(self, held: Assigned, batch: kafka.BadBatch) -> None:
+        """A batch that cannot be read is noted: go on behind it."""
+        logger.error("%s %d: %s", held.lane.name, held.lane.partition, describe(batch.first, batch.last, batch.why))
+        held.lane.at_end(batch.last + 1)
+        self._partitions.consumer.seek(held.at(batch.last + 1))
+        self._bad.passed(batch)
+        self.stats.dead_lettered[held.lane.name] += 1
 
     def _finished(self, held: Assigned, outcome: Outcome) -> None:
         lane = held.lane

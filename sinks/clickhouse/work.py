@@ -12,10 +12,11 @@ from enum import Enum
 from typing import Any, Final
 
 from clickhouse_connect.driver.exceptions import ClickHouseError
-from confluent_kafka import KafkaException, TopicCollection, TopicPartition
+from confluent_kafka import KafkaException, Message, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
-from stepstream.kafka import client_config
+from stepstream.kafka import BadBatch, KafkaUnreachable, client_config, measured
+from stepstream.letters import refuse_batch
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
 from stepstream.sinks.clickhouse.deadletter import DeadLetters, FuseBlown
@@ -33,7 +34,7 @@ logger = logging.getLogger("stepstream.sink")
 Hook = Callable[[str], None]
 """Called at named points of the protocol; for tests that end the process there."""
 
-PASSING: Final = (ClickHouseError, StoreError, OSError, KafkaException, FuseBlown)
+PASSING: Final = (ClickHouseError, StoreError, OSError, KafkaException, KafkaUnreachable, FuseBlown)
 """What may be over after a while. Anything else is a defect and ends the sink."""
 
 
@@ -159,13 +160,32 @@ class Workshop:
             batch.stored_blocks += 1
             outcome.rows[block.table.name] += block.rows
         if built.refused:
-            self._dead_letters.send(built.refused, held.lane.name, held.lane.partition)
+            self._dead_letter(held.lane, batch, built.refused)
             outcome.dead_lettered += len(built.refused)
         held.feed.stored(built)
         self.store.over()
         outcome.skipped = built.skipped
         outcome.ending = Ending.STORED
         return outcome
+
+    def refuse_batch(self, held: Assigned, message: Message) -> BadBatch | None:
+        """Find where a batch that cannot be read ends, and note it; None when its partition was taken away meanwhile."""
+        attempt = 0
+        while not held.cancel.is_set():
+            try:
+                batch = measured(self._settings, message)
+                refuse_batch(self._settings, batch, held.lane.name, "sink")
+            except PASSING as error:
+                self.kafka.failed(error)
+                attempt += 1
+                held.cancel.wait(pause_s(attempt))
+            else:
+                return batch
+        return None
+
+    def _dead_letter(self, lane: Lane, batch: Batch, refused: list[Refused]) -> None:
+        again, batch.letters_tried = batch.letters_tried, True
+        self._dead_letters.send(refused, lane.name, lane.partition, again=again)
 
     def _isolated(self, held: Assigned, batch: Batch, refusal: RowsRefused, outcome: Outcome) -> bool:
         """Take a refused batch apart, or dead-letter the record it comes down to. False: try the same again."""
@@ -183,7 +203,7 @@ class Workshop:
                 return True
             record = batch.records[0]
             logger.error("the store refuses %s %d@%d: %s", lane.name, lane.partition, record.offset, refusal)
-            self._dead_letters.send([Refused(record, STORE_REFUSED, str(refusal))], lane.name, lane.partition)
+            self._dead_letter(lane, batch, [Refused(record, STORE_REFUSED, str(refusal))])
         except PASSING as error:
             self.store.failed(worded(error))
             return False

@@ -12,8 +12,11 @@ import msgspec
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from stepstream import kafka
+from stepstream.letters import refuse_batch
+from stepstream.schemas.batches import describe
 from stepstream.schemas.delivery import DeliveryStruct
 from stepstream.schemas.documents import Subscription
+from stepstream.schemas.misfits import delivery_misfit
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
 from stepstream.sinks.notify.core import NotifyPartition
@@ -46,6 +49,7 @@ class Partitions:
         self.cores: dict[int, NotifyPartition] = {}
         self._committed: dict[int, tuple[int, int]] = {}
         self._commit_at = 0.0
+        self._bad = kafka.BadBatches()
         self.trouble = ""
         self.ready = False
         self._consumer: Consumer = kafka.consumer(
@@ -80,6 +84,9 @@ class Partitions:
             error = message.error()
             if error is None or error.code() == KafkaError._PARTITION_EOF:
                 found.append(message)
+            elif error.code() in kafka.UNREADABLE:
+                if self._bad.is_hopeless(message):
+                    self._pass_over(message)
             elif error.fatal() or error.code() not in kafka.WAITED_OUT:
                 raise KafkaException(error)
             else:
@@ -87,6 +94,17 @@ class Partitions:
         if found:
             self.trouble = ""
         return found
+
+    def _pass_over(self, message: Message) -> None:
+        try:
+            batch = kafka.pass_over(self._settings, self._consumer, message, self._bad, self._note)
+        except kafka.KafkaUnreachable as error:
+            self.trouble = str(error)
+            return
+        _log.error("alerts partition %d: %s", batch.partition, describe(batch.first, batch.last, batch.why))
+
+    def _note(self, batch: kafka.BadBatch) -> None:
+        refuse_batch(self._settings, batch, "alerts", "notify")
 
     def commit(self, *, surely: bool = False) -> None:
         """Commit the floors that moved, once a second."""
@@ -136,14 +154,23 @@ class Partitions:
 
     def _restored(self, number: int, floor: int, low: int, end: int) -> NotifyPartition:
         core = NotifyPartition(number, self._subscriptions())
-        records = []
+        records, unreadable = [], []
         for message in kafka.read_to_end(self._settings, self._deliveries, [number], offset=low):
             value = message.value()
             if value:
                 try:
-                    records.append((kafka.position_of(message)[1], _decode(value)))
-                except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-                    _log.warning("a record of %s is no delivery and was skipped: %s", self._deliveries, error)
+                    delivery = _decode(value)
+                    why = delivery_misfit(delivery)
+                    if why:
+                        unreadable.append(why)
+                    else:
+                        records.append((kafka.position_of(message)[1], delivery))
+                except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+                    unreadable.append(str(error))
+        if unreadable:  # the sink dead-letters them
+            _log.warning(
+                "%d records of %s are no deliveries and were skipped: %s", len(unreadable), self._deliveries, unreadable[0]
+            )
         core.restore(records, floor, self._now_us(), end=end)
         return core
 

@@ -256,6 +256,8 @@ def has_moved(before: FleetBaselineStruct, after: FleetBaselineStruct) -> bool:
         return before.runs != after.runs
     if abs(after.runs - before.runs) > 0.1 * before.runs:
         return True
+    if before.shares != after.shares or before.values.keys() != after.values.keys():
+        return True  # another worker's form
     pairs = (pair for name, old in before.values.items() for pair in zip(old, after.values[name], strict=True))
     return any(abs(new - old) > MOVED * old for old, new in pairs)
 

@@ -12,6 +12,7 @@ import msgspec
 from stepstream.schemas.fleet import FleetBaselineStruct
 from stepstream.stream.baselines.history import Owner
 from stepstream.stream.baselines.normal import Baselines
+from stepstream.stream.fleet_records import checked_baseline
 
 log = logging.getLogger("stepstream.worker")
 _decode = msgspec.json.Decoder(FleetBaselineStruct).decode
@@ -42,11 +43,11 @@ def apply_baselines(baselines: Baselines, records: Iterable[KeyValue]) -> int:
         value = record.value()
         try:
             if value:
-                baselines.apply(_decode(value))
+                baselines.apply(checked_baseline(_decode(value)))
             else:
                 baselines.forget(owner_of(record.key() or b""))
             applied += 1
-        except (msgspec.MsgspecError, ValueError) as error:
+        except Exception as error:  # whatever it is: the one before stays in force
             log.error("baseline %r on the fleet topic is ignored: %s", record.key(), error)
     return applied
 

@@ -19,10 +19,12 @@ from pathlib import Path
 
 from stepstream.embedded.clickhouse import EmbeddedClickHouse
 from stepstream.embedded.kafka import EmbeddedKafka
+from tests.chaos import fuzz, hostile_topics
 from tests.chaos.harness import Report, Scenario, run
 from tests.chaos.scenarios import brokers, notify, short, sinks, windows, workers
 
-LONG = ("kills", "workers", "open-runs", "one-broker", "three-brokers", "sinks", "notify", "windows")
+LONG = ("kills", "workers", "open-runs", "one-broker", "three-brokers", "sinks", "notify", "windows", "hostile", "contents")
+CONTENTS_STEPS = 400_000
 REACHED = {"worker kills": 100, "broker kills": 20}
 """What the long form must have done, or it proves nothing."""
 
@@ -38,7 +40,9 @@ def main() -> int:
     """Play, print, and say by the exit code whether anything was wrong."""
     known = _all()
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("scenario", nargs="*", choices=[*known, []], help=f"which to play; the long form: {', '.join(LONG)}")
+    parser.add_argument(
+        "scenario", nargs="*", choices=[*known, *FUZZ, []], help=f"which to play; the long form: {', '.join(LONG)}"
+    )
     parser.add_argument("--seed", type=int, help="another seed than the scenario's own")
     parser.add_argument("--rounds", type=int, default=1, help="how often, each time with other seeds")
     parser.add_argument("--folder", type=Path, help="where logs are kept")
@@ -50,6 +54,9 @@ def main() -> int:
     faults: Counter[str] = Counter()
     for turn in range(given.rounds):
         for name in given.scenario or LONG:
+            if name in FUZZ:
+                wrong += FUZZ[name](folder, (given.seed or 1) + 100 * turn)
+                continue
             scenario = known[name]
             seed = (scenario.seed if given.seed is None else given.seed) + 100 * turn
             try:
@@ -70,6 +77,37 @@ def main() -> int:
     return 1 if wrong else 0
 
 
+def _hostile(folder: Path, seed: int) -> int:
+    """Hostile records on every topic; the number of problems."""
+    place = folder / f"hostile-{seed}-{time.time_ns() // 1_000_000_000}"
+    with EmbeddedKafka(place / "kafka", heap_mb=384) as kafka, EmbeddedClickHouse(place / "clickhouse") as store:
+        report = hostile_topics.run(hostile_topics.HostileTopics(seed=seed), kafka, store, place / "logs")
+    print(report)
+    _tell(report.problems)
+    return len(report.problems)
+
+
+def _contents(_folder: Path, seed: int) -> int:
+    """Hostile contents through all detectors, hostile records through all readers; the number of problems."""
+    began = time.monotonic()
+    contents, records = fuzz.Contents(seed), fuzz.Records(seed)
+    contents.play(CONTENTS_STEPS)
+    records.play(5_000)
+    problems = contents.problems() + records.problems()
+    print(f"contents (seed {seed}): {len(problems)} problems in {time.monotonic() - began:.0f} s")
+    print(contents.counts() | records.counts())
+    _tell(problems)
+    return len(problems)
+
+
+FUZZ = {"hostile": _hostile, "contents": _contents}
+
+
+def _tell(problems: list[str]) -> None:
+    for problem in problems[:40]:
+        print(" -", problem)
+
+
 def _play(scenario: Scenario, folder: Path) -> Report:
     place = folder / f"{scenario.name}-{scenario.seed}-{time.time_ns() // 1_000_000_000}"
     with contextlib.ExitStack() as stack:
@@ -77,8 +115,7 @@ def _play(scenario: Scenario, folder: Path) -> Report:
         store = None if scenario.store is None else stack.enter_context(EmbeddedClickHouse(place / "clickhouse"))
         report = run(scenario, kafka, "chaos", place / "logs", store)
     print(report)
-    for problem in report.problems[:40]:
-        print(" -", problem)
+    _tell(report.problems)
     for item in report.exits:
         print(f" {item.crew} {item.slot} ended with {item.code}: {item.tail[-600:]}")
     sys.stdout.flush()

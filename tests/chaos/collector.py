@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +35,8 @@ class Collector:
     def __init__(self, settings: Settings) -> None:
         self.records: dict[str, list[Held]] = defaultdict(list)
         self.states: dict[str, RunState] = {}
+        self.unreadable: Counter[str] = Counter()
+        """Records that are none, by topic: somebody sent them on purpose."""
         self._prefix = settings.topic_prefix
         self._names = {topic(settings.topic_prefix, name): name for name in READ}
         self._consumer: Consumer = consumer(settings, f"{settings.topic_prefix}.checker", **{"fetch.wait.max.ms": 100})
@@ -67,6 +69,12 @@ class Collector:
         return best
 
     def _take(self, message: Any) -> None:
+        try:
+            self._take_record(message)
+        except (msgspec.MsgspecError, ValueError, AttributeError, RecursionError):
+            self.unreadable[self._names[message.topic()]] += 1
+
+    def _take_record(self, message: Any) -> None:
         name = self._names[message.topic()]
         value = message.value()
         partition, offset = position_of(message)
@@ -74,6 +82,8 @@ class Collector:
             self._take_state(message.key() or b"", value)
             return
         decoded = value if name == "deadletter" else msgspec.json.decode(value)
+        if name != "deadletter" and not isinstance(decoded, dict):
+            raise ValueError("no object")
         headers = dict(message.headers() or [])
         self.records[name].append(Held(partition, offset, message.key() or b"", decoded, headers))
 

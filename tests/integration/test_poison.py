@@ -172,6 +172,22 @@ def test_a_worker_that_hangs_notices_and_ends(settings: Settings, monkeypatch: p
     assert dead_letters(settings) == set()
 
 
+@pytest.mark.long
+@pytest.mark.parametrize(("name", "ends"), [("endless", 3), ("backtracking", 4)])
+@pytest.mark.timeout(180)
+def test_a_record_that_hangs_is_skipped_after_its_tries(
+    name: str, ends: int, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where threads may run the watchdog notes it; where they may not, the marks of what is processed tell."""
+    monkeypatch.setenv("STEPSTREAM_WATCHDOG", "2s")
+    traces = send(settings, ["before", name, "after"])
+    with supervised(settings) as supervisor:
+        supervisor.until(lambda: closed(settings) >= {traces[0], traces[2]}, 150)
+    assert supervisor.exits == [1] * ends
+    (dead,) = messages(settings, "deadletter")
+    assert dead.key() == traces[1].encode()
+
+
 def closed(settings: Settings) -> set[str]:
     """Runs with a closed trajectory."""
     return {t["trace_id"] for t in values(settings, "trajectories") if t.get("closed")}

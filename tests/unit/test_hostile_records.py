@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from stepstream.schemas.batches import pipeline_finding
 from stepstream.sinks.clickhouse.alert_rows import build_alerts
 from stepstream.sinks.clickhouse.deadletter import FUSE_RECORDS, Fuse
 from stepstream.sinks.clickhouse.records import Record as SinkRecord
@@ -17,7 +18,7 @@ from stepstream.stream import fleet
 from stepstream.stream.baselines import learner as learning
 from stepstream.stream.baselines.learner import Learner
 from stepstream.stream.fleet import FleetPartition
-from stepstream.stream.mishaps import SILENCE_US, pipeline_finding
+from stepstream.stream.mishaps import SILENCE_US
 from stepstream.stream.outputs import Output
 from stepstream.stream.publish import MAX_OTHERS, usage_records
 from stepstream.stream.usage import UsagePartition

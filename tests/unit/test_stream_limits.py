@@ -231,3 +231,26 @@ def test_timers_of_runs_that_are_gone_do_not_pile_up(monkeypatch: pytest.MonkeyP
         worker.logic.flush()
         worker.shell.pump()
     assert worker.metric("runs_closed_total") == 400
+
+
+def test_runs_that_end_are_closed_before_a_million_others_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Very many runs become stuck at once: in one turn only so many are looked at, and who has ended does not wait."""
+    monkeypatch.setattr(timers, "LOOKS_A_TURN", 5)
+    process = Process(Kafka(), random.Random(3), AssembleLimits())
+    starts = [event(trace, "a" * 16, "", "start", START_US) for trace in TRACES[:60]]
+    process.batch([record_of(number, item) for number, item in enumerate(starts)])
+    late_us = START_US + 1_800_000_000
+    for second in range(20):  # producers catch up
+        process.logic.tick(late_us - 20_000_000 + second * 1_000_000)
+        process.logic.flush()
+    record = record_of(60, event(TRACES[70], "a" * 16, "", "end", late_us))
+    record.timestamp = late_us // 1000
+    process.batch([record])
+    for turn in range(1, 5):
+        process.logic.tick(late_us + turn * 1_000_000)
+        process.logic.flush()
+        for _ in range(20):
+            process.pump()
+    stuck = {found["trace_id"] for found in process.kafka.values("findings")}
+    assert 0 < len(stuck) <= 30
+    assert process.kafka.final()[TRACES[70]]["closed"]

@@ -184,12 +184,12 @@ async def test_a_full_topic_waits_for_itself_alone() -> None:
     await consumer._getmany(active, 1.0)
     consumer.backlog.put("findings", MAX_BUFFERED_RECORDS)
     assert await consumer._getmany(active, 1.0) == {}  # nothing has room: Kafka is not asked
-    consumer.backlog.taken("steps", 1)
+    consumer.backlog.taken("steps")
     await consumer._getmany(active, 1.0)
     consumer.backlog.clear()
     await consumer._getmany(active, 1.0)
     assert asked == [active, {findings}, {steps}, active]
-    consumer.backlog.taken("steps", 5)
+    consumer.backlog.taken("steps")
     assert consumer.backlog.records == 0
 
 

@@ -1,0 +1,56 @@
+"""A dead-lettered record keeps its key, value and headers; more headers say where it came from and why.
+
+One record may lie in the dead letter more than once: who sent it may have been killed before it knew. Where a letter came from
+names it, so readers count it once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from stepstream.schemas.topics import (
+    DEADLETTER_BY,
+    DEADLETTER_DETAIL,
+    DEADLETTER_OFFSET,
+    DEADLETTER_PARTITION,
+    DEADLETTER_REASON,
+    DEADLETTER_TOPIC,
+)
+
+OURS: Final = frozenset(
+    {DEADLETTER_TOPIC, DEADLETTER_PARTITION, DEADLETTER_OFFSET, DEADLETTER_REASON, DEADLETTER_DETAIL, DEADLETTER_BY}
+)
+MAX_DETAIL: Final = 2_000
+
+Source = tuple[str, int, int]
+"""Topic (without prefix), partition and offset that a letter came from."""
+
+
+def letter_headers(
+    headers: Iterable[tuple[str, bytes]] | None, source: Source, reason: str, detail: str, by: str
+) -> list[tuple[str, bytes]]:
+    """The headers of a letter: those of the record and ours."""
+    topic, partition, offset = source
+    ours = {
+        DEADLETTER_TOPIC: topic,
+        DEADLETTER_PARTITION: str(partition),
+        DEADLETTER_OFFSET: str(offset),
+        DEADLETTER_REASON: reason,
+        DEADLETTER_DETAIL: detail[:MAX_DETAIL],
+        DEADLETTER_BY: by,
+    }
+    kept = [(name, value) for name, value in headers or () if name not in ours]
+    return [*kept, *((name, value.encode("utf-8", "replace")) for name, value in ours.items())]
+
+
+def source_of(ours: Mapping[str, str]) -> Source | None:
+    """Where a letter came from, by its headers; None where they do not say."""
+    partition, offset = number_of(ours.get(DEADLETTER_PARTITION, "")), number_of(ours.get(DEADLETTER_OFFSET, ""))
+    topic = ours.get(DEADLETTER_TOPIC, "")
+    return (topic, partition, offset) if topic and partition >= 0 and offset >= 0 else None
+
+
+def number_of(text: str) -> int:
+    """A whole number as a header gives it; -1 for anything else."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else -1
