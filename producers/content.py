@@ -70,32 +70,39 @@ def fits(value: Any, room: int) -> bool:
             room -= 6 * len(container) + _CONTAINER_CHARS
             if room < 0:
                 return False
-            for key in container:
+            for key, item in container.items():
                 if type(key) is not str:
                     return False
                 size = len(key)
-                room -= size
                 if size > KEY_CHARS:
                     return False
-            items: Any = container.values()
+                kind = type(item)
+                if kind is str:
+                    size += len(item)
+                    if size >= SHORTEST_FILE and (size > room or files_in(item)):
+                        return False
+                elif kind is int or kind is float or kind is bool or item is None:
+                    pass
+                elif kind is dict or kind is list or kind is tuple:
+                    inside.append(item)
+                else:
+                    return False
+                room -= size
         else:
             room -= 3 * len(container) + _CONTAINER_CHARS
             if room < 0:
                 return False
-            items = container
-        for item in items:
-            kind = type(item)
-            if kind is str:
-                size = len(item)
-                room -= size
-                if size >= SHORTEST_FILE and (room < 0 or files_in(item)):
+            for item in container:
+                kind = type(item)
+                if kind is dict or kind is list or kind is tuple:
+                    inside.append(item)
+                elif kind is str:
+                    size = len(item)
+                    if size >= SHORTEST_FILE and (size > room or files_in(item)):
+                        return False
+                    room -= size
+                elif not (kind is int or kind is float or kind is bool or item is None):
                     return False
-            elif kind is int or kind is float or kind is bool or item is None:
-                continue
-            elif kind is dict or kind is list or kind is tuple:
-                inside.append(item)
-            else:
-                return False
         if room < 0:
             return False
     return True

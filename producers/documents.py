@@ -7,7 +7,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final, TypeGuard
 
 from stepstream.producers.content import SLACK_CHARS, to_text
+from stepstream.producers.failures import message_of
 from stepstream.producers.foreign import field_of
+from stepstream.producers.misuse import misuse
 from stepstream.producers.walk import items_of, label, number_of
 from stepstream.schemas.step import Document, DocumentStruct
 
@@ -25,8 +27,13 @@ def to_documents(items: Iterable[object], *, content: bool, max_bytes: int) -> l
     if found is None:
         return None
     out: list[Document] = []
-    for item in found:
-        if len(out) == MOST_DOCUMENTS:
+    while len(out) < MOST_DOCUMENTS:
+        try:
+            item = next(found)
+        except StopIteration:
+            break
+        except Exception as error:  # of the program's generator
+            misuse("documents", f"of the documents, only {len(out)} could be read: {message_of(error)}")
             break
         document = to_document(item, content=content, max_bytes=max_bytes)
         max_bytes = max(0, max_bytes - len(document.content))

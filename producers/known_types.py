@@ -10,6 +10,7 @@ import datetime
 import decimal
 import enum
 import gc
+import ipaddress
 import itertools
 import pathlib
 import sys
@@ -227,6 +228,15 @@ def _secret(walk: Walk, _value: Any, room: int, _depth: int) -> Any:
     return walk.text("**********", room)
 
 
+def _not_a_time(walk: Walk, _value: Any, room: int, _depth: int) -> Any:
+    return walk.text("NaT", room)
+
+
+def _address(walk: Walk, value: Any, room: int, _depth: int) -> Any:
+    base = ipaddress.IPv4Address if issubclass(type(value), ipaddress.IPv4Address) else ipaddress.IPv6Address
+    return walk.text(str(base(int.__index__(field_of(value, "_ip")))), room)
+
+
 def _function(walk: Walk, value: Any, room: int, _depth: int) -> Any:
     return walk.text(f"<function {value.__qualname__}>", room)
 
@@ -339,7 +349,8 @@ _BASES: Final[tuple[tuple[tuple[type, ...], Reader], ...]] = (
     ((array.array,), _array), ((str,), _text), ((bytes, bytearray, memoryview), _bytes), ((int,), _int), ((float,), _float),
     ((complex,), _complex), ((decimal.Decimal,), _decimal), ((datetime.datetime,), _datetime), ((datetime.date,), _date),
     ((datetime.time,), _time), ((datetime.timedelta,), _timedelta), ((uuid.UUID,), _uuid), ((pathlib.PurePath,), _path),
-    ((enum.Enum,), _enum), ((BaseException,), _exception), ((type,), _class), ((range,), _range),
+    ((enum.Enum,), _enum), ((ipaddress.IPv4Address, ipaddress.IPv6Address), _address),
+    ((BaseException,), _exception), ((type,), _class), ((range,), _range),
     ((types.MappingProxyType,), _behind_proxy), ((UserDict, UserList, UserString), _data),
     ((types.SimpleNamespace,), _attributes), ((types.FunctionType, types.BuiltinFunctionType), _function),
     ((type({}.keys()), type({}.values()), type({}.items())), _view), ((msgspec.Struct,), _struct),
@@ -353,6 +364,7 @@ _BY_NAME: Final[dict[tuple[str, str], Reader]] = {
 }  # fmt: skip
 _EXACTLY: Final[dict[tuple[str, str], Reader]] = {
     ("pandas.core.frame", "DataFrame"): _frame, ("pandas", "DataFrame"): _frame,
+    ("pandas.api.typing", "NaTType"): _not_a_time, ("pandas._libs.tslibs.nattype", "NaTType"): _not_a_time,
     ("pandas.core.series", "Series"): _series, ("pandas", "Series"): _series,
     ("polars.dataframe.frame", "DataFrame"): _frame, ("polars.series.series", "Series"): _series,
 }  # fmt: skip

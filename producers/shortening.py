@@ -23,6 +23,7 @@ _EXACT_CHARS: Final = 262_144
 _CUT: Final = re.compile(r"\.\.\.\[([0-9][0-9,]{0,15}) characters cut\]\.\.\.")
 _BASE64: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=_-\r\n"
 _RUN: Final = re.compile(r"[A-Za-z0-9+/=_\-\r\n]*")
+_DIGIT: Final = re.compile("[0-9]")
 _DATA_URL: Final = re.compile(r"data:([\w.+-]{1,64}/[\w.+-]{1,64})(?:;[\w.+=-]{1,64}){0,4},")
 _URL_REST: Final = re.compile(r"[^\s\"'<>\\)]*")
 _DELIMITERS: Final = " \t\r\n\"'<>,;&{}()[]"
@@ -189,7 +190,7 @@ def _end_of_run(text: str, at: int, stop: int) -> int:
 
 def _is_encoded(block: str) -> bool:
     """Whether a block of base64's signs is base64 rather than words or numbers: mixed, varied, in lines of equal length."""
-    if block.islower() or block.isupper() or not any(map(str.isdigit, block)) or len(set(block)) < _LEAST_VARIETY:
+    if block.islower() or block.isupper() or _DIGIT.search(block) is None or len(set(block)) < _LEAST_VARIETY:
         return False
     if "\n" not in block:
         return True

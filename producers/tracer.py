@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from stepstream.producers.clock import SYSTEM_CLOCK, Clock
 from stepstream.producers.engine import Engine
 from stepstream.producers.exitline import Totals, exit_line
-from stepstream.producers.forks import call_after_fork, gate
+from stepstream.producers.forks import call_after_fork
 from stepstream.producers.guard import internal_error
 from stepstream.producers.opening import Opens, RunFields, StepFields
 from stepstream.producers.publisher import EXIT_WAIT_S, Counts
@@ -139,8 +139,7 @@ class Tracer(Opens):
             if self._engine is None and not self._off:
                 made = None
                 try:
-                    with gate.importing():
-                        made = self._made()
+                    made = self._made()
                 except Exception as error:
                     internal_error("Tracer.engine", error)
                 if self._engine is None:  # a signal handler of this thread may have been quicker

@@ -22,7 +22,7 @@ from stepstream.producers.shortening import SHORTEST_FILE, cut_middle, is_file, 
 DEEPEST: Final = 12
 KEY_CHARS: Final = 256
 _MOST_SIBLINGS: Final = 8
-_CHARS_A_VISIT: Final = 40
+_CHARS_A_VISIT: Final = 56
 _LEAST_VISITS: Final = 64
 _SAMPLED: Final = 4
 _SHARE_CHARS: Final = 256

@@ -35,12 +35,10 @@ class Note(NamedTuple):
     message: str
 
 
-def note_line(note: Note, *, zone: tzinfo | None, width: int, glyphs: Glyphs) -> Text:
-    """A note in one line of at most ``width`` cells."""
-    text = Text(f"{format_clock(note.at_us, zone)} note {note.alert}: ", style="dim", no_wrap=True, overflow="ignore")
-    text.append(clip(one_line(note.message), width - cell_len(text.plain), glyphs.ellipsis))
-    text.truncate(width, overflow="crop")
-    return text
+def note_line(note: Note, *, zone: tzinfo | None) -> Text:
+    """A note in one line, as long as it is."""
+    text = Text(f"{format_clock(note.at_us, zone)} note {one_line(note.alert)}: ", style="dim", no_wrap=True, overflow="ignore")
+    return text.append(one_line(note.message))
 
 
 def alert_lines(

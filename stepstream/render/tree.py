@@ -73,7 +73,8 @@ def render_trace(
         parts.extend(piece for line in told for piece in fold_text(line, view.cells, HANGING_CELLS))
     if notes:
         parts.append(Text(""))
-        parts.extend(note_line(note, zone=view.zone, width=view.cells, glyphs=view.glyphs) for note in notes)
+        said = (note_line(note, zone=view.zone) for note in notes)
+        parts.extend(piece for line in said for piece in fold_text(line, view.cells, HANGING_CELLS))
     text = Text("\n", no_wrap=True, overflow="ignore").join(parts)
     text.no_wrap, text.overflow = True, "ignore"
     return text

@@ -160,7 +160,7 @@ def test_the_command_compares_and_repairs(
     assert run(["store", "reconcile", "--dry-run"]) == 1
     told = capsys.readouterr().out
     assert f"{day}  rollup_1h  default  20     21               False" in told
-    assert "1 differences" in told
+    assert "1 difference\n" in told
     assert run(["store", "reconcile", "--format", "json"]) == 0
     assert '"repaired": true' in capsys.readouterr().out
     assert run(["store", "reconcile"]) == 0

@@ -290,7 +290,7 @@ def test_every_command_is_looked_at_or_shows_nothing_of_others() -> None:
         "resume",
         "approve",
     }
-    own_words |= {"apply", "delete", "replay", "validate", "schema"}
+    own_words |= {"apply", "delete", "replay", "validate", "schema", "credentials"}
     assert {arguments[0] for arguments in LOOKING} | own_words == set(COMMANDS)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import contextlib
 import datetime
+import ipaddress
 import json
 import sys
 from collections import UserDict, deque
@@ -361,6 +362,7 @@ def test_known_types() -> None:
     assert to_text(RootModel[list[int]]([1, 2]), LIMIT)[0] == "[1,2]"
     assert to_text(Fast(1, ["x"]), LIMIT)[0] == '{"a":1,"b":["x"]}'
     assert to_text({"d": deque([1]), "r": range(3)}, LIMIT)[0] == '{"d":[1],"r":"range(0, 3)"}'
+    assert to_text([ipaddress.ip_address("10.0.0.1"), ipaddress.ip_address("::1")], LIMIT)[0] == '["10.0.0.1","::1"]'
     assert to_text(datetime.timedelta(seconds=90), LIMIT)[0] == '"PT90S"'
 
 

@@ -77,6 +77,10 @@ WRONG: dict[str, tuple[Callable[[Any], object], str]] = {
         _of_step(lambda step: step.set_attributes([1])),
         "set_attributes([1]) is ignored: write set_attributes({'name': value})",
     ),
+    "documents that fail": (
+        _of_step(lambda step: step.set_documents(1 / (1 - n) for n in range(3))),
+        "of the documents, only 1 could be read: division by zero",
+    ),
     "documents that are none": (_of_step(lambda step: step.set_documents(5)), "write set_documents([document, ...])"),
     "an unknown field": (
         _opened(lambda run: run.tool("t", prompt="x")),
