@@ -22,6 +22,7 @@ from stepstream.schemas.settings import Settings
 from stepstream.stream.counters import Counters
 from stepstream.stream.floor import Floor
 from stepstream.stream.outputs import Output
+from stepstream.stream.restoring import Restoring
 from stepstream.stream.stage import Restored
 from stepstream.stream.worker import SWITCH_S, Worker
 
@@ -29,6 +30,22 @@ from stepstream.stream.worker import SWITCH_S, Worker
 def start(settings: Settings, *, empty: bool = False) -> Child:
     """The parent's side: ``ask(do="go")`` opens the gate, ``ask(do="status")`` tells; closing it ends it."""
     return Child.module("benchmarks.worker_process", settings.model_dump_json(), *(["--empty"] if empty else []))
+
+
+class GatedRestoring(Restoring):
+    """Makes partitions of steps when a gate is open."""
+
+    def __init__(self, worker: Worker, gate: threading.Event, *, empty: bool) -> None:
+        super().__init__(worker)
+        self._counters = worker.counters
+        self._gate = gate
+        self._empty = empty
+
+    async def assemble(self, partition: int) -> Restored:
+        """A partition of steps, or logic that does nothing in its place."""
+        await asyncio.to_thread(self._gate.wait)
+        restored = await super().assemble(partition)
+        return Restored(EmptyLogic(self._counters), restored.ledger) if self._empty else restored
 
 
 class GatedWorker(Worker):
@@ -39,10 +56,9 @@ class GatedWorker(Worker):
         self._gate = gate
         self._empty = empty
 
-    async def _load_assemble(self, partition: int) -> Restored:
-        await asyncio.to_thread(self._gate.wait)
-        restored = await super()._load_assemble(partition)
-        return Restored(EmptyLogic(self.counters), restored.ledger) if self._empty else restored
+    def restoring(self) -> Restoring:
+        """Partitions of steps are made when the gate is open."""
+        return GatedRestoring(self, self._gate, empty=self._empty)
 
     def status(self) -> Answer:
         """How far it is, and the CPU time of the process."""

@@ -28,21 +28,15 @@ class GivenUp:
 
     def __init__(self, floor: Floor) -> None:
         self._floor = floor
-        self._why: dict[str, str] = {}
+        self.runs: dict[str, str] = {}
+        """Why, by trace id."""
         self._unread: list[Unread] = []
-
-    def __bool__(self) -> bool:
-        return bool(self._why)
-
-    def why(self, trace_id: str) -> str:
-        """Why a run was given up; empty where it was not."""
-        return self._why.get(trace_id, "")
 
     def add(self, trace_id: str, first: int, last: int, why: str, *, holds: bool) -> None:
         """A run is given up. ``holds``: its records from ``first`` on are covered by no state, so the floor waits for them."""
-        self._why[trace_id] = why
-        if len(self._why) > REMEMBERED:
-            del self._why[next(iter(self._why))]
+        self.runs[trace_id] = why
+        if len(self.runs) > REMEMBERED:
+            del self.runs[next(iter(self.runs))]
         hold = Hold()
         if holds:
             self._floor.hold(hold, first)

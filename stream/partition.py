@@ -68,8 +68,7 @@ class AssemblePartition:
         self._held: deque[tuple[int, int, Tracked]] = deque()
         self._outbox: list[Output] = []
         self._weigh_at_us = 0
-        self.busy: Tracked | None = None
-        """The run that is being worked on after its records were merged: what hangs is found by it."""
+        self.busy: Tracked | None = None  # what is worked on after its records were merged: what hangs is found by it
         self.given_up = GivenUp(self.floor)
         self._mishaps = Mishaps("steps", partition, self.counters, tell)
         self.publisher = Publisher(self.limits, self.counters, self._send, self._give_up)
@@ -119,7 +118,7 @@ class AssemblePartition:
         else:
             if verdict.clamped:
                 self.counters.clamped.update(verdict.clamped)
-            if self.given_up and (why := self.given_up.why(verdict.step.trace_id)):
+            if self.given_up.runs and (why := self.given_up.runs.get(verdict.step.trace_id)):
                 self._reject(record, Rejected("poison", why))
                 return
             self._accept(verdict.step, verdict.cost_nanos, offset, append_us)
@@ -166,13 +165,13 @@ class AssemblePartition:
     @property
     def floor_age_us(self) -> int:
         """Log time since the oldest record that a restart would read again."""
-        held = (append_us for offset, append_us, tracked in self._held if tracked.uncovered == offset)
+        held = (append_us for offset, append_us, tracked in self._held.copy() if tracked.uncovered == offset)
         return max(0, self.clock.now_us - next(held, self.clock.now_us))
 
     @property
     def held_bytes(self) -> int:
         """About the memory that runs take, open and closed."""
-        return held_bytes(self.runs.values()) + self.closed.size_bytes
+        return held_bytes(list(self.runs.values())) + self.closed.size_bytes  # others ask while runs come and go
 
     def drain(self) -> list[Output]:
         """What is to be sent now, in order."""
@@ -299,8 +298,7 @@ class AssemblePartition:
             self.publisher.publish_if_due(tracked, self.clock.now_us)
 
     def _say(self, finding: FindingStruct | None) -> None:
-        if finding is not None:
-            self._outbox.append(told(finding))
+        self._outbox.extend([told(finding)] if finding is not None else ())
 
     def _send(self, tracked: Tracked, output: Output) -> None:
         output.born_us = self.clock.now_us
@@ -312,6 +310,8 @@ class AssemblePartition:
 
     def _schedule(self, tracked: Tracked) -> None:
         """Note when the run wants to be looked at next, unless an earlier look is noted already."""
+        if tracked.run.root_ended:
+            tracked.scheduled_us = None  # it closes soon: what is scheduled may wait behind looks at very many others
         look_us = self._judging.next_look(tracked)
         if look_us is not None:
             self._timers.put(tracked, look_us)

@@ -119,7 +119,8 @@ def usage_records(run: Run, *, everything: bool = False) -> Iterator[UsageStruct
 
 def _bounded(totals: Totals) -> list[int]:
     """Token counts as they may stand on the wire."""
-    return [min(count, MAX_COUNT) for count in totals.tokens]
+    tokens = totals.tokens
+    return tokens if max(tokens) <= MAX_COUNT else [min(count, MAX_COUNT) for count in tokens]
 
 
 def _possible_owners(run: Run) -> set[tuple[str, str]]:

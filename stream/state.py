@@ -98,7 +98,7 @@ def encode_state(run: Run, through: int, announced: Sequence[tuple[str, bytes, b
             steps=list(run.steps.values()),
             announced=list(announced),
             normal=run.normal,
-            off=sorted(run.off),
+            off=sorted(run.off) if run.off else [],
         )
     )
 

@@ -165,7 +165,7 @@ class Worker:
         floors = self.transport.floors
         troubled = Trouble(self.sender.stalled_s, self._leader_of).is_near
         beside = (self.observation, troubled, self._is_missed)
-        restoring = Restoring(self)
+        restoring = self.restoring()
         self.assemble = Stage(self._name("steps"), self.sender, floors, restoring.assemble, *beside)
         self.fleet = Stage(self._name("findings"), self.sender, floors, restoring.fleet, *beside)
         self.usage = Stage(self._name("usage"), self.sender, floors, restoring.usage, *beside)
@@ -174,6 +174,10 @@ class Worker:
         self.observer.before_scrape(self._refresh_metrics)
         self.observer.readiness = self._not_ready
         self._bind()
+
+    def restoring(self) -> Restoring:
+        """What makes partitions as they were left."""
+        return Restoring(self)
 
     async def _wait_for_topics(self) -> int:
         client = consumer(self.settings, self.group)

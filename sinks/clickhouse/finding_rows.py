@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 
 from stepstream.schemas.alert import Finding, FindingStruct
+from stepstream.schemas.misfits import finding_misfit
 from stepstream.sinks.clickhouse.records import (
     ARRIVAL_TYPES,
     Block,
@@ -59,13 +60,14 @@ FINDINGS: Final = Table("findings_raw", {**_PLAIN, **ARRIVAL_TYPES})
 
 _GETTERS: Final = {name: attrgetter(name) for name in _PLAIN}
 _decode = msgspec.json.Decoder(FindingStruct).decode
-_MAX_TIME_US: Final = 4_000_000_000_000_000
 
 
 def build_findings(records: Sequence[Record], source: Source) -> Built:
-    """The block of a batch. Tombstones are left out; a record that is no finding goes to the dead letter."""
+    """The block of a batch. Tombstones are left out, and what is no finding: the worker dead-letters that."""
     built = Built()
     said = read_values(records, _read, built)
+    built.skipped["malformed_json"] += len(built.refused)
+    built.refused.clear()
     if said:
         findings, held = zip(*said, strict=True)
         columns: Columns = {name: list(map(get, findings)) for name, get in _GETTERS.items()}
@@ -76,8 +78,6 @@ def build_findings(records: Sequence[Record], source: Source) -> Built:
 def _read(value: bytes) -> Finding:
     """A record's finding. Raises ``ValueError`` for what no row can hold."""
     finding = _decode(value)
-    if not 0 <= finding.time < _MAX_TIME_US:
-        raise ValueError(f"time is no time: {finding.time}")
-    if not 0 <= finding.baseline_runs < 2**63:
-        raise ValueError(f"baseline_runs is out of range: {finding.baseline_runs}")
+    if why := finding_misfit(finding):
+        raise ValueError(why)
     return finding
