@@ -44,9 +44,10 @@ class Member:
         alert = self.alert
         if alert.seq <= max(self.told_seq, self.parked_seq) or self.is_silenced(now_us):
             return False
-        if not self.told_seq:  # told at least once, even when it is over; but an incident speaks for its runs
+        # Told at least once, even when it is over; but an incident speaks for its runs, and what is withdrawn is no trouble.
+        if not self.told_seq:
             slept_over = alert.state == "resolved" and alert.silenced_until > alert.resolved_at
-            return not slept_over and not alert.incident_id
+            return not slept_over and not alert.incident_id and not alert.withdrawn
         if alert.state != self.told_state:
             return alert.state == "firing" or subscription.send_resolved
         if self.told_severity and SEVERITIES.index(alert.severity) > SEVERITIES.index(self.told_severity):
@@ -68,6 +69,8 @@ class Member:
             return "pending", f"silenced until {written_time(alert.silenced_until)}"
         if alert.state == "resolved" and alert.silenced_until > alert.resolved_at:
             return "silenced", "it was over before its silence was"
+        if alert.withdrawn:
+            return "silenced", "withdrawn before it was told"
         return "pending", ""
 
     def is_silenced(self, now_us: int) -> bool:

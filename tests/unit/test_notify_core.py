@@ -186,6 +186,18 @@ def test_what_was_silenced_says_so_and_does_not_look_like_a_jam() -> None:
     assert found["b"] == ("silenced", "it was over before its silence was")
 
 
+def test_what_is_withdrawn_before_it_was_told_is_told_to_nobody() -> None:
+    """Later steps of the run contradict it; what was told before is told to be over."""
+    world = World(subscription())
+    world.publish(alert("a", 1))
+    world.publish(alert("a", 2, state="resolved", withdrawn=True))
+    assert world.tell() == []
+    world.publish(alert("b", 1))
+    assert content(world.tell()) == [[("b", 1, "firing")]]
+    world.publish(alert("b", 2, state="resolved", withdrawn=True))
+    assert content(world.tell()) == [[("b", 2, "resolved")]]
+
+
 def standing(world: World) -> dict[str, tuple[str, str]]:
     """State and reason of the newest delivery record of each alert."""
     records = [msgspec.json.decode(value) for value in world.deliveries]
