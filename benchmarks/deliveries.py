@@ -8,7 +8,6 @@ once, and the changes of an alert in order.
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import sys
 import threading
@@ -17,7 +16,6 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,6 +35,7 @@ from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
 from stepstream.settings import to_environment
 from stepstream.yamlfile import Place
+from tests.receiver import Call, receiver
 
 SUBSCRIPTIONS: Final = 1_000
 CRITICAL: Final = 2
@@ -58,44 +57,26 @@ class Received:
 
 
 @contextmanager
-def receiver() -> Iterator[tuple[str, Received]]:
+def receiving() -> Iterator[tuple[str, Received]]:
     """Takes what comes at /NAME; /dead is always broken, /slow takes its time."""
     found, guard = Received(), threading.Lock()
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True
+    def status(call: Call) -> int:
+        if call.path == "/dead":
+            return 503
+        if call.path == "/slow":
+            time.sleep(SLOW_S)
+        alerts = call.data["alerts"]
+        with guard:
+            found.keys[call.headers["Idempotency-Key"]] += 1
+            found.told[call.path[1:]] += [(one["alert_id"], one["seq"]) for one in alerts]
+            found.count += len(alerts)
+            if call.path != "/slow":
+                found.took_ms += [(call.at_s * 1e6 - one["updated_at"]) / 1000 for one in alerts]
+        return 200
 
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            now_us = time.time() * 1e6
-            status = 503 if self.path == "/dead" else 200
-            if self.path == "/slow":
-                time.sleep(SLOW_S)
-            if status == 200:
-                alerts = json.loads(body)["alerts"]
-                with guard:
-                    found.keys[self.headers["Idempotency-Key"]] += 1
-                    found.told[self.path[1:]] += [(one["alert_id"], one["seq"]) for one in alerts]
-                    found.count += len(alerts)
-                    if self.path != "/slow":
-                        found.took_ms += [(now_us - one["updated_at"]) / 1000 for one in alerts]
-            self.send_response(status)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    class Server(ThreadingHTTPServer):
-        daemon_threads = True
-        request_queue_size = 1024
-
-    server = Server(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_address[1]}", found
-    server.shutdown()
-    server.server_close()
+    with receiver(status=status, answer=b"") as at:
+        yield at.url, found
 
 
 def subscriptions(url: str) -> list[Subscription]:
@@ -115,7 +96,7 @@ def measure(report: Report, arguments: argparse.Namespace) -> None:
     with scratch_folder() as folder, ExitStack() as held:
         kafka = held.enter_context(broker(folder))
         settings = prepared(kafka.bootstrap, "soak", notify_allow_private=True, notify_port=-1)
-        url, found = held.enter_context(receiver())
+        url, found = held.enter_context(receiving())
         wanted = subscriptions(url)
         documents.apply(settings, [documents.Written(one, Place(Path(one.name), 0)) for one in wanted])
         for _ in range(arguments.notifiers):

@@ -8,11 +8,11 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
 from stepstream.schemas.settings import Settings
 from stepstream.sinks.subscribe import subscribe
+from tests.receiver import Call, receiver
 
 Held = dict[str, float]
 
@@ -64,25 +64,10 @@ def webhook() -> Iterator[tuple[str, Held]]:
     """An HTTP server that takes notifications; its URL and what it holds."""
     held: Held = {}
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True
+    def note(call: Call) -> int:
+        for alert in call.data["alerts"]:
+            held.setdefault(alert["trace_id"], call.at_s)
+        return 200
 
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            now = time.time()
-            for alert in json.loads(body)["alerts"]:
-                held.setdefault(alert["trace_id"], now)
-            self.send_response(200)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_address[1]}/", held
-    server.shutdown()
-    server.server_close()
+    with receiver(status=note) as found:
+        yield f"{found.url}/", held

@@ -21,7 +21,7 @@ class NotifiedAlert(Alert):
 
 
 class Notification(BaseModel):
-    """What is told at once. ``id`` is the idempotency key: it names exactly these changes of these alerts."""
+    """What is told at once. ``id`` is the idempotency key: what has the same key has the same body."""
 
     model_config = ConfigDict(extra="ignore", populate_by_name=True, serialize_by_alias=True)
 

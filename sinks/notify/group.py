@@ -110,7 +110,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Notification:
-    """What is told at once. ``id`` is the idempotency key: it names exactly these changes of these alerts."""
+    """What is told at once. ``id`` is the idempotency key: what has the same key has the same body."""
 
     id: str
     subscription: str

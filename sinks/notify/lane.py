@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
+import msgspec
+
 from stepstream.schemas.alert import AlertStruct
 from stepstream.schemas.documents import Subscription
 from stepstream.schemas.ids import derived_id
@@ -28,6 +30,7 @@ from stepstream.sinks.notify.group import (
 AT_ONCE: Final = 8
 """Notifications of one subscription under way at once, while its channel works; one while it does not."""
 OTHERS: Final = 20
+_encode = msgspec.json.Encoder().encode
 
 
 @dataclass(slots=True)
@@ -150,18 +153,17 @@ class Lane:
         told = {alert.alert_id for alert in chosen}
         members = self._members(group)
         firing = [m.alert for m in members if m.alert.state == "firing"]
-        parts: list[str | int] = [f"{alert.alert_id}:{alert.seq}" for alert in chosen]
-        if why == "repeat":
-            parts.append(group.told_us)
+        others = gravest_first([a for a in firing if a.alert_id not in told])[:OTHERS]
         grouped = group.key != FOLDED and (self.subscription.group_by or self.subscription.digest is None)
+        labels = labels_of(self.subscription, chosen[0]) if grouped else {"project": chosen[0].project}
         return Notification(
-            id=derived_id("notification", self.subscription.name, *parts),
+            id=self._id(group, labels, why, chosen, others, len(firing)),
             subscription=self.subscription.name,
             group=group.key,
-            labels=labels_of(self.subscription, chosen[0]) if grouped else {"project": chosen[0].project},
+            labels=labels,
             why=why,
             alerts=tuple(chosen),
-            others=tuple(gravest_first([a for a in firing if a.alert_id not in told])[:OTHERS]),
+            others=tuple(others),
             firing=len(firing),
             resolved=sum(alert.state == "resolved" for alert in chosen),
             untold=sum(not self.members[alert_id].told_seq for alert_id in told),
@@ -170,6 +172,26 @@ class Lane:
             appended_us=min((m.appended_us for m in news if m.alert.alert_id in told), default=0),
             partition=self.partition,
         )
+
+    def _id(
+        self,
+        group: Group,
+        labels: dict[str, str],
+        why: Why,
+        alerts: list[AlertStruct],
+        others: list[AlertStruct],
+        firing: int,
+    ) -> str:
+        """The idempotency key: made from everything that the body is made from, so that one key never has two bodies.
+
+        A receiver may refuse a key that comes again with another body. Where anything has changed between two tries (another
+        alert of the group ended, the templates were edited), the second one has a key of its own.
+        """
+        wording = self.subscription.template, self.subscription.content, self.subscription.link_template
+        context = self.subscription.name, group.key, labels, why, group.told_us if why == "repeat" else 0, firing
+        told = [_encode(alert).decode() for alert in alerts]
+        words = [wording[0].title, wording[0].body, *wording[1:]]
+        return derived_id("notification", _encode((*context, words, [one.alert_id for one in others])).decode(), *told)
 
     # -- what became of it ---------------------------------------------------------------------------------------------
 

@@ -152,6 +152,7 @@ def alert_of(finding: FindingStruct, opened_us: int) -> AlertStruct:
     return AlertStruct(
         alert_id=derived_id("alert", *group, opened_us),
         seq=2 if over else 1,
+        change="resolved" if over else "opened",
         state="resolved" if over else "firing",
         severity="critical",
         alert=ALERT,

@@ -15,8 +15,9 @@ from stepstream.schemas.alert import SEVERITIES
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
 from tests.chaos.truth import Truth
-from tests.integration.notify_kit import Call, Receiver, receiver, subscribe
+from tests.integration.notify_kit import subscribe
 from tests.processes import Process
+from tests.receiver import Call, Receiver, receiver
 
 FAILS = 0.05
 

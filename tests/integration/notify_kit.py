@@ -1,15 +1,9 @@
-"""A notifier and whom it tells: a real HTTP receiver that remembers, real processes, a real Kafka."""
+"""A notifier of an installation of its own: settings, subscriptions, alerts, and its process."""
 
 from __future__ import annotations
 
-import json
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import cache
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -22,80 +16,6 @@ from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
 from stepstream.topics import create_topics
 from tests.processes import Process
-
-
-@dataclass
-class Call:
-    """A request as it came."""
-
-    path: str
-    headers: dict[str, str]
-    body: bytes
-    at_s: float
-
-    @property
-    def data(self) -> Any:
-        return json.loads(self.body)
-
-    @property
-    def alerts(self) -> list[tuple[str, int]]:
-        return [(one["alert_id"], one["seq"]) for one in self.data["alerts"]]
-
-
-@dataclass
-class Receiver:
-    """An HTTP server on loopback. ``status`` decides each answer; what was answered with 2xx counts as taken."""
-
-    status: Callable[[Call], int] = lambda _call: 200
-    headers: dict[str, str] = field(default_factory=dict)
-    answer: bytes = b"thanks"
-    taken: list[Call] = field(default_factory=list)
-    refused: list[Call] = field(default_factory=list)
-    url: str = ""
-
-    def told(self) -> list[tuple[str, int]]:
-        """Every (alert, seq) that was taken, in order, with repeats."""
-        return [pair for call in list(self.taken) for pair in call.alerts]
-
-
-@contextmanager
-def receiver(**given: Any) -> Iterator[Receiver]:
-    """A receiver for as long as it is needed."""
-    found = Receiver(**given)
-    guard = threading.Lock()
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            call = Call(self.path, dict(self.headers.items()), body, time.time())
-            status = found.status(call)
-            with guard:
-                (found.taken if 200 <= status < 300 else found.refused).append(call)
-            self.send_response(status)
-            for name, value in found.headers.items():
-                self.send_header(name, value)
-            self.send_header("Content-Length", str(len(found.answer)))
-            self.end_headers()
-            self.wfile.write(found.answer)
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    class Server(ThreadingHTTPServer):
-        daemon_threads = True
-        request_queue_size = 512
-
-        def handle_error(self, request: Any, client_address: Any) -> None:
-            pass  # a notifier that was killed in the middle
-
-    server = Server(("127.0.0.1", 0), Handler)
-    found.url = f"http://127.0.0.1:{server.server_address[1]}"
-    threading.Thread(target=lambda: server.serve_forever(poll_interval=0.02), daemon=True).start()
-    yield found
-    server.shutdown()
-    server.server_close()
 
 
 @cache

@@ -1,140 +1,146 @@
-"""A proxy before ClickHouse's HTTP interface that does to inserts what networks, full disks and tired servers do."""
+"""A proxy before ClickHouse's HTTP interface that fails inserts as networks, full disks and overloaded servers do."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-import http.client
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
 from urllib.parse import urlsplit
 
 Choose = Callable[[int], str]
 """What happens to the so manyth insert: one of the deeds below, or empty to let it pass."""
 
-ERRORS = {
+ERRORS: Final = {
     "disk full": "Code: 243. DB::Exception: Cannot reserve 1.00 MiB, not enough space. (NOT_ENOUGH_SPACE)",
     "memory": "Code: 241. DB::Exception: Memory limit (total) exceeded. (MEMORY_LIMIT_EXCEEDED)",
     "too many parts": "Code: 252. DB::Exception: Too many parts (300). Merges are slower than inserts. (TOO_MANY_PARTS)",
     "read only": "Code: 242. DB::Exception: Table is in readonly mode. (TABLE_IS_READ_ONLY)",
 }
-DEEDS = (*ERRORS, "gone", "half", "lost", "hang")
+DEEDS: Final = (*ERRORS, "gone", "half", "lost", "hang")
 """Errors with ClickHouse's words; ``gone``: the connection ends before anything is forwarded, ``half``: in the middle of the
 rows, ``lost``: after the insert, before the answer, ``hang``: it never answers."""
+HANG_S: Final = 60.0
+_HOP: Final = frozenset({b"content-length", b"transfer-encoding", b"connection", b"host", b"expect", b"keep-alive"})
+
+
+@dataclass(frozen=True)
+class _Request:
+    """A request with its whole body."""
+
+    line: bytes
+    headers: tuple[bytes, ...]
+    """Without those that hold for one connection."""
+    body: bytes
+
+    def head(self, host: str) -> bytes:
+        """The head to send to the server, which closes the connection after its answer."""
+        own = (f"Host: {host}".encode(), b"Content-Length: %d" % len(self.body), b"Connection: close")
+        return b"\r\n".join((self.line, *own, *self.headers, b"", b""))
 
 
 class StoreProxy:
-    """Forwards to ``url``; ``choose`` says what happens to each insert. A context manager."""
+    """Forwards to ``url``, one request for each connection; ``choose`` says what happens to each insert.
+
+    A context manager.
+    """
 
     def __init__(self, url: str, choose: Choose) -> None:
         place = urlsplit(url)
+        self._host, self._port = place.hostname or "127.0.0.1", place.port or 8123
         self.counts: Counter[str] = Counter()
         self.at_half: Callable[[], None] = lambda: None
-        """Called when half of an insert has been forwarded."""
-        self._guard = threading.Lock()
+        """Called, in a thread, when half of an insert has been forwarded."""
+        self.url = ""
         self._inserts = 0
         self._choose = choose
-        self._over = threading.Event()
-        handler = type("Handler", (_Handler,), {"proxy": self, "host": place.hostname, "port": place.port})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="store-proxy", daemon=True)
 
     def __enter__(self) -> StoreProxy:
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        self._thread.start()
+        self._ready.wait()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._server.shutdown()
-        self._server.server_close()
+        self._loop.call_soon_threadsafe(self._over.set)
+        self._thread.join(10)
 
-    def deed(self) -> str:
-        """What is done to the next insert."""
-        with self._guard:
-            self._inserts += 1
-            what = self._choose(self._inserts)
-            self.counts[what or "passed"] += 1
-            return what
+    async def _run(self) -> None:
+        self._loop, self._over = asyncio.get_running_loop(), asyncio.Event()
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        self._ready.set()
+        await self._over.wait()
+        server.close()
 
-    def hang(self) -> None:
-        """Say nothing until all is over."""
-        self._over.wait(60)
-
-
-class _Handler(BaseHTTPRequestHandler):
-    proxy: StoreProxy
-    host: str
-    port: int
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self) -> None:
-        self._forward(b"")
-
-    def do_POST(self) -> None:
-        body = b"".join(self._body())
-        what = self.proxy.deed() if "insert_deduplication_token" in self.path else ""
-        if not what:
-            self._forward(body)
-        elif what in ERRORS:
-            self._answer(500, ERRORS[what].encode(), [("X-ClickHouse-Exception-Code", ERRORS[what][6:9])])
-        else:
-            self._break(what, body)
-            self.close_connection = True
-
-    def _break(self, what: str, body: bytes) -> None:
-        if what == "hang":
-            self.proxy.hang()
-        elif what == "lost":
-            self._ask(body).close()
-        elif what == "half":
-            with contextlib.suppress(OSError):
-                server = http.client.HTTPConnection(self.host, self.port, timeout=30)
-                server.putrequest("POST", self.path, skip_accept_encoding=True)
-                for name, value in self._headers(len(body)).items():
-                    server.putheader(name, value)
-                server.endheaders(body[: len(body) // 2])
-                self.proxy.at_half()
-                server.close()
-
-    def _forward(self, body: bytes) -> None:
-        connection = self._ask(body)
-        answer = connection.getresponse()
-        data = answer.read()
-        connection.close()
-        kept = [(name, value) for name, value in answer.getheaders() if name.lower() not in _HOP]
-        self._answer(answer.status, data, kept)
-
-    def _ask(self, body: bytes) -> http.client.HTTPConnection:
-        connection = http.client.HTTPConnection(self.host, self.port, timeout=60)
-        connection.request(self.command, self.path, body, self._headers(len(body)))
-        return connection
-
-    def _headers(self, length: int) -> dict[str, str]:
-        kept = {name: value for name, value in self.headers.items() if name.lower() not in _HOP}
-        return {**kept, "Content-Length": str(length)}
-
-    def _answer(self, status: int, data: bytes, headers: list[tuple[str, str]]) -> None:
-        self.send_response(status)
-        for name, value in headers:
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):  # either side left
+            await self._handle(await _read(reader), writer)
+        writer.close()
         with contextlib.suppress(OSError):
-            self.wfile.write(data)
+            await writer.wait_closed()
 
-    def _body(self) -> Iterator[bytes]:
-        if "chunked" not in self.headers.get("Transfer-Encoding", ""):
-            yield self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            return
-        while size := int(self.rfile.readline().split(b";")[0], 16):
-            yield self.rfile.read(size)
-            self.rfile.readline()
-        self.rfile.readline()
+    async def _handle(self, request: _Request, writer: asyncio.StreamWriter) -> None:
+        what = self._deed() if b"insert_deduplication_token" in request.line else ""
+        if what in ERRORS:
+            words = ERRORS[what].encode()
+            code, length = words[6:9], len(words)
+            head = b"HTTP/1.1 500 Internal Server Error\r\nX-ClickHouse-Exception-Code: %s\r\n" % code
+            writer.write(head + b"Content-Length: %d\r\nConnection: close\r\n\r\n" % length + words)
+            await writer.drain()
+        elif what == "hang":
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._over.wait(), HANG_S)
+        elif what == "half":
+            await self._forward_half(request)
+        elif what != "gone":
+            answer = await self._forward(request)
+            if what != "lost":
+                writer.write(answer)
+                await writer.drain()
 
-    def log_message(self, format: str, *args: object) -> None:
-        """Nobody reads it."""
+    def _deed(self) -> str:
+        """What is done to the next insert."""
+        self._inserts += 1
+        what = self._choose(self._inserts)
+        self.counts[what or "passed"] += 1
+        return what
+
+    async def _forward(self, request: _Request) -> bytes:
+        """The server's answer as it comes over the wire."""
+        reader, writer = await asyncio.open_connection(self._host, self._port)
+        try:
+            writer.write(request.head(f"{self._host}:{self._port}") + request.body)
+            await writer.drain()
+            return await reader.read()
+        finally:
+            writer.close()
+
+    async def _forward_half(self, request: _Request) -> None:
+        _, writer = await asyncio.open_connection(self._host, self._port)
+        try:
+            writer.write(request.head(f"{self._host}:{self._port}") + request.body[: len(request.body) // 2])
+            await writer.drain()
+            await asyncio.to_thread(self.at_half)
+        finally:
+            writer.close()
 
 
-_HOP = frozenset({"content-length", "transfer-encoding", "connection", "host", "date", "server", "keep-alive"})
+async def _read(reader: asyncio.StreamReader) -> _Request:
+    """The next request. Raises ``IncompleteReadError`` where the client leaves before its end."""
+    line, *lines = (await reader.readuntil(b"\r\n\r\n")).removesuffix(b"\r\n\r\n").split(b"\r\n")
+    given = {name.lower(): value.strip() for name, _, value in (each.partition(b":") for each in lines)}
+    if b"chunked" in given.get(b"transfer-encoding", b""):
+        pieces = []
+        while size := int((await reader.readuntil(b"\r\n")).split(b";")[0], 16):
+            pieces.append(await reader.readexactly(size))
+            await reader.readexactly(2)
+        await reader.readuntil(b"\r\n")
+        body = b"".join(pieces)
+    else:
+        body = await reader.readexactly(int(given.get(b"content-length", b"0")))
+    return _Request(line, tuple(each for each in lines if each.partition(b":")[0].lower() not in _HOP), body)

@@ -23,7 +23,7 @@ from stepstream.sinks.notify.channels.confined import Blocked, confined
 from stepstream.sinks.notify.channels.guard import is_public
 from stepstream.sinks.notify.channels.http import Client
 from stepstream.sinks.notify.channels.registry import send
-from tests.integration.notify_kit import receiver
+from tests.receiver import receiver
 from tests.unit.test_notify_channels import CASES, closing, kit, kit_for, mailbox, notification, wanted
 from tests.unit.test_notify_core import subscription
 

@@ -17,7 +17,7 @@ from stepstream.sinks.notify.message import message, payload
 from stepstream.sinks.notify.stream import BadStream, alert_record, content_of
 from stepstream.testing.cases import DetectorCase
 from stepstream.testing.world import World, as_they_happen
-from tests.integration.notify_kit import receiver
+from tests.receiver import receiver
 from tests.unit.test_content_detectors import CASES as CONTENT
 from tests.unit.test_detector_suite import CASES as BEHAVIOUR
 from tests.unit.test_notify_channels import CASES, closing, kit, kit_for, mailbox, notification

@@ -15,7 +15,7 @@ from stepstream.schemas.alert import AlertStruct
 from stepstream.sinks.notify.channels import escape
 from stepstream.sinks.notify.channels.registry import send
 from stepstream.sinks.notify.channels.services import _notify
-from tests.integration.notify_kit import Call, receiver
+from tests.receiver import Call, receiver
 from tests.unit.test_notify_channels import CASES, closing, kit, kit_for, mailbox, notification
 from tests.unit.test_notify_core import alert, subscription
 

@@ -15,7 +15,7 @@ from stepstream.settings import resolve
 from stepstream.sinks.notify.channels.registry import send
 from stepstream.sinks.notify.secrets import NoSecret, Secrets
 from stepstream.sinks.notify.service import kit_of
-from tests.integration.notify_kit import receiver
+from tests.receiver import receiver
 from tests.unit.test_notify_channels import notification
 from tests.unit.test_notify_core import subscription
 

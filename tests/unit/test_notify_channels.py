@@ -27,7 +27,7 @@ from stepstream.sinks.notify.group import Notification
 from stepstream.sinks.notify.message import message, payload
 from stepstream.sinks.notify.sample import sample
 from stepstream.sinks.notify.secrets import NoSecret, Secrets
-from tests.integration.notify_kit import Call, receiver
+from tests.receiver import Call, receiver
 from tests.unit.test_notify_core import NOW, alert, subscription
 
 # apprise imports what Python 3.13 does not have any more, and does without it there.

@@ -96,7 +96,8 @@ def test_the_alert_is_the_one_that_the_fleet_stage_makes() -> None:
         fleet.feed(Rec(offset, at // 1000, b"stepstream", value))
         made = json.loads(fleet.drain()[0].value or b"")
         ours = alert_of(finding, opened)
-        assert (made["alert_id"], made["seq"], made["state"]) == (ours.alert_id, ours.seq, ours.state)
+        for name in ("alert_id", "seq", "state", "change"):
+            assert made[name] == getattr(ours, name)
         world.core.inform(ours, -1, at, at)
         world.publish(AlertStruct(**{name: made.get(name, getattr(ours, name)) for name in ours.__struct_fields__}))  # type: ignore[attr-defined]
         assert len(world.tell()) == 1

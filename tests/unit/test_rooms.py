@@ -12,6 +12,9 @@ ROOT: Final = Path(__file__).resolve().parent.parent.parent
 ROOMS: Final = ("schemas", "producers", "stream", "sinks")
 FACE: Final = "stepstream"
 MAX_LINES: Final = 450
+SERVERS: Final = ("http.server", "socketserver", "wsgiref.simple_server", "xmlrpc.server", "aiohttp.web")
+WHOLE: Final = (FACE, *(name.partition(".")[0] for name in SERVERS))
+"""Packages of which a module may be imported by ``from PACKAGE import MODULE``, and it matters which."""
 
 # What a room may import of ours, beside itself. Rooms meet only in schemas and on Kafka.
 TOOLBOX: Final = ("stepstream.schemas", "stepstream.kafka", "stepstream.letters", "stepstream.observe", "stepstream.common")
@@ -94,7 +97,7 @@ def _imports(tree: ast.Module) -> Iterator[Import]:
         elif isinstance(node, ast.ImportFrom):
             base = node.module or ""
             for alias in node.names:
-                name = f"{base}.{alias.name}" if base == FACE else base
+                name = f"{base}.{alias.name}" if base in WHOLE else base
                 yield Import(name, at_once, relative=node.level > 0)
 
 
@@ -130,6 +133,7 @@ def _modules() -> list[Module]:
 
 
 MODULES: Final = _modules()
+PROGRAMS: Final = ("tests", "benchmarks")
 ROOM_MODULES: Final = [module for module in MODULES if module.room in ROOMS]
 
 
@@ -160,6 +164,18 @@ def test_engines_stay_in_their_rooms() -> None:
     at_once = [(module, i) for module in MODULES for i in module.imports if i.at_once and i.top in ENGINES]
     assert {i.top for _, i in at_once} >= {"faust", "clickhouse_connect"}
     assert [f"{module.name}: {i.name}" for module, i in at_once if module.room not in ENGINES[i.top]] == []
+
+
+def test_there_is_one_web_server() -> None:
+    """HTTP is answered by ``stepstream.common.web`` alone, in tests and benchmarks too: the standard library's own server has
+    no limits, reads headers leniently, and would be a second implementation to keep safe."""
+    files = [path for folder in PROGRAMS for path in sorted((ROOT / folder).rglob("*.py"))]
+    found = {path.relative_to(ROOT).as_posix(): _imports(ast.parse(path.read_text(), str(path))) for path in files}
+    found |= {module.name: iter(module.imports) for module in MODULES}
+    assert len(found) > len(MODULES)
+    assert sorted({name for name, imports in found.items() for i in imports if within(i.name, SERVERS)}) == []
+    for line in ("import http.server", "from http.server import HTTPServer", "from http import server"):
+        assert all(within(i.name, SERVERS) for i in _imports(ast.parse(line)))
 
 
 def test_imports_are_absolute_and_by_the_package_s_name() -> None:

@@ -8,14 +8,17 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from stepstream.producers.steps import Step
+from tests.receiver import serving
 from tests.sdk import Traced, traced
 
 TEXTS = ("Hello", " there", ".")
@@ -110,28 +113,16 @@ ANSWERS = {
 }
 
 
-class _Provider(BaseHTTPRequestHandler):
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        body = next(answer for path, answer in ANSWERS.items() if path in self.path).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "text/event-stream")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_args: Any) -> None:
-        """Quietly."""
+async def _answer(request: Request) -> Response:
+    await request.body()
+    body = next(answer for path, answer in ANSWERS.items() if path in request.url.path)
+    return Response(body, media_type="text/event-stream")
 
 
 @pytest.fixture(scope="module")
 def provider() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Provider)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+    with serving(Starlette(routes=[Route("/{path:path}", _answer, methods=["POST"])])) as url:
+        yield url
 
 
 ASKED: list[Any] = [{"role": "user", "content": "hi"}]
