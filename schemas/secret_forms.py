@@ -50,7 +50,10 @@ KEY_FORMS: Final[tuple[KeyForm, ...]] = (
     KeyForm("a Google access token", "ya29.", r"[A-Za-z0-9_-]{20,}"),
     *(KeyForm("a GitHub token", f"gh{kind}_", r"[A-Za-z0-9]{30,}") for kind in "pousr"),
     KeyForm("a GitHub token", "github_pat_", r"[A-Za-z0-9_]{30,}"),
-    KeyForm("a GitLab token", "glpat-", r"[A-Za-z0-9_-]{20,}"),
+    *(
+        KeyForm("a GitLab token", f"{kind}-", r"[A-Za-z0-9_-]{20,}")
+        for kind in ("glpat", "gldt", "glrt", "glptt", "glcbt", "glagent")
+    ),
     *(KeyForm("a Slack token", f"xox{kind}-", r"[A-Za-z0-9-]{10,}") for kind in "abceoprs"),
     KeyForm("a Slack token", "xapp-", r"[A-Za-z0-9-]{10,}"),
     *(KeyForm("a Stripe key", f"{kind}_{mode}_", r"[A-Za-z0-9]{10,}") for kind in ("sk", "rk") for mode in ("live", "test")),
@@ -59,9 +62,28 @@ KEY_FORMS: Final[tuple[KeyForm, ...]] = (
     KeyForm("an npm token", "npm_", r"[A-Za-z0-9]{30,}"),
     KeyForm("a PyPI token", "pypi-", r"[A-Za-z0-9_-]{40,}"),
     KeyForm("a DigitalOcean token", "dop_v1_", r"[a-f0-9]{40,}"),
-    KeyForm("a Shopify token", "shpat_", r"[a-fA-F0-9]{30,}"),
-    KeyForm("a Vault token", "hvs.", r"[A-Za-z0-9_-]{20,}"),
+    *(KeyForm("a DigitalOcean token", f"{kind}_v1_", r"[a-f0-9]{40,}") for kind in ("doo", "dor")),
+    *(KeyForm("a Shopify token", f"{kind}_", r"[a-fA-F0-9]{30,}") for kind in ("shpat", "shpca", "shppa", "shpss")),
+    *(KeyForm("a Vault token", f"{kind}.", r"[A-Za-z0-9_-]{20,}") for kind in ("hvs", "hvb", "hvr")),
     KeyForm("a Grafana token", "glsa_", r"[A-Za-z0-9_]{30,}"),
+    KeyForm("a Grafana token", "glc_", r"[A-Za-z0-9+/_-]{32,}={0,2}"),
+    KeyForm("a Docker token", "dckr_pat_", r"[A-Za-z0-9_-]{20,}"),
+    KeyForm("a Docker token", "dckr_oat_", r"[A-Za-z0-9_-]{20,}"),
+    KeyForm("a Heroku key", "HRKU-", r"[A-Za-z0-9_-]{30,}"),
+    KeyForm("a New Relic key", "NRAK-", r"[A-Za-z0-9]{20,}"),
+    KeyForm("a Sentry token", "sntrys_", r"[A-Za-z0-9+/=_-]{40,}"),
+    KeyForm("a Sentry token", "sntryu_", r"[a-f0-9]{40,}"),
+    *(KeyForm("a Doppler token", f"dp.{kind}.", r"[A-Za-z0-9]{40,}") for kind in ("pt", "st", "ct", "sa", "scim", "audit")),
+    *(KeyForm("a PlanetScale key", f"pscale_{kind}_", r"[A-Za-z0-9_.=-]{32,}") for kind in ("tkn", "pw", "oauth")),
+    KeyForm("a Supabase key", "sbp_", r"[a-f0-9]{40,}"),
+    KeyForm("a Supabase key", "sb_secret_", r"[A-Za-z0-9_-]{20,}"),
+    KeyForm("a RubyGems key", "rubygems_", r"[a-f0-9]{40,}"),
+    KeyForm("an NVIDIA key", "nvapi-", r"[A-Za-z0-9_-]{40,}"),
+    KeyForm("a Together key", "tgp_v1_", r"[A-Za-z0-9_-]{30,}"),
+    KeyForm("an E2B key", "e2b_", r"[a-f0-9]{30,}"),
+    KeyForm("a Pinecone key", "pcsk_", r"[A-Za-z0-9_]{40,}"),
+    KeyForm("a Fly token", "fm2_", r"[A-Za-z0-9+/=_-]{40,}"),
+    KeyForm("a Cloudflare token", "cfut_", r"[A-Za-z0-9_-]{30,}"),
     KeyForm("a Linear key", "lin_api_", r"[A-Za-z0-9]{30,}"),
     KeyForm("a Notion token", "ntn_", r"[A-Za-z0-9]{30,}"),
     KeyForm("a Figma token", "figd_", r"[A-Za-z0-9_-]{30,}"),
@@ -112,20 +134,33 @@ TEXT_FORMS: Final[tuple[TextForm, ...]] = (
     TextForm("an AWS access key", "AKIA", _form("AKIA", r"[A-Z0-9]{16}(?![A-Za-z0-9])")),
     TextForm("a temporary AWS access key", "ASIA", _form("ASIA", r"[A-Z0-9]{16}(?![A-Za-z0-9])")),
     TextForm("a Databricks token", "dapi", _form("dapi", r"[a-f0-9]{32}(?![A-Za-z0-9])")),
+    TextForm("a Terraform token", ".atlasv1.", re.compile(r"[A-Za-z0-9]{14}\.atlasv1\.[A-Za-z0-9_-]{50,}")),
+    TextForm("a Notion token", "secret_", _form("secret_", r"[A-Za-z0-9]{43}(?![A-Za-z0-9])", r"[A-Za-z0-9_-]")),
+    TextForm("a Mailgun key", "key-", _form("key-", r"[a-f0-9]{32}(?![A-Za-z0-9-])", r"[A-Za-z0-9_-]")),
+    TextForm("a Firecrawl key", "fc-", _form("fc-", r"[a-f0-9]{32}(?![A-Za-z0-9-])", r"[A-Za-z0-9_-]")),
+    TextForm("an Atlassian token", "ATATT3x", _form("ATATT3x", r"[A-Za-z0-9_=-]{40,}")),
+    TextForm("a Bitbucket token", "ATBB", _form("ATBB", r"[A-Za-z0-9]{28,40}(?![A-Za-z0-9])")),
+    TextForm("a Google refresh token", "1//0", _form("1//0", r"[A-Za-z0-9_-]{30,}")),
+    TextForm("a signature of an address", "sig=", re.compile(r"([?&]sig=)[A-Za-z0-9%+/_-]{32,}=*"), r"\1" + REDACTED),
     TextForm("a Telegram token", ":AA", re.compile(r"(?<![0-9])\d{8,10}:AA[A-Za-z0-9_-]{32,34}(?![A-Za-z0-9_-])")),
     TextForm(
         "a Slack webhook",
-        "/services/",
-        re.compile(r"(hooks\.slack\.com/services/)[A-Za-z0-9/_-]{10,}"),
+        "hooks.slack.com/",
+        re.compile(r"(hooks\.slack\.com/(?:services|workflows|triggers)/)[A-Za-z0-9/_-]{10,}"),
         r"\1" + REDACTED,
     ),
     TextForm("a Discord webhook", "/webhooks/", re.compile(r"(/api/webhooks/\d+/)[A-Za-z0-9_-]{20,}"), r"\1" + REDACTED),
+    TextForm(
+        "a Teams webhook",
+        "webhook.office.com/",
+        re.compile(r"(webhook\.office\.com/webhookb2/)[A-Za-z0-9@/_-]{10,}"),
+        r"\1" + REDACTED,
+    ),
     TextForm("a private key", "PRIVATE KEY", re.compile(_PRIVATE_KEY)),
 )
 """Keys and tokens that are known by more than how they begin. A web token is found by ``web_tokens``."""
 
-CREDENTIALS: Final[tuple[TextForm, ...]] = (
-    TextForm("a password in an address", "://", LOGIN_IN_URL, rf"\1:{REDACTED}@"),
+HEADERS: Final[tuple[TextForm, ...]] = (
     TextForm(
         "a bearer token",
         "earer ",
@@ -133,6 +168,12 @@ CREDENTIALS: Final[tuple[TextForm, ...]] = (
         r"\1" + REDACTED,
     ),
     TextForm("a login", "asic ", re.compile(r"(uthorization\W{1,8}[Bb]asic )\s{0,8}[A-Za-z0-9+/]{6,}=*"), r"\1" + REDACTED),
+)
+"""Credentials as they stand in headers."""
+
+CREDENTIALS: Final[tuple[TextForm, ...]] = (
+    TextForm("a password in an address", "://", LOGIN_IN_URL, rf"\1:{REDACTED}@"),
+    *HEADERS,
 )
 """Credentials by what stands around them."""
 

@@ -175,7 +175,7 @@ def check_settings(statement: Statement, known: frozenset[str]) -> None:
         names = [
             name
             for at, token in enumerate(statement.tokens)
-            if token.upper in ("SETTINGS", "SETTING") and not _is_other(statement.tokens[at - 1] if at else None)
+            if token.upper in ("SETTINGS", "SETTING") and not _is_other(statement, at)
             for name in _list(statement.tokens, at + 1, known)
         ]
     for name in names:
@@ -183,9 +183,16 @@ def check_settings(statement: Statement, known: frozenset[str]) -> None:
             raise refused(name)
 
 
-def _is_other(before: Token | None) -> bool:
-    """Whether SETTINGS after this token begins no list: system.settings, SHOW SETTINGS, RESET SETTING a."""
-    return before is not None and (before.upper in ("RESET", "SHOW") or before.text == ".")
+def _is_other(statement: Statement, at: int) -> bool:
+    """Whether SETTINGS there begins no list: system.settings, SHOW SETTINGS, RESET SETTING a.
+
+    Elsewhere those words may be an alias: SELECT 1 AS show SETTINGS a = 1.
+    """
+    before = statement.tokens[at - 1] if at else None
+    if before is None:
+        return False
+    opening = {"SHOW": ("SHOW",), "ALTER": ("RESET",)}.get(statement.verb, ())
+    return before.upper in opening or (before.text == "." and before.kind is Kind.MARK)
 
 
 def refused(name: str) -> Exception:

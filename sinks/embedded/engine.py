@@ -8,7 +8,7 @@ import os
 import tempfile
 import threading
 import uuid
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,6 @@ DEFAULTS = {
 
 
 PIECE_BYTES = 1 << 20
-PIPE = "{pipe}"
-"""Stands for a path in ``Connection.document``."""
 
 
 @dataclass
@@ -205,15 +203,19 @@ class Connection:
             with contextlib.suppress(Exception):
                 pieces.close()
 
-    def document(self, sql: str) -> Generator[bytes, None, None]:
-        """Run one query that writes a whole document to the path in the place of ``PIPE``; the document in pieces.
+    def syntax_tree(self, sql: str) -> str:
+        """What the engine's parser makes of one statement; it does not run."""
+        return self.run(f"EXPLAIN AST {sql}").decode("utf-8", "replace")
+
+    def document(self, into: Callable[[str], str]) -> Generator[bytes, None, None]:
+        """Run one query that writes a whole document to the path that ``into`` is given; the document in pieces.
 
         It goes through a pipe, so that it is never held whole. The first piece comes when there is no error any more, or
         when there is much of it.
         """
         source, sink = os.pipe()
         failed: list[Exception] = []
-        writing = threading.Thread(target=self._write_to, args=(sql.replace(PIPE, f"/dev/fd/{sink}"), sink, failed))
+        writing = threading.Thread(target=self._write_to, args=(into(f"/dev/fd/{sink}"), sink, failed))
         writing.start()
         try:
             held: list[bytes] = []

@@ -10,10 +10,16 @@ import uuid
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from stepstream.sinks.embedded.engine import PIPE, Connection, Engine, Totals, quote, quote_name
+from stepstream.sinks.embedded.engine import Connection, Engine, Totals, quote, quote_name
 from stepstream.sinks.embedded.errors import BAD_ARGUMENTS, READONLY, RESULT_TOO_LARGE, ClickHouseError, error
 from stepstream.sinks.embedded.guard import check, check_reads
-from stepstream.sinks.embedded.reach import LOOKED_AT_BYTES, check_format, may_evaluate
+from stepstream.sinks.embedded.reach import (
+    LOOKED_AT_BYTES,
+    check_format,
+    check_no_string_is_a_table,
+    may_evaluate,
+    with_marked_strings,
+)
 from stepstream.sinks.embedded.request import External, Request, statement_of
 from stepstream.sinks.embedded.sessions import DEFAULT_SECONDS, Session, Sessions
 from stepstream.sinks.embedded.statement import Statement, parse
@@ -100,6 +106,8 @@ class Executor:
             settings["readonly"] = "2"
         with self._connection(request, user, statement, settings) as connection:
             begins(connection.tag)
+            connection.parameters(request.query_parameters)
+            _check_strings(statement, connection)
             with self._brought(request.external, connection):
                 answer = self._answer(request, statement, connection)
                 answer.pieces = _bounded(answer.pieces, user.limits.max_result_bytes)
@@ -110,7 +118,6 @@ class Executor:
 
     def _answer(self, request: Request, statement: Statement, connection: Connection) -> Answer:
         started = time.monotonic()
-        connection.parameters(request.query_parameters)
         connection.totals = Totals()
         check_format(request.default_format)
         form = statement.format or request.default_format or "TabSeparated"
@@ -126,7 +133,7 @@ class Executor:
         elif statement.verb in STREAMING_VERBS and form.lower() in STREAMED:
             answer.format, answer.pieces = form, connection.stream(statement.sql, form)
         elif statement.verb in STREAMING_VERBS and form.isidentifier():
-            answer.format, answer.pieces = form, connection.document(statement.into(PIPE, form))
+            answer.format, answer.pieces = form, connection.document(lambda path: statement.into(path, form))
         else:
             answer.format, answer.pieces = form, _pieces(connection.run(statement.sql, form))
         return answer
@@ -148,6 +155,7 @@ class Executor:
             for table in tables:
                 made = parse(f"CREATE TEMPORARY TABLE `{table.name}` ({table.columns}) ENGINE = Memory")
                 check(made, {}, self.engine.known)
+                _check_strings(made, connection)
                 connection.run(made.sql)
                 stack.callback(_drop, table, connection)
                 self._insert(connection, f"INSERT INTO `{table.name}`", "", table.format, iter([table.data]))
@@ -187,6 +195,13 @@ class Executor:
         """Close everything. Nothing may run any more."""
         self._sessions.close()
         self.engine.close()
+
+
+def _check_strings(statement: Statement, connection: Connection) -> None:
+    """Refuse a statement in which a string is a table: it would be a file."""
+    sql, marks = with_marked_strings(statement)
+    if marks:
+        check_no_string_is_a_table(connection.syntax_tree(sql), marks)
 
 
 def _drop(table: External, connection: Connection) -> None:

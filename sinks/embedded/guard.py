@@ -24,7 +24,6 @@ ENGINES: Final = frozenset(
 ) | frozenset(
     {
         "atomic",
-        "buffer",
         "generaterandom",
         "join",
         "lazy",

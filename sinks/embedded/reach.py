@@ -35,9 +35,13 @@ SAFE_TABLE_FUNCTIONS: Final = frozenset(
 """Table functions that compute, or read only tables of this store."""
 
 _REACHING: Final = re.compile(
-    r"file|ai(?:classify|embed|extract|filter|generate|redact|similarity|translate)|catboost\w*|dict(?:get|has|is)\w*"
+    r"file|ai(?:classify|embed|extract|filter|generate|redact|similarity|translate)|catboost\w*|dict(?:get|has|is)\w*|"
+    r"hascolumnintable|naivebayes\w*|showcertificate"
 )
-"""Functions that reach files, hosts or dictionaries, which may have a source elsewhere."""
+"""Functions that reach files, hosts or dictionaries, which may have a source elsewhere.
+
+``hasColumnInTable`` takes the name of a table as a string, and opens files by it.
+"""
 
 _FORMATS: Final = re.compile(
     r"arrow|arrowstream|avro|bsoneachrow|csv\w*|customseparated\w*|geojson|hash|json\w*|lineasstring\w*|markdown|md|msgpack|"
@@ -160,7 +164,38 @@ def _identifier_parameters(statement: Statement) -> Iterator[str]:
             yield found[at + 1].name
 
 
-_EVALUATED: Final = re.compile(rb"[`\"]|\xe2\x80\x9c|(?i:file|ai[a-z]|catboost|dict|select|view)")
+_BEYOND_NAMES: Final = re.compile(r"[/\\\\*?{}\[\]\x00-\x1f\x7f]")
+"""In a string: what a name of a table of this store has not, and paths, patterns of paths and escapes have."""
+
+
+def with_marked_strings(statement: Statement) -> tuple[str, tuple[str, ...]]:
+    """The statement with a name in the place of each string that could be a file, and those names; none where none could.
+
+    The engine takes a string for a table in more places than rules about words can tell (after aliases and tables that are
+    called like keywords, after conditions of joins): its own parser is asked, see ``tables_among``.
+    """
+    if not any(token.upper in ("FROM", "JOIN", "DESC", "DESCRIBE") for token in statement.tokens):
+        return statement.sql, ()
+    start = 0 if statement.data is not None else statement.tokens[0].start
+    pieces: list[str] = []
+    marks: list[str] = []
+    at = start
+    for token in statement.tokens:
+        if token.kind is Kind.STRING and _BEYOND_NAMES.search(statement.sql, token.start - start, token.end - start):
+            marks.append(f"string_{len(marks)}_that_is_no_table")
+            pieces += [statement.sql[at - start : token.start - start], f"'{marks[-1]}'"]
+            at = token.end
+    return "".join([*pieces, statement.sql[at - start :]]), tuple(marks)
+
+
+def check_no_string_is_a_table(syntax_tree: str, marks: tuple[str, ...]) -> None:
+    """Refuse a statement in whose syntax tree (EXPLAIN AST) one of the marked strings is a table."""
+    tables = set(re.findall(r"^ *TableIdentifier (\w+)", syntax_tree, re.MULTILINE))
+    if tables.intersection(marks):
+        raise error(ACCESS_DENIED, "strings with a slash or a pattern are refused as names of tables, they may mean files")
+
+
+_EVALUATED: Final = re.compile(rb"[`\"]|\xe2\x80\x9c|(?i:file|ai[a-z]|catboost|dict|from|select|view)")
 """In data of the format Values, which may hold expressions: what an expression that reaches further cannot do without."""
 LOOKED_AT_BYTES: Final = 1 << 20
 """Data of the format Values up to this size may hold expressions."""
@@ -178,4 +213,6 @@ def may_evaluate(data: bytes, refused: frozenset[str]) -> bool:
     found = tuple(tokens(data.decode("utf-8", "surrogateescape")))
     _check_names(found, refused, frozenset())
     _check_strings(found)
+    if any(token.upper in ("SELECT", "FROM") for token in found):
+        return False  # a query among data: of its strings nobody could tell which are tables
     return not any(token.kind is Kind.BROKEN for token in found)

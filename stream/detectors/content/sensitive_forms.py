@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, NamedTuple
 
-from stepstream.schemas.secret_forms import EMAIL, KEYS, KINDS, LOGIN_IN_URL, TEXT_FORMS, key_starts, web_tokens
+from stepstream.schemas.secret_forms import EMAIL, HEADERS, KEYS, KINDS, LOGIN_IN_URL, TEXT_FORMS, key_starts, web_tokens
 
 
 class Found(NamedTuple):
@@ -95,6 +95,11 @@ def keys_in(text: str) -> Iterator[Found]:
     for form in TEXT_FORMS:
         if form.hint in text:
             yield from _kept(form.what, form.pattern.finditer(text))
+    for form in HEADERS:
+        if form.hint in text:
+            for match in form.pattern.finditer(text):
+                if not _is_example(match.group()):
+                    yield Found(form.what, "...")
     for begin, end in web_tokens(text) if ".eyJ" in text else ():
         yield Found("a signed web token", _ends(text[begin:end]))
 
