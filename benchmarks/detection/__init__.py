@@ -15,6 +15,7 @@ PARTS: Final[dict[str, str]] = {
     "hidden": "hidden tool errors in every wording, errors not retried, wrong arguments (tau_bench)",
     "waste": "loops, waste and retrieval that does not serve, against people's labels (trail_gaia)",
     "forms": "failures behind preambles, at ends, as rejected edits, error pages, time-outs (made outputs)",
+    "shapes": "failures recovered from or ignored, repetition beside bulk work and housekeeping (made runs)",
     "clean": "alerts per 1,000 runs that went well, by rule and severity (tau_bench)",
     "blame": "the message that people blame for a failure, beside its position (who_and_when)",
     "contents_cost": "microseconds that reading contents costs per ended step",

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 from typing import Final, NamedTuple
 
 from benchmarks.detection.score import Confusion, share_text
@@ -29,6 +30,12 @@ class Made(NamedTuple):
     given: str
     said: str
     error: str = ""
+    fails: bool = False
+
+    @property
+    def is_failure(self) -> bool:
+        """Whether the output tells of a failure."""
+        return self.fails or bool(self.error) or self.kind == "as data"
 
 
 def command(text: str) -> str:
@@ -279,16 +286,35 @@ AT_FIRST: Final = {
     "second list": Confusion(21, 5, 3, 11),
     "third list": Confusion(16, 5, 2, 9),
     "fourth list": Confusion(18, 5, 2, 10),
+    "list 5": Confusion(75, 32, 16, 57),
+    "list 6": Confusion(55, 19, 8, 38),
+    "list 7": Confusion(53, 19, 8, 33),
 }
-"""What was found in each list when it was new."""
+"""What was found in each list when it was new. Lists 5 to 7 were all written before the detector was read by their writer; each was
+measured once before its failures were looked at, after what the lists before it had shown was mended. Before anything was mended
+by them lists 6 and 7 gave ``BEFORE``.
+"""
+BEFORE: Final = {"list 6": Confusion(51, 23, 11, 35), "list 7": Confusion(41, 31, 11, 30)}
+_CASES: Final = Path(__file__).with_name("cases") / "outputs.jsonl"
+
+
+def kept_cases() -> dict[str, tuple[Made, ...]]:
+    """The lists that are kept as data, by name."""
+    lists: dict[str, list[Made]] = {}
+    for line in _CASES.read_text(encoding="utf-8").splitlines():
+        case = json.loads(line)
+        name = f"list {case.pop('list')}"
+        lists.setdefault(name, []).append(Made(**case))
+    return {name: tuple(made) for name, made in lists.items()}
 
 
 def measure(report: Report, arguments: argparse.Namespace) -> None:
     """Each list as it is found now, and as it was found when it was new."""
     lists = {"written with": SEEN, "first list": KEPT, "second list": SECOND, "third list": THIRD, "fourth list": FOURTH}
+    lists |= kept_cases()
     rows, whole, new, quoted = [], Confusion(), Confusion(), 0
     for name, made in lists.items():
-        counted, right, wrong = _judged(made)
+        counted, right, wrong = judged(made)
         whole, quoted = whole.joined(counted), quoted + right
         first = AT_FIRST.get(name)
         new = new.joined(first) if first is not None else new
@@ -301,11 +327,11 @@ def measure(report: Report, arguments: argparse.Namespace) -> None:
     report.figures["made_forms_recall"], report.figures["made_forms_precision"] = whole.recall or 0.0, whole.precision or 0.0
     report.figures["made_forms_recall_at_first"] = new.recall or 0.0
     report.figures["made_forms_precision_at_first"] = new.precision or 0.0
-    report.goals.append(Goal("failures of other forms: recall", whole.recall, 0.9, "", at_most=False))
-    report.goals.append(Goal("failures of other forms: precision", whole.precision, 0.97, "", at_most=False))
+    report.goals.append(Goal("failures of other forms, lists when new: recall", new.recall, 0.9, "", at_most=False))
+    report.goals.append(Goal("failures of other forms, lists when new: precision", new.precision, 0.97, "", at_most=False))
 
 
-def _judged(made: tuple[Made, ...]) -> tuple[Confusion, int, list[str]]:
+def judged(made: tuple[Made, ...]) -> tuple[Confusion, int, list[str]]:
     """What is found in a list, how often what is quoted is the error, and what is wrong."""
     counted, quoted, wrong = Confusion(), 0, []
     for item in made:
@@ -319,9 +345,8 @@ def _judged(made: tuple[Made, ...]) -> tuple[Confusion, int, list[str]]:
             output=item.said,
         )
         found = failure_in(Contents(call), item.tool)
-        is_failure = bool(item.error) or item.kind == "as data"
-        counted = counted.plus(truth=is_failure, said=found is not None)
-        quoted += found is not None and is_failure and item.error in found.message
-        if is_failure is not (found is not None):
+        counted = counted.plus(truth=item.is_failure, said=found is not None)
+        quoted += found is not None and item.is_failure and item.error in found.message
+        if item.is_failure is not (found is not None):
             wrong.append(f"{item.kind}: {item.tool}")
     return counted, quoted, wrong

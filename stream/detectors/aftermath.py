@@ -33,7 +33,7 @@ _WRITING: Final = word_list(
     """
     add apply approve assign book buy cancel change charge close commit confirm copy create debit delete deploy dispatch
     edit email exchange execute grant insert issue log mail make merge modify move notify order patch pay place post print
-    publish purchase push put record refund register reject release remove reserve return revoke save schedule sell send
+    publish purchase push put record refund register reject release remove replace reserve return revoke save schedule sell send
     set ship store submit subscribe transfer update upload write
     """
 )
@@ -42,6 +42,8 @@ _READING_FIRST: Final = re.compile(
     r"(?:\w{1,60}[.:/]){0,4}(?i:get|find|list|search|read|fetch|check|look|lookup|show|view|query|describe|retrieve|load|open|is|has|count)"
     r"(?![a-z])"
 )
+_ALTERING: Final = word_list("apply create edit insert patch replace rewrite write")
+_FILE_WORDS: Final = word_list("a code content contents diff document editor file files in line lines str string text the to")
 _TELLING: Final = word_list(
     """
     email log mail message notify print record send say
@@ -169,7 +171,7 @@ def is_alternative(failed: StepInfo, other: StepInfo) -> bool:
         return not _tells(other.label) or _tells(failed.label)
     if is_writing(failed.label) != is_writing(other.label) or (_tells(other.label) and not _tells(failed.label)):
         return False
-    return not words_of(failed.label).isdisjoint(words_of(other.label))
+    return _alters_a_file(failed.label, other.label) or not words_of(failed.label).isdisjoint(words_of(other.label))
 
 
 def _next_way(failed: StepInfo, good: dict[str, StepInfo], answers: Sequence[Answer]) -> StepInfo | None:
@@ -192,6 +194,12 @@ def is_writing(label: str) -> bool:
 
 def _tells(label: str) -> bool:
     return is_writing(label) and not _all_words(label).isdisjoint(_TELLING)
+
+
+def _alters_a_file(*labels: str) -> bool:
+    """Whether all of these tools edit or write files and are named for nothing else: one does what another could not."""
+    names = [_all_words(label) for label in labels]
+    return all(words <= _FILE_WORDS | _ALTERING and not words.isdisjoint(_ALTERING) for words in names)
 
 
 def words_of(label: str) -> frozenset[str]:

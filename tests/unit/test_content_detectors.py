@@ -8,6 +8,7 @@ from typing import Any, get_args
 import pytest
 from pydantic import TypeAdapter
 
+from benchmarks.detection.shapes import judged
 from stepstream.schemas.policy import Rule
 from stepstream.schemas.rules_content import ContentRule
 from stepstream.schemas.step import Document, StepEvent
@@ -259,3 +260,17 @@ def test_any_order_finds_the_same(tested: DetectorCase) -> None:
 def test_what_it_keeps_is_bounded(tested: DetectorCase) -> None:
     """A long run neither grows the state without end nor the evidence."""
     check_state(tested)
+
+
+@pytest.mark.parametrize(
+    ("number", "rule", "known"),
+    [
+        (1, "tool_error_ignored", []),
+        (1, "repetition", ["facts of many films"]),
+        (2, "tool_error_ignored", ["ticket not closed, said closed", "backup then delete by other means"]),
+        (2, "repetition", []),
+    ],
+)
+def test_made_runs_are_judged_as_before(number: int, rule: str, known: list[str]) -> None:
+    """Recovered from or ignored; wasteful, or bulk work, housekeeping and polling. The known ones are still judged wrongly."""
+    assert set(judged(number, rule)[1]) <= set(known)

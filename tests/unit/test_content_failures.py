@@ -6,9 +6,10 @@ import json
 
 import pytest
 
-from benchmarks.detection.forms import FOURTH, KEPT, SECOND, SEEN, THIRD, Made
+from benchmarks.detection.forms import FOURTH, KEPT, SECOND, SEEN, THIRD, Made, judged, kept_cases
 from stepstream.schemas.step import Step
 from stepstream.stream.contents import HEAD, Contents
+from stepstream.stream.detectors.content.failure_forms import ends_well, is_log, is_table, runtime_error, tells_it_was_done
 from stepstream.stream.detectors.content.failures import failure_in
 
 
@@ -133,6 +134,39 @@ def test_failures_of_other_forms(made: Made) -> None:
     found = failure_in(contents(made.said, made.given), made.tool)
     assert (found is not None) is bool(made.error or made.kind == "as data")
     assert found is None or made.error in found.message
+
+
+@pytest.mark.parametrize(
+    ("name", "recall", "precision"),
+    [("list 5", 0.97, 0.98), ("list 6", 0.91, 0.93), ("list 7", 0.88, 0.91)],
+)
+def test_failures_of_the_kept_lists(name: str, recall: float, precision: float) -> None:
+    """What was found in a list is not lost."""
+    counted, _, wrong = judged(kept_cases()[name])
+    assert (counted.recall or 0) >= recall, wrong
+    assert (counted.precision or 0) >= precision, wrong
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "a " * 200_000,
+        "Error" * 80_000,
+        "a." * 200_000,
+        "'" * 400_000,
+        "#" * 400_000,
+        "1:" * 200_000,
+        "\n" * 400_000,
+        "F: " * 130_000,
+    ],
+)
+def test_forms_cost_what_the_text_is_long(line: str) -> None:
+    """The text that a detector sees whole; a pattern that looks again at what it has seen would take minutes."""
+    runtime_error(f"panic Error\n{line}\nError {line}")
+    assert not is_log(line)
+    assert not ends_well(line)
+    assert not tells_it_was_done("reject_request", line)
+    is_table(line)
 
 
 @pytest.mark.parametrize("digits", ["\u00b2", "\u0664\u0660\u0664", "4" * 5_000, "4.04", "-404", ""])

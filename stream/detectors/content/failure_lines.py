@@ -28,7 +28,7 @@ _ERRNO: Final = (
     r"missing (?:destination )?file operand\b.*|cannot \w+\b.*|could not \w+\b.*|unable to \w+\b.*|failed to \w+\b.*"
 )
 SHELL_LINE: Final = re.compile(
-    rf"[\w./+@~-]{{1,60}}(?: line \d+)?:\s{{1,3}}(?:\(\d+\) )?(?:[^\n]{{1,160}}: )?(?:{_ERRNO})[.!]?(?: *\([^)]*\))?$",
+    rf"[\w./+@~-]{{1,60}}(?: line \d+)?\s?:\s{{1,3}}(?:\(\d+\) )?(?:[^\n]{{1,160}}: )?(?:{_ERRNO})[.!]?(?: *\([^)]*\))?[.]?$",
     re.IGNORECASE,
 )
 _ERROR_LINE: Final = re.compile(
@@ -37,7 +37,7 @@ _ERROR_LINE: Final = re.compile(
         execution\ |unhandled\ |uncaught\ )?
         (?:error|exception|fatal|panic|failure)(?:\[\w+\]|\s+[A-Z]{1,4}\d{2,5})?\s?[:!\]]\s*\S
       | (?:\w+\.)*[A-Z]\w*(?-i:Error|Exception|Timeout|Fault)\b(?:[:(\[]|$)
-      | [\w./\\@-]{1,80}[(:]\d+[,:)\d]*:?\s*(?:fatal\s+)?error\b
+      | [\w./\\@-]{1,80}[(:]\d+[,:)\d]*:?\s*(?:-\s*)?(?:\w{1,20}\s+)?error\b
       | npm\ (?:ERR!|error)\s | make(?:\[\d+\])?:\ \*\*\* | ld\ returned\ [1-9] | collect2:\ error
       | (?:the\ )?(?:build|compilation|tests?|job|deploy\w*|install\w*|migration|command|process|script|task|step|run|program|
          execution|request|operation|call|query|upload|download|import|export|validation)\s+
@@ -64,6 +64,19 @@ _PRINTED_LINE: Final = re.compile(
         parsing|connecting)\b
       | [^\n]{0,80}\b(?:\w+\.)+(?-i:[A-Z]\w*(?:Exception|Error))\b(?::|$)
       | caused\ by:\ \S
+      | [\w./\\-]{1,80}\.\w{1,8}:\d+:\d+:\ (?!(?:warning|note|info|remark|hint)\b)\S
+      | (?-i:---\ FAIL\b|FAIL$|FAIL\t)
+      | (?:[\w-]{1,30}\ )?(?:could\ not|couldn't|cannot|can't|was\ unable\ to|unable\ to|failed\ to)\ \w
+      | (?-i:[A-Z])[^\n:]{0,80}\b(?:failed|aborted)(?:[.;!]|$)
+      | [^\n:=]{0,120},\ [\w\ ]{1,40}\bfailed[.!]?$
+      | [\d\-:T.,Z\[\]/\ ]{8,32}(?-i:ERROR|FATAL|CRITICAL)\b
+      | (?-i:[A-Z])[^\n:]{0,60}\bfailed\ (?:because|due|with|on|at|in)\b
+      | (?=[^\n]{0,120}\b(?:examples?|tests?|passed|specs?|assertions|total)\b)
+        [^\n]{0,80}\b[1-9]\d*\ (?:failures?|failed|errors?)\b
+      | [\w.@/-]{1,40}\s?:\ (?![^\n]{0,160}\b(?:0|no|none|warning|note)\b)[^\n]{0,160}
+        \b(?:denied|invalid|unrecogni[sz]ed|unknown|missing|refused|unable|cannot|can't|illegal|unsupported|forbidden|
+        rejected|mismatch|expired|unexpected|bad|failure|already\ in\ use|exceeded|not\ empty|does\ not\ exist|doesn't\ exist)\b
+      | the\ [^\n]{1,80}\bis\ invalid: | '[^'\n]{1,60}'\ is\ not\ recognized
       | [^\n]{0,100}\b(?:failed|exited|finished|terminated|returned|stopped)\ with\ (?:[\w-]+\ ){0,3}?(?:code|status)?\ ?-?[1-9]
       | [\W_]{0,8}(?:aborted|terminated|killed|stopped|failed|rejected|refused|denied)\s?[:!]\s*\S
     )""",
@@ -71,7 +84,7 @@ _PRINTED_LINE: Final = re.compile(
 )
 """Lines that tell of a failure where a program printed them, and of nothing where they are shown."""
 _TIMED_OUT: Final = re.compile(
-    r"\btime[d]?[\s-]out\b|\btime-?out(?:\s+(?:error|expired|exceeded|reached|after|of|while|waiting)\b|[:!])|"
+    r"\btime[d]?[\s-]out\b|\btime-?out(?:\s+(?:error|expired|exceeded|reached|while|waiting)\b|\s+(?:after|of)\s+\d|[:!])|"
     r"\bdeadline exceeded\b|"
     r"\bexceeded (?:the |its )?(?:\w+ )?(?:time ?limit|timeout|time budget)|\btook too long\b|"
     r"\btime limit (?:was )?(?:exceeded|reached)|"
@@ -86,7 +99,8 @@ _CODE: Final = (
     r"bad\ |internal|service|gateway|too\ many|page|gone|client|server|access|method|request)|[45]\d\d\s*[.!)]?$)"
 )
 _PAGE: Final = re.compile(
-    rf"""(?:(?:page\s+)?title\s*[:=]\s*|<title>\s*|\#{{1,3}}\s+|<h1>\s*)(?:{_CODE}|
+    rf"""(?!.*\b(?:how|why|what|fix\w*|handl\w*|guide)\b)
+        (?:(?:page\s+)?title\s*[:=]\s*|<title>\s*|\#{{1,3}}\s+|<h1>\s*)(?:{_CODE}|
         .{{0,40}}\b(?:not\ found|access\ denied|forbidden|service\ (?:temporarily\ )?unavailable|bad\ gateway|
         gateway\ time-?out|internal\ server\ error|site\ can[\u2019'`]?t\ be\ reached|problem\ loading\ page|
         attention\ required|just\ a\ moment|are\ you\ (?:a\ )?(?:human|robot)|unauthori[sz]ed|
@@ -116,7 +130,9 @@ _SIGNS: Final = (
     "gateway", "forbidden", "unauthori", "unavailable", "reached", "moment", "cannot", "could not", "nable to", "exceed",
     "too long", "reject", "fault", "invalid", "option", "permitted", "director", "exists", "no response", "no output",
     "non-zero", "undefined ref", "unresolved", "unreachable", "terminated", "stopped", "caused by", "missing", "no answer",
-    "no match", "no space", "busy", "too many", "broken pipe", "read-only", "syntax", "checking your", "maintenance", "human",
+    "no match", "no space", "undefined", "couldn", "can't", "recognized", "is invalid",
+    "busy", "too many", "broken pipe", "read-only", "syntax", "checking your",
+    "maintenance", "human",
 )  # fmt: skip
 """One of these, in lower case, is in every line that is looked for."""
 _EXIT: Final = re.compile(
@@ -170,9 +186,9 @@ def _failed_at_the_ends(text: str, *, runs: bool) -> str:
     lowered = [line.lower() for line in (*first, *last)]
     looked_at = "\n".join(lowered)
     signs = [sign for sign in _SIGNS if sign in looked_at]
-    if not signs:
+    if not signs and not (runs and ": " in looked_at):
         return ""
-    told = [any(sign in line for sign in signs) for line in lowered]
+    told = [any(sign in line for sign in signs) or (runs and ": " in line) for line in lowered]
     for number, line in enumerate(first if runs else first[:3]):
         if not told[number]:
             continue

@@ -3,20 +3,52 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final
 
 ERROR_KEYS: Final = frozenset(
     ["error", "errors", "err", "exception", "error_message", "errormessage", "errormsg", "error_msg", "fault", "traceback"]
 )
+_ERROR_KEY: Final = re.compile(
+    r"(?:user|validation|api|request|field)?(?:error|err|failure|fault|exception|problem)s?"
+    r"(?:message|messages|msg|reason|reasons|text|cause|type|description|detail|details|string)?"
+)
+FAILED_COUNTS: Final = frozenset(["failed", "failures", "failure_count", "failed_count", "undelivered", "unsent"])
+DONE_COUNTS: Final = frozenset(
+    ["written", "passed", "delivered", "succeeded", "sent", "imported", "processed", "total", "inserted", "updated", "uploaded"]
+)
+"""Beside one of these a number of failed parts is of this call, not of what it looked at."""
+MESSAGE_LIKE: Final = re.compile(
+    r"(?:message|msg|reason|description|text|details?|explanation|info|cause|string|why|diagnostics?|log|out|body)s?$",
+    re.IGNORECASE,
+)
 SUCCESS_KEYS: Final = frozenset(["success", "succeeded", "ok", "is_success", "issuccess", "successful"])
 FAILED_KEYS: Final = frozenset(["iserror", "is_error", "haserror", "has_error", "failed", "failure"])
-STATUS_KEYS: Final = frozenset(["status", "state", "outcome", "result", "type", "level"])
+STATUS_KEYS: Final = frozenset(["status", "state", "outcome", "result", "type", "level", "rc"])
 CODE_KEYS: Final = frozenset(
     ["status", "statuscode", "status_code", "code", "http_status", "httpstatus", "http_code", "error_code"]
 )
 MESSAGE_KEYS: Final = ("message", "detail", "details", "error_description", "reason", "description", "msg", "title", "text")
-INNER_KEYS: Final = ("result", "response", "data", "output", "body", "content")
-BAD_STATUS: Final = frozenset(["error", "err", "fail", "failed", "failure", "fatal", "exception", "not_ok", "nok", "ko"])
+INNER_KEYS: Final = ("result", "response", "data", "output", "body", "content", "meta", "status")
+BAD_STATUS: Final = frozenset(
+    [
+        "error",
+        "err",
+        "fail",
+        "failed",
+        "failure",
+        "fatal",
+        "exception",
+        "not_ok",
+        "nok",
+        "ko",
+        "aborted",
+        "timeout",
+        "timed_out",
+    ]
+)
+REFUSED_STATUS: Final = frozenset(["rejected", "denied", "declined", "refused", "blocked", "invalid"])
+HTTP_STATUS: Final = re.compile(r"(?:HTTP[/ \d.]{0,5})?[45]\d\d\b(?! *[a-z])")
 NO_ERROR: Final = frozenset({"", "none", "null", "no", "ok", "0", "false", "nil", "n/a", "no error", "no errors", "success"})
 
 # Error: ..., Tool call failed - ..., ValueError(...), java.io.IOException, error while ..., HTTP/1.1 404 Not Found, status 503
@@ -24,21 +56,24 @@ CERTAIN_START: Final = re.compile(
     r"""[\W_]{0,8}(?:
         (?:\w+[ ]){0,3}?(?:error|exception|failure|fault|failed|fatal|panic)\b[^\w\s]{0,2}[:\-!\u2014]
       | (?:\w+\.)*[A-Z]\w*(?-i:Error|Exception|Timeout|Fault)\b(?:[:(\[\s]|$)
-      | (?:error|exception|failure)\s+(?:\w+\s+){0,3}?(?:while|when|in|at|during|executing|calling|code|\d)
+      | (?:error|exception|failure)\s+(?:\w+\s+){0,3}?(?:while|when|in|at|during|executing|calling|code\s*[:=(]?\s*\d|\d)
       | (?:http(?:/\d(?:\.\d)?)?\s*)?[45]\d\d\s+
-        (?:client|server|bad|un|for|not|method|request|conflict|gone|too|internal|service|gateway|error)
-      | (?:http\s+)?(?:error|status)(?:\s+code)?\s*[:=]?\s*[45]\d\d\b
+        (?:client|server|bad|un|for|not|method|request|conflict|gone|too|internal|service|gateway|error)\w*
+        (?!(?:\ \w+)?\ (?:is|means|was)\b)
+      | (?:http\s+)?(?:error|status|http|response)(?:\s+(?:code|status))?\s*[:=]?\s*[45]\d\d\b
     )""",
     re.IGNORECASE | re.VERBOSE,
 )
 SENTENCE_START: Final = re.compile(
     r"""[\W_]{0,8}(?:
-        failed | failure | wrong | incorrect
+        failed | failure(?!\ (?:is|are|was|modes?|rates?)\b) | wrong | incorrect
       | unable | could\s?n[o'\u2019]t | could\ not | can(?:no|'|\u2019)t | can\ not | no\ such
       | invalid | unknown | insufficient | unauthori[sz]ed | forbidden | rejected | denied | refused | problem
-      | (?:access|permission|request|call|operation|action|transaction|payment|query|command)\s+
+      | (?:\w+\s+){1,2}required\s*$ | too\s+(?:many|few|large|long|short|late) | illegal
+      | (?:your\s+)?(?:session|token|licen[cs]e)\s+(?:has\s+)?expired
+      | (?:access|permission|connection|request|call|operation|action|transaction|payment|query|command)\s+
         (?:was\s+|is\s+|has\s+been\s+)?
-        (?:denied|failed|rejected|refused|declined|aborted|blocked|invalid|not\b|unsuccessful|could\b|can(?:no|')t)
+        (?:denied|failed|rejected|refused|declined|aborted|blocked|invalid|reset|lost|closed|not\b|unsuccessful|could\b|can(?:no|')t)
       | not\s+(?:found|allowed|permitted|authori[sz]ed|supported|implemented|available|possible)
       | time[d]?\s?-?out | something\s+went\s+wrong | (?:we(?:'re|\ are)\s+)?sorry | unfortunately
       | bad\s+request | internal\s+(?:server\s+)?error | rate\s+limit | quota
@@ -70,6 +105,12 @@ NOT_ABLE: Final = re.compile(
     r"implemented|valid|recogni[sz]ed|accessible|reachable|parsed|understood|exist|match|loaded|read|opened|located|resolved|"
     r"connect\w*|installed|defined|configured|logged in|identified|verified|retrieved|fetched|"
     r"processed|performed|executed|completed?)\b|\b(?:failed|fails|failure) (?:to|with|while|during)\b|"
+    r"\b(?:try|retry)(?: again)? (?:in|later|after|again)\b|\bplease (?:sign|log) in\b|\bslow down\b|"
+    r"\bthis (?:tool|command|function|endpoint|operation)\b[^.]{0,40}\b(?:only|not|cannot)\b|"
+    r"\b(?:did not|didn't|does not|doesn't) (?:answer|respond|reply)\b|"
+    r"\byou (?:have|are) (?:used up|reached|exceeded|not|trying)\b|"
+    r"n['\u2019o]t have (?:the |any )?(?:\w+ )?(?:permission|access|rights|authority)|\bno (?:response|answer|reply)\b|"
+    r"\bexceed(?:s|ed)\b[^.]{0,30}\b(?:limit|maximum|allowed|size)\b|"
     r"\bunexpected (?:\w+ )?(?:argument|keyword|token|parameter|field|"
     r"input|error|response|end)|\bmissing (?:\d+ )?(?:required|argument|parameter|mandatory)|"
     r"\bexpected\b.{0,60}\b(?:got|found|but|received)\b|\bpermission denied\b",
@@ -82,13 +123,15 @@ NOT_DONE: Final = re.compile(
     r"built|build|chang\w+|modif\w+|delet\w+|remov\w+|add(?:ed)?|submit\w*|book\w*|cancel\w*|charg\w+|refund\w*|perform\w*|"
     r"carried|placed|record\w*|stor\w+|upload\w*|merg\w+|commit\w*|insert\w*|replac\w+|edit\w*|compil\w+|start\w*|load\w*|"
     r"succeed\w*|work\w*|done|taken|happen\w*|go|gone|went|match\w*|appear|used|add up|qualif\w+|covered?|belong)\b|"
-    r"(?:\bnot|n['\u2019]t)\s+(?:currently\s+|yet\s+|an?\s+)?(?:enough|available|eligible|sufficient|possible|acceptable|usable|correct|"
-    r"consistent|applicable|refundable|changeable|permissible|complete|equal|in stock)\b|"
+    r"(?:\bnot|n['\u2019]t)\s+(?:currently\s+|yet\s+|an?\s+)?(?:enough|available|eligible|sufficient|\w+[ai]ble|correct|"
+    r"consistent|complete|equal|in stock)\b|"
     r"\b(?:no|without) (?:changes?|edits?|modifications?|updates?) (?:was|were|have been|has been)?\s*"
     r"(?:made|applied|saved|written|performed)|"
     r"\b(?:has|have|is|was) already (?:been\b|in use|taken|registered|closed|done)|\balready exists?\b|"
     r"\bno (?:\w+ ){1,3}(?:left|available|remaining|free)\b|"
-    r"\bout of (?:stock|range|memory|space|credit)\b|\b(?:sold out|fully booked|no longer)\b|"
+    r"\b(?:because of|with|due to) (?:\d+ )?errors\b|"
+    r"\bbeyond the (?:end|last|limit|range)\b|\bout of (?:stock|reach|bounds|range|memory|space|credit)\b|"
+    r"\b(?:sold out|fully booked|no longer)\b|"
     r"\bnothing (?:was|has been|could be) (?:changed|applied|saved|written|done|sent|updated|modified|edited)|"
     r"\b(?:edit|patch|change|update|request|proposal|hunk|diff|commit|transaction|payment|order)s?\b[^.]{0,60}"
     r"\b(?:rejected|refused|discarded|reverted|rolled back|declined|denied|failed|blocked|ignored|skipped|aborted)\b",
@@ -106,7 +149,8 @@ READING: Final = re.compile(
     r"estimate|forecast|ask|question|inquire|weather|news|summar\w*|visit|open|page|inspect|browse|search|find|wiki\w*|explain|"
     r"translate|grep|rg|notes?|messages?|e?mails?|inbox|logs?|records?|reports?|comments?|reviews?|transcripts?|feedback|"
     r"classif\w*|categor\w*|sentiment|score|rate|extract\w*|detect\w*|analy[sz]e\w*|grade|predict\w*|cat|tell|history|"
-    r"retrieve|query|list|surfer|websurfer|filesurfer)(?:$|[_\W\d])",
+    r"retrieve|query|list|scan|snapshot|valid\w*|verif\w*|eligib\w*|slots|availability|measure|sense|compare|diagnos\w*|"
+    r"surfer|websurfer|filesurfer)(?:$|[_\W\d])",
     re.IGNORECASE,
 )
 """Names of tools that tell how things are."""
@@ -128,7 +172,7 @@ NEGATED_SIGNS: Final = ("n't", "n\u2019t", "non-", "no ", "only", "expected", "t
 DEMANDING: Final = re.compile(
     r"\b(?:must|should|has to|have to|needs? to|ought to)\s+"
     r"(?:be|not|have|match|contain|equal|start|end|include|differ|exceed)\b|"
-    r"\b(?:is|are) required\b|\balready (?:been|exists?|in use|taken|used)\b|\bbut (?:got|paid|was|is|found|only)\b",
+    r"\b(?:is|are) (?:an? )?required\b|\balready (?:been|exists?|in use|taken|used)\b|\bbut (?:got|paid|was|is|found|only)\b",
     re.IGNORECASE,
 )
 ASK_AGAIN: Final = re.compile(
@@ -150,3 +194,9 @@ NO_RESULTS: Final = re.compile(
     r"\b(?:no|zero|0)\s+(?:\w+\s+){0,3}(?:results?|match\w*|hits?|documents?|records?|entries)\b|\bnothing\s+(?:was\s+)?found\b",
     re.IGNORECASE,
 )
+
+
+@lru_cache(4_096)
+def is_error_key(name: str) -> bool:
+    """Whether an error stands under this name, in lower case: alone or with what it is of."""
+    return name in ERROR_KEYS or _ERROR_KEY.fullmatch(name.replace("_", "").replace("-", "")) is not None

@@ -14,6 +14,17 @@ from typing import Any, Final, NamedTuple
 
 from stepstream.stream.contents import Contents, ends_of, json_of, words_in_order
 from stepstream.stream.detectors.aftermath import is_writing
+from stepstream.stream.detectors.content.failure_forms import (
+    SEVERITY,
+    ends_well,
+    is_error_value,
+    is_log,
+    is_table,
+    runtime_error,
+    tells_it_was_done,
+    transforms,
+    without_quotations,
+)
 from stepstream.stream.detectors.content.failure_lines import error_line, failed_at_the_ends, shell_error, traceback_error
 from stepstream.stream.detectors.content.failure_words import (
     ASK_AGAIN,
@@ -21,13 +32,17 @@ from stepstream.stream.detectors.content.failure_words import (
     CERTAIN_START,
     CODE_KEYS,
     DEMANDING,
+    DONE_COUNTS,
     ERROR_KEYS,
+    FAILED_COUNTS,
     FAILED_KEYS,
     FAILING,
     FOUND_SIGNS,
+    HTTP_STATUS,
     INNER_KEYS,
     LOOKING,
     MESSAGE_KEYS,
+    MESSAGE_LIKE,
     NEGATED,
     NEGATED_SIGNS,
     NO_ERROR,
@@ -37,6 +52,7 @@ from stepstream.stream.detectors.content.failure_words import (
     NOTHING_WRONG,
     PLAIN_FAILING,
     READING,
+    REFUSED_STATUS,
     SEARCHED_BY,
     SENTENCE_START,
     STATUS_KEYS,
@@ -44,6 +60,7 @@ from stepstream.stream.detectors.content.failure_words import (
     SUCCESS_KEYS,
     SURELY,
     WRONG_SIGNS,
+    is_error_key,
 )
 from stepstream.stream.detectors.content.given import has_free_text, is_command, runs_program, shows_something
 
@@ -52,6 +69,10 @@ MAX_SENTENCE: Final = 400
 _MAX_FIRST: Final = 240
 """Characters of a first line that may be the message of a longer output."""
 _START: Final = 200
+_MAX_KEY: Final = 40
+_MOST_ABOUT_A_PAGE: Final = 160
+_CONDITIONS: Final = ("If ", "When ", "Unless ", "Where ", "Whenever ")
+TRACEBACK: Final = "a traceback"
 _LONG_LIST: Final = 1_000
 _OBJECT_SIGNS: Final = ("rr", "xception", "ault", "ail", '"success', '"succeeded', '"ok"', '"status', '"code', '"state', '"std')
 """One of these is in every key that tells of a failure, in lower case or not."""
@@ -62,6 +83,7 @@ _TELLING_KEYS: Final = ERROR_KEYS | SUCCESS_KEYS | FAILED_KEYS | STATUS_KEYS | C
 _TELLING_OR_INNER: Final = _TELLING_KEYS.union(INNER_KEYS, MESSAGE_KEYS)
 _PRINTED_KEYS: Final = ("stderr", "stdout", "output", "logs", "result")
 """Under which a program's text is found."""
+_END_OF_SENTENCE: Final = re.compile(r"(?<=\w[.!?;])\s+(?=[A-Z])")
 _CAMEL: Final = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _EXIT_KEYS: Final = frozenset({"exit_code", "exitcode", "returncode", "return_code", "exit_status"})
 
@@ -126,16 +148,27 @@ def _in_object(value: dict[str, Any], contents: Contents, label: str, depth: int
     small = len(value) <= MAX_STATUS_KEYS
     for key, item in value.items():
         name = key.lower()
-        if name in ERROR_KEYS and _says_error(item):
+        if (
+            len(name) <= _MAX_KEY
+            and is_error_key(name)
+            and _says_error(item)
+            and not (name[-1] == "s" and isinstance(item, int))
+        ):
             return Failure(f"it holds {key!r}", _text_of(item) or _message_of(value))
+        if name in FAILED_COUNTS and _part_failed(value, item):
+            return Failure(f"{key!r} is {item}", _message_of(value))
         if name in SUCCESS_KEYS and (item is False or item == "false"):
             return Failure(f"{key!r} is false", _message_of(value))
         if name in FAILED_KEYS and (item is True or item == "true"):
             return Failure(f"{key!r} is true", _message_of(value))
         if not small:
             continue
-        if name in STATUS_KEYS and isinstance(item, str) and item.lower() in BAD_STATUS:
+        if name in STATUS_KEYS and isinstance(item, str) and _is_bad_status(item, label):
             return Failure(f"{key!r} is {item!r}", _message_of(value))
+        if name in CODE_KEYS and isinstance(item, str) and item.lower() in BAD_STATUS:
+            return Failure(f"{key!r} is {item!r}", _message_of(value))
+        if name == "detail" and isinstance(item, list) and item and isinstance(item[0], dict) and "msg" in item[0]:
+            return Failure("it lists what is invalid", _text_of(item))
         if name in CODE_KEYS and _is_bad_code(item) and (name != "code" or _message_of(value)):
             return Failure(f"{key!r} is {item}", _message_of(value))
         if name in _EXIT_KEYS and _is_bad_exit(item):
@@ -150,16 +183,17 @@ def _inside(value: dict[str, Any], contents: Contents, label: str, depth: int) -
         return Failure("what it printed", printed)
     if len(value) > _MOST_IN_WRAPPER:
         return None
-    for key in INNER_KEYS:
+    for key in INNER_KEYS if len(value) > 1 else value:
         inner = value.get(key)
-        if isinstance(inner, list) and len(inner) == 1:
+        if isinstance(inner, list) and len(inner) == 1 and key in INNER_KEYS:
             inner = inner[0]
         if isinstance(inner, dict) and depth < 2:
-            found = _in_object(inner, contents, label, depth + 1)
+            # of what stands under any other name only the fields count, not its words: it may be a record
+            found = _in_object(inner, contents, label, depth + (1 if key in INNER_KEYS else _MOST_IN_WRAPPER))
             if found is not None:
                 return found
-    message = _message_of(value)
-    if not message or len(message) > MAX_SENTENCE:
+    message = _message_of(value, _MOST_IN_WRAPPER)
+    if not message or len(message) > MAX_SENTENCE or depth >= _MOST_IN_WRAPPER:
         return None
     if "message" in value or "detail" in value or "msg" in value or value.get("type") == "text":
         return failure_in_text(message, contents, label)
@@ -179,10 +213,22 @@ def _printed_error(value: dict[str, Any], contents: Contents, label: str) -> str
     return ""
 
 
+def _part_failed(value: dict[str, Any], item: Any) -> bool:
+    """Whether a number of parts failed, told beside how many there were or went well."""
+    number = _number(item)
+    return bool(number) and any(key.lower() in DONE_COUNTS and _number(other) is not None for key, other in value.items())
+
+
 def _says_error(item: Any) -> bool:
     if isinstance(item, str):
         return item.strip().lower() not in NO_ERROR
     return bool(item) and not (isinstance(item, float | int) and item is not True and item == 0)
+
+
+def _is_bad_status(item: str, label: str) -> bool:
+    """A refusal counts of a tool that acts; of one that reads it is the state of what it read."""
+    status = item.lower()
+    return status in BAD_STATUS or HTTP_STATUS.match(item) is not None or (status in REFUSED_STATUS and not _reads(label))
 
 
 def _is_bad_code(item: Any) -> bool:
@@ -201,11 +247,19 @@ def _number(item: Any) -> int | None:
     return item if isinstance(item, int) and not isinstance(item, bool) else None
 
 
-def _message_of(value: dict[str, Any]) -> str:
+def _message_of(value: dict[str, Any], depth: int = 0) -> str:
+    """What an object says of itself: under a usual name, a name that ends like one, or one level deeper."""
     for key in MESSAGE_KEYS:
         item = value.get(key)
         if isinstance(item, str) and item:
             return item
+    for key, item in value.items():
+        if isinstance(item, str) and " " in item and MESSAGE_LIKE.search(key):
+            return item
+    for item in list(value.values())[:MAX_STATUS_KEYS] if depth < _MOST_IN_WRAPPER else ():
+        inner = item[0] if isinstance(item, list) and item else item
+        if isinstance(inner, dict) and (told := _message_of(inner, depth + 1)):
+            return told
     return ""
 
 
@@ -223,15 +277,26 @@ def _text_of(item: Any) -> str:
 
 def failure_in_text(output: str, contents: Contents, label: str) -> Failure | None:
     """The same for an output that is text."""
+    if is_error_value(output):
+        return Failure("an error value", output)
+    found = _told_in_text(output, contents, label)
+    if found is None or found.sign == TRACEBACK:
+        return found
+    return None if is_table(output) or ends_well(output) else found
+
+
+def _told_in_text(output: str, contents: Contents, label: str) -> Failure | None:
     is_sentence = len(output) <= MAX_SENTENCE and output.count("\n") <= 5
     found = _by_form(output, contents, label, is_sentence)
-    if found is None and is_sentence:
+    if found is not None or transforms(label):
+        return found
+    if is_sentence:
         if _looks(label) and ASK_AGAIN.search(output) and _finds(NOTHING_FOUND, FOUND_SIGNS, output):
             return Failure("it found nothing and wants to be asked otherwise", output)
         found = None if _is_answer(output, contents, label) else _in_sentence(output, contents, label)
-    if found is None and not is_sentence:
+    else:
         found = _in_first_line(output, contents, label)
-    return found
+    return None if found is not None and tells_it_was_done(label, output) else found
 
 
 def _is_answer(output: str, contents: Contents, label: str) -> bool:
@@ -247,19 +312,29 @@ def _by_form(output: str, contents: Contents, label: str, is_sentence: bool, *, 
     if shows_something(contents):
         said = shell_error(output)
         return Failure("a line of an error", said) if said else None
-    if CERTAIN_START.match(start) and (is_sentence or _has_colon_first(start)):
+    if (CERTAIN_START.match(start) and (is_sentence or _has_colon_first(start))) or SEVERITY.match(start):
         return Failure("it begins like an error", _told_in(output))
     runs = not form_only and runs_program(contents, label)
-    trace = traceback_error(output, anywhere=runs or form_only)
+    trace = traceback_error(output, anywhere=runs or form_only) or (runtime_error(output) if runs or form_only else "")
     if trace:
-        return Failure("a traceback", trace)
+        return Failure(TRACEBACK, trace)
     line = failed_at_the_ends(output, runs=runs)
-    return Failure("a line of an error", line) if line else None
+    return Failure("a line of an error", _with_next(line, output)) if line else None
+
+
+def _with_next(line: str, output: str) -> str:
+    """A line that ends with a colon says what happened in the next one."""
+    if not line.endswith(":"):
+        return line
+    rest = output.partition(line)[2].lstrip()[:_START].partition("\n")[0]
+    return f"{line} {rest}".rstrip()
 
 
 def _told_in(output: str) -> str:
     """The line that says what happened: of what a traceback follows its exception, else the first line with words in it."""
-    return traceback_error(output, anywhere=True) or next((line for line in output[:2_000].split("\n") if line.strip()), "")
+    return traceback_error(output, anywhere=True) or next(
+        (line for line in output[:2_000].split("\n") if any(map(str.isalnum, line))), ""
+    )
 
 
 def _has_colon_first(start: str) -> bool:
@@ -281,17 +356,26 @@ def _in_first_line(output: str, contents: Contents, label: str) -> Failure | Non
 
 def _in_sentence(output: str, contents: Contents, label: str) -> Failure | None:
     if " " not in output:
+        is_said = SENTENCE_START.fullmatch(output.strip(" .!\n")) is not None and not _reads(label)
+        return Failure("it says so", output) if is_said else None
+    if output.startswith(_CONDITIONS) or is_log(output):
         return None
-    reads = _reads(label) or shows_something(contents)
+    said_itself = without_quotations(output)
+    is_page = "://" in contents.input and "\n" not in output and len(output) <= _MOST_ABOUT_A_PAGE  # a page has more lines
+    reads = (_reads(label) and not is_page) or shows_something(contents)
     if reads and "\n" in output.strip():
         return None
+    if reads:
+        output = _END_OF_SENTENCE.split(output, maxsplit=1)[0]
     if not SENTENCE_START.match(output):
         if has_free_text(contents) and not error_line(output):
             return None
         if is_command(contents):
             return None  # a program tells of its failure by the form of a line
-        said = contents.output_words if output is contents.output else words_in_order(output)
-        if not _says_failure(output, said, reads=reads):
+        if reads:
+            said_itself = without_quotations(output)
+        said = contents.output_words if said_itself is contents.output else words_in_order(said_itself)
+        if not _says_failure(said_itself, said, reads=reads):
             return None
     return None if _finds(NOTHING_WRONG, WRONG_SIGNS, output) else Failure("it says so", output)
 

@@ -44,6 +44,13 @@ _SHOWING: Final = re.compile(
 )
 
 
+_CHANGING: Final = re.compile(
+    r"(?:^|[;&|]\s*)(?:sudo\s+)?(?:sed\s+-i|rm|mv|cp|mkdir|touch|tee|patch|chmod|ln|"
+    r"git\s+(?:add|commit|apply|checkout|merge|rebase|stash|mv|rm|reset|push|pull)|"
+    r"(?:pip|npm|yarn|apt|apt-get|cargo|go|brew)\s+(?:install|add|i|get))\b|(?<![<>2&=-])>{1,2}\s*(?!/dev/null)[\w./~]"
+)
+
+
 def has_free_text(contents: Contents) -> bool:
     """Whether the call was put in words: then its answer is words too, and they need not speak of the call."""
     noted = contents.noted
@@ -93,6 +100,11 @@ def shows_something(contents: Contents) -> bool:
     """Whether the call is a command that shows what a file or a log holds."""
     command = _command_of(contents)
     return bool(command) and _SHOWING.match(command) is not None
+
+
+def changes_something(contents: Contents) -> bool:
+    """Whether the call is a command that changes files, a repository or what is installed."""
+    return is_command(contents) and _CHANGING.search(_command_of(contents)) is not None
 
 
 def is_command(contents: Contents) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect
 from typing import Any, Final
 from zlib import crc32
 
@@ -12,6 +13,7 @@ from stepstream.stream.detectors.aftermath import is_writing, label_of
 from stepstream.stream.detectors.base import MAX_EVIDENCE, NOTHING, Observation, Observations
 from stepstream.stream.detectors.content.base import CALLS, HoldingDetector, is_told_by
 from stepstream.stream.detectors.content.failures import failure_in
+from stepstream.stream.detectors.content.given import changes_something
 from stepstream.stream.detectors.content.sameness import (
     BITS,
     digits_of,
@@ -53,6 +55,8 @@ _SENTENCE_SPACES: Final = 4
 _QUOTED: Final = re.compile(r"\"([^\"\n]{20,600})\"|'([^'\n]{20,600})'")
 _OUTPUT_SIMILARITY: Final = 0.5
 """Two answers say the same from here on."""
+_WAITING: Final = re.compile(r"(?:^|[_\W])(?:wait|sleep|pause|delay|poll)", re.IGNORECASE)
+"""In turns with one of these a call is polling."""
 _IN_ALL: Final = "in all"
 _CODE: Final = "code"
 _LOOP: Final = frozenset({"loop"})
@@ -163,7 +167,7 @@ class RepetitionDetector(HoldingDetector):
             step.input_hash,
             step.output_hash or _hash_of_documents(contents),
             _error_of(step, contents),
-            int(in_words) + 2 * is_writing(step.label),
+            int(in_words) + _WRITES * (is_writing(step.label) or changes_something(contents)),
             names_of_things(found) ^ short_values(arguments),
             _bytes(sketch(words(contents.output[:_MAX_OUTPUT]))) if in_words else b"",
         ]
@@ -192,11 +196,25 @@ class RepetitionDetector(HoldingDetector):
 
     def _in_all(self, run: Run) -> list[Observation]:
         """The calls that repeated an earlier one, over all tools."""
-        again = [*self.own(run).get("again", ()), *(item[0] for item in self._failed_code(run)[1:])]
+        again = [*self._without_reason(run), *(item[0] for item in self._failed_code(run)[1:])]
         if len(again) < self._repeats or is_told_by(run, _TOLD):
             return []
         message = f"{len(again)} steps of the run repeated earlier ones and brought nothing new"
         return [self._observed(message, "", again, self._repeats)]
+
+    def _without_reason(self, run: Run) -> list[str]:
+        """The repeats between which nothing was changed, and whose answers did not change: not housekeeping and no polling."""
+        own = self.own(run)
+        again: list[str] = own.get("again", [])
+        calls: dict[str, list[_Call]] = own.get("calls", {})
+        repeated = set(again)
+        known = {call[_STEP]: (call, of_tool) for of_tool in calls.values() for call in of_tool if call[_STEP] in run.steps}
+        work_us = sorted(
+            run.steps[step_id].start_us
+            for step_id, (call, _) in known.items()
+            if step_id not in repeated and call[_IN_WORDS] >= _WRITES and not call[_ERROR]
+        )
+        return [step_id for step_id in again if step_id not in known or not _has_reason(run, *known[step_id], work_us)]
 
     def _same_as(self, one: _Call, calls: list[_Call]) -> list[_Call]:
         """The calls that are the same thing as one of them, itself included; sketches are compared where nothing else tells."""
@@ -206,7 +224,7 @@ class RepetitionDetector(HoldingDetector):
         found = []
         for other in calls:
             brings_nothing = output == other[_OUTPUT] or (error and other[_ERROR])
-            if other is one or (error and error == other[_ERROR]) or (given == other[_INPUT] and brings_nothing):
+            if other is one or (error and error == other[_ERROR]) or (given == other[_INPUT] and output == other[_OUTPUT]):
                 found.append(other)
             elif in_words >= _WRITES or given == other[_INPUT]:
                 continue  # what writes something else does other work
@@ -233,7 +251,7 @@ class RepetitionDetector(HoldingDetector):
         whole = 2 * self._repeats
         for end in range(whole, len(steps) + 1):
             turn = steps[end - whole : end]
-            if turn[0].label == turn[1].label:
+            if turn[0].label == turn[1].label or _WAITING.search(f"{turn[0].label} {turn[1].label}"):
                 continue
             if all(
                 kept[turn[i].step_id] == kept[turn[i % 2].step_id] and turn[i].label == turn[i % 2].label for i in range(whole)
@@ -340,6 +358,18 @@ def _is_equal(one: _Call, other: _Call) -> bool:
 def _is_loop(calls: list[_Call]) -> bool:
     """Whether the rule ``loop`` judges them: the same to the letter, without a failure."""
     return all(_is_equal(call, calls[0]) and not call[_ERROR] for call in calls)
+
+
+def _has_reason(run: Run, call: _Call, of_tool: list[_Call], work_us: list[int]) -> bool:
+    """Whether a call only waits, had another answer at another time, or something was changed since it was made before."""
+    if _WAITING.search(run.steps[call[_STEP]].label):
+        return True
+    same = [other for other in of_tool if other[_INPUT] == call[_INPUT] and other[_STEP] in run.steps]
+    if not call[_ERROR] and len({other[_OUTPUT] for other in same}) > 1:
+        return True
+    at_us = run.steps[call[_STEP]].start_us
+    before = [run.steps[other[_STEP]].start_us for other in same if run.steps[other[_STEP]].start_us < at_us]
+    return bool(before) and bisect(work_us, max(before)) < bisect(work_us, at_us)
 
 
 def _bytes(bits: int) -> bytes:

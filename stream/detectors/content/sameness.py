@@ -15,6 +15,7 @@ _SHORT: Final = 40
 _WORDS_OF_SPEECH: Final = 3
 _DIGITS: Final = b"0123456789"
 _NO_DIGITS: Final = bytes(code for code in range(256) if code not in _DIGITS)
+_COUNTS: Final = re.compile(r"(\d{1,9}) (?:\w{1,20} )?(failed|failures?|errors?|passed)\b")
 _VARYING: Final = re.compile(r"'[^']*'|\"[^\"]*\"|\S*[/\\]\S*|\d+")
 
 
@@ -63,8 +64,11 @@ def _collect(value: Any, parts: list[str]) -> None:
 
 
 def error_form(message: str) -> int:
-    """An error without its quotations, paths and numbers, as a number; 0 for none."""
-    return crc32(_VARYING.sub("", message[:300]).encode("utf-8", "replace")) if message else 0
+    """An error without its quotations, paths and numbers, as a number; 0 for none. How many failed is kept."""
+    if not message:
+        return 0
+    text = message[:300]
+    return crc32(f"{_VARYING.sub('', text)}{_COUNTS.findall(text)}".encode("utf-8", "replace"))
 
 
 def names_of_things(found: Iterable[bytes]) -> int:

@@ -57,6 +57,8 @@ _ASKING: Final = re.compile(
     r"clarify|double|re-?enter|repeat|spell|supply|let me have)|"
     r"please (?:provide|share|confirm|check|tell|give|verify|send|try|specify|clarify|double|re-?enter|repeat|spell|supply)|"
     r"(?:what|which) (?:is|are|was) (?:your|the)|may i (?:have|ask|get)|do you (?:have|know|remember)|"
+    r"(?:which|what|when|where) (?!else\b)[^.?!\n]{0,80}\b(?:did|do|have|are|were) you "
+    r"(?!need\b|think\b|feel\b)[^.?!\n]{0,80}\?|"
     r"i (?:will |'ll )?need your|"
     r"would you like to (?:try|use|pay|choose|provide|proceed)",
 )

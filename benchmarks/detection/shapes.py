@@ -1,0 +1,75 @@
+"""Made runs: failures that were recovered from or ignored, and repetition beside bulk work, housekeeping and polling.
+
+Each list was measured once when it was new, before its failures were looked at; ``AT_FIRST`` has what was found then.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks.detection.replayed import replay
+from benchmarks.detection.score import Confusion
+from benchmarks.harness import Goal, Report
+from stepstream.schemas.step import StepEvent
+from stepstream.testing import ended, root
+
+ALERTS: Final = {"tool_error_ignored": ("tool-error-ignored",), "repetition": ("loop", "repetition")}
+LEAST_PRECISION: Final = {"tool_error_ignored": 0.8, "repetition": 0.7}
+AT_FIRST: Final = {
+    (1, "tool_error_ignored"): Confusion(10, 0, 2, 10),
+    (1, "repetition"): Confusion(8, 0, 6, 8),
+    (2, "tool_error_ignored"): Confusion(4, 1, 1, 5),
+    (2, "repetition"): Confusion(5, 0, 2, 6),
+}
+"""What was found in each list when it was new; the second list after what the first had shown was mended."""
+_CASES: Final = Path(__file__).with_name("cases") / "runs.jsonl"
+
+
+def measure(report: Report, arguments: argparse.Namespace) -> None:
+    """Each list and rule as it is found now, and as it was found when it was new."""
+    rows = []
+    for (number, rule), first in AT_FIRST.items():
+        counted, wrong = judged(number, rule)
+        rows.append((f"list {number}", rule, *counted.row()[:2], *first.row()[:2]))
+        if wrong:
+            report.notes.append(f"list {number}, {rule}: wrong are {'; '.join(wrong)}")
+    report.table("made runs", ("list", "rule", "recall", "precision", "recall at first", "precision at first"), rows)
+    for rule, least in LEAST_PRECISION.items():
+        new = AT_FIRST[1, rule].joined(AT_FIRST[2, rule])
+        report.goals.append(Goal(f"made runs when new, {rule}: precision", new.precision, least, "", at_most=False))
+
+
+def judged(number: int, rule: str) -> tuple[Confusion, list[str]]:
+    """What is found in a list, and the names of the runs that are judged wrongly."""
+    counted, wrong = Confusion(), []
+    for line in _CASES.read_text(encoding="utf-8").splitlines():
+        case = json.loads(line)
+        if (case["list"], case["rule"]) != (number, rule):
+            continue
+        found = bool(replay([_run(case["steps"])])[0].of(*ALERTS[rule]))
+        counted = counted.plus(truth=case["expected"], said=found)
+        if found is not case["expected"]:
+            wrong.append(case["name"])
+    return counted, wrong
+
+
+def _run(steps: list[dict[str, Any]]) -> list[StepEvent]:
+    """The root and a step every two seconds."""
+    made = [_step(number, 2 * number - 3, step) for number, step in enumerate(steps, 2)]
+    answer = next((step["answer"] for step in reversed(steps) if "answer" in step), "")
+    return [root(2 * len(steps) + 6, output=answer), *made]
+
+
+def _step(number: int, at_s: int, step: dict[str, Any]) -> StepEvent:
+    if "tool" not in step:
+        calls = [{"function": {"name": step.get("calls"), "arguments": "{}"}, "id": f"c{number}", "type": "function"}]
+        said = step["answer"] if "answer" in step else json.dumps(calls)
+        return ended(number, at_s, kind="llm_call", name="m", model="gpt-4o", input="...", output=said)
+    said = step.get("said", "")
+    said = said if isinstance(said, str) else json.dumps(said)
+    failed = {"status": "error", "error_message": step["error"]} if "error" in step else {}
+    given = json.dumps(step["given"])
+    return ended(number, at_s, tool=step["tool"], name=step["tool"], input=given, output=said, **failed)
