@@ -20,7 +20,7 @@ from stepstream.producers.guard import complaints
 from stepstream.producers.misuse import did_you_mean, misuse, shown
 from stepstream.producers.stops import BudgetExceeded
 from stepstream.producers.walk import number_of
-from stepstream.schemas.money import nanos_from_usd, usd_from_nanos
+from stepstream.schemas.money import amount_nanos, usd_from_nanos
 
 Usd = Decimal | float | str
 
@@ -132,7 +132,7 @@ class Purse:
         given = {"tokens": budget.tokens, "steps": budget.steps}
         self.limits = {name: amount for name, amount in given.items() if amount is not None}
         if budget.usd is not None:
-            self.limits["usd"] = nanos_from_usd(budget.usd)
+            self.limits["usd"] = amount_nanos(budget.usd)
         if budget.seconds is not None:
             self.limits["seconds"] = round(budget.seconds * 1e9)
         self._began_ns = self.now_ns()
@@ -153,7 +153,7 @@ class Purse:
             if self._refused is not None:
                 raise BudgetExceeded(*self._refused, trace_id=trace_id)
             amounts = {
-                "usd": nanos_from_usd(usd) if usd is not None else self._guess("usd", key, budget.reserve_usd, is_call),
+                "usd": amount_nanos(usd) if usd is not None else self._guess("usd", key, budget.reserve_usd, is_call),
                 "tokens": tokens if tokens is not None else self._guess("tokens", key, budget.reserve_tokens, is_call),
             }
             for what, limit in self.limits.items():
@@ -213,7 +213,7 @@ class Purse:
         """More was approved."""
         with self._lock:
             if "usd" in self.limits:
-                self.limits["usd"] += nanos_from_usd(usd)
+                self.limits["usd"] += amount_nanos(usd)
                 self._warned.discard("usd")
             self._refused = None
 
@@ -223,7 +223,7 @@ class Purse:
             return known
         if not is_call:
             return 0
-        return nanos_from_usd(default) if what == "usd" else int(default)
+        return amount_nanos(default) if what == "usd" else int(default)
 
     def _wanted(self, what: str, amounts: dict[str, int]) -> tuple[int, int]:
         before = self._used(what) + self.reserved.get(what, 0)

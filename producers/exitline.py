@@ -71,6 +71,7 @@ def money(nanos: int) -> str:
     """Dollars for people: cents, and as many digits more as a small amount needs."""
     if nanos >= NANOS_PER_USD:
         return f"${nanos / NANOS_PER_USD:,.2f}"
-    whole, _, digits = usd_from_nanos(nanos).partition(".")
-    places = min(9, max(4, len(digits) - len(digits.lstrip("0")) + 2))
-    return f"${whole}.{digits[:places]:0<{places}}"
+    digits = usd_from_nanos(nanos).partition(".")[2]
+    places = min(9, max(4, len(digits) - len(digits.lstrip("0")) + 3))
+    whole, _, digits = usd_from_nanos(round(nanos, places - 9)).partition(".")
+    return f"${whole}.{digits[:places]:0<4}"

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from enum import Enum
-from typing import Any
+from typing import Any, Final
 
 from stepstream.producers.foreign import field_of
+
+MOST_DIGITS: Final = 40
 
 
 def get(source: Any, *names: str) -> Any:
@@ -16,6 +18,14 @@ def get(source: Any, *names: str) -> Any:
     for name in names:
         value = field_of(source, name)
         if value is not None:
+            return value
+    return None
+
+
+def first_of(*values: Any) -> Any:
+    """The first that is something: neither None nor an empty dictionary; None where none is. Asks no value for its truth."""
+    for value in values:
+        if value is not None and not (is_a(value, dict) and not dict.__len__(value)):
             return value
     return None
 
@@ -31,37 +41,54 @@ def text_of(source: Any, *names: str) -> str:
         return ""
     for name in names:
         value = field_of(source, name)
-        if is_a(value, str) and value:
-            return str(value)
+        if type(value) is str:
+            if value:
+                return value
+        elif is_a(value, str) and str.__len__(value):
+            return str.__str__(value)
     return ""
 
 
 def items_of(source: Any, *names: str) -> list[Any]:
     """A field that is a list; empty where it is not."""
     value = get(source, *names)
-    return list(value) if is_a(value, list | tuple) else []
+    for kind in (list, tuple):
+        if is_a(value, kind):
+            return list(kind.__iter__(value))
+    return []
 
 
 def word_of(source: Any, *names: str) -> str:
     """A field that is text or a member of an enumeration: its value as text."""
     value = get(source, *names)
     if is_a(value, Enum):
-        value = value.value
-    return str(value) if is_a(value, str) else ""
+        value = field_of(value, "_value_")
+    return str.__str__(value) if is_a(value, str) else ""
 
 
 def name_of(value: Any) -> str:
     """Text as it is, a member of an enumeration by its name; empty for anything else."""
     if is_a(value, Enum):
-        return str(value.name)
-    return str(value) if is_a(value, str) else ""
+        return text_of(value, "_name_")
+    return str.__str__(value) if is_a(value, str) else ""
 
 
 def parsed(arguments: Any) -> Any:
     """A call's arguments: JSON text as what it says, anything else as it is."""
+    if is_a(arguments, dict):
+        return dict(dict.items(arguments))
     if not is_a(arguments, str):
-        return dict(arguments) if is_a(arguments, dict) else arguments
-    try:
-        return json.loads(arguments)
-    except ValueError:
         return arguments
+    text = str.__str__(arguments)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def whole_number(text: Any) -> int | None:
+    """The number that a text of plain digits says; None for anything else."""
+    if not is_a(text, str):
+        return None
+    plain = str.__str__(text)
+    return int(plain) if plain.isascii() and plain.isdecimal() and len(plain) <= MOST_DIGITS else None

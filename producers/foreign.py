@@ -61,7 +61,8 @@ class Layout:
                 self.opaque = True
             for name, value in namespace.items():
                 if name == "__dict__":
-                    if self.dictionary is None and type(value) in (GetSetDescriptorType, MemberDescriptorType):
+                    own = type(value) in (GetSetDescriptorType, MemberDescriptorType) and "__class__" not in namespace
+                    if self.dictionary is None and own:  # a proxy's is that of what it stands for
                         self.dictionary = value.__get__
                 elif name not in self.slots and simple_name(type(value)) in _DESCRIPTORS:
                     self.slots[name] = value.__get__
@@ -84,8 +85,10 @@ def layout_of(kind: type) -> Layout:
 def instance_dict(value: object) -> dict[str, Any]:
     """The dictionary that an object keeps its attributes in; an empty one where it has none. Not to be changed."""
     dictionary = layout_of(type(value)).dictionary
-    found = None if dictionary is None else dictionary(value)
-    return found if found is not None else {}
+    found: Any = None if dictionary is None else dictionary(value)
+    if type(found) is dict:
+        return found
+    return dict(dict.items(found)) if issubclass(type(found), dict) else {}
 
 
 def field_of(value: object, name: str) -> Any:
@@ -100,7 +103,7 @@ def field_of(value: object, name: str) -> Any:
         if type(attributes) is dict:
             if name in attributes:
                 return attributes[name]
-        elif attributes is not None and dict.__contains__(attributes, name):
+        elif issubclass(type(attributes), dict) and dict.__contains__(attributes, name):
             return dict.__getitem__(attributes, name)
     if name in layout.slots:
         return _from_slot(layout.slots[name], value)

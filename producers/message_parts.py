@@ -5,23 +5,23 @@ from __future__ import annotations
 from typing import Any, Final
 
 from stepstream.producers.answer import ToolCall
-from stepstream.producers.fields import get, is_a, items_of, parsed, text_of
+from stepstream.producers.fields import first_of, get, is_a, items_of, parsed, text_of
 
 
 def content_text(content: Any) -> str:
     """The text of a message's content, which is text or a list of blocks."""
     if is_a(content, str):
-        return str(content)
+        return str.__str__(content)
     if not is_a(content, list | tuple):
         return ""
-    return "".join(block if is_a(block, str) else text_of(block, "text") for block in content)
+    return "".join(str.__str__(block) if is_a(block, str) else text_of(block, "text") for block in content)
 
 
 def openai_calls(message: Any) -> list[ToolCall]:
     """Tool calls of a chat message."""
     calls = []
     for call in items_of(message, "tool_calls"):
-        function = get(call, "function", "custom") or call
+        function = first_of(get(call, "function", "custom"), call)
         arguments = get(function, "arguments", "input", "parameters")
         calls.append(ToolCall(text_of(function, "name"), parsed(arguments), call_id(call)))
     legacy = get(message, "function_call")
@@ -55,7 +55,7 @@ def item_text(item: Any) -> str:
         return ""
     content = get(item, "content")
     if is_a(content, str):
-        return str(content)
+        return str.__str__(content)
     return "".join(text_of(part, "text", "refusal", "transcript") for part in items_of(item, "content"))
 
 

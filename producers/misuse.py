@@ -9,6 +9,7 @@ import functools
 import inspect
 import logging
 import sys
+import types
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, TypeVar, cast
 
@@ -21,6 +22,7 @@ OURS: Final = "stepstream"
 NAME_CHARS: Final = 1_024
 _SHOWN_CHARS: Final = 40
 _MOST_FRAMES: Final = 30
+_FUNCTIONS: Final = (types.FunctionType, types.BuiltinFunctionType, types.MethodType)
 _OTHER_NAMES: Final = {
     "prompt_tokens": "input_tokens", "completion_tokens": "output_tokens", "cached_tokens": "cached_input_tokens",
     "cache_read_input_tokens": "cached_input_tokens", "cache_creation_input_tokens": "cache_write_tokens",
@@ -97,14 +99,16 @@ def misfit(error: BaseException) -> bool:
 
 
 def text_name(name: object) -> str:
-    """A name as text. What is none is told of, and recorded by its value or type."""
+    """A name as text. What is none is told of, and recorded by its value or type, a function by its name."""
     if type(name) is str:
         return name
     if name is None:
         return ""
+    text = cast(Any, name).__name__ if issubclass(type(name), _FUNCTIONS) else name
     if not issubclass(type(name), str):
-        misuse("name", f"the name of a step is a text, and {shown(name)} is none: write tool('search')")
-    return label(name, NAME_CHARS)
+        example = shown(text) if type(text) is str else "'search'"
+        misuse("name", f"the name of a step is a text, and {shown(name)} is none: write tool({example})")
+    return label(text, NAME_CHARS)
 
 
 def opens(fields: type) -> Callable[[F], F]:

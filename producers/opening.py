@@ -92,7 +92,7 @@ class Opens:
     @opens(RunFields)
     def agent(self, name: Any = "", **fields: Unpack[RunFields]) -> Any:
         """As a decorator: every call of the function is a run, or the part of a run that this agent does."""
-        return _opened(lambda text: self._opening_run(text, fields), name)
+        return _opened(lambda text: self._opening_run(text, fields), name, fields)
 
     @overload
     def llm(self, function: Callable[P, R], /) -> Callable[P, R]: ...
@@ -103,7 +103,7 @@ class Opens:
     @opens(StepFields)
     def llm(self, name: Any = "", **fields: Unpack[StepFields]) -> Any:
         """A call of a language model. Decorated functions: what they return is read as by ``record_response``."""
-        return _opened(lambda text: self._opening("llm_call", text, fields), name)
+        return _opened(lambda text: self._opening("llm_call", text, fields), name, fields)
 
     @overload
     def tool(self, function: Callable[P, R], /) -> Callable[P, R]: ...
@@ -114,7 +114,7 @@ class Opens:
     @opens(StepFields)
     def tool(self, name: Any = "", **fields: Unpack[StepFields]) -> Any:
         """A call of a tool, named as the model knows it."""
-        return _opened(lambda text: self._opening("tool_call", text, fields), name)
+        return _opened(lambda text: self._opening("tool_call", text, fields), name, fields)
 
     @overload
     def retrieval(self, function: Callable[P, R], /) -> Callable[P, R]: ...
@@ -125,7 +125,7 @@ class Opens:
     @opens(StepFields)
     def retrieval(self, name: Any = "", **fields: Unpack[StepFields]) -> Any:
         """A search for documents. Decorated functions: the documents they return are recorded as such."""
-        return _opened(lambda text: self._opening("retrieval", text, fields), name)
+        return _opened(lambda text: self._opening("retrieval", text, fields), name, fields)
 
     @overload
     def step(self, function: Callable[P, R], /) -> Callable[P, R]: ...
@@ -136,7 +136,7 @@ class Opens:
     @opens(StepFields)
     def step(self, kind: Any = "other", name: str = "", **fields: Unpack[StepFields]) -> Any:
         """A step of any kind: plan, tool_selection, state_update, guardrail, evaluation, output, other ..."""
-        if callable(kind):
+        if callable(kind) and "input" not in fields:
             return self._opening("other", "", fields)(kind)
         return self._opening(text_name(kind), text_name(name), fields)
 
@@ -168,9 +168,10 @@ class Opens:
         return attempt(plan)
 
 
-def _opened(opening: Callable[[str], Step], name: object) -> Any:
+def _opened(opening: Callable[[str], Step], name: object, fields: Mapping[str, object]) -> Any:
+    """The step of that name; of a function, the decorated function, unless an input says that this is one call of it."""
     if type(name) is str:
         return opening(name)
-    if callable(name) or issubclass(type(name), classmethod):
+    if "input" not in fields and (callable(name) or issubclass(type(name), classmethod)):
         return opening("")(cast(Callable[..., Any], name))
     return opening(text_name(name))

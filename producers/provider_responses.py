@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from stepstream.producers.answer import Answer, ToolCall
-from stepstream.producers.fields import get, is_a, items_of, name_of, parsed, text_of, word_of
+from stepstream.producers.fields import get, is_a, items_of, name_of, parsed, text_of, whole_number, word_of
 from stepstream.producers.message_parts import content_text, item_call, item_text, number_of, openai_calls
 from stepstream.producers.usage_shapes import Counts, bedrock_usage, cohere_usage, google_tier, google_usage, usage_of
 
@@ -108,11 +108,8 @@ def bedrock_body(response: Any) -> Answer | None:
     counts = Counts()
     text, reason = text_of(response, "generation"), text_of(response, "stop_reason", "completionReason")
     if is_a(headers, dict) and get(response, "body") is not None:
-        given = [headers.get(f"x-amzn-bedrock-{name}-token-count") for name in _HEADER_COUNTS]
-        told = {
-            name: int(value) for name, value in zip(_HEADER_COUNTS, given, strict=True) if is_a(value, str) and value.isdigit()
-        }
-        usage = bedrock_usage({f"{_HEADER_COUNTS[name]}TokenCount": count for name, count in told.items()})
+        given = {name: whole_number(get(headers, f"x-amzn-bedrock-{name}-token-count")) for name in _HEADER_COUNTS}
+        usage = bedrock_usage({f"{_HEADER_COUNTS[name]}TokenCount": count for name, count in given.items()})
         return Answer(usage=usage, provider="aws", service_tier=text_of(response, "serviceTier"))
     if get(response, "inputTextTokenCount") is not None:
         used = counts.made(

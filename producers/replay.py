@@ -76,11 +76,11 @@ class ReplayReport:
     first_failure: str = ""
 
     def __str__(self) -> str:
-        parts = [f"{self.delivered:,} of {self.lines:,} events of {self.runs:,} runs sent"]
+        parts = [f"{self.delivered:,} of {self.lines:,} events sent, in {self.runs:,} {'run' if self.runs == 1 else 'runs'}"]
         if self.failed:
             parts.append(f"{self.failed:,} not delivered ({self.first_failure})")
         if self.bad:
-            parts.append(f"{self.bad:,} bad lines")
+            parts.append(f"{self.bad:,} bad {'line' if self.bad == 1 else 'lines'}")
         return "\n".join(["; ".join(parts), *(f"  {line}" for line in self.bad_lines)])
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from stepstream.producers.answer import Answer
 from stepstream.producers.call_pieces import CallPieces
-from stepstream.producers.fields import get, is_a, items_of, text_of
+from stepstream.producers.fields import first_of, get, is_a, items_of, text_of
 from stepstream.producers.message_parts import anthropic_server, call_id, content_text, item_call, number_of
 from stepstream.producers.provider_responses import bedrock_tier
 from stepstream.producers.responses import read_response, server_of
@@ -32,7 +32,10 @@ def read_stream(chunks: Sequence[Any]) -> Answer | None:
     if not pieces:
         return None
     for read in _READERS:
-        answer = read(pieces)
+        try:
+            answer = read(pieces)
+        except Exception:  # a field is of another kind than in any shape known: then it is not this shape
+            continue
         if answer is not None:
             return answer
     return None
@@ -51,13 +54,13 @@ def _unwrapped(chunk: Any) -> Any:
     if is_a(raw, bytes):
         try:
             return json.loads(raw)
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
     return chunk
 
 
 def _texts(chunks: Sequence[Any]) -> Answer | None:
-    return Answer(text="".join(chunks)) if all(is_a(chunk, str) for chunk in chunks) else None
+    return Answer(text="".join(map(str.__str__, chunks))) if all(is_a(chunk, str) for chunk in chunks) else None
 
 
 def _openai_chat(chunks: Sequence[Any]) -> Answer | None:
@@ -67,7 +70,7 @@ def _openai_chat(chunks: Sequence[Any]) -> Answer | None:
     texts: list[str] = []
     calls = CallPieces()
     for chunk in chunks:
-        usage = get(chunk, "usage") or get(get(chunk, "x_groq"), "usage")
+        usage = first_of(get(chunk, "usage"), get(get(chunk, "x_groq"), "usage"))
         answer.model = text_of(chunk, "model") or answer.model
         answer.provider = server_of(chunk) or answer.provider
         answer.usage = later(answer.usage, usage_of(usage))
@@ -147,7 +150,7 @@ def _anthropic(chunks: Sequence[Any]) -> Answer | None:
             block = get(chunk, "content_block")
             texts.append(text_of(block, "text"))
             if text_of(block, "type").endswith("tool_use"):
-                calls.add(get(chunk, "index"), text_of(block, "id"), text_of(block, "name"), get(block, "input") or "")
+                calls.add(get(chunk, "index"), text_of(block, "id"), text_of(block, "name"), first_of(get(block, "input"), ""))
         elif kind == "content_block_delta":
             delta = get(chunk, "delta")
             texts.append(text_of(delta, "text"))
@@ -168,7 +171,7 @@ def _anthropic(chunks: Sequence[Any]) -> Answer | None:
 
 
 def _bedrock_converse(chunks: Sequence[Any]) -> Answer | None:
-    if not any(is_a(chunk, dict) and not _CONVERSE_EVENTS.isdisjoint(chunk) for chunk in chunks):
+    if not any(is_a(chunk, dict) and not _CONVERSE_EVENTS.isdisjoint(dict.keys(chunk)) for chunk in chunks):
         return None
     answer = Answer(provider="aws")
     texts: list[str] = []
@@ -244,7 +247,7 @@ def _mistral_conversation(chunks: Sequence[Any]) -> Answer | None:
         answer.model = text_of(chunk, "model") or answer.model
         if kind == "message.output.delta":
             content = get(chunk, "content")
-            texts.append(content if is_a(content, str) else text_of(content, "text"))
+            texts.append(content_text(content) or text_of(content, "text"))
         elif kind == "function.call.delta":
             calls.add(None, text_of(chunk, "tool_call_id"), text_of(chunk, "name"), get(chunk, "arguments"))
         elif kind == "conversation.response.done":
@@ -286,7 +289,7 @@ def _whole_answers(chunks: Sequence[Any]) -> Answer | None:
 
 def _langchain(chunks: Sequence[Any]) -> Answer | None:
     """LangChain's pieces add up by themselves."""
-    pieces = [get(chunk, "message") or chunk for chunk in chunks]
+    pieces = [first_of(get(chunk, "message"), chunk) for chunk in chunks]
     first = pieces[0]
     if get(first, "response_metadata") is None or get(first, "content") is None or not hasattr(type(first), "__add__"):
         return None

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from stepstream.producers import provider_responses
 from stepstream.producers.answer import Answer, ToolCall
-from stepstream.producers.fields import get, is_a, items_of, parsed, text_of
+from stepstream.producers.fields import first_of, get, is_a, items_of, parsed, text_of
 from stepstream.producers.message_parts import anthropic_server, content_text, item_call, item_text, number_of, openai_calls
 from stepstream.producers.usage_shapes import (
     Counts,
@@ -32,7 +32,10 @@ def read_response(response: object) -> Answer | None:
     if response is None or is_a(response, str | bytes | int | float | list | tuple):
         return None
     for read in _READERS:
-        answer = read(response)
+        try:
+            answer = read(response)
+        except Exception:  # a field is of another kind than in any shape known: then it is not this shape
+            continue
         if answer is not None:
             return answer
     return None
@@ -40,7 +43,7 @@ def read_response(response: object) -> Answer | None:
 
 def server_of(response: Any) -> str:
     """The provider that LiteLLM called; empty where another client answered."""
-    hidden = get(get(response, "__pydantic_private__"), "_hidden_params") or get(response, "_hidden_params")
+    hidden = first_of(get(get(response, "__pydantic_private__"), "_hidden_params"), get(response, "_hidden_params"))
     return text_of(hidden, "custom_llm_provider")
 
 
@@ -48,7 +51,7 @@ def server_of(response: Any) -> str:
 
 
 def _langchain(response: Any) -> Answer | None:
-    raw = get(response, "raw") if issubclass(type(response), dict) and "parsed" in response else response
+    raw = get(response, "raw") if is_a(response, dict) and dict.__contains__(response, "parsed") else response
     metadata, content = get(raw, "response_metadata"), get(raw, "content")
     if metadata is None or content is None:
         return None

@@ -7,6 +7,7 @@ end it.
 
 from __future__ import annotations
 
+import copy
 from collections import deque
 from collections.abc import AsyncIterator, Generator, Iterator
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 from stepstream.producers.foreign import field_of, layout_of, mro_of, namespace_of
 from stepstream.producers.guard import never_raises
 from stepstream.producers.shortening import cut_mark
+from stepstream.producers.special import standing_for
 from stepstream.producers.walk import Walk, estimate
 
 if TYPE_CHECKING:
@@ -120,6 +122,9 @@ class Watched(Generic[T]):
     _stepstream_pieces: Any
     _stepstream_source: Any
 
+    def __new__(cls, source: Any, chunks: Chunks) -> Watched[T]:
+        return object.__new__(standing_for(Watched, type(source), "_stepstream_source"))
+
     def __init__(self, source: Any, chunks: Chunks) -> None:
         put = object.__setattr__
         put(self, "_stepstream_source", source)
@@ -217,7 +222,16 @@ class Watched(Generic[T]):
     # --- everything else is the stream's own ---
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._stepstream_source, name)
+        return getattr(object.__getattribute__(self, "_stepstream_source"), name)
+
+    def __copy__(self) -> Any:
+        return copy.copy(self._stepstream_source)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        return copy.deepcopy(self._stepstream_source, memo)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return self._stepstream_source.__reduce_ex__(protocol)
 
     def __setattr__(self, name: str, value: Any) -> None:
         setattr(self._stepstream_source, name, value)

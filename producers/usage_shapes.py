@@ -11,8 +11,9 @@ import math
 from collections.abc import Iterable
 from typing import Any, Final
 
-from stepstream.producers.fields import get, is_a, items_of, text_of, word_of
+from stepstream.producers.fields import first_of, get, is_a, items_of, text_of, word_of
 from stepstream.producers.foreign import field_of
+from stepstream.schemas.money import NANOS_PER_USD, nanos_from_usd
 from stepstream.schemas.normalise import counted
 from stepstream.schemas.usage import MAX_USAGE_COUNT, TokenUsage, TokenUsageStruct
 
@@ -20,6 +21,11 @@ _TIERS_IN_NAMES: Final = ("", "priority_", "flex_")
 """LangChain puts the service tier before the names of some counts."""
 _TICKS_PER_USD: Final = 10_000_000_000
 """xAI says what it charged in ten-billionths of a dollar."""
+_UPSTREAM_PARTS: Final = (
+    ("upstream_inference_prompt_cost", "upstream_inference_input_cost"),
+    ("upstream_inference_completions_cost", "upstream_inference_output_cost"),
+)
+"""What OpenRouter's answers call the parts of what was paid upstream: its chat, its responses."""
 
 
 class Counts:
@@ -63,7 +69,7 @@ def usage_of(source: Any) -> TokenUsage | None:
     given, output = counts.of(source, "prompt_tokens", "input_tokens"), counts.of(source, "completion_tokens", "output_tokens")
     cached = counts.of(into, "cached_tokens", *_tiered("cache_read"))
     cached = cached or counts.of(source, "prompt_cache_hit_tokens", "cache_read_input_tokens", "cached_tokens")
-    by_age = get(into, "cache_creation_token_details") or get(source, "cache_creation") or into
+    by_age = first_of(get(into, "cache_creation_token_details"), get(source, "cache_creation"), into)
     for_an_hour = counts.of(by_age, "ephemeral_1h_input_tokens")
     written = counts.of(into, "cache_write_tokens", "cache_creation_tokens", *_tiered("cache_creation"))
     written = written or counts.of(source, "cache_creation_input_tokens")
@@ -71,7 +77,7 @@ def usage_of(source: Any) -> TokenUsage | None:
     reasoning = counts.of(out, "reasoning_tokens", "thinking_tokens", *_tiered("reasoning")) or counts.of(
         source, "reasoning_tokens"
     )
-    cached_parts = get(into, "cached_tokens_details") or get(source, "cached_tokens_details")
+    cached_parts = first_of(get(into, "cached_tokens_details"), get(source, "cached_tokens_details"))
     if given and cached + written > given:  # somebody passed Anthropic's own counts on
         given += cached + written
     if reasoning and counts.of(source, "total_tokens") == given + output + reasoning:
@@ -271,8 +277,8 @@ def later(before: TokenUsage | None, after: TokenUsage | None) -> TokenUsage | N
 def charge_of(usage: Any, model: str = "") -> float | None:
     """What the provider says that it charged, in dollars; None where it does not say.
 
-    With a key of one's own, what was paid to the provider behind OpenRouter is added. 0 is a bill only for a model that is
-    free by its name: else it means that the amount is not known.
+    With a key of one's own, what was paid to the provider behind OpenRouter is added; where that is not said, the rest is
+    no bill. 0 is a bill only for a model that is free by its name: else it means that the amount is not known.
     """
     charged = _amount(get(usage, "cost"))
     if charged is None and (ticks := _amount(get(usage, "cost_in_usd_ticks"))) is not None:
@@ -280,8 +286,15 @@ def charge_of(usage: Any, model: str = "") -> float | None:
     if charged is None:
         return None
     if get(usage, "is_byok") is True:
-        charged += _amount(get(get(usage, "cost_details"), "upstream_inference_cost")) or 0
+        upstream = _upstream(get(usage, "cost_details"))
+        charged = charged + upstream if upstream else 0.0
     return charged if charged or model.endswith(":free") else None
+
+
+def _upstream(details: Any) -> float:
+    """What the provider behind OpenRouter was paid; 0 where it is not said."""
+    whole = _amount(get(details, "upstream_inference_cost"))
+    return whole or sum(_amount(get(details, *names)) or 0.0 for names in _UPSTREAM_PARTS)
 
 
 def _is_finite(value: float) -> bool:
@@ -292,9 +305,18 @@ def _is_finite(value: float) -> bool:
 
 
 def _amount(value: Any) -> float | None:
-    """A possible amount; of an object its total."""
-    if not is_a(value, int | float):
+    """A possible amount, as a number or in digits; of an object its total."""
+    if not is_a(value, int | float | str):
         value = get(value, "total_cost")
+    if is_a(value, str):
+        value = _in_digits(str.__str__(value))
     if is_a(value, bool) or not is_a(value, int | float):
         return None
     return float(value) if _is_finite(value) and value >= 0 else None
+
+
+def _in_digits(text: str) -> float | None:
+    try:
+        return nanos_from_usd(text) / NANOS_PER_USD
+    except ValueError:
+        return None

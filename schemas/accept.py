@@ -267,16 +267,29 @@ def _decode_leniently(value: bytes, repairs: Repairs) -> AnyStep | Rejected:
 
 
 def _decode_bad_text(value: bytes, repairs: Repairs) -> dict[str, Any] | None:
-    """JSON that only its characters make invalid (bytes that are no UTF-8, half a surrogate pair, NaN): its known fields."""
+    """The known fields of JSON that only its characters make invalid: bytes that are no UTF-8, half a surrogate pair, NaN, a
+    number of thousands of digits.
+    """
     text = value.decode("utf-8", "replace").removeprefix("\ufeff")
+    endless: list[str] = []
+
+    def number(digits: str) -> int | float:
+        try:
+            return int(digits)
+        except ValueError:  # more digits than Python reads: an infinite number, which no field takes
+            endless.append(digits)
+            return float(digits)
+
     try:
-        data = json.loads(text, strict=False)
+        data = json.loads(text, strict=False, parse_int=number)
     except (ValueError, RecursionError):
         return None
     if not isinstance(data, dict):
         return None
     known = {key: data[key] for key in StepEvent.model_fields if key in data}
     clean = _clean(known)
+    if endless:
+        repairs.append(Repair(TEXT, f"the record held a number of {len(endless[0]):,} characters; it counts as infinite"))
     if "\ufffd" in text or clean != known or _CONTROL.search(value):
         repairs.append(Repair(TEXT, "the record held bytes or characters that no text may have; they were replaced"))
     return cast("dict[str, Any]", clean)

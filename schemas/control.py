@@ -12,7 +12,7 @@ import msgspec
 
 from stepstream.schemas.alert import Command
 from stepstream.schemas.ids import derived_id
-from stepstream.schemas.money import nanos_from_usd
+from stepstream.schemas.money import amount_nanos
 
 CONTROL_KIND: Final = "control"
 _APPROVE: Final = "approve $"
@@ -58,7 +58,7 @@ def approved_nanos(kind: str, name: str) -> int:
     if kind != CONTROL_KIND or not name.startswith(_APPROVE):
         return 0
     try:
-        return max(0, nanos_from_usd(name.removeprefix(_APPROVE)))
+        return max(0, amount_nanos(name.removeprefix(_APPROVE)))
     except (TypeError, ValueError):
         return 0
 

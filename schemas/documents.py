@@ -13,8 +13,7 @@ from stepstream.schemas.alert import Severity
 from stepstream.schemas.channels import Channel, channel_of, check_channel
 from stepstream.schemas.durations import DurationUs
 from stepstream.schemas.policy import Policy
-from stepstream.schemas.rule_base import Glob
-from stepstream.schemas.step import Usd
+from stepstream.schemas.rule_base import Dollars, Glob
 from stepstream.schemas.texts import LINK_FIELDS, TEXT_FIELDS, check_template
 from stepstream.schemas.unit_prices import LIST_UNITS, PER_THOUSAND
 from stepstream.schemas.wording import Path, sentences
@@ -47,7 +46,8 @@ class AlertMatch(BaseModel):
 
 def _clock(text: str) -> str:
     hours, _, minutes = text.partition(":")
-    if not (hours.isdigit() and minutes.isdigit() and len(minutes) == 2 and int(hours) < 24 and int(minutes) < 60):
+    are_digits = text.isascii() and hours.isdecimal() and minutes.isdecimal()
+    if not (are_digits and len(hours) <= 2 and len(minutes) == 2 and int(hours) < 24 and int(minutes) < 60):
         raise ValueError(f"not a time of day: {text!r} (write 22:00)")
     return f"{int(hours):02}:{minutes}"
 
@@ -160,22 +160,19 @@ class Subscription(BaseModel):
         return self
 
 
-def _millions(amounts: dict[str, Usd]) -> dict[str, Usd]:
+def _millions(amounts: dict[str, Dollars]) -> dict[str, Dollars]:
     return _known_units(amounts, [name for name in LIST_UNITS if name not in PER_THOUSAND])
 
 
-def _thousands(amounts: dict[str, Usd]) -> dict[str, Usd]:
+def _thousands(amounts: dict[str, Dollars]) -> dict[str, Dollars]:
     return _known_units(amounts, [*PER_THOUSAND, "requests"])
 
 
-def _known_units(amounts: dict[str, Usd], known: Sequence[str]) -> dict[str, Usd]:
+def _known_units(amounts: dict[str, Dollars], known: Sequence[str]) -> dict[str, Dollars]:
     for name in amounts:
         if name not in known:
             raise ValueError(f"no such count: {name!r} (one of {', '.join(known)})")
     return amounts
-
-
-Price = Annotated[Usd, Field(ge=0, strict=False)]
 
 
 class ModelPrice(BaseModel):
@@ -191,17 +188,17 @@ class ModelPrice(BaseModel):
     model: str
     service_tier: str = Field("", description="e.g. flex, batch; empty: every tier that has no prices of its own here")
     valid_from: date | None = None
-    input_per_million: Usd = Field(ge=0, strict=False)
-    output_per_million: Usd = Field(ge=0, strict=False)
-    cached_input_per_million: Usd | None = Field(None, ge=0, strict=False, description="default: the input price")
-    cache_write_per_million: Usd | None = Field(None, ge=0, strict=False, description="default: the input price")
-    per_million: Annotated[dict[str, Price], AfterValidator(_millions)] = Field(
+    input_per_million: Dollars
+    output_per_million: Dollars
+    cached_input_per_million: Dollars | None = Field(None, description="default: the input price")
+    cache_write_per_million: Dollars | None = Field(None, description="default: the input price")
+    per_million: Annotated[dict[str, Dollars], AfterValidator(_millions)] = Field(
         default_factory=dict, description="prices of other counts of a step's usage, e.g. input_audio_tokens"
     )
-    per_thousand: Annotated[dict[str, Price], AfterValidator(_thousands)] = Field(
+    per_thousand: Annotated[dict[str, Dollars], AfterValidator(_thousands)] = Field(
         default_factory=dict, description="prices of web_searches, document_pages ... and of requests"
     )
-    audio_per_hour: Usd | None = Field(None, ge=0, strict=False, description="where transcription is charged by duration")
+    audio_per_hour: Dollars | None = Field(None, description="where transcription is charged by duration")
 
 
 class Prices(BaseModel):

@@ -50,6 +50,17 @@ def listed_prices(provider: str, model: str, on: date, tier: str) -> UnitPrices 
     return from_price_keys(by_key, _list_version(), listed)
 
 
+def listed_provider(model: str, on: date) -> str:
+    """The provider that the list finds by a model's name alone; empty where it finds none."""
+    from genai_prices import Usage, calc_price
+
+    noon = datetime(on.year, on.month, on.day, 12, tzinfo=UTC)
+    try:
+        return str(calc_price(Usage(input_tokens=1), model, genai_request_timestamp=noon).provider.id)
+    except (LookupError, ValueError):
+        return ""
+
+
 def _context(model: Any, noon: datetime, tier: str) -> dict[str, str] | None:
     """What the list wants to be told to price a tier; None where it knows no such tier of the model."""
     wanted = {"service_tier": tier, "processing": tier, "speed": tier}

@@ -18,8 +18,14 @@ class Name(NamedTuple):
     model: str
 
 
+_BEHIND_HUGGINGFACE: Final = (
+    "cerebras", "fireworks-ai", "groq", "hyperbolic", "nebius", "novita", "nscale", "ovhcloud", "publicai", "sambanova",
+    "together",
+)  # fmt: skip
 _PROVIDERS: Final[dict[str, str]] = {
     "anthropic": "anthropic claude",
+    "arcee": "arcee arcee_ai",
+    "avian": "avian",
     "aws": "aws bedrock bedrock_converse bedrock_runtime amazon amazon_bedrock aws_bedrock anthropic_bedrock chatbedrock",
     "azure": "azure azure_ai azure_ai_inference azure_ai_openai az_ai_openai az_ai_inference azure_openai azureopenai azureai"
     " azurechatopenai azure_text azure_ai_foundry azure_foundry azure_ai_studio microsoft microsoft_foundry anthropic_foundry",
@@ -27,8 +33,10 @@ _PROVIDERS: Final[dict[str, str]] = {
     "cerebras": "cerebras",
     "cloudflare": "cloudflare workers_ai",
     "cohere": "cohere cohere_chat cohere_v2",
+    "cursor": "cursor",
     "databricks": "databricks",
     "deepseek": "deepseek deepseek_ai",
+    "doubleword": "doubleword",
     "elevenlabs": "elevenlabs",
     "fireworks": "fireworks fireworks_ai",
     "github-copilot": "github_copilot",
@@ -36,19 +44,25 @@ _PROVIDERS: Final[dict[str, str]] = {
     " google_generative_ai google_generativeai generativelanguage google_gla google_vertex google_vertexai google_vertex_ai"
     " vertex vertexai vertex_ai vertex_ai_beta anthropic_vertex",
     "groq": "groq",
+    **{f"huggingface_{server}": f"huggingface_{server.replace('-', '_')}" for server in _BEHIND_HUGGINGFACE},
     "meta": "meta llama_api meta_llama_api",
     "minimax": "minimax",
     "mistral": "mistral mistralai mistral_ai codestral",
+    "modal": "modal",
     "moonshotai": "moonshotai moonshot moonshot_ai",
     "novita": "novita novita_ai",
     "openai": "openai openai_responses openai_chat text_completion_openai",
+    "openai-decisions": "openai_decisions",
     "openrouter": "openrouter",
     "ovhcloud": "ovhcloud",
     "perplexity": "perplexity perplexity_ai pplx",
+    "quicksilverpro": "quicksilverpro",
     "together": "together together_ai togetherai",
+    "typesafe": "typesafe",
     "voyageai": "voyageai voyage",
     "x-ai": "x_ai xai grok",
     "zai": "zai z_ai",
+    "zhipuai": "zhipuai zhipu zhipu_ai bigmodel",
 }
 """The ids of genai-prices and what else is written for them, with ``_`` for every ``.``, ``-`` and blank."""
 _ALIASES: Final = {alias: provider for provider, aliases in _PROVIDERS.items() for alias in aliases.split()}
@@ -85,16 +99,22 @@ _NO_PROVIDERS: Final = frozenset(
 
 _RESELLERS: Final = frozenset(
     [
+        *(f"huggingface_{server}" for server in _BEHIND_HUGGINGFACE),
+        "avian",
         "baseten",
         "cerebras",
         "cloudflare",
+        "cursor",
         "databricks",
+        "doubleword",
         "fireworks",
         "github-copilot",
         "groq",
+        "modal",
         "novita",
         "openrouter",
         "ovhcloud",
+        "quicksilverpro",
         "together",
     ]
 )
@@ -170,6 +190,9 @@ def _without_prefix(owner: str, model: str) -> list[tuple[str, str]]:
     if model.startswith("arn:aws"):
         return []
     head, slash, rest = model.partition("/")
+    server, colon, _ = head.partition(":")
+    if slash and colon and provider_id(server) in _PROVIDERS:  # groq:openai/gpt-oss-120b
+        return _served_by(server, model[len(server) + 1 :], owner)
     if slash:
         if head == "models":
             return [(owner or "google", rest)]

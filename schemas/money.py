@@ -14,21 +14,28 @@ MAX_COST_USD = 1_000_000
 counts as unknown."""
 MAX_COST_NANOS = MAX_COST_USD * NANOS_PER_USD
 
+MAX_AMOUNT_USD = 9_000_000_000
+"""Sums and limits are not dearer than this: what 64 bits hold of nano-dollars."""
 _NANO = Decimal("1e-9")
-_NANOS, _ZERO, _MAX_COST = Decimal(NANOS_PER_USD), Decimal(0), Decimal(MAX_COST_USD)
+_NANOS, _ZERO = Decimal(NANOS_PER_USD), Decimal(0)
 
 
-def nanos_from_usd(usd: Decimal | str | float | int) -> int:
-    """Nano-dollars of a cost in dollars, rounded half to even.
+def amount_nanos(usd: Decimal | str | float | int) -> int:
+    """Nano-dollars of a sum or a limit, as ``nanos_from_usd``, up to ``MAX_AMOUNT_USD``."""
+    return nanos_from_usd(usd, MAX_AMOUNT_USD)
 
-    Raises ``ValueError`` for what is no cost: not a number, not finite, negative, above ``MAX_COST_USD``.
+
+def nanos_from_usd(usd: Decimal | str | float | int, most_usd: int = MAX_COST_USD) -> int:
+    """Nano-dollars of a step's cost in dollars, rounded half to even.
+
+    Raises ``ValueError`` for what is no cost: not a number, not finite, negative, above ``most_usd``.
     """
     try:
         amount = usd if isinstance(usd, Decimal) else Decimal(str(usd))
     except InvalidOperation:
         raise ValueError(f"not an amount of dollars: {usd!r:.80}") from None
-    if not amount.is_finite() or not _ZERO <= amount <= _MAX_COST:
-        raise ValueError(f"an amount of dollars lies between 0 and {MAX_COST_USD:,}, not {usd!s:.40}")
+    if not amount.is_finite() or not _ZERO <= amount <= most_usd:
+        raise ValueError(f"an amount of dollars lies between 0 and {most_usd:,}, not {usd!s:.40}")
     scaled = amount * _NANOS
     nanos = int(scaled)
     if scaled == nanos:  # nearly always, and quicker; where the product was rounded, it was rounded by next to nothing

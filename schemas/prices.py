@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 
 from stepstream.schemas.documents import ModelPrice, Prices
-from stepstream.schemas.listed_prices import listed_prices, tier_of
+from stepstream.schemas.listed_prices import listed_prices, listed_provider, tier_of
 from stepstream.schemas.model_names import possible_names, provider_id, undated
 from stepstream.schemas.money import MAX_COST_NANOS
 from stepstream.schemas.step import Step
@@ -125,7 +125,8 @@ class PriceBook:
     def _documented(self, provider: str, model: str, asked: str, tier: str, on: date) -> UnitPrices | None:
         if not self._own:
             return None
-        for name in _names_in_documents(model, asked, provider):
+        names = _names_in_documents(model, asked, provider)
+        for name in names + [(owner, wanted) for _, wanted in names if (owner := _maker(provider, wanted, on))]:
             for owner in (provider_id(provider), name[0], ""):
                 for wanted in dict.fromkeys((tier, "")):
                     valid = [prices for since, prices in self._own.get((owner, name[1], wanted), ()) if since <= on]
@@ -151,12 +152,22 @@ def _is_answered_call(step: Step) -> bool:
 
 
 def _names_in_documents(model: str, asked: str, provider: str) -> list[tuple[str, str]]:
-    """What a document may call the model, by provider and name: as it stands first, then without the date of a snapshot."""
+    """What a document may call the model, by provider and name.
+
+    As it stands first, then without the date of a snapshot, last without the server that stands before it, though the list
+    knows none of that name (``ollama/llama3``).
+    """
     names: list[tuple[str, str]] = []
     for wanted in filter(None, (model, asked)):
         names.append(("", wanted.strip().lower()))
         names += possible_names(provider, wanted)
-    return names + [(owner, shorter) for owner, name in names if (shorter := undated(name))]
+    names += [(owner, shorter) for owner, name in names if (shorter := undated(name))]
+    return names + [(server, rest) for _, name in names for server, slash, rest in [name.partition("/")] if slash]
+
+
+def _maker(provider: str, model: str, on: date) -> str:
+    """The provider that the list takes for a model of which nobody says who serves it; empty where one is said."""
+    return "" if provider_id(provider) else listed_provider(model, on)
 
 
 def _by_precision(provider: str, model: str, asked: str) -> tuple[str, str]:

@@ -2,12 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from decimal import Decimal
+from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from stepstream.schemas.alert import FindingSeverity
+from stepstream.schemas.money import MAX_AMOUNT_USD, amount_nanos
+from stepstream.schemas.step import Usd
 
+MOST_PLACES: Final = 30
+
+
+def _of_some_places(amount: Decimal) -> Decimal:
+    """Refuses ``1e-3000000``: what is worked out with so many digits does not end."""
+    exponent = amount.as_tuple().exponent
+    if not isinstance(exponent, int) or exponent < -MOST_PLACES:
+        raise ValueError(f"an amount has at most {MOST_PLACES} digits after the point")
+    return amount
+
+
+def _counted(limit: Decimal) -> Decimal:
+    if not amount_nanos(limit):
+        raise ValueError("a limit is 0.000000001 at least: nothing smaller is counted")
+    return limit
+
+
+Dollars = Annotated[Usd, Field(ge=0, le=MAX_AMOUNT_USD, strict=False), AfterValidator(_of_some_places)]
+"""An amount that people write in a document: a limit, a price."""
+Limit = Annotated[Dollars, Field(gt=0), AfterValidator(_counted)]
+"""A limit: no less than the smallest amount that is counted."""
 Glob = Annotated[str, Field(description="exact text, or a pattern with * and ?")]
 Positive = Annotated[int, Field(gt=0)]
 

@@ -7,16 +7,15 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from stepstream.schemas.durations import DurationUs
-from stepstream.schemas.rule_base import Glob, Positive, RuleBase
-from stepstream.schemas.step import Usd
+from stepstream.schemas.rule_base import Glob, Limit, Positive, RuleBase
 
 
 class RunCost(RuleBase):
     """The run has cost more than a limit."""
 
     rule: Literal["run_cost"]
-    limit_usd: Usd = Field(gt=0, strict=False)
-    warn_usd: Usd | None = Field(None, gt=0, strict=False)
+    limit_usd: Limit
+    warn_usd: Limit | None = None
 
     @model_validator(mode="after")
     def _warn_is_lower(self) -> RunCost:

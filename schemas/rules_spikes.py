@@ -8,8 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from stepstream.schemas.durations import DurationUs
-from stepstream.schemas.rule_base import Positive, RuleBase
-from stepstream.schemas.step import Usd
+from stepstream.schemas.rule_base import Dollars, Positive, RuleBase
 
 Share = Literal["p75", "p80", "p90", "p95", "p99"]
 
@@ -28,7 +27,7 @@ class RunCostSpike(SpikeRule):
     """The run costs far more than runs of its agent and task usually do."""
 
     rule: Literal["run_cost_spike"]
-    at_least_usd: Usd = Field(Decimal("0.01"), ge=0, strict=False, description="what costs no more is never a spike")
+    at_least_usd: Dollars = Field(Decimal("0.01"), description="what costs no more is never a spike")
 
 
 class RunTokensSpike(SpikeRule):

@@ -9,8 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from stepstream.schemas.calendar import Window, check_zone
 from stepstream.schemas.durations import DurationUs
-from stepstream.schemas.rule_base import Positive, RuleBase
-from stepstream.schemas.step import Usd
+from stepstream.schemas.rule_base import Dollars, Limit, Positive, RuleBase
 
 Zone = Annotated[str, AfterValidator(check_zone), Field(description="IANA name")]
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -35,7 +34,7 @@ class Spend(WindowRuleBase):
     per: Literal["project", "environment", "agent", "agent_version", "task", "user_id"] = "project"
     window: Window = "day"
     timezone: Zone = "UTC"
-    limit_usd: Usd = Field(gt=0, strict=False)
+    limit_usd: Limit
     warn_at: Share | None = 0.8
 
 
@@ -44,7 +43,7 @@ class SpendSpike(WindowRuleBase):
 
     rule: Literal["spend_spike"]
     factor: float = Field(3.0, ge=1.5, description="less than this many times the usual is never a spike")
-    min_usd: Usd = Field(Decimal("0.1"), gt=0, strict=False, description="nor is an hour that cost less")
+    min_usd: Dollars = Field(Decimal("0.1"), gt=0, description="nor is an hour that cost less")
 
 
 class Slo(WindowRuleBase):

@@ -12,7 +12,7 @@ from stepstream.schemas.alert import Alert
 from stepstream.schemas.calendar import HOUR_US, window_name
 from stepstream.schemas.fleet import FleetBaselineStruct, FleetBudgetStruct, FleetWindowStruct, WindowMinuteStruct
 from stepstream.schemas.latency import quantile_us
-from stepstream.schemas.money import nanos_from_usd, usd_from_nanos
+from stepstream.schemas.money import amount_nanos, usd_from_nanos
 from stepstream.schemas.policy import Policy
 from stepstream.schemas.rules_windows import Spend
 from stepstream.schemas.settings import Settings
@@ -50,7 +50,7 @@ def budget_rows(values: Iterable[bytes], now_us: int) -> list[Row]:
         found = msgspec.json.decode(value, type=FleetBudgetStruct)
         if found.end <= now_us:
             continue
-        share = nanos_from_usd(found.spent_usd) / max(1, nanos_from_usd(found.limit_usd))
+        share = amount_nanos(found.spent_usd) / max(1, amount_nanos(found.limit_usd))
         window = window_name(found.start, found.window, found.timezone)
         row = (found.policy, found.alert, found.project, found.per, found.group, window, found.spent_usd, found.limit_usd)
         rows.append((share, (*row, f"{100 * share:.0f} %", time_of(found.as_of))))
@@ -66,7 +66,7 @@ def uncounted_rows(policies: Iterable[Policy], firing: Iterable[Alert], counted:
             if not isinstance(rule, Spend) or (policy.name, rule.alert_name) in known:
                 continue
             alert = alerts.get((policy.name, rule.alert_name))
-            limit = usd_from_nanos(nanos_from_usd(rule.limit_usd))
+            limit = usd_from_nanos(amount_nanos(rule.limit_usd))
             project = alert.project if alert else policy.match.project
             group = alert.subject if alert else ""
             row = (policy.name, rule.alert_name, project, rule.per, group, rule.window)

@@ -32,6 +32,16 @@ WAITED_OUT: Final = RETRIABLE | {
 }
 """And those that a member of a group meets besides."""
 
+PASSING: Final = frozenset(
+    {
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError.REPLICA_NOT_AVAILABLE,
+    }
+)
+"""What a broker answers about a partition whose leader is being chosen. The client does not mark all of them retriable."""
+
 
 UNREADABLE: Final = frozenset({KafkaError._BAD_COMPRESSION, KafkaError._BAD_MSG})
 TRIES: Final = 3
@@ -344,7 +354,8 @@ def ends_of(client: Consumer, place: TopicPartition, *, timeout: float = 10) -> 
             low, high = client.get_watermark_offsets(place, timeout=timeout)
             return low, high
         except KafkaException as error:
-            if not error.args[0].retriable() or time.monotonic() > deadline:
+            reason = error.args[0]
+            if time.monotonic() > deadline or not (reason.retriable() or reason.code() in PASSING):
                 raise
             time.sleep(0.1)
 

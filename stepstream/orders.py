@@ -101,7 +101,7 @@ def order_to_scope(
 
 
 class Obedience:
-    """Watches a run's steps for the end of a control step. Made before the order is sent, so that none is missed."""
+    """Watches a run's steps for what the agent says of an order. Made before the order is sent, so that nothing is missed."""
 
     def __init__(self, settings: Settings, trace_id: str) -> None:
         name = topic(settings.topic_prefix, "steps")
@@ -117,7 +117,7 @@ class Obedience:
             raise
 
     def wait(self, command: Command, timeout_s: float, now_s: Callable[[], float] = time.monotonic) -> dict[str, Any] | None:
-        """The step that tells of obedience, or None when there was none in time."""
+        """The agent's step of the order: its end, or its start where a pause begins. None when there was none in time."""
         wanted = control_step_id(self._trace_id, command.command_id)
         until = now_s() + timeout_s
         while now_s() < until:
@@ -125,13 +125,18 @@ class Obedience:
             if message is None or message.error() is not None or wanted.encode() not in (message.value() or b""):
                 continue
             event = msgspec.json.decode(message.value() or b"{}")
-            if event.get("step_id") == wanted and event.get("phase", "end") == "end":
+            if event.get("step_id") == wanted and (event.get("phase", "end") == "end" or _is_paused(event, command)):
                 return dict(event)
         return None
 
     def close(self) -> None:
         """Let go of the connection."""
         self._consumer.close()
+
+
+def _is_paused(event: dict[str, Any], command: Command) -> bool:
+    """Whether the agent says that it got a pause. The start that ``order_to_run`` writes itself has the order's own time."""
+    return command.action == "pause" and event.get("start_time") != command.time
 
 
 def _order_step(command: Command, target: Target) -> StepRecord:

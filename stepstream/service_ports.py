@@ -40,7 +40,8 @@ class ServicePorts:
         for name in USUAL:
             if name not in self._ports:
                 port = wanted.get(name, 0)
-                self._ports[name] = port if port and free(port) and port not in self._ports.values() else free_ports(1)[0]
+                used = set(self._ports.values())
+                self._ports[name] = port if port and free(port) and port not in used else _others(1, used)[0]
 
     def check(self) -> None:
         """Raise ``AddressTaken`` where a port that the settings name is taken, before anything is started."""
@@ -59,7 +60,7 @@ class ServicePorts:
         with self._guard:
             mine = [name for name in names if name not in self._set]
             # The part has said that one of them is taken; which one, only a look can tell, and that may come too late.
-            for name, port in zip(mine, free_ports(len(mine)), strict=True):
+            for name, port in zip(mine, _others(len(mine), set(self._ports.values())), strict=True):
                 self._ports[name] = port
         return bool(mine)
 
@@ -82,6 +83,11 @@ class ServicePorts:
             held = json.loads(self._file.read_text())
             return {name: port for name, port in held.items() if name in USUAL and isinstance(port, int)}
         return {}
+
+
+def _others(count: int, used: set[int]) -> list[int]:
+    """Free ports that none of ours has: a part that has not started yet does not listen on its port."""
+    return [port for port in free_ports(count + len(used)) if port not in used][:count]
 
 
 def _set(settings: Settings) -> dict[str, int]:

@@ -171,6 +171,9 @@ def require_clickhouse(settings: Settings) -> None:
 
 
 def _unknown(what: str, setting: str, settings: Settings) -> str:
+    if settings.state_dir and endpoints.read(Path(settings.state_dir)) is not None:
+        other = "clickhouse_url" if settings.clickhouse_url else "kafka_brokers"
+        return f"no {what} is known: {other} names another place than the running `stepstream up`: set {setting} as well"
     looked = f" (none runs from {settings.state_dir})" if settings.state_dir else ""
     return f"no {what} is known: start `stepstream up`{looked}, or set {setting}"
 

@@ -34,7 +34,8 @@ There is one table of settings for the SDK and every process. A setting such as 
 3. the key `kafka_brokers` of a settings file in TOML: the one that `--settings` or `STEPSTREAM_SETTINGS` names, else
    `./stepstream.toml`, else `~/.config/stepstream/settings.toml`,
 4. for `kafka_brokers`, `clickhouse_url` and `notify_url`, and their users and passwords: what a running `stepstream up`
-   wrote into its state folder (`endpoints.json`, readable for its owner alone),
+   wrote into its state folder (`endpoints.json`, readable for its owner alone), unless `kafka_brokers` or
+   `clickhouse_url` names another place: Kafka and ClickHouse are not mixed from two,
 5. the default.
 
 The first of these that names it wins. A variable that is set to nothing counts as not set. A name that is no setting

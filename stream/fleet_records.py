@@ -14,7 +14,7 @@ from stepstream.schemas.fleet import FleetBaselineStruct, FleetWindowStruct, Lea
 from stepstream.schemas.misfits import MAX_TIME_US
 from stepstream.schemas.normalise import MAX_COUNT
 from stepstream.stream.baselines.sketch import MOST, ZERO, bucket_of
-from stepstream.stream.windows.checkpoint import KEY_PREFIX, Checkpoint, decode_checkpoint
+from stepstream.stream.windows.checkpoint import KEY_PREFIX, Checkpoint, checkpoint_key, decode_checkpoint
 
 MAX_BUCKET: Final = bucket_of(MOST)
 MAX_SHARES: Final = 100
@@ -33,10 +33,15 @@ class FleetRecords:
         self.days: list[LearntDayStruct] = []
         self.baselines: list[FleetBaselineStruct] = []
 
-    def take(self, key: bytes, value: bytes) -> None:
-        """Take one over. Raises where it is none of ours; ``UnknownCheckpoint`` for a newer worker's."""
+    def take(self, key: bytes, value: bytes, latest_us: int = MAX_TIME_US) -> None:
+        """Take one over. Raises where it is none of ours; ``UnknownCheckpoint`` for a newer worker's.
+
+        A checkpoint stands at no time after ``latest_us``: nothing would be judged or sealed until then.
+        """
         if key.startswith(KEY_PREFIX):
-            self.checkpoints.append(_checked_checkpoint(decode_checkpoint(value)))
+            checkpoint = _checked_checkpoint(decode_checkpoint(value), latest_us)
+            _check(key == checkpoint_key(checkpoint.through), f"the checkpoint {checkpoint.through} under {key[:100]!r}")
+            self.checkpoints.append(checkpoint)
             return
         if key.startswith(b"!"):
             return
@@ -56,9 +61,11 @@ def _check(is_right: bool, what: str) -> None:
         raise ValueError(what)
 
 
-def _checked_checkpoint(checkpoint: Checkpoint) -> Checkpoint:
-    for name in ("sealed_until", "watermark_us", "judged_us"):
-        _check(0 <= getattr(checkpoint, name) < MAX_TIME_US, f"{name} is no time: {getattr(checkpoint, name)}")
+def _checked_checkpoint(checkpoint: Checkpoint, latest_us: int) -> Checkpoint:
+    times = {name: getattr(checkpoint, name) for name in ("sealed_until", "watermark_us", "judged_us")}
+    times |= {f"progress of partition {number}": time_us for number, time_us in checkpoint.progress.items()}
+    for name, time_us in times.items():
+        _check(0 <= time_us <= latest_us, f"{name} is no time until {latest_us}: {time_us}")
     _check(0 <= checkpoint.through <= MAX_COUNT, f"through is no offset: {checkpoint.through}")
     return checkpoint
 

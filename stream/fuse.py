@@ -12,7 +12,9 @@ import msgspec
 
 from stepstream.schemas.alert import FindingState, FindingStruct
 from stepstream.schemas.ids import derived_id
+from stepstream.schemas.misfits import MAX_TIME_US
 from stepstream.stream.outputs import Output
+from stepstream.stream.poison import LogTime
 
 KEY_PREFIX: Final = "!fuse|"
 MINUTE_US: Final = 60_000_000
@@ -21,8 +23,8 @@ MINUTE_US: Final = 60_000_000
 class Blown(msgspec.Struct):
     """The note: ``since_us`` is the beginning of the minute in which it blew, 0 once it is whole again."""
 
-    since_us: int
-    at_us: int
+    since_us: LogTime
+    at_us: LogTime
 
 
 _decode = msgspec.json.Decoder(Blown).decode
@@ -56,9 +58,14 @@ class Fuse:
         """Of its note."""
         return self.name.encode()
 
-    def restore(self, value: bytes) -> int:
-        """Take over a note that was read. Returns its log time; 0 where it is whole and the note may be forgotten."""
+    def restore(self, value: bytes, latest_us: int = MAX_TIME_US) -> int:
+        """Take over a note that was read, of a time until ``latest_us``: it would hold until then.
+
+        Returns its log time; 0 where it is whole and the note may be forgotten. Raises ``ValueError`` where it cannot be.
+        """
         note = _decode(value)
+        if max(note.at_us, note.since_us) > latest_us:
+            raise ValueError(f"at_us is no time until then: {note.at_us}")
         self._since_us, self._minute_us = note.since_us, note.at_us - note.at_us % MINUTE_US
         return note.at_us if note.since_us else 0
 

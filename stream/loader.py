@@ -33,9 +33,10 @@ from stepstream.stream.config import note_batch
 from stepstream.stream.fleet_records import FleetRecords
 from stepstream.stream.fuse import Fuse
 from stepstream.stream.poison import KEY_PREFIX, SKIP_WINDOW_US, PoisonLedger
-from stepstream.stream.state import RunState, UnknownStateVersion, decode_state, parse_floor_metadata
+from stepstream.stream.state import RunState, UnknownStateVersion, checked_state, decode_state, parse_floor_metadata
 from stepstream.stream.state_index import StateIndex
 from stepstream.stream.windows.checkpoint import Checkpoint, UnknownCheckpoint
+from stepstream.stream.windows.records import MAX_AHEAD_US
 
 log = logging.getLogger("stepstream.worker")
 _decode_alert = msgspec.json.Decoder(AlertStruct).decode
@@ -158,20 +159,25 @@ def _take_state(
 ) -> None:
     key, offset = message.key() or b"", position_of(message)[1]
     if key.startswith(KEY_PREFIX):
-        index.pin(offset, ledger.restore(value) + SKIP_WINDOW_US)
+        index.pin(offset, ledger.restore(value, _latest_us(message)) + SKIP_WINDOW_US)
         return
     if key == fuse.key:
-        _keep_fuse(index, fuse, offset, fuse.restore(value))
+        _keep_fuse(index, fuse, offset, fuse.restore(value, _latest_us(message)))
         return
     if not TRACE_ID.fullmatch(key.decode("ascii", "replace")):
         raise ValueError(f"no run and no note of ours has this key: {key[:100]!r}")
-    state = decode_state(value)
+    state = checked_state(decode_state(value), _latest_us(message))
     if state.trace_id.encode() != key:
         raise ValueError(f"the state of run {state.trace_id[:40]} under another key")
     known = newest.get(state.trace_id)
     if known is None or state.order >= known.order:  # a zombie's record may come last and know less
         newest[state.trace_id] = state
         index.written(state.trace_id, offset, closed=state.closed, closed_at_us=state.closed_at_us)
+
+
+def _latest_us(message: Message) -> int:
+    """The latest time that what a worker wrote down in a record can name."""
+    return int(message.timestamp()[1]) * 1000 + MAX_AHEAD_US
 
 
 def _keep_fuse(index: StateIndex, fuse: Fuse, offset: int, blown_at_us: int) -> None:
@@ -188,7 +194,7 @@ def load_fleet(settings: Settings, group: str, partition: int) -> FleetState:
     reading = Reading(settings)
     for message in reading.records("fleet", partition):
         if ledger.owns(message.key() or b""):
-            reading.understood("fleet", message, functools.partial(ledger.restore, message.value() or b""))
+            reading.understood("fleet", message, functools.partial(ledger.restore, message.value() or b"", _latest_us(message)))
     alerts = []
     for message in reading.records("alerts", partition):
         if value := message.value():
@@ -229,14 +235,14 @@ def load_usage(settings: Settings, group: str, partition: int) -> UsageState:
     for message in reading.records("fleet", partition):
         key, value = message.key() or b"", message.value()
         if ledger.owns(key):
-            reading.understood("fleet", message, functools.partial(ledger.restore, value or b""))
+            reading.understood("fleet", message, functools.partial(ledger.restore, value or b"", _latest_us(message)))
         elif value:
             newest[key] = message
         else:
             newest.pop(key, None)
     found = FleetRecords()
     for key, message in newest.items():
-        reading.understood("fleet", message, functools.partial(found.take, key, message.value() or b""))
+        reading.understood("fleet", message, functools.partial(found.take, key, message.value() or b"", _latest_us(message)))
     return UsageState(
         windows=found.windows,
         checkpoint=max(found.checkpoints, key=lambda checkpoint: checkpoint.through, default=None),

@@ -22,7 +22,7 @@ from stepstream.stream.counters import Counters
 from stepstream.stream.deadletter import dead_letter
 from stepstream.stream.floor import Floor
 from stepstream.stream.given_up import GivenUp, Unread
-from stepstream.stream.held import held_bytes, idlest, too_many, weigh_again_us
+from stepstream.stream.held import HeldRuns
 from stepstream.stream.judging import Judging
 from stepstream.stream.limits import LIVE_WITHIN_US, AssembleLimits
 from stepstream.stream.mishaps import Mishaps, Tell, text_of, told
@@ -62,12 +62,12 @@ class AssemblePartition:
         self.clock = PartitionClock()
         self.floor = Floor()
         self.runs: dict[str, Tracked] = {}
+        self._sizes = HeldRuns(self.runs)
         self.closed = ClosedRuns(self.limits.late_horizon_us, self.limits.max_closed_runs)
         self._touched: dict[str, Tracked] = {}
         self._timers = Timers(self.runs, self.clock)
         self._held: deque[tuple[int, int, Tracked]] = deque()
         self._outbox: list[Output] = []
-        self._weigh_at_us = 0
         self.busy: Tracked | None = None  # what is worked on after its records were merged: what hangs is found by it
         self.given_up = GivenUp(self.floor)
         self._mishaps = Mishaps("steps", partition, self.counters, tell)
@@ -90,8 +90,6 @@ class AssemblePartition:
             tracked.dirty = True  # the state may know of growth that was not published yet, and windows count on it
             for topic, key, value in state.announced:
                 self._send(tracked, Output(topic, key, value))
-
-    # -- the log -----------------------------------------------------------------------------------------------------
 
     def feed(self, record: Record) -> None:
         """Process one record. Offsets must come in order; what lies below the position was processed before."""
@@ -160,18 +158,16 @@ class AssemblePartition:
         self._bound(now_us)
         self.closed.expire(now_us)
 
-    # -- outputs -----------------------------------------------------------------------------------------------------
-
     @property
     def floor_age_us(self) -> int:
         """Log time since the oldest record that a restart would read again."""
-        held = (append_us for offset, append_us, tracked in self._held.copy() if tracked.uncovered == offset)
+        held = (append_us for offset, append_us, tracked in self._held if tracked.uncovered == offset)
         return max(0, self.clock.now_us - next(held, self.clock.now_us))
 
     @property
     def held_bytes(self) -> int:
         """About the memory that runs take, open and closed."""
-        return held_bytes(list(self.runs.values())) + self.closed.size_bytes  # others ask while runs come and go
+        return self._sizes.size_bytes + self.closed.size_bytes
 
     def drain(self) -> list[Output]:
         """What is to be sent now, in order."""
@@ -194,8 +190,6 @@ class AssemblePartition:
                 self._cover_if_ready(holder)
         except Exception as error:
             self._give_up(holder, error)
-
-    # -- records -----------------------------------------------------------------------------------------------------
 
     def _reject(self, record: Record, verdict: Rejected) -> None:
         self.counters.rejected[verdict.reason] += 1
@@ -237,6 +231,7 @@ class AssemblePartition:
             self.counters.over_limit += step.step_id not in run.steps
             return
         tracked.dirty = True
+        self._sizes.weigh(tracked)
         if run.closed:
             run.late_steps += 1
             self.counters.late += 1
@@ -256,6 +251,7 @@ class AssemblePartition:
 
     def _track(self, run: Run, *, through: int) -> Tracked:
         tracked = self.runs[run.trace_id] = Tracked(run, through)
+        self._sizes.put(tracked)
         self._schedule(tracked)
         return tracked
 
@@ -275,8 +271,6 @@ class AssemblePartition:
         run.rules = self.rules.rules_for(*run.identity[:5])
         run.normal = self.baselines.pin(run.identity, run.first_append_us, run.rules.wanted_runs)
 
-    # -- failures ----------------------------------------------------------------------------------------------------
-
     def _give_up(self, tracked: Tracked, error: Exception) -> None:
         """What is done for a run beside merging its records raised: it closes here, and its records are dead-lettered.
 
@@ -292,8 +286,9 @@ class AssemblePartition:
         self.floor.release(tracked)
         self.runs.pop(run.trace_id, None)
         tracked.dirty = True
+        self._set_closed(tracked, self.clock.now_us)
+        self._sizes.gone(tracked)
         with suppress(Exception):  # its alerts are over, and people see that it is: as far as that can be told at all
-            run.closed, run.closed_at_us = True, self.clock.now_us
             self._judging.resolve_all(tracked)
             self.publisher.publish_if_due(tracked, self.clock.now_us)
 
@@ -305,8 +300,6 @@ class AssemblePartition:
         output.holder = tracked
         tracked.pending += 1
         self._outbox.append(output)
-
-    # -- time --------------------------------------------------------------------------------------------------------
 
     def _schedule(self, tracked: Tracked) -> None:
         """Note when the run wants to be looked at next, unless an earlier look is noted already."""
@@ -344,7 +337,7 @@ class AssemblePartition:
         if tracked.announced:
             self._cover_if_ready(tracked)
             return  # it closes at the next look, when they are told
-        run.closed, run.closed_at_us = True, now_us
+        self._set_closed(tracked, now_us)
         tracked.wants_cover = True  # also when no record is uncovered: a restart must know that the run is closed
         self.counters.runs_closed += 1
         self.counters.orphans += sum(1 for info in run.steps.values() if info.parent and info.parent not in run.steps)
@@ -354,12 +347,16 @@ class AssemblePartition:
             self.counters.too_late += len(run.steps)
             self._cover_if_ready(tracked)
 
+    def _set_closed(self, tracked: Tracked, now_us: int) -> None:
+        run = tracked.run
+        if not run.closed:
+            self._sizes.closed(tracked)
+        run.closed, run.closed_at_us = True, now_us
+
     def _publish_if_due(self, tracked: Tracked, now_us: int) -> None:
         if not tracked.dirty:
             self._cover_if_ready(tracked)  # only duplicates came: a closed run's state is written again to cover them
         self.publisher.publish_if_due(tracked, now_us)
-
-    # -- bounds and coverage -----------------------------------------------------------------------------------------
 
     def _bound(self, now_us: int) -> None:
         """Checkpoint open runs that hold the floor back for long; close the idlest when there are too many."""
@@ -374,20 +371,21 @@ class AssemblePartition:
             if holds:
                 tracked.wants_cover = True
                 self._attempt(tracked, self._cover_if_ready)
-        for tracked in too_many(self.runs.values(), self.limits.max_open_runs):
-            self._attempt(tracked, self._force_close)
-        if now_us >= self._weigh_at_us:
-            weight_bytes = self.held_bytes
-            self._weigh_at_us = now_us + weigh_again_us(weight_bytes, self.limits.max_held_bytes)
-            self._bound_bytes(weight_bytes - self.limits.max_held_bytes, now_us)
+        self._bound_runs()
 
-    def _bound_bytes(self, excess: int, now_us: int) -> None:
+    def _bound_runs(self) -> None:
         """Forget the states of closed runs, oldest first; where those are not enough, close the idlest open ones."""
-        if excess > 0:
-            idle = idlest(self.runs.values(), excess - self.closed.size_bytes)
-            self.counters.closed_forgotten += self.closed.shed(excess)
-            for tracked in idle:
-                self._attempt(tracked, self._force_close)
+        sizes = self._sizes
+        excess_runs = sizes.open - self.limits.max_open_runs
+        # what has closed and waits for acknowledgements is about to go: to close more for it would close too many
+        excess_bytes = sizes.open_bytes + self.closed.size_bytes - self.limits.max_held_bytes
+        if excess_runs <= 0 and excess_bytes <= 0:
+            return
+        idle = sizes.idlest(excess_runs, excess_bytes - self.closed.size_bytes)
+        if excess_bytes > 0:
+            self.counters.closed_forgotten += self.closed.shed(excess_bytes)
+        for tracked in idle:
+            self._attempt(tracked, self._force_close)
 
     def _attempt(self, tracked: Tracked, action: Callable[[Tracked], None]) -> None:
         """Do something for a run; where that raises, the run is given up."""
@@ -447,4 +445,5 @@ class AssemblePartition:
         elif run.closed and not tracked.pending and not tracked.dirty:
             self.closed.put(run.trace_id, run.closed_at_us, tracked.through, tracked.state)
             self.runs.pop(run.trace_id, None)
+            self._sizes.gone(tracked)
             tracked.put_away()

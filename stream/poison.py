@@ -8,12 +8,14 @@ that starts on a halted partition tries its record once more, so that a mended o
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
 from stepstream.schemas.alert import FindingState, FindingStruct
 from stepstream.schemas.ids import derived_id
+from stepstream.schemas.misfits import MAX_TIME_US
+from stepstream.schemas.normalise import MAX_COUNT
 from stepstream.stream.outputs import Output
 
 KEY_PREFIX: Final = b"!poison|"
@@ -36,14 +38,17 @@ class Undigested(Exception):
         self.note = note
 
 
+LogTime = Annotated[int, msgspec.Meta(ge=0, lt=MAX_TIME_US)]
+
+
 class Note(msgspec.Struct):
     """What is kept about a record that raised: ``at_us`` is its own log time, ``skipped_at_us`` the same once skipped."""
 
-    offset: int
-    tries: int
+    offset: Annotated[int, msgspec.Meta(ge=-1, le=MAX_COUNT)]
+    tries: Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNT)]
     traceback: str
-    at_us: int
-    skipped_at_us: int = 0
+    at_us: LogTime
+    skipped_at_us: LogTime = 0
 
 
 _decode = msgspec.json.Decoder(Note).decode
@@ -64,9 +69,14 @@ class PoisonLedger:
         """Whether a record of the ledger's topic is a note of this partition's."""
         return key.startswith(KEY_PREFIX + f"{self._topic}|{self._partition}|".encode())
 
-    def restore(self, value: bytes) -> int:
-        """Take over a note that was read; the newest of an offset holds. Returns its log time."""
+    def restore(self, value: bytes, latest_us: int = MAX_TIME_US) -> int:
+        """Take over a note that was read, of a time until ``latest_us``; the newest of an offset holds. Returns its log time.
+
+        Raises ``ValueError`` where it cannot be.
+        """
         note = _decode(value)
+        if max(note.at_us, note.skipped_at_us) > latest_us:
+            raise ValueError(f"the note on offset {note.offset} is of no time until {latest_us}: {note.at_us}")
         if note.offset == PARDON:
             self._pardoned.update(n.offset for n in self._notes.values() if n.skipped_at_us)
             return max((n.at_us for n in self._notes.values()), default=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -14,6 +15,7 @@ from stepstream.schemas.rules_windows import WindowRuleBase
 from stepstream.stream.limits import NEVER_US
 from stepstream.stream.steps import StepInfo
 
+log = logging.getLogger("stepstream.worker")
 _RULE: TypeAdapter[Rule] = TypeAdapter(Rule)
 
 
@@ -39,7 +41,7 @@ class RuleSet:
 
     def __init__(self, applied: tuple[Applied, ...], make: Callable[[Applied], Any]) -> None:
         self.applied = applied
-        self.detectors = tuple(make(item) for item in applied)
+        self.detectors = tuple(detector for item in applied if (detector := _made(item, make)) is not None)
         self.observing = tuple(detector for detector in self.detectors if detector.observes)
         self.timed = tuple(detector for detector in self.detectors if detector.quickest_us)
         self.quickest_us: int = min((detector.quickest_us for detector in self.timed if not detector.holds), default=NEVER_US)
@@ -62,6 +64,15 @@ class RuleSet:
         if found is None:
             found = self._readers[kind] = tuple(d for d in self.detectors if d.reads and d.reads_kind(kind))
         return found
+
+
+def _made(applied: Applied, make: Callable[[Applied], Any]) -> Any:
+    """The detector of a rule; None where it cannot be made: a rule is no reason to stop at every run that it judges."""
+    try:
+        return make(applied)
+    except Exception:
+        log.exception("rule %s of policy %s is left out: its detector cannot be made", applied.rule.rule, applied.policy or "-")
+        return None
 
 
 DEFAULTS: Final[tuple[Applied, ...]] = tuple(Applied(rule) for rule in DEFAULT_RULES)

@@ -57,16 +57,17 @@ class Sender:
         self.in_flight = 0
         self.failure: SendFailed | None = None
         self._acknowledged = 0
-        self._progress = (0, time.monotonic())
+        self._seen = 0
+        self._since: float | None = None
+        """When a poll found nothing acknowledged, or something for the last time, and something was under way then."""
+        self._polled = 0.0
 
     def stalled_s(self) -> float:
-        """For how long nothing was acknowledged although something is under way."""
-        before, since = self._progress
-        now = time.monotonic()
-        if not self.in_flight or self._acknowledged != before:
-            self._progress = (self._acknowledged, now)
-            return 0.0
-        return now - since
+        """For how long polls have found nothing acknowledged although something is under way.
+
+        The time since the last poll does not count: who does not poll hears of no acknowledgement.
+        """
+        return 0.0 if self._since is None else self._polled - self._since
 
     @property
     def is_full(self) -> bool:
@@ -114,9 +115,17 @@ class Sender:
         """Hand on what has been acknowledged. Raises ``SendFailed``, and what an ``acknowledge`` raises."""
         self._release()
         self._producer.poll(0)
+        self._note_progress(time.monotonic())
         self._hand_on()
         if self.failure is not None:
             raise self.failure
+
+    def _note_progress(self, now_s: float) -> None:
+        if not self.in_flight:
+            self._since = None
+        elif self._since is None or self._acknowledged != self._seen:
+            self._since = now_s
+        self._seen, self._polled = self._acknowledged, now_s
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until everything is acknowledged; False when time ran out. Raises ``SendFailed``."""

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
+from stepstream.schemas.normalise import MAX_COUNT
 from stepstream.stream.baselines.normal import Normal
 from stepstream.stream.rules import RuleBook
 from stepstream.stream.run import NONE_OFF, Fired, Identity, Rank, Run
@@ -117,6 +118,20 @@ def decode_state(record: bytes) -> RunState:
     if record[0] > STATE_VERSION:
         raise UnknownStateVersion(f"state version {record[0]}; this worker reads {OLDEST_VERSION} to {STATE_VERSION}")
     return _decode(record[1:])
+
+
+def checked_state(state: RunState, latest_us: int) -> RunState:
+    """The state, if its counts and times can be. Raises ``ValueError``.
+
+    No time lies after ``latest_us``: a run that closes in some other year would hold back the partition's floor until then.
+    """
+    for name in ("closed_at_us", "first_append_us", "last_append_us"):
+        if not 0 <= getattr(state, name) <= latest_us:
+            raise ValueError(f"{name} of run {state.trace_id} is no time until then: {getattr(state, name)}")
+    for name in ("through", "phases", "duplicates", "over_limit", "late_steps"):
+        if not 0 <= getattr(state, name) <= MAX_COUNT:
+            raise ValueError(f"{name} of run {state.trace_id} is no count: {getattr(state, name)}")
+    return state
 
 
 def restore_run(state: RunState, rules: RuleBook) -> Run:

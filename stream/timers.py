@@ -45,17 +45,19 @@ class Timers:
         yield from self._due(self._looks, now_us, LOOKS_A_TURN)
 
     def _due(self, heap: _Heap, now_us: int, most: int) -> Iterator[Tracked]:
+        clock = self._clock
         while heap and most > 0 and heap[0][0] <= now_us:
             due_us, trace_id = heappop(heap)
             tracked = self._runs.get(trace_id)
             if tracked is None or tracked.scheduled_us != due_us:
                 continue
             tracked.scheduled_us = None
-            if self._clock.timers_may_fire:
+            run = tracked.run
+            if clock.timers_may_fire or (run.root_ended and not run.open and clock.may_close(run.first_append_us)):
                 most -= 1
                 yield tracked
             else:
-                self.put(tracked, self._clock.timers_from_us)
+                self.put(tracked, clock.timers_from_us)
 
     def tidy(self) -> None:
         """Drop stale entries where there are too many."""

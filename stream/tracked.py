@@ -11,7 +11,7 @@ class Tracked:
 
     __slots__ = (
         "announced", "announcing", "covering", "dirty", "is_given_up", "last_offset", "pending", "published_us", "run",
-        "scheduled_us", "state", "through", "uncovered", "urgent", "usage_us", "usage_waits", "waits_us",
+        "scheduled_us", "size_bytes", "state", "through", "uncovered", "urgent", "usage_us", "usage_waits", "waits_us",
         "wants_cover", "wants_look",
     )  # fmt: skip
 
@@ -45,6 +45,8 @@ class Tracked:
         self.scheduled_us: int | None = None
         self.wants_look = False
         """Something may be due before it is scheduled: its root ended, or a detector asks for it."""
+        self.size_bytes = 0
+        """What it counts for in what is held."""
         self.state = b""
         self.is_given_up = False
         """Something that was done for it raised: what is still under way for it says nothing any more."""

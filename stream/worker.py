@@ -60,6 +60,8 @@ LEAVE_S: Final = 22.0
 """The longest from the wish to stop to the end of the process; what is not committed then is read again."""
 
 NOTE_S: Final = 10.0
+SCRAPE_WAIT_S: Final = 5.0
+"""The longest that an answer of `/metrics` waits for the loop."""
 
 _Result = TypeVar("_Result")
 
@@ -106,7 +108,7 @@ class Worker:
     async def run(self) -> int:
         """Start, work, drain."""
         relax_collector()
-        loop = asyncio.get_running_loop()
+        loop = self._loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop_soon)
         server = serve(self.observer, self.settings, log)
@@ -171,7 +173,7 @@ class Worker:
         self.usage = Stage(self._name("usage"), self.sender, floors, restoring.usage, *beside)
         self.stages = (self.assemble, self.fleet, self.usage)
         self.progress = ProgressTeller(self._usage_partitions, self.limits)
-        self.observer.before_scrape(self._refresh_metrics)
+        self.observer.before_scrape(self._before_scrape)
         self.observer.readiness = self._not_ready
         self._bind()
 
@@ -367,6 +369,22 @@ class Worker:
 
     def _shells(self) -> list[Shell]:
         return [shell for stage in self.stages for shell in stage.shells.values()]
+
+    def _before_scrape(self) -> None:
+        """Called in a scrape's thread: what is shown changes as records are processed, so the loop's thread reads it."""
+        shown = threading.Event()
+
+        def show() -> None:
+            try:
+                self._refresh_metrics()
+            finally:
+                shown.set()
+
+        try:
+            self._loop.call_soon_threadsafe(show)
+        except RuntimeError:  # the loop has ended: the last values stand
+            return
+        shown.wait(SCRAPE_WAIT_S)  # a loop that hangs is for the watchdog; its last values are shown
 
     def _refresh_metrics(self) -> None:
         self.observation.refresh(self._shells(), self._end_of, self.sender, self.transport.backlog)

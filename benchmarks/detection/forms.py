@@ -291,10 +291,8 @@ AT_FIRST: Final = {
     "list 7": Confusion(53, 19, 8, 33),
 }
 """What was found in each list when it was new. Lists 5 to 7 were all written before the detector was read by their writer; each was
-measured once before its failures were looked at, after what the lists before it had shown was mended. Before anything was mended
-by them lists 6 and 7 gave ``BEFORE``.
+measured once before its failures were looked at, after what the lists before it had shown was mended.
 """
-BEFORE: Final = {"list 6": Confusion(51, 23, 11, 35), "list 7": Confusion(41, 31, 11, 30)}
 _CASES: Final = Path(__file__).with_name("cases") / "outputs.jsonl"
 
 

@@ -181,7 +181,7 @@ class _Group:
                 return
             raise StoreError(f"Kafka at {self._settings.kafka_brokers} does not say whether sinks run: {error}") from error
         if found.members:
-            raise StoreError(f"{len(found.members)} sinks work on this store (group {self._name}): stop them first")
+            raise StoreError(f"sinks work on this store ({len(found.members)} in group {self._name}): stop them first")
 
     def rewind(self, client: Client) -> dict[tuple[str, int], int]:
         """Commit, for each partition, an offset a little before the highest one that is stored."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -70,9 +71,10 @@ def pause(
     by: ByOption = "",
     lasts: ForOption = "5m",
     yes: YesOption = False,
+    wait: WaitOption = "10s",
 ) -> None:
     """Pause a run, or all runs of an agent or project: their next step waits until they are resumed."""
-    _order(settings, "pause", run, last, agent, project, environment, reason, by, lasts, yes, "0s")
+    _order(settings, "pause", run, last, agent, project, environment, reason, by, lasts, yes, wait)
 
 
 @takes(*KAFKA, *CLICKHOUSE)
@@ -106,10 +108,10 @@ def approve(
     wait: WaitOption = "10s",
 ) -> None:
     """Let a run go on with more budget: its limit is raised, orders from before are void."""
-    from stepstream.schemas.money import nanos_from_usd
+    from stepstream.schemas.money import amount_nanos
 
     try:
-        good = nanos_from_usd(budget.removeprefix("$")) > 0
+        good = amount_nanos(budget.removeprefix("$")) > 0
     except (TypeError, ValueError):
         good = False
     if not good:
@@ -146,9 +148,20 @@ def _order(
     project = project if project is not None else settings.project
     what = f"all runs of {f'agent {agent} in ' if agent else ''}project {project}"
     what += f" ({environment})" if environment else ""
-    if not yes and not typer.confirm(printable(f"{action} {what}?")):
+    if not yes and not _confirmed(f"{action} {what}?"):
         raise Failure("nothing was ordered; --yes orders without asking")
     _order_scope(settings, action, project, agent or "", environment or "", what, reason, by, lasts)
+
+
+def _confirmed(question: str) -> bool:
+    """Whether the person says yes; no where nobody can answer, such as in a script."""
+    try:
+        return typer.confirm(printable(question))
+    except typer.Abort:
+        if sys.stdin.isatty():
+            raise  # Ctrl-C
+        say("")
+        return False
 
 
 def _order_scope(
@@ -185,23 +198,23 @@ def _order_run(
     _require(settings)
     wait_s = _duration(wait, "--wait") / 1e6
     obedience = Obedience(settings, target.trace_id) if wait_s else None
+    began = time.monotonic()
     try:
         command = order_to_run(
             settings, target, action, by=by or who(), reason=reason, budget_usd=budget, now_us=time.time_ns() // 1_000
         )
         say(f"ordered run {target.trace_id[:8]} to {'go on' if action == 'resume' else action}")
         if obedience is not None:
-            _tell(obedience, command, wait_s)
+            _tell(obedience, command, wait_s, began)
     finally:
         if obedience is not None:
             obedience.close()
 
 
-def _tell(obedience: Obedience, command: Command, wait_s: float) -> None:
+def _tell(obedience: Obedience, command: Command, wait_s: float, began: float) -> None:
     from stepstream.cli import printing
     from stepstream.schemas.durations import format_duration
 
-    began = time.monotonic()
     step = obedience.wait(command, wait_s)
     took = format_duration(round((time.monotonic() - began) * 1e6))
     if step is None:
@@ -210,6 +223,8 @@ def _tell(obedience: Obedience, command: Command, wait_s: float) -> None:
         )
     elif step.get("status", "ok") != "ok":
         printing.note("the run was over before it could obey")
+    elif command.action == "pause":
+        say(f"got it after {took}; its next step waits for `stepstream resume {command.trace_id[:8]}`")
     else:
         say(f"obeyed after {took}")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -99,7 +99,15 @@ def replay(
     if not (offsets or reason or since or everything):
         raise errors.Failure("say which: offsets, --reason, --since, or --all", errors.USAGE)
     wanted = set(offsets or ())
-    chosen = (letter for letter in _read(settings, reason, since) if not wanted or letter.offset in wanted)
+    chosen: Iterable[Letter] = _read(settings, reason, since)
+    if wanted:
+        chosen = [letter for letter in chosen if letter.offset in wanted]
+        if missing := sorted(wanted - {letter.offset for letter in chosen}):
+            offsets_missing = ", ".join(map(str, missing))
+            raise errors.Failure(
+                f"nothing was sent: the dead letter holds no record with offset {offsets_missing}"
+                f"{' that matches' if reason or since else ''}; `stepstream deadletter list` shows them"
+            )
     if dry_run:
         say(f"{counted(sum(1 for _ in chosen), 'record')} would be sent again")
         return

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from stepstream.schemas.settings import Settings
 
 PANEL = "Policies, subscriptions, prices"
-KindArgument = Annotated[str, typer.Argument(metavar="KIND", help="policy, subscription or prices.")]
+KindArgument = Annotated[str, typer.Argument(metavar="KIND", help="policy, subscription or prices; or KIND/NAME.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -86,13 +86,16 @@ def _told(change: Change, dry_run: bool) -> str:
 @takes(*KAFKA)
 def get(
     settings: Settings,
-    kind: Annotated[str, typer.Argument(metavar="[KIND]", help="policy, subscription or prices; all when left out.")] = "",
+    kind: Annotated[
+        str, typer.Argument(metavar="[KIND]", help="policy, subscription or prices, or KIND/NAME; all when left out.")
+    ] = "",
     name: Annotated[str, typer.Argument(metavar="[NAME]", help="The document to show in full.")] = "",
     format: FormatOption = Format.TABLE,
 ) -> None:
     """Show the documents in force: a list, or one document as YAML."""
     from stepstream import documents
 
+    kind, name = _split(kind, name)
     held = documents.in_force(settings)
     if name:
         _show(_one(held, kind, name), format)
@@ -122,17 +125,29 @@ def _show(record: Held, format: Format) -> None:
 def delete(
     settings: Settings,
     kind: KindArgument,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The document's name.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The document's name.")] = "",
+    *,
     force: Annotated[bool, typer.Option("--force", help="Delete what a watched folder holds too.")] = False,
 ) -> None:
     """Take a document out of force."""
     from stepstream import documents
 
+    kind, name = _split(kind, name)
+    if not name:
+        raise errors.Failure("say which document: stepstream delete KIND NAME", errors.USAGE)
     record = _one(documents.in_force(settings), kind, name)
     if record.owner and not force:
         raise errors.Failure(f"{record.key} is held by {record.owner}: remove it there, or say --force")
     documents.withdraw(settings, record.key)
     say(f"{record.key} deleted")
+
+
+def _split(kind: str, name: str) -> tuple[str, str]:
+    """Kind and name, which may be written as one word, as `apply` prints them: ``policy/support``."""
+    if name:
+        return kind, name
+    first, _, rest = kind.partition("/")
+    return first, rest
 
 
 def _prefix(kind: str) -> str:

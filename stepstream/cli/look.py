@@ -136,9 +136,9 @@ def sql(
 ) -> None:
     """Ask the store a question in SQL (read-only).
 
-    The views are runs, steps, open_steps, alerts, alert_events, deliveries, delivery_events, metrics_1m, metrics_1h, and
-    trace(id = '...') for one run; `DESCRIBE runs` explains the columns of one. On a terminal, rows that are too wide for a
-    table are shown one below another.
+    The views are runs, steps, open_steps, findings, alerts, alert_events, deliveries, delivery_events, metrics_1m,
+    metrics_1h, and trace(id = '...') for one run; `DESCRIBE runs` explains the columns of one. On a terminal, rows that are
+    too wide for a table are shown one below another.
     """
     from stepstream.cli import printing, queries
 

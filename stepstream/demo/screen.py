@@ -19,7 +19,7 @@ from stepstream.demo.alertlog import Heard
 from stepstream.render.alerts import alert_lines
 from stepstream.render.glyphs import Glyphs
 from stepstream.render.values import format_usd
-from stepstream.schemas.money import nanos_from_usd
+from stepstream.schemas.money import amount_nanos
 
 LINE_EVERY_S: Final = 3.0
 SHOWN_ALERTS: Final = 6
@@ -126,7 +126,7 @@ class Screen:
 
 
 def _usd(amount: Decimal) -> str:
-    return format_usd(nanos_from_usd(amount))
+    return format_usd(amount_nanos(amount))
 
 
 def _seconds(seconds: float) -> str:

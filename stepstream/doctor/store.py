@@ -9,6 +9,7 @@ from typing import Final
 
 from stepstream.doctor.check import Check, fail, ok, warn
 from stepstream.schemas.settings import Settings
+from stepstream.settings import SettingsError, require_clickhouse
 from stepstream.sinks.clickhouse import StoreError, status
 from stepstream.sinks.clickhouse.client import connect_server
 
@@ -19,8 +20,10 @@ CLOCK_WARN_S: Final = 2.0
 
 def checks(settings: Settings) -> Iterator[Check]:
     """From the connection to the schema; ends early where ClickHouse cannot be reached."""
-    if not settings.clickhouse_url:
-        yield fail("clickhouse", "no ClickHouse is known", "start `stepstream up`, or set clickhouse_url")
+    try:
+        require_clickhouse(settings)
+    except SettingsError as error:
+        yield fail("clickhouse", str(error), "start `stepstream up`, or set clickhouse_url")
         return
     try:
         client = connect_server(settings, timeout_s=10)

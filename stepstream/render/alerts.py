@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import tzinfo
 from typing import Final, NamedTuple
 
@@ -33,12 +33,24 @@ class Note(NamedTuple):
     at_us: int
     alert: str
     message: str
+    times: int = 1
+    """How many notes say the same; ``at_us`` is the time of the first."""
+
+
+def gathered(notes: Iterable[Note]) -> list[Note]:
+    """Notes that say the same as one, where the first of them stands."""
+    found: dict[tuple[str, str], Note] = {}
+    for note in notes:
+        first = found.setdefault((note.alert, note.message), note._replace(times=0))
+        found[note.alert, note.message] = first._replace(times=first.times + note.times)
+    return list(found.values())
 
 
 def note_line(note: Note, *, zone: tzinfo | None) -> Text:
     """A note in one line, as long as it is."""
-    text = Text(f"{format_clock(note.at_us, zone)} note {one_line(note.alert)}: ", style="dim", no_wrap=True, overflow="ignore")
-    return text.append(one_line(note.message))
+    times = f" ({note.times} times)" if note.times > 1 else ""
+    head = f"{format_clock(note.at_us, zone)} note {one_line(note.alert)}{times}: "
+    return Text(head, style="dim", no_wrap=True, overflow="ignore").append(one_line(note.message))
 
 
 def alert_lines(

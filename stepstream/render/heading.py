@@ -71,7 +71,7 @@ def heading(run: RunRow, view: View) -> Text:
         (run.unpriced_steps, "unpriced"),
         (run.orphan_steps, "without their parent"),
         (run.late_steps, "late"),
-        (run.duplicates, "duplicates dropped"),
+        (run.duplicates, "sent again and dropped"),
         (run.steps_over_limit, "over the limit, not drawn"),
         (run.skewed_steps, "by a clock that differs"),
     ]

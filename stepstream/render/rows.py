@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final
 
-from stepstream.schemas.money import nanos_from_usd
+from stepstream.schemas.money import amount_nanos
 
 RUNNING: Final = "running"
 
@@ -171,7 +171,7 @@ def nanos(value: Decimal | str | float | int | None) -> int | None:
     """Nano-dollars of a cost column."""
     if value is None:
         return None
-    return int((value * 10**9).to_integral_value()) if isinstance(value, Decimal) else nanos_from_usd(value)
+    return int((value * 10**9).to_integral_value()) if isinstance(value, Decimal) else amount_nanos(value)
 
 
 def _score(document: Any) -> float | None:

@@ -10,7 +10,7 @@ from typing import Final
 from rich.cells import cell_len
 from rich.text import Text
 
-from stepstream.render.alerts import HANGING_CELLS, Note, alert_lines, note_line
+from stepstream.render.alerts import HANGING_CELLS, Note, alert_lines, gathered, note_line
 from stepstream.render.arrange import Hidden, Line, arrange
 from stepstream.render.glyphs import Glyphs
 from stepstream.render.heading import View, heading
@@ -73,7 +73,7 @@ def render_trace(
         parts.extend(piece for line in told for piece in fold_text(line, view.cells, HANGING_CELLS))
     if notes:
         parts.append(Text(""))
-        said = (note_line(note, zone=view.zone) for note in notes)
+        said = (note_line(note, zone=view.zone) for note in gathered(notes))
         parts.extend(piece for line in said for piece in fold_text(line, view.cells, HANGING_CELLS))
     text = Text("\n", no_wrap=True, overflow="ignore").join(parts)
     text.no_wrap, text.overflow = True, "ignore"

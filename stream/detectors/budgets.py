@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from stepstream.schemas.control import CONTROL_KIND, approved_nanos
-from stepstream.schemas.money import NANOS_PER_USD, nanos_from_usd
+from stepstream.schemas.money import NANOS_PER_USD, amount_nanos
 from stepstream.schemas.rules_run import RunCost, RunSteps, RunTokens
 from stepstream.stream.detectors.base import NOTHING, DetectorBase, Observation, Observations, progress
 from stepstream.stream.rules import Applied
@@ -16,8 +16,8 @@ class RunCostDetector(DetectorBase):
 
     def __init__(self, applied: Applied, rule: RunCost) -> None:
         super().__init__(applied)
-        self._limit = nanos_from_usd(rule.limit_usd)
-        self._warn = nanos_from_usd(rule.warn_usd) if rule.warn_usd is not None else None
+        self._limit = amount_nanos(rule.limit_usd)
+        self._warn = amount_nanos(rule.warn_usd) if rule.warn_usd is not None else None
 
     def observe(self, run: Run, step: StepInfo, now_us: int) -> Observations:
         """Judge the total after a step that cost something. What people approve on top raises the limit."""

@@ -6,7 +6,7 @@ from typing import Final
 
 from stepstream.schemas.alert import Unit
 from stepstream.schemas.durations import format_duration
-from stepstream.schemas.money import NANOS_PER_USD, nanos_from_usd
+from stepstream.schemas.money import NANOS_PER_USD, amount_nanos
 from stepstream.schemas.rules_spikes import RunCostSpike, RunDurationSpike, RunStepsSpike, RunTokensSpike, SpikeRule
 from stepstream.stream.baselines.normal import COST, DURATION, STEPS, TOKENS, Normal
 from stepstream.stream.detectors.base import NOTHING, DetectorBase, Observation, Observations, progress
@@ -99,7 +99,7 @@ class RunCostSpikeDetector(SpikeDetector):
     amount, unit = COST, "usd"
 
     def __init__(self, applied: Applied, rule: RunCostSpike) -> None:
-        super().__init__(applied, rule, nanos_from_usd(rule.at_least_usd))
+        super().__init__(applied, rule, amount_nanos(rule.at_least_usd))
 
     def observe(self, run: Run, step: StepInfo, now_us: int) -> Observations:
         """Judge the total after a step that cost something."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -19,7 +19,7 @@ from stepstream.schemas.trajectory import RunSummaryStruct
 from stepstream.stream.counters import Counters
 from stepstream.stream.detectors.budgets import format_usd
 from stepstream.stream.detectors.windows import Group, WindowDetector, make_window_detector
-from stepstream.stream.detectors.windows.versions import VersionBook
+from stepstream.stream.detectors.windows.versions import VersionBook, VersionState
 from stepstream.stream.mishaps import Mishaps
 from stepstream.stream.windows.budgets import BudgetKey, Budgets, Total, budget_name
 from stepstream.stream.windows.findings import Firing, Trouble, ended, finding, firing_key
@@ -38,7 +38,7 @@ class JudgeState(msgspec.Struct):
     """What a checkpoint keeps of the judge."""
 
     firing: list[Firing] = []
-    versions: dict[str, Any] = {}
+    versions: VersionState = msgspec.field(default_factory=VersionState)
 
 
 class GroupKey(NamedTuple):

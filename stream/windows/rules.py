@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from stepstream.schemas.money import nanos_from_usd
+from stepstream.schemas.money import amount_nanos
 from stepstream.schemas.policy import Policy
 from stepstream.schemas.rules_windows import DEFAULT_WINDOW_RULES, Spend, WindowRuleBase
 from stepstream.stream.windows.records import Owner
@@ -100,5 +100,5 @@ class WindowRules:
 
 
 def _budget(rule: Spend, policy: str) -> Budget:
-    limit = nanos_from_usd(rule.limit_usd)
+    limit = amount_nanos(rule.limit_usd)
     return Budget(rule, policy, limit, int(limit * rule.warn_at) if rule.warn_at else 0)

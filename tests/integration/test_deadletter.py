@@ -90,6 +90,8 @@ def test_the_dead_letter_on_the_command_line(place: list[str], capsys: pytest.Ca
     assert "holds no record with offset 7" in capsys.readouterr().err
     assert run(["deadletter", "replay", "--reason", "missing_field", "--dry-run", *place]) == 0
     assert capsys.readouterr().out == "1 record would be sent again\n"
+    assert run(["deadletter", "replay", "1", "7", *place]) == 1
+    assert "nothing was sent: the dead letter holds no record with offset 7" in capsys.readouterr().err
     assert run(["deadletter", "replay", "1", "2", *place]) == 0
     captured = capsys.readouterr()
     assert captured.out == "1 record sent again\n"

@@ -76,7 +76,10 @@ def test_apply_get_and_delete_on_the_command_line(place: list[str], tmp_path: Pa
     assert run(["get", *place, "--format", "json"]) == 0
     assert [(row["kind"], row["name"]) for row in json.loads(capsys.readouterr().out)] == [("Policy", "refunds")]
     assert run(["get", "policies", "refunds", *place]) == 0
-    assert "rule: run_steps" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "rule: run_steps" in shown
+    assert run(["get", "policy/refunds", *place]) == 0
+    assert capsys.readouterr().out == shown
     assert run(["get", "policy", "refund", *place]) == 1
     assert "did you mean refunds?" in capsys.readouterr().err
     assert run(["delete", "policy", "refunds", *place]) == 0

@@ -154,3 +154,29 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
 def test_every_flag_that_stands_for_a_setting_is_one() -> None:
     """The shared groups name settings that exist."""
     assert set(KAFKA) | set(CLICKHOUSE) <= Settings.model_fields.keys()
+
+
+def test_where_nobody_can_be_asked_nothing_is_ordered() -> None:
+    """A script that orders many runs is told of --yes; it does not end as if somebody had pressed Ctrl-C."""
+    command = [sys.executable, "-m", "stepstream", "stop", "--agent", "support", "--project", "shop"]
+    environment = {**os.environ, "STEPSTREAM_SETTINGS": os.devnull}
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, env=environment, timeout=60
+    )
+    assert done.returncode == 1
+    assert done.stdout == "stop all runs of agent support in project shop? [y/N]: \n"
+    assert done.stderr == "error: nothing was ordered; --yes orders without asking\n"
+
+
+def test_a_document_is_named_by_kind_and_name() -> None:
+    """A kind alone deletes nothing, and the error shows the form."""
+    done = run("delete", "policy", "--kafka-brokers", "127.0.0.1:1")
+    assert (done.returncode, done.stderr) == (2, "error: say which document: stepstream delete KIND NAME\n")
+
+
+def test_the_help_of_sql_names_every_view() -> None:
+    """As the data dictionary has them."""
+    views = re.findall(r"^## (\w+)", Path("docs/data-dictionary.md").read_text(), re.MULTILINE)
+    text = run("sql", "--help").stdout
+    assert len(views) > 8
+    assert [view for view in views if not re.search(rf"\b{view}\b", text)] == []

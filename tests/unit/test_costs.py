@@ -323,6 +323,23 @@ def test_no_version_and_no_server_is_guessed(provider: str, model: str) -> None:
     assert BOOK.price(provider, model, used(input_tokens=1), DAY_US) == UNPRICED
 
 
+@pytest.mark.parametrize("form", ["{0}/{1}", "{0}:{1}", "gateway/{0}/{1}", "litellm_proxy/{0}/{1}"])
+def test_every_provider_of_the_list_may_stand_before_a_model(form: str) -> None:
+    """Also before the names of those who serve other makers' models: ``groq:openai/gpt-oss-120b``."""
+    from genai_prices.data import providers
+
+    assert [provider.id for provider in providers if provider_id(provider.id) != provider.id] == []
+    tokens = used(input_tokens=1_000, output_tokens=10)
+    wrong = [
+        (provider.id, model.id)
+        for provider in providers
+        for model in provider.models[:3]
+        if BOOK.price("", form.format(provider.id, model.id), tokens, DAY_US)
+        != BOOK.price(provider.id, model.id, tokens, DAY_US)
+    ]
+    assert wrong == []
+
+
 def test_a_reseller_s_price_is_not_its_maker_s() -> None:
     """openai/ before a model of Groq's names who made it."""
     assert [name.provider for name in possible_names("groq", "openai/gpt-oss-120b")] == ["groq"]
@@ -403,6 +420,26 @@ def test_a_document_may_write_names_as_frameworks_do(document: dict[str, str], p
     models = [document | {"input_per_million": 7, "output_per_million": 7}]
     book = PriceBook((Prices.model_validate({"name": "ours", "models": models}),))
     assert book.price(provider, model, used(input_tokens=1_000_000), DAY_US).nanos == usd("7")
+
+
+@pytest.mark.parametrize(
+    ("document", "provider", "model"),
+    [
+        ({"model": "gpt-4o", "provider": "openai"}, "", "gpt-4o"),
+        ({"model": "gpt-4o", "provider": "openai"}, "litellm", "gpt-4o-2024-08-06"),
+        ({"model": "claude-sonnet-4-5", "provider": "anthropic"}, "", "claude-sonnet-4-5-20250929"),
+        ({"model": "llama3", "provider": "ollama"}, "", "ollama/llama3"),
+        ({"model": "my-model"}, "", "hosted_vllm/my-model"),
+        ({"model": "my-model"}, "vllm", "org/my-model"),
+    ],
+)
+def test_a_document_holds_where_the_server_is_known_by_the_name(document: dict[str, str], provider: str, model: str) -> None:
+    """Of a provider that the list finds by the model alone, and of one that stands before the name and no list has."""
+    prices = {"input_per_million": "7", "output_per_million": "7"}
+    book = PriceBook((Prices.model_validate({"name": "own", "models": [document | prices]}),))
+    cost = book.price(provider, model, used(input_tokens=1_000_000), DAY_US)
+    assert (cost.nanos, cost.price_version.partition("@")[0]) == (7 * 10**9, "own")
+    assert book.price("azure", "gpt-4o", used(input_tokens=1_000_000), DAY_US).nanos == 2_500_000_000
 
 
 def test_a_document_for_the_snapshot_goes_before_one_for_the_model() -> None:

@@ -352,6 +352,9 @@ def test_retry_after_is_heard() -> None:
         assert outcome.retry_after_us == 7 * S
         there.headers["Retry-After"] = "99999999"
         assert send(notification(), wanted("webhook", there.url), kit_for(there.url)).retry_after_us == 3_600 * S
+        for odd in ("soon", "-1", "\u00b2".encode().decode("latin-1"), "Mon, 01 Jan 2026 00:00:00 +" + "9" * 30):
+            there.headers["Retry-After"] = odd
+            assert send(notification(), wanted("webhook", there.url), kit_for(there.url)).retry_after_us == 0
 
 
 # -- programs, mail ----------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC
 
-from stepstream.render.alerts import alert_lines
+from stepstream.render.alerts import Note, alert_lines, gathered, note_line
 from stepstream.render.glyphs import ASCII
 from stepstream.schemas.alert import Alert
 
@@ -87,3 +87,14 @@ def test_an_incident_names_no_run_but_itself() -> None:
     lines = alert_lines(incident, zone=UTC).plain.splitlines()
     assert lines[0].endswith("cost-spike support/refund: 12 runs: it failed")
     assert lines[1].strip() == "stepstream alerts show a1"
+
+
+def test_notes_that_say_the_same_are_one_line() -> None:
+    """Where the first of them stands, with how many they are."""
+    notes = [
+        Note(ALERT.opened_at + n, "hidden-tool-error", ("look failed", "look failed", "search failed")[n % 3]) for n in range(6)
+    ]
+    assert [note_line(note, zone=UTC).plain for note in gathered(notes)] == [
+        "12:03:07 note hidden-tool-error (4 times): look failed",
+        "12:03:07 note hidden-tool-error (2 times): search failed",
+    ]

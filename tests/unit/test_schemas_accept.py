@@ -72,7 +72,6 @@ REJECTED: dict[str, list[tuple[str, Callable[[], Verdict]]]] = {
         ("cut short", record(value()[:-1])),
         ("a bomb of brackets", record(b"[" * 500_000)),
         ("a bomb of objects", record(b'{"input":' * 100_000)),
-        ("a number of 5,000 digits", record(value()[:-1] + b',"attempt":' + b"9" * 5_000 + b"}")),
     ],
     "unknown_version": [
         ("by field", record(value(schema_version=2))),

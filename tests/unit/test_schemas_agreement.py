@@ -114,6 +114,9 @@ def test_neither_takes_what_is_no_json(raw: bytes) -> None:
         pytest.param(value()[:-1] + b',"input":{"x":1e400}}', id="beyond doubles"),
         pytest.param(value()[:-1] + b',"attributes":{"x":1e400}}', id="beyond doubles, in attributes"),
         pytest.param(value()[:-1] + b',"cost_usd":1e400}', id="beyond doubles, as cost"),
+        pytest.param(value()[:-1] + b',"attempt":' + b"9" * 5_000 + b"}", id="5,000 digits"),
+        pytest.param(value()[:-1] + b',"usage":{"input_tokens":-' + b"9" * 5_000 + b"}}", id="5,000 digits, in usage"),
+        pytest.param(value()[:-1] + b',"input":[' + b"9" * 5_000 + b"]}", id="5,000 digits, in input"),
         pytest.param(b"\xef\xbb\xbf" + value(), id="byte order mark"),
     ],
 )

@@ -193,7 +193,7 @@ def test_the_line(totals: Totals, counts: Counts, line: str) -> None:
 @pytest.mark.parametrize(
     ("nanos", "text"),
     [(1_234_560_000_000, "$1,234.56"), (1_500_000_000, "$1.50"), (420_000_000, "$0.4200"), (12_345_678, "$0.0123"),
-     (3_000, "$0.0000030"), (1, "$0.000000001")],
+     (2_650_000, "$0.00265"), (99_999_600, "$0.1000"), (3_000, "$0.000003"), (1, "$0.000000001")],
 )  # fmt: skip
 def test_money(nanos: int, text: str) -> None:
     """Cents, and more digits for what is less than a dollar, so that a small amount never looks like nothing."""

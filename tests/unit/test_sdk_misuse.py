@@ -6,6 +6,7 @@ import inspect
 import logging
 from collections.abc import Callable, Iterator
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
@@ -119,6 +120,18 @@ WRONG: dict[str, tuple[Callable[[Any], object], str]] = {
     "no schema": (
         _opened(lambda run: run.tool("t", schema=5)),
         "schema=5 is ignored: write schema=Model, a type or a JSON Schema",
+    ),
+    "a function for a name": (
+        _opened(lambda run: run.tool(_ended, input={"order": 7})),
+        "the name of a step is a text, and <function _ended> is none: write tool('_ended')",
+    ),
+    "a mock for a name": (
+        _opened(lambda run: run.llm(MagicMock(), input="hello")),
+        "the name of a step is a text, and <unittest.mock.MagicMock> is none: write tool('search')",
+    ),
+    "a function for a kind": (
+        _opened(lambda run: run.step(_ended, input=1)),
+        "the name of a step is a text, and <function _ended> is none: write tool('_ended')",
     ),
     "after the end": (
         lambda run: _ended(run).set_output(1),

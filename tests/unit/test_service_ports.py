@@ -114,3 +114,15 @@ def test_kafka_gets_other_ports_after_one_was_taken(tmp_path: Path) -> None:
     assert not used & {port for node in second.nodes for port in (node.broker_port, node.controller_port)}
     given = instance.plan(first, count=2, port=7000, folder=tmp_path, setting="kafka_port", again=True, free=lambda _port: True)
     assert [node.broker_port for node in given.nodes] == [7000, 7001]
+
+
+def test_a_port_is_chosen_for_one_server_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A part that has not started does not listen yet: its port looks free to the next one."""
+    offered = iter(range(40_001, 41_000))
+    monkeypatch.setattr(
+        "stepstream.service_ports.free_ports", lambda count: [40_000, *(next(offered) for _ in range(count - 1))]
+    )
+    found = ports(tmp_path)
+    assert len(set(all_of(found).values())) == 4
+    found.choose_again("notify")
+    assert len(set(all_of(found).values())) == 4

@@ -240,6 +240,15 @@ def test_kafka_and_clickhouse_of_two_installations_are_not_mixed(home: Path) -> 
     assert load(environ=environ(home), endpoint="kafka://localhost:1111").clickhouse_url == "http://127.0.0.1:2222"
 
 
+def test_what_is_not_known_beside_a_running_up_is_told_with_the_reason(home: Path) -> None:
+    """Whoever sets one address of another place reads that the other one is wanted, and not that no ``up`` runs."""
+    running_here(home)
+    with pytest.raises(SettingsError, match="kafka_brokers names another place than the running `stepstream up`"):
+        require_clickhouse(load(environ=environ(home), kafka_brokers="prod:9092"))
+    with pytest.raises(SettingsError, match="clickhouse_url names another place than the running `stepstream up`"):
+        require_kafka(load(environ=environ(home), clickhouse_url="http://prod:8123"))
+
+
 def test_what_a_dead_up_left_behind_does_not_count(home: Path) -> None:
     """After a power cut the file is still there, and its pid may belong to somebody else."""
     folder = home / "state" / "stepstream"

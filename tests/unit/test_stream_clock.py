@@ -67,3 +67,20 @@ def test_time_is_the_highest_seen(steps: list[tuple[int, bool]]) -> None:
         clock.advance(time_us, watching=watching)
     assert clock.now_us == max((time_us for time_us, _ in steps), default=0)
     assert clock.timers_from_us <= clock.now_us + CATCH_UP_US
+
+
+def test_what_began_after_a_jump_need_not_wait_for_what_was_held_during_it() -> None:
+    """Trouble that goes on holds everything, also what began during the grace of a jump."""
+    clock = PartitionClock(now_us=SECOND_US)
+    clock.advance(20 * SECOND_US, watching=True)
+    assert [clock.may_close(second * SECOND_US) for second in (1, 19, 20, 21)] == [False, False, True, True]
+    clock.advance(21 * SECOND_US, watching=True)
+    clock.disturb()
+    assert not clock.may_close(21 * SECOND_US)
+    clock.advance(24 * SECOND_US, watching=True)
+    assert not clock.may_close(24 * SECOND_US)
+    clock.advance(24 * SECOND_US + CATCH_UP_US, watching=True)
+    assert not clock.may_close(24 * SECOND_US)
+    for second in range(1, CATCH_UP_US // SECOND_US + 1):
+        clock.advance((24 + second) * SECOND_US + CATCH_UP_US, watching=True)
+    assert clock.may_close(0)

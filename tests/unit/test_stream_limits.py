@@ -254,3 +254,21 @@ def test_runs_that_end_are_closed_before_a_million_others_are_looked_at(monkeypa
     stuck = {found["trace_id"] for found in process.kafka.values("findings")}
     assert 0 < len(stuck) <= 30
     assert process.kafka.final()[TRACES[70]]["closed"]
+
+
+def test_a_run_that_begins_after_a_backlog_closes_in_its_time() -> None:
+    """To have caught up is a jump of the clock: runs that ended before wait for late producers, new ones do not."""
+    process = Process(Kafka(), random.Random(3), AssembleLimits())
+    old, new = TRACES[:2]
+    process.batch([record_of(0, event(old, "a" * 16, "", "end", START_US))])
+    now_us = START_US + 150_000_000
+    process.logic.tick(now_us)
+    record = record_of(1, event(new, "a" * 16, "", "end", now_us))
+    record.timestamp = now_us // 1000 + 100
+    process.batch([record])
+    for turn in range(1, 4):
+        process.logic.tick(now_us + turn * 1_000_000)
+        process.logic.flush()
+        for _ in range(20):
+            process.pump()
+    assert {trace: final.get("closed", False) for trace, final in process.kafka.final().items()} == {old: False, new: True}

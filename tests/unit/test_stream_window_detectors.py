@@ -23,7 +23,7 @@ from stepstream.schemas.rules_windows import (
 from stepstream.schemas.trajectory import RunSummaryStruct
 from stepstream.stream.detectors.windows import Group, SpikeModel, VersionBook, make_window_detector
 from stepstream.stream.detectors.windows.drop import chance_of
-from stepstream.stream.detectors.windows.versions import ALPHA, mixture_ratio
+from stepstream.stream.detectors.windows.versions import ALPHA, VersionState, mixture_ratio
 from stepstream.stream.windows.findings import Trouble
 from stepstream.stream.windows.records import MINUTE_US
 from stepstream.stream.windows.rows import COST, STEPS
@@ -253,7 +253,7 @@ def test_versions_survive_a_checkpoint() -> None:
         book.closed(summary(f"v{number // 30}", "ok", 0.1 + number, T0 + number))
     import msgspec
 
-    other.restore(msgspec.json.decode(msgspec.json.encode(book.state())))
+    other.restore(msgspec.json.decode(msgspec.json.encode(book.state()), type=VersionState))
     assert other.newest("shop", "", "a") == book.newest("shop", "", "a")
 
 

@@ -249,7 +249,7 @@ def _retry_after_us(text: str) -> int:
         return 0
     try:
         seconds = float(text) if text.strip().isdecimal() else parsedate_to_datetime(text).timestamp() - time.time()
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError, OSError):
         return 0
     return round(min(LONGEST_WAIT_S, max(0.0, seconds)) * 1e6)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -71,6 +71,12 @@ class VersionRuns(msgspec.Struct, array_like=True):
         return mean, max(1e-12, (self.log_squares - self.priced * mean * mean) / (self.priced - 1))
 
 
+class VersionState(msgspec.Struct):
+    """What a checkpoint keeps of them: project, environment and agent, and its versions."""
+
+    agents: list[tuple[tuple[str, str, str], dict[str, VersionRuns]]] = []
+
+
 class VersionBook:
     """The newest versions of each agent."""
 
@@ -100,14 +106,13 @@ class VersionBook:
         versions = self._agents.get((project, environment, agent), {})
         return sorted(versions.items(), key=lambda item: (-item[1].first_us, item[0]))[:2]
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> VersionState:
         """For a checkpoint."""
-        return {"agents": [[list(key), versions] for key, versions in self._agents.items()]}
+        return VersionState(list(self._agents.items()))
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: VersionState) -> None:
         """From a checkpoint."""
-        for key, versions in state.get("agents", ()):
-            self._agents[(key[0], key[1], key[2])] = msgspec.convert(versions, dict[str, VersionRuns])
+        self._agents.update(state.agents)
 
 
 def mixture_ratio(difference: float, variance: float, prior: float) -> float:
