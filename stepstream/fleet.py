@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -18,8 +18,10 @@ from stepstream.schemas.rules_windows import Spend
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.times import time_of
 from stepstream.schemas.topics import topic
+from stepstream.stream.fleet_records import checked_baseline, checked_window
 
 Row = tuple[Any, ...]
+_Read = TypeVar("_Read")
 
 BUDGETS: Final = ("policy", "alert", "project", "per", "group", "window", "spent_usd", "limit_usd", "share", "as_of")
 HOURS: Final = (
@@ -27,6 +29,17 @@ HOURS: Final = (
     "runs", "failed_runs", "steps", "error_steps", "tokens", "cost_usd", "p50_s", "p99_s",
 )  # fmt: skip
 BASELINES: Final = ("project", "environment", "agent", "task", "state", "runs", "p50_usd", "p99_usd", "p50_s", "p99_s", "as_of")
+
+
+def readable(values: Iterable[bytes], read: Callable[[bytes], _Read]) -> list[_Read]:
+    """What ``read`` makes of the values; those that it raises for are left out: the worker dead-letters them."""
+    made = []
+    for value in values:
+        try:
+            made.append(read(value))
+        except (msgspec.MsgspecError, ValueError, ArithmeticError, LookupError, RecursionError):
+            continue
+    return made
 
 
 def read_fleet(settings: Settings, kind: str) -> list[bytes]:
@@ -45,16 +58,18 @@ def read_fleet(settings: Settings, kind: str) -> list[bytes]:
 
 def budget_rows(values: Iterable[bytes], now_us: int) -> list[Row]:
     """Budgets whose window is not over, the fullest first."""
-    rows = []
-    for value in values:
-        found = msgspec.json.decode(value, type=FleetBudgetStruct)
-        if found.end <= now_us:
-            continue
-        share = amount_nanos(found.spent_usd) / max(1, amount_nanos(found.limit_usd))
-        window = window_name(found.start, found.window, found.timezone)
-        row = (found.policy, found.alert, found.project, found.per, found.group, window, found.spent_usd, found.limit_usd)
-        rows.append((share, (*row, f"{100 * share:.0f} %", time_of(found.as_of))))
-    return [row for _, row in sorted(rows, key=lambda item: -item[0])]
+    rows = readable(values, lambda value: _budget_row(msgspec.json.decode(value, type=FleetBudgetStruct), now_us))
+    return [row for share, row in sorted(rows, key=lambda item: -item[0]) if share >= 0]
+
+
+def _budget_row(found: FleetBudgetStruct, now_us: int) -> tuple[float, Row]:
+    """The share that is used and the row; no row, and a share below 0, where the window is over."""
+    if found.end <= now_us:
+        return -1.0, ()
+    share = amount_nanos(found.spent_usd) / max(1, amount_nanos(found.limit_usd))
+    window = window_name(found.start, found.window, found.timezone)
+    row = (found.policy, found.alert, found.project, found.per, found.group, window, found.spent_usd, found.limit_usd)
+    return share, (*row, f"{100 * share:.0f} %", time_of(found.as_of))
 
 
 def uncounted_rows(policies: Iterable[Policy], firing: Iterable[Alert], counted: Iterable[Row]) -> Iterator[Row]:
@@ -79,7 +94,7 @@ def uncounted_rows(policies: Iterable[Policy], firing: Iterable[Alert], counted:
 
 def hour_rows(values: Iterable[bytes], since_us: int) -> list[Row]:
     """Hours of each owner, the newest first; of the hour that is not over what is sealed."""
-    windows = [msgspec.json.decode(value, type=FleetWindowStruct) for value in values]
+    windows = readable(values, lambda value: checked_window(msgspec.json.decode(value, type=FleetWindowStruct)))
     whole = {(_owner(found), found.start) for found in windows if found.end - found.start == HOUR_US}
     minutes: dict[tuple[int, Row], list[WindowMinuteStruct]] = {}
     for found in windows:
@@ -93,8 +108,7 @@ def hour_rows(values: Iterable[bytes], since_us: int) -> list[Row]:
 def baseline_rows(values: Iterable[bytes]) -> list[Row]:
     """Baselines by owner: known, or how much is missing."""
     rows = []
-    for value in values:
-        found = msgspec.json.decode(value, type=FleetBaselineStruct)
+    for found in readable(values, lambda value: checked_baseline(msgspec.json.decode(value, type=FleetBaselineStruct))):
         is_known = found.runs >= found.wanted_runs
         state = "known" if is_known else f"learning {found.runs} of {found.wanted_runs}"
         cost, took = found.values.get("cost_nanos", []), found.values.get("duration_us", [])

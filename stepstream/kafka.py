@@ -47,7 +47,7 @@ UNREADABLE: Final = frozenset({KafkaError._BAD_COMPRESSION, KafkaError._BAD_MSG}
 TRIES: Final = 3
 """A batch that was damaged on its way is whole the next time."""
 
-ASK_S: Final = 30.0
+ASK_S: Final = 120.0
 MAX_NOTED: Final = 1_000
 
 

@@ -47,7 +47,7 @@ class FleetRecords:
             return
         kind = key.split(b"|", 2)[1:2]
         if kind == [b"window"]:
-            self.windows.append(_checked_window(_decode_window(value)))
+            self.windows.append(checked_window(_decode_window(value)))
         elif kind == [b"learnt"]:
             self.days.append(_checked_day(_decode_day(value)))
         elif kind == [b"baseline"]:
@@ -70,7 +70,8 @@ def _checked_checkpoint(checkpoint: Checkpoint, latest_us: int) -> Checkpoint:
     return checkpoint
 
 
-def _checked_window(window: FleetWindowStruct) -> FleetWindowStruct:
+def checked_window(window: FleetWindowStruct) -> FleetWindowStruct:
+    """The window, if it is one. Raises ``ValueError``."""
     is_right = 0 <= window.start < window.end < MAX_TIME_US and window.end - window.start <= HOUR_US
     _check(is_right, f"no stretch of an hour: {window.start} to {window.end}")
     for minute in window.minutes:

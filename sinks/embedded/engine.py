@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from stepstream.sinks.embedded import config
-from stepstream.sinks.embedded.errors import UNKNOWN_FORMAT, error, from_engine
+from stepstream.sinks.embedded.errors import UNKNOWN_FORMAT, ClickHouseError, error, from_engine
 from stepstream.sinks.embedded.guard import ENGINES, Known
 from stepstream.sinks.embedded.memory import drop_startup_pages, leave_out_data_frames
+from stepstream.sinks.embedded.reach import check_reach
+from stepstream.sinks.embedded.statement import parse
 
 # What makes chdb behave as a server does, not as a command-line tool; a request may say otherwise.
 DEFAULTS = {
@@ -81,13 +83,14 @@ class Engine:
         self._chdb = _import_chdb()
         # Keeps the engine open while no query runs.
         self._keeper = self._open(f"{self._path}?config-file={settings}", folder)
+        functions = self._names("SELECT lower(name) FROM system.table_functions")
         self.known = Known(
-            table_functions=self._names("SELECT lower(name) FROM system.table_functions"),
+            table_functions=functions,
             settings=self._names(
                 "SELECT name FROM system.settings WHERE type = 'Bool' "
                 "UNION ALL SELECT name FROM system.merge_tree_settings WHERE type = 'Bool'"
             ),
-            foreign=self._foreign(),
+            foreign=self._foreign(Known(table_functions=functions).refused_functions),
         )
         self.version = next(iter(self._names("SELECT version()")))
         self.timezone = next(iter(self._names("SELECT timezone()")))
@@ -105,15 +108,15 @@ class Engine:
     def _names(self, sql: str) -> frozenset[str]:
         return frozenset(self._keeper.query(sql, "TSV").bytes().decode().split())
 
-    def _foreign(self) -> frozenset[str]:
-        """Tables that an earlier release let somebody make and that read from elsewhere: no statement may name them."""
+    def _foreign(self, refused: frozenset[str]) -> frozenset[str]:
+        """Tables and views that an earlier release let somebody make and that read from elsewhere: nobody may name them."""
         engines = ", ".join(quote(name) for name in sorted(ENGINES))
         sql = (
-            f"SELECT name FROM system.tables WHERE lower(engine) NOT IN ({engines}) AND NOT startsWith(engine, 'System') "
-            "AND database NOT IN ('system', 'INFORMATION_SCHEMA', 'information_schema')"
+            f"SELECT name, lower(engine) IN ({engines}), create_table_query FROM system.tables "
+            "WHERE NOT startsWith(engine, 'System') AND database NOT IN ('system', 'INFORMATION_SCHEMA', 'information_schema')"
         )
-        names = self._keeper.query(sql, "JSONCompactEachRow").bytes().decode()
-        return frozenset(json.loads(line)[0] for line in names.splitlines())
+        found = [json.loads(line) for line in self._keeper.query(sql, "JSONCompactEachRow").bytes().decode().splitlines()]
+        return frozenset(name for name, ours, made in found if not ours or _reaches(made, refused))
 
     def connect(self, settings: Mapping[str, str], database: str) -> Connection:
         """A connection of its own session."""
@@ -153,6 +156,17 @@ class Engine:
     def close(self) -> None:
         """Let the directory go. Nothing may run any more."""
         self._keeper.close()
+
+
+def _reaches(made: str, refused: frozenset[str]) -> bool:
+    """Whether a table or view that was made so reads from elsewhere."""
+    if not made:
+        return False
+    try:
+        check_reach(parse(made), {}, refused, frozenset())
+    except ClickHouseError:
+        return True
+    return False
 
 
 class Connection:

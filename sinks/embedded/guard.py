@@ -37,6 +37,8 @@ ENGINES: Final = frozenset(
         "view",
     }
 )
+ENGINES_OWN: Final = frozenset({"information_schema", "system"})
+"""Databases of the engine itself."""
 MAKES: Final = frozenset({"DATABASE", "TABLE", "VIEW"})
 SYSTEM_COMMANDS: Final = frozenset(
     {
@@ -111,6 +113,12 @@ def _check_shape(statement: Statement) -> None:
         kind = next(word for word in words if word not in ("CREATE", "OR", "REPLACE", "TEMPORARY", "MATERIALIZED"))
         if kind not in MAKES:
             raise _not_here(statement, "it makes databases, tables and views")
+    if statement.verb in ("DETACH", "DROP", "RENAME", "TRUNCATE") and any(
+        one.upper == "DATABASE"
+        and not {token.name.lower() for token in statement.tokens[at + 1 : at + 4]}.isdisjoint(ENGINES_OWN)
+        for at, one in enumerate(statement.tokens[:4])
+    ):
+        raise _not_here(statement, "the engine needs its own databases")
     if statement.verb == "ALTER" and "TABLE" not in words[1:3]:
         raise _not_here(statement, "it alters tables")
     if statement.verb == "ATTACH" and (words[1] != "TABLE" or not _is_bare(statement.tokens[2:])):

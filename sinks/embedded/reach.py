@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from typing import Final
 
 from stepstream.sinks.embedded.errors import ACCESS_DENIED, BAD_ARGUMENTS, UNKNOWN_FORMAT, error
@@ -180,8 +181,9 @@ def with_marked_strings(statement: Statement) -> tuple[str, tuple[str, ...]]:
     pieces: list[str] = []
     marks: list[str] = []
     at = start
-    for token in statement.tokens:
-        if token.kind is Kind.STRING and _BEYOND_NAMES.search(statement.sql, token.start - start, token.end - start):
+    for before, token in pairwise(statement.tokens):
+        may_be = before.upper in _TABLE_FOLLOWS or (before.kind is Kind.MARK and before.text in ",(")
+        if token.kind is Kind.STRING and may_be and _BEYOND_NAMES.search(statement.sql, token.start - start, token.end - start):
             marks.append(f"string_{len(marks)}_that_is_no_table")
             pieces += [statement.sql[at - start : token.start - start], f"'{marks[-1]}'"]
             at = token.end
@@ -191,7 +193,7 @@ def with_marked_strings(statement: Statement) -> tuple[str, tuple[str, ...]]:
 def check_no_string_is_a_table(syntax_tree: str, marks: tuple[str, ...]) -> None:
     """Refuse a statement in whose syntax tree (EXPLAIN AST) one of the marked strings is a table."""
     tables = set(re.findall(r"^ *TableIdentifier (\w+)", syntax_tree, re.MULTILINE))
-    if tables.intersection(marks):
+    if tables.intersection(marks) or any(mark not in syntax_tree for mark in marks):  # SHOW hides what it asks
         raise error(ACCESS_DENIED, "strings with a slash or a pattern are refused as names of tables, they may mean files")
 
 

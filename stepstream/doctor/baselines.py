@@ -8,6 +8,7 @@ from typing import Final
 import msgspec
 
 from stepstream.doctor.check import Check, ok
+from stepstream.fleet import readable
 from stepstream.kafka import read_to_end
 from stepstream.learning import learning, name_of
 from stepstream.schemas.fleet import FleetBaselineStruct
@@ -40,7 +41,9 @@ def known_runs(settings: Settings) -> dict[Owner, int]:
         if kind_of(key) == "baseline":
             newest[key] = value or b""
     decode = msgspec.json.Decoder(FleetBaselineStruct).decode
-    return {owner_of(key): decode(value).runs for key, value in newest.items() if value}
+    return dict(
+        readable((key for key, value in newest.items() if value), lambda key: (owner_of(key), decode(newest[key]).runs))
+    )
 
 
 def _has_tasks(owner: Owner, counts: dict[Owner, int]) -> bool:

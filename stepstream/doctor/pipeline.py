@@ -16,6 +16,7 @@ from confluent_kafka import Consumer, TopicPartition
 from stepstream import groups, kafka
 from stepstream.doctor.check import Check, fail, warn
 from stepstream.doctor.standing import Standing, judge
+from stepstream.fleet import readable
 from stepstream.schemas.durations import format_duration
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
@@ -124,8 +125,8 @@ def _told(settings: Settings) -> dict[int, int]:
     found: dict[int, int] = {}
     for message in kafka.read_to_end(settings, name, [0], offset=max(0, end - TOLD), timeout=TIMEOUT_S):
         if (message.key() or b"").startswith(b"!progress|"):
-            told = _decode(message.value() or b"")
-            found[told.partition] = max(told.time, found.get(told.partition, 0))
+            for told in readable([message.value() or b""], _decode):
+                found[told.partition] = max(told.time, found.get(told.partition, 0))
     return found
 
 

@@ -132,9 +132,12 @@ def test_people_pause_approve_and_stop(world: World, start: Start) -> None:
     agent = start("patient", "0.01", 2_000)
     wait_until(lambda: len(agent.said("step")) > 2, 20, "steps")
     target = Target(agent.trace_id, root_of(world, agent.trace_id), "shop", "", "patient")
-    order_to_run(world.settings, target, "pause", by="ada", reason="look first", now_us=time.time_ns() // 1_000)
-    paused_at = standstill(agent)
     watch = Obedience(world.settings, agent.trace_id)
+    pause = order_to_run(world.settings, target, "pause", by="ada", reason="look first", now_us=time.time_ns() // 1_000)
+    paused = watch.wait(pause, 10)
+    assert paused is not None
+    assert (paused["name"], paused["phase"]) == ("pause", "start")
+    paused_at = standstill(agent)
     approval = order_to_run(world.settings, target, "resume", by="bob", budget_usd="5", now_us=time.time_ns() // 1_000)
     answer = watch.wait(approval, 10)
     assert answer is not None

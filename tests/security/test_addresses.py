@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import json
 import os
 import socket
 import subprocess
@@ -11,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -326,4 +328,29 @@ def test_no_spelling_of_our_own_address_is_reached(name: str, spelling: str) -> 
         assert CASES[name]
         outcome = send(notification(), wanted(name, url), kit_for(url, private=False))
         assert outcome.kind != "told"
+        assert there.taken == []
+
+
+@pytest.mark.parametrize("private", [True, False])
+@pytest.mark.parametrize(
+    "form",
+    [
+        "workflow://{host}/{hex}/{key}?template={file}",
+        "workflows://{host}/{hex}/{key}?template=file://{file}",
+        "workflow://{host}/{hex}/{key}?template={folder}/../{folder_name}/template.json",
+        "vapid://me@example.com/x?keyfile={file}",
+        "fcm://project/device?keyfile={file}",
+    ],
+)
+def test_an_address_names_no_file(tmp_path: Path, form: str, private: bool) -> None:
+    """Whose contents would go out, or be told in an error; whether private addresses are allowed or not."""
+    file = tmp_path / "template.json"
+    file.write_text(json.dumps({"type": "message", "attachments": [{"held": "secret of the machine"}]}))
+    with receiver() as there:
+        places = {"file": str(file), "folder": str(tmp_path), "folder_name": tmp_path.name, "hex": "a" * 32, "key": "b" * 43}
+        url = form.format(host=there.url.removeprefix("http://"), **places)
+        outcome = send(
+            notification(), subscription(to={"apprise": {"url": "env:APPRISE"}}), kit("", private=private, APPRISE=url)
+        )
+        assert (outcome.kind, "files are not read" in outcome.text) == ("refused", True), outcome
         assert there.taken == []

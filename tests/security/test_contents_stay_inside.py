@@ -98,7 +98,9 @@ CANARY = "zebra-4711 Jane Roe"
 
 @pytest.mark.parametrize("case", [*BEHAVIOUR, *CONTENT], ids=lambda case: case.name)
 @pytest.mark.parametrize(
-    "fields", [("error_message",), ("output",), ("input",), ("error_message", "output", "input")], ids="+".join
+    "fields",
+    [("error_type",), ("error_message",), ("output",), ("input",), ("error_type", "error_message", "output", "input")],
+    ids="+".join,
 )
 def test_no_detector_puts_what_a_step_said_into_its_sentence(case: DetectorCase, fields: tuple[str, ...]) -> None:
     """The sentence is names and numbers, whatever a step's input, output and error say; a quotation stands apart."""

@@ -232,6 +232,13 @@ REACHING = [
     "DESCRIBE (SELECT * FROM kept set, '{file}')",
     "WITH union AS (SELECT 1) SELECT * FROM union select, '{file}'",
     "WITH {t:String} AS x SELECT x FROM kept set, '{file}'",
+    "SHOW TABLES FROM default WHERE name IN (SELECT c1 FROM kept set, '{file}')",
+    "SHOW COLUMNS FROM kept WHERE field IN (SELECT c1 FROM kept set, '{file}')",
+    "SELECT * REPLACE ((SELECT any(c1) FROM kept set, '{file}') AS a) FROM kept",
+    "SELECT * APPLY (x -> (SELECT any(c1) FROM kept set, '{file}')) FROM kept",
+    "SELECT a FROM kept ORDER BY a WITH FILL INTERPOLATE (a AS (SELECT any(c1) FROM kept set, '{file}'))",
+    "SELECT count() OVER w FROM kept WINDOW w AS (ORDER BY (SELECT any(c1) FROM kept set, '{file}'))",
+    "SELECT * FROM kept LIMIT (SELECT any(c2) FROM kept set, '{file}')",
     "SELECT hasColumnInTable('default', '{file}', 'c1')",
     "SELECT 1 AS show SETTINGS format_schema = '{file}'",
     "SELECT 1 AS reset SETTINGS input_format_record_errors_file_path = '{file}'",
@@ -253,6 +260,14 @@ CHANGING = [
     "INSERT INTO kept VALUES ((FROM '{file}'))",
     "INSERT INTO kept SELECT c1 FROM kept set, '{file}'",
     "CREATE TABLE x (a String) ENGINE = Buffer('default', '{file}', 16, 10, 100, 10, 100, 100, 100)",
+    "KILL QUERY WHERE query_id IN (SELECT c1 FROM kept set, '{file}')",
+    "ALTER TABLE kept MODIFY COLUMN a String DEFAULT (SELECT any(c1) FROM kept set, '{file}')",
+    "UPDATE kept SET a = (SELECT any(c1) FROM kept set, '{file}') WHERE 1",
+    "DROP DATABASE system",
+    "DROP DATABASE IF EXISTS `system` SYNC",
+    "DETACH DATABASE information_schema",
+    "RENAME DATABASE system TO x",
+    "TRUNCATE DATABASE system",
     "CREATE VIEW x AS SELECT * FROM kept set, '{file}'",
     "CREATE MATERIALIZED VIEW x TO kept AS SELECT c1 AS a FROM kept set, '{file}'",
     "ALTER TABLE kept DELETE WHERE a IN (SELECT c1 FROM kept set, '{file}')",
@@ -427,9 +442,16 @@ def test_strings_with_a_slash_are_values_elsewhere(running: Store) -> None:
             ("WITH 'x/y' AS p SELECT p FROM kept GROUP BY 'x/y', p ORDER BY 'a/b', p", "x/y"),
             ("SELECT trim(BOTH '/' FROM a) FROM kept", "held"),
             ("SELECT {x:String} FROM kept WHERE a != 'a/b'", "a/b"),
+            ("SELECT CAST(0 AS DateTime('Europe/London')) FROM kept", "1970-01-01 01:00:00"),
+            ("SELECT CAST('x/y' AS Enum8('x/y' = 1, 'a/b' = 2)) FROM kept", "x/y"),
+            ("SELECT name FROM (SELECT 'a/b' AS name FROM kept) WHERE name IN ('a/b') LIMIT 1 BY name", "a/b"),
+            ("SELECT extract(a, '[a-h]+') FROM kept", "he"),
+            ("SELECT a FROM kept WHERE match(a, '^h.*d$') AND NOT match(a, '[0-9]')", "held"),
             ("SELECT toDateTime(0, 'Europe/London') FROM kept", "1970-01-01 01:00:00"),
         ):
             assert running.ask(sql, user=user, param_x="a/b").body.decode().strip() == found
+        sql = "SELECT a FROM kept WHERE a IN ('held', 'a/b') SETTINGS session_timezone = 'Europe/Berlin', max_threads = 1"
+        assert (code(running.ask(sql, user=user)), user) in ((0, "writer"), (164, "reader"))
         assert b'"x": "{pipe}"' in running.ask("SELECT '{pipe}' AS x FORMAT JSON", user=user).body
 
 
@@ -712,3 +734,31 @@ def test_a_credential_file_is_needed(tmp_path: Path) -> None:
         done = subprocess.run([*command, *more], capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode != 0
         assert "credential" in done.stderr
+
+
+def test_what_an_earlier_release_let_somebody_make_reaches_nothing(tmp_path: Path) -> None:
+    """Views and tables that read files are still there after an upgrade: no statement may name them; others go on."""
+    import subprocess
+    import sys
+
+    file = tmp_path / "new" / "data" / "secret.csv"
+    file.parent.mkdir(parents=True)
+    file.write_text(f"{SECRET}\n")
+    made = [
+        "CREATE TABLE kept (a String) ENGINE = MergeTree ORDER BY a",
+        "INSERT INTO kept VALUES ('held')",
+        f"CREATE VIEW by_string AS SELECT c1 FROM kept AS where, '{file}'",
+        f"CREATE VIEW by_function AS SELECT file('{file}') AS x",
+        f"CREATE VIEW by_table_function AS SELECT * FROM file('{file}', 'LineAsString')",
+        f"CREATE TABLE by_buffer (c1 String) ENGINE = Buffer('default', '{file}', 16, 10, 100, 10, 100, 100, 100)",
+        f"CREATE TABLE by_default (a String, b String DEFAULT file('{file}')) ENGINE = MergeTree ORDER BY a",
+        "CREATE VIEW plain AS SELECT a FROM kept",
+    ]
+    code_of_old = "import chdb, sys\nc = chdb.connect(sys.argv[1])\nfor sql in sys.argv[2:]:\n    c.query(sql)\nc.close()"
+    subprocess.run([sys.executable, "-c", code_of_old, str(file.parent / "store"), *made], check=True, timeout=60)
+    with store(tmp_path / "new") as found:
+        for user in ("writer", "reader"):
+            assert found.ask("SELECT * FROM plain", user=user).body == b"held\n"
+            for name in ("by_string", "by_function", "by_table_function", "by_buffer", "by_default"):
+                answer = found.ask(f"SELECT * FROM {name}", user=user)
+                assert (code(answer), SECRET in answer.body.decode()) == (497, False), name

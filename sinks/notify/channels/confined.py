@@ -3,7 +3,8 @@
 A library resolves names by itself, when and as often as it likes, so that a name that was checked may lead elsewhere a moment
 later. The interpreter tells of every connection just before it is made (an audit event); there the address is looked at and
 the connection refused. That holds for the thread that is confined and for every ``threading.Thread`` that it starts.
-Programs are not started either: what they connect to nobody could see.
+Programs are not started either: what they connect to nobody could see. Files are not opened but those of the program itself:
+addresses of services can name files ("template", "keyfile"), whose contents would go out.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import ipaddress
+import os
 import sys
+import sysconfig
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -23,17 +26,36 @@ _SENDS: Final = frozenset({"socket.connect", "socket.sendto", "socket.sendmsg"})
 _STARTS_PROGRAM: Final = frozenset(
     {"subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.forkpty", "pty.spawn"}
 )
-_WATCHED: Final = _SENDS | _STARTS_PROGRAM
+_OPENS: Final = "open"
+_WATCHED: Final = _SENDS | _STARTS_PROGRAM | {_OPENS}
+_ITS_OWN: Final = tuple(
+    f"{os.path.realpath(folder)}{os.sep}"
+    for folder in sorted(
+        {
+            *sysconfig.get_paths().values(),
+            "/etc/ssl",
+            "/etc/pki",
+            "/usr/share",
+            "/usr/local/share",
+            "/usr/lib",
+            "/etc/ca-certificates",
+        }
+    )
+)
+"""Folders of code, certificates and time zones."""
+_ITS_OWN_FILES: Final = frozenset({"/dev/null", "/dev/urandom", "/etc/hosts", "/etc/mime.types", "/etc/resolv.conf"})
+_CODE: Final = (".py", ".pyc", ".so")
 
 
 class Blocked(ConnectionRefusedError):
-    """A connection, or a program, that confined code may not have."""
+    """A connection, a program or a file that confined code may not have."""
 
 
 class Confinement:
-    """One stay of others' code. ``blocked`` is what it was refused; empty: nothing."""
+    """One stay of others' code. ``blocked`` is what it was refused; empty: nothing. ``network``: connections are checked."""
 
-    def __init__(self) -> None:
+    def __init__(self, network: bool) -> None:
+        self.network = network
         self.blocked: list[str] = []
 
     def refuse(self, reason: str) -> NoReturn:
@@ -49,11 +71,12 @@ _installed = False
 
 
 @contextlib.contextmanager
-def confined() -> Iterator[Confinement]:
-    """This thread connects to nothing but public addresses, and starts no programs."""
+def confined(network: bool = True) -> Iterator[Confinement]:
+    """This thread opens no files but those of the program. With ``network`` it connects to nothing but public addresses, and
+    starts no programs."""
     _install()
     before = getattr(_here, "confinement", None)
-    _here.confinement = Confinement()
+    _here.confinement = Confinement(network)
     try:
         yield _here.confinement
     finally:
@@ -75,7 +98,11 @@ def _audit(event: str, arguments: tuple[Any, ...]) -> None:
     confinement = _current()
     if confinement is None:
         return
-    if event in _STARTS_PROGRAM:
+    if event == _OPENS:
+        _check_file(confinement, arguments[0])
+    elif not confinement.network:
+        return
+    elif event in _STARTS_PROGRAM:
         confinement.refuse("no program is started for a notification")
     elif arguments[-1] is not None:  # None: on a connection that was checked when it was made
         _check(confinement, arguments[-1])
@@ -101,6 +128,15 @@ def _current() -> Confinement | None:
         return own
     thread = threading._active.get(threading.get_ident())  # type: ignore[attr-defined]  # current_thread() makes one where there is none
     return None if thread is None else _children.get(thread)
+
+
+def _check_file(confinement: Confinement, path: Any) -> None:
+    if not isinstance(path, (str, bytes)):
+        return  # a descriptor: opened before, or by what was checked
+    real = os.path.realpath(os.fsdecode(path))
+    is_code = real.endswith(_CODE) or os.path.dirname(real).endswith("__pycache__")
+    if not is_code and not real.startswith(_ITS_OWN) and real not in _ITS_OWN_FILES:
+        confinement.refuse("files are not read for a notification: name a secret with env: or file: instead")
 
 
 def _check(confinement: Confinement, address: Any) -> None:

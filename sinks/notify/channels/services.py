@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import logging
 import os
@@ -46,19 +45,18 @@ def send_apprise(notification: Notification, subscription: Subscription, options
     makes them, whichever name, redirect or thread they come from."""
     url = kit.secrets.text(options.url)
     library, said = _library(), _listener().listen()
-    service: Any = library.Apprise.instantiate(_timed(url, options.timeout), suppress_exceptions=True)
-    if service is None:
-        why = f": {said[-1]}" if said else "; see its documentation for the service's form"
-        raise Refused(f"apprise does not take this address{why}")
-    _refuse_own_machine(service)
-    said = _listener().listen()
-    with contextlib.ExitStack() as stack:
-        confinement = None
-        if not kit.allow_private:
-            _refuse_proxies()
-            confinement = stack.enter_context(confined())
-        taken = _notify(service, notification, subscription)
-    if confinement is not None and confinement.blocked:
+    if not kit.allow_private:
+        _refuse_proxies()
+    with confined(network=not kit.allow_private) as confinement:
+        service: Any = library.Apprise.instantiate(_timed(url, options.timeout), suppress_exceptions=True)
+        if service is None and not confinement.blocked:
+            why = f": {said[-1]}" if said else "; see its documentation for the service's form"
+            raise Refused(f"apprise does not take this address{why}")
+        if service is not None:
+            _refuse_own_machine(service)
+            said = _listener().listen()
+            taken = _notify(service, notification, subscription)
+    if confinement.blocked:
         raise Refused(confinement.blocked[0])
     if not taken:
         raise Trouble(" ".join(said[-2:]) or "apprise could not send it and does not say why")
