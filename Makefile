@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 BIN := .venv/bin
 IS_NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 
-.PHONY: setup demo test lint chaos test-containers test-clients clean
+.PHONY: setup demo unit test lint chaos test-containers test-clients clean
 
 # A venv of a Python that is too old, or of another one than the one asked for, is made anew.
 setup:
@@ -22,11 +22,15 @@ endif
 	@touch $@
 
 demo: setup
-	@$(BIN)/python -m stepstream.demo
+	@$(BIN)/python -m examples.demo
 
 # Three at a time on two cores, because most of the time goes by waiting: 494 s where two take 641 s. Each has engines of its own (about 1 GB).
 test: setup
 	$(BIN)/python -m pytest -n 3 --dist loadfile
+
+# The tests that need no engine: what to run while you work.
+unit: setup
+	$(BIN)/python -m pytest tests/unit -n 2 --dist loadfile
 
 lint: setup
 	$(BIN)/ruff check .
@@ -43,7 +47,7 @@ test-containers: setup
 # The streams of client packages that are too large for every test run.
 test-clients: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check '.[clients]'
-	$(BIN)/python -m pytest tests/unit/test_sdk_clients.py
+	$(BIN)/python -m pytest tests/unit/producers/test_clients.py
 
 clean:
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache

@@ -13,12 +13,37 @@ from stepstream.schemas.prices import PriceBook
 from stepstream.schemas.step import DocumentStruct, Step
 from stepstream.schemas.usage import TokenUsageStruct
 
-AGENTS: Final = ("support", "researcher", "coder", "analyst", "shop-assistant", "triage", "reporter", "planner")
+AGENTS: Final = (
+    "support",
+    "researcher",
+    "coder",
+    "analyst",
+    "shop-assistant",
+    "triage",
+    "reporter",
+    "planner",
+)
 TASKS: Final = ("refund", "lookup", "summary", "report", "bugfix", "order")
-TOOLS: Final = ("search_orders", "get_user", "run_query", "send_email", "read_file", "http_get", "calculate", "update_ticket")
+TOOLS: Final = (
+    "search_orders",
+    "get_user",
+    "run_query",
+    "send_email",
+    "read_file",
+    "http_get",
+    "calculate",
+    "update_ticket",
+)
 INDICES: Final = ("handbook", "tickets", "catalogue")
-MODELS: Final = (("openai", "gpt-4o"), ("openai", "gpt-4o-mini"), ("anthropic", "claude-3-5-haiku-latest"))
-ERRORS: Final = (("TimeoutError", "no answer within 30 s"), ("HTTPError", "503 Service Unavailable"))
+MODELS: Final = (
+    ("openai", "gpt-4o"),
+    ("openai", "gpt-4o-mini"),
+    ("anthropic", "claude-3-5-haiku-latest"),
+)
+ERRORS: Final = (
+    ("TimeoutError", "no answer within 30 s"),
+    ("HTTPError", "503 Service Unavailable"),
+)
 
 ERROR_SHARE: Final = 0.04
 IGNORED_SHARE: Final = 0.1
@@ -35,7 +60,10 @@ class TextPool:
 
     def __init__(self, rng: random.Random, size: int = 4_000_000) -> None:
         letters = "etaoinshrdlucmfwypvbgkjqxz"
-        words = ["".join(rng.choices(letters, range(26, 0, -1), k=rng.randrange(2, 11))) for _ in range(4_000)]
+        words = [
+            "".join(rng.choices(letters, range(26, 0, -1), k=rng.randrange(2, 11)))
+            for _ in range(4_000)
+        ]
         weights = [1 / (rank + 3) for rank in range(len(words))]
         self._text = " ".join(rng.choices(words, weights, k=size // 6))
 
@@ -49,7 +77,9 @@ class TextPool:
 class AgentRun:
     """Events of one run, in the order of their times, made as they are asked for."""
 
-    def __init__(self, rng: random.Random, steps: int, workload: Workload, texts: TextPool, prices: PriceBook) -> None:
+    def __init__(
+        self, rng: random.Random, steps: int, workload: Workload, texts: TextPool, prices: PriceBook
+    ) -> None:
         self._rng = rng
         self._left = max(1, steps)
         self._workload = workload
@@ -87,13 +117,17 @@ class AgentRun:
                 yield from self._turn()
         if self._left:
             self._left -= 1
-            yield from self._step(self._fields("output", "answer"), 0.002, output=texts.take(rng, 420))
+            yield from self._step(
+                self._fields("output", "answer"), 0.002, output=texts.take(rng, 420)
+            )
         self._parent = ""
         yield self._end(root, status="ok", output=texts.take(rng, 350))
 
     def _sub_agent(self, root_id: str) -> Iterator[Timed]:
         self._left -= 1
-        fields = self._fields("agent", self._rng.choice(AGENTS), input=self._texts.take(self._rng, 150))
+        fields = self._fields(
+            "agent", self._rng.choice(AGENTS), input=self._texts.take(self._rng, 150)
+        )
         yield self._start(fields)
         self._parent = fields["step_id"]
         for _ in range(2):
@@ -120,7 +154,9 @@ class AgentRun:
         provider, model = rng.choice(MODELS)
         size_in, size_out = self._workload.tokens(rng)
         usage = TokenUsageStruct(input_tokens=size_in, output_tokens=size_out)
-        fields = self._fields(kind, name, provider=provider, model=model, input=self._texts.take(rng, 380))
+        fields = self._fields(
+            kind, name, provider=provider, model=model, input=self._texts.take(rng, 380)
+        )
         cost = self._prices.price(provider, model, usage, 1_767_225_600_000_000)
         more: dict[str, Any] = {"usage": usage, "output": self._texts.take(rng, 320)}
         if cost.nanos is not None:
@@ -134,7 +170,9 @@ class AgentRun:
         fields, self._retry = self._retry or self._tool_fields(), None
         failed = fields["step_id"] if rng.random() < ERROR_SHARE else ""
         if not failed:
-            yield from self._step(fields, rng.lognormvariate(-1, 0.8), output=self._texts.take(rng, 260))
+            yield from self._step(
+                fields, rng.lognormvariate(-1, 0.8), output=self._texts.take(rng, 260)
+            )
             return
         if rng.random() >= IGNORED_SHARE:
             again = fields["step_id"]
@@ -165,14 +203,23 @@ class AgentRun:
         index = rng.choice(INDICES)
         scores = sorted((round(rng.random(), 3) for _ in range(3)), reverse=True)
         documents = [
-            DocumentStruct(id=f"{index}/{rng.randrange(9_999)}", score=score, content=self._texts.take(rng, 90))
+            DocumentStruct(
+                id=f"{index}/{rng.randrange(9_999)}", score=score, content=self._texts.take(rng, 90)
+            )
             for score in scores
         ]
         fields = self._fields("retrieval", index, input=self._texts.take(rng, 60))
         yield from self._step(fields, 0.12, documents=documents)
 
     def _fields(self, kind: str, name: str, **more: Any) -> dict[str, Any]:
-        return {**self._owner, "step_id": self._step_id(), "parent_step_id": self._parent, "kind": kind, "name": name, **more}
+        return {
+            **self._owner,
+            "step_id": self._step_id(),
+            "parent_step_id": self._parent,
+            "kind": kind,
+            "name": name,
+            **more,
+        }
 
     def _step_id(self) -> str:
         return f"{self._rng.getrandbits(64) | 1:016x}"

@@ -27,16 +27,16 @@ from benchmarks.harness import Goal, Report, percentile
 from benchmarks.load import LoadSpec, Truth
 from benchmarks.sender import Sender
 from benchmarks.stored import EVENTS, STEPS, wait_reached
-from stepstream import documents, notify
-from stepstream.kafka import producer, read_to_end
+from stepstream.admin import documents, notify
+from stepstream.admin.yamlfile import Place
+from stepstream.common.kafka import producer, read_to_end
+from stepstream.common.settings import load, to_environment
+from stepstream.local.supervisor import Pipeline
 from stepstream.schemas.documents import DOCUMENT, Subscription
 from stepstream.schemas.ids import new_step_id, new_trace_id
 from stepstream.schemas.step import RECORD_HEADERS
 from stepstream.schemas.topics import topic
-from stepstream.settings import load, to_environment
 from stepstream.sinks.clickhouse import connect
-from stepstream.supervisor import Pipeline
-from stepstream.yamlfile import Place
 
 AGENT: Final = "latency-probe"
 STOPPED: Final = "stopped-agent"
@@ -55,7 +55,11 @@ KEPT_UP_S: Final = 3.5
 MERGES_S: Final = 20.0
 """The store merges for a while what came in at the maximum."""
 SHARES: Final = {"p50": 0.5, "p99": 0.99, "max": 1.0}
-GOALS: Final = {("subscriber", "p50"): 60.0, ("subscriber", "p99"): 250.0, ("stopped agent", "p99"): 400.0}
+GOALS: Final = {
+    ("subscriber", "p50"): 60.0,
+    ("subscriber", "p99"): 250.0,
+    ("stopped agent", "p99"): 400.0,
+}
 POLICY: Final = {
     "kind": "Policy", "name": "stop-loops", "match": {"agent": STOPPED}, "mode": "enforce",
     "rules": [{"rule": "loop", "action": "stop"}],
@@ -65,14 +69,23 @@ POLICY: Final = {
 def measure(report: Report, arguments: argparse.Namespace) -> None:
     """Start everything, find the maximum (unless it is given), then measure at each load."""
     with scratch_folder() as folder, ExitStack() as held:
-        settings = load(environ={}, file=Path(os.devnull), state_dir=str(folder), data_dir=str(folder / "data"))
+        settings = load(
+            environ={}, file=Path(os.devnull), state_dir=str(folder), data_dir=str(folder / "data")
+        )
         settings = settings.model_copy(update={"notify_allow_private": True, "incident_runs": 0})
-        pipeline = held.enter_context(Pipeline(settings, say=lambda who, line: report.say(f"{who}: {line}")))
+        pipeline = held.enter_context(
+            Pipeline(settings, say=lambda who, line: report.say(f"{who}: {line}"))
+        )
         sender = held.enter_context(Sender(pipeline.settings.kafka_brokers))
         bench = Bench(report, pipeline, sender, held, arguments.seed)
         most = arguments.maximum or bench.maximum(50_000 if report.quick else FULL_EVENTS)
         seconds = 6.0 if report.quick else arguments.seconds
-        for label, rate in (("no", 0.0), ("light", LIGHT_EVENTS_PER_S), ("half", most / 2), ("nine tenths", 0.9 * most)):
+        for label, rate in (
+            ("no", 0.0),
+            ("light", LIGHT_EVENTS_PER_S),
+            ("half", most / 2),
+            ("nine tenths", 0.9 * most),
+        ):
             if label in arguments.loads:
                 bench.at(label, rate, seconds)
         bench.show()
@@ -81,7 +94,9 @@ def measure(report: Report, arguments: argparse.Namespace) -> None:
 class Bench:
     """The pipeline, its subscribers and the agent that is stopped."""
 
-    def __init__(self, report: Report, pipeline: Pipeline, sender: Sender, held: ExitStack, seed: int) -> None:
+    def __init__(
+        self, report: Report, pipeline: Pipeline, sender: Sender, held: ExitStack, seed: int
+    ) -> None:
         self.report = report
         self.settings = pipeline.settings
         self.sender = sender
@@ -90,16 +105,27 @@ class Bench:
         self.sent = Truth()
         url, hooked = held.enter_context(listeners.webhook())
         token = pipeline.settings.notify_token.get_secret_value()
-        notify.add(self.settings, Subscription(name="bench", match={"agent": AGENT}, to={"webhook": {"url": url}}))
+        notify.add(
+            self.settings,
+            Subscription(name="bench", match={"agent": AGENT}, to={"webhook": {"url": url}}),
+        )
         policy = documents.Written(DOCUMENT.validate_python(POLICY), Place(Path("bench"), 0))
         documents.apply(self.settings, [policy])
         self.subscribers: Mapping[str, listeners.Held] = {
             "Python iterator": held.enter_context(listeners.iterator(self.settings, AGENT)),
-            "server-sent events": held.enter_context(listeners.stream(pipeline.admin_url, token, AGENT)),
+            "server-sent events": held.enter_context(
+                listeners.stream(pipeline.admin_url, token, AGENT)
+            ),
             "webhook": hooked,
         }
-        environment = {**to_environment(self.settings), "STEPSTREAM_AGENT": STOPPED, "STEPSTREAM_QUIET": "true"}
-        self.agent = held.enter_context(Child.module("benchmarks.stopped_agent", environment=environment))
+        environment = {
+            **to_environment(self.settings),
+            "STEPSTREAM_AGENT": STOPPED,
+            "STEPSTREAM_QUIET": "true",
+        }
+        self.agent = held.enter_context(
+            Child.module("benchmarks.stopped_agent", environment=environment)
+        )
         self.probe = Probe(steps_topic(self.settings), producer(self.settings, **{"linger.ms": 0}))
         time.sleep(2.0)  # documents reach worker and notifier
         self.agent.ask(60, do="stops", count=2)
@@ -122,7 +148,9 @@ class Bench:
         return least
 
     def _backlog(self, events: int) -> float:
-        truth = self.sender.load(LoadSpec(events=events, seed=self.seed, start_us=int(time.time() * 1e6)).at_rate(40_000))
+        truth = self.sender.load(
+            LoadSpec(events=events, seed=self.seed, start_us=int(time.time() * 1e6)).at_rate(40_000)
+        )
         began_s: float = self.sender.send(steps_topic(self.settings))["began_s"]
         self.sent += truth
         self._wait_stored()
@@ -130,7 +158,9 @@ class Bench:
 
     def _keeps_up(self, rate: float, seconds: float) -> bool:
         """Whether the last of a steady load is where it belongs soon after it was sent."""
-        spec = LoadSpec(events=int(rate * seconds), seed=self.seed + int(rate), start_us=int(time.time() * 1e6))
+        spec = LoadSpec(
+            events=int(rate * seconds), seed=self.seed + int(rate), start_us=int(time.time() * 1e6)
+        )
         truth = self.sender.load(spec.at_rate(rate))
         ended_s: float = self.sender.send(steps_topic(self.settings), rate=rate)["ended_s"]
         self.sent += truth
@@ -148,7 +178,12 @@ class Bench:
         self.report.say(f"{label} load: {rate:,.0f} events/s")
         if rate:
             events = int(rate * (seconds + WARM_S + 1))
-            spec = LoadSpec(events=events, seed=self.seed + int(rate), start_us=int(time.time() * 1e6), under_way=True)
+            spec = LoadSpec(
+                events=events,
+                seed=self.seed + int(rate),
+                start_us=int(time.time() * 1e6),
+                under_way=True,
+            )
             self.sender.load(spec.at_rate(rate))
             self.sender.start(steps_topic(self.settings), rate=rate)
             time.sleep(WARM_S)
@@ -178,17 +213,29 @@ class Bench:
         return found
 
     def _row(self, label: str, rate: float, name: str, took_ms: list[float], missing: int) -> None:
-        values = {share: percentile(took_ms, part) for share, part in SHARES.items()} if took_ms else {}
-        self.rows.append((label, rate, name, *(values.get(share) for share in SHARES), len(took_ms)))
+        values = (
+            {share: percentile(took_ms, part) for share, part in SHARES.items()} if took_ms else {}
+        )
+        self.rows.append(
+            (label, rate, name, *(values.get(share) for share in SHARES), len(took_ms))
+        )
         for share, value in values.items():
-            self.report.figures[f"{name}_{label}_{share}_ms".replace(" ", "_").replace("-", "_")] = value
+            self.report.figures[
+                f"{name}_{label}_{share}_ms".replace(" ", "_").replace("-", "_")
+            ] = value
         if missing:
-            self.report.wrong.append(f"{missing} of {missing + len(took_ms)} alerts never came at {label} load: {name}")
+            self.report.wrong.append(
+                f"{missing} of {missing + len(took_ms)} alerts never came at {label} load: {name}"
+            )
         if label == "half" and not name.startswith("("):
             who = "stopped agent" if name == "stopped agent" else "subscriber"
             for (whose, share), goal in GOALS.items():
                 if whose == who:
-                    self.report.goals.append(Goal(f"event to {name}, {share} at half load", values.get(share), goal, "ms"))
+                    self.report.goals.append(
+                        Goal(
+                            f"event to {name}, {share} at half load", values.get(share), goal, "ms"
+                        )
+                    )
 
     def show(self) -> None:
         """Print what was measured."""
@@ -235,9 +282,20 @@ class Probe:
             self._send(trace_id, self._call(trace_id, root))
 
     def _call(self, trace_id: str, root: str) -> bytes:
-        return self._event(trace_id, new_step_id(), root, "tool_call", "end", tool="look", input="same", output="same")
+        return self._event(
+            trace_id,
+            new_step_id(),
+            root,
+            "tool_call",
+            "end",
+            tool="look",
+            input="same",
+            output="same",
+        )
 
-    def _event(self, trace_id: str, step_id: str, parent: str, kind: str, phase: str, **more: Any) -> bytes:
+    def _event(
+        self, trace_id: str, step_id: str, parent: str, kind: str, phase: str, **more: Any
+    ) -> bytes:
         now_us = time.time_ns() // 1000
         event = {
             "schema_version": 1, "trace_id": trace_id, "step_id": step_id, "kind": kind, "name": "probe", "phase": phase,
@@ -254,9 +312,21 @@ class Probe:
 
 if __name__ == "__main__":
     flags = harness.parser(__doc__ or "")
-    flags.add_argument("--maximum", type=float, default=0, help="events a second that count as the maximum (default: measured)")
-    flags.add_argument("--seconds", type=float, default=25, help="at each load (default %(default)s)")
-    flags.add_argument("--loads", nargs="*", default=["no", "light", "half", "nine tenths"], help="which (default: all)")
+    flags.add_argument(
+        "--maximum",
+        type=float,
+        default=0,
+        help="events a second that count as the maximum (default: measured)",
+    )
+    flags.add_argument(
+        "--seconds", type=float, default=25, help="at each load (default %(default)s)"
+    )
+    flags.add_argument(
+        "--loads",
+        nargs="*",
+        default=["no", "light", "half", "nine tenths"],
+        help="which (default: all)",
+    )
     try:
         harness.run("alert_latency", measure, flags)
     except ChildFailed as error:

@@ -11,9 +11,9 @@ from typing import Any
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import NewTopic  # type: ignore[attr-defined]
 
-from stepstream import topics
-from stepstream.embedded.kafka import EmbeddedKafka
-from stepstream.kafka import consumer
+from stepstream.admin import topics
+from stepstream.common.kafka import consumer
+from stepstream.local.embedded.kafka import EmbeddedKafka
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
 
@@ -21,7 +21,9 @@ from stepstream.schemas.topics import topic
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
     """A folder that is gone afterwards."""
-    with tempfile.TemporaryDirectory(prefix="stepstream-bench-", ignore_cleanup_errors=True) as folder:
+    with tempfile.TemporaryDirectory(
+        prefix="stepstream-bench-", ignore_cleanup_errors=True
+    ) as folder:
         yield Path(folder)
 
 
@@ -56,7 +58,10 @@ def records_in(settings: Settings, name: str) -> int:
     client = consumer(settings, "benchmarks")
     try:
         partitions = client.list_topics(name, timeout=10).topics[name].partitions
-        ends = [client.get_watermark_offsets(TopicPartition(name, number), timeout=10) for number in partitions]
+        ends = [
+            client.get_watermark_offsets(TopicPartition(name, number), timeout=10)
+            for number in partitions
+        ]
     finally:
         client.close()
     return sum(high - low for low, high in ends)

@@ -26,7 +26,9 @@ class ChildFailed(Exception):
 class Child:
     """A running helper. ``ask`` sends a command and waits for its answer; ``tell`` and ``wait`` do the two apart."""
 
-    def __init__(self, command: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, command: Sequence[str], environment: Mapping[str, str] | None = None
+    ) -> None:
         self.name = " ".join(command[1:3])
         self._process = subprocess.Popen(
             list(command),
@@ -39,12 +41,17 @@ class Child:
         )
         self._answers: Queue[Answer | None] = Queue()
         self._words: deque[str] = deque(maxlen=30)
-        self._readers = [threading.Thread(target=read, daemon=True) for read in (self._read_answers, self._read_words)]
+        self._readers = [
+            threading.Thread(target=read, daemon=True)
+            for read in (self._read_answers, self._read_words)
+        ]
         for reader in self._readers:
             reader.start()
 
     @classmethod
-    def module(cls, name: str, *arguments: str, environment: Mapping[str, str] | None = None) -> Child:
+    def module(
+        cls, name: str, *arguments: str, environment: Mapping[str, str] | None = None
+    ) -> Child:
         """``python -m name arguments`` with this interpreter."""
         return cls([sys.executable, "-m", name, *arguments], environment)
 
@@ -111,7 +118,12 @@ class Child:
     def __enter__(self) -> Child:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.close()
 
 

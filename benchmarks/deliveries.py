@@ -25,17 +25,17 @@ from benchmarks import harness
 from benchmarks.bench import broker, prepared, scratch_folder
 from benchmarks.child import Child, ChildFailed
 from benchmarks.harness import Goal, Report, percentile
-from stepstream import documents, groups, topics
-from stepstream.kafka import producer
+from stepstream.admin import documents, groups, topics
+from stepstream.admin.yamlfile import Place
+from stepstream.common.kafka import producer
+from stepstream.common.settings import to_environment
 from stepstream.schemas.alert import AlertStruct
 from stepstream.schemas.documents import Subscription
 from stepstream.schemas.ids import derived_id
 from stepstream.schemas.partitioner import partition_for
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
-from stepstream.settings import to_environment
-from stepstream.yamlfile import Place
-from tests.receiver import Call, receiver
+from tests.support.receiver import Call, receiver
 
 SUBSCRIPTIONS: Final = 1_000
 CRITICAL: Final = 2
@@ -83,7 +83,9 @@ def subscriptions(url: str) -> list[Subscription]:
     """Who wants what."""
 
     def made(name: str, **match: Any) -> Subscription:
-        return Subscription.model_validate({"name": name, "match": match, "to": {"webhook": {"url": f"{url}/{name}"}}})
+        return Subscription.model_validate(
+            {"name": name, "match": match, "to": {"webhook": {"url": f"{url}/{name}"}}}
+        )
 
     found = [made(f"agent-{n}", agent=f"agent-{n}") for n in range(SUBSCRIPTIONS - CRITICAL - 2)]
     found += [made(f"critical-{n}", severity=["critical"]) for n in range(CRITICAL)]
@@ -98,7 +100,9 @@ def measure(report: Report, arguments: argparse.Namespace) -> None:
         settings = prepared(kafka.bootstrap, "soak", notify_allow_private=True, notify_port=-1)
         url, found = held.enter_context(receiving())
         wanted = subscriptions(url)
-        documents.apply(settings, [documents.Written(one, Place(Path(one.name), 0)) for one in wanted])
+        documents.apply(
+            settings, [documents.Written(one, Place(Path(one.name), 0)) for one in wanted]
+        )
         for _ in range(arguments.notifiers):
             command = [sys.executable, "-m", "stepstream", "notify"]
             held.enter_context(Child([*command, "--lifeline"], to_environment(settings)))
@@ -121,7 +125,9 @@ def _ready(settings: Settings) -> None:
         time.sleep(0.2)
 
 
-def _publish(settings: Settings, seconds: float, rate: float, seed: int) -> tuple[dict[str, list[tuple[str, int]]], float]:
+def _publish(
+    settings: Settings, seconds: float, rate: float, seed: int
+) -> tuple[dict[str, list[tuple[str, int]]], float]:
     """Alerts that open and, half of them, end a while later; what each subscription must be told, and how late we were."""
     dice = random.Random(seed)
     client, name = producer(settings, **{"linger.ms": 0}), topic(settings.topic_prefix, "alerts")
@@ -133,8 +139,12 @@ def _publish(settings: Settings, seconds: float, rate: float, seed: int) -> tupl
             late_s = max(late_s, elapsed - sent / rate)
             now_us = time.time_ns() // 1000
             if len(open_alerts) > 5 * rate and dice.random() < 0.5:
-                before = open_alerts.pop(dice.randrange(int(rate)))  # told long ago, so that its end is news
-                one = msgspec.structs.replace(before, seq=2, state="resolved", updated_at=now_us, resolved_at=now_us)  # type: ignore[type-var]
+                before = open_alerts.pop(
+                    dice.randrange(int(rate))
+                )  # told long ago, so that its end is news
+                one = msgspec.structs.replace(
+                    before, seq=2, state="resolved", updated_at=now_us, resolved_at=now_us
+                )  # type: ignore[type-var]
             else:
                 agent = f"agent-{dice.randrange(SUBSCRIPTIONS - CRITICAL - 2)}"
                 one = AlertStruct(
@@ -164,7 +174,9 @@ def _wanted_by(one: AlertStruct) -> list[str]:
     return names
 
 
-def _compare(report: Report, expected: dict[str, list[tuple[str, int]]], found: Received, late_s: float) -> None:
+def _compare(
+    report: Report, expected: dict[str, list[tuple[str, int]]], found: Received, late_s: float
+) -> None:
     lost = twice = disordered = 0
     for name, pairs in expected.items():
         told = found.told[name]
@@ -183,10 +195,19 @@ def _compare(report: Report, expected: dict[str, list[tuple[str, int]]], found: 
     )
     shares = {"p50": 0.5, "p99": 0.99, "max": 1.0}
     values = {name: percentile(found.took_ms, share) for name, share in shares.items()}
-    report.table("from the alert's record to the webhook", tuple(f"{name} ms" for name in values), [tuple(values.values())])
+    report.table(
+        "from the alert's record to the webhook",
+        tuple(f"{name} ms" for name in values),
+        [tuple(values.values())],
+    )
     report.figures |= {f"alert_to_webhook_{name}_ms": value for name, value in values.items()}
     report.figures |= {"expected": total, "lost": lost, "twice": twice, "out_of_order": disordered}
-    for what, count in (("lost", lost), ("delivered twice", twice), ("out of order", disordered), ("to others", foreign)):
+    for what, count in (
+        ("lost", lost),
+        ("delivered twice", twice),
+        ("out of order", disordered),
+        ("to others", foreign),
+    ):
         report.goals.append(Goal(what, float(count), 0, ""))
         if count:
             report.wrong.append(f"{count} of {total} deliveries {what}")
@@ -194,8 +215,12 @@ def _compare(report: Report, expected: dict[str, list[tuple[str, int]]], found: 
 
 if __name__ == "__main__":
     flags = harness.parser(__doc__ or "")
-    flags.add_argument("--seconds", type=float, default=60, help="how long alerts come (default %(default)s)")
-    flags.add_argument("--rate", type=float, default=ALERTS_PER_S, help="alerts a second (default %(default)s)")
+    flags.add_argument(
+        "--seconds", type=float, default=60, help="how long alerts come (default %(default)s)"
+    )
+    flags.add_argument(
+        "--rate", type=float, default=ALERTS_PER_S, help="alerts a second (default %(default)s)"
+    )
     flags.add_argument("--notifiers", type=int, default=2, help="processes (default %(default)s)")
     try:
         harness.run("deliveries", measure, flags)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.machine import load_average, machine_facts
-from stepstream.versions import package_versions
+from stepstream.admin.versions import package_versions
 
 NOT_INSTALLED: Final = "not installed"
 BUSY: Final = 0.5
@@ -40,12 +40,20 @@ class Goal:
     def as_json(self) -> dict[str, Any]:
         """The goal as it stands in the JSON file."""
         comparison = "at most" if self.at_most else "at least"
-        shown = {"name": self.name, "unit": self.unit, "comparison": comparison, "goal": self.goal, "reached": self.reached}
+        shown = {
+            "name": self.name,
+            "unit": self.unit,
+            "comparison": comparison,
+            "goal": self.goal,
+            "reached": self.reached,
+        }
         return shown | {"met": self.met, "stretch": self.stretch}
 
     def line(self) -> str:
         """The goal in words."""
-        reached = "not measured" if self.reached is None else f"{show(self.reached)} {self.unit}".strip()
+        reached = (
+            "not measured" if self.reached is None else f"{show(self.reached)} {self.unit}".strip()
+        )
         bound = f"{'at most' if self.at_most else 'at least'} {show(self.goal)} {self.unit}".strip()
         return f"{'met    ' if self.met else 'NOT met'}  {self.name}: {reached} ({bound}{', stretch' if self.stretch else ''})"
 
@@ -61,14 +69,24 @@ class Table:
     def render(self) -> str:
         """The table as text."""
         cells = [[show(value) for value in row] for row in self.rows]
-        widths = [max(len(name), *(len(row[i]) for row in cells), 0) for i, name in enumerate(self.columns)]
+        widths = [
+            max(len(name), *(len(row[i]) for row in cells), 0)
+            for i, name in enumerate(self.columns)
+        ]
         left = [all(isinstance(row[i], str) for row in self.rows) for i in range(len(self.columns))]
-        lines = [self.title, _line(self.columns, widths, left), "  ".join("-" * width for width in widths)]
+        lines = [
+            self.title,
+            _line(self.columns, widths, left),
+            "  ".join("-" * width for width in widths),
+        ]
         return "\n".join(lines + [_line(row, widths, left) for row in cells])
 
 
 def _line(cells: Sequence[str], widths: Sequence[int], left: Sequence[bool]) -> str:
-    padded = [cell.ljust(w) if is_left else cell.rjust(w) for cell, w, is_left in zip(cells, widths, left, strict=True)]
+    padded = [
+        cell.ljust(w) if is_left else cell.rjust(w)
+        for cell, w, is_left in zip(cells, widths, left, strict=True)
+    ]
     return "  ".join(padded).rstrip()
 
 
@@ -80,7 +98,13 @@ def show(value: float | str | None) -> str:
         return value
     if isinstance(value, int) or abs(value) >= 1000:
         return f"{value:,.0f}"
-    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}" if abs(value) >= 0.1 or not value else f"{value:.4f}"
+    return (
+        f"{value:.1f}"
+        if abs(value) >= 10
+        else f"{value:.2f}"
+        if abs(value) >= 0.1 or not value
+        else f"{value:.4f}"
+    )
 
 
 @dataclass
@@ -95,7 +119,9 @@ class Report:
     notes: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
 
-    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[float | str | None]]) -> None:
+    def table(
+        self, title: str, columns: Sequence[str], rows: Sequence[Sequence[float | str | None]]
+    ) -> None:
         """Print a table."""
         print(f"\n{Table(title, columns, rows).render()}", flush=True)
 
@@ -121,7 +147,9 @@ class Report:
     def finish(self, file: Path | None) -> int:
         """Print goals and notes, write the JSON; the exit code: 1 where something is wrong, whatever the speed."""
         facts = machine_facts()
-        print(f"\n{facts['cpu']}, {facts['cores']} cores, {facts['memory_gb']} GB, Python {facts['python']}, {facts['system']}")
+        print(
+            f"\n{facts['cpu']}, {facts['cores']} cores, {facts['memory_gb']} GB, Python {facts['python']}, {facts['system']}"
+        )
         for note in self.notes:
             print(f"note: {note}")
         if self.quick:
@@ -141,21 +169,29 @@ def _rounded(value: float) -> float:
 
 def parser(description: str) -> argparse.ArgumentParser:
     """The flags that every benchmark takes."""
-    made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--quick", action="store_true", help="a small run, to see that everything works")
+    made = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument(
+        "--quick", action="store_true", help="a small run, to see that everything works"
+    )
     made.add_argument("--json", type=Path, metavar="FILE", help="write the result here as well")
     made.add_argument("--seed", type=int, default=1, help="of the load (default %(default)s)")
     return made
 
 
-def run(name: str, measure: Callable[[Report, argparse.Namespace], None], flags: argparse.ArgumentParser) -> None:
+def run(
+    name: str, measure: Callable[[Report, argparse.Namespace], None], flags: argparse.ArgumentParser
+) -> None:
     """Parse the flags, measure, report and exit."""
     arguments = flags.parse_args()
     report = Report(name, quick=arguments.quick)
     busy = load_average()
     report.figures["load_average_before"] = busy
     if busy > BUSY:
-        report.notes.append(f"the machine was busy with something else (load average {busy:.1f}): expect worse than it can do")
+        report.notes.append(
+            f"the machine was busy with something else (load average {busy:.1f}): expect worse than it can do"
+        )
     try:
         measure(report, arguments)
     except KeyboardInterrupt:

@@ -32,7 +32,11 @@ class Latencies:
 
 
 def event_to_trajectory(
-    sent: Mapping[str, Sequence[float]], arrived: Mapping[str, Arrivals], *, since_s: float, until_s: float
+    sent: Mapping[str, Sequence[float]],
+    arrived: Mapping[str, Arrivals],
+    *,
+    since_s: float,
+    until_s: float,
 ) -> Latencies:
     """Latencies of the records sent between two moments.
 

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from stepstream.schemas.settings import Settings
 from stepstream.sinks.subscribe import subscribe
-from tests.receiver import Call, receiver
+from tests.support.receiver import Call, receiver
 
 Held = dict[str, float]
 
@@ -41,7 +41,9 @@ def stream(admin_url: str, token: str, agent: str) -> Iterator[Held]:
     held: Held = {}
     at = urlsplit(admin_url)
     connection = http.client.HTTPConnection(at.hostname or "", at.port, timeout=30)
-    connection.request("GET", f"/alerts/stream?agent={agent}", headers={"Authorization": f"Bearer {token}"})
+    connection.request(
+        "GET", f"/alerts/stream?agent={agent}", headers={"Authorization": f"Bearer {token}"}
+    )
     answer = connection.getresponse()
     answer.readline()
 

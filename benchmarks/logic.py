@@ -19,14 +19,15 @@ from benchmarks.harness import Goal, Report
 from benchmarks.load import Load, LoadSpec, make_load
 from benchmarks.stopwatch import Place, Stopwatch
 from stepstream.schemas.prices import PriceBook
-from stepstream.stream import closed, partition
+from stepstream.stream.assemble import closed_runs as closed
+from stepstream.stream.assemble import partition
+from stepstream.stream.assemble.partition import AssemblePartition
+from stepstream.stream.assemble.publish_schedule import Publisher
+from stepstream.stream.core.outputs import Output
 from stepstream.stream.detectors import behaviour, budgets, make_detector, time_limits
-from stepstream.stream.limits import AssembleLimits
-from stepstream.stream.outputs import Output
-from stepstream.stream.partition import AssemblePartition
-from stepstream.stream.publisher import Publisher
-from stepstream.stream.rules import RuleBook
-from stepstream.stream.run import Run
+from stepstream.stream.run.limits import AssembleLimits
+from stepstream.stream.run.rules import RuleBook
+from stepstream.stream.run.run import Run
 from stepstream.testing.world import LogRecord
 
 CHUNK: Final = 500
@@ -56,8 +57,15 @@ SECTIONS: Final[dict[str, list[Place]]] = {
     "detectors, on time and at the close": _of_detectors("on_time") + _of_detectors("on_close"),
     "publish trajectories and usage": [(Publisher, "publish_if_due")],
     "state records": [(AssemblePartition, "_cover")],
-    "scheduling and timers": [(AssemblePartition, "_schedule"), (AssemblePartition, "_fire_timers")],
-    "bounds, closed runs": [(AssemblePartition, "_bound"), (closed.ClosedRuns, "expire"), (closed.ClosedRuns, "put")],
+    "scheduling and timers": [
+        (AssemblePartition, "_schedule"),
+        (AssemblePartition, "_fire_timers"),
+    ],
+    "bounds, closed runs": [
+        (AssemblePartition, "_bound"),
+        (closed.ClosedRuns, "expire"),
+        (closed.ClosedRuns, "put"),
+    ],
     "acknowledgements": [(AssemblePartition, "acknowledged")],
 }
 
@@ -89,7 +97,12 @@ class Log:
         """Records as a consumer has just made them: objects of their own, fresh in memory."""
         keys, values = self._load.keys, self._load.values
         return [
-            LogRecord(number, int(self._start_ms + number * self._ms_each), keys[number], bytes(memoryview(values[number])))
+            LogRecord(
+                number,
+                int(self._start_ms + number * self._ms_each),
+                keys[number],
+                bytes(memoryview(values[number])),
+            )
             for number in range(first, min(last, len(self)))
         ]
 
@@ -97,7 +110,9 @@ class Log:
 def make_stage(**limits: int) -> AssemblePartition:
     """A partition with the default rules, but for those that read contents."""
     held = AssembleLimits(content_detectors=False, **limits)
-    return AssemblePartition(0, 1, rules=RuleBook((), make_detector), prices=PriceBook(), limits=held)
+    return AssemblePartition(
+        0, 1, rules=RuleBook((), make_detector), prices=PriceBook(), limits=held
+    )
 
 
 def play(stage: AssemblePartition, log: Log, first: int = 0, last: int = 0) -> Played:
@@ -156,7 +171,9 @@ def measure(report: Report, arguments: argparse.Namespace) -> None:
     report.figures["open_runs"] = plain.open_runs
 
 
-def _warm_and_play(log: Log, opening: int, watch: Stopwatch | None = None) -> tuple[Played, AssemblePartition]:
+def _warm_and_play(
+    log: Log, opening: int, watch: Stopwatch | None = None
+) -> tuple[Played, AssemblePartition]:
     """The opening first, not counted; then the rest."""
     stage = make_stage()
     play(stage, log, 0, opening)
@@ -180,29 +197,44 @@ def _report(report: Report, watch: Stopwatch, share: float, total_us: float, pla
     rows: list[tuple[str, float, float, float | None]] = []
     for section in (*SECTIONS, "garbage collection"):
         spent = watch.spent_us(section) * share
-        rows.append((section, spent, 100 * spent / total_us, watch.calls.get(section, 0) / plain.events))
+        rows.append(
+            (section, spent, 100 * spent / total_us, watch.calls.get(section, 0) / plain.events)
+        )
         report.figures[f"{section.replace(',', '').replace(' ', '_')}_us_per_event"] = spent
     rest = total_us - sum(row[1] for row in rows)
     rows += [("the rest", rest, 100 * rest / total_us, None), ("all", total_us, 100.0, None)]
-    title = f"assemble, {plain.events:,} events, {plain.open_runs:,} runs open at once, default rules"
+    title = (
+        f"assemble, {plain.events:,} events, {plain.open_runs:,} runs open at once, default rules"
+    )
     report.table(title, ("part", "us/event", "% of all", "calls/event"), rows)
     report.figures["us_per_event"] = total_us
     report.figures["events_per_s"] = 1e6 / total_us
     report.figures["outputs_per_event"] = plain.outputs / plain.events
     report.figures["output_bytes_per_event"] = plain.output_bytes / plain.events
-    print(f"{plain.outputs / plain.events:.3f} outputs and {plain.output_bytes / plain.events:.0f} bytes of them an event")
-    report.goals.append(Goal("the whole worker's CPU an event; this is its logic alone", total_us, GOAL_US, "us"))
+    print(
+        f"{plain.outputs / plain.events:.3f} outputs and {plain.output_bytes / plain.events:.0f} bytes of them an event"
+    )
+    report.goals.append(
+        Goal("the whole worker's CPU an event; this is its logic alone", total_us, GOAL_US, "us")
+    )
 
 
 def flags() -> argparse.ArgumentParser:
     """Its own flags beside the usual ones."""
     made = harness.parser(__doc__ or "")
     made.add_argument("--events", type=int, default=0, help="records to measure")
-    made.add_argument("--open-runs", type=int, default=3_000, help="runs open at once (default %(default)s)")
     made.add_argument(
-        "--append-rate", type=float, default=APPEND_RATE, help="records a second in the log (default %(default)s)"
+        "--open-runs", type=int, default=3_000, help="runs open at once (default %(default)s)"
     )
-    made.add_argument("--profile", type=int, default=0, metavar="LINES", help="print cProfile's first lines too")
+    made.add_argument(
+        "--append-rate",
+        type=float,
+        default=APPEND_RATE,
+        help="records a second in the log (default %(default)s)",
+    )
+    made.add_argument(
+        "--profile", type=int, default=0, metavar="LINES", help="print cProfile's first lines too"
+    )
     return made
 
 

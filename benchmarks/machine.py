@@ -83,12 +83,16 @@ def _stats() -> dict[int, _Stat]:
                 fields = (entry / "stat").read_text().rpartition(")")[2].split()
             except OSError:
                 continue  # it ended in this moment
-            found[int(entry.name)] = _Stat(int(fields[1]), sum(int(field) for field in fields[11:15]))
+            found[int(entry.name)] = _Stat(
+                int(fields[1]), sum(int(field) for field in fields[11:15])
+            )
     return found
 
 
 def _cpu_seconds_ps(pid: int) -> float:
-    answer = subprocess.run(["ps", "-o", "cputime=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    answer = subprocess.run(
+        ["ps", "-o", "cputime=", "-p", str(pid)], capture_output=True, text=True, check=False
+    )
     seconds = 0.0
     for part in answer.stdout.strip().replace("-", ":").split(":"):
         seconds = seconds * 60 + float(part or 0)
@@ -103,7 +107,9 @@ def pss_bytes(pids: Iterable[int]) -> int:
             rollup = (_PROC / str(pid) / "smaps_rollup").read_text()
         except OSError:
             continue
-        total += sum(int(line.split()[1]) * 1024 for line in rollup.splitlines() if line.startswith("Pss:"))
+        total += sum(
+            int(line.split()[1]) * 1024 for line in rollup.splitlines() if line.startswith("Pss:")
+        )
     return total
 
 

@@ -18,7 +18,7 @@ from benchmarks import harness
 from benchmarks.harness import Report
 from benchmarks.logic import make_stage
 from benchmarks.machine import pss_bytes
-from stepstream.stream.partition import AssemblePartition
+from stepstream.stream.assemble.partition import AssemblePartition
 from stepstream.testing.world import LogRecord
 
 CHUNK: Final = 500
@@ -51,7 +51,10 @@ class Runs:
         self._rng = rng
         self._steps = steps
         self._began_us = int(time.time() * 1e6)
-        self._ids = [(f"{rng.getrandbits(128) | 1:032x}", f"{rng.getrandbits(64) | 1:016x}") for _ in range(count)]
+        self._ids = [
+            (f"{rng.getrandbits(128) | 1:032x}", f"{rng.getrandbits(64) | 1:016x}")
+            for _ in range(count)
+        ]
         self._offset = 0
 
     def open(self) -> Iterator[LogRecord]:
@@ -70,7 +73,9 @@ class Runs:
     def _call(self) -> dict[str, object]:
         rng = self._rng
         is_tool = rng.random() < 0.5
-        kind, field, names = ("tool_call", "tool", TOOLS) if is_tool else ("llm_call", "model", MODELS)
+        kind, field, names = (
+            ("tool_call", "tool", TOOLS) if is_tool else ("llm_call", "model", MODELS)
+        )
         tokens = rng.randrange(1_000, 9_000)
         step = f"{rng.getrandbits(64) | 1:016x}"
         return {"step": step, "kind": kind, "field": field, "name": rng.choice(names), "tokens": tokens, "fewer": tokens // 9,
@@ -116,7 +121,16 @@ def measure(report: Report, arguments: argparse.Namespace) -> None:
     read, raw_bytes = play(stage, runs.open())
     report.say(f"{read:,} records read, {len(stage.runs):,} runs open")
     grown = pss_bytes([os.getpid()]) - before
-    rows = [("open", len(stage.runs), grown / 1e6, grown / count, grown / count / steps, grown / raw_bytes)]
+    rows = [
+        (
+            "open",
+            len(stage.runs),
+            grown / 1e6,
+            grown / count,
+            grown / count / steps,
+            grown / raw_bytes,
+        )
+    ]
     report.figures |= {
         "open_runs": len(stage.runs),
         "steps_per_run": steps,
@@ -134,13 +148,26 @@ def measure(report: Report, arguments: argparse.Namespace) -> None:
     gc.collect()
     kept = pss_bytes([os.getpid()]) - before
     rows.append(
-        ("closed, kept for late steps", len(stage.closed), kept / 1e6, kept / count, kept / count / steps, kept / raw_bytes)
+        (
+            "closed, kept for late steps",
+            len(stage.closed),
+            kept / 1e6,
+            kept / count,
+            kept / count / steps,
+            kept / raw_bytes,
+        )
     )
-    report.figures |= {"closed_runs": len(stage.closed), "closed_mb": kept / 1e6, "closed_bytes_per_run": kept / count}
+    report.figures |= {
+        "closed_runs": len(stage.closed),
+        "closed_mb": kept / 1e6,
+        "closed_bytes_per_run": kept / count,
+    }
     title = f"memory of {count:,} runs of {steps} steps"
     report.table(title, ("", "runs", "MB", "bytes/run", "bytes/step", "to their records"), rows)
     if len(stage.runs) or report.figures["open_runs"] != count:
-        report.wrong.append(f"{len(stage.runs)} runs did not close, {report.figures['open_runs']} of {count} were open")
+        report.wrong.append(
+            f"{len(stage.runs)} runs did not close, {report.figures['open_runs']} of {count} were open"
+        )
 
 
 def _close(stage: AssemblePartition, runs: Runs) -> None:

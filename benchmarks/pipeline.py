@@ -25,11 +25,11 @@ from benchmarks.machine import CpuMeter, pss_bytes
 from benchmarks.sender import Sender
 from benchmarks.stored import EVENTS, STEPS, wait_reached
 from benchmarks.visible import Probe, latencies
+from stepstream.common.settings import load
+from stepstream.local.supervisor import Pipeline
 from stepstream.schemas.money import nanos_from_usd
 from stepstream.schemas.topics import topic
-from stepstream.settings import load
 from stepstream.sinks.clickhouse import connect
-from stepstream.supervisor import Pipeline
 
 GOAL_STEPS_PER_S: Final = 20_000
 LIGHT_EVENTS_PER_S: Final = 200
@@ -81,7 +81,9 @@ class Bench:
     def load(self, *, events: int = 0, whole: int = 0, rate: float) -> Truth:
         """A load of its own: ``events`` records of runs that need not end, or whole runs of about ``whole`` records."""
         self._phase += 1
-        spec = LoadSpec(events=events, seed=self.seed + self._phase, start_us=int(time.time() * 1e6)).at_rate(rate)
+        spec = LoadSpec(
+            events=events, seed=self.seed + self._phase, start_us=int(time.time() * 1e6)
+        ).at_rate(rate)
         return self.sender.load(spec.sized(whole) if whole else spec)
 
     def sending(self, truth: Truth) -> None:
@@ -97,7 +99,9 @@ class Bench:
 
     def wait_closed(self) -> None:
         """Until every run that ended is closed. A worker that had fallen behind gives producers ten seconds for that."""
-        wait_reached(self.client, "SELECT countIf(closed) FROM runs", self.sent.runs - self.sent.open)
+        wait_reached(
+            self.client, "SELECT countIf(closed) FROM runs", self.sent.runs - self.sent.open
+        )
 
     def stored(self) -> Stored:
         """All that is in the store now."""
@@ -105,7 +109,15 @@ class Bench:
         runs = self._row(
             "SELECT count(), countIf(closed), sum(steps), toString(sum(cost_usd)), sum(intDiv(revision, 2)) FROM runs"
         )
-        return Stored(steps, nanos_from_usd(cost or "0"), runs[0], runs[1], runs[2], nanos_from_usd(runs[3]), runs[4])
+        return Stored(
+            steps,
+            nanos_from_usd(cost or "0"),
+            runs[0],
+            runs[1],
+            runs[2],
+            nanos_from_usd(runs[3]),
+            runs[4],
+        )
 
     def _row(self, query: str) -> Sequence[Any]:
         row: Sequence[Any] = self.client.query(query).result_rows[0]
@@ -119,7 +131,9 @@ class Bench:
 def measure(report: Report, arguments: argparse.Namespace) -> None:
     """Start everything, then: the limits, a light load, the maximum, half of it; what is stored is compared at the end."""
     with scratch_folder() as folder:
-        settings = load(environ={}, file=Path(os.devnull), state_dir=str(folder), data_dir=str(folder / "data"))
+        settings = load(
+            environ={}, file=Path(os.devnull), state_dir=str(folder), data_dir=str(folder / "data")
+        )
         began = time.monotonic()
         with Pipeline(settings, say=lambda who, line: report.say(f"{who}: {line}")) as pipeline:
             report.figures["first_start_s"] = time.monotonic() - began
@@ -133,7 +147,9 @@ def measure(report: Report, arguments: argparse.Namespace) -> None:
 
 
 def _light(bench: Bench) -> None:
-    truth = bench.load(events=int(LIGHT_EVENTS_PER_S * bench.scale.light_s), rate=LIGHT_EVENTS_PER_S)
+    truth = bench.load(
+        events=int(LIGHT_EVENTS_PER_S * bench.scale.light_s), rate=LIGHT_EVENTS_PER_S
+    )
     _visible(bench, truth, LIGHT_EVENTS_PER_S, "light", LIGHT_PROBE_S, goal_s=1.0)
 
 
@@ -143,24 +159,47 @@ def _half(bench: Bench, most: float) -> None:
     _visible(bench, truth, rate, "half", BUSY_PROBE_S, goal_s=2.0)
 
 
-def _visible(bench: Bench, truth: Truth, rate: float, label: str, probe_s: float, *, goal_s: float) -> None:
+def _visible(
+    bench: Bench, truth: Truth, rate: float, label: str, probe_s: float, *, goal_s: float
+) -> None:
     """Send at a rate; from a record's sending to the first answer of SQL with it."""
     report = bench.report
     every = max(2, int(truth.events / 4_000) * 2)
-    with connect(bench.settings) as client, Probe(client, bench.settings.partitions, probe_s) as probe:
+    with (
+        connect(bench.settings) as client,
+        Probe(client, bench.settings.partitions, probe_s) as probe,
+    ):
         bench.sending(truth)
         answer = bench.sender.send(bench.topic, rate=rate, sample_every=every)
         bench.wait_visible()
         time.sleep(2 * probe_s)
     took, missing = latencies(answer["samples"], probe.seen)
     if missing:
-        report.wrong.append(f"{missing} of {len(answer['samples'])} samples never became visible at {label} load")
+        report.wrong.append(
+            f"{missing} of {len(answer['samples'])} samples never became visible at {label} load"
+        )
     shares = {"p50": 0.5, "p99": 0.99, "max": 1.0}
     values = {name: percentile(took, share) for name, share in shares.items()}
     for name, value in values.items():
         report.figures[f"produce_to_sql_{label}_{name}_ms"] = value * 1000
-    columns = ("load", "events/s", "p50 ms", "p99 ms", "max ms", "samples", "asked every ms", "sender late ms")
-    row = (label, rate, *(v * 1000 for v in values.values()), len(took), probe_s * 1000, answer["late_s"] * 1000)
+    columns = (
+        "load",
+        "events/s",
+        "p50 ms",
+        "p99 ms",
+        "max ms",
+        "samples",
+        "asked every ms",
+        "sender late ms",
+    )
+    row = (
+        label,
+        rate,
+        *(v * 1000 for v in values.values()),
+        len(took),
+        probe_s * 1000,
+        answer["late_s"] * 1000,
+    )
     report.table("from producing to SQL", columns, [row])
     report.goals.append(Goal(f"produce to SQL at {label} load, p99", values["p99"], goal_s, "s"))
 
@@ -169,7 +208,9 @@ def _maximum(bench: Bench) -> float:
     """Everything at once, as fast as it is taken; the limits with the same records before that. Events a second."""
     report = bench.report
     truth = bench.load(whole=bench.scale.events, rate=2 * GOAL_STEPS_PER_S)
-    report.say(f"{truth.events:,} events of {truth.value_bytes / truth.events:.0f} bytes; {bench.sender.source}")
+    report.say(
+        f"{truth.events:,} events of {truth.value_bytes / truth.events:.0f} bytes; {bench.sender.source}"
+    )
     rows = _limits(bench, truth)
     bench.sending(truth)
     meter = CpuMeter(bench.parts())
@@ -182,10 +223,18 @@ def _maximum(bench: Bench) -> float:
     rate, stored = truth.events / took_s, truth.events / (stored_s - answer["began_s"])
     rows.append(("whole pipeline, to SQL", rate, rate / 2, None))
     rows.append(("  of it: steps stored", stored, stored / 2, None))
-    report.table(f"{truth.events:,} events at once", ("", "events/s", "steps/s", "CPU us/event"), rows)
-    report.figures |= {"pipeline_events_per_s": rate, "pipeline_steps_per_s": rate / 2, "steps_stored_per_s": stored / 2}
+    report.table(
+        f"{truth.events:,} events at once", ("", "events/s", "steps/s", "CPU us/event"), rows
+    )
+    report.figures |= {
+        "pipeline_events_per_s": rate,
+        "pipeline_steps_per_s": rate / 2,
+        "steps_stored_per_s": stored / 2,
+    }
     _where(bench, busy, closing, truth.events, took_s)
-    report.goals.append(Goal("whole pipeline, nothing lost", rate / 2, GOAL_STEPS_PER_S, "steps/s", at_most=False))
+    report.goals.append(
+        Goal("whole pipeline, nothing lost", rate / 2, GOAL_STEPS_PER_S, "steps/s", at_most=False)
+    )
     return rate
 
 
@@ -201,26 +250,45 @@ def _limits(bench: Bench, truth: Truth) -> list[tuple[str, float, float, float |
     with Child([sys.executable, str(script), *arguments]) as child:
         read = child.wait(600)
     consumed = read["events"] / read["wall_s"]
-    report.figures |= {"plain_produce_events_per_s": produced, "plain_consume_events_per_s": consumed}
+    report.figures |= {
+        "plain_produce_events_per_s": produced,
+        "plain_consume_events_per_s": consumed,
+    }
     return [
         ("producing alone (a limit)", produced, produced / 2, cpu_us),
         ("consuming alone (a limit)", consumed, consumed / 2, read["cpu_s"] / read["events"] * 1e6),
     ]
 
 
-def _where(bench: Bench, busy: dict[str, float], closing: dict[str, float], events: int, took_s: float) -> None:
+def _where(
+    bench: Bench, busy: dict[str, float], closing: dict[str, float], events: int, took_s: float
+) -> None:
     """CPU of all the work, the closing of runs included; cores that were busy until all was visible."""
     report, used = bench.report, {name: seconds + closing[name] for name, seconds in busy.items()}
     total = sum(used.values())
     rows: list[tuple[str, float, float, float, float]] = []
     for name, seconds in sorted(used.items(), key=lambda item: -item[1]):
         memory = pss_bytes(bench.parts()[name]) / 2**20
-        rows.append((name, seconds / events * 1e6, 100 * seconds / total, busy[name] / took_s, memory))
+        rows.append(
+            (name, seconds / events * 1e6, 100 * seconds / total, busy[name] / took_s, memory)
+        )
         report.figures[f"{name}_cpu_us_per_event"] = seconds / events * 1e6
         report.figures[f"{name}_pss_mb"] = memory
-    rows.append(("all", total / events * 1e6, 100.0, sum(busy.values()) / took_s, sum(row[4] for row in rows)))
+    rows.append(
+        (
+            "all",
+            total / events * 1e6,
+            100.0,
+            sum(busy.values()) / took_s,
+            sum(row[4] for row in rows),
+        )
+    )
     report.figures["all_cpu_us_per_event"] = total / events * 1e6
-    report.table("where the CPU goes at the maximum", ("process", "us/event", "%", "cores", "PSS MB after"), rows)
+    report.table(
+        "where the CPU goes at the maximum",
+        ("process", "us/event", "%", "cores", "PSS MB after"),
+        rows,
+    )
 
 
 def _compare(bench: Bench) -> None:
@@ -239,7 +307,11 @@ def _compare(bench: Bench) -> None:
         ("cost by runs, nano-dollars", sent.cost_nanos, stored.run_cost_nanos),
         ("dead letters", 0, dead),
     )
-    report.table("sent and stored", ("", "sent", "stored", "difference"), [(n, f"{a:,}", f"{b:,}", b - a) for n, a, b in pairs])
+    report.table(
+        "sent and stored",
+        ("", "sent", "stored", "difference"),
+        [(n, f"{a:,}", f"{b:,}", b - a) for n, a, b in pairs],
+    )
     report.wrong += [f"{name}: sent {a:,}, stored {b:,}" for name, a, b in pairs if a != b]
     report.figures["lost_events"] = sent.events - stored.events
     report.figures["lost_steps"] = sent.steps - stored.steps

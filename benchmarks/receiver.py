@@ -9,7 +9,7 @@ import time
 import msgspec
 
 from benchmarks.child import Answer, Child, serve
-from stepstream.kafka import consumer
+from stepstream.common.kafka import consumer
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
 
@@ -54,10 +54,15 @@ class _Receiving:
         self._prefix = prefix.encode()
         self._kept: dict[str, list[tuple[float, int]]] = {}
         self._assigned = threading.Event()
-        self._client.subscribe([topic(settings.topic_prefix, "trajectories")], on_assign=lambda *_: self._assigned.set())
+        self._client.subscribe(
+            [topic(settings.topic_prefix, "trajectories")],
+            on_assign=lambda *_: self._assigned.set(),
+        )
         threading.Thread(target=self._read, daemon=True).start()
         if not self._assigned.wait(30):
-            raise TimeoutError("the receiver got no partitions within 30 s: what arrives would look late")
+            raise TimeoutError(
+                "the receiver got no partitions within 30 s: what arrives would look late"
+            )
 
     def _read(self) -> None:
         decode = msgspec.json.Decoder(_Head).decode

@@ -16,11 +16,11 @@ from confluent_kafka import TopicPartition
 from benchmarks import harness
 from benchmarks.bench import broker, prepared, scratch_folder, steps_topic
 from benchmarks.harness import Goal, Report
-from stepstream.kafka import consumer, producer
+from stepstream.common.kafka import consumer, producer
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.step import RECORD_HEADERS
 from stepstream.schemas.topics import topic
-from tests.processes import Process, wait_until, worker
+from tests.support.processes import Process, wait_until, worker
 
 GOAL_S: Final = 15.0
 STEPS_A_RUN: Final = 20
@@ -41,15 +41,25 @@ def measure(report: Report, arguments: argparse.Namespace) -> None:
                 time.sleep(2)  # floors are committed twice a second
                 process.kill()
                 process = worker(settings, folder / f"worker-{number}.log")
-                rows.append((number, *_restart(report, settings, process, folder / f"worker-{number}.log")))
+                rows.append(
+                    (number, *_restart(report, settings, process, folder / f"worker-{number}.log"))
+                )
         finally:
             process.kill()
     report.table(
-        f"restarts with {steps:,} open steps", ("restart", "records replayed", "state read s", "ready s", "caught up s"), rows
+        f"restarts with {steps:,} open steps",
+        ("restart", "records replayed", "state read s", "ready s", "caught up s"),
+        rows,
     )
     slowest = max(row[-1] for row in rows)
-    report.figures |= {"open_steps": steps, "replayed": max(row[1] for row in rows), "caught_up_s": slowest}
-    report.goals.append(Goal("from the start of the process until it has caught up", slowest, GOAL_S, "s"))
+    report.figures |= {
+        "open_steps": steps,
+        "replayed": max(row[1] for row in rows),
+        "caught_up_s": slowest,
+    }
+    report.goals.append(
+        Goal("from the start of the process until it has caught up", slowest, GOAL_S, "s")
+    )
 
 
 def _fill(settings: Settings, steps: int) -> None:
@@ -72,9 +82,13 @@ def _fill(settings: Settings, steps: int) -> None:
 
 def _wait_read(settings: Settings, process: Process) -> None:
     """Until the floors have come as near to the ends as the limits of replay let them."""
-    wait_until(lambda: process.tail(400).count("ready: ") >= settings.partitions, 60, "a ready worker")
+    wait_until(
+        lambda: process.tail(400).count("ready: ") >= settings.partitions, 60, "a ready worker"
+    )
     most = settings.partitions * settings.replay_records
-    wait_until(lambda: _behind(settings) <= most, 120, "floors within the limit of replay", every_s=0.5)
+    wait_until(
+        lambda: _behind(settings) <= most, 120, "floors within the limit of replay", every_s=0.5
+    )
     time.sleep(3)
 
 
@@ -90,14 +104,28 @@ def _behind(settings: Settings) -> int:
     return behind
 
 
-def _restart(report: Report, settings: Settings, process: Process, log: Path) -> tuple[int, float, float, float]:
+def _restart(
+    report: Report, settings: Settings, process: Process, log: Path
+) -> tuple[int, float, float, float]:
     began = time.monotonic()
     replayed = _behind(settings)
-    wait_until(lambda: process.tail(400).count("ready: ") >= settings.partitions, 60, "a ready worker", every_s=0.02)
+    wait_until(
+        lambda: process.tail(400).count("ready: ") >= settings.partitions,
+        60,
+        "a ready worker",
+        every_s=0.02,
+    )
     ready_s = time.monotonic() - began
     caught_up_s = _marks(settings, _send_marks(settings)) - began
-    read = [float(found) for found in re.findall(r"loaded run states of partition \d+ in ([0-9.]+) s", log.read_text())]
-    report.say(f"replayed {replayed:,}, ready after {ready_s:.1f} s, caught up after {caught_up_s:.1f} s")
+    read = [
+        float(found)
+        for found in re.findall(
+            r"loaded run states of partition \d+ in ([0-9.]+) s", log.read_text()
+        )
+    ]
+    report.say(
+        f"replayed {replayed:,}, ready after {ready_s:.1f} s, caught up after {caught_up_s:.1f} s"
+    )
     return replayed, max(read, default=0.0), ready_s, caught_up_s
 
 
@@ -110,7 +138,9 @@ def _send_marks(settings: Settings) -> bytes:
             f'{{"trace_id":"{trace_id}","step_id":"{1:016x}","phase":"start","kind":"agent","name":"mark {now_us}",'
             f'"agent":"tester","start_time":{now_us}}}'
         )
-        client.produce(steps_topic(settings), value.encode(), trace_id.encode(), headers=list(RECORD_HEADERS))
+        client.produce(
+            steps_topic(settings), value.encode(), trace_id.encode(), headers=list(RECORD_HEADERS)
+        )
     assert client.flush(20) == 0
     return f"mark {now_us}".encode()
 
@@ -121,7 +151,8 @@ def _trace_on(settings: Settings, partition: int, seed: int) -> str:
     return next(
         trace_id
         for number in range(1_000)
-        if partition_for(trace_id := f"{seed * 1_000 + number:032x}", settings.partitions) == partition
+        if partition_for(trace_id := f"{seed * 1_000 + number:032x}", settings.partitions)
+        == partition
     )
 
 

@@ -98,9 +98,19 @@ class Leaves:
 
 def ordinary_values() -> dict[str, Any]:
     """What most steps carry."""
-    talk = [{"role": "user" if n % 2 else "assistant", "content": "Something was said about an order, " * 5} for n in range(10)]
+    talk = [
+        {
+            "role": "user" if n % 2 else "assistant",
+            "content": "Something was said about an order, " * 5,
+        }
+        for n in range(10)
+    ]
     return {
-        "arguments of a tool": {"order": "A-1001", "limit": 10, "filters": {"country": "DE", "paid": True}},
+        "arguments of a tool": {
+            "order": "A-1001",
+            "limit": 10,
+            "filters": {"country": "DE", "paid": True},
+        },
         "ten rows": {"rows": [{"id": n, "name": f"name {n}", "total": n * 1.5} for n in range(10)]},
         "a conversation": talk,
         "a text": "some words of an answer " * 50,
@@ -139,7 +149,10 @@ def hostile_values() -> dict[str, Any]:
         "tree of a hundred million": [[[[1] * 100] * 100] * 100] * 100,
         "number of 3 million bits": 7**1_000_000,
         "key of 10 MB": {"k" * 10_000_000: 1},
-        "image before the question": [{"image_url": {"url": f"data:image/png;base64,{image}"}}, {"text": "What is it?"}],
+        "image before the question": [
+            {"image_url": {"url": f"data:image/png;base64,{image}"}},
+            {"text": "What is it?"},
+        ],
         "answer of a page: -eyJ": "-eyJ" * 5_000,
         "answer of a page: token=": "token=" * 3_000,
         "answer of a page: half pairs": ["\ud800" * 5_000],
@@ -164,7 +177,10 @@ def steps(tracer: Tracer, value: Any, rounds: int) -> tuple[list[float], list[fl
 def first_steps(count: int) -> list[float]:
     """Milliseconds that the first run and its step took, in processes of their own."""
     command = [sys.executable, "-c", _FIRST]
-    return [float(subprocess.run(command, capture_output=True, text=True, check=True).stdout) * 1e3 for _ in range(count)]
+    return [
+        float(subprocess.run(command, capture_output=True, text=True, check=True).stdout) * 1e3
+        for _ in range(count)
+    ]
 
 
 def _row(name: str, took: list[float], worked: list[float]) -> tuple[float | str | None, ...]:
@@ -177,7 +193,9 @@ def hostile(report: Report, rounds: int) -> None:
     transport = MemoryTransport()
     tracer = Tracer(Settings(project="benchmark", agent="agent", quiet=True), transport=transport)
     columns = ("value", "steps", "p50 us", "p99 us", "maximum us", "CPU p99 us")
-    steps(tracer, ordinary_values(), 50)  # what is imported when a step is first seen is not counted
+    steps(
+        tracer, ordinary_values(), 50
+    )  # what is imported when a step is first seen is not counted
     plain = {name: steps(tracer, value, rounds) for name, value in ordinary_values().items()}
     report.table("Ordinary values", columns, [_row(name, *took) for name, took in plain.items()])
     rows: dict[str, tuple[list[float], list[float]]] = {}
@@ -195,7 +213,10 @@ def hostile(report: Report, rounds: int) -> None:
         "ordinary_p99_us": percentile(usual, 0.99) * 1e3,
         "hostile_p50_us": percentile(everything, 0.5) * 1e3,
         "hostile_p99_us": percentile(everything, 0.99) * 1e3,
-        "hostile_cpu_p99_us": percentile([one for _, worked in rows.values() for one in worked], 0.99) * 1e3,
+        "hostile_cpu_p99_us": percentile(
+            [one for _, worked in rows.values() for one in worked], 0.99
+        )
+        * 1e3,
         "hostile_maximum_us": max(everything) * 1e3,
         "first_p50_ms": percentile(first, 0.5),
         "first_maximum_ms": max(first),

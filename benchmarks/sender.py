@@ -10,13 +10,15 @@ from confluent_kafka import KafkaError, Producer
 
 from benchmarks.child import Answer, Child, serve
 from benchmarks.load import Load, LoadSpec, Truth, make_load
-from stepstream.kafka import producer
+from stepstream.common.kafka import producer
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.step import RECORD_HEADERS
 
 BEAT_S: Final = 0.002
 LOAD_TIMEOUT_S: Final = 900.0
-TRICKLE: Final = LoadSpec(events=2_400, open_runs=32, fewest_steps=300, median_steps=300, most_steps=300, seed=7)
+TRICKLE: Final = LoadSpec(
+    events=2_400, open_runs=32, fewest_steps=300, median_steps=300, most_steps=300, seed=7
+)
 """Runs so long that none ends, and enough records to be several batches of each partition."""
 TRICKLE_S: Final = 4.0
 
@@ -40,12 +42,16 @@ class Sender:
         self.truth, self.source = Truth(**answer["truth"]), answer["source"]
         return self.truth
 
-    def start(self, topic: str, *, rate: float = 0, first: int = 0, count: int = 0, sample_every: int = 0) -> None:
+    def start(
+        self, topic: str, *, rate: float = 0, first: int = 0, count: int = 0, sample_every: int = 0
+    ) -> None:
         """Begin to send ``count`` records (0: all that are left) from number ``first`` on, ``rate`` a second (0: at once).
 
         Of every ``sample_every``-th record that ends a step, the moment of sending and the offset are kept.
         """
-        self._child.tell(do="send", topic=topic, rate=rate, first=first, count=count, sample_every=sample_every)
+        self._child.tell(
+            do="send", topic=topic, rate=rate, first=first, count=count, sample_every=sample_every
+        )
 
     def finish(self, timeout_s: float = 900) -> Answer:
         """Wait until all are acknowledged: ``sent``, ``unsent``, ``began_s``, ``ended_s``, ``late_s``, ``samples``, ``marks``.
@@ -106,7 +112,11 @@ class _Sending:
         last = first + count if count else len(self._load.keys)
         self._samples, self._moments = [], []
         began = time.monotonic()
-        late = self._paced(topic, rate, first, last, sample_every) if rate else self._at_once(topic, first, last, sample_every)
+        late = (
+            self._paced(topic, rate, first, last, sample_every)
+            if rate
+            else self._at_once(topic, first, last, sample_every)
+        )
         assert self._producer is not None
         left = self._producer.flush(120)
         return {
@@ -141,7 +151,11 @@ class _Sending:
         self._moments.append((start, end, time.monotonic()))
         for index in range(start, end):
             more: dict[str, Any] = {}
-            if sample_every and index % sample_every < 2 and b'"phase":"start"' not in values[index][:200]:
+            if (
+                sample_every
+                and index % sample_every < 2
+                and b'"phase":"start"' not in values[index][:200]
+            ):
                 more["on_delivery"] = self._report(time.monotonic())
             while True:
                 try:

@@ -21,9 +21,9 @@ from benchmarks.harness import Goal, Report
 from benchmarks.load import LoadSpec
 from benchmarks.sender import Sender
 from benchmarks.stored import STEPS, wait_reached
-from stepstream.settings import load
+from stepstream.common.settings import load
+from stepstream.local.supervisor import Pipeline
 from stepstream.sinks.clickhouse import connect
-from stepstream.supervisor import Pipeline
 
 WATCHED: Final = ("worker", "sink")
 LOOK_S: Final = 10.0
@@ -99,17 +99,31 @@ def _backlog(report: Report, pipeline: Pipeline, sender: Sender) -> None:
         most = max(memory.values(name), default=0.0)
         report.figures[f"backlog_{name}_rss_mb"] = most
         rows.append((name, most))
-    report.table(f"a backlog of {truth.events:,} events, stored in {took_s:.0f} s", ("process", "highest RSS MB"), rows)
+    report.table(
+        f"a backlog of {truth.events:,} events, stored in {took_s:.0f} s",
+        ("process", "highest RSS MB"),
+        rows,
+    )
 
 
-def _steady(report: Report, pipeline: Pipeline, sender: Sender, seconds: float, rate: float) -> None:
+def _steady(
+    report: Report, pipeline: Pipeline, sender: Sender, seconds: float, rate: float
+) -> None:
     """A load that is far from the limit, for long; memory of its last quarter beside that after the warm-up."""
-    sender.load(LoadSpec(events=int(rate * seconds), start_us=int(time.time() * 1e6), seed=2).at_rate(rate))
+    sender.load(
+        LoadSpec(events=int(rate * seconds), start_us=int(time.time() * 1e6), seed=2).at_rate(rate)
+    )
     every_s = 1.0 if report.quick else LOOK_S
     with Memory(pipeline, every_s) as memory:
         sender.send(steps_topic(pipeline.settings), rate=rate)
     times = [f"{at_s:.0f}" for at_s, _ in memory.seen[WATCHED[0]]]
-    lines = list(zip(times, *([value for _, value in memory.seen[name]] for name in memory.seen), strict=False))
+    lines = list(
+        zip(
+            times,
+            *([value for _, value in memory.seen[name]] for name in memory.seen),
+            strict=False,
+        )
+    )
     report.table(f"resident memory at {rate:.0f} events/s, MB", ("s", *memory.seen), lines)
     quarter_s = seconds * WARM_UP_SHARE
     rows = []
@@ -118,9 +132,17 @@ def _steady(report: Report, pipeline: Pipeline, sender: Sender, seconds: float, 
         late = median(memory.values(name, 3 * quarter_s) or [0.0])
         growth = late / early - 1 if early else 0.0
         report.figures |= {f"steady_{name}_rss_mb": late, f"steady_{name}_growth": growth}
-        report.goals.append(Goal(f"growth of the {name} from its second quarter to its last", growth, GOAL_GROWTH, ""))
+        report.goals.append(
+            Goal(
+                f"growth of the {name} from its second quarter to its last", growth, GOAL_GROWTH, ""
+            )
+        )
         rows.append((name, early, late, 100 * growth))
-    report.table(f"{seconds:.0f} s of steady load", ("process", "2nd quarter MB", "last quarter MB", "growth %"), rows)
+    report.table(
+        f"{seconds:.0f} s of steady load",
+        ("process", "2nd quarter MB", "last quarter MB", "growth %"),
+        rows,
+    )
 
 
 if __name__ == "__main__":

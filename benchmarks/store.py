@@ -31,11 +31,11 @@ from benchmarks.machine import CpuMeter
 from benchmarks.multiply import Multiplier
 from benchmarks.sender import Sender
 from benchmarks.stored import STEPS
-from stepstream.embedded.clickhouse import EmbeddedClickHouse
+from stepstream.common.settings import to_environment
+from stepstream.local.embedded.clickhouse import EmbeddedClickHouse
 from stepstream.schemas.partitioner import partition_for
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.step import Step
-from stepstream.settings import to_environment
 from stepstream.sinks.clickhouse import connect, memory, migrate, step_rows
 from stepstream.sinks.clickhouse.insert import SETTINGS, Inserter
 from stepstream.sinks.clickhouse.records import USUAL_HEADERS, Block, Record, Source
@@ -88,7 +88,9 @@ def measure(report: Report, arguments: argparse.Namespace) -> None:
             settings = prepared(kafka.bootstrap, "bench", clickhouse_url=store.writer_url)
             migrate(settings)
             with connect(settings) as client:
-                client.command("SYSTEM STOP MERGES")  # they come after inserts that end soon, and during those that do not
+                client.command(
+                    "SYSTEM STOP MERGES"
+                )  # they come after inserts that end soon, and during those that do not
             with Sender(kafka.bootstrap) as sender:
                 truth = sender.load(spec)
                 sender.send(steps_topic(settings))
@@ -99,10 +101,14 @@ def measure(report: Report, arguments: argparse.Namespace) -> None:
         ceiling = (before + after) / 2
         report.figures["ceiling_rows_per_s"] = ceiling
         with connect(settings) as client:
-            for when in CEILINGS:  # not before: file systems make files slowly while many have just been deleted
+            for when in (
+                CEILINGS
+            ):  # not before: file systems make files slowly while many have just been deleted
                 client.command(f"DROP DATABASE ceiling_{when} SYNC")
         report.ratios["sink_to_ceiling_rows_per_s"] = sunk / ceiling
-        report.goals.append(Goal("sink's rows a second, to the ceiling", sunk / ceiling, 0.5, "", at_most=False))
+        report.goals.append(
+            Goal("sink's rows a second, to the ceiling", sunk / ceiling, 0.5, "", at_most=False)
+        )
         _disk(report, settings, truth)
         _recorded(report, settings.model_copy(update={"clickhouse_database": "recorded"}))
         _text_search(report, settings)
@@ -114,7 +120,10 @@ def measure(report: Report, arguments: argparse.Namespace) -> None:
 def _sinking(settings: Settings) -> Iterator[Child]:
     """A sink as ``stepstream up`` starts it."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("STEPSTREAM_")}
-    with Child([sys.executable, "-m", "stepstream", "sink", "--lifeline"], {**kept, **to_environment(settings)}) as child:
+    with Child(
+        [sys.executable, "-m", "stepstream", "sink", "--lifeline"],
+        {**kept, **to_environment(settings)},
+    ) as child:
         yield child
 
 
@@ -133,12 +142,18 @@ def _sink(report: Report, settings: Settings, truth: Truth, store: list[int]) ->
             if time.monotonic() > deadline:
                 raise ChildFailed(f"the sink stored {last:,} of {truth.steps:,} steps in 600 s")
             so_far = (last - first) / (time.monotonic() - began)
-            time.sleep(min(0.5, max(0.02, (truth.steps - last) / 3 / max(so_far, 1.0))))  # asking costs the store as well
+            time.sleep(
+                min(0.5, max(0.02, (truth.steps - last) / 3 / max(so_far, 1.0)))
+            )  # asking costs the store as well
         took, used = time.monotonic() - began, meter.lap()
     counted = last - first
     cpu = {name: seconds / counted * 1e6 for name, seconds in used.items()}
     columns = ("", "rows/s", "sink CPU us/row", "ClickHouse CPU us/row", "rows")
-    report.table("the sink, from Kafka to SQL", columns, [("sink", counted / took, cpu["sink"], cpu["clickhouse"], counted)])
+    report.table(
+        "the sink, from Kafka to SQL",
+        columns,
+        [("sink", counted / took, cpu["sink"], cpu["clickhouse"], counted)],
+    )
     report.figures |= {"sink_rows_per_s": counted / took, "sink_events_per_s": 2 * counted / took}
     report.figures |= {f"{name}_cpu_us_per_row": value for name, value in cpu.items()}
     return counted / took
@@ -154,17 +169,29 @@ def _own_code(report: Report, spec: LoadSpec, settings: Settings) -> list[Encode
     _timed(settings, *batches[0])  # clickhouse-connect imports what it needs when it needs it first
     # Of several rounds the best of each batch: others use the cores too, and for a while at a time.
     rounds = [[_timed(settings, *batch) for batch in batches] for _ in range(CPU_ROUNDS)]
-    best = [[min(times) for times in zip(*takes, strict=True)] for takes in zip(*rounds, strict=True)]
+    best = [
+        [min(times) for times in zip(*takes, strict=True)] for takes in zip(*rounds, strict=True)
+    ]
     build_s, decode_s, encode_s = (sum(times) for times in zip(*best, strict=True))
     encoded = [
-        _encoded(settings, block) for source, records in batches for block in build_steps(records, source, SeenWindow(0)).blocks
+        _encoded(settings, block)
+        for source, records in batches
+        for block in build_steps(records, source, SeenWindow(0)).blocks
     ]
     rows = sum(block.rows for block in encoded if block.table == "steps_raw")
     own = (build_s - decode_s) / rows * 1e6
     decoding, encoding = decode_s / rows * 1e6, encode_s / rows * 1e6
-    parts = [("rows of records, ours", own), ("JSON, msgspec", decoding), ("Native, clickhouse-connect", encoding)]
+    parts = [
+        ("rows of records, ours", own),
+        ("JSON, msgspec", decoding),
+        ("Native, clickhouse-connect", encoding),
+    ]
     report.table("the sink's code alone", ("part", "CPU us/row"), parts)
-    report.figures |= {"own_code_us_per_row": own, "decode_us_per_row": decoding, "encode_us_per_row": encoding}
+    report.figures |= {
+        "own_code_us_per_row": own,
+        "decode_us_per_row": decoding,
+        "encode_us_per_row": encoding,
+    }
     report.goals.append(Goal("CPU in our own code", own, GOAL_OWN_US, "us/row"))
     return encoded
 
@@ -188,8 +215,16 @@ def _decoding(records: list[Record]) -> Callable[[], None]:
     """What msgspec does of the work: whole ends, and of starts what tells whose they are."""
     whole, peek = msgspec.json.Decoder(Step).decode, step_rows.peek
     head = slice(*step_rows.HEAD)
-    starts = [record.value for record in records if record.value and step_rows.STARTS_AS in record.value[head]]
-    ends = [record.value for record in records if record.value and step_rows.STARTS_AS not in record.value[head]]
+    starts = [
+        record.value
+        for record in records
+        if record.value and step_rows.STARTS_AS in record.value[head]
+    ]
+    ends = [
+        record.value
+        for record in records
+        if record.value and step_rows.STARTS_AS not in record.value[head]
+    ]
 
     def decode() -> None:
         for value in ends:
@@ -203,7 +238,9 @@ def _decoding(records: list[Record]) -> Callable[[], None]:
 def _batches(spec: LoadSpec, settings: Settings) -> Iterator[tuple[Source, list[Record]]]:
     """The load as the sink reads it: by partition, a full batch at a time, keys and values fresh as a consumer makes them."""
     load = make_load(spec)
-    lanes: dict[int, list[tuple[bytes, bytes]]] = {number: [] for number in range(settings.partitions)}
+    lanes: dict[int, list[tuple[bytes, bytes]]] = {
+        number: [] for number in range(settings.partitions)
+    }
     for pair in zip(load.keys, load.values, strict=True):
         lanes[partition_for(pair[0], settings.partitions)].append(pair)
     for number, lane in lanes.items():
@@ -213,7 +250,13 @@ def _batches(spec: LoadSpec, settings: Settings) -> Iterator[tuple[Source, list[
             yield (
                 source,
                 [
-                    Record(offset, spec.start_us // 1000, bytes(memoryview(key)), bytes(memoryview(value)), USUAL_HEADERS)
+                    Record(
+                        offset,
+                        spec.start_us // 1000,
+                        bytes(memoryview(key)),
+                        bytes(memoryview(value)),
+                        USUAL_HEADERS,
+                    )
                     for offset, (key, value) in enumerate(pairs, start)
                 ],
             )
@@ -222,10 +265,14 @@ def _batches(spec: LoadSpec, settings: Settings) -> Iterator[tuple[Source, list[
 def _encoded(settings: Settings, block: Block) -> Encoded:
     context = Inserter(settings)._context(block, "")
     data = b"".join(NativeTransform.build_insert(context))
-    return Encoded(block.table.name, list(block.columns), data.partition(b"FORMAT Native\n")[2], block.rows)
+    return Encoded(
+        block.table.name, list(block.columns), data.partition(b"FORMAT Native\n")[2], block.rows
+    )
 
 
-def _ceiling(report: Report, settings: Settings, encoded: list[Encoded], store: list[int], when: str) -> float:
+def _ceiling(
+    report: Report, settings: Settings, encoded: list[Encoded], store: list[int], when: str
+) -> float:
     """Rows a second when everything is encoded already, in a database of its own."""
     elsewhere = settings.model_copy(update={"clickhouse_database": f"ceiling_{when}"})
     migrate(elsewhere)
@@ -237,7 +284,9 @@ def _ceiling(report: Report, settings: Settings, encoded: list[Encoded], store: 
         for number in range(thread, len(encoded), CEILING_THREADS):
             block = encoded[number]
             how: dict[str, Any] = {**SETTINGS, "insert_deduplication_token": f"{number}"}
-            clients[thread].raw_insert(block.table, block.columns, block.data, settings=how, fmt="Native")
+            clients[thread].raw_insert(
+                block.table, block.columns, block.data, settings=how, fmt="Native"
+            )
 
     meter, began = CpuMeter({"clickhouse": store}), time.monotonic()
     with ThreadPoolExecutor(CEILING_THREADS) as pool:
@@ -260,9 +309,17 @@ def _disk(report: Report, settings: Settings, truth: Truth) -> None:
     with connect(settings) as client:
         client.command("SYSTEM START MERGES")
         client.command("OPTIMIZE TABLE steps_raw FINAL")
-        found = float(client.query(DISK, parameters={"database": settings.clickhouse_database}).result_rows[0][0])
+        found = float(
+            client.query(DISK, parameters={"database": settings.clickhouse_database}).result_rows[
+                0
+            ][0]
+        )
     raw = truth.value_bytes / truth.steps
-    report.table("on disk", ("", "bytes/step", "% of its JSON"), [("steps_raw, merged", found, 100 * found / raw)])
+    report.table(
+        "on disk",
+        ("", "bytes/step", "% of its JSON"),
+        [("steps_raw, merged", found, 100 * found / raw)],
+    )
     report.figures |= {"disk_bytes_per_step": found, "json_bytes_per_step": raw}
     report.ratios["disk_to_json"] = found / raw
     report.goals.append(Goal("disk", found, GOAL_BYTES, "bytes/step"))
@@ -283,23 +340,44 @@ def _recorded(report: Report, settings: Settings) -> None:
         for event in lifecycle(run):
             value = encode(event.model_dump(mode="json", exclude_defaults=True))
             raw += len(value)
-            records.append(Record(len(records), event.start_time // 1_000, event.trace_id.encode(), value, None))
-    (block,) = (b for b in build_steps(records, Source("recorded", 0), frozenset()).blocks if b.table.name == "steps_raw")
+            records.append(
+                Record(
+                    len(records), event.start_time // 1_000, event.trace_id.encode(), value, None
+                )
+            )
+    (block,) = (
+        b
+        for b in build_steps(records, Source("recorded", 0), frozenset()).blocks
+        if b.table.name == "steps_raw"
+    )
     block.columns["append_time"] = [now_ms] * block.rows
     Inserter(settings).insert(block, "recorded")
     with connect(settings) as client:
         client.command("OPTIMIZE TABLE steps_raw FINAL")
-        found = float(client.query(DISK, parameters={"database": settings.clickhouse_database}).result_rows[0][0])
-    row = (f"{len(runs)} recorded runs, {block.rows:,} steps", found, 100 * found * block.rows / raw)
+        found = float(
+            client.query(DISK, parameters={"database": settings.clickhouse_database}).result_rows[
+                0
+            ][0]
+        )
+    row = (
+        f"{len(runs)} recorded runs, {block.rows:,} steps",
+        found,
+        100 * found * block.rows / raw,
+    )
     report.table("on disk, recorded agents", ("", "bytes/step", "% of its JSON"), [row])
-    report.figures |= {"disk_bytes_per_recorded_step": found, "json_bytes_per_recorded_step": raw / block.rows}
+    report.figures |= {
+        "disk_bytes_per_recorded_step": found,
+        "json_bytes_per_recorded_step": raw / block.rows,
+    }
 
 
 def _text_search(report: Report, settings: Settings) -> None:
     """What the index of the text search costs: the same rows inserted without and with it, and their size."""
     rows = []
     for wanted in (False, True):
-        own = settings.model_copy(update={"clickhouse_database": f"search_{wanted}".lower(), "text_search": wanted})
+        own = settings.model_copy(
+            update={"clickhouse_database": f"search_{wanted}".lower(), "text_search": wanted}
+        )
         migrate(own)
         with connect(own) as client:
             client.command("SYSTEM STOP MERGES")
@@ -314,11 +392,18 @@ def _text_search(report: Report, settings: Settings) -> None:
             client.command("SYSTEM START MERGES")
             client.command("OPTIMIZE TABLE steps_raw FINAL")
             count = int(str(client.command(STEPS)))
-            found = float(client.query(DISK, parameters={"database": own.clickhouse_database}).result_rows[0][0])
+            found = float(
+                client.query(DISK, parameters={"database": own.clickhouse_database}).result_rows[0][
+                    0
+                ]
+            )
             ms = median(_times(client, SEARCH, "", 5))
             client.command(f"DROP DATABASE {own.clickhouse_database}")
         rows.append(("with" if wanted else "without", found, took / count * 1e6, ms))
-        report.figures |= {f"text_search_{rows[-1][0]}_bytes_per_step": found, f"text_search_{rows[-1][0]}_query_ms": ms}
+        report.figures |= {
+            f"text_search_{rows[-1][0]}_bytes_per_step": found,
+            f"text_search_{rows[-1][0]}_query_ms": ms,
+        }
     columns = ("text index", "bytes/step", "insert us/row", "one word, ms")
     report.table(f"text search, {SEARCHED_STEPS:,} steps, rows alone", columns, rows)
 
@@ -343,7 +428,11 @@ def _queries(report: Report, settings: Settings, scale: Scale, most: int, store:
                 report.figures[f"query_{file.stem}_{size}_cpu_ms"] = cpu_ms
                 report.figures[f"query_{file.stem}_{size}_ms"] = median(took)
                 if size in QUERY_GOALS_MS:
-                    report.goals.append(Goal(f"{file.stem}, {size:,} steps", median(took), QUERY_GOALS_MS[size], "ms"))
+                    report.goals.append(
+                        Goal(
+                            f"{file.stem}, {size:,} steps", median(took), QUERY_GOALS_MS[size], "ms"
+                        )
+                    )
             client.command("SYSTEM START MERGES")
     report.table("queries", ("query", "steps", "median ms", "max ms", "ClickHouse CPU ms"), rows)
 
@@ -363,10 +452,16 @@ if __name__ == "__main__":
     try:
         flags = harness.parser(__doc__ or "")
         flags.add_argument(
-            "--no-queries", dest="queries", action="store_false", help="leave out the queries: they take longest"
+            "--no-queries",
+            dest="queries",
+            action="store_false",
+            help="leave out the queries: they take longest",
         )
         flags.add_argument(
-            "--most-steps", type=int, default=FULL.stored_steps[-1], help="sizes above are left out (%(default)s)"
+            "--most-steps",
+            type=int,
+            default=FULL.stored_steps[-1],
+            help="sizes above are left out (%(default)s)",
         )
         harness.run("store", measure, flags)
     except ChildFailed as error:

@@ -24,7 +24,7 @@ from benchmarks.load import LoadSpec, Truth
 from benchmarks.peers import BYTEWAX, FAUST, PEERS, QUIX
 from benchmarks.receiver import Receiver
 from benchmarks.sender import Sender
-from stepstream import groups, topics
+from stepstream.admin import groups, topics
 from stepstream.schemas.settings import Settings
 
 APPEND_RATE: Final = 40_000
@@ -66,7 +66,9 @@ class Scale:
     latency_s: float
 
 
-FULL: Final = Scale(events=600_000, few_open=1_000, many_open=100_000, open_events=400_000, latency_s=20)
+FULL: Final = Scale(
+    events=600_000, few_open=1_000, many_open=100_000, open_events=400_000, latency_s=20
+)
 QUICK: Final = Scale(events=60_000, few_open=500, many_open=10_000, open_events=40_000, latency_s=5)
 
 
@@ -98,11 +100,15 @@ class Bench:
     def prefix(self) -> Settings:
         """Topics under a prefix of their own."""
         self._prefixes += 1
-        return prepared(self.brokers, f"bench{self._prefixes}", session_timeout="30s", content_detectors=False)
+        return prepared(
+            self.brokers, f"bench{self._prefixes}", session_timeout="30s", content_detectors=False
+        )
 
     def spec(self, **changes: object) -> LoadSpec:
         """A load that begins now."""
-        return LoadSpec(start_us=int(time.time() * 1e6), seed=self.seed, events_per_s=APPEND_RATE, **changes)  # type: ignore[arg-type]
+        return LoadSpec(
+            start_us=int(time.time() * 1e6), seed=self.seed, events_per_s=APPEND_RATE, **changes
+        )  # type: ignore[arg-type]
 
     def row(self, name: str, took: Took | None, workers: int = 1) -> None:
         """A line of the table."""
@@ -114,7 +120,13 @@ class Bench:
 
 
 def ours(
-    settings: Settings, events: int, *, workers: int = 1, after: int = 0, empty: bool = False, left_open: int | None = 0
+    settings: Settings,
+    events: int,
+    *,
+    workers: int = 1,
+    after: int = 0,
+    empty: bool = False,
+    left_open: int | None = 0,
 ) -> Took:
     """Our worker reads a filled topic: counted are the records after the first ``after``.
 
@@ -122,7 +134,9 @@ def ours(
     last record is processed.
     """
     with ExitStack() as stack:
-        children = [stack.enter_context(worker_process.start(settings, empty=empty)) for _ in range(workers)]
+        children = [
+            stack.enter_context(worker_process.start(settings, empty=empty)) for _ in range(workers)
+        ]
         _wait_assigned(settings, workers)
         before = [child.ask(60, do="go") for child in children]
         if after:
@@ -133,7 +147,9 @@ def ours(
         read = _wait_records(children, events)
         done = read if left_open is None else _wait_closed(children, left_open)
         cpu_s = sum(end["cpu_s"] - start["cpu_s"] for end, start in zip(done, before, strict=True))
-        counted = sum(end["records"] - start["records"] for end, start in zip(read, before, strict=True))
+        counted = sum(
+            end["records"] - start["records"] for end, start in zip(read, before, strict=True)
+        )
         return Took(counted, cpu_s, read[0]["at_s"] - began)
 
 
@@ -169,7 +185,11 @@ def _wait_closed(children: list[Child], left_open: int) -> list[Answer]:
     while True:
         now = _statuses(children)
         still_open = sum(status["runs_opened"] - status["runs_closed"] for status in now)
-        quiet = quiet + 1 if still_open <= left_open and not any(status["in_flight"] for status in now) else 0
+        quiet = (
+            quiet + 1
+            if still_open <= left_open and not any(status["in_flight"] for status in now)
+            else 0
+        )
         if quiet >= 3:
             return now
         if time.monotonic() > deadline:
@@ -208,7 +228,9 @@ def _install(report: Report) -> None:
 def _throughput(bench: Bench, *, peers: bool, two: bool) -> Took:
     report, events = bench.report, bench.scale.events
     truth = bench.sender.load(bench.spec(open_runs=3_000).sized(events))
-    report.say(f"{truth.events:,} events of {truth.value_bytes / truth.events:.0f} bytes; {bench.sender.source}")
+    report.say(
+        f"{truth.events:,} events of {truth.value_bytes / truth.events:.0f} bytes; {bench.sender.source}"
+    )
     settings = bench.fill()
     read = truth.events + bench.trickled.events
     one = ours(settings, read, left_open=bench.trickled.runs)
@@ -221,7 +243,9 @@ def _throughput(bench: Bench, *, peers: bool, two: bool) -> Took:
         report.goals.append(Goal("CPU an event, two workers to one", both.us / one.us, 1.1, ""))
     taken = _others(bench, settings, truth.events) if peers else {}
     columns = ("engine", "CPU us/event", "events/s", "events/s a core", "events")
-    report.table(f"reading {truth.events:,} events, steps a second are half of that", columns, bench.rows)
+    report.table(
+        f"reading {truth.events:,} events, steps a second are half of that", columns, bench.rows
+    )
     _judge(report, one, taken)
     return one
 
@@ -237,7 +261,10 @@ def _others(bench: Bench, settings: Settings, events: int) -> dict[str, Took]:
         taken[peer.name] = other(peer.command(), settings, peer.script, share)
         bench.row(f"{peer.name}, doing nothing", taken[peer.name])
     folder = Path(__file__).parent / "peers"
-    for name, script in (("aiokafka alone", "plain_aiokafka.py"), ("confluent-kafka alone", "plain_consumer.py")):
+    for name, script in (
+        ("aiokafka alone", "plain_aiokafka.py"),
+        ("confluent-kafka alone", "plain_consumer.py"),
+    ):
         taken[name] = other([sys.executable, str(folder / script)], settings, script, most)
         bench.row(f"{name} (a limit)", taken[name])
     return taken
@@ -270,9 +297,17 @@ def _open_runs(bench: Bench) -> None:
     taken: dict[int, Took] = {}
     for count in (scale.few_open, scale.many_open):
         opening = count + int(WARM_S * APPEND_RATE)
-        spec = bench.spec(open_runs=count, events=opening + scale.open_events, under_way=True, fewest_steps=10, median_steps=12)
+        spec = bench.spec(
+            open_runs=count,
+            events=opening + scale.open_events,
+            under_way=True,
+            fewest_steps=10,
+            median_steps=12,
+        )
         bench.sender.load(spec)
-        took = taken[count] = ours(bench.fill(), opening + scale.open_events, after=opening, left_open=None)
+        took = taken[count] = ours(
+            bench.fill(), opening + scale.open_events, after=opening, left_open=None
+        )
         report.say(f"{count:,} open runs: {took.us:.2f} us an event")
         report.figures[f"open_{count}_cpu_us_per_event"] = took.us
         rows.append((f"{count:,} open runs", took.us, took.rate, took.events))
@@ -302,21 +337,49 @@ def _latency(bench: Bench, most: float) -> None:
         found = event_to_trajectory(sent, arrived, since_s=since, until_s=answer["ended_s"])
         figures = found.figures(f"latency_at_{share:g}")
         report.figures |= figures | {f"latency_at_{share:g}_events_per_s": rate}
-        rows.append((f"{share:g} of the maximum", rate, *figures.values(), len(found.every), answer["late_s"] * 1000))
+        rows.append(
+            (
+                f"{share:g} of the maximum",
+                rate,
+                *figures.values(),
+                len(found.every),
+                answer["late_s"] * 1000,
+            )
+        )
         if found.missing:
             report.wrong.append(
                 f"at {share:g} of the maximum {found.missing} records were in no trajectory 3 s after the last one"
             )
-    columns = ("", "events/s", "opening p50 ms", "p99 ms", "every event p50 ms", "p99 ms", "events", "sender late ms")
-    report.table("from an event's sending to the first trajectory with it, at a subscriber", columns, rows)
-    report.notes.append("a growing trajectory is published once a second: an event that opens no run waits for that")
+    columns = (
+        "",
+        "events/s",
+        "opening p50 ms",
+        "p99 ms",
+        "every event p50 ms",
+        "p99 ms",
+        "events",
+        "sender late ms",
+    )
+    report.table(
+        "from an event's sending to the first trajectory with it, at a subscriber", columns, rows
+    )
+    report.notes.append(
+        "a growing trajectory is published once a second: an event that opens no run waits for that"
+    )
 
 
 def flags() -> argparse.ArgumentParser:
     """Its own flags beside the usual ones."""
     made = harness.parser(__doc__ or "")
-    made.add_argument("--install-peers", action="store_true", help="install the peers that are missing first")
-    made.add_argument("--only", action="append", choices=("peers", "workers", "open", "latency"), help="these parts alone")
+    made.add_argument(
+        "--install-peers", action="store_true", help="install the peers that are missing first"
+    )
+    made.add_argument(
+        "--only",
+        action="append",
+        choices=("peers", "workers", "open", "latency"),
+        help="these parts alone",
+    )
     return made
 
 

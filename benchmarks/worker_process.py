@@ -19,17 +19,19 @@ import uvloop
 
 from benchmarks.child import Answer, Child, serve
 from stepstream.schemas.settings import Settings
-from stepstream.stream.counters import Counters
-from stepstream.stream.floor import Floor
-from stepstream.stream.outputs import Output
-from stepstream.stream.restoring import Restoring
-from stepstream.stream.stage import Restored
-from stepstream.stream.worker import SWITCH_S, Worker
+from stepstream.stream.core.counters import Counters
+from stepstream.stream.core.floor import Floor
+from stepstream.stream.core.outputs import Output
+from stepstream.stream.shell.restoring import Restoring
+from stepstream.stream.shell.stage import Restored
+from stepstream.stream.shell.worker import SWITCH_S, Worker
 
 
 def start(settings: Settings, *, empty: bool = False) -> Child:
     """The parent's side: ``ask(do="go")`` opens the gate, ``ask(do="status")`` tells; closing it ends it."""
-    return Child.module("benchmarks.worker_process", settings.model_dump_json(), *(["--empty"] if empty else []))
+    return Child.module(
+        "benchmarks.worker_process", settings.model_dump_json(), *(["--empty"] if empty else [])
+    )
 
 
 class GatedRestoring(Restoring):
@@ -109,7 +111,9 @@ def main() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     sys.setswitchinterval(SWITCH_S)
     gate = threading.Event()
-    worker = GatedWorker(Settings.model_validate_json(sys.argv[1]), gate, empty="--empty" in sys.argv)
+    worker = GatedWorker(
+        Settings.model_validate_json(sys.argv[1]), gate, empty="--empty" in sys.argv
+    )
 
     def go() -> Answer:
         gate.set()

@@ -47,7 +47,10 @@ class Workload:
 
 def data_folder() -> Path:
     """Where real data is looked for: ``$STEPSTREAM_DATA``, else ``../shared/data`` from the project's root."""
-    return Path(os.environ.get("STEPSTREAM_DATA") or Path(__file__).resolve().parents[1] / ".." / "shared" / "data")
+    return Path(
+        os.environ.get("STEPSTREAM_DATA")
+        or Path(__file__).resolve().parents[1] / ".." / "shared" / "data"
+    )
 
 
 def workload(folder: Path | None = None) -> Workload:
@@ -60,7 +63,9 @@ def workload(folder: Path | None = None) -> Workload:
 
 def fitted() -> Workload:
     """Lognormal gaps and sizes."""
-    return Workload("lognormal, fitted to Azure's and Mooncake's traces", _fitted_gap, _fitted_tokens)
+    return Workload(
+        "lognormal, fitted to Azure's and Mooncake's traces", _fitted_gap, _fitted_tokens
+    )
 
 
 def _fitted_gap(rng: random.Random) -> float:
@@ -68,7 +73,9 @@ def _fitted_gap(rng: random.Random) -> float:
 
 
 def _fitted_tokens(rng: random.Random) -> Pair:
-    size_in, size_out = (LONG_INPUT, LONG_OUTPUT) if rng.random() < LONG_SHARE else (SHORT_INPUT, SHORT_OUTPUT)
+    size_in, size_out = (
+        (LONG_INPUT, LONG_OUTPUT) if rng.random() < LONG_SHARE else (SHORT_INPUT, SHORT_OUTPUT)
+    )
     return _bounded(rng.lognormvariate(*size_in), rng.lognormvariate(*size_out))
 
 
@@ -83,7 +90,11 @@ def recorded(folder: Path) -> Workload:
     mean = fmean(gaps)
     relative = [gap / mean for gap in gaps]
     pairs += _mooncake(folder / MOONCAKE)
-    return Workload("Azure's and Mooncake's traces", lambda rng: rng.choice(relative), lambda rng: rng.choice(pairs))
+    return Workload(
+        "Azure's and Mooncake's traces",
+        lambda rng: rng.choice(relative),
+        lambda rng: rng.choice(pairs),
+    )
 
 
 def _azure(file: Path) -> tuple[list[float], list[Pair]]:

@@ -39,7 +39,8 @@ class Answer:
         if not self.tool_calls:
             return self.text or None
         calls = [
-            {"name": call.name, "arguments": call.arguments, **({"id": call.id} if call.id else {})} for call in self.tool_calls
+            {"name": call.name, "arguments": call.arguments, **({"id": call.id} if call.id else {})}
+            for call in self.tool_calls
         ]
         return {**({"text": self.text} if self.text else {}), "tool_calls": calls}
 

@@ -30,7 +30,10 @@ def problems(schema: Any, arguments: Any) -> list[str]:
     try:
         TypeAdapter(schema).validate_python(arguments)
     except ValidationError as error:
-        return [_told(one) for one in error.errors(include_url=False, include_input=False)[:MOST_PROBLEMS]]
+        return [
+            _told(one)
+            for one in error.errors(include_url=False, include_input=False)[:MOST_PROBLEMS]
+        ]
     except Exception as error:
         misuse(
             "schema",

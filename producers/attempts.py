@@ -55,11 +55,19 @@ class Plan:
 
     def is_worth_it(self, error: Exception, number: int) -> bool:
         """Whether to try again after this failure of try ``number``; a stop, or refused arguments, would be the same again."""
-        return isinstance(error, self.retry_on) and not isinstance(error, _FINAL) and number <= self.retries
+        return (
+            isinstance(error, self.retry_on)
+            and not isinstance(error, _FINAL)
+            and number <= self.retries
+        )
 
     def replaces(self, error: Exception) -> bool:
         """Whether the fallback takes over after this failure."""
-        return self.fallback is not None and isinstance(error, self.retry_on) and not isinstance(error, RunStopped)
+        return (
+            self.fallback is not None
+            and isinstance(error, self.retry_on)
+            and not isinstance(error, RunStopped)
+        )
 
     def wait_after(self, number: int) -> float:
         """Seconds before the next try, with jitter so that many agents do not come back at once."""

@@ -69,13 +69,23 @@ class Budget:
         for name, (default, usable, example) in _FIELDS.items():
             value = given[name]
             if value is not default and value is not None and not usable(value):
-                wrong = f"Budget({name}={shown(value)}) is left out, so that nothing is limited by it"
-                misuse(f"Budget {name}", f"{wrong}: write Budget({name}={example})", level=logging.ERROR)
+                wrong = (
+                    f"Budget({name}={shown(value)}) is left out, so that nothing is limited by it"
+                )
+                misuse(
+                    f"Budget {name}",
+                    f"{wrong}: write Budget({name}={example})",
+                    level=logging.ERROR,
+                )
                 value = default
             object.__setattr__(self, name, default if value is None else value)
         for name in unknown:
             meant = did_you_mean(name, given)
-            misuse(f"Budget {name}", f"Budget has no limit {name!r}{meant}; it is not kept", level=logging.ERROR)
+            misuse(
+                f"Budget {name}",
+                f"Budget has no limit {name!r}{meant}; it is not kept",
+                level=logging.ERROR,
+            )
 
 
 def _is_limit(value: object) -> bool:
@@ -143,7 +153,13 @@ class Purse:
         return "usd" in self.limits
 
     def reserve(
-        self, kind: str, label: str, *, usd: Usd | None = None, tokens: int | None = None, trace_id: str = ""
+        self,
+        kind: str,
+        label: str,
+        *,
+        usd: Usd | None = None,
+        tokens: int | None = None,
+        trace_id: str = "",
     ) -> Reservation:
         """Set aside what a step may use, or raise ``BudgetExceeded``: then, and from then on, nothing more begins."""
         key = f"{kind}:{label}"
@@ -153,8 +169,12 @@ class Purse:
             if self._refused is not None:
                 raise BudgetExceeded(*self._refused, trace_id=trace_id)
             amounts = {
-                "usd": amount_nanos(usd) if usd is not None else self._guess("usd", key, budget.reserve_usd, is_call),
-                "tokens": tokens if tokens is not None else self._guess("tokens", key, budget.reserve_tokens, is_call),
+                "usd": amount_nanos(usd)
+                if usd is not None
+                else self._guess("usd", key, budget.reserve_usd, is_call),
+                "tokens": tokens
+                if tokens is not None
+                else self._guess("tokens", key, budget.reserve_tokens, is_call),
             }
             for what, limit in self.limits.items():
                 wanted, before = self._wanted(what, amounts)
@@ -201,12 +221,20 @@ class Purse:
                 used = self._used(what)
                 if what not in self._warned and limit and used >= limit * self.budget.warn:
                     self._warned.add(what)
-                    found.append(BudgetWarning(what, Decimal(used) / _SCALE[what], Decimal(limit) / _SCALE[what]))
+                    found.append(
+                        BudgetWarning(
+                            what, Decimal(used) / _SCALE[what], Decimal(limit) / _SCALE[what]
+                        )
+                    )
         for warning in found if self.budget.on_warn is not None else ():
             try:
                 self.budget.on_warn(warning)  # type: ignore[misc]  # not None, as was just asked
             except Exception as error:
-                complaints.say("on_warn", f"stepstream: on_warn failed: {type_of(error)}: {message_of(error)}", error=error)
+                complaints.say(
+                    "on_warn",
+                    f"stepstream: on_warn failed: {type_of(error)}: {message_of(error)}",
+                    error=error,
+                )
         return found
 
     def grant(self, usd: Usd) -> None:

@@ -45,19 +45,33 @@ class CallPieces:
         elif is_a(arguments, dict):
             call.arguments = parsed(arguments)
 
-    def _continued(self, place: int | None, identity: str, name: str, arguments: Any) -> ToolCall | None:
+    def _continued(
+        self, place: int | None, identity: str, name: str, arguments: Any
+    ) -> ToolCall | None:
         """The call that a piece continues; None where it begins one."""
         if identity and identity in self._by_id:
             return self._by_id[identity]
-        call = self._by_index.get(place) if place is not None else (self._calls[-1] if self._calls else None)
+        call = (
+            self._by_index.get(place)
+            if place is not None
+            else (self._calls[-1] if self._calls else None)
+        )
         if call is None:
             return None
-        if identity and call.id and (place is None or name or not call.name or _are_complete(call.arguments)):
+        if (
+            identity
+            and call.id
+            and (place is None or name or not call.name or _are_complete(call.arguments))
+        ):
             return None
         if name and call.name and _begins_anew(arguments) and _are_complete(call.arguments):
             return None
         differs = bool(name) and bool(call.name) and name != call.name
-        return None if differs and (call.arguments or (place is None and not name.startswith(call.name))) else call
+        return (
+            None
+            if differs and (call.arguments or (place is None and not name.startswith(call.name)))
+            else call
+        )
 
     def complete(self) -> list[ToolCall]:
         """The calls, with what their arguments say: all pieces together, or the last where it repeats those before."""
@@ -83,4 +97,6 @@ def _are_complete(arguments: Any) -> bool:
 
 
 def _begins_anew(arguments: Any) -> bool:
-    return is_a(arguments, dict) or (is_a(arguments, str) and str.__str__(arguments).lstrip().startswith("{"))
+    return is_a(arguments, dict) or (
+        is_a(arguments, str) and str.__str__(arguments).lstrip().startswith("{")
+    )

@@ -33,8 +33,14 @@ class Commands:
         with self._lock:
             self._roots.setdefault(control.trace_id, control)
             self._open.add(control)
-            waiting = [command for command in self._scope if self._is_for(command, control)] if self._scope else []
-        freed_us = max((command.time for command in waiting if command.action == "resume"), default=0)
+            waiting = (
+                [command for command in self._scope if self._is_for(command, control)]
+                if self._scope
+                else []
+            )
+        freed_us = max(
+            (command.time for command in waiting if command.action == "resume"), default=0
+        )
         for command in waiting:
             if command.time > freed_us:
                 control.deliver(command)
@@ -53,7 +59,9 @@ class Commands:
             self.received += 1
             if is_scope(command):
                 self._keep(command)
-                controls = [control for control in list(self._open) if self._is_for(command, control)]
+                controls = [
+                    control for control in list(self._open) if self._is_for(command, control)
+                ]
             else:
                 run = self._roots.get(command.trace_id)  # what it contains asks it
                 controls = [] if run is None else [run]

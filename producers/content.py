@@ -50,7 +50,9 @@ def _text(value: str, max_bytes: int) -> tuple[str, int | None]:
 def _walked(value: Any, max_bytes: int) -> tuple[str, int | None]:
     kind = type(value)
     as_text = issubclass(kind, str | bytes | bytearray | memoryview)
-    room = max_bytes if as_text else max_bytes - max_bytes // 16  # quotes, commas and brackets are counted roughly
+    room = (
+        max_bytes if as_text else max_bytes - max_bytes // 16
+    )  # quotes, commas and brackets are counted roughly
     for _ in range(3):
         walk = Walk()
         plain = walk.plain(value, room)
@@ -58,7 +60,9 @@ def _walked(value: Any, max_bytes: int) -> tuple[str, int | None]:
         size = size_of(text)
         if size <= max_bytes or as_text:
             break
-        room = room * max_bytes // size * 9 // 10  # escapes and wide characters took more than was thought
+        room = (
+            room * max_bytes // size * 9 // 10
+        )  # escapes and wide characters took more than was thought
     return text, (size + walk.cut if walk.cut else None)
 
 

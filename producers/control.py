@@ -31,7 +31,14 @@ class Recorder(Protocol):
     """Publishes one event of a control step of the run."""
 
     def __call__(
-        self, step_id: str, phase: str, name: str, attributes: dict[str, str], *, began_us: int = 0, status: str = "ok"
+        self,
+        step_id: str,
+        phase: str,
+        name: str,
+        attributes: dict[str, str],
+        *,
+        began_us: int = 0,
+        status: str = "ok",
     ) -> None: ...
 
     def now_us(self) -> int:
@@ -64,7 +71,11 @@ class RunControl:
         pause_limit_s: float = 900.0,
     ) -> None:
         self.trace_id = trace_id
-        self.project, self.environment, self.agent = whose["project"], whose["environment"], whose["agent"]
+        self.project, self.environment, self.agent = (
+            whose["project"],
+            whose["environment"],
+            whose["agent"],
+        )
         self.started_us = started_us
         self.parent = parent
         self.hook = hook
@@ -102,7 +113,11 @@ class RunControl:
                 self.hook(command)
             except Exception as error:
                 said = f"{type_of(error)}: {message_of(error)}"
-                complaints.say("on_command", f"stepstream: on_command failed on {command.action}: {said}", error=error)
+                complaints.say(
+                    "on_command",
+                    f"stepstream: on_command failed on {command.action}: {said}",
+                    error=error,
+                )
         return True
 
     def _remember(self, command_id: str) -> None:
@@ -171,7 +186,9 @@ class RunControl:
             before = purse.refusals
             try:
                 usd, tokens = fields.get("reserve_usd"), fields.get("reserve_tokens")
-                held.append(purse.reserve(kind, label, usd=usd, tokens=tokens, trace_id=self.trace_id))
+                held.append(
+                    purse.reserve(kind, label, usd=usd, tokens=tokens, trace_id=self.trace_id)
+                )
             except BudgetExceeded as exceeded:
                 for reservation in held:
                     reservation.purse.release(reservation)
@@ -191,7 +208,11 @@ class RunControl:
     def tell_warnings(self) -> None:
         """Record that a share of the budget is used."""
         for warning in self.purse.warnings() if self.purse is not None else ():
-            self.note("warn", f"{warning.used} of {warning.limit} {warning.what} are used", what=warning.what)
+            self.note(
+                "warn",
+                f"{warning.used} of {warning.limit} {warning.what} are used",
+                what=warning.what,
+            )
 
     def _obey(self) -> None:
         with self._changed:
@@ -201,7 +222,12 @@ class RunControl:
             if not self._obeyed:
                 self._obeyed = True
                 self._settle(stop)
-        raise RunStopped(stop.reason or "no reason given", by=stop.by, command_id=stop.command_id, trace_id=self.trace_id)
+        raise RunStopped(
+            stop.reason or "no reason given",
+            by=stop.by,
+            command_id=stop.command_id,
+            trace_id=self.trace_id,
+        )
 
     def stopped_task(self) -> RunStopped | None:
         """After a task was cancelled: the stop, if that was the cause."""
@@ -259,7 +285,9 @@ class RunControl:
         pause = self._pause
         if pause is None or self._stop is not None:
             return
-        reason = f"it was paused ({pause.reason}) and nobody resumed it for {self.pause_limit_s:.0f} s"
+        reason = (
+            f"it was paused ({pause.reason}) and nobody resumed it for {self.pause_limit_s:.0f} s"
+        )
         self._settle(pause, "cancelled")
         self._pause = None
         self._stop = self._command("stop", reason, pause)

@@ -30,7 +30,14 @@ class ControlSteps:
 
     @never_raises
     def __call__(
-        self, step_id: str, phase: str, name: str, attributes: dict[str, str], *, began_us: int = 0, status: str = "ok"
+        self,
+        step_id: str,
+        phase: str,
+        name: str,
+        attributes: dict[str, str],
+        *,
+        began_us: int = 0,
+        status: str = "ok",
     ) -> None:
         """One event of a control step."""
         if self._engine.publisher.generation != self._generation:

@@ -37,7 +37,10 @@ def decorated(function: Any, open_step: OpenStep, kind: str) -> Any:
     try:
         return _decorated(function, open_step, kind)
     except Exception as error:
-        misuse("decorated", f"{shown(function)} is no function that can be traced: {message_of(error)}; decorate a function")
+        misuse(
+            "decorated",
+            f"{shown(function)} is no function that can be traced: {message_of(error)}; decorate a function",
+        )
         return function
 
 
@@ -45,7 +48,11 @@ def _decorated(function: Any, open_step: OpenStep, kind: str) -> Any:
     name = getattr(function, "__name__", None) or type(function).__name__
     arguments = _Arguments(function, kind in _TEXT_KINDS)
     open_call = functools.partial(_open, open_step, name, arguments)
-    target = function if inspect.isroutine(function) or isinstance(function, functools.partial) else type(function).__call__
+    target = (
+        function
+        if inspect.isroutine(function) or isinstance(function, functools.partial)
+        else type(function).__call__
+    )
     for recognised, wrap in (
         (inspect.isasyncgenfunction, _asynchronous_generator),
         (inspect.iscoroutinefunction, _asynchronous),
@@ -56,7 +63,13 @@ def _decorated(function: Any, open_step: OpenStep, kind: str) -> Any:
     return _plain(function, open_call)
 
 
-def _open(open_step: OpenStep, name: str, arguments: _Arguments, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Step:
+def _open(
+    open_step: OpenStep,
+    name: str,
+    arguments: _Arguments,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Step:
     return open_step(name, arguments.of(args, kwargs))
 
 
@@ -71,7 +84,9 @@ def _plain(function: Callable[..., Any], open_call: Callable[..., Step]) -> Call
     return call
 
 
-def _asynchronous(function: Callable[..., Any], open_call: Callable[..., Step]) -> Callable[..., Any]:
+def _asynchronous(
+    function: Callable[..., Any], open_call: Callable[..., Step]
+) -> Callable[..., Any]:
     @functools.wraps(function)
     async def call(*args: Any, **kwargs: Any) -> Any:
         async with open_call(args, kwargs) as step:
@@ -90,7 +105,9 @@ def _generator(function: Callable[..., Any], open_call: Callable[..., Step]) -> 
     return call
 
 
-def _asynchronous_generator(function: Callable[..., Any], open_call: Callable[..., Step]) -> Callable[..., Any]:
+def _asynchronous_generator(
+    function: Callable[..., Any], open_call: Callable[..., Step]
+) -> Callable[..., Any]:
     @functools.wraps(function)
     async def call(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
         generator, step = function(*args, **kwargs), open_call(args, kwargs)
@@ -143,7 +160,12 @@ class _Within:
     def __enter__(self) -> None:
         self._outside = self._step._switch(self._inside)
 
-    def __exit__(self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        _type: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
         self._inside = self._step._switch(self._outside)
 
 
@@ -185,7 +207,9 @@ class _Arguments:
         except (TypeError, ValueError):
             return
         positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-        self._names = tuple(parameter.name for parameter in parameters if parameter.kind in positional)
+        self._names = tuple(
+            parameter.name for parameter in parameters if parameter.kind in positional
+        )
 
     def of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> object:
         """The arguments by name; None where there are none."""

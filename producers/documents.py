@@ -21,7 +21,9 @@ _CONTENTS: Final = ("content", "page_content", "text", "document")
 _SCORES: Final = ("score", "relevance_score", "similarity")
 
 
-def to_documents(items: Iterable[object], *, content: bool, max_bytes: int) -> list[Document] | None:
+def to_documents(
+    items: Iterable[object], *, content: bool, max_bytes: int
+) -> list[Document] | None:
     """Documents, best first, a bounded number; their texts only where ``content`` is wanted. None for what is no list."""
     found = items_of(items)
     if found is None:
@@ -33,7 +35,9 @@ def to_documents(items: Iterable[object], *, content: bool, max_bytes: int) -> l
         except StopIteration:
             break
         except Exception as error:  # of the program's generator
-            misuse("documents", f"of the documents, only {len(out)} could be read: {message_of(error)}")
+            misuse(
+                "documents", f"of the documents, only {len(out)} could be read: {message_of(error)}"
+            )
             break
         document = to_document(item, content=content, max_bytes=max_bytes)
         max_bytes = max(0, max_bytes - len(document.content))
@@ -56,12 +60,18 @@ def to_document(item: object, *, content: bool = True, max_bytes: int) -> Docume
         text = item
     score = _number(_field(item, _SCORES)) if score is None else score
     identity = "" if name is None else label(name, ID_CHARS)
-    return DocumentStruct(id=identity, score=score, content=_text(text, max_bytes) if content else "")
+    return DocumentStruct(
+        id=identity, score=score, content=_text(text, max_bytes) if content else ""
+    )
 
 
 def are_documents(value: object) -> TypeGuard[Sequence[object]]:
     """Whether a returned value is a list of what people call documents."""
-    return type(value) in (list, tuple) and bool(value) and all(map(_is_document, value[:MOST_DOCUMENTS]))  # type: ignore[index]
+    return (
+        type(value) in (list, tuple)
+        and bool(value)
+        and all(map(_is_document, value[:MOST_DOCUMENTS]))  # type: ignore[index]
+    )
 
 
 def _is_document(item: object) -> bool:

@@ -85,10 +85,14 @@ class Encoder:
         if record.output:
             record.output, record.output_bytes = self._content(record.output, record.output_bytes)
         if record.error_message:
-            record.error_message = cut_middle(self._redactor.text(record.error_message), self._limits.max_message_chars)
+            record.error_message = cut_middle(
+                self._redactor.text(record.error_message), self._limits.max_message_chars
+            )
         if record.attributes:
             record.attributes = {
-                cut_middle(key, ATTRIBUTE_CHARS): cut_middle(self._redactor.named(key, value), ATTRIBUTE_CHARS)
+                cut_middle(key, ATTRIBUTE_CHARS): cut_middle(
+                    self._redactor.named(key, value), ATTRIBUTE_CHARS
+                )
                 for key, value in record.attributes.items()
             }
         if record.documents:
@@ -127,7 +131,13 @@ class Encoder:
             if document.content and left > 0:
                 content, size = cut_to_bytes(self._redactor.text(document.content), left)
                 left -= min(size, left)
-            out.append(DocumentStruct(id=document.id[: self._limits.max_text_chars], score=document.score, content=content))
+            out.append(
+                DocumentStruct(
+                    id=document.id[: self._limits.max_text_chars],
+                    score=document.score,
+                    content=content,
+                )
+            )
         return out
 
     def _price(self, record: StepRecord) -> None:
@@ -168,10 +178,14 @@ class Encoder:
                     setattr(record, f"{field}_bytes", size)
         share = max_bytes // max(1, len(record.documents))
         record.documents = [
-            DocumentStruct(id=d.id, score=d.score, content=cut_to_bytes(d.content, share)[0]) for d in record.documents
+            DocumentStruct(id=d.id, score=d.score, content=cut_to_bytes(d.content, share)[0])
+            for d in record.documents
         ]
         share = max_bytes // max(1, len(record.attributes))
-        record.attributes = {cut_middle(key, share): cut_middle(value, share) for key, value in record.attributes.items()}
+        record.attributes = {
+            cut_middle(key, share): cut_middle(value, share)
+            for key, value in record.attributes.items()
+        }
 
     def _count(self, record: StepRecord) -> None:
         totals = self.totals
@@ -190,7 +204,10 @@ def _repair(record: StepRecord) -> None:
     for field in (*_SHORT, "error_message", "input", "output", "retry_of", "fallback_of"):
         setattr(record, field, _clean(getattr(record, field)))
     record.attributes = {_clean(key): _clean(value) for key, value in record.attributes.items()}
-    record.documents = [DocumentStruct(id=_clean(d.id), score=d.score, content=_clean(d.content)) for d in record.documents]
+    record.documents = [
+        DocumentStruct(id=_clean(d.id), score=d.score, content=_clean(d.content))
+        for d in record.documents
+    ]
 
 
 def _clean(text: Any) -> str:

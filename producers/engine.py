@@ -94,7 +94,9 @@ class Engine:
         """Load the prices in a thread of their own, so that they are there when a budget asks for them. Returns at once."""
         if self._made_prices is None:
             with contextlib.suppress(RuntimeError):  # the interpreter is going down
-                threading.Thread(target=self._load_prices, name="stepstream-prices", daemon=True).start()
+                threading.Thread(
+                    target=self._load_prices, name="stepstream-prices", daemon=True
+                ).start()
 
     def publish(self, record: StepRecord) -> None:
         """Hand a record over; whoever hands it over does not touch it again."""

@@ -51,7 +51,9 @@ def exit_line(totals: Totals, counts: Counts) -> str:
 
 
 def _runs(totals: Totals) -> str:
-    return f"run {totals.last_trace_id[:ID_CHARS]}…" if totals.runs == 1 else f"{totals.runs:,} runs"
+    return (
+        f"run {totals.last_trace_id[:ID_CHARS]}…" if totals.runs == 1 else f"{totals.runs:,} runs"
+    )
 
 
 def _number(count: int, noun: str) -> str:

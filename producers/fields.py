@@ -91,4 +91,6 @@ def whole_number(text: Any) -> int | None:
     if not is_a(text, str):
         return None
     plain = str.__str__(text)
-    return int(plain) if plain.isascii() and plain.isdecimal() and len(plain) <= MOST_DIGITS else None
+    return (
+        int(plain) if plain.isascii() and plain.isdecimal() and len(plain) <= MOST_DIGITS else None
+    )

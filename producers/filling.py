@@ -21,7 +21,13 @@ from stepstream.producers.walk import label, number_of
 from stepstream.schemas.money import usd_from_nanos
 from stepstream.schemas.normalise import counted
 from stepstream.schemas.step import Step as StepRecord
-from stepstream.schemas.usage import DETAILS, MAX_USAGE_COUNT, TOTALLED, TokenUsage, TokenUsageStruct
+from stepstream.schemas.usage import (
+    DETAILS,
+    MAX_USAGE_COUNT,
+    TOTALLED,
+    TokenUsage,
+    TokenUsageStruct,
+)
 
 if TYPE_CHECKING:
     from stepstream.producers.engine import Engine
@@ -102,7 +108,9 @@ class Fills(Opens):
         cannot be right makes the cost unknown. ``service_tier`` is the tier that the provider charged, e.g. ``batch``.
         """
         if self._writable("set_usage"):
-            given = locals()  # the counts are named once, in ``TokenUsage``; a test holds the signature to it
+            given = (
+                locals()
+            )  # the counts are named once, in ``TokenUsage``; a test holds the signature to it
             self._record.usage = usage_from({name: given[name] for name in _COUNTS})
             if service_tier:
                 self.set_attribute("service_tier", service_tier)
@@ -113,7 +121,10 @@ class Fills(Opens):
         if self._writable("set_cost"):
             nanos = nanos_of(usd)
             if nanos is None:
-                misuse("set_cost", f"set_cost({shown(usd)}) is ignored: it is no amount of dollars; write set_cost(0.0123)")
+                misuse(
+                    "set_cost",
+                    f"set_cost({shown(usd)}) is ignored: it is no amount of dollars; write set_cost(0.0123)",
+                )
                 return
             self._record.cost_usd = cast(Decimal, usd_from_nanos(nanos))
             self._record.cost_source = "given"
@@ -123,7 +134,9 @@ class Fills(Opens):
         """The model that answered, where it was not known on opening."""
         if self._writable("set_model"):
             self._record.model = label(model, LABEL_CHARS)
-            self._record.provider = label("" if provider is None else provider, LABEL_CHARS) or self._record.provider
+            self._record.provider = (
+                label("" if provider is None else provider, LABEL_CHARS) or self._record.provider
+            )
 
     @never_raises
     def set_documents(self, documents: Iterable[object]) -> None:
@@ -131,7 +144,10 @@ class Fills(Opens):
         if self._writable("set_documents"):
             made = to_documents(documents, content=self._scope.capture, max_bytes=self._max_bytes)
             if made is None:
-                misuse("set_documents", f"set_documents({shown(documents)}) is ignored: write set_documents([document, ...])")
+                misuse(
+                    "set_documents",
+                    f"set_documents({shown(documents)}) is ignored: write set_documents([document, ...])",
+                )
             else:
                 self._record.documents = made
 
@@ -146,11 +162,16 @@ class Fills(Opens):
         if self._writable("set_attributes"):
             if not issubclass(type(attributes), dict):
                 given = shown(attributes)
-                misuse("set_attributes", f"set_attributes({given}) is ignored: write set_attributes({{'name': value}})")
+                misuse(
+                    "set_attributes",
+                    f"set_attributes({given}) is ignored: write set_attributes({{'name': value}})",
+                )
                 return
             more = {
                 label(key, LABEL_CHARS): to_text(value, self._max_bytes)[0]
-                for key, value in itertools.islice(dict.items(cast(dict[object, object], attributes)), MOST_ATTRIBUTES)
+                for key, value in itertools.islice(
+                    dict.items(cast(dict[object, object], attributes)), MOST_ATTRIBUTES
+                )
             }
             self._record.attributes = {**self._record.attributes, **more}
 
@@ -225,7 +246,10 @@ class Fills(Opens):
             if self._state == NEW:
                 when, instead = "before it started", "call it inside `with`, or after start()"
             else:
-                when, instead = "after it ended", "call it before the step ends, or open another step"
+                when, instead = (
+                    "after it ended",
+                    "call it before the step ends, or open another step",
+                )
             misuse(f"{what} {when}", f"{what} on step {self._name!r} {when} is ignored: {instead}")
         return False
 
@@ -245,5 +269,8 @@ def usage_from(counts: Mapping[str, object]) -> TokenUsage:
         known[name] = made.number
         if made.lost:
             known["incomplete"] = True
-            misuse(f"set_usage {name}", f"set_usage({name}={shown(given)}) is left out: write a number of tokens, {name}=900")
+            misuse(
+                f"set_usage {name}",
+                f"set_usage({name}={shown(given)}) is left out: write a number of tokens, {name}=900",
+            )
     return TokenUsageStruct(**known)

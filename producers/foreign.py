@@ -11,7 +11,9 @@ from types import FunctionType, GetSetDescriptorType, MappingProxyType, MemberDe
 from typing import Any, Final
 
 mro_of: Final[Callable[[type], tuple[type, ...]]] = type.__dict__["__mro__"].__get__
-namespace_of: Final[Callable[[type], MappingProxyType[str, Any]]] = type.__dict__["__dict__"].__get__
+namespace_of: Final[Callable[[type], MappingProxyType[str, Any]]] = type.__dict__[
+    "__dict__"
+].__get__
 _name_of: Final[Callable[[type], str]] = type.__dict__["__name__"].__get__
 _module_of: Final[Callable[[type], Any]] = type.__dict__["__module__"].__get__
 
@@ -37,7 +39,9 @@ def module_of(kind: type) -> str:
 def type_name(kind: type) -> str:
     """The name of a class with its module, unless it is built in or the program's own."""
     module = module_of(kind)
-    return _name_of(kind) if module in ("", "builtins", "__main__") else f"{module}.{_name_of(kind)}"
+    return (
+        _name_of(kind) if module in ("", "builtins", "__main__") else f"{module}.{_name_of(kind)}"
+    )
 
 
 class Layout:
@@ -57,11 +61,16 @@ class Layout:
         """Whether even ``isinstance`` would run code of the class, as of proxies that load what they stand for."""
         for base in mro_of(kind):
             namespace = namespace_of(base)
-            if base is not object and ("__class__" in namespace or type(namespace.get("__getattribute__")) in _WRITTEN):
+            if base is not object and (
+                "__class__" in namespace or type(namespace.get("__getattribute__")) in _WRITTEN
+            ):
                 self.opaque = True
             for name, value in namespace.items():
                 if name == "__dict__":
-                    own = type(value) in (GetSetDescriptorType, MemberDescriptorType) and "__class__" not in namespace
+                    own = (
+                        type(value) in (GetSetDescriptorType, MemberDescriptorType)
+                        and "__class__" not in namespace
+                    )
                     if self.dictionary is None and own:  # a proxy's is that of what it stands for
                         self.dictionary = value.__get__
                 elif name not in self.slots and simple_name(type(value)) in _DESCRIPTORS:

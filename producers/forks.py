@@ -20,7 +20,9 @@ class Gate:
     """Held while modules are imported; a fork waits for it."""
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()  # re-entrant: one import may lead to another, and a thread that holds it may fork
+        self._lock = (
+            threading.RLock()
+        )  # re-entrant: one import may lead to another, and a thread that holds it may fork
         self._held = threading.local()
 
     @contextlib.contextmanager
@@ -50,7 +52,9 @@ gate: Final = Gate()
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
-        before=gate.before_fork, after_in_parent=gate.after_fork_in_parent, after_in_child=gate.after_fork_in_child
+        before=gate.before_fork,
+        after_in_parent=gate.after_fork_in_parent,
+        after_in_child=gate.after_fork_in_child,
     )
 
 

@@ -45,7 +45,11 @@ def _is_count(value: object) -> bool:
 
 
 def _is_schema(value: object) -> bool:
-    return issubclass(type(value), dict | type) or module_of(type(value)) in ("typing", "types", "typing_extensions")
+    return issubclass(type(value), dict | type) or module_of(type(value)) in (
+        "typing",
+        "types",
+        "typing_extensions",
+    )
 
 
 def _is_budget(value: object) -> bool:

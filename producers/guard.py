@@ -31,7 +31,11 @@ class Complaints:
     """Log messages by kind, each kind at most once in ``every_s`` seconds. Safe in any thread."""
 
     def __init__(
-        self, logger: logging.Logger = LOGGER, *, every_s: float = EVERY_S, clock: Callable[[], float] = time.monotonic
+        self,
+        logger: logging.Logger = LOGGER,
+        *,
+        every_s: float = EVERY_S,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._logger = logger
         self._every_s = every_s
@@ -39,7 +43,14 @@ class Complaints:
         self._lock = threading.RLock()
         self._last: dict[str, tuple[float, int]] = {}
 
-    def say(self, kind: str, message: str, *, level: int = logging.WARNING, error: BaseException | None = None) -> bool:
+    def say(
+        self,
+        kind: str,
+        message: str,
+        *,
+        level: int = logging.WARNING,
+        error: BaseException | None = None,
+    ) -> bool:
         """Log ``message`` unless this kind was heard of lately; True when it was logged."""
         now = self._clock()
         with self._lock:
@@ -59,7 +70,9 @@ class Complaints:
         """The log record, printable: what is complained about may quote what the agent works with."""
         cause = None if error is None else (type(error), error, error.__traceback__)
         text = " ".join(printable(message).split())
-        record = self._logger.makeRecord(self._logger.name, level, __file__, 0, text, (), cause, "say")
+        record = self._logger.makeRecord(
+            self._logger.name, level, __file__, 0, text, (), cause, "say"
+        )
         if cause is not None:
             record.exc_text = printable("".join(traceback.format_exception(*cause))).rstrip("\n")
         return record
@@ -80,7 +93,11 @@ def never_raises(function: Callable[P, None]) -> Callable[P, None]:
         try:
             function(*args, **kwargs)
         except Exception as error:
-            if isinstance(error, TypeError) and error.__traceback__ is not None and error.__traceback__.tb_next is None:
+            if (
+                isinstance(error, TypeError)
+                and error.__traceback__ is not None
+                and error.__traceback__.tb_next is None
+            ):
                 _misfit(function, args, kwargs)
             else:
                 internal_error(function.__qualname__, error)
@@ -88,7 +105,9 @@ def never_raises(function: Callable[P, None]) -> Callable[P, None]:
     return guarded
 
 
-def _misfit(function: Callable[..., None], args: tuple[object, ...], kwargs: dict[str, object]) -> None:
+def _misfit(
+    function: Callable[..., None], args: tuple[object, ...], kwargs: dict[str, object]
+) -> None:
     """The arguments do not fit the function: the call is wrong, nothing inside is."""
     from stepstream.producers.misuse import wrong_call
 

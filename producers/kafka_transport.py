@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from stepstream import kafka
+from stepstream.common import kafka
 from stepstream.producers.guard import complaints
 from stepstream.producers.transport import Done, Record
 from stepstream.schemas.step import RECORD_HEADERS
@@ -50,7 +50,9 @@ class KafkaTransport:
             done("" if error is None else self._explained(error))
 
         try:
-            self._producer.produce(self._topic, record.value, record.key, headers=self._headers, on_delivery=delivered)
+            self._producer.produce(
+                self._topic, record.value, record.key, headers=self._headers, on_delivery=delivered
+            )
         except BufferError:
             return False
         except KafkaException as error:
@@ -70,7 +72,11 @@ class KafkaTransport:
             return
         self._producer.poll(timeout_s)
         now = time.monotonic()
-        if self._under_way and now - self._moved_at > LOOK_AFTER_S and now - self._looked_at > LOOK_EVERY_S:
+        if (
+            self._under_way
+            and now - self._moved_at > LOOK_AFTER_S
+            and now - self._looked_at > LOOK_EVERY_S
+        ):
             self._looked_at = now
             self._look_for_topic(self._producer)
 
@@ -78,14 +84,18 @@ class KafkaTransport:
         self._retire()
 
     def abandon(self) -> None:
-        self._left_to_parent.append(self._producer)  # destroying it would wait for threads that this process lacks
+        self._left_to_parent.append(
+            self._producer
+        )  # destroying it would wait for threads that this process lacks
         self._producer = None
 
     def _look_for_topic(self, producer: Producer) -> None:
         """Nothing moves: say so if it is for want of the topic, which a client would otherwise wait for in silence."""
         with contextlib.suppress(kafka.KafkaUnreachable):
             if kafka.partition_count(producer, self._topic, timeout=0.5) == 0:
-                complaints.say("topic", f"stepstream: {self._no_topic()}; events are held until it is there")
+                complaints.say(
+                    "topic", f"stepstream: {self._no_topic()}; events are held until it is there"
+                )
 
     def _no_topic(self) -> str:
         return f"there is no topic {self._topic} at {self._settings.kafka_brokers}: run `stepstream topics create`"
@@ -137,7 +147,7 @@ class _Sayer(logging.Handler):
 
 
 def _kafka_logger(settings: Settings) -> logging.Logger:
-    logger = logging.Logger("stepstream.kafka", logging.WARNING)
+    logger = logging.Logger("stepstream.common.kafka", logging.WARNING)
     logger.propagate = False
     logger.addHandler(_Sayer(settings.kafka_brokers))
     return logger

@@ -23,8 +23,22 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from stepstream.producers.foreign import field_of, instance_dict, module_of, mro_of, namespace_of, simple_name, type_name
-from stepstream.producers.shortening import cut_mark, cut_middle, file_mark, media_type_of, shortened
+from stepstream.producers.foreign import (
+    field_of,
+    instance_dict,
+    module_of,
+    mro_of,
+    namespace_of,
+    simple_name,
+    type_name,
+)
+from stepstream.producers.shortening import (
+    cut_mark,
+    cut_middle,
+    file_mark,
+    media_type_of,
+    shortened,
+)
 
 if TYPE_CHECKING:
     from stepstream.producers.walk import Walk
@@ -48,7 +62,9 @@ Reader = Callable[["Walk", Any, int, int], Any]
 
 
 def _list(walk: Walk, value: Any, room: int, depth: int) -> Any:
-    return walk.items(list.__len__(value), list.__iter__(value), list.__reversed__(value), room, depth)
+    return walk.items(
+        list.__len__(value), list.__iter__(value), list.__reversed__(value), room, depth
+    )
 
 
 def _tuple(walk: Walk, value: Any, room: int, depth: int) -> Any:
@@ -58,7 +74,9 @@ def _tuple(walk: Walk, value: Any, room: int, depth: int) -> Any:
 
 
 def _deque(walk: Walk, value: Any, room: int, depth: int) -> Any:
-    return walk.items(deque.__len__(value), deque.__iter__(value), deque.__reversed__(value), room, depth)
+    return walk.items(
+        deque.__len__(value), deque.__iter__(value), deque.__reversed__(value), room, depth
+    )
 
 
 def _set(walk: Walk, value: Any, room: int, depth: int) -> Any:
@@ -73,7 +91,9 @@ def _array(walk: Walk, value: Any, room: int, depth: int) -> Any:
 
 
 def _dict(walk: Walk, value: Any, room: int, depth: int) -> Any:
-    return walk.mapping(dict.__len__(value), iter(dict.items(value)), reversed(dict.items(value)), room, depth)
+    return walk.mapping(
+        dict.__len__(value), iter(dict.items(value)), reversed(dict.items(value)), room, depth
+    )
 
 
 def _view(walk: Walk, value: Any, room: int, depth: int) -> Any:
@@ -90,16 +110,26 @@ def _data(walk: Walk, value: Any, room: int, depth: int) -> Any:
 
 def _attributes(walk: Walk, value: Any, room: int, depth: int) -> Any:
     attributes = instance_dict(value)
-    return walk.mapping(len(attributes), iter(attributes.items()), reversed(attributes.items()), room, depth)
+    return walk.mapping(
+        len(attributes), iter(attributes.items()), reversed(attributes.items()), room, depth
+    )
 
 
 def _model(walk: Walk, value: Any, room: int, depth: int) -> Any:
     """A pydantic model: the fields that it keeps, without excluded ones. Serializers and computed fields are not called."""
     attributes = instance_dict(value)
     infos = _namespaces(type(value), "__pydantic_fields__") or {}
-    excluded = {name for name, info in infos.items() if field_of(info, "exclude")} if type(infos) is dict else set()
+    excluded = (
+        {name for name, info in infos.items() if field_of(info, "exclude")}
+        if type(infos) is dict
+        else set()
+    )
     extra = field_of(value, "__pydantic_extra__")
-    pairs = [(name, item) for name, item in itertools.islice(attributes.items(), MOST_MEMBERS) if name not in excluded]
+    pairs = [
+        (name, item)
+        for name, item in itertools.islice(attributes.items(), MOST_MEMBERS)
+        if name not in excluded
+    ]
     if type(extra) is dict:
         pairs += itertools.islice(extra.items(), MOST_MEMBERS)
     if len(pairs) == 1 and pairs[0][0] == "root":
@@ -108,11 +138,21 @@ def _model(walk: Walk, value: Any, room: int, depth: int) -> Any:
 
 
 def _dataclass(walk: Walk, value: Any, room: int, depth: int) -> Any:
-    return walk.fields(itertools.islice(_namespaces(type(value), "__dataclass_fields__"), MOST_MEMBERS), value, room, depth)
+    return walk.fields(
+        itertools.islice(_namespaces(type(value), "__dataclass_fields__"), MOST_MEMBERS),
+        value,
+        room,
+        depth,
+    )
 
 
 def _attrs(walk: Walk, value: Any, room: int, depth: int) -> Any:
-    return walk.fields([field_of(one, "name") for one in _namespaces(type(value), "__attrs_attrs__")], value, room, depth)
+    return walk.fields(
+        [field_of(one, "name") for one in _namespaces(type(value), "__attrs_attrs__")],
+        value,
+        room,
+        depth,
+    )
 
 
 def _struct(walk: Walk, value: Any, room: int, depth: int) -> Any:
@@ -132,7 +172,10 @@ def _text(walk: Walk, value: Any, room: int, _depth: int) -> Any:
     length = str.__len__(value)
     if length <= 2 * most:
         return walk.text(str.__getitem__(value, slice(None)), room)
-    head, tail = str.__getitem__(value, slice(0, most)), str.__getitem__(value, slice(length - most, length))
+    head, tail = (
+        str.__getitem__(value, slice(0, most)),
+        str.__getitem__(value, slice(length - most, length)),
+    )
     walk.cut += length - 2 * most
     return walk.text(head + cut_mark(length - 2 * most) + tail, room)
 
@@ -155,7 +198,9 @@ def _bytes(walk: Walk, value: Any, room: int, _depth: int) -> Any:
             return walk.text(mark, room)
         text = head.decode("utf-8", "ignore")
     if size > most:
-        tail = bytes(base.__getitem__(value, slice(max(most, size - most), size))).decode("utf-8", "replace")
+        tail = bytes(base.__getitem__(value, slice(max(most, size - most), size))).decode(
+            "utf-8", "replace"
+        )
         walk.cut += size - len(head) - len(tail)
         text += cut_mark(max(1, size - len(head) - len(tail))) + tail
     return walk.text(text, room)
@@ -179,7 +224,12 @@ def _complex(walk: Walk, value: Any, room: int, _depth: int) -> Any:
 
 def _decimal(walk: Walk, value: Any, room: int, _depth: int) -> Any:
     size = decimal.Decimal.__sizeof__(value)
-    return walk.text(decimal.Decimal.__str__(value) if size <= _BIG_SCALAR_BYTES else f"<Decimal of {size:,} bytes>", room)
+    return walk.text(
+        decimal.Decimal.__str__(value)
+        if size <= _BIG_SCALAR_BYTES
+        else f"<Decimal of {size:,} bytes>",
+        room,
+    )
 
 
 def _datetime(walk: Walk, value: Any, room: int, _depth: int) -> Any:
@@ -187,7 +237,10 @@ def _datetime(walk: Walk, value: Any, room: int, _depth: int) -> Any:
     if zone is None or type(zone) in (datetime.timezone, zoneinfo.ZoneInfo):
         text = datetime.datetime.isoformat(value)
         return walk.text(text[:-6] + "Z" if text.endswith("+00:00") else text, room)
-    day, clock = datetime.date(*_parts(value, datetime.date, _DATE)), datetime.time(*_parts(value, datetime.datetime, _TIME))
+    day, clock = (
+        datetime.date(*_parts(value, datetime.date, _DATE)),
+        datetime.time(*_parts(value, datetime.datetime, _TIME)),
+    )
     return walk.text(f"{day.isoformat()}T{clock.isoformat()} <{type_name(type(zone))}>", room)
 
 
@@ -208,7 +261,9 @@ def _time(walk: Walk, value: Any, room: int, _depth: int) -> Any:
 
 
 def _timedelta(walk: Walk, value: Any, room: int, _depth: int) -> Any:
-    span = datetime.timedelta(*_parts(value, datetime.timedelta, ("days", "seconds", "microseconds")))
+    span = datetime.timedelta(
+        *_parts(value, datetime.timedelta, ("days", "seconds", "microseconds"))
+    )
     return walk.text(msgspec.json.encode(span).decode().strip('"'), room)
 
 
@@ -233,7 +288,11 @@ def _not_a_time(walk: Walk, _value: Any, room: int, _depth: int) -> Any:
 
 
 def _address(walk: Walk, value: Any, room: int, _depth: int) -> Any:
-    base = ipaddress.IPv4Address if issubclass(type(value), ipaddress.IPv4Address) else ipaddress.IPv6Address
+    base = (
+        ipaddress.IPv4Address
+        if issubclass(type(value), ipaddress.IPv4Address)
+        else ipaddress.IPv6Address
+    )
     return walk.text(str(base(int.__index__(field_of(value, "_ip")))), room)
 
 
@@ -250,7 +309,10 @@ def _range(walk: Walk, value: Any, room: int, _depth: int) -> Any:
 
 
 def _exception(walk: Walk, value: Any, room: int, _depth: int) -> Any:
-    return walk.text(f"{simple_name(type(value))}: {exception_text(value, max(room, LEAST_CHARS), walk.label)}", room)
+    return walk.text(
+        f"{simple_name(type(value))}: {exception_text(value, max(room, LEAST_CHARS), walk.label)}",
+        room,
+    )
 
 
 def exception_text(error: BaseException, most: int, label: Callable[[object, int], str]) -> str:
@@ -278,12 +340,21 @@ def _exception_text(error: BaseException, most: int, label: Callable[[object, in
         return repr(cut_middle(args[0], most)) if key else label(args[0], most)
     if args:
         return ", ".join(label(one, most) for one in args[:MOST_FIELDS])
-    fields = {name: item for name, item in instance_dict(error).items() if type(name) is str and not name.startswith("_")}
-    return ", ".join(f"{name}={label(item, most)}" for name, item in itertools.islice(fields.items(), MOST_FIELDS))
+    fields = {
+        name: item
+        for name, item in instance_dict(error).items()
+        if type(name) is str and not name.startswith("_")
+    }
+    return ", ".join(
+        f"{name}={label(item, most)}"
+        for name, item in itertools.islice(fields.items(), MOST_FIELDS)
+    )
 
 
 def _os_error(error: BaseException, most: int, label: Callable[[object, int], str]) -> str:
-    number, reason, name = (OSError.__dict__[part].__get__(error) for part in ("errno", "strerror", "filename"))
+    number, reason, name = (
+        OSError.__dict__[part].__get__(error) for part in ("errno", "strerror", "filename")
+    )
     said = f"[Errno {label(number, 40)}] {label(reason, most)}"
     return said if name is None else f"{said}: {label(name, most)!r}"
 
@@ -299,7 +370,11 @@ def _numpy_scalar(walk: Walk, value: Any, room: int, depth: int) -> Any:
     if generic.nbytes.__get__(value) > _BIG_SCALAR_BYTES:
         return walk.text(f"<{type_name(type(value))}>", room)
     item = generic.item(value)
-    return walk.plain(item, room, depth) if type(item) is not type(value) else walk.text(f"<{type_name(type(value))}>", room)
+    return (
+        walk.plain(item, room, depth)
+        if type(item) is not type(value)
+        else walk.text(f"<{type_name(type(value))}>", room)
+    )
 
 
 def _ndarray(walk: Walk, value: Any, room: int, depth: int) -> Any:
@@ -307,7 +382,11 @@ def _ndarray(walk: Walk, value: Any, room: int, depth: int) -> Any:
     ndarray = sys.modules["numpy"].ndarray
     shape, size = ndarray.shape.__get__(value), ndarray.size.__get__(value)
     head = ndarray.flat.__get__(value)[:_HEAD_ITEMS].tolist()
-    pairs = [("type", type_name(type(value))), ("shape", list(shape)), ("dtype", ndarray.dtype.__get__(value).str)]
+    pairs = [
+        ("type", type_name(type(value))),
+        ("shape", list(shape)),
+        ("dtype", ndarray.dtype.__get__(value).str),
+    ]
     pairs.append(("values" if size <= _HEAD_ITEMS else "first_values", head))
     return walk.mapping(len(pairs), iter(pairs), reversed(pairs), room, depth)
 

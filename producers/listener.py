@@ -33,7 +33,9 @@ _decode = msgspec.json.Decoder(CommandStruct).decode
 class CommandListener:
     """Follows the control topic and hands each command over. ``open`` makes the consumer, ``now_s`` is unix time."""
 
-    def __init__(self, settings: Settings, commands: Commands, *, now_s: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, settings: Settings, commands: Commands, *, now_s: Callable[[], float] = time.time
+    ) -> None:
         self._settings = settings
         self._commands = commands
         self._now_s = now_s
@@ -54,7 +56,9 @@ class CommandListener:
             if self._thread is not None:
                 return
             self._stopping = threading.Event()
-            thread = threading.Thread(target=self._work, args=(self._stopping,), name="stepstream-control", daemon=True)
+            thread = threading.Thread(
+                target=self._work, args=(self._stopping,), name="stepstream-control", daemon=True
+            )
             self._thread = thread
         try:
             thread.start()
@@ -66,7 +70,12 @@ class CommandListener:
         with self._lock:
             thread, self._thread = self._thread, None
             self._stopping.set()
-        if thread is not None and thread is not threading.current_thread() and thread.is_alive() and wait_s:
+        if (
+            thread is not None
+            and thread is not threading.current_thread()
+            and thread.is_alive()
+            and wait_s
+        ):
             thread.join(wait_s)
 
     def _work(self, stopping: threading.Event) -> None:
@@ -78,7 +87,9 @@ class CommandListener:
                 return
             except Exception as error:
                 self._commands.troubles += 1
-                complaints.say("control", f"stepstream: commands cannot be read, trying again: {error}")
+                complaints.say(
+                    "control", f"stepstream: commands cannot be read, trying again: {error}"
+                )
             stopping.wait(wait_s)
             wait_s = min(LONGEST_WAIT_S, 2 * wait_s)
 
@@ -104,20 +115,31 @@ class CommandListener:
         with gate.importing():
             from confluent_kafka import TopicPartition
 
-            from stepstream import kafka
+            from stepstream.common import kafka
 
         name = topic(self._settings.topic_prefix, "control")
-        options = {"queued.max.messages.kbytes": 1_024, "fetch.error.backoff.ms": 100, "reconnect.backoff.max.ms": 2_000}
+        options = {
+            "queued.max.messages.kbytes": 1_024,
+            "fetch.error.backoff.ms": 100,
+            "reconnect.backoff.max.ms": 2_000,
+        }
         consumer = kafka.consumer(self._settings, "stepstream-control", **options)
         try:
             count = kafka.partition_count(consumer, name)
             if not count:
                 raise RuntimeError(f"there is no topic {name}: run `stepstream topics create`")
             since_ms = round(self._now_s() * 1_000) - self._settings.control_lookback // 1_000
-            ends = [consumer.get_watermark_offsets(TopicPartition(name, p), timeout=10)[1] for p in range(count)]
-            found = consumer.offsets_for_times([TopicPartition(name, p, max(0, since_ms)) for p in range(count)], timeout=10)
+            ends = [
+                consumer.get_watermark_offsets(TopicPartition(name, p), timeout=10)[1]
+                for p in range(count)
+            ]
+            found = consumer.offsets_for_times(
+                [TopicPartition(name, p, max(0, since_ms)) for p in range(count)], timeout=10
+            )
             starts = {at.partition: at.offset for at in found if at.offset >= 0}
-            consumer.assign([TopicPartition(name, p, starts.get(p, end)) for p, end in enumerate(ends)])
+            consumer.assign(
+                [TopicPartition(name, p, starts.get(p, end)) for p, end in enumerate(ends)]
+            )
         except BaseException:
             consumer.close()
             raise
@@ -131,7 +153,10 @@ class CommandListener:
             command: Command = _decode(value)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             self._commands.malformed += 1
-            complaints.say("command", f"stepstream: a record of the control topic is no command and is ignored: {error}")
+            complaints.say(
+                "command",
+                f"stepstream: a record of the control topic is no command and is ignored: {error}",
+            )
             return
         latest_us = round(self._now_s() * 1e6)
         if timestamp_ms > 0:

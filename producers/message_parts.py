@@ -14,7 +14,9 @@ def content_text(content: Any) -> str:
         return str.__str__(content)
     if not is_a(content, list | tuple):
         return ""
-    return "".join(str.__str__(block) if is_a(block, str) else text_of(block, "text") for block in content)
+    return "".join(
+        str.__str__(block) if is_a(block, str) else text_of(block, "text") for block in content
+    )
 
 
 def openai_calls(message: Any) -> list[ToolCall]:
@@ -39,7 +41,9 @@ def call_id(call: Any) -> str:
 def anthropic_server(message: Any) -> str:
     """Who served an Anthropic message: Bedrock and Vertex put their names into its id."""
     identity = text_of(message, "id")
-    return next((provider for prefix, provider in _SERVERS if identity.startswith(prefix)), "anthropic")
+    return next(
+        (provider for prefix, provider in _SERVERS if identity.startswith(prefix)), "anthropic"
+    )
 
 
 _SERVERS: Final = (("msg_bdrk_", "aws"), ("msg_vrtx_", "google"))
@@ -56,7 +60,9 @@ def item_text(item: Any) -> str:
     content = get(item, "content")
     if is_a(content, str):
         return str.__str__(content)
-    return "".join(text_of(part, "text", "refusal", "transcript") for part in items_of(item, "content"))
+    return "".join(
+        text_of(part, "text", "refusal", "transcript") for part in items_of(item, "content")
+    )
 
 
 def item_call(item: Any) -> ToolCall | None:

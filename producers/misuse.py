@@ -68,34 +68,60 @@ def shown(value: object) -> str:
     return repr(text) if issubclass(type(value), str) else text
 
 
-def wrong_call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+def wrong_call(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> None:
     """Say that the arguments of a call do not fit the function, and how to write it."""
     parameters = list(inspect.signature(function).parameters.values())
     if parameters and parameters[0].name == "self":
         parameters, args = parameters[1:], args[1:]
-    names = [one.name for one in parameters if one.kind is not one.VAR_KEYWORD and one.kind is not one.VAR_POSITIONAL]
-    positional = [one.name for one in parameters if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
-    given = ", ".join([*map(shown, args), *(f"{name}={shown(value)}" for name, value in kwargs.items())])
+    names = [
+        one.name
+        for one in parameters
+        if one.kind is not one.VAR_KEYWORD and one.kind is not one.VAR_POSITIONAL
+    ]
+    positional = [
+        one.name
+        for one in parameters
+        if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)
+    ]
+    given = ", ".join(
+        [*map(shown, args), *(f"{name}={shown(value)}" for name, value in kwargs.items())]
+    )
     unknown = [name for name in kwargs if name not in names]
     hints = [f"there is no {name!r}{did_you_mean(name, names)}" for name in unknown]
     free = iter([name for name in names if name not in positional and name not in kwargs])
     written = [shown(value) for value in args[: len(positional)]]
-    written += [f"{name}={shown(value)}" for name, value in zip(free, args[len(positional) :], strict=False)]
+    written += [
+        f"{name}={shown(value)}" for name, value in zip(free, args[len(positional) :], strict=False)
+    ]
     written += [f"{meant_by(name, names) if name in unknown else name}={shown(value)}" for name, value in kwargs.items()
                 if name not in unknown or meant_by(name, names)]  # fmt: skip
-    missing = [one.name for one in parameters[len(args) :] if one.default is one.empty and one.name in names]
+    missing = [
+        one.name
+        for one in parameters[len(args) :]
+        if one.default is one.empty and one.name in names
+    ]
     taken = {name if name in names else meant_by(name, names) for name in kwargs}
     written += [f"{name}=..." for name in missing if name not in taken]
-    if len(args) > len(positional) + len([name for name in names if name not in positional and name not in kwargs]):
+    if len(args) > len(positional) + len(
+        [name for name in names if name not in positional and name not in kwargs]
+    ):
         written = positional  # more than there is a place for: the names say what is taken
     example = ", ".join(written or [f"{name}=..." for name in names[:2]])
     message = f"{function.__name__}({given}) is ignored: {'; '.join(hints) + '; ' if hints else ''}"
-    misuse(f"{function.__name__}:{','.join(unknown)}", f"{message}write {function.__name__}({example})")
+    misuse(
+        f"{function.__name__}:{','.join(unknown)}", f"{message}write {function.__name__}({example})"
+    )
 
 
 def misfit(error: BaseException) -> bool:
     """Whether an error that was just caught says that the arguments do not fit: it comes from the call, not from inside."""
-    return isinstance(error, TypeError) and error.__traceback__ is not None and error.__traceback__.tb_next is None
+    return (
+        isinstance(error, TypeError)
+        and error.__traceback__ is not None
+        and error.__traceback__.tb_next is None
+    )
 
 
 def text_name(name: object) -> str:
@@ -107,7 +133,10 @@ def text_name(name: object) -> str:
     text = cast(Any, name).__name__ if issubclass(type(name), _FUNCTIONS) else name
     if not issubclass(type(name), str):
         example = shown(text) if type(text) is str else "'search'"
-        misuse("name", f"the name of a step is a text, and {shown(name)} is none: write tool({example})")
+        misuse(
+            "name",
+            f"the name of a step is a text, and {shown(name)} is none: write tool({example})",
+        )
     return label(text, NAME_CHARS)
 
 
@@ -130,9 +159,15 @@ def opens(fields: type) -> Callable[[F], F]:
             wrong_call(call, (self, *args), kwargs)
             return function(self, *args[:1])
 
-        own = [one for one in inspect.signature(function).parameters.values() if one.kind is not one.VAR_KEYWORD]
+        own = [
+            one
+            for one in inspect.signature(function).parameters.values()
+            if one.kind is not one.VAR_KEYWORD
+        ]
         shown_fields = [
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=..., annotation=annotation)
+            inspect.Parameter(
+                name, inspect.Parameter.KEYWORD_ONLY, default=..., annotation=annotation
+            )
             for name, annotation in fields.__annotations__.items()
         ]
         call.__signature__ = inspect.Signature([*own, *shown_fields])  # type: ignore[attr-defined]
@@ -146,7 +181,10 @@ def _place() -> str:
     frame = sys._getframe(1)
     for _ in range(_MOST_FRAMES):
         module = frame.f_globals.get("__name__")
-        if not (isinstance(module, str) and (module == OURS or module.startswith((f"{OURS}.", "contextlib", "functools")))):
+        if not (
+            isinstance(module, str)
+            and (module == OURS or module.startswith((f"{OURS}.", "contextlib", "functools")))
+        ):
             break
         if frame.f_back is None:
             break

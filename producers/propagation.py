@@ -25,7 +25,9 @@ def propagate(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def bound(*args: P.args, **kwargs: P.kwargs) -> R:
-        return context.copy().run(function, *args, **kwargs)  # a copy each: a context cannot be entered twice at a time
+        return context.copy().run(
+            function, *args, **kwargs
+        )  # a copy each: a context cannot be entered twice at a time
 
     return bound
 

@@ -5,9 +5,31 @@ from __future__ import annotations
 from typing import Any, Final
 
 from stepstream.producers.answer import Answer, ToolCall
-from stepstream.producers.fields import get, is_a, items_of, name_of, parsed, text_of, whole_number, word_of
-from stepstream.producers.message_parts import content_text, item_call, item_text, number_of, openai_calls
-from stepstream.producers.usage_shapes import Counts, bedrock_usage, cohere_usage, google_tier, google_usage, usage_of
+from stepstream.producers.fields import (
+    get,
+    is_a,
+    items_of,
+    name_of,
+    parsed,
+    text_of,
+    whole_number,
+    word_of,
+)
+from stepstream.producers.message_parts import (
+    content_text,
+    item_call,
+    item_text,
+    number_of,
+    openai_calls,
+)
+from stepstream.producers.usage_shapes import (
+    Counts,
+    bedrock_usage,
+    cohere_usage,
+    google_tier,
+    google_usage,
+    usage_of,
+)
 
 
 def google(response: Any) -> Answer | None:
@@ -17,11 +39,16 @@ def google(response: Any) -> Answer | None:
         return None
     model = text_of(response, "model_version", "modelVersion")
     parts = items_of(get(candidates[0], "content"), "parts") if candidates else []
-    calls = [call for part in parts if (call := get(part, "function_call", "functionCall")) is not None]
+    calls = [
+        call for part in parts if (call := get(part, "function_call", "functionCall")) is not None
+    ]
     reason = get(candidates[0], "finish_reason", "finishReason") if candidates else None
     return Answer(
         text="".join(text_of(part, "text") for part in parts if get(part, "thought") is not True),
-        tool_calls=[ToolCall(text_of(call, "name"), parsed(get(call, "args")), text_of(call, "id")) for call in calls],
+        tool_calls=[
+            ToolCall(text_of(call, "name"), parsed(get(call, "args")), text_of(call, "id"))
+            for call in calls
+        ],
         usage=google_usage(usage, _searches(candidates, model)),
         model=model,
         provider="google",
@@ -32,8 +59,14 @@ def google(response: Any) -> Answer | None:
 
 def _searches(candidates: list[Any], model: str) -> int:
     """Web searches that Google charges for: each query, but before Gemini 3 each answer that searched."""
-    grounding = [get(candidate, "grounding_metadata", "groundingMetadata") for candidate in candidates]
-    queries = [query for found in grounding for query in items_of(found, "web_search_queries", "webSearchQueries")]
+    grounding = [
+        get(candidate, "grounding_metadata", "groundingMetadata") for candidate in candidates
+    ]
+    queries = [
+        query
+        for found in grounding
+        for query in items_of(found, "web_search_queries", "webSearchQueries")
+    ]
     return min(len(queries), 1) if model.startswith(("gemini-1", "gemini-2")) else len(queries)
 
 
@@ -44,13 +77,17 @@ def google_interaction(response: Any) -> Answer | None:
         return None
     parts = [part for step in steps for part in (items_of(step, "content") or [step])]
     return Answer(
-        text="".join(text_of(part, "text") for part in parts if text_of(part, "type") in ("text", "")),
+        text="".join(
+            text_of(part, "text") for part in parts if text_of(part, "type") in ("text", "")
+        ),
         tool_calls=[
             ToolCall(text_of(step, "name"), parsed(get(step, "arguments")), text_of(step, "id"))
             for step in steps
             if text_of(step, "type") == "function_call"
         ],
-        usage=google_usage(usage, sum(_grounding(tool) for tool in items_of(usage, "grounding_tool_count"))),
+        usage=google_usage(
+            usage, sum(_grounding(tool) for tool in items_of(usage, "grounding_tool_count"))
+        ),
         model=text_of(response, "model"),
         provider="google",
         finish_reason=word_of(response, "status"),
@@ -68,8 +105,12 @@ def google_embeddings(response: Any) -> Answer | None:
         return None
     counts = Counts()
     usage = google_usage(get(response, "usage_metadata", "usageMetadata"))
-    tokens = sum(counts.of(get(item, "statistics"), "token_count", "tokenCount") for item in embeddings)
-    characters = counts.of(get(response, "metadata"), "billable_character_count", "billableCharacterCount")
+    tokens = sum(
+        counts.of(get(item, "statistics"), "token_count", "tokenCount") for item in embeddings
+    )
+    characters = counts.of(
+        get(response, "metadata"), "billable_character_count", "billableCharacterCount"
+    )
     return Answer(
         text=number_of(len(embeddings), "embedding"),
         usage=usage or counts.made(input_tokens=tokens, input_characters=characters),
@@ -86,7 +127,10 @@ def bedrock(response: Any) -> Answer | None:
     calls = [call for block in blocks if (call := get(block, "toolUse")) is not None]
     return Answer(
         text="".join(text_of(block, "text") for block in blocks),
-        tool_calls=[ToolCall(text_of(call, "name"), get(call, "input"), text_of(call, "toolUseId")) for call in calls],
+        tool_calls=[
+            ToolCall(text_of(call, "name"), get(call, "input"), text_of(call, "toolUseId"))
+            for call in calls
+        ],
         usage=bedrock_usage(usage),
         model=text_of(get(get(response, "trace"), "promptRouter"), "invokedModelId"),
         provider="aws",
@@ -106,10 +150,18 @@ def bedrock_body(response: Any) -> Answer | None:
     headers = get(get(response, "ResponseMetadata"), "HTTPHeaders")
     results = items_of(response, "results")
     counts = Counts()
-    text, reason = text_of(response, "generation"), text_of(response, "stop_reason", "completionReason")
+    text, reason = (
+        text_of(response, "generation"),
+        text_of(response, "stop_reason", "completionReason"),
+    )
     if is_a(headers, dict) and get(response, "body") is not None:
-        given = {name: whole_number(get(headers, f"x-amzn-bedrock-{name}-token-count")) for name in _HEADER_COUNTS}
-        usage = bedrock_usage({f"{_HEADER_COUNTS[name]}TokenCount": count for name, count in given.items()})
+        given = {
+            name: whole_number(get(headers, f"x-amzn-bedrock-{name}-token-count"))
+            for name in _HEADER_COUNTS
+        }
+        usage = bedrock_usage(
+            {f"{_HEADER_COUNTS[name]}TokenCount": count for name, count in given.items()}
+        )
         return Answer(usage=usage, provider="aws", service_tier=text_of(response, "serviceTier"))
     if get(response, "inputTextTokenCount") is not None:
         used = counts.made(
@@ -117,11 +169,14 @@ def bedrock_body(response: Any) -> Answer | None:
             output_tokens=sum(counts.of(result, "tokenCount") for result in results)
             or counts.of(response, "totalOutputTextTokenCount"),
         )
-        text = "".join(text_of(result, "outputText") for result in results) or text_of(response, "outputText")
+        text = "".join(text_of(result, "outputText") for result in results) or text_of(
+            response, "outputText"
+        )
         text = text or ("1 embedding" if items_of(response, "embedding") else "")
     elif get(response, "generation_token_count") is not None:
         used = counts.made(
-            input_tokens=counts.of(response, "prompt_token_count"), output_tokens=counts.of(response, "generation_token_count")
+            input_tokens=counts.of(response, "prompt_token_count"),
+            output_tokens=counts.of(response, "generation_token_count"),
         )
     else:
         return None
@@ -166,8 +221,12 @@ def _vectors(embeddings: Any) -> int:
 
 def ollama(response: Any) -> Answer | None:
     message = get(response, "message")
-    vectors = items_of(response, "embeddings") if get(response, "prompt_eval_count") is not None else []
-    if not vectors and (get(response, "done") is None or (message is None and get(response, "response") is None)):
+    vectors = (
+        items_of(response, "embeddings") if get(response, "prompt_eval_count") is not None else []
+    )
+    if not vectors and (
+        get(response, "done") is None or (message is None and get(response, "response") is None)
+    ):
         return None
     counts = Counts()
     text = text_of(message, "content") if message is not None else text_of(response, "response")
@@ -175,7 +234,8 @@ def ollama(response: Any) -> Answer | None:
         text=number_of(len(vectors), "embedding") if vectors else text,
         tool_calls=openai_calls(message),
         usage=counts.made(
-            input_tokens=counts.of(response, "prompt_eval_count"), output_tokens=counts.of(response, "eval_count")
+            input_tokens=counts.of(response, "prompt_eval_count"),
+            output_tokens=counts.of(response, "eval_count"),
         ),
         model=text_of(response, "model"),
         provider="ollama",

@@ -81,7 +81,9 @@ class Publisher:
         call_after_fork(self)
 
     def _clear(self) -> None:
-        self._lock = threading.RLock()  # re-entrant: a step may end in a signal handler or a garbage collection
+        self._lock = (
+            threading.RLock()
+        )  # re-entrant: a step may end in a signal handler or a garbage collection
         self._settled = threading.Condition(self._lock)
         self._queue: queue.SimpleQueue[tuple[int, StepRecord] | None] = queue.SimpleQueue()
         self._numbers = itertools.count(1)
@@ -120,7 +122,13 @@ class Publisher:
         """What became of the events so far."""
         with self._lock:
             held = len(self._held)
-            return Counts(self._delivered + self._failed + held, self._delivered, self._failed, self._dropped, held)
+            return Counts(
+                self._delivered + self._failed + held,
+                self._delivered,
+                self._failed,
+                self._dropped,
+                held,
+            )
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until the fate of everything enqueued before is known; False when that took longer than ``timeout_s``."""
@@ -208,7 +216,10 @@ class Publisher:
 
     def _wait_for_the_last(self, transport: Transport) -> None:
         until = time.monotonic() + self._grace_s
-        while time.monotonic() < until and next(iter(self._held), self._give_up_to + 1) <= self._give_up_to:
+        while (
+            time.monotonic() < until
+            and next(iter(self._held), self._give_up_to + 1) <= self._give_up_to
+        ):
             self._poll(transport, SHORTEST_WAIT_S)
 
     def _take(self, wait_s: float | None) -> list[tuple[int, StepRecord]]:
@@ -259,7 +270,9 @@ class Publisher:
                 self._delivered += 1
             if self._waiting:
                 self._settled.notify_all()
-        if reason and not self._stopping:  # what is left at the end is counted in the program's last line
+        if (
+            reason and not self._stopping
+        ):  # what is left at the end is counted in the program's last line
             complaints.say("failed", f"stepstream: an event could not be delivered: {reason}")
 
     def _poll(self, transport: Transport, timeout_s: float) -> None:
@@ -270,7 +283,9 @@ class Publisher:
 
     def _say_dropped(self) -> None:
         fresh = self._dropped - self._dropped_said
-        if fresh and complaints.say("dropped", f"stepstream: {fresh} events dropped, the queue is full"):
+        if fresh and complaints.say(
+            "dropped", f"stepstream: {fresh} events dropped, the queue is full"
+        ):
             self._dropped_said = self._dropped
 
     def _finish(self) -> None:
@@ -334,11 +349,19 @@ class Refusing:
 
 
 def _size(record: StepRecord) -> int:
-    size = RECORD_BYTES + record.input.__sizeof__() + record.output.__sizeof__() + len(record.name) + len(record.error_message)
+    size = (
+        RECORD_BYTES
+        + record.input.__sizeof__()
+        + record.output.__sizeof__()
+        + len(record.name)
+        + len(record.error_message)
+    )
     if record.documents:
         size += sum(80 + document.content.__sizeof__() for document in record.documents)
     if record.attributes:
-        size += sum(8 + key.__sizeof__() + value.__sizeof__() for key, value in record.attributes.items())
+        size += sum(
+            8 + key.__sizeof__() + value.__sizeof__() for key, value in record.attributes.items()
+        )
     return size
 
 

@@ -76,7 +76,9 @@ class ReplayReport:
     first_failure: str = ""
 
     def __str__(self) -> str:
-        parts = [f"{self.delivered:,} of {self.lines:,} events sent, in {self.runs:,} {'run' if self.runs == 1 else 'runs'}"]
+        parts = [
+            f"{self.delivered:,} of {self.lines:,} events sent, in {self.runs:,} {'run' if self.runs == 1 else 'runs'}"
+        ]
         if self.failed:
             parts.append(f"{self.failed:,} not delivered ({self.first_failure})")
         if self.bad:
@@ -106,14 +108,23 @@ def replay(
     if speed < 0:
         raise ValueError(f"speed must not be negative: {speed}")
     if transport is None and not settings.kafka_brokers:
-        raise ReplayError("there is nowhere to send to: run `stepstream up`, or set STEPSTREAM_ENDPOINT=kafka://host:9092")
+        raise ReplayError(
+            "there is nowhere to send to: run `stepstream up`, or set STEPSTREAM_ENDPOINT=kafka://host:9092"
+        )
     file = Path(path)
     try:
         first_us, last_us = extent(file)
         sender = _Sender(transport or KafkaTransport(settings))
         try:
             timing = _Timing(first_us, last_us, speed, clock, sender.wait)
-            job = _Job(file, timing, sender, None if keep_ids else FreshIds(os.urandom(16)), keep_times, on_progress)
+            job = _Job(
+                file,
+                timing,
+                sender,
+                None if keep_ids else FreshIds(os.urandom(16)),
+                keep_times,
+                on_progress,
+            )
             return job.run()
         finally:
             sender.close()
@@ -154,7 +165,11 @@ class _Job:
                 self._line(number, line)
                 self._tell(read_bytes)
         self._sender.finish()
-        report.sent, report.delivered, report.failed = self._sender.sent, self._sender.delivered, self._sender.failed
+        report.sent, report.delivered, report.failed = (
+            self._sender.sent,
+            self._sender.delivered,
+            self._sender.failed,
+        )
         report.first_failure = self._sender.first_failure
         report.runs = len(self._runs)
         self._tell(read_bytes, always=True)
@@ -175,7 +190,9 @@ class _Job:
     def _bad(self, number: int, rejected: Rejected) -> None:
         self.report.bad += 1
         if len(self.report.bad_lines) < MOST_BAD_KEPT:
-            self.report.bad_lines.append(BadLine(f"{self._file}:{number}", rejected.reason, rejected.detail))
+            self.report.bad_lines.append(
+                BadLine(f"{self._file}:{number}", rejected.reason, rejected.detail)
+            )
 
     def _trace_id(self, step: StepRecord) -> str:
         return step.trace_id if self._fresh is None else self._fresh.trace(step.trace_id)
@@ -185,11 +202,15 @@ class _Job:
         shift_us = 0 if self._keep_times else self._timing.shift_us
         changes: dict[str, Any] = {}
         if shift_us:
-            changes = {name: at + shift_us for name in _TIMES if (at := getattr(step, name)) is not None}
+            changes = {
+                name: at + shift_us for name in _TIMES if (at := getattr(step, name)) is not None
+            }
         if self._fresh is not None:
             fresh = self._fresh
             changes["trace_id"] = fresh.trace(step.trace_id)
-            changes |= {name: fresh.step(held) for name in _STEP_IDS if (held := getattr(step, name))}
+            changes |= {
+                name: fresh.step(held) for name in _STEP_IDS if (held := getattr(step, name))
+            }
         value = msgspec.json.encode({**msgspec.json.decode(line), **changes}) if changes else line
         judged = accept_value(value, timestamp_us=self._timing.now_us())
         return judged if isinstance(judged, Rejected) else value
@@ -201,14 +222,22 @@ class _Job:
         self._told_at = now
         report = self.report
         self._on_progress(
-            ReplayProgress(report.lines, self._sender.sent, report.bad, read_bytes, max(self._total_bytes, read_bytes))
+            ReplayProgress(
+                report.lines,
+                self._sender.sent,
+                report.bad,
+                read_bytes,
+                max(self._total_bytes, read_bytes),
+            )
         )
 
 
 class _Timing:
     """When each event is due, and by how much its times are shifted."""
 
-    def __init__(self, first_us: int, last_us: int, speed: float, clock: Clock, wait: Callable[[float], None]) -> None:
+    def __init__(
+        self, first_us: int, last_us: int, speed: float, clock: Clock, wait: Callable[[float], None]
+    ) -> None:
         self._first_us = first_us
         self._speed = speed
         self._clock = clock
@@ -265,7 +294,9 @@ class _Sender:
     def _wait_for_broker(self) -> None:
         self._transport.poll(0.1)
         if time.monotonic() - self._settled_at > GIVE_UP_S:
-            raise ReplayError(f"the brokers took nothing for {GIVE_UP_S:.0f} s; {self.delivered} events were delivered before")
+            raise ReplayError(
+                f"the brokers took nothing for {GIVE_UP_S:.0f} s; {self.delivered} events were delivered before"
+            )
 
     def _done(self, reason: str) -> None:
         self._settled_at = time.monotonic()

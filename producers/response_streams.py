@@ -9,7 +9,13 @@ from typing import Any, Final
 from stepstream.producers.answer import Answer
 from stepstream.producers.call_pieces import CallPieces
 from stepstream.producers.fields import first_of, get, is_a, items_of, text_of
-from stepstream.producers.message_parts import anthropic_server, call_id, content_text, item_call, number_of
+from stepstream.producers.message_parts import (
+    anthropic_server,
+    call_id,
+    content_text,
+    item_call,
+    number_of,
+)
 from stepstream.producers.provider_responses import bedrock_tier
 from stepstream.producers.responses import read_response, server_of
 from stepstream.producers.usage_shapes import (
@@ -34,7 +40,9 @@ def read_stream(chunks: Sequence[Any]) -> Answer | None:
     for read in _READERS:
         try:
             answer = read(pieces)
-        except Exception:  # a field is of another kind than in any shape known: then it is not this shape
+        except (
+            Exception
+        ):  # a field is of another kind than in any shape known: then it is not this shape
             continue
         if answer is not None:
             return answer
@@ -60,7 +68,11 @@ def _unwrapped(chunk: Any) -> Any:
 
 
 def _texts(chunks: Sequence[Any]) -> Answer | None:
-    return Answer(text="".join(map(str.__str__, chunks))) if all(is_a(chunk, str) for chunk in chunks) else None
+    return (
+        Answer(text="".join(map(str.__str__, chunks)))
+        if all(is_a(chunk, str) for chunk in chunks)
+        else None
+    )
 
 
 def _openai_chat(chunks: Sequence[Any]) -> Answer | None:
@@ -76,12 +88,19 @@ def _openai_chat(chunks: Sequence[Any]) -> Answer | None:
         answer.usage = later(answer.usage, usage_of(usage))
         charged = charge_of(usage, answer.model)
         answer.charged_usd = answer.charged_usd if charged is None else charged
-        answer.service_tier = text_of(chunk, "service_tier") or text_of(usage, "service_tier") or answer.service_tier
+        answer.service_tier = (
+            text_of(chunk, "service_tier") or text_of(usage, "service_tier") or answer.service_tier
+        )
         for choice in items_of(chunk, "choices")[:1]:
             answer.finish_reason = text_of(choice, "finish_reason") or answer.finish_reason
             delta = get(choice, "delta")
             spoken = text_of(get(delta, "audio"), "transcript")
-            texts.append(content_text(get(delta, "content")) or text_of(delta, "refusal") or text_of(choice, "text") or spoken)
+            texts.append(
+                content_text(get(delta, "content"))
+                or text_of(delta, "refusal")
+                or text_of(choice, "text")
+                or spoken
+            )
             for piece in items_of(delta, "tool_calls"):
                 function = get(piece, "function", "custom")
                 arguments = get(function, "arguments", "args", "input")
@@ -106,16 +125,31 @@ def _openai_response(chunks: Sequence[Any]) -> Answer | None:
     if not any(text_of(chunk, "type").startswith("response.") for chunk in chunks):
         return None
     begun = next((found for chunk in chunks if (found := get(chunk, "response")) is not None), None)
-    done = [get(chunk, "item") for chunk in chunks if text_of(chunk, "type") == "response.output_item.done"]
+    done = [
+        get(chunk, "item")
+        for chunk in chunks
+        if text_of(chunk, "type") == "response.output_item.done"
+    ]
     return Answer(
-        text="".join(text_of(chunk, "delta") for chunk in chunks if text_of(chunk, "type") in _TEXT_EVENTS),
+        text="".join(
+            text_of(chunk, "delta") for chunk in chunks if text_of(chunk, "type") in _TEXT_EVENTS
+        ),
         tool_calls=[call for item in done if (call := item_call(item)) is not None],
         model=text_of(begun, "model"),
     )
 
 
-_LAST_EVENTS: Final = ("response.completed", "response.incomplete", "response.failed", "response.done")
-_TEXT_EVENTS: Final = ("response.output_text.delta", "response.refusal.delta", "response.audio_transcript.delta")
+_LAST_EVENTS: Final = (
+    "response.completed",
+    "response.incomplete",
+    "response.failed",
+    "response.done",
+)
+_TEXT_EVENTS: Final = (
+    "response.output_text.delta",
+    "response.refusal.delta",
+    "response.audio_transcript.delta",
+)
 
 
 def _openai_media(chunks: Sequence[Any]) -> Answer | None:
@@ -125,14 +159,20 @@ def _openai_media(chunks: Sequence[Any]) -> Answer | None:
         if kind in ("image_generation.completed", "image_edit.completed"):
             return Answer(text=number_of(1, "image"), usage=image_usage(get(chunk, "usage")))
         if kind in ("transcript.text.done", "transcription.done"):
-            return Answer(text=text_of(chunk, "text"), usage=usage_of(get(chunk, "usage")), model=text_of(chunk, "model"))
+            return Answer(
+                text=text_of(chunk, "text"),
+                usage=usage_of(get(chunk, "usage")),
+                model=text_of(chunk, "model"),
+            )
     if not any(text_of(chunk, "type") == "transcript.text.delta" for chunk in chunks):
         return None
     return Answer(text="".join(text_of(chunk, "delta") for chunk in chunks))
 
 
 def _anthropic(chunks: Sequence[Any]) -> Answer | None:
-    if not any(text_of(chunk, "type") in ("message_start", "content_block_delta") for chunk in chunks):
+    if not any(
+        text_of(chunk, "type") in ("message_start", "content_block_delta") for chunk in chunks
+    ):
         return None
     answer = Answer(provider="anthropic")
     texts: list[str] = []
@@ -150,7 +190,12 @@ def _anthropic(chunks: Sequence[Any]) -> Answer | None:
             block = get(chunk, "content_block")
             texts.append(text_of(block, "text"))
             if text_of(block, "type").endswith("tool_use"):
-                calls.add(get(chunk, "index"), text_of(block, "id"), text_of(block, "name"), first_of(get(block, "input"), ""))
+                calls.add(
+                    get(chunk, "index"),
+                    text_of(block, "id"),
+                    text_of(block, "name"),
+                    first_of(get(block, "input"), ""),
+                )
         elif kind == "content_block_delta":
             delta = get(chunk, "delta")
             texts.append(text_of(delta, "text"))
@@ -158,7 +203,9 @@ def _anthropic(chunks: Sequence[Any]) -> Answer | None:
                 calls.add(get(chunk, "index"), "", "", text_of(delta, "partial_json"))
         elif kind == "message_delta":
             ended = True
-            answer.finish_reason = text_of(get(chunk, "delta"), "stop_reason") or answer.finish_reason
+            answer.finish_reason = (
+                text_of(get(chunk, "delta"), "stop_reason") or answer.finish_reason
+            )
             used = later(used, anthropic_usage(get(chunk, "usage"), answer.model))
         metrics = get(chunk, "amazon-bedrock-invocationMetrics")
         if metrics is not None:
@@ -166,25 +213,40 @@ def _anthropic(chunks: Sequence[Any]) -> Answer | None:
             used = later(used, bedrock_usage(metrics))
     answer.text = "".join(texts)
     answer.tool_calls = calls.complete()
-    answer.usage = used if used is None or ended else changed(used, incomplete=True)  # the output is counted at the end
+    answer.usage = (
+        used if used is None or ended else changed(used, incomplete=True)
+    )  # the output is counted at the end
     return answer
 
 
 def _bedrock_converse(chunks: Sequence[Any]) -> Answer | None:
-    if not any(is_a(chunk, dict) and not _CONVERSE_EVENTS.isdisjoint(dict.keys(chunk)) for chunk in chunks):
+    if not any(
+        is_a(chunk, dict) and not _CONVERSE_EVENTS.isdisjoint(dict.keys(chunk)) for chunk in chunks
+    ):
         return None
     answer = Answer(provider="aws")
     texts: list[str] = []
     calls = CallPieces()
     for chunk in chunks:
-        begun, delta, end = get(chunk, "contentBlockStart"), get(chunk, "contentBlockDelta"), get(chunk, "metadata")
+        begun, delta, end = (
+            get(chunk, "contentBlockStart"),
+            get(chunk, "contentBlockDelta"),
+            get(chunk, "metadata"),
+        )
         if begun is not None and (tool := get(get(begun, "start"), "toolUse")) is not None:
-            calls.add(get(begun, "contentBlockIndex"), text_of(tool, "toolUseId"), text_of(tool, "name"), "")
+            calls.add(
+                get(begun, "contentBlockIndex"),
+                text_of(tool, "toolUseId"),
+                text_of(tool, "name"),
+                "",
+            )
         if delta is not None:
             texts.append(text_of(get(delta, "delta"), "text"))
             if (tool := get(get(delta, "delta"), "toolUse")) is not None:
                 calls.add(get(delta, "contentBlockIndex"), "", "", get(tool, "input"))
-        answer.finish_reason = text_of(get(chunk, "messageStop"), "stopReason") or answer.finish_reason
+        answer.finish_reason = (
+            text_of(get(chunk, "messageStop"), "stopReason") or answer.finish_reason
+        )
         if end is not None:
             answer.usage = later(answer.usage, bedrock_usage(get(end, "usage")))
             answer.service_tier = bedrock_tier(end)
@@ -194,7 +256,9 @@ def _bedrock_converse(chunks: Sequence[Any]) -> Answer | None:
     return answer
 
 
-_CONVERSE_EVENTS: Final = frozenset(("messageStart", "contentBlockStart", "contentBlockDelta", "messageStop"))
+_CONVERSE_EVENTS: Final = frozenset(
+    ("messageStart", "contentBlockStart", "contentBlockDelta", "messageStop")
+)
 
 
 def _bedrock_bodies(chunks: Sequence[Any]) -> Answer | None:
@@ -202,10 +266,16 @@ def _bedrock_bodies(chunks: Sequence[Any]) -> Answer | None:
     if not any(get(chunk, "amazon-bedrock-invocationMetrics") is not None for chunk in chunks):
         return None
     whole = _bedrock_converse(chunks) or Answer(provider="aws")
-    whole.text = whole.text or "".join(text_of(chunk, "outputText", "generation", "text") for chunk in chunks)
+    whole.text = whole.text or "".join(
+        text_of(chunk, "outputText", "generation", "text") for chunk in chunks
+    )
     for chunk in chunks:
-        whole.usage = later(whole.usage, bedrock_usage(get(chunk, "amazon-bedrock-invocationMetrics")))
-        whole.finish_reason = text_of(chunk, "stop_reason", "completionReason") or whole.finish_reason
+        whole.usage = later(
+            whole.usage, bedrock_usage(get(chunk, "amazon-bedrock-invocationMetrics"))
+        )
+        whole.finish_reason = (
+            text_of(chunk, "stop_reason", "completionReason") or whole.finish_reason
+        )
     return whole
 
 
@@ -228,7 +298,12 @@ def _cohere(chunks: Sequence[Any]) -> Answer | None:
         call = get(message, "tool_calls")
         if call is not None and not is_a(call, list | tuple):
             function = get(call, "function")
-            calls.add(get(chunk, "index"), text_of(call, "id"), text_of(function, "name"), get(function, "arguments"))
+            calls.add(
+                get(chunk, "index"),
+                text_of(call, "id"),
+                text_of(function, "name"),
+                get(function, "arguments"),
+            )
         answer.finish_reason = text_of(delta, "finish_reason") or answer.finish_reason
         answer.usage = later(answer.usage, cohere_usage(get(delta, "usage")))
     answer.text = "".join(texts) or "".join(plans)
@@ -249,7 +324,12 @@ def _mistral_conversation(chunks: Sequence[Any]) -> Answer | None:
             content = get(chunk, "content")
             texts.append(content_text(content) or text_of(content, "text"))
         elif kind == "function.call.delta":
-            calls.add(None, text_of(chunk, "tool_call_id"), text_of(chunk, "name"), get(chunk, "arguments"))
+            calls.add(
+                None,
+                text_of(chunk, "tool_call_id"),
+                text_of(chunk, "name"),
+                get(chunk, "arguments"),
+            )
         elif kind == "conversation.response.done":
             answer.usage = usage_of(get(chunk, "usage"))
     answer.text = "".join(texts)
@@ -263,7 +343,9 @@ def _google_interaction(chunks: Sequence[Any]) -> Answer | None:
         if whole is not None and get(get(whole, "usage"), "total_input_tokens") is not None:
             answer = read_response(whole)
             if answer is not None:
-                answer.text = answer.text or "".join(text_of(get(piece, "delta"), "text") for piece in chunks)
+                answer.text = answer.text or "".join(
+                    text_of(get(piece, "delta"), "text") for piece in chunks
+                )
             return answer
     return None
 
@@ -281,7 +363,10 @@ def _whole_answers(chunks: Sequence[Any]) -> Answer | None:
         out.text += answer.text
         out.tool_calls += answer.tool_calls
         out.usage = later(out.usage, answer.usage)
-        out.model, out.finish_reason = answer.model or out.model, answer.finish_reason or out.finish_reason
+        out.model, out.finish_reason = (
+            answer.model or out.model,
+            answer.finish_reason or out.finish_reason,
+        )
         out.service_tier = answer.service_tier or out.service_tier
         out.charged_usd = out.charged_usd if answer.charged_usd is None else answer.charged_usd
     return out
@@ -291,7 +376,11 @@ def _langchain(chunks: Sequence[Any]) -> Answer | None:
     """LangChain's pieces add up by themselves."""
     pieces = [first_of(get(chunk, "message"), chunk) for chunk in chunks]
     first = pieces[0]
-    if get(first, "response_metadata") is None or get(first, "content") is None or not hasattr(type(first), "__add__"):
+    if (
+        get(first, "response_metadata") is None
+        or get(first, "content") is None
+        or not hasattr(type(first), "__add__")
+    ):
         return None
     try:
         whole = first

@@ -12,7 +12,14 @@ from typing import Any, Final
 from stepstream.producers import provider_responses
 from stepstream.producers.answer import Answer, ToolCall
 from stepstream.producers.fields import first_of, get, is_a, items_of, parsed, text_of
-from stepstream.producers.message_parts import anthropic_server, content_text, item_call, item_text, number_of, openai_calls
+from stepstream.producers.message_parts import (
+    anthropic_server,
+    content_text,
+    item_call,
+    item_text,
+    number_of,
+    openai_calls,
+)
 from stepstream.producers.usage_shapes import (
     Counts,
     anthropic_tier,
@@ -34,7 +41,9 @@ def read_response(response: object) -> Answer | None:
     for read in _READERS:
         try:
             answer = read(response)
-        except Exception:  # a field is of another kind than in any shape known: then it is not this shape
+        except (
+            Exception
+        ):  # a field is of another kind than in any shape known: then it is not this shape
             continue
         if answer is not None:
             return answer
@@ -43,7 +52,10 @@ def read_response(response: object) -> Answer | None:
 
 def server_of(response: Any) -> str:
     """The provider that LiteLLM called; empty where another client answered."""
-    hidden = first_of(get(get(response, "__pydantic_private__"), "_hidden_params"), get(response, "_hidden_params"))
+    hidden = first_of(
+        get(get(response, "__pydantic_private__"), "_hidden_params"),
+        get(response, "_hidden_params"),
+    )
     return text_of(hidden, "custom_llm_provider")
 
 
@@ -51,11 +63,18 @@ def server_of(response: Any) -> str:
 
 
 def _langchain(response: Any) -> Answer | None:
-    raw = get(response, "raw") if is_a(response, dict) and dict.__contains__(response, "parsed") else response
+    raw = (
+        get(response, "raw")
+        if is_a(response, dict) and dict.__contains__(response, "parsed")
+        else response
+    )
     metadata, content = get(raw, "response_metadata"), get(raw, "content")
     if metadata is None or content is None:
         return None
-    calls = [ToolCall(text_of(c, "name"), get(c, "args"), text_of(c, "id")) for c in items_of(raw, "tool_calls")]
+    calls = [
+        ToolCall(text_of(c, "name"), get(c, "args"), text_of(c, "id"))
+        for c in items_of(raw, "tool_calls")
+    ]
     told = get(metadata, "token_usage", "usage")
     model = text_of(metadata, "model_name", "model", "model_id")
     searches = Counts().of(get(told, "server_tool_use"), "web_search_requests")
@@ -97,7 +116,10 @@ def _openai_chat(response: Any) -> Answer | None:
     usage, model = get(response, "usage"), text_of(response, "model")
     spoken = text_of(get(message, "audio"), "transcript")
     return Answer(
-        text=content_text(get(message, "content")) or text_of(message, "refusal") or text_of(choices[0], "text") or spoken,
+        text=content_text(get(message, "content"))
+        or text_of(message, "refusal")
+        or text_of(choices[0], "text")
+        or spoken,
         tool_calls=openai_calls(message),
         usage=usage_of(usage),
         model=model,
@@ -111,7 +133,9 @@ def _openai_chat(response: Any) -> Answer | None:
 def _openai_response(response: Any) -> Answer | None:
     output = items_of(response, "output")
     kind = text_of(response, "object")
-    if kind not in ("response", "realtime.response") and not (output and get(response, "usage") is not None):
+    if kind not in ("response", "realtime.response") and not (
+        output and get(response, "usage") is not None
+    ):
         return None
     usage, model = get(response, "usage"), text_of(response, "model")
     answer = Answer(
@@ -157,7 +181,9 @@ def _anthropic(response: Any) -> Answer | None:
     blocks = items_of(response, "content")
     usage, model = get(response, "usage"), text_of(response, "model")
     return Answer(
-        text="".join(text_of(block, "text") for block in blocks if text_of(block, "type") == "text"),
+        text="".join(
+            text_of(block, "text") for block in blocks if text_of(block, "type") == "text"
+        ),
         tool_calls=[
             ToolCall(text_of(block, "name"), parsed(get(block, "input")), text_of(block, "id"))
             for block in blocks
@@ -200,9 +226,15 @@ def _images(response: Any) -> Answer | None:
 def _transcription(response: Any) -> Answer | None:
     usage = get(response, "usage")
     heard = get(usage, "seconds", "prompt_audio_seconds", "input_tokens", "prompt_tokens")
-    if get(response, "text") is None or usage is None or (heard is None and get(response, "language") is None):
+    if (
+        get(response, "text") is None
+        or usage is None
+        or (heard is None and get(response, "language") is None)
+    ):
         return None
-    return Answer(text=text_of(response, "text"), usage=usage_of(usage), model=text_of(response, "model"))
+    return Answer(
+        text=text_of(response, "text"), usage=usage_of(usage), model=text_of(response, "model")
+    )
 
 
 def _wrapped(response: Any) -> Answer | None:
@@ -211,7 +243,12 @@ def _wrapped(response: Any) -> Answer | None:
     return None if raw is None or raw is response else read_response(raw)
 
 
-_PROVIDERS: Final = {"google_genai": "google", "google_vertexai": "google", "bedrock_converse": "aws", "bedrock": "aws"}
+_PROVIDERS: Final = {
+    "google_genai": "google",
+    "google_vertexai": "google",
+    "bedrock_converse": "aws",
+    "bedrock": "aws",
+}
 _READERS: Final[tuple[Callable[[Any], Answer | None], ...]] = (
     _langchain,
     _openai_chat,

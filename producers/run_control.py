@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 
 
 def control_of(
-    scope: Scope, started_us: int, record: Recorder, around: RunControl | None, fields: Mapping[str, Any], engine: Engine
+    scope: Scope,
+    started_us: int,
+    record: Recorder,
+    around: RunControl | None,
+    fields: Mapping[str, Any],
+    engine: Engine,
 ) -> RunControl:
     """The control of a run with these fields."""
     made = RunControl(
@@ -40,6 +45,9 @@ def _purse(budget: Any, engine: Engine) -> Purse | None:
     if budget is None:
         return None
     if not isinstance(budget, Budget):
-        complaints.say("budget", f"stepstream: budget must be a Budget, and {budget!r:.60} is not: the run has none")
+        complaints.say(
+            "budget",
+            f"stepstream: budget must be a Budget, and {budget!r:.60} is not: the run has none",
+        )
         return None
     return Purse(budget, engine.clock.steady_ns)

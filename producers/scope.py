@@ -13,7 +13,9 @@ class Scope:
 
     __slots__ = ("capture", "control", "trace_id", "whose")
 
-    def __init__(self, trace_id: str, whose: dict[str, str], capture: bool, control: RunControl | None = None) -> None:
+    def __init__(
+        self, trace_id: str, whose: dict[str, str], capture: bool, control: RunControl | None = None
+    ) -> None:
         self.trace_id = trace_id
         self.whose = whose
         self.capture = capture

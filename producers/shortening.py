@@ -112,7 +112,11 @@ def _beside_earlier_cuts(text: str, start: int, stop: int) -> tuple[int, int]:
 
 def _mark_chars(text: str) -> int:
     """Characters of the longest mark that a cut of this text can need."""
-    return len(cut_mark(len(text) + sum(int(earlier[1].replace(",", "")) for earlier in _CUT.finditer(text))))
+    return len(
+        cut_mark(
+            len(text) + sum(int(earlier[1].replace(",", "")) for earlier in _CUT.finditer(text))
+        )
+    )
 
 
 def _missing(text: str, head: int, tail: int) -> int:
@@ -190,7 +194,12 @@ def _end_of_run(text: str, at: int, stop: int) -> int:
 
 def _is_encoded(block: str) -> bool:
     """Whether a block of base64's signs is base64 rather than words or numbers: mixed, varied, in lines of equal length."""
-    if block.islower() or block.isupper() or _DIGIT.search(block) is None or len(set(block)) < _LEAST_VARIETY:
+    if (
+        block.islower()
+        or block.isupper()
+        or _DIGIT.search(block) is None
+        or len(set(block)) < _LEAST_VARIETY
+    ):
         return False
     if "\n" not in block:
         return True
@@ -246,7 +255,11 @@ def _ends(text: str, window: int) -> str:
         end = _end_of_run(tail, 0, window)
         size = (window - start + between + end) * 3 // 4
         tail = tail[end:]
-        return _condensed(head[:start], before) + file_mark(media_type, size) + _condensed(tail, files_in(tail))
+        return (
+            _condensed(head[:start], before)
+            + file_mark(media_type, size)
+            + _condensed(tail, files_in(tail))
+        )
     return _condensed(head, before) + cut_mark(between) + _condensed(tail, files_in(tail))
 
 

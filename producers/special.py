@@ -40,19 +40,27 @@ def standing_for(base: type, kind: type, source: str) -> type:
     if known is None:
         if len(_made) >= MOST_TYPES:
             _made.clear()
-        known = _made[id(base), id(kind)] = (_made_for(base, kind, source), kind)  # held, so that its id stays its own
+        known = _made[id(base), id(kind)] = (
+            _made_for(base, kind, source),
+            kind,
+        )  # held, so that its id stays its own
     return known[0]
 
 
 def _made_for(base: type, kind: type, source: str) -> type:
-    taken = {name for one in mro_of(base) if one is not object for name in namespace_of(one)} - {"__eq__", "__hash__"}
+    taken = {name for one in mro_of(base) if one is not object for name in namespace_of(one)} - {
+        "__eq__",
+        "__hash__",
+    }
     namespace: dict[str, Any] = {"__slots__": (), "__module__": base.__module__}
     for one in mro_of(kind):
         if one is object:
             break
         for name in _FORWARDED:
             if name in namespace_of(one) and name not in taken and name not in namespace:
-                namespace[name] = None if namespace_of(one)[name] is None else _passing_on(name, source)
+                namespace[name] = (
+                    None if namespace_of(one)[name] is None else _passing_on(name, source)
+                )
     return type(base.__name__, (base,), namespace)
 
 

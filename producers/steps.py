@@ -49,9 +49,25 @@ class Step(Fills):
     used up, it does not begin and raises ``RunStopped`` or ``BudgetExceeded``; with a ``schema`` it may refuse its arguments.
     """
 
-    __slots__ = ("_fields", "_generation", "_held", "_opener", "_outer", "_owned", "_parent", "_tracer")
+    __slots__ = (
+        "_fields",
+        "_generation",
+        "_held",
+        "_opener",
+        "_outer",
+        "_owned",
+        "_parent",
+        "_tracer",
+    )
 
-    def __init__(self, tracer: Tracer, opener: Step | None, kind: str, name: str, fields: StepFields | RunFields) -> None:
+    def __init__(
+        self,
+        tracer: Tracer,
+        opener: Step | None,
+        kind: str,
+        name: str,
+        fields: StepFields | RunFields,
+    ) -> None:
         self._tracer = tracer
         self._opener = opener
         self._kind = kind
@@ -70,7 +86,10 @@ class Step(Fills):
     def start(self) -> Self:
         """Begin, and publish that it began. Does nothing the second time. Raises ``RunStopped`` where the run is stopped."""
         if self._state == ENDED:
-            misuse("again", f"step {self._name!r} has ended and is not recorded again: open another one for each use")
+            misuse(
+                "again",
+                f"step {self._name!r} has ended and is not recorded again: open another one for each use",
+            )
         if self._state == NEW:
             if not self._fields.keys().isdisjoint(CHECKED):
                 self._fields = checked(self._fields)
@@ -112,7 +131,10 @@ class Step(Fills):
         return self
 
     def __exit__(
-        self, _type: type[BaseException] | None, error: BaseException | None, _traceback: TracebackType | None
+        self,
+        _type: type[BaseException] | None,
+        error: BaseException | None,
+        _traceback: TracebackType | None,
     ) -> None:
         self.end(error)
         self._leave()
@@ -122,7 +144,10 @@ class Step(Fills):
         return self.__enter__()
 
     async def __aexit__(
-        self, type_: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self,
+        type_: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         self.__exit__(type_, error, traceback)
 
@@ -134,7 +159,9 @@ class Step(Fills):
 
     def _again(self, name: str, arguments: object) -> Step:
         fields = {"input": arguments, **self._fields}
-        return type(self)(self._tracer, self._opener, self._kind, self._name or name, cast(StepFields, fields))
+        return type(self)(
+            self._tracer, self._opener, self._kind, self._name or name, cast(StepFields, fields)
+        )
 
     def __repr__(self) -> str:
         state = ("new", "open", "ended", "off")[self._state]
@@ -211,7 +238,10 @@ class Step(Fills):
         if engine is None:
             self._state = OFF
             if self._fields.get("budget") is not None:
-                complaints.say("budget off", "stepstream: nothing is recorded, so the budget of a run is not kept")
+                complaints.say(
+                    "budget off",
+                    "stepstream: nothing is recorded, so the budget of a run is not kept",
+                )
             return
         self._engine = engine
         self._generation = engine.publisher.generation
@@ -255,7 +285,9 @@ class Step(Fills):
             scope = self._scope = Scope(scope.trace_id, scope.whose, scope.capture)
         around = None if parent is None else parent._scope.control
         record = ControlSteps(engine, scope, self._record.step_id)
-        scope.control = self._owned = control_of(scope, self._record.start_time, record, around, self._fields, engine)
+        scope.control = self._owned = control_of(
+            scope, self._record.start_time, record, around, self._fields, engine
+        )
         if self._fields.get("budget") is not None:
             engine.load_prices()
         engine.commands.open(self._owned)
@@ -269,7 +301,11 @@ class Step(Fills):
         while step is not None and (step._tracer is not self._tracer or step._state == OFF):
             step = step._outer
         opener = self._opener
-        if opener is None or opener._state not in (OPEN, ENDED) or (step is not None and step._is_within(opener)):
+        if (
+            opener is None
+            or opener._state not in (OPEN, ENDED)
+            or (step is not None and step._is_within(opener))
+        ):
             return step
         return opener
 
@@ -282,7 +318,11 @@ class Step(Fills):
         return False
 
     def _scoped(self, engine: Engine, parent: Step | None) -> Scope:
-        scope = Scope(new_trace_id(), engine.whose, engine.settings.capture_content) if parent is None else parent._scope
+        scope = (
+            Scope(new_trace_id(), engine.whose, engine.settings.capture_content)
+            if parent is None
+            else parent._scope
+        )
         capture = self._fields.get("capture_content")
         if capture is not None and bool(capture) != scope.capture:
             scope = Scope(scope.trace_id, scope.whose, bool(capture), scope.control)
@@ -304,7 +344,10 @@ class Step(Fills):
         elif name == "attempt":
             number = number_of(value)
             if number is None:
-                misuse(name, f"attempt={shown(value)} is ignored: write the number of the try, attempt=2")
+                misuse(
+                    name,
+                    f"attempt={shown(value)} is ignored: write the number of the try, attempt=2",
+                )
             else:
                 record.attempt = int(min(max(number, 1), MAX_ATTEMPT))
         elif name in _TEXTS:
@@ -318,7 +361,10 @@ class Step(Fills):
         elif issubclass(type(value), Step) or (type(value) is str and STEP_ID.fullmatch(value)):
             setattr(record, name, value.step_id if issubclass(type(value), Step) else value)
         else:
-            misuse(name, f"{name}={shown(value)} is ignored: write {name}=step, or the step_id of a step")
+            misuse(
+                name,
+                f"{name}={shown(value)} is ignored: write {name}=step, or the step_id of a step",
+            )
 
     @never_raises
     def _finish(self, error: BaseException | None) -> None:
@@ -338,9 +384,14 @@ class Step(Fills):
 
     @never_raises
     def _settle(self, engine: Engine, held: list[Reservation]) -> None:
-        record, control = self._record, self._scope.control if self._owned is None else self._owned.parent
+        record, control = (
+            self._record,
+            self._scope.control if self._owned is None else self._owned.parent,
+        )
         usage, is_call = record.usage, record.kind == "llm_call"
-        unknown = None if is_call else 0  # a model's call that says nothing was not free: what was set aside stays
+        unknown = (
+            None if is_call else 0
+        )  # a model's call that says nothing was not free: what was set aside stays
         tokens = unknown if usage is None else usage.input_tokens + usage.output_tokens
         nanos = unknown if usage is None and record.cost_usd is None else 0
         if held[0].purse.counts_money and (usage is not None or record.cost_usd is not None):
@@ -350,7 +401,9 @@ class Step(Fills):
 
     def _set_failure(self, error: BaseException) -> None:
         record = self._record
-        if isinstance(error, SystemExit) and (error.code is None or (type(error.code) is int and error.code == 0)):
+        if isinstance(error, SystemExit) and (
+            error.code is None or (type(error.code) is int and error.code == 0)
+        ):
             return
         record.status = "cancelled" if cancelled(error) else "error"
         record.error_type = type_of(error)
@@ -385,21 +438,41 @@ class Run(Step):
     def _scoped(self, engine: Engine, parent: Step | None) -> Scope:
         scope = super()._scoped(engine, parent)
         names = _OWNERS if parent is not None else _OWNERS + _PLACES
-        own = {name: label(self._fields[name], LABEL_CHARS) for name in names if self._fields.get(name) is not None}
+        own = {
+            name: label(self._fields[name], LABEL_CHARS)
+            for name in names
+            if self._fields.get(name) is not None
+        }
         own = {name: text for name, text in own.items() if text}
         if self._name and "agent" not in own and (parent is not None or not engine.settings.agent):
             own["agent"] = self._name
-        return Scope(scope.trace_id, {**scope.whose, **own}, scope.capture, scope.control) if own else scope
+        return (
+            Scope(scope.trace_id, {**scope.whose, **own}, scope.capture, scope.control)
+            if own
+            else scope
+        )
 
     def _wants_control(self) -> bool:
         parent = self._parent
-        own_agent = parent is not None and parent._scope.whose["agent"] != self._scope.whose["agent"]
-        return own_agent or any(self._fields.get(name) is not None for name in ("budget", "on_command", "cancel_on_stop"))
+        own_agent = (
+            parent is not None and parent._scope.whose["agent"] != self._scope.whose["agent"]
+        )
+        return own_agent or any(
+            self._fields.get(name) is not None
+            for name in ("budget", "on_command", "cancel_on_stop")
+        )
 
     def __exit__(
-        self, _type: type[BaseException] | None, error: BaseException | None, _traceback: TracebackType | None
+        self,
+        _type: type[BaseException] | None,
+        error: BaseException | None,
+        _traceback: TracebackType | None,
     ) -> None:
-        stopped = self._owned.stopped_task() if self._owned is not None and isinstance(error, BaseException) else None
+        stopped = (
+            self._owned.stopped_task()
+            if self._owned is not None and isinstance(error, BaseException)
+            else None
+        )
         super().__exit__(_type, stopped or error, _traceback)
         if stopped is not None:
             raise stopped from error
@@ -407,7 +480,17 @@ class Run(Step):
 
 _KINDS: Final = frozenset(KINDS)
 _NOT_OF_THE_STEP: Final = frozenset(
-    {"capture_content", "schema", "reserve_usd", "reserve_tokens", "budget", "on_command", "cancel_on_stop", *_OWNERS, *_PLACES}
+    {
+        "capture_content",
+        "schema",
+        "reserve_usd",
+        "reserve_tokens",
+        "budget",
+        "on_command",
+        "cancel_on_stop",
+        *_OWNERS,
+        *_PLACES,
+    }
 )
 _TEXTS: Final = frozenset({"tool", "model", "provider", "tool_schema"})
 _LINKS: Final = frozenset({"retry_of", "fallback_of"})

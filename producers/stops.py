@@ -13,7 +13,9 @@ from __future__ import annotations
 class RunStopped(Exception):
     """The run is to do nothing more. Every step that it begins raises this, until a person approves that it goes on."""
 
-    def __init__(self, reason: str, *, by: str = "", command_id: str = "", trace_id: str = "") -> None:
+    def __init__(
+        self, reason: str, *, by: str = "", command_id: str = "", trace_id: str = ""
+    ) -> None:
         super().__init__(f"the run was stopped{f' by {by}' if by else ''}: {reason}")
         self.reason = reason
         self.by = by
@@ -25,7 +27,9 @@ class BudgetExceeded(RunStopped):
     """The next step does not fit into the run's budget. ``what`` is usd, tokens, steps or seconds."""
 
     def __init__(self, what: str, limit: str, wanted: str, *, trace_id: str = "") -> None:
-        super().__init__(f"{wanted} would exceed the budget of {limit}", by="budget", trace_id=trace_id)
+        super().__init__(
+            f"{wanted} would exceed the budget of {limit}", by="budget", trace_id=trace_id
+        )
         self.what = what
         self.limit = limit
         self.wanted = wanted

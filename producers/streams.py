@@ -115,7 +115,12 @@ class Watched(Generic[T]):
     What the stream does not have, such as ``close``, does nothing here; what it raises is raised.
     """
 
-    __slots__ = ("_stepstream_chunks", "_stepstream_own", "_stepstream_pieces", "_stepstream_source")
+    __slots__ = (
+        "_stepstream_chunks",
+        "_stepstream_own",
+        "_stepstream_pieces",
+        "_stepstream_source",
+    )
 
     _stepstream_chunks: Chunks
     _stepstream_own: bool
@@ -144,17 +149,27 @@ class Watched(Generic[T]):
         if self._stepstream_pieces is None:
             source = self._stepstream_source
             iterator = source if hasattr(type(source), "__next__") else iter(source)
-            object.__setattr__(self, "_stepstream_pieces", Pieces(iterator, self._stepstream_chunks, self._stepstream_own))
+            object.__setattr__(
+                self,
+                "_stepstream_pieces",
+                Pieces(iterator, self._stepstream_chunks, self._stepstream_own),
+            )
         return next(self._stepstream_pieces)  # type: ignore[no-any-return]
 
     def __aiter__(self) -> AsyncIterator[T]:
-        return AsyncPieces(aiter(self._stepstream_source), self._stepstream_chunks, self._stepstream_own)
+        return AsyncPieces(
+            aiter(self._stepstream_source), self._stepstream_chunks, self._stepstream_own
+        )
 
     async def __anext__(self) -> T:
         if self._stepstream_pieces is None:
             source = self._stepstream_source
             iterator = source if hasattr(type(source), "__anext__") else aiter(source)
-            object.__setattr__(self, "_stepstream_pieces", AsyncPieces(iterator, self._stepstream_chunks, self._stepstream_own))
+            object.__setattr__(
+                self,
+                "_stepstream_pieces",
+                AsyncPieces(iterator, self._stepstream_chunks, self._stepstream_own),
+            )
         return await anext(self._stepstream_pieces)
 
     def __await__(self) -> Generator[Any, None, Watched[T]]:
@@ -184,10 +199,15 @@ class Watched(Generic[T]):
 
     def __enter__(self) -> Watched[T]:
         enter = getattr(type(self._stepstream_source), "__enter__", None)
-        return self._stepstream_entered(self._stepstream_source if enter is None else enter(self._stepstream_source))
+        return self._stepstream_entered(
+            self._stepstream_source if enter is None else enter(self._stepstream_source)
+        )
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> bool | None:
         leave = getattr(type(self._stepstream_source), "__exit__", None)
         if leave is None:
@@ -200,10 +220,15 @@ class Watched(Generic[T]):
 
     async def __aenter__(self) -> Watched[T]:
         enter = getattr(type(self._stepstream_source), "__aenter__", None)
-        return self._stepstream_entered(self._stepstream_source if enter is None else await enter(self._stepstream_source))
+        return self._stepstream_entered(
+            self._stepstream_source if enter is None else await enter(self._stepstream_source)
+        )
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> bool | None:
         leave = getattr(type(self._stepstream_source), "__aexit__", None)
         if leave is None:
@@ -326,7 +351,9 @@ def _recorded_inside(source: Any, chunks: Chunks) -> bool:
     ``text_stream``, ``until_done`` and ``get_final_...`` read it without their caller seeing the pieces.
     """
     iterator = field_of(source, "_iterator")
-    if iterator is None or not any("__stream__" in namespace_of(base) for base in mro_of(type(source))):
+    if iterator is None or not any(
+        "__stream__" in namespace_of(base) for base in mro_of(type(source))
+    ):
         return False
     if isinstance(iterator, Pieces | AsyncPieces):
         return False

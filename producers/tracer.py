@@ -165,7 +165,14 @@ class Tracer(Opens):
         if not self._at_exit_registered:
             self._at_exit_registered = True
             atexit.register(self._at_exit)
-        return Engine(settings, self._clock, self._totals, transport=self._transport, redact=self._redact, prices=self._prices)
+        return Engine(
+            settings,
+            self._clock,
+            self._totals,
+            transport=self._transport,
+            redact=self._redact,
+            prices=self._prices,
+        )
 
     def _at_exit(self) -> None:
         try:
@@ -173,7 +180,9 @@ class Tracer(Opens):
             if engine is None:
                 return
             engine.stop_listening(at_exit=True)
-            engine.publisher.close(EXIT_WAIT_S if engine.publisher.counts.delivered else EXIT_WAIT_S / 2)
+            engine.publisher.close(
+                EXIT_WAIT_S if engine.publisher.counts.delivered else EXIT_WAIT_S / 2
+            )
             line = exit_line(self._totals, self.counts)
             if line and not engine.settings.quiet:
                 _say(line)

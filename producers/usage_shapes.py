@@ -66,18 +66,29 @@ def usage_of(source: Any) -> TokenUsage | None:
     counts = Counts()
     into = get(source, "prompt_tokens_details", "input_tokens_details", "input_token_details")
     out = get(source, "completion_tokens_details", "output_tokens_details", "output_token_details")
-    given, output = counts.of(source, "prompt_tokens", "input_tokens"), counts.of(source, "completion_tokens", "output_tokens")
+    given, output = (
+        counts.of(source, "prompt_tokens", "input_tokens"),
+        counts.of(source, "completion_tokens", "output_tokens"),
+    )
     cached = counts.of(into, "cached_tokens", *_tiered("cache_read"))
-    cached = cached or counts.of(source, "prompt_cache_hit_tokens", "cache_read_input_tokens", "cached_tokens")
-    by_age = first_of(get(into, "cache_creation_token_details"), get(source, "cache_creation"), into)
+    cached = cached or counts.of(
+        source, "prompt_cache_hit_tokens", "cache_read_input_tokens", "cached_tokens"
+    )
+    by_age = first_of(
+        get(into, "cache_creation_token_details"), get(source, "cache_creation"), into
+    )
     for_an_hour = counts.of(by_age, "ephemeral_1h_input_tokens")
-    written = counts.of(into, "cache_write_tokens", "cache_creation_tokens", *_tiered("cache_creation"))
+    written = counts.of(
+        into, "cache_write_tokens", "cache_creation_tokens", *_tiered("cache_creation")
+    )
     written = written or counts.of(source, "cache_creation_input_tokens")
     written = written or for_an_hour + counts.of(by_age, "ephemeral_5m_input_tokens")
-    reasoning = counts.of(out, "reasoning_tokens", "thinking_tokens", *_tiered("reasoning")) or counts.of(
-        source, "reasoning_tokens"
+    reasoning = counts.of(
+        out, "reasoning_tokens", "thinking_tokens", *_tiered("reasoning")
+    ) or counts.of(source, "reasoning_tokens")
+    cached_parts = first_of(
+        get(into, "cached_tokens_details"), get(source, "cached_tokens_details")
     )
-    cached_parts = first_of(get(into, "cached_tokens_details"), get(source, "cached_tokens_details"))
     if given and cached + written > given:  # somebody passed Anthropic's own counts on
         given += cached + written
     if reasoning and counts.of(source, "total_tokens") == given + output + reasoning:
@@ -109,7 +120,11 @@ def _tiered(name: str) -> tuple[str, ...]:
 
 
 def _milliseconds(counts: Counts, source: Any) -> int:
-    seconds = get(source, "seconds") if text_of(source, "type") == "duration" else get(source, "prompt_audio_seconds")
+    seconds = (
+        get(source, "seconds")
+        if text_of(source, "type") == "duration"
+        else get(source, "prompt_audio_seconds")
+    )
     if not is_a(seconds, int | float) or is_a(seconds, bool):
         return 0
     made = counted(seconds * 1_000 if _is_finite(seconds) else seconds)
@@ -151,14 +166,18 @@ def anthropic_usage(source: Any, model: str = "") -> TokenUsage | None:
         elif kind == "compaction":
             more = _anthropic_counts(counts, iteration)
             used = {name: count + more[name] for name, count in used.items()}
-    return counts.made(**used, web_searches=counts.of(get(source, "server_tool_use"), "web_search_requests"))
+    return counts.made(
+        **used, web_searches=counts.of(get(source, "server_tool_use"), "web_search_requests")
+    )
 
 
 def _anthropic_counts(counts: Counts, source: Any) -> dict[str, int]:
     cached = counts.of(source, "cache_read_input_tokens")
     by_age = get(source, "cache_creation")
     for_an_hour = counts.of(by_age, "ephemeral_1h_input_tokens")
-    written = counts.of(source, "cache_creation_input_tokens") or (for_an_hour + counts.of(by_age, "ephemeral_5m_input_tokens"))
+    written = counts.of(source, "cache_creation_input_tokens") or (
+        for_an_hour + counts.of(by_age, "ephemeral_5m_input_tokens")
+    )
     return {
         "input_tokens": counts.of(source, "input_tokens") + cached + written,
         "output_tokens": counts.of(source, "output_tokens"),
@@ -197,9 +216,13 @@ def bedrock_usage(source: Any) -> TokenUsage | None:
 def google_usage(source: Any, searches: int = 0) -> TokenUsage | None:
     """Usage of a Gemini answer: thoughts and the prompts of its own tools stand apart, so they are added."""
     counts = Counts()
-    thoughts = counts.of(source, "thoughts_token_count", "thoughtsTokenCount", "total_thought_tokens")
+    thoughts = counts.of(
+        source, "thoughts_token_count", "thoughtsTokenCount", "total_thought_tokens"
+    )
     prompt = counts.of(source, "prompt_token_count", "promptTokenCount", "total_input_tokens")
-    tools = counts.of(source, "tool_use_prompt_token_count", "toolUsePromptTokenCount", "total_tool_use_tokens")
+    tools = counts.of(
+        source, "tool_use_prompt_token_count", "toolUsePromptTokenCount", "total_tool_use_tokens"
+    )
     output = counts.of(
         source, "candidates_token_count", "candidatesTokenCount", "response_token_count", "responseTokenCount",
         "total_output_tokens",
@@ -209,7 +232,9 @@ def google_usage(source: Any, searches: int = 0) -> TokenUsage | None:
     ) + _by_modality(
         counts, source, "tool_use_prompt_tokens_details", "toolUsePromptTokensDetails", "tool_use_tokens_by_modality"
     )  # fmt: skip
-    held = _by_modality(counts, source, "cache_tokens_details", "cacheTokensDetails", "cached_tokens_by_modality")
+    held = _by_modality(
+        counts, source, "cache_tokens_details", "cacheTokensDetails", "cached_tokens_by_modality"
+    )
     out = _by_modality(
         counts, source, "candidates_tokens_details", "candidatesTokensDetails", "response_tokens_details",
         "responseTokensDetails", "output_tokens_by_modality",
@@ -217,7 +242,9 @@ def google_usage(source: Any, searches: int = 0) -> TokenUsage | None:
     return counts.made(
         input_tokens=prompt + tools,
         output_tokens=output + thoughts,
-        cached_input_tokens=counts.of(source, "cached_content_token_count", "cachedContentTokenCount", "total_cached_tokens"),
+        cached_input_tokens=counts.of(
+            source, "cached_content_token_count", "cachedContentTokenCount", "total_cached_tokens"
+        ),
         reasoning_tokens=thoughts,
         input_audio_tokens=_sum_of(into, "audio"),
         input_image_tokens=_sum_of(into, "image"),
@@ -233,7 +260,10 @@ def google_usage(source: Any, searches: int = 0) -> TokenUsage | None:
 
 def _by_modality(counts: Counts, source: Any, *names: str) -> list[tuple[str, int]]:
     found = items_of(source, *names)
-    return [(word_of(item, "modality").lower(), counts.of(item, "token_count", "tokenCount", "tokens")) for item in found]
+    return [
+        (word_of(item, "modality").lower(), counts.of(item, "token_count", "tokenCount", "tokens"))
+        for item in found
+    ]
 
 
 def _sum_of(parts: Iterable[tuple[str, int]], modality: str) -> int:
@@ -242,14 +272,18 @@ def _sum_of(parts: Iterable[tuple[str, int]], modality: str) -> int:
 
 def google_tier(source: Any) -> str:
     """The kind of traffic that a Gemini answer was charged as."""
-    return word_of(source, "service_tier", "serviceTier") or word_of(source, "traffic_type", "trafficType")
+    return word_of(source, "service_tier", "serviceTier") or word_of(
+        source, "traffic_type", "trafficType"
+    )
 
 
 def cohere_usage(source: Any) -> TokenUsage | None:
     """Usage of a Cohere answer: what was billed, where it is said, else what was counted."""
     counts = Counts()
     billed, told = get(source, "billed_units"), get(source, "tokens")
-    tokens = billed if counts.of(billed, "input_tokens") or counts.of(billed, "output_tokens") else told
+    tokens = (
+        billed if counts.of(billed, "input_tokens") or counts.of(billed, "output_tokens") else told
+    )
     images = counts.of(billed, "image_tokens")
     return counts.made(
         input_tokens=counts.of(tokens, "input_tokens") + images,
@@ -271,7 +305,12 @@ def later(before: TokenUsage | None, after: TokenUsage | None) -> TokenUsage | N
     """Running totals of one answer: each count is the highest that was said."""
     if before is None or after is None:
         return before or after
-    return TokenUsageStruct(**{name: max(getattr(before, name), getattr(after, name)) for name in TokenUsage.model_fields})
+    return TokenUsageStruct(
+        **{
+            name: max(getattr(before, name), getattr(after, name))
+            for name in TokenUsage.model_fields
+        }
+    )
 
 
 def charge_of(usage: Any, model: str = "") -> float | None:

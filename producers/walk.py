@@ -16,7 +16,14 @@ from typing import Any, Final
 import msgspec
 
 from stepstream.producers.foreign import field_of, module_of, type_name
-from stepstream.producers.known_types import CONTAINERS, LEAST_CHARS, NUMBERS, is_number, is_scalar, reader_of
+from stepstream.producers.known_types import (
+    CONTAINERS,
+    LEAST_CHARS,
+    NUMBERS,
+    is_number,
+    is_scalar,
+    reader_of,
+)
 from stepstream.producers.shortening import SHORTEST_FILE, cut_middle, is_file, shortened
 
 DEEPEST: Final = 12
@@ -84,14 +91,18 @@ class Walk:
 
     # --- containers ---
 
-    def items(self, count: int, front: Iterator[Any], back: Iterator[Any] | None, room: int, depth: int) -> list[Any]:
+    def items(
+        self, count: int, front: Iterator[Any], back: Iterator[Any] | None, room: int, depth: int
+    ) -> list[Any]:
         """Items of a list from both ends, as many as there is room for; each gets an equal share of what is left."""
         first, last = self._chosen(count, front, back, room, estimate)
         chosen = first + last[::-1]
         plain = [item for item, _ in chosen if _is_small_number(item)]
         if len(plain) < len(chosen):
             plain = self._shared(
-                [size for _, size in chosen], room, lambda i, share: self.plain(chosen[i][0], share, depth + 1)
+                [size for _, size in chosen],
+                room,
+                lambda i, share: self.plain(chosen[i][0], share, depth + 1),
             )
         else:
             self.used += 8 * len(plain)
@@ -102,14 +113,21 @@ class Walk:
         return plain
 
     def mapping(
-        self, count: int, front: Iterator[tuple[Any, Any]], back: Iterator[tuple[Any, Any]] | None, room: int, depth: int
+        self,
+        count: int,
+        front: Iterator[tuple[Any, Any]],
+        back: Iterator[tuple[Any, Any]] | None,
+        room: int,
+        depth: int,
     ) -> dict[str, Any]:
         """Keys and values from both ends, as ``items``."""
         first, last = self._chosen(count, front, back, room, _estimate_pair)
         chosen = first + last[::-1]
         keys = [self._key(pair[0]) for pair, _ in chosen]
         values = self._shared(
-            [size for _, size in chosen], room, lambda i, share: self._value(keys[i], chosen[i][0][1], share, depth)
+            [size for _, size in chosen],
+            room,
+            lambda i, share: self._value(keys[i], chosen[i][0][1], share, depth),
         )
         out: dict[str, Any] = {}
         seen: dict[str, int] = {}
@@ -134,7 +152,12 @@ class Walk:
         self.cut += count * sum(size for _, size in chosen) // max(1, len(chosen))
 
     def _chosen(
-        self, count: int, front: Iterator[Any], back: Iterator[Any] | None, room: int, estimate: Callable[[Any], int]
+        self,
+        count: int,
+        front: Iterator[Any],
+        back: Iterator[Any] | None,
+        room: int,
+        estimate: Callable[[Any], int],
     ) -> tuple[list[tuple[Any, int]], list[tuple[Any, int]]]:
         """The items to keep, with how long they are about: the last, the first, the last but one ... until the room is used."""
         least = max(room // _MOST_SIBLINGS, _SHARE_CHARS)
@@ -215,7 +238,11 @@ def items_of(value: object) -> Iterator[Any] | None:
             return own.__iter__(value)  # type: ignore[no-any-return]
     is_text = issubclass(kind, str | bytes | bytearray | dict)
     built_in: Any = value
-    return iter(built_in) if module_of(kind) == "builtins" and not is_text and hasattr(kind, "__iter__") else None
+    return (
+        iter(built_in)
+        if module_of(kind) == "builtins" and not is_text and hasattr(kind, "__iter__")
+        else None
+    )
 
 
 def label(value: object, most: int) -> str:
@@ -246,7 +273,9 @@ def estimate(value: Any) -> int:
     if is_scalar(value):
         return 6
     if kind is dict:
-        size = sum(_estimate_pair(pair, deeper=False) for pair in itertools.islice(value.items(), _SAMPLED))
+        size = sum(
+            _estimate_pair(pair, deeper=False) for pair in itertools.islice(value.items(), _SAMPLED)
+        )
         return 2 + _scaled(size, len(value))
     if kind is list or kind is tuple:
         return 2 + _scaled(sum(map(_estimate_inside, value[:_SAMPLED])), len(value))
@@ -255,7 +284,11 @@ def estimate(value: Any) -> int:
 
 def _estimate_pair(pair: tuple[Any, Any], *, deeper: bool = True) -> int:
     key, value = pair
-    return 4 + (len(key) if type(key) is str else 8) + (estimate(value) if deeper else _estimate_inside(value))
+    return (
+        4
+        + (len(key) if type(key) is str else 8)
+        + (estimate(value) if deeper else _estimate_inside(value))
+    )
 
 
 def _estimate_inside(value: Any) -> int:

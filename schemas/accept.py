@@ -36,7 +36,15 @@ from stepstream.schemas.ids import STEP_ID, TRACE_ID, TRACE_ID_DIGITS, ZERO_STEP
 from stepstream.schemas.money import nanos_from_usd
 from stepstream.schemas.normalise import COST, TEXT, Repair, Repairs, normalised, note
 from stepstream.schemas.partitioner import partition_for
-from stepstream.schemas.step import HEADER_SCHEMA, RECORD_HEADERS, SCHEMA_NAME, SCHEMA_VERSION, AnyStep, Step, StepEvent
+from stepstream.schemas.step import (
+    HEADER_SCHEMA,
+    RECORD_HEADERS,
+    SCHEMA_NAME,
+    SCHEMA_VERSION,
+    AnyStep,
+    Step,
+    StepEvent,
+)
 
 __all__ = [
     "CLAMPS",
@@ -103,7 +111,9 @@ _decode = msgspec.json.Decoder(Step).decode
 _decode_any = msgspec.json.Decoder(AnyStep).decode
 _Known: Any = TypedDict("_Known", dict.fromkeys(StepEvent.model_fields, Any), total=False)  # type: ignore[misc]
 _decode_known: Any = msgspec.json.Decoder(_Known).decode
-_STRINGS = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)  # takes what never ends too: else quadratic
+_STRINGS = re.compile(
+    rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL
+)  # takes what never ends too: else quadratic
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _HEX_DIGITS: Final = "0123456789abcdef"
 _CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]|\\u[dD][89a-fA-F]")
@@ -132,7 +142,10 @@ def accept(
     trace_id = result.step.trace_id
     if not key:
         return Rejected("missing_key", f"key is empty, trace_id is {trace_id}")
-    if key != trace_id.encode() and hex_id(key.decode("utf-8", "replace"), TRACE_ID_DIGITS) != trace_id:
+    if (
+        key != trace_id.encode()
+        and hex_id(key.decode("utf-8", "replace"), TRACE_ID_DIGITS) != trace_id
+    ):
         return Rejected("foreign_key", f"key is {key[:64]!r}, trace_id is {trace_id}")
     right = _partition_for(trace_id, partitions)
     if right != partition:
@@ -140,7 +153,9 @@ def accept(
     return result
 
 
-def accept_value(value: bytes | None, *, timestamp_us: int, limits: Limits = DEFAULT_LIMITS) -> Accepted | Rejected:
+def accept_value(
+    value: bytes | None, *, timestamp_us: int, limits: Limits = DEFAULT_LIMITS
+) -> Accepted | Rejected:
     """The same judgement of a value alone: for gateways, files and tests, where there is no key yet. Never raises."""
     if not value:
         return Rejected("empty", "the value is empty")
@@ -168,7 +183,12 @@ def _is_sane(step: Step, timestamp_us: int, limits: Limits) -> bool:
 
     May be wrong in one direction only: what it lets through, ``look_closer`` would accept as it is.
     """
-    start, end, first, parent = step.start_time, step.end_time, step.first_token_time, step.parent_step_id
+    start, end, first, parent = (
+        step.start_time,
+        step.end_time,
+        step.first_token_time,
+        step.parent_step_id,
+    )
     latest = timestamp_us + limits.max_future_us
     return (
         (step.phase == "start" if end is None else step.phase == "end" and start <= end <= latest)
@@ -179,7 +199,9 @@ def _is_sane(step: Step, timestamp_us: int, limits: Limits) -> bool:
         and not step.fallback_of
         and (first is None or start <= first <= (latest if end is None else end))
         and (not parent or (len(parent) == 16 and parent != step.step_id))
-        and not f"{step.trace_id}{step.step_id}{parent}".strip(_HEX_DIGITS)  # half of what three patterns cost
+        and not f"{step.trace_id}{step.step_id}{parent}".strip(
+            _HEX_DIGITS
+        )  # half of what three patterns cost
         and step.trace_id != ZERO_TRACE_ID
         and step.step_id != ZERO_STEP_ID
     )
@@ -195,7 +217,10 @@ def judge_at_length(value: bytes, timestamp_us: int, limits: Limits) -> Accepted
         lenient = _decode_leniently(value, repairs)
         if isinstance(lenient, Rejected):
             return lenient
-        step, size_bytes = lenient, MAX_SIZE_BYTES  # JSON that became text may be longer than it was sent
+        step, size_bytes = (
+            lenient,
+            MAX_SIZE_BYTES,
+        )  # JSON that became text may be longer than it was sent
     result = look_closer(step, timestamp_us, limits, size_bytes, repairs)
     if isinstance(result, Accepted):
         result.step = Step(**{name: getattr(step, name) for name in StepEvent.model_fields})
@@ -203,13 +228,20 @@ def judge_at_length(value: bytes, timestamp_us: int, limits: Limits) -> Accepted
 
 
 def look_closer(
-    step: AnyStep, timestamp_us: int, limits: Limits, size_bytes: int, repairs: Repairs | None = None
+    step: AnyStep,
+    timestamp_us: int,
+    limits: Limits,
+    size_bytes: int,
+    repairs: Repairs | None = None,
 ) -> Accepted | Rejected:
     """Judge a decoded step point by point, with reasons; clamps are made in place, after those in ``repairs``."""
     clamped = [] if repairs is None else repairs
     repair_identity(step, clamped)
     if step.schema_version != SCHEMA_VERSION:
-        return Rejected("unknown_version", f"schema_version is {step.schema_version}, this reads {SCHEMA_VERSION}")
+        return Rejected(
+            "unknown_version",
+            f"schema_version is {step.schema_version}, this reads {SCHEMA_VERSION}",
+        )
     if wrong := _invalid(step):
         return Rejected("invalid_field", wrong)
     if step.phase == "end" and step.end_time is None:
@@ -217,7 +249,9 @@ def look_closer(
     if late := _time_out_of_range(step, timestamp_us, limits):
         return Rejected("time_out_of_range", late)
     clamp(step, timestamp_us + limits.max_future_us, limits, clamped)
-    if size_bytes - len(step.input) - len(step.output) > limits.max_text_chars:  # else no single text can be too long
+    if (
+        size_bytes - len(step.input) - len(step.output) > limits.max_text_chars
+    ):  # else no single text can be too long
         clamp_texts(step, limits, clamped)
     clamp_contents(step, limits, clamped)
     cost_nanos = None
@@ -227,10 +261,20 @@ def look_closer(
             if isinstance(step.cost_usd, float):
                 step.cost_usd = Decimal(str(step.cost_usd))
         except ValueError:
-            clamped.append(Repair(COST, note("cost_usd", str(step.cost_usd), "is no possible cost and was dropped")))
+            clamped.append(
+                Repair(
+                    COST,
+                    note("cost_usd", str(step.cost_usd), "is no possible cost and was dropped"),
+                )
+            )
             step.cost_usd = None
             step.cost_source = ""
-    return Accepted(step, cost_nanos, tuple(repair.clamp for repair in clamped), tuple(repair.note for repair in clamped))
+    return Accepted(
+        step,
+        cost_nanos,
+        tuple(repair.clamp for repair in clamped),
+        tuple(repair.note for repair in clamped),
+    )
 
 
 def _wrong_version(headers: Sequence[tuple[str, bytes]]) -> str:
@@ -258,7 +302,9 @@ def _decode_leniently(value: bytes, repairs: Repairs) -> AnyStep | Rejected:
         data = repaired
     version = data.get("schema_version")
     if version not in (None, SCHEMA_VERSION, str(SCHEMA_VERSION)):
-        return Rejected("unknown_version", f"schema_version is {str(version)[:40]}, this reads {SCHEMA_VERSION}")
+        return Rejected(
+            "unknown_version", f"schema_version is {str(version)[:40]}, this reads {SCHEMA_VERSION}"
+        )
     try:
         return msgspec.convert(normalised(data, repairs), AnyStep, strict=True)
     except (ValueError, RecursionError, OverflowError) as error:
@@ -276,7 +322,9 @@ def _decode_bad_text(value: bytes, repairs: Repairs) -> dict[str, Any] | None:
     def number(digits: str) -> int | float:
         try:
             return int(digits)
-        except ValueError:  # more digits than Python reads: an infinite number, which no field takes
+        except (
+            ValueError
+        ):  # more digits than Python reads: an infinite number, which no field takes
             endless.append(digits)
             return float(digits)
 
@@ -289,9 +337,19 @@ def _decode_bad_text(value: bytes, repairs: Repairs) -> dict[str, Any] | None:
     known = {key: data[key] for key in StepEvent.model_fields if key in data}
     clean = _clean(known)
     if endless:
-        repairs.append(Repair(TEXT, f"the record held a number of {len(endless[0]):,} characters; it counts as infinite"))
+        repairs.append(
+            Repair(
+                TEXT,
+                f"the record held a number of {len(endless[0]):,} characters; it counts as infinite",
+            )
+        )
     if "\ufffd" in text or clean != known or _CONTROL.search(value):
-        repairs.append(Repair(TEXT, "the record held bytes or characters that no text may have; they were replaced"))
+        repairs.append(
+            Repair(
+                TEXT,
+                "the record held bytes or characters that no text may have; they were replaced",
+            )
+        )
     return cast("dict[str, Any]", clean)
 
 

@@ -19,7 +19,9 @@ FindingSeverity = Literal["note", "info", "warning", "error", "critical"]
 SEVERITIES: Final[tuple[str, ...]] = ("info", "warning", "error", "critical")
 FindingState = Literal["firing", "resolved", "acknowledged", "silenced"]
 AlertState = Literal["firing", "resolved"]
-AlertChange = Literal["opened", "worse", "updated", "acknowledged", "silenced", "reopened", "resolved"]
+AlertChange = Literal[
+    "opened", "worse", "updated", "acknowledged", "silenced", "reopened", "resolved"
+]
 CommandAction = Literal["warn", "pause", "resume", "stop"]
 Unit = Literal["", "usd", "tokens", "steps", "us", "ratio", "count"]
 
@@ -30,7 +32,9 @@ class Finding(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     finding_id: str
-    state: FindingState = Field("firing", description="resolved: the trouble that this finding opened is over")
+    state: FindingState = Field(
+        "firing", description="resolved: the trouble that this finding opened is over"
+    )
     time: TimeUs = Field(description="log time at which it was seen")
     project: str
     environment: str = ""
@@ -43,22 +47,37 @@ class Finding(BaseModel):
     rule: str = Field(description="what was judged, e.g. run_cost")
     policy: str = Field("", description="the policy that asked; empty for the built-in one")
     severity: FindingSeverity = Field("warning", description="a note opens no alert")
-    subject: str = Field("", description="what within the run it is about: a tool, a step, a model; empty for the run")
-    step_ids: list[str] = Field(default_factory=list, description="evidence, at most 20, oldest first")
+    subject: str = Field(
+        "",
+        description="what within the run it is about: a tool, a step, a model; empty for the run",
+    )
+    step_ids: list[str] = Field(
+        default_factory=list, description="evidence, at most 20, oldest first"
+    )
     value: float | None = None
     threshold: float | None = None
     unit: Unit = ""
     baseline: float | None = Field(None, description="what is normal here")
     baseline_runs: int = Field(0, description="runs that the baseline was learnt from")
-    message: str = Field("", description="what is wrong, in words of ours, names and numbers; nothing that a step said")
-    quoted: str = Field("", description="what a step said, such as a tool's error message; empty where nothing is quoted")
+    message: str = Field(
+        "",
+        description="what is wrong, in words of ours, names and numbers; nothing that a step said",
+    )
+    quoted: str = Field(
+        "",
+        description="what a step said, such as a tool's error message; empty where nothing is quoted",
+    )
     detail: str = Field("", description="the likely cause, where the data shows it")
     running: bool = Field(False, description="the run was still going")
     action: str = Field("", description="warn, pause or stop where an enforcing policy orders it")
     by: str = Field("", description="who acknowledged, silenced or resolved")
     until: TimeUs = Field(0, description="end of a silence")
-    alert_id: str = Field("", description="with what a person said: the alert that is meant, and no later one")
-    withdrawn: bool = Field(False, description="with resolved: later steps contradict what was found")
+    alert_id: str = Field(
+        "", description="with what a person said: the alert that is meant, and no later one"
+    )
+    withdrawn: bool = Field(
+        False, description="with resolved: later steps contradict what was found"
+    )
 
 
 TIME_FIELDS: Final = ("opened_at", "updated_at", "resolved_at", "silenced_until")
@@ -104,15 +123,29 @@ class Alert(BaseModel):
     silenced_until: TimeUs = 0
     by: str = Field("", description="who acknowledged, silenced or resolved it last")
     reopened: int = Field(0, description="times it came back within the flap window")
-    runs: int = Field(0, description="of an incident: runs that were hit; 0 for an alert about one run, or none")
-    trace_ids: list[str] = Field(default_factory=list, description="of an incident: the first and the newest of its runs")
-    incident_id: str = Field("", description="the incident that this alert about one run is part of")
+    runs: int = Field(
+        0, description="of an incident: runs that were hit; 0 for an alert about one run, or none"
+    )
+    trace_ids: list[str] = Field(
+        default_factory=list, description="of an incident: the first and the newest of its runs"
+    )
+    incident_id: str = Field(
+        "", description="the incident that this alert about one run is part of"
+    )
     action: str = ""
-    finding_ids: list[str] = Field(default_factory=list, description="newest merged findings, at most 64")
+    finding_ids: list[str] = Field(
+        default_factory=list, description="newest merged findings, at most 64"
+    )
     opened_by: str = Field("", description="the finding that opened it, and its offset: id@offset")
-    withdrawn: bool = Field(False, description="resolved because later steps contradict what was found")
-    source_partition: int = Field(-1, description="partition of the findings topic that it is made from")
-    source_offset: int = Field(-1, description="offset of the last finding merged; a replay below it changes nothing")
+    withdrawn: bool = Field(
+        False, description="resolved because later steps contradict what was found"
+    )
+    source_partition: int = Field(
+        -1, description="partition of the findings topic that it is made from"
+    )
+    source_offset: int = Field(
+        -1, description="offset of the last finding merged; a replay below it changes nothing"
+    )
 
 
 class Command(BaseModel):
@@ -124,14 +157,18 @@ class Command(BaseModel):
     action: CommandAction
     time: TimeUs
     project: str = "default"
-    environment: str = Field("", description="of a scope command: only runs of this one; empty: of any")
+    environment: str = Field(
+        "", description="of a scope command: only runs of this one; empty: of any"
+    )
     agent: str = Field("", description="of a scope command: only runs of this one; empty: of any")
     trace_id: str = Field("", description="the run that is meant; empty: a scope command")
     reason: str = ""
     alert_id: str = ""
     finding_id: str = ""
     by: str = Field("", description="policy:<name>, or who ordered it")
-    expires: TimeUs = Field(0, description="0: the run's end; a scope command binds runs that start before then")
+    expires: TimeUs = Field(
+        0, description="0: the run's end; a scope command binds runs that start before then"
+    )
     budget_usd: str = Field("", description="with resume: what a person approved on top")
 
 

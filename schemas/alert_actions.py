@@ -15,7 +15,9 @@ Action = Literal["acknowledged", "silenced", "resolved"]
 ACTIONS: Final[tuple[Action, ...]] = ("acknowledged", "silenced", "resolved")
 
 
-def action_finding(alert: Alert, action: Action, *, by: str, now_us: int, until_us: int = 0, message: str = "") -> Finding:
+def action_finding(
+    alert: Alert, action: Action, *, by: str, now_us: int, until_us: int = 0, message: str = ""
+) -> Finding:
     """The finding that tells of it. Said twice in the same moment it is the same; of another alert of the group it is nothing.
 
     ``until_us`` is the end of a silence; 0 ends one that there is.

@@ -29,7 +29,9 @@ def describe(first: int, last: int, why: str) -> str:
     return f"offsets {first} to {last}: a batch that cannot be read ({why})"
 
 
-def batch_finding(topic: str, partition: int, first: int, last: int, why: str, time_us: int) -> FindingStruct:
+def batch_finding(
+    topic: str, partition: int, first: int, last: int, why: str, time_us: int
+) -> FindingStruct:
     """The finding about a batch that was passed over; the same one, by its id, from whoever meets the batch."""
     return pipeline_finding(
         UNREADABLE_BATCH,
@@ -42,7 +44,14 @@ def batch_finding(topic: str, partition: int, first: int, last: int, why: str, t
 
 
 def pipeline_finding(
-    alert: str, rule: str, subject: str, message: str, now_us: int, *, quoted: str = "", names: tuple[str | int, ...]
+    alert: str,
+    rule: str,
+    subject: str,
+    message: str,
+    now_us: int,
+    *,
+    quoted: str = "",
+    names: tuple[str | int, ...],
 ) -> FindingStruct:
     """A finding about the pipeline itself; ``names`` make its id, so that whoever finds the same says the same."""
     return FindingStruct(

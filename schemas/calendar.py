@@ -20,7 +20,9 @@ def check_zone(name: str) -> str:
     try:
         ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise ValueError(f"there is no time zone {name!r}: give an IANA name such as Europe/Berlin, or UTC") from None
+        raise ValueError(
+            f"there is no time zone {name!r}: give an IANA name such as Europe/Berlin, or UTC"
+        ) from None
     return name
 
 
@@ -53,7 +55,9 @@ def _instant(wall: datetime, tz: ZoneInfo) -> int:
 def window_name(start_us: int, window: Window, zone: str = "UTC") -> str:
     """How people call a window: ``2026-11``, ``2026-11-23``, ``2026-11-23 04:00 CET``."""
     local = (_EPOCH + timedelta(microseconds=start_us)).astimezone(ZoneInfo(zone))
-    return local.strftime({"hour": "%Y-%m-%d %H:%M %Z", "day": "%Y-%m-%d", "month": "%Y-%m"}[window])
+    return local.strftime(
+        {"hour": "%Y-%m-%d %H:%M %Z", "day": "%Y-%m-%d", "month": "%Y-%m"}[window]
+    )
 
 
 def hour_of_week(time_us: int) -> int:

@@ -20,7 +20,9 @@ from stepstream.schemas.wording import did_you_mean, sentences
 _SECRET = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*|file:/.+")
 _URL = re.compile(r"https?://(?P<login>[^/?#@]*@)?[^/?#\s@]+([/?#]\S*)?", re.IGNORECASE)
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-_OURS: Final = frozenset({"host", "content-length", "content-type", "transfer-encoding", "connection", "idempotency-key"})
+_OURS: Final = frozenset(
+    {"host", "content-length", "content-type", "transfer-encoding", "connection", "idempotency-key"}
+)
 
 
 def is_secret_ref(text: str) -> bool:
@@ -58,7 +60,9 @@ def refused_variables(value: Any, listed: Collection[str]) -> list[str]:
 
 def _secret(text: str) -> str:
     if not is_secret_ref(text):
-        raise ValueError("a secret is not written into a document: name it as env:VARIABLE or file:/path/to/it")
+        raise ValueError(
+            "a secret is not written into a document: name it as env:VARIABLE or file:/path/to/it"
+        )
     return text
 
 
@@ -67,9 +71,13 @@ def _url(text: str) -> str:
         return text
     found = _URL.fullmatch(text)
     if found is None:
-        raise ValueError("not a URL: write https://host/path, or env:VARIABLE or file:/path where it is a secret")
+        raise ValueError(
+            "not a URL: write https://host/path, or env:VARIABLE or file:/path where it is a secret"
+        )
     if found["login"]:
-        raise ValueError("a URL with a password in it is a secret: name it as env:VARIABLE or file:/path")
+        raise ValueError(
+            "a URL with a password in it is a secret: name it as env:VARIABLE or file:/path"
+        )
     return text
 
 
@@ -77,15 +85,26 @@ def _headers(values: dict[str, str]) -> dict[str, str]:
     for name, value in values.items():
         if not _HEADER.fullmatch(name) or name.lower() in _OURS:
             raise ValueError(f"{name!r} is not a header that can be set")
-        if name.lower() in ("authorization", "cookie", "proxy-authorization", "x-api-key") and not is_secret_ref(value):
-            raise ValueError(f"the header {name} is a secret: name it as env:VARIABLE or file:/path")
+        if name.lower() in (
+            "authorization",
+            "cookie",
+            "proxy-authorization",
+            "x-api-key",
+        ) and not is_secret_ref(value):
+            raise ValueError(
+                f"the header {name} is a secret: name it as env:VARIABLE or file:/path"
+            )
         if "\n" in value or "\r" in value:
             raise ValueError(f"the header {name} has a line break in it")
     return values
 
 
 Secret = Annotated[str, AfterValidator(_secret), Field(description="env:VARIABLE or file:/path")]
-Url = Annotated[str, AfterValidator(_url), Field(description="https://host/path, or env:VARIABLE, or file:/path")]
+Url = Annotated[
+    str,
+    AfterValidator(_url),
+    Field(description="https://host/path, or env:VARIABLE, or file:/path"),
+]
 Timeout = Annotated[DurationUs, Field(le=120_000_000, description="how long one try may take")]
 Text = Annotated[str, Field(min_length=1, max_length=500)]
 
@@ -102,7 +121,9 @@ class Webhook(Channel):
     """JSON over HTTP POST, signed where a secret is given."""
 
     url: Url
-    secret: Secret = Field("", validate_default=False, description="key of the signature: env:VARIABLE or file:/path")
+    secret: Secret = Field(
+        "", validate_default=False, description="key of the signature: env:VARIABLE or file:/path"
+    )
     headers: Annotated[dict[str, str], AfterValidator(_headers)] = Field(default_factory=dict)
 
 
@@ -110,7 +131,9 @@ class Alertmanager(Channel):
     """A Prometheus Alertmanager (API v2); firing alerts are sent again while they fire."""
 
     url: Url
-    labels: dict[str, str] = Field(default_factory=dict, description="added to the labels of every alert")
+    labels: dict[str, str] = Field(
+        default_factory=dict, description="added to the labels of every alert"
+    )
     resend: DurationUs = Field(60_000_000, description="how often a firing alert is sent again")
 
 
@@ -175,7 +198,9 @@ class AppriseUrl(Channel):
 class Command(Channel):
     """A program on the notifier's machine: the notification comes as JSON on its standard input; exit code 0 is a yes."""
 
-    argv: tuple[Text, ...] = Field(min_length=1, description="the program and its arguments; no shell is involved")
+    argv: tuple[Text, ...] = Field(
+        min_length=1, description="the program and its arguments; no shell is involved"
+    )
 
 
 CHANNELS: Final[dict[str, type[Channel]]] = {
@@ -202,7 +227,9 @@ def channel_of(to: dict[str, Any]) -> tuple[str, Channel]:
     try:
         return name, model.model_validate(options)
     except ValidationError as error:
-        raise ValueError(sentences(error, model, options, hidden=lambda _path: True, under=name)) from None
+        raise ValueError(
+            sentences(error, model, options, hidden=lambda _path: True, under=name)
+        ) from None
 
 
 def check_channel(to: dict[str, Any]) -> dict[str, Any]:
@@ -215,7 +242,9 @@ def check_channel(to: dict[str, Any]) -> dict[str, Any]:
 def secrets_in(value: Any) -> list[str]:
     """Every reference to a secret in a channel's options."""
     if isinstance(value, BaseModel):
-        return [ref for name in type(value).model_fields for ref in secrets_in(getattr(value, name))]
+        return [
+            ref for name in type(value).model_fields for ref in secrets_in(getattr(value, name))
+        ]
     if isinstance(value, dict):
         return [ref for part in value.values() for ref in secrets_in(part)]
     if isinstance(value, (list, tuple)):

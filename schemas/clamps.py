@@ -8,7 +8,17 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from stepstream.schemas.ids import STEP_ID, STEP_ID_DIGITS, TRACE_ID_DIGITS
-from stepstream.schemas.normalise import CONVERTED, COST, DROPPED, MAX_ATTEMPT, TEXT, USAGE, Repair, Repairs, note
+from stepstream.schemas.normalise import (
+    CONVERTED,
+    COST,
+    DROPPED,
+    MAX_ATTEMPT,
+    TEXT,
+    USAGE,
+    Repair,
+    Repairs,
+    note,
+)
 from stepstream.schemas.step import (
     COST_SOURCES,
     KINDS,
@@ -80,7 +90,9 @@ class Limits:
 
 DEFAULT_LIMITS: Final = Limits()
 _KINDS: Final = frozenset(KINDS)
-_FAILED: Final = frozenset(["error", "errored", "fail", "failed", "failure", "exception", "timeout", "timed_out"])
+_FAILED: Final = frozenset(
+    ["error", "errored", "fail", "failed", "failure", "exception", "timeout", "timed_out"]
+)
 _CANCELLED: Final = frozenset(["cancelled", "canceled", "cancel", "aborted", "interrupted"])
 _HEX = re.compile(r"[0-9a-f]+")
 _IDS: Final = (
@@ -116,9 +128,14 @@ def repair_identity(step: Step, clamped: Repairs) -> None:
             clamped.append(Repair(CONVERTED, note(name, sent, f"became {made}")))
     parent = step.parent_step_id
     if parent and not STEP_ID.fullmatch(parent):
-        step.parent_step_id = hashlib.sha256(parent.encode("utf-8", "replace")).hexdigest()[:STEP_ID_DIGITS]
+        step.parent_step_id = hashlib.sha256(parent.encode("utf-8", "replace")).hexdigest()[
+            :STEP_ID_DIGITS
+        ]
         clamped.append(
-            Repair("invalid_reference", note("parent_step_id", parent, "is no step id: the step has no known parent"))
+            Repair(
+                "invalid_reference",
+                note("parent_step_id", parent, "is no step id: the step has no known parent"),
+            )
         )
     if step.phase not in PHASES:
         made = step.phase.strip().lower()
@@ -133,14 +150,21 @@ def repair_identity(step: Step, clamped: Repairs) -> None:
         step.project = "default"
         clamped.append(Repair(CONVERTED, "project: it was empty and became default"))
     if not 1 <= step.attempt <= MAX_ATTEMPT:
-        clamped.append(Repair(DROPPED, note("attempt", step.attempt, "is no number of a try and was dropped")))
+        clamped.append(
+            Repair(DROPPED, note("attempt", step.attempt, "is no number of a try and was dropped"))
+        )
         step.attempt = 1
 
 
 def clamp(step: Step, latest_us: int, limits: Limits, clamped: Repairs) -> None:
     if step.end_time is not None and step.end_time < step.start_time:
         unit = likely_unit(step.end_time, step.start_time)
-        clamped.append(Repair("end_before_start", f"end_time: {step.end_time} became start_time {step.start_time}{unit}"))
+        clamped.append(
+            Repair(
+                "end_before_start",
+                f"end_time: {step.end_time} became start_time {step.start_time}{unit}",
+            )
+        )
         step.end_time = step.start_time
     if step.kind not in _KINDS:
         kind = step.kind.strip().lower()
@@ -157,20 +181,36 @@ def clamp(step: Step, latest_us: int, limits: Limits, clamped: Repairs) -> None:
         step.status = status
     if step.parent_step_id == step.step_id:
         clamped.append(
-            Repair("own_parent", note("parent_step_id", step.parent_step_id, "is the step itself: it counts as a root"))
+            Repair(
+                "own_parent",
+                note(
+                    "parent_step_id", step.parent_step_id, "is the step itself: it counts as a root"
+                ),
+            )
         )
         step.parent_step_id = ""
     for name in ("retry_of", "fallback_of"):
         reference = getattr(step, name)
         if reference and not STEP_ID.fullmatch(reference):
-            clamped.append(Repair("invalid_reference", note(name, reference, "is no step id and was dropped")))
+            clamped.append(
+                Repair("invalid_reference", note(name, reference, "is no step id and was dropped"))
+            )
             setattr(step, name, "")
     if step.cost_source not in COST_SOURCES:
-        clamped.append(Repair("unknown_cost_source", note("cost_source", step.cost_source, "was dropped")))
+        clamped.append(
+            Repair("unknown_cost_source", note("cost_source", step.cost_source, "was dropped"))
+        )
         step.cost_source = ""
     first = step.first_token_time
-    if first is not None and not step.start_time <= first <= (latest_us if step.end_time is None else step.end_time):
-        clamped.append(Repair("first_token_out_of_range", f"first_token_time: {first} lies outside the step and was dropped"))
+    if first is not None and not step.start_time <= first <= (
+        latest_us if step.end_time is None else step.end_time
+    ):
+        clamped.append(
+            Repair(
+                "first_token_out_of_range",
+                f"first_token_time: {first} lies outside the step and was dropped",
+            )
+        )
         step.first_token_time = None
 
 
@@ -189,24 +229,41 @@ def clamp_texts(step: Step, limits: Limits, clamped: Repairs) -> None:
         text = getattr(step, name)
         if len(text) > limits.max_text_chars:
             setattr(step, name, text[: limits.max_text_chars])
-            clamped.append(Repair("text_truncated", f"{name}: {len(text)} characters became {limits.max_text_chars}"))
+            clamped.append(
+                Repair(
+                    "text_truncated",
+                    f"{name}: {len(text)} characters became {limits.max_text_chars}",
+                )
+            )
     size = len(step.error_message)
     if size > limits.max_message_chars:
         step.error_message = step.error_message[: limits.max_message_chars]
-        clamped.append(Repair("text_truncated", f"error_message: {size} characters became {limits.max_message_chars}"))
+        clamped.append(
+            Repair(
+                "text_truncated",
+                f"error_message: {size} characters became {limits.max_message_chars}",
+            )
+        )
 
 
 def clamp_contents(step: Step, limits: Limits, clamped: Repairs) -> None:
-    if len(step.input) > limits.max_content_bytes // 4 or len(step.output) > limits.max_content_bytes // 4:
+    if (
+        len(step.input) > limits.max_content_bytes // 4
+        or len(step.output) > limits.max_content_bytes // 4
+    ):
         _clamp_content(step, limits.max_content_bytes, clamped)
     count = len(step.attributes)
     if count > limits.max_attributes:
         step.attributes = dict(list(step.attributes.items())[: limits.max_attributes])
-        clamped.append(Repair("attributes_dropped", f"attributes: {count} became {limits.max_attributes}"))
+        clamped.append(
+            Repair("attributes_dropped", f"attributes: {count} became {limits.max_attributes}")
+        )
     count = len(step.documents)
     if count > limits.max_documents:
         step.documents = step.documents[: limits.max_documents]
-        clamped.append(Repair("documents_dropped", f"documents: {count} became {limits.max_documents}"))
+        clamped.append(
+            Repair("documents_dropped", f"documents: {count} became {limits.max_documents}")
+        )
 
 
 def _clamp_content(step: Step, max_bytes: int, clamped: Repairs) -> None:

@@ -31,7 +31,9 @@ class DocumentSet:
         try:
             after = decode_document(value) if value else None
         except WrongDocument as error:
-            raise UnreadableDocument(f"document {name} on the config topic is ignored: {error}") from error
+            raise UnreadableDocument(
+                f"document {name} on the config topic is ignored: {error}"
+            ) from error
         if after is None:
             self._by_key.pop(name, None)
         else:

@@ -30,7 +30,9 @@ def dated_by(command: Command, latest_us: int) -> Command:
 
     The clock of who ordered may be ahead. Dated in the future, a resume would let runs go on against every later stop.
     """
-    return command if command.time <= latest_us else msgspec.structs.replace(command, time=latest_us)  # type: ignore[type-var]
+    return (
+        command if command.time <= latest_us else msgspec.structs.replace(command, time=latest_us)  # type: ignore[type-var]
+    )
 
 
 def is_scope(command: Command) -> bool:
@@ -50,7 +52,11 @@ def binds(command: Command, *, project: str, environment: str, agent: str, start
 
 def name_of(command: Command) -> str:
     """What its step is called: the action; a resume that brings a budget is an approval, and says of how much."""
-    return f"{_APPROVE}{command.budget_usd}" if command.action == "resume" and command.budget_usd else str(command.action)
+    return (
+        f"{_APPROVE}{command.budget_usd}"
+        if command.action == "resume" and command.budget_usd
+        else str(command.action)
+    )
 
 
 def approved_nanos(kind: str, name: str) -> int:

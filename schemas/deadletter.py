@@ -19,7 +19,14 @@ from stepstream.schemas.topics import (
 )
 
 OURS: Final = frozenset(
-    {DEADLETTER_TOPIC, DEADLETTER_PARTITION, DEADLETTER_OFFSET, DEADLETTER_REASON, DEADLETTER_DETAIL, DEADLETTER_BY}
+    {
+        DEADLETTER_TOPIC,
+        DEADLETTER_PARTITION,
+        DEADLETTER_OFFSET,
+        DEADLETTER_REASON,
+        DEADLETTER_DETAIL,
+        DEADLETTER_BY,
+    }
 )
 MAX_DETAIL: Final = 2_000
 
@@ -46,7 +53,10 @@ def letter_headers(
 
 def source_of(ours: Mapping[str, str]) -> Source | None:
     """Where a letter came from, by its headers; None where they do not say."""
-    partition, offset = number_of(ours.get(DEADLETTER_PARTITION, "")), number_of(ours.get(DEADLETTER_OFFSET, ""))
+    partition, offset = (
+        number_of(ours.get(DEADLETTER_PARTITION, "")),
+        number_of(ours.get(DEADLETTER_OFFSET, "")),
+    )
     topic = ours.get(DEADLETTER_TOPIC, "")
     return (topic, partition, offset) if topic and partition >= 0 and offset >= 0 else None
 

@@ -35,15 +35,20 @@ class Delivery(BaseModel):
     state: DeliveryState
     time: TimeUs = Field(description="when this was written")
     channel: str = Field("", description="webhook, slack ...")
-    notification_id: str = Field("", description="idempotency key: the same content has the same key at every try")
+    notification_id: str = Field(
+        "", description="idempotency key: the same content has the same key at every try"
+    )
     group: str = Field("", description="the group that it is told with")
     attempts: int = Field(0, description="tries so far; the last one included")
     next_try: TimeUs = Field(0, description="when it is tried next; 0: it is not")
     since: TimeUs = Field(0, description="since when it waits to be told")
     reason: str = Field(
-        "", description="why it is not told: the channel's answer, secrets removed, what it waits for, or what it is part of"
+        "",
+        description="why it is not told: the channel's answer, secrets removed, what it waits for, or what it is part of",
     )
-    latency_us: int = Field(0, description="from the alert's append to the channel's yes; 0 while it is not delivered")
+    latency_us: int = Field(
+        0, description="from the alert's append to the channel's yes; 0 while it is not delivered"
+    )
     told_seq: int = Field(0, description="newest change that the channel took; 0: none yet")
     told_state: AlertState | Literal[""] = ""
     told_severity: Severity | Literal[""] = ""
@@ -54,7 +59,9 @@ class Delivery(BaseModel):
     agent: str = ""
     severity: Severity = "warning"
     alert_state: AlertState = "firing"
-    record: Alert | None = Field(None, description="the alert as last seen, while there may be more to tell about it")
+    record: Alert | None = Field(
+        None, description="the alert as last seen, while there may be more to tell about it"
+    )
 
 
 def delivery_key(subscription: str, alert_id: str) -> str:

@@ -43,12 +43,19 @@ def derive_struct(
         if info.is_required():
             required.append((field_name, annotation))
         elif info.default_factory is not None:
-            required.append((field_name, annotation, msgspec.field(default_factory=info.default_factory)))  # type: ignore[arg-type]
+            required.append(
+                (field_name, annotation, msgspec.field(default_factory=info.default_factory))  # type: ignore[arg-type]
+            )
         else:
             default = None if info.default is PydanticUndefined else info.default
             required.append((field_name, annotation, default))
     return msgspec.defstruct(
-        name or f"{model.__name__}Struct", required, kw_only=True, omit_defaults=True, gc=False, module=model.__module__
+        name or f"{model.__name__}Struct",
+        required,
+        kw_only=True,
+        omit_defaults=True,
+        gc=False,
+        module=model.__module__,
     )
 
 
@@ -56,7 +63,9 @@ def _plain(annotation: Any, nested: dict[type, type]) -> Any:
     """The annotation with models replaced by structs and pydantic's metadata reduced to bounds."""
     if annotation in nested:
         return nested[annotation]
-    if annotation is Decimal:  # a JSON number is a double in every reader; exact amounts are strings
+    if (
+        annotation is Decimal
+    ):  # a JSON number is a double in every reader; exact amounts are strings
         return Decimal | float
     origin = get_origin(annotation)
     if origin is Annotated:

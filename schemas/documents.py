@@ -7,7 +7,15 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from stepstream.schemas.alert import Severity
 from stepstream.schemas.channels import Channel, channel_of, check_channel
@@ -40,21 +48,32 @@ class AlertMatch(BaseModel):
     task: Glob = "*"
     user: Glob = "*"
     text: str = Field(
-        "", max_length=200, description="part of the message, the quotation, the likely cause or the subject; case is ignored"
+        "",
+        max_length=200,
+        description="part of the message, the quotation, the likely cause or the subject; case is ignored",
     )
 
 
 def _clock(text: str) -> str:
     hours, _, minutes = text.partition(":")
     are_digits = text.isascii() and hours.isdecimal() and minutes.isdecimal()
-    if not (are_digits and len(hours) <= 2 and len(minutes) == 2 and int(hours) < 24 and int(minutes) < 60):
+    if not (
+        are_digits
+        and len(hours) <= 2
+        and len(minutes) == 2
+        and int(hours) < 24
+        and int(minutes) < 60
+    ):
         raise ValueError(f"not a time of day: {text!r} (write 22:00)")
     return f"{int(hours):02}:{minutes}"
 
 
 def _zone(text: str) -> str:
     # Looked up without zoneinfo's files where they are missing: the notifier needs them, the writer may not.
-    if not text or not all(part.replace("_", "").replace("-", "").replace("+", "").isalnum() for part in text.split("/")):
+    if not text or not all(
+        part.replace("_", "").replace("-", "").replace("+", "").isalnum()
+        for part in text.split("/")
+    ):
         raise ValueError(f"not a time zone: {text!r} (write Europe/Berlin, UTC)")
     return text
 
@@ -72,7 +91,9 @@ class QuietHours(BaseModel):
     end: Clock = Field(description="earlier than the beginning: on the next day")
     timezone: Annotated[str, AfterValidator(_zone)] = "UTC"
     days: tuple[Day, ...] = Field((), description="days on which it begins; empty: every day")
-    but: tuple[Severity, ...] = Field(("critical",), description="severities that are told nevertheless")
+    but: tuple[Severity, ...] = Field(
+        ("critical",), description="severities that are told nevertheless"
+    )
 
 
 class RateLimit(BaseModel):
@@ -98,11 +119,22 @@ class Template(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     title: Annotated[str, AfterValidator(_title)] = ""
-    body: Annotated[str, AfterValidator(_title)] = Field("", description="for each alert of a notification")
+    body: Annotated[str, AfterValidator(_title)] = Field(
+        "", description="for each alert of a notification"
+    )
 
 
 GroupLabel = Literal[
-    "project", "environment", "agent", "agent_version", "task", "alert", "rule", "severity", "subject", "trace_id"
+    "project",
+    "environment",
+    "agent",
+    "agent_version",
+    "task",
+    "alert",
+    "rule",
+    "severity",
+    "subject",
+    "trace_id",
 ]
 
 
@@ -123,15 +155,24 @@ class Subscription(BaseModel):
     group_by: tuple[GroupLabel, ...] = ()
     group_wait: DurationUs | None = Field(None, description="default with group_by: 30s")
     group_interval: DurationUs | None = Field(None, description="default with group_by: 5m")
-    repeat_interval: DurationUs | None = Field(None, description="tell again what still fires; default: never")
+    repeat_interval: DurationUs | None = Field(
+        None, description="tell again what still fires; default: never"
+    )
     digest: DurationUs | None = None
-    send_resolved: bool = Field(True, description="tell the end too; what was never told before is told in any case")
-    send_updates: bool = Field(False, description="tell every change, not only what gets worse or ends")
+    send_resolved: bool = Field(
+        True, description="tell the end too; what was never told before is told in any case"
+    )
+    send_updates: bool = Field(
+        False, description="tell every change, not only what gets worse or ends"
+    )
     quiet_hours: QuietHours | None = None
     rate_limit: RateLimit | None = None
-    retry_for: DurationUs = Field(6 * 3_600_000_000, description="how long a notification is tried before it is parked")
+    retry_for: DurationUs = Field(
+        6 * 3_600_000_000, description="how long a notification is tried before it is parked"
+    )
     content: Content = Field(
-        "redacted", description="what alerts quote from steps: left out, cut and cleared of secrets, or as it is"
+        "redacted",
+        description="what alerts quote from steps: left out, cut and cleared of secrets, or as it is",
     )
     to: Annotated[dict[str, Any], AfterValidator(check_channel)] = Field(
         min_length=1, max_length=1, description="e.g. {webhook: {url: ...}}"
@@ -156,7 +197,9 @@ class Subscription(BaseModel):
         if self.digest is not None and self.group_by:
             raise ValueError("digest tells everything together: leave out group_by")
         if not self.group_by and (self.group_wait or self.group_interval):
-            raise ValueError("group_wait and group_interval need group_by, which names what alerts are grouped by")
+            raise ValueError(
+                "group_wait and group_interval need group_by, which names what alerts are grouped by"
+            )
         return self
 
 
@@ -186,19 +229,25 @@ class ModelPrice(BaseModel):
 
     provider: str = Field("", description="whose prices these are; empty: whoever serves the model")
     model: str
-    service_tier: str = Field("", description="e.g. flex, batch; empty: every tier that has no prices of its own here")
+    service_tier: str = Field(
+        "", description="e.g. flex, batch; empty: every tier that has no prices of its own here"
+    )
     valid_from: date | None = None
     input_per_million: Dollars
     output_per_million: Dollars
     cached_input_per_million: Dollars | None = Field(None, description="default: the input price")
     cache_write_per_million: Dollars | None = Field(None, description="default: the input price")
     per_million: Annotated[dict[str, Dollars], AfterValidator(_millions)] = Field(
-        default_factory=dict, description="prices of other counts of a step's usage, e.g. input_audio_tokens"
+        default_factory=dict,
+        description="prices of other counts of a step's usage, e.g. input_audio_tokens",
     )
     per_thousand: Annotated[dict[str, Dollars], AfterValidator(_thousands)] = Field(
-        default_factory=dict, description="prices of web_searches, document_pages ... and of requests"
+        default_factory=dict,
+        description="prices of web_searches, document_pages ... and of requests",
     )
-    audio_per_hour: Dollars | None = Field(None, description="where transcription is charged by duration")
+    audio_per_hour: Dollars | None = Field(
+        None, description="where transcription is charged by duration"
+    )
 
 
 class Prices(BaseModel):

@@ -89,5 +89,9 @@ DurationUs = Annotated[
     int,
     BeforeValidator(parse_duration_us, json_schema_input_type=str | float),
     PlainSerializer(lambda us: f"{us}us", return_type=str),
-    Field(gt=0, description="e.g. 90s, 1h30m, 250ms; a number is seconds", json_schema_extra=_default_as_written),
+    Field(
+        gt=0,
+        description="e.g. 90s, 1h30m, 250ms; a number is seconds",
+        json_schema_extra=_default_as_written,
+    ),
 ]

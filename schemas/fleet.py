@@ -61,7 +61,9 @@ class FleetWindow(BaseModel):
     user_id: str = ""
     start: TimeUs
     end: TimeUs
-    through: int = Field(description="it contains the usage records of its partition before this offset")
+    through: int = Field(
+        description="it contains the usage records of its partition before this offset"
+    )
     cost_usd: str = Field("0", description="the total")
     minutes: list[WindowMinute] = Field(default_factory=list)
 
@@ -92,7 +94,9 @@ class BaselineValues(BaseModel):
 
     as_of: TimeUs = Field(description="runs that were closed by then; judges runs that began later")
     runs: Count = Field(0, description="runs it was learnt from")
-    priced_runs: Count = Field(0, description="of them: runs whose whole cost is known; cost_nanos is learnt from these")
+    priced_runs: Count = Field(
+        0, description="of them: runs whose whole cost is known; cost_nanos is learnt from these"
+    )
     values: dict[str, list[float]] = Field(default_factory=dict)
 
 
@@ -112,7 +116,9 @@ class FleetBaseline(BaselineValues):
     days: Count = Field(0, description="days on which they ended")
     wanted_runs: Count = Field(0, description="runs it needs before it judges anything")
     shares: list[float] = Field(default_factory=list, description="e.g. 0.5, 0.9, 0.95, 0.99")
-    earlier: BaselineValues | None = Field(None, description="what it was some minutes ago, for runs that began before")
+    earlier: BaselineValues | None = Field(
+        None, description="what it was some minutes ago, for runs that began before"
+    )
 
 
 class LearntAmounts(BaseModel):
@@ -155,7 +161,9 @@ else:
     FleetWindowStruct = derive_struct(FleetWindow, nested={WindowMinute: WindowMinuteStruct})
     FleetBudgetStruct = derive_struct(FleetBudget)
     BaselineValuesStruct = derive_struct(BaselineValues)
-    FleetBaselineStruct = derive_struct(FleetBaseline, nested={BaselineValues: BaselineValuesStruct})
+    FleetBaselineStruct = derive_struct(
+        FleetBaseline, nested={BaselineValues: BaselineValuesStruct}
+    )
     LearntAmountsStruct = derive_struct(LearntAmounts)
     LearntDayStruct = derive_struct(LearntDay, nested={LearntAmounts: LearntAmountsStruct})
 

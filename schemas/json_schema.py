@@ -44,7 +44,9 @@ class ToolSchema:
         self._check(self._root, arguments, "", found, 0, top=True)
         return found[:5]
 
-    def _check(self, schema: Any, value: Any, at: str, found: list[str], depth: int, *, top: bool = False) -> None:
+    def _check(
+        self, schema: Any, value: Any, at: str, found: list[str], depth: int, *, top: bool = False
+    ) -> None:
         self._left -= 1
         if not isinstance(schema, dict) or self._left < 0 or depth > MAX_DEPTH or len(found) >= 5:
             if schema is False:
@@ -69,7 +71,11 @@ class ToolSchema:
                 return schema
             target: Any = self._root
             for part in reference[2:].split("/"):
-                target = target.get(part.replace("~1", "/").replace("~0", "~")) if isinstance(target, dict) else None
+                target = (
+                    target.get(part.replace("~1", "/").replace("~0", "~"))
+                    if isinstance(target, dict)
+                    else None
+                )
             if not isinstance(target, dict):
                 return {}
             schema = target
@@ -86,20 +92,41 @@ class ToolSchema:
 
     def _check_value(self, schema: dict[str, Any], value: Any, at: str, found: list[str]) -> None:
         allowed = schema.get("enum")
-        if isinstance(allowed, list) and allowed and not any(_equal(value, item) for item in allowed):
+        if (
+            isinstance(allowed, list)
+            and allowed
+            and not any(_equal(value, item) for item in allowed)
+        ):
             listed = ", ".join(str(item) for item in allowed[:6])
             found.append(f"{_name(at)} must be one of {listed}, not {_short(value)}")
         if "const" in schema and not _equal(value, schema["const"]):
             found.append(f"{_name(at)} must be {_short(schema['const'])}")
         if isinstance(value, int | float) and not isinstance(value, bool):
-            self._check_bounds(value, schema, at, found, ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"), "")
+            self._check_bounds(
+                value,
+                schema,
+                at,
+                found,
+                ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"),
+                "",
+            )
         elif isinstance(value, str):
-            self._check_bounds(len(value), schema, at, found, ("minLength", "maxLength"), "length of ")
+            self._check_bounds(
+                len(value), schema, at, found, ("minLength", "maxLength"), "length of "
+            )
         elif isinstance(value, list):
-            self._check_bounds(len(value), schema, at, found, ("minItems", "maxItems"), "length of ")
+            self._check_bounds(
+                len(value), schema, at, found, ("minItems", "maxItems"), "length of "
+            )
 
     def _check_bounds(
-        self, value: float, schema: dict[str, Any], at: str, found: list[str], names: tuple[str, ...], what: str
+        self,
+        value: float,
+        schema: dict[str, Any],
+        at: str,
+        found: list[str],
+        names: tuple[str, ...],
+        what: str,
     ) -> None:
         for name in names:
             bound = schema.get(name)
@@ -109,14 +136,26 @@ class ToolSchema:
             lower = "min" in name.lower()
             wrong = value < bound if lower else value > bound
             if wrong or (exclusive and value == bound):
-                side = ("more than" if exclusive else "at least") if lower else ("less than" if exclusive else "at most")
+                side = (
+                    ("more than" if exclusive else "at least")
+                    if lower
+                    else ("less than" if exclusive else "at most")
+                )
                 found.append(f"{what}{_name(at)} must be {side} {bound}, not {value}")
 
     def _check_object(
-        self, schema: dict[str, Any], value: dict[str, Any], at: str, found: list[str], depth: int, top: bool
+        self,
+        schema: dict[str, Any],
+        value: dict[str, Any],
+        at: str,
+        found: list[str],
+        depth: int,
+        top: bool,
     ) -> None:
         required = schema.get("required")
-        missing = [name for name in _list_of(required) if isinstance(name, str) and name not in value]
+        missing = [
+            name for name in _list_of(required) if isinstance(name, str) and name not in value
+        ]
         found += [f"{_name(_join(at, name))} is missing" for name in missing]
         properties = schema.get("properties")
         more = schema.get("additionalProperties")
@@ -124,7 +163,12 @@ class ToolSchema:
             if properties is not None or not isinstance(more, dict | bool):
                 return
             properties = {}
-        patterned = "patternProperties" in schema or "allOf" in schema or "anyOf" in schema or "oneOf" in schema
+        patterned = (
+            "patternProperties" in schema
+            or "allOf" in schema
+            or "anyOf" in schema
+            or "oneOf" in schema
+        )
         for name, item in value.items():
             if name in properties:
                 self._check(properties[name], item, _join(at, name), found, depth + 1)
@@ -133,13 +177,17 @@ class ToolSchema:
             elif (more is False or (more is None and top)) and not patterned:
                 found.append(_unknown(name, at, list(properties)))
 
-    def _check_list(self, schema: dict[str, Any], value: list[Any], at: str, found: list[str], depth: int) -> None:
+    def _check_list(
+        self, schema: dict[str, Any], value: list[Any], at: str, found: list[str], depth: int
+    ) -> None:
         items = schema.get("items")
         if isinstance(items, dict):
             for number, item in enumerate(value[:50]):
                 self._check(items, item, f"{at}[{number}]", found, depth + 1)
 
-    def _check_choices(self, schema: dict[str, Any], value: Any, at: str, found: list[str], depth: int) -> None:
+    def _check_choices(
+        self, schema: dict[str, Any], value: Any, at: str, found: list[str], depth: int
+    ) -> None:
         for part in _list_of(schema.get("allOf")):
             self._check(part, value, at, found, depth + 1)
         for word in ("anyOf", "oneOf"):
@@ -152,7 +200,9 @@ class ToolSchema:
                 self._check(choice, value, at, wrong, depth + 1)
                 fitting += not wrong
             if self._left >= 0 and (not fitting or (word == "oneOf" and fitting > 1)):
-                found.append(f"{_name(at)} fits {'none' if not fitting else 'more than one'} of the forms it may have")
+                found.append(
+                    f"{_name(at)} fits {'none' if not fitting else 'more than one'} of the forms it may have"
+                )
 
 
 def parameters_of(declared: Any) -> dict[str, Any]:
@@ -160,8 +210,19 @@ def parameters_of(declared: Any) -> dict[str, Any]:
     for _ in range(3):
         if not isinstance(declared, dict):
             return {}
-        for name in ("function", "parameters", "input_schema", "inputSchema", "json_schema", "schema"):
-            if isinstance(declared.get(name), dict) and declared.get("type") in (None, "function", name):
+        for name in (
+            "function",
+            "parameters",
+            "input_schema",
+            "inputSchema",
+            "json_schema",
+            "schema",
+        ):
+            if isinstance(declared.get(name), dict) and declared.get("type") in (
+                None,
+                "function",
+                name,
+            ):
                 declared = declared[name]
                 break
         else:
@@ -169,7 +230,9 @@ def parameters_of(declared: Any) -> dict[str, Any]:
     if not isinstance(declared, dict) or not declared:
         return {}
     parts = list(declared.values())
-    if "properties" not in declared and all(isinstance(part, dict) and "type" in part for part in parts):
+    if "properties" not in declared and all(
+        isinstance(part, dict) and "type" in part for part in parts
+    ):
         return {"type": "object", "properties": declared, "additionalProperties": False}
     return declared
 
@@ -212,5 +275,11 @@ def _name(at: str) -> str:
 
 def _unknown(name: str, at: str, known: list[str]) -> str:
     close = get_close_matches(name, known, 1) if name and len(known) <= 100 else []
-    hint = f"; did it mean {close[0]!r}?" if close else f" (it has {', '.join(known[:6])})" if known else " (it has none)"
+    hint = (
+        f"; did it mean {close[0]!r}?"
+        if close
+        else f" (it has {', '.join(known[:6])})"
+        if known
+        else " (it has none)"
+    )
     return f"there is no parameter {_join(at, name)!r}{hint}"

@@ -10,9 +10,16 @@ from importlib.metadata import version
 from typing import Any, Final
 
 from stepstream.schemas.money import NANOS_PER_USD
-from stepstream.schemas.unit_prices import AUDIO_SECONDS, UnitPrices, free_of_charge, from_price_keys
+from stepstream.schemas.unit_prices import (
+    AUDIO_SECONDS,
+    UnitPrices,
+    free_of_charge,
+    from_price_keys,
+)
 
-ORDINARY_TIERS: Final = frozenset(("", "auto", "default", "standard", "standard_only", "on_demand", "traffic_type_unspecified"))
+ORDINARY_TIERS: Final = frozenset(
+    ("", "auto", "default", "standard", "standard_only", "on_demand", "traffic_type_unspecified")
+)
 """Service tiers that are charged at the standard price."""
 _TIER_NAMES: Final = {"on_demand_flex": "flex", "on_demand_priority": "priority"}
 """Google's names for what the list calls otherwise."""
@@ -34,12 +41,17 @@ def listed_prices(provider: str, model: str, on: date, tier: str) -> UnitPrices 
     noon = datetime(on.year, on.month, on.day, 12, tzinfo=UTC)
     try:
         found = calc_price(
-            Usage(input_tokens=1, output_tokens=1), model, provider_id=provider or None, genai_request_timestamp=noon
+            Usage(input_tokens=1, output_tokens=1),
+            model,
+            provider_id=provider or None,
+            genai_request_timestamp=noon,
         )
     except (LookupError, ValueError):
         return None
     context = _context(found.model, noon, tier) if tier else {}
-    if context is None or (context and not any(found.model is known for known in found.provider.models)):
+    if context is None or (
+        context and not any(found.model is known for known in found.provider.models)
+    ):
         return None  # another provider's model has no prices of its own for this provider's tiers
     prices = found.model.get_prices(noon, context)
     by_key = {key: value for key, value in vars(prices).items() if value is not None}
@@ -56,7 +68,9 @@ def listed_provider(model: str, on: date) -> str:
 
     noon = datetime(on.year, on.month, on.day, 12, tzinfo=UTC)
     try:
-        return str(calc_price(Usage(input_tokens=1), model, genai_request_timestamp=noon).provider.id)
+        return str(
+            calc_price(Usage(input_tokens=1), model, genai_request_timestamp=noon).provider.id
+        )
     except (LookupError, ValueError):
         return ""
 
@@ -87,7 +101,10 @@ class _Durations:
 
         used = Usage(**dict.fromkeys(AUDIO_SECONDS, milliseconds / 1_000))
         price = self.model.calc_price(
-            used, self.provider, genai_request_timestamp=self.noon, price_context=self.context or None
+            used,
+            self.provider,
+            genai_request_timestamp=self.noon,
+            price_context=self.context or None,
         )
         return int((price.total_price * NANOS_PER_USD).to_integral_value(ROUND_HALF_EVEN))
 

@@ -10,8 +10,41 @@ from typing import Final, Literal
 
 Kind = Literal["counter", "gauge", "histogram"]
 
-LATENCY_BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
-SIZE_BUCKETS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000)
+LATENCY_BUCKETS_S: Final = (
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    5.0,
+    10.0,
+    30.0,
+    60.0,
+    300.0,
+)
+SIZE_BUCKETS: Final = (
+    1,
+    2,
+    5,
+    10,
+    20,
+    50,
+    100,
+    200,
+    500,
+    1_000,
+    2_000,
+    5_000,
+    10_000,
+    20_000,
+    50_000,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,27 +58,55 @@ class Metric:
     buckets: tuple[float, ...] = ()
 
 
-RECORDS: Final = Metric("stepstream_worker_records_total", "counter", "records read from the steps topic")
-ACCEPTED: Final = Metric("stepstream_worker_accepted_total", "counter", "records that are valid steps")
-REJECTED: Final = Metric("stepstream_worker_rejected_total", "counter", "records dead-lettered", ("reason",))
-CLAMPED: Final = Metric("stepstream_worker_clamped_total", "counter", "accepted steps that were made sane", ("clamp",))
-DUPLICATES: Final = Metric(
-    "stepstream_worker_duplicates_total", "counter", "records whose (trace, step, phase) had come before"
+RECORDS: Final = Metric(
+    "stepstream_worker_records_total", "counter", "records read from the steps topic"
 )
-LATE: Final = Metric("stepstream_worker_late_total", "counter", "steps merged into a run that was closed")
-TOO_LATE: Final = Metric("stepstream_worker_too_late_total", "counter", "steps that came after the late horizon")
-ORPHANS: Final = Metric("stepstream_worker_orphans_total", "counter", "steps whose parent was never seen when their run closed")
-MISROUTED: Final = Metric("stepstream_worker_misrouted_total", "counter", "steps sent on to the right partition")
-OVER_LIMIT: Final = Metric("stepstream_worker_over_limit_total", "counter", "records beyond the limit of steps per run")
+ACCEPTED: Final = Metric(
+    "stepstream_worker_accepted_total", "counter", "records that are valid steps"
+)
+REJECTED: Final = Metric(
+    "stepstream_worker_rejected_total", "counter", "records dead-lettered", ("reason",)
+)
+CLAMPED: Final = Metric(
+    "stepstream_worker_clamped_total", "counter", "accepted steps that were made sane", ("clamp",)
+)
+DUPLICATES: Final = Metric(
+    "stepstream_worker_duplicates_total",
+    "counter",
+    "records whose (trace, step, phase) had come before",
+)
+LATE: Final = Metric(
+    "stepstream_worker_late_total", "counter", "steps merged into a run that was closed"
+)
+TOO_LATE: Final = Metric(
+    "stepstream_worker_too_late_total", "counter", "steps that came after the late horizon"
+)
+ORPHANS: Final = Metric(
+    "stepstream_worker_orphans_total",
+    "counter",
+    "steps whose parent was never seen when their run closed",
+)
+MISROUTED: Final = Metric(
+    "stepstream_worker_misrouted_total", "counter", "steps sent on to the right partition"
+)
+OVER_LIMIT: Final = Metric(
+    "stepstream_worker_over_limit_total", "counter", "records beyond the limit of steps per run"
+)
 RUNS_OPENED: Final = Metric("stepstream_worker_runs_opened_total", "counter", "runs begun")
 RUNS_CLOSED: Final = Metric("stepstream_worker_runs_closed_total", "counter", "runs closed")
 FORCED_CLOSED: Final = Metric(
-    "stepstream_worker_runs_forced_closed_total", "counter", "idle runs closed because too many were open"
+    "stepstream_worker_runs_forced_closed_total",
+    "counter",
+    "idle runs closed because too many were open",
 )
 CLOSED_FORGOTTEN: Final = Metric(
-    "stepstream_worker_closed_runs_forgotten_total", "counter", "closed runs of which only the id was kept, to save memory"
+    "stepstream_worker_closed_runs_forgotten_total",
+    "counter",
+    "closed runs of which only the id was kept, to save memory",
 )
-TRAJECTORIES: Final = Metric("stepstream_worker_trajectories_total", "counter", "trajectory revisions published")
+TRAJECTORIES: Final = Metric(
+    "stepstream_worker_trajectories_total", "counter", "trajectory revisions published"
+)
 TRAJECTORIES_DELAYED: Final = Metric(
     "stepstream_worker_trajectories_delayed_total",
     "counter",
@@ -53,20 +114,32 @@ TRAJECTORIES_DELAYED: Final = Metric(
 )
 FINDINGS: Final = Metric("stepstream_worker_findings_total", "counter", "findings raised")
 FINDINGS_OVER_LIMIT: Final = Metric(
-    "stepstream_worker_findings_over_limit_total", "counter", "findings beyond the limit for one run and alert name"
+    "stepstream_worker_findings_over_limit_total",
+    "counter",
+    "findings beyond the limit for one run and alert name",
 )
 ALERTS: Final = Metric("stepstream_worker_alerts_total", "counter", "alert records published")
-COMMANDS: Final = Metric("stepstream_worker_commands_total", "counter", "commands ordered by policies")
+COMMANDS: Final = Metric(
+    "stepstream_worker_commands_total", "counter", "commands ordered by policies"
+)
 STATES: Final = Metric("stepstream_worker_states_total", "counter", "state records written")
-USAGE_RECORDS: Final = Metric("stepstream_worker_usage_records_total", "counter", "usage records taken into windows")
+USAGE_RECORDS: Final = Metric(
+    "stepstream_worker_usage_records_total", "counter", "usage records taken into windows"
+)
 USAGE_REPEATS: Final = Metric(
-    "stepstream_worker_usage_repeats_total", "counter", "usage records that were no newer than what was held"
+    "stepstream_worker_usage_repeats_total",
+    "counter",
+    "usage records that were no newer than what was held",
 )
 RUNS_NOT_LEARNT: Final = Metric(
-    "stepstream_worker_runs_not_learnt_total", "counter", "closed runs that no baseline learnt from: too many were pending"
+    "stepstream_worker_runs_not_learnt_total",
+    "counter",
+    "closed runs that no baseline learnt from: too many were pending",
 )
 BASELINES_FORGOTTEN: Final = Metric(
-    "stepstream_worker_baselines_forgotten_total", "counter", "baselines given up because there were too many, the idlest first"
+    "stepstream_worker_baselines_forgotten_total",
+    "counter",
+    "baselines given up because there were too many, the idlest first",
 )
 OWNERS_NOT_LEARNT: Final = Metric(
     "stepstream_worker_owners_not_learnt_total",
@@ -74,16 +147,26 @@ OWNERS_NOT_LEARNT: Final = Metric(
     "times a closed run named an agent and task beyond what baselines are kept for: ids instead of names",
 )
 USAGE_TOO_LATE: Final = Metric(
-    "stepstream_worker_usage_too_late_total", "counter", "usage records of windows that were sealed: they are in no window"
+    "stepstream_worker_usage_too_late_total",
+    "counter",
+    "usage records of windows that were sealed: they are in no window",
 )
 USAGE_OVER_LIMIT: Final = Metric(
-    "stepstream_worker_usage_over_limit_total", "counter", "usage records counted under (others): too many owners or users"
+    "stepstream_worker_usage_over_limit_total",
+    "counter",
+    "usage records counted under (others): too many owners or users",
 )
 USAGE_FORCED_SEALS: Final = Metric(
-    "stepstream_worker_usage_forced_seals_total", "counter", "windows sealed before their time because too much was held"
+    "stepstream_worker_usage_forced_seals_total",
+    "counter",
+    "windows sealed before their time because too much was held",
 )
-USAGE_UNKNOWN: Final = Metric("stepstream_worker_usage_unknown_total", "counter", "usage records of a kind not known yet")
-WINDOWS_SEALED: Final = Metric("stepstream_worker_windows_sealed_total", "counter", "windows sealed to the fleet topic")
+USAGE_UNKNOWN: Final = Metric(
+    "stepstream_worker_usage_unknown_total", "counter", "usage records of a kind not known yet"
+)
+WINDOWS_SEALED: Final = Metric(
+    "stepstream_worker_windows_sealed_total", "counter", "windows sealed to the fleet topic"
+)
 WINDOW_OWNERS: Final = Metric(
     "stepstream_worker_window_owners",
     "gauge",
@@ -91,7 +174,10 @@ WINDOW_OWNERS: Final = Metric(
     ("partition",),
 )
 WINDOW_HELD: Final = Metric(
-    "stepstream_worker_window_held_records", "gauge", "usage records held until their windows are sealed", ("partition",)
+    "stepstream_worker_window_held_records",
+    "gauge",
+    "usage records held until their windows are sealed",
+    ("partition",),
 )
 WINDOW_AGE: Final = Metric(
     "stepstream_worker_window_behind_seconds",
@@ -99,23 +185,56 @@ WINDOW_AGE: Final = Metric(
     "from the oldest unsealed minute to the newest progress told",
     ("partition",),
 )
-OPEN_RUNS: Final = Metric("stepstream_worker_open_runs", "gauge", "runs held in memory and not put away", ("partition",))
-CLOSED_RUNS: Final = Metric("stepstream_worker_closed_runs", "gauge", "closed runs kept for late steps", ("partition",))
-HELD_BYTES: Final = Metric("stepstream_worker_held_bytes", "gauge", "memory that runs take, about", ("partition",))
-LAG: Final = Metric("stepstream_worker_lag_records", "gauge", "records after the last one processed", ("topic", "partition"))
+OPEN_RUNS: Final = Metric(
+    "stepstream_worker_open_runs", "gauge", "runs held in memory and not put away", ("partition",)
+)
+CLOSED_RUNS: Final = Metric(
+    "stepstream_worker_closed_runs", "gauge", "closed runs kept for late steps", ("partition",)
+)
+HELD_BYTES: Final = Metric(
+    "stepstream_worker_held_bytes", "gauge", "memory that runs take, about", ("partition",)
+)
+LAG: Final = Metric(
+    "stepstream_worker_lag_records",
+    "gauge",
+    "records after the last one processed",
+    ("topic", "partition"),
+)
 FLOOR_LAG: Final = Metric(
-    "stepstream_worker_floor_lag_records", "gauge", "records that a restart would read again", ("topic", "partition")
+    "stepstream_worker_floor_lag_records",
+    "gauge",
+    "records that a restart would read again",
+    ("topic", "partition"),
 )
 FLOOR_AGE: Final = Metric(
-    "stepstream_worker_floor_age_seconds", "gauge", "log time between the floor and the newest record", ("partition",)
+    "stepstream_worker_floor_age_seconds",
+    "gauge",
+    "log time between the floor and the newest record",
+    ("partition",),
 )
-HALTED: Final = Metric("stepstream_worker_halted", "gauge", "1: the partition is halted by poison", ("topic", "partition"))
+HALTED: Final = Metric(
+    "stepstream_worker_halted",
+    "gauge",
+    "1: the partition is halted by poison",
+    ("topic", "partition"),
+)
 FUSE: Final = Metric(
-    "stepstream_worker_dead_letter_fuse", "gauge", "1: more records are refused than dead_letter_limit", ("topic", "partition")
+    "stepstream_worker_dead_letter_fuse",
+    "gauge",
+    "1: more records are refused than dead_letter_limit",
+    ("topic", "partition"),
 )
-FUSES: Final = Metric("stepstream_worker_dead_letter_fuses_total", "counter", "times a dead letter's fuse has blown")
-HALTS: Final = Metric("stepstream_worker_halts_total", "counter", "times a partition was halted by poison")
-SKIPPED: Final = Metric("stepstream_worker_poison_skipped_total", "counter", "records that processing failed on, dead-lettered")
+FUSES: Final = Metric(
+    "stepstream_worker_dead_letter_fuses_total", "counter", "times a dead letter's fuse has blown"
+)
+HALTS: Final = Metric(
+    "stepstream_worker_halts_total", "counter", "times a partition was halted by poison"
+)
+SKIPPED: Final = Metric(
+    "stepstream_worker_poison_skipped_total",
+    "counter",
+    "records that processing failed on, dead-lettered",
+)
 DETECTOR_ERRORS: Final = Metric(
     "stepstream_worker_detector_errors_total",
     "counter",
@@ -127,10 +246,20 @@ RUNS_GIVEN_UP: Final = Metric(
     "counter",
     "runs whose publishing, state or timers raised: closed, their records dead-lettered",
 )
-IN_FLIGHT: Final = Metric("stepstream_worker_in_flight_outputs", "gauge", "outputs sent and not acknowledged")
-BACKLOG: Final = Metric("stepstream_worker_backlog_records", "gauge", "records fetched and not processed")
-WAITS: Final = Metric("stepstream_worker_back_pressure_total", "counter", "times processing waited for acknowledgements")
-BATCH: Final = Metric("stepstream_worker_batch_records", "histogram", "records of one batch", (), SIZE_BUCKETS)
+IN_FLIGHT: Final = Metric(
+    "stepstream_worker_in_flight_outputs", "gauge", "outputs sent and not acknowledged"
+)
+BACKLOG: Final = Metric(
+    "stepstream_worker_backlog_records", "gauge", "records fetched and not processed"
+)
+WAITS: Final = Metric(
+    "stepstream_worker_back_pressure_total",
+    "counter",
+    "times processing waited for acknowledgements",
+)
+BATCH: Final = Metric(
+    "stepstream_worker_batch_records", "histogram", "records of one batch", (), SIZE_BUCKETS
+)
 OUTPUT_LATENCY: Final = Metric(
     "stepstream_worker_event_to_output_seconds",
     "histogram",
@@ -141,21 +270,36 @@ OUTPUT_LATENCY: Final = Metric(
 
 SINK_READ: Final = Metric("stepstream_sink_records_total", "counter", "records read", ("topic",))
 SINK_INSERTED: Final = Metric("stepstream_sink_rows_total", "counter", "rows inserted", ("table",))
-SINK_SKIPPED: Final = Metric("stepstream_sink_skipped_total", "counter", "records left out", ("topic", "reason"))
+SINK_SKIPPED: Final = Metric(
+    "stepstream_sink_skipped_total", "counter", "records left out", ("topic", "reason")
+)
 SINK_DEAD_LETTERED: Final = Metric(
     "stepstream_sink_dead_lettered_total", "counter", "records that the store refused", ("topic",)
 )
-SINK_BATCHES: Final = Metric("stepstream_sink_batches_total", "counter", "batches inserted", ("topic",))
-SINK_REPLAYED: Final = Metric("stepstream_sink_replayed_batches_total", "counter", "batches that another sink had in flight")
+SINK_BATCHES: Final = Metric(
+    "stepstream_sink_batches_total", "counter", "batches inserted", ("topic",)
+)
+SINK_REPLAYED: Final = Metric(
+    "stepstream_sink_replayed_batches_total", "counter", "batches that another sink had in flight"
+)
 SINK_RETRIES: Final = Metric("stepstream_sink_retries_total", "counter", "inserts tried again")
-SINK_INSERT_SECONDS: Final = Metric("stepstream_sink_insert_seconds_total", "counter", "time spent in inserts that succeeded")
+SINK_INSERT_SECONDS: Final = Metric(
+    "stepstream_sink_insert_seconds_total", "counter", "time spent in inserts that succeeded"
+)
 SINK_LAG: Final = Metric(
-    "stepstream_sink_lag_records", "gauge", "records between what is stored and the partition's end", ("topic", "partition")
+    "stepstream_sink_lag_records",
+    "gauge",
+    "records between what is stored and the partition's end",
+    ("topic", "partition"),
 )
 
-NOTIFY_ALERTS: Final = Metric("stepstream_notify_alerts_total", "counter", "records read from the alerts topic")
+NOTIFY_ALERTS: Final = Metric(
+    "stepstream_notify_alerts_total", "counter", "records read from the alerts topic"
+)
 NOTIFY_UNREADABLE: Final = Metric(
-    "stepstream_notify_unreadable_total", "counter", "records of the alerts topic that are no alert, passed over"
+    "stepstream_notify_unreadable_total",
+    "counter",
+    "records of the alerts topic that are no alert, passed over",
 )
 NOTIFY_TRIES: Final = Metric(
     "stepstream_notify_tries_total",
@@ -164,7 +308,11 @@ NOTIFY_TRIES: Final = Metric(
     ("channel", "outcome"),
 )
 NOTIFY_TRY_SECONDS: Final = Metric(
-    "stepstream_notify_try_seconds", "histogram", "time that a try took", ("channel",), LATENCY_BUCKETS_S
+    "stepstream_notify_try_seconds",
+    "histogram",
+    "time that a try took",
+    ("channel",),
+    LATENCY_BUCKETS_S,
 )
 NOTIFY_LATENCY: Final = Metric(
     "stepstream_notify_alert_to_delivery_seconds",
@@ -174,16 +322,31 @@ NOTIFY_LATENCY: Final = Metric(
     LATENCY_BUCKETS_S,
 )
 NOTIFY_WAITING: Final = Metric(
-    "stepstream_notify_waiting_groups", "gauge", "groups of alerts that are still to be told", ("channel",)
+    "stepstream_notify_waiting_groups",
+    "gauge",
+    "groups of alerts that are still to be told",
+    ("channel",),
 )
-NOTIFY_PARKED: Final = Metric("stepstream_notify_parked_alerts", "gauge", "alerts that were given up", ("channel",))
+NOTIFY_PARKED: Final = Metric(
+    "stepstream_notify_parked_alerts", "gauge", "alerts that were given up", ("channel",)
+)
 NOTIFY_UNDER_WAY: Final = Metric("stepstream_notify_under_way", "gauge", "tries under way")
-NOTIFY_SUBSCRIPTIONS: Final = Metric("stepstream_notify_subscriptions", "gauge", "subscriptions in force")
-NOTIFY_LAG: Final = Metric("stepstream_notify_lag_records", "gauge", "alerts not read yet", ("partition",))
-NOTIFY_STREAMS: Final = Metric("stepstream_notify_streams", "gauge", "open alert streams (server-sent events)")
-NOTIFY_STALLED: Final = Metric("stepstream_notify_stalled", "gauge", "1: this part makes no progress", ("part",))
+NOTIFY_SUBSCRIPTIONS: Final = Metric(
+    "stepstream_notify_subscriptions", "gauge", "subscriptions in force"
+)
+NOTIFY_LAG: Final = Metric(
+    "stepstream_notify_lag_records", "gauge", "alerts not read yet", ("partition",)
+)
+NOTIFY_STREAMS: Final = Metric(
+    "stepstream_notify_streams", "gauge", "open alert streams (server-sent events)"
+)
+NOTIFY_STALLED: Final = Metric(
+    "stepstream_notify_stalled", "gauge", "1: this part makes no progress", ("part",)
+)
 
-METRICS: Final[tuple[Metric, ...]] = tuple(value for value in dict(globals()).values() if isinstance(value, Metric))
+METRICS: Final[tuple[Metric, ...]] = tuple(
+    value for value in dict(globals()).values() if isinstance(value, Metric)
+)
 
 
 def markdown() -> str:

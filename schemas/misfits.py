@@ -53,7 +53,11 @@ def alert_misfit(alert: AlertStruct) -> str:
     for name, most in (("source_partition", 2**31 - 1), ("source_offset", MAX_COUNT)):
         if not -1 <= getattr(alert, name) <= most:
             return f"{name} is no place: {getattr(alert, name)}"
-    lists = {"step_ids": alert.step_ids, "trace_ids": alert.trace_ids, "finding_ids": alert.finding_ids}
+    lists = {
+        "step_ids": alert.step_ids,
+        "trace_ids": alert.trace_ids,
+        "finding_ids": alert.finding_ids,
+    }
     return _texts(alert, lists)
 
 
@@ -62,7 +66,12 @@ def delivery_misfit(delivery: DeliveryStruct) -> str:
     for name in ("time", *MOMENTS):
         if not 0 <= getattr(delivery, name) < MAX_TIME_US:
             return f"{name} is no time: {getattr(delivery, name)}"
-    for name, most in (("seq", MAX_COUNT), ("latency_us", MAX_COUNT), ("told_seq", MAX_COUNT), ("attempts", 2**31 - 1)):
+    for name, most in (
+        ("seq", MAX_COUNT),
+        ("latency_us", MAX_COUNT),
+        ("told_seq", MAX_COUNT),
+        ("attempts", 2**31 - 1),
+    ):
         if not 0 <= getattr(delivery, name) <= most:
             return f"{name} is no count: {getattr(delivery, name)}"
     for name in ("subscription", "alert_id", "alert", "project", "environment", "agent"):
@@ -80,7 +89,9 @@ def _texts(item: FindingStruct | AlertStruct, lists: dict[str, list[str]]) -> st
             return f"{name} is longer than {MAX_WORDS} characters"
     for name, items in lists.items():
         if len(items) > MAX_ITEMS or _longest(items) > MAX_ID:
-            return f"{name} has more than {MAX_ITEMS} items, or one of more than {MAX_ID} characters"
+            return (
+                f"{name} has more than {MAX_ITEMS} items, or one of more than {MAX_ID} characters"
+            )
     return ""
 
 

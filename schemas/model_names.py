@@ -44,7 +44,10 @@ _PROVIDERS: Final[dict[str, str]] = {
     " google_generative_ai google_generativeai generativelanguage google_gla google_vertex google_vertexai google_vertex_ai"
     " vertex vertexai vertex_ai vertex_ai_beta anthropic_vertex",
     "groq": "groq",
-    **{f"huggingface_{server}": f"huggingface_{server.replace('-', '_')}" for server in _BEHIND_HUGGINGFACE},
+    **{
+        f"huggingface_{server}": f"huggingface_{server.replace('-', '_')}"
+        for server in _BEHIND_HUGGINGFACE
+    },
     "meta": "meta llama_api meta_llama_api",
     "minimax": "minimax",
     "mistral": "mistral mistralai mistral_ai codestral",
@@ -65,7 +68,9 @@ _PROVIDERS: Final[dict[str, str]] = {
     "zhipuai": "zhipuai zhipu zhipu_ai bigmodel",
 }
 """The ids of genai-prices and what else is written for them, with ``_`` for every ``.``, ``-`` and blank."""
-_ALIASES: Final = {alias: provider for provider, aliases in _PROVIDERS.items() for alias in aliases.split()}
+_ALIASES: Final = {
+    alias: provider for provider, aliases in _PROVIDERS.items() for alias in aliases.split()
+}
 
 _NO_PROVIDERS: Final = frozenset(
     [
@@ -124,7 +129,16 @@ _KINDS_OF_CALL: Final = re.compile(
     r"(chat|responses?|messages?|completions?|generative[-_]?ai|embeddings?|speech|transcription|image|converse|language)$"
 )
 _ROUTES: Final = frozenset(
-    ["chat", "responses", "completion", "converse", "converse_like", "invoke", "global", "global-standard"]
+    [
+        "chat",
+        "responses",
+        "completion",
+        "converse",
+        "converse_like",
+        "invoke",
+        "global",
+        "global-standard",
+    ]
 )
 """Path parts in LiteLLM's names that say how or where a call goes, and have no price of their own."""
 _REGION = re.compile(r"(?:us|eu|ap|me|sa|ca|af|il|mx|us-gov)-[a-z]+-\d$")
@@ -148,7 +162,11 @@ def provider_id(provider: str) -> str:
     if name in _NO_PROVIDERS:
         return ""
     while name not in _ALIASES:
-        shorter = _KINDS_OF_CALL.sub("", name).rstrip("_") if not name.startswith("chat") else name.removeprefix("chat")
+        shorter = (
+            _KINDS_OF_CALL.sub("", name).rstrip("_")
+            if not name.startswith("chat")
+            else name.removeprefix("chat")
+        )
         if shorter in (name, ""):
             return plain
         name = shorter
@@ -175,7 +193,9 @@ def _collect(owner: str, model: str, found: dict[Name, None], depth: int) -> Non
         found[Name(owner, model)] = None
     for next_owner, rest in routes:
         _collect(next_owner, rest, found, depth + 1)
-    if not owner and not routes:  # a prefix says more than what the list finds by a part of the name
+    if (
+        not owner and not routes
+    ):  # a prefix says more than what the list finds by a part of the name
         found[Name("", model)] = None
     if owner == "aws" and (area := _BEDROCK_AREA.match(model)):
         found[Name("aws", model[area.end() :])] = None
@@ -208,7 +228,9 @@ def _served_by(head: str, rest: str, owner: str) -> list[tuple[str, str]]:
     named = provider_id(head)
     if not named:
         return [(owner, rest)]
-    if named not in _PROVIDERS or (owner and named != owner and (owner in _RESELLERS or owner not in _PROVIDERS)):
+    if named not in _PROVIDERS or (
+        owner and named != owner and (owner in _RESELLERS or owner not in _PROVIDERS)
+    ):
         return []
     return [(named, rest)]
 

@@ -38,7 +38,9 @@ def nanos_from_usd(usd: Decimal | str | float | int, most_usd: int = MAX_COST_US
         raise ValueError(f"an amount of dollars lies between 0 and {most_usd:,}, not {usd!s:.40}")
     scaled = amount * _NANOS
     nanos = int(scaled)
-    if scaled == nanos:  # nearly always, and quicker; where the product was rounded, it was rounded by next to nothing
+    if (
+        scaled == nanos
+    ):  # nearly always, and quicker; where the product was rounded, it was rounded by next to nothing
         return nanos
     return int(amount.quantize(_NANO, rounding=ROUND_HALF_EVEN) * _NANOS)
 

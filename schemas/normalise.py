@@ -45,7 +45,9 @@ _TEXTS: Final = frozenset((
 ))  # fmt: skip
 _TIMES: Final = frozenset(("start_time", "end_time", "first_token_time"))
 _SIZES: Final = frozenset(("input_bytes", "output_bytes"))
-_FLAGS: Final = frozenset(name for name, info in TokenUsage.model_fields.items() if info.annotation is bool)
+_FLAGS: Final = frozenset(
+    name for name, info in TokenUsage.model_fields.items() if info.annotation is bool
+)
 _MOST_DIGITS: Final = 40
 _NOTE_CHARS: Final = 80
 
@@ -116,7 +118,9 @@ def _time(field: str, value: Any, repairs: Repairs) -> Any:
         repairs.append(Repair(CONVERTED, note(field, value, f"became {made}")))
         return made
     if field == "first_token_time" and (isinstance(value, bool) or not isinstance(value, int)):
-        repairs.append(Repair(DROPPED, note(field, value, "is no time in microseconds and was dropped")))
+        repairs.append(
+            Repair(DROPPED, note(field, value, "is no time in microseconds and was dropped"))
+        )
         return None
     return value
 
@@ -133,7 +137,9 @@ def _iso_us(text: str) -> int | None:
 
 def _digits(text: str) -> int | None:
     plain = text.strip()
-    return int(plain) if plain.isascii() and plain.isdigit() and len(plain) <= _MOST_DIGITS else None
+    return (
+        int(plain) if plain.isascii() and plain.isdigit() and len(plain) <= _MOST_DIGITS else None
+    )
 
 
 def _version(field: str, value: Any, repairs: Repairs) -> Any:
@@ -176,7 +182,11 @@ def _integer(value: Any) -> int | None:
             number = Decimal(value.strip())
         except InvalidOperation:
             return None
-        return int(number.to_integral_value()) if number.is_finite() and number.adjusted() < _MOST_DIGITS else None
+        return (
+            int(number.to_integral_value())
+            if number.is_finite() and number.adjusted() < _MOST_DIGITS
+            else None
+        )
     return None
 
 
@@ -201,7 +211,12 @@ def _usage(field: str, value: Any, repairs: Repairs) -> Any:
     if isinstance(value, BaseModel):
         return value
     if not isinstance(value, dict):
-        repairs.append(Repair(USAGE, note(field, value, "is no object of counts and was dropped; the cost is unknown")))
+        repairs.append(
+            Repair(
+                USAGE,
+                note(field, value, "is no object of counts and was dropped; the cost is unknown"),
+            )
+        )
         return {"incomplete": True}
     out: dict[str, Any] = {}
     for name, given in value.items():
@@ -214,7 +229,12 @@ def _usage(field: str, value: Any, repairs: Repairs) -> Any:
         out[name] = made.number
         if made.lost:
             out["incomplete"] = True
-            repairs.append(Repair(USAGE, note(f"{field}.{name}", given, "is no possible count: it counts as unknown")))
+            repairs.append(
+                Repair(
+                    USAGE,
+                    note(f"{field}.{name}", given, "is no possible count: it counts as unknown"),
+                )
+            )
         elif made.changed:
             repairs.append(Repair(USAGE, note(f"{field}.{name}", given, f"became {made.number}")))
     return out
@@ -225,7 +245,11 @@ def _cost(field: str, value: Any, repairs: Repairs) -> Any:
     if isinstance(value, Decimal):
         return value
     try:
-        amount = Decimal(str(value)) if isinstance(value, str | int | float) and not isinstance(value, bool) else None
+        amount = (
+            Decimal(str(value))
+            if isinstance(value, str | int | float) and not isinstance(value, bool)
+            else None
+        )
     except InvalidOperation:
         amount = None
     if amount is None or amount.is_nan():
@@ -236,7 +260,11 @@ def _cost(field: str, value: Any, repairs: Repairs) -> Any:
 
 def _attributes(field: str, value: Any, repairs: Repairs) -> Any:
     if isinstance(value, dict):
-        return {str(k): v if isinstance(v, str) else json_text(v) for k, v in value.items() if v is not None}
+        return {
+            str(k): v if isinstance(v, str) else json_text(v)
+            for k, v in value.items()
+            if v is not None
+        }
     repairs.append(Repair(DROPPED, note(field, value, "is no object and was dropped")))
     return None
 
@@ -261,7 +289,11 @@ def _document(field: str, item: Any, repairs: Repairs) -> Any:
     if "score" in out:
         score = _score(out.pop("score"))
         if score is None:
-            repairs.append(Repair(DROPPED, note(f"{field}.score", item["score"], "is no number and was dropped")))
+            repairs.append(
+                Repair(
+                    DROPPED, note(f"{field}.score", item["score"], "is no number and was dropped")
+                )
+            )
         else:
             out["score"] = score
     return out
@@ -278,7 +310,11 @@ def _score(value: Any) -> float | None:
 
 
 def _whole(value: Any) -> Any:
-    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**63 else value
+    return (
+        int(value)
+        if isinstance(value, float) and value.is_integer() and abs(value) < 2**63
+        else value
+    )
 
 
 _READERS: Final[dict[str, Callable[[str, Any, Repairs], Any]]] = {

@@ -25,17 +25,23 @@ class Notification(BaseModel):
 
     model_config = ConfigDict(extra="ignore", populate_by_name=True, serialize_by_alias=True)
 
-    version: Literal["stepstream.notification/1"] = Field("stepstream.notification/1", alias="schema")
+    version: Literal["stepstream.notification/1"] = Field(
+        "stepstream.notification/1", alias="schema"
+    )
     id: str
     subscription: str
     state: AlertState = Field(description="firing while anything of the group fires")
     severity: Severity = Field(description="the gravest of the alerts")
     why: Literal["news", "repeat"] = "news"
     group: str = ""
-    labels: dict[str, str] = Field(default_factory=dict, description="the fields that make the group")
+    labels: dict[str, str] = Field(
+        default_factory=dict, description="the fields that make the group"
+    )
     firing: int = Field(0, description="alerts of the group that fire")
     resolved: int = Field(0, description="alerts told here that have ended")
     title: str = ""
     text: str = ""
     alerts: list[NotifiedAlert] = Field(description="what is told, the gravest first")
-    others: list[str] = Field(default_factory=list, description="alerts of the group that still fire and were told before")
+    others: list[str] = Field(
+        default_factory=list, description="alerts of the group that still fire and were told before"
+    )

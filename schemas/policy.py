@@ -27,8 +27,21 @@ from stepstream.schemas.rules_run import (
     ToolErrorRecovered,
     UnpricedModel,
 )
-from stepstream.schemas.rules_spikes import RunCostSpike, RunDurationSpike, RunStepsSpike, RunTokensSpike
-from stepstream.schemas.rules_windows import ErrorSlo, LatencySlo, Silence, Spend, SpendSpike, SuccessDrop, VersionWorse
+from stepstream.schemas.rules_spikes import (
+    RunCostSpike,
+    RunDurationSpike,
+    RunStepsSpike,
+    RunTokensSpike,
+)
+from stepstream.schemas.rules_windows import (
+    ErrorSlo,
+    LatencySlo,
+    Silence,
+    Spend,
+    SpendSpike,
+    SuccessDrop,
+    VersionWorse,
+)
 
 
 class Match(BaseModel):
@@ -42,7 +55,9 @@ class Match(BaseModel):
     agent_version: Glob = "*"
     task: Glob = "*"
 
-    def matches(self, *, project: str, environment: str, agent: str, agent_version: str, task: str) -> bool:
+    def matches(
+        self, *, project: str, environment: str, agent: str, agent_version: str, task: str
+    ) -> bool:
         """Whether a run with these fields is meant."""
         return (
             fnmatchcase(project, self.project)
@@ -111,5 +126,7 @@ class Policy(BaseModel):
         names = [rule.alert_name for rule in self.rules]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise ValueError(f"two rules share the alert name {', '.join(twice)}: give each its own 'alert'")
+            raise ValueError(
+                f"two rules share the alert name {', '.join(twice)}: give each its own 'alert'"
+            )
         return self

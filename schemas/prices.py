@@ -27,7 +27,11 @@ SERVICE_TIER: Final = "service_tier"
 """The attribute that says which tier of its service the provider charged."""
 REQUEST_MODEL: Final = "request_model"
 """The attribute that holds the model that was asked for, where another one answered."""
-_TIER_ATTRIBUTES: Final = (SERVICE_TIER, "gen_ai.openai.response.service_tier", "openai.response.service_tier")
+_TIER_ATTRIBUTES: Final = (
+    SERVICE_TIER,
+    "gen_ai.openai.response.service_tier",
+    "openai.response.service_tier",
+)
 _MAX_KNOWN: Final = 50_000
 
 
@@ -56,7 +60,9 @@ class PriceBook:
                     continue
                 named = (provider_id(price.provider), price.model.strip().lower())
                 for owner, model in {named, *possible_names(price.provider, price.model)}:
-                    self._own.setdefault((owner, model, tier), []).append((price.valid_from or date.min, prices))
+                    self._own.setdefault((owner, model, tier), []).append(
+                        (price.valid_from or date.min, prices)
+                    )
         for entries in self._own.values():
             entries.sort(key=lambda entry: entry[0])
         self._memo: dict[tuple[str, str, str, str, int], UnitPrices | None] = {}
@@ -68,7 +74,12 @@ class PriceBook:
         """
         usage = step.usage
         if given_nanos is not None and given_nanos <= MAX_COST_NANOS:
-            overridden = bool(self._own) and step.cost_source == "priced" and usage is not None and self._has_own(step)
+            overridden = (
+                bool(self._own)
+                and step.cost_source == "priced"
+                and usage is not None
+                and self._has_own(step)
+            )
             if not overridden:
                 return Cost(given_nanos, step.cost_source or "given", step.price_version)
         if usage is None or usage == NO_TOKENS:
@@ -91,9 +102,21 @@ class PriceBook:
         """Whether a document prices the step's model on the day it started."""
         asked, tier = step.attributes.get(REQUEST_MODEL, ""), tier_in(step.attributes)
         on = _date_of(step.start_time // DAY_US)
-        return bool(step.model) and self._documented(step.provider, step.model, asked, tier, on) is not None
+        return (
+            bool(step.model)
+            and self._documented(step.provider, step.model, asked, tier, on) is not None
+        )
 
-    def price(self, provider: str, model: str, usage: TokenUsage, time_us: int, *, asked: str = "", tier: str = "") -> Cost:
+    def price(
+        self,
+        provider: str,
+        model: str,
+        usage: TokenUsage,
+        time_us: int,
+        *,
+        asked: str = "",
+        tier: str = "",
+    ) -> Cost:
         """The cost of ``usage`` of a model on the UTC day of ``time_us``.
 
         ``asked`` is the model that was asked for where another one answered, ``tier`` the service tier as ``tier_of`` has it.
@@ -110,7 +133,9 @@ class PriceBook:
         nanos = prices.nanos(usage)
         return UNPRICED if nanos is None else Cost(nanos, "priced", prices.version)
 
-    def _look_up(self, provider: str, model: str, asked: str, tier: str, day: int) -> UnitPrices | None:
+    def _look_up(
+        self, provider: str, model: str, asked: str, tier: str, day: int
+    ) -> UnitPrices | None:
         on = _date_of(day)
         own = self._documented(provider, model, asked, tier, on)
         if own is not None:
@@ -122,14 +147,22 @@ class PriceBook:
                     return listed
         return None
 
-    def _documented(self, provider: str, model: str, asked: str, tier: str, on: date) -> UnitPrices | None:
+    def _documented(
+        self, provider: str, model: str, asked: str, tier: str, on: date
+    ) -> UnitPrices | None:
         if not self._own:
             return None
         names = _names_in_documents(model, asked, provider)
-        for name in names + [(owner, wanted) for _, wanted in names if (owner := _maker(provider, wanted, on))]:
+        for name in names + [
+            (owner, wanted) for _, wanted in names if (owner := _maker(provider, wanted, on))
+        ]:
             for owner in (provider_id(provider), name[0], ""):
                 for wanted in dict.fromkeys((tier, "")):
-                    valid = [prices for since, prices in self._own.get((owner, name[1], wanted), ()) if since <= on]
+                    valid = [
+                        prices
+                        for since, prices in self._own.get((owner, name[1], wanted), ())
+                        if since <= on
+                    ]
                     if valid:
                         return valid[-1]
         return None
@@ -162,7 +195,12 @@ def _names_in_documents(model: str, asked: str, provider: str) -> list[tuple[str
         names.append(("", wanted.strip().lower()))
         names += possible_names(provider, wanted)
     names += [(owner, shorter) for owner, name in names if (shorter := undated(name))]
-    return names + [(server, rest) for _, name in names for server, slash, rest in [name.partition("/")] if slash]
+    return names + [
+        (server, rest)
+        for _, name in names
+        for server, slash, rest in [name.partition("/")]
+        if slash
+    ]
 
 
 def _maker(provider: str, model: str, on: date) -> str:
@@ -193,7 +231,10 @@ def _from_document(price: ModelPrice, label: str) -> UnitPrices | None:
         **price.per_thousand,
     }
     amounts |= {name: amount for name, amount in cheaper if amount is not None}
-    by_key = {unit_data[LIST_UNITS.get(name, name)]["price_key"]: amount for name, amount in amounts.items()}
+    by_key = {
+        unit_data[LIST_UNITS.get(name, name)]["price_key"]: amount
+        for name, amount in amounts.items()
+    }
     if price.audio_per_hour is not None:
         by_key["audio_hours"] = price.audio_per_hour
     return from_price_keys(by_key, label)

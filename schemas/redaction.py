@@ -34,10 +34,13 @@ _LIST: Final = re.compile(r"\[(?P<value>[^\[\]{}]+)(?:\]|\Z)")
 _NUMBER: Final = re.compile(r"\d[\w.-]*")
 _BARE: Final = re.compile(r"[^\s\"'&,;()\[\]{}<>$\\|`]+")
 _BARE_CHARS: Final = 3
-_CODE: Final = re.compile(r"(?:None|null|true|false|True|False)\b|[A-Za-z_][\w.]*[(\[]|[A-Za-z_]\w*\.[A-Za-z_]")
+_CODE: Final = re.compile(
+    r"(?:None|null|true|false|True|False)\b|[A-Za-z_][\w.]*[(\[]|[A-Za-z_]\w*\.[A-Za-z_]"
+)
 _SCHEME: Final = re.compile(r"(?:bearer|basic|token|digest|apikey)[ \t]{1,8}", re.IGNORECASE)
 _NOT_A_SECRET: Final = re.compile(
-    r"\s*\Z|[*x.\s]+\Z|\[redacted\]|<[^>]*>\Z|\$\{?\w+\}?\Z|\{\{?[^}]*\}?\}\Z|%\w+%\Z", re.IGNORECASE
+    r"\s*\Z|[*x.\s]+\Z|\[redacted\]|<[^>]*>\Z|\$\{?\w+\}?\Z|\{\{?[^}]*\}?\}\Z|%\w+%\Z",
+    re.IGNORECASE,
 )
 _JUDGED_CHARS: Final = 256
 """A longer value is no placeholder."""
@@ -71,7 +74,11 @@ def is_secret_name(name: str) -> bool:
     low = name.lower()
     for stem, (rest, before) in NAMES.items():
         at = low.rfind(stem)
-        if at >= 0 and rest.fullmatch(low, at + len(stem)) and (not before or low.endswith(before, 0, at)):
+        if (
+            at >= 0
+            and rest.fullmatch(low, at + len(stem))
+            and (not before or low.endswith(before, 0, at))
+        ):
             return not _harmless(low, at, stem)
     return False
 
@@ -103,7 +110,11 @@ class Named:
             while at >= 0:
                 end = at + len(stem)
                 name = rest.match(low, end)
-                if name is not None and (not before or low.endswith(before, 0, at)) and not _harmless(low, at, stem):
+                if (
+                    name is not None
+                    and (not before or low.endswith(before, 0, at))
+                    and not _harmless(low, at, stem)
+                ):
                     found = self._value_after(name.end(), stem)
                     if found is not None:
                         spans.append(found)
@@ -201,7 +212,11 @@ class Named:
             return None
         if run.end - at <= _JUDGED_CHARS and _NOT_A_SECRET.match(text, at, run.end):
             return None
-        if (spaced or name == "token") and not self._words_too and not (run.digit >= at and run.letter >= at):
+        if (
+            (spaced or name == "token")
+            and not self._words_too
+            and not (run.digit >= at and run.letter >= at)
+        ):
             return None
         return (at, run.close, REDACTED) if run.close > at else None
 
@@ -237,7 +252,11 @@ class _Run:
 
 def _looks_random(value: str) -> bool:
     """Whether a value called token is a key rather than a word or a piece of one, as models' answers call them too."""
-    return len(value) >= 8 and not any(c.isspace() for c in value) and (len(value) >= 20 or any(c.isdigit() for c in value))
+    return (
+        len(value) >= 8
+        and not any(c.isspace() for c in value)
+        and (len(value) >= 20 or any(c.isdigit() for c in value))
+    )
 
 
 def _replaced(text: str, spans: list[Span]) -> str:

@@ -49,7 +49,9 @@ def retention(settings: Settings, kind: str) -> Retention:
         found = _ENTRY.fullmatch(entry)
         if found is not None and found[2] == kind:
             own[found[1]] = int(found[3])
-    return Retention(days, tuple(sorted((project, kept) for project, kept in own.items() if kept != days)))
+    return Retention(
+        days, tuple(sorted((project, kept) for project, kept in own.items() if kept != days))
+    )
 
 
 def record_limits(settings: Settings) -> Limits:

@@ -28,7 +28,9 @@ def _counted(limit: Decimal) -> Decimal:
     return limit
 
 
-Dollars = Annotated[Usd, Field(ge=0, le=MAX_AMOUNT_USD, strict=False), AfterValidator(_of_some_places)]
+Dollars = Annotated[
+    Usd, Field(ge=0, le=MAX_AMOUNT_USD, strict=False), AfterValidator(_of_some_places)
+]
 """An amount that people write in a document: a limit, a price."""
 Limit = Annotated[Dollars, Field(gt=0), AfterValidator(_counted)]
 """A limit: no less than the smallest amount that is counted."""
@@ -41,10 +43,18 @@ class RuleBase(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    alert: str = Field("", pattern=r"^[a-z0-9][a-z0-9_.-]*$|^$", description="the alert's name; default: the rule's")
+    alert: str = Field(
+        "",
+        pattern=r"^[a-z0-9][a-z0-9_.-]*$|^$",
+        description="the alert's name; default: the rule's",
+    )
     enabled: bool = True
-    severity: FindingSeverity | None = Field(None, description="default: by consequence; a note opens no alert")
-    action: Literal["none", "warn", "pause", "stop"] = Field("none", description="ordered only in mode enforce")
+    severity: FindingSeverity | None = Field(
+        None, description="default: by consequence; a note opens no alert"
+    )
+    action: Literal["none", "warn", "pause", "stop"] = Field(
+        "none", description="ordered only in mode enforce"
+    )
 
     @property
     def alert_name(self) -> str:

@@ -35,7 +35,10 @@ class FailureNotRetried(RuleBase):
     """
 
     rule: Literal["failure_not_retried"]
-    open_errors: bool = Field(False, description="also failures that the step's status shows, which tool_error_ignored judges")
+    open_errors: bool = Field(
+        False,
+        description="also failures that the step's status shows, which tool_error_ignored judges",
+    )
 
 
 class DeclaredTool(BaseModel):
@@ -43,7 +46,9 @@ class DeclaredTool(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    tool: str = Field(min_length=1, description="the tool's name, or what its steps say in tool_schema")
+    tool: str = Field(
+        min_length=1, description="the tool's name, or what its steps say in tool_schema"
+    )
     parameters: str = Field(description="JSON Schema: an object, or its JSON text")
 
     @field_validator("parameters", mode="before")
@@ -64,10 +69,18 @@ class ToolArguments(RuleBase):
     """A call's arguments break the tool's schema, name a parameter it does not have, or an identifier from nowhere."""
 
     rule: Literal["tool_arguments"]
-    schemas: tuple[DeclaredTool, ...] = Field((), description="schemas of tools whose steps do not bring their own")
-    identifiers: bool = Field(True, description="report identifiers that neither the user nor any step has named before")
-    numbers: bool = Field(False, description="report numbers of three digits and more that nobody has named before")
-    rejected: bool = Field(False, description="report calls that the tool itself refused for what it was given")
+    schemas: tuple[DeclaredTool, ...] = Field(
+        (), description="schemas of tools whose steps do not bring their own"
+    )
+    identifiers: bool = Field(
+        True, description="report identifiers that neither the user nor any step has named before"
+    )
+    numbers: bool = Field(
+        False, description="report numbers of three digits and more that nobody has named before"
+    )
+    rejected: bool = Field(
+        False, description="report calls that the tool itself refused for what it was given"
+    )
 
 
 class IrrelevantRetrieval(RuleBase):
@@ -75,18 +88,25 @@ class IrrelevantRetrieval(RuleBase):
 
     rule: Literal["irrelevant_retrieval"]
     min_overlap: Annotated[float, Field(ge=0, le=1)] = Field(
-        0.1, description="weighted share of the query's words that what came back must hold; 0: only empty ones are reported"
+        0.1,
+        description="weighted share of the query's words that what came back must hold; 0: only empty ones are reported",
     )
-    min_score: float | None = Field(None, description="report when no document's score reaches this")
+    min_score: float | None = Field(
+        None, description="report when no document's score reaches this"
+    )
     empty: bool = Field(True, description="report retrievals that bring nothing")
-    asked_again: bool = Field(True, description="report retrievals whose query is asked again in other words")
+    asked_again: bool = Field(
+        True, description="report retrievals whose query is asked again in other words"
+    )
 
 
 class UnsupportedAnswer(RuleBase):
     """The run's answer shares nothing with what was retrieved for it."""
 
     rule: Literal["unsupported_answer"]
-    min_overlap: Share = Field(0.1, description="share of the answer's words that were retrieved, beyond chance")
+    min_overlap: Share = Field(
+        0.1, description="share of the answer's words that were retrieved, beyond chance"
+    )
 
 
 class Repetition(RuleBase):
@@ -94,8 +114,12 @@ class Repetition(RuleBase):
 
     rule: Literal["repetition"]
     repeats: Annotated[int, Field(ge=2, le=50)] = 3
-    similarity: Share = Field(0.6, description="share of words that two arguments have in common (Jaccard)")
-    exact: bool = Field(False, description="also calls that are the same to the letter, which the rule loop judges")
+    similarity: Share = Field(
+        0.6, description="share of words that two arguments have in common (Jaccard)"
+    )
+    exact: bool = Field(
+        False, description="also calls that are the same to the letter, which the rule loop judges"
+    )
 
 
 class Forbidden(RuleBase):
@@ -103,7 +127,9 @@ class Forbidden(RuleBase):
 
     rule: Literal["forbidden"]
     tools: tuple[Glob, ...] = Field((), description="names of tools, or patterns with * and ?")
-    patterns: tuple[str, ...] = Field((), description="regular expressions, searched without regard to case")
+    patterns: tuple[str, ...] = Field(
+        (), description="regular expressions, searched without regard to case"
+    )
     where: tuple[Literal["input", "output"], ...] = ("input", "output")
     kinds: tuple[str, ...] = Field((), description="kinds of steps to search; none named: all")
 
@@ -112,7 +138,9 @@ class Forbidden(RuleBase):
     def _patterns_compile(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
         for pattern in patterns:
             if len(pattern) > MAX_PATTERN:
-                raise ValueError(f"a pattern has {len(pattern)} characters, {MAX_PATTERN} are the most")
+                raise ValueError(
+                    f"a pattern has {len(pattern)} characters, {MAX_PATTERN} are the most"
+                )
             try:
                 re.compile(pattern)
             except re.error as error:
@@ -125,7 +153,9 @@ class SensitiveData(RuleBase):
 
     rule: Literal["sensitive_data"]
     look_for: tuple[Sensitive, ...] = ("key", "card", "iban")
-    kinds: tuple[str, ...] = Field(("llm_call", "output", "agent"), description="kinds of steps whose output is searched")
+    kinds: tuple[str, ...] = Field(
+        ("llm_call", "output", "agent"), description="kinds of steps whose output is searched"
+    )
 
 
 ContentRule = (

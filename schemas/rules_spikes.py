@@ -16,8 +16,12 @@ Share = Literal["p75", "p80", "p90", "p95", "p99"]
 class SpikeRule(RuleBase):
     """A run has used more than ``factor`` times what half of the runs use, and more than most runs use at all."""
 
-    above: Share = Field("p80", description="and more than this share of runs; p99: at most one run in a hundred")
-    factor: Annotated[float, Field(gt=1, le=1_000, strict=False)] = Field(3.0, description="times the median of other runs")
+    above: Share = Field(
+        "p80", description="and more than this share of runs; p99: at most one run in a hundred"
+    )
+    factor: Annotated[float, Field(gt=1, le=1_000, strict=False)] = Field(
+        3.0, description="times the median of other runs"
+    )
     min_runs: Annotated[int, Field(ge=10)] = Field(
         30, description="runs to learn from first; the task's, else the agent's, else the project's"
     )
@@ -27,7 +31,9 @@ class RunCostSpike(SpikeRule):
     """The run costs far more than runs of its agent and task usually do."""
 
     rule: Literal["run_cost_spike"]
-    at_least_usd: Dollars = Field(Decimal("0.01"), description="what costs no more is never a spike")
+    at_least_usd: Dollars = Field(
+        Decimal("0.01"), description="what costs no more is never a spike"
+    )
 
 
 class RunTokensSpike(SpikeRule):

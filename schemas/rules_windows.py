@@ -23,7 +23,9 @@ class WindowRuleBase(RuleBase):
     @model_validator(mode="after")
     def _orders_nothing(self) -> WindowRuleBase:
         if self.action != "none":
-            raise ValueError("a rule over windows only reports: it concerns no single run that could be stopped")
+            raise ValueError(
+                "a rule over windows only reports: it concerns no single run that could be stopped"
+            )
         return self
 
 
@@ -42,7 +44,9 @@ class SpendSpike(WindowRuleBase):
     """An hour costs far more than this agent's hours usually do, day and week cycle considered."""
 
     rule: Literal["spend_spike"]
-    factor: float = Field(3.0, ge=1.5, description="less than this many times the usual is never a spike")
+    factor: float = Field(
+        3.0, ge=1.5, description="less than this many times the usual is never a spike"
+    )
     min_usd: Dollars = Field(Decimal("0.1"), gt=0, description="nor is an hour that cost less")
 
 

@@ -36,7 +36,10 @@ class KeyForm(NamedTuple):
 
 KEY_FORMS: Final[tuple[KeyForm, ...]] = (
     KeyForm(  # OpenAI, Anthropic, OpenRouter, DeepSeek, Langfuse; words joined by dashes are none
-        "an API key", "sk-", r"(?:(?=[A-Za-z_-]*\d)[A-Za-z0-9_-]{16,}|[A-Za-z0-9]{24,})", r"[A-Za-z0-9_-]"
+        "an API key",
+        "sk-",
+        r"(?:(?=[A-Za-z_-]*\d)[A-Za-z0-9_-]{16,}|[A-Za-z0-9]{24,})",
+        r"[A-Za-z0-9_-]",
     ),
     KeyForm("a Groq key", "gsk_", r"[A-Za-z0-9]{20,}"),
     KeyForm("an xAI key", "xai-", r"[A-Za-z0-9]{20,}"),
@@ -56,15 +59,25 @@ KEY_FORMS: Final[tuple[KeyForm, ...]] = (
     ),
     *(KeyForm("a Slack token", f"xox{kind}-", r"[A-Za-z0-9-]{10,}") for kind in "abceoprs"),
     KeyForm("a Slack token", "xapp-", r"[A-Za-z0-9-]{10,}"),
-    *(KeyForm("a Stripe key", f"{kind}_{mode}_", r"[A-Za-z0-9]{10,}") for kind in ("sk", "rk") for mode in ("live", "test")),
+    *(
+        KeyForm("a Stripe key", f"{kind}_{mode}_", r"[A-Za-z0-9]{10,}")
+        for kind in ("sk", "rk")
+        for mode in ("live", "test")
+    ),
     KeyForm("a webhook key", "whsec_", r"[A-Za-z0-9+/=]{16,}"),
     KeyForm("a SendGrid key", "SG.", r"[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{16,}"),
     KeyForm("an npm token", "npm_", r"[A-Za-z0-9]{30,}"),
     KeyForm("a PyPI token", "pypi-", r"[A-Za-z0-9_-]{40,}"),
     KeyForm("a DigitalOcean token", "dop_v1_", r"[a-f0-9]{40,}"),
     *(KeyForm("a DigitalOcean token", f"{kind}_v1_", r"[a-f0-9]{40,}") for kind in ("doo", "dor")),
-    *(KeyForm("a Shopify token", f"{kind}_", r"[a-fA-F0-9]{30,}") for kind in ("shpat", "shpca", "shppa", "shpss")),
-    *(KeyForm("a Vault token", f"{kind}.", r"[A-Za-z0-9_-]{20,}") for kind in ("hvs", "hvb", "hvr")),
+    *(
+        KeyForm("a Shopify token", f"{kind}_", r"[a-fA-F0-9]{30,}")
+        for kind in ("shpat", "shpca", "shppa", "shpss")
+    ),
+    *(
+        KeyForm("a Vault token", f"{kind}.", r"[A-Za-z0-9_-]{20,}")
+        for kind in ("hvs", "hvb", "hvr")
+    ),
     KeyForm("a Grafana token", "glsa_", r"[A-Za-z0-9_]{30,}"),
     KeyForm("a Grafana token", "glc_", r"[A-Za-z0-9+/_-]{32,}={0,2}"),
     KeyForm("a Docker token", "dckr_pat_", r"[A-Za-z0-9_-]{20,}"),
@@ -73,8 +86,14 @@ KEY_FORMS: Final[tuple[KeyForm, ...]] = (
     KeyForm("a New Relic key", "NRAK-", r"[A-Za-z0-9]{20,}"),
     KeyForm("a Sentry token", "sntrys_", r"[A-Za-z0-9+/=_-]{40,}"),
     KeyForm("a Sentry token", "sntryu_", r"[a-f0-9]{40,}"),
-    *(KeyForm("a Doppler token", f"dp.{kind}.", r"[A-Za-z0-9]{40,}") for kind in ("pt", "st", "ct", "sa", "scim", "audit")),
-    *(KeyForm("a PlanetScale key", f"pscale_{kind}_", r"[A-Za-z0-9_.=-]{32,}") for kind in ("tkn", "pw", "oauth")),
+    *(
+        KeyForm("a Doppler token", f"dp.{kind}.", r"[A-Za-z0-9]{40,}")
+        for kind in ("pt", "st", "ct", "sa", "scim", "audit")
+    ),
+    *(
+        KeyForm("a PlanetScale key", f"pscale_{kind}_", r"[A-Za-z0-9_.=-]{32,}")
+        for kind in ("tkn", "pw", "oauth")
+    ),
     KeyForm("a Supabase key", "sbp_", r"[a-f0-9]{40,}"),
     KeyForm("a Supabase key", "sb_secret_", r"[A-Za-z0-9_-]{20,}"),
     KeyForm("a RubyGems key", "rubygems_", r"[a-f0-9]{40,}"),
@@ -113,10 +132,10 @@ def key_starts(text: str) -> set[str]:
 
 
 _KEY_LINES = r"(?:[A-Za-z0-9+/=\s:,.-]|\\+[nrt])*"
-_PRIVATE_KEY = (
-    rf"-----BEGIN [A-Z ]*PRIVATE KEY(?: BLOCK)?-----(?:{_KEY_LINES}?-----END [A-Z ]*PRIVATE KEY(?: BLOCK)?-----|{_KEY_LINES})"
+_PRIVATE_KEY = rf"-----BEGIN [A-Z ]*PRIVATE KEY(?: BLOCK)?-----(?:{_KEY_LINES}?-----END [A-Z ]*PRIVATE KEY(?: BLOCK)?-----|{_KEY_LINES})"
+LOGIN_IN_URL: Final = re.compile(
+    r"(://[^\s/:@\"'<>\\]{0,256}):[^\s/\"'<>\\$\[][^\s/\"'<>\\]{0,255}@"
 )
-LOGIN_IN_URL: Final = re.compile(r"(://[^\s/:@\"'<>\\]{0,256}):[^\s/\"'<>\\$\[][^\s/\"'<>\\]{0,255}@")
 """A password in an address; the first group is what stands before its colon."""
 
 
@@ -134,22 +153,48 @@ TEXT_FORMS: Final[tuple[TextForm, ...]] = (
     TextForm("an AWS access key", "AKIA", _form("AKIA", r"[A-Z0-9]{16}(?![A-Za-z0-9])")),
     TextForm("a temporary AWS access key", "ASIA", _form("ASIA", r"[A-Z0-9]{16}(?![A-Za-z0-9])")),
     TextForm("a Databricks token", "dapi", _form("dapi", r"[a-f0-9]{32}(?![A-Za-z0-9])")),
-    TextForm("a Terraform token", ".atlasv1.", re.compile(r"[A-Za-z0-9]{14}\.atlasv1\.[A-Za-z0-9_-]{50,}")),
-    TextForm("a Notion token", "secret_", _form("secret_", r"[A-Za-z0-9]{43}(?![A-Za-z0-9])", r"[A-Za-z0-9_-]")),
-    TextForm("a Mailgun key", "key-", _form("key-", r"[a-f0-9]{32}(?![A-Za-z0-9-])", r"[A-Za-z0-9_-]")),
-    TextForm("a Firecrawl key", "fc-", _form("fc-", r"[a-f0-9]{32}(?![A-Za-z0-9-])", r"[A-Za-z0-9_-]")),
+    TextForm(
+        "a Terraform token",
+        ".atlasv1.",
+        re.compile(r"[A-Za-z0-9]{14}\.atlasv1\.[A-Za-z0-9_-]{50,}"),
+    ),
+    TextForm(
+        "a Notion token",
+        "secret_",
+        _form("secret_", r"[A-Za-z0-9]{43}(?![A-Za-z0-9])", r"[A-Za-z0-9_-]"),
+    ),
+    TextForm(
+        "a Mailgun key", "key-", _form("key-", r"[a-f0-9]{32}(?![A-Za-z0-9-])", r"[A-Za-z0-9_-]")
+    ),
+    TextForm(
+        "a Firecrawl key", "fc-", _form("fc-", r"[a-f0-9]{32}(?![A-Za-z0-9-])", r"[A-Za-z0-9_-]")
+    ),
     TextForm("an Atlassian token", "ATATT3x", _form("ATATT3x", r"[A-Za-z0-9_=-]{40,}")),
     TextForm("a Bitbucket token", "ATBB", _form("ATBB", r"[A-Za-z0-9]{28,40}(?![A-Za-z0-9])")),
     TextForm("a Google refresh token", "1//0", _form("1//0", r"[A-Za-z0-9_-]{30,}")),
-    TextForm("a signature of an address", "sig=", re.compile(r"([?&]sig=)[A-Za-z0-9%+/_-]{32,}=*"), r"\1" + REDACTED),
-    TextForm("a Telegram token", ":AA", re.compile(r"(?<![0-9])\d{8,10}:AA[A-Za-z0-9_-]{32,34}(?![A-Za-z0-9_-])")),
+    TextForm(
+        "a signature of an address",
+        "sig=",
+        re.compile(r"([?&]sig=)[A-Za-z0-9%+/_-]{32,}=*"),
+        r"\1" + REDACTED,
+    ),
+    TextForm(
+        "a Telegram token",
+        ":AA",
+        re.compile(r"(?<![0-9])\d{8,10}:AA[A-Za-z0-9_-]{32,34}(?![A-Za-z0-9_-])"),
+    ),
     TextForm(
         "a Slack webhook",
         "hooks.slack.com/",
         re.compile(r"(hooks\.slack\.com/(?:services|workflows|triggers)/)[A-Za-z0-9/_-]{10,}"),
         r"\1" + REDACTED,
     ),
-    TextForm("a Discord webhook", "/webhooks/", re.compile(r"(/api/webhooks/\d+/)[A-Za-z0-9_-]{20,}"), r"\1" + REDACTED),
+    TextForm(
+        "a Discord webhook",
+        "/webhooks/",
+        re.compile(r"(/api/webhooks/\d+/)[A-Za-z0-9_-]{20,}"),
+        r"\1" + REDACTED,
+    ),
     TextForm(
         "a Teams webhook",
         "webhook.office.com/",
@@ -167,7 +212,12 @@ HEADERS: Final[tuple[TextForm, ...]] = (
         re.compile(r"([Bb]earer )\s{0,8}(?=[A-Za-z._~+/-]*\d)[A-Za-z0-9._~+/-]{12,}=*"),
         r"\1" + REDACTED,
     ),
-    TextForm("a login", "asic ", re.compile(r"(uthorization\W{1,8}[Bb]asic )\s{0,8}[A-Za-z0-9+/]{6,}=*"), r"\1" + REDACTED),
+    TextForm(
+        "a login",
+        "asic ",
+        re.compile(r"(uthorization\W{1,8}[Bb]asic )\s{0,8}[A-Za-z0-9+/]{6,}=*"),
+        r"\1" + REDACTED,
+    ),
 )
 """Credentials as they stand in headers."""
 
@@ -198,7 +248,9 @@ def web_tokens(text: str) -> Iterator[tuple[int, int]]:
         done = tail.end()
 
 
-EMAIL: Final = re.compile(r"\b[A-Za-z0-9][\w.+-]{0,63}@(?:[A-Za-z0-9-]{1,63}\.){1,4}[A-Za-z]{2,18}\b")
+EMAIL: Final = re.compile(
+    r"\b[A-Za-z0-9][\w.+-]{0,63}@(?:[A-Za-z0-9-]{1,63}\.){1,4}[A-Za-z]{2,18}\b"
+)
 """An address of a person or of a machine."""
 
 _KEY_OF: Final = ("api", "access", "account", "private", "signing", "encryption", "secret")
@@ -207,7 +259,10 @@ NAMES: Final[dict[str, tuple[re.Pattern[str], tuple[str, ...]]]] = {
     "pass": (re.compile(r"words?|wd|phrase|code"), ()),
     "pwd": (re.compile(""), ()),
     "secret": (re.compile(r"s|[_-]?key|"), ()),
-    "key": (re.compile("s?"), tuple(f"{word}{joint}" for word in _KEY_OF for joint in ("", "_", "-", " "))),
+    "key": (
+        re.compile("s?"),
+        tuple(f"{word}{joint}" for word in _KEY_OF for joint in ("", "_", "-", " ")),
+    ),
     "authorization": (re.compile(""), ()),
     "credential": (re.compile("s?"), ()),
     "cookie": (re.compile(""), ()),

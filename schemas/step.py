@@ -50,7 +50,9 @@ TimeUs = Annotated[int, Field(description="microseconds since 1970-01-01 UTC")]
 
 def decimal_text(amount: Decimal) -> str:
     """An amount as people write it (``0.0000004``, not ``4E-7``); exponents only where the digits would run on for pages."""
-    return format(amount, "f") if amount.is_finite() and -40 < amount.adjusted() < 40 else str(amount)
+    return (
+        format(amount, "f") if amount.is_finite() and -40 < amount.adjusted() < 40 else str(amount)
+    )
 
 
 Usd = Annotated[Decimal, PlainSerializer(decimal_text, return_type=str, when_used="json")]
@@ -62,7 +64,9 @@ class Document(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
 
     id: str = Field("", description="the document's id in its store")
-    score: float | None = Field(None, allow_inf_nan=False, description="the retriever's own score; higher is better")
+    score: float | None = Field(
+        None, allow_inf_nan=False, description="the retriever's own score; higher is better"
+    )
     content: str = Field("", description="text, truncated; empty where content is not captured")
 
 
@@ -84,14 +88,21 @@ class StepEvent(BaseModel):
 
     model_config = ConfigDict(extra="ignore", strict=True, json_schema_extra=_END_HAS_END_TIME)
 
-    schema_version: int = Field(1, description="major version of this schema", json_schema_extra={"const": 1})
+    schema_version: int = Field(
+        1, description="major version of this schema", json_schema_extra={"const": 1}
+    )
     # identity
     trace_id: str = Field(
-        description="the run: 32 lower-case hex digits; also the record's key", json_schema_extra=_pattern("^[0-9a-f]{32}$")
+        description="the run: 32 lower-case hex digits; also the record's key",
+        json_schema_extra=_pattern("^[0-9a-f]{32}$"),
     )
-    step_id: str = Field(description="the step: 16 lower-case hex digits", json_schema_extra=_STEP_ID)
+    step_id: str = Field(
+        description="the step: 16 lower-case hex digits", json_schema_extra=_STEP_ID
+    )
     parent_step_id: str = Field(
-        "", description="the step that caused it; empty for the root, which is the run itself", json_schema_extra=_STEP_REF
+        "",
+        description="the step that caused it; empty for the root, which is the run itself",
+        json_schema_extra=_STEP_REF,
     )
     phase: str = Field(
         "end",
@@ -106,7 +117,9 @@ class StepEvent(BaseModel):
     provider: str = Field("", description="the model's provider, e.g. openai")
     # whose
     project: str = Field(
-        "default", description="owner of the run; alerts and windows are kept per project", json_schema_extra={"minLength": 1}
+        "default",
+        description="owner of the run; alerts and windows are kept per project",
+        json_schema_extra={"minLength": 1},
     )
     environment: str = Field("", description="prod, staging, dev ...")
     agent: str = Field("", description="the agent's name")
@@ -116,29 +129,49 @@ class StepEvent(BaseModel):
     user_id: str = Field("", description="the user it was done for")
     # when
     start_time: TimeUs
-    end_time: TimeUs | None = Field(None, description="microseconds since 1970-01-01 UTC; required when phase is end")
-    first_token_time: TimeUs | None = Field(None, description="when the first streamed output arrived")
+    end_time: TimeUs | None = Field(
+        None, description="microseconds since 1970-01-01 UTC; required when phase is end"
+    )
+    first_token_time: TimeUs | None = Field(
+        None, description="when the first streamed output arrived"
+    )
     # how it went
     status: str = Field("ok", description="ok, error or cancelled; says nothing in a start")
     error_type: str = Field("", description="exception class or error code")
     error_message: str = Field("", description="the error in words")
-    attempt: int = Field(1, description="1 for the first try", json_schema_extra={"minimum": 1, "maximum": MAX_ATTEMPT})
-    retry_of: str = Field("", description="step_id of the try that this one repeats", json_schema_extra=_STEP_REF)
-    fallback_of: str = Field("", description="step_id of the step that this one replaces", json_schema_extra=_STEP_REF)
+    attempt: int = Field(
+        1,
+        description="1 for the first try",
+        json_schema_extra={"minimum": 1, "maximum": MAX_ATTEMPT},
+    )
+    retry_of: str = Field(
+        "", description="step_id of the try that this one repeats", json_schema_extra=_STEP_REF
+    )
+    fallback_of: str = Field(
+        "", description="step_id of the step that this one replaces", json_schema_extra=_STEP_REF
+    )
     # what it used
-    usage: TokenUsage | None = Field(None, description="the step's own tokens, never its children's")
+    usage: TokenUsage | None = Field(
+        None, description="the step's own tokens, never its children's"
+    )
     cost_usd: Annotated[Usd, Field(allow_inf_nan=True)] | None = Field(
         None, description="the step's own cost, a decimal string; absent where unknown"
     )
-    cost_source: str = Field("", description="given, priced or unpriced; empty: decided by whoever reads it")
+    cost_source: str = Field(
+        "", description="given, priced or unpriced; empty: decided by whoever reads it"
+    )
     price_version: str = Field("", description="version of the prices that a priced cost came from")
     # content
     input: str = Field("", description="text or JSON text, truncated")
     output: str = Field("", description="text or JSON text, truncated")
     input_bytes: Count | None = Field(None, description="size of the input before it was truncated")
-    output_bytes: Count | None = Field(None, description="size of the output before it was truncated")
+    output_bytes: Count | None = Field(
+        None, description="size of the output before it was truncated"
+    )
     tool_schema: str = Field("", description="reference of the tool's declared parameter schema")
-    documents: list[Document] = Field(default_factory=list, description="what a retrieval returned, best first")
+    documents: list[Document] = Field(
+        default_factory=list, description="what a retrieval returned, best first"
+    )
     attributes: dict[str, str] = Field(default_factory=dict, description="anything else")
 
     @model_validator(mode="before")

@@ -74,7 +74,9 @@ def check_template(text: str, fields: Collection[str]) -> str:
         if found[0] in ("{{", "}}") or (name is not None and name in fields):
             continue
         if name is None:
-            raise ValueError(f"a single {found[0]} at character {found.start() + 1}: write {{{{ or }}}} for a brace")
+            raise ValueError(
+                f"a single {found[0]} at character {found.start() + 1}: write {{{{ or }}}} for a brace"
+            )
         raise ValueError(f"{{{name}}} is no field; {did_you_mean(name, sorted(fields))}")
     return text
 

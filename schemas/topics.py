@@ -31,9 +31,18 @@ def topic_specs(*, steps_retention_ms: int = 7 * DAY_MS) -> tuple[TopicSpec, ...
             "steps",
             "trace_id",
             "StepEvent",
-            {**keep, "message.timestamp.type": "LogAppendTime", "max.message.bytes": str(2 * 1_048_576)},
+            {
+                **keep,
+                "message.timestamp.type": "LogAppendTime",
+                "max.message.bytes": str(2 * 1_048_576),
+            },
         ),
-        TopicSpec("trajectories", "trace_id", "Trajectory", {**both, "min.compaction.lag.ms": str(7 * DAY_MS)}),
+        TopicSpec(
+            "trajectories",
+            "trace_id",
+            "Trajectory",
+            {**both, "min.compaction.lag.ms": str(7 * DAY_MS)},
+        ),
         TopicSpec(
             "state",
             "trace_id, on the partition of its steps",
@@ -68,8 +77,16 @@ def topic_specs(*, steps_retention_ms: int = 7 * DAY_MS) -> tuple[TopicSpec, ...
             {**both, "min.compaction.lag.ms": str(7 * DAY_MS)},
             "fleet",
         ),
-        TopicSpec("deliveries", "subscription|alert, on the partition of its alert", "Delivery", both, "fleet"),
-        TopicSpec("control", "trace_id or project", "Command", {"retention.ms": str(DAY_MS)}, "fleet"),
+        TopicSpec(
+            "deliveries",
+            "subscription|alert, on the partition of its alert",
+            "Delivery",
+            both,
+            "fleet",
+        ),
+        TopicSpec(
+            "control", "trace_id or project", "Command", {"retention.ms": str(DAY_MS)}, "fleet"
+        ),
         TopicSpec("config", "kind/name", "Policy, Subscription, Prices", compacted, "one"),
         TopicSpec(
             "deadletter",

@@ -42,16 +42,25 @@ class Trajectory(BaseModel):
     closed: bool = False
     project: str = "default"
     environment: str = ""
-    agent: str = Field("", description="the root's agent; until the root is known the earliest step's")
+    agent: str = Field(
+        "", description="the root's agent; until the root is known the earliest step's"
+    )
     agent_version: str = ""
     task: str = ""
     session_id: str = ""
     user_id: str = ""
     root_step_id: str = ""
     name: str = Field("", description="the root's name")
-    start_time: TimeUs = Field(0, description="start of the root, else of the earliest step; microseconds since 1970-01-01 UTC")
-    end_time: TimeUs = Field(0, description="end of the root; until it ended, the latest time seen in a step")
-    duration_us: Count = Field(0, description="end_time - start_time: by one host's clock once the root has ended")
+    start_time: TimeUs = Field(
+        0,
+        description="start of the root, else of the earliest step; microseconds since 1970-01-01 UTC",
+    )
+    end_time: TimeUs = Field(
+        0, description="end of the root; until it ended, the latest time seen in a step"
+    )
+    duration_us: Count = Field(
+        0, description="end_time - start_time: by one host's clock once the root has ended"
+    )
     first_append_time: TimeUs = Field(0, description="Kafka timestamp of the run's first record")
     last_append_time: TimeUs = Field(0, description="Kafka timestamp of the run's newest record")
     steps: Count = Field(0, description="distinct steps")
@@ -63,15 +72,21 @@ class Trajectory(BaseModel):
     tool_calls: Count = 0
     retrievals: Count = 0
     unpriced_steps: Count = Field(
-        0, description="steps whose cost is unknown: no price is known, or a model call named no usage"
+        0,
+        description="steps whose cost is unknown: no price is known, or a model call named no usage",
     )
     orphan_steps: Count = Field(0, description="steps whose parent was never seen")
     extra_roots: Count = Field(0, description="steps without a parent beside the root")
-    duplicates: Count = Field(0, description="records dropped because the same (step, phase) had come before")
+    duplicates: Count = Field(
+        0, description="records dropped because the same (step, phase) had come before"
+    )
     late_steps: Count = Field(0, description="steps merged after the run had been closed")
-    steps_over_limit: Count = Field(0, description="records beyond the limit of steps per run; stored, not merged")
+    steps_over_limit: Count = Field(
+        0, description="records beyond the limit of steps per run; stored, not merged"
+    )
     skewed_steps: Count = Field(
-        0, description="steps outside their parents by more than the log explains: clocks differ; counted once closed"
+        0,
+        description="steps outside their parents by more than the log explains: clocks differ; counted once closed",
     )
     input_tokens: Count = 0
     output_tokens: Count = 0
@@ -79,15 +94,21 @@ class Trajectory(BaseModel):
     cache_write_tokens: Count = 0
     reasoning_tokens: Count = 0
     cost_usd: str = Field("0", description="sum of the priced steps' own costs, a decimal string")
-    tools: list[str] = Field(default_factory=list, description="tools called, in order of their first call")
+    tools: list[str] = Field(
+        default_factory=list, description="tools called, in order of their first call"
+    )
     models: list[str] = Field(default_factory=list)
-    failed_step_id: str = Field("", description="the earliest ended step with an error that no child explains")
+    failed_step_id: str = Field(
+        "", description="the earliest ended step with an error that no child explains"
+    )
     failed_kind: str = ""
     failed_tool: str = ""
     error_type: str = ""
     error_message: str = ""
     findings: Count = Field(0, description="findings raised about the run so far")
-    path: list[PathStep] = Field(default_factory=list, description="steps by start time, at most 32 KB of them")
+    path: list[PathStep] = Field(
+        default_factory=list, description="steps by start time, at most 32 KB of them"
+    )
     path_truncated: bool = False
 
 
@@ -103,7 +124,9 @@ class Usage(BaseModel):
     project: str
     trace_id: str
     revision: int
-    minute: TimeUs = Field(description="the minute that the steps ended in, microseconds since 1970-01-01 UTC")
+    minute: TimeUs = Field(
+        description="the minute that the steps ended in, microseconds since 1970-01-01 UTC"
+    )
     environment: str = ""
     agent: str = ""
     agent_version: str = ""
@@ -136,7 +159,9 @@ class RunSummary(BaseModel):
     trace_id: str
     revision: int
     status: RunStatus
-    time: TimeUs = Field(description="when it counts: the end of its root; without one, log time of its closing")
+    time: TimeUs = Field(
+        description="when it counts: the end of its root; without one, log time of its closing"
+    )
     reopened: bool = Field(False, description="it had been closed before, and late steps came")
     environment: str = ""
     agent: str = ""

@@ -52,7 +52,13 @@ PER_THOUSAND: Final = (
     "code_executions", "rerank_searches",
 )  # fmt: skip
 """What the list charges by the thousand; the rest of ``LIST_UNITS`` goes by the million."""
-MUST_BE_PRICED: Final = ("web_searches", "social_searches", "storage_searches", "code_executions", "rerank_searches")
+MUST_BE_PRICED: Final = (
+    "web_searches",
+    "social_searches",
+    "storage_searches",
+    "code_executions",
+    "rerank_searches",
+)
 """What nothing else stands for: where the list has no price for it, the cost is unknown."""
 
 
@@ -169,7 +175,10 @@ def parts_within_bounds(usage: TokenUsage) -> dict[str, int]:
         left_in -= _cut(counts, name, left_in)
     overlap = max(0, cached + written - left_in)
     left_cached = cached
-    for name, whole in (("cached_audio_tokens", "input_audio_tokens"), ("cached_image_tokens", "input_image_tokens")):
+    for name, whole in (
+        ("cached_audio_tokens", "input_audio_tokens"),
+        ("cached_image_tokens", "input_image_tokens"),
+    ):
         most = min(left_cached, counts.get(whole, 0))
         given = min(counts.pop(name, 0), most)
         least = min(overlap, most)
@@ -178,7 +187,13 @@ def parts_within_bounds(usage: TokenUsage) -> dict[str, int]:
         overlap -= min(overlap, part)
         left_cached -= part
     left_out = tokens_out
-    for name in ("reasoning_tokens", "output_audio_tokens", "output_image_tokens", "output_video_tokens", "citation_tokens"):
+    for name in (
+        "reasoning_tokens",
+        "output_audio_tokens",
+        "output_image_tokens",
+        "output_video_tokens",
+        "citation_tokens",
+    ):
         left_out -= _cut(counts, name, left_out)
     _cut(counts, "annotated_pages", usage.document_pages)
     return counts
@@ -193,7 +208,9 @@ def _cut(counts: dict[str, int], name: str, most: int) -> int:
 
 def free_of_charge(version: str) -> UnitPrices:
     """The prices of a model that costs nothing."""
-    return UnitPrices(1, (_Unit("input_tokens", 0), _Unit("output_tokens", 0)), 0, version, (0, 0, 0, 0, 0))
+    return UnitPrices(
+        1, (_Unit("input_tokens", 0), _Unit("output_tokens", 0)), 0, version, (0, 0, 0, 0, 0)
+    )
 
 
 @lru_cache(maxsize=1)
@@ -201,10 +218,14 @@ def _list_units() -> Mapping[str, Any]:
     """The list's units by the key of their price."""
     from genai_prices.data_units import unit_data
 
-    return {unit["price_key"]: (key, unit["per"], unit["dimensions"]) for key, unit in unit_data.items()}
+    return {
+        unit["price_key"]: (key, unit["per"], unit["dimensions"]) for key, unit in unit_data.items()
+    }
 
 
-def from_price_keys(prices: Mapping[str, Any], version: str, listed: ByDuration | None = None) -> UnitPrices | None:
+def from_price_keys(
+    prices: Mapping[str, Any], version: str, listed: ByDuration | None = None
+) -> UnitPrices | None:
     """Unit prices out of amounts by the list's price keys (``input_mtok``); None where none of them is one of ours."""
     known = _list_units()
     request = Fraction(0)
@@ -221,7 +242,12 @@ def from_price_keys(prices: Mapping[str, Any], version: str, listed: ByDuration 
             rows.append(("audio_ms", dimensions, Fraction(base) * scale / 1_000, []))
         elif unit in FIELDS:
             rows.append(
-                (FIELDS[unit], dimensions, Fraction(base) * scale, [(t.start, Fraction(t.price) * scale) for t in tiers])
+                (
+                    FIELDS[unit],
+                    dimensions,
+                    Fraction(base) * scale,
+                    [(t.start, Fraction(t.price) * scale) for t in tiers],
+                )
             )
     if not rows and listed is None:
         return None
@@ -237,7 +263,11 @@ def from_price_keys(prices: Mapping[str, Any], version: str, listed: ByDuration 
             field,
             whole(price),
             tuple((start, whole(dearer)) for start, dearer in tiers),
-            tuple(index for index, other in enumerate(rows[:place]) if dimensions.items() <= other[1].items()),
+            tuple(
+                index
+                for index, other in enumerate(rows[:place])
+                if dimensions.items() <= other[1].items()
+            ),
         )
         for place, (field, dimensions, price, tiers) in enumerate(rows)
     )

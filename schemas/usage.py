@@ -24,39 +24,84 @@ class TokenUsage(BaseModel):
 
     model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
 
-    input_tokens: UsageCount = Field(0, description="all input tokens, cached and cache-written ones included")
+    input_tokens: UsageCount = Field(
+        0, description="all input tokens, cached and cache-written ones included"
+    )
     output_tokens: UsageCount = Field(0, description="all output tokens, reasoning included")
-    cached_input_tokens: UsageCount = Field(0, description="input tokens read from the provider's cache")
-    cache_write_tokens: UsageCount = Field(0, description="input tokens written to the provider's cache")
+    cached_input_tokens: UsageCount = Field(
+        0, description="input tokens read from the provider's cache"
+    )
+    cache_write_tokens: UsageCount = Field(
+        0, description="input tokens written to the provider's cache"
+    )
     reasoning_tokens: UsageCount = Field(0, description="output tokens spent on reasoning")
-    cache_write_1h_tokens: UsageCount = Field(0, description="the part of cache_write_tokens that is kept for an hour")
+    cache_write_1h_tokens: UsageCount = Field(
+        0, description="the part of cache_write_tokens that is kept for an hour"
+    )
     input_audio_tokens: UsageCount = Field(0, description="the part of input_tokens that is audio")
     input_image_tokens: UsageCount = Field(0, description="the part of input_tokens that is images")
     input_video_tokens: UsageCount = Field(0, description="the part of input_tokens that is video")
-    cached_audio_tokens: UsageCount = Field(0, description="the part of cached_input_tokens that is audio")
-    cached_image_tokens: UsageCount = Field(0, description="the part of cached_input_tokens that is images")
-    output_audio_tokens: UsageCount = Field(0, description="the part of output_tokens that is audio")
-    output_image_tokens: UsageCount = Field(0, description="the part of output_tokens that is images")
-    output_video_tokens: UsageCount = Field(0, description="the part of output_tokens that is video")
-    citation_tokens: UsageCount = Field(0, description="the part of output_tokens that is citations")
-    input_characters: UsageCount = Field(0, description="characters, where speech is charged by them")
-    audio_ms: UsageCount = Field(0, description="milliseconds of audio, where transcription is charged by duration")
-    document_pages: UsageCount = Field(0, description="pages read, where document recognition is charged by them")
-    annotated_pages: UsageCount = Field(0, description="the part of document_pages that was annotated")
-    text_messages: UsageCount = Field(0, description="text messages, where voice sessions are charged by them")
+    cached_audio_tokens: UsageCount = Field(
+        0, description="the part of cached_input_tokens that is audio"
+    )
+    cached_image_tokens: UsageCount = Field(
+        0, description="the part of cached_input_tokens that is images"
+    )
+    output_audio_tokens: UsageCount = Field(
+        0, description="the part of output_tokens that is audio"
+    )
+    output_image_tokens: UsageCount = Field(
+        0, description="the part of output_tokens that is images"
+    )
+    output_video_tokens: UsageCount = Field(
+        0, description="the part of output_tokens that is video"
+    )
+    citation_tokens: UsageCount = Field(
+        0, description="the part of output_tokens that is citations"
+    )
+    input_characters: UsageCount = Field(
+        0, description="characters, where speech is charged by them"
+    )
+    audio_ms: UsageCount = Field(
+        0, description="milliseconds of audio, where transcription is charged by duration"
+    )
+    document_pages: UsageCount = Field(
+        0, description="pages read, where document recognition is charged by them"
+    )
+    annotated_pages: UsageCount = Field(
+        0, description="the part of document_pages that was annotated"
+    )
+    text_messages: UsageCount = Field(
+        0, description="text messages, where voice sessions are charged by them"
+    )
     web_searches: UsageCount = Field(0, description="web searches that the provider made")
-    social_searches: UsageCount = Field(0, description="searches of social networks that the provider made")
-    storage_searches: UsageCount = Field(0, description="searches of stored files that the provider made")
+    social_searches: UsageCount = Field(
+        0, description="searches of social networks that the provider made"
+    )
+    storage_searches: UsageCount = Field(
+        0, description="searches of stored files that the provider made"
+    )
     code_executions: UsageCount = Field(0, description="runs of code at the provider's")
-    rerank_searches: UsageCount = Field(0, description="searches that were ranked anew, where they are charged by number")
+    rerank_searches: UsageCount = Field(
+        0, description="searches that were ranked anew, where they are charged by number"
+    )
     incomplete: bool = Field(
-        False, description="counts are missing or were wrong: they are a lower bound, and the cost counts as unknown"
+        False,
+        description="counts are missing or were wrong: they are a lower bound, and the cost counts as unknown",
     )
 
 
-TOTALLED: Final = ("input_tokens", "output_tokens", "cached_input_tokens", "cache_write_tokens", "reasoning_tokens")
+TOTALLED: Final = (
+    "input_tokens",
+    "output_tokens",
+    "cached_input_tokens",
+    "cache_write_tokens",
+    "reasoning_tokens",
+)
 """The counts that are summed over runs, minutes and windows, in this order."""
-DETAILS: Final = tuple(name for name in TokenUsage.model_fields if name not in (*TOTALLED, "incomplete"))
+DETAILS: Final = tuple(
+    name for name in TokenUsage.model_fields if name not in (*TOTALLED, "incomplete")
+)
 """The other counts: they serve for the price of their step and stay with it."""
 
 if TYPE_CHECKING:

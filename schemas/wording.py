@@ -23,11 +23,20 @@ def did_you_mean(name: str, names: Iterable[str], *, otherwise: str = "") -> str
     near = difflib.get_close_matches(name, known, n=1, cutoff=CUTOFF)
     if not near:  # the same letters in another case, or the beginning of one
         near = [one for one in known if name and one.lower().startswith(name.lower())][:1]
-    return f"did you mean {near[0]}?" if near else otherwise or f"there are: {', '.join(known) or 'none'}"
+    return (
+        f"did you mean {near[0]}?"
+        if near
+        else otherwise or f"there are: {', '.join(known) or 'none'}"
+    )
 
 
 def reasons(
-    error: ValidationError, kinds: Any, value: Any, *, hidden: Callable[[Path], bool] = lambda _path: False, under: str = ""
+    error: ValidationError,
+    kinds: Any,
+    value: Any,
+    *,
+    hidden: Callable[[Path], bool] = lambda _path: False,
+    under: str = "",
 ) -> list[tuple[Path, str]]:
     """Each thing that is wrong: its path, and a sentence about it that names the path as the person wrote it.
 
@@ -36,17 +45,32 @@ def reasons(
     """
     models = _models(kinds)
     listed = error.errors(include_url=False)
-    return [(wrong["loc"], _reason(wrong, models, value, show_input=not hidden(wrong["loc"]), under=under)) for wrong in listed]
+    return [
+        (
+            wrong["loc"],
+            _reason(wrong, models, value, show_input=not hidden(wrong["loc"]), under=under),
+        )
+        for wrong in listed
+    ]
 
 
 def sentences(
-    error: ValidationError, kinds: Any, value: Any, *, hidden: Callable[[Path], bool] = lambda _path: False, under: str = ""
+    error: ValidationError,
+    kinds: Any,
+    value: Any,
+    *,
+    hidden: Callable[[Path], bool] = lambda _path: False,
+    under: str = "",
 ) -> str:
     """The sentences of ``reasons``, one after the other."""
-    return "; ".join(sentence for _, sentence in reasons(error, kinds, value, hidden=hidden, under=under))
+    return "; ".join(
+        sentence for _, sentence in reasons(error, kinds, value, hidden=hidden, under=under)
+    )
 
 
-def _reason(wrong: Any, models: list[type[BaseModel]], value: Any, *, show_input: bool, under: str) -> str:
+def _reason(
+    wrong: Any, models: list[type[BaseModel]], value: Any, *, show_input: bool, under: str
+) -> str:
     visible = _visible(wrong["loc"], value, last=wrong["type"] == "missing")
     where = ".".join(map(str, [under, *visible] if under else visible))
     context, given = wrong.get("ctx", {}), wrong["input"]
@@ -63,7 +87,10 @@ def _reason(wrong: Any, models: list[type[BaseModel]], value: Any, *, show_input
             field, tags = str(context["discriminator"]).strip("'"), _tags(models, wrong["loc"])
             return f"{field} of {where or 'the document'} is {context['tag']!r}, which is none; {_choice(context['tag'], tags)}"
         case "literal_error" | "enum":
-            expected = [text.strip("' ") for text in str(context["expected"]).replace(" or ", ", ").split(",")]
+            expected = [
+                text.strip("' ")
+                for text in str(context["expected"]).replace(" or ", ", ").split(",")
+            ]
             return f"{where}{_is(given, show_input)}; {_choice(given, expected)}"
         case "value_error" | "assertion_error":
             return f"{where}: {context['error']}" if where else str(context["error"])
@@ -137,7 +164,12 @@ def reworded(text: str) -> str:
 
 def _plain(message: str) -> str:
     """A message of pydantic's that has no wording here, at least as the rest of a sentence."""
-    return message.replace("Input should be", "must be").replace("Value error, ", "").replace("Input", "it").strip()
+    return (
+        message.replace("Input should be", "must be")
+        .replace("Value error, ", "")
+        .replace("Input", "it")
+        .strip()
+    )
 
 
 def _choice(given: Any, names: Sequence[str]) -> str:
@@ -191,7 +223,12 @@ def _models_at(models: list[type[BaseModel]], path: tuple[int | str, ...]) -> li
         if len(models) > 1 and tagged:
             models = tagged
         else:
-            models = [deep for model in models if part in model.model_fields for deep in _models(_annotation(model, part))]
+            models = [
+                deep
+                for model in models
+                if part in model.model_fields
+                for deep in _models(_annotation(model, part))
+            ]
     return models
 
 

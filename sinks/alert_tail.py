@@ -11,7 +11,7 @@ from typing import Final, Literal
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from pydantic import ValidationError
 
-from stepstream import kafka
+from stepstream.common import kafka
 from stepstream.schemas.alert import Alert
 from stepstream.schemas.documents import AlertMatch
 from stepstream.schemas.settings import Settings
@@ -37,13 +37,19 @@ def matches(match: AlertMatch, alert: Alert) -> bool:
         return False
     if match.user != "*" and not fnmatchcase(alert.user_id, match.user):
         return False
-    return all(fnmatchcase(getattr(alert, field), pattern) for field in _PATTERNS if (pattern := getattr(match, field)) != "*")
+    return all(
+        fnmatchcase(getattr(alert, field), pattern)
+        for field in _PATTERNS
+        if (pattern := getattr(match, field)) != "*"
+    )
 
 
 class Tail:
     """Alerts from the topic, one at a time, each once. To be used by one thread at a time."""
 
-    def __init__(self, settings: Settings, name: str | None, since: Since, match: AlertMatch) -> None:
+    def __init__(
+        self, settings: Settings, name: str | None, since: Since, match: AlertMatch
+    ) -> None:
         if isinstance(since, datetime) and since.tzinfo is None:
             since = since.astimezone()
         self._topic = topic(settings.topic_prefix, "alerts")
@@ -54,7 +60,9 @@ class Tail:
         self._finished: dict[int, int] = {}
         self._unsaved = False
         self._closed = False
-        group = f"{settings.topic_prefix}.alerts.{name}" if name is not None else "stepstream-reader"
+        group = (
+            f"{settings.topic_prefix}.alerts.{name}" if name is not None else "stepstream-reader"
+        )
         self._consumer = Consumer(
             {
                 **kafka.client_config(settings),
@@ -69,9 +77,13 @@ class Tail:
         try:
             self._starts = self._find_starts(settings, since)
             if self._named:
-                self._consumer.subscribe([self._topic], on_assign=self._assigned, on_revoke=self._revoked)
+                self._consumer.subscribe(
+                    [self._topic], on_assign=self._assigned, on_revoke=self._revoked
+                )
             else:
-                self._consumer.assign([TopicPartition(self._topic, p, offset) for p, offset in self._starts.items()])
+                self._consumer.assign(
+                    [TopicPartition(self._topic, p, offset) for p, offset in self._starts.items()]
+                )
         except BaseException:
             self._consumer.close()
             raise
@@ -124,13 +136,24 @@ class Tail:
                 f"start `stepstream up`, or create the topics with `stepstream topics create`"
             )
         try:
-            ends = {p: kafka.ends_of(self._consumer, TopicPartition(self._topic, p)) for p in range(count)}
+            ends = {
+                p: kafka.ends_of(self._consumer, TopicPartition(self._topic, p))
+                for p in range(count)
+            }
             if isinstance(since, datetime):
-                wanted = [TopicPartition(self._topic, p, round(since.timestamp() * 1_000)) for p in range(count)]
-                found = {at.partition: at.offset for at in self._consumer.offsets_for_times(wanted, timeout=10)}
+                wanted = [
+                    TopicPartition(self._topic, p, round(since.timestamp() * 1_000))
+                    for p in range(count)
+                ]
+                found = {
+                    at.partition: at.offset
+                    for at in self._consumer.offsets_for_times(wanted, timeout=10)
+                }
                 return {p: found[p] if found[p] >= 0 else high for p, (_, high) in ends.items()}
         except KafkaException as error:
-            raise kafka.KafkaUnreachable(f"the ends of {self._topic} could not be read: {kafka.words(error)}") from None
+            raise kafka.KafkaUnreachable(
+                f"the ends of {self._topic} could not be read: {kafka.words(error)}"
+            ) from None
         return {p: low if since == "earliest" else high for p, (low, high) in ends.items()}
 
     def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
@@ -155,7 +178,13 @@ class Tail:
             return Alert.model_validate_json(value)
         except ValidationError as error:
             partition, offset = kafka.position_of(message)
-            _log.warning("%s[%d] at %d is no alert and was skipped: %s", self._topic, partition, offset, error)
+            _log.warning(
+                "%s[%d] at %d is no alert and was skipped: %s",
+                self._topic,
+                partition,
+                offset,
+                error,
+            )
             return None
 
     def _is_news(self, alert: Alert) -> bool:
@@ -185,7 +214,14 @@ class Tail:
             self._consumer.commit(offsets=self._offsets(), asynchronous=False)
             self._unsaved = False
         except KafkaException as error:
-            _log.warning("the place in %s could not be saved, some alerts may come again: %s", self._topic, error)
+            _log.warning(
+                "the place in %s could not be saved, some alerts may come again: %s",
+                self._topic,
+                error,
+            )
 
     def _offsets(self) -> list[TopicPartition]:
-        return [TopicPartition(self._topic, partition, offset) for partition, offset in self._finished.items()]
+        return [
+            TopicPartition(self._topic, partition, offset)
+            for partition, offset in self._finished.items()
+        ]

@@ -64,7 +64,9 @@ async def asubscribe(
     # One thread of its own: consumers are not shared between threads, and the loop's default pool stays free.
     thread = ThreadPoolExecutor(1, thread_name_prefix="stepstream-alerts")
     try:
-        tail = await loop.run_in_executor(thread, lambda: Tail(settings or _settings(), name, since, wanted))
+        tail = await loop.run_in_executor(
+            thread, lambda: Tail(settings or _settings(), name, since, wanted)
+        )
         try:
             deadline = _deadline(timeout)
             while time.monotonic() < deadline:
@@ -123,7 +125,12 @@ class Alerts(Iterator[Alert]):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.close()
 
     def __del__(self) -> None:
@@ -157,7 +164,9 @@ class Listener:
                 try:
                     self._callback(alert)
                 except Exception:
-                    _log.exception("the callback failed on alert %s (%s)", alert.alert_id, alert.alert)
+                    _log.exception(
+                        "the callback failed on alert %s (%s)", alert.alert_id, alert.alert
+                    )
         except Exception as error:
             self.error = error
             _log.exception("the alert listener ended")
@@ -167,7 +176,12 @@ class Listener:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.close()
 
 
@@ -179,7 +193,7 @@ def _filter(match: dict[str, Any]) -> AlertMatch:
 
 
 def _settings() -> Settings:
-    from stepstream.settings import load, require_kafka
+    from stepstream.common.settings import load, require_kafka
 
     settings = load()
     require_kafka(settings)

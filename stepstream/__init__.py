@@ -19,13 +19,13 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from stepstream.common.settings import load_with_others as _load_with_others
 from stepstream.producers.guard import complaints as _complaints
 from stepstream.producers.guard import never_raises as _never_raises
 from stepstream.producers.propagation import propagate
 from stepstream.producers.steps import Run, Step
 from stepstream.producers.stops import ArgumentsRefused, BudgetExceeded, RunStopped
 from stepstream.producers.tracer import Tracer
-from stepstream.settings import load_with_others as _load_with_others
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -52,11 +52,11 @@ def engines_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def kafka_bootstrap(request: pytest.FixtureRequest, engines_dir: Path) -> Iterator[str]:
     """Bootstrap servers of a real Kafka, shared by the whole run: use ``topic_prefix`` for names of your own."""
     if request.config.getoption("--containers"):
-        from tests.containers import kafka_container
+        from tests.support.containers import kafka_container
 
         yield from kafka_container()
         return
-    from stepstream.embedded.kafka import EmbeddedKafka
+    from stepstream.local.embedded.kafka import EmbeddedKafka
 
     with EmbeddedKafka(engines_dir / "kafka", heap_mb=384) as kafka:
         yield kafka.bootstrap
@@ -69,11 +69,11 @@ def clickhouse_url(request: pytest.FixtureRequest, engines_dir: Path) -> Iterato
     Use ``clickhouse_database`` for a place of your own.
     """
     if request.config.getoption("--containers"):
-        from tests.containers import clickhouse_container
+        from tests.support.containers import clickhouse_container
 
         yield from clickhouse_container()
         return
-    from stepstream.embedded.clickhouse import EmbeddedClickHouse
+    from stepstream.local.embedded.clickhouse import EmbeddedClickHouse
 
     with EmbeddedClickHouse(engines_dir / "clickhouse") as clickhouse:
         yield clickhouse.writer_url

@@ -27,16 +27,23 @@ class MissingData(Exception):
 
 def data_folder(name: str) -> Path:
     """The folder of one source. Raises ``MissingData``."""
-    root = os.environ.get("STEPSTREAM_DATA") or Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
+    root = (
+        os.environ.get("STEPSTREAM_DATA")
+        or Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
+    )
     folder = Path(root).resolve() / name
     if not folder.is_dir():
-        raise MissingData(f"no real data at {folder}: set STEPSTREAM_DATA to the folder that holds {name}/")
+        raise MissingData(
+            f"no real data at {folder}: set STEPSTREAM_DATA to the folder that holds {name}/"
+        )
     return folder
 
 
 def case_files(folder: Path) -> list[Path]:
     """The JSON files of a folder, compressed or not, by name. Raises ``MissingData`` where there are none."""
-    found = sorted(path for path in folder.glob("*.json*") if path.name.endswith((".json", ".json.gz")))
+    found = sorted(
+        path for path in folder.glob("*.json*") if path.name.endswith((".json", ".json.gz"))
+    )
     if not found:
         raise MissingData(f"no cases (*.json, *.json.gz) in {folder}")
     return found
@@ -67,6 +74,15 @@ def lifecycle(run: Iterable[StepEvent]) -> list[StepEvent]:
 
 def started(step: StepEvent) -> StepEvent:
     """What is known of a step when it begins."""
-    unknown = {"end_time", "first_token_time", "status", "error_type", "error_message", "usage", "cost_usd", "cost_source"}
+    unknown = {
+        "end_time",
+        "first_token_time",
+        "status",
+        "error_type",
+        "error_message",
+        "usage",
+        "cost_usd",
+        "cost_source",
+    }
     unknown |= {"price_version", "output", "output_bytes", "documents"}
     return StepEvent.model_validate(step.model_dump(exclude=unknown) | {"phase": "start"})

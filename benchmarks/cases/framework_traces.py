@@ -68,7 +68,9 @@ def _kind(observation: dict[str, Any], attributes: dict[str, Any]) -> str:
     return "agent" if kind == "other" and runs_an_agent else kind
 
 
-def _step(o: dict[str, Any], attributes: dict[str, Any], trace: dict[str, Any], kind: str, innermost: bool) -> StepEvent:
+def _step(
+    o: dict[str, Any], attributes: dict[str, Any], trace: dict[str, Any], kind: str, innermost: bool
+) -> StepEvent:
     given = content(first_text(attributes, INPUT_KEYS) or first_text(o, ("input",)))
     taken = content(first_text(attributes, OUTPUT_KEYS) or first_text(o, ("output",)))
     failed = o["level"] == "ERROR"

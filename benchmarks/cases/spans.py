@@ -13,7 +13,12 @@ Attributes = Mapping[str, Any]
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
-KIND_KEYS: Final = ("gen_ai.operation.name", "openinference.span.kind", "traceloop.span.kind", "langsmith.span.kind")
+KIND_KEYS: Final = (
+    "gen_ai.operation.name",
+    "openinference.span.kind",
+    "traceloop.span.kind",
+    "langsmith.span.kind",
+)
 KINDS: Final = {
     "chat": "llm_call",
     "generate_content": "llm_call",
@@ -39,7 +44,10 @@ USAGE_KEYS: Final = {
         "llm.token_count.prompt_details.cache_read",
         "input_cache_read",
     ),
-    "reasoning_tokens": ("gen_ai.usage.reasoning.output_tokens", "llm.token_count.completion_details.reasoning"),
+    "reasoning_tokens": (
+        "gen_ai.usage.reasoning.output_tokens",
+        "llm.token_count.completion_details.reasoning",
+    ),
 }
 AGENT_KEYS: Final = ("gen_ai.agent.name", "agent.name", "agent_name", "service.name")
 MODEL_KEYS: Final = ("gen_ai.response.model", "gen_ai.request.model", "llm.model_name", "model")
@@ -47,7 +55,12 @@ PROVIDER_KEYS: Final = ("gen_ai.provider.name", "llm.provider", "gen_ai.system",
 TOOL_KEYS: Final = ("gen_ai.tool.name", "tool.name")
 COST_KEYS: Final = ("operation.cost", "llm.cost.total")
 SESSION_KEYS: Final = ("gen_ai.conversation.id", "session.id")
-INPUT_KEYS: Final = ("gen_ai.input.messages", "gen_ai.tool.call.arguments", "input.value", "tool.parameters")
+INPUT_KEYS: Final = (
+    "gen_ai.input.messages",
+    "gen_ai.tool.call.arguments",
+    "input.value",
+    "tool.parameters",
+)
 OUTPUT_KEYS: Final = ("gen_ai.output.messages", "gen_ai.tool.call.result", "output.value")
 
 
@@ -75,4 +88,6 @@ def usage_of(attributes: Attributes) -> TokenUsage | None:
 def time_us(text: str) -> int:
     """Microseconds since 1970 of an ISO 8601 time; UTC where it names no zone."""
     moment = datetime.fromisoformat(text)
-    return ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - _EPOCH) // timedelta(microseconds=1)
+    return ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - _EPOCH) // timedelta(
+        microseconds=1
+    )

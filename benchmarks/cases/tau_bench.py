@@ -49,10 +49,21 @@ def _run(run: dict[str, Any], trace_id: str, start_us: int) -> list[StepEvent]:
     def add(kind: str, name: str, took_us: int, given: str, taken: str, **more: Any) -> None:
         nonlocal clock
         (given, given_bytes), (taken, taken_bytes) = content(given), content(taken)
-        ends = {"start_time": clock, "end_time": clock + took_us, "input_bytes": given_bytes, "output_bytes": taken_bytes}
+        ends = {
+            "start_time": clock,
+            "end_time": clock + took_us,
+            "input_bytes": given_bytes,
+            "output_bytes": taken_bytes,
+        }
         ids = {"step_id": f"{len(steps) + 2:016x}", "parent_step_id": f"{1:016x}"}
         steps.append(
-            StepEvent.model_validate(whose | ids | ends | {"kind": kind, "name": name, "input": given, "output": taken} | more)
+            StepEvent.model_validate(
+                whose
+                | ids
+                | ends
+                | {"kind": kind, "name": name, "input": given, "output": taken}
+                | more
+            )
         )
         clock += took_us
 
@@ -70,6 +81,12 @@ def _run(run: dict[str, Any], trace_id: str, start_us: int) -> list[StepEvent]:
         else:
             clock += USER_US
             heard = text
-    root = whose | {"step_id": f"{1:016x}", "kind": "agent", "name": "airline", "start_time": start_us, "end_time": clock}
+    root = whose | {
+        "step_id": f"{1:016x}",
+        "kind": "agent",
+        "name": "airline",
+        "start_time": start_us,
+        "end_time": clock,
+    }
     told = {name: run[name] for name in ("task_id", "trial", "reward") if name in run}
     return [StepEvent.model_validate(root | {"attributes": told}), *steps]

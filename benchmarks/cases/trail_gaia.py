@@ -51,7 +51,10 @@ def _step(span: dict[str, Any]) -> StepEvent:
     kind = kind_of(attributes, "agent" if parent in ("", "None") else "other")
     start = time_us(span["timestamp"])
     error = _error(span) if span["status_code"] == "Error" else ("", "")
-    given, taken = content(first_text(attributes, INPUT_KEYS)), content(first_text(attributes, OUTPUT_KEYS))
+    given, taken = (
+        content(first_text(attributes, INPUT_KEYS)),
+        content(first_text(attributes, OUTPUT_KEYS)),
+    )
     return StepEvent(
         trace_id=span["trace_id"],
         step_id=span["span_id"],

@@ -51,7 +51,11 @@ def step_id(message: int) -> str:
 
 
 def _steps(told: dict[str, Any], name: str, start_us: int) -> list[StepEvent]:
-    whose = {"trace_id": hashlib.sha256(name.encode()).hexdigest()[:32], "project": "who_and_when", "agent": "team"}
+    whose = {
+        "trace_id": hashlib.sha256(name.encode()).hexdigest()[:32],
+        "project": "who_and_when",
+        "agent": "team",
+    }
     heard = str(told.get("question") or "")
     root_end = start_us + len(told["history"]) * MESSAGE_US
     steps = [StepEvent.model_validate(whose | _root(heard, start_us, root_end))]
@@ -59,8 +63,13 @@ def _steps(told: dict[str, Any], name: str, start_us: int) -> list[StepEvent]:
         speaker = str(message.get("name") or message.get("role") or "agent")
         said, size = content(str(message.get("content") or ""))
         is_tool = speaker.lower() in TOOLS
-        what: dict[str, Any] = {"kind": "tool_call", "tool": speaker} if is_tool else {"kind": "llm_call"}
-        times = {"start_time": start_us + number * MESSAGE_US, "end_time": start_us + (number + 1) * MESSAGE_US}
+        what: dict[str, Any] = (
+            {"kind": "tool_call", "tool": speaker} if is_tool else {"kind": "llm_call"}
+        )
+        times = {
+            "start_time": start_us + number * MESSAGE_US,
+            "end_time": start_us + (number + 1) * MESSAGE_US,
+        }
         ids = {"step_id": step_id(number), "parent_step_id": f"{1:016x}", "name": speaker}
         texts = {"input": content(heard)[0], "output": said, "output_bytes": size}
         steps.append(StepEvent.model_validate(whose | what | times | ids | texts))

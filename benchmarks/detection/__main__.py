@@ -25,7 +25,13 @@ def flags() -> argparse.ArgumentParser:
     """Its own flags beside the usual ones."""
     listed = "\n".join(f"  {name:10} {what}" for name, what in PARTS.items())
     made = harness.parser(f"Detectors scored on real data.\n\nparts:\n{listed}")
-    made.add_argument("parts", nargs="*", choices=[*PARTS, []], metavar="PART", help="what to score (default: all)")
+    made.add_argument(
+        "parts",
+        nargs="*",
+        choices=[*PARTS, []],
+        metavar="PART",
+        help="what to score (default: all)",
+    )
     return made
 
 

@@ -33,19 +33,44 @@ def measure(report: Report, arguments: argparse.Namespace) -> None:
     replayed = replay([case.steps for case in cases], only(*RULES))
     rows = []
     for source in sorted({case.source for case in cases}):
-        chosen = [(case, run) for case, run in zip(cases, replayed, strict=True) if case.source == source]
+        chosen = [
+            (case, run) for case, run in zip(cases, replayed, strict=True) if case.source == source
+        ]
         of = len(chosen)
         exact = sum(_points_at(case, run, within=0) for case, run in chosen)
         near = sum(_points_at(case, run, within=1) for case, run in chosen)
-        prior = sum(_prior([case for case, _ in chosen], index) == case.mistake for index, (case, _) in enumerate(chosen))
+        prior = sum(
+            _prior([case for case, _ in chosen], index) == case.mistake
+            for index, (case, _) in enumerate(chosen)
+        )
         found = sum(bool(run.findings) for _, run in chosen)
-        rows.append((source, of, share_text(found, of), share_text(exact, of), share_text(near, of), share_text(prior, of)))
+        rows.append(
+            (
+                source,
+                of,
+                share_text(found, of),
+                share_text(exact, of),
+                share_text(near, of),
+                share_text(prior, of),
+            )
+        )
         report.figures[f"blame_{source}_within_one"] = near / of
         report.figures[f"blame_{source}_position_prior"] = prior / of
-    columns = ("conversations", "number", "something found", "first finding is it", "it, or the one after", "position prior")
+    columns = (
+        "conversations",
+        "number",
+        "something found",
+        "first finding is it",
+        "it, or the one after",
+        "position prior",
+    )
     report.table("the message that people blame", columns, rows)
     counted = _exit_codes(replayed)
-    report.table("terminals that tell an exit code: failures", ("how", *ROW), [("hidden tool error", *counted.row())])
+    report.table(
+        "terminals that tell an exit code: failures",
+        ("how", *ROW),
+        [("hidden tool error", *counted.row())],
+    )
 
 
 def _points_at(case: Failed, run: Replayed, within: int) -> bool:
@@ -57,7 +82,11 @@ def _points_at(case: Failed, run: Replayed, within: int) -> bool:
 
 def _prior(cases: Sequence[Failed], held: int) -> int:
     return (
-        Counter(case.mistake for index, case in enumerate(cases) if index != held).most_common(1)[0][0] if len(cases) > 1 else 0
+        Counter(case.mistake for index, case in enumerate(cases) if index != held).most_common(1)[
+            0
+        ][0]
+        if len(cases) > 1
+        else 0
     )
 
 

@@ -21,7 +21,7 @@ from benchmarks.detection.score import wilson
 from benchmarks.harness import Goal, Report
 from stepstream.schemas.alert import SEVERITIES, AlertStruct
 from stepstream.schemas.step import StepEvent
-from stepstream.stream.fleet import FleetPartition
+from stepstream.stream.alerts.partition import FleetPartition
 from stepstream.testing.world import LogRecord
 
 BETWEEN_RUNS_US: Final = 60_000_000
@@ -48,7 +48,10 @@ def measure(report: Report, arguments: argparse.Namespace) -> None:
         whole, number = whole + opened, number + len(runs)
     _table(report, f"both: {number} clean runs", whole, number)
     grave = sum(count for (_, severity), count in whole.items() if severity in GRAVE)
-    for name, count, most in (("alerts", sum(whole.values()), MAX_ALERTS), ("error alerts", grave, MAX_ERRORS)):
+    for name, count, most in (
+        ("alerts", sum(whole.values()), MAX_ALERTS),
+        ("error alerts", grave, MAX_ERRORS),
+    ):
         per_1000 = 1_000 * count / number if number else 0.0
         report.goals.append(Goal(f"{name} per 1,000 clean runs", per_1000, most, ""))
         report.figures[f"clean_{name.replace(' ', '_')}_per_1000"] = per_1000
@@ -62,7 +65,9 @@ def marked(step: StepEvent) -> StepEvent:
 
 
 def alerts_opened(
-    replayed: Iterable[Replayed], where: Callable[[AlertStruct], bool] = lambda _alert: True, between_us: int = BETWEEN_RUNS_US
+    replayed: Iterable[Replayed],
+    where: Callable[[AlertStruct], bool] = lambda _alert: True,
+    between_us: int = BETWEEN_RUNS_US,
 ) -> Opened:
     """The alerts that the fleet stage opens for runs that follow each other."""
     fleet, opened, offset = FleetPartition(0), Opened(), 0
@@ -75,7 +80,9 @@ def alerts_opened(
             for output in fleet.drain():
                 alert = _decode(output.value or b"")
                 if alert.change == "opened" and where(alert):
-                    opened[f"{alert.rule} (incident)" if alert.runs else alert.rule, alert.severity] += 1
+                    opened[
+                        f"{alert.rule} (incident)" if alert.runs else alert.rule, alert.severity
+                    ] += 1
                 fleet.acknowledged(output)
     return opened
 
@@ -84,7 +91,10 @@ def _table(report: Report, title: str, opened: Opened, runs: int) -> None:
     lines = sorted(opened.items(), key=lambda item: (-SEVERITIES.index(item[0][1]), item[0]))
     rows = [(rule, severity, *_rates(count, runs)) for (rule, severity), count in lines]
     grave = sum(count for (_, severity), count in opened.items() if severity in GRAVE)
-    rows += [("error and worse", "", *_rates(grave, runs)), ("all", "", *_rates(sum(opened.values()), runs))]
+    rows += [
+        ("error and worse", "", *_rates(grave, runs)),
+        ("all", "", *_rates(sum(opened.values()), runs)),
+    ]
     report.table(title, ("rule", "severity", "alerts", "per 1,000 runs", "interval"), rows)
 
 

@@ -24,10 +24,10 @@ from benchmarks.harness import Goal, Report
 from stepstream.schemas.policy import Policy, Rule
 from stepstream.schemas.rules_content import CONTENT_DEFAULTS
 from stepstream.schemas.step import Step, StepEvent
-from stepstream.stream.contents import HEAD, Contents
 from stepstream.stream.detectors import make_detector
-from stepstream.stream.rules import Applied, RuleBook, RuleSet
-from stepstream.stream.run import Run
+from stepstream.stream.run.contents import HEAD, Contents
+from stepstream.stream.run.rules import Applied, RuleBook, RuleSet
+from stepstream.stream.run.run import Run
 
 GOAL_US: Final = 40.0
 ROUNDS: Final = 5
@@ -47,15 +47,26 @@ def measure(report: Report, arguments: argparse.Namespace) -> None:
     worst = {"real runs": 0.0, "4 KB in and 4 KB out": 0.0}
     for name, runs in _sources(arguments.seed, report.quick):
         us, steps, characters = _cost(runs, CONTENT_DEFAULTS)
-        rows.append((name, steps, characters, us, *(_cost(runs, (rule,))[0] for rule in CONTENT_DEFAULTS)))
+        rows.append(
+            (name, steps, characters, us, *(_cost(runs, (rule,))[0] for rule in CONTENT_DEFAULTS))
+        )
         report.figures[f"content_us_per_step_{name.replace(' ', '_')}"] = us
         kind = "4 KB in and 4 KB out" if name.startswith("4 KB") else "real runs"
         worst[kind] = max(worst[kind], us)
     names = [rule.rule for rule in CONTENT_DEFAULTS]
-    report.table("microseconds per ended step with content", ("steps", "number", "characters", "all on", *names), rows)
+    report.table(
+        "microseconds per ended step with content",
+        ("steps", "number", "characters", "all on", *names),
+        rows,
+    )
     for kind, us in worst.items():
         report.goals.append(
-            Goal(f"detectors that read contents, per ended step with content, {kind}", us or None, GOAL_US, "us")
+            Goal(
+                f"detectors that read contents, per ended step with content, {kind}",
+                us or None,
+                GOAL_US,
+                "us",
+            )
         )
     _measure_optional(report, arguments)
 
@@ -63,7 +74,8 @@ def measure(report: Report, arguments: argparse.Namespace) -> None:
 def _measure_optional(report: Report, arguments: argparse.Namespace) -> None:
     policy = Policy.model_validate({"name": "optional", "rules": list(OPTIONAL)})
     rows = [
-        (name, *(_cost(runs, (rule,))[0] for rule in policy.rules)) for name, runs in _sources(arguments.seed, report.quick)
+        (name, *(_cost(runs, (rule,))[0] for rule in policy.rules))
+        for name, runs in _sources(arguments.seed, report.quick)
     ]
     title = "microseconds per ended step with content, of those that a policy turns on"
     report.table(title, ("steps", *(rule["rule"] for rule in OPTIONAL)), rows)
@@ -82,13 +94,20 @@ def _sources(seed: int, quick: bool) -> Iterator[tuple[str, list[list[StepEvent]
 def _full_runs(seed: int, quick: bool, *, as_json: bool) -> list[list[StepEvent]]:
     """Runs of twenty calls and twenty model calls with as much content as is looked at."""
     rng = random.Random(seed)
-    vocabulary = ["".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=rng.randint(2, 11))) for _ in range(3_000)]
+    vocabulary = [
+        "".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=rng.randint(2, 11)))
+        for _ in range(3_000)
+    ]
 
     def text() -> str:
         if not as_json:
             return " ".join(rng.choices(vocabulary, k=HEAD // 4))[: HEAD - 20]
         rows = [
-            {"id": f"ord_{rng.randrange(10**6)}", "name": rng.choice(vocabulary), "usd": rng.randrange(10**4)}
+            {
+                "id": f"ord_{rng.randrange(10**6)}",
+                "name": rng.choice(vocabulary),
+                "usd": rng.randrange(10**4),
+            }
             for _ in range(78)
         ]
         while len(written := json.dumps({"rows": rows})) > HEAD:
@@ -100,14 +119,34 @@ def _full_runs(seed: int, quick: bool, *, as_json: bool) -> list[list[StepEvent]
         whose = {"trace_id": f"{number + 1:032x}", "agent": "a"}
         run = [
             StepEvent.model_validate(
-                whose | {"step_id": f"{1:016x}", "kind": "agent", "name": "r", "start_time": 0, "end_time": 99}
+                whose
+                | {
+                    "step_id": f"{1:016x}",
+                    "kind": "agent",
+                    "name": "r",
+                    "start_time": 0,
+                    "end_time": 99,
+                }
             )
         ]
         for step in range(2, 42):
-            kind = {"kind": "tool_call", "tool": f"t{step % 6}"} if step % 2 else {"kind": "llm_call", "model": "m"}
-            times = {"start_time": step, "end_time": step + 1, "step_id": f"{step:016x}", "parent_step_id": f"{1:016x}"}
+            kind = (
+                {"kind": "tool_call", "tool": f"t{step % 6}"}
+                if step % 2
+                else {"kind": "llm_call", "model": "m"}
+            )
+            times = {
+                "start_time": step,
+                "end_time": step + 1,
+                "step_id": f"{step:016x}",
+                "parent_step_id": f"{1:016x}",
+            }
             given = json.dumps({"query": text()[:900]}) if step % 2 else text()
-            run.append(StepEvent.model_validate(whose | kind | times | {"name": "s", "input": given, "output": text()}))
+            run.append(
+                StepEvent.model_validate(
+                    whose | kind | times | {"name": "s", "input": given, "output": text()}
+                )
+            )
         runs.append(run)
     return runs
 
@@ -129,7 +168,10 @@ def _merged(runs: list[list[StepEvent]]) -> Loaded:
     for run in runs:
         merged = Run(run[0].trace_id, run[0].start_time, rules.rules_for("p", "", "a", "", ""))
         read = [_decode(step.model_dump_json(exclude_defaults=True).encode()) for step in run]
-        infos = [(step, merged.merge(step, PRICES.cost(step, None), step.end_time or 0, 20_000)) for step in read]
+        infos = [
+            (step, merged.merge(step, PRICES.cost(step, None), step.end_time or 0, 20_000))
+            for step in read
+        ]
         loaded.append((merged, [(step, info) for step, info in infos if step.input or step.output]))
     return loaded
 

@@ -73,7 +73,13 @@ class Score:
 
     def row(self, name: str) -> tuple[str, ...]:
         """One line of the table."""
-        return (name, *self.counts.row(), mean_text(self.cost_shares), mean_text(self.time_shares), str(self.between))
+        return (
+            name,
+            *self.counts.row(),
+            mean_text(self.cost_shares),
+            mean_text(self.time_shares),
+            str(self.between),
+        )
 
 
 COLUMNS: Final = ("", *ROW, "cost spent when found", "time gone", "between")
@@ -83,13 +89,24 @@ def measure(report: Report, arguments: argparse.Namespace) -> None:
     """Score the detector and what stands beside it."""
     cases = read_cases()
     if len(cases) <= MIN_RUNS:
-        report.notes.append(f"cost: {len(cases)} runs are too few to learn from {MIN_RUNS} others; nothing was scored")
+        report.notes.append(
+            f"cost: {len(cases)} runs are too few to learn from {MIN_RUNS} others; nothing was scored"
+        )
         return
-    spikes, between = sum(c.times_median >= SPIKE for c in cases), sum(ORDINARY <= c.times_median < SPIKE for c in cases)
-    report.say(f"{len(cases)} runs; {spikes} end at {SPIKE:.0f}x the median cost or more, {between} between")
+    spikes, between = (
+        sum(c.times_median >= SPIKE for c in cases),
+        sum(ORDINARY <= c.times_median < SPIKE for c in cases),
+    )
+    report.say(
+        f"{len(cases)} runs; {spikes} end at {SPIKE:.0f}x the median cost or more, {between} between"
+    )
     ours = score(cases, left_out(cases))
     rows = [ours.row("cost spike, as it is by default")]
-    for change in ({"factor": 2.5}, {"factor": 4}, *({"above": share} for share in ("p75", "p80", "p90", "p95", "p99"))):
+    for change in (
+        {"factor": 2.5},
+        {"factor": 4},
+        *({"above": share} for share in ("p75", "p80", "p90", "p95", "p99")),
+    ):
         name = ", ".join(f"{key}: {value}" for key, value in change.items())
         rows.append(score(cases, left_out(cases, **change)).row(f"the same, {name}"))
     report.notes.append(
@@ -108,15 +125,28 @@ def measure(report: Report, arguments: argparse.Namespace) -> None:
 
 def _figures(report: Report, ours: Score) -> None:
     counts = ours.counts
-    report.figures |= {"cost_spikes": counts.found + counts.missed, "cost_spikes_found": counts.found}
-    report.figures |= {"cost_ordinary_runs": counts.false + counts.quiet, "cost_false_alarms": counts.false}
+    report.figures |= {
+        "cost_spikes": counts.found + counts.missed,
+        "cost_spikes_found": counts.found,
+    }
+    report.figures |= {
+        "cost_ordinary_runs": counts.false + counts.quiet,
+        "cost_false_alarms": counts.false,
+    }
     if ours.cost_shares:
         report.figures["cost_share_spent_when_found"] = fmean(ours.cost_shares)
         report.figures["time_share_gone_when_found"] = fmean(ours.time_shares)
     report.goals += [
-        Goal("cost: spikes found before the run ends", counts.recall, 1.0, "of them", at_most=False),
+        Goal(
+            "cost: spikes found before the run ends", counts.recall, 1.0, "of them", at_most=False
+        ),
         Goal("cost: false alarms per 100 runs under 3x the median", counts.false_per_100, 5.0, ""),
-        Goal("cost: share of the cost spent when found", fmean(ours.cost_shares) if ours.cost_shares else None, 0.5, ""),
+        Goal(
+            "cost: share of the cost spent when found",
+            fmean(ours.cost_shares) if ours.cost_shares else None,
+            0.5,
+            "",
+        ),
     ]
 
 
@@ -149,7 +179,10 @@ Found = Sequence[int | None]
 
 def left_out(cases: Sequence[Case], **change: Any) -> list[int | None]:
     """Each run judged by what all others used."""
-    return [judged(case, (other.summary for other in cases if other is not case), **change) for case in cases]
+    return [
+        judged(case, (other.summary for other in cases if other is not case), **change)
+        for case in cases
+    ]
 
 
 def judged(case: Case, others: Iterable[RunSummaryStruct], **change: Any) -> int | None:
@@ -160,7 +193,9 @@ def judged(case: Case, others: Iterable[RunSummaryStruct], **change: Any) -> int
     baselines = Baselines()
     for _, value in learner.publish(case.summary.first_append_time - 1):
         baselines.apply(_decode(value or b""))
-    found = replay([case.steps], only({"rule": "run_cost_spike"} | change), baselines=baselines)[0].of(ALERT)
+    found = replay([case.steps], only({"rule": "run_cost_spike"} | change), baselines=baselines)[
+        0
+    ].of(ALERT)
     return min((finding["time"] for finding in found), default=None)
 
 
@@ -178,7 +213,9 @@ def in_time_order(cases: Sequence[Case]) -> tuple[list[Case], list[int | None]]:
 
 def by_limit(cases: Sequence[Case], limit: Callable[[list[int]], float]) -> list[int | None]:
     """Each run against a fixed limit that is made of what others cost."""
-    return [case.passes(limit([other.cost for other in cases if other is not case])) for case in cases]
+    return [
+        case.passes(limit([other.cost for other in cases if other is not case])) for case in cases
+    ]
 
 
 LIMITS: Final[dict[str, Callable[[list[int]], float]]] = {
@@ -202,5 +239,7 @@ def score(cases: Sequence[Case], found: Found) -> Score:
         counts = counts.plus(truth=case.times_median >= SPIKE, said=said)
         if said and case.times_median >= SPIKE:
             cost_shares.append(case.cost_by(at_us or 0) / case.cost)
-            time_shares.append(((at_us or 0) - case.first_us) / max(1, case.last_us - case.first_us))
+            time_shares.append(
+                ((at_us or 0) - case.first_us) / max(1, case.last_us - case.first_us)
+            )
     return Score(counts, cost_shares, time_shares, between)

@@ -1,4 +1,3 @@
-# ruff: noqa: E501  (an output is a line)
 """Failures of other forms than an error's first line: made outputs, each of a kind that real tools have.
 
 ``SEEN`` are those that the detector was written with. The others were written one list after the other, by kind and without
@@ -18,8 +17,8 @@ from typing import Final, NamedTuple
 from benchmarks.detection.score import Confusion, share_text
 from benchmarks.harness import Goal, Report
 from stepstream.schemas.step import Step
-from stepstream.stream.contents import Contents
 from stepstream.stream.detectors.content.failures import failure_in
+from stepstream.stream.run.contents import Contents
 
 
 class Made(NamedTuple):
@@ -45,12 +44,20 @@ def command(text: str) -> str:
 
 def progress(what: str, lines: int = 8) -> str:
     """Lines that tell of nothing wrong."""
-    return "\n".join(f"[{number}/{lines}] {what} part {number} of the set" for number in range(1, lines + 1))
+    return "\n".join(
+        f"[{number}/{lines}] {what} part {number} of the set" for number in range(1, lines + 1)
+    )
 
 
-PYTHON: Final = 'Traceback (most recent call last):\n  File "/app/job.py", line 31, in main\n    load(path)\n'
-LISTING: Final = "\n".join(f"{number}: def part_{number}(value): return value + {number}" for number in range(1, 30))
-PROSE: Final = "The valley was settled early and its people lived from sheep and wool for a long time. " * 12
+PYTHON: Final = (
+    'Traceback (most recent call last):\n  File "/app/job.py", line 31, in main\n    load(path)\n'
+)
+LISTING: Final = "\n".join(
+    f"{number}: def part_{number}(value): return value + {number}" for number in range(1, 30)
+)
+PROSE: Final = (
+    "The valley was settled early and its people lived from sheep and wool for a long time. " * 12
+)
 
 SEEN: Final[tuple[Made, ...]] = (
     Made("traceback in the middle", "run_script", command("python job.py"), f"{progress('read')}\n{PYTHON}KeyError: 'rows'\n"
@@ -308,7 +315,13 @@ def kept_cases() -> dict[str, tuple[Made, ...]]:
 
 def measure(report: Report, arguments: argparse.Namespace) -> None:
     """Each list as it is found now, and as it was found when it was new."""
-    lists = {"written with": SEEN, "first list": KEPT, "second list": SECOND, "third list": THIRD, "fourth list": FOURTH}
+    lists = {
+        "written with": SEEN,
+        "first list": KEPT,
+        "second list": SECOND,
+        "third list": THIRD,
+        "fourth list": FOURTH,
+    }
     lists |= kept_cases()
     rows, whole, new, quoted = [], Confusion(), Confusion(), 0
     for name, made in lists.items():
@@ -316,17 +329,38 @@ def measure(report: Report, arguments: argparse.Namespace) -> None:
         whole, quoted = whole.joined(counted), quoted + right
         first = AT_FIRST.get(name)
         new = new.joined(first) if first is not None else new
-        rows.append((name, *counted.row()[:2], *(first.row()[:2] if first is not None else ("", ""))))
+        rows.append(
+            (name, *counted.row()[:2], *(first.row()[:2] if first is not None else ("", "")))
+        )
         if wrong:
             report.notes.append(f"{name}: wrong are {'; '.join(wrong)}")
     rows.append(("all", *whole.row()[:2], *new.row()[:2]))
-    report.table("made outputs", ("list", "recall", "precision", "recall at first", "precision at first"), rows)
-    report.notes.append(f"made outputs: the quotation is the error in {share_text(quoted, whole.found)}")
-    report.figures["made_forms_recall"], report.figures["made_forms_precision"] = whole.recall or 0.0, whole.precision or 0.0
+    report.table(
+        "made outputs",
+        ("list", "recall", "precision", "recall at first", "precision at first"),
+        rows,
+    )
+    report.notes.append(
+        f"made outputs: the quotation is the error in {share_text(quoted, whole.found)}"
+    )
+    report.figures["made_forms_recall"], report.figures["made_forms_precision"] = (
+        whole.recall or 0.0,
+        whole.precision or 0.0,
+    )
     report.figures["made_forms_recall_at_first"] = new.recall or 0.0
     report.figures["made_forms_precision_at_first"] = new.precision or 0.0
-    report.goals.append(Goal("failures of other forms, lists when new: recall", new.recall, 0.9, "", at_most=False))
-    report.goals.append(Goal("failures of other forms, lists when new: precision", new.precision, 0.97, "", at_most=False))
+    report.goals.append(
+        Goal("failures of other forms, lists when new: recall", new.recall, 0.9, "", at_most=False)
+    )
+    report.goals.append(
+        Goal(
+            "failures of other forms, lists when new: precision",
+            new.precision,
+            0.97,
+            "",
+            at_most=False,
+        )
+    )
 
 
 def judged(made: tuple[Made, ...]) -> tuple[Confusion, int, list[str]]:

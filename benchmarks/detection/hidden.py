@@ -41,16 +41,38 @@ def _measure_elsewhere(report: Report) -> None:
     except MissingData as missing:
         report.notes.append(f"hidden failures of other agents are left out: {missing}")
         return
-    failed = {(s.trace_id, s.step_id) for run in runs for s in run if s.kind == "tool_call" and s.status == "error"}
+    failed = {
+        (s.trace_id, s.step_id)
+        for run in runs
+        for s in run
+        if s.kind == "tool_call" and s.status == "error"
+    }
 
     def hide(step: StepEvent) -> StepEvent:
         if (step.trace_id, step.step_id) not in failed:
             return step
-        return step.model_copy(update={"status": "ok", "output": step.error_message, "error_message": "", "error_type": ""})
+        return step.model_copy(
+            update={
+                "status": "ok",
+                "output": step.error_message,
+                "error_message": "",
+                "error_type": "",
+            }
+        )
 
-    counted = _count(replay(runs, only({"rule": "hidden_tool_error"}), hide), failed, lambda run: run.steps_found(HIDDEN))
-    report.table(f"failures of other agents, hidden: {len(failed)}", ("how", *ROW), [("detector", *counted.row())])
-    report.notes.append("of other agents' failures those are missed that say a search found nothing: that is an answer here")
+    counted = _count(
+        replay(runs, only({"rule": "hidden_tool_error"}), hide),
+        failed,
+        lambda run: run.steps_found(HIDDEN),
+    )
+    report.table(
+        f"failures of other agents, hidden: {len(failed)}",
+        ("how", *ROW),
+        [("detector", *counted.row())],
+    )
+    report.notes.append(
+        "of other agents' failures those are missed that say a search found nothing: that is an answer here"
+    )
     report.figures["hidden_elsewhere_recall"] = counted.recall or 0.0
     report.figures["hidden_elsewhere_precision"] = counted.precision or 0.0
 
@@ -71,7 +93,9 @@ def followed_by_answer(run: list[StepEvent]) -> set[str]:
 
 
 def _reworded(way: Reword) -> Callable[[StepEvent], StepEvent]:
-    return lambda step: step.model_copy(update={"output": way(step.output)}) if fails(step) else step
+    return lambda step: (
+        step.model_copy(update={"output": way(step.output)}) if fails(step) else step
+    )
 
 
 def _measure_hidden(report: Report, runs: list[list[StepEvent]]) -> None:
@@ -80,21 +104,43 @@ def _measure_hidden(report: Report, runs: list[list[StepEvent]]) -> None:
     failed = {(step.trace_id, step.step_id) for run in runs for step in run if fails(step)}
     answered = {(run[0].trace_id, step_id) for run in runs for step_id in followed_by_answer(run)}
     for name, way in WAYS.items():
-        replayed = replay(runs, only({"rule": "hidden_tool_error"}, {"rule": "failure_not_retried"}), _reworded(way))
+        replayed = replay(
+            runs,
+            only({"rule": "hidden_tool_error"}, {"rule": "failure_not_retried"}),
+            _reworded(way),
+        )
         hidden = _count(replayed, failed, lambda run: run.steps_found(HIDDEN))
         rows.append((f"{name}", "detector", *hidden.row(), _early(replayed, HIDDEN)))
-        rows.append((f"{name}", 'the word "error" in it', *_count(replayed, failed, _one_word).row(), ""))
-        not_retried = _count(replayed, answered, lambda run: run.steps_found(NOT_RETRIED), among=failed)
+        rows.append(
+            (f"{name}", 'the word "error" in it', *_count(replayed, failed, _one_word).row(), "")
+        )
+        not_retried = _count(
+            replayed, answered, lambda run: run.steps_found(NOT_RETRIED), among=failed
+        )
         later.append((name, "detector", *not_retried.row(), _early(replayed, NOT_RETRIED)))
         said = "as it stands" if name == "as it stands" else f"told otherwise ({name})"
         least = 0.95 if name == "as it stands" else 0.8
         _goals(report, f"hidden tool errors, {said}", hidden, least)
-        _goals(report, f"errors not followed by a retry, {said}", not_retried, 0.9 if name == "as it stands" else 0.8)
+        _goals(
+            report,
+            f"errors not followed by a retry, {said}",
+            not_retried,
+            0.9 if name == "as it stands" else 0.8,
+        )
     columns = ("outputs", "how", *ROW, "share of the run's time passed")
-    report.table(f"hidden tool errors: {len(failed)} of the calls of {len(runs)} runs", columns, rows)
-    every = _count(replay(runs, only()), answered, lambda run: {s.step_id for s in run.steps if fails(s)}, among=failed)
+    report.table(
+        f"hidden tool errors: {len(failed)} of the calls of {len(runs)} runs", columns, rows
+    )
+    every = _count(
+        replay(runs, only()),
+        answered,
+        lambda run: {s.step_id for s in run.steps if fails(s)},
+        among=failed,
+    )
     later.append(("as it stands", "every failed call", *every.row(), ""))
-    report.table(f"not followed by a retry: {len(answered)} of {len(failed)} failed calls", columns, later)
+    report.table(
+        f"not followed by a retry: {len(answered)} of {len(failed)} failed calls", columns, later
+    )
 
 
 def _count(
@@ -109,13 +155,19 @@ def _count(
         found = said(run)
         for step in run.steps:
             key = (step.trace_id, step.step_id)
-            if step.kind == "tool_call" and (among is None or key in among or step.step_id in found):
+            if step.kind == "tool_call" and (
+                among is None or key in among or step.step_id in found
+            ):
                 counted = counted.plus(truth=key in truth, said=step.step_id in found)
     return counted
 
 
 def _one_word(run: Replayed) -> set[str]:
-    return {step.step_id for step in run.steps if step.kind == "tool_call" and "error" in step.output.lower()}
+    return {
+        step.step_id
+        for step in run.steps
+        if step.kind == "tool_call" and "error" in step.output.lower()
+    }
 
 
 def _early(replayed: Iterable[Replayed], alert: str) -> str:
@@ -158,13 +210,31 @@ def _measure_arguments(report: Report, runs: list[list[StepEvent]]) -> None:
         counted = Confusion()
         for run in replayed:
             counted = counted.plus(truth=truth[run.steps[0].trace_id], said=bool(run.of(ARGUMENTS)))
-        first = [min(run.share_of_time(finding) for finding in run.of(ARGUMENTS)) for run in replayed if run.of(ARGUMENTS)]
+        first = [
+            min(run.share_of_time(finding) for finding in run.of(ARGUMENTS))
+            for run in replayed
+            if run.of(ARGUMENTS)
+        ]
         rows.append((name, *counted.row(), mean_text(first)))
         if name == "all of them":
             report.goals.append(
-                Goal("wrong arguments from the run alone: precision", counted.precision, 0.6, "", at_most=False)
+                Goal(
+                    "wrong arguments from the run alone: precision",
+                    counted.precision,
+                    0.6,
+                    "",
+                    at_most=False,
+                )
             )
-            report.goals.append(Goal("wrong arguments from the run alone: recall", counted.recall, 0.2, "", at_most=False))
+            report.goals.append(
+                Goal(
+                    "wrong arguments from the run alone: recall",
+                    counted.recall,
+                    0.2,
+                    "",
+                    at_most=False,
+                )
+            )
             report.figures["wrong_arguments_precision"] = counted.precision or 0.0
             report.figures["wrong_arguments_recall"] = counted.recall or 0.0
             if first:
@@ -172,7 +242,9 @@ def _measure_arguments(report: Report, runs: list[list[StepEvent]]) -> None:
     for name, said in (("any failed call", fails), ("any call that writes", _writes)):
         counted = Confusion()
         for steps in runs:
-            counted = counted.plus(truth=truth[steps[0].trace_id], said=any(said(step) for step in steps))
+            counted = counted.plus(
+                truth=truth[steps[0].trace_id], said=any(said(step) for step in steps)
+            )
         rows.append((f"baseline: {name}", *counted.row(), ""))
     title = f"wrong arguments: {sum(truth.values())} of {len(runs)} runs"
     report.table(title, ("what is looked at", *ROW, "share of the run's time passed"), rows)

@@ -59,8 +59,14 @@ def sources() -> list[Source]:
 def _azure(name: str, path: object) -> Source:
     with gzip.open(str(path), "rt", newline="") as file:
         rows = list(csv.DictReader(file))
-    minutes = [datetime.fromisoformat(row["TIMESTAMP"][:26] + "+00:00").timestamp() / 60 for row in rows]
-    return Source(name, [(int(row["ContextTokens"]), int(row["GeneratedTokens"])) for row in rows], _bursts(minutes))
+    minutes = [
+        datetime.fromisoformat(row["TIMESTAMP"][:26] + "+00:00").timestamp() / 60 for row in rows
+    ]
+    return Source(
+        name,
+        [(int(row["ContextTokens"]), int(row["GeneratedTokens"])) for row in rows],
+        _bursts(minutes),
+    )
 
 
 def _bursts(minutes: list[float]) -> list[float]:
@@ -117,7 +123,9 @@ class Window:
     count: int
 
 
-def make_agent(number: int, seed: str, all_sources: Sequence[Source], rates: tuple[float, float] = BUSY) -> AgentSpec:
+def make_agent(
+    number: int, seed: str, all_sources: Sequence[Source], rates: tuple[float, float] = BUSY
+) -> AgentSpec:
     """An agent of its own kind: how busy, how it swings, whether it drifts or shifts, when it spikes."""
     rng = random.Random(f"{seed}/{number}")
     agent = AgentSpec(
@@ -132,7 +140,9 @@ def make_agent(number: int, seed: str, all_sources: Sequence[Source], rates: tup
     for factor in FACTORS * SPIKES_EACH:
         first = next(hours, None)
         if first is not None:
-            agent.spikes.append(Spike(first, rng.choice((1, 2, 3)), factor, rng.choice(("dearer", "busier"))))
+            agent.spikes.append(
+                Spike(first, rng.choice((1, 2, 3)), factor, rng.choice(("dearer", "busier")))
+            )
     return agent
 
 
@@ -145,7 +155,9 @@ def _planting_hours(rng: random.Random, agent: AgentSpec) -> list[int]:
     return [hour + rng.randrange(6) for hour in hours]
 
 
-def windows_of(agent: AgentSpec, seed: str, amount: Callable[[int, int], float], *, latency: bool) -> Iterator[Window]:
+def windows_of(
+    agent: AgentSpec, seed: str, amount: Callable[[int, int], float], *, latency: bool
+) -> Iterator[Window]:
     """The agent's month, hour by hour. More runs make no hour slower: latency spikes are dearer runs only."""
     rng = random.Random(seed)
     sizes = [amount(*size) for size in agent.source.sizes]
@@ -156,7 +168,9 @@ def windows_of(agent: AgentSpec, seed: str, amount: Callable[[int, int], float],
         dearer = factor if busier == 1.0 else 1.0
         count = _arrivals(rng, agent, hour, busier)
         start = rng.randrange(len(sizes))
-        value = sum(sizes[(start + call) % len(sizes)] for call in range(count * agent.calls))  # neighbours go together
+        value = sum(
+            sizes[(start + call) % len(sizes)] for call in range(count * agent.calls)
+        )  # neighbours go together
         yield Window(hour, value * dearer * agent.trend_at(hour), count)
 
 
@@ -182,7 +196,9 @@ def _poisson(rng: random.Random, mean: float) -> int:
     return count
 
 
-def best_possible(agent: AgentSpec, windows: Sequence[Window], amount: Callable[[int, int], float]) -> list[bool]:
+def best_possible(
+    agent: AgentSpec, windows: Sequence[Window], amount: Callable[[int, int], float]
+) -> list[bool]:
     """What could be told of the planted hours by who knows the agent: more than all but one of a thousand such hours are.
 
     No judge can find more at one false alarm per 1,000 windows.
@@ -192,11 +208,15 @@ def best_possible(agent: AgentSpec, windows: Sequence[Window], amount: Callable[
     sums = list(accumulate(once * 2, initial=0.0))
     bursts = [fmean(rng.choices(agent.source.bursts, k=60)) for _ in range(DRAWS)]
     said = [False] * len(windows)
-    for hour in (hour for spike in agent.spikes for hour in range(spike.first, spike.first + spike.hours)):
+    for hour in (
+        hour for spike in agent.spikes for hour in range(spike.first, spike.first + spike.hours)
+    ):
         mean, amounts = _mean_runs(agent, hour), []
         for burst in bursts:
             times, rest = divmod(_poisson(rng, mean * burst) * agent.calls, len(once))
             start = rng.randrange(len(once))
-            amounts.append((times * sums[len(once)] + sums[start + rest] - sums[start]) * agent.trend_at(hour))
+            amounts.append(
+                (times * sums[len(once)] + sums[start + rest] - sums[start]) * agent.trend_at(hour)
+            )
         said[hour] = windows[hour].value > sorted(amounts)[-2]
     return said

@@ -17,11 +17,11 @@ from stepstream.schemas.policy import DEFAULT_RULES, Policy
 from stepstream.schemas.prices import PriceBook
 from stepstream.schemas.step import StepEvent
 from stepstream.schemas.trajectory import RunSummaryStruct
+from stepstream.stream.assemble.partition import AssemblePartition
 from stepstream.stream.baselines.normal import Baselines
+from stepstream.stream.core.outputs import Output
 from stepstream.stream.detectors import make_detector
-from stepstream.stream.outputs import Output
-from stepstream.stream.partition import AssemblePartition
-from stepstream.stream.rules import RuleBook
+from stepstream.stream.run.rules import RuleBook
 from stepstream.testing.world import LogRecord
 
 _decode_summary = msgspec.json.Decoder(RunSummaryStruct).decode
@@ -78,7 +78,9 @@ def _about(finding: dict[str, Any]) -> tuple[str, str, str]:
 def only(*rules: dict[str, Any], name: str = "measured") -> Policy:
     """A policy with these rules, and none of those that are on by default."""
     named = {rule["rule"] for rule in rules}
-    off = [{"rule": rule.rule, "enabled": False} for rule in DEFAULT_RULES if rule.rule not in named]
+    off = [
+        {"rule": rule.rule, "enabled": False} for rule in DEFAULT_RULES if rule.rule not in named
+    ]
     return Policy.model_validate({"name": name, "rules": [*rules, *off]})
 
 
@@ -94,7 +96,10 @@ def replay(
 
 
 def _replay_one(
-    run: list[StepEvent], rules: RuleBook, change: Callable[[StepEvent], StepEvent] | None, baselines: Baselines | None
+    run: list[StepEvent],
+    rules: RuleBook,
+    change: Callable[[StepEvent], StepEvent] | None,
+    baselines: Baselines | None,
 ) -> Replayed:
     steps = [change(step) for step in run] if change else run
     replayed = Replayed(steps)

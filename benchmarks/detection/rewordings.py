@@ -36,7 +36,9 @@ _FORMS: Final[tuple[Reword, ...]] = (
     lambda text: json.dumps({"exception": {"type": "ToolException", "message": text}}),
     lambda text: json.dumps([{"type": "text", "text": text}]),
     lambda text: f"HTTP 422 Unprocessable Entity\n\n{text}",
-    lambda text: f'Traceback (most recent call last):\n  File "tool.py", line 7, in call\nValueError: {text}',
+    lambda text: (
+        f'Traceback (most recent call last):\n  File "tool.py", line 7, in call\nValueError: {text}'
+    ),
 )
 _SYNONYMS: Final = (
     (r"\bnot available\b", ("unavailable", "sold out", "no longer offered")),

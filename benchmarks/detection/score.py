@@ -26,7 +26,10 @@ def wilson(hits: int, of: int) -> Interval:
 
 
 def bootstrap(
-    values: Sequence[float], seed: int = 1, statistic: Callable[[Sequence[float]], float] = fmean, resamples: int = RESAMPLES
+    values: Sequence[float],
+    seed: int = 1,
+    statistic: Callable[[Sequence[float]], float] = fmean,
+    resamples: int = RESAMPLES,
 ) -> Interval:
     """The 95 % interval of a statistic of (not empty) values, by resampling them; the same for the same seed."""
     rng = random.Random(seed)
@@ -52,7 +55,10 @@ class Confusion:
     def joined(self, other: Confusion) -> Confusion:
         """The cases of both."""
         return Confusion(
-            self.found + other.found, self.missed + other.missed, self.false + other.false, self.quiet + other.quiet
+            self.found + other.found,
+            self.missed + other.missed,
+            self.false + other.false,
+            self.quiet + other.quiet,
         )
 
     @property
@@ -81,7 +87,12 @@ class Confusion:
         alarms = self.false + self.quiet
         f1 = "-" if self.f1 is None else f"{self.f1:.3f}"
         per_100 = "-" if not alarms else per_hundred(self.false, alarms)
-        return share_text(self.found, self.found + self.missed), share_text(self.found, self.found + self.false), f1, per_100
+        return (
+            share_text(self.found, self.found + self.missed),
+            share_text(self.found, self.found + self.false),
+            f1,
+            per_100,
+        )
 
 
 ROW: Final = ("recall", "precision", "F1", "false alarms per 100")

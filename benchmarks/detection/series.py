@@ -30,7 +30,7 @@ from benchmarks.detection.score import per_hundred, share_text, wilson
 from benchmarks.harness import Goal, Report
 from stepstream.schemas.prices import PriceBook
 from stepstream.schemas.usage import TokenUsageStruct
-from stepstream.stream.detectors.windows.spike_model import LEARN_WINDOWS, SpikeModel
+from stepstream.stream.usage.detectors.spike_model import LEARN_WINDOWS, SpikeModel
 
 HOUR_US: Final = 3_600_000_000
 START_US: Final = 1_735_689_600_000_000 - 4 * 24 * HOUR_US
@@ -73,7 +73,9 @@ def three_deviations(windows: Sequence[Window]) -> list[bool]:
     return _by_past(windows, lambda past, value: value > fmean(past) + 3 * pstdev(past))
 
 
-def _by_past(windows: Sequence[Window], is_spike: Callable[[Sequence[float], float], bool]) -> list[bool]:
+def _by_past(
+    windows: Sequence[Window], is_spike: Callable[[Sequence[float], float], bool]
+) -> list[bool]:
     past: deque[float] = deque(maxlen=7 * 24)
     said = []
     for window in windows:
@@ -109,10 +111,14 @@ class Tally:
     def take(self, agent: AgentSpec, windows: Sequence[Window], said: Sequence[bool]) -> None:
         """Score one month. A spike into hours in which nothing ran is none."""
         for spike in agent.spikes:
-            if not any(windows[hour].count for hour in range(spike.first, spike.first + spike.hours)):
+            if not any(
+                windows[hour].count for hour in range(spike.first, spike.first + spike.hours)
+            ):
                 continue
             hours = [hour for hour in range(spike.first, spike.first + spike.hours) if said[hour]]
-            self._count(f"{spike.factor:.0f}x", bool(hours), at_once=bool(hours) and hours[0] == spike.first)
+            self._count(
+                f"{spike.factor:.0f}x", bool(hours), at_once=bool(hours) and hours[0] == spike.first
+            )
         if agent.trend == "shift":
             first = SHIFT_DAY * 24
             self._count("shift", any(said[first : first + SHIFT_KNOWN_H]), at_once=said[first])
@@ -176,30 +182,41 @@ KINDS: Final = ("2x", "5x", "10x", "shift")
 def measure(report: Report, arguments: argparse.Namespace) -> None:
     """Plant, judge, score."""
     all_sources = sources()
-    columns = ("", *(f"found {kind}" for kind in KINDS), "false alarms per 1,000 windows", "found in the first hour")
+    columns = (
+        "",
+        *(f"found {kind}" for kind in KINDS),
+        "false alarms per 1,000 windows",
+        "found in the first hour",
+    )
     for name, agents, rates in (("busy", AGENTS, BUSY), ("sparse", SPARSE_AGENTS, SPARSE)):
         count = agents // QUICK_SHARE if report.quick else agents
         report.say(f"{count} {name} agents, {DAYS} days of hours, cost and latency")
         tallies = _tallies(f"{arguments.seed}/{name}", count, rates, all_sources)
-        title = (
-            f"{count} agents with {rates[0]:.0f} to {rates[1]:.0f} runs an hour: spikes of 1 to 3 hours, a lasting shift to 4x"
-        )
+        title = f"{count} agents with {rates[0]:.0f} to {rates[1]:.0f} runs an hour: spikes of 1 to 3 hours, a lasting shift to 4x"
         report.table(title, columns, [_row(judge, tally) for judge, tally in tallies.items()])
-        sorts = [(judge, *(_false_text(tallies[judge], sort) for sort in SORTS)) for judge in JUDGES]
+        sorts = [
+            (judge, *(_false_text(tallies[judge], sort) for sort in SORTS)) for judge in JUDGES
+        ]
         report.table("false alarms per 1,000 windows, by what may mislead", ("", *SORTS), sorts)
         _figures(report, tallies[OURS], name, tallies.get(BEST))
 
 
-def _tallies(seed: str, count: int, rates: tuple[float, float], all_sources: Sequence[Source]) -> dict[str, Tally]:
+def _tallies(
+    seed: str, count: int, rates: tuple[float, float], all_sources: Sequence[Source]
+) -> dict[str, Tally]:
     tallies = {name: Tally() for name in JUDGES}
     for number in range(count):
         agent = make_agent(number, seed, all_sources, rates)
         for what, amount in (("cost", cost_of_call), ("latency", latency_of_call)):
-            windows = list(windows_of(agent, f"{seed}/{number}/{what}", amount, latency=what == "latency"))
+            windows = list(
+                windows_of(agent, f"{seed}/{number}/{what}", amount, latency=what == "latency")
+            )
             for name, judge in JUDGES.items():
                 tallies[name].take(agent, windows, judge(windows))
             if rates == SPARSE:
-                tallies.setdefault(BEST, Tally()).take(agent, windows, best_possible(agent, windows, amount))
+                tallies.setdefault(BEST, Tally()).take(
+                    agent, windows, best_possible(agent, windows, amount)
+                )
     return tallies
 
 
@@ -233,17 +250,22 @@ def _figures(report: Report, tally: Tally, name: str, best: Tally | None) -> Non
     for kind, busy, sparse in (("10x", 0.99, 0.9), ("5x", 0.9, 0.8)):
         recall, at_best = tally.recall(kind), best.recall(kind) if best is not None else None
         if best is None:
-            report.goals.append(Goal(f"series: spikes of {kind} found", recall, busy, "of them", at_most=False))
+            report.goals.append(
+                Goal(f"series: spikes of {kind} found", recall, busy, "of them", at_most=False)
+            )
         elif recall is not None and at_best:
             what = f"series, {name} agents: spikes of {kind} found, beside what could be"
             report.goals.append(Goal(what, recall / at_best, sparse, "of them", at_most=False))
     what = "series" if best is None else f"series, {name} agents"
-    report.goals.append(Goal(f"{what}: false alarms per 1,000 windows", tally.false_per_1000, 1.0, ""))
+    report.goals.append(
+        Goal(f"{what}: false alarms per 1,000 windows", tally.false_per_1000, 1.0, "")
+    )
 
 
 _PRICES: Final = PriceBook()
 _PER_TOKEN: Final = tuple(
-    (_PRICES.price("openai", "gpt-4o", TokenUsageStruct(**{field: 1_000_000}), START_US).nanos or 0) / 1_000_000
+    (_PRICES.price("openai", "gpt-4o", TokenUsageStruct(**{field: 1_000_000}), START_US).nanos or 0)
+    / 1_000_000
     for field in ("input_tokens", "output_tokens")
 )
 

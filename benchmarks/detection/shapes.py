@@ -16,7 +16,10 @@ from benchmarks.harness import Goal, Report
 from stepstream.schemas.step import StepEvent
 from stepstream.testing import ended, root
 
-ALERTS: Final = {"tool_error_ignored": ("tool-error-ignored",), "repetition": ("loop", "repetition")}
+ALERTS: Final = {
+    "tool_error_ignored": ("tool-error-ignored",),
+    "repetition": ("loop", "repetition"),
+}
 LEAST_PRECISION: Final = {"tool_error_ignored": 0.8, "repetition": 0.7}
 AT_FIRST: Final = {
     (1, "tool_error_ignored"): Confusion(10, 0, 2, 10),
@@ -36,10 +39,16 @@ def measure(report: Report, arguments: argparse.Namespace) -> None:
         rows.append((f"list {number}", rule, *counted.row()[:2], *first.row()[:2]))
         if wrong:
             report.notes.append(f"list {number}, {rule}: wrong are {'; '.join(wrong)}")
-    report.table("made runs", ("list", "rule", "recall", "precision", "recall at first", "precision at first"), rows)
+    report.table(
+        "made runs",
+        ("list", "rule", "recall", "precision", "recall at first", "precision at first"),
+        rows,
+    )
     for rule, least in LEAST_PRECISION.items():
         new = AT_FIRST[1, rule].joined(AT_FIRST[2, rule])
-        report.goals.append(Goal(f"made runs when new, {rule}: precision", new.precision, least, "", at_most=False))
+        report.goals.append(
+            Goal(f"made runs when new, {rule}: precision", new.precision, least, "", at_most=False)
+        )
 
 
 def judged(number: int, rule: str) -> tuple[Confusion, list[str]]:
@@ -65,11 +74,21 @@ def _run(steps: list[dict[str, Any]]) -> list[StepEvent]:
 
 def _step(number: int, at_s: int, step: dict[str, Any]) -> StepEvent:
     if "tool" not in step:
-        calls = [{"function": {"name": step.get("calls"), "arguments": "{}"}, "id": f"c{number}", "type": "function"}]
+        calls = [
+            {
+                "function": {"name": step.get("calls"), "arguments": "{}"},
+                "id": f"c{number}",
+                "type": "function",
+            }
+        ]
         said = step["answer"] if "answer" in step else json.dumps(calls)
-        return ended(number, at_s, kind="llm_call", name="m", model="gpt-4o", input="...", output=said)
+        return ended(
+            number, at_s, kind="llm_call", name="m", model="gpt-4o", input="...", output=said
+        )
     said = step.get("said", "")
     said = said if isinstance(said, str) else json.dumps(said)
     failed = {"status": "error", "error_message": step["error"]} if "error" in step else {}
     given = json.dumps(step["given"])
-    return ended(number, at_s, tool=step["tool"], name=step["tool"], input=given, output=said, **failed)
+    return ended(
+        number, at_s, tool=step["tool"], name=step["tool"], input=given, output=said, **failed
+    )

@@ -17,8 +17,8 @@ from benchmarks.detection.replayed import Replayed, only, replay
 from benchmarks.detection.score import RESAMPLES, ROW, Confusion, mean_text
 from benchmarks.harness import Goal, Report
 from stepstream.schemas.step import StepEvent
-from stepstream.stream.contents import Contents, words
 from stepstream.stream.detectors.content.retrieval import content_words, query_of, retrieved_text
+from stepstream.stream.run.contents import Contents, words
 
 WASTE: Final = "Resource Abuse"
 RETRIEVAL: Final = "Poor Information Retrieval"
@@ -33,7 +33,10 @@ Said = dict[Any, list[bool]]
 
 def measure(report: Report, arguments: argparse.Namespace) -> None:
     """Waste, then retrieval."""
-    labels = {trace_id: {error["category"] for error in errors} for trace_id, errors in trail_gaia.annotations().items()}
+    labels = {
+        trace_id: {error["category"] for error in errors}
+        for trace_id, errors in trail_gaia.annotations().items()
+    }
     runs = [run for run in trail_gaia.runs() if run[0].trace_id in labels]
     found = [labels[run[0].trace_id] for run in runs]
     _measure_waste(report, runs, [WASTE in names for names in found])
@@ -45,43 +48,93 @@ def _measure_waste(report: Report, runs: list[list[StepEvent]], truth: list[bool
     replayed: dict[Any, list[Replayed]] = {}
     for repeats in REPEATS:
         for similarity in SIMILARITIES:
-            rule = {"rule": "repetition", "repeats": repeats, "similarity": similarity, "exact": True}
+            rule = {
+                "rule": "repetition",
+                "repeats": repeats,
+                "similarity": similarity,
+                "exact": True,
+            }
             replayed[repeats, similarity] = replay(runs, only(rule))
-            said[repeats, similarity] = [bool(run.findings) for run in replayed[repeats, similarity]]
+            said[repeats, similarity] = [
+                bool(run.findings) for run in replayed[repeats, similarity]
+            ]
     repeated: Said = {least: [_most_repeated(run) >= least for run in runs] for least in REPEATS}
     default = replay(runs)
     ours, chosen = leave_one_out(said, truth)
     rows = [
-        ("repetition, how often learnt from the others", *_row(ours, truth), _early(replayed[chosen])),
-        ("repetition and loop, as they are by default", *_row([_repeats(run) for run in default], truth), _early(default)),
-        ("baseline: repeat count, learnt from the others", *_row(leave_one_out(repeated, truth)[0], truth), ""),
+        (
+            "repetition, how often learnt from the others",
+            *_row(ours, truth),
+            _early(replayed[chosen]),
+        ),
+        (
+            "repetition and loop, as they are by default",
+            *_row([_repeats(run) for run in default], truth),
+            _early(default),
+        ),
+        (
+            "baseline: repeat count, learnt from the others",
+            *_row(leave_one_out(repeated, truth)[0], truth),
+            "",
+        ),
         ("baseline: any two failed calls", *_row([_failed(run) >= 2 for run in runs], truth), ""),
     ]
-    report.table(f"loops and waste: {sum(truth)} of {len(runs)} runs", ("how", *ROW, "share of the run's time passed"), rows)
-    score, baseline = confusion(ours, truth).f1, confusion(leave_one_out(repeated, truth)[0], truth).f1
+    report.table(
+        f"loops and waste: {sum(truth)} of {len(runs)} runs",
+        ("how", *ROW, "share of the run's time passed"),
+        rows,
+    )
+    score, baseline = (
+        confusion(ours, truth).f1,
+        confusion(leave_one_out(repeated, truth)[0], truth).f1,
+    )
     low, high = f1_interval(ours, truth)
-    report.notes.append(f"loops and waste: F1 {score or 0:.3f} ({low:.2f}-{high:.2f}); most folds chose {chosen}")
-    report.figures["waste_f1"], report.figures["waste_f1_of_the_repeat_count"] = score or 0.0, baseline or 0.0
+    report.notes.append(
+        f"loops and waste: F1 {score or 0:.3f} ({low:.2f}-{high:.2f}); most folds chose {chosen}"
+    )
+    report.figures["waste_f1"], report.figures["waste_f1_of_the_repeat_count"] = (
+        score or 0.0,
+        baseline or 0.0,
+    )
     usual = confusion([_repeats(run) for run in default], truth)
     report.figures["waste_f1_by_default"] = usual.f1 or 0.0
-    report.goals.append(Goal("loops and waste, as by default: F1", usual.f1, 0.75, "", at_most=False))
     report.goals.append(
-        Goal("loops and waste: F1 above the repeat count's", (score or 0) - (baseline or 0), 0.001, "", at_most=False)
+        Goal("loops and waste, as by default: F1", usual.f1, 0.75, "", at_most=False)
+    )
+    report.goals.append(
+        Goal(
+            "loops and waste: F1 above the repeat count's",
+            (score or 0) - (baseline or 0),
+            0.001,
+            "",
+            at_most=False,
+        )
     )
 
 
 def _measure_retrieval(report: Report, runs: list[list[StepEvent]], truth: list[bool]) -> None:
     said: Said = {}
     for least in MIN_OVERLAPS:
-        said[least] = [bool(run.findings) for run in replay(runs, only({"rule": "irrelevant_retrieval", "min_overlap": least}))]
+        said[least] = [
+            bool(run.findings)
+            for run in replay(runs, only({"rule": "irrelevant_retrieval", "min_overlap": least}))
+        ]
     overlap: Said = {least: [_least_overlap(run) < least for run in runs] for least in OVERLAPS}
     default = replay(runs, only({"rule": "irrelevant_retrieval"}))
     ours, chosen = leave_one_out(said, truth)
     baseline, _ = leave_one_out(overlap, truth)
     rows = [
         ("irrelevant retrieval, overlap learnt from the others", *_row(ours, truth), ""),
-        ("irrelevant retrieval, as it is", *_row([bool(run.findings) for run in default], truth), _early(default)),
-        ("baseline: share of the query's words, learnt from the others", *_row(baseline, truth), ""),
+        (
+            "irrelevant retrieval, as it is",
+            *_row([bool(run.findings) for run in default], truth),
+            _early(default),
+        ),
+        (
+            "baseline: share of the query's words, learnt from the others",
+            *_row(baseline, truth),
+            "",
+        ),
         ("baseline: two searches or more", *_row([_searches(run) >= 2 for run in runs], truth), ""),
     ]
     report.table(
@@ -91,9 +144,19 @@ def _measure_retrieval(report: Report, runs: list[list[StepEvent]], truth: list[
     )
     score, simple = confusion(ours, truth).f1 or 0.0, confusion(baseline, truth).f1 or 0.0
     low, high = f1_interval(ours, truth)
-    report.notes.append(f"retrieval: F1 {score:.3f} ({low:.2f}-{high:.2f}); most folds chose an overlap of {chosen}")
+    report.notes.append(
+        f"retrieval: F1 {score:.3f} ({low:.2f}-{high:.2f}); most folds chose an overlap of {chosen}"
+    )
     report.figures["retrieval_f1"], report.figures["retrieval_f1_of_term_overlap"] = score, simple
-    report.goals.append(Goal("irrelevant retrieval: F1 above term overlap's", score - simple, 0.001, "", at_most=False))
+    report.goals.append(
+        Goal(
+            "irrelevant retrieval: F1 above term overlap's",
+            score - simple,
+            0.001,
+            "",
+            at_most=False,
+        )
+    )
 
 
 def leave_one_out(said: Said, truth: Sequence[bool]) -> tuple[list[bool], Any]:
@@ -102,7 +165,12 @@ def leave_one_out(said: Said, truth: Sequence[bool]) -> tuple[list[bool], Any]:
     chosen: Counter[Any] = Counter()
     for held in range(len(truth)):
         rest = [index for index in range(len(truth)) if index != held]
-        best = max(said, key=lambda setting: confusion([said[setting][i] for i in rest], [truth[i] for i in rest]).f1 or 0.0)
+        best = max(
+            said,
+            key=lambda setting: (
+                confusion([said[setting][i] for i in rest], [truth[i] for i in rest]).f1 or 0.0
+            ),
+        )
         chosen[best] += 1
         out.append(said[best][held])
     return out, chosen.most_common(1)[0][0]
@@ -123,7 +191,9 @@ def f1_interval(said: Sequence[bool], truth: Sequence[bool], seed: int = 1) -> t
     drawn = []
     for _ in range(RESAMPLES):
         sample = rng.choices(pairs, k=len(pairs))
-        drawn.append(confusion([one for one, _ in sample], [other for _, other in sample]).f1 or 0.0)
+        drawn.append(
+            confusion([one for one, _ in sample], [other for _, other in sample]).f1 or 0.0
+        )
     drawn.sort()
     return drawn[int(0.025 * RESAMPLES)], drawn[int(0.975 * RESAMPLES) - 1]
 
@@ -133,7 +203,13 @@ def _row(said: Sequence[bool], truth: Sequence[bool]) -> tuple[str, str, str, st
 
 
 def _early(replayed: Sequence[Replayed]) -> str:
-    return mean_text([min(run.share_of_time(finding) for finding in run.findings) for run in replayed if run.findings])
+    return mean_text(
+        [
+            min(run.share_of_time(finding) for finding in run.findings)
+            for run in replayed
+            if run.findings
+        ]
+    )
 
 
 def _repeats(run: Replayed) -> bool:
@@ -141,7 +217,9 @@ def _repeats(run: Replayed) -> bool:
 
 
 def _most_repeated(run: list[StepEvent]) -> int:
-    calls = Counter((step.tool or step.name, step.input) for step in run if step.kind == "tool_call")
+    calls = Counter(
+        (step.tool or step.name, step.input) for step in run if step.kind == "tool_call"
+    )
     return max(calls.values(), default=0)
 
 

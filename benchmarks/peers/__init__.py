@@ -58,7 +58,11 @@ def cache_folder() -> Path:
     return Path(base) / "stepstream" / "peers"
 
 
-FAUST: Final = Peer("faust, stock", "stock_faust.py", ("faust-streaming==0.15.3", "cramjam", "uvloop", "setuptools<81"))
+FAUST: Final = Peer(
+    "faust, stock",
+    "stock_faust.py",
+    ("faust-streaming==0.15.3", "cramjam", "uvloop", "setuptools<81"),
+)
 QUIX: Final = Peer("Quix Streams", "quix.py", ("quixstreams==3.28.1",))
 BYTEWAX: Final = Peer("Bytewax", "bytewax_noop.py", ("bytewax[kafka]==0.21.1",))
 PEERS: Final = (FAUST, QUIX, BYTEWAX)

@@ -37,7 +37,9 @@ def nothing(message: Any) -> Any:
 
 def main(brokers: str, topic: str, events: int) -> None:
     flow = Dataflow("nothing")
-    source = KafkaSource([brokers], [topic], tail=True, starting_offset=OFFSET_BEGINNING, batch_size=1_000)
+    source = KafkaSource(
+        [brokers], [topic], tail=True, starting_offset=OFFSET_BEGINNING, batch_size=1_000
+    )
     stream = op.map("nothing", op.input("in", flow, source), nothing)
     op.output("out", stream, CountingSink(Tally(events)))
     run_main(flow)

@@ -8,7 +8,12 @@ from tally import Tally
 
 def main(brokers: str, topic: str, group: str, events: int) -> None:
     consumer = Consumer(
-        {"bootstrap.servers": brokers, "group.id": group, "auto.offset.reset": "earliest", "enable.auto.commit": False}
+        {
+            "bootstrap.servers": brokers,
+            "group.id": group,
+            "auto.offset.reset": "earliest",
+            "enable.auto.commit": False,
+        }
     )
     consumer.subscribe([topic])
     tally = Tally(events)

@@ -22,7 +22,9 @@ def main(brokers: str, topic: str, group: str, events: int) -> None:
         if tally.add():
             tally.finish()
 
-    app.dataframe(app.topic(topic, key_deserializer="bytes", value_deserializer="bytes")).update(nothing)
+    app.dataframe(app.topic(topic, key_deserializer="bytes", value_deserializer="bytes")).update(
+        nothing
+    )
     app.run()
 
 

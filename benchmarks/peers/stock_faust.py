@@ -29,7 +29,9 @@ async def main(brokers: str, topic: str, group: str, events: int) -> None:
             if tally.add():
                 tally.finish()
 
-    app.agent(app.topic(topic, key_serializer="raw", value_serializer="raw", value_type=bytes))(nothing)
+    app.agent(app.topic(topic, key_serializer="raw", value_serializer="raw", value_type=bytes))(
+        nothing
+    )
     app.finalize()
     await app.start()
     await asyncio.Event().wait()

@@ -13,10 +13,16 @@ from typing import Final
 
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka import (
+    ConsumerGroupTopicPartitions,
+    KafkaError,
+    KafkaException,
+    TopicCollection,
+    TopicPartition,
+)
 from confluent_kafka.admin import AdminClient
 
-from stepstream.kafka import client_config, consumer
+from stepstream.common.kafka import client_config, consumer
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
 from stepstream.sinks.clickhouse.client import connect_server, explained
@@ -72,7 +78,9 @@ def backup(settings: Settings, place: str, *, base: str = "") -> BackupReport:
         client.close()
 
 
-def restore(settings: Settings, place: str, *, replace: bool = False, source: str = "") -> RestoreReport:
+def restore(
+    settings: Settings, place: str, *, replace: bool = False, source: str = ""
+) -> RestoreReport:
     """Restore the database from ``place`` and bring its schema up to date; ``source`` is its name there, if another.
 
     Sinks must not run. Raises a ``StoreError``.
@@ -88,7 +96,8 @@ def restore(settings: Settings, place: str, *, replace: bool = False, source: st
         applied = migrate(settings).applied
         repaired = len(reconcile(settings, at_rest=True).differences)
         steps, runs = (
-            int(str(client.command(f"SELECT count() FROM {settings.clickhouse_database}.{view}"))) for view in ("steps", "runs")
+            int(str(client.command(f"SELECT count() FROM {settings.clickhouse_database}.{view}")))
+            for view in ("steps", "runs")
         )
         rewound = group.rewind(client) if group is not None else {}
         return RestoreReport(steps, runs, applied, repaired, rewound)
@@ -98,9 +107,13 @@ def restore(settings: Settings, place: str, *, replace: bool = False, source: st
         client.close()
 
 
-def _restore(client: Client, settings: Settings, place: str, source: str, target: str, more: str = "") -> None:
+def _restore(
+    client: Client, settings: Settings, place: str, source: str, target: str, more: str = ""
+) -> None:
     renamed = f"{source or settings.clickhouse_database} AS {target}"
-    client.query(f"RESTORE DATABASE {renamed}{_on_cluster(settings)} FROM {_destination(place)}{more}")
+    client.query(
+        f"RESTORE DATABASE {renamed}{_on_cluster(settings)} FROM {_destination(place)}{more}"
+    )
 
 
 def _look(client: Client, settings: Settings, place: str, source: str) -> None:
@@ -161,7 +174,9 @@ def _told(error: ClickHouseError, place: str, settings: Settings) -> StoreError:
         )
     if code == 0:
         return explained(error, settings)
-    return StoreError(f"ClickHouse at {settings.clickhouse_url}, backup {place!r}: {first_line(error)}")
+    return StoreError(
+        f"ClickHouse at {settings.clickhouse_url}, backup {place!r}: {first_line(error)}"
+    )
 
 
 class _Group:
@@ -175,31 +190,48 @@ class _Group:
     def require_empty(self) -> None:
         """Raise ``StoreError`` where a sink runs, or Kafka does not answer."""
         try:
-            found = self._admin.describe_consumer_groups([self._name], request_timeout=10)[self._name].result()
+            found = self._admin.describe_consumer_groups([self._name], request_timeout=10)[
+                self._name
+            ].result()
         except KafkaException as error:
             if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
                 return
-            raise StoreError(f"Kafka at {self._settings.kafka_brokers} does not say whether sinks run: {error}") from error
+            raise StoreError(
+                f"Kafka at {self._settings.kafka_brokers} does not say whether sinks run: {error}"
+            ) from error
         if found.members:
-            raise StoreError(f"sinks work on this store ({len(found.members)} in group {self._name}): stop them first")
+            raise StoreError(
+                f"sinks work on this store ({len(found.members)} in group {self._name}): stop them first"
+            )
 
     def rewind(self, client: Client) -> dict[tuple[str, int], int]:
         """Commit, for each partition, an offset a little before the highest one that is stored."""
         wanted: dict[tuple[str, int], int] = {}
         for name in PROGRESS_TABLES:
             wanted |= self._of_topic(client, name)
-        places = [TopicPartition(topic(self._settings.topic_prefix, name), part, at) for (name, part), at in wanted.items()]
+        places = [
+            TopicPartition(topic(self._settings.topic_prefix, name), part, at)
+            for (name, part), at in wanted.items()
+        ]
         if places:
             request = ConsumerGroupTopicPartitions(self._name, places)
-            for place in self._admin.alter_consumer_group_offsets([request])[self._name].result(30).topic_partitions:
+            for place in (
+                self._admin.alter_consumer_group_offsets([request])[self._name]
+                .result(30)
+                .topic_partitions
+            ):
                 if place.error is not None:
-                    raise StoreError(f"the sinks' offset of {place.topic} {place.partition} cannot be set: {place.error}")
+                    raise StoreError(
+                        f"the sinks' offset of {place.topic} {place.partition} cannot be set: {place.error}"
+                    )
         return wanted
 
     def _of_topic(self, client: Client, name: str) -> dict[tuple[str, int], int]:
         full = topic(self._settings.topic_prefix, name)
         try:
-            described = self._admin.describe_topics(TopicCollection([full]), request_timeout=10)[full].result()
+            described = self._admin.describe_topics(TopicCollection([full]), request_timeout=10)[
+                full
+            ].result()
         except KafkaException as error:
             if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
                 return {}
@@ -216,7 +248,9 @@ class _Group:
         try:
             starts = {}
             for partition in range(len(described.partitions)):
-                low, high = reader.get_watermark_offsets(TopicPartition(full, partition), timeout=10)
+                low, high = reader.get_watermark_offsets(
+                    TopicPartition(full, partition), timeout=10
+                )
                 starts[name, partition] = min(high, max(low, stored.get(partition, -1) + 1 - back))
             return starts
         finally:

@@ -42,13 +42,19 @@ def connect_server(settings: Settings, *, timeout_s: int = 300) -> Client:
 
 def _connect(settings: Settings, database: str | None, readonly: bool, timeout_s: int) -> Client:
     if not settings.clickhouse_url:
-        raise StoreUnreachable("no ClickHouse is known: set clickhouse_url (http://host:8123), or start `stepstream up`")
+        raise StoreUnreachable(
+            "no ClickHouse is known: set clickhouse_url (http://host:8123), or start `stepstream up`"
+        )
     parts = urlsplit(settings.clickhouse_url)
     secure = parts.scheme == "https"
     if "@" in settings.clickhouse_url:
-        raise StoreError("the login in clickhouse_url cannot be read: write / and @ of a password as %2F and %40")
+        raise StoreError(
+            "the login in clickhouse_url cannot be read: write / and @ of a password as %2F and %40"
+        )
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise StoreError(f"clickhouse_url must be http(s)://host:port, and {settings.clickhouse_url!r} is not")
+        raise StoreError(
+            f"clickhouse_url must be http(s)://host:port, and {settings.clickhouse_url!r} is not"
+        )
     user, password = login(settings, readonly=readonly)
     try:
         return clickhouse_connect.get_client(
@@ -73,7 +79,10 @@ def _connect(settings: Settings, database: str | None, readonly: bool, timeout_s
 def login(settings: Settings, *, readonly: bool) -> tuple[str, str]:
     """User and password; to read, those of the reader where one is configured."""
     if readonly and settings.clickhouse_reader_user:
-        return settings.clickhouse_reader_user, settings.clickhouse_reader_password.get_secret_value()
+        return (
+            settings.clickhouse_reader_user,
+            settings.clickhouse_reader_password.get_secret_value(),
+        )
     return settings.clickhouse_user, settings.clickhouse_password.get_secret_value()
 
 
@@ -94,7 +103,11 @@ def explained(error: ClickHouseError, settings: Settings, user: str = "") -> Sto
     """The store error that a user can act on; ``user`` is who was refused, by default the one that writes."""
     code, where = error_code(error), settings.clickhouse_url
     if code in DENIED_CODES:
-        who = "clickhouse_reader" if user and user == settings.clickhouse_reader_user else "clickhouse"
+        who = (
+            "clickhouse_reader"
+            if user and user == settings.clickhouse_reader_user
+            else "clickhouse"
+        )
         return StoreDenied(
             f"ClickHouse at {where} refused user {user or settings.clickhouse_user!r}: check {who}_user and "
             f"{who}_password ({first_line(error)})"
@@ -105,4 +118,6 @@ def explained(error: ClickHouseError, settings: Settings, user: str = "") -> Sto
         )
     if code:
         return StoreError(f"ClickHouse at {where}: {first_line(error)}")
-    return StoreUnreachable(f"no ClickHouse answers at {where}: is it running? ({first_line(error)})")
+    return StoreUnreachable(
+        f"no ClickHouse answers at {where}: is it running? ({first_line(error)})"
+    )

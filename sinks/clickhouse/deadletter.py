@@ -10,8 +10,8 @@ from typing import Any, Final, cast
 
 from confluent_kafka import KafkaException, Producer
 
-from stepstream.kafka import producer
-from stepstream.letters import letters_since
+from stepstream.common.kafka import producer
+from stepstream.common.letters import letters_since
 from stepstream.schemas.deadletter import letter_headers
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
@@ -53,7 +53,9 @@ class DeadLetters:
         """Let go of the connection."""
         self._producer = None
 
-    def send(self, refused: Sequence[Refused], source: str, partition: int, *, again: bool = False) -> None:
+    def send(
+        self, refused: Sequence[Refused], source: str, partition: int, *, again: bool = False
+    ) -> None:
         """Send them. ``again``: they may have been sent before, so it is looked first which lie there already.
 
         Raises ``KafkaException`` when they are not acknowledged, ``FuseBlown`` when they are too many.
@@ -62,8 +64,12 @@ class DeadLetters:
             if again:
                 since_ms = min(item.record.timestamp_ms for item in refused)
                 known = letters_since(self._settings, since_ms)
-                refused = [item for item in refused if (source, partition, item.record.offset) not in known]
-            wrong = sum(item.reason == STORE_REFUSED for item in refused)  # what we refuse says nothing about the store
+                refused = [
+                    item for item in refused if (source, partition, item.record.offset) not in known
+                ]
+            wrong = sum(
+                item.reason == STORE_REFUSED for item in refused
+            )  # what we refuse says nothing about the store
             if not self._fuse.allows(wrong, time.monotonic()):
                 raise FuseBlown(
                     f"the store refused more than {FUSE_RECORDS} records within {FUSE_S / 60:.0f} minutes, "
@@ -78,11 +84,15 @@ class DeadLetters:
                     item.record.value,
                     item.record.key,
                     headers=cast(Any, dead_letter_headers(item, source, partition)),
-                    on_delivery=lambda error, _message: failures.append(error) if error is not None else None,
+                    on_delivery=lambda error, _message: (
+                        failures.append(error) if error is not None else None
+                    ),
                 )
             left = self._producer.flush(30)
             if failures or left:
-                raise KafkaException(failures[0] if failures else f"{left} dead letters are not acknowledged")
+                raise KafkaException(
+                    failures[0] if failures else f"{left} dead letters are not acknowledged"
+                )
 
 
 class FuseBlown(Exception):
@@ -92,4 +102,6 @@ class FuseBlown(Exception):
 def dead_letter_headers(refused: Refused, source: str, partition: int) -> list[tuple[str, bytes]]:
     """The record's own headers, and where it came from and why; ``source`` is the topic's name without prefix."""
     record: Record = refused.record
-    return letter_headers(record.headers, (source, partition, record.offset), refused.reason, refused.detail, "sink")
+    return letter_headers(
+        record.headers, (source, partition, record.offset), refused.reason, refused.detail, "sink"
+    )

@@ -47,7 +47,9 @@ _PLAIN: Final = {
     "alert_state": _LOW,
 }
 
-DELIVERIES: Final = Table("deliveries_raw", {**_PLAIN, **dict.fromkeys(MOMENTS, f"Nullable({_TIME})"), **ARRIVAL_TYPES})
+DELIVERIES: Final = Table(
+    "deliveries_raw", {**_PLAIN, **dict.fromkeys(MOMENTS, f"Nullable({_TIME})"), **ARRIVAL_TYPES}
+)
 
 _GETTERS: Final = {name: attrgetter(name) for name in _PLAIN}
 _decode = msgspec.json.Decoder(DeliveryStruct).decode

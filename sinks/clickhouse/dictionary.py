@@ -32,15 +32,26 @@ def _view(client: Client, name: str) -> str:
         "SELECT comment FROM system.tables WHERE database = currentDatabase() AND name = {name:String}",
         parameters={"name": name},
     ).result_rows[0][0]
-    lines = [f"## {name}", "", without_fingerprint(comment), "", "| column | type | meaning |", "|---|---|---|"]
-    lines += [f"| `{column}` | {kind} | {meaning} |" for column, kind, meaning in _columns(client, name)]
+    lines = [
+        f"## {name}",
+        "",
+        without_fingerprint(comment),
+        "",
+        "| column | type | meaning |",
+        "|---|---|---|",
+    ]
+    lines += [
+        f"| `{column}` | {kind} | {meaning} |" for column, kind, meaning in _columns(client, name)
+    ]
     return "\n".join(lines) + "\n"
 
 
 def _columns(client: Client, name: str) -> list[tuple[str, str, str]]:
     """Name, type and meaning; a view with parameters cannot hold comments, so its columns are explained from here."""
     source = f"(SELECT * FROM {name}(id = ''))" if name == "trace" else name
-    explained = descriptions.columns()["steps"] | {"offset_us": "microseconds since the run's first step started"}
+    explained = descriptions.columns()["steps"] | {
+        "offset_us": "microseconds since the run's first step started"
+    }
     rows = client.query(f"DESCRIBE {source}").result_rows
     return [(row[0], _plain(row[1]), row[4] or explained.get(row[0], "")) for row in rows]
 
@@ -55,7 +66,7 @@ def _plain(kind: str) -> str:
 
 def main() -> None:
     """Print the document for the store of the settings."""
-    from stepstream.settings import load
+    from stepstream.common.settings import load
     from stepstream.sinks.clickhouse.client import connect
 
     sys.stdout.write(dictionary(connect(load())))

@@ -25,7 +25,8 @@ _MISSING: Final = re.compile(
     r"Table `?(?:\w+`?\.`?)?(\w+)`?(?: \([^)]*\))? does(?: not|n't) exist|Unknown table expression identifier '(?:\w+\.)?(\w+)'"
 )
 _SENTENCE: Final = re.compile(
-    r"DB::Exception:\s*(.*?)(?:\s*\([A-Z_]{4,}\)|\s*\((?:version|for url) [^)]*\)|\s*Stack trace:|$)", re.DOTALL
+    r"DB::Exception:\s*(.*?)(?:\s*\([A-Z_]{4,}\)|\s*\((?:version|for url) [^)]*\)|\s*Stack trace:|$)",
+    re.DOTALL,
 )
 _SCOPE: Final = re.compile(r"[.:,]? In scope .*", re.DOTALL)
 

@@ -106,7 +106,9 @@ def compare(
             lacks.append(_absent(one, made))
         elif not _is_kind(engines[one.name], one.is_view):
             wanted = "a materialized view" if one.is_view else "a table"
-            wrong.append(f"{one.name} is a {engines[one.name]} and should be {wanted}: rename or drop it")
+            wrong.append(
+                f"{one.name} is a {engines[one.name]} and should be {wanted}: rename or drop it"
+            )
         elif not one.is_view:
             found = types.get(one.name, {})
             lacks += _columns(one, found)
@@ -120,7 +122,9 @@ def everything(settings: Settings, applied: Container[int] | None = None) -> dic
 
     With ``applied`` only what these migrations make.
     """
-    known = [migration for migration in migrations() if applied is None or migration.version in applied]
+    known = [
+        migration for migration in migrations() if applied is None or migration.version in applied
+    ]
     found = _read(statement for migration in known for statement in migration.statements(settings))
     return dict(sorted(found.items(), key=lambda item: item[1].is_view))
 
@@ -165,13 +169,21 @@ def _absent(one: Made, made: Mapping[str, Made]) -> Lack:
     if not one.is_view:
         filled_by = [view for view in made.values() if view.fills == one.name]
         refill = tuple(sql for view in filled_by if (sql := _refill(view)))
-        note = "" if refill else "the rows that were in it are gone; a backup has them (`stepstream store restore`)"
+        note = (
+            ""
+            if refill
+            else "the rows that were in it are gone; a backup has them (`stepstream store restore`)"
+        )
         if filled_by and not refill:
             note = "`stepstream store reconcile` fills it again from the steps"
         return Lack(f"{kind} {one.name} is missing", (*one.create(), *refill), note)
     refill_view = _refill(one)
     note = "" if refill_view else "`stepstream store reconcile` adds what came meanwhile"
-    return Lack(f"{kind} {one.name} is missing", (*one.create(), *((refill_view,) if refill_view else ())), note)
+    return Lack(
+        f"{kind} {one.name} is missing",
+        (*one.create(), *((refill_view,) if refill_view else ())),
+        note,
+    )
 
 
 def _refill(view: Made) -> str:
@@ -200,7 +212,11 @@ def _columns(one: Made, found: Mapping[str, str]) -> Iterator[Lack]:
             place = f" AFTER {before}" if before else " FIRST"
             add = f"ALTER TABLE {_altered(one)} ADD COLUMN IF NOT EXISTS {definition}{place}"
             later = [s for s in one.statements if re.search(rf"\bMODIFY COLUMN {name}\b", s)]
-            yield Lack(f"column {name} of {one.name} is missing", (add, *later), "rows that are there have its default")
+            yield Lack(
+                f"column {name} of {one.name} is missing",
+                (add, *later),
+                "rows that are there have its default",
+            )
         before = f"`{name}`"
 
 
@@ -209,7 +225,10 @@ def _indexes(one: Made, found: set[str]) -> Iterator[Lack]:
         if name not in found:
             table = _altered(one)
             add = f"ALTER TABLE {table} ADD INDEX IF NOT EXISTS {name} {definition}"
-            yield Lack(f"index {name} of {one.name} is missing", (add, f"ALTER TABLE {table} MATERIALIZE INDEX {name}"))
+            yield Lack(
+                f"index {name} of {one.name} is missing",
+                (add, f"ALTER TABLE {table} MATERIALIZE INDEX {name}"),
+            )
 
 
 def _types(one: Made, found: Mapping[str, str]) -> Iterator[str]:

@@ -8,10 +8,10 @@ from typing import Any, Final, Protocol
 
 from clickhouse_connect.driver.client import Client
 
+from stepstream.sinks.batching.lane import Batch
 from stepstream.sinks.clickhouse.alert_rows import ALERTS, build_alerts
 from stepstream.sinks.clickhouse.delivery_rows import DELIVERIES, build_deliveries
 from stepstream.sinks.clickhouse.finding_rows import FINDINGS, build_findings
-from stepstream.sinks.clickhouse.lane import Batch
 from stepstream.sinks.clickhouse.position import Position, keys_between
 from stepstream.sinks.clickhouse.records import Built, Record, Source
 from stepstream.sinks.clickhouse.run_rows import RUNS, build_runs
@@ -65,8 +65,13 @@ class StepsFeed:
         self._window = SeenWindow(position.offset, self._span)
         self._stored_to = -1 if position.stored is None else position.stored
         older, newest = self._window.ranges
-        left_out = None if position.replay_end is None else (position.offset, position.replay_end + 1)
-        self._window.load(keys_between(client, source, older, left_out), keys_between(client, source, newest, left_out))
+        left_out = (
+            None if position.replay_end is None else (position.offset, position.replay_end + 1)
+        )
+        self._window.load(
+            keys_between(client, source, older, left_out),
+            keys_between(client, source, newest, left_out),
+        )
 
     def build(self, client: Callable[[], Client], batch: Batch, source: Source) -> Built:
         """The rows of a batch."""

@@ -15,9 +15,9 @@ from clickhouse_connect.driver.insert import InsertContext
 from clickhouse_connect.driver.transform import NativeTransform
 
 from stepstream.schemas.settings import Settings
+from stepstream.sinks.batching.lane import MAX_ROWS
 from stepstream.sinks.clickhouse.client import connect
 from stepstream.sinks.clickhouse.errors import error_code
-from stepstream.sinks.clickhouse.lane import MAX_ROWS
 from stepstream.sinks.clickhouse.records import Block, Table
 
 TIMEOUT_S: Final = 120
@@ -93,7 +93,9 @@ class Inserter:
             raise
         finally:
             if context is not None:
-                vars(context).clear()  # it refers to itself: a batch of columns would stay until cycles are looked for
+                vars(
+                    context
+                ).clear()  # it refers to itself: a batch of columns would stay until cycles are looked for
         return time.monotonic() - began
 
     def client(self) -> Client:
@@ -138,5 +140,12 @@ def _send(client: Client, context: InsertContext) -> None:
     data = b"".join(NativeTransform.build_insert(context))
     if context.insert_exception is not None:
         raise context.insert_exception
-    rows = memoryview(data)[data.index(STATEMENT_END) + len(STATEMENT_END) :]
-    client.raw_insert(context.table, context.column_names, rows, settings=context.settings, fmt="Native")  # type: ignore[arg-type]
+    # clickhouse_connect sends any buffer; its annotation names bytes only.
+    rows: Any = memoryview(data)[data.index(STATEMENT_END) + len(STATEMENT_END) :]
+    client.raw_insert(
+        context.table,
+        context.column_names,
+        rows,
+        settings=context.settings,
+        fmt="Native",
+    )

@@ -24,7 +24,9 @@ def tune() -> None:
     with contextlib.suppress(AttributeError, OSError):
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(_MMAP_THRESHOLD, _MIB)
-        mallopt(_TRIM_THRESHOLD, 128 * _MIB)  # what a batch gives back the next one takes: ``give_back`` ends that
+        mallopt(
+            _TRIM_THRESHOLD, 128 * _MIB
+        )  # what a batch gives back the next one takes: ``give_back`` ends that
         mallopt(_ARENA_MAX, 2)
 
 

@@ -21,7 +21,14 @@ from stepstream.sinks.clickhouse import descriptions
 from stepstream.sinks.clickhouse.client import connect_server, explained
 from stepstream.sinks.clickhouse.errors import StoreMissing, StoreNewer, error_code
 from stepstream.sinks.clickhouse.expected import Column, Findings, Lack, compare
-from stepstream.sinks.clickhouse.schema import Migration, View, fingerprint_of, migrations, template_values, views
+from stepstream.sinks.clickhouse.schema import (
+    Migration,
+    View,
+    fingerprint_of,
+    migrations,
+    template_values,
+    views,
+)
 from stepstream.sinks.clickhouse.tunables import Difference, differences, require_sensible
 
 logger = logging.getLogger(__name__)
@@ -59,7 +66,12 @@ class SchemaStatus:
     def current(self) -> bool:
         """Whether nothing is left to do."""
         return self.exists and not (
-            self.pending or self.newer or self.outdated_views or self.differences or self.lacks or self.wrong
+            self.pending
+            or self.newer
+            or self.outdated_views
+            or self.differences
+            or self.lacks
+            or self.wrong
         )
 
 
@@ -139,12 +151,19 @@ def read_status(client: Client, settings: Settings) -> SchemaStatus:
     if not _rows(client, "SELECT 1 FROM system.databases WHERE name = {db:String}", db=database):
         return SchemaStatus(database, False, pending=[_label(m) for m in migrations()])
     found = _rows(
-        client, "SELECT name, create_table_query, comment, engine FROM system.tables WHERE database = {db:String}", db=database
+        client,
+        "SELECT name, create_table_query, comment, engine FROM system.tables WHERE database = {db:String}",
+        db=database,
     )
     tables = {name: (create, comment) for name, create, comment, _ in found}
     applied: dict[int, str] = {}
     if "schema_migrations" in tables:
-        applied = dict(_rows(client, f"SELECT version, any(name) FROM {database}.schema_migrations GROUP BY version"))
+        applied = dict(
+            _rows(
+                client,
+                f"SELECT version, any(name) FROM {database}.schema_migrations GROUP BY version",
+            )
+        )
     known = {migration.version for migration in migrations()}
     compared = _compared(client, settings, applied, {name: engine for name, _, _, engine in found})
     return SchemaStatus(
@@ -152,15 +171,25 @@ def read_status(client: Client, settings: Settings) -> SchemaStatus:
         True,
         applied,
         [_label(m) for m in migrations() if m.version not in applied],
-        [f"{version:04d}_{name}" for version, name in sorted(applied.items()) if version not in known],
-        [view.name for view in views() if fingerprint_of(tables.get(view.name, ("", ""))[1]) != view.fingerprint],
+        [
+            f"{version:04d}_{name}"
+            for version, name in sorted(applied.items())
+            if version not in known
+        ],
+        [
+            view.name
+            for view in views()
+            if fingerprint_of(tables.get(view.name, ("", ""))[1]) != view.fingerprint
+        ],
         differences({name: create for name, (create, _) in tables.items()}, settings),
         compared.lacks,
         compared.wrong,
     )
 
 
-def _compared(client: Client, settings: Settings, applied: Container[int], engines: dict[str, str]) -> Findings:
+def _compared(
+    client: Client, settings: Settings, applied: Container[int], engines: dict[str, str]
+) -> Findings:
     database = settings.clickhouse_database
     columns = "SELECT table, name, type FROM system.columns WHERE database = {db:String}"
     indexes = "SELECT table, name FROM system.data_skipping_indices WHERE database = {db:String}"
@@ -217,7 +246,11 @@ class _Migrator:
             list(found.outdated_views),
             [f"{made.what} of {made.table} is {made.wanted}" for made in found.differences],
             [lack.what.removesuffix(" is missing") for lack in lacks],
-            [f"{lack.what.removesuffix(' is missing')}: {lack.note}" for lack in lacks if lack.note],
+            [
+                f"{lack.what.removesuffix(' is missing')}: {lack.note}"
+                for lack in lacks
+                if lack.note
+            ],
             list(found.wrong),
         )
 
@@ -242,7 +275,13 @@ class _Migrator:
     def _settle(self, difference: Difference) -> None:
         for statement in difference.statements:
             self._do(statement)
-        logger.info("schema: %s of %s.%s is %s", difference.what, self._database, difference.table, difference.wanted)
+        logger.info(
+            "schema: %s of %s.%s is %s",
+            difference.what,
+            self._database,
+            difference.table,
+            difference.wanted,
+        )
 
     def _create_register(self) -> None:
         self._do(
@@ -261,12 +300,20 @@ class _Migrator:
             )
         }
         for table, texts in descriptions.columns().items():
-            wrong = [(c, text) for c, text in texts.items() if present.get((table, c), text) != text]
+            wrong = [
+                (c, text) for c, text in texts.items() if present.get((table, c), text) != text
+            ]
             if wrong:
-                changes = ", ".join(f"COMMENT COLUMN {column} {_quoted(text)}" for column, text in wrong)
+                changes = ", ".join(
+                    f"COMMENT COLUMN {column} {_quoted(text)}" for column, text in wrong
+                )
                 self._do(f"ALTER TABLE {self._table(table)} {changes}")
         described = dict(
-            _rows(self._client, "SELECT name, comment FROM system.tables WHERE database = {db:String}", db=self._database)
+            _rows(
+                self._client,
+                "SELECT name, comment FROM system.tables WHERE database = {db:String}",
+                db=self._database,
+            )
         )
         for table, text in descriptions.TABLES.items():
             if described.get(table, text) != text:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 
-from stepstream import observe
-from stepstream.observe import Observer, ObserverServer
+from stepstream.common import observe
+from stepstream.common.observe import Observer, ObserverServer
 from stepstream.schemas import metrics as m
 from stepstream.schemas.settings import Settings
 from stepstream.sinks.clickhouse.stats import SinkStats

@@ -26,20 +26,37 @@ class Position:
 
 
 def go_on(
-    committed: int | None, intent_end: int | None, stored: int | None, *, low: int = 0, high: int | None = None
+    committed: int | None,
+    intent_end: int | None,
+    stored: int | None,
+    *,
+    low: int = 0,
+    high: int | None = None,
 ) -> Position:
     """Decide. ``low`` and ``high`` are the ends of the log, needed where nothing is committed."""
     if committed is not None and intent_end is not None:
         if stored is not None and stored > intent_end:
-            return Position(intent_end + 1, None, stored, f"the batch in flight ({committed}-{intent_end}) is stored")
+            return Position(
+                intent_end + 1,
+                None,
+                stored,
+                f"the batch in flight ({committed}-{intent_end}) is stored",
+            )
         return Position(committed, intent_end, stored)
     if committed is not None:
         return Position(committed, None, stored)
     if stored is None:
         return Position(low)
     if high is not None and stored >= high:
-        return Position(low, None, stored, f"the log ends at {high}, before the store's offset {stored}: reading it anew")
-    return Position(stored + 1, None, stored, f"nothing is committed: going on from the store's offset {stored}")
+        return Position(
+            low,
+            None,
+            stored,
+            f"the log ends at {high}, before the store's offset {stored}: reading it anew",
+        )
+    return Position(
+        stored + 1, None, stored, f"nothing is committed: going on from the store's offset {stored}"
+    )
 
 
 def highest_offset(client: Client, table: str, source: Source, *, at_least: int = 0) -> int | None:
@@ -58,12 +75,19 @@ def rows_between(client: Client, table: str, source: Source, first: int, last: i
     rows = client.query(
         f"SELECT count() FROM {table} WHERE kafka_topic_id = {{topic:String}} AND kafka_partition = {{partition:Int32}} "
         "AND kafka_offset BETWEEN {first:Int64} AND {last:Int64}",
-        parameters={"topic": source.topic_id, "partition": source.partition, "first": first, "last": last},
+        parameters={
+            "topic": source.topic_id,
+            "partition": source.partition,
+            "first": first,
+            "last": last,
+        },
     ).result_rows
     return int(rows[0][0])
 
 
-def keys_between(client: Client, source: Source, offsets: tuple[int, int], left_out: tuple[int, int] | None) -> Sequence[int]:
+def keys_between(
+    client: Client, source: Source, offsets: tuple[int, int], left_out: tuple[int, int] | None
+) -> Sequence[int]:
     """Keys of the ended steps that the store holds of offsets [from, to), without those of ``left_out``."""
     if offsets[0] >= offsets[1]:
         return ()

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from confluent_kafka import Message
 
-from stepstream.kafka import Follower
+from stepstream.common.kafka import Follower
 from stepstream.schemas.config import DocumentSet, UnreadableDocument
 from stepstream.schemas.documents import Prices
 from stepstream.schemas.prices import PriceBook

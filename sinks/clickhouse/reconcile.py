@@ -123,7 +123,14 @@ class _Reconciler:
             for day in sorted({day for day, _ in different}):
                 repaired = repair and self._repair(rollup, day, _of_day(rows, day))
                 differences += [
-                    Difference(day, rollup, project, rows.get((day, project), ()), rolled_up.get((day, project), ()), repaired)
+                    Difference(
+                        day,
+                        rollup,
+                        project,
+                        rows.get((day, project), ()),
+                        rolled_up.get((day, project), ()),
+                        repaired,
+                    )
                     for found, project in different
                     if found == day
                 ]
@@ -133,7 +140,11 @@ class _Reconciler:
     def _sums(self, sql: str) -> dict[Place, Sums]:
         """Of each project those days whose rows have not begun to expire."""
         result = self._client.query(sql, parameters={"first": self._first, "last": self._last})
-        return {(row[0], row[1]): tuple(row[2:]) for row in result.result_rows if row[0] >= self._first_of(row[1])}
+        return {
+            (row[0], row[1]): tuple(row[2:])
+            for row in result.result_rows
+            if row[0] >= self._first_of(row[1])
+        }
 
     def _busy(self) -> set[date]:
         rows = self._client.query(
@@ -156,11 +167,17 @@ class _Reconciler:
             self._client.command(f"CREATE TABLE {built} AS {self._database}.{rollup}")
             self._client.command(f"INSERT INTO {plain} {self._select(rollup, day, whole)}")
             if self._kept.projects:
-                kept = f"toDate(r.time) = '{day}' AND NOT ({whole.replace('s.project', 'r.project')})"
-                self._client.command(f"INSERT INTO {plain} SELECT * FROM {self._database}.{rollup} AS r WHERE {kept}")
+                kept = (
+                    f"toDate(r.time) = '{day}' AND NOT ({whole.replace('s.project', 'r.project')})"
+                )
+                self._client.command(
+                    f"INSERT INTO {plain} SELECT * FROM {self._database}.{rollup} AS r WHERE {kept}"
+                )
             if _of_day(self._sums(_FROM_ROWS), day) != rows:
                 return False
-            self._client.command(f"ALTER TABLE {self._database}.{rollup} REPLACE PARTITION '{day}' FROM {plain}")
+            self._client.command(
+                f"ALTER TABLE {self._database}.{rollup} REPLACE PARTITION '{day}' FROM {plain}"
+            )
         finally:
             self._client.command(f"DROP TABLE IF EXISTS {built}")
         logger.warning("%s of %s differed from its rows and was built anew", rollup, day)
@@ -168,8 +185,12 @@ class _Reconciler:
 
     def _whole(self, day: date) -> str:
         """Which projects still have all rows of the day, as a condition."""
-        named = ", ".join(f"'{project}'" for project in self._kept.by_project if day >= self._first_of(project))
-        gone = ", ".join(f"'{project}'" for project in self._kept.by_project if day < self._first_of(project))
+        named = ", ".join(
+            f"'{project}'" for project in self._kept.by_project if day >= self._first_of(project)
+        )
+        gone = ", ".join(
+            f"'{project}'" for project in self._kept.by_project if day < self._first_of(project)
+        )
         if day >= self._first_of(_OTHERS):
             return f"s.project NOT IN ({gone})" if gone else "1"
         return f"s.project IN ({named})" if named else "0"
@@ -182,8 +203,12 @@ class _Reconciler:
         ).result_rows[0][0]
         source = f"FROM {self._database}.steps_raw AS s"
         if select.count(source) != 1:
-            raise StoreError(f"the view {ROLLUPS[rollup]} selects from something else, put it right by hand: {select}")
-        return select.replace(source, f"{source} FINAL WHERE toDate(s.start_time) = '{day}' AND ({whole})")
+            raise StoreError(
+                f"the view {ROLLUPS[rollup]} selects from something else, put it right by hand: {select}"
+            )
+        return select.replace(
+            source, f"{source} FINAL WHERE toDate(s.start_time) = '{day}' AND ({whole})"
+        )
 
 
 def _of_day(sums: dict[Place, Sums], day: date) -> dict[Place, Sums]:

@@ -46,7 +46,9 @@ def record_of(message: Message) -> Record:
     if headers == USUAL_HEADERS:
         headers = USUAL_HEADERS  # one list for all of them: they are a third of what a record takes in memory
     fields = message.offset() or 0, message.timestamp()[1], message.key(), message.value(), headers
-    record: Record = _tuple(Record, fields)  # half the time of Record(...), and there is one for every message
+    record: Record = _tuple(
+        Record, fields
+    )  # half the time of Record(...), and there is one for every message
     return record
 
 
@@ -100,7 +102,9 @@ class Built:
     """Keys of the steps that ended in it."""
 
 
-def read_values(records: Sequence[Record], read: Callable[[bytes], Read], built: Built) -> list[tuple[Read, Record]]:
+def read_values(
+    records: Sequence[Record], read: Callable[[bytes], Read], built: Built
+) -> list[tuple[Read, Record]]:
     """What each record says. Tombstones are skipped; a record for which ``read`` raises is refused."""
     said: list[tuple[Read, Record]] = []
     for record in records:
@@ -109,14 +113,22 @@ def read_values(records: Sequence[Record], read: Callable[[bytes], Read], built:
             continue
         try:
             said.append((read(record.value), record))
-        except (msgspec.MsgspecError, UnicodeDecodeError, ValueError, RecursionError, ArithmeticError) as error:
+        except (
+            msgspec.MsgspecError,
+            UnicodeDecodeError,
+            ValueError,
+            RecursionError,
+            ArithmeticError,
+        ) as error:
             built.refused.append(Refused(record, "invalid_field", str(error)[:500]))
     return said
 
 
 def arrival_columns(records: Sequence[Record], source: Source) -> Columns:
     """The columns that say where each row came from."""
-    return arrivals([record.offset for record in records], [record.timestamp_ms for record in records], source)
+    return arrivals(
+        [record.offset for record in records], [record.timestamp_ms for record in records], source
+    )
 
 
 def arrivals(offsets: Sequence[int], times_ms: Sequence[int], source: Source) -> Columns:

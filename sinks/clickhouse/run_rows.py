@@ -74,7 +74,12 @@ _PLAIN: Final = {
     "findings": "UInt64",
     "path_truncated": "Bool",
 }
-_MADE: Final = {"run_day": "Date", "cost_usd": "Decimal(38, 9)", "path": f"Array({_LOW})", "path_json": "String"}
+_MADE: Final = {
+    "run_day": "Date",
+    "cost_usd": "Decimal(38, 9)",
+    "path": f"Array({_LOW})",
+    "path_json": "String",
+}
 
 RUNS: Final = Table("runs_raw", {**_PLAIN, **_MADE, **ARRIVAL_TYPES})
 

@@ -73,7 +73,9 @@ class View:
         """Creates the view, or replaces it in one step."""
         values = template_values(settings)
         select = Template(self.sql).substitute(values)
-        comment = f"{self.description} [{self.fingerprint}]".replace("\\", "\\\\").replace("'", "\\'")
+        comment = f"{self.description} [{self.fingerprint}]".replace("\\", "\\\\").replace(
+            "'", "\\'"
+        )
         name = f"{values['database']}.{self.name}{values['on_cluster']}"
         return f"CREATE OR REPLACE VIEW {name} AS\n{select}\nCOMMENT '{comment}'"
 
@@ -93,7 +95,10 @@ def migrations() -> tuple[Migration, ...]:
 def views() -> tuple[View, ...]:
     """The public views, as they should be."""
     folder = files(__package__).joinpath("views")
-    return tuple(_view(name, folder.joinpath(f"{name}.sql").read_text(encoding="utf-8")) for name in VIEW_NAMES)
+    return tuple(
+        _view(name, folder.joinpath(f"{name}.sql").read_text(encoding="utf-8"))
+        for name in VIEW_NAMES
+    )
 
 
 def _view(name: str, text: str) -> View:
@@ -113,14 +118,21 @@ def template_values(settings: Settings) -> dict[str, str]:
             f"replicated_deduplication_window = {DEDUPLICATION_WINDOW}, "
             "replicated_deduplication_window_seconds = 604800"
         ),
-        **{f"{kind}_retention_days": str(getattr(settings, f"{kind}_retention_days")) for kind in KINDS},
+        **{
+            f"{kind}_retention_days": str(getattr(settings, f"{kind}_retention_days"))
+            for kind in KINDS
+        },
     }
 
 
 def split(sql: str) -> list[str]:
     """Statements of a file: each ends with a semicolon at the end of a line; whole-line comments are dropped."""
     lines = [line for line in sql.splitlines() if not line.lstrip().startswith("--")]
-    return [part.strip() for part in re.split(r";\s*$", "\n".join(lines), flags=re.MULTILINE) if part.strip()]
+    return [
+        part.strip()
+        for part in re.split(r";\s*$", "\n".join(lines), flags=re.MULTILINE)
+        if part.strip()
+    ]
 
 
 def fingerprint_of(comment: str) -> str:

@@ -17,24 +17,24 @@ from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, Message
 
-from stepstream import kafka
+from stepstream.common import kafka
 from stepstream.common.listen import AddressTaken
 from stepstream.schemas.batches import describe
 from stepstream.schemas.retention import record_limits, retention
 from stepstream.schemas.settings import Settings
+from stepstream.sinks.batching.commits import Commits
+from stepstream.sinks.batching.lane import BatchPolicy, Stage
+from stepstream.sinks.batching.outage import Outage, pause_s
+from stepstream.sinks.batching.partitions import Assigned, Partitions, Place
+from stepstream.sinks.batching.threads import Threads
 from stepstream.sinks.clickhouse import memory
-from stepstream.sinks.clickhouse.commits import Commits
 from stepstream.sinks.clickhouse.errors import StoreUnreachable
-from stepstream.sinks.clickhouse.lane import BatchPolicy, Stage
 from stepstream.sinks.clickhouse.migration import migrate
 from stepstream.sinks.clickhouse.observation import serve
-from stepstream.sinks.clickhouse.outage import Outage, pause_s
-from stepstream.sinks.clickhouse.partitions import Assigned, Partitions, Place
 from stepstream.sinks.clickhouse.position import Position
 from stepstream.sinks.clickhouse.pricelist import PriceFollower
 from stepstream.sinks.clickhouse.records import Record, Source, record_of
 from stepstream.sinks.clickhouse.stats import SinkStats
-from stepstream.sinks.clickhouse.threads import Threads
 from stepstream.sinks.clickhouse.work import Ending, Hook, Outcome, Workshop
 
 logger = logging.getLogger("stepstream.sink")
@@ -101,7 +101,9 @@ class Sink:
         if not self._prepare(stop):
             return
         policy = BatchPolicy(
-            self.settings.sink_batch_rows, self.settings.sink_batch_bytes, self.settings.sink_batch_interval / 1_000_000
+            self.settings.sink_batch_rows,
+            self.settings.sink_batch_bytes,
+            self.settings.sink_batch_interval / 1_000_000,
         )
         self._partitions = Partitions(self.settings, policy, self._came, self._going)
         self._commits = Commits(self._partitions.consumer, self._fence_s)
@@ -120,8 +122,13 @@ class Sink:
 
     def _prepare(self, stop: threading.Event) -> bool:
         """Wait for the store and bring its schema up to date; wait for Kafka and read the prices."""
-        return _patiently(lambda: migrate(self.settings), StoreUnreachable, self._workshop.store, stop) and _patiently(
-            self._prices.read_all, (kafka.KafkaUnreachable, KafkaException), self._workshop.kafka, stop
+        return _patiently(
+            lambda: migrate(self.settings), StoreUnreachable, self._workshop.store, stop
+        ) and _patiently(
+            self._prices.read_all,
+            (kafka.KafkaUnreachable, KafkaException),
+            self._workshop.kafka,
+            stop,
         )
 
     def _begin_round(self) -> bool:
@@ -135,7 +142,9 @@ class Sink:
                 self._partitions.start_over()
             except KafkaException as error:
                 self._workshop.kafka.failed(error)
-                self._partitions.read(READ_AT_ONCE, IDLE_WAIT_S)  # for the group's sake; the records will come again
+                self._partitions.read(
+                    READ_AT_ONCE, IDLE_WAIT_S
+                )  # for the group's sake; the records will come again
                 return False
         self._known_at = now
         return True
@@ -149,7 +158,10 @@ class Sink:
     def _going(self, leaving: Sequence[Assigned]) -> None:
         """Finish what is in flight and commit it, or leave it to who comes next, who will repeat it."""
         deadline = self._known_at + self._fence_s
-        while any(held.lane.stage is Stage.RUNNING for held in leaving) and time.monotonic() < deadline:
+        while (
+            any(held.lane.stage is Stage.RUNNING for held in leaving)
+            and time.monotonic() < deadline
+        ):
             self._collect(wait_s=0.05)
         self._commits.send_positions(leaving, known_at=self._known_at)
 
@@ -199,7 +211,9 @@ class Sink:
             if held is not None and self._bad.is_hopeless(message):
                 self._threads.submit(held, lambda: self._workshop.refuse_batch(held, message))
         elif error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
-            self._workshop.kafka.failed(f"topic {message.topic()} is not there: run `stepstream topics create`")
+            self._workshop.kafka.failed(
+                f"topic {message.topic()} is not there: run `stepstream topics create`"
+            )
         else:
             self._workshop.kafka.failed(error)
 
@@ -229,7 +243,13 @@ class Sink:
             return
         if batch.replay:
             self.stats.replayed += 1
-            logger.info("%s %d: repeating batch %d-%d", held.lane.name, held.lane.partition, batch.first, batch.last)
+            logger.info(
+                "%s %d: repeating batch %d-%d",
+                held.lane.name,
+                held.lane.partition,
+                batch.first,
+                batch.last,
+            )
         held.lane.started()
         held.fenced_at = now
         source = replace(held.source, prices=self._prices.book, now_ms=time.time_ns() // 1_000_000)
@@ -240,7 +260,10 @@ class Sink:
         while (done := self._threads.finished(wait_s)) is not None:
             wait_s = 0.0
             owner, result = done
-            if not isinstance(owner, Assigned) or self._partitions.held.get(owner.place) is not owner:
+            if (
+                not isinstance(owner, Assigned)
+                or self._partitions.held.get(owner.place) is not owner
+            ):
                 continue  # the partition has gone meanwhile
             if isinstance(result, Position):
                 self._partitions.go_on(owner, result, time.monotonic())
@@ -251,7 +274,12 @@ class Sink:
 
     def _pass_over(self, held: Assigned, batch: kafka.BadBatch) -> None:
         """A batch that cannot be read is noted: go on behind it."""
-        logger.error("%s %d: %s", held.lane.name, held.lane.partition, describe(batch.first, batch.last, batch.why))
+        logger.error(
+            "%s %d: %s",
+            held.lane.name,
+            held.lane.partition,
+            describe(batch.first, batch.last, batch.why),
+        )
         held.lane.at_end(batch.last + 1)
         self._partitions.consumer.seek(held.at(batch.last + 1))
         self._bad.passed(batch)
@@ -266,7 +294,12 @@ class Sink:
         elif outcome.ending is Ending.STALE:
             lane.again()
         elif outcome.ending is Ending.REFUSED:
-            logger.warning("the store refuses a batch of %s %d: %s", lane.name, lane.partition, outcome.detail[:500])
+            logger.warning(
+                "the store refuses a batch of %s %d: %s",
+                lane.name,
+                lane.partition,
+                outcome.detail[:500],
+            )
             lane.take_apart()
 
     def _count(self, name: str, outcome: Outcome) -> None:
@@ -288,7 +321,9 @@ class Sink:
         self._look_after = now + LOOK_S
         self.stats.lag = self._partitions.lags()
         read = self.stats.read.total()
-        if read - self._trimmed_at >= TRIM_RECORDS and not any(held.lane.busy for held in self._partitions.held.values()):
+        if read - self._trimmed_at >= TRIM_RECORDS and not any(
+            held.lane.busy for held in self._partitions.held.values()
+        ):
             self._trimmed_at = read
             memory.give_back()
         try:
@@ -306,11 +341,16 @@ class Sink:
             if not any(held.lane.busy for held in self._partitions.held.values()):
                 return
             self._collect(wait_s=0.02)
-        logger.warning("the store did not take what was read in time: it stays in Kafka for the next start")
+        logger.warning(
+            "the store did not take what was read in time: it stays in Kafka for the next start"
+        )
 
 
 def _patiently(
-    action: Callable[[], Any], passing: type[Exception] | tuple[type[Exception], ...], outage: Outage, stop: threading.Event
+    action: Callable[[], Any],
+    passing: type[Exception] | tuple[type[Exception], ...],
+    outage: Outage,
+    stop: threading.Event,
 ) -> bool:
     """Do it, again and again while it fails with what may pass; False when told to stop before it is done."""
     attempt = 0

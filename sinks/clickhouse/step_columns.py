@@ -15,7 +15,14 @@ from stepstream.schemas.accept import Accepted
 from stepstream.schemas.prices import PriceBook
 from stepstream.schemas.step import Step
 from stepstream.schemas.usage import NO_TOKENS, TOTALLED, details_of
-from stepstream.sinks.clickhouse.records import ARRIVAL_TYPES, Columns, Record, Source, Table, arrivals
+from stepstream.sinks.clickhouse.records import (
+    ARRIVAL_TYPES,
+    Columns,
+    Record,
+    Source,
+    Table,
+    arrivals,
+)
 
 _LOW: Final = "LowCardinality(String)"
 _TIME: Final = "DateTime64(6, 'UTC')"
@@ -56,9 +63,14 @@ _ENDED: Final = {
 _TOKENS: Final = dict.fromkeys(TOTALLED, "UInt64")
 _DETAILS: Final = {"usage_details": f"Map({_LOW}, UInt64)"}
 _COSTS: Final = {"cost_nanos": "Nullable(Int64)", "cost_source": _LOW, "price_version": _LOW}
-_DOCUMENTS: Final = {"documents": "Array(Tuple(id String, score Nullable(Float64), content String))"}
+_DOCUMENTS: Final = {
+    "documents": "Array(Tuple(id String, score Nullable(Float64), content String))"
+}
 
-STEPS: Final = Table("steps_raw", {**_SHARED, **_ENDED, **_TOKENS, **_DETAILS, **_COSTS, **_DOCUMENTS, **ARRIVAL_TYPES})
+STEPS: Final = Table(
+    "steps_raw",
+    {**_SHARED, **_ENDED, **_TOKENS, **_DETAILS, **_COSTS, **_DOCUMENTS, **ARRIVAL_TYPES},
+)
 OPEN: Final = Table("steps_open", {**_SHARED, **ARRIVAL_TYPES})
 
 _NO_DOCUMENTS: Final[list[Any]] = []
@@ -72,12 +84,17 @@ class _Fields:
     def __init__(self, kind: Any, types: Mapping[str, str]) -> None:
         places: tuple[str, ...] = kind.__struct_fields__
         self.columns: dict[str, list[Any]] = {name: [] for name in types}
-        self._places = [(places.index(name), column, types[name] == _LOW) for name, column in self.columns.items()]
+        self._places = [
+            (places.index(name), column, types[name] == _LOW)
+            for name, column in self.columns.items()
+        ]
         self._known: dict[str, str] = {}
 
     def add(self, structs: Iterable[Any]) -> None:
         """Add rows; there must be one at least."""
-        values = list(zip(*map(astuple, structs), strict=True))  # a third of what it takes to ask for field by field
+        values = list(
+            zip(*map(astuple, structs), strict=True)
+        )  # a third of what it takes to ask for field by field
         known = self._known.setdefault
         for place, column, few in self._places:
             column.extend(map(known, values[place], values[place]) if few else values[place])
@@ -116,14 +133,24 @@ class EndColumns:
         totalled = zip(*(_totalled(usage or NO_TOKENS) for usage in usages), strict=True)
         for column, values in zip(self._tokens.values(), totalled, strict=True):
             column.extend(values)
-        self._details += [_NO_DETAILS if usage is None else details_of(usage) or _NO_DETAILS for usage in usages]
+        self._details += [
+            _NO_DETAILS if usage is None else details_of(usage) or _NO_DETAILS for usage in usages
+        ]
         self._documents += [
-            [(d.id, d.score, d.content) for d in step.documents] if step.documents else _NO_DOCUMENTS for step in steps
+            [(d.id, d.score, d.content) for d in step.documents]
+            if step.documents
+            else _NO_DOCUMENTS
+            for step in steps
         ]
         self._add_costs(ends)
 
     def _add_costs(self, ends: Sequence[Accepted]) -> None:
-        price, nanos, sources, versions = self._prices.cost, self._nanos, self._sources, self._versions
+        price, nanos, sources, versions = (
+            self._prices.cost,
+            self._nanos,
+            self._sources,
+            self._versions,
+        )
         for result in ends:
             cost = price(result.step, result.cost_nanos)
             nanos.append(cost.nanos)
@@ -133,7 +160,11 @@ class EndColumns:
     def columns(self, source: Source) -> Columns:
         """All of them, in the order of the table's."""
         columns: Columns = {**self._fields.columns, **self._tokens}
-        columns |= {"cost_nanos": self._nanos, "cost_source": self._sources, "price_version": self._versions}
+        columns |= {
+            "cost_nanos": self._nanos,
+            "cost_source": self._sources,
+            "price_version": self._versions,
+        }
         columns |= {"usage_details": self._details, "documents": self._documents}
         return columns | arrivals(self._offsets, self._times_ms, source)
 

@@ -11,7 +11,15 @@ import msgspec
 from stepstream.schemas.accept import Accepted, Misrouted, Rejected, accept
 from stepstream.schemas.step import Step
 from stepstream.schemas.topics import DAY_MS
-from stepstream.sinks.clickhouse.records import EXPIRED, USUAL_HEADERS, Block, Built, Record, Refused, Source
+from stepstream.sinks.clickhouse.records import (
+    EXPIRED,
+    USUAL_HEADERS,
+    Block,
+    Built,
+    Record,
+    Refused,
+    Source,
+)
 from stepstream.sinks.clickhouse.step_columns import OPEN, STEPS, EndColumns, open_columns
 from stepstream.sinks.clickhouse.window import step_keys
 
@@ -88,11 +96,21 @@ class _Batch:
         ends: list[Accepted] = []
         end_records: list[Record] = []
         fresh: list[str] = []
-        starts, ended, skipped, judged, (low, high) = self._starts, self._ended, self.built.skipped, self._judged, HEAD
+        starts, ended, skipped, judged, (low, high) = (
+            self._starts,
+            self._ended,
+            self.built.skipped,
+            self._judged,
+            HEAD,
+        )
         over = 0
         for record in records:
             value = record.value
-            if value and value.find(STARTS_AS, low, high) > 0 and (start := _started(value)) is not None:
+            if (
+                value
+                and value.find(STARTS_AS, low, high) > 0
+                and (start := _started(value)) is not None
+            ):
                 starts.setdefault(start, record)
                 continue
             result = judged(record)
@@ -120,7 +138,9 @@ class _Batch:
         """Make the blocks."""
         built, source = self.built, self._source
         steps, records = self._opened()
-        if steps:  # first: nothing depends on these rows, so a batch refused later may come again in parts
+        if (
+            steps
+        ):  # first: nothing depends on these rows, so a batch refused later may come again in parts
             built.blocks.append(Block(OPEN, open_columns(steps, records, source), len(steps)))
         if self._ends.rows:
             built.blocks.append(Block(STEPS, self._ends.columns(source), self._ends.rows))
@@ -133,7 +153,9 @@ class _Batch:
             if ids in self._ended:
                 skipped["ended"] += 1
             elif isinstance(result := self._judged(record), Accepted):
-                named = result.step.trace_id + result.step.step_id  # as the contract has them, whatever was sent
+                named = (
+                    result.step.trace_id + result.step.step_id
+                )  # as the contract has them, whatever was sent
                 if named in self._ended:
                     skipped["ended"] += 1
                 else:
@@ -184,7 +206,10 @@ def _unexpired(
 ) -> tuple[list[Accepted], list[Record]]:
     """Without those that would vanish from the table, while rollups kept them: rows live so long from their arrival."""
     kept, now_ms = source.retention, source.now_ms
-    if not records or min(record.timestamp_ms for record in records) + kept.shortest * DAY_MS > now_ms:
+    if (
+        not records
+        or min(record.timestamp_ms for record in records) + kept.shortest * DAY_MS > now_ms
+    ):
         return ends, records
     left: tuple[list[Accepted], list[Record]] = [], []
     for result, record in zip(ends, records, strict=True):
@@ -193,5 +218,11 @@ def _unexpired(
             left[0].append(result)
             left[1].append(record)
         else:
-            built.refused.append(Refused(record, EXPIRED, f"it arrived more than {days} days ago, longer than steps are kept"))
+            built.refused.append(
+                Refused(
+                    record,
+                    EXPIRED,
+                    f"it arrived more than {days} days ago, longer than steps are kept",
+                )
+            )
     return left

@@ -31,7 +31,9 @@ TEXT_TABLE: Final = "steps_raw"
 TEXT_INDEXES: Final = {"ft_input": "input", "ft_output": "output"}
 """Word indexes of the text search. In lower case, as the words that are searched for must be."""
 
-_TTL: Final = re.compile(r"\bTTL (?P<base>.+?) \+ toIntervalDay\((?P<days>\d+|multiIf\(.*?\))\)", re.DOTALL)
+_TTL: Final = re.compile(
+    r"\bTTL (?P<base>.+?) \+ toIntervalDay\((?P<days>\d+|multiIf\(.*?\))\)", re.DOTALL
+)
 _OWN: Final = re.compile(r"project = '([^']*)', (\d+)")
 _ROW_BY_ROW: Final = re.compile(r"\bttl_only_drop_parts = 0\b")
 
@@ -113,11 +115,16 @@ def _text_search(create: Mapping[str, str], settings: Settings) -> Iterator[Diff
         )
         # The rows that are there are indexed in the background.
         filled = ", ".join(f"MATERIALIZE INDEX {index}" for index in TEXT_INDEXES)
-        statements: tuple[str, ...] = (f"ALTER TABLE {name} {added}", f"ALTER TABLE {name} {filled}")
+        statements: tuple[str, ...] = (
+            f"ALTER TABLE {name} {added}",
+            f"ALTER TABLE {name} {filled}",
+        )
     else:
         dropped = ", ".join(f"DROP INDEX IF EXISTS {index}" for index in TEXT_INDEXES)
         statements = (f"ALTER TABLE {name} {dropped}",)
-    yield Difference(TEXT_TABLE, "text search", "on" if there else "off", "on" if wanted else "off", statements)
+    yield Difference(
+        TEXT_TABLE, "text search", "on" if there else "off", "on" if wanted else "off", statements
+    )
 
 
 def _named(table: str, settings: Settings) -> str:

@@ -50,7 +50,9 @@ class KeySet:
         """Those of ``keys`` that it holds."""
         slots, mask = self._slots, self._mask
         # A slot that is free says no at once, and most do.
-        return {key for key in keys if slots[((key or PRIME) * SPREAD >> 40) & mask] and key in self}
+        return {
+            key for key in keys if slots[((key or PRIME) * SPREAD >> 40) & mask] and key in self
+        }
 
     def update(self, keys: Collection[int]) -> None:
         """Add keys."""

@@ -15,17 +15,17 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 from confluent_kafka import KafkaException, Message, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
-from stepstream.kafka import BadBatch, KafkaUnreachable, client_config, measured
-from stepstream.letters import refuse_batch
+from stepstream.common.kafka import BadBatch, KafkaUnreachable, client_config, measured
+from stepstream.common.letters import refuse_batch
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
+from stepstream.sinks.batching.lane import Batch, Lane
+from stepstream.sinks.batching.outage import Outage, pause_s
+from stepstream.sinks.batching.partitions import Assigned
 from stepstream.sinks.clickhouse.deadletter import DeadLetters, FuseBlown
 from stepstream.sinks.clickhouse.errors import StoreError, worded
 from stepstream.sinks.clickhouse.feeds import PROGRESS_TABLES
 from stepstream.sinks.clickhouse.insert import Inserter, RowsRefused
-from stepstream.sinks.clickhouse.lane import Batch, Lane
-from stepstream.sinks.clickhouse.outage import Outage, pause_s
-from stepstream.sinks.clickhouse.partitions import Assigned
 from stepstream.sinks.clickhouse.position import Position, go_on, highest_offset, rows_between
 from stepstream.sinks.clickhouse.records import STORE_REFUSED, Refused, Source
 
@@ -92,7 +92,9 @@ class Workshop:
                 held.feed.open(self._inserter.client(), held.source, position)
             except PASSING as error:
                 self._inserter.drop_client()
-                (self.kafka if isinstance(error, KafkaException) else self.store).failed(worded(error))
+                (self.kafka if isinstance(error, KafkaException) else self.store).failed(
+                    worded(error)
+                )
                 attempt += 1
                 held.cancel.wait(pause_s(attempt))
             else:
@@ -103,15 +105,28 @@ class Workshop:
 
     def _identified(self, lane: Lane, source: Source) -> Source:
         name = topic(self._settings.topic_prefix, lane.name)
-        described = self._kafka().describe_topics(TopicCollection([name]), request_timeout=10)[name].result()
-        return replace(source, topic_id=str(described.topic_id), partition=lane.partition, partitions=len(described.partitions))
+        described = (
+            self._kafka()
+            .describe_topics(TopicCollection([name]), request_timeout=10)[name]
+            .result()
+        )
+        return replace(
+            source,
+            topic_id=str(described.topic_id),
+            partition=lane.partition,
+            partitions=len(described.partitions),
+        )
 
     def _position(self, held: Assigned) -> Position:
         client, lane = self._inserter.client(), held.lane
         committed = held.committed
-        stored = highest_offset(client, PROGRESS_TABLES[lane.name], held.source, at_least=committed or 0)
+        stored = highest_offset(
+            client, PROGRESS_TABLES[lane.name], held.source, at_least=committed or 0
+        )
         if committed is None:
-            low, high = self._ends(TopicPartition(topic(self._settings.topic_prefix, lane.name), lane.partition))
+            low, high = self._ends(
+                TopicPartition(topic(self._settings.topic_prefix, lane.name), lane.partition)
+            )
             return go_on(None, None, stored, low=low, high=high)
         return go_on(committed, held.intent_end, stored)
 
@@ -119,7 +134,10 @@ class Workshop:
         """The ends of a partition's log, over a connection of its own: a consumer's is held up by its fetches."""
         client = self._kafka()
         specs: list[Any] = [OffsetSpec.earliest(), OffsetSpec.latest()]  # type: ignore[no-untyped-call]
-        low, high = (client.list_offsets({place: spec}, request_timeout=10)[place].result().offset for spec in specs)
+        low, high = (
+            client.list_offsets({place: spec}, request_timeout=10)[place].result().offset
+            for spec in specs
+        )
         return low, high
 
     def _kafka(self) -> AdminClient:
@@ -155,7 +173,9 @@ class Workshop:
             if number < batch.stored_blocks:
                 continue
             self._hook(f"insert {block.table.name}")
-            outcome.insert_s += self._inserter.insert(block, batch.token(source.topic_id, source.partition))
+            outcome.insert_s += self._inserter.insert(
+                block, batch.token(source.topic_id, source.partition)
+            )
             self._hook(f"inserted {block.table.name}")
             batch.stored_blocks += 1
             outcome.rows[block.table.name] += block.rows
@@ -187,7 +207,9 @@ class Workshop:
         again, batch.letters_tried = batch.letters_tried, True
         self._dead_letters.send(refused, lane.name, lane.partition, again=again)
 
-    def _isolated(self, held: Assigned, batch: Batch, refusal: RowsRefused, outcome: Outcome) -> bool:
+    def _isolated(
+        self, held: Assigned, batch: Batch, refusal: RowsRefused, outcome: Outcome
+    ) -> bool:
         """Take a refused batch apart, or dead-letter the record it comes down to. False: try the same again."""
         lane = held.lane
         try:
@@ -202,7 +224,9 @@ class Workshop:
                 outcome.ending = Ending.REFUSED
                 return True
             record = batch.records[0]
-            logger.error("the store refuses %s %d@%d: %s", lane.name, lane.partition, record.offset, refusal)
+            logger.error(
+                "the store refuses %s %d@%d: %s", lane.name, lane.partition, record.offset, refusal
+            )
             self._dead_letter(lane, batch, [Refused(record, STORE_REFUSED, str(refusal))])
         except PASSING as error:
             self.store.failed(worded(error))

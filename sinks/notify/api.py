@@ -49,7 +49,14 @@ from stepstream.sinks.notify.channels.webhook import Kit
 from stepstream.sinks.notify.directory import Directory
 from stepstream.sinks.notify.listing import Listing
 from stepstream.sinks.notify.sample import send_sample
-from stepstream.sinks.notify.stream import BadStream, Stream, Streams, content_of, match_of, places_of
+from stepstream.sinks.notify.stream import (
+    BadStream,
+    Stream,
+    Streams,
+    content_of,
+    match_of,
+    places_of,
+)
 from stepstream.sinks.notify.wording import texts_of
 
 HOST: Final = "127.0.0.1"
@@ -58,7 +65,7 @@ MOST_LISTED: Final = 1_000
 LISTED: Final = 100
 LIMITS: Final = Limits(connections=500)
 _EVENTS: Final = [(b"content-type", b"text/event-stream")]
-_log = logging.getLogger("stepstream.notify")
+_log = logging.getLogger("stepstream.admin.notify")
 
 
 @dataclass(frozen=True)
@@ -74,7 +81,9 @@ class Actions:
 class Api:
     """What each request gets. Its methods block, so they are called in threads."""
 
-    def __init__(self, settings: Settings, directory: Directory, kit: Kit, actions: Actions) -> None:
+    def __init__(
+        self, settings: Settings, directory: Directory, kit: Kit, actions: Actions
+    ) -> None:
         self.settings = settings
         self._directory = directory
         self._kit = kit
@@ -87,22 +96,50 @@ class Api:
         """The paths of the API."""
         get, post = ["GET"], ["POST"]
         found = [
-            Route("/subscriptions", self._route("read", lambda _request, _body: self._list()), methods=get),
-            Route("/subscriptions", self._route("admin", lambda _request, sent: self._apply(sent)), methods=post),
             Route(
-                "/subscriptions/{name}", self._route("read", lambda request, _body: _shown(self._known(request))), methods=get
+                "/subscriptions",
+                self._route("read", lambda _request, _body: self._list()),
+                methods=get,
             ),
             Route(
-                "/subscriptions/{name}", self._route("admin", lambda request, _body: self._remove(request)), methods=["DELETE"]
+                "/subscriptions",
+                self._route("admin", lambda _request, sent: self._apply(sent)),
+                methods=post,
             ),
-            Route("/subscriptions/{name}/test", self._route("admin", lambda request, _body: self._test(request)), methods=post),
-            Route("/alerts", self._route("read", lambda request, _body: self._alerts(request.url.query)), methods=get),
+            Route(
+                "/subscriptions/{name}",
+                self._route("read", lambda request, _body: _shown(self._known(request))),
+                methods=get,
+            ),
+            Route(
+                "/subscriptions/{name}",
+                self._route("admin", lambda request, _body: self._remove(request)),
+                methods=["DELETE"],
+            ),
+            Route(
+                "/subscriptions/{name}/test",
+                self._route("admin", lambda request, _body: self._test(request)),
+                methods=post,
+            ),
+            Route(
+                "/alerts",
+                self._route("read", lambda request, _body: self._alerts(request.url.query)),
+                methods=get,
+            ),
             Route("/alerts/stream", Raw(self._stream), methods=get),
-            Route("/deliveries", self._route("read", lambda request, _body: self._deliveries(request.url.query)), methods=get),
+            Route(
+                "/deliveries",
+                self._route("read", lambda request, _body: self._deliveries(request.url.query)),
+                methods=get,
+            ),
         ]
         if self._actions.alert is not None:
             found += [
-                Route(f"/alerts/{{alert_id}}/{action}", self._route("act", self._act(action)), methods=post)
+                Route(
+                    f"/alerts/{{alert_id}}/{action}",
+                    self._route("act", self._act(action)),
+                    methods=post,
+                )
                 for action in ("acknowledge", "silence", "resolve")
             ]
         return found
@@ -118,10 +155,16 @@ class Api:
         async def endpoint(request: Request) -> Response:
             require(request.scope, scope)
             sent = await body.read(request.scope, request.receive, max_bytes=BODY_BYTES)
-            if sent and request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+            if (
+                sent
+                and request.headers.get("content-type", "").partition(";")[0].strip()
+                != "application/json"
+            ):
                 raise WebError(415, "send JSON, with Content-Type: application/json")
             found = await run_in_threadpool(answer, request, sent)
-            return Response(await run_in_threadpool(json_body, found), media_type="application/json")
+            return Response(
+                await run_in_threadpool(json_body, found), media_type="application/json"
+            )
 
         return endpoint
 
@@ -133,7 +176,8 @@ class Api:
         found = self._directory.subscriptions.get(name)
         if found is None:
             raise WebError(
-                404, f"there is no subscription {name[:100]}; {did_you_mean(name[:100], self._directory.subscriptions)}"
+                404,
+                f"there is no subscription {name[:100]}; {did_you_mean(name[:100], self._directory.subscriptions)}",
             )
         return found
 
@@ -161,7 +205,9 @@ class Api:
     def _act(self, action: str) -> Callable[[Request, bytes], Any]:
         act = self._actions.alert
         assert act is not None
-        return lambda request, sent: _worded(lambda: act(request.path_params["alert_id"], action, _data(sent)))
+        return lambda request, sent: _worded(
+            lambda: act(request.path_params["alert_id"], action, _data(sent))
+        )
 
     def _alerts(self, query: str) -> list[Any]:
         given = _given(query)
@@ -179,9 +225,16 @@ class Api:
         given = _given(query)
         state, subscription = given.get("state", [""])[-1], given.get("subscription", [""])[-1]
         if state and state not in DELIVERY_STATES:
-            raise WebError(400, f"state {state[:100]}: {did_you_mean(state[:100], DELIVERY_STATES)}")
-        found = self._listing.deliveries(subscription=subscription, state=state, limit=_limit(given))
-        return [{name: value for name, value in msgspec.to_builtins(one).items() if name != "record"} for one in found]
+            raise WebError(
+                400, f"state {state[:100]}: {did_you_mean(state[:100], DELIVERY_STATES)}"
+            )
+        found = self._listing.deliveries(
+            subscription=subscription, state=state, limit=_limit(given)
+        )
+        return [
+            {name: value for name, value in msgspec.to_builtins(one).items() if name != "record"}
+            for one in found
+        ]
 
     async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The alert stream: each in a thread of its own, of which there is a bound."""
@@ -203,7 +256,9 @@ class Api:
         try:
             earliest = _given(query).get("since") == ["earliest"]
             match, content = match_of(query), content_of(query)
-            stream = Stream(self.settings, match, places_of(last_event_id), earliest=earliest, content=content)
+            stream = Stream(
+                self.settings, match, places_of(last_event_id), earliest=earliest, content=content
+            )
         except BadStream as error:
             raise WebError(400, str(error)) from None
         try:
@@ -239,7 +294,9 @@ class ApiServer:
                 "nobody may use the admin API and the alert stream: no setting credentials_file (`stepstream credentials`)"
             )
         table = load_or_none(file)
-        return create(self._api.routes(), hosts=Hosts(HOST), access=Access(table), observed=observed)
+        return create(
+            self._api.routes(), hosts=Hosts(HOST), access=Access(table), observed=observed
+        )
 
     def close(self) -> None:
         """Stop serving; streams end."""
@@ -249,7 +306,9 @@ class ApiServer:
 
 def _shown(subscription: Subscription) -> dict[str, Any]:
     """A subscription as it was written; secrets are only named in it."""
-    return json.loads(subscription.model_dump_json(exclude_defaults=True)) | {"kind": "Subscription"}  # type: ignore[no-any-return]
+    return json.loads(subscription.model_dump_json(exclude_defaults=True)) | {  # type: ignore[no-any-return]
+        "kind": "Subscription"
+    }
 
 
 def _given(query: str) -> dict[str, list[str]]:

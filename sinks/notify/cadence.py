@@ -36,7 +36,9 @@ def quiet_until_us(quiet: QuietHours | None, now_us: int) -> int:
         if quiet.days and _DAYS[day.weekday()] not in quiet.days:
             continue
         begin = datetime.combine(day, _time(quiet.begin), zone)
-        end = datetime.combine(day + timedelta(days=quiet.end <= quiet.begin), _time(quiet.end), zone)
+        end = datetime.combine(
+            day + timedelta(days=quiet.end <= quiet.begin), _time(quiet.end), zone
+        )
         if begin.timestamp() <= now_us / 1e6 < end.timestamp():
             return round(end.timestamp() * 1e6)
     return 0
@@ -65,7 +67,11 @@ class Bucket:
     def free_at_us(self, limit: RateLimit, now_us: int) -> int:
         """When there is room for one more: now, or later."""
         self._refill(limit, now_us)
-        return now_us if self.room >= 1 else now_us + round((1 - self.room) * limit.per / limit.notifications) + 1
+        return (
+            now_us
+            if self.room >= 1
+            else now_us + round((1 - self.room) * limit.per / limit.notifications) + 1
+        )
 
     def take(self, limit: RateLimit, now_us: int) -> None:
         """One notification is sent."""
@@ -75,5 +81,7 @@ class Bucket:
     def _refill(self, limit: RateLimit, now_us: int) -> None:
         # A clock that was set back must not empty the bucket for as long as it was set back.
         passed = max(0, now_us - self.at_us)
-        self.room = min(float(limit.notifications), self.room + passed * limit.notifications / limit.per)
+        self.room = min(
+            float(limit.notifications), self.room + passed * limit.notifications / limit.per
+        )
         self.at_us = now_us

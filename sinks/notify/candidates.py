@@ -20,7 +20,9 @@ class Index:
         self._others: list[_Named] = []
         for item in subscriptions.items():
             pattern = item[1].match.agent
-            (self._others if any(sign in pattern for sign in "*?[") else self._by_agent[pattern]).append(item)
+            (
+                self._others if any(sign in pattern for sign in "*?[") else self._by_agent[pattern]
+            ).append(item)
 
     def candidates(self, alert: AlertStruct) -> Iterator[_Named]:
         """Those that may want it."""

@@ -77,7 +77,14 @@ class NotifyPartition:
 
     # -- restoring -----------------------------------------------------------------------------------------------------
 
-    def restore(self, records: Iterable[tuple[int, DeliveryStruct]], floor: int, now_us: int, *, end: int = 0) -> None:
+    def restore(
+        self,
+        records: Iterable[tuple[int, DeliveryStruct]],
+        floor: int,
+        now_us: int,
+        *,
+        end: int = 0,
+    ) -> None:
         """Take over what the deliveries topic says, in its order; alerts below ``floor`` are covered by it.
 
         Nothing is told before the alerts below ``end`` are known: whoever was killed may have told any of them without its
@@ -90,7 +97,9 @@ class NotifyPartition:
                 self._adopt(lane, members, now_us)
         self._end = max([self._end, *(place + 1 for place in self._places.values())])
 
-    def _adopt(self, lane: Lane, members: dict[str, tuple[Member, DeliveryStruct | None]], now_us: int) -> None:
+    def _adopt(
+        self, lane: Lane, members: dict[str, tuple[Member, DeliveryStruct | None]], now_us: int
+    ) -> None:
         """Give a lane its members, in groups as its subscription has them now."""
         for alert_id, (member, last) in members.items():
             member.group = group_key(lane.subscription, member.alert)
@@ -100,7 +109,9 @@ class NotifyPartition:
             if last is not None and member.has_news(lane.subscription, now_us):
                 group.since_us = min(group.since_us or last.since or now_us, last.since or now_us)
                 group.attempts = max(group.attempts, last.attempts if last.state == "failed" else 0)
-                group.next_try_us = max(group.next_try_us, last.next_try if last.state == "failed" else 0)
+                group.next_try_us = max(
+                    group.next_try_us, last.next_try if last.state == "failed" else 0
+                )
             if member.is_over(lane.subscription):
                 self._over.append((now_us, -1, lane.subscription.name, alert_id))
         for key in list(lane.groups):
@@ -124,7 +135,9 @@ class NotifyPartition:
                 member.parked_seq = 0
             fresh = self._lane(name)
             if fresh is not None:
-                self._adopt(fresh, {key: (member, None) for key, member in lane.members.items()}, now_us)
+                self._adopt(
+                    fresh, {key: (member, None) for key, member in lane.members.items()}, now_us
+                )
 
     def _lane(self, name: str) -> Lane | None:
         lane = self.lanes.get(name)
@@ -134,7 +147,9 @@ class NotifyPartition:
 
     # -- what comes ----------------------------------------------------------------------------------------------------
 
-    def feed(self, offset: int, value: bytes | None, timestamp_us: int, now_us: int) -> AlertStruct | None:
+    def feed(
+        self, offset: int, value: bytes | None, timestamp_us: int, now_us: int
+    ) -> AlertStruct | None:
         """Process one record of the alerts topic; the alert in it, if it is one."""
         if offset < self.position:
             return None
@@ -165,14 +180,20 @@ class NotifyPartition:
             if lane is not None:
                 self._take(lane, alert, offset, appended_us, now_us)
 
-    def _take(self, lane: Lane, alert: AlertStruct, offset: int, appended_us: int, now_us: int) -> None:
+    def _take(
+        self, lane: Lane, alert: AlertStruct, offset: int, appended_us: int, now_us: int
+    ) -> None:
         name = lane.subscription.name
         known = lane.members.get(alert.alert_id)
         before = known.alert if known is not None else None
         had_news = known is not None and known.has_news(lane.subscription, now_us)
         member = lane.take(alert, now_us, appended_us)
         self._plan(lane)
-        gates = before is not None and (before.acknowledged_by, before.silenced_until, before.state) != (
+        gates = before is not None and (
+            before.acknowledged_by,
+            before.silenced_until,
+            before.state,
+        ) != (
             alert.acknowledged_by,
             alert.silenced_until,
             alert.state,
@@ -249,22 +270,41 @@ class NotifyPartition:
             return
         latency = now_us - notification.appended_us if notification.appended_us else 0
         for member in lane.told(notification, now_us):
-            self._save(lane, member, "delivered", now_us, notification=notification, latency_us=max(0, latency))
+            self._save(
+                lane,
+                member,
+                "delivered",
+                now_us,
+                notification=notification,
+                latency_us=max(0, latency),
+            )
         self._go_on(lane, notification, now_us)
 
-    def failed(self, notification: Notification, reason: str, now_us: int, retry_after_us: int = 0) -> None:
+    def failed(
+        self, notification: Notification, reason: str, now_us: int, retry_after_us: int = 0
+    ) -> None:
         """It may work later. It is parked where that took too long."""
         lane = self.lanes.get(notification.subscription)
         if lane is None:
             return
         if notification.why == "news" and lane.overdue(notification.since_us, now_us):
             lane.failures += 1
-            self.refused(notification, f"given up after {notification.attempt} tries: {reason}", now_us)
+            self.refused(
+                notification, f"given up after {notification.attempt} tries: {reason}", now_us
+            )
             return
         members = lane.failed(notification, reason, now_us, retry_after_us)
         group = lane.groups.get(notification.group)
         for member in members:
-            self._save(lane, member, "failed", now_us, notification=notification, reason=reason, group=group)
+            self._save(
+                lane,
+                member,
+                "failed",
+                now_us,
+                notification=notification,
+                reason=reason,
+                group=group,
+            )
         self._go_on(lane, notification, now_us)
 
     def refused(self, notification: Notification, reason: str, now_us: int) -> None:
@@ -340,7 +380,9 @@ class NotifyPartition:
             record=None if over and state == "delivered" else alert,
         )  # fmt: skip
         key = delivery_key(record.subscription, record.alert_id)
-        self._outbox.append(Saved(key, _encode(record), record.subscription, record.alert_id, tuple(member.unsaved)))
+        self._outbox.append(
+            Saved(key, _encode(record), record.subscription, record.alert_id, tuple(member.unsaved))
+        )
         if over:
             last = member.unsaved[-1] if member.unsaved else self.position - 1
             self._over.append((now_us, last, record.subscription, record.alert_id))
@@ -368,18 +410,25 @@ class NotifyPartition:
         """Drop alerts that are over for a while and that no restart would read again."""
         while self._over:
             at_us, offset, name, alert_id = self._over[0]
-            if offset >= self.floor or (now_us - at_us < KEEP_OVER_US and len(self._over) < KEEP_OVER):
+            if offset >= self.floor or (
+                now_us - at_us < KEEP_OVER_US and len(self._over) < KEEP_OVER
+            ):
                 return
             self._over.popleft()
             lane = self.lanes.get(name)
             member = lane.members.get(alert_id) if lane is not None else None
-            if lane is not None and (member is None or (member.is_over(lane.subscription) and not member.unsaved)):
+            if lane is not None and (
+                member is None or (member.is_over(lane.subscription) and not member.unsaved)
+            ):
                 lane.forget(alert_id)
                 self._places.pop(delivery_key(name, alert_id), None)
 
     def _rewrite(self, now_us: int) -> None:
         """Write again what is old and still needed."""
-        while self._places and self._end - (place := next(iter(self._places.values()))) > REWRITE_AFTER:
+        while (
+            self._places
+            and self._end - (place := next(iter(self._places.values()))) > REWRITE_AFTER
+        ):
             key = next(iter(self._places))
             name, _, alert_id = key.partition("|")
             lane = self.lanes.get(name)

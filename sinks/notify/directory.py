@@ -9,14 +9,14 @@ from typing import Final
 
 from confluent_kafka import KafkaException, Message, TopicPartition
 
-from stepstream import kafka
+from stepstream.common import kafka
 from stepstream.schemas.documents import Subscription, WrongDocument, decode_document
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
 
 POLL_S: Final = 0.5
 _PREFIX: Final = b"subscription/"
-_log = logging.getLogger("stepstream.notify")
+_log = logging.getLogger("stepstream.admin.notify")
 
 
 class Directory:
@@ -59,7 +59,9 @@ class Directory:
                     count = kafka.partition_count(client, self._name)
                 except kafka.KafkaUnreachable:
                     continue
-                client.assign([TopicPartition(self._name, p, self._next.get(p, 0)) for p in range(count)])
+                client.assign(
+                    [TopicPartition(self._name, p, self._next.get(p, 0)) for p in range(count)]
+                )
                 break
             while not self._stop.is_set():
                 message = client.poll(POLL_S)
@@ -80,7 +82,11 @@ class Directory:
         try:
             document = decode_document(value) if value else None
         except WrongDocument as error:
-            _log.error("subscription %s on the config topic is ignored, the one before stays in force: %s", name, error)
+            _log.error(
+                "subscription %s on the config topic is ignored, the one before stays in force: %s",
+                name,
+                error,
+            )
             return
         with self._guard:
             if isinstance(document, Subscription):

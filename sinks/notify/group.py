@@ -50,7 +50,9 @@ class Member:
             return not slept_over and not alert.incident_id and not alert.withdrawn
         if alert.state != self.told_state:
             return alert.state == "firing" or subscription.send_resolved
-        if self.told_severity and SEVERITIES.index(alert.severity) > SEVERITIES.index(self.told_severity):
+        if self.told_severity and SEVERITIES.index(alert.severity) > SEVERITIES.index(
+            self.told_severity
+        ):
             return True
         return subscription.send_updates
 
@@ -88,7 +90,9 @@ class Member:
 
     def is_over(self, subscription: Subscription) -> bool:
         """Whether nothing more is to be expected of it."""
-        return self.alert.state == "resolved" and not self.has_news(subscription, max(0, self.alert.silenced_until))
+        return self.alert.state == "resolved" and not self.has_news(
+            subscription, max(0, self.alert.silenced_until)
+        )
 
 
 @dataclass(slots=True)
@@ -144,7 +148,10 @@ class Notification:
 
 def labels_of(subscription: Subscription, alert: AlertStruct) -> dict[str, str]:
     """The fields that make the alert's group."""
-    return {name: str(getattr(alert, name)) for name in dict.fromkeys(("project", *subscription.group_by))}
+    return {
+        name: str(getattr(alert, name))
+        for name in dict.fromkeys(("project", *subscription.group_by))
+    }
 
 
 def group_key(subscription: Subscription, alert: AlertStruct) -> str:
@@ -180,4 +187,12 @@ def repeat_us(subscription: Subscription) -> int:
 
 def gravest_first(alerts: list[AlertStruct]) -> list[AlertStruct]:
     """In the order in which a person wants to read them."""
-    return sorted(alerts, key=lambda one: (one.state != "firing", -SEVERITIES.index(one.severity), one.opened_at, one.alert_id))
+    return sorted(
+        alerts,
+        key=lambda one: (
+            one.state != "firing",
+            -SEVERITIES.index(one.severity),
+            one.opened_at,
+            one.alert_id,
+        ),
+    )

@@ -56,7 +56,9 @@ class Lane:
         """Take over an alert's newer record."""
         member = self.members.get(alert.alert_id)
         if member is None:
-            member = self.members[alert.alert_id] = Member(alert, group_key(self.subscription, alert))
+            member = self.members[alert.alert_id] = Member(
+                alert, group_key(self.subscription, alert)
+            )
         member.alert, member.appended_us = alert, appended_us
         group = self.group_of(member)
         if alert.silenced_until > now_us:
@@ -102,7 +104,11 @@ class Lane:
         if not news:
             group.since_us, group.attempts = 0, 0
             news = [m for m in members if m.repeats(now_us)]
-            if not news or not repeat_us(self.subscription) or now_us < group.told_us + repeat_us(self.subscription):
+            if (
+                not news
+                or not repeat_us(self.subscription)
+                or now_us < group.told_us + repeat_us(self.subscription)
+            ):
                 self._plan_repeat(group, now_us)
                 return None
         later = self._not_before(group, news, now_us)
@@ -147,15 +153,21 @@ class Lane:
         folded.members |= group.members
         group.members = set()
 
-    def _notification(self, group: Group, news: list[Member], why: Why, now_us: int) -> Notification:
+    def _notification(
+        self, group: Group, news: list[Member], why: Why, now_us: int
+    ) -> Notification:
         most = AT_MOST.get(self.subscription.channel, len(news))
         chosen = gravest_first([m.alert for m in news])[:most]
         told = {alert.alert_id for alert in chosen}
         members = self._members(group)
         firing = [m.alert for m in members if m.alert.state == "firing"]
         others = gravest_first([a for a in firing if a.alert_id not in told])[:OTHERS]
-        grouped = group.key != FOLDED and (self.subscription.group_by or self.subscription.digest is None)
-        labels = labels_of(self.subscription, chosen[0]) if grouped else {"project": chosen[0].project}
+        grouped = group.key != FOLDED and (
+            self.subscription.group_by or self.subscription.digest is None
+        )
+        labels = (
+            labels_of(self.subscription, chosen[0]) if grouped else {"project": chosen[0].project}
+        )
         return Notification(
             id=self._id(group, labels, why, chosen, others, len(firing)),
             subscription=self.subscription.name,
@@ -187,11 +199,26 @@ class Lane:
         A receiver may refuse a key that comes again with another body. Where anything has changed between two tries (another
         alert of the group ended, the templates were edited), the second one has a key of its own.
         """
-        wording = self.subscription.template, self.subscription.content, self.subscription.link_template
-        context = self.subscription.name, group.key, labels, why, group.told_us if why == "repeat" else 0, firing
+        wording = (
+            self.subscription.template,
+            self.subscription.content,
+            self.subscription.link_template,
+        )
+        context = (
+            self.subscription.name,
+            group.key,
+            labels,
+            why,
+            group.told_us if why == "repeat" else 0,
+            firing,
+        )
         told = [_encode(alert).decode() for alert in alerts]
         words = [wording[0].title, wording[0].body, *wording[1:]]
-        return derived_id("notification", _encode((*context, words, [one.alert_id for one in others])).decode(), *told)
+        return derived_id(
+            "notification",
+            _encode((*context, words, [one.alert_id for one in others])).decode(),
+            *told,
+        )
 
     # -- what became of it ---------------------------------------------------------------------------------------------
 
@@ -210,11 +237,15 @@ class Lane:
             group.told_us, group.attempts, group.next_try_us, group.reason = now_us, 0, 0, ""
         return changed
 
-    def failed(self, notification: Notification, reason: str, now_us: int, retry_after_us: int = 0) -> list[Member]:
+    def failed(
+        self, notification: Notification, reason: str, now_us: int, retry_after_us: int = 0
+    ) -> list[Member]:
         """The try failed for a reason that may pass; the members that wait now."""
         group = self._ended(notification)
         self.failures += 1
-        self.blocked_until_us = now_us + max(retry_after_us, pause_us(self.failures, self.subscription.name))
+        self.blocked_until_us = now_us + max(
+            retry_after_us, pause_us(self.failures, self.subscription.name)
+        )
         if group is not None:
             group.attempts, group.reason = notification.attempt, reason
             pause = max(retry_after_us, pause_us(group.attempts, notification.id))
@@ -252,7 +283,9 @@ class Lane:
             return
         group.since_us = group.since_us or now_us
         # More than one notification held: the rest at once.
-        rest = not group.attempts and group.told_us == now_us and self.subscription.channel in AT_MOST
+        rest = (
+            not group.attempts and group.told_us == now_us and self.subscription.channel in AT_MOST
+        )
         self._look(group, now_us if rest else self._when_due(group, now_us))
 
     def next_waiting(self) -> Iterator[Group]:

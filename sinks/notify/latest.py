@@ -9,7 +9,7 @@ from typing import Final, Generic, TypeVar
 import msgspec
 from confluent_kafka import Consumer, TopicPartition
 
-from stepstream import kafka
+from stepstream.common import kafka
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
 
@@ -75,12 +75,16 @@ class Latest(Generic[R]):
         if self._consumer is None:
             self._consumer = kafka.consumer(self._settings, "stepstream-reader", **{"log_level": 2})
         for number in range(kafka.partition_count(self._consumer, self._topic)):
-            low, high = self._consumer.get_watermark_offsets(TopicPartition(self._topic, number), timeout=_TIMEOUT_S)
+            low, high = self._consumer.get_watermark_offsets(
+                TopicPartition(self._topic, number), timeout=_TIMEOUT_S
+            )
             place = max(self._places.get(number, high - TAIL_RECORDS), low)
             if place > high:
                 raise kafka.KafkaUnreachable(f"{self._topic} is another one than before: ask again")
             if place < high:
-                for message in kafka.read_to_end(self._settings, self._topic, [number], offset=place):
+                for message in kafka.read_to_end(
+                    self._settings, self._topic, [number], offset=place
+                ):
                     self._take(message.value())
             self._places[number] = high
         if len(self._held) > MOST_RECORDS or self._bytes > MOST_BYTES:

@@ -39,12 +39,15 @@ class Listing:
             age=lambda one: one.updated_at,
         )
 
-    def deliveries(self, *, subscription: str = "", state: str = "", limit: int = 100) -> list[DeliveryStruct]:
+    def deliveries(
+        self, *, subscription: str = "", state: str = "", limit: int = 100
+    ) -> list[DeliveryStruct]:
         """The newest first. Raises ``KafkaUnreachable``."""
         found = [
             one
             for one in self._deliveries.records()
-            if (not subscription or one.subscription == subscription) and (not state or one.state == state)
+            if (not subscription or one.subscription == subscription)
+            and (not state or one.state == state)
         ]
         return sorted(found, key=lambda one: -one.time)[:limit]
 
@@ -69,7 +72,9 @@ class Listing:
         self._alerts.close()
 
 
-def deliveries(settings: Settings, *, subscription: str = "", state: str = "", limit: int = 100) -> list[DeliveryStruct]:
+def deliveries(
+    settings: Settings, *, subscription: str = "", state: str = "", limit: int = 100
+) -> list[DeliveryStruct]:
     """One look at the deliveries, the newest first. Raises ``KafkaUnreachable``."""
     listing = Listing(settings)
     try:
@@ -78,7 +83,9 @@ def deliveries(settings: Settings, *, subscription: str = "", state: str = "", l
         listing.close()
 
 
-def alerts(settings: Settings, match: AlertMatch, *, state: str = "", limit: int = 100) -> list[Alert]:
+def alerts(
+    settings: Settings, match: AlertMatch, *, state: str = "", limit: int = 100
+) -> list[Alert]:
     """One look at the alerts, the one that changed last first. Raises ``KafkaUnreachable``."""
     listing = Listing(settings)
     try:

@@ -23,11 +23,26 @@ SHOWN: Final = 10
 _TITLE_CHARS: Final = 250
 Escape = Callable[[str], str]
 _OURS: Final = frozenset(
-    {"baseline", "count", "duration", "firing", "link", "resolved", "runs", "severity", "since", "state", "threshold", "value"}
+    {
+        "baseline",
+        "count",
+        "duration",
+        "firing",
+        "link",
+        "resolved",
+        "runs",
+        "severity",
+        "since",
+        "state",
+        "threshold",
+        "value",
+    }
 )
 """Values that nobody else has written: words of a fixed list, numbers, times, and the link, whose fields are quoted."""
 _LONGEST: Final = {
-    **dict.fromkeys(("agent", "agent_version", "environment", "project", "subject", "task"), NAME_CHARS),
+    **dict.fromkeys(
+        ("agent", "agent_version", "environment", "project", "subject", "task"), NAME_CHARS
+    ),
     "who": 3 * NAME_CHARS,
 }
 _INTERNAL: Final = ("finding_ids", "opened_by", "source_partition", "source_offset")
@@ -42,21 +57,30 @@ class Message:
     link: str
 
 
-def message(notification: Notification, subscription: Subscription, escape: Escape = str) -> Message:
+def message(
+    notification: Notification, subscription: Subscription, escape: Escape = str
+) -> Message:
     """Title and text, by the subscription's own templates where it has some.
 
     What agents may have written goes through ``escape``, which makes it plain in the channel's markup.
     """
     first = values(notification.alerts[0], notification, subscription, escape)
-    title = fill(subscription.template.title, first) if subscription.template.title else _title(notification, first)
+    title = (
+        fill(subscription.template.title, first)
+        if subscription.template.title
+        else _title(notification, first)
+    )
     parts = [
-        _part(alert, values(alert, notification, subscription, escape), subscription) for alert in notification.alerts[:SHOWN]
+        _part(alert, values(alert, notification, subscription, escape), subscription)
+        for alert in notification.alerts[:SHOWN]
     ]
     if (more := len(notification.alerts) - SHOWN) > 0:
         parts.append(f"and {more} more")
     if notification.others:
         parts.append(f"still firing, told before: {notification.firing - _firing(notification)}")
-    return Message(shortened(" ".join(title.split()), _TITLE_CHARS), "\n".join(parts), first["link"])
+    return Message(
+        shortened(" ".join(title.split()), _TITLE_CHARS), "\n".join(parts), first["link"]
+    )
 
 
 def payload(notification: Notification, subscription: Subscription) -> dict[str, Any]:
@@ -80,7 +104,9 @@ def payload(notification: Notification, subscription: Subscription) -> dict[str,
     }
 
 
-def values(alert: AlertStruct, notification: Notification, subscription: Subscription, escape: Escape = str) -> dict[str, str]:
+def values(
+    alert: AlertStruct, notification: Notification, subscription: Subscription, escape: Escape = str
+) -> dict[str, str]:
     """What templates may name, for one alert: on one line each, what is not ours escaped."""
     end_us = alert.resolved_at or alert.updated_at
     texts = texts_of(alert, subscription.content)
@@ -116,7 +142,10 @@ def values(alert: AlertStruct, notification: Notification, subscription: Subscri
         "value": _amount(alert.value, alert.unit),
         "who": who(alert),
     }
-    return {name: text if name in _OURS else escape(cut(text, _LONGEST.get(name, FULL_CHARS))) for name, text in found.items()}
+    return {
+        name: text if name in _OURS else escape(cut(text, _LONGEST.get(name, FULL_CHARS)))
+        for name, text in found.items()
+    }
 
 
 def link(alert: AlertStruct, subscription: Subscription) -> str:
@@ -130,7 +159,18 @@ def link(alert: AlertStruct, subscription: Subscription) -> str:
         "updated_at_us": str(alert.updated_at),
         "updated_at_ms": str(alert.updated_at // 1000),
     }
-    names = ("agent", "agent_version", "alert", "alert_id", "environment", "project", "rule", "subject", "task", "trace_id")
+    names = (
+        "agent",
+        "agent_version",
+        "alert",
+        "alert_id",
+        "environment",
+        "project",
+        "rule",
+        "subject",
+        "task",
+        "trace_id",
+    )
     known |= {name: str(getattr(alert, name)) for name in names}
     return fill(subscription.link_template, known, lambda text: quote(text, safe=""))
 
@@ -153,7 +193,11 @@ def _title(notification: Notification, known: dict[str, str]) -> str:
     count = len(notification.alerts)
     if alert.rule == SAMPLE:
         return f"[TEST] {known['message']}"
-    label = "RESOLVED" if notification.state == "resolved" and alert.state == "resolved" else alert.severity.upper()
+    label = (
+        "RESOLVED"
+        if notification.state == "resolved" and alert.state == "resolved"
+        else alert.severity.upper()
+    )
     head = f"[{label}] {known['alert']} {known['who']}"
     if count > 1:
         fires = f"{notification.firing} firing" if notification.firing else ""
@@ -172,7 +216,11 @@ def _part(alert: AlertStruct, known: dict[str, str], subscription: Subscription)
         for name, text in (("limit", known["threshold"]), ("normal", known["baseline"]))
         if text not in ("", "0")
     )
-    facts = [f"since {known['since']}{over}", numbers, f"{known['runs']} runs" if known["runs"] != "1" else ""]
+    facts = [
+        f"since {known['since']}{over}",
+        numbers,
+        f"{known['runs']} runs" if known["runs"] != "1" else "",
+    ]
     lines.append(" · ".join(part for part in facts if part))
     if known["quoted"]:
         lines.append(f'it said: "{known["quoted"]}"')
@@ -188,7 +236,8 @@ def _part(alert: AlertStruct, known: dict[str, str], subscription: Subscription)
 
 def _record(alert: AlertStruct, subscription: Subscription) -> dict[str, Any]:
     """An alert as programs get it: the record of the alerts topic, its words as the subscription wants them."""
-    fields = {name: getattr(alert, name) for name in alert.__struct_fields__ if name not in _INTERNAL}  # type: ignore[attr-defined]
+    names: tuple[str, ...] = alert.__struct_fields__  # type: ignore[attr-defined]
+    fields = {name: getattr(alert, name) for name in names if name not in _INTERNAL}
     times = {name: iso_time(fields[name]) for name in TIME_FIELDS if fields[name]}
     words = {"command": command(alert), "link": link(alert, subscription)}
     return {**fields, "times": times, **texts_of(alert, subscription.content), **words}

@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
-from stepstream import observe
-from stepstream.observe import Observer, ObserverServer
+from stepstream.common import observe
+from stepstream.common.observe import Observer, ObserverServer
 from stepstream.schemas import metrics as m
 from stepstream.schemas.documents import Subscription
 from stepstream.schemas.settings import Settings
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 STUCK_S: Final = 60.0
 LOOK_S: Final = 2.0
-_log = logging.getLogger("stepstream.notify")
+_log = logging.getLogger("stepstream.admin.notify")
 
 
 class Figures:
@@ -43,18 +43,29 @@ class Figures:
         with self._guard:
             self._tries[channel] += 1
 
-    def ended(self, channel: str, outcome: Outcome, notification: Notification, took_s: float) -> None:
+    def ended(
+        self, channel: str, outcome: Outcome, notification: Notification, took_s: float
+    ) -> None:
         """A try has ended."""
         with self._guard:
             self._tries[channel] -= 1
             self.observer.counter(m.NOTIFY_TRIES).labels(channel, outcome.kind).inc()
             self.observer.histogram(m.NOTIFY_TRY_SECONDS).labels(channel).observe(took_s)
-            at_once = notification.why == "news" and notification.appended_us and notification.attempt == 1
+            at_once = (
+                notification.why == "news"
+                and notification.appended_us
+                and notification.attempt == 1
+            )
             if outcome.kind == "told" and at_once:
                 latency_s = max(0.0, time.time() - notification.appended_us / 1e6)
                 self.observer.histogram(m.NOTIFY_LATENCY).labels(channel).observe(latency_s)
 
-    def round(self, partitions: Partitions, under_way: Mapping[int, int], subscriptions: Mapping[str, Subscription]) -> None:
+    def round(
+        self,
+        partitions: Partitions,
+        under_way: Mapping[int, int],
+        subscriptions: Mapping[str, Subscription],
+    ) -> None:
         """The main thread has gone round once."""
         self._round_at = time.monotonic()
         self._ready = partitions.ready
@@ -67,7 +78,9 @@ class Figures:
             for lane in core.lanes.values():
                 channel = lane.subscription.channel
                 waiting[channel] += sum(bool(group.since_us) for group in lane.groups.values())
-                parked[channel] += sum(one.parked_seq >= one.alert.seq for one in lane.members.values())
+                parked[channel] += sum(
+                    one.parked_seq >= one.alert.seq for one in lane.members.values()
+                )
         observer = self.observer
         with self._guard:
             for channel, count in waiting.items():
@@ -75,8 +88,13 @@ class Figures:
                 observer.gauge(m.NOTIFY_PARKED).labels(channel).set(parked[channel])
             observer.gauge(m.NOTIFY_UNDER_WAY).set(sum(under_way.values()))
             observer.gauge(m.NOTIFY_SUBSCRIPTIONS).set(len(subscriptions))
-            observer.mirror(m.NOTIFY_ALERTS, sum(core.counts.alerts for core in partitions.cores.values()))
-            observer.mirror(m.NOTIFY_UNREADABLE, sum(core.counts.unreadable for core in partitions.cores.values()))
+            observer.mirror(
+                m.NOTIFY_ALERTS, sum(core.counts.alerts for core in partitions.cores.values())
+            )
+            observer.mirror(
+                m.NOTIFY_UNREADABLE,
+                sum(core.counts.unreadable for core in partitions.cores.values()),
+            )
             for number, lag in partitions.lag().items():
                 observer.gauge(m.NOTIFY_LAG).labels(str(number)).set(lag)
 

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException
 
-from stepstream import kafka
+from stepstream.common import kafka
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
 from stepstream.sinks.notify.core import NotifyPartition, Saved
@@ -22,7 +22,9 @@ class Outbox:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._topic = topic(settings.topic_prefix, "deliveries")
-        self._producer = kafka.producer(settings, **{"linger.ms": 2, "message.timeout.ms": TIMEOUT_MS})
+        self._producer = kafka.producer(
+            settings, **{"linger.ms": 2, "message.timeout.ms": TIMEOUT_MS}
+        )
         self._error: KafkaError | None = None
         self.under_way = 0
 
@@ -45,13 +47,22 @@ class Outbox:
             self.under_way -= 1
             self._error = self._error or error
 
-        self._produce(topic(self._settings.topic_prefix, name), key.encode(), value, partition, delivered)
+        self._produce(
+            topic(self._settings.topic_prefix, name), key.encode(), value, partition, delivered
+        )
 
     def _produce(self, name: str, key: bytes, value: bytes, partition: int, delivered: Any) -> None:
         place: dict[str, Any] = {"partition": partition} if partition >= 0 else {}
         while True:
             try:
-                self._producer.produce(name, key=key, value=value, headers=list(_HEADERS), on_delivery=delivered, **place)
+                self._producer.produce(
+                    name,
+                    key=key,
+                    value=value,
+                    headers=list(_HEADERS),
+                    on_delivery=delivered,
+                    **place,
+                )
             except BufferError:
                 self._producer.poll(0.05)
                 continue

@@ -11,8 +11,8 @@ from typing import Final
 import msgspec
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from stepstream import kafka
-from stepstream.letters import refuse_batch
+from stepstream.common import kafka
+from stepstream.common.letters import refuse_batch
 from stepstream.schemas.batches import describe
 from stepstream.schemas.delivery import DeliveryStruct
 from stepstream.schemas.documents import Subscription
@@ -25,7 +25,7 @@ BEGIN_BACK_S: Final = 300
 """A notifier that starts for the first time ever tells alerts from so long ago on."""
 COMMIT_S: Final = 1.0
 _META: Final = re.compile(r"n1:([0-9]+);")
-_log = logging.getLogger("stepstream.notify")
+_log = logging.getLogger("stepstream.admin.notify")
 _decode = msgspec.json.Decoder(DeliveryStruct).decode
 
 
@@ -65,7 +65,9 @@ class Partitions:
 
     def start(self) -> None:
         """Join the group."""
-        self._consumer.subscribe([self._topic], on_assign=self._came, on_revoke=self._revoked, on_lost=self._lost)
+        self._consumer.subscribe(
+            [self._topic], on_assign=self._came, on_revoke=self._revoked, on_lost=self._lost
+        )
 
     def close(self) -> None:
         """Leave the group; what is held is revoked on the way."""
@@ -101,7 +103,9 @@ class Partitions:
         except kafka.KafkaUnreachable as error:
             self.trouble = str(error)
             return
-        _log.error("alerts partition %d: %s", batch.partition, describe(batch.first, batch.last, batch.why))
+        _log.error(
+            "alerts partition %d: %s", batch.partition, describe(batch.first, batch.last, batch.why)
+        )
 
     def _note(self, batch: kafka.BadBatch) -> None:
         refuse_batch(self._settings, batch, "alerts", "notify")
@@ -112,10 +116,16 @@ class Partitions:
             return
         self._commit_at = time.monotonic() + COMMIT_S
         places = {number: (core.floor, core.restore_from) for number, core in self.cores.items()}
-        moved = {number: place for number, place in places.items() if self._committed.get(number) != place}
+        moved = {
+            number: place
+            for number, place in places.items()
+            if self._committed.get(number) != place
+        }
         if not moved:
             return
-        offsets = [TopicPartition(self._topic, n, floor, f"n1:{low};") for n, (floor, low) in moved.items()]
+        offsets = [
+            TopicPartition(self._topic, n, floor, f"n1:{low};") for n, (floor, low) in moved.items()
+        ]
         try:
             if surely:
                 self._consumer.commit(offsets=offsets, asynchronous=False)
@@ -130,7 +140,9 @@ class Partitions:
         found = {}
         for number, core in self.cores.items():
             try:
-                _, high = self._consumer.get_watermark_offsets(TopicPartition(self._topic, number), cached=True)
+                _, high = self._consumer.get_watermark_offsets(
+                    TopicPartition(self._topic, number), cached=True
+                )
             except KafkaException:
                 continue
             found[number] = max(0, high - core.position) if high >= 0 else 0
@@ -144,13 +156,22 @@ class Partitions:
             known = _META.match(kafka.committed_metadata(consumer, at))
             low = int(known[1]) if known else 0
             floor = at.offset if at.offset >= 0 else self._beginning(consumer, at.partition)
-            _, end = consumer.get_watermark_offsets(TopicPartition(self._topic, at.partition), timeout=30)
+            _, end = consumer.get_watermark_offsets(
+                TopicPartition(self._topic, at.partition), timeout=30
+            )
             self.cores[at.partition] = self._restored(at.partition, floor, low, end)
             self._committed[at.partition] = (-1, -1)
-        consumer.assign([TopicPartition(self._topic, n, core.position) for n, core in self.cores.items()])
+        consumer.assign(
+            [TopicPartition(self._topic, n, core.position) for n, core in self.cores.items()]
+        )
         self.ready = True
         numbers = sorted(at.partition for at in partitions)
-        _log.info("partitions %s of %s, restored in %.1f s", numbers, self._topic, time.monotonic() - began)
+        _log.info(
+            "partitions %s of %s, restored in %.1f s",
+            numbers,
+            self._topic,
+            time.monotonic() - began,
+        )
 
     def _restored(self, number: int, floor: int, low: int, end: int) -> NotifyPartition:
         core = NotifyPartition(number, self._subscriptions())
@@ -169,7 +190,10 @@ class Partitions:
                     unreadable.append(str(error))
         if unreadable:  # the sink dead-letters them
             _log.warning(
-                "%d records of %s are no deliveries and were skipped: %s", len(unreadable), self._deliveries, unreadable[0]
+                "%d records of %s are no deliveries and were skipped: %s",
+                len(unreadable),
+                self._deliveries,
+                unreadable[0],
             )
         core.restore(records, floor, self._now_us(), end=end)
         return core
@@ -180,7 +204,9 @@ class Partitions:
         (found,) = consumer.offsets_for_times([at], timeout=30)
         if found.offset >= 0:
             return int(found.offset)
-        return int(consumer.get_watermark_offsets(TopicPartition(self._topic, number), timeout=30)[1])
+        return int(
+            consumer.get_watermark_offsets(TopicPartition(self._topic, number), timeout=30)[1]
+        )
 
     def _revoked(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
         leaving = [self.cores[at.partition] for at in partitions if at.partition in self.cores]

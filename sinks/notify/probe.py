@@ -20,12 +20,30 @@ def synthetic_run(trace_id: str, now_us: int) -> Iterator[bytes]:
     yield _event(trace_id, root, "", "agent", "probe", now_us, now_us)
     for _ in range(CALLS):
         yield _event(
-            trace_id, new_step_id(), root, "tool_call", "probe", now_us, now_us, tool="probe", input="probe", output="same"
+            trace_id,
+            new_step_id(),
+            root,
+            "tool_call",
+            "probe",
+            now_us,
+            now_us,
+            tool="probe",
+            input="probe",
+            output="same",
         )
     yield _event(trace_id, root, "", "agent", "probe", now_us, now_us + 1)
 
 
-def _event(trace_id: str, step_id: str, parent: str, kind: str, name: str, begin_us: int, end_us: int, **more: Any) -> bytes:
+def _event(
+    trace_id: str,
+    step_id: str,
+    parent: str,
+    kind: str,
+    name: str,
+    begin_us: int,
+    end_us: int,
+    **more: Any,
+) -> bytes:
     event = {
         "schema_version": 1, "trace_id": trace_id, "step_id": step_id, "parent_step_id": parent, "kind": kind, "name": name,
         "phase": "end" if parent or end_us > begin_us else "start", "project": PROJECT, "agent": PROBE_AGENT, "task": "probe",

@@ -8,7 +8,7 @@ from typing import Final
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from stepstream import kafka
+from stepstream.common import kafka
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
 from stepstream.sinks.notify.watch import Reading
@@ -26,7 +26,10 @@ class Progress:
         self._admin = AdminClient({**kafka.client_config(settings), "log_level": 0})
         groups = {"worker": settings.worker_group, "sink": settings.sink_group}
         self._groups = {part: f"{settings.topic_prefix}.{name}" for part, name in groups.items()}
-        self._clients = {part: kafka.consumer(settings, group, **{"log_level": 0}) for part, group in self._groups.items()}
+        self._clients = {
+            part: kafka.consumer(settings, group, **{"log_level": 0})
+            for part, group in self._groups.items()
+        }
         self._known: set[str] = set()
 
     def read(self) -> list[Reading]:
@@ -42,7 +45,12 @@ class Progress:
         client, prefix = self._clients[part], self._settings.topic_prefix
         names = [topic(prefix, name) for name in (_WORKED if part == "worker" else _STORED)]
         held = client.list_topics(timeout=TIMEOUT_S).topics
-        places = [TopicPartition(name, number) for name in names if name in held for number in held[name].partitions]
+        places = [
+            TopicPartition(name, number)
+            for name in names
+            if name in held
+            for number in held[name].partitions
+        ]
         committed = [at for at in client.committed(places, timeout=TIMEOUT_S) if at.offset >= 0]
         if committed:
             self._known.add(part)
@@ -54,7 +62,9 @@ class Progress:
             if mine:
                 yield self._reading(client, part, name.removeprefix(f"{prefix}."), mine, members)
 
-    def _reading(self, client: Consumer, part: str, name: str, committed: list[TopicPartition], members: int) -> Reading:
+    def _reading(
+        self, client: Consumer, part: str, name: str, committed: list[TopicPartition], members: int
+    ) -> Reading:
         inputs = lag = done = 0
         share = 0.0
         for at in committed:
@@ -71,14 +81,20 @@ class Progress:
         for output in OUTPUTS:
             name = topic(self._settings.topic_prefix, output)
             for number in range(kafka.partition_count(client, name)):
-                total += client.get_watermark_offsets(TopicPartition(name, number), timeout=TIMEOUT_S)[1]
+                total += client.get_watermark_offsets(
+                    TopicPartition(name, number), timeout=TIMEOUT_S
+                )[1]
         return total
 
     def _members(self, part: str) -> int:
         """How many run it; 1 where Kafka does not tell just now."""
         group = self._groups[part]
         try:
-            return len(self._admin.describe_consumer_groups([group], request_timeout=TIMEOUT_S)[group].result().members)
+            return len(
+                self._admin.describe_consumer_groups([group], request_timeout=TIMEOUT_S)[group]
+                .result()
+                .members
+            )
         except KafkaException:
             return 1
 

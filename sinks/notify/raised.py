@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 from confluent_kafka import TopicPartition
 
-from stepstream import kafka
+from stepstream.common import kafka
 from stepstream.schemas.alert import FindingStruct
 from stepstream.schemas.partitioner import partition_for
 from stepstream.schemas.settings import Settings

@@ -12,7 +12,9 @@ from stepstream.sinks.notify.group import Member
 Restored = dict[str, dict[str, tuple[Member, DeliveryStruct | None]]]
 
 
-def members_of(records: Iterable[tuple[int, DeliveryStruct]], places: OrderedDict[str, int]) -> Restored:
+def members_of(
+    records: Iterable[tuple[int, DeliveryStruct]], places: OrderedDict[str, int]
+) -> Restored:
     """Members by subscription and alert, each with its last record; ``places`` gets the offset of each.
 
     A record of a notifier that had been frozen may come after newer ones: what was told once stays told, and the newest
@@ -28,7 +30,9 @@ def members_of(records: Iterable[tuple[int, DeliveryStruct]], places: OrderedDic
             member.alert = record.record
         elif record.record is None and record.seq >= member.alert.seq:
             member.alert = _remains(record)
-        if record.told_seq > member.told_seq or (record.told_seq == member.told_seq and record.told_at > member.told_at_us):
+        if record.told_seq > member.told_seq or (
+            record.told_seq == member.told_seq and record.told_at > member.told_at_us
+        ):
             member.told_seq, member.told_state = record.told_seq, record.told_state
             member.told_severity, member.told_at_us = record.told_severity, record.told_at
         if record.state == "parked":

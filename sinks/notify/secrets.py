@@ -51,7 +51,9 @@ class Secrets:
         if not path.is_relative_to(self.folder.resolve()):
             raise NoSecret(f"file:{name} is not under {self.folder} (setting notify_secrets_dir)")
         if set(path.relative_to(self.folder.resolve()).parts) & _IDENTITIES:
-            raise NoSecret(f"file:{name} is what this process proves its own identity with: no document may send it")
+            raise NoSecret(
+                f"file:{name} is what this process proves its own identity with: no document may send it"
+            )
         try:
             return path.read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:

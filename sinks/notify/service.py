@@ -18,7 +18,7 @@ from typing import Any, Final, TypeVar
 
 from confluent_kafka import KafkaException, Message
 
-from stepstream import kafka
+from stepstream.common import kafka
 from stepstream.common.listen import AddressTaken
 from stepstream.schemas.channels import listed_variables
 from stepstream.schemas.documents import Subscription
@@ -39,7 +39,7 @@ IDLE_S: Final = 0.1
 BUSY_S: Final = 0.01
 GOING_S: Final = 3.0
 PAUSE_S: Final = 1.0
-_log = logging.getLogger("stepstream.notify")
+_log = logging.getLogger("stepstream.admin.notify")
 _T = TypeVar("_T")
 Came = tuple[NotifyPartition, Notification, Outcome]
 
@@ -48,14 +48,19 @@ def kit_of(settings: Settings) -> Kit:
     """What channels work with, by the settings."""
     return Kit(
         client=Client(allow_private=settings.notify_allow_private),
-        secrets=Secrets(Path(settings.notify_secrets_dir), listed=listed_variables(settings.notify_secret_variables)),
+        secrets=Secrets(
+            Path(settings.notify_secrets_dir),
+            listed=listed_variables(settings.notify_secret_variables),
+        ),
         clock_s=time.time,
         allow_commands=settings.notify_allow_commands,
         allow_private=settings.notify_allow_private,
     )
 
 
-def run(settings: Settings, *, parts: Callable[[Notifier], list[Any]] = lambda _notifier: []) -> int:
+def run(
+    settings: Settings, *, parts: Callable[[Notifier], list[Any]] = lambda _notifier: []
+) -> int:
     """Deliver alerts until SIGTERM or SIGINT. Returns the exit code: 0 stopped as told, 1 something failed.
 
     ``parts`` makes what runs beside it (admin API, watcher); each is closed at the end. Raises ``AddressTaken`` where a port
@@ -108,7 +113,9 @@ class Notifier:
         if not self._prepare(stop):
             return
         self.outbox = Outbox(self.settings)
-        self.partitions = Partitions(self.settings, lambda: self.directory.subscriptions, self._going, _now_us)
+        self.partitions = Partitions(
+            self.settings, lambda: self.directory.subscriptions, self._going, _now_us
+        )
         try:
             self.partitions.start()
             while not stop.is_set():
@@ -187,7 +194,9 @@ class Notifier:
                     self._under_way[core.partition] = self._under_way.get(core.partition, 0) + 1
                     self._carriers.submit(self._carry, core, notification, lane.subscription)
 
-    def _carry(self, core: NotifyPartition, notification: Notification, subscription: Subscription) -> None:
+    def _carry(
+        self, core: NotifyPartition, notification: Notification, subscription: Subscription
+    ) -> None:
         self.figures.began(subscription.channel)
         began = time.monotonic()
         outcome = send(notification, subscription, self.kit)
@@ -198,12 +207,18 @@ class Notifier:
         """Take over what the carriers bring back."""
         while True:
             try:
-                core, notification, outcome = self._came.get(timeout=wait_s) if wait_s else self._came.get_nowait()
+                core, notification, outcome = (
+                    self._came.get(timeout=wait_s) if wait_s else self._came.get_nowait()
+                )
             except queue.Empty:
                 return
             wait_s = 0.0
             left = self._under_way.get(core.partition, 0) - 1
-            self._under_way = {**self._under_way, core.partition: left} if left > 0 else self._without(core.partition)
+            self._under_way = (
+                {**self._under_way, core.partition: left}
+                if left > 0
+                else self._without(core.partition)
+            )
             if self.partitions.cores.get(core.partition) is core:
                 conclude(core, notification, outcome, _now_us())
 
@@ -219,7 +234,10 @@ class Notifier:
     def _going(self, leaving: list[NotifyPartition]) -> None:
         """Take what comes back within a while, and remember it; who comes next repeats the rest."""
         deadline = time.monotonic() + GOING_S
-        while any(core.partition in self._under_way for core in leaving) and time.monotonic() < deadline:
+        while (
+            any(core.partition in self._under_way for core in leaving)
+            and time.monotonic() < deadline
+        ):
             self._collect(0.05)
         for core in leaving:
             for saved in core.drain():
@@ -240,7 +258,9 @@ class Notifier:
                 future.set_exception(error)
 
 
-def conclude(core: NotifyPartition, notification: Notification, outcome: Outcome, now_us: int) -> None:
+def conclude(
+    core: NotifyPartition, notification: Notification, outcome: Outcome, now_us: int
+) -> None:
     """Tell the core what became of a try."""
     match outcome.kind:
         case "told":
@@ -251,7 +271,13 @@ def conclude(core: NotifyPartition, notification: Notification, outcome: Outcome
             core.refused(notification, outcome.text, now_us)
     if outcome.kind != "told":
         what = "will be tried again" if outcome.kind == "failed" else "is parked"
-        _log.warning("%s (try %d) %s: %s", notification.subscription, notification.attempt, what, outcome.text)
+        _log.warning(
+            "%s (try %d) %s: %s",
+            notification.subscription,
+            notification.attempt,
+            what,
+            outcome.text,
+        )
 
 
 def _now_us() -> int:

@@ -11,7 +11,7 @@ from urllib.parse import parse_qs
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
-from stepstream import kafka
+from stepstream.common import kafka
 from stepstream.schemas import documents
 from stepstream.schemas.alert import Alert
 from stepstream.schemas.documents import AlertMatch, Content
@@ -86,10 +86,14 @@ class Stream:
         count = kafka.partition_count(self._consumer, self._topic)
         self.places: dict[int, int] = {}
         for number in range(count):
-            low, high = self._consumer.get_watermark_offsets(TopicPartition(self._topic, number), timeout=10)
+            low, high = self._consumer.get_watermark_offsets(
+                TopicPartition(self._topic, number), timeout=10
+            )
             start = low if earliest else high
             self.places[number] = min(high, max(low, after.get(number, low if after else start)))
-        self._consumer.assign([TopicPartition(self._topic, number, place) for number, place in self.places.items()])
+        self._consumer.assign(
+            [TopicPartition(self._topic, number, place) for number, place in self.places.items()]
+        )
 
     def events(self, stop: Callable[[], bool]) -> Iterator[bytes]:
         """Events as they go over the wire, and a comment now and then so that both sides know the other is there."""
@@ -113,7 +117,11 @@ class Stream:
             alert = self._alert(value)
             if alert is not None and value is not None and matches(self._match, alert):
                 beat_at = time.monotonic() + BEAT_S
-                data = value if self._content == "full" else alert_record(alert, self._content).encode()
+                data = (
+                    value
+                    if self._content == "full"
+                    else alert_record(alert, self._content).encode()
+                )
                 yield b"event: alert\nid: %s\ndata: %s\n\n" % (self._id().encode(), data)
 
     def close(self) -> None:

@@ -118,7 +118,11 @@ class Watch:
         if now_us - seen.manned_us >= self.after_us:
             return f"no {reading.part} runs, for {format_duration(now_us - seen.manned_us)}"
         if now_us - seen.moved_us >= self.after_us:
-            waiting = f"{reading.lag:,} records wait" if reading.lag >= 0 else f"{reading.inputs - seen.inputs:,} records came"
+            waiting = (
+                f"{reading.lag:,} records wait"
+                if reading.lag >= 0
+                else f"{reading.inputs - seen.inputs:,} records came"
+            )
             return f"the {reading.part} makes no progress on {reading.topic}: {waiting}"
         if reading.share >= self.lag_share:
             return (
@@ -141,7 +145,9 @@ def finding_of(verdict: Verdict, now_us: int, opened_us: int) -> FindingStruct:
         severity="critical",
         subject=verdict.part,
         message=verdict.reason or f"the {verdict.part} works again",
-        detail="what is not processed waits in Kafka; `stepstream doctor` shows more" if verdict.stalled else "",
+        detail="what is not processed waits in Kafka; `stepstream doctor` shows more"
+        if verdict.stalled
+        else "",
     )
 
 

@@ -10,21 +10,29 @@ from typing import Any, Final
 import msgspec
 from confluent_kafka import KafkaException
 
-from stepstream import kafka
+from stepstream.common import kafka
 from stepstream.schemas import metrics as m
 from stepstream.sinks.notify.core import NotifyPartition
 from stepstream.sinks.notify.probe import Probe, synthetic_run
 from stepstream.sinks.notify.progress import Progress
 from stepstream.sinks.notify.raised import own_partition, raised
 from stepstream.sinks.notify.service import Notifier
-from stepstream.sinks.notify.watch import PROBE_AGENT, PROJECT, RULE, Verdict, Watch, alert_of, finding_of
+from stepstream.sinks.notify.watch import (
+    PROBE_AGENT,
+    PROJECT,
+    RULE,
+    Verdict,
+    Watch,
+    alert_of,
+    finding_of,
+)
 
 LONGEST_S: Final = 15.0
 END_TO_END: Final = "end-to-end"
 PARTS: Final = ("worker", "sink", END_TO_END)
 FLUSH_S: Final = 2.0
 _encode = msgspec.json.Encoder().encode
-_log = logging.getLogger("stepstream.notify")
+_log = logging.getLogger("stepstream.admin.notify")
 
 
 class Watcher:
@@ -34,7 +42,9 @@ class Watcher:
         self._notifier = notifier
         settings = notifier.settings
         self._every_s = min(LONGEST_S, settings.watch_after / 4e6)
-        self._watch = Watch(settings.watch_after, settings.watch_lag_share, round(self._every_s * 1e6))
+        self._watch = Watch(
+            settings.watch_after, settings.watch_lag_share, round(self._every_s * 1e6)
+        )
         self._probe = Probe(settings.watch_after) if settings.synthetic_runs else None
         self._opened: dict[str, int] = {}
         self._adopted: NotifyPartition | None = None
@@ -68,7 +78,9 @@ class Watcher:
         """Whether this notifier is the one that watches: it holds the partition that our own alerts are on."""
         if self._number < 0:
             self._number = own_partition(self._notifier.settings)
-        return self._number >= 0 and self._notifier.call(lambda: self._number in self._notifier.partitions.cores)
+        return self._number >= 0 and self._notifier.call(
+            lambda: self._number in self._notifier.partitions.cores
+        )
 
     def _look(self, progress: Progress) -> None:
         readings = progress.read()
@@ -94,7 +106,9 @@ class Watcher:
         for verdict in verdicts:
             self._say(core, verdict, now_us)
         for part in PARTS:
-            self._notifier.figures.observer.gauge(m.NOTIFY_STALLED).labels(part).set(part in self._watch.stalled)
+            self._notifier.figures.observer.gauge(m.NOTIFY_STALLED).labels(part).set(
+                part in self._watch.stalled
+            )
 
     def _raised(self) -> dict[str, int]:
         """What was raised before a restart and is not over: the part, and since when."""
@@ -103,12 +117,20 @@ class Watcher:
 
     def _say(self, core: NotifyPartition, verdict: Verdict, now_us: int) -> None:
         """Tell subscribers at once, since those who would make the alert may be the ones that are gone; and for the record."""
-        opened_us = self._opened.setdefault(verdict.part, now_us) if verdict.stalled else self._opened.pop(verdict.part, now_us)
+        opened_us = (
+            self._opened.setdefault(verdict.part, now_us)
+            if verdict.stalled
+            else self._opened.pop(verdict.part, now_us)
+        )
         finding = finding_of(verdict, now_us, opened_us)
         self._notifier.outbox.publish("findings", PROJECT, _encode(finding), self._number)
-        self._notifier.outbox.flush(FLUSH_S)  # a notifier that is killed now must leave its end to the next one
+        self._notifier.outbox.flush(
+            FLUSH_S
+        )  # a notifier that is killed now must leave its end to the next one
         core.inform(alert_of(finding, opened_us), -1, now_us, now_us)
-        (_log.error if verdict.stalled else _log.info)("pipeline-stalled %s: %s", finding.state, finding.message)
+        (_log.error if verdict.stalled else _log.info)(
+            "pipeline-stalled %s: %s", finding.state, finding.message
+        )
 
     def _send_probe(self, now_us: int) -> None:
         trace_id = self._probe.due(now_us) if self._probe is not None else ""

@@ -39,14 +39,22 @@ def cut(text: str, longest: int) -> str:
 
 def message_of(text: str, content: Content) -> str:
     """An alert's message: words of ours and names. A name that looks like a secret is left out unless all is wanted."""
-    return cut(text, FULL_CHARS) if content == "full" else cut(redacted(text, MESSAGE_CHARS), MESSAGE_CHARS)
+    return (
+        cut(text, FULL_CHARS)
+        if content == "full"
+        else cut(redacted(text, MESSAGE_CHARS), MESSAGE_CHARS)
+    )
 
 
 def quoted_of(text: str, content: Content) -> str:
     """What steps said, a quotation or a likely cause, as far as it is wanted."""
     if content == "none":
         return ""
-    return cut(text, FULL_CHARS) if content == "full" else cut(redacted(text, QUOTED_CHARS), QUOTED_CHARS)
+    return (
+        cut(text, FULL_CHARS)
+        if content == "full"
+        else cut(redacted(text, QUOTED_CHARS), QUOTED_CHARS)
+    )
 
 
 def texts_of(alert: Alert | AlertStruct, content: Content) -> dict[str, str]:

@@ -9,16 +9,20 @@ import typer
 
 from stepstream.cli.common import CLICKHOUSE, KAFKA, Format, FormatOption, takes
 from stepstream.cli.errors import USAGE, Failure
+from stepstream.common.terminal import say
 from stepstream.schemas.settings import Settings
-from stepstream.terminal import say
 
 if TYPE_CHECKING:
     from stepstream.schemas.alert import Alert
     from stepstream.schemas.alert_actions import Action
 
 STORED_S: Final = 5.0
-IdArgument = Annotated[str, typer.Argument(metavar="ID", help="The alert's id, or a beginning of it that is unique.")]
-ByOption = Annotated[str, typer.Option("--by", help="In whose name; default: you, at this machine.")]
+IdArgument = Annotated[
+    str, typer.Argument(metavar="ID", help="The alert's id, or a beginning of it that is unique.")
+]
+ByOption = Annotated[
+    str, typer.Option("--by", help="In whose name; default: you, at this machine.")
+]
 
 
 @takes(*KAFKA, *CLICKHOUSE)
@@ -32,7 +36,9 @@ def silence(
     settings: Settings,
     alert: IdArgument,
     *,
-    lasts: Annotated[str, typer.Option("--for", metavar="DURATION", help="How long; 0 ends a silence.")] = "1h",
+    lasts: Annotated[
+        str, typer.Option("--for", metavar="DURATION", help="How long; 0 ends a silence.")
+    ] = "1h",
     by: ByOption = "",
 ) -> None:
     """Keep an alert quiet for a while, and what opens of the same trouble meanwhile."""
@@ -64,9 +70,13 @@ def show(settings: Settings, alert: IdArgument, format: FormatOption = Format.TA
         found = queries.find_alert(client, alert)
         history = queries.alert_history(client, found.alert_id)
     if format is not Format.TABLE:
-        printing.print_records(list(Alert.model_fields), [list(plain(one).values()) for one in history], format)
+        printing.print_records(
+            list(Alert.model_fields), [list(plain(one).values()) for one in history], format
+        )
         return
-    printing.show_folded(alert_lines(found, glyphs=printing.glyphs(), history=True), indent=HANGING_CELLS)
+    printing.show_folded(
+        alert_lines(found, glyphs=printing.glyphs(), history=True), indent=HANGING_CELLS
+    )
     say(*_about(found), *map(_event, history))
 
 
@@ -79,7 +89,9 @@ def _about(alert: Alert) -> list[str]:
         "rule": f"{alert.rule}{f' of policy {alert.policy}' if alert.policy else ''}",
         "about": alert.subject,
         "run": alert.trace_id,
-        "runs": f"{alert.runs}, such as {', '.join(one[:8] for one in alert.trace_ids[:5])}" if alert.runs else "",
+        "runs": f"{alert.runs}, such as {', '.join(one[:8] for one in alert.trace_ids[:5])}"
+        if alert.runs
+        else "",
         "part of": f"incident {alert.incident_id[:8]}" if alert.incident_id else "",
         "steps": ", ".join(alert.step_ids[:5]),
         "acknowledged": f"by {alert.acknowledged_by}" if alert.acknowledged_by else "",
@@ -92,23 +104,37 @@ def _event(event: Alert) -> str:
     from stepstream.render.values import format_time, one_line
     from stepstream.schemas.alert import with_quotation
 
-    by = f" by {event.by}" if event.by and event.change in ("acknowledged", "silenced", "resolved") else ""
-    until = f" until {format_time(event.silenced_until)}" if event.change == "silenced" and event.silenced_until else ""
+    by = (
+        f" by {event.by}"
+        if event.by and event.change in ("acknowledged", "silenced", "resolved")
+        else ""
+    )
+    until = (
+        f" until {format_time(event.silenced_until)}"
+        if event.change == "silenced" and event.silenced_until
+        else ""
+    )
     sentence = with_quotation(one_line(event.message), one_line(event.quoted))
-    change = "no longer silenced" if event.change == "silenced" and not event.silenced_until else event.change
+    change = (
+        "no longer silenced"
+        if event.change == "silenced" and not event.silenced_until
+        else event.change
+    )
     return f"  {event.seq:>4}  {format_time(event.updated_at)}  {change}{by}{until}: {sentence}"
 
 
 def _act(settings: Settings, prefix: str, action: Action, by: str, *, until_us: int = 0) -> None:
-    from stepstream.alert_actions import NotTaken, act
-    from stepstream.orders import who
+    from stepstream.admin.alert_actions import NotTaken, act
+    from stepstream.admin.orders import who
+    from stepstream.common.settings import require_kafka
     from stepstream.render.values import format_time
-    from stepstream.settings import require_kafka
 
     require_kafka(settings)
     found = _find(settings, prefix)
     if found.state != "firing":
-        raise Failure(f"alert {found.alert_id[:8]} is over ({found.alert} of {found.agent or found.project})")
+        raise Failure(
+            f"alert {found.alert_id[:8]} is over ({found.alert} of {found.agent or found.project})"
+        )
     try:
         now = act(settings, found, action, by=by or who(), until_us=until_us)
     except NotTaken as error:
@@ -135,7 +161,7 @@ def _wait_for_the_store(settings: Settings, alert: Alert) -> None:
 
 def _find(settings: Settings, prefix: str) -> Alert:
     """From the store where there is one, else from the alerts topic itself."""
-    from stepstream.alert_actions import find_alert
+    from stepstream.admin.alert_actions import find_alert
     from stepstream.cli import queries
 
     if settings.clickhouse_url:
@@ -143,5 +169,7 @@ def _find(settings: Settings, prefix: str) -> Alert:
             return queries.find_alert(client, prefix)
     found = find_alert(settings, prefix)
     if found is None:
-        raise Failure(f"not one alert has an id that begins with {prefix}; `stepstream alerts --follow` shows them")
+        raise Failure(
+            f"not one alert has an id that begins with {prefix}; `stepstream alerts --follow` shows them"
+        )
     return found

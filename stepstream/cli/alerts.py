@@ -9,21 +9,32 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stepstream.cli.common import CLICKHOUSE, KAFKA, Format, FormatOption, one_of, takes
-from stepstream.cli.look import PANEL, AgentOption, EnvironmentOption, LimitOption, ProjectOption, SinceOption
+from stepstream.cli.look import (
+    PANEL,
+    AgentOption,
+    EnvironmentOption,
+    LimitOption,
+    ProjectOption,
+    SinceOption,
+)
+from stepstream.common.terminal import say, say_json
 from stepstream.schemas.alert import SEVERITIES, TIME_FIELDS, Alert
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.times import time_of
-from stepstream.terminal import say, say_json
 
 if TYPE_CHECKING:
     from stepstream.cli.queries import Scope
 
 
 HELP = "List alerts, the newest last, or follow them; acknowledge, silence, resolve."
-FollowOption = Annotated[bool, typer.Option("--follow", "-f", help="Wait for alerts and show them as they come.")]
+FollowOption = Annotated[
+    bool, typer.Option("--follow", "-f", help="Wait for alerts and show them as they come.")
+]
 AlertOption = Annotated[str | None, typer.Option(help="Only alerts of this name.")]
 StateOption = Annotated[str | None, typer.Option(help="Only those that are firing, or resolved.")]
-SeverityOption = Annotated[str | None, typer.Option(help=f"Only this severity: {', '.join(SEVERITIES)}.")]
+SeverityOption = Annotated[
+    str | None, typer.Option(help=f"Only this severity: {', '.join(SEVERITIES)}.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -33,7 +44,12 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(help=HELP)
     group.callback(invoke_without_command=True, help=HELP)(alerts)
     group.command("list")(show_list)
-    for command in (alert_commands.show, alert_commands.ack, alert_commands.silence, alert_commands.resolve):
+    for command in (
+        alert_commands.show,
+        alert_commands.ack,
+        alert_commands.silence,
+        alert_commands.resolve,
+    ):
         group.command(command.__name__)(command)
     app.add_typer(group, name="alerts", rich_help_panel=PANEL)
 
@@ -56,7 +72,19 @@ def alerts(
 ) -> None:
     """List, or a command of the group."""
     if context.invoked_subcommand is None:
-        _list(settings, follow, project, environment, agent, alert, severity, state, since, limit, format)
+        _list(
+            settings,
+            follow,
+            project,
+            environment,
+            agent,
+            alert,
+            severity,
+            state,
+            since,
+            limit,
+            format,
+        )
 
 
 @takes(*KAFKA, *CLICKHOUSE)
@@ -75,7 +103,9 @@ def show_list(
     format: FormatOption = Format.TABLE,
 ) -> None:
     """List alerts, the newest last, or follow them as they come (with --since: after those since then)."""
-    _list(settings, follow, project, environment, agent, alert, severity, state, since, limit, format)
+    _list(
+        settings, follow, project, environment, agent, alert, severity, state, since, limit, format
+    )
 
 
 def _list(
@@ -116,7 +146,9 @@ def _print_history(found: list[Alert], format: Format) -> None:
     from stepstream.cli import printing
 
     if format is not Format.TABLE:
-        printing.print_records(list(Alert.model_fields), [list(plain(one).values()) for one in found], format)
+        printing.print_records(
+            list(Alert.model_fields), [list(plain(one).values()) for one in found], format
+        )
     elif found:
         _print_lines(found, history=True)
     else:
@@ -127,7 +159,7 @@ def _follow(settings: Settings, scope: Scope, format: Format) -> None:
     """First what the store holds, where a time was asked for, then what comes; an alert that is in both is shown once."""
     from stepstream.cli import queries
     from stepstream.cli.errors import Failure
-    from stepstream.settings import require_kafka
+    from stepstream.common.settings import require_kafka
     from stepstream.sinks.subscribe import NoAlertsTopic, subscribe
 
     require_kafka(settings)

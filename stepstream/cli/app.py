@@ -17,7 +17,7 @@ from typing import Annotated, Final
 import typer
 
 from stepstream.cli import errors
-from stepstream.quiet import silence_libraries
+from stepstream.common.quiet import silence_libraries
 
 RUN: Final = "Run"
 PREPARE: Final = "Check and prepare"
@@ -37,23 +37,47 @@ class Entry:
 
 
 COMMANDS: Final[dict[str, Entry]] = {
-    "up": Entry("up", "Run everything on this machine: Kafka, ClickHouse, worker, notifier and sink.", RUN),
+    "up": Entry(
+        "up", "Run everything on this machine: Kafka, ClickHouse, worker, notifier and sink.", RUN
+    ),
     "worker": Entry("processes", "Run a worker: steps in, trajectories and alerts out.", RUN),
     "sink": Entry("processes", "Run a sink: Kafka to ClickHouse.", RUN),
     "notify": Entry("processes", "Run a notifier: alerts to subscribers.", RUN),
-    "doctor": Entry("doctor", "Check the installation, Kafka, ClickHouse and the processes; say what to do.", PREPARE),
-    "ready": Entry("processes", "Say whether workers, sinks or notifiers hold every partition.", PREPARE),
+    "doctor": Entry(
+        "doctor",
+        "Check the installation, Kafka, ClickHouse and the processes; say what to do.",
+        PREPARE,
+    ),
+    "ready": Entry(
+        "processes", "Say whether workers, sinks or notifiers hold every partition.", PREPARE
+    ),
     "topics": Entry("topics", "Create and list the Kafka topics.", PREPARE),
     "store": Entry("store", "Prepare the ClickHouse database.", PREPARE),
-    "credentials": Entry("credentials", "Add, list and remove users of the notifier's admin API and alert stream.", PREPARE),
-    "settings": Entry("settings", "Show every setting, its value and where it comes from.", PREPARE),
+    "credentials": Entry(
+        "credentials",
+        "Add, list and remove users of the notifier's admin API and alert stream.",
+        PREPARE,
+    ),
+    "settings": Entry(
+        "settings", "Show every setting, its value and where it comes from.", PREPARE
+    ),
     "version": Entry("version", "Show the versions of stepstream and of what it runs on.", PREPARE),
     "runs": Entry("look", "List runs, the newest first.", LOOK),
     "trace": Entry("look", "Show one run as a tree.", LOOK),
     "sql": Entry("look", "Ask the store a question in SQL (read-only).", LOOK),
-    "fleet": Entry("fleet", "Show budgets, sealed hours and baselines, as the workers keep them.", LOOK),
-    "alerts": Entry("alerts", "List alerts, the newest last, or follow them; acknowledge, silence, resolve.", LOOK),
-    "subscriptions": Entry("subscriptions", "Add, list, test and remove subscriptions; show their deliveries.", DOCUMENTS),
+    "fleet": Entry(
+        "fleet", "Show budgets, sealed hours and baselines, as the workers keep them.", LOOK
+    ),
+    "alerts": Entry(
+        "alerts",
+        "List alerts, the newest last, or follow them; acknowledge, silence, resolve.",
+        LOOK,
+    ),
+    "subscriptions": Entry(
+        "subscriptions",
+        "Add, list, test and remove subscriptions; show their deliveries.",
+        DOCUMENTS,
+    ),
     "stop": Entry("control", "Stop a run, or all runs of an agent or project.", ACT),
     "pause": Entry("control", "Pause a run, or all runs of an agent or project.", ACT),
     "resume": Entry("control", "Let paused runs go on.", ACT),
@@ -118,7 +142,9 @@ def build(command: str | None = None, *, everything: bool = False) -> typer.Type
     if command in COMMANDS:
         modules[COMMANDS[command].module] = None
     for module in modules:
-        register: Callable[[typer.Typer], None] = importlib.import_module(f"stepstream.cli.{module}").register
+        register: Callable[[typer.Typer], None] = importlib.import_module(
+            f"stepstream.cli.{module}"
+        ).register
         register(app)
     return app
 
@@ -132,8 +158,8 @@ def _line_of(name: str) -> Callable[[], None]:
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from stepstream import terminal
-        from stepstream.versions import package_versions
+        from stepstream.admin.versions import package_versions
+        from stepstream.common import terminal
 
         terminal.say(f"stepstream {package_versions()['stepstream']}")
         raise typer.Exit
@@ -141,11 +167,19 @@ def _version(wanted: bool) -> None:
 
 def _globals(
     settings: Annotated[
-        Path | None, typer.Option("--settings", metavar="FILE", help="Settings file (TOML) instead of the usual one.")
+        Path | None,
+        typer.Option(
+            "--settings", metavar="FILE", help="Settings file (TOML) instead of the usual one."
+        ),
     ] = None,
-    debug: Annotated[bool, typer.Option("--debug", help="Show where in the program an error came from.")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show where in the program an error came from.")
+    ] = False,
     version: Annotated[
-        bool, typer.Option("--version", is_eager=True, callback=_version, help="Show the version of stepstream.")
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=_version, help="Show the version of stepstream."
+        ),
     ] = False,
 ) -> None:
     from stepstream.cli import common

@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, get_type_hints
 
 import typer
 
+from stepstream.common.terminal import remark, say, say_json
 from stepstream.schemas.printable import printable
-from stepstream.terminal import remark, say, say_json
 
 if TYPE_CHECKING:
+    from stepstream.common.settings import Resolved
     from stepstream.schemas.settings import Settings
-    from stepstream.settings import Resolved
 
 KAFKA: Final = (
     "kafka_brokers",
@@ -55,7 +55,12 @@ CLICKHOUSE: Final = (
 )
 """Settings of every command that talks to ClickHouse."""
 
-_RARE: Final = {*KAFKA[1:9], "clickhouse_ca_file", "clickhouse_reader_user", "clickhouse_reader_password"}
+_RARE: Final = {
+    *KAFKA[1:9],
+    "clickhouse_ca_file",
+    "clickhouse_reader_user",
+    "clickhouse_reader_password",
+}
 """Flags that work but are left out of the help: what rarely changes stands in the environment or in a file."""
 
 _settings_file: ContextVar[Path | None] = ContextVar("stepstream_settings_file", default=None)
@@ -71,7 +76,10 @@ class Format(StrEnum):
 
 FormatOption = Annotated[
     Format,
-    typer.Option("--format", help="How to print it. JSON has texts as they are; in CSV a ' keeps one from being a formula."),
+    typer.Option(
+        "--format",
+        help="How to print it. JSON has texts as they are; in CSV a ' keeps one from being a formula.",
+    ),
 ]
 
 
@@ -97,7 +105,7 @@ def flag(name: str) -> str:
 
 def resolve_settings(**flags: Any) -> Resolved:
     """The settings in force with this command's flags, and where each comes from."""
-    from stepstream.settings import resolve
+    from stepstream.common.settings import resolve
 
     return resolve(file=_settings_file.get(), flags=flags, flag_name=flag)
 
@@ -117,7 +125,9 @@ def takes_resolved(*names: str) -> Callable[[Callable[..., Any]], Callable[..., 
     return _takes(names, resolve_settings)
 
 
-def _takes(names: Sequence[str], load: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def _takes(
+    names: Sequence[str], load: Callable[..., Any]
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     names = tuple(dict.fromkeys(names))
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -133,7 +143,11 @@ def _takes(names: Sequence[str], load: Callable[..., Any]) -> Callable[[Callable
             flags = {name: values.pop(name) for name in names}
             return command(settings=load(**flags), **values)
 
-        wrapper.__name__, wrapper.__doc__, wrapper.__module__ = command.__name__, _reflowed(command.__doc__), command.__module__
+        wrapper.__name__, wrapper.__doc__, wrapper.__module__ = (
+            command.__name__,
+            _reflowed(command.__doc__),
+            command.__module__,
+        )
         parameters = [*own, *(_parameter(name) for name in names)]
         # The argument parser reads the signature: it is that of the command, with the flags in the place of settings.
         wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -157,31 +171,44 @@ def _parameter(name: str) -> inspect.Parameter:
         show_default=False,
     )
     annotation = Annotated[bool | None, option] if boolean else Annotated[str | None, option]
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation
+    )
 
 
 def _metavar(name: str, kind: Any) -> str:
     """What to write for a setting, in a word."""
-    from stepstream.settings import DURATIONS
+    from stepstream.common.settings import DURATIONS
 
     if name in DURATIONS:
         return "DURATION"
     if kind in (int, float):
         return "PORT" if name.endswith("_port") else "DAYS" if name.endswith("_days") else "NUMBER"
-    ends = {"_file": "FILE", "_dir": "FOLDER", "_url": "URL", "_user": "USER", "_password": "PASSWORD", "_brokers": "HOST:PORT"}
+    ends = {
+        "_file": "FILE",
+        "_dir": "FOLDER",
+        "_url": "URL",
+        "_user": "USER",
+        "_password": "PASSWORD",
+        "_brokers": "HOST:PORT",
+    }
     return next((word for end, word in ends.items() if name.endswith(end)), "TEXT")
 
 
 def _sentence(text: str) -> str:
     first = text.partition(" ")[0]
-    capital = text[:1].upper() if first.rstrip(",;:").isalpha() else text[:1]  # a name or a URL stays as it is
+    capital = (
+        text[:1].upper() if first.rstrip(",;:").isalpha() else text[:1]
+    )  # a name or a URL stays as it is
     return f"{capital}{text[1:]}.".replace("[", "\\[")  # help texts are markup
 
 
 def _reflowed(text: str | None) -> str:
     """A docstring whose paragraphs are lines, for terminals of any width."""
     paragraphs = inspect.cleandoc(text or "").split("\n\n")
-    return "\n\n".join(part if part.startswith(" ") else " ".join(part.split()) for part in paragraphs)
+    return "\n\n".join(
+        part if part.startswith(" ") else " ".join(part.split()) for part in paragraphs
+    )
 
 
 def print_rows(
@@ -210,7 +237,9 @@ def print_rows(
     elif not listed and empty:
         remark(empty)
     else:
-        _print_table(columns, [[_cell(value) for value in row] for row in listed], prose, leave, keep)
+        _print_table(
+            columns, [[_cell(value) for value in row] for row in listed], prose, leave, keep
+        )
 
 
 def print_json(data: Any, *, indent: int | None = 1) -> None:
@@ -219,19 +248,30 @@ def print_json(data: Any, *, indent: int | None = 1) -> None:
 
 
 def _print_table(
-    columns: Sequence[str], texts: list[list[str]], prose: Sequence[str], leave: Sequence[str], keep: Sequence[str]
+    columns: Sequence[str],
+    texts: list[list[str]],
+    prose: Sequence[str],
+    leave: Sequence[str],
+    keep: Sequence[str],
 ) -> None:
     if not sys.stdout.isatty():
         widths = [max(map(len, column)) for column in zip(columns, *texts, strict=True)]
         for line in ([column.upper() for column in columns], *texts):
-            say("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
+            say(
+                "  ".join(
+                    text.ljust(width) for text, width in zip(line, widths, strict=True)
+                ).rstrip()
+            )
         return
     from rich.text import Text
 
     from stepstream.cli.printing import show_listing
     from stepstream.render.listing import Column
 
-    order = [*leave, *(name for name in reversed(columns[1:]) if name not in leave and name not in keep)]
+    order = [
+        *leave,
+        *(name for name in reversed(columns[1:]) if name not in leave and name not in keep),
+    ]
     ranks = {name: len(order) - place for place, name in enumerate(order)}
     shaped = [Column(name, prose=name in prose, leaves=ranks.get(name, 0)) for name in columns]
     show_listing(shaped, [[Text(text) for text in row] for row in texts])

@@ -9,7 +9,7 @@ import typer
 
 from stepstream.cli import errors
 from stepstream.cli.common import Format, FormatOption, print_rows, takes
-from stepstream.terminal import remark, say
+from stepstream.common.terminal import remark, say
 
 if TYPE_CHECKING:
     from stepstream.schemas.settings import Settings
@@ -21,7 +21,8 @@ NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="a-z, 0-9, _ a
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     credentials = typer.Typer(
-        no_args_is_help=True, help="Add, list and remove users of the notifier's admin API and alert stream."
+        no_args_is_help=True,
+        help="Add, list and remove users of the notifier's admin API and alert stream.",
     )
     credentials.command("add")(add)
     credentials.command("list")(show)
@@ -34,9 +35,13 @@ def register(app: typer.Typer) -> None:
 def add(
     settings: Settings,
     name: NameArgument,
-    scope: Annotated[list[str], typer.Option("--scope", help="read, act, admin or ingest; may be given several times.")],
+    scope: Annotated[
+        list[str],
+        typer.Option("--scope", help="read, act, admin or ingest; may be given several times."),
+    ],
     project: Annotated[
-        list[str] | None, typer.Option("--project", help="For this project only; may be given several times.")
+        list[str] | None,
+        typer.Option("--project", help="For this project only; may be given several times."),
     ] = None,
 ) -> None:
     """Make a user with a random secret and print its token, once: only a hash of it is kept.
@@ -61,7 +66,10 @@ def add(
 def show(settings: Settings, format: FormatOption = Format.TABLE) -> None:
     """List who is in the file, and what each may do."""
     _, table = _table(settings)
-    rows = [(one.name, ", ".join(sorted(one.scopes)), ", ".join(sorted(one.projects)) or "all") for one in table]
+    rows = [
+        (one.name, ", ".join(sorted(one.scopes)), ", ".join(sorted(one.projects)) or "all")
+        for one in table
+    ]
     print_rows(("name", "scopes", "projects"), rows, format)
 
 
@@ -86,15 +94,17 @@ def token(settings: Settings) -> None:
     """
     found = settings.notify_token.get_secret_value()
     if not found:
-        raise errors.Failure("no token is known: start `stepstream up`, or set STEPSTREAM_NOTIFY_TOKEN")
+        raise errors.Failure(
+            "no token is known: start `stepstream up`, or set STEPSTREAM_NOTIFY_TOKEN"
+        )
     say(found)
 
 
 def _table(settings: Settings) -> tuple[Path, Any]:
     """The file, and the table in it; an empty one where there is no file yet."""
+    from stepstream.common.settings import data_dir
     from stepstream.common.web.credentials import Credentials, CredentialsError, load
-    from stepstream.embedded.access import CREDENTIALS_FILE
-    from stepstream.settings import data_dir
+    from stepstream.local.embedded.access import CREDENTIALS_FILE
 
     given = settings.credentials_file
     file = Path(given).expanduser() if given else data_dir(settings) / CREDENTIALS_FILE

@@ -14,7 +14,7 @@ import typer
 
 from stepstream.cli import errors
 from stepstream.cli.common import Format, FormatOption, print_json, print_rows
-from stepstream.terminal import remark, say
+from stepstream.common.terminal import remark, say
 
 PANEL = "Data"
 
@@ -26,27 +26,43 @@ def register(app: typer.Typer) -> None:
 
 
 def schema(
-    name: Annotated[str, typer.Argument(metavar="[NAME]", help="The contract; a list of all when left out.")] = "",
+    name: Annotated[
+        str, typer.Argument(metavar="[NAME]", help="The contract; a list of all when left out.")
+    ] = "",
 ) -> None:
     """Show the JSON Schema of a contract, or list the contracts."""
     from stepstream.schemas import CONTRACTS
     from stepstream.schemas.wording import did_you_mean
 
     if not name:
-        rows = [(held, (model.__doc__ or "").strip().splitlines()[0]) for held, model in CONTRACTS.items()]
+        rows = [
+            (held, (model.__doc__ or "").strip().splitlines()[0])
+            for held, model in CONTRACTS.items()
+        ]
         print_rows(("name", "meaning"), rows, prose=("meaning",))
         return
     found = {held.lower(): model for held, model in CONTRACTS.items()}.get(name.lower())
     if found is None:
-        raise errors.Failure(f"there is no contract {name}; {did_you_mean(name, CONTRACTS)}", errors.USAGE)
+        raise errors.Failure(
+            f"there is no contract {name}; {did_you_mean(name, CONTRACTS)}", errors.USAGE
+        )
     print_json(found.model_json_schema(), indent=2)
 
 
 def validate(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Step events, one JSON object a line; - is standard input.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE", help="Step events, one JSON object a line; - is standard input."
+        ),
+    ],
     limit: Annotated[int, typer.Option("--limit", min=1, help="Lines to list at most.")] = 50,
     any_time: Annotated[
-        bool, typer.Option("--any-time", help="Judge each event as if it arrived at its own time, as `replay` would send it.")
+        bool,
+        typer.Option(
+            "--any-time",
+            help="Judge each event as if it arrived at its own time, as `replay` would send it.",
+        ),
     ] = False,
     format: FormatOption = Format.TABLE,
 ) -> None:
@@ -62,10 +78,14 @@ def validate(
                 continue
             outcome, reasons = _judged(line.strip(), any_time)
             counts[outcome] += 1
-            rows += [(number, outcome, reason, detail) for reason, detail in reasons if len(rows) < limit]
+            rows += [
+                (number, outcome, reason, detail) for reason, detail in reasons if len(rows) < limit
+            ]
     if rows or format is not Format.TABLE:
         print_rows(("line", "outcome", "reason", "detail"), rows, format, prose=("detail",))
-    words = ", ".join(f"{counts[outcome]:,} {outcome}" for outcome in ("accepted", "clamped", "rejected"))
+    words = ", ".join(
+        f"{counts[outcome]:,} {outcome}" for outcome in ("accepted", "clamped", "rejected")
+    )
     (say if format is Format.TABLE else remark)(words)
     if counts["rejected"]:
         raise typer.Exit(errors.FAILED)
@@ -78,7 +98,9 @@ def _judged(line: bytes, any_time: bool) -> tuple[str, list[tuple[str, str]]]:
     result = accept_value(line, timestamp_us=_time_of(line) if any_time else time.time_ns() // 1000)
     if isinstance(result, Rejected):
         return "rejected", [(result.reason, result.detail)]
-    return ("clamped" if result.clamped else "accepted"), list(zip(result.clamped, result.notes, strict=True))
+    return ("clamped" if result.clamped else "accepted"), list(
+        zip(result.clamped, result.notes, strict=True)
+    )
 
 
 def _time_of(line: bytes) -> int:

@@ -13,21 +13,30 @@ import typer
 
 from stepstream.cli import errors
 from stepstream.cli.common import KAFKA, Format, FormatOption, print_json, print_rows, takes
+from stepstream.common.terminal import remark, say
 from stepstream.render.values import counted
-from stepstream.terminal import remark, say
 
 if TYPE_CHECKING:
-    from stepstream.deadletter import Letter
+    from stepstream.admin.deadletter import Letter
     from stepstream.schemas.settings import Settings
 
-ReasonOption = Annotated[str, typer.Option("--reason", help="Only what was refused for this reason.")]
-SinceOption = Annotated[str, typer.Option("--since", help="Only what was refused in this time: 1h, 2d ...")]
-OffsetsArgument = Annotated[list[int] | None, typer.Argument(metavar="[OFFSET]...", help="As `list` shows them.")]
+ReasonOption = Annotated[
+    str, typer.Option("--reason", help="Only what was refused for this reason.")
+]
+SinceOption = Annotated[
+    str, typer.Option("--since", help="Only what was refused in this time: 1h, 2d ...")
+]
+OffsetsArgument = Annotated[
+    list[int] | None, typer.Argument(metavar="[OFFSET]...", help="As `list` shows them.")
+]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    deadletter = typer.Typer(no_args_is_help=True, help="List, show and replay what was refused; resume a halted partition.")
+    deadletter = typer.Typer(
+        no_args_is_help=True,
+        help="List, show and replay what was refused; resume a halted partition.",
+    )
     deadletter.command("list")(show_list)
     deadletter.command("show")(show)
     deadletter.command("replay")(replay)
@@ -64,14 +73,28 @@ def show_list(
 
 
 @takes(*KAFKA)
-def show(settings: Settings, offset: Annotated[int, typer.Argument(metavar="OFFSET", help="As `list` shows it.")]) -> None:
+def show(
+    settings: Settings,
+    offset: Annotated[int, typer.Argument(metavar="OFFSET", help="As `list` shows it.")],
+) -> None:
     """Show one refused record in full, as JSON."""
     letter = next((one for one in _read(settings) if one.offset == offset), None)
     if letter is None:
-        raise errors.Failure(f"the dead letter holds no record with offset {offset}; `stepstream deadletter list` shows them")
+        raise errors.Failure(
+            f"the dead letter holds no record with offset {offset}; `stepstream deadletter list` shows them"
+        )
     facts = {
         name: getattr(letter, name)
-        for name in ("offset", "time_ms", "topic", "partition", "source_offset", "reason", "detail", "by")
+        for name in (
+            "offset",
+            "time_ms",
+            "topic",
+            "partition",
+            "source_offset",
+            "reason",
+            "detail",
+            "by",
+        )
     }
     headers = {name: _shown(value) for name, value in letter.headers}
     from stepstream.schemas.times import iso_time
@@ -88,13 +111,15 @@ def replay(
     reason: ReasonOption = "",
     since: SinceOption = "",
     everything: Annotated[bool, typer.Option("--all", help="Everything that is kept.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be sent and send nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be sent and send nothing.")
+    ] = False,
 ) -> None:
     """Send refused records again to the topic that they came to.
 
     What is still not acceptable is refused again; what was counted before is not counted twice.
     """
-    from stepstream import deadletter
+    from stepstream.admin import deadletter
 
     if not (offsets or reason or since or everything):
         raise errors.Failure("say which: offsets, --reason, --since, or --all", errors.USAGE)
@@ -113,20 +138,25 @@ def replay(
         return
     sent, foreign = deadletter.replay(settings, chosen)
     for letter in foreign:
-        remark(f"warning: offset {letter.offset} came from {letter.topic or 'nowhere known'} and stays here")
+        remark(
+            f"warning: offset {letter.offset} came from {letter.topic or 'nowhere known'} and stays here"
+        )
     say(f"{counted(sent, 'record')} sent again")
 
 
 @takes(*KAFKA)
 def resume(
     settings: Settings,
-    partition: Annotated[str, typer.Argument(metavar="TOPIC/PARTITION", help="As the alert partition-halted names it.")],
+    partition: Annotated[
+        str,
+        typer.Argument(metavar="TOPIC/PARTITION", help="As the alert partition-halted names it."),
+    ],
 ) -> None:
     """Let a halted partition go on by skipping the records that it fails on, as many again as before.
 
     A worker that was mended needs this not: restarted, it goes on by itself.
     """
-    from stepstream import deadletter
+    from stepstream.admin import deadletter
 
     name, _, number = partition.partition("/")
     if not (number.isascii() and number.isdigit()):
@@ -139,7 +169,7 @@ def resume(
 
 
 def _read(settings: Settings, reason: str = "", since: str = "") -> Iterator[Letter]:
-    from stepstream import deadletter, topics
+    from stepstream.admin import deadletter, topics
     from stepstream.schemas.durations import parse_duration_us
     from stepstream.schemas.topics import topic
 

@@ -8,8 +8,16 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from stepstream.cli import errors
-from stepstream.cli.common import CLICKHOUSE, KAFKA, Format, FormatOption, print_json, print_rows, takes_resolved
-from stepstream.terminal import console, say
+from stepstream.cli.common import (
+    CLICKHOUSE,
+    KAFKA,
+    Format,
+    FormatOption,
+    print_json,
+    print_rows,
+    takes_resolved,
+)
+from stepstream.common.terminal import console, say
 
 if TYPE_CHECKING:
     from stepstream.doctor import Check
@@ -38,7 +46,11 @@ def doctor(settings: Any, format: FormatOption = Format.TABLE) -> None:
     if format is Format.JSON:
         print_json([asdict(check) for check in checks])
     elif format is Format.CSV:
-        print_rows(("status", "what", "text", "todo"), [tuple(asdict(check).values()) for check in checks], format)
+        print_rows(
+            ("status", "what", "text", "todo"),
+            [tuple(asdict(check).values()) for check in checks],
+            format,
+        )
     if any(check.status == "fail" for check in checks):
         raise typer.Exit(errors.FAILED)
 

@@ -10,14 +10,16 @@ import typer
 
 from stepstream.cli import errors
 from stepstream.cli.common import KAFKA, Format, FormatOption, print_json, print_rows, takes
-from stepstream.terminal import say
+from stepstream.common.terminal import say
 
 if TYPE_CHECKING:
-    from stepstream.documents import Change, Held, Written
+    from stepstream.admin.documents import Change, Held, Written
     from stepstream.schemas.settings import Settings
 
 PANEL = "Policies, subscriptions, prices"
-KindArgument = Annotated[str, typer.Argument(metavar="KIND", help="policy, subscription or prices; or KIND/NAME.")]
+KindArgument = Annotated[
+    str, typer.Argument(metavar="KIND", help="policy, subscription or prices; or KIND/NAME.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -33,16 +35,21 @@ def apply(
     settings: Settings,
     context: typer.Context,
     files: Annotated[
-        list[Path] | None, typer.Option("-f", "--file", metavar="PATH", help="A YAML file, or a folder of them.")
+        list[Path] | None,
+        typer.Option("-f", "--file", metavar="PATH", help="A YAML file, or a folder of them."),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would change and change nothing.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace what a watched folder holds too.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would change and change nothing.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace what a watched folder holds too.")
+    ] = False,
 ) -> None:
     """Check documents and put them in force.
 
     Every file is checked first: while anything is wrong, nothing is sent and each problem is told with its line.
     """
-    from stepstream import documents
+    from stepstream.admin import documents
     from stepstream.cli.subscriptions import warn_of_variables
     from stepstream.schemas.documents import Subscription
 
@@ -57,13 +64,15 @@ def apply(
         if isinstance(one.document, Subscription):
             warn_of_variables(settings, one.document)
     if not changes:
-        raise errors.Failure(f"no documents in {', '.join(map(str, files))}: files end in .yaml, .yml or .json")
+        raise errors.Failure(
+            f"no documents in {', '.join(map(str, files))}: files end in .yaml, .yml or .json"
+        )
 
 
 def _read(paths: list[Path]) -> list[Written]:
     """The documents of all paths; every problem of every path is told."""
-    from stepstream.documents import DocumentsError, read_documents
-    from stepstream.yamlfile import Problem
+    from stepstream.admin.documents import DocumentsError, read_documents
+    from stepstream.admin.yamlfile import Problem
 
     written: list[Written] = []
     problems: list[Problem] = []
@@ -73,7 +82,11 @@ def _read(paths: list[Path]) -> list[Written]:
         except DocumentsError as error:
             problems += error.problems
     keys = [one.key for one in written]
-    problems += [Problem(one.place, f"{one.key} is written twice") for i, one in enumerate(written) if one.key in keys[:i]]
+    problems += [
+        Problem(one.place, f"{one.key} is written twice")
+        for i, one in enumerate(written)
+        if one.key in keys[:i]
+    ]
     if problems:
         raise errors.Failure("nothing was sent, because\n" + "\n".join(map(str, problems)))
     return written
@@ -87,13 +100,19 @@ def _told(change: Change, dry_run: bool) -> str:
 def get(
     settings: Settings,
     kind: Annotated[
-        str, typer.Argument(metavar="[KIND]", help="policy, subscription or prices, or KIND/NAME; all when left out.")
+        str,
+        typer.Argument(
+            metavar="[KIND]",
+            help="policy, subscription or prices, or KIND/NAME; all when left out.",
+        ),
     ] = "",
-    name: Annotated[str, typer.Argument(metavar="[NAME]", help="The document to show in full.")] = "",
+    name: Annotated[
+        str, typer.Argument(metavar="[NAME]", help="The document to show in full.")
+    ] = "",
     format: FormatOption = Format.TABLE,
 ) -> None:
     """Show the documents in force: a list, or one document as YAML."""
-    from stepstream import documents
+    from stepstream.admin import documents
 
     kind, name = _split(kind, name)
     held = documents.in_force(settings)
@@ -107,14 +126,21 @@ def get(
 
 
 def _row(record: Held) -> tuple[Any, ...]:
-    return record.kind, record.name, datetime.fromtimestamp(record.timestamp_ms / 1000, UTC), record.owner
+    return (
+        record.kind,
+        record.name,
+        datetime.fromtimestamp(record.timestamp_ms / 1000, UTC),
+        record.owner,
+    )
 
 
 def _show(record: Held, format: Format) -> None:
-    from stepstream import documents
+    from stepstream.admin import documents
 
     if format is Format.CSV:
-        raise errors.Failure("a document is no table: use --format json, or none for YAML", errors.USAGE)
+        raise errors.Failure(
+            "a document is no table: use --format json, or none for YAML", errors.USAGE
+        )
     if format is Format.JSON:
         print_json(documents.to_data(record))
     else:
@@ -127,17 +153,21 @@ def delete(
     kind: KindArgument,
     name: Annotated[str, typer.Argument(metavar="NAME", help="The document's name.")] = "",
     *,
-    force: Annotated[bool, typer.Option("--force", help="Delete what a watched folder holds too.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Delete what a watched folder holds too.")
+    ] = False,
 ) -> None:
     """Take a document out of force."""
-    from stepstream import documents
+    from stepstream.admin import documents
 
     kind, name = _split(kind, name)
     if not name:
         raise errors.Failure("say which document: stepstream delete KIND NAME", errors.USAGE)
     record = _one(documents.in_force(settings), kind, name)
     if record.owner and not force:
-        raise errors.Failure(f"{record.key} is held by {record.owner}: remove it there, or say --force")
+        raise errors.Failure(
+            f"{record.key} is held by {record.owner}: remove it there, or say --force"
+        )
     documents.withdraw(settings, record.key)
     say(f"{record.key} deleted")
 
@@ -152,7 +182,7 @@ def _split(kind: str, name: str) -> tuple[str, str]:
 
 def _prefix(kind: str) -> str:
     """The keys of a kind, which may be written in the plural."""
-    from stepstream.documents import KINDS
+    from stepstream.admin.documents import KINDS
 
     words = {known.lower(): known.lower() for known in KINDS}
     words |= {"policies": "policy", "subscriptions": "subscription", "price": "prices"}

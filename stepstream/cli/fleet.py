@@ -32,8 +32,28 @@ EMPTY: Final = {
 }
 
 
-LEAVE: Final = ("as_of", "environment", "agent_version", "window", "per", "project", "policy", "user_id", "error_steps")
-KEEP: Final = ("alert", "group", "spent_usd", "limit_usd", "share", "agent", "runs", "cost_usd", "state")
+LEAVE: Final = (
+    "as_of",
+    "environment",
+    "agent_version",
+    "window",
+    "per",
+    "project",
+    "policy",
+    "user_id",
+    "error_steps",
+)
+KEEP: Final = (
+    "alert",
+    "group",
+    "spent_usd",
+    "limit_usd",
+    "share",
+    "agent",
+    "runs",
+    "cost_usd",
+    "state",
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -56,9 +76,9 @@ def fleet(
     Budgets count up to the last sealed part of an hour; a finding comes as soon as one is exceeded. A limit that was put in
     force just now is listed at once, without an amount.
     """
-    from stepstream import fleet as fleet_topic
+    from stepstream.admin import fleet as fleet_topic
+    from stepstream.common.settings import require_kafka
     from stepstream.schemas.durations import parse_duration_us
-    from stepstream.settings import require_kafka
 
     require_kafka(settings)
     now_us = time.time_ns() // 1_000
@@ -70,9 +90,15 @@ def fleet(
             since_us = now_us - parse_duration_us(since)
         except ValueError as error:
             raise errors.Failure(f"--since: {error}", errors.USAGE) from None
-        columns, rows = fleet_topic.HOURS, fleet_topic.hour_rows(fleet_topic.read_fleet(settings, "window"), since_us)
+        columns, rows = (
+            fleet_topic.HOURS,
+            fleet_topic.hour_rows(fleet_topic.read_fleet(settings, "window"), since_us),
+        )
     else:
-        columns, rows = fleet_topic.BASELINES, fleet_topic.baseline_rows(fleet_topic.read_fleet(settings, "baseline"))
+        columns, rows = (
+            fleet_topic.BASELINES,
+            fleet_topic.baseline_rows(fleet_topic.read_fleet(settings, "baseline")),
+        )
     place = columns.index("project")
     shown = [row for row in rows if project in ("", row[place])][:limit]
     print_rows(columns, shown, format, empty=EMPTY[what], leave=LEAVE, keep=KEEP)
@@ -80,8 +106,8 @@ def fleet(
 
 def _budgets(settings: Settings, now_us: int) -> list[tuple[Any, ...]]:
     """Budgets with what was spent, and limits that are in force and of which nothing is counted yet."""
-    from stepstream import documents
-    from stepstream import fleet as fleet_topic
+    from stepstream.admin import documents
+    from stepstream.admin import fleet as fleet_topic
     from stepstream.schemas.documents import AlertMatch, WrongDocument, decode_document
     from stepstream.schemas.policy import Policy
     from stepstream.sinks.notify import listing

@@ -12,14 +12,18 @@ import typer
 
 from stepstream.cli.common import CLICKHOUSE, Format, FormatOption, one_of, takes
 from stepstream.cli.errors import USAGE, Failure
+from stepstream.common.terminal import write_bytes
 from stepstream.schemas.settings import Settings
-from stepstream.terminal import write_bytes
 
 PANEL = "Look"
-ProjectOption = Annotated[str | None, typer.Option(help="Only this project (patterns with * and ?).")]
+ProjectOption = Annotated[
+    str | None, typer.Option(help="Only this project (patterns with * and ?).")
+]
 EnvironmentOption = Annotated[str | None, typer.Option(help="Only this environment.")]
 AgentOption = Annotated[str | None, typer.Option(help="Only this agent.")]
-SinceOption = Annotated[str | None, typer.Option(help="How long ago (90s, 2h, 7d), or a time (2026-03-01T12:00).")]
+SinceOption = Annotated[
+    str | None, typer.Option(help="How long ago (90s, 2h, 7d), or a time (2026-03-01T12:00).")
+]
 LimitOption = Annotated[int, typer.Option(min=1, max=100_000, help="How many at most.")]
 
 
@@ -37,15 +41,16 @@ def runs(
     environment: EnvironmentOption = None,
     agent: AgentOption = None,
     status: Annotated[
-        str | None, typer.Option(help="Only these: running, ok, error, cancelled, stopped or incomplete.")
+        str | None,
+        typer.Option(help="Only these: running, ok, error, cancelled, stopped or incomplete."),
     ] = None,
     since: SinceOption = None,
     limit: LimitOption = 20,
     format: FormatOption = Format.TABLE,
 ) -> None:
     """List runs, the newest first."""
+    from stepstream.admin.learning import learning, with_wider
     from stepstream.cli import printing, queries
-    from stepstream.learning import learning, with_wider
     from stepstream.render.rows import run_row
     from stepstream.render.tables import runs_cells
     from stepstream.schemas.trajectory import RunStatus
@@ -67,22 +72,31 @@ def runs(
         learnt = queries.learnt_runs(client, projects) if format is Format.TABLE and found else {}
     if format is not Format.TABLE:
         rows = [{**row, "alerts": counts.get(row["trace_id"], 0)} for row in found]
-        printing.print_records(list(rows[0]) if rows else ["trace_id"], [list(row.values()) for row in rows], format)
+        printing.print_records(
+            list(rows[0]) if rows else ["trace_id"], [list(row.values()) for row in rows], format
+        )
     elif found:
         glyphs = printing.glyphs()
-        printing.show_listing(*runs_cells([run_row(row) for row in found], counts, now_us=_now_us(), glyphs=glyphs))
-        owners = (Owner(row["project"], row["environment"], row["agent"], row["task"]) for row in found)
+        printing.show_listing(
+            *runs_cells([run_row(row) for row in found], counts, now_us=_now_us(), glyphs=glyphs)
+        )
+        owners = (
+            Owner(row["project"], row["environment"], row["agent"], row["task"]) for row in found
+        )
         for line in learning(with_wider(learnt), owners):
             printing.note(f"cost spikes: {line}")
     else:
-        printing.note("no runs" + (" that match" if wanted != queries.Scope(limit=limit) else " yet"))
+        printing.note(
+            "no runs" + (" that match" if wanted != queries.Scope(limit=limit) else " yet")
+        )
 
 
 @takes(*CLICKHOUSE)
 def trace(
     settings: Settings,
     run: Annotated[
-        str | None, typer.Argument(metavar="[ID]", help="The run's id, or a beginning of it that is unique.")
+        str | None,
+        typer.Argument(metavar="[ID]", help="The run's id, or a beginning of it that is unique."),
     ] = None,
     *,
     last: Annotated[bool, typer.Option("--last", help="The newest run.")] = False,
@@ -90,15 +104,28 @@ def trace(
     environment: EnvironmentOption = None,
     agent: AgentOption = None,
     contents: Annotated[
-        bool, typer.Option("--contents", help="Show the beginnings of what went into each step, what came out, its documents.")
+        bool,
+        typer.Option(
+            "--contents",
+            help="Show the beginnings of what went into each step, what came out, its documents.",
+        ),
     ] = False,
     full: Annotated[bool, typer.Option("--full", help="Show these in full.")] = False,
     step: Annotated[
         str | None,
-        typer.Option("--step", metavar="STEP", help="Show one step alone, with all its fields in full: its name or id."),
+        typer.Option(
+            "--step",
+            metavar="STEP",
+            help="Show one step alone, with all its fields in full: its name or id.",
+        ),
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, max=100_000, help="Steps to draw at most; the others are summed up.")] = 200,
-    width: Annotated[int | None, typer.Option(min=40, help="Width of the picture; default: the terminal's.")] = None,
+    limit: Annotated[
+        int,
+        typer.Option(min=1, max=100_000, help="Steps to draw at most; the others are summed up."),
+    ] = 200,
+    width: Annotated[
+        int | None, typer.Option(min=40, help="Width of the picture; default: the terminal's.")
+    ] = None,
     format: FormatOption = Format.TABLE,
 ) -> None:
     """Show one run as a tree: time, cost and tokens of each step, what failed, what is still running, its alerts."""
@@ -118,20 +145,26 @@ def trace(
         printing.show(printing.steps_text(found))
     elif format is Format.TABLE:
         now_us = _now_us()
-        text = printing.trace_text(found, width=width, contents=contents or full, full=full, limit=limit, now_us=now_us)
+        text = printing.trace_text(
+            found, width=width, contents=contents or full, full=full, limit=limit, now_us=now_us
+        )
         printing.show(text)
     elif format is Format.CSV:
         rows = [list(row.values()) for row in found.step_records]
         printing.print_records(list(found.step_records[0]) if rows else ["step_id"], rows, format)
     else:
         alerts = [plain(alert) for alert in found.alerts]
-        printing.print_records(["run", "steps", "alerts"], [[found.run_record, found.step_records, alerts]], format)
+        printing.print_records(
+            ["run", "steps", "alerts"], [[found.run_record, found.step_records, alerts]], format
+        )
 
 
 @takes(*CLICKHOUSE)
 def sql(
     settings: Settings,
-    query: Annotated[str, typer.Argument(metavar="QUERY", help="One statement; - reads it from standard input.")],
+    query: Annotated[
+        str, typer.Argument(metavar="QUERY", help="One statement; - reads it from standard input.")
+    ],
     format: FormatOption = Format.TABLE,
 ) -> None:
     """Ask the store a question in SQL (read-only).

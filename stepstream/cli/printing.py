@@ -10,9 +10,9 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from stepstream import terminal
 from stepstream.cli.common import Format
 from stepstream.cli.queries import Trace
+from stepstream.common import terminal
 from stepstream.render.glyphs import Glyphs, glyphs_for
 from stepstream.render.heading import View
 from stepstream.render.listing import Column, below_one_another, fits, left_out_words, listing
@@ -35,7 +35,9 @@ def glyphs() -> Glyphs:
 
 def picture_width() -> int:
     """Cells for a picture on standard output."""
-    return min(terminal.console().width, PICTURE_CELLS + 20) if sys.stdout.isatty() else PICTURE_CELLS
+    return (
+        min(terminal.console().width, PICTURE_CELLS + 20) if sys.stdout.isatty() else PICTURE_CELLS
+    )
 
 
 def show(what: RenderableType) -> None:
@@ -43,7 +45,9 @@ def show(what: RenderableType) -> None:
     terminal.tolerate(sys.stdout)
     if sys.stdout.isatty():
         console = terminal.console(soft_wrap=isinstance(what, Text))
-        if isinstance(what, Table):  # it was made for this width, or cannot be narrower: what would be cut is wrapped instead
+        if isinstance(
+            what, Table
+        ):  # it was made for this width, or cannot be narrower: what would be cut is wrapped instead
             console.width = max(console.width, console.measure(what).minimum)
         console.print(what)
         return
@@ -59,7 +63,13 @@ def show_folded(text: Text, *, indent: int) -> None:
         show(text)
         return
     width = max(indent + MIN_FOLDED, terminal.console().width)
-    show(Text("\n").join(piece for line in text.split("\n", allow_blank=True) for piece in fold_text(line, width, indent)))
+    show(
+        Text("\n").join(
+            piece
+            for line in text.split("\n", allow_blank=True)
+            for piece in fold_text(line, width, indent)
+        )
+    )
 
 
 def note(text: str) -> None:
@@ -108,8 +118,12 @@ def steps_text(trace: Trace) -> Text:
     return Text("\n").join(parts)
 
 
-def trace_text(trace: Trace, *, width: int | None, contents: bool, full: bool, limit: int, now_us: int) -> Text:
+def trace_text(
+    trace: Trace, *, width: int | None, contents: bool, full: bool, limit: int, now_us: int
+) -> Text:
     """The picture of a run, for standard output."""
     cells = width or picture_width()
-    view = View(width=cells, now_us=now_us, contents=contents, full=full, limit=limit, glyphs=glyphs())
+    view = View(
+        width=cells, now_us=now_us, contents=contents, full=full, limit=limit, glyphs=glyphs()
+    )
     return render_trace(trace.steps, trace.run, trace.alerts, view, trace.notes)

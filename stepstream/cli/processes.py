@@ -9,12 +9,14 @@ import typer
 
 from stepstream.cli import errors
 from stepstream.cli.common import CLICKHOUSE, KAFKA, one_of, takes
-from stepstream.terminal import say
+from stepstream.common.terminal import say
 
 if TYPE_CHECKING:
     from stepstream.schemas.settings import Settings
 
-LifelineOption = Annotated[bool, typer.Option("--lifeline", hidden=True, help="End when standard input closes.")]
+LifelineOption = Annotated[
+    bool, typer.Option("--lifeline", hidden=True, help="End when standard input closes.")
+]
 
 WORKER = (
     "worker_group",
@@ -80,10 +82,10 @@ def worker(settings: Settings, lifeline: LifelineOption = False) -> None:
     from the log.
     """
     _begin(settings, lifeline)
-    from stepstream.settings import require_kafka
+    from stepstream.common.settings import require_kafka
 
     require_kafka(settings)
-    from stepstream.stream.worker import run
+    from stepstream.stream.shell.worker import run
 
     raise typer.Exit(run(settings))
 
@@ -96,7 +98,7 @@ def sink(settings: Settings, lifeline: LifelineOption = False) -> None:
     from the log. The tables are made by `stepstream store migrate`.
     """
     _begin(settings, lifeline)
-    from stepstream.settings import require_clickhouse, require_kafka
+    from stepstream.common.settings import require_clickhouse, require_kafka
 
     require_kafka(settings)
     require_clickhouse(settings)
@@ -113,10 +115,10 @@ def notify(settings: Settings, lifeline: LifelineOption = False) -> None:
     from the log. It serves the admin API and the alert stream on loopback.
     """
     _begin(settings, lifeline)
-    from stepstream.settings import require_kafka
+    from stepstream.common.settings import require_kafka
 
     require_kafka(settings)
-    from stepstream.notify import run
+    from stepstream.admin.notify import run
 
     raise typer.Exit(run(settings))
 
@@ -128,23 +130,25 @@ def ready(
     wait: Annotated[float, typer.Option("--wait", min=0, help="Seconds to wait for it.")] = 0,
 ) -> None:
     """Say whether workers, sinks or notifiers hold every partition: exit code 0 when they do. For health checks."""
-    from stepstream import groups, topics
+    from stepstream.admin import groups, topics
 
     one_of("PART", part, list(groups.PARTS))
     client = topics.admin(settings)
     deadline = time.monotonic() + wait
     while not groups.ready(client, settings, part, timeout=5):
         if time.monotonic() >= deadline:
-            raise errors.Failure(f"{part} is not ready: the group {groups.PARTS[part](settings)} does not hold all partitions")
+            raise errors.Failure(
+                f"{part} is not ready: the group {groups.PARTS[part](settings)} does not hold all partitions"
+            )
         time.sleep(0.2)
     say(f"{part} is ready")
 
 
 def _begin(settings: Settings, lifeline: bool) -> None:
-    from stepstream import logs
+    from stepstream.common import logs
 
     logs.configure(settings)
     if lifeline:
-        from stepstream.lifeline import follow_parent
+        from stepstream.local.lifeline import follow_parent
 
         follow_parent()

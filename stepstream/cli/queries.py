@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from stepstream.cli.errors import USAGE, Failure
 from stepstream.render.alerts import Note
-from stepstream.render.rows import RunRow, StepRow, caught_up, micros, run_from_steps, run_row, step_row
+from stepstream.render.rows import (
+    RunRow,
+    StepRow,
+    caught_up,
+    micros,
+    run_from_steps,
+    run_row,
+    step_row,
+)
 from stepstream.schemas.alert import TIME_FIELDS, Alert
 from stepstream.schemas.durations import parse_duration_us
 from stepstream.schemas.settings import Settings
@@ -70,7 +78,9 @@ def parse_since(text: str | None, now: datetime) -> datetime | None:
     try:
         return datetime.fromisoformat(text).astimezone(UTC)
     except (ValueError, OverflowError, OSError):
-        raise Failure(f"--since {text}: write how long ago (90s, 2h, 7d) or a time (2026-03-01T12:00)", USAGE) from None
+        raise Failure(
+            f"--since {text}: write how long ago (90s, 2h, 7d) or a time (2026-03-01T12:00)", USAGE
+        ) from None
 
 
 @contextmanager
@@ -78,7 +88,7 @@ def store(settings: Settings) -> Iterator[Client]:
     """A connection that can only read. What ClickHouse complains about is told in its own words, without the noise."""
     from clickhouse_connect.driver.exceptions import ClickHouseError
 
-    from stepstream.settings import require_clickhouse
+    from stepstream.common.settings import require_clickhouse
     from stepstream.sinks.clickhouse.client import connect
     from stepstream.sinks.clickhouse.errors import StoreError
 
@@ -108,7 +118,9 @@ def _complaint(error: Exception) -> str:
     if table:
         return f"there is no table {table}; {did_you_mean(table, VIEW_NAMES)}"
     hint = ""
-    if errors.error_code(error) in errors.SCHEMA_CODES and any(f".{name}" in str(error) for name in BASE_TABLES):
+    if errors.error_code(error) in errors.SCHEMA_CODES and any(
+        f".{name}" in str(error) for name in BASE_TABLES
+    ):
         hint = "; `stepstream store status` says whether something is missing in the store"
     return f"ClickHouse: {errors.sentence(error)}{hint}"
 
@@ -124,7 +136,11 @@ def list_runs(client: Client, scope: Scope) -> list[dict[str, Any]]:
 def alert_counts(client: Client, trace_ids: list[str]) -> dict[str, int]:
     """Alerts by run."""
     sql = "SELECT trace_id, count() AS alerts FROM alerts WHERE trace_id IN {ids:Array(String)} GROUP BY trace_id"
-    return {row["trace_id"]: row["alerts"] for row in records(client, sql, {"ids": trace_ids})} if trace_ids else {}
+    return (
+        {row["trace_id"]: row["alerts"] for row in records(client, sql, {"ids": trace_ids})}
+        if trace_ids
+        else {}
+    )
 
 
 def learnt_runs(client: Client, projects: list[str]) -> dict[Owner, int]:
@@ -138,21 +154,29 @@ def learnt_runs(client: Client, projects: list[str]) -> dict[Owner, int]:
             AND end_time > now() - toIntervalDay({days:UInt16})
         GROUP BY project, environment, agent, task"""
     found = records(client, sql, {"days": KEPT_DAYS, "projects": projects})
-    return {Owner(row["project"], row["environment"], row["agent"], row["task"]): row["learnt"] for row in found}
+    return {
+        Owner(row["project"], row["environment"], row["agent"], row["task"]): row["learnt"]
+        for row in found
+    }
 
 
 def list_alerts(client: Client, scope: Scope) -> list[Alert]:
     """The newest alerts, the oldest of them first, as a log is read."""
     where, values = scope.where("updated_at")
     sql = f"SELECT * FROM alerts {where} ORDER BY opened_at DESC LIMIT {{limit:UInt32}}"
-    return [alert_of(row) for row in reversed(records(client, sql, {**values, "limit": scope.limit}))]
+    return [
+        alert_of(row) for row in reversed(records(client, sql, {**values, "limit": scope.limit}))
+    ]
 
 
 def find_run(client: Client, prefix: str) -> str:
     """The one run whose id begins with ``prefix``; a run whose first steps have just arrived counts too."""
     wanted = prefix.strip().lower().replace("-", "")
     if not _ID.fullmatch(wanted):
-        raise Failure(f"{prefix!r} is no run id: it is up to 32 hex digits, and `stepstream runs` lists them", USAGE)
+        raise Failure(
+            f"{prefix!r} is no run id: it is up to 32 hex digits, and `stepstream runs` lists them",
+            USAGE,
+        )
     sql = """
         SELECT DISTINCT trace_id FROM (
             SELECT trace_id FROM runs WHERE startsWith(trace_id, {id:String})
@@ -165,7 +189,10 @@ def find_run(client: Client, prefix: str) -> str:
     if len(found) > 1:
         shown = ", ".join(trace_id[:12] for trace_id in found[:5])
         more = " and more" if len(found) > 5 else ""
-        raise Failure(f"several runs have an id that begins with {wanted}: {shown}{more}; give more digits", USAGE)
+        raise Failure(
+            f"several runs have an id that begins with {wanted}: {shown}{more}; give more digits",
+            USAGE,
+        )
     return str(found[0])
 
 
@@ -173,12 +200,23 @@ def find_alert(client: Client, prefix: str) -> Alert:
     """The one alert whose id begins with ``prefix``, as it stands."""
     wanted = prefix.strip().lower()
     if not re.fullmatch(r"[0-9a-f-]{4,36}", wanted):
-        raise Failure(f"{prefix!r} is no alert id: four digits of it or more, and `stepstream alerts` lists them", USAGE)
-    found = records(client, "SELECT * FROM alerts WHERE startsWith(alert_id, {id:String}) LIMIT 2", {"id": wanted})
+        raise Failure(
+            f"{prefix!r} is no alert id: four digits of it or more, and `stepstream alerts` lists them",
+            USAGE,
+        )
+    found = records(
+        client,
+        "SELECT * FROM alerts WHERE startsWith(alert_id, {id:String}) LIMIT 2",
+        {"id": wanted},
+    )
     if not found:
-        raise Failure(f"no alert has an id that begins with {wanted}; `stepstream alerts --format json` lists them")
+        raise Failure(
+            f"no alert has an id that begins with {wanted}; `stepstream alerts --format json` lists them"
+        )
     if len(found) > 1:
-        raise Failure(f"several alerts have an id that begins with {wanted}; give more digits", USAGE)
+        raise Failure(
+            f"several alerts have an id that begins with {wanted}; give more digits", USAGE
+        )
     return alert_of(found[0])
 
 
@@ -194,7 +232,9 @@ def last_run(client: Client, scope: Scope) -> str:
     if not found and scope != Scope(limit=scope.limit):
         raise Failure("there is no run that matches; `stepstream runs` lists those that there are")
     if not found:
-        raise Failure("there is no run yet; an agent's first run appears here a second or two after its first step")
+        raise Failure(
+            "there is no run yet; an agent's first run appears here a second or two after its first step"
+        )
     return str(found[0]["trace_id"])
 
 
@@ -210,17 +250,36 @@ class Trace:
     notes: list[Note] = field(default_factory=list)
 
 
-def read_trace(client: Client, trace_id: str, *, contents: bool = False, whole: bool = False) -> Trace:
+def read_trace(
+    client: Client, trace_id: str, *, contents: bool = False, whole: bool = False
+) -> Trace:
     """What is known about a run now: what a picture needs, with the beginnings of contents, or all columns in full."""
     columns = "*" if whole else DRAWN + (PREVIEWS if contents else SCORES)
-    step_records = records(client, f"SELECT {columns} FROM trace(id = {{id:String}})", {"id": trace_id})
-    runs = records(client, "SELECT * EXCEPT (path, path_json) FROM runs WHERE trace_id = {id:String}", {"id": trace_id})
-    alerts = records(client, "SELECT * FROM alerts WHERE trace_id = {id:String} ORDER BY opened_at", {"id": trace_id})
+    step_records = records(
+        client, f"SELECT {columns} FROM trace(id = {{id:String}})", {"id": trace_id}
+    )
+    runs = records(
+        client,
+        "SELECT * EXCEPT (path, path_json) FROM runs WHERE trace_id = {id:String}",
+        {"id": trace_id},
+    )
+    alerts = records(
+        client,
+        "SELECT * FROM alerts WHERE trace_id = {id:String} ORDER BY opened_at",
+        {"id": trace_id},
+    )
     steps = [step_row(record) for record in step_records]
     if not runs and not steps:
         raise Failure(f"nothing is known about run {trace_id}")
     run = caught_up(run_row(runs[0]), steps) if runs else run_from_steps(trace_id, steps)
-    return Trace(run, steps, [alert_of(row) for row in alerts], runs[0] if runs else {}, step_records, _notes(client, trace_id))
+    return Trace(
+        run,
+        steps,
+        [alert_of(row) for row in alerts],
+        runs[0] if runs else {},
+        step_records,
+        _notes(client, trace_id),
+    )
 
 
 def only_step(trace: Trace, wanted: str) -> Trace:
@@ -231,7 +290,10 @@ def only_step(trace: Trace, wanted: str) -> Trace:
         from stepstream.schemas.wording import did_you_mean
 
         names = list(dict.fromkeys(step.name for step in trace.steps))
-        raise Failure(f"run {trace.run.trace_id[:8]} has no step {wanted}; {did_you_mean(wanted, names)}", USAGE)
+        raise Failure(
+            f"run {trace.run.trace_id[:8]} has no step {wanted}; {did_you_mean(wanted, names)}",
+            USAGE,
+        )
     ids = {step.step_id for step in chosen}
     records = [record for record in trace.step_records if record["step_id"] in ids]
     return replace(trace, steps=chosen, step_records=records)
@@ -265,6 +327,8 @@ def alert_of(record: Mapping[str, Any]) -> Alert:
     return Alert.model_validate({**record, **times})
 
 
-def records(client: Client, sql: str, parameters: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+def records(
+    client: Client, sql: str, parameters: dict[str, Any] | None = None
+) -> list[dict[str, Any]]:
     """The answer to a question, a dict a row."""
     return list(client.query(sql, parameters=parameters).named_results())

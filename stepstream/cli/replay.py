@@ -12,7 +12,7 @@ import typer
 
 from stepstream.cli import errors
 from stepstream.cli.common import KAFKA, takes
-from stepstream.terminal import console, say
+from stepstream.common.terminal import console, say
 
 if TYPE_CHECKING:
     from stepstream.producers.replay import ReplayProgress
@@ -28,25 +28,45 @@ def register(app: typer.Typer) -> None:
 def replay(
     settings: Settings,
     *,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Step events, one JSON object a line; .gz is read as such.")],
-    speed: Annotated[float, typer.Option("--speed", min=0, help="2 is twice as fast as recorded; 0 is without waiting.")] = 1.0,
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE", help="Step events, one JSON object a line; .gz is read as such."
+        ),
+    ],
+    speed: Annotated[
+        float,
+        typer.Option(
+            "--speed", min=0, help="2 is twice as fast as recorded; 0 is without waiting."
+        ),
+    ] = 1.0,
     keep_times: Annotated[
-        bool, typer.Option("--keep-times", help="Send the recorded times, not times shifted to now.")
+        bool,
+        typer.Option("--keep-times", help="Send the recorded times, not times shifted to now."),
     ] = False,
-    keep_ids: Annotated[bool, typer.Option("--keep-ids", help="Send the recorded ids, not fresh ones.")] = False,
+    keep_ids: Annotated[
+        bool, typer.Option("--keep-ids", help="Send the recorded ids, not fresh ones.")
+    ] = False,
 ) -> None:
     """Send recorded step events through the pipeline, in their order and at their speed.
 
     Times are shifted to now and runs get fresh ids, so that a recording can be sent again and again and is a new run each
     time. Lines that are no step events are reported and skipped; the exit code is then 1.
     """
+    from stepstream.admin.topics import require_topic
     from stepstream.producers.replay import replay as send
     from stepstream.schemas.topics import topic
-    from stepstream.topics import require_topic
 
     require_topic(settings, topic(settings.topic_prefix, "steps"))
     with _progress(file.name) as on_progress:
-        report = send(file, settings, speed=speed, keep_times=keep_times, keep_ids=keep_ids, on_progress=on_progress)
+        report = send(
+            file,
+            settings,
+            speed=speed,
+            keep_times=keep_times,
+            keep_ids=keep_ids,
+            on_progress=on_progress,
+        )
     say(report)
     if report.failed or report.bad:
         raise typer.Exit(errors.FAILED)
@@ -61,11 +81,21 @@ def _progress(name: str) -> Iterator[Callable[[ReplayProgress], None] | None]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     file = TextColumn("{task.description}", markup=False)
-    columns = (file, BarColumn(), TextColumn("{task.fields[sent]:,} events", markup=False), TimeElapsedColumn())
+    columns = (
+        file,
+        BarColumn(),
+        TextColumn("{task.fields[sent]:,} events", markup=False),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=console(stderr=True), transient=True) as bar:
         task = bar.add_task(name, total=None, sent=0)
 
         def show(progress: ReplayProgress) -> None:
-            bar.update(task, completed=progress.read_bytes, total=progress.total_bytes or None, sent=progress.sent)
+            bar.update(
+                task,
+                completed=progress.read_bytes,
+                total=progress.total_bytes or None,
+                sent=progress.sent,
+            )
 
         yield show

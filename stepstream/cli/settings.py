@@ -18,9 +18,9 @@ def settings(format: FormatOption = Format.TABLE) -> None:
     A setting is the environment variable STEPSTREAM_<NAME>, a key of the settings file, or a flag of the commands
     that it matters to. Secrets are not shown.
     """
+    from stepstream.common.settings import DURATIONS
     from stepstream.schemas.durations import format_duration
     from stepstream.schemas.settings import SECRETS, Settings
-    from stepstream.settings import DURATIONS
 
     resolved = resolve_settings()
     rows = []

@@ -11,7 +11,7 @@ import typer
 
 from stepstream.cli import errors
 from stepstream.cli.common import KAFKA, Format, FormatOption, one_of, print_rows, takes
-from stepstream.terminal import remark, say
+from stepstream.common.terminal import remark, say
 
 if TYPE_CHECKING:
     from stepstream.schemas.documents import Subscription
@@ -19,14 +19,24 @@ if TYPE_CHECKING:
 
 PANEL = "Policies, subscriptions, prices"
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The subscription's name.")]
-ForceOption = Annotated[bool, typer.Option("--force", help="Change what a watched folder holds too.")]
+ForceOption = Annotated[
+    bool, typer.Option("--force", help="Change what a watched folder holds too.")
+]
 Texts = list[str] | None
-NOTIFY = ("notify_allow_private", "notify_allow_commands", "notify_secrets_dir", "notify_secret_variables")
+NOTIFY = (
+    "notify_allow_private",
+    "notify_allow_commands",
+    "notify_secrets_dir",
+    "notify_secret_variables",
+)
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    found = typer.Typer(no_args_is_help=True, help="Add, list, test and remove subscriptions; show their deliveries.")
+    found = typer.Typer(
+        no_args_is_help=True,
+        help="Add, list, test and remove subscriptions; show their deliveries.",
+    )
     found.command("add")(add)
     found.command("list")(show)
     found.command("test")(test)
@@ -39,7 +49,9 @@ def register(app: typer.Typer) -> None:
 def add(
     settings: Settings,
     name: NameArgument,
-    channel: Annotated[str, typer.Argument(metavar="CHANNEL", help="webhook, slack, pagerduty, email, command ...")],
+    channel: Annotated[
+        str, typer.Argument(metavar="CHANNEL", help="webhook, slack, pagerduty, email, command ...")
+    ],
     options: Annotated[
         Texts,
         typer.Argument(
@@ -50,11 +62,21 @@ def add(
     *,
     severity: Annotated[Texts, typer.Option(help="Only this severity; may be repeated.")] = None,
     match: Annotated[
-        Texts, typer.Option(metavar="FIELD=PATTERN", help="Only alerts whose field is so, e.g. agent=bot-*.")
+        Texts,
+        typer.Option(
+            metavar="FIELD=PATTERN", help="Only alerts whose field is so, e.g. agent=bot-*."
+        ),
     ] = None,
-    group_by: Annotated[Texts, typer.Option(help="Tell alerts together that agree in this field; may be repeated.")] = None,
+    group_by: Annotated[
+        Texts, typer.Option(help="Tell alerts together that agree in this field; may be repeated.")
+    ] = None,
     field: Annotated[
-        Texts, typer.Option("--set", metavar="FIELD=VALUE", help="Any other field of the document, e.g. repeat_interval=4h.")
+        Texts,
+        typer.Option(
+            "--set",
+            metavar="FIELD=VALUE",
+            help="Any other field of the document, e.g. repeat_interval=4h.",
+        ),
     ] = None,
     force: ForceOption = False,
 ) -> None:
@@ -62,7 +84,7 @@ def add(
 
     Secrets are named, never written: `url=env:STEPSTREAM_NOTIFY_SECRET_SLACK`, `secret=file:/run/secrets/hook`.
     """
-    from stepstream import notify
+    from stepstream.admin import notify
     from stepstream.schemas.documents import WrongDocument, subscription_of
 
     data: dict[str, Any] = {"name": name, "to": {channel: _pairs(options)}, **_pairs(field)}
@@ -90,7 +112,15 @@ def show(settings: Settings, format: FormatOption = Format.TABLE) -> None:
             if value not in ("*", "", ())
         )
         state = "on" if one.enabled else "off"
-        rows.append((one.name, one.channel, state, match or "everything", ", ".join(one.group_by) or "each alert by itself"))
+        rows.append(
+            (
+                one.name,
+                one.channel,
+                state,
+                match or "everything",
+                ", ".join(one.group_by) or "each alert by itself",
+            )
+        )
     columns = ("name", "channel", "state", "match", "grouped_by")
     empty = "no subscriptions; `stepstream subscriptions add --help` says how to add one"
     print_rows(columns, rows, format, empty=empty, prose=("match", "grouped_by"))
@@ -127,7 +157,7 @@ def test(settings: Settings, name: NameArgument) -> None:
 @takes(*KAFKA)
 def remove(settings: Settings, name: NameArgument, force: ForceOption = False) -> None:
     """Take a subscription out of force."""
-    from stepstream import notify
+    from stepstream.admin import notify
 
     try:
         notify.remove(settings, name, force=force)
@@ -141,14 +171,16 @@ def deliveries(
     settings: Settings,
     name: Annotated[str, typer.Argument(metavar="[NAME]", help="Only this subscription's.")] = "",
     *,
-    state: Annotated[str, typer.Option(help="Only pending, failed, delivered, parked, grouped or silenced ones.")] = "",
+    state: Annotated[
+        str, typer.Option(help="Only pending, failed, delivered, parked, grouped or silenced ones.")
+    ] = "",
     limit: Annotated[int, typer.Option(help="How many at most.")] = 50,
     format: FormatOption = Format.TABLE,
 ) -> None:
     """Show what became of alerts: the newest delivery of each, the latest first."""
+    from stepstream.common.settings import require_kafka
     from stepstream.render.values import short_id
     from stepstream.schemas.delivery import DELIVERY_STATES
-    from stepstream.settings import require_kafka
     from stepstream.sinks.notify import listing
 
     one_of("--state", state, DELIVERY_STATES)
@@ -159,22 +191,43 @@ def deliveries(
          short_id(one.alert_id) if format is Format.TABLE else one.alert_id, one.alert_state, one.reason)
         for one in found
     ]  # fmt: skip
-    columns = ("time", "subscription", "channel", "state", "tries", "next_try", "alert", "alert_id", "alert_state", "reason")
+    columns = (
+        "time",
+        "subscription",
+        "channel",
+        "state",
+        "tries",
+        "next_try",
+        "alert",
+        "alert_id",
+        "alert_state",
+        "reason",
+    )
     empty = "no deliveries" + (" that match" if name or state else " yet")
     leave = ("next_try", "alert_state", "channel", "tries", "time", "reason")
-    print_rows(columns, rows, format, empty=empty, prose=("reason",), leave=leave, keep=("subscription", "state", "alert_id"))
+    print_rows(
+        columns,
+        rows,
+        format,
+        empty=empty,
+        prose=("reason",),
+        leave=leave,
+        keep=("subscription", "state", "alert_id"),
+    )
 
 
 def warn_of_variables(settings: Settings, document: Subscription) -> None:
     """Say which variables a notifier with these settings will not read. It may have others: nothing is refused here."""
     from stepstream.schemas.channels import listed_variables, refused_variables
 
-    for refused in refused_variables(document.options, listed_variables(settings.notify_secret_variables)):
+    for refused in refused_variables(
+        document.options, listed_variables(settings.notify_secret_variables)
+    ):
         remark(f"warning: subscription/{document.name}: {refused}")
 
 
 def _in_force(settings: Settings) -> dict[str, Subscription]:
-    from stepstream import documents
+    from stepstream.admin import documents
     from stepstream.schemas.documents import Subscription, WrongDocument, decode_document
 
     found = {}
@@ -215,12 +268,19 @@ def _ask(settings: Settings, name: str) -> tuple[str, str]:
     url = settings.notify_url.rstrip("/")
     headers = {"Authorization": f"Bearer {settings.notify_token.get_secret_value()}"}
     try:
-        with urlopen(Request(f"{url}/subscriptions/{quote(name)}/test", method="POST", headers=headers), timeout=150) as answer:
+        with urlopen(
+            Request(f"{url}/subscriptions/{quote(name)}/test", method="POST", headers=headers),
+            timeout=150,
+        ) as answer:
             found = json.load(answer)
     except HTTPError as error:
-        hint = "; set notify_token to a token with the scope admin" if error.code in (401, 403) else ""
+        hint = (
+            "; set notify_token to a token with the scope admin" if error.code in (401, 403) else ""
+        )
         words = error.read(500).decode(errors="replace")
-        raise errors.Failure(f"the notifier at {url} answered {error.code}: {words}{hint}") from None
+        raise errors.Failure(
+            f"the notifier at {url} answered {error.code}: {words}{hint}"
+        ) from None
     except URLError as error:
         raise errors.Failure(f"the notifier at {url} does not answer: {error.reason}") from None
     return found["outcome"], found["answer"]

@@ -11,10 +11,16 @@ from stepstream.cli import errors
 from stepstream.cli.common import KAFKA, Format, FormatOption, print_rows, takes
 
 if TYPE_CHECKING:
+    from stepstream.admin.topics import TopicReport
     from stepstream.schemas.settings import Settings
-    from stepstream.topics import TopicReport
 
-SIZES = ("partitions", "fleet_partitions", "replication_factor", "min_insync_replicas", "steps_topic_retention")
+SIZES = (
+    "partitions",
+    "fleet_partitions",
+    "replication_factor",
+    "min_insync_replicas",
+    "steps_topic_retention",
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -32,7 +38,7 @@ def create(settings: Settings, format: FormatOption = Format.TABLE) -> None:
     Safe to repeat. Nothing that exists is changed: where the partition count of the steps topic is another one than the
     setting's, the way to get there is explained and the exit code is 1.
     """
-    from stepstream.topics import create_topics
+    from stepstream.admin.topics import create_topics
 
     _print(create_topics(settings), format)
 
@@ -40,14 +46,24 @@ def create(settings: Settings, format: FormatOption = Format.TABLE) -> None:
 @takes(*KAFKA, *SIZES)
 def show(settings: Settings, format: FormatOption = Format.TABLE) -> None:
     """List the topics: whether they exist, and what differs from the settings."""
-    from stepstream.topics import list_topics
+    from stepstream.admin.topics import list_topics
 
     _print(list_topics(settings), format)
 
 
 def _print(reports: Sequence[TopicReport], format: Format) -> None:
-    rows = [(one.name, one.state, one.partitions, one.replicas, "; ".join(one.differences)) for one in reports]
+    rows = [
+        (one.name, one.state, one.partitions, one.replicas, "; ".join(one.differences))
+        for one in reports
+    ]
     columns = ("topic", "state", "partitions", "replicas", "differences")
-    print_rows(columns, rows, format, prose=("differences",), leave=("replicas", "partitions"), keep=("state", "differences"))
+    print_rows(
+        columns,
+        rows,
+        format,
+        prose=("differences",),
+        leave=("replicas", "partitions"),
+        keep=("state", "differences"),
+    )
     if refused := [one.refused for one in reports if one.refused]:
         raise errors.Failure("\n".join(refused))

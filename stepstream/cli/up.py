@@ -52,6 +52,6 @@ def up(settings: Settings) -> None:
 
     With --kafka-brokers or --clickhouse-url those servers are used, and not started here.
     """
-    from stepstream.up import run
+    from stepstream.local.up import run
 
     raise typer.Exit(run(settings))

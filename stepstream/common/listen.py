@@ -30,4 +30,7 @@ def explained(error: OSError, port: int, setting: str, host: str = "127.0.0.1") 
         return error
     if error.errno == errno.EADDRINUSE:
         return AddressTaken(port, setting, host)
-    return OSError(error.errno, f"cannot listen on {host}:{port} (setting {setting}): {error.strerror or error}")
+    return OSError(
+        error.errno,
+        f"cannot listen on {host}:{port} (setting {setting}): {error.strerror or error}",
+    )

@@ -16,4 +16,8 @@ class Login:
     def url(self, url: str) -> str:
         """The URL of a server with this login in it."""
         scheme, _, rest = url.partition("://")
-        return f"{scheme}://{quote(self.user, safe='')}:{quote(self.password, safe='')}@{rest}" if self.user else url
+        return (
+            f"{scheme}://{quote(self.user, safe='')}:{quote(self.password, safe='')}@{rest}"
+            if self.user
+            else url
+        )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from stepstream.cli.errors import EXTRAS
+from stepstream.common.extras import EXTRAS
+from stepstream.common.settings import Resolved
 from stepstream.doctor import local
 from stepstream.doctor.check import Check, fail, warn
-from stepstream.settings import Resolved
 
 __all__ = ["Check", "examine"]
 
@@ -25,10 +25,16 @@ def examine(resolved: Resolved) -> Iterator[Check]:
         except ModuleNotFoundError as error:
             extra = EXTRAS.get((error.name or "").partition(".")[0], "all")
             text = f"not looked at: the package {error.name} is not installed"
-            yield warn(name, text, f"pip install 'stepstream[{extra}]' where you want to look at it")
+            yield warn(
+                name, text, f"pip install 'stepstream[{extra}]' where you want to look at it"
+            )
         except Exception as error:  # the other parts are still worth looking at
             words = (str(error).strip().splitlines() or [""])[0]
-            yield fail(name, f"the check itself failed: {type(error).__name__}: {words}", "stepstream --debug doctor")
+            yield fail(
+                name,
+                f"the check itself failed: {type(error).__name__}: {words}",
+                "stepstream --debug doctor",
+            )
 
 
 def _kafka(resolved: Resolved) -> Iterator[Check]:

@@ -7,10 +7,10 @@ from typing import Final
 
 import msgspec
 
+from stepstream.admin.fleet import readable
+from stepstream.admin.learning import learning, name_of
+from stepstream.common.kafka import read_to_end
 from stepstream.doctor.check import Check, ok
-from stepstream.fleet import readable
-from stepstream.kafka import read_to_end
-from stepstream.learning import learning, name_of
 from stepstream.schemas.fleet import FleetBaselineStruct
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
@@ -25,10 +25,16 @@ def checks(settings: Settings) -> Iterator[Check]:
     counts = known_runs(settings)
     judged = [owner for owner, _ in counts.items() if owner.task or not _has_tasks(owner, counts)]
     lines = learning(counts, (owner for owner in judged if owner.agent))
-    learnt = sorted((count, name_of(owner)) for owner, count in counts.items() if owner in judged and owner.agent)
+    learnt = sorted(
+        (count, name_of(owner))
+        for owner, count in counts.items()
+        if owner in judged and owner.agent
+    )
     ready = [f"{name} {count:,} runs" for count, name in reversed(learnt) if count >= MIN_RUNS][:3]
     if not counts:
-        yield ok("baselines", f"nothing learnt yet: spikes are judged once {MIN_RUNS} runs have closed")
+        yield ok(
+            "baselines", f"nothing learnt yet: spikes are judged once {MIN_RUNS} runs have closed"
+        )
     else:
         yield ok("baselines", "; ".join([*ready, *lines]))
 
@@ -42,7 +48,10 @@ def known_runs(settings: Settings) -> dict[Owner, int]:
             newest[key] = value or b""
     decode = msgspec.json.Decoder(FleetBaselineStruct).decode
     return dict(
-        readable((key for key, value in newest.items() if value), lambda key: (owner_of(key), decode(newest[key]).runs))
+        readable(
+            (key for key, value in newest.items() if value),
+            lambda key: (owner_of(key), decode(newest[key]).runs),
+        )
     )
 
 

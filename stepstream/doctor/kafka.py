@@ -13,16 +13,16 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     ResourceType,
 )
 
-from stepstream import topics
-from stepstream.deadletter import read as read_letters
+from stepstream.admin import topics
+from stepstream.admin.deadletter import read as read_letters
+from stepstream.common.kafka import KafkaUnreachable, consumer, position_of, read_to_end
+from stepstream.common.settings import SettingsError
 from stepstream.doctor import baselines, pipeline
 from stepstream.doctor.check import Check, fail, ok, warn
-from stepstream.kafka import KafkaUnreachable, consumer, position_of, read_to_end
 from stepstream.render.values import counted
 from stepstream.schemas.partitioner import partition_for
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
-from stepstream.settings import SettingsError
 
 TIMEOUT_S: Final = 5.0
 SAMPLE: Final = 200
@@ -62,7 +62,11 @@ def _brokers(client: AdminClient, settings: Settings) -> Iterator[Check]:
     took_ms = (time.monotonic() - began) * 1000
     text = f"{count} broker{'s' if count > 1 else ''} at {settings.kafka_brokers}, answered in {took_ms:.0f} ms"
     if count < settings.replication_factor:
-        yield warn("kafka", f"{text}; replication_factor is {settings.replication_factor}", "start more brokers")
+        yield warn(
+            "kafka",
+            f"{text}; replication_factor is {settings.replication_factor}",
+            "start more brokers",
+        )
     else:
         yield ok("kafka", text)
 
@@ -87,9 +91,15 @@ def _offsets_retention(client: AdminClient, settings: Settings) -> Iterator[Chec
     """Committed offsets that are forgotten before the data would make a worker begin again, or skip."""
     minutes = _broker_setting(client, "offsets.retention.minutes")
     if minutes is None:
-        yield warn("offsets", "the broker does not tell offsets.retention.minutes", "make sure it exceeds every retention")
+        yield warn(
+            "offsets",
+            "the broker does not tell offsets.retention.minutes",
+            "make sure it exceeds every retention",
+        )
         return
-    longest = max(int(spec.config.get("retention.ms", 0)) for spec in topics.specs(settings)) // MINUTE_MS
+    longest = (
+        max(int(spec.config.get("retention.ms", 0)) for spec in topics.specs(settings)) // MINUTE_MS
+    )
     if int(minutes) <= longest:
         yield warn(
             "offsets",
@@ -98,14 +108,21 @@ def _offsets_retention(client: AdminClient, settings: Settings) -> Iterator[Chec
             f"set offsets.retention.minutes={2 * longest} on the brokers",
         )
     else:
-        yield ok("offsets", f"kept for {int(minutes) // 1440} days, the data for at most {longest // 1440}")
+        yield ok(
+            "offsets",
+            f"kept for {int(minutes) // 1440} days, the data for at most {longest // 1440}",
+        )
 
 
 def _broker_setting(client: AdminClient, name: str) -> str | None:
     brokers = client.list_topics(timeout=TIMEOUT_S).brokers
     resource = ConfigResource(ResourceType.BROKER, str(next(iter(brokers))))
     try:
-        entry = client.describe_configs([resource], request_timeout=TIMEOUT_S)[resource].result().get(name)
+        entry = (
+            client.describe_configs([resource], request_timeout=TIMEOUT_S)[resource]
+            .result()
+            .get(name)
+        )
     except KafkaException:
         return None
     return None if entry is None or entry.value is None else str(entry.value)
@@ -129,11 +146,16 @@ def _newest_steps(settings: Settings) -> Iterator[Check]:
             "set partitioner=murmur2_random in every librdkafka producer (Java and aiokafka do so by themselves)",
         )
     else:
-        yield ok("partitioner", f"the newest steps ({seen}) lie where their keys belong" if seen else "no steps yet")
+        yield ok(
+            "partitioner",
+            f"the newest steps ({seen}) lie where their keys belong" if seen else "no steps yet",
+        )
     ahead_s = newest_ms / 1000 - time.time()
     if ahead_s > CLOCK_WARN_S:
         yield warn(
-            "clock", f"the brokers' clock is at least {ahead_s:.0f} s ahead of this machine's", "synchronise clocks (NTP)"
+            "clock",
+            f"the brokers' clock is at least {ahead_s:.0f} s ahead of this machine's",
+            "synchronise clocks (NTP)",
         )
 
 
@@ -144,7 +166,9 @@ def _tail(settings: Settings, name: str, partition: int) -> Iterator[Any]:
     finally:
         client.close()
     if high:
-        yield from read_to_end(settings, name, [partition], offset=max(0, high - SAMPLE), timeout=TIMEOUT_S)
+        yield from read_to_end(
+            settings, name, [partition], offset=max(0, high - SAMPLE), timeout=TIMEOUT_S
+        )
 
 
 def _deadletter(settings: Settings) -> Iterator[Check]:
@@ -153,7 +177,9 @@ def _deadletter(settings: Settings) -> Iterator[Check]:
     try:
         first, last = client.get_watermark_offsets(place, timeout=TIMEOUT_S)
         since_ms = int(time.time() * 1000) - DAY_MS
-        since = client.offsets_for_times([TopicPartition(place.topic, place.partition, since_ms)], timeout=TIMEOUT_S)[0].offset
+        since = client.offsets_for_times(
+            [TopicPartition(place.topic, place.partition, since_ms)], timeout=TIMEOUT_S
+        )[0].offset
     finally:
         client.close()
     if last <= first:
@@ -161,15 +187,21 @@ def _deadletter(settings: Settings) -> Iterator[Check]:
         return
     recent = last - since if since >= 0 else 0
     count = last - first
-    if count <= COUNTED:  # where they are few each is looked at, so that one which was sent twice counts once
+    if (
+        count <= COUNTED
+    ):  # where they are few each is looked at, so that one which was sent twice counts once
         times_ms = [letter.time_ms for letter in read_letters(settings)]
         count, recent = len(times_ms), sum(time_ms >= since_ms for time_ms in times_ms)
     text = f"{counted(count, 'record')}, {recent:,} in the last 24 hours"
-    yield warn("dead letter", text, "stepstream deadletter list") if recent else ok("dead letter", text)
+    yield (
+        warn("dead letter", text, "stepstream deadletter list")
+        if recent
+        else ok("dead letter", text)
+    )
 
 
 def _documents(settings: Settings) -> Iterator[Check]:
-    from stepstream.documents import in_force
+    from stepstream.admin.documents import in_force
     from stepstream.schemas.documents import WrongDocument, decode_document
 
     held = in_force(settings)
@@ -177,5 +209,12 @@ def _documents(settings: Settings) -> Iterator[Check]:
         try:
             decode_document(record.value)
         except WrongDocument as error:
-            yield warn("documents", f"{record.key} is not understood here: {error}", "apply it again, or update stepstream")
-    yield ok("documents", f"{len(held)} in force" if held else "none in force: rules that need no limit are on")
+            yield warn(
+                "documents",
+                f"{record.key} is not understood here: {error}",
+                "apply it again, or update stepstream",
+            )
+    yield ok(
+        "documents",
+        f"{len(held)} in force" if held else "none in force: rules that need no limit are on",
+    )

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from stepstream import endpoints
+from stepstream.admin.versions import is_installed, package_versions
+from stepstream.common import endpoints
+from stepstream.common.settings import DEFAULT, Resolved
 from stepstream.doctor.check import Check, fail, ok, warn
-from stepstream.embedded.disk import MIN_FREE_BYTES, START_FREE_BYTES, free_bytes
-from stepstream.settings import DEFAULT, Resolved
-from stepstream.versions import is_installed, package_versions
+from stepstream.local.embedded.disk import MIN_FREE_BYTES, START_FREE_BYTES, free_bytes
 
 FAUST: Final = "0.15.3"
 EXTRAS: Final = {
@@ -43,22 +43,32 @@ def _extras() -> Iterator[Check]:
         missing = [module for module in modules if not is_installed(module)]
         if missing:
             text = f"{', '.join(missing)} not installed, needed for {PURPOSE[extra]}"
-            yield warn(f"extra {extra}", text, f"pip install 'stepstream[{extra}]' where you want to run that")
+            yield warn(
+                f"extra {extra}",
+                text,
+                f"pip install 'stepstream[{extra}]' where you want to run that",
+            )
         else:
             yield ok(f"extra {extra}", "installed")
     faust = package_versions()["faust-streaming"]
     if faust and faust != FAUST:
         yield fail(
-            "faust", f"faust-streaming is {faust}, the worker is made for {FAUST}", f"pip install faust-streaming=={FAUST}"
+            "faust",
+            f"faust-streaming is {faust}, the worker is made for {FAUST}",
+            f"pip install faust-streaming=={FAUST}",
         )
     if sys.platform != "win32" and is_installed("faust") and not is_installed("uvloop"):
-        yield fail("uvloop", "not installed, the worker needs it", "pip install 'stepstream[worker]'")
+        yield fail(
+            "uvloop", "not installed, the worker needs it", "pip install 'stepstream[worker]'"
+        )
 
 
 def _settings(resolved: Resolved) -> Iterator[Check]:
     given = {name: source for name, source in resolved.sources.items() if source != DEFAULT}
     where = sorted(set(given.values()))
-    text = f"{len(given)} of {len(resolved.sources)} set" + (f" by {', '.join(where)}" if where else ", all by default")
+    text = f"{len(given)} of {len(resolved.sources)} set" + (
+        f" by {', '.join(where)}" if where else ", all by default"
+    )
     yield ok("settings", f"{text}; file: {resolved.file or 'none'}")
     settings = resolved.settings
     if settings.min_insync_replicas > settings.replication_factor:
@@ -74,9 +84,15 @@ def _up(resolved: Resolved) -> Check:
     folder = Path(resolved.settings.state_dir)
     running = endpoints.read(folder)
     if running is not None:
-        return ok("up", f"runs since {running.started_at} (process {running.pid}), data in {running.data_dir}")
+        return ok(
+            "up",
+            f"runs since {running.started_at} (process {running.pid}), data in {running.data_dir}",
+        )
     if (folder / endpoints.FILE_NAME).exists():
-        return ok("up", f"does not run from {folder}; an earlier one ended without saying so, which does no harm")
+        return ok(
+            "up",
+            f"does not run from {folder}; an earlier one ended without saying so, which does no harm",
+        )
     return ok("up", f"does not run from {folder}")
 
 

@@ -13,10 +13,11 @@ from typing import Final
 import msgspec
 from confluent_kafka import Consumer, TopicPartition
 
-from stepstream import groups, kafka
+from stepstream.admin import groups
+from stepstream.admin.fleet import readable
+from stepstream.common import kafka
 from stepstream.doctor.check import Check, fail, warn
 from stepstream.doctor.standing import Standing, judge
-from stepstream.fleet import readable
 from stepstream.schemas.durations import format_duration
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
@@ -46,14 +47,25 @@ def _alerts(settings: Settings) -> Iterator[Check]:
     for finding in raised(settings, own_partition(settings)).values():
         since = format_duration(time.time_ns() // 1_000 - finding.time)
         text = f"{finding.alert} fires, for {since}: {finding.message}"
-        todo = "see the lines below, and `stepstream alerts`; it ends by itself when the cause is gone"
-        yield fail("alert", text, todo) if finding.severity in ("error", "critical") else warn("alert", text, todo)
+        todo = (
+            "see the lines below, and `stepstream alerts`; it ends by itself when the cause is gone"
+        )
+        yield (
+            fail("alert", text, todo)
+            if finding.severity in ("error", "critical")
+            else warn("alert", text, todo)
+        )
 
 
 def _part(settings: Settings, part: str) -> Check:
     first = last = standing_of(settings, part)
     began = time.monotonic()
-    while last.is_behind and last.members and last.progress == first.progress and time.monotonic() - began < WATCHED_S:
+    while (
+        last.is_behind
+        and last.members
+        and last.progress == first.progress
+        and time.monotonic() - began < WATCHED_S
+    ):
         time.sleep(LOOK_EVERY_S)
         last = standing_of(settings, part)
     return judge(
@@ -101,7 +113,11 @@ def standing_of(settings: Settings, part: str) -> Standing:
 
 def _committed(client: Consumer, group: groups.Group) -> dict[groups.Place, int]:
     places = [TopicPartition(*place) for place in group.lags]
-    return {(at.topic, at.partition): at.offset for at in client.committed(places, timeout=TIMEOUT_S)} if places else {}
+    return (
+        {(at.topic, at.partition): at.offset for at in client.committed(places, timeout=TIMEOUT_S)}
+        if places
+        else {}
+    )
 
 
 def _unread(client: Consumer, name: str) -> dict[groups.Place, int]:
@@ -123,7 +139,9 @@ def _told(settings: Settings) -> dict[int, int]:
     finally:
         client.close()
     found: dict[int, int] = {}
-    for message in kafka.read_to_end(settings, name, [0], offset=max(0, end - TOLD), timeout=TIMEOUT_S):
+    for message in kafka.read_to_end(
+        settings, name, [0], offset=max(0, end - TOLD), timeout=TIMEOUT_S
+    ):
         if (message.key() or b"").startswith(b"!progress|"):
             for told in readable([message.value() or b""], _decode):
                 found[told.partition] = max(told.time, found.get(told.partition, 0))
@@ -138,7 +156,9 @@ def _written(settings: Settings, client: Consumer) -> int:
     for output in OUTPUTS:
         name = topic(settings.topic_prefix, output)
         for partition in range(kafka.partition_count(client, name)):
-            total += client.get_watermark_offsets(TopicPartition(name, partition), timeout=TIMEOUT_S)[1]
+            total += client.get_watermark_offsets(
+                TopicPartition(name, partition), timeout=TIMEOUT_S
+            )[1]
     return total
 
 
@@ -147,12 +167,19 @@ def _not_processed(
 ) -> dict[groups.Place, int]:
     """What was appended to the steps since the worker's word; what is known of other topics stays."""
     found = {place: lag for place, lag in behind.items() if place[0] not in (steps, _usage(steps))}
-    asked = [TopicPartition(steps, partition, time_us // 1_000 + 1) for partition, time_us in told_us.items()]
+    asked = [
+        TopicPartition(steps, partition, time_us // 1_000 + 1)
+        for partition, time_us in told_us.items()
+    ]
     for at in client.offsets_for_times(asked, timeout=TIMEOUT_S) if asked else ():
-        high = client.get_watermark_offsets(TopicPartition(steps, at.partition), timeout=TIMEOUT_S)[1]
+        high = client.get_watermark_offsets(TopicPartition(steps, at.partition), timeout=TIMEOUT_S)[
+            1
+        ]
         if 0 <= at.offset < high:
             found[steps, at.partition] = high - at.offset
-    found |= {place: lag for place, lag in behind.items() if place[0] == steps and place[1] not in told_us}
+    found |= {
+        place: lag for place, lag in behind.items() if place[0] == steps and place[1] not in told_us
+    }
     return found
 
 
@@ -166,7 +193,12 @@ def _oldest_us(settings: Settings, client: Consumer, behind: dict[groups.Place, 
     oldest = []
     for (name, partition), lag in sorted(behind.items(), key=lambda item: -item[1])[:DATED]:
         high = client.get_watermark_offsets(TopicPartition(name, partition), timeout=TIMEOUT_S)[1]
-        first = next(iter(kafka.read_to_end(settings, name, [partition], offset=high - lag, timeout=TIMEOUT_S)), None)
+        first = next(
+            iter(
+                kafka.read_to_end(settings, name, [partition], offset=high - lag, timeout=TIMEOUT_S)
+            ),
+            None,
+        )
         if first is not None:
             oldest.append(first.timestamp()[1] * 1_000)
     return min(oldest, default=0)

@@ -40,7 +40,14 @@ class Standing:
         return self.waiting > 0 and self.waits_us > GRACE_US[self.part]
 
 
-def judge(standing: Standing, *, moved: bool, watched_us: int, stalled_after_us: int, open_runs: int | None = None) -> Check:
+def judge(
+    standing: Standing,
+    *,
+    moved: bool,
+    watched_us: int,
+    stalled_after_us: int,
+    open_runs: int | None = None,
+) -> Check:
     """What to say of a part that was watched for a while. ``moved``: it got on meanwhile."""
     part, running = standing.part, f"{standing.members} running"
     start = f"start `stepstream {part}` or `stepstream up`"

@@ -7,9 +7,9 @@ import time
 from collections.abc import Iterator
 from typing import Final
 
+from stepstream.common.settings import SettingsError, require_clickhouse
 from stepstream.doctor.check import Check, fail, ok, warn
 from stepstream.schemas.settings import Settings
-from stepstream.settings import SettingsError, require_clickhouse
 from stepstream.sinks.clickhouse import StoreError, status
 from stepstream.sinks.clickhouse.client import connect_server
 
@@ -28,7 +28,9 @@ def checks(settings: Settings) -> Iterator[Check]:
     try:
         client = connect_server(settings, timeout_s=10)
     except StoreError as error:
-        yield fail("clickhouse", str(error), "start it, or correct clickhouse_url, user and password")
+        yield fail(
+            "clickhouse", str(error), "start it, or correct clickhouse_url, user and password"
+        )
         return
     try:
         yield _version(str(client.server_version), settings)
@@ -53,7 +55,11 @@ def _clock(there: float, asked: float, answered: float) -> Iterator[Check]:
     off = there - answered if there > answered else there - asked if there < asked else 0.0
     if abs(off) > CLOCK_WARN_S:
         side = "ahead of" if off > 0 else "behind"
-        yield warn("clock", f"ClickHouse's clock is {abs(off):.0f} s {side} this machine's", "synchronise clocks (NTP)")
+        yield warn(
+            "clock",
+            f"ClickHouse's clock is {abs(off):.0f} s {side} this machine's",
+            "synchronise clocks (NTP)",
+        )
 
 
 def _schema(settings: Settings) -> Iterator[Check]:
@@ -62,16 +68,26 @@ def _schema(settings: Settings) -> Iterator[Check]:
     if not found.exists:
         yield fail("schema", f"there is no database {found.database}", todo)
     elif found.newer:
-        yield fail("schema", f"written by a newer version ({', '.join(found.newer)})", "update stepstream")
+        yield fail(
+            "schema", f"written by a newer version ({', '.join(found.newer)})", "update stepstream"
+        )
     elif found.lacks:
-        yield fail("schema", f"version {found.version}, but {_some(list(map(str, found.lacks)))}", todo)
+        yield fail(
+            "schema", f"version {found.version}, but {_some(list(map(str, found.lacks)))}", todo
+        )
     elif found.pending or found.outdated_views:
         views = [f"view {name} is missing or outdated" for name in found.outdated_views]
         yield fail("schema", f"to be done: {_some([*found.pending, *views])}", todo)
     elif found.wrong:
-        yield fail("schema", f"version {found.version}, but {_some(list(found.wrong))}", "see `stepstream store status`")
+        yield fail(
+            "schema",
+            f"version {found.version}, but {_some(list(found.wrong))}",
+            "see `stepstream store status`",
+        )
     elif found.differences:
-        yield warn("schema", f"version {found.version}; {'; '.join(map(str, found.differences))}", todo)
+        yield warn(
+            "schema", f"version {found.version}; {'; '.join(map(str, found.differences))}", todo
+        )
     else:
         yield ok("schema", f"version {found.version}, up to date")
 

@@ -75,11 +75,15 @@ def alert_lines(
         label, style = "RESOLVED", STYLES["resolved"]
     who = "/".join(part for part in (alert.agent, alert.task) if part) or alert.project
     text = Text(no_wrap=True, overflow="ignore")
-    text.append(f"{format_clock(alert.opened_at if history else alert.updated_at, zone)} ", style="dim")
+    text.append(
+        f"{format_clock(alert.opened_at if history else alert.updated_at, zone)} ", style="dim"
+    )
     text.append(label, style=style)
     text.append(f" {alert.alert} ", style="bold")
     head = f"{one_line(who)}: {with_quotation(alert_sentence(alert), one_line(alert.quoted))}"
-    text.append(head if width is None else clip(head, width - cell_len(text.plain), glyphs.ellipsis))
+    text.append(
+        head if width is None else clip(head, width - cell_len(text.plain), glyphs.ellipsis)
+    )
     if width is not None:
         text.truncate(width, overflow="crop")
     if history:
@@ -104,7 +108,9 @@ def _command(alert: Alert, dot: str) -> str:
     if not alert.trace_id:
         return ""
     run = short_id(alert.trace_id)
-    stop = f"{dot}stepstream stop {run}" if dot and alert.running and alert.state == "firing" else ""
+    stop = (
+        f"{dot}stepstream stop {run}" if dot and alert.running and alert.state == "firing" else ""
+    )
     return f"stepstream trace {run}{stop}"
 
 
@@ -118,7 +124,9 @@ def _handled(alert: Alert, zone: tzinfo | None) -> Iterator[str]:
         yield f"silenced until {format_time(alert.silenced_until, zone)}"
 
 
-def _below(alert: Alert, remark: str, glyphs: Glyphs, width: int | None, *, named: bool, own_run: bool) -> str:
+def _below(
+    alert: Alert, remark: str, glyphs: Glyphs, width: int | None, *, named: bool, own_run: bool
+) -> str:
     """The line below: what was said and done, the alert's id where it is ``named``, the next command. Only words are cut."""
     dot = f" {glyphs.dot} "
     command = "" if own_run else _command(alert, dot if width is None or width >= _ROOMY else "")
@@ -126,5 +134,9 @@ def _below(alert: Alert, remark: str, glyphs: Glyphs, width: int | None, *, name
         command = dot.join(part for part in (f"alert {short_id(alert.alert_id)}", command) if part)
     said = dot.join(part for part in (remark, one_line(alert.detail)) if part)
     if said and width is not None:
-        said = clip(said, width - len(_HANGING) - (len(command) + len(dot) if command else 0), glyphs.ellipsis)
+        said = clip(
+            said,
+            width - len(_HANGING) - (len(command) + len(dot) if command else 0),
+            glyphs.ellipsis,
+        )
     return dot.join(part for part in (said, command) if part)

@@ -45,7 +45,9 @@ class _Tree:
     order: list[StepRow] = field(default_factory=list)
 
 
-def arrange(steps: Iterable[StepRow], *, limit: int = 200, keep: frozenset[str] = frozenset()) -> list[Line]:
+def arrange(
+    steps: Iterable[StepRow], *, limit: int = 200, keep: frozenset[str] = frozenset()
+) -> list[Line]:
     """The lines to draw. Above ``limit`` steps, those that matter stay, with their ancestors.
 
     What matters, in this order: the roots, the steps in ``keep`` (an alert's evidence), failed and open ones, the dearest,
@@ -124,7 +126,10 @@ def _select(tree: _Tree, limit: int, keep: frozenset[str]) -> set[str]:
     take((step for step in tree.order if step.step_id in keep), share)
     take((step for step in tree.order if step.failed or step.open), share)
     take(sorted(tree.order, key=lambda step: -(step.cost_nanos or 0)), share // 2)
-    take(sorted(tree.order, key=lambda step: step.start_us - (step.end_us or step.start_us)), share // 2)
+    take(
+        sorted(tree.order, key=lambda step: step.start_us - (step.end_us or step.start_us)),
+        share // 2,
+    )
     take(tree.order, limit)
     return chosen
 
@@ -143,7 +148,9 @@ def _lines(tree: _Tree, shown: set[str]) -> Iterator[Line]:
         stack.extend((child, (*more, i > 0)) for i, child in enumerate(reversed(below)))
 
 
-def _entries(siblings: list[StepRow], shown: set[str], weight: dict[str, Hidden]) -> list[StepRow | Hidden]:
+def _entries(
+    siblings: list[StepRow], shown: set[str], weight: dict[str, Hidden]
+) -> list[StepRow | Hidden]:
     """The siblings that are drawn, with what lies hidden between them summed up."""
     entries: list[StepRow | Hidden] = []
     hidden: list[Hidden] = []
@@ -183,4 +190,8 @@ def _sum(parts: list[Hidden]) -> Hidden:
     for part in parts:
         names.update(dict(part.names))
     # most frequent first, the three that a line has room for
-    return Hidden(sum(part.steps for part in parts), tuple(names.most_common(3)), sum(part.cost_nanos for part in parts))
+    return Hidden(
+        sum(part.steps for part in parts),
+        tuple(names.most_common(3)),
+        sum(part.cost_nanos for part in parts),
+    )

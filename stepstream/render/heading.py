@@ -11,7 +11,16 @@ from rich.text import Text
 
 from stepstream.render.glyphs import UNICODE, Glyphs
 from stepstream.render.rows import RunRow
-from stepstream.render.values import clip, counted, format_count, format_time, format_usd, one_line, short_id, zone_name
+from stepstream.render.values import (
+    clip,
+    counted,
+    format_count,
+    format_time,
+    format_usd,
+    one_line,
+    short_id,
+    zone_name,
+)
 from stepstream.schemas.durations import format_duration
 
 MIN_WIDTH: Final = 40
@@ -50,8 +59,12 @@ def heading(run: RunRow, view: View) -> Text:
     room = view.cells
     text = Text()
     who = one_line(run.who)
-    trace_id = run.trace_id if cell_len(who) + len(run.status) + 40 <= room else short_id(run.trace_id)
-    text.append(clip(who, room - len(run.status) - len(trace_id) - 8, glyphs.ellipsis), style="bold")
+    trace_id = (
+        run.trace_id if cell_len(who) + len(run.status) + 40 <= room else short_id(run.trace_id)
+    )
+    text.append(
+        clip(who, room - len(run.status) - len(trace_id) - 8, glyphs.ellipsis), style="bold"
+    )
     text.append("  ")
     text.append(run.status, style=STATUS_STYLES.get(run.status, ""))
     text.append(f"  run {trace_id}", style="dim")
@@ -77,7 +90,14 @@ def heading(run: RunRow, view: View) -> Text:
     ]
     rows = [
         (dot.join(facts), ""),
-        (dot.join(f"{name} {one_line(value)}" for name, value in zip(labels, whose, strict=True) if value), "dim"),
+        (
+            dot.join(
+                f"{name} {one_line(value)}"
+                for name, value in zip(labels, whose, strict=True)
+                if value
+            ),
+            "dim",
+        ),
         (dot.join(f"{count} {what}" for count, what in oddities if count), "yellow"),
         (_failure(run), "red"),
     ]
@@ -88,6 +108,8 @@ def heading(run: RunRow, view: View) -> Text:
 
 
 def _failure(run: RunRow) -> str:
-    what = one_line(" ".join(part for part in (run.failed_kind.replace("_", " "), run.failed_tool) if part))
+    what = one_line(
+        " ".join(part for part in (run.failed_kind.replace("_", " "), run.failed_tool) if part)
+    )
     why = one_line(": ".join(part for part in (run.error_type, run.error_message) if part))
     return f"failed: {what + ', ' if what else ''}{why}" if why else ""

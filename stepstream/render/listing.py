@@ -38,7 +38,11 @@ class Column:
 
 
 def listing(
-    columns: Sequence[Column], rows: Iterable[Sequence[Text]], width: int | None, *, ellipsis: str = "…"
+    columns: Sequence[Column],
+    rows: Iterable[Sequence[Text]],
+    width: int | None,
+    *,
+    ellipsis: str = "…",
 ) -> tuple[Table, list[str]]:
     """The table within ``width`` cells (None: as wide as it is), and the names of the columns that it leaves out."""
     held = [list(row) for row in rows]
@@ -66,14 +70,18 @@ def listing(
             width=widths[i],
         )
     for row in held:
-        table.add_row(*(_cut(row[i], widths[i], ellipsis) if columns[i].least else row[i] for i in shown))
+        table.add_row(
+            *(_cut(row[i], widths[i], ellipsis) if columns[i].least else row[i] for i in shown)
+        )
     return table, [columns[i].name for i in sorted(left_out)]
 
 
 def left_out_words(names: Sequence[str]) -> str:
     """What stands below a table from which columns were left out."""
     count = f"{len(names)} column{'' if len(names) == 1 else 's'}"
-    return f"{count} left out: {', '.join(names)} (wider terminal or --format json)" if names else ""
+    return (
+        f"{count} left out: {', '.join(names)} (wider terminal or --format json)" if names else ""
+    )
 
 
 def fits(columns: Sequence[Column], rows: Sequence[Sequence[Text]], width: int) -> bool:
@@ -82,7 +90,9 @@ def fits(columns: Sequence[Column], rows: Sequence[Sequence[Text]], width: int) 
     return _taken(range(len(columns)), widths) <= width
 
 
-def below_one_another(columns: Sequence[str], rows: Iterable[Sequence[Text]], rule: str = "-") -> Text:
+def below_one_another(
+    columns: Sequence[str], rows: Iterable[Sequence[Text]], rule: str = "-"
+) -> Text:
     """Each row as lines of ``column  value``, in full; for rows that are too wide for a table."""
     most = max(map(cell_len, columns), default=0)
     lines: list[Text] = []
@@ -102,16 +112,24 @@ def _natural(column: Column, cells: Sequence[Text]) -> int:
 
 
 def _least(columns: Sequence[Column], widths: Sequence[int]) -> list[int]:
-    return [min(wide, _narrowest(column) or wide) for column, wide in zip(columns, widths, strict=True)]
+    return [
+        min(wide, _narrowest(column) or wide) for column, wide in zip(columns, widths, strict=True)
+    ]
 
 
 def _narrowest(column: Column) -> int:
     """How narrow the column may become; 0: no narrower than it is."""
-    return max(LEAST_PROSE if column.prose else column.least, cell_len(column.name) if column.least else 0)
+    return max(
+        LEAST_PROSE if column.prose else column.least, cell_len(column.name) if column.least else 0
+    )
 
 
 def _cut(cell: Text, cells: int, ellipsis: str) -> Text:
-    return cell if cell_len(cell.plain) <= cells else Text(clip(cell.plain, cells, ellipsis), style=cell.style)
+    return (
+        cell
+        if cell_len(cell.plain) <= cells
+        else Text(clip(cell.plain, cells, ellipsis), style=cell.style)
+    )
 
 
 def _taken(shown: Iterable[int], widths: Sequence[int]) -> int:
@@ -126,6 +144,8 @@ def _fold(columns: Sequence[Column], widths: list[int], shown: Sequence[int], wi
         if not narrower:
             return
         widest = max(narrower, key=lambda i: widths[i])
-        next_widest = max([widths[i] for i in narrower if i != widest and widths[i] < widths[widest]], default=0)
+        next_widest = max(
+            [widths[i] for i in narrower if i != widest and widths[i] < widths[widest]], default=0
+        )
         least = max(_narrowest(columns[widest]), min(next_widest, widths[widest] - 1))
         widths[widest] = max(least, widths[widest] - excess)

@@ -151,7 +151,9 @@ def caught_up(run: RunRow, steps: list[StepRow]) -> RunRow:
     if not run.running or not steps:
         return run
     now = run_from_steps(run.trace_id, steps)
-    if now.steps < run.steps or now.open_steps > run.open_steps:  # the steps are those of an earlier moment
+    if (
+        now.steps < run.steps or now.open_steps > run.open_steps
+    ):  # the steps are those of an earlier moment
         return run
     totals = ("status", "start_us", "end_us", "steps", "open_steps", "error_steps", "unpriced_steps", "input_tokens",
               "output_tokens", "cost_nanos")  # fmt: skip
@@ -171,7 +173,11 @@ def nanos(value: Decimal | str | float | int | None) -> int | None:
     """Nano-dollars of a cost column."""
     if value is None:
         return None
-    return int((value * 10**9).to_integral_value()) if isinstance(value, Decimal) else amount_nanos(value)
+    return (
+        int((value * 10**9).to_integral_value())
+        if isinstance(value, Decimal)
+        else amount_nanos(value)
+    )
 
 
 def _score(document: Any) -> float | None:

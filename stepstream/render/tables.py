@@ -18,7 +18,15 @@ from stepstream.render.glyphs import UNICODE, Glyphs
 from stepstream.render.heading import STATUS_STYLES
 from stepstream.render.listing import Column
 from stepstream.render.rows import RunRow
-from stepstream.render.values import clean_lines, clip, format_time, format_usd, one_line, short_id, zone_name
+from stepstream.render.values import (
+    clean_lines,
+    clip,
+    format_time,
+    format_usd,
+    one_line,
+    short_id,
+    zone_name,
+)
 from stepstream.schemas.durations import format_duration
 from stepstream.schemas.printable import printable
 from stepstream.schemas.times import iso_time
@@ -31,7 +39,12 @@ _NUMBER: Final = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 
 
 def runs_cells(
-    runs: Sequence[RunRow], alerts: dict[str, int], *, now_us: int, zone: tzinfo | None = None, glyphs: Glyphs = UNICODE
+    runs: Sequence[RunRow],
+    alerts: dict[str, int],
+    *,
+    now_us: int,
+    zone: tzinfo | None = None,
+    glyphs: Glyphs = UNICODE,
 ) -> tuple[list[Column], list[list[Text]]]:
     """Columns and rows of runs, as given: when, which, whose, how it went, how long, how much.
 
@@ -53,7 +66,9 @@ def runs_cells(
     return columns, [_run_cells(run, alerts, now_us, zone, glyphs) for run in runs]
 
 
-def _run_cells(run: RunRow, alerts: dict[str, int], now_us: int, zone: tzinfo | None, glyphs: Glyphs) -> list[Text]:
+def _run_cells(
+    run: RunRow, alerts: dict[str, int], now_us: int, zone: tzinfo | None, glyphs: Glyphs
+) -> list[Text]:
     end_us = max(run.end_us, now_us) if run.running else run.end_us
     return [
         Text(format_time(run.start_us, zone)),
@@ -69,10 +84,15 @@ def _run_cells(run: RunRow, alerts: dict[str, int], now_us: int, zone: tzinfo | 
     ]
 
 
-def records_cells(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> tuple[list[Column], list[list[Text]]]:
+def records_cells(
+    columns: Sequence[str], rows: Sequence[Sequence[Any]]
+) -> tuple[list[Column], list[list[Text]]]:
     """Columns and cells of any answer of the store, each value in full and on one line."""
     shaped = [
-        Column(one_line(name), right=all(isinstance(row[i], int | float | Decimal) or row[i] is None for row in rows))
+        Column(
+            one_line(name),
+            right=all(isinstance(row[i], int | float | Decimal) or row[i] is None for row in rows),
+        )
         for i, name in enumerate(columns)
     ]
     return shaped, [[Text(one_line(_cell(value))) for value in row] for row in rows]
@@ -85,7 +105,10 @@ def fields_text(title: str, fields: Mapping[str, Any]) -> Text:
     for name, value in fields.items():
         lines = clean_lines(_cell(value))
         text.append(f"\n  {name.ljust(most)}  ", style="dim")
-        text.append(lines[0] if len(lines) == 1 else "".join(f"\n    {line}" for line in lines), style="not bold")
+        text.append(
+            lines[0] if len(lines) == 1 else "".join(f"\n    {line}" for line in lines),
+            style="not bold",
+        )
     return text
 
 
@@ -140,7 +163,11 @@ def _finite(value: Any) -> Any:
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
         return {str(key): _finite(item) for key, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, list | tuple | set | frozenset) else value
+    return (
+        [_finite(item) for item in value]
+        if isinstance(value, list | tuple | set | frozenset)
+        else value
+    )
 
 
 def _plain(value: Any) -> Any:

@@ -52,7 +52,11 @@ class _Columns:
 
 
 def render_trace(
-    steps: Sequence[StepRow], run: RunRow, alerts: Sequence[Alert], view: View, notes: Sequence[Note] = ()
+    steps: Sequence[StepRow],
+    run: RunRow,
+    alerts: Sequence[Alert],
+    view: View,
+    notes: Sequence[Note] = (),
 ) -> Text:
     """The whole picture; no line is wider than ``view.width`` (at least 40 cells), and it reads without colour."""
     evidence = frozenset(step_id for alert in alerts for step_id in alert.step_ids)
@@ -68,7 +72,9 @@ def render_trace(
     if alerts:
         parts.append(Text(""))
         ordered = sorted(alerts, key=lambda alert: alert.opened_at)
-        lines_of = partial(alert_lines, zone=view.zone, glyphs=view.glyphs, history=True, own_run=True)
+        lines_of = partial(
+            alert_lines, zone=view.zone, glyphs=view.glyphs, history=True, own_run=True
+        )
         told = [line for alert in ordered for line in lines_of(alert).split("\n")]
         parts.extend(piece for line in told for piece in fold_text(line, view.cells, HANGING_CELLS))
     if notes:
@@ -92,7 +98,9 @@ def _columns(lines: Sequence[Line], run: RunRow, steps: Sequence[StepRow], view:
         label, bar = room, 0
     start = min([step.start_us for step in steps] or [run.start_us])
     end = max([step.end_us or step.start_us for step in steps] or [run.end_us])
-    return _Columns(label, bar, tokens, start, max(end, view.now_us if run.running else run.end_us, start + 1))
+    return _Columns(
+        label, bar, tokens, start, max(end, view.now_us if run.running else run.end_us, start + 1)
+    )
 
 
 def _axis(columns: _Columns, glyphs: Glyphs) -> Text:
@@ -110,7 +118,13 @@ def _step(line: Line, step: StepRow, evidence: bool, columns: _Columns, view: Vi
     glyphs = view.glyphs
     sign = glyphs.failed if step.failed else glyphs.running if step.open else " "
     sign = glyphs.cancelled if step.status == "cancelled" else sign
-    style = "bold red" if step.failed else "bold yellow" if step.open else KIND_STYLES.get(step.kind, "")
+    style = (
+        "bold red"
+        if step.failed
+        else "bold yellow"
+        if step.open
+        else KIND_STYLES.get(step.kind, "")
+    )
     text = Text()
     text.append(sign, style="bold red" if step.failed else "bold yellow")
     text.append(glyphs.evidence if evidence else " ", style="bold yellow")
@@ -118,14 +132,20 @@ def _step(line: Line, step: StepRow, evidence: bool, columns: _Columns, view: Vi
     branch = _branch(line.more, columns.label, glyphs)
     text.append(branch, style="dim")
     name = _name(line, step, glyphs)
-    text.append(fit(name, columns.label - cell_len(branch), ellipsis=glyphs.ellipsis), style=style if step.failed else "")
+    text.append(
+        fit(name, columns.label - cell_len(branch), ellipsis=glyphs.ellipsis),
+        style=style if step.failed else "",
+    )
     if columns.bar:
         text.append(" ")
         text.append(_bar(step, columns, glyphs), style=style)
     text.append(" " + fit(_time(step, columns), _TIME_CELLS, right=True, ellipsis=glyphs.ellipsis))
     text.append(" " + fit(_cost(step), _COST_CELLS, right=True, ellipsis=glyphs.ellipsis))
     if columns.tokens:
-        text.append(" " + fit(_tokens(step, glyphs), _TOKEN_CELLS, right=True, ellipsis=glyphs.ellipsis), style="dim")
+        text.append(
+            " " + fit(_tokens(step, glyphs), _TOKEN_CELLS, right=True, ellipsis=glyphs.ellipsis),
+            style="dim",
+        )
     return text
 
 
@@ -137,7 +157,9 @@ def _name(line: Line, step: StepRow, glyphs: Glyphs) -> str:
     extra = [step.model or (step.tool if step.tool != step.name else "")]
     if step.kind == "retrieval" and not step.open:
         best = "" if step.best_score is None else f", best {step.best_score:.2f}"
-        extra.append(f"{step.documents} documents{best}" if step.documents != 1 else f"1 document{best}")
+        extra.append(
+            f"{step.documents} documents{best}" if step.documents != 1 else f"1 document{best}"
+        )
     if step.attempt > 1 or step.retry_of:
         extra.append(f"try {max(step.attempt, 2)}")
     if step.fallback_of:
@@ -190,22 +212,37 @@ def _hidden(line: Line, hidden: Hidden, columns: _Columns, view: View) -> Text:
     cost = f" {view.glyphs.dot} {format_usd(hidden.cost_nanos)}" if hidden.cost_nanos else ""
     branch = _branch(line.more, columns.label, view.glyphs)
     what = f"... {hidden.steps:,} more: {names}{cost}"
-    return Text("   " + branch + clip(what, view.cells - 3 - len(branch), view.glyphs.ellipsis), style="dim")
+    return Text(
+        "   " + branch + clip(what, view.cells - 3 - len(branch), view.glyphs.ellipsis), style="dim"
+    )
 
 
 def _below(line: Line, step: StepRow, view: View) -> list[Text]:
     """Why a step failed and, where asked for, what went in and came out: below it, under its name."""
     rows: list[tuple[str, str]] = []
     if step.failed:
-        rows.append((": ".join(part for part in (step.error_type, step.error_message) if part), "red"))
+        rows.append(
+            (": ".join(part for part in (step.error_type, step.error_message) if part), "red")
+        )
     indent = "   " + "  " * len(line.more) + "  "
     room = view.cells - len(indent)
     found = [
-        Text(indent + clip(one_line(text[:2_000]), room, view.glyphs.ellipsis), style=style) for text, style in rows if text
+        Text(indent + clip(one_line(text[:2_000]), room, view.glyphs.ellipsis), style=style)
+        for text, style in rows
+        if text
     ]
     if view.contents:
-        contents = [("in ", step.input), ("out ", step.output), *(("doc ", text) for text in step.texts)]
-        found += [shown for label, text in contents if text for shown in _content(label, text, indent, view)]
+        contents = [
+            ("in ", step.input),
+            ("out ", step.output),
+            *(("doc ", text) for text in step.texts),
+        ]
+        found += [
+            shown
+            for label, text in contents
+            if text
+            for shown in _content(label, text, indent, view)
+        ]
     return found
 
 
@@ -214,6 +251,14 @@ def _content(label: str, text: str, indent: str, view: View) -> list[Text]:
     indent = indent[: max(0, view.cells - MIN_CONTENT - len(label))]
     room = view.cells - len(indent) - len(label)
     if not view.full:
-        return [Text(indent + label + clip(one_line(text[:2_000]), room, view.glyphs.ellipsis), style="dim")]
+        return [
+            Text(
+                indent + label + clip(one_line(text[:2_000]), room, view.glyphs.ellipsis),
+                style="dim",
+            )
+        ]
     lines = [part for line in clean_lines(text) for part in folded(line, room)]
-    return [Text(indent + (" " * len(label) if number else label) + line, style="dim") for number, line in enumerate(lines)]
+    return [
+        Text(indent + (" " * len(label) if number else label) + line, style="dim")
+        for number, line in enumerate(lines)
+    ]

@@ -25,7 +25,9 @@ def format_usd(nanos: int | None) -> str:
         return f"${amount:,.2f}"
     if 0 < nanos < 10_000:
         return "<$0.00001"
-    digits = min(6, max(2, 2 - amount.adjusted()))  # three significant ones where there is room for them
+    digits = min(
+        6, max(2, 2 - amount.adjusted())
+    )  # three significant ones where there is room for them
     text = f"{amount:.{digits}f}"
     while len(text) > 4 and text.endswith("0"):
         text = text[:-1]
@@ -76,7 +78,11 @@ def one_line(text: str) -> str:
 
 
 def _printable(line: str) -> str:
-    return line if line.isprintable() else "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)
+    return (
+        line
+        if line.isprintable()
+        else "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)
+    )
 
 
 def clean_lines(text: str) -> list[str]:
@@ -106,7 +112,10 @@ def fold_text(line: Text, width: int, indent: int) -> list[Text]:
         found.append(rest[:end])
         rest = rest[end + 1 :] if rest.plain[end : end + 1] == " " else rest[end:]
         room = max(1, width - indent)
-    return [piece if number == 0 else Text(" " * indent) + piece for number, piece in enumerate([*found, rest])]
+    return [
+        piece if number == 0 else Text(" " * indent) + piece
+        for number, piece in enumerate([*found, rest])
+    ]
 
 
 def clip(text: str, cells: int, ellipsis: str = "…") -> str:

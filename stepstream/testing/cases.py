@@ -9,7 +9,7 @@ from typing import Any, Final
 from stepstream.schemas.rule_base import RuleBase
 from stepstream.schemas.step import StepEvent
 from stepstream.stream.detectors.base import Detector
-from stepstream.stream.rules import Applied
+from stepstream.stream.run.rules import Applied
 
 TRACE: Final = "a" * 32
 ROOT: Final = "1" * 16
@@ -37,23 +37,52 @@ class DetectorCase:
 
 
 def ended(
-    number: int, at_s: float, took_s: float = 0.1, *, kind: str = "tool_call", name: str = "work", **more: Any
+    number: int,
+    at_s: float,
+    took_s: float = 0.1,
+    *,
+    kind: str = "tool_call",
+    name: str = "work",
+    **more: Any,
 ) -> StepEvent:
     """The end of a step of the case's run: the complete record. Steps are told apart by their numbers, from 2 on."""
-    fields = {"trace_id": TRACE, "step_id": f"{number:016x}", "parent_step_id": ROOT, "kind": kind, "name": name}
+    fields = {
+        "trace_id": TRACE,
+        "step_id": f"{number:016x}",
+        "parent_step_id": ROOT,
+        "kind": kind,
+        "name": name,
+    }
     times = {"start_time": _us(at_s), "end_time": _us(at_s + took_s), "agent": "tested"}
     return StepEvent.model_validate(fields | times | more)
 
 
-def started(number: int, at_s: float, *, kind: str = "tool_call", name: str = "work", **more: Any) -> StepEvent:
+def started(
+    number: int, at_s: float, *, kind: str = "tool_call", name: str = "work", **more: Any
+) -> StepEvent:
     """The start of a step."""
-    fields = {"trace_id": TRACE, "step_id": f"{number:016x}", "parent_step_id": ROOT, "kind": kind, "name": name}
-    return StepEvent.model_validate(fields | {"start_time": _us(at_s), "phase": "start", "agent": "tested"} | more)
+    fields = {
+        "trace_id": TRACE,
+        "step_id": f"{number:016x}",
+        "parent_step_id": ROOT,
+        "kind": kind,
+        "name": name,
+    }
+    return StepEvent.model_validate(
+        fields | {"start_time": _us(at_s), "phase": "start", "agent": "tested"} | more
+    )
 
 
 def root(until_s: float | None = None, **more: Any) -> StepEvent:
     """The root: its start, or its end where it is said when that is."""
-    fields = {"trace_id": TRACE, "step_id": ROOT, "kind": "agent", "name": "run", "start_time": _us(0.0), "agent": "tested"}
+    fields = {
+        "trace_id": TRACE,
+        "step_id": ROOT,
+        "kind": "agent",
+        "name": "run",
+        "start_time": _us(0.0),
+        "agent": "tested",
+    }
     end = {"phase": "start"} if until_s is None else {"end_time": _us(until_s)}
     return StepEvent.model_validate(fields | end | more)
 

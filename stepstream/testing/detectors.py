@@ -13,7 +13,7 @@ import msgspec
 
 from stepstream.schemas.step import StepEvent
 from stepstream.stream.detectors.base import MAX_EVIDENCE
-from stepstream.stream.run import MAX_FINDINGS
+from stepstream.stream.run.run import MAX_FINDINGS
 from stepstream.testing.cases import DetectorCase
 from stepstream.testing.world import World, all_at_once, as_they_happen
 
@@ -38,12 +38,18 @@ def check_findings(case: DetectorCase) -> None:
     """It finds what it should, once, with evidence that exists and a sentence; and leaves the calm run in peace."""
     world = played(case, case.breaks)
     found = world.findings()
-    assert len(found) == case.findings, f"{case.name}: {len(found)} findings instead of {case.findings}: {_said(found)}"
+    assert len(found) == case.findings, (
+        f"{case.name}: {len(found)} findings instead of {case.findings}: {_said(found)}"
+    )
     steps = {event.step_id for event in case.breaks}
     for value in found:
         assert value["message"], f"{case.name}: a finding without a sentence"
-        assert len(value["message"]) <= 500, f"{case.name}: too long for a sentence: {value['message'][:80]}..."
-        assert set(value.get("step_ids", ())) <= steps, f"{case.name}: evidence that is no step of the run: {value['step_ids']}"
+        assert len(value["message"]) <= 500, (
+            f"{case.name}: too long for a sentence: {value['message'][:80]}..."
+        )
+        assert set(value.get("step_ids", ())) <= steps, (
+            f"{case.name}: evidence that is no step of the run: {value['step_ids']}"
+        )
     quiet = played(case, case.calm).findings()
     assert not quiet, f"{case.name}: fires about a run that only comes close: {_said(quiet)}"
 
@@ -51,7 +57,10 @@ def check_findings(case: DetectorCase) -> None:
 def check_duplicates(case: DetectorCase) -> None:
     """Kafka delivers at least once: records that come twice, at once or later, change nothing."""
     wanted = played(case, case.breaks).ids()
-    for events in ([event for event in case.breaks for _ in range(2)], [*case.breaks, *case.breaks]):
+    for events in (
+        [event for event in case.breaks for _ in range(2)],
+        [*case.breaks, *case.breaks],
+    ):
         times = sorted(as_they_happen(events))
         world = World(case)
         world.play(events, times)
@@ -65,12 +74,18 @@ def check_restart(case: DetectorCase) -> None:
     wanted = played(case, case.breaks).ids()
     world = World(case)
     world.play(case.breaks, as_they_happen(case.breaks), between=world.swap)
-    assert world.ids() == wanted, f"{case.name}: written down and read again after each record, it finds something else"
-    assert len(world.findings()) == len(wanted), f"{case.name}: fires again after it was written down and read again"
+    assert world.ids() == wanted, (
+        f"{case.name}: written down and read again after each record, it finds something else"
+    )
+    assert len(world.findings()) == len(wanted), (
+        f"{case.name}: fires again after it was written down and read again"
+    )
     for cut in range(1, len(case.breaks) + 1):
         for written in (False, True):
             crashed = _crashed(case, cut, written)
-            assert crashed == wanted, f"{case.name}: a crash after record {cut} changes what is found"
+            assert crashed == wanted, (
+                f"{case.name}: a crash after record {cut} changes what is found"
+            )
 
 
 def _crashed(case: DetectorCase, cut: int, written: bool) -> set[str]:
@@ -108,12 +123,16 @@ def check_order(case: DetectorCase) -> None:
         random.Random(seed).shuffle(events)
         world = World(case)
         world.play(events, all_at_once(events))
-        assert world.ids() == wanted, f"{case.name}: another order (seed {seed}) changes what is found"
+        assert world.ids() == wanted, (
+            f"{case.name}: another order (seed {seed}) changes what is found"
+        )
         calm = list(case.calm)
         random.Random(seed).shuffle(calm)
         quiet = World(case)
         quiet.play(calm, all_at_once(calm))
-        assert not quiet.findings(), f"{case.name}: fires about a calm run in another order: {_said(quiet.findings())}"
+        assert not quiet.findings(), (
+            f"{case.name}: fires about a calm run in another order: {_said(quiet.findings())}"
+        )
 
 
 def check_state(case: DetectorCase) -> None:
@@ -127,15 +146,21 @@ def check_state(case: DetectorCase) -> None:
     found = world.findings()
     assert len(found) <= MAX_FINDINGS, f"{case.name}: {len(found)} findings about one run"
     for value in found:
-        assert len(value.get("step_ids", ())) <= MAX_EVIDENCE, f"{case.name}: evidence of {len(value['step_ids'])} steps"
+        assert len(value.get("step_ids", ())) <= MAX_EVIDENCE, (
+            f"{case.name}: evidence of {len(value['step_ids'])} steps"
+        )
 
 
 def _check_size(case: DetectorCase, world: World) -> None:
     for run in world.runs:
         state = run.detector_state
         written = msgspec.msgpack.encode(state)
-        assert len(written) <= MAX_STATE, f"{case.name}: keeps {len(written)} bytes of a run, {MAX_STATE} are the most"
-        assert msgspec.msgpack.decode(written, strict=False) == state, f"{case.name}: its state is not plain data"
+        assert len(written) <= MAX_STATE, (
+            f"{case.name}: keeps {len(written)} bytes of a run, {MAX_STATE} are the most"
+        )
+        assert msgspec.msgpack.decode(written, strict=False) == state, (
+            f"{case.name}: its state is not plain data"
+        )
 
 
 def played(case: DetectorCase, events: Sequence[StepEvent]) -> World:
@@ -147,7 +172,10 @@ def played(case: DetectorCase, events: Sequence[StepEvent]) -> World:
 
 def _long_run(events: Sequence[StepEvent]) -> list[StepEvent]:
     """The events again and again as steps of their own, each a little different, within one run."""
-    root, parts = [event for event in events if not event.parent_step_id][:1], [e for e in events if e.parent_step_id]
+    root, parts = (
+        [event for event in events if not event.parent_step_id][:1],
+        [e for e in events if e.parent_step_id],
+    )
     out = list(root)
     for number in range(LONG_RUN):
         event = parts[number % len(parts)]

@@ -10,11 +10,11 @@ import msgspec
 
 from stepstream.schemas.prices import PriceBook
 from stepstream.schemas.step import RECORD_HEADERS, StepEvent
-from stepstream.stream.outputs import Output
-from stepstream.stream.partition import AssemblePartition
-from stepstream.stream.rules import Applied, RuleBook, RuleSet
-from stepstream.stream.run import Run
-from stepstream.stream.state import decode_state, encode_state, restore_run
+from stepstream.stream.assemble.partition import AssemblePartition
+from stepstream.stream.assemble.state import decode_state, encode_state, restore_run
+from stepstream.stream.core.outputs import Output
+from stepstream.stream.run.rules import Applied, RuleBook, RuleSet
+from stepstream.stream.run.run import Run
 from stepstream.testing.cases import BEGIN_US, DetectorCase
 
 TICK_US: Final = 500_000
@@ -40,7 +40,9 @@ class OneRule(RuleBook):
         super().__init__((), case.make)
         self._only = RuleSet((Applied(case.rule, case.policy),), case.make)  # type: ignore[arg-type]
 
-    def rules_for(self, project: str, environment: str, agent: str, agent_version: str, task: str) -> RuleSet:
+    def rules_for(
+        self, project: str, environment: str, agent: str, agent_version: str, task: str
+    ) -> RuleSet:
         """The one rule, for every run."""
         return self._only
 
@@ -63,7 +65,12 @@ class World:
         """A worker that knows nothing yet."""
         return AssemblePartition(0, 1, rules=self.rules, prices=PriceBook())
 
-    def play(self, events: Iterable[StepEvent], times_us: Iterable[int], between: Callable[[], None] | None = None) -> None:
+    def play(
+        self,
+        events: Iterable[StepEvent],
+        times_us: Iterable[int],
+        between: Callable[[], None] | None = None,
+    ) -> None:
         """Append each event at its time; time passes between them, and after the last until the run has closed."""
         now_us = 0
         for event, at_us in zip(events, times_us, strict=True):
@@ -100,7 +107,9 @@ class World:
         """Every run is written down and read again, by detectors that are made anew."""
         self.rules = self.stage.rules = OneRule(self._case)
         for tracked in self.stage.runs.values():
-            tracked.run = restore_run(decode_state(encode_state(tracked.run, tracked.last_offset)), self.rules)
+            tracked.run = restore_run(
+                decode_state(encode_state(tracked.run, tracked.last_offset)), self.rules
+            )
 
     def crash(self) -> None:
         """The worker dies; another takes over from the states that were acknowledged and reads the log from the floor."""
@@ -132,7 +141,11 @@ class World:
 
     def findings(self) -> list[dict[str, Any]]:
         """What was raised, in order; the ends of troubles are left out."""
-        values = [msgspec.json.decode(output.value or b"") for output in self.outputs if output.topic == "findings"]
+        values = [
+            msgspec.json.decode(output.value or b"")
+            for output in self.outputs
+            if output.topic == "findings"
+        ]
         return [value for value in values if value.get("state", "firing") == "firing"]
 
     def ids(self) -> set[str]:
@@ -142,7 +155,10 @@ class World:
 
 def as_they_happen(events: Sequence[StepEvent], shift_us: int = 0) -> list[int]:
     """When records are appended that come as things happen."""
-    times = [(event.end_time or event.start_time) if event.phase == "end" else event.start_time for event in events]
+    times = [
+        (event.end_time or event.start_time) if event.phase == "end" else event.start_time
+        for event in events
+    ]
     return [time_us + shift_us for time_us in times]
 
 

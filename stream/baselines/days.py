@@ -35,5 +35,6 @@ def day_weights(runs: Mapping[int, int], today: int) -> dict[int, float]:
     before = [count for day, count in seen.items() if day < today]
     ordinary = median(before) if len(before) >= COMPARABLE_DAYS else math.inf
     return {
-        day: 2.0 ** (-max(0, today - day) / HALF_LIFE_DAYS) * min(1.0, ordinary / count) for day, count in sorted(seen.items())
+        day: 2.0 ** (-max(0, today - day) / HALF_LIFE_DAYS) * min(1.0, ordinary / count)
+        for day, count in sorted(seen.items())
     }

@@ -87,10 +87,18 @@ class History:
                 counts[number] = counts.get(number, 0) + day.runs
         weights = day_weights(counts, today)
         weighted = [
-            (day, weights[number]) for days in (self.days, self.pending) for number, day in days.items() if number in weights
+            (day, weights[number])
+            for days in (self.days, self.pending)
+            for number, day in days.items()
+            if number in weights
         ]
         values = {
-            name: [round(value) for value in quantiles([(day.sketches[index], weight) for day, weight in weighted], SHARES)]
+            name: [
+                round(value)
+                for value in quantiles(
+                    [(day.sketches[index], weight) for day, weight in weighted], SHARES
+                )
+            ]
             for index, name in enumerate(AMOUNTS)
         }
         return FleetBaselineStruct(
@@ -134,6 +142,9 @@ def read_day(record: LearntDayStruct) -> Day:
     day = Day()
     day.runs = record.runs
     day.sketches = tuple(
-        Sketch(found.low, found.counts) if (found := record.amounts.get(name)) is not None else Sketch() for name in AMOUNTS
+        Sketch(found.low, found.counts)
+        if (found := record.amounts.get(name)) is not None
+        else Sketch()
+        for name in AMOUNTS
     )
     return day

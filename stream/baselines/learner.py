@@ -12,13 +12,26 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from stepstream.schemas.fleet import BaselineValuesStruct, FleetBaselineStruct, LearntDayStruct, fleet_key
+from stepstream.schemas.fleet import (
+    BaselineValuesStruct,
+    FleetBaselineStruct,
+    LearntDayStruct,
+    fleet_key,
+)
 from stepstream.schemas.trajectory import RunSummaryStruct
 from stepstream.stream.baselines.days import KEPT_DAYS, day_of
-from stepstream.stream.baselines.history import MIN_RUNS, Buckets, Day, History, Owner, read_day, written_day
+from stepstream.stream.baselines.history import (
+    MIN_RUNS,
+    Buckets,
+    Day,
+    History,
+    Owner,
+    read_day,
+    written_day,
+)
 from stepstream.stream.baselines.sketch import bucket_of
-from stepstream.stream.counters import Counters
-from stepstream.stream.windows.records import nanos
+from stepstream.stream.core.counters import Counters
+from stepstream.stream.usage.windows.records import nanos
 
 PUBLISH_EVERY_US: Final = 5_000_000
 """An owner's baseline is published at most this often."""
@@ -78,7 +91,10 @@ class Learner:
     # -- the log -----------------------------------------------------------------------------------------------------
 
     def restore(
-        self, days: Iterable[LearntDayStruct], published: Iterable[FleetBaselineStruct] = (), settled_until: int = 0
+        self,
+        days: Iterable[LearntDayStruct],
+        published: Iterable[FleetBaselineStruct] = (),
+        settled_until: int = 0,
     ) -> None:
         """Take over the settled days of the fleet topic and the baselines that were made of them.
 
@@ -86,7 +102,9 @@ class Learner:
         """
         self._settled_until = settled_until
         for baseline in published:
-            self._published[Owner(baseline.project, baseline.environment, baseline.agent, baseline.task)] = baseline
+            self._published[
+                Owner(baseline.project, baseline.environment, baseline.agent, baseline.task)
+            ] = baseline
         for record in days:
             owner = Owner(record.project, record.environment, record.agent, record.task)
             history = self._history(owner, record.day)
@@ -123,7 +141,9 @@ class Learner:
         if run.status in WHOLE and day > day_of(settles_at) - KEPT_DAYS:
             wider = Owner(run.project, run.environment, run.agent, run.task).wider()
             owners = tuple(
-                owner for owner in wider if settles_at >= self._settled_at.get((owner, day), 0) and self._has_room(owner)
+                owner
+                for owner in wider
+                if settles_at >= self._settled_at.get((owner, day), 0) and self._has_room(owner)
             )
         return Pending(run.revision, settles_at, day, owners, buckets_of(run))
 
@@ -157,7 +177,9 @@ class Learner:
     def settle(self, until_us: int) -> list[FleetRecord]:
         """Nothing that settles before ``until_us`` changes any more: what is to be written down."""
         self._settled_until = max(self._settled_until, until_us)
-        ready = [(trace_id, run) for trace_id, run in self._pending.items() if run.settles_at < until_us]
+        ready = [
+            (trace_id, run) for trace_id, run in self._pending.items() if run.settles_at < until_us
+        ]
         for trace_id, run in ready:
             del self._pending[trace_id]
             for owner in run.owners:
@@ -228,7 +250,10 @@ class Learner:
         looked_us, runs = self._looked_at.get(owner, (0, 0))
         if as_of - looked_us < PUBLISH_EVERY_US:
             return False
-        return abs(self.histories[owner].runs - runs) > GROWN * runs or as_of - looked_us >= LOOK_EVERY_US
+        return (
+            abs(self.histories[owner].runs - runs) > GROWN * runs
+            or as_of - looked_us >= LOOK_EVERY_US
+        )
 
 
 def buckets_of(run: RunSummaryStruct) -> Buckets:
@@ -247,7 +272,9 @@ def earlier_of(before: FleetBaselineStruct | None, now_us: int) -> BaselineValue
     """The version to publish beside a new one: old enough that runs still without a state of their own began after it."""
     if before is None or before.as_of > now_us - EARLIER_US:
         return None if before is None else before.earlier
-    return BaselineValuesStruct(as_of=before.as_of, runs=before.runs, priced_runs=before.priced_runs, values=before.values)
+    return BaselineValuesStruct(
+        as_of=before.as_of, runs=before.runs, priced_runs=before.priced_runs, values=before.values
+    )
 
 
 def has_moved(before: FleetBaselineStruct, after: FleetBaselineStruct) -> bool:
@@ -258,7 +285,11 @@ def has_moved(before: FleetBaselineStruct, after: FleetBaselineStruct) -> bool:
         return True
     if before.shares != after.shares or before.values.keys() != after.values.keys():
         return True  # another worker's form
-    pairs = (pair for name, old in before.values.items() for pair in zip(old, after.values[name], strict=True))
+    pairs = (
+        pair
+        for name, old in before.values.items()
+        for pair in zip(old, after.values[name], strict=True)
+    )
     return any(abs(new - old) > MOVED * old for old, new in pairs)
 
 

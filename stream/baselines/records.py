@@ -12,7 +12,7 @@ import msgspec
 from stepstream.schemas.fleet import FleetBaselineStruct
 from stepstream.stream.baselines.history import Owner
 from stepstream.stream.baselines.normal import Baselines
-from stepstream.stream.fleet_records import checked_baseline
+from stepstream.stream.usage.fleet_records import checked_baseline
 
 log = logging.getLogger("stepstream.worker")
 _decode = msgspec.json.Decoder(FleetBaselineStruct).decode
@@ -28,7 +28,11 @@ class KeyValue(Protocol):
 def kind_of(key: bytes | None) -> str:
     """What a record of the fleet topic is: ``baseline``, ``learnt`` ...; empty for the worker's own."""
     parts = (key or b"").split(b"|", 2)
-    return parts[1].decode("utf-8", "replace") if len(parts) == 3 and not parts[0].startswith(b"!") else ""
+    return (
+        parts[1].decode("utf-8", "replace")
+        if len(parts) == 3 and not parts[0].startswith(b"!")
+        else ""
+    )
 
 
 def apply_baselines(baselines: Baselines, records: Iterable[KeyValue]) -> int:

@@ -9,8 +9,8 @@ from typing import Final, NamedTuple
 
 from stepstream.stream.detectors.content.given import word_list
 from stepstream.stream.detectors.content.speech import ACTED, ADMITTED, ASKED, CODED, SAID, Answer
-from stepstream.stream.run import Run
-from stepstream.stream.steps import StepInfo
+from stepstream.stream.run.run import Run
+from stepstream.stream.run.steps import StepInfo
 
 JUDGED: Final = frozenset({"tool_call", "retrieval", "other"})
 """Kinds of steps whose failure is judged; of kind ``other`` those without a failed step below them: code that ran."""
@@ -43,7 +43,9 @@ _READING_FIRST: Final = re.compile(
     r"(?![a-z])"
 )
 _ALTERING: Final = word_list("apply create edit insert patch replace rewrite write")
-_FILE_WORDS: Final = word_list("a code content contents diff document editor file files in line lines str string text the to")
+_FILE_WORDS: Final = word_list(
+    "a code content contents diff document editor file files in line lines str string text the to"
+)
 _TELLING: Final = word_list(
     """
     email log mail message notify print record send say
@@ -100,7 +102,9 @@ def failures(run: Run, answers: Sequence[Answer], before_us: int | None = None) 
             latest = good.get(label)
             if step.start_us > latest.start_us if latest is not None else len(good) < MAX_GOOD:
                 good[label] = step
-        elif _failed_before(step, before_us) and (step.kind in _CALLS or step.step_id not in with_failed_child):
+        elif _failed_before(step, before_us) and (
+            step.kind in _CALLS or step.step_id not in with_failed_child
+        ):
             of_label = failed.get(label)
             if of_label is not None:
                 of_label.append(step)
@@ -134,19 +138,28 @@ def _judged(
 
 
 def _made_good(
-    run: Run, failed: StepInfo, good: dict[str, StepInfo], tried: dict[str, StepInfo], answers: Sequence[Answer]
+    run: Run,
+    failed: StepInfo,
+    good: dict[str, StepInfo],
+    tried: dict[str, StepInfo],
+    answers: Sequence[Answer],
 ) -> tuple[str, StepInfo | None]:
     again = tried.get(failed.step_id)
     if again is not None:
         return "it was tried again", again
     for label, step in good.items():
-        if step.start_us >= failed.end_us and (found := makes_good(failed, label_of(failed), step, label)):
+        if step.start_us >= failed.end_us and (
+            found := makes_good(failed, label_of(failed), step, label)
+        ):
             return found, step
     if failed.kind in _CALLS and not is_writing(failed.label):
         other = _next_way(failed, good, answers)
         if other is not None:
             return f"the agent went on with {other.label}", other
-        coded = min((answer for answer in answers if answer[0] >= failed.end_us and answer[3] == CODED), default=None)
+        coded = min(
+            (answer for answer in answers if answer[0] >= failed.end_us and answer[3] == CODED),
+            default=None,
+        )
         if coded is not None:
             return "the agent went on with code of its own", run.steps.get(coded[2])
     return "", None
@@ -167,22 +180,38 @@ def makes_good(failed: StepInfo, failed_label: str, step: StepInfo, label: str) 
 
 def is_alternative(failed: StepInfo, other: StepInfo) -> bool:
     """Whether a call can do what another one failed to do: the same input, or a tool for the same thing."""
-    if failed.input_hash and failed.input_hash == other.input_hash and failed.input_hash & 0xFFFFFFFF > 4:
+    if (
+        failed.input_hash
+        and failed.input_hash == other.input_hash
+        and failed.input_hash & 0xFFFFFFFF > 4
+    ):
         return not _tells(other.label) or _tells(failed.label)
-    if is_writing(failed.label) != is_writing(other.label) or (_tells(other.label) and not _tells(failed.label)):
+    if is_writing(failed.label) != is_writing(other.label) or (
+        _tells(other.label) and not _tells(failed.label)
+    ):
         return False
-    return _alters_a_file(failed.label, other.label) or not words_of(failed.label).isdisjoint(words_of(other.label))
+    return _alters_a_file(failed.label, other.label) or not words_of(failed.label).isdisjoint(
+        words_of(other.label)
+    )
 
 
-def _next_way(failed: StepInfo, good: dict[str, StepInfo], answers: Sequence[Answer]) -> StepInfo | None:
+def _next_way(
+    failed: StepInfo, good: dict[str, StepInfo], answers: Sequence[Answer]
+) -> StepInfo | None:
     """A call that asks elsewhere, made after a model saw the failure: what failed had only asked for something."""
-    seen_us = min((answer[1] for answer in answers if answer[0] >= failed.end_us and answer[3] in ACTED), default=None)
+    seen_us = min(
+        (answer[1] for answer in answers if answer[0] >= failed.end_us and answer[3] in ACTED),
+        default=None,
+    )
     if seen_us is None:
         return None
     later = [
         step
         for label, step in good.items()
-        if step.kind in _CALLS and step.start_us >= seen_us and not is_writing(label) and label.lower() not in _OWN_MIND
+        if step.kind in _CALLS
+        and step.start_us >= seen_us
+        and not is_writing(label)
+        and label.lower() not in _OWN_MIND
     ]
     return min(later, key=lambda step: (step.start_us, step.step_id), default=None)
 
@@ -199,12 +228,16 @@ def _tells(label: str) -> bool:
 def _alters_a_file(*labels: str) -> bool:
     """Whether all of these tools edit or write files and are named for nothing else: one does what another could not."""
     names = [_all_words(label) for label in labels]
-    return all(words <= _FILE_WORDS | _ALTERING and not words.isdisjoint(_ALTERING) for words in names)
+    return all(
+        words <= _FILE_WORDS | _ALTERING and not words.isdisjoint(_ALTERING) for words in names
+    )
 
 
 def words_of(label: str) -> frozenset[str]:
     """The words in a tool's name that say what it is about."""
-    return frozenset(word.rstrip("s") for word in _all_words(label) - _GENERAL if not word.isdigit())
+    return frozenset(
+        word.rstrip("s") for word in _all_words(label) - _GENERAL if not word.isdigit()
+    )
 
 
 @lru_cache(4_096)

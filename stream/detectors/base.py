@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from stepstream.schemas.alert import FindingSeverity, Unit
-from stepstream.stream.contents import Contents
-from stepstream.stream.rules import Applied
-from stepstream.stream.run import MAX_FINDINGS, Run
-from stepstream.stream.steps import StepInfo
+from stepstream.stream.run.contents import Contents
+from stepstream.stream.run.rules import Applied
+from stepstream.stream.run.run import MAX_FINDINGS, Run
+from stepstream.stream.run.steps import StepInfo
 
 MAX_EVIDENCE = 20
 
@@ -150,7 +150,9 @@ class DetectorBase:
         """
         if not run.fired:
             return False
-        return f"{self.name}|{subject}|{level}" in run.fired or run.raised[self.name] >= MAX_FINDINGS
+        return (
+            f"{self.name}|{subject}|{level}" in run.fired or run.raised[self.name] >= MAX_FINDINGS
+        )
 
     def state(self, run: Run, default: Any) -> Any:
         """This rule's state in the run, made from ``default`` the first time."""

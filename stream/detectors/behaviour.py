@@ -6,11 +6,17 @@ import re
 from typing import Any, Final
 
 from stepstream.schemas.rules_run import Loop
-from stepstream.stream.detectors.base import MAX_EVIDENCE, NOTHING, DetectorBase, Observation, Observations
+from stepstream.stream.detectors.base import (
+    MAX_EVIDENCE,
+    NOTHING,
+    DetectorBase,
+    Observation,
+    Observations,
+)
 from stepstream.stream.detectors.content.base import is_told_by
-from stepstream.stream.rules import Applied
-from stepstream.stream.run import Run
-from stepstream.stream.steps import StepInfo
+from stepstream.stream.run.rules import Applied
+from stepstream.stream.run.run import Run
+from stepstream.stream.run.steps import StepInfo
 
 _MAX_CALLS = 2_000
 _WAITING: Final = re.compile(
@@ -44,7 +50,13 @@ class LoopDetector(DetectorBase):
 
     def observe(self, run: Run, step: StepInfo, now_us: int) -> Observations:
         """Count an ended call; its input, answer and outcome make it the same or another."""
-        if not step.ended or not step.input_hash or step.kind not in _LOOPING_KINDS or step.attempt > 1 or step.retry_of:
+        if (
+            not step.ended
+            or not step.input_hash
+            or step.kind not in _LOOPING_KINDS
+            or step.attempt > 1
+            or step.retry_of
+        ):
             return NOTHING
         calls: dict[str, Any] = self.state(run, {})
         key = f"{step.kind}|{step.label}|{step.input_hash:x}|{step.output_hash:x}|{step.status}"
@@ -63,9 +75,17 @@ class LoopDetector(DetectorBase):
         seen[1] = max(last_us, step.start_us)
         if len(steps) < MAX_EVIDENCE:
             steps.append(step.step_id)
-        if len(steps) < (self._repeats if not _WAITING.search(step.label) else min(MAX_EVIDENCE, _PATIENCE * self._repeats)):
+        if len(steps) < (
+            self._repeats
+            if not _WAITING.search(step.label)
+            else min(MAX_EVIDENCE, _PATIENCE * self._repeats)
+        ):
             return NOTHING
-        if is_told_by(run, _TOLD) if step.kind == "llm_call" else is_told_by(run, _REPETITION, step.label):
+        if (
+            is_told_by(run, _TOLD)
+            if step.kind == "llm_call"
+            else is_told_by(run, _REPETITION, step.label)
+        ):
             return NOTHING  # of a model that asks for the same call again and again, the calls are reported
         outcome = "failed the same way" if step.status == "error" else "gave the same answer"
         return (
@@ -92,9 +112,13 @@ class UnpricedModelDetector(DetectorBase):
         tokens = step.tokens[0] + step.tokens[1]
         if tokens:
             message = f"no price is known for model {model}: its {tokens:,} tokens count as cost unknown, not as free"
-            detail = "add it with a Prices document (docs/costs.md): stepstream apply -f prices.yaml"
+            detail = (
+                "add it with a Prices document (docs/costs.md): stepstream apply -f prices.yaml"
+            )
         else:
-            message = f"a call of model {model} named no usage: its cost counts as unknown, not as free"
+            message = (
+                f"a call of model {model} named no usage: its cost counts as unknown, not as free"
+            )
             detail = "let the client report usage (docs/costs.md): for OpenAI's streams stream_options={'include_usage': True}"
         return (
             Observation(

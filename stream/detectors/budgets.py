@@ -5,10 +5,16 @@ from __future__ import annotations
 from stepstream.schemas.control import CONTROL_KIND, approved_nanos
 from stepstream.schemas.money import NANOS_PER_USD, amount_nanos
 from stepstream.schemas.rules_run import RunCost, RunSteps, RunTokens
-from stepstream.stream.detectors.base import NOTHING, DetectorBase, Observation, Observations, progress
-from stepstream.stream.rules import Applied
-from stepstream.stream.run import Run
-from stepstream.stream.steps import StepInfo
+from stepstream.stream.detectors.base import (
+    NOTHING,
+    DetectorBase,
+    Observation,
+    Observations,
+    progress,
+)
+from stepstream.stream.run.rules import Applied
+from stepstream.stream.run.run import Run
+from stepstream.stream.run.steps import StepInfo
 
 
 class RunCostDetector(DetectorBase):
@@ -27,7 +33,11 @@ class RunCostDetector(DetectorBase):
             return NOTHING
         cost, approved = run.cost_nanos, self._approved(run)
         most = self._limit + approved
-        limit, level = (most, f"limit+{approved}" if approved else "limit") if cost > most else (self._warn, "warn")
+        limit, level = (
+            (most, f"limit+{approved}" if approved else "limit")
+            if cost > most
+            else (self._warn, "warn")
+        )
         if limit is None or cost <= limit or self.has_fired(run, level=level):
             return NOTHING
         return (self._say(run, limit, level),)

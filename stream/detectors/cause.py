@@ -6,8 +6,8 @@ from bisect import bisect_left
 from typing import Final, NamedTuple
 
 from stepstream.stream.baselines.normal import LLM_CALLS, Normal
-from stepstream.stream.run import Run
-from stepstream.stream.steps import StepInfo
+from stepstream.stream.run.run import Run
+from stepstream.stream.run.steps import StepInfo
 
 MAIN_SHARE: Final = 0.4
 """A group of calls is named as the cause when so much of the cost went into it: nothing else can be as large by far."""
@@ -41,7 +41,11 @@ def likely_cause(run: Run, normal: Normal) -> Cause:
     same, tools, models = _grouped(run, led_to)
     total = max(1, run.cost_nanos)
     for groups, words in ((same, " with the same input"), (tools, ""), (models, "")):
-        found = [(group.cost, label, group) for (label, _), group in groups.items() if len(group.steps) > 1]
+        found = [
+            (group.cost, label, group)
+            for (label, _), group in groups.items()
+            if len(group.steps) > 1
+        ]
         if not found:
             continue
         cost, label, group = max(found, key=lambda item: (item[0], item[1]))
@@ -50,7 +54,10 @@ def likely_cause(run: Run, normal: Normal) -> Cause:
             return Cause(f"{said}; {_usual(run, normal)}", _ids(group.steps))
     dearest = max(run.steps.values(), key=lambda step: (step.cost_nanos or 0, step.step_id))
     share = 100 * (dearest.cost_nanos or 0) / total
-    return Cause(f"its dearest step, {dearest.label}, is {share:.0f} % of it; {_usual(run, normal)}", _ids([dearest]))
+    return Cause(
+        f"its dearest step, {dearest.label}, is {share:.0f} % of it; {_usual(run, normal)}",
+        _ids([dearest]),
+    )
 
 
 def _usual(run: Run, normal: Normal) -> str:
@@ -62,7 +69,10 @@ def _usual(run: Run, normal: Normal) -> str:
 
 def _costs_by_call(run: Run) -> dict[str, int]:
     """What each call cost with the model calls that led to it, by step id."""
-    calls = sorted((s for s in run.steps.values() if s.kind in _OWN_MEANS), key=lambda s: (s.start_us, s.step_id))
+    calls = sorted(
+        (s for s in run.steps.values() if s.kind in _OWN_MEANS),
+        key=lambda s: (s.start_us, s.step_id),
+    )
     begins = [step.start_us for step in calls]
     costs = {step.step_id: step.cost_nanos or 0 for step in calls}
     for step in run.steps.values():
@@ -87,7 +97,11 @@ def _grouped(run: Run, costs: dict[str, int]) -> tuple[_Groups, _Groups, _Groups
                 _put(same, (step.label, step.input_hash), step, costs[step.step_id])
         elif step.kind == "llm_call":
             _put(models, (step.label, 0), step, step.cost_nanos or 0)
-    return {key: group for key, group in same.items() if len(group.steps) >= REPEATED}, tools, models
+    return (
+        {key: group for key, group in same.items() if len(group.steps) >= REPEATED},
+        tools,
+        models,
+    )
 
 
 def _put(groups: _Groups, key: tuple[str, int], step: StepInfo, cost: int) -> None:

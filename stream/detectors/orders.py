@@ -9,10 +9,16 @@ from stepstream.schemas.alert import CommandStruct
 from stepstream.schemas.control import CONTROL_KIND, control_step_id
 from stepstream.schemas.durations import format_duration
 from stepstream.schemas.rules_control import StopIgnored
-from stepstream.stream.detectors.base import NOTHING, DetectorBase, Observation, Observations, progress
-from stepstream.stream.rules import Applied
-from stepstream.stream.run import Run
-from stepstream.stream.steps import StepInfo
+from stepstream.stream.detectors.base import (
+    NOTHING,
+    DetectorBase,
+    Observation,
+    Observations,
+    progress,
+)
+from stepstream.stream.run.rules import Applied
+from stepstream.stream.run.run import Run
+from stepstream.stream.run.steps import StepInfo
 
 _ORDERS: Final = "orders to stop"
 _MAX_ORDERS: Final = 100
@@ -49,7 +55,14 @@ class StopIgnoredDetector(DetectorBase):
             _note(run, step.step_id, step.append_us)
         elif self.has_fired(run, step.step_id):
             after = format_duration(step.end_us - step.start_us)
-            return (Observation(f"the order to stop was settled after {after}", "info", step.step_id, resolved=True),)
+            return (
+                Observation(
+                    f"the order to stop was settled after {after}",
+                    "info",
+                    step.step_id,
+                    resolved=True,
+                ),
+            )
         return NOTHING
 
     def notify_at(self, run: Run) -> int | None:
@@ -62,7 +75,11 @@ class StopIgnoredDetector(DetectorBase):
         """Report the orders that have waited too long."""
         if _ORDERS not in run.detector_state:
             return NOTHING
-        return [self._say(run, step_id, now_us - due + self._after_us) for due, step_id in self._waiting(run) if now_us >= due]
+        return [
+            self._say(run, step_id, now_us - due + self._after_us)
+            for due, step_id in self._waiting(run)
+            if now_us >= due
+        ]
 
     def _waiting(self, run: Run) -> Iterator[tuple[int, str]]:
         if not run.live or run.root_ended or run.closed:

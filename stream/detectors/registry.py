@@ -15,7 +15,12 @@ from stepstream.schemas.rules_run import (
     ToolErrorIgnored,
     ToolErrorRecovered,
 )
-from stepstream.schemas.rules_spikes import RunCostSpike, RunDurationSpike, RunStepsSpike, RunTokensSpike
+from stepstream.schemas.rules_spikes import (
+    RunCostSpike,
+    RunDurationSpike,
+    RunStepsSpike,
+    RunTokensSpike,
+)
 from stepstream.stream.detectors.base import Detector
 from stepstream.stream.detectors.behaviour import LoopDetector, UnpricedModelDetector
 from stepstream.stream.detectors.budgets import RunCostDetector, RunStepsDetector, RunTokensDetector
@@ -33,8 +38,11 @@ from stepstream.stream.detectors.time_limits import (
     StepDurationDetector,
     StuckRunDetector,
 )
-from stepstream.stream.detectors.tool_errors import ToolErrorIgnoredDetector, ToolErrorRecoveredDetector
-from stepstream.stream.rules import Applied
+from stepstream.stream.detectors.tool_errors import (
+    ToolErrorIgnoredDetector,
+    ToolErrorRecoveredDetector,
+)
+from stepstream.stream.run.rules import Applied
 
 
 def make_detector(applied: Applied) -> Detector:

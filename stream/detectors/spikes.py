@@ -7,14 +7,26 @@ from typing import Final
 from stepstream.schemas.alert import Unit
 from stepstream.schemas.durations import format_duration
 from stepstream.schemas.money import NANOS_PER_USD, amount_nanos
-from stepstream.schemas.rules_spikes import RunCostSpike, RunDurationSpike, RunStepsSpike, RunTokensSpike, SpikeRule
+from stepstream.schemas.rules_spikes import (
+    RunCostSpike,
+    RunDurationSpike,
+    RunStepsSpike,
+    RunTokensSpike,
+    SpikeRule,
+)
 from stepstream.stream.baselines.normal import COST, DURATION, STEPS, TOKENS, Normal
-from stepstream.stream.detectors.base import NOTHING, DetectorBase, Observation, Observations, progress
+from stepstream.stream.detectors.base import (
+    NOTHING,
+    DetectorBase,
+    Observation,
+    Observations,
+    progress,
+)
 from stepstream.stream.detectors.budgets import format_usd
 from stepstream.stream.detectors.cause import likely_cause
-from stepstream.stream.rules import Applied
-from stepstream.stream.run import Run
-from stepstream.stream.steps import StepInfo
+from stepstream.stream.run.rules import Applied
+from stepstream.stream.run.run import Run
+from stepstream.stream.run.steps import StepInfo
 
 FAR: Final = 10.0
 """Ten times the median, and beyond 99 % of runs: an error, whatever smaller factor warned of it before."""
@@ -48,20 +60,36 @@ class SpikeDetector(DetectorBase):
     def judge(self, run: Run, value: float, evidence: StepInfo | None = None) -> Observations:
         """The levels that a value passes and that were not reported yet."""
         normal = run.normal
-        if normal is None or value <= self._at_least or normal.sample(self.amount) < self.wanted_runs:
+        if (
+            normal is None
+            or value <= self._at_least
+            or normal.sample(self.amount) < self.wanted_runs
+        ):
             return NOTHING
         spike, far = self.thresholds(normal)
         if value <= spike:
             return NOTHING
         passed = [("", spike)] if value <= far else [("", spike), (FAR_LEVEL, far)]
         new = [item for item in passed if not self.has_fired(run, level=item[0])]
-        return [self._say(run, normal, value, threshold, level, evidence) for level, threshold in new]
+        return [
+            self._say(run, normal, value, threshold, level, evidence) for level, threshold in new
+        ]
 
     def _say(
-        self, run: Run, normal: Normal, value: float, threshold: float, level: str, evidence: StepInfo | None
+        self,
+        run: Run,
+        normal: Normal,
+        value: float,
+        threshold: float,
+        level: str,
+        evidence: StepInfo | None,
     ) -> Observation:
         detail, steps = self.cause(run, normal, evidence)
-        median, p99, sample = normal.median(self.amount), normal.at(self.amount, 0.99), normal.sample(self.amount)
+        median, p99, sample = (
+            normal.median(self.amount),
+            normal.at(self.amount, 0.99),
+            normal.sample(self.amount),
+        )
         beyond = f"p99 is {self.show(p99)}" if value > p99 else self._rank(normal, value)
         times = f"{value / median:.1f} x the median {self.show(median)}, " if median else ""
         return Observation(
@@ -88,7 +116,9 @@ class SpikeDetector(DetectorBase):
         """A value in the finding's unit."""
         return value
 
-    def cause(self, run: Run, normal: Normal, evidence: StepInfo | None) -> tuple[str, tuple[str, ...]]:
+    def cause(
+        self, run: Run, normal: Normal, evidence: StepInfo | None
+    ) -> tuple[str, tuple[str, ...]]:
         """What makes up the difference, and the steps that show it."""
         return "", (evidence.step_id,) if evidence is not None else ()
 
@@ -103,7 +133,11 @@ class RunCostSpikeDetector(SpikeDetector):
 
     def observe(self, run: Run, step: StepInfo, now_us: int) -> Observations:
         """Judge the total after a step that cost something."""
-        return self.judge(run, run.cost_nanos) if step.cost_nanos and run.normal is not None else NOTHING
+        return (
+            self.judge(run, run.cost_nanos)
+            if step.cost_nanos and run.normal is not None
+            else NOTHING
+        )
 
     def show(self, value: float) -> str:
         """Dollars."""
@@ -113,7 +147,9 @@ class RunCostSpikeDetector(SpikeDetector):
         """Dollars."""
         return value / NANOS_PER_USD
 
-    def cause(self, run: Run, normal: Normal, evidence: StepInfo | None) -> tuple[str, tuple[str, ...]]:
+    def cause(
+        self, run: Run, normal: Normal, evidence: StepInfo | None
+    ) -> tuple[str, tuple[str, ...]]:
         """The calls that the cost went into."""
         return likely_cause(run, normal)
 
@@ -144,7 +180,11 @@ class RunStepsSpikeDetector(SpikeDetector):
 
     def observe(self, run: Run, step: StepInfo, now_us: int) -> Observations:
         """Judge the count of ended steps."""
-        return self.judge(run, len(run.steps) - len(run.open), step) if run.normal is not None else NOTHING
+        return (
+            self.judge(run, len(run.steps) - len(run.open), step)
+            if run.normal is not None
+            else NOTHING
+        )
 
 
 class RunDurationSpikeDetector(SpikeDetector):
@@ -159,12 +199,22 @@ class RunDurationSpikeDetector(SpikeDetector):
     def observe(self, run: Run, step: StepInfo, now_us: int) -> Observations:
         """Once the root has ended, its duration is the truth."""
         root = run.root
-        return self.judge(run, root.end_us - root.start_us) if root is not None and root.ended else NOTHING
+        return (
+            self.judge(run, root.end_us - root.start_us)
+            if root is not None and root.ended
+            else NOTHING
+        )
 
     def notify_at(self, run: Run) -> int | None:
         """When the next level is passed, counted from the append time of the run's first record."""
         normal = run.normal
-        if normal is None or normal.runs < self.wanted_runs or not run.live or run.root_ended or run.closed:
+        if (
+            normal is None
+            or normal.runs < self.wanted_runs
+            or not run.live
+            or run.root_ended
+            or run.closed
+        ):
             return None
         for level, threshold in zip(("", FAR_LEVEL), self.thresholds(normal), strict=True):
             if not self.has_fired(run, level=level):
@@ -174,7 +224,11 @@ class RunDurationSpikeDetector(SpikeDetector):
     def on_time(self, run: Run, now_us: int) -> Observations:
         """The deadline has passed and the root has not ended."""
         due = self.notify_at(run)
-        return self.judge(run, now_us - run.first_append_us) if due is not None and now_us >= due else NOTHING
+        return (
+            self.judge(run, now_us - run.first_append_us)
+            if due is not None and now_us >= due
+            else NOTHING
+        )
 
     def show(self, value: float) -> str:
         """Minutes and seconds."""

@@ -7,10 +7,16 @@ from fnmatch import fnmatchcase
 
 from stepstream.schemas.durations import format_duration
 from stepstream.schemas.rules_run import HungStep, RunDuration, StepDuration, StuckRun
-from stepstream.stream.detectors.base import NOTHING, DetectorBase, Observation, Observations, progress
-from stepstream.stream.rules import Applied
-from stepstream.stream.run import Run
-from stepstream.stream.steps import StepInfo
+from stepstream.stream.detectors.base import (
+    NOTHING,
+    DetectorBase,
+    Observation,
+    Observations,
+    progress,
+)
+from stepstream.stream.run.rules import Applied
+from stepstream.stream.run.run import Run
+from stepstream.stream.run.steps import StepInfo
 
 
 class RunDurationDetector(DetectorBase):
@@ -27,7 +33,12 @@ class RunDurationDetector(DetectorBase):
     def observe(self, run: Run, step: StepInfo, now_us: int) -> Observations:
         """Once the root has ended, its duration is the truth."""
         root = run.root
-        if root is None or not root.ended or root.end_us - root.start_us <= self._limit_us or self.has_fired(run):
+        if (
+            root is None
+            or not root.ended
+            or root.end_us - root.start_us <= self._limit_us
+            or self.has_fired(run)
+        ):
             return NOTHING
         return (self._say(run, root.end_us - root.start_us),)
 
@@ -40,7 +51,11 @@ class RunDurationDetector(DetectorBase):
     def on_time(self, run: Run, now_us: int) -> Observations:
         """The deadline has passed and the root has not ended."""
         due = self.notify_at(run)
-        return (self._say(run, now_us - run.first_append_us),) if due is not None and now_us >= due else NOTHING
+        return (
+            (self._say(run, now_us - run.first_append_us),)
+            if due is not None and now_us >= due
+            else NOTHING
+        )
 
     def _say(self, run: Run, took_us: int) -> Observation:
         waiting = sorted(run.open.values(), key=lambda info: -info.start_us)[:3]
@@ -77,7 +92,11 @@ class StepDurationDetector(DetectorBase):
 
     def on_time(self, run: Run, now_us: int) -> Observations:
         """Report the open steps whose deadline has passed."""
-        return [self._say(run, step, now_us - step.append_us) for due, step in self._deadlines(run) if now_us >= due]
+        return [
+            self._say(run, step, now_us - step.append_us)
+            for due, step in self._deadlines(run)
+            if now_us >= due
+        ]
 
     def _deadlines(self, run: Run) -> Iterator[tuple[int, StepInfo]]:
         if not run.live:
@@ -125,7 +144,11 @@ class HungStepDetector(DetectorBase):
         """A reported step that ends resolves its report."""
         if run.fired and step.ended and self.has_fired(run, step.step_id):
             message = f"{step.kind} {step.label} ended after {format_duration(step.end_us - step.start_us)}"
-            return (Observation(message, "info", subject=step.step_id, step_ids=(step.step_id,), resolved=True),)
+            return (
+                Observation(
+                    message, "info", subject=step.step_id, step_ids=(step.step_id,), resolved=True
+                ),
+            )
         return NOTHING
 
     def notify_at(self, run: Run) -> int | None:
@@ -146,7 +169,11 @@ class HungStepDetector(DetectorBase):
             return  # an order waits to be obeyed, or the run is paused: that is told elsewhere
         parents = {step.parent for step in run.open.values()}
         for step in run.open.values():
-            if step.parent and step.step_id not in parents and not self.has_fired(run, step.step_id):
+            if (
+                step.parent
+                and step.step_id not in parents
+                and not self.has_fired(run, step.step_id)
+            ):
                 yield step
 
     def _say(self, run: Run, step: StepInfo, open_us: int) -> Observation:
@@ -177,7 +204,11 @@ class StuckRunDetector(DetectorBase):
         """Any record ends the silence."""
         before = run.fired.get(f"{self.name}||") if run.fired else None
         if before is not None and not before.resolved:
-            return (Observation(f"the run went on with {step.kind} {step.label}", "info", resolved=True),)
+            return (
+                Observation(
+                    f"the run went on with {step.kind} {step.label}", "info", resolved=True
+                ),
+            )
         return NOTHING
 
     def notify_at(self, run: Run) -> int | None:

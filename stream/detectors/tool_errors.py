@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from stepstream.stream.contents import Contents
 from stepstream.stream.detectors.aftermath import JUDGED, Failed, failures, label_of, makes_good
 from stepstream.stream.detectors.base import MAX_EVIDENCE, NOTHING, Observation, Observations
 from stepstream.stream.detectors.content.base import HoldingDetector, is_told_by
@@ -17,8 +16,9 @@ from stepstream.stream.detectors.content.speech import (
     note_answer,
     note_last_word,
 )
-from stepstream.stream.run import Run
-from stepstream.stream.steps import StepInfo
+from stepstream.stream.run.contents import Contents
+from stepstream.stream.run.run import Run
+from stepstream.stream.run.steps import StepInfo
 
 _MAX_JUDGINGS: Final = 8
 """How often outputs make a run be judged before its end; each time takes a look at all of its steps."""
@@ -42,7 +42,11 @@ class _WithAnswers(HoldingDetector):
         """Note what a step said; of the run itself its last word, where it has one."""
         if step.kind in SPEAKING:
             return note_answer(run, step, contents, whole=run.errors > 0)
-        return None if step.parent or not run.errors or not contents.output else note_last_word(run, step, contents)
+        return (
+            None
+            if step.parent or not run.errors or not contents.output
+            else note_last_word(run, step, contents)
+        )
 
 
 class ToolErrorIgnoredDetector(_WithAnswers):
@@ -62,7 +66,11 @@ class ToolErrorIgnoredDetector(_WithAnswers):
         out = []
         for told_label, step_id in self._told(run).items():
             failed = run.steps.get(step_id)
-            if failed is not None and step.start_us >= failed.end_us and (how := makes_good(failed, told_label, step, label)):
+            if (
+                failed is not None
+                and step.start_us >= failed.end_us
+                and (how := makes_good(failed, told_label, step, label))
+            ):
                 out.append(_withdrawn(told_label, step_id, step, how))
         return self._forget(run, out)
 
@@ -140,7 +148,9 @@ class ToolErrorRecoveredDetector(_WithAnswers):
         if not run.errors:
             return NOTHING
         found = failures(run, answers_of(run))
-        return [self._say(item) for item in found if item.how and not self.has_fired(run, item.label)]
+        return [
+            self._say(item) for item in found if item.how and not self.has_fired(run, item.label)
+        ]
 
     def _say(self, item: Failed) -> Observation:
         times = f" {item.times} times" if item.times > 1 else ""
@@ -148,7 +158,9 @@ class ToolErrorRecoveredDetector(_WithAnswers):
             message=f"{item.label} failed{times}; {item.how}",
             severity=self.severity("note"),
             subject=item.label,
-            step_ids=(item.last.step_id, item.by.step_id) if item.by is not None else (item.last.step_id,),
+            step_ids=(item.last.step_id, item.by.step_id)
+            if item.by is not None
+            else (item.last.step_id,),
             quoted=(item.last.error_message or item.last.error_type)[:200],
         )
 

@@ -17,13 +17,24 @@ import traceback
 from collections import Counter
 from pathlib import Path
 
-from stepstream.embedded.clickhouse import EmbeddedClickHouse
-from stepstream.embedded.kafka import EmbeddedKafka
+from stepstream.local.embedded.clickhouse import EmbeddedClickHouse
+from stepstream.local.embedded.kafka import EmbeddedKafka
 from tests.chaos import fuzz, hostile_topics
 from tests.chaos.harness import Report, Scenario, run
 from tests.chaos.scenarios import brokers, notify, short, sinks, windows, workers
 
-LONG = ("kills", "workers", "open-runs", "one-broker", "three-brokers", "sinks", "notify", "windows", "hostile", "contents")
+LONG = (
+    "kills",
+    "workers",
+    "open-runs",
+    "one-broker",
+    "three-brokers",
+    "sinks",
+    "notify",
+    "windows",
+    "hostile",
+    "contents",
+)
 CONTENTS_STEPS = 400_000
 REACHED = {"worker kills": 100, "broker kills": 20}
 """What the long form must have done, or it proves nothing."""
@@ -32,7 +43,9 @@ REACHED = {"worker kills": 100, "broker kills": 20}
 def _all() -> dict[str, Scenario]:
     found: dict[str, Scenario] = {}
     for module in (short, workers, brokers, sinks, windows, notify):
-        found |= {value.name: value for value in vars(module).values() if isinstance(value, Scenario)}
+        found |= {
+            value.name: value for value in vars(module).values() if isinstance(value, Scenario)
+        }
     return found
 
 
@@ -41,10 +54,15 @@ def main() -> int:
     known = _all()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "scenario", nargs="*", choices=[*known, *FUZZ, []], help=f"which to play; the long form: {', '.join(LONG)}"
+        "scenario",
+        nargs="*",
+        choices=[*known, *FUZZ, []],
+        help=f"which to play; the long form: {', '.join(LONG)}",
     )
     parser.add_argument("--seed", type=int, help="another seed than the scenario's own")
-    parser.add_argument("--rounds", type=int, default=1, help="how often, each time with other seeds")
+    parser.add_argument(
+        "--rounds", type=int, default=1, help="how often, each time with other seeds"
+    )
     parser.add_argument("--folder", type=Path, help="where logs are kept")
     given = parser.parse_args()
     faulthandler.enable()
@@ -61,7 +79,9 @@ def main() -> int:
             seed = (scenario.seed if given.seed is None else given.seed) + 100 * turn
             try:
                 report = _play(dataclasses.replace(scenario, seed=seed), folder)
-            except Exception:  # an engine that cannot be started again; the others are played all the same
+            except (
+                Exception
+            ):  # an engine that cannot be started again; the others are played all the same
                 traceback.print_exc()
                 print(f"{name} (seed {seed}): could not be played to its end")
                 wrong += 1
@@ -80,8 +100,13 @@ def main() -> int:
 def _hostile(folder: Path, seed: int) -> int:
     """Hostile records on every topic; the number of problems."""
     place = folder / f"hostile-{seed}-{time.time_ns() // 1_000_000_000}"
-    with EmbeddedKafka(place / "kafka", heap_mb=384) as kafka, EmbeddedClickHouse(place / "clickhouse") as store:
-        report = hostile_topics.run(hostile_topics.HostileTopics(seed=seed), kafka, store, place / "logs")
+    with (
+        EmbeddedKafka(place / "kafka", heap_mb=384) as kafka,
+        EmbeddedClickHouse(place / "clickhouse") as store,
+    ):
+        report = hostile_topics.run(
+            hostile_topics.HostileTopics(seed=seed), kafka, store, place / "logs"
+        )
     print(report)
     _tell(report.problems)
     return len(report.problems)
@@ -111,8 +136,14 @@ def _tell(problems: list[str]) -> None:
 def _play(scenario: Scenario, folder: Path) -> Report:
     place = folder / f"{scenario.name}-{scenario.seed}-{time.time_ns() // 1_000_000_000}"
     with contextlib.ExitStack() as stack:
-        kafka = stack.enter_context(EmbeddedKafka(place / "kafka", nodes=scenario.nodes, heap_mb=384))
-        store = None if scenario.store is None else stack.enter_context(EmbeddedClickHouse(place / "clickhouse"))
+        kafka = stack.enter_context(
+            EmbeddedKafka(place / "kafka", nodes=scenario.nodes, heap_mb=384)
+        )
+        store = (
+            None
+            if scenario.store is None
+            else stack.enter_context(EmbeddedClickHouse(place / "clickhouse"))
+        )
         report = run(scenario, kafka, "chaos", place / "logs", store)
     print(report)
     _tell(report.problems)

@@ -17,13 +17,21 @@ MINUTE_US = 60_000_000
 def is_settled(truth: Truth, collected: Collector) -> bool:
     """Whether everything expected has come; what is too much shows later."""
     final = collected.final()
-    if any(final.get(trace_id, {}).get("revision") != run.final_revision for trace_id, run in truth.runs.items()):
+    if any(
+        final.get(trace_id, {}).get("revision") != run.final_revision
+        for trace_id, run in truth.runs.items()
+    ):
         return False
-    if len({held.value["finding_id"] for held in collected.records["findings"]}) < truth.expected_findings():
+    if (
+        len({held.value["finding_id"] for held in collected.records["findings"]})
+        < truth.expected_findings()
+    ):
         return False
     closed = sum(1 for state in collected.states.values() if state.closed)
     alerts = Counter(held.value["alert_id"] for held in collected.records["alerts"])
-    return closed >= truth.count(closed_only=True) and len(alerts) >= sum(len(run.findings) for run in truth.runs.values())
+    return closed >= truth.count(closed_only=True) and len(alerts) >= sum(
+        len(run.findings) for run in truth.runs.values()
+    )
 
 
 def problems(truth: Truth, collected: Collector) -> list[str]:
@@ -53,7 +61,9 @@ def counts(truth: Truth, collected: Collector) -> dict[str, int]:
         "finding records": len(records["findings"]),
         "distinct findings": len({held.value["finding_id"] for held in records["findings"]}),
         "alert records": len(records["alerts"]),
-        "distinct alert records": len({(held.value["alert_id"], held.value["seq"]) for held in records["alerts"]}),
+        "distinct alert records": len(
+            {(held.value["alert_id"], held.value["seq"]) for held in records["alerts"]}
+        ),
         "dead letters": len(records["deadletter"]),
     }
 
@@ -91,8 +101,14 @@ def _trajectory(run: RunTruth, got: dict[str, Any] | None, collected: Collector)
         "steps": (got.get("steps", 0), len(run.parents)),
         "ended_steps": (got.get("ended_steps", 0), len(run.ended)),
         "cost": (nanos_from_usd(got.get("cost_usd", "0")), run.cost_nanos),
-        "input_tokens": (got.get("input_tokens", 0), sum(step.input_tokens for step in run.ended.values())),
-        "output_tokens": (got.get("output_tokens", 0), sum(step.output_tokens for step in run.ended.values())),
+        "input_tokens": (
+            got.get("input_tokens", 0),
+            sum(step.input_tokens for step in run.ended.values()),
+        ),
+        "output_tokens": (
+            got.get("output_tokens", 0),
+            sum(step.output_tokens for step in run.ended.values()),
+        ),
         "agent": (got.get("agent", ""), run.agent),
     }
     for name, (found, wanted) in facts.items():
@@ -114,7 +130,10 @@ def _state(run: RunTruth, collected: Collector) -> Iterator[str]:
 
 
 def _agrees(run: RunTruth, got: dict[str, Any]) -> bool:
-    return got.get("steps", 0) == len(run.parents) and nanos_from_usd(got.get("cost_usd", "0")) == run.cost_nanos
+    return (
+        got.get("steps", 0) == len(run.parents)
+        and nanos_from_usd(got.get("cost_usd", "0")) == run.cost_nanos
+    )
 
 
 def _path(got: dict[str, Any]) -> dict[str, str]:
@@ -142,12 +161,18 @@ def _usage(truth: Truth, collected: Collector) -> Iterator[str]:
 def _usage_of(run: RunTruth, newest: dict[tuple[str, str, int], dict[str, Any]]) -> Iterator[str]:
     wanted: dict[tuple[str, int], list[int]] = {}
     for step in run.ended.values():
-        sums = wanted.setdefault((step.agent or run.agent, step.end_us - step.end_us % MINUTE_US), [0, 0, 0])
+        sums = wanted.setdefault(
+            (step.agent or run.agent, step.end_us - step.end_us % MINUTE_US), [0, 0, 0]
+        )
         sums[0] += 1
         sums[1] += step.cost_nanos
         sums[2] += step.input_tokens
     found = {
-        (agent, minute): [value.get("steps", 0), nanos_from_usd(value.get("cost_usd", "0")), value.get("input_tokens", 0)]
+        (agent, minute): [
+            value.get("steps", 0),
+            nanos_from_usd(value.get("cost_usd", "0")),
+            value.get("input_tokens", 0),
+        ]
         for (agent, _, minute), value in newest.items()
     }
     found = {key: sums for key, sums in found.items() if any(sums)}
@@ -163,7 +188,12 @@ def _findings(truth: Truth, collected: Collector) -> Iterator[str]:
     words: dict[str, str] = {}
     for held in collected.records["findings"]:
         value = held.value
-        key = (value["trace_id"], value["alert"], value.get("subject", ""), value.get("state", "firing"))
+        key = (
+            value["trace_id"],
+            value["alert"],
+            value.get("subject", ""),
+            value.get("state", "firing"),
+        )
         ids[key].add(value["finding_id"])
         words[value["finding_id"]] = value.get("message", "")
     for run in truth.runs.values():
@@ -185,7 +215,9 @@ def _alerts(truth: Truth, collected: Collector) -> Iterator[str]:
         value = held.value
         by_id[value["alert_id"]][value["seq"]].append(value)
         if not value.get("runs"):  # an incident of many runs is beside their own alerts
-            by_group[value.get("trace_id", ""), value["alert"], value.get("subject", "")].add(value["alert_id"])
+            by_group[value.get("trace_id", ""), value["alert"], value.get("subject", "")].add(
+                value["alert_id"]
+            )
     for alert_id, records in by_id.items():
         yield from _alert(alert_id, records)
     for run in truth.runs.values():
@@ -210,7 +242,13 @@ def _alert(alert_id: str, records: dict[int, list[dict[str, Any]]]) -> Iterator[
         yield f"alert {alert_id}: seqs are {sorted(records)}"
     for seq, same in records.items():
         kinds = {
-            (value["state"], value["severity"], value.get("runs", 0), tuple(value.get("finding_ids", ()))) for value in same
+            (
+                value["state"],
+                value["severity"],
+                value.get("runs", 0),
+                tuple(value.get("finding_ids", ())),
+            )
+            for value in same
         }
         if len(kinds) != 1:
             yield f"alert {alert_id} seq {seq} says different things: {kinds}"
@@ -228,7 +266,11 @@ def _commands(truth: Truth, collected: Collector) -> Iterator[str]:
 
 def _dead_letters(truth: Truth, collected: Collector) -> Iterator[str]:
     places = {
-        (held.headers[DEADLETTER_TOPIC], held.headers[DEADLETTER_PARTITION], held.headers[DEADLETTER_OFFSET])
+        (
+            held.headers[DEADLETTER_TOPIC],
+            held.headers[DEADLETTER_PARTITION],
+            held.headers[DEADLETTER_OFFSET],
+        )
         for held in collected.records["deadletter"]
     }
     if len(places) != truth.rejected:

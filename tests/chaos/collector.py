@@ -10,12 +10,20 @@ from typing import Any
 import msgspec
 from confluent_kafka import Consumer, TopicPartition
 
-from stepstream.kafka import consumer, partition_count, position_of
+from stepstream.common.kafka import consumer, partition_count, position_of
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
-from stepstream.stream.state import RunState, decode_state
+from stepstream.stream.assemble.state import RunState, decode_state
 
-READ: tuple[str, ...] = ("trajectories", "usage", "findings", "alerts", "control", "deadletter", "state")
+READ: tuple[str, ...] = (
+    "trajectories",
+    "usage",
+    "findings",
+    "alerts",
+    "control",
+    "deadletter",
+    "state",
+)
 
 
 @dataclass(frozen=True)
@@ -39,7 +47,9 @@ class Collector:
         """Records that are none, by topic: somebody sent them on purpose."""
         self._prefix = settings.topic_prefix
         self._names = {topic(settings.topic_prefix, name): name for name in READ}
-        self._consumer: Consumer = consumer(settings, f"{settings.topic_prefix}.checker", **{"fetch.wait.max.ms": 100})
+        self._consumer: Consumer = consumer(
+            settings, f"{settings.topic_prefix}.checker", **{"fetch.wait.max.ms": 100}
+        )
         parts = []
         for full in self._names:
             count = partition_count(self._consumer, full)

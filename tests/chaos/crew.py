@@ -12,7 +12,7 @@ from pathlib import Path
 
 from stepstream.schemas.settings import Settings
 from tests.chaos.faults import Mix
-from tests.processes import Process
+from tests.support.processes import Process
 
 RESTART_S = 0.3
 NATIVE_CRASHES = frozenset({-11, -6, -4, -7, -8})
@@ -85,7 +85,9 @@ class Crew:
 
     def _running(self, slot: int) -> Process | None:
         """The process in this slot or, where it is away, in one of the next; one that is frozen only where no other runs."""
-        there = [self._slots.get((slot + step) % self._spec.count) for step in range(self._spec.count)]
+        there = [
+            self._slots.get((slot + step) % self._spec.count) for step in range(self._spec.count)
+        ]
         running = [process for process in there if process is not None and process.running]
         return min(running, key=lambda process: process.frozen, default=None)
 

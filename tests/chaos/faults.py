@@ -107,7 +107,9 @@ def process_faults(seed: str, crew: str, mix: Mix, seconds: float, count: int) -
         yield Fault(some_time(), f"kill {crew} {slot}", methodcaller("kill", crew, slot))
     for _ in range(mix.freezes):
         slot = rng.randrange(count)
-        yield Fault(some_time(), f"freeze {crew} {slot}", methodcaller("freeze", crew, slot, mix.freeze_s))
+        yield Fault(
+            some_time(), f"freeze {crew} {slot}", methodcaller("freeze", crew, slot, mix.freeze_s)
+        )
     for _ in range(mix.rolls):
         at_s = some_time()
         for slot in range(count):
@@ -122,13 +124,20 @@ def process_faults(seed: str, crew: str, mix: Mix, seconds: float, count: int) -
 def broker_faults(seed: str, mix: BrokerMix, seconds: float, nodes: int) -> Iterator[Fault]:
     """Faults on the brokers, in order: each is over before the next begins."""
     rng = random.Random(seed + "brokers")
-    kinds = ["kill"] * mix.kills + ["freeze"] * mix.freezes + ["slow"] * mix.slows + ["blackout"] * mix.blackouts
+    kinds = (
+        ["kill"] * mix.kills
+        + ["freeze"] * mix.freezes
+        + ["slow"] * mix.slows
+        + ["blackout"] * mix.blackouts
+    )
     for at_s, kind in _spread(rng, [*kinds, *["refuse"] * mix.refusals], seconds):
         node = rng.randrange(nodes)
         if kind == "kill":
             yield Fault(at_s, f"kill broker {node}", methodcaller("kill_broker", node, mix.down_s))
         elif kind == "freeze":
-            yield Fault(at_s, f"freeze broker {node}", methodcaller("freeze_broker", node, mix.freeze_s))
+            yield Fault(
+                at_s, f"freeze broker {node}", methodcaller("freeze_broker", node, mix.freeze_s)
+            )
         elif kind == "slow":
             yield Fault(at_s, f"slow broker {node}", methodcaller("slow_broker", node, mix.slow_s))
         elif kind == "refuse":

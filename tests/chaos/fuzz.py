@@ -24,21 +24,23 @@ from stepstream.sinks.clickhouse.records import Record as SinkRecord
 from stepstream.sinks.clickhouse.records import Source
 from stepstream.sinks.clickhouse.run_rows import build_runs
 from stepstream.sinks.notify.core import NotifyPartition
+from stepstream.stream.alerts.partition import FleetPartition
+from stepstream.stream.assemble.partition import AssemblePartition
+from stepstream.stream.assemble.state import decode_state, encode_state
 from stepstream.stream.baselines.learner import Learner
 from stepstream.stream.baselines.normal import Baselines
 from stepstream.stream.baselines.records import apply_baselines
 from stepstream.stream.detectors import make_detector
-from stepstream.stream.fleet import FleetPartition
-from stepstream.stream.fleet_records import FleetRecords
-from stepstream.stream.loader import read_alert
-from stepstream.stream.partition import AssemblePartition
-from stepstream.stream.rules import RuleBook
-from stepstream.stream.state import decode_state, encode_state
-from stepstream.stream.usage import UsagePartition
-from tests.hostile import Hostile, hostile_records
+from stepstream.stream.run.rules import RuleBook
+from stepstream.stream.shell.loader import read_alert
+from stepstream.stream.usage.fleet_records import FleetRecords
+from stepstream.stream.usage.partition import UsagePartition
+from tests.support.hostile import Hostile, hostile_records
 
 START_US = 1_790_000_000_000_000
-SUBSCRIPTION = Subscription.model_validate({"name": "ops", "to": {"webhook": {"url": "https://example.org"}}})
+SUBSCRIPTION = Subscription.model_validate(
+    {"name": "ops", "to": {"webhook": {"url": "https://example.org"}}}
+)
 RUN_STEPS = 12
 MAX_PROBLEMS = 20
 TICK_US = 20_000
@@ -74,7 +76,9 @@ class Contents:
 
     def __init__(self, seed: int) -> None:
         self._hostile = Hostile(seed)
-        self._stage = AssemblePartition(0, 1, rules=RuleBook((), make_detector), prices=PriceBook(), tell=self._told)
+        self._stage = AssemblePartition(
+            0, 1, rules=RuleBook((), make_detector), prices=PriceBook(), tell=self._told
+        )
         self._offset = 0
         self._raised: Counter[str] = Counter()
         self._says: list[str] = []
@@ -95,8 +99,14 @@ class Contents:
     def problems(self) -> list[str]:
         """What raised anywhere, and what did not close."""
         counters = self._stage.counters
-        found = [f"raised {count} times: {what}" for what, count in self._raised.most_common(MAX_PROBLEMS)]
-        found += [f"detector {name} raised {count} times" for name, count in counters.detector_errors.items()]
+        found = [
+            f"raised {count} times: {what}"
+            for what, count in self._raised.most_common(MAX_PROBLEMS)
+        ]
+        found += [
+            f"detector {name} raised {count} times"
+            for name, count in counters.detector_errors.items()
+        ]
         found += [f"{counters.runs_given_up} runs were given up"] if counters.runs_given_up else []
         found += [f"refused as {reason}: {count}" for reason, count in counters.rejected.items()]
         found += [f"{len(self._stage.runs)} runs did not close"] if self._stage.runs else []
@@ -104,7 +114,11 @@ class Contents:
 
     def counts(self) -> dict[str, int]:
         """What was done."""
-        return {"steps": self.steps, "findings": self.findings, "runs": self._stage.counters.runs_closed}
+        return {
+            "steps": self.steps,
+            "findings": self.findings,
+            "runs": self._stage.counters.runs_closed,
+        }
 
     def _run(self) -> None:
         rng = self._hostile.random
@@ -116,7 +130,12 @@ class Contents:
         common = {"trace_id": trace_id, "name": "n", "agent": "hostile", "start_time": at_us}
         self._feed({**common, "step_id": root, "phase": "start", "kind": "agent"})
         for number in range(RUN_STEPS):
-            step = {**common, "step_id": f"{number + 1:016x}", "parent_step_id": root, "end_time": at_us + number}
+            step = {
+                **common,
+                "step_id": f"{number + 1:016x}",
+                "parent_step_id": root,
+                "end_time": at_us + number,
+            }
             self._feed(step | self._hostile.contents())
         self._feed({**common, "step_id": root, "kind": "agent", "end_time": at_us + 10_000})
         self._settle()
@@ -124,7 +143,12 @@ class Contents:
     def _feed(self, step: dict[str, Any]) -> None:
         self.steps += 1
         value = msgspec.json.encode(step)
-        record = Rec(self._offset, (START_US + self._offset * TICK_US) // 1000, step["trace_id"].encode(), value)
+        record = Rec(
+            self._offset,
+            (START_US + self._offset * TICK_US) // 1000,
+            step["trace_id"].encode(),
+            value,
+        )
         self._offset += 1
         self._attempt(lambda: self._stage.feed(record))
 
@@ -153,34 +177,55 @@ class Records:
     def play(self, each: int) -> None:
         """So many of each topic."""
         for name, read in self._readers().items():
-            for offset, (key, value) in enumerate(hostile_records(self._seed, name, each, START_US)):
+            for offset, (key, value) in enumerate(
+                hostile_records(self._seed, name, each, START_US)
+            ):
                 self.records += 1
                 try:
                     read(Rec(offset, START_US // 1000, key, value))
                 except Exception:
-                    self._raised[f"{name}: {traceback.format_exc()[-1_500:]} for {value[:300]!r}"] += 1
+                    self._raised[
+                        f"{name}: {traceback.format_exc()[-1_500:]} for {value[:300]!r}"
+                    ] += 1
 
     def problems(self) -> list[str]:
         """What raised."""
-        return [f"raised {count} times: {what}" for what, count in self._raised.most_common(MAX_PROBLEMS)]
+        return [
+            f"raised {count} times: {what}"
+            for what, count in self._raised.most_common(MAX_PROBLEMS)
+        ]
 
     def counts(self) -> dict[str, int]:
         """What was done."""
         return {"records": self.records}
 
     def _readers(self) -> dict[str, Callable[[Rec], None]]:
-        usage, fleet, notify = UsagePartition(0, 1, learner=Learner()), FleetPartition(0), NotifyPartition(0, {})
+        usage, fleet, notify = (
+            UsagePartition(0, 1, learner=Learner()),
+            FleetPartition(0),
+            NotifyPartition(0, {}),
+        )
         stage = AssemblePartition(0, 1, rules=RuleBook((), make_detector), prices=PriceBook())
         documents, baselines = DocumentSet(), Baselines()
 
         def steps(record: Rec) -> None:
-            accept(record.value, key=record.key, partition=0, partitions=1, timestamp_us=START_US, headers=record.headers)
+            accept(
+                record.value,
+                key=record.key,
+                partition=0,
+                partitions=1,
+                timestamp_us=START_US,
+                headers=record.headers,
+            )
             stage.feed(record)
             _pump(stage)
 
         def stored(build: Any) -> Callable[[Rec], None]:
             def read(record: Rec) -> None:
-                build([SinkRecord(record.offset, record.timestamp, record.key, record.value, None)], Source("topic", 0))
+                build(
+                    [SinkRecord(record.offset, record.timestamp, record.key, record.value, None)],
+                    Source("topic", 0),
+                )
 
             return read
 
@@ -222,7 +267,13 @@ class Records:
             except Exception:
                 return  # it is dead-lettered; what was taken must be of use
             restored = UsagePartition(0, 1, learner=Learner())
-            restored.restore(found.windows, max(found.checkpoints, key=_through, default=None), 0, found.days, found.baselines)
+            restored.restore(
+                found.windows,
+                max(found.checkpoints, key=_through, default=None),
+                0,
+                found.days,
+                found.baselines,
+            )
 
         def state(record: Rec) -> None:
             try:
@@ -269,7 +320,14 @@ def hostile_states(seed: int, count: int) -> list[bytes]:
     hostile = Hostile(seed)
     rng = hostile.random
     stage = AssemblePartition(0, 1, rules=RuleBook((), make_detector), prices=PriceBook())
-    step = {"trace_id": "ab" * 16, "step_id": "cd" * 8, "phase": "start", "kind": "agent", "name": "n", "start_time": START_US}
+    step = {
+        "trace_id": "ab" * 16,
+        "step_id": "cd" * 8,
+        "phase": "start",
+        "kind": "agent",
+        "name": "n",
+        "start_time": START_US,
+    }
     stage.feed(Rec(0, START_US // 1000, b"ab" * 16, msgspec.json.encode(step)))
     (tracked,) = stage.runs.values()
     whole = encode_state(tracked.run, 0)

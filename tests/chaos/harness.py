@@ -26,18 +26,26 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     ResourceType,
 )
 
-from stepstream.embedded.clickhouse import EmbeddedClickHouse
-from stepstream.embedded.kafka import EmbeddedKafka
+from stepstream.admin.topics import create_topics
+from stepstream.local.embedded.clickhouse import EmbeddedClickHouse
+from stepstream.local.embedded.kafka import EmbeddedKafka
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
-from stepstream.topics import create_topics
 from tests.chaos import checks
 from tests.chaos.collector import Collector
 from tests.chaos.crew import NATIVE_CRASHES, Crew, CrewSpec, Exit
-from tests.chaos.faults import BrokerMix, Fault, Mix, StoreMix, broker_faults, process_faults, store_faults
+from tests.chaos.faults import (
+    BrokerMix,
+    Fault,
+    Mix,
+    StoreMix,
+    broker_faults,
+    process_faults,
+    store_faults,
+)
 from tests.chaos.load import ROOTLESS_IDLE_S, Plan, Sender, Shape, apply_policies
 from tests.chaos.truth import Truth
-from tests.processes import worker
+from tests.support.processes import worker
 
 log = logging.getLogger("chaos")
 
@@ -111,7 +119,9 @@ class Scenario:
         """What is done to processes, to brokers and to the store, each in order."""
         seed, seconds = f"{self.name} {self.seed} ", self.shape.seconds
         processes = [
-            fault for crew in self.all_crews() for fault in process_faults(seed, crew.name, crew.mix, seconds, crew.count)
+            fault
+            for crew in self.all_crews()
+            for fault in process_faults(seed, crew.name, crew.mix, seconds, crew.count)
         ]
         brokers = list(broker_faults(seed, self.brokers, seconds, self.nodes))
         store = list(store_faults(seed, self.store or StoreMix(), seconds))
@@ -131,7 +141,12 @@ class Report:
     seconds: dict[str, float]
 
     def __str__(self) -> str:
-        facts = {"counts": self.counts, "faults": self.faults, "seconds": self.seconds, "unexpected exits": len(self.exits)}
+        facts = {
+            "counts": self.counts,
+            "faults": self.faults,
+            "seconds": self.seconds,
+            "unexpected exits": len(self.exits),
+        }
         return f"{self.scenario} (seed {self.seed}): {len(self.problems)} problems\n{json.dumps(facts, indent=2)}"
 
 
@@ -242,7 +257,12 @@ class Stage:
         """Do each fault at its time; what takes long with the brokers or the store holds up nothing else."""
         processes, *engines = self._scenario.faults()
         threads = [
-            threading.Thread(target=self._play_safely, args=(faults, began), name="faults of engines", daemon=True)
+            threading.Thread(
+                target=self._play_safely,
+                args=(faults, began),
+                name="faults of engines",
+                daemon=True,
+            )
             for faults in engines
         ]
         for thread in threads:
@@ -286,14 +306,27 @@ class Stage:
         self.faults[name] = self.faults.get(name, 0) + 1
 
 
-def run(scenario: Scenario, kafka: EmbeddedKafka, prefix: str, folder: Path, store: EmbeddedClickHouse | None = None) -> Report:
+def run(
+    scenario: Scenario,
+    kafka: EmbeddedKafka,
+    prefix: str,
+    folder: Path,
+    store: EmbeddedClickHouse | None = None,
+) -> Report:
     """Play a scenario on a running cluster and, where it wants one, store. Logs of the processes stay in ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
-    settings = scenario.settings(kafka.bootstrap, prefix, store.writer_url if store is not None else "")
+    settings = scenario.settings(
+        kafka.bootstrap, prefix, store.writer_url if store is not None else ""
+    )
     create_topics(settings)
     apply_policies(settings)
     started = time.monotonic()
-    plan = Plan(scenario.seed, scenario.shape, time.time_ns() // 1000 + round(START_S * 1e6), scenario.partitions)
+    plan = Plan(
+        scenario.seed,
+        scenario.shape,
+        time.time_ns() // 1000 + round(START_S * 1e6),
+        scenario.partitions,
+    )
     with _crews(scenario, settings, folder) as crews:
         began = started + START_S
         sender = Sender(settings, plan, began)
@@ -311,25 +344,45 @@ def run(scenario: Scenario, kafka: EmbeddedKafka, prefix: str, folder: Path, sto
     collected.read()
     problems = checks.problems(plan.truth, collected)
     problems += [problem for judge in judges for problem in judge.problems(plan.truth)]
-    problems += [f"{name} ended with {code} after SIGTERM" for name, ended in codes.items() for code in ended if code]
+    problems += [
+        f"{name} ended with {code} after SIGTERM"
+        for name, ended in codes.items()
+        for code in ended
+        if code
+    ]
     exits = [item for crew in crews.values() for item in crew.exits]
     problems += _exits(scenario, exits)
     collected.close()
     counts = checks.counts(plan.truth, collected)
     for judge in judges:
         counts |= judge.counts()
-    faults = {f"{name} {what}": number for name, crew in crews.items() for what, number in crew.counts.items()}
-    faults["refused commits"] = sum(log.read_text(errors="replace").count("commit refused") for log in folder.glob("*.log"))
-    seconds = {"load": loaded - began, "settling": settled - loaded, "all": time.monotonic() - started}
+    faults = {
+        f"{name} {what}": number
+        for name, crew in crews.items()
+        for what, number in crew.counts.items()
+    }
+    faults["refused commits"] = sum(
+        log.read_text(errors="replace").count("commit refused") for log in folder.glob("*.log")
+    )
+    seconds = {
+        "load": loaded - began,
+        "settling": settled - loaded,
+        "all": time.monotonic() - started,
+    }
     seconds = {name: round(value, 1) for name, value in seconds.items()}
     counts |= {f"{name} peak MB": round(crew.peak_mb) for name, crew in crews.items()}
-    return Report(scenario.name, scenario.seed, counts, {**faults, **stage.faults}, problems, exits, seconds)
+    return Report(
+        scenario.name, scenario.seed, counts, {**faults, **stage.faults}, problems, exits, seconds
+    )
 
 
 @contextlib.contextmanager
 def _crews(scenario: Scenario, settings: Settings, folder: Path) -> Iterator[dict[str, Crew]]:
     with contextlib.ExitStack() as stack:
-        yield {spec.name: stack.enter_context(Crew(spec, settings, folder)) for spec in scenario.all_crews()}
+        yield {
+            spec.name: stack.enter_context(Crew(spec, settings, folder))
+            for spec in scenario.all_crews()
+        }
 
 
 def _settle(scenario: Scenario, truth: Truth, collected: Collector, judges: list[Judge]) -> None:
@@ -344,4 +397,6 @@ def _settle(scenario: Scenario, truth: Truth, collected: Collector, judges: list
 
 def _exits(scenario: Scenario, exits: list[Exit]) -> list[str]:
     grave = [item for item in exits if item.code in NATIVE_CRASHES or not scenario.excused]
-    return [f"{item.crew} {item.slot} ended by itself with {item.code}:\n{item.tail}" for item in grave]
+    return [
+        f"{item.crew} {item.slot} ended by itself with {item.code}:\n{item.tail}" for item in grave
+    ]

@@ -16,10 +16,11 @@ from typing import Any, NamedTuple
 import msgspec
 from confluent_kafka import Producer
 
-from stepstream.embedded.clickhouse import EmbeddedClickHouse
-from stepstream.embedded.kafka import EmbeddedKafka
-from stepstream.kafka import position_of, producer, read_to_end
-from stepstream.letters import letter_source
+from stepstream.admin.topics import create_topics
+from stepstream.common.kafka import position_of, producer, read_to_end
+from stepstream.common.letters import letter_source
+from stepstream.local.embedded.clickhouse import EmbeddedClickHouse
+from stepstream.local.embedded.kafka import EmbeddedKafka
 from stepstream.schemas.accept import Rejected, accept
 from stepstream.schemas.deadletter import OURS, Source
 from stepstream.schemas.retention import record_limits
@@ -31,15 +32,14 @@ from stepstream.sinks.clickhouse.delivery_rows import build_deliveries
 from stepstream.sinks.clickhouse.records import Record as SinkRecord
 from stepstream.sinks.clickhouse.records import Source as SinkSource
 from stepstream.sinks.clickhouse.run_rows import build_runs
-from stepstream.stream.fleet import FleetPartition
-from stepstream.stream.usage import UsagePartition
-from stepstream.topics import create_topics
+from stepstream.stream.alerts.partition import FleetPartition
+from stepstream.stream.usage.partition import UsagePartition
 from tests.chaos.fuzz import Rec
 from tests.chaos.harness import Report
 from tests.chaos.notify import notifier
 from tests.chaos.store import sink
-from tests.hostile import hostile_records
-from tests.processes import Process, wait_until, worker
+from tests.support.hostile import hostile_records
+from tests.support.processes import Process, wait_until, worker
 
 TOPICS = (
     "steps", "usage", "findings", "alerts", "trajectories", "deliveries", "control", "config", "fleet", "state", "deadletter",
@@ -74,7 +74,9 @@ class Play:
         self._settings = settings
         self._folder = folder
         self._random = random.Random(scenario.seed)
-        self._producer: Producer = producer(settings, **{"linger.ms": 5, "message.max.bytes": 900_000})
+        self._producer: Producer = producer(
+            settings, **{"linger.ms": 5, "message.max.bytes": 900_000}
+        )
         self.sent: dict[Source, Sent] = {}
         self.refused_by_broker: Counter[str] = Counter()
         self.traces: list[str] = []
@@ -86,14 +88,23 @@ class Play:
     def start(self) -> None:
         """Worker, sink and notifier."""
         number = len(self._processes)
-        kinds: dict[str, Callable[[Settings, Path], Process]] = {"worker": worker, "sink": sink, "notify": notifier}
-        self._processes = [start(self._settings, self._folder / f"{name}-{number}.log") for name, start in kinds.items()]
+        kinds: dict[str, Callable[[Settings, Path], Process]] = {
+            "worker": worker,
+            "sink": sink,
+            "notify": notifier,
+        }
+        self._processes = [
+            start(self._settings, self._folder / f"{name}-{number}.log")
+            for name, start in kinds.items()
+        ]
 
     def look(self) -> None:
         """Note what has ended by itself."""
         for process in self._processes:
             if not process.running:
-                self.problems.append(f"a process ended by itself with {process.exit_code}:\n{process.tail()}")
+                self.problems.append(
+                    f"a process ended by itself with {process.exit_code}:\n{process.tail()}"
+                )
         self._processes = [process for process in self._processes if process.running]
 
     def kill(self) -> None:
@@ -107,7 +118,9 @@ class Play:
     def send(self, each: int, runs: int) -> None:
         """Hostile records of all topics, and valid runs between them."""
         now_us = time.time_ns() // 1_000
-        hostile = {name: hostile_records(self._scenario.seed, name, each, now_us) for name in TOPICS}
+        hostile = {
+            name: hostile_records(self._scenario.seed, name, each, now_us) for name in TOPICS
+        }
         for number in range(each):
             for name, records in hostile.items():
                 self._send_hostile(name, *next(records))
@@ -119,11 +132,29 @@ class Play:
         """A root with one child."""
         trace_id, now_us = f"{self._random.getrandbits(128) | 1:032x}", time.time_ns() // 1_000
         self.traces.append(trace_id)
-        common = {"trace_id": trace_id, "name": "n", "agent": "valid", "project": "valid", "start_time": now_us}
+        common = {
+            "trace_id": trace_id,
+            "name": "n",
+            "agent": "valid",
+            "project": "valid",
+            "start_time": now_us,
+        }
         root = {**common, "step_id": "a" * 16, "kind": "agent"}
-        child = {**common, "step_id": "b" * 16, "parent_step_id": "a" * 16, "kind": "tool_call", "end_time": now_us + 5}
-        for item in (root | {"phase": "start"}, child | {"cost_usd": "0.001"}, root | {"end_time": now_us + 10}):
-            self._producer.produce(topic(self._settings.topic_prefix, "steps"), msgspec.json.encode(item), trace_id)
+        child = {
+            **common,
+            "step_id": "b" * 16,
+            "parent_step_id": "a" * 16,
+            "kind": "tool_call",
+            "end_time": now_us + 5,
+        }
+        for item in (
+            root | {"phase": "start"},
+            child | {"cost_usd": "0.001"},
+            root | {"end_time": now_us + 10},
+        ):
+            self._producer.produce(
+                topic(self._settings.topic_prefix, "steps"), msgspec.json.encode(item), trace_id
+            )
         self._producer.poll(0)
 
     def _send_hostile(self, name: str, key: bytes | None, value: bytes) -> None:
@@ -149,15 +180,21 @@ class Play:
         def is_there() -> bool:
             self.look()
             names = {"project": "valid"}
-            closed = client.command("SELECT count() FROM runs WHERE project = {project:String} AND closed", names)
-            stored = client.command("SELECT count() FROM steps WHERE project = {project:String}", names)
+            closed = client.command(
+                "SELECT count() FROM runs WHERE project = {project:String} AND closed", names
+            )
+            stored = client.command(
+                "SELECT count() FROM steps WHERE project = {project:String}", names
+            )
             return bool(self.problems) or (int(closed), int(stored)) == (wanted, 2 * wanted)  # type: ignore[arg-type]
 
         try:
             wait_until(is_there, SETTLE_S, f"{wanted} valid runs closed and stored", every_s=0.5)
         except AssertionError as error:
             self.problems.append(str(error))
-        rows = client.command("SELECT count() FROM steps_raw WHERE project = 'valid' AND trace_id != ''")
+        rows = client.command(
+            "SELECT count() FROM steps_raw WHERE project = 'valid' AND trace_id != ''"
+        )
         if int(rows) != 2 * wanted:  # type: ignore[arg-type]
             self.problems.append(f"{rows} rows of valid steps, wanted {2 * wanted}")
         client.close()
@@ -165,7 +202,9 @@ class Play:
     def letters(self) -> dict[Source, list[str]]:
         """The reasons by where each letter came from."""
         found: dict[Source, list[str]] = {}
-        for message in read_to_end(self._settings, topic(self._settings.topic_prefix, "deadletter")):
+        for message in read_to_end(
+            self._settings, topic(self._settings.topic_prefix, "deadletter")
+        ):
             source = letter_source(message)
             headers: Any = message.headers() or ()
             if source is not None:
@@ -178,14 +217,20 @@ class Play:
         letters = self.letters()
         for source, reasons in letters.items():
             if len(reasons) > 1:
-                self.problems.append(f"{source} lies in the dead letter {len(reasons)} times: {reasons}")
+                self.problems.append(
+                    f"{source} lies in the dead letter {len(reasons)} times: {reasons}"
+                )
             if source not in self.sent:
                 self.problems.append(f"{source}, which is valid, was refused: {reasons}")
         for source, reason in self._expected():
             if source not in letters:
-                self.problems.append(f"{source} had to be refused as {reason} and was not: {self.sent[source].value[:200]!r}")
+                self.problems.append(
+                    f"{source} had to be refused as {reason} and was not: {self.sent[source].value[:200]!r}"
+                )
             elif reason and reason != letters[source][0]:
-                self.problems.append(f"{source} was refused as {letters[source][0]}, not as {reason}")
+                self.problems.append(
+                    f"{source} was refused as {letters[source][0]}, not as {reason}"
+                )
         expected = dict(self._expected())
         for name in ("steps", "usage", "findings", "alerts", "trajectories", "deliveries"):
             wrong = [
@@ -193,18 +238,26 @@ class Play:
                 for source, reasons in letters.items()
                 if source[0] == name and source not in expected and reasons != ["store_refused"]
             ]
-            self.problems += [f"{source} could be read and was refused: {letters[source]}" for source in wrong[:5]]
+            self.problems += [
+                f"{source} could be read and was refused: {letters[source]}" for source in wrong[:5]
+            ]
         for name in ("state", "fleet", "config"):
             if not any(source[0] == name for source in letters):
                 self.problems.append(f"nothing of {name} was refused")
-        return Counter(f"{source[0]} refused as {reasons[0]}" for source, reasons in letters.items())
+        return Counter(
+            f"{source[0]} refused as {reasons[0]}" for source, reasons in letters.items()
+        )
 
     def _expected(self) -> Iterator[tuple[Source, str]]:
         limits = record_limits(self._settings)
         for source, sent in self.sent.items():
             name, partition, offset = source
             if name == "steps":
-                where = {"partition": partition, "partitions": PARTITIONS, "timestamp_us": sent.time_ms * 1_000}
+                where = {
+                    "partition": partition,
+                    "partitions": PARTITIONS,
+                    "timestamp_us": sent.time_ms * 1_000,
+                }
                 verdict = accept(sent.value, key=sent.key, headers=[], limits=limits, **where)
                 if isinstance(verdict, Rejected):
                     yield source, verdict.reason
@@ -219,10 +272,16 @@ class Play:
                     yield source, ""
 
 
-_BUILD: dict[str, Any] = {"alerts": build_alerts, "trajectories": build_runs, "deliveries": build_deliveries}
+_BUILD: dict[str, Any] = {
+    "alerts": build_alerts,
+    "trajectories": build_runs,
+    "deliveries": build_deliveries,
+}
 
 
-def run(scenario: HostileTopics, kafka: EmbeddedKafka, store: EmbeddedClickHouse, folder: Path) -> Report:
+def run(
+    scenario: HostileTopics, kafka: EmbeddedKafka, store: EmbeddedClickHouse, folder: Path
+) -> Report:
     """Play it on a running cluster and store."""
     folder.mkdir(parents=True, exist_ok=True)
     settings = Settings.model_validate(
@@ -256,6 +315,8 @@ def run(scenario: HostileTopics, kafka: EmbeddedKafka, store: EmbeddedClickHouse
     counts = play.check()
     play.kill()
     counts |= {"hostile records": len(play.sent), "valid runs": len(play.traces)}
-    counts |= {f"{name} refused by the broker": count for name, count in play.refused_by_broker.items()}
+    counts |= {
+        f"{name} refused by the broker": count for name, count in play.refused_by_broker.items()
+    }
     seconds = {"load": round(loaded - started, 1), "settling": round(settled - loaded, 1)}
     return Report(scenario.name, scenario.seed, counts, {"kills": 3}, play.problems, [], seconds)

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 from confluent_kafka import Producer
 
-from stepstream.kafka import producer
+from stepstream.common.kafka import producer
 from stepstream.schemas.documents import document_key
 from stepstream.schemas.partitioner import partition_for
 from stepstream.schemas.policy import Policy
@@ -42,8 +42,16 @@ POLICIES = (
             *({"rule": rule, "enabled": False} for rule in SPIKES),
         ],
     },
-    {"name": "punctual", "match": {"agent": "punctual"}, "rules": [{"rule": "run_duration", "limit": f"{PUNCTUAL_LIMIT_S}s"}]},
-    {"name": "slow", "match": {"agent": "slow"}, "rules": [{"rule": "run_duration", "limit": f"{SLOW_LIMIT_S}s"}]},
+    {
+        "name": "punctual",
+        "match": {"agent": "punctual"},
+        "rules": [{"rule": "run_duration", "limit": f"{PUNCTUAL_LIMIT_S}s"}],
+    },
+    {
+        "name": "slow",
+        "match": {"agent": "slow"},
+        "rules": [{"rule": "run_duration", "limit": f"{SLOW_LIMIT_S}s"}],
+    },
     {
         "name": "spender",
         "match": {"agent": "spender"},
@@ -104,7 +112,9 @@ class Plan:
 
     # -- species ---------------------------------------------------------------------------------------------------------
 
-    def plain(self, at_s: float, *, agent: str = "worker", species: str = "plain", disorder_s: float = 0.0) -> RunBuilder:
+    def plain(
+        self, at_s: float, *, agent: str = "worker", species: str = "plain", disorder_s: float = 0.0
+    ) -> RunBuilder:
         """A tree of steps under a root; with ``disorder_s`` every record is delayed by up to so much."""
         run = self._run(species, agent, disorder_s)
         steps = min(60, max(2, int(self._rng.lognormvariate(2.0, 0.8))))
@@ -114,7 +124,11 @@ class Plan:
         for index in range(1, steps):
             begin_s = at_s + span_s * index / (steps + 1)
             parent = self._rng.choice(ids[-6:])
-            ids.append(run.step(begin_s, begin_s + span_s / (steps + 1), parent, starts=self._rng.random() < 0.6))
+            ids.append(
+                run.step(
+                    begin_s, begin_s + span_s / (steps + 1), parent, starts=self._rng.random() < 0.6
+                )
+            )
         run.end(root, at_s, at_s + span_s, kind="agent", name="answer")
         return run
 
@@ -129,7 +143,13 @@ class Plan:
         run = self.plain(at_s, species="late")
         root = run.root
         for _ in range(self._rng.randrange(1, 4)):
-            run.step(at_s + 0.1, at_s + 0.2, root, starts=False, deliver_s=at_s + self._rng.uniform(5, self.shape.tail_s))
+            run.step(
+                at_s + 0.1,
+                at_s + 0.2,
+                root,
+                starts=False,
+                deliver_s=at_s + self._rng.uniform(5, self.shape.tail_s),
+            )
 
     def ends_only(self, at_s: float) -> None:
         """As an exporter of finished spans sends it: ends alone, the root's last."""
@@ -186,7 +206,13 @@ class Plan:
         run = self._run("spender", "spender", 0.0)
         root = run.start(at_s, kind="agent", name="answer")
         for index in range(8):
-            run.step(at_s + index * 0.1, at_s + index * 0.1 + 0.05, root, starts=False, cost_nanos=200_000_001)
+            run.step(
+                at_s + index * 0.1,
+                at_s + index * 0.1 + 0.05,
+                root,
+                starts=False,
+                cost_nanos=200_000_001,
+            )
         run.end(root, at_s, at_s + 1, kind="agent", name="answer")
         run.truth.findings["run-cost", ""] = Expected(firing=2)
         run.truth.commands = 1
@@ -195,7 +221,15 @@ class Plan:
         """A tool fails and the run ends well all the same."""
         run = self._run("ignored", "worker", 0.0)
         root = run.start(at_s, kind="agent", name="answer")
-        run.step(at_s + 0.1, at_s + 0.2, root, starts=True, kind="tool_call", tool="refund", status="error")
+        run.step(
+            at_s + 0.1,
+            at_s + 0.2,
+            root,
+            starts=True,
+            kind="tool_call",
+            tool="refund",
+            status="error",
+        )
         run.step(at_s + 0.3, at_s + 0.4, root, starts=False)
         run.end(root, at_s, at_s + 0.6, kind="agent", name="answer")
         run.truth.findings["tool-error-ignored", "refund"] = Expected()
@@ -228,18 +262,30 @@ class Plan:
         rng, shape = self._rng, self.shape
         for record in list(self.records):
             if rng.random() < shape.duplicate_share:
-                at_s = record.at_s + (rng.uniform(0, 1) if rng.random() < 0.5 else rng.uniform(2, shape.tail_s))
+                at_s = record.at_s + (
+                    rng.uniform(0, 1) if rng.random() < 0.5 else rng.uniform(2, shape.tail_s)
+                )
                 self._add(at_s, record.key, record.value)
                 self.truth.duplicates += 1
             if rng.random() < shape.garbage_share:
-                self._add(record.at_s, record.key, rng.choice((b"not json", b"", b'{"trace_id": "x"}', b"[1, 2]")))
+                self._add(
+                    record.at_s,
+                    record.key,
+                    rng.choice((b"not json", b"", b'{"trace_id": "x"}', b"[1, 2]")),
+                )
                 self.truth.rejected += 1
             species = self.truth.runs[record.key.decode()].species
-            if self._partitions > 1 and species == "ends_only" and rng.random() < shape.misrouted_share:
+            if (
+                self._partitions > 1
+                and species == "ends_only"
+                and rng.random() < shape.misrouted_share
+            ):
                 # Alone in runs without starts: where a start is known, a detour through a partition whose worker is down
                 # leaves a step open for as long, and no worker can know better.
                 right = partition_for(record.key, self._partitions)
-                record.partition = (right + 1 + rng.randrange(self._partitions - 1)) % self._partitions
+                record.partition = (
+                    right + 1 + rng.randrange(self._partitions - 1)
+                ) % self._partitions
                 self.truth.misrouted += 1
 
     def _run(self, species: str, agent: str, disorder_s: float) -> RunBuilder:
@@ -305,8 +351,20 @@ class RunBuilder:
             "status": status,
             "error_type": "Timeout" if status == "error" else "",
         }
-        tokens = {"input_tokens": self._rng.randrange(2_000), "output_tokens": self._rng.randrange(500)}
-        self.end(step_id, begin_s, end_s, parent, deliver_s=deliver_s, cost_nanos=nanos, usage=tokens, **more)
+        tokens = {
+            "input_tokens": self._rng.randrange(2_000),
+            "output_tokens": self._rng.randrange(500),
+        }
+        self.end(
+            step_id,
+            begin_s,
+            end_s,
+            parent,
+            deliver_s=deliver_s,
+            cost_nanos=nanos,
+            usage=tokens,
+            **more,
+        )
         return step_id
 
     def end(
@@ -321,7 +379,9 @@ class RunBuilder:
         **more: Any,
     ) -> None:
         """A step ends."""
-        self._record("end", step_id, parent, begin_s, end_s, end_s if deliver_s is None else deliver_s, more)
+        self._record(
+            "end", step_id, parent, begin_s, end_s, end_s if deliver_s is None else deliver_s, more
+        )
         self.truth.parents[step_id] = parent
         tokens = more.get("usage", {})
         self.truth.ended[step_id] = Ended(
@@ -334,7 +394,14 @@ class RunBuilder:
         )
 
     def _record(
-        self, phase: str, step_id: str, parent: str, begin_s: float, end_s: float | None, due_s: float, more: dict[str, Any]
+        self,
+        phase: str,
+        step_id: str,
+        parent: str,
+        begin_s: float,
+        end_s: float | None,
+        due_s: float,
+        more: dict[str, Any],
     ) -> None:
         event: dict[str, Any] = {
             "trace_id": self.truth.trace_id,
@@ -382,7 +449,8 @@ class Sender(threading.Thread):
         self._began = began
         # A frozen broker must not hold a partition's records back for a minute, librdkafka's default.
         self._producer: Producer = producer(
-            settings, **{"linger.ms": 10, "message.timeout.ms": 600_000, "socket.timeout.ms": 10_000}
+            settings,
+            **{"linger.ms": 10, "message.timeout.ms": 600_000, "socket.timeout.ms": 10_000},
         )
         self.failed: list[str] = []
 
@@ -405,7 +473,12 @@ class Sender(threading.Thread):
         while True:
             try:
                 self._producer.produce(
-                    self._topic, record.value, record.key, headers=list(RECORD_HEADERS), on_delivery=self._delivered, **more
+                    self._topic,
+                    record.value,
+                    record.key,
+                    headers=list(RECORD_HEADERS),
+                    on_delivery=self._delivered,
+                    **more,
                 )
                 return
             except BufferError:
@@ -441,5 +514,9 @@ def apply_policies(settings: Settings) -> None:
     client = producer(settings)
     for document in POLICIES:
         policy = Policy.model_validate(document)
-        client.produce(topic(settings.topic_prefix, "config"), policy.model_dump_json().encode(), document_key(policy).encode())
+        client.produce(
+            topic(settings.topic_prefix, "config"),
+            policy.model_dump_json().encode(),
+            document_key(policy).encode(),
+        )
     assert client.flush(20) == 0

@@ -10,14 +10,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from stepstream.kafka import read_to_end
+from stepstream.common.kafka import read_to_end
 from stepstream.schemas.alert import SEVERITIES
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
 from tests.chaos.truth import Truth
 from tests.integration.notify_kit import subscribe
-from tests.processes import Process
-from tests.receiver import Call, Receiver, receiver
+from tests.support.processes import Process
+from tests.support.receiver import Call, Receiver, receiver
 
 FAILS = 0.05
 
@@ -32,7 +32,9 @@ def notifier(settings: Settings, log: Path) -> Process:
         place = settings.kafka_brokers, settings.topic_prefix
         if place not in _receivers:
             dice = random.Random(11)
-            found = _open.enter_context(receiver(status=lambda _call: 503 if dice.random() < FAILS else 200))
+            found = _open.enter_context(
+                receiver(status=lambda _call: 503 if dice.random() < FAILS else 200)
+            )
             _receivers[place] = found
             subscribe(settings, "chaos", found.url)
     return Process("stepstream", settings, log, "notify")
@@ -57,7 +59,9 @@ class NotifyJudge:
         for call in self._calls():
             content = json.dumps([(one["alert_id"], one["seq"]) for one in call.data["alerts"]])
             if keys.setdefault(call.headers["Idempotency-Key"], content) != content:
-                wrong.append(f"notify: the key {call.headers['Idempotency-Key']} came with different alerts")
+                wrong.append(
+                    f"notify: the key {call.headers['Idempotency-Key']} came with different alerts"
+                )
         for alert_id, told in self._told().items():
             if [seq for seq, _, _ in told] != sorted(seq for seq, _, _ in told):
                 wrong.append(f"notify: {alert_id} was told out of order: {told}")
@@ -69,7 +73,11 @@ class NotifyJudge:
         """What was compared, and how often a notification came twice."""
         keys = Counter(call.headers["Idempotency-Key"] for call in self._calls())
         twice = sum(count - 1 for count in keys.values())
-        return {"alerts to be told": len(self._wanted), "notifications": len(keys), "notifications again": twice}
+        return {
+            "alerts to be told": len(self._wanted),
+            "notifications": len(keys),
+            "notifications again": twice,
+        }
 
     def _missing(self) -> list[str]:
         self._wanted = self._alerts()
@@ -90,7 +98,11 @@ class NotifyJudge:
         return newest
 
     def _calls(self) -> list[Call]:
-        return [call for call in list(self._receiver.taken) if call.data["alerts"][0]["rule"] != "pipeline_stalled"]
+        return [
+            call
+            for call in list(self._receiver.taken)
+            if call.data["alerts"][0]["rule"] != "pipeline_stalled"
+        ]
 
     def _told(self) -> dict[str, list[tuple[int, str, str]]]:
         found: dict[str, list[tuple[int, str, str]]] = defaultdict(list)

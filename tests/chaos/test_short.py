@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from stepstream.embedded.clickhouse import EmbeddedClickHouse
-from stepstream.embedded.kafka import EmbeddedKafka
+from stepstream.local.embedded.clickhouse import EmbeddedClickHouse
+from stepstream.local.embedded.kafka import EmbeddedKafka
 from tests.chaos.harness import run
 from tests.chaos.scenarios.short import SHORT
 

@@ -84,4 +84,8 @@ class Truth:
 
     def expected_findings(self) -> int:
         """Distinct findings."""
-        return sum(item.firing + item.resolved for run in self.runs.values() for item in run.findings.values())
+        return sum(
+            item.firing + item.resolved
+            for run in self.runs.values()
+            for item in run.findings.values()
+        )

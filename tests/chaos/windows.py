@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from stepstream.kafka import read_to_end
+from stepstream.common.kafka import read_to_end
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
 from tests.chaos.truth import RunTruth, Truth
@@ -29,17 +29,22 @@ class WindowJudge:
     def is_settled(self, truth: Truth) -> bool:
         """Whether all that was sent is sealed; its parts are looked at in the end."""
         found, runs = self._read()
-        return sum(steps for steps, _ in found.values()) >= sum(len(run.ended) for run in truth.runs.values()) and (
-            sum(runs.values()) >= truth.count(closed_only=True)
-        )
+        return sum(steps for steps, _ in found.values()) >= sum(
+            len(run.ended) for run in truth.runs.values()
+        ) and (sum(runs.values()) >= truth.count(closed_only=True))
 
     def problems(self, truth: Truth) -> list[str]:
         """Everything that is wrong."""
         found, runs = self._read()
         wanted = _wanted(truth)
         self._minutes = len(found)
-        different = [place for place in found.keys() | wanted.keys() if found.get(place) != wanted.get(place)]
-        wrong = [f"windows: {place} says {found.get(place)}, wanted {wanted.get(place)}" for place in different]
+        different = [
+            place for place in found.keys() | wanted.keys() if found.get(place) != wanted.get(place)
+        ]
+        wrong = [
+            f"windows: {place} says {found.get(place)}, wanted {wanted.get(place)}"
+            for place in different
+        ]
         closed = Counter(_project(run) for run in truth.runs.values() if run.closes)
         if runs != closed:
             wrong.append(f"windows: runs by project are {dict(runs)}, wanted {dict(closed)}")
@@ -55,8 +60,14 @@ class WindowJudge:
             key = message.key() or b""
             if b"|window|" in key:
                 newest[key] = msgspec.json.decode(value) if (value := message.value()) else None
-        windows = [window for window in newest.values() if window is not None and not window.get("user_id")]
-        hours = {(_owner(window), window["start"]) for window in windows if window["end"] - window["start"] == HOUR_US}
+        windows = [
+            window for window in newest.values() if window is not None and not window.get("user_id")
+        ]
+        hours = {
+            (_owner(window), window["start"])
+            for window in windows
+            if window["end"] - window["start"] == HOUR_US
+        }
         sums: dict[Place, list[int]] = defaultdict(lambda: [0, 0])
         runs: Counter[str] = Counter()
         for window in windows:
@@ -64,7 +75,11 @@ class WindowJudge:
             if window["end"] - window["start"] != HOUR_US and (_owner(window), hour_us) in hours:
                 continue
             for minute in window.get("minutes", ()):
-                place = (window["project"], window.get("agent", ""), hour_us + minute["minute"] * MINUTE_US)
+                place = (
+                    window["project"],
+                    window.get("agent", ""),
+                    hour_us + minute["minute"] * MINUTE_US,
+                )
                 sums[place][0] += minute.get("steps", 0)
                 sums[place][1] += minute.get("cost_nanos", 0)
                 runs[window["project"]] += minute.get("runs", 0)
@@ -72,7 +87,10 @@ class WindowJudge:
 
 
 def _owner(window: dict[str, Any]) -> tuple[str, ...]:
-    return tuple(window.get(name, "") for name in ("project", "environment", "agent", "agent_version", "task"))
+    return tuple(
+        window.get(name, "")
+        for name in ("project", "environment", "agent", "agent_version", "task")
+    )
 
 
 def _project(run: RunTruth) -> str:

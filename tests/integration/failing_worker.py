@@ -9,10 +9,10 @@ import sys
 import time
 from typing import Any
 
+from stepstream.common.settings import load
 from stepstream.schemas.step import Step
-from stepstream.settings import load
-from stepstream.stream import worker
-from stepstream.stream.partition import AssemblePartition
+from stepstream.stream.assemble.partition import AssemblePartition
+from stepstream.stream.shell import worker
 
 _accept = AssemblePartition._accept
 

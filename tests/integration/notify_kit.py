@@ -8,14 +8,15 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
-from stepstream import documents, kafka, notify
+from stepstream.admin import documents, notify
+from stepstream.admin.topics import create_topics
+from stepstream.common import kafka
 from stepstream.common.web.credentials import SCOPES, Credentials, new_credential, save, token_of
 from stepstream.schemas.alert import Alert
 from stepstream.schemas.documents import Subscription
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
-from stepstream.topics import create_topics
-from tests.processes import Process
+from tests.support.processes import Process
 
 
 @cache
@@ -29,7 +30,12 @@ def admin_access() -> tuple[Path, dict[str, str]]:
 
 def prepared(bootstrap: str, prefix: str, **more: Any) -> Settings:
     """Settings of an installation of one's own, its topics made."""
-    given: dict[str, Any] = {"fleet_partitions": 2, "notify_allow_private": True, "session_timeout": 6, "log_level": "info"}
+    given: dict[str, Any] = {
+        "fleet_partitions": 2,
+        "notify_allow_private": True,
+        "session_timeout": 6,
+        "log_level": "info",
+    }
     given["credentials_file"] = str(admin_access()[0])
     settings = Settings(kafka_brokers=bootstrap, topic_prefix=prefix, **(given | more))
     create_topics(settings)
@@ -67,7 +73,12 @@ class Publisher:
         name = topic(self._settings.topic_prefix, "alerts")
         while True:
             try:
-                self._producer.produce(name, alert.model_dump_json().encode(), key=alert_id.encode(), partition=partition)
+                self._producer.produce(
+                    name,
+                    alert.model_dump_json().encode(),
+                    key=alert_id.encode(),
+                    partition=partition,
+                )
                 break
             except BufferError:
                 self._producer.poll(0.1)

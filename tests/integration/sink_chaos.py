@@ -17,10 +17,19 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from stepstream.embedded.clickhouse import EmbeddedClickHouse
-from stepstream.embedded.kafka import EmbeddedKafka
+from stepstream.local.embedded.clickhouse import EmbeddedClickHouse
+from stepstream.local.embedded.kafka import EmbeddedKafka
 from stepstream.schemas.settings import Settings
-from tests.integration.sink_kit import SinkProcess, Steps, assert_stored, create_topics, lag, send, small_batches, wait_stored
+from tests.integration.sink_kit import (
+    SinkProcess,
+    Steps,
+    assert_stored,
+    create_topics,
+    lag,
+    send,
+    small_batches,
+    wait_stored,
+)
 
 SINKS = 2
 LONGEST_FREEZE_S = 12.0
@@ -29,7 +38,9 @@ LONGEST_FREEZE_S = 12.0
 class Chaos:
     """One game: what happens is decided by the seed, when it happens by the machine."""
 
-    def __init__(self, settings: Settings, kafka: EmbeddedKafka, store: EmbeddedClickHouse, seed: int) -> None:
+    def __init__(
+        self, settings: Settings, kafka: EmbeddedKafka, store: EmbeddedClickHouse, seed: int
+    ) -> None:
         self._settings = settings
         self._kafka = kafka
         self._store = store
@@ -109,8 +120,18 @@ class Chaos:
 
 def play(folder: Path, seconds: float, seed: int) -> str:
     """Play with engines of its own; says how much was sent under how much trouble. Raises ``AssertionError``."""
-    with EmbeddedKafka(folder / "kafka", heap_mb=384) as kafka, EmbeddedClickHouse(folder / "clickhouse") as store:
-        settings = small_batches(kafka.bootstrap, store.writer_url, "chaos", "chaos", sink_batch_rows=300, metrics_port=-1)
+    with (
+        EmbeddedKafka(folder / "kafka", heap_mb=384) as kafka,
+        EmbeddedClickHouse(folder / "clickhouse") as store,
+    ):
+        settings = small_batches(
+            kafka.bootstrap,
+            store.writer_url,
+            "chaos",
+            "chaos",
+            sink_batch_rows=300,
+            metrics_port=-1,
+        )
         create_topics(settings, 4)
         chaos = Chaos(settings, kafka, store, seed)
         chaos.play(seconds)

@@ -21,11 +21,11 @@ import msgspec
 from clickhouse_connect.driver.client import Client
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
-from stepstream import kafka
+from stepstream.common import kafka
+from stepstream.common.settings import to_environment
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.step import RECORD_HEADERS
 from stepstream.schemas.topics import topic
-from stepstream.settings import to_environment
 from stepstream.sinks.clickhouse import connect, migrate
 from stepstream.sinks.clickhouse.sink import Sink
 from stepstream.sinks.clickhouse.stats import SinkStats
@@ -34,7 +34,11 @@ TOPICS = ("steps", "trajectories", "alerts", "deliveries", "findings", "config",
 
 
 def small_batches(
-    kafka_brokers: str, clickhouse_url: str, topic_prefix: str, clickhouse_database: str, **more: Any
+    kafka_brokers: str,
+    clickhouse_url: str,
+    topic_prefix: str,
+    clickhouse_database: str,
+    **more: Any,
 ) -> Settings:
     """Settings of a sink that makes many small batches, in the shortest session that the broker grants."""
     return Settings(
@@ -111,7 +115,14 @@ class Steps:
                 "input": "what was asked " * self.random.randrange(20),
             }
             cost = Decimal(self.random.randrange(1, 10**9)).scaleb(-9)
-            end = start | {"end_time": start["start_time"] + self.random.randrange(5_000_000), "cost_usd": str(cost)} | fields
+            end = (
+                start
+                | {
+                    "end_time": start["start_time"] + self.random.randrange(5_000_000),
+                    "cost_usd": str(cost),
+                }
+                | fields
+            )
             records.append((trace_id, encoded(start | {"phase": "start"})))
             records.append((trace_id, encoded(end | {"phase": "end"})))
             self.sent.steps += 1
@@ -138,7 +149,9 @@ def send(settings: Settings, records: Iterable[tuple[str, bytes]], name: str = "
 class SinkProcess:
     """A sink in a process of its own. ``crash`` names a point of the protocol and how often it is passed unharmed."""
 
-    def __init__(self, settings: Settings, crash: str = "", passes: int = 0, freeze: str = "") -> None:
+    def __init__(
+        self, settings: Settings, crash: str = "", passes: int = 0, freeze: str = ""
+    ) -> None:
         self.name = settings.topic_prefix
         self.log = tempfile.NamedTemporaryFile("w+", prefix="sink-", suffix=".log", delete=False)  # noqa: SIM115
         environment = {
@@ -221,7 +234,12 @@ class SinkThread:
             raise self._failure
 
 
-def eventually(check: Callable[[], bool], what: str, timeout: float = 60, instead: Callable[[], str] = lambda: "") -> None:
+def eventually(
+    check: Callable[[], bool],
+    what: str,
+    timeout: float = 60,
+    instead: Callable[[], str] = lambda: "",
+) -> None:
     """Wait until the check holds; ``instead`` says what was found when it never did."""
     deadline = time.monotonic() + timeout
     while not check():
@@ -242,11 +260,16 @@ class Stored:
 
 def stored(client: Client) -> Stored:
     """Count."""
-    rows, distinct, cost = client.query("SELECT count(), uniqExact(trace_id, step_id), sum(cost_usd) FROM steps").result_rows[0]
+    rows, distinct, cost = client.query(
+        "SELECT count(), uniqExact(trace_id, step_id), sum(cost_usd) FROM steps"
+    ).result_rows[0]
     minutes, hours = (
-        client.query(f"SELECT sum(steps), sum(cost_usd) FROM {view}").result_rows[0] for view in ("metrics_1m", "metrics_1h")
+        client.query(f"SELECT sum(steps), sum(cost_usd) FROM {view}").result_rows[0]
+        for view in ("metrics_1m", "metrics_1h")
     )
-    return Stored(rows, distinct, cost or Decimal(0), (minutes[0], minutes[1]), (hours[0], hours[1]))
+    return Stored(
+        rows, distinct, cost or Decimal(0), (minutes[0], minutes[1]), (hours[0], hours[1])
+    )
 
 
 def exactly(sent: Sent) -> Stored:
@@ -286,7 +309,10 @@ def lag(settings: Settings, name: str = "steps", partitions: int = 1) -> int:
 
     client = kafka.consumer(settings, f"{settings.topic_prefix}.{settings.sink_group}")
     try:
-        places = [TopicPartition(topic(settings.topic_prefix, name), number) for number in range(partitions)]
+        places = [
+            TopicPartition(topic(settings.topic_prefix, name), number)
+            for number in range(partitions)
+        ]
         behind = 0
         for place in client.committed(places, timeout=30):
             high = client.get_watermark_offsets(place, timeout=30)[1]

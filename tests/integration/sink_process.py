@@ -11,7 +11,7 @@ import signal
 import sys
 from collections.abc import Callable
 
-from stepstream.settings import load
+from stepstream.common.settings import load
 from stepstream.sinks.clickhouse.sink import run
 
 

@@ -24,7 +24,9 @@ DEEDS: Final = (*ERRORS, "gone", "half", "lost", "hang")
 """Errors with ClickHouse's words; ``gone``: the connection ends before anything is forwarded, ``half``: in the middle of the
 rows, ``lost``: after the insert, before the answer, ``hang``: it never answers."""
 HANG_S: Final = 60.0
-_HOP: Final = frozenset({b"content-length", b"transfer-encoding", b"connection", b"host", b"expect", b"keep-alive"})
+_HOP: Final = frozenset(
+    {b"content-length", b"transfer-encoding", b"connection", b"host", b"expect", b"keep-alive"}
+)
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,11 @@ class _Request:
 
     def head(self, host: str) -> bytes:
         """The head to send to the server, which closes the connection after its answer."""
-        own = (f"Host: {host}".encode(), b"Content-Length: %d" % len(self.body), b"Connection: close")
+        own = (
+            f"Host: {host}".encode(),
+            b"Content-Length: %d" % len(self.body),
+            b"Connection: close",
+        )
         return b"\r\n".join((self.line, *own, *self.headers, b"", b""))
 
 
@@ -58,7 +64,9 @@ class StoreProxy:
         self._inserts = 0
         self._choose = choose
         self._ready = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="store-proxy", daemon=True)
+        self._thread = threading.Thread(
+            target=lambda: asyncio.run(self._run()), name="store-proxy", daemon=True
+        )
 
     def __enter__(self) -> StoreProxy:
         self._thread.start()
@@ -89,7 +97,9 @@ class StoreProxy:
         if what in ERRORS:
             words = ERRORS[what].encode()
             code, length = words[6:9], len(words)
-            head = b"HTTP/1.1 500 Internal Server Error\r\nX-ClickHouse-Exception-Code: %s\r\n" % code
+            head = (
+                b"HTTP/1.1 500 Internal Server Error\r\nX-ClickHouse-Exception-Code: %s\r\n" % code
+            )
             writer.write(head + b"Content-Length: %d\r\nConnection: close\r\n\r\n" % length + words)
             await writer.drain()
         elif what == "hang":
@@ -123,7 +133,9 @@ class StoreProxy:
     async def _forward_half(self, request: _Request) -> None:
         _, writer = await asyncio.open_connection(self._host, self._port)
         try:
-            writer.write(request.head(f"{self._host}:{self._port}") + request.body[: len(request.body) // 2])
+            writer.write(
+                request.head(f"{self._host}:{self._port}") + request.body[: len(request.body) // 2]
+            )
             await writer.drain()
             await asyncio.to_thread(self.at_half)
         finally:
@@ -133,7 +145,9 @@ class StoreProxy:
 async def _read(reader: asyncio.StreamReader) -> _Request:
     """The next request. Raises ``IncompleteReadError`` where the client leaves before its end."""
     line, *lines = (await reader.readuntil(b"\r\n\r\n")).removesuffix(b"\r\n\r\n").split(b"\r\n")
-    given = {name.lower(): value.strip() for name, _, value in (each.partition(b":") for each in lines)}
+    given = {
+        name.lower(): value.strip() for name, _, value in (each.partition(b":") for each in lines)
+    }
     if b"chunked" in given.get(b"transfer-encoding", b""):
         pieces = []
         while size := int((await reader.readuntil(b"\r\n")).split(b";")[0], 16):
@@ -143,4 +157,6 @@ async def _read(reader: asyncio.StreamReader) -> _Request:
         body = b"".join(pieces)
     else:
         body = await reader.readexactly(int(given.get(b"content-length", b"0")))
-    return _Request(line, tuple(each for each in lines if each.partition(b":")[0].lower() not in _HOP), body)
+    return _Request(
+        line, tuple(each for each in lines if each.partition(b":")[0].lower() not in _HOP), body
+    )

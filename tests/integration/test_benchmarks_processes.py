@@ -15,7 +15,7 @@ from benchmarks.load import LoadSpec
 from benchmarks.receiver import Receiver
 from benchmarks.sender import Sender
 from benchmarks.worker import Took, ours
-from stepstream.kafka import read_to_end
+from stepstream.common.kafka import read_to_end
 from stepstream.schemas.step import HEADER_SCHEMA
 
 
@@ -38,11 +38,16 @@ def test_a_load_arrives_whole_and_at_its_rate(kafka_bootstrap: str, topic_prefix
     assert all(HEADER_SCHEMA in dict(held) for held in headers)
     places = {(m.partition(), m.offset()): m.value() or b"" for m in messages}
     assert first["samples"]
-    assert all(b'"phase":"start"' not in places[partition, offset] for _, partition, offset in first["samples"])
+    assert all(
+        b'"phase":"start"' not in places[partition, offset]
+        for _, partition, offset in first["samples"]
+    )
 
 
 @pytest.mark.long
-def test_the_gated_worker_does_all_its_work_and_a_subscriber_sees_it(kafka_bootstrap: str, topic_prefix: str) -> None:
+def test_the_gated_worker_does_all_its_work_and_a_subscriber_sees_it(
+    kafka_bootstrap: str, topic_prefix: str
+) -> None:
     """Nothing is read before the gate opens; afterwards all is processed and closed, and each record is in a trajectory."""
     settings = prepared(kafka_bootstrap, topic_prefix)
     with Sender(kafka_bootstrap) as sender, Receiver(settings, "") as receiver:
@@ -53,7 +58,9 @@ def test_the_gated_worker_does_all_its_work_and_a_subscriber_sees_it(kafka_boots
         assert isinstance(took, Took)
         assert 0 < took.events <= truth.events + more.events
         assert took.cpu_s > 0
-        found = event_to_trajectory(sender.marks(""), receiver.arrivals(), since_s=0, until_s=answer["ended_s"])
+        found = event_to_trajectory(
+            sender.marks(""), receiver.arrivals(), since_s=0, until_s=answer["ended_s"]
+        )
     assert found.missing == 0
     assert len(found.every) == truth.events
     assert len(found.opening) == truth.runs
@@ -61,7 +68,10 @@ def test_the_gated_worker_does_all_its_work_and_a_subscriber_sees_it(kafka_boots
 
 def test_a_helper_that_fails_says_why() -> None:
     """Its last words are in the error, and nobody waits for it."""
-    with Child.module("benchmarks.receiver", "no settings", "0") as child, pytest.raises(ChildFailed, match="Invalid JSON"):
+    with (
+        Child.module("benchmarks.receiver", "no settings", "0") as child,
+        pytest.raises(ChildFailed, match="Invalid JSON"),
+    ):
         child.wait(60)
 
 

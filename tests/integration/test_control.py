@@ -5,20 +5,18 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
+from stepstream.admin.orders import Obedience, Target, order_to_run, order_to_scope, send_records
 from stepstream.cli.app import run as cli
-from stepstream.kafka import read_to_end
-from stepstream.orders import Obedience, Target, order_to_run, order_to_scope, send_records
+from stepstream.common.kafka import read_to_end
 from stepstream.schemas.control import control_step_id
 from tests.integration.test_worker import World, trace
-from tests.processes import Process, wait_until
-
-ROOT = Path(__file__).parents[2]
+from tests.support.paths import ROOT
+from tests.support.processes import Process, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +29,9 @@ def world(kafka_bootstrap: str, tmp_path_factory: pytest.TempPathFactory) -> Ite
             "name": "strict",
             "match": {"agent": "spender*"},
             "mode": "enforce",
-            "rules": [{"alert": "too-dear", "rule": "run_cost", "limit_usd": 0.5, "action": "stop"}],
+            "rules": [
+                {"alert": "too-dear", "rule": "run_cost", "limit_usd": 0.5, "action": "stop"}
+            ],
         }
     )
     time.sleep(1)  # the worker follows the documents twice a second
@@ -46,7 +46,9 @@ class Agent:
     def __init__(self, world: World, name: str, price: str, steps: int = 400) -> None:
         settings = world.settings.model_copy(update={"agent": name, "project": "shop"})
         self.log = world.folder / f"{name}.log"
-        self.process = Process("tests.integration.control_agent", settings, self.log, price, str(steps))
+        self.process = Process(
+            "tests.integration.control_agent", settings, self.log, price, str(steps)
+        )
         wait_until(lambda: bool(self.said("run")), 20, "a run")
         self.trace_id = self.said("run")[0][0]
 
@@ -96,7 +98,11 @@ Start = Callable[..., Agent]
 
 def records(world: World, name: str, trace_id: str) -> list[dict[str, Any]]:
     world.collected.read(0.05)
-    return [held.value for held in world.collected.records[name] if held.value.get("trace_id") == trace_id]
+    return [
+        held.value
+        for held in world.collected.records[name]
+        if held.value.get("trace_id") == trace_id
+    ]
 
 
 def test_a_policy_stops_a_running_agent(world: World, start: Start) -> None:
@@ -111,7 +117,10 @@ def test_a_policy_stops_a_running_agent(world: World, start: Start) -> None:
     final = world.final(agent.trace_id)
     assert (final["status"], final["steps"]) == ("stopped", len(agent.said("step")) + 2)
     (command,) = {c["command_id"]: c for c in records(world, "control", agent.trace_id)}.values()
-    path = {step["step_id"]: (step["kind"], step["name"], step.get("status", "ok")) for step in final["path"]}
+    path = {
+        step["step_id"]: (step["kind"], step["name"], step.get("status", "ok"))
+        for step in final["path"]
+    }
     assert path[control_step_id(agent.trace_id, command["command_id"])] == ("control", "stop", "ok")
 
 
@@ -133,27 +142,47 @@ def test_people_pause_approve_and_stop(world: World, start: Start) -> None:
     wait_until(lambda: len(agent.said("step")) > 2, 20, "steps")
     target = Target(agent.trace_id, root_of(world, agent.trace_id), "shop", "", "patient")
     watch = Obedience(world.settings, agent.trace_id)
-    pause = order_to_run(world.settings, target, "pause", by="ada", reason="look first", now_us=time.time_ns() // 1_000)
+    pause = order_to_run(
+        world.settings,
+        target,
+        "pause",
+        by="ada",
+        reason="look first",
+        now_us=time.time_ns() // 1_000,
+    )
     paused = watch.wait(pause, 10)
     assert paused is not None
     assert (paused["name"], paused["phase"]) == ("pause", "start")
     paused_at = standstill(agent)
-    approval = order_to_run(world.settings, target, "resume", by="bob", budget_usd="5", now_us=time.time_ns() // 1_000)
+    approval = order_to_run(
+        world.settings, target, "resume", by="bob", budget_usd="5", now_us=time.time_ns() // 1_000
+    )
     answer = watch.wait(approval, 10)
     assert answer is not None
     assert (answer["name"], answer["attributes"]["by"]) == ("approve $5", "bob")
     wait_until(lambda: len(agent.said("step")) > paused_at + 2, 10, "steps after the approval")
-    stop = order_to_run(world.settings, target, "stop", by="ada", reason="enough", now_us=time.time_ns() // 1_000)
+    stop = order_to_run(
+        world.settings, target, "stop", by="ada", reason="enough", now_us=time.time_ns() // 1_000
+    )
     assert watch.wait(stop, 10) is not None
     watch.close()
     assert agent.process.wait(10) == 3
     assert agent.said("stopped")[0][1:] == ["ada", "enough"]
     final = world.final(agent.trace_id)
-    told = [(step["name"], step.get("status", "ok")) for step in final["path"] if step["kind"] == "control"]
-    assert (final["status"], told) == ("stopped", [("pause", "ok"), ("approve $5", "ok"), ("stop", "ok")])
+    told = [
+        (step["name"], step.get("status", "ok"))
+        for step in final["path"]
+        if step["kind"] == "control"
+    ]
+    assert (final["status"], told) == (
+        "stopped",
+        [("pause", "ok"), ("approve $5", "ok"), ("stop", "ok")],
+    )
 
 
-def test_an_order_to_an_agent_binds_a_process_that_starts_afterwards(world: World, start: Start) -> None:
+def test_an_order_to_an_agent_binds_a_process_that_starts_afterwards(
+    world: World, start: Start
+) -> None:
     """It reads what was ordered before it began, and other agents are left alone."""
     order_to_scope(
         world.settings, "stop", project="shop", agent="late", by="ada", reason="broken", now_us=time.time_ns() // 1_000,
@@ -206,10 +235,17 @@ def test_people_acknowledge_silence_and_resolve(
         (("resolve",), "resolved"),
     )
     for words, told in said:
-        assert cli(["alerts", words[0], prefix, *words[1:], "--by", "ada"]) == 0, capsys.readouterr().err
+        assert cli(["alerts", words[0], prefix, *words[1:], "--by", "ada"]) == 0, (
+            capsys.readouterr().err
+        )
         assert re.search(f"{told} by ada", capsys.readouterr().out)
     last = world.wait_for("alerts", lambda value: value["alert"] == "silent" and value["seq"] == 4)
-    assert (last["state"], last["acknowledged_by"], last["change"], last["by"]) == ("resolved", "ada", "resolved", "ada")
+    assert (last["state"], last["acknowledged_by"], last["change"], last["by"]) == (
+        "resolved",
+        "ada",
+        "resolved",
+        "ada",
+    )
     assert last["silenced_until"] > opened["opened_at"]
     assert cli(["alerts", "ack", prefix]) == 1
     assert "is over" in capsys.readouterr().err
@@ -223,15 +259,36 @@ def test_the_documented_contract_works_as_it_stands(world: World) -> None:
     exec(compile(code, "docs/control.md", "exec"), names)
     now = time.time_ns() // 1_000
     target = Target(trace(), project="docs", agent="bot")
-    run = {"trace_id": target.trace_id, "project": "docs", "agent": "bot", "environment": "", "started_us": now}
+    run = {
+        "trace_id": target.trace_id,
+        "project": "docs",
+        "agent": "bot",
+        "environment": "",
+        "started_us": now,
+    }
     sent = [
         order_to_run(world.settings, target, "pause", by="ada", now_us=now),
-        order_to_scope(world.settings, "warn", project="docs", agent="other", by="ada", now_us=now, lasts_us=10**8),
+        order_to_scope(
+            world.settings,
+            "warn",
+            project="docs",
+            agent="other",
+            by="ada",
+            now_us=now,
+            lasts_us=10**8,
+        ),
         order_to_run(world.settings, target, "resume", by="ada", budget_usd="5", now_us=now + 2),
         order_to_run(world.settings, target, "stop", by="ada", now_us=now + 1),
         order_to_run(world.settings, Target(trace()), "stop", by="ada", now_us=now + 3),
         order_to_run(world.settings, target, "stop", by="ada", now_us=now + 4),
     ]
-    heard = [c["command_id"] for c in names["commands"](world.settings.kafka_brokers, world.settings.topic_prefix, run, 2)]
+    heard = [
+        c["command_id"]
+        for c in names["commands"](
+            world.settings.kafka_brokers, world.settings.topic_prefix, run, 2
+        )
+    ]
     assert heard == [sent[0].command_id, sent[2].command_id, sent[5].command_id]
-    assert names["control_step_id"](target.trace_id, heard[0]) == control_step_id(target.trace_id, heard[0])
+    assert names["control_step_id"](target.trace_id, heard[0]) == control_step_id(
+        target.trace_id, heard[0]
+    )

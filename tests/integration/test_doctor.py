@@ -13,23 +13,27 @@ import msgspec
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
-from stepstream import documents
+from stepstream.admin import documents
+from stepstream.admin.groups import sink_group
+from stepstream.admin.topics import create_topics
 from stepstream.cli.app import run
+from stepstream.common.kafka import consumer, producer
+from stepstream.common.settings import Resolved
 from stepstream.doctor import Check, examine, pipeline, standing
-from stepstream.groups import sink_group
-from stepstream.kafka import consumer, producer
 from stepstream.schemas.alert import FindingStruct
 from stepstream.schemas.partitioner import partition_for
 from stepstream.schemas.settings import Settings
-from stepstream.settings import Resolved
 from stepstream.sinks.clickhouse import connect, migrate
 from stepstream.sinks.notify.watch import PROJECT, Verdict, finding_of
-from stepstream.topics import create_topics
 
 
 @pytest.fixture
 def settings(
-    kafka_bootstrap: str, clickhouse_url: str, topic_prefix: str, clickhouse_database: str, tmp_path: Path
+    kafka_bootstrap: str,
+    clickhouse_url: str,
+    topic_prefix: str,
+    clickhouse_database: str,
+    tmp_path: Path,
 ) -> Settings:
     """Shared engines, with nothing prepared yet."""
     return Settings(
@@ -61,7 +65,11 @@ def test_a_prepared_installation_lacks_only_its_processes(settings: Settings) ->
     create_topics(settings)
     migrate(settings)
     found = checks(settings)
-    assert {name for name, check in found.items() if check.status != "ok"} == {"worker", "sink", "notify"}
+    assert {name for name, check in found.items() if check.status != "ok"} == {
+        "worker",
+        "sink",
+        "notify",
+    }
     assert found["worker"].todo == "start `stepstream worker` or `stepstream up`"
 
 
@@ -97,11 +105,15 @@ def test_a_firing_alert_about_the_pipeline_fails_until_it_is_over(settings: Sett
 def tell(settings: Settings, finding: FindingStruct) -> None:
     """Put a finding of ours on its topic."""
     client = producer(settings)
-    client.produce(f"{settings.topic_prefix}.findings", key=PROJECT, value=msgspec.json.encode(finding))
+    client.produce(
+        f"{settings.topic_prefix}.findings", key=PROJECT, value=msgspec.json.encode(finding)
+    )
     assert client.flush(10) == 0
 
 
-def test_a_part_that_is_there_and_makes_no_progress_fails(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_part_that_is_there_and_makes_no_progress_fails(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its group has a member, records wait, and nothing is committed while doctor watches; committed, it is up to date."""
     monkeypatch.setattr(pipeline, "WATCHED_S", 2.0)
     monkeypatch.setitem(standing.GRACE_US, "sink", 0)
@@ -118,8 +130,14 @@ def test_a_part_that_is_there_and_makes_no_progress_fails(settings: Settings, mo
         found = checks(settings)["sink"]
         assert found.status == "fail"
         assert "1 running, and makes no progress: 3 records of steps wait" in found.text
-        ends = [member.get_watermark_offsets(TopicPartition(steps, p))[1] for p in range(settings.partitions)]
-        member.commit(offsets=[TopicPartition(steps, p, end) for p, end in enumerate(ends)], asynchronous=False)
+        ends = [
+            member.get_watermark_offsets(TopicPartition(steps, p))[1]
+            for p in range(settings.partitions)
+        ]
+        member.commit(
+            offsets=[TopicPartition(steps, p, end) for p, end in enumerate(ends)],
+            asynchronous=False,
+        )
         assert checks(settings)["sink"].text == "1 running, up to date"
     assert "one did before" in checks(settings)["sink"].text
 
@@ -134,7 +152,9 @@ def frozen_member(settings: Settings, group: str, name: str) -> Iterator[Consume
         assert time.monotonic() < deadline
         member.poll(0.2)
     member.pause(member.assignment())
-    member.commit(offsets=[TopicPartition(name, p, 0) for p in range(settings.partitions)], asynchronous=False)
+    member.commit(
+        offsets=[TopicPartition(name, p, 0) for p in range(settings.partitions)], asynchronous=False
+    )
     try:
         yield member
     finally:
@@ -148,15 +168,27 @@ def test_troubles_in_the_topics_are_found(settings: Settings) -> None:
     key = "ab" * 16
     right = partition_for(key, settings.partitions)
     client.produce(f"{settings.topic_prefix}.steps", key=key, value=b"{}", partition=right)
-    client.produce(f"{settings.topic_prefix}.steps", key=key, value=b"{}", partition=(right + 1) % settings.partitions)
+    client.produce(
+        f"{settings.topic_prefix}.steps",
+        key=key,
+        value=b"{}",
+        partition=(right + 1) % settings.partitions,
+    )
     client.produce(f"{settings.topic_prefix}.deadletter", key=key, value=b"{}")
-    client.produce(f"{settings.topic_prefix}.config", key="policy/x", value=b'{"kind": "Policy", "name": "x", "future": 1}')
+    client.produce(
+        f"{settings.topic_prefix}.config",
+        key="policy/x",
+        value=b'{"kind": "Policy", "name": "x", "future": 1}',
+    )
     assert client.flush(10) == 0
     found = checks(settings.model_copy(update={"partitions": 8}))
     assert found["partitioner"].status == "warn"
     assert found["partitioner"].text.startswith("1 of the newest 2 steps lie on another partition")
     assert found["dead letter"].text == "1 record, 1 in the last 24 hours"
-    assert (found["topics"].status, "the setting partitions is 8" in found["topics"].text) == ("warn", True)
+    assert (found["topics"].status, "the setting partitions is 8" in found["topics"].text) == (
+        "warn",
+        True,
+    )
     assert list(documents.in_force(settings)) == ["policy/x"]
 
 
@@ -166,7 +198,15 @@ def test_unreachable_servers_fail_and_the_rest_is_still_looked_at(
     """Exit code 1, every check in the answer."""
     monkeypatch.setenv("STEPSTREAM_SETTINGS", os.devnull)
     monkeypatch.setenv("STEPSTREAM_STATE_DIR", str(tmp_path))
-    arguments = ["doctor", "--kafka-brokers", "127.0.0.1:1", "--clickhouse-url", "http://127.0.0.1:1", "--format", "json"]
+    arguments = [
+        "doctor",
+        "--kafka-brokers",
+        "127.0.0.1:1",
+        "--clickhouse-url",
+        "http://127.0.0.1:1",
+        "--format",
+        "json",
+    ]
     assert run(arguments) == 1
     found = {check["what"]: check for check in json.loads(capsys.readouterr().out)}
     assert (found["kafka"]["status"], found["clickhouse"]["status"]) == ("fail", "fail")

@@ -7,21 +7,25 @@ from pathlib import Path
 
 import pytest
 
-from stepstream import documents
+from stepstream.admin import documents
+from stepstream.admin.documents import DocumentsError
+from stepstream.admin.topics import TopicsError, create_topics
 from stepstream.cli.app import run
-from stepstream.documents import DocumentsError
-from stepstream.folder import DocumentFolder
+from stepstream.local.folder import DocumentFolder
 from stepstream.schemas.documents import DOCUMENT
 from stepstream.schemas.settings import Settings
-from stepstream.topics import TopicsError, create_topics
 
-POLICY = "kind: Policy\nname: {name}\nmode: {mode}\nrules:\n  - {{rule: run_steps, limit: {limit}}}\n"
+POLICY = (
+    "kind: Policy\nname: {name}\nmode: {mode}\nrules:\n  - {{rule: run_steps, limit: {limit}}}\n"
+)
 
 
 @pytest.fixture
 def settings(kafka_bootstrap: str, topic_prefix: str) -> Settings:
     """A prefix of this test's own on the shared broker, with its topics."""
-    settings = Settings(kafka_brokers=kafka_bootstrap, topic_prefix=topic_prefix, partitions=1, fleet_partitions=1)
+    settings = Settings(
+        kafka_brokers=kafka_bootstrap, topic_prefix=topic_prefix, partitions=1, fleet_partitions=1
+    )
     create_topics(settings)
     return settings
 
@@ -44,11 +48,16 @@ def test_applied_documents_are_in_force_until_withdrawn(settings: Settings, tmp_
     first = documents.apply(settings, documents.read_documents(file))
     assert [(change.key, change.what) for change in first] == [("policy/p", "created")]
     offset = documents.in_force(settings)["policy/p"].offset
-    assert [change.what for change in documents.apply(settings, documents.read_documents(file))] == ["unchanged"]
+    assert [
+        change.what for change in documents.apply(settings, documents.read_documents(file))
+    ] == ["unchanged"]
     assert documents.in_force(settings)["policy/p"].offset == offset
     changed = documents.read_documents(write(file, "p", limit=6))
     assert [change.what for change in documents.apply(settings, changed)] == ["changed"]
-    assert DOCUMENT.validate_json(documents.in_force(settings)["policy/p"].value) == changed[0].document
+    assert (
+        DOCUMENT.validate_json(documents.in_force(settings)["policy/p"].value)
+        == changed[0].document
+    )
     documents.withdraw(settings, "policy/p")
     assert documents.in_force(settings) == {}
 
@@ -60,11 +69,15 @@ def test_nothing_is_sent_while_anything_is_wrong(
     write(tmp_path / "good.yaml", "good")
     (tmp_path / "bad.yaml").write_text("kind: Policy\nname: bad\nmood: observe")
     assert run(["apply", "-f", str(tmp_path), *place]) == 1
-    assert f"{tmp_path / 'bad.yaml'}:3: mood is unknown; did you mean mode?" in capsys.readouterr().err
+    assert (
+        f"{tmp_path / 'bad.yaml'}:3: mood is unknown; did you mean mode?" in capsys.readouterr().err
+    )
     assert documents.in_force(settings) == {}
 
 
-def test_apply_get_and_delete_on_the_command_line(place: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_apply_get_and_delete_on_the_command_line(
+    place: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """What a person does with a policy, from its file to its end."""
     file = write(tmp_path / "p.yaml", "refunds", mode="enforce")
     assert run(["apply", "-f", str(file), "--dry-run", *place]) == 0
@@ -74,7 +87,9 @@ def test_apply_get_and_delete_on_the_command_line(place: list[str], tmp_path: Pa
     assert run(["apply", "-f", str(file), *place]) == 0
     assert capsys.readouterr().out == "policy/refunds created\n"
     assert run(["get", *place, "--format", "json"]) == 0
-    assert [(row["kind"], row["name"]) for row in json.loads(capsys.readouterr().out)] == [("Policy", "refunds")]
+    assert [(row["kind"], row["name"]) for row in json.loads(capsys.readouterr().out)] == [
+        ("Policy", "refunds")
+    ]
     assert run(["get", "policies", "refunds", *place]) == 0
     shown = capsys.readouterr().out
     assert "rule: run_steps" in shown
@@ -99,12 +114,21 @@ def test_a_folder_is_kept_in_force(settings: Settings, tmp_path: Path) -> None:
     assert list(documents.in_force(settings)) == ["policy/a", "policy/b", "policy/by-hand"]
     (home / "b.yaml").unlink()
     write(home / "a.yaml", "a", limit=9)
-    DocumentFolder(settings, home, lambda _who, line: said.append(line)).sync()  # as after a restart
+    DocumentFolder(
+        settings, home, lambda _who, line: said.append(line)
+    ).sync()  # as after a restart
     assert list(documents.in_force(settings)) == ["policy/a", "policy/by-hand"]
-    assert said == ["policy/a created", "policy/b created", "policy/a changed", "policy/b withdrawn"]
+    assert said == [
+        "policy/a created",
+        "policy/b created",
+        "policy/a changed",
+        "policy/b withdrawn",
+    ]
 
 
-def test_a_wrong_file_in_a_watched_folder_changes_nothing(settings: Settings, tmp_path: Path) -> None:
+def test_a_wrong_file_in_a_watched_folder_changes_nothing(
+    settings: Settings, tmp_path: Path
+) -> None:
     """Half of a folder is not what anybody wanted."""
     write(tmp_path / "a.yaml", "a")
     folder = DocumentFolder(settings, tmp_path, lambda _who, _line: None)
@@ -132,7 +156,11 @@ def test_what_a_folder_holds_is_changed_in_the_folder(
     assert run(["apply", "-f", str(by_hand), "--force", *place]) == 0
 
 
-def test_documents_without_topics_are_an_error_that_names_the_way(kafka_bootstrap: str, topic_prefix: str) -> None:
+def test_documents_without_topics_are_an_error_that_names_the_way(
+    kafka_bootstrap: str, topic_prefix: str
+) -> None:
     """A wrong prefix looks like no documents otherwise."""
-    with pytest.raises(TopicsError, match=r"there is no topic .*\.config: run `stepstream topics create`"):
+    with pytest.raises(
+        TopicsError, match=r"there is no topic .*\.config: run `stepstream topics create`"
+    ):
         documents.in_force(Settings(kafka_brokers=kafka_bootstrap, topic_prefix=topic_prefix))

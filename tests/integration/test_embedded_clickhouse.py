@@ -26,28 +26,38 @@ import pytest
 import zstandard
 from clickhouse_connect.driver.exceptions import DatabaseError
 
-from stepstream.embedded.access import prepare
-from stepstream.embedded.clickhouse import EmbeddedClickHouse
-from stepstream.embedded.errors import FolderHeld, PortTaken
-from stepstream.embedded.process import identity_of
-from tests.store_login import without_login
+from stepstream.common.process import identity_of
+from stepstream.local.embedded.access import prepare
+from stepstream.local.embedded.clickhouse import EmbeddedClickHouse
+from stepstream.local.embedded.errors import FolderHeld, PortTaken
+from tests.support.store_login import without_login
 
 
 @pytest.fixture
 def client(clickhouse_url: str, clickhouse_database: str) -> Iterator[Any]:
     """clickhouse-connect on a database of the test's own."""
-    with clickhouse_connect.get_client(dsn=clickhouse_url, database=clickhouse_database) as connected:
+    with clickhouse_connect.get_client(
+        dsn=clickhouse_url, database=clickhouse_database
+    ) as connected:
         yield connected
 
 
 def ask(
-    url: str, sql: str | bytes = b"", *, headers: dict[str, str] | None = None, method: str = "POST", **parameters: object
+    url: str,
+    sql: str | bytes = b"",
+    *,
+    headers: dict[str, str] | None = None,
+    method: str = "POST",
+    **parameters: object,
 ) -> tuple[int, bytes, Message]:
     """One plain request: status, body, headers."""
     data = sql.encode() if isinstance(sql, str) else sql
     plain, login = without_login(url)
     request = urllib.request.Request(
-        f"{plain}{'&' if '?' in plain else '/?'}{urlencode(parameters)}", data or None, login | (headers or {}), method=method
+        f"{plain}{'&' if '?' in plain else '/?'}{urlencode(parameters)}",
+        data or None,
+        login | (headers or {}),
+        method=method,
     )
     try:
         with urllib.request.urlopen(request, timeout=30) as answer:
@@ -64,21 +74,38 @@ def test_rows_come_back_as_they_went_in(client: Any, clickhouse_url: str) -> Non
         "tags Map(String, String), kind LowCardinality(String), path Array(String)) ENGINE = MergeTree ORDER BY id"
     )
     moment = datetime(2026, 3, 1, 12, 30, 0, 123456, tzinfo=UTC)
-    row = [7, "it's \\ a\ttab\n√", Decimal("0.000000001"), moment, {"k": "v"}, "llm_call", ["a", ""]]
+    row = [
+        7,
+        "it's \\ a\ttab\n√",
+        Decimal("0.000000001"),
+        moment,
+        {"k": "v"},
+        "llm_call",
+        ["a", ""],
+    ]
     empty = [8, "", None, moment, {}, "", []]
     for compression in ("lz4", "zstd", "gzip", False):
         client.command("TRUNCATE TABLE t")
-        with clickhouse_connect.get_client(dsn=clickhouse_url, database=client.database, compress=compression) as other:
+        with clickhouse_connect.get_client(
+            dsn=clickhouse_url, database=client.database, compress=compression
+        ) as other:
             other.insert("t", [row, empty])
-            found = [list(found) for found in other.query("SELECT * FROM t ORDER BY id").result_rows]
-            naive = [[value.replace(tzinfo=None) if value is moment else value for value in kept] for kept in (row, empty)]
+            found = [
+                list(found) for found in other.query("SELECT * FROM t ORDER BY id").result_rows
+            ]
+            naive = [
+                [value.replace(tzinfo=None) if value is moment else value for value in kept]
+                for kept in (row, empty)
+            ]
             assert found == naive, compression
 
 
 def test_query_parameters_bind_as_values(client: Any) -> None:
     """A parameter is a value, whatever is written in it."""
     hostile = "'; DROP TABLE t -- \\ \n\t"
-    found = client.query("SELECT {a:String}, {b:Array(Int32)}", parameters={"a": hostile, "b": [1, -2]})
+    found = client.query(
+        "SELECT {a:String}, {b:Array(Int32)}", parameters={"a": hostile, "b": [1, -2]}
+    )
     assert found.result_rows == [(hostile, [1, -2])]
 
 
@@ -98,16 +125,30 @@ def test_an_insert_token_counts_once(client: Any) -> None:
         "SETTINGS non_replicated_deduplication_window = 100"
     )
     client.command("CREATE MATERIALIZED VIEW v TO sums AS SELECT count() AS n FROM t")
-    settings = {"insert_deduplication_token": "a:0-9", "deduplicate_blocks_in_dependent_materialized_views": 1}
+    settings = {
+        "insert_deduplication_token": "a:0-9",
+        "deduplicate_blocks_in_dependent_materialized_views": 1,
+    }
     for _ in range(3):
-        client.insert("t", [[number] for number in range(10)], column_names=["id"], settings=settings)
-    client.insert("t", [[10]], column_names=["id"], settings={**settings, "insert_deduplication_token": "a:10-10"})
-    assert client.query("SELECT count(), (SELECT sum(n) FROM sums) FROM t").result_rows == [(11, 11)]
+        client.insert(
+            "t", [[number] for number in range(10)], column_names=["id"], settings=settings
+        )
+    client.insert(
+        "t",
+        [[10]],
+        column_names=["id"],
+        settings={**settings, "insert_deduplication_token": "a:10-10"},
+    )
+    assert client.query("SELECT count(), (SELECT sum(n) FROM sums) FROM t").result_rows == [
+        (11, 11)
+    ]
 
 
 def test_large_answers_come_in_pieces(client: Any, clickhouse_url: str) -> None:
     """A large answer is sent as it is made: the server does not hold it as a whole."""
-    with client.query_row_block_stream("SELECT number, repeat('x', 100) FROM numbers(2000000)") as blocks:
+    with client.query_row_block_stream(
+        "SELECT number, repeat('x', 100) FROM numbers(2000000)"
+    ) as blocks:
         assert sum(len(block) for block in blocks) == 2_000_000
     _, _, headers = ask(clickhouse_url, "SELECT number FROM numbers(2000000)")
     assert headers["Transfer-Encoding"] == "chunked"
@@ -129,9 +170,13 @@ def test_other_formats_are_whole_documents(clickhouse_url: str) -> None:
     _, body, headers = ask(clickhouse_url, "SELECT number FROM numbers(200000) FORMAT JSON")
     assert len(json.loads(body)["data"]) == 200_000
     assert headers["Content-Type"].startswith("application/json")
-    _, body, _ = ask(clickhouse_url, "SELECT number FROM numbers(200000)", default_format="CSVWithNames")
+    _, body, _ = ask(
+        clickhouse_url, "SELECT number FROM numbers(200000)", default_format="CSVWithNames"
+    )
     assert body.count(b'"number"') == 1
-    _, body, headers = ask(clickhouse_url, "SELECT 1 AS x WHERE 0", headers={"X-ClickHouse-Format": "TSVWithNames"})
+    _, body, headers = ask(
+        clickhouse_url, "SELECT 1 AS x WHERE 0", headers={"X-ClickHouse-Format": "TSVWithNames"}
+    )
     assert (body, headers["X-ClickHouse-Format"]) == (b"x\n", "TSVWithNames")
 
 
@@ -139,13 +184,22 @@ def test_data_frames_and_arrow(client: Any) -> None:
     """The client's columnar ways in and out work."""
     pyarrow = pytest.importorskip("pyarrow")
     client.command("CREATE TABLE t (a UInt64, b String) ENGINE = MergeTree ORDER BY a")
-    client.insert_arrow("t", pyarrow.table({"a": pyarrow.array([1, 2], pyarrow.uint64()), "b": ["x", "y"]}))
-    assert client.query_arrow("SELECT * FROM t ORDER BY a").to_pydict() == {"a": [1, 2], "b": ["x", "y"]}
+    client.insert_arrow(
+        "t", pyarrow.table({"a": pyarrow.array([1, 2], pyarrow.uint64()), "b": ["x", "y"]})
+    )
+    assert client.query_arrow("SELECT * FROM t ORDER BY a").to_pydict() == {
+        "a": [1, 2],
+        "b": ["x", "y"],
+    }
 
 
 @pytest.mark.parametrize(
     ("encoding", "pack"),
-    [("gzip", gzip.compress), ("lz4", lz4.frame.compress), ("zstd", zstandard.ZstdCompressor().compress)],
+    [
+        ("gzip", gzip.compress),
+        ("lz4", lz4.frame.compress),
+        ("zstd", zstandard.ZstdCompressor().compress),
+    ],
 )
 def test_bodies_and_answers_are_compressed_as_http_does(
     clickhouse_url: str, clickhouse_database: str, encoding: str, pack: Any
@@ -155,15 +209,36 @@ def test_bodies_and_answers_are_compressed_as_http_does(
     ask(clickhouse_url, "CREATE TABLE t (a UInt64) ENGINE = Memory", database=database)
     body = pack(b"1\n2\n") + pack(b"3\n")
     headers = {"Content-Encoding": encoding}
-    assert ask(clickhouse_url, body, headers=headers, query="INSERT INTO t FORMAT TSV", database=database)[0] == 200
+    assert (
+        ask(
+            clickhouse_url,
+            body,
+            headers=headers,
+            query="INSERT INTO t FORMAT TSV",
+            database=database,
+        )[0]
+        == 200
+    )
     accept = {"Accept-Encoding": encoding}
     sql = "SELECT sum(a) FROM t"
-    _, packed, answered = ask(clickhouse_url, sql, headers=accept, enable_http_compression=1, database=database)
+    _, packed, answered = ask(
+        clickhouse_url, sql, headers=accept, enable_http_compression=1, database=database
+    )
     unpack = {"gzip": gzip.decompress, "lz4": lz4.frame.decompress}.get(encoding)
-    plain = unpack(packed) if unpack else zstandard.ZstdDecompressor().decompressobj().decompress(packed)
+    plain = (
+        unpack(packed)
+        if unpack
+        else zstandard.ZstdDecompressor().decompressobj().decompress(packed)
+    )
     assert (plain, answered["Content-Encoding"]) == (b"6\n", encoding)
     assert "Content-Encoding" not in ask(clickhouse_url, "SELECT 1", headers=accept)[2]
-    status, text, _ = ask(clickhouse_url, b"nonsense", headers=headers, query="INSERT INTO t FORMAT TSV", database=database)
+    status, text, _ = ask(
+        clickhouse_url,
+        b"nonsense",
+        headers=headers,
+        query="INSERT INTO t FORMAT TSV",
+        database=database,
+    )
     assert (status, text.startswith(b"Code: 271.")) == (400, True)
 
 
@@ -171,7 +246,11 @@ def test_bodies_and_answers_are_compressed_as_http_does(
     ("sql", "data", "expected"),
     [
         ("INSERT INTO t VALUES", b"(1, 'a'), (1+1, lower('B'))", b"1\ta\n2\tb\n"),
-        ("INSERT INTO t (s, a) FORMAT JSONEachRow", b'{"a":1,"s":"x;y"}\n{"s":"--"}', b"0\t--\n1\tx;y\n"),
+        (
+            "INSERT INTO t (s, a) FORMAT JSONEachRow",
+            b'{"a":1,"s":"x;y"}\n{"s":"--"}',
+            b"0\t--\n1\tx;y\n",
+        ),
         ("INSERT INTO t FORMAT CSV", b'5,"q""q"\n', b'5\tq"q\n'),
         ("INSERT INTO t FORMAT TabSeparated", b"6\tt\\tt\n", b"6\tt\\tt\n"),
         ("INSERT INTO t SETTINGS max_insert_block_size = 10 FORMAT Values", b"(7,'')", b"7\t\n"),
@@ -184,9 +263,15 @@ def test_data_follow_an_insert_in_the_url_or_in_the_body(
     """The statement may stand in the parameter and the data in the body, or both in the body."""
     database = clickhouse_database
     for in_body in (False, True):
-        ask(clickhouse_url, "CREATE OR REPLACE TABLE t (a UInt64, s String) ENGINE = Memory", database=database)
+        ask(
+            clickhouse_url,
+            "CREATE OR REPLACE TABLE t (a UInt64, s String) ENGINE = Memory",
+            database=database,
+        )
         if in_body:
-            status, text, headers = ask(clickhouse_url, sql.encode() + b"\n" + data, database=database)
+            status, text, headers = ask(
+                clickhouse_url, sql.encode() + b"\n" + data, database=database
+            )
         else:
             status, text, headers = ask(clickhouse_url, data, query=sql, database=database)
         assert (status, text) == (200, b"")
@@ -194,12 +279,20 @@ def test_data_follow_an_insert_in_the_url_or_in_the_body(
         assert ask(clickhouse_url, "SELECT * FROM t ORDER BY a", database=database)[1] == expected
 
 
-def test_an_insert_larger_than_memory_would_like_is_streamed(clickhouse_url: str, clickhouse_database: str) -> None:
+def test_an_insert_larger_than_memory_would_like_is_streamed(
+    clickhouse_url: str, clickhouse_database: str
+) -> None:
     """A chunked body with the statement in its first bytes goes into the engine piece by piece, as one insert."""
-    ask(clickhouse_url, "CREATE TABLE t (a UInt64) ENGINE = MergeTree ORDER BY a", database=clickhouse_database)
+    ask(
+        clickhouse_url,
+        "CREATE TABLE t (a UInt64) ENGINE = MergeTree ORDER BY a",
+        database=clickhouse_database,
+    )
     address = urlsplit(clickhouse_url)
     connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=30)
-    pieces = (b"".join(b"%d\n" % (chunk * 10_000 + row) for row in range(10_000)) for chunk in range(40))
+    pieces = (
+        b"".join(b"%d\n" % (chunk * 10_000 + row) for row in range(10_000)) for chunk in range(40)
+    )
     target, login = f"/?database={clickhouse_database}", without_login(clickhouse_url)[1]
     connection.request("POST", target, _then(b"INSERT INTO t FORMAT TSV\n", pieces), login)
     assert connection.getresponse().read() == b""
@@ -232,7 +325,9 @@ def _then(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
         ("INSERT INTO system.one VALUES (1)", 500, 48, "NOT_IMPLEMENTED"),
     ],
 )
-def test_errors_are_clickhouses_own(clickhouse_url: str, sql: str, status: int, code: int, says: str) -> None:
+def test_errors_are_clickhouses_own(
+    clickhouse_url: str, sql: str, status: int, code: int, says: str
+) -> None:
     """An error has ClickHouse's number in text and header, and never a Python traceback."""
     answered, text, headers = ask(clickhouse_url, sql or " ")
     assert text.startswith(b"Code: %d. DB::Exception: " % code)
@@ -245,25 +340,49 @@ def test_errors_are_clickhouses_own(clickhouse_url: str, sql: str, status: int, 
 def test_what_is_not_a_query(clickhouse_url: str) -> None:
     """Health checks answer without a user; unknown paths do not exist; GET cannot write."""
     plain, login = without_login(clickhouse_url)
-    for path, headers in (("/ping", {}), ("/healthz", {}), ("/replicas_status", login), ("/", login)):
-        with urllib.request.urlopen(urllib.request.Request(plain + path, headers=headers), timeout=10) as answer:
+    for path, headers in (
+        ("/ping", {}),
+        ("/healthz", {}),
+        ("/replicas_status", login),
+        ("/", login),
+    ):
+        with urllib.request.urlopen(
+            urllib.request.Request(plain + path, headers=headers), timeout=10
+        ) as answer:
             assert answer.read().lower() in (b"ok.\n", b"ok\n")
-    for path, headers, status in (("/play", login, 404), ("/", {}, 403), ("/replicas_status", {}, 403), ("/play", {}, 403)):
+    for path, headers, status in (
+        ("/play", login, 404),
+        ("/", {}, 403),
+        ("/replicas_status", {}, 403),
+        ("/play", {}, 403),
+    ):
         with pytest.raises(urllib.error.HTTPError, match=str(status)):
-            urllib.request.urlopen(urllib.request.Request(plain + path, headers=headers), timeout=10)
+            urllib.request.urlopen(
+                urllib.request.Request(plain + path, headers=headers), timeout=10
+            )
     assert ask(clickhouse_url, method="GET", query="SELECT 1")[1] == b"1\n"
-    status, text, _ = ask(clickhouse_url, method="GET", query="CREATE TABLE t (a Int8) ENGINE = Memory")
+    status, text, _ = ask(
+        clickhouse_url, method="GET", query="CREATE TABLE t (a Int8) ENGINE = Memory"
+    )
     assert (status, b"readonly" in text) == (403, True)
 
 
 def test_a_backup_comes_back(clickhouse_url: str, clickhouse_database: str) -> None:
     """A table can be backed up beside the store and restored from there; the statement answers with its outcome."""
     database = clickhouse_database
-    ask(clickhouse_url, "CREATE TABLE t (a UInt64) ENGINE = MergeTree ORDER BY a", database=database)
+    ask(
+        clickhouse_url, "CREATE TABLE t (a UInt64) ENGINE = MergeTree ORDER BY a", database=database
+    )
     ask(clickhouse_url, "INSERT INTO t VALUES (1), (2)", database=database)
-    assert b"BACKUP_CREATED" in ask(clickhouse_url, f"BACKUP TABLE t TO File('{database}')", database=database)[1]
+    assert (
+        b"BACKUP_CREATED"
+        in ask(clickhouse_url, f"BACKUP TABLE t TO File('{database}')", database=database)[1]
+    )
     ask(clickhouse_url, "DROP TABLE t SYNC", database=database)
-    assert b"RESTORED" in ask(clickhouse_url, f"RESTORE TABLE t FROM File('{database}')", database=database)[1]
+    assert (
+        b"RESTORED"
+        in ask(clickhouse_url, f"RESTORE TABLE t FROM File('{database}')", database=database)[1]
+    )
     assert ask(clickhouse_url, "SELECT sum(a) FROM t", database=database)[1] == b"3\n"
 
 
@@ -316,7 +435,9 @@ def test_many_readers_beside_a_writer(clickhouse_url: str, client: Any) -> None:
         count = 0
         with clickhouse_connect.get_client(dsn=clickhouse_url, database=client.database) as reader:
             while not done.is_set():
-                rows = reader.query("SELECT batch, count() FROM t GROUP BY batch HAVING count() != 500").result_rows
+                rows = reader.query(
+                    "SELECT batch, count() FROM t GROUP BY batch HAVING count() != 500"
+                ).result_rows
                 torn.extend(rows)
                 count += 1
         return count
@@ -324,7 +445,9 @@ def test_many_readers_beside_a_writer(clickhouse_url: str, client: Any) -> None:
     with ThreadPoolExecutor(4) as pool:
         readers = [pool.submit(read) for _ in range(4)]
         for batch in range(20):
-            client.insert("t", [[batch, number] for number in range(500)], column_names=["batch", "n"])
+            client.insert(
+                "t", [[batch, number] for number in range(500)], column_names=["batch", "n"]
+            )
         done.set()
         assert all(reader.result() > 0 for reader in readers)
     assert torn == []
@@ -338,7 +461,10 @@ def test_a_query_ends_when_its_client_leaves(clickhouse_url: str) -> None:
     sql = f"SELECT count() FROM numbers(1000000000000) WHERE sipHash64(number) = 7 AND '{mark}' != ''".encode()
     raw = socket.create_connection((address.hostname, address.port))
     login = without_login(clickhouse_url)[1]["Authorization"].encode()
-    head = b"POST / HTTP/1.1\r\nHost: localhost\r\nAuthorization: %b\r\nContent-Length: %d\r\n\r\n" % (login, len(sql))
+    head = (
+        b"POST / HTTP/1.1\r\nHost: localhost\r\nAuthorization: %b\r\nContent-Length: %d\r\n\r\n"
+        % (login, len(sql))
+    )
     raw.sendall(head + sql)
     running = f"SELECT count() FROM system.processes WHERE query LIKE '%{mark}%' AND query NOT LIKE '%processes%'"
     _until(lambda: ask(clickhouse_url, running)[1] == b"1\n")
@@ -374,16 +500,27 @@ def own(tmp_path: Path) -> Iterator[EmbeddedClickHouse]:
         yield running
 
 
-def test_kill_nine_in_the_middle_of_inserts_loses_and_doubles_nothing(own: EmbeddedClickHouse) -> None:
+def test_kill_nine_in_the_middle_of_inserts_loses_and_doubles_nothing(
+    own: EmbeddedClickHouse,
+) -> None:
     """After a SIGKILL during inserts, the same inserts with the same tokens make the count exact."""
     settings = "non_replicated_deduplication_window = 1000"
-    ask(own.writer_url, f"CREATE TABLE t (batch UInt64, n UInt64) ENGINE = MergeTree ORDER BY batch SETTINGS {settings}")
+    ask(
+        own.writer_url,
+        f"CREATE TABLE t (batch UInt64, n UInt64) ENGINE = MergeTree ORDER BY batch SETTINGS {settings}",
+    )
 
     def insert(batch: int) -> bool:
         rows = b"".join(b"%d\t%d\n" % (batch, number) for number in range(200))
         try:
             return (
-                ask(own.writer_url, rows, query="INSERT INTO t FORMAT TSV", insert_deduplication_token=f"b:{batch}")[0] == 200
+                ask(
+                    own.writer_url,
+                    rows,
+                    query="INSERT INTO t FORMAT TSV",
+                    insert_deduplication_token=f"b:{batch}",
+                )[0]
+                == 200
             )
         except (OSError, http.client.HTTPException):
             return False
@@ -398,7 +535,9 @@ def test_kill_nine_in_the_middle_of_inserts_loses_and_doubles_nothing(own: Embed
         assert 5 <= sure < 300
         own.restart()
         assert all(insert(batch) for batch in batches)
-    assert ask(own.writer_url, "SELECT count(), uniqExact(batch, n) FROM t")[1] == b"120000\t120000\n"
+    assert (
+        ask(own.writer_url, "SELECT count(), uniqExact(batch, n) FROM t")[1] == b"120000\t120000\n"
+    )
 
 
 @pytest.mark.parametrize("password", ["", "s3cret"], ids=["a random one", "one of the operator"])
@@ -422,14 +561,26 @@ def test_a_password_is_asked_for(tmp_path: Path, password: str) -> None:
         assert ask(store.url, "SELECT 1", password=writer)[1] == b"1\n"
         assert ask(store.url, "SELECT 1", user="reader", password=reader)[1] == b"1\n"
         assert ask(store.url, "CREATE DATABASE x", user="reader", password=reader)[0] == 403
-        assert ask(store.url, "SELECT 1", headers={"X-ClickHouse-User": "default", "X-ClickHouse-Key": writer})[0] == 200
+        assert (
+            ask(
+                store.url,
+                "SELECT 1",
+                headers={"X-ClickHouse-User": "default", "X-ClickHouse-Key": writer},
+            )[0]
+            == 200
+        )
         for url in (store.writer_url, store.reader_url):
             with clickhouse_connect.get_client(dsn=url) as client:
                 assert client.command("SELECT 1") == 1
         if Path("/proc").exists():
-            assert not any(secret in Path(f"/proc/{store.pid}/cmdline").read_text() for secret in (writer, reader))
+            assert not any(
+                secret in Path(f"/proc/{store.pid}/cmdline").read_text()
+                for secret in (writer, reader)
+            )
         for file in tmp_path.rglob("*"):
-            if file.is_file() and any(secret.encode() in file.read_bytes() for secret in (writer, reader)):
+            if file.is_file() and any(
+                secret.encode() in file.read_bytes() for secret in (writer, reader)
+            ):
                 assert (file.name, file.stat().st_mode & 0o777) == ("secrets.json", 0o600)
         with pytest.raises(FolderHeld):
             EmbeddedClickHouse(tmp_path / "store").start()

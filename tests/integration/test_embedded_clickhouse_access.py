@@ -12,9 +12,9 @@ import clickhouse_connect
 import pytest
 from clickhouse_connect.driver.exceptions import DatabaseError
 
-from stepstream.embedded.clickhouse import EmbeddedClickHouse
-from stepstream.sinks.embedded.reach import SAFE_TABLE_FUNCTIONS, is_reaching
-from tests.store_login import without_login
+from stepstream.local.clickhouse_server.reach import SAFE_TABLE_FUNCTIONS, is_reaching
+from stepstream.local.embedded.clickhouse import EmbeddedClickHouse
+from tests.support.store_login import without_login
 
 SECRET = "the secret of the machine"
 
@@ -22,7 +22,14 @@ SECRET = "the secret of the machine"
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedClickHouse]:
     """A store with tight limits for readers."""
-    limits = ("--max-execution-time", "1", "--max-result-rows", "100000", "--max-memory-usage-mb", "100")
+    limits = (
+        "--max-execution-time",
+        "1",
+        "--max-result-rows",
+        "100000",
+        "--max-memory-usage-mb",
+        "100",
+    )
     with EmbeddedClickHouse(tmp_path_factory.mktemp("access"), options=limits) as running:
         ask(running, "CREATE TABLE kept (a UInt64) ENGINE = MergeTree ORDER BY a", user="default")
         ask(running, "INSERT INTO kept VALUES (1)", user="default")
@@ -52,7 +59,9 @@ def ask(store: EmbeddedClickHouse, sql: str, **parameters: object) -> str:
 
 def code(answer: str) -> int:
     """The error's number, 0 for none."""
-    return int(answer.removeprefix("Code: ").partition(".")[0]) if answer.startswith("Code: ") else 0
+    return (
+        int(answer.removeprefix("Code: ").partition(".")[0]) if answer.startswith("Code: ") else 0
+    )
 
 
 def test_a_reader_reads(store: EmbeddedClickHouse) -> None:
@@ -70,7 +79,9 @@ def test_a_reader_reads(store: EmbeddedClickHouse) -> None:
     ):
         assert code(ask(store, sql)) == 0, sql
     with clickhouse_connect.get_client(dsn=store.reader_url) as client:
-        assert client.query("SELECT a FROM kept WHERE a = {a:UInt64}", parameters={"a": 1}).result_rows == [(1,)]
+        assert client.query(
+            "SELECT a FROM kept WHERE a = {a:UInt64}", parameters={"a": 1}
+        ).result_rows == [(1,)]
 
 
 @pytest.mark.parametrize(
@@ -177,7 +188,9 @@ def test_no_table_function_reaches_out(store: EmbeddedClickHouse) -> None:
 def test_no_file_is_reached(store: EmbeddedClickHouse, secret: Path, sql: str) -> None:
     """Not by a function, not by its name alone, not by a table that is called like a path, not by writing one."""
     escaped = "".join(f"\\x{ord(letter):02x}" for letter in str(secret))
-    asked = sql.replace("{file}", str(secret)).replace("{escaped}", escaped).replace("{secret}", SECRET)
+    asked = (
+        sql.replace("{file}", str(secret)).replace("{escaped}", escaped).replace("{secret}", SECRET)
+    )
     for more in ({}, {"user": "default", "readonly": 1}, {"user": "default"}):
         answer = ask(store, asked, **more)
         assert code(answer), answer
@@ -193,7 +206,10 @@ def test_a_name_in_a_parameter_is_no_path(store: EmbeddedClickHouse, secret: Pat
 
 def test_no_function_asks_the_network(store: EmbeddedClickHouse) -> None:
     """The engine's functions that call other services are not for readers; none is forgotten."""
-    listed = ask(store, "SELECT lower(name) FROM system.functions WHERE match(lower(name), '^ai[a-z]+$|^file$|catboost')")
+    listed = ask(
+        store,
+        "SELECT lower(name) FROM system.functions WHERE match(lower(name), '^ai[a-z]+$|^file$|catboost')",
+    )
     assert all(is_reaching(name) for name in listed.split())
     for name in listed.split():
         assert code(ask(store, f"SELECT {name}('x', 'y')")) == 497
@@ -201,7 +217,10 @@ def test_no_function_asks_the_network(store: EmbeddedClickHouse) -> None:
 
 def test_a_readers_query_has_limits(store: EmbeddedClickHouse) -> None:
     """Time, rows and memory of one reader's query end somewhere; the writer has no such limits."""
-    assert code(ask(store, "SELECT count() FROM numbers(1000000000000) WHERE sipHash64(number) = 1")) == 159
+    assert (
+        code(ask(store, "SELECT count() FROM numbers(1000000000000) WHERE sipHash64(number) = 1"))
+        == 159
+    )
     assert code(ask(store, "SELECT number FROM numbers(200000)")) == 396
     assert code(ask(store, "SELECT uniqExact(number) FROM numbers(50000000)")) == 241
     assert len(ask(store, "SELECT number FROM numbers(200000)", user="default").split()) == 200_000
@@ -212,7 +231,10 @@ def test_a_reader_cannot_take_the_writers_session(store: EmbeddedClickHouse) -> 
     ask(store, "CREATE TEMPORARY TABLE hers (a Int8)", user="default", session_id="one")
     assert code(ask(store, "SELECT * FROM hers", session_id="one")) == 60
     assert code(ask(store, "DROP TABLE kept", user="default", session_id="one", readonly=1)) == 164
-    assert ask(store, "SELECT count() FROM hers", user="default", session_id="one", close_session=1) == "0\n"
+    assert (
+        ask(store, "SELECT count() FROM hers", user="default", session_id="one", close_session=1)
+        == "0\n"
+    )
 
 
 def test_clickhouse_connect_says_what_is_refused(store: EmbeddedClickHouse) -> None:

@@ -31,7 +31,9 @@ def in_utc(value: Any) -> Any:
 @pytest.fixture
 def client(clickhouse_url: str, clickhouse_database: str) -> Iterator[Client]:
     """A client with a table of numbers and names."""
-    with clickhouse_connect.get_client(dsn=clickhouse_url, database=clickhouse_database) as connected:
+    with clickhouse_connect.get_client(
+        dsn=clickhouse_url, database=clickhouse_database
+    ) as connected:
         connected.command("CREATE TABLE t (id UInt32, name String) ENGINE = MergeTree ORDER BY id")
         connected.insert("t", [[1, "a"], [2, "b"], [3, "c"]], column_names=["id", "name"])
         yield connected
@@ -54,7 +56,11 @@ def test_a_result_says_what_it_is(client: Client) -> None:
     assert [tuple(column) for column in result.result_columns] == [(1, 2, 3), ("a", "b", "c")]
     assert result.column_names == ("id", "name")
     assert [kind.name for kind in result.column_types] == ["UInt32", "String"]
-    assert (result.row_count, result.first_row, result.first_item) == (3, (1, "a"), {"id": 1, "name": "a"})
+    assert (result.row_count, result.first_row, result.first_item) == (
+        3,
+        (1, "a"),
+        {"id": 1, "name": "a"},
+    )
     assert list(result.named_results())[2] == {"id": 3, "name": "c"}
     assert result.query_id
     assert int(result.summary["read_rows"]) == 3
@@ -88,9 +94,13 @@ def test_values_are_bound_by_the_server(client: Client, kind: str, value: Any) -
 
 def test_values_may_be_bound_by_the_client(client: Client) -> None:
     """Python's own formats, by name and by place; NULL and lists among them."""
-    by_name = client.query("SELECT %(a)s, %(b)s, %(c)s", parameters={"a": "x'y", "b": None, "c": [1, 2]})
+    by_name = client.query(
+        "SELECT %(a)s, %(b)s, %(c)s", parameters={"a": "x'y", "b": None, "c": [1, 2]}
+    )
     assert by_name.result_rows == [("x'y", None, [1, 2])]
-    assert client.query("SELECT id FROM t WHERE id IN %s ORDER BY id", parameters=[(1, 3)]).result_rows == [(1,), (3,)]
+    assert client.query(
+        "SELECT id FROM t WHERE id IN %s ORDER BY id", parameters=[(1, 3)]
+    ).result_rows == [(1,), (3,)]
 
 
 TYPES: dict[str, list[Any]] = {
@@ -117,7 +127,11 @@ TYPES: dict[str, list[Any]] = {
 def test_every_kind_of_column_is_inserted_and_read(client: Client, kind: str) -> None:
     """Native blocks in both directions."""
     client.command(f"CREATE TABLE kinds (n UInt8, value {kind}) ENGINE = MergeTree ORDER BY n")
-    client.insert("kinds", [[number, value] for number, value in enumerate(TYPES[kind])], column_names=["n", "value"])
+    client.insert(
+        "kinds",
+        [[number, value] for number, value in enumerate(TYPES[kind])],
+        column_names=["n", "value"],
+    )
     found = [row[0] for row in client.query("SELECT value FROM kinds ORDER BY n").result_rows]
     assert list(map(in_utc, found)) == TYPES[kind]
 
@@ -128,12 +142,17 @@ def test_how_values_are_read_is_chosen_by_query(client: Client) -> None:
     def first(sql: str, **how: Any) -> Any:
         return client.query(sql, **how).result_rows[0][0]
 
-    some_id, moment = "12345678-1234-5678-1234-567812345678", "SELECT toDateTime('2026-01-01 00:00:00', 'UTC') AS d"
+    some_id, moment = (
+        "12345678-1234-5678-1234-567812345678",
+        "SELECT toDateTime('2026-01-01 00:00:00', 'UTC') AS d",
+    )
     assert first(f"SELECT toUUID('{some_id}')", query_formats={"UUID": "string"}) == some_id
     assert first(moment, column_formats={"d": "int"}) == 1_767_225_600
     assert first("SELECT now()", query_tz="Europe/Berlin").utcoffset() is not None
     assert first("SELECT CAST(NULL, 'Nullable(UInt8)')", use_none=False) == 0
-    assert list(map(list, client.query("SELECT id FROM t ORDER BY id", column_oriented=True).result_set)) == [[1, 2, 3]]
+    assert list(
+        map(list, client.query("SELECT id FROM t ORDER BY id", column_oriented=True).result_set)
+    ) == [[1, 2, 3]]
 
 
 def test_streams_are_read_piece_by_piece(client: Client) -> None:
@@ -153,25 +172,35 @@ def test_streams_are_read_piece_by_piece(client: Client) -> None:
 
 def test_raw_formats_in_both_directions(client: Client, tmp_path: Path) -> None:
     """raw_query, raw_stream, raw_insert and insert_file pass any format through."""
-    assert client.raw_query("SELECT id FROM t ORDER BY id", fmt="JSONEachRow") == b'{"id":1}\n{"id":2}\n{"id":3}\n'
+    assert (
+        client.raw_query("SELECT id FROM t ORDER BY id", fmt="JSONEachRow")
+        == b'{"id":1}\n{"id":2}\n{"id":3}\n'
+    )
     with client.raw_stream("SELECT number FROM numbers(100000)", fmt="TabSeparated") as pieces:
         assert sum(piece.count(b"\n") for piece in pieces) == 100_000
     summary = client.raw_insert("t", ["id", "name"], b"4,d\n5,e\n", fmt="CSV")
     assert summary.written_rows == 2
-    client.raw_insert("t", None, (piece for piece in (b'{"id":6,"na', b'me":"f"}\n')), fmt="JSONEachRow")
+    client.raw_insert(
+        "t", None, (piece for piece in (b'{"id":6,"na', b'me":"f"}\n')), fmt="JSONEachRow"
+    )
     file = tmp_path / "rows.csv"
     file.write_text("7,g\n8,h\n")
     insert_file(client, "t", str(file), fmt="CSV", column_names=["id", "name"])
     assert (
-        client.command("SELECT groupArray(name) FROM (SELECT name FROM t ORDER BY id)") == "['a','b','c','d','e','f','g','h']"
+        client.command("SELECT groupArray(name) FROM (SELECT name FROM t ORDER BY id)")
+        == "['a','b','c','d','e','f','g','h']"
     )
 
 
 def test_inserts_by_columns_and_contexts(client: Client, clickhouse_database: str) -> None:
     """Columns instead of rows, types given, a context used again, a table of another database; the summary counts."""
-    summary = client.insert("t", [[4, 5], ["d", "e"]], column_names=["id", "name"], column_oriented=True)
+    summary = client.insert(
+        "t", [[4, 5], ["d", "e"]], column_names=["id", "name"], column_oriented=True
+    )
     assert summary.written_rows == 2
-    client.insert("t", [[6, "f"]], column_names=["id", "name"], column_type_names=["UInt32", "String"])
+    client.insert(
+        "t", [[6, "f"]], column_names=["id", "name"], column_type_names=["UInt32", "String"]
+    )
     context = client.create_insert_context("t", ["id", "name"], data=[[7, "g"]])
     client.insert(context=context)
     context.data = [[8, "h"]]
@@ -187,9 +216,14 @@ def test_inserts_by_columns_and_contexts(client: Client, clickhouse_database: st
 
 def test_settings_of_the_client_and_of_a_query(clickhouse_url: str, client: Client) -> None:
     """A client's settings hold for all its queries, a query's own win; an unknown one is an error."""
-    with clickhouse_connect.get_client(dsn=clickhouse_url, settings={"max_block_size": 5000}) as other:
+    with clickhouse_connect.get_client(
+        dsn=clickhouse_url, settings={"max_block_size": 5000}
+    ) as other:
         assert other.command("SELECT getSetting('max_block_size')") == 5000
-        assert other.command("SELECT getSetting('max_block_size')", settings={"max_block_size": 7}) == 7
+        assert (
+            other.command("SELECT getSetting('max_block_size')", settings={"max_block_size": 7})
+            == 7
+        )
         other.set_client_setting("max_threads", 1)
         assert other.get_client_setting("max_threads") == "1"
         assert other.command("SELECT getSetting('max_threads')") == 1
@@ -212,13 +246,20 @@ def test_a_session_holds_temporary_tables(clickhouse_url: str) -> None:
 
 def test_external_data_are_tables_of_one_query(client: Client) -> None:
     """Rows sent with a query are tables that it may join, and nothing is left of them."""
-    people = ExternalData(file_name="people.csv", fmt="CSV", structure="id UInt32, city String", data=b"1,Rome\n3,Oslo\n")
+    people = ExternalData(
+        file_name="people.csv",
+        fmt="CSV",
+        structure="id UInt32, city String",
+        data=b"1,Rome\n3,Oslo\n",
+    )
     people.add_file(file_name="more", fmt="TSV", types=["UInt32"], data=b"2\n3\n")
     sql = "SELECT name, city FROM t JOIN people USING id WHERE id IN (SELECT _1 FROM more)"
     assert client.query(sql, external_data=people).result_rows == [("c", "Oslo")]
     with pytest.raises(DatabaseError, match="people"):
         client.query("SELECT * FROM people")
-    broken = ExternalData(file_name="x", fmt="CSV", structure="a UInt8) ENGINE = File(CSV", data=b"1\n")
+    broken = ExternalData(
+        file_name="x", fmt="CSV", structure="a UInt8) ENGINE = File(CSV", data=b"1\n"
+    )
     with pytest.raises(DatabaseError):
         client.query("SELECT * FROM x", external_data=broken)
 
@@ -250,9 +291,13 @@ def test_the_client_knows_its_server(client: Client, clickhouse_url: str) -> Non
         assert limited.query("SELECT number FROM numbers(5)").row_count == 2
 
 
-async def test_the_async_client_does_the_same(clickhouse_url: str, clickhouse_database: str) -> None:
+async def test_the_async_client_does_the_same(
+    clickhouse_url: str, clickhouse_database: str
+) -> None:
     """Queries, commands, inserts, raw formats and streams without blocking."""
-    client = await clickhouse_connect.get_async_client(dsn=clickhouse_url, database=clickhouse_database)
+    client = await clickhouse_connect.get_async_client(
+        dsn=clickhouse_url, database=clickhouse_database
+    )
     await client.command("CREATE TABLE a (id UInt32, name String) ENGINE = MergeTree ORDER BY id")
     await client.insert("a", [[1, "x"], [2, "y"]], column_names=["id", "name"])
     result = await client.query("SELECT * FROM a WHERE id = {id:UInt32}", parameters={"id": 2})

@@ -16,12 +16,17 @@ from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from stepstream.embedded.errors import FolderHeld, FolderMismatch, MissingPackage, PortTaken
-from stepstream.embedded.kafka import EmbeddedKafka
-from stepstream.embedded.lock import FolderLock
-from stepstream.embedded.process import end_leftover, identity_of
+from stepstream.common.process import end_leftover, identity_of
+from stepstream.local.embedded.errors import FolderHeld, FolderMismatch, MissingPackage, PortTaken
+from stepstream.local.embedded.kafka import EmbeddedKafka
+from stepstream.local.embedded.lock import FolderLock
 
-RETRYING = {"log_level": 0, "socket.timeout.ms": 3000, "request.timeout.ms": 2500, "reconnect.backoff.max.ms": 200}
+RETRYING = {
+    "log_level": 0,
+    "socket.timeout.ms": 3000,
+    "request.timeout.ms": 2500,
+    "reconnect.backoff.max.ms": 200,
+}
 
 
 def create(bootstrap: str, topic: str, partitions: int = 1, copies: int = 1) -> None:
@@ -31,10 +36,14 @@ def create(bootstrap: str, topic: str, partitions: int = 1, copies: int = 1) -> 
 
 def produce(bootstrap: str, topic: str, count: int, *, seconds: float = 20) -> int:
     """Send records, wait for the answers, return how many were acknowledged."""
-    producer = Producer({"bootstrap.servers": bootstrap, "acks": "all", "enable.idempotence": True, **RETRYING})
+    producer = Producer(
+        {"bootstrap.servers": bootstrap, "acks": "all", "enable.idempotence": True, **RETRYING}
+    )
     errors: list[object] = []
     for number in range(count):
-        producer.produce(topic, str(number).encode(), callback=lambda error, _message: errors.append(error))
+        producer.produce(
+            topic, str(number).encode(), callback=lambda error, _message: errors.append(error)
+        )
     producer.flush(seconds)
     return errors.count(None)
 
@@ -82,14 +91,16 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]:
 PARENT = """
 import sys, time
 from pathlib import Path
-from stepstream.embedded.kafka import EmbeddedKafka
+from stepstream.local.embedded.kafka import EmbeddedKafka
 kafka = EmbeddedKafka(Path(sys.argv[1]), heap_mb=256)
 print(kafka.start(), kafka.pids[0], flush=True)
 time.sleep(100)
 """
 
 
-def test_a_second_start_goes_on_after_its_owner_was_killed_and_the_ports_were_taken(tmp_path: Path) -> None:
+def test_a_second_start_goes_on_after_its_owner_was_killed_and_the_ports_were_taken(
+    tmp_path: Path,
+) -> None:
     """A killed owner takes its broker along; the next start finds the folder free and all that was acknowledged."""
     folder = tmp_path / "with space é"
     owner = subprocess.Popen([sys.executable, "-c", PARENT, str(folder)], stdout=subprocess.PIPE)
@@ -117,7 +128,11 @@ def test_a_second_start_goes_on_after_its_owner_was_killed_and_the_ports_were_ta
 
 def _listeners(folder: Path) -> list[str]:
     """listeners=PLAINTEXT://host:port,CONTROLLER://host:port"""
-    line = next(line for line in (folder / "node0.properties").read_text().splitlines() if line.startswith("listeners="))
+    line = next(
+        line
+        for line in (folder / "node0.properties").read_text().splitlines()
+        if line.startswith("listeners=")
+    )
     return line.split(",")
 
 
@@ -130,7 +145,9 @@ def test_a_folder_has_one_instance(kafka: EmbeddedKafka) -> None:
 
 def test_a_folder_keeps_its_number_of_nodes(tmp_path: Path) -> None:
     """Another number of nodes than the folder was made with is refused before anything is touched."""
-    (tmp_path / "instance.json").write_text('{"layout": 1, "cluster_id": "x", "ports": [[1, 2]], "running": []}')
+    (tmp_path / "instance.json").write_text(
+        '{"layout": 1, "cluster_id": "x", "ports": [[1, 2]], "running": []}'
+    )
     with pytest.raises(FolderMismatch, match="1 nodes, 3 were asked for"):
         EmbeddedKafka(tmp_path, nodes=3).start()
 
@@ -160,12 +177,23 @@ def test_a_nearly_full_disk_holds_producers_back_and_loses_nothing(kafka: Embedd
     space = {"free": 100}
     guard = kafka.disk_guard(min_free_bytes=120, free=lambda _folder: space["free"])
     assert guard.check() == "closed"
-    producer = Producer({"bootstrap.servers": kafka.bootstrap, "linger.ms": 0, "enable.idempotence": True, **RETRYING})
+    producer = Producer(
+        {
+            "bootstrap.servers": kafka.bootstrap,
+            "linger.ms": 0,
+            "enable.idempotence": True,
+            **RETRYING,
+        }
+    )
     failed: list[object] = []
-    producer.produce("full", b"x")  # Kafka answers the first batch of a connection before it makes it wait
+    producer.produce(
+        "full", b"x"
+    )  # Kafka answers the first batch of a connection before it makes it wait
     assert producer.flush(10) == 0
     for _ in range(50):
-        producer.produce("full", b"x", callback=lambda error, _message: failed.append(error) if error else None)
+        producer.produce(
+            "full", b"x", callback=lambda error, _message: failed.append(error) if error else None
+        )
     assert producer.flush(1) == 50
     assert stored(kafka.bootstrap, "full") == 101
     assert _readable(kafka.bootstrap, "full", 101) == 101
@@ -178,7 +206,9 @@ def test_a_nearly_full_disk_holds_producers_back_and_loses_nothing(kafka: Embedd
 
 def _readable(bootstrap: str, topic: str, count: int) -> int:
     """Read and commit ``count`` records as a group."""
-    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "drain", "auto.offset.reset": "earliest"})
+    consumer = Consumer(
+        {"bootstrap.servers": bootstrap, "group.id": "drain", "auto.offset.reset": "earliest"}
+    )
     consumer.subscribe([topic])
     deadline, read = time.monotonic() + 10, 0
     while read < count and time.monotonic() < deadline:

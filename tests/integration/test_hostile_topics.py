@@ -10,9 +10,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from stepstream import deadletter
-from stepstream.kafka import read_to_end
-from stepstream.letters import letter_source
+from stepstream.admin import deadletter
+from stepstream.common.kafka import read_to_end
+from stepstream.common.letters import letter_source
 from stepstream.schemas.topics import topic
 from tests.integration.test_worker import World, now_us, step, trace
 
@@ -34,7 +34,11 @@ BAD: list[tuple[str, bytes, bytes]] = [
         b"p|window|e|a|v|t|u|0|2",
         b'{"project":"p","start":0,"end":3600000000,"minutes":[{"minute":1,"latency":{"x":1}}]}',
     ),
-    ("fleet", b"p|learnt|e|a|t|1", b'{"project":"p","day":1,"settled_until":1,"amounts":{"steps":{"low":0,"counts":[1e99]}}}'),
+    (
+        "fleet",
+        b"p|learnt|e|a|t|1",
+        b'{"project":"p","day":1,"settled_until":1,"amounts":{"steps":{"low":0,"counts":[1e99]}}}',
+    ),
     ("fleet", b"p|baseline|e|a|t", b'{"project":"p","as_of":1,"values":{"steps":[1]},"shares":[]}'),
     ("fleet", b"!poison|findings|0|9", b"x"),
     ("fleet", b"!poison|usage|0|9", b"x"),
@@ -57,7 +61,11 @@ def world(kafka_bootstrap: str, tmp_path: Path) -> Iterator[World]:
 def letters(world: World) -> Counter[tuple[str, int, int]]:
     """How often each place lies in the dead letter."""
     name = topic(world.settings.topic_prefix, "deadletter")
-    return Counter(source for message in read_to_end(world.settings, name) if (source := letter_source(message)) is not None)
+    return Counter(
+        source
+        for message in read_to_end(world.settings, name)
+        if (source := letter_source(message)) is not None
+    )
 
 
 def run_closes(world: World) -> None:
@@ -71,7 +79,9 @@ def test_what_cannot_be_read_at_the_start_is_skipped_and_dead_lettered_once(worl
         world._send(name, value, key, partition=0)
     world.start()
     run_closes(world)
-    wanted = Counter(name for name, _, _ in BAD if name != "alerts")  # those are the sink's, for a while
+    wanted = Counter(
+        name for name, _, _ in BAD if name != "alerts"
+    )  # those are the sink's, for a while
     found = letters(world)
     assert Counter(name for name, _, _ in found) == wanted, found
     for _ in range(2):
@@ -101,10 +111,19 @@ def test_refused_steps_lie_in_the_dead_letter_once_through_kills(world: World) -
 
 
 def test_letters_that_were_sent_twice_are_listed_once(world: World) -> None:
-    headers = [("stepstream-topic", b"steps"), ("stepstream-partition", b"0"), ("stepstream-offset", b"5")]
+    headers = [
+        ("stepstream-topic", b"steps"),
+        ("stepstream-partition", b"0"),
+        ("stepstream-offset", b"5"),
+    ]
     for number in range(3):
         world._send("deadletter", b"v", b"k", headers=headers)
-        world._send("deadletter", b"v", b"k", headers=[*headers[:2], ("stepstream-offset", b"%d" % (7 + number))])
+        world._send(
+            "deadletter",
+            b"v",
+            b"k",
+            headers=[*headers[:2], ("stepstream-offset", b"%d" % (7 + number))],
+        )
         world._send("deadletter", b"v", b"k", headers=[])
     found = [letter.source_offset for letter in deadletter.read(world.settings)]
     assert sorted(found) == [-1, -1, -1, 5, 7, 8, 9]
@@ -113,7 +132,13 @@ def test_letters_that_were_sent_twice_are_listed_once(world: World) -> None:
 def test_usage_that_costs_no_number_is_refused_without_a_restart(world: World) -> None:
     world.start()
     minute = now_us() // 60_000_000 * 60_000_000
-    record: dict[str, Any] = {"project": "p", "trace_id": trace(), "revision": 1, "minute": minute, "cost_usd": "abc"}
+    record: dict[str, Any] = {
+        "project": "p",
+        "trace_id": trace(),
+        "revision": 1,
+        "minute": minute,
+        "cost_usd": "abc",
+    }
     for _ in range(7):
         world._send("usage", msgspec.json.encode(record), b"p", partition=0)
     run_closes(world)

@@ -16,15 +16,17 @@ import pytest
 
 import stepstream
 from stepstream.cli.app import run as command
+from stepstream.local.supervisor import Pipeline
 from stepstream.schemas.settings import Settings
-from stepstream.supervisor import Pipeline
 
 Look = Callable[..., str]
 PATIENCE_S = 30.0
 
 
 @pytest.fixture(scope="module")
-def settings(kafka_bootstrap: str, clickhouse_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+def settings(
+    kafka_bootstrap: str, clickhouse_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Settings]:
     """A worker and a sink of this module's own, on the engines that all tests share."""
     name = f"look_{uuid.uuid4().hex[:8]}"
     folder = tmp_path_factory.mktemp("look")
@@ -44,7 +46,9 @@ def settings(kafka_bootstrap: str, clickhouse_url: str, tmp_path_factory: pytest
 @pytest.fixture(scope="module")
 def runs(settings: Settings) -> Iterator[dict[str, str]]:
     """Three runs, by name: one that went well, one that ignored an error, and one with a step that is still open."""
-    tracer = stepstream.Tracer(settings.model_copy(update={"project": "shop", "environment": "test"}))
+    tracer = stepstream.Tracer(
+        settings.model_copy(update={"project": "shop", "environment": "test"})
+    )
     ids = {"well": refund(tracer), "ignored": refund(tracer, fails=True)}
     waiting = tracer.run(agent="buyer", task="restock").start()
     waiting.tool("ask_supplier", input={"sku": "beans"}).start()
@@ -99,14 +103,24 @@ def eventually(look: Look, *arguments: str, until: Callable[[str], bool]) -> str
 
 def test_runs_are_listed_newest_first(runs: dict[str, str], look: Look) -> None:
     """Within moments every run is in the list with its status, steps and cost; filters and formats hold."""
-    text = eventually(look, "runs", until=lambda text: text.count("support") == 2 and " ok " in text and "running" in text)
+    text = eventually(
+        look,
+        "runs",
+        until=lambda text: text.count("support") == 2 and " ok " in text and "running" in text,
+    )
     lines = text.splitlines()
     assert lines[0].split()[0] == "started"
-    assert [runs[name][:8] in line for name, line in zip(("waiting", "ignored", "well"), lines[1:], strict=True)] == [True] * 3
+    assert [
+        runs[name][:8] in line
+        for name, line in zip(("waiting", "ignored", "well"), lines[1:], strict=True)
+    ] == [True] * 3
     assert "$0.0035" in lines[3]
     listed = json.loads(look("runs", "--agent", "supp*", "--status", "ok", "--format", "json"))
     assert {run["trace_id"] for run in listed} == {runs["well"], runs["ignored"]}
-    assert all(Decimal(run["cost_usd"]) == Decimal("0.0035") and run["environment"] == "test" for run in listed)
+    assert all(
+        Decimal(run["cost_usd"]) == Decimal("0.0035") and run["environment"] == "test"
+        for run in listed
+    )
     assert look("runs", "--format", "csv", "--limit", "1").count("\n") == 2
     assert look("runs", "--project", "other") == ""
     assert look("runs", "--since", "2000-01-01", "--limit", "1").count("\n") == 2
@@ -115,7 +129,12 @@ def test_runs_are_listed_newest_first(runs: dict[str, str], look: Look) -> None:
 
 def test_a_run_is_shown_as_a_tree(runs: dict[str, str], look: Look) -> None:
     """By a unique prefix, with time, cost and tokens; contents only when asked for."""
-    text = eventually(look, "trace", runs["well"][:10], until=lambda text: "4 steps" in text and "support/refund  ok" in text)
+    text = eventually(
+        look,
+        "trace",
+        runs["well"][:10],
+        until=lambda text: "4 steps" in text and "support/refund  ok" in text,
+    )
     plan = next(line for line in text.splitlines() if "plan" in line)
     assert all(part in plan for part in ("├╴plan · gpt-4o", "$0.0035", "1.0k→100"))
     assert "東京" not in text
@@ -126,7 +145,9 @@ def test_a_run_is_shown_as_a_tree(runs: dict[str, str], look: Look) -> None:
 
 def test_failures_and_their_alerts_are_marked(runs: dict[str, str], look: Look) -> None:
     """The failed step has its sign and its reason, and the alert about it stands below the tree."""
-    text = eventually(look, "trace", runs["ignored"], until=lambda text: "tool-error-ignored" in text)
+    text = eventually(
+        look, "trace", runs["ignored"], until=lambda text: "tool-error-ignored" in text
+    )
     assert "✗!" in text
     assert "PaymentError: the payment service is away" in text
     assert "1 failed" in text
@@ -150,13 +171,24 @@ def test_a_run_that_is_not_one_is_told_in_words(runs: dict[str, str], look: Look
     assert "say which run" in look("trace", fails=2)
     first = {trace_id[0] for trace_id in runs.values()}
     if len(first) < len(runs):
-        ambiguous = next(c for c in first if sum(trace_id[0] == c for trace_id in runs.values()) > 1)
+        ambiguous = next(
+            c for c in first if sum(trace_id[0] == c for trace_id in runs.values()) > 1
+        )
         assert "several runs" in look("trace", ambiguous, fails=2)
 
 
-def test_sql_answers_and_cannot_write(runs: dict[str, str], look: Look, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sql_answers_and_cannot_write(
+    runs: dict[str, str], look: Look, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Any question in any format, from the command line or standard input; nothing can be changed; errors are one line."""
-    eventually(look, "sql", "SELECT count() FROM runs", "--format", "csv", until=lambda text: text.endswith("3\n"))
+    eventually(
+        look,
+        "sql",
+        "SELECT count() FROM runs",
+        "--format",
+        "csv",
+        until=lambda text: text.endswith("3\n"),
+    )
     question = "SELECT agent, count() AS runs, sum(cost_usd) AS usd FROM runs GROUP BY agent ORDER BY agent;"
     assert json.loads(look("sql", question, "--format", "json")) == [
         {"agent": "buyer", "runs": 1, "usd": "0"},
@@ -190,9 +222,15 @@ class _Input:
 
 def test_alerts_are_listed_as_two_lines_each(runs: dict[str, str], look: Look) -> None:
     """What happened, to whom, and the command that shows it; filters and formats hold."""
-    text = eventually(look, "alerts", until=lambda text: "tool-error-ignored support/refund: refund_order failed" in text)
+    text = eventually(
+        look,
+        "alerts",
+        until=lambda text: "tool-error-ignored support/refund: refund_order failed" in text,
+    )
     assert f"stepstream trace {runs['ignored'][:8]}" in text
-    listed = json.loads(look("alerts", "--format", "json", "--severity", "error", "--agent", "support"))
+    listed = json.loads(
+        look("alerts", "--format", "json", "--severity", "error", "--agent", "support")
+    )
     assert [alert["rule"] for alert in listed] == ["tool_error_ignored"]
     assert look("alerts", "--alert", "loop") == ""
     assert "one of info" in look("alerts", "--severity", "grave", fails=2)
@@ -201,14 +239,20 @@ def test_alerts_are_listed_as_two_lines_each(runs: dict[str, str], look: Look) -
 def test_an_alert_is_shown_with_its_history(runs: dict[str, str], look: Look) -> None:
     """Every change of it is a line: when, what, by whom."""
     eventually(look, "alerts", until=lambda text: "tool-error-ignored" in text)
-    alert_id = json.loads(look("alerts", "--format", "json", "--alert", "tool-error-ignored", "--limit", "1"))[0]["alert_id"]
-    text = eventually(look, "alerts", "show", alert_id[:12], until=lambda text: "resolved: " in text)
+    alert_id = json.loads(
+        look("alerts", "--format", "json", "--alert", "tool-error-ignored", "--limit", "1")
+    )[0]["alert_id"]
+    text = eventually(
+        look, "alerts", "show", alert_id[:12], until=lambda text: "resolved: " in text
+    )
     assert alert_id in text
     assert "opened: " in text
     assert "no alert has an id" in look("alerts", "show", "ffffffff", fails=1)
 
 
-def test_alerts_are_followed_as_they_come(settings: Settings, runs: dict[str, str], tmp_path: Path) -> None:
+def test_alerts_are_followed_as_they_come(
+    settings: Settings, runs: dict[str, str], tmp_path: Path
+) -> None:
     """What was there since a moment comes first, new ones within moments; each once, each at once, also through a pipe."""
     flags = [
         f"--kafka-brokers={settings.kafka_brokers}",
@@ -218,11 +262,24 @@ def test_alerts_are_followed_as_they_come(settings: Settings, runs: dict[str, st
         f"--topic-prefix={settings.topic_prefix}",
         f"--state-dir={tmp_path}",
     ]
-    arguments = [sys.executable, "-m", "stepstream", "alerts", "--follow", "--since", "1h", "--format", "json", *flags]
+    arguments = [
+        sys.executable,
+        "-m",
+        "stepstream",
+        "alerts",
+        "--follow",
+        "--since",
+        "1h",
+        "--format",
+        "json",
+        *flags,
+    ]
     lines: list[dict[str, str]] = []
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as follower:
         assert follower.stdout is not None
-        reader = threading.Thread(target=lambda: lines.extend(map(json.loads, follower.stdout or ())), daemon=True)
+        reader = threading.Thread(
+            target=lambda: lines.extend(map(json.loads, follower.stdout or ())), daemon=True
+        )
         reader.start()
         try:
             wait_until(lambda: any(line["trace_id"] == runs["ignored"] for line in lines))

@@ -16,16 +16,16 @@ from typing import Any
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
-from stepstream import kafka
 from stepstream.cli import app
+from stepstream.common import kafka
+from stepstream.common.settings import to_environment
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
-from stepstream.settings import to_environment
 from stepstream.sinks.notify.channels.webhook import verify
 from stepstream.sinks.notify.listing import deliveries
 from tests.integration.notify_kit import Publisher, admin_access, notifier, prepared, subscribe
-from tests.processes import Process, wait_until
-from tests.receiver import Call, Receiver, receiver
+from tests.support.processes import Process, wait_until
+from tests.support.receiver import Call, Receiver, receiver
 
 
 @pytest.fixture
@@ -59,7 +59,10 @@ def admin(process: Process) -> str:
 def ask(url: str, method: str = "GET", data: Any = None, **headers: str) -> tuple[int, Any]:
     body = json.dumps(data).encode() if data is not None else None
     request = urllib.request.Request(
-        url, body, {"Content-Type": "application/json", **admin_access()[1], **headers}, method=method
+        url,
+        body,
+        {"Content-Type": "application/json", **admin_access()[1], **headers},
+        method=method,
     )
     try:
         with urllib.request.urlopen(request, timeout=20) as answer:
@@ -69,7 +72,11 @@ def ask(url: str, method: str = "GET", data: Any = None, **headers: str) -> tupl
 
 
 def test_a_webhook_hears_of_alerts_and_their_end_signed_and_live(
-    settings: Settings, publisher: Publisher, processes: list[Process], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: Settings,
+    publisher: Publisher,
+    processes: list[Process],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A subscription added while the notifier runs is in force at once; each notification has its key and signature; a
     dead webhook beside it delays nothing and pins no offset; what a restarted notifier finds told it does not tell again."""
@@ -78,9 +85,17 @@ def test_a_webhook_hears_of_alerts_and_their_end_signed_and_live(
         subscribe(settings, "dead", dead.url)
         processes.append(notifier(settings, tmp_path / "1.log"))
         url = admin(processes[0])
-        document = {"name": "oncall", "to": {"webhook": {"url": hook.url, "secret": "env:STEPSTREAM_NOTIFY_SECRET_HOOK"}}}
-        assert ask(f"{url}/subscriptions", "POST", document) == (200, {"name": "oncall", "what": "created"})
-        wait_until(lambda: len(ask(f"{url}/subscriptions")[1]) == 2, 10, "the subscription in force")
+        document = {
+            "name": "oncall",
+            "to": {"webhook": {"url": hook.url, "secret": "env:STEPSTREAM_NOTIFY_SECRET_HOOK"}},
+        }
+        assert ask(f"{url}/subscriptions", "POST", document) == (
+            200,
+            {"name": "oncall", "what": "created"},
+        )
+        wait_until(
+            lambda: len(ask(f"{url}/subscriptions")[1]) == 2, 10, "the subscription in force"
+        )
         publisher.send("a")
         publisher.send("b", partition=1)
         publisher.flush()
@@ -90,10 +105,16 @@ def test_a_webhook_hears_of_alerts_and_their_end_signed_and_live(
         wait_until(lambda: len(hook.taken) == 3, 20, "the end")
         assert sorted(hook.told()) == [("a", 1), ("a", 2), ("b", 1)]
         for call in hook.taken:
-            assert verify("a-very-secret-key", call.headers["Stepstream-Signature"], call.body, time.time())
+            assert verify(
+                "a-very-secret-key", call.headers["Stepstream-Signature"], call.body, time.time()
+            )
             assert call.headers["Idempotency-Key"] == call.data["id"]
             assert call.data["schema"] == "stepstream.notification/1"
-        wait_until(lambda: len(deliveries(settings, subscription="dead", state="failed")) == 2, 10, "failures on the topic")
+        wait_until(
+            lambda: len(deliveries(settings, subscription="dead", state="failed")) == 2,
+            10,
+            "failures on the topic",
+        )
         assert processes[0].terminate() == 0
         processes.append(notifier(settings, tmp_path / "2.log"))
         admin(processes[1])
@@ -128,7 +149,9 @@ def test_nothing_is_lost_when_notifiers_are_killed(
         began = time.monotonic()
         kills = 0
         for n in range(total):
-            publisher.send(f"a{n}", 1, partition=n % 2, severity="critical" if n % 4 == 0 else "warning")
+            publisher.send(
+                f"a{n}", 1, partition=n % 2, severity="critical" if n % 4 == 0 else "warning"
+            )
             if n >= 20:
                 publisher.send(f"a{n - 20}", 2, partition=n % 2, state="resolved")
             if n % 29 == 28:
@@ -143,16 +166,24 @@ def test_nothing_is_lost_when_notifiers_are_killed(
         expected = {(f"a{n}", 1) for n in range(total)} | {(f"a{n}", 2) for n in range(total - 20)}
 
         def final() -> set[tuple[str, int]]:
-            return {pair for call in list(hook.taken) if call.path == "/all" for pair in call.alerts}
+            return {
+                pair for call in list(hook.taken) if call.path == "/all" for pair in call.alerts
+            }
 
         # What was not told before its end came is told as ended: the newest state of every alert must be there.
         ends = {(f"a{n}", 2 if n < total - 20 else 1) for n in range(total)}
-        wait_until(lambda: ends <= final(), 60, f"every alert's newest state ({kills} kills, {time.monotonic() - began:.0f} s)")
+        wait_until(
+            lambda: ends <= final(),
+            60,
+            f"every alert's newest state ({kills} kills, {time.monotonic() - began:.0f} s)",
+        )
         assert final() <= expected
         critical = {f"a{n}" for n in range(0, total, 4)}
 
         def bad() -> set[str]:
-            return {pair[0] for call in list(hook.taken) if call.path == "/bad" for pair in call.alerts}
+            return {
+                pair[0] for call in list(hook.taken) if call.path == "/bad" for pair in call.alerts
+            }
 
         wait_until(lambda: critical <= bad(), 30, "every critical alert")
         assert bad() == critical
@@ -177,7 +208,8 @@ def test_the_stream_goes_on_where_it_left_off(
 
     def events(count: int, last: str = "", query: str = "") -> Iterator[tuple[str, str]]:
         request = urllib.request.Request(
-            f"{url}/alerts/stream{query}", headers=admin_access()[1] | ({"Last-Event-ID": last} if last else {})
+            f"{url}/alerts/stream{query}",
+            headers=admin_access()[1] | ({"Last-Event-ID": last} if last else {}),
         )
         event_id = ""
         with urllib.request.urlopen(request, timeout=30) as answer:
@@ -201,14 +233,18 @@ def test_the_stream_goes_on_where_it_left_off(
         publisher.flush()
     first, second = next(stream), next(stream)
     assert [first[0], second[0]] == ["a", "b"]
-    with urllib.request.urlopen(processes[0].log.read_text().split("metrics at ")[1].split()[0], timeout=10) as answer:
+    with urllib.request.urlopen(
+        processes[0].log.read_text().split("metrics at ")[1].split()[0], timeout=10
+    ) as answer:
         assert b"stepstream_notify_streams 1.0" in answer.read()
     publisher.send("c", partition=1, severity="critical")
     publisher.flush()
     assert [name for name, _ in events(2, first[1])] == ["", "b", "c"]
     assert [name for name, _ in events(1, first[1], "?severity=critical")] == ["", "c"]
     assert ask(f"{url}/alerts/stream?colour=red")[0] == 400
-    assert [one["alert_id"] for one in ask(f"{url}/alerts?severity=critical&state=firing")[1]] == ["c"]
+    assert [one["alert_id"] for one in ask(f"{url}/alerts?severity=critical&state=firing")[1]] == [
+        "c"
+    ]
     assert ask(f"{url}/alerts/nobody/acknowledge", "POST", {"by": "ada"})[0] == 404
     assert ask(f"{url}/alerts/c/acknowledge", "POST", {})[1]["error"].startswith("say who does it")
     assert ask(f"{url}/subscriptions", Host="evil.example")[0] == 403
@@ -216,7 +252,10 @@ def test_the_stream_goes_on_where_it_left_off(
 
 
 def test_subscriptions_on_the_command_line(
-    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    settings: Settings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Added, listed, tested, removed; a secret that is written out is refused."""
     for name, value in {**to_environment(settings), "STEPSTREAM_STATE_DIR": str(tmp_path)}.items():
@@ -228,15 +267,29 @@ def test_subscriptions_on_the_command_line(
         return code, said.out, said.err
 
     with receiver(answer=b"got it") as hook:
-        added = run("add", "ops", "webhook", f"url={hook.url}", "--severity", "critical", "--match", "agent=bot-*")
+        added = run(
+            "add",
+            "ops",
+            "webhook",
+            f"url={hook.url}",
+            "--severity",
+            "critical",
+            "--match",
+            "agent=bot-*",
+        )
         assert added == (0, "subscription/ops created\n", "")
         listed = json.loads(run("list", "--format", "json")[1])
-        assert [(one["name"], one["match"]) for one in listed] == [("ops", "severity=critical, agent=bot-*")]
+        assert [(one["name"], one["match"]) for one in listed] == [
+            ("ops", "severity=critical, agent=bot-*")
+        ]
         assert run("test", "ops") == (0, "webhook took it (this process): got it\n", "")
         assert [call.data["alerts"][0]["alert"] for call in hook.taken] == ["test"]
     code, _, error = run("test", "ops")
     assert (code, "webhook did not take it" in error) == (1, True)
-    assert "a secret is not written" in run("add", "x", "webhook", "url=https://h.example", "secret=hunter2")[2]
+    assert (
+        "a secret is not written"
+        in run("add", "x", "webhook", "url=https://h.example", "secret=hunter2")[2]
+    )
     assert json.loads(run("deliveries", "--format", "json")[1]) == []
     assert run("remove", "ops")[1] == "subscription/ops deleted\n"
     assert "there is no subscription ops" in run("remove", "ops")[2]
@@ -246,12 +299,17 @@ def test_a_pipeline_that_stands_still_is_told_by_the_notifier_itself(
     settings: Settings, processes: list[Process], tmp_path: Path
 ) -> None:
     """No worker is left: the subscriber hears of it, and of its end, although nobody is there to make the alert."""
-    steps, group = topic(settings.topic_prefix, "steps"), f"{settings.topic_prefix}.{settings.worker_group}"
+    steps, group = (
+        topic(settings.topic_prefix, "steps"),
+        f"{settings.topic_prefix}.{settings.worker_group}",
+    )
 
     def join() -> Consumer:
         client = kafka.consumer(settings, group, **{"session.timeout.ms": 6000})
         client.subscribe([steps])
-        wait_until(lambda: client.poll(0.1) is not None or bool(client.assignment()), 30, "partitions")
+        wait_until(
+            lambda: client.poll(0.1) is not None or bool(client.assignment()), 30, "partitions"
+        )
         return client
 
     worker = join()
@@ -259,13 +317,21 @@ def test_a_pipeline_that_stands_still_is_told_by_the_notifier_itself(
     worker.close()
     with receiver() as hook:
         subscribe(settings, "ops", hook.url)
-        processes.append(notifier(settings.model_copy(update={"watch_after": 1_000_000}), tmp_path / "1.log"))
+        processes.append(
+            notifier(settings.model_copy(update={"watch_after": 1_000_000}), tmp_path / "1.log")
+        )
         wait_until(lambda: len(hook.taken) == 1, 40, "the alert")
         (told,) = hook.taken[0].data["alerts"]
-        assert (told["alert"], told["subject"], told["state"]) == ("pipeline-stalled", "worker", "firing")
+        assert (told["alert"], told["subject"], told["state"]) == (
+            "pipeline-stalled",
+            "worker",
+            "firing",
+        )
         assert told["message"].startswith("no worker runs")
         processes[0].kill()
-        processes.append(notifier(settings.model_copy(update={"watch_after": 1_000_000}), tmp_path / "2.log"))
+        processes.append(
+            notifier(settings.model_copy(update={"watch_after": 1_000_000}), tmp_path / "2.log")
+        )
         worker = join()
         try:
             wait_until(lambda: len(hook.taken) == 2 or worker.poll(0.1) is not None, 40, "the end")
@@ -273,7 +339,10 @@ def test_a_pipeline_that_stands_still_is_told_by_the_notifier_itself(
             worker.close()
         (over,) = hook.taken[1].data["alerts"]
         assert (over["alert_id"], over["state"]) == (told["alert_id"], "resolved")
-    found = [json.loads(m.value() or b"") for m in kafka.read_to_end(settings, topic(settings.topic_prefix, "findings"))]
+    found = [
+        json.loads(m.value() or b"")
+        for m in kafka.read_to_end(settings, topic(settings.topic_prefix, "findings"))
+    ]
     assert [(one["alert"], one.get("state", "firing")) for one in found] == [
         ("pipeline-stalled", "firing"),
         ("pipeline-stalled", "resolved"),

@@ -20,7 +20,9 @@ def settings(kafka_bootstrap: str, topic_prefix: str) -> Settings:
     return prepared(kafka_bootstrap, topic_prefix)
 
 
-def test_a_second_look_reads_what_is_new(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_look_reads_what_is_new(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """However many alerts are kept, each record is decoded once; what is kept is bounded."""
     decoded: list[bytes] = []
     decode = msgspec.json.Decoder(AlertStruct).decode
@@ -30,7 +32,12 @@ def test_a_second_look_reads_what_is_new(settings: Settings, monkeypatch: pytest
         return decode(value)
 
     alerts: Latest[AlertStruct] = Latest(
-        settings, "alerts", counted, lambda one: one.alert_id, lambda one: one.seq, lambda one: one.updated_at
+        settings,
+        "alerts",
+        counted,
+        lambda one: one.alert_id,
+        lambda one: one.seq,
+        lambda one: one.updated_at,
     )
     publisher = Publisher(settings)
     for number in range(2_000):
@@ -55,7 +62,11 @@ def test_the_newest_come_first_and_no_more_than_asked_for(settings: Settings) ->
     """Matching, in one state, by the time of their last change."""
     publisher, listing = Publisher(settings), Listing(settings)
     for number in range(10):
-        publisher.send(f"a{number}", severity="critical" if number % 2 else "info", updated_at=1_000_000 + number)
+        publisher.send(
+            f"a{number}",
+            severity="critical" if number % 2 else "info",
+            updated_at=1_000_000 + number,
+        )
     publisher.send("a9", 2, severity="critical", state="resolved", updated_at=1_000_020)
     publisher.flush()
     found = listing.alerts(AlertMatch(severity=("critical",)), state="firing", limit=3)

@@ -6,7 +6,7 @@ import pytest
 from confluent_kafka import Message
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
-from stepstream.kafka import producer
+from stepstream.common.kafka import producer
 from stepstream.schemas.ids import new_trace_id
 from stepstream.schemas.partitioner import PARTITION_VECTORS, partition_for
 from stepstream.schemas.settings import Settings
@@ -34,7 +34,9 @@ def _placed(kafka_bootstrap: str, topic: str, partitions: int, keys: list[str]) 
 
 
 @pytest.mark.parametrize("partitions", [4, 12])
-def test_librdkafka_places_keys_where_the_partitioner_says(kafka_bootstrap: str, topic_prefix: str, partitions: int) -> None:
+def test_librdkafka_places_keys_where_the_partitioner_says(
+    kafka_bootstrap: str, topic_prefix: str, partitions: int
+) -> None:
     """The test vectors and random trace ids lie on the partition that ``partition_for`` names, for 4 and for 12."""
     vectors = {v.key: v.of_4 if partitions == 4 else v.of_12 for v in PARTITION_VECTORS}
     ids = [new_trace_id() for _ in range(500)]

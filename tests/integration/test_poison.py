@@ -14,20 +14,26 @@ import msgspec
 import pytest
 from confluent_kafka import Message
 
-from stepstream import deadletter
+from stepstream.admin import deadletter
+from stepstream.admin.topics import create_topics
 from stepstream.cli.app import run
-from stepstream.kafka import producer, read_to_end
+from stepstream.common.kafka import producer, read_to_end
+from stepstream.common.settings import load
 from stepstream.schemas.ids import new_step_id, new_trace_id
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.step import RECORD_HEADERS
 from stepstream.schemas.topics import topic
-from stepstream.settings import load
-from stepstream.topics import create_topics
 
 
 @pytest.fixture
 def settings(kafka_bootstrap: str, topic_prefix: str) -> Settings:
-    made = load(kafka_brokers=kafka_bootstrap, topic_prefix=topic_prefix, partitions=1, fleet_partitions=1, metrics_port=-1)
+    made = load(
+        kafka_brokers=kafka_bootstrap,
+        topic_prefix=topic_prefix,
+        partitions=1,
+        fleet_partitions=1,
+        metrics_port=-1,
+    )
     create_topics(made)
     return made
 
@@ -47,13 +53,17 @@ class Supervisor:
         self.process = self._start()
 
     def _start(self) -> subprocess.Popen[bytes]:
-        return subprocess.Popen([sys.executable, "-m", self._module], env=self._environ, stderr=subprocess.DEVNULL)
+        return subprocess.Popen(
+            [sys.executable, "-m", self._module], env=self._environ, stderr=subprocess.DEVNULL
+        )
 
     def until(self, done: Callable[[], bool], timeout_s: float = 60) -> None:
         """Keep it running until ``done``."""
         deadline = time.monotonic() + timeout_s
         while not done():
-            assert time.monotonic() < deadline, f"not within {timeout_s} s; exits so far: {self.exits}"
+            assert time.monotonic() < deadline, (
+                f"not within {timeout_s} s; exits so far: {self.exits}"
+            )
             code = self.process.poll()
             if code is not None:
                 self.exits.append(code)
@@ -62,7 +72,9 @@ class Supervisor:
 
 
 @contextmanager
-def supervised(settings: Settings, module: str = "tests.integration.failing_worker") -> Iterator[Supervisor]:
+def supervised(
+    settings: Settings, module: str = "tests.integration.failing_worker"
+) -> Iterator[Supervisor]:
     supervisor = Supervisor(settings, module)
     try:
         yield supervisor
@@ -81,7 +93,10 @@ def send(settings: Settings, names: list[str]) -> list[str]:
             "start_time": now_us, "end_time": now_us,
         }  # fmt: skip
         client.produce(
-            topic(settings.topic_prefix, "steps"), key=trace_id, value=msgspec.json.encode(event), headers=list(RECORD_HEADERS)
+            topic(settings.topic_prefix, "steps"),
+            key=trace_id,
+            value=msgspec.json.encode(event),
+            headers=list(RECORD_HEADERS),
         )
         traces.append(trace_id)
     assert client.flush(20) == 0
@@ -97,33 +112,56 @@ def values(settings: Settings, name: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.timeout(180)
-def test_poison_is_tried_three_times_then_dead_lettered_and_a_flood_of_it_halts(settings: Settings) -> None:
+def test_poison_is_tried_three_times_then_dead_lettered_and_a_flood_of_it_halts(
+    settings: Settings,
+) -> None:
     """One bad record costs three restarts and a dead letter; a bug that fails on many stops short of draining the topic."""
     traces = send(settings, ["before", "poison", "after"])
     with supervised(settings) as supervisor:
-        supervisor.until(lambda: {t["trace_id"] for t in values(settings, "trajectories")} >= {traces[0], traces[2]})
+        supervisor.until(
+            lambda: (
+                {t["trace_id"] for t in values(settings, "trajectories")} >= {traces[0], traces[2]}
+            )
+        )
         assert supervisor.exits == [1, 1, 1]
         (dead,) = messages(settings, "deadletter")
         headers: dict[str, Any] = dict(cast(Any, dead.headers()))
         assert headers["stepstream-reason"] == b"poison"
         assert b"ZeroDivisionError: cannot digest poison" in headers["stepstream-detail"]
         assert dead.key() == traces[1].encode()
-    for _ in range(5):  # the tries are noted already, as if the restarts had happened: five more records to skip
+    for _ in range(
+        5
+    ):  # the tries are noted already, as if the restarts had happened: five more records to skip
         note_tries(settings, send_poison_offset(settings), tries=3)
     traces = send(settings, ["fine"])
     with supervised(settings) as supervisor:
-        supervisor.until(lambda: any(a["alert"] == "partition-halted" for a in values(settings, "alerts")))
+        supervisor.until(
+            lambda: any(a["alert"] == "partition-halted" for a in values(settings, "alerts"))
+        )
         (halt,) = [a for a in values(settings, "alerts") if a["alert"] == "partition-halted"]
-        assert (halt["severity"], halt["subject"], halt["state"]) == ("critical", "steps/0", "firing")
-        skipped = [dict(cast(Any, m.headers()))["stepstream-offset"] for m in messages(settings, "deadletter")]
-        assert sorted(set(skipped)) == [b"1", b"3", b"4", b"5", b"6"], "the sixth stays in the topic"
+        assert (halt["severity"], halt["subject"], halt["state"]) == (
+            "critical",
+            "steps/0",
+            "firing",
+        )
+        skipped = [
+            dict(cast(Any, m.headers()))["stepstream-offset"]
+            for m in messages(settings, "deadletter")
+        ]
+        assert sorted(set(skipped)) == [b"1", b"3", b"4", b"5", b"6"], (
+            "the sixth stays in the topic"
+        )
         assert traces[0] not in {t["trace_id"] for t in values(settings, "trajectories")}
-    with supervised(settings, "stepstream.stream.worker") as supervisor:
-        supervisor.until(lambda: traces[0] in closed(settings) and last_alert(settings)["state"] == "resolved")
-    assert dead_letters(settings) == {b"1", b"3", b"4", b"5", b"6"}, "mended, it processes what it halted at"
+    with supervised(settings, "stepstream.stream.shell.worker") as supervisor:
+        supervisor.until(
+            lambda: traces[0] in closed(settings) and last_alert(settings)["state"] == "resolved"
+        )
+    assert dead_letters(settings) == {b"1", b"3", b"4", b"5", b"6"}, (
+        "mended, it processes what it halted at"
+    )
     sent, foreign = deadletter.replay(settings, deadletter.read(settings, reason="poison"))
     assert (sent, foreign) == (len(messages(settings, "deadletter")), [])
-    with supervised(settings, "stepstream.stream.worker") as supervisor:
+    with supervised(settings, "stepstream.stream.shell.worker") as supervisor:
         supervisor.until(lambda: len(closed(settings)) == 9)
 
 
@@ -135,13 +173,17 @@ def test_people_can_let_a_halted_partition_skip_more(settings: Settings) -> None
         note_tries(settings, send_poison_offset(settings), tries=3)
     (trace_id,) = send(settings, ["fine"])
     with supervised(settings) as supervisor:
-        supervisor.until(lambda: any(a["alert"] == "partition-halted" for a in values(settings, "alerts")))
+        supervisor.until(
+            lambda: any(a["alert"] == "partition-halted" for a in values(settings, "alerts"))
+        )
     assert len(dead_letters(settings)) == 5
     place = ["--kafka-brokers", settings.kafka_brokers, "--topic-prefix", settings.topic_prefix]
     assert run(["deadletter", "resume", "trajectories/0", *place]) == 2
     assert run(["deadletter", "resume", "steps/0", *place]) == 0
     with supervised(settings) as supervisor:
-        supervisor.until(lambda: trace_id in closed(settings) and last_alert(settings)["state"] == "resolved")
+        supervisor.until(
+            lambda: trace_id in closed(settings) and last_alert(settings)["state"] == "resolved"
+        )
     assert len(dead_letters(settings)) == 7
 
 
@@ -153,21 +195,23 @@ def test_being_killed_is_not_poison(settings: Settings) -> None:
     with supervised(settings) as supervisor:
         supervisor.until(lambda: len(supervisor.exits) >= 4)
     assert supervisor.exits == [-9] * 4
-    with supervised(settings, "stepstream.stream.worker") as supervisor:
+    with supervised(settings, "stepstream.stream.shell.worker") as supervisor:
         supervisor.until(lambda: trace_id in closed(settings))
     assert dead_letters(settings) == set()
 
 
 @pytest.mark.long
 @pytest.mark.timeout(120)
-def test_a_worker_that_hangs_notices_and_ends(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_hangs_notices_and_ends(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its loop stands still over a record: it says where, ends by itself, and nothing is dropped."""
     monkeypatch.setenv("STEPSTREAM_WATCHDOG", "2s")
     (trace_id,) = send(settings, ["endless"])
     with supervised(settings) as supervisor:
         supervisor.until(lambda: len(supervisor.exits) >= 2)
     assert supervisor.exits == [1, 1]
-    with supervised(settings, "stepstream.stream.worker") as supervisor:
+    with supervised(settings, "stepstream.stream.shell.worker") as supervisor:
         supervisor.until(lambda: trace_id in closed(settings))
     assert dead_letters(settings) == set()
 
@@ -200,7 +244,9 @@ def last_alert(settings: Settings) -> dict[str, Any]:
 
 def dead_letters(settings: Settings) -> set[bytes]:
     """Offsets of the records that were dead-lettered."""
-    return {dict(cast(Any, m.headers()))["stepstream-offset"] for m in messages(settings, "deadletter")}
+    return {
+        dict(cast(Any, m.headers()))["stepstream-offset"] for m in messages(settings, "deadletter")
+    }
 
 
 def send_poison_offset(settings: Settings) -> int:
@@ -211,11 +257,13 @@ def send_poison_offset(settings: Settings) -> int:
 
 def note_tries(settings: Settings, offset: int, tries: int) -> None:
     """Write the note that a worker writes as it fails."""
-    from stepstream.stream.poison import PoisonLedger
+    from stepstream.stream.core.poison import PoisonLedger
 
     ledger = PoisonLedger("steps", 0, "state")
     for _ in range(tries):
         note = ledger.failed(offset, time.time_ns() // 1000, "Traceback: ZeroDivisionError")
     client = producer(settings)
-    client.produce(topic(settings.topic_prefix, "state"), key=note.key, value=note.value, partition=0)
+    client.produce(
+        topic(settings.topic_prefix, "state"), key=note.key, value=note.value, partition=0
+    )
     assert client.flush(20) == 0

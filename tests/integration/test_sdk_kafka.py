@@ -20,23 +20,29 @@ from typing import Self
 import pytest
 from confluent_kafka import Message
 
-from stepstream import endpoints, kafka
+from stepstream.admin.topics import create_topics
+from stepstream.common import endpoints, kafka
 from stepstream.producers.propagation import propagate
 from stepstream.producers.replay import replay
 from stepstream.producers.tracer import Tracer
 from stepstream.schemas.accept import Accepted, accept
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.step import Step as StepRecord
-from stepstream.topics import create_topics
-from tests.sdk import said
-from tests.step_events import event
+from tests.support.sdk import said
+from tests.support.step_events import event
 
 PARTITIONS = 6
 
 
 @pytest.fixture
 def settings(kafka_bootstrap: str, topic_prefix: str) -> Settings:
-    made = Settings(kafka_brokers=kafka_bootstrap, topic_prefix=topic_prefix, partitions=PARTITIONS, project="shop", quiet=True)
+    made = Settings(
+        kafka_brokers=kafka_bootstrap,
+        topic_prefix=topic_prefix,
+        partitions=PARTITIONS,
+        project="shop",
+        quiet=True,
+    )
     create_topics(made)
     return made
 
@@ -61,7 +67,10 @@ def arrived(settings: Settings) -> list[StepRecord]:
 
 def headers_of(message: Message) -> list[tuple[str, bytes]]:
     headers = message.headers()
-    assert dict(headers or []) == {"content-type": b"application/json", "stepstream-schema": b"step/1"}
+    assert dict(headers or []) == {
+        "content-type": b"application/json",
+        "stepstream-schema": b"step/1",
+    }
     return headers  # type: ignore[return-value]
 
 
@@ -165,7 +174,9 @@ print(support("was order 7 paid?"))
     if told == "by the environment":
         environment["STEPSTREAM_ENDPOINT"] = f"kafka://{settings.kafka_brokers}"
     else:
-        endpoints.write(tmp_path, endpoints.Endpoints(settings.kafka_brokers, "http://127.0.0.1:1", os.getpid()))
+        endpoints.write(
+            tmp_path, endpoints.Endpoints(settings.kafka_brokers, "http://127.0.0.1:1", os.getpid())
+        )
     done = subprocess.run(
         [sys.executable, "-W", "error", "agent.py"],
         cwd=tmp_path,
@@ -187,7 +198,9 @@ print(support("was order 7 paid?"))
 
 def test_a_topic_that_is_not_there(kafka_bootstrap: str, topic_prefix: str) -> None:
     """Without topics one line says which command makes them, soon; events are held, and sent when the topics are there."""
-    settings = Settings(kafka_brokers=kafka_bootstrap, topic_prefix=topic_prefix, partitions=PARTITIONS, quiet=True)
+    settings = Settings(
+        kafka_brokers=kafka_bootstrap, topic_prefix=topic_prefix, partitions=PARTITIONS, quiet=True
+    )
     tracer = Tracer(settings)
     with said() as words:
         with tracer.tool("look"):
@@ -253,7 +266,11 @@ def test_brokers_that_come_later(settings: Settings) -> None:
             assert tracer.flush(30)
             assert tracer.close(30)
     assert tracer.counts.delivered == 100
-    assert len({(step.step_id, step.phase) for step in arrived(settings)}) == len(arrived(settings)) == 100
+    assert (
+        len({(step.step_id, step.phase) for step in arrived(settings)})
+        == len(arrived(settings))
+        == 100
+    )
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -288,11 +305,21 @@ if __name__ == "__main__":
         "PYTHONPATH": os.getcwd(),
     }
     command = [sys.executable, "agent.py"]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=90, check=False)
+    done = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
     ended = {step.name: step for step in arrived(settings) if step.phase == "end"}
     assert set(ended) == {"parent", "before", "after", *(f"worker{number}" for number in range(6))}
-    assert {step.parent_step_id for name, step in ended.items() if name != "parent"} == {ended["parent"].step_id}
+    assert {step.parent_step_id for name, step in ended.items() if name != "parent"} == {
+        ended["parent"].step_id
+    }
     assert len(arrived(settings)) == 2 * len(ended)
 
 
@@ -375,9 +402,12 @@ assert stepstream.close(60)
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize(
-    ("way", "children"), [("inside a run", 1), ("at once, eight times", 8), ("a pool", 8), ("workers that serve", 9)]
+    ("way", "children"),
+    [("inside a run", 1), ("at once, eight times", 8), ("a pool", 8), ("workers that serve", 9)],
 )
-def test_forks_soon_after_the_first_step(way: str, children: int, settings: Settings, tmp_path: Path) -> None:
+def test_forks_soon_after_the_first_step(
+    way: str, children: int, settings: Settings, tmp_path: Path
+) -> None:
     """While the first step's connection is still being made: everything that parent and children record arrives."""
     (tmp_path / "agent.py").write_text(FORK_PROGRAM.format(body=FORKING[way]))
     environment = {
@@ -387,7 +417,15 @@ def test_forks_soon_after_the_first_step(way: str, children: int, settings: Sett
         "PYTHONPATH": os.getcwd(),
     }
     command = [sys.executable, "agent.py"]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=110, check=False)
+    done = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
     names = [step.name for step in arrived(settings) if step.phase == "end"]
     assert len(names) == len(set(names) - {"call"}) + names.count("call")
@@ -397,7 +435,10 @@ def test_forks_soon_after_the_first_step(way: str, children: int, settings: Sett
 
 def test_a_recording_is_replayed(settings: Settings, tmp_path: Path) -> None:
     """A replay puts every good line on the topic, on the partition of its new id."""
-    lines = [json.dumps(event(trace_id=f"{number + 1:032x}", step_id=f"{number + 1:016x}")) for number in range(3_000)]
+    lines = [
+        json.dumps(event(trace_id=f"{number + 1:032x}", step_id=f"{number + 1:016x}"))
+        for number in range(3_000)
+    ]
     (tmp_path / "a.jsonl").write_text("\n".join([*lines, "{"]))
     report = replay(tmp_path / "a.jsonl", settings, speed=0)
     assert (report.lines, report.delivered, report.bad, report.runs) == (3_001, 3_000, 1, 3_000)

@@ -6,20 +6,25 @@ import time
 from random import Random
 
 from benchmarks.bench import prepared
-from stepstream.kafka import read_to_end
+from stepstream.common.kafka import read_to_end
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
-from stepstream.stream.outputs import Output
-from stepstream.stream.sender import AT_ONCE, Sender
-from tests.processes import wait_until
+from stepstream.stream.core.outputs import Output
+from stepstream.stream.shell.sender import AT_ONCE, Sender
+from tests.support.processes import wait_until
 
 
 def values(settings: Settings, name: str) -> list[int]:
     """The numbers that are on a topic, in their order."""
-    return [int(message.value() or b"") for message in read_to_end(settings, topic(settings.topic_prefix, name))]
+    return [
+        int(message.value() or b"")
+        for message in read_to_end(settings, topic(settings.topic_prefix, name))
+    ]
 
 
-def test_what_is_urgent_overtakes_what_waits_for_others(kafka_bootstrap: str, topic_prefix: str) -> None:
+def test_what_is_urgent_overtakes_what_waits_for_others(
+    kafka_bootstrap: str, topic_prefix: str
+) -> None:
     """A finding, and a state that others wait for, go at once; of many trajectories the first few do."""
     settings = prepared(kafka_bootstrap, topic_prefix)
     sender = Sender(settings)
@@ -32,8 +37,14 @@ def test_what_is_urgent_overtakes_what_waits_for_others(kafka_bootstrap: str, to
         sender.send(Output("trajectories", b"run", b"%d" % number), note)
     sender.send(Output("findings", b"shop", b"1"), note)
     sender.send(Output("state", b"run", b"2", partition=0, urgent=True), note)
-    wait_until(lambda: values(settings, "findings") == [1] and values(settings, "state") == [2], 10, "what is urgent")
-    wait_until(lambda: len(values(settings, "trajectories")) == AT_ONCE, 10, "the first trajectories")
+    wait_until(
+        lambda: values(settings, "findings") == [1] and values(settings, "state") == [2],
+        10,
+        "what is urgent",
+    )
+    wait_until(
+        lambda: len(values(settings, "trajectories")) == AT_ONCE, 10, "the first trajectories"
+    )
     time.sleep(0.1)
     assert values(settings, "trajectories") == list(range(AT_ONCE))
     assert sender.in_flight == 102
@@ -57,4 +68,6 @@ def test_outputs_to_one_topic_keep_their_order(kafka_bootstrap: str, topic_prefi
             sender.poll()
     assert sender.flush(10)
     assert values(settings, "usage") == list(range(2_000))
-    assert sorted(offsets, key=lambda value: offsets[value]) == [b"%d" % number for number in range(2_000)]
+    assert sorted(offsets, key=lambda value: offsets[value]) == [
+        b"%d" % number for number in range(2_000)
+    ]

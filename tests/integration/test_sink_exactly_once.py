@@ -20,9 +20,13 @@ from tests.integration.sink_kit import (
 
 
 @pytest.fixture
-def settings(kafka_bootstrap: str, clickhouse_url: str, topic_prefix: str, clickhouse_database: str) -> Settings:
+def settings(
+    kafka_bootstrap: str, clickhouse_url: str, topic_prefix: str, clickhouse_database: str
+) -> Settings:
     """Small batches, so that there are many of them, and the shortest session that the broker grants."""
-    return small_batches(kafka_bootstrap, clickhouse_url, topic_prefix, clickhouse_database, sink_batch_rows=200)
+    return small_batches(
+        kafka_bootstrap, clickhouse_url, topic_prefix, clickhouse_database, sink_batch_rows=200
+    )
 
 
 POINTS = ("planned steps", "intent steps", "insert steps_raw", "inserted steps_raw", "stored steps")

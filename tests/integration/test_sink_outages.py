@@ -14,8 +14,8 @@ from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
 from confluent_kafka.admin import AdminClient
 from pydantic import SecretStr
 
-from stepstream.embedded.clickhouse import EmbeddedClickHouse
-from stepstream.embedded.kafka import EmbeddedKafka
+from stepstream.local.embedded.clickhouse import EmbeddedClickHouse
+from stepstream.local.embedded.kafka import EmbeddedKafka
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
 from tests.integration.sink_kit import (
@@ -35,9 +35,13 @@ from tests.integration.sink_kit import (
 
 
 @pytest.fixture
-def settings(kafka_bootstrap: str, clickhouse_url: str, topic_prefix: str, clickhouse_database: str) -> Settings:
+def settings(
+    kafka_bootstrap: str, clickhouse_url: str, topic_prefix: str, clickhouse_database: str
+) -> Settings:
     """Small batches, so that there are many of them, and the shortest session that the broker grants."""
-    return small_batches(kafka_bootstrap, clickhouse_url, topic_prefix, clickhouse_database, sink_batch_rows=500)
+    return small_batches(
+        kafka_bootstrap, clickhouse_url, topic_prefix, clickhouse_database, sink_batch_rows=500
+    )
 
 
 @pytest.fixture
@@ -63,7 +67,9 @@ def kill(store: EmbeddedClickHouse) -> None:
     store.stop()
 
 
-def test_a_store_killed_under_load_is_waited_for_in_bounded_memory(settings: Settings, own_store: EmbeddedClickHouse) -> None:
+def test_a_store_killed_under_load_is_waited_for_in_bounded_memory(
+    settings: Settings, own_store: EmbeddedClickHouse
+) -> None:
     """While it is away only as much is read as fits, lag is visible, and when it is back everything is stored once."""
     settings = at(settings, own_store)
     create_topics(settings)
@@ -84,7 +90,9 @@ def test_a_store_killed_under_load_is_waited_for_in_bounded_memory(settings: Set
     assert_stored(settings, steps.sent)
 
 
-def test_a_sink_waits_for_a_store_that_is_not_there_yet(settings: Settings, own_store: EmbeddedClickHouse) -> None:
+def test_a_sink_waits_for_a_store_that_is_not_there_yet(
+    settings: Settings, own_store: EmbeddedClickHouse
+) -> None:
     """Started before its store, a sink makes the schema and stores everything once the store is there."""
     settings = at(settings, own_store)
     own_store.stop()
@@ -97,7 +105,12 @@ def test_a_sink_waits_for_a_store_that_is_not_there_yet(settings: Settings, own_
         wait_stored(settings, steps.sent)
 
 
-FREEZES = {"planned steps": False, "intent steps": True, "insert steps_raw": False, "inserted steps_raw": True}
+FREEZES = {
+    "planned steps": False,
+    "intent steps": True,
+    "insert steps_raw": False,
+    "inserted steps_raw": True,
+}
 """Points of the protocol, and whether the heir is still there when the frozen sink wakes."""
 
 
@@ -206,7 +219,9 @@ def test_offsets_set_back_by_hand_double_nothing(settings: Settings) -> None:
     with SinkThread(settings):
         wait_stored(settings, steps.sent)
     admin = AdminClient(settings.kafka)
-    back = ConsumerGroupTopicPartitions(group_of(settings), [TopicPartition(topic(settings.topic_prefix, "steps"), 0, 300)])
+    back = ConsumerGroupTopicPartitions(
+        group_of(settings), [TopicPartition(topic(settings.topic_prefix, "steps"), 0, 300)]
+    )
     admin.alter_consumer_group_offsets([back])[group_of(settings)].result()
     send(settings, steps.run(10))
     with SinkThread(settings) as stats:
@@ -227,7 +242,9 @@ def test_topics_made_anew_are_stored_beside_what_was_there(settings: Settings) -
     names = [topic(settings.topic_prefix, name) for name in TOPICS]
     for future in admin.delete_topics(names).values():
         future.result(30)
-    eventually(lambda: not set(names) & set(admin.list_topics(timeout=10).topics), "the topics gone")
+    eventually(
+        lambda: not set(names) & set(admin.list_topics(timeout=10).topics), "the topics gone"
+    )
     create_topics(settings)
     send(settings, steps.run(10))
     with SinkThread(settings):

@@ -17,7 +17,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     ConfigResource,
 )
 
-from stepstream import kafka
+from stepstream.common import kafka
 from stepstream.schemas.alert import Alert
 from stepstream.schemas.delivery import Delivery, delivery_key
 from stepstream.schemas.documents import ModelPrice, Prices, document_key
@@ -42,7 +42,9 @@ TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 
 
 @pytest.fixture
-def settings(kafka_bootstrap: str, clickhouse_url: str, topic_prefix: str, clickhouse_database: str) -> Settings:
+def settings(
+    kafka_bootstrap: str, clickhouse_url: str, topic_prefix: str, clickhouse_database: str
+) -> Settings:
     """A store with its schema, and the topics."""
     settings = small_batches(kafka_bootstrap, clickhouse_url, topic_prefix, clickhouse_database)
     migrate(settings)
@@ -87,7 +89,9 @@ def send_steps(settings: Settings, *steps: dict[str, Any]) -> None:
     send(settings, [(item["trace_id"], encoded(item)) for item in steps])
 
 
-def test_every_field_of_a_step_comes_back_under_its_own_name(settings: Settings, store: Client) -> None:
+def test_every_field_of_a_step_comes_back_under_its_own_name(
+    settings: Settings, store: Client
+) -> None:
     """What a step says, a SELECT says, in the same words."""
     now = time.time_ns() // 1_000
     sent = {
@@ -102,9 +106,14 @@ def test_every_field_of_a_step_comes_back_under_its_own_name(settings: Settings,
     usage = {
         "input_tokens": 5, "output_tokens": 7, "cached_input_tokens": 3, "cache_write_tokens": 1, "reasoning_tokens": 2,
     }  # fmt: skip
-    documents = [{"id": "d1", "score": 0.25, "content": "text"}, {"id": "d2", "score": None, "content": ""}]
+    documents = [
+        {"id": "d1", "score": 0.25, "content": "text"},
+        {"id": "d2", "score": None, "content": ""},
+    ]
     times = {"start_time": now - 1_234_567, "end_time": now, "first_token_time": now - 7}
-    send_steps(settings, sent | times | {"usage": usage, "cost_usd": "0.123456789", "documents": documents})
+    send_steps(
+        settings, sent | times | {"usage": usage, "cost_usd": "0.123456789", "documents": documents}
+    )
     with SinkThread(settings):
         eventually(lambda: bool(rows(store, "SELECT 1 FROM steps")), "the step stored")
     (found,) = rows(store, "SELECT * FROM steps")
@@ -124,7 +133,12 @@ def test_a_start_is_open_until_its_end_comes(settings: Settings, store: Client) 
     with SinkThread(settings):
         eventually(lambda: bool(rows(store, "SELECT 1 FROM open_steps")), "the start stored")
         (found,) = rows(store, f"SELECT * FROM trace(id = '{TRACE}')")
-        assert (found["status"], found["phase"], found["end_time"], found["input"]) == ("running", "start", None, "what?")
+        assert (found["status"], found["phase"], found["end_time"], found["input"]) == (
+            "running",
+            "start",
+            None,
+            "what?",
+        )
         assert rows(store, "SELECT * FROM steps") == []
         send_steps(settings, begun | {"phase": "end", "status": "ok"})
         eventually(lambda: bool(rows(store, "SELECT 1 FROM steps")), "the end stored")
@@ -171,7 +185,9 @@ def test_bad_records_are_left_out_and_stop_nothing(settings: Settings) -> None:
     assert dead_letters(settings) == []
 
 
-def test_a_row_that_the_store_refuses_goes_to_the_dead_letter_and_blocks_no_other(settings: Settings, store: Client) -> None:
+def test_a_row_that_the_store_refuses_goes_to_the_dead_letter_and_blocks_no_other(
+    settings: Settings, store: Client
+) -> None:
     """The refused record is dead-lettered with ClickHouse's words; every other row of its batch is stored once."""
     store.command("ALTER TABLE steps_raw ADD CONSTRAINT no_poison CHECK name != 'poison'")
     steps = Steps()
@@ -188,7 +204,11 @@ def test_a_row_that_the_store_refuses_goes_to_the_dead_letter_and_blocks_no_othe
     headers = dict(letter.headers() or [])
     assert letter.value() == encoded(poison)
     assert letter.key() == TRACE.encode()
-    assert (headers["stepstream-topic"], headers["stepstream-offset"], headers["stepstream-by"]) == (b"steps", b"100", b"sink")
+    assert (
+        headers["stepstream-topic"],
+        headers["stepstream-offset"],
+        headers["stepstream-by"],
+    ) == (b"steps", b"100", b"sink")
     assert headers["stepstream-reason"] == b"store_refused"
     assert b"no_poison" in (headers["stepstream-detail"] or b"")
     assert headers["content-type"] == b"application/json"
@@ -201,7 +221,11 @@ def test_costs_are_given_priced_or_unknown(settings: Settings, store: Client) ->
     def publish(price: str) -> None:
         document = Prices(
             name="ours",
-            models=(ModelPrice.model_validate({"model": "m1", "input_per_million": price, "output_per_million": "1"}),),
+            models=(
+                ModelPrice.model_validate(
+                    {"model": "m1", "input_per_million": price, "output_per_million": "1"}
+                ),
+            ),
         )
         send(settings, [(document_key(document), document.model_dump_json().encode())], "config")
 
@@ -217,12 +241,16 @@ def test_costs_are_given_priced_or_unknown(settings: Settings, store: Client) ->
         for number in range(5, 1_000):  # until the new price is known
             send_steps(settings, step(step_id=f"{number:016x}", model="m1", **tokens))
             time.sleep(0.1)
-            found = rows(store, "SELECT DISTINCT cost_usd FROM steps WHERE model = 'm1' AND cost_source = 'priced'")
+            found = rows(
+                store,
+                "SELECT DISTINCT cost_usd FROM steps WHERE model = 'm1' AND cost_source = 'priced'",
+            )
             if len(found) == 2:
                 break
         assert {row["cost_usd"] for row in found} == {Decimal("2.5"), Decimal(3)}
     costs = rows(
-        store, "SELECT cost_usd, cost_source, price_version FROM steps WHERE step_id <= '0000000000000004' ORDER BY step_id"
+        store,
+        "SELECT cost_usd, cost_source, price_version FROM steps WHERE step_id <= '0000000000000004' ORDER BY step_id",
     )
     assert [(row["cost_usd"], row["cost_source"]) for row in costs] == [
         (Decimal("2.5"), "priced"), (None, "unpriced"), (Decimal(7), "given"), (None, ""),
@@ -245,7 +273,13 @@ def test_a_run_is_its_highest_revision(settings: Settings, store: Client) -> Non
 
     def publish(revision: int, status: str) -> None:
         run = Trajectory.model_validate(
-            base | {"revision": revision, "status": status, "closed": status != "running", "steps": revision}
+            base
+            | {
+                "revision": revision,
+                "status": status,
+                "closed": status != "running",
+                "steps": revision,
+            }
         )
         send(settings, [(TRACE, run.model_dump_json().encode())], "trajectories")
 
@@ -253,26 +287,42 @@ def test_a_run_is_its_highest_revision(settings: Settings, store: Client) -> Non
         publish(revision, status)
     send(settings, [(TRACE, b"")], "trajectories")
     with SinkThread(settings) as stats:
-        eventually(lambda: bool(rows(store, "SELECT 1 FROM runs WHERE revision = 9")), "the run stored")
+        eventually(
+            lambda: bool(rows(store, "SELECT 1 FROM runs WHERE revision = 9")), "the run stored"
+        )
         publish(6, "running")
-        eventually(lambda: stats.read["trajectories"] == 5 and lag(settings, "trajectories") == 0, "everything committed")
+        eventually(
+            lambda: stats.read["trajectories"] == 5 and lag(settings, "trajectories") == 0,
+            "everything committed",
+        )
         send(settings, [(TRACE, b'{"trace_id": 7}')], "trajectories")
-        eventually(lambda: stats.dead_lettered["trajectories"] == 1, "what is no trajectory dead-lettered")
+        eventually(
+            lambda: stats.dead_lettered["trajectories"] == 1, "what is no trajectory dead-lettered"
+        )
     (found,) = rows(store, "SELECT * FROM runs")
-    assert (found["revision"], found["status"], found["closed"], found["steps"]) == (9, "ok", True, 9)
+    assert (found["revision"], found["status"], found["closed"], found["steps"]) == (
+        9,
+        "ok",
+        True,
+        9,
+    )
     assert (found["cost_usd"], found["tools"]) == (Decimal("1.000000001"), ["a", "b"])
     assert found["path"] == ["agent support", "plan p"]
     assert '"parent_step_id":"1111111111111111"' in found["path_json"]
 
 
-def test_an_alert_is_its_highest_seq_and_every_change_is_kept(settings: Settings, store: Client) -> None:
+def test_an_alert_is_its_highest_seq_and_every_change_is_kept(
+    settings: Settings, store: Client
+) -> None:
     """alerts shows each alert as it stands, alert_events every change once, however often a record comes."""
     now = time.time_ns() // 1_000
     alert = Alert(
         alert_id="a1", seq=1, state="firing", severity="critical", alert="too-expensive", rule="run_cost", project="shop",
         value=1.5, unit="usd", step_ids=["s1", "s2"], opened_at=now, updated_at=now,
     )  # fmt: skip
-    resolved = alert.model_copy(update={"seq": 2, "state": "resolved", "updated_at": now + 5, "resolved_at": now + 5})
+    resolved = alert.model_copy(
+        update={"seq": 2, "state": "resolved", "updated_at": now + 5, "resolved_at": now + 5}
+    )
     for item in (alert, resolved, alert):
         send(settings, [(item.alert_id, item.model_dump_json().encode())], "alerts")
     with SinkThread(settings):
@@ -281,7 +331,12 @@ def test_an_alert_is_its_highest_seq_and_every_change_is_kept(settings: Settings
         (1, "firing"), (2, "resolved"),
     ]  # fmt: skip
     (found,) = rows(store, "SELECT * FROM alerts")
-    assert (found["seq"], found["state"], found["value"], found["threshold"]) == (2, "resolved", 1.5, None)
+    assert (found["seq"], found["state"], found["value"], found["threshold"]) == (
+        2,
+        "resolved",
+        1.5,
+        None,
+    )
     assert (found["step_ids"], found["silenced_until"]) == (["s1", "s2"], None)
     assert round(found["resolved_at"].timestamp() * 1_000_000) == now + 5
 
@@ -291,19 +346,42 @@ def test_deliveries_are_a_log_and_how_they_stand(settings: Settings, store: Clie
     now = time.time_ns() // 1_000
     first = Delivery(subscription="ops", alert_id="a1", seq=1, state="failed", time=now, channel="webhook", attempts=1,
                      next_try=now + 5, reason="503", alert="too-expensive", project="shop", severity="critical")  # fmt: skip
-    told = first.model_copy(update={"state": "delivered", "attempts": 2, "next_try": 0, "reason": "", "told_at": now + 7})
+    told = first.model_copy(
+        update={
+            "state": "delivered",
+            "attempts": 2,
+            "next_try": 0,
+            "reason": "",
+            "told_at": now + 7,
+        }
+    )
     other = first.model_copy(update={"subscription": "dev"})
     for item in (first, told, other):
-        send(settings, [(delivery_key(item.subscription, "a1"), item.model_dump_json().encode())], "deliveries")
+        send(
+            settings,
+            [(delivery_key(item.subscription, "a1"), item.model_dump_json().encode())],
+            "deliveries",
+        )
     send(settings, [("ops|a1", b"no delivery")], "deliveries")
     with SinkThread(settings):
         eventually(lambda: lag(settings, "deliveries") == 0, "everything committed")
-    log = rows(store, "SELECT * FROM delivery_events WHERE subscription = 'ops' ORDER BY kafka_offset")
-    assert [(line["state"], line["attempts"], line["reason"]) for line in log] == [("failed", 1, "503"), ("delivered", 2, "")]
+    log = rows(
+        store, "SELECT * FROM delivery_events WHERE subscription = 'ops' ORDER BY kafka_offset"
+    )
+    assert [(line["state"], line["attempts"], line["reason"]) for line in log] == [
+        ("failed", 1, "503"),
+        ("delivered", 2, ""),
+    ]
     stand = {line["subscription"]: line for line in rows(store, "SELECT * FROM deliveries")}
-    assert (stand["ops"]["state"], stand["ops"]["next_try"], stand["dev"]["state"]) == ("delivered", None, "failed")
+    assert (stand["ops"]["state"], stand["ops"]["next_try"], stand["dev"]["state"]) == (
+        "delivered",
+        None,
+        "failed",
+    )
     assert round(stand["ops"]["told_at"].timestamp() * 1_000_000) == now + 7
-    assert [dict(letter.headers() or [])["stepstream-reason"] for letter in dead_letters(settings)] == [b"invalid_field"]
+    assert [
+        dict(letter.headers() or [])["stepstream-reason"] for letter in dead_letters(settings)
+    ] == [b"invalid_field"]
 
 
 def test_what_lay_in_kafka_for_too_long_is_dead_lettered(settings: Settings, store: Client) -> None:
@@ -318,7 +396,9 @@ def test_what_lay_in_kafka_for_too_long_is_dead_lettered(settings: Settings, sto
     admin.incremental_alter_configs([change])[change].result(30)
     producer = kafka.producer(own)
     arrived_ms = time.time_ns() // 1_000_000 - 3 * 86_400_000
-    for number in range(150):  # more than the fuse lets pass of records that something is wrong with
+    for number in range(
+        150
+    ):  # more than the fuse lets pass of records that something is wrong with
         item = step(step_id=f"{number + 1:016x}", project="shop" if number % 10 == 0 else "dev")
         item |= {"start_time": arrived_ms * 1_000, "end_time": arrived_ms * 1_000}
         producer.produce(name, encoded(item), item["trace_id"], timestamp=arrived_ms)
@@ -326,6 +406,12 @@ def test_what_lay_in_kafka_for_too_long_is_dead_lettered(settings: Settings, sto
     with SinkThread(own) as stats:
         eventually(lambda: lag(own) == 0, "everything committed")
     assert stats.dead_lettered["steps"] == 135
-    for counted in ("count() FROM steps", "sum(steps) FROM metrics_1m", "sum(steps) FROM metrics_1h"):
+    for counted in (
+        "count() FROM steps",
+        "sum(steps) FROM metrics_1m",
+        "sum(steps) FROM metrics_1h",
+    ):
         assert store.command(f"SELECT {counted}") == 15
-    assert {dict(letter.headers() or [])["stepstream-reason"] for letter in dead_letters(own)} == {b"expired"}
+    assert {dict(letter.headers() or [])["stepstream-reason"] for letter in dead_letters(own)} == {
+        b"expired"
+    }

@@ -26,10 +26,17 @@ from tests.integration.store_proxy import DEEDS, ERRORS, StoreProxy
 
 
 @pytest.fixture
-def settings(kafka_bootstrap: str, clickhouse_url: str, topic_prefix: str, clickhouse_database: str) -> Settings:
+def settings(
+    kafka_bootstrap: str, clickhouse_url: str, topic_prefix: str, clickhouse_database: str
+) -> Settings:
     """Small batches, so that there are many of them, and the shortest session that the broker grants."""
     return small_batches(
-        kafka_bootstrap, clickhouse_url, topic_prefix, clickhouse_database, sink_batch_rows=100, metrics_port=-1
+        kafka_bootstrap,
+        clickhouse_url,
+        topic_prefix,
+        clickhouse_database,
+        sink_batch_rows=100,
+        metrics_port=-1,
     )
 
 
@@ -38,7 +45,9 @@ def sink_at(settings: Settings, url: str) -> SinkThread:
     return SinkThread(settings.model_copy(update={"clickhouse_url": url}))
 
 
-def test_whatever_happens_to_inserts_every_row_is_stored_once(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whatever_happens_to_inserts_every_row_is_stored_once(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each kind of failure several times: views and rollups count each step once, and nothing goes to the dead letter."""
     monkeypatch.setattr(insert, "TIMEOUT_S", 1)
     create_topics(settings, partitions=2)
@@ -51,7 +60,10 @@ def test_whatever_happens_to_inserts_every_row_is_stored_once(settings: Settings
     def choose(number: int) -> str:
         return deeds.pop() if deeds and number > 3 and number % 2 == 0 else ""
 
-    with StoreProxy(settings.clickhouse_url, choose) as proxy, sink_at(settings, proxy.url) as stats:
+    with (
+        StoreProxy(settings.clickhouse_url, choose) as proxy,
+        sink_at(settings, proxy.url) as stats,
+    ):
         deadline = time.monotonic() + 60
         while deeds and time.monotonic() < deadline:
             send(settings, [record for _ in range(3) for record in steps.run(20)])
@@ -64,7 +76,9 @@ def test_whatever_happens_to_inserts_every_row_is_stored_once(settings: Settings
     assert_stored(settings, steps.sent)
 
 
-def test_a_sink_killed_in_the_middle_of_an_insert_leaves_all_of_it_or_nothing(settings: Settings) -> None:
+def test_a_sink_killed_in_the_middle_of_an_insert_leaves_all_of_it_or_nothing(
+    settings: Settings,
+) -> None:
     """Half of the rows had gone over the wire: who comes next repeats the batch, and it counts once."""
     create_topics(settings)
     steps = Steps()
@@ -91,7 +105,9 @@ def test_a_sink_killed_in_the_middle_of_an_insert_leaves_all_of_it_or_nothing(se
         heir.end()
 
 
-def test_a_full_disk_holds_everything_back_and_is_said(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_full_disk_holds_everything_back_and_is_said(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
     """While there is no room nothing is committed past it and nothing dropped; with room again the sink goes on by itself."""
     create_topics(settings)
     steps = Steps()

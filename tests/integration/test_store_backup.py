@@ -9,8 +9,8 @@ import pytest
 from clickhouse_connect.driver.client import Client
 
 from stepstream.cli.app import run
-from stepstream.embedded.access import prepare
-from stepstream.embedded.clickhouse import EmbeddedClickHouse
+from stepstream.local.embedded.access import prepare
+from stepstream.local.embedded.clickhouse import EmbeddedClickHouse
 from stepstream.schemas.settings import Settings
 from stepstream.sinks.clickhouse import StoreError, connect, migrate
 from stepstream.sinks.clickhouse.backup import backup, restore
@@ -29,9 +29,13 @@ from tests.integration.sink_kit import (
 
 
 @pytest.fixture
-def settings(kafka_bootstrap: str, clickhouse_url: str, topic_prefix: str, clickhouse_database: str) -> Settings:
+def settings(
+    kafka_bootstrap: str, clickhouse_url: str, topic_prefix: str, clickhouse_database: str
+) -> Settings:
     """Small batches and small steps back."""
-    return small_batches(kafka_bootstrap, clickhouse_url, topic_prefix, clickhouse_database, sink_batch_rows=100)
+    return small_batches(
+        kafka_bootstrap, clickhouse_url, topic_prefix, clickhouse_database, sink_batch_rows=100
+    )
 
 
 @pytest.fixture
@@ -42,7 +46,9 @@ def client(settings: Settings) -> Iterator[Client]:
     client.close()
 
 
-def test_a_restored_store_gets_what_came_since_the_backup(settings: Settings, client: Client) -> None:
+def test_a_restored_store_gets_what_came_since_the_backup(
+    settings: Settings, client: Client
+) -> None:
     """Backed up while a sink works, restored after the offsets went on: every step is there once, in the rollups too."""
     create_topics(settings)
     steps = Steps()
@@ -75,13 +81,17 @@ def test_rollups_of_another_moment_are_put_right(settings: Settings, client: Cli
     with SinkThread(settings):
         wait_stored(settings, steps.sent)
     with connect(settings) as own:
-        own.command("INSERT INTO rollup_1m (time, project, kind, steps) SELECT now() - 60, 'shop', 'plan', 3")
+        own.command(
+            "INSERT INTO rollup_1m (time, project, kind, steps) SELECT now() - 60, 'shop', 'plan', 3"
+        )
     backup(settings, settings.topic_prefix)
     assert restore(settings, settings.topic_prefix, replace=True).repaired > 0
     assert_stored(settings, steps.sent)
 
 
-def test_nothing_is_dropped_for_a_backup_that_is_not_there(settings: Settings, client: Client) -> None:
+def test_nothing_is_dropped_for_a_backup_that_is_not_there(
+    settings: Settings, client: Client
+) -> None:
     """Whether there is such a backup is known before the database is touched; a working sink is not disturbed."""
     migrate(settings)
     client.command(
@@ -97,19 +107,29 @@ def test_nothing_is_dropped_for_a_backup_that_is_not_there(settings: Settings, c
     steps = Steps()
     send(settings, steps.run(1))
     with running(settings):
-        eventually(lambda: client.command(f"SELECT count() FROM {settings.clickhouse_database}.steps") == 2, "stored")
+        eventually(
+            lambda: (
+                client.command(f"SELECT count() FROM {settings.clickhouse_database}.steps") == 2
+            ),
+            "stored",
+        )
         with pytest.raises(StoreError, match="stop them first"):
             restore(settings, settings.topic_prefix, replace=True)
 
 
 def test_the_commands_write_and_restore_into_another_database(
-    settings: Settings, client: Client, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    settings: Settings,
+    client: Client,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """``store backup`` and ``store restore``: incremental, and under another name, whose views read its own tables."""
     migrate(settings)
     database, other = settings.clickhouse_database, f"{settings.clickhouse_database}_other"
     place = ["--clickhouse-url", settings.clickhouse_url]
-    monkeypatch.setenv("STEPSTREAM_CLICKHOUSE_PASSWORD", settings.clickhouse_password.get_secret_value())
+    monkeypatch.setenv(
+        "STEPSTREAM_CLICKHOUSE_PASSWORD", settings.clickhouse_password.get_secret_value()
+    )
     add = (
         f"INSERT INTO {database}.steps_raw (trace_id, step_id, project, start_time, append_time) "
         "SELECT hex(number), '{}', 'p', now(), now() FROM numbers(100)"
@@ -120,7 +140,21 @@ def test_the_commands_write_and_restore_into_another_database(
     more = ["--base", f"{database}-1", "--clickhouse-database", database]
     assert run(["store", "backup", f"{database}-2", *place, *more]) == 0
     client.command(f"TRUNCATE TABLE {database}.steps_raw")
-    assert run(["store", "restore", f"{database}-2", *place, "--clickhouse-database", other, "--from-database", database]) == 0
+    assert (
+        run(
+            [
+                "store",
+                "restore",
+                f"{database}-2",
+                *place,
+                "--clickhouse-database",
+                other,
+                "--from-database",
+                database,
+            ]
+        )
+        == 0
+    )
     assert "200 steps" in capsys.readouterr().out
     assert client.command(f"SELECT sum(steps) FROM {other}.metrics_1h") == 200
     assert run(["store", "status", *place, "--clickhouse-database", other]) == 0
@@ -141,7 +175,9 @@ def test_on_one_machine_the_engines_run_for_the_command(
         settings = Settings(clickhouse_url=server.writer_url)
         migrate(settings)
         with connect(settings) as own:
-            own.command("INSERT INTO steps_raw (trace_id, start_time, append_time) VALUES ('a', now(), now())")
+            own.command(
+                "INSERT INTO steps_raw (trace_id, start_time, append_time) VALUES ('a', now(), now())"
+            )
             backup(settings, "monday")
             own.command("TRUNCATE TABLE steps_raw")
     assert run(["store", "restore", "monday", "--replace"]) == 0

@@ -18,9 +18,15 @@ WINDOW = "SETTINGS non_replicated_deduplication_window = 100"
 @pytest.fixture
 def client(clickhouse_url: str, clickhouse_database: str) -> Iterator[Client]:
     """A client of an empty database."""
-    client = clickhouse_connect.get_client(dsn=clickhouse_url, database=clickhouse_database, autogenerate_session_id=False)
-    client.command(f"CREATE TABLE t (a Int64, CONSTRAINT small CHECK a < 1000) ENGINE = MergeTree ORDER BY a {WINDOW}")
-    client.command(f"CREATE TABLE total (a Int64) ENGINE = SummingMergeTree ORDER BY tuple() {WINDOW}")
+    client = clickhouse_connect.get_client(
+        dsn=clickhouse_url, database=clickhouse_database, autogenerate_session_id=False
+    )
+    client.command(
+        f"CREATE TABLE t (a Int64, CONSTRAINT small CHECK a < 1000) ENGINE = MergeTree ORDER BY a {WINDOW}"
+    )
+    client.command(
+        f"CREATE TABLE total (a Int64) ENGINE = SummingMergeTree ORDER BY tuple() {WINDOW}"
+    )
     client.command("CREATE MATERIALIZED VIEW v TO total AS SELECT throwIf(a = 13) + a AS a FROM t")
     yield client
     client.close()
@@ -34,13 +40,17 @@ def test_an_insert_that_cannot_be_written_is_an_error(client: Client, bad: int) 
     assert client.command("SELECT count() FROM total") == 0
 
 
-def test_one_token_sent_by_two_at_once_counts_once(client: Client, clickhouse_url: str, clickhouse_database: str) -> None:
+def test_one_token_sent_by_two_at_once_counts_once(
+    client: Client, clickhouse_url: str, clickhouse_database: str
+) -> None:
     """A sink thought dead and its heir may send the same batch at the same moment."""
 
     def insert(token: int) -> None:
         with clickhouse_connect.get_client(dsn=clickhouse_url, database=clickhouse_database) as own:
             settings = SETTINGS | {"insert_deduplication_token": f"batch {token}"}
-            own.insert("t", [[14 + number] for number in range(500)], column_names=["a"], settings=settings)
+            own.insert(
+                "t", [[14 + number] for number in range(500)], column_names=["a"], settings=settings
+            )
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(insert, [token for token in range(5) for _ in range(4)]))

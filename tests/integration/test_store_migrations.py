@@ -13,22 +13,29 @@ from pathlib import Path
 import pytest
 from clickhouse_connect.driver.client import Client
 
+from stepstream.common.settings import to_environment
 from stepstream.schemas.alert import Alert
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.step import StepEvent
 from stepstream.schemas.trajectory import Trajectory
 from stepstream.schemas.usage import TOTALLED
-from stepstream.settings import to_environment
 from stepstream.sinks.clickhouse import StoreError, connect, migrate, require_current, status
 from stepstream.sinks.clickhouse.client import connect_server
 from stepstream.sinks.clickhouse.dictionary import dictionary
-from stepstream.sinks.clickhouse.errors import StoreDenied, StoreMissing, StoreNewer, StoreUnreachable
+from stepstream.sinks.clickhouse.errors import (
+    StoreDenied,
+    StoreMissing,
+    StoreNewer,
+    StoreUnreachable,
+)
 from stepstream.sinks.clickhouse.schema import VIEW_NAMES, migrations
+from tests.support.paths import DOCS
 
 MIGRATE = """
 import json, os, sys
-from stepstream.settings import load
+from stepstream.common.settings import load
 from stepstream.sinks.clickhouse import migrate
+from tests.support.paths import DOCS
 left = int(sys.argv[1])
 def count(_statement):
     global left
@@ -57,7 +64,10 @@ def in_process(settings: Settings, die_before: int = 0) -> subprocess.Popen[str]
     """``migrate`` in a process that kills itself before the given statement."""
     environment = {**os.environ, **to_environment(settings)}
     return subprocess.Popen(
-        [sys.executable, "-c", MIGRATE, str(die_before)], env=environment, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", MIGRATE, str(die_before)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
     )
 
 
@@ -77,7 +87,9 @@ def test_a_store_is_made_once_and_then_left_alone(settings: Settings) -> None:
 
 def test_a_database_that_is_not_there_is_made(settings: Settings) -> None:
     """``migrate`` needs nothing but a server."""
-    other = settings.model_copy(update={"clickhouse_database": f"{settings.clickhouse_database}_new"})
+    other = settings.model_copy(
+        update={"clickhouse_database": f"{settings.clickhouse_database}_new"}
+    )
     assert not status(other).exists
     with pytest.raises(StoreMissing, match="stepstream store migrate"):
         connect(other)
@@ -88,7 +100,9 @@ def test_a_database_that_is_not_there_is_made(settings: Settings) -> None:
     server.close()
 
 
-def test_processes_that_migrate_at_once_do_not_disturb_each_other(settings: Settings, client: Client) -> None:
+def test_processes_that_migrate_at_once_do_not_disturb_each_other(
+    settings: Settings, client: Client
+) -> None:
     """Three processes at the same moment all succeed, and what they made is what one makes."""
     processes = [in_process(settings) for _ in range(3)]
     assert [process.wait(60) for process in processes] == [0, 0, 0]
@@ -108,7 +122,9 @@ def test_a_migration_killed_before_any_statement_is_continued(settings: Settings
         number = 2 if now == len(migrations()) else 1 if now != version else number + 1
         version = now
     assert status(settings).current
-    reference = settings.model_copy(update={"clickhouse_database": f"{settings.clickhouse_database}_whole"})
+    reference = settings.model_copy(
+        update={"clickhouse_database": f"{settings.clickhouse_database}_whole"}
+    )
     statements: list[str] = []
     migrate(reference, before_statement=statements.append)
     assert deaths >= len(statements)
@@ -137,7 +153,9 @@ def dies(settings: Settings, number: int) -> bool:
     return False
 
 
-def test_a_process_killed_while_it_migrates_leaves_nothing_that_the_next_cannot_continue(settings: Settings) -> None:
+def test_a_process_killed_while_it_migrates_leaves_nothing_that_the_next_cannot_continue(
+    settings: Settings,
+) -> None:
     """The same with a real SIGKILL, while another process migrates too."""
     first, second = in_process(settings, die_before=7), in_process(settings, die_before=12)
     assert (first.wait(60), second.wait(60)) == (-9, -9)
@@ -150,7 +168,9 @@ def test_a_process_killed_while_it_migrates_leaves_nothing_that_the_next_cannot_
 def dump(settings: Settings) -> dict[str, str]:
     """Every table and view of the database as the server would make it, without its name."""
     client = connect(settings)
-    rows = client.query("SELECT name, create_table_query FROM system.tables WHERE database = currentDatabase()").result_rows
+    rows = client.query(
+        "SELECT name, create_table_query FROM system.tables WHERE database = currentDatabase()"
+    ).result_rows
     comments = client.query(
         "SELECT table, name, comment FROM system.columns WHERE database = currentDatabase() ORDER BY table, position"
     ).result_rows
@@ -183,7 +203,9 @@ def test_retention_is_a_setting_that_migrate_applies(settings: Settings, client:
 def test_a_project_may_be_kept_for_fewer_or_more_days(settings: Settings, client: Client) -> None:
     """Rows go by their own project's days though they share parts with others; taken back, the usual days hold again."""
     migrate(settings)
-    own = settings.model_copy(update={"retention_by_project": "dev.steps=2,shop.steps=60,dev.runs=9"})
+    own = settings.model_copy(
+        update={"retention_by_project": "dev.steps=2,shop.steps=60,dev.runs=9"}
+    )
     assert sorted(migrate(own).changes) == [
         "retention of runs_raw is 180 days (dev 9)",
         "retention of steps_raw is 30 days (dev 2, shop 60)",
@@ -195,7 +217,9 @@ def test_a_project_may_be_kept_for_fewer_or_more_days(settings: Settings, client
         "FROM numbers(60)"
     )
     client.command("OPTIMIZE TABLE steps_raw FINAL")
-    left = client.query("SELECT project, count() FROM steps GROUP BY project ORDER BY project").result_rows
+    left = client.query(
+        "SELECT project, count() FROM steps GROUP BY project ORDER BY project"
+    ).result_rows
     assert left == [("other", 10), ("shop", 20)]
     assert len(migrate(settings).changes) == 2
     assert status(settings).current
@@ -233,7 +257,9 @@ def test_text_search_is_an_option_of_the_same_tables(settings: Settings, client:
 def test_a_store_of_a_newer_program_is_left_alone(settings: Settings, client: Client) -> None:
     """An older program does not touch what a newer one has made."""
     migrate(settings)
-    client.command("INSERT INTO schema_migrations (version, name, checksum) VALUES (9999, 'future', '')")
+    client.command(
+        "INSERT INTO schema_migrations (version, name, checksum) VALUES (9999, 'future', '')"
+    )
     for use in (migrate, require_current):
         with pytest.raises(StoreNewer, match="9999_future"):
             use(settings)
@@ -322,5 +348,5 @@ def test_the_data_dictionary_is_current(settings: Settings, client: Client) -> N
     """docs/data-dictionary.md says what DESCRIBE says; ``python -m stepstream.sinks.clickhouse.dictionary`` writes it."""
     migrate(settings)
     written = dictionary(client)
-    assert (Path(__file__).parents[2] / "docs" / "data-dictionary.md").read_text() == written
+    assert (DOCS / "data-dictionary.md").read_text() == written
     assert "|  |" not in written, "every column is explained"

@@ -42,7 +42,12 @@ def client(settings: Settings) -> Iterator[Client]:
 
 
 def insert(
-    settings: Settings, days_ago: int, steps: int = 20, *, appended_days_ago: float | None = None, project: str = "default"
+    settings: Settings,
+    days_ago: int,
+    steps: int = 20,
+    *,
+    appended_days_ago: float | None = None,
+    project: str = "default",
 ) -> date:
     """Steps of a day, as the sink would insert them, which arrived then or later."""
     start_us = time.time_ns() // 1_000 - days_ago * DAY_US
@@ -80,7 +85,8 @@ def insert(
 def metrics(client: Client, view: str, day: date) -> tuple[int, Decimal]:
     """Steps and cost of a day."""
     steps, cost = client.query(
-        f"SELECT sum(steps), sum(cost_usd) FROM {view} WHERE toDate(time) = {{day:Date}}", parameters={"day": day}
+        f"SELECT sum(steps), sum(cost_usd) FROM {view} WHERE toDate(time) = {{day:Date}}",
+        parameters={"day": day},
     ).result_rows[0]
     return steps, cost
 
@@ -95,8 +101,14 @@ def test_a_planted_difference_is_found_and_repaired(settings: Settings, client: 
     )
     client.command(f"ALTER TABLE rollup_1h DROP PARTITION '{days[1]}'")
     found = reconcile(settings, repair=False)
-    places = [(difference.day, difference.rollup, difference.repaired) for difference in found.differences]
-    assert places == [(days[1], "rollup_1m", False), (days[0], "rollup_1m", False), (days[1], "rollup_1h", False)]
+    places = [
+        (difference.day, difference.rollup, difference.repaired) for difference in found.differences
+    ]
+    assert places == [
+        (days[1], "rollup_1m", False),
+        (days[0], "rollup_1m", False),
+        (days[1], "rollup_1h", False),
+    ]
     assert not found.exact
     repaired = reconcile(settings)
     assert repaired.exact
@@ -106,20 +118,31 @@ def test_a_planted_difference_is_found_and_repaired(settings: Settings, client: 
         for view in ("metrics_1m", "metrics_1h"):
             assert metrics(client, view, day) == (20, Decimal("0.00000002"))
     assert client.command("SELECT sum(error_steps) FROM metrics_1h") == 21
-    assert client.command("SELECT count() FROM system.tables WHERE database = currentDatabase() AND name LIKE 'rebuilt%'") == 0
+    assert (
+        client.command(
+            "SELECT count() FROM system.tables WHERE database = currentDatabase() AND name LIKE 'rebuilt%'"
+        )
+        == 0
+    )
 
 
-def test_rows_that_came_twice_count_once_after_the_repair(settings: Settings, client: Client) -> None:
+def test_rows_that_came_twice_count_once_after_the_repair(
+    settings: Settings, client: Client
+) -> None:
     """A repeat that the sink could not know is one row in the view, and one in the rollups once they are reconciled."""
     day = insert(settings, 3)
-    client.command("INSERT INTO steps_raw (* EXCEPT cost_nanos) SELECT * FROM steps_raw SETTINGS insert_deduplicate = 0")
+    client.command(
+        "INSERT INTO steps_raw (* EXCEPT cost_nanos) SELECT * FROM steps_raw SETTINGS insert_deduplicate = 0"
+    )
     assert metrics(client, "metrics_1m", day)[0] == 40
     reconcile(settings)
     assert metrics(client, "metrics_1m", day) == (20, Decimal("0.00000002"))
     assert metrics(client, "metrics_1h", day) == (20, Decimal("0.00000002"))
 
 
-def test_days_that_are_open_busy_or_expiring_are_left_alone(settings: Settings, client: Client) -> None:
+def test_days_that_are_open_busy_or_expiring_are_left_alone(
+    settings: Settings, client: Client
+) -> None:
     """Today and yesterday, days to which steps are being added, and days whose rows have begun to expire."""
     expiring = insert(settings, 29, appended_days_ago=28)
     busy = insert(settings, 6, appended_days_ago=0.0)
@@ -134,29 +157,42 @@ def test_days_that_are_open_busy_or_expiring_are_left_alone(settings: Settings, 
     assert [difference.day for difference in later.differences] == [busy]
 
 
-def test_a_project_whose_rows_expire_keeps_what_its_rollup_says(settings: Settings, client: Client) -> None:
+def test_a_project_whose_rows_expire_keeps_what_its_rollup_says(
+    settings: Settings, client: Client
+) -> None:
     """On a day that is repaired for one project, another one, whose rows have begun to expire, is left as it is."""
     own = settings.model_copy(update={"retention_by_project": "dev.steps=4"})
     migrate(own)
     day = insert(own, 3, project="shop")
     assert insert(own, 3, 7, project="dev") == day
     client.command("ALTER TABLE steps_raw DELETE WHERE project = 'dev' SETTINGS mutations_sync = 1")
-    client.command(f"INSERT INTO rollup_1m (time, project, kind, steps) VALUES ('{day} 00:00:00', 'shop', 'plan', 1)")
+    client.command(
+        f"INSERT INTO rollup_1m (time, project, kind, steps) VALUES ('{day} 00:00:00', 'shop', 'plan', 1)"
+    )
     found = reconcile(own).differences
     assert [(difference.project, difference.repaired) for difference in found] == [("shop", True)]
-    by_project = client.query("SELECT project, sum(steps) FROM metrics_1m GROUP BY project ORDER BY project").result_rows
+    by_project = client.query(
+        "SELECT project, sum(steps) FROM metrics_1m GROUP BY project ORDER BY project"
+    ).result_rows
     assert by_project == [("dev", 7), ("shop", 20)]
 
 
 def test_the_command_compares_and_repairs(
-    settings: Settings, client: Client, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    settings: Settings,
+    client: Client,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """``stepstream store reconcile`` says what differs with exit code 1 when it only looks, and 0 once it is repaired."""
     monkeypatch.setenv("STEPSTREAM_CLICKHOUSE_URL", settings.clickhouse_url)
-    monkeypatch.setenv("STEPSTREAM_CLICKHOUSE_PASSWORD", settings.clickhouse_password.get_secret_value())
+    monkeypatch.setenv(
+        "STEPSTREAM_CLICKHOUSE_PASSWORD", settings.clickhouse_password.get_secret_value()
+    )
     monkeypatch.setenv("STEPSTREAM_CLICKHOUSE_DATABASE", settings.clickhouse_database)
     day = insert(settings, 3)
-    client.command(f"INSERT INTO rollup_1h (time, project, kind, steps) VALUES ('{day} 00:00:00', 'default', 'plan', 1)")
+    client.command(
+        f"INSERT INTO rollup_1h (time, project, kind, steps) VALUES ('{day} 00:00:00', 'default', 'plan', 1)"
+    )
     assert run(["store", "reconcile", "--dry-run"]) == 1
     told = capsys.readouterr().out
     assert f"{day}  rollup_1h  default  20     21               False" in told

@@ -50,7 +50,9 @@ def client(settings: Settings) -> Iterator[Client]:
     client.close()
 
 
-def test_every_table_and_materialized_view_is_made_again_as_it_was(settings: Settings, client: Client) -> None:
+def test_every_table_and_materialized_view_is_made_again_as_it_was(
+    settings: Settings, client: Client
+) -> None:
     """One after the other is dropped: told by name, made again, and the schema is what it was."""
     whole = dump(settings)
     for name in OBJECTS:
@@ -111,7 +113,12 @@ def test_rows_flow_again_after_a_repair(settings: Settings, client: Client) -> N
         migrate(settings)
         client.command(ALERT.format(alert_id=f"after-{number}"))
     found = client.query("SELECT alert_id, user_id FROM alerts ORDER BY alert_id").result_rows
-    assert found == [("after-0", "ada"), ("after-1", "ada"), ("after-2", "ada"), ("meanwhile", "ada")]
+    assert found == [
+        ("after-0", "ada"),
+        ("after-1", "ada"),
+        ("after-2", "ada"),
+        ("meanwhile", "ada"),
+    ]
     for number, name in enumerate(("rollup_1m", "steps_to_rollup_1h", "steps_raw")):
         client.command(f"DROP TABLE {name}")
         migrate(settings)

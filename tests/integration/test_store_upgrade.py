@@ -6,14 +6,15 @@ from pathlib import Path
 
 from clickhouse_connect.driver.client import Client
 
-from stepstream.embedded.clickhouse import EmbeddedClickHouse
+from stepstream.local.embedded.clickhouse import EmbeddedClickHouse
 from stepstream.schemas.settings import Settings
 from stepstream.sinks.clickhouse import connect, migrate, status
 from stepstream.sinks.clickhouse.client import connect_server
 from stepstream.sinks.clickhouse.reconcile import reconcile
 from stepstream.sinks.clickhouse.schema import Migration, View, migrations
+from tests.support.paths import GOLDEN
 
-OLD = Path(__file__).parents[1] / "golden" / "store-v4"
+OLD = GOLDEN / "store-v4"
 """The schema as version 0.1.0 released it."""
 
 ROWS = (
@@ -49,7 +50,9 @@ def write_old(settings: Settings) -> None:
         for statement in migration.statements(settings):
             server.command(statement)
         values = f"({migration.version}, '{migration.name}', '{migration.checksum}')"
-        server.command(f"INSERT INTO {database}.schema_migrations (version, name, checksum) VALUES {values}")
+        server.command(
+            f"INSERT INTO {database}.schema_migrations (version, name, checksum) VALUES {values}"
+        )
     for path in (OLD / "views").glob("*.sql"):
         first, _, sql = path.read_text().partition("\n")
         server.command(View(path.stem, first.removeprefix("-- "), sql.strip()).statement(settings))
@@ -90,10 +93,16 @@ def test_a_folder_of_an_older_version_is_brought_up_to_date(tmp_path: Path) -> N
         with connect(settings) as client:
             assert contents(client) == before
             for statement in ROWS:
-                client.command(statement.replace("hex(number), 'plan'", "hex(number + 5000), 'plan'").replace("'a1'", "'a2'"))
+                client.command(
+                    statement.replace("hex(number), 'plan'", "hex(number + 5000), 'plan'").replace(
+                        "'a1'", "'a2'"
+                    )
+                )
             after = contents(client)
             assert client.command("SELECT count() FROM deliveries") == 0
-            assert client.query("SELECT change, reopened FROM alerts WHERE alert_id = 'a2'").result_rows == [("", 0)]
+            assert client.query(
+                "SELECT change, reopened FROM alerts WHERE alert_id = 'a2'"
+            ).result_rows == [("", 0)]
         assert [row[0] for row in after[:3]] == [10_000] * 3  # type: ignore[index]
 
 

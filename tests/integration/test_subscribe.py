@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
-from stepstream import kafka
-from stepstream.embedded.kafka import EmbeddedKafka
+from stepstream.common import kafka
+from stepstream.local.embedded.kafka import EmbeddedKafka
 from stepstream.schemas.alert import Alert, Severity
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
@@ -47,13 +47,19 @@ def publish(settings: Settings) -> Iterator[Publish]:
 def publisher(settings: Settings) -> Iterator[Publish]:
     client = kafka.producer(settings)
 
-    def send(alert_id: str, seq: int = 1, *, severity: Severity = "warning", agent: str = "support") -> Alert:
+    def send(
+        alert_id: str, seq: int = 1, *, severity: Severity = "warning", agent: str = "support"
+    ) -> Alert:
         now = time.time_ns() // 1_000
         alert = Alert(
             alert_id=alert_id, seq=seq, state="firing", severity=severity, alert="loop", rule="loop", project="shop",
             agent=agent, opened_at=now, updated_at=now,
         )  # fmt: skip
-        client.produce(topic(settings.topic_prefix, "alerts"), alert.model_dump_json().encode(), key=alert_id.encode())
+        client.produce(
+            topic(settings.topic_prefix, "alerts"),
+            alert.model_dump_json().encode(),
+            key=alert_id.encode(),
+        )
         assert client.flush(30) == 0
         return alert
 
@@ -76,15 +82,23 @@ def test_since_the_earliest_or_a_time(settings: Settings, publish: Publish) -> N
     moment = datetime.now(UTC)
     time.sleep(0.05)
     publish("new")
-    assert {alert.alert_id for alert in subscribe(since="earliest", settings=settings, timeout=1)} == {"old", "new"}
-    assert [alert.alert_id for alert in subscribe(since=moment, settings=settings, timeout=1)] == ["new"]
+    assert {
+        alert.alert_id for alert in subscribe(since="earliest", settings=settings, timeout=1)
+    } == {"old", "new"}
+    assert [alert.alert_id for alert in subscribe(since=moment, settings=settings, timeout=1)] == [
+        "new"
+    ]
 
 
 def test_repeats_are_dropped_and_changes_are_not(settings: Settings, publish: Publish) -> None:
     """A record published twice comes once, an older one after a newer not at all, each change of an alert once."""
     for seq in (1, 1, 2, 1, 2, 3):
         publish("a", seq)
-    assert [alert.seq for alert in subscribe(since="earliest", settings=settings, timeout=1)] == [1, 2, 3]
+    assert [alert.seq for alert in subscribe(since="earliest", settings=settings, timeout=1)] == [
+        1,
+        2,
+        3,
+    ]
 
 
 def test_filters_and_what_is_no_alert(settings: Settings, publish: Publish) -> None:
@@ -98,7 +112,13 @@ def test_filters_and_what_is_no_alert(settings: Settings, publish: Publish) -> N
     publish("b", severity="critical", agent="buyer")
     publish("c", severity="error", agent="support-2")
     publish("d")
-    some = subscribe(since="earliest", settings=settings, timeout=1, severity=("critical", "error"), agent="support*")
+    some = subscribe(
+        since="earliest",
+        settings=settings,
+        timeout=1,
+        severity=("critical", "error"),
+        agent="support*",
+    )
     assert {alert.alert_id for alert in some} == {"a", "c"}
     one = subscribe(since="earliest", settings=settings, timeout=1, severity="critical")
     assert {alert.alert_id for alert in one} == {"a", "b"}
@@ -106,7 +126,9 @@ def test_filters_and_what_is_no_alert(settings: Settings, publish: Publish) -> N
         subscribe(settings=settings, colour="red")
 
 
-def test_a_named_subscription_goes_on_where_its_body_left_off(settings: Settings, publish: Publish) -> None:
+def test_a_named_subscription_goes_on_where_its_body_left_off(
+    settings: Settings, publish: Publish
+) -> None:
     """What was dealt with does not come again; the alert whose body was left unfinished does; nothing between is lost."""
     with subscribe("oncall", settings=settings, timeout=20) as alerts:
         for name in ("a", "b", "c"):
@@ -119,11 +141,15 @@ def test_a_named_subscription_goes_on_where_its_body_left_off(settings: Settings
     assert list(subscribe("oncall", settings=settings, timeout=3)) == []
 
 
-def test_a_named_subscription_that_saw_nothing_still_keeps_its_place(settings: Settings, publish: Publish) -> None:
+def test_a_named_subscription_that_saw_nothing_still_keeps_its_place(
+    settings: Settings, publish: Publish
+) -> None:
     """From the first moment on the place is kept: alerts that come while the program is away are delivered later."""
     assert list(subscribe("away", settings=settings, timeout=4)) == []
     publish("while-away")
-    assert [alert.alert_id for alert in subscribe("away", settings=settings, timeout=3)] == ["while-away"]
+    assert [alert.alert_id for alert in subscribe("away", settings=settings, timeout=3)] == [
+        "while-away"
+    ]
 
 
 async def test_the_async_form_leaves_the_loop_free(settings: Settings, publish: Publish) -> None:
@@ -138,7 +164,9 @@ async def test_the_async_form_leaves_the_loop_free(settings: Settings, publish: 
             longest, last = max(longest, time.monotonic() - last), time.monotonic()
 
     ticking = asyncio.create_task(ticks())
-    got = [alert.alert_id async for alert in asubscribe(since="earliest", settings=settings, timeout=1)]
+    got = [
+        alert.alert_id async for alert in asubscribe(since="earliest", settings=settings, timeout=1)
+    ]
     ticking.cancel()
     assert got == ["a"]
     assert longest < 0.5
@@ -160,7 +188,9 @@ async def test_a_cancelled_async_subscription_ends(settings: Settings) -> None:
     assert time.monotonic() - began < 5
 
 
-def test_a_callback_in_the_background(settings: Settings, publish: Publish, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_callback_in_the_background(
+    settings: Settings, publish: Publish, caplog: pytest.LogCaptureFixture
+) -> None:
     """Each alert calls back; a callback that fails is logged and the next alert still comes; close waits for it."""
     got: list[str] = []
 
@@ -188,7 +218,9 @@ def test_a_broker_that_was_killed_is_waited_out(tmp_path: Path, name: str | None
         settings = prepare(Settings(kafka_brokers=broker.bootstrap, topic_prefix="t"))
         with (
             publisher(settings) as publish,
-            on_alert(lambda alert: got.append(alert.alert_id), name, since="earliest", settings=settings) as listener,
+            on_alert(
+                lambda alert: got.append(alert.alert_id), name, since="earliest", settings=settings
+            ) as listener,
         ):
             publish("before")
             wait_for(got, "before")

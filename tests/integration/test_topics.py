@@ -7,17 +7,19 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from confluent_kafka.cimpl import NewTopic
 
-from stepstream import topics
+from stepstream.admin import topics
+from stepstream.admin.topics import TopicReport, TopicsError, create_topics, list_topics
 from stepstream.cli.app import run
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import TOPIC_NAMES
-from stepstream.topics import TopicReport, TopicsError, create_topics, list_topics
 
 
 @pytest.fixture
 def settings(kafka_bootstrap: str, topic_prefix: str) -> Settings:
     """A prefix of this test's own on the shared broker."""
-    return Settings(kafka_brokers=kafka_bootstrap, topic_prefix=topic_prefix, partitions=3, fleet_partitions=2)
+    return Settings(
+        kafka_brokers=kafka_bootstrap, topic_prefix=topic_prefix, partitions=3, fleet_partitions=2
+    )
 
 
 def by_name(reports: list[TopicReport]) -> dict[str, TopicReport]:
@@ -39,7 +41,10 @@ def test_topics_are_made_once_and_as_wanted(settings: Settings) -> None:
     made = by_name(create_topics(settings))
     assert set(made) == TOPIC_NAMES
     assert {report.state for report in made.values()} == {"created"}
-    assert {name: made[name].partitions for name in ("steps", "trajectories", "state", "findings", "alerts", "config")} == {
+    assert {
+        name: made[name].partitions
+        for name in ("steps", "trajectories", "state", "findings", "alerts", "config")
+    } == {
         "steps": 3,
         "trajectories": 3,
         "state": 3,
@@ -73,7 +78,9 @@ def test_another_partition_count_of_the_steps_is_refused_and_explained(settings:
     assert by_name(list_topics(settings))["steps"].partitions == 3
 
 
-def test_what_follows_the_steps_has_the_count_that_the_steps_really_have(settings: Settings) -> None:
+def test_what_follows_the_steps_has_the_count_that_the_steps_really_have(
+    settings: Settings,
+) -> None:
     """State lies on the partition of its steps, whatever the settings say by now."""
     make(settings, "steps", 5, **{"message.timestamp.type": "LogAppendTime"})
     make(settings, "findings", 4)
@@ -96,13 +103,20 @@ def test_every_difference_of_an_existing_topic_is_told_and_none_changed(settings
 
 def test_the_order_of_a_list_is_no_difference(settings: Settings) -> None:
     """compact,delete is delete,compact."""
-    make(settings, "deliveries", 2, **{"cleanup.policy": "delete,compact", "retention.ms": str(30 * 86_400_000)})
+    make(
+        settings,
+        "deliveries",
+        2,
+        **{"cleanup.policy": "delete,compact", "retention.ms": str(30 * 86_400_000)},
+    )
     assert by_name(create_topics(settings))["deliveries"].differences == ()
 
 
 def test_more_replicas_than_brokers_is_told_as_such(settings: Settings) -> None:
     """The broker's own words name neither the setting nor the way out."""
-    with pytest.raises(TopicsError, match="replication_factor is 3 and the cluster has fewer brokers"):
+    with pytest.raises(
+        TopicsError, match="replication_factor is 3 and the cluster has fewer brokers"
+    ):
         create_topics(settings.model_copy(update={"replication_factor": 3}))
     with pytest.raises(TopicsError, match="no record could ever be acknowledged"):
         create_topics(settings.model_copy(update={"min_insync_replicas": 2}))
@@ -116,7 +130,9 @@ def test_topics_on_the_command_line(
     place = ["--kafka-brokers", settings.kafka_brokers, "--topic-prefix", settings.topic_prefix]
     assert run(["topics", "create", *place, "--partitions", "2"]) == 0
     assert f"{settings.topic_prefix}.steps" in capsys.readouterr().out
-    assert run(["topics", "list", *place, "--partitions", "2", "--steps-topic-retention", "1h"]) == 0
+    assert (
+        run(["topics", "list", *place, "--partitions", "2", "--steps-topic-retention", "1h"]) == 0
+    )
     assert "retention.ms is 604800000, wanted 3600000" in capsys.readouterr().out
     assert run(["topics", "create", *place, "--partitions", "3"]) == 1
     assert "never changes in place" in capsys.readouterr().err

@@ -10,13 +10,21 @@ import msgspec
 import pytest
 from confluent_kafka import Producer
 
-from stepstream import kafka
+from stepstream.admin.topics import create_topics
+from stepstream.common import kafka
 from stepstream.schemas.batches import RECEIVE_BYTES
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
 from stepstream.sinks.clickhouse import migrate
-from stepstream.topics import create_topics
-from tests.integration.sink_kit import SinkThread, Steps, assert_stored, eventually, lag, send, small_batches
+from tests.integration.sink_kit import (
+    SinkThread,
+    Steps,
+    assert_stored,
+    eventually,
+    lag,
+    send,
+    small_batches,
+)
 from tests.integration.test_worker import World, step, trace
 
 MEGABYTE = 1_048_576
@@ -24,7 +32,9 @@ TOO_MANY = RECEIVE_BYTES // MEGABYTE + 10
 READABLE = 130
 
 
-def send_batch(settings: Settings, name: str, count: int, codec: str = "zstd", value: bytes = b"x" * MEGABYTE) -> None:
+def send_batch(
+    settings: Settings, name: str, count: int, codec: str = "zstd", value: bytes = b"x" * MEGABYTE
+) -> None:
     """So many records of a megabyte in one batch; checked by the offsets of a probe is that it is one."""
     client = Producer(
         {
@@ -68,7 +78,10 @@ def test_a_worker_goes_on_behind_a_batch_that_unpacks_to_too_much(world: World) 
     assert alert["subject"] == "steps/0"
     assert f"offsets 1 to {TOO_MANY}" in alert["message"]
     (letter,) = letters(world.settings)
-    assert (letter["stepstream-reason"], letter["stepstream-offset"]) == ("unreadable_batch", str(TOO_MANY))
+    assert (letter["stepstream-reason"], letter["stepstream-offset"]) == (
+        "unreadable_batch",
+        str(TOO_MANY),
+    )
     assert world.process.running
     world.process.kill()
     world.start()
@@ -86,7 +99,10 @@ def test_the_other_stages_pass_over_it_too(world: World, name: str) -> None:
     root = trace()
     world.send(step(root, 1))
     world.final(root)
-    found = {(letter["stepstream-topic"], letter["stepstream-offset"]) for letter in letters(world.settings)}
+    found = {
+        (letter["stepstream-topic"], letter["stepstream-offset"])
+        for letter in letters(world.settings)
+    }
     other = "alerts" if name == "findings" else "fleet"
     assert found == {(name, str(TOO_MANY - 1)), (other, str(TOO_MANY - 1))}
 
@@ -101,7 +117,10 @@ def test_readers_pass_over_exactly_the_batch(world: World) -> None:
     world._send("alerts", b"last", b"k")
     passed: list[kafka.BadBatch] = []
     found = [
-        message.value() for message in kafka.read_to_end(settings, topic(settings.topic_prefix, "alerts"), passed=passed.append)
+        message.value()
+        for message in kafka.read_to_end(
+            settings, topic(settings.topic_prefix, "alerts"), passed=passed.append
+        )
     ]
     assert found == [b"first", b"between", b"last"]
     second, third = 2 + TOO_MANY, 2 + 2 * TOO_MANY
@@ -129,5 +148,8 @@ def test_a_sink_goes_on_behind_it_and_stores_what_a_client_can_read(
     assert stats.skipped["steps", "malformed_json"] == READABLE
     (letter,) = letters(own)
     assert letter["stepstream-by"] == "sink"
-    (finding,) = [msgspec.json.decode(m.value() or b"") for m in kafka.read_to_end(own, topic(own.topic_prefix, "findings"))]
+    (finding,) = [
+        msgspec.json.decode(m.value() or b"")
+        for m in kafka.read_to_end(own, topic(own.topic_prefix, "findings"))
+    ]
     assert finding["alert"] == "unreadable-batch"

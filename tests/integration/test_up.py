@@ -15,14 +15,14 @@ from typing import Any
 
 import pytest
 
-from stepstream import endpoints
-from stepstream.documents import in_force
-from stepstream.embedded.process import Identity, identity_of
-from stepstream.priority import NICENESS
+from stepstream.admin.documents import in_force
+from stepstream.common import endpoints
+from stepstream.common.process import Identity, identity_of
+from stepstream.common.settings import load
+from stepstream.local.priority import NICENESS
+from stepstream.local.supervisor import Pipeline, PipelineError, require_packages
 from stepstream.schemas.settings import Settings
-from stepstream.settings import load
 from stepstream.sinks.clickhouse import StoreError
-from stepstream.supervisor import Pipeline, PipelineError, require_packages
 
 AGENT = """
 import stepstream
@@ -34,8 +34,8 @@ with stepstream.run(task="refund", input="where is my order?") as run:
 """
 KEEP = """
 import json, sys
-from stepstream.settings import load
-from stepstream.supervisor import Pipeline
+from stepstream.common.settings import load
+from stepstream.local.supervisor import Pipeline
 
 with Pipeline(load()) as pipeline:
     print(json.dumps(pipeline.pids()), flush=True)
@@ -47,13 +47,20 @@ RUNS = "SELECT count() AS runs, sum(steps) AS steps FROM runs WHERE status = 'ok
 def environment(folder: Path, **variables: str) -> dict[str, str]:
     """Nothing set but the folder that everything lies in."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("STEPSTREAM_")}
-    return {**kept, "STEPSTREAM_STATE_DIR": str(folder), "STEPSTREAM_SETTINGS": os.devnull, **variables}
+    return {
+        **kept,
+        "STEPSTREAM_STATE_DIR": str(folder),
+        "STEPSTREAM_SETTINGS": os.devnull,
+        **variables,
+    }
 
 
 def command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """A command as somebody in another terminal types it."""
     line = [sys.executable, "-m", "stepstream", *arguments]
-    return subprocess.run(line, env=environment(folder), capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(
+        line, env=environment(folder), capture_output=True, text=True, check=False, timeout=60
+    )
 
 
 def eventually(true: Callable[[], Any], seconds: float = 30) -> Any:
@@ -133,7 +140,12 @@ def test_up_is_found_by_agents_and_commands_and_ends_cleanly(
     ):
         assert words in text
     agent = subprocess.run(
-        [sys.executable, "-c", AGENT], env=environment(folder), capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-c", AGENT],
+        env=environment(folder),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
     )
     assert agent.returncode == 0, agent.stderr
     eventually(lambda: stored_runs(folder) == {"runs": 1, "steps": 2})
@@ -161,7 +173,10 @@ def test_everything_ends_with_its_owner_and_goes_on_at_the_next_start(
     assert set(pids) == {"kafka", "clickhouse", "worker", "notify", "sink"}
     found = endpoints.read(folder)
     assert found is not None
-    assert (found.writer.password, found.reader.password) == (secrets["writer"], secrets["reader"])  # clients stay configured
+    assert (found.writer.password, found.reader.password) == (
+        secrets["writer"],
+        secrets["reader"],
+    )  # clients stay configured
     assert all(os.getpriority(os.PRIO_PROCESS, pid) >= NICENESS for pid in pids["clickhouse"])
     known = [identity_of(pid) for name in pids for pid in pids[name]]
     assert stored_runs(folder) == {"runs": 1, "steps": 2}
@@ -177,7 +192,11 @@ def test_everything_ends_with_its_owner_and_goes_on_at_the_next_start(
 
 @pytest.fixture
 def settings(
-    kafka_bootstrap: str, clickhouse_url: str, topic_prefix: str, clickhouse_database: str, tmp_path: Path
+    kafka_bootstrap: str,
+    clickhouse_url: str,
+    topic_prefix: str,
+    clickhouse_database: str,
+    tmp_path: Path,
 ) -> Settings:
     """A pipeline on the engines that all tests share."""
     return Settings(
@@ -190,7 +209,9 @@ def settings(
     )
 
 
-def test_a_pipeline_on_servers_of_ones_own_starts_no_engines(settings: Settings, tmp_path: Path) -> None:
+def test_a_pipeline_on_servers_of_ones_own_starts_no_engines(
+    settings: Settings, tmp_path: Path
+) -> None:
     """Addresses that are set are used; the settings it hands out find everything, and so does ``load``."""
     with Pipeline(settings) as pipeline:
         status = pipeline.status()
@@ -198,14 +219,24 @@ def test_a_pipeline_on_servers_of_ones_own_starts_no_engines(settings: Settings,
         assert [process.name for process in status.processes] == ["worker", "notify", "sink"]
         assert status.healthy
         for part in ("worker", "notify", "sink"):
-            place = ["--kafka-brokers", settings.kafka_brokers, "--topic-prefix", settings.topic_prefix]
+            place = [
+                "--kafka-brokers",
+                settings.kafka_brokers,
+                "--topic-prefix",
+                settings.topic_prefix,
+            ]
             assert command(tmp_path, "ready", part, *place).returncode == 0
         assert (pipeline.settings.kafka_brokers, pipeline.settings.clickhouse_url) == (
             settings.kafka_brokers,
             settings.clickhouse_url,
         )
-        found = load(environ={"STEPSTREAM_STATE_DIR": settings.state_dir, "STEPSTREAM_SETTINGS": os.devnull})
-        assert (found.kafka_brokers, found.clickhouse_url) == (settings.kafka_brokers, settings.clickhouse_url)
+        found = load(
+            environ={"STEPSTREAM_STATE_DIR": settings.state_dir, "STEPSTREAM_SETTINGS": os.devnull}
+        )
+        assert (found.kafka_brokers, found.clickhouse_url) == (
+            settings.kafka_brokers,
+            settings.clickhouse_url,
+        )
         with pytest.raises(PipelineError, match="a pipeline runs already"):
             Pipeline(settings).start()
     assert not pipeline.status().healthy
@@ -219,15 +250,28 @@ def test_a_process_that_ends_is_started_again(settings: Settings) -> None:
         before = pipeline.pids()
         for name in ("worker", "notify", "sink"):
             pipeline.kill(name)
-        eventually(lambda: all(process.restarts == 1 and process.running for process in pipeline.status().processes))
+        eventually(
+            lambda: all(
+                process.restarts == 1 and process.running for process in pipeline.status().processes
+            )
+        )
         after = pipeline.pids()
         assert set(before) == set(after)
         assert all(before[name] != after[name] for name in before)
         assert set(before) == {"worker", "notify", "sink"}
         usual = os.getpriority(os.PRIO_PROCESS, 0)
-        niceness = {name: {os.getpriority(os.PRIO_PROCESS, pid) for pid in pids} for name, pids in after.items()}
-        assert niceness == {"worker": {usual}, "notify": {usual}, "sink": {max(usual, NICENESS)}}  # an alert cannot wait
-    assert {who for who, line in said if "ended with exit code -9; it is started again in 0.5 s" in line} == {
+        niceness = {
+            name: {os.getpriority(os.PRIO_PROCESS, pid) for pid in pids}
+            for name, pids in after.items()
+        }
+        assert niceness == {
+            "worker": {usual},
+            "notify": {usual},
+            "sink": {max(usual, NICENESS)},
+        }  # an alert cannot wait
+    assert {
+        who for who, line in said if "ended with exit code -9; it is started again in 0.5 s" in line
+    } == {
         "worker",
         "notify",
         "sink",
@@ -255,7 +299,9 @@ def test_a_start_that_fails_says_why_and_leaves_nothing_running(settings: Settin
 
 
 @pytest.mark.skipif(shutil.which("false") is None, reason="there is no program that always fails")
-def test_a_part_that_keeps_ending_is_told(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_part_that_keeps_ending_is_told(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Instead of a start that never ends."""
     monkeypatch.setattr(sys, "executable", shutil.which("false"))
     pipeline = Pipeline(settings)
@@ -266,5 +312,7 @@ def test_a_part_that_keeps_ending_is_told(settings: Settings, monkeypatch: pytes
 
 def test_missing_packages_are_told_before_anything_starts() -> None:
     """With the line that brings them."""
-    with pytest.raises(PipelineError, match=r"not installed: faust .*pip install 'stepstream\[all\]'"):
+    with pytest.raises(
+        PipelineError, match=r"not installed: faust .*pip install 'stepstream\[all\]'"
+    ):
         require_packages(lambda name: name != "faust")

@@ -12,14 +12,17 @@ from typing import Any
 import msgspec
 import pytest
 
-from stepstream.kafka import read_to_end
+from stepstream.common.kafka import read_to_end
 from stepstream.schemas.topics import topic
 from tests.integration.test_worker import World, now_us, step, trace
-from tests.processes import wait_until
+from tests.support.processes import wait_until
 
 MINUTE_US = 60_000_000
 PART_US = 5 * MINUTE_US
-POLICY = {"name": "daily", "rules": [{"rule": "spend", "alert": "day", "limit_usd": "0.0001", "warn_at": None}]}
+POLICY = {
+    "name": "daily",
+    "rules": [{"rule": "spend", "alert": "day", "limit_usd": "0.0001", "warn_at": None}],
+}
 
 
 Make = Callable[[str], World]
@@ -52,19 +55,31 @@ def fleet(world: World) -> dict[bytes, set[bytes]]:
 def ready_at(world: World) -> list[int]:
     """The offsets that the worker went on from, of each partition of usage."""
     log = world.process.tail(200).splitlines()
-    return [int(line.rsplit(" ", 1)[1]) for line in log if "ready: " in line and ".usage partition" in line]
+    return [
+        int(line.rsplit(" ", 1)[1])
+        for line in log
+        if "ready: " in line and ".usage partition" in line
+    ]
 
 
 def windows(world: World, before_us: int) -> list[dict[str, Any]]:
     """The sealed windows of the steps that were sent."""
-    found = [msgspec.json.decode(next(iter(values))) for key, values in fleet(world).items() if b"|window|" in key]
-    return [window for window in found if window["start"] < before_us and window["agent"] == "tester"]
+    found = [
+        msgspec.json.decode(next(iter(values)))
+        for key, values in fleet(world).items()
+        if b"|window|" in key
+    ]
+    return [
+        window for window in found if window["start"] < before_us and window["agent"] == "tester"
+    ]
 
 
 def test_sealed_windows_are_exact_after_crashes(made: Make) -> None:
     """Steps, cost, runs and failures of a sealed window are those that were sent, however the worker died meanwhile."""
     end_us = now_us() // PART_US * PART_US
-    lateness_s = (now_us() - end_us) // 1_000_000 + 20  # so that the part of the hour before now is sealed in a moment
+    lateness_s = (
+        now_us() - end_us
+    ) // 1_000_000 + 20  # so that the part of the hour before now is sealed in a moment
     world = made(f"{lateness_s}s")
     world.apply(POLICY)
     rng = random.Random(1)
@@ -74,7 +89,10 @@ def test_sealed_windows_are_exact_after_crashes(made: Make) -> None:
         cost = rng.randrange(10**6)
         status = "error" if number % 8 == 0 else "ok"
         times: dict[str, Any] = {"start_time": at - 5, "end_time": at}
-        sent += [step(run, 2, cost_usd=f"{cost / 1e9:.9f}", **times), step(run, 1, status=status, **times)]
+        sent += [
+            step(run, 2, cost_usd=f"{cost / 1e9:.9f}", **times),
+            step(run, 1, status=status, **times),
+        ]
         cost_nanos, failed = cost_nanos + cost, failed + (status == "error")
     world.send(*sent, *sent[:20])
     world.start()
@@ -91,13 +109,32 @@ def test_sealed_windows_are_exact_after_crashes(made: Make) -> None:
     minutes = [minute for window in windows(world, end_us) for minute in window["minutes"]]
     assert sum(minute["cost_nanos"] for minute in minutes) == cost_nanos
     assert sum(minute["steps"] for minute in minutes) == len(sent)
-    assert (sum(m["runs"] for m in minutes), sum(m.get("failed_runs", 0) for m in minutes)) == (40, failed)
+    assert (sum(m["runs"] for m in minutes), sum(m.get("failed_runs", 0) for m in minutes)) == (
+        40,
+        failed,
+    )
 
     alert = world.wait_for("alerts", lambda value: value["alert"] == "day")
-    assert (alert["rule"], alert["state"], alert["policy"], alert["seq"]) == ("spend", "firing", "daily", 1)
-    assert len({f.value["finding_id"] for f in world.collected.records["findings"] if f.value["alert"] == "day"}) == 1
+    assert (alert["rule"], alert["state"], alert["policy"], alert["seq"]) == (
+        "spend",
+        "firing",
+        "daily",
+        1,
+    )
+    assert (
+        len(
+            {
+                f.value["finding_id"]
+                for f in world.collected.records["findings"]
+                if f.value["alert"] == "day"
+            }
+        )
+        == 1
+    )
     sealed = {key: values for key, values in fleet(world).items() if b"|window|" in key}
-    assert [key for key, values in sealed.items() if len(values) > 1] == [], "a window was sealed twice, differently"
+    assert [key for key, values in sealed.items() if len(values) > 1] == [], (
+        "a window was sealed twice, differently"
+    )
 
 
 def test_the_next_worker_goes_on_from_the_checkpoint(made: Make) -> None:

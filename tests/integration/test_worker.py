@@ -16,7 +16,8 @@ import msgspec
 import pytest
 from confluent_kafka import TopicPartition
 
-from stepstream.kafka import consumer, producer
+from stepstream.admin.topics import create_topics
+from stepstream.common.kafka import consumer, producer
 from stepstream.schemas.documents import document_key
 from stepstream.schemas.metrics import METRICS
 from stepstream.schemas.partitioner import partition_for
@@ -24,10 +25,9 @@ from stepstream.schemas.policy import Policy
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.step import RECORD_HEADERS
 from stepstream.schemas.topics import topic
-from stepstream.stream.loader import is_missed
-from stepstream.topics import create_topics
+from stepstream.stream.shell.loader import is_missed
 from tests.chaos.collector import Collector, Held
-from tests.processes import Process, wait_until, worker
+from tests.support.processes import Process, wait_until, worker
 
 PARTITIONS = 3
 _numbers = itertools.count(1)
@@ -66,7 +66,10 @@ class World:
         self.starts += 1
         self.process = process = worker(self.settings, self.folder / f"worker-{self.starts}.log")
         wait_until(
-            lambda: process.tail(200).count("ready: ") >= self.settings.partitions + 4 or not process.running,
+            lambda: (
+                process.tail(200).count("ready: ") >= self.settings.partitions + 4
+                or not process.running
+            ),
             30,
             "a ready worker",
         )
@@ -81,16 +84,26 @@ class World:
     def send(self, *items: Item, **more: Any) -> None:
         """Send step events and wait until Kafka has them."""
         for item in items:
-            self._send("steps", msgspec.json.encode(item), item["trace_id"].encode(), headers=list(RECORD_HEADERS), **more)
+            self._send(
+                "steps",
+                msgspec.json.encode(item),
+                item["trace_id"].encode(),
+                headers=list(RECORD_HEADERS),
+                **more,
+            )
 
-    def raw(self, value: bytes | None, key: bytes | None, headers: Any = None, partition: int = 0) -> None:
+    def raw(
+        self, value: bytes | None, key: bytes | None, headers: Any = None, partition: int = 0
+    ) -> None:
         """Send a record of any kind to the steps topic."""
         self._send("steps", value, key, headers=headers or [], partition=partition)
 
     def _send(self, name: str, value: bytes | None, key: bytes | None, **more: Any) -> None:
         errors: list[Any] = []
         full = topic(self.settings.topic_prefix, name)
-        self._producer.produce(full, value, key, on_delivery=lambda error, _: errors.append(error), **more)
+        self._producer.produce(
+            full, value, key, on_delivery=lambda error, _: errors.append(error), **more
+        )
         assert self._producer.flush(10) == 0
         assert errors == [None]
 
@@ -98,18 +111,25 @@ class World:
         """The first record of an output topic that is wanted; an error when none comes."""
         return self.wait_for_record(name, lambda held: wanted(held.value), timeout_s).value  # type: ignore[no-any-return]
 
-    def wait_for_record(self, name: str, wanted: Callable[[Held], bool], timeout_s: float = 12) -> Held:
+    def wait_for_record(
+        self, name: str, wanted: Callable[[Held], bool], timeout_s: float = 12
+    ) -> Held:
         deadline = time.monotonic() + timeout_s
         while True:
             self.collected.read(0.05)
             for held in self.collected.records[name]:
                 if wanted(held):
                     return held
-            assert time.monotonic() < deadline, f"nothing such came to {name}:\n{self.process.tail()}"
+            assert time.monotonic() < deadline, (
+                f"nothing such came to {name}:\n{self.process.tail()}"
+            )
 
     def final(self, trace_id: str) -> Item:
         """The closed trajectory of a run."""
-        self.wait_for("trajectories", lambda value: value["trace_id"] == trace_id and value.get("closed", False))
+        self.wait_for(
+            "trajectories",
+            lambda value: value["trace_id"] == trace_id and value.get("closed", False),
+        )
         return self.collected.final()[trace_id]
 
     def end_of(self, full: str) -> int:
@@ -121,13 +141,18 @@ class World:
 
     def floors(self) -> dict[tuple[str, int], tuple[int, int]]:
         """What the worker's group has committed beside the end of each partition."""
-        client = consumer(self.settings, f"{self.settings.topic_prefix}.{self.settings.worker_group}")
+        client = consumer(
+            self.settings, f"{self.settings.topic_prefix}.{self.settings.worker_group}"
+        )
         found = {}
         for name in ("steps", "findings"):
             for partition in range(self.settings.partitions if name == "steps" else 2):
                 asked = TopicPartition(topic(self.settings.topic_prefix, name), partition)
                 end = client.get_watermark_offsets(asked, timeout=10)[1]
-                found[name, partition] = (max(0, client.committed([asked], timeout=10)[0].offset), end)
+                found[name, partition] = (
+                    max(0, client.committed([asked], timeout=10)[0].offset),
+                    end,
+                )
         client.close()
         return found
 
@@ -153,7 +178,9 @@ def trace(partition: int | None = None) -> str:
             return trace_id
 
 
-def step(trace_id: str, number: int, phase: str = "end", *, parent: int | None = 1, **more: Any) -> Item:
+def step(
+    trace_id: str, number: int, phase: str = "end", *, parent: int | None = 1, **more: Any
+) -> Item:
     """A step by its number; step 1 is the root."""
     at = now_us()
     base: Item = {
@@ -183,7 +210,10 @@ def test_a_run_is_put_together(world: World) -> None:
         step(run, 1),
     )
     got = world.final(run)
-    assert {name: got[name] for name in ("steps", "error_steps", "cost_usd", "input_tokens", "status", "duplicates")} == {
+    assert {
+        name: got[name]
+        for name in ("steps", "error_steps", "cost_usd", "input_tokens", "status", "duplicates")
+    } == {
         "steps": 3,
         "error_steps": 1,
         "cost_usd": "0.250000007",
@@ -194,7 +224,9 @@ def test_a_run_is_put_together(world: World) -> None:
     assert got["revision"] == 2 * 5 + 1
     tree = {item["step_id"][-1]: item.get("parent_step_id", "")[-1:] for item in got["path"]}
     assert tree == {"1": "", "2": "1", "3": "2"}
-    usage = world.wait_for("usage", lambda value: value.get("trace_id") == run and value["revision"] == 11)
+    usage = world.wait_for(
+        "usage", lambda value: value.get("trace_id") == run and value["revision"] == 11
+    )
     assert (usage["steps"], usage["cost_usd"], usage["agent"]) == (3, "0.250000007", "tester")
 
 
@@ -213,25 +245,44 @@ def test_a_policy_is_taken_over_and_alerts_while_the_run_is_going(world: World) 
     while not any(held.value["alert"] == "run-cost" for held in world.collected.records["alerts"]):
         assert time.monotonic() < deadline, "the policy was not taken over"
         runs.append(trace())
-        world.send(step(runs[-1], 1, "start", agent="dear"), step(runs[-1], 2, agent="dear", cost_usd="1.5"))
+        world.send(
+            step(runs[-1], 1, "start", agent="dear"),
+            step(runs[-1], 2, agent="dear", cost_usd="1.5"),
+        )
         world.collected.read(0.5)
     alert = world.wait_for("alerts", lambda value: value["alert"] == "run-cost")
-    assert (alert["trace_id"], alert["running"], alert["seq"], alert["state"]) == (runs[-1], True, 1, "firing")
+    assert (alert["trace_id"], alert["running"], alert["seq"], alert["state"]) == (
+        runs[-1],
+        True,
+        1,
+        "firing",
+    )
     assert alert["message"] == "cost $1.50 so far, the limit is $1.00; still running, step 2"
     command = world.wait_for("control", lambda value: value["trace_id"] == runs[-1])
     assert (command["action"], command["by"]) == ("stop", "policy:dear")
     world.send(*(step(run, 1, agent="dear") for run in runs))
-    world.wait_for("alerts", lambda value: value["alert_id"] == alert["alert_id"] and value["state"] == "resolved")
+    world.wait_for(
+        "alerts",
+        lambda value: value["alert_id"] == alert["alert_id"] and value["state"] == "resolved",
+    )
 
 
 def test_a_deadline_is_found_by_time_alone(world: World) -> None:
     """No record comes after the start: a timer finds it, soon after the limit and not before."""
-    world.apply({"name": "slow", "match": {"agent": "slow"}, "rules": [{"rule": "run_duration", "limit": "1500ms"}]})
+    world.apply(
+        {
+            "name": "slow",
+            "match": {"agent": "slow"},
+            "rules": [{"rule": "run_duration", "limit": "1500ms"}],
+        }
+    )
     time.sleep(1.2)
     run = trace()
     world.send(step(run, 1, "start", agent="slow"))
     sent = time.monotonic()
-    alert = world.wait_for("alerts", lambda value: value["alert"] == "run-duration" and value["trace_id"] == run)
+    alert = world.wait_for(
+        "alerts", lambda value: value["alert"] == "run-duration" and value["trace_id"] == run
+    )
     assert 1.4 < time.monotonic() - sent < 4
     assert 1_500_000 <= alert["value"] < 3_000_000
     world.send(step(run, 1, agent="slow"))
@@ -245,19 +296,42 @@ DAY_US = 86_400_000_000
     [
         ("malformed_json", lambda run: (b"{not json", run.encode(), None)),
         ("empty", lambda run: (None, run.encode(), None)),
-        ("too_large", lambda run: (msgspec.json.encode(step(run, 1, input="x" * 1_100_000)), run.encode(), None)),
+        (
+            "too_large",
+            lambda run: (
+                msgspec.json.encode(step(run, 1, input="x" * 1_100_000)),
+                run.encode(),
+                None,
+            ),
+        ),
         ("foreign_key", lambda run: (msgspec.json.encode(step(run, 1)), b"somebody", None)),
         ("missing_key", lambda run: (msgspec.json.encode(step(run, 1)), None, None)),
         ("missing_field", lambda run: (msgspec.json.encode({"trace_id": run}), run.encode(), None)),
-        ("invalid_field", lambda run: (msgspec.json.encode(step(run.upper()[:-1] + "G", 1)), run.encode(), None)),
+        (
+            "invalid_field",
+            lambda run: (msgspec.json.encode(step(run.upper()[:-1] + "G", 1)), run.encode(), None),
+        ),
         (
             "time_out_of_range",
-            lambda run: (msgspec.json.encode(step(run, 1, end_time=now_us() + 3 * DAY_US)), run.encode(), None),
+            lambda run: (
+                msgspec.json.encode(step(run, 1, end_time=now_us() + 3 * DAY_US)),
+                run.encode(),
+                None,
+            ),
         ),
-        ("unknown_version", lambda run: (msgspec.json.encode(step(run, 1)), run.encode(), [("stepstream-schema", b"step/9")])),
+        (
+            "unknown_version",
+            lambda run: (
+                msgspec.json.encode(step(run, 1)),
+                run.encode(),
+                [("stepstream-schema", b"step/9")],
+            ),
+        ),
     ],
 )
-def test_what_is_no_step_goes_to_the_dead_letter(world: World, reason: str, make: Callable[[str], Any]) -> None:
+def test_what_is_no_step_goes_to_the_dead_letter(
+    world: World, reason: str, make: Callable[[str], Any]
+) -> None:
     """As it came, with the reason and where it was; nothing else comes of it."""
     run = trace(0)
     value, key, headers = make(run)
@@ -265,16 +339,30 @@ def test_what_is_no_step_goes_to_the_dead_letter(world: World, reason: str, make
     world.raw(value, key, [*(headers or []), ("mark", mark)])
     held = world.wait_for_record("deadletter", lambda held: held.headers.get("mark") == mark)
     assert held.headers["stepstream-reason"] == reason.encode()
-    assert (held.headers["stepstream-topic"], held.headers["stepstream-partition"]) == (b"steps", b"0")
+    assert (held.headers["stepstream-topic"], held.headers["stepstream-partition"]) == (
+        b"steps",
+        b"0",
+    )
     assert (held.value or None, held.key or None) == (value, key)
 
 
 def test_odd_trees_are_kept_and_counted(world: World) -> None:
     """A cycle of parents, an orphan and a second root hide no step."""
     run = trace()
-    world.send(step(run, 1), step(run, 2, parent=3), step(run, 3, parent=2), step(run, 4, parent=99), step(run, 5, parent=None))
+    world.send(
+        step(run, 1),
+        step(run, 2, parent=3),
+        step(run, 3, parent=2),
+        step(run, 4, parent=99),
+        step(run, 5, parent=None),
+    )
     got = world.final(run)
-    assert (got["steps"], got["orphan_steps"], got["extra_roots"], got["root_step_id"]) == (5, 1, 1, f"{1:016x}")
+    assert (got["steps"], got["orphan_steps"], got["extra_roots"], got["root_step_id"]) == (
+        5,
+        1,
+        1,
+        f"{1:016x}",
+    )
 
 
 def test_a_step_on_a_wrong_partition_finds_its_run(world: World) -> None:
@@ -295,13 +383,26 @@ def test_a_run_without_a_root_closes_after_a_silence(world: World) -> None:
     got = world.final(run)
     assert (got["status"], got["steps"], got["revision"]) == ("incomplete", 2, 5)
     world.send(step(run, 1))
-    late = world.wait_for("trajectories", lambda value: value["trace_id"] == run and value["steps"] == 3)
-    assert (late["status"], late["late_steps"], late["revision"], late["closed"]) == ("ok", 1, 7, True)
+    late = world.wait_for(
+        "trajectories", lambda value: value["trace_id"] == run and value["steps"] == 3
+    )
+    assert (late["status"], late["late_steps"], late["revision"], late["closed"]) == (
+        "ok",
+        1,
+        7,
+        True,
+    )
 
 
 def test_sigterm_commits_all_and_the_next_worker_goes_on(world: World) -> None:
     """Nothing is under way at the end; open runs go on under the rules they began with, closed ones know their steps."""
-    world.apply({"name": "pinned", "match": {"agent": "pinned"}, "rules": [{"rule": "run_steps", "limit": 3}]})
+    world.apply(
+        {
+            "name": "pinned",
+            "match": {"agent": "pinned"},
+            "rules": [{"rule": "run_steps", "limit": 3}],
+        }
+    )
     time.sleep(1.2)
     closed, opened = trace(0), trace(0)
     world.send(step(closed, 1, cost_usd="0.5"))
@@ -315,14 +416,35 @@ def test_sigterm_commits_all_and_the_next_worker_goes_on(world: World) -> None:
     assert "ERROR" not in world.process.tail(500)
     assert all(floor == end for floor, end in world.floors().values()), world.floors()
 
-    world.apply({"name": "pinned", "match": {"agent": "pinned"}, "rules": [{"rule": "run_steps", "limit": 300}]})
-    world.send(step(closed, 2, cost_usd="0.25"), step(opened, 3, agent="pinned"), step(opened, 4, agent="pinned"))
+    world.apply(
+        {
+            "name": "pinned",
+            "match": {"agent": "pinned"},
+            "rules": [{"rule": "run_steps", "limit": 300}],
+        }
+    )
+    world.send(
+        step(closed, 2, cost_usd="0.25"),
+        step(opened, 3, agent="pinned"),
+        step(opened, 4, agent="pinned"),
+    )
     world.start()
-    late = world.wait_for("trajectories", lambda value: value["trace_id"] == closed and value["steps"] == 2)
-    assert (late["cost_usd"], late["late_steps"], late["closed"], late["revision"]) == ("0.75", 1, True, 5)
-    found = world.wait_for("findings", lambda value: value["trace_id"] == opened and value["alert"] == "run-steps")
+    late = world.wait_for(
+        "trajectories", lambda value: value["trace_id"] == closed and value["steps"] == 2
+    )
+    assert (late["cost_usd"], late["late_steps"], late["closed"], late["revision"]) == (
+        "0.75",
+        1,
+        True,
+        5,
+    )
+    found = world.wait_for(
+        "findings", lambda value: value["trace_id"] == opened and value["alert"] == "run-steps"
+    )
     assert (found["threshold"], found["policy"]) == (3.0, "pinned")
-    whole = world.wait_for("trajectories", lambda value: value["trace_id"] == opened and value["steps"] == 4)
+    whole = world.wait_for(
+        "trajectories", lambda value: value["trace_id"] == opened and value["steps"] == 4
+    )
     assert whole["revision"] == 2 * 4
 
 
@@ -334,16 +456,26 @@ def test_gaps_of_a_log_are_told_from_records_that_were_missed(world: World) -> N
     start = world.end_of(full)
     for _ in range(2):
         client.begin_transaction()
-        client.produce(full, msgspec.json.encode({"trace_id": trace(0), "revision": 1}), b"k", partition=0)
+        client.produce(
+            full, msgspec.json.encode({"trace_id": trace(0), "revision": 1}), b"k", partition=0
+        )
         client.commit_transaction(20)
-    looks = [(0, start), (start, start + 1), (start + 1, start + 2), (start + 1, start + 3), (start + 3, start + 9)]
+    looks = [
+        (0, start),
+        (start, start + 1),
+        (start + 1, start + 2),
+        (start + 1, start + 3),
+        (start + 3, start + 9),
+    ]
     found = [is_missed(world.settings, full, 0, first, end) for first, end in looks if end > first]
     assert found[-4:] == [True, False, True, False]
 
 
 def test_a_worker_serves_every_metric_that_is_declared(world: World) -> None:
     """Whether or not anything of it has happened yet, with health and readiness beside them."""
-    wait_until(lambda: world.process.tail(500).count("ready: ") >= PARTITIONS + 2, 30, "a ready worker")
+    wait_until(
+        lambda: world.process.tail(500).count("ready: ") >= PARTITIONS + 2, 30, "a ready worker"
+    )
     (url,) = set(re.findall(r"(http://[0-9.:]+)/metrics", world.process.tail(500)))
 
     def read(path: str) -> str:
@@ -353,8 +485,14 @@ def test_a_worker_serves_every_metric_that_is_declared(world: World) -> None:
     page = read("/metrics")
     declared = {metric.name for metric in METRICS if metric.name.startswith("stepstream_worker_")}
     served = set(re.findall(r"^# HELP (\S+)", page, re.MULTILINE))
-    assert {name.removesuffix("_total") for name in declared} <= {name.removesuffix("_total") for name in served}
-    assert re.search(r'^stepstream_worker_lag_records{partition="0",topic="[^"]+.steps"} 0.0$', page, re.MULTILINE)
+    assert {name.removesuffix("_total") for name in declared} <= {
+        name.removesuffix("_total") for name in served
+    }
+    assert re.search(
+        r'^stepstream_worker_lag_records{partition="0",topic="[^"]+.steps"} 0.0$',
+        page,
+        re.MULTILINE,
+    )
     assert (read("/healthz"), read("/readyz")) == ("ok\n", "ok\n")
 
 

@@ -10,7 +10,7 @@ import pytest
 from stepstream.doctor.baselines import checks, known_runs
 from stepstream.stream.baselines.history import MIN_RUNS, Owner
 from tests.integration.test_worker import World, step, trace
-from tests.processes import wait_until
+from tests.support.processes import wait_until
 
 pytestmark = pytest.mark.integration
 
@@ -24,10 +24,14 @@ def runs_known(world: World) -> int:
 def usual_run(world: World) -> None:
     run = trace()
     who: dict[str, Any] = {"agent": "usual"}
-    world.send(step(run, 1, "start", **who), step(run, 2, **who, cost_usd="0.1"), step(run, 1, **who))
+    world.send(
+        step(run, 1, "start", **who), step(run, 2, **who, cost_usd="0.1"), step(run, 1, **who)
+    )
 
 
-def test_a_run_is_judged_by_what_was_learnt_before_a_kill(kafka_bootstrap: str, tmp_path: Path) -> None:
+def test_a_run_is_judged_by_what_was_learnt_before_a_kill(
+    kafka_bootstrap: str, tmp_path: Path
+) -> None:
     """Each run is learnt from once, though the worker was killed; a dear one is told without any policy, while it goes."""
     world = World(kafka_bootstrap, tmp_path)
     world.start()
@@ -39,15 +43,29 @@ def test_a_run_is_judged_by_what_was_learnt_before_a_kill(kafka_bootstrap: str, 
         world.start()
         dear = trace()
         who: dict[str, Any] = {"agent": "usual"}
-        world.send(step(dear, 1, "start", **who), step(dear, 2, **who, cost_usd="0.2"), step(dear, 3, **who, cost_usd="0.15"))
+        world.send(
+            step(dear, 1, "start", **who),
+            step(dear, 2, **who, cost_usd="0.2"),
+            step(dear, 3, **who, cost_usd="0.15"),
+        )
         alert = world.wait_for("alerts", lambda value: value["alert"] == "run-cost-spike", 20)
         assert (alert["trace_id"], alert["running"], alert.get("policy", "")) == (dear, True, "")
         assert alert["baseline_runs"] == MIN_RUNS + 1
         assert alert["message"].startswith("$0.350 so far, 3.5 x the median")
-        assert alert["detail"].startswith("its dearest step, step 2, is 57 % of it; 2 model calls so far")
+        assert alert["detail"].startswith(
+            "its dearest step, step 2, is 57 % of it; 2 model calls so far"
+        )
         world.send(step(dear, 1, **who))
-        world.wait_for("alerts", lambda value: value["alert_id"] == alert["alert_id"] and value["state"] == "resolved", 20)
-        wait_until(lambda: runs_known(world) > MIN_RUNS + 1, 40, "a baseline that has learnt the dear run too")
+        world.wait_for(
+            "alerts",
+            lambda value: value["alert_id"] == alert["alert_id"] and value["state"] == "resolved",
+            20,
+        )
+        wait_until(
+            lambda: runs_known(world) > MIN_RUNS + 1,
+            40,
+            "a baseline that has learnt the dear run too",
+        )
         (check,) = checks(world.settings)
         assert check.text == f"usual {MIN_RUNS + 2} runs"
     finally:

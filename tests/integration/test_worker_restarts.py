@@ -13,12 +13,13 @@ import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from stepstream.kafka import consumer
+from stepstream.common.kafka import consumer
 from stepstream.schemas.topics import topic
 from tests.integration.test_worker import World, now_us, step, trace
-from tests.processes import wait_until
+from tests.support.paths import GOLDEN
+from tests.support.processes import wait_until
 
-GOLDEN = json.loads((Path(__file__).resolve().parent.parent / "golden" / "state-v1.json").read_text())
+STATES = json.loads((GOLDEN / "state-v1.json").read_text())
 OPEN, CLOSED = "a1" * 16, "c1" * 16
 LONG = "1000000000s"
 CATCH_UP_S = 30
@@ -28,7 +29,12 @@ CATCH_UP_S = 30
 @pytest.fixture
 def world(kafka_bootstrap: str, tmp_path: Path) -> Iterator[World]:
     """One partition, so that everything meets; runs may be as old as they like."""
-    ages = {"late_horizon": LONG, "max_run_age": LONG, "stuck_after": LONG, "steps_retention_days": 10_000}
+    ages = {
+        "late_horizon": LONG,
+        "max_run_age": LONG,
+        "stuck_after": LONG,
+        "steps_retention_days": 10_000,
+    }
     made = World(kafka_bootstrap, tmp_path, partitions=1, **ages)
     yield made
     made.collected.close()
@@ -43,8 +49,12 @@ def put_state(world: World, record: bytes, trace_id: str) -> None:
 
 def commit(world: World, offset: int, metadata: str) -> None:
     """A floor as another worker committed it."""
-    client = consumer(world.settings, f"{world.settings.topic_prefix}.{world.settings.worker_group}")
-    place = TopicPartition(topic(world.settings.topic_prefix, "steps"), 0, offset, metadata=metadata)
+    client = consumer(
+        world.settings, f"{world.settings.topic_prefix}.{world.settings.worker_group}"
+    )
+    place = TopicPartition(
+        topic(world.settings.topic_prefix, "steps"), 0, offset, metadata=metadata
+    )
     client.commit(offsets=[place], asynchronous=False)
     client.close()
 
@@ -59,7 +69,12 @@ def delete_below(world: World, offset: int) -> None:
 
 def old_step(trace_id: str, digit: str, phase: str, parent: str, **more: Any) -> dict[str, Any]:
     """A step of the runs in the kept records."""
-    base = step(trace_id, 1, phase) | {"step_id": digit * 16, "parent_step_id": parent * 16, "agent": "old", **more}
+    base = step(trace_id, 1, phase) | {
+        "step_id": digit * 16,
+        "parent_step_id": parent * 16,
+        "agent": "old",
+        **more,
+    }
     return base | {"task": "refund", "environment": "prod", "agent_version": "1.0"}
 
 
@@ -67,22 +82,47 @@ def test_a_worker_goes_on_with_state_of_version_1(world: World) -> None:
     """The log below the floor is not read again: what is known of it comes from records that version 1 wrote."""
     for _ in range(6):
         world.send(step(trace(), 1))  # below the floor: whoever read these would publish them
-    put_state(world, base64.b64decode(GOLDEN["closed"]), CLOSED)
-    put_state(world, base64.b64decode(GOLDEN["announced"]), OPEN)
-    commit(world, 6, GOLDEN["floor_metadata"])
+    put_state(world, base64.b64decode(STATES["closed"]), CLOSED)
+    put_state(world, base64.b64decode(STATES["announced"]), OPEN)
+    commit(world, 6, STATES["floor_metadata"])
     world.start()
     world.send(
-        old_step(OPEN, "3", "end", "2", kind="llm_call", start_time=1_790_000_000_000_009, cost_usd="0.000000009"),
+        old_step(
+            OPEN,
+            "3",
+            "end",
+            "2",
+            kind="llm_call",
+            start_time=1_790_000_000_000_009,
+            cost_usd="0.000000009",
+        ),
         old_step(OPEN, "1", "end", "", kind="agent", start_time=1_790_000_000_000_000),
         old_step(CLOSED, "4", "end", "1", kind="llm_call", cost_usd="0.5"),
     )
     late = world.wait_for("trajectories", lambda value: value["trace_id"] == CLOSED)
-    whole = world.wait_for("trajectories", lambda v: v["trace_id"] == OPEN and v.get("closed", False), CATCH_UP_S)
-    assert (whole["steps"], whole["cost_usd"], whole["revision"], whole["status"]) == (3, "0.50000001", 11, "ok")
-    assert (late["steps"], late["cost_usd"], late["late_steps"], late["revision"]) == (3, "0.750000003", 1, 7)
+    whole = world.wait_for(
+        "trajectories", lambda v: v["trace_id"] == OPEN and v.get("closed", False), CATCH_UP_S
+    )
+    assert (whole["steps"], whole["cost_usd"], whole["revision"], whole["status"]) == (
+        3,
+        "0.50000001",
+        11,
+        "ok",
+    )
+    assert (late["steps"], late["cost_usd"], late["late_steps"], late["revision"]) == (
+        3,
+        "0.750000003",
+        1,
+        7,
+    )
     assert late["closed"]
-    world.wait_for("alerts", lambda value: value["alert"] == "run-duration" and value["trace_id"] == OPEN)
-    assert {held.value["trace_id"] for held in world.collected.records["trajectories"]} == {OPEN, CLOSED}
+    world.wait_for(
+        "alerts", lambda value: value["alert"] == "run-duration" and value["trace_id"] == OPEN
+    )
+    assert {held.value["trace_id"] for held in world.collected.records["trajectories"]} == {
+        OPEN,
+        CLOSED,
+    }
 
 
 @pytest.mark.long
@@ -93,15 +133,31 @@ def test_an_open_run_hours_old_neither_pins_the_floor_nor_loses_its_steps(world:
     hour_us = 3_600_000_000
     world.send(step(run, 1, "start", start_time=now_us() - 5 * hour_us))
     for number in range(2, 6):
-        world.send(step(run, number, start_time=now_us() - 4 * hour_us, end_time=now_us() - 3 * hour_us, cost_usd="0.1"))
+        world.send(
+            step(
+                run,
+                number,
+                start_time=now_us() - 4 * hour_us,
+                end_time=now_us() - 3 * hour_us,
+                cost_usd="0.1",
+            )
+        )
         for _ in range(25):
             world.send(step(trace(), 1))
-        wait_until(lambda: world.floors()["steps", 0][0] >= world.floors()["steps", 0][1] - 25, 20, "a floor that goes on")
+        wait_until(
+            lambda: world.floors()["steps", 0][0] >= world.floors()["steps", 0][1] - 25,
+            20,
+            "a floor that goes on",
+        )
         world.process.kill()
         delete_below(world, world.floors()["steps", 0][0])
         world.start()
     world.send(step(run, 1, start_time=now_us() - 5 * hour_us))
-    got = world.wait_for("trajectories", lambda value: value["trace_id"] == run and value.get("closed", False), CATCH_UP_S)
+    got = world.wait_for(
+        "trajectories",
+        lambda value: value["trace_id"] == run and value.get("closed", False),
+        CATCH_UP_S,
+    )
     assert (got["steps"], got["cost_usd"], got["revision"], got.get("late_steps", 0)) == (
         5,
         "0.4",
@@ -122,9 +178,20 @@ def test_closed_runs_stay_closed_through_kills(world: World) -> None:
         world.process.kill()
         world.send(step(run, number, cost_usd="0.125"))
         world.start()
-        late = world.wait_for("trajectories", lambda value, number=number: value.get("steps") == number)  # type: ignore[misc]
-        assert (late["closed"], late["revision"], late["late_steps"]) == (True, 2 * number + 1, number - 2)
+        late = world.wait_for(
+            "trajectories",
+            lambda value, number=number: value.get("steps") == number,  # type: ignore[misc]
+        )
+        assert (late["closed"], late["revision"], late["late_steps"]) == (
+            True,
+            2 * number + 1,
+            number - 2,
+        )
     world.collected.read(1)
-    revisions = [held.value["revision"] for held in world.collected.records["trajectories"] if held.value["trace_id"] == run]
+    revisions = [
+        held.value["revision"]
+        for held in world.collected.records["trajectories"]
+        if held.value["trace_id"] == run
+    ]
     assert max(revisions) == 9
     assert sorted(set(revisions)) == sorted({*revisions} & {2, 4, 5, 7, 9})

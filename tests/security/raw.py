@@ -70,7 +70,11 @@ def basic(user: str, password: str) -> str:
 
 
 def request(
-    url: str, target: str = "/", method: str = "GET", headers: dict[str, str] | None = None, body: bytes = b""
+    url: str,
+    target: str = "/",
+    method: str = "GET",
+    headers: dict[str, str] | None = None,
+    body: bytes = b"",
 ) -> RawAnswer:
     """A request with these headers, over a connection of its own. A header given as an empty text is left out."""
     given = {"Host": urlsplit(url).netloc, "Connection": "close", **(headers or {})}

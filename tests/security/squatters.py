@@ -29,7 +29,9 @@ class Squatter:
                 client.settimeout(0.5)
                 try:
                     self.received += client.recv(65_536)
-                    client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n1\n")
+                    client.sendall(
+                        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n1\n"
+                    )
                 except OSError:
                     continue
 
@@ -37,7 +39,12 @@ class Squatter:
         self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._server.shutdown(socket.SHUT_RDWR)
         self._server.close()
         self._thread.join(5)

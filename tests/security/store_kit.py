@@ -36,7 +36,13 @@ class Store:
         """One request of that user; ``user`` empty: without credentials."""
         given = {"Authorization": basic(user, self.secrets[user])} if user else {}
         target = "/?" + urlencode(parameters, errors="surrogateescape") if parameters else "/"
-        return request(self.url, target, method, {**given, **(headers or {})}, sql.encode() if isinstance(sql, str) else sql)
+        return request(
+            self.url,
+            target,
+            method,
+            {**given, **(headers or {})},
+            sql.encode() if isinstance(sql, str) else sql,
+        )
 
     def value(self, sql: str) -> str:
         """What a query of the writer answers. Raises when it fails."""
@@ -62,14 +68,29 @@ def store(folder: Path, *options: str) -> Iterator[Store]:
     folder.mkdir(parents=True, exist_ok=True)
     entries: list[Credential] = []
     secrets: dict[str, str] = {}
-    for name, scopes in (("writer", ["admin", "read"]), ("reader", ["read"]), ("sender", ["ingest"])):
+    for name, scopes in (
+        ("writer", ["admin", "read"]),
+        ("reader", ["read"]),
+        ("sender", ["ingest"]),
+    ):
         entry, secrets[name] = new_credential(name, scopes)  # type: ignore[arg-type]
         entries.append(entry)
     table = folder / "credentials.json"
     save(table, Credentials(entries))
-    command = [sys.executable, "-P", "-m", "stepstream.sinks.embedded", "--path", str(folder / "data"), "--port", "0"]
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "stepstream.local.clickhouse_server",
+        "--path",
+        str(folder / "data"),
+        "--port",
+        "0",
+    ]
     with (folder / "log").open("w") as log:
-        child = subprocess.Popen([*command, "--credentials", str(table), *options], stdout=subprocess.PIPE, stderr=log)
+        child = subprocess.Popen(
+            [*command, "--credentials", str(table), *options], stdout=subprocess.PIPE, stderr=log
+        )
     try:
         assert child.stdout is not None
         line = child.stdout.readline()

@@ -25,9 +25,17 @@ from stepstream.sinks.notify.channels.confined import Blocked, confined
 from stepstream.sinks.notify.channels.guard import is_public
 from stepstream.sinks.notify.channels.http import Client
 from stepstream.sinks.notify.channels.registry import send
-from tests.receiver import receiver
-from tests.unit.test_notify_channels import CASES, closing, kit, kit_for, mailbox, notification, wanted
-from tests.unit.test_notify_core import subscription
+from tests.support.receiver import receiver
+from tests.unit.sinks.notify.test_channels import (
+    CASES,
+    closing,
+    kit,
+    kit_for,
+    mailbox,
+    notification,
+    wanted,
+)
+from tests.unit.sinks.notify.test_core import subscription
 
 __all__ = ["closing"]  # a fixture of every test here
 
@@ -55,7 +63,13 @@ PRIVATE_V6 = (
     "2001:10::1", "2001:20::1", "2001:db8::1", "3fff::1", "5f00::1", "fc00::1", "fd00:ec2::254", "fe80::1", "fe80::1%eth0",
     "febf::1",    "fec0::1", "feff::1", "ff02::1", "ff0e::1", "4000::1", "2a00::5efe:a00:1", "2a00::200:5efe:7f00:1",
 )  # fmt: skip
-PUBLIC_V6 = ("2606:4700::1111", "2a00:1450::1", "2620:4f:8000::1", "2001:4860:4860::8888", "2a00::5efe:808:808")
+PUBLIC_V6 = (
+    "2606:4700::1111",
+    "2a00:1450::1",
+    "2620:4f:8000::1",
+    "2001:4860:4860::8888",
+    "2a00::5efe:808:808",
+)
 
 
 def embedding(v4: str) -> list[str]:
@@ -70,13 +84,17 @@ def embedding(v4: str) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("address", [*PRIVATE, *PRIVATE_V6, *(one for v4 in PRIVATE for one in embedding(v4))])
+@pytest.mark.parametrize(
+    "address", [*PRIVATE, *PRIVATE_V6, *(one for v4 in PRIVATE for one in embedding(v4))]
+)
 def test_what_is_not_public(address: str) -> None:
     """By the registries of special-purpose addresses, whatever this Python's own table says, in every disguise."""
     assert not is_public(address)
 
 
-@pytest.mark.parametrize("address", [*PUBLIC, *PUBLIC_V6, *(one for v4 in PUBLIC for one in embedding(v4))])
+@pytest.mark.parametrize(
+    "address", [*PUBLIC, *PUBLIC_V6, *(one for v4 in PUBLIC for one in embedding(v4))]
+)
 def test_what_is_public(address: str) -> None:
     """Neighbours of the private ranges, and what leads to a public IPv4 address (NAT64 where there is no IPv4)."""
     assert is_public(address)
@@ -86,7 +104,11 @@ def test_what_is_public(address: str) -> None:
 def test_nothing_that_the_standard_library_forbids_is_public(number: int) -> None:
     """Its table is a part of ours."""
     v4 = ipaddress.IPv4Address(number)
-    assert (v4.is_global and not v4.is_multicast) or not is_public(str(v4)) or str(v4).startswith("192.")
+    assert (
+        (v4.is_global and not v4.is_multicast)
+        or not is_public(str(v4))
+        or str(v4).startswith("192.")
+    )
 
 
 @given(number=st.integers(0, 2**128 - 1) | st.integers(0, 2**64))
@@ -221,7 +243,9 @@ class Rebinding:
 
 
 @pytest.mark.parametrize("form", ["json", "xml", "form", "ntfy", "gotify", "mmost", "rocket"])
-def test_a_library_that_resolves_for_itself_is_checked_where_it_connects(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_library_that_resolves_for_itself_is_checked_where_it_connects(
+    form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whatever the resolver said before: what counts is where the connection goes."""
     Rebinding(monkeypatch, 0)
     with receiver(answer=b"ok") as there:
@@ -240,12 +264,17 @@ def test_a_library_that_resolves_for_itself_is_checked_where_it_connects(form: s
 def test_a_redirect_of_a_library_is_checked_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """One hop that may be, one that may not."""
     monkeypatch.setattr(confinement, "is_public", lambda address: address == "127.0.0.1")
-    with receiver(status=lambda _call: 307) as here, socket.create_server(("127.0.0.2", 0)) as inside:
+    with (
+        receiver(status=lambda _call: 307) as here,
+        socket.create_server(("127.0.0.2", 0)) as inside,
+    ):
         inside.settimeout(0.3)
         here.headers["Location"] = f"http://127.0.0.2:{inside.getsockname()[1]}/inside"
         url = here.url.replace("http", "json") + "/x?redirect=yes"
         outcome = send(
-            notification(), subscription(to={"apprise": {"url": "env:APPRISE"}}), kit("", private=False, APPRISE=url)
+            notification(),
+            subscription(to={"apprise": {"url": "env:APPRISE"}}),
+            kit("", private=False, APPRISE=url),
         )
         assert outcome.kind != "told"
         with pytest.raises(TimeoutError):
@@ -259,7 +288,9 @@ def test_no_library_goes_through_a_proxy(monkeypatch: pytest.MonkeyPatch) -> Non
             with monkeypatch.context() as at:
                 at.setenv(name, proxy.url)
                 own = kit("", private=False, APPRISE="json://93.184.216.34/x")
-                outcome = send(notification(), subscription(to={"apprise": {"url": "env:APPRISE"}}), own)
+                outcome = send(
+                    notification(), subscription(to={"apprise": {"url": "env:APPRISE"}}), own
+                )
                 assert outcome.kind == "refused"
                 assert name in outcome.text
         assert proxy.taken == []
@@ -285,10 +316,17 @@ def test_a_mail_is_sent_to_the_address_that_was_checked(monkeypatch: pytest.Monk
     for private, kind in ((False, "refused"), (True, "told")):
         asked.clear()
         with mailbox() as (port, mails):
-            to = {"host": "rebind.example", "port": port, "sender": "a@h.example", "to": ["b@h.example", "C <c@h.example>"]}
+            to = {
+                "host": "rebind.example",
+                "port": port,
+                "sender": "a@h.example",
+                "to": ["b@h.example", "C <c@h.example>"],
+            }
             found = Client(allow_private=private, lookup=lookup)
             own = replace(kit("", private=private), client=found)
-            outcome = send(notification(), subscription(to={"email": {**to, "encryption": "none"}}), own)
+            outcome = send(
+                notification(), subscription(to={"email": {**to, "encryption": "none"}}), own
+            )
             found.close()
             if not private:
                 dismiss(port)
@@ -302,7 +340,11 @@ def test_a_mail_keeps_its_time_and_needs_the_encryption_that_it_asks_for() -> No
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         for encryption in ("none", "starttls", "tls"):
-            outcome = send(notification(), subscription(to={"email": {**to, "port": port, "encryption": encryption}}), kit(""))
+            outcome = send(
+                notification(),
+                subscription(to={"email": {**to, "port": port, "encryption": encryption}}),
+                kit(""),
+            )
             assert (outcome.kind, outcome.text) == ("failed", "no answer in time")
     with mailbox() as (port, mails):
         outcome = send(notification(), subscription(to={"email": {**to, "port": port}}), kit(""))
@@ -311,7 +353,11 @@ def test_a_mail_keeps_its_time_and_needs_the_encryption_that_it_asks_for() -> No
     assert mails == []
     bent = {**to, "port": 1, "sender": "a@h.example\nBcc: x@evil.example"}
     with mailbox() as (port, mails):
-        outcome = send(notification(), subscription(to={"email": {**bent, "port": port, "encryption": "none"}}), kit(""))
+        outcome = send(
+            notification(),
+            subscription(to={"email": {**bent, "port": port, "encryption": "none"}}),
+            kit(""),
+        )
         assert outcome.kind == "refused"
         dismiss(port)
     assert mails == []
@@ -319,7 +365,16 @@ def test_a_mail_keeps_its_time_and_needs_the_encryption_that_it_asks_for() -> No
 
 @pytest.mark.parametrize("name", sorted(CHANNELS.keys() - {"email", "command"}))
 @pytest.mark.parametrize(
-    "spelling", ["127.0.0.1", "localhost", "2130706433", "0x7f.1", "0177.0.0.1", "[::ffff:127.0.0.1]", "①②⑦.0.0.1"]
+    "spelling",
+    [
+        "127.0.0.1",
+        "localhost",
+        "2130706433",
+        "0x7f.1",
+        "0177.0.0.1",
+        "[::ffff:127.0.0.1]",
+        "①②⑦.0.0.1",
+    ],
 )
 def test_no_spelling_of_our_own_address_is_reached(name: str, spelling: str) -> None:
     """By any channel with an address of its own."""
@@ -345,12 +400,22 @@ def test_no_spelling_of_our_own_address_is_reached(name: str, spelling: str) -> 
 def test_an_address_names_no_file(tmp_path: Path, form: str, private: bool) -> None:
     """Whose contents would go out, or be told in an error; whether private addresses are allowed or not."""
     file = tmp_path / "template.json"
-    file.write_text(json.dumps({"type": "message", "attachments": [{"held": "secret of the machine"}]}))
+    file.write_text(
+        json.dumps({"type": "message", "attachments": [{"held": "secret of the machine"}]})
+    )
     with receiver() as there:
-        places = {"file": str(file), "folder": str(tmp_path), "folder_name": tmp_path.name, "hex": "a" * 32, "key": "b" * 43}
+        places = {
+            "file": str(file),
+            "folder": str(tmp_path),
+            "folder_name": tmp_path.name,
+            "hex": "a" * 32,
+            "key": "b" * 43,
+        }
         url = form.format(host=there.url.removeprefix("http://"), **places)
         outcome = send(
-            notification(), subscription(to={"apprise": {"url": "env:APPRISE"}}), kit("", private=private, APPRISE=url)
+            notification(),
+            subscription(to={"apprise": {"url": "env:APPRISE"}}),
+            kit("", private=private, APPRISE=url),
         )
         assert (outcome.kind, "files are not read" in outcome.text) == ("refused", True), outcome
         assert there.taken == []

@@ -17,11 +17,18 @@ from stepstream.sinks.notify.message import message, payload
 from stepstream.sinks.notify.stream import BadStream, alert_record, content_of
 from stepstream.testing.cases import DetectorCase
 from stepstream.testing.world import World, as_they_happen
-from tests.receiver import receiver
-from tests.unit.test_content_detectors import CASES as CONTENT
-from tests.unit.test_detector_suite import CASES as BEHAVIOUR
-from tests.unit.test_notify_channels import CASES, closing, kit, kit_for, mailbox, notification
-from tests.unit.test_notify_core import alert, subscription
+from tests.support.receiver import receiver
+from tests.unit.sinks.notify.test_channels import (
+    CASES,
+    closing,
+    kit,
+    kit_for,
+    mailbox,
+    notification,
+)
+from tests.unit.sinks.notify.test_core import alert, subscription
+from tests.unit.stream.detectors.content.test_detectors import CASES as CONTENT
+from tests.unit.testing.test_detector_suite import CASES as BEHAVIOUR
 
 __all__ = ["closing"]  # a fixture of every test here
 
@@ -49,9 +56,14 @@ def sub(content: Content, **fields: Any) -> Subscription:
 def test_no_channel_sends_contents_that_are_not_wanted(name: str, own_words: bool) -> None:
     """Neither in a title, a text, the alert's record nor by a template that names the quotation."""
     with receiver(answer=b"ok") as there:
-        wanted = sub("none", to={name: CASES[name].to(there.url)}, template=TEMPLATE if own_words else {})
+        wanted = sub(
+            "none", to={name: CASES[name].to(there.url)}, template=TEMPLATE if own_words else {}
+        )
         for state in ("firing", "resolved"):
-            assert send(notification(telling(state=state), untold=1), wanted, kit_for(there.url)).kind == "told"
+            assert (
+                send(notification(telling(state=state), untold=1), wanted, kit_for(there.url)).kind
+                == "told"
+            )
         sent = b"".join(call.body for call in there.taken).decode()
     assert "although its step is marked ok" in sent
     assert not [part for part in PARTS if part in sent]
@@ -60,12 +72,23 @@ def test_no_channel_sends_contents_that_are_not_wanted(name: str, own_words: boo
 def test_neither_a_mail_nor_a_program_gets_contents_that_are_not_wanted(tmp_path: Path) -> None:
     """The channels that are not HTTP."""
     with mailbox() as (port, mails):
-        to = {"host": "127.0.0.1", "port": port, "sender": "a@h.example", "to": ["b@h.example"], "encryption": "none"}
+        to = {
+            "host": "127.0.0.1",
+            "port": port,
+            "sender": "a@h.example",
+            "to": ["b@h.example"],
+            "encryption": "none",
+        }
         assert send(notification(telling()), sub("none", to={"email": to}), kit()).kind == "told"
     got = tmp_path / "got"
     code = f"import pathlib, sys; pathlib.Path({str(got)!r}).write_bytes(sys.stdin.buffer.read())"
     assert (
-        send(notification(telling()), sub("none", to={"command": {"argv": [sys.executable, "-c", code]}}), kit()).kind == "told"
+        send(
+            notification(telling()),
+            sub("none", to={"command": {"argv": [sys.executable, "-c", code]}}),
+            kit(),
+        ).kind
+        == "told"
     )
     sent = "".join(mails) + got.read_text()
     assert sent.count("although its step is marked ok") >= 2
@@ -84,7 +107,9 @@ def test_what_is_redacted_is_quoted_without_secrets_and_full_is_whole() -> None:
 
 def test_the_stream_and_the_list_leave_out_what_is_not_wanted() -> None:
     """``content=none`` in the query; without it the records are as they are on the topic."""
-    one = Alert.model_validate_json(json.dumps({name: getattr(telling(), name) for name in AlertStruct.__struct_fields__}))  # type: ignore[attr-defined]
+    one = Alert.model_validate_json(
+        json.dumps({name: getattr(telling(), name) for name in AlertStruct.__struct_fields__})  # type: ignore[attr-defined]
+    )
     told = alert_record(one, content_of("severity=critical&content=none"))
     assert Alert.model_validate_json(told).quoted == ""
     assert not [part for part in PARTS if part in told]
@@ -99,15 +124,25 @@ CANARY = "zebra-4711 Jane Roe"
 @pytest.mark.parametrize("case", [*BEHAVIOUR, *CONTENT], ids=lambda case: case.name)
 @pytest.mark.parametrize(
     "fields",
-    [("error_type",), ("error_message",), ("output",), ("input",), ("error_type", "error_message", "output", "input")],
+    [
+        ("error_type",),
+        ("error_message",),
+        ("output",),
+        ("input",),
+        ("error_type", "error_message", "output", "input"),
+    ],
     ids="+".join,
 )
-def test_no_detector_puts_what_a_step_said_into_its_sentence(case: DetectorCase, fields: tuple[str, ...]) -> None:
+def test_no_detector_puts_what_a_step_said_into_its_sentence(
+    case: DetectorCase, fields: tuple[str, ...]
+) -> None:
     """The sentence is names and numbers, whatever a step's input, output and error say; a quotation stands apart."""
 
     def planted(step: StepEvent) -> StepEvent:
         texts = {name: getattr(step, name) for name in fields}
-        return step.model_copy(update={name: _with_canary(text) for name, text in texts.items() if text})
+        return step.model_copy(
+            update={name: _with_canary(text) for name, text in texts.items() if text}
+        )
 
     events = [planted(step) for step in case.breaks]
     world = World(case)

@@ -13,15 +13,16 @@ import pytest
 from confluent_kafka.admin import AdminClient
 from pydantic import SecretStr
 
-from stepstream import endpoints, service_ports
+from stepstream.common import endpoints
 from stepstream.common.listen import AddressTaken
-from stepstream.embedded import clickhouse as clickhouse_module
-from stepstream.embedded import instance, ports
-from stepstream.embedded.clickhouse import EmbeddedClickHouse
-from stepstream.embedded.errors import PortTaken
-from stepstream.embedded.kafka import EmbeddedKafka
+from stepstream.local import service_ports
+from stepstream.local.embedded import clickhouse as clickhouse_module
+from stepstream.local.embedded import instance, ports
+from stepstream.local.embedded.clickhouse import EmbeddedClickHouse
+from stepstream.local.embedded.errors import PortTaken
+from stepstream.local.embedded.kafka import EmbeddedKafka
+from stepstream.local.supervisor import Pipeline, PipelineError
 from stepstream.schemas.settings import Settings
-from stepstream.supervisor import Pipeline, PipelineError
 from tests.security.squatters import Squatter
 
 
@@ -35,7 +36,9 @@ def answers(store: EmbeddedClickHouse) -> bool:
         return client.command("SELECT 1") == 1
 
 
-def test_a_store_is_not_taken_for_ours_because_it_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_is_not_taken_for_ours_because_it_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A chosen port that somebody else has is chosen again; the somebody hears nothing from us."""
     everything_looks_free(monkeypatch)
     with Squatter() as other, EmbeddedClickHouse(tmp_path, prefer_port=other.port) as store:
@@ -44,11 +47,15 @@ def test_a_store_is_not_taken_for_ours_because_it_answers(tmp_path: Path, monkey
         assert (other.connections, other.received) == (0, b"")
 
 
-def test_a_set_port_that_somebody_takes_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_set_port_that_somebody_takes_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One sentence with the setting's name, and no password for whoever answers there."""
     everything_looks_free(monkeypatch)
     with Squatter() as other:
-        with pytest.raises(PortTaken, match=rf"port {other.port} .* set clickhouse_port \(--clickhouse-port\)"):
+        with pytest.raises(
+            PortTaken, match=rf"port {other.port} .* set clickhouse_port \(--clickhouse-port\)"
+        ):
             EmbeddedClickHouse(tmp_path, port=other.port).start()
         assert (other.connections, other.received) == (0, b"")
 
@@ -68,7 +75,9 @@ def test_after_a_crash_another_program_at_the_port_is_not_the_store(tmp_path: Pa
         assert answers(store)
 
 
-def test_two_stores_that_start_at_the_same_moment_are_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_stores_that_start_at_the_same_moment_are_two(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Both have looked before one of them listens: each gets a server and data of its own."""
     both_looked = threading.Barrier(2, timeout=30)
     real = ports.is_free
@@ -95,21 +104,31 @@ def test_two_stores_that_start_at_the_same_moment_are_two(tmp_path: Path, monkey
         for number, store in enumerate(stores):
             with clickhouse_connect.get_client(dsn=store.writer_url) as client:
                 assert client.query("SHOW TABLES").result_rows == [(f"mine{number}",)]
-        with pytest.raises(Exception, match="Authentication failed"):  # another store, other passwords
+        with pytest.raises(
+            Exception, match="Authentication failed"
+        ):  # another store, other passwords
             clickhouse_connect.get_client(dsn=stores[0].access.writer.url(stores[1].url))
     finally:
         for store in stores:
             store.stop()
 
 
-def test_a_kafka_that_answers_first_is_not_ours(kafka_bootstrap: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kafka_that_answers_first_is_not_ours(
+    kafka_bootstrap: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The cluster that has the port already is a real one and ready; it is known by its id, and left alone."""
     monkeypatch.setattr(instance, "plan", functools.partial(instance.plan, free=lambda _port: True))
     taken = int(kafka_bootstrap.rpartition(":")[2])
-    others = AdminClient({"bootstrap.servers": kafka_bootstrap, "log_level": 0}).list_topics(timeout=10).cluster_id
+    others = (
+        AdminClient({"bootstrap.servers": kafka_bootstrap, "log_level": 0})
+        .list_topics(timeout=10)
+        .cluster_id
+    )
     with EmbeddedKafka(tmp_path / "kafka", prefer_port=taken, heap_mb=256) as kafka:
         assert kafka.bootstrap != kafka_bootstrap
-        found = AdminClient({"bootstrap.servers": kafka.bootstrap, "log_level": 0}).list_topics(timeout=10)
+        found = AdminClient({"bootstrap.servers": kafka.bootstrap, "log_level": 0}).list_topics(
+            timeout=10
+        )
         assert found.cluster_id != others
     with pytest.raises(PortTaken, match=rf"port {taken} .* set kafka_port \(--kafka-port\)"):
         EmbeddedKafka(tmp_path / "set", port=taken, heap_mb=256).start()
@@ -117,7 +136,11 @@ def test_a_kafka_that_answers_first_is_not_ours(kafka_bootstrap: str, tmp_path: 
 
 @pytest.fixture
 def settings(
-    kafka_bootstrap: str, clickhouse_url: str, topic_prefix: str, clickhouse_database: str, tmp_path: Path
+    kafka_bootstrap: str,
+    clickhouse_url: str,
+    topic_prefix: str,
+    clickhouse_database: str,
+    tmp_path: Path,
 ) -> Settings:
     """A pipeline on shared engines, with a state folder of its own."""
     return Settings(
@@ -135,44 +158,70 @@ def squatted(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
     def look(*taken: int) -> None:
         real = service_ports.ServicePorts
-        monkeypatch.setattr(service_ports, "USUAL", service_ports.USUAL | dict(zip(service_ports.USUAL, taken, strict=False)))
-        monkeypatch.setattr("stepstream.supervisor.ServicePorts", functools.partial(real, free=lambda _port: True))
+        monkeypatch.setattr(
+            service_ports,
+            "USUAL",
+            service_ports.USUAL | dict(zip(service_ports.USUAL, taken, strict=False)),
+        )
+        monkeypatch.setattr(
+            "stepstream.local.supervisor.ServicePorts",
+            functools.partial(real, free=lambda _port: True),
+        )
 
     return look
 
 
 @pytest.mark.timeout(180)
-def test_ports_of_our_processes_are_chosen_again(settings: Settings, squatted: Callable[..., None]) -> None:
+def test_ports_of_our_processes_are_chosen_again(
+    settings: Settings, squatted: Callable[..., None]
+) -> None:
     """The notifier's API and the metrics of worker and sink are taken by others; the address file names the real ones."""
     said: list[tuple[str, str]] = []
     with Squatter() as api, Squatter() as worker, Squatter() as sink:
         squatted(api.port, worker.port, sink.port)
-        with Pipeline(settings, say=lambda who, line: said.append((who, line)), usual_ports=True) as pipeline:
+        with Pipeline(
+            settings, say=lambda who, line: said.append((who, line)), usual_ports=True
+        ) as pipeline:
             found = endpoints.read(Path(settings.state_dir))
             assert found is not None
             assert found.others == {"notify": pipeline.admin_url} | {
                 f"metrics_{part}": url for part, url in pipeline.metrics_urls.items()
             }
-            used = {int(url.removesuffix("/metrics").rpartition(":")[2]) for url in found.others.values()}
+            used = {
+                int(url.removesuffix("/metrics").rpartition(":")[2])
+                for url in found.others.values()
+            }
             assert len(used) == 4
             assert not used & {api.port, worker.port, sink.port}
             assert all(process.restarts == 0 for process in pipeline.status().processes)
         assert b"" == api.received == worker.received == sink.received
-    assert sorted(who for who, line in said if "another port is chosen" in line) == ["notify", "sink", "worker"]
+    assert sorted(who for who, line in said if "another port is chosen" in line) == [
+        "notify",
+        "sink",
+        "worker",
+    ]
     assert not any("Traceback" in line for _, line in said)
 
 
 @pytest.mark.timeout(180)
-def test_a_set_port_of_our_processes_is_told_in_one_sentence(settings: Settings, squatted: Callable[..., None]) -> None:
+def test_a_set_port_of_our_processes_is_told_in_one_sentence(
+    settings: Settings, squatted: Callable[..., None]
+) -> None:
     """Before anything starts where a look shows it, and else as soon as the process says so: no traceback, no endless tries."""
     said: list[str] = []
     with Squatter() as api:
         own = settings.model_copy(update={"notify_port": api.port})
-        with pytest.raises(AddressTaken, match=rf"^port {api.port} .*set notify_port \(--notify-port\) to another port"):
+        with pytest.raises(
+            AddressTaken,
+            match=rf"^port {api.port} .*set notify_port \(--notify-port\) to another port",
+        ):
             Pipeline(own).start()
         squatted()
         late = Pipeline(own, say=lambda _who, line: said.append(line))
-        with pytest.raises(PipelineError, match=rf"^port {api.port} .*set notify_port \(--notify-port\) to another port"):
+        with pytest.raises(
+            PipelineError,
+            match=rf"^port {api.port} .*set notify_port \(--notify-port\) to another port",
+        ):
             late.start()
         assert api.received == b""
     assert not any("Traceback" in line for line in said)

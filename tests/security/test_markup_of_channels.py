@@ -15,9 +15,16 @@ from stepstream.schemas.alert import AlertStruct
 from stepstream.sinks.notify.channels import escape
 from stepstream.sinks.notify.channels.registry import send
 from stepstream.sinks.notify.channels.services import _notify
-from tests.receiver import Call, receiver
-from tests.unit.test_notify_channels import CASES, closing, kit, kit_for, mailbox, notification
-from tests.unit.test_notify_core import alert, subscription
+from tests.support.receiver import Call, receiver
+from tests.unit.sinks.notify.test_channels import (
+    CASES,
+    closing,
+    kit,
+    kit_for,
+    mailbox,
+    notification,
+)
+from tests.unit.sinks.notify.test_core import alert, subscription
 
 __all__ = ["closing"]  # a fixture of every test here
 
@@ -50,7 +57,11 @@ NAMES: Final = (
 
 def telling(text: str, **fields: Any) -> AlertStruct:
     """An alert with the text wherever an agent may have put it."""
-    return alert(**dict.fromkeys(NAMES, text) | {"severity": "critical", "step_ids": [text], "trace_id": text} | fields)
+    return alert(
+        **dict.fromkeys(NAMES, text)
+        | {"severity": "critical", "step_ids": [text], "trace_id": text}
+        | fields
+    )
 
 
 def unescaped(text: str) -> str:
@@ -65,7 +76,9 @@ def shown(text: str) -> str:
 
 def is_plain_markdown(text: str, *, ours: str = "") -> bool:
     rest = unescaped(text.replace(ours, "")) if ours else unescaped(text)
-    return not re.search(r"[\[\]`*_~|<>@{}]|^\s*(#|>|[-+] |\d+[.)] )", rest.replace("**", ""), re.MULTILINE)
+    return not re.search(
+        r"[\[\]`*_~|<>@{}]|^\s*(#|>|[-+] |\d+[.)] )", rest.replace("**", ""), re.MULTILINE
+    )
 
 
 def texts(name: str, call: Call) -> str:
@@ -82,12 +95,19 @@ def texts(name: str, call: Call) -> str:
             return str(data["text"])
         case "pagerduty":
             payload = data.get("payload", {})
-            parts = [payload.get(one, "") for one in ("summary", "source", "component", "group", "class")]
+            parts = [
+                payload.get(one, "") for one in ("summary", "source", "component", "group", "class")
+            ]
             details = payload.get("custom_details", {})
             return "\n".join([*parts, details.get("text", ""), *details.get("labels", {}).values()])
         case "opsgenie":
             return "\n".join(
-                [data.get("message", ""), data.get("description", ""), data.get("entity", ""), *data.get("tags", [])]
+                [
+                    data.get("message", ""),
+                    data.get("description", ""),
+                    data.get("entity", ""),
+                    *data.get("tags", []),
+                ]
             )
         case "alertmanager":
             return "\n".join(data[0]["annotations"].values())
@@ -122,10 +142,18 @@ def test_what_agents_write_means_nothing_in_any_channel(name: str, text: str) ->
     with receiver(answer=b"ok") as there:
         for template in (
             {},
-            {"title": "{who} {message}", "body": "{agent} {subject} {evidence} {quoted} {detail} {command} {alert}"},
+            {
+                "title": "{who} {message}",
+                "body": "{agent} {subject} {evidence} {quoted} {detail} {command} {alert}",
+            },
         ):
-            document = subscription(to={name: CASES[name].to(there.url)}, content="full", template=template)
-            assert send(notification(telling(text), telling("x")), document, kit_for(there.url)).kind == "told"
+            document = subscription(
+                to={name: CASES[name].to(there.url)}, content="full", template=template
+            )
+            assert (
+                send(notification(telling(text), telling("x")), document, kit_for(there.url)).kind
+                == "told"
+            )
         found = [texts(name, call) for call in there.taken]
     assert len(found) == 2
     assert [one for one in found if not is_inert(name, one)] == []
@@ -134,12 +162,17 @@ def test_what_agents_write_means_nothing_in_any_channel(name: str, text: str) ->
 def test_markup_of_the_operator_stays() -> None:
     """A template of the subscription's own may hold links and styles; only what is put into it is escaped."""
     with receiver(answer=b"ok") as there:
-        own = {"title": "*{alert}*", "body": "<https://wiki.example/{alert}|what to do> [more](https://wiki.example)"}
+        own = {
+            "title": "*{alert}*",
+            "body": "<https://wiki.example/{alert}|what to do> [more](https://wiki.example)",
+        }
         for name in ("slack", "discord"):
             document = subscription(to={name: CASES[name].to(there.url)}, template=own)
             assert send(notification(telling("a_b")), document, kit_for(there.url)).kind == "told"
         slack, discord = there.taken
-    assert slack.data["text"].endswith("<https://wiki.example/a_b|what to do> [more](https://wiki.example)")
+    assert slack.data["text"].endswith(
+        "<https://wiki.example/a_b|what to do> [more](https://wiki.example)"
+    )
     assert slack.data["mrkdwn"] is True
     assert "[more](https://wiki.example)" in discord.data["content"]
 
@@ -148,11 +181,18 @@ def test_previews_and_mentions_are_off() -> None:
     """Slack, Discord and Telegram fetch nothing that is named in a message and call nobody."""
     with receiver(answer=b"ok") as there:
         for name in ("slack", "discord", "telegram"):
-            assert send(notification(), subscription(to={name: CASES[name].to(there.url)}), kit_for(there.url)).kind == "told"
+            assert (
+                send(
+                    notification(),
+                    subscription(to={name: CASES[name].to(there.url)}),
+                    kit_for(there.url),
+                ).kind
+                == "told"
+            )
         slack, discord, telegram = (call.data for call in there.taken)
-    assert {name: slack[name] for name in ("unfurl_links", "unfurl_media", "link_names", "mrkdwn")} == dict.fromkeys(
-        ("unfurl_links", "unfurl_media", "link_names", "mrkdwn"), False
-    )
+    assert {
+        name: slack[name] for name in ("unfurl_links", "unfurl_media", "link_names", "mrkdwn")
+    } == dict.fromkeys(("unfurl_links", "unfurl_media", "link_names", "mrkdwn"), False)
     assert (discord["allowed_mentions"], discord["flags"]) == ({"parse": []}, 4)
     assert telegram["disable_web_page_preview"] is True
     assert "parse_mode" not in telegram
@@ -163,7 +203,11 @@ def test_webhooks_get_the_record_as_it_is() -> None:
     with receiver(answer=b"ok") as there:
         text = "[x](https://e.x)\x1b[2J<!channel>"
         assert (
-            send(notification(telling(text)), subscription(to={"webhook": {"url": there.url}}), kit_for(there.url)).kind
+            send(
+                notification(telling(text)),
+                subscription(to={"webhook": {"url": there.url}}),
+                kit_for(there.url),
+            ).kind
             == "told"
         )
         sent = there.taken[0].data
@@ -174,7 +218,13 @@ def test_webhooks_get_the_record_as_it_is() -> None:
 def test_a_mail_is_plain_text_with_one_subject() -> None:
     """No header can be added, whatever an agent is called."""
     with mailbox() as (port, mails):
-        to = {"host": "127.0.0.1", "port": port, "sender": "a@h.example", "to": ["b@h.example"], "encryption": "none"}
+        to = {
+            "host": "127.0.0.1",
+            "port": port,
+            "sender": "a@h.example",
+            "to": ["b@h.example"],
+            "encryption": "none",
+        }
         one = notification(telling("x\r\nBcc: all@h.example\r\n\r\n<b>html</b>\n.\nQUIT"))
         assert send(one, subscription(to={"email": to}), kit()).kind == "told"
     head = "".join(mails).partition("\r\n\r\n")[0]
@@ -183,7 +233,9 @@ def test_a_mail_is_plain_text_with_one_subject() -> None:
     assert len(re.findall(r"^Subject:", head, re.MULTILINE)) == 1
 
 
-@pytest.mark.parametrize(("form", "checked"), [("markdown", "discord"), ("text", "apprise"), ("html", "apprise")])
+@pytest.mark.parametrize(
+    ("form", "checked"), [("markdown", "discord"), ("text", "apprise"), ("html", "apprise")]
+)
 def test_a_library_is_given_what_its_service_renders(form: str, checked: str) -> None:
     """Markdown is escaped as such; plain text, which the library makes HTML of, holds nothing that would be one."""
     given: dict[str, Any] = {}
@@ -207,7 +259,8 @@ LIMITS: Final = {
     "telegram": lambda data: len(data["text"]) <= 4_096,
     "teams": lambda data: len(json.dumps(data, ensure_ascii=False).encode()) <= 28_000,
     "pagerduty": lambda data: (
-        len(data["payload"]["summary"]) <= 1_024 and len(json.dumps(data, ensure_ascii=False).encode()) <= 512_000
+        len(data["payload"]["summary"]) <= 1_024
+        and len(json.dumps(data, ensure_ascii=False).encode()) <= 512_000
     ),
     "opsgenie": lambda data: (
         len(data["message"]) <= 130

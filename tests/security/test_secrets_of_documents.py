@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from stepstream.child_environment import inherited
+from stepstream.common.settings import resolve
+from stepstream.local.child_environment import inherited
 from stepstream.schemas.documents import Subscription
 from stepstream.schemas.settings import Settings
-from stepstream.settings import resolve
 from stepstream.sinks.notify.channels.registry import send
 from stepstream.sinks.notify.secrets import NoSecret, Secrets
 from stepstream.sinks.notify.service import kit_of
-from tests.receiver import receiver
-from tests.unit.test_notify_channels import notification
-from tests.unit.test_notify_core import subscription
+from tests.support.receiver import receiver
+from tests.unit.sinks.notify.test_channels import notification
+from tests.unit.sinks.notify.test_core import subscription
 
 ENVIRON = {
     "PATH": "/bin", "HOME": "/home/me", "LC_ALL": "C.UTF-8", "PYTHONPATH": "/x", "OPENAI_API_KEY": "sk-live",
@@ -41,7 +41,12 @@ def test_the_notifier_of_up_gets_no_other_variables() -> None:
 
 def test_variables_with_the_prefix_are_no_settings() -> None:
     """They are not complained about as settings that there are not."""
-    assert resolve(environ={"STEPSTREAM_NOTIFY_SECRET_HOOK": "x", "HOME": "/nowhere"}).settings.notify_secret_variables == ""
+    assert (
+        resolve(
+            environ={"STEPSTREAM_NOTIFY_SECRET_HOOK": "x", "HOME": "/nowhere"}
+        ).settings.notify_secret_variables
+        == ""
+    )
 
 
 WHERE: list[dict[str, Any]] = [
@@ -55,7 +60,15 @@ WHERE: list[dict[str, Any]] = [
     {"telegram": {"token": "{ref}", "chat": "1"}},
     {"pagerduty": {"routing_key": "{ref}"}},
     {"opsgenie": {"api_key": "{ref}"}},
-    {"email": {"host": "127.0.0.1", "user": "u", "password": "{ref}", "sender": "a@x.example", "to": ["b@x.example"]}},
+    {
+        "email": {
+            "host": "127.0.0.1",
+            "user": "u",
+            "password": "{ref}",
+            "sender": "a@x.example",
+            "to": ["b@x.example"],
+        }
+    },
     {"apprise": {"url": "{ref}"}},
 ]
 
@@ -71,7 +84,9 @@ WHERE: list[dict[str, Any]] = [
         "file:/proc/self/environ",
     ],
 )
-def test_no_field_of_any_channel_reads_another_variable(to: dict[str, Any], ref: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_field_of_any_channel_reads_another_variable(
+    to: dict[str, Any], ref: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nothing is sent; the reason names the variable and what to do."""
     for name, value in ENVIRON.items():
         monkeypatch.setenv(name, value)
@@ -103,7 +118,9 @@ def test_a_listed_variable_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """By the setting of the notifier."""
     monkeypatch.setenv("HOOK_KEY", "listed-value-1")
     with receiver() as there:
-        to = {"webhook": {"url": there.url, "headers": {"X-Key": "env:HOOK_KEY", "X-File": "plain"}}}
+        to = {
+            "webhook": {"url": there.url, "headers": {"X-Key": "env:HOOK_KEY", "X-File": "plain"}}
+        }
         kit = kit_of(Settings(notify_allow_private=True, notify_secret_variables="HOOK_KEY"))
         assert send(notification(), subscription(to=to), kit).kind == "told"
         kit.client.close()
@@ -115,7 +132,13 @@ def test_what_may_be_named_is_told_before_anything_is_sent() -> None:
     from stepstream.schemas.channels import listed_variables, refused_variables
 
     document: Subscription = subscription(
-        to={"webhook": {"url": "https://h.example", "secret": "env:KEY", "headers": {"X": "env:KEY"}}}
+        to={
+            "webhook": {
+                "url": "https://h.example",
+                "secret": "env:KEY",
+                "headers": {"X": "env:KEY"},
+            }
+        }
     )
     (refused,) = refused_variables(document.options, ())
     assert refused.startswith("env:KEY is no variable that the notifier may read")

@@ -23,7 +23,16 @@ SECRET = "the secret of the machine"
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     """A store with limits that are quickly reached."""
-    limits = ("--max-connections", "1500", "--max-result-mb", "8", "--max-body-mb", "64", "--max-memory-mb", "1500")
+    limits = (
+        "--max-connections",
+        "1500",
+        "--max-result-mb",
+        "8",
+        "--max-body-mb",
+        "64",
+        "--max-memory-mb",
+        "1500",
+    )
     with store(tmp_path_factory.mktemp("abuse"), *limits) as found:
         found.value("CREATE TABLE kept (a String) ENGINE = MergeTree ORDER BY a")
         found.value("INSERT INTO kept VALUES ('held')")
@@ -97,7 +106,9 @@ def test_no_text_of_a_request_is_in_a_header(running: Store, query_id: str) -> N
     for user in ("writer", "reader", ""):
         headers = {"Authorization": basic(user, running.secrets[user])} if user else {}
         answer = request(running.url, target, headers=headers)
-        assert (answer.status, answer.body if user else b"") == ((200, b"1\n") if user else (403, b""))
+        assert (answer.status, answer.body if user else b"") == (
+            (200, b"1\n") if user else (403, b"")
+        )
         assert b"script" not in b"".join(answer.head)
         assert b"HTTP/1.1" not in b"".join(answer.head[1:]) + answer.body
         assert "html" not in answer.header("content-type")
@@ -105,9 +116,11 @@ def test_no_text_of_a_request_is_in_a_header(running: Store, query_id: str) -> N
         assert answer.header("content-security-policy").startswith("sandbox; default-src 'none'")
     assert (
         len(
-            request(running.url, target, headers={"Authorization": basic("writer", running.secrets["writer"])}).header(
-                "x-clickhouse-query-id"
-            )
+            request(
+                running.url,
+                target,
+                headers={"Authorization": basic("writer", running.secrets["writer"])},
+            ).header("x-clickhouse-query-id")
         )
         == 36
     )
@@ -141,7 +154,11 @@ def test_a_reader_and_a_stranger_make_no_dictionary(running: Store, tmp_path: Pa
         sql = f"CREATE DICTIONARY d (a String) PRIMARY KEY a SOURCE({found}) LAYOUT(COMPLEX_KEY_HASHED()) LIFETIME(0)"
         for user in ("writer", "reader"):
             assert code(running.ask(sql, user=user)) in (48, 164, 497), (user, sql)
-            assert code(running.ask(sql.replace("CREATE", "CREATE OR REPLACE"), user=user)) in (48, 164, 497)
+            assert code(running.ask(sql.replace("CREATE", "CREATE OR REPLACE"), user=user)) in (
+                48,
+                164,
+                497,
+            )
         assert running.ask(sql, user="").status == 403
     assert not proof.exists()
 
@@ -352,7 +369,11 @@ REFUSALS = {36, 48, 62, 73, 164, 344, 452, 497}
 
 
 def _filled(sql: str, file: Path, port: int) -> str:
-    return sql.replace("{file}", str(file)).replace("{folder}", str(file.parent)).replace("{port}", str(port))
+    return (
+        sql.replace("{file}", str(file))
+        .replace("{folder}", str(file.parent))
+        .replace("{port}", str(port))
+    )
 
 
 @pytest.mark.parametrize("sql", [*REACHING, *CHANGING])
@@ -410,10 +431,21 @@ def test_settings_are_a_list_of_names(running: Store, secret: list[Path], name: 
 
 def test_formats_with_schemas_are_refused_everywhere(running: Store, secret: list[Path]) -> None:
     """In the statement, as a parameter and in a header."""
-    for name in ("Protobuf", "ProtobufSingle", "ProtobufList", "CapnProto", "Template", "AvroConfluent", "MySQLDump"):
+    for name in (
+        "Protobuf",
+        "ProtobufSingle",
+        "ProtobufList",
+        "CapnProto",
+        "Template",
+        "AvroConfluent",
+        "MySQLDump",
+    ):
         for user in ("reader", "writer"):
             assert code(running.ask("SELECT 1 AS x", user=user, default_format=name)) == 73
-            assert code(running.ask("SELECT 1 AS x", user=user, headers={"X-ClickHouse-Format": name})) == 73
+            assert (
+                code(running.ask("SELECT 1 AS x", user=user, headers={"X-ClickHouse-Format": name}))
+                == 73
+            )
         assert code(running.ask("x", query=f"INSERT INTO kept FORMAT {name}")) in (73, 452)
 
 
@@ -421,11 +453,31 @@ def test_a_name_in_a_parameter_is_looked_at(running: Store, secret: list[Path]) 
     """A path, a function that reads files, and one that a session remembers from before."""
     for user in ("writer", "reader"):
         for file in secret:
-            assert code(running.ask("SELECT * FROM {t:Identifier}", user=user, param_t=str(file))) == 36
-            assert code(running.ask(f"SELECT arrayMap({{f:Identifier}}, ['{file}'])", user=user, param_f="file")) == 497
-            assert code(running.ask(f"SELECT arrayMap({{f:Identifier}}, ['{file}'])", user=user, param_f="FILE")) == 497
+            assert (
+                code(running.ask("SELECT * FROM {t:Identifier}", user=user, param_t=str(file)))
+                == 36
+            )
+            assert (
+                code(
+                    running.ask(
+                        f"SELECT arrayMap({{f:Identifier}}, ['{file}'])", user=user, param_f="file"
+                    )
+                )
+                == 497
+            )
+            assert (
+                code(
+                    running.ask(
+                        f"SELECT arrayMap({{f:Identifier}}, ['{file}'])", user=user, param_f="FILE"
+                    )
+                )
+                == 497
+            )
         assert code(running.ask("SELECT * FROM {t:Identifier}", user=user)) == 36
-        assert running.ask("SELECT * FROM { t : Identifier }", user=user, param_t="kept").body == b"held\n"
+        assert (
+            running.ask("SELECT * FROM { t : Identifier }", user=user, param_t="kept").body
+            == b"held\n"
+        )
     for file in secret:
         assert code(running.ask(f"SET param_t = '{file}'", session_id="p")) == 0
         answer = running.ask("SELECT * FROM {t:Identifier}", session_id="p")
@@ -437,14 +489,23 @@ def test_strings_with_a_slash_are_values_elsewhere(running: Store) -> None:
     for user in ("writer", "reader"):
         for sql, found in (
             ("SELECT 'x/*' FROM kept", "x/*"),
-            ("SELECT a FROM kept WHERE a NOT IN ('x/y', 'a/b') AND (a, 'x/y') IN (('held', 'x/y'))", "held"),
-            ("SELECT a.a FROM kept AS a JOIN kept AS b ON a.a = b.a AND a.a != concat('x/y', '{')", "held"),
+            (
+                "SELECT a FROM kept WHERE a NOT IN ('x/y', 'a/b') AND (a, 'x/y') IN (('held', 'x/y'))",
+                "held",
+            ),
+            (
+                "SELECT a.a FROM kept AS a JOIN kept AS b ON a.a = b.a AND a.a != concat('x/y', '{')",
+                "held",
+            ),
             ("WITH 'x/y' AS p SELECT p FROM kept GROUP BY 'x/y', p ORDER BY 'a/b', p", "x/y"),
             ("SELECT trim(BOTH '/' FROM a) FROM kept", "held"),
             ("SELECT {x:String} FROM kept WHERE a != 'a/b'", "a/b"),
             ("SELECT CAST(0 AS DateTime('Europe/London')) FROM kept", "1970-01-01 01:00:00"),
             ("SELECT CAST('x/y' AS Enum8('x/y' = 1, 'a/b' = 2)) FROM kept", "x/y"),
-            ("SELECT name FROM (SELECT 'a/b' AS name FROM kept) WHERE name IN ('a/b') LIMIT 1 BY name", "a/b"),
+            (
+                "SELECT name FROM (SELECT 'a/b' AS name FROM kept) WHERE name IN ('a/b') LIMIT 1 BY name",
+                "a/b",
+            ),
             ("SELECT extract(a, '[a-h]+') FROM kept", "he"),
             ("SELECT a FROM kept WHERE match(a, '^h.*d$') AND NOT match(a, '[0-9]')", "held"),
             ("SELECT toDateTime(0, 'Europe/London') FROM kept", "1970-01-01 01:00:00"),
@@ -462,7 +523,10 @@ def test_names_are_quoted(running: Store) -> None:
             assert code(running.ask("SELECT 1", user=user, database=name)) in (81, 82)
             assert code(running.ask("SELECT 1", user=user, session_id=name)) == 0
     assert code(running.ask("CREATE TEMPORARY TABLE m (a Int8)", session_id="q")) == 0
-    assert code(running.ask("SELECT 1", session_id="q", database="x`; DROP TABLE kept; --")) in (81, 82)
+    assert code(running.ask("SELECT 1", session_id="q", database="x`; DROP TABLE kept; --")) in (
+        81,
+        82,
+    )
     assert running.value("SELECT count() FROM kept") == "1"
 
 
@@ -475,11 +539,17 @@ def test_an_external_table_holds_plain_data(running: Store, secret: list[Path]) 
         ("a String", "Protobuf", "x"),
     ):
         for file in secret:
-            fields: dict[str, Any] = {"e_structure": structure.replace("{file}", str(file)), "e_format": form}
+            fields: dict[str, Any] = {
+                "e_structure": structure.replace("{file}", str(file)),
+                "e_format": form,
+            }
             rows = data.replace("{file}", str(file))
             part = f'--b\r\nContent-Disposition: form-data; name="e"; filename="e"\r\n\r\n{rows}\r\n--b--\r\n'
             answer = running.ask(
-                part.encode(), headers={"Content-Type": "multipart/form-data; boundary=b"}, query="SELECT * FROM e", **fields
+                part.encode(),
+                headers={"Content-Type": "multipart/form-data; boundary=b"},
+                query="SELECT * FROM e",
+                **fields,
             )
             assert code(answer) in (*REFUSALS, 60), answer
             assert SECRET not in answer.body.decode()
@@ -493,7 +563,11 @@ def test_an_external_table_holds_plain_data(running: Store, secret: list[Path]) 
     [
         {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Dest": "image", "Sec-Fetch-Mode": "no-cors"},
         {"Sec-Fetch-Site": "same-site", "Sec-Fetch-Dest": "script"},
-        {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Dest": "document", "Sec-Fetch-Mode": "navigate"},
+        {
+            "Sec-Fetch-Site": "cross-site",
+            "Sec-Fetch-Dest": "document",
+            "Sec-Fetch-Mode": "navigate",
+        },
         {"Sec-Fetch-Site": "same-origin", "Sec-Fetch-Dest": "iframe"},
         {"Origin": "http://evil.example"},
         {"Origin": "null"},
@@ -505,7 +579,12 @@ def test_pages_are_no_clients(running: Store, headers: dict[str, str]) -> None:
     """Even with the right credentials, in the header and in the URL, by GET and by POST."""
     login = {"user": "reader", "password": running.secrets["reader"]}
     for method in ("GET", "POST"):
-        assert request(running.url, f"/?{urlencode({'query': 'SELECT 1', **login})}", method, headers).status == 403
+        assert (
+            request(
+                running.url, f"/?{urlencode({'query': 'SELECT 1', **login})}", method, headers
+            ).status
+            == 403
+        )
         assert running.ask("SELECT 1", user="reader", headers=headers, method=method).status == 403
 
 
@@ -571,7 +650,9 @@ def test_a_strangers_body_is_not_read(running: Store) -> None:
     before = running.rss_mb
     bomb = zstandard.ZstdCompressor(level=19).compress(_multipart(b" " * (1 << 30)))
     wrong = {"Authorization": basic("writer", "wrong")}
-    assert request(running.url, "/", "POST", {**wrong, **FORM, "Content-Encoding": "zstd"}, bomb).status in (403, 429)
+    assert request(
+        running.url, "/", "POST", {**wrong, **FORM, "Content-Encoding": "zstd"}, bomb
+    ).status in (403, 429)
     for line in ("Content-Length: 99000000000", "Transfer-Encoding: chunked"):
         with connect(running.url) as connection:
             head = f"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: {FORM['Content-Type']}\r\n{line}\r\n\r\n"
@@ -593,7 +674,9 @@ def test_plain_bytes_are_counted(running: Store, user: str, coding: str) -> None
         running.ask(pack(blanks), user=user, headers=headers),
         running.ask(pack(blanks), user=user, headers=headers, query="SELECT 1"),
         running.ask(pack(_multipart(blanks)), user=user, headers={**headers, **FORM}),
-        running.ask(pack(blanks), user=user, headers=headers, query="INSERT INTO kept FORMAT LineAsString"),
+        running.ask(
+            pack(blanks), user=user, headers=headers, query="INSERT INTO kept FORMAT LineAsString"
+        ),
     ):
         assert code(answer) in (164, 271, 307), answer
     assert running.rss_mb < before + 300
@@ -610,11 +693,22 @@ def test_an_answer_to_a_reader_is_bounded(running: Store) -> None:
         f"SELECT number AS {'x' * 10_000} FROM numbers(10000) FORMAT JSONEachRow",
     ):
         answer = running.ask(sql, user="reader")
-        assert code(answer) in (396, 241) or b"TOO_MANY_ROWS_OR_BYTES" in answer.body or len(answer.body) < 9 << 20, sql
+        assert (
+            code(answer) in (396, 241)
+            or b"TOO_MANY_ROWS_OR_BYTES" in answer.body
+            or len(answer.body) < 9 << 20
+        ), sql
         assert len(answer.body) < 20 << 20
     assert len(running.ask("SELECT number FROM numbers(1000000)", user="reader").body) > 6_888_890
     assert code(running.ask("SELECT 1", user="reader", max_result_bytes=0)) == 0
-    assert int(running.ask("SELECT getSetting('max_result_bytes')", user="reader", max_result_bytes=1 << 40).body) == 8 << 20
+    assert (
+        int(
+            running.ask(
+                "SELECT getSetting('max_result_bytes')", user="reader", max_result_bytes=1 << 40
+            ).body
+        )
+        == 8 << 20
+    )
 
 
 def test_a_large_document_is_not_held_whole(running: Store) -> None:
@@ -630,9 +724,14 @@ def test_a_large_document_is_not_held_whole(running: Store) -> None:
         assert running.rss_mb < before + 400
     look = "SELECT count() FROM system.processes WHERE query LIKE '%30000000%' AND query NOT LIKE '%processes%'"
     until(lambda: running.value(look) == "0", "the query has ended")
-    for text, number in (("SELECT throwIf(number = 5) FROM numbers(10) FORMAT JSON", 395), ("SELECT nope FORMAT JSON", 47)):
+    for text, number in (
+        ("SELECT throwIf(number = 5) FROM numbers(10) FORMAT JSON", 395),
+        ("SELECT nope FORMAT JSON", 47),
+    ):
         assert code(running.ask(text)) == number
-    assert running.value("SELECT 1 AS x FORMAT JSONCompact SETTINGS max_threads = 1").startswith("{")
+    assert running.value("SELECT 1 AS x FORMAT JSONCompact SETTINGS max_threads = 1").startswith(
+        "{"
+    )
     assert running.value("WITH 1 AS format SELECT format FORMAT XML").startswith("<?xml")
 
 
@@ -673,7 +772,9 @@ def test_many_idle_connections_do_not_cancel_queries(running: Store) -> None:
 def test_a_query_ends_when_its_client_leaves(running: Store, user: str) -> None:
     """Whatever it calls itself: the mark by which it is found is not the client's to set."""
     mark = f"left{time.monotonic_ns()}"
-    sql = f"SELECT count() FROM numbers(1000000000000) WHERE sipHash64(number) = 7 AND '{mark}' != ''"
+    sql = (
+        f"SELECT count() FROM numbers(1000000000000) WHERE sipHash64(number) = 7 AND '{mark}' != ''"
+    )
     assert code(running.ask(sql, user=user, log_comment="mine")) in (164, 452)
     look = f"SELECT count() FROM system.processes WHERE query LIKE '%{mark}%' AND query NOT LIKE '%processes%'"
     with connect(running.url) as one:
@@ -690,7 +791,11 @@ def test_slow_readers_leave_a_place_for_the_writer(running: Store) -> None:
     done: list[RawAnswer] = []
 
     def sleep() -> None:
-        done.append(running.ask("SELECT sleepEachRow(1) FROM numbers(3) SETTINGS max_block_size = 1", user="reader"))
+        done.append(
+            running.ask(
+                "SELECT sleepEachRow(1) FROM numbers(3) SETTINGS max_block_size = 1", user="reader"
+            )
+        )
 
     readers = [threading.Thread(target=sleep) for _ in range(20)]
     for one in readers:
@@ -720,7 +825,9 @@ def test_a_request_is_taken_apart_strictly(running: Store) -> None:
         assert send(running.url, head.encode()).status in (400, 0)
     one = f"GET /?query=SELECT+1 HTTP/1.1\r\nHost: localhost\r\n{login}\r\n"
     with connect(running.url) as connection:
-        connection.sendall(one.encode() * 200 + one.replace(login, f"{login}Connection: close\r\n").encode())
+        connection.sendall(
+            one.encode() * 200 + one.replace(login, f"{login}Connection: close\r\n").encode()
+        )
         assert (read_answer(connection).body.count(b"HTTP/1.1 200 ")) == 200
 
 
@@ -729,9 +836,20 @@ def test_a_credential_file_is_needed(tmp_path: Path) -> None:
     import subprocess
     import sys
 
-    command = [sys.executable, "-P", "-m", "stepstream.sinks.embedded", "--path", str(tmp_path), "--port", "0"]
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "stepstream.local.clickhouse_server",
+        "--path",
+        str(tmp_path),
+        "--port",
+        "0",
+    ]
     for more in ([], ["--credentials", str(tmp_path / "none")]):
-        done = subprocess.run([*command, *more], capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(
+            [*command, *more], capture_output=True, text=True, timeout=60, check=False
+        )
         assert done.returncode != 0
         assert "credential" in done.stderr
 
@@ -755,10 +873,20 @@ def test_what_an_earlier_release_let_somebody_make_reaches_nothing(tmp_path: Pat
         "CREATE VIEW plain AS SELECT a FROM kept",
     ]
     code_of_old = "import chdb, sys\nc = chdb.connect(sys.argv[1])\nfor sql in sys.argv[2:]:\n    c.query(sql)\nc.close()"
-    subprocess.run([sys.executable, "-c", code_of_old, str(file.parent / "store"), *made], check=True, timeout=60)
+    subprocess.run(
+        [sys.executable, "-c", code_of_old, str(file.parent / "store"), *made],
+        check=True,
+        timeout=60,
+    )
     with store(tmp_path / "new") as found:
         for user in ("writer", "reader"):
             assert found.ask("SELECT * FROM plain", user=user).body == b"held\n"
-            for name in ("by_string", "by_function", "by_table_function", "by_buffer", "by_default"):
+            for name in (
+                "by_string",
+                "by_function",
+                "by_table_function",
+                "by_buffer",
+                "by_default",
+            ):
                 answer = found.ask(f"SELECT * FROM {name}", user=user)
                 assert (code(answer), SECRET in answer.body.decode()) == (497, False), name

@@ -20,11 +20,11 @@ import pytest
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from stepstream import endpoints
-from stepstream.embedded.quota import QuotaRefused, set_producer_rate
-from stepstream.settings import load
-from stepstream.supervisor import Pipeline
-from tests.store_login import basic
+from stepstream.common import endpoints
+from stepstream.common.settings import load
+from stepstream.local.embedded.quota import QuotaRefused, set_producer_rate
+from stepstream.local.supervisor import Pipeline
+from tests.support.store_login import basic
 
 TEN_LINES = """
 import stepstream
@@ -48,13 +48,30 @@ class Up:
 
     @property
     def secrets(self) -> list[str]:
-        return [self.found.writer.password, self.found.reader.password, self.found.kafka_login.password]
+        return [
+            self.found.writer.password,
+            self.found.reader.password,
+            self.found.kafka_login.password,
+        ]
 
     def command(self, *line: str) -> subprocess.CompletedProcess[str]:
         """A program of this user, with nothing set but where the state folder is."""
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("STEPSTREAM_")}
-        variables = {**kept, "STEPSTREAM_STATE_DIR": str(self.folder), "STEPSTREAM_SETTINGS": os.devnull}
-        return subprocess.run([sys.executable, *line], env=variables, capture_output=True, text=True, check=False, timeout=60)
+        kept = {
+            name: value for name, value in os.environ.items() if not name.startswith("STEPSTREAM_")
+        }
+        variables = {
+            **kept,
+            "STEPSTREAM_STATE_DIR": str(self.folder),
+            "STEPSTREAM_SETTINGS": os.devnull,
+        }
+        return subprocess.run(
+            [sys.executable, *line],
+            env=variables,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
 
 
 @pytest.fixture(scope="module")
@@ -62,14 +79,22 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     """Everything that `up --kafka-auth` runs."""
     folder = tmp_path_factory.mktemp("up")
     said: list[str] = []
-    environ = {"STEPSTREAM_STATE_DIR": str(folder), "STEPSTREAM_SETTINGS": os.devnull, "STEPSTREAM_LOG_LEVEL": "info"}
-    with Pipeline(load(environ=environ, kafka_auth=True), say=lambda _who, line: said.append(line)) as pipeline:
+    environ = {
+        "STEPSTREAM_STATE_DIR": str(folder),
+        "STEPSTREAM_SETTINGS": os.devnull,
+        "STEPSTREAM_LOG_LEVEL": "info",
+    }
+    with Pipeline(
+        load(environ=environ, kafka_auth=True), say=lambda _who, line: said.append(line)
+    ) as pipeline:
         found = endpoints.read(folder)
         assert found is not None
         yield Up(pipeline, found, folder, said)
 
 
-def ask(url: str, sql: str, headers: dict[str, str] | None = None, **parameters: str) -> tuple[int, str]:
+def ask(
+    url: str, sql: str, headers: dict[str, str] | None = None, **parameters: str
+) -> tuple[int, str]:
     request = urllib.request.Request(f"{url}/?{urlencode(parameters)}", sql.encode(), headers or {})
     try:
         with urllib.request.urlopen(request, timeout=30) as answer:
@@ -86,7 +111,9 @@ def test_the_ten_lines_need_no_variable(up: Up) -> None:
     assert agent.returncode == 0, agent.stderr
     question = "SELECT count() AS runs FROM runs WHERE status = 'ok' AND steps = 2"
     deadline = time.monotonic() + 60
-    while json.loads(up.command("-m", "stepstream", "sql", question, "--format", "json").stdout)[0]["runs"] in (0, "0"):
+    while json.loads(up.command("-m", "stepstream", "sql", question, "--format", "json").stdout)[0][
+        "runs"
+    ] in (0, "0"):
         assert time.monotonic() < deadline, (agent.stderr, up.said)
         time.sleep(0.2)
     doctor = up.command("-m", "stepstream", "doctor")
@@ -96,8 +123,16 @@ def test_the_ten_lines_need_no_variable(up: Up) -> None:
 
 def test_kafka_takes_nobody_without_the_password(up: Up) -> None:
     """Neither clients nor those who speak to the controller; with the password everything works."""
-    servers: dict[str, Any] = {"bootstrap.servers": up.found.kafka, "log_level": 0, "socket.timeout.ms": 3_000}
-    sasl = {"security.protocol": "SASL_PLAINTEXT", "sasl.mechanism": "PLAIN", "sasl.username": up.found.kafka_login.user}
+    servers: dict[str, Any] = {
+        "bootstrap.servers": up.found.kafka,
+        "log_level": 0,
+        "socket.timeout.ms": 3_000,
+    }
+    sasl = {
+        "security.protocol": "SASL_PLAINTEXT",
+        "sasl.mechanism": "PLAIN",
+        "sasl.username": up.found.kafka_login.user,
+    }
     wrong: list[dict[str, str]] = [
         {},
         {**sasl, "sasl.password": "guess"},
@@ -106,7 +141,11 @@ def test_kafka_takes_nobody_without_the_password(up: Up) -> None:
     for more in wrong:
         with pytest.raises(KafkaException):
             AdminClient({**servers, **more}).list_topics(timeout=4)
-    assert AdminClient({**servers, **sasl, "sasl.password": up.secrets[2]}).list_topics(timeout=10).topics
+    assert (
+        AdminClient({**servers, **sasl, "sasl.password": up.secrets[2]})
+        .list_topics(timeout=10)
+        .topics
+    )
     ports = json.loads((up.folder / "data" / "kafka" / "instance.json").read_text())["ports"][0]
     for port in ports:
         with pytest.raises((OSError, QuotaRefused)):
@@ -127,7 +166,9 @@ def test_kafka_takes_nobody_without_the_password(up: Up) -> None:
         ({"X-ClickHouse-User": "reader", "X-ClickHouse-Key": "x"}, {}),
     ],
 )
-def test_the_store_takes_nobody_without_a_password(up: Up, headers: dict[str, str], parameters: dict[str, str]) -> None:
+def test_the_store_takes_nobody_without_a_password(
+    up: Up, headers: dict[str, str], parameters: dict[str, str]
+) -> None:
     """The reader's name is no way in either."""
     status, text = ask(up.found.clickhouse, "SELECT 42", headers, **parameters)
     assert status in (401, 403, 429)
@@ -137,9 +178,18 @@ def test_the_store_takes_nobody_without_a_password(up: Up, headers: dict[str, st
 def test_the_users_are_what_they_are_called(up: Up) -> None:
     """The reader's password is not the writer's, and it changes nothing."""
     reader, writer = up.found.reader, up.found.writer
-    assert ask(up.found.clickhouse, "SELECT 42", basic(reader.user, reader.password)) == (200, "42\n")
-    assert ask(up.found.clickhouse, "SELECT 42", basic(writer.user, reader.password))[0] in (401, 403)
-    assert ask(up.found.clickhouse, "SELECT 42", basic(reader.user, writer.password))[0] in (401, 403)
+    assert ask(up.found.clickhouse, "SELECT 42", basic(reader.user, reader.password)) == (
+        200,
+        "42\n",
+    )
+    assert ask(up.found.clickhouse, "SELECT 42", basic(writer.user, reader.password))[0] in (
+        401,
+        403,
+    )
+    assert ask(up.found.clickhouse, "SELECT 42", basic(reader.user, writer.password))[0] in (
+        401,
+        403,
+    )
     for sql in (
         "DROP TABLE stepstream.steps_raw",
         "TRUNCATE TABLE stepstream.steps_raw",
@@ -150,18 +200,30 @@ def test_the_users_are_what_they_are_called(up: Up) -> None:
         assert ask(up.found.clickhouse, sql, basic(reader.user, reader.password))[0] != 200, sql
         refused = up.command("-m", "stepstream", "sql", sql)  # commands read as the reader
         assert refused.returncode != 0, sql
-    assert ask(up.found.clickhouse, "EXISTS TABLE stepstream.steps_raw", basic(writer.user, writer.password)) == (200, "1\n")
+    assert ask(
+        up.found.clickhouse,
+        "EXISTS TABLE stepstream.steps_raw",
+        basic(writer.user, writer.password),
+    ) == (200, "1\n")
 
 
 def test_guessing_is_slowed_down(up: Up) -> None:
     """After a few wrong passwords from an address the next ones are refused as too many, while the right one goes on."""
-    answers = {ask(up.found.clickhouse, "SELECT 42", basic("reader", f"guess{number}"))[1] for number in range(30)}
+    answers = {
+        ask(up.found.clickhouse, "SELECT 42", basic("reader", f"guess{number}"))[1]
+        for number in range(30)
+    }
     assert any("too many" in text for text in answers)
     reader = up.found.reader
-    assert ask(up.found.clickhouse, "SELECT 42", basic(reader.user, reader.password)) == (200, "42\n")
+    assert ask(up.found.clickhouse, "SELECT 42", basic(reader.user, reader.password)) == (
+        200,
+        "42\n",
+    )
 
 
-@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="this platform shows no processes as files")
+@pytest.mark.skipif(
+    not Path("/proc/self/environ").exists(), reason="this platform shows no processes as files"
+)
 def test_secrets_are_where_only_their_owner_reads_them(up: Up) -> None:
     """Not on command lines, not in logs or listings, in no file that others may read; each process knows what it needs."""
     pids = {name: pid for name, held in up.pipeline.pids().items() for pid in held}

@@ -28,7 +28,9 @@ from stepstream.common.web.server import WebServer
 from tests.security.raw import RawAnswer, basic, connect, is_cut, read_answer, request, send
 
 READER, READER_SECRET = new_credential("reader", ["read"])
-LIMITS = Limits(connections=40, head_bytes=16 << 10, head_s=1.0, idle_s=1.0, drain_bytes=1 << 20, drain_s=1.0)
+LIMITS = Limits(
+    connections=40, head_bytes=16 << 10, head_s=1.0, idle_s=1.0, drain_bytes=1 << 20, drain_s=1.0
+)
 KNOWN = {"Authorization": basic("reader", READER_SECRET)}
 BODY_BYTES, PLAIN_BYTES = 100_000, 1_000_000
 
@@ -51,7 +53,9 @@ class World:
 
     async def _echo(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.began += 1
-        found = await body.read(scope, receive, max_bytes=BODY_BYTES, max_plain_bytes=PLAIN_BYTES, wait_s=1)
+        found = await body.read(
+            scope, receive, max_bytes=BODY_BYTES, max_plain_bytes=PLAIN_BYTES, wait_s=1
+        )
         self.bodies.append(found)
         await JSONResponse({"size": len(found)})(scope, receive, send)
 
@@ -81,7 +85,11 @@ def world() -> Iterator[World]:
 
 
 def ask(
-    world: World, target: str = "/echo", method: str = "GET", headers: dict[str, str] | None = None, data: bytes = b""
+    world: World,
+    target: str = "/echo",
+    method: str = "GET",
+    headers: dict[str, str] | None = None,
+    data: bytes = b"",
 ) -> Any:
     """One request with the reader's credentials."""
     return request(world.server.url, target, method, {**KNOWN, **(headers or {})}, data)
@@ -112,7 +120,11 @@ def test_errors_have_one_form(world: World) -> None:
         (ask(world, "/admin"), 405, "method_not_allowed"),
         (ask(world, "/admin", "POST"), 403, "forbidden"),
         (ask(world, "/fails"), 500, "internal_error"),
-        (ask(world, "/echo", "POST", {"Content-Encoding": "bzip9"}, b"x"), 415, "unsupported_media_type"),
+        (
+            ask(world, "/echo", "POST", {"Content-Encoding": "bzip9"}, b"x"),
+            415,
+            "unsupported_media_type",
+        ),
         (ask(world, "/echo", "POST", {"Content-Encoding": "gzip"}, b"x"), 400, "bad_request"),
     ):
         held = json.loads(answer.body)
@@ -154,15 +166,22 @@ def test_credentials_are_checked_before_the_body_is_read(world: World) -> None:
         stranger.sendall(f"{head}Expect: 100-continue\r\n\r\n".encode())
         assert stranger.recv(100).startswith(b"HTTP/1.1 401 ")
     with connect(world.server.url) as known:
-        known.sendall(f"{head}Authorization: {KNOWN['Authorization']}\r\nExpect: 100-continue\r\n\r\n".encode())
+        known.sendall(
+            f"{head}Authorization: {KNOWN['Authorization']}\r\nExpect: 100-continue\r\n\r\n".encode()
+        )
         assert known.recv(100).startswith(b"HTTP/1.1 100 ")
 
 
 def test_whoever_fails_often_waits(world: World) -> None:
     """Guesses are answered 429 after a while; the right secret is taken at any time."""
-    answers = [request(world.server.url, "/echo", headers={"Authorization": basic("reader", str(n))}) for n in range(30)]
+    answers = [
+        request(world.server.url, "/echo", headers={"Authorization": basic("reader", str(n))})
+        for n in range(30)
+    ]
     assert {answer.status for answer in answers} == {401, 429}
-    assert int(next(answer.header("retry-after") for answer in answers if answer.status == 429)) >= 1
+    assert (
+        int(next(answer.header("retry-after") for answer in answers if answer.status == 429)) >= 1
+    )
     assert ask(world).status == 200
 
 
@@ -202,7 +221,12 @@ def test_a_person_and_a_program_are_clients(world: World) -> None:
     netloc = world.server.url.removeprefix("http://")
     for headers in (
         {"Sec-Fetch-Site": "none", "Sec-Fetch-Dest": "document"},
-        {"Sec-Fetch-Site": "same-origin", "Sec-Fetch-Dest": "empty", "Origin": world.server.url, "Host": netloc},
+        {
+            "Sec-Fetch-Site": "same-origin",
+            "Sec-Fetch-Dest": "empty",
+            "Origin": world.server.url,
+            "Host": netloc,
+        },
         {"Host": "localhost"},
         {"Host": "LOCALHOST:1"},
         {"Host": "[::1]:5"},
@@ -213,8 +237,16 @@ def test_a_person_and_a_program_are_clients(world: World) -> None:
 @pytest.mark.parametrize(
     ("bound", "known", "unknown"),
     [
-        ("127.0.0.1", ["127.0.0.1", "localhost:1", "[::1]"], ["store", "10.0.0.1", "a.b", "", "store.example"]),
-        ("0.0.0.0", ["10.0.0.1:8123", "store", "store.example", "[fd00::1]:1", "localhost"], ["evil.example", "a b", ""]),
+        (
+            "127.0.0.1",
+            ["127.0.0.1", "localhost:1", "[::1]"],
+            ["store", "10.0.0.1", "a.b", "", "store.example"],
+        ),
+        (
+            "0.0.0.0",
+            ["10.0.0.1:8123", "store", "store.example", "[fd00::1]:1", "localhost"],
+            ["evil.example", "a b", ""],
+        ),
     ],
 )
 def test_hosts(bound: str, known: list[str], unknown: list[str]) -> None:
@@ -226,7 +258,13 @@ def test_hosts(bound: str, known: list[str], unknown: list[str]) -> None:
 
 def test_no_text_of_a_request_splits_a_header(world: World) -> None:
     """CR, LF, NUL and what is not ASCII never reach a header of an answer, and there is one status line."""
-    for value in ("x%0d%0aContent-Type:%20text/html%0d%0a%0d%0a<script>", "%E2%82%AC", "a%00b", "a%0ab", "%7f"):
+    for value in (
+        "x%0d%0aContent-Type:%20text/html%0d%0a%0d%0a<script>",
+        "%E2%82%AC",
+        "a%00b",
+        "a%0ab",
+        "%7f",
+    ):
         answer = ask(world, f"/header?value={value}")
         assert answer.status == 500
         assert b"HTTP/1.1" not in b"".join(answer.head[1:]) + answer.body
@@ -242,7 +280,17 @@ def test_a_header_has_a_name(name: bytes) -> None:
         of_answer([(name, b"x")], page=False)
 
 
-LENGTHS = ["-1", "+8", "0x8", "1_0", "1e9", "8, 8", "\u0668", "99999999999999999999999", "8\r\nContent-Length: 9"]
+LENGTHS = [
+    "-1",
+    "+8",
+    "0x8",
+    "1_0",
+    "1e9",
+    "8, 8",
+    "\u0668",
+    "99999999999999999999999",
+    "8\r\nContent-Length: 9",
+]
 CHUNKS = ["+8", "0x8", "1_0", " 8", "8 ", "-1", "FFFFFFFFFFFFFFFFFF", "\u0668", "8\n"]
 
 
@@ -265,7 +313,9 @@ CHUNKS = ["+8", "0x8", "1_0", " 8", "8 ", "-1", "FFFFFFFFFFFFFFFFFF", "\u0668", 
 def test_ambiguous_requests_are_refused(world: World, lines: str) -> None:
     """Lengths that only some parsers take, two lengths, two hosts, folded headers."""
     head = f"POST /echo HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: {KNOWN['Authorization']}\r\nConnection: close\r\n"
-    answer = send(world.server.url, f"{head}{lines}\r\n\r\n".encode() + b"8\r\n12345678\r\n0\r\n\r\n")
+    answer = send(
+        world.server.url, f"{head}{lines}\r\n\r\n".encode() + b"8\r\n12345678\r\n0\r\n\r\n"
+    )
     assert answer.status in (400, 0)
     assert world.bodies == []
 
@@ -275,7 +325,8 @@ def test_chunk_sizes_are_hexadecimal_digits(world: World, size: str) -> None:
     """And nothing else."""
     head = f"POST /echo HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: {KNOWN['Authorization']}\r\n"
     assert send(
-        world.server.url, f"{head}Transfer-Encoding: chunked\r\n\r\n{size}\r\n12345678\r\n0\r\n\r\n".encode()
+        world.server.url,
+        f"{head}Transfer-Encoding: chunked\r\n\r\n{size}\r\n12345678\r\n0\r\n\r\n".encode(),
     ).status in (400, 0)
     assert world.bodies == []
 
@@ -298,10 +349,17 @@ def test_bodies_are_bounded_on_the_wire_and_in_plain_bytes(world: World) -> None
     ):
         assert ask(world, "/echo", "POST", headers, data).status == 413
     with connect(world.server.url) as connection:
-        head = f"POST /echo HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: {KNOWN['Authorization']}\r\n"
+        head = (
+            f"POST /echo HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: {KNOWN['Authorization']}\r\n"
+        )
         connection.sendall(f"{head}Content-Length: 99000000000\r\n\r\n".encode())
         assert connection.recv(100).startswith(b"HTTP/1.1 413 ")
-    assert ask(world, "/echo", "POST", {"Content-Encoding": "gzip"}, gzip.compress(bytes(PLAIN_BYTES))).status == 200
+    assert (
+        ask(
+            world, "/echo", "POST", {"Content-Encoding": "gzip"}, gzip.compress(bytes(PLAIN_BYTES))
+        ).status
+        == 200
+    )
 
 
 def test_a_chunk_without_end_is_not_gathered(world: World) -> None:

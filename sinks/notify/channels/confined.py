@@ -24,7 +24,16 @@ from stepstream.sinks.notify.channels.guard import forbidden, is_public
 
 _SENDS: Final = frozenset({"socket.connect", "socket.sendto", "socket.sendmsg"})
 _STARTS_PROGRAM: Final = frozenset(
-    {"subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.forkpty", "pty.spawn"}
+    {
+        "subprocess.Popen",
+        "os.system",
+        "os.exec",
+        "os.posix_spawn",
+        "os.spawn",
+        "os.fork",
+        "os.forkpty",
+        "pty.spawn",
+    }
 )
 _OPENS: Final = "open"
 _WATCHED: Final = _SENDS | _STARTS_PROGRAM | {_OPENS}
@@ -43,7 +52,9 @@ _ITS_OWN: Final = tuple(
     )
 )
 """Folders of code, certificates and time zones."""
-_ITS_OWN_FILES: Final = frozenset({"/dev/null", "/dev/urandom", "/etc/hosts", "/etc/mime.types", "/etc/resolv.conf"})
+_ITS_OWN_FILES: Final = frozenset(
+    {"/dev/null", "/dev/urandom", "/etc/hosts", "/etc/mime.types", "/etc/resolv.conf"}
+)
 _CODE: Final = (".py", ".pyc", ".so")
 
 
@@ -65,7 +76,9 @@ class Confinement:
 
 
 _here: Final = threading.local()
-_children: Final[weakref.WeakKeyDictionary[threading.Thread, Confinement]] = weakref.WeakKeyDictionary()
+_children: Final[weakref.WeakKeyDictionary[threading.Thread, Confinement]] = (
+    weakref.WeakKeyDictionary()
+)
 _guard: Final = threading.Lock()
 _installed = False
 
@@ -136,7 +149,9 @@ def _check_file(confinement: Confinement, path: Any) -> None:
     real = os.path.realpath(os.fsdecode(path))
     is_code = real.endswith(_CODE) or os.path.dirname(real).endswith("__pycache__")
     if not is_code and not real.startswith(_ITS_OWN) and real not in _ITS_OWN_FILES:
-        confinement.refuse("files are not read for a notification: name a secret with env: or file: instead")
+        confinement.refuse(
+            "files are not read for a notification: name a secret with env: or file: instead"
+        )
 
 
 def _check(confinement: Confinement, address: Any) -> None:
@@ -144,6 +159,8 @@ def _check(confinement: Confinement, address: Any) -> None:
     try:
         ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
-        confinement.refuse(f"{host or 'a local socket'} is no address: it cannot be checked before the connection is made")
+        confinement.refuse(
+            f"{host or 'a local socket'} is no address: it cannot be checked before the connection is made"
+        )
     if not is_public(host):
         confinement.refuse(forbidden("", host))

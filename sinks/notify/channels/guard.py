@@ -61,7 +61,10 @@ def _of_6to4(ip: ipaddress.IPv6Address) -> list[ipaddress.IPv4Address]:
 
 def _of_teredo(ip: ipaddress.IPv6Address) -> list[ipaddress.IPv4Address]:
     """The server's address and the client's, which is written inverted."""
-    return [ipaddress.IPv4Address((int(ip) >> 64) & 0xFFFF_FFFF), ipaddress.IPv4Address(~int(ip) & 0xFFFF_FFFF)]
+    return [
+        ipaddress.IPv4Address((int(ip) >> 64) & 0xFFFF_FFFF),
+        ipaddress.IPv4Address(~int(ip) & 0xFFFF_FFFF),
+    ]
 
 
 _EMBEDDING: Final = (
@@ -82,7 +85,9 @@ def resolve(host: str, port: int) -> Sequence[tuple[Any, ...]]:
     return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
 
 
-def addresses(host: str, port: int, *, allow_private: bool, lookup: Resolve = resolve) -> list[tuple[str, int]]:
+def addresses(
+    host: str, port: int, *, allow_private: bool, lookup: Resolve = resolve
+) -> list[tuple[str, int]]:
     """Addresses that a connection may be made to, and to no other. Raises ``Forbidden``, or ``OSError`` for an unknown host.
 
     One forbidden address among several forbids the host: a name that points inside and outside is not to be trusted.

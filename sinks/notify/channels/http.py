@@ -62,7 +62,11 @@ class Client:
     """Makes requests; may be used by many threads."""
 
     def __init__(
-        self, *, allow_private: bool = False, lookup: Resolve = resolve, context: ssl.SSLContext | None = None
+        self,
+        *,
+        allow_private: bool = False,
+        lookup: Resolve = resolve,
+        context: ssl.SSLContext | None = None,
     ) -> None:
         self.allow_private = allow_private
         self._lookup = lookup
@@ -80,7 +84,9 @@ class Client:
             self._idle.clear()
         self.watchdog.close()
 
-    def post(self, url: str, body: bytes, headers: Mapping[str, str], *, timeout_s: float) -> Answer:
+    def post(
+        self, url: str, body: bytes, headers: Mapping[str, str], *, timeout_s: float
+    ) -> Answer:
         """The answer with a status of 2xx. Raises ``Refused`` or ``Trouble``."""
         deadline = time.monotonic() + timeout_s
         host = urlsplit(url).netloc
@@ -95,7 +101,9 @@ class Client:
                 return _judged(status, found, answer)
             url = _redirected(status, url, found.get("location", ""))
             if urlsplit(url).netloc != host:
-                headers = {name: value for name, value in headers.items() if name.lower() in _HARMLESS}
+                headers = {
+                    name: value for name, value in headers.items() if name.lower() in _HARMLESS
+                }
         raise Refused(f"redirected more than {REDIRECTS} times")
 
     def _once(
@@ -111,7 +119,9 @@ class Client:
                 return self._exchange(kept, key, target, body, headers, deadline)
             except (ConnectionError, http.client.RemoteDisconnected, http.client.BadStatusLine):
                 pass  # it was closed while it lay idle; the idempotency key makes the second time harmless
-        return self._exchange(self._connect(parts, key, deadline), key, target, body, headers, deadline)
+        return self._exchange(
+            self._connect(parts, key, deadline), key, target, body, headers, deadline
+        )
 
     def _exchange(
         self,
@@ -130,7 +140,9 @@ class Client:
                 data = response.read(ANSWER_BYTES)
                 if time.monotonic() >= deadline:
                     raise TimeoutError
-                keep = not response.will_close and response.isclosed() and connection.sock is not None
+                keep = (
+                    not response.will_close and response.isclosed() and connection.sock is not None
+                )
                 return response.status, response.headers, Answer(response.status, data)
         finally:
             if keep:
@@ -138,7 +150,9 @@ class Client:
             else:
                 connection.close()
 
-    def _connect(self, parts: SplitResult, key: tuple[str, str, int], deadline: float) -> http.client.HTTPConnection:
+    def _connect(
+        self, parts: SplitResult, key: tuple[str, str, int], deadline: float
+    ) -> http.client.HTTPConnection:
         scheme, host, port = key
         if scheme not in _PORTS or not host:
             raise Refused("not an http or https URL")
@@ -151,9 +165,13 @@ class Client:
     def connect(self, host: str, port: int, deadline: float, *, tls: bool) -> socket.socket:
         """A connection to the very address that was checked; TLS is for the host's name. Raises ``Forbidden``, ``OSError``."""
         error: Exception = OSError(f"{host} has no address")
-        for address, at in addresses(host, port, allow_private=self.allow_private, lookup=self._lookup):
+        for address, at in addresses(
+            host, port, allow_private=self.allow_private, lookup=self._lookup
+        ):
             try:
-                sock = socket.create_connection((address, at), timeout=max(0.001, deadline - time.monotonic()))
+                sock = socket.create_connection(
+                    (address, at), timeout=max(0.001, deadline - time.monotonic())
+                )
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 return self.context.wrap_socket(sock, server_hostname=host) if tls else sock
             except OSError as problem:
@@ -198,7 +216,9 @@ class Watchdog:
             token = self._next
             self._watched[token] = (deadline, sock)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="stepstream-http", daemon=True)
+                self._thread = threading.Thread(
+                    target=self._run, name="stepstream-http", daemon=True
+                )
                 self._thread.start()
         try:
             yield
@@ -237,7 +257,9 @@ def _judged(status: int, headers: http.client.HTTPMessage, answer: Answer) -> An
 def _redirected(status: int, url: str, location: str) -> str:
     """Where a redirect leads. A POST is repeated only where that is what the status says."""
     if status not in (307, 308) or not location:
-        raise Refused(f"HTTP {status}: it is redirected as something else than a POST; write the final URL")
+        raise Refused(
+            f"HTTP {status}: it is redirected as something else than a POST; write the final URL"
+        )
     target = urljoin(url, location)
     if urlsplit(url).scheme == "https" and urlsplit(target).scheme != "https":
         raise Refused("redirected from https to something unencrypted")
@@ -248,7 +270,11 @@ def _retry_after_us(text: str) -> int:
     if not text:
         return 0
     try:
-        seconds = float(text) if text.strip().isdecimal() else parsedate_to_datetime(text).timestamp() - time.time()
+        seconds = (
+            float(text)
+            if text.strip().isdecimal()
+            else parsedate_to_datetime(text).timestamp() - time.time()
+        )
     except (ValueError, TypeError, OverflowError, OSError):
         return 0
     return round(min(LONGEST_WAIT_S, max(0.0, seconds)) * 1e6)

@@ -20,15 +20,22 @@ _PAGERDUTY_TEXT_CHARS: Final = 50_000
 _PRIORITIES: Final = {"critical": "P1", "error": "P2", "warning": "P3", "info": "P5"}
 
 
-def send_alertmanager(notification: Notification, subscription: Subscription, options: Alertmanager, kit: Kit) -> str:
+def send_alertmanager(
+    notification: Notification, subscription: Subscription, options: Alertmanager, kit: Kit
+) -> str:
     """Each alert to ``/api/v2/alerts``. One that fires ends by itself when it is not sent again for three times as long."""
     hold_us = 3 * repeat_us(subscription)
-    data = [_alertmanager(alert, subscription, options, kit.clock_s() * 1e6 + hold_us) for alert in notification.alerts]
+    data = [
+        _alertmanager(alert, subscription, options, kit.clock_s() * 1e6 + hold_us)
+        for alert in notification.alerts
+    ]
     url = f"{kit.secrets.text(options.url).rstrip('/')}/api/v2/alerts"
     return kit.post(url, data, options.timeout)
 
 
-def _alertmanager(alert: AlertStruct, subscription: Subscription, options: Alertmanager, until_us: float) -> dict[str, Any]:
+def _alertmanager(
+    alert: AlertStruct, subscription: Subscription, options: Alertmanager, until_us: float
+) -> dict[str, Any]:
     labels = {
         "alertname": alert.alert, "severity": alert.severity, "project": alert.project, "environment": alert.environment,
         "agent": alert.agent, "task": alert.task, "rule": alert.rule,
@@ -38,7 +45,9 @@ def _alertmanager(alert: AlertStruct, subscription: Subscription, options: Alert
     texts = texts_of(alert, subscription.content)
     annotations = {
         "summary": escape.apart(texts["message"] or alert.rule),
-        "description": escape.apart("\n".join(part for part in (texts["quoted"], texts["detail"]) if part)),
+        "description": escape.apart(
+            "\n".join(part for part in (texts["quoted"], texts["detail"]) if part)
+        ),
         "trace_id": escape.apart(printable(alert.trace_id)),
     }
     found = {
@@ -51,10 +60,15 @@ def _alertmanager(alert: AlertStruct, subscription: Subscription, options: Alert
     return found | ({"generatorURL": target} if target else {})
 
 
-def send_pagerduty(notification: Notification, subscription: Subscription, options: PagerDuty, kit: Kit) -> str:
+def send_pagerduty(
+    notification: Notification, subscription: Subscription, options: PagerDuty, kit: Kit
+) -> str:
     """One incident for each group: triggered, triggered again as it changes, resolved when nothing of it fires."""
     url = f"{kit.host('pagerduty-eu' if options.eu else 'pagerduty')}/v2/enqueue"
-    key = {"routing_key": kit.secrets.text(options.routing_key), "dedup_key": f"{subscription.name}/{notification.group}"[:255]}
+    key = {
+        "routing_key": kit.secrets.text(options.routing_key),
+        "dedup_key": f"{subscription.name}/{notification.group}"[:255],
+    }
     answer = ""
     if notification.firing or notification.untold:
         answer = kit.post(url, key | _pagerduty(notification, subscription), options.timeout)
@@ -80,14 +94,19 @@ def _pagerduty(notification: Notification, subscription: Subscription) -> dict[s
             "custom_details": {
                 "text": escape.shortened(words.body, _PAGERDUTY_TEXT_CHARS),
                 "firing": notification.firing,
-                "labels": {name: escape.apart(printable(text)) for name, text in notification.labels.items()},
+                "labels": {
+                    name: escape.apart(printable(text))
+                    for name, text in notification.labels.items()
+                },
             },
         },
         "links": [{"href": words.link, "text": "Look"}] if words.link else [],
     }
 
 
-def send_opsgenie(notification: Notification, subscription: Subscription, options: Opsgenie, kit: Kit) -> str:
+def send_opsgenie(
+    notification: Notification, subscription: Subscription, options: Opsgenie, kit: Kit
+) -> str:
     """One alert for each group, by its alias; closed when nothing of it fires."""
     base = f"{kit.host('opsgenie-eu' if options.eu else 'opsgenie')}/v2/alerts"
     headers = {"Authorization": f"GenieKey {kit.secrets.text(options.api_key)}"}
@@ -110,10 +129,17 @@ def send_opsgenie(notification: Notification, subscription: Subscription, option
         answer = kit.post(base, data, options.timeout, headers)
     if not notification.firing:
         answer = kit.post(
-            f"{base}/{quote(alias, safe='')}/close?identifierType=alias", {"source": "stepstream"}, options.timeout, headers
+            f"{base}/{quote(alias, safe='')}/close?identifierType=alias",
+            {"source": "stepstream"},
+            options.timeout,
+            headers,
         )
     return answer
 
 
 def _rfc3339(time_us: float) -> str:
-    return datetime.fromtimestamp(time_us / 1e6, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return (
+        datetime.fromtimestamp(time_us / 1e6, UTC)
+        .isoformat(timespec="milliseconds")
+        .replace("+00:00", "Z")
+    )

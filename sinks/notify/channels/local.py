@@ -17,13 +17,20 @@ from stepstream.sinks.notify.message import payload
 _INHERITED: Final = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "SYSTEMROOT")
 
 
-def send_command(notification: Notification, subscription: Subscription, options: Command, kit: Kit) -> str:
+def send_command(
+    notification: Notification, subscription: Subscription, options: Command, kit: Kit
+) -> str:
     """Run the program; exit code 0 is a yes. Only where the notifier's settings allow commands, because whoever may write
     documents could otherwise run programs here."""
     if not kit.allow_commands:
-        raise Refused("commands are off: the notifier runs them only with the setting notify_allow_commands")
+        raise Refused(
+            "commands are off: the notifier runs them only with the setting notify_allow_commands"
+        )
     environment = {name: os.environ[name] for name in _INHERITED if name in os.environ}
-    environment |= {"STEPSTREAM_NOTIFICATION_ID": notification.id, "STEPSTREAM_ATTEMPT": str(notification.attempt)}
+    environment |= {
+        "STEPSTREAM_NOTIFICATION_ID": notification.id,
+        "STEPSTREAM_ATTEMPT": str(notification.attempt),
+    }
     try:
         done = subprocess.run(
             options.argv,

@@ -22,7 +22,9 @@ from stepstream.sinks.notify.group import Notification
 from stepstream.sinks.notify.message import message
 
 
-def send_email(notification: Notification, subscription: Subscription, options: Email, kit: Kit) -> str:
+def send_email(
+    notification: Notification, subscription: Subscription, options: Email, kit: Kit
+) -> str:
     """A mail to all recipients."""
     password = kit.secrets.text(options.password) if options.password else ""
     mail = _mail(notification, subscription, options, kit.clock_s())
@@ -41,7 +43,9 @@ def send_email(notification: Notification, subscription: Subscription, options: 
     except smtplib.SMTPResponseException as error:
         raise (Refused if error.smtp_code >= 500 else Trouble)(_text(error)) from None
     except smtplib.SMTPException as error:
-        raise Trouble(words_of(TimeoutError(), deadline) if time.monotonic() >= deadline else f"SMTP: {error}") from None
+        raise Trouble(
+            words_of(TimeoutError(), deadline) if time.monotonic() >= deadline else f"SMTP: {error}"
+        ) from None
     except OSError as error:
         raise Trouble(words_of(error, deadline)) from None
     return f"taken, but not for {_answers(refused)}" if refused else "taken"
@@ -51,7 +55,10 @@ def send_email(notification: Notification, subscription: Subscription, options: 
 def _session(options: Email, client: Client, deadline: float) -> Iterator[smtplib.SMTP]:
     """A session with the server, encrypted as is wanted."""
     sock = client.connect(options.host, options.port, deadline, tls=options.encryption == "tls")
-    with socket.socket(fileno=os.dup(sock.fileno())) as other, client.watchdog.watch(other, deadline):
+    with (
+        socket.socket(fileno=os.dup(sock.fileno())) as other,
+        client.watchdog.watch(other, deadline),
+    ):
         smtp = _Smtp(options.host, options.port, sock)
         try:
             if options.encryption == "starttls":
@@ -75,15 +82,24 @@ class _Smtp(smtplib.SMTP):
 
 
 def _text(error: smtplib.SMTPResponseException) -> str:
-    said = error.smtp_error.decode("utf-8", "replace") if isinstance(error.smtp_error, bytes) else str(error.smtp_error)
+    said = (
+        error.smtp_error.decode("utf-8", "replace")
+        if isinstance(error.smtp_error, bytes)
+        else str(error.smtp_error)
+    )
     return f"SMTP {error.smtp_code}: {said}"
 
 
 def _answers(recipients: dict[str, tuple[int, bytes]]) -> str:
-    return "; ".join(f"{who}: {code} {said.decode('utf-8', 'replace')}" for who, (code, said) in recipients.items())
+    return "; ".join(
+        f"{who}: {code} {said.decode('utf-8', 'replace')}"
+        for who, (code, said) in recipients.items()
+    )
 
 
-def _mail(notification: Notification, subscription: Subscription, options: Email, now_s: float) -> EmailMessage:
+def _mail(
+    notification: Notification, subscription: Subscription, options: Email, now_s: float
+) -> EmailMessage:
     words = message(notification, subscription)
     mail = EmailMessage()
     for name, text in (("From", options.sender), ("To", ", ".join(options.to))):

@@ -18,7 +18,9 @@ from stepstream.sinks.notify.group import Notification
 from stepstream.sinks.notify.message import message
 
 _PROXIES: Final = frozenset({"http_proxy", "https_proxy", "all_proxy"})
-_OWN_MACHINE: Final = frozenset({"dbus", "qt", "glib", "kde", "gnome", "macosx", "windows", "syslog", "file"})
+_OWN_MACHINE: Final = frozenset(
+    {"dbus", "qt", "glib", "kde", "gnome", "macosx", "windows", "syslog", "file"}
+)
 """Services of the machine itself, which a subscription has no business with."""
 
 
@@ -31,7 +33,9 @@ class _Said(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         lines: list[str] | None = getattr(self._local, "lines", None)
-        if lines is not None and (record.levelno >= logging.WARNING or "Exception" in str(record.msg)):
+        if lines is not None and (
+            record.levelno >= logging.WARNING or "Exception" in str(record.msg)
+        ):
             lines.append(record.getMessage())
 
     def listen(self) -> list[str]:
@@ -40,7 +44,9 @@ class _Said(logging.Handler):
         return self._local.lines  # type: ignore[no-any-return]
 
 
-def send_apprise(notification: Notification, subscription: Subscription, options: AppriseUrl, kit: Kit) -> str:
+def send_apprise(
+    notification: Notification, subscription: Subscription, options: AppriseUrl, kit: Kit
+) -> str:
     """A message to whatever the apprise URL names. The library resolves names itself: its connections are checked as it
     makes them, whichever name, redirect or thread they come from."""
     url = kit.secrets.text(options.url)
@@ -48,7 +54,9 @@ def send_apprise(notification: Notification, subscription: Subscription, options
     if not kit.allow_private:
         _refuse_proxies()
     with confined(network=not kit.allow_private) as confinement:
-        service: Any = library.Apprise.instantiate(_timed(url, options.timeout), suppress_exceptions=True)
+        service: Any = library.Apprise.instantiate(
+            _timed(url, options.timeout), suppress_exceptions=True
+        )
         if service is None and not confinement.blocked:
             why = f": {said[-1]}" if said else "; see its documentation for the service's form"
             raise Refused(f"apprise does not take this address{why}")
@@ -70,14 +78,18 @@ def _notify(service: Any, notification: Notification, subscription: Subscription
     kinds = {"info": "info", "warning": "warning", "error": "failure", "critical": "failure"}
     kind = "success" if notification.state == "resolved" else kinds[notification.severity]
     form = "markdown" if is_markdown else "text"
-    return bool(service.notify(body=words.body, title=words.title, notify_type=kind, body_format=form))
+    return bool(
+        service.notify(body=words.body, title=words.title, notify_type=kind, body_format=form)
+    )
 
 
 def _library() -> Any:
     try:
         return importlib.import_module("apprise")
     except ImportError:
-        raise Refused("the package apprise is not installed: pip install 'stepstream[notify]'") from None
+        raise Refused(
+            "the package apprise is not installed: pip install 'stepstream[notify]'"
+        ) from None
 
 
 def _timed(url: str, timeout_us: int) -> str:
@@ -93,7 +105,13 @@ def _refuse_own_machine(service: Any) -> None:
 
 def _listed(service: Any, name: str) -> list[Any]:
     found = getattr(service, name, None)
-    return list(found) if isinstance(found, (tuple, list, set, frozenset)) else [found] if found else []
+    return (
+        list(found)
+        if isinstance(found, (tuple, list, set, frozenset))
+        else [found]
+        if found
+        else []
+    )
 
 
 def _refuse_proxies() -> None:

@@ -36,7 +36,12 @@ _TEAMS_LINE_CHARS: Final = 4_000
 _DISCORD_CHARS: Final = 2_000
 _DISCORD_NO_EMBEDS: Final = 4
 _TELEGRAM_CHARS: Final = 4_000
-_COLOURS: Final = {"info": "Accent", "warning": "Warning", "error": "Attention", "critical": "Attention"}
+_COLOURS: Final = {
+    "info": "Accent",
+    "warning": "Warning",
+    "error": "Attention",
+    "critical": "Attention",
+}
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,9 @@ class Kit:
         """Where a service is."""
         return (self.hosts or {}).get(service, HOSTS[service])
 
-    def post(self, url: str, data: Any, options_timeout_us: int, headers: dict[str, str] | None = None) -> str:
+    def post(
+        self, url: str, data: Any, options_timeout_us: int, headers: dict[str, str] | None = None
+    ) -> str:
         """Post JSON; the answer's text. Raises ``Refused``, ``Trouble``, ``NoSecret``."""
         body = json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode()
         sent = {"Content-Type": "application/json", "User-Agent": AGENT, **(headers or {})}
@@ -68,7 +75,9 @@ def sign(secret: str, time_s: int, body: bytes) -> str:
     return f"t={time_s},v1={digest}"
 
 
-def verify(secret: str, header: str, body: bytes, now_s: float, *, tolerance_s: float = 300) -> bool:
+def verify(
+    secret: str, header: str, body: bytes, now_s: float, *, tolerance_s: float = 300
+) -> bool:
     """Whether a webhook's body comes from who knows the secret, and not too long ago. For receivers in Python."""
     try:
         parts = dict(part.split("=", 1) for part in header.split(","))
@@ -79,11 +88,19 @@ def verify(secret: str, header: str, body: bytes, now_s: float, *, tolerance_s: 
     return abs(now_s - time_s) <= tolerance_s and hmac.compare_digest(given, expected)
 
 
-def send_webhook(notification: Notification, subscription: Subscription, options: Webhook, kit: Kit) -> str:
+def send_webhook(
+    notification: Notification, subscription: Subscription, options: Webhook, kit: Kit
+) -> str:
     """Post the notification; a 2xx is a yes."""
-    body = json.dumps(payload(notification, subscription), ensure_ascii=False, separators=(",", ":")).encode()
+    body = json.dumps(
+        payload(notification, subscription), ensure_ascii=False, separators=(",", ":")
+    ).encode()
     headers = {name: kit.secrets.text(value) for name, value in options.headers.items()}
-    headers |= {"Content-Type": "application/json", "User-Agent": AGENT, IDEMPOTENCY_KEY: notification.id}
+    headers |= {
+        "Content-Type": "application/json",
+        "User-Agent": AGENT,
+        IDEMPOTENCY_KEY: notification.id,
+    }
     headers["Stepstream-Attempt"] = str(notification.attempt)
     if options.secret:
         headers[SIGNATURE] = sign(kit.secrets.text(options.secret), round(kit.clock_s()), body)
@@ -91,16 +108,22 @@ def send_webhook(notification: Notification, subscription: Subscription, options
     return kit.client.post(url, body, headers, timeout_s=options.timeout / 1e6).text
 
 
-def send_slack(notification: Notification, subscription: Subscription, options: Slack, kit: Kit) -> str:
+def send_slack(
+    notification: Notification, subscription: Subscription, options: Slack, kit: Kit
+) -> str:
     """A message to a Slack channel. Markup is read only where a template of the subscription's own may hold some."""
     words = message(notification, subscription, escape.slack)
     own = bool(subscription.template.title or subscription.template.body)
     text = escape.shortened(f"{words.title}\n{words.body}", _SLACK_CHARS)
     quiet = {"unfurl_links": False, "unfurl_media": False, "link_names": False, "parse": "none"}
-    return kit.post(kit.secrets.text(options.url), {"text": text, "mrkdwn": own, **quiet}, options.timeout)
+    return kit.post(
+        kit.secrets.text(options.url), {"text": text, "mrkdwn": own, **quiet}, options.timeout
+    )
 
 
-def send_discord(notification: Notification, subscription: Subscription, options: Discord, kit: Kit) -> str:
+def send_discord(
+    notification: Notification, subscription: Subscription, options: Discord, kit: Kit
+) -> str:
     """A message to a Discord channel; it mentions nobody and shows no previews."""
     words = message(notification, subscription, escape.markdown)
     text = escape.shortened(f"**{words.title}**\n{words.body}", _DISCORD_CHARS)
@@ -108,27 +131,45 @@ def send_discord(notification: Notification, subscription: Subscription, options
     return kit.post(kit.secrets.text(options.url), data, options.timeout)
 
 
-def send_teams(notification: Notification, subscription: Subscription, options: Teams, kit: Kit) -> str:
+def send_teams(
+    notification: Notification, subscription: Subscription, options: Teams, kit: Kit
+) -> str:
     """A card for a Teams workflow, no larger than Teams takes."""
     words = message(notification, subscription, escape.markdown)
     colour = "Good" if notification.state == "resolved" else _COLOURS[notification.severity]
     lines = _within([line.strip() for line in words.body.splitlines()], _TEAMS_BYTES)
     body = [
-        {"type": "TextBlock", "text": words.title, "weight": "Bolder", "wrap": True, "color": colour},
+        {
+            "type": "TextBlock",
+            "text": words.title,
+            "weight": "Bolder",
+            "wrap": True,
+            "color": colour,
+        },
         *({"type": "TextBlock", "text": line, "wrap": True, "spacing": "None"} for line in lines),
     ]
     actions = [{"type": "Action.OpenUrl", "title": "Look", "url": words.link}] if words.link else []
     card = {"type": "AdaptiveCard", "version": "1.4", "body": body, "actions": actions}
     attachment = {"contentType": "application/vnd.microsoft.card.adaptive", "content": card}
-    return kit.post(kit.secrets.text(options.url), {"type": "message", "attachments": [attachment]}, options.timeout)
+    return kit.post(
+        kit.secrets.text(options.url),
+        {"type": "message", "attachments": [attachment]},
+        options.timeout,
+    )
 
 
-def send_telegram(notification: Notification, subscription: Subscription, options: Telegram, kit: Kit) -> str:
+def send_telegram(
+    notification: Notification, subscription: Subscription, options: Telegram, kit: Kit
+) -> str:
     """A message of a Telegram bot: plain text, in which only a name after ``@`` would mean something."""
     words = message(notification, subscription, escape.no_mention)
     text = escape.shortened(f"{words.title}\n{words.body}", _TELEGRAM_CHARS)
     data = {"chat_id": options.chat, "text": text, "disable_web_page_preview": True}
-    return kit.post(f"{kit.host('telegram')}/bot{kit.secrets.text(options.token)}/sendMessage", data, options.timeout)
+    return kit.post(
+        f"{kit.host('telegram')}/bot{kit.secrets.text(options.token)}/sendMessage",
+        data,
+        options.timeout,
+    )
 
 
 def _within(lines: list[str], most_bytes: int) -> list[str]:
@@ -136,7 +177,10 @@ def _within(lines: list[str], most_bytes: int) -> list[str]:
     kept: list[str] = []
     for line in lines:
         fits = escape.shortened(line, _TEAMS_LINE_CHARS)
-        most_bytes -= len(json.dumps(fits, ensure_ascii=False).encode("utf-8", "replace")) + _TEAMS_BLOCK_BYTES
+        most_bytes -= (
+            len(json.dumps(fits, ensure_ascii=False).encode("utf-8", "replace"))
+            + _TEAMS_BLOCK_BYTES
+        )
         if most_bytes < 0:
             return [*kept, ELLIPSIS]
         kept.append(fits)

@@ -29,7 +29,11 @@ def basic(value: str) -> Pair:
     except ValueError:
         colon = ""
     if not colon:
-        raise WebError(401, "the Authorization header cannot be read: Basic and base64 of name:secret", CHALLENGE)
+        raise WebError(
+            401,
+            "the Authorization header cannot be read: Basic and base64 of name:secret",
+            CHALLENGE,
+        )
     return name, secret
 
 
@@ -44,7 +48,9 @@ def from_headers(scope: Scope) -> Pair | None:
     if token:
         pair = split_token(token)
         if pair is None:
-            raise WebError(401, "the token cannot be read: it begins with stepstream_ and a name", CHALLENGE)
+            raise WebError(
+                401, "the token cannot be read: it begins with stepstream_ and a name", CHALLENGE
+            )
         return pair
     if given:
         raise WebError(401, "Authorization is Basic or Bearer here", CHALLENGE)
@@ -62,7 +68,9 @@ class Access:
         """Whose request this is. Raises ``WebError`` 401, or 429 for an address that fails again and again."""
         pair = self._read(scope)
         if pair is None:
-            raise WebError(401, "this needs credentials: see `stepstream up`, or docs/security.md", CHALLENGE)
+            raise WebError(
+                401, "this needs credentials: see `stepstream up`, or docs/security.md", CHALLENGE
+            )
         client = scope.get("client")
         address = client[0] if client else ""
         try:
@@ -71,7 +79,9 @@ class Access:
             else:
                 found = self._verify(pair, address)
         except TooManyTries as error:
-            raise WebError(429, str(error), {"Retry-After": str(int(error.retry_after_s) + 1)}) from None
+            raise WebError(
+                429, str(error), {"Retry-After": str(int(error.retry_after_s) + 1)}
+            ) from None
         if found is None:
             raise WebError(401, "name or secret is wrong", CHALLENGE)
         return found

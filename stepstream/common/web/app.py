@@ -19,7 +19,7 @@ METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class Observed(Protocol):
-    """What a process says of itself; ``stepstream.observe.Observer`` is one."""
+    """What a process says of itself; ``stepstream.common.observe.Observer`` is one."""
 
     def health(self) -> str:
         """Empty when all is well."""

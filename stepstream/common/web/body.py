@@ -21,7 +21,9 @@ class ClientLeft(Exception):
     """The client closed its connection in the middle of its request."""
 
 
-async def pieces(scope: Scope, receive: Receive, *, max_bytes: int, wait_s: float = 60.0) -> AsyncIterator[bytes]:
+async def pieces(
+    scope: Scope, receive: Receive, *, max_bytes: int, wait_s: float = 60.0
+) -> AsyncIterator[bytes]:
     """The body as it comes, still compressed.
 
     Raises ``WebError`` 413 beyond ``max_bytes`` (at once where Content-Length says so), 408 where nothing comes for
@@ -52,7 +54,14 @@ def _too_large(max_bytes: int) -> WebError:
     return WebError(413, f"the body is larger than {max_bytes} bytes")
 
 
-async def read(scope: Scope, receive: Receive, *, max_bytes: int, max_plain_bytes: int = 0, wait_s: float = 60.0) -> bytes:
+async def read(
+    scope: Scope,
+    receive: Receive,
+    *,
+    max_bytes: int,
+    max_plain_bytes: int = 0,
+    wait_s: float = 60.0,
+) -> bytes:
     """The whole body, decompressed. ``max_plain_bytes`` 0 is ``max_bytes``. Raises ``WebError`` and ``ClientLeft``."""
     held = [piece async for piece in pieces(scope, receive, max_bytes=max_bytes, wait_s=wait_s)]
     encoding = Headers(scope=scope).get("content-encoding", "")

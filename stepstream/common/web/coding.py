@@ -51,7 +51,10 @@ def decode(pieces: Iterator[bytes], encoding: str, max_bytes: int) -> Iterator[b
     for piece in _plain(pieces, name):
         left -= len(piece)
         if left < 0:
-            raise TooManyBytes(f"the body has more than {max_bytes} bytes" + (" when it is decompressed" if name else ""))
+            raise TooManyBytes(
+                f"the body has more than {max_bytes} bytes"
+                + (" when it is decompressed" if name else "")
+            )
         yield piece
 
 
@@ -71,7 +74,9 @@ def decoder(name: str) -> Decode:
     """The decoder of an encoding's name. Raises ``UnknownCoding``."""
     found = _DECODERS.get(name)
     if found is None or not _can(name):
-        raise UnknownCoding(f"unknown compression {name[:40]!r}: use {', '.join(one for one in _DECODERS if _can(one))}")
+        raise UnknownCoding(
+            f"unknown compression {name[:40]!r}: use {', '.join(one for one in _DECODERS if _can(one))}"
+        )
     return found
 
 
@@ -275,7 +280,11 @@ _ENCODERS: Final[dict[str, Callable[[], Any]]] = {
 
 def choose(accepted: str) -> str:
     """The encoding for an answer to this Accept-Encoding; empty for none."""
-    offered = {part.partition(";")[0].strip().lower() for part in accepted.split(",") if not part.endswith("q=0")}
+    offered = {
+        part.partition(";")[0].strip().lower()
+        for part in accepted.split(",")
+        if not part.endswith("q=0")
+    }
     for name, begin in _ENCODERS.items():
         if name in offered:
             try:

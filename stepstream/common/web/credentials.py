@@ -20,7 +20,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal, get_args
+from typing import Any, Final, Literal, get_args
 
 Scope = Literal["read", "act", "admin", "ingest"]
 SCOPES: Final[dict[Scope, str]] = {
@@ -52,7 +52,9 @@ class TooManyTries(Exception):
     """This client address has failed too often: it may try again after ``retry_after_s`` seconds."""
 
     def __init__(self, retry_after_s: float) -> None:
-        super().__init__(f"too many failed tries from this address; try again in {retry_after_s:.0f} s")
+        super().__init__(
+            f"too many failed tries from this address; try again in {retry_after_s:.0f} s"
+        )
         self.retry_after_s = retry_after_s
 
 
@@ -67,12 +69,18 @@ class Credential:
 
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):
-            raise CredentialsError(f"{self.name!r} is not a credential's name: use a-z, 0-9, _ and -, at most 64 characters")
+            raise CredentialsError(
+                f"{self.name!r} is not a credential's name: use a-z, 0-9, _ and -, at most 64 characters"
+            )
         unknown = sorted(set(self.scopes) - SCOPES.keys())
         if unknown:
-            raise CredentialsError(f"{unknown[0]!r} (credential {self.name}) is not a scope: use {', '.join(SCOPES)}")
+            raise CredentialsError(
+                f"{unknown[0]!r} (credential {self.name}) is not a scope: use {', '.join(SCOPES)}"
+            )
         if not _is_hash(self.hash):
-            raise CredentialsError(f"the hash of credential {self.name} is neither sha256:HEX nor scrypt:N:R:P:SALT:HEX")
+            raise CredentialsError(
+                f"the hash of credential {self.name} is neither sha256:HEX nor scrypt:N:R:P:SALT:HEX"
+            )
 
     def allows(self, scope: Scope, project: str | None = None) -> bool:
         """Whether it has the scope, for that project; without a project: for all projects at once."""
@@ -86,7 +94,9 @@ def new_secret() -> str:
     return secrets.token_hex(SECRET_BYTES)
 
 
-def new_credential(name: str, scopes: Iterable[Scope], projects: Iterable[str] = ()) -> tuple[Credential, str]:
+def new_credential(
+    name: str, scopes: Iterable[Scope], projects: Iterable[str] = ()
+) -> tuple[Credential, str]:
     """An entry with a new random secret, and that secret. Raises ``CredentialsError`` for a name or scope that is none."""
     secret = new_secret()
     return Credential(name, hash_token(secret), frozenset(scopes), frozenset(projects)), secret
@@ -114,7 +124,12 @@ def token_of(name: str, secret: str) -> str:
 def split_token(token: str) -> tuple[str, str] | None:
     """The name and the secret of a token; None for what is no token."""
     name, dot, secret = token.strip().removeprefix(TOKEN_PREFIX).partition(".")
-    if not token.strip().startswith(TOKEN_PREFIX) or not dot or not secret or not NAME.fullmatch(name):
+    if (
+        not token.strip().startswith(TOKEN_PREFIX)
+        or not dot
+        or not secret
+        or not NAME.fullmatch(name)
+    ):
         return None
     return name, secret
 
@@ -159,7 +174,11 @@ class Credentials:
     def is_slow(self, name: str, secret: str) -> bool:
         """Whether ``verify`` of this pair has to compute a password's hash."""
         entry = self._entries.get(name)
-        return entry is not None and entry.hash.startswith("scrypt:") and not self._is_verified(self._mark(entry, secret))
+        return (
+            entry is not None
+            and entry.hash.startswith("scrypt:")
+            and not self._is_verified(self._mark(entry, secret))
+        )
 
     def verify(self, name: str, secret: str, *, client: str, now_s: float) -> Credential | None:
         """The entry whose name and secret these are; None where they are wrong.
@@ -226,7 +245,10 @@ class _Failures:
         """Count a failed try; how long to wait where there was none left."""
         network = _network(client)
         wait_s = self.wait_s(client, now_s)
-        self._held[network] = max(0.0, self._left(network, now_s) - (1 if wait_s == 0 else 0)), now_s
+        self._held[network] = (
+            max(0.0, self._left(network, now_s) - (1 if wait_s == 0 else 0)),
+            now_s,
+        )
         self._held.move_to_end(network)
         if len(self._held) > MAX_CLIENTS:
             self._held.popitem(last=False)
@@ -249,7 +271,9 @@ def _network(client: str) -> str:
 def _is_hash(text: str) -> bool:
     if re.fullmatch(r"sha256:[0-9a-f]{64}", text):
         return True
-    match = re.fullmatch(r"scrypt:([1-9][0-9]{1,6}):([1-9][0-9]?):([1-9][0-9]?):[0-9a-f]{32}:[0-9a-f]{64}", text)
+    match = re.fullmatch(
+        r"scrypt:([1-9][0-9]{1,6}):([1-9][0-9]?):([1-9][0-9]?):[0-9a-f]{32}:[0-9a-f]{64}", text
+    )
     return match is not None and int(match[1]).bit_count() == 1
 
 
@@ -260,7 +284,9 @@ def _password_matches(stored: str, password: str) -> bool:
 
 def _scrypt(password: str, salt: str, n: int, r: int, p: int) -> str:
     memory = 128 * r * (n + p) + (1 << 20)
-    return hashlib.scrypt(password.encode(), salt=bytes.fromhex(salt), n=n, r=r, p=p, maxmem=memory, dklen=32).hex()
+    return hashlib.scrypt(
+        password.encode(), salt=bytes.fromhex(salt), n=n, r=r, p=p, maxmem=memory, dklen=32
+    ).hex()
 
 
 def load(path: Path) -> Credentials:
@@ -268,12 +294,18 @@ def load(path: Path) -> Credentials:
     try:
         held = json.loads(path.read_text(encoding="utf-8"))
         if held["version"] != VERSION:
-            raise CredentialsError(f"version {held['version']}, and this release reads version {VERSION}")
+            raise CredentialsError(
+                f"version {held['version']}, and this release reads version {VERSION}"
+            )
         return Credentials(_entry(one) for one in held["credentials"])
     except OSError as error:
-        raise CredentialsError(f"the credential file {path} cannot be read: {error.strerror}") from None
+        raise CredentialsError(
+            f"the credential file {path} cannot be read: {error.strerror}"
+        ) from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CredentialsError(f"the credential file {path} cannot be used: {error or type(error).__name__}") from None
+        raise CredentialsError(
+            f"the credential file {path} cannot be used: {error or type(error).__name__}"
+        ) from None
 
 
 def load_or_none(file: str) -> Credentials:
@@ -285,7 +317,8 @@ def _entry(held: dict[str, object]) -> Credential:
     name, stored, scopes, projects = (held[key] for key in ("name", "hash", "scopes", "projects"))
     if not isinstance(name, str) or not isinstance(stored, str):
         raise CredentialsError("name and hash of a credential are texts")
-    return Credential(name, stored, frozenset(_texts(name, scopes)), frozenset(_texts(name, projects)))  # type: ignore[arg-type]
+    granted: frozenset[Any] = frozenset(_texts(name, scopes))
+    return Credential(name, stored, granted, frozenset(_texts(name, projects)))
 
 
 def _texts(name: str, held: object) -> list[str]:
@@ -297,7 +330,13 @@ def _texts(name: str, held: object) -> list[str]:
 def save(path: Path, table: Credentials) -> None:
     """Write the table whole or not at all, readable for this user alone."""
     held = [
-        {"name": one.name, "hash": one.hash, "scopes": sorted(one.scopes), "projects": sorted(one.projects)} for one in table
+        {
+            "name": one.name,
+            "hash": one.hash,
+            "scopes": sorted(one.scopes),
+            "projects": sorted(one.projects),
+        }
+        for one in table
     ]
     write_private(path, json.dumps({"version": VERSION, "credentials": held}, indent=1))
 

@@ -28,7 +28,9 @@ CODES: Final[dict[int, str]] = {
 class WebError(Exception):
     """An answer that is not 200. ``str`` is the sentence that the client gets."""
 
-    def __init__(self, status: int, sentence: str, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, status: int, sentence: str, headers: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__(sentence)
         self.status = status
         self.headers = dict(headers or {})

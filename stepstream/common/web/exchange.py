@@ -41,7 +41,9 @@ class Exchange:
     ``cancel`` is called then, with the tag that the function gave, again and again until the function has ended.
     """
 
-    def __init__(self, receive: Receive, send: Send, cancel: Callable[[str], None] = lambda _tag: None) -> None:
+    def __init__(
+        self, receive: Receive, send: Send, cancel: Callable[[str], None] = lambda _tag: None
+    ) -> None:
         self._receive = receive
         self._to_client = send
         self._cancel = cancel

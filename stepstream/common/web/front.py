@@ -52,7 +52,10 @@ class Front:
         async def checked(message: Message) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
-                message = {**message, "headers": of_answer(message.get("headers", ()), bool(scope.get(PAGE)))}
+                message = {
+                    **message,
+                    "headers": of_answer(message.get("headers", ()), bool(scope.get(PAGE))),
+                }
                 started = True
             await send(message)
 
@@ -75,16 +78,30 @@ class Front:
         client: tuple[str, int] | None = scope.get("client")
         if path in self._open:
             return True
-        return path in self._loopback and self._hosts.loopback and client is not None and is_loopback(client[0])
+        return (
+            path in self._loopback
+            and self._hosts.loopback
+            and client is not None
+            and is_loopback(client[0])
+        )
 
 
 def _web_error(problem: Exception, scope: Scope) -> WebError:
     if isinstance(problem, WebError):
         return problem
     if isinstance(problem, HTTPException):
-        sentence = {404: "there is nothing at this path", 405: "this path does not take that method"}
-        allow = {name: value for name, value in (problem.headers or {}).items() if name.lower() == "allow"}
-        return WebError(problem.status_code, sentence.get(problem.status_code, problem.detail), allow)
+        sentence = {
+            404: "there is nothing at this path",
+            405: "this path does not take that method",
+        }
+        allow = {
+            name: value
+            for name, value in (problem.headers or {}).items()
+            if name.lower() == "allow"
+        }
+        return WebError(
+            problem.status_code, sentence.get(problem.status_code, problem.detail), allow
+        )
     _log.error("answering %s %r failed", scope["method"], scope["path"][:200], exc_info=problem)
     return WebError(500, f"{type(problem).__name__}: see the server's log")
 

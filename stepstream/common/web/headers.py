@@ -100,8 +100,14 @@ def check(raw: RawHeaders, http_version: str, scheme: str, hosts: Hosts) -> None
         raise WebError(400, "the only Transfer-Encoding is chunked; compress with Content-Encoding")
     host = found.get(b"host", "")
     if not hosts.knows(host):
-        where = "to requests for this machine (localhost)" if hosts.loopback else "to its address and the names it was given"
-        raise WebError(403, f"this server answers only {where}, not for the Host that was asked for")
+        where = (
+            "to requests for this machine (localhost)"
+            if hosts.loopback
+            else "to its address and the names it was given"
+        )
+        raise WebError(
+            403, f"this server answers only {where}, not for the Host that was asked for"
+        )
     origin = found.get(b"origin")
     if origin is not None and origin.lower() != f"{scheme}://{host}".lower():
         raise WebError(403, "requests from web pages of another origin are not taken")

@@ -90,7 +90,11 @@ class BoundedProtocol(HttpToolsProtocol):
             if not self._head_done and self._head_bytes > self.limits.head_bytes:
                 raise HeadTooLarge
         except HeadTooLarge:
-            self._refuse(WebError(431, f"request line and headers are more than {self.limits.head_bytes} bytes"))
+            self._refuse(
+                WebError(
+                    431, f"request line and headers are more than {self.limits.head_bytes} bytes"
+                )
+            )
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -165,10 +169,16 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _refuse(self, error: WebError) -> None:
         body = error_body(error)
-        headers = [*SECURITY, (b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+        headers = [
+            *SECURITY,
+            (b"content-type", b"application/json"),
+            (b"content-length", b"%d" % len(body)),
+        ]
         headers += [(name.encode(), value.encode()) for name, value in error.headers.items()]
         lines = b"".join(name + b": " + value + b"\r\n" for name, value in headers)
-        self.transport.write(STATUS_LINE[error.status] + lines + b"connection: close\r\n\r\n" + body)
+        self.transport.write(
+            STATUS_LINE[error.status] + lines + b"connection: close\r\n\r\n" + body
+        )
         self.transport.close()
 
     def _arm(self, seconds: float) -> None:

@@ -32,8 +32,12 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         found.close()
         if error.errno == errno.EADDRINUSE:
-            raise OSError(error.errno, f"port {port} of {host} is taken by another process") from None
-        raise OSError(error.errno, f"cannot listen on {host}:{port}: {error.strerror or error}") from None
+            raise OSError(
+                error.errno, f"port {port} of {host} is taken by another process"
+            ) from None
+        raise OSError(
+            error.errno, f"cannot listen on {host}:{port}: {error.strerror or error}"
+        ) from None
     found.setblocking(False)
     return found
 
@@ -56,7 +60,14 @@ class _Server(uvicorn.Server):
 class WebServer:
     """One application on one address. It listens from the moment it is made, and answers while ``run`` runs."""
 
-    def __init__(self, app: ASGIApp, host: str, port: int, limits: Limits | None = None, grace_s: float = GRACE_S) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        host: str,
+        port: int,
+        limits: Limits | None = None,
+        grace_s: float = GRACE_S,
+    ) -> None:
         """``port`` 0 takes a free one, see ``port`` afterwards. Raises as ``listen`` does."""
         self._socket = listen(host, port)
         self.host = host

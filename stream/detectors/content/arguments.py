@@ -7,14 +7,14 @@ from typing import Any, Final
 
 from stepstream.schemas.json_schema import ToolSchema
 from stepstream.schemas.rules_content import ToolArguments
-from stepstream.stream.contents import Contents, json_of
 from stepstream.stream.detectors.base import NOTHING, Observation, Observations
 from stepstream.stream.detectors.content.base import CALLS, HoldingDetector, excerpt
 from stepstream.stream.detectors.content.failures import failure_in
 from stepstream.stream.detectors.content.known import Known, identifiers, identity_words, numbers
-from stepstream.stream.rules import Applied
-from stepstream.stream.run import Run
-from stepstream.stream.steps import StepInfo
+from stepstream.stream.run.contents import Contents, json_of
+from stepstream.stream.run.rules import Applied
+from stepstream.stream.run.run import Run
+from stepstream.stream.run.steps import StepInfo
 
 _MAX_SCHEMAS: Final = 1_000
 _MAX_ASKED: Final = 200
@@ -49,7 +49,9 @@ class ToolArgumentsDetector(HoldingDetector):
         self._numbers = rule.numbers
         self._rejected = rule.rejected
         self.kinds = frozenset() if rule.identifiers or rule.numbers else CALLS
-        self._given = {declared.tool: ToolSchema(json_of(declared.parameters)) for declared in rule.schemas}
+        self._given = {
+            declared.tool: ToolSchema(json_of(declared.parameters)) for declared in rule.schemas
+        }
         self._read: dict[str, ToolSchema] = {}
 
     def read(self, run: Run, step: StepInfo, contents: Contents, now_us: int) -> Observations:
@@ -104,7 +106,8 @@ class ToolArgumentsDetector(HoldingDetector):
         invented = [
             (name, value)
             for name, value in candidates
-            if not known.has(value, step.start_us) and value.lower().encode("utf-8", "replace") not in ours
+            if not known.has(value, step.start_us)
+            and value.lower().encode("utf-8", "replace") not in ours
         ]
         return [self._say_invented(step, invented)] if invented else []
 
@@ -127,7 +130,9 @@ class ToolArgumentsDetector(HoldingDetector):
         ]
 
     def _say_invented(self, step: StepInfo, invented: list[tuple[str, str]]) -> Observation:
-        listed = ", ".join(f"{name} {value!r}" if name else repr(value) for name, value in invented[:3])
+        listed = ", ".join(
+            f"{name} {value!r}" if name else repr(value) for name, value in invented[:3]
+        )
         return Observation(
             message=f"{step.label} was called with what neither the user nor any step has named before",
             quoted=excerpt(listed),
@@ -141,7 +146,9 @@ class ToolArgumentsDetector(HoldingDetector):
             unit="count",
         )
 
-    def _judge_rejection(self, step: StepInfo, contents: Contents, arguments: dict[str, Any] | None) -> list[Observation]:
+    def _judge_rejection(
+        self, step: StepInfo, contents: Contents, arguments: dict[str, Any] | None
+    ) -> list[Observation]:
         if step.status == "error":
             message = step.error_message or step.error_type
         else:
@@ -168,6 +175,7 @@ def _echoes(message: str, arguments: dict[str, Any] | None) -> bool:
     if not arguments:
         return False
     return any(
-        (len(name) > 3 and name in message) or (isinstance(value, str) and 3 < len(value) < 64 and value in message)
+        (len(name) > 3 and name in message)
+        or (isinstance(value, str) and 3 < len(value) < 64 and value in message)
         for name, value in arguments.items()
     )

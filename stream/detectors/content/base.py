@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import Any, Final
 
 from stepstream.stream.detectors.base import NOTHING, DetectorBase, Observation, Observations
-from stepstream.stream.run import Run
-from stepstream.stream.steps import StepInfo
+from stepstream.stream.run.run import Run
+from stepstream.stream.run.steps import StepInfo
 
 SETTLE_US: Final = 2_000_000
 MAX_HELD: Final = 200
@@ -96,7 +96,9 @@ def is_told_by(run: Run, rules: frozenset[str], label: str = "") -> bool:
     if not run.fired:
         return False
     return any(
-        fired.rule in rules and not fired.is_note and (not label or fired.subject.partition(":")[0] == label)
+        fired.rule in rules
+        and not fired.is_note
+        and (not label or fired.subject.partition(":")[0] == label)
         for fired in run.fired.values()
     )
 

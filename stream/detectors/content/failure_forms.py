@@ -57,7 +57,8 @@ _BAD_WORD: Final = re.compile(
     re.IGNORECASE,
 )
 _NO_FAILURE: Final = re.compile(
-    r"(?<![=\d])\b(?:0|no|zero) (?:\w+ )?(?:fail\w*|errors?)\b|\bfail(?:ed|ures?)\s?[:=]\s?0\b", re.IGNORECASE
+    r"(?<![=\d])\b(?:0|no|zero) (?:\w+ )?(?:fail\w*|errors?)\b|\bfail(?:ed|ures?)\s?[:=]\s?0\b",
+    re.IGNORECASE,
 )
 _TIMED_LINE: Final = re.compile(r"^\[?(?:\d{4}-\d\d-\d\d|\d\d:\d\d|\w{3} \d\d )", re.MULTILINE)
 _QUOTED: Final = re.compile(r"""(?<![\w])(?:'[^'\n]{3,120}'|"[^"\n]{3,120}")(?!\w)""")
@@ -106,7 +107,9 @@ def _starts_of_signs(text: str) -> set[int]:
         at = text.find(sign)
         while at >= 0:
             start = text.rfind("\n", 0, at) + 1
-            starts.add(text.rfind("\n", 0, start - 1) + 1 if sign.startswith("tack") and start else start)
+            starts.add(
+                text.rfind("\n", 0, start - 1) + 1 if sign.startswith("tack") and start else start
+            )
             end = text.find("\n", at)
             at = text.find(sign, end) if end >= 0 else -1
     return starts
@@ -126,7 +129,9 @@ def is_table(text: str) -> bool:
         return True
     rows = [line for line in lines if line.strip("-+|=: \t")][:3]
     return len(rows) == 3 and (
-        _alike(rows, "|") or _alike(rows, "\t") or (_alike(rows, ",") and not any(": " in row for row in rows))
+        _alike(rows, "|")
+        or _alike(rows, "\t")
+        or (_alike(rows, ",") and not any(": " in row for row in rows))
     )
 
 
@@ -166,14 +171,22 @@ def transforms(label: str) -> bool:
 @lru_cache(4_096)
 def _stems(label: str) -> tuple[str, ...]:
     words = _CAMEL.sub("_", label).lower().replace("-", "_").split("_")
-    return tuple(word[: max(4, len(word) - 1)] for word in words if len(word) >= 4 and (is_writing(word) or word == words[0]))
+    return tuple(
+        word[: max(4, len(word) - 1)]
+        for word in words
+        if len(word) >= 4 and (is_writing(word) or word == words[0])
+    )
 
 
 def tells_it_was_done(label: str, text: str) -> bool:
     """Whether the first sentence says that what the tool is named for was done: a rejection that was asked for is none."""
     if any(part[1] != part[2] for part in _PART_OF.finditer(text[:400])):
         return False
-    said = [word.lower() for word in _WORDS.findall(re.split(r"[.;!?\n]", text[:400], maxsplit=1)[0])]
+    said = [
+        word.lower() for word in _WORDS.findall(re.split(r"[.;!?\n]", text[:400], maxsplit=1)[0])
+    ]
     if not _UNDONE.isdisjoint(said):
         return False
-    return any(word.endswith("ed") and word.startswith(stem) for stem in _stems(label) for word in said)
+    return any(
+        word.endswith("ed") and word.startswith(stem) for stem in _stems(label) for word in said
+    )

@@ -92,7 +92,8 @@ _TIMED_OUT: Final = re.compile(
     re.IGNORECASE,
 )
 _NOT_TIMED_OUT: Final = re.compile(
-    r"\b(?:not|never|no|without|0|if|when|unless|zero|default|set|retry)\b[^.]{0,40}\btime", re.IGNORECASE
+    r"\b(?:not|never|no|without|0|if|when|unless|zero|default|set|retry)\b[^.]{0,40}\btime",
+    re.IGNORECASE,
 )
 _CODE: Final = (
     r"(?:error\s*[:\-]?\s*\(?[45]\d\d\b|(?:http\s+)?[45]\d\d\s*(?:[-:|(]\s*|\s)(?:error|not\ found|forbidden|unauthori[sz]ed|"
@@ -136,7 +137,8 @@ _SIGNS: Final = (
 )  # fmt: skip
 """One of these, in lower case, is in every line that is looked for."""
 _EXIT: Final = re.compile(
-    r"[\W_]{0,8}(?:exit(?:ed)?[\s_]?(?:with\s)?(?:code|status)|.{0,80}(?:exited|returned|finished) with)", re.IGNORECASE
+    r"[\W_]{0,8}(?:exit(?:ed)?[\s_]?(?:with\s)?(?:code|status)|.{0,80}(?:exited|returned|finished) with)",
+    re.IGNORECASE,
 )
 
 
@@ -170,10 +172,15 @@ def failed_at_the_ends(text: str, *, runs: bool) -> str:
 def _what_it_says(text: str, exit_line: str) -> str:
     """A line that says more than an exit code: another line of an error, else the last one."""
     lines = [_behind_preamble(line) for line in _lines(text[:1_500]) + _lines(text[-2_500:])]
-    lines = [line for line in lines if line and not line.isdigit() and line != exit_line and not _EXIT.match(line)]
+    lines = [
+        line
+        for line in lines
+        if line and not line.isdigit() and line != exit_line and not _EXIT.match(line)
+    ]
     is_first = text.lstrip().startswith(exit_line)  # what follows it is then what it was about
     return next(
-        (line for line in reversed(lines) if error_line(line, printed=True)), lines[-1] if lines and is_first else exit_line
+        (line for line in reversed(lines) if error_line(line, printed=True)),
+        lines[-1] if lines and is_first else exit_line,
     )
 
 
@@ -200,7 +207,9 @@ def _failed_at_the_ends(text: str, *, runs: bool) -> str:
     if "<title" in looked_at and (title := _TITLE.search(text[:1_500])):
         return text[title.start() + 7 : title.end() + 60].partition("<")[0].strip()
     for number, line in enumerate(first[:5]):
-        if told[number] and ((len(line) <= 160 and _PAGE.match(line)) or "(chrome-error://" in line):
+        if told[number] and (
+            (len(line) <= 160 and _PAGE.match(line)) or "(chrome-error://" in line
+        ):
             return line
     for line, is_told in zip(reversed(last), reversed(told), strict=False):
         if is_told and error_line(line, printed=runs) and (runs or _ends_badly(line)):
@@ -216,7 +225,9 @@ def _is_failure(line: str, *, is_first: bool, runs: bool) -> bool:
 
 
 def _ends_badly(line: str) -> bool:
-    return SHELL_LINE.match(line) is not None or (_TIMED_OUT.search(line) is not None and len(line) <= 120)
+    return SHELL_LINE.match(line) is not None or (
+        _TIMED_OUT.search(line) is not None and len(line) <= 120
+    )
 
 
 def _behind_preamble(line: str) -> str:
@@ -250,10 +261,14 @@ def traceback_error(text: str, *, anywhere: bool) -> str:
     told = ""
     lines = text[at:].split("\n", _MAX_TRACE_LINES)
     for line in lines[1:_MAX_TRACE_LINES]:
-        if line[:1].strip() and not line.startswith(("During handling", "The above exception", "Traceback")):
+        if line[:1].strip() and not line.startswith(
+            ("During handling", "The above exception", "Traceback")
+        ):
             told = line.strip()
             break
-    return (told or next((line.strip() for line in reversed(lines) if line.strip()), ""))[:_MAX_LINE]
+    return (told or next((line.strip() for line in reversed(lines) if line.strip()), ""))[
+        :_MAX_LINE
+    ]
 
 
 def _is_at_an_end(text: str, at: int) -> bool:

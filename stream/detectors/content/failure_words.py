@@ -7,28 +7,76 @@ from functools import lru_cache
 from typing import Final
 
 ERROR_KEYS: Final = frozenset(
-    ["error", "errors", "err", "exception", "error_message", "errormessage", "errormsg", "error_msg", "fault", "traceback"]
+    [
+        "error",
+        "errors",
+        "err",
+        "exception",
+        "error_message",
+        "errormessage",
+        "errormsg",
+        "error_msg",
+        "fault",
+        "traceback",
+    ]
 )
 _ERROR_KEY: Final = re.compile(
     r"(?:user|validation|api|request|field)?(?:error|err|failure|fault|exception|problem)s?"
     r"(?:message|messages|msg|reason|reasons|text|cause|type|description|detail|details|string)?"
 )
-FAILED_COUNTS: Final = frozenset(["failed", "failures", "failure_count", "failed_count", "undelivered", "unsent"])
+FAILED_COUNTS: Final = frozenset(
+    ["failed", "failures", "failure_count", "failed_count", "undelivered", "unsent"]
+)
 DONE_COUNTS: Final = frozenset(
-    ["written", "passed", "delivered", "succeeded", "sent", "imported", "processed", "total", "inserted", "updated", "uploaded"]
+    [
+        "written",
+        "passed",
+        "delivered",
+        "succeeded",
+        "sent",
+        "imported",
+        "processed",
+        "total",
+        "inserted",
+        "updated",
+        "uploaded",
+    ]
 )
 """Beside one of these a number of failed parts is of this call, not of what it looked at."""
 MESSAGE_LIKE: Final = re.compile(
     r"(?:message|msg|reason|description|text|details?|explanation|info|cause|string|why|diagnostics?|log|out|body)s?$",
     re.IGNORECASE,
 )
-SUCCESS_KEYS: Final = frozenset(["success", "succeeded", "ok", "is_success", "issuccess", "successful"])
-FAILED_KEYS: Final = frozenset(["iserror", "is_error", "haserror", "has_error", "failed", "failure"])
+SUCCESS_KEYS: Final = frozenset(
+    ["success", "succeeded", "ok", "is_success", "issuccess", "successful"]
+)
+FAILED_KEYS: Final = frozenset(
+    ["iserror", "is_error", "haserror", "has_error", "failed", "failure"]
+)
 STATUS_KEYS: Final = frozenset(["status", "state", "outcome", "result", "type", "level", "rc"])
 CODE_KEYS: Final = frozenset(
-    ["status", "statuscode", "status_code", "code", "http_status", "httpstatus", "http_code", "error_code"]
+    [
+        "status",
+        "statuscode",
+        "status_code",
+        "code",
+        "http_status",
+        "httpstatus",
+        "http_code",
+        "error_code",
+    ]
 )
-MESSAGE_KEYS: Final = ("message", "detail", "details", "error_description", "reason", "description", "msg", "title", "text")
+MESSAGE_KEYS: Final = (
+    "message",
+    "detail",
+    "details",
+    "error_description",
+    "reason",
+    "description",
+    "msg",
+    "title",
+    "text",
+)
 INNER_KEYS: Final = ("result", "response", "data", "output", "body", "content", "meta", "status")
 BAD_STATUS: Final = frozenset(
     [
@@ -47,9 +95,13 @@ BAD_STATUS: Final = frozenset(
         "timed_out",
     ]
 )
-REFUSED_STATUS: Final = frozenset(["rejected", "denied", "declined", "refused", "blocked", "invalid"])
+REFUSED_STATUS: Final = frozenset(
+    ["rejected", "denied", "declined", "refused", "blocked", "invalid"]
+)
 HTTP_STATUS: Final = re.compile(r"(?:HTTP[/ \d.]{0,5})?[45]\d\d\b(?! *[a-z])")
-NO_ERROR: Final = frozenset({"", "none", "null", "no", "ok", "0", "false", "nil", "n/a", "no error", "no errors", "success"})
+NO_ERROR: Final = frozenset(
+    {"", "none", "null", "no", "ok", "0", "false", "nil", "n/a", "no error", "no errors", "success"}
+)
 
 # Error: ..., Tool call failed - ..., ValueError(...), java.io.IOException, error while ..., HTTP/1.1 404 Not Found, status 503
 CERTAIN_START: Final = re.compile(
@@ -181,15 +233,29 @@ ASK_AGAIN: Final = re.compile(
     re.IGNORECASE,
 )
 SEARCHED_BY: Final = re.compile(
-    r"quer|search|pattern|text|keyword|term|string|question|regex|^q$|prompt|topic|phrase", re.IGNORECASE
+    r"quer|search|pattern|text|keyword|term|string|question|regex|^q$|prompt|topic|phrase",
+    re.IGNORECASE,
 )
-LOOKING: Final = re.compile(r"search|find|grep|look|list|query|retriev|browse|scan|exists|check|count", re.IGNORECASE)
+LOOKING: Final = re.compile(
+    r"search|find|grep|look|list|query|retriev|browse|scan|exists|check|count", re.IGNORECASE
+)
 NOTHING_FOUND: Final = re.compile(
     r"\b(?:not|n't|no|nothing|none|zero|0)\b[^.\n]{0,60}"
     r"\b(?:found|match\w*|results?|hits?|exist\w*|occurrences?|entries|records?|items?|data)\b",
     re.IGNORECASE,
 )
-FOUND_SIGNS: Final = ("found", "match", "result", "hit", "exist", "occurrence", "entr", "record", "item", "data")
+FOUND_SIGNS: Final = (
+    "found",
+    "match",
+    "result",
+    "hit",
+    "exist",
+    "occurrence",
+    "entr",
+    "record",
+    "item",
+    "data",
+)
 NO_RESULTS: Final = re.compile(
     r"\b(?:no|zero|0)\s+(?:\w+\s+){0,3}(?:results?|match\w*|hits?|documents?|records?|entries)\b|\bnothing\s+(?:was\s+)?found\b",
     re.IGNORECASE,
@@ -199,4 +265,7 @@ NO_RESULTS: Final = re.compile(
 @lru_cache(4_096)
 def is_error_key(name: str) -> bool:
     """Whether an error stands under this name, in lower case: alone or with what it is of."""
-    return name in ERROR_KEYS or _ERROR_KEY.fullmatch(name.replace("_", "").replace("-", "")) is not None
+    return (
+        name in ERROR_KEYS
+        or _ERROR_KEY.fullmatch(name.replace("_", "").replace("-", "")) is not None
+    )

@@ -12,7 +12,6 @@ from functools import lru_cache
 from re import Pattern
 from typing import Any, Final, NamedTuple
 
-from stepstream.stream.contents import Contents, ends_of, json_of, words_in_order
 from stepstream.stream.detectors.aftermath import is_writing
 from stepstream.stream.detectors.content.failure_forms import (
     SEVERITY,
@@ -25,7 +24,12 @@ from stepstream.stream.detectors.content.failure_forms import (
     transforms,
     without_quotations,
 )
-from stepstream.stream.detectors.content.failure_lines import error_line, failed_at_the_ends, shell_error, traceback_error
+from stepstream.stream.detectors.content.failure_lines import (
+    error_line,
+    failed_at_the_ends,
+    shell_error,
+    traceback_error,
+)
 from stepstream.stream.detectors.content.failure_words import (
     ASK_AGAIN,
     BAD_STATUS,
@@ -62,7 +66,13 @@ from stepstream.stream.detectors.content.failure_words import (
     WRONG_SIGNS,
     is_error_key,
 )
-from stepstream.stream.detectors.content.given import has_free_text, is_command, runs_program, shows_something
+from stepstream.stream.detectors.content.given import (
+    has_free_text,
+    is_command,
+    runs_program,
+    shows_something,
+)
+from stepstream.stream.run.contents import Contents, ends_of, json_of, words_in_order
 
 MAX_SENTENCE: Final = 400
 """Characters of an output that may be a message instead of contents."""
@@ -74,7 +84,19 @@ _MOST_ABOUT_A_PAGE: Final = 160
 _CONDITIONS: Final = ("If ", "When ", "Unless ", "Where ", "Whenever ")
 TRACEBACK: Final = "a traceback"
 _LONG_LIST: Final = 1_000
-_OBJECT_SIGNS: Final = ("rr", "xception", "ault", "ail", '"success', '"succeeded', '"ok"', '"status', '"code', '"state', '"std')
+_OBJECT_SIGNS: Final = (
+    "rr",
+    "xception",
+    "ault",
+    "ail",
+    '"success',
+    '"succeeded',
+    '"ok"',
+    '"status',
+    '"code',
+    '"state',
+    '"std',
+)
 """One of these is in every key that tells of a failure, in lower case or not."""
 MAX_STATUS_KEYS: Final = 6
 """An object with more keys is data: its status is its own, not the call's."""
@@ -128,7 +150,11 @@ def _may_tell(contents: Contents) -> bool:
     top = contents.top_of_output
     if top is not None:
         telling = _TELLING_KEYS if len(top) > _MOST_IN_WRAPPER else _TELLING_OR_INNER
-        if telling.isdisjoint(map(str.lower, top)) and _EXIT_KEYS.isdisjoint(top) and "stderr" not in top:
+        if (
+            telling.isdisjoint(map(str.lower, top))
+            and _EXIT_KEYS.isdisjoint(top)
+            and "stderr" not in top
+        ):
             return False
     ends = ends_of(contents.output)
     return any(sign in ends for sign in _OBJECT_SIGNS)
@@ -144,7 +170,9 @@ def _in_json(value: Any, contents: Contents, label: str) -> Failure | None:
     return None
 
 
-def _in_object(value: dict[str, Any], contents: Contents, label: str, depth: int = 0) -> Failure | None:
+def _in_object(
+    value: dict[str, Any], contents: Contents, label: str, depth: int = 0
+) -> Failure | None:
     small = len(value) <= MAX_STATUS_KEYS
     for key, item in value.items():
         name = key.lower()
@@ -167,18 +195,28 @@ def _in_object(value: dict[str, Any], contents: Contents, label: str, depth: int
             return Failure(f"{key!r} is {item!r}", _message_of(value))
         if name in CODE_KEYS and isinstance(item, str) and item.lower() in BAD_STATUS:
             return Failure(f"{key!r} is {item!r}", _message_of(value))
-        if name == "detail" and isinstance(item, list) and item and isinstance(item[0], dict) and "msg" in item[0]:
+        if (
+            name == "detail"
+            and isinstance(item, list)
+            and item
+            and isinstance(item[0], dict)
+            and "msg" in item[0]
+        ):
             return Failure("it lists what is invalid", _text_of(item))
         if name in CODE_KEYS and _is_bad_code(item) and (name != "code" or _message_of(value)):
             return Failure(f"{key!r} is {item}", _message_of(value))
         if name in _EXIT_KEYS and _is_bad_exit(item):
-            return Failure(f"{key!r} is {item}", _printed_error(value, contents, label) or _message_of(value))
+            return Failure(
+                f"{key!r} is {item}", _printed_error(value, contents, label) or _message_of(value)
+            )
     return _inside(value, contents, label, depth)
 
 
 def _inside(value: dict[str, Any], contents: Contents, label: str, depth: int) -> Failure | None:
     """What a program printed; one level deeper where the object is a wrapper; or its message, where it holds nothing else."""
-    printed = _printed_error(value, contents, label) if ("stderr" in value or "stdout" in value) else ""
+    printed = (
+        _printed_error(value, contents, label) if ("stderr" in value or "stdout" in value) else ""
+    )
     if printed:
         return Failure("what it printed", printed)
     if len(value) > _MOST_IN_WRAPPER:
@@ -189,7 +227,9 @@ def _inside(value: dict[str, Any], contents: Contents, label: str, depth: int) -
             inner = inner[0]
         if isinstance(inner, dict) and depth < 2:
             # of what stands under any other name only the fields count, not its words: it may be a record
-            found = _in_object(inner, contents, label, depth + (1 if key in INNER_KEYS else _MOST_IN_WRAPPER))
+            found = _in_object(
+                inner, contents, label, depth + (1 if key in INNER_KEYS else _MOST_IN_WRAPPER)
+            )
             if found is not None:
                 return found
     message = _message_of(value, _MOST_IN_WRAPPER)
@@ -216,7 +256,9 @@ def _printed_error(value: dict[str, Any], contents: Contents, label: str) -> str
 def _part_failed(value: dict[str, Any], item: Any) -> bool:
     """Whether a number of parts failed, told beside how many there were or went well."""
     number = _number(item)
-    return bool(number) and any(key.lower() in DONE_COUNTS and _number(other) is not None for key, other in value.items())
+    return bool(number) and any(
+        key.lower() in DONE_COUNTS and _number(other) is not None for key, other in value.items()
+    )
 
 
 def _says_error(item: Any) -> bool:
@@ -228,7 +270,11 @@ def _says_error(item: Any) -> bool:
 def _is_bad_status(item: str, label: str) -> bool:
     """A refusal counts of a tool that acts; of one that reads it is the state of what it read."""
     status = item.lower()
-    return status in BAD_STATUS or HTTP_STATUS.match(item) is not None or (status in REFUSED_STATUS and not _reads(label))
+    return (
+        status in BAD_STATUS
+        or HTTP_STATUS.match(item) is not None
+        or (status in REFUSED_STATUS and not _reads(label))
+    )
 
 
 def _is_bad_code(item: Any) -> bool:
@@ -291,9 +337,15 @@ def _told_in_text(output: str, contents: Contents, label: str) -> Failure | None
     if found is not None or transforms(label):
         return found
     if is_sentence:
-        if _looks(label) and ASK_AGAIN.search(output) and _finds(NOTHING_FOUND, FOUND_SIGNS, output):
+        if (
+            _looks(label)
+            and ASK_AGAIN.search(output)
+            and _finds(NOTHING_FOUND, FOUND_SIGNS, output)
+        ):
             return Failure("it found nothing and wants to be asked otherwise", output)
-        found = None if _is_answer(output, contents, label) else _in_sentence(output, contents, label)
+        found = (
+            None if _is_answer(output, contents, label) else _in_sentence(output, contents, label)
+        )
     else:
         found = _in_first_line(output, contents, label)
     return None if found is not None and tells_it_was_done(label, output) else found
@@ -307,15 +359,21 @@ def _is_answer(output: str, contents: Contents, label: str) -> bool:
     return given is None or any(SEARCHED_BY.search(name) for name in given)
 
 
-def _by_form(output: str, contents: Contents, label: str, is_sentence: bool, *, form_only: bool = False) -> Failure | None:
+def _by_form(
+    output: str, contents: Contents, label: str, is_sentence: bool, *, form_only: bool = False
+) -> Failure | None:
     start = output[:_START]
     if shows_something(contents):
         said = shell_error(output)
         return Failure("a line of an error", said) if said else None
-    if (CERTAIN_START.match(start) and (is_sentence or _has_colon_first(start))) or SEVERITY.match(start):
+    if (CERTAIN_START.match(start) and (is_sentence or _has_colon_first(start))) or SEVERITY.match(
+        start
+    ):
         return Failure("it begins like an error", _told_in(output))
     runs = not form_only and runs_program(contents, label)
-    trace = traceback_error(output, anywhere=runs or form_only) or (runtime_error(output) if runs or form_only else "")
+    trace = traceback_error(output, anywhere=runs or form_only) or (
+        runtime_error(output) if runs or form_only else ""
+    )
     if trace:
         return Failure(TRACEBACK, trace)
     line = failed_at_the_ends(output, runs=runs)
@@ -347,9 +405,17 @@ def _in_first_line(output: str, contents: Contents, label: str) -> Failure | Non
     if _reads(label) or _looks(label):
         return None
     line = next((line.strip() for line in output[:1_000].split("\n") if line.strip()), "")
-    if not 8 <= len(line) <= _MAX_FIRST or " " not in line or _finds(NOTHING_WRONG, WRONG_SIGNS, line):
+    if (
+        not 8 <= len(line) <= _MAX_FIRST
+        or " " not in line
+        or _finds(NOTHING_WRONG, WRONG_SIGNS, line)
+    ):
         return None
-    if SENTENCE_START.match(line) or NOT_DONE.search(line) or (PLAIN_FAILING.search(line) and not has_free_text(contents)):
+    if (
+        SENTENCE_START.match(line)
+        or NOT_DONE.search(line)
+        or (PLAIN_FAILING.search(line) and not has_free_text(contents))
+    ):
         return Failure("its first line says so", line)
     return None
 
@@ -361,7 +427,9 @@ def _in_sentence(output: str, contents: Contents, label: str) -> Failure | None:
     if output.startswith(_CONDITIONS) or is_log(output):
         return None
     said_itself = without_quotations(output)
-    is_page = "://" in contents.input and "\n" not in output and len(output) <= _MOST_ABOUT_A_PAGE  # a page has more lines
+    is_page = (
+        "://" in contents.input and "\n" not in output and len(output) <= _MOST_ABOUT_A_PAGE
+    )  # a page has more lines
     reads = (_reads(label) and not is_page) or shows_something(contents)
     if reads and "\n" in output.strip():
         return None
@@ -374,7 +442,9 @@ def _in_sentence(output: str, contents: Contents, label: str) -> Failure | None:
             return None  # a program tells of its failure by the form of a line
         if reads:
             said_itself = without_quotations(output)
-        said = contents.output_words if said_itself is contents.output else words_in_order(said_itself)
+        said = (
+            contents.output_words if said_itself is contents.output else words_in_order(said_itself)
+        )
         if not _says_failure(said_itself, said, reads=reads):
             return None
     return None if _finds(NOTHING_WRONG, WRONG_SIGNS, output) else Failure("it says so", output)
@@ -388,7 +458,9 @@ def _says_failure(output: str, said: list[bytes], *, reads: bool) -> bool:
         return False
     if _finds(NEGATED, NEGATED_SIGNS, output) or NOT_DONE.search(output):
         return True
-    return SUCCEEDING.isdisjoint(said) and (not FAILING.isdisjoint(said) or DEMANDING.search(output) is not None)
+    return SUCCEEDING.isdisjoint(said) and (
+        not FAILING.isdisjoint(said) or DEMANDING.search(output) is not None
+    )
 
 
 def _finds(pattern: Pattern[str], signs: tuple[str, ...], text: str) -> bool:
@@ -415,4 +487,9 @@ def sounds_successful(contents: Contents) -> bool:
 def is_bare_sentence(contents: Contents) -> bool:
     """A line of words, not data: what a tool says that otherwise returns objects or lists."""
     output = contents.output
-    return 8 <= len(output) <= MAX_SENTENCE and output.count(" ") >= 2 and "\n" not in output and json_of(output) is None
+    return (
+        8 <= len(output) <= MAX_SENTENCE
+        and output.count(" ") >= 2
+        and "\n" not in output
+        and json_of(output) is None
+    )

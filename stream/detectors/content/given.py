@@ -6,7 +6,7 @@ import re
 from functools import lru_cache
 from typing import Final
 
-from stepstream.stream.contents import Contents
+from stepstream.stream.run.contents import Contents
 
 
 def word_list(text: str) -> frozenset[str]:
@@ -64,7 +64,9 @@ def _has_free_text(contents: Contents) -> bool:
     if given is None:
         return is_in_sentences(contents.input[:_LOOKED_AT])
     return any(
-        isinstance(value, str) and name.lower() not in _PROGRAM_KEYS and is_in_sentences(value[:_LOOKED_AT])
+        isinstance(value, str)
+        and name.lower() not in _PROGRAM_KEYS
+        and is_in_sentences(value[:_LOOKED_AT])
         for name, value in given.items()
     )
 
@@ -118,6 +120,10 @@ def _command_of(contents: Contents) -> str:
     if given is None:
         return contents.input[:_LOOKED_AT]
     for name, value in given.items():
-        if isinstance(value, str) and name.lower() in _PROGRAM_KEYS and (name.lower() != "code" or _IS_CODE.search(value)):
+        if (
+            isinstance(value, str)
+            and name.lower() in _PROGRAM_KEYS
+            and (name.lower() != "code" or _IS_CODE.search(value))
+        ):
             return value[:_LOOKED_AT]
     return ""

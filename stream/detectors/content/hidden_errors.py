@@ -5,14 +5,19 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 
 from stepstream.schemas.rules_content import HiddenToolError
-from stepstream.stream.contents import Contents
 from stepstream.stream.detectors.aftermath import label_of
 from stepstream.stream.detectors.base import NOTHING, Observation, Observations
 from stepstream.stream.detectors.content.base import CALLS, ContentDetector, excerpt
-from stepstream.stream.detectors.content.failures import Failure, failure_in, is_bare_sentence, sounds_successful
-from stepstream.stream.rules import Applied
-from stepstream.stream.run import Run
-from stepstream.stream.steps import StepInfo
+from stepstream.stream.detectors.content.failures import (
+    Failure,
+    failure_in,
+    is_bare_sentence,
+    sounds_successful,
+)
+from stepstream.stream.run.contents import Contents
+from stepstream.stream.run.rules import Applied
+from stepstream.stream.run.run import Run
+from stepstream.stream.run.steps import StepInfo
 
 _MAX_TOOLS = 200
 _MAX_SENTENCES = 20
@@ -55,7 +60,11 @@ class HiddenToolErrorDetector(ContentDetector):
             if before == 1 or (before is None and len(seen) >= _MAX_TOOLS):
                 return NOTHING
             seen[step.label] = 1
-            return [self._odd(step.label, *said) for said in before] if isinstance(before, list) else NOTHING
+            return (
+                [self._odd(step.label, *said) for said in before]
+                if isinstance(before, list)
+                else NOTHING
+            )
         if before == 1:
             return (self._odd(step.label, step.step_id, excerpt(contents.output)),)
         if isinstance(before, list):

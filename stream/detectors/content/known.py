@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any, Final
 
-from stepstream.stream.contents import Contents, words
 from stepstream.stream.detectors.content.base import CALLS
-from stepstream.stream.run import Run
-from stepstream.stream.steps import StepInfo
+from stepstream.stream.run.contents import Contents, words
+from stepstream.stream.run.run import Run
+from stepstream.stream.run.steps import StepInfo
 
 MAX_KNOWN: Final = 4_096
 _MIN_DIGITS: Final = 3
@@ -23,8 +23,12 @@ _MIN_DIGITS: Final = 3
 _FAR: Final = 2**62
 MAX_HEADS: Final = 64
 _DIGITS_ALONE: Final = bytes(code if 48 <= code <= 57 else 32 for code in range(256))
-_IDENTIFIER: Final = re.compile(r"#?(?=[A-Za-z0-9_-]{4,64}$)(?=[A-Za-z0-9_-]*\d)[A-Za-z0-9]+(?:[_-][A-Za-z0-9]+)*$")
-_DATE_OR_TIME: Final = re.compile(r"\d{4}-?\d\d(?:-?\d\d)?(?:t\d+z?)?$|\d{1,2}-\d{1,2}-\d{2,4}$|t?\d+[hms]$", re.IGNORECASE)
+_IDENTIFIER: Final = re.compile(
+    r"#?(?=[A-Za-z0-9_-]{4,64}$)(?=[A-Za-z0-9_-]*\d)[A-Za-z0-9]+(?:[_-][A-Za-z0-9]+)*$"
+)
+_DATE_OR_TIME: Final = re.compile(
+    r"\d{4}-?\d\d(?:-?\d\d)?(?:t\d+z?)?$|\d{1,2}-\d{1,2}-\d{2,4}$|t?\d+[hms]$", re.IGNORECASE
+)
 _NUMBER: Final = re.compile(r"\d+")
 _NAMED_SO: Final = re.compile(
     r"(?:^|[_-])(?:ids?|no|num|number|code|key|ref|reference|sku|account|uuid|order|ticket|invoice|case)$|[a-z](?:Id|Ids|Number|Code|Ref|Key)$"
@@ -33,7 +37,9 @@ _MADE_UP_BY_RIGHT: Final = re.compile(
     r"idempot|request|session|trace|correlation|nonce|seed|page|offset|cursor|zip|postal|post_?code|country|currency|language|status|error|key_?code",
     re.IGNORECASE,
 )
-_CREATING: Final = re.compile(r"^(?:create|add|new|insert|register|generate|save|write|put|set)", re.IGNORECASE)
+_CREATING: Final = re.compile(
+    r"^(?:create|add|new|insert|register|generate|save|write|put|set)", re.IGNORECASE
+)
 
 
 class Known:
@@ -49,9 +55,19 @@ class Known:
         is_call = step.kind in CALLS
         if not is_call and contents.input:
             self._earliest("heard_us", step.start_us)
-            self._add(contents.step.input, step.input_hash, step.start_us, lost=bool(contents.step.input_bytes))
+            self._add(
+                contents.step.input,
+                step.input_hash,
+                step.start_us,
+                lost=bool(contents.step.input_bytes),
+            )
         if step.kind != "llm_call" and contents.output:
-            self._add(contents.step.output, step.output_hash, step.end_us, lost=bool(contents.step.output_bytes))
+            self._add(
+                contents.step.output,
+                step.output_hash,
+                step.end_us,
+                lost=bool(contents.step.output_bytes),
+            )
 
     def _add(self, text: str, whole_hash: int, at_us: int, *, lost: bool) -> None:
         """Learn the numbers in all of a text, which is told from others by its hash. ``lost``: a part of it never came."""
@@ -66,7 +82,9 @@ class Known:
         if len(heads) < MAX_HEADS:
             heads[head] = at_us
         data = text.encode("utf-8", "replace")
-        found = {number for number in data.translate(_DIGITS_ALONE).split() if len(number) >= _MIN_DIGITS}
+        found = {
+            number for number in data.translate(_DIGITS_ALONE).split() if len(number) >= _MIN_DIGITS
+        }
         if not found:
             return
         known: dict[bytes, int] = self._state.setdefault("known", {})
@@ -108,9 +126,15 @@ def _with_commas(number: bytes, known: dict[bytes, int], at_us: int) -> bool:
 
 def identifiers(label: str, arguments: dict[str, Any]) -> list[tuple[str, str]]:
     """The values among a call's arguments that can only be names of things that exist, with what they are called."""
-    found = [pair for pair in _leaves(arguments, "") if 4 <= len(pair[1]) <= 65 and _is_identifier(*pair)]
+    found = [
+        pair for pair in _leaves(arguments, "") if 4 <= len(pair[1]) <= 65 and _is_identifier(*pair)
+    ]
     if _CREATING.match(label):
-        found = [(name, value) for name, value in found if name.lower() not in ("id", "key", "code", "number")]
+        found = [
+            (name, value)
+            for name, value in found
+            if name.lower() not in ("id", "key", "code", "number")
+        ]
     return found[:20]
 
 

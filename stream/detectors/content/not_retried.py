@@ -5,15 +5,29 @@ from __future__ import annotations
 from typing import Any, Final
 
 from stepstream.schemas.rules_content import FailureNotRetried
-from stepstream.stream.contents import Contents
 from stepstream.stream.detectors.aftermath import makes_good
 from stepstream.stream.detectors.base import NOTHING, Observation, Observations
-from stepstream.stream.detectors.content.base import CALLS, SETTLE_US, HoldingDetector, excerpt, is_told_by
+from stepstream.stream.detectors.content.base import (
+    CALLS,
+    SETTLE_US,
+    HoldingDetector,
+    excerpt,
+    is_told_by,
+)
 from stepstream.stream.detectors.content.failures import failure_in
-from stepstream.stream.detectors.content.speech import ACTED, ADMITTED, ASKED, SPEAKING, Answer, answers_of, note_answer
-from stepstream.stream.rules import Applied
-from stepstream.stream.run import Run
-from stepstream.stream.steps import StepInfo
+from stepstream.stream.detectors.content.speech import (
+    ACTED,
+    ADMITTED,
+    ASKED,
+    SPEAKING,
+    Answer,
+    answers_of,
+    note_answer,
+)
+from stepstream.stream.run.contents import Contents
+from stepstream.stream.run.rules import Applied
+from stepstream.stream.run.run import Run
+from stepstream.stream.run.steps import StepInfo
 
 _REPEATED: Final = frozenset({"loop", "repetition"})
 _MAX_FAILURES: Final = 100
@@ -67,7 +81,10 @@ class FailureNotRetriedDetector(HoldingDetector):
 
     def _note_answer(self, run: Run, step: StepInfo, contents: Contents, now_us: int) -> None:
         own = self.own(run)
-        if note_answer(run, step, contents, whole=bool(own.get("failures")) or run.errors > 0) is None:
+        if (
+            note_answer(run, step, contents, whole=bool(own.get("failures")) or run.errors > 0)
+            is None
+        ):
             return
         for step_id in own.get("failures", ()):
             failed = run.steps.get(step_id)
@@ -90,7 +107,11 @@ class FailureNotRetriedDetector(HoldingDetector):
             until_us = 2**63 if first is None else first[1]
             if first is None and not at_close:
                 return []
-            return self._settle(run, failed, None, until_us) if first is None else self._forget(run, key)
+            return (
+                self._settle(run, failed, None, until_us)
+                if first is None
+                else self._forget(run, key)
+            )
         later = [answer[0] for answer in following if answer[0] >= first[1]]
         plain = any(answer[3] in ACTED and answer[1] <= first[1] for answer in answers_of(run))
         if plain:
@@ -99,7 +120,9 @@ class FailureNotRetriedDetector(HoldingDetector):
             return []  # its words alone do not tell: wait for what comes next
         return self._settle(run, failed, first, min(later, default=2**63))
 
-    def _settle(self, run: Run, failed: StepInfo, answer: Answer | None, until_us: int) -> list[Observation]:
+    def _settle(
+        self, run: Run, failed: StepInfo, answer: Answer | None, until_us: int
+    ) -> list[Observation]:
         message = self._forget_message(run, failed.step_id)
         failures = self.own(run)["failures"]
         settled_us = answer[1] + SETTLE_US if answer is not None else 2**63
@@ -110,7 +133,11 @@ class FailureNotRetriedDetector(HoldingDetector):
                 continue
             if step.start_us < until_us:
                 return []
-            if step.end_us <= settled_us and _is_good(step, failures) and makes_good(failed, failed.label, step, step.label):
+            if (
+                step.end_us <= settled_us
+                and _is_good(step, failures)
+                and makes_good(failed, failed.label, step, step.label)
+            ):
                 return []
         told: list[list[str]] = self.own(run).setdefault("told", [])
         if len(told) < _MAX_TOLD and answer is not None:
@@ -149,7 +176,9 @@ class FailureNotRetriedDetector(HoldingDetector):
                 )
         return out
 
-    def _say(self, run: Run, failed: StepInfo, message: str, answer: list[Any] | None) -> Observation:
+    def _say(
+        self, run: Run, failed: StepInfo, message: str, answer: list[Any] | None
+    ) -> Observation:
         was = answer[3] if answer is not None else None
         spoken = was in (ADMITTED, ASKED)
         if answer is None:

@@ -17,9 +17,12 @@ from stepstream.stream.detectors.content.arguments import ToolArgumentsDetector
 from stepstream.stream.detectors.content.hidden_errors import HiddenToolErrorDetector
 from stepstream.stream.detectors.content.not_retried import FailureNotRetriedDetector
 from stepstream.stream.detectors.content.repetition import RepetitionDetector
-from stepstream.stream.detectors.content.retrieval import IrrelevantRetrievalDetector, UnsupportedAnswerDetector
+from stepstream.stream.detectors.content.retrieval import (
+    IrrelevantRetrievalDetector,
+    UnsupportedAnswerDetector,
+)
 from stepstream.stream.detectors.content.unwanted import ForbiddenDetector, SensitiveDataDetector
-from stepstream.stream.rules import Applied
+from stepstream.stream.run.rules import Applied
 
 
 def make_content_detector(applied: Applied) -> Detector | None:

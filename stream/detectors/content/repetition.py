@@ -8,7 +8,6 @@ from typing import Any, Final
 from zlib import crc32
 
 from stepstream.schemas.rules_content import Repetition
-from stepstream.stream.contents import Contents, words, words_in_order
 from stepstream.stream.detectors.aftermath import is_writing, label_of
 from stepstream.stream.detectors.base import MAX_EVIDENCE, NOTHING, Observation, Observations
 from stepstream.stream.detectors.content.base import CALLS, HoldingDetector, is_told_by
@@ -26,9 +25,10 @@ from stepstream.stream.detectors.content.sameness import (
     values_text,
 )
 from stepstream.stream.detectors.content.speech import calls_tools
-from stepstream.stream.rules import Applied
-from stepstream.stream.run import Run
-from stepstream.stream.steps import StepInfo
+from stepstream.stream.run.contents import Contents, words, words_in_order
+from stepstream.stream.run.rules import Applied
+from stepstream.stream.run.run import Run
+from stepstream.stream.run.steps import StepInfo
 
 _MAX_TEXT: Final = 400
 """Characters of an input by which it is compared."""
@@ -114,7 +114,11 @@ class RepetitionDetector(HoldingDetector):
         before.append(call)
         if len(before) == 1:
             return NOTHING
-        if is_call and len(calls) > 1 and sum(_is_equal(call, other) for other in before) >= self._repeats:
+        if (
+            is_call
+            and len(calls) > 1
+            and sum(_is_equal(call, other) for other in before) >= self._repeats
+        ):
             self.hold(run, "turns", now_us)
         return self._compare(run, label, before, call, is_call=is_call)
 
@@ -122,7 +126,9 @@ class RepetitionDetector(HoldingDetector):
         """Code that ran and failed: judged when it has settled whether it is the failure, or a step below it."""
         failed: list[list[Any]] = self.own(run).setdefault("code", [])
         if len(failed) < _MAX_PER_TOOL:
-            failed.append([step.step_id, error_form(step.error_message or step.error_type or "failed")])
+            failed.append(
+                [step.step_id, error_form(step.error_message or step.error_type or "failed")]
+            )
             if len(failed) >= self._repeats:
                 self.hold(run, _CODE, now_us)
 
@@ -143,7 +149,11 @@ class RepetitionDetector(HoldingDetector):
         if len(most) < self._repeats:
             return []
         label = label_of(run.steps[most[0]])
-        return [self._observed(f"{label} failed {len(most)} times in the same way", label, most, self._repeats)]
+        return [
+            self._observed(
+                f"{label} failed {len(most)} times in the same way", label, most, self._repeats
+            )
+        ]
 
     def _ended(self, run: Run, step: StepInfo, label: str) -> Observations:
         """A tool that failed each time works again."""
@@ -152,7 +162,9 @@ class RepetitionDetector(HoldingDetector):
             return NOTHING
         failing.remove(label)
         message = f"{label} succeeded in the end"
-        return (Observation(message, "info", subject=label, step_ids=(step.step_id,), resolved=True),)
+        return (
+            Observation(message, "info", subject=label, step_ids=(step.step_id,), resolved=True),
+        )
 
     def _call(self, step: StepInfo, contents: Contents) -> _Call | None:
         if not step.input_hash:
@@ -172,7 +184,9 @@ class RepetitionDetector(HoldingDetector):
             _bytes(sketch(words(contents.output[:_MAX_OUTPUT]))) if in_words else b"",
         ]
 
-    def _compare(self, run: Run, label: str, calls: list[_Call], new: _Call, *, is_call: bool) -> Observations:
+    def _compare(
+        self, run: Run, label: str, calls: list[_Call], new: _Call, *, is_call: bool
+    ) -> Observations:
         repeats = self._repeats if is_call else max(3, self._repeats)
         near = self._same_as(new, calls) if is_call else _written_as(new, calls)
         if len(near) == 1:
@@ -192,7 +206,11 @@ class RepetitionDetector(HoldingDetector):
     def at_close(self, run: Run) -> list[str]:
         """Whether the run as a whole repeated itself, where no tool was reported for it."""
         own = self.own(run)
-        return [_IN_ALL] if len(own.get("again", ())) + len(own.get("code", ())) > self._repeats - 1 else []
+        return (
+            [_IN_ALL]
+            if len(own.get("again", ())) + len(own.get("code", ())) > self._repeats - 1
+            else []
+        )
 
     def _in_all(self, run: Run) -> list[Observation]:
         """The calls that repeated an earlier one, over all tools."""
@@ -208,31 +226,56 @@ class RepetitionDetector(HoldingDetector):
         again: list[str] = own.get("again", [])
         calls: dict[str, list[_Call]] = own.get("calls", {})
         repeated = set(again)
-        known = {call[_STEP]: (call, of_tool) for of_tool in calls.values() for call in of_tool if call[_STEP] in run.steps}
+        known = {
+            call[_STEP]: (call, of_tool)
+            for of_tool in calls.values()
+            for call in of_tool
+            if call[_STEP] in run.steps
+        }
         work_us = sorted(
             run.steps[step_id].start_us
             for step_id, (call, _) in known.items()
             if step_id not in repeated and call[_IN_WORDS] >= _WRITES and not call[_ERROR]
         )
-        return [step_id for step_id in again if step_id not in known or not _has_reason(run, *known[step_id], work_us)]
+        return [
+            step_id
+            for step_id in again
+            if step_id not in known or not _has_reason(run, *known[step_id], work_us)
+        ]
 
     def _same_as(self, one: _Call, calls: list[_Call]) -> list[_Call]:
         """The calls that are the same thing as one of them, itself included; sketches are compared where nothing else tells."""
-        given, output, error, in_words, names = one[_INPUT], one[_OUTPUT], one[_ERROR], one[_IN_WORDS], one[_NAMES]
+        given, output, error, in_words, names = (
+            one[_INPUT],
+            one[_OUTPUT],
+            one[_ERROR],
+            one[_IN_WORDS],
+            one[_NAMES],
+        )
         bits = int.from_bytes(one[_BITS], "little")
         said = int.from_bytes(one[_SAID], "little")
         found = []
         for other in calls:
             brings_nothing = output == other[_OUTPUT] or (error and other[_ERROR])
-            if other is one or (error and error == other[_ERROR]) or (given == other[_INPUT] and output == other[_OUTPUT]):
+            if (
+                other is one
+                or (error and error == other[_ERROR])
+                or (given == other[_INPUT] and output == other[_OUTPUT])
+            ):
                 found.append(other)
             elif in_words >= _WRITES or given == other[_INPUT]:
                 continue  # what writes something else does other work
-            elif names != other[_NAMES] and not (output == other[_OUTPUT] and output & _LENGTH >= _LONG_ANSWER):
+            elif names != other[_NAMES] and not (
+                output == other[_OUTPUT] and output & _LENGTH >= _LONG_ANSWER
+            ):
                 continue  # it is about something else, unless the same long answer comes back
             elif (
                 brings_nothing
-                or (in_words and other[_IN_WORDS] and similarity(said, _number(other[_SAID])) >= _OUTPUT_SIMILARITY)
+                or (
+                    in_words
+                    and other[_IN_WORDS]
+                    and similarity(said, _number(other[_SAID])) >= _OUTPUT_SIMILARITY
+                )
             ) and similarity(bits, _number(other[_BITS])) >= self._similarity:
                 found.append(other)
         return found
@@ -245,21 +288,33 @@ class RepetitionDetector(HoldingDetector):
 
     def _in_turns(self, run: Run) -> list[Observation]:
         """Whether two calls took turns: A B A B A B, each the same every time."""
-        kept = {call[_STEP]: (call[_INPUT], call[_OUTPUT]) for calls in self.own(run)["calls"].values() for call in calls}
-        steps = sorted((run.steps[i] for i in kept if i in run.steps), key=lambda s: (s.start_us, s.step_id))
+        kept = {
+            call[_STEP]: (call[_INPUT], call[_OUTPUT])
+            for calls in self.own(run)["calls"].values()
+            for call in calls
+        }
+        steps = sorted(
+            (run.steps[i] for i in kept if i in run.steps), key=lambda s: (s.start_us, s.step_id)
+        )
         steps = [step for step in steps if step.kind in CALLS]
         whole = 2 * self._repeats
         for end in range(whole, len(steps) + 1):
             turn = steps[end - whole : end]
-            if turn[0].label == turn[1].label or _WAITING.search(f"{turn[0].label} {turn[1].label}"):
+            if turn[0].label == turn[1].label or _WAITING.search(
+                f"{turn[0].label} {turn[1].label}"
+            ):
                 continue
             if all(
-                kept[turn[i].step_id] == kept[turn[i % 2].step_id] and turn[i].label == turn[i % 2].label for i in range(whole)
+                kept[turn[i].step_id] == kept[turn[i % 2].step_id]
+                and turn[i].label == turn[i % 2].label
+                for i in range(whole)
             ):
                 return [] if is_told_by(run, _TOLD) else [self._say_turns(turn)]
         return []
 
-    def _say(self, run: Run, label: str, calls: list[_Call], repeats: int, *, is_call: bool) -> Observations:
+    def _say(
+        self, run: Run, label: str, calls: list[_Call], repeats: int, *, is_call: bool
+    ) -> Observations:
         if is_call and is_told_by(run, _LOOP, label):
             return NOTHING
         if not is_call:
@@ -271,7 +326,9 @@ class RepetitionDetector(HoldingDetector):
             message = f"{label} was called {len(calls)} times with nearly the same input and brought nothing new"
         return (self._observed(message, label, [call[_STEP] for call in calls], repeats),)
 
-    def _observed(self, message: str, subject: str, step_ids: list[str], repeats: int) -> Observation:
+    def _observed(
+        self, message: str, subject: str, step_ids: list[str], repeats: int
+    ) -> Observation:
         return Observation(
             message=message,
             detail=_DETAIL,
@@ -309,7 +366,16 @@ def _thought(step: StepInfo, contents: Contents) -> _Call | None:
         return None
     asked = _asked_in_code(text)
     request = _bytes(sketch(asked)) if len(asked) >= _MIN_REQUEST_WORDS else b""
-    return [step.step_id, _bytes(sketch(different)), 0, step.output_hash, 0, 1, digits_of(text[:_MAX_WRITTEN]), request]
+    return [
+        step.step_id,
+        _bytes(sketch(different)),
+        0,
+        step.output_hash,
+        0,
+        1,
+        digits_of(text[:_MAX_WRITTEN]),
+        request,
+    ]
 
 
 def _asked_in_code(text: str) -> frozenset[bytes]:
@@ -318,7 +384,14 @@ def _asked_in_code(text: str) -> frozenset[bytes]:
     if begin < 0:
         return frozenset()
     code = text[begin : begin + _MAX_WRITTEN]
-    return words(" ".join(quoted for pair in _QUOTED.findall(code) for quoted in pair if quoted.count(" ") >= _SENTENCE_SPACES))
+    return words(
+        " ".join(
+            quoted
+            for pair in _QUOTED.findall(code)
+            for quoted in pair
+            if quoted.count(" ") >= _SENTENCE_SPACES
+        )
+    )
 
 
 def _written_as(one: _Call, calls: list[_Call]) -> list[_Call]:
@@ -329,7 +402,10 @@ def _written_as(one: _Call, calls: list[_Call]) -> list[_Call]:
         for other in calls
         if other is one
         or one[_OUTPUT] == other[_OUTPUT]
-        or (one[_NAMES] == other[_NAMES] and similarity(bits, _number(other[_BITS])) >= _THOUGHT_SIMILARITY)
+        or (
+            one[_NAMES] == other[_NAMES]
+            and similarity(bits, _number(other[_BITS])) >= _THOUGHT_SIMILARITY
+        )
         or (asked and similarity(asked, _number(other[_SAID])) >= _REQUEST_SIMILARITY)
     ]
 
@@ -339,7 +415,9 @@ def _hash_of_documents(contents: Contents) -> int:
     documents = contents.step.documents
     if not documents:
         return 0
-    named = "\n".join(document.id or document.content[:_MAX_TEXT] for document in documents[:_MAX_PER_TOOL])
+    named = "\n".join(
+        document.id or document.content[:_MAX_TEXT] for document in documents[:_MAX_PER_TOOL]
+    )
     size = sum(len(document.content) for document in documents)
     return crc32(named.encode("utf-8", "replace")) << 32 | min(size, _LENGTH)
 
@@ -364,11 +442,17 @@ def _has_reason(run: Run, call: _Call, of_tool: list[_Call], work_us: list[int])
     """Whether a call only waits, had another answer at another time, or something was changed since it was made before."""
     if _WAITING.search(run.steps[call[_STEP]].label):
         return True
-    same = [other for other in of_tool if other[_INPUT] == call[_INPUT] and other[_STEP] in run.steps]
+    same = [
+        other for other in of_tool if other[_INPUT] == call[_INPUT] and other[_STEP] in run.steps
+    ]
     if not call[_ERROR] and len({other[_OUTPUT] for other in same}) > 1:
         return True
     at_us = run.steps[call[_STEP]].start_us
-    before = [run.steps[other[_STEP]].start_us for other in same if run.steps[other[_STEP]].start_us < at_us]
+    before = [
+        run.steps[other[_STEP]].start_us
+        for other in same
+        if run.steps[other[_STEP]].start_us < at_us
+    ]
     return bool(before) and bisect(work_us, max(before)) < bisect(work_us, at_us)
 
 

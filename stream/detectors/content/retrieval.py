@@ -7,15 +7,20 @@ from typing import Any, Final
 from zlib import crc32
 
 from stepstream.schemas.rules_content import IrrelevantRetrieval, UnsupportedAnswer
-from stepstream.stream.contents import Contents, words, words_in_order
 from stepstream.stream.detectors.base import NOTHING, Observation, Observations
-from stepstream.stream.detectors.content.base import CALLS, ContentDetector, HoldingDetector, excerpt
+from stepstream.stream.detectors.content.base import (
+    CALLS,
+    ContentDetector,
+    HoldingDetector,
+    excerpt,
+)
 from stepstream.stream.detectors.content.failure_words import NO_RESULTS, NOTHING_FOUND
 from stepstream.stream.detectors.content.sameness import set_bits, similarity, sketch, values_text
 from stepstream.stream.detectors.content.speech import words_said
-from stepstream.stream.rules import Applied
-from stepstream.stream.run import Run
-from stepstream.stream.steps import StepInfo
+from stepstream.stream.run.contents import Contents, words, words_in_order
+from stepstream.stream.run.rules import Applied
+from stepstream.stream.run.run import Run
+from stepstream.stream.run.steps import StepInfo
 
 _BITS: Final = 2_048
 _ANSWER_BITS: Final = 8_192
@@ -26,7 +31,15 @@ _ECHO: Final = 400
 _MIN_RETRIEVED: Final = 20
 _MIN_ANSWER: Final = 5
 _QUERY_KEYS: Final = ("query", "q", "search_query", "queries", "keywords", "search")
-_RETRIEVAL_KEYS: Final = (*_QUERY_KEYS, "question", "search_term", "search_string", "text", "input", "prompt")
+_RETRIEVAL_KEYS: Final = (
+    *_QUERY_KEYS,
+    "question",
+    "search_term",
+    "search_string",
+    "text",
+    "input",
+    "prompt",
+)
 _ASKED_AGAIN: Final = 0.5
 """Share of words in common (Jaccard) from which a query is another's, asked again."""
 _EMPTY: Final = frozenset({"", "[]", "{}", "null", "None", '""', "()", "[[]]"})
@@ -52,7 +65,11 @@ def query_of(kind: str, contents: Contents) -> str:
 
 def content_words(text: str) -> list[bytes]:
     """The different words of a text that say what it is about, as they come."""
-    return [word for word in dict.fromkeys(words_in_order(text)) if len(word) > 1 and word not in _COMMON]
+    return [
+        word
+        for word in dict.fromkeys(words_in_order(text))
+        if len(word) > 1 and word not in _COMMON
+    ]
 
 
 def retrieved_text(contents: Contents, query: str) -> str:
@@ -110,7 +127,11 @@ class IrrelevantRetrievalDetector(HoldingDetector):
         if self._asked_again:
             self._note_query(run, step, query, now_us)
         if is_empty(step, contents):
-            return (self._say(step, query, "brought nothing", "empty", 0.0, None),) if self._empty else NOTHING
+            return (
+                (self._say(step, query, "brought nothing", "empty", 0.0, None),)
+                if self._empty
+                else NOTHING
+            )
         if step.status == "error":
             return NOTHING
         low = self._low_score(step, contents, query)
@@ -121,10 +142,19 @@ class IrrelevantRetrievalDetector(HoldingDetector):
         return NOTHING
 
     def _low_score(self, step: StepInfo, contents: Contents, query: str) -> Observation | None:
-        scores = [document.score for document in contents.step.documents if document.score is not None]
+        scores = [
+            document.score for document in contents.step.documents if document.score is not None
+        ]
         if self._min_score is None or not scores or max(scores) >= self._min_score:
             return None
-        return self._say(step, query, f"found nothing better than {max(scores):.2f}", "score", max(scores), self._min_score)
+        return self._say(
+            step,
+            query,
+            f"found nothing better than {max(scores):.2f}",
+            "score",
+            max(scores),
+            self._min_score,
+        )
 
     def _note(self, run: Run, step: StepInfo, contents: Contents, query: str, now_us: int) -> None:
         asked = content_words(query)[:_MAX_QUERY]
@@ -136,7 +166,13 @@ class IrrelevantRetrievalDetector(HoldingDetector):
             return
         hits = [int(word in found or _stem_in(word, found)) for word in asked]
         marks = [crc32(word) % _BITS for word in asked]
-        kept[step.step_id] = [step.end_us, marks, hits, f"{set_bits(found, _BITS):x}", excerpt(query, 80)]
+        kept[step.step_id] = [
+            step.end_us,
+            marks,
+            hits,
+            f"{set_bits(found, _BITS):x}",
+            excerpt(query, 80),
+        ]
         self.hold(run, step.step_id, now_us)
 
     def _note_query(self, run: Run, step: StepInfo, query: str, now_us: int) -> None:
@@ -172,7 +208,17 @@ class IrrelevantRetrievalDetector(HoldingDetector):
         _, last = max(earlier)
         alike = similarity(bits, int(queries[last][0], 16))
         message = "did not bring what was wanted: it was asked again in other words"
-        return [self._say(run.steps[last], queries[last][1], message, "again", alike, _ASKED_AGAIN, again=mine[1])]
+        return [
+            self._say(
+                run.steps[last],
+                queries[last][1],
+                message,
+                "again",
+                alike,
+                _ASKED_AGAIN,
+                again=mine[1],
+            )
+        ]
 
     def _judge_overlap(self, run: Run, key: str) -> list[Observation]:
         """The weighted share of the query that came back."""
@@ -182,7 +228,10 @@ class IrrelevantRetrievalDetector(HoldingDetector):
             return []
         end_us, marks, hits, _, query = entry
         others = [int(other[3], 16) for other in kept.values() if other[0] <= end_us]
-        weights = [math.log(1 + (len(others) + 1) / (0.5 + sum(bits >> m & 1 for bits in others))) for m in marks]
+        weights = [
+            math.log(1 + (len(others) + 1) / (0.5 + sum(bits >> m & 1 for bits in others)))
+            for m in marks
+        ]
         share = sum(w * hit for w, hit in zip(weights, hits, strict=True)) / sum(weights)
         if share >= self._min_overlap:
             return []
@@ -190,7 +239,14 @@ class IrrelevantRetrievalDetector(HoldingDetector):
         return [self._say(step, query, message, "irrelevant", share, self._min_overlap)]
 
     def _say(
-        self, step: StepInfo, query: str, message: str, level: str, value: float, threshold: float | None, again: str = ""
+        self,
+        step: StepInfo,
+        query: str,
+        message: str,
+        level: str,
+        value: float,
+        threshold: float | None,
+        again: str = "",
     ) -> Observation:
         return Observation(
             message=f"{step.label} {message}",
@@ -224,7 +280,11 @@ class UnsupportedAnswerDetector(ContentDetector):
     def read(self, run: Run, step: StepInfo, contents: Contents, now_us: int) -> Observations:
         """Note what was retrieved and what may be the answer."""
         if step.kind in CALLS:
-            if step.status == "ok" and query_of(step.kind, contents) and not is_empty(step, contents):
+            if (
+                step.status == "ok"
+                and query_of(step.kind, contents)
+                and not is_empty(step, contents)
+            ):
                 self._retrieved(run, step, contents)
         elif contents.output and (step.kind in ("output", "llm_call") or not step.parent):
             rank = 3 if not step.parent else 2 if step.kind == "output" else 1
@@ -250,7 +310,11 @@ class UnsupportedAnswerDetector(ContentDetector):
     def on_close(self, run: Run, now_us: int) -> Observations:
         """Judge the answer."""
         own = run.detector_state.get(self.name)
-        if not own or own.get("words", 0) < _MIN_RETRIEVED or len(own.get("answer", ())) < _MIN_ANSWER:
+        if (
+            not own
+            or own.get("words", 0) < _MIN_RETRIEVED
+            or len(own.get("answer", ())) < _MIN_ANSWER
+        ):
             return NOTHING
         bits, answer = int(own["bits"], 16), own["answer"]
         share = sum(bits >> mark % _ANSWER_BITS & 1 for mark in answer) / len(answer)

@@ -74,7 +74,11 @@ def error_form(message: str) -> int:
 def names_of_things(found: Iterable[bytes]) -> int:
     """The words with a digit in them, as a number: ids, dates, amounts. Calls in which they differ are about other things."""
     named = [word for word in found if not word.isalpha()]
-    return crc32(b" ".join(sorted({word for word in named if word.translate(None, _DIGITS) != word}))) if named else 0
+    return (
+        crc32(b" ".join(sorted({word for word in named if word.translate(None, _DIGITS) != word})))
+        if named
+        else 0
+    )
 
 
 def short_values(arguments: dict[str, Any] | None) -> int:
@@ -82,7 +86,9 @@ def short_values(arguments: dict[str, Any] | None) -> int:
     if arguments is None or len(arguments) < _SEVERAL:
         return 0
     short = [
-        value for value in arguments.values() if isinstance(value, str) and len(value) <= _SHORT and value.count(" ") < _SEVERAL
+        value
+        for value in arguments.values()
+        if isinstance(value, str) and len(value) <= _SHORT and value.count(" ") < _SEVERAL
     ]
     return crc32("\n".join(short).encode("utf-8", "replace")) if short else 0
 

@@ -10,7 +10,16 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, NamedTuple
 
-from stepstream.schemas.secret_forms import EMAIL, HEADERS, KEYS, KINDS, LOGIN_IN_URL, TEXT_FORMS, key_starts, web_tokens
+from stepstream.schemas.secret_forms import (
+    EMAIL,
+    HEADERS,
+    KEYS,
+    KINDS,
+    LOGIN_IN_URL,
+    TEXT_FORMS,
+    key_starts,
+    web_tokens,
+)
 
 
 class Found(NamedTuple):
@@ -27,14 +36,18 @@ Form = tuple[Sign, Callable[[str], Iterator[Found]]]
 _PLACEHOLDER: Final = re.compile(r"[{}$*<>]")
 _CARD: Final = re.compile(r"(?<![\d.,-])(?:\d[ -]?){12,18}\d(?![\d-]|[.,]\d)")
 _IBAN: Final = re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b")
-_PHONE: Final = re.compile(r"(?<![\w+])\+\d{1,3}[ .-]?(?:\(\d{1,4}\)[ .-]?)?\d{2,4}(?:[ .-]?\d{2,4}){2,3}(?!\d)")
+_PHONE: Final = re.compile(
+    r"(?<![\w+])\+\d{1,3}[ .-]?(?:\(\d{1,4}\)[ .-]?)?\d{2,4}(?:[ .-]?\d{2,4}){2,3}(?!\d)"
+)
 _SSN: Final = re.compile(r"(?<![\d-])(?!000|666|9\d\d)\d{3}-(?!00)\d\d-(?!0000)\d{4}(?![\d-])")
 
 # Of the digits alone, with blanks and dashes taken out: a run of ten or more is a sign of cards and accounts. Of letters and
 # digits: a run of sixteen is a sign of keys, which ordinary words and dashed identifiers do not have.
 _DIGITS: Final = bytes(48 if 48 <= code <= 57 else 120 for code in range(256))
 _LONG_NUMBER: Final = b"0" * 10
-_SPACED_DIGITS: Final = bytes(48 if 48 <= code <= 57 or code in b" -" else 120 for code in range(256))
+_SPACED_DIGITS: Final = bytes(
+    48 if 48 <= code <= 57 or code in b" -" else 120 for code in range(256)
+)
 _LETTERS: Final = bytes(48 if bytes([code]).isalnum() else 120 for code in range(256))
 _LONG_WORD: Final = b"0" * 16
 
@@ -65,7 +78,9 @@ def _has_long_word(text: str, data: bytes) -> bool:
 
 
 def _has_long_number(text: str, data: bytes) -> bool:
-    return _LONG_NUMBER in data.translate(_SPACED_DIGITS) and _LONG_NUMBER in data.translate(_DIGITS, b" -")
+    return _LONG_NUMBER in data.translate(_SPACED_DIGITS) and _LONG_NUMBER in data.translate(
+        _DIGITS, b" -"
+    )
 
 
 def _has_at(text: str, data: bytes) -> bool:
@@ -105,7 +120,9 @@ def keys_in(text: str) -> Iterator[Found]:
 
 
 def _kept(what: str, matches: Iterable[re.Match[str]]) -> Iterator[Found]:
-    return (Found(what, _ends(match.group())) for match in matches if not _is_example(match.group()))
+    return (
+        Found(what, _ends(match.group())) for match in matches if not _is_example(match.group())
+    )
 
 
 def cards_in(text: str) -> Iterator[Found]:
@@ -164,7 +181,10 @@ def _is_card(digits: str) -> bool:
         (digits[0] == "4" and length in (13, 16, 19))
         or (digits[:2] in ("34", "37") and length == 15)
         or (length == 16 and (51 <= int(digits[:2]) <= 55 or 2221 <= int(digits[:4]) <= 2720))
-        or (length in (16, 19) and (digits[:4] == "6011" or digits[:2] == "65" or 644 <= int(digits[:3]) <= 649))
+        or (
+            length in (16, 19)
+            and (digits[:4] == "6011" or digits[:2] == "65" or 644 <= int(digits[:3]) <= 649)
+        )
         or (length == 16 and 3528 <= int(digits[:4]) <= 3589)
         or (length in (14, 16) and digits[:2] in ("36", "38", "39"))
         or (length in (16, 19) and digits[:2] == "62")
@@ -194,7 +214,19 @@ def _is_iban(account: str) -> bool:
 def _is_example(text: str) -> bool:
     lowered = text.lower()
     return any(
-        word in lowered for word in ("example", "xxxx", "your", "placeholder", "dummy", "redacted", "****", "...", "<", "$")
+        word in lowered
+        for word in (
+            "example",
+            "xxxx",
+            "your",
+            "placeholder",
+            "dummy",
+            "redacted",
+            "****",
+            "...",
+            "<",
+            "$",
+        )
     )
 
 

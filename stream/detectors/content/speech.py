@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-from stepstream.stream.contents import Contents, ends_of
-from stepstream.stream.run import Run
-from stepstream.stream.steps import StepInfo
+from stepstream.stream.run.contents import Contents, ends_of
+from stepstream.stream.run.run import Run
+from stepstream.stream.run.steps import StepInfo
 
 _HELD: Final = "|answers"
 """Under which a run's state holds them: no rule's name has a bar in it."""
@@ -24,7 +24,14 @@ Answer = list[Any]
 
 _LEAST_CODE: Final = 3
 """Lines of code that do something besides handing over an answer."""
-_CALL_KEYS: Final = ('"tool_calls"', '"function"', '"tool_use"', '"arguments"', '"function_call"', '"functionCall"')
+_CALL_KEYS: Final = (
+    '"tool_calls"',
+    '"function"',
+    '"tool_use"',
+    '"arguments"',
+    '"function_call"',
+    '"functionCall"',
+)
 _CALL_WORDS: Final = ("tool", "function", "arguments", "action")
 _BEGINNING: Final = 400
 """Characters in which any of these words speaks of the trouble; later ones must do so plainly."""
@@ -63,7 +70,9 @@ _ASKING: Final = re.compile(
     r"would you like to (?:try|use|pay|choose|provide|proceed)",
 )
 _ASKING_SIGNS: Final = (" you", "please", "your", "may i")
-_LOWERED: Final = bytes(32 if code in b",.\x1c\x1d\x1e\x1f" else bytes([code]).lower()[0] for code in range(256))
+_LOWERED: Final = bytes(
+    32 if code in b",.\x1c\x1d\x1e\x1f" else bytes([code]).lower()[0] for code in range(256)
+)
 """ASCII in lower case, with blanks for what parts words in a text but not in bytes, and for commas and full stops."""
 _TROUBLE_BYTES: Final = frozenset(word.encode() for word in _TROUBLE)
 
@@ -123,7 +132,11 @@ def _by_its_beginning(contents: Contents) -> int:
 
 def _by_all_of_it(contents: Contents) -> int:
     if not contents.output or calls_tools(contents):
-        return CODED if "```" in contents.output and _does_more_than_answer(words_said(contents)) else CALLED
+        return (
+            CODED
+            if "```" in contents.output and _does_more_than_answer(words_said(contents))
+            else CALLED
+        )
     said = words_said(contents).lower()
     if _speaks_of_trouble(said[:_BEGINNING]) or _PLAIN_TROUBLE.search(said):
         return ADMITTED
@@ -135,13 +148,22 @@ def _does_more_than_answer(text: str) -> bool:
     code = text.partition("```")[2].partition("```")[0]
     if code.count("\n") > 4 * _LEAST_CODE:
         return True
-    lines = [line.strip() for line in code.split("\n")[1:] if line.strip() and not line.lstrip().startswith("#")]
-    return sum("final_answer" not in line and not line.startswith("print(") for line in lines) >= _LEAST_CODE
+    lines = [
+        line.strip()
+        for line in code.split("\n")[1:]
+        if line.strip() and not line.lstrip().startswith("#")
+    ]
+    return (
+        sum("final_answer" not in line and not line.startswith("print(") for line in lines)
+        >= _LEAST_CODE
+    )
 
 
 def words_said(contents: Contents) -> str:
     """What a model's step says in words: out of the message that interfaces wrap around it, where there is one."""
-    if contents.output[:1] not in ("{", "[", '"') or not any(key in ends_of(contents.output) for key in _WRAPPING):
+    if contents.output[:1] not in ("{", "[", '"') or not any(
+        key in ends_of(contents.output) for key in _WRAPPING
+    ):
         return contents.output
     parts: list[str] = []
     _collect(contents.taken, parts, 0)
@@ -149,7 +171,17 @@ def words_said(contents: Contents) -> str:
 
 
 _WRAPPING: Final = ('"content"', '"text"', '"message"', '"answer"', '"response"')
-_MESSAGE_KEYS: Final = ("content", "text", "message", "choices", "output", "parts", "messages", "answer", "response")
+_MESSAGE_KEYS: Final = (
+    "content",
+    "text",
+    "message",
+    "choices",
+    "output",
+    "parts",
+    "messages",
+    "answer",
+    "response",
+)
 
 
 def _collect(value: Any, parts: list[str], depth: int) -> None:
@@ -172,7 +204,9 @@ def _speaks_of_trouble(beginning: str) -> bool:
     lowered = beginning.lower().replace("\u2019", "'")
     if any(sign in lowered for sign in _TROUBLE_ELSEWHERE):
         return True
-    return "n't" in lowered or not _TROUBLE.isdisjoint(lowered.replace(",", " ").replace(".", " ").split())
+    return "n't" in lowered or not _TROUBLE.isdisjoint(
+        lowered.replace(",", " ").replace(".", " ").split()
+    )
 
 
 def calls_tools(contents: Contents) -> bool:
@@ -196,7 +230,16 @@ def _calls_tools(contents: Contents) -> bool:
     found = contents.taken
     if not isinstance(found, dict):
         return _in_code(output)
-    for key in ("tool_calls", "function_call", "functionCall", "tool_use", "function", "arguments", "tool", "action"):
+    for key in (
+        "tool_calls",
+        "function_call",
+        "functionCall",
+        "tool_use",
+        "function",
+        "arguments",
+        "tool",
+        "action",
+    ):
         if found.get(key):
             return True
     said = found.get("content")
@@ -208,4 +251,6 @@ def _calls_tools(contents: Contents) -> bool:
 def _in_code(text: str) -> bool:
     if "`" in text and "```" in text:
         return True
-    return ("<" in text and ("<tool_call" in text or "<function" in text)) or ("A" in text and "Action:" in text)
+    return ("<" in text and ("<tool_call" in text or "<function" in text)) or (
+        "A" in text and "Action:" in text
+    )

@@ -7,13 +7,13 @@ from fnmatch import fnmatchcase
 from typing import Final
 
 from stepstream.schemas.rules_content import Forbidden, SensitiveData
-from stepstream.stream.contents import Contents
 from stepstream.stream.detectors.base import NOTHING, Observation, Observations
 from stepstream.stream.detectors.content.base import CALLS, ContentDetector, excerpt
 from stepstream.stream.detectors.content.sensitive_forms import FORMS, found_in
-from stepstream.stream.rules import Applied
-from stepstream.stream.run import Run
-from stepstream.stream.steps import StepInfo
+from stepstream.stream.run.contents import Contents
+from stepstream.stream.run.rules import Applied
+from stepstream.stream.run.run import Run
+from stepstream.stream.run.steps import StepInfo
 
 _CALLING: Final = CALLS | {"tool_selection"}
 
@@ -38,9 +38,17 @@ class ForbiddenDetector(ContentDetector):
 
     def observe(self, run: Run, step: StepInfo, now_us: int) -> Observations:
         """Judge the tool of a call."""
-        if step.kind not in _CALLING or not any(fnmatchcase(step.label, tool) for tool in self._tools):
+        if step.kind not in _CALLING or not any(
+            fnmatchcase(step.label, tool) for tool in self._tools
+        ):
             return NOTHING
-        return (self._say(step, f"{step.label} was called, which the policy forbids", "a tool that is forbidden"),)
+        return (
+            self._say(
+                step,
+                f"{step.label} was called, which the policy forbids",
+                "a tool that is forbidden",
+            ),
+        )
 
     def read(self, run: Run, step: StepInfo, contents: Contents, now_us: int) -> Observations:
         """Search an ended step for the patterns."""
@@ -53,10 +61,16 @@ class ForbiddenDetector(ContentDetector):
                 match = pattern.search(text)
                 if match is not None:
                     message = f"a forbidden pattern is in the {where} of {step.label or step.name}: {pattern.pattern!r}"
-                    found.append(self._say(step, message, "", pattern.pattern, quoted=excerpt(match.group(), 40)))
+                    found.append(
+                        self._say(
+                            step, message, "", pattern.pattern, quoted=excerpt(match.group(), 40)
+                        )
+                    )
         return found
 
-    def _say(self, step: StepInfo, message: str, detail: str, pattern: str = "", quoted: str = "") -> Observation:
+    def _say(
+        self, step: StepInfo, message: str, detail: str, pattern: str = "", quoted: str = ""
+    ) -> Observation:
         return Observation(
             message=message,
             quoted=quoted,
@@ -91,7 +105,9 @@ class SensitiveDataDetector(ContentDetector):
             message=f"the output of {step.name} holds {what}",
             quoted=f"{hints[0]}{more}",
             detail="whoever can read this run can read it; change what is secret, and keep it out of prompts and outputs",
-            severity=self.severity("critical" if "key" in what or "token" in what or "password" in what else "error"),
+            severity=self.severity(
+                "critical" if "key" in what or "token" in what or "password" in what else "error"
+            ),
             subject=what,
             level=step.step_id,
             step_ids=(step.step_id,),

@@ -1,0 +1,168 @@
+"""The dead letter: records that were refused, as they came, with where from and why. To be read and sent again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from confluent_kafka import Message, Producer
+
+from stepstream.common.kafka import KafkaUnreachable, client_config, producer, read_to_end
+from stepstream.common.letters import letter_source
+from stepstream.schemas.batches import UNREADABLE
+from stepstream.schemas.deadletter import OURS, Source, number_of
+from stepstream.schemas.partitioner import PARTITIONER
+from stepstream.schemas.settings import Settings
+from stepstream.schemas.topics import (
+    DEADLETTER_BY,
+    DEADLETTER_DETAIL,
+    DEADLETTER_OFFSET,
+    DEADLETTER_PARTITION,
+    DEADLETTER_REASON,
+    DEADLETTER_TOPIC,
+    TOPIC_NAMES,
+    topic,
+)
+from stepstream.stream.core.poison import LEDGER_TOPICS, PoisonLedger
+
+REPLAYED: Final = "stepstream-replayed-from"
+"""On a record that was sent again: its offset in the dead letter."""
+SEND_S: Final = 60.0
+
+
+@dataclass(frozen=True)
+class Letter:
+    """One refused record. ``offset`` is its place in the dead letter, which names it."""
+
+    offset: int
+    time_ms: int
+    topic: str
+    partition: int
+    source_offset: int
+    reason: str
+    detail: str
+    by: str
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes], ...]
+    """Those that it came with."""
+
+
+def read(settings: Settings, *, since_ms: int = 0, reason: str = "") -> Iterator[Letter]:
+    """Every refused record still kept, the oldest first, each once. Raises ``KafkaUnreachable``.
+
+    Who dead-letters a record and is killed before it knows may do so again: of the letters from one place the first counts.
+    """
+    seen: set[Source] = set()
+    for message in read_to_end(settings, topic(settings.topic_prefix, "deadletter")):
+        letter = _letter(message)
+        source = letter_source(message)
+        if source is not None:
+            if source in seen:
+                continue
+            seen.add(source)
+        if letter.time_ms >= since_ms and reason in ("", letter.reason):
+            yield letter
+
+
+def _letter(message: Message) -> Letter:
+    headers = [(name, _bytes(value) or b"") for name, value in _headers(message)]
+    ours = {name: value.decode(errors="replace") for name, value in headers if name in OURS}
+    return Letter(
+        offset=message.offset() or 0,
+        time_ms=message.timestamp()[1],
+        topic=ours.get(DEADLETTER_TOPIC, ""),
+        partition=number_of(ours.get(DEADLETTER_PARTITION, "")),
+        source_offset=number_of(ours.get(DEADLETTER_OFFSET, "")),
+        reason=ours.get(DEADLETTER_REASON, ""),
+        detail=ours.get(DEADLETTER_DETAIL, ""),
+        by=ours.get(DEADLETTER_BY, ""),
+        key=_bytes(message.key()),
+        value=_bytes(message.value()),
+        headers=tuple((name, value) for name, value in headers if name not in OURS),
+    )
+
+
+def _headers(message: Message) -> list[tuple[str, str | bytes | None]]:
+    headers = message.headers() or []
+    return list(headers.items()) if isinstance(headers, dict) else list(headers)
+
+
+def _bytes(value: str | bytes | None) -> bytes | None:
+    return value.encode() if isinstance(value, str) else value
+
+
+def replay(settings: Settings, letters: Iterable[Letter]) -> tuple[int, list[Letter]]:
+    """Send letters to the topic that they came to, with the key, value and headers that they came with.
+
+    Returns how many were acknowledged, and those left alone because they name no topic of this installation.
+    What is still not acceptable is refused again. Raises ``KafkaUnreachable`` when not all were acknowledged.
+    """
+    config = {
+        **client_config(settings),
+        "enable.idempotence": True,
+        "partitioner": PARTITIONER,
+        "log_level": 0,
+    }
+    client = Producer({**config, "message.timeout.ms": round(SEND_S * 1000)})
+    known = {name: topic(settings.topic_prefix, name) for name in TOPIC_NAMES - {"deadletter"}}
+    known |= {full: full for full in known.values()}
+    foreign: list[Letter] = []
+    failures: list[str] = []
+    sent = 0
+
+    def acknowledged(error: object, _message: object) -> None:
+        if error is not None:
+            failures.append(str(error))
+
+    for letter in letters:
+        if (
+            letter.topic not in known or letter.reason == UNREADABLE
+        ):  # which stands for records that nobody can read
+            foreign.append(letter)
+            continue
+        _produce(client, known[letter.topic], letter, acknowledged)
+        sent += 1
+    left = client.flush(SEND_S)
+    if failures or left:
+        unsent = len(failures) + left
+        raise KafkaUnreachable(
+            f"{unsent} of {sent} records were not acknowledged: {', '.join(sorted(set(failures)))}"
+        )
+    return sent, foreign
+
+
+def resume(settings: Settings, name: str, partition: int) -> None:
+    """Let a partition that poison has halted skip as many records again, from the worker's next start on.
+
+    ``name`` is that of its topic without prefix. Raises ``ValueError`` where no worker reads that, ``KafkaUnreachable``.
+    """
+    if name not in LEDGER_TOPICS:
+        raise ValueError(f"no worker reads {name}: one of {', '.join(sorted(LEDGER_TOPICS))}")
+    note = PoisonLedger(name, partition, LEDGER_TOPICS[name]).pardon()
+    client = producer(settings)
+    client.produce(
+        topic(settings.topic_prefix, note.topic),
+        key=note.key,
+        value=note.value,
+        partition=partition,
+    )
+    if client.flush(SEND_S):
+        raise KafkaUnreachable("the note was not acknowledged")
+
+
+def _produce(
+    client: Producer, name: str, letter: Letter, acknowledged: Callable[[object, object], None]
+) -> None:
+    kept = [(name, value) for name, value in letter.headers if name != REPLAYED]
+    headers: list[tuple[str, str | bytes | None]] = [*kept, (REPLAYED, str(letter.offset).encode())]
+    while True:
+        try:
+            client.produce(
+                name, key=letter.key, value=letter.value, headers=headers, on_delivery=acknowledged
+            )
+            break
+        except BufferError:
+            client.poll(0.5)
+    client.poll(0)

@@ -1,0 +1,288 @@
+"""Documents (policies, subscriptions, prices) between the files that people write and the config topic.
+
+``read_documents`` checks files: every problem is told with file, line and reason, and nothing is sent while there is one.
+``in_force`` reads the topic, ``publish`` and ``withdraw`` write to it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import msgspec
+from confluent_kafka import Producer
+from pydantic import ValidationError
+
+from stepstream.admin import topics, yamlfile
+from stepstream.admin.yamlfile import Place, Problem
+from stepstream.common.kafka import KafkaUnreachable, client_config, read_to_end
+from stepstream.schemas.documents import DOCUMENT, Prices, Subscription, document_key
+from stepstream.schemas.durations import write_duration
+from stepstream.schemas.partitioner import PARTITIONER
+from stepstream.schemas.policy import Policy
+from stepstream.schemas.settings import Settings
+from stepstream.schemas.topics import topic
+
+AnyDocument = Policy | Subscription | Prices
+KINDS: Final = ("Policy", "Subscription", "Prices")
+SUFFIXES: Final = frozenset({".yaml", ".yml", ".json"})
+OWNER_HEADER: Final = "stepstream-owner"
+"""Who put the record there; a watched folder withdraws only what it put there itself."""
+SEND_S: Final = 30.0
+
+
+class DocumentsError(Exception):
+    """Documents that are not what they should be: a line per problem, with file, line and reason."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__("\n".join(map(str, problems)))
+        self.problems = tuple(problems)
+
+
+@dataclass(frozen=True)
+class Written:
+    """A document and where it was written."""
+
+    document: AnyDocument
+    place: Place
+
+    @property
+    def key(self) -> str:
+        return document_key(self.document)
+
+
+@dataclass(frozen=True)
+class Held:
+    """A record of the config topic."""
+
+    key: str
+    value: bytes
+    owner: str
+    timestamp_ms: int
+    offset: int
+
+    @property
+    def kind(self) -> str:
+        """The document's kind, as people write it."""
+        kind = self.key.partition("/")[0]
+        return next((known for known in KINDS if known.lower() == kind), kind)
+
+    @property
+    def name(self) -> str:
+        return self.key.partition("/")[2]
+
+    def same_as(self, document: AnyDocument) -> bool:
+        """Whether it says the same as the document."""
+        try:
+            return DOCUMENT.validate_json(self.value) == document
+        except ValidationError:
+            return False
+
+
+@dataclass(frozen=True)
+class Change:
+    """What applying a document does."""
+
+    key: str
+    what: Literal["created", "changed", "unchanged", "withdrawn"]
+    place: Place | None = None
+
+
+def read_documents(path: Path) -> list[Written]:
+    """Every document of a file, or of all YAML and JSON files under a folder. Raises ``DocumentsError``."""
+    problems: list[Problem] = []
+    written: list[Written] = []
+    for file in _files(path):
+        for node in yamlfile.read(file, problems):
+            document = _validated(node, problems)
+            if document is not None:
+                written.append(Written(document, node.place))
+    _refuse_repeats(written, problems)
+    if problems:
+        raise DocumentsError(problems)
+    return written
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_dir():
+        found = sorted(
+            file
+            for file in path.rglob("*")
+            if file.suffix in SUFFIXES
+            and file.is_file()
+            and not any(part.startswith(".") for part in file.relative_to(path).parts)
+        )
+        return found
+    if not path.exists():
+        raise DocumentsError([Problem(Place(path, 0), "there is no such file or folder")])
+    return [path]
+
+
+def _validated(node: yamlfile.Document, problems: list[Problem]) -> AnyDocument | None:
+    try:
+        return DOCUMENT.validate_python(node.value)
+    except ValidationError as error:
+        problems += yamlfile.explain(error, node, AnyDocument)
+        return None
+
+
+def _refuse_repeats(written: Sequence[Written], problems: list[Problem]) -> None:
+    first: dict[str, Place] = {}
+    for one in written:
+        earlier = first.setdefault(one.key, one.place)
+        if earlier is not one.place:
+            problems.append(
+                Problem(one.place, f"{one.key} is written twice; the other one is at {earlier}")
+            )
+
+
+def encode(document: AnyDocument) -> bytes:
+    """The record's value."""
+    return document.model_dump_json().encode()
+
+
+def in_force(settings: Settings) -> dict[str, Held]:
+    """The documents on the config topic, by key. Raises ``KafkaUnreachable``."""
+    name = topic(settings.topic_prefix, "config")
+    topics.require_topic(settings, name)
+    found: dict[str, Held] = {}
+    for message in read_to_end(settings, name, timeout=SEND_S):
+        key, value = _text(message.key()), message.value()
+        if not value:
+            found.pop(key, None)
+            continue
+        owner = _text(dict(message.headers() or []).get(OWNER_HEADER))
+        found[key] = Held(key, _bytes(value), owner, message.timestamp()[1], message.offset() or 0)
+    return dict(sorted(found.items()))
+
+
+def _text(value: str | bytes | None) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else value or ""
+
+
+def _bytes(value: str | bytes) -> bytes:
+    return value.encode() if isinstance(value, str) else value
+
+
+def plan(written: Iterable[Written], held: dict[str, Held], *, owner: str = "") -> list[Change]:
+    """What applying would do. With an owner, what it put there earlier and no longer names is withdrawn."""
+    written = list(written)
+    changes = [Change(one.key, _difference(one, held.get(one.key)), one.place) for one in written]
+    if owner:
+        named = {one.key for one in written}
+        gone = [key for key, record in held.items() if record.owner == owner and key not in named]
+        changes += [Change(key, "withdrawn") for key in gone]
+    return changes
+
+
+def _difference(one: Written, record: Held | None) -> Literal["created", "changed", "unchanged"]:
+    if record is None:
+        return "created"
+    return "unchanged" if record.same_as(one.document) else "changed"
+
+
+def apply(
+    settings: Settings,
+    written: Sequence[Written],
+    *,
+    owner: str = "",
+    dry_run: bool = False,
+    force: bool = False,
+) -> list[Change]:
+    """Put documents in force; returns what that did. What already holds is not sent again.
+
+    Raises ``DocumentsError`` for what another owner holds, unless forced.
+    """
+    held = in_force(settings)
+    changes = plan(written, held, owner=owner)
+    if not force:
+        _refuse_foreign(changes, held, owner)
+    if not dry_run:
+        values = {one.key: encode(one.document) for one in written}
+        records: list[tuple[str, bytes | None]] = [
+            (change.key, values.get(change.key)) for change in changes if change.what != "unchanged"
+        ]
+        _send(settings, records, owner)
+    return changes
+
+
+def _refuse_foreign(changes: Iterable[Change], held: dict[str, Held], owner: str) -> None:
+    """What a watched folder holds is changed in that folder; it would write it back anyway."""
+    problems = [
+        Problem(
+            change.place,
+            f"{change.key} is held by {held[change.key].owner}: change it there, or say --force",
+        )
+        for change in changes
+        if change.what == "changed" and change.place and held[change.key].owner not in ("", owner)
+    ]
+    if problems:
+        raise DocumentsError(problems)
+
+
+def withdraw(settings: Settings, key: str) -> None:
+    """Take a document out of force: its record is followed by a tombstone."""
+    _send(settings, [(key, None)], "")
+
+
+def _send(settings: Settings, records: Sequence[tuple[str, bytes | None]], owner: str) -> None:
+    """Every record acknowledged, in order. Raises ``KafkaUnreachable``."""
+    if not records:
+        return
+    config = {
+        **client_config(settings),
+        "enable.idempotence": True,
+        "partitioner": PARTITIONER,
+        "log_level": 0,
+    }
+    producer = Producer({**config, "message.timeout.ms": round(SEND_S * 1000)})
+    failures: list[str] = []
+
+    def acknowledged(error: object, _message: object) -> None:
+        if error is not None:
+            failures.append(str(error))
+
+    name = topic(settings.topic_prefix, "config")
+    for key, value in records:
+        headers: list[tuple[str, str | bytes | None]] = [("content-type", b"application/json")]
+        if owner:
+            headers.append((OWNER_HEADER, owner.encode()))
+        producer.produce(
+            name, key=key.encode(), value=value, headers=headers, on_delivery=acknowledged
+        )
+    left = producer.flush(SEND_S + 5)
+    if failures or left:
+        raise KafkaUnreachable(
+            f"{len(failures) + left} documents were not acknowledged: {', '.join(sorted(set(failures)))}"
+        )
+
+
+def to_yaml(held: Held) -> str:
+    """A document as people write it: what is as by default is left out."""
+    import yaml
+
+    return yaml.safe_dump(to_data(held), sort_keys=False, allow_unicode=True)
+
+
+def to_data(held: Held) -> dict[str, Any]:
+    """A document as plain data; what is as by default is left out, durations are as people write them."""
+    try:
+        data = json.loads(DOCUMENT.validate_json(held.value).model_dump_json(exclude_defaults=True))
+    except ValidationError:  # of a newer version: shown as it is
+        return {"kind": held.kind, "name": held.name, **msgspec.json.decode(held.value)}
+    shortened: dict[str, Any] = _shortened({"kind": held.kind, "name": held.name, **data})
+    return shortened
+
+
+def _shortened(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _shortened(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_shortened(part) for part in value]
+    if isinstance(value, str) and re.fullmatch(r"\d+us", value):
+        return write_duration(int(value.removesuffix("us")))
+    return value

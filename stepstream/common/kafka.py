@@ -1,0 +1,409 @@
+"""The Kafka client toolbox that every room may use: connection settings, creating topics, reading a topic to its end.
+
+Imports only schemas and confluent-kafka.
+"""
+
+from __future__ import annotations
+
+import importlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, Final, NamedTuple
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+
+from stepstream.schemas.batches import RECEIVE_BYTES
+from stepstream.schemas.partitioner import PARTITIONER
+from stepstream.schemas.settings import Settings
+
+RETRIABLE: Final = frozenset(
+    {KafkaError._PARTITION_EOF, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN}
+)
+"""Errors that a consumer meets while brokers are away or at a partition's end: it goes on by itself."""
+
+WAITED_OUT: Final = RETRIABLE | {
+    KafkaError._MAX_POLL_EXCEEDED,
+    KafkaError._RESOLVE,
+    KafkaError._TIMED_OUT,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,  # a broker that has just started does not know its topics yet
+}
+"""And those that a member of a group meets besides."""
+
+PASSING: Final = frozenset(
+    {
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError.REPLICA_NOT_AVAILABLE,
+    }
+)
+"""What a broker answers about a partition whose leader is being chosen. The client does not mark all of them retriable."""
+
+
+UNREADABLE: Final = frozenset({KafkaError._BAD_COMPRESSION, KafkaError._BAD_MSG})
+TRIES: Final = 3
+"""A batch that was damaged on its way is whole the next time."""
+
+ASK_S: Final = 120.0
+MAX_NOTED: Final = 1_000
+
+
+def words(error: object) -> str:
+    """What an error of the client says, without its form."""
+    inner = error.args[0] if isinstance(error, KafkaException) and error.args else error
+    return str(inner.str()) if isinstance(inner, KafkaError) else str(error)
+
+
+class KafkaUnreachable(Exception):
+    """No broker answered in time; says where it was looked for."""
+
+
+def client_config(settings: Settings, **more: Any) -> dict[str, Any]:
+    """librdkafka configuration of a client: the connection settings, the token hook, and what is given on top."""
+    config = dict(settings.kafka)
+    if settings.kafka_token_hook:
+        hook = load_hook(settings.kafka_token_hook)
+        config["oauth_cb"] = lambda _config: hook()
+    config.update(more)
+    return config
+
+
+def load_hook(name: str) -> Callable[[], tuple[str, float]]:
+    """The function named ``module:function``. Raises ``ValueError`` with the setting's name when there is none."""
+    module, _, function = name.partition(":")
+    try:
+        hook = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"kafka_token_hook must be module:function, and {name!r} is not: {error}"
+        ) from None
+    return hook  # type: ignore[no-any-return]
+
+
+def producer(settings: Settings, **more: Any) -> Producer:
+    """An idempotent producer with the partitioner that every step needs."""
+    defaults: dict[str, Any] = {
+        "enable.idempotence": True,
+        "partitioner": PARTITIONER,
+        "compression.type": settings.compression,
+        "linger.ms": 5,
+    }
+    return Producer({**client_config(settings), **defaults, **more})
+
+
+class _Consumer(Consumer):
+    """A consumer that knows where it looks for brokers, so that an error can say it."""
+
+    brokers = ""
+
+
+def consumer(settings: Settings, group: str, **more: Any) -> Consumer:
+    """A consumer that commits nothing by itself. ``group`` may be any name where offsets are not used."""
+    defaults: dict[str, Any] = {
+        "group.id": group,
+        "enable.auto.commit": False,
+        "auto.offset.reset": "earliest",
+        "enable.partition.eof": False,
+        "receive.message.max.bytes": RECEIVE_BYTES,  # also what a batch may unpack to
+    }
+    made = _Consumer({**client_config(settings), **defaults, **more})
+    made.brokers = settings.kafka_brokers
+    return made
+
+
+def partition_count(client: Any, topic: str, *, timeout: float = 10) -> int:
+    """Partitions of an existing topic; 0 where there is no such topic. ``client`` is any confluent-kafka client."""
+    try:
+        metadata = client.list_topics(topic, timeout=timeout).topics.get(topic)
+    except KafkaException as error:
+        where = f" at {brokers}" if (brokers := getattr(client, "brokers", "")) else ""
+        raise KafkaUnreachable(
+            f"no Kafka broker answered{where} within {timeout:.0f} s ({words(error)})"
+        ) from None
+    return 0 if metadata is None or metadata.error is not None else len(metadata.partitions)
+
+
+def committed_metadata(client: Consumer, found: TopicPartition, *, tries: int = 10) -> str:
+    """What was committed beside an offset. Whatever is written there must say itself where it ends, and be read up to there.
+
+    librdkafka copies such texts without the zero behind them, and the client reads on until it meets one: what follows is
+    left over from something else. It may be digits, or no text at all: then the broker is asked again. Raises
+    ``KafkaUnreachable`` when that does not help.
+    """
+    for _ in range(tries):
+        try:
+            return found.metadata or ""
+        except UnicodeDecodeError:
+            (found,) = client.committed([TopicPartition(found.topic, found.partition)], timeout=30)
+    raise KafkaUnreachable(
+        f"what is committed beside the offset of {found.topic} partition {found.partition} cannot be read"
+    )
+
+
+# Batches that cannot be read. The client says which one it is (the error's offset is the batch's first), not where that ends,
+# and asks for it again and again. From any offset inside the same error comes back.
+
+
+class BadBatch(NamedTuple):
+    """A batch that cannot be read: topic (in full), partition, the offsets that it takes, when it was met, and why."""
+
+    topic: str
+    partition: int
+    first: int
+    last: int
+    met_ms: int
+    why: str
+
+
+class BadBatches:
+    """Counts how often batches were met by one client."""
+
+    def __init__(self) -> None:
+        self._tries: dict[tuple[str, int, int], int] = {}
+
+    def is_hopeless(self, message: Message) -> bool:
+        """Whether a message says for the third time that a batch cannot be read."""
+        error = message.error()
+        if error is None or error.code() not in UNREADABLE:
+            return False
+        partition, offset = position_of(message)
+        place = (message.topic() or "", partition, offset)
+        if offset < 0:
+            return False
+        if len(self._tries) >= MAX_NOTED and place not in self._tries:
+            self._tries.clear()
+        tries = self._tries[place] = self._tries.get(place, 0) + 1
+        return tries == TRIES
+
+    def passed(self, batch: BadBatch) -> None:
+        """It was passed over: should it be met again, it is counted anew."""
+        self._tries.pop((batch.topic, batch.partition, batch.first), None)
+
+
+def measured(settings: Settings, message: Message) -> BadBatch:
+    """The batch that an error is about, with its end. Raises ``KafkaUnreachable`` when no broker answers in time."""
+    partition, first = position_of(message)
+    topic, error = message.topic() or "", message.error()
+    client = consumer(
+        settings, "stepstream-reader", **{"enable.partition.eof": True, "fetch.wait.max.ms": 50}
+    )
+    try:
+        end = client.get_watermark_offsets(TopicPartition(topic, partition), timeout=ASK_S)[1]
+        inside, step = first, 1
+        while inside + step < end and _is_inside(client, topic, partition, first, inside + step):
+            inside, step = inside + step, 2 * step
+        outside = min(inside + step, end)
+        while outside - inside > 1:
+            middle = (inside + outside) // 2
+            if _is_inside(client, topic, partition, first, middle):
+                inside = middle
+            else:
+                outside = middle
+    finally:
+        client.close()
+    return BadBatch(
+        topic,
+        partition,
+        first,
+        inside,
+        time.time_ns() // 1_000_000,
+        error.str() if error is not None else "",
+    )
+
+
+def pass_over(
+    settings: Settings,
+    client: Consumer,
+    message: Message,
+    bad: BadBatches,
+    note: Callable[[BadBatch], None] = lambda _batch: None,
+) -> BadBatch:
+    """Let a consumer go on behind the batch that an error is about, once ``note`` has noted it.
+
+    Raises ``KafkaUnreachable``, ``KafkaException``, and what ``note`` raises.
+    """
+    batch = measured(settings, message)
+    note(batch)
+    client.seek(TopicPartition(batch.topic, batch.partition, batch.last + 1))
+    bad.passed(batch)
+    return batch
+
+
+def _is_inside(client: Consumer, topic: str, partition: int, first: int, offset: int) -> bool:
+    """Whether what is read from ``offset`` on begins with the batch that begins at ``first``."""
+    client.assign([TopicPartition(topic, partition, offset)])
+    deadline = time.monotonic() + ASK_S
+    while time.monotonic() < deadline:
+        message = client.poll(1.0)
+        if message is None or message.topic() != topic:
+            continue
+        error = message.error()
+        if error is None or error.code() == KafkaError._PARTITION_EOF:
+            return False
+        if error.code() in UNREADABLE:
+            return position_of(message)[1] == first
+    raise KafkaUnreachable(
+        f"{topic} partition {partition} could not be read from offset {offset} on"
+    )
+
+
+def read_to_end(
+    settings: Settings,
+    topic: str,
+    partitions: list[int] | None = None,
+    *,
+    offset: int | None = None,
+    timeout: float = 60,
+    passed: Callable[[BadBatch], None] = lambda _batch: None,
+) -> Iterator[Message]:
+    """Every record of the topic (or of some partitions) up to the ends as they are now, outside any group.
+
+    From ``offset`` where given, else from the beginning. Raises ``KafkaUnreachable`` when nothing comes for ``timeout``
+    seconds. Records that a compaction or a transaction removed at the end do not make it wait. A batch that cannot be read is
+    passed over, once ``passed`` was told.
+    """
+    bad = BadBatches()
+    client = consumer(settings, "stepstream-reader", **{"enable.partition.eof": True})
+    try:
+        if partitions is None:
+            partitions = list(range(partition_count(client, topic)))
+        pending = _assign(client, topic, partitions, offset, timeout)
+        deadline = time.monotonic() + timeout
+        while pending:
+            for message in client.consume(10_000, timeout=0.05):  # it waits this long for so many
+                error = message.error()
+                if error is None:
+                    deadline = time.monotonic() + timeout
+                    partition, position = position_of(message)
+                    if position < pending.get(partition, -1):
+                        yield message
+                    if position + 1 >= pending.get(partition, 0):
+                        pending.pop(partition, None)
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    pending.pop(position_of(message)[0], None)
+                elif error.code() in UNREADABLE:
+                    if bad.is_hopeless(message):
+                        batch = pass_over(settings, client, message, bad, passed)
+                        if batch.last + 1 >= pending.get(batch.partition, 0):
+                            pending.pop(batch.partition, None)
+                elif error.code() not in RETRIABLE:
+                    raise KafkaException(error)
+            if time.monotonic() > deadline:
+                raise KafkaUnreachable(f"reading {topic} stopped: nothing came for {timeout:.0f} s")
+    finally:
+        client.close()
+
+
+class Follower:
+    """Reads a topic to its end, then follows it outside any group. All calls block shortly: use a thread."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        topic: str,
+        passed: Callable[[BadBatch], None] = lambda _batch: None,
+    ) -> None:
+        """``passed`` is told of each batch that cannot be read before it is passed over."""
+        self._settings = settings
+        self._topic = topic
+        self._passed = passed
+        self._next: dict[int, int] = {}
+        self._consumer: Consumer | None = None
+        self._in_use = (
+            threading.Lock()
+        )  # librdkafka crashes when a consumer is closed while another thread polls it
+        self._closed = False
+        self._bad = BadBatches()
+
+    def read_all(self) -> list[Message]:
+        """Every record up to the end. Raises ``KafkaUnreachable``."""
+        messages = list(read_to_end(self._settings, self._topic, passed=self._passed))
+        for message in messages:
+            partition, offset = position_of(message)
+            self._next[partition] = offset + 1
+        return messages
+
+    def poll(self, timeout_s: float) -> list[Message]:
+        """Records that came since; waits for ``timeout_s`` at most. None while there is no such topic."""
+        with self._in_use:
+            if self._closed:
+                return []
+            if self._consumer is None:
+                self._consumer = self._follow()
+            return [] if self._consumer is None else self._consume(self._consumer, timeout_s)
+
+    def close(self) -> None:
+        """Stop following, once a poll that is under way has come back."""
+        with self._in_use:
+            self._closed = True
+            if self._consumer is not None:
+                self._consumer.close()
+
+    def _consume(self, client: Consumer, timeout_s: float) -> list[Message]:
+        found = []
+        for message in client.consume(100, timeout=timeout_s):
+            if message.error() is None:
+                found.append(message)
+            elif self._bad.is_hopeless(message):
+                pass_over(self._settings, client, message, self._bad, self._passed)
+        return found
+
+    def _follow(self) -> Consumer | None:
+        client = consumer(self._settings, "stepstream-follower")
+        count = partition_count(client, self._topic)
+        if not count:
+            client.close()
+            return None
+        client.assign(
+            [TopicPartition(self._topic, part, self._next.get(part, 0)) for part in range(count)]
+        )
+        return client
+
+
+def position_of(message: Message) -> tuple[int, int]:
+    """Partition and offset of a consumed message; -1 for what it does not say."""
+    partition, offset = message.partition(), message.offset()
+    return (-1 if partition is None else partition), (-1 if offset is None else offset)
+
+
+def ends_of(client: Consumer, place: TopicPartition, *, timeout: float = 10) -> tuple[int, int]:
+    """The first offset of a partition and the one after its last. What passes, as a leader that is being chosen, is waited for.
+
+    Raises ``KafkaException``.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            low, high = client.get_watermark_offsets(place, timeout=timeout)
+            return low, high
+        except KafkaException as error:
+            reason = error.args[0]
+            if time.monotonic() > deadline or not (reason.retriable() or reason.code() in PASSING):
+                raise
+            time.sleep(0.1)
+
+
+def _assign(
+    client: Consumer, topic: str, partitions: list[int], offset: int | None, timeout: float
+) -> dict[int, int]:
+    """Assign partitions and return the end offset of each that has something to read."""
+    ends: dict[int, int] = {}
+    starts: list[TopicPartition] = []
+    for partition in partitions:
+        try:
+            low, high = ends_of(client, TopicPartition(topic, partition), timeout=timeout)
+        except KafkaException as error:
+            raise KafkaUnreachable(
+                f"the ends of {topic} could not be read: {words(error)}"
+            ) from None
+        start = low if offset is None else max(low, offset)
+        if high > start:
+            ends[partition] = high
+            starts.append(TopicPartition(topic, partition, start))
+    client.assign(starts)
+    return ends

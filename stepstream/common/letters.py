@@ -1,0 +1,158 @@
+"""Writes to the dead letter once what cannot be read where nobody reads it a second time, and knows what lies there already.
+
+Imports only schemas and the Kafka toolbox.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, NamedTuple
+
+import msgspec
+from confluent_kafka import Message, TopicPartition
+
+from stepstream.common.kafka import (
+    BadBatch,
+    KafkaUnreachable,
+    consumer,
+    partition_count,
+    position_of,
+    producer,
+    read_to_end,
+)
+from stepstream.schemas.batches import UNREADABLE, batch_finding, describe
+from stepstream.schemas.deadletter import OURS, Source, letter_headers, source_of
+from stepstream.schemas.settings import Settings
+from stepstream.schemas.topics import topic
+
+SEND_S: Final = 30.0
+EARLIER_MS: Final = 60_000
+"""Clocks of producers and brokers may differ by so much."""
+
+
+REFUSED_BEFORE_MS: Final = 86_400_000
+"""A batch that was passed over within a day is not noted again."""
+
+
+class Unreadable(NamedTuple):
+    """A record that was read from a topic (its name without prefix) and cannot be understood."""
+
+    topic: str
+    message: Message
+    detail: str
+
+    @property
+    def source(self) -> Source:
+        """Where it lies."""
+        return (self.topic, *position_of(self.message))
+
+
+def letter_source(message: Message) -> Source | None:
+    """Where a letter came from; None where it does not say."""
+    headers: Any = message.headers() or ()
+    pairs = headers.items() if isinstance(headers, dict) else headers
+    return source_of({name: _text(value) for name, value in pairs if name in OURS})
+
+
+def letters_since(settings: Settings, since_ms: int) -> set[Source]:
+    """Where the letters came from that were written since. Raises ``KafkaUnreachable``, ``KafkaException``."""
+    name = topic(settings.topic_prefix, "deadletter")
+    client = consumer(settings, "stepstream-reader")
+    try:
+        since = max(0, since_ms - EARLIER_MS)
+        asked = [
+            TopicPartition(name, partition, since)
+            for partition in range(partition_count(client, name))
+        ]
+        starts = client.offsets_for_times(asked, timeout=10) if asked else []
+    finally:
+        client.close()
+    found: set[Source] = set()
+    for start in starts:
+        if start.offset >= 0:  # else nothing was written since
+            for message in read_to_end(settings, name, [start.partition], offset=start.offset):
+                source = letter_source(message)
+                if source is not None:
+                    found.add(source)
+    return found
+
+
+def time_of(settings: Settings, full_name: str, partition: int, offset: int) -> int:
+    """When (ms) the first record from an offset on was appended; 0 where there is none. Raises ``KafkaUnreachable``."""
+    for message in read_to_end(settings, full_name, [partition], offset=offset):
+        return max(0, message.timestamp()[1])
+    return 0
+
+
+def write_letters(settings: Settings, unreadable: Sequence[Unreadable], by: str) -> None:
+    """Send what lies not in the dead letter yet. Raises ``KafkaUnreachable`` when it is not acknowledged."""
+    if not unreadable:
+        return
+    known = letters_since(settings, min(item.message.timestamp()[1] for item in unreadable))
+    client = producer(settings, **{"message.max.bytes": 8 * 1_048_576})
+    failures: list[object] = []
+    name = topic(settings.topic_prefix, "deadletter")
+    for item in unreadable:
+        if item.source in known:
+            continue
+        headers: Any = letter_headers(
+            _pairs(item.message), item.source, "unreadable", item.detail, by
+        )
+        client.produce(
+            name,
+            item.message.value(),
+            item.message.key(),
+            headers=headers,
+            on_delivery=lambda error, _message: (
+                failures.append(error) if error is not None else None
+            ),
+        )
+        client.poll(0)
+    left = client.flush(SEND_S)
+    if failures or left:
+        raise KafkaUnreachable(
+            f"{len(failures) + left} records were not dead-lettered: {failures[:1] or 'no answer'}"
+        )
+
+
+def refuse_batch(settings: Settings, batch: BadBatch, name: str, by: str) -> None:
+    """Note in the dead letter and in a finding that a batch of a topic (without prefix) was passed over, unless it is noted.
+
+    Raises ``KafkaUnreachable`` when it is not acknowledged.
+    """
+    source = (name, batch.partition, batch.last)
+    if source in letters_since(settings, batch.met_ms - REFUSED_BEFORE_MS):
+        return
+    client = producer(settings)
+    failures: list[object] = []
+    headers: Any = letter_headers(
+        (), source, UNREADABLE, describe(batch.first, batch.last, batch.why), by
+    )
+    finding = batch_finding(
+        name, batch.partition, batch.first, batch.last, batch.why, batch.met_ms * 1000
+    )
+    sent = {"deadletter": (None, headers), "findings": (msgspec.json.encode(finding), [])}
+    for to, (value, more) in sent.items():
+        client.produce(
+            topic(settings.topic_prefix, to),
+            value,
+            finding.project.encode(),
+            headers=more,
+            on_delivery=lambda error, _message: (
+                failures.append(error) if error is not None else None
+            ),
+        )
+    left = client.flush(SEND_S)
+    if failures or left:
+        raise KafkaUnreachable(
+            f"the batch that was passed over was not noted: {failures[:1] or 'no answer'}"
+        )
+
+
+def _pairs(message: Message) -> Iterable[tuple[str, bytes]]:
+    headers: Any = message.headers() or ()
+    return list(headers.items()) if isinstance(headers, dict) else list(headers)
+
+
+def _text(value: str | bytes | None) -> str:
+    return value if isinstance(value, str) else (value or b"").decode("utf-8", "replace")

@@ -1,0 +1,76 @@
+"""Logs of the processes: one line a record on stderr, quiet unless asked, as text for people or as JSON for programs.
+
+What a record carries beside its words (``extra``) stands behind them as ``name=value``, or as fields of the JSON object.
+Nothing in a record steers a terminal, and no text in it can look like a record of its own: further lines are indented.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from stepstream.common.quiet import silence_libraries
+from stepstream.schemas.printable import indented
+from stepstream.schemas.settings import Settings
+
+LOGGERS: Final = ("stepstream",)
+
+_PLAIN: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+def configure(settings: Settings) -> None:
+    """For this process, once: ``log_level`` and ``log_format`` hold from now on."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines() if settings.log_format == "json" else TextLines())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)
+    for name in LOGGERS:
+        logging.getLogger(name).setLevel(settings.log_level.upper())
+    silence_libraries()
+
+
+def _time(record: logging.LogRecord) -> str:
+    return (
+        datetime.fromtimestamp(record.created, UTC)
+        .isoformat(timespec="milliseconds")
+        .replace("+00:00", "Z")
+    )
+
+
+def _more(record: logging.LogRecord) -> dict[str, Any]:
+    return {name: value for name, value in vars(record).items() if name not in _PLAIN}
+
+
+class TextLines(logging.Formatter):
+    """``2026-01-02T03:04:05.678Z warning stepstream.worker: what happened name=value``, tracebacks below, indented."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        more = "".join(f" {name}={value}" for name, value in _more(record).items())
+        line = (
+            f"{_time(record)} {record.levelname.lower()} {record.name}: {record.getMessage()}{more}"
+        )
+        return indented(
+            f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+        )
+
+
+class JsonLines(logging.Formatter):
+    """One object a line: time, level, logger, message, what the record carries, and ``error`` with a traceback."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        facts: dict[str, Any] = {
+            "time": _time(record),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **_more(record),
+        }
+        if record.exc_info:
+            facts["error"] = self.formatException(record.exc_info)
+        return json.dumps(facts, default=str)

@@ -1,0 +1,436 @@
+"""Settings from where people put them: flags, environment variables, a file, what ``stepstream up`` wrote, defaults.
+
+The first source that names a setting wins, in that order. The file is the one given, else ``STEPSTREAM_SETTINGS``, else
+``./stepstream.toml``, else ``~/.config/stepstream/settings.toml``. A variable that is set to nothing counts as not set.
+The table of settings itself is ``stepstream.schemas.settings``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import BeforeValidator, ValidationError
+
+from stepstream.common import endpoints
+from stepstream.schemas.durations import parse_duration_us
+from stepstream.schemas.settings import (
+    ENV_PREFIX,
+    NOTIFY_SECRET_PREFIX,
+    SECRETS,
+    Settings,
+    environment_name,
+    split_login,
+)
+from stepstream.schemas.wording import did_you_mean, reasons
+
+__all__ = [
+    "Resolved",
+    "SettingsError",
+    "data_dir",
+    "default_state_dir",
+    "load",
+    "require_clickhouse",
+    "require_kafka",
+    "resolve",
+    "to_environment",
+]
+
+FILE_VARIABLE: Final = "STEPSTREAM_SETTINGS"
+NOT_SETTINGS: Final = frozenset({FILE_VARIABLE, "STEPSTREAM_DATA"})
+DEFAULT: Final = "default"
+UP: Final = "stepstream up"
+_FIELDS: Final = Settings.model_fields
+DURATIONS: Final = frozenset(
+    name
+    for name, info in _FIELDS.items()
+    if any(
+        isinstance(part, BeforeValidator) and part.func is parse_duration_us
+        for part in info.metadata
+    )
+)
+# A Kubernetes service called stepstream, or stepstream-kafka, puts such variables into every pod beside it.
+_SERVICE_LINK = re.compile(
+    r"_SERVICE_HOST$|_SERVICE_PORT(_[A-Z0-9_]+)?$|_PORT_\d+_(TCP|UDP)(_(PROTO|PORT|ADDR))?$"
+)
+_SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://")
+
+
+class SettingsError(ValueError):
+    """Settings that cannot be: a line each, with the setting, where it was set and what is wrong with it."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """Settings, and for each the source that set it."""
+
+    settings: Settings
+    sources: Mapping[str, str]
+    file: Path | None
+    unknown: tuple[str, ...] = ()
+    """What was found that is no setting."""
+
+
+@dataclass
+class _Draft:
+    """Values and sources gathered so far, and everything found wrong with them."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    sources: dict[str, str] = field(default_factory=dict)
+    ranks: dict[str, int] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
+    """What is no setting, in the environment or a file: of another version perhaps, or misspelt."""
+
+    def put(self, name: str, value: Any, source: str, rank: int) -> None:
+        """Take the value unless a source before this one named it."""
+        if name not in self.values:
+            self.values[name] = value
+            self.sources[name] = source
+            self.ranks[name] = rank
+
+    def drop(self, name: str) -> None:
+        for held in (self.values, self.sources, self.ranks):
+            held.pop(name, None)
+
+
+def load_with_others(**flags: Any) -> tuple[Settings, list[str]]:
+    """As ``load``, for a program that is not ours: what is no setting is told beside the settings, and not an error."""
+    resolved = resolve(flags=flags, lenient=True)
+    return resolved.settings, list(resolved.unknown)
+
+
+def load(
+    *, file: Path | None = None, environ: Mapping[str, str] | None = None, **flags: Any
+) -> Settings:
+    """The settings in force. ``flags`` come before every other source; those that are None count as not given.
+
+    ``kafka_brokers``, ``clickhouse_url`` and ``notify_url``, with their users and passwords, are what a running
+    ``stepstream up`` wrote where nothing else names them, and empty where none runs. ``state_dir`` and ``data_dir`` are
+    always filled. Raises ``SettingsError``.
+    """
+    return resolve(file=file, environ=environ, flags=flags).settings
+
+
+def resolve(
+    *,
+    file: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+    flags: Mapping[str, Any] | None = None,
+    flag_name: Callable[[str], str] = "argument {}".format,
+    lenient: bool = False,
+) -> Resolved:
+    """As ``load``, with the source of each setting. ``flag_name`` says how a flag is called in messages.
+
+    ``lenient``: what is no setting in the environment or a file is handed out with the settings instead of raised.
+    """
+    environ = os.environ if environ is None else environ
+    draft = _Draft()
+    _read_flags(draft, flags or {}, flag_name)
+    _read_environment(draft, environ)
+    found = _settings_file(draft, file, environ)
+    if found is not None:
+        _read_file(draft, found)
+    _read_secret_files(draft)
+    _apply_endpoint(draft)
+    _take_login(draft)
+    _fill_folders(draft, environ)
+    _fill_addresses(draft)
+    if not lenient:
+        draft.problems += draft.unknown
+    settings = _validated(draft)
+    sources = {name: draft.sources.get(name, DEFAULT) for name in _FIELDS}
+    return Resolved(settings, sources, found, tuple(draft.unknown))
+
+
+def default_state_dir(environ: Mapping[str, str] | None = None) -> Path:
+    """The user's folder for what programs remember, by the platform's custom."""
+    environ = os.environ if environ is None else environ
+    if sys.platform == "win32":
+        base = environ.get("LOCALAPPDATA")
+        return (Path(base) if base else Path.home() / "AppData" / "Local") / "stepstream"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Application Support" / "stepstream"
+    base = environ.get("XDG_STATE_HOME")
+    return (
+        Path(base) if base and Path(base).is_absolute() else Path.home() / ".local" / "state"
+    ) / "stepstream"
+
+
+def data_dir(settings: Settings) -> Path:
+    """The folder of the embedded engines' data, for settings that were made by hand too."""
+    if settings.data_dir:
+        return Path(settings.data_dir)
+    return Path(settings.state_dir or default_state_dir()) / "data"
+
+
+def require_kafka(settings: Settings) -> None:
+    """Raise ``SettingsError`` where no brokers are known."""
+    if not settings.kafka_brokers:
+        raise SettingsError([_unknown("Kafka", "STEPSTREAM_KAFKA_BROKERS=host:port", settings)])
+
+
+def require_clickhouse(settings: Settings) -> None:
+    """Raise ``SettingsError`` where no store is known."""
+    if not settings.clickhouse_url:
+        raise SettingsError(
+            [_unknown("ClickHouse", "STEPSTREAM_CLICKHOUSE_URL=http://host:port", settings)]
+        )
+
+
+def _unknown(what: str, setting: str, settings: Settings) -> str:
+    if settings.state_dir and endpoints.read(Path(settings.state_dir)) is not None:
+        other = "clickhouse_url" if settings.clickhouse_url else "kafka_brokers"
+        return f"no {what} is known: {other} names another place than the running `stepstream up`: set {setting} as well"
+    looked = f" (none runs from {settings.state_dir})" if settings.state_dir else ""
+    return f"no {what} is known: start `stepstream up`{looked}, or set {setting}"
+
+
+def to_environment(settings: Settings) -> dict[str, str]:
+    """The environment in which ``load`` gives these settings again, secrets included, whatever files lie around."""
+    held = {FILE_VARIABLE: os.devnull}
+    for name, value in settings.model_dump(mode="json").items():
+        text = getattr(settings, name).get_secret_value() if name in SECRETS else str(value)
+        if text:
+            held[environment_name(name)] = text
+    return held
+
+
+def _did_you_mean(name: str, names: list[str]) -> str:
+    return f"; {did_you_mean(name, names, otherwise='`stepstream settings` lists them')}"
+
+
+def _read_flags(draft: _Draft, flags: Mapping[str, Any], flag_name: Callable[[str], str]) -> None:
+    for name, value in flags.items():
+        if name not in _FIELDS:
+            draft.problems.append(
+                f"{flag_name(name)} is no setting{_did_you_mean(name, list(_FIELDS))}"
+            )
+        elif value is not None:
+            draft.put(name, value, flag_name(name), 0)
+
+
+def _read_environment(draft: _Draft, environ: Mapping[str, str]) -> None:
+    known = {environment_name(name): name for name in _FIELDS}
+    files = {f"{environment_name(name)}_FILE": name for name in SECRETS}
+    for variable in sorted(name for name in environ if name.startswith(ENV_PREFIX)):
+        value = environ[variable]
+        if variable.startswith(NOTIFY_SECRET_PREFIX):
+            continue
+        if (
+            variable in NOT_SETTINGS
+            or not value
+            or _SERVICE_LINK.search(variable)
+            or _SERVICE_ADDRESS.match(value)
+        ):
+            continue
+        if variable in known:
+            draft.put(known[variable], value, variable, 1)
+        elif variable in files:
+            name = files[variable]
+            if environ.get(environment_name(name)):
+                draft.problems.append(
+                    f"{environment_name(name)} and {variable} are both set: keep one of them"
+                )
+            draft.put(name, f"file:{value}", variable, 1)
+        else:
+            draft.unknown.append(
+                f"{variable} is no setting{_did_you_mean(variable, [*known, *files])}"
+            )
+
+
+def _settings_file(draft: _Draft, given: Path | None, environ: Mapping[str, str]) -> Path | None:
+    """The file to read; one that was named must be there."""
+    named = given or (Path(environ[FILE_VARIABLE]) if environ.get(FILE_VARIABLE) else None)
+    if named is not None:
+        named = named.expanduser()
+        if (
+            named.is_file() or str(named) == os.devnull
+        ):  # nothing is a file too: it says that none is to be read
+            return named
+        draft.problems.append(
+            f"settings file {named} (from {'--settings' if given else FILE_VARIABLE}) does not exist"
+        )
+        return None
+    config_home = environ.get("XDG_CONFIG_HOME") or "~/.config"
+    for usual in (
+        Path("stepstream.toml"),
+        Path(config_home).expanduser() / "stepstream" / "settings.toml",
+    ):
+        if usual.is_file():
+            return usual
+    return None
+
+
+def _read_file(draft: _Draft, file: Path) -> None:
+    try:
+        held = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        draft.problems.append(f"settings file {file} cannot be read: {error}")
+        return
+    for name, value in held.items():
+        if name not in _FIELDS:
+            draft.unknown.append(
+                f"{name} in {file} is no setting{_did_you_mean(name, list(_FIELDS))}"
+            )
+        else:
+            draft.put(name, value, str(file), 2)
+
+
+def _read_secret_files(draft: _Draft) -> None:
+    """A secret given as ``file:/path`` is what the file holds, without the line's end."""
+    for name in SECRETS & draft.values.keys():
+        value = draft.values[name]
+        if not isinstance(value, str) or not value.startswith("file:"):
+            continue
+        path = Path(value.removeprefix("file:")).expanduser()
+        try:
+            draft.values[name] = path.read_text(encoding="utf-8").rstrip("\r\n")
+        except (OSError, UnicodeDecodeError) as error:
+            draft.problems.append(
+                f"{name} from {draft.sources[name]}: the file {path} cannot be read: {_reason(error)}"
+            )
+            draft.drop(name)
+
+
+def _reason(error: Exception) -> str:
+    return error.strerror or str(error) if isinstance(error, OSError) else str(error)
+
+
+def _apply_endpoint(draft: _Draft) -> None:
+    """``endpoint`` names the brokers; where ``kafka_brokers`` comes from an earlier source, that one holds."""
+    given = str(draft.values.get("endpoint") or "")
+    if not given:
+        return
+    source = draft.sources["endpoint"]
+    brokers = _brokers(given)
+    if brokers is None:
+        draft.problems.append(
+            f"endpoint from {source}: write kafka://host:port[,host:port], not {_without_login(given)!r}"
+        )
+        draft.drop("endpoint")
+        return
+    held = str(draft.values.get("kafka_brokers") or "")
+    if held and held != brokers and draft.ranks["kafka_brokers"] == draft.ranks["endpoint"]:
+        draft.problems.append(
+            f"endpoint from {source} and kafka_brokers from {draft.sources['kafka_brokers']} name different brokers "
+            f"({brokers} and {held}): keep one of them"
+        )
+    elif held and draft.ranks["kafka_brokers"] < draft.ranks["endpoint"]:
+        draft.drop("endpoint")
+    else:
+        draft.drop("kafka_brokers")
+        draft.put("kafka_brokers", brokers, source, draft.ranks["endpoint"])
+
+
+def _without_login(url: str) -> str:
+    return re.sub(r"//[^/@]*@", "//***@", url)
+
+
+def _brokers(endpoint: str) -> str | None:
+    """``host:port,host:port`` of a kafka:// URL; None when it is none."""
+    match = re.fullmatch(r"kafka://([^/?#@\s]+)/?", endpoint.strip())
+    hosts = match[1].split(",") if match else []
+    if not hosts or not all(
+        re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:\d{1,5})?", host) for host in hosts
+    ):
+        return None
+    return ",".join(host if re.search(r":\d+$", host) else f"{host}:9092" for host in hosts)
+
+
+def _fill_folders(draft: _Draft, environ: Mapping[str, str]) -> None:
+    for name in ("state_dir", "data_dir"):
+        if draft.values.get(name):
+            draft.values[name] = str(Path(str(draft.values[name])).expanduser().absolute())
+        else:
+            draft.drop(name)
+    draft.put("state_dir", str(default_state_dir(environ)), DEFAULT, 4)
+    draft.put("data_dir", str(Path(draft.values["state_dir"]) / "data"), DEFAULT, 4)
+
+
+def _take_login(draft: _Draft) -> None:
+    """A login in the store's URL is the store's user and password, unless an earlier source names another user."""
+    given = draft.values.get("clickhouse_url")
+    if not isinstance(given, str):
+        return
+    url, user, password = split_login(given)
+    draft.values["clickhouse_url"] = url
+    source, rank = draft.sources["clickhouse_url"], draft.ranks["clickhouse_url"]
+    if user and draft.values.get("clickhouse_user", user) == user:
+        draft.put("clickhouse_user", user, source, rank)
+        draft.put("clickhouse_password", password, source, rank)
+
+
+def _fill_addresses(draft: _Draft) -> None:
+    """What ``stepstream up`` wrote, where nothing names another place: Kafka and ClickHouse are not mixed from two."""
+    kafka, clickhouse = draft.values.get("kafka_brokers"), draft.values.get("clickhouse_url")
+    running = endpoints.read(Path(draft.values["state_dir"]))
+    if running is None or (kafka and not _same(kafka, running.kafka)):
+        return
+    if clickhouse and not _same(clickhouse.rstrip("/"), running.clickhouse):
+        return
+    _put_running(draft, {"kafka_brokers": running.kafka, "clickhouse_url": running.clickhouse})
+    login = running.kafka_login
+    if login.user and not draft.values.get("kafka_sasl_mechanism"):
+        sasl = {
+            "kafka_sasl_mechanism": "PLAIN",
+            "kafka_sasl_username": login.user,
+            "kafka_sasl_password": login.password,
+        }
+        _put_running(draft, sasl)
+    writer, reader = running.writer, running.reader
+    if draft.values.get("clickhouse_user", writer.user) == writer.user:
+        _put_running(
+            draft, {"clickhouse_user": writer.user, "clickhouse_password": writer.password}
+        )
+        if draft.values.get("clickhouse_reader_user", reader.user) == reader.user:
+            _put_running(
+                draft,
+                {
+                    "clickhouse_reader_user": reader.user,
+                    "clickhouse_reader_password": reader.password,
+                },
+            )
+    if not draft.values.get("notify_url"):
+        _put_running(
+            draft,
+            {"notify_url": running.others.get("notify", ""), "notify_token": running.notify_token},
+        )
+
+
+def _put_running(draft: _Draft, found: Mapping[str, str]) -> None:
+    """Take values that ``stepstream up`` wrote, where nothing else set them."""
+    for name, value in found.items():
+        if value and not draft.values.get(name):
+            draft.drop(name)
+            draft.put(name, value, UP, 3)
+
+
+def _same(one: str, other: str) -> bool:
+    return one.replace("localhost", "127.0.0.1") == other.replace("localhost", "127.0.0.1")
+
+
+def _validated(draft: _Draft) -> Settings:
+    try:
+        settings = Settings.model_validate(draft.values)
+    except ValidationError as error:
+        for path, reason in reasons(
+            error, Settings, draft.values, hidden=lambda path: bool(SECRETS.intersection(path))
+        ):
+            name = str(path[0]) if path else ""
+            draft.problems.append(
+                f"{name} from {draft.sources.get(name, '?')}{reason.removeprefix(name)}"
+            )
+    if draft.problems:
+        raise SettingsError(draft.problems)
+    return settings

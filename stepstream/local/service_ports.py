@@ -1,0 +1,121 @@
+"""The ports of worker, sink and notifier under ``up``: metrics of each, and the notifier's admin API.
+
+Ports that the settings name are used as they are. Others are chosen: the usual ones where they are free, and the same ones
+again at the next start. A chosen port that another program takes in the meantime is chosen again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from stepstream.common.listen import AddressTaken
+from stepstream.common.web.credentials import write_private
+from stepstream.local.embedded.ports import LOOPBACK, free_ports, is_free
+from stepstream.schemas.settings import Settings
+
+NOTIFY: Final = "notify"
+METRICS: Final = {"worker": "metrics_worker", "sink": "metrics_sink", "notify": "metrics_notify"}
+"""Each part's place in the list of addresses, in the order of the ports."""
+USUAL: Final = {
+    "notify": 8124,
+    "metrics_worker": 9464,
+    "metrics_sink": 9465,
+    "metrics_notify": 9466,
+}
+FILE_NAME: Final = "ports.json"
+
+
+class ServicePorts:
+    """Which port each server of our processes has. Safe to use from several threads."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        folder: Path,
+        *,
+        usual: bool,
+        free: Callable[[int], bool] = is_free,
+    ) -> None:
+        """``usual``: the usual ports are preferred in a new data folder."""
+        self._file = folder / FILE_NAME
+        self._host = settings.metrics_host
+        self._free = free
+        self._guard = threading.Lock()
+        self._set = _set(settings)
+        self._ports = dict(self._set)
+        wanted = {**(USUAL if usual else {}), **self._kept()}
+        for name in USUAL:
+            if name not in self._ports:
+                port = wanted.get(name, 0)
+                used = set(self._ports.values())
+                self._ports[name] = (
+                    port if port and free(port) and port not in used else _others(1, used)[0]
+                )
+
+    def check(self) -> None:
+        """Raise ``AddressTaken`` where a port that the settings name is taken, before anything is started."""
+        for name, port in self._set.items():
+            if port > 0 and not self._free(port):
+                raise AddressTaken(port, "notify_port" if name == NOTIFY else "metrics_port")
+
+    def of(self, part: str) -> dict[str, Any]:
+        """The settings of one part's process."""
+        with self._guard:
+            return {"notify_port": self._ports[NOTIFY], "metrics_port": self._ports[METRICS[part]]}
+
+    def choose_again(self, part: str) -> bool:
+        """Other ports for a part that found one of its ports taken; False where all of them are set."""
+        names = [METRICS[part], *([NOTIFY] if part == NOTIFY else [])]
+        with self._guard:
+            mine = [name for name in names if name not in self._set]
+            # The part has said that one of them is taken; which one, only a look can tell, and that may come too late.
+            for name, port in zip(mine, _others(len(mine), set(self._ports.values())), strict=True):
+                self._ports[name] = port
+        return bool(mine)
+
+    def urls(self) -> dict[str, str]:
+        """Where the servers are, by name; without those that are turned off."""
+        with self._guard:
+            ports = dict(self._ports)
+        host = LOOPBACK if self._host in ("", "0.0.0.0", "::") else self._host
+        found = {
+            name: f"http://{host}:{ports[name]}/metrics"
+            for name in METRICS.values()
+            if ports[name] > 0
+        }
+        return (
+            {NOTIFY: f"http://{LOOPBACK}:{ports[NOTIFY]}", **found} if ports[NOTIFY] > 0 else found
+        )
+
+    def save(self) -> None:
+        """Remember the chosen ports for the next start."""
+        with self._guard:
+            held = {name: port for name, port in self._ports.items() if name not in self._set}
+        write_private(self._file, json.dumps(held, indent=1))
+
+    def _kept(self) -> dict[str, int]:
+        with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
+            held = json.loads(self._file.read_text())
+            return {
+                name: port for name, port in held.items() if name in USUAL and isinstance(port, int)
+            }
+        return {}
+
+
+def _others(count: int, used: set[int]) -> list[int]:
+    """Free ports that none of ours has: a part that has not started yet does not listen on its port."""
+    return [port for port in free_ports(count + len(used)) if port not in used][:count]
+
+
+def _set(settings: Settings) -> dict[str, int]:
+    """The ports that the settings name, and -1 for what they turn off."""
+    found = {NOTIFY: settings.notify_port} if settings.notify_port else {}
+    if settings.metrics_port:
+        for number, name in enumerate(METRICS.values()):
+            found[name] = settings.metrics_port + number if settings.metrics_port > 0 else -1
+    return found

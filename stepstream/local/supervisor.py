@@ -1,0 +1,374 @@
+"""The whole pipeline on one machine: engines, topics, tables, worker, notifier and sink, started, watched, stopped.
+
+``stepstream up``, the demo and the tests all run this same code::
+
+    with Pipeline(load(data_dir=...)) as pipeline:
+        pipeline.settings.kafka_brokers     # filled in, as is clickhouse_url
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+
+from pydantic import SecretStr
+
+from stepstream.admin import groups, topics
+from stepstream.admin.versions import is_installed
+from stepstream.common import endpoints
+from stepstream.common.login import Login
+from stepstream.common.process import identity_of
+from stepstream.common.settings import data_dir, default_state_dir, to_environment
+from stepstream.common.web.credentials import token_of
+from stepstream.local.child_environment import inherited
+from stepstream.local.children import KeptProcess, ProcessStatus, Say
+from stepstream.local.embedded.disk import require_folder
+from stepstream.local.engines import Engines
+from stepstream.local.folder import DocumentFolder
+from stepstream.local.service_ports import METRICS, NOTIFY, ServicePorts
+from stepstream.schemas.settings import SECRETS, Settings
+
+READY_S: Final = 30.0
+DRAIN_S: Final = 20.0
+WATCH_S: Final = 1.0
+PORT_TAKEN: Final = 3
+"""Exit code of a process that found its port taken, see ``stepstream.cli.errors``."""
+PORT_TRIES: Final = 5
+SECRETS_OF: Final = {
+    "worker": frozenset({"kafka_sasl_password"}),
+    "sink": frozenset({"kafka_sasl_password", "clickhouse_password"}),
+    "notify": frozenset({"kafka_sasl_password"}),
+}
+"""What each process is told of the secrets: what it needs."""
+ENDING: Final = ("worker", "notify", "sink")
+"""In this order: what the worker still publishes can still be told and stored."""
+
+NEEDED: Final = {
+    "faust": ("worker", "the stream processor"),
+    "cramjam": ("worker", "reads compressed batches"),
+    "clickhouse_connect": ("sink", "ClickHouse's client"),
+}
+
+
+class PipelineError(Exception):
+    """The pipeline cannot run; says which part and why."""
+
+
+@dataclass(frozen=True)
+class PipelineStatus:
+    """The pipeline at one moment. ``engines`` names the embedded ones and whether each runs."""
+
+    kafka: str
+    clickhouse: str
+    processes: tuple[ProcessStatus, ...]
+    engines: dict[str, bool]
+
+    @property
+    def healthy(self) -> bool:
+        return all(process.running for process in self.processes) and all(self.engines.values())
+
+
+class Pipeline:
+    """Everything that ``stepstream up`` runs, as a context manager.
+
+    Engines whose addresses the settings name already are used and not started. ``say`` receives lines for people.
+    ``start`` returns when events may be sent and questions asked; ``stop`` lets worker and sink finish what they hold.
+    """
+
+    def __init__(
+        self, settings: Settings, *, say: Say | None = None, usual_ports: bool = False
+    ) -> None:
+        state_dir = settings.state_dir or str(default_state_dir())
+        self._settings = settings.model_copy(
+            update={"state_dir": state_dir, "data_dir": str(data_dir(settings))}
+        )
+        self._say = say or (lambda _who, _line: None)
+        self._engines = Engines(self._settings, self._say, usual_ports=usual_ports)
+        self._ports = ServicePorts(self._settings, Path(self._settings.data_dir), usual=usual_ports)
+        self._port_tries = dict.fromkeys(SECRETS_OF, 0)
+        self._without_port: set[str] = set()
+        self._published = False
+        self._processes: dict[str, KeptProcess] = {}
+        self._stopping = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self._documents: DocumentFolder | None = None
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in force, with the addresses filled in once it has started."""
+        return self._settings
+
+    def start(self) -> Settings:
+        """Start everything, with nothing left running when that fails.
+
+        Raises ``PipelineError``, ``LocalError``, ``TopicsError``, or ``AddressTaken`` for a port that is set and taken.
+        """
+        self._refuse_second()
+        self._refuse_same_ports()
+        for setting in ("state_dir", "data_dir"):
+            require_folder(Path(getattr(self._settings, setting)), setting)
+        require_packages()
+        self._ports.check()
+        try:
+            self._start_parts()
+            self._wait_ready()
+            self._publish_addresses()
+            self._watch()
+        except BaseException:
+            self.stop(drain_s=2)
+            raise
+        return self._settings
+
+    def stop(self, *, drain_s: float = DRAIN_S) -> None:
+        """Worker, notifier, sink, then the engines; each is killed when it does not end in time. Safe to call again."""
+        self._stopping.set()
+        for thread in self._threads:
+            thread.join()
+        endpoints.remove(Path(self._settings.state_dir), os.getpid())
+        for name in ENDING:
+            if name in self._processes:
+                self._processes[name].stop(drain_s)
+        self._engines.stop()
+
+    def status(self) -> PipelineStatus:
+        """Who runs and where."""
+        processes = tuple(process.status() for process in self._processes.values())
+        return PipelineStatus(
+            self._settings.kafka_brokers,
+            self._settings.clickhouse_url,
+            processes,
+            self._engines.running(),
+        )
+
+    @property
+    def admin_url(self) -> str:
+        """Where the notifier's admin API and alert stream are; empty where the settings turn them off."""
+        return self._ports.urls().get(NOTIFY, "")
+
+    @property
+    def metrics_urls(self) -> dict[str, str]:
+        """Where worker, sink and notifier serve their metrics; without those that the settings turn off."""
+        urls = self._ports.urls()
+        return {part: urls[name] for part, name in METRICS.items() if name in urls}
+
+    @property
+    def failure(self) -> str:
+        """Why it cannot go on; empty while it can."""
+        return (
+            "the disk is full: Kafka was stopped so that its log stays whole"
+            if self._engines.disk_full
+            else ""
+        )
+
+    def pids(self) -> dict[str, list[int]]:
+        """Every process by part, this one apart."""
+        own = {status.name: [status.pid] for status in self.status().processes if status.pid}
+        return {**self._engines.pids(), **own}
+
+    def kill(self, name: str) -> None:
+        """SIGKILL the worker, the notifier or the sink; it is started again. For tests of what survives."""
+        self._processes[name].kill()
+
+    def __enter__(self) -> Pipeline:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def _refuse_second(self) -> None:
+        running = endpoints.read(Path(self._settings.state_dir))
+        if running is not None:
+            raise PipelineError(
+                f"a pipeline runs already from {self._settings.state_dir} (process {running.pid}, Kafka {running.kafka}): "
+                f"use it, stop it, or choose another --state-dir and --data-dir"
+            )
+
+    def _refuse_same_ports(self) -> None:
+        """Two servers cannot have one port; the second would be said to be taken by another program."""
+        names: dict[int, str] = {}
+        for name in ("kafka_port", "clickhouse_port", "notify_port"):
+            port = getattr(self._settings, name)
+            if port > 0 and port in names:
+                raise PipelineError(
+                    f"{names[port]} and {name} are both {port}: give each a port of its own, or 0 for any"
+                )
+            names[port] = name
+
+    def _start_parts(self) -> None:
+        """Both sides at once: Kafka, its topics, the documents and the worker; ClickHouse and its tables; then the sink."""
+        with ThreadPoolExecutor(2, thread_name_prefix="start") as pool:
+            sides = [pool.submit(self._start_kafka_side), pool.submit(self._start_clickhouse_side)]
+            for side in sides:
+                side.exception()  # wait for both: what has been started must be stopped
+        found = {name: value for side in sides for name, value in side.result().items()}
+        self._settings = self._settings.model_copy(update=found)
+        self._run("sink", self._settings)
+
+    def _start_kafka_side(self) -> dict[str, Any]:
+        began = time.monotonic()
+        found = self._engines.start_kafka()
+        settings = self._settings.model_copy(update=found)
+        self._say(
+            "kafka", f"answers at {settings.kafka_brokers} ({time.monotonic() - began:.1f} s)"
+        )
+        for report in topics.create_topics(settings):
+            for line in (*report.differences, *report.refused.splitlines()):
+                self._say("kafka", f"topic {report.name}: {line}")
+        if settings.documents_dir:
+            self._documents = DocumentFolder(
+                settings, Path(settings.documents_dir).expanduser().absolute(), self._say
+            )
+            self._documents.sync()
+        self._run("worker", settings)
+        self._run("notify", settings)
+        return found
+
+    def _start_clickhouse_side(self) -> dict[str, Any]:
+        began = time.monotonic()
+        found = self._engines.start_clickhouse()
+        settings = self._settings.model_copy(update=found)
+        self._say(
+            "clickhouse", f"answers at {settings.clickhouse_url} ({time.monotonic() - began:.1f} s)"
+        )
+        from stepstream.sinks.clickhouse import migrate
+
+        migrate(settings)
+        return found
+
+    def _run(self, name: str, settings: Settings) -> None:
+        command = [sys.executable, "-m", "stepstream", name, "--lifeline"]
+        environment = self._environment(name, settings)
+        amend = partial(self._amend, name, settings)
+        process = KeptProcess(
+            name, command, environment, self._say, patient=name == "sink", amend=amend
+        )
+        self._processes[name] = process
+        process.start()
+
+    def _environment(self, name: str, settings: Settings) -> dict[str, str]:
+        """What a process is told: all settings, its own ports, and of the secrets those that it needs."""
+        hidden = {secret: SecretStr("") for secret in SECRETS - SECRETS_OF[name]}
+        own = settings.model_copy(
+            update={**hidden, **self._ports.of(name), "credentials_file": self._credentials_file}
+        )
+        return {
+            **inherited(name, settings, os.environ),
+            **to_environment(own),
+            "PYTHONUNBUFFERED": "1",
+        }
+
+    @property
+    def _credentials_file(self) -> str:
+        return self._settings.credentials_file or str(self._engines.access.file)
+
+    def _amend(self, name: str, settings: Settings, exit_code: int) -> dict[str, str] | None:
+        """The environment for another try, where a process found a port taken that was chosen for it."""
+        if exit_code != PORT_TAKEN:
+            return None
+        if self._port_tries[name] >= PORT_TRIES or not self._ports.choose_again(name):
+            self._without_port.add(name)
+            return None
+        self._port_tries[name] += 1
+        self._say(name, "another program has taken its port; another port is chosen")
+        if self._published:
+            self._publish_addresses()
+        return self._environment(name, settings)
+
+    def _wait_ready(self) -> None:
+        """Until worker, notifier and sink hold every partition."""
+        client = topics.admin(self._settings)
+        waiting = set(groups.PARTS)
+        deadline = time.monotonic() + READY_S
+        while waiting:
+            waiting = {part for part in waiting if not groups.ready(client, self._settings, part)}
+            self._check_starting(waiting, deadline)
+            time.sleep(0.05)
+
+    def _check_starting(self, waiting: set[str], deadline: float) -> None:
+        for process in self._processes.values():
+            status = process.status()
+            if process.name in self._without_port:
+                raise PipelineError(process.last_words().rpartition("error: ")[2])
+            late = process.name in waiting and time.monotonic() > deadline
+            if late or (process.name in waiting and status.restarts >= 2):
+                what = "is not ready" if late else f"keeps ending (exit code {status.exit_code})"
+                raise PipelineError(
+                    f"the {process.name} {what}; its last words:\n{process.last_words() or '(none)'}"
+                )
+
+    def _publish_addresses(self) -> None:
+        """Write down where everything is and who may use it, for other programs of this user."""
+        self._ports.save()
+        self._settings = self._settings.model_copy(update=self._notify_access())
+        settings, known = self._settings, identity_of(os.getpid())
+        embedded = self._engines.running()
+        access = self._engines.access
+        endpoints.write(
+            Path(settings.state_dir),
+            endpoints.Endpoints(
+                kafka=settings.kafka_brokers,
+                clickhouse=settings.clickhouse_url,
+                pid=os.getpid(),
+                began=known.began if known else "",
+                started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+                data_dir=settings.data_dir,
+                topic_prefix=settings.topic_prefix,
+                clickhouse_database=settings.clickhouse_database,
+                others=self._ports.urls(),
+                writer=access.writer if "clickhouse" in embedded else Login(),
+                reader=access.reader if "clickhouse" in embedded else Login(),
+                kafka_login=access.kafka
+                if "kafka" in embedded and settings.kafka_auth
+                else Login(),
+                notify_token=settings.notify_token.get_secret_value(),
+            ),
+        )
+        self._published = True
+
+    def _notify_access(self) -> dict[str, Any]:
+        """Where the admin API is, and the token for it; with a credential file of the operator's own, his token."""
+        found: dict[str, Any] = {"notify_url": self.admin_url, **self._ports.of("notify")}
+        if not self._settings.credentials_file:
+            writer = self._engines.access.writer
+            found["notify_token"] = SecretStr(token_of(writer.user, writer.password))
+        return found
+
+    def _watch(self) -> None:
+        """Keep the engines running and the documents in force from now on."""
+        targets = [partial(self._mend_engine, name) for name in self._engines.running()]
+        if self._documents is not None:
+            targets.append(partial(self._documents.watch, self._stopping))
+        self._threads = [
+            threading.Thread(target=target, name="watch", daemon=True) for target in targets
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def _mend_engine(self, name: str) -> None:
+        while not self._stopping.wait(WATCH_S):
+            self._engines.mend(name, time.monotonic())
+
+
+def require_packages(installed: Callable[[str], bool] = is_installed) -> None:
+    """Raise ``PipelineError`` when an extra is not installed, before anything has been started."""
+    missing = [f"{name} ({what})" for name, (_extra, what) in NEEDED.items() if not installed(name)]
+    if missing:
+        raise PipelineError(
+            f"not installed: {', '.join(missing)}; pip install 'stepstream[all]' brings everything"
+        )

@@ -1,0 +1,266 @@
+"""The life of an alert: opened, worse, updated, acknowledged, silenced, reopened, resolved. Pure: records in, records out.
+
+One trouble is one alert whose record grows. A trouble that comes back within the flap window keeps its identity. The same
+trouble of several runs, a broken tool, is one incident with a count and samples, beside the runs' own alerts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from stepstream.schemas.alert import SEVERITIES, AlertStruct, FindingStruct
+from stepstream.schemas.ids import STEP_ID, derived_id
+from stepstream.schemas.settings import Settings
+from stepstream.stream.core.mishaps import ENDED_BY_SILENCE
+
+MAX_FINDING_IDS: Final = 64
+MAX_STEP_IDS: Final = 20
+SAMPLES: Final = 10
+"""Runs that an incident names: as many of the first, and as many of the newest."""
+_ABOUT_ONE_RUN: Final = frozenset({"hung_step", "loop", "step_duration", "stop_ignored"})
+_STILL_RUNNING: Final = "; still running"
+
+_Item = TypeVar("_Item")
+GroupKey = tuple[str, str, str, str, str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class AlertLife:
+    """When a trouble that comes back is the same one, and when many runs' troubles are one incident."""
+
+    flap_window_us: int = 600_000_000
+    incident_runs: int = 3
+    incident_window_us: int = 600_000_000
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> AlertLife:
+        """As the settings say."""
+        return cls(settings.flap_window, settings.incident_runs, settings.incident_window)
+
+
+def group_of(item: FindingStruct | AlertStruct) -> GroupKey:
+    """What makes findings one trouble. An incident is the trouble of no run in particular."""
+    return (item.project, item.environment, item.agent, item.alert, item.trace_id, item.subject)
+
+
+def incident_of(item: FindingStruct | AlertStruct) -> GroupKey:
+    """The group of the incident that a trouble may be part of."""
+    return (item.project, item.environment, item.agent, item.alert, "", item.subject)
+
+
+def is_shared(item: FindingStruct | AlertStruct) -> bool:
+    """Whether other runs may meet the same trouble: it is about a tool, a model, not about this run's cost or steps."""
+    about_this_run = item.rule in _ABOUT_ONE_RUN or STEP_ID.fullmatch(item.subject) is not None
+    return bool(item.trace_id) and bool(item.subject) and not about_this_run
+
+
+def opened(
+    finding: FindingStruct, before: AlertStruct | None = None, *, offset: int = -1
+) -> AlertStruct:
+    """The first record of an alert. What was merged into the one ``before`` it is still known when it comes again."""
+    alert = AlertStruct(
+        alert_id=derived_id("alert", *group_of(finding), finding.time),
+        seq=1,
+        change="opened",
+        state="firing",
+        severity=finding.severity,
+        alert=finding.alert,
+        rule=finding.rule,
+        policy=finding.policy,
+        project=finding.project,
+        environment=finding.environment,
+        agent=finding.agent,
+        agent_version=finding.agent_version,
+        task=finding.task,
+        user_id=finding.user_id,
+        trace_id=finding.trace_id,
+        subject=finding.subject,
+        step_ids=finding.step_ids[:MAX_STEP_IDS],
+        value=finding.value,
+        threshold=finding.threshold,
+        unit=finding.unit,
+        baseline=finding.baseline,
+        baseline_runs=finding.baseline_runs,
+        message=finding.message,
+        quoted=finding.quoted,
+        detail=finding.detail,
+        running=finding.running,
+        opened_at=finding.time,
+        updated_at=finding.time,
+        action=finding.action,
+        opened_by=f"{finding.finding_id}@{offset}",
+        finding_ids=_more_ids(before, finding),
+    )
+    if before is not None and before.silenced_until > finding.time:
+        alert.silenced_until, alert.by = (
+            before.silenced_until,
+            before.by,
+        )  # the trouble was silenced, not its first alert
+    return alert
+
+
+def grown(alert: AlertStruct, finding: FindingStruct) -> AlertStruct:
+    """The alert with one more firing finding: the worst severity, the newest words, all the evidence."""
+    worse = SEVERITIES.index(finding.severity) > SEVERITIES.index(alert.severity)
+    return _with(
+        alert,
+        seq=alert.seq + 1,
+        change="worse" if worse else "updated",
+        severity=finding.severity if worse else alert.severity,
+        step_ids=list(dict.fromkeys([*alert.step_ids, *finding.step_ids]))[:MAX_STEP_IDS],
+        value=finding.value,
+        threshold=finding.threshold,
+        message=finding.message,
+        quoted=finding.quoted,
+        detail=finding.detail or alert.detail,
+        running=finding.running,
+        findings=alert.findings + 1,
+        updated_at=max(alert.updated_at, finding.time),
+        action=finding.action or alert.action,
+        finding_ids=_more_ids(alert, finding),
+    )
+
+
+def reopened(alert: AlertStruct, finding: FindingStruct) -> AlertStruct:
+    """The alert that was over and is not: the same identity, and one more time that it came back."""
+    again = grown(alert, finding)
+    kept = (
+        "" if alert.by else alert.acknowledged_by
+    )  # whoever said that it was over is told that it is not
+    return _with(
+        again,
+        change="reopened",
+        state="firing",
+        resolved_at=0,
+        withdrawn=False,
+        reopened=alert.reopened + 1,
+        by="",
+        acknowledged_by=kept,
+    )
+
+
+def changed(alert: AlertStruct, finding: FindingStruct) -> AlertStruct:
+    """The alert after it was resolved, acknowledged or silenced."""
+    at = max(alert.updated_at, finding.time)
+    ids = _more_ids(alert, finding)
+    alert = _with(
+        alert,
+        seq=alert.seq + 1,
+        change=finding.state,
+        updated_at=at,
+        by=finding.by,
+        finding_ids=ids,
+    )
+    match finding.state:
+        case "acknowledged":
+            return _with(alert, acknowledged_by=finding.by)
+        case "silenced":
+            return _with(alert, silenced_until=finding.until)
+        case _:
+            over = _with(
+                alert,
+                state="resolved",
+                resolved_at=at,
+                running=False,
+                message=settled(alert.message),
+            )
+            return (
+                _with(over, withdrawn=True, detail=finding.message) if finding.withdrawn else over
+            )
+
+
+def incident_opened(
+    finding: FindingStruct, before: AlertStruct | None, trace_ids: list[str]
+) -> AlertStruct:
+    """The first record of an incident, once enough runs were hit; of one that was over shortly before, the next."""
+    whole = _with(
+        finding,
+        trace_id="",
+        user_id="",
+        step_ids=[],
+        running=False,
+        message=_told(finding, len(trace_ids)),
+        action="",
+    )
+    alert = opened(whole, before)
+    alert.runs, alert.trace_ids, alert.opened_by = len(trace_ids), trace_ids[: 2 * SAMPLES], ""
+    return alert
+
+
+def incident_grown(
+    incident: AlertStruct, finding: FindingStruct, *, back: bool = False
+) -> AlertStruct:
+    """The incident with one more run."""
+    runs = incident.runs + 1
+    whole = _with(
+        finding,
+        trace_id="",
+        user_id="",
+        step_ids=[],
+        running=False,
+        message=_told(finding, runs),
+        action="",
+    )
+    first, newest = incident.trace_ids[:SAMPLES], incident.trace_ids[SAMPLES:]
+    samples = [*first, *[*newest, finding.trace_id][-SAMPLES:]]
+    return _with((reopened if back else grown)(incident, whole), runs=runs, trace_ids=samples)
+
+
+def ends_by_silence(alert: AlertStruct) -> bool:
+    """Whether an alert ends because nothing more is found: of an incident, and of what fails in the pipeline itself."""
+    return bool(alert.runs) or (
+        alert.project == "stepstream" and alert.alert in ENDED_BY_SILENCE and not alert.trace_id
+    )
+
+
+def quiet(incident: AlertStruct, at_us: int) -> FindingStruct:
+    """What says that an incident hits no run any more. It holds for the record that it was made from, and no later one."""
+    return FindingStruct(
+        finding_id=derived_id("quiet", incident.alert_id, incident.seq),
+        state="resolved",
+        time=at_us,
+        project=incident.project,
+        environment=incident.environment,
+        agent=incident.agent,
+        alert=incident.alert,
+        rule=incident.rule,
+        policy=incident.policy,
+        severity="info",
+        subject=incident.subject,
+        value=float(incident.seq),
+        message="no run was hit for a while"
+        if incident.runs
+        else "it was not seen again for a while",
+        alert_id=incident.alert_id,
+    )
+
+
+def is_outdated(finding: FindingStruct, current: AlertStruct | None) -> bool:
+    """Whether what is said was said of another alert, or of an incident that has grown since."""
+    if not finding.alert_id:
+        return False
+    if current is None or current.alert_id != finding.alert_id:
+        return True
+    return ends_by_silence(current) and finding.value is not None and finding.value != current.seq
+
+
+def settled(message: str) -> str:
+    """The message of an alert that is over."""
+    return message.partition(_STILL_RUNNING)[0]
+
+
+def _told(finding: FindingStruct, runs: int) -> str:
+    return f"{runs} runs: {settled(finding.message)}"
+
+
+def _more_ids(alert: AlertStruct | None, finding: FindingStruct) -> list[str]:
+    return [*(alert.finding_ids if alert is not None else ()), finding.finding_id][
+        -MAX_FINDING_IDS:
+    ]
+
+
+def _with(item: _Item, **changes: Any) -> _Item:
+    return msgspec.structs.replace(item, **changes)  # type: ignore[type-var]  # a struct, whatever the checker sees

@@ -1,0 +1,264 @@
+"""The fleet stage of one partition of findings: groups findings into alerts. Pure; the only writer of alerts.
+
+A group is one trouble: project, environment, agent, alert, run and subject. Its alert is published again as findings
+come, with the next ``seq``. State is the alerts topic itself: each record names the last finding merged into it, so a
+replay below that offset, and a finding seen before by id, change nothing. What only time can tell, that an incident is over,
+is said in a finding first, and holds once that comes back in the log.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from heapq import nsmallest
+from typing import Final
+
+import msgspec
+
+from stepstream.schemas.alert import AlertStruct, FindingStruct
+from stepstream.schemas.misfits import finding_misfit
+from stepstream.stream.alerts.lifecycle import (
+    AlertLife,
+    GroupKey,
+    changed,
+    ends_by_silence,
+    group_of,
+    grown,
+    incident_grown,
+    incident_of,
+    incident_opened,
+    is_outdated,
+    is_shared,
+    opened,
+    quiet,
+    reopened,
+)
+from stepstream.stream.core.counters import Counters
+from stepstream.stream.core.deadletter import dead_letter
+from stepstream.stream.core.floor import Floor
+from stepstream.stream.core.mishaps import SILENCE_US
+from stepstream.stream.core.outputs import Hold, Output
+from stepstream.stream.core.records import Record
+
+KEEP_RESOLVED: Final = 100_000
+"""With twice as many alerts as this the oldest resolved ones are forgotten, down to it. Where nearly all are firing, three
+times as many are kept; of the oldest beyond that an end changes nothing any more."""
+
+LOOK_EVERY_US: Final = 1_000_000
+_RECENT: Final = 64
+
+_decode = msgspec.json.Decoder(FindingStruct).decode
+_encode = msgspec.json.Encoder().encode
+
+
+class FleetPartition:
+    """Alerts of the projects whose findings are on one partition."""
+
+    def __init__(
+        self, partition: int, counters: Counters | None = None, life: AlertLife | None = None
+    ) -> None:
+        self.partition = partition
+        self.life = life or AlertLife()
+        self.counters = counters or Counters()
+        self.floor = Floor()
+        self._alerts: dict[GroupKey, AlertStruct] = {}
+        self._recent: dict[GroupKey, deque[tuple[int, str]]] = {}
+        """When which runs were hit by what may become an incident, within the window."""
+        self._incidents: set[GroupKey] = set()
+        """What is firing and ends when it was quiet for a while: incidents, and the pipeline's own troubles."""
+        self._look_us = 0
+        self._bound_at = 2 * KEEP_RESOLVED
+        self._said_quiet: dict[str, int] = {}
+        self._outbox: list[Output] = []
+
+    def restore(self, alerts: Iterable[AlertStruct], floor: int) -> None:
+        """Take over the newest record of each group's alert."""
+        self.floor.position = floor
+        for alert in alerts:
+            known = self._alerts.get(group_of(alert))
+            if known is None or (alert.opened_at, alert.seq) > (known.opened_at, known.seq):
+                self._alerts[group_of(alert)] = alert
+        for alert in sorted(
+            self._alerts.values(), key=lambda alert: (alert.opened_at, alert.source_offset)
+        ):
+            if is_shared(alert):
+                self._recent.setdefault(incident_of(alert), deque(maxlen=_RECENT)).append(
+                    (alert.opened_at, alert.trace_id)
+                )
+        self._incidents = {
+            key
+            for key, alert in self._alerts.items()
+            if ends_by_silence(alert) and alert.state == "firing"
+        }
+
+    def feed(self, record: Record) -> None:
+        """Process one record of the findings topic."""
+        if record.offset < self.floor.position:
+            return
+        self.floor.position = record.offset + 1
+        try:
+            finding = _decode(record.value or b"")
+            why = finding_misfit(finding)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            why = str(error)[:200]
+        if why:
+            self._reject(record, "malformed_json", why)
+            return
+        alert = self._merge(finding, record.offset)
+        known = alert or self._alerts.get(group_of(finding))
+        is_hit = known is not None and known.opened_by == f"{finding.finding_id}@{record.offset}"
+        incident = (
+            self._merge_incident(finding, record.offset) if is_hit and is_shared(finding) else None
+        )
+        if alert is not None:
+            if (
+                is_shared(alert)
+                and (whole := incident or self._open_incident(incident_of(alert))) is not None
+            ):
+                alert.incident_id = whole.alert_id
+            self._publish(alert, record)
+        if (
+            incident is not None
+        ):  # after the alert: what was acknowledged of both is always a beginning
+            self._publish(incident, record)
+        self._bound()
+
+    def _publish(self, alert: AlertStruct, record: Record) -> None:
+        self.counters.alerts += 1
+        key = group_of(alert)
+        self._alerts[key] = alert
+        if ends_by_silence(alert):
+            (self._incidents.add if alert.state == "firing" else self._incidents.discard)(key)
+        output = Output("alerts", alert.alert_id.encode(), _encode(alert), partition=self.partition)
+        output.born_us = record.timestamp * 1000
+        self._send(record.offset, output)
+
+    def skip(self, record: Record, detail: str) -> None:
+        """Dead-letter a record that processing failed on, again and again."""
+        self.floor.position = record.offset + 1
+        self._reject(record, "poison", detail)
+
+    def _reject(self, record: Record, reason: str, detail: str) -> None:
+        self.counters.rejected[reason] += 1
+        self._send(record.offset, dead_letter(record, "findings", self.partition, reason, detail))
+
+    def tick(self, time_us: int) -> None:
+        """Say of incidents that hit no run for long that they are over. The log decides: it may know of a run meanwhile."""
+        if time_us < self._look_us:
+            return
+        self._look_us = time_us + LOOK_EVERY_US
+        for key in self._incidents:
+            incident = self._alerts[key]
+            due_us = incident.updated_at + (
+                self.life.incident_window_us if incident.runs else SILENCE_US
+            )
+            if time_us >= due_us and self._said_quiet.get(incident.alert_id) != incident.seq:
+                self._said_quiet[incident.alert_id] = incident.seq
+                self._outbox.append(
+                    Output("findings", incident.project.encode(), _encode(quiet(incident, due_us)))
+                )
+
+    def disturb(self) -> None:
+        """Nothing here waits for time to pass."""
+
+    def flush(self) -> None:
+        """Nothing is held back until the end of a batch."""
+
+    def drain(self) -> list[Output]:
+        """What is to be sent now, in order."""
+        out, self._outbox = self._outbox, []
+        return out
+
+    def acknowledged(self, output: Output) -> None:
+        """Kafka has acknowledged an output that ``drain`` returned."""
+        if output.holder is not None:
+            self.floor.release(output.holder)
+
+    def _send(self, offset: int, output: Output) -> None:
+        output.holder = Hold()
+        self.floor.hold(output.holder, offset)
+        self._outbox.append(output)
+
+    def _merge(self, finding: FindingStruct, offset: int) -> AlertStruct | None:
+        """The group's next alert record, or None when the finding changes nothing, as a note does."""
+        if finding.severity == "note":
+            return None
+        current = self._alerts.get(group_of(finding))
+        if current is not None and (
+            finding.finding_id in current.finding_ids
+            or (current.source_partition == self.partition and offset <= current.source_offset)
+        ):
+            return None
+        if is_outdated(finding, current):
+            return None
+        is_open = current is not None and current.state == "firing"
+        if finding.state == "firing":
+            merged = self._fired(finding, current, offset)
+        elif current is not None and is_open:
+            merged = changed(current, finding)
+        else:
+            return None
+        merged.source_partition, merged.source_offset = self.partition, offset
+        return merged
+
+    def _fired(
+        self, finding: FindingStruct, current: AlertStruct | None, offset: int
+    ) -> AlertStruct:
+        if current is None:
+            return opened(finding, offset=offset)
+        if current.state == "firing":
+            return grown(current, finding)
+        if finding.time - current.resolved_at <= self.life.flap_window_us:
+            return reopened(current, finding)
+        return opened(finding, current, offset=offset)
+
+    def _open_incident(self, key: GroupKey) -> AlertStruct | None:
+        return self._alerts[key] if key in self._incidents else None
+
+    def _merge_incident(self, finding: FindingStruct, offset: int) -> AlertStruct | None:
+        """The next record of the incident that one more run was hit by; None while too few were."""
+        key, life = incident_of(finding), self.life
+        recent = self._recent.setdefault(key, deque(maxlen=_RECENT))
+        if (finding.time, finding.trace_id) not in recent:
+            recent.append((finding.time, finding.trace_id))
+        while recent and recent[0][0] < finding.time - life.incident_window_us:
+            recent.popleft()
+        current = self._alerts.get(key)
+        if (
+            current is not None
+            and current.source_partition == self.partition
+            and offset <= current.source_offset
+        ):
+            return None
+        hit = list(dict.fromkeys(trace_id for _, trace_id in recent))
+        if current is not None and current.state == "firing":
+            merged = incident_grown(current, finding)
+        elif not life.incident_runs or len(hit) < life.incident_runs:
+            return None
+        elif current is not None and finding.time - current.resolved_at <= life.flap_window_us:
+            merged = incident_grown(current, finding, back=True)
+        else:
+            merged = incident_opened(finding, current, hit)
+        merged.source_partition, merged.source_offset = self.partition, offset
+        return merged
+
+    def _bound(self) -> None:
+        """Forget the oldest alerts when there are too many: those that are over first, then those that still fire."""
+        if len(self._alerts) > self._bound_at:
+            surplus = len(self._alerts) - KEEP_RESOLVED
+            oldest = nsmallest(
+                surplus,
+                ((a.state == "firing", a.updated_at, key) for key, a in self._alerts.items()),
+            )
+            for is_firing, _, key in oldest:
+                if is_firing and len(self._alerts) <= 3 * KEEP_RESOLVED:
+                    break
+                del self._alerts[key]
+                self._incidents.discard(key)
+            self._bound_at = max(2 * KEEP_RESOLVED, len(self._alerts) + KEEP_RESOLVED)
+            kept = {alert.alert_id for alert in self._alerts.values()}
+            self._said_quiet = {
+                alert_id: seq for alert_id, seq in self._said_quiet.items() if alert_id in kept
+            }
+            groups = {incident_of(alert) for alert in self._alerts.values()}
+            self._recent = {key: runs for key, runs in self._recent.items() if key in groups}

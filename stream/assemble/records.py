@@ -1,0 +1,225 @@
+"""What a run looks like from outside: its trajectory and its usage records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final, cast
+
+import msgspec
+
+from stepstream.schemas.money import usd_from_nanos
+from stepstream.schemas.normalise import MAX_COUNT
+from stepstream.schemas.trajectory import (
+    RunStatus,
+    RunSummaryStruct,
+    TrajectoryStruct,
+    UsageStruct,
+)
+from stepstream.stream.run.clocks import run_span, skewed_steps
+from stepstream.stream.run.outline import Outline
+from stepstream.stream.run.run import Run, Totals, UsageKey, sum_of
+from stepstream.stream.run.steps import StepInfo
+
+MAX_OTHERS: Final = 20_000
+"""Usage records that only say of an agent that the run is not its own: no more than a run has steps."""
+
+
+def trajectory(run: Run) -> TrajectoryStruct:
+    """The run's trajectory as of now."""
+    identity, totals = run.identity, run.totals
+    tokens = _bounded(totals)
+    outline = run.outline
+    if outline is None:
+        outline = run.outline = Outline()
+    seen = outline.tally(run.steps)
+    start_us, end_us = run_span(run, seen.start_us, seen.end_us)
+    failed = failed_step(outline.in_order(run.steps)) if run.errors else None
+    return TrajectoryStruct(
+        trace_id=run.trace_id,
+        revision=run.revision,
+        status=run_status(run),
+        closed=run.closed,
+        project=identity.project,
+        environment=identity.environment,
+        agent=identity.agent,
+        agent_version=identity.agent_version,
+        task=identity.task,
+        session_id=identity.session_id,
+        user_id=identity.user_id,
+        root_step_id=run.root.step_id if run.root is not None else "",
+        name=identity.name,
+        start_time=start_us,
+        end_time=end_us,
+        duration_us=end_us - start_us,
+        first_append_time=run.first_append_us,
+        last_append_time=run.last_append_us,
+        steps=len(run.steps),
+        ended_steps=totals.steps,
+        open_steps=len(run.open),
+        error_steps=totals.errors,
+        cancelled_steps=seen.cancelled,
+        llm_calls=totals.llm_calls,
+        tool_calls=totals.tool_calls,
+        retrievals=seen.retrievals,
+        unpriced_steps=totals.unpriced,
+        orphan_steps=seen.orphans,
+        extra_roots=max(0, seen.roots - 1),
+        duplicates=run.duplicates,
+        late_steps=run.late_steps,
+        steps_over_limit=run.over_limit,
+        skewed_steps=skewed_steps(run) if run.closed else 0,
+        input_tokens=tokens[0],
+        output_tokens=tokens[1],
+        cached_input_tokens=tokens[2],
+        cache_write_tokens=tokens[3],
+        reasoning_tokens=tokens[4],
+        cost_usd=usd_from_nanos(totals.cost_nanos),
+        tools=seen.tools,
+        models=seen.models,
+        failed_step_id=failed.step_id if failed else "",
+        failed_kind=failed.kind if failed else "",
+        failed_tool=failed.tool if failed else "",
+        error_type=failed.error_type if failed else "",
+        error_message=failed.error_message if failed else "",
+        findings=len(run.fired),
+        path=cast(Any, msgspec.Raw(b"[" + seen.path[:-1] + b"]")),
+        path_truncated=seen.truncated,
+    )
+
+
+def usage_records(run: Run, *, everything: bool = False) -> Iterator[UsageStruct]:
+    """The running totals of the minutes that changed since they were last published, or of all.
+
+    A step without an agent of its own counts for the run's, so its minute may join another part's. Whose the run is may
+    have looked different before: what may stand under another agent from then is set to nothing.
+    """
+    identity = run.identity
+    owner = (identity.agent, identity.agent_version)
+    parts: dict[UsageKey, list[Totals]] = {}
+    wanted: set[UsageKey] = set()
+    repeated: set[UsageKey] = set()
+    others = _possible_owners(run)
+    if (
+        len(others) * len(run.by_minute) > MAX_OTHERS
+    ):  # steps of so many agents in so many minutes were not made by one run
+        others = set()
+    for key, part in run.by_minute.items():
+        agent, agent_version, minute = key
+        shown = (agent, agent_version, minute) if agent else (*owner, minute)
+        parts.setdefault(shown, []).append(part)
+        if key in run.changed_minutes:
+            wanted.add(shown)
+            if not agent:
+                wanted.update((*other, minute) for other in others)
+        elif everything:
+            repeated.add(shown)
+            if not agent:
+                repeated.update((*other, minute) for other in others)
+    for shown in sorted(wanted | repeated):
+        yield _usage(run, shown, parts.get(shown, []), repeated=shown not in wanted)
+
+
+def _bounded(totals: Totals) -> list[int]:
+    """Token counts as they may stand on the wire."""
+    tokens = totals.tokens
+    return tokens if max(tokens) <= MAX_COUNT else [min(count, MAX_COUNT) for count in tokens]
+
+
+def _possible_owners(run: Run) -> set[tuple[str, str]]:
+    """The agents that the run may have seemed to belong to: those of its steps."""
+    return {(info.agent, info.agent_version) for info in run.steps.values()}
+
+
+def run_summary(run: Run) -> RunSummaryStruct:
+    """A closed run in one record."""
+    identity, totals = run.identity, run.totals
+    tokens = _bounded(totals)
+    start, end = run_span(run)
+    root = run.root
+    return RunSummaryStruct(
+        kind="run",
+        project=identity.project,
+        trace_id=run.trace_id,
+        revision=run.revision,
+        status=run_status(run),
+        time=root.end_us if root is not None and root.ended else run.closed_at_us,
+        reopened=run.late_steps > 0,
+        environment=identity.environment,
+        agent=identity.agent,
+        agent_version=identity.agent_version,
+        task=identity.task,
+        user_id=identity.user_id,
+        start_time=start,
+        end_time=end,
+        duration_us=end - start,
+        first_append_time=run.first_append_us,
+        steps=totals.steps,
+        error_steps=totals.errors,
+        llm_calls=totals.llm_calls,
+        tool_calls=totals.tool_calls,
+        unpriced_steps=totals.unpriced,
+        input_tokens=tokens[0],
+        output_tokens=tokens[1],
+        cached_input_tokens=tokens[2],
+        cache_write_tokens=tokens[3],
+        reasoning_tokens=tokens[4],
+        cost_usd=usd_from_nanos(totals.cost_nanos),
+    )
+
+
+def _usage(run: Run, key: UsageKey, parts: list[Totals], *, repeated: bool) -> UsageStruct:
+    identity, totals = run.identity, sum_of(parts)
+    agent, agent_version, minute = key
+    tokens = _bounded(totals)
+    return UsageStruct(
+        project=identity.project,
+        trace_id=run.trace_id,
+        revision=run.revision,
+        minute=minute,
+        environment=identity.environment,
+        agent=agent,
+        agent_version=agent_version,
+        task=identity.task,
+        user_id=identity.user_id,
+        steps=totals.steps,
+        error_steps=totals.errors,
+        llm_calls=totals.llm_calls,
+        tool_calls=totals.tool_calls,
+        unpriced_steps=totals.unpriced,
+        input_tokens=tokens[0],
+        output_tokens=tokens[1],
+        cached_input_tokens=tokens[2],
+        cache_write_tokens=tokens[3],
+        reasoning_tokens=tokens[4],
+        cost_usd=usd_from_nanos(totals.cost_nanos),
+        repeated=repeated,
+    )
+
+
+def run_status(run: Run) -> RunStatus:
+    """How the run stands: ``running`` until its root has ended and no step is open, whether or not late steps may still come.
+
+    Then ``stopped`` when it obeyed an order, else the root's status; ``incomplete`` when it was closed without a root's end.
+    """
+    if not run.closed and (run.open or not run.root_ended):
+        return "running"
+    if any(info.kind == "control" and _is_obeyed_stop(info) for info in run.steps.values()):
+        return "stopped"
+    root = run.root
+    if root is None or not root.ended:
+        return "incomplete"
+    if root.status == "error":
+        return "error"
+    return "cancelled" if root.status == "cancelled" else "ok"
+
+
+def _is_obeyed_stop(info: StepInfo) -> bool:
+    return info.name == "stop" and info.ended and info.status == "ok"
+
+
+def failed_step(by_start: list[StepInfo]) -> StepInfo | None:
+    """The earliest ended step with an error that no failed child explains: where the trouble began."""
+    failed = [info for info in by_start if info.ended and info.status == "error"]
+    parents = {info.parent for info in failed}
+    causes = [info for info in failed if info.step_id not in parents]
+    return min(causes or failed, key=lambda info: (info.end_us, info.step_id))

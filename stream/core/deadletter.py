@@ -1,0 +1,33 @@
+"""The copy of a refused record for the dead-letter topic."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stepstream.schemas.batches import UNREADABLE, batch_finding
+from stepstream.schemas.deadletter import letter_headers
+from stepstream.stream.core.mishaps import told
+from stepstream.stream.core.outputs import Output
+
+
+def dead_letter(record: Any, topic: str, partition: int, reason: str, detail: str) -> Output:
+    """The copy for the dead-letter topic of a record of ``topic`` (its name without prefix).
+
+    One that stands for a batch which cannot be read brings the finding about it along.
+    """
+    why = getattr(record, "unreadable", "")
+    if why:
+        reason, detail = UNREADABLE, why
+    headers = letter_headers(
+        record.headers, (topic, partition, record.offset), reason, detail, "worker"
+    )
+    output = Output(
+        "deadletter", record.key, record.value, headers=tuple(headers), through=record.offset
+    )
+    if why:
+        output.beside = told(
+            batch_finding(
+                topic, partition, record.first, record.offset, why, record.timestamp * 1000
+            )
+        )
+    return output

@@ -1,0 +1,173 @@
+"""Which rules judge a run: policies matched against whose run it is, over the rules that are on for every run."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+from pydantic import TypeAdapter
+
+from stepstream.schemas.policy import DEFAULT_RULES, Policy, Rule
+from stepstream.schemas.rules_windows import WindowRuleBase
+from stepstream.stream.run.limits import NEVER_US
+from stepstream.stream.run.steps import StepInfo
+
+log = logging.getLogger("stepstream.worker")
+_RULE: TypeAdapter[Rule] = TypeAdapter(Rule)
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """A rule as it applies to a run: whose policy asked, and whether its action may be ordered."""
+
+    rule: Rule
+    policy: str = ""
+    enforce: bool = False
+
+
+class RuleSet:
+    """The rules that judge a run, with the detectors made for them. Shared by all runs that the same rules judge.
+
+    ``pinned`` is the set as text, kept in a run's state so that a restart judges it by the same rules; empty for the
+    rules without any policy.
+    """
+
+    __slots__ = (
+        "_observers", "_readers", "applied", "detectors", "observing", "pinned", "quickest_us", "timed", "wanted_runs",
+    )  # fmt: skip
+
+    def __init__(self, applied: tuple[Applied, ...], make: Callable[[Applied], Any]) -> None:
+        self.applied = applied
+        self.detectors = tuple(
+            detector for item in applied if (detector := _made(item, make)) is not None
+        )
+        self.observing = tuple(detector for detector in self.detectors if detector.observes)
+        self.timed = tuple(detector for detector in self.detectors if detector.quickest_us)
+        self.quickest_us: int = min(
+            (detector.quickest_us for detector in self.timed if not detector.holds),
+            default=NEVER_US,
+        )
+        self.wanted_runs: int = max(
+            (detector.wanted_runs for detector in self.detectors), default=0
+        )
+        self._observers: dict[tuple[bool, str], tuple[Any, ...]] = {}
+        self._readers: dict[str, tuple[Any, ...]] = {}
+        self.pinned = "" if applied == DEFAULTS else _to_text(applied)
+
+    def observers(self, step: StepInfo) -> tuple[Any, ...]:
+        """The detectors that a step may concern in a run where nothing was found yet."""
+        key = (step.ended, step.kind)
+        found = self._observers.get(key)
+        if found is None:
+            found = self._observers[key] = tuple(
+                d for d in self.observing if d.concerns(step.kind, ended=step.ended)
+            )
+        return found
+
+    def readers(self, kind: str) -> tuple[Any, ...]:
+        """The detectors that read what a step of a kind said."""
+        found = self._readers.get(kind)
+        if found is None:
+            found = self._readers[kind] = tuple(
+                d for d in self.detectors if d.reads and d.reads_kind(kind)
+            )
+        return found
+
+
+def _made(applied: Applied, make: Callable[[Applied], Any]) -> Any:
+    """The detector of a rule; None where it cannot be made: a rule is no reason to stop at every run that it judges."""
+    try:
+        return make(applied)
+    except Exception:
+        log.exception(
+            "rule %s of policy %s is left out: its detector cannot be made",
+            applied.rule.rule,
+            applied.policy or "-",
+        )
+        return None
+
+
+DEFAULTS: Final[tuple[Applied, ...]] = tuple(Applied(rule) for rule in DEFAULT_RULES)
+
+
+class RuleBook:
+    """The policies in force. Immutable; a changed policy makes a new book, and runs keep the rules they began with."""
+
+    def __init__(self, policies: Iterable[Policy], make: Callable[[Applied], Any]) -> None:
+        self._policies = tuple(sorted(policies, key=lambda policy: policy.name))
+        self._make = make
+        self._by_owner: dict[tuple[str, ...], RuleSet] = {}
+        self._by_text: dict[str, RuleSet] = {}
+        self._default = RuleSet(DEFAULTS, make)
+
+    def rules_for(
+        self, project: str, environment: str, agent: str, agent_version: str, task: str
+    ) -> RuleSet:
+        """The rules for a run of this owner."""
+        if not self._policies:
+            return self._default
+        owner = (project, environment, agent, agent_version, task)
+        found = self._by_owner.get(owner)
+        if found is None:
+            if len(self._by_owner) > 10_000:
+                self._by_owner.clear()
+            found = self._by_owner[owner] = self._match(*owner)
+        return found
+
+    def restored(self, pinned: str) -> RuleSet:
+        """The rules that a run's state was pinned to."""
+        if not pinned:
+            return self._default
+        found = self._by_text.get(pinned)
+        if found is None:
+            found = self._by_text[pinned] = RuleSet(_from_text(pinned), self._make)
+        return found
+
+    def _match(
+        self, project: str, environment: str, agent: str, agent_version: str, task: str
+    ) -> RuleSet:
+        matching = [
+            policy
+            for policy in self._policies
+            if policy.match.matches(
+                project=project,
+                environment=environment,
+                agent=agent,
+                agent_version=agent_version,
+                task=task,
+            )
+        ]
+        if not matching:
+            return self._default
+        named = {rule.rule for policy in matching for rule in policy.rules}
+        applied = [item for item in DEFAULTS if item.rule.rule not in named]
+        for policy in matching:
+            applied += [
+                Applied(rule, policy.name, policy.mode == "enforce")
+                for rule in policy.rules
+                if _judges_runs(rule)
+            ]
+        made = RuleSet(tuple(applied), self._make)
+        return self._by_text.setdefault(made.pinned, made)
+
+
+def _judges_runs(rule: Rule) -> bool:
+    return rule.enabled and not isinstance(rule, WindowRuleBase)
+
+
+def _to_text(applied: tuple[Applied, ...]) -> str:
+    rows = [
+        (item.policy, item.enforce, item.rule.model_dump(mode="json", exclude_defaults=True))
+        for item in applied
+    ]
+    return msgspec.json.encode(rows).decode()
+
+
+def _from_text(text: str) -> tuple[Applied, ...]:
+    return tuple(
+        Applied(_RULE.validate_python(rule), policy, enforce)
+        for policy, enforce, rule in msgspec.json.decode(text.encode())
+    )

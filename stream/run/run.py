@@ -1,0 +1,314 @@
+"""A run while it is being put back together: its steps, running totals and what detectors have said about it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any, Final, NamedTuple
+
+from stepstream.schemas.prices import Cost
+from stepstream.schemas.step import Step
+from stepstream.stream.baselines.normal import Normal
+from stepstream.stream.run.limits import NEVER_US
+from stepstream.stream.run.outline import Outline
+from stepstream.stream.run.rules import RuleSet
+from stepstream.stream.run.steps import (
+    NO_TOKEN_COUNTS,
+    StepInfo,
+    drop_texts,
+    ended_step,
+    started_step,
+    text_size,
+)
+
+
+class Identity(NamedTuple):
+    """Whose run it is, as its root says; until the root is known, as its earliest step says."""
+
+    project: str
+    environment: str
+    agent: str
+    agent_version: str
+    task: str
+    session_id: str
+    user_id: str
+    name: str
+
+
+Rank = tuple[bool, int, str, bool]
+"""Which record's identity holds: a root's before others, then the earliest start, then the smallest id, ends first."""
+
+NO_RANK: Rank = (True, 2**63, "", True)
+
+
+class Fired(NamedTuple):
+    """A finding that was raised and what opened it."""
+
+    alert: str
+    subject: str
+    level: str
+    rule: str
+    policy: str
+    resolved: bool = False
+    is_note: bool = False
+    """It opened no alert."""
+
+
+class Totals:
+    """Sums over the ended steps of a run, or of a part of it."""
+
+    __slots__ = ("cost_nanos", "errors", "llm_calls", "steps", "tokens", "tool_calls", "unpriced")
+
+    def __init__(self) -> None:
+        self.steps = self.errors = self.llm_calls = self.tool_calls = self.unpriced = (
+            self.cost_nanos
+        ) = 0
+        self.tokens = [0, 0, 0, 0, 0]
+
+    def add(self, info: StepInfo) -> None:
+        """Count an ended step."""
+        self.steps += 1
+        if info.status == "error":
+            self.errors += 1
+        if info.kind == "llm_call":
+            self.llm_calls += 1
+        elif info.kind == "tool_call":
+            self.tool_calls += 1
+        if info.cost_nanos is not None:
+            self.cost_nanos += info.cost_nanos
+        elif info.cost_source == "unpriced":
+            self.unpriced += 1
+        if info.tokens is not NO_TOKEN_COUNTS:
+            mine, tokens = self.tokens, info.tokens
+            for index in _TOKEN_KINDS:
+                mine[index] += tokens[index]
+
+    def join(self, other: Totals) -> None:
+        """Add another part's sums."""
+        self.steps += other.steps
+        self.errors += other.errors
+        self.llm_calls += other.llm_calls
+        self.tool_calls += other.tool_calls
+        self.unpriced += other.unpriced
+        self.cost_nanos += other.cost_nanos
+        for index in _TOKEN_KINDS:
+            self.tokens[index] += other.tokens[index]
+
+
+_TOKEN_KINDS = range(5)
+
+
+def sum_of(parts: list[Totals]) -> Totals:
+    """The sum of some parts, not to be changed: of one it is that part itself."""
+    if len(parts) == 1:
+        return parts[0]
+    totals = Totals()
+    for part in parts:
+        totals.join(part)
+    return totals
+
+
+UsageKey = tuple[str, str, int]
+"""Agent, its version, and the minute (unix microseconds) that a step ended in."""
+
+MINUTE_US = 60_000_000
+
+NONE_OFF: Final[frozenset[str]] = frozenset()
+
+MAX_FINDINGS: Final = 100
+"""Findings under one alert's name about one run; what is found beyond is counted."""
+
+FREE_STEPS: Final = 256
+"""A run of so few steps is never checked against ``MAX_TEXT``: it cannot reach it."""
+
+MAX_TEXT: Final = 1_048_576
+"""Characters of names and messages that a run's steps hold."""
+
+
+class Run:
+    """One run. ``merge`` takes records in any order; the result depends only on which records were merged."""
+
+    __slots__ = (
+        "by_minute", "changed_minutes", "closed", "closed_at_us", "cost_nanos", "detector_state", "duplicates",
+        "errors", "fired", "first_append_us", "identity", "last_append_us", "late_steps", "live", "look_us", "normal", "off",
+        "open", "outline", "over_limit", "phases", "raised", "rank", "root", "rules", "started_late", "steps", "text_size",
+        "trace_id",
+    )  # fmt: skip
+
+    def __init__(self, trace_id: str, append_us: int, rules: RuleSet) -> None:
+        self.trace_id = trace_id
+        self.first_append_us = append_us
+        self.last_append_us = append_us
+        self.rules = rules
+        self.normal: Normal | None = None
+        """What it is judged by: the newest baseline from before it began; None where nothing asks or nothing is known."""
+        self.live = True
+        self.look_us = NEVER_US
+        """When a detector that holds a judgement wants to be asked, as far as the stage has not taken note of it yet."""
+        self.started_late = False
+        self.steps: dict[str, StepInfo] = {}
+        self.open: dict[str, StepInfo] = {}
+        self.outline: Outline | None = None
+        """What the next trajectory need not work out again; None where it must."""
+        self.root: StepInfo | None = None
+        self.identity = Identity("default", "", "", "", "", "", "", "")
+        self.rank: Rank = NO_RANK
+        self.phases = 0
+        self.cost_nanos = 0
+        self.errors = 0
+        self.by_minute: dict[UsageKey, Totals] = {}
+        self.changed_minutes: set[UsageKey] = set()
+        self.duplicates = 0
+        self.over_limit = 0
+        self.late_steps = 0
+        self.closed = False
+        self.closed_at_us = 0
+        self.fired: dict[str, Fired] = {}
+        self.raised: Counter[str] = Counter()
+        self.text_size = -1
+        self.detector_state: dict[str, Any] = {}
+        self.off: frozenset[str] = NONE_OFF
+        """Names of the detectors that have raised in this run and are asked no more."""
+
+    @property
+    def revision(self) -> int:
+        """2 x the distinct (step, phase) merged, + 1 once closed: no replay and no fragment exceeds the true one."""
+        return 2 * self.phases + self.closed
+
+    @property
+    def root_ended(self) -> bool:
+        """Whether the root was seen to end."""
+        return self.root is not None and self.root.ended
+
+    @property
+    def is_stray(self) -> bool:
+        """Late steps of a run that is long over and forgotten, unless a root shows that it is a run of its own."""
+        return self.started_late and self.root is None
+
+    def merge(self, step: Step, cost: Cost, append_us: int, max_steps: int) -> StepInfo | None:
+        """Take over one accepted record; None when it changes nothing (a duplicate, or beyond ``max_steps``)."""
+        self.last_append_us = max(self.last_append_us, append_us)
+        before = self.steps.get(step.step_id)
+        if (
+            before is None
+            and len(self.steps) >= max_steps
+            and (step.parent_step_id or self.root is not None)
+        ):
+            self.over_limit += 1
+            return None
+        info = (
+            self._start(step, before, append_us)
+            if step.phase == "start"
+            else self._end(step, before, append_us, cost)
+        )
+        if info is None:
+            self.duplicates += 1
+            return None
+        self.phases += 1
+        if len(self.steps) > FREE_STEPS:
+            self._bound_texts(info, before)
+        if step.phase == "end":
+            self._count(info)
+        self._identify(step, info)
+        return info
+
+    def _start(self, step: Step, before: StepInfo | None, append_us: int) -> StepInfo | None:
+        """A start after its end only says that it came."""
+        if before is None:
+            info = started_step(step, self._held_id(step.parent_step_id), append_us)
+            self.steps[info.step_id] = self.open[info.step_id] = info
+            return info
+        if before.started:
+            return None
+        before.started = True
+        return before
+
+    def _end(
+        self, step: Step, before: StepInfo | None, append_us: int, cost: Cost
+    ) -> StepInfo | None:
+        """An end replaces what a start said, whichever came first."""
+        if before is not None and before.ended:
+            return None
+        info = ended_step(step, self._held_id(step.parent_step_id), cost, before, append_us)
+        self.steps[info.step_id] = info
+        if before is not None:
+            self.open.pop(step.step_id, None)
+            if before is self.root:
+                self.root = info
+            if before.start_us != info.start_us:
+                self.outline = None
+        return info
+
+    def _held_id(self, parent: str) -> str:
+        """A parent's id as the run holds it already, so that it is held once."""
+        held = self.steps.get(parent)
+        return parent if held is None else held.step_id
+
+    def _bound_texts(self, info: StepInfo, before: StepInfo | None) -> None:
+        """Steps beyond the bound lose their names: a run's state must fit into a record, whatever its steps are called."""
+        if self.text_size < 0:
+            self.text_size = sum(map(text_size, self.steps.values()))
+        elif before is not info:
+            self.text_size += text_size(info) - (text_size(before) if before is not None else 0)
+        if self.text_size > MAX_TEXT:
+            self.text_size -= text_size(info)
+            drop_texts(info)
+            self.outline = None
+
+    @property
+    def totals(self) -> Totals:
+        """Sums over all ended steps; not to be changed."""
+        return sum_of(list(self.by_minute.values()))
+
+    def _count(self, info: StepInfo) -> None:
+        if info.cost_nanos:
+            self.cost_nanos += info.cost_nanos
+        if info.status == "error":
+            self.errors += 1
+        key = (info.agent, info.agent_version, info.end_us - info.end_us % MINUTE_US)
+        part = self.by_minute.get(key)
+        if part is None:
+            part = self.by_minute[key] = Totals()
+        part.add(info)
+        self.changed_minutes.add(key)
+
+    def _identify(self, step: Step, info: StepInfo) -> None:
+        is_root = not step.parent_step_id
+        if not is_root and self.root is not None:
+            return
+        rank = (not is_root, step.start_time, step.step_id, step.phase != "end")
+        if rank >= self.rank:
+            return
+        self.rank = rank
+        self.identity = Identity(
+            step.project,
+            step.environment,
+            step.agent,
+            step.agent_version,
+            step.task,
+            step.session_id,
+            step.user_id,
+            step.name,
+        )
+        self.changed_minutes.update(
+            key for key in self.by_minute if not key[0]
+        )  # they count for the run's agent
+        if is_root:
+            self.root = info
+
+    def recount(self) -> None:
+        """Rebuild from the steps what is derived from them; for a run restored from its state.
+
+        All its minutes count as changed: the state may know of growth that was not published yet.
+        """
+        self.by_minute, self.open = {}, {}
+        self.outline = None
+        self.cost_nanos = self.errors = 0
+        self.text_size = (
+            -1 if len(self.steps) <= FREE_STEPS else sum(map(text_size, self.steps.values()))
+        )
+        self.raised = Counter(fired.alert for fired in self.fired.values())
+        for info in self.steps.values():
+            if info.ended:
+                self._count(info)
+            elif info.started:
+                self.open[info.step_id] = info

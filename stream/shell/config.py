@@ -1,0 +1,98 @@
+"""The documents in force: read whole from the config topic before the first step, then followed."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+from collections.abc import Callable, Iterable
+
+from confluent_kafka import KafkaException, Message
+
+from stepstream.common.kafka import BadBatch, Follower, KafkaUnreachable
+from stepstream.common.letters import Unreadable, refuse_batch
+from stepstream.schemas.batches import describe
+from stepstream.schemas.config import DocumentSet, UnreadableDocument
+from stepstream.schemas.documents import Prices
+from stepstream.schemas.policy import Policy
+from stepstream.schemas.prices import PriceBook
+from stepstream.schemas.settings import Settings
+from stepstream.schemas.topics import topic
+from stepstream.stream.detectors import make_detector
+from stepstream.stream.run.rules import RuleBook
+from stepstream.stream.usage.windows.rules import WindowRules
+
+log = logging.getLogger("stepstream.worker")
+
+
+class Documents:
+    """Documents by key, as the config topic has them."""
+
+    def __init__(self) -> None:
+        self._held = DocumentSet()
+        self._unreadable: list[Unreadable] = []
+
+    def apply(self, messages: Iterable[Message]) -> bool:
+        """Take over records of the config topic; True when a policy or prices changed.
+
+        What cannot be read is ignored: the document before it stays in force.
+        """
+        changed = False
+        for message in messages:
+            try:
+                changed |= isinstance(
+                    self._held.apply(message.key(), message.value()), Policy | Prices
+                )
+            except UnreadableDocument as error:
+                log.error("%s", error)
+                self._unreadable.append(Unreadable("config", message, str(error)))
+        return changed
+
+    def take_unreadable(self) -> list[Unreadable]:
+        """The records that were ignored since the last time."""
+        taken, self._unreadable = self._unreadable, []
+        return taken
+
+    def rule_book(self) -> RuleBook:
+        """The policies in force."""
+        return RuleBook(self._held.of(Policy), make_detector)
+
+    def window_rules(self) -> WindowRules:
+        """The window rules of the policies in force."""
+        return WindowRules(self._held.of(Policy))
+
+    def price_book(self) -> PriceBook:
+        """The prices in force."""
+        return self._held.price_book()
+
+
+def note_batch(settings: Settings, name: str, batch: BadBatch) -> None:
+    """A batch of a topic (without prefix) cannot be read and is about to be passed over."""
+    log.error(
+        "%s partition %d: %s", name, batch.partition, describe(batch.first, batch.last, batch.why)
+    )
+    refuse_batch(settings, batch, name, "worker")
+
+
+class ConfigTopic(Follower):
+    """Reads the config topic to its end, then follows it without a group. All calls block shortly: use a thread."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(
+            settings,
+            topic(settings.topic_prefix, "config"),
+            functools.partial(note_batch, settings, "config"),
+        )
+
+
+async def follow(source: Follower, take: Callable[[list[Message]], object]) -> None:
+    """Hand over what comes to a topic, for ever; while brokers are away, try again."""
+    while True:
+        try:
+            messages = await asyncio.to_thread(source.poll, 0.5)
+        except (KafkaException, KafkaUnreachable) as error:
+            log.warning("following documents and baselines: %s", error)
+            await asyncio.sleep(1)
+            continue
+        if messages:
+            take(messages)

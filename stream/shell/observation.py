@@ -1,0 +1,157 @@
+"""What a worker shows of itself: its counts, how far behind it is, and whether it is stuck."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from faust.types import TP
+
+from stepstream.common.observe import Observer
+from stepstream.schemas import metrics as m
+from stepstream.stream.assemble.partition import AssemblePartition
+from stepstream.stream.core.counters import Counters
+from stepstream.stream.core.outputs import Output
+from stepstream.stream.shell.sender import Sender
+from stepstream.stream.shell.stage import Shell
+from stepstream.stream.shell.transport import Backlog
+from stepstream.stream.usage.partition import UsagePartition
+
+_PLAIN: Final = {
+    m.RECORDS: "records",
+    m.ACCEPTED: "accepted",
+    m.DUPLICATES: "duplicates",
+    m.LATE: "late",
+    m.TOO_LATE: "too_late",
+    m.ORPHANS: "orphans",
+    m.MISROUTED: "misrouted",
+    m.OVER_LIMIT: "over_limit",
+    m.RUNS_OPENED: "runs_opened",
+    m.RUNS_CLOSED: "runs_closed",
+    m.FORCED_CLOSED: "forced_closed",
+    m.CLOSED_FORGOTTEN: "closed_forgotten",
+    m.TRAJECTORIES: "trajectories",
+    m.TRAJECTORIES_DELAYED: "trajectories_delayed",
+    m.FINDINGS: "findings",
+    m.FINDINGS_OVER_LIMIT: "findings_over_limit",
+    m.ALERTS: "alerts",
+    m.COMMANDS: "commands",
+    m.STATES: "states",
+    m.HALTS: "halts",
+    m.FUSES: "fuses",
+    m.SKIPPED: "poison_skipped",
+    m.RUNS_GIVEN_UP: "runs_given_up",
+    m.USAGE_RECORDS: "usage_records",
+    m.USAGE_REPEATS: "usage_repeats",
+    m.USAGE_TOO_LATE: "usage_too_late",
+    m.RUNS_NOT_LEARNT: "runs_not_learnt",
+    m.BASELINES_FORGOTTEN: "baselines_forgotten",
+    m.OWNERS_NOT_LEARNT: "owners_not_learnt",
+    m.USAGE_OVER_LIMIT: "usage_over_limit",
+    m.USAGE_FORCED_SEALS: "usage_forced_seals",
+    m.USAGE_UNKNOWN: "usage_unknown",
+    m.WINDOWS_SEALED: "windows_sealed",
+}
+_BY_REASON: Final = {
+    m.REJECTED: "rejected",
+    m.CLAMPED: "clamped",
+    m.DETECTOR_ERRORS: "detector_errors",
+}
+
+
+class WorkerObservation:
+    """Copies counters and gauges when somebody asks; only histograms are written on the way."""
+
+    def __init__(
+        self, observer: Observer, counters: Counters, *, patience_s: float = 120.0
+    ) -> None:
+        """``patience_s``: a partition that stands still for longer is stuck; 0: never."""
+        self.observer = observer
+        self._patience_s = patience_s
+        for metric in m.METRICS:
+            if metric.name.startswith("stepstream_worker_"):
+                observer.declare(metric)
+        self._counters = counters
+        self._batch = observer.histogram(m.BATCH)
+        latency = observer.histogram(m.OUTPUT_LATENCY)
+        self._latency = {
+            name: latency.labels(name)
+            for name in ("trajectories", "findings", "usage", "alerts", "control")
+        }
+        self._waits = observer.counter(m.WAITS)
+        self._progress: dict[TP, tuple[int, float]] = {}
+
+    def batch(self, records: int) -> None:
+        """A batch was handed to a stage."""
+        self._batch.observe(records)
+
+    def waited(self) -> None:
+        """Processing waited for acknowledgements."""
+        self._waits.inc()
+
+    def tally(self, what: str) -> None:
+        """One more of a counter's."""
+        setattr(self._counters, what, getattr(self._counters, what) + 1)
+
+    def delivered(self, output: Output) -> None:
+        """An output was acknowledged."""
+        histogram = self._latency.get(output.topic)
+        if histogram is not None and output.born_us:
+            histogram.observe(max(0.0, time.time() - output.born_us / 1e6))
+
+    def refresh(
+        self,
+        shells: Iterable[Shell],
+        end_of: Callable[[TP], int | None],
+        sender: Sender,
+        backlog: Backlog,
+    ) -> None:
+        """Bring counters and gauges up to date."""
+        for metric, name in _PLAIN.items():
+            self.observer.mirror(metric, getattr(self._counters, name))
+        for metric, name in _BY_REASON.items():
+            for reason, count in getattr(self._counters, name).items():
+                self.observer.mirror(metric, count, reason)
+        self.observer.gauge(m.IN_FLIGHT).set(sender.in_flight)
+        self.observer.gauge(m.BACKLOG).set(backlog.records)
+        for shell in shells:
+            self._show_partition(shell, end_of(shell.tp))
+
+    def stuck(
+        self, shells: Iterable[Shell], end_of: Callable[[TP], int | None], now_s: float
+    ) -> str:
+        """What does not move although there is something to read; empty when all is well. ``now_s`` is monotonic."""
+        for shell in shells:
+            if shell.logic is None or shell.halted:
+                continue
+            position, end = shell.logic.floor.position, end_of(shell.tp)
+            seen, since_s = self._progress.get(shell.tp, (-1, now_s))
+            if position != seen or end is None or position >= end:
+                self._progress[shell.tp] = (position, now_s)
+            elif self._patience_s and now_s - since_s > self._patience_s:
+                return f"{shell.tp.topic} partition {shell.tp.partition} has stood at {position} for {now_s - since_s:.0f} s"
+        return ""
+
+    def _show_partition(self, shell: Shell, end: int | None) -> None:
+        logic = shell.logic
+        if logic is None:
+            return
+        labels = (shell.tp.topic, str(shell.tp.partition))
+        position = logic.floor.position
+        self.observer.gauge(m.LAG).labels(*labels).set(max(0, (end or position) - position))
+        self.observer.gauge(m.FLOOR_LAG).labels(*labels).set(position - logic.floor.value)
+        self.observer.gauge(m.HALTED).labels(*labels).set(shell.halted)
+        if shell.fuse is not None:
+            self.observer.gauge(m.FUSE).labels(*labels).set(shell.fuse.is_blown)
+        if isinstance(logic, AssemblePartition):
+            partition = labels[1]
+            self.observer.gauge(m.OPEN_RUNS).labels(partition).set(len(logic.runs))
+            self.observer.gauge(m.CLOSED_RUNS).labels(partition).set(len(logic.closed))
+            self.observer.gauge(m.HELD_BYTES).labels(partition).set(logic.held_bytes)
+            self.observer.gauge(m.FLOOR_AGE).labels(partition).set(logic.floor_age_us / 1e6)
+        elif isinstance(logic, UsagePartition):
+            partition = labels[1]
+            self.observer.gauge(m.WINDOW_OWNERS).labels(partition).set(len(logic.series))
+            self.observer.gauge(m.WINDOW_HELD).labels(partition).set(logic.held)
+            self.observer.gauge(m.WINDOW_AGE).labels(partition).set(logic.behind_us / 1e6)

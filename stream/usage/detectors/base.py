@@ -1,0 +1,61 @@
+"""What detectors over windows judge, and what they are.
+
+A detector looks at a group of owners (the versions and tasks of one agent) as of a whole minute of log time, and says what
+is wrong then. It keeps nothing that could not be made again from the windows; what was told before is the judge's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from stepstream.schemas.calendar import HOUR_US
+from stepstream.stream.usage.windows.findings import Trouble
+from stepstream.stream.usage.windows.rows import Row
+from stepstream.stream.usage.windows.series import Series, total
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """What is judged: one agent in one environment. What lies before ``sealed_until`` does not change any more."""
+
+    project: str
+    environment: str
+    agent: str
+    owners: Sequence[Series]
+    sealed_until: int = 0
+
+    def total(self, start: int, end: int) -> Row:
+        """What was used from ``start`` to before ``end``."""
+        return total(self.owners, start, end)
+
+    def hour(self, start: int) -> Row:
+        """What was used in a whole hour."""
+        sums = Row()
+        for series in self.owners:
+            row = series.hours.get(start)
+            if row is not None:
+                sums.join(row)
+        return sums
+
+    @property
+    def first_hour(self) -> int | None:
+        """The earliest hour that anything is known of."""
+        return min((min(series.hours) for series in self.owners if series.hours), default=None)
+
+    def sealed_hours(self, since: int) -> Iterator[int]:
+        """The hours from ``since`` on that do not change any more, those in which nothing happened too."""
+        yield from range(since, self.sealed_until - HOUR_US + 1, HOUR_US)
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return "/".join(part for part in (self.project, self.environment, self.agent) if part)
+
+
+class WindowDetector(Protocol):
+    """What judges one group by one rule."""
+
+    def judge(self, group: Group, now_us: int) -> Iterable[Trouble]:
+        """What is wrong as of ``now_us``, a whole minute."""

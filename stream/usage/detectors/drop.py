@@ -1,0 +1,82 @@
+"""Runs fail far more often than they used to, where no objective was set."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Final
+
+from stepstream.schemas.calendar import HOUR_US
+from stepstream.schemas.durations import format_duration
+from stepstream.schemas.rules_windows import SuccessDrop
+from stepstream.stream.usage.detectors.base import Group
+from stepstream.stream.usage.windows.findings import Trouble
+from stepstream.stream.usage.windows.records import MINUTE_US
+from stepstream.stream.usage.windows.rows import FAILED
+
+HISTORY_US: Final = 7 * 24 * HOUR_US
+CHANCE: Final = 1e-6
+"""It is looked at 1,440 times a day: by chance alone it fires about once in two years of one agent."""
+
+LEAST_RISE: Final = 0.1
+"""Ten points and twice what it was: less may be certain and is not worth a message."""
+
+LEAST_FAILED: Final = 5
+
+
+class SuccessDropDetector:
+    """The last hour's failures against those of the week before."""
+
+    def __init__(self, rule: SuccessDrop) -> None:
+        self._rule = rule
+
+    def judge(self, group: Group, now_us: int) -> Iterator[Trouble]:
+        """Compare, once there is a past to compare with."""
+        rule = self._rule
+        start = now_us - rule.window + rule.window % MINUTE_US
+        recent = group.total(start, now_us)
+        failed, runs = recent.sums[FAILED], recent.finished
+        if failed < LEAST_FAILED:
+            return
+        first = start - start % HOUR_US
+        past = group.total(first - HISTORY_US, first)
+        failed_before, runs_before = past.sums[FAILED], past.finished
+        if runs_before < rule.min_runs:
+            return
+        rate, before = failed / runs, failed_before / runs_before
+        least = max(before + LEAST_RISE, min(2 * before, (1 + before) / 2))
+        if rate < least or chance_of(failed, runs, failed_before, runs_before) > CHANCE:
+            return
+        yield Trouble(
+            message=f"{failed} of {runs} runs failed in the last {format_duration(rule.window)}, "
+            f"{100 * rate:.0f} %; usually {100 * before:.1f} % do",
+            severity=rule.severity or "error",
+            value=rate,
+            threshold=least,
+            unit="ratio",
+            baseline=before,
+            baseline_runs=runs_before,
+        )
+
+
+def chance_of(failed: int, runs: int, failed_before: int, runs_before: int) -> float:
+    """How likely so many failures, or more, are if nothing has changed.
+
+    The tail of the beta-binomial distribution: the posterior predictive of the past's failures under Jeffreys' prior, so a
+    short past is no certain one.
+    """
+    a, b = failed_before + 0.5, runs_before - failed_before + 0.5
+    whole = math.lgamma(runs + 1) - _log_beta(a, b)
+    tail = 0.0
+    for k in range(failed, runs + 1):
+        term = math.exp(
+            whole - math.lgamma(k + 1) - math.lgamma(runs - k + 1) + _log_beta(k + a, runs - k + b)
+        )
+        tail += term
+        if term < 1e-18 and k > failed + 10:
+            break
+    return min(1.0, tail)
+
+
+def _log_beta(a: float, b: float) -> float:
+    return math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)

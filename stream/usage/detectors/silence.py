@@ -1,0 +1,82 @@
+"""Nothing comes from an agent at a time when something always did."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from stepstream.schemas.calendar import HOUR_US
+from stepstream.schemas.durations import format_duration
+from stepstream.schemas.rules_windows import Silence
+from stepstream.stream.usage.detectors.base import Group
+from stepstream.stream.usage.windows.findings import Trouble
+from stepstream.stream.usage.windows.records import MINUTE_US
+from stepstream.stream.usage.windows.rows import STEPS
+from stepstream.stream.usage.windows.series import KEEP_MINUTES_US
+
+DAY_US: Final = 24 * HOUR_US
+WEEK_US: Final = 7 * DAY_US
+LOOK_BACK_US: Final = KEEP_MINUTES_US - HOUR_US
+MISSING: Final = 30
+"""Steps that should have come by now, judged by the quietest of the days compared with."""
+
+
+class SilenceDetector:
+    """No step for a while, where the same hours of other days had many.
+
+    Other days are the same weekday of the last three weeks or, in an agent's first weeks, the last seven days, of which
+    each must have had something then. So nights and weekends are no silence, and the first week says nothing.
+    """
+
+    def __init__(self, rule: Silence) -> None:
+        self._rule = rule
+
+    def judge(self, group: Group, now_us: int) -> Iterator[Trouble]:
+        """How long nothing came, and how much should have."""
+        last = max(
+            (
+                minute
+                for series in group.owners
+                for minute, row in series.minutes.items()
+                if row.sums[STEPS]
+            ),
+            default=None,
+        )
+        since = max(now_us - LOOK_BACK_US, 0) if last is None else last + MINUTE_US
+        if now_us - since < self._rule.after:
+            return
+        expected, days = self._expected(group, since, now_us)
+        if expected < MISSING:
+            return
+        yield Trouble(
+            message=f"nothing has come from {group.name} for {format_duration(now_us - since)}; "
+            f"at this time there are usually at least {expected:,.0f} steps",
+            severity=self._rule.severity or "error",
+            value=float(now_us - since),
+            threshold=float(self._rule.after),
+            unit="us",
+            baseline=expected,
+            baseline_runs=days,
+        )
+
+    def _expected(self, group: Group, since: int, until: int) -> tuple[float, int]:
+        """Steps of the same stretch on the quietest of the days to compare with, and how many days there are."""
+        first = group.first_hour
+        if first is None:
+            return 0.0, 0
+        if first <= since - 3 * WEEK_US:
+            backs = [WEEK_US, 2 * WEEK_US, 3 * WEEK_US]
+        elif first <= since - WEEK_US:
+            backs = [day * DAY_US for day in range(1, 8)]
+        else:
+            return 0.0, 0
+        return min(_steps(group, since - back, until - back) for back in backs), len(backs)
+
+
+def _steps(group: Group, start: int, end: int) -> float:
+    """Steps between two times, those of an hour spread evenly over it."""
+    found = 0.0
+    for hour in range(start - start % HOUR_US, end, HOUR_US):
+        share = (min(end, hour + HOUR_US) - max(start, hour)) / HOUR_US
+        found += share * group.hour(hour).sums[STEPS]
+    return found

@@ -1,0 +1,82 @@
+"""An agent spends far more in an hour than it usually does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from stepstream.schemas.calendar import HOUR_US
+from stepstream.schemas.money import NANOS_PER_USD
+from stepstream.schemas.rules_windows import SpendSpike
+from stepstream.stream.usage.detectors.base import Group
+from stepstream.stream.usage.detectors.spike_model import SPREAD_US, Forecast, SpikeModel
+from stepstream.stream.usage.windows.findings import Trouble
+from stepstream.stream.usage.windows.records import MINUTE_US
+from stepstream.stream.usage.windows.rows import COST, STEPS, Row
+
+SETTLED_US: Final = 15 * MINUTE_US
+"""So much of an hour must have passed before its pace says that a spike is over."""
+
+
+class SpendSpikeDetector:
+    """Judges the hour as it goes, so a spike is told when the hour's usual total is far exceeded, not when the hour ends."""
+
+    def __init__(self, rule: SpendSpike) -> None:
+        self._rule = rule
+        self._model = SpikeModel(rule.factor)
+        self._next_hour: int | None = None
+
+    def judge(self, group: Group, now_us: int) -> Iterator[Trouble]:
+        """The hour that the last minute lies in and, early in an hour, the one before."""
+        self._learn(group)
+        start = (now_us - MINUTE_US) // HOUR_US * HOUR_US
+        row = group.hour(start)
+        forecast = self._above(start, row)
+        if forecast is None:
+            before = group.hour(start - HOUR_US)
+            earlier = self._above(start - HOUR_US, before)
+            if earlier is None or not _goes_on(row, now_us - start, earlier):
+                return
+            row, forecast = before, earlier
+        spent = row.cost_nanos / NANOS_PER_USD
+        times = spent / forecast.expected
+        yield Trouble(
+            message=f"{group.name} spent ${spent:,.2f} within the hour, {times:.1f} times the usual ${forecast.expected:,.2f}",
+            severity=self._rule.severity
+            or ("error" if times >= 2 * self._rule.factor else "warning"),
+            value=spent,
+            threshold=forecast.limit,
+            unit="usd",
+            baseline=forecast.expected,
+            baseline_runs=forecast.windows,
+            detail=f"learnt from {forecast.windows} hours",
+        )
+
+    def _learn(self, group: Group) -> None:
+        """Take over the hours that were sealed since."""
+        if self._next_hour is None:
+            self._next_hour = group.first_hour
+        if self._next_hour is None:
+            return
+        old = group.sealed_until - SPREAD_US - 24 * HOUR_US
+        for hour in group.sealed_hours(self._next_hour):
+            row = group.hour(hour)
+            learn = self._model.learn_old if hour < old else self._model.learn
+            learn(hour, row.cost_nanos / NANOS_PER_USD, row.sums[STEPS])
+            self._next_hour = hour + HOUR_US
+
+    def _above(self, start: int, row: Row) -> Forecast | None:
+        """What was expected of an hour that exceeds it by far."""
+        spent = row.sums[COST] / NANOS_PER_USD
+        if spent < self._rule.min_usd:
+            return None
+        forecast = self._model.forecast(start, spent, row.sums[STEPS])
+        return forecast if forecast is not None and spent > forecast.limit else None
+
+
+def _goes_on(row: Row, elapsed_us: int, forecast: Forecast) -> bool:
+    """Whether the pace of an hour that has just begun is still that of a spike."""
+    return (
+        elapsed_us <= SETTLED_US
+        or row.cost_nanos / NANOS_PER_USD * HOUR_US / elapsed_us > forecast.limit
+    )

@@ -1,0 +1,127 @@
+"""What a usage stage takes over from the fleet topic, each checked as it is read: windows, checkpoints, days, baselines.
+
+What is taken here is used for weeks: what would raise or make no sense then is refused now.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from stepstream.schemas.calendar import HOUR_US
+from stepstream.schemas.fleet import FleetBaselineStruct, FleetWindowStruct, LearntDayStruct
+from stepstream.schemas.misfits import MAX_TIME_US
+from stepstream.schemas.normalise import MAX_COUNT
+from stepstream.stream.baselines.sketch import MOST, ZERO, bucket_of
+from stepstream.stream.usage.windows.checkpoint import (
+    KEY_PREFIX,
+    Checkpoint,
+    checkpoint_key,
+    decode_checkpoint,
+)
+
+MAX_BUCKET: Final = bucket_of(MOST)
+MAX_SHARES: Final = 100
+MAX_DAY: Final = MAX_TIME_US // (24 * HOUR_US)
+_decode_window = msgspec.json.Decoder(FleetWindowStruct).decode
+_decode_day = msgspec.json.Decoder(LearntDayStruct).decode
+_decode_baseline = msgspec.json.Decoder(FleetBaselineStruct).decode
+
+
+class FleetRecords:
+    """Records of one partition, by what they are."""
+
+    def __init__(self) -> None:
+        self.windows: list[FleetWindowStruct] = []
+        self.checkpoints: list[Checkpoint] = []
+        self.days: list[LearntDayStruct] = []
+        self.baselines: list[FleetBaselineStruct] = []
+
+    def take(self, key: bytes, value: bytes, latest_us: int = MAX_TIME_US) -> None:
+        """Take one over. Raises where it is none of ours; ``UnknownCheckpoint`` for a newer worker's.
+
+        A checkpoint stands at no time after ``latest_us``: nothing would be judged or sealed until then.
+        """
+        if key.startswith(KEY_PREFIX):
+            checkpoint = _checked_checkpoint(decode_checkpoint(value), latest_us)
+            _check(
+                key == checkpoint_key(checkpoint.through),
+                f"the checkpoint {checkpoint.through} under {key[:100]!r}",
+            )
+            self.checkpoints.append(checkpoint)
+            return
+        if key.startswith(b"!"):
+            return
+        kind = key.split(b"|", 2)[1:2]
+        if kind == [b"window"]:
+            self.windows.append(checked_window(_decode_window(value)))
+        elif kind == [b"learnt"]:
+            self.days.append(_checked_day(_decode_day(value)))
+        elif kind == [b"baseline"]:
+            self.baselines.append(checked_baseline(_decode_baseline(value)))
+        elif not kind:
+            raise ValueError(f"no key of the fleet topic: {key[:100]!r}")
+
+
+def _check(is_right: bool, what: str) -> None:
+    if not is_right:
+        raise ValueError(what)
+
+
+def _checked_checkpoint(checkpoint: Checkpoint, latest_us: int) -> Checkpoint:
+    times = {
+        name: getattr(checkpoint, name) for name in ("sealed_until", "watermark_us", "judged_us")
+    }
+    times |= {
+        f"progress of partition {number}": time_us
+        for number, time_us in checkpoint.progress.items()
+    }
+    for name, time_us in times.items():
+        _check(0 <= time_us <= latest_us, f"{name} is no time until {latest_us}: {time_us}")
+    _check(0 <= checkpoint.through <= MAX_COUNT, f"through is no offset: {checkpoint.through}")
+    return checkpoint
+
+
+def checked_window(window: FleetWindowStruct) -> FleetWindowStruct:
+    """The window, if it is one. Raises ``ValueError``."""
+    is_right = 0 <= window.start < window.end < MAX_TIME_US and window.end - window.start <= HOUR_US
+    _check(is_right, f"no stretch of an hour: {window.start} to {window.end}")
+    for minute in window.minutes:
+        for bucket, count in minute.latency.items():
+            _check(
+                bucket.isascii() and bucket.lstrip("-").isdigit(),
+                f"no bucket of a duration: {bucket[:40]!r}",
+            )
+            _check(
+                len(bucket) < 6 and 0 <= count <= MAX_COUNT,
+                f"no count of a duration: {bucket[:40]}: {count}",
+            )
+    return window
+
+
+def _checked_day(day: LearntDayStruct) -> LearntDayStruct:
+    _check(
+        0 <= day.day <= MAX_DAY and 0 <= day.settled_until < MAX_TIME_US,
+        f"no day: {day.day}, {day.settled_until}",
+    )
+    for name, amounts in day.amounts.items():
+        is_right = ZERO <= amounts.low <= MAX_BUCKET and len(amounts.counts) <= MAX_BUCKET + 2
+        _check(
+            is_right and all(0 <= count <= MAX_COUNT for count in amounts.counts),
+            f"no counts: {name[:40]}",
+        )
+    return day
+
+
+def checked_baseline(baseline: FleetBaselineStruct) -> FleetBaselineStruct:
+    """The baseline, if it is one. Raises ``ValueError``."""
+    for version in (baseline, baseline.earlier):
+        if version is None:
+            continue
+        _check(0 <= version.as_of < MAX_TIME_US, f"as_of is no time: {version.as_of}")
+        is_right = all(
+            len(found) == len(baseline.shares) <= MAX_SHARES for found in version.values.values()
+        )
+        _check(is_right, "not as many values as shares")
+    return baseline

@@ -1,0 +1,464 @@
+"""The usage stage of one partition: running totals in, sealed windows, budgets and findings out. Pure.
+
+Time is the progress that the partitions of steps tell on the usage topic itself, so all that happens follows from the log:
+windows are sealed, and judged, while a progress record is processed, and whoever reads the same records seals and finds the
+same. What is sealed goes to the fleet topic; a checkpoint follows once all of it, and every finding before it, is
+acknowledged. A restart reads the fleet topic, takes up the checkpoint, and reads the usage topic from the floor: the first
+record that an unsealed slot needs, and never beyond the checkpoint. Records before the checkpoint only fill the slots again.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from operator import sub
+from typing import Final
+
+import msgspec
+
+from stepstream.schemas.alert import FindingStruct
+from stepstream.schemas.fleet import FleetBaselineStruct, FleetWindowStruct, LearntDayStruct
+from stepstream.schemas.trajectory import RunSummaryStruct
+from stepstream.stream.baselines.learner import Learner
+from stepstream.stream.core.counters import Counters
+from stepstream.stream.core.deadletter import dead_letter
+from stepstream.stream.core.floor import Floor
+from stepstream.stream.core.mishaps import Mishaps, Tell
+from stepstream.stream.core.outputs import Hold, Output
+from stepstream.stream.core.records import Record
+from stepstream.stream.usage.windows.cells import Cells
+from stepstream.stream.usage.windows.checkpoint import Checkpoint, checkpoint_key, encode_checkpoint
+from stepstream.stream.usage.windows.held import HeldRecords, HeldRun, HeldUsage, Slot
+from stepstream.stream.usage.windows.judge import WindowJudge
+from stepstream.stream.usage.windows.limits import UsageLimits
+from stepstream.stream.usage.windows.records import (
+    MINUTE_US,
+    Owner,
+    UsageLine,
+    amounts,
+    check_summary,
+    check_times,
+    decode_line,
+    decode_summary,
+)
+from stepstream.stream.usage.windows.rows import COST, Row
+from stepstream.stream.usage.windows.rules import WindowRules
+from stepstream.stream.usage.windows.series import Series
+from stepstream.stream.usage.windows.watermark import Watermark
+
+_encode = msgspec.json.Encoder().encode
+KINDS: Final = frozenset({"minute", "run", "progress"})
+OTHERS: Final = "(others)"
+"""The agent that owners beyond the limit count for together."""
+
+
+class _Seal:
+    """A checkpoint on its way: it is sent when everything before it is acknowledged."""
+
+    __slots__ = ("checkpoint", "pending", "slots", "through")
+
+    def __init__(self) -> None:
+        self.pending = 0
+        self.checkpoint: Output | None = None
+        self.slots: list[Slot] = []
+        self.through = 0
+
+
+class UsagePartition:
+    """Windows of the projects whose usage is on one partition."""
+
+    def __init__(
+        self,
+        partition: int,
+        steps_partitions: int,
+        rules: WindowRules | None = None,
+        limits: UsageLimits | None = None,
+        counters: Counters | None = None,
+        learner: Learner | None = None,
+        tell: Tell = lambda _text: None,
+    ) -> None:
+        self.partition = partition
+        self.limits = limits or UsageLimits()
+        self.counters = counters or Counters()
+        self.learner = learner
+        self.floor = Floor()
+        self.watermark = Watermark(steps_partitions)
+        self.sealed_until = 0
+        self.series: dict[Owner, Series] = {}
+        self.judge = WindowJudge(
+            rules or WindowRules(), self.counters, Mishaps("usage", partition, self.counters, tell)
+        )
+        self._users: set[Owner] = set()
+        self._cells = Cells()
+        self._held = HeldRecords(self.limits.seal_every_us)
+        self._replay_until = 0
+        self._judged_us = 0
+        self._seals: deque[_Seal] = deque()
+        self._next_seal = _Seal()
+        self._since = Hold()
+        self._checkpointed = -1
+        self._outbox: list[Output] = []
+
+    @property
+    def held(self) -> int:
+        """Records held until their windows are sealed."""
+        return self._held.count
+
+    @property
+    def behind_us(self) -> int:
+        """From the oldest time that is not sealed to the newest progress that a partition of steps has told."""
+        return max(self.watermark.known.values(), default=self.sealed_until) - self.sealed_until
+
+    # -- restart -----------------------------------------------------------------------------------------------------
+
+    def restore(
+        self,
+        windows: Iterable[FleetWindowStruct],
+        checkpoint: Checkpoint | None,
+        floor: int,
+        days: Iterable[LearntDayStruct] = (),
+        baselines: Iterable[FleetBaselineStruct] = (),
+    ) -> None:
+        """Take over what a previous owner sealed and learnt, and where the log is read from."""
+        self.floor.position = floor
+        self.floor.hold(self._since, floor)
+        if self.learner is not None:
+            self.learner.restore(
+                days, baselines, checkpoint.sealed_until if checkpoint is not None else 0
+            )
+        if checkpoint is None:
+            return
+        self.sealed_until = checkpoint.sealed_until
+        self._replay_until = self._checkpointed = checkpoint.through
+        self._judged_us = checkpoint.judged_us
+        self.watermark = Watermark(
+            self.watermark.partitions, checkpoint.progress, checkpoint.watermark_us
+        )
+        for owner, minute, row in self._cells.restore(windows, self.sealed_until):
+            self._take_sealed(owner, minute, row)
+        for past in self.series.values():
+            past.forget(self.sealed_until)
+        self.judge.restore(checkpoint.judge)
+
+    def _take_sealed(self, owner: Owner, minute: int, row: Row) -> None:
+        plain = (*owner[:5], "")
+        budgets = self.judge.rules.of(plain).budgets
+        user_id = owner[5]
+        if user_id:
+            self._users.add(owner)
+            budgets = tuple(budget for budget in budgets if budget.rule.per == "user_id")
+        else:
+            for kept in self._series(plain).rows(minute):
+                kept.join(row)
+            budgets = tuple(budget for budget in budgets if budget.rule.per != "user_id")
+        self.judge.sealed(budgets, plain, user_id, minute, row.cost_nanos, self.sealed_until)
+
+    def change_rules(self, rules: WindowRules) -> None:
+        """Policies have changed."""
+        self.judge.change_rules(rules, self.series, self.sealed_until)
+
+    # -- the log -----------------------------------------------------------------------------------------------------
+
+    def feed(self, record: Record) -> None:
+        """Process one record of the usage topic."""
+        offset = record.offset
+        if offset < self.floor.position:
+            return
+        self.floor.position = offset + 1
+        value, time_us = record.value or b"", record.timestamp * 1000
+        try:
+            line = decode_line(value)
+            if line.kind not in KINDS:
+                self.counters.usage_unknown += 1
+                return
+            check_times(line, time_us)
+            used = amounts(line)
+            summary = decode_summary(value) if line.kind == "run" else None
+            if summary is not None:
+                check_summary(summary, time_us)
+        except (msgspec.MsgspecError, UnicodeDecodeError, ValueError, RecursionError) as error:
+            self._reject(record, "malformed_json", str(error)[:200])
+            return
+        if summary is not None:
+            self._close(line, summary, offset, time_us)
+        elif line.kind == "minute":
+            self._use(line, used, offset, time_us)
+        else:
+            self._progress(line, offset)
+
+    def skip(self, record: Record, detail: str) -> None:
+        """Dead-letter a record that processing failed on, again and again."""
+        self.floor.position = record.offset + 1
+        self._reject(record, "poison", detail)
+
+    def _reject(self, record: Record, reason: str, detail: str) -> None:
+        self.counters.rejected[reason] += 1
+        output = dead_letter(record, "usage", self.partition, reason, detail)
+        output.holder = Hold()
+        self.floor.hold(output.holder, record.offset)
+        self._outbox.append(output)
+
+    def tick(self, time_us: int) -> None:
+        """Nothing here goes by the wall clock."""
+
+    def disturb(self) -> None:
+        """Nothing here takes silence for anything: progress is told, not guessed."""
+
+    def flush(self) -> None:
+        """Nothing is held back until the end of a batch."""
+
+    def drain(self) -> list[Output]:
+        """What is to be sent now, in order."""
+        out, self._outbox = self._outbox, []
+        return out
+
+    def acknowledged(self, output: Output) -> None:
+        """Kafka has acknowledged an output that ``drain`` returned."""
+        holder = output.holder
+        if isinstance(holder, Hold):
+            self.floor.release(holder)
+        elif isinstance(holder, _Seal):
+            if output is holder.checkpoint:
+                self._sealed(holder)
+            else:
+                holder.pending -= 1
+                self._send_checkpoint()
+
+    # -- records -----------------------------------------------------------------------------------------------------
+
+    def _use(self, line: UsageLine, used: tuple[int, ...], offset: int, time_us: int) -> None:
+        """A run's minute: what is new in it goes into the windows."""
+        if line.minute < self.sealed_until:
+            self._count_late(line, offset)
+            return
+        self.counters.usage_records += 1
+        slot = self._slot(line.minute, offset)
+        key = (line.trace_id, line.agent, line.agent_version, line.minute)
+        known = slot.usage.get(key)
+        if known is not None and line.revision <= known.revision:
+            self.counters.usage_repeats += 1
+            return
+        owner = (
+            line.owner
+            if known is not None and known.owner == line.owner
+            else self._known_owner(line.owner)
+        )
+        self._held.put_usage(slot, key, HeldUsage(line.revision, owner, line.user_id, used))
+        silent = offset < self._replay_until
+        if known is not None and (known.owner != owner or known.user_id != line.user_id):
+            self._add(
+                known.owner,
+                known.user_id,
+                line.minute,
+                [-n for n in known.amounts],
+                time_us,
+                silent,
+            )
+            known = None
+        new = used if known is None else tuple(map(sub, used, known.amounts))
+        self._add(owner, line.user_id, line.minute, new, time_us, silent)
+        self._bound(offset)
+
+    def _add(
+        self,
+        owner: Owner,
+        user_id: str,
+        minute: int,
+        used: Sequence[int],
+        time_us: int,
+        silent: bool,
+    ) -> None:
+        row = self._cells.row(owner, minute)
+        row.use(used)
+        self._series(owner).share(minute, row).use(used)
+        rules = self.judge.rules.of(owner)
+        if rules.by_user and user_id:
+            self._cells.row(self._known_user(owner, user_id), minute).use(used)
+        if rules.budgets and used[COST]:
+            found = self.judge.used(
+                rules.budgets, owner, user_id, minute, used[COST], time_us, silent=silent
+            )
+            self._tell(found)
+
+    def _close(self, line: UsageLine, summary: RunSummaryStruct, offset: int, time_us: int) -> None:
+        """A closed run: it counts once, where its newest summary says."""
+        if self.learner is not None:
+            settles_at = self.learner.closed(summary, time_us)
+            if settles_at is not None and settles_at >= self.sealed_until:
+                self._slot(settles_at, offset)
+        minute = line.time - line.time % MINUTE_US
+        known = self._held.runs.get(line.trace_id)
+        if known is None and (minute < self.sealed_until or line.reopened):
+            self._count_late(
+                line, offset
+            )  # a reopened run that is not held was counted in a window that is sealed
+            return
+        if known is not None and line.revision <= known.revision:
+            self.counters.usage_repeats += 1
+            return
+        if known is None and offset >= self._replay_until:
+            self.judge.closed(summary)
+        if minute < self.sealed_until and known is not None:
+            minute = known.minute
+        slot = self._slot(minute, offset)
+        new = HeldRun(
+            line.revision,
+            self._known_owner(line.owner),
+            line.user_id,
+            minute,
+            line.status,
+            line.duration_us,
+        )
+        if known is not None:
+            self._count_run(known, -1)
+        self._held.put_run(slot, line.trace_id, new)
+        self._count_run(new, 1)
+        self._bound(offset)
+
+    def _count_run(self, run: HeldRun, times: int) -> None:
+        row = self._cells.row(run.owner, run.minute)
+        rows = [row, self._series(run.owner).share(run.minute, row)]
+        if run.user_id and self.judge.rules.of(run.owner).by_user:
+            rows.append(self._cells.row(self._known_user(run.owner, run.user_id), run.minute))
+        for row in rows:
+            row.run(run.status, run.duration_us, times)
+
+    def _count_late(self, line: UsageLine, offset: int) -> None:
+        if offset >= self._replay_until and not line.repeated:
+            self.counters.usage_too_late += 1
+
+    def _slot(self, minute: int, offset: int) -> Slot:
+        slot = self._held.slot(minute)
+        if slot.hold.uncovered < 0:
+            self.floor.hold(slot.hold, offset)
+        return slot
+
+    # -- owners ------------------------------------------------------------------------------------------------------
+
+    def _series(self, owner: Owner) -> Series:
+        found = self.series.get(owner)
+        if found is None:
+            found = self.series[owner] = Series()
+            self.judge.owners_changed()
+        return found
+
+    def _known_owner(self, owner: Owner) -> Owner:
+        """The owner, or the project's rest when there are too many."""
+        if owner in self.series or len(self.series) < self.limits.max_owners:
+            return owner
+        self.counters.usage_over_limit += 1
+        return (owner[0], owner[1], OTHERS, "", "", "")
+
+    def _known_user(self, owner: Owner, user_id: str) -> Owner:
+        user = (*owner[:5], user_id)
+        if user not in self._users:
+            if len(self._users) >= 4 * self.limits.max_owners:
+                self.counters.usage_over_limit += 1
+                return (*owner[:5], OTHERS)
+            self._users.add(user)
+        return user
+
+    # -- time --------------------------------------------------------------------------------------------------------
+
+    def _progress(self, line: UsageLine, offset: int) -> None:
+        """A partition of steps is further: judge the minutes that are over, seal those that nothing can reach any more."""
+        if offset < self._replay_until or not self.watermark.advance(line.partition, line.time):
+            return
+        now_us = self.watermark.time_us // MINUTE_US * MINUTE_US
+        if now_us > self._judged_us:
+            self._judged_us = now_us
+            self._tell(self.judge.evaluate(self.series, now_us, self.sealed_until))
+        if self.learner is not None:
+            self._write(self._next_seal, self.learner.publish(self.watermark.time_us))
+        every_us = self.limits.seal_every_us
+        until = (self.watermark.time_us - self.limits.lateness_us) // every_us * every_us
+        if until > self.sealed_until:
+            self._seal(until, offset + 1)
+
+    def _bound(self, offset: int) -> None:
+        """When too much is held the oldest slots are sealed before their time."""
+        if self._held.count > self.limits.max_held and offset >= self._replay_until:
+            self.counters.usage_forced_seals += 1
+            self._seal(min(self._held.slots) + self.limits.seal_every_us, offset + 1)
+
+    def _seal(self, until: int, through: int) -> None:
+        seal, self._next_seal = self._next_seal, _Seal()
+        windows = list(self._cells.seal(self.sealed_until, until, through))
+        self.counters.windows_sealed += sum(window is not None for _, window in windows)
+        self._write(
+            seal, [(key, None if window is None else _encode(window)) for key, window in windows]
+        )
+        self._write(
+            seal, [(key, _encode(budget)) for key, budget in self.judge.budgets.records(until)]
+        )
+        if self.learner is not None:
+            self._write(seal, self.learner.settle(until))
+        self.sealed_until = until
+        seal.slots, seal.through = self._held.close(until), through
+        self._forget()
+        state = Checkpoint(
+            through=through,
+            sealed_until=until,
+            watermark_us=self.watermark.time_us,
+            judged_us=self._judged_us,
+            progress=dict(self.watermark.known),
+            judge=self.judge.state(),
+        )
+        seal.checkpoint = Output(
+            "fleet",
+            checkpoint_key(through),
+            encode_checkpoint(state),
+            partition=self.partition,
+            holder=seal,
+        )
+        self._seals.append(seal)
+        self._send_checkpoint()
+
+    def _forget(self) -> None:
+        gone = [owner for owner, past in self.series.items() if past.forget(self.sealed_until)]
+        for owner in gone:
+            del self.series[owner]
+            self.judge.owners_changed()
+        self._users.intersection_update(self._cells.hours)
+
+    # -- outputs -----------------------------------------------------------------------------------------------------
+
+    def _tell(self, findings: Iterable[FindingStruct]) -> None:
+        for finding in findings:
+            self.counters.findings += 1
+            self._send(
+                self._next_seal, Output("findings", finding.project.encode(), _encode(finding))
+            )
+
+    def _write(self, seal: _Seal, records: Iterable[tuple[bytes, bytes | None]]) -> None:
+        for key, value in records:
+            self._send(seal, Output("fleet", key, value, partition=self.partition))
+
+    def _send(self, seal: _Seal, output: Output) -> None:
+        output.holder = seal
+        seal.pending += 1
+        self._outbox.append(output)
+
+    def _send_checkpoint(self) -> None:
+        """Checkpoints go out in their order, each when all before it is acknowledged."""
+        if self._seals and not self._seals[0].pending and self._seals[0].checkpoint is not None:
+            checkpoint = self._seals[0].checkpoint
+            if checkpoint.through < 0:
+                checkpoint.through = self._seals[0].through
+                self._outbox.append(checkpoint)
+
+    def _sealed(self, seal: _Seal) -> None:
+        """A checkpoint is acknowledged: what it contains is not read again."""
+        self._seals.remove(seal)
+        for slot in seal.slots:
+            self.floor.release(slot.hold)
+        self.floor.release(self._since)
+        self._since = Hold()
+        self.floor.hold(self._since, seal.through)
+        if self._checkpointed >= 0:
+            before = Output(
+                "fleet", checkpoint_key(self._checkpointed), None, partition=self.partition
+            )
+            self._send(self._next_seal, before)
+        self._checkpointed = seal.through
+        self._send_checkpoint()

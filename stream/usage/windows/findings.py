@@ -1,0 +1,107 @@
+"""What is firing over windows, and the findings that say so: named by the log, so that a replay makes the same ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+
+from stepstream.schemas.alert import FindingSeverity, FindingStruct, Unit
+from stepstream.schemas.ids import derived_id
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """What a window detector sees now. ``level`` tells apart what is worse about the same subject."""
+
+    message: str
+    severity: FindingSeverity
+    level: str = ""
+    subject: str = ""
+    agent_version: str = ""
+    detail: str = ""
+    value: float | None = None
+    threshold: float | None = None
+    unit: Unit = ""
+    baseline: float | None = None
+    baseline_runs: int = 0
+
+
+class Firing(msgspec.Struct):
+    """A trouble that was told and has not ended. ``until``: it ends then; 0: when it is no longer seen for a while."""
+
+    alert: str
+    rule: str
+    policy: str
+    project: str
+    environment: str
+    agent: str
+    subject: str
+    level: str
+    severity: FindingSeverity
+    opened_at: int
+    until: int = 0
+    clear_since: int = 0
+
+    @property
+    def key(self) -> str:
+        """What tells it from others that are firing."""
+        return firing_key(
+            self.policy,
+            self.alert,
+            self.project,
+            self.environment,
+            self.agent,
+            self.subject,
+            self.level,
+        )
+
+
+def firing_key(
+    policy: str, alert: str, project: str, environment: str, agent: str, subject: str, level: str
+) -> str:
+    """The key of a trouble."""
+    return "\x1f".join((policy, alert, project, environment, agent, subject, level))
+
+
+def finding(firing: Firing, trouble: Trouble, time_us: int) -> FindingStruct:
+    """The finding that tells of a trouble."""
+    return FindingStruct(
+        finding_id=_id(firing, "firing"),
+        state="firing",
+        time=time_us,
+        project=firing.project,
+        environment=firing.environment,
+        agent=firing.agent,
+        agent_version=trouble.agent_version,
+        alert=firing.alert,
+        rule=firing.rule,
+        policy=firing.policy,
+        severity=firing.severity,
+        subject=firing.subject,
+        value=trouble.value,
+        threshold=trouble.threshold,
+        unit=trouble.unit,
+        baseline=trouble.baseline,
+        baseline_runs=trouble.baseline_runs,
+        message=trouble.message,
+        detail=trouble.detail,
+    )
+
+
+def ended(firing: Firing, message: str, time_us: int) -> FindingStruct:
+    """The finding that ends a trouble."""
+    trouble = Trouble(message, "info")
+    made = finding(firing, trouble, time_us)
+    return replace_struct(
+        made, finding_id=_id(firing, "resolved"), state="resolved", severity="info"
+    )
+
+
+def replace_struct(made: FindingStruct, **changes: object) -> FindingStruct:
+    """A copy with changes."""
+    return msgspec.structs.replace(made, **changes)  # type: ignore[type-var]  # a struct, whatever the checker sees
+
+
+def _id(firing: Firing, state: str) -> str:
+    return derived_id("window", firing.key, firing.opened_at, state)

@@ -1,0 +1,91 @@
+"""What is held of each run until its minutes are sealed, so that a record replaces the one before it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from stepstream.stream.core.outputs import Hold
+from stepstream.stream.usage.windows.records import Owner
+
+UsageKey = tuple[str, str, str, int]
+"""Trace, agent, agent version, minute."""
+
+
+@dataclass(slots=True)
+class HeldUsage:
+    """The newest record of a run's minute: whose it was and what it said."""
+
+    revision: int
+    owner: Owner
+    user_id: str
+    amounts: tuple[int, ...]
+
+
+@dataclass(slots=True)
+class HeldRun:
+    """The newest summary of a run: whose it was, where it counts and what it said."""
+
+    revision: int
+    owner: Owner
+    user_id: str
+    minute: int
+    status: str
+    duration_us: int
+
+
+@dataclass(slots=True)
+class Slot:
+    """A stretch of time that is sealed at once. ``hold`` keeps the records that fill it from being forgotten."""
+
+    start: int
+    hold: Hold = field(default_factory=Hold)
+    usage: dict[UsageKey, HeldUsage] = field(default_factory=dict)
+    traces: set[str] = field(default_factory=set)
+
+
+class HeldRecords:
+    """Open slots and what is in them."""
+
+    def __init__(self, slot_us: int) -> None:
+        self.slot_us = slot_us
+        self.slots: dict[int, Slot] = {}
+        self.runs: dict[str, HeldRun] = {}
+        self.count = 0
+
+    def slot(self, minute: int) -> Slot:
+        """The open slot of a minute."""
+        start = minute - minute % self.slot_us
+        found = self.slots.get(start)
+        if found is None:
+            found = self.slots[start] = Slot(start)
+        return found
+
+    def put_usage(self, slot: Slot, key: UsageKey, new: HeldUsage) -> HeldUsage | None:
+        """Hold a record; returns the one that it replaces."""
+        old = slot.usage.get(key)
+        slot.usage[key] = new
+        self.count += old is None
+        return old
+
+    def put_run(self, slot: Slot, trace_id: str, new: HeldRun) -> None:
+        """Hold a summary in place of the one before it."""
+        old = self.runs.get(trace_id)
+        if old is None:
+            self.count += 1
+        else:
+            self.slot(old.minute).traces.discard(trace_id)
+        self.runs[trace_id] = new
+        slot.traces.add(trace_id)
+
+    def close(self, until_us: int) -> list[Slot]:
+        """Let go of the slots that end by ``until_us``; the caller releases their holds."""
+        closed = [
+            self.slots.pop(start)
+            for start in sorted(self.slots)
+            if start + self.slot_us <= until_us
+        ]
+        for slot in closed:
+            self.count -= len(slot.usage) + len(slot.traces)
+            for trace_id in slot.traces:
+                del self.runs[trace_id]
+        return closed

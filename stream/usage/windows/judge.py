@@ -1,0 +1,316 @@
+"""Judges windows: budgets with every record, everything else once a minute of log time. Says what began and what ended.
+
+All of it follows from the log: the same records make the same findings, with the same ids, whoever reads them and however
+often. What is firing is part of the stage's checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final, NamedTuple
+
+import msgspec
+
+from stepstream.schemas.alert import FindingStruct
+from stepstream.schemas.calendar import window_of
+from stepstream.schemas.money import NANOS_PER_USD
+from stepstream.schemas.trajectory import RunSummaryStruct
+from stepstream.stream.core.counters import Counters
+from stepstream.stream.core.mishaps import Mishaps
+from stepstream.stream.detectors.budgets import format_usd
+from stepstream.stream.usage.detectors import Group, WindowDetector, make_window_detector
+from stepstream.stream.usage.detectors.versions import VersionBook, VersionState
+from stepstream.stream.usage.windows.budgets import BudgetKey, Budgets, Total, budget_name
+from stepstream.stream.usage.windows.findings import Firing, Trouble, ended, finding, firing_key
+from stepstream.stream.usage.windows.records import MINUTE_US, Owner
+from stepstream.stream.usage.windows.rules import AppliedWindow, Budget, WindowRules
+from stepstream.stream.usage.windows.series import Series
+
+CLEAR_FOR_US: Final = 5 * MINUTE_US
+"""A trouble ends when it was not seen for so long: what comes and goes is one trouble."""
+
+MAX_FIRING: Final = 5_000
+"""Troubles told at once; what is beyond is counted. A checkpoint with as many is 2 MB."""
+
+
+class JudgeState(msgspec.Struct):
+    """What a checkpoint keeps of the judge."""
+
+    firing: list[Firing] = []
+    versions: VersionState = msgspec.field(default_factory=VersionState)
+
+
+class GroupKey(NamedTuple):
+    """One thing judged: a rule, and the agent that it is about."""
+
+    alert: str
+    policy: str
+    project: str
+    environment: str
+    agent: str
+
+
+class WindowJudge:
+    """The judge of one partition."""
+
+    def __init__(
+        self, rules: WindowRules, counters: Counters, mishaps: Mishaps | None = None
+    ) -> None:
+        self.counters = counters
+        self.budgets = Budgets()
+        self.versions = VersionBook()
+        self.firing: dict[str, Firing] = {}
+        self._levels: Counter[tuple[GroupKey, str]] = Counter()
+        """How many levels of a trouble are firing."""
+        self._rules = rules
+        self._groups: dict[GroupKey, tuple[AppliedWindow, WindowDetector, list[Series]]] = {}
+        self._is_stale = True
+        self._off: set[GroupKey] = set()
+        self._mishaps = mishaps or Mishaps("usage", 0, counters)
+
+    # -- restart -----------------------------------------------------------------------------------------------------
+
+    def state(self) -> JudgeState:
+        """What a checkpoint must keep."""
+        return JudgeState(list(self.firing.values()), self.versions.state())
+
+    def restore(self, state: JudgeState) -> None:
+        """Take over what a checkpoint kept."""
+        self.firing = {firing.key: firing for firing in state.firing}
+        self._levels = Counter(map(_subject_of, self.firing.values()))
+        self.versions.restore(state.versions)
+
+    # -- rules -------------------------------------------------------------------------------------------------------
+
+    @property
+    def rules(self) -> WindowRules:
+        """The rules in force."""
+        return self._rules
+
+    def change_rules(
+        self, rules: WindowRules, series: Mapping[Owner, Series], sealed_until: int
+    ) -> None:
+        """Take over other rules. A budget that is new counts what was spent in its windows before, by whole hours."""
+        known = {key[:5] for key in self.budgets.totals}
+        self._rules = rules
+        self._is_stale = True
+        self._groups.clear()
+        self._off.clear()
+        for owner, past in series.items():
+            for budget in rules.of(owner).budgets:
+                if budget.key in known or budget.rule.per == "user_id":
+                    continue
+                for hour, row in past.hours.items():
+                    self.sealed((budget,), owner, "", hour, row.cost_nanos, sealed_until)
+
+    # -- budgets -----------------------------------------------------------------------------------------------------
+
+    def used(
+        self,
+        budgets: Iterable[Budget],
+        owner: Owner,
+        user_id: str,
+        minute: int,
+        nanos: int,
+        time_us: int,
+        *,
+        silent: bool,
+    ) -> Iterator[FindingStruct]:
+        """Count what was spent in a minute; ``silent`` where it was judged before."""
+        for budget in budgets:
+            if budget.rule.per == "user_id" and not user_id:
+                continue
+            key, total = self.budgets.use(budget, owner, user_id, minute, nanos)
+            if not silent and nanos > 0:
+                yield from self._judge_budget(key, total, time_us)
+
+    def sealed(
+        self,
+        budgets: Iterable[Budget],
+        owner: Owner,
+        user_id: str,
+        minute: int,
+        nanos: int,
+        sealed_until: int,
+    ) -> None:
+        """Count what was sealed before a restart, as far as it lies in windows that are not over."""
+        for budget in budgets:
+            if (
+                nanos
+                and window_of(minute, budget.rule.window, budget.rule.timezone)[1] > sealed_until
+            ):
+                self.budgets.use(budget, owner, user_id, minute, nanos)
+
+    def _judge_budget(self, key: BudgetKey, total: Total, time_us: int) -> Iterator[FindingStruct]:
+        budget = total.budget
+        if total.nanos > budget.limit_nanos:
+            level, limit = "limit", budget.limit_nanos
+        elif budget.warn_nanos and total.nanos > budget.warn_nanos:
+            level, limit = "warn", budget.warn_nanos
+        else:
+            return
+        name = budget_name(key)
+        agent = key.group if key.per == "agent" else ""
+        if firing_key(key.policy, key.alert, key.project, "", agent, name, level) in self.firing:
+            return
+        spent, full = total.nanos / NANOS_PER_USD, budget.limit_nanos / NANOS_PER_USD
+        share = 100 * total.nanos / budget.limit_nanos
+        trouble = Trouble(
+            message=f"{name}: {format_usd(spent)} spent, {share:.0f} % of the budget of {format_usd(full)}",
+            severity=(budget.rule.severity or "error") if level == "limit" else "warning",
+            level=level,
+            subject=name,
+            value=spent,
+            threshold=limit / NANOS_PER_USD,
+            unit="usd",
+        )
+        group = GroupKey(key.alert, key.policy, key.project, "", agent)
+        yield from self._fire(group, budget.rule.rule, trouble, time_us, until=total.end)
+
+    # -- once a minute -----------------------------------------------------------------------------------------------
+
+    def closed(self, summary: RunSummaryStruct) -> None:
+        """Take a closed run into account."""
+        self.versions.closed(summary)
+
+    def evaluate(
+        self, series: Mapping[Owner, Series], now_us: int, sealed_until: int
+    ) -> Iterator[FindingStruct]:
+        """Judge all groups as of ``now_us``, a whole minute."""
+        self._regroup(series)
+        open_troubles: dict[GroupKey, list[Firing]] = {}
+        for firing in self.firing.values():
+            if not firing.until:
+                open_troubles.setdefault(_group_of(firing), []).append(firing)
+        for key, (applied, detector, owners) in self._groups.items():
+            if key in self._off:
+                continue
+            try:
+                seen = list(
+                    detector.judge(
+                        Group(key.project, key.environment, key.agent, owners, sealed_until), now_us
+                    )
+                )
+            except Exception as error:
+                yield from self._switch_off(key, applied, error, now_us)
+                continue
+            subjects: set[tuple[str, str]] = set()
+            for trouble in seen:
+                subjects.add((trouble.subject, trouble.level))
+                yield from self._fire(key, applied.rule.rule, trouble, now_us)  # type: ignore[attr-defined]
+            yield from self._clear(open_troubles.get(key, ()), subjects, now_us)
+        yield from self._expire(now_us)
+
+    def _switch_off(
+        self, key: GroupKey, applied: AppliedWindow, error: Exception, now_us: int
+    ) -> Iterator[FindingStruct]:
+        """A detector raised about an agent: it is off for that agent until policies change or the worker starts anew."""
+        self._off.add(key)
+        rule = applied.rule.rule  # type: ignore[attr-defined]
+        told = self._mishaps.detector(
+            rule, key.alert, error, now_us, f"agent {key.agent!r} of project {key.project!r}"
+        )
+        if told is not None:
+            yield told
+
+    def owners_changed(self) -> None:
+        """Owners came or went."""
+        self._is_stale = True
+
+    def _regroup(self, series: Mapping[Owner, Series]) -> None:
+        if not self._is_stale:
+            return
+        self._is_stale = False
+        for _, _, owners in self._groups.values():
+            owners.clear()
+        for owner, past in series.items():
+            for applied in self._rules.of(owner).judged:
+                key = GroupKey(applied.alert, applied.policy, *owner[:3])
+                found = self._groups.get(key)
+                if found is None:
+                    found = self._groups[key] = (
+                        applied,
+                        make_window_detector(applied.rule, self.versions),
+                        [],
+                    )
+                found[2].append(past)
+        for key in [key for key, (_, _, owners) in self._groups.items() if not owners]:
+            del self._groups[key]
+
+    def _fire(
+        self, key: GroupKey, rule: str, trouble: Trouble, now_us: int, *, until: int = 0
+    ) -> Iterator[FindingStruct]:
+        name = firing_key(
+            key.policy,
+            key.alert,
+            key.project,
+            key.environment,
+            key.agent,
+            trouble.subject,
+            trouble.level,
+        )
+        known = self.firing.get(name)
+        if known is not None:
+            known.clear_since = 0
+            return
+        if len(self.firing) >= MAX_FIRING:
+            self.counters.findings_over_limit += 1
+            return
+        firing = self.firing[name] = Firing(
+            alert=key.alert,
+            rule=rule,
+            policy=key.policy,
+            project=key.project,
+            environment=key.environment,
+            agent=key.agent,
+            subject=trouble.subject,
+            level=trouble.level,
+            severity=trouble.severity,
+            opened_at=now_us,
+            until=until,
+        )
+        self._levels[_subject_of(firing)] += 1
+        yield finding(firing, trouble, now_us)
+
+    def _drop(self, firing: Firing) -> None:
+        del self.firing[firing.key]
+        subject = _subject_of(firing)
+        self._levels[subject] -= 1
+        if not self._levels[subject]:
+            del self._levels[subject]
+
+    def _clear(
+        self, before: Iterable[Firing], seen: set[tuple[str, str]], now_us: int
+    ) -> Iterator[FindingStruct]:
+        """End what a group had before and is no longer seen to have."""
+        for firing in before:
+            if (firing.subject, firing.level) in seen:
+                continue
+            firing.clear_since = firing.clear_since or now_us
+            if now_us - firing.clear_since >= CLEAR_FOR_US:
+                yield from self._end(
+                    firing, f"not seen for {CLEAR_FOR_US // MINUTE_US} minutes", now_us
+                )
+
+    def _expire(self, now_us: int) -> Iterator[FindingStruct]:
+        """End what belongs to a window that is over, and what nothing judges any more."""
+        for firing in list(self.firing.values()):
+            if firing.until and now_us >= firing.until:
+                yield from self._end(firing, f"{firing.subject}: this window is over", now_us)
+            elif not firing.until and _group_of(firing) not in self._groups:
+                yield from self._end(firing, "no rule asks for this any more", now_us)
+
+    def _end(self, firing: Firing, message: str, now_us: int) -> Iterator[FindingStruct]:
+        """An alert stays open while another level of the same trouble is firing."""
+        self._drop(firing)
+        if not self._levels[_subject_of(firing)]:
+            yield ended(firing, message, now_us)
+
+
+def _subject_of(firing: Firing) -> tuple[GroupKey, str]:
+    return _group_of(firing), firing.subject
+
+
+def _group_of(firing: Firing) -> GroupKey:
+    return GroupKey(firing.alert, firing.policy, firing.project, firing.environment, firing.agent)

@@ -1,0 +1,28 @@
+"""How much the windows hold and how late a record may come: the usage stage's settings, in microseconds of log time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from stepstream.schemas.settings import Settings
+from stepstream.stream.usage.windows.records import MINUTE_US
+
+
+@dataclass(frozen=True, slots=True)
+class UsageLimits:
+    """See the settings of the same names."""
+
+    lateness_us: int = 10 * MINUTE_US
+    seal_every_us: int = 5 * MINUTE_US
+    """A multiple of a minute that an hour is a multiple of."""
+    max_owners: int = 5_000
+    max_held: int = 500_000
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> UsageLimits:
+        """The limits that the settings give."""
+        return cls(
+            lateness_us=settings.window_lateness,
+            max_owners=settings.max_window_owners,
+            max_held=settings.max_window_records,
+        )

@@ -1,0 +1,116 @@
+"""Records of the usage topic, as the windows read them: a run's minute, a closed run, a partition's progress."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+import msgspec
+
+from stepstream.schemas.money import NANOS_PER_USD
+from stepstream.schemas.normalise import MAX_COUNT
+from stepstream.schemas.trajectory import RunSummaryStruct
+
+MINUTE_US: Final = 60_000_000
+
+Owner = tuple[str, str, str, str, str, str]
+"""Project, environment, agent, agent version, task, and the user where windows of single users are kept, else empty."""
+
+NO_TIME: Final = -1
+MAX_AHEAD_US: Final = 2 * 86_400_000_000
+"""No step may end later than a day after its record's timestamp, so no usage can be further ahead of its own."""
+MAX_BEHIND_US: Final = 400 * 86_400_000_000
+"""Usage of minutes longer ago than that is in no window that is still kept."""
+
+MAX_TEXT: Final = 4_096
+Amount = Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNT)]
+Name = Annotated[str, msgspec.Meta(max_length=MAX_TEXT)]
+
+
+class UsageLine(msgspec.Struct, gc=False):
+    """What windows need of a record of any kind; ``kind`` is ``minute``, ``run`` or ``progress``."""
+
+    kind: str = "minute"
+    project: Name = "default"
+    trace_id: Name = ""
+    revision: Amount = 0
+    minute: int = NO_TIME
+    time: int = NO_TIME
+    status: str = ""
+    reopened: bool = False
+    repeated: bool = False
+    partition: int = -1
+    environment: Name = ""
+    agent: Name = ""
+    agent_version: Name = ""
+    task: Name = ""
+    user_id: Name = ""
+    duration_us: Amount = 0
+    steps: Amount = 0
+    error_steps: Amount = 0
+    llm_calls: Amount = 0
+    tool_calls: Amount = 0
+    unpriced_steps: Amount = 0
+    input_tokens: Amount = 0
+    output_tokens: Amount = 0
+    cached_input_tokens: Amount = 0
+    cache_write_tokens: Amount = 0
+    reasoning_tokens: Amount = 0
+    cost_usd: str = "0"
+
+    @property
+    def owner(self) -> Owner:
+        """Whose it is, without the user."""
+        return (self.project, self.environment, self.agent, self.agent_version, self.task, "")
+
+
+decode_line = msgspec.json.Decoder(UsageLine).decode
+decode_summary = msgspec.json.Decoder(RunSummaryStruct).decode
+
+
+def nanos(usd: str) -> int:
+    """The amount in a decimal string as a worker writes it: at most nine digits after the point. Raises ``ValueError``."""
+    whole, _, rest = usd.partition(".")
+    if (
+        len(usd) > 24
+        or not usd.isascii()
+        or not whole.isdigit()
+        or len(rest) > 9
+        or (rest and not rest.isdigit())
+    ):
+        raise ValueError(f"cost_usd is no amount: {usd[:40]!r}")
+    return int(whole) * NANOS_PER_USD + (int(rest.ljust(9, "0")) if rest else 0)
+
+
+def check_summary(summary: RunSummaryStruct, time_us: int) -> None:
+    """Raises ``ValueError`` where a closed run cannot have begun at such a time."""
+    for name in ("start_time", "end_time", "first_append_time"):
+        if not 0 <= getattr(summary, name) <= time_us + MAX_AHEAD_US:
+            raise ValueError(
+                f"{name} is far from when the record was appended ({time_us}): {getattr(summary, name)}"
+            )
+
+
+def check_times(line: UsageLine, time_us: int) -> None:
+    """Raises ``ValueError`` where a record that was appended at ``time_us`` cannot be about such a time."""
+    name, about_us = ("minute", line.minute) if line.kind == "minute" else ("time", line.time)
+    if not time_us - MAX_BEHIND_US <= about_us <= time_us + MAX_AHEAD_US:
+        raise ValueError(f"{name} is far from when the record was appended ({time_us}): {about_us}")
+    if line.kind == "minute" and about_us % MINUTE_US:
+        raise ValueError(f"minute is no whole minute: {about_us}")
+
+
+def amounts(line: UsageLine) -> tuple[int, ...]:
+    """What the steps of a minute used, in the order of ``rows.FIELDS``."""
+    return (
+        line.steps,
+        line.error_steps,
+        line.llm_calls,
+        line.tool_calls,
+        line.unpriced_steps,
+        line.input_tokens,
+        line.output_tokens,
+        line.cached_input_tokens,
+        line.cache_write_tokens,
+        line.reasoning_tokens,
+        nanos(line.cost_usd),
+    )

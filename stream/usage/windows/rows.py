@@ -1,0 +1,105 @@
+"""A row: what one owner used in one stretch of time. Only sums, so it is the same in whatever order it was made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from operator import add
+from typing import Final
+
+from stepstream.schemas.fleet import WindowMinuteStruct
+from stepstream.schemas.latency import latency_bucket
+from stepstream.schemas.normalise import MAX_COUNT
+
+USED: Final = (
+    "steps",
+    "error_steps",
+    "llm_calls",
+    "tool_calls",
+    "unpriced_steps",
+    "input_tokens",
+    "output_tokens",
+    "cached_input_tokens",
+    "cache_write_tokens",
+    "reasoning_tokens",
+    "cost_nanos",
+)
+RUNS: Final = ("runs", "failed_runs", "cancelled_runs")
+FIELDS: Final = USED + RUNS
+STEPS: Final = FIELDS.index("steps")
+INPUT_TOKENS: Final = FIELDS.index("input_tokens")
+OUTPUT_TOKENS: Final = FIELDS.index("output_tokens")
+COST: Final = FIELDS.index("cost_nanos")
+ALL_RUNS: Final = FIELDS.index("runs")
+FAILED: Final = FIELDS.index("failed_runs")
+CANCELLED: Final = FIELDS.index("cancelled_runs")
+
+FAILURES: Final = frozenset(("error", "incomplete"))
+STOPPED: Final = frozenset(("cancelled", "stopped"))
+
+
+class Row:
+    """Sums in the order of ``FIELDS``, and closed runs by duration."""
+
+    __slots__ = ("latency", "sums")
+
+    def __init__(self) -> None:
+        self.sums = [0] * len(FIELDS)
+        self.latency: dict[int, int] | None = None
+
+    def use(self, difference: Sequence[int]) -> None:
+        """Add what steps used: the amounts of ``USED``, in their order."""
+        self.sums[: len(difference)] = map(add, self.sums, difference)
+
+    def run(self, status: str, duration_us: int, times: int) -> None:
+        """Count a closed run, or take it back with ``times=-1``."""
+        sums = self.sums
+        sums[ALL_RUNS] += times
+        if status in FAILURES:
+            sums[FAILED] += times
+        elif status in STOPPED:
+            sums[CANCELLED] += times
+        bucket = latency_bucket(duration_us)
+        latency = self.latency = self.latency or {}
+        latency[bucket] = latency.get(bucket, 0) + times
+        if not latency[bucket]:
+            del latency[bucket]
+
+    def join(self, other: Row) -> None:
+        """Add another row."""
+        self.use(other.sums)
+        if other.latency:
+            latency = self.latency = self.latency or {}
+            for bucket, count in other.latency.items():
+                latency[bucket] = latency.get(bucket, 0) + count
+
+    @property
+    def cost_nanos(self) -> int:
+        """What it cost, as far as that is known."""
+        return self.sums[COST]
+
+    @property
+    def finished(self) -> int:
+        """Runs that came to an end of their own, good or bad."""
+        return self.sums[ALL_RUNS] - self.sums[CANCELLED]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether all that was added was taken back."""
+        return not any(self.sums) and not self.latency
+
+
+def row_to_minute(minute: int, row: Row) -> WindowMinuteStruct:
+    """A row as it stands on the fleet topic: a sum that has no place there stands at the nearest value that has."""
+    latency = {str(bucket): count for bucket, count in sorted((row.latency or {}).items())}
+    sums = [min(max(0, amount), MAX_COUNT) for amount in row.sums]
+    return WindowMinuteStruct(
+        minute=minute, latency=latency, **dict(zip(FIELDS, sums, strict=True))
+    )
+
+
+def row_from_minute(minute: WindowMinuteStruct) -> Row:
+    """The row that a record on the fleet topic holds."""
+    row = Row()
+    row.sums = [getattr(minute, name) for name in FIELDS]
+    row.latency = {int(bucket): count for bucket, count in minute.latency.items()} or None
+    return row

@@ -1,0 +1,29 @@
+"""The time that windows go by: how far the slowest partition of steps is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+
+class Watermark:
+    """``time_us`` is 0 until every partition has told its progress, and never goes back."""
+
+    def __init__(
+        self, partitions: int, known: Mapping[int, int] | None = None, time_us: int = 0
+    ) -> None:
+        self.partitions = partitions
+        self.known = dict(known or {})
+        self.time_us = time_us
+
+    def advance(self, partition: int, time_us: int) -> bool:
+        """A partition has told its progress; True when the slowest is further than before."""
+        if not 0 <= partition < self.partitions or time_us <= self.known.get(partition, 0):
+            return False
+        self.known[partition] = time_us
+        if len(self.known) < self.partitions:
+            return False
+        lowest = min(self.known.values())
+        if lowest <= self.time_us:
+            return False
+        self.time_us = lowest
+        return True

@@ -1,0 +1,387 @@
+"""Orders to a running agent: the next step obeys, the run's own steps tell of it, nothing else disturbs the program."""
+# ruff: noqa: PT012
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import pytest
+
+import stepstream
+from stepstream.producers.listener import CommandListener
+from stepstream.producers.stops import RunStopped
+from stepstream.schemas.alert import Command, CommandStruct
+from stepstream.schemas.control import control_step_id, dated_by
+from tests.support.sdk import Traced, traced
+
+
+@pytest.fixture
+def made() -> Iterator[Traced]:
+    with traced() as made:
+        yield made
+
+
+def command(action: str, number: int = 1, **more: Any) -> Command:
+    fields = {
+        "command_id": f"c{number}",
+        "action": action,
+        "time": number,
+        "project": "shop",
+        "by": "ada",
+        "reason": "why",
+    }
+    return CommandStruct(**(fields | more))
+
+
+def deliver(made: Traced, order: Command) -> int:
+    engine = made.tracer.engine()
+    assert engine is not None
+    return engine.commands.deliver(order)
+
+
+def control_steps(made: Traced) -> list[tuple[str, str, str]]:
+    assert made.tracer.flush(10)
+    events = [event for event in made.transport.events if event.kind == "control"]
+    return [
+        (event.name, event.phase, event.status if event.phase == "end" else "") for event in events
+    ]
+
+
+def test_a_stop_makes_the_next_step_raise_and_every_one_after_it(made: Traced) -> None:
+    """A framework may swallow one exception; a stopped run gets no further. Order and obedience are one step of the run."""
+    with (
+        pytest.raises(RunStopped, match="stopped by ada: too dear") as caught,
+        made.tracer.run() as run,
+    ):
+        with run.tool("first"):
+            assert deliver(made, command("stop", trace_id=run.trace_id, reason="too dear")) == 1
+        for _ in range(2):
+            with pytest.raises(RunStopped), run.tool("second"):
+                raise AssertionError("it began")
+        run.tool("third").start()
+    assert (caught.value.reason, caught.value.by, caught.value.command_id) == (
+        "too dear",
+        "ada",
+        "c1",
+    )
+    assert control_steps(made) == [("stop", "start", ""), ("stop", "end", "ok")]
+    ended = made.ended
+    assert set(ended) == {"support", "first", "stop"}
+    assert ended["stop"].step_id == control_step_id(run.trace_id, "c1")
+    assert ended["stop"].parent_step_id == run.step_id
+    assert ended["stop"].attributes == {
+        "command_id": "c1",
+        "action": "stop",
+        "by": "ada",
+        "reason": "too dear",
+    }
+    assert ended["support"].error_type.endswith("RunStopped")
+
+
+def test_a_command_counts_once_and_not_after_an_approval(made: Traced) -> None:
+    """What was obeyed is not obeyed again, and what is older than the last approval is void."""
+    with made.tracer.run() as run:
+        stop = command("stop", 1, trace_id=run.trace_id)
+        assert [deliver(made, stop), deliver(made, stop)] == [1, 0]
+        with pytest.raises(RunStopped), run.tool("x"):
+            pass
+        assert deliver(made, command("resume", 5, trace_id=run.trace_id, budget_usd="5")) == 1
+        with run.tool("y"):
+            pass
+        assert deliver(made, command("stop", 4, trace_id=run.trace_id)) == 0
+        assert deliver(made, stop) == 0
+        with run.tool("z"):
+            pass
+    assert control_steps(made) == [
+        ("stop", "start", ""),
+        ("stop", "end", "ok"),
+        ("approve $5", "end", "ok"),
+    ]
+    assert made.ended["approve $5"].attributes["budget_usd"] == "5"
+
+
+def test_a_stop_that_no_step_met_is_no_obedience(made: Traced) -> None:
+    """The run ended by itself: the order's step ends as cancelled, before the root does."""
+    with made.tracer.run() as run:
+        deliver(made, command("stop", trace_id=run.trace_id))
+    assert control_steps(made) == [("stop", "start", ""), ("stop", "end", "cancelled")]
+    assert [event.name for event in made.events if event.phase == "end"] == ["stop", "support"]
+    assert deliver(made, command("stop", 2, trace_id=run.trace_id)) == 0
+
+
+def test_a_pause_keeps_the_next_step_waiting(made: Traced) -> None:
+    """In a thread; a resume lets it go on, where it was."""
+    with made.tracer.run() as run:
+        deliver(made, command("pause", 1, trace_id=run.trace_id))
+        timer = threading.Timer(
+            0.15, lambda: deliver(made, command("resume", 2, trace_id=run.trace_id))
+        )
+        timer.start()
+        began = time.monotonic()
+        with run.tool("x"):
+            waited = time.monotonic() - began
+        timer.join()
+    assert 0.1 < waited < 2
+    assert control_steps(made) == [
+        ("pause", "start", ""),
+        ("pause", "end", "ok"),
+        ("resume", "end", "ok"),
+    ]
+
+
+async def test_a_pause_does_not_block_the_event_loop(made: Traced) -> None:
+    """``async with`` and decorated functions wait; other tasks go on, and so does a plain ``with``, which cannot wait."""
+    ticks = 0
+
+    async def beside() -> None:
+        nonlocal ticks
+        while True:
+            ticks += 1
+            await asyncio.sleep(0.01)
+
+    @made.tracer.tool
+    async def look() -> int:
+        return ticks
+
+    ticking = asyncio.create_task(beside())
+    async with made.tracer.run() as run:
+        deliver(made, command("pause", 1, trace_id=run.trace_id))
+        with run.tool("plain"):
+            assert ticks == 0
+        asyncio.get_running_loop().call_later(
+            0.15, lambda: deliver(made, command("resume", 2, trace_id=run.trace_id))
+        )
+        async with run.tool("x"):
+            assert ticks > 5
+        deliver(made, command("pause", 3, trace_id=run.trace_id))
+        before = ticks
+        asyncio.get_running_loop().call_later(
+            0.1, lambda: deliver(made, command("resume", 4, trace_id=run.trace_id))
+        )
+        assert await look() > before + 3
+    ticking.cancel()
+
+
+def test_a_pause_that_nobody_ends_is_a_stop() -> None:
+    """What was paused for want of an approval is not done without one."""
+    with (
+        traced(pause_limit="200ms") as made,
+        pytest.raises(RunStopped, match="nobody resumed it"),
+        made.tracer.run() as run,
+    ):
+        deliver(made, command("pause", trace_id=run.trace_id))
+        run.tool("x").start()
+    assert control_steps(made) == [
+        ("pause", "start", ""), ("pause", "end", "cancelled"), ("stop", "start", ""), ("stop", "end", "ok"),
+    ]  # fmt: skip
+
+
+async def test_a_stop_cancels_the_awaiting_task_if_asked_to(made: Traced) -> None:
+    """The run is left as stopped, not as cancelled, and the task is not cancelled afterwards."""
+    with pytest.raises(RunStopped, match="why"):
+        async with made.tracer.run(cancel_on_stop=True) as run:
+            asyncio.get_running_loop().call_later(
+                0.05, lambda: deliver(made, command("stop", trace_id=run.trace_id))
+            )
+            async with run.tool("slow"):
+                await asyncio.sleep(30)
+    await asyncio.sleep(0)
+    assert made.ended["slow"].status == "cancelled"
+    assert made.ended["support"].error_type.endswith("RunStopped")
+    assert ("stop", "end", "ok") in control_steps(made)
+
+
+async def test_a_cancellation_that_nobody_ordered_stays_one(made: Traced) -> None:
+    """Without a stop a cancelled task is cancelled as ever."""
+
+    async def work() -> None:
+        async with made.tracer.run(cancel_on_stop=True):
+            await asyncio.sleep(30)
+
+    task = asyncio.create_task(work())
+    await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+def test_the_hook_hears_of_every_command_and_may_fail(made: Traced) -> None:
+    """A warning only calls the hook and is recorded; a hook that raises disturbs nobody."""
+    heard: list[str] = []
+
+    def hook(order: Command) -> None:
+        heard.append(order.action)
+        raise ValueError("a bad hook")
+
+    with made.tracer.run(on_command=hook) as run:
+        for number, action in enumerate(("warn", "pause", "resume"), 1):
+            deliver(made, command(action, number, trace_id=run.trace_id))
+        with run.tool("x"):
+            pass
+    assert heard == ["warn", "pause", "resume"]
+    assert control_steps(made)[0] == ("warn", "end", "ok")
+
+
+def test_a_command_to_an_agent_binds_runs_that_start_later_until_it_expires(made: Traced) -> None:
+    """Of that project, agent and environment alone; a resume frees those to come."""
+    now = time.time_ns() // 1_000
+    with made.tracer.run() as early:
+        order = command("stop", 1, time=now, agent="support", expires=now + 60_000_000)
+        assert deliver(made, order) == 1
+        with pytest.raises(RunStopped), early.tool("x"):
+            pass
+    with made.tracer.run() as late, pytest.raises(RunStopped), late.tool("x"):
+        pass
+    with made.tracer.run(agent="other") as other, other.tool("x"):
+        pass
+    deliver(made, command("resume", 2, time=now + 1, agent="support", expires=now + 60_000_000))
+    told = len(control_steps(made))
+    with made.tracer.run() as freed, freed.tool("x"):
+        pass
+    assert len(control_steps(made)) == told, "what was taken back before it began is not told to it"
+    expired = command("stop", 3, time=now - 9_000_000, agent="support", expires=now - 1)
+    assert deliver(made, expired) == 0
+    with made.tracer.run() as after, after.tool("x"):
+        pass
+
+
+def test_a_stop_to_an_agent_inside_a_run_leaves_the_run_alone(made: Traced) -> None:
+    """The orchestrator hears of it as an exception of that part, and may go on."""
+    now = time.time_ns() // 1_000
+    with made.tracer.run() as run:
+        with pytest.raises(RunStopped), run.run("helper") as helper:
+            deliver(made, command("stop", time=now, agent="helper", expires=now + 60_000_000))
+            helper.tool("x").start()
+        with run.tool("y"):
+            pass
+    assert made.ended["support"].status == "ok"
+
+
+def test_long_work_without_steps_may_ask(made: Traced) -> None:
+    """``checkpoint`` is where a loop without steps obeys."""
+    with pytest.raises(RunStopped), made.tracer.run() as run:
+        run.checkpoint()
+        deliver(made, command("stop", trace_id=run.trace_id))
+        run.checkpoint()
+
+
+def test_parallel_branches_all_stop(made: Traced) -> None:
+    """Every thread of the run meets the stop; it is recorded once."""
+    stopped: list[str] = []
+
+    def branch(number: int) -> None:
+        try:
+            while True:
+                with run.tool(f"t{number}"):
+                    time.sleep(0.001)
+        except RunStopped as error:
+            stopped.append(error.command_id)
+
+    with made.tracer.run() as run:
+        threads = [threading.Thread(target=branch, args=(n,)) for n in range(8)]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.02)
+        deliver(made, command("stop", trace_id=run.trace_id))
+        for thread in threads:
+            thread.join(5)
+    assert stopped == ["c1"] * 8
+    assert control_steps(made) == [("stop", "start", ""), ("stop", "end", "ok")]
+
+
+def test_the_stops_are_public() -> None:
+    """A program can name what it may catch."""
+    assert issubclass(stepstream.BudgetExceeded, stepstream.RunStopped)
+    assert not issubclass(stepstream.RunStopped, stepstream.ArgumentsRefused)
+
+
+def test_a_run_that_is_dropped_without_an_end_is_forgotten(made: Traced) -> None:
+    """What a program starts and never ends does not pile up."""
+    for _ in range(10):
+        made.tracer.run().start()
+    gc.collect()
+    engine = made.tracer.engine()
+    assert engine is not None
+    assert (len(engine.commands._open), len(engine.commands._roots)) == (0, 0)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_child_process_leaves_the_runs_of_its_parent_alone(made: Traced) -> None:
+    """Forked while an order is under way, it neither hangs nor obeys for the parent."""
+    with made.tracer.run() as run:
+        engine = made.tracer.engine()
+        assert engine is not None
+        control = run._owned
+        assert control is not None
+        with control._changed:  # another thread might hold it
+            child = os.fork()
+            if not child:
+                with run.tool("x"):
+                    pass
+                os._exit(0 if not engine.commands._open else 1)
+        assert os.waitpid(child, 0)[1] == 0
+
+
+def test_what_is_no_command_is_counted_and_passed_over(made: Traced) -> None:
+    """Anything may lie on a topic; the next command is heard."""
+    engine = made.tracer.engine()
+    assert engine is not None
+    listener = CommandListener(engine.settings, engine.commands)
+    with made.tracer.run() as run:
+        order = {
+            "command_id": "c",
+            "action": "stop",
+            "time": 1,
+            "trace_id": run.trace_id,
+            "new_field": 1,
+        }
+        for value in (
+            b"",
+            None,
+            b"junk",
+            b"[]",
+            b'{"action": "dance"}',
+            b"\xff",
+            msgspec.json.encode(order),
+        ):
+            listener._hand_over(value)
+        with pytest.raises(RunStopped), run.tool("x"):
+            pass
+    assert (engine.commands.received, engine.commands.malformed) == (1, 4)
+
+
+@pytest.mark.parametrize("ahead_s", [3_600, 70 * 365 * 86_400])
+@pytest.mark.parametrize("scope", [False, True])
+def test_a_resume_dated_in_the_future_voids_no_later_stop(
+    made: Traced, ahead_s: int, scope: bool
+) -> None:
+    """An order counts as written when its record was, at the latest: a clock that is ahead lets no run escape."""
+    engine = made.tracer.engine()
+    assert engine is not None
+    now_s = time.time()
+    listener = CommandListener(engine.settings, engine.commands, now_s=lambda: now_s)
+    with made.tracer.run() as run:
+        assert run._owned is not None
+        whom = {"project": run._owned.project} if scope else {"trace_id": run.trace_id}
+
+        def order(action: str, time_s: float, timestamp_s: float) -> None:
+            more = {"expires": round((time_s + 600) * 1e6)} if scope else {}
+            given = command(
+                action, 1 if action == "resume" else 2, time=round(time_s * 1e6), **whom, **more
+            )
+            listener._hand_over(msgspec.json.encode(given), round(timestamp_s * 1e3))
+
+        order("resume", now_s + ahead_s, now_s - 5)
+        with run.tool("goes on"):
+            pass
+        order("stop", now_s - 3, now_s - 3)
+        with pytest.raises(RunStopped), run.tool("x"):
+            raise AssertionError("it began")
+    assert dated_by(command("stop", time=5), 9).time == 5

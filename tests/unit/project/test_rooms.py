@@ -1,0 +1,265 @@
+"""The rooms keep to themselves: who may import what, and the habits that keep modules readable and logic pure."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from tests.support.paths import ROOT
+
+ROOMS: Final = ("schemas", "producers", "stream", "sinks")
+FACE: Final = "stepstream"
+SERVERS: Final = (
+    "http.server",
+    "socketserver",
+    "wsgiref.simple_server",
+    "xmlrpc.server",
+    "aiohttp.web",
+)
+WHOLE: Final = (FACE, *(name.partition(".")[0] for name in SERVERS))
+"""Packages of which a module may be imported by ``from PACKAGE import MODULE``, and it matters which."""
+
+# What a room may import of ours, beside itself. Rooms meet only in schemas and on Kafka.
+TOOLBOX: Final = ("stepstream.schemas", "stepstream.common")
+MAY_IMPORT: Final = {"schemas": (), "producers": TOOLBOX, "stream": TOOLBOX, "sinks": TOOLBOX}
+# Entry points read the environment when they are called, not when they are imported.
+LAZILY: Final = ("stepstream.common.settings",)
+
+# The engines of one room, which another has no business with; the SDK runs beside agents and stays light.
+ENGINES: Final = {
+    "faust": {"stream"},
+    "aiokafka": {"stream"},
+    "mode": {"stream"},
+    "clickhouse_connect": {"sinks"},
+    "chdb": {"sinks"},
+}
+# The shell around the worker's logic: the rest of the room knows neither framework nor clock.
+STREAM_SHELL: Final = "stream/shell/"
+IMPURE: Final = {"faust", "aiokafka", "mode", "asyncio", "threading", "time", "datetime", "random"}
+INPUT_OUTPUT: Final = {
+    "asyncio", "confluent_kafka", "http", "logging", "pathlib", "random", "socket", "sqlite3", "ssl", "subprocess",
+    "tempfile", "threading", "time", "urllib",
+}  # fmt: skip
+# Programs that talk to the process that started them.
+TALKERS: Final = (
+    "stepstream/cli/",
+    "stepstream/local/up.py",
+    "stepstream/common/launcher.py",
+)
+
+
+@dataclass(frozen=True)
+class Import:
+    """A name imported, and whether that happens when the module is."""
+
+    name: str
+    at_once: bool
+    relative: bool = False
+
+    @property
+    def top(self) -> str:
+        return self.name.partition(".")[0]
+
+
+@dataclass(frozen=True)
+class Module:
+    """A file of the product, parsed."""
+
+    path: Path
+    tree: ast.Module
+    imports: tuple[Import, ...]
+
+    @property
+    def name(self) -> str:
+        return self.path.relative_to(ROOT).as_posix()
+
+    @property
+    def room(self) -> str:
+        return self.name.partition("/")[0]
+
+
+def _imports(tree: ast.Module) -> Iterator[Import]:
+    """Every import of a module; those in functions, under TYPE_CHECKING and under __main__ are not at once."""
+    later = {id(node) for block in ast.walk(tree) if _is_later(block) for node in ast.walk(block)}
+    for node in ast.walk(tree):
+        at_once = id(node) not in later
+        if isinstance(node, ast.Import):
+            yield from (Import(alias.name, at_once) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            for alias in node.names:
+                name = f"{base}.{alias.name}" if base in WHOLE else base
+                yield Import(name, at_once, relative=node.level > 0)
+
+
+def calls(tree: ast.AST, *names: str) -> list[ast.Call]:
+    found = (
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    )
+    return [node for node in found if isinstance(node.func, ast.Name) and node.func.id in names]
+
+
+def prints(module: Module) -> list[int]:
+    """Lines that write to standard output, apart from what a module does when it is run as a program."""
+    body = [
+        node
+        for node in module.tree.body
+        if not (isinstance(node, ast.If) and "__main__" in ast.unparse(node.test))
+    ]
+    found = [call for node in body for call in calls(node, "print")]
+    return [
+        call.lineno for call in found if "file" not in {keyword.arg for keyword in call.keywords}
+    ]
+
+
+def _is_later(node: ast.AST) -> bool:
+    if isinstance(node, ast.If):
+        return any(word in ast.unparse(node.test) for word in ("TYPE_CHECKING", "__main__"))
+    return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+
+
+def within(name: str, packages: tuple[str, ...]) -> bool:
+    return any(name == package or name.startswith(f"{package}.") for package in packages)
+
+
+def _modules() -> list[Module]:
+    links = {ROOT / FACE / room for room in ROOMS}
+    files = [
+        path
+        for folder in (*ROOMS, FACE)
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        if not links & {path, *path.parents}
+    ]
+    trees = [ast.parse(path.read_text(), str(path)) for path in files]
+    return [
+        Module(path, tree, tuple(_imports(tree))) for path, tree in zip(files, trees, strict=True)
+    ]
+
+
+MODULES: Final = _modules()
+PROGRAMS: Final = ("tests", "benchmarks")
+ROOM_MODULES: Final = [module for module in MODULES if module.room in ROOMS]
+
+
+def test_rooms_import_only_what_they_may() -> None:
+    """A room imports itself, the schemas and the foundation; the schemas import nothing of ours."""
+    wrong = []
+    for module in ROOM_MODULES:
+        allowed = (f"stepstream.{module.room}", *MAY_IMPORT[module.room])
+        for i in module.imports:
+            early = i.at_once and within(i.name, LAZILY)
+            if i.top == FACE and (early or not within(i.name, allowed)):
+                wrong.append(f"{module.name}: {i.name}")
+    assert wrong == []
+
+
+def test_the_foundation_imports_only_itself_and_the_schemas() -> None:
+    """``stepstream.common`` is at the bottom: no room is reached through it."""
+    common = [module for module in MODULES if module.name.startswith("stepstream/common/")]
+    assert len(common) > 10
+    ours = [(module, i) for module in common for i in module.imports if i.top == FACE]
+    assert [f"{module.name}: {i.name}" for module, i in ours if not within(i.name, TOOLBOX)] == []
+
+
+def test_engines_stay_in_their_rooms() -> None:
+    """The stream framework is the worker's, the ClickHouse clients are the sink's; none is imported for others' sake."""
+    at_once = [
+        (module, i) for module in MODULES for i in module.imports if i.at_once and i.top in ENGINES
+    ]
+    assert {i.top for _, i in at_once} >= {"faust", "clickhouse_connect"}
+    assert [
+        f"{module.name}: {i.name}" for module, i in at_once if module.room not in ENGINES[i.top]
+    ] == []
+
+
+def test_there_is_one_web_server() -> None:
+    """HTTP is answered by ``stepstream.common.web`` alone, in tests and benchmarks too: the standard library's own server has
+    no limits, reads headers leniently, and would be a second implementation to keep safe."""
+    files = [path for folder in PROGRAMS for path in sorted((ROOT / folder).rglob("*.py"))]
+    found = {
+        path.relative_to(ROOT).as_posix(): _imports(ast.parse(path.read_text(), str(path)))
+        for path in files
+    }
+    found |= {module.name: iter(module.imports) for module in MODULES}
+    assert len(found) > len(MODULES)
+    assert (
+        sorted(
+            {name for name, imports in found.items() for i in imports if within(i.name, SERVERS)}
+        )
+        == []
+    )
+    for line in (
+        "import http.server",
+        "from http.server import HTTPServer",
+        "from http import server",
+    ):
+        assert all(within(i.name, SERVERS) for i in _imports(ast.parse(line)))
+
+
+def test_imports_are_absolute_and_by_the_package_s_name() -> None:
+    """``from stepstream.schemas import ...``: neither relative nor by the folder at the top, which no user has."""
+    assert [
+        f"{m.name}: {i.name}" for m in MODULES for i in m.imports if i.relative or i.top in ROOMS
+    ] == []
+
+
+def test_modules_say_what_they_are_for() -> None:
+    """The first lines of a module say what it is for."""
+    written = [module for module in MODULES if module.path.read_text().strip()]
+    assert [module.name for module in written if not ast.get_docstring(module.tree)] == []
+
+
+def test_only_programs_print() -> None:
+    """Libraries return and log; only the command line, the demo and programs write to standard output."""
+    libraries = [
+        m for m in MODULES if not m.name.startswith(TALKERS) and m.path.name != "__main__.py"
+    ]
+    assert [f"{module.name}:{line}" for module in libraries for line in prints(module)] == []
+
+
+def test_schemas_are_pure() -> None:
+    """What crosses a wire is described without touching files, networks, threads or clocks."""
+    schemas = [module for module in MODULES if module.room == "schemas"]
+    assert [
+        f"{module.name}: {i.name}"
+        for module in schemas
+        for i in module.imports
+        if i.top in INPUT_OUTPUT
+    ] == []
+    assert [
+        module.name for module in schemas if calls(module.tree, "open", "input", "exec", "eval")
+    ] == []
+
+
+def test_the_worker_s_logic_knows_no_framework_and_no_clock() -> None:
+    """Reassembly and detection are decided by records and times passed in, so that a replay decides alike."""
+    logic = [
+        module
+        for module in MODULES
+        if module.room == "stream" and not module.name.startswith(STREAM_SHELL)
+    ]
+    assert [
+        f"{module.name}: {i.name}" for module in logic for i in module.imports if i.top in IMPURE
+    ] == []
+
+
+def test_every_folder_of_code_is_a_package() -> None:
+    """A folder without __init__.py would import here and be missing from a type checker's view or a distribution."""
+    assert (
+        sorted({m.path.parent for m in MODULES if not (m.path.parent / "__init__.py").exists()})
+        == []
+    )
+
+
+def test_the_links_lead_to_the_rooms() -> None:
+    """``stepstream/<room>`` is a link to the real folder at the top: one source, no copy."""
+    for room in ROOMS:
+        link = ROOT / FACE / room
+        assert link.is_symlink()
+        assert link.resolve() == ROOT / room
+        assert not (ROOT / room).is_symlink()

@@ -1,0 +1,110 @@
+"""Any set of steps becomes a bounded tree."""
+
+from __future__ import annotations
+
+import random
+import time
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stepstream.render.arrange import MAX_DEPTH, Line, arrange
+from stepstream.render.rows import StepRow
+
+
+def step(
+    number: int,
+    parent: int = 0,
+    *,
+    start_us: int | None = None,
+    cost: int | None = None,
+    status: str = "ok",
+) -> StepRow:
+    start = number * 1_000 if start_us is None else start_us
+    return StepRow(
+        step_id=f"{number:016x}",
+        parent_step_id=f"{parent:016x}" if parent else "",
+        start_us=start,
+        end_us=None if status == "running" else start + 500,
+        kind="tool_call",
+        name=f"step-{number}",
+        cost_nanos=cost,
+        status=status,
+    )
+
+
+def shown(lines: list[Line]) -> list[str]:
+    return [line.step.step_id for line in lines if line.step]
+
+
+def hidden(lines: list[Line]) -> int:
+    return sum(line.hidden.steps for line in lines if line.hidden)
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 40), st.integers(0, 45), st.integers(0, 9)), max_size=60),
+    st.integers(1, 50),
+    st.randoms(use_true_random=False),
+)
+def test_every_step_is_drawn_once_or_counted_as_hidden(
+    shape: list[tuple[int, int, int]], limit: int, shuffle: random.Random
+) -> None:
+    """Circles, orphans, self-parents, repeats, any order: no step is lost and none drawn twice, and the limit holds."""
+    steps = [step(number, parent, start_us=start) for number, parent, start in shape]
+    distinct = len({one.step_id for one in steps})
+    shuffle.shuffle(steps)
+    lines = arrange(steps, limit=limit)
+    assert len(set(shown(lines))) == len(shown(lines))
+    assert len(shown(lines)) + hidden(lines) == distinct
+    assert len(shown(lines)) <= limit + MAX_DEPTH  # the last one chosen brings its ancestors
+    assert all(len(line.more) <= MAX_DEPTH for line in lines)
+
+
+def test_siblings_stand_in_the_order_they_began() -> None:
+    """The tree is read from top to bottom as time went."""
+    lines = arrange([step(4, 1), step(1), step(3, 2), step(2, 1)])
+    assert shown(lines) == [f"{n:016x}" for n in (1, 2, 3, 4)]
+    assert [line.more for line in lines] == [(), (True,), (True, False), (False,)]
+
+
+def test_odd_steps_say_what_is_odd_about_them() -> None:
+    """A step without its parent, a second root and a circle are shown apart, each with its reason."""
+    lines = arrange([step(1), step(2), step(3, 77), step(4, 5), step(5, 4)])
+    notes = {line.step.step_id[-1]: line.note for line in lines if line.step}
+    assert notes["1"] == ""
+    assert notes["2"] == "another root"
+    assert "never seen" in notes["3"]
+    assert notes["4"] == "in a circle of parents"
+    assert notes["5"] == ""
+
+
+def test_an_ended_step_replaces_its_open_form() -> None:
+    """A step that ended between two queries is drawn once, as ended."""
+    lines = arrange([step(1, status="running"), step(1)])
+    assert [line.step.open for line in lines if line.step] == [False]
+
+
+def test_what_matters_stays_when_there_is_too_much() -> None:
+    """Of thousands of steps the failed, the open, the dearest and an alert's evidence are drawn, with their ancestors."""
+    steps = [step(1), *(step(n, 1 + n % 7 if n > 8 else 1) for n in range(2, 5_000))]
+    steps += [
+        step(9_001, 4_000, status="error"),
+        step(9_002, 4_500, cost=10**9),
+        step(9_003, 4_700, status="running"),
+    ]
+    evidence = f"{3_333:016x}"
+    lines = arrange(steps, limit=60, keep=frozenset({evidence}))
+    drawn = set(shown(lines))
+    assert {f"{n:016x}" for n in (1, 9_001, 9_002, 9_003, 4_000, 4_500, 4_700)} | {
+        evidence
+    } <= drawn
+    assert len(drawn) + hidden(lines) == len(steps)
+
+
+def test_fifty_thousand_steps_in_one_chain_are_drawn_at_once() -> None:
+    """Depth and number cost neither stack nor patience."""
+    steps = [step(n, n - 1) for n in range(1, 50_001)]
+    began = time.monotonic()
+    lines = arrange(steps, limit=200)
+    assert time.monotonic() - began < 10
+    assert len(shown(lines)) + hidden(lines) == 50_000

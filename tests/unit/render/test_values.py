@@ -1,0 +1,93 @@
+"""Single values as people read them."""
+
+from __future__ import annotations
+
+from datetime import UTC
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.cells import cell_len
+
+from stepstream.render.values import (
+    clip,
+    fit,
+    format_count,
+    format_time,
+    format_usd,
+    one_line,
+    zone_name,
+)
+
+
+@pytest.mark.parametrize(
+    ("nanos", "text"),
+    [
+        (None, "?"),
+        (0, "$0"),
+        (1, "<$0.00001"),
+        (12_345, "$0.000012"),
+        (1_000_000, "$0.001"),
+        (12_300_000, "$0.0123"),
+        (100_000_000, "$0.10"),
+        (310_000_000, "$0.31"),
+        (1_840_000_000, "$1.84"),
+        (1_234_500_000_000, "$1,234.50"),
+    ],
+)
+def test_money_is_never_rounded_to_nothing_and_unknown_is_not_zero(
+    nanos: int | None, text: str
+) -> None:
+    """A cost is never rounded to nothing, and a cost that is not known is never shown as $0."""
+    assert format_usd(nanos) == text
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0"),
+        (999, "999"),
+        (1_000, "1.0k"),
+        (1_234, "1.2k"),
+        (9_960, "10k"),
+        (999_600, "1.0M"),
+        (5_600_000_000, "5.6G"),
+    ],
+)
+def test_counts_are_short(count: int, text: str) -> None:
+    """A count fits its column."""
+    assert format_count(count) == text
+
+
+def test_a_time_names_the_zone_that_held_then() -> None:
+    """Local time of a winter's run is winter time, whatever season it is looked at in."""
+    berlin = ZoneInfo("Europe/Berlin")
+    winter, summer = 1_772_366_587_000_000, 1_782_907_387_000_000
+    assert (format_time(winter, berlin), zone_name(winter, berlin)) == (
+        "2026-03-01 13:03:07",
+        "CET",
+    )
+    assert (format_time(summer, berlin), zone_name(summer, berlin)) == (
+        "2026-07-01 14:03:07",
+        "CEST",
+    )
+    assert format_time(winter, UTC) == "2026-03-01 12:03:07"
+
+
+def test_what_an_agent_wrote_cannot_steer_the_terminal() -> None:
+    """Escape sequences, bells and line breaks are gone from printed text; letters of every script stay."""
+    shown = one_line("a\x1b[2J\x07b\r\nc\u202ed 東京 é")
+    assert "\x1b" not in shown
+    assert "\x07" not in shown
+    assert "\n" not in shown
+    assert "\u202e" not in shown
+    assert "東京 é" in shown
+
+
+@given(st.text(max_size=60), st.integers(0, 40))
+def test_text_takes_the_cells_it_is_given(text: str, cells: int) -> None:
+    """A column's text is exactly as wide as the column, wide characters included: what follows stands straight."""
+    line = one_line(text)
+    assert cell_len(fit(line, cells)) == cells
+    assert cell_len(clip(line, cells)) <= cells

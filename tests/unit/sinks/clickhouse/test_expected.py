@@ -1,0 +1,159 @@
+"""What the migrations make, as read from their own text; and what a store that lacks some of it is told to lack."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from stepstream.schemas.settings import Settings
+from stepstream.sinks.clickhouse.errors import missing_table, sentence, worded
+from stepstream.sinks.clickhouse.expected import Column, Findings, compare, everything
+from stepstream.sinks.clickhouse.schema import migrations
+
+SETTINGS = Settings()
+CLUSTER = Settings(clickhouse_cluster="main")
+MADE = everything(SETTINGS)
+
+
+def compared(
+    without: str = "",
+    column: tuple[str, str] | None = None,
+    index: str = "",
+    engines: dict[str, str] | None = None,
+) -> Findings:
+    """A store that has all but a table, a column or an index, or has other engines."""
+    found = {
+        one.name: "MaterializedView" if one.is_view else "ReplacingMergeTree"
+        for one in MADE.values()
+    }
+    found |= engines or {}
+    columns = [
+        Column(one.name, name, type_of(definition))
+        for one in MADE.values()
+        for name, definition in one.columns.items()
+        if (one.name, name) != column
+    ]
+    indexes = [(one.name, name) for one in MADE.values() for name in one.indexes if name != index]
+    found.pop(without, None)
+    return compare(SETTINGS, {m.version for m in migrations()}, found, columns, indexes)
+
+
+def type_of(definition: str) -> str:
+    """The type in a definition, found in another way than the code does."""
+    rest = re.sub(r"^`?\w+`?\s+", "", definition)
+    return re.split(r"\s+(?:CODEC|DEFAULT|MATERIALIZED|EPHEMERAL)\b", rest)[0]
+
+
+def test_the_files_are_read_whole() -> None:
+    """Every table, materialized view, column and index of the first migrations, and what later ones added."""
+    assert {
+        "steps_raw",
+        "steps_open",
+        "runs_raw",
+        "alerts_raw",
+        "alert_events_to_alerts",
+        "rollup_1h",
+    } <= set(MADE)
+    assert list(MADE["steps_raw"].columns)[:3] == ["schema_version", "trace_id", "step_id"]
+    assert "documents" in MADE["steps_raw"].columns
+    assert "user_id" in MADE["alerts_raw"].columns
+    assert set(MADE["runs_raw"].indexes) == {"ix_trace"}
+    assert "group" in MADE["deliveries_raw"].columns
+
+
+def test_a_whole_store_lacks_nothing() -> None:
+    """Nor is anything wrong with it, whatever variant of its engine a table has."""
+    assert compared() == Findings()
+    assert compared(engines={"runs_raw": "ReplicatedReplacingMergeTree"}) == Findings()
+
+
+@pytest.mark.parametrize("name", sorted(MADE))
+def test_each_part_that_is_gone_is_told_and_made_by_its_own_statements(name: str) -> None:
+    """By name; with the cluster where there is one."""
+    (lack,) = compared(without=name).lacks
+    assert str(lack).endswith(f"{name} is missing")
+    assert f".{name}" in lack.statements[0]
+    assert "ON CLUSTER 'main'" in everything(CLUSTER)[name].create()[0]
+
+
+def test_a_column_that_is_gone_is_added_in_its_place_with_what_later_migrations_made_of_it() -> (
+    None
+):
+    """The definition first, then the changes."""
+    (lack,) = compared(column=("steps_raw", "output")).lacks
+    assert lack.statements[0].startswith(
+        "ALTER TABLE stepstream.steps_raw ADD COLUMN IF NOT EXISTS output "
+    )
+    assert lack.statements[0].endswith("AFTER `input`")
+    assert "MODIFY COLUMN output CODEC(ZSTD(5, 23))" in " ".join(lack.statements)
+
+
+def test_a_materialized_view_is_made_with_its_newest_query() -> None:
+    """No row is copied by an older one in between."""
+    (lack,) = compared(without="alert_events_to_alerts").lacks
+    assert "user_id" in lack.statements[0]
+    assert lack.statements[1].startswith("INSERT INTO stepstream.alerts_raw (")
+
+
+@pytest.mark.parametrize(
+    ("engines", "words"),
+    [
+        ({"runs_raw": "View"}, "runs_raw is a View and should be a table"),
+        ({"runs_raw": "Log"}, "runs_raw is a Log and should be a table"),
+        ({"alert_events_to_alerts": "ReplacingMergeTree"}, "and should be a materialized view"),
+    ],
+)
+def test_something_else_under_a_name_of_ours_is_told(engines: dict[str, str], words: str) -> None:
+    """And not put right: it may be somebody's."""
+    found = compared(engines=engines)
+    assert not found.lacks
+    assert words in found.wrong[0]
+
+
+class Refusal(Exception):
+    """An error as the client raises it."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(
+            f"Received ClickHouse exception, code: {code}, server response: Code: {code}. DB::Exception: {text}"
+        )
+        self.code = code
+
+
+@pytest.mark.parametrize(
+    ("error", "table", "words"),
+    [
+        (
+            Refusal(
+                60,
+                "Table stepstream.steps_raw does not exist. (UNKNOWN_TABLE) (for url http://h:1)",
+            ),
+            "steps_raw",
+            "Table stepstream.steps_raw does not exist",
+        ),
+        (
+            Refusal(
+                60,
+                "Unknown table expression identifier 'stepstream.runs_raw'. In scope SELECT a FROM b. (UNKNOWN_TABLE)",
+            ),
+            "runs_raw",
+            "Unknown table expression identifier 'stepstream.runs_raw'",
+        ),
+        (
+            Refusal(
+                16,
+                "No such column x in table stepstream.runs_raw (76d0). (NO_SUCH_COLUMN_IN_TABLE) (version 25.8)",
+            ),
+            "",
+            "No such column x in table stepstream.runs_raw (76d0)",
+        ),
+    ],
+)
+def test_what_the_store_complains_about_is_one_sentence_with_the_command(
+    error: Refusal, table: str, words: str
+) -> None:
+    """No code, no version, no statement; and what helps where the schema is not what it should be."""
+    assert missing_table(error) == table
+    assert sentence(error) == words
+    assert worded(error) == f"{words}: run `stepstream store migrate`"

@@ -1,0 +1,625 @@
+"""Every channel keeps the same promises: one suite over all of them, against real receivers on loopback."""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stepstream.schemas.alert import AlertStruct
+from stepstream.schemas.channels import CHANNELS
+from stepstream.schemas.documents import Subscription
+from stepstream.schemas.notification import Notification as Contract
+from stepstream.sinks.notify.channels.guard import Forbidden, addresses, is_public
+from stepstream.sinks.notify.channels.http import Client, Refused, Trouble
+from stepstream.sinks.notify.channels.registry import SENDERS, Outcome, send
+from stepstream.sinks.notify.channels.webhook import HOSTS, Kit, sign, verify
+from stepstream.sinks.notify.group import Notification
+from stepstream.sinks.notify.message import message, payload
+from stepstream.sinks.notify.sample import sample
+from stepstream.sinks.notify.secrets import NoSecret, Secrets
+from tests.support.receiver import Call, receiver
+from tests.unit.sinks.notify.test_core import NOW, alert, subscription
+
+# apprise imports what Python 3.13 does not have any more, and does without it there.
+pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning")]
+SECRET = "s3cr3t-0123456789-abcdef"
+S = 1_000_000
+
+
+_clients: list[Client] = []
+
+
+@pytest.fixture(autouse=True)
+def closing() -> Iterator[None]:
+    """Connections do not outlive the test."""
+    yield
+    while _clients:
+        _clients.pop().close()
+    time.sleep(0.01)  # the receivers' threads notice
+
+
+def client(**given: Any) -> Client:
+    """A client that is closed with the test."""
+    _clients.append(Client(**given))
+    return _clients[-1]
+
+
+def kit(url: str = "", *, private: bool = True, commands: bool = True, **environ: str) -> Kit:
+    """What channels work with; every service is at ``url``."""
+    return Kit(
+        client=client(allow_private=private),
+        secrets=Secrets(
+            Path("/nowhere"),
+            {
+                "STEPSTREAM_NOTIFY_SECRET_TOKEN": SECRET,
+                "STEPSTREAM_NOTIFY_SECRET_URL": f"{url}/{SECRET}",
+                **environ,
+            },
+            frozenset({"APPRISE"}),
+        ),
+        clock_s=lambda: NOW / 1e6,
+        allow_commands=commands,
+        allow_private=private,
+        hosts=dict.fromkeys(HOSTS, url),
+    )
+
+
+def notification(*alerts: AlertStruct, **fields: Any) -> Notification:
+    """A notification about these alerts."""
+    told = alerts or (
+        alert(
+            trace_id="4bf92f3577b34da6a3ce929d0e0e4736",
+            severity="critical",
+            step_ids=["1c3a5e7f90b2d4f6"],
+        ),
+    )
+    firing = sum(one.state == "firing" for one in told)
+    made = sample(subscription("oncall"), NOW)
+    known: dict[str, Any] = {
+        "alerts": told,
+        "firing": firing,
+        "resolved": len(told) - firing,
+        "untold": 0,
+        "group": "g",
+    }
+    return replace(made, **(known | fields))
+
+
+@dataclass(frozen=True)
+class Case:
+    """A channel, how it is written, and what its receiver gets of a firing alert."""
+
+    to: Callable[[str], dict[str, Any]]
+    check: Callable[[Call], bool]
+    path: str
+    refuses: bool = True
+    """It can tell a refusal from trouble that may pass."""
+
+
+CASES = {
+    "webhook": Case(
+        lambda url: {
+            "url": f"{url}/hook",
+            "secret": "env:STEPSTREAM_NOTIFY_SECRET_TOKEN",
+            "headers": {"X-Team": "ops"},
+        },
+        lambda call: (
+            call.data["alerts"][0]["severity"] == "critical" and call.headers["X-Team"] == "ops"
+        ),
+        "/hook",
+    ),
+    "alertmanager": Case(
+        lambda url: {"url": url, "labels": {"team": "ops"}},
+        lambda call: (
+            call.data[0]["labels"]["team"] == "ops"
+            and call.data[0]["endsAt"] == "2026-01-01T00:03:00.000Z"
+        ),
+        "/api/v2/alerts",
+    ),
+    "slack": Case(
+        lambda _: {"url": "env:STEPSTREAM_NOTIFY_SECRET_URL"},
+        lambda call: "CRITICAL" in call.data["text"],
+        f"/{SECRET}",
+    ),
+    "discord": Case(
+        lambda _: {"url": "env:STEPSTREAM_NOTIFY_SECRET_URL"},
+        lambda call: "CRITICAL" in call.data["content"],
+        f"/{SECRET}",
+    ),
+    "teams": Case(
+        lambda _: {"url": "env:STEPSTREAM_NOTIFY_SECRET_URL"},
+        lambda call: "CRITICAL" in call.data["attachments"][0]["content"]["body"][0]["text"],
+        f"/{SECRET}",
+    ),
+    "telegram": Case(
+        lambda _: {"token": "env:STEPSTREAM_NOTIFY_SECRET_TOKEN", "chat": "-100"},
+        lambda call: call.data["chat_id"] == "-100" and "CRITICAL" in call.data["text"],
+        f"/bot{SECRET}/sendMessage",
+    ),
+    "pagerduty": Case(
+        lambda _: {"routing_key": "env:STEPSTREAM_NOTIFY_SECRET_TOKEN"},
+        lambda call: (
+            call.data["event_action"] == "trigger"
+            and call.data["routing_key"] == SECRET
+            and call.data["payload"]["severity"] == "critical"
+        ),
+        "/v2/enqueue",
+    ),
+    "opsgenie": Case(
+        lambda _: {"api_key": "env:STEPSTREAM_NOTIFY_SECRET_TOKEN", "team": "ops"},
+        lambda call: (
+            call.data["priority"] == "P1" and call.headers["Authorization"] == f"GenieKey {SECRET}"
+        ),
+        "/v2/alerts",
+    ),
+    "apprise": Case(
+        lambda _: {"url": "env:APPRISE"},
+        lambda call: "CRITICAL" in call.data["title"],
+        f"/{SECRET}",
+        refuses=False,
+    ),
+}
+OTHERWISE = {"email", "command"}
+"""Channels without HTTP, with tests of their own below."""
+
+
+def wanted(name: str, url: str, **fields: Any) -> Subscription:
+    return subscription("oncall", to={name: CASES[name].to(url)}, **fields)
+
+
+def kit_for(url: str, **fields: Any) -> Kit:
+    return kit(url, APPRISE=f"json://{url.removeprefix('http://')}/{SECRET}", **fields)
+
+
+def test_every_channel_is_tried_here() -> None:
+    """A channel that is added is added here too."""
+    assert CASES.keys() | OTHERWISE == CHANNELS.keys() == SENDERS.keys()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_notification_arrives_as_the_channel_has_it(name: str) -> None:
+    """At the right place, in the right form, once."""
+    with receiver(answer=b"ok") as there:
+        assert send(notification(), wanted(name, there.url), kit_for(there.url)).kind == "told"
+        (call,) = there.taken
+        assert call.path.split("?")[0] == CASES[name].path
+        assert CASES[name].check(call)
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    ("status", "kind"), [(503, "failed"), (429, "failed"), (400, "refused"), (302, "refused")]
+)
+def test_an_answer_that_is_no_yes_is_judged(name: str, status: int, kind: str) -> None:
+    """What may pass is tried again, what will not is not; the reason says what came back, without the secret in it."""
+    with receiver(status=lambda _call: status, answer=f"no, {SECRET} is wrong".encode()) as there:
+        outcome = send(notification(), wanted(name, there.url), kit_for(there.url))
+    assert outcome.kind == (kind if CASES[name].refuses else "failed")
+    assert str(status) in outcome.text
+    assert SECRET not in outcome.text or name == "alertmanager"  # which has none
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_nobody_there_and_no_answer_are_trouble(name: str) -> None:
+    """A refused connection and a receiver that hangs: tried again, and the time limit is kept."""
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        assert send(notification(), wanted(name, url), kit_for(url)).kind == "failed"
+        silent.listen()
+        to = {name: {**CASES[name].to(url), "timeout": "300ms"}}
+        began = time.monotonic()
+        outcome = send(notification(), subscription("oncall", to=to), kit_for(url))
+        assert outcome.kind == "failed"
+        assert 0.2 < time.monotonic() - began < 3
+        assert SECRET not in outcome.text
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_addresses_of_our_own_network_are_refused(name: str) -> None:
+    """Unless a setting allows them."""
+    with receiver() as there:
+        outcome = send(notification(), wanted(name, there.url), kit_for(there.url, private=False))
+        assert (outcome.kind, there.taken) == ("refused", [])
+        assert "notify_allow_private" in outcome.text
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_secret_that_is_missing_is_named(name: str) -> None:
+    """It is tried again: somebody may put it there. A channel without secrets needs none."""
+    with receiver() as there:
+        bare = replace(
+            kit_for(there.url), secrets=Secrets(Path("/nowhere"), {}, frozenset({"APPRISE"}))
+        )
+        outcome = send(notification(), wanted(name, there.url), bare)
+        assert outcome.kind == "told" if name == "alertmanager" else "is not set" in outcome.text
+
+
+def test_systems_that_keep_alerts_hear_of_the_end() -> None:
+    """PagerDuty and Opsgenie close what they opened; what they never heard of is opened first."""
+    over = alert(state="resolved")
+    for name, ends in (
+        ("pagerduty", ["/v2/enqueue"]),
+        ("opsgenie", ["/v2/alerts/oncall-g/close?identifierType=alias"]),
+    ):
+        with receiver() as there:
+            assert (
+                send(notification(over), wanted(name, there.url), kit_for(there.url)).kind == "told"
+            )
+            assert [call.path for call in there.taken] == ends
+            assert (
+                send(notification(over, untold=1), wanted(name, there.url), kit_for(there.url)).kind
+                == "told"
+            )
+            assert [call.path for call in there.taken] == [*ends, CASES[name].path, *ends]
+
+
+def test_a_signature_is_of_this_body_and_this_time() -> None:
+    """Another body, another key or a time long ago is not accepted."""
+    header = sign("key", 1_000, b"body")
+    assert verify("key", header, b"body", 1_100)
+    assert not verify("key", header, b"bodY", 1_100)
+    assert not verify("other", header, b"body", 1_100)
+    assert not verify("key", header, b"body", 2_000)
+    assert not verify("key", "nonsense", b"body", 1_100)
+
+
+def test_the_body_is_what_its_contract_says() -> None:
+    """``stepstream schema Notification`` describes what a webhook gets, field by field."""
+    sent = payload(
+        notification(alert(), alert("b", state="resolved")),
+        subscription(link_template="https://t/{trace_id}"),
+    )
+    read = Contract.model_validate_json(json.dumps(sent))
+    assert set(sent) == set(json.loads(read.model_dump_json()))
+    for given, found in zip(sent["alerts"], read.alerts, strict=True):
+        assert set(given) <= set(type(found).model_fields)
+        assert (given["alert_id"], given["command"]) == (found.alert_id, found.command)
+
+
+def test_the_body_is_the_same_at_every_try() -> None:
+    """One idempotency key, one content: tries differ in a header alone."""
+    one = notification()
+    assert payload(one, subscription()) == payload(replace(one, attempt=7), subscription())
+
+
+# -- HTTP --------------------------------------------------------------------------------------------------------------
+
+
+def test_redirects_are_followed_only_as_posts_and_checked_again() -> None:
+    """307 and 308 lead on, without the headers that may be secrets; into our own network they lead nowhere."""
+    with receiver() as there, receiver(status=lambda _call: 307) as here:
+        here.headers["Location"] = f"{there.url}/moved"
+        client(allow_private=True).post(
+            here.url, b"{}", {"Authorization": "x", "Content-Type": "a/b"}, timeout_s=5
+        )
+        assert [(call.path, "Authorization" in call.headers) for call in there.taken] == [
+            ("/moved", False)
+        ]
+
+        inside = there.url.rpartition(":")[2]
+
+        def lookup(host: str, port: int) -> list[tuple[Any, ...]]:
+            return [(0, 0, 0, "", ("127.0.0.1", port))]
+
+        guarded = client(allow_private=False, lookup=lookup)
+        with pytest.raises(Refused, match="notify_allow_private"):
+            guarded.post(f"http://public.example:{inside}/", b"{}", {}, timeout_s=5)
+    with receiver(status=lambda _call: 308) as loop:
+        loop.headers["Location"] = loop.url
+        with pytest.raises(Refused, match="more than 3"):
+            client(allow_private=True).post(loop.url, b"{}", {}, timeout_s=5)
+
+
+def test_a_name_is_looked_up_and_checked_for_every_connection() -> None:
+    """A name that pointed to a good address and points into our network now is refused; the connection is made to the
+    address that was checked, not to the one that a second question would give."""
+    answers = [["93.184.216.34"], ["127.0.0.1"]]
+    asked: list[str] = []
+
+    def lookup(host: str, port: int) -> list[tuple[Any, ...]]:
+        asked.append(host)
+        return [
+            (0, 0, 0, "", (address, port)) for address in answers[min(len(asked), len(answers)) - 1]
+        ]
+
+    assert addresses("h.example", 443, allow_private=False, lookup=lookup) == [
+        ("93.184.216.34", 443)
+    ]
+    with pytest.raises(Forbidden):
+        addresses("h.example", 443, allow_private=False, lookup=lookup)
+    with receiver() as there:
+        port = int(there.url.rpartition(":")[2])
+        named = client(
+            allow_private=True, lookup=lambda _host, at: [(0, 0, 0, "", ("127.0.0.1", at))]
+        )
+        named.post(f"http://nowhere.invalid:{port}/x", b"{}", {}, timeout_s=5)
+        assert there.taken[0].headers["Host"] == f"nowhere.invalid:{port}"
+
+
+@pytest.mark.parametrize(
+    ("address", "public"),
+    [
+        ("8.8.8.8", True), ("2606:4700::1111", True), ("127.0.0.1", False), ("10.1.2.3", False), ("172.16.0.1", False),
+        ("192.168.1.1", False), ("169.254.169.254", False), ("100.64.0.1", False), ("0.0.0.0", False), ("224.0.0.1", False),
+        ("::1", False), ("fe80::1%eth0", False), ("fd00::1", False), ("::ffff:127.0.0.1", False), ("::ffff:8.8.8.8", True),
+        ("64:ff9b::a00:1", False), ("2002:7f00:1::", False), ("ff02::1", False),
+    ],
+)  # fmt: skip
+def test_what_is_public(address: str, public: bool) -> None:
+    """Loopback, private, link-local (with the clouds' metadata), shared, reserved and multicast are not, in any disguise."""
+    assert is_public(address) is public
+
+
+def test_a_mixed_name_is_refused() -> None:
+    """One address inside is enough."""
+    with pytest.raises(Forbidden):
+        addresses(
+            "h",
+            1,
+            allow_private=False,
+            lookup=lambda _h, p: [(0, 0, 0, "", (a, p)) for a in ("8.8.8.8", "10.0.0.1")],
+        )
+
+
+def test_an_answer_that_drips_is_cut_off() -> None:
+    """The time limit is for the whole request, not for each byte."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def drip() -> None:
+            there, _ = server.accept()
+            with there:
+                there.recv(65536)
+                for byte in b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n" + b"x" * 1000:
+                    try:
+                        there.send(bytes([byte]))
+                    except OSError:
+                        return
+                    time.sleep(0.02)
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        began = time.monotonic()
+        with pytest.raises(Trouble):
+            client(allow_private=True).post(
+                f"http://127.0.0.1:{server.getsockname()[1]}/", b"{}", {}, timeout_s=0.5
+            )
+        assert time.monotonic() - began < 2
+        thread.join()
+
+
+def test_connections_are_kept_and_a_dead_one_is_replaced() -> None:
+    """A second request needs no new connection; one that the other side has closed meanwhile costs a try, not a failure."""
+    own = client(allow_private=True)
+    with receiver() as there:
+        for _ in range(3):
+            own.post(there.url, b"{}", {}, timeout_s=5)
+        (kept,) = own._idle.values()
+        assert len(kept) == 1
+        kept[0][1].sock.shutdown(socket.SHUT_RDWR)
+        own.post(there.url, b"{}", {}, timeout_s=5)
+        assert len(there.taken) == 4
+
+
+def test_retry_after_is_heard() -> None:
+    """What the other side asks for is kept, within an hour."""
+    with receiver(status=lambda _call: 429, headers={"Retry-After": "7"}) as there:
+        outcome = send(notification(), wanted("webhook", there.url), kit_for(there.url))
+        assert outcome.retry_after_us == 7 * S
+        there.headers["Retry-After"] = "99999999"
+        assert (
+            send(notification(), wanted("webhook", there.url), kit_for(there.url)).retry_after_us
+            == 3_600 * S
+        )
+        for odd in (
+            "soon",
+            "-1",
+            "\u00b2".encode().decode("latin-1"),
+            "Mon, 01 Jan 2026 00:00:00 +" + "9" * 30,
+        ):
+            there.headers["Retry-After"] = odd
+            assert (
+                send(
+                    notification(), wanted("webhook", there.url), kit_for(there.url)
+                ).retry_after_us
+                == 0
+            )
+
+
+# -- programs, mail ----------------------------------------------------------------------------------------------------
+
+
+def command(code: str, **fields: Any) -> Subscription:
+    return subscription("oncall", to={"command": {"argv": [sys.executable, "-c", code], **fields}})
+
+
+def test_a_program_gets_the_notification_and_nothing_of_our_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """JSON on standard input; exit code 0 is a yes, anything else and a time limit are trouble; off unless allowed."""
+    monkeypatch.setenv("STEPSTREAM_HIDDEN", "x")
+    code = "import json, os, sys; print(json.load(sys.stdin)['alerts'][0]['alert'], 'STEPSTREAM_HIDDEN' in os.environ)"
+    assert send(notification(), command(code), kit()) == Outcome("told", "loop False")
+    assert send(notification(), command("import sys; sys.exit('oh no')"), kit()) == Outcome(
+        "failed", "exit code 1: oh no"
+    )
+    assert (
+        send(notification(), command("import time; time.sleep(9)", timeout="300ms"), kit()).kind
+        == "failed"
+    )
+    missing = subscription("oncall", to={"command": {"argv": ["/no/such/program"]}})
+    assert "cannot be run" in send(notification(), missing, kit()).text
+    assert "notify_allow_commands" in send(notification(), command(code), kit(commands=False)).text
+
+
+@contextmanager
+def mailbox() -> Iterator[tuple[int, list[str]]]:
+    """A mail server that takes what comes."""
+    mails: list[str] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            there, _ = server.accept()
+            with there, there.makefile("rwb") as file:
+                file.write(b"220 ready\r\n")
+                file.flush()
+                in_mail = False
+                for line in file:
+                    if in_mail:
+                        mails.append(line.decode())
+                        in_mail = line != b".\r\n"
+                        answer = b"" if in_mail else b"250 taken\r\n"
+                    elif line.upper().startswith(b"DATA"):
+                        in_mail, answer = True, b"354 go on\r\n"
+                    else:
+                        answer = (
+                            b"221 bye\r\n" if line.upper().startswith(b"QUIT") else b"250 ok\r\n"
+                        )
+                    file.write(answer)
+                    file.flush()
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield server.getsockname()[1], mails
+        thread.join(5)
+
+
+def test_a_mail_arrives() -> None:
+    """Title as subject, the text as body, to every recipient."""
+    with mailbox() as (port, mails):
+        to = {
+            "host": "127.0.0.1",
+            "port": port,
+            "sender": "a@h.example",
+            "to": ["b@h.example"],
+            "encryption": "none",
+        }
+        outcome = send(notification(), subscription("oncall", to={"email": to}), kit())
+        assert outcome.kind == "told", outcome
+    text = "".join(mails)
+    assert "b@h.example" in text
+    assert "CRITICAL" in text
+    refused = send(notification(), subscription("oncall", to={"email": to}), kit(private=False))
+    assert refused.kind == "refused"
+
+
+# -- words -------------------------------------------------------------------------------------------------------------
+
+
+def test_messages_say_what_where_how_bad_since_when_and_where_to_look() -> None:
+    """And carry evidence, numbers and a link that is safe to click."""
+    one = alert(
+        severity="critical", environment="prod", task="refund", trace_id="4bf9", value=1.84, threshold=0.5, baseline=0.31,
+        unit="usd", message="$1.84 so far", detail="62 % of it is 11 x search_docs", step_ids=["s1", "s2"],
+    )  # fmt: skip
+    words = message(
+        notification(one),
+        subscription(link_template="https://t.example/{project}/{trace_id}?a={agent}"),
+    )
+    assert words.title == "[CRITICAL] loop shop/support/refund (prod): $1.84 so far"
+    for part in (
+        "since 2026-01-01 00:00:00 UTC",
+        "limit $0.50",
+        "normal $0.31",
+        "62 %",
+        "steps s1, s2",
+        "stepstream trace 4bf9",
+    ):
+        assert part in words.body
+    assert words.link == "https://t.example/shop/4bf9?a=support"
+    evil = message(
+        notification(alert(agent="a/../b&c=d e")),
+        subscription(link_template="https://t.example/?a={agent}"),
+    )
+    assert evil.link == "https://t.example/?a=a%2F..%2Fb%26c%3Dd%20e"
+
+
+def test_what_alerts_quote_is_cut_and_cleared_of_secrets() -> None:
+    """By default; ``full`` leaves it, ``none`` leaves it out."""
+    quoted = f"tool said: password=hunter22 Bearer abcdefgh12345 jo@mail.example 4111 1111 1111 1111 sk-{'a' * 30} {'x' * 900}"
+    one = notification(alert(message=f"failed with token=abc123def: {quoted}", detail=quoted))
+    words = message(one, subscription()).body
+    for secret in (
+        "hunter22",
+        "abcdefgh12345",
+        "jo@mail",
+        "4111",
+        "a" * 30,
+        "abc123def",
+        "x" * 600,
+    ):
+        assert secret not in words
+    assert "hunter22" in message(one, subscription(content="full")).body
+    assert "tool said" not in payload(one, subscription(content="none"))["alerts"][0]["detail"]
+    assert "hunter22" not in json.dumps(payload(one, subscription()))
+
+
+def test_words_of_ones_own() -> None:
+    """Templates for title and body."""
+    own = subscription(template={"title": "{severity}: {alert} {{x}}", "body": "{who} {since}"})
+    words = message(notification(alert()), own)
+    assert (words.title, words.body) == (
+        "warning: loop {x}",
+        "shop/support 2026-01-01 00:00:00 UTC",
+    )
+
+
+def test_a_chat_cannot_be_made_to_mention_people() -> None:
+    """What an agent wrote does not ring everybody."""
+    one = notification(alert(message="<!channel> <http://evil.example|click> @everyone"))
+    with receiver(answer=b"ok") as there:
+        send(one, wanted("slack", there.url), kit_for(there.url))
+        send(one, wanted("discord", there.url), kit_for(there.url))
+        slack, discord = there.taken
+    assert "<" not in slack.data["text"]
+    assert discord.data["allowed_mentions"] == {"parse": []}
+
+
+def test_a_long_list_is_counted() -> None:
+    """Ten are shown, the rest is a number; programs get all."""
+    many = notification(*(alert(f"a{n}") for n in range(30)))
+    words = message(many, subscription())
+    assert "and 29 more (30 firing)" in words.title
+    assert words.body.endswith("and 20 more")
+    assert len(payload(many, subscription())["alerts"]) == 30
+
+
+def test_secrets_come_from_where_they_may(tmp_path: Path) -> None:
+    """Variables with the prefix or listed, files under one folder; links out of it lead nowhere."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "key").write_text("value\n")
+    (tmp_path / "out").write_text("no")
+    (tmp_path / "in" / "link").symlink_to(tmp_path / "out")
+    environ = {
+        "A": "x",
+        "STEPSTREAM_NOTIFY_SECRET_A": "z",
+        "STEPSTREAM_KAFKA_SASL_PASSWORD": "y",
+        "OPENAI_API_KEY": "sk",
+    }
+    secrets = Secrets(tmp_path / "in", environ, frozenset({"A", "STEPSTREAM_KAFKA_SASL_PASSWORD"}))
+    given = ("env:A", "env:STEPSTREAM_NOTIFY_SECRET_A", f"file:{tmp_path}/in/key", "plain")
+    assert [secrets.text(one) for one in given] == ["x", "z", "value", "plain"]
+    for ref, why in (
+        ("env:STEPSTREAM_NOTIFY_SECRET_C", "is not set"),
+        (
+            "env:OPENAI_API_KEY",
+            "call it STEPSTREAM_NOTIFY_SECRET_OPENAI_API_KEY, or list it in .* notify_secret_variables",
+        ),
+        ("env:PATH", "notify_secret_variables"),
+        ("env:STEPSTREAM_KAFKA_SASL_PASSWORD", "own settings"),
+        (f"file:{tmp_path}/out", "notify_secrets_dir"),
+        (f"file:{tmp_path}/in/link", "notify_secrets_dir"),
+        (f"file:{tmp_path}/in/../out", "notify_secrets_dir"),
+    ):
+        with pytest.raises(NoSecret, match=why):
+            secrets.text(ref)

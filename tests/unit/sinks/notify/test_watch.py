@@ -1,0 +1,128 @@
+"""Who watches the watcher: what counts as progress, what as trouble, and what becomes of a synthetic run."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from stepstream.schemas.accept import Accepted, accept_value
+from stepstream.schemas.alert import AlertStruct
+from stepstream.sinks.notify.probe import EVERY_US, Probe, synthetic_run
+from stepstream.sinks.notify.watch import PROBE_AGENT, Reading, Verdict, Watch, alert_of, finding_of
+from stepstream.stream.alerts.partition import FleetPartition
+from tests.support.stream_world import Rec
+from tests.unit.sinks.notify.test_core import NOW, World, alert, subscription
+
+S = 1_000_000
+
+
+def reading(part: str = "sink", topic: str = "steps", **fields: Any) -> Reading:
+    return Reading(part, topic, **({"inputs": 100, "progress": 100, "lag": 0} | fields))
+
+
+class Looking:
+    """A watch, and a clock that goes on by five seconds with each look."""
+
+    def __init__(self) -> None:
+        self.watch = Watch(60 * S, 0.5, 5 * S)
+        self.now = NOW
+
+    def __call__(self, *readings: Reading, times: int = 1) -> list[Verdict]:
+        found = []
+        for _ in range(times):
+            self.now += 5 * S
+            found += self.watch.look(readings, self.now)
+        return found
+
+
+def test_work_without_progress_for_a_minute_is_a_stall() -> None:
+    """Told once, with the topic and what waits; over when something moves."""
+    look = Looking()
+    assert look(reading(lag=5, progress=95), times=12) == []
+    (verdict,) = look(reading(lag=7, inputs=102, progress=95))
+    assert (verdict.part, verdict.stalled) == ("sink", True)
+    assert "no progress on steps: 7 records wait" in verdict.reason
+    assert look(reading(lag=9, inputs=104, progress=95), times=20) == []
+    assert look(reading(lag=8, inputs=104, progress=96)) == [Verdict("sink", False)]
+
+
+def test_nothing_to_do_is_no_stall() -> None:
+    """A pipeline without traffic is well; the first record after a long silence has its minute."""
+    look = Looking()
+    assert look(reading(), times=200) == []
+    assert look(reading(inputs=101, lag=1), times=11) == []
+    assert len(look(reading(inputs=101, lag=1))) == 1
+
+
+def test_a_worker_is_judged_by_what_it_writes() -> None:
+    """An open run holds its place back: records that wait say nothing as long as none comes and something is written."""
+    look = Looking()
+    assert look(reading("worker", lag=-1, progress=50), times=100) == []
+    for n in range(100):
+        assert look(reading("worker", lag=-1, inputs=100 + n, progress=50 + n)) == []
+    assert look(reading("worker", lag=-1, inputs=300, progress=149), times=11) == []
+    assert "101 records came" in look(reading("worker", lag=-1, inputs=300, progress=149))[0].reason
+
+
+def test_nobody_left_and_far_behind_are_told_too() -> None:
+    """A group without members for a minute, and a lag that retention will overtake."""
+    look = Looking()
+    assert look(reading("worker", members=0), times=12) == []
+    assert look(reading("worker", members=0))[0].reason.startswith("no worker runs")
+    (verdict,) = look(reading(lag=60, progress=1, share=0.6))
+    assert "60%" in verdict.reason
+
+
+def test_a_machine_that_slept_is_no_trouble() -> None:
+    """After a gap between looks everybody begins anew."""
+    look = Looking()
+    look(reading(lag=5, progress=95), times=11)
+    look.now += 3_600 * S
+    assert look(reading(lag=5, progress=95), times=12) == []
+    assert len(look(reading(lag=5, progress=95))) == 1
+
+
+def test_the_alert_is_the_one_that_the_fleet_stage_makes() -> None:
+    """The notifier tells it itself, for those who would make it may be gone; when they make it, it is known already."""
+    opened, later = NOW, NOW + 90 * S
+    fleet = FleetPartition(0)
+    for offset, (verdict, at) in enumerate(
+        [(Verdict("worker", True, "no worker runs"), opened), (Verdict("worker", False), later)]
+    ):
+        world = World(subscription())
+        world.now = at
+        finding = finding_of(verdict, at, opened)
+        value = json.dumps(
+            {name: getattr(finding, name) for name in finding.__struct_fields__}  # type: ignore[attr-defined]
+        ).encode()
+        fleet.feed(Rec(offset, at // 1000, b"stepstream", value))
+        made = json.loads(fleet.drain()[0].value or b"")
+        ours = alert_of(finding, opened)
+        for name in ("alert_id", "seq", "state", "change"):
+            assert made[name] == getattr(ours, name)
+        world.core.inform(ours, -1, at, at)
+        world.publish(
+            AlertStruct(
+                **{name: made.get(name, getattr(ours, name)) for name in ours.__struct_fields__}  # type: ignore[attr-defined]
+            )
+        )
+        assert len(world.tell()) == 1
+        assert world.tell(60) == []
+
+
+def test_a_synthetic_run_is_valid_and_its_absence_is_trouble() -> None:
+    """Its steps are accepted; its alert is told to nobody but the watch."""
+    probe = Probe(30 * S)
+    assert probe.trouble(NOW) is None
+    trace_id = probe.due(NOW)
+    events = list(synthetic_run(trace_id, NOW))
+    assert all(isinstance(accept_value(value, timestamp_us=NOW), Accepted) for value in events)
+    assert probe.due(NOW + EVERY_US - 1) == ""
+    assert probe.trouble(NOW + 29 * S) is None
+    assert "did not come" in str(probe.trouble(NOW + 30 * S))
+    probe.came(trace_id, NOW + 31 * S)
+    assert (probe.trouble(NOW + 32 * S), probe.latency_us) == ("", 31 * S)
+    assert probe.due(NOW + EVERY_US) not in ("", trace_id)
+    world = World(subscription(), subscription("probe", match={"agent": PROBE_AGENT}))
+    world.publish(alert(agent=PROBE_AGENT))
+    assert [one.subscription for one in world.tell()] == ["probe"]

@@ -1,0 +1,537 @@
+"""The fleet stage: one trouble is one alert, whatever is replayed, and its own topic is all the state it needs."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from typing import Any
+
+import msgspec
+import pytest
+
+from stepstream.schemas.alert import AlertStruct, Finding
+from stepstream.schemas.ids import derived_id
+from stepstream.stream.alerts import partition as fleet
+from stepstream.stream.alerts.lifecycle import MAX_FINDING_IDS, MAX_STEP_IDS, AlertLife
+from stepstream.stream.alerts.partition import FleetPartition
+from stepstream.stream.core.outputs import Output
+from tests.support.stream_world import START_US, Rec
+
+_decode = msgspec.json.Decoder(AlertStruct).decode
+
+
+def finding(
+    number: int, state: str = "firing", *, time_s: float = 0.0, **more: Any
+) -> dict[str, Any]:
+    """A finding; those of one trace are about one trouble unless it says otherwise."""
+    base = {
+        "finding_id": f"finding {number}",
+        "state": state,
+        "time": START_US + round(time_s * 1e6),
+        "project": "shop",
+        "agent": "support",
+        "trace_id": "a" * 32,
+        "alert": "run-cost",
+        "rule": "run_cost",
+        "severity": "warning",
+        "message": f"message {number}",
+        "value": float(number),
+        "step_ids": [f"{number:016x}"],
+    }
+    Finding.model_validate(base | more)
+    return base | more
+
+
+def record(offset: int, item: dict[str, Any]) -> Rec:
+    return Rec(offset, START_US // 1000, b"shop", msgspec.json.encode(item), ())
+
+
+def feed(
+    logic: FleetPartition, items: list[dict[str, Any]], *, start: int = 0
+) -> list[AlertStruct]:
+    """Feed findings, acknowledge everything; the alert records they led to."""
+    for offset, item in enumerate(items, start):
+        logic.feed(record(offset, item))
+    return [_decode(output.value or b"") for output in acknowledged(logic)]
+
+
+def acknowledged(logic: FleetPartition) -> list[Output]:
+    outputs = logic.drain()
+    for output in outputs:
+        logic.acknowledged(output)
+    return outputs
+
+
+def test_one_trouble_is_one_alert_with_growing_seq() -> None:
+    """Updated, not repeated: the worst severity, the newest words, all the evidence."""
+    alerts = feed(
+        FleetPartition(0),
+        [
+            finding(1, time_s=1),
+            finding(2, severity="error", time_s=2),
+            finding(3, severity="info", time_s=3),
+            finding(4, "resolved", time_s=4, severity="info"),
+        ],
+    )
+    assert [(a.seq, a.state, a.severity, a.message, a.findings) for a in alerts] == [
+        (1, "firing", "warning", "message 1", 1),
+        (2, "firing", "error", "message 2", 2),
+        (3, "firing", "error", "message 3", 3),
+        (4, "resolved", "error", "message 3", 3),
+    ]
+    last = alerts[-1]
+    assert {a.alert_id for a in alerts} == {last.alert_id}
+    assert (last.opened_at, last.updated_at, last.resolved_at) == tuple(
+        START_US + s * 1_000_000 for s in (1, 4, 4)
+    )
+    assert last.step_ids == [f"{n:016x}" for n in (1, 2, 3)]
+    assert last.finding_ids == [f"finding {n}" for n in (1, 2, 3, 4)]
+    assert [(a.source_partition, a.source_offset) for a in alerts] == [
+        (0, 0),
+        (0, 1),
+        (0, 2),
+        (0, 3),
+    ]
+
+
+def test_the_id_is_derived_from_the_group_and_the_time_it_opened() -> None:
+    """The same log gives the same alerts on every machine."""
+    (alert,) = feed(FleetPartition(0), [finding(1, subject="search")])
+    group = ("shop", "", "support", "run-cost", "a" * 32, "search")
+    assert alert.alert_id == derived_id("alert", *group, START_US)
+
+
+@pytest.mark.parametrize(
+    "field", ["project", "environment", "agent", "alert", "trace_id", "subject"]
+)
+def test_what_differs_in_one_of_these_is_another_trouble(field: str) -> None:
+    """Project, environment, agent, alert, run and subject make a trouble."""
+    other: dict[str, Any] = {field: "b" * 32}
+    alerts = feed(FleetPartition(0), [finding(1), finding(2, **other)])
+    assert [alert.seq for alert in alerts] == [1, 1]
+    assert len({alert.alert_id for alert in alerts}) == 2
+
+
+def test_a_finding_that_comes_again_changes_nothing() -> None:
+    """By its id, at whatever offset, in whatever state the alert is."""
+    logic = FleetPartition(0)
+    feed(logic, [finding(1), finding(2)])
+    assert feed(logic, [finding(1), finding(2)], start=2) == []
+    feed(logic, [finding(3, "resolved")], start=4)
+    assert feed(logic, [finding(1), finding(3, "resolved"), finding(2)], start=5) == []
+    assert logic.floor.value == 8
+
+
+def test_a_replay_below_what_was_merged_changes_nothing() -> None:
+    """Even a finding whose id is long forgotten: its offset says that it was merged."""
+    logic = FleetPartition(0)
+    items = [finding(number) for number in range(2 * MAX_FINDING_IDS)]
+    newest = feed(logic, items)[-1]
+    assert len(newest.finding_ids) == MAX_FINDING_IDS
+    again = FleetPartition(0)
+    again.restore([newest], 0)
+    assert feed(again, items) == []
+    assert feed(again, [finding(999)], start=len(items))[0].seq == newest.seq + 1
+
+
+def test_a_trouble_that_comes_back_soon_is_the_same_alert() -> None:
+    """Within the flap window it keeps its identity, and counts how often it came back."""
+    logic = FleetPartition(0)
+    alerts = feed(
+        logic,
+        [
+            finding(1),
+            finding(2, "resolved", time_s=1),
+            finding(3, time_s=601),
+            finding(4, "resolved"),
+        ],
+    )
+    assert [(a.seq, a.change, a.state, a.reopened, a.findings) for a in alerts] == [
+        (1, "opened", "firing", 0, 1),
+        (2, "resolved", "resolved", 0, 1),
+        (3, "reopened", "firing", 1, 2),
+        (4, "resolved", "resolved", 1, 2),
+    ]
+    assert len({a.alert_id for a in alerts}) == 1
+    assert [bool(a.resolved_at) for a in alerts] == [False, True, False, True]
+
+
+def test_a_trouble_that_comes_back_late_is_a_new_alert() -> None:
+    """Named by the time it opened again; what belonged to the one before is still recognised."""
+    logic = FleetPartition(0)
+    first, _ = feed(logic, [finding(1), finding(2, "resolved", time_s=1)])
+    (again,) = feed(logic, [finding(3, time_s=602)], start=2)
+    assert (again.seq, again.state, again.findings) == (1, "firing", 1)
+    assert again.alert_id != first.alert_id
+    assert feed(logic, [finding(1), finding(2, "resolved", time_s=1)], start=3) == []
+    restored = FleetPartition(0)
+    restored.restore([first, again], 3)
+    assert feed(restored, [finding(1), finding(2, "resolved", time_s=1)], start=3) == []
+
+
+def test_people_acknowledge_and_silence() -> None:
+    """Both are fields of the firing alert, which goes on growing and ends by itself."""
+    alerts = feed(
+        FleetPartition(0),
+        [
+            finding(1),
+            finding(2, "acknowledged", by="ada"),
+            finding(3, "silenced", until=START_US + 9, by="ada"),
+            finding(4, severity="critical"),
+            finding(5, "resolved"),
+        ],
+    )
+    assert [(a.seq, a.state, a.severity, a.acknowledged_by, a.silenced_until) for a in alerts] == [
+        (1, "firing", "warning", "", 0),
+        (2, "firing", "warning", "ada", 0),
+        (3, "firing", "warning", "ada", START_US + 9),
+        (4, "firing", "critical", "ada", START_US + 9),
+        (5, "resolved", "critical", "ada", START_US + 9),
+    ]
+
+
+@pytest.mark.parametrize("state", ["resolved", "acknowledged", "silenced"])
+def test_what_ends_or_quiets_nothing_is_nothing(state: str) -> None:
+    """Without a firing alert there is nothing to change, and nothing is published."""
+    logic = FleetPartition(0)
+    assert feed(logic, [finding(1, state)]) == []
+    feed(logic, [finding(2), finding(3, "resolved")], start=1)
+    assert feed(logic, [finding(4, state)], start=3) == []
+    assert logic.floor.value == 4
+
+
+def test_every_record_says_what_changed_and_who_did_it() -> None:
+    """A history of an alert reads by itself; what is over no longer says that it is still running."""
+    alerts = feed(
+        FleetPartition(0),
+        [
+            finding(1, message="cost $1 so far; still running, step 4"),
+            finding(2, severity="error", message="cost $2 so far; still running, step 9"),
+            finding(3, message="cost $3 so far; still running, step 11"),
+            finding(4, "acknowledged", by="ada"),
+            finding(5, "silenced", by="bob", until=START_US + 10**9),
+            finding(6, "resolved", by="eve"),
+        ],
+    )
+    assert [(a.change, a.by) for a in alerts] == [
+        ("opened", ""), ("worse", ""), ("updated", ""), ("acknowledged", "ada"), ("silenced", "bob"), ("resolved", "eve"),
+    ]  # fmt: skip
+    assert alerts[-2].message == "cost $3 so far; still running, step 11"
+    assert alerts[-1].message == "cost $3 so far"
+
+
+def test_who_looks_after_an_alert_does_so_while_it_flaps() -> None:
+    """But whoever said that it was over hears of it again."""
+    items = [
+        finding(1),
+        finding(2, "acknowledged", by="ada"),
+        finding(3, "resolved", time_s=1),
+        finding(4, time_s=2),
+    ]
+    *_, over, back = feed(FleetPartition(0), items)
+    assert (over.by, over.acknowledged_by, back.acknowledged_by) == ("", "ada", "ada")
+    items[2] = finding(3, "resolved", time_s=1, by="ada")
+    *_, over, back = feed(FleetPartition(0), items)
+    assert (over.by, back.acknowledged_by, back.change) == ("ada", "", "reopened")
+
+
+def test_what_is_said_of_one_alert_does_not_touch_a_later_one() -> None:
+    """A person may be late: the alert that they saw is over, another of the same trouble has opened."""
+    logic = FleetPartition(0)
+    first, _ = feed(logic, [finding(1), finding(2, "resolved", time_s=1)])
+    (again,) = feed(logic, [finding(3, time_s=700)], start=2)
+    assert (
+        feed(logic, [finding(4, "acknowledged", by="ada", alert_id=first.alert_id)], start=3) == []
+    )
+    (told,) = feed(logic, [finding(5, "acknowledged", by="ada", alert_id=again.alert_id)], start=4)
+    assert told.acknowledged_by == "ada"
+
+
+def test_a_silence_holds_for_the_trouble_not_for_its_first_alert() -> None:
+    """What comes back while it is silenced is silenced; afterwards it is not."""
+    logic = FleetPartition(0)
+    until = START_US + 2_000 * 10**6
+    feed(
+        logic,
+        [
+            finding(1),
+            finding(2, "silenced", by="ada", until=until),
+            finding(3, "resolved", time_s=1),
+        ],
+    )
+    again, _, late = feed(
+        logic,
+        [finding(4, time_s=900), finding(5, "resolved", time_s=1_000), finding(6, time_s=2_100)],
+        start=3,
+    )
+    assert (again.seq, again.silenced_until, late.seq, late.silenced_until) == (1, until, 1, 0)
+
+
+def broken_tool(
+    number: int, state: str = "firing", *, run: int, time_s: float, **more: Any
+) -> dict[str, Any]:
+    fields = {
+        "alert": "tool-error-ignored",
+        "rule": "tool_error_ignored",
+        "subject": "search",
+        "trace_id": f"{run:032x}",
+    }
+    return finding(
+        number,
+        state,
+        time_s=time_s,
+        **(fields | {"message": "search failed; still running, step 2"} | more),
+    )
+
+
+def test_many_runs_hit_by_one_broken_tool_are_one_incident() -> None:
+    """From the third on: a count and samples, beside the runs' own alerts, which name it."""
+    logic = FleetPartition(0)
+    alerts = feed(logic, [broken_tool(n, run=n, time_s=n) for n in range(1, 41)])
+    incident = [a for a in alerts if a.runs]
+    own = [a for a in alerts if not a.runs]
+    assert [(a.seq, a.runs) for a in incident] == [(n - 2, n) for n in range(3, 41)]
+    assert {a.alert_id for a in incident} == {incident[0].alert_id}
+    last = incident[-1]
+    assert (last.trace_id, last.subject, last.message, last.running) == (
+        "",
+        "search",
+        "40 runs: search failed",
+        False,
+    )
+    assert last.trace_ids == [f"{n:032x}" for n in (*range(1, 11), *range(31, 41))]
+    assert [a.incident_id for a in own] == ["", ""] + [last.alert_id] * 38
+
+
+def test_what_is_about_one_run_is_no_incident() -> None:
+    """Its cost, its loop, its step: each run's alert is its own."""
+    for more in (
+        {"rule": "run_cost", "subject": ""},
+        {"rule": "loop"},
+        {"rule": "step_duration", "subject": "a" * 16},
+    ):
+        alerts = feed(
+            FleetPartition(0), [broken_tool(n, run=n, time_s=n, **more) for n in range(1, 9)]
+        )
+        assert [a.runs for a in alerts] == [0] * 8
+
+
+def test_runs_far_apart_are_no_incident() -> None:
+    """Within the window, or never; and none at all where the setting says so."""
+    alerts = feed(FleetPartition(0), [broken_tool(n, run=n, time_s=n * 400) for n in range(1, 9)])
+    assert [a.runs for a in alerts] == [0] * 8
+    off = FleetPartition(0, life=AlertLife(incident_runs=0))
+    assert [a.runs for a in feed(off, [broken_tool(n, run=n, time_s=n) for n in range(1, 9)])] == [
+        0
+    ] * 8
+
+
+def test_a_finding_that_comes_again_is_no_other_run() -> None:
+    """Sent twice by a worker that died in between, it counts once."""
+    items = [broken_tool(n, run=n, time_s=n) for n in range(1, 6)]
+    alerts = feed(FleetPartition(0), [*items, *items])
+    assert max(a.runs for a in alerts) == 5
+
+
+def test_an_incident_that_hits_no_run_is_over() -> None:
+    """Said in a finding when time shows it, and true once that comes back in the log, unless one more run was hit."""
+    logic = FleetPartition(0)
+    feed(logic, [broken_tool(n, run=n, time_s=n) for n in range(1, 5)])
+    logic.tick(START_US + 603 * 10**6)
+    assert logic.drain() == []
+    for seconds in (605, 606):
+        logic.tick(START_US + seconds * 10**6)
+    (said,) = acknowledged(logic)
+    assert said.topic == "findings"
+    over = msgspec.json.decode(said.value or b"")
+    (late,) = [a for a in feed(logic, [broken_tool(9, run=9, time_s=600)], start=4) if a.runs]
+    assert feed(logic, [over], start=5) == []
+    logic.tick(START_US + 1_300 * 10**6)
+    (again,) = acknowledged(logic)
+    (end,) = feed(logic, [msgspec.json.decode(again.value or b"")], start=6)
+    assert (end.alert_id, end.seq, end.state, end.change) == (
+        late.alert_id,
+        late.seq + 1,
+        "resolved",
+        "resolved",
+    )
+    logic.tick(START_US + 5_000 * 10**6)
+    assert logic.drain() == []
+
+
+def test_evidence_is_bounded() -> None:
+    """The oldest twenty steps; more are counted in the findings."""
+    alerts = feed(
+        FleetPartition(0), [finding(number, step_ids=[f"{number:016x}"]) for number in range(50)]
+    )
+    assert len(alerts[-1].step_ids) == MAX_STEP_IDS
+    assert alerts[-1].findings == 50
+
+
+def test_the_floor_waits_for_the_alert() -> None:
+    """A finding is done when its alert is acknowledged, whatever came after it."""
+    logic = FleetPartition(0)
+    for offset, item in enumerate([finding(1), finding(2), finding(2)]):
+        logic.feed(record(offset, item))
+    first, second = logic.drain()
+    assert logic.floor.value == 0
+    logic.acknowledged(second)
+    assert logic.floor.value == 0
+    logic.acknowledged(first)
+    assert logic.floor.value == 3
+
+
+@pytest.mark.parametrize("value", [b"", b"no json", b"[]", b'{"finding_id": 3}', b"\xff"])
+def test_what_is_no_finding_goes_to_the_dead_letter(value: bytes) -> None:
+    """And holds the floor until it is there."""
+    logic = FleetPartition(0)
+    logic.feed(Rec(0, START_US // 1000, b"shop", value, ()))
+    (output,) = logic.drain()
+    assert (output.topic, output.value, logic.floor.value) == ("deadletter", value, 0)
+    assert dict(output.headers)["stepstream-topic"] == b"findings"
+    logic.acknowledged(output)
+    assert logic.floor.value == 1
+
+
+def test_resolved_alerts_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oldest resolved ones are forgotten; what fires is kept however old."""
+    monkeypatch.setattr(fleet, "KEEP_RESOLVED", 50)
+    logic = FleetPartition(0)
+    items = [finding(0, trace_id="f" * 32)]
+    for number in range(1, 400):
+        items += [
+            finding(number, trace_id=f"{number:032x}"),
+            finding(-number, "resolved", trace_id=f"{number:032x}"),
+        ]
+    feed(logic, items)
+    assert len(logic._alerts) <= 101
+    assert feed(logic, [finding(9_999, trace_id="f" * 32)], start=len(items))[0].seq == 2
+
+
+def make_findings(rng: random.Random) -> list[dict[str, Any]]:
+    """Interleaved troubles with repeats, reopenings, acknowledgements and silences."""
+    items: list[dict[str, Any]] = []
+    for number in range(400):
+        trace_id = f"{rng.randrange(1, 12):032x}"
+        state = rng.choices(["firing", "resolved", "acknowledged", "silenced"], [6, 3, 1, 1])[0]
+        shared = (
+            {"rule": "tool_error_ignored", "subject": "search", "alert": "tool-error-ignored"}
+            if number % 3
+            else {}
+        )
+        severity = rng.choice(["warning", "error"])
+        items.append(
+            finding(
+                number,
+                state,
+                trace_id=trace_id,
+                time_s=number * 7,
+                by="ada",
+                severity=severity,
+                **shared,
+            )
+        )
+        if rng.random() < 0.2:
+            items.append(rng.choice(items[-30:]))
+    return items
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_crashes_anywhere_give_the_same_alerts(seed: int) -> None:
+    """Restored from its own topic at any point: the same alerts, by id and seq, saying the same."""
+    rng = random.Random(seed)
+    items = make_findings(rng)
+    calm = {(a.alert_id, a.seq): a for a in feed(FleetPartition(0), items)}
+    topic: list[AlertStruct] = []
+    floor, crashes = 0, 0
+    while floor < len(items):
+        logic = FleetPartition(0)
+        logic.restore(topic, floor)
+        floor = live(logic, items, floor, topic, rng)
+        crashes += 1
+    assert crashes > 3
+    assert {(a.alert_id, a.seq) for a in topic} == set(calm)
+    assert all(alert == calm[alert.alert_id, alert.seq] for alert in topic)
+
+
+def live(
+    logic: FleetPartition,
+    items: list[dict[str, Any]],
+    start: int,
+    topic: list[AlertStruct],
+    rng: random.Random,
+) -> int:
+    """A process's life: outputs are acknowledged in order, late, and some of what is in flight at the end arrives."""
+    flight: list[Output] = []
+    for offset in range(start, min(len(items), start + rng.randrange(1, 120))):
+        logic.feed(record(offset, items[offset]))
+        flight += logic.drain()
+        while flight and rng.random() < 0.6:
+            output = flight.pop(0)
+            topic.append(_decode(output.value or b""))
+            logic.acknowledged(output)
+    floor = logic.floor.value
+    topic += [_decode(output.value or b"") for output in flight[: rng.randrange(len(flight) + 1)]]
+    return floor
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_zombie_beside_its_successor_says_nothing_new(seed: int) -> None:
+    """Both read the same log: what the zombie still publishes its successor publishes too, under the same id and seq."""
+    rng = random.Random(seed)
+    items = make_findings(rng)
+    zombie, topic = FleetPartition(0), list[AlertStruct]()
+    cut = rng.randrange(100, 300)
+    floor = live(zombie, items[:cut], 0, topic, rng)
+    heir = FleetPartition(0)
+    heir.restore(topic, floor)
+    topic += feed(zombie, items[zombie.floor.position : cut + 40], start=zombie.floor.position)
+    topic += feed(heir, items[floor:], start=floor)
+    said: dict[tuple[str, int], set[bytes]] = defaultdict(set)
+    for alert in topic:
+        said[alert.alert_id, alert.seq].add(msgspec.json.encode(alert))
+    assert {key: len(forms) for key, forms in said.items() if len(forms) > 1} == {}
+    assert set(said) == {(a.alert_id, a.seq) for a in feed(FleetPartition(0), items)}
+
+
+def test_a_quotation_goes_with_its_alert_apart_from_the_message() -> None:
+    """Into the alert, its incident and their later records, the newest; records of workers that knew none are read."""
+    life = AlertLife(incident_runs=2)
+    items = [finding(n, trace_id=f"{n:032x}", subject="lookup", quoted=f"said {n}") for n in (1, 2)]
+    items += [
+        finding(3, trace_id=f"{1:032x}", subject="lookup", quoted="said 3"),
+        finding(4, subject="other"),
+    ]
+    told = feed(FleetPartition(0, life=life), items)
+    assert [(alert.message, alert.quoted) for alert in told] == [
+        ("message 1", "said 1"), ("message 2", "said 2"), ("2 runs: message 2", "said 2"), ("message 3", "said 3"),
+        ("message 4", ""),
+    ]  # fmt: skip
+
+
+def test_a_note_opens_no_alert_and_changes_none() -> None:
+    """Neither when it fires nor when it ends; a run that was only noted makes no incident."""
+    items = [
+        finding(n, severity="note", trace_id=f"{n:032x}", subject="lookup") for n in range(1, 5)
+    ]
+    assert feed(FleetPartition(0, life=AlertLife(incident_runs=2)), items) == []
+    alerts = feed(
+        FleetPartition(0),
+        [finding(1), finding(2, severity="note"), finding(3, "resolved", severity="note")],
+    )
+    assert [(alert.state, alert.seq) for alert in alerts] == [("firing", 1)]
+
+
+def test_what_later_steps_contradict_is_resolved_as_withdrawn() -> None:
+    """With the reason; an alert that comes back is withdrawn no more."""
+    over = finding(
+        2, "resolved", withdrawn=True, message="withdrawn: it was called again", time_s=1
+    )
+    first, second, third = feed(FleetPartition(0), [finding(1), over, finding(3, time_s=2)])
+    assert (first.withdrawn, second.withdrawn, third.withdrawn) == (False, True, False)
+    assert (second.state, second.message, second.detail) == (
+        "resolved",
+        "message 1",
+        "withdrawn: it was called again",
+    )
+    assert (third.change, third.state) == ("reopened", "firing")

@@ -1,0 +1,71 @@
+"""What partitions of steps tell the windows: never more than is out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import msgspec
+
+from stepstream.stream.assemble.progress import EVERY_US, MARGIN_US, ProgressTeller
+from stepstream.stream.assemble.publish_schedule import Publisher
+from stepstream.stream.core.clock import CATCH_UP_US, PartitionClock
+from stepstream.stream.core.counters import Counters
+from stepstream.stream.core.outputs import Output
+from stepstream.stream.run.limits import AssembleLimits
+from stepstream.stream.usage.windows.watermark import Watermark
+
+LIMITS = AssembleLimits(revision_interval_us=1_000_000, usage_interval_us=3_000_000)
+NOW_US = 1_700_000_000_000_000
+
+
+def ignore(*_: object) -> None:
+    """Nobody is told."""
+
+
+@dataclass
+class Assemble:
+    partition: int = 0
+    clock: PartitionClock = field(default_factory=PartitionClock)
+    publisher: Publisher = field(
+        default_factory=lambda: Publisher(LIMITS, Counters(), ignore, ignore)
+    )
+
+
+def told(outputs: list[Output]) -> set[int]:
+    return {msgspec.json.decode(output.value or b"")["time"] for output in outputs}
+
+
+def test_progress_keeps_behind_what_waits_to_be_published() -> None:
+    """A growing run's usage may wait for an interval: what was appended within it is not told yet. To all, now and then."""
+    teller, logic = ProgressTeller(3, LIMITS), Assemble()
+    logic.clock.advance(NOW_US, watching=False)
+    outputs = teller.due(logic)
+    assert told(outputs) == {NOW_US - 3_000_000 - MARGIN_US}
+    assert [output.partition for output in outputs] == [0, 1, 2]
+    logic.clock.advance(NOW_US + EVERY_US - 1, watching=False)
+    assert teller.due(logic) == []
+    logic.clock.advance(NOW_US + EVERY_US, watching=False)
+    assert len(teller.due(logic)) == 3
+
+
+def test_nothing_is_told_while_timers_wait() -> None:
+    """After a jump of the clock, timers publish late: progress waits for them."""
+    teller, logic = ProgressTeller(1, LIMITS), Assemble()
+    logic.clock.advance(NOW_US, watching=True)
+    assert teller.due(logic) == []
+    for second in range(1, CATCH_UP_US // 1_000_000 + 1):
+        logic.clock.advance(NOW_US + second * 1_000_000, watching=True)
+    assert len(teller.due(logic)) == 1
+
+
+def test_the_slowest_partition_decides() -> None:
+    """Nothing is known before all have told; what an old owner tells again moves nothing back."""
+    watermark = Watermark(2)
+    assert not watermark.advance(0, 50)
+    assert watermark.advance(1, 30)
+    assert watermark.time_us == 30
+    assert not watermark.advance(1, 20)
+    assert not watermark.advance(0, 60)
+    assert not watermark.advance(7, 90)
+    assert watermark.advance(1, 55)
+    assert watermark.time_us == 55

@@ -1,0 +1,118 @@
+"""State records as earlier versions wrote them: bytes that were kept, read by the worker of today."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any, Final
+
+import pytest
+
+from stepstream.stream.assemble.records import trajectory
+from stepstream.stream.assemble.state import (
+    STATE_VERSION,
+    RunState,
+    decode_state,
+    encode,
+    parse_floor_metadata,
+    restore_run,
+)
+from stepstream.stream.baselines.normal import MEDIAN
+from stepstream.stream.detectors import make_detector
+from stepstream.stream.run.rules import RuleBook
+from stepstream.stream.run.run import Run
+from tests.support.paths import GOLDEN
+
+BOOK: Final = RuleBook((), make_detector)
+
+
+VERSIONS: Final = (1, 2)
+
+
+def golden(version: int) -> dict[str, Any]:
+    """Records as a worker of that version wrote them, by what they are; never changed."""
+    return dict(json.loads((GOLDEN / f"state-v{version}.json").read_text()))
+
+
+def state(version: int, kind: str) -> RunState:
+    return decode_state(base64.b64decode(golden(version)[kind]))
+
+
+def restored(version: int, kind: str) -> Run:
+    return restore_run(state(version, kind), BOOK)
+
+
+def test_the_newest_version_and_the_one_before_it_are_kept() -> None:
+    """Who makes another version keeps bytes of it here, and may drop what lies before the one before it."""
+    assert VERSIONS[-1] == STATE_VERSION
+    assert VERSIONS[0] <= STATE_VERSION - 1
+    assert [base64.b64decode(golden(version)["open"])[0] for version in VERSIONS] == list(VERSIONS)
+
+
+def test_what_version_2_adds_is_absent_in_version_1() -> None:
+    """A run from before there were baselines is judged by none, for as long as it lives."""
+    normal = restored(2, "open").normal
+    assert restored(1, "open").normal is None
+    assert normal is not None
+    assert (normal.owner.agent, normal.runs, normal.median(0)) == (
+        "old",
+        40,
+        normal.amounts[0][MEDIAN],
+    )
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_an_open_run_goes_on(version: int) -> None:
+    """Steps, costs to the nano-dollar, what is open, whose it is, and the rules that it began with."""
+    run = restored(version, "open")
+    got = trajectory(run)
+    assert (
+        got.steps,
+        got.ended_steps,
+        got.error_steps,
+        got.cost_usd,
+        got.input_tokens,
+        got.duplicates,
+    ) == (
+        3,
+        1,
+        1,
+        "0.500000001",
+        100,
+        1,
+    )
+    assert (run.phases, set(run.open), run.closed) == (3, {"1" * 16, "3" * 16}, False)
+    assert (run.identity.agent, run.identity.task, run.identity.user_id) == ("old", "refund", "u1")
+    assert {applied.rule.rule for applied in run.rules.applied} >= {"run_steps", "run_duration"}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_closed_run_stays_closed(version: int) -> None:
+    """With what was found and ended in it, and the order among its records that a restart needs."""
+    run = restored(version, "closed")
+    assert (run.closed, run.phases, run.cost_nanos) == (True, 2, 250_000_003)
+    assert [(fired.alert, fired.resolved) for fired in run.fired.values()] == [
+        ("run-duration", True)
+    ]
+    assert state(version, "closed").order == (2, 1, 1)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_what_had_announced_is_told(version: int) -> None:
+    """A finding that was written down before it was sent is still there to be sent."""
+    (announced,) = state(version, "announced").announced
+    assert announced[:2] == ("findings", b"shop")
+    assert json.loads(announced[2])["alert"] == "run-duration"
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("kind", ["open", "closed", "announced"])
+def test_written_again_it_says_the_same(version: int, kind: str) -> None:
+    """What a worker of today writes of it is read as it was."""
+    assert decode_state(encode(state(version, kind))) == state(version, kind)
+
+
+def test_the_floor_of_version_1_is_not_trusted() -> None:
+    """It does not say where it ends, and clients read on: the whole state topic is read instead."""
+    assert parse_floor_metadata(golden(1)["floor_metadata"]) == 0
+    assert parse_floor_metadata("1;state=17") == 0

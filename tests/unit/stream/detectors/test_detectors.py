@@ -1,0 +1,579 @@
+"""Every detector by the same rules: it fires when it should and only then, once, readably, and the same after any restart."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, get_args
+
+import msgspec
+import pytest
+
+from stepstream.schemas.policy import DEFAULT_RULES, Rule
+from stepstream.stream.detectors import make_detector
+from stepstream.stream.run.rules import Applied
+from tests.support.stream_bench import ROOT, Bench, policy, root, step
+
+Sent = tuple[float, dict[str, Any]]
+"""When a record is appended, and the record."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A rule, a run that breaks it, and one that comes close and does not."""
+
+    rule: dict[str, Any]
+    breaks: list[Sent]
+    calm: list[Sent]
+    severity: str
+    message: str
+    subject: str = ""
+    evidence: tuple[int, ...] = ()
+    unit: str = ""
+    firing: int = 1
+    wait_s: float = 0.0
+    settle_s: float = 0.6
+    any_order: bool = False
+    more: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def alert(self) -> str:
+        return str(self.rule["rule"]).replace("_", "-")
+
+    def bench(self, **changes: Any) -> Bench:
+        """A bench under a policy with this rule alone."""
+        defaults = [
+            {"rule": rule.rule, "enabled": False}
+            for rule in DEFAULT_RULES
+            if rule.rule != self.rule["rule"]
+        ]
+        return Bench(policy({**self.rule, **changes}, *defaults))
+
+
+def call(
+    number: int,
+    at_s: float,
+    *,
+    tool: str = "search",
+    given: str = "q",
+    answer: str = "a",
+    **more: Any,
+) -> Sent:
+    """A tool call, known at its end."""
+    item = step(
+        number,
+        "end",
+        at_s,
+        at_s + 0.1,
+        kind="tool_call",
+        name=tool,
+        tool=tool,
+        input=given,
+        output=answer,
+        **more,
+    )
+    return at_s + 0.1, item
+
+
+def spend(number: int, at_s: float, usd: str = "0.4", tokens: int = 0) -> Sent:
+    """A model call that costs something."""
+    usage = {"input_tokens": tokens} if tokens else {}
+    return at_s, step(number, "end", at_s, kind="llm_call", model="m", cost_usd=usd, usage=usage)
+
+
+BEGIN: Sent = (0.0, root("start", 0.0))
+
+
+def done(at_s: float, **more: Any) -> Sent:
+    return at_s, root("end", 0.0, at_s, **more)
+
+
+CASES = (
+    Case(
+        {"rule": "run_cost", "limit_usd": "1"},
+        [BEGIN, spend(2, 1), spend(3, 2), spend(4, 3, "0.21")],
+        [BEGIN, spend(2, 1), spend(3, 2), spend(4, 3, "0.2")],
+        "error",
+        r"cost \$1\.01 so far, the limit is \$1\.00; still running, step 4",
+        evidence=(2, 3, 4),
+        unit="usd",
+        any_order=True,
+    ),
+    Case(
+        {"rule": "run_cost", "limit_usd": "1", "warn_usd": "0.5"},
+        [BEGIN, spend(2, 1), spend(3, 2), spend(4, 3)],
+        [BEGIN, spend(2, 1), spend(3, 2, "0.1")],
+        "error",
+        r"cost \$1\.20 so far, the limit is \$1\.00; still running, step 4",
+        evidence=(2, 3, 4),
+        unit="usd",
+        firing=2,
+        any_order=True,
+    ),
+    Case(
+        {"rule": "run_tokens", "limit": 1000},
+        [BEGIN, spend(2, 1, tokens=600), spend(3, 2, tokens=401)],
+        [BEGIN, spend(2, 1, tokens=600), spend(3, 2, tokens=400)],
+        "error",
+        r"1,001 tokens so far, the limit is 1,000; still running, step 3",
+        evidence=(2, 3),
+        unit="tokens",
+        any_order=True,
+    ),
+    Case(
+        {"rule": "run_steps", "limit": 3},
+        [BEGIN, spend(2, 1), spend(3, 2), spend(4, 3)],
+        [BEGIN, spend(2, 1), spend(3, 2)],
+        "error",
+        r"4 steps so far, the limit is 3; still running, step 4",
+        evidence=(4,),
+        unit="steps",
+    ),
+    Case(
+        {"rule": "run_duration", "limit": "10s"},
+        [BEGIN, (1.0, step(2, "start", 1.0, kind="tool_call", tool="search"))],
+        [BEGIN, (1.0, step(2, "end", 1.0, 2.0)), done(9.9)],
+        "error",
+        r"10(\.\d+)? s, the limit is 10 s; still running, step 2",
+        evidence=(2,),
+        unit="us",
+        wait_s=12,
+    ),
+    Case(
+        {"rule": "run_duration", "limit": "10s"},
+        [(0.1, step(2, "end", 0.05, 0.06)), (0.1, root("end", -11.0, 0.0))],
+        [(0.1, step(2, "end", 0.05, 0.06)), (0.1, root("end", -10.0, 0.0))],
+        "error",
+        r"11 s, the limit is 10 s; it ended after 2 steps",
+        unit="us",
+        any_order=True,
+    ),
+    Case(
+        {"rule": "step_duration", "limit": "10s", "kind": "tool_call", "tool": "sea*"},
+        [BEGIN, (1.0, step(2, "start", 1.0, kind="tool_call", tool="search"))],
+        [
+            BEGIN,
+            (1.0, step(2, "start", 1.0, kind="tool_call", tool="fetch")),
+            call(3, 2.0),
+            done(20.0),
+        ],
+        "warning",
+        r"tool_call search has been running for 10(\.\d+)? s, the limit is 10 s; still running, step 2",
+        subject=f"{2:016x}",
+        evidence=(2,),
+        unit="us",
+        wait_s=13,
+    ),
+    Case(
+        {"rule": "step_duration", "limit": "10s"},
+        [BEGIN, (1.0, step(2, "end", -11.0, 1.0, kind="tool_call", tool="search"))],
+        [BEGIN, (1.0, step(2, "end", -9.0, 1.0, kind="tool_call", tool="search"))],
+        "warning",
+        r"tool_call search took 12 s, the limit is 10 s; still running, step 2",
+        subject=f"{2:016x}",
+        evidence=(2,),
+        unit="us",
+        any_order=True,
+    ),
+    Case(
+        {"rule": "hung_step", "after": "20s"},
+        [BEGIN, (1.0, step(2, "start", 1.0, kind="tool_call", tool="search"))],
+        [
+            BEGIN,
+            (1.0, step(2, "start", 1.0, kind="tool_call", tool="search")),
+            (18.0, step(3, "end", 17.0, 18.0)),
+            done(21.5),
+        ],
+        "error",
+        r"tool_call search started 20(\.\d+)? s ago, has not ended, and nothing else happens in the run",
+        subject=f"{2:016x}",
+        evidence=(2,),
+        unit="us",
+        wait_s=25,
+    ),
+    Case(
+        {"rule": "stuck_run", "after": "20s"},
+        [BEGIN, (1.0, step(2, "end", 0.5, 1.0))],
+        [BEGIN, (1.0, step(2, "end", 0.5, 1.0)), (20.0, step(3, "end", 19.0, 20.0)), done(30.0)],
+        "error",
+        r"nothing has happened for 20(\.\d+)? s, and the run has not ended",
+        evidence=(1,),
+        unit="us",
+        wait_s=25,
+    ),
+    Case(
+        {"rule": "loop", "repeats": 3},
+        [BEGIN, call(2, 1), call(3, 2), call(4, 3)],
+        [BEGIN, call(2, 1), call(3, 2), call(4, 3, answer="another"), call(5, 4, given="another")],
+        "warning",
+        r"search was called 3 times with the same input and gave the same answer",
+        subject="search:*",
+        evidence=(2, 3, 4),
+        unit="count",
+    ),
+    Case(
+        {"rule": "loop", "repeats": 3},
+        [BEGIN, *(call(n, n, answer="", status="error", error_type="Timeout") for n in (2, 3, 4))],
+        [BEGIN, *(call(n, n, answer="", status="error" if n < 4 else "ok") for n in (2, 3, 4))],
+        "warning",
+        r"search was called 3 times with the same input and failed the same way",
+        subject="search:*",
+        evidence=(2, 3, 4),
+        unit="count",
+    ),
+    Case(
+        {"rule": "tool_error_ignored"},
+        [
+            BEGIN,
+            call(2, 1, status="error", error_type="Timeout"),
+            call(3, 2, tool="other"),
+            done(3),
+        ],
+        [BEGIN, call(2, 1, status="error", error_type="Timeout"), call(3, 2), done(3)],
+        "warning",
+        r"search failed, no later call made up for it, and the run went on as if it had not",
+        subject="search",
+        evidence=(2,),
+        settle_s=3.0,
+    ),
+    Case(
+        {"rule": "tool_error_ignored"},
+        [
+            BEGIN,
+            call(2, 1, status="error", error_message="no route"),
+            (2.1, step(3, "end", 2.0, 2.1, kind="output", output="All done.")),
+        ],
+        [
+            BEGIN,
+            call(2, 1, status="error"),
+            (1.5, step(4, "start", 1.5, kind="llm_call", fallback_of=f"{2:016x}")),
+            (2.1, step(3, "end", 2.0, 2.1, kind="output", output="All done.")),
+            done(3),
+        ],
+        "error",
+        r"search failed, no later call made up for it, and the agent answered without a word of it",
+        subject="search",
+        evidence=(2, 3),
+        settle_s=3.0,
+    ),
+    Case(
+        {"rule": "tool_error_ignored"},
+        [BEGIN, call(2, 1, status="error"), done(3)],
+        [BEGIN, call(2, 1, status="error"), done(3, status="error")],
+        "warning",
+        r"search failed, no later call made up for it, and the run went on as if it had not",
+        subject="search",
+        evidence=(2,),
+        settle_s=3.0,
+    ),
+    Case(
+        {"rule": "tool_error_recovered"},
+        [BEGIN, call(2, 1, status="error", error_type="Timeout"), call(3, 2), done(3)],
+        [
+            BEGIN,
+            call(2, 1, status="error", error_type="Timeout"),
+            call(3, 2, tool="other"),
+            done(3),
+        ],
+        "note",
+        r"search failed; it was called again",
+        subject="search",
+        evidence=(2, 3),
+        settle_s=3.0,
+    ),
+    Case(
+        {"rule": "unpriced_model"},
+        [
+            BEGIN,
+            (
+                1.0,
+                step(
+                    2, "end", 1.0, kind="llm_call", model="made-up-1", usage={"input_tokens": 1200}
+                ),
+            ),
+        ],
+        [
+            BEGIN,
+            (
+                1.0,
+                step(
+                    2,
+                    "end",
+                    1.0,
+                    kind="llm_call",
+                    model="made-up-1",
+                    usage={"input_tokens": 1200},
+                    cost_usd="0",
+                ),
+            ),
+        ],
+        "warning",
+        r"no price is known for model made-up-1: its 1,200 tokens count as cost unknown, not as free",
+        subject="made-up-1",
+        evidence=(2,),
+        unit="tokens",
+        any_order=True,
+    ),
+)
+
+each = pytest.mark.parametrize(
+    "case", CASES, ids=[f"{case.alert}-{index}" for index, case in enumerate(CASES)]
+)
+
+
+def play(
+    case: Case, bench: Bench, sent: list[Sent], each_record: Callable[[Bench], None] | None = None
+) -> Bench:
+    """Send the records at their times, then wait."""
+    for at_s, item in sent:
+        bench.send(item, at_s)
+        if each_record is not None:
+            each_record(bench)
+    bench.wait(
+        max((at_s for at_s, _ in sent), default=0.0) + case.settle_s
+        if not case.wait_s
+        else case.wait_s
+    )
+    return bench
+
+
+def ids(bench: Bench) -> list[str]:
+    return sorted({value["finding_id"] for value in bench.values("findings")})
+
+
+def test_every_rule_has_cases() -> None:
+    """A new rule about one run comes with a run that breaks it and one that does not; other families have their own tests."""
+    models = [
+        model for model in get_args(get_args(Rule)[0]) if model.__module__.endswith(".rules_run")
+    ]
+    rules = {model.model_fields["rule"].annotation for model in models}
+    assert {get_args(literal)[0] for literal in rules} == {case.rule["rule"] for case in CASES}
+
+
+@each
+def test_it_fires_once_and_says_what_a_tired_person_understands(case: Case) -> None:
+    """Severity, subject, evidence that exists, a value beside its threshold, one sentence."""
+    bench = play(case, case.bench(), case.breaks)
+    found = bench.findings()
+    assert len(found) == case.firing
+    said = found[-1]
+    assert (said["alert"], said["rule"], said["policy"]) == (case.alert, case.rule["rule"], "p")
+    assert (said.get("severity", "warning"), said.get("unit", "")) == (case.severity, case.unit)
+    assert re.fullmatch(case.subject.replace("*", ".*"), said.get("subject", ""))
+    assert re.fullmatch(case.message, said["message"])
+    assert sorted(said.get("step_ids", [])) == [
+        f"{number:016x}" if number > 1 else ROOT for number in case.evidence
+    ]
+    if case.unit and case.rule["rule"] != "unpriced_model":
+        assert said["value"] >= said["threshold"] > 0
+
+
+@each
+def test_it_does_not_fire_when_it_comes_close(case: Case) -> None:
+    """The limit itself is no breach, progress is no loop, a retry makes good."""
+    bench = play(case, case.bench(), case.calm)
+    assert bench.values("findings") == []
+
+
+@each
+def test_it_is_off_when_the_policy_says_so(case: Case) -> None:
+    """``enabled: false`` turns a rule off."""
+    assert play(case, case.bench(enabled=False), case.breaks).values("findings") == []
+
+
+@each
+def test_the_policy_gives_name_and_severity(case: Case) -> None:
+    """What people call it and how grave it is are theirs to say."""
+    bench = play(case, case.bench(alert="our-name", severity="critical"), case.breaks)
+    told = {(value["alert"], value.get("severity", "warning")) for value in bench.findings()}
+    assert told - {("our-name", "warning")} == {("our-name", "critical")}
+    assert len(told) == 1 or case.rule.get("warn_usd"), (
+        "only what warn_usd asked for is a warning whatever the severity"
+    )
+
+
+@each
+def test_records_that_come_twice_change_nothing(case: Case) -> None:
+    """A duplicate neither fires nor repeats."""
+    twice = [item for item in case.breaks for _ in range(2)]
+    calm_twice = [item for item in case.calm for _ in range(2)]
+    assert ids(play(case, case.bench(), twice)) == ids(play(case, case.bench(), case.breaks))
+    assert len(play(case, case.bench(), twice).findings()) == case.firing
+    assert play(case, case.bench(), calm_twice).values("findings") == []
+
+
+@each
+def test_a_restart_between_any_two_records_changes_nothing(case: Case) -> None:
+    """What a detector knows of a run is in the run's state."""
+    calm = play(case, case.bench(), case.breaks)
+    shaken = play(case, case.bench(), case.breaks, Bench.swap)
+    assert shaken.values("findings") == calm.values("findings")
+    assert play(case, case.bench(), case.calm, Bench.swap).values("findings") == []
+
+
+@each
+def test_a_restart_after_it_has_fired_does_not_fire_again(case: Case) -> None:
+    """What was said about a run is in its state too."""
+    bench = play(case, case.bench(), case.breaks)
+    bench.swap()
+    bench.wait(bench.now_s + 30)
+    bench.send(step(99, "end", bench.now_s), bench.now_s)
+    assert len(bench.findings()) == case.firing
+
+
+@pytest.mark.parametrize(
+    "case", [case for case in CASES if case.any_order], ids=lambda case: case.alert
+)
+def test_the_order_of_records_does_not_matter(case: Case) -> None:
+    """What is found about sums and ends is found in every order."""
+    wanted = ids(play(case, case.bench(), case.breaks))
+    for order in itertools.permutations(item for _, item in case.breaks):
+        sent = [(0.1 * index, item) for index, item in enumerate(order)]
+        assert ids(play(case, case.bench(), sent)) == wanted
+
+
+@pytest.mark.parametrize(
+    "case", [case for case in CASES if not case.wait_s], ids=lambda case: case.alert
+)
+def test_all_in_one_batch_finds_the_same(case: Case) -> None:
+    """Where batches end is chance; timers alone fire between them."""
+    bench = case.bench()
+    for at_s, item in case.breaks:
+        bench.feed(item, at_s)
+    bench.wait(bench.now_s + case.settle_s)
+    assert ids(bench) == ids(play(case, case.bench(), case.breaks))
+
+
+@pytest.mark.parametrize(
+    "case", [case for case in CASES if case.wait_s], ids=lambda case: case.alert
+)
+class TestTimers:
+    """Judged by time alone, without any further record."""
+
+    def test_not_before_its_time(self, case: Case) -> None:
+        """A limit that has not passed says nothing, however often it is asked."""
+        bench = case.bench()
+        for at_s, item in case.breaks:
+            bench.send(item, at_s)
+        (detector,) = [
+            d for d in bench.run.rules.detectors if d.applied.rule.alert_name == case.alert
+        ]
+        due_us = detector.notify_at(bench.run)
+        assert due_us is not None
+        assert not list(detector.on_time(bench.run, due_us - 1))
+        assert len(list(detector.on_time(bench.run, due_us))) == case.firing
+
+    def test_it_asks_for_no_time_sooner_than_it_promised(self, case: Case) -> None:
+        """``quickest_us`` lets the stage skip asking: a detector that asked sooner would be late."""
+        bench = case.bench()
+        for at_s, item in case.breaks:
+            bench.send(item, at_s)
+            for detector in bench.run.rules.timed:
+                due_us = detector.notify_at(bench.run)
+                assert due_us is None or due_us >= bench.run.first_append_us + detector.quickest_us
+
+    def test_it_rests_once_it_has_fired(self, case: Case) -> None:
+        """No timer is asked for that would only repeat."""
+        bench = play(case, case.bench(), case.breaks)
+        (detector,) = [
+            d for d in bench.run.rules.detectors if d.applied.rule.alert_name == case.alert
+        ]
+        assert detector.notify_at(bench.run) is None
+
+    def test_a_gap_in_which_nobody_watched_is_nobodys_fault(self, case: Case) -> None:
+        """After an outage producers are given time: what arrives then is judged by what it says."""
+        bench = case.bench()
+        for at_s, item in case.breaks:
+            bench.send(item, at_s)
+        back_s = case.wait_s + 60
+        bench.tick(back_s)
+        bench.wait(back_s + 9)
+        assert bench.findings() == []
+        bench.wait(back_s + 11)
+        assert len(bench.findings()) == case.firing
+
+    def test_a_run_of_old_data_sets_no_timer(self, case: Case) -> None:
+        """Records appended long after their own time are an import: their silence means nothing."""
+        bench = case.bench()
+        for at_s, item in case.breaks:
+            bench.send(item, at_s + 100)
+        bench.wait(100 + case.wait_s)
+        assert bench.findings() == []
+
+
+@each
+def test_what_is_skipped_would_have_said_nothing(case: Case) -> None:
+    """A step that a detector says does not concern it is no news to it, in a run without findings."""
+    for sent in (case.breaks, case.calm):
+        bench = case.bench()
+        for at_s, item in sent:
+            bench.wait(at_s)
+            bench.feed(item, at_s)
+            run = bench.run
+            info = run.steps[item["step_id"]]
+            for detector in run.rules.detectors:
+                if not run.fired and not detector.concerns(info.kind, ended=info.ended):
+                    assert not list(detector.observe(run, info, bench.logic.clock.now_us))
+
+
+@each
+def test_what_is_kept_of_a_long_run_is_bounded(case: Case) -> None:
+    """Thousands of different calls neither grow the state without end nor the evidence."""
+    bench = case.bench()
+    bench.feed(root("start", 0.0), 0.0)
+    for number in range(2, 3_000):
+        _, item = call(
+            number,
+            0.1,
+            tool=f"tool {number % 700}",
+            given=f"{number}",
+            status="error" if number % 3 else "ok",
+        )
+        bench.feed(item, 0.1)
+    bench.wait(1)
+    assert len(msgspec.json.encode(bench.run.detector_state)) < 400_000
+    for value in bench.values("findings"):
+        assert len(value.get("step_ids", [])) <= 20
+
+
+def test_looking_at_a_long_run_stays_cheap() -> None:
+    """A run of thousands of steps that has long broken every rule costs no more a step than a short one."""
+    rules = [
+        case.rule for case in CASES if case.rule["rule"] not in ("run_duration", "step_duration")
+    ]
+    distinct = {rule["rule"]: rule for rule in rules}
+    bench = Bench(policy(*distinct.values()))
+    bench.feed(root("start", 0.0), 0.0)
+    began = time.process_time()
+    for number in range(2, 8_000):
+        kind = "output" if number % 2_000 == 0 else "tool_call"
+        status = "error" if number % 3 else "ok"
+        tool = f"t{number % 5}" if status == "ok" else f"broken{number % 5}"
+        more: dict[str, Any] = {
+            "tool": tool,
+            "input": "q",
+            "output": "a",
+            "usage": {"input_tokens": 50},
+        }
+        bench.feed(step(number, "end", 0.0, kind=kind, status=status, cost_usd="0.01", **more), 0.0)
+    bench.feed(root("end", 0.0, 1.0), 0.0)
+    bench.wait(5)
+    assert time.process_time() - began < 4
+    assert {value["alert"] for value in bench.findings()} >= {
+        "run-cost",
+        "run-tokens",
+        "run-steps",
+        "loop",
+        "tool-error-ignored",
+    }
+
+
+def test_a_detector_says_nothing_by_default() -> None:
+    """The base of all of them is silent."""
+    detectors = [make_detector(Applied(rule)) for rule in DEFAULT_RULES]
+    bench = Bench()
+    bench.send(root("start", 0.0), 0.0)
+    assert all(not list(detector.on_close(bench.run, 0)) for detector in detectors)

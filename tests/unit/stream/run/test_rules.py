@@ -1,0 +1,147 @@
+"""Which rules judge a run: defaults, policies that match, and what a run keeps when they change."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from stepstream.schemas.policy import DEFAULT_RULES, Policy
+from stepstream.stream.detectors import make_detector
+from stepstream.stream.run.rules import Applied, RuleBook, RuleSet
+
+OWNER = ("shop", "prod", "support", "1.4", "refund")
+
+
+def book(*policies: dict[str, Any]) -> RuleBook:
+    return RuleBook((Policy.model_validate(item) for item in policies), make_detector)
+
+
+def names(rules: RuleSet) -> list[tuple[str, str, bool]]:
+    """Policy, alert and whether its action may be ordered, for each rule that is no default."""
+    return [
+        (item.policy, item.rule.alert_name, item.enforce) for item in rules.applied if item.policy
+    ]
+
+
+COST = {"rule": "run_cost", "limit_usd": "1"}
+
+
+def test_without_policies_the_defaults_judge_every_run() -> None:
+    """Rules that need no limit are on for all; their set is shared and pinned to nothing."""
+    rules = book().rules_for(*OWNER)
+    assert tuple(item.rule for item in rules.applied) == DEFAULT_RULES
+    assert rules.pinned == ""
+    assert len(rules.detectors) == len(DEFAULT_RULES)
+    assert book().rules_for("", "", "", "", "").pinned == ""
+
+
+@pytest.mark.parametrize(
+    ("match", "matches"),
+    [
+        ({}, True),
+        ({"agent": "support"}, True),
+        ({"agent": "sup*", "task": "ref?nd"}, True),
+        ({"agent": "Support"}, False),
+        ({"agent": "support", "environment": "staging"}, False),
+        ({"project": "shop", "agent_version": "1.*"}, True),
+        ({"task": ""}, False),
+    ],
+)
+def test_every_field_that_is_given_must_match(match: dict[str, str], matches: bool) -> None:
+    """Patterns are globs; case counts."""
+    rules = book({"name": "p", "match": match, "rules": [COST]}).rules_for(*OWNER)
+    assert names(rules) == ([("p", "run-cost", False)] if matches else [])
+
+
+def test_a_policy_that_names_a_default_rule_replaces_it() -> None:
+    """For the runs that it matches there is one such rule, and it is the policy's."""
+    rules = book({"name": "p", "rules": [{"rule": "loop", "repeats": 9}]}).rules_for(*OWNER)
+    loops = [item for item in rules.applied if item.rule.rule == "loop"]
+    assert [(item.policy, item.rule.repeats) for item in loops if item.rule.rule == "loop"] == [
+        ("p", 9)
+    ]
+    assert len(rules.applied) == len(DEFAULT_RULES)
+
+
+def test_a_default_rule_can_be_turned_off_for_some_runs() -> None:
+    """``enabled: false`` takes it away where the policy matches, and nowhere else."""
+    rules = book(
+        {"name": "p", "match": {"agent": "support"}, "rules": [{"rule": "loop", "enabled": False}]}
+    )
+    assert "loop" not in [item.rule.rule for item in rules.rules_for(*OWNER).applied]
+    assert "loop" in [
+        item.rule.rule for item in rules.rules_for("shop", "prod", "other", "", "").applied
+    ]
+
+
+def test_all_matching_policies_apply_in_order_of_their_names() -> None:
+    """Each keeps its own mode."""
+    rules = book(
+        {"name": "b", "mode": "enforce", "rules": [{**COST, "alert": "dear"}]},
+        {"name": "a", "rules": [COST]},
+        {"name": "c", "match": {"agent": "nobody"}, "rules": [COST]},
+    ).rules_for(*OWNER)
+    assert names(rules) == [("a", "run-cost", False), ("b", "dear", True)]
+
+
+def test_runs_of_one_owner_share_their_detectors() -> None:
+    """Detectors hold nothing of a run, so one set serves all that the same rules judge."""
+    rules = book({"name": "p", "rules": [COST]})
+    assert rules.rules_for(*OWNER) is rules.rules_for(*OWNER)
+    assert rules.rules_for(*OWNER) is rules.rules_for("shop", "prod", "another", "", "")
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {
+            "rule": "run_cost",
+            "limit_usd": "0.0000004",
+            "warn_usd": "0.0000001",
+            "severity": "critical",
+            "action": "stop",
+        },
+        {"rule": "run_tokens", "limit": 5},
+        {"rule": "run_steps", "limit": 5, "alert": "too-long"},
+        {"rule": "run_duration", "limit": "90s"},
+        {"rule": "step_duration", "limit": "250ms", "kind": "tool*", "tool": "s?", "model": "*"},
+        {"rule": "hung_step", "after": "1h30m"},
+        {"rule": "stuck_run", "after": "2d"},
+        {"rule": "loop", "repeats": 3},
+        {"rule": "tool_error_ignored", "severity": "info"},
+        {"rule": "unpriced_model"},
+    ],
+)
+def test_a_run_keeps_its_rules_through_a_restart_and_a_change_of_policies(
+    rule: dict[str, Any],
+) -> None:
+    """Judged by what was in force when it began: the text in its state gives the same rules in any other book."""
+    rules = book({"name": "p", "mode": "enforce", "rules": [rule]}).rules_for(*OWNER)
+    again = book({"name": "else", "rules": []}).restored(rules.pinned)
+    assert again.applied == rules.applied
+    assert again.pinned == rules.pinned
+    assert [type(detector) for detector in again.detectors] == [
+        type(detector) for detector in rules.detectors
+    ]
+
+
+def test_an_empty_text_means_the_defaults() -> None:
+    """Runs that no policy matched carry no text."""
+    assert book({"name": "p", "rules": [COST]}).restored("").applied == tuple(
+        Applied(rule) for rule in DEFAULT_RULES
+    )
+
+
+def test_a_policy_without_rules_is_no_rule() -> None:
+    """It matches, and changes nothing."""
+    rules = book({"name": "p", "rules": []}).rules_for(*OWNER)
+    assert (rules.applied, rules.pinned) == (tuple(Applied(rule) for rule in DEFAULT_RULES), "")
+
+
+def test_many_owners_do_not_grow_without_end() -> None:
+    """Every version and task is another owner; what is remembered of them is bounded, the sets are shared."""
+    rules = book({"name": "p", "rules": [COST]})
+    sets = {id(rules.rules_for("shop", "prod", "a", str(number), "")) for number in range(25_000)}
+    assert len(sets) == 1
+    assert len(rules._by_owner) <= 10_001

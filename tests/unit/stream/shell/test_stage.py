@@ -1,0 +1,261 @@
+"""The shell around the pure logic: what a rebalance leaves behind does nothing more, and nothing is fed before it is ready."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+import pytest
+from faust.types import TP
+
+from stepstream.stream.core.floor import Floor
+from stepstream.stream.core.outputs import Hold, Output
+from stepstream.stream.core.poison import PoisonLedger
+from stepstream.stream.shell.sender import Sender
+from stepstream.stream.shell.stage import RecordsMissed, Restored, Stage
+from tests.support.stream_world import START_US, Rec
+
+STEPS = TP("steps", 0)
+
+
+class Logic:
+    """Sends one output for each record, which holds the floor until it is acknowledged."""
+
+    def __init__(self, position: int = 0) -> None:
+        self.floor = Floor(position)
+        self.fed: list[int] = []
+        self.ticks: list[int] = []
+        self.disturbed = 0
+        self._outbox: list[Output] = []
+
+    def feed(self, record: Rec) -> None:
+        self.fed.append(record.offset)
+        self.floor.position = record.offset + 1
+        hold = Hold()
+        self.floor.hold(hold, record.offset)
+        self._outbox.append(Output("findings", b"k", b"v", holder=hold))
+
+    def flush(self) -> None: ...
+
+    def tick(self, time_us: int) -> None:
+        self.ticks.append(time_us)
+
+    def disturb(self) -> None:
+        self.disturbed += 1
+
+    def skip(self, record: Rec, detail: str) -> None: ...
+
+    def drain(self) -> list[Output]:
+        out, self._outbox = self._outbox, []
+        return out
+
+    def acknowledged(self, output: Output) -> None:
+        self.floor.release(output.holder)
+
+
+class World:
+    """A stage over a sender whose acknowledgements are given by hand."""
+
+    def __init__(self) -> None:
+        self.is_full = False
+        self.sent: list[tuple[Output, Any]] = []
+        self.floors: dict[TP, tuple[int, str]] = {}
+        self.logics: list[Logic] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.error: Exception | None = None
+        self.troubled = False
+        self.missed = False
+        self.tallied: list[str] = []
+        self.looked: list[tuple[TP, int, int]] = []
+        self.stage = Stage(
+            "steps",
+            cast(Sender, self),
+            self.floors,
+            self.load,
+            self,
+            lambda _tp: self.troubled,
+            self.is_missed,
+        )
+
+    async def is_missed(self, tp: TP, start: int, end: int) -> bool:
+        self.looked.append((tp, start, end))
+        return self.missed
+
+    async def load(self, partition: int) -> Restored:
+        await self.gate.wait()
+        if self.error is not None:
+            raise self.error
+        self.logics.append(Logic())
+        return Restored(self.logics[-1], PoisonLedger("steps", partition, "state"))
+
+    def send(self, output: Output, acknowledge: Any) -> None:
+        self.sent.append((output, acknowledge))
+
+    def poll(self) -> None:
+        self.is_full = False
+
+    def acknowledge(self, count: int) -> None:
+        for output, acknowledged in self.sent[:count]:
+            acknowledged(output, 0)
+        del self.sent[:count]
+
+    # what a stage tells of itself
+    def batch(self, records: int) -> None: ...
+    def waited(self) -> None: ...
+    def delivered(self, output: Output) -> None: ...
+    def tally(self, what: str) -> None:
+        self.tallied.append(what)
+
+    async def assigned(self, generation: int = 1) -> Logic:
+        self.stage.assign([STEPS, TP("other", 0)], generation)
+        await self.stage.wait_ready(0)
+        return self.logics[-1]
+
+
+def records(first: int, count: int) -> list[Rec]:
+    return [Rec(first + index, START_US // 1000, b"k", b"v") for index in range(count)]
+
+
+async def test_outputs_are_sent_and_the_floor_follows_their_acknowledgements() -> None:
+    """Nothing is offered for a commit before Kafka has what depends on it."""
+    world = World()
+    await world.assigned()
+    await world.stage.handle(STEPS, records(0, 3), 1)
+    assert (len(world.sent), world.floors) == (3, {})
+    world.acknowledge(2)
+    world.stage.tick(lambda _tp, _position: 0)
+    assert world.floors == {STEPS: (2, "")}
+    world.acknowledge(1)
+    world.stage.tick(lambda _tp, _position: 0)
+    assert world.floors == {STEPS: (3, "")}
+
+
+async def test_records_wait_until_the_state_is_read() -> None:
+    """Fed too early they would look like runs of their own."""
+    world = World()
+    world.gate.clear()
+    world.stage.assign([STEPS], 1)
+    handling = asyncio.create_task(world.stage.handle(STEPS, records(0, 3), 1))
+    await asyncio.sleep(0.01)
+    assert (world.logics, handling.done()) == ([], False)
+    world.gate.set()
+    await handling
+    assert world.logics[0].fed == [0, 1, 2]
+
+
+async def test_records_of_another_generation_are_left_alone() -> None:
+    """They are read again under the new one."""
+    world = World()
+    logic = await world.assigned(generation=2)
+    await world.stage.handle(STEPS, records(50, 3), 1)
+    await world.stage.handle(TP("steps", 7), records(0, 3), 2)
+    assert logic.fed == []
+
+
+async def test_after_a_revocation_acknowledgements_move_no_floor() -> None:
+    """What comes back late belongs to somebody else's partition now."""
+    world = World()
+    await world.assigned()
+    await world.stage.handle(STEPS, records(0, 3), 1)
+    world.acknowledge(1)
+    world.stage.tick(lambda _tp, _position: 0)
+    world.stage.revoke()
+    assert world.floors == {}
+    world.acknowledge(2)
+    world.stage.tick(lambda _tp, _position: 0)
+    await world.stage.handle(STEPS, records(3, 3), 1)
+    assert world.floors == {}
+    assert world.logics[0].fed == [0, 1, 2]
+
+
+async def test_a_revocation_while_loading_ends_the_wait() -> None:
+    """The batch that waited is dropped with its assignment."""
+    world = World()
+    world.gate.clear()
+    world.stage.assign([STEPS], 1)
+    handling = asyncio.create_task(world.stage.handle(STEPS, records(0, 3), 1))
+    await asyncio.sleep(0.01)
+    world.stage.revoke()
+    await asyncio.wait_for(handling, 1)
+    assert (world.logics, world.stage.failures()) == ([], None)
+
+
+async def test_a_new_assignment_begins_anew() -> None:
+    """Nothing of the old logic is used: another worker may have gone on in between."""
+    world = World()
+    first = await world.assigned()
+    await world.stage.handle(STEPS, records(0, 3), 1)
+    second = await world.assigned(generation=2)
+    assert second is not first
+    world.acknowledge(3)
+    world.stage.tick(lambda _tp, _position: 0)
+    assert world.floors == {}
+
+
+async def test_what_loading_raises_stops_the_worker() -> None:
+    """Both who waits for it and who looks hear of it."""
+    world = World()
+    world.error = RuntimeError("state version 9")
+    world.stage.assign([STEPS], 1)
+    with pytest.raises(RuntimeError, match="state version 9"):
+        await world.stage.handle(STEPS, records(0, 1), 1)
+    assert world.stage.failures() is world.error
+
+
+async def test_held_it_takes_no_more_records_and_skips_none() -> None:
+    """While the worker drains, batches neither pass nor return."""
+    world = World()
+    logic = await world.assigned()
+    world.stage.hold()
+    handling = asyncio.create_task(world.stage.handle(STEPS, records(0, 3), 1))
+    await asyncio.sleep(0.01)
+    assert (logic.fed, handling.done()) == ([], False)
+    handling.cancel()
+
+
+async def test_time_passes_only_for_who_is_caught_up() -> None:
+    """And a silence says nothing while brokers are in trouble."""
+    world = World()
+    logic = await world.assigned()
+    world.stage.tick(lambda _tp, _position: 0)
+    assert logic.ticks == []
+    world.stage.tick(lambda _tp, position: 1_000 + position)
+    assert (logic.ticks, logic.disturbed) == ([1_000], 0)
+    world.troubled = True
+    world.stage.tick(lambda _tp, position: 2_000)
+    await world.stage.handle(STEPS, records(0, 1), 1)
+    assert logic.disturbed == 2
+
+
+async def test_it_waits_while_too_much_is_under_way() -> None:
+    """Back-pressure: a batch returns when there is room again."""
+    world = World()
+    await world.assigned()
+    world.is_full = True
+    await asyncio.wait_for(world.stage.handle(STEPS, records(0, 3), 1), 1)
+    assert not world.is_full
+
+
+async def test_a_gap_is_looked_into() -> None:
+    """A log has gaps of its own: retention, the marks of transactions. Nothing is wrong with those."""
+    world = World()
+    logic = await world.assigned()
+    await world.stage.handle(STEPS, records(0, 3), 1)
+    await world.stage.handle(STEPS, records(2, 3), 1)
+    await world.stage.handle(STEPS, records(6, 3), 1)
+    assert world.looked == []
+    await world.stage.handle(STEPS, records(20, 3), 1)
+    assert world.looked == [(STEPS, 9, 20)]
+    assert logic.fed[-1] == 22
+
+
+async def test_records_that_never_came_stop_the_worker() -> None:
+    """Passed over once they would be lost for ever; nothing after them is processed or committed."""
+    world = World()
+    logic = await world.assigned()
+    await world.stage.handle(STEPS, records(0, 3), 1)
+    world.missed = True
+    with pytest.raises(RecordsMissed, match="17 records before offset 20 never came"):
+        await world.stage.handle(STEPS, records(20, 3), 1)
+    assert logic.fed == [0, 1, 2]

@@ -1,0 +1,240 @@
+"""The behaviour suite over the detectors that read no contents; and the suite itself, which must notice a bad detector."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import pytest
+from pydantic import TypeAdapter
+
+from stepstream.schemas.policy import Rule
+from stepstream.schemas.rule_base import RuleBase
+from stepstream.schemas.step import StepEvent
+from stepstream.stream.detectors import make_detector
+from stepstream.stream.detectors.base import DetectorBase, Observation, Observations
+from stepstream.stream.run.contents import Contents
+from stepstream.stream.run.rules import Applied
+from stepstream.stream.run.run import Run
+from stepstream.stream.run.steps import StepInfo
+from stepstream.testing import (
+    DetectorCase,
+    check_detector,
+    check_duplicates,
+    check_findings,
+    check_order,
+    check_restart,
+    check_state,
+    ended,
+    root,
+    started,
+)
+
+RULE: TypeAdapter[Rule] = TypeAdapter(Rule)
+
+
+def spend(number: int, at_s: float, usd: str = "0.4", **more: Any) -> StepEvent:
+    """A model call that costs something."""
+    return ended(number, at_s, kind="llm_call", model="m", cost_usd=usd, **more)
+
+
+def call(number: int, at_s: float, **more: Any) -> StepEvent:
+    """A call of a tool."""
+    return ended(number, at_s, tool="search", input="q", output="a", **more)
+
+
+def builtin(
+    rule: dict[str, Any], breaks: list[StepEvent], calm: list[StepEvent], **more: Any
+) -> DetectorCase:
+    return DetectorCase(
+        rule["rule"], RULE.validate_python(rule), make_detector, breaks, calm, **more
+    )
+
+
+FAILED = {"status": "error", "error_message": "boom"}
+CASES = (
+    builtin(
+        {"rule": "run_cost", "limit_usd": "1"},
+        [root(), spend(2, 1), spend(3, 2), spend(4, 3), root(9)],
+        [root(), spend(2, 1), root(9)],
+    ),
+    builtin(
+        {"rule": "run_tokens", "limit": 100},
+        [
+            root(),
+            spend(2, 1, usage={"input_tokens": 60}),
+            spend(3, 2, usage={"output_tokens": 60}),
+            root(9),
+        ],
+        [root(), spend(2, 1, usage={"input_tokens": 60}), root(9)],
+    ),
+    builtin(
+        {"rule": "run_steps", "limit": 3},
+        [root(), *(call(n, n) for n in range(2, 6)), root(9)],
+        [root(), call(2, 1), root(9)],
+    ),
+    builtin(
+        {"rule": "loop"},
+        [root(), *(call(n, n) for n in range(2, 6)), root(9)],
+        [root(), call(2, 1), call(3, 2), root(9)],
+    ),
+    builtin(
+        {"rule": "tool_error_ignored"},
+        [root(), call(2, 1, **FAILED), root(9)],
+        [root(), call(2, 1, **FAILED), call(3, 2), root(9)],
+        any_order=False,
+    ),
+    builtin(
+        {"rule": "unpriced_model"},
+        [
+            root(),
+            ended(2, 1, kind="llm_call", model="unheard-of", usage={"input_tokens": 9}),
+            root(9),
+        ],
+        [root(), spend(2, 1), root(9)],
+    ),
+    builtin(
+        {"rule": "run_duration", "limit": "5s"},
+        [root(), call(2, 1)],
+        [root(), call(2, 1), root(4)],
+        any_order=False,
+    ),
+    builtin(
+        {"rule": "step_duration", "limit": "5s"},
+        [root(), started(2, 1, tool="search")],
+        [root(), started(2, 1, tool="search"), call(2, 1), root(4)],
+        any_order=False,
+    ),
+    builtin(
+        {"rule": "hung_step", "after": "20s"},
+        [root(), started(2, 1, tool="search")],
+        [root(), started(2, 1, tool="search"), call(2, 1), root(4)],
+        any_order=False,
+    ),
+    builtin(
+        {"rule": "stuck_run", "after": "20s"},
+        [root(), call(2, 1)],
+        [root(), call(2, 1), root(4)],
+        any_order=False,
+    ),
+)
+
+
+@pytest.mark.parametrize("tested", CASES, ids=[tested.name for tested in CASES])
+def test_built_in_detectors_keep_the_promises_of_detectors(tested: DetectorCase) -> None:
+    """All of the suite's checks, as anybody would run them."""
+    check_detector(tested)
+
+
+class Chatty(RuleBase):
+    """A rule of somebody's own, of which no policy knows."""
+
+    rule: Literal["chatty"]
+
+
+class Good(DetectorBase):
+    """Fires once a run has three steps that speak of cats."""
+
+    observes = False
+    reads = True
+
+    def read(self, run: Run, step: StepInfo, contents: Contents, now_us: int) -> Observations:
+        seen: list[str] = self.state(run, {}).setdefault("seen", [])
+        if "cat" in contents.output and len(seen) < 5:
+            seen.append(step.step_id)
+        return (
+            (Observation("three cats", "info", step_ids=tuple(seen[:3])),) if len(seen) >= 3 else ()
+        )
+
+
+class Forgetful(Good):
+    """Keeps its state in itself."""
+
+    def __init__(self, applied: Applied) -> None:
+        super().__init__(applied)
+        self.seen = 0
+
+    def read(self, run: Run, step: StepInfo, contents: Contents, now_us: int) -> Observations:
+        self.seen += "cat" in contents.output
+        return (Observation("three cats", "info"),) if self.seen == 3 else ()
+
+
+class Hoarder(Good):
+    """Keeps every text for ever."""
+
+    def read(self, run: Run, step: StepInfo, contents: Contents, now_us: int) -> Observations:
+        self.state(run, {})[step.step_id] = contents.output * 100
+        return super().read(run, step, contents, now_us)
+
+
+class Impatient(Good):
+    """Judges a cat by whether a dog came before it."""
+
+    def read(self, run: Run, step: StepInfo, contents: Contents, now_us: int) -> Observations:
+        state = self.state(run, {})
+        state["dog"] = state.get("dog", False) or "dog" in contents.output
+        return (
+            (Observation("a cat without a dog", "info"),)
+            if "cat" in contents.output and not state["dog"]
+            else ()
+        )
+
+
+class Repeating(Good):
+    """Says the same again under another name."""
+
+    def read(self, run: Run, step: StepInfo, contents: Contents, now_us: int) -> Observations:
+        return (
+            (Observation("a cat", "info", subject=f"{now_us}"),) if "cat" in contents.output else ()
+        )
+
+
+def own(make: Callable[[Applied], DetectorBase], **more: Any) -> DetectorCase:
+    """The same run for each of them."""
+    cats = [ended(number, number, output="a cat") for number in range(2, 5)]
+    dogs = [ended(number, number, output="a dog") for number in range(2, 5)]
+    return DetectorCase(
+        "cats",
+        Chatty(rule="chatty"),
+        make,
+        [root(), *cats, root(9)],
+        [root(), *dogs, root(9)],
+        **more,
+    )
+
+
+def test_a_detector_of_one_s_own_can_be_held_to_it() -> None:
+    """A rule that no policy knows and a detector that keeps the promises."""
+    check_detector(own(Good))
+
+
+@pytest.mark.parametrize(
+    ("make", "check", "why"),
+    [
+        (Forgetful, check_restart, "changes what is found|finds something else"),
+        (Hoarder, check_state, "keeps \\d+ bytes"),
+        (Repeating, check_findings, "3 findings instead of 1"),
+    ],
+)
+def test_a_bad_detector_is_found_out(
+    make: Callable[[Applied], DetectorBase], check: Callable[[DetectorCase], None], why: str
+) -> None:
+    """A check that no detector fails would be worth nothing."""
+    with pytest.raises(AssertionError, match=why):
+        check(own(make))
+
+
+def test_a_detector_that_judges_by_arrival_is_found_out() -> None:
+    """Where order counts, a judgement must wait or work on the steps' own times."""
+    steps = [ended(2, 2, output="a dog"), ended(3, 3, output="a cat"), ended(4, 4, output="a cat")]
+    quiet = DetectorCase(
+        "dogs first",
+        Chatty(rule="chatty"),
+        Impatient,
+        [root(), *steps, root(9)],
+        [root()],
+        findings=0,
+    )
+    check_duplicates(quiet)
+    with pytest.raises(AssertionError, match="another order"):
+        check_order(quiet)
