@@ -43,6 +43,8 @@ INPUT_OUTPUT: Final = {
     "asyncio", "confluent_kafka", "http", "logging", "pathlib", "random", "socket", "sqlite3", "ssl", "subprocess",
     "tempfile", "threading", "time", "urllib",
 }  # fmt: skip
+# Loads what other packages define, once per process, and logs what cannot be loaded.
+LOADER: Final = "schemas/extensions.py"
 # Programs that talk to the process that started them.
 TALKERS: Final = (
     "stepstream/cli/",
@@ -224,7 +226,7 @@ def test_only_programs_print() -> None:
 
 def test_schemas_are_pure() -> None:
     """What crosses a wire is described without touching files, networks, threads or clocks."""
-    schemas = [module for module in MODULES if module.room == "schemas"]
+    schemas = [m for m in MODULES if m.room == "schemas" and m.name != LOADER]
     assert [
         f"{module.name}: {i.name}"
         for module in schemas
