@@ -1,6 +1,6 @@
 """What the SDK costs in the agent's thread: ``hostile`` is a step with values that would hurt it, beside an ordinary one.
 
-Each value is the input and the output of a tool's step, many times; measured is the step alone, with the publisher at work
+Each value is the input and the output of a tool's step, many times; measured is the step alone, with the sender at work
 beside it. The first step of a process is measured in processes of its own, from before the run is opened until its first step
 has ended, against an address where no broker answers.
 """
@@ -22,8 +22,8 @@ from unittest.mock import AsyncMock, MagicMock
 
 from benchmarks import harness
 from benchmarks.harness import Goal, Report, percentile
-from stepstream.producers.memory import MemoryTransport
 from stepstream.producers.tracer import Tracer
+from stepstream.producers.transport.memory import MemoryTransport
 from stepstream.schemas.settings import Settings
 
 GOAL_P99_MS: Final = 1.0

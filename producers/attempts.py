@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from stepstream.producers.stops import ArgumentsRefused, RunStopped
+from stepstream.producers.exceptions import ArgumentsRefused, RunStopped
 
 if TYPE_CHECKING:
     from stepstream.producers.opening import Opens

@@ -12,11 +12,11 @@ from collections.abc import AsyncGenerator, Callable, Generator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
-from stepstream.producers.documents import are_documents
-from stepstream.producers.failures import message_of
-from stepstream.producers.guard import never_raises
+from stepstream.producers.error_guard import never_raises
 from stepstream.producers.misuse import misuse, shown
 from stepstream.producers.streams import Chunks
+from stepstream.producers.values.documents import are_documents
+from stepstream.producers.values.failures import message_of
 
 if TYPE_CHECKING:
     from stepstream.producers.steps import Step

@@ -1,6 +1,6 @@
-"""What a tracer needs once it records: settings, clock, encoder and publisher, put together in one place.
+"""What a tracer needs once it records: settings, clock, encoder and sender, put together in one place.
 
-What the agent's threads need is imported here, before the first step is handed over; what only the publisher's thread needs is
+What the agent's threads need is imported here, before the first step is handed over; what only the sender's thread needs is
 imported there. Both happen under the gate that a fork waits for.
 """
 
@@ -14,20 +14,24 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stepstream.producers import arguments, control_steps, response_streams, responses, run_control  # noqa: F401
+from stepstream.producers import tool_arguments  # noqa: F401
 from stepstream.producers.clock import Clock
-from stepstream.producers.commands import Commands
-from stepstream.producers.exitline import Totals
+from stepstream.producers.control import control_steps  # noqa: F401
+from stepstream.producers.control import factory as run_control  # noqa: F401
+from stepstream.producers.control.commands import Commands
+from stepstream.producers.control.listener import CommandListener
+from stepstream.producers.error_guard import internal_error
+from stepstream.producers.exit_summary import Totals
 from stepstream.producers.forks import gate
-from stepstream.producers.guard import internal_error
-from stepstream.producers.listener import CommandListener
-from stepstream.producers.publisher import Publisher
-from stepstream.producers.transport import Record, Transport
+from stepstream.producers.responses import reader as responses  # noqa: F401
+from stepstream.producers.responses import streamed as response_streams  # noqa: F401
+from stepstream.producers.transport.background_sender import BackgroundSender
+from stepstream.producers.transport.base import Record, Transport
 from stepstream.schemas.money import nanos_from_usd
 from stepstream.schemas.step import Step as StepRecord
 
 if TYPE_CHECKING:
-    from stepstream.producers.encoder import Encoder
+    from stepstream.producers.transport.encoder import Encoder
     from stepstream.schemas.documents import Prices
     from stepstream.schemas.prices import PriceBook
     from stepstream.schemas.settings import Settings
@@ -62,7 +66,7 @@ class Engine:
         self._made_prices: PriceBook | None = None
         self._listener: CommandListener | None = None
         self.commands = Commands()
-        self.publisher = Publisher(
+        self.sender = BackgroundSender(
             self._encode,
             self._connect,
             max_events=settings.queue_events,
@@ -100,9 +104,9 @@ class Engine:
 
     def publish(self, record: StepRecord) -> None:
         """Hand a record over; whoever hands it over does not touch it again."""
-        self.publisher.enqueue(record)
+        self.sender.enqueue(record)
 
-    # What follows is imported and made in the publisher's thread, where it keeps no agent waiting.
+    # What follows is imported and made in the sender's thread, where it keeps no agent waiting.
 
     def _encode(self, record: StepRecord) -> Record:
         if self._encoder is None:
@@ -111,8 +115,8 @@ class Engine:
 
     def _made_encoder(self) -> Encoder:
         with gate.importing():
-            from stepstream.producers.encoder import MOST_OPEN_INPUT_BYTES, Encoder
-            from stepstream.producers.redact import Redactor
+            from stepstream.producers.transport.encoder import MOST_OPEN_INPUT_BYTES, Encoder
+            from stepstream.producers.transport.redactor import Redactor
         return Encoder(
             Redactor(self._redact),
             self._price_book,
@@ -128,7 +132,7 @@ class Engine:
         if self._transport is not None:
             return self._transport
         with gate.importing():
-            from stepstream.producers.kafka_transport import KafkaTransport
+            from stepstream.producers.transport.kafka import KafkaTransport
         return KafkaTransport(self.settings)
 
     def _price_book(self) -> PriceBook:
@@ -147,7 +151,7 @@ class Engine:
             internal_error("prices", error)
 
     def _forked(self) -> None:
-        """In the child: what the parent's publisher was in the middle of is not gone on with."""
+        """In the child: what the parent's sender was in the middle of is not gone on with."""
         self._encoder = None
         self._totals.reset()
 

@@ -7,17 +7,17 @@ from collections.abc import AsyncIterable, Iterable, Mapping
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
-from stepstream.producers.content import to_text
-from stepstream.producers.documents import to_documents
-from stepstream.producers.failures import message_of, type_of
-from stepstream.producers.foreign import layout_of
-from stepstream.producers.given import nanos_of
-from stepstream.producers.guard import never_raises
+from stepstream.producers.checked_fields import nanos_of
+from stepstream.producers.error_guard import never_raises
 from stepstream.producers.misuse import misuse, shown
 from stepstream.producers.opening import Opens
-from stepstream.producers.shortening import size_of
 from stepstream.producers.streams import Chunks, Watched
-from stepstream.producers.walk import label, number_of
+from stepstream.producers.values.content import to_text
+from stepstream.producers.values.documents import to_documents
+from stepstream.producers.values.failures import message_of, type_of
+from stepstream.producers.values.inspection import layout_of
+from stepstream.producers.values.plain import label, number_of
+from stepstream.producers.values.shortening import size_of
 from stepstream.schemas.money import usd_from_nanos
 from stepstream.schemas.normalise import counted
 from stepstream.schemas.step import Step as StepRecord
@@ -202,7 +202,7 @@ class Fills(Opens):
         Ollama, LangChain and LiteLLM, as objects or as dictionaries. Anything else becomes the output as it is.
         """
         if self._writable("record_response"):
-            from stepstream.producers.responses import read_response
+            from stepstream.producers.responses.reader import read_response
 
             answer = None if layout_of(type(response)).opaque else read_response(response)
             if answer is None:

@@ -13,8 +13,8 @@ import types
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, TypeVar, cast
 
-from stepstream.producers.guard import complaints, internal_error
-from stepstream.producers.walk import label
+from stepstream.producers.error_guard import internal_error, sdk_log
+from stepstream.producers.values.plain import label
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -39,7 +39,7 @@ def misuse(kind: str, message: str, *, level: int = logging.WARNING) -> None:
     """Say it on the logger, with the place in the program, unless this kind was said of this place within a minute."""
     try:
         place = _place()
-        complaints.say(f"misuse:{place}:{kind}", f"stepstream: {message} (at {place})", level=level)
+        sdk_log.log(f"misuse:{place}:{kind}", f"stepstream: {message} (at {place})", level=level)
     except Exception as error:
         internal_error("misuse", error)
 

@@ -14,7 +14,7 @@ from stepstream.producers.misuse import opens, text_name
 if TYPE_CHECKING:
     from decimal import Decimal
 
-    from stepstream.producers.budget import Budget
+    from stepstream.producers.control.budget import Budget
     from stepstream.producers.steps import Run, Step
     from stepstream.schemas.alert import Command
 

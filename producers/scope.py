@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from stepstream.producers.control import RunControl
+    from stepstream.producers.control.run_control import RunControl
 
 
 class Scope:

@@ -12,23 +12,23 @@ from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar, cast
 
-from stepstream.producers.failures import cancelled, message_of, type_of
+from stepstream.producers.checked_fields import CHECKED, checked
+from stepstream.producers.error_guard import internal_error, never_raises, sdk_log, suppressed
+from stepstream.producers.exceptions import ArgumentsRefused, RunStopped
 from stepstream.producers.filling import ENDED, LABEL_CHARS, NEW, OFF, OPEN, Fills
-from stepstream.producers.given import CHECKED, checked
-from stepstream.producers.guard import complaints, internal_error, never_raises, suppressed
 from stepstream.producers.misuse import did_you_mean, misuse, shown
 from stepstream.producers.opening import RunFields, StepFields
 from stepstream.producers.scope import Scope
-from stepstream.producers.stops import ArgumentsRefused, RunStopped
-from stepstream.producers.walk import label, number_of
+from stepstream.producers.values.failures import cancelled, message_of, type_of
+from stepstream.producers.values.plain import label, number_of
 from stepstream.schemas.ids import STEP_ID, new_step_id, new_trace_id
 from stepstream.schemas.normalise import MAX_ATTEMPT
 from stepstream.schemas.step import KINDS
 from stepstream.schemas.step import Step as StepRecord
 
 if TYPE_CHECKING:
-    from stepstream.producers.budget import Reservation
-    from stepstream.producers.control import RunControl
+    from stepstream.producers.control.budget import Reservation
+    from stepstream.producers.control.run_control import RunControl
     from stepstream.producers.engine import Engine
     from stepstream.producers.tracer import Tracer
 
@@ -105,7 +105,7 @@ class Step(Fills):
 
     def _refuse(self) -> None:
         """End at once, as failed, where the arguments do not fit the tool's schema. Raises ``ArgumentsRefused``."""
-        from stepstream.producers.arguments import refuse
+        from stepstream.producers.tool_arguments import refuse
 
         try:
             refuse(self._name or self._kind, self._fields["schema"], self._fields.get("input"))
@@ -238,13 +238,13 @@ class Step(Fills):
         if engine is None:
             self._state = OFF
             if self._fields.get("budget") is not None:
-                complaints.say(
+                sdk_log.log(
                     "budget off",
                     "stepstream: nothing is recorded, so the budget of a run is not kept",
                 )
             return
         self._engine = engine
-        self._generation = engine.publisher.generation
+        self._generation = engine.sender.generation
         self._parent = parent = self._find_parent()
         self._scope = scope = self._scoped(engine, parent)
         self._record: StepRecord = StepRecord(
@@ -264,7 +264,7 @@ class Step(Fills):
         elif self._kind not in _KINDS:
             self._record.attributes = {"kind": self._kind}
         if self._fields.get("schema") is not None:
-            from stepstream.producers.arguments import schema_name
+            from stepstream.producers.tool_arguments import schema_name
 
             self._record.tool_schema = schema_name(self._fields["schema"])
         self._fill(self._fields)
@@ -277,8 +277,8 @@ class Step(Fills):
         return False
 
     def _take_control(self, engine: Engine, parent: Step | None) -> None:
-        from stepstream.producers.control_steps import ControlSteps
-        from stepstream.producers.run_control import control_of
+        from stepstream.producers.control.control_steps import ControlSteps
+        from stepstream.producers.control.factory import control_of
 
         scope = self._scope
         if parent is not None and scope is parent._scope:
@@ -369,7 +369,7 @@ class Step(Fills):
     @never_raises
     def _finish(self, error: BaseException | None) -> None:
         engine = self._engine
-        if engine is None or engine.publisher.generation != self._generation:
+        if engine is None or engine.sender.generation != self._generation:
             return  # a fork: the parent process ends the steps it began
         record = self._record
         record.phase = "end"
@@ -394,7 +394,7 @@ class Step(Fills):
         )  # a model's call that says nothing was not free: what was set aside stays
         tokens = unknown if usage is None else usage.input_tokens + usage.output_tokens
         nanos = unknown if usage is None and record.cost_usd is None else 0
-        if held[0].purse.counts_money and (usage is not None or record.cost_usd is not None):
+        if held[0].ledger.counts_money and (usage is not None or record.cost_usd is not None):
             nanos = engine.cost_of(record)
         if control is not None:
             control.settle(held, nanos, tokens)

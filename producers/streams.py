@@ -12,11 +12,11 @@ from collections import deque
 from collections.abc import AsyncIterator, Generator, Iterator
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
-from stepstream.producers.foreign import field_of, layout_of, mro_of, namespace_of
-from stepstream.producers.guard import never_raises
-from stepstream.producers.shortening import cut_mark
-from stepstream.producers.special import standing_for
-from stepstream.producers.walk import Walk, estimate
+from stepstream.producers.error_guard import never_raises
+from stepstream.producers.forwarding import standing_for
+from stepstream.producers.values.inspection import field_of, layout_of, mro_of, namespace_of
+from stepstream.producers.values.plain import Walk, estimate
+from stepstream.producers.values.shortening import cut_mark
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -99,7 +99,7 @@ class Chunks:
         self.restart()
 
     def _record_answer(self, step: Fills, chunks: list[Any]) -> None:
-        from stepstream.producers.response_streams import read_stream
+        from stepstream.producers.responses.streamed import read_stream
 
         opaque = any(layout_of(type(chunk)).opaque for chunk in chunks)
         answer = None if opaque else read_stream(chunks)

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Final
 
 from stepstream.producers.clock import SYSTEM_CLOCK, Clock
 from stepstream.producers.engine import Engine
-from stepstream.producers.exitline import Totals, exit_line
+from stepstream.producers.error_guard import internal_error
+from stepstream.producers.exit_summary import Totals, exit_line
 from stepstream.producers.forks import call_after_fork
-from stepstream.producers.guard import internal_error
 from stepstream.producers.opening import Opens, RunFields, StepFields
-from stepstream.producers.publisher import EXIT_WAIT_S, Counts
 from stepstream.producers.steps import Run, Step, current
-from stepstream.producers.transport import Transport
+from stepstream.producers.transport.background_sender import EXIT_WAIT_S, Counts
+from stepstream.producers.transport.base import Transport
 from stepstream.schemas.printable import printable
 
 if TYPE_CHECKING:
@@ -73,8 +73,8 @@ class Tracer(Opens):
             self._set(settings, transport, redact, prices)
         if engine is not None:
             engine.stop_listening()
-            engine.publisher.close(EXIT_WAIT_S)
-            self._before += engine.publisher.counts
+            engine.sender.close(EXIT_WAIT_S)
+            self._before += engine.sender.counts
 
     def _set(
         self,
@@ -110,7 +110,7 @@ class Tracer(Opens):
     def counts(self) -> Counts:
         """What became of this tracer's events."""
         engine = self._engine
-        return self._before if engine is None else self._before + engine.publisher.counts
+        return self._before if engine is None else self._before + engine.sender.counts
 
     def flush(self, timeout: float = 10.0) -> bool:
         """Wait until everything sent so far is acknowledged; False when that took longer than ``timeout`` seconds.
@@ -118,7 +118,7 @@ class Tracer(Opens):
         Nobody needs it in a normal program: its end waits by itself.
         """
         engine = self._engine
-        return engine is None or engine.publisher.flush(timeout)
+        return engine is None or engine.sender.flush(timeout)
 
     def close(self, timeout: float = EXIT_WAIT_S) -> bool:
         """Flush and let go of the connection; what is not acknowledged in time is given up. A later step opens it again."""
@@ -126,7 +126,7 @@ class Tracer(Opens):
         if engine is None:
             return True
         engine.stop_listening()
-        return engine.publisher.close(timeout)
+        return engine.sender.close(timeout)
 
     # --- inside ---
 
@@ -180,9 +180,7 @@ class Tracer(Opens):
             if engine is None:
                 return
             engine.stop_listening(at_exit=True)
-            engine.publisher.close(
-                EXIT_WAIT_S if engine.publisher.counts.delivered else EXIT_WAIT_S / 2
-            )
+            engine.sender.close(EXIT_WAIT_S if engine.sender.counts.delivered else EXIT_WAIT_S / 2)
             line = exit_line(self._totals, self.counts)
             if line and not engine.settings.quiet:
                 _say(line)

@@ -20,18 +20,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from stepstream.common.settings import load_with_others as _load_with_others
-from stepstream.producers.guard import complaints as _complaints
-from stepstream.producers.guard import never_raises as _never_raises
+from stepstream.producers.error_guard import never_raises as _never_raises
+from stepstream.producers.error_guard import sdk_log as _sdk_log
+from stepstream.producers.exceptions import ArgumentsRefused, BudgetExceeded, RunStopped
 from stepstream.producers.propagation import propagate
 from stepstream.producers.steps import Run, Step
-from stepstream.producers.stops import ArgumentsRefused, BudgetExceeded, RunStopped
 from stepstream.producers.tracer import Tracer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from stepstream.producers.budget import Budget, BudgetWarning
-    from stepstream.producers.transport import Transport
+    from stepstream.producers.control.budget import Budget, BudgetWarning
+    from stepstream.producers.transport.base import Transport
     from stepstream.schemas.alert import Command
     from stepstream.schemas.documents import Prices
     from stepstream.schemas.settings import Settings
@@ -73,7 +73,7 @@ def _settings(**given: Any) -> Settings:
     """The settings in force. A variable that is no setting, of another version or misspelt, is told and stops nothing."""
     settings, unknown = _load_with_others(**given)
     for text in unknown:
-        _complaints.say(text, f"stepstream: {text}; the others hold")
+        _sdk_log.log(text, f"stepstream: {text}; the others hold")
     return settings
 
 
@@ -133,8 +133,8 @@ def configure(
 
 
 _LATER = {
-    "Budget": "stepstream.producers.budget",
-    "BudgetWarning": "stepstream.producers.budget",
+    "Budget": "stepstream.producers.control.budget",
+    "BudgetWarning": "stepstream.producers.control.budget",
     "Command": "stepstream.schemas.alert",
     "Document": "stepstream.schemas.step",
     "Prices": "stepstream.schemas.documents",

@@ -94,7 +94,7 @@ def describe(error: Exception) -> tuple[str, int]:
         "stepstream.admin.documents:DocumentsError",
         "stepstream.local.supervisor:PipelineError",
         "stepstream.sinks.clickhouse.errors:StoreError",
-        "stepstream.producers.replay:ReplayError",
+        "stepstream.producers.replay.replay:ReplayError",
     ):
         return str(error), FAILED
     if type(error).__module__.partition(".")[0] in {"confluent_kafka", "cimpl"}:

@@ -15,7 +15,7 @@ from stepstream.cli.common import KAFKA, takes
 from stepstream.common.terminal import console, say
 
 if TYPE_CHECKING:
-    from stepstream.producers.replay import ReplayProgress
+    from stepstream.producers.replay.replay import ReplayProgress
     from stepstream.schemas.settings import Settings
 
 
@@ -54,7 +54,7 @@ def replay(
     time. Lines that are no step events are reported and skipped; the exit code is then 1.
     """
     from stepstream.admin.topics import require_topic
-    from stepstream.producers.replay import replay as send
+    from stepstream.producers.replay.replay import replay as send
     from stepstream.schemas.topics import topic
 
     require_topic(settings, topic(settings.topic_prefix, "steps"))

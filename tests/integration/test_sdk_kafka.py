@@ -23,7 +23,7 @@ from confluent_kafka import Message
 from stepstream.admin.topics import create_topics
 from stepstream.common import endpoints, kafka
 from stepstream.producers.propagation import propagate
-from stepstream.producers.replay import replay
+from stepstream.producers.replay.replay import replay
 from stepstream.producers.tracer import Tracer
 from stepstream.schemas.accept import Accepted, accept
 from stepstream.schemas.settings import Settings

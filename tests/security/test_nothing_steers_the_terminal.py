@@ -33,7 +33,7 @@ from stepstream.cli import queries
 from stepstream.cli.app import COMMANDS, run
 from stepstream.common import logs, terminal
 from stepstream.doctor.check import Check
-from stepstream.producers.guard import Complaints
+from stepstream.producers.error_guard import RateLimitedLog
 from stepstream.render.alerts import alert_lines
 from stepstream.render.heading import View
 from stepstream.render.listing import below_one_another, listing
@@ -515,15 +515,15 @@ def test_log_lines_are_one_record_each_and_steer_nothing(
 
 
 def test_what_the_sdk_says_steers_nothing() -> None:
-    """Its complaints and the tracebacks with them, in whatever format the program logs."""
+    """Its sdk_log and the tracebacks with them, in whatever format the program logs."""
     heard: list[str] = []
     logger = logging.Logger("x")
     handler = logging.Handler()
     handler.emit = lambda record: heard.append(logging.Formatter("%(message)s").format(record))  # type: ignore[method-assign]
     logger.addHandler(handler)
-    complaints = Complaints(logger)
+    sdk_log = RateLimitedLog(logger)
     for n, text in enumerate(HOSTILE):
-        complaints.say(str(n), f"field {text}", error=ValueError(text))
+        sdk_log.log(str(n), f"field {text}", error=ValueError(text))
     assert len(heard) == len(HOSTILE)
     assert not [line for line in heard if steering(line)]
 

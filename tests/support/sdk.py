@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from stepstream.producers.guard import LOGGER, complaints
-from stepstream.producers.memory import MemoryTransport
+from stepstream.producers.error_guard import LOGGER, sdk_log
 from stepstream.producers.tracer import Tracer
+from stepstream.producers.transport.memory import MemoryTransport
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.step import StepEvent
 
@@ -72,8 +72,8 @@ class _Kept(logging.Handler):
 def said() -> Iterator[list[logging.LogRecord]]:
     """What the SDK logs meanwhile, however often it said so before."""
     kept = _Kept()
-    with complaints._lock:
-        complaints._last.clear()
+    with sdk_log._lock:
+        sdk_log._last.clear()
     LOGGER.addHandler(kept)
     propagate, LOGGER.propagate = LOGGER.propagate, False
     try:

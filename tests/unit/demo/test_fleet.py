@@ -20,7 +20,7 @@ from examples.demo.scenarios import BY_NAME, POLICIES, SCENARIOS, plan
 from examples.demo.search import Search
 from examples.demo.shop import Shop
 from stepstream.admin.documents import read_documents
-from stepstream.producers.memory import MemoryTransport
+from stepstream.producers.transport.memory import MemoryTransport
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.step import StepEvent
 

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stepstream.producers.encoder import Encoder
-from stepstream.producers.exitline import Totals
-from stepstream.producers.memory import MemoryTransport
-from stepstream.producers.redact import Redactor
+from stepstream.producers.exit_summary import Totals
+from stepstream.producers.transport.encoder import Encoder
+from stepstream.producers.transport.memory import MemoryTransport
+from stepstream.producers.transport.redactor import Redactor
 from stepstream.schemas.accept import Accepted, accept
 from stepstream.schemas.partitioner import partition_for
 from stepstream.schemas.prices import PriceBook

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from stepstream.producers.answer import Answer
-from stepstream.producers.response_streams import read_stream
-from stepstream.producers.responses import read_response
+from stepstream.producers.responses.answer import Answer
+from stepstream.producers.responses.reader import read_response
+from stepstream.producers.responses.streamed import read_stream
 from stepstream.schemas.ids import new_step_id, new_trace_id
 from stepstream.schemas.prices import PriceBook
 from stepstream.schemas.step import Step

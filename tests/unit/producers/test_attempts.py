@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from stepstream.producers.stops import ArgumentsRefused, RunStopped
+from stepstream.producers.exceptions import ArgumentsRefused, RunStopped
 from stepstream.schemas.alert import CommandStruct
 from tests.support.sdk import Traced, traced
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 import stepstream
-from stepstream.producers.budget import Budget, BudgetWarning, Purse
-from stepstream.producers.stops import BudgetExceeded, RunStopped
+from stepstream.producers.control.budget import Budget, BudgetLedger, BudgetWarning
+from stepstream.producers.exceptions import BudgetExceeded, RunStopped
 from stepstream.producers.tracer import Tracer
 from stepstream.schemas.alert import CommandStruct
 from stepstream.schemas.settings import Settings
@@ -109,10 +109,10 @@ def test_what_was_not_used_is_free_again(made: Traced) -> None:
 
 def test_a_call_of_unknown_cost_counts_as_what_was_set_aside() -> None:
     """Unknown is unknown, never nothing: also that of a call that failed, which may have been paid for."""
-    purse = Purse(Budget(usd=1), HandClock().steady_ns)
-    purse.settle(purse.reserve("llm_call", "m", usd="0.6"), None, None)
+    ledger = BudgetLedger(Budget(usd=1), HandClock().steady_ns)
+    ledger.settle(ledger.reserve("llm_call", "m", usd="0.6"), None, None)
     with pytest.raises(BudgetExceeded):
-        purse.reserve("llm_call", "m", usd="0.6")
+        ledger.reserve("llm_call", "m", usd="0.6")
 
 
 def test_a_warning_is_given_once_for_each_limit(made: Traced) -> None:
@@ -169,8 +169,8 @@ def test_a_step_that_never_began_gives_back_what_it_set_aside() -> None:
     """Refused by the budget around it, it costs the inner one nothing."""
     clock = HandClock()
     inner, outer = (
-        Purse(Budget(usd=1, steps=9), clock.steady_ns),
-        Purse(Budget(usd="0.1"), clock.steady_ns),
+        BudgetLedger(Budget(usd=1, steps=9), clock.steady_ns),
+        BudgetLedger(Budget(usd="0.1"), clock.steady_ns),
     )
     held = inner.reserve("llm_call", "m", usd="0.5")
     with pytest.raises(BudgetExceeded):

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from stepstream.producers.answer import Answer
-from stepstream.producers.response_streams import read_stream
-from stepstream.producers.responses import read_response
+from stepstream.producers.responses.answer import Answer
+from stepstream.producers.responses.reader import read_response
+from stepstream.producers.responses.streamed import read_stream
 from tests.support.client_answers import (
     ANTHROPIC,
     COHERE,

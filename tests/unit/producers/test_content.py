@@ -17,8 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, SecretStr
 
-from stepstream.producers.content import SLACK_CHARS, to_text
-from stepstream.producers.walk import Walk
+from stepstream.producers.values.content import SLACK_CHARS, to_text
+from stepstream.producers.values.plain import Walk
 
 LIMIT = 16_384
 HERE = __name__

@@ -15,8 +15,8 @@ import msgspec
 import pytest
 
 import stepstream
-from stepstream.producers.listener import CommandListener
-from stepstream.producers.stops import RunStopped
+from stepstream.producers.control.listener import CommandListener
+from stepstream.producers.exceptions import RunStopped
 from stepstream.schemas.alert import Command, CommandStruct
 from stepstream.schemas.control import control_step_id, dated_by
 from tests.support.sdk import Traced, traced

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from stepstream.producers.exitline import Totals, exit_line, money
-from stepstream.producers.publisher import Counts
+from stepstream.producers.exit_summary import Totals, exit_line, money
+from stepstream.producers.transport.background_sender import Counts
 
 MEMORY = """
 import stepstream
-from stepstream.producers.memory import MemoryTransport
+from stepstream.producers.transport.memory import MemoryTransport
 transport = MemoryTransport()
 stepstream.configure(agent="support", transport=transport)
 """
@@ -159,7 +159,7 @@ def test_a_worker_process_sends_what_it_has(tmp_path: Path) -> None:
     """A forked ``multiprocessing`` worker, which leaves without exit handlers, waits for its events as a program does."""
     code = """
 import multiprocessing, pathlib, stepstream
-from stepstream.producers.memory import MemoryTransport
+from stepstream.producers.transport.memory import MemoryTransport
 
 class Slow(MemoryTransport):
     def poll(self, timeout_s):

@@ -17,11 +17,11 @@ import msgspec
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, RootModel, computed_field, field_serializer
 
-from stepstream.producers.content import to_text
-from stepstream.producers.failures import message_of
-from stepstream.producers.foreign import field_of
 from stepstream.producers.misuse import shown
-from stepstream.producers.walk import Walk, label
+from stepstream.producers.values.content import to_text
+from stepstream.producers.values.failures import message_of
+from stepstream.producers.values.inspection import field_of
+from stepstream.producers.values.plain import Walk, label
 from tests.support.sdk import traced
 
 LIMIT = 16_384

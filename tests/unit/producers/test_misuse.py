@@ -11,7 +11,7 @@ from unittest.mock import MagicMock
 import pytest
 
 import stepstream
-from stepstream.producers.guard import Complaints
+from stepstream.producers.error_guard import RateLimitedLog
 from stepstream.producers.steps import Run, Step
 from tests.support.sdk import Traced, said, traced
 
@@ -198,11 +198,11 @@ def test_how_often_it_was_said_is_told() -> None:
     """After a minute the next one says how many there were meanwhile."""
     now = [0.0]
     with said() as records:
-        complaints = Complaints(clock=lambda: now[0])
+        sdk_log = RateLimitedLog(clock=lambda: now[0])
         for _ in range(5):
-            complaints.say("kind", "wrong")
+            sdk_log.log("kind", "wrong")
         now[0] = 61.0
-        complaints.say("kind", "wrong")
+        sdk_log.log("kind", "wrong")
     assert [record.getMessage() for record in records] == ["wrong", "wrong (4 more like it since)"]
 
 

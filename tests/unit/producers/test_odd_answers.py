@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from stepstream.producers.response_streams import read_stream
-from stepstream.producers.responses import read_response
-from stepstream.producers.usage_shapes import charge_of
+from stepstream.producers.responses.reader import read_response
+from stepstream.producers.responses.streamed import read_stream
+from stepstream.producers.responses.usage import charge_of
 from tests.support.client_answers import PLAIN, chat, piece
 from tests.support.client_streams import STREAMS
 from tests.support.sdk import traced

@@ -11,8 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stepstream.producers.redact import UNREADABLE, Redactor, is_secret_name, without_secrets
 from stepstream.producers.steps import Step
+from stepstream.producers.transport.redactor import (
+    UNREADABLE,
+    Redactor,
+    is_secret_name,
+    without_secrets,
+)
 from stepstream.schemas.secret_forms import KEYS, REDACTED
 from tests.support.sdk import traced
 

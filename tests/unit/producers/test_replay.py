@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stepstream.producers.memory import MemoryTransport
-from stepstream.producers.recording import FreshIds
-from stepstream.producers.replay import ReplayError, ReplayProgress, ReplayReport, replay
+from stepstream.producers.replay.recording import FreshIds
+from stepstream.producers.replay.replay import ReplayError, ReplayProgress, ReplayReport, replay
+from stepstream.producers.transport.memory import MemoryTransport
 from stepstream.schemas.accept import Accepted, accept_value
 from stepstream.schemas.settings import Settings
 from tests.support.step_events import NOW_US, event, valid_events

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from stepstream.producers.response_streams import read_stream
-from stepstream.producers.responses import Answer, read_response
+from stepstream.producers.responses.reader import Answer, read_response
+from stepstream.producers.responses.streamed import read_stream
 from tests.support.sdk import Traced, traced
 
 

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 import pytest
 
 from stepstream.producers.filling import Fills
-from stepstream.producers.memory import MemoryTransport
 from stepstream.producers.propagation import propagate
 from stepstream.producers.tracer import Tracer
+from stepstream.producers.transport.memory import MemoryTransport
 from stepstream.schemas.ids import STEP_ID, TRACE_ID
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.step import Document

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stepstream.producers.redact import without_secrets as of_the_sdk
+from stepstream.producers.transport.redactor import without_secrets as of_the_sdk
 from stepstream.schemas import secret_forms
 from stepstream.schemas.redaction import Named, without_secrets
 from stepstream.schemas.secret_forms import (

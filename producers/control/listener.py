@@ -1,0 +1,171 @@
+"""Reads the control topic for the runs of this process: one consumer without a group, on a thread of its own.
+
+It starts with the first run, reads from a while back, and hurts nobody: whatever goes wrong is said seldom and tried again.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from stepstream.producers.error_guard import sdk_log, suppressed
+from stepstream.producers.forks import call_after_fork, gate
+from stepstream.schemas.alert import Command, CommandStruct
+from stepstream.schemas.control import dated_by
+from stepstream.schemas.topics import topic
+
+if TYPE_CHECKING:
+    from confluent_kafka import Consumer
+
+    from stepstream.producers.control.commands import Commands
+    from stepstream.schemas.settings import Settings
+
+POLL_S: Final = 0.5
+LONGEST_WAIT_S: Final = 30.0
+JOIN_S: Final = 1.0
+_decode = msgspec.json.Decoder(CommandStruct).decode
+
+
+class CommandListener:
+    """Follows the control topic and hands each command over. ``open`` makes the consumer, ``now_s`` is unix time."""
+
+    def __init__(
+        self, settings: Settings, commands: Commands, *, now_s: Callable[[], float] = time.time
+    ) -> None:
+        self._settings = settings
+        self._commands = commands
+        self._now_s = now_s
+        self._thread: threading.Thread | None = None
+        self._stopping = threading.Event()
+        self._lock = threading.Lock()
+        self._left_to_parent: list[Any] = []
+        self._consumer: Consumer | None = None
+        self.ready = threading.Event()
+        """Set once the topic's ends are known and everything from then on will be read."""
+        call_after_fork(self)
+
+    def ensure(self) -> None:
+        """Start listening, unless that was done. Returns at once; never raises."""
+        if self._thread is not None:
+            return
+        with self._lock:
+            if self._thread is not None:
+                return
+            self._stopping = threading.Event()
+            thread = threading.Thread(
+                target=self._work, args=(self._stopping,), name="stepstream-control", daemon=True
+            )
+            self._thread = thread
+        try:
+            thread.start()
+        except RuntimeError:  # the interpreter is going down
+            return
+
+    def close(self, wait_s: float = JOIN_S) -> None:
+        """Stop listening; a later ``ensure`` starts again. At the end of a program nobody waits for the thread."""
+        with self._lock:
+            thread, self._thread = self._thread, None
+            self._stopping.set()
+        if (
+            thread is not None
+            and thread is not threading.current_thread()
+            and thread.is_alive()
+            and wait_s
+        ):
+            thread.join(wait_s)
+
+    def _work(self, stopping: threading.Event) -> None:
+        suppressed.set(True)
+        wait_s = 0.5
+        while not stopping.is_set():
+            try:
+                self._follow(stopping)
+                return
+            except Exception as error:
+                self._commands.troubles += 1
+                sdk_log.log(
+                    "control", f"stepstream: commands cannot be read, trying again: {error}"
+                )
+            stopping.wait(wait_s)
+            wait_s = min(LONGEST_WAIT_S, 2 * wait_s)
+
+    def _follow(self, stopping: threading.Event) -> None:
+        consumer = self._consumer = self._open()
+        try:
+            self.ready.set()
+            while not stopping.is_set():
+                message = consumer.poll(POLL_S)
+                if message is None:
+                    continue
+                error = message.error()
+                if error is None:
+                    self._hand_over(message.value(), message.timestamp()[1])
+                elif error.fatal():
+                    raise RuntimeError(error.str())
+        finally:
+            self.ready.clear()
+            self._consumer = None
+            consumer.close()
+
+    def _open(self) -> Consumer:
+        with gate.importing():
+            from confluent_kafka import TopicPartition
+
+            from stepstream.common import kafka
+
+        name = topic(self._settings.topic_prefix, "control")
+        options = {
+            "queued.max.messages.kbytes": 1_024,
+            "fetch.error.backoff.ms": 100,
+            "reconnect.backoff.max.ms": 2_000,
+        }
+        consumer = kafka.consumer(self._settings, "stepstream-control", **options)
+        try:
+            count = kafka.partition_count(consumer, name)
+            if not count:
+                raise RuntimeError(f"there is no topic {name}: run `stepstream topics create`")
+            since_ms = round(self._now_s() * 1_000) - self._settings.control_lookback // 1_000
+            ends = [
+                consumer.get_watermark_offsets(TopicPartition(name, p), timeout=10)[1]
+                for p in range(count)
+            ]
+            found = consumer.offsets_for_times(
+                [TopicPartition(name, p, max(0, since_ms)) for p in range(count)], timeout=10
+            )
+            starts = {at.partition: at.offset for at in found if at.offset >= 0}
+            consumer.assign(
+                [TopicPartition(name, p, starts.get(p, end)) for p, end in enumerate(ends)]
+            )
+        except BaseException:
+            consumer.close()
+            raise
+        return consumer
+
+    def _hand_over(self, value: bytes | None, timestamp_ms: int = 0) -> None:
+        """Hand on the order in a record, dated by ``timestamp_ms``, where that is known: no order is newer than its record."""
+        if not value:
+            return
+        try:
+            command: Command = _decode(value)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            self._commands.malformed += 1
+            sdk_log.log(
+                "command",
+                f"stepstream: a record of the control topic is no command and is ignored: {error}",
+            )
+            return
+        latest_us = round(self._now_s() * 1e6)
+        if timestamp_ms > 0:
+            latest_us = min(latest_us, timestamp_ms * 1_000 + 999)
+        self._commands.deliver(dated_by(command, latest_us))
+
+    def after_fork(self) -> None:
+        """In the child: no thread, and the parent's consumer is left untouched."""
+        self._left_to_parent.append(self._consumer)
+        self._consumer = self._thread = None
+        self._lock = threading.Lock()
+        self._stopping, self.ready = threading.Event(), threading.Event()

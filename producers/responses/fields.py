@@ -1,0 +1,96 @@
+"""Fields of models' answers, read from objects and dictionaries alike. No library of theirs is imported."""
+
+from __future__ import annotations
+
+import json
+from enum import Enum
+from typing import Any, Final
+
+from stepstream.producers.values.inspection import field_of
+
+MOST_DIGITS: Final = 40
+
+
+def get(source: Any, *names: str) -> Any:
+    """The first of the fields that is there; None where none is."""
+    if source is None:
+        return None
+    for name in names:
+        value = field_of(source, name)
+        if value is not None:
+            return value
+    return None
+
+
+def first_of(*values: Any) -> Any:
+    """The first that is something: neither None nor an empty dictionary; None where none is. Asks no value for its truth."""
+    for value in values:
+        if value is not None and not (is_a(value, dict) and not dict.__len__(value)):
+            return value
+    return None
+
+
+def is_a(value: Any, kind: Any) -> bool:
+    """Whether the value's own type is one of ``kind``: unlike ``isinstance`` it asks the value nothing."""
+    return issubclass(type(value), kind)
+
+
+def text_of(source: Any, *names: str) -> str:
+    """The first of the fields that is text; empty where none is."""
+    if source is None:
+        return ""
+    for name in names:
+        value = field_of(source, name)
+        if type(value) is str:
+            if value:
+                return value
+        elif is_a(value, str) and str.__len__(value):
+            return str.__str__(value)
+    return ""
+
+
+def items_of(source: Any, *names: str) -> list[Any]:
+    """A field that is a list; empty where it is not."""
+    value = get(source, *names)
+    for kind in (list, tuple):
+        if is_a(value, kind):
+            return list(kind.__iter__(value))
+    return []
+
+
+def word_of(source: Any, *names: str) -> str:
+    """A field that is text or a member of an enumeration: its value as text."""
+    value = get(source, *names)
+    if is_a(value, Enum):
+        value = field_of(value, "_value_")
+    return str.__str__(value) if is_a(value, str) else ""
+
+
+def name_of(value: Any) -> str:
+    """Text as it is, a member of an enumeration by its name; empty for anything else."""
+    if is_a(value, Enum):
+        return text_of(value, "_name_")
+    return str.__str__(value) if is_a(value, str) else ""
+
+
+def parsed(arguments: Any) -> Any:
+    """A call's arguments: JSON text as what it says, anything else as it is."""
+    if is_a(arguments, dict):
+        return dict(dict.items(arguments))
+    if not is_a(arguments, str):
+        return arguments
+    text = str.__str__(arguments)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def whole_number(text: Any) -> int | None:
+    """The number that a text of plain digits says; None for anything else."""
+    if not is_a(text, str):
+        return None
+    plain = str.__str__(text)
+    return (
+        int(plain) if plain.isascii() and plain.isdecimal() and len(plain) <= MOST_DIGITS else None
+    )

@@ -1,0 +1,361 @@
+"""What providers say that a call used and what they charged, in the shapes of their clients, as our counts.
+
+Input includes cached and cache-written tokens, output includes reasoning. Anthropic and Bedrock count cached input apart,
+Google and xAI count thoughts apart: they are added. A count that cannot be right makes the usage incomplete, and so does what
+was used of another model: then no cost is worked out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any, Final
+
+from stepstream.producers.responses.fields import first_of, get, is_a, items_of, text_of, word_of
+from stepstream.producers.values.inspection import field_of
+from stepstream.schemas.money import NANOS_PER_USD, nanos_from_usd
+from stepstream.schemas.normalise import counted
+from stepstream.schemas.usage import MAX_USAGE_COUNT, TokenUsage, TokenUsageStruct
+
+_TIERS_IN_NAMES: Final = ("", "priority_", "flex_")
+"""LangChain puts the service tier before the names of some counts."""
+_TICKS_PER_USD: Final = 10_000_000_000
+"""xAI says what it charged in ten-billionths of a dollar."""
+_UPSTREAM_PARTS: Final = (
+    ("upstream_inference_prompt_cost", "upstream_inference_input_cost"),
+    ("upstream_inference_completions_cost", "upstream_inference_output_cost"),
+)
+"""What OpenRouter's answers call the parts of what was paid upstream: its chat, its responses."""
+
+
+class Counts:
+    """Reads counts of one answer and remembers whether one of them could not be right."""
+
+    def __init__(self) -> None:
+        self.incomplete = False
+
+    def of(self, source: Any, *names: str) -> int:
+        """The first of the counts that is there; 0 where none is."""
+        if source is None:
+            return 0
+        for name in names:
+            value = field_of(source, name)
+            if type(value) is int and 0 <= value <= MAX_USAGE_COUNT:
+                return value
+            if value is not None and is_a(value, int | float):
+                made = counted(value)
+                self.incomplete = self.incomplete or made.lost
+                return made.number
+        return 0
+
+    def made(self, **counts: int) -> TokenUsage | None:
+        """The usage; None where nothing was counted at all."""
+        given = {name: min(count, MAX_USAGE_COUNT) for name, count in counts.items() if count}
+        if not given and not self.incomplete:
+            return None
+        return TokenUsageStruct(**given, incomplete=self.incomplete)
+
+
+def usage_of(source: Any) -> TokenUsage | None:
+    """Usage as OpenAI, and those who copy it, count it: everything included.
+
+    Also Mistral, Groq, DeepSeek, xAI, Perplexity, OpenRouter, LiteLLM and LangChain.
+    """
+    if source is None:
+        return None
+    counts = Counts()
+    into = get(source, "prompt_tokens_details", "input_tokens_details", "input_token_details")
+    out = get(source, "completion_tokens_details", "output_tokens_details", "output_token_details")
+    given, output = (
+        counts.of(source, "prompt_tokens", "input_tokens"),
+        counts.of(source, "completion_tokens", "output_tokens"),
+    )
+    cached = counts.of(into, "cached_tokens", *_tiered("cache_read"))
+    cached = cached or counts.of(
+        source, "prompt_cache_hit_tokens", "cache_read_input_tokens", "cached_tokens"
+    )
+    by_age = first_of(
+        get(into, "cache_creation_token_details"), get(source, "cache_creation"), into
+    )
+    for_an_hour = counts.of(by_age, "ephemeral_1h_input_tokens")
+    written = counts.of(
+        into, "cache_write_tokens", "cache_creation_tokens", *_tiered("cache_creation")
+    )
+    written = written or counts.of(source, "cache_creation_input_tokens")
+    written = written or for_an_hour + counts.of(by_age, "ephemeral_5m_input_tokens")
+    reasoning = counts.of(
+        out, "reasoning_tokens", "thinking_tokens", *_tiered("reasoning")
+    ) or counts.of(source, "reasoning_tokens")
+    cached_parts = first_of(
+        get(into, "cached_tokens_details"), get(source, "cached_tokens_details")
+    )
+    if given and cached + written > given:  # somebody passed Anthropic's own counts on
+        given += cached + written
+    if reasoning and counts.of(source, "total_tokens") == given + output + reasoning:
+        output += reasoning
+    return counts.made(
+        input_tokens=given or cached + written,
+        output_tokens=output,
+        cached_input_tokens=cached,
+        cache_write_tokens=written,
+        reasoning_tokens=reasoning,
+        cache_write_1h_tokens=for_an_hour,
+        input_audio_tokens=counts.of(into, "audio_tokens", "audio"),
+        input_image_tokens=counts.of(into, "image_tokens", "image"),
+        input_video_tokens=counts.of(into, "video_tokens", "video"),
+        cached_audio_tokens=counts.of(cached_parts, "audio_tokens", "cached_audio_tokens"),
+        cached_image_tokens=counts.of(cached_parts, "image_tokens", "cached_image_tokens"),
+        output_audio_tokens=counts.of(out, "audio_tokens", "audio"),
+        output_image_tokens=counts.of(out, "image_tokens", "image"),
+        output_video_tokens=counts.of(out, "video_tokens", "video"),
+        citation_tokens=counts.of(source, "citation_tokens"),
+        audio_ms=_milliseconds(counts, source),
+        document_pages=counts.of(source, "pages_processed"),
+        web_searches=_web_searches(counts, source, into),
+    )
+
+
+def _tiered(name: str) -> tuple[str, ...]:
+    return tuple(tier + name for tier in _TIERS_IN_NAMES)
+
+
+def _milliseconds(counts: Counts, source: Any) -> int:
+    seconds = (
+        get(source, "seconds")
+        if text_of(source, "type") == "duration"
+        else get(source, "prompt_audio_seconds")
+    )
+    if not is_a(seconds, int | float) or is_a(seconds, bool):
+        return 0
+    made = counted(seconds * 1_000 if _is_finite(seconds) else seconds)
+    counts.incomplete = counts.incomplete or made.lost
+    return made.number
+
+
+def _web_searches(counts: Counts, source: Any, into: Any) -> int:
+    tools = get(source, "server_tool_use", "server_tool_use_details")
+    return (
+        counts.of(tools, "web_search_requests")
+        or counts.of(into, "web_search_requests")
+        or counts.of(get(source, "connectors"), "web_search", "web_search_premium")
+        or counts.of(source, "num_search_queries")
+    )
+
+
+def image_usage(source: Any) -> TokenUsage | None:
+    """Usage of an endpoint that makes images: what its output is not said to be is images."""
+    usage = usage_of(source)
+    if usage is None or usage.output_image_tokens:
+        return usage
+    texts = Counts().of(get(source, "output_tokens_details"), "text_tokens")
+    return changed(usage, output_image_tokens=max(0, usage.output_tokens - texts))
+
+
+def anthropic_usage(source: Any, model: str = "") -> TokenUsage | None:
+    """Usage of an Anthropic message: cached input stands beside the input.
+
+    ``iterations`` name what is not in the totals: compactions, which are added, and calls of other models, which make it
+    incomplete.
+    """
+    counts = Counts()
+    used = _anthropic_counts(counts, source)
+    for iteration in items_of(source, "iterations"):
+        kind, of_model = text_of(iteration, "type"), text_of(iteration, "model")
+        if of_model and model and of_model != model:
+            counts.incomplete = True
+        elif kind == "compaction":
+            more = _anthropic_counts(counts, iteration)
+            used = {name: count + more[name] for name, count in used.items()}
+    return counts.made(
+        **used, web_searches=counts.of(get(source, "server_tool_use"), "web_search_requests")
+    )
+
+
+def _anthropic_counts(counts: Counts, source: Any) -> dict[str, int]:
+    cached = counts.of(source, "cache_read_input_tokens")
+    by_age = get(source, "cache_creation")
+    for_an_hour = counts.of(by_age, "ephemeral_1h_input_tokens")
+    written = counts.of(source, "cache_creation_input_tokens") or (
+        for_an_hour + counts.of(by_age, "ephemeral_5m_input_tokens")
+    )
+    return {
+        "input_tokens": counts.of(source, "input_tokens") + cached + written,
+        "output_tokens": counts.of(source, "output_tokens"),
+        "cached_input_tokens": cached,
+        "cache_write_tokens": written,
+        "reasoning_tokens": counts.of(get(source, "output_tokens_details"), "thinking_tokens"),
+        "cache_write_1h_tokens": for_an_hour,
+    }
+
+
+def anthropic_tier(source: Any) -> str:
+    """What an Anthropic message was charged by, where that is not the standard price: tier, speed, or region."""
+    tier, speed = text_of(source, "service_tier"), text_of(source, "speed")
+    if speed and speed != "standard":
+        return speed
+    if text_of(source, "inference_geo") == "us":
+        return "geo_us"
+    return tier
+
+
+def bedrock_usage(source: Any) -> TokenUsage | None:
+    """Usage of Bedrock's converse operations, and of the metrics that end its other streams."""
+    counts = Counts()
+    cached = counts.of(source, "cacheReadInputTokens", "cacheReadInputTokenCount")
+    written = counts.of(source, "cacheWriteInputTokens", "cacheWriteInputTokenCount")
+    ages = [detail for detail in items_of(source, "cacheDetails") if text_of(detail, "ttl") == "1h"]
+    return counts.made(
+        input_tokens=counts.of(source, "inputTokens", "inputTokenCount") + cached + written,
+        output_tokens=counts.of(source, "outputTokens", "outputTokenCount"),
+        cached_input_tokens=cached,
+        cache_write_tokens=written,
+        cache_write_1h_tokens=sum(counts.of(detail, "inputTokens") for detail in ages),
+    )
+
+
+def google_usage(source: Any, searches: int = 0) -> TokenUsage | None:
+    """Usage of a Gemini answer: thoughts and the prompts of its own tools stand apart, so they are added."""
+    counts = Counts()
+    thoughts = counts.of(
+        source, "thoughts_token_count", "thoughtsTokenCount", "total_thought_tokens"
+    )
+    prompt = counts.of(source, "prompt_token_count", "promptTokenCount", "total_input_tokens")
+    tools = counts.of(
+        source, "tool_use_prompt_token_count", "toolUsePromptTokenCount", "total_tool_use_tokens"
+    )
+    output = counts.of(
+        source, "candidates_token_count", "candidatesTokenCount", "response_token_count", "responseTokenCount",
+        "total_output_tokens",
+    )  # fmt: skip
+    into = _by_modality(
+        counts, source, "prompt_tokens_details", "promptTokensDetails", "input_tokens_by_modality",
+    ) + _by_modality(
+        counts, source, "tool_use_prompt_tokens_details", "toolUsePromptTokensDetails", "tool_use_tokens_by_modality"
+    )  # fmt: skip
+    held = _by_modality(
+        counts, source, "cache_tokens_details", "cacheTokensDetails", "cached_tokens_by_modality"
+    )
+    out = _by_modality(
+        counts, source, "candidates_tokens_details", "candidatesTokensDetails", "response_tokens_details",
+        "responseTokensDetails", "output_tokens_by_modality",
+    )  # fmt: skip
+    return counts.made(
+        input_tokens=prompt + tools,
+        output_tokens=output + thoughts,
+        cached_input_tokens=counts.of(
+            source, "cached_content_token_count", "cachedContentTokenCount", "total_cached_tokens"
+        ),
+        reasoning_tokens=thoughts,
+        input_audio_tokens=_sum_of(into, "audio"),
+        input_image_tokens=_sum_of(into, "image"),
+        input_video_tokens=_sum_of(into, "video"),
+        cached_audio_tokens=_sum_of(held, "audio"),
+        cached_image_tokens=_sum_of(held, "image"),
+        output_audio_tokens=_sum_of(out, "audio"),
+        output_image_tokens=_sum_of(out, "image"),
+        output_video_tokens=_sum_of(out, "video"),
+        web_searches=searches,
+    )
+
+
+def _by_modality(counts: Counts, source: Any, *names: str) -> list[tuple[str, int]]:
+    found = items_of(source, *names)
+    return [
+        (word_of(item, "modality").lower(), counts.of(item, "token_count", "tokenCount", "tokens"))
+        for item in found
+    ]
+
+
+def _sum_of(parts: Iterable[tuple[str, int]], modality: str) -> int:
+    return sum(count for name, count in parts if name == modality)
+
+
+def google_tier(source: Any) -> str:
+    """The kind of traffic that a Gemini answer was charged as."""
+    return word_of(source, "service_tier", "serviceTier") or word_of(
+        source, "traffic_type", "trafficType"
+    )
+
+
+def cohere_usage(source: Any) -> TokenUsage | None:
+    """Usage of a Cohere answer: what was billed, where it is said, else what was counted."""
+    counts = Counts()
+    billed, told = get(source, "billed_units"), get(source, "tokens")
+    tokens = (
+        billed if counts.of(billed, "input_tokens") or counts.of(billed, "output_tokens") else told
+    )
+    images = counts.of(billed, "image_tokens")
+    return counts.made(
+        input_tokens=counts.of(tokens, "input_tokens") + images,
+        output_tokens=counts.of(tokens, "output_tokens"),
+        cached_input_tokens=counts.of(source, "cached_tokens"),
+        input_image_tokens=images,
+        rerank_searches=counts.of(billed, "search_units"),
+        document_pages=counts.of(billed, "pages"),
+    )
+
+
+def changed(usage: TokenUsage, **counts: Any) -> TokenUsage:
+    """The same usage with other counts."""
+    names = TokenUsage.model_fields
+    return TokenUsageStruct(**{name: getattr(usage, name) for name in names} | counts)
+
+
+def later(before: TokenUsage | None, after: TokenUsage | None) -> TokenUsage | None:
+    """Running totals of one answer: each count is the highest that was said."""
+    if before is None or after is None:
+        return before or after
+    return TokenUsageStruct(
+        **{
+            name: max(getattr(before, name), getattr(after, name))
+            for name in TokenUsage.model_fields
+        }
+    )
+
+
+def charge_of(usage: Any, model: str = "") -> float | None:
+    """What the provider says that it charged, in dollars; None where it does not say.
+
+    With a key of one's own, what was paid to the provider behind OpenRouter is added; where that is not said, the rest is
+    no bill. 0 is a bill only for a model that is free by its name: else it means that the amount is not known.
+    """
+    charged = _amount(get(usage, "cost"))
+    if charged is None and (ticks := _amount(get(usage, "cost_in_usd_ticks"))) is not None:
+        charged = ticks / _TICKS_PER_USD
+    if charged is None:
+        return None
+    if get(usage, "is_byok") is True:
+        upstream = _upstream(get(usage, "cost_details"))
+        charged = charged + upstream if upstream else 0.0
+    return charged if charged or model.endswith(":free") else None
+
+
+def _upstream(details: Any) -> float:
+    """What the provider behind OpenRouter was paid; 0 where it is not said."""
+    whole = _amount(get(details, "upstream_inference_cost"))
+    return whole or sum(_amount(get(details, *names)) or 0.0 for names in _UPSTREAM_PARTS)
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer beyond every float
+        return False
+
+
+def _amount(value: Any) -> float | None:
+    """A possible amount, as a number or in digits; of an object its total."""
+    if not is_a(value, int | float | str):
+        value = get(value, "total_cost")
+    if is_a(value, str):
+        value = _in_digits(str.__str__(value))
+    if is_a(value, bool) or not is_a(value, int | float):
+        return None
+    return float(value) if _is_finite(value) and value >= 0 else None
+
+
+def _in_digits(text: str) -> float | None:
+    try:
+        return nanos_from_usd(text) / NANOS_PER_USD
+    except ValueError:
+        return None

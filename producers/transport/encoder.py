@@ -1,0 +1,214 @@
+"""From what the agent's thread noted down to the bytes that travel: redacted, cut to size, priced, always acceptable.
+
+Runs in the sender's thread. What it writes passes ``stepstream.schemas.accept`` without a clamp.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import msgspec
+
+from stepstream.producers.exit_summary import Totals
+from stepstream.producers.transport.background_sender import RECORD_BYTES
+from stepstream.producers.transport.base import Record
+from stepstream.producers.transport.redactor import Redactor
+from stepstream.producers.values.shortening import cut_middle, cut_to_bytes
+from stepstream.schemas.accept import DEFAULT_LIMITS, Limits
+from stepstream.schemas.money import nanos_from_usd, usd_from_nanos
+from stepstream.schemas.step import Document, DocumentStruct
+from stepstream.schemas.step import Step as StepRecord
+from stepstream.schemas.usage import NO_TOKENS
+
+if TYPE_CHECKING:
+    from stepstream.schemas.prices import PriceBook
+
+MOST_OPEN_INPUTS: Final = 4_096
+MOST_OPEN_INPUT_BYTES: Final = 8_388_608
+ATTRIBUTE_CHARS: Final = 4_096
+_SHORT: Final = (
+    "name", "tool", "model", "provider", "project", "environment", "agent", "agent_version", "task", "session_id",
+    "user_id", "error_type", "tool_schema",
+)  # fmt: skip
+
+
+class Encoder:
+    """Makes records of step events. Not for more than one thread at a time."""
+
+    def __init__(
+        self,
+        redactor: Redactor,
+        prices: Callable[[], PriceBook],
+        max_content_bytes: int,
+        totals: Totals,
+        limits: Limits = DEFAULT_LIMITS,
+        *,
+        max_held_bytes: int = MOST_OPEN_INPUT_BYTES,
+    ) -> None:
+        self._redactor = redactor
+        self._make_prices = prices
+        self._prices: PriceBook | None = None
+        self._limits = limits
+        self._max_content_bytes = min(max_content_bytes, limits.max_content_bytes)
+        self._inputs: dict[str, tuple[str, str, int | None]] = {}
+        self._max_held_bytes = max_held_bytes
+        self.held_bytes = 0
+        """Memory of the inputs of unfinished steps, kept so that they need not be cleaned again."""
+        self._encode = msgspec.json.Encoder().encode
+        self.totals = totals
+
+    def __call__(self, record: StepRecord) -> Record:
+        """The record on the wire. ``record`` becomes what is sent."""
+        self._shorten(record)
+        self._redact(record)
+        if record.phase == "end":
+            self._price(record)
+        value = self._bytes(record)
+        if record.phase == "end":
+            self._count(record)
+        return Record(record.trace_id.encode(), value)
+
+    def _shorten(self, record: StepRecord) -> None:
+        limit = self._limits.max_text_chars
+        for field in _SHORT:
+            if len(getattr(record, field)) > limit:
+                setattr(record, field, cut_middle(getattr(record, field), limit))
+        del record.documents[self._limits.max_documents :]
+        if len(record.attributes) > self._limits.max_attributes:
+            record.attributes = dict(list(record.attributes.items())[: self._limits.max_attributes])
+
+    def _redact(self, record: StepRecord) -> None:
+        if record.input:
+            self._set_input(record)
+        if record.output:
+            record.output, record.output_bytes = self._content(record.output, record.output_bytes)
+        if record.error_message:
+            record.error_message = cut_middle(
+                self._redactor.text(record.error_message), self._limits.max_message_chars
+            )
+        if record.attributes:
+            record.attributes = {
+                cut_middle(key, ATTRIBUTE_CHARS): cut_middle(
+                    self._redactor.named(key, value), ATTRIBUTE_CHARS
+                )
+                for key, value in record.attributes.items()
+            }
+        if record.documents:
+            record.documents = self._documents(record.documents)
+
+    def _set_input(self, record: StepRecord) -> None:
+        """The input, cleaned once for both events of a step."""
+        raw = record.input
+        held = self._released(record.step_id)
+        if held is None or held[0] is not raw:
+            held = (raw, *self._content(raw, record.input_bytes))
+        if record.phase == "start":
+            self._inputs[record.step_id] = held
+            self.held_bytes += _memory(held)
+            while len(self._inputs) > MOST_OPEN_INPUTS or self.held_bytes > self._max_held_bytes:
+                self._released(next(iter(self._inputs)))
+        _, record.input, record.input_bytes = held
+
+    def _released(self, step_id: str) -> tuple[str, str, int | None] | None:
+        held = self._inputs.pop(step_id, None)
+        if held is not None:
+            self.held_bytes -= _memory(held)
+        return held
+
+    def _content(self, text: str, size: int | None) -> tuple[str, int | None]:
+        clean, clean_size = cut_to_bytes(self._redactor.text(text), self._max_content_bytes)
+        if size is None and clean_size > self._max_content_bytes:
+            size = clean_size
+        return clean, size
+
+    def _documents(self, documents: list[Document]) -> list[Document]:
+        left = self._max_content_bytes
+        out: list[Document] = []
+        for document in documents:
+            content = ""
+            if document.content and left > 0:
+                content, size = cut_to_bytes(self._redactor.text(document.content), left)
+                left -= min(size, left)
+            out.append(
+                DocumentStruct(
+                    id=document.id[: self._limits.max_text_chars],
+                    score=document.score,
+                    content=content,
+                )
+            )
+        return out
+
+    def _price(self, record: StepRecord) -> None:
+        given = None if record.cost_usd is None else nanos_from_usd(record.cost_usd)
+        if given is None and record.usage is None and record.kind != "llm_call":
+            return
+        if self._prices is None:
+            self._prices = self._make_prices()
+        cost = self._prices.cost(record, given)
+        record.cost_usd = None if cost.nanos is None else cast(Decimal, usd_from_nanos(cost.nanos))
+        record.cost_source, record.price_version = cost.source, cost.price_version
+        self.totals.cost_nanos += cost.nanos or 0
+        if cost.source == "unpriced":
+            metered = record.usage is not None and record.usage != NO_TOKENS
+            self.totals.unpriced += metered
+            self.totals.unmetered += not metered
+
+    def _bytes(self, record: StepRecord) -> bytes:
+        try:
+            value = self._encode(record)
+        except UnicodeEncodeError:  # half of a surrogate pair, which no encoding can carry
+            _repair(record)
+            value = self._encode(record)
+        share = 2
+        while len(value) > self._limits.max_record_bytes and share < self._max_content_bytes:
+            self._cut(record, self._max_content_bytes // share)
+            value = self._encode(record)
+            share *= 4
+        return value
+
+    def _cut(self, record: StepRecord, max_bytes: int) -> None:
+        """Contents that JSON's escapes blew up beyond what a record may weigh."""
+        for field in ("input", "output"):
+            text, size = cut_to_bytes(getattr(record, field), max_bytes)
+            if size > max_bytes:
+                setattr(record, field, text)
+                if getattr(record, f"{field}_bytes") is None:
+                    setattr(record, f"{field}_bytes", size)
+        share = max_bytes // max(1, len(record.documents))
+        record.documents = [
+            DocumentStruct(id=d.id, score=d.score, content=cut_to_bytes(d.content, share)[0])
+            for d in record.documents
+        ]
+        share = max_bytes // max(1, len(record.attributes))
+        record.attributes = {
+            cut_middle(key, share): cut_middle(value, share)
+            for key, value in record.attributes.items()
+        }
+
+    def _count(self, record: StepRecord) -> None:
+        totals = self.totals
+        totals.steps += 1
+        if not record.parent_step_id:
+            totals.runs += 1
+            totals.last_trace_id = record.trace_id
+
+
+def _memory(held: tuple[str, str, int | None]) -> int:
+    raw, clean, _ = held
+    return RECORD_BYTES + raw.__sizeof__() + (0 if clean is raw else clean.__sizeof__())
+
+
+def _repair(record: StepRecord) -> None:
+    for field in (*_SHORT, "error_message", "input", "output", "retry_of", "fallback_of"):
+        setattr(record, field, _clean(getattr(record, field)))
+    record.attributes = {_clean(key): _clean(value) for key, value in record.attributes.items()}
+    record.documents = [
+        DocumentStruct(id=_clean(d.id), score=d.score, content=_clean(d.content))
+        for d in record.documents
+    ]
+
+
+def _clean(text: Any) -> str:
+    return str(text).encode("utf-8", "replace").decode("utf-8")
