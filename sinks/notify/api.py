@@ -45,19 +45,19 @@ from stepstream.schemas.delivery import DELIVERY_STATES
 from stepstream.schemas.documents import Subscription, WrongDocument, document_of
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.wording import did_you_mean
-from stepstream.sinks.notify.channels.webhook import Kit
-from stepstream.sinks.notify.directory import Directory
-from stepstream.sinks.notify.listing import Listing
-from stepstream.sinks.notify.sample import send_sample
-from stepstream.sinks.notify.stream import (
-    BadStream,
-    Stream,
-    Streams,
+from stepstream.sinks.notify.alert_stream import (
+    AlertStream,
+    BadQuery,
+    StreamLimit,
     content_of,
     match_of,
     places_of,
 )
-from stepstream.sinks.notify.wording import texts_of
+from stepstream.sinks.notify.channels.webhook import ChannelContext
+from stepstream.sinks.notify.latest_records import RecordLists
+from stepstream.sinks.notify.quoting import texts_of
+from stepstream.sinks.notify.sample_notification import send_sample
+from stepstream.sinks.notify.subscriptions import Subscriptions
 
 HOST: Final = "127.0.0.1"
 BODY_BYTES: Final = 262_144
@@ -82,14 +82,14 @@ class Api:
     """What each request gets. Its methods block, so they are called in threads."""
 
     def __init__(
-        self, settings: Settings, directory: Directory, kit: Kit, actions: Actions
+        self, settings: Settings, directory: Subscriptions, kit: ChannelContext, actions: Actions
     ) -> None:
         self.settings = settings
         self._directory = directory
         self._kit = kit
         self._actions = actions
-        self._listing = Listing(settings)
-        self.streams = Streams()
+        self._listing = RecordLists(settings)
+        self.streams = StreamLimit()
         self.stopping = threading.Event()
 
     def routes(self) -> list[Route]:
@@ -216,7 +216,7 @@ class Api:
         try:
             match = match_of(query, besides=("state", "limit"))
             content = content_of(query)
-        except BadStream as error:
+        except BadQuery as error:
             raise WebError(400, str(error)) from None
         found = self._listing.alerts(match, state=state, limit=limit)
         return [{**one.model_dump(mode="json"), **texts_of(one, content)} for one in found]
@@ -256,10 +256,10 @@ class Api:
         try:
             earliest = _given(query).get("since") == ["earliest"]
             match, content = match_of(query), content_of(query)
-            stream = Stream(
+            stream = AlertStream(
                 self.settings, match, places_of(last_event_id), earliest=earliest, content=content
             )
-        except BadStream as error:
+        except BadQuery as error:
             raise WebError(400, str(error)) from None
         try:
             exchange.start(200, [*_EVENTS, (b"connection", b"close")])

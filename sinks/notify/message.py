@@ -13,8 +13,8 @@ from stepstream.schemas.durations import format_duration
 from stepstream.schemas.texts import fill
 from stepstream.schemas.times import iso_time
 from stepstream.sinks.notify.channels.escape import shortened
-from stepstream.sinks.notify.group import Notification
-from stepstream.sinks.notify.wording import FULL_CHARS, NAME_CHARS, cut, texts_of, written_time
+from stepstream.sinks.notify.grouping import Notification
+from stepstream.sinks.notify.quoting import FULL_CHARS, NAME_CHARS, cut, texts_of, written_time
 
 SCHEMA: Final = "stepstream.notification/1"
 SAMPLE: Final = "test"

@@ -9,7 +9,7 @@ from confluent_kafka import KafkaError, KafkaException
 from stepstream.common import kafka
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
-from stepstream.sinks.notify.core import NotifyPartition, Saved
+from stepstream.sinks.notify.delivery import PartitionDelivery, UnsentDelivery
 
 TIMEOUT_MS: Final = 120_000
 """Brokers away for longer end the process: it starts again from what is committed."""
@@ -28,7 +28,7 @@ class Outbox:
         self._error: KafkaError | None = None
         self.under_way = 0
 
-    def send(self, core: NotifyPartition, saved: Saved) -> None:
+    def send(self, core: PartitionDelivery, saved: UnsentDelivery) -> None:
         """Send a record; the core is told when Kafka has it."""
 
         def delivered(error: KafkaError | None, message: Any) -> None:

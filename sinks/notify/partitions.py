@@ -19,7 +19,7 @@ from stepstream.schemas.documents import Subscription
 from stepstream.schemas.misfits import delivery_misfit
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
-from stepstream.sinks.notify.core import NotifyPartition
+from stepstream.sinks.notify.delivery import PartitionDelivery
 
 BEGIN_BACK_S: Final = 300
 """A notifier that starts for the first time ever tells alerts from so long ago on."""
@@ -36,7 +36,7 @@ class Partitions:
         self,
         settings: Settings,
         subscriptions: Callable[[], Mapping[str, Subscription]],
-        going: Callable[[list[NotifyPartition]], None],
+        going: Callable[[list[PartitionDelivery]], None],
         now_us: Callable[[], int],
     ) -> None:
         self._settings = settings
@@ -46,7 +46,7 @@ class Partitions:
         self._topic = topic(settings.topic_prefix, "alerts")
         self._deliveries = topic(settings.topic_prefix, "deliveries")
         self.group = f"{settings.topic_prefix}.{settings.notify_group}"
-        self.cores: dict[int, NotifyPartition] = {}
+        self.cores: dict[int, PartitionDelivery] = {}
         self._committed: dict[int, tuple[int, int]] = {}
         self._commit_at = 0.0
         self._bad = kafka.BadBatches()
@@ -173,8 +173,8 @@ class Partitions:
             time.monotonic() - began,
         )
 
-    def _restored(self, number: int, floor: int, low: int, end: int) -> NotifyPartition:
-        core = NotifyPartition(number, self._subscriptions())
+    def _restored(self, number: int, floor: int, low: int, end: int) -> PartitionDelivery:
+        core = PartitionDelivery(number, self._subscriptions())
         records, unreadable = [], []
         for message in kafka.read_to_end(self._settings, self._deliveries, [number], offset=low):
             value = message.value()

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 
 from stepstream.schemas.alert import AlertStruct
 from stepstream.schemas.delivery import DeliveryStruct, delivery_key
-from stepstream.sinks.notify.group import Member
+from stepstream.sinks.notify.grouping import TrackedAlert
 
-Restored = dict[str, dict[str, tuple[Member, DeliveryStruct | None]]]
+Restored = dict[str, dict[str, tuple[TrackedAlert, DeliveryStruct | None]]]
 
 
 def members_of(
@@ -25,7 +25,7 @@ def members_of(
         members = found.setdefault(record.subscription, {})
         member, _ = members.get(record.alert_id, (None, None))
         if member is None:
-            member = Member(record.record or _remains(record))
+            member = TrackedAlert(record.record or _remains(record))
         elif record.record is not None and record.record.seq >= member.alert.seq:
             member.alert = record.record
         elif record.record is None and record.seq >= member.alert.seq:

@@ -23,30 +23,30 @@ from stepstream.common.listen import AddressTaken
 from stepstream.schemas.channels import listed_variables
 from stepstream.schemas.documents import Subscription
 from stepstream.schemas.settings import Settings
-from stepstream.sinks.notify.channels.http import Client
+from stepstream.sinks.notify.channels.http_client import Client
 from stepstream.sinks.notify.channels.registry import Outcome, send
-from stepstream.sinks.notify.channels.webhook import Kit
-from stepstream.sinks.notify.core import NotifyPartition
-from stepstream.sinks.notify.directory import Directory
-from stepstream.sinks.notify.group import Notification
-from stepstream.sinks.notify.observation import Figures, serve
+from stepstream.sinks.notify.channels.webhook import ChannelContext
+from stepstream.sinks.notify.delivery import PartitionDelivery
+from stepstream.sinks.notify.grouping import Notification
+from stepstream.sinks.notify.notifier_metrics import NotifierMetrics, serve
 from stepstream.sinks.notify.outbox import Outbox
 from stepstream.sinks.notify.partitions import Partitions
 from stepstream.sinks.notify.secrets import Secrets
+from stepstream.sinks.notify.subscriptions import Subscriptions
 
-CARRIERS: Final = 256
+DELIVERY_THREADS: Final = 256
 IDLE_S: Final = 0.1
 BUSY_S: Final = 0.01
 GOING_S: Final = 3.0
 PAUSE_S: Final = 1.0
 _log = logging.getLogger("stepstream.admin.notify")
 _T = TypeVar("_T")
-Came = tuple[NotifyPartition, Notification, Outcome]
+Came = tuple[PartitionDelivery, Notification, Outcome]
 
 
-def kit_of(settings: Settings) -> Kit:
+def context_of(settings: Settings) -> ChannelContext:
     """What channels work with, by the settings."""
-    return Kit(
+    return ChannelContext(
         client=Client(allow_private=settings.notify_allow_private),
         secrets=Secrets(
             Path(settings.notify_secrets_dir),
@@ -70,7 +70,7 @@ def run(
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: stop.set())
-    notifier = Notifier(settings, kit_of(settings))
+    notifier = Notifier(settings, context_of(settings))
     server = None
     beside: list[Any] = []
     try:
@@ -92,19 +92,19 @@ def run(
 class Notifier:
     """One notifier; several share the partitions of the alerts topic. ``run`` may be called once."""
 
-    def __init__(self, settings: Settings, kit: Kit) -> None:
+    def __init__(self, settings: Settings, kit: ChannelContext) -> None:
         self.settings = settings
         self.kit = kit
-        self.directory = Directory(settings)
-        self.figures = Figures()
+        self.directory = Subscriptions(settings)
+        self.figures = NotifierMetrics()
         self._came: queue.SimpleQueue[Came] = queue.SimpleQueue()
         self._calls: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = queue.SimpleQueue()
-        self._carriers = ThreadPoolExecutor(CARRIERS, thread_name_prefix="deliver")
+        self._carriers = ThreadPoolExecutor(DELIVERY_THREADS, thread_name_prefix="deliver")
         self._under_way: dict[int, int] = {}
         self._version = 0
         self.outbox: Outbox
         self.partitions: Partitions
-        self.seen: list[Callable[[NotifyPartition, Any, int], None]] = []
+        self.seen: list[Callable[[PartitionDelivery, Any, int], None]] = []
         """Called with each alert that was read: (partition, alert, append time)."""
         self.every_round: list[Callable[[], None]] = []
 
@@ -195,7 +195,7 @@ class Notifier:
                     self._carriers.submit(self._carry, core, notification, lane.subscription)
 
     def _carry(
-        self, core: NotifyPartition, notification: Notification, subscription: Subscription
+        self, core: PartitionDelivery, notification: Notification, subscription: Subscription
     ) -> None:
         self.figures.began(subscription.channel)
         began = time.monotonic()
@@ -231,7 +231,7 @@ class Notifier:
                 self.outbox.send(core, saved)
         self.outbox.poll()
 
-    def _going(self, leaving: list[NotifyPartition]) -> None:
+    def _going(self, leaving: list[PartitionDelivery]) -> None:
         """Take what comes back within a while, and remember it; who comes next repeats the rest."""
         deadline = time.monotonic() + GOING_S
         while (
@@ -259,7 +259,7 @@ class Notifier:
 
 
 def conclude(
-    core: NotifyPartition, notification: Notification, outcome: Outcome, now_us: int
+    core: PartitionDelivery, notification: Notification, outcome: Outcome, now_us: int
 ) -> None:
     """Tell the core what became of a try."""
     match outcome.kind:

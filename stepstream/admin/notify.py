@@ -17,7 +17,7 @@ from stepstream.schemas.settings import Settings
 from stepstream.schemas.wording import did_you_mean
 from stepstream.sinks.notify import service
 from stepstream.sinks.notify.api import Actions, Api, ApiServer
-from stepstream.sinks.notify.watcher import Watcher
+from stepstream.sinks.notify.monitor_thread import MonitorThread
 
 ACTIONS: Final[dict[str, Action]] = {
     "acknowledge": "acknowledged",
@@ -34,7 +34,7 @@ def run(settings: Settings) -> int:
 def _parts(notifier: service.Notifier) -> list[Any]:
     """What runs beside the notifier."""
     settings = notifier.settings
-    found: list[Any] = [Watcher(notifier)]
+    found: list[Any] = [MonitorThread(notifier)]
     if settings.notify_port >= 0:
         api = Api(settings, notifier.directory, notifier.kit, actions(settings))
         try:

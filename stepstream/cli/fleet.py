@@ -110,7 +110,7 @@ def _budgets(settings: Settings, now_us: int) -> list[tuple[Any, ...]]:
     from stepstream.admin import fleet as fleet_topic
     from stepstream.schemas.documents import AlertMatch, WrongDocument, decode_document
     from stepstream.schemas.policy import Policy
-    from stepstream.sinks.notify import listing
+    from stepstream.sinks.notify import latest_records
 
     policies = []
     for held in documents.in_force(settings).values():
@@ -118,5 +118,7 @@ def _budgets(settings: Settings, now_us: int) -> list[tuple[Any, ...]]:
             document = decode_document(held.value)
             policies += [document] if isinstance(document, Policy) else []
     counted = fleet_topic.budget_rows(fleet_topic.read_fleet(settings, "budget"), now_us)
-    firing = listing.alerts(settings, AlertMatch(rule="spend"), state="firing", limit=10_000)
+    firing = latest_records.list_alerts(
+        settings, AlertMatch(rule="spend"), state="firing", limit=10_000
+    )
     return [*counted, *fleet_topic.uncounted_rows(policies, firing, counted)]

@@ -133,8 +133,8 @@ def test(settings: Settings, name: NameArgument) -> None:
     The notifier of `stepstream up`, or the one at notify_url, does it with its environment and its network; without one it
     is done here.
     """
-    from stepstream.sinks.notify.sample import send_sample
-    from stepstream.sinks.notify.service import kit_of
+    from stepstream.sinks.notify.sample_notification import send_sample
+    from stepstream.sinks.notify.service import context_of
 
     known = _in_force(settings)
     subscription = known.get(name)
@@ -145,7 +145,7 @@ def test(settings: Settings, name: NameArgument) -> None:
     if settings.notify_url:
         kind, text, where = *_ask(settings, name), "the running notifier"
     else:
-        kit = kit_of(settings)
+        kit = context_of(settings)
         outcome = send_sample(subscription, kit, time.time_ns() // 1000)
         kit.client.close()
         kind, text, where = outcome.kind, outcome.text, "this process"
@@ -181,11 +181,11 @@ def deliveries(
     from stepstream.common.settings import require_kafka
     from stepstream.render.values import short_id
     from stepstream.schemas.delivery import DELIVERY_STATES
-    from stepstream.sinks.notify import listing
+    from stepstream.sinks.notify import latest_records
 
     one_of("--state", state, DELIVERY_STATES)
     require_kafka(settings)
-    found = listing.deliveries(settings, subscription=name, state=state, limit=limit)
+    found = latest_records.list_deliveries(settings, subscription=name, state=state, limit=limit)
     rows = [
         (_time(one.time), one.subscription, one.channel, one.state, one.attempts, _time(one.next_try), one.alert,
          short_id(one.alert_id) if format is Format.TABLE else one.alert_id, one.alert_state, one.reason)

@@ -42,9 +42,9 @@ def checks(settings: Settings) -> Iterator[Check]:
 
 
 def _alerts(settings: Settings) -> Iterator[Check]:
-    from stepstream.sinks.notify.raised import own_partition, raised
+    from stepstream.sinks.notify.open_findings import open_findings, own_findings_partition
 
-    for finding in raised(settings, own_partition(settings)).values():
+    for finding in open_findings(settings, own_findings_partition(settings)).values():
         since = format_duration(time.time_ns() // 1_000 - finding.time)
         text = f"{finding.alert} fires, for {since}: {finding.message}"
         todo = (
@@ -150,10 +150,10 @@ def _told(settings: Settings) -> dict[int, int]:
 
 def _written(settings: Settings, client: Consumer) -> int:
     """How many records the workers ever wrote: grows while they work, whatever they have told or committed."""
-    from stepstream.sinks.notify.progress import OUTPUTS
+    from stepstream.sinks.notify.pipeline_progress import WORKER_OUTPUTS
 
     total = 0
-    for output in OUTPUTS:
+    for output in WORKER_OUTPUTS:
         name = topic(settings.topic_prefix, output)
         for partition in range(kafka.partition_count(client, name)):
             total += client.get_watermark_offsets(

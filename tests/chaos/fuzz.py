@@ -23,7 +23,7 @@ from stepstream.sinks.clickhouse.delivery_rows import build_deliveries
 from stepstream.sinks.clickhouse.records import Record as SinkRecord
 from stepstream.sinks.clickhouse.records import Source
 from stepstream.sinks.clickhouse.run_rows import build_runs
-from stepstream.sinks.notify.core import NotifyPartition
+from stepstream.sinks.notify.delivery import PartitionDelivery
 from stepstream.stream.alerts.partition import FleetPartition
 from stepstream.stream.assemble.partition import AssemblePartition
 from stepstream.stream.assemble.state import decode_state, encode_state
@@ -203,7 +203,7 @@ class Records:
         usage, fleet, notify = (
             UsagePartition(0, 1, learner=Learner()),
             FleetPartition(0),
-            NotifyPartition(0, {}),
+            PartitionDelivery(0, {}),
         )
         stage = AssemblePartition(0, 1, rules=RuleBook((), make_detector), prices=PriceBook())
         documents, baselines = DocumentSet(), Baselines()
@@ -248,7 +248,7 @@ class Records:
             except Exception:
                 return  # it is skipped
             if not delivery_misfit(delivery):
-                fresh = NotifyPartition(0, {"ops": SUBSCRIPTION})
+                fresh = PartitionDelivery(0, {"ops": SUBSCRIPTION})
                 fresh.restore([(0, delivery)], 0, START_US)
                 fresh.tick(START_US + 1)
 

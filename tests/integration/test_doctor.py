@@ -24,7 +24,7 @@ from stepstream.schemas.alert import FindingStruct
 from stepstream.schemas.partitioner import partition_for
 from stepstream.schemas.settings import Settings
 from stepstream.sinks.clickhouse import connect, migrate
-from stepstream.sinks.notify.watch import PROJECT, Verdict, finding_of
+from stepstream.sinks.notify.pipeline_monitor import PROJECT, StallChange, finding_of
 
 
 @pytest.fixture
@@ -92,13 +92,13 @@ def test_a_firing_alert_about_the_pipeline_fails_until_it_is_over(settings: Sett
     """Whoever raised it: the notifier, or a worker about one of its partitions."""
     create_topics(settings)
     now_us = time.time_ns() // 1_000
-    verdict = Verdict("sink", True, "the sink makes no progress on steps: 130 records wait")
+    verdict = StallChange("sink", True, "the sink makes no progress on steps: 130 records wait")
     tell(settings, finding_of(verdict, now_us - 60_000_000, now_us - 60_000_000))
     found = checks(settings)["alert"]
     assert found.status == "fail"
     assert found.text.startswith("pipeline-stalled fires, for 1 m ")
     assert "130 records wait" in found.text
-    tell(settings, finding_of(Verdict("sink", False), now_us, now_us - 60_000_000))
+    tell(settings, finding_of(StallChange("sink", False), now_us, now_us - 60_000_000))
     assert "alert" not in checks(settings)
 
 

@@ -22,7 +22,7 @@ from stepstream.common.settings import to_environment
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
 from stepstream.sinks.notify.channels.webhook import verify
-from stepstream.sinks.notify.listing import deliveries
+from stepstream.sinks.notify.latest_records import list_deliveries
 from tests.integration.notify_kit import Publisher, admin_access, notifier, prepared, subscribe
 from tests.support.processes import Process, wait_until
 from tests.support.receiver import Call, Receiver, receiver
@@ -111,7 +111,7 @@ def test_a_webhook_hears_of_alerts_and_their_end_signed_and_live(
             assert call.headers["Idempotency-Key"] == call.data["id"]
             assert call.data["schema"] == "stepstream.notification/1"
         wait_until(
-            lambda: len(deliveries(settings, subscription="dead", state="failed")) == 2,
+            lambda: len(list_deliveries(settings, subscription="dead", state="failed")) == 2,
             10,
             "failures on the topic",
         )

@@ -8,9 +8,8 @@ import pytest
 from stepstream.schemas.alert import AlertStruct
 from stepstream.schemas.documents import AlertMatch
 from stepstream.schemas.settings import Settings
-from stepstream.sinks.notify import latest
-from stepstream.sinks.notify.latest import Latest
-from stepstream.sinks.notify.listing import Listing
+from stepstream.sinks.notify import latest_records
+from stepstream.sinks.notify.latest_records import LatestRecords, RecordLists
 from tests.integration.notify_kit import Publisher, prepared
 
 
@@ -31,7 +30,7 @@ def test_a_second_look_reads_what_is_new(
         decoded.append(value)
         return decode(value)
 
-    alerts: Latest[AlertStruct] = Latest(
+    alerts: LatestRecords[AlertStruct] = LatestRecords(
         settings,
         "alerts",
         counted,
@@ -49,7 +48,7 @@ def test_a_second_look_reads_what_is_new(
     publisher.flush()
     assert {one.alert_id: one.state for one in alerts.records()}["a0"] == "resolved"
     assert len(decoded) == 2_001
-    monkeypatch.setattr(latest, "MOST_RECORDS", 1_000)
+    monkeypatch.setattr(latest_records, "MAX_RECORDS", 1_000)
     kept = {one.alert_id for one in alerts.records()}
     assert len(kept) == 900
     assert {"a0", "a1999"} <= kept
@@ -60,7 +59,7 @@ def test_a_second_look_reads_what_is_new(
 
 def test_the_newest_come_first_and_no_more_than_asked_for(settings: Settings) -> None:
     """Matching, in one state, by the time of their last change."""
-    publisher, listing = Publisher(settings), Listing(settings)
+    publisher, listing = Publisher(settings), RecordLists(settings)
     for number in range(10):
         publisher.send(
             f"a{number}",

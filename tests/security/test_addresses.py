@@ -20,11 +20,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stepstream.schemas.channels import CHANNELS
-from stepstream.sinks.notify.channels import confined as confinement
-from stepstream.sinks.notify.channels.confined import Blocked, confined
-from stepstream.sinks.notify.channels.guard import is_public
-from stepstream.sinks.notify.channels.http import Client
+from stepstream.sinks.notify.channels import confinement
+from stepstream.sinks.notify.channels.confinement import Blocked, confined
+from stepstream.sinks.notify.channels.http_client import Client
 from stepstream.sinks.notify.channels.registry import send
+from stepstream.sinks.notify.channels.ssrf import is_public
 from tests.support.receiver import receiver
 from tests.unit.sinks.notify.test_channels import (
     CASES,
@@ -35,7 +35,7 @@ from tests.unit.sinks.notify.test_channels import (
     notification,
     wanted,
 )
-from tests.unit.sinks.notify.test_core import subscription
+from tests.unit.sinks.notify.test_delivery import subscription
 
 __all__ = ["closing"]  # a fixture of every test here
 

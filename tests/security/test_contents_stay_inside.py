@@ -12,9 +12,9 @@ import pytest
 from stepstream.schemas.alert import Alert, AlertStruct
 from stepstream.schemas.documents import Content, Subscription
 from stepstream.schemas.step import StepEvent
+from stepstream.sinks.notify.alert_stream import BadQuery, alert_record, content_of
 from stepstream.sinks.notify.channels.registry import send
 from stepstream.sinks.notify.message import message, payload
-from stepstream.sinks.notify.stream import BadStream, alert_record, content_of
 from stepstream.testing.cases import DetectorCase
 from stepstream.testing.world import World, as_they_happen
 from tests.support.receiver import receiver
@@ -26,7 +26,7 @@ from tests.unit.sinks.notify.test_channels import (
     mailbox,
     notification,
 )
-from tests.unit.sinks.notify.test_core import alert, subscription
+from tests.unit.sinks.notify.test_delivery import alert, subscription
 from tests.unit.stream.detectors.content.test_detectors import CASES as CONTENT
 from tests.unit.testing.test_detector_suite import CASES as BEHAVIOUR
 
@@ -114,7 +114,7 @@ def test_the_stream_and_the_list_leave_out_what_is_not_wanted() -> None:
     assert Alert.model_validate_json(told).quoted == ""
     assert not [part for part in PARTS if part in told]
     assert SAID in alert_record(one, content_of("severity=critical"))
-    with pytest.raises(BadStream, match="none, redacted, full"):
+    with pytest.raises(BadQuery, match="none, redacted, full"):
         content_of("content=some")
 
 

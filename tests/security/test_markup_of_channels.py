@@ -24,7 +24,7 @@ from tests.unit.sinks.notify.test_channels import (
     mailbox,
     notification,
 )
-from tests.unit.sinks.notify.test_core import alert, subscription
+from tests.unit.sinks.notify.test_delivery import alert, subscription
 
 __all__ = ["closing"]  # a fixture of every test here
 

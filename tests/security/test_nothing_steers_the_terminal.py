@@ -52,7 +52,7 @@ from stepstream.schemas.delivery import DeliveryStruct
 from stepstream.schemas.fleet import FleetBaselineStruct, FleetBudgetStruct, FleetWindowStruct
 from stepstream.schemas.printable import escaped_json, printable
 from stepstream.schemas.settings import Settings
-from stepstream.sinks.notify import listing as deliveries_listing
+from stepstream.sinks.notify import latest_records
 from tests.support.paths import ROOT
 
 TRACE: Final = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -275,8 +275,8 @@ def hostile(text: str, patch: pytest.MonkeyPatch) -> Iterator[None]:
         at.setattr(topic_tools, "require_topic", lambda *_a, **_k: 1)
         at.setattr(topic_tools, "list_topics", lambda *_a, **_k: [report])
         at.setattr(fleet_topic, "read_fleet", _fleet(text))
-        at.setattr(deliveries_listing, "deliveries", lambda *_a, **_k: [delivery])
-        at.setattr(deliveries_listing, "alerts", lambda *_a, **_k: [alert(text, rule="spend")])
+        at.setattr(latest_records, "list_deliveries", lambda *_a, **_k: [delivery])
+        at.setattr(latest_records, "list_alerts", lambda *_a, **_k: [alert(text, rule="spend")])
         at.setattr(documents, "in_force", lambda *_a, **_k: {held.key: held, sub.key: sub})
         at.setattr(
             examination,

@@ -22,8 +22,8 @@ from stepstream.common.web.credentials import (
 from stepstream.schemas.documents import Subscription
 from stepstream.schemas.settings import Settings
 from stepstream.sinks.notify.api import BODY_BYTES, Actions, Api, ApiServer
-from stepstream.sinks.notify.directory import Directory
-from stepstream.sinks.notify.service import kit_of
+from stepstream.sinks.notify.service import context_of
+from stepstream.sinks.notify.subscriptions import Subscriptions
 from tests.security.raw import RawAnswer, connect, is_cut, request, send
 
 SCOPES: dict[str, list[Scope]] = {
@@ -78,8 +78,8 @@ def world(tmp_path: Path) -> Iterator[World]:
 
     api = Api(
         settings,
-        Directory(settings),
-        kit_of(settings),
+        Subscriptions(settings),
+        context_of(settings),
         Actions(apply, lambda name: made.done.append((name,)), act),
     )
     server = ApiServer(api, 0, Observer())
@@ -122,7 +122,9 @@ def test_without_a_credential_file_nobody_is_answered(tmp_path: Path) -> None:
     """But health, in a fixed text, and metrics on loopback."""
     settings = Settings(kafka_brokers="127.0.0.1:1")
     server = ApiServer(
-        Api(settings, Directory(settings), kit_of(settings), Actions(str, print)), 0, Observer()
+        Api(settings, Subscriptions(settings), context_of(settings), Actions(str, print)),
+        0,
+        Observer(),
     )
     try:
         url = f"http://127.0.0.1:{server.port}"

@@ -14,10 +14,10 @@ from stepstream.schemas.documents import Subscription
 from stepstream.schemas.settings import Settings
 from stepstream.sinks.notify.channels.registry import send
 from stepstream.sinks.notify.secrets import NoSecret, Secrets
-from stepstream.sinks.notify.service import kit_of
+from stepstream.sinks.notify.service import context_of
 from tests.support.receiver import receiver
 from tests.unit.sinks.notify.test_channels import notification
-from tests.unit.sinks.notify.test_core import subscription
+from tests.unit.sinks.notify.test_delivery import subscription
 
 ENVIRON = {
     "PATH": "/bin", "HOME": "/home/me", "LC_ALL": "C.UTF-8", "PYTHONPATH": "/x", "OPENAI_API_KEY": "sk-live",
@@ -92,7 +92,7 @@ def test_no_field_of_any_channel_reads_another_variable(
         monkeypatch.setenv(name, value)
     with receiver() as there:
         written = json.loads(json.dumps(to).replace("{url}", there.url).replace("{ref}", ref))
-        kit = kit_of(Settings(notify_allow_private=True, notify_secrets_dir="/run/secrets"))
+        kit = context_of(Settings(notify_allow_private=True, notify_secrets_dir="/run/secrets"))
         outcome = send(notification(), subscription(to=written), kit)
         kit.client.close()
         assert (outcome.kind, there.taken) == ("failed", [])
@@ -121,7 +121,7 @@ def test_a_listed_variable_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
         to = {
             "webhook": {"url": there.url, "headers": {"X-Key": "env:HOOK_KEY", "X-File": "plain"}}
         }
-        kit = kit_of(Settings(notify_allow_private=True, notify_secret_variables="HOOK_KEY"))
+        kit = context_of(Settings(notify_allow_private=True, notify_secret_variables="HOOK_KEY"))
         assert send(notification(), subscription(to=to), kit).kind == "told"
         kit.client.close()
         assert there.taken[0].headers["X-Key"] == "listed-value-1"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from stepstream.sinks.notify.wording import ELLIPSIS
+from stepstream.sinks.notify.quoting import ELLIPSIS
 
 _MARKDOWN: Final = re.compile(r"[\\`*_~|<>\[\](){}@:#&!]|^[-+=]|^[0-9]+(?=\.)")
 _AT_NAME: Final = re.compile(r"@(?=\w)")

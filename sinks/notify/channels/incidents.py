@@ -11,17 +11,20 @@ from stepstream.schemas.channels import Alertmanager, Opsgenie, PagerDuty
 from stepstream.schemas.documents import Subscription
 from stepstream.schemas.printable import printable
 from stepstream.sinks.notify.channels import escape
-from stepstream.sinks.notify.channels.webhook import Kit
-from stepstream.sinks.notify.group import Notification, repeat_us
+from stepstream.sinks.notify.channels.webhook import ChannelContext
+from stepstream.sinks.notify.grouping import Notification, repeat_us
 from stepstream.sinks.notify.message import link, message, values
-from stepstream.sinks.notify.wording import texts_of
+from stepstream.sinks.notify.quoting import texts_of
 
 _PAGERDUTY_TEXT_CHARS: Final = 50_000
 _PRIORITIES: Final = {"critical": "P1", "error": "P2", "warning": "P3", "info": "P5"}
 
 
 def send_alertmanager(
-    notification: Notification, subscription: Subscription, options: Alertmanager, kit: Kit
+    notification: Notification,
+    subscription: Subscription,
+    options: Alertmanager,
+    kit: ChannelContext,
 ) -> str:
     """Each alert to ``/api/v2/alerts``. One that fires ends by itself when it is not sent again for three times as long."""
     hold_us = 3 * repeat_us(subscription)
@@ -61,7 +64,7 @@ def _alertmanager(
 
 
 def send_pagerduty(
-    notification: Notification, subscription: Subscription, options: PagerDuty, kit: Kit
+    notification: Notification, subscription: Subscription, options: PagerDuty, kit: ChannelContext
 ) -> str:
     """One incident for each group: triggered, triggered again as it changes, resolved when nothing of it fires."""
     url = f"{kit.host('pagerduty-eu' if options.eu else 'pagerduty')}/v2/enqueue"
@@ -105,7 +108,7 @@ def _pagerduty(notification: Notification, subscription: Subscription) -> dict[s
 
 
 def send_opsgenie(
-    notification: Notification, subscription: Subscription, options: Opsgenie, kit: Kit
+    notification: Notification, subscription: Subscription, options: Opsgenie, kit: ChannelContext
 ) -> str:
     """One alert for each group, by its alias; closed when nothing of it fires."""
     base = f"{kit.host('opsgenie-eu' if options.eu else 'opsgenie')}/v2/alerts"

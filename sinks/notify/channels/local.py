@@ -9,16 +9,16 @@ from typing import Final
 
 from stepstream.schemas.channels import Command
 from stepstream.schemas.documents import Subscription
-from stepstream.sinks.notify.channels.http import Refused, Trouble
-from stepstream.sinks.notify.channels.webhook import Kit
-from stepstream.sinks.notify.group import Notification
+from stepstream.sinks.notify.channels.http_client import Refused, TemporaryFailure
+from stepstream.sinks.notify.channels.webhook import ChannelContext
+from stepstream.sinks.notify.grouping import Notification
 from stepstream.sinks.notify.message import payload
 
 _INHERITED: Final = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "SYSTEMROOT")
 
 
 def send_command(
-    notification: Notification, subscription: Subscription, options: Command, kit: Kit
+    notification: Notification, subscription: Subscription, options: Command, kit: ChannelContext
 ) -> str:
     """Run the program; exit code 0 is a yes. Only where the notifier's settings allow commands, because whoever may write
     documents could otherwise run programs here."""
@@ -41,10 +41,10 @@ def send_command(
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise Trouble("the program did not end in time") from None
+        raise TemporaryFailure("the program did not end in time") from None
     except OSError as error:
-        raise Trouble(f"the program cannot be run: {error.strerror}") from None
+        raise TemporaryFailure(f"the program cannot be run: {error.strerror}") from None
     if done.returncode:
         said = done.stderr.decode("utf-8", "replace").strip()[-200:]
-        raise Trouble(f"exit code {done.returncode}: {said}".rstrip(": "))
+        raise TemporaryFailure(f"exit code {done.returncode}: {said}".rstrip(": "))
     return done.stdout.decode("utf-8", "replace")[:1_000]

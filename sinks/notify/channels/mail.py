@@ -15,15 +15,15 @@ from typing import Any
 
 from stepstream.schemas.channels import Email
 from stepstream.schemas.documents import Subscription
-from stepstream.sinks.notify.channels.guard import Forbidden
-from stepstream.sinks.notify.channels.http import Client, Refused, Trouble, words_of
-from stepstream.sinks.notify.channels.webhook import Kit
-from stepstream.sinks.notify.group import Notification
+from stepstream.sinks.notify.channels.http_client import Client, Refused, TemporaryFailure, words_of
+from stepstream.sinks.notify.channels.ssrf import Forbidden
+from stepstream.sinks.notify.channels.webhook import ChannelContext
+from stepstream.sinks.notify.grouping import Notification
 from stepstream.sinks.notify.message import message
 
 
 def send_email(
-    notification: Notification, subscription: Subscription, options: Email, kit: Kit
+    notification: Notification, subscription: Subscription, options: Email, kit: ChannelContext
 ) -> str:
     """A mail to all recipients."""
     password = kit.secrets.text(options.password) if options.password else ""
@@ -39,15 +39,15 @@ def send_email(
     except smtplib.SMTPRecipientsRefused as error:
         raise Refused(f"no recipient was taken: {_answers(error.recipients)}") from None
     except smtplib.SMTPAuthenticationError as error:  # somebody may put the password right
-        raise Trouble(f"the login was refused: {_text(error)}") from None
+        raise TemporaryFailure(f"the login was refused: {_text(error)}") from None
     except smtplib.SMTPResponseException as error:
-        raise (Refused if error.smtp_code >= 500 else Trouble)(_text(error)) from None
+        raise (Refused if error.smtp_code >= 500 else TemporaryFailure)(_text(error)) from None
     except smtplib.SMTPException as error:
-        raise Trouble(
+        raise TemporaryFailure(
             words_of(TimeoutError(), deadline) if time.monotonic() >= deadline else f"SMTP: {error}"
         ) from None
     except OSError as error:
-        raise Trouble(words_of(error, deadline)) from None
+        raise TemporaryFailure(words_of(error, deadline)) from None
     return f"taken, but not for {_answers(refused)}" if refused else "taken"
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from stepstream.schemas.documents import Subscription
-from stepstream.sinks.notify.channels.http import Refused, Trouble
-from stepstream.sinks.notify.channels.webhook import Kit
-from stepstream.sinks.notify.group import Notification
+from stepstream.sinks.notify.channels.http_client import Refused, TemporaryFailure
+from stepstream.sinks.notify.channels.webhook import ChannelContext
+from stepstream.sinks.notify.grouping import Notification
 from stepstream.sinks.notify.secrets import NoSecret, without
 
 _HERE: Final = "stepstream.sinks.notify.channels"
@@ -38,7 +38,7 @@ class Outcome:
     retry_after_us: int = 0
 
 
-def send(notification: Notification, subscription: Subscription, kit: Kit) -> Outcome:
+def send(notification: Notification, subscription: Subscription, kit: ChannelContext) -> Outcome:
     """Try once. Never raises: whatever goes wrong is an outcome."""
     try:
         options = subscription.options
@@ -51,7 +51,7 @@ def send(notification: Notification, subscription: Subscription, kit: Kit) -> Ou
         answer: Any = function(notification, subscription, options, kit)
     except Refused as error:
         return Outcome("refused", without(str(error), secrets))
-    except Trouble as error:
+    except TemporaryFailure as error:
         return Outcome("failed", without(str(error), secrets), error.retry_after_us)
     except NoSecret as error:  # somebody may put it there
         return Outcome("failed", str(error))

@@ -11,10 +11,10 @@ from typing import Any, Final
 from stepstream.schemas.channels import AppriseUrl
 from stepstream.schemas.documents import Subscription
 from stepstream.sinks.notify.channels import escape
-from stepstream.sinks.notify.channels.confined import confined
-from stepstream.sinks.notify.channels.http import Refused, Trouble
-from stepstream.sinks.notify.channels.webhook import Kit
-from stepstream.sinks.notify.group import Notification
+from stepstream.sinks.notify.channels.confinement import confined
+from stepstream.sinks.notify.channels.http_client import Refused, TemporaryFailure
+from stepstream.sinks.notify.channels.webhook import ChannelContext
+from stepstream.sinks.notify.grouping import Notification
 from stepstream.sinks.notify.message import message
 
 _PROXIES: Final = frozenset({"http_proxy", "https_proxy", "all_proxy"})
@@ -45,7 +45,7 @@ class _Said(logging.Handler):
 
 
 def send_apprise(
-    notification: Notification, subscription: Subscription, options: AppriseUrl, kit: Kit
+    notification: Notification, subscription: Subscription, options: AppriseUrl, kit: ChannelContext
 ) -> str:
     """A message to whatever the apprise URL names. The library resolves names itself: its connections are checked as it
     makes them, whichever name, redirect or thread they come from."""
@@ -67,7 +67,9 @@ def send_apprise(
     if confinement.blocked:
         raise Refused(confinement.blocked[0])
     if not taken:
-        raise Trouble(" ".join(said[-2:]) or "apprise could not send it and does not say why")
+        raise TemporaryFailure(
+            " ".join(said[-2:]) or "apprise could not send it and does not say why"
+        )
     return f"{service.service_name}: taken"
 
 

@@ -12,11 +12,11 @@ from typing import Any, Final
 from stepstream.schemas.channels import Discord, Slack, Teams, Telegram, Webhook
 from stepstream.schemas.documents import Subscription
 from stepstream.sinks.notify.channels import escape
-from stepstream.sinks.notify.channels.http import Client
-from stepstream.sinks.notify.group import Notification
+from stepstream.sinks.notify.channels.http_client import Client
+from stepstream.sinks.notify.grouping import Notification
 from stepstream.sinks.notify.message import message, payload
+from stepstream.sinks.notify.quoting import ELLIPSIS
 from stepstream.sinks.notify.secrets import Secrets
-from stepstream.sinks.notify.wording import ELLIPSIS
 
 SIGNATURE: Final = "Stepstream-Signature"
 IDEMPOTENCY_KEY: Final = "Idempotency-Key"
@@ -45,7 +45,7 @@ _COLOURS: Final = {
 
 
 @dataclass(frozen=True)
-class Kit:
+class ChannelContext:
     """What every channel works with."""
 
     client: Client
@@ -63,7 +63,7 @@ class Kit:
     def post(
         self, url: str, data: Any, options_timeout_us: int, headers: dict[str, str] | None = None
     ) -> str:
-        """Post JSON; the answer's text. Raises ``Refused``, ``Trouble``, ``NoSecret``."""
+        """Post JSON; the answer's text. Raises ``Refused``, ``TemporaryFailure``, ``NoSecret``."""
         body = json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode()
         sent = {"Content-Type": "application/json", "User-Agent": AGENT, **(headers or {})}
         return self.client.post(url, body, sent, timeout_s=options_timeout_us / 1e6).text
@@ -89,7 +89,7 @@ def verify(
 
 
 def send_webhook(
-    notification: Notification, subscription: Subscription, options: Webhook, kit: Kit
+    notification: Notification, subscription: Subscription, options: Webhook, kit: ChannelContext
 ) -> str:
     """Post the notification; a 2xx is a yes."""
     body = json.dumps(
@@ -109,7 +109,7 @@ def send_webhook(
 
 
 def send_slack(
-    notification: Notification, subscription: Subscription, options: Slack, kit: Kit
+    notification: Notification, subscription: Subscription, options: Slack, kit: ChannelContext
 ) -> str:
     """A message to a Slack channel. Markup is read only where a template of the subscription's own may hold some."""
     words = message(notification, subscription, escape.slack)
@@ -122,7 +122,7 @@ def send_slack(
 
 
 def send_discord(
-    notification: Notification, subscription: Subscription, options: Discord, kit: Kit
+    notification: Notification, subscription: Subscription, options: Discord, kit: ChannelContext
 ) -> str:
     """A message to a Discord channel; it mentions nobody and shows no previews."""
     words = message(notification, subscription, escape.markdown)
@@ -132,7 +132,7 @@ def send_discord(
 
 
 def send_teams(
-    notification: Notification, subscription: Subscription, options: Teams, kit: Kit
+    notification: Notification, subscription: Subscription, options: Teams, kit: ChannelContext
 ) -> str:
     """A card for a Teams workflow, no larger than Teams takes."""
     words = message(notification, subscription, escape.markdown)
@@ -159,7 +159,7 @@ def send_teams(
 
 
 def send_telegram(
-    notification: Notification, subscription: Subscription, options: Telegram, kit: Kit
+    notification: Notification, subscription: Subscription, options: Telegram, kit: ChannelContext
 ) -> str:
     """A message of a Telegram bot: plain text, in which only a name after ``@`` would mean something."""
     words = message(notification, subscription, escape.no_mention)

@@ -21,7 +21,7 @@ from stepstream.schemas.secret_forms import (
     TEXT_FORMS,
     web_tokens,
 )
-from stepstream.sinks.notify import wording
+from stepstream.sinks.notify import quoting
 from stepstream.stream.detectors.content import sensitive_forms
 from stepstream.stream.detectors.content.sensitive_forms import FORMS, found_in
 from tests.support.counting_matcher import Counter
@@ -70,7 +70,7 @@ def test_what_one_knows_all_know(name: str) -> None:
     text = f"use {token} please"
     secret = max(re.split(r"[\n:/@ ]", token), key=len)
     assert secret not in of_the_sdk(text)
-    assert secret not in wording.redacted(text, 500)
+    assert secret not in quoting.redacted(text, 500)
     assert list(found_in(text, text.encode(), FORMS["key"])), name
 
 
@@ -81,21 +81,21 @@ def test_notifications_are_cleared_of_all_that_the_sdk_takes_out(
     secret: str, template: str
 ) -> None:
     """Also by names, and where a plain word is the secret."""
-    assert secret not in wording.redacted(template.format(secret), 500)
-    assert "correct" not in wording.redacted("password: correct", 500)
+    assert secret not in quoting.redacted(template.format(secret), 500)
+    assert "correct" not in quoting.redacted("password: correct", 500)
 
 
 def test_there_is_one_list() -> None:
     """Every key has a kind, and everybody uses the same function and the same table."""
     assert KINDS.keys() == KEYS.keys()
     assert vars(sensitive_forms)["KEYS"] is KEYS
-    assert vars(wording)["without_secrets"] is without_secrets is of_the_sdk
+    assert vars(quoting)["without_secrets"] is without_secrets is of_the_sdk
 
 
 def test_what_is_told_is_not_half_a_secret() -> None:
     """A long text is read in part; the part ends between words, and what is cut afterwards is clean."""
     for length in range(3_900, 4_100):
-        told = wording.redacted("a" * (length - 1) + " " + f"sk-proj-{KEY} end " + "b" * 5_000, 500)
+        told = quoting.redacted("a" * (length - 1) + " " + f"sk-proj-{KEY} end " + "b" * 5_000, 500)
         assert "sk-proj" not in told
 
 
@@ -133,7 +133,7 @@ PATTERNS = {
     "hint": KEY_HINT,
     "email": EMAIL,
     "tail": secret_forms._TOKEN_TAIL,
-    "number": wording._LONG_NUMBER,
+    "number": quoting._LONG_NUMBER,
 }
 
 

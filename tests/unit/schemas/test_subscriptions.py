@@ -12,7 +12,7 @@ from stepstream.schemas.documents import DOCUMENT, Subscription
 from stepstream.schemas.texts import LINK_FIELDS, TEXT_FIELDS, check_template, fill
 from stepstream.sinks.notify.message import link, values
 from tests.unit.sinks.notify.test_channels import notification
-from tests.unit.sinks.notify.test_core import alert, subscription
+from tests.unit.sinks.notify.test_delivery import alert, subscription
 
 GOOD: dict[str, dict[str, Any]] = {
     "webhook": {

@@ -13,7 +13,7 @@ from stepstream.sinks.clickhouse.alert_rows import build_alerts
 from stepstream.sinks.clickhouse.deadletter import FUSE_RECORDS, Fuse
 from stepstream.sinks.clickhouse.records import Record as SinkRecord
 from stepstream.sinks.clickhouse.records import Source
-from stepstream.sinks.notify.core import NotifyPartition
+from stepstream.sinks.notify.delivery import PartitionDelivery
 from stepstream.stream.alerts import partition as fleet
 from stepstream.stream.alerts.partition import FleetPartition
 from stepstream.stream.assemble.records import MAX_OTHERS, usage_records
@@ -178,7 +178,7 @@ def test_an_alert_that_cannot_be_is_skipped_by_the_notifier_and_refused_by_the_s
     field: str, value: Any
 ) -> None:
     bad, good = msgspec.json.encode(ALERT | {field: value}), msgspec.json.encode(ALERT)
-    core = NotifyPartition(0, {})
+    core = PartitionDelivery(0, {})
     assert core.feed(0, bad, NOW_US, NOW_US) is None
     assert core.feed(1, good, NOW_US, NOW_US) is not None
     built = build_alerts(

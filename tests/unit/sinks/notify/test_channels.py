@@ -19,16 +19,16 @@ from stepstream.schemas.alert import AlertStruct
 from stepstream.schemas.channels import CHANNELS
 from stepstream.schemas.documents import Subscription
 from stepstream.schemas.notification import Notification as Contract
-from stepstream.sinks.notify.channels.guard import Forbidden, addresses, is_public
-from stepstream.sinks.notify.channels.http import Client, Refused, Trouble
+from stepstream.sinks.notify.channels.http_client import Client, Refused, TemporaryFailure
 from stepstream.sinks.notify.channels.registry import SENDERS, Outcome, send
-from stepstream.sinks.notify.channels.webhook import HOSTS, Kit, sign, verify
-from stepstream.sinks.notify.group import Notification
+from stepstream.sinks.notify.channels.ssrf import Forbidden, addresses, is_public
+from stepstream.sinks.notify.channels.webhook import HOSTS, ChannelContext, sign, verify
+from stepstream.sinks.notify.grouping import Notification
 from stepstream.sinks.notify.message import message, payload
-from stepstream.sinks.notify.sample import sample
+from stepstream.sinks.notify.sample_notification import sample
 from stepstream.sinks.notify.secrets import NoSecret, Secrets
 from tests.support.receiver import Call, receiver
-from tests.unit.sinks.notify.test_core import NOW, alert, subscription
+from tests.unit.sinks.notify.test_delivery import NOW, alert, subscription
 
 # apprise imports what Python 3.13 does not have any more, and does without it there.
 pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning")]
@@ -54,9 +54,11 @@ def client(**given: Any) -> Client:
     return _clients[-1]
 
 
-def kit(url: str = "", *, private: bool = True, commands: bool = True, **environ: str) -> Kit:
+def kit(
+    url: str = "", *, private: bool = True, commands: bool = True, **environ: str
+) -> ChannelContext:
     """What channels work with; every service is at ``url``."""
-    return Kit(
+    return ChannelContext(
         client=client(allow_private=private),
         secrets=Secrets(
             Path("/nowhere"),
@@ -177,7 +179,7 @@ def wanted(name: str, url: str, **fields: Any) -> Subscription:
     return subscription("oncall", to={name: CASES[name].to(url)}, **fields)
 
 
-def kit_for(url: str, **fields: Any) -> Kit:
+def kit_for(url: str, **fields: Any) -> ChannelContext:
     return kit(url, APPRISE=f"json://{url.removeprefix('http://')}/{SECRET}", **fields)
 
 
@@ -390,7 +392,7 @@ def test_an_answer_that_drips_is_cut_off() -> None:
         thread = threading.Thread(target=drip)
         thread.start()
         began = time.monotonic()
-        with pytest.raises(Trouble):
+        with pytest.raises(TemporaryFailure):
             client(allow_private=True).post(
                 f"http://127.0.0.1:{server.getsockname()[1]}/", b"{}", {}, timeout_s=0.5
             )

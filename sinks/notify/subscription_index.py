@@ -12,7 +12,7 @@ from stepstream.schemas.documents import Subscription
 _Named = tuple[str, Subscription]
 
 
-class Index:
+class SubscriptionIndex:
     """Subscriptions by the one agent that they want, and those that want several. An alert's agent never changes."""
 
     def __init__(self, subscriptions: Mapping[str, Subscription]) -> None:

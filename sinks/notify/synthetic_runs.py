@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from stepstream.schemas.ids import new_step_id, new_trace_id
-from stepstream.sinks.notify.watch import PROBE_AGENT, PROJECT
+from stepstream.sinks.notify.pipeline_monitor import PROBE_AGENT, PROJECT
 
 EVERY_US: Final = 60_000_000
 CALLS: Final = 6
@@ -55,7 +55,7 @@ def _event(
 
 
 @dataclass(slots=True)
-class Probe:
+class SyntheticRuns:
     """Which synthetic run is on its way, and whether its alert came."""
 
     patience_us: int

@@ -23,7 +23,7 @@ ASLEEP: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class ProgressReading:
     """One part and one topic that it reads, at one moment."""
 
     part: str
@@ -40,7 +40,7 @@ class Reading:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class StallChange:
     """A part that is in trouble, or no longer."""
 
     part: str
@@ -59,7 +59,7 @@ class _Seen:
 
 
 @dataclass(slots=True)
-class Watch:
+class PipelineMonitor:
     """What was seen of each part so far."""
 
     after_us: int
@@ -69,7 +69,7 @@ class Watch:
     _troubled: dict[str, str] = field(default_factory=dict)
     _looked_us: int = 0
 
-    def look(self, readings: Sequence[Reading], now_us: int) -> list[Verdict]:
+    def look(self, readings: Sequence[ProgressReading], now_us: int) -> list[StallChange]:
         """What has changed: parts that are stalled from now on, and parts that are well again."""
         if self._looked_us and now_us - self._looked_us > ASLEEP * self.every_us:
             self._seen.clear()
@@ -81,7 +81,7 @@ class Watch:
                 reasons.setdefault(reading.part, reason)
         return self._changes(reasons, {reading.part for reading in readings})
 
-    def troubled(self, part: str, reason: str) -> list[Verdict]:
+    def troubled(self, part: str, reason: str) -> list[StallChange]:
         """Trouble that was seen elsewhere (empty: it is over)."""
         return self._changes({part: reason} if reason else {}, {part})
 
@@ -94,18 +94,18 @@ class Watch:
         """Parts in trouble now."""
         return frozenset(self._troubled)
 
-    def _changes(self, reasons: dict[str, str], looked_at: set[str]) -> list[Verdict]:
+    def _changes(self, reasons: dict[str, str], looked_at: set[str]) -> list[StallChange]:
         found = []
         for part in sorted(looked_at):
             if part in reasons and part not in self._troubled:
                 self._troubled[part] = reasons[part]
-                found.append(Verdict(part, True, reasons[part]))
+                found.append(StallChange(part, True, reasons[part]))
             elif part not in reasons and part in self._troubled:
                 del self._troubled[part]
-                found.append(Verdict(part, False))
+                found.append(StallChange(part, False))
         return found
 
-    def _judge(self, reading: Reading, now_us: int) -> str:
+    def _judge(self, reading: ProgressReading, now_us: int) -> str:
         key = (reading.part, reading.topic)
         seen = self._seen.get(key)
         if seen is None:
@@ -132,7 +132,7 @@ class Watch:
         return ""
 
 
-def finding_of(verdict: Verdict, now_us: int, opened_us: int) -> FindingStruct:
+def finding_of(verdict: StallChange, now_us: int, opened_us: int) -> FindingStruct:
     """The finding that says so; it goes the way of all findings, too."""
     state = "firing" if verdict.stalled else "resolved"
     return FindingStruct(

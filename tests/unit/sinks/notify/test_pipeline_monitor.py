@@ -7,27 +7,34 @@ from typing import Any
 
 from stepstream.schemas.accept import Accepted, accept_value
 from stepstream.schemas.alert import AlertStruct
-from stepstream.sinks.notify.probe import EVERY_US, Probe, synthetic_run
-from stepstream.sinks.notify.watch import PROBE_AGENT, Reading, Verdict, Watch, alert_of, finding_of
+from stepstream.sinks.notify.pipeline_monitor import (
+    PROBE_AGENT,
+    PipelineMonitor,
+    ProgressReading,
+    StallChange,
+    alert_of,
+    finding_of,
+)
+from stepstream.sinks.notify.synthetic_runs import EVERY_US, SyntheticRuns, synthetic_run
 from stepstream.stream.alerts.partition import FleetPartition
 from tests.support.stream_world import Rec
-from tests.unit.sinks.notify.test_core import NOW, World, alert, subscription
+from tests.unit.sinks.notify.test_delivery import NOW, World, alert, subscription
 
 S = 1_000_000
 
 
-def reading(part: str = "sink", topic: str = "steps", **fields: Any) -> Reading:
-    return Reading(part, topic, **({"inputs": 100, "progress": 100, "lag": 0} | fields))
+def reading(part: str = "sink", topic: str = "steps", **fields: Any) -> ProgressReading:
+    return ProgressReading(part, topic, **({"inputs": 100, "progress": 100, "lag": 0} | fields))
 
 
 class Looking:
     """A watch, and a clock that goes on by five seconds with each look."""
 
     def __init__(self) -> None:
-        self.watch = Watch(60 * S, 0.5, 5 * S)
+        self.watch = PipelineMonitor(60 * S, 0.5, 5 * S)
         self.now = NOW
 
-    def __call__(self, *readings: Reading, times: int = 1) -> list[Verdict]:
+    def __call__(self, *readings: ProgressReading, times: int = 1) -> list[StallChange]:
         found = []
         for _ in range(times):
             self.now += 5 * S
@@ -43,7 +50,7 @@ def test_work_without_progress_for_a_minute_is_a_stall() -> None:
     assert (verdict.part, verdict.stalled) == ("sink", True)
     assert "no progress on steps: 7 records wait" in verdict.reason
     assert look(reading(lag=9, inputs=104, progress=95), times=20) == []
-    assert look(reading(lag=8, inputs=104, progress=96)) == [Verdict("sink", False)]
+    assert look(reading(lag=8, inputs=104, progress=96)) == [StallChange("sink", False)]
 
 
 def test_nothing_to_do_is_no_stall() -> None:
@@ -87,7 +94,10 @@ def test_the_alert_is_the_one_that_the_fleet_stage_makes() -> None:
     opened, later = NOW, NOW + 90 * S
     fleet = FleetPartition(0)
     for offset, (verdict, at) in enumerate(
-        [(Verdict("worker", True, "no worker runs"), opened), (Verdict("worker", False), later)]
+        [
+            (StallChange("worker", True, "no worker runs"), opened),
+            (StallChange("worker", False), later),
+        ]
     ):
         world = World(subscription())
         world.now = at
@@ -112,7 +122,7 @@ def test_the_alert_is_the_one_that_the_fleet_stage_makes() -> None:
 
 def test_a_synthetic_run_is_valid_and_its_absence_is_trouble() -> None:
     """Its steps are accepted; its alert is told to nobody but the watch."""
-    probe = Probe(30 * S)
+    probe = SyntheticRuns(30 * S)
     assert probe.trouble(NOW) is None
     trace_id = probe.due(NOW)
     events = list(synthetic_run(trace_id, NOW))

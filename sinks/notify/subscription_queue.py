@@ -11,13 +11,12 @@ import msgspec
 from stepstream.schemas.alert import AlertStruct
 from stepstream.schemas.documents import Subscription
 from stepstream.schemas.ids import derived_id
-from stepstream.sinks.notify.cadence import Bucket, pause_us, quiet_until_us
-from stepstream.sinks.notify.group import (
+from stepstream.sinks.notify.grouping import (
     AT_MOST,
     FOLDED,
     Group,
-    Member,
     Notification,
+    TrackedAlert,
     Why,
     gravest_first,
     group_key,
@@ -26,6 +25,7 @@ from stepstream.sinks.notify.group import (
     repeat_us,
     wait_us,
 )
+from stepstream.sinks.notify.rate_limits import Bucket, pause_us, quiet_until_us
 
 AT_ONCE: Final = 8
 """Notifications of one subscription under way at once, while its channel works; one while it does not."""
@@ -34,12 +34,12 @@ _encode = msgspec.json.Encoder().encode
 
 
 @dataclass(slots=True)
-class Lane:
+class SubscriptionQueue:
     """A subscription's state. ``schedule`` says which group is to be looked at when; its owner fetches that."""
 
     subscription: Subscription
     partition: int
-    members: dict[str, Member] = field(default_factory=dict)
+    members: dict[str, TrackedAlert] = field(default_factory=dict)
     groups: dict[str, Group] = field(default_factory=dict)
     waiting: dict[str, None] = field(default_factory=dict)
     """Groups that are due and find no room, in their order."""
@@ -52,11 +52,11 @@ class Lane:
 
     # -- what comes ----------------------------------------------------------------------------------------------------
 
-    def take(self, alert: AlertStruct, now_us: int, appended_us: int = 0) -> Member:
+    def take(self, alert: AlertStruct, now_us: int, appended_us: int = 0) -> TrackedAlert:
         """Take over an alert's newer record."""
         member = self.members.get(alert.alert_id)
         if member is None:
-            member = self.members[alert.alert_id] = Member(
+            member = self.members[alert.alert_id] = TrackedAlert(
                 alert, group_key(self.subscription, alert)
             )
         member.alert, member.appended_us = alert, appended_us
@@ -70,7 +70,7 @@ class Lane:
             self._plan_repeat(group, now_us)
         return member
 
-    def group_of(self, member: Member) -> Group:
+    def group_of(self, member: TrackedAlert) -> Group:
         """The group that a member is told with."""
         group = self.groups.get(member.group)
         if group is None:
@@ -127,7 +127,7 @@ class Lane:
             self.bucket.take(self.subscription.rate_limit, now_us)
         return notification
 
-    def _not_before(self, group: Group, news: list[Member], now_us: int) -> int:
+    def _not_before(self, group: Group, news: list[TrackedAlert], now_us: int) -> int:
         """When the channel, the rate limit and the quiet hours allow it."""
         times = [group.next_try_us if group.attempts else 0, self.blocked_until_us]
         quiet = self.subscription.quiet_hours
@@ -154,7 +154,7 @@ class Lane:
         group.members = set()
 
     def _notification(
-        self, group: Group, news: list[Member], why: Why, now_us: int
+        self, group: Group, news: list[TrackedAlert], why: Why, now_us: int
     ) -> Notification:
         most = AT_MOST.get(self.subscription.channel, len(news))
         chosen = gravest_first([m.alert for m in news])[:most]
@@ -222,7 +222,7 @@ class Lane:
 
     # -- what became of it ---------------------------------------------------------------------------------------------
 
-    def told(self, notification: Notification, now_us: int) -> list[Member]:
+    def told(self, notification: Notification, now_us: int) -> list[TrackedAlert]:
         """The channel took it; the members whose state that changed."""
         group = self._ended(notification)
         self.failures = self.blocked_until_us = 0
@@ -239,7 +239,7 @@ class Lane:
 
     def failed(
         self, notification: Notification, reason: str, now_us: int, retry_after_us: int = 0
-    ) -> list[Member]:
+    ) -> list[TrackedAlert]:
         """The try failed for a reason that may pass; the members that wait now."""
         group = self._ended(notification)
         self.failures += 1
@@ -253,7 +253,7 @@ class Lane:
             group.next_try_us = max(now_us + pause, self.blocked_until_us + 1)
         return self._of(notification)
 
-    def parked(self, notification: Notification) -> list[Member]:
+    def parked(self, notification: Notification) -> list[TrackedAlert]:
         """It is given up; the members that are parked."""
         group = self._ended(notification)
         if group is not None:
@@ -313,10 +313,10 @@ class Lane:
         group.under_way = None
         return group
 
-    def _of(self, notification: Notification) -> list[Member]:
+    def _of(self, notification: Notification) -> list[TrackedAlert]:
         return [self.members[a.alert_id] for a in notification.alerts if a.alert_id in self.members]
 
-    def _members(self, group: Group) -> list[Member]:
+    def _members(self, group: Group) -> list[TrackedAlert]:
         return [self.members[alert_id] for alert_id in group.members if alert_id in self.members]
 
     def _plan_repeat(self, group: Group, now_us: int) -> None:

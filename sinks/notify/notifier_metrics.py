@@ -14,7 +14,7 @@ from stepstream.common.observe import Observer, ObserverServer
 from stepstream.schemas import metrics as m
 from stepstream.schemas.documents import Subscription
 from stepstream.schemas.settings import Settings
-from stepstream.sinks.notify.group import Notification
+from stepstream.sinks.notify.grouping import Notification
 
 if TYPE_CHECKING:
     from stepstream.sinks.notify.channels.registry import Outcome
@@ -25,7 +25,7 @@ LOOK_S: Final = 2.0
 _log = logging.getLogger("stepstream.admin.notify")
 
 
-class Figures:
+class NotifierMetrics:
     """Counts of one notifier. Carriers add to it, the main thread refreshes it, scrapes read it."""
 
     def __init__(self) -> None:
@@ -106,6 +106,6 @@ class Figures:
         return "" if self._ready else "no partition is assigned yet"
 
 
-def serve(settings: Settings, figures: Figures) -> ObserverServer | None:
+def serve(settings: Settings, figures: NotifierMetrics) -> ObserverServer | None:
     """Serve metrics and health until the server is closed; None when the settings turn them off."""
     return observe.serve(figures.observer, settings, _log)

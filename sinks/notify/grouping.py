@@ -11,7 +11,7 @@ from typing import Final, Literal
 from stepstream.schemas.alert import SEVERITIES, AlertStruct
 from stepstream.schemas.delivery import DeliveryState
 from stepstream.schemas.documents import Subscription
-from stepstream.sinks.notify.wording import written_time
+from stepstream.sinks.notify.quoting import written_time
 
 GROUP_WAIT_US: Final = 30_000_000
 GROUP_INTERVAL_US: Final = 300_000_000
@@ -24,7 +24,7 @@ Why = Literal["news", "repeat"]
 
 
 @dataclass(slots=True)
-class Member:
+class TrackedAlert:
     """An alert and what this subscription was told of it."""
 
     alert: AlertStruct

@@ -11,10 +11,10 @@ from confluent_kafka.admin import AdminClient
 from stepstream.common import kafka
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
-from stepstream.sinks.notify.watch import Reading
+from stepstream.sinks.notify.pipeline_monitor import ProgressReading
 
 TIMEOUT_S: Final = 5.0
-OUTPUTS: Final = ("trajectories", "state", "deadletter")
+WORKER_OUTPUTS: Final = ("trajectories", "state", "deadletter")
 """What a worker writes. Its committed place in the steps says little: an open run holds it back."""
 
 
@@ -32,7 +32,7 @@ class Progress:
         }
         self._known: set[str] = set()
 
-    def read(self) -> list[Reading]:
+    def read(self) -> list[ProgressReading]:
         """How far every part is that was ever seen. Raises ``KafkaException``."""
         return [reading for part in self._groups for reading in self._part(part)]
 
@@ -41,7 +41,7 @@ class Progress:
         for client in self._clients.values():
             client.close()
 
-    def _part(self, part: str) -> Iterator[Reading]:
+    def _part(self, part: str) -> Iterator[ProgressReading]:
         client, prefix = self._clients[part], self._settings.topic_prefix
         names = [topic(prefix, name) for name in (_WORKED if part == "worker" else _STORED)]
         held = client.list_topics(timeout=TIMEOUT_S).topics
@@ -64,7 +64,7 @@ class Progress:
 
     def _reading(
         self, client: Consumer, part: str, name: str, committed: list[TopicPartition], members: int
-    ) -> Reading:
+    ) -> ProgressReading:
         inputs = lag = done = 0
         share = 0.0
         for at in committed:
@@ -73,12 +73,14 @@ class Progress:
             if low > 0 and high > low:
                 share = max(share, min(1.0, (high - at.offset) / (high - low)))
         if part == "worker" and name == "steps":
-            return Reading(part, name, inputs, done + self._written(client), -1, share, members)
-        return Reading(part, name, inputs, done, lag, share, members)
+            return ProgressReading(
+                part, name, inputs, done + self._written(client), -1, share, members
+            )
+        return ProgressReading(part, name, inputs, done, lag, share, members)
 
     def _written(self, client: Consumer) -> int:
         total = 0
-        for output in OUTPUTS:
+        for output in WORKER_OUTPUTS:
             name = topic(self._settings.topic_prefix, output)
             for number in range(kafka.partition_count(client, name)):
                 total += client.get_watermark_offsets(

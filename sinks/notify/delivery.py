@@ -20,11 +20,11 @@ from stepstream.schemas.delivery import DeliveryState, DeliveryStruct, delivery_
 from stepstream.schemas.documents import Subscription
 from stepstream.schemas.misfits import alert_misfit
 from stepstream.sinks.alert_tail import matches
-from stepstream.sinks.notify.candidates import Index
-from stepstream.sinks.notify.group import Group, Member, Notification, group_key
-from stepstream.sinks.notify.lane import Lane
+from stepstream.sinks.notify.grouping import Group, Notification, TrackedAlert, group_key
+from stepstream.sinks.notify.pipeline_monitor import PROBE_AGENT
 from stepstream.sinks.notify.restore import members_of
-from stepstream.sinks.notify.watch import PROBE_AGENT
+from stepstream.sinks.notify.subscription_index import SubscriptionIndex
+from stepstream.sinks.notify.subscription_queue import SubscriptionQueue
 
 SAVE_AFTER_US: Final = 500_000
 KEEP_OVER_US: Final = 3_600_000_000
@@ -38,7 +38,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 @dataclass(slots=True)
-class Saved:
+class UnsentDelivery:
     """A delivery record to be sent, and what it covers."""
 
     key: str
@@ -56,16 +56,16 @@ class Counts:
     unreadable: int = 0
 
 
-class NotifyPartition:
+class PartitionDelivery:
     """Alerts of one partition and the subscriptions that want them."""
 
     def __init__(self, partition: int, subscriptions: Mapping[str, Subscription]) -> None:
         self.partition = partition
         self.counts = Counts()
         self.position = 0
-        self.lanes: dict[str, Lane] = {}
+        self.lanes: dict[str, SubscriptionQueue] = {}
         self._subscriptions = {name: one for name, one in subscriptions.items() if one.enabled}
-        self._index = Index(self._subscriptions)
+        self._index = SubscriptionIndex(self._subscriptions)
         self._agenda: list[tuple[int, str, str]] = []
         self._held: OrderedDict[int, int] = OrderedDict()
         self._unsaved: deque[tuple[int, str, str]] = deque()
@@ -73,7 +73,7 @@ class NotifyPartition:
         self._end = 0
         self._known_from = 0
         self._over: deque[tuple[int, int, str, str]] = deque()
-        self._outbox: list[Saved] = []
+        self._outbox: list[UnsentDelivery] = []
 
     # -- restoring -----------------------------------------------------------------------------------------------------
 
@@ -98,7 +98,10 @@ class NotifyPartition:
         self._end = max([self._end, *(place + 1 for place in self._places.values())])
 
     def _adopt(
-        self, lane: Lane, members: dict[str, tuple[Member, DeliveryStruct | None]], now_us: int
+        self,
+        lane: SubscriptionQueue,
+        members: dict[str, tuple[TrackedAlert, DeliveryStruct | None]],
+        now_us: int,
     ) -> None:
         """Give a lane its members, in groups as its subscription has them now."""
         for alert_id, (member, last) in members.items():
@@ -122,7 +125,7 @@ class NotifyPartition:
         """Subscriptions as they are from now on. One that changed tries again what it had parked."""
         wanted = {name: one for name, one in subscriptions.items() if one.enabled}
         before, self._subscriptions = self._subscriptions, wanted
-        self._index = Index(wanted)
+        self._index = SubscriptionIndex(wanted)
         for name, lane in list(self.lanes.items()):
             if wanted.get(name) == before.get(name):
                 continue
@@ -139,10 +142,10 @@ class NotifyPartition:
                     fresh, {key: (member, None) for key, member in lane.members.items()}, now_us
                 )
 
-    def _lane(self, name: str) -> Lane | None:
+    def _lane(self, name: str) -> SubscriptionQueue | None:
         lane = self.lanes.get(name)
         if lane is None and name in self._subscriptions:
-            lane = self.lanes[name] = Lane(self._subscriptions[name], self.partition)
+            lane = self.lanes[name] = SubscriptionQueue(self._subscriptions[name], self.partition)
         return lane
 
     # -- what comes ----------------------------------------------------------------------------------------------------
@@ -181,7 +184,12 @@ class NotifyPartition:
                 self._take(lane, alert, offset, appended_us, now_us)
 
     def _take(
-        self, lane: Lane, alert: AlertStruct, offset: int, appended_us: int, now_us: int
+        self,
+        lane: SubscriptionQueue,
+        alert: AlertStruct,
+        offset: int,
+        appended_us: int,
+        now_us: int,
     ) -> None:
         name = lane.subscription.name
         known = lane.members.get(alert.alert_id)
@@ -238,7 +246,9 @@ class NotifyPartition:
         """The alerts topic has no more for now: of what was there when this began, the last may have been removed."""
         self._known_from = 0
 
-    def _look(self, lane: Lane, group: Group, now_us: int, found: list[Notification]) -> None:
+    def _look(
+        self, lane: SubscriptionQueue, group: Group, now_us: int, found: list[Notification]
+    ) -> None:
         if lane.failures and group.since_us and lane.overdue(group.since_us, now_us):
             self._give_up(lane, group, now_us)
         notification = lane.ready(group, now_us)
@@ -246,7 +256,7 @@ class NotifyPartition:
         if notification is not None:
             found.append(notification)
 
-    def _give_up(self, lane: Lane, group: Group, now_us: int) -> None:
+    def _give_up(self, lane: SubscriptionQueue, group: Group, now_us: int) -> None:
         """The channel has not worked for so long that what waited for it is parked, untried or not."""
         reason = group.reason or "the channel did not work for as long as this waited"
         for alert_id in list(group.members):
@@ -256,7 +266,7 @@ class NotifyPartition:
                 self._save(lane, member, "parked", now_us, reason=reason)
         group.attempts, group.since_us = 0, 0
 
-    def _plan(self, lane: Lane) -> None:
+    def _plan(self, lane: SubscriptionQueue) -> None:
         for when_us, key in lane.schedule:
             heappush(self._agenda, (when_us, lane.subscription.name, key))
         lane.schedule.clear()
@@ -316,7 +326,7 @@ class NotifyPartition:
             self._save(lane, member, "parked", now_us, notification=notification, reason=reason)
         self._go_on(lane, notification, now_us)
 
-    def _go_on(self, lane: Lane, notification: Notification, now_us: int) -> None:
+    def _go_on(self, lane: SubscriptionQueue, notification: Notification, now_us: int) -> None:
         lane.again(notification.group, now_us)
         for group in lane.next_waiting():
             group.due_us = now_us
@@ -325,12 +335,12 @@ class NotifyPartition:
 
     # -- remembering ---------------------------------------------------------------------------------------------------
 
-    def drain(self) -> list[Saved]:
+    def drain(self) -> list[UnsentDelivery]:
         """Delivery records to be sent now, in order."""
         out, self._outbox = self._outbox, []
         return out
 
-    def acknowledged(self, saved: Saved, place: int) -> None:
+    def acknowledged(self, saved: UnsentDelivery, place: int) -> None:
         """Kafka has it, at that offset of the deliveries topic."""
         self._release(saved.covers)
         self._end = max(self._end, place + 1)
@@ -351,8 +361,8 @@ class NotifyPartition:
 
     def _save(
         self,
-        lane: Lane,
-        member: Member,
+        lane: SubscriptionQueue,
+        member: TrackedAlert,
         state: DeliveryState,
         now_us: int,
         *,
@@ -381,7 +391,9 @@ class NotifyPartition:
         )  # fmt: skip
         key = delivery_key(record.subscription, record.alert_id)
         self._outbox.append(
-            Saved(key, _encode(record), record.subscription, record.alert_id, tuple(member.unsaved))
+            UnsentDelivery(
+                key, _encode(record), record.subscription, record.alert_id, tuple(member.unsaved)
+            )
         )
         if over:
             last = member.unsaved[-1] if member.unsaved else self.position - 1

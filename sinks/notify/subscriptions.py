@@ -19,7 +19,7 @@ _PREFIX: Final = b"subscription/"
 _log = logging.getLogger("stepstream.admin.notify")
 
 
-class Directory:
+class Subscriptions:
     """Subscriptions by name; ``version`` grows with every change."""
 
     def __init__(self, settings: Settings) -> None:

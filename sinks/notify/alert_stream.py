@@ -18,19 +18,19 @@ from stepstream.schemas.documents import AlertMatch, Content
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
 from stepstream.sinks.alert_tail import matches
-from stepstream.sinks.notify.wording import texts_of
+from stepstream.sinks.notify.quoting import texts_of
 
 BEAT_S: Final = 15.0
 SLICE_S: Final = 0.5
 _PLACES: Final = re.compile(r"[0-9]{1,9}-[0-9]{1,18}(\.[0-9]{1,9}-[0-9]{1,18})*")
 
 
-class BadStream(ValueError):
+class BadQuery(ValueError):
     """A question that cannot be answered; says why."""
 
 
 def match_of(query: str, besides: Iterable[str] = ()) -> AlertMatch:
-    """The filter that a query asks for: ``severity=critical&severity=error&agent=support*``. Raises ``BadStream``.
+    """The filter that a query asks for: ``severity=critical&severity=error&agent=support*``. Raises ``BadQuery``.
 
     ``besides`` are further parameters that the query may have.
     """
@@ -43,21 +43,21 @@ def match_of(query: str, besides: Iterable[str] = ()) -> AlertMatch:
     try:
         return documents.match_of(fields)
     except ValueError as error:
-        raise BadStream(str(error)) from None
+        raise BadQuery(str(error)) from None
 
 
 def content_of(query: str) -> Content:
     """What of the contents of steps is wanted: ``content=none``, ``redacted`` or ``full``, which it is by default."""
     given = parse_qs(query).get("content", ["full"])[-1]
     if given not in get_args(Content):
-        raise BadStream(f"content={given}: one of {', '.join(get_args(Content))}")
+        raise BadQuery(f"content={given}: one of {', '.join(get_args(Content))}")
     return given  # type: ignore[return-value]  # it is one of them
 
 
 def places_of(event_id: str) -> dict[int, int]:
-    """Where the event of that id left off: the next offset of each partition. Raises ``BadStream``."""
+    """Where the event of that id left off: the next offset of each partition. Raises ``BadQuery``."""
     if event_id and not _PLACES.fullmatch(event_id):
-        raise BadStream("Last-Event-ID is none of ours")
+        raise BadQuery("Last-Event-ID is none of ours")
     pairs = [part.split("-") for part in event_id.split(".")] if event_id else []
     return {int(number): int(offset) for number, offset in pairs}
 
@@ -67,7 +67,7 @@ def alert_record(alert: Alert, content: Content) -> str:
     return alert.model_copy(update=texts_of(alert, content)).model_dump_json()
 
 
-class Stream:
+class AlertStream:
     """One subscriber's stream: a consumer of its own, outside any group, from now on or from where it left off."""
 
     def __init__(
@@ -140,7 +140,7 @@ class Stream:
             return None
 
 
-class Streams:
+class StreamLimit:
     """How many streams are open; there is a bound. Used by many threads."""
 
     def __init__(self, most: int = 100) -> None:

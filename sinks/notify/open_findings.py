@@ -12,14 +12,14 @@ from stepstream.schemas.alert import FindingStruct
 from stepstream.schemas.partitioner import partition_for
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
-from stepstream.sinks.notify.watch import PROJECT
+from stepstream.sinks.notify.pipeline_monitor import PROJECT
 
 LOOK_BACK: Final = 50_000
 """So many of the newest findings are searched."""
 _decode = msgspec.json.Decoder(FindingStruct).decode
 
 
-def own_partition(settings: Settings) -> int:
+def own_findings_partition(settings: Settings) -> int:
     """The partition of the findings topic, and of the alerts topic, that our own are on; -1 where there is no such topic."""
     client = kafka.consumer(settings, "stepstream-reader")
     try:
@@ -29,7 +29,7 @@ def own_partition(settings: Settings) -> int:
     return partition_for(PROJECT, count) if count else -1
 
 
-def raised(settings: Settings, partition: int) -> dict[tuple[str, str], FindingStruct]:
+def open_findings(settings: Settings, partition: int) -> dict[tuple[str, str], FindingStruct]:
     """By rule and subject: the newest finding of each that fires. Raises ``KafkaUnreachable`` or ``KafkaException``."""
     name = topic(settings.topic_prefix, "findings")
     client = kafka.consumer(settings, "stepstream-reader")

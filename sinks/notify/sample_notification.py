@@ -6,8 +6,8 @@ from stepstream.schemas.alert import AlertStruct
 from stepstream.schemas.documents import Subscription
 from stepstream.schemas.ids import derived_id
 from stepstream.sinks.notify.channels.registry import Outcome, send
-from stepstream.sinks.notify.channels.webhook import Kit
-from stepstream.sinks.notify.group import Notification, labels_of
+from stepstream.sinks.notify.channels.webhook import ChannelContext
+from stepstream.sinks.notify.grouping import Notification, labels_of
 from stepstream.sinks.notify.message import SAMPLE
 
 
@@ -48,7 +48,7 @@ def sample(subscription: Subscription, now_us: int) -> Notification:
     )
 
 
-def send_sample(subscription: Subscription, kit: Kit, now_us: int) -> Outcome:
+def send_sample(subscription: Subscription, kit: ChannelContext, now_us: int) -> Outcome:
     """Send the sample, once, at once; what became of it."""
     return send(sample(subscription, now_us), subscription, kit)
 

@@ -12,20 +12,20 @@ from confluent_kafka import KafkaException
 
 from stepstream.common import kafka
 from stepstream.schemas import metrics as m
-from stepstream.sinks.notify.core import NotifyPartition
-from stepstream.sinks.notify.probe import Probe, synthetic_run
-from stepstream.sinks.notify.progress import Progress
-from stepstream.sinks.notify.raised import own_partition, raised
-from stepstream.sinks.notify.service import Notifier
-from stepstream.sinks.notify.watch import (
+from stepstream.sinks.notify.delivery import PartitionDelivery
+from stepstream.sinks.notify.open_findings import open_findings, own_findings_partition
+from stepstream.sinks.notify.pipeline_monitor import (
     PROBE_AGENT,
     PROJECT,
     RULE,
-    Verdict,
-    Watch,
+    PipelineMonitor,
+    StallChange,
     alert_of,
     finding_of,
 )
+from stepstream.sinks.notify.pipeline_progress import Progress
+from stepstream.sinks.notify.service import Notifier
+from stepstream.sinks.notify.synthetic_runs import SyntheticRuns, synthetic_run
 
 LONGEST_S: Final = 15.0
 END_TO_END: Final = "end-to-end"
@@ -35,19 +35,19 @@ _encode = msgspec.json.Encoder().encode
 _log = logging.getLogger("stepstream.admin.notify")
 
 
-class Watcher:
+class MonitorThread:
     """Looks at the pipeline in a thread of its own. What it finds is told like every alert."""
 
     def __init__(self, notifier: Notifier) -> None:
         self._notifier = notifier
         settings = notifier.settings
         self._every_s = min(LONGEST_S, settings.watch_after / 4e6)
-        self._watch = Watch(
+        self._watch = PipelineMonitor(
             settings.watch_after, settings.watch_lag_share, round(self._every_s * 1e6)
         )
-        self._probe = Probe(settings.watch_after) if settings.synthetic_runs else None
+        self._probe = SyntheticRuns(settings.watch_after) if settings.synthetic_runs else None
         self._opened: dict[str, int] = {}
-        self._adopted: NotifyPartition | None = None
+        self._adopted: PartitionDelivery | None = None
         self._number = -1
         self._stop = threading.Event()
         if self._probe is not None:
@@ -77,7 +77,7 @@ class Watcher:
     def _is_ours(self) -> bool:
         """Whether this notifier is the one that watches: it holds the partition that our own alerts are on."""
         if self._number < 0:
-            self._number = own_partition(self._notifier.settings)
+            self._number = own_findings_partition(self._notifier.settings)
         return self._number >= 0 and self._notifier.call(
             lambda: self._number in self._notifier.partitions.cores
         )
@@ -112,10 +112,10 @@ class Watcher:
 
     def _raised(self) -> dict[str, int]:
         """What was raised before a restart and is not over: the part, and since when."""
-        held = raised(self._notifier.settings, self._number)
+        held = open_findings(self._notifier.settings, self._number)
         return {subject: finding.time for (rule, subject), finding in held.items() if rule == RULE}
 
-    def _say(self, core: NotifyPartition, verdict: Verdict, now_us: int) -> None:
+    def _say(self, core: PartitionDelivery, verdict: StallChange, now_us: int) -> None:
         """Tell subscribers at once, since those who would make the alert may be the ones that are gone; and for the record."""
         opened_us = (
             self._opened.setdefault(verdict.part, now_us)
@@ -138,6 +138,6 @@ class Watcher:
             for value in synthetic_run(trace_id, now_us):
                 self._notifier.outbox.publish("steps", trace_id, value)
 
-    def _seen(self, _core: NotifyPartition, alert: Any, _appended_us: int) -> None:
+    def _seen(self, _core: PartitionDelivery, alert: Any, _appended_us: int) -> None:
         if self._probe is not None and alert.agent == PROBE_AGENT:
             self._probe.came(alert.trace_id, time.time_ns() // 1_000)

@@ -20,7 +20,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, Final, NoReturn
 
-from stepstream.sinks.notify.channels.guard import forbidden, is_public
+from stepstream.sinks.notify.channels.ssrf import forbidden, is_public
 
 _SENDS: Final = frozenset({"socket.connect", "socket.sendto", "socket.sendmsg"})
 _STARTS_PROGRAM: Final = frozenset(

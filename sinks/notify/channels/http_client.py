@@ -2,7 +2,7 @@
 
 DeliveryError
 ├── Refused      it will never be taken: parked at once
-└── Trouble      it may be taken later: tried again
+└── TemporaryFailure      it may be taken later: tried again
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from email.utils import parsedate_to_datetime
 from typing import Final
 from urllib.parse import SplitResult, urljoin, urlsplit
 
-from stepstream.sinks.notify.channels.guard import Forbidden, Resolve, addresses, resolve
+from stepstream.sinks.notify.channels.ssrf import Forbidden, Resolve, addresses, resolve
 
 ANSWER_BYTES: Final = 4_096
 REDIRECTS: Final = 3
@@ -38,7 +38,7 @@ class Refused(DeliveryError):
     """It will never be taken as it is."""
 
 
-class Trouble(DeliveryError):
+class TemporaryFailure(DeliveryError):
     """It may be taken later."""
 
     def __init__(self, reason: str, retry_after_us: int = 0) -> None:
@@ -87,7 +87,7 @@ class Client:
     def post(
         self, url: str, body: bytes, headers: Mapping[str, str], *, timeout_s: float
     ) -> Answer:
-        """The answer with a status of 2xx. Raises ``Refused`` or ``Trouble``."""
+        """The answer with a status of 2xx. Raises ``Refused`` or ``TemporaryFailure``."""
         deadline = time.monotonic() + timeout_s
         host = urlsplit(url).netloc
         for _ in range(REDIRECTS + 1):
@@ -96,7 +96,7 @@ class Client:
             except Forbidden as error:
                 raise Refused(str(error)) from None
             except (OSError, http.client.HTTPException, ValueError) as error:
-                raise Trouble(words_of(error, deadline)) from None
+                raise TemporaryFailure(words_of(error, deadline)) from None
             if status not in (301, 302, 303, 307, 308):
                 return _judged(status, found, answer)
             url = _redirected(status, url, found.get("location", ""))
@@ -250,7 +250,7 @@ def _judged(status: int, headers: http.client.HTTPMessage, answer: Answer) -> An
     said = " ".join(answer.text.split())[:200]
     reason = f"{reason}: {said}" if said else reason
     if status in RETRIED or status >= 500:
-        raise Trouble(reason, _retry_after_us(headers.get("retry-after", "")))
+        raise TemporaryFailure(reason, _retry_after_us(headers.get("retry-after", "")))
     raise Refused(reason)
 
 

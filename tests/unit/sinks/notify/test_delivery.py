@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from stepstream.schemas.alert import AlertStruct
 from stepstream.schemas.delivery import DeliveryStruct
 from stepstream.schemas.documents import Subscription
-from stepstream.sinks.notify.cadence import quiet_until_us
-from stepstream.sinks.notify.core import KEEP_OVER_US, NotifyPartition
-from stepstream.sinks.notify.group import Notification
+from stepstream.sinks.notify.delivery import KEEP_OVER_US, PartitionDelivery
+from stepstream.sinks.notify.grouping import Notification
+from stepstream.sinks.notify.rate_limits import quiet_until_us
 
 S = 1_000_000
 M = 60 * S
@@ -53,8 +53,8 @@ class World:
         self.now = NOW
         self.core = self._start()
 
-    def _start(self) -> NotifyPartition:
-        core = NotifyPartition(0, self.subscriptions)
+    def _start(self) -> PartitionDelivery:
+        core = PartitionDelivery(0, self.subscriptions)
         records = [
             (n, _decode(value)) for n, value in enumerate(self.deliveries) if n >= self.restore_from
         ]
@@ -373,7 +373,7 @@ def test_a_restart_knows_what_was_told_and_what_waits() -> None:
 def test_who_takes_over_tells_nothing_before_it_knows_what_is_newest() -> None:
     """What a killed notifier told without its being remembered may be newer than what its successor reads first: an older
     state of an alert is never told after a newer one, and what has no successor is told when the topic ends."""
-    core = NotifyPartition(0, {"oncall": subscription(send_updates=True)})
+    core = PartitionDelivery(0, {"oncall": subscription(send_updates=True)})
     core.restore([], 0, NOW, end=3)
     core.feed(0, msgspec.json.encode(alert("a")), NOW, NOW)
     assert core.tick(NOW) == []
