@@ -87,15 +87,33 @@ class Judging:
             tracked.urgent |= (
                 info.ended and not run.open
             )  # whoever looks now is told that it is over
-        elif run.look_us < NEVER_US:
+        elif run.look_us < NEVER_US or run.next_timer_us < (tracked.scheduled_us or 0):
             tracked.wants_look = True
 
     def time(self, tracked: Tracked) -> None:
         """Time has passed for an open run."""
         run, now_us = tracked.run, self._clock.now_us
+        if due := run.take_due_timers(now_us):
+            self._fire(tracked, due)
         for detector in still_on(tracked, run.rules.timed):
             try:
                 if observations := detector.on_time(run, now_us):
+                    self._raise(tracked, detector, observations, by_time=True)
+            except Exception as error:
+                self.switch_off(tracked, detector, error)
+
+    def begin(self, tracked: Tracked) -> None:
+        """A run has begun: let its detectors set their first timers."""
+        if tracked.run.rules.timers:
+            self._fire(tracked, frozenset(detector.name for detector in tracked.run.rules.timers))
+
+    def _fire(self, tracked: Tracked, names: frozenset[str]) -> None:
+        run, now_us = tracked.run, self._clock.now_us
+        for detector in still_on(tracked, run.rules.timers):
+            if detector.name not in names:
+                continue
+            try:
+                if observations := detector.on_timer(run, now_us):
                     self._raise(tracked, detector, observations, by_time=True)
             except Exception as error:
                 self.switch_off(tracked, detector, error)

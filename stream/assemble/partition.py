@@ -257,6 +257,8 @@ class AssemblePartition:
             self.counters.late += 1
         if run.root is not None and not had_root:
             self._adopt_root_rules(tracked)
+        if run.phases == 1:
+            self._judging.begin(tracked)
         self._judging.step(tracked, info, step)
 
     def _open(self, step: Step, append_us: int) -> Tracked:
@@ -292,6 +294,8 @@ class AssemblePartition:
         tracked.scheduled_us = None  # their deadlines count from its first record
         run.rules = self.rules.rules_for(*run.identity[:5])
         run.normal = self.baselines.pin(run.identity, run.first_append_us, run.rules.wanted_runs)
+        if run.phases > 1:
+            run.wake_timers(self.clock.now_us)
 
     def _give_up(self, tracked: Tracked, error: Exception) -> None:
         """What is done for a run beside merging its records raised: it closes here, and its records are dead-lettered.

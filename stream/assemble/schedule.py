@@ -34,7 +34,7 @@ def close_at(run: Run, limits: AssembleLimits) -> int:
 
 def soonest_look(run: Run, limits: AssembleLimits, now_us: int) -> int:
     """Before when nothing can want to look at the run, whatever its latest records were: spares asking its detectors."""
-    soonest_us = min(now_us + run.rules.quickest_us, run.look_us)
+    soonest_us = min(now_us + run.rules.quickest_us, run.look_us, run.next_timer_us)
     root = run.root
     if root is None:
         return min(soonest_us, now_us + limits.rootless_idle_us)
@@ -48,7 +48,7 @@ def wake_at(tracked: Tracked, limits: AssembleLimits) -> int | None:
     run = tracked.run
     if run.closed:
         return None
-    due = close_at(run, limits)
+    due = min(close_at(run, limits), run.next_timer_us)
     for detector in run.rules.timed:
         if run.off and detector.name in run.off:
             continue

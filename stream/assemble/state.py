@@ -161,6 +161,7 @@ def restore_run(state: RunState, rules: RuleBook) -> Run:
     run.normal = state.normal
     run.off = frozenset(state.off) if state.off else NONE_OFF
     run.recount()
+    run.wake_timers(0)
     return run
 
 

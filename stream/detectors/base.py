@@ -67,6 +67,8 @@ class Detector(Protocol):
     """How many runs its baseline must have been learnt from; 0 for a detector that needs none."""
     reads: bool
     """Whether ``read`` is to be called, which costs the decoding of contents."""
+    has_timer: bool
+    """Whether ``on_timer`` is to be called."""
 
     def concerns(self, kind: str, *, ended: bool) -> bool:
         """Whether a step of this kind can be news to it, in a run where it has found nothing yet."""
@@ -92,6 +94,15 @@ class Detector(Protocol):
         """Look at a run because time has passed."""
         ...
 
+    def on_timer(self, run: Run, now_us: int) -> Observations:
+        """Return what is due at ``now_us``, and set the timer for what is due later.
+
+        Called once the timer that ``run.set_timer(self.name, at_us)`` has set is due; the timer is gone then. Also
+        called before anything is due: with a run's first record, when its root brings other rules, and after a
+        restart, because timers are not part of the state record.
+        """
+        ...
+
     def on_close(self, run: Run, now_us: int) -> Observations:
         """Look at a run as it closes."""
         ...
@@ -106,6 +117,11 @@ class DetectorBase:
     reads = False
     writes_first = False
     wanted_runs = 0
+    has_timer = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.has_timer = cls.on_timer is not DetectorBase.on_timer
 
     def __init__(self, applied: Applied) -> None:
         self.applied = applied
@@ -133,6 +149,9 @@ class DetectorBase:
 
     def on_time(self, run: Run, now_us: int) -> Observations:
         """Nothing."""
+        return NOTHING
+
+    def on_timer(self, run: Run, now_us: int) -> Observations:
         return NOTHING
 
     def on_close(self, run: Run, now_us: int) -> Observations:

@@ -36,7 +36,8 @@ class RuleSet:
     """
 
     __slots__ = (
-        "_observers", "_readers", "applied", "detectors", "observing", "pinned", "quickest_us", "timed", "wanted_runs",
+        "_observers", "_readers", "applied", "detectors", "observing", "pinned", "quickest_us", "timed", "timers",
+        "wanted_runs",
     )  # fmt: skip
 
     def __init__(self, applied: tuple[Applied, ...], make: Callable[[Applied], Any]) -> None:
@@ -46,6 +47,9 @@ class RuleSet:
         )
         self.observing = tuple(detector for detector in self.detectors if detector.observes)
         self.timed = tuple(detector for detector in self.detectors if detector.quickest_us)
+        self.timers = tuple(
+            detector for detector in self.detectors if getattr(detector, "has_timer", False)
+        )
         self.quickest_us: int = min(
             (detector.quickest_us for detector in self.timed if not detector.holds),
             default=NEVER_US,

@@ -112,7 +112,8 @@ UsageKey = tuple[str, str, int]
 
 MINUTE_US = 60_000_000
 
-NONE_OFF: Final[frozenset[str]] = frozenset()
+NO_NAMES: Final[frozenset[str]] = frozenset()
+NONE_OFF: Final = NO_NAMES
 
 MAX_FINDINGS: Final = 100
 """Findings under one alert's name about one run; what is found beyond is counted."""
@@ -129,9 +130,9 @@ class Run:
 
     __slots__ = (
         "by_minute", "changed_minutes", "closed", "closed_at_us", "cost_nanos", "detector_state", "duplicates",
-        "errors", "fired", "first_append_us", "identity", "last_append_us", "late_steps", "live", "look_us", "normal", "off",
-        "open", "outline", "over_limit", "phases", "raised", "rank", "root", "rules", "started_late", "steps", "text_size",
-        "trace_id",
+        "errors", "fired", "first_append_us", "identity", "last_append_us", "late_steps", "live", "look_us",
+        "next_timer_us", "normal", "off", "open", "outline", "over_limit", "phases", "raised", "rank", "root",
+        "rules", "started_late", "steps", "text_size", "timers", "trace_id",
     )  # fmt: skip
 
     def __init__(self, trace_id: str, append_us: int, rules: RuleSet) -> None:
@@ -144,6 +145,10 @@ class Run:
         self.live = True
         self.look_us = NEVER_US
         """When a detector that holds a judgement wants to be asked, as far as the stage has not taken note of it yet."""
+        self.timers: dict[str, int] = {}
+        """When ``on_timer`` of which detectors is due, in log time, by the detectors' name."""
+        self.next_timer_us = NEVER_US
+        """The earliest of ``timers``."""
         self.started_late = False
         self.steps: dict[str, StepInfo] = {}
         self.open: dict[str, StepInfo] = {}
@@ -183,6 +188,31 @@ class Run:
     def is_stray(self) -> bool:
         """Late steps of a run that is long over and forgotten, unless a root shows that it is a run of its own."""
         return self.started_late and self.root is None
+
+    def set_timer(self, name: str, at_us: int) -> None:
+        """Have ``on_timer`` of the detectors of this name called once log time has reached ``at_us``.
+
+        An earlier timer of the same name stays: ``on_timer`` sets the next one when it is called.
+        """
+        timers = self.timers
+        if at_us < timers.get(name, NEVER_US):
+            timers[name] = at_us
+            self.next_timer_us = min(self.next_timer_us, at_us)
+
+    def take_due_timers(self, now_us: int) -> frozenset[str]:
+        """Remove the timers that are due; returns their names."""
+        if self.next_timer_us > now_us:
+            return NO_NAMES
+        due = frozenset(name for name, at_us in self.timers.items() if at_us <= now_us)
+        for name in due:
+            del self.timers[name]
+        self.next_timer_us = min(self.timers.values(), default=NEVER_US)
+        return due
+
+    def wake_timers(self, at_us: int) -> None:
+        """Have every timer of its rules called: what they would have set before is not known."""
+        for detector in self.rules.timers:
+            self.set_timer(detector.name, at_us)
 
     def merge(self, step: Step, cost: Cost, append_us: int, max_steps: int) -> StepInfo | None:
         """Take over one accepted record; None when it changes nothing (a duplicate, or beyond ``max_steps``)."""
