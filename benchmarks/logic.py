@@ -22,7 +22,7 @@ from stepstream.schemas.prices import PriceBook
 from stepstream.stream.assemble import closed_runs as closed
 from stepstream.stream.assemble import partition
 from stepstream.stream.assemble.partition import AssemblePartition
-from stepstream.stream.assemble.publish_schedule import Publisher
+from stepstream.stream.assemble.publish_schedule import PublishSchedule
 from stepstream.stream.core.outputs import Output
 from stepstream.stream.detectors import behaviour, budgets, make_detector, time_limits
 from stepstream.stream.run.limits import AssembleLimits
@@ -55,7 +55,7 @@ SECTIONS: Final[dict[str, list[Place]]] = {
     "detectors, per record": _of_detectors("observe"),
     "detectors, asked for their time": _of_detectors("notify_at"),
     "detectors, on time and at the close": _of_detectors("on_time") + _of_detectors("on_close"),
-    "publish trajectories and usage": [(Publisher, "publish_if_due")],
+    "publish trajectories and usage": [(PublishSchedule, "publish_if_due")],
     "state records": [(AssemblePartition, "_cover")],
     "scheduling and timers": [
         (AssemblePartition, "_schedule"),
@@ -130,7 +130,7 @@ def play(stage: AssemblePartition, log: Log, first: int = 0, last: int = 0) -> P
         out = stage.drain()
         for output in under_way:
             stage.acknowledged(output)
-        stage.floor.value  # noqa: B018  (the shell asks for it after each chunk)
+        stage.offsets.safe  # noqa: B018  (the shell asks for it after each chunk)
         seconds += time.process_time() - began
         wall_s += time.perf_counter() - began_wall
         most_open = max(most_open, len(stage.runs))

@@ -20,10 +20,10 @@ import uvloop
 from benchmarks.child import Answer, Child, serve
 from stepstream.schemas.settings import Settings
 from stepstream.stream.core.counters import Counters
-from stepstream.stream.core.floor import Floor
+from stepstream.stream.core.offsets import OffsetTracker
 from stepstream.stream.core.outputs import Output
 from stepstream.stream.shell.restoring import Restoring
-from stepstream.stream.shell.stage import Restored
+from stepstream.stream.shell.topic_stage import Restored
 from stepstream.stream.shell.worker import SWITCH_S, Worker
 
 
@@ -82,12 +82,12 @@ class EmptyLogic:
     """Logic that only counts."""
 
     def __init__(self, counters: Counters) -> None:
-        self.floor = Floor()
+        self.offsets = OffsetTracker()
         self._counters = counters
 
     def feed(self, record: Any) -> None:
         self._counters.records += 1
-        self.floor.position = record.offset + 1
+        self.offsets.position = record.offset + 1
 
     def flush(self) -> None:
         """Nothing."""

@@ -119,7 +119,7 @@ class World:
                 state = decode_state(output.value or b"")
                 if state.trace_id not in newest or state.order >= newest[state.trace_id].order:
                     newest[state.trace_id] = state
-        floor = self.stage.floor.value
+        floor = self.stage.offsets.safe
         self.rules = OneRule(self._case)
         self.stage = self.new_stage()
         self.stage.restore(newest.values(), floor)

@@ -14,7 +14,7 @@ import msgspec
 from stepstream.schemas.alert import SEVERITIES, AlertStruct, FindingStruct
 from stepstream.schemas.ids import STEP_ID, derived_id
 from stepstream.schemas.settings import Settings
-from stepstream.stream.core.mishaps import ENDED_BY_SILENCE
+from stepstream.stream.core.contained_failures import ENDED_BY_SILENCE
 
 MAX_FINDING_IDS: Final = 64
 MAX_STEP_IDS: Final = 20

@@ -33,11 +33,11 @@ from stepstream.stream.alerts.lifecycle import (
     quiet,
     reopened,
 )
+from stepstream.stream.core.contained_failures import SILENCE_US
 from stepstream.stream.core.counters import Counters
 from stepstream.stream.core.deadletter import dead_letter
-from stepstream.stream.core.floor import Floor
-from stepstream.stream.core.mishaps import SILENCE_US
-from stepstream.stream.core.outputs import Hold, Output
+from stepstream.stream.core.offsets import OffsetTracker
+from stepstream.stream.core.outputs import OffsetHold, Output
 from stepstream.stream.core.records import Record
 
 KEEP_RESOLVED: Final = 100_000
@@ -60,7 +60,7 @@ class FleetPartition:
         self.partition = partition
         self.life = life or AlertLife()
         self.counters = counters or Counters()
-        self.floor = Floor()
+        self.offsets = OffsetTracker()
         self._alerts: dict[GroupKey, AlertStruct] = {}
         self._recent: dict[GroupKey, deque[tuple[int, str]]] = {}
         """When which runs were hit by what may become an incident, within the window."""
@@ -73,7 +73,7 @@ class FleetPartition:
 
     def restore(self, alerts: Iterable[AlertStruct], floor: int) -> None:
         """Take over the newest record of each group's alert."""
-        self.floor.position = floor
+        self.offsets.position = floor
         for alert in alerts:
             known = self._alerts.get(group_of(alert))
             if known is None or (alert.opened_at, alert.seq) > (known.opened_at, known.seq):
@@ -93,9 +93,9 @@ class FleetPartition:
 
     def feed(self, record: Record) -> None:
         """Process one record of the findings topic."""
-        if record.offset < self.floor.position:
+        if record.offset < self.offsets.position:
             return
-        self.floor.position = record.offset + 1
+        self.offsets.position = record.offset + 1
         try:
             finding = _decode(record.value or b"")
             why = finding_misfit(finding)
@@ -130,12 +130,12 @@ class FleetPartition:
         if ends_by_silence(alert):
             (self._incidents.add if alert.state == "firing" else self._incidents.discard)(key)
         output = Output("alerts", alert.alert_id.encode(), _encode(alert), partition=self.partition)
-        output.born_us = record.timestamp * 1000
+        output.appended_us = record.timestamp * 1000
         self._send(record.offset, output)
 
     def skip(self, record: Record, detail: str) -> None:
         """Dead-letter a record that processing failed on, again and again."""
-        self.floor.position = record.offset + 1
+        self.offsets.position = record.offset + 1
         self._reject(record, "poison", detail)
 
     def _reject(self, record: Record, reason: str, detail: str) -> None:
@@ -171,12 +171,12 @@ class FleetPartition:
 
     def acknowledged(self, output: Output) -> None:
         """Kafka has acknowledged an output that ``drain`` returned."""
-        if output.holder is not None:
-            self.floor.release(output.holder)
+        if output.owner is not None:
+            self.offsets.release(output.owner)
 
     def _send(self, offset: int, output: Output) -> None:
-        output.holder = Hold()
-        self.floor.hold(output.holder, offset)
+        output.owner = OffsetHold()
+        self.offsets.hold(output.owner, offset)
         self._outbox.append(output)
 
     def _merge(self, finding: FindingStruct, offset: int) -> AlertStruct | None:

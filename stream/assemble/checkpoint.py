@@ -6,13 +6,30 @@ from stepstream.stream.core.outputs import Output
 from stepstream.stream.run.run import Run
 
 
-class Tracked:
-    """Delivery bookkeeping beside a ``Run``; a ``Holder`` of the floor."""
+class RunCheckpoint:
+    """Delivery bookkeeping beside a ``Run``; a ``OffsetHolder`` of the floor."""
 
     __slots__ = (
-        "announced", "announcing", "covering", "dirty", "is_given_up", "last_offset", "pending", "published_us", "run",
-        "scheduled_us", "size_bytes", "state", "through", "uncovered", "urgent", "usage_us", "usage_waits", "waits_us",
-        "wants_cover", "wants_look",
+        "announced",
+        "announcing",
+        "covering",
+        "dirty",
+        "has_failed",
+        "last_offset",
+        "needed_from",
+        "pending",
+        "published_us",
+        "run",
+        "scheduled_us",
+        "size_bytes",
+        "state",
+        "through",
+        "urgent",
+        "usage_us",
+        "usage_waits",
+        "waits_us",
+        "wants_cover",
+        "wants_look",
     )  # fmt: skip
 
     def __init__(self, run: Run, through: int) -> None:
@@ -20,7 +37,7 @@ class Tracked:
         self.through = through
         """Records up to this offset are merged and covered by an acknowledged state."""
         self.last_offset = through
-        self.uncovered = -1
+        self.needed_from = -1
         self.pending = 0
         """Outputs sent and not acknowledged."""
         self.covering = False
@@ -48,7 +65,7 @@ class Tracked:
         self.size_bytes = 0
         """What it counts for in what is held."""
         self.state = b""
-        self.is_given_up = False
+        self.has_failed = False
         """Something that was done for it raised: what is still under way for it says nothing any more."""
 
     def put_away(self) -> None:

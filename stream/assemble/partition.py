@@ -15,12 +15,12 @@ from stepstream.schemas.accept import Misrouted, Rejected, accept
 from stepstream.schemas.alert import FindingStruct
 from stepstream.schemas.prices import NOTHING_USED, PriceBook
 from stepstream.schemas.step import RECORD_HEADERS, Step
-from stepstream.stream.assemble.checkpoint import Tracked
+from stepstream.stream.assemble.checkpoint import RunCheckpoint
 from stepstream.stream.assemble.closed_runs import ClosedRuns
-from stepstream.stream.assemble.given_up import GivenUp, Unread
-from stepstream.stream.assemble.judging import Judging
-from stepstream.stream.assemble.memory import HeldRuns
-from stepstream.stream.assemble.publish_schedule import Publisher
+from stepstream.stream.assemble.detection import Detection
+from stepstream.stream.assemble.failed_runs import FailedRuns, UnreadRange
+from stepstream.stream.assemble.memory_accounting import MemoryAccounting
+from stepstream.stream.assemble.publish_schedule import PublishSchedule
 from stepstream.stream.assemble.schedule import close_at
 from stepstream.stream.assemble.state import (
     RunState,
@@ -32,11 +32,16 @@ from stepstream.stream.assemble.state import (
 from stepstream.stream.assemble.timers import Timers
 from stepstream.stream.baselines.normal import Baselines
 from stepstream.stream.core.clock import PartitionClock
+from stepstream.stream.core.contained_failures import (
+    ContainedFailures,
+    LogText,
+    error_text,
+    pipeline_output,
+)
 from stepstream.stream.core.counters import Counters
 from stepstream.stream.core.deadletter import dead_letter
-from stepstream.stream.core.floor import Floor
-from stepstream.stream.core.mishaps import Mishaps, Tell, text_of, told
-from stepstream.stream.core.outputs import Hold, Output
+from stepstream.stream.core.offsets import OffsetTracker
+from stepstream.stream.core.outputs import OffsetHold, Output
 from stepstream.stream.core.records import Record
 from stepstream.stream.run.limits import LIVE_WITHIN_US, AssembleLimits
 from stepstream.stream.run.rules import RuleBook
@@ -56,7 +61,7 @@ class AssemblePartition:
         baselines: Baselines | None = None,
         limits: AssembleLimits | None = None,
         counters: Counters | None = None,
-        tell: Tell = lambda _text: None,
+        tell: LogText = lambda _text: None,
     ) -> None:
         """``tell`` takes what is to be logged of failures that were contained."""
         self.partition, self.partitions = partition, partitions
@@ -66,27 +71,27 @@ class AssemblePartition:
         self.limits = limits or AssembleLimits()
         self.counters = counters or Counters()
         self.clock = PartitionClock()
-        self.floor = Floor()
-        self.runs: dict[str, Tracked] = {}
-        self._sizes = HeldRuns(self.runs)
+        self.offsets = OffsetTracker()
+        self.runs: dict[str, RunCheckpoint] = {}
+        self._sizes = MemoryAccounting(self.runs)
         self.closed = ClosedRuns(self.limits.late_horizon_us, self.limits.max_closed_runs)
-        self._touched: dict[str, Tracked] = {}
+        self._touched: dict[str, RunCheckpoint] = {}
         self._timers = Timers(self.runs, self.clock)
-        self._held: deque[tuple[int, int, Tracked]] = deque()
+        self._held: deque[tuple[int, int, RunCheckpoint]] = deque()
         self._outbox: list[Output] = []
-        self.busy: Tracked | None = (
+        self.busy: RunCheckpoint | None = (
             None  # what is worked on after its records were merged: what hangs is found by it
         )
-        self.given_up = GivenUp(self.floor)
-        self._mishaps = Mishaps("steps", partition, self.counters, tell)
-        self.publisher = Publisher(self.limits, self.counters, self._send, self._give_up)
-        self._judging = Judging(
-            self.clock, self.limits, self.counters, self._mishaps, self._send, self._outbox
+        self.given_up = FailedRuns(self.offsets)
+        self._failures = ContainedFailures("steps", partition, self.counters, tell)
+        self.publisher = PublishSchedule(self.limits, self.counters, self._send, self._give_up)
+        self._detection = Detection(
+            self.clock, self.limits, self.counters, self._failures, self._send, self._outbox
         )
 
     def restore(self, states: Iterable[RunState], floor: int) -> None:
         """Take over what a previous owner left: the newest state of each run, and where the log is read from."""
-        self.floor.position = floor
+        self.offsets.position = floor
         for state in states:
             if state.closed:
                 self.closed.put(state.trace_id, state.closed_at_us, state.through, encode(state))
@@ -94,7 +99,7 @@ class AssemblePartition:
             try:
                 run = restore_run(state, self.rules)
             except Exception as error:  # its records are covered: it is as if it had been forgotten
-                self._say(self._mishaps.run(state.trace_id, error, state.last_append_us))
+                self._say(self._failures.run(state.trace_id, error, state.last_append_us))
                 continue
             tracked = self._touched[state.trace_id] = self._track(run, through=state.through)
             tracked.dirty = True  # the state may know of growth that was not published yet, and windows count on it
@@ -104,12 +109,12 @@ class AssemblePartition:
     def feed(self, record: Record) -> None:
         """Process one record. Offsets must come in order; what lies below the position was processed before."""
         offset = record.offset
-        if offset < self.floor.position:
+        if offset < self.offsets.position:
             return
         append_us = record.timestamp * 1000
         self.clock.advance(append_us, watching=bool(self.runs))
         self.counters.records += 1
-        self.floor.position = offset + 1
+        self.offsets.position = offset + 1
         verdict = accept(
             record.value,
             key=record.key,
@@ -133,10 +138,10 @@ class AssemblePartition:
 
     def skip(self, record: Record, detail: str) -> None:
         """Dead-letter a record that processing failed on, again and again."""
-        self.floor.position = record.offset + 1
+        self.offsets.position = record.offset + 1
         self._reject(record, Rejected("poison", detail))
 
-    def refuse(self, records: Iterable[Record], wanted: Iterable[Unread]) -> None:
+    def refuse(self, records: Iterable[Record], wanted: Iterable[UnreadRange]) -> None:
         """Dead-letter the records of runs that were given up, read again: those that no state covers hold the floor no more."""
         for record, why in self.given_up.refused(records, wanted):
             self._reject(record, Rejected("poison", why))
@@ -152,7 +157,7 @@ class AssemblePartition:
     def flush(self) -> None:
         """After a batch of records, or a tick: publish what is due, let timers fire, bound what is held."""
         now_us = self.clock.now_us
-        self.publisher.advance(self.floor.position, now_us, len(self.runs))
+        self.publisher.advance(self.offsets.position, now_us, len(self.runs))
         for tracked in self._touched.values():
             self.busy = tracked
             try:
@@ -174,7 +179,7 @@ class AssemblePartition:
     def floor_age_us(self) -> int:
         """Log time since the oldest record that a restart would read again."""
         held = (
-            append_us for offset, append_us, tracked in self._held if tracked.uncovered == offset
+            append_us for offset, append_us, tracked in self._held if tracked.needed_from == offset
         )
         return max(0, self.clock.now_us - next(held, self.clock.now_us))
 
@@ -190,11 +195,11 @@ class AssemblePartition:
 
     def acknowledged(self, output: Output) -> None:
         """Kafka has acknowledged an output that ``drain`` returned."""
-        holder = output.holder
-        if isinstance(holder, Hold):
-            self.floor.release(holder)
+        holder = output.owner
+        if isinstance(holder, OffsetHold):
+            self.offsets.release(holder)
             return
-        if holder.is_given_up:
+        if holder.has_failed:
             return
         try:
             if output.topic == "state":
@@ -219,8 +224,8 @@ class AssemblePartition:
         )
 
     def _send_held(self, record: Record, output: Output) -> None:
-        output.holder = Hold()
-        self.floor.hold(output.holder, record.offset)
+        output.owner = OffsetHold()
+        self.offsets.hold(output.owner, record.offset)
         self._outbox.append(output)
 
     def _accept(self, step: Step, given_nanos: int | None, offset: int, append_us: int) -> None:
@@ -240,7 +245,7 @@ class AssemblePartition:
             return
         run = tracked.run
         tracked.last_offset = offset
-        if tracked.uncovered < 0:
+        if tracked.needed_from < 0:
             self._hold(tracked, offset, append_us)
         self._touched[run.trace_id] = tracked
         had_root = run.root is not None
@@ -258,10 +263,10 @@ class AssemblePartition:
         if run.root is not None and not had_root:
             self._adopt_root_rules(tracked)
         if run.phases == 1:
-            self._judging.begin(tracked)
-        self._judging.step(tracked, info, step)
+            self._detection.begin(tracked)
+        self._detection.step(tracked, info, step)
 
-    def _open(self, step: Step, append_us: int) -> Tracked:
+    def _open(self, step: Step, append_us: int) -> RunCheckpoint:
         self.counters.runs_opened += 1
         rules = self.rules.rules_for(
             step.project, step.environment, step.agent, step.agent_version, step.task
@@ -273,22 +278,22 @@ class AssemblePartition:
         run.started_late = append_us - own_time_us > self.limits.late_horizon_us
         return self._track(run, through=-1)
 
-    def _track(self, run: Run, *, through: int) -> Tracked:
-        tracked = self.runs[run.trace_id] = Tracked(run, through)
+    def _track(self, run: Run, *, through: int) -> RunCheckpoint:
+        tracked = self.runs[run.trace_id] = RunCheckpoint(run, through)
         self._sizes.put(tracked)
         self._schedule(tracked)
         return tracked
 
-    def _reopen(self, trace_id: str) -> Tracked:
+    def _reopen(self, trace_id: str) -> RunCheckpoint:
         """A record reached a closed run: take its state up again. It stays closed; a new revision may follow."""
         state = decode_state(self.closed.take(trace_id))
         return self._track(restore_run(state, self.rules), through=state.through)
 
-    def _hold(self, tracked: Tracked, offset: int, append_us: int) -> None:
-        self.floor.hold(tracked, offset)
+    def _hold(self, tracked: RunCheckpoint, offset: int, append_us: int) -> None:
+        self.offsets.hold(tracked, offset)
         self._held.append((offset, append_us, tracked))
 
-    def _adopt_root_rules(self, tracked: Tracked) -> None:
+    def _adopt_root_rules(self, tracked: RunCheckpoint) -> None:
         """A run is judged by the rules for its root's owner, once the root is known."""
         run = tracked.run
         tracked.scheduled_us = None  # their deadlines count from its first record
@@ -297,21 +302,25 @@ class AssemblePartition:
         if run.phases > 1:
             run.wake_timers(self.clock.now_us)
 
-    def _give_up(self, tracked: Tracked, error: Exception) -> None:
+    def _give_up(self, tracked: RunCheckpoint, error: Exception) -> None:
         """What is done for a run beside merging its records raised: it closes here, and its records are dead-lettered.
 
         Those that no state covers must be read again for that; they hold the floor until then.
         """
         run = tracked.run
-        if tracked.is_given_up:
+        if tracked.has_failed:
             return
-        tracked.is_given_up = True
-        self._say(self._mishaps.run(run.trace_id, error, self.clock.now_us))
-        first = tracked.uncovered if tracked.uncovered >= 0 else tracked.last_offset
+        tracked.has_failed = True
+        self._say(self._failures.run(run.trace_id, error, self.clock.now_us))
+        first = tracked.needed_from if tracked.needed_from >= 0 else tracked.last_offset
         self.given_up.add(
-            run.trace_id, first, tracked.last_offset, text_of(error), holds=tracked.uncovered >= 0
+            run.trace_id,
+            first,
+            tracked.last_offset,
+            error_text(error),
+            holds=tracked.needed_from >= 0,
         )
-        self.floor.release(tracked)
+        self.offsets.release(tracked)
         self.runs.pop(run.trace_id, None)
         tracked.dirty = True
         self._set_closed(tracked, self.clock.now_us)
@@ -319,25 +328,25 @@ class AssemblePartition:
         with suppress(
             Exception
         ):  # its alerts are over, and people see that it is: as far as that can be told at all
-            self._judging.resolve_all(tracked)
+            self._detection.resolve_all(tracked)
             self.publisher.publish_if_due(tracked, self.clock.now_us)
 
     def _say(self, finding: FindingStruct | None) -> None:
-        self._outbox.extend([told(finding)] if finding is not None else ())
+        self._outbox.extend([pipeline_output(finding)] if finding is not None else ())
 
-    def _send(self, tracked: Tracked, output: Output) -> None:
-        output.born_us = self.clock.now_us
-        output.holder = tracked
+    def _send(self, tracked: RunCheckpoint, output: Output) -> None:
+        output.appended_us = self.clock.now_us
+        output.owner = tracked
         tracked.pending += 1
         self._outbox.append(output)
 
-    def _schedule(self, tracked: Tracked) -> None:
+    def _schedule(self, tracked: RunCheckpoint) -> None:
         """Note when the run wants to be looked at next, unless an earlier look is noted already."""
         if tracked.run.root_ended:
             tracked.scheduled_us = (
                 None  # it closes soon: what is scheduled may wait behind looks at very many others
             )
-        look_us = self._judging.next_look(tracked)
+        look_us = self._detection.next_look(tracked)
         if look_us is not None:
             self._timers.put(tracked, look_us)
 
@@ -351,45 +360,45 @@ class AssemblePartition:
                 self._give_up(tracked, error)
         self.busy = None
 
-    def _look_at(self, tracked: Tracked, now_us: int) -> None:
+    def _look_at(self, tracked: RunCheckpoint, now_us: int) -> None:
         run = tracked.run
         if not run.closed:
-            self._judging.time(tracked)
+            self._detection.time(tracked)
         if tracked.announced:
             self._cover_if_ready(tracked)  # before more is sent that it would wait for
         if now_us >= close_at(run, self.limits):
             self._close(tracked, now_us)
         self._publish_if_due(tracked, now_us)
 
-    def _close(self, tracked: Tracked, now_us: int) -> None:
+    def _close(self, tracked: RunCheckpoint, now_us: int) -> None:
         run = tracked.run
         if run.closed:
             return
-        self._judging.end(tracked)
+        self._detection.end(tracked)
         if tracked.announced:
             self._cover_if_ready(tracked)
             return  # it closes at the next look, when they are told
         self._set_closed(tracked, now_us)
         tracked.wants_cover = (
-            True  # also when no record is uncovered: a restart must know that the run is closed
+            True  # also when no record is needed_from: a restart must know that the run is closed
         )
         self.counters.runs_closed += 1
         self.counters.orphans += sum(
             1 for info in run.steps.values() if info.parent and info.parent not in run.steps
         )
-        self._judging.resolve_all(tracked)
-        tracked.dirty = not run.is_stray
-        if run.is_stray:
+        self._detection.resolve_all(tracked)
+        tracked.dirty = not run.is_late_fragment
+        if run.is_late_fragment:
             self.counters.too_late += len(run.steps)
             self._cover_if_ready(tracked)
 
-    def _set_closed(self, tracked: Tracked, now_us: int) -> None:
+    def _set_closed(self, tracked: RunCheckpoint, now_us: int) -> None:
         run = tracked.run
         if not run.closed:
             self._sizes.closed(tracked)
         run.closed, run.closed_at_us = True, now_us
 
-    def _publish_if_due(self, tracked: Tracked, now_us: int) -> None:
+    def _publish_if_due(self, tracked: RunCheckpoint, now_us: int) -> None:
         if not tracked.dirty:
             self._cover_if_ready(
                 tracked
@@ -398,11 +407,11 @@ class AssemblePartition:
 
     def _bound(self, now_us: int) -> None:
         """Checkpoint open runs that hold the floor back for long; close the idlest when there are too many."""
-        lowest = self.floor.position - self.limits.replay_length(len(self.runs))
+        lowest = self.offsets.position - self.limits.replay_length(len(self.runs))
         earliest_us = now_us - self.limits.checkpoint_after_us
         while self._held:
             offset, append_us, tracked = self._held[0]
-            holds = tracked.uncovered == offset
+            holds = tracked.needed_from == offset
             if holds and offset >= lowest and append_us >= earliest_us:
                 break
             self._held.popleft()
@@ -425,31 +434,31 @@ class AssemblePartition:
         for tracked in idle:
             self._attempt(tracked, self._force_close)
 
-    def _attempt(self, tracked: Tracked, action: Callable[[Tracked], None]) -> None:
+    def _attempt(self, tracked: RunCheckpoint, action: Callable[[RunCheckpoint], None]) -> None:
         """Do something for a run; where that raises, the run is given up."""
         try:
             action(tracked)
         except Exception as error:
             self._give_up(tracked, error)
 
-    def _force_close(self, tracked: Tracked) -> None:
+    def _force_close(self, tracked: RunCheckpoint) -> None:
         now_us = self.clock.now_us
         was_open = not tracked.run.closed
         self._close(tracked, now_us)
         self.counters.forced_closed += was_open and tracked.run.closed
         self._publish_if_due(tracked, now_us)
 
-    def _cover_if_ready(self, tracked: Tracked) -> None:
+    def _cover_if_ready(self, tracked: RunCheckpoint) -> None:
         """Send the state of a closed or long-held run once everything sent for it is acknowledged."""
         closed = tracked.run.closed
-        wanted = tracked.wants_cover or (closed and tracked.uncovered >= 0)
+        wanted = tracked.wants_cover or (closed and tracked.needed_from >= 0)
         if tracked.pending or tracked.covering or not wanted:
             return
         if closed and tracked.dirty:
             return  # the next flush publishes; a state must not know what was never published
         self._cover(tracked)
 
-    def _cover(self, tracked: Tracked) -> None:
+    def _cover(self, tracked: RunCheckpoint) -> None:
         tracked.covering, tracked.wants_cover = True, False
         self.counters.states += 1
         run = tracked.run
@@ -460,7 +469,7 @@ class AssemblePartition:
         try:
             tracked.state = encode_state(run, tracked.last_offset, announced)
         except Exception:
-            if not self._judging.switch_off_unencodable(tracked):
+            if not self._detection.switch_off_unencodable(tracked):
                 raise
             tracked.state = encode_state(run, tracked.last_offset, announced)
         output = Output(
@@ -470,21 +479,21 @@ class AssemblePartition:
             partition=self.partition,
             urgent=bool(announced),
         )
-        output.holder, output.through = tracked, tracked.last_offset
+        output.owner, output.through = tracked, tracked.last_offset
         self._outbox.append(output)
 
-    def _covered(self, tracked: Tracked, through: int, now_us: int) -> None:
+    def _covered(self, tracked: RunCheckpoint, through: int, now_us: int) -> None:
         tracked.covering = False
         tracked.through = max(tracked.through, through)
         if tracked.announced:
-            self._judging.send_announced(tracked)
+            self._detection.send_announced(tracked)
         if not tracked.run.closed:
             tracked.state = b""  # it is on the topic, and the run will be written anew
         if tracked.last_offset > through:
-            self._hold(tracked, max(tracked.uncovered, through + 1), now_us)
+            self._hold(tracked, max(tracked.needed_from, through + 1), now_us)
             self._cover_if_ready(tracked)
             return
-        self.floor.release(tracked)
+        self.offsets.release(tracked)
         run = tracked.run
         if tracked.wants_cover:  # for what happened while the state was under way
             self._cover_if_ready(tracked)

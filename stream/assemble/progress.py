@@ -10,9 +10,9 @@ from typing import Final, Protocol
 import msgspec
 
 from stepstream.schemas.trajectory import ProgressStruct
-from stepstream.stream.assemble.publish_schedule import Publisher
+from stepstream.stream.assemble.publish_schedule import PublishSchedule
 from stepstream.stream.core.clock import PartitionClock
-from stepstream.stream.core.outputs import Hold, Output
+from stepstream.stream.core.outputs import OffsetHold, Output
 from stepstream.stream.run.limits import AssembleLimits
 
 EVERY_US: Final = 5_000_000
@@ -25,10 +25,10 @@ class Telling(Protocol):
 
     partition: int
     clock: PartitionClock
-    publisher: Publisher
+    publisher: PublishSchedule
 
 
-class ProgressTeller:
+class ProgressReporter:
     """Remembers what each partition told last."""
 
     def __init__(self, usage_partitions: int, limits: AssembleLimits) -> None:
@@ -56,6 +56,6 @@ class ProgressTeller:
         value = _encode(ProgressStruct(kind="progress", partition=partition, time=time_us))
         key = f"!progress|{partition}".encode()
         return [
-            Output("usage", key, value, partition=to, holder=Hold())
+            Output("usage", key, value, partition=to, owner=OffsetHold())
             for to in range(self._usage_partitions)
         ]

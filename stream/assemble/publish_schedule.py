@@ -14,8 +14,8 @@ from typing import Final
 
 import msgspec
 
-from stepstream.stream.assemble.checkpoint import Tracked
-from stepstream.stream.assemble.records import run_summary, trajectory, usage_records
+from stepstream.stream.assemble.checkpoint import RunCheckpoint
+from stepstream.stream.assemble.run_records import run_summary, trajectory, usage_records
 from stepstream.stream.core.counters import Counters
 from stepstream.stream.core.outputs import Output
 from stepstream.stream.run.limits import AssembleLimits
@@ -35,8 +35,8 @@ LONGEST_USAGE_US: Final = 60_000_000
 CROWD: Final = 50_000
 """With more runs open than this on a partition not even the first trajectory of one is published at once."""
 
-Send = Callable[[Tracked, Output], None]
-GiveUp = Callable[[Tracked, Exception], None]
+Send = Callable[[RunCheckpoint, Output], None]
+GiveUp = Callable[[RunCheckpoint, Exception], None]
 
 
 class Budget:
@@ -71,7 +71,7 @@ def usage_every_us(interval_us: int, open_runs: int) -> int:
     return max(interval_us, min(LONGEST_USAGE_US, interval_us * open_runs // TOLD_IN_TIME))
 
 
-class Publisher:
+class PublishSchedule:
     """Publishes runs that are due, and remembers those that will be."""
 
     def __init__(
@@ -83,8 +83,8 @@ class Publisher:
         self._usage_interval_us = self._usage_every_us = limits.usage_interval_us
         self._counters = counters
         self._send = send
-        self._waiting: list[tuple[int, int, Tracked]] = []
-        self._usage_waiting: list[tuple[int, int, Tracked]] = []
+        self._waiting: list[tuple[int, int, RunCheckpoint]] = []
+        self._usage_waiting: list[tuple[int, int, RunCheckpoint]] = []
         """By when each was told last, or began."""
         self._ties = count()
         self._budget = Budget()
@@ -113,15 +113,15 @@ class Publisher:
                 tracked.usage_waits = False
                 self._attempt(tracked, now_us)
 
-    def _attempt(self, tracked: Tracked, now_us: int) -> None:
-        if tracked.is_given_up:
+    def _attempt(self, tracked: RunCheckpoint, now_us: int) -> None:
+        if tracked.has_failed:
             return
         try:
             self.publish_if_due(tracked, now_us)
         except Exception as error:
             self._give_up(tracked, error)
 
-    def publish_if_due(self, tracked: Tracked, now_us: int) -> None:
+    def publish_if_due(self, tracked: RunCheckpoint, now_us: int) -> None:
         """Publish what is new and due; what has to wait for that is published by ``advance``."""
         run = tracked.run
         if (
@@ -131,7 +131,7 @@ class Publisher:
         ):
             self._counters.trajectories_delayed += now_us >= tracked.waits_us
             return  # ``advance`` has seen to all that is due, as far as the budget goes
-        if run.is_stray:
+        if run.is_late_fragment:
             return
         if tracked.dirty:
             due_us = tracked.published_us + self._revision_interval_us
@@ -153,7 +153,7 @@ class Publisher:
                 tracked.usage_waits = True
                 heappush(self._usage_waiting, (told_us, next(self._ties), tracked))
 
-    def _publish(self, tracked: Tracked, now_us: int) -> None:
+    def _publish(self, tracked: RunCheckpoint, now_us: int) -> None:
         run = tracked.run
         tracked.dirty = tracked.urgent = False
         tracked.published_us = now_us
@@ -165,7 +165,7 @@ class Publisher:
                 tracked, Output("usage", run.identity.project.encode(), _encode(run_summary(run)))
             )
 
-    def _publish_usage(self, tracked: Tracked, now_us: int) -> None:
+    def _publish_usage(self, tracked: RunCheckpoint, now_us: int) -> None:
         run = tracked.run
         tracked.usage_us = now_us
         project = run.identity.project.encode()

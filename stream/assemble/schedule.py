@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from stepstream.stream.assemble.checkpoint import Tracked
+from stepstream.stream.assemble.checkpoint import RunCheckpoint
 from stepstream.stream.run.limits import NEVER_US, AssembleLimits
 from stepstream.stream.run.run import Run
 
@@ -43,7 +43,7 @@ def soonest_look(run: Run, limits: AssembleLimits, now_us: int) -> int:
     return soonest_us
 
 
-def wake_at(tracked: Tracked, limits: AssembleLimits) -> int | None:
+def wake_at(tracked: RunCheckpoint, limits: AssembleLimits) -> int | None:
     """The next moment that matters: closing, or a detector's timer; None for a closed run. Raises ``DetectorRaised``."""
     run = tracked.run
     if run.closed:
@@ -62,7 +62,7 @@ def wake_at(tracked: Tracked, limits: AssembleLimits) -> int | None:
     return due
 
 
-def next_look(tracked: Tracked, limits: AssembleLimits, now_us: int) -> int | None:
+def next_look(tracked: RunCheckpoint, limits: AssembleLimits, now_us: int) -> int | None:
     """When to look at the run, where that is before what is scheduled; what its records asked for is noted with that."""
     run, scheduled_us = tracked.run, tracked.scheduled_us
     soonest_us = soonest_look(run, limits, now_us)

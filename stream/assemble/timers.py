@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from heapq import heappop, heappush
 from typing import Final
 
-from stepstream.stream.assemble.checkpoint import Tracked
+from stepstream.stream.assemble.checkpoint import RunCheckpoint
 from stepstream.stream.core.clock import PartitionClock
 
 SPARE: Final = 10_000
@@ -25,7 +25,7 @@ _Heap = list[tuple[int, str]]
 class Timers:
     """Those of the open runs of one partition."""
 
-    def __init__(self, runs: Mapping[str, Tracked], clock: PartitionClock) -> None:
+    def __init__(self, runs: Mapping[str, RunCheckpoint], clock: PartitionClock) -> None:
         self._runs = runs
         self._clock = clock
         self._closing: _Heap = []
@@ -34,7 +34,7 @@ class Timers:
     def __len__(self) -> int:
         return len(self._closing) + len(self._looks)
 
-    def put(self, tracked: Tracked, look_us: int) -> None:
+    def put(self, tracked: RunCheckpoint, look_us: int) -> None:
         """The run is to be looked at then, and not at the time that was noted before."""
         tracked.scheduled_us = look_us
         heappush(
@@ -42,12 +42,12 @@ class Timers:
             (look_us, tracked.run.trace_id),
         )
 
-    def due(self, now_us: int) -> Iterator[Tracked]:
+    def due(self, now_us: int) -> Iterator[RunCheckpoint]:
         """The runs whose time has come, each to be scheduled anew; later where producers still catch up."""
         yield from self._due(self._closing, now_us, len(self._closing))
         yield from self._due(self._looks, now_us, LOOKS_A_TURN)
 
-    def _due(self, heap: _Heap, now_us: int, most: int) -> Iterator[Tracked]:
+    def _due(self, heap: _Heap, now_us: int, most: int) -> Iterator[RunCheckpoint]:
         clock = self._clock
         while heap and most > 0 and heap[0][0] <= now_us:
             due_us, trace_id = heappop(heap)

@@ -6,7 +6,7 @@ from typing import Any
 
 from stepstream.schemas.batches import UNREADABLE, batch_finding
 from stepstream.schemas.deadletter import letter_headers
-from stepstream.stream.core.mishaps import told
+from stepstream.stream.core.contained_failures import pipeline_output
 from stepstream.stream.core.outputs import Output
 
 
@@ -25,7 +25,7 @@ def dead_letter(record: Any, topic: str, partition: int, reason: str, detail: st
         "deadletter", record.key, record.value, headers=tuple(headers), through=record.offset
     )
     if why:
-        output.beside = told(
+        output.preceded_by = pipeline_output(
             batch_finding(
                 topic, partition, record.first, record.offset, why, record.timestamp * 1000
             )

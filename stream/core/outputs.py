@@ -1,4 +1,4 @@
-"""What a stage wants sent, and what each output holds back until it is acknowledged."""
+"""Records that a stage wants sent, and what waits for their acknowledgement."""
 
 from __future__ import annotations
 
@@ -7,26 +7,34 @@ from typing import Any
 Headers = tuple[tuple[str, bytes], ...]
 
 
-class Hold:
-    """Holds the floor at one record until its copy (dead-lettered, re-routed) or what it led to is acknowledged."""
+class OffsetHold:
+    """Keeps one record readable until its copy (dead-lettered, re-routed) or its results are acknowledged.
 
-    __slots__ = ("pending", "uncovered")
+    An ``OffsetHolder`` of ``stream.core.offsets``.
+    """
+
+    __slots__ = ("needed_from",)
 
     def __init__(self) -> None:
-        self.uncovered = -1
-        self.pending = 0
+        self.needed_from = -1
 
 
 class Output:
-    """One record to send: topic name without prefix; ``partition`` -1 leaves it to the key."""
+    """One record to send.
+
+    ``topic`` is a name without prefix. ``partition`` -1 leaves the choice to the key. ``owner`` is what the
+    acknowledgement is for: an ``OffsetHold`` to release, or the object whose count of pending outputs goes down.
+    ``through`` is the last offset of the log that the record contains (a state, a checkpoint), or the offset of the
+    record that it is a copy of (a dead letter).
+    """
 
     __slots__ = (
-        "beside",
-        "born_us",
+        "appended_us",
         "headers",
-        "holder",
         "key",
+        "owner",
         "partition",
+        "preceded_by",
         "through",
         "topic",
         "urgent",
@@ -41,7 +49,7 @@ class Output:
         *,
         partition: int = -1,
         headers: Headers = (),
-        holder: Any = None,
+        owner: Any = None,
         through: int = -1,
         urgent: bool = False,
     ) -> None:
@@ -50,11 +58,12 @@ class Output:
         self.value = value
         self.partition = partition
         self.headers = headers
-        self.holder = holder
+        self.owner = owner
         self.through = through
+        # Other outputs wait for it, so it is not delayed to fill a batch, whatever its topic.
         self.urgent = urgent
-        """Others wait for it, whatever its topic."""
-        self.beside: Output | None = None
-        """What is to be sent before it, and by nobody else: the finding about a batch that was passed over."""
-        self.born_us = 0
-        """Append time of what it was made from, for its latency; 0 where that says nothing."""
+        # An output that is sent just before this one and only together with it: the finding about a batch that
+        # could not be read is left out when the batch is in the dead letter already.
+        self.preceded_by: Output | None = None
+        # Append time of the record that led to it, for the latency histogram; 0 leaves it out of that.
+        self.appended_us = 0

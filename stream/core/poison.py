@@ -30,7 +30,7 @@ LEDGER_TOPICS: Final = {"steps": "state", "findings": "fleet", "usage": "fleet"}
 """Where the notes about a topic's records are kept; names without prefix, partition by partition."""
 
 
-class Undigested(Exception):
+class ProcessingFailed(Exception):
     """Processing one record raised; says which, and holds the note to be sent before the worker stops."""
 
     def __init__(self, message: str, note: Output) -> None:
@@ -107,7 +107,7 @@ class PoisonLedger:
         note = self._notes.get(offset)
         return note if note is not None and note.tries >= MAX_TRIES else None
 
-    def digested(self, offset: int) -> Output:
+    def recovered(self, offset: int) -> Output:
         """Note that the record was processed after all: it is not to be skipped when it is read again."""
         note = self._notes[offset] = Note(offset, 0, "", self._notes[offset].at_us)
         return self._note(note)

@@ -9,8 +9,8 @@ from stepstream.schemas.prices import Cost
 from stepstream.schemas.step import Step
 from stepstream.stream.baselines.normal import Normal
 from stepstream.stream.run.limits import NEVER_US
-from stepstream.stream.run.outline import Outline
 from stepstream.stream.run.rules import RuleSet
+from stepstream.stream.run.step_index import StepIndex
 from stepstream.stream.run.steps import (
     NO_TOKEN_COUNTS,
     StepInfo,
@@ -129,10 +129,37 @@ class Run:
     """One run. ``merge`` takes records in any order; the result depends only on which records were merged."""
 
     __slots__ = (
-        "by_minute", "changed_minutes", "closed", "closed_at_us", "cost_nanos", "detector_state", "duplicates",
-        "errors", "fired", "first_append_us", "identity", "last_append_us", "late_steps", "live", "look_us",
-        "next_timer_us", "normal", "off", "open", "outline", "over_limit", "phases", "raised", "rank", "root",
-        "rules", "started_late", "steps", "text_size", "timers", "trace_id",
+        "by_minute",
+        "changed_minutes",
+        "closed",
+        "closed_at_us",
+        "cost_nanos",
+        "detector_state",
+        "duplicates",
+        "errors",
+        "fired",
+        "first_append_us",
+        "identity",
+        "last_append_us",
+        "late_steps",
+        "live",
+        "look_us",
+        "next_timer_us",
+        "normal",
+        "off",
+        "open",
+        "over_limit",
+        "phases",
+        "raised",
+        "rank",
+        "root",
+        "rules",
+        "started_late",
+        "step_index",
+        "steps",
+        "text_size",
+        "timers",
+        "trace_id",
     )  # fmt: skip
 
     def __init__(self, trace_id: str, append_us: int, rules: RuleSet) -> None:
@@ -152,7 +179,7 @@ class Run:
         self.started_late = False
         self.steps: dict[str, StepInfo] = {}
         self.open: dict[str, StepInfo] = {}
-        self.outline: Outline | None = None
+        self.step_index: StepIndex | None = None
         """What the next trajectory need not work out again; None where it must."""
         self.root: StepInfo | None = None
         self.identity = Identity("default", "", "", "", "", "", "", "")
@@ -185,7 +212,7 @@ class Run:
         return self.root is not None and self.root.ended
 
     @property
-    def is_stray(self) -> bool:
+    def is_late_fragment(self) -> bool:
         """Late steps of a run that is long over and forgotten, unless a root shows that it is a run of its own."""
         return self.started_late and self.root is None
 
@@ -265,7 +292,7 @@ class Run:
             if before is self.root:
                 self.root = info
             if before.start_us != info.start_us:
-                self.outline = None
+                self.step_index = None
         return info
 
     def _held_id(self, parent: str) -> str:
@@ -282,7 +309,7 @@ class Run:
         if self.text_size > MAX_TEXT:
             self.text_size -= text_size(info)
             drop_texts(info)
-            self.outline = None
+            self.step_index = None
 
     @property
     def totals(self) -> Totals:
@@ -331,7 +358,7 @@ class Run:
         All its minutes count as changed: the state may know of growth that was not published yet.
         """
         self.by_minute, self.open = {}, {}
-        self.outline = None
+        self.step_index = None
         self.cost_nanos = self.errors = 0
         self.text_size = (
             -1 if len(self.steps) <= FREE_STEPS else sum(map(text_size, self.steps.values()))

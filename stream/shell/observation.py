@@ -14,7 +14,7 @@ from stepstream.stream.assemble.partition import AssemblePartition
 from stepstream.stream.core.counters import Counters
 from stepstream.stream.core.outputs import Output
 from stepstream.stream.shell.sender import Sender
-from stepstream.stream.shell.stage import Shell
+from stepstream.stream.shell.topic_stage import PartitionRunner
 from stepstream.stream.shell.transport import Backlog
 from stepstream.stream.usage.partition import UsagePartition
 
@@ -97,12 +97,12 @@ class WorkerObservation:
     def delivered(self, output: Output) -> None:
         """An output was acknowledged."""
         histogram = self._latency.get(output.topic)
-        if histogram is not None and output.born_us:
-            histogram.observe(max(0.0, time.time() - output.born_us / 1e6))
+        if histogram is not None and output.appended_us:
+            histogram.observe(max(0.0, time.time() - output.appended_us / 1e6))
 
     def refresh(
         self,
-        shells: Iterable[Shell],
+        shells: Iterable[PartitionRunner],
         end_of: Callable[[TP], int | None],
         sender: Sender,
         backlog: Backlog,
@@ -119,13 +119,13 @@ class WorkerObservation:
             self._show_partition(shell, end_of(shell.tp))
 
     def stuck(
-        self, shells: Iterable[Shell], end_of: Callable[[TP], int | None], now_s: float
+        self, shells: Iterable[PartitionRunner], end_of: Callable[[TP], int | None], now_s: float
     ) -> str:
         """What does not move although there is something to read; empty when all is well. ``now_s`` is monotonic."""
         for shell in shells:
             if shell.logic is None or shell.halted:
                 continue
-            position, end = shell.logic.floor.position, end_of(shell.tp)
+            position, end = shell.logic.offsets.position, end_of(shell.tp)
             seen, since_s = self._progress.get(shell.tp, (-1, now_s))
             if position != seen or end is None or position >= end:
                 self._progress[shell.tp] = (position, now_s)
@@ -133,14 +133,14 @@ class WorkerObservation:
                 return f"{shell.tp.topic} partition {shell.tp.partition} has stood at {position} for {now_s - since_s:.0f} s"
         return ""
 
-    def _show_partition(self, shell: Shell, end: int | None) -> None:
+    def _show_partition(self, shell: PartitionRunner, end: int | None) -> None:
         logic = shell.logic
         if logic is None:
             return
         labels = (shell.tp.topic, str(shell.tp.partition))
-        position = logic.floor.position
+        position = logic.offsets.position
         self.observer.gauge(m.LAG).labels(*labels).set(max(0, (end or position) - position))
-        self.observer.gauge(m.FLOOR_LAG).labels(*labels).set(position - logic.floor.value)
+        self.observer.gauge(m.FLOOR_LAG).labels(*labels).set(position - logic.offsets.safe)
         self.observer.gauge(m.HALTED).labels(*labels).set(shell.halted)
         if shell.fuse is not None:
             self.observer.gauge(m.FUSE).labels(*labels).set(shell.fuse.is_blown)

@@ -12,10 +12,10 @@ from faust.types import TP
 
 from stepstream.common.kafka import position_of, read_to_end
 from stepstream.schemas.settings import Settings
-from stepstream.stream.assemble.given_up import Unread
+from stepstream.stream.assemble.failed_runs import UnreadRange
 from stepstream.stream.assemble.partition import AssemblePartition
 from stepstream.stream.shell.loader import patiently
-from stepstream.stream.shell.stage import Shell
+from stepstream.stream.shell.topic_stage import PartitionRunner
 
 
 @dataclass(slots=True)
@@ -53,7 +53,7 @@ class Rereader:
         self._fail = fail
         self._under_way: set[asyncio.Task[object]] = set()
 
-    def look(self, shell: Shell, logic: AssemblePartition) -> None:
+    def look(self, shell: PartitionRunner, logic: AssemblePartition) -> None:
         """Begin with what was given up since."""
         if unread := logic.given_up.take_unread():
             self.begin(self._refuse(shell, logic, unread))
@@ -70,7 +70,7 @@ class Rereader:
             self._fail(error)
 
     async def _refuse(
-        self, shell: Shell, logic: AssemblePartition, unread: Sequence[Unread]
+        self, shell: PartitionRunner, logic: AssemblePartition, unread: Sequence[UnreadRange]
     ) -> None:
         first, last = min(item.first for item in unread), max(item.last for item in unread)
         keys = frozenset(item.trace_id.encode() for item in unread)

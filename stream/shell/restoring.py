@@ -21,8 +21,8 @@ from stepstream.stream.run.limits import AssembleLimits
 from stepstream.stream.run.rules import RuleBook
 from stepstream.stream.shell.config import Documents
 from stepstream.stream.shell.loader import load_assemble, load_fleet, load_usage, patiently
-from stepstream.stream.shell.marks import Mark, Traces, mark_of
-from stepstream.stream.shell.stage import Restored
+from stepstream.stream.shell.progress_marker import Mark, Traces, mark_of
+from stepstream.stream.shell.topic_stage import Restored
 from stepstream.stream.usage.partition import UsagePartition
 from stepstream.stream.usage.windows.limits import UsageLimits
 

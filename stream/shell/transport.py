@@ -43,7 +43,7 @@ FULL_WAIT_S: Final = 0.01
 MAX_BUFFERED_BYTES: Final = 67_108_864
 """Nor are more of a topic fetched while so much of it waits."""
 
-Floors = dict[TP, tuple[int, str]]
+SafeOffsets = dict[TP, tuple[int, str]]
 """What may be committed: for each partition the floor and its metadata."""
 
 
@@ -109,7 +109,7 @@ class Pace:
             self._records, self._since_s = 0, now_s
 
 
-class FloorConsumerThread(driver.AIOKafkaConsumerThread):
+class BatchConsumerThread(driver.AIOKafkaConsumerThread):
     """Commits floors with metadata; a refused commit changes nothing."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -144,7 +144,7 @@ class FloorConsumerThread(driver.AIOKafkaConsumerThread):
 
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
         consumer = self._ensure_consumer()
-        floors = floor_transport(self.consumer.transport).floors
+        floors = batch_transport(self.consumer.transport).floors
         assigned = self.assignment()
         wanted = {
             TopicPartition(tp.topic, tp.partition): OffsetAndMetadata(*floors.get(tp, (offset, "")))
@@ -233,15 +233,15 @@ def _as_decoded(_tp: TopicPartition, record: Any) -> Any:
     return record
 
 
-class FloorConsumer(driver.Consumer):
+class BatchConsumer(driver.Consumer):
     """Hands over chunks of records and commits floors."""
 
-    def _new_consumer_thread(self) -> FloorConsumerThread:
-        return FloorConsumerThread(self, loop=self.loop, beacon=self.beacon)
+    def _new_consumer_thread(self) -> BatchConsumerThread:
+        return BatchConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
     @property
-    def _floors(self) -> Floors:
-        return floor_transport(self.transport).floors
+    def _floors(self) -> SafeOffsets:
+        return batch_transport(self.transport).floors
 
     def ack(self, message: Any) -> bool:
         """Acknowledging a chunk says nothing about what it led to."""
@@ -289,7 +289,7 @@ class FloorConsumer(driver.Consumer):
 
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:  # noqa: ASYNC109  (faust's)
         """Records of the partitions whose stages have room; of all that are active, where faust asks for all."""
-        backlog = floor_transport(self.transport).backlog
+        backlog = batch_transport(self.transport).backlog
         roomy = {tp for tp in active_partitions or () if not backlog.is_full(tp.topic)}
         if len(roomy) == len(active_partitions or ()):
             return await super()._getmany(active_partitions, timeout)
@@ -299,7 +299,7 @@ class FloorConsumer(driver.Consumer):
         return {}
 
     async def _drain_messages(self, fetcher: Any) -> None:
-        backlog = floor_transport(self.transport).backlog
+        backlog = batch_transport(self.transport).backlog
         while not (self._stopped.is_set() or fetcher._stopped.is_set()):
             records, _ = await self._wait_next_records(1.0)
             generation = (
@@ -348,17 +348,17 @@ class FloorConsumer(driver.Consumer):
             self._read_offset[tp] = chunk[-1].offset
 
 
-class FloorTransport(driver.Transport):
+class BatchTransport(driver.Transport):
     """The transport that a worker's app is given."""
 
-    Consumer = FloorConsumer
+    Consumer = BatchConsumer
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.floors: Floors = {}
+        self.floors: SafeOffsets = {}
         self.backlog = Backlog()
 
 
-def floor_transport(transport: Any) -> FloorTransport:
+def batch_transport(transport: Any) -> BatchTransport:
     """The transport as ours; faust's types know only its base."""
-    return cast(FloorTransport, transport)
+    return cast(BatchTransport, transport)

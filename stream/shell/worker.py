@@ -27,24 +27,24 @@ from stepstream.common.observe import Observer, serve
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
 from stepstream.stream.assemble.partition import AssemblePartition
-from stepstream.stream.assemble.progress import ProgressTeller
+from stepstream.stream.assemble.progress import ProgressReporter
 from stepstream.stream.baselines.normal import Baselines
 from stepstream.stream.baselines.records import apply_baselines
 from stepstream.stream.core.counters import Counters
-from stepstream.stream.core.poison import Undigested
+from stepstream.stream.core.poison import ProcessingFailed
 from stepstream.stream.run.limits import AssembleLimits
 from stepstream.stream.shell.app import make_app
 from stepstream.stream.shell.broker_health import Trouble
 from stepstream.stream.shell.config import ConfigTopic, Documents, follow, note_batch
 from stepstream.stream.shell.gc_tuning import relax_collector
 from stepstream.stream.shell.loader import is_missed, patiently, refuse_unreadable
-from stepstream.stream.shell.marks import Traces, marks_folder
 from stepstream.stream.shell.observation import WorkerObservation
+from stepstream.stream.shell.progress_marker import Traces, marks_folder
 from stepstream.stream.shell.reread import Rereader
 from stepstream.stream.shell.restoring import Restoring
 from stepstream.stream.shell.sender import Sender
-from stepstream.stream.shell.stage import Shell, Stage
-from stepstream.stream.shell.transport import FloorTransport
+from stepstream.stream.shell.topic_stage import PartitionRunner, TopicStage
+from stepstream.stream.shell.transport import BatchTransport
 from stepstream.stream.shell.watchdog import Watchdog
 from stepstream.stream.usage.partition import UsagePartition
 
@@ -180,17 +180,21 @@ class Worker:
         self.rules, self.prices = self.documents.rule_book(), self.documents.price_book()
         self.sender = Sender(self.settings)
         self.app = make_app(self.settings, self.group)
-        self.transport = FloorTransport(self.app.conf.broker_consumer, self.app)
+        self.transport = BatchTransport(self.app.conf.broker_consumer, self.app)
         self.app.transport = self.transport
         floors = self.transport.floors
         troubled = Trouble(self.sender.stalled_s, self._leader_of).is_near
         beside = (self.observation, troubled, self._is_missed)
         restoring = self.restoring()
-        self.assemble = Stage(self._name("steps"), self.sender, floors, restoring.assemble, *beside)
-        self.fleet = Stage(self._name("findings"), self.sender, floors, restoring.fleet, *beside)
-        self.usage = Stage(self._name("usage"), self.sender, floors, restoring.usage, *beside)
+        self.assemble = TopicStage(
+            self._name("steps"), self.sender, floors, restoring.assemble, *beside
+        )
+        self.fleet = TopicStage(
+            self._name("findings"), self.sender, floors, restoring.fleet, *beside
+        )
+        self.usage = TopicStage(self._name("usage"), self.sender, floors, restoring.usage, *beside)
         self.stages = (self.assemble, self.fleet, self.usage)
-        self.progress = ProgressTeller(self._usage_partitions, self.limits)
+        self.progress = ProgressReporter(self._usage_partitions, self.limits)
         self.observer.before_scrape(self._before_scrape)
         self.observer.readiness = self._not_ready
         self._bind()
@@ -228,7 +232,7 @@ class Worker:
     def _bind(self) -> None:
         app, backlog = self.app, self.transport.backlog
 
-        def bind(stage: Stage) -> None:
+        def bind(stage: TopicStage) -> None:
             async def agent(stream: Any) -> None:
                 async for event in stream.events():
                     message = event.message
@@ -310,7 +314,7 @@ class Worker:
 
     async def _note_failure(self, error: BaseException) -> None:
         """A try at a record that failed must be known to the next worker."""
-        if isinstance(error, Undigested):
+        if isinstance(error, ProcessingFailed):
             self.sender.send(error.note, lambda _output, _offset: None)
             if not await asyncio.to_thread(self.sender.flush, NOTE_S):
                 log.warning("the failed try was not noted within %.0f s", NOTE_S)
@@ -404,7 +408,7 @@ class Worker:
         end: int | None = cast(Any, self.app.consumer)._thread.position_and_end(tp)[1]
         return end
 
-    def _shells(self) -> list[Shell]:
+    def _shells(self) -> list[PartitionRunner]:
         return [shell for stage in self.stages for shell in stage.shells.values()]
 
     def _before_scrape(self) -> None:

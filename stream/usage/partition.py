@@ -20,11 +20,11 @@ from stepstream.schemas.alert import FindingStruct
 from stepstream.schemas.fleet import FleetBaselineStruct, FleetWindowStruct, LearntDayStruct
 from stepstream.schemas.trajectory import RunSummaryStruct
 from stepstream.stream.baselines.learner import Learner
+from stepstream.stream.core.contained_failures import ContainedFailures, LogText
 from stepstream.stream.core.counters import Counters
 from stepstream.stream.core.deadletter import dead_letter
-from stepstream.stream.core.floor import Floor
-from stepstream.stream.core.mishaps import Mishaps, Tell
-from stepstream.stream.core.outputs import Hold, Output
+from stepstream.stream.core.offsets import OffsetTracker
+from stepstream.stream.core.outputs import OffsetHold, Output
 from stepstream.stream.core.records import Record
 from stepstream.stream.usage.windows.cells import Cells
 from stepstream.stream.usage.windows.checkpoint import Checkpoint, checkpoint_key, encode_checkpoint
@@ -75,18 +75,20 @@ class UsagePartition:
         limits: UsageLimits | None = None,
         counters: Counters | None = None,
         learner: Learner | None = None,
-        tell: Tell = lambda _text: None,
+        tell: LogText = lambda _text: None,
     ) -> None:
         self.partition = partition
         self.limits = limits or UsageLimits()
         self.counters = counters or Counters()
         self.learner = learner
-        self.floor = Floor()
+        self.offsets = OffsetTracker()
         self.watermark = Watermark(steps_partitions)
         self.sealed_until = 0
         self.series: dict[Owner, Series] = {}
         self.judge = WindowJudge(
-            rules or WindowRules(), self.counters, Mishaps("usage", partition, self.counters, tell)
+            rules or WindowRules(),
+            self.counters,
+            ContainedFailures("usage", partition, self.counters, tell),
         )
         self._users: set[Owner] = set()
         self._cells = Cells()
@@ -95,7 +97,7 @@ class UsagePartition:
         self._judged_us = 0
         self._seals: deque[_Seal] = deque()
         self._next_seal = _Seal()
-        self._since = Hold()
+        self._since = OffsetHold()
         self._checkpointed = -1
         self._outbox: list[Output] = []
 
@@ -120,8 +122,8 @@ class UsagePartition:
         baselines: Iterable[FleetBaselineStruct] = (),
     ) -> None:
         """Take over what a previous owner sealed and learnt, and where the log is read from."""
-        self.floor.position = floor
-        self.floor.hold(self._since, floor)
+        self.offsets.position = floor
+        self.offsets.hold(self._since, floor)
         if self.learner is not None:
             self.learner.restore(
                 days, baselines, checkpoint.sealed_until if checkpoint is not None else 0
@@ -162,9 +164,9 @@ class UsagePartition:
     def feed(self, record: Record) -> None:
         """Process one record of the usage topic."""
         offset = record.offset
-        if offset < self.floor.position:
+        if offset < self.offsets.position:
             return
-        self.floor.position = offset + 1
+        self.offsets.position = offset + 1
         value, time_us = record.value or b"", record.timestamp * 1000
         try:
             line = decode_line(value)
@@ -188,14 +190,14 @@ class UsagePartition:
 
     def skip(self, record: Record, detail: str) -> None:
         """Dead-letter a record that processing failed on, again and again."""
-        self.floor.position = record.offset + 1
+        self.offsets.position = record.offset + 1
         self._reject(record, "poison", detail)
 
     def _reject(self, record: Record, reason: str, detail: str) -> None:
         self.counters.rejected[reason] += 1
         output = dead_letter(record, "usage", self.partition, reason, detail)
-        output.holder = Hold()
-        self.floor.hold(output.holder, record.offset)
+        output.owner = OffsetHold()
+        self.offsets.hold(output.owner, record.offset)
         self._outbox.append(output)
 
     def tick(self, time_us: int) -> None:
@@ -214,9 +216,9 @@ class UsagePartition:
 
     def acknowledged(self, output: Output) -> None:
         """Kafka has acknowledged an output that ``drain`` returned."""
-        holder = output.holder
-        if isinstance(holder, Hold):
-            self.floor.release(holder)
+        holder = output.owner
+        if isinstance(holder, OffsetHold):
+            self.offsets.release(holder)
         elif isinstance(holder, _Seal):
             if output is holder.checkpoint:
                 self._sealed(holder)
@@ -329,8 +331,8 @@ class UsagePartition:
 
     def _slot(self, minute: int, offset: int) -> Slot:
         slot = self._held.slot(minute)
-        if slot.hold.uncovered < 0:
-            self.floor.hold(slot.hold, offset)
+        if slot.hold.needed_from < 0:
+            self.offsets.hold(slot.hold, offset)
         return slot
 
     # -- owners ------------------------------------------------------------------------------------------------------
@@ -409,7 +411,7 @@ class UsagePartition:
             checkpoint_key(through),
             encode_checkpoint(state),
             partition=self.partition,
-            holder=seal,
+            owner=seal,
         )
         self._seals.append(seal)
         self._send_checkpoint()
@@ -435,7 +437,7 @@ class UsagePartition:
             self._send(seal, Output("fleet", key, value, partition=self.partition))
 
     def _send(self, seal: _Seal, output: Output) -> None:
-        output.holder = seal
+        output.owner = seal
         seal.pending += 1
         self._outbox.append(output)
 
@@ -451,10 +453,10 @@ class UsagePartition:
         """A checkpoint is acknowledged: what it contains is not read again."""
         self._seals.remove(seal)
         for slot in seal.slots:
-            self.floor.release(slot.hold)
-        self.floor.release(self._since)
-        self._since = Hold()
-        self.floor.hold(self._since, seal.through)
+            self.offsets.release(slot.hold)
+        self.offsets.release(self._since)
+        self._since = OffsetHold()
+        self.offsets.hold(self._since, seal.through)
         if self._checkpointed >= 0:
             before = Output(
                 "fleet", checkpoint_key(self._checkpointed), None, partition=self.partition

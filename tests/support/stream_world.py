@@ -203,8 +203,8 @@ class Process:
             self.kafka.deliver(output)
             self.logic.acknowledged(output)
         self._send()
-        assert self.logic.floor.value >= self.kafka.floor, "the floor went back"
-        self.kafka.floor = self.logic.floor.value
+        assert self.logic.offsets.safe >= self.kafka.floor, "the floor went back"
+        self.kafka.floor = self.logic.offsets.safe
 
     def _send(self) -> None:
         for output in self.logic.drain():

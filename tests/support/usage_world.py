@@ -187,7 +187,7 @@ class Process:
         for output in self._first_of_each_topic(share):
             self.kafka.deliver(output)
             self.logic.acknowledged(output)
-        floor = self.logic.floor.value
+        floor = self.logic.offsets.safe
         assert floor >= self.kafka.floor, "the floor went back"
         self.kafka.floor = floor
 

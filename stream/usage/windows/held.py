@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from stepstream.stream.core.outputs import Hold
+from stepstream.stream.core.outputs import OffsetHold
 from stepstream.stream.usage.windows.records import Owner
 
 UsageKey = tuple[str, str, str, int]
@@ -38,7 +38,7 @@ class Slot:
     """A stretch of time that is sealed at once. ``hold`` keeps the records that fill it from being forgotten."""
 
     start: int
-    hold: Hold = field(default_factory=Hold)
+    hold: OffsetHold = field(default_factory=OffsetHold)
     usage: dict[UsageKey, HeldUsage] = field(default_factory=dict)
     traces: set[str] = field(default_factory=set)
 

@@ -16,8 +16,8 @@ from stepstream.schemas.alert import FindingStruct
 from stepstream.schemas.calendar import window_of
 from stepstream.schemas.money import NANOS_PER_USD
 from stepstream.schemas.trajectory import RunSummaryStruct
+from stepstream.stream.core.contained_failures import ContainedFailures
 from stepstream.stream.core.counters import Counters
-from stepstream.stream.core.mishaps import Mishaps
 from stepstream.stream.detectors.budgets import format_usd
 from stepstream.stream.usage.detectors import Group, WindowDetector, make_window_detector
 from stepstream.stream.usage.detectors.versions import VersionBook, VersionState
@@ -55,7 +55,7 @@ class WindowJudge:
     """The judge of one partition."""
 
     def __init__(
-        self, rules: WindowRules, counters: Counters, mishaps: Mishaps | None = None
+        self, rules: WindowRules, counters: Counters, failures: ContainedFailures | None = None
     ) -> None:
         self.counters = counters
         self.budgets = Budgets()
@@ -67,7 +67,7 @@ class WindowJudge:
         self._groups: dict[GroupKey, tuple[AppliedWindow, WindowDetector, list[Series]]] = {}
         self._is_stale = True
         self._off: set[GroupKey] = set()
-        self._mishaps = mishaps or Mishaps("usage", 0, counters)
+        self._failures = failures or ContainedFailures("usage", 0, counters)
 
     # -- restart -----------------------------------------------------------------------------------------------------
 
@@ -208,11 +208,11 @@ class WindowJudge:
         """A detector raised about an agent: it is off for that agent until policies change or the worker starts anew."""
         self._off.add(key)
         rule = applied.rule.rule  # type: ignore[attr-defined]
-        told = self._mishaps.detector(
+        finding = self._failures.detector(
             rule, key.alert, error, now_us, f"agent {key.agent!r} of project {key.project!r}"
         )
-        if told is not None:
-            yield told
+        if finding is not None:
+            yield finding
 
     def owners_changed(self) -> None:
         """Owners came or went."""

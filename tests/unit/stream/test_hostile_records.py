@@ -16,10 +16,10 @@ from stepstream.sinks.clickhouse.records import Source
 from stepstream.sinks.notify.delivery import PartitionDelivery
 from stepstream.stream.alerts import partition as fleet
 from stepstream.stream.alerts.partition import FleetPartition
-from stepstream.stream.assemble.records import MAX_OTHERS, usage_records
+from stepstream.stream.assemble.run_records import MAX_OTHERS, usage_records
 from stepstream.stream.baselines import learner as learning
 from stepstream.stream.baselines.learner import Learner
-from stepstream.stream.core.mishaps import SILENCE_US
+from stepstream.stream.core.contained_failures import SILENCE_US
 from stepstream.stream.core.outputs import Output
 from stepstream.stream.usage.partition import UsagePartition
 from stepstream.stream.usage.windows.records import decode_summary
@@ -75,7 +75,7 @@ def rejected(item: dict[str, Any]) -> list[Output]:
     logic.feed(record(item))
     logic.feed(Rec(1, NOW_US // 1000, b"p", msgspec.json.encode(MINUTE | {"trace_id": "good"}), ()))
     assert logic.counters.usage_records >= 1
-    assert logic.floor.position == 2
+    assert logic.offsets.position == 2
     return [output for output in logic.drain() if output.topic == "deadletter"]
 
 

@@ -119,7 +119,7 @@ def test_a_finding_that_comes_again_changes_nothing() -> None:
     assert feed(logic, [finding(1), finding(2)], start=2) == []
     feed(logic, [finding(3, "resolved")], start=4)
     assert feed(logic, [finding(1), finding(3, "resolved"), finding(2)], start=5) == []
-    assert logic.floor.value == 8
+    assert logic.offsets.safe == 8
 
 
 def test_a_replay_below_what_was_merged_changes_nothing() -> None:
@@ -197,7 +197,7 @@ def test_what_ends_or_quiets_nothing_is_nothing(state: str) -> None:
     assert feed(logic, [finding(1, state)]) == []
     feed(logic, [finding(2), finding(3, "resolved")], start=1)
     assert feed(logic, [finding(4, state)], start=3) == []
-    assert logic.floor.value == 4
+    assert logic.offsets.safe == 4
 
 
 def test_every_record_says_what_changed_and_who_did_it() -> None:
@@ -374,11 +374,11 @@ def test_the_floor_waits_for_the_alert() -> None:
     for offset, item in enumerate([finding(1), finding(2), finding(2)]):
         logic.feed(record(offset, item))
     first, second = logic.drain()
-    assert logic.floor.value == 0
+    assert logic.offsets.safe == 0
     logic.acknowledged(second)
-    assert logic.floor.value == 0
+    assert logic.offsets.safe == 0
     logic.acknowledged(first)
-    assert logic.floor.value == 3
+    assert logic.offsets.safe == 3
 
 
 @pytest.mark.parametrize("value", [b"", b"no json", b"[]", b'{"finding_id": 3}', b"\xff"])
@@ -387,10 +387,10 @@ def test_what_is_no_finding_goes_to_the_dead_letter(value: bytes) -> None:
     logic = FleetPartition(0)
     logic.feed(Rec(0, START_US // 1000, b"shop", value, ()))
     (output,) = logic.drain()
-    assert (output.topic, output.value, logic.floor.value) == ("deadletter", value, 0)
+    assert (output.topic, output.value, logic.offsets.safe) == ("deadletter", value, 0)
     assert dict(output.headers)["stepstream-topic"] == b"findings"
     logic.acknowledged(output)
-    assert logic.floor.value == 1
+    assert logic.offsets.safe == 1
 
 
 def test_resolved_alerts_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -470,7 +470,7 @@ def live(
             output = flight.pop(0)
             topic.append(_decode(output.value or b""))
             logic.acknowledged(output)
-    floor = logic.floor.value
+    floor = logic.offsets.safe
     topic += [_decode(output.value or b"") for output in flight[: rng.randrange(len(flight) + 1)]]
     return floor
 
@@ -485,7 +485,7 @@ def test_a_zombie_beside_its_successor_says_nothing_new(seed: int) -> None:
     floor = live(zombie, items[:cut], 0, topic, rng)
     heir = FleetPartition(0)
     heir.restore(topic, floor)
-    topic += feed(zombie, items[zombie.floor.position : cut + 40], start=zombie.floor.position)
+    topic += feed(zombie, items[zombie.offsets.position : cut + 40], start=zombie.offsets.position)
     topic += feed(heir, items[floor:], start=floor)
     said: dict[tuple[str, int], set[bytes]] = defaultdict(set)
     for alert in topic:

@@ -13,7 +13,7 @@ from stepstream.schemas.usage import MAX_USAGE_COUNT, TOTALLED
 from stepstream.stream.assemble import partition
 from stepstream.stream.assemble import publish_schedule as publisher
 from stepstream.stream.assemble.state import decode_state, encode_state
-from stepstream.stream.core.mishaps import DETECTOR_FAILED, RUN_GIVEN_UP, TELL_EVERY_US
+from stepstream.stream.core.contained_failures import DETECTOR_FAILED, RUN_GIVEN_UP, TELL_EVERY_US
 from stepstream.stream.core.outputs import Output
 from stepstream.stream.detectors import make_detector
 from stepstream.stream.detectors.base import DetectorBase, Observation, Observations
@@ -170,7 +170,7 @@ def test_many_runs_that_meet_a_fault_make_one_finding_and_one_log_line() -> None
     )
     said: list[str] = []
     process = world(rules)
-    process.logic._mishaps._tell = said.append
+    process.logic._failures._tell = said.append
     for number in range(50):
         process.batch(run_of(f"{number + 10:032x}", 3 * number))
     settled(process, 150)

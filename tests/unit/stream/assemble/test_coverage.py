@@ -67,12 +67,12 @@ def test_a_run_that_closes_while_its_checkpoint_is_under_way_is_written_again() 
     for second in range(1, 10):
         logic.tick(START_US + second * 1_000_000)
         logic.flush()
-    outputs = [output for output in logic.drain() if output.holder.run.trace_id == TRACE]
+    outputs = [output for output in logic.drain() if output.owner.run.trace_id == TRACE]
     for output in outputs:
         logic.acknowledged(output)
     assert not decode_state(checkpoint.value or b"").closed
     logic.acknowledged(checkpoint)
-    (again,) = [o for o in logic.drain() if o.topic == "state" and o.holder.run.trace_id == TRACE]
+    (again,) = [o for o in logic.drain() if o.topic == "state" and o.owner.run.trace_id == TRACE]
     assert decode_state(again.value or b"").closed
     assert TRACE in logic.runs
     logic.acknowledged(again)
@@ -85,7 +85,7 @@ def acknowledge_until_state(logic: Any) -> Any:
     found = None
     while outputs := logic.drain():
         for output in outputs:
-            if output.topic == "state" and output.holder.run.trace_id == TRACE:
+            if output.topic == "state" and output.owner.run.trace_id == TRACE:
                 found = output
             else:
                 logic.acknowledged(output)
@@ -102,7 +102,7 @@ def test_everything_is_put_away_in_the_end() -> None:
     process.settle(START_US + 2 * DAY_US)
     process.settle(START_US + 3 * DAY_US)
     logic = process.logic
-    assert (len(logic.runs), logic.floor.oldest(), logic.floor.value) == (0, None, 200)
+    assert (len(logic.runs), logic.offsets.oldest(), logic.offsets.safe) == (0, None, 200)
 
 
 def monstrous(number: int, **more: Any) -> dict[str, Any]:
@@ -193,5 +193,5 @@ def test_a_run_that_is_put_away_is_let_go_although_an_older_one_is_open() -> Non
     watched = process.logic.runs[closed]
     process.settle(START_US)
     assert closed not in process.logic.runs
-    assert process.logic.floor.value == 0
+    assert process.logic.offsets.safe == 0
     assert not hasattr(watched, "run")

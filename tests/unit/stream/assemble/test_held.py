@@ -6,8 +6,8 @@ import random
 
 import pytest
 
-from stepstream.stream.assemble import memory as held
-from stepstream.stream.assemble.memory import HeldRuns, run_bytes
+from stepstream.stream.assemble import memory_accounting as held
+from stepstream.stream.assemble.memory_accounting import MemoryAccounting, run_bytes
 from stepstream.stream.assemble.partition import AssemblePartition
 from stepstream.stream.run.limits import AssembleLimits
 from tests.support.stream_world import START_US, Kafka, Process, Rec, event, record_of
@@ -45,7 +45,7 @@ def test_what_is_counted_is_what_is_held(seed: int, monkeypatch: pytest.MonkeyPa
             )
             log.append(record_of(len(log), item))
             log[-1].timestamp = (START_US + turn * 300_000) // 1000
-        process.batch([record for record in log if record.offset >= process.logic.floor.position])
+        process.batch([record for record in log if record.offset >= process.logic.offsets.position])
         if process.logic.runs and rng.random() < 0.05:
             process.logic._give_up(
                 rng.choice(list(process.logic.runs.values())), ValueError("for the test")
@@ -72,7 +72,7 @@ def test_the_idlest_are_those_that_were_silent_for_longest() -> None:
         record = record_of(offset, item)
         record.timestamp = START_US // 1000 + offset
         process.logic.feed(record)
-    sizes: HeldRuns = process.logic._sizes
+    sizes: MemoryAccounting = process.logic._sizes
     by_silence = sorted(process.logic.runs.values(), key=lambda tracked: tracked.run.last_append_us)
     assert sizes.idlest(12) == by_silence[:12]
     assert sizes.idlest(40) == by_silence

@@ -23,7 +23,7 @@ from stepstream.stream.run.limits import AssembleLimits
 from stepstream.stream.run.rules import RuleBook
 from stepstream.stream.shell.observation import WorkerObservation
 from stepstream.stream.shell.sender import Sender
-from stepstream.stream.shell.stage import Restored, Shell
+from stepstream.stream.shell.topic_stage import PartitionRunner, Restored
 from stepstream.stream.shell.transport import Backlog
 from tests.support.stream_world import PRICES, START_US, Kafka, Process, Rec, event, record_of
 
@@ -58,7 +58,7 @@ class Worker:
             limits=AssembleLimits.from_settings(made),
             counters=self.counters,
         )
-        self.shell = Shell(TP("steps", 0), 1, cast(Sender, self.sent), {}, self.watch)
+        self.shell = PartitionRunner(TP("steps", 0), 1, cast(Sender, self.sent), {}, self.watch)
         fuse = Fuse("steps", 0, "state", made.dead_letter_limit)
         self.shell.loaded(Restored(self.logic, PoisonLedger("steps", 0, "state"), None, fuse))
 
@@ -70,7 +70,10 @@ class Worker:
     def metric(self, name: str) -> float:
         """A metric's value, whatever its labels."""
         self.watch.refresh(
-            [self.shell], lambda _tp: self.logic.floor.position, cast(Sender, self.sent), Backlog()
+            [self.shell],
+            lambda _tp: self.logic.offsets.position,
+            cast(Sender, self.sent),
+            Backlog(),
         )
         found = re.search(
             rf"^stepstream_worker_{name}(?:{{[^}}]*}})? ([0-9.e+]+)$",

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from stepstream.stream.assemble.progress import EVERY_US, MARGIN_US, ProgressTeller
-from stepstream.stream.assemble.publish_schedule import Publisher
+from stepstream.stream.assemble.progress import EVERY_US, MARGIN_US, ProgressReporter
+from stepstream.stream.assemble.publish_schedule import PublishSchedule
 from stepstream.stream.core.clock import CATCH_UP_US, PartitionClock
 from stepstream.stream.core.counters import Counters
 from stepstream.stream.core.outputs import Output
@@ -26,8 +26,8 @@ def ignore(*_: object) -> None:
 class Assemble:
     partition: int = 0
     clock: PartitionClock = field(default_factory=PartitionClock)
-    publisher: Publisher = field(
-        default_factory=lambda: Publisher(LIMITS, Counters(), ignore, ignore)
+    publisher: PublishSchedule = field(
+        default_factory=lambda: PublishSchedule(LIMITS, Counters(), ignore, ignore)
     )
 
 
@@ -37,7 +37,7 @@ def told(outputs: list[Output]) -> set[int]:
 
 def test_progress_keeps_behind_what_waits_to_be_published() -> None:
     """A growing run's usage may wait for an interval: what was appended within it is not told yet. To all, now and then."""
-    teller, logic = ProgressTeller(3, LIMITS), Assemble()
+    teller, logic = ProgressReporter(3, LIMITS), Assemble()
     logic.clock.advance(NOW_US, watching=False)
     outputs = teller.due(logic)
     assert told(outputs) == {NOW_US - 3_000_000 - MARGIN_US}
@@ -50,7 +50,7 @@ def test_progress_keeps_behind_what_waits_to_be_published() -> None:
 
 def test_nothing_is_told_while_timers_wait() -> None:
     """After a jump of the clock, timers publish late: progress waits for them."""
-    teller, logic = ProgressTeller(1, LIMITS), Assemble()
+    teller, logic = ProgressReporter(1, LIMITS), Assemble()
     logic.clock.advance(NOW_US, watching=True)
     assert teller.due(logic) == []
     for second in range(1, CATCH_UP_US // 1_000_000 + 1):

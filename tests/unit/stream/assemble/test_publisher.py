@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from stepstream.stream.assemble import publish_schedule as publisher
-from stepstream.stream.assemble.progress import MARGIN_US, ProgressTeller
+from stepstream.stream.assemble.progress import MARGIN_US, ProgressReporter
 from stepstream.stream.assemble.publish_schedule import (
     EACH_SECOND,
     LONGEST_USAGE_US,
@@ -97,7 +97,7 @@ def test_the_usage_of_very_many_runs_is_told_less_often_and_progress_waits_for_i
     assert usage_every_us(SECOND_US, 10**9) == LONGEST_USAGE_US
     monkeypatch.setattr(publisher, "TOLD_IN_TIME", len(RUNS) // 4)
     kafka, limits = Kafka(), AssembleLimits(usage_interval_us=2 * SECOND_US)
-    process, teller = Process(kafka, random.Random(0), limits), ProgressTeller(1, limits)
+    process, teller = Process(kafka, random.Random(0), limits), ProgressReporter(1, limits)
     used_at: dict[int, float] = {}
     for second in range(20):
         steps = [

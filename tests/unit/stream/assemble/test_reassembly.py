@@ -123,7 +123,7 @@ def test_a_state_is_never_sent_before_the_outputs_it_covers() -> None:
     for start in range(0, len(log), 20):
         process.batch(log[start : start + 20])
         in_flight = {
-            o.holder.run.trace_id
+            o.owner.run.trace_id
             for _, o in process.flight
             if o.topic in ("trajectories", "findings", "usage")
         }
@@ -131,7 +131,7 @@ def test_a_state_is_never_sent_before_the_outputs_it_covers() -> None:
             state = decode_state(output.value or b"")
             if state.closed and state.trace_id in in_flight:
                 assert (
-                    output.holder.last_offset > state.through
+                    output.owner.last_offset > state.through
                 )  # only for what came after the state was written
 
 
@@ -218,9 +218,9 @@ def test_rejected_records_hold_the_floor_until_their_copy_is_acknowledged() -> N
     process.logic.flush()
     (output,) = process.logic.drain()
     assert output.topic == "deadletter"
-    assert process.logic.floor.value == 0
+    assert process.logic.offsets.safe == 0
     process.logic.acknowledged(output)
-    assert process.logic.floor.value == 1
+    assert process.logic.offsets.safe == 1
 
 
 def test_a_step_on_a_wrong_partition_is_sent_to_the_right_one() -> None:

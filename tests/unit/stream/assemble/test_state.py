@@ -13,7 +13,7 @@ from stepstream.schemas.accept import Accepted, accept_value
 from stepstream.schemas.policy import Policy
 from stepstream.schemas.prices import PriceBook
 from stepstream.schemas.trajectory import TrajectoryStruct
-from stepstream.stream.assemble.records import trajectory, usage_records
+from stepstream.stream.assemble.run_records import trajectory, usage_records
 from stepstream.stream.assemble.state import (
     STATE_VERSION,
     RunState,

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import pytest
 
-from stepstream.stream.assemble.records import trajectory
+from stepstream.stream.assemble.run_records import trajectory
 from stepstream.stream.assemble.state import (
     STATE_VERSION,
     RunState,

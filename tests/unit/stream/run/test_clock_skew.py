@@ -8,7 +8,7 @@ import pytest
 
 from stepstream.schemas.accept import Accepted, accept_value
 from stepstream.schemas.prices import PriceBook
-from stepstream.stream.assemble.records import run_summary, trajectory
+from stepstream.stream.assemble.run_records import run_summary, trajectory
 from stepstream.stream.baselines.learner import buckets_of
 from stepstream.stream.detectors import make_detector
 from stepstream.stream.run.rules import RuleSet

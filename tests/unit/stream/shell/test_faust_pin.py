@@ -26,7 +26,7 @@ from faust.transport import consumer as transport
 from faust.transport.drivers import aiokafka as driver
 from mode.services import Service
 
-from stepstream.stream.shell.transport import FloorConsumer, FloorConsumerThread
+from stepstream.stream.shell.transport import BatchConsumer, BatchConsumerThread
 from stepstream.stream.shell.unpack import REPLACED
 
 FAUST, AIOKAFKA = "0.15.3", "0.14.0"
@@ -44,17 +44,17 @@ OVERRIDDEN = (
     Pinned(
         driver.AIOKafkaConsumerThread._create_worker_consumer,
         "c179c0bdb9755c3a",
-        "FloorConsumerThread._create_worker_consumer only shortens fetch_max_wait_ms after the call",
+        "BatchConsumerThread._create_worker_consumer only shortens fetch_max_wait_ms after the call",
     ),
     Pinned(
         driver.AIOKafkaConsumerThread._commit,
         "78c931ecfa8dde44",
-        "FloorConsumerThread._commit replaces it: commits floors with metadata, crashes on no Kafka error",
+        "BatchConsumerThread._commit replaces it: commits floors with metadata, crashes on no Kafka error",
     ),
     Pinned(
         driver.AIOKafkaConsumerThread._fetch_records,
         "9e7369fc572de4d0",
-        "fetches nothing while the flow is stopped; FloorConsumerThread only changes what records look like",
+        "fetches nothing while the flow is stopped; BatchConsumerThread only changes what records look like",
     ),
     Pinned(
         driver.Consumer._to_message,
@@ -64,43 +64,43 @@ OVERRIDDEN = (
     Pinned(
         driver.Consumer._new_consumer_thread,
         "8fd0d41b15145615",
-        "FloorConsumer makes a FloorConsumerThread instead",
+        "BatchConsumer makes a BatchConsumerThread instead",
     ),
     Pinned(
         driver.Consumer.verify_event_path,
         "883ce70ac0a6007f",
-        "FloorConsumer switches it off: it knows single messages only",
+        "BatchConsumer switches it off: it knows single messages only",
     ),
     Pinned(
         transport.Consumer.ack,
         "5548cf0f75843f73",
-        "FloorConsumer.ack only marks the message: acknowledged offsets are not committed",
+        "BatchConsumer.ack only marks the message: acknowledged offsets are not committed",
     ),
     Pinned(
         transport.Consumer._filter_tps_with_pending_acks,
         "cccdca32d241b14c",
-        "FloorConsumer gives the partitions that have a floor",
+        "BatchConsumer gives the partitions that have a floor",
     ),
-    Pinned(transport.Consumer._new_offset, "2b29afe4dd9a65a3", "FloorConsumer gives the floor"),
+    Pinned(transport.Consumer._new_offset, "2b29afe4dd9a65a3", "BatchConsumer gives the floor"),
     Pinned(
         transport.Consumer._commit_offsets,
         "86b3e9b0aec773ac",
-        "FloorConsumer notes as committed only what was",
+        "BatchConsumer notes as committed only what was",
     ),
     Pinned(
         transport.Consumer.on_task_error,
         "abf73e0e009a0afd",
-        "FloorConsumer commits nothing because of an error",
+        "BatchConsumer commits nothing because of an error",
     ),
     Pinned(
         transport.ThreadDelegateConsumer._getmany,
         "8dbffeccb0e3267f",
-        "FloorConsumer asks it for fewer partitions, but never for none, which aiokafka takes for all",
+        "BatchConsumer asks it for fewer partitions, but never for none, which aiokafka takes for all",
     ),
     Pinned(
         transport.Consumer._drain_messages,
         "8f35dd7a11144daa",
-        "FloorConsumer._drain_messages replaces it with chunks; look for new duties of the original",
+        "BatchConsumer._drain_messages replaces it with chunks; look for new duties of the original",
     ),
 )
 
@@ -237,7 +237,7 @@ def test_private_methods_are_the_ones_that_were_read(pinned: Pinned) -> None:
     )
 
 
-@pytest.mark.parametrize("ours", [FloorConsumer, FloorConsumerThread])
+@pytest.mark.parametrize("ours", [BatchConsumer, BatchConsumerThread])
 def test_every_override_is_pinned(ours: type) -> None:
     """A method that is overridden stands in the table."""
     theirs = {pinned.what.__name__ for pinned in OVERRIDDEN}

@@ -11,12 +11,12 @@ import pytest
 from faust.types import TP
 
 from stepstream.stream.core.poison import PoisonLedger
-from stepstream.stream.shell.marks import Left, Mark, Traces, mark_of
+from stepstream.stream.shell.progress_marker import Left, Mark, Traces, mark_of
 from stepstream.stream.shell.sender import Sender
-from stepstream.stream.shell.stage import Restored, Shell
+from stepstream.stream.shell.topic_stage import PartitionRunner, Restored
 from stepstream.stream.shell.watchdog import Watchdog
 from tests.support.stream_world import START_US, Rec
-from tests.unit.stream.shell.test_stage import STEPS, Logic, World, records
+from tests.unit.stream.shell.test_stage import STEPS, Processor, World, records
 
 AT_MS = START_US // 1000
 
@@ -52,7 +52,7 @@ def test_a_folder_that_cannot_be_written_marks_nothing(tmp_path: Path) -> None:
     assert mark.left is None
 
 
-class Hanging(Logic):
+class Hanging(Processor):
     """Ends the process, as it were, at one offset."""
 
     deadly = 7
@@ -63,12 +63,12 @@ class Hanging(Logic):
         super().feed(record)
 
 
-def start(tmp_path: Path, notes: list[Any], *, hung: bool) -> tuple[Shell, Hanging]:
+def start(tmp_path: Path, notes: list[Any], *, hung: bool) -> tuple[PartitionRunner, Hanging]:
     world = World()
     ledger = PoisonLedger("steps", 0, "state")
     for note in notes:
         ledger.restore(note.value)
-    shell, logic = Shell(STEPS, 1, cast(Sender, world), world.floors, world), Hanging()
+    shell, logic = PartitionRunner(STEPS, 1, cast(Sender, world), world.floors, world), Hanging()
     mark = mark_of(tmp_path, STEPS)
     mark.is_blamed = hung
     shell.loaded(Restored(logic, ledger, mark=mark))
@@ -76,7 +76,7 @@ def start(tmp_path: Path, notes: list[Any], *, hung: bool) -> tuple[Shell, Hangi
     return shell, logic
 
 
-def die(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+def die(shell: PartitionRunner, monkeypatch: pytest.MonkeyPatch) -> None:
     """The process ends in the middle: nothing that would come after is done."""
     monkeypatch.setattr(shell, "processed", lambda: None)
     with pytest.raises(Exception, match="processing"):
@@ -112,7 +112,10 @@ def test_being_killed_is_no_try(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_the_note_of_a_hang_names_the_record_that_is_processed() -> None:
     world = World()
-    shell, logic = Shell(STEPS, 1, cast(Sender, world), world.floors, world), Logic()
+    shell, logic = (
+        PartitionRunner(STEPS, 1, cast(Sender, world), world.floors, world),
+        Processor(),
+    )
     shell.loaded(Restored(logic, PoisonLedger("steps", 0, "state")))
     shell.feed(records(0, 3))
     note = shell.hung("it hangs")
@@ -148,7 +151,10 @@ async def test_what_lies_in_the_dead_letter_is_not_sent_again() -> None:
     from stepstream.stream.core.deadletter import dead_letter
 
     world = World()
-    shell, logic = Shell(STEPS, 1, cast(Sender, world), world.floors, world), Logic()
+    shell, logic = (
+        PartitionRunner(STEPS, 1, cast(Sender, world), world.floors, world),
+        Processor(),
+    )
     shell.loaded(Restored(logic, PoisonLedger("steps", 0, "state"), lettered=frozenset({3})))
     acknowledged: list[int] = []
     letters = [

@@ -14,17 +14,17 @@ from stepstream.stream.core.poison import (
     MAX_TRIES,
     SKIP_WINDOW_US,
     PoisonLedger,
-    Undigested,
+    ProcessingFailed,
 )
 from stepstream.stream.shell.sender import Sender
-from stepstream.stream.shell.stage import Restored, Shell
+from stepstream.stream.shell.topic_stage import PartitionRunner, Restored
 from tests.support.stream_world import START_US, Rec
-from tests.unit.stream.shell.test_stage import Logic
+from tests.unit.stream.shell.test_stage import Processor
 
 SECOND_MS = 1_000
 
 
-class Failing(Logic):
+class Failing(Processor):
     """Fails on some offsets, half-way through."""
 
     def __init__(self, bad: set[int]) -> None:
@@ -39,7 +39,7 @@ class Failing(Logic):
 
     def skip(self, record: Rec, detail: str) -> None:
         self.skipped.append(record.offset)
-        self.floor.position = record.offset + 1
+        self.offsets.position = record.offset + 1
 
 
 class Kafka:
@@ -65,23 +65,28 @@ class Kafka:
     def tally(self, what: str) -> None:
         self.tallied.append(what)
 
-    def worker(self, bad: set[int]) -> tuple[Shell, Failing]:
+    def worker(self, bad: set[int]) -> tuple[PartitionRunner, Failing]:
         """A worker that has just started."""
         ledger = PoisonLedger("steps", 0, "state")
         for note in self.notes:
             assert ledger.owns(note.key or b"")
             ledger.restore(note.value or b"")
-        shell, logic = Shell(TP("steps", 0), 1, cast(Sender, self), self.floors, self), Failing(bad)
+        shell, logic = (
+            PartitionRunner(TP("steps", 0), 1, cast(Sender, self), self.floors, self),
+            Failing(bad),
+        )
         shell.loaded(Restored(logic, ledger))
         return shell, logic
 
-    def work(self, records: list[Rec], bad: set[int], starts: int = 30) -> tuple[Shell, Failing]:
+    def work(
+        self, records: list[Rec], bad: set[int], starts: int = 30
+    ) -> tuple[PartitionRunner, Failing]:
         """Start workers until one gets through, or halts."""
         for _ in range(starts):
             shell, logic = self.worker(bad)
             try:
                 shell.feed(records)
-            except Undigested as error:
+            except ProcessingFailed as error:
                 self.notes.append(error.note)
                 self.tries += 1
                 continue

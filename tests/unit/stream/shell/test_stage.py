@@ -8,21 +8,21 @@ from typing import Any, cast
 import pytest
 from faust.types import TP
 
-from stepstream.stream.core.floor import Floor
-from stepstream.stream.core.outputs import Hold, Output
+from stepstream.stream.core.offsets import OffsetTracker
+from stepstream.stream.core.outputs import OffsetHold, Output
 from stepstream.stream.core.poison import PoisonLedger
 from stepstream.stream.shell.sender import Sender
-from stepstream.stream.shell.stage import RecordsMissed, Restored, Stage
+from stepstream.stream.shell.topic_stage import RecordsMissed, Restored, TopicStage
 from tests.support.stream_world import START_US, Rec
 
 STEPS = TP("steps", 0)
 
 
-class Logic:
+class Processor:
     """Sends one output for each record, which holds the floor until it is acknowledged."""
 
     def __init__(self, position: int = 0) -> None:
-        self.floor = Floor(position)
+        self.offsets = OffsetTracker(position)
         self.fed: list[int] = []
         self.ticks: list[int] = []
         self.disturbed = 0
@@ -30,10 +30,10 @@ class Logic:
 
     def feed(self, record: Rec) -> None:
         self.fed.append(record.offset)
-        self.floor.position = record.offset + 1
-        hold = Hold()
-        self.floor.hold(hold, record.offset)
-        self._outbox.append(Output("findings", b"k", b"v", holder=hold))
+        self.offsets.position = record.offset + 1
+        hold = OffsetHold()
+        self.offsets.hold(hold, record.offset)
+        self._outbox.append(Output("findings", b"k", b"v", owner=hold))
 
     def flush(self) -> None: ...
 
@@ -50,7 +50,7 @@ class Logic:
         return out
 
     def acknowledged(self, output: Output) -> None:
-        self.floor.release(output.holder)
+        self.offsets.release(output.owner)
 
 
 class World:
@@ -60,7 +60,7 @@ class World:
         self.is_full = False
         self.sent: list[tuple[Output, Any]] = []
         self.floors: dict[TP, tuple[int, str]] = {}
-        self.logics: list[Logic] = []
+        self.logics: list[Processor] = []
         self.gate = asyncio.Event()
         self.gate.set()
         self.error: Exception | None = None
@@ -68,7 +68,7 @@ class World:
         self.missed = False
         self.tallied: list[str] = []
         self.looked: list[tuple[TP, int, int]] = []
-        self.stage = Stage(
+        self.stage = TopicStage(
             "steps",
             cast(Sender, self),
             self.floors,
@@ -86,7 +86,7 @@ class World:
         await self.gate.wait()
         if self.error is not None:
             raise self.error
-        self.logics.append(Logic())
+        self.logics.append(Processor())
         return Restored(self.logics[-1], PoisonLedger("steps", partition, "state"))
 
     def send(self, output: Output, acknowledge: Any) -> None:
@@ -107,7 +107,7 @@ class World:
     def tally(self, what: str) -> None:
         self.tallied.append(what)
 
-    async def assigned(self, generation: int = 1) -> Logic:
+    async def assigned(self, generation: int = 1) -> Processor:
         self.stage.assign([STEPS, TP("other", 0)], generation)
         await self.stage.wait_ready(0)
         return self.logics[-1]

@@ -23,8 +23,8 @@ from stepstream.stream.shell.transport import (
     MAX_BUFFERED_RECORDS,
     PART_MAX_WAIT_MS,
     Backlog,
-    FloorConsumer,
-    FloorConsumerThread,
+    BatchConsumer,
+    BatchConsumerThread,
     Pace,
     hasten,
 )
@@ -53,7 +53,7 @@ def batch(first: int, count: int) -> list[Raw]:
     return [Raw(first + index) for index in range(count)]
 
 
-class Consumer(FloorConsumer):
+class Consumer(BatchConsumer):
     """The consumer without its service; messages arrive in ``got``."""
 
     def __init__(self) -> None:
@@ -276,7 +276,7 @@ class Client:
         self.committed.append(offsets)
 
 
-class Thread(FloorConsumerThread):
+class Thread(BatchConsumerThread):
     """The consumer thread without its service."""
 
     def __init__(self, client: Client, floors: dict[TP, tuple[int, str]]) -> None:

@@ -64,5 +64,5 @@ def test_an_unreadable_batch_is_one_letter_with_the_finding_that_names_its_offse
         b"19",
         b"unreadable_batch",
     )
-    assert letter.beside is not None
-    assert b"offsets 7 to 19 of steps/3" in (letter.beside.value or b"")
+    assert letter.preceded_by is not None
+    assert b"offsets 7 to 19 of steps/3" in (letter.preceded_by.value or b"")

@@ -207,7 +207,7 @@ def test_too_much_held_is_sealed_early_and_counted() -> None:
         process.logic.feed(record)
     process.settle()
     assert process.logic.counters.usage_forced_seals > 5
-    assert process.logic.floor.value > 300
+    assert process.logic.offsets.safe > 300
     assert sum(process.kafka.sealed().values()) + 51 >= 400
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from heapq import heapify, heappop, heappush
 from typing import Final
 
-from stepstream.stream.assemble.checkpoint import Tracked
+from stepstream.stream.assemble.checkpoint import RunCheckpoint
 from stepstream.stream.run.run import Run
 
 RUN_BYTES: Final = 3_500
@@ -23,10 +23,10 @@ def run_bytes(run: Run) -> int:
     return RUN_BYTES + STEP_BYTES * len(run.steps) + max(0, run.text_size)
 
 
-class HeldRuns:
+class MemoryAccounting:
     """Counts the runs of one partition. The caller says when one is taken up, grows, closes and is put away."""
 
-    def __init__(self, runs: Mapping[str, Tracked]) -> None:
+    def __init__(self, runs: Mapping[str, RunCheckpoint]) -> None:
         self._runs = runs
         self._idle: list[tuple[int, str]] = []
         """A heap of last appends as they were when the entry was made; a run has one that is not later than its own."""
@@ -35,7 +35,7 @@ class HeldRuns:
         self.size_bytes = 0
         """Of all runs, also those that have closed and wait for acknowledgements."""
 
-    def put(self, tracked: Tracked) -> None:
+    def put(self, tracked: RunCheckpoint) -> None:
         """A run is taken up."""
         run = tracked.run
         if not run.closed:
@@ -43,7 +43,7 @@ class HeldRuns:
             heappush(self._idle, (run.last_append_us, run.trace_id))
         self.weigh(tracked)
 
-    def weigh(self, tracked: Tracked) -> None:
+    def weigh(self, tracked: RunCheckpoint) -> None:
         """A run may have grown."""
         size_bytes = run_bytes(tracked.run)
         grown_bytes = size_bytes - tracked.size_bytes
@@ -52,7 +52,7 @@ class HeldRuns:
         if not tracked.run.closed:
             self.open_bytes += grown_bytes
 
-    def closed(self, tracked: Tracked) -> None:
+    def closed(self, tracked: RunCheckpoint) -> None:
         """An open run has closed."""
         self.open -= 1
         self.open_bytes -= tracked.size_bytes
@@ -60,14 +60,14 @@ class HeldRuns:
             self._idle = [entry for entry in self._idle if self._open_run(entry[1]) is not None]
             heapify(self._idle)
 
-    def gone(self, tracked: Tracked) -> None:
+    def gone(self, tracked: RunCheckpoint) -> None:
         """A closed run is put away."""
         self.size_bytes -= tracked.size_bytes
         tracked.size_bytes = 0
 
-    def idlest(self, count: int, size_bytes: int = 0) -> list[Tracked]:
+    def idlest(self, count: int, size_bytes: int = 0) -> list[RunCheckpoint]:
         """The open runs that were silent for longest: at least so many, and together so large."""
-        found: list[Tracked] = []
+        found: list[RunCheckpoint] = []
         entries: list[tuple[int, str]] = []
         while self._idle and (len(found) < count or size_bytes > 0):
             last_append_us, trace_id = heappop(self._idle)
@@ -85,6 +85,6 @@ class HeldRuns:
             heappush(self._idle, entry)
         return found
 
-    def _open_run(self, trace_id: str) -> Tracked | None:
+    def _open_run(self, trace_id: str) -> RunCheckpoint | None:
         tracked = self._runs.get(trace_id)
         return None if tracked is None or tracked.run.closed else tracked

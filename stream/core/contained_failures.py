@@ -15,7 +15,7 @@ import msgspec
 from stepstream.schemas.alert import FindingStruct
 from stepstream.schemas.batches import UNREADABLE_BATCH, pipeline_finding
 from stepstream.stream.core.counters import Counters
-from stepstream.stream.core.outputs import Hold, Output
+from stepstream.stream.core.outputs import OffsetHold, Output
 
 TELL_EVERY_US: Final = 600_000_000
 """The same failure is logged and told once in so much log time, however many runs meet it."""
@@ -29,14 +29,14 @@ ENDED_BY_SILENCE: Final = frozenset({DETECTOR_FAILED, RUN_GIVEN_UP, UNREADABLE_B
 """Alerts about the pipeline itself that no finding resolves: they end when nothing more was told for ``SILENCE_US``."""
 SILENCE_US: Final = 3_600_000_000
 
-Tell = Callable[[str], None]
+LogText = Callable[[str], None]
 
 
-class Mishaps:
+class ContainedFailures:
     """Those of one partition. ``tell`` takes what is to be logged."""
 
     def __init__(
-        self, topic: str, partition: int, counters: Counters, tell: Tell = lambda _text: None
+        self, topic: str, partition: int, counters: Counters, tell: LogText = lambda _text: None
     ) -> None:
         self._topic = topic
         self._partition = partition
@@ -52,9 +52,9 @@ class Mishaps:
         if not self._is_news(DETECTOR_FAILED, f"{rule}|{name}", now_us):
             return None
         subject = rule if name in ("", rule) else f"{rule} ({name})"
-        self._tell(f"detector {subject} raised and is off for {about}:\n{text_of(error)}")
+        self._tell(f"detector {subject} raised and is off for {about}:\n{error_text(error)}")
         message = (
-            f"the detector {subject} fails ({kind_of(error)}) and is off for each run, or agent, in which it failed; "
+            f"the detector {subject} fails ({error_summary(error)}) and is off for each run, or agent, in which it failed; "
             "other detectors and other runs go on"
         )
         return self._finding(DETECTOR_FAILED, "detector_failed", subject, message, error, now_us)
@@ -66,9 +66,9 @@ class Mishaps:
         if not self._is_news(RUN_GIVEN_UP, subject, now_us):
             return None
         self._tell(
-            f"{subject}: run {trace_id} is given up, its records go to the dead letter:\n{text_of(error)}"
+            f"{subject}: run {trace_id} is given up, its records go to the dead letter:\n{error_text(error)}"
         )
-        message = f"run {trace_id} of {subject} was given up ({kind_of(error)}): its records are in the dead letter"
+        message = f"run {trace_id} of {subject} was given up ({error_summary(error)}): its records are in the dead letter"
         return self._finding(RUN_GIVEN_UP, "run_given_up", subject, message, error, now_us)
 
     def _is_news(self, what: str, key: str, now_us: int) -> bool:
@@ -94,12 +94,14 @@ class Mishaps:
         )
 
 
-def told(finding: FindingStruct) -> Output:
+def pipeline_output(finding: FindingStruct) -> Output:
     """A finding about the pipeline as it is sent; nothing waits for it."""
-    return Output("findings", finding.project.encode(), msgspec.json.encode(finding), holder=Hold())
+    return Output(
+        "findings", finding.project.encode(), msgspec.json.encode(finding), owner=OffsetHold()
+    )
 
 
-def kind_of(error: BaseException) -> str:
+def error_summary(error: BaseException) -> str:
     """The error's type and the line that raised it: nothing of the data that it was raised about."""
     frames = traceback.extract_tb(error.__traceback__)
     where = (
@@ -110,6 +112,6 @@ def kind_of(error: BaseException) -> str:
     return f"{type(error).__name__}{where}"
 
 
-def text_of(error: BaseException) -> str:
+def error_text(error: BaseException) -> str:
     """The error with its traceback, for the log and for the dead letter."""
     return "".join(traceback.format_exception(error))[-8_000:].strip()

@@ -15,9 +15,9 @@ from stepstream.schemas.trajectory import (
     TrajectoryStruct,
     UsageStruct,
 )
-from stepstream.stream.run.clocks import run_span, skewed_steps
-from stepstream.stream.run.outline import Outline
+from stepstream.stream.run.clock_skew import run_span, skewed_steps
 from stepstream.stream.run.run import Run, Totals, UsageKey, sum_of
+from stepstream.stream.run.step_index import StepIndex
 from stepstream.stream.run.steps import StepInfo
 
 MAX_OTHERS: Final = 20_000
@@ -28,9 +28,9 @@ def trajectory(run: Run) -> TrajectoryStruct:
     """The run's trajectory as of now."""
     identity, totals = run.identity, run.totals
     tokens = _bounded(totals)
-    outline = run.outline
+    outline = run.step_index
     if outline is None:
-        outline = run.outline = Outline()
+        outline = run.step_index = StepIndex()
     seen = outline.tally(run.steps)
     start_us, end_us = run_span(run, seen.start_us, seen.end_us)
     failed = failed_step(outline.in_order(run.steps)) if run.errors else None

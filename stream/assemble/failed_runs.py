@@ -5,50 +5,50 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
-from stepstream.stream.core.floor import Floor
-from stepstream.stream.core.outputs import Hold
+from stepstream.stream.core.offsets import OffsetTracker
+from stepstream.stream.core.outputs import OffsetHold
 from stepstream.stream.core.records import Record
 
 REMEMBERED: Final = 10_000
 """Runs whose later records are dead-lettered at once; of a run beyond that they begin a run of their own."""
 
 
-class Unread(NamedTuple):
+class UnreadRange(NamedTuple):
     """Records first..last of the steps topic, as far as they are the run's, are to be dead-lettered."""
 
     trace_id: str
     first: int
     last: int
     why: str
-    hold: Hold
+    hold: OffsetHold
 
 
-class GivenUp:
+class FailedRuns:
     """Those of one partition."""
 
-    def __init__(self, floor: Floor) -> None:
-        self._floor = floor
+    def __init__(self, offsets: OffsetTracker) -> None:
+        self._offsets = offsets
         self.runs: dict[str, str] = {}
         """Why, by trace id."""
-        self._unread: list[Unread] = []
+        self._unread: list[UnreadRange] = []
 
     def add(self, trace_id: str, first: int, last: int, why: str, *, holds: bool) -> None:
         """A run is given up. ``holds``: its records from ``first`` on are covered by no state, so the floor waits for them."""
         self.runs[trace_id] = why
         if len(self.runs) > REMEMBERED:
             del self.runs[next(iter(self.runs))]
-        hold = Hold()
+        hold = OffsetHold()
         if holds:
-            self._floor.hold(hold, first)
-        self._unread.append(Unread(trace_id, first, last, why, hold))
+            self._offsets.hold(hold, first)
+        self._unread.append(UnreadRange(trace_id, first, last, why, hold))
 
-    def take_unread(self) -> list[Unread]:
+    def take_unread(self) -> list[UnreadRange]:
         """What is to be read again; ``refused`` is to be told when it was."""
         taken, self._unread = self._unread, []
         return taken
 
     def refused(
-        self, records: Iterable[Record], wanted: Iterable[Unread]
+        self, records: Iterable[Record], wanted: Iterable[UnreadRange]
     ) -> Iterator[tuple[Record, str]]:
         """The records of these runs among those that were read, and why each is refused; what they held is released."""
         by_key = {unread.trace_id.encode(): unread for unread in wanted}
@@ -57,4 +57,4 @@ class GivenUp:
             if unread is not None and unread.first <= record.offset <= unread.last:
                 yield record, unread.why
         for unread in by_key.values():
-            self._floor.release(unread.hold)
+            self._offsets.release(unread.hold)

@@ -11,11 +11,11 @@ from typing import Protocol
 import msgspec
 
 from stepstream.schemas.step import Step
-from stepstream.stream.assemble.checkpoint import Tracked
+from stepstream.stream.assemble.checkpoint import RunCheckpoint
 from stepstream.stream.assemble.schedule import DetectorRaised, next_look
 from stepstream.stream.core.clock import PartitionClock
+from stepstream.stream.core.contained_failures import ContainedFailures, pipeline_output
 from stepstream.stream.core.counters import Counters
-from stepstream.stream.core.mishaps import Mishaps, told
 from stepstream.stream.core.outputs import Output
 from stepstream.stream.detectors.base import Detector, Observation
 from stepstream.stream.detectors.findings import closing_findings, command_for, findings_from
@@ -30,11 +30,11 @@ _encode = msgspec.json.Encoder().encode
 class Outbox(Protocol):
     """Where what is found goes."""
 
-    def __call__(self, tracked: Tracked, output: Output) -> None:
+    def __call__(self, tracked: RunCheckpoint, output: Output) -> None:
         """Send an output of a run."""
 
 
-class Judging:
+class Detection:
     """Asks the detectors of the runs of one partition."""
 
     def __init__(
@@ -42,7 +42,7 @@ class Judging:
         clock: PartitionClock,
         limits: AssembleLimits,
         counters: Counters,
-        mishaps: Mishaps,
+        failures: ContainedFailures,
         send: Outbox,
         post: list[Output],
     ) -> None:
@@ -50,11 +50,11 @@ class Judging:
         self._clock = clock
         self._limits = limits
         self._counters = counters
-        self._mishaps = mishaps
+        self._failures = failures
         self._send = send
         self._post = post
 
-    def step(self, tracked: Tracked, info: StepInfo, step: Step) -> None:
+    def step(self, tracked: RunCheckpoint, info: StepInfo, step: Step) -> None:
         """One record was merged into ``info``."""
         run, now_us = tracked.run, self._clock.now_us
         rules = run.rules
@@ -90,7 +90,7 @@ class Judging:
         elif run.look_us < NEVER_US or run.next_timer_us < (tracked.scheduled_us or 0):
             tracked.wants_look = True
 
-    def time(self, tracked: Tracked) -> None:
+    def time(self, tracked: RunCheckpoint) -> None:
         """Time has passed for an open run."""
         run, now_us = tracked.run, self._clock.now_us
         if due := run.take_due_timers(now_us):
@@ -102,12 +102,12 @@ class Judging:
             except Exception as error:
                 self.switch_off(tracked, detector, error)
 
-    def begin(self, tracked: Tracked) -> None:
+    def begin(self, tracked: RunCheckpoint) -> None:
         """A run has begun: let its detectors set their first timers."""
         if tracked.run.rules.timers:
             self._fire(tracked, frozenset(detector.name for detector in tracked.run.rules.timers))
 
-    def _fire(self, tracked: Tracked, names: frozenset[str]) -> None:
+    def _fire(self, tracked: RunCheckpoint, names: frozenset[str]) -> None:
         run, now_us = tracked.run, self._clock.now_us
         for detector in still_on(tracked, run.rules.timers):
             if detector.name not in names:
@@ -118,7 +118,7 @@ class Judging:
             except Exception as error:
                 self.switch_off(tracked, detector, error)
 
-    def end(self, tracked: Tracked) -> None:
+    def end(self, tracked: RunCheckpoint) -> None:
         """The run is about to close."""
         run, now_us = tracked.run, self._clock.now_us
         for detector in still_on(tracked, run.rules.detectors):
@@ -128,7 +128,7 @@ class Judging:
             except Exception as error:
                 self.switch_off(tracked, detector, error)
 
-    def next_look(self, tracked: Tracked) -> int | None:
+    def next_look(self, tracked: RunCheckpoint) -> int | None:
         """When to look at the run next, where that is before what is scheduled."""
         while True:
             try:
@@ -136,12 +136,12 @@ class Judging:
             except DetectorRaised as raised:  # it is off from now on, so this ends
                 self.switch_off(tracked, raised.detector, raised.error)
 
-    def switch_off(self, tracked: Tracked, detector: Detector, error: Exception) -> None:
+    def switch_off(self, tracked: RunCheckpoint, detector: Detector, error: Exception) -> None:
         """A detector raised: it is off for this run, and what it kept of the run is dropped."""
         run = tracked.run
         run.off |= {detector.name}
         run.detector_state.pop(detector.name, None)
-        finding = self._mishaps.detector(
+        finding = self._failures.detector(
             detector.applied.rule.rule,
             detector.name,
             error,
@@ -149,9 +149,9 @@ class Judging:
             f"run {run.trace_id}",
         )
         if finding is not None:
-            self._post.append(told(finding))
+            self._post.append(pipeline_output(finding))
 
-    def switch_off_unencodable(self, tracked: Tracked) -> bool:
+    def switch_off_unencodable(self, tracked: RunCheckpoint) -> bool:
         """Switch off the detectors whose state of a run is no plain data; whether there were any."""
         run, found = tracked.run, False
         for detector in run.rules.detectors:
@@ -167,12 +167,12 @@ class Judging:
 
     # -- what they say -------------------------------------------------------------------------------------------------
 
-    def resolve_all(self, tracked: Tracked) -> None:
+    def resolve_all(self, tracked: RunCheckpoint) -> None:
         """Troubles end with their run."""
         for finding in closing_findings(tracked.run, self._clock.now_us):
             self._send(tracked, Output("findings", finding.project.encode(), _encode(finding)))
 
-    def send_announced(self, tracked: Tracked) -> None:
+    def send_announced(self, tracked: RunCheckpoint) -> None:
         """The state that names what was announced is acknowledged."""
         ready, tracked.announced = (
             tracked.announced[: tracked.announcing],
@@ -184,7 +184,7 @@ class Judging:
 
     def _raise(
         self,
-        tracked: Tracked,
+        tracked: RunCheckpoint,
         detector: Detector,
         observations: Iterable[Observation],
         *,
@@ -208,7 +208,7 @@ class Judging:
         if tracked.run.closed:
             self.resolve_all(tracked)
 
-    def _tell(self, tracked: Tracked, output: Output, by_time: bool) -> None:
+    def _tell(self, tracked: RunCheckpoint, output: Output, by_time: bool) -> None:
         """Send what a replay of the log would find again. What only time or a baseline has shown is in the state first.
 
         Else a crash after sending it would leave a trouble that nobody knows of, and that nobody ends.
@@ -220,7 +220,7 @@ class Judging:
             self._send(tracked, output)
 
 
-def still_on(tracked: Tracked, detectors: Iterable[Detector]) -> Iterable[Detector]:
+def still_on(tracked: RunCheckpoint, detectors: Iterable[Detector]) -> Iterable[Detector]:
     """Those that have not raised in this run."""
     off = tracked.run.off
     return [detector for detector in detectors if detector.name not in off] if off else detectors

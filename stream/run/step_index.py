@@ -104,7 +104,7 @@ def _path_step(info: StepInfo) -> bytes:
     return _encode(shown) + b","
 
 
-class Outline:
+class StepIndex:
     """The order of a run's steps and the tally of those that are settled. Dropped when a step's start changes."""
 
     __slots__ = ("_order", "_room_bytes", "_settled", "_settled_count")

@@ -14,22 +14,22 @@ from typing import Any, Protocol
 
 from faust.types import TP
 
-from stepstream.stream.core.floor import Floor
 from stepstream.stream.core.fuse import Fuse
+from stepstream.stream.core.offsets import OffsetTracker
 from stepstream.stream.core.outputs import Output
-from stepstream.stream.core.poison import SKIP_WINDOW_US, Note, PoisonLedger, Undigested
-from stepstream.stream.shell.marks import Mark
+from stepstream.stream.core.poison import SKIP_WINDOW_US, Note, PoisonLedger, ProcessingFailed
+from stepstream.stream.shell.progress_marker import Mark
 from stepstream.stream.shell.sender import Sender
 from stepstream.stream.shell.state_index import StateIndex
-from stepstream.stream.shell.transport import Floors
+from stepstream.stream.shell.transport import SafeOffsets
 
 log = logging.getLogger("stepstream.worker")
 
 
-class Logic(Protocol):
+class PartitionProcessor(Protocol):
     """What a stage does with one partition. Pure."""
 
-    floor: Floor
+    offsets: OffsetTracker
 
     def feed(self, record: Any) -> None:
         """Process one record."""
@@ -57,7 +57,7 @@ class Logic(Protocol):
 class Restored:
     """A partition's logic as it was left, where its state lies, and the records it has failed on."""
 
-    logic: Logic
+    logic: PartitionProcessor
     ledger: PoisonLedger
     index: StateIndex | None = None
     fuse: Fuse | None = None
@@ -92,18 +92,18 @@ class Watch(Protocol):
         """One more of a counter's: ``halts``, ``fuses`` or ``poison_skipped``."""
 
 
-class Shell:
+class PartitionRunner:
     """A partition's logic under one assignment; dead once the assignment is gone."""
 
     def __init__(
-        self, tp: TP, generation: int, sender: Sender, floors: Floors, watch: Watch
+        self, tp: TP, generation: int, sender: Sender, floors: SafeOffsets, watch: Watch
     ) -> None:
         self._watch = watch
         self.tp = tp
         self.generation = generation
         self.alive = True
         self.halted = False
-        self.logic: Logic | None = None
+        self.logic: PartitionProcessor | None = None
         self.ledger: PoisonLedger | None = None
         self.fuse: Fuse | None = None
         self._index: StateIndex | None = None
@@ -120,13 +120,13 @@ class Shell:
         """The logic is restored and may be fed."""
         self.logic, self.ledger, self._index = restored.logic, restored.ledger, restored.index
         self.fuse, self._mark, self._lettered = restored.fuse, restored.mark, restored.lettered
-        self._started_at = restored.logic.floor.value
+        self._started_at = restored.logic.offsets.safe
         mark = self._mark
-        if mark is None or mark.left is None or mark.left.last < restored.logic.floor.position:
+        if mark is None or mark.left is None or mark.left.last < restored.logic.offsets.position:
             return
         left = mark.left
         self._careful_until = left.last
-        if mark.is_blamed and left.offset >= restored.logic.floor.position:
+        if mark.is_blamed and left.offset >= restored.logic.offsets.position:
             why = (
                 "a worker hung, so that nothing could run beside it, while it processed this record"
             )
@@ -144,11 +144,11 @@ class Shell:
         if self._mark is not None:
             self._mark.clear()  # the note tells more
         busy = getattr(self.logic, "busy", None)
-        offset = busy.last_offset if busy is not None else self.logic.floor.position - 1
+        offset = busy.last_offset if busy is not None else self.logic.offsets.position - 1
         return self.ledger.failed(offset, self._time_us, why) if offset >= 0 else None
 
     def feed(self, records: Sequence[Any]) -> None:
-        """Process records in order. Raises ``Undigested`` where one cannot be processed; skips what failed three times."""
+        """Process records in order. Raises ``ProcessingFailed`` where one cannot be processed; skips what failed three times."""
         logic, ledger = self.logic, self.ledger
         if logic is None or ledger is None:
             return
@@ -172,12 +172,14 @@ class Shell:
             except Exception as error:
                 where = f"{self.tp.topic} partition {self.tp.partition} offset {record.offset}"
                 self.processed()
-                raise Undigested(
+                raise ProcessingFailed(
                     f"processing {where} failed: {error!r}",
                     ledger.failed(record.offset, record.timestamp * 1000, traceback.format_exc()),
                 ) from error
 
-    def _skip(self, record: Any, note: Note, logic: Logic, ledger: PoisonLedger) -> None:
+    def _skip(
+        self, record: Any, note: Note, logic: PartitionProcessor, ledger: PoisonLedger
+    ) -> None:
         """Dead-letter a record that has failed three times."""
         now_us = record.timestamp * 1000
         if ledger.is_pardoned and not note.skipped_at_us:
@@ -187,7 +189,7 @@ class Shell:
         self._sender.send(ledger.skipped(record.offset, now_us), self._noted)
         logic.skip(record, note.traceback)
 
-    def _try_again(self, record: Any, logic: Logic, ledger: PoisonLedger) -> bool:
+    def _try_again(self, record: Any, logic: PartitionProcessor, ledger: PoisonLedger) -> bool:
         """Where too many were skipped: a mended worker can process the record, any other halts here. False: halted."""
         now_us = record.timestamp * 1000
         logic.flush()
@@ -212,7 +214,7 @@ class Shell:
         log.warning(
             "%s partition %d goes on at offset %d", self.tp.topic, self.tp.partition, record.offset
         )
-        for output in (ledger.digested(record.offset), ledger.resumed(record.offset, now_us)):
+        for output in (ledger.recovered(record.offset), ledger.resumed(record.offset, now_us)):
             self._sender.send(output, _ignore)
         return True
 
@@ -236,8 +238,8 @@ class Shell:
                     self.logic.acknowledged(output)
                     continue
                 refused += 1
-                if output.beside is not None:
-                    self._sender.send(output.beside, _ignore)
+                if output.preceded_by is not None:
+                    self._sender.send(output.preceded_by, _ignore)
             self._sender.send(output, self._acknowledged)
         if self.fuse is not None:
             self._tell_of_fuse(self.fuse, refused)
@@ -267,7 +269,7 @@ class Shell:
         """Publish the floor for the next commit."""
         if not self.alive or self.logic is None:
             return
-        floor = self.logic.floor.value
+        floor = self.logic.offsets.safe
         if floor > self._started_at:
             metadata = self._index.metadata(floor) if self._index is not None else ""
             self._floors[self.tp] = (floor, metadata)
@@ -276,22 +278,22 @@ class Shell:
         self._watch.delivered(output)
         if not self.alive or self.logic is None:
             return
-        if self._index is not None and output.topic == "state" and output.holder is not None:
-            run = output.holder.run
+        if self._index is not None and output.topic == "state" and output.owner is not None:
+            run = output.owner.run
             self._index.written(
                 run.trace_id, offset, closed=run.closed, closed_at_us=run.closed_at_us
             )
         self.logic.acknowledged(output)
 
 
-class Stage:
+class TopicStage:
     """All partitions of one topic that are assigned to this worker."""
 
     def __init__(
         self,
         topic: str,
         sender: Sender,
-        floors: Floors,
+        floors: SafeOffsets,
         load: Load,
         watch: Watch,
         is_troubled: Callable[[TP], bool],
@@ -301,13 +303,13 @@ class Stage:
         self._is_troubled = is_troubled
         self._is_missed = is_missed
         self.topic = topic
-        self.shells: dict[int, Shell] = {}
+        self.shells: dict[int, PartitionRunner] = {}
         self._sender = sender
         self._floors = floors
         self._load = load
         self._ready: dict[int, asyncio.Task[None]] = {}
         self._held = False
-        self.at_work: Shell | None = None
+        self.at_work: PartitionRunner | None = None
         """Whose records or time are being processed."""
 
     def revoke(self) -> None:
@@ -329,7 +331,7 @@ class Stage:
         self.revoke()
         for tp in tps:
             if tp.topic == self.topic:
-                shell = self.shells[tp.partition] = Shell(
+                shell = self.shells[tp.partition] = PartitionRunner(
                     tp, generation, self._sender, self._floors, self._watch
                 )
                 self._ready[tp.partition] = asyncio.create_task(
@@ -345,7 +347,7 @@ class Stage:
         logic = shell.logic
         if logic is not None and shell.alive:
             first = records[0]
-            await self._check_gap(tp, logic.floor.position, getattr(first, "first", first.offset))
+            await self._check_gap(tp, logic.offsets.position, getattr(first, "first", first.offset))
         if self._held:
             await asyncio.Event().wait()  # neither processed nor skipped
         if logic is None or not shell.alive or shell.halted:
@@ -396,7 +398,7 @@ class Stage:
         for shell in self.shells.values():
             if shell.logic is None or shell.halted:
                 continue
-            time_us = caught_up_at(shell.tp, shell.logic.floor.position)
+            time_us = caught_up_at(shell.tp, shell.logic.offsets.position)
             if (
                 time_us and not self._sender.is_full
             ):  # what is due would only add to what nobody has taken yet
@@ -409,11 +411,11 @@ class Stage:
                 self.at_work = None
             shell.pump()
 
-    async def _restore(self, shell: Shell) -> None:
+    async def _restore(self, shell: PartitionRunner) -> None:
         restored = await self._load(shell.tp.partition)
         if shell.alive:
             shell.loaded(restored)
-            position = restored.logic.floor.position
+            position = restored.logic.offsets.position
             log.info(
                 "ready: %s partition %d from offset %d",
                 shell.tp.topic,
