@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable
 from typing import Final
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
-from stepstream.sinks.batching import intent
+from stepstream.common.commit_metadata import SINK
+from stepstream.common.retry import OutageLog
 from stepstream.sinks.batching.lane import Stage
-from stepstream.sinks.batching.outage import Outage
 from stepstream.sinks.batching.partitions import Assigned
+
+logger = logging.getLogger("stepstream.sink")
 
 PAUSE_S: Final = 0.1
 
@@ -22,7 +25,7 @@ class Commits:
     def __init__(self, consumer: Consumer, fence_s: float) -> None:
         self._consumer = consumer
         self._fence_s = fence_s
-        self._trouble = Outage("offsets cannot be committed")
+        self._trouble = OutageLog("offsets cannot be committed", logger)
         self._not_before = 0.0
 
     def send(self, all_held: Iterable[Assigned], *, known_at: float) -> list[Assigned]:
@@ -42,7 +45,7 @@ class Commits:
                 if batch.replay:  # its intent is what brought it here
                     ready.append(held)
                 else:
-                    wanted.append((held, held.at(batch.first, intent.encode(batch.last))))
+                    wanted.append((held, held.at(batch.first, SINK.encode(batch.last))))
             elif not lane.acknowledged:
                 wanted.append((held, held.at(lane.position)))
         committed = self._send([place for _, place in wanted])

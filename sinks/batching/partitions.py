@@ -11,9 +11,9 @@ from typing import Final
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Message, TopicPartition
 
 from stepstream.common import kafka
+from stepstream.common.commit_metadata import SINK
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
-from stepstream.sinks.batching import intent
 from stepstream.sinks.batching.lane import BatchPolicy, Lane, Stage
 from stepstream.sinks.clickhouse.feeds import PROGRESS_TABLES, Feed, feed_of
 from stepstream.sinks.clickhouse.position import Position
@@ -184,7 +184,7 @@ class Partitions:
                 feed_of(name),
                 Source("", found.partition),
                 offset,
-                intent.decode(metadata),
+                SINK.decode(metadata),
             )
             self.held[place] = held
             new.append(held)

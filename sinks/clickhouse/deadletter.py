@@ -6,11 +6,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from typing import Any, Final, cast
+from typing import Final
 
-from confluent_kafka import KafkaException, Producer
+from confluent_kafka import Producer
 
-from stepstream.common.kafka import producer
+from stepstream.common.kafka import KafkaUnreachable, Outgoing, producer, send_and_wait
 from stepstream.common.letters import letters_since
 from stepstream.schemas.deadletter import letter_headers
 from stepstream.schemas.settings import Settings
@@ -19,6 +19,7 @@ from stepstream.sinks.clickhouse.records import STORE_REFUSED, Record, Refused
 
 FUSE_RECORDS: Final = 100
 FUSE_S: Final = 600.0
+SEND_S: Final = 30.0
 
 
 class Fuse:
@@ -58,7 +59,7 @@ class DeadLetters:
     ) -> None:
         """Send them. ``again``: they may have been sent before, so it is looked first which lie there already.
 
-        Raises ``KafkaException`` when they are not acknowledged, ``FuseBlown`` when they are too many.
+        Raises ``KafkaUnreachable`` when they are not acknowledged, ``FuseBlown`` when they are too many.
         """
         with self._lock:
             if again:
@@ -77,22 +78,20 @@ class DeadLetters:
                 )
             if self._producer is None:
                 self._producer = producer(self._settings, **{"message.max.bytes": 4 * 1_048_576})
-            failures: list[object] = []
-            for item in refused:
-                self._producer.produce(
+            letters = [
+                Outgoing(
                     self._name,
-                    item.record.value,
                     item.record.key,
-                    headers=cast(Any, dead_letter_headers(item, source, partition)),
-                    on_delivery=lambda error, _message: (
-                        failures.append(error) if error is not None else None
-                    ),
+                    item.record.value,
+                    dead_letter_headers(item, source, partition),
                 )
-            left = self._producer.flush(30)
-            if failures or left:
-                raise KafkaException(
-                    failures[0] if failures else f"{left} dead letters are not acknowledged"
-                )
+                for item in refused
+            ]
+            try:
+                send_and_wait(self._producer, letters, SEND_S)
+            except KafkaUnreachable:
+                self._producer = None  # it would send the rest later, when nobody counts it
+                raise
 
 
 class FuseBlown(Exception):

@@ -11,20 +11,20 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException, Message
 
 from stepstream.common import kafka
 from stepstream.common.listen import AddressTaken
+from stepstream.common.retry import Cancelled, retry
 from stepstream.schemas.batches import describe
 from stepstream.schemas.retention import record_limits, retention
 from stepstream.schemas.settings import Settings
 from stepstream.sinks.batching.commits import Commits
 from stepstream.sinks.batching.lane import BatchPolicy, Stage
-from stepstream.sinks.batching.outage import Outage, pause_s
 from stepstream.sinks.batching.partitions import Assigned, Partitions, Place
 from stepstream.sinks.batching.threads import Threads
 from stepstream.sinks.clickhouse import memory
@@ -122,14 +122,17 @@ class Sink:
 
     def _prepare(self, stop: threading.Event) -> bool:
         """Wait for the store and bring its schema up to date; wait for Kafka and read the prices."""
-        return _patiently(
-            lambda: migrate(self.settings), StoreUnreachable, self._workshop.store, stop
-        ) and _patiently(
-            self._prices.read_all,
-            (kafka.KafkaUnreachable, KafkaException),
-            self._workshop.kafka,
-            stop,
-        )
+        try:
+            retry(lambda: migrate(self.settings), StoreUnreachable, self._workshop.store, stop=stop)
+            retry(
+                self._prices.read_all,
+                (kafka.KafkaUnreachable, KafkaException),
+                self._workshop.kafka,
+                stop=stop,
+            )
+        except Cancelled:
+            return False
+        return True
 
     def _begin_round(self) -> bool:
         """Notice when the last round took so long (a process frozen, a machine asleep) that others may have gone on.
@@ -344,24 +347,3 @@ class Sink:
         logger.warning(
             "the store did not take what was read in time: it stays in Kafka for the next start"
         )
-
-
-def _patiently(
-    action: Callable[[], Any],
-    passing: type[Exception] | tuple[type[Exception], ...],
-    outage: Outage,
-    stop: threading.Event,
-) -> bool:
-    """Do it, again and again while it fails with what may pass; False when told to stop before it is done."""
-    attempt = 0
-    while not stop.is_set():
-        try:
-            action()
-        except passing as error:
-            outage.failed(error)
-            attempt += 1
-            stop.wait(pause_s(attempt))
-        else:
-            outage.over()
-            return True
-    return False

@@ -17,10 +17,10 @@ from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-d
 
 from stepstream.common.kafka import BadBatch, KafkaUnreachable, client_config, measured
 from stepstream.common.letters import refuse_batch
+from stepstream.common.retry import DEFAULT_BACKOFF, OutageLog
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
 from stepstream.sinks.batching.lane import Batch, Lane
-from stepstream.sinks.batching.outage import Outage, pause_s
 from stepstream.sinks.batching.partitions import Assigned
 from stepstream.sinks.clickhouse.deadletter import DeadLetters, FuseBlown
 from stepstream.sinks.clickhouse.errors import StoreError, worded
@@ -72,8 +72,10 @@ class Workshop:
         self._dead_letters = DeadLetters(settings)
         self._lock = threading.Lock()
         self._admin: AdminClient | None = None
-        self.store = Outage(f"ClickHouse at {settings.clickhouse_url} does not take rows")
-        self.kafka = Outage("Kafka")
+        self.store = OutageLog(
+            f"ClickHouse at {settings.clickhouse_url} does not take rows", logger
+        )
+        self.kafka = OutageLog("Kafka", logger)
 
     def close(self) -> None:
         """Let go of connections."""
@@ -96,7 +98,7 @@ class Workshop:
                     worded(error)
                 )
                 attempt += 1
-                held.cancel.wait(pause_s(attempt))
+                held.cancel.wait(DEFAULT_BACKOFF.pause_s(attempt))
             else:
                 self.kafka.over()
                 self.store.over()
@@ -162,7 +164,7 @@ class Workshop:
             except PASSING as error:
                 self.store.failed(worded(error))
             attempt += 1
-            held.cancel.wait(pause_s(attempt))
+            held.cancel.wait(DEFAULT_BACKOFF.pause_s(attempt))
         return outcome
 
     def _attempt(self, held: Assigned, batch: Batch, source: Source, outcome: Outcome) -> Outcome:
@@ -198,7 +200,7 @@ class Workshop:
             except PASSING as error:
                 self.kafka.failed(error)
                 attempt += 1
-                held.cancel.wait(pause_s(attempt))
+                held.cancel.wait(DEFAULT_BACKOFF.pause_s(attempt))
             else:
                 return batch
         return None

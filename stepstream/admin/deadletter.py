@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from confluent_kafka import Message, Producer
+from confluent_kafka import Message
 
-from stepstream.common.kafka import KafkaUnreachable, client_config, producer, read_to_end
+from stepstream.common.kafka import Outgoing, producer, read_to_end, send_and_wait
 from stepstream.common.letters import letter_source
 from stepstream.schemas.batches import UNREADABLE
 from stepstream.schemas.deadletter import OURS, Source, number_of
-from stepstream.schemas.partitioner import PARTITIONER
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import (
     DEADLETTER_BY,
@@ -99,38 +98,22 @@ def replay(settings: Settings, letters: Iterable[Letter]) -> tuple[int, list[Let
     Returns how many were acknowledged, and those left alone because they name no topic of this installation.
     What is still not acceptable is refused again. Raises ``KafkaUnreachable`` when not all were acknowledged.
     """
-    config = {
-        **client_config(settings),
-        "enable.idempotence": True,
-        "partitioner": PARTITIONER,
-        "log_level": 0,
-    }
-    client = Producer({**config, "message.timeout.ms": round(SEND_S * 1000)})
+    client = producer(settings, **{"message.timeout.ms": round(SEND_S * 1000), "log_level": 0})
     known = {name: topic(settings.topic_prefix, name) for name in TOPIC_NAMES - {"deadletter"}}
     known |= {full: full for full in known.values()}
     foreign: list[Letter] = []
-    failures: list[str] = []
-    sent = 0
 
-    def acknowledged(error: object, _message: object) -> None:
-        if error is not None:
-            failures.append(str(error))
+    def outgoing() -> Iterator[Outgoing]:
+        for letter in letters:
+            # A letter about an unreadable batch stands for records that nobody can read: it has no value.
+            if letter.topic not in known or letter.reason == UNREADABLE:
+                foreign.append(letter)
+                continue
+            headers = [(name, value) for name, value in letter.headers if name != REPLAYED]
+            headers.append((REPLAYED, str(letter.offset).encode()))
+            yield Outgoing(known[letter.topic], letter.key, letter.value, headers)
 
-    for letter in letters:
-        if (
-            letter.topic not in known or letter.reason == UNREADABLE
-        ):  # which stands for records that nobody can read
-            foreign.append(letter)
-            continue
-        _produce(client, known[letter.topic], letter, acknowledged)
-        sent += 1
-    left = client.flush(SEND_S)
-    if failures or left:
-        unsent = len(failures) + left
-        raise KafkaUnreachable(
-            f"{unsent} of {sent} records were not acknowledged: {', '.join(sorted(set(failures)))}"
-        )
-    return sent, foreign
+    return send_and_wait(client, outgoing(), SEND_S), foreign
 
 
 def resume(settings: Settings, name: str, partition: int) -> None:
@@ -141,28 +124,7 @@ def resume(settings: Settings, name: str, partition: int) -> None:
     if name not in LEDGER_TOPICS:
         raise ValueError(f"no worker reads {name}: one of {', '.join(sorted(LEDGER_TOPICS))}")
     note = PoisonLedger(name, partition, LEDGER_TOPICS[name]).pardon()
-    client = producer(settings)
-    client.produce(
-        topic(settings.topic_prefix, note.topic),
-        key=note.key,
-        value=note.value,
-        partition=partition,
+    record = Outgoing(
+        topic(settings.topic_prefix, note.topic), note.key, note.value, partition=partition
     )
-    if client.flush(SEND_S):
-        raise KafkaUnreachable("the note was not acknowledged")
-
-
-def _produce(
-    client: Producer, name: str, letter: Letter, acknowledged: Callable[[object, object], None]
-) -> None:
-    kept = [(name, value) for name, value in letter.headers if name != REPLAYED]
-    headers: list[tuple[str, str | bytes | None]] = [*kept, (REPLAYED, str(letter.offset).encode())]
-    while True:
-        try:
-            client.produce(
-                name, key=letter.key, value=letter.value, headers=headers, on_delivery=acknowledged
-            )
-            break
-        except BufferError:
-            client.poll(0.5)
-    client.poll(0)
+    send_and_wait(producer(settings), [record], SEND_S)

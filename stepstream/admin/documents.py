@@ -14,15 +14,13 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import msgspec
-from confluent_kafka import Producer
 from pydantic import ValidationError
 
 from stepstream.admin import topics, yamlfile
 from stepstream.admin.yamlfile import Place, Problem
-from stepstream.common.kafka import KafkaUnreachable, client_config, read_to_end
+from stepstream.common.kafka import Outgoing, producer, read_to_end, send_and_wait
 from stepstream.schemas.documents import DOCUMENT, Prices, Subscription, document_key
 from stepstream.schemas.durations import write_duration
-from stepstream.schemas.partitioner import PARTITIONER
 from stepstream.schemas.policy import Policy
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
@@ -233,32 +231,13 @@ def _send(settings: Settings, records: Sequence[tuple[str, bytes | None]], owner
     """Every record acknowledged, in order. Raises ``KafkaUnreachable``."""
     if not records:
         return
-    config = {
-        **client_config(settings),
-        "enable.idempotence": True,
-        "partitioner": PARTITIONER,
-        "log_level": 0,
-    }
-    producer = Producer({**config, "message.timeout.ms": round(SEND_S * 1000)})
-    failures: list[str] = []
-
-    def acknowledged(error: object, _message: object) -> None:
-        if error is not None:
-            failures.append(str(error))
-
+    client = producer(settings, **{"message.timeout.ms": round(SEND_S * 1000), "log_level": 0})
+    headers = [("content-type", b"application/json")]
+    if owner:
+        headers.append((OWNER_HEADER, owner.encode()))
     name = topic(settings.topic_prefix, "config")
-    for key, value in records:
-        headers: list[tuple[str, str | bytes | None]] = [("content-type", b"application/json")]
-        if owner:
-            headers.append((OWNER_HEADER, owner.encode()))
-        producer.produce(
-            name, key=key.encode(), value=value, headers=headers, on_delivery=acknowledged
-        )
-    left = producer.flush(SEND_S + 5)
-    if failures or left:
-        raise KafkaUnreachable(
-            f"{len(failures) + left} documents were not acknowledged: {', '.join(sorted(set(failures)))}"
-        )
+    outgoing = [Outgoing(name, key.encode(), value, headers) for key, value in records]
+    send_and_wait(client, outgoing, SEND_S + 5)
 
 
 def to_yaml(held: Held) -> str:

@@ -186,21 +186,11 @@ def send_records(settings: Settings, records: list[Sent]) -> None:
 
 
 def _send(settings: Settings, records: list[Sent]) -> None:
-    producer = kafka.producer(
+    client = kafka.producer(
         settings, **{"linger.ms": 0, "message.timeout.ms": round(_DELIVER_S * 1_000)}
     )
-    errors: list[str] = []
-    for name, key, value, headers in records:
-        producer.produce(
-            topic(settings.topic_prefix, name),
-            value,
-            key,
-            headers=headers,
-            on_delivery=lambda error, _message: (
-                errors.append(error.str()) if error is not None else None
-            ),
-        )
-    if producer.flush(_DELIVER_S) or errors:
-        raise kafka.KafkaUnreachable(
-            f"Kafka did not take the order: {errors[0] if errors else 'no broker answers'}"
-        )
+    outgoing = [
+        kafka.Outgoing(topic(settings.topic_prefix, name), key, value, headers)
+        for name, key, value, headers in records
+    ]
+    kafka.send_and_wait(client, outgoing, _DELIVER_S)

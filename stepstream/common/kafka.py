@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
@@ -85,15 +85,73 @@ def load_hook(name: str) -> Callable[[], tuple[str, float]]:
     return hook  # type: ignore[no-any-return]
 
 
+def idempotent_producer(config: Mapping[str, Any], **more: Any) -> Producer:
+    """A producer that writes each record once and in order, whatever it has to resend.
+
+    ``config`` is the connection; with settings at hand use ``producer``.
+    """
+    return Producer({**config, "enable.idempotence": True, "partitioner": PARTITIONER, **more})
+
+
 def producer(settings: Settings, **more: Any) -> Producer:
-    """An idempotent producer with the partitioner that every step needs."""
-    defaults: dict[str, Any] = {
-        "enable.idempotence": True,
-        "partitioner": PARTITIONER,
-        "compression.type": settings.compression,
-        "linger.ms": 5,
-    }
-    return Producer({**client_config(settings), **defaults, **more})
+    """An idempotent producer for the brokers of the settings."""
+    defaults: dict[str, Any] = {"compression.type": settings.compression, "linger.ms": 5}
+    return idempotent_producer(client_config(settings), **{**defaults, **more})
+
+
+class Outgoing(NamedTuple):
+    """A record to produce. ``topic`` is the full name; partition -1 leaves the choice to the key."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes]] = ()
+    partition: int = -1
+
+
+def send_and_wait(client: Producer, records: Iterable[Outgoing], timeout_s: float) -> int:
+    """Produce records in order and return how many there were, once all are acknowledged.
+
+    Raises ``KafkaUnreachable`` when a record is refused or not acknowledged within ``timeout_s`` of the last one. For
+    a producer that nobody else uses meanwhile.
+    """
+    errors: list[str] = []
+    sent = 0
+
+    def delivered(error: KafkaError | None, _message: Message) -> None:
+        if error is not None:
+            errors.append(error.str())
+
+    for record in records:
+        _produce(client, record, delivered)
+        sent += 1
+    unacknowledged = client.flush(timeout_s)
+    if errors or unacknowledged:
+        reasons = sorted(set(errors)) or [f"no answer within {timeout_s:.0f} s"]
+        raise KafkaUnreachable(
+            f"{len(errors) + unacknowledged} of {sent} records were not acknowledged by Kafka:"
+            f" {', '.join(reasons)}"
+        )
+    return sent
+
+
+def _produce(client: Producer, record: Outgoing, delivered: Any) -> None:
+    place: dict[str, Any] = {} if record.partition < 0 else {"partition": record.partition}
+    while True:
+        try:
+            client.produce(
+                record.topic,
+                record.value,
+                record.key,
+                headers=list(record.headers),
+                on_delivery=delivered,
+                **place,
+            )
+        except BufferError:  # the client's queue is full
+            client.poll(0.5)
+        else:
+            client.poll(0)
+            return
 
 
 class _Consumer(Consumer):

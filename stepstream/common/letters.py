@@ -13,12 +13,13 @@ from confluent_kafka import Message, TopicPartition
 
 from stepstream.common.kafka import (
     BadBatch,
-    KafkaUnreachable,
+    Outgoing,
     consumer,
     partition_count,
     position_of,
     producer,
     read_to_end,
+    send_and_wait,
 )
 from stepstream.schemas.batches import UNREADABLE, batch_finding, describe
 from stepstream.schemas.deadletter import OURS, Source, letter_headers, source_of
@@ -89,30 +90,18 @@ def write_letters(settings: Settings, unreadable: Sequence[Unreadable], by: str)
     if not unreadable:
         return
     known = letters_since(settings, min(item.message.timestamp()[1] for item in unreadable))
-    client = producer(settings, **{"message.max.bytes": 8 * 1_048_576})
-    failures: list[object] = []
     name = topic(settings.topic_prefix, "deadletter")
-    for item in unreadable:
-        if item.source in known:
-            continue
-        headers: Any = letter_headers(
-            _pairs(item.message), item.source, "unreadable", item.detail, by
-        )
-        client.produce(
+    records = [
+        Outgoing(
             name,
-            item.message.value(),
             item.message.key(),
-            headers=headers,
-            on_delivery=lambda error, _message: (
-                failures.append(error) if error is not None else None
-            ),
+            item.message.value(),
+            letter_headers(_pairs(item.message), item.source, "unreadable", item.detail, by),
         )
-        client.poll(0)
-    left = client.flush(SEND_S)
-    if failures or left:
-        raise KafkaUnreachable(
-            f"{len(failures) + left} records were not dead-lettered: {failures[:1] or 'no answer'}"
-        )
+        for item in unreadable
+        if item.source not in known
+    ]
+    send_and_wait(producer(settings, **{"message.max.bytes": 8 * 1_048_576}), records, SEND_S)
 
 
 def refuse_batch(settings: Settings, batch: BadBatch, name: str, by: str) -> None:
@@ -123,30 +112,19 @@ def refuse_batch(settings: Settings, batch: BadBatch, name: str, by: str) -> Non
     source = (name, batch.partition, batch.last)
     if source in letters_since(settings, batch.met_ms - REFUSED_BEFORE_MS):
         return
-    client = producer(settings)
-    failures: list[object] = []
-    headers: Any = letter_headers(
+    headers = letter_headers(
         (), source, UNREADABLE, describe(batch.first, batch.last, batch.why), by
     )
     finding = batch_finding(
         name, batch.partition, batch.first, batch.last, batch.why, batch.met_ms * 1000
     )
-    sent = {"deadletter": (None, headers), "findings": (msgspec.json.encode(finding), [])}
-    for to, (value, more) in sent.items():
-        client.produce(
-            topic(settings.topic_prefix, to),
-            value,
-            finding.project.encode(),
-            headers=more,
-            on_delivery=lambda error, _message: (
-                failures.append(error) if error is not None else None
-            ),
-        )
-    left = client.flush(SEND_S)
-    if failures or left:
-        raise KafkaUnreachable(
-            f"the batch that was passed over was not noted: {failures[:1] or 'no answer'}"
-        )
+    key = finding.project.encode()
+    prefix = settings.topic_prefix
+    records = [
+        Outgoing(topic(prefix, "deadletter"), key, None, headers),
+        Outgoing(topic(prefix, "findings"), key, msgspec.json.encode(finding)),
+    ]
+    send_and_wait(producer(settings), records, SEND_S)
 
 
 def _pairs(message: Message) -> Iterable[tuple[str, bytes]]:

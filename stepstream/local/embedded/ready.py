@@ -9,9 +9,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
+
+from stepstream.common.kafka import idempotent_producer
 
 TOPIC = "__stepstream_ready"
 GROUP = "stepstream-ready"
@@ -80,8 +82,7 @@ def _coordinator_answers(patience: dict[str, Any]) -> bool:
 
 
 def _acknowledged(connection: dict[str, str], deadline: float, alive: Callable[[], None]) -> None:
-    settings = {**connection, "log_level": 0, "enable.idempotence": True, "linger.ms": 0}
-    producer = Producer(settings)
+    producer = idempotent_producer(connection, **{"log_level": 0, "linger.ms": 0})
     answers: list[object] = []
     producer.produce(TOPIC, b"ready", callback=lambda error, _message: answers.append(error))
     while not answers:

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stepstream.common.commit_metadata import SINK
 from stepstream.sinks.batching import intent
 from stepstream.sinks.batching.lane import Batch, BatchPolicy, Lane, Stage
 from stepstream.sinks.clickhouse.position import go_on
@@ -70,7 +71,7 @@ def life(world: World, chance: random.Random) -> Life:
         world.stored if world.committed is None or (world.stored or -1) >= world.committed else None
     )
     position = go_on(
-        world.committed, intent.decode(world.metadata), stored, low=0, high=len(world.log)
+        world.committed, SINK.decode(world.metadata), stored, low=0, high=len(world.log)
     )
     lane = Lane(
         "steps", 0, BatchPolicy(rows=chance.randrange(1, 12), bytes=chance.randrange(100, 2_000))
@@ -95,7 +96,7 @@ def life(world: World, chance: random.Random) -> Life:
         batch = lane.cut(0.0)
         if (yield):
             return
-        if not batch.replay and not world.commit(me, batch.first, intent.encode(batch.last)):
+        if not batch.replay and not world.commit(me, batch.first, SINK.encode(batch.last)):
             return
         lane.started()
         late = yield
@@ -158,33 +159,6 @@ def test_every_record_is_stored_once_whoever_dies_or_wakes(seed: int, poisoned: 
     assert world.rows == Counter(offset for offset in range(RECORDS) if offset not in poison)
     assert set(world.letters) == poison
     assert world.committed == RECORDS
-
-
-def test_an_intent_says_where_its_batch_ends() -> None:
-    """What is written beside an offset is read again; without it nothing is in flight."""
-    assert intent.decode(intent.encode(41)) == 41
-    assert intent.decode(intent.encode(41) + "7") == 41  # clients read on behind its end
-    assert intent.decode("stepstream-sink/1 end=41") == 41
-    assert [intent.decode(nothing) for nothing in (None, "", "somebody else's")] == [
-        None,
-        None,
-        None,
-    ]
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "stepstream-sink/2 end=7",
-        "stepstream-sink/3 end=7;",
-        "stepstream-sink/x",
-        "stepstream-sink/1",
-    ],
-)
-def test_an_intent_of_a_newer_sink_is_not_guessed_at(text: str) -> None:
-    """A batch in flight that cannot be repeated exactly must not be passed over."""
-    with pytest.raises(intent.UnknownIntent):
-        intent.decode(text)
 
 
 def test_a_token_names_its_range_and_its_log() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 import subprocess
 import sys
@@ -11,7 +10,6 @@ import pytest
 from clickhouse_connect.driver.exceptions import DatabaseError
 
 from stepstream.schemas.settings import Settings
-from stepstream.sinks.batching.outage import LONGEST_PAUSE_S, Outage, pause_s
 from stepstream.sinks.clickhouse.client import explained
 from stepstream.sinks.clickhouse.deadletter import Fuse, dead_letter_headers
 from stepstream.sinks.clickhouse.errors import StoreDenied, StoreMissing, StoreUnreachable
@@ -30,26 +28,6 @@ from stepstream.sinks.clickhouse.schema import (
 def test_a_store_in_trouble_is_waited_for(code: int) -> None:
     """Timeouts, too many queries or parts, no memory, a full disk, a missing table, a wrong password: never the rows' fault."""
     assert code not in ROW_ERRORS
-
-
-def test_pauses_grow_and_stay_bounded() -> None:
-    """With jitter, so that sinks do not come back all at once."""
-    assert pause_s(0) <= 0.1
-    assert all(pause_s(attempt) <= LONGEST_PAUSE_S for attempt in range(2_000))
-    assert pause_s(50) >= LONGEST_PAUSE_S / 2
-    assert len({pause_s(5) for _ in range(20)}) > 1
-
-
-def test_an_outage_is_told_once_and_its_end_too(caplog: pytest.LogCaptureFixture) -> None:
-    """A thousand failures are two lines."""
-    caplog.set_level(logging.INFO)
-    outage = Outage("the store is away")
-    for _ in range(1_000):
-        outage.failed("refused")
-    outage.over()
-    outage.over()
-    assert len(caplog.records) == 2
-    assert outage.failures == 1_000
 
 
 def test_the_fuse_blows_when_everything_is_refused_and_mends_with_time() -> None:
