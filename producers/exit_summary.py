@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from stepstream.producers.transport.background_sender import Counts
-from stepstream.schemas.money import NANOS_PER_USD, usd_from_nanos
+from stepstream.schemas.formatting import format_number_of, format_usd
 
 ID_CHARS = 8
 
@@ -34,14 +34,14 @@ def exit_line(totals: Totals, counts: Counts) -> str:
     """``stepstream: run 4bf92f35… · 7 steps · $0.0123 · stepstream trace 4bf92f35``; empty when nothing happened."""
     parts: list[str] = []
     if totals.runs:
-        parts = [_runs(totals), _number(totals.steps, "step"), *_cost(totals)]
+        parts = [_runs(totals), format_number_of(totals.steps, "step"), *_cost(totals)]
     elif totals.steps:
-        parts = [_number(totals.steps, "step")]
+        parts = [format_number_of(totals.steps, "step")]
     lost = counts.failed + counts.held
     if counts.dropped:
-        parts.append(f"{_number(counts.dropped, 'event')} dropped, the queue was full")
+        parts.append(f"{format_number_of(counts.dropped, 'event')} dropped, the queue was full")
     if lost:
-        parts.append(f"{_number(lost, 'event')} not delivered")
+        parts.append(f"{format_number_of(lost, 'event')} not delivered")
     if not parts:
         return ""
     if totals.runs and counts.delivered:
@@ -56,24 +56,12 @@ def _runs(totals: Totals) -> str:
     )
 
 
-def _number(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
 def _cost(totals: Totals) -> list[str]:
-    out = [money(totals.cost_nanos)] if totals.cost_nanos else []
+    out = [format_usd(totals.cost_nanos)] if totals.cost_nanos else []
     if totals.unpriced:
-        out.append(f"{_number(totals.unpriced, 'step')} that the SDK's price list does not know")
+        out.append(
+            f"{format_number_of(totals.unpriced, 'step')} that the SDK's price list does not know"
+        )
     if totals.unmetered:
-        out.append(f"{_number(totals.unmetered, 'model call')} without usage")
+        out.append(f"{format_number_of(totals.unmetered, 'model call')} without usage")
     return out
-
-
-def money(nanos: int) -> str:
-    """Dollars for people: cents, and as many digits more as a small amount needs."""
-    if nanos >= NANOS_PER_USD:
-        return f"${nanos / NANOS_PER_USD:,.2f}"
-    digits = usd_from_nanos(nanos).partition(".")[2]
-    places = min(9, max(4, len(digits) - len(digits.lstrip("0")) + 3))
-    whole, _, digits = usd_from_nanos(round(nanos, places - 9)).partition(".")
-    return f"${whole}.{digits[:places]:0<4}"

@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar, cast
 
 from stepstream.producers.error_guard import internal_error, sdk_log
 from stepstream.producers.values.plain import label
+from stepstream.schemas.suggestions import nearest_name
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -44,8 +45,8 @@ def misuse(kind: str, message: str, *, level: int = logging.WARNING) -> None:
         internal_error("misuse", error)
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """``, did you mean 'input_tokens'?``; empty where nothing is like it."""
+def hint(name: str, known: Iterable[str]) -> str:
+    """``: did you mean 'input_tokens'?``; empty where nothing is like it."""
     meant = meant_by(name, known)
     return f": did you mean {meant!r}?" if meant else ""
 
@@ -56,10 +57,7 @@ def meant_by(name: str, known: Iterable[str]) -> str:
     other = _OTHER_NAMES.get(name.lower(), "")
     if other in names:
         return other
-    import difflib
-
-    close = difflib.get_close_matches(name, names, 1, 0.6)
-    return close[0] if close else ""
+    return nearest_name(name, names)
 
 
 def shown(value: object) -> str:
@@ -89,7 +87,7 @@ def wrong_call(
         [*map(shown, args), *(f"{name}={shown(value)}" for name, value in kwargs.items())]
     )
     unknown = [name for name in kwargs if name not in names]
-    hints = [f"there is no {name!r}{did_you_mean(name, names)}" for name in unknown]
+    hints = [f"there is no {name!r}{hint(name, names)}" for name in unknown]
     free = iter([name for name in names if name not in positional and name not in kwargs])
     written = [shown(value) for value in args[: len(positional)]]
     written += [

@@ -16,7 +16,7 @@ from stepstream.producers.checked_fields import CHECKED, checked
 from stepstream.producers.error_guard import internal_error, never_raises, sdk_log, suppressed
 from stepstream.producers.exceptions import ArgumentsRefused, RunStopped
 from stepstream.producers.filling import ENDED, LABEL_CHARS, NEW, OFF, OPEN, Fills
-from stepstream.producers.misuse import did_you_mean, misuse, shown
+from stepstream.producers.misuse import hint, misuse, shown
 from stepstream.producers.opening import RunFields, StepFields
 from stepstream.producers.scope import Scope
 from stepstream.producers.values.failures import cancelled, message_of, type_of
@@ -356,7 +356,7 @@ class Step(Fills):
             known = (RunFields if issubclass(type(self), Run) else StepFields).__annotations__
             misuse(
                 f"field {name}",
-                f"there is no field {name!r}{did_you_mean(name, known)}; it is ignored. Fields: {', '.join(known)}",
+                f"there is no field {name!r}{hint(name, known)}; it is ignored. Fields: {', '.join(known)}",
             )
         elif issubclass(type(value), Step) or (type(value) is str and STEP_ID.fullmatch(value)):
             setattr(record, name, value.step_id if issubclass(type(value), Step) else value)

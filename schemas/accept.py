@@ -21,7 +21,6 @@ import msgspec
 
 from stepstream.schemas.clamps import (
     CLAMPS,
-    DAY_US,
     DEFAULT_LIMITS,
     Limits,
     clamp,
@@ -45,6 +44,7 @@ from stepstream.schemas.step import (
     Step,
     StepEvent,
 )
+from stepstream.schemas.times import DAY_US
 
 __all__ = [
     "CLAMPS",

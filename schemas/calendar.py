@@ -7,10 +7,11 @@ from functools import lru_cache
 from typing import Final, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from stepstream.schemas.times import HOUR_US
+
 Window = Literal["hour", "day", "month"]
 
 QUARTER_US: Final = 900_000_000
-HOUR_US: Final = 3_600_000_000
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 

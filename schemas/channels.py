@@ -15,7 +15,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from stepstream.schemas.durations import DurationUs
 from stepstream.schemas.settings import ENV_PREFIX, NOTIFY_SECRET_PREFIX
-from stepstream.schemas.wording import did_you_mean, sentences
+from stepstream.schemas.suggestions import did_you_mean
+from stepstream.schemas.times import MINUTE_US
+from stepstream.schemas.wording import sentences
 
 _SECRET = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*|file:/.+")
 _URL = re.compile(r"https?://(?P<login>[^/?#@]*@)?[^/?#\s@]+([/?#]\S*)?", re.IGNORECASE)
@@ -134,7 +136,7 @@ class Alertmanager(Channel):
     labels: dict[str, str] = Field(
         default_factory=dict, description="added to the labels of every alert"
     )
-    resend: DurationUs = Field(60_000_000, description="how often a firing alert is sent again")
+    resend: DurationUs = Field(MINUTE_US, description="how often a firing alert is sent again")
 
 
 class Slack(Channel):

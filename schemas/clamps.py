@@ -31,8 +31,7 @@ from stepstream.schemas.step import (
     USUAL_TEXT_CHARS,
     Step,
 )
-
-DAY_US: Final = 86_400_000_000
+from stepstream.schemas.times import DAY_US
 
 CLAMPS: Final[dict[str, str]] = {
     "end_before_start": "end_time preceded start_time and was set to it",

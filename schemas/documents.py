@@ -23,6 +23,7 @@ from stepstream.schemas.durations import DurationUs
 from stepstream.schemas.policy import Policy
 from stepstream.schemas.rule_base import Dollars, Glob
 from stepstream.schemas.texts import LINK_FIELDS, TEXT_FIELDS, check_template
+from stepstream.schemas.times import HOUR_US, MINUTE_US
 from stepstream.schemas.unit_prices import LIST_UNITS, PER_THOUSAND
 from stepstream.schemas.wording import Path, sentences
 
@@ -102,7 +103,7 @@ class RateLimit(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     notifications: int = Field(gt=0)
-    per: DurationUs = 60_000_000
+    per: DurationUs = MINUTE_US
 
 
 def _title(text: str) -> str:
@@ -168,7 +169,7 @@ class Subscription(BaseModel):
     quiet_hours: QuietHours | None = None
     rate_limit: RateLimit | None = None
     retry_for: DurationUs = Field(
-        6 * 3_600_000_000, description="how long a notification is tried before it is parked"
+        6 * HOUR_US, description="how long a notification is tried before it is parked"
     )
     content: Content = Field(
         "redacted",

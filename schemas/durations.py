@@ -9,16 +9,18 @@ from typing import Annotated, Any, Final
 
 from pydantic import BeforeValidator, Field, PlainSerializer
 
+from stepstream.schemas.times import DAY_US, HOUR_US, MINUTE_US, SECOND_US, WEEK_US
+
 _UNITS_US: Final = {
     "us": 1,
     "ms": 1_000,
-    "s": 1_000_000,
-    "m": 60_000_000,
-    "h": 3_600_000_000,
-    "d": 86_400_000_000,
-    "w": 604_800_000_000,
+    "s": SECOND_US,
+    "m": MINUTE_US,
+    "h": HOUR_US,
+    "d": DAY_US,
+    "w": WEEK_US,
 }
-MAX_DURATION_US: Final = 36_525 * 86_400_000_000
+MAX_DURATION_US: Final = 36_525 * DAY_US
 """A hundred years: what is longer is a slip of the pen, and would not fit into the numbers that timers are kept in."""
 MOST_OF_A_UNIT: Final = 1_000
 """From so many on a duration is written in several units."""
@@ -47,22 +49,6 @@ def _bounded(duration_us: int, text: Any) -> int:
     if duration_us > MAX_DURATION_US:
         raise ValueError(f"longer than 100 years: {text!s:.40}")
     return duration_us
-
-
-def format_duration(duration_us: int | float) -> str:
-    """A duration for people: ``1.25 s``, ``380 ms``, ``2 m 5 s``, ``3 h 20 m``."""
-    us = max(0, round(duration_us))
-    if us < 1_000:
-        return f"{us} us"
-    if us < 999_500:
-        return f"{us / 1_000:.0f} ms"
-    if us < 59_995_000:
-        return f"{us / 1_000_000:.2f}".rstrip("0").rstrip(".") + " s"
-    minutes, seconds = divmod(round(us / 1_000_000), 60)
-    if minutes < 60:
-        return f"{minutes} m {seconds} s"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} m" if hours < 48 else f"{hours // 24} d {hours % 24} h"
 
 
 def write_duration(duration_us: int) -> str:

@@ -21,7 +21,7 @@ from importlib.metadata import EntryPoint, entry_points
 from threading import RLock
 from typing import Final, Generic, TypeVar
 
-from stepstream.schemas.wording import did_you_mean
+from stepstream.schemas.suggestions import did_you_mean
 
 T = TypeVar("T")
 _log: Final = logging.getLogger("stepstream.extensions")

@@ -9,8 +9,9 @@ schema allows more: tools do not take what they do not know, whatever JSON Schem
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from typing import Any, Final
+
+from stepstream.schemas.suggestions import nearest_name
 
 MAX_CHECKS: Final = 500
 MAX_DEPTH: Final = 24
@@ -274,10 +275,10 @@ def _name(at: str) -> str:
 
 
 def _unknown(name: str, at: str, known: list[str]) -> str:
-    close = get_close_matches(name, known, 1) if name and len(known) <= 100 else []
+    near = nearest_name(name, known)
     hint = (
-        f"; did it mean {close[0]!r}?"
-        if close
+        f"; did it mean {near!r}?"
+        if near
         else f" (it has {', '.join(known[:6])})"
         if known
         else " (it has none)"

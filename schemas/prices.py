@@ -19,10 +19,10 @@ from stepstream.schemas.listed_prices import listed_prices, listed_provider, tie
 from stepstream.schemas.model_names import possible_names, provider_id, undated
 from stepstream.schemas.money import MAX_COST_NANOS
 from stepstream.schemas.step import Step
+from stepstream.schemas.times import DAY_US
 from stepstream.schemas.unit_prices import LIST_UNITS, UnitPrices, from_price_keys
 from stepstream.schemas.usage import NO_TOKENS, TokenUsage
 
-DAY_US: Final = 86_400_000_000
 SERVICE_TIER: Final = "service_tier"
 """The attribute that says which tier of its service the provider charged."""
 REQUEST_MODEL: Final = "request_model"

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from stepstream.schemas.accept import DAY_US, Limits
+from stepstream.schemas.accept import Limits
 from stepstream.schemas.settings import Settings
+from stepstream.schemas.times import DAY_US
 
 KINDS: Final = ("steps", "runs", "alerts", "metrics")
 """Each has a setting ``<kind>_retention_days``."""

@@ -10,11 +10,10 @@ from pydantic import AfterValidator, Field, model_validator
 from stepstream.schemas.calendar import Window, check_zone
 from stepstream.schemas.durations import DurationUs
 from stepstream.schemas.rule_base import Dollars, Limit, Positive, RuleBase
+from stepstream.schemas.times import DAY_US, HOUR_US
 
 Zone = Annotated[str, AfterValidator(check_zone), Field(description="IANA name")]
 Share = Annotated[float, Field(gt=0, lt=1)]
-
-DAY_US: Final = 86_400_000_000
 
 
 class WindowRuleBase(RuleBase):
@@ -75,7 +74,7 @@ class SuccessDrop(WindowRuleBase):
     """Runs fail far more often than they used to."""
 
     rule: Literal["success_drop"]
-    window: DurationUs = 3_600_000_000
+    window: DurationUs = HOUR_US
     min_runs: Positive = Field(100, description="earlier runs needed to know what is usual")
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
-from stepstream.schemas.wording import did_you_mean
+from stepstream.schemas.suggestions import did_you_mean
 
 TEXT_FIELDS: Final = frozenset(
     (

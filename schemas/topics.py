@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
-HOUR_MS: Final = 3_600_000
-DAY_MS: Final = 24 * HOUR_MS
+from stepstream.schemas.times import DAY_MS, HOUR_MS
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
+
+from stepstream.schemas.suggestions import did_you_mean
 
 Path = tuple[int | str, ...]
 _ALTERNATIVES: Final = re.compile(r"\^\(([\w|-]+)\)\$")
@@ -15,19 +16,6 @@ CUTOFF: Final = 0.65
 """How like a known name must be to be guessed: a guess that is far off misleads."""
 MAX_SHOWN: Final = 80
 """Characters of a wrong value that are repeated."""
-
-
-def did_you_mean(name: str, names: Iterable[str], *, otherwise: str = "") -> str:
-    """``did you mean X?`` for the known name that is like ``name``; else ``otherwise``, or the list of the known names."""
-    known = list(names)
-    near = difflib.get_close_matches(name, known, n=1, cutoff=CUTOFF)
-    if not near:  # the same letters in another case, or the beginning of one
-        near = [one for one in known if name and one.lower().startswith(name.lower())][:1]
-    return (
-        f"did you mean {near[0]}?"
-        if near
-        else otherwise or f"there are: {', '.join(known) or 'none'}"
-    )
 
 
 def reasons(

@@ -21,10 +21,11 @@ from benchmarks.detection.score import wilson
 from benchmarks.harness import Goal, Report
 from stepstream.schemas.alert import SEVERITIES, AlertStruct
 from stepstream.schemas.step import StepEvent
+from stepstream.schemas.times import MINUTE_US
 from stepstream.stream.alerts.partition import FleetPartition
 from stepstream.testing.world import LogRecord
 
-BETWEEN_RUNS_US: Final = 60_000_000
+BETWEEN_RUNS_US: Final = MINUTE_US
 MAX_ALERTS: Final = 60.0
 MAX_ERRORS: Final = 5.0
 """Per 1,000 clean runs, over all sources together."""

@@ -16,6 +16,7 @@ from benchmarks.cases import lifecycle
 from stepstream.schemas.policy import DEFAULT_RULES, Policy
 from stepstream.schemas.prices import PriceBook
 from stepstream.schemas.step import StepEvent
+from stepstream.schemas.times import MINUTE_US
 from stepstream.schemas.trajectory import RunSummaryStruct
 from stepstream.stream.assemble.partition import AssemblePartition
 from stepstream.stream.baselines.normal import Baselines
@@ -25,7 +26,7 @@ from stepstream.stream.run.rules import RuleBook
 from stepstream.testing.world import LogRecord
 
 _decode_summary = msgspec.json.Decoder(RunSummaryStruct).decode
-SETTLE_US: Final = 60_000_000
+SETTLE_US: Final = MINUTE_US
 TICK_US: Final = 500_000
 CHUNK: Final = 200
 PRICES: Final = PriceBook()

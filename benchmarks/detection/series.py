@@ -29,10 +29,10 @@ from benchmarks.detection.planted import (
 from benchmarks.detection.score import per_hundred, share_text, wilson
 from benchmarks.harness import Goal, Report
 from stepstream.schemas.prices import PriceBook
+from stepstream.schemas.times import HOUR_US
 from stepstream.schemas.usage import TokenUsageStruct
 from stepstream.stream.usage.detectors.spike_model import LEARN_WINDOWS, SpikeModel
 
-HOUR_US: Final = 3_600_000_000
 START_US: Final = 1_735_689_600_000_000 - 4 * 24 * HOUR_US
 """Saturday, 2024-12-28, 00:00 UTC."""
 

@@ -18,7 +18,7 @@ from examples.demo.alertlog import Heard
 from stepstream.common import terminal
 from stepstream.render.alerts import alert_lines
 from stepstream.render.glyphs import Glyphs
-from stepstream.render.values import format_usd
+from stepstream.schemas.formatting import format_usd
 from stepstream.schemas.money import amount_nanos
 
 LINE_EVERY_S: Final = 3.0

@@ -17,10 +17,11 @@ from typing import Any, Final, Never
 from stepstream.producers.checked_fields import nanos_of
 from stepstream.producers.error_guard import sdk_log
 from stepstream.producers.exceptions import BudgetExceeded
-from stepstream.producers.misuse import did_you_mean, misuse, shown
+from stepstream.producers.misuse import hint, misuse, shown
 from stepstream.producers.values.failures import message_of, type_of
 from stepstream.producers.values.plain import number_of
-from stepstream.schemas.money import amount_nanos, usd_from_nanos
+from stepstream.schemas.formatting import format_usd
+from stepstream.schemas.money import amount_nanos
 
 Usd = Decimal | float | str
 
@@ -80,7 +81,7 @@ class Budget:
                 value = default
             object.__setattr__(self, name, default if value is None else value)
         for name in unknown:
-            meant = did_you_mean(name, given)
+            meant = hint(name, given)
             misuse(
                 f"Budget {name}",
                 f"Budget has no limit {name!r}{meant}; it is not kept",
@@ -263,5 +264,5 @@ class BudgetLedger:
 
 def _shown(what: str, amount: int) -> str:
     if what == "usd":
-        return f"${usd_from_nanos(amount)}"
+        return format_usd(amount)
     return f"{amount / 1e9:.1f} s" if what == "seconds" else f"{amount} {what}"

@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from stepstream.schemas.accept import DAY_US
+from stepstream.schemas.times import DAY_US
 from stepstream.schemas.trajectory import Trajectory, TrajectoryStruct
 from stepstream.sinks.clickhouse.records import (
     ARRIVAL_TYPES,

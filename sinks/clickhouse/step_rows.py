@@ -10,7 +10,7 @@ import msgspec
 
 from stepstream.schemas.accept import Accepted, Misrouted, Rejected, accept
 from stepstream.schemas.step import Step
-from stepstream.schemas.topics import DAY_MS
+from stepstream.schemas.times import DAY_MS
 from stepstream.sinks.clickhouse.records import (
     EXPIRED,
     USUAL_HEADERS,

@@ -44,7 +44,7 @@ from stepstream.schemas.channels import refused_variables
 from stepstream.schemas.delivery import DELIVERY_STATES
 from stepstream.schemas.documents import Subscription, WrongDocument, document_of
 from stepstream.schemas.settings import Settings
-from stepstream.schemas.wording import did_you_mean
+from stepstream.schemas.suggestions import did_you_mean
 from stepstream.sinks.notify.alert_stream import (
     AlertStream,
     BadQuery,

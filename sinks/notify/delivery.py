@@ -19,6 +19,7 @@ from stepstream.schemas.alert import AlertStruct
 from stepstream.schemas.delivery import DeliveryState, DeliveryStruct, delivery_key
 from stepstream.schemas.documents import Subscription
 from stepstream.schemas.misfits import alert_misfit
+from stepstream.schemas.times import HOUR_US
 from stepstream.sinks.alert_tail import matches
 from stepstream.sinks.notify.grouping import Group, Notification, TrackedAlert, group_key
 from stepstream.sinks.notify.pipeline_monitor import PROBE_AGENT
@@ -27,7 +28,7 @@ from stepstream.sinks.notify.subscription_index import SubscriptionIndex
 from stepstream.sinks.notify.subscription_queue import SubscriptionQueue
 
 SAVE_AFTER_US: Final = 500_000
-KEEP_OVER_US: Final = 3_600_000_000
+KEEP_OVER_US: Final = HOUR_US
 """So long after its end an alert is still known, for records that come twice."""
 KEEP_OVER: Final = 50_000
 REWRITE_AFTER: Final = 50_000

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from stepstream.schemas.alert import TIME_FIELDS, AlertStruct
 from stepstream.schemas.documents import Subscription
-from stepstream.schemas.durations import format_duration
+from stepstream.schemas.formatting import format_dollars, format_duration
 from stepstream.schemas.texts import fill
 from stepstream.schemas.times import iso_time
 from stepstream.sinks.notify.channels.escape import shortened
@@ -252,7 +252,7 @@ def _amount(value: float | None, unit: str) -> str:
         return ""
     match unit:
         case "usd":
-            return f"${value:.4f}" if abs(value) < 0.1 else f"${value:.2f}"
+            return format_dollars(value)
         case "us":
             return format_duration(value)
         case "ratio":

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from stepstream.schemas.alert import AlertStruct, FindingStruct
-from stepstream.schemas.durations import format_duration
+from stepstream.schemas.formatting import format_duration
 from stepstream.schemas.ids import derived_id
 
 PROJECT: Final = "stepstream"

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from stepstream.schemas.ids import new_step_id, new_trace_id
+from stepstream.schemas.times import MINUTE_US
 from stepstream.sinks.notify.pipeline_monitor import PROBE_AGENT, PROJECT
 
-EVERY_US: Final = 60_000_000
+EVERY_US: Final = MINUTE_US
 CALLS: Final = 6
 
 

@@ -9,7 +9,7 @@ import msgspec
 
 from stepstream.common.kafka import read_to_end
 from stepstream.schemas.alert import Alert
-from stepstream.schemas.calendar import HOUR_US, window_name
+from stepstream.schemas.calendar import window_name
 from stepstream.schemas.fleet import (
     FleetBaselineStruct,
     FleetBudgetStruct,
@@ -21,7 +21,7 @@ from stepstream.schemas.money import amount_nanos, usd_from_nanos
 from stepstream.schemas.policy import Policy
 from stepstream.schemas.rules_windows import Spend
 from stepstream.schemas.settings import Settings
-from stepstream.schemas.times import time_of
+from stepstream.schemas.times import HOUR_US, time_of
 from stepstream.schemas.topics import topic
 from stepstream.stream.usage.fleet_records import checked_baseline, checked_window
 

@@ -14,7 +14,7 @@ from stepstream.schemas.alert_actions import Action
 from stepstream.schemas.documents import Subscription, document_key
 from stepstream.schemas.durations import parse_duration_us
 from stepstream.schemas.settings import Settings
-from stepstream.schemas.wording import did_you_mean
+from stepstream.schemas.suggestions import did_you_mean
 from stepstream.sinks.notify import service
 from stepstream.sinks.notify.api import Actions, Api, ApiServer
 from stepstream.sinks.notify.monitor_thread import MonitorThread

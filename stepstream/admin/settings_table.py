@@ -7,7 +7,7 @@ from typing import Any, Final
 from pydantic_core import PydanticUndefined
 
 from stepstream.common.settings import DURATIONS
-from stepstream.schemas.durations import format_duration
+from stepstream.schemas.formatting import format_duration
 from stepstream.schemas.settings import SECRETS, Settings, environment_name
 
 # The first setting of each group, in the order of the table.

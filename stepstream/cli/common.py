@@ -92,7 +92,7 @@ def one_of(option: str, given: str | None, known: Sequence[str]) -> None:
     """Raise ``Failure`` where something was given for an option that is none of the known words."""
     if given and given not in known:
         from stepstream.cli.errors import USAGE, Failure
-        from stepstream.schemas.wording import did_you_mean
+        from stepstream.schemas.suggestions import did_you_mean
 
         hint = did_you_mean(given, known, otherwise=f"one of {', '.join(known)}")
         raise Failure(f"{option} {given}: {hint}", USAGE)

@@ -212,7 +212,7 @@ def _order_scope(
     lasts: str,
 ) -> None:
     from stepstream.admin.orders import order_to_scope, who
-    from stepstream.schemas.durations import format_duration
+    from stepstream.schemas.formatting import format_duration
 
     _require(settings)
     lasts_us = _duration(lasts, "--for")
@@ -265,7 +265,7 @@ def _order_run(
 
 def _tell(obedience: Obedience, command: Command, wait_s: float, began: float) -> None:
     from stepstream.cli import printing
-    from stepstream.schemas.durations import format_duration
+    from stepstream.schemas.formatting import format_duration
 
     step = obedience.wait(command, wait_s)
     took = format_duration(round((time.monotonic() - began) * 1e6))

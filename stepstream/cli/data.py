@@ -32,7 +32,7 @@ def schema(
 ) -> None:
     """Show the JSON Schema of a contract, or list the contracts."""
     from stepstream.schemas import CONTRACTS
-    from stepstream.schemas.wording import did_you_mean
+    from stepstream.schemas.suggestions import did_you_mean
 
     if not name:
         rows = [

@@ -14,7 +14,7 @@ import typer
 from stepstream.cli import errors
 from stepstream.cli.common import KAFKA, Format, FormatOption, print_json, print_rows, takes
 from stepstream.common.terminal import remark, say
-from stepstream.render.values import counted
+from stepstream.schemas.formatting import format_number_of
 
 if TYPE_CHECKING:
     from stepstream.admin.deadletter import Letter
@@ -134,14 +134,14 @@ def replay(
                 f"{' that matches' if reason or since else ''}; `stepstream deadletter list` shows them"
             )
     if dry_run:
-        say(f"{counted(sum(1 for _ in chosen), 'record')} would be sent again")
+        say(f"{format_number_of(sum(1 for _ in chosen), 'record')} would be sent again")
         return
     sent, foreign = deadletter.replay(settings, chosen)
     for letter in foreign:
         remark(
             f"warning: offset {letter.offset} came from {letter.topic or 'nowhere known'} and stays here"
         )
-    say(f"{counted(sent, 'record')} sent again")
+    say(f"{format_number_of(sent, 'record')} sent again")
 
 
 @takes(*KAFKA)

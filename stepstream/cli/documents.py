@@ -188,7 +188,7 @@ def _prefix(kind: str) -> str:
     words |= {"policies": "policy", "subscriptions": "subscription", "price": "prices"}
     found = words.get(kind.lower())
     if found is None:
-        from stepstream.schemas.wording import did_you_mean
+        from stepstream.schemas.suggestions import did_you_mean
 
         hint = did_you_mean(kind.lower(), ["policy", "subscription", "prices"])
         raise errors.Failure(f"{kind} is no kind of document; {hint}", errors.USAGE)
@@ -199,7 +199,7 @@ def _one(held: dict[str, Held], kind: str, name: str) -> Held:
     prefix = _prefix(kind)
     if (key := prefix + name) in held:
         return held[key]
-    from stepstream.schemas.wording import did_you_mean
+    from stepstream.schemas.suggestions import did_you_mean
 
     names = [key.removeprefix(prefix) for key in held if key.startswith(prefix)]
     raise errors.Failure(f"no {prefix}{name} is in force; {did_you_mean(name, names)}")

@@ -120,7 +120,8 @@ _NOT_ONE_OF: Final = re.compile(r"(?:Value error, )?'([^']*)' is not one of ('.*
 def _choice(text: str) -> str:
     """The argument parser's complaint about a word that is none of those that may stand there, with a guess."""
     found = _NOT_ONE_OF.search(text)
-    from stepstream.schemas.wording import did_you_mean, reworded
+    from stepstream.schemas.suggestions import did_you_mean
+    from stepstream.schemas.wording import reworded
 
     if found is None:
         return reworded(text)

@@ -107,7 +107,7 @@ def store(settings: Settings) -> Iterator[Client]:
 
 def _complaint(error: Exception) -> str:
     """What ClickHouse complains about; where a table of ours is gone, the command that makes it again."""
-    from stepstream.schemas.wording import did_you_mean
+    from stepstream.schemas.suggestions import did_you_mean
     from stepstream.sinks.clickhouse import errors
     from stepstream.sinks.clickhouse.expected import BASE_TABLES
     from stepstream.sinks.clickhouse.schema import VIEW_NAMES
@@ -287,7 +287,7 @@ def only_step(trace: Trace, wanted: str) -> Trace:
     chosen = [step for step in trace.steps if step.name == wanted]
     chosen = chosen or [step for step in trace.steps if step.step_id.startswith(wanted.lower())]
     if not chosen:
-        from stepstream.schemas.wording import did_you_mean
+        from stepstream.schemas.suggestions import did_you_mean
 
         names = list(dict.fromkeys(step.name for step in trace.steps))
         raise Failure(

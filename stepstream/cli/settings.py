@@ -19,7 +19,7 @@ def settings(format: FormatOption = Format.TABLE) -> None:
     that it matters to. Secrets are not shown.
     """
     from stepstream.common.settings import DURATIONS
-    from stepstream.schemas.durations import format_duration
+    from stepstream.schemas.formatting import format_duration
     from stepstream.schemas.settings import SECRETS, Settings
 
     resolved = resolve_settings()

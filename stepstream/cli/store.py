@@ -11,7 +11,7 @@ import typer
 from stepstream.cli import errors
 from stepstream.cli.common import CLICKHOUSE, KAFKA, Format, FormatOption, print_rows, takes
 from stepstream.common.terminal import say
-from stepstream.render.values import counted
+from stepstream.schemas.formatting import format_number_of
 
 if TYPE_CHECKING:
     from stepstream.schemas.settings import Settings
@@ -160,7 +160,10 @@ def reconcile(
             if report.busy
             else ""
         )
-        days, found = counted(report.days, "day"), counted(len(rows), "difference")
+        days, found = (
+            format_number_of(report.days, "day"),
+            format_number_of(len(rows), "difference"),
+        )
         say(f"{days} from {report.first} to {report.last} compared: {found}{left_out}")
     if not report.exact:
         raise typer.Exit(errors.FAILED)
@@ -185,7 +188,7 @@ def backup(
     written = write(settings, place, base=base)
     say(
         f"database {settings.clickhouse_database} is backed up to {written.place}: "
-        f"{counted(written.files, 'file')}, {written.bytes:,} bytes"
+        f"{format_number_of(written.files, 'file')}, {written.bytes:,} bytes"
     )
 
 
@@ -215,12 +218,12 @@ def restore(
 
     with _engines(settings) as running:
         report = bring_back(running, place, replace=replace, source=source)
-    steps, runs = counted(report.steps, "step"), counted(report.runs, "run")
+    steps, runs = format_number_of(report.steps, "step"), format_number_of(report.runs, "run")
     say(f"database {settings.clickhouse_database} is restored: {steps}, {runs}")
     for name in report.applied:
         say(f"applied {name}")
     if report.repaired:
-        say(f"built anew from the restored steps: {counted(report.repaired, 'rollup')}")
+        say(f"built anew from the restored steps: {format_number_of(report.repaired, 'rollup')}")
     for (name, partition), offset in sorted(report.rewound.items()):
         say(f"sinks read {name} {partition} from offset {offset} on")
     if not running.kafka_brokers:

@@ -139,7 +139,7 @@ def test(settings: Settings, name: NameArgument) -> None:
     known = _in_force(settings)
     subscription = known.get(name)
     if subscription is None:
-        from stepstream.schemas.wording import did_you_mean
+        from stepstream.schemas.suggestions import did_you_mean
 
         raise errors.Failure(f"there is no subscription {name}; {did_you_mean(name, known)}")
     if settings.notify_url:

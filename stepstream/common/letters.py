@@ -24,6 +24,7 @@ from stepstream.common.kafka import (
 from stepstream.schemas.batches import UNREADABLE, batch_finding, describe
 from stepstream.schemas.deadletter import OURS, Source, letter_headers, source_of
 from stepstream.schemas.settings import Settings
+from stepstream.schemas.times import DAY_MS
 from stepstream.schemas.topics import topic
 
 SEND_S: Final = 30.0
@@ -31,7 +32,7 @@ EARLIER_MS: Final = 60_000
 """Clocks of producers and brokers may differ by so much."""
 
 
-REFUSED_BEFORE_MS: Final = 86_400_000
+REFUSED_BEFORE_MS: Final = DAY_MS
 """A batch that was passed over within a day is not noted again."""
 
 

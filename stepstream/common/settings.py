@@ -28,7 +28,8 @@ from stepstream.schemas.settings import (
     environment_name,
     split_login,
 )
-from stepstream.schemas.wording import did_you_mean, reasons
+from stepstream.schemas.suggestions import did_you_mean
+from stepstream.schemas.wording import reasons
 
 __all__ = [
     "Resolved",

@@ -19,17 +19,16 @@ from stepstream.common.kafka import KafkaUnreachable, consumer, position_of, rea
 from stepstream.common.settings import SettingsError
 from stepstream.doctor import baselines, pipeline
 from stepstream.doctor.check import Check, fail, ok, warn
-from stepstream.render.values import counted
+from stepstream.schemas.formatting import format_number_of
 from stepstream.schemas.partitioner import partition_for
 from stepstream.schemas.settings import Settings
+from stepstream.schemas.times import DAY_MS, MINUTE_MS
 from stepstream.schemas.topics import topic
 
 TIMEOUT_S: Final = 5.0
 SAMPLE: Final = 200
 """Newest records looked at per partition."""
 CLOCK_WARN_S: Final = 2.0
-DAY_MS: Final = 86_400_000
-MINUTE_MS: Final = 60_000
 COUNTED: Final = 10_000
 
 
@@ -192,7 +191,7 @@ def _deadletter(settings: Settings) -> Iterator[Check]:
     ):  # where they are few each is looked at, so that one which was sent twice counts once
         times_ms = [letter.time_ms for letter in read_letters(settings)]
         count, recent = len(times_ms), sum(time_ms >= since_ms for time_ms in times_ms)
-    text = f"{counted(count, 'record')}, {recent:,} in the last 24 hours"
+    text = f"{format_number_of(count, 'record')}, {recent:,} in the last 24 hours"
     yield (
         warn("dead letter", text, "stepstream deadletter list")
         if recent

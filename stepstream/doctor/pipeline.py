@@ -18,7 +18,7 @@ from stepstream.admin.fleet import readable
 from stepstream.common import kafka
 from stepstream.doctor.check import Check, fail, warn
 from stepstream.doctor.standing import Standing, judge
-from stepstream.schemas.durations import format_duration
+from stepstream.schemas.formatting import format_duration
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
 from stepstream.schemas.trajectory import ProgressStruct

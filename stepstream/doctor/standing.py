@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from stepstream.doctor.check import Check, fail, ok, warn
-from stepstream.render.values import counted
-from stepstream.schemas.durations import format_duration
+from stepstream.schemas.formatting import format_duration, format_number_of
 
 LAG_WARN: Final = 50_000
 GRACE_US: Final = {"worker": 30_000_000, "sink": 10_000_000, "notify": 10_000_000}
@@ -52,7 +51,7 @@ def judge(
     part, running = standing.part, f"{standing.members} running"
     start = f"start `stepstream {part}` or `stepstream up`"
     waiting = (
-        f"{counted(standing.waiting, 'record')} of {standing.reads} wait{'s' if standing.waiting == 1 else ''}"
+        f"{format_number_of(standing.waiting, 'record')} of {standing.reads} wait{'s' if standing.waiting == 1 else ''}"
         if standing.reads
         else "records wait"
     )
@@ -81,4 +80,4 @@ def judge(
 
 
 def _open(runs: int | None) -> str:
-    return "" if runs is None else f"; {counted(runs, 'run')} open"
+    return "" if runs is None else f"; {format_number_of(runs, 'run')} open"

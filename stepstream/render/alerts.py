@@ -12,7 +12,7 @@ from rich.text import Text
 from stepstream.render.glyphs import UNICODE, Glyphs
 from stepstream.render.values import clip, format_clock, format_time, one_line, short_id
 from stepstream.schemas.alert import Alert, with_quotation
-from stepstream.schemas.durations import format_duration
+from stepstream.schemas.formatting import format_duration
 
 STYLES: Final[dict[str, str]] = {
     "info": "cyan",

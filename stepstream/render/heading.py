@@ -13,15 +13,17 @@ from stepstream.render.glyphs import UNICODE, Glyphs
 from stepstream.render.rows import RunRow
 from stepstream.render.values import (
     clip,
-    counted,
-    format_count,
     format_time,
-    format_usd,
     one_line,
     short_id,
     zone_name,
 )
-from stepstream.schemas.durations import format_duration
+from stepstream.schemas.formatting import (
+    format_count,
+    format_duration,
+    format_number_of,
+    format_usd,
+)
 
 MIN_WIDTH: Final = 40
 STATUS_STYLES: Final[dict[str, str]] = {
@@ -72,7 +74,7 @@ def heading(run: RunRow, view: View) -> Text:
     facts = [
         f"{format_time(run.start_us, view.zone)} {zone_name(run.start_us, view.zone)}",
         format_duration(end_us - run.start_us) + (" so far" if run.running else ""),
-        counted(run.steps, "step"),
+        format_number_of(run.steps, "step"),
         format_usd(run.cost_nanos) + (" + ?" if run.unpriced_steps else ""),
         f"{format_count(run.input_tokens)}{glyphs.arrow}{format_count(run.output_tokens)} tokens",
     ]

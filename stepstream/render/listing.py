@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from stepstream.render.values import clip
+from stepstream.schemas.formatting import format_number_of
 
 GAP: Final = 2
 """Cells between two columns."""
@@ -78,7 +79,7 @@ def listing(
 
 def left_out_words(names: Sequence[str]) -> str:
     """What stands below a table from which columns were left out."""
-    count = f"{len(names)} column{'' if len(names) == 1 else 's'}"
+    count = format_number_of(len(names), "column")
     return (
         f"{count} left out: {', '.join(names)} (wider terminal or --format json)" if names else ""
     )

@@ -22,12 +22,11 @@ from stepstream.render.values import (
     clean_lines,
     clip,
     format_time,
-    format_usd,
     one_line,
     short_id,
     zone_name,
 )
-from stepstream.schemas.durations import format_duration
+from stepstream.schemas.formatting import format_duration, format_usd
 from stepstream.schemas.printable import printable
 from stepstream.schemas.times import iso_time
 

@@ -21,12 +21,10 @@ from stepstream.render.values import (
     fit,
     fold_text,
     folded,
-    format_count,
-    format_usd,
     one_line,
 )
 from stepstream.schemas.alert import Alert
-from stepstream.schemas.durations import format_duration
+from stepstream.schemas.formatting import format_count, format_duration, format_usd
 
 KIND_STYLES: Final[dict[str, str]] = {
     "agent": "blue",
@@ -38,7 +36,7 @@ KIND_STYLES: Final[dict[str, str]] = {
 MIN_CONTENT: Final = 20
 """Cells that a content gets however deep its step is."""
 _TIME_CELLS: Final = 8
-_COST_CELLS: Final = 9
+_MIN_COST_CELLS: Final = 9
 _TOKEN_CELLS: Final = 11
 
 
@@ -46,6 +44,7 @@ _TOKEN_CELLS: Final = 11
 class _Columns:
     label: int
     bar: int
+    cost: int
     tokens: bool
     start_us: int
     end_us: int
@@ -89,7 +88,8 @@ def render_trace(
 def _columns(lines: Sequence[Line], run: RunRow, steps: Sequence[StepRow], view: View) -> _Columns:
     width = view.cells
     tokens = width >= 76
-    room = width - 3 - (_TIME_CELLS + 1) - (_COST_CELLS + 1) - (_TOKEN_CELLS + 1 if tokens else 0)
+    cost = max([_MIN_COST_CELLS, *(len(_cost(line.step)) for line in lines if line.step)])
+    room = width - 3 - (_TIME_CELLS + 1) - (cost + 1) - (_TOKEN_CELLS + 1 if tokens else 0)
     wanted = max((cell_len(_label(line, view.glyphs)) for line in lines), default=0)
     if room >= 30:
         label = min(max(wanted, 12), max(room * 3 // 5, room - 41))
@@ -99,7 +99,12 @@ def _columns(lines: Sequence[Line], run: RunRow, steps: Sequence[StepRow], view:
     start = min([step.start_us for step in steps] or [run.start_us])
     end = max([step.end_us or step.start_us for step in steps] or [run.end_us])
     return _Columns(
-        label, bar, tokens, start, max(end, view.now_us if run.running else run.end_us, start + 1)
+        label,
+        bar,
+        cost,
+        tokens,
+        start,
+        max(end, view.now_us if run.running else run.end_us, start + 1),
     )
 
 
@@ -108,7 +113,7 @@ def _axis(columns: _Columns, glyphs: Glyphs) -> Text:
     if columns.bar:
         total = format_duration(columns.end_us - columns.start_us)
         line += " " + "0" + fit(total, columns.bar - 1, right=True, ellipsis=glyphs.ellipsis)
-    line += " " + fit("time", _TIME_CELLS, right=True) + " " + fit("cost", _COST_CELLS, right=True)
+    line += " " + fit("time", _TIME_CELLS, right=True) + " " + fit("cost", columns.cost, right=True)
     if columns.tokens:
         line += " " + fit(f"in{glyphs.arrow}out", _TOKEN_CELLS, right=True)
     return Text(line, style="dim")
@@ -140,7 +145,7 @@ def _step(line: Line, step: StepRow, evidence: bool, columns: _Columns, view: Vi
         text.append(" ")
         text.append(_bar(step, columns, glyphs), style=style)
     text.append(" " + fit(_time(step, columns), _TIME_CELLS, right=True, ellipsis=glyphs.ellipsis))
-    text.append(" " + fit(_cost(step), _COST_CELLS, right=True, ellipsis=glyphs.ellipsis))
+    text.append(" " + fit(_cost(step), columns.cost, right=True, ellipsis=glyphs.ellipsis))
     if columns.tokens:
         text.append(
             " " + fit(_tokens(step, glyphs), _TOKEN_CELLS, right=True, ellipsis=glyphs.ellipsis),

@@ -3,44 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime, tzinfo
-from decimal import Decimal
 
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
-from stepstream.schemas.money import usd_from_nanos
 from stepstream.schemas.times import time_of
 
 SHORT_ID_CHARS = 8
-
-
-def format_usd(nanos: int | None) -> str:
-    """Money: ``$1,234.50``, ``$0.0123``, ``<$0.00001``; ``?`` where it is unknown."""
-    if nanos is None:
-        return "?"
-    amount = Decimal(usd_from_nanos(nanos))
-    if amount == 0:
-        return "$0"
-    if abs(amount) >= 1:
-        return f"${amount:,.2f}"
-    if 0 < nanos < 10_000:
-        return "<$0.00001"
-    digits = min(
-        6, max(2, 2 - amount.adjusted())
-    )  # three significant ones where there is room for them
-    text = f"{amount:.{digits}f}"
-    while len(text) > 4 and text.endswith("0"):
-        text = text[:-1]
-    return f"${text}"
-
-
-def format_count(count: int) -> str:
-    """A count in at most five characters: ``980``, ``1.2k``, ``34k``, ``5.6M``."""
-    for divisor, unit in ((1, ""), (10**3, "k"), (10**6, "M"), (10**9, "G")):
-        value = count / divisor
-        if value < 999.5 or unit == "G":
-            break
-    return f"{value:.1f}{unit}" if unit and value < 9.95 else f"{value:.0f}{unit}"
 
 
 def format_clock(time_us: int, zone: tzinfo | None = None) -> str:
@@ -60,11 +29,6 @@ def zone_name(time_us: int, zone: tzinfo | None = None) -> str:
 
 def _local(time_us: int, zone: tzinfo | None) -> datetime:
     return time_of(time_us).astimezone(zone)
-
-
-def counted(number: int, what: str) -> str:
-    """``1 record``, ``2,000 records``."""
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def short_id(trace_id: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from stepstream.schemas.step import StepEvent
+from stepstream.schemas.times import DAY_US
 from stepstream.stream.detectors.base import MAX_EVIDENCE
 from stepstream.stream.run.run import MAX_FINDINGS
 from stepstream.testing.cases import DetectorCase
@@ -21,7 +22,7 @@ ORDERS: Final = 12
 LONG_RUN: Final = 1_500
 MAX_STATE: Final = 262_144
 """Bytes that a detector may keep of a run."""
-YEAR_US: Final = 365 * 86_400_000_000
+YEAR_US: Final = 365 * DAY_US
 
 
 def check_detector(case: DetectorCase) -> None:

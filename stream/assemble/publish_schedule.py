@@ -14,6 +14,7 @@ from typing import Final
 
 import msgspec
 
+from stepstream.schemas.times import MINUTE_US
 from stepstream.stream.assemble.checkpoint import RunCheckpoint
 from stepstream.stream.assemble.run_records import run_summary, trajectory, usage_records
 from stepstream.stream.core.counters import Counters
@@ -29,7 +30,7 @@ EACH_SECOND: Final = 300
 
 TOLD_IN_TIME: Final = 5_000
 """With more runs open than this on a partition each run's usage is told as many times less often as there are more,"""
-LONGEST_USAGE_US: Final = 60_000_000
+LONGEST_USAGE_US: Final = MINUTE_US
 """but once a minute."""
 
 CROWD: Final = 50_000

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from statistics import median
 from typing import Final
 
-DAY_US: Final = 86_400_000_000
+from stepstream.schemas.times import DAY_US
 
 HALF_LIFE_DAYS: Final = 7.0
 """A week ago counts half: a slow drift is followed within about ten days, and every day of the week has its say."""

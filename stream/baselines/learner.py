@@ -18,6 +18,7 @@ from stepstream.schemas.fleet import (
     LearntDayStruct,
     fleet_key,
 )
+from stepstream.schemas.times import MINUTE_US
 from stepstream.schemas.trajectory import RunSummaryStruct
 from stepstream.stream.baselines.days import KEPT_DAYS, day_of
 from stepstream.stream.baselines.history import (
@@ -37,7 +38,7 @@ PUBLISH_EVERY_US: Final = 5_000_000
 """An owner's baseline is published at most this often."""
 
 GROWN: Final = 0.02
-LOOK_EVERY_US: Final = 60_000_000
+LOOK_EVERY_US: Final = MINUTE_US
 """An owner whose runs have grown by no more than ``GROWN`` is looked at this often: a look takes about a millisecond."""
 
 EARLIER_US: Final = 600_000_000

@@ -14,6 +14,7 @@ import msgspec
 
 from stepstream.schemas.alert import FindingStruct
 from stepstream.schemas.batches import UNREADABLE_BATCH, pipeline_finding
+from stepstream.schemas.times import HOUR_US
 from stepstream.stream.core.counters import Counters
 from stepstream.stream.core.outputs import OffsetHold, Output
 
@@ -27,7 +28,7 @@ DETECTOR_FAILED: Final = "detector-failed"
 RUN_GIVEN_UP: Final = "run-given-up"
 ENDED_BY_SILENCE: Final = frozenset({DETECTOR_FAILED, RUN_GIVEN_UP, UNREADABLE_BATCH})
 """Alerts about the pipeline itself that no finding resolves: they end when nothing more was told for ``SILENCE_US``."""
-SILENCE_US: Final = 3_600_000_000
+SILENCE_US: Final = HOUR_US
 
 LogText = Callable[[str], None]
 

@@ -13,11 +13,11 @@ import msgspec
 from stepstream.schemas.alert import FindingState, FindingStruct
 from stepstream.schemas.ids import derived_id
 from stepstream.schemas.misfits import MAX_TIME_US
+from stepstream.schemas.times import MINUTE_US
 from stepstream.stream.core.outputs import Output
 from stepstream.stream.core.poison import LogTime
 
 KEY_PREFIX: Final = "!fuse|"
-MINUTE_US: Final = 60_000_000
 
 
 class Blown(msgspec.Struct):

@@ -16,6 +16,7 @@ from stepstream.schemas.alert import FindingState, FindingStruct
 from stepstream.schemas.ids import derived_id
 from stepstream.schemas.misfits import MAX_TIME_US
 from stepstream.schemas.normalise import MAX_COUNT
+from stepstream.schemas.times import MINUTE_US
 from stepstream.stream.core.outputs import Output
 
 KEY_PREFIX: Final = b"!poison|"
@@ -138,7 +139,7 @@ class PoisonLedger:
             offset,
             now_us,
             f"partition {self._partition} of {self._topic} is halted at offset {offset}: more than {MAX_SKIPS} records "
-            f"in {SKIP_WINDOW_US // 60_000_000} minutes made the worker fail",
+            f"in {SKIP_WINDOW_US // MINUTE_US} minutes made the worker fail",
             "see `stepstream deadletter list`; mend or roll back the worker and restart it: it goes on by itself. "
             f"To skip such records all the same: `stepstream deadletter resume {self._topic}/{self._partition}`",
         )

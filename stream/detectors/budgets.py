@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from stepstream.schemas.control import CONTROL_KIND, approved_nanos
+from stepstream.schemas.formatting import format_dollars
 from stepstream.schemas.money import NANOS_PER_USD, amount_nanos
 from stepstream.schemas.rules_run import RunCost, RunSteps, RunTokens
 from stepstream.stream.detectors.base import (
@@ -56,7 +57,7 @@ class RunCostDetector(DetectorBase):
         word = "the limit is" if level != "warn" else "a warning was asked for at"
         dearest = sorted(run.steps.values(), key=lambda info: -(info.cost_nanos or 0))[:5]
         return Observation(
-            message=f"cost {format_usd(cost_usd)} so far, {word} {format_usd(limit_usd)}; {progress(run)}",
+            message=f"cost {format_dollars(cost_usd)} so far, {word} {format_dollars(limit_usd)}; {progress(run)}",
             detail=_dearest_group(run),
             severity=self.severity("error") if level != "warn" else "warning",
             level=level,
@@ -121,13 +122,6 @@ class RunStepsDetector(DetectorBase):
                 unit="steps",
             ),
         )
-
-
-def format_usd(usd: float) -> str:
-    """Dollars for people: two decimals from a dollar up, two significant digits below a cent."""
-    if usd >= 1 or usd == 0:
-        return f"${usd:,.2f}"
-    return f"${usd:.3f}" if usd >= 0.01 else f"${usd:.2g}"
 
 
 def _dearest_group(run: Run) -> str:

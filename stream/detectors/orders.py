@@ -7,7 +7,7 @@ from typing import Final
 
 from stepstream.schemas.alert import CommandStruct
 from stepstream.schemas.control import CONTROL_KIND, control_step_id
-from stepstream.schemas.durations import format_duration
+from stepstream.schemas.formatting import format_duration
 from stepstream.schemas.rules_control import StopIgnored
 from stepstream.stream.detectors.base import (
     NOTHING,

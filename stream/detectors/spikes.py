@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from stepstream.schemas.alert import Unit
-from stepstream.schemas.durations import format_duration
+from stepstream.schemas.formatting import format_dollars, format_duration
 from stepstream.schemas.money import NANOS_PER_USD, amount_nanos
 from stepstream.schemas.rules_spikes import (
     RunCostSpike,
@@ -22,7 +22,6 @@ from stepstream.stream.detectors.base import (
     Observations,
     progress,
 )
-from stepstream.stream.detectors.budgets import format_usd
 from stepstream.stream.detectors.cause import likely_cause
 from stepstream.stream.run.rules import Applied
 from stepstream.stream.run.run import Run
@@ -141,7 +140,7 @@ class RunCostSpikeDetector(SpikeDetector):
 
     def show(self, value: float) -> str:
         """Dollars."""
-        return format_usd(value / NANOS_PER_USD)
+        return format_dollars(value / NANOS_PER_USD)
 
     def told(self, value: float) -> float:
         """Dollars."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 
-from stepstream.schemas.durations import format_duration
+from stepstream.schemas.formatting import format_duration
 from stepstream.schemas.rules_run import HungStep, RunDuration, StepDuration, StuckRun
 from stepstream.stream.detectors.base import (
     NOTHING,

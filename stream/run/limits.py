@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from stepstream.schemas.accept import DAY_US, Limits
+from stepstream.schemas.accept import Limits
 from stepstream.schemas.retention import record_limits
 from stepstream.schemas.settings import Settings
+from stepstream.schemas.times import DAY_US, HOUR_US, MINUTE_US
 
 NEVER_US = 2**62
 """A time that does not come."""
 
-LIVE_WITHIN_US = 60_000_000
+LIVE_WITHIN_US = MINUTE_US
 """A run whose first record was appended more than this after its own time sets no live timers."""
 
 MANY_RUNS = 1_000
@@ -24,9 +25,9 @@ class AssembleLimits:
     """See the settings of the same names."""
 
     close_after_us: int = 2_000_000
-    rootless_idle_us: int = 60_000_000
+    rootless_idle_us: int = MINUTE_US
     max_run_age_us: int = DAY_US
-    late_horizon_us: int = 3_600_000_000
+    late_horizon_us: int = HOUR_US
     revision_interval_us: int = 1_000_000
     usage_interval_us: int = 5_000_000
     checkpoint_after_us: int = 300_000_000

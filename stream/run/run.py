@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 
 from stepstream.schemas.prices import Cost
 from stepstream.schemas.step import Step
+from stepstream.schemas.times import MINUTE_US
 from stepstream.stream.baselines.normal import Normal
 from stepstream.stream.run.limits import NEVER_US
 from stepstream.stream.run.rules import RuleSet
@@ -110,7 +111,6 @@ def sum_of(parts: list[Totals]) -> Totals:
 UsageKey = tuple[str, str, int]
 """Agent, its version, and the minute (unix microseconds) that a step ended in."""
 
-MINUTE_US = 60_000_000
 
 NO_NAMES: Final[frozenset[str]] = frozenset()
 NONE_OFF: Final = NO_NAMES

@@ -9,10 +9,10 @@ from typing import Final
 
 import msgspec
 
-from stepstream.schemas.calendar import HOUR_US
 from stepstream.schemas.fleet import FleetBaselineStruct, FleetWindowStruct, LearntDayStruct
 from stepstream.schemas.misfits import MAX_TIME_US
 from stepstream.schemas.normalise import MAX_COUNT
+from stepstream.schemas.times import HOUR_US
 from stepstream.stream.baselines.sketch import MOST, ZERO, bucket_of
 from stepstream.stream.usage.windows.checkpoint import (
     KEY_PREFIX,

@@ -18,6 +18,7 @@ import msgspec
 
 from stepstream.schemas.alert import FindingStruct
 from stepstream.schemas.fleet import FleetBaselineStruct, FleetWindowStruct, LearntDayStruct
+from stepstream.schemas.times import MINUTE_US
 from stepstream.schemas.trajectory import RunSummaryStruct
 from stepstream.stream.baselines.learner import Learner
 from stepstream.stream.core.contained_failures import ContainedFailures, LogText
@@ -32,7 +33,6 @@ from stepstream.stream.usage.windows.held import HeldRecords, HeldRun, HeldUsage
 from stepstream.stream.usage.windows.judge import WindowJudge
 from stepstream.stream.usage.windows.limits import UsageLimits
 from stepstream.stream.usage.windows.records import (
-    MINUTE_US,
     Owner,
     UsageLine,
     amounts,

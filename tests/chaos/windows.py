@@ -9,11 +9,9 @@ import msgspec
 
 from stepstream.common.kafka import read_to_end
 from stepstream.schemas.settings import Settings
+from stepstream.schemas.times import HOUR_US, MINUTE_US
 from stepstream.schemas.topics import topic
 from tests.chaos.truth import RunTruth, Truth
-
-MINUTE_US = 60_000_000
-HOUR_US = 60 * MINUTE_US
 
 Place = tuple[str, str, int]
 """Project, agent, minute (unix microseconds)."""

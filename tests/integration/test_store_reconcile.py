@@ -14,6 +14,7 @@ from clickhouse_connect.driver.client import Client
 from stepstream.cli.app import run
 from stepstream.schemas.ids import new_trace_id
 from stepstream.schemas.settings import Settings
+from stepstream.schemas.times import DAY_US
 from stepstream.sinks.clickhouse import connect, migrate
 from stepstream.sinks.clickhouse.insert import Inserter
 from stepstream.sinks.clickhouse.reconcile import reconcile
@@ -21,7 +22,6 @@ from stepstream.sinks.clickhouse.records import Record, Source
 from stepstream.sinks.clickhouse.step_rows import build_steps
 from tests.integration.sink_kit import encoded
 
-DAY_US = 86_400_000_000
 TODAY = datetime.now(UTC)
 
 

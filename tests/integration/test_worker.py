@@ -24,6 +24,7 @@ from stepstream.schemas.partitioner import partition_for
 from stepstream.schemas.policy import Policy
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.step import RECORD_HEADERS
+from stepstream.schemas.times import DAY_US
 from stepstream.schemas.topics import topic
 from stepstream.stream.shell.loader import is_missed
 from tests.chaos.collector import Collector, Held
@@ -286,9 +287,6 @@ def test_a_deadline_is_found_by_time_alone(world: World) -> None:
     assert 1.4 < time.monotonic() - sent < 4
     assert 1_500_000 <= alert["value"] < 3_000_000
     world.send(step(run, 1, agent="slow"))
-
-
-DAY_US = 86_400_000_000
 
 
 @pytest.mark.parametrize(

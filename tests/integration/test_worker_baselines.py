@@ -51,7 +51,7 @@ def test_a_run_is_judged_by_what_was_learnt_before_a_kill(
         alert = world.wait_for("alerts", lambda value: value["alert"] == "run-cost-spike", 20)
         assert (alert["trace_id"], alert["running"], alert.get("policy", "")) == (dear, True, "")
         assert alert["baseline_runs"] == MIN_RUNS + 1
-        assert alert["message"].startswith("$0.350 so far, 3.5 x the median")
+        assert alert["message"].startswith("$0.35 so far, 3.5 x the median")
         assert alert["detail"].startswith(
             "its dearest step, step 2, is 57 % of it; 2 model calls so far"
         )

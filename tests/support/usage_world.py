@@ -11,14 +11,13 @@ import msgspec
 
 from stepstream.schemas.fleet import FleetWindowStruct
 from stepstream.schemas.policy import Policy
+from stepstream.schemas.times import HOUR_US, MINUTE_US
 from stepstream.stream.core.outputs import Output
 from stepstream.stream.usage.partition import UsagePartition
 from stepstream.stream.usage.windows.checkpoint import KEY_PREFIX, decode_checkpoint
 from stepstream.stream.usage.windows.limits import UsageLimits
 from stepstream.stream.usage.windows.rules import WindowRules
 
-MINUTE_US = 60_000_000
-HOUR_US = 60 * MINUTE_US
 T0 = 1_700_006_400_000_000
 """A whole hour, and the beginning of a day in UTC + 0."""
 T0 -= T0 % HOUR_US

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from stepstream.schemas.calendar import HOUR_US
+from stepstream.schemas.times import HOUR_US
 from stepstream.stream.usage.windows.findings import Trouble
 from stepstream.stream.usage.windows.rows import Row
 from stepstream.stream.usage.windows.series import Series, total

@@ -14,13 +14,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from stepstream.schemas.alert import FindingSeverity
-from stepstream.schemas.calendar import HOUR_US
-from stepstream.schemas.durations import format_duration
+from stepstream.schemas.formatting import format_duration
 from stepstream.schemas.latency import slower_than
 from stepstream.schemas.rules_windows import ErrorSlo, LatencySlo, Slo
+from stepstream.schemas.times import HOUR_US, MINUTE_US
 from stepstream.stream.usage.detectors.base import Group
 from stepstream.stream.usage.windows.findings import Trouble
-from stepstream.stream.usage.windows.records import MINUTE_US
 from stepstream.stream.usage.windows.rows import FAILED, Row
 
 

@@ -6,12 +6,11 @@ import math
 from collections.abc import Iterator
 from typing import Final
 
-from stepstream.schemas.calendar import HOUR_US
-from stepstream.schemas.durations import format_duration
+from stepstream.schemas.formatting import format_duration
 from stepstream.schemas.rules_windows import SuccessDrop
+from stepstream.schemas.times import HOUR_US, MINUTE_US
 from stepstream.stream.usage.detectors.base import Group
 from stepstream.stream.usage.windows.findings import Trouble
-from stepstream.stream.usage.windows.records import MINUTE_US
 from stepstream.stream.usage.windows.rows import FAILED
 
 HISTORY_US: Final = 7 * 24 * HOUR_US

@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from stepstream.schemas.calendar import HOUR_US
-from stepstream.schemas.durations import format_duration
+from stepstream.schemas.formatting import format_duration
 from stepstream.schemas.rules_windows import Silence
+from stepstream.schemas.times import DAY_US, HOUR_US, MINUTE_US, WEEK_US
 from stepstream.stream.usage.detectors.base import Group
 from stepstream.stream.usage.windows.findings import Trouble
-from stepstream.stream.usage.windows.records import MINUTE_US
 from stepstream.stream.usage.windows.rows import STEPS
 from stepstream.stream.usage.windows.series import KEEP_MINUTES_US
 
-DAY_US: Final = 24 * HOUR_US
-WEEK_US: Final = 7 * DAY_US
 LOOK_BACK_US: Final = KEEP_MINUTES_US - HOUR_US
 MISSING: Final = 30
 """Steps that should have come by now, judged by the quietest of the days compared with."""

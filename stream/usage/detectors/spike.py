@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from stepstream.schemas.calendar import HOUR_US
+from stepstream.schemas.formatting import format_dollars, format_usd
 from stepstream.schemas.money import NANOS_PER_USD
 from stepstream.schemas.rules_windows import SpendSpike
+from stepstream.schemas.times import HOUR_US, MINUTE_US
 from stepstream.stream.usage.detectors.base import Group
 from stepstream.stream.usage.detectors.spike_model import SPREAD_US, Forecast, SpikeModel
 from stepstream.stream.usage.windows.findings import Trouble
-from stepstream.stream.usage.windows.records import MINUTE_US
 from stepstream.stream.usage.windows.rows import COST, STEPS, Row
 
 SETTLED_US: Final = 15 * MINUTE_US
@@ -41,7 +41,8 @@ class SpendSpikeDetector:
         spent = row.cost_nanos / NANOS_PER_USD
         times = spent / forecast.expected
         yield Trouble(
-            message=f"{group.name} spent ${spent:,.2f} within the hour, {times:.1f} times the usual ${forecast.expected:,.2f}",
+            message=f"{group.name} spent {format_usd(row.cost_nanos)} within the hour, "
+            f"{times:.1f} times the usual {format_dollars(forecast.expected)}",
             severity=self._rule.severity
             or ("error" if times >= 2 * self._rule.factor else "warning"),
             value=spent,

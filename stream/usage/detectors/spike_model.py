@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Final
 
-from stepstream.schemas.calendar import HOUR_US, day_kind
+from stepstream.schemas.calendar import day_kind
+from stepstream.schemas.times import DAY_US, HOUR_US
 
-DAY_US: Final = 24 * HOUR_US
 KEEP_US: Final = 28 * DAY_US
 """Four of each day of the week."""
 

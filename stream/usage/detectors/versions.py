@@ -15,7 +15,9 @@ from typing import Final
 
 import msgspec
 
+from stepstream.schemas.formatting import format_dollars
 from stepstream.schemas.rules_windows import VersionWorse
+from stepstream.schemas.times import WEEK_US
 from stepstream.schemas.trajectory import RunSummaryStruct
 from stepstream.stream.usage.detectors.base import Group
 from stepstream.stream.usage.windows.findings import Trouble
@@ -36,7 +38,7 @@ LEAST_LOG_COST: Final = math.log(1.1)
 MEMORY: Final = 2_000
 """A version is remembered by about so many of its newest runs: what was usual months ago says little."""
 
-NEW_FOR_US: Final = 7 * 86_400_000_000
+NEW_FOR_US: Final = WEEK_US
 MAX_AGENTS: Final = 2_000
 MAX_VERSIONS: Final = 4
 
@@ -178,7 +180,7 @@ class VersionWorseDetector:
         cost, usual = math.exp(mean) / 1e9, math.exp(before) / 1e9
         yield Trouble(
             message=f"a typical run of version {name} costs {cost / usual:.1f} times what one of {old_name} did: "
-            f"${cost:.4g} instead of ${usual:.4g}, {new.priced:.0f} runs against {old.priced:.0f}",
+            f"{format_dollars(cost)} instead of {format_dollars(usual)}, {new.priced:.0f} runs against {old.priced:.0f}",
             severity=self._rule.severity or "warning",
             level="cost",
             subject=f"{name} cost",

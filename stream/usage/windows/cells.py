@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from stepstream.schemas.calendar import HOUR_US
 from stepstream.schemas.fleet import FleetWindowStruct, fleet_key
 from stepstream.schemas.money import usd_from_nanos
-from stepstream.stream.usage.windows.records import MINUTE_US, Owner
+from stepstream.schemas.times import HOUR_US, MINUTE_US
+from stepstream.stream.usage.windows.records import Owner
 from stepstream.stream.usage.windows.rows import COST, Row, row_from_minute, row_to_minute
 
 

@@ -14,16 +14,17 @@ import msgspec
 
 from stepstream.schemas.alert import FindingStruct
 from stepstream.schemas.calendar import window_of
+from stepstream.schemas.formatting import format_dollars
 from stepstream.schemas.money import NANOS_PER_USD
+from stepstream.schemas.times import MINUTE_US
 from stepstream.schemas.trajectory import RunSummaryStruct
 from stepstream.stream.core.contained_failures import ContainedFailures
 from stepstream.stream.core.counters import Counters
-from stepstream.stream.detectors.budgets import format_usd
 from stepstream.stream.usage.detectors import Group, WindowDetector, make_window_detector
 from stepstream.stream.usage.detectors.versions import VersionBook, VersionState
 from stepstream.stream.usage.windows.budgets import BudgetKey, Budgets, Total, budget_name
 from stepstream.stream.usage.windows.findings import Firing, Trouble, ended, finding, firing_key
-from stepstream.stream.usage.windows.records import MINUTE_US, Owner
+from stepstream.stream.usage.windows.records import Owner
 from stepstream.stream.usage.windows.rules import AppliedWindow, Budget, WindowRules
 from stepstream.stream.usage.windows.series import Series
 
@@ -157,7 +158,7 @@ class WindowJudge:
         spent, full = total.nanos / NANOS_PER_USD, budget.limit_nanos / NANOS_PER_USD
         share = 100 * total.nanos / budget.limit_nanos
         trouble = Trouble(
-            message=f"{name}: {format_usd(spent)} spent, {share:.0f} % of the budget of {format_usd(full)}",
+            message=f"{name}: {format_dollars(spent)} spent, {share:.0f} % of the budget of {format_dollars(full)}",
             severity=(budget.rule.severity or "error") if level == "limit" else "warning",
             level=level,
             subject=name,

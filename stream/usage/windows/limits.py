@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from stepstream.schemas.settings import Settings
-from stepstream.stream.usage.windows.records import MINUTE_US
+from stepstream.schemas.times import MINUTE_US
 
 
 @dataclass(frozen=True, slots=True)

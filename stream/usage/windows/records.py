@@ -8,17 +8,16 @@ import msgspec
 
 from stepstream.schemas.money import NANOS_PER_USD
 from stepstream.schemas.normalise import MAX_COUNT
+from stepstream.schemas.times import DAY_US, MINUTE_US
 from stepstream.schemas.trajectory import RunSummaryStruct
-
-MINUTE_US: Final = 60_000_000
 
 Owner = tuple[str, str, str, str, str, str]
 """Project, environment, agent, agent version, task, and the user where windows of single users are kept, else empty."""
 
 NO_TIME: Final = -1
-MAX_AHEAD_US: Final = 2 * 86_400_000_000
+MAX_AHEAD_US: Final = 2 * DAY_US
 """No step may end later than a day after its record's timestamp, so no usage can be further ahead of its own."""
-MAX_BEHIND_US: Final = 400 * 86_400_000_000
+MAX_BEHIND_US: Final = 400 * DAY_US
 """Usage of minutes longer ago than that is in no window that is still kept."""
 
 MAX_TEXT: Final = 4_096

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from stepstream.schemas.calendar import HOUR_US
-from stepstream.stream.usage.windows.records import MINUTE_US
+from stepstream.schemas.times import HOUR_US, MINUTE_US
 from stepstream.stream.usage.windows.rows import Row
 
 KEEP_MINUTES_US: Final = 7 * HOUR_US

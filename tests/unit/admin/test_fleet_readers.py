@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from stepstream.admin.fleet import baseline_rows, budget_rows, hour_rows
+from stepstream.schemas.times import HOUR_US
 
-HOUR_US = 3_600_000_000
 NOW_US = 1_790_000_000_000_000 // HOUR_US * HOUR_US
 BUDGET = {
     "policy": "p", "alert": "spend", "project": "shop", "per": "project", "group": "shop", "window": "day", "timezone": "UTC",

@@ -19,7 +19,8 @@ from stepstream.admin.fleet import (
 from stepstream.schemas.alert import Alert
 from stepstream.schemas.fleet import FleetBaselineStruct, FleetBudgetStruct
 from stepstream.schemas.policy import Policy
-from tests.support.usage_world import HOUR_US, MINUTE_US, T0, closed, play, progress, records, used
+from stepstream.schemas.times import HOUR_US, MINUTE_US
+from tests.support.usage_world import T0, closed, play, progress, records, used
 
 
 def test_an_hour_is_listed_once() -> None:

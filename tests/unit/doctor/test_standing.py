@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from stepstream.doctor.standing import Standing, judge
-
-MINUTE_US = 60_000_000
+from stepstream.schemas.times import MINUTE_US
 
 
 def said(moved: bool = False, open_runs: int | None = None, **facts: Any) -> tuple[str, str]:

@@ -28,7 +28,7 @@ def made() -> Iterator[Traced]:
 
 def test_a_budget_in_dollars_stops_the_call_that_does_not_fit(made: Traced) -> None:
     """What a call may cost is learnt from those before; the run is stopped by its budget, and says so as a step."""
-    told = r"\$0.6 with the next step would exceed the budget of \$0.5"
+    told = r"\$0.60 with the next step would exceed the budget of \$0.50"
     with (
         pytest.raises(BudgetExceeded, match=told) as caught,
         made.tracer.run(budget=Budget(usd=0.5)) as run,

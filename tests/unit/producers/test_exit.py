@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from stepstream.producers.exit_summary import Totals, exit_line, money
+from stepstream.producers.exit_summary import Totals, exit_line
 from stepstream.producers.transport.background_sender import Counts
 
 MEMORY = """
@@ -198,7 +198,7 @@ ID = "4bf92f3577b34da6a3ce929d0e0e4736"
         (
             Totals(84, 12, 420_000_000, 3, ID, 2),
             Counts(168, 168),
-            "stepstream: 12 runs · 84 steps · $0.4200 · 3 steps that the SDK's price list does not know · "
+            "stepstream: 12 runs · 84 steps · $0.42 · 3 steps that the SDK's price list does not know · "
             "2 model calls without usage · stepstream runs",
         ),
         (
@@ -218,13 +218,3 @@ ID = "4bf92f3577b34da6a3ce929d0e0e4736"
 def test_the_line(totals: Totals, counts: Counts, line: str) -> None:
     """Runs, steps, cost, what was lost, and the command that shows it, where there is something to show."""
     assert exit_line(totals, counts) == line
-
-
-@pytest.mark.parametrize(
-    ("nanos", "text"),
-    [(1_234_560_000_000, "$1,234.56"), (1_500_000_000, "$1.50"), (420_000_000, "$0.4200"), (12_345_678, "$0.0123"),
-     (2_650_000, "$0.00265"), (99_999_600, "$0.1000"), (3_000, "$0.000003"), (1, "$0.000000001")],
-)  # fmt: skip
-def test_money(nanos: int, text: str) -> None:
-    """Cents, and more digits for what is less than a dollar, so that a small amount never looks like nothing."""
-    assert money(nanos) == text

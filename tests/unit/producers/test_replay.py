@@ -18,9 +18,8 @@ from stepstream.producers.replay.replay import ReplayError, ReplayProgress, Repl
 from stepstream.producers.transport.memory import MemoryTransport
 from stepstream.schemas.accept import Accepted, accept_value
 from stepstream.schemas.settings import Settings
+from stepstream.schemas.times import SECOND_US
 from tests.support.step_events import NOW_US, event, valid_events
-
-SECOND_US = 1_000_000
 
 
 def recording(path: Path, lines: Iterable[Any]) -> Path:

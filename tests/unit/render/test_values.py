@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import UTC
 from zoneinfo import ZoneInfo
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
@@ -13,51 +12,10 @@ from rich.cells import cell_len
 from stepstream.render.values import (
     clip,
     fit,
-    format_count,
     format_time,
-    format_usd,
     one_line,
     zone_name,
 )
-
-
-@pytest.mark.parametrize(
-    ("nanos", "text"),
-    [
-        (None, "?"),
-        (0, "$0"),
-        (1, "<$0.00001"),
-        (12_345, "$0.000012"),
-        (1_000_000, "$0.001"),
-        (12_300_000, "$0.0123"),
-        (100_000_000, "$0.10"),
-        (310_000_000, "$0.31"),
-        (1_840_000_000, "$1.84"),
-        (1_234_500_000_000, "$1,234.50"),
-    ],
-)
-def test_money_is_never_rounded_to_nothing_and_unknown_is_not_zero(
-    nanos: int | None, text: str
-) -> None:
-    """A cost is never rounded to nothing, and a cost that is not known is never shown as $0."""
-    assert format_usd(nanos) == text
-
-
-@pytest.mark.parametrize(
-    ("count", "text"),
-    [
-        (0, "0"),
-        (999, "999"),
-        (1_000, "1.0k"),
-        (1_234, "1.2k"),
-        (9_960, "10k"),
-        (999_600, "1.0M"),
-        (5_600_000_000, "5.6G"),
-    ],
-)
-def test_counts_are_short(count: int, text: str) -> None:
-    """A count fits its column."""
-    assert format_count(count) == text
 
 
 def test_a_time_names_the_zone_that_held_then() -> None:

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 
 from stepstream.schemas.accept import (
     CLAMPS,
-    DAY_US,
     DEFAULT_LIMITS,
     REASONS,
     Accepted,
@@ -30,6 +29,7 @@ from stepstream.schemas.accept import (
 )
 from stepstream.schemas.partitioner import partition_for
 from stepstream.schemas.step import RECORD_HEADERS
+from stepstream.schemas.times import DAY_US
 from stepstream.schemas.usage import TokenUsageStruct
 from tests.support.step_events import (
     NOW_US,

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from stepstream.schemas.calendar import (
-    HOUR_US,
     Window,
     check_zone,
     day_kind,
@@ -21,6 +20,7 @@ from stepstream.schemas.calendar import (
 )
 from stepstream.schemas.latency import bucket_start_us, latency_bucket, quantile_us, slower_than
 from stepstream.schemas.policy import Policy
+from stepstream.schemas.times import HOUR_US
 
 ZONES = (
     "UTC",

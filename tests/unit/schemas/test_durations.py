@@ -14,10 +14,10 @@ from stepstream.schemas import CONTRACTS
 from stepstream.schemas.durations import (
     MAX_DURATION_US,
     DurationUs,
-    format_duration,
     parse_duration_us,
     write_duration,
 )
+from stepstream.schemas.formatting import format_duration
 
 DURATION: TypeAdapter[int] = TypeAdapter(DurationUs)
 

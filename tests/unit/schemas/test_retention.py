@@ -5,9 +5,10 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from stepstream.schemas.accept import DAY_US, Accepted, Rejected, accept_value
+from stepstream.schemas.accept import Accepted, Rejected, accept_value
 from stepstream.schemas.retention import KINDS, record_limits, retention
 from stepstream.schemas.settings import Settings
+from stepstream.schemas.times import DAY_US
 
 NOW_US = 1_800_000_000_000_000
 

@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from stepstream.schemas.topics import DAY_MS, TOPIC_NAMES, TOPICS, topic, topic_specs
+from stepstream.schemas.times import DAY_MS
+from stepstream.schemas.topics import TOPIC_NAMES, TOPICS, topic, topic_specs
 
 BY_NAME = {spec.name: spec for spec in TOPICS}
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from stepstream.schemas.documents import WrongDocument, decode_document, match_of, subscription_of
-from stepstream.schemas.wording import did_you_mean
+from stepstream.schemas.suggestions import did_you_mean
 
 FOREIGN = (
     "pydantic",

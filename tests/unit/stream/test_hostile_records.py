@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from stepstream.schemas.batches import pipeline_finding
+from stepstream.schemas.times import MINUTE_US
 from stepstream.sinks.clickhouse.alert_rows import build_alerts
 from stepstream.sinks.clickhouse.deadletter import FUSE_RECORDS, Fuse
 from stepstream.sinks.clickhouse.records import Record as SinkRecord
@@ -26,7 +27,6 @@ from stepstream.stream.usage.windows.records import decode_summary
 from tests.support.stream_world import START_US, Rec, event, record_of
 from tests.unit.stream.assemble.test_containment import BAD, world
 
-MINUTE_US = 60_000_000
 NOW_US = START_US // MINUTE_US * MINUTE_US
 
 MINUTE = {"project": "p", "trace_id": "t", "revision": 1, "minute": NOW_US, "cost_usd": "0.5"}

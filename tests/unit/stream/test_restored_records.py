@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from stepstream.schemas.prices import PriceBook
+from stepstream.schemas.times import DAY_US
 from stepstream.stream.assemble.partition import AssemblePartition
 from stepstream.stream.assemble.state import checked_state, decode_state, encode_state
 from stepstream.stream.core.fuse import Fuse
@@ -18,7 +19,6 @@ from stepstream.stream.run.rules import RuleBook
 from stepstream.stream.usage.fleet_records import FleetRecords
 from tests.support.stream_world import START_US, event, record_of
 
-DAY_US = 86_400_000_000
 LATEST_US = START_US + 2 * DAY_US
 OTHER_YEAR_US = START_US + 400 * DAY_US
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from stepstream.schemas.times import HOUR_US
 from stepstream.stream.assemble.closed_runs import ClosedRuns
-
-HOUR_US = 3_600_000_000
 
 
 def test_a_state_is_kept_for_the_horizon() -> None:

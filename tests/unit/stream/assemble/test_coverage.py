@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from stepstream.schemas.times import DAY_US
 from stepstream.stream.assemble.state import RunState, decode_state
 from stepstream.stream.detectors import make_detector
 from stepstream.stream.run.limits import AssembleLimits
@@ -16,7 +17,6 @@ from tests.support.stream_bench import Bench, policy
 from tests.support.stream_world import START_US, Kafka, Process, Rec, event, record_of
 
 TRACE, ROOT = "a" * 32, "1" * 16
-DAY_US = 86_400_000_000
 
 
 def states_of(kafka: Kafka, trace_id: str = TRACE) -> list[RunState]:

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from stepstream.schemas.times import SECOND_US
 from stepstream.stream.assemble import publish_schedule as publisher
 from stepstream.stream.assemble.progress import MARGIN_US, ProgressReporter
 from stepstream.stream.assemble.publish_schedule import (
@@ -22,7 +23,6 @@ from stepstream.stream.assemble.publish_schedule import (
 from stepstream.stream.run.limits import AssembleLimits
 from tests.support.stream_world import START_US, Kafka, Process, event, record_of
 
-SECOND_US = 1_000_000
 OFFSETS_A_SECOND = 10_000
 RUNS = [f"{number:032x}" for number in range(1, 2_001)]
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from stepstream.schemas.accept import Accepted, accept_value
 from stepstream.schemas.policy import Policy
 from stepstream.schemas.prices import PriceBook
+from stepstream.schemas.times import SECOND_US
 from stepstream.schemas.trajectory import TrajectoryStruct
 from stepstream.stream.assemble.run_records import trajectory, usage_records
 from stepstream.stream.assemble.state import (
@@ -33,7 +34,6 @@ from tests.support.stream_world import START_US, event, make_log
 
 PRICES = PriceBook()
 BOOK = RuleBook((), make_detector)
-SECOND_US = 1_000_000
 
 
 def merge(run: Run, item: dict[str, Any], append_us: int = START_US) -> None:

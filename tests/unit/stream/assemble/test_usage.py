@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from stepstream.schemas.money import nanos_from_usd
+from stepstream.schemas.times import MINUTE_US
 from stepstream.stream.run.limits import AssembleLimits
 from tests.support.stream_world import START_US, Kafka, Process, event, record_of
 
 TRACE, ROOT = "a" * 32, "1" * 16
-MINUTE_US = 60_000_000
 Key = tuple[str, str, int]
 
 

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stepstream.schemas.fleet import FleetBaselineStruct, LearntDayStruct
+from stepstream.schemas.times import DAY_US, SECOND_US
 from stepstream.schemas.trajectory import RunSummaryStruct
-from stepstream.stream.baselines.days import DAY_US, KEPT_DAYS, day_weights
+from stepstream.stream.baselines.days import KEPT_DAYS, day_weights
 from stepstream.stream.baselines.history import MIN_RUNS, SHARES, Owner
 from stepstream.stream.baselines.learner import EARLIER_US, PUBLISH_EVERY_US, Learner, baseline_key
 from stepstream.stream.baselines.normal import Baselines
@@ -29,7 +30,6 @@ from stepstream.stream.baselines.sketch import (
 
 DAY = 20_000
 NOON_US = DAY * DAY_US + DAY_US // 2
-SECOND_US = 1_000_000
 OWNER = Owner("shop", "prod", "support", "refund")
 amounts = st.integers(0, 10**13)
 

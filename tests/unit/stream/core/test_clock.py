@@ -5,9 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stepstream.schemas.times import SECOND_US
 from stepstream.stream.core.clock import CATCH_UP_US, JUMP_US, PartitionClock
-
-SECOND_US = 1_000_000
 
 
 def test_it_moves_with_the_log() -> None:

@@ -6,7 +6,8 @@ from typing import Any
 
 import msgspec
 
-from stepstream.stream.core.fuse import MINUTE_US, Fuse
+from stepstream.schemas.times import MINUTE_US
+from stepstream.stream.core.fuse import Fuse
 from stepstream.stream.core.outputs import Output
 
 START_US = 1_790_000_000_000_000 // MINUTE_US * MINUTE_US

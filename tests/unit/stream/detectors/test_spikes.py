@@ -117,7 +117,7 @@ class TestCost:
         """Value, threshold, baseline, its sample size, how the run stands among others, and where the money went."""
         (found,) = play(SpikeBench(COST), *DEAR).findings()
         assert found["message"] == (
-            "$0.301 so far, 3.0 x the median $0.100, more than 95 % of runs in all (40 runs of tester); still running, step 4"
+            "$0.301 so far, 3.0 x the median $0.10, more than 95 % of runs in all (40 runs of tester); still running, step 4"
         )
         assert (found["value"], found["threshold"]) == (pytest.approx(0.301), pytest.approx(0.3))
         assert (found["baseline"], found["baseline_runs"]) == (pytest.approx(0.1), 40)
@@ -128,7 +128,7 @@ class TestCost:
         """What was a warning is told again, louder, once."""
         warned, louder = play(SpikeBench(COST), *VERY_DEAR, think(5, "0.9"), END).findings()
         assert (warned.get("severity", "warning"), louder["severity"]) == ("warning", "error")
-        assert "p99 is $0.400" in louder["message"]
+        assert "p99 is $0.40" in louder["message"]
 
     @pytest.mark.parametrize(
         ("rule", "fires"),

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 from faust.types import TP
 
+from stepstream.schemas.times import SECOND_MS
 from stepstream.stream.core.outputs import Output
 from stepstream.stream.core.poison import (
     MAX_SKIPS,
@@ -20,8 +21,6 @@ from stepstream.stream.shell.sender import Sender
 from stepstream.stream.shell.topic_stage import PartitionRunner, Restored
 from tests.support.stream_world import START_US, Rec
 from tests.unit.stream.shell.test_stage import Processor
-
-SECOND_MS = 1_000
 
 
 class Failing(Processor):

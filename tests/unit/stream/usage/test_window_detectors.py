@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from stepstream.schemas.calendar import HOUR_US
 from stepstream.schemas.rules_windows import (
     DEFAULT_WINDOW_RULES,
     ErrorSlo,
@@ -20,18 +19,17 @@ from stepstream.schemas.rules_windows import (
     SuccessDrop,
     VersionWorse,
 )
+from stepstream.schemas.times import DAY_US, HOUR_US, MINUTE_US
 from stepstream.schemas.trajectory import RunSummaryStruct
 from stepstream.stream.usage.detectors import Group, SpikeModel, VersionBook, make_window_detector
 from stepstream.stream.usage.detectors.drop import chance_of
 from stepstream.stream.usage.detectors.versions import ALPHA, VersionState, mixture_ratio
 from stepstream.stream.usage.windows.findings import Trouble
-from stepstream.stream.usage.windows.records import MINUTE_US
 from stepstream.stream.usage.windows.rows import COST, STEPS
 from stepstream.stream.usage.windows.series import Series
 from tests.support.usage_world import T0, Item, play, progress, records, rules, used
 from tests.support.usage_world import closed as closed_run
 
-DAY_US = 24 * HOUR_US
 MONDAY_US = T0 - (T0 // HOUR_US + 72) % 168 * HOUR_US
 
 

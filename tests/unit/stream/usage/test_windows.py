@@ -10,13 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stepstream.schemas.fleet import WindowMinute
+from stepstream.schemas.times import HOUR_US, MINUTE_US
 from stepstream.schemas.trajectory import Progress, RunSummary, Usage
 from stepstream.stream.usage.windows.limits import UsageLimits
 from stepstream.stream.usage.windows.records import UsageLine, decode_line
 from stepstream.stream.usage.windows.rows import FIELDS, USED
 from tests.support.usage_world import (
-    HOUR_US,
-    MINUTE_US,
     T0,
     Item,
     Kafka,
