@@ -19,9 +19,10 @@ from pathlib import Path
 
 from stepstream.local.embedded.clickhouse import EmbeddedClickHouse
 from stepstream.local.embedded.kafka import EmbeddedKafka
-from tests.chaos import fuzz, hostile_topics
+from tests.chaos import hostile_topics
 from tests.chaos.harness import Report, Scenario, run
 from tests.chaos.scenarios import brokers, notify, short, sinks, windows, workers
+from tests.support import fuzz
 
 LONG = (
     "kills",

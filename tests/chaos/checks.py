@@ -9,8 +9,8 @@ from typing import Any
 from stepstream.schemas.money import nanos_from_usd
 from stepstream.schemas.times import MINUTE_US
 from stepstream.schemas.topics import DEADLETTER_OFFSET, DEADLETTER_PARTITION, DEADLETTER_TOPIC
-from tests.chaos.collector import Collector
 from tests.chaos.truth import RunTruth, Truth
+from tests.support.collector import Collector
 
 
 def is_settled(truth: Truth, collected: Collector) -> bool:

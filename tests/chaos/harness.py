@@ -32,7 +32,6 @@ from stepstream.local.embedded.kafka import EmbeddedKafka
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
 from tests.chaos import checks
-from tests.chaos.collector import Collector
 from tests.chaos.crew import NATIVE_CRASHES, Crew, CrewSpec, Exit
 from tests.chaos.faults import (
     BrokerMix,
@@ -45,6 +44,7 @@ from tests.chaos.faults import (
 )
 from tests.chaos.load import ROOTLESS_IDLE_S, Plan, Sender, Shape, apply_policies
 from tests.chaos.truth import Truth
+from tests.support.collector import Collector
 from tests.support.processes import worker
 
 log = logging.getLogger("chaos")

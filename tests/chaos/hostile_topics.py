@@ -34,10 +34,10 @@ from stepstream.sinks.clickhouse.records import Source as SinkSource
 from stepstream.sinks.clickhouse.run_rows import build_runs
 from stepstream.stream.alerts.partition import FleetPartition
 from stepstream.stream.usage.partition import UsagePartition
-from tests.chaos.fuzz import Rec
 from tests.chaos.harness import Report
 from tests.chaos.notify import notifier
 from tests.chaos.store import sink
+from tests.support.fuzz import Rec
 from tests.support.hostile import hostile_records
 from tests.support.processes import Process, wait_until, worker
 

@@ -15,7 +15,7 @@ from stepstream.schemas.alert import SEVERITIES
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
 from tests.chaos.truth import Truth
-from tests.integration.notify_kit import subscribe
+from tests.support.notifier import subscribe
 from tests.support.processes import Process
 from tests.support.receiver import Call, Receiver, receiver
 

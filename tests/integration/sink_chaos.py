@@ -20,7 +20,7 @@ from pathlib import Path
 from stepstream.local.embedded.clickhouse import EmbeddedClickHouse
 from stepstream.local.embedded.kafka import EmbeddedKafka
 from stepstream.schemas.settings import Settings
-from tests.integration.sink_kit import (
+from tests.support.sink import (
     SinkProcess,
     Steps,
     assert_stored,

@@ -14,9 +14,9 @@ from stepstream.admin.orders import Obedience, Target, order_to_run, order_to_sc
 from stepstream.cli.app import run as cli
 from stepstream.common.kafka import read_to_end
 from stepstream.schemas.control import control_step_id
-from tests.integration.test_worker import World, trace
 from tests.support.paths import ROOT
 from tests.support.processes import Process, wait_until
+from tests.support.worker_world import World, trace
 
 
 @pytest.fixture(scope="module")

@@ -30,6 +30,7 @@ from stepstream.common.process import identity_of
 from stepstream.local.embedded.access import prepare
 from stepstream.local.embedded.clickhouse import EmbeddedClickHouse
 from stepstream.local.embedded.errors import FolderHeld, PortTaken
+from tests.support.processes import wait_until
 from tests.support.store_login import without_login
 
 
@@ -467,16 +468,9 @@ def test_a_query_ends_when_its_client_leaves(clickhouse_url: str) -> None:
     )
     raw.sendall(head + sql)
     running = f"SELECT count() FROM system.processes WHERE query LIKE '%{mark}%' AND query NOT LIKE '%processes%'"
-    _until(lambda: ask(clickhouse_url, running)[1] == b"1\n")
+    wait_until(lambda: ask(clickhouse_url, running)[1] == b"1\n", 30, "the query to run")
     raw.close()
-    _until(lambda: ask(clickhouse_url, running)[1] == b"0\n")
-
-
-def _until(true: Any, seconds: float = 8) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_until(lambda: ask(clickhouse_url, running)[1] == b"0\n", 30, "the query to end")
 
 
 def test_an_answer_in_a_closed_window_ends_too(clickhouse_url: str) -> None:
@@ -490,7 +484,7 @@ def test_an_answer_in_a_closed_window_ends_too(clickhouse_url: str) -> None:
     answer.close()
     connection.close()
     running = "SELECT count() FROM system.processes WHERE query LIKE '%abandoned%' AND query NOT LIKE '%processes%'"
-    _until(lambda: ask(clickhouse_url, running)[1] == b"0\n")
+    wait_until(lambda: ask(clickhouse_url, running)[1] == b"0\n", 30, "the query to end")
 
 
 @pytest.fixture
@@ -529,7 +523,11 @@ def test_kill_nine_in_the_middle_of_inserts_loses_and_doubles_nothing(
         batches = range(round_ * 300, round_ * 300 + 300)
         with ThreadPoolExecutor(3) as pool:
             sent = [pool.submit(insert, batch) for batch in batches]
-            _until(lambda: sum(answer.done() for answer in sent) >= 5)  # noqa: B023
+            wait_until(
+                lambda: sum(answer.done() for answer in sent) >= 5,  # noqa: B023
+                30,
+                "five inserts acknowledged",
+            )
             own.kill()
             sure = sum(answer.result() for answer in sent)
         assert 5 <= sure < 300

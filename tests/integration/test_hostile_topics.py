@@ -14,7 +14,7 @@ from stepstream.admin import deadletter
 from stepstream.common.kafka import read_to_end
 from stepstream.common.letters import letter_source
 from stepstream.schemas.topics import topic
-from tests.integration.test_worker import World, now_us, step, trace
+from tests.support.worker_world import World, now_us, step, trace
 
 BAD: list[tuple[str, bytes, bytes]] = [
     ("state", b"!poison|steps|0|9", b"x"),

@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from decimal import Decimal
@@ -18,6 +17,7 @@ import stepstream
 from stepstream.cli.app import run as command
 from stepstream.local.supervisor import Pipeline
 from stepstream.schemas.settings import Settings
+from tests.support.processes import wait_until
 
 Look = Callable[..., str]
 PATIENCE_S = 30.0
@@ -91,22 +91,24 @@ def look(settings: Settings, capsys: pytest.CaptureFixture[str]) -> Look:
     return run
 
 
-def eventually(look: Look, *arguments: str, until: Callable[[str], bool]) -> str:
-    deadline = time.monotonic() + PATIENCE_S
-    while True:
-        text = look(*arguments)
-        if until(text) or time.monotonic() > deadline:
-            assert until(text), text
-            return text
-        time.sleep(0.1)
+def shown(look: Look, *arguments: str, until: Callable[[str], bool]) -> str:
+    """The output of the command once ``until`` accepts it."""
+    seen = [""]
+
+    def accepted() -> bool:
+        seen.append(look(*arguments))
+        return until(seen[-1])
+
+    wait_until(accepted, PATIENCE_S, f"stepstream {' '.join(arguments)}", instead=lambda: seen[-1])
+    return seen[-1]
 
 
 def test_runs_are_listed_newest_first(runs: dict[str, str], look: Look) -> None:
     """Within moments every run is in the list with its status, steps and cost; filters and formats hold."""
-    text = eventually(
+    text = shown(
         look,
         "runs",
-        until=lambda text: text.count("support") == 2 and " ok " in text and "running" in text,
+        until=lambda text: text.count(" ok ") == 2 and text.count("running") == 1,
     )
     lines = text.splitlines()
     assert lines[0].split()[0] == "started"
@@ -129,7 +131,7 @@ def test_runs_are_listed_newest_first(runs: dict[str, str], look: Look) -> None:
 
 def test_a_run_is_shown_as_a_tree(runs: dict[str, str], look: Look) -> None:
     """By a unique prefix, with time, cost and tokens; contents only when asked for."""
-    text = eventually(
+    text = shown(
         look,
         "trace",
         runs["well"][:10],
@@ -145,9 +147,7 @@ def test_a_run_is_shown_as_a_tree(runs: dict[str, str], look: Look) -> None:
 
 def test_failures_and_their_alerts_are_marked(runs: dict[str, str], look: Look) -> None:
     """The failed step has its sign and its reason, and the alert about it stands below the tree."""
-    text = eventually(
-        look, "trace", runs["ignored"], until=lambda text: "tool-error-ignored" in text
-    )
+    text = shown(look, "trace", runs["ignored"], until=lambda text: "tool-error-ignored" in text)
     assert "✗!" in text
     assert "PaymentError: the payment service is away" in text
     assert "1 failed" in text
@@ -155,7 +155,7 @@ def test_failures_and_their_alerts_are_marked(runs: dict[str, str], look: Look) 
 
 def test_what_is_still_running_is_shown_as_such(runs: dict[str, str], look: Look) -> None:
     """A step without an end is drawn up to now; the newest run needs no id."""
-    text = eventually(look, "trace", "--last", until=lambda text: "2 still open" in text)
+    text = shown(look, "trace", "--last", until=lambda text: "2 still open" in text)
     assert runs["waiting"][:8] in text
     assert next(line for line in text.splitlines() if "ask_supplier" in line).startswith("▸")
     whole = json.loads(look("trace", runs["waiting"], "--format", "json"))[0]
@@ -181,7 +181,7 @@ def test_sql_answers_and_cannot_write(
     runs: dict[str, str], look: Look, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Any question in any format, from the command line or standard input; nothing can be changed; errors are one line."""
-    eventually(
+    shown(
         look,
         "sql",
         "SELECT count() FROM runs",
@@ -222,7 +222,7 @@ class _Input:
 
 def test_alerts_are_listed_as_two_lines_each(runs: dict[str, str], look: Look) -> None:
     """What happened, to whom, and the command that shows it; filters and formats hold."""
-    text = eventually(
+    text = shown(
         look,
         "alerts",
         until=lambda text: "tool-error-ignored support/refund: refund_order failed" in text,
@@ -238,13 +238,11 @@ def test_alerts_are_listed_as_two_lines_each(runs: dict[str, str], look: Look) -
 
 def test_an_alert_is_shown_with_its_history(runs: dict[str, str], look: Look) -> None:
     """Every change of it is a line: when, what, by whom."""
-    eventually(look, "alerts", until=lambda text: "tool-error-ignored" in text)
+    shown(look, "alerts", until=lambda text: "tool-error-ignored" in text)
     alert_id = json.loads(
         look("alerts", "--format", "json", "--alert", "tool-error-ignored", "--limit", "1")
     )[0]["alert_id"]
-    text = eventually(
-        look, "alerts", "show", alert_id[:12], until=lambda text: "resolved: " in text
-    )
+    text = shown(look, "alerts", "show", alert_id[:12], until=lambda text: "resolved: " in text)
     assert alert_id in text
     assert "opened: " in text
     assert "no alert has an id" in look("alerts", "show", "ffffffff", fails=1)
@@ -282,21 +280,22 @@ def test_alerts_are_followed_as_they_come(
         )
         reader.start()
         try:
-            wait_until(lambda: any(line["trace_id"] == runs["ignored"] for line in lines))
+            wait_until(
+                lambda: any(line["trace_id"] == runs["ignored"] for line in lines),
+                PATIENCE_S,
+                "the known alert",
+            )
             tracer = stepstream.Tracer(settings)
             fresh = refund(tracer, fails=True)
             assert tracer.flush(20)
-            wait_until(lambda: any(line["trace_id"] == fresh for line in lines))
+            wait_until(
+                lambda: any(line["trace_id"] == fresh for line in lines),
+                PATIENCE_S,
+                "the new alert",
+            )
             tracer.close()
         finally:
             follower.terminate()
             reader.join(10)
     seen = [(line["alert_id"], line["seq"]) for line in lines]
     assert len(seen) == len(set(seen))
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)

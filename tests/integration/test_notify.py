@@ -23,7 +23,7 @@ from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
 from stepstream.sinks.notify.channels.webhook import verify
 from stepstream.sinks.notify.latest_records import list_deliveries
-from tests.integration.notify_kit import Publisher, admin_access, notifier, prepared, subscribe
+from tests.support.notifier import Publisher, admin_access, notifier, prepared, subscribe
 from tests.support.processes import Process, wait_until
 from tests.support.receiver import Call, Receiver, receiver
 

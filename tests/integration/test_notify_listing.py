@@ -10,7 +10,7 @@ from stepstream.schemas.documents import AlertMatch
 from stepstream.schemas.settings import Settings
 from stepstream.sinks.notify import latest_records
 from stepstream.sinks.notify.latest_records import LatestRecords, RecordLists
-from tests.integration.notify_kit import Publisher, prepared
+from tests.support.notifier import Publisher, prepared
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ from stepstream.schemas.ids import new_step_id, new_trace_id
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.step import RECORD_HEADERS
 from stepstream.schemas.topics import topic
+from tests.support.processes import wait_until
 
 
 @pytest.fixture
@@ -59,16 +60,21 @@ class Supervisor:
 
     def until(self, done: Callable[[], bool], timeout_s: float = 60) -> None:
         """Keep it running until ``done``."""
-        deadline = time.monotonic() + timeout_s
-        while not done():
-            assert time.monotonic() < deadline, (
-                f"not within {timeout_s} s; exits so far: {self.exits}"
-            )
+
+        def done_while_running() -> bool:
             code = self.process.poll()
             if code is not None:
                 self.exits.append(code)
                 self.process = self._start()
-            time.sleep(0.2)
+            return done()
+
+        wait_until(
+            done_while_running,
+            timeout_s,
+            "the worker to get past the record",
+            every_s=0.2,
+            instead=lambda: f"exits {self.exits}",
+        )
 
 
 @contextmanager

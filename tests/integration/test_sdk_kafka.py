@@ -13,7 +13,6 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
@@ -28,6 +27,7 @@ from stepstream.producers.tracer import Tracer
 from stepstream.schemas.accept import Accepted, accept
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.step import Step as StepRecord
+from tests.support.processes import wait_until
 from tests.support.sdk import said
 from tests.support.step_events import event
 
@@ -72,13 +72,6 @@ def headers_of(message: Message) -> list[tuple[str, bytes]]:
         "stepstream-schema": b"step/1",
     }
     return headers  # type: ignore[return-value]
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_a_fleet_of_runs_arrives(settings: Settings) -> None:
@@ -141,7 +134,7 @@ def test_events_are_there_at_once(settings: Settings) -> None:
     assert tracer.flush(30)
     with tracer.tool("look"):
         began = time.monotonic()
-        until(lambda: tracer.counts.held == 0)
+        wait_until(lambda: tracer.counts.held == 0, 30, "every event sent")
         assert time.monotonic() - began < 1
         assert [step.phase for step in arrived(settings) if step.name == "look"] == ["start"]
     assert tracer.close(30)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from stepstream.schemas.settings import Settings
-from tests.integration.sink_kit import (
+from tests.support.sink import (
     SinkProcess,
     Steps,
     assert_stored,

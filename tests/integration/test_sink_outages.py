@@ -18,14 +18,14 @@ from stepstream.local.embedded.clickhouse import EmbeddedClickHouse
 from stepstream.local.embedded.kafka import EmbeddedKafka
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
-from tests.integration.sink_kit import (
+from tests.support.processes import wait_until
+from tests.support.sink import (
     TOPICS,
     SinkProcess,
     SinkThread,
     Steps,
     assert_stored,
     create_topics,
-    eventually,
     lag,
     send,
     set_apart,
@@ -76,16 +76,16 @@ def test_a_store_killed_under_load_is_waited_for_in_bounded_memory(
     steps = Steps()
     send(settings, [record for _ in range(100) for record in steps.run(10)])
     with SinkThread(settings) as stats:
-        eventually(lambda: stats.batches["steps"] >= 2, "the first batches stored")
+        wait_until(lambda: stats.batches["steps"] >= 2, 60, "the first batches stored")
         kill(own_store)
         send(settings, [record for _ in range(500) for record in steps.run(10)])
-        eventually(lambda: stats.lag.get(("steps", 0), 0) > 5_000, "the lag seen")
+        wait_until(lambda: stats.lag.get(("steps", 0), 0) > 5_000, 60, "the lag seen")
         time.sleep(2.5)  # long enough for whoever reads without bound
         assert stats.read["steps"] < 2_000 + 3 * settings.sink_batch_rows + 2_000
         own_store.start()
         wait_stored(settings, steps.sent)
-        eventually(lambda: lag(settings) == 0, "everything committed")
-        eventually(lambda: stats.lag.get(("steps", 0)) == 0, "no lag any more")
+        wait_until(lambda: lag(settings) == 0, 60, "everything committed")
+        wait_until(lambda: stats.lag.get(("steps", 0)) == 0, 60, "no lag any more")
     assert stats.retries > 0
     assert_stored(settings, steps.sent)
 
@@ -131,7 +131,7 @@ def test_a_frozen_sink_changes_nothing_when_it_wakes(settings: Settings) -> None
     heirs: dict[str, SinkProcess] = {}
     try:
         for point, process in frozen.items():
-            eventually(process.is_frozen, f"frozen at {point}")
+            wait_until(process.is_frozen, 60, f"frozen at {point}")
         heirs = {point: SinkProcess(own) for point, (own, _) in places.items()}
         for point, (own, steps) in places.items():
             wait_stored(own, steps.sent)
@@ -226,7 +226,7 @@ def test_offsets_set_back_by_hand_double_nothing(settings: Settings) -> None:
     send(settings, steps.run(10))
     with SinkThread(settings) as stats:
         wait_stored(settings, steps.sent)
-        eventually(lambda: lag(settings) == 0, "everything committed")
+        wait_until(lambda: lag(settings) == 0, 60, "everything committed")
     assert stats.read["steps"] == 720
     assert_stored(settings, steps.sent)
 
@@ -242,8 +242,8 @@ def test_topics_made_anew_are_stored_beside_what_was_there(settings: Settings) -
     names = [topic(settings.topic_prefix, name) for name in TOPICS]
     for future in admin.delete_topics(names).values():
         future.result(30)
-    eventually(
-        lambda: not set(names) & set(admin.list_topics(timeout=10).topics), "the topics gone"
+    wait_until(
+        lambda: not set(names) & set(admin.list_topics(timeout=10).topics), 60, "the topics gone"
     )
     create_topics(settings)
     send(settings, steps.run(10))
@@ -261,11 +261,11 @@ def test_a_broker_killed_under_load_is_waited_for(settings: Settings, tmp_path: 
         steps = Steps()
         send(settings, [record for _ in range(300) for record in steps.run(10)])
         with SinkThread(settings) as stats:
-            eventually(lambda: stats.batches["steps"] >= 2, "the first batches stored")
+            wait_until(lambda: stats.batches["steps"] >= 2, 60, "the first batches stored")
             broker.kill(0)
             time.sleep(1)
             broker.restart(0)
             send(settings, [record for _ in range(10) for record in steps.run(10)])
             wait_stored(settings, steps.sent)
-            eventually(lambda: lag(settings) == 0, "everything committed")
+            wait_until(lambda: lag(settings) == 0, 60, "everything committed")
         assert_stored(settings, steps.sent)

@@ -25,13 +25,13 @@ from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
 from stepstream.schemas.trajectory import PathStep, Trajectory
 from stepstream.sinks.clickhouse import connect, migrate
-from tests.integration.sink_kit import (
+from tests.support.processes import wait_until
+from tests.support.sink import (
     SinkThread,
     Steps,
     assert_stored,
     create_topics,
     encoded,
-    eventually,
     lag,
     send,
     small_batches,
@@ -115,7 +115,7 @@ def test_every_field_of_a_step_comes_back_under_its_own_name(
         settings, sent | times | {"usage": usage, "cost_usd": "0.123456789", "documents": documents}
     )
     with SinkThread(settings):
-        eventually(lambda: bool(rows(store, "SELECT 1 FROM steps")), "the step stored")
+        wait_until(lambda: bool(rows(store, "SELECT 1 FROM steps")), 60, "the step stored")
     (found,) = rows(store, "SELECT * FROM steps")
     assert {name: found[name] for name in sent} == sent
     assert {name: found[name] for name in usage} == usage
@@ -131,7 +131,7 @@ def test_a_start_is_open_until_its_end_comes(settings: Settings, store: Client) 
     begun = step(phase="start", input="what?")
     send_steps(settings, begun)
     with SinkThread(settings):
-        eventually(lambda: bool(rows(store, "SELECT 1 FROM open_steps")), "the start stored")
+        wait_until(lambda: bool(rows(store, "SELECT 1 FROM open_steps")), 60, "the start stored")
         (found,) = rows(store, f"SELECT * FROM trace(id = '{TRACE}')")
         assert (found["status"], found["phase"], found["end_time"], found["input"]) == (
             "running",
@@ -141,7 +141,7 @@ def test_a_start_is_open_until_its_end_comes(settings: Settings, store: Client) 
         )
         assert rows(store, "SELECT * FROM steps") == []
         send_steps(settings, begun | {"phase": "end", "status": "ok"})
-        eventually(lambda: bool(rows(store, "SELECT 1 FROM steps")), "the end stored")
+        wait_until(lambda: bool(rows(store, "SELECT 1 FROM steps")), 60, "the end stored")
     assert rows(store, "SELECT * FROM open_steps") == []
     (found,) = rows(store, f"SELECT * FROM trace(id = '{TRACE}')")
     assert (found["status"], found["phase"], found["offset_us"]) == ("ok", "end", 0)
@@ -155,11 +155,11 @@ def test_what_comes_again_counts_once_also_after_a_restart(settings: Settings) -
     with SinkThread(settings) as stats:
         wait_stored(settings, steps.sent)
         send(settings, first)
-        eventually(lambda: stats.skipped["steps", "duplicate"] == 100, "100 repeats left out")
+        wait_until(lambda: stats.skipped["steps", "duplicate"] == 100, 60, "100 repeats left out")
     send(settings, first + steps.run(10))
     with SinkThread(settings) as stats:
         wait_stored(settings, steps.sent)
-        eventually(lambda: stats.skipped["steps", "duplicate"] == 50, "50 repeats left out")
+        wait_until(lambda: stats.skipped["steps", "duplicate"] == 50, 60, "50 repeats left out")
     assert_stored(settings, steps.sent)
 
 
@@ -177,7 +177,7 @@ def test_bad_records_are_left_out_and_stop_nothing(settings: Settings) -> None:
     send(settings, bad + steps.run(10) + bad)
     with SinkThread(settings) as stats:
         wait_stored(settings, steps.sent)
-        eventually(lambda: lag(settings) == 0, "everything committed")
+        wait_until(lambda: lag(settings) == 0, 60, "everything committed")
     reasons = {reason: count for (name, reason), count in stats.skipped.items() if name == "steps"}
     assert reasons == {
         "malformed_json": 2, "empty": 2, "time_out_of_range": 4, "foreign_key": 2, "ended": 10,
@@ -197,7 +197,7 @@ def test_a_row_that_the_store_refuses_goes_to_the_dead_letter_and_blocks_no_othe
     send(settings, [record for _ in range(5) for record in steps.run(10)])
     with SinkThread(settings) as stats:
         wait_stored(settings, steps.sent)
-        eventually(lambda: lag(settings) == 0, "everything committed")
+        wait_until(lambda: lag(settings) == 0, 60, "everything committed")
     assert stats.dead_lettered["steps"] == 1
     assert_stored(settings, steps.sent)
     (letter,) = dead_letters(settings)
@@ -235,7 +235,7 @@ def test_costs_are_given_priced_or_unknown(settings: Settings, store: Client) ->
         send_steps(settings, step(step_id="0000000000000002", model="unheard-of", **tokens))
         send_steps(settings, step(step_id="0000000000000003", model="m1", cost_usd="7", **tokens))
         send_steps(settings, step(step_id="0000000000000004"))
-        eventually(lambda: len(rows(store, "SELECT 1 FROM steps")) == 4, "four steps stored")
+        wait_until(lambda: len(rows(store, "SELECT 1 FROM steps")) == 4, 60, "four steps stored")
         publish("3")
         found: list[Any] = []
         for number in range(5, 1_000):  # until the new price is known
@@ -287,17 +287,20 @@ def test_a_run_is_its_highest_revision(settings: Settings, store: Client) -> Non
         publish(revision, status)
     send(settings, [(TRACE, b"")], "trajectories")
     with SinkThread(settings) as stats:
-        eventually(
-            lambda: bool(rows(store, "SELECT 1 FROM runs WHERE revision = 9")), "the run stored"
+        wait_until(
+            lambda: bool(rows(store, "SELECT 1 FROM runs WHERE revision = 9")), 60, "the run stored"
         )
         publish(6, "running")
-        eventually(
+        wait_until(
             lambda: stats.read["trajectories"] == 5 and lag(settings, "trajectories") == 0,
+            60,
             "everything committed",
         )
         send(settings, [(TRACE, b'{"trace_id": 7}')], "trajectories")
-        eventually(
-            lambda: stats.dead_lettered["trajectories"] == 1, "what is no trajectory dead-lettered"
+        wait_until(
+            lambda: stats.dead_lettered["trajectories"] == 1,
+            60,
+            "what is no trajectory dead-lettered",
         )
     (found,) = rows(store, "SELECT * FROM runs")
     assert (found["revision"], found["status"], found["closed"], found["steps"]) == (
@@ -326,7 +329,7 @@ def test_an_alert_is_its_highest_seq_and_every_change_is_kept(
     for item in (alert, resolved, alert):
         send(settings, [(item.alert_id, item.model_dump_json().encode())], "alerts")
     with SinkThread(settings):
-        eventually(lambda: lag(settings, "alerts") == 0, "everything committed")
+        wait_until(lambda: lag(settings, "alerts") == 0, 60, "everything committed")
     assert [(row["seq"], row["state"]) for row in rows(store, "SELECT * FROM alert_events ORDER BY seq")] == [
         (1, "firing"), (2, "resolved"),
     ]  # fmt: skip
@@ -364,7 +367,7 @@ def test_deliveries_are_a_log_and_how_they_stand(settings: Settings, store: Clie
         )
     send(settings, [("ops|a1", b"no delivery")], "deliveries")
     with SinkThread(settings):
-        eventually(lambda: lag(settings, "deliveries") == 0, "everything committed")
+        wait_until(lambda: lag(settings, "deliveries") == 0, 60, "everything committed")
     log = rows(
         store, "SELECT * FROM delivery_events WHERE subscription = 'ops' ORDER BY kafka_offset"
     )
@@ -404,7 +407,7 @@ def test_what_lay_in_kafka_for_too_long_is_dead_lettered(settings: Settings, sto
         producer.produce(name, encoded(item), item["trace_id"], timestamp=arrived_ms)
     assert producer.flush(30) == 0
     with SinkThread(own) as stats:
-        eventually(lambda: lag(own) == 0, "everything committed")
+        wait_until(lambda: lag(own) == 0, 60, "everything committed")
     assert stats.dead_lettered["steps"] == 135
     for counted in (
         "count() FROM steps",

@@ -10,19 +10,19 @@ import pytest
 
 from stepstream.schemas.settings import Settings
 from stepstream.sinks.clickhouse import insert
-from tests.integration.sink_kit import (
+from tests.support.processes import wait_until
+from tests.support.sink import (
     SinkProcess,
     SinkThread,
     Steps,
     assert_stored,
     create_topics,
-    eventually,
     lag,
     send,
     small_batches,
 )
-from tests.integration.sink_kit import wait_stored as wait_until_stored
-from tests.integration.store_proxy import DEEDS, ERRORS, StoreProxy
+from tests.support.sink import wait_stored as wait_until_stored
+from tests.support.store_proxy import DEEDS, ERRORS, StoreProxy
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_whatever_happens_to_inserts_every_row_is_stored_once(
             send(settings, [record for _ in range(3) for record in steps.run(20)])
             time.sleep(0.2)
         wait_until_stored(settings, steps.sent, 90)
-        eventually(lambda: lag(settings, partitions=2) == 0, "everything committed")
+        wait_until(lambda: lag(settings, partitions=2) == 0, 60, "everything committed")
     assert set(proxy.counts) == {*DEEDS, "passed"}
     assert stats.retries >= len(DEEDS)
     assert sum(stats.dead_lettered.values()) == 0
@@ -115,9 +115,9 @@ def test_a_full_disk_holds_everything_back_and_is_said(
     room = threading.Event()
     full = StoreProxy(settings.clickhouse_url, lambda _number: "" if room.is_set() else "disk full")
     with full as proxy, sink_at(settings, proxy.url) as stats:
-        eventually(lambda: proxy.counts["disk full"] >= 4, "several tries")
+        wait_until(lambda: proxy.counts["disk full"] >= 4, 60, "several tries")
         assert (stats.batches["steps"], sum(stats.dead_lettered.values())) == (0, 0)
-        eventually(lambda: stats.lag.get(("steps", 0), 0) > 0, "the lag seen")
+        wait_until(lambda: stats.lag.get(("steps", 0), 0) > 0, 60, "the lag seen")
         room.set()
         wait_until_stored(settings, steps.sent)
     assert_stored(settings, steps.sent)

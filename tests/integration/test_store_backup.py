@@ -15,12 +15,12 @@ from stepstream.schemas.settings import Settings
 from stepstream.sinks.clickhouse import StoreError, connect, migrate
 from stepstream.sinks.clickhouse.backup import backup, restore
 from stepstream.sinks.clickhouse.client import connect_server
-from tests.integration.sink_kit import (
+from tests.support.processes import wait_until
+from tests.support.sink import (
     SinkThread,
     Steps,
     assert_stored,
     create_topics,
-    eventually,
     running,
     send,
     small_batches,
@@ -107,10 +107,11 @@ def test_nothing_is_dropped_for_a_backup_that_is_not_there(
     steps = Steps()
     send(settings, steps.run(1))
     with running(settings):
-        eventually(
+        wait_until(
             lambda: (
                 client.command(f"SELECT count() FROM {settings.clickhouse_database}.steps") == 2
             ),
+            60,
             "stored",
         )
         with pytest.raises(StoreError, match="stop them first"):

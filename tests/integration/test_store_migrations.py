@@ -30,6 +30,7 @@ from stepstream.sinks.clickhouse.errors import (
 )
 from stepstream.sinks.clickhouse.schema import VIEW_NAMES, migrations
 from tests.support.paths import DOCS
+from tests.support.sink import dump
 
 MIGRATE = """
 import json, os, sys
@@ -163,20 +164,6 @@ def test_a_process_killed_while_it_migrates_leaves_nothing_that_the_next_cannot_
         process.communicate()
     migrate(settings)
     assert status(settings).current
-
-
-def dump(settings: Settings) -> dict[str, str]:
-    """Every table and view of the database as the server would make it, without its name."""
-    client = connect(settings)
-    rows = client.query(
-        "SELECT name, create_table_query FROM system.tables WHERE database = currentDatabase()"
-    ).result_rows
-    comments = client.query(
-        "SELECT table, name, comment FROM system.columns WHERE database = currentDatabase() ORDER BY table, position"
-    ).result_rows
-    client.close()
-    made = {name: sql.replace(settings.clickhouse_database, "db") for name, sql in rows}
-    return made | {f"{table}.{name}": comment for table, name, comment in comments}
 
 
 def drop(settings: Settings) -> None:

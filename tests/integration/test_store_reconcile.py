@@ -20,7 +20,7 @@ from stepstream.sinks.clickhouse.insert import Inserter
 from stepstream.sinks.clickhouse.reconcile import reconcile
 from stepstream.sinks.clickhouse.records import Record, Source
 from stepstream.sinks.clickhouse.step_rows import build_steps
-from tests.integration.sink_kit import encoded
+from tests.support.sink import encoded
 
 TODAY = datetime.now(UTC)
 

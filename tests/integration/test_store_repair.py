@@ -12,7 +12,7 @@ from stepstream.sinks.clickhouse import connect, migrate, require_current, statu
 from stepstream.sinks.clickhouse.errors import StoreMissing
 from stepstream.sinks.clickhouse.expected import everything
 from stepstream.sinks.clickhouse.schema import VIEW_NAMES
-from tests.integration.test_store_migrations import dump
+from tests.support.sink import dump
 
 OBJECTS = sorted(everything(Settings()))
 COLUMNS = (

@@ -18,6 +18,7 @@ from stepstream.schemas.alert import Alert, Severity
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
 from stepstream.sinks.subscribe import NoAlertsTopic, asubscribe, on_alert, subscribe
+from tests.support.processes import wait_until
 
 Publish = Callable[..., Alert]
 
@@ -201,9 +202,9 @@ def test_a_callback_in_the_background(
 
     with on_alert(note, settings=settings) as listener:
         publish("bad")
-        wait_for(got, "bad")
+        wait_until(lambda: "bad" in got, 40, "alert bad", instead=lambda: got)
         publish("good")
-        wait_for(got, "good")
+        wait_until(lambda: "good" in got, 40, "alert good", instead=lambda: got)
     assert got == ["bad", "good"]
     assert "the callback failed on alert bad" in caplog.text
     assert not listener.alive
@@ -223,19 +224,13 @@ def test_a_broker_that_was_killed_is_waited_out(tmp_path: Path, name: str | None
             ) as listener,
         ):
             publish("before")
-            wait_for(got, "before")
+            wait_until(lambda: "before" in got, 40, "alert before", instead=lambda: got)
             broker.kill(0)
             broker.restart(0)
             publish("after")
-            wait_for(got, "after")
+            wait_until(lambda: "after" in got, 40, "alert after", instead=lambda: got)
             assert listener.error is None
     assert got == ["before", "after"]
-
-
-def wait_for(got: list[str], name: str, seconds: float = 40) -> None:
-    deadline = time.monotonic() + seconds
-    while name not in got and time.monotonic() < deadline:
-        time.sleep(0.02)
 
 
 def test_a_missing_topic_says_what_to_do(kafka_bootstrap: str) -> None:

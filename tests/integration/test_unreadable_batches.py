@@ -16,16 +16,16 @@ from stepstream.schemas.batches import RECEIVE_BYTES
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
 from stepstream.sinks.clickhouse import migrate
-from tests.integration.sink_kit import (
+from tests.support.processes import wait_until
+from tests.support.sink import (
     SinkThread,
     Steps,
     assert_stored,
-    eventually,
     lag,
     send,
     small_batches,
 )
-from tests.integration.test_worker import World, step, trace
+from tests.support.worker_world import World, step, trace
 
 MEGABYTE = 1_048_576
 TOO_MANY = RECEIVE_BYTES // MEGABYTE + 10
@@ -142,7 +142,7 @@ def test_a_sink_goes_on_behind_it_and_stores_what_a_client_can_read(
         send(own, steps.run(3))
         send_batch(own, "steps", READABLE)
         send(own, steps.run(3))
-        eventually(lambda: lag(own) == 0, "everything committed", 120)
+        wait_until(lambda: lag(own) == 0, 120, "everything committed")
     assert_stored(own, steps.sent)
     assert stats.dead_lettered["steps"] == 1
     assert stats.skipped["steps", "malformed_json"] == READABLE

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from stepstream.local.priority import NICENESS
 from stepstream.local.supervisor import Pipeline, PipelineError, require_packages
 from stepstream.schemas.settings import Settings
 from stepstream.sinks.clickhouse import StoreError
+from tests.support.processes import wait_until
 
 AGENT = """
 import stepstream
@@ -61,15 +61,6 @@ def command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         line, env=environment(folder), capture_output=True, text=True, check=False, timeout=60
     )
-
-
-def eventually(true: Callable[[], Any], seconds: float = 30) -> Any:
-    """What ``true`` returns, once that is true."""
-    deadline = time.monotonic() + seconds
-    while not (found := true()):
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.1)
-    return found
 
 
 def stored_runs(folder: Path) -> dict[str, Any]:
@@ -148,7 +139,7 @@ def test_up_is_found_by_agents_and_commands_and_ends_cleanly(
         timeout=60,
     )
     assert agent.returncode == 0, agent.stderr
-    eventually(lambda: stored_runs(folder) == {"runs": 1, "steps": 2})
+    wait_until(lambda: stored_runs(folder) == {"runs": 1, "steps": 2}, 30, "the run stored")
     assert command(folder, "doctor").returncode == 0
     assert not any(one.password in text for one in (running.writer, running.reader))
     second = command(folder, "up")
@@ -186,7 +177,7 @@ def test_everything_ends_with_its_owner_and_goes_on_at_the_next_start(
     def all_gone() -> bool:
         return not any(isinstance(one, Identity) and identity_of(one.pid) == one for one in known)
 
-    eventually(all_gone, 40)
+    wait_until(all_gone, 40, "every process to end")
     assert endpoints.read(folder) is None
 
 
@@ -250,10 +241,12 @@ def test_a_process_that_ends_is_started_again(settings: Settings) -> None:
         before = pipeline.pids()
         for name in ("worker", "notify", "sink"):
             pipeline.kill(name)
-        eventually(
+        wait_until(
             lambda: all(
                 process.restarts == 1 and process.running for process in pipeline.status().processes
-            )
+            ),
+            30,
+            "every process started again",
         )
         after = pipeline.pids()
         assert set(before) == set(after)
@@ -286,7 +279,11 @@ def test_a_folder_of_documents_is_applied_and_watched(settings: Settings, tmp_pa
     with Pipeline(settings.model_copy(update={"documents_dir": str(home)})) as pipeline:
         assert list(in_force(pipeline.settings)) == ["policy/first"]
         (home / "q.yaml").write_text("kind: Policy\nname: second")
-        eventually(lambda: list(in_force(pipeline.settings)) == ["policy/first", "policy/second"])
+        wait_until(
+            lambda: list(in_force(pipeline.settings)) == ["policy/first", "policy/second"],
+            30,
+            "both policies in force",
+        )
 
 
 def test_a_start_that_fails_says_why_and_leaves_nothing_running(settings: Settings) -> None:

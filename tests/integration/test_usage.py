@@ -15,8 +15,8 @@ import pytest
 from stepstream.common.kafka import read_to_end
 from stepstream.schemas.times import MINUTE_US
 from stepstream.schemas.topics import topic
-from tests.integration.test_worker import World, now_us, step, trace
 from tests.support.processes import wait_until
+from tests.support.worker_world import World, now_us, step, trace
 
 PART_US = 5 * MINUTE_US
 POLICY = {

@@ -3,159 +3,24 @@
 from __future__ import annotations
 
 import itertools
-import os
 import re
 import time
 import urllib.request
-import uuid
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-from confluent_kafka import TopicPartition
 
-from stepstream.admin.topics import create_topics
-from stepstream.common.kafka import consumer, producer
-from stepstream.schemas.documents import document_key
+from stepstream.common.kafka import producer
 from stepstream.schemas.metrics import METRICS
-from stepstream.schemas.partitioner import partition_for
-from stepstream.schemas.policy import Policy
-from stepstream.schemas.settings import Settings
-from stepstream.schemas.step import RECORD_HEADERS
 from stepstream.schemas.times import DAY_US
 from stepstream.schemas.topics import topic
 from stepstream.stream.shell.loader import is_missed
-from tests.chaos.collector import Collector, Held
-from tests.support.processes import Process, wait_until, worker
+from tests.support.processes import wait_until
+from tests.support.worker_world import PARTITIONS, World, now_us, step, trace
 
-PARTITIONS = 3
 _numbers = itertools.count(1)
-
-Item = dict[str, Any]
-
-
-class World:
-    """An installation with one worker: send records, look at what comes out."""
-
-    process: Process
-
-    def __init__(self, brokers: str, folder: Path, **more: Any) -> None:
-        self.settings = Settings.model_validate(
-            {
-                "kafka_brokers": brokers,
-                "topic_prefix": f"w{os.getpid()}_{uuid.uuid4().hex[:6]}",
-                "partitions": PARTITIONS,
-                "close_after": "400ms",
-                "rootless_idle": "3s",
-                "revision_interval": "100ms",
-                "usage_interval": "100ms",
-                "session_timeout": "6s",
-                "replay_records": 20,
-                **more,
-            }
-        )
-        create_topics(self.settings)
-        self.collected = Collector(self.settings)
-        self.folder = folder
-        self.starts = 0
-        self._producer = producer(self.settings, **{"linger.ms": 0, "message.max.bytes": 2_000_000})
-
-    def start(self) -> Process:
-        """Start a worker and wait until it has its partitions."""
-        self.starts += 1
-        self.process = process = worker(self.settings, self.folder / f"worker-{self.starts}.log")
-        wait_until(
-            lambda: (
-                process.tail(200).count("ready: ") >= self.settings.partitions + 4
-                or not process.running
-            ),
-            30,
-            "a ready worker",
-        )
-        assert process.running, process.tail()
-        return process
-
-    def apply(self, document: Item) -> None:
-        """Put a policy on the config topic."""
-        policy = Policy.model_validate(document)
-        self._send("config", policy.model_dump_json().encode(), document_key(policy).encode())
-
-    def send(self, *items: Item, **more: Any) -> None:
-        """Send step events and wait until Kafka has them."""
-        for item in items:
-            self._send(
-                "steps",
-                msgspec.json.encode(item),
-                item["trace_id"].encode(),
-                headers=list(RECORD_HEADERS),
-                **more,
-            )
-
-    def raw(
-        self, value: bytes | None, key: bytes | None, headers: Any = None, partition: int = 0
-    ) -> None:
-        """Send a record of any kind to the steps topic."""
-        self._send("steps", value, key, headers=headers or [], partition=partition)
-
-    def _send(self, name: str, value: bytes | None, key: bytes | None, **more: Any) -> None:
-        errors: list[Any] = []
-        full = topic(self.settings.topic_prefix, name)
-        self._producer.produce(
-            full, value, key, on_delivery=lambda error, _: errors.append(error), **more
-        )
-        assert self._producer.flush(10) == 0
-        assert errors == [None]
-
-    def wait_for(self, name: str, wanted: Callable[[Item], bool], timeout_s: float = 12) -> Item:
-        """The first record of an output topic that is wanted; an error when none comes."""
-        return self.wait_for_record(name, lambda held: wanted(held.value), timeout_s).value  # type: ignore[no-any-return]
-
-    def wait_for_record(
-        self, name: str, wanted: Callable[[Held], bool], timeout_s: float = 12
-    ) -> Held:
-        deadline = time.monotonic() + timeout_s
-        while True:
-            self.collected.read(0.05)
-            for held in self.collected.records[name]:
-                if wanted(held):
-                    return held
-            assert time.monotonic() < deadline, (
-                f"nothing such came to {name}:\n{self.process.tail()}"
-            )
-
-    def final(self, trace_id: str) -> Item:
-        """The closed trajectory of a run."""
-        self.wait_for(
-            "trajectories",
-            lambda value: value["trace_id"] == trace_id and value.get("closed", False),
-        )
-        return self.collected.final()[trace_id]
-
-    def end_of(self, full: str) -> int:
-        """The end of a topic's first partition."""
-        client = consumer(self.settings, "looking")
-        end = client.get_watermark_offsets(TopicPartition(full, 0), timeout=10)[1]
-        client.close()
-        return int(end)
-
-    def floors(self) -> dict[tuple[str, int], tuple[int, int]]:
-        """What the worker's group has committed beside the end of each partition."""
-        client = consumer(
-            self.settings, f"{self.settings.topic_prefix}.{self.settings.worker_group}"
-        )
-        found = {}
-        for name in ("steps", "findings"):
-            for partition in range(self.settings.partitions if name == "steps" else 2):
-                asked = TopicPartition(topic(self.settings.topic_prefix, name), partition)
-                end = client.get_watermark_offsets(asked, timeout=10)[1]
-                found[name, partition] = (
-                    max(0, client.committed([asked], timeout=10)[0].offset),
-                    end,
-                )
-        client.close()
-        return found
 
 
 @pytest.fixture(scope="module")
@@ -165,37 +30,6 @@ def world(kafka_bootstrap: str, tmp_path_factory: pytest.TempPathFactory) -> Ite
     yield made
     made.collected.close()
     made.process.kill()
-
-
-def now_us() -> int:
-    return time.time_ns() // 1_000
-
-
-def trace(partition: int | None = None) -> str:
-    """A new trace id, on a partition of one's choice."""
-    while True:
-        trace_id = uuid.uuid4().hex
-        if partition is None or partition_for(trace_id, PARTITIONS) == partition:
-            return trace_id
-
-
-def step(
-    trace_id: str, number: int, phase: str = "end", *, parent: int | None = 1, **more: Any
-) -> Item:
-    """A step by its number; step 1 is the root."""
-    at = now_us()
-    base: Item = {
-        "trace_id": trace_id,
-        "step_id": f"{number:016x}",
-        "parent_step_id": "" if number == 1 or parent is None else f"{parent:016x}",
-        "phase": phase,
-        "kind": "agent" if number == 1 else "llm_call",
-        "name": f"step {number}",
-        "agent": "tester",
-        "project": "shop",
-        "start_time": at - 1_000,
-    }
-    return base | ({"end_time": at} if phase == "end" else {}) | more
 
 
 def test_a_run_is_put_together(world: World) -> None:

@@ -9,8 +9,8 @@ import pytest
 
 from stepstream.doctor.baselines import checks, known_runs
 from stepstream.stream.baselines.history import MIN_RUNS, Owner
-from tests.integration.test_worker import World, step, trace
 from tests.support.processes import wait_until
+from tests.support.worker_world import World, step, trace
 
 pytestmark = pytest.mark.integration
 

@@ -15,9 +15,9 @@ from confluent_kafka.admin import AdminClient
 
 from stepstream.common.kafka import consumer
 from stepstream.schemas.topics import topic
-from tests.integration.test_worker import World, now_us, step, trace
 from tests.support.paths import GOLDEN
 from tests.support.processes import wait_until
+from tests.support.worker_world import World, now_us, step, trace
 
 STATES = json.loads((GOLDEN / "state-v1.json").read_text())
 OPEN, CLOSED = "a1" * 16, "c1" * 16

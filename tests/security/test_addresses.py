@@ -25,17 +25,9 @@ from stepstream.sinks.notify.channels.confinement import Blocked, confined
 from stepstream.sinks.notify.channels.http_client import Client
 from stepstream.sinks.notify.channels.registry import send
 from stepstream.sinks.notify.channels.ssrf import is_public
+from tests.support.channel_cases import CASES, closing, kit, kit_for, mailbox, notification, wanted
+from tests.support.notify_world import subscription
 from tests.support.receiver import receiver
-from tests.unit.sinks.notify.test_channels import (
-    CASES,
-    closing,
-    kit,
-    kit_for,
-    mailbox,
-    notification,
-    wanted,
-)
-from tests.unit.sinks.notify.test_delivery import subscription
 
 __all__ = ["closing"]  # a fixture of every test here
 

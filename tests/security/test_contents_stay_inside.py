@@ -17,18 +17,11 @@ from stepstream.sinks.notify.channels.registry import send
 from stepstream.sinks.notify.message import message, payload
 from stepstream.testing.cases import DetectorCase
 from stepstream.testing.world import World, as_they_happen
+from tests.support.channel_cases import CASES, closing, kit, kit_for, mailbox, notification
+from tests.support.content_cases import CASES as CONTENT
+from tests.support.notify_world import alert, subscription
 from tests.support.receiver import receiver
-from tests.unit.sinks.notify.test_channels import (
-    CASES,
-    closing,
-    kit,
-    kit_for,
-    mailbox,
-    notification,
-)
-from tests.unit.sinks.notify.test_delivery import alert, subscription
-from tests.unit.stream.detectors.content.test_detectors import CASES as CONTENT
-from tests.unit.testing.test_detector_suite import CASES as BEHAVIOUR
+from tests.support.suite_cases import CASES as BEHAVIOUR
 
 __all__ = ["closing"]  # a fixture of every test here
 

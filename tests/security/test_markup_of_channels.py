@@ -15,16 +15,9 @@ from stepstream.schemas.alert import AlertStruct
 from stepstream.sinks.notify.channels import escape
 from stepstream.sinks.notify.channels.registry import send
 from stepstream.sinks.notify.channels.services import _notify
+from tests.support.channel_cases import CASES, closing, kit, kit_for, mailbox, notification
+from tests.support.notify_world import alert, subscription
 from tests.support.receiver import Call, receiver
-from tests.unit.sinks.notify.test_channels import (
-    CASES,
-    closing,
-    kit,
-    kit_for,
-    mailbox,
-    notification,
-)
-from tests.unit.sinks.notify.test_delivery import alert, subscription
 
 __all__ = ["closing"]  # a fixture of every test here
 

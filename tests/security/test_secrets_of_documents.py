@@ -15,9 +15,9 @@ from stepstream.schemas.settings import Settings
 from stepstream.sinks.notify.channels.registry import send
 from stepstream.sinks.notify.secrets import NoSecret, Secrets
 from stepstream.sinks.notify.service import context_of
+from tests.support.channel_cases import notification
+from tests.support.notify_world import subscription
 from tests.support.receiver import receiver
-from tests.unit.sinks.notify.test_channels import notification
-from tests.unit.sinks.notify.test_delivery import subscription
 
 ENVIRON = {
     "PATH": "/bin", "HOME": "/home/me", "LC_ALL": "C.UTF-8", "PYTHONPATH": "/x", "OPENAI_API_KEY": "sk-live",

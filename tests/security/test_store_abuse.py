@@ -6,7 +6,7 @@ import gzip
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -16,6 +16,7 @@ import zstandard
 
 from tests.security.raw import RawAnswer, basic, connect, is_cut, read_answer, request, send
 from tests.security.store_kit import Store, code, store
+from tests.support.processes import wait_until
 
 SECRET = "the secret of the machine"
 
@@ -75,14 +76,6 @@ def listener() -> Iterator[tuple[int, list[bytes]]]:
     server.shutdown(socket.SHUT_RDWR)
     server.close()
     assert reached == []
-
-
-def until(true: Callable[[], bool], what: str, seconds: float = 60) -> None:
-    """Wait for something."""
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.1)
 
 
 # A1: a page that runs commands.
@@ -723,7 +716,7 @@ def test_a_large_document_is_not_held_whole(running: Store) -> None:
             size += len(one.recv(1 << 20))
         assert running.rss_mb < before + 400
     look = "SELECT count() FROM system.processes WHERE query LIKE '%30000000%' AND query NOT LIKE '%processes%'"
-    until(lambda: running.value(look) == "0", "the query has ended")
+    wait_until(lambda: running.value(look) == "0", 60, "the query has ended")
     for text, number in (
         ("SELECT throwIf(number = 5) FROM numbers(10) FORMAT JSON", 395),
         ("SELECT nope FORMAT JSON", 47),
@@ -782,8 +775,8 @@ def test_a_query_ends_when_its_client_leaves(running: Store, user: str) -> None:
         one.sendall(
             f"POST / HTTP/1.1\r\nHost: localhost\r\nAuthorization: {login}\r\nContent-Length: {len(sql)}\r\n\r\n{sql}".encode()
         )
-        until(lambda: running.value(look) == "1", "the query runs")
-    until(lambda: running.value(look) == "0", "the query has ended")
+        wait_until(lambda: running.value(look) == "1", 60, "the query runs")
+    wait_until(lambda: running.value(look) == "0", 60, "the query has ended")
 
 
 def test_slow_readers_leave_a_place_for_the_writer(running: Store) -> None:

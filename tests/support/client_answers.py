@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any, Final, NamedTuple
+
+from stepstream.producers.responses.answer import Answer
+from stepstream.schemas.ids import new_step_id, new_trace_id
+from stepstream.schemas.prices import PriceBook
+from stepstream.schemas.step import Step
+from stepstream.schemas.usage import TokenUsage
 
 
 class Case(NamedTuple):
@@ -1004,3 +1012,31 @@ PLAIN: Final[dict[str, Case]] = {
     )
     for name, case in cases.items()
 }
+
+
+DAY_US = int(datetime(2026, 11, 20, 12, tzinfo=UTC).timestamp()) * 1_000_000
+
+
+BOOK = PriceBook()
+
+
+def counts(answer: Answer) -> dict[str, Any]:
+    """What was counted, without zeros."""
+    if answer.usage is None:
+        return {}
+    return {
+        name: count for name in TokenUsage.model_fields if (count := getattr(answer.usage, name))
+    }
+
+
+def dollars(answer: Answer, case: Case) -> str | None:
+    """What the step costs, with the names that the program gave; None where that is unknown."""
+    step = Step(
+        trace_id=new_trace_id(), step_id=new_step_id(), kind="llm_call", name="x", start_time=DAY_US, usage=answer.usage,
+        model=answer.model or case.model, provider=case.provider or answer.provider,
+        attributes={"service_tier": answer.service_tier},
+    )  # fmt: skip
+    nanos = BOOK.cost(
+        step, None if answer.charged_usd is None else round(answer.charged_usd * 10**9)
+    ).nanos
+    return None if nanos is None else f"{Decimal(nanos) / 10**9:f}"

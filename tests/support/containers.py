@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import time
 import urllib.error
 import urllib.request
 import warnings
@@ -15,8 +14,10 @@ import pytest
 import yaml
 
 from tests.support.paths import ROOT
+from tests.support.processes import wait_until
 
 COMPOSE: Final = ROOT / "docker-compose.yml"
+
 START_S: Final = 90
 KAFKA_PORT: Final = 9092
 
@@ -33,7 +34,9 @@ def kafka_container() -> Iterator[str]:
         start = f"export KAFKA_ADVERTISED_LISTENERS={listeners}\nexec /etc/kafka/docker/run\n"
         container.copy_into_container(start.encode(), "/tmp/start")
         admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
-        _wait_until(lambda: bool(admin.list_topics(timeout=2).brokers), f"Kafka at {bootstrap}")
+        _wait_for_answer(
+            lambda: bool(admin.list_topics(timeout=2).brokers), f"Kafka at {bootstrap}"
+        )
         yield bootstrap
 
 
@@ -41,7 +44,7 @@ def clickhouse_container() -> Iterator[str]:
     """URL of a ClickHouse server in a container; user default, no password."""
     with _running("clickhouse", _prepared_clickhouse) as container:
         url = f"http://{container.get_container_host_ip()}:{container.get_exposed_port(8123)}"
-        _wait_until(
+        _wait_for_answer(
             lambda: urllib.request.urlopen(f"{url}/ping", timeout=2).status == 200,
             f"ClickHouse at {url}",
         )
@@ -111,14 +114,14 @@ def _running(service: str, prepare: Any) -> Iterator[Any]:
         container.get_docker_client().client.close()
 
 
-def _wait_until(ready: Any, what: str) -> None:
-    deadline = time.monotonic() + START_S
-    last: Exception | None = None
-    while time.monotonic() < deadline:
+def _wait_for_answer(ready: Any, what: str) -> None:
+    last: list[Exception] = []
+
+    def answers() -> bool:
         try:
-            if ready():
-                return
+            return bool(ready())
         except Exception as error:  # whatever a client raises while the server starts
-            last = error
-        time.sleep(0.3)
-    raise TimeoutError(f"{what} did not answer within {START_S} s: {last}")
+            last[:] = [error]
+            return False
+
+    wait_until(answers, START_S, what, every_s=0.3, instead=lambda: last)

@@ -10,9 +10,12 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from stepstream.common.settings import to_environment
 from stepstream.schemas.settings import Settings
+
+T = TypeVar("T")
 
 
 class Process:
@@ -104,10 +107,22 @@ def worker(settings: Settings, log: Path) -> Process:
 
 
 def wait_until(
-    condition: Callable[[], bool], timeout_s: float, what: str, *, every_s: float = 0.05
-) -> None:
-    """Wait for a condition; an ``AssertionError`` says what did not come."""
+    condition: Callable[[], T | None],
+    timeout_s: float,
+    what: str,
+    *,
+    every_s: float = 0.02,
+    instead: Callable[[], object] | None = None,
+) -> T:
+    """Return what ``condition`` returns as soon as that is true.
+
+    Raises ``AssertionError`` after ``timeout_s``, with ``what`` was expected and, where ``instead``
+    is given, with what it returns: what was found in its place.
+    """
     deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {timeout_s:.0f} s: {what}"
+    while not (found := condition()):
+        if time.monotonic() > deadline:
+            found_instead = "" if instead is None else f"; found instead: {instead()}"
+            raise AssertionError(f"not within {timeout_s:.0f} s: {what}{found_instead}")
         time.sleep(every_s)
+    return found

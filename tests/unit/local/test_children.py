@@ -19,6 +19,7 @@ from stepstream.local.children import (
     KeptProcess,
     Squeeze,
 )
+from tests.support.processes import wait_until
 
 OBEDIENT = """
 import signal, sys, threading
@@ -48,10 +49,12 @@ class Said:
         self.lines.append(line)
 
     def wait_for(self, words: str, seconds: float = 20) -> None:
-        deadline = time.monotonic() + seconds
-        while not any(words in line for line in self.lines):
-            assert time.monotonic() < deadline, self.lines
-            time.sleep(0.02)
+        wait_until(
+            lambda: any(words in line for line in self.lines),
+            seconds,
+            words,
+            instead=lambda: self.lines,
+        )
 
 
 @pytest.fixture

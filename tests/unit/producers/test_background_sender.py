@@ -8,7 +8,6 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -21,6 +20,7 @@ from stepstream.producers.transport.base import Done, Record, Transport
 from stepstream.producers.transport.memory import MemoryTransport
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.step import Step as StepRecord
+from tests.support.processes import wait_until
 from tests.support.sdk import said, traced
 
 
@@ -48,13 +48,6 @@ def sender(
 
 def numbers(transport: MemoryTransport) -> list[int]:
     return [int(record.key, 16) for record in transport.records]
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
 
 
 def test_in_order_and_counted() -> None:
@@ -103,7 +96,12 @@ def test_a_full_queue_drops_and_counts() -> None:
         assert sum(taken) == 90
         assert [made.enqueue(record(number)) for number in range(20)] == [True] * 10 + [False] * 10
         assert made.counts == Counts(enqueued=100, dropped=120, held=100)
-        until(lambda: any("dropped" in word.getMessage() for word in words))
+        wait_until(
+            lambda: any("dropped" in word.getMessage() for word in words),
+            10,
+            "the publisher's thread to get there",
+            every_s=0.002,
+        )
         assert not made.close(0.01)
     assert made.counts == Counts(enqueued=100, failed=100, dropped=120)
 
@@ -207,7 +205,12 @@ def test_flush_does_not_wait_for_what_came_later() -> None:
     thread = threading.Thread(target=produce)
     thread.start()
     try:
-        until(lambda: made.counts.enqueued > 0)
+        wait_until(
+            lambda: made.counts.enqueued > 0,
+            10,
+            "the publisher's thread to get there",
+            every_s=0.002,
+        )
         assert made.flush(10)
     finally:
         stop.set()

@@ -20,9 +20,10 @@ from tests.support.client_answers import (
     OTHERS,
     OTHERS_LIKE_OPENAI,
     Case,
+    counts,
+    dollars,
 )
 from tests.support.client_streams import STREAMS
-from tests.unit.producers.test_answers import counts, dollars
 
 Make = Callable[[Any], Any]
 

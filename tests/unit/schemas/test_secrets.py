@@ -26,7 +26,7 @@ from stepstream.stream.detectors.content import sensitive_forms
 from stepstream.stream.detectors.content.sensitive_forms import FORMS, found_in
 from tests.support.counting_matcher import Counter
 from tests.support.data_cases import real_runs
-from tests.unit.producers.test_redact import HEX, JWT, KEY, LETTERS, SECRETS, made_up
+from tests.support.secret_cases import HEX, JWT, KEY, LETTERS, SECRETS, made_up
 
 BODIES = {
     "SG.": f"{made_up(1, 22)}.{made_up(2, 43)}",

@@ -11,8 +11,8 @@ from stepstream.schemas.channels import CHANNELS, is_secret_ref, secrets_in
 from stepstream.schemas.documents import DOCUMENT, Subscription
 from stepstream.schemas.texts import LINK_FIELDS, TEXT_FIELDS, check_template, fill
 from stepstream.sinks.notify.message import link, values
-from tests.unit.sinks.notify.test_channels import notification
-from tests.unit.sinks.notify.test_delivery import alert, subscription
+from tests.support.channel_cases import notification
+from tests.support.notify_world import alert, subscription
 
 GOOD: dict[str, dict[str, Any]] = {
     "webhook": {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.chaos.fuzz import Contents, Records
+from tests.support.fuzz import Contents, Records
 from tests.support.hostile import Hostile, sane_records
 
 

@@ -24,8 +24,8 @@ from stepstream.stream.core.contained_failures import SILENCE_US
 from stepstream.stream.core.outputs import Output
 from stepstream.stream.usage.partition import UsagePartition
 from stepstream.stream.usage.windows.records import decode_summary
+from tests.support.faulty_detector import BAD, world
 from tests.support.stream_world import START_US, Rec, event, record_of
-from tests.unit.stream.assemble.test_containment import BAD, world
 
 NOW_US = START_US // MINUTE_US * MINUTE_US
 

@@ -8,8 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,6 +23,7 @@ from stepstream.local.embedded.properties import (
     broker_properties,
     render,
 )
+from tests.support.processes import wait_until
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
 STUBBORN = [
@@ -32,13 +31,6 @@ STUBBORN = [
     "-c",
     "import signal, time; signal.signal(15, signal.SIG_IGN); print(1, flush=True); time.sleep(60)",
 ]
-
-
-def until(true: Callable[[], bool], seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def known(pid: int) -> Identity:
@@ -54,7 +46,7 @@ def test_a_child_is_asked_then_killed(tmp_path: Path) -> None:
     assert child.stop(10)
     assert not child.running
     stubborn = Child(STUBBORN, tmp_path / "stubborn")
-    until(lambda: bool(stubborn.last_words()))
+    wait_until(lambda: bool(stubborn.last_words()), 10, "output of the child")
     assert not stubborn.stop(0.3)
     assert identity_of(stubborn.pid) is None
 
@@ -106,7 +98,7 @@ def test_a_child_ends_when_its_owner_is_killed(tmp_path: Path, way: str) -> None
     child = known(int(owner.stdout.readline().split()[0]))
     owner.kill()
     owner.wait()
-    until(lambda: identity_of(child.pid) != child)
+    wait_until(lambda: identity_of(child.pid) != child, 10, "the child to end")
     os.killpg(owner.pid, signal.SIGKILL) if way == "fork" else None
     owner.stdout.close()
 
@@ -118,7 +110,7 @@ def test_a_child_ends_when_its_launcher_is_killed(tmp_path: Path) -> None:
     launcher = int(Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()[1])
     child_known = known(child.pid)
     os.kill(launcher, signal.SIGKILL)
-    until(lambda: identity_of(child.pid) != child_known)
+    wait_until(lambda: identity_of(child.pid) != child_known, 10, "the child to end")
     assert child.wait(5)
 
 

@@ -15,7 +15,7 @@ from stepstream.schemas.alert import AlertStruct
 from stepstream.schemas.documents import Subscription
 from stepstream.sinks.notify.grouping import Notification
 from stepstream.sinks.notify.message import payload
-from tests.unit.sinks.notify.test_delivery import NOW, SHAPES, S, World, alert, subscription
+from tests.support.notify_world import NOW, SHAPES, S, World, alert, subscription
 
 EVERYTHING: dict[str, Any] = {
     "change": "opened", "policy": "p", "environment": "prod", "agent_version": "v2", "task": "refund", "user_id": "u",

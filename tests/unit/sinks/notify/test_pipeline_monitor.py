@@ -17,8 +17,8 @@ from stepstream.sinks.notify.pipeline_monitor import (
 )
 from stepstream.sinks.notify.synthetic_runs import EVERY_US, SyntheticRuns, synthetic_run
 from stepstream.stream.alerts.partition import FleetPartition
+from tests.support.notify_world import NOW, World, alert, subscription
 from tests.support.stream_world import Rec
-from tests.unit.sinks.notify.test_delivery import NOW, World, alert, subscription
 
 S = 1_000_000
 

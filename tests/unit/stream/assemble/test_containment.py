@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -16,77 +15,12 @@ from stepstream.stream.assemble.state import decode_state, encode_state
 from stepstream.stream.core.contained_failures import DETECTOR_FAILED, RUN_GIVEN_UP, TELL_EVERY_US
 from stepstream.stream.core.outputs import Output
 from stepstream.stream.detectors import make_detector
-from stepstream.stream.detectors.base import DetectorBase, Observation, Observations
+from stepstream.stream.detectors.base import DetectorBase, Observations
 from stepstream.stream.run.limits import AssembleLimits
 from stepstream.stream.run.rules import Applied, RuleBook
 from stepstream.stream.run.run import Run
+from tests.support.faulty_detector import BAD, GOOD, Hook, rules_with, world
 from tests.support.stream_world import START_US, Kafka, Process, Rec, event, record_of
-
-BAD, GOOD = f"{1:032x}", f"{2:032x}"
-LIMITS = AssembleLimits()
-Hook = Callable[..., Any]
-
-
-class Faulty(DetectorBase):
-    """Raises in one of the things that it is asked, in the runs of one trace."""
-
-    quickest_us = 1
-    reads = True
-
-    def __init__(self, applied: Applied, where: str) -> None:
-        super().__init__(applied)
-        self.where = where
-        self.asked: list[str] = []
-
-    def _look(self, run: Run, where: str) -> Observations:
-        if run.trace_id == BAD:
-            self.asked.append(where)
-            if where == self.where:
-                raise ValueError("invalid literal for int() with base 10: '²'")
-            if self.where == "state" and where == "observe":
-                run.detector_state[self.name] = {"seen": {1, 2}, "sum": object()}
-            if self.where == "surrogate" and where == "observe":
-                return [Observation("half a pair: \ud800", "error")]
-            if self.where == "lazily" and where == "observe":
-                return self._lazily()
-        return ()
-
-    def _lazily(self) -> Iterator[Observation]:
-        yield Observation("first", "error", subject="one")
-        raise RuntimeError("in the middle")
-
-    def observe(self, run: Run, step: Any, now_us: int) -> Observations:
-        return self._look(run, "observe")
-
-    def read(self, run: Run, step: Any, contents: Any, now_us: int) -> Observations:
-        return self._look(run, "read")
-
-    def notify_at(self, run: Run) -> int | None:
-        self._look(run, "notify_at")
-        return run.first_append_us + 1_000_000
-
-    def on_time(self, run: Run, now_us: int) -> Observations:
-        return self._look(run, "on_time")
-
-    def on_close(self, run: Run, now_us: int) -> Observations:
-        return self._look(run, "on_close")
-
-
-def rules_with(where: str) -> tuple[RuleBook, list[Faulty]]:
-    """The built-in rules, with one faulty detector in the place of `loop`."""
-    made: list[Faulty] = []
-
-    def make(applied: Applied) -> Any:
-        if applied.rule.rule != "loop":
-            return make_detector(applied)
-        made.append(Faulty(applied, where))
-        return made[-1]
-
-    return RuleBook((), make), made
-
-
-def world(rules: RuleBook | None = None, kafka: Kafka | None = None) -> Process:
-    return Process(kafka or Kafka(), random.Random(1), LIMITS, rules)
 
 
 def run_of(trace_id: str, first: int, **more: Any) -> list[Rec]:

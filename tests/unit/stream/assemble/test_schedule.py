@@ -8,10 +8,10 @@ from stepstream.stream.assemble.partition import AssemblePartition
 from stepstream.stream.assemble.schedule import MIN_WAIT_US, wake_at
 from stepstream.testing import DetectorCase
 from stepstream.testing.world import World, as_they_happen
+from tests.support.content_cases import CASES
+from tests.support.rule_cases import CASES as RULES
+from tests.support.rule_cases import Case
 from tests.support.stream_bench import Bench, policy, root, step
-from tests.unit.stream.detectors.content.test_detectors import CASES
-from tests.unit.stream.detectors.test_detectors import CASES as RULES
-from tests.unit.stream.detectors.test_detectors import Case
 
 
 def assert_punctual(stage: AssemblePartition) -> None:

@@ -15,8 +15,8 @@ from stepstream.stream.shell.progress_marker import Left, Mark, Traces, mark_of
 from stepstream.stream.shell.sender import Sender
 from stepstream.stream.shell.topic_stage import PartitionRunner, Restored
 from stepstream.stream.shell.watchdog import Watchdog
+from tests.support.stage_world import STEPS, Processor, World, records
 from tests.support.stream_world import START_US, Rec
-from tests.unit.stream.shell.test_stage import STEPS, Processor, World, records
 
 AT_MS = START_US // 1000
 

@@ -19,8 +19,8 @@ from stepstream.stream.core.poison import (
 )
 from stepstream.stream.shell.sender import Sender
 from stepstream.stream.shell.topic_stage import PartitionRunner, Restored
+from tests.support.stage_world import Processor
 from tests.support.stream_world import START_US, Rec
-from tests.unit.stream.shell.test_stage import Processor
 
 
 class Failing(Processor):

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -29,6 +29,7 @@ from stepstream.schemas.topics import topic
 from stepstream.sinks.clickhouse import connect, migrate
 from stepstream.sinks.clickhouse.sink import Sink
 from stepstream.sinks.clickhouse.stats import SinkStats
+from tests.support.processes import wait_until
 
 TOPICS = ("steps", "trajectories", "alerts", "deliveries", "findings", "config", "deadletter")
 
@@ -234,19 +235,6 @@ class SinkThread:
             raise self._failure
 
 
-def eventually(
-    check: Callable[[], bool],
-    what: str,
-    timeout: float = 60,
-    instead: Callable[[], str] = lambda: "",
-) -> None:
-    """Wait until the check holds; ``instead`` says what was found when it never did."""
-    deadline = time.monotonic() + timeout
-    while not check():
-        assert time.monotonic() < deadline, f"not within {timeout:.0f} s: {what} {instead()}"
-        time.sleep(0.05)
-
-
 @dataclass(frozen=True)
 class Stored:
     """What the store says about steps, in the views and in the rollups."""
@@ -283,11 +271,11 @@ def wait_stored(settings: Settings, sent: Sent, timeout: float = 60) -> None:
     migrate(settings)
     client = connect(settings)
     try:
-        eventually(
+        wait_until(
             lambda: stored(client) == exactly(sent),
-            f"{exactly(sent)} stored",
             timeout,
-            lambda: f"but {stored(client)}",
+            f"{exactly(sent)} stored",
+            instead=lambda: f"but {stored(client)}",
         )
     finally:
         client.close()
@@ -320,3 +308,17 @@ def lag(settings: Settings, name: str = "steps", partitions: int = 1) -> int:
         return behind
     finally:
         client.close()
+
+
+def dump(settings: Settings) -> dict[str, str]:
+    """Every table and view of the database as the server would make it, without its name."""
+    client = connect(settings)
+    rows = client.query(
+        "SELECT name, create_table_query FROM system.tables WHERE database = currentDatabase()"
+    ).result_rows
+    comments = client.query(
+        "SELECT table, name, comment FROM system.columns WHERE database = currentDatabase() ORDER BY table, position"
+    ).result_rows
+    client.close()
+    made = {name: sql.replace(settings.clickhouse_database, "db") for name, sql in rows}
+    return made | {f"{table}.{name}": comment for table, name, comment in comments}

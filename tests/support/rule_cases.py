@@ -1,0 +1,311 @@
+"""For each rule about a run: steps that break it, and steps that come close and do not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from stepstream.schemas.policy import DEFAULT_RULES
+from tests.support.stream_bench import Bench, policy, root, step
+
+Sent = tuple[float, dict[str, Any]]
+"""When a record is appended, and the record."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A rule, a run that breaks it, and one that comes close and does not."""
+
+    rule: dict[str, Any]
+    breaks: list[Sent]
+    calm: list[Sent]
+    severity: str
+    message: str
+    subject: str = ""
+    evidence: tuple[int, ...] = ()
+    unit: str = ""
+    firing: int = 1
+    wait_s: float = 0.0
+    settle_s: float = 0.6
+    any_order: bool = False
+    more: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def alert(self) -> str:
+        return str(self.rule["rule"]).replace("_", "-")
+
+    def bench(self, **changes: Any) -> Bench:
+        """A bench under a policy with this rule alone."""
+        defaults = [
+            {"rule": rule.rule, "enabled": False}
+            for rule in DEFAULT_RULES
+            if rule.rule != self.rule["rule"]
+        ]
+        return Bench(policy({**self.rule, **changes}, *defaults))
+
+
+def call(
+    number: int,
+    at_s: float,
+    *,
+    tool: str = "search",
+    given: str = "q",
+    answer: str = "a",
+    **more: Any,
+) -> Sent:
+    """A tool call, known at its end."""
+    item = step(
+        number,
+        "end",
+        at_s,
+        at_s + 0.1,
+        kind="tool_call",
+        name=tool,
+        tool=tool,
+        input=given,
+        output=answer,
+        **more,
+    )
+    return at_s + 0.1, item
+
+
+def spend(number: int, at_s: float, usd: str = "0.4", tokens: int = 0) -> Sent:
+    """A model call that costs something."""
+    usage = {"input_tokens": tokens} if tokens else {}
+    return at_s, step(number, "end", at_s, kind="llm_call", model="m", cost_usd=usd, usage=usage)
+
+
+BEGIN: Sent = (0.0, root("start", 0.0))
+
+
+def done(at_s: float, **more: Any) -> Sent:
+    return at_s, root("end", 0.0, at_s, **more)
+
+
+CASES = (
+    Case(
+        {"rule": "run_cost", "limit_usd": "1"},
+        [BEGIN, spend(2, 1), spend(3, 2), spend(4, 3, "0.21")],
+        [BEGIN, spend(2, 1), spend(3, 2), spend(4, 3, "0.2")],
+        "error",
+        r"cost \$1\.01 so far, the limit is \$1\.00; still running, step 4",
+        evidence=(2, 3, 4),
+        unit="usd",
+        any_order=True,
+    ),
+    Case(
+        {"rule": "run_cost", "limit_usd": "1", "warn_usd": "0.5"},
+        [BEGIN, spend(2, 1), spend(3, 2), spend(4, 3)],
+        [BEGIN, spend(2, 1), spend(3, 2, "0.1")],
+        "error",
+        r"cost \$1\.20 so far, the limit is \$1\.00; still running, step 4",
+        evidence=(2, 3, 4),
+        unit="usd",
+        firing=2,
+        any_order=True,
+    ),
+    Case(
+        {"rule": "run_tokens", "limit": 1000},
+        [BEGIN, spend(2, 1, tokens=600), spend(3, 2, tokens=401)],
+        [BEGIN, spend(2, 1, tokens=600), spend(3, 2, tokens=400)],
+        "error",
+        r"1,001 tokens so far, the limit is 1,000; still running, step 3",
+        evidence=(2, 3),
+        unit="tokens",
+        any_order=True,
+    ),
+    Case(
+        {"rule": "run_steps", "limit": 3},
+        [BEGIN, spend(2, 1), spend(3, 2), spend(4, 3)],
+        [BEGIN, spend(2, 1), spend(3, 2)],
+        "error",
+        r"4 steps so far, the limit is 3; still running, step 4",
+        evidence=(4,),
+        unit="steps",
+    ),
+    Case(
+        {"rule": "run_duration", "limit": "10s"},
+        [BEGIN, (1.0, step(2, "start", 1.0, kind="tool_call", tool="search"))],
+        [BEGIN, (1.0, step(2, "end", 1.0, 2.0)), done(9.9)],
+        "error",
+        r"10(\.\d+)? s, the limit is 10 s; still running, step 2",
+        evidence=(2,),
+        unit="us",
+        wait_s=12,
+    ),
+    Case(
+        {"rule": "run_duration", "limit": "10s"},
+        [(0.1, step(2, "end", 0.05, 0.06)), (0.1, root("end", -11.0, 0.0))],
+        [(0.1, step(2, "end", 0.05, 0.06)), (0.1, root("end", -10.0, 0.0))],
+        "error",
+        r"11 s, the limit is 10 s; it ended after 2 steps",
+        unit="us",
+        any_order=True,
+    ),
+    Case(
+        {"rule": "step_duration", "limit": "10s", "kind": "tool_call", "tool": "sea*"},
+        [BEGIN, (1.0, step(2, "start", 1.0, kind="tool_call", tool="search"))],
+        [
+            BEGIN,
+            (1.0, step(2, "start", 1.0, kind="tool_call", tool="fetch")),
+            call(3, 2.0),
+            done(20.0),
+        ],
+        "warning",
+        r"tool_call search has been running for 10(\.\d+)? s, the limit is 10 s; still running, step 2",
+        subject=f"{2:016x}",
+        evidence=(2,),
+        unit="us",
+        wait_s=13,
+    ),
+    Case(
+        {"rule": "step_duration", "limit": "10s"},
+        [BEGIN, (1.0, step(2, "end", -11.0, 1.0, kind="tool_call", tool="search"))],
+        [BEGIN, (1.0, step(2, "end", -9.0, 1.0, kind="tool_call", tool="search"))],
+        "warning",
+        r"tool_call search took 12 s, the limit is 10 s; still running, step 2",
+        subject=f"{2:016x}",
+        evidence=(2,),
+        unit="us",
+        any_order=True,
+    ),
+    Case(
+        {"rule": "hung_step", "after": "20s"},
+        [BEGIN, (1.0, step(2, "start", 1.0, kind="tool_call", tool="search"))],
+        [
+            BEGIN,
+            (1.0, step(2, "start", 1.0, kind="tool_call", tool="search")),
+            (18.0, step(3, "end", 17.0, 18.0)),
+            done(21.5),
+        ],
+        "error",
+        r"tool_call search started 20(\.\d+)? s ago, has not ended, and nothing else happens in the run",
+        subject=f"{2:016x}",
+        evidence=(2,),
+        unit="us",
+        wait_s=25,
+    ),
+    Case(
+        {"rule": "stuck_run", "after": "20s"},
+        [BEGIN, (1.0, step(2, "end", 0.5, 1.0))],
+        [BEGIN, (1.0, step(2, "end", 0.5, 1.0)), (20.0, step(3, "end", 19.0, 20.0)), done(30.0)],
+        "error",
+        r"nothing has happened for 20(\.\d+)? s, and the run has not ended",
+        evidence=(1,),
+        unit="us",
+        wait_s=25,
+    ),
+    Case(
+        {"rule": "loop", "repeats": 3},
+        [BEGIN, call(2, 1), call(3, 2), call(4, 3)],
+        [BEGIN, call(2, 1), call(3, 2), call(4, 3, answer="another"), call(5, 4, given="another")],
+        "warning",
+        r"search was called 3 times with the same input and gave the same answer",
+        subject="search:*",
+        evidence=(2, 3, 4),
+        unit="count",
+    ),
+    Case(
+        {"rule": "loop", "repeats": 3},
+        [BEGIN, *(call(n, n, answer="", status="error", error_type="Timeout") for n in (2, 3, 4))],
+        [BEGIN, *(call(n, n, answer="", status="error" if n < 4 else "ok") for n in (2, 3, 4))],
+        "warning",
+        r"search was called 3 times with the same input and failed the same way",
+        subject="search:*",
+        evidence=(2, 3, 4),
+        unit="count",
+    ),
+    Case(
+        {"rule": "tool_error_ignored"},
+        [
+            BEGIN,
+            call(2, 1, status="error", error_type="Timeout"),
+            call(3, 2, tool="other"),
+            done(3),
+        ],
+        [BEGIN, call(2, 1, status="error", error_type="Timeout"), call(3, 2), done(3)],
+        "warning",
+        r"search failed, no later call made up for it, and the run went on as if it had not",
+        subject="search",
+        evidence=(2,),
+        settle_s=3.0,
+    ),
+    Case(
+        {"rule": "tool_error_ignored"},
+        [
+            BEGIN,
+            call(2, 1, status="error", error_message="no route"),
+            (2.1, step(3, "end", 2.0, 2.1, kind="output", output="All done.")),
+        ],
+        [
+            BEGIN,
+            call(2, 1, status="error"),
+            (1.5, step(4, "start", 1.5, kind="llm_call", fallback_of=f"{2:016x}")),
+            (2.1, step(3, "end", 2.0, 2.1, kind="output", output="All done.")),
+            done(3),
+        ],
+        "error",
+        r"search failed, no later call made up for it, and the agent answered without a word of it",
+        subject="search",
+        evidence=(2, 3),
+        settle_s=3.0,
+    ),
+    Case(
+        {"rule": "tool_error_ignored"},
+        [BEGIN, call(2, 1, status="error"), done(3)],
+        [BEGIN, call(2, 1, status="error"), done(3, status="error")],
+        "warning",
+        r"search failed, no later call made up for it, and the run went on as if it had not",
+        subject="search",
+        evidence=(2,),
+        settle_s=3.0,
+    ),
+    Case(
+        {"rule": "tool_error_recovered"},
+        [BEGIN, call(2, 1, status="error", error_type="Timeout"), call(3, 2), done(3)],
+        [
+            BEGIN,
+            call(2, 1, status="error", error_type="Timeout"),
+            call(3, 2, tool="other"),
+            done(3),
+        ],
+        "note",
+        r"search failed; it was called again",
+        subject="search",
+        evidence=(2, 3),
+        settle_s=3.0,
+    ),
+    Case(
+        {"rule": "unpriced_model"},
+        [
+            BEGIN,
+            (
+                1.0,
+                step(
+                    2, "end", 1.0, kind="llm_call", model="made-up-1", usage={"input_tokens": 1200}
+                ),
+            ),
+        ],
+        [
+            BEGIN,
+            (
+                1.0,
+                step(
+                    2,
+                    "end",
+                    1.0,
+                    kind="llm_call",
+                    model="made-up-1",
+                    usage={"input_tokens": 1200},
+                    cost_usd="0",
+                ),
+            ),
+        ],
+        "warning",
+        r"no price is known for model made-up-1: its 1,200 tokens count as cost unknown, not as free",
+        subject="made-up-1",
+        evidence=(2,),
+        unit="tokens",
+        any_order=True,
+    ),
+)
