@@ -142,6 +142,13 @@ def _digits(text: str) -> int | None:
     )
 
 
+def _flag(field: str, value: Any, repairs: Repairs) -> Any:
+    if isinstance(value, bool):
+        return value
+    repairs.append(Repair(DROPPED, note(field, value, "is neither true nor false and was dropped")))
+    return None
+
+
 def _version(field: str, value: Any, repairs: Repairs) -> Any:
     if isinstance(value, str) and (number := _digits(value)) is not None:
         repairs.append(Repair(CONVERTED, note(field, value, f"became {number}")))
@@ -325,6 +332,8 @@ _READERS: Final[dict[str, Callable[[str, Any, Repairs], Any]]] = {
     **dict.fromkeys(_SIZES, _size),
     "schema_version": _version,
     "attempt": _attempt,
+    "parent_remote": _flag,
+    "usage_may_repeat": _flag,
     "usage": _usage,
     "cost_usd": _cost,
     "attributes": _attributes,

@@ -104,6 +104,11 @@ class StepEvent(BaseModel):
         description="the step that caused it; empty for the root, which is the run itself",
         json_schema_extra=_STEP_REF,
     )
+    parent_remote: bool = Field(
+        False,
+        description="the parent is a span of another process, which may never report to Stepstream:"
+        " where no such step has come when this one has ended, this one is the run's root",
+    )
     phase: str = Field(
         "end",
         description="start, or end (the complete record; a step known only at its end is one end)",
@@ -153,6 +158,11 @@ class StepEvent(BaseModel):
     # what it used
     usage: TokenUsage | None = Field(
         None, description="the step's own tokens, never its children's"
+    )
+    usage_may_repeat: bool = Field(
+        False,
+        description="usage and cost may repeat those of model calls below this one, as spans of"
+        " nested instrumentations do: only the innermost call counts for the run",
     )
     cost_usd: Annotated[Usd, Field(allow_inf_nan=True)] | None = Field(
         None, description="the step's own cost, a decimal string; absent where unknown"
