@@ -1,0 +1,99 @@
+"""Exports of Langfuse: ``{"trace": ..., "observations": [...]}`` as spans.
+
+The raw attributes that a span came with are preferred over what Langfuse made of them; what only
+Langfuse has (type, model, usage, contents) fills the gaps under the names of its own SDK.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import msgspec
+
+from stepstream.producers.gateway.importers.ids import span_id_of, trace_id_of
+from stepstream.producers.gateway.mapping.spans import STATUS_ERROR, STATUS_OK, Resource, Span
+from stepstream.producers.gateway.mapping.texts import parsed, text_of
+
+SOURCE: Final = "langfuse"
+_OWN_METADATA: Final = frozenset({"attributes", "resourceAttributes", "scope"})
+_FIELDS: Final = {
+    "type": "langfuse.observation.type",
+    "model": "langfuse.observation.model.name",
+    "usageDetails": "langfuse.observation.usage_details",
+    "input": "langfuse.observation.input",
+    "output": "langfuse.observation.output",
+    "level": "langfuse.observation.level",
+    "statusMessage": "langfuse.observation.status_message",
+    "completionStartTime": "langfuse.observation.completion_start_time",
+    "version": "langfuse.version",
+    "environment": "langfuse.environment",
+}
+_TRACE_FIELDS: Final = {
+    "sessionId": "langfuse.session.id",
+    "userId": "langfuse.user.id",
+    "environment": "langfuse.environment",
+    "version": "langfuse.version",
+}
+
+
+def spans(export: Any) -> Iterator[Span]:
+    """The spans of one exported trace. Raises ``ValueError`` for what is no such export."""
+    if not isinstance(export, dict) or not isinstance(export.get("observations"), list):
+        raise ValueError('not an export of Langfuse: {"trace": {...}, "observations": [...]}')
+    trace = export.get("trace") or {}
+    for observation in export["observations"]:
+        if not isinstance(observation, dict):
+            raise ValueError("an observation is not an object")
+        yield span_of(observation, trace)
+
+
+def span_of(observation: dict[str, Any], trace: dict[str, Any]) -> Span:
+    """One observation as a span."""
+    metadata = parsed(observation.get("metadata")) or {}
+    if not isinstance(metadata, dict):
+        metadata = {}
+    raw = parsed(metadata.get("attributes")) or {}
+    scope = parsed(metadata.get("scope")) or {}
+    attributes: dict[str, Any] = dict(raw) if isinstance(raw, dict) else {}
+    for fields, source in ((_FIELDS, observation), (_TRACE_FIELDS, trace)):
+        for name, attribute in fields.items():
+            value = source.get(name)
+            if value not in (None, "", {}, []):
+                attributes.setdefault(attribute, value)
+    if not any(observation.get("usageDetails") or {}):
+        attributes.pop("langfuse.observation.usage_details", None)
+    for name, value in metadata.items():
+        if name not in _OWN_METADATA:
+            attributes.setdefault(f"langfuse.observation.metadata.{name}", value)
+    resource = parsed(metadata.get("resourceAttributes")) or {}
+    trace_key = text_of(observation.get("traceId") or trace.get("id"))
+    start = time_ns(observation.get("startTime"))
+    end = time_ns(observation.get("endTime") or observation.get("startTime"))
+    parent = observation.get("parentObservationId")
+    failed = observation.get("level") == "ERROR"
+    return Span(
+        trace_id_of(SOURCE, trace_key),
+        span_id_of(SOURCE, text_of(observation.get("id"))),
+        span_id_of(SOURCE, text_of(parent)) if parent else "",
+        text_of(observation.get("name")),
+        start,
+        max(start, end),
+        attributes,
+        Resource(
+            resource if isinstance(resource, dict) else {},
+            text_of(scope.get("name")) if isinstance(scope, dict) else "",
+        ),
+        STATUS_ERROR if failed else STATUS_OK if observation.get("level") else 0,
+        text_of(observation.get("statusMessage")) if failed else "",
+    )
+
+
+def time_ns(value: Any) -> int:
+    """Nanoseconds of an ISO 8601 time; UTC where it names no zone. Raises ``ValueError``."""
+    if not isinstance(value, str):
+        raise ValueError(f"not a time: {msgspec.json.encode(value).decode()[:60]}")
+    moment = datetime.fromisoformat(value)
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return round(aware.timestamp() * 1_000_000) * 1_000

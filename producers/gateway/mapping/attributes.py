@@ -1,0 +1,107 @@
+"""One pass over a span's attributes: what fills a field, what belongs to a flattened list, and the
+rest.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from stepstream.producers.gateway.mapping.contents import MAX_INDEX, Flat
+from stepstream.producers.gateway.mapping.names import (
+    COUNT,
+    DROPPED,
+    GENERAL,
+    GROUPS,
+    SLOTS,
+    Field,
+)
+from stepstream.producers.gateway.mapping.texts import is_nothing
+from stepstream.schemas.model_names import provider_id
+
+MAX_KEYS: Final = 50_000
+"""Attribute names whose place is remembered."""
+
+_REST: Final = -1
+_DROP: Final = -2
+_FLAT: Final = -3
+
+Place = tuple[int, int, str, str]
+"""Field or one of the three above; rank or index; group; path within the group's item."""
+
+_NO_RANK: Final = 1 << 30
+_PROVIDER: Final = int(Field.PROVIDER)
+_FIXED: Final[dict[str, Place]] = {
+    **{name: (slot.field, slot.rank, "", "") for name, slot in SLOTS.items()},
+    **dict.fromkeys(DROPPED, (_DROP, 0, "", "")),
+}
+_IS_KNOWN: Final = tuple(Field(index) not in GENERAL for index in range(COUNT))
+
+
+class Read(msgspec.Struct, gc=False):
+    """A span's attributes, sorted out."""
+
+    values: list[Any]
+    """By ``Field``: the value of the name that is believed first; None where no name says
+    anything.
+    """
+    names: list[str]
+    """By ``Field``: that name."""
+    rest: dict[str, Any]
+    flat: dict[str, Flat]
+    known: bool
+    """Whether anything shows that the span is an agent's work."""
+
+
+def _place_of(name: str) -> Place:
+    """Where an attribute that fills no field belongs."""
+    for start, group in GROUPS:
+        if name.startswith(start):
+            index, dot, path = name[len(start) :].partition(".")
+            if not dot or not path or not index.isascii() or not index.isdigit():
+                break
+            if len(index) > 5 or int(index) >= MAX_INDEX:
+                return (_DROP, 0, "", "")
+            return (_FLAT, int(index), group, path)
+    return (_REST, 0, "", "")
+
+
+class AttributeReader:
+    """Sorts attributes out; remembers where each name belongs, within a bound."""
+
+    def __init__(self) -> None:
+        self._places: dict[str, Place] = dict(_FIXED)
+
+    def read(self, attributes: dict[str, Any]) -> Read:
+        """Sort out the attributes of one span."""
+        values: list[Any] = [None] * COUNT
+        ranks = [_NO_RANK] * COUNT
+        names = [""] * COUNT
+        rest: dict[str, Any] = {}
+        flat: dict[str, Flat] = {}
+        known = False
+        places = self._places
+        for name, value in attributes.items():
+            place = places.get(name) or self._learn(name)
+            field = place[0]
+            if field >= 0:
+                if place[1] >= ranks[field] or is_nothing(value):
+                    continue
+                if field == _PROVIDER and not provider_id(str(value)):
+                    continue  # the name of a framework, which serves no models
+                ranks[field], values[field], names[field] = place[1], value, name
+                known = known or _IS_KNOWN[field]
+            elif field == _REST:
+                if value is not None and value != "":
+                    rest[name] = value
+            elif field == _FLAT:
+                known = True
+                flat.setdefault(place[2], {}).setdefault(place[1], {})[place[3]] = value
+        return Read(values, names, rest, flat, known)
+
+    def _learn(self, name: str) -> Place:
+        if len(self._places) > MAX_KEYS:
+            self._places = dict(_FIXED)
+        place = self._places[name] = _place_of(name)
+        return place

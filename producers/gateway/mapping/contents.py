@@ -1,0 +1,243 @@
+"""Inputs and outputs that stand elsewhere than in one attribute: flattened lists, span events,
+tool calls of an answer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from typing import Any, Final, NamedTuple
+
+from stepstream.producers.gateway.mapping.spans import Span, SpanEvent
+from stepstream.producers.gateway.mapping.texts import parsed, text_of
+
+MAX_INDEX: Final = 4_096
+"""A higher index in a flattened list is dropped: it must not make us allocate."""
+MAX_TOOL_CALLS: Final = 64
+
+Flat = dict[int, dict[str, Any]]
+"""A flattened list: fields by index."""
+
+_INPUT_EVENTS: Final = frozenset(
+    {
+        "gen_ai.system.message",
+        "gen_ai.user.message",
+        "gen_ai.assistant.message",
+        "gen_ai.tool.message",
+        "gen_ai.content.prompt",
+    }
+)
+_OUTPUT_EVENTS: Final = frozenset({"gen_ai.choice", "gen_ai.content.completion"})
+DETAILS_EVENT: Final = "gen_ai.client.inference.operation.details"
+CONTENT_EVENTS: Final = _INPUT_EVENTS | _OUTPUT_EVENTS | {DETAILS_EVENT}
+"""Events that carry contents, as span events and as log records."""
+
+
+class ToolCall(NamedTuple):
+    """A tool that a model asked for."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+def messages_of(flat: Flat) -> list[dict[str, Any]]:
+    """Flattened messages as a list of ``role``, ``content`` and ``tool_calls``.
+
+    A streamed answer may be flattened piece by piece (each an item without a role of its own, or
+    hundreds of one role): neighbours of the same role that hold nothing but text are one message.
+    """
+    made: list[dict[str, Any]] = []
+    for index in sorted(flat):
+        message = _message(flat[index])
+        last = made[-1] if made else None
+        if last is not None and _is_piece(last, message):
+            last["content"] += message.get("content", "")
+        else:
+            made.append(message)
+    return made
+
+
+def _is_piece(last: dict[str, Any], message: dict[str, Any]) -> bool:
+    return (
+        message.keys() <= {"role", "content"}
+        and last.keys() == {"role", "content"}
+        and message.get("role", last["role"]) == last["role"] == "assistant"
+        and isinstance(last["content"], str)
+        and isinstance(message.get("content", ""), str)
+    )
+
+
+def _message(fields: dict[str, Any]) -> dict[str, Any]:
+    made: dict[str, Any] = {}
+    calls: dict[str, dict[str, Any]] = {}
+    parts: dict[str, Any] = {}
+    for path, value in fields.items():
+        name = path.removeprefix("message.")
+        head, _, rest = name.partition(".")
+        if head == "tool_calls" and rest:
+            index, _, what = rest.partition(".")
+            calls.setdefault(index, {})[what.rpartition(".")[2]] = value
+        elif head == "contents" and rest:
+            index, _, what = rest.partition(".")
+            if what.endswith(".text"):
+                parts[index] = value
+        elif rest:
+            made[name] = value
+        else:
+            made[head] = value
+    if parts and "content" not in made:
+        made["content"] = "\n".join(text_of(parts[index]) for index in sorted(parts, key=_number))
+    if calls:
+        made["tool_calls"] = [calls[index] for index in sorted(calls, key=_number)]
+    return made
+
+
+def _number(text: str) -> int:
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 9 else MAX_INDEX
+
+
+def documents_of(flat: Flat) -> list[dict[str, Any]]:
+    """Flattened documents as maps with ``id``, ``score`` and ``content``."""
+    return [
+        {path.removeprefix("document."): value for path, value in flat[index].items()}
+        for index in sorted(flat)
+    ]
+
+
+def from_events(events: Iterable[SpanEvent]) -> tuple[str, str]:
+    """Input and output as a span's events tell them; empty texts where they tell nothing."""
+    given: list[Any] = []
+    taken: list[Any] = []
+    for event in events:
+        if event.name == DETAILS_EVENT:
+            given += _as_list(event.attributes.get("gen_ai.input.messages"))
+            taken += _as_list(event.attributes.get("gen_ai.output.messages"))
+        elif event.name in _INPUT_EVENTS:
+            given.append(_event_message(event.name, event.attributes))
+        elif event.name in _OUTPUT_EVENTS:
+            taken.append(_event_message(event.name, event.attributes))
+    return text_of(given) if given else "", text_of(taken) if taken else ""
+
+
+def _as_list(value: Any) -> list[Any]:
+    held = parsed(value)
+    if held is None or held == "":
+        return []
+    return held if isinstance(held, list) else [held]
+
+
+def _event_message(name: str, attributes: dict[str, Any]) -> Any:
+    for whole in ("gen_ai.prompt", "gen_ai.completion"):
+        if whole in attributes:
+            return parsed(attributes[whole])
+    role = name.removeprefix("gen_ai.").removesuffix(".message")
+    fields = {
+        key: parsed(value)
+        for key, value in attributes.items()
+        if not key.startswith("gen_ai.") and value is not None
+    }
+    return {"role": "assistant" if role == "choice" else role} | fields
+
+
+def event_message(name: str, attributes: dict[str, Any], body: Any) -> Any:
+    """The message of a content event in a log record, whose body holds what a span event has in
+    attributes.
+    """
+    held = dict(body) if isinstance(body, dict) else {} if body is None else {"content": body}
+    return _event_message(name, attributes | held)
+
+
+def exception_of(span: Span) -> tuple[str, str]:
+    """Type and message of the exception that a span recorded last."""
+    for event in reversed(span.events):
+        if event.name == "exception":
+            told = event.attributes
+            return text_of(told.get("exception.type")), text_of(told.get("exception.message"))
+    return "", ""
+
+
+_MENTIONS_CALLS: Final = (
+    "tool_call",
+    "toolName",
+    "function_call",
+    "functionCall",
+    "toolUse",
+    "tool_use",
+)
+
+
+def tool_calls_of(output: str) -> list[ToolCall]:
+    """The tools that a model's answer asks for, in the forms of the usual providers; each once."""
+    if not any(word in output for word in _MENTIONS_CALLS):
+        return []
+    found: dict[tuple[str, str, str], ToolCall] = {}
+    for call in _calls_in(parsed(output), 0):
+        found.setdefault((call.id, call.name, call.arguments if not call.id else ""), call)
+        if len(found) >= MAX_TOOL_CALLS:
+            break
+    return list(found.values())
+
+
+def _calls_in(value: Any, depth: int) -> Iterator[ToolCall]:
+    if depth > 12:
+        return
+    if isinstance(value, list):
+        for item in value:
+            yield from _calls_in(item, depth + 1)
+        return
+    if not isinstance(value, dict):
+        return
+    call = _call(value)
+    if call is not None:
+        yield call
+        return
+    for item in value.values():
+        if isinstance(item, dict | list):
+            yield from _calls_in(item, depth + 1)
+
+
+def _call(item: dict[str, Any]) -> ToolCall | None:
+    """The call that a map stands for: a part, or a call as providers and Vercel write it."""
+    kind = item.get("type")
+    for key in ("function_call", "functionCall", "toolUse"):
+        inner = item.get(key)
+        if isinstance(inner, dict) and isinstance(inner.get("name"), str):
+            return _made(inner)
+    function = item.get("function")
+    if isinstance(function, dict) and isinstance(function.get("name"), str):
+        if "arguments" not in function:
+            return None  # a declaration of a tool has parameters, not arguments
+        return _made(function, item)
+    if isinstance(item.get("toolName"), str):
+        return _made(item, name="toolName")
+    if kind in ("tool_call", "tool_use", "function_call", "tool-call") and isinstance(
+        item.get("name"), str
+    ):
+        return _made(item)
+    return None
+
+
+def _made(
+    item: dict[str, Any], outer: dict[str, Any] | None = None, name: str = "name"
+) -> ToolCall:
+    ids = (outer or {}, item)
+    call_id = next(
+        (
+            text_of(held[key])
+            for held in ids
+            for key in ("id", "call_id", "toolCallId", "tool_call_id", "toolUseId")
+            if held.get(key)
+        ),
+        "",
+    )
+    arguments = next(
+        (item[key] for key in ("arguments", "args", "input") if item.get(key) is not None), ""
+    )
+    return ToolCall(call_id, text_of(item[name]), text_of(arguments))
+
+
+def derived_step_id(*parts: str) -> str:
+    """A step id that the same parts always give: a repeated export is a duplicate."""
+    found = hashlib.sha256("\x1f".join(parts).encode("utf-8", "replace")).hexdigest()[:16]
+    return found if found.strip("0") else "0" * 15 + "1"

@@ -1,0 +1,91 @@
+"""Which kind of step a span is: from what it says, else from its name, its tool, its model and its
+tokens.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+LLM: Final = "llm_call"
+TOOL: Final = "tool_call"
+RETRIEVAL: Final = "retrieval"
+AGENT: Final = "agent"
+OTHER: Final = "other"
+
+_BY_KIND: Final = {
+    LLM: (
+        "chat generate_content text_completion completion embeddings embedding llm generation "
+        "model model_step model_generation chat_model ai.generatetext.dogenerate "
+        "ai.streamtext.dostream ai.generateobject.dogenerate ai.streamobject.dostream "
+        "ai.embed.doembed ai.embedmany.doembed llm_request llm_invocation"
+    ),
+    TOOL: "execute_tool tool ai.toolcall tool_call mcp_tool_call",
+    RETRIEVAL: "retrieval retriever reranker rerank vector_store vector store",
+    # Operations of the Vercel AI SDK repeat the usage of the calls below them: no calls.
+    AGENT: (
+        "invoke_agent invoke_workflow agent agent_run workflow_run workflow.run workflow "
+        "ai.generatetext ai.streamtext ai.generateobject ai.streamobject flow interaction"
+    ),
+    "plan": "plan planner",
+    "state_update": "create_memory update_memory upsert_memory search_memory delete_memory memory",
+    "guardrail": "guardrail guardrails",
+    "evaluation": "evaluator evaluation",
+}
+KINDS: Final[dict[str, str]] = {
+    word: kind for kind, words in _BY_KIND.items() for word in words.split()
+}
+KINDS["vector store"] = RETRIEVAL
+"""What spans call their kind, in lower case. Everything else (chain, task, prompt, agent_step ...)
+is ``other``.
+"""
+
+_BY_NAME: Final = (
+    ("invoke_agent ", AGENT),
+    ("invoke_workflow ", AGENT),
+    ("agent_run [", AGENT),
+    ("execute_tool ", TOOL),
+    ("running tool: ", TOOL),
+    ("running tool ", TOOL),
+    ("chat ", LLM),
+    ("text_completion ", LLM),
+    ("generate_content ", LLM),
+    ("embeddings ", LLM),
+)
+_BY_SCOPE: Final = {
+    ("gcp.vertex.agent", "call_llm"): LLM,
+    ("gcp.vertex.agent", "invocation"): AGENT,
+}
+_SCOPES: Final = frozenset({"gen_ai", "ai", "gcp.vertex.agent", "langsmith", "logfire"})
+_SCOPE_STARTS: Final = (
+    "pydantic-ai",
+    "strands",
+    "openinference.",
+    "opentelemetry.instrumentation.openai",
+    "agent_framework",
+    "autogen",
+    "langfuse-sdk",
+)
+"""Instrumentations whose span names are reliable enough to tell the kind."""
+
+
+def named_kind(word: object) -> str | None:
+    """The kind that a word stands for; None where the word is empty, ``other`` where it is not
+    known.
+    """
+    if not isinstance(word, str) or not word:
+        return None
+    # MLflow writes its attributes as JSON: the word stands in quotes.
+    return KINDS.get(word.strip('"').lower(), OTHER)
+
+
+def kind_by_name(name: str, scope: str) -> str | None:
+    """The kind that a span's name gives away, where a known instrumentation made it."""
+    found = _BY_SCOPE.get((scope, name.partition(" [")[0]))
+    if found is not None:
+        return found
+    if scope not in _SCOPES and not scope.startswith(_SCOPE_STARTS):
+        return None
+    for start, kind in _BY_NAME:
+        if name.startswith(start):
+            return kind
+    return None

@@ -1,0 +1,138 @@
+"""Log records as steps: contents that instrumentations log apart from their spans, and results of
+evaluations.
+
+Each such record is a step of its own, a child of the span that it was logged in, because a step
+that was published cannot be changed. Other log records are no part of an agent's work and yield
+nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from stepstream.producers.gateway.mapping import contents
+from stepstream.producers.gateway.mapping.mapper import (
+    MAX_ATTRIBUTE_CHARS,
+    MAX_NAME_CHARS,
+    Options,
+    Origin,
+    Refused,
+    id_problem,
+)
+from stepstream.producers.gateway.mapping.spans import LogRecord
+from stepstream.producers.gateway.mapping.texts import parsed, text_of, without_media
+from stepstream.schemas.accept import truncated
+from stepstream.schemas.step import AnyStep
+
+EVALUATION: Final = "gen_ai.evaluation.result"
+_OUTPUTS: Final = frozenset({"gen_ai.choice", "gen_ai.content.completion"})
+
+
+def name_of(record: LogRecord) -> str:
+    """The event's name, where it stands in today's field, in the attribute of before, or in the
+    body of before that.
+    """
+    return record.event_name or text_of(record.attributes.get("event.name"))
+
+
+class LogMapper:
+    """Maps log records to steps."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+
+    def steps(self, record: LogRecord, origin: Origin) -> list[AnyStep] | Refused:
+        """The step that a record stands for; nothing for a record that is no content event and no
+        evaluation.
+        """
+        name = name_of(record)
+        if name != EVALUATION and name not in contents.CONTENT_EVENTS:
+            return []
+        if problem := id_problem(record.trace_id, record.span_id):
+            return Refused("invalid_field", f"{problem}, so it belongs to no run")
+        time_us = record.time_ns // 1_000
+        if not 0 < time_us <= origin.now_us + self.options.limits.max_future_us:
+            return Refused("time_out_of_range", "its time is absent or lies in the future")
+        if time_us < origin.now_us - self.options.limits.age_us(origin.project):
+            return Refused("time_out_of_range", "it is older than steps are kept")
+        step = self._step(record, origin, name, time_us)
+        if name == EVALUATION:
+            _fill_evaluation(step, record)
+        else:
+            self._fill_content(step, record, name)
+        if self.options.redact is not None:
+            redact = self.options.redact
+            step.input, step.output = redact(step.input), redact(step.output)
+            step.attributes = {key: redact(value) for key, value in step.attributes.items()}
+        return [step]
+
+    def _step(self, record: LogRecord, origin: Origin, name: str, time_us: int) -> AnyStep:
+        resource = record.resource.attributes
+        service = text_of(resource.get("service.name"))
+        held = text_of([record.attributes, record.body])
+        return AnyStep(
+            trace_id=record.trace_id,
+            step_id=contents.derived_step_id(
+                record.trace_id, record.span_id, name, str(record.time_ns), held
+            ),
+            parent_step_id=record.span_id,
+            kind="evaluation" if name == EVALUATION else "other",
+            name=name[:MAX_NAME_CHARS],
+            project=origin.project,
+            agent="" if service.startswith("unknown_service") else service[:MAX_NAME_CHARS],
+            environment=text_of(
+                resource.get("deployment.environment.name")
+                or resource.get("deployment.environment")
+                or self.options.environment
+            )[:MAX_NAME_CHARS],
+            session_id=text_of(record.attributes.get("gen_ai.conversation.id"))[:MAX_NAME_CHARS],
+            start_time=time_us,
+            end_time=time_us,
+        )
+
+    def _fill_content(self, step: AnyStep, record: LogRecord, name: str) -> None:
+        body = parsed(record.body)
+        if name == contents.DETAILS_EVENT:
+            held = record.attributes | (body if isinstance(body, dict) else {})
+            given = held.get("gen_ai.input.messages")
+            taken = held.get("gen_ai.output.messages")
+        else:
+            message = contents.event_message(name, record.attributes, body)
+            given, taken = (None, message) if name in _OUTPUTS else (message, None)
+        step.input, step.input_bytes = self._content(given)
+        step.output, step.output_bytes = self._content(taken)
+        for key in ("gen_ai.request.model", "gen_ai.response.id", "gen_ai.system"):
+            if record.attributes.get(key):
+                step.attributes[key] = text_of(record.attributes[key])[:MAX_NAME_CHARS]
+
+    def _content(self, value: Any) -> tuple[str, int | None]:
+        text = without_media(text_of(value))
+        if not text:
+            return "", None
+        cut, size = truncated(text, self.options.max_content_bytes)
+        if not self.options.capture_content:
+            return "", size
+        return cut, size if size > self.options.max_content_bytes else None
+
+
+_EVALUATION_FIELDS: Final = {
+    "gen_ai.evaluation.score.value": "score",
+    "gen_ai.evaluation.score.label": "label",
+    "gen_ai.evaluation.explanation": "explanation",
+    "gen_ai.response.id": "response_id",
+}
+
+
+def _fill_evaluation(step: AnyStep, record: LogRecord) -> None:
+    body = parsed(record.body)
+    held = record.attributes | (body if isinstance(body, dict) else {})
+    named = text_of(held.get("gen_ai.evaluation.name"))
+    step.name = named[:MAX_NAME_CHARS] or EVALUATION
+    for attribute, short in _EVALUATION_FIELDS.items():
+        value = held.get(attribute)
+        if value is not None and value != "":
+            step.attributes[short] = text_of(value)[:MAX_ATTRIBUTE_CHARS]
+    error = held.get("error.type")
+    if error:
+        step.status, step.error_type = "error", text_of(error)[:MAX_NAME_CHARS]
+    step.output = step.attributes.get("label") or step.attributes.get("score", "")

@@ -1,0 +1,599 @@
+"""A span as a step. See ``names`` for which attribute fills which field."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, Final
+
+import msgspec
+
+from stepstream.producers.gateway.mapping import contents, kinds, usage_counts
+from stepstream.producers.gateway.mapping.attributes import AttributeReader, Read
+from stepstream.producers.gateway.mapping.names import Field as F
+from stepstream.producers.gateway.mapping.spans import (
+    KIND_SERVER,
+    REMOTE,
+    REMOTE_KNOWN,
+    STATUS_ERROR,
+    STATUS_UNSET,
+    Span,
+)
+from stepstream.producers.gateway.mapping.texts import NOTHING, parsed, text_of, without_media
+from stepstream.schemas.accept import Limits, truncated
+from stepstream.schemas.ids import ZERO_STEP_ID, ZERO_TRACE_ID
+from stepstream.schemas.model_names import provider_id
+from stepstream.schemas.step import AnyStep, DocumentStruct
+from stepstream.schemas.usage import NO_TOKENS
+
+BARE: Final = "bare"
+KEEP: Final = "keep"
+DROP: Final = "drop"
+OTHER_SPANS: Final = (BARE, KEEP, DROP)
+"""What becomes of spans that no convention knows (HTTP, SQL): the tree alone, all of it, or
+nothing.
+"""
+
+MAX_ATTRIBUTE_CHARS: Final = 2_048
+MAX_DOCUMENT_CHARS: Final = 4_096
+MAX_NAME_CHARS: Final = 512
+MAX_TASK_CHARS: Final = 64
+OUR_TRACE_STATE: Final = "stepstream="
+"""In the trace state of spans whose parent reports to Stepstream too: it is waited for like any
+parent.
+"""
+
+_HEX: Final = frozenset("0123456789abcdef")
+_LARGEST_NS: Final = (1 << 63) - 1
+
+
+class Refused(msgspec.Struct, frozen=True):
+    """A span that is not taken: why, as a key of ``stepstream.schemas.accept.REASONS``, and in
+    words.
+    """
+
+    reason: str
+    detail: str
+
+
+class Origin(msgspec.Struct, frozen=True):
+    """Where a span came from, as far as the connection tells, and when."""
+
+    project: str
+    now_us: int
+    projects: frozenset[str] = frozenset()
+    """The projects that a span may name for itself (attribute ``stepstream.project``); empty: any.
+    """
+
+
+class Options(msgspec.Struct, frozen=True):
+    """How spans are mapped."""
+
+    max_content_bytes: int = 16_384
+    capture_content: bool = True
+    other_spans: str = BARE
+    environment: str = ""
+    limits: Limits = Limits()
+    redact: Callable[[str], str] | None = None
+    """Takes secrets out of a text."""
+
+
+def id_problem(trace_id: str, span_id: str) -> str:
+    """What is wrong with a span's ids; empty where nothing is."""
+    for what, text, digits, zero in (
+        ("trace", trace_id, 32, ZERO_TRACE_ID),
+        ("span", span_id, 16, ZERO_STEP_ID),
+    ):
+        if len(text) != digits or not _HEX.issuperset(text):
+            if not text:
+                return f"it has no {what} id"
+            if len(text) in (24, 12) and len(text) == (24 if digits == 32 else 12):
+                return (
+                    f"the {what} id {text!r} looks like base64: OTLP/JSON writes ids in hex, "
+                    f"{digits} digits"
+                )
+            return f"the {what} id must be {digits} hex digits, not {text[:40]!r}"
+        if text == zero:
+            return f"the {what} id is all zero"
+    return ""
+
+
+class Mapper:
+    """Maps spans to steps. Not to be used by several threads at a time."""
+
+    def __init__(self, options: Options | None = None) -> None:
+        self.options = options or Options()
+        self._reader = AttributeReader()
+
+    def steps(self, span: Span, origin: Origin) -> list[AnyStep] | Refused:
+        """The steps that a span stands for: itself, and the tool selections of a model's answer.
+
+        Nothing for a span that is dropped; ``Refused`` where its ids or times cannot be used.
+        """
+        if problem := id_problem(span.trace_id, span.span_id):
+            return Refused("invalid_field", problem)
+        read = self._reader.read(span.attributes)
+        project = self._project(read, span, origin)
+        if project is None:
+            named = text_of(read.values[F.PROJECT])
+            return Refused("invalid_field", f"the key may not send for the project {named[:64]!r}")
+        start_us, end_us = span.start_ns // 1_000, max(span.start_ns, span.end_ns) // 1_000
+        if problem := self._time_problem(start_us, end_us, project, origin.now_us):
+            return Refused("time_out_of_range", problem)
+        kind = _kind_of(span, read)
+        is_other = kind == kinds.OTHER and not read.known
+        if is_other and self.options.other_spans == DROP:
+            return []
+        step = AnyStep(
+            trace_id=span.trace_id,
+            step_id=span.span_id,
+            parent_step_id=_parent_of(span),
+            kind=kind,
+            name=_name_of(span, read),
+            project=project,
+            start_time=start_us,
+            end_time=end_us,
+        )
+        self._identify(step, span, read)
+        _set_status(step, span, read)
+        if read.values[F.PENDING] == "pending_span":
+            _make_start(step, read)
+        if is_other and self.options.other_spans == BARE:
+            return [step]
+        self._fill(step, span, read)
+        return [step, *self._selections(step)] if kind == kinds.LLM else [step]
+
+    def _project(self, read: Read, span: Span, origin: Origin) -> str | None:
+        """The step's project; None where the span names one that its sender may not write to."""
+        named = read.values[F.PROJECT] or span.resource.attributes.get("stepstream.project")
+        if named is None or (wanted := text_of(named).strip()[:MAX_NAME_CHARS]) == "":
+            return origin.project
+        if origin.projects and wanted not in origin.projects:
+            return None
+        return wanted
+
+    def _time_problem(self, start_us: int, end_us: int, project: str, now_us: int) -> str:
+        limits = self.options.limits
+        if start_us <= 0:
+            return "it has no start time"
+        if end_us > now_us + limits.max_future_us or end_us * 1_000 > _LARGEST_NS:
+            return "its times lie in the future: they are nanoseconds since 1970"
+        age_us = limits.age_us(project)
+        if start_us < now_us - age_us:
+            days = age_us // 86_400_000_000
+            return f"it started more than {days} days ago, longer than steps are kept"
+        return ""
+
+    def _identify(self, step: AnyStep, span: Span, read: Read) -> None:
+        """Whose step it is."""
+        values, resource = read.values, span.resource.attributes
+        service = text_of(resource.get("service.name"))
+        if service.startswith("unknown_service"):
+            service = ""
+        step.agent = _short(values[F.AGENT] or service)
+        step.agent_version = _short(
+            values[F.AGENT_VERSION] or resource.get("service.version") or ""
+        )
+        step.environment = _short(
+            values[F.ENVIRONMENT]
+            or resource.get("deployment.environment.name")
+            or resource.get("deployment.environment")
+            or self.options.environment
+        )
+        step.session_id = _short(values[F.SESSION] or resource.get("session.id") or "")
+        step.user_id = _short(values[F.USER] or resource.get("user.id") or "")
+        if span.parent_id == "" and (task := values[F.TASK]) is not None:
+            text = text_of(task).strip()
+            # A task is a type of work with few values; a trace's name may be a whole prompt.
+            step.task = text if len(text) <= MAX_TASK_CHARS and "\n" not in text else ""
+        step.parent_remote = bool(
+            span.parent_id
+            and span.flags & (REMOTE_KNOWN | REMOTE) == REMOTE_KNOWN | REMOTE
+            and OUR_TRACE_STATE not in span.trace_state
+        )
+
+    def _fill(self, step: AnyStep, span: Span, read: Read) -> None:
+        """Contents, usage and attributes."""
+        values = read.values
+        if step.kind == kinds.LLM:
+            self._fill_call(step, span, read)
+        elif step.kind == kinds.TOOL:
+            step.tool = _short(values[F.TOOL] or values[F.NAME] or step.name)
+        elif step.kind == kinds.RETRIEVAL:
+            self._fill_documents(step, read)
+            step.model = _short(values[F.MODEL] or values[F.REQUEST_MODEL] or "")
+            step.tool = _short(values[F.TOOL] or "")
+        given, taken = _contents_of(step.kind, span, read)
+        step.input, step.input_bytes = self._content(given)
+        step.output, step.output_bytes = self._content(taken)
+        if step.kind == kinds.TOOL and span.status == STATUS_UNSET and step.status == "ok":
+            _look_into_result(step, taken)
+        step.first_token_time = _first_token_us(step, span, read)
+        step.attributes = self._attributes(step, span, read)
+        if self.options.redact is not None:
+            _redact(step, self.options.redact)
+
+    def _fill_call(self, step: AnyStep, span: Span, read: Read) -> None:
+        values = read.values
+        asked = _short(values[F.REQUEST_MODEL] or "")
+        step.model = _short(values[F.MODEL] or "") or asked
+        if values[F.PROVIDER] is not None:
+            named = text_of(values[F.PROVIDER])
+            step.provider = provider_id(named)[:MAX_NAME_CHARS]
+        usage = usage_counts.usage_of(values, span.resource.scope)
+        if usage is not None and usage != NO_TOKENS:
+            step.usage = usage
+            step.usage_may_repeat = True
+        cost = usage_counts.cost_of(values)
+        if cost is not None and (Decimal(cost) > 0 or step.usage is None):
+            step.cost_usd = Decimal(cost)
+            step.cost_source = "given"
+            step.usage_may_repeat = True
+        if asked and asked != step.model:
+            read.rest.setdefault("request_model", asked)
+
+    def _fill_documents(self, step: AnyStep, read: Read) -> None:
+        found = read.values[F.DOCUMENTS]
+        held = parsed(found) if found is not None else None
+        if not isinstance(held, list) or not held:
+            held = contents.documents_of(read.flat.get("documents", {}))
+        step.documents = [
+            _document(item, self.options.capture_content)
+            for item in held[: self.options.limits.max_documents]
+        ]
+
+    def _content(self, value: Any) -> tuple[str, int | None]:
+        """A content as it is sent, and its size where it was cut."""
+        text = value if value.__class__ is str else text_of(value)
+        if not text:
+            return "", None
+        text = without_media(text)
+        if not self.options.capture_content:
+            return "", len(text.encode("utf-8", "replace"))
+        if len(text) * 4 <= self.options.max_content_bytes:
+            return text, None
+        cut, size = truncated(text, self.options.max_content_bytes)
+        return cut, size if size > self.options.max_content_bytes else None
+
+    def _attributes(self, step: AnyStep, span: Span, read: Read) -> dict[str, str]:
+        """What fills no field, as texts."""
+        kept: dict[str, str] = {}
+        values = read.values
+        if span.resource.scope:
+            kept["otel.scope.name"] = span.resource.scope[:MAX_NAME_CHARS]
+        if values[F.TOOL_CALL_ID] is not None:
+            kept["tool_call_id"] = _short(values[F.TOOL_CALL_ID])
+        if step.kind != kinds.LLM:
+            # A parent repeats what its children used: kept to be read, and never counted.
+            for field in (F.INPUT_TOKENS, F.OUTPUT_TOKENS, F.CACHED_TOKENS, F.COST):
+                if values[field] is not None:
+                    kept[read.names[field]] = _short(values[field])
+            for field in (F.MODEL, F.REQUEST_MODEL):
+                if values[field] is not None and not step.model:
+                    kept[read.names[field]] = _short(values[field])
+        most = self.options.limits.max_attributes
+        for name, value in read.rest.items():
+            if len(kept) >= most:
+                break
+            if not self.options.capture_content and _may_hold_content(name):
+                continue
+            text = value if value.__class__ is str else text_of(value)
+            if len(text) > MAX_ATTRIBUTE_CHARS:
+                text = without_media(text)[:MAX_ATTRIBUTE_CHARS]
+            kept[name[:MAX_NAME_CHARS]] = text
+        return kept
+
+    def _selections(self, step: AnyStep) -> list[AnyStep]:
+        """The tools that a model's answer chose, as steps of their own: no span tells of that."""
+        made: list[AnyStep] = []
+        for number, call in enumerate(contents.tool_calls_of(step.output)):
+            text, size = self._content(call.arguments)
+            made.append(
+                AnyStep(
+                    trace_id=step.trace_id,
+                    step_id=contents.derived_step_id(
+                        step.trace_id, step.step_id, "tool_selection", call.id or str(number)
+                    ),
+                    parent_step_id=step.step_id,
+                    kind="tool_selection",
+                    name=call.name[:MAX_NAME_CHARS] or "tool",
+                    tool=call.name[:MAX_NAME_CHARS],
+                    project=step.project,
+                    environment=step.environment,
+                    agent=step.agent,
+                    agent_version=step.agent_version,
+                    session_id=step.session_id,
+                    user_id=step.user_id,
+                    start_time=step.end_time or step.start_time,
+                    end_time=step.end_time or step.start_time,
+                    input=text,
+                    input_bytes=size,
+                    attributes={"tool_call_id": call.id[:MAX_NAME_CHARS]} if call.id else {},
+                )
+            )
+        return made
+
+
+def _short(value: Any) -> str:
+    text = value if value.__class__ is str else text_of(value)
+    return text if len(text) <= MAX_NAME_CHARS else text[:MAX_NAME_CHARS]
+
+
+def _parent_of(span: Span) -> str:
+    """The parent's id; empty for a root, and for a parent that is no possible one."""
+    parent = span.parent_id
+    if not parent or parent in (ZERO_STEP_ID, span.span_id):
+        return ""
+    return parent if len(parent) == 16 and _HEX.issuperset(parent) else ""
+
+
+def _name_of(span: Span, read: Read) -> str:
+    return _short(span.name or read.values[F.NAME] or read.values[F.GRAPH_NODE] or "span")
+
+
+def _kind_of(span: Span, read: Read) -> str:
+    """The kind: as a node of a graph, as the span says, or as its name and attributes show."""
+    values = read.values
+    node = values[F.NODE]
+    if node is None and (metadata := values[F.METADATA]) is not None:
+        text = text_of(metadata)
+        held = parsed(text) if '"langgraph_node"' in text else None
+        node = held.get("langgraph_node") if isinstance(held, dict) else None
+    if node is not None and node == span.name:
+        return "state_update"
+    said = _said_kind(read)
+    if said != kinds.OTHER and said is not None:
+        return said
+    if said is None or values[F.OTHER_KIND] is not None:
+        shown = _shown_kind(span, read)
+        if shown is not None:
+            return shown
+    if values[F.LANGSMITH_KIND] is not None and values[F.LANGSMITH_KIND] != "chain":
+        return kinds.OTHER
+    return kinds.AGENT if _is_agent_root(span) else kinds.OTHER
+
+
+def _said_kind(read: Read) -> str | None:
+    """The first kind that the span itself names; ``other`` where all that it names is not known;
+    None for none.
+    """
+    found: str | None = None
+    for field in (F.LANGSMITH_KIND, F.OPERATION, F.OPENINFERENCE_KIND, F.OTHER_KIND):
+        word = read.values[field]
+        if word is None:
+            continue
+        kind = kinds.named_kind(word)
+        if kind is not None and (kind != kinds.OTHER or field is F.LANGSMITH_KIND):
+            return kind
+        found = kinds.OTHER
+    return found
+
+
+def _shown_kind(span: Span, read: Read) -> str | None:
+    """The kind that name, tool, agent, model and tokens show."""
+    values = read.values
+    if (named := kinds.kind_by_name(span.name, span.resource.scope)) is not None:
+        return named
+    if values[F.TOOL] is not None or values[F.TOOL_CALL_ID] is not None:
+        return kinds.TOOL
+    if read.names[F.AGENT] in ("agent_name", "gen_ai.agent.name") and (
+        values[F.REQUEST_MODEL] is not None or values[F.OUTPUT] is not None
+    ):
+        return kinds.AGENT
+    model = values[F.MODEL] is not None or values[F.REQUEST_MODEL] is not None
+    if model and (values[F.INPUT_TOKENS] is not None or values[F.TOKEN_DETAILS] is not None):
+        return kinds.LLM
+    if values[F.DOCUMENTS] is not None or "documents" in read.flat:
+        return kinds.RETRIEVAL
+    output = values[F.OUTPUT]
+    if output.__class__ is str and '"tool_call_id"' in output:
+        # LangChain's message of a tool, as the callback handlers of some backends write it.
+        message = parsed(output)
+        if isinstance(message, dict) and message.get("type") == "tool":
+            return kinds.TOOL
+    return None
+
+
+_REQUESTS: Final = ("http.", "url.", "db.", "rpc.", "messaging.", "net.", "server.", "asgi.")
+
+
+def _is_agent_root(span: Span) -> bool:
+    """Whether a root is the run of an agent rather than a request to a server that contains one."""
+    return (
+        not span.parent_id
+        and span.kind != KIND_SERVER
+        and not any(name.startswith(_REQUESTS) for name in span.attributes)
+    )
+
+
+def _set_status(step: AnyStep, span: Span, read: Read) -> None:
+    values = read.values
+    http = usage_counts.count_of(values[F.HTTP_STATUS])
+    failed = (
+        span.status == STATUS_ERROR
+        or text_of(values[F.LEVEL]).upper() == "ERROR"
+        or text_of(values[F.TOOL_STATUS]).lower() == "error"
+        or (http is not None and 500 <= http < 600)
+    )
+    if not failed:
+        return
+    kind, message = contents.exception_of(span)
+    step.status = "error"
+    step.error_type = _short(values[F.ERROR_TYPE] or kind or (str(http) if http else ""))
+    text = span.status_message or message or text_of(values[F.ERROR_MESSAGE])
+    step.error_message = text[:4_096]
+
+
+def _make_start(step: AnyStep, read: Read) -> None:
+    """A pending span of Logfire's: it has an id of its own, and the span that it announces as its
+    parent.
+    """
+    step.phase = "start"
+    step.end_time = None
+    if step.parent_step_id:
+        step.step_id = step.parent_step_id
+    parent = text_of(read.values[F.PENDING_PARENT]).lower()
+    usable = len(parent) == 16 and _HEX.issuperset(parent) and parent != ZERO_STEP_ID
+    step.parent_step_id = parent if usable and parent != step.step_id else ""
+
+
+def _contents_of(kind: str, span: Span, read: Read) -> tuple[Any, Any]:
+    """Input and output, from the first place that tells them."""
+    values, flat = read.values, read.flat
+    given, taken = values[F.INPUT], values[F.OUTPUT]
+    if given is None:
+        given = _flat_messages(read, "input", "prompt")
+        if given is None and values[F.TOOL_PARAMETERS] is not None:
+            given = _arguments(values[F.TOOL_PARAMETERS])
+    elif kind == kinds.LLM and values[F.SYSTEM_INSTRUCTIONS] is not None:
+        given = _with_instructions(text_of(values[F.SYSTEM_INSTRUCTIONS]), text_of(given))
+    if taken is None and ("output" in flat or "completion" in flat):
+        taken = _flat_messages(read, "output", "completion")
+    if (given is None or taken is None) and span.events:
+        asked, answered = contents.from_events(span.events)
+        given = asked if given is None else given
+        taken = answered if taken is None else taken
+    return given, _with_calls(read, taken) if kind == kinds.LLM else taken
+
+
+def _flat_messages(read: Read, *groups: str) -> Any:
+    for group in groups:
+        flat = read.flat.get(group)
+        if flat:
+            return contents.messages_of(flat)
+    return None
+
+
+def _with_calls(read: Read, taken: Any) -> Any:
+    """The output; that of a call whose output is only text, with the tools that it chose, where
+    they stand elsewhere.
+    """
+    flat = read.flat.get("output") or read.flat.get("completion")
+    if not flat or taken is None or taken.__class__ is not str:
+        return taken
+    if not any("tool_calls" in path for fields in flat.values() for path in fields):
+        return taken
+    return taken if contents.tool_calls_of(taken) else contents.messages_of(flat)
+
+
+def _arguments(value: Any) -> Any:
+    """A tool's parameters where they are arguments; None where they are its declared schema."""
+    held = parsed(value)
+    if isinstance(held, dict):
+        if "properties" in held and "type" in held:
+            return None
+        if held and all(
+            isinstance(item, dict) and {"type", "description"} <= item.keys()
+            for item in held.values()
+        ):
+            return None
+    return None if value in NOTHING else value
+
+
+def _with_instructions(instructions: str, messages: str) -> str:
+    """The messages with the system's instructions before them, as one JSON list."""
+    parts = instructions if instructions.startswith("[") else text_of([instructions])
+    system = '{"role":"system","parts":' + parts + "}"
+    if not messages.startswith("["):
+        return messages
+    rest = messages[1:].lstrip()
+    return f"[{system}]" if rest.startswith("]") else f"[{system},{rest}"
+
+
+def _document(item: Any, capture: bool) -> Any:
+    if not isinstance(item, dict):
+        return DocumentStruct(content=text_of(item)[:MAX_DOCUMENT_CHARS] if capture else "")
+    score: Any = item.get("score")
+    is_score = isinstance(score, int | float) and not isinstance(score, bool)
+    content = item.get("content", item.get("text", ""))
+    text = text_of(content)[:MAX_DOCUMENT_CHARS] if capture else ""
+    return DocumentStruct(
+        id=_short(item.get("id", item.get("document_id", ""))),
+        score=float(score) if is_score and abs(score) < 1e300 else None,
+        content=text,
+    )
+
+
+def _look_into_result(step: AnyStep, taken: Any) -> None:
+    """Instrumentations leave the status of failed tools unset: the result may say that it is an
+    error.
+    """
+    text = taken if taken.__class__ is str else text_of(taken)
+    if text.startswith(("Error:", "Error executing tool")):
+        step.status, step.error_message = "error", text[:4_096]
+        return
+    if "rror" not in text[:4_096]:
+        return
+    held = parsed(taken)
+    if not isinstance(held, dict):
+        return
+    error = held.get("error")
+    if (
+        held.get("isError") is True
+        or held.get("is_error") is True
+        or held.get("status") == "error"
+        or (error not in (None, "", False, {}, []) and not held.get("result"))
+    ):
+        step.status = "error"
+    else:
+        return
+    told = error if error not in (None, "", False, True) else held.get("content", text)
+    step.error_message = text_of(told)[:4_096]
+
+
+def _first_token_us(step: AnyStep, span: Span, read: Read) -> int | None:
+    """When the first streamed output came; None where nobody tells, or where it lies outside the
+    step.
+    """
+    values = read.values
+    found: int | None = None
+    for field, unit_us in ((F.FIRST_CHUNK_S, 1_000_000), (F.FIRST_CHUNK_MS, 1_000)):
+        wait = values[field]
+        if found is None and isinstance(wait, int | float) and 0 <= wait < 1e9:
+            found = step.start_time + round(wait * unit_us)
+    if found is None and values[F.FIRST_TOKEN_AT] is not None:
+        found = _iso_us(text_of(values[F.FIRST_TOKEN_AT]))
+    if found is None:
+        for event in span.events:
+            if event.name == "First Token Stream Event":
+                found = event.time_ns // 1_000
+                break
+    end = step.end_time
+    if found is None or not step.start_time <= found or (end is not None and found > end):
+        return None
+    return found
+
+
+def _iso_us(text: str) -> int | None:
+    """Microseconds of an ISO 8601 time, which may stand in quotes twice."""
+    try:
+        moment = datetime.fromisoformat(text.strip('"\\ '))
+    except ValueError:
+        return None
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return round(aware.timestamp() * 1_000_000)
+
+
+_CONTENT_WORDS: Final = ("message", "prompt", "content", "completion", "input", "output", "tools.")
+
+
+def _may_hold_content(name: str) -> bool:
+    low = name.lower()
+    return any(word in low for word in _CONTENT_WORDS)
+
+
+def _redact(step: AnyStep, redact: Callable[[str], str]) -> None:
+    """Take secrets out of everything that may hold any."""
+    if step.input:
+        step.input = redact(step.input)
+    if step.output:
+        step.output = redact(step.output)
+    if step.error_message:
+        step.error_message = redact(step.error_message)
+    for name, value in step.attributes.items():
+        step.attributes[name] = redact(value)
+    step.documents = [
+        DocumentStruct(id=one.id, score=one.score, content=redact(one.content))
+        for one in step.documents
+    ]

@@ -1,0 +1,371 @@
+"""OTLP/JSON requests as spans and log records.
+
+Ids are hex, whatever protobuf's own JSON mapping says; whole numbers are numbers or texts; enums
+numbers or names; what is not known is ignored; ``null`` is the same as absent.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterator
+from typing import Any, Final
+
+import msgspec
+
+from stepstream.producers.gateway.mapping.spans import (
+    LogRecord,
+    Resource,
+    Span,
+    SpanEvent,
+    Unreadable,
+)
+from stepstream.producers.gateway.otlp.malformed import Malformed
+from stepstream.producers.gateway.otlp.wire import MAX_DEPTH
+
+Number = int | float | str
+
+
+class _Value(msgspec.Struct, gc=False):
+    stringValue: str | None = None
+    boolValue: bool | None = None
+    intValue: Number | None = None
+    doubleValue: Number | None = None
+    arrayValue: Any = None
+    kvlistValue: Any = None
+    bytesValue: str | None = None
+
+
+class _Pair(msgspec.Struct, gc=False):
+    key: str = ""
+    value: _Value | None = None
+
+
+class _Status(msgspec.Struct, gc=False):
+    code: int | str = 0
+    message: str = ""
+
+
+class _Event(msgspec.Struct, gc=False):
+    timeUnixNano: Number = 0
+    name: str = ""
+    attributes: list[_Pair] = []
+
+
+class _Span(msgspec.Struct, gc=False):
+    traceId: str = ""
+    spanId: str = ""
+    parentSpanId: str | None = ""
+    traceState: str | None = ""
+    name: str = ""
+    kind: int | str = 0
+    startTimeUnixNano: Number = 0
+    endTimeUnixNano: Number = 0
+    attributes: list[_Pair] = []
+    events: list[_Event] = []
+    status: _Status | None = None
+    flags: int | None = 0
+
+
+class _LogRecord(msgspec.Struct, gc=False):
+    timeUnixNano: Number = 0
+    observedTimeUnixNano: Number = 0
+    body: _Value | None = None
+    attributes: list[_Pair] = []
+    traceId: str | None = ""
+    spanId: str | None = ""
+    eventName: str | None = ""
+
+
+class _Scope(msgspec.Struct, gc=False):
+    name: str | None = ""
+    version: str | None = ""
+
+
+class _Resource(msgspec.Struct, gc=False):
+    attributes: list[_Pair] = []
+
+
+class _ScopeSpans(msgspec.Struct, gc=False):
+    scope: _Scope | None = None
+    spans: list[_Span] = []
+
+
+class _ScopeLogs(msgspec.Struct, gc=False):
+    scope: _Scope | None = None
+    logRecords: list[_LogRecord] = []
+
+
+class _ResourceSpans(msgspec.Struct, gc=False):
+    resource: _Resource | None = None
+    scopeSpans: list[_ScopeSpans] = []
+
+
+class _ResourceLogs(msgspec.Struct, gc=False):
+    resource: _Resource | None = None
+    scopeLogs: list[_ScopeLogs] = []
+
+
+class _Traces(msgspec.Struct, gc=False):
+    resourceSpans: list[_ResourceSpans] = []
+
+
+class _Logs(msgspec.Struct, gc=False):
+    resourceLogs: list[_ResourceLogs] = []
+
+
+_decode_traces = msgspec.json.Decoder(_Traces).decode
+_decode_logs = msgspec.json.Decoder(_Logs).decode
+_KINDS: Final = {
+    "SPAN_KIND_INTERNAL": 1,
+    "SPAN_KIND_SERVER": 2,
+    "SPAN_KIND_CLIENT": 3,
+    "SPAN_KIND_PRODUCER": 4,
+    "SPAN_KIND_CONSUMER": 5,
+}
+_STATUSES: Final = {"STATUS_CODE_OK": 1, "STATUS_CODE_ERROR": 2}
+_MOST_DIGITS: Final = 24
+
+
+def spans(body: bytes) -> Iterator[Span | Unreadable]:
+    """The spans of a request; what cannot be read in one span costs that span. Raises
+    ``Malformed`` at the first item.
+    """
+    try:
+        request = _decode_traces(body)
+    except (ValueError, RecursionError):
+        yield from _slowly(body, "resourceSpans", "scopeSpans", "spans", _Span, _span)
+        return
+    for group in request.resourceSpans:
+        attributes = _resource_attributes(group.resource)
+        for scoped in group.scopeSpans:
+            resource = _resource(attributes, scoped.scope)
+            for item in scoped.spans:
+                yield _read(item, resource, _span)
+
+
+def log_records(body: bytes) -> Iterator[LogRecord | Unreadable]:
+    """The log records of a request, as ``spans``."""
+    try:
+        request = _decode_logs(body)
+    except (ValueError, RecursionError):
+        yield from _slowly(body, "resourceLogs", "scopeLogs", "logRecords", _LogRecord, _log_record)
+        return
+    for group in request.resourceLogs:
+        attributes = _resource_attributes(group.resource)
+        for scoped in group.scopeLogs:
+            resource = _resource(attributes, scoped.scope)
+            for item in scoped.logRecords:
+                yield _read(item, resource, _log_record)
+
+
+def _read(item: Any, resource: Resource, make: Any) -> Any:
+    try:
+        return make(item, resource)
+    except (ValueError, RecursionError, OverflowError) as error:
+        name = getattr(item, "name", "") or getattr(item, "eventName", "") or ""
+        return Unreadable(str(name)[:200], f"a value cannot be read: {error}"[:300])
+
+
+def _slowly(
+    body: bytes, groups: str, scopes: str, items: str, kind: Any, make: Any
+) -> Iterator[Any]:
+    """The items of a request that does not fit its declaration, one by one."""
+    try:
+        request = msgspec.json.decode(body)
+    except (ValueError, RecursionError) as error:
+        raise Malformed(f"the body is not valid JSON: {error}") from None
+    if not isinstance(request, dict):
+        raise Malformed("the body is not a JSON object")
+    for group in _list(request.get(groups), groups):
+        if not isinstance(group, dict):
+            raise Malformed(f"an item of {groups} is not an object")
+        attributes = _attributes_or_nothing(group.get("resource"))
+        for scoped in _list(group.get(scopes), scopes):
+            if not isinstance(scoped, dict):
+                raise Malformed(f"an item of {scopes} is not an object")
+            resource = _resource(attributes, _scope_or_nothing(scoped.get("scope")))
+            for raw in _list(scoped.get(items), items):
+                yield _read_slowly(raw, resource, kind, make)
+
+
+def _read_slowly(raw: Any, resource: Resource, kind: Any, make: Any) -> Any:
+    try:
+        item = msgspec.convert(_without_nulls(raw, 0), kind, strict=False)
+    except (ValueError, RecursionError, OverflowError) as error:
+        name = raw.get("name", "") if isinstance(raw, dict) else ""
+        return Unreadable(str(name)[:200], _explained(raw, error))
+    return _read(item, resource, make)
+
+
+def _explained(raw: Any, error: Exception) -> str:
+    if isinstance(raw, dict) and isinstance(raw.get("attributes"), dict):
+        return (
+            "its attributes are an object: OTLP/JSON writes a list of "
+            '{"key": ..., "value": {"stringValue": ...}}'
+        )
+    return f"it does not have the form of OTLP/JSON: {error}"[:300]
+
+
+def _list(value: Any, name: str) -> list[Any]:
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise Malformed(f"{name} is not a list")
+    return value
+
+
+def _without_nulls(value: Any, depth: int) -> Any:
+    """The same without members that are null, which protobuf's JSON takes for absent."""
+    if depth > 64:
+        raise ValueError("values lie in each other too deep")
+    if isinstance(value, dict):
+        return {
+            key: _without_nulls(item, depth + 1) for key, item in value.items() if item is not None
+        }
+    if isinstance(value, list):
+        return [_without_nulls(item, depth + 1) for item in value if item is not None]
+    return value
+
+
+def _attributes_or_nothing(raw: Any) -> dict[str, Any]:
+    try:
+        return _resource_attributes(
+            msgspec.convert(_without_nulls(raw or {}, 0), _Resource, strict=False)
+        )
+    except (ValueError, RecursionError, OverflowError):
+        return {}
+
+
+def _scope_or_nothing(raw: Any) -> _Scope | None:
+    try:
+        return msgspec.convert(_without_nulls(raw or {}, 0), _Scope, strict=False)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _resource_attributes(resource: _Resource | None) -> dict[str, Any]:
+    try:
+        return {} if resource is None else _attributes(resource.attributes)
+    except (ValueError, RecursionError, OverflowError):
+        return {}
+
+
+def _resource(attributes: dict[str, Any], scope: _Scope | None) -> Resource:
+    if scope is None:
+        return Resource(attributes)
+    return Resource(attributes, scope.name or "", scope.version or "")
+
+
+def _attributes(pairs: list[_Pair]) -> dict[str, Any]:
+    return {
+        pair.key: None if (value := pair.value) is None else value.stringValue or _value(value)
+        for pair in pairs
+    }
+
+
+def _value(value: _Value) -> Any:
+    """A value of any type. Raises ``ValueError``."""
+    if value.stringValue is not None:
+        return value.stringValue
+    if value.intValue is not None:
+        return _whole(value.intValue)
+    if value.doubleValue is not None:
+        return float(value.doubleValue)
+    if value.boolValue is not None:
+        return value.boolValue
+    if value.bytesValue is not None:
+        try:
+            return base64.b64decode(value.bytesValue, validate=True)
+        except (binascii.Error, ValueError):
+            raise ValueError("bytesValue is not base64") from None
+    nested = value.arrayValue if value.arrayValue is not None else value.kvlistValue
+    return None if nested is None else _nested(value.arrayValue is not None, nested, 1)
+
+
+def _nested(is_array: bool, raw: Any, depth: int) -> Any:
+    if depth > MAX_DEPTH:
+        raise ValueError(f"values lie in each other more than {MAX_DEPTH} deep")
+    held = raw.get("values") if isinstance(raw, dict) else None
+    if held is None:
+        return [] if is_array else {}
+    if not isinstance(held, list):
+        raise ValueError("the values of an array or a map are not a list")
+    if is_array:
+        return [_plain(item, depth) for item in held]
+    found: dict[str, Any] = {}
+    for item in held:
+        if isinstance(item, dict):
+            found[str(item.get("key", ""))] = _plain(item.get("value"), depth)
+    return found
+
+
+def _plain(raw: Any, depth: int) -> Any:
+    if not isinstance(raw, dict):
+        return None
+    for name, is_array in (("arrayValue", True), ("kvlistValue", False)):
+        if raw.get(name) is not None:
+            return _nested(is_array, raw[name], depth + 1)
+    return _value(msgspec.convert(_without_nulls(raw, 0), _Value, strict=False))
+
+
+def _whole(value: Number) -> int:
+    """A whole number, which may be written as text. Raises ``ValueError``."""
+    if value.__class__ is int:
+        return int(value)
+    if isinstance(value, str):
+        if len(value) > _MOST_DIGITS:
+            raise ValueError("a whole number has too many digits")
+        try:
+            return int(value)
+        except ValueError:
+            value = float(value)
+    number = float(value)
+    if not number.is_integer():
+        raise ValueError(f"{value!r} is not a whole number")
+    return int(number)
+
+
+def _time(value: Number) -> int:
+    found = _whole(value)
+    if not 0 <= found < 1 << 64:
+        raise ValueError(f"{value!r} is no time in nanoseconds since 1970")
+    return found
+
+
+def _enum(value: int | str, names: dict[str, int]) -> int:
+    if isinstance(value, str):
+        return names.get(value, 0) if not value.isdigit() else int(value[:_MOST_DIGITS])
+    return value
+
+
+def _span(item: _Span, resource: Resource) -> Span:
+    status = item.status
+    return Span(
+        item.traceId.lower(),
+        item.spanId.lower(),
+        (item.parentSpanId or "").lower(),
+        item.name,
+        _time(item.startTimeUnixNano),
+        _time(item.endTimeUnixNano),
+        _attributes(item.attributes),
+        resource,
+        0 if status is None else _enum(status.code, _STATUSES),
+        "" if status is None else status.message,
+        item.flags or 0,
+        _enum(item.kind, _KINDS),
+        item.traceState or "",
+        [SpanEvent(_time(e.timeUnixNano), e.name, _attributes(e.attributes)) for e in item.events],
+    )
+
+
+def _log_record(item: _LogRecord, resource: Resource) -> LogRecord:
+    return LogRecord(
+        (item.traceId or "").lower(),
+        (item.spanId or "").lower(),
+        item.eventName or "",
+        _time(item.timeUnixNano) or _time(item.observedTimeUnixNano),
+        _attributes(item.attributes),
+        None if item.body is None else _value(item.body),
+        resource,
+    )

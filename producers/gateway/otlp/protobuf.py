@@ -1,0 +1,140 @@
+"""OTLP protobuf requests as spans and log records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from stepstream.producers.gateway.mapping.spans import (
+    LogRecord,
+    Resource,
+    Span,
+    SpanEvent,
+    Unreadable,
+)
+from stepstream.producers.gateway.otlp import wire
+from stepstream.producers.gateway.otlp.malformed import Malformed
+
+Pairs = Callable[[Any], dict[str, Any]]
+
+
+def spans(body: bytes) -> Iterator[Span | Unreadable]:
+    """The spans of an ``ExportTraceServiceRequest``; what cannot be read in one span costs that
+    span.
+
+    Raises ``Malformed``, at the first item at the latest, for a body that is no such request.
+    """
+    try:
+        request = wire.TRACES.FromString(body)
+    except wire.DecodeError:
+        yield from _slowly(body, "Traces", "Span", _span)
+        return
+    for group in request.resources:
+        for scope in group.scopes:
+            resource = _resource(group.resource, scope.scope, wire.attributes_of)
+            for item in scope.items:
+                yield _read(item, resource, wire.attributes_of, _span)
+
+
+def log_records(body: bytes) -> Iterator[LogRecord | Unreadable]:
+    """The records of an ``ExportLogsServiceRequest``, as ``spans``."""
+    try:
+        request = wire.LOGS.FromString(body)
+    except wire.DecodeError:
+        yield from _slowly(body, "Logs", "LogRecord", _log_record)
+        return
+    for group in request.resources:
+        for scope in group.scopes:
+            resource = _resource(group.resource, scope.scope, wire.attributes_of)
+            for item in scope.items:
+                yield _read(item, resource, wire.attributes_of, _log_record)
+
+
+def _read(item: Any, resource: Resource, pairs: Pairs, make: Callable[..., Any]) -> Any:
+    try:
+        return make(item, resource, pairs)
+    except (ValueError, RecursionError) as error:
+        name = wire.text(getattr(item, "name", b"") or getattr(item, "event_name", b""))
+        return Unreadable(name[:200], f"an attribute cannot be read: {error}")
+
+
+def _slowly(body: bytes, request: str, kind: str, make: Callable[..., Any]) -> Iterator[Any]:
+    """The items of a request that holds something that cannot be decoded, one by one."""
+    classes = wire.TRACES_SLOWLY
+    try:
+        decoded = classes[request].FromString(body)
+    except wire.DecodeError:
+        raise Malformed from None
+    for group in decoded.resources:
+        for scope in group.scopes:
+            resource = _resource_slowly(group.resource, scope.scope)
+            for data in scope.items:
+                try:
+                    item = classes[kind].FromString(data)
+                except wire.DecodeError:
+                    yield Unreadable("", "it is not valid protobuf")
+                    continue
+                yield _read(item, resource, wire.pairs_of, make)
+
+
+def _resource(resource: Any, scope: Any, pairs: Pairs) -> Resource:
+    try:
+        attributes = pairs(resource.attributes)
+    except (ValueError, RecursionError):
+        attributes = {}
+    return Resource(attributes, wire.text(scope.name), wire.text(scope.version))
+
+
+def _resource_slowly(resource: bytes, scope: bytes) -> Resource:
+    """What can be read of a resource and its scope: their faults cost no span."""
+    attributes: dict[str, Any] = {}
+    classes = wire.TRACES_SLOWLY
+    try:
+        encoded = classes["Resource"].FromString(resource).attributes
+    except wire.DecodeError:
+        encoded = ()
+    for data in encoded:
+        try:
+            attributes |= wire.pairs_of([classes["KeyValue"].FromString(data)])
+        except (wire.DecodeError, ValueError, RecursionError):
+            continue
+    try:
+        decoded = classes["Scope"].FromString(scope)
+    except wire.DecodeError:
+        return Resource(attributes)
+    return Resource(attributes, wire.text(decoded.name), wire.text(decoded.version))
+
+
+def _span(item: Any, resource: Resource, pairs: Pairs) -> Span:
+    status = item.status
+    events = item.events
+    return Span(
+        item.trace_id.hex(),
+        item.span_id.hex(),
+        item.parent_span_id.hex(),
+        wire.text(item.name),
+        item.start,
+        item.end,
+        pairs(item.attributes),
+        resource,
+        status.code,
+        wire.text(status.message),
+        item.flags,
+        item.kind,
+        wire.text(item.trace_state),
+        [SpanEvent(e.time, wire.text(e.name), pairs(e.attributes)) for e in events]
+        if events
+        else [],
+    )
+
+
+def _log_record(item: Any, resource: Resource, pairs: Pairs) -> LogRecord:
+    return LogRecord(
+        item.trace_id.hex(),
+        item.span_id.hex(),
+        wire.text(item.event_name),
+        item.time or item.observed,
+        pairs(item.attributes),
+        wire.value_of(item.body),
+        resource,
+    )

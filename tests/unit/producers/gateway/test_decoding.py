@@ -1,0 +1,247 @@
+"""Requests in protobuf and JSON, against OpenTelemetry's own messages; what is broken costs as
+little as possible.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
+
+from stepstream.producers.gateway.mapping.spans import Resource, Span, SpanEvent, Unreadable
+from stepstream.producers.gateway.otlp import answers, otlp_json, protobuf, wire
+from stepstream.producers.gateway.otlp.malformed import Malformed
+from tests.support.otlp import NOW_NS, any_value, json_request, pairs, request_of, span
+
+VALUES: dict[str, Any] = {
+    "text": "wörld",
+    "empty": "",
+    "zero": 0,
+    "negative": -5,
+    "large": 2**63 - 1,
+    "smallest": -(2**63),
+    "true": True,
+    "false": False,
+    "half": 0.5,
+    "list": ["a", 1, [True, None, {}], {"deep": {"er": 2}}],
+    "map": {"a": 1, "b": ["c"]},
+    "bytes": b"\x00\xff",
+    "long": "x" * 300,
+    "longer": "y" * 20_000,
+}
+WHOLE = span(
+    attributes=VALUES,
+    resource=Resource({"service.name": "shop", "n": 1}, "scope", "1.2"),
+    status=2,
+    status_message="it failed",
+    flags=0x301,
+    kind=3,
+    trace_state="a=b",
+    events=[SpanEvent(NOW_NS, "exception", {"exception.type": "KeyError"})],
+)
+
+
+def test_protobuf_is_read_as_opentelemetry_writes_it() -> None:
+    """Every kind of value, and every field."""
+    (found,) = protobuf.spans(request_of([WHOLE]).SerializeToString())
+    assert found == WHOLE
+
+
+def test_json_is_read_to_the_same_span() -> None:
+    """Apart from bytes, which JSON writes in base64, and events and states, which the helper
+    leaves out.
+    """
+    plain = {name: value for name, value in VALUES.items() if name != "bytes"}
+    one = span(attributes=plain, status=2, status_message="it failed", flags=0x301, kind=3)
+    (found,) = otlp_json.spans(json.dumps(json_request([one])).encode())
+    assert found == one
+
+
+values = st.recursive(
+    st.text() | st.integers(-(2**63), 2**63 - 1) | st.booleans() | st.binary()
+    | st.floats(allow_nan=False),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)  # fmt: skip
+
+
+@given(values)
+@settings(max_examples=300, deadline=None)
+def test_any_value_is_read_as_it_was_written(value: Any) -> None:
+    """The reader of values is ours; OpenTelemetry's own writer is the oracle."""
+    assert wire.value_of(any_value(value).SerializeToString()) == value
+
+
+@given(st.binary(max_size=60))
+@settings(max_examples=500, deadline=None)
+def test_bytes_that_are_no_value_raise_one_error(data: bytes) -> None:
+    """Nothing but ``ValueError``."""
+    with contextlib.suppress(ValueError):
+        wire.value_of(data)
+
+
+def test_values_within_each_other_without_end_cost_the_span() -> None:
+    """Neither the stack nor the request."""
+    deep: Any = "x"
+    for _ in range(20):
+        deep = [deep]
+    body = request_of([span(1, attributes={"deep": deep}), span(2)]).SerializeToString()
+    bad, good = protobuf.spans(body)
+    assert isinstance(bad, Unreadable)
+    assert "deep" in bad.why
+    assert isinstance(good, Span)
+
+
+def test_an_invalid_attribute_costs_its_span_alone() -> None:
+    """A value that is cut off, and a name that is not UTF-8."""
+    marker = "0123456789"
+    body = request_of(
+        [span(1, attributes={"odd": marker}), span(2, attributes={marker: "x"}), span(3)]
+    ).SerializeToString()
+    at = body.index(marker.encode())
+    broken = body[: at - 1] + b"\x7f" + body[at:]  # the text's length says more than there is
+    first, second, third = protobuf.spans(broken)
+    assert isinstance(first, Unreadable)
+    assert isinstance(second, Span)
+    assert isinstance(third, Span)
+    again = body.rindex(marker.encode())
+    named = body[:again] + b"\xff" + body[again + 1 :]
+    first, second, third = protobuf.spans(named)
+    assert isinstance(first, Span)
+    assert isinstance(second, Span)
+    assert list(second.attributes) == ["\ufffd123456789"]
+    assert isinstance(third, Span)
+
+
+def test_a_span_that_is_no_protobuf_costs_itself() -> None:
+    """The others of the request are read."""
+    request = ExportTraceServiceRequest()
+    scope = request.resource_spans.add().scope_spans.add()
+    good = request_of([span(1)]).resource_spans[0].scope_spans[0].spans[0]
+    scope.spans.append(good)
+    scope.spans.append(good)
+    body = bytearray(request.SerializeToString())
+    name = body.rindex(b"work")
+    body[name - 1] = 0x7F
+    first, second = protobuf.spans(bytes(body))
+    assert isinstance(first, Span)
+    assert isinstance(second, Unreadable)
+
+
+@pytest.mark.parametrize("body", [b"\xff\xff", b"hello", b"\x0a\xff\xff\xff\xff\x0f"])
+def test_what_is_no_request_is_malformed(body: bytes) -> None:
+    """That is the one case in which nothing of a request is taken."""
+    with pytest.raises(Malformed):
+        list(protobuf.spans(body))
+    with pytest.raises(Malformed):
+        list(otlp_json.spans(body))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "[]",
+        "5",
+        '{"resourceSpans": 5}',
+        '{"resourceSpans": [5]}',
+        '{"resourceSpans": [{"scopeSpans": 5}]}',
+    ],
+)
+def test_json_of_another_form_is_malformed(body: str) -> None:
+    """A list or a number where the request's own frame should be."""
+    with pytest.raises(Malformed):
+        list(otlp_json.spans(body.encode()))
+
+
+def test_an_empty_request_holds_nothing() -> None:
+    """Both forms of nothing."""
+    assert list(protobuf.spans(b"")) == []
+    assert list(otlp_json.spans(b"{}")) == []
+    assert list(otlp_json.spans(b'{"resourceSpans": null}')) == []
+
+
+def test_broken_bodies_never_raise_anything_else() -> None:
+    """Bytes changed, cut and doubled at random: spans, unreadable ones, or ``Malformed``."""
+    chance = random.Random(5)
+    whole = {
+        "protobuf": request_of([WHOLE, span(2), WHOLE]).SerializeToString(),
+        "json": json.dumps(json_request([span(1, attributes={"a": ["b", 1]}), span(2)])).encode(),
+    }
+    for number in range(2_000):
+        form = ("protobuf", "json")[number % 2]
+        body = broken(whole[form], chance)
+        read = protobuf.spans if form == "protobuf" else otlp_json.spans
+        with contextlib.suppress(Malformed):
+            for found in read(body):
+                assert isinstance(found, Span | Unreadable)
+
+
+def broken(body: bytes, chance: random.Random) -> bytes:
+    data = bytearray(body)
+    for _ in range(chance.randrange(1, 4)):
+        at = chance.randrange(len(data))
+        match chance.randrange(4):
+            case 0:
+                data[at] = chance.randrange(256)
+            case 1:
+                del data[at : at + chance.randrange(1, 40)]
+            case 2:
+                data[at:at] = data[at : at + chance.randrange(1, 40)]
+            case _:
+                data[at:at] = bytes(chance.randrange(256) for _ in range(chance.randrange(1, 9)))
+        if not data:
+            break
+    return bytes(data)
+
+
+def test_log_records_are_read() -> None:
+    """Name, ids, time, attributes and a body of any kind."""
+    request = ExportLogsServiceRequest()
+    group = request.resource_logs.add()
+    group.resource.attributes.extend(pairs({"service.name": "shop"}))
+    record = group.scope_logs.add().log_records.add(
+        observed_time_unix_nano=7,
+        event_name="gen_ai.choice",
+        trace_id=bytes(range(16)),
+        span_id=bytes(range(8)),
+        attributes=pairs({"a": 1}),
+    )
+    record.body.CopyFrom(any_value({"index": 0}))
+    (found,) = protobuf.log_records(request.SerializeToString())
+    assert not isinstance(found, Unreadable)
+    assert (found.event_name, found.time_ns, found.attributes, found.body) == (
+        "gen_ai.choice",
+        7,
+        {"a": 1},
+        {"index": 0},
+    )
+    assert found.resource.attributes == {"service.name": "shop"}
+
+
+def test_partial_success_is_read_by_opentelemetry() -> None:
+    """Its own message reads ours."""
+    answer = ExportTraceServiceResponse.FromString(
+        answers.success("traces", answers.PROTOBUF, 300, "ä" * 900)
+    )
+    assert answer.partial_success.rejected_spans == 300
+    assert answer.partial_success.error_message == "ä" * 400
+    assert answers.success("traces", answers.PROTOBUF) == b""
+    assert json.loads(answers.success("logs", answers.JSON, 2, "why")) == {
+        "partialSuccess": {"rejectedLogRecords": "2", "errorMessage": "why"}
+    }
+    assert answers.success("traces", answers.JSON) == b"{}"
+    assert json.loads(answers.failure(503, "later", answers.JSON)) == {
+        "code": 14,
+        "message": "later",
+    }
+    assert answers.failure(400, "no", answers.PROTOBUF) == b"\x08\x03\x12\x02no"
