@@ -52,12 +52,15 @@ class OutageLog:
         self._since: float | None = None
         self._logged_at = 0.0
         self.failures = 0
+        self.error = ""
+        """The last error while the outage lasts; empty when all is well."""
 
     def failed(self, error: object) -> None:
         """Count a failure and log it, unless the outage was logged within the last ``REPEAT_LOG_S``."""
         now = time.monotonic()
         with self._lock:
             self.failures += 1
+            self.error = str(error)
             if self._since is None:
                 self._since, self._logged_at = now, now
                 self._logger.warning("%s: %s; retrying until it works", self._what, error)
@@ -71,6 +74,7 @@ class OutageLog:
             return
         with self._lock:
             since, self._since = self._since, None
+            self.error = ""
         if since is not None:
             self._logger.info("%s: over after %.1f s", self._what, time.monotonic() - since)
 
