@@ -1,6 +1,7 @@
-"""Trying again, and something else instead: each try is a step of its own, and says which one it repeats or replaces.
+"""Retries and fallbacks: each try is a step, linked by ``retry_of`` and ``fallback_of``.
 
-So the trajectory shows every try, and detection knows a failure that was made good for from one that nobody minded.
+So the trajectory shows every try, and detection can tell a failure that a later try repaired from
+one that nothing followed.
 """
 
 from __future__ import annotations
@@ -10,23 +11,21 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import Any, Final, cast
 
 from stepstream.producers.exceptions import ArgumentsRefused, RunStopped
-
-if TYPE_CHECKING:
-    from stepstream.producers.opening import Opens
-    from stepstream.producers.steps import Step
+from stepstream.producers.step_protocol import OpenAttempt, TracedStep
 
 LONGEST_WAIT_S: Final = 30.0
+# A retry would end the same way: the run stays stopped, the arguments stay wrong.
 _FINAL: Final = (RunStopped, ArgumentsRefused)
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is tried, how often, and what takes its place. ``wait_s`` doubles with each try, up to half a minute."""
+    """What is called, how often, and the fallback. ``wait_s`` doubles with each try, up to 30 s."""
 
-    opener: Opens
+    open_step: OpenAttempt
     kind: str
     name: str
     function: Callable[..., Any]
@@ -38,31 +37,31 @@ class Plan:
     wait_s: float = 0.1
     schema: Any = None
 
-    def opening(self, number: int, before: Step | None) -> Step:
+    def open_try(self, number: int, previous: TracedStep | None) -> TracedStep:
         """The step of one try."""
-        fields: dict[str, Any] = {"input": _shown(self.args, self.kwargs), "attempt": number}
+        fields: dict[str, Any] = {"input": _input(self.args, self.kwargs), "attempt": number}
         if self.schema is not None:
             fields["schema"] = self.schema
-        if before is not None:
-            fields["retry_of"] = before
-        return self.opener._opening(self.kind, self.name, cast(Any, fields))
+        if previous is not None:
+            fields["retry_of"] = previous
+        return self.open_step(self.kind, self.name, fields)
 
-    def replacing(self, before: Step) -> Step:
-        """The step of what takes its place."""
+    def open_fallback(self, failed: TracedStep) -> TracedStep:
+        """The step of the fallback."""
         name = getattr(self.fallback, "__name__", "") or f"{self.name} fallback"
-        fields: dict[str, Any] = {"input": _shown(self.args, self.kwargs), "fallback_of": before}
-        return self.opener._opening(self.kind, name, cast(Any, fields))
+        fields: dict[str, Any] = {"input": _input(self.args, self.kwargs), "fallback_of": failed}
+        return self.open_step(self.kind, name, fields)
 
-    def is_worth_it(self, error: Exception, number: int) -> bool:
-        """Whether to try again after this failure of try ``number``; a stop, or refused arguments, would be the same again."""
+    def retries_after(self, error: Exception, number: int) -> bool:
+        """True if try ``number``, which failed with this error, is followed by another."""
         return (
-            isinstance(error, self.retry_on)
+            number <= self.retries
+            and isinstance(error, self.retry_on)
             and not isinstance(error, _FINAL)
-            and number <= self.retries
         )
 
-    def replaces(self, error: Exception) -> bool:
-        """Whether the fallback takes over after this failure."""
+    def falls_back_after(self, error: Exception) -> bool:
+        """True if the fallback follows this failure."""
         return (
             self.fallback is not None
             and isinstance(error, self.retry_on)
@@ -70,62 +69,60 @@ class Plan:
         )
 
     def wait_after(self, number: int) -> float:
-        """Seconds before the next try, with jitter so that many agents do not come back at once."""
+        """Seconds before the next try, with jitter so that many agents do not retry at once."""
         return min(LONGEST_WAIT_S, self.wait_s * 2.0 ** (number - 1)) * random.uniform(0.5, 1.0)
 
 
 def attempt(plan: Plan) -> Any:
-    """The result of the first try that succeeds, else of the fallback, else the last error. Awaitable if the function is."""
-    return _asynchronously(plan) if inspect.iscoroutinefunction(plan.function) else _plainly(plan)
+    """Run the plan. Returns the first result, or an awaitable of it for an async function."""
+    return _run_async(plan) if inspect.iscoroutinefunction(plan.function) else _run(plan)
 
 
-def _plainly(plan: Plan) -> Any:
-    before: Step | None = None
+def _run(plan: Plan) -> Any:
+    previous: TracedStep | None = None
     for number in range(1, plan.retries + 2):
-        step = plan.opening(number, before)
+        step = plan.open_try(number, previous)
         try:
             with step:
                 return _recorded(step, plan.function(*plan.args, **plan.kwargs))
         except Exception as error:
-            if not plan.is_worth_it(error, number):
-                if not plan.replaces(error):
+            if not plan.retries_after(error, number):
+                if not plan.falls_back_after(error):
                     raise
                 break
-        before = step
+        previous = step
         time.sleep(plan.wait_after(number))
-    with plan.replacing(step) as step:
+    with plan.open_fallback(step) as step:
         return _recorded(step, cast(Callable[..., Any], plan.fallback)(*plan.args, **plan.kwargs))
 
 
-async def _asynchronously(plan: Plan) -> Any:
+async def _run_async(plan: Plan) -> Any:
     import asyncio
 
-    before: Step | None = None
+    previous: TracedStep | None = None
     for number in range(1, plan.retries + 2):
-        step = plan.opening(number, before)
+        step = plan.open_try(number, previous)
         try:
             async with step:
                 return _recorded(step, await plan.function(*plan.args, **plan.kwargs))
         except Exception as error:
-            if not plan.is_worth_it(error, number):
-                if not plan.replaces(error):
+            if not plan.retries_after(error, number):
+                if not plan.falls_back_after(error):
                     raise
                 break
-        before = step
+        previous = step
         await asyncio.sleep(plan.wait_after(number))
-    async with plan.replacing(step) as step:
+    async with plan.open_fallback(step) as step:
         result = cast(Callable[..., Any], plan.fallback)(*plan.args, **plan.kwargs)
         return _recorded(step, await result if inspect.isawaitable(result) else result)
 
 
-def _recorded(step: Step, result: Any) -> Any:
-    from stepstream.producers.decorators import record_result
-
-    record_result(step, result)
+def _recorded(step: TracedStep, result: Any) -> Any:
+    step._record_result(result)
     return result
 
 
-def _shown(args: tuple[Any, ...], kwargs: dict[str, Any]) -> object:
+def _input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> object:
     if not args:
         return kwargs or None
     return args[0] if len(args) == 1 and not kwargs else {"args": list(args), **kwargs}

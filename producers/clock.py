@@ -1,4 +1,4 @@
-"""Time, as the SDK reads it: the wall clock once, where a step starts, and a steady one for how long it took."""
+"""The SDK's clocks: wall-clock time for the start of a step, a steady clock for its duration."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Final, Protocol
 
 
 class Clock(Protocol):
-    """Two clocks in one: what time it is, and a steady count that never goes backwards."""
+    """Wall-clock time, and a steady clock that never goes backwards."""
 
     def now_us(self) -> int:
         """Microseconds since 1970-01-01 UTC."""
 
     def steady_ns(self) -> int:
-        """Nanoseconds from some fixed moment."""
+        """Nanoseconds since an arbitrary moment."""
 
 
 class SystemClock:

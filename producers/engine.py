@@ -1,8 +1,4 @@
-"""What a tracer needs once it records: settings, clock, encoder and sender, put together in one place.
-
-What the agent's threads need is imported here, before the first step is handed over; what only the sender's thread needs is
-imported there. Both happen under the gate that a fork waits for.
-"""
+"""The recording side of a tracer: settings, clock, encoder, sender and command listener."""
 
 from __future__ import annotations
 
@@ -12,19 +8,14 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from stepstream.producers import tool_arguments  # noqa: F401
 from stepstream.producers.clock import Clock
-from stepstream.producers.control import control_steps  # noqa: F401
-from stepstream.producers.control import factory as run_control  # noqa: F401
 from stepstream.producers.control.commands import Commands
 from stepstream.producers.control.listener import CommandListener
-from stepstream.producers.error_guard import internal_error
 from stepstream.producers.exit_summary import Totals
 from stepstream.producers.forks import gate
-from stepstream.producers.responses import reader as responses  # noqa: F401
-from stepstream.producers.responses import streamed as response_streams  # noqa: F401
+from stepstream.producers.sdk_log import internal_error
 from stepstream.producers.transport.background_sender import BackgroundSender
 from stepstream.producers.transport.base import Record, Transport
 from stepstream.schemas.money import nanos_from_usd
@@ -37,8 +28,20 @@ if TYPE_CHECKING:
     from stepstream.schemas.settings import Settings
 
 
+class EngineSource(Protocol):
+    """What a step needs of its tracer."""
+
+    def engine(self) -> Engine | None:
+        """The engine that records; None if recording is off."""
+
+
 class Engine:
-    """Settings in force, and the way from a step to the outside."""
+    """The settings in force, and everything between a step and the transport.
+
+    What the program's threads need is imported with this package, before the first step. What only
+    the sender's thread needs is imported there, so that no step waits for it. Both imports happen
+    under ``forks.gate``.
+    """
 
     def __init__(
         self,
@@ -52,7 +55,7 @@ class Engine:
     ) -> None:
         self.settings = settings
         self.clock = clock
-        self.whose = {
+        self.labels = {
             "project": settings.project or "default",
             "environment": settings.environment,
             "agent": settings.agent or program_name(),
@@ -63,7 +66,7 @@ class Engine:
         self._redact = redact
         self._transport = transport
         self._encoder: Encoder | None = None
-        self._made_prices: PriceBook | None = None
+        self._price_book: PriceBook | None = None
         self._listener: CommandListener | None = None
         self.commands = Commands()
         self.sender = BackgroundSender(
@@ -71,62 +74,65 @@ class Engine:
             self._connect,
             max_events=settings.queue_events,
             max_bytes=settings.queue_bytes,
-            also_held=self._held_by_encoder,
-            on_fork=self._forked,
+            other_bytes=self._encoder_bytes,
+            on_fork=self._after_fork,
         )
 
     def listen(self) -> None:
-        """Follow the control topic, from the first run on. Only where there is Kafka, and never in the agent's way."""
+        """Follow the control topic, if events go to Kafka and the setting ``control`` is on.
+
+        Called when a run begins; returns at once.
+        """
         if self._listener is None and self._transport is None and self.settings.control:
             self._listener = CommandListener(self.settings, self.commands)
         if self._listener is not None:
             self._listener.ensure()
 
     def stop_listening(self, *, at_exit: bool = False) -> None:
-        """Let go of the control topic; a later run listens again."""
+        """Close the control topic's consumer; a later run listens again."""
         if self._listener is not None:
             self._listener.close(*((0.0,) if at_exit else ()))
 
     def cost_of(self, record: StepRecord) -> int | None:
-        """Nano-dollars that an ended step cost, for budgets; None where that is unknown, 0 where it used nothing."""
+        """Nano-dollars that an ended step cost, for budgets; None if unknown, 0 without usage."""
         if record.cost_usd is not None:
             return nanos_from_usd(record.cost_usd)
-        cost = self._price_book().cost(record, None)
+        cost = self._loaded_prices().cost(record, None)
         return None if cost.source == "unpriced" else cost.nanos or 0
 
     def load_prices(self) -> None:
-        """Load the prices in a thread of their own, so that they are there when a budget asks for them. Returns at once."""
-        if self._made_prices is None:
-            with contextlib.suppress(RuntimeError):  # the interpreter is going down
+        """Start loading the price list in a thread, for a run with a budget. Returns at once."""
+        if self._price_book is None:
+            with contextlib.suppress(RuntimeError):  # the interpreter shuts down
                 threading.Thread(
                     target=self._load_prices, name="stepstream-prices", daemon=True
                 ).start()
 
     def publish(self, record: StepRecord) -> None:
-        """Hand a record over; whoever hands it over does not touch it again."""
+        """Queue a record. The caller must not change it afterwards."""
         self.sender.enqueue(record)
 
-    # What follows is imported and made in the sender's thread, where it keeps no agent waiting.
+    # --- called in the sender's thread ---
 
     def _encode(self, record: StepRecord) -> Record:
         if self._encoder is None:
-            self._encoder = self._made_encoder()
+            self._encoder = self._new_encoder()
         return self._encoder(record)
 
-    def _made_encoder(self) -> Encoder:
+    def _new_encoder(self) -> Encoder:
         with gate.importing():
             from stepstream.producers.transport.encoder import MOST_OPEN_INPUT_BYTES, Encoder
             from stepstream.producers.transport.redactor import Redactor
         return Encoder(
             Redactor(self._redact),
-            self._price_book,
+            self._loaded_prices,
             self.settings.max_content_bytes,
             self._totals,
-            max_held_bytes=min(MOST_OPEN_INPUT_BYTES, self.settings.queue_bytes // 4),
+            max_cached_bytes=min(MOST_OPEN_INPUT_BYTES, self.settings.queue_bytes // 4),
         )
 
-    def _held_by_encoder(self) -> int:
-        return 0 if self._encoder is None else self._encoder.held_bytes
+    def _encoder_bytes(self) -> int:
+        return 0 if self._encoder is None else self._encoder.cached_bytes
 
     def _connect(self) -> Transport:
         if self._transport is not None:
@@ -135,29 +141,30 @@ class Engine:
             from stepstream.producers.transport.kafka import KafkaTransport
         return KafkaTransport(self.settings)
 
-    def _price_book(self) -> PriceBook:
-        with gate.importing():  # which also keeps two threads from making it twice
-            if self._made_prices is None:
+    def _loaded_prices(self) -> PriceBook:
+        # The gate also serialises the sender's thread and the one of ``load_prices``.
+        with gate.importing():
+            if self._price_book is None:
                 from stepstream.schemas.prices import PriceBook
 
                 importlib.import_module("genai_prices.data")
-                self._made_prices = PriceBook(self._prices)
-            return self._made_prices
+                self._price_book = PriceBook(self._prices)
+            return self._price_book
 
     def _load_prices(self) -> None:
         try:
-            self._price_book()
+            self._loaded_prices()
         except Exception as error:
             internal_error("prices", error)
 
-    def _forked(self) -> None:
-        """In the child: what the parent's sender was in the middle of is not gone on with."""
+    def _after_fork(self) -> None:
+        """Drop the encoder in the child: the parent's sender may have been using it."""
         self._encoder = None
         self._totals.reset()
 
 
 def program_name() -> str:
-    """What the running program is called: its file, or the package it was started from."""
+    """The name of the running program: its file, or the package that ``python -m`` started."""
     path = Path(sys.argv[0]) if sys.argv and sys.argv[0] not in ("", "-c", "-m") else None
     if path is None:
         return "python"

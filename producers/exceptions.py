@@ -1,17 +1,20 @@
-"""The exceptions that people asked for: the only ones that the SDK raises into a program.
+"""The only exceptions that the SDK raises into a program.
 
 Exception
-+-- RunStopped            somebody, or a policy, stopped the run
-|   +-- BudgetExceeded    a budget that was given to the run is used up
++-- RunStopped            a person or a policy stopped the run
+|   +-- BudgetExceeded    the run's budget is used up
 +-- ValueError
-    +-- ArgumentsRefused  arguments that a tool's schema does not allow
+    +-- ArgumentsRefused  the tool's schema does not allow the arguments
 """
 
 from __future__ import annotations
 
 
 class RunStopped(Exception):
-    """The run is to do nothing more. Every step that it begins raises this, until a person approves that it goes on."""
+    """The run was stopped. Every step that it begins raises this until it is resumed.
+
+    ``by`` is the name of the person or policy that stopped it.
+    """
 
     def __init__(
         self, reason: str, *, by: str = "", command_id: str = "", trace_id: str = ""
@@ -24,7 +27,7 @@ class RunStopped(Exception):
 
 
 class BudgetExceeded(RunStopped):
-    """The next step does not fit into the run's budget. ``what`` is usd, tokens, steps or seconds."""
+    """The next step would exceed the run's budget. ``what`` is usd, tokens, steps or seconds."""
 
     def __init__(self, what: str, limit: str, wanted: str, *, trace_id: str = "") -> None:
         super().__init__(
@@ -36,7 +39,7 @@ class BudgetExceeded(RunStopped):
 
 
 class ArgumentsRefused(ValueError):
-    """A tool was called with arguments that its schema does not allow; the tool was not called."""
+    """A tool's schema does not allow the arguments; the tool was not called."""
 
     def __init__(self, tool: str, problems: list[str]) -> None:
         super().__init__(f"{tool}: {'; '.join(problems)}")

@@ -1,4 +1,4 @@
-"""The line that an agent's program leaves on stderr: what it did, and the command that shows it."""
+"""The line that a traced program prints on stderr at its end: its steps, and how to show them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ ID_CHARS = 8
 
 @dataclass(slots=True)
 class Totals:
-    """What was encoded so far: ended steps and runs, what they cost, and the newest run.
+    """Ended steps and runs so far, their cost, and the newest run.
 
-    ``unpriced`` are steps for whose usage the SDK knows no price, ``unmetered`` model calls that named no usage.
+    ``unpriced`` steps have usage without a known price, ``unmetered`` model calls have no usage.
     """
 
     steps: int = 0
@@ -25,19 +25,19 @@ class Totals:
     unmetered: int = 0
 
     def reset(self) -> None:
-        """Start counting anew: this is another process."""
+        """Start again at zero, in a forked child."""
         self.steps = self.runs = self.cost_nanos = self.unpriced = self.unmetered = 0
         self.last_trace_id = ""
 
 
 def exit_line(totals: Totals, counts: Counts) -> str:
-    """``stepstream: run 4bf92f35… · 7 steps · $0.0123 · stepstream trace 4bf92f35``; empty when nothing happened."""
+    """``stepstream: run 4bf92f35… · 7 steps · $0.0123 · stepstream trace 4bf92f35``; empty if nothing was recorded."""
     parts: list[str] = []
     if totals.runs:
         parts = [_runs(totals), format_number_of(totals.steps, "step"), *_cost(totals)]
     elif totals.steps:
         parts = [format_number_of(totals.steps, "step")]
-    lost = counts.failed + counts.held
+    lost = counts.failed + counts.pending
     if counts.dropped:
         parts.append(f"{format_number_of(counts.dropped, 'event')} dropped, the queue was full")
     if lost:
@@ -59,9 +59,7 @@ def _runs(totals: Totals) -> str:
 def _cost(totals: Totals) -> list[str]:
     out = [format_usd(totals.cost_nanos)] if totals.cost_nanos else []
     if totals.unpriced:
-        out.append(
-            f"{format_number_of(totals.unpriced, 'step')} that the SDK's price list does not know"
-        )
+        out.append(f"{format_number_of(totals.unpriced, 'step')} without a known price")
     if totals.unmetered:
         out.append(f"{format_number_of(totals.unmetered, 'model call')} without usage")
     return out

@@ -1,6 +1,7 @@
-"""Forks: no process forks in the middle of what the SDK's threads import, and what a child must start anew is told so.
+"""Forks: a fork waits for imports of the SDK's threads, and objects are reset in the child.
 
-A fork copies one thread. A module that another thread is importing at that moment stays half made in the child for ever.
+A fork copies one thread only. A module that another thread is importing at that moment stays
+half-initialised in the child.
 """
 
 from __future__ import annotations
@@ -12,40 +13,39 @@ import weakref
 from collections.abc import Iterator
 from typing import Final, Protocol
 
+# The longest time that a fork waits for an import to finish.
 LONGEST_WAIT_S: Final = 5.0
-"""A fork waits this long at most for imports under way."""
 
 
 class Gate:
-    """Held while modules are imported; a fork waits for it."""
+    """A lock around imports in the SDK's threads; a fork waits for it."""
 
     def __init__(self) -> None:
-        self._lock = (
-            threading.RLock()
-        )  # re-entrant: one import may lead to another, and a thread that holds it may fork
-        self._held = threading.local()
+        # Re-entrant: an import may cause another one, and the importing thread may fork.
+        self._lock = threading.RLock()
+        self._thread = threading.local()
 
     @contextlib.contextmanager
     def importing(self) -> Iterator[None]:
-        """No other thread forks meanwhile."""
+        """While the block runs, a fork in another thread waits."""
         lock = self._lock
         with lock:
             yield
 
     def before_fork(self) -> None:
-        """Wait for imports under way."""
-        self._held.by_fork = self._lock.acquire(timeout=LONGEST_WAIT_S)
+        """Wait until no other thread imports, at most ``LONGEST_WAIT_S``."""
+        self._thread.by_fork = self._lock.acquire(timeout=LONGEST_WAIT_S)
 
     def after_fork_in_parent(self) -> None:
-        """Imports go on."""
-        if getattr(self._held, "by_fork", False):
-            self._held.by_fork = False
+        """Let imports go on."""
+        if getattr(self._thread, "by_fork", False):
+            self._thread.by_fork = False
             self._lock.release()
 
     def after_fork_in_child(self) -> None:
-        """Nobody imports here."""
+        """Replace the lock: no other thread exists in the child."""
         self._lock = threading.RLock()
-        self._held = threading.local()
+        self._thread = threading.local()
 
 
 gate: Final = Gate()
@@ -58,22 +58,22 @@ if hasattr(os, "register_at_fork"):
     )
 
 
-class Forks(Protocol):
-    """What starts anew in a child."""
+class ResetsAfterFork(Protocol):
+    """An object that has to be reset in a forked child."""
 
     def after_fork(self) -> None:
         """Called in the child."""
 
 
-def call_after_fork(held: Forks) -> None:
-    """Call its ``after_fork`` in child processes, as long as it is there."""
+def call_after_fork(target: ResetsAfterFork) -> None:
+    """Call ``target.after_fork()`` in forked children, as long as the object is alive."""
     if not hasattr(os, "register_at_fork"):
         return
-    reference = weakref.ref(held)
+    reference = weakref.ref(target)
 
     def in_child() -> None:
-        there = reference()
-        if there is not None:
-            there.after_fork()
+        alive = reference()
+        if alive is not None:
+            alive.after_fork()
 
     os.register_at_fork(after_in_child=in_child)

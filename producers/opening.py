@@ -1,13 +1,25 @@
-"""The ways to open a step, the same on a tracer, a run, a step and on the module: ``run``, ``llm``, ``tool`` ...
+"""The methods that open steps (``run``, ``llm``, ``tool`` ...), the same on a tracer and a step.
 
-Each gives a ``Step`` for ``with``, and is a decorator too: ``@tool``, ``@tool("search")``, ``@tool(capture_content=False)``.
+Each returns a ``Step`` for ``with``, which is a decorator too: ``@tool``, ``@tool("search")``,
+``@tool(capture_content=False)``.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, ParamSpec, TypedDict, TypeVar, Unpack, cast, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Generic,
+    ParamSpec,
+    Protocol,
+    TypedDict,
+    TypeVar,
+    Unpack,
+    cast,
+    overload,
+)
 
 from stepstream.producers.misuse import opens, text_name
 
@@ -15,15 +27,21 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
     from stepstream.producers.control.budget import Budget
-    from stepstream.producers.steps import Run, Step
     from stepstream.schemas.alert import Command
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
+class HasStepId(Protocol):
+    """A step, as the value of ``retry_of`` and ``fallback_of``."""
+
+    @property
+    def step_id(self) -> str: ...
+
+
 class StepFields(TypedDict, total=False):
-    """What may be known when a step opens."""
+    """What may be given when a step is opened."""
 
     input: object
     tool: str
@@ -31,20 +49,25 @@ class StepFields(TypedDict, total=False):
     provider: str
     tool_schema: str
     attempt: int
-    retry_of: Step | str
-    fallback_of: Step | str
+    retry_of: HasStepId | str
+    fallback_of: HasStepId | str
     attributes: Mapping[str, object]
     capture_content: bool
-    """False: this step and those inside send no inputs and outputs, only their sizes."""
+    """False: this step and the steps inside it send the sizes of inputs and outputs only."""
     reserve_usd: Decimal | float | str
-    """What is set aside of the run's budget until the step ends; without it, the most that such a step has cost."""
+    """Reserved from the run's budget until the step ends. Default: the most that such a step has
+    cost in this run."""
     reserve_tokens: int
     schema: object
-    """Of a tool: a pydantic model, a type or a JSON Schema that the input must fit, else ``ArgumentsRefused`` is raised."""
+    """Of a tool: a pydantic model, a type or a JSON Schema that the input must fit, otherwise
+    ``ArgumentsRefused`` is raised."""
 
 
 class RunFields(TypedDict, total=False):
-    """What may be known when a run opens. What is not given is as configured, or as in the run around it."""
+    """What may be given when a run is opened.
+
+    The default of each is the configured value, or that of the run around it.
+    """
 
     input: object
     task: str
@@ -57,29 +80,42 @@ class RunFields(TypedDict, total=False):
     attributes: Mapping[str, object]
     capture_content: bool
     budget: Budget
-    """What the run may use: the step that does not fit any more raises ``BudgetExceeded``."""
+    """What the run may use. The step that would exceed it raises ``BudgetExceeded``."""
     on_command: Callable[[Command], object]
-    """Called, in another thread, with each command that reaches the run."""
+    """Called in another thread with each command that reaches the run."""
     cancel_on_stop: bool
-    """True: a stop cancels the asyncio task that the run was entered in, and leaves the run as ``RunStopped``."""
+    """True: a stop cancels the asyncio task that entered the run, and the run's block raises
+    ``RunStopped``."""
 
 
-class Opens:
-    """Opens steps; ``Tracer``, ``Run`` and ``Step`` do."""
+class SupportsDecoration(Protocol):
+    def __call__(self, function: Callable[P, R], /) -> Callable[P, R]: ...
+
+
+StepT = TypeVar("StepT", bound=SupportsDecoration)
+RunT = TypeVar("RunT", bound=SupportsDecoration)
+
+
+class StepOpener(Generic[StepT, RunT]):
+    """The opening methods of ``Tracer``, ``Run`` and ``Step``.
+
+    Generic over the two classes, because both of them inherit from it and it cannot import them.
+    """
 
     __slots__ = ()
 
     @abstractmethod
-    def _opening(self, kind: str, name: str, fields: StepFields) -> Step: ...
+    def _opening(self, kind: str, name: str, fields: StepFields) -> StepT: ...
 
     @abstractmethod
-    def _opening_run(self, name: str, fields: RunFields) -> Run: ...
+    def _opening_run(self, name: str, fields: RunFields) -> RunT: ...
 
     @opens(RunFields)
-    def run(self, name: str = "", **fields: Unpack[RunFields]) -> Run:
-        """A run: what an agent does for one task. Inside a run: the part that another agent does.
+    def run(self, name: str = "", **fields: Unpack[RunFields]) -> RunT:
+        """Open a run: what an agent does for one task. Inside a run: the part of another agent.
 
-        ``task`` is a type of task, such as ``refund``, never a prompt. ``name`` is the agent's, unless given.
+        ``task`` is a type of task, such as ``refund``, never a prompt. ``name`` is the agent's
+        name, unless ``agent`` is given.
         """
         return self._opening_run(text_name(name), fields)
 
@@ -87,55 +123,63 @@ class Opens:
     def agent(self, function: Callable[P, R], /) -> Callable[P, R]: ...
 
     @overload
-    def agent(self, name: str = "", **fields: Unpack[RunFields]) -> Run: ...
+    def agent(self, name: str = "", **fields: Unpack[RunFields]) -> RunT: ...
 
     @opens(RunFields)
     def agent(self, name: Any = "", **fields: Unpack[RunFields]) -> Any:
-        """As a decorator: every call of the function is a run, or the part of a run that this agent does."""
+        """As a decorator: every call of the function is a run, or this agent's part of a run."""
         return _opened(lambda text: self._opening_run(text, fields), name, fields)
 
     @overload
     def llm(self, function: Callable[P, R], /) -> Callable[P, R]: ...
 
     @overload
-    def llm(self, name: str = "", **fields: Unpack[StepFields]) -> Step: ...
+    def llm(self, name: str = "", **fields: Unpack[StepFields]) -> StepT: ...
 
     @opens(StepFields)
     def llm(self, name: Any = "", **fields: Unpack[StepFields]) -> Any:
-        """A call of a language model. Decorated functions: what they return is read as by ``record_response``."""
+        """Open a call of a language model.
+
+        As a decorator: what the function returns is recorded as by ``record_response``.
+        """
         return _opened(lambda text: self._opening("llm_call", text, fields), name, fields)
 
     @overload
     def tool(self, function: Callable[P, R], /) -> Callable[P, R]: ...
 
     @overload
-    def tool(self, name: str = "", **fields: Unpack[StepFields]) -> Step: ...
+    def tool(self, name: str = "", **fields: Unpack[StepFields]) -> StepT: ...
 
     @opens(StepFields)
     def tool(self, name: Any = "", **fields: Unpack[StepFields]) -> Any:
-        """A call of a tool, named as the model knows it."""
+        """Open a call of a tool, with the name by which the model calls it."""
         return _opened(lambda text: self._opening("tool_call", text, fields), name, fields)
 
     @overload
     def retrieval(self, function: Callable[P, R], /) -> Callable[P, R]: ...
 
     @overload
-    def retrieval(self, name: str = "", **fields: Unpack[StepFields]) -> Step: ...
+    def retrieval(self, name: str = "", **fields: Unpack[StepFields]) -> StepT: ...
 
     @opens(StepFields)
     def retrieval(self, name: Any = "", **fields: Unpack[StepFields]) -> Any:
-        """A search for documents. Decorated functions: the documents they return are recorded as such."""
+        """Open a search for documents.
+
+        As a decorator: the documents that the function returns are recorded as by
+        ``set_documents``.
+        """
         return _opened(lambda text: self._opening("retrieval", text, fields), name, fields)
 
     @overload
     def step(self, function: Callable[P, R], /) -> Callable[P, R]: ...
 
     @overload
-    def step(self, kind: str = "other", name: str = "", **fields: Unpack[StepFields]) -> Step: ...
+    def step(self, kind: str = "other", name: str = "", **fields: Unpack[StepFields]) -> StepT: ...
 
     @opens(StepFields)
     def step(self, kind: Any = "other", name: str = "", **fields: Unpack[StepFields]) -> Any:
-        """A step of any kind: plan, tool_selection, state_update, guardrail, evaluation, output, other ..."""
+        """Open a step of any kind: plan, tool_selection, state_update, guardrail, evaluation,
+        output, other ..."""
         if callable(kind) and "input" not in fields:
             return self._opening("other", "", fields)(kind)
         return self._opening(text_name(kind), text_name(name), fields)
@@ -154,22 +198,38 @@ class Opens:
         schema: object = None,
         **kwargs: Any,
     ) -> Any:
-        """Call ``function``, up to ``retries`` times again when it fails, then ``fallback``: each try a step of its own.
+        """Call ``function``; retry it up to ``retries`` times, then call ``fallback``.
 
-        Returns the first result (awaitable where the function is asynchronous), or raises the last error. Between tries it
-        waits ``wait_s``, doubled each time. What is stopped, or beyond its budget, is not tried again.
+        Each try is a step of its own. Returns the first result (an awaitable if the function is
+        asynchronous) or raises the last error. Waits ``wait_s`` before the first retry, and twice
+        as long before each further one. A stopped run and an exceeded budget are not retried.
         """
-        from stepstream.producers.attempts import Plan, attempt
+        # Not at the top: most programs never call it, and it would slow `import stepstream`.
+        from stepstream.producers import attempts
 
-        plan = Plan(
-            self, kind, name, function, args, kwargs,
-            retries=retries, fallback=fallback, retry_on=retry_on, wait_s=wait_s, schema=schema,
-        )  # fmt: skip
-        return attempt(plan)
+        plan = attempts.Plan(
+            cast(Any, self._opening),
+            kind,
+            name,
+            function,
+            args,
+            kwargs,
+            retries=retries,
+            fallback=fallback,
+            retry_on=retry_on,
+            wait_s=wait_s,
+            schema=schema,
+        )
+        return attempts.attempt(plan)
 
 
-def _opened(opening: Callable[[str], Step], name: object, fields: Mapping[str, object]) -> Any:
-    """The step of that name; of a function, the decorated function, unless an input says that this is one call of it."""
+def _opened(
+    opening: Callable[[str], SupportsDecoration], name: object, fields: Mapping[str, object]
+) -> Any:
+    """The step with that name; for a function the decorated function.
+
+    With an input the call is one call of the function, so the function is only a wrong name.
+    """
     if type(name) is str:
         return opening(name)
     if "input" not in fields and (callable(name) or issubclass(type(name), classmethod)):

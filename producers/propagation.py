@@ -1,4 +1,7 @@
-"""Steps across threads: what ``await`` and tasks do by themselves, threads need to be told."""
+"""Context of threads: ``propagate`` binds a function to the current step.
+
+Tasks and ``await`` keep the current step by themselves; threads start without one.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +18,10 @@ R = TypeVar("R")
 
 
 def propagate(function: Callable[P, R]) -> Callable[P, R]:
-    """The function, bound to what is current here and now: its steps belong to this run, wherever it is called.
+    """Return the function bound to the current step: its steps belong to this run in any thread.
 
-    For threads and pools: ``pool.submit(propagate(search), query)``. It may be called many times, at the same time too.
+    For threads and pools: ``pool.submit(propagate(search), query)``. The result may be called many
+    times, also in parallel.
     """
     if inspect.iscoroutinefunction(function):
         return cast(Callable[P, R], _asynchronous(function))
@@ -25,9 +29,8 @@ def propagate(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def bound(*args: P.args, **kwargs: P.kwargs) -> R:
-        return context.copy().run(
-            function, *args, **kwargs
-        )  # a copy each: a context cannot be entered twice at a time
+        # A copy for each call, because a context cannot be entered twice at the same time.
+        return context.copy().run(function, *args, **kwargs)
 
     return bound
 

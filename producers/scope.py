@@ -1,4 +1,4 @@
-"""What steps have in common."""
+"""What the steps of a run share."""
 
 from __future__ import annotations
 
@@ -9,14 +9,22 @@ if TYPE_CHECKING:
 
 
 class Scope:
-    """What the steps of a run, or of an agent inside it, have in common."""
+    """What the steps of a run, or of an agent inside it, share.
 
-    __slots__ = ("capture", "control", "trace_id", "whose")
+    ``labels`` are project, environment, agent and, where given, version, task, session and user.
+    ``capture`` is False if contents are not recorded, only their sizes.
+    """
+
+    __slots__ = ("capture", "control", "labels", "trace_id")
 
     def __init__(
-        self, trace_id: str, whose: dict[str, str], capture: bool, control: RunControl | None = None
+        self,
+        trace_id: str,
+        labels: dict[str, str],
+        capture: bool,
+        control: RunControl | None = None,
     ) -> None:
         self.trace_id = trace_id
-        self.whose = whose
+        self.labels = labels
         self.capture = capture
         self.control = control

@@ -1,68 +1,122 @@
-"""Steps of a run, as a program holds them: opened, filled in, ended.
+"""Steps and runs: opened, filled in and ended by the program.
 
-A ``Step`` is a context manager (``with`` and ``async with``); ``start()`` and ``end()`` do the same by hand, without becoming
-the current step. Its parent is the step that is current where it starts. Where it was opened by a handle, ``run.tool(...)``,
-and the current step is not inside that handle (another thread, another task), its parent is the handle.
+A ``Step`` is a context manager (``with`` and ``async with``). ``start()`` and ``end()`` do the same
+by hand, without making it the current step. The parent of a step is the step that is current when
+it starts. If it was opened on another step (``run.tool(...)``) and the current step is not inside
+that one, as in another thread or task, its parent is the step that it was opened on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from contextvars import ContextVar
+from decimal import Decimal
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar, cast
 
-from stepstream.producers.checked_fields import CHECKED, checked
-from stepstream.producers.error_guard import internal_error, never_raises, sdk_log, suppressed
+from stepstream.producers import tool_arguments
+from stepstream.producers.checked_fields import CHECKED, checked, usage_from
+from stepstream.producers.control.recorder import ControlStepRecorder
+from stepstream.producers.control.run_control import RunControl, new_run_control
+from stepstream.producers.error_guard import never_raises
 from stepstream.producers.exceptions import ArgumentsRefused, RunStopped
-from stepstream.producers.filling import ENDED, LABEL_CHARS, NEW, OFF, OPEN, Fills
 from stepstream.producers.misuse import hint, misuse, shown
-from stepstream.producers.opening import RunFields, StepFields
+from stepstream.producers.opening import RunFields, StepFields, StepOpener
+from stepstream.producers.responses.answer import Answer
+from stepstream.producers.responses.reader import read_response
 from stepstream.producers.scope import Scope
+from stepstream.producers.sdk_log import internal_error, sdk_log, suppressed
+from stepstream.producers.streams import ChunkRecorder, RecordedStream
+from stepstream.producers.values.content import to_text
+from stepstream.producers.values.documents import are_documents, to_documents
 from stepstream.producers.values.failures import cancelled, message_of, type_of
-from stepstream.producers.values.plain import label, number_of
+from stepstream.producers.values.inspection import layout_of
+from stepstream.producers.values.plain import label, nanos_of, number_of
+from stepstream.producers.values.shortening import size_of
 from stepstream.schemas.ids import STEP_ID, new_step_id, new_trace_id
+from stepstream.schemas.money import usd_from_nanos
 from stepstream.schemas.normalise import MAX_ATTEMPT
 from stepstream.schemas.step import KINDS
 from stepstream.schemas.step import Step as StepRecord
+from stepstream.schemas.usage import DETAILS, TOTALLED
 
 if TYPE_CHECKING:
     from stepstream.producers.control.budget import Reservation
-    from stepstream.producers.control.run_control import RunControl
-    from stepstream.producers.engine import Engine
-    from stepstream.producers.tracer import Tracer
+    from stepstream.producers.engine import Engine, EngineSource
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
+
+LABEL_CHARS: Final = 1_024
+MESSAGE_CHARS: Final = 8_192
+MOST_ATTRIBUTES: Final = 1_000
+
+# The states of a step. OFF: recording is off, so nothing of the step is recorded.
+NEW, OPEN, ENDED, OFF = range(4)
+_STATES: Final = ("new", "open", "ended", "off")
 
 current: Final[ContextVar[Step | None]] = ContextVar("stepstream_step", default=None)
 """The innermost step that was entered and not left, in this thread or task."""
 
-_OWNERS: Final = ("agent", "agent_version", "task", "session_id", "user_id")
-_PLACES: Final = ("project", "environment")
+_COUNTS: Final = (*TOTALLED, *DETAILS)
+_KINDS: Final = frozenset(KINDS)
+_AGENT_FIELDS: Final = ("agent", "agent_version", "task", "session_id", "user_id")
+_PROJECT_FIELDS: Final = ("project", "environment")
+_TEXTS: Final = frozenset({"tool", "model", "provider", "tool_schema"})
+_LINKS: Final = frozenset({"retry_of", "fallback_of"})
+_CONTROL_FIELDS: Final = ("budget", "on_command", "cancel_on_stop")
+# Fields of the opening call that are not fields of the step's record.
+_NOT_RECORDED: Final = frozenset(
+    {
+        "capture_content",
+        "schema",
+        "reserve_usd",
+        "reserve_tokens",
+        *_CONTROL_FIELDS,
+        *_AGENT_FIELDS,
+        *_PROJECT_FIELDS,
+    }
+)
 
 
-class Step(Fills):
+class Step(StepOpener["Step", "Run"]):
     """One step. Nothing is recorded before it starts or after it ended.
 
-    Nothing it does raises into the program, but for what people asked for: where its run was stopped, or the run's budget is
-    used up, it does not begin and raises ``RunStopped`` or ``BudgetExceeded``; with a ``schema`` it may refuse its arguments.
+    It raises three exceptions, each of which the program asked for: ``RunStopped`` where its run
+    was stopped, ``BudgetExceeded`` where the run's budget is used up, and with a ``schema``
+    ``ArgumentsRefused``. The step does not begin then.
     """
 
     __slots__ = (
+        "_began_ns",
+        "_chunks",
+        "_control",
+        "_engine",
         "_fields",
         "_generation",
-        "_held",
+        "_kind",
+        "_name",
         "_opener",
         "_outer",
-        "_owned",
         "_parent",
+        "_record",
+        "_reservations",
+        "_scope",
+        "_state",
         "_tracer",
     )
 
+    # Set when the step starts.
+    _began_ns: int
+    _generation: int
+    _record: StepRecord
+    _scope: Scope
+
     def __init__(
         self,
-        tracer: Tracer,
+        tracer: EngineSource,
         opener: Step | None,
         kind: str,
         name: str,
@@ -77,18 +131,23 @@ class Step(Fills):
         self._parent: Step | None = None
         self._outer: Step | None = None
         self._engine: Engine | None = None
-        self._chunks = None
-        self._held: list[Reservation] | None = None
-        self._owned: RunControl | None = None
+        self._chunks: ChunkRecorder | None = None
+        self._reservations: list[Reservation] | None = None
+        self._control: RunControl | None = None
 
-    # --- life ---
+    # --- start and end ---
 
     def start(self) -> Self:
-        """Begin, and publish that it began. Does nothing the second time. Raises ``RunStopped`` where the run is stopped."""
+        """Start the step and publish that. Does nothing the second time.
+
+        Raises ``RunStopped`` or ``BudgetExceeded`` if the run may not go on, ``ArgumentsRefused``
+        if the input does not fit ``schema``.
+        """
         if self._state == ENDED:
             misuse(
                 "again",
-                f"step {self._name!r} has ended and is not recorded again: open another one for each use",
+                f"step {self._name!r} has ended and is not recorded again: "
+                "open another one for each use",
             )
         if self._state == NEW:
             if not self._fields.keys().isdisjoint(CHECKED):
@@ -100,23 +159,14 @@ class Step(Fills):
                 self._state = OFF
                 internal_error("Step.start", error)
             if self._fields.get("schema") is not None:
-                self._refuse()
+                self._check_arguments()
         return self
 
-    def _refuse(self) -> None:
-        """End at once, as failed, where the arguments do not fit the tool's schema. Raises ``ArgumentsRefused``."""
-        from stepstream.producers.tool_arguments import refuse
-
-        try:
-            refuse(self._name or self._kind, self._fields["schema"], self._fields.get("input"))
-        except ArgumentsRefused as refused:
-            self.end(refused)
-            raise
-        except Exception as error:
-            internal_error("Step.schema", error)
-
     def end(self, error: BaseException | None = None) -> None:
-        """End, with the exception that ended it if there was one, and publish the complete step. Ends once."""
+        """End the step and publish it. ``error`` is the exception that ended it, if any.
+
+        Does nothing the second time.
+        """
         if self._state == OPEN:
             if self._chunks is not None:
                 self._chunks.finish()
@@ -132,9 +182,10 @@ class Step(Fills):
 
     def __exit__(
         self,
-        _type: type[BaseException] | None,
+        kind: type[BaseException] | None,
         error: BaseException | None,
-        _traceback: TracebackType | None,
+        traceback: TracebackType | None,
+        /,
     ) -> None:
         self.end(error)
         self._leave()
@@ -145,53 +196,286 @@ class Step(Fills):
 
     async def __aexit__(
         self,
-        type_: type[BaseException] | None,
+        kind: type[BaseException] | None,
         error: BaseException | None,
         traceback: TracebackType | None,
+        /,
     ) -> None:
-        self.__exit__(type_, error, traceback)
+        self.__exit__(kind, error, traceback)
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
         """As a decorator: every call of the function is a step like this one."""
+        # Not at the top: programs without decorators do not pay for it on `import stepstream`.
         from stepstream.producers.decorators import decorated
 
-        return cast(Callable[P, R], decorated(function, self._again, self._kind))
+        return cast(Callable[P, R], decorated(function, self._for_call, self._kind))
 
-    def _again(self, name: str, arguments: object) -> Step:
-        fields = {"input": arguments, **self._fields}
-        return type(self)(
-            self._tracer, self._opener, self._kind, self._name or name, cast(StepFields, fields)
-        )
+    def _for_call(self, name: str, arguments: object) -> Step:
+        """The step of one call of the decorated function."""
+        fields = cast(StepFields, {"input": arguments, **self._fields})
+        return type(self)(self._tracer, self._opener, self._kind, self._name or name, fields)
 
     def __repr__(self) -> str:
-        state = ("new", "open", "ended", "off")[self._state]
-        return f"<{type(self).__name__} {self._kind} {self._name!r} {self.trace_id[:8]}/{self.step_id[:8]} {state}>"
-
-    # --- orders ---
+        ids = f"{self.trace_id[:8]}/{self.step_id[:8]}"
+        state = _STATES[self._state]
+        return f"<{type(self).__name__} {self._kind} {self._name!r} {ids} {state}>"
 
     def checkpoint(self) -> None:
-        """For long work without steps: raise ``RunStopped`` where the run is stopped, wait while it is paused."""
+        """Check for commands during long work without steps.
+
+        Raises ``RunStopped`` if the run is stopped, waits while it is paused.
+        """
         if self._state == OPEN and self._scope.control is not None:
-            _let_through(self._scope.control.check)
+            _raise_stops_only(self._scope.control.check)
 
     async def acheckpoint(self) -> None:
         """As ``checkpoint``, without blocking the event loop."""
         if self._state == OPEN and self._scope.control is not None:
-            await self._scope.control.ready()
-
-    # --- identity ---
+            await self._wait_until_ready(self._scope.control)
 
     @property
     def trace_id(self) -> str:
-        """The run's id; empty before the step started and while nothing is recorded."""
+        """The run's id; empty before the step started and while recording is off."""
         return self._scope.trace_id if self._state in (OPEN, ENDED) else ""
 
     @property
     def step_id(self) -> str:
-        """The step's id; empty before the step started and while nothing is recorded."""
+        """The step's id; empty before the step started and while recording is off."""
         return self._record.step_id if self._state in (OPEN, ENDED) else ""
 
-    # --- inside ---
+    # --- what the program records on the open step: nothing here raises ---
+
+    @never_raises
+    def set_input(self, value: object) -> None:
+        """Set the input: text, or a value that is recorded as JSON.
+
+        The start event has only the input that was given on opening.
+        """
+        if self._writable("set_input"):
+            self._record.input, self._record.input_bytes = self._text(value)
+
+    @never_raises
+    def set_output(self, value: object) -> None:
+        """Set the output: text, or a value that is recorded as JSON."""
+        if self._writable("set_output"):
+            self._record.output, self._record.output_bytes = self._text(value)
+
+    @never_raises
+    def set_usage(
+        self,
+        *,
+        input_tokens: int = 0,
+        output_tokens: int = 0,
+        cached_input_tokens: int = 0,
+        cache_write_tokens: int = 0,
+        reasoning_tokens: int = 0,
+        cache_write_1h_tokens: int = 0,
+        input_audio_tokens: int = 0,
+        input_image_tokens: int = 0,
+        input_video_tokens: int = 0,
+        cached_audio_tokens: int = 0,
+        cached_image_tokens: int = 0,
+        output_audio_tokens: int = 0,
+        output_image_tokens: int = 0,
+        output_video_tokens: int = 0,
+        citation_tokens: int = 0,
+        input_characters: int = 0,
+        audio_ms: int = 0,
+        document_pages: int = 0,
+        annotated_pages: int = 0,
+        text_messages: int = 0,
+        web_searches: int = 0,
+        social_searches: int = 0,
+        storage_searches: int = 0,
+        code_executions: int = 0,
+        rerank_searches: int = 0,
+        service_tier: str = "",
+    ) -> None:
+        """Set the step's own token counts.
+
+        Input tokens include cached and cache-written ones, output tokens include reasoning. The
+        counts after these are units with a price of their own (see ``TokenUsage``). An impossible
+        count makes the cost unknown. ``service_tier`` is the tier that the provider charged, such
+        as ``batch``.
+        """
+        # locals(), so that the names of the counts are written once, in ``TokenUsage``; a test
+        # compares this signature with it.
+        given = locals()
+        if self._writable("set_usage"):
+            self._record.usage = usage_from({name: given[name] for name in _COUNTS})
+            if service_tier:
+                self.set_attribute("service_tier", service_tier)
+
+    @never_raises
+    def set_cost(self, usd: Decimal | float | str) -> None:
+        """Set the step's own cost in US dollars, if it is known better than from the price list."""
+        if self._writable("set_cost"):
+            nanos = nanos_of(usd)
+            if nanos is None:
+                misuse(
+                    "set_cost",
+                    f"set_cost({shown(usd)}) is ignored: it is not an amount of dollars; "
+                    "write set_cost(0.0123)",
+                )
+                return
+            self._record.cost_usd = cast(Decimal, usd_from_nanos(nanos))
+            self._record.cost_source = "given"
+
+    @never_raises
+    def set_model(self, model: str, provider: str = "") -> None:
+        """Set the model that answered, if it was not known on opening."""
+        if self._writable("set_model"):
+            named = "" if provider is None else label(provider, LABEL_CHARS)
+            self._record.model = label(model, LABEL_CHARS)
+            self._record.provider = named or self._record.provider
+
+    @never_raises
+    def set_documents(self, documents: Iterable[object]) -> None:
+        """Set the documents that a retrieval returned, best first.
+
+        Each is a ``Document``, a dictionary, a LangChain or LlamaIndex document, a text, or a pair
+        of one of these and its score.
+        """
+        if self._writable("set_documents"):
+            capture, limit = self._scope.capture, self._max_bytes
+            converted = to_documents(documents, content=capture, max_bytes=limit)
+            if converted is None:
+                misuse(
+                    "set_documents",
+                    f"set_documents({shown(documents)}) is ignored: "
+                    "write set_documents([document, ...])",
+                )
+            else:
+                self._record.documents = converted
+
+    @never_raises
+    def set_attribute(self, key: str, value: object) -> None:
+        """Set one attribute: text, or a value that is recorded as JSON."""
+        self.set_attributes({key: value})
+
+    @never_raises
+    def set_attributes(self, attributes: Mapping[str, object]) -> None:
+        """Add attributes to those that are set."""
+        if self._writable("set_attributes"):
+            if not issubclass(type(attributes), dict):
+                misuse(
+                    "set_attributes",
+                    f"set_attributes({shown(attributes)}) is ignored: "
+                    "write set_attributes({'name': value})",
+                )
+                return
+            items = dict.items(cast(dict[object, object], attributes))
+            more = {
+                label(key, LABEL_CHARS): to_text(value, self._max_bytes)[0]
+                for key, value in itertools.islice(items, MOST_ATTRIBUTES)
+            }
+            self._record.attributes = {**self._record.attributes, **more}
+
+    @never_raises
+    def set_error(self, error: BaseException | str, error_type: str = "") -> None:
+        """Mark the step as failed although no exception leaves its block."""
+        if self._writable("set_error"):
+            self._record.status = "error"
+            given = label(error_type, LABEL_CHARS)
+            if issubclass(type(error), BaseException):
+                self._record.error_type = given or type_of(cast(BaseException, error))
+                self._record.error_message = message_of(cast(BaseException, error))
+            else:
+                self._record.error_type = given
+                self._record.error_message = label(error, MESSAGE_CHARS)
+
+    @never_raises
+    def record_first_token(self) -> None:
+        """Record that a streamed answer began to arrive. Only the first call counts."""
+        if self._writable("record_first_token") and self._record.first_token_time is None:
+            self._record.first_token_time = self._now_us()
+
+    @never_raises
+    def record_response(self, response: object) -> None:
+        """Record text, tool calls, usage, service tier, cost and model of a model's answer.
+
+        Known shapes: OpenAI (chat, responses, completions, embeddings, images, transcriptions),
+        Anthropic, Google, Bedrock, Cohere, Mistral, Ollama, LangChain and LiteLLM, as objects or
+        dictionaries. Anything else is recorded as the output.
+        """
+        if self._writable("record_response"):
+            answer = None if layout_of(type(response)).opaque else read_response(response)
+            if answer is None:
+                self.set_output(response)
+            else:
+                self._record_answer(answer)
+
+    def record_stream(self, chunks: Iterable[T] | AsyncIterable[T]) -> RecordedStream[T]:
+        """Return the stream, to be used as before; record what it contained when it ends.
+
+        Takes a client's stream or stream manager. The result can be iterated, entered with
+        ``with`` or ``async with`` and closed, and has the stream's attributes and methods. The
+        first piece is the first token. The recording ends when the stream is exhausted or closed,
+        at the latest with the step.
+        """
+        if self._chunks is not None:
+            self._chunks.finish()
+        self._chunks = ChunkRecorder(self)
+        return RecordedStream(chunks, self._chunks)
+
+    @never_raises
+    def _record_result(self, result: object) -> None:
+        """Record what a traced function returned, by the step's kind."""
+        if self._kind == "llm_call":
+            self.record_response(result)
+        elif self._kind == "retrieval" and are_documents(result):
+            self.set_documents(result)
+        elif result is not None:
+            self.set_output(result)
+
+    def _record_answer(self, answer: Answer) -> None:
+        """Record a model's answer. The model that answered replaces the one on opening."""
+        output = answer.output
+        if output is not None:
+            self.set_output(output)
+        record = self._record
+        if answer.usage is not None:
+            record.usage = answer.usage
+        if answer.model and answer.model != record.model:
+            if record.model:
+                self.set_attribute("request_model", record.model)
+            record.model = answer.model
+        record.provider = record.provider or answer.provider
+        if answer.finish_reason:
+            self.set_attribute("finish_reason", answer.finish_reason)
+        if answer.service_tier:
+            self.set_attribute("service_tier", answer.service_tier)
+        if answer.charged_usd is not None and record.cost_usd is None:
+            self.set_cost(answer.charged_usd)
+
+    def _writable(self, what: str) -> bool:
+        if self._state == OPEN:
+            return True
+        if self._state == NEW:
+            when, instead = "before it started", "call it inside `with`, or after start()"
+        else:
+            when, instead = "after it ended", "call it before the step ends, or open another step"
+        if self._state != OFF:
+            misuse(f"{what} {when}", f"{what} on step {self._name!r} {when} is ignored: {instead}")
+        return False
+
+    def _text(self, value: object) -> tuple[str, int | None]:
+        text, size = to_text(value, self._max_bytes)
+        if self._scope.capture:
+            return text, size
+        return "", (size if size is not None or value is None else size_of(text))
+
+    @property
+    def _max_bytes(self) -> int:
+        assert self._engine is not None
+        return self._engine.settings.max_content_bytes
+
+    def _now_us(self) -> int:
+        # By the steady clock since the start, so that a step never ends before it began.
+        assert self._engine is not None
+        return self._record.start_time + (self._engine.clock.steady_ns() - self._began_ns) // 1_000
+
+    # --- opening of steps inside this one ---
 
     def _opening(self, kind: str, name: str, fields: StepFields) -> Step:
         return Step(self._tracer, self, kind, name, fields)
@@ -199,39 +483,57 @@ class Step(Fills):
     def _opening_run(self, name: str, fields: RunFields) -> Run:
         return Run(self._tracer, self, "agent", name, fields)
 
-    def _gate(self) -> RunControl | None:
-        """What may keep this step from beginning; None where nothing does."""
+    # --- admission: stops, pauses and budgets ---
+
+    def _active_control(self) -> RunControl | None:
+        """The control of the run, if it or one around it can keep the step from beginning."""
         if suppressed.get():
             return None
         parent = self._find_parent()
-        inner = control = None if parent is None else parent._scope.control
+        innermost = control = None if parent is None else parent._scope.control
         while control is not None:
             if control.active:
-                return inner
+                return innermost
             control = control.parent
         return None
 
     def _admit(self) -> None:
-        gate = self._gate()
-        if gate is not None:
-            _let_through(gate.check)
-            _let_through(lambda: self._reserve(gate))
+        control = self._active_control()
+        if control is not None:
+            _raise_stops_only(control.check)
+            _raise_stops_only(lambda: self._reserve(control))
 
-    def _reserve(self, gate: RunControl) -> None:
+    def _reserve(self, control: RunControl) -> None:
         model = self._fields.get("model") if self._kind == "llm_call" else None
         called = self._name if model is None else label(model, LABEL_CHARS)
-        self._held = gate.reserve(self._kind, called, self._fields)
+        self._reservations = control.reserve(self._kind, called, self._fields)
 
     async def _ready(self) -> None:
         """Wait while the run is paused."""
-        gate = self._gate() if self._state == NEW else None
-        if gate is not None:
-            try:
-                await gate.ready()
-            except RunStopped:
-                raise
-            except Exception as error:
-                internal_error("Step.ready", error)
+        control = self._active_control() if self._state == NEW else None
+        if control is not None:
+            await self._wait_until_ready(control)
+
+    async def _wait_until_ready(self, control: RunControl) -> None:
+        try:
+            await control.ready()
+        except RunStopped:
+            raise
+        except Exception as error:
+            internal_error("Step.ready", error)
+
+    def _check_arguments(self) -> None:
+        """End the step as failed and raise ``ArgumentsRefused`` if the input does not fit."""
+        try:
+            schema, given = self._fields["schema"], self._fields.get("input")
+            tool_arguments.check(self._name or self._kind, schema, given)
+        except ArgumentsRefused as refused:
+            self.end(refused)
+            raise
+        except Exception as error:
+            internal_error("Step.schema", error)
+
+    # --- beginning ---
 
     def _begin(self) -> None:
         engine = None if suppressed.get() else self._tracer.engine()
@@ -240,14 +542,14 @@ class Step(Fills):
             if self._fields.get("budget") is not None:
                 sdk_log.log(
                     "budget off",
-                    "stepstream: nothing is recorded, so the budget of a run is not kept",
+                    "stepstream: recording is off, so the run's budget is not enforced",
                 )
             return
         self._engine = engine
         self._generation = engine.sender.generation
         self._parent = parent = self._find_parent()
         self._scope = scope = self._scoped(engine, parent)
-        self._record: StepRecord = StepRecord(
+        self._record = StepRecord(
             trace_id=scope.trace_id,
             step_id=new_step_id(),
             parent_step_id="" if parent is None else parent._record.step_id,
@@ -255,7 +557,7 @@ class Step(Fills):
             kind=self._kind if self._kind in _KINDS else "other",
             name=self._name or self._default_name(),
             start_time=engine.clock.now_us(),
-            **cast(Any, scope.whose),
+            **cast(Any, scope.labels),
         )
         self._began_ns = engine.clock.steady_ns()
         self._state = OPEN
@@ -264,34 +566,56 @@ class Step(Fills):
         elif self._kind not in _KINDS:
             self._record.attributes = {"kind": self._kind}
         if self._fields.get("schema") is not None:
-            from stepstream.producers.tool_arguments import schema_name
-
-            self._record.tool_schema = schema_name(self._fields["schema"])
-        self._fill(self._fields)
+            self._record.tool_schema = tool_arguments.schema_name(self._fields["schema"])
+        for name, value in self._fields.items():
+            if value is not None and name not in _NOT_RECORDED:
+                self._set_field(name, value)
         engine.publish(_copy(self._record))
-        if parent is None or self._wants_control():
+        if parent is None or self._has_own_control():
             self._take_control(engine, parent)
 
-    def _wants_control(self) -> bool:
-        """Whether orders are to find it although it is inside a run."""
-        return False
+    @never_raises
+    def _set_field(self, name: str, value: Any) -> None:
+        """Set one field that was given on opening."""
+        record = self._record
+        if name == "input":
+            record.input, record.input_bytes = self._text(value)
+        elif name == "attributes":
+            self.set_attributes(value)
+        elif name == "attempt":
+            self._set_attempt(value)
+        elif name in _TEXTS:
+            setattr(record, name, label(value, LABEL_CHARS))
+        elif name in _LINKS:
+            self._set_link(name, value)
+        else:
+            known = (RunFields if issubclass(type(self), Run) else StepFields).__annotations__
+            misuse(
+                f"field {name}",
+                f"there is no field {name!r}{hint(name, known)}; it is ignored. "
+                f"Fields: {', '.join(known)}",
+            )
 
-    def _take_control(self, engine: Engine, parent: Step | None) -> None:
-        from stepstream.producers.control.control_steps import ControlSteps
-        from stepstream.producers.control.factory import control_of
+    def _set_attempt(self, value: object) -> None:
+        number = number_of(value)
+        if number is None:
+            misuse(
+                "attempt",
+                f"attempt={shown(value)} is ignored: write the number of the try, attempt=2",
+            )
+        else:
+            self._record.attempt = int(min(max(number, 1), MAX_ATTEMPT))
 
-        scope = self._scope
-        if parent is not None and scope is parent._scope:
-            scope = self._scope = Scope(scope.trace_id, scope.whose, scope.capture)
-        around = None if parent is None else parent._scope.control
-        record = ControlSteps(engine, scope, self._record.step_id)
-        scope.control = self._owned = control_of(
-            scope, self._record.start_time, record, around, self._fields, engine
-        )
-        if self._fields.get("budget") is not None:
-            engine.load_prices()
-        engine.commands.open(self._owned)
-        engine.listen()
+    def _set_link(self, name: str, value: Any) -> None:
+        if issubclass(type(value), Step):
+            setattr(self._record, name, value.step_id)
+        elif type(value) is str and STEP_ID.fullmatch(value):
+            setattr(self._record, name, value)
+        else:
+            misuse(
+                name,
+                f"{name}={shown(value)} is ignored: write {name}=step, or the step_id of a step",
+            )
 
     def _default_name(self) -> str:
         return self._kind or "other"
@@ -301,13 +625,9 @@ class Step(Fills):
         while step is not None and (step._tracer is not self._tracer or step._state == OFF):
             step = step._outer
         opener = self._opener
-        if (
-            opener is None
-            or opener._state not in (OPEN, ENDED)
-            or (step is not None and step._is_within(opener))
-        ):
+        if opener is None or opener._state not in (OPEN, ENDED):
             return step
-        return opener
+        return step if step is not None and step._is_within(opener) else opener
 
     def _is_within(self, other: Step) -> bool:
         step: Step | None = self
@@ -319,185 +639,184 @@ class Step(Fills):
 
     def _scoped(self, engine: Engine, parent: Step | None) -> Scope:
         scope = (
-            Scope(new_trace_id(), engine.whose, engine.settings.capture_content)
+            Scope(new_trace_id(), engine.labels, engine.settings.capture_content)
             if parent is None
             else parent._scope
         )
         capture = self._fields.get("capture_content")
         if capture is not None and bool(capture) != scope.capture:
-            scope = Scope(scope.trace_id, scope.whose, bool(capture), scope.control)
+            scope = Scope(scope.trace_id, scope.labels, bool(capture), scope.control)
         return scope
 
-    def _fill(self, fields: Mapping[str, Any]) -> None:
-        """The fields given on opening."""
-        for name, value in fields.items():
-            if value is not None and name not in _NOT_OF_THE_STEP:
-                self._give(name, value)
+    def _has_own_control(self) -> bool:
+        """True if commands can be addressed to this step although it is inside a run."""
+        return False
 
-    @never_raises
-    def _give(self, name: str, value: Any) -> None:
-        record = self._record
-        if name == "input":
-            record.input, record.input_bytes = self._text(value)
-        elif name == "attributes":
-            self.set_attributes(value)
-        elif name == "attempt":
-            number = number_of(value)
-            if number is None:
-                misuse(
-                    name,
-                    f"attempt={shown(value)} is ignored: write the number of the try, attempt=2",
-                )
-            else:
-                record.attempt = int(min(max(number, 1), MAX_ATTEMPT))
-        elif name in _TEXTS:
-            setattr(record, name, label(value, LABEL_CHARS))
-        elif name not in _LINKS:
-            known = (RunFields if issubclass(type(self), Run) else StepFields).__annotations__
-            misuse(
-                f"field {name}",
-                f"there is no field {name!r}{hint(name, known)}; it is ignored. Fields: {', '.join(known)}",
-            )
-        elif issubclass(type(value), Step) or (type(value) is str and STEP_ID.fullmatch(value)):
-            setattr(record, name, value.step_id if issubclass(type(value), Step) else value)
-        else:
-            misuse(
-                name,
-                f"{name}={shown(value)} is ignored: write {name}=step, or the step_id of a step",
-            )
+    def _take_control(self, engine: Engine, parent: Step | None) -> None:
+        scope = self._scope
+        if parent is not None and scope is parent._scope:
+            # The control is this step's own; the parent and its other children keep theirs.
+            scope = self._scope = Scope(scope.trace_id, scope.labels, scope.capture)
+        scope.control = self._control = new_run_control(
+            self._fields,
+            trace_id=scope.trace_id,
+            labels=scope.labels,
+            started_us=self._record.start_time,
+            recorder=ControlStepRecorder(engine, scope, self._record.step_id),
+            parent=None if parent is None else parent._scope.control,
+            pause_limit_s=engine.settings.pause_limit / 1e6,
+            now_ns=engine.clock.steady_ns,
+        )
+        if self._fields.get("budget") is not None:
+            engine.load_prices()
+        engine.commands.open(self._control)
+        engine.listen()
+
+    # --- ending ---
 
     @never_raises
     def _finish(self, error: BaseException | None) -> None:
         engine = self._engine
         if engine is None or engine.sender.generation != self._generation:
-            return  # a fork: the parent process ends the steps it began
+            return  # in a forked child: the parent process ends the steps that it began
         record = self._record
         record.phase = "end"
         record.end_time = self._now_us()
         if error is not None:
             self._set_failure(error)
-        if self._held:
-            self._settle(engine, self._held)
-        if self._owned is not None:
-            engine.commands.close(self._owned)
+        if self._reservations:
+            self._settle(engine, self._reservations)
+        if self._control is not None:
+            engine.commands.close(self._control)
         engine.publish(record)
 
     @never_raises
-    def _settle(self, engine: Engine, held: list[Reservation]) -> None:
-        record, control = (
-            self._record,
-            self._scope.control if self._owned is None else self._owned.parent,
-        )
-        usage, is_call = record.usage, record.kind == "llm_call"
-        unknown = (
-            None if is_call else 0
-        )  # a model's call that says nothing was not free: what was set aside stays
+    def _settle(self, engine: Engine, reservations: list[Reservation]) -> None:
+        """Replace what was reserved for the step by what it used."""
+        record = self._record
+        control = self._scope.control if self._control is None else self._control.parent
+        if control is None:
+            return
+        usage = record.usage
+        # A model call without usage was not free: its reservation is kept as an estimate.
+        unknown = None if record.kind == "llm_call" else 0
         tokens = unknown if usage is None else usage.input_tokens + usage.output_tokens
-        nanos = unknown if usage is None and record.cost_usd is None else 0
-        if held[0].ledger.counts_money and (usage is not None or record.cost_usd is not None):
+        if usage is None and record.cost_usd is None:
+            nanos = unknown
+        elif reservations[0].ledger.counts_money:
             nanos = engine.cost_of(record)
-        if control is not None:
-            control.settle(held, nanos, tokens)
+        else:
+            nanos = 0
+        control.settle(reservations, nanos, tokens)
 
     def _set_failure(self, error: BaseException) -> None:
         record = self._record
-        if isinstance(error, SystemExit) and (
-            error.code is None or (type(error.code) is int and error.code == 0)
-        ):
-            return
+        if isinstance(error, SystemExit):
+            code = error.code
+            if code is None or (type(code) is int and code == 0):
+                return  # sys.exit() is a normal end
         record.status = "cancelled" if cancelled(error) else "error"
         record.error_type = type_of(error)
         record.error_message = message_of(error)
 
+    # --- the current step ---
+
     def _leave(self) -> None:
-        """Make the step outside current again, unless something else is current here by now."""
+        """Make the outer step current again, unless another step has become current here."""
         if current.get() is self:
             outer = self._outer
             while outer is not None and outer._state == ENDED:
                 outer = outer._outer
             current.set(outer)
 
-    def _switch(self, other: Step | None) -> Step | None:
-        """Make another step current, and say which one was; nothing changes where nothing is recorded."""
-        before = current.get()
-        if self._state != OFF:
-            if self._outer is None and other is self:
-                self._outer = before
-            current.set(other)
-        return before
+    def _resuming(self) -> _Resuming:
+        return _Resuming(self)
 
 
 class Run(Step):
-    """A run: the root step of a trace. Inside another run it is a step of that run, done by an agent of its own."""
+    """A run: the root step of a trace. Inside another run: the part that another agent does."""
 
     __slots__ = ()
 
     def _default_name(self) -> str:
-        return self._scope.whose["agent"] or "run"
+        return self._scope.labels["agent"] or "run"
 
     def _scoped(self, engine: Engine, parent: Step | None) -> Scope:
         scope = super()._scoped(engine, parent)
-        names = _OWNERS if parent is not None else _OWNERS + _PLACES
+        # A run inside a run stays in its project and environment: a trace has one of each.
+        names = _AGENT_FIELDS if parent is not None else _AGENT_FIELDS + _PROJECT_FIELDS
         own = {
-            name: label(self._fields[name], LABEL_CHARS)
+            name: text
             for name in names
             if self._fields.get(name) is not None
+            and (text := label(self._fields[name], LABEL_CHARS))
         }
-        own = {name: text for name, text in own.items() if text}
         if self._name and "agent" not in own and (parent is not None or not engine.settings.agent):
             own["agent"] = self._name
-        return (
-            Scope(scope.trace_id, {**scope.whose, **own}, scope.capture, scope.control)
-            if own
-            else scope
-        )
+        if not own:
+            return scope
+        return Scope(scope.trace_id, {**scope.labels, **own}, scope.capture, scope.control)
 
-    def _wants_control(self) -> bool:
+    def _has_own_control(self) -> bool:
         parent = self._parent
-        own_agent = (
-            parent is not None and parent._scope.whose["agent"] != self._scope.whose["agent"]
-        )
-        return own_agent or any(
-            self._fields.get(name) is not None
-            for name in ("budget", "on_command", "cancel_on_stop")
-        )
+        if parent is not None and parent._scope.labels["agent"] != self._scope.labels["agent"]:
+            return True
+        return any(self._fields.get(name) is not None for name in _CONTROL_FIELDS)
 
     def __exit__(
         self,
-        _type: type[BaseException] | None,
+        kind: type[BaseException] | None,
         error: BaseException | None,
-        _traceback: TracebackType | None,
+        traceback: TracebackType | None,
+        /,
     ) -> None:
-        stopped = (
-            self._owned.stopped_task()
-            if self._owned is not None and isinstance(error, BaseException)
-            else None
-        )
-        super().__exit__(_type, stopped or error, _traceback)
+        stopped = None
+        if self._control is not None and isinstance(error, BaseException):
+            stopped = self._control.stopped_task()
+        super().__exit__(kind, stopped or error, traceback)
         if stopped is not None:
             raise stopped from error
 
 
-_KINDS: Final = frozenset(KINDS)
-_NOT_OF_THE_STEP: Final = frozenset(
-    {
-        "capture_content",
-        "schema",
-        "reserve_usd",
-        "reserve_tokens",
-        "budget",
-        "on_command",
-        "cancel_on_stop",
-        *_OWNERS,
-        *_PLACES,
-    }
-)
-_TEXTS: Final = frozenset({"tool", "model", "provider", "tool_schema"})
-_LINKS: Final = frozenset({"retry_of", "fallback_of"})
+class _Resuming:
+    """Makes a generator's step current while the generator runs; reusable.
+
+    On leaving it remembers which step was current inside, because the generator may have yielded
+    within a step of its own, and makes that one current on the next entry.
+    """
+
+    __slots__ = ("_inside", "_outside", "_step")
+
+    def __init__(self, step: Step) -> None:
+        self._step = step
+        self._inside: Step | None = step
+        self._outside: Step | None = None
+
+    def __enter__(self) -> None:
+        self._outside = self._switch(self._inside)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None:
+        self._inside = self._switch(self._outside)
+
+    def _switch(self, other: Step | None) -> Step | None:
+        """Make another step current. Returns the one that was."""
+        step = self._step
+        before = current.get()
+        if step._state != OFF:
+            if step._outer is None and other is step:
+                step._outer = before
+            current.set(other)
+        return before
 
 
-def _let_through(check: Callable[[], object]) -> None:
-    """Of all that may go wrong where orders are looked at, the program hears of the stops that were asked for alone."""
+def _raise_stops_only(check: Callable[[], object]) -> None:
+    """Run ``check``; re-raise ``RunStopped``, log any other error."""
     try:
         check()
     except RunStopped:

@@ -1,8 +1,8 @@
-"""What comes out of a step piece by piece: passed on as it comes, kept within bounds, recorded when it ends.
+"""Streamed output of a step: passed on piece by piece, buffered within bounds, recorded at the end.
 
-``Watched`` stands for a client's stream: it iterates, it is a context manager, it closes, and every attribute and method of
-the stream is there. What is recorded ends when the stream is exhausted or closed, or with the step; leaving a ``for`` does not
-end it.
+``RecordedStream`` takes the place of a client's stream: it iterates, is a context manager, closes,
+and has every attribute and method of the stream. The recording ends when the stream is exhausted
+or closed, or with the step. Leaving a ``for`` loop early does not end it.
 """
 
 from __future__ import annotations
@@ -13,37 +13,38 @@ from collections.abc import AsyncIterator, Generator, Iterator
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from stepstream.producers.error_guard import never_raises
-from stepstream.producers.forwarding import standing_for
+from stepstream.producers.forwarding import forwarding_type
+from stepstream.producers.responses.streamed import read_stream
+from stepstream.producers.step_protocol import TracedStep
 from stepstream.producers.values.inspection import field_of, layout_of, mro_of, namespace_of
-from stepstream.producers.values.plain import Walk, estimate
+from stepstream.producers.values.plain import ValueReader, estimate
 from stepstream.producers.values.shortening import cut_mark
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from stepstream.producers.filling import Fills
-
 T = TypeVar("T")
 
 MOST_CHUNKS: Final = 20_000
+# Of a longer stream the last pieces are kept as well: they have the token usage and the reason
+# why the answer ended.
 LAST_CHUNKS: Final = 200
-"""Of a longer stream the last pieces are kept too: they say how many tokens were used and why it ended."""
 _SLACK_CHARS: Final = 20_000
+# The pieces of a model's answer are objects whose text is a small part of them.
 _ANSWER_CHARS: Final = 4_000_000
-"""Pieces of a model's answer are objects whose text is a small part of them."""
 _LAST_CHARS: Final = 2_000
 
 
-class Chunks:
-    """The pieces of one step's output. ``finish`` records what they make, once."""
+class ChunkRecorder:
+    """Buffers the pieces of one step's output. ``finish`` records them as the output, once."""
 
-    def __init__(self, step: Fills) -> None:
+    def __init__(self, step: TracedStep) -> None:
         self._step = step
         self._finished = False
         self.restart()
 
     def restart(self) -> None:
-        """Forget the pieces so far: they are about to come again."""
+        """Drop the pieces so far, because the stream starts again."""
         self._first: list[Any] = []
         self._last: deque[Any] = deque(maxlen=LAST_CHUNKS)
         self._count = 0
@@ -53,7 +54,7 @@ class Chunks:
 
     @never_raises
     def add(self, chunk: Any) -> None:
-        """One more piece; the first is the first token."""
+        """Buffer one more piece. The first one sets the time of the first token."""
         if self._finished:
             return
         if not self._count:
@@ -66,8 +67,9 @@ class Chunks:
             self._texts += 1
         elif self._step._kind == "llm_call":
             size, most = estimate(chunk), max(most, _ANSWER_CHARS)
-        else:  # kept as it is now: the program may change it
-            chunk = Walk().plain(chunk, max(_LAST_CHARS, (most - self._kept_chars) // 8))
+        else:
+            # Copied as plain data now, because the program may change the object later.
+            chunk = ValueReader().plain(chunk, max(_LAST_CHARS, (most - self._kept_chars) // 8))
             size = estimate(chunk)
         self._chars += size
         if self._count <= MOST_CHUNKS and self._kept_chars + size <= most:
@@ -91,28 +93,28 @@ class Chunks:
             missing = self._chars - len(text) - len(end)
             step.set_output(text + (cut_mark(missing) if missing else "") + end)
         elif step._kind == "llm_call":
-            self._record_answer(step, chunks)
+            _record_answer(step, chunks)
         else:
             step.set_output(chunks)
         if left_out:
             step.set_attribute("chunks_left_out", left_out)
         self.restart()
 
-    def _record_answer(self, step: Fills, chunks: list[Any]) -> None:
-        from stepstream.producers.responses.streamed import read_stream
 
-        opaque = any(layout_of(type(chunk)).opaque for chunk in chunks)
-        answer = None if opaque else read_stream(chunks)
-        if answer is None:
-            step.set_output(chunks)
-        else:
-            answer.record_on(step)
+def _record_answer(step: TracedStep, chunks: list[Any]) -> None:
+    opaque = any(layout_of(type(chunk)).opaque for chunk in chunks)
+    answer = None if opaque else read_stream(chunks)
+    if answer is None:
+        step.set_output(chunks)
+    else:
+        step._record_answer(answer)
 
 
-class Watched(Generic[T]):
-    """A client's stream, or any iterable or asynchronous iterable, whose pieces are recorded on a step.
+class RecordedStream(Generic[T]):
+    """A client's stream, or any iterable or async iterable, whose pieces are recorded on a step.
 
-    What the stream does not have, such as ``close``, does nothing here; what it raises is raised.
+    A method that the stream lacks, such as ``close``, does nothing here. Exceptions of the stream
+    are raised.
     """
 
     __slots__ = (
@@ -122,15 +124,16 @@ class Watched(Generic[T]):
         "_stepstream_source",
     )
 
-    _stepstream_chunks: Chunks
+    _stepstream_chunks: ChunkRecorder
     _stepstream_own: bool
     _stepstream_pieces: Any
     _stepstream_source: Any
 
-    def __new__(cls, source: Any, chunks: Chunks) -> Watched[T]:
-        return object.__new__(standing_for(Watched, type(source), "_stepstream_source"))
+    def __new__(cls, source: Any, chunks: ChunkRecorder) -> RecordedStream[T]:
+        return object.__new__(forwarding_type(RecordedStream, type(source), "_stepstream_source"))
 
-    def __init__(self, source: Any, chunks: Chunks) -> None:
+    def __init__(self, source: Any, chunks: ChunkRecorder) -> None:
+        # Plain attribute assignment would set the attribute on the client's stream.
         put = object.__setattr__
         put(self, "_stepstream_source", source)
         put(self, "_stepstream_chunks", chunks)
@@ -143,7 +146,7 @@ class Watched(Generic[T]):
         source = self._stepstream_source
         if type(source) in (list, tuple):
             self._stepstream_chunks.restart()
-        return Pieces(iter(source), self._stepstream_chunks, self._stepstream_own)
+        return RecordedIterator(iter(source), self._stepstream_chunks, self._stepstream_own)
 
     def __next__(self) -> T:
         if self._stepstream_pieces is None:
@@ -152,12 +155,12 @@ class Watched(Generic[T]):
             object.__setattr__(
                 self,
                 "_stepstream_pieces",
-                Pieces(iterator, self._stepstream_chunks, self._stepstream_own),
+                RecordedIterator(iterator, self._stepstream_chunks, self._stepstream_own),
             )
         return next(self._stepstream_pieces)  # type: ignore[no-any-return]
 
     def __aiter__(self) -> AsyncIterator[T]:
-        return AsyncPieces(
+        return RecordedAsyncIterator(
             aiter(self._stepstream_source), self._stepstream_chunks, self._stepstream_own
         )
 
@@ -168,18 +171,18 @@ class Watched(Generic[T]):
             object.__setattr__(
                 self,
                 "_stepstream_pieces",
-                AsyncPieces(iterator, self._stepstream_chunks, self._stepstream_own),
+                RecordedAsyncIterator(iterator, self._stepstream_chunks, self._stepstream_own),
             )
         return await anext(self._stepstream_pieces)
 
-    def __await__(self) -> Generator[Any, None, Watched[T]]:
+    def __await__(self) -> Generator[Any, None, RecordedStream[T]]:
         result = yield from self._stepstream_source.__await__()
-        return Watched(result, self._stepstream_chunks)
+        return RecordedStream(result, self._stepstream_chunks)
 
     # --- ends ---
 
     def close(self) -> Any:
-        """Close the stream, if it can be; awaitable where the stream's own is."""
+        """Close the stream, if it has ``close``. Returns an awaitable if the stream's method does."""
         try:
             close = getattr(self._stepstream_source, "close", None)
             return None if close is None else close()
@@ -187,7 +190,7 @@ class Watched(Generic[T]):
             self._stepstream_chunks.finish()
 
     async def aclose(self) -> None:
-        """Close an asynchronous stream, if it can be."""
+        """Close an async stream, if it has ``aclose`` or ``close``."""
         try:
             source = self._stepstream_source
             close = getattr(source, "aclose", None) or getattr(source, "close", None)
@@ -197,7 +200,7 @@ class Watched(Generic[T]):
         finally:
             self._stepstream_chunks.finish()
 
-    def __enter__(self) -> Watched[T]:
+    def __enter__(self) -> RecordedStream[T]:
         enter = getattr(type(self._stepstream_source), "__enter__", None)
         return self._stepstream_entered(
             self._stepstream_source if enter is None else enter(self._stepstream_source)
@@ -218,7 +221,7 @@ class Watched(Generic[T]):
         finally:
             self._stepstream_chunks.finish()
 
-    async def __aenter__(self) -> Watched[T]:
+    async def __aenter__(self) -> RecordedStream[T]:
         enter = getattr(type(self._stepstream_source), "__aenter__", None)
         return self._stepstream_entered(
             self._stepstream_source if enter is None else await enter(self._stepstream_source)
@@ -239,12 +242,12 @@ class Watched(Generic[T]):
         finally:
             self._stepstream_chunks.finish()
 
-    def _stepstream_entered(self, entered: Any) -> Watched[T]:
-        """This object, or what a manager made on entering, watched as well."""
+    def _stepstream_entered(self, entered: Any) -> RecordedStream[T]:
+        """This object, or the recorded form of the stream that a stream manager returned."""
         same = entered is None or entered is self._stepstream_source
-        return self if same else Watched(entered, self._stepstream_chunks)
+        return self if same else RecordedStream(entered, self._stepstream_chunks)
 
-    # --- everything else is the stream's own ---
+    # --- everything else is passed on to the stream ---
 
     def __getattr__(self, name: str) -> Any:
         return getattr(object.__getattribute__(self, "_stepstream_source"), name)
@@ -272,14 +275,14 @@ class Watched(Generic[T]):
 
     @property  # type: ignore[misc]
     def __class__(self) -> type:
-        """The stream's class, for programs and frameworks that ask what they were handed."""
+        """The stream's class, so that ``isinstance`` checks of programs and frameworks hold."""
         return type(self._stepstream_source)
 
 
-class Pieces(Iterator[T]):
-    """An iterator whose pieces are recorded, if ``own``, and whose end is. Anything else is the iterator's own."""
+class RecordedIterator(Iterator[T]):
+    """An iterator that records its pieces (if ``own``) and its end; the rest is passed on."""
 
-    def __init__(self, iterator: Any, chunks: Chunks, own: bool = True) -> None:
+    def __init__(self, iterator: Any, chunks: ChunkRecorder, own: bool = True) -> None:
         self._iterator = iterator
         self._chunks = chunks
         self._own = own
@@ -298,7 +301,7 @@ class Pieces(Iterator[T]):
         return piece
 
     def close(self) -> None:
-        """Close the iterator, if it can be."""
+        """Close the iterator, if it can be closed."""
         close = getattr(self._iterator, "close", None)
         try:
             if close is not None:
@@ -310,10 +313,10 @@ class Pieces(Iterator[T]):
         return getattr(self._iterator, name)
 
 
-class AsyncPieces(AsyncIterator[T]):
-    """As ``Pieces``, of an asynchronous iterator."""
+class RecordedAsyncIterator(AsyncIterator[T]):
+    """As ``RecordedIterator``, for an async iterator."""
 
-    def __init__(self, iterator: Any, chunks: Chunks, own: bool = True) -> None:
+    def __init__(self, iterator: Any, chunks: ChunkRecorder, own: bool = True) -> None:
         self._iterator = iterator
         self._chunks = chunks
         self._own = own
@@ -332,7 +335,7 @@ class AsyncPieces(AsyncIterator[T]):
         return piece
 
     async def aclose(self) -> None:
-        """Close the iterator, if it can be."""
+        """Close the iterator, if it can be closed."""
         close = getattr(self._iterator, "aclose", None)
         try:
             if close is not None:
@@ -344,21 +347,24 @@ class AsyncPieces(AsyncIterator[T]):
         return getattr(self._iterator, name)
 
 
-def _recorded_inside(source: Any, chunks: Chunks) -> bool:
-    """Record the pieces of a stream where it takes them from itself, so that its helper methods are recorded as well.
+def _recorded_inside(source: Any, chunks: ChunkRecorder) -> bool:
+    """Record the pieces inside the stream, where its helper methods read them. False if it cannot be.
 
-    The streams of openai, anthropic and clients generated as theirs keep an iterator made by ``__stream__``. Their
-    ``text_stream``, ``until_done`` and ``get_final_...`` read it without their caller seeing the pieces.
+    The streams of openai, anthropic and clients generated with the same generator keep an iterator
+    made by ``__stream__``. Their ``text_stream``, ``until_done`` and ``get_final_...`` consume it
+    without passing the pieces to the caller.
     """
     iterator = field_of(source, "_iterator")
     if iterator is None or not any(
         "__stream__" in namespace_of(base) for base in mro_of(type(source))
     ):
         return False
-    if isinstance(iterator, Pieces | AsyncPieces):
+    if isinstance(iterator, RecordedIterator | RecordedAsyncIterator):
         return False
     try:
-        made: Any = AsyncPieces if hasattr(type(iterator), "__anext__") else Pieces
+        made: Any = (
+            RecordedAsyncIterator if hasattr(type(iterator), "__anext__") else RecordedIterator
+        )
         source._iterator = made(iterator, chunks)
     except Exception:
         return False

@@ -1,4 +1,4 @@
-"""Arguments of tools, judged before the tool is called: by a pydantic model or type, or by a JSON Schema."""
+"""Checks a tool's arguments before the call: by a pydantic model, a type or a JSON Schema."""
 
 from __future__ import annotations
 
@@ -10,40 +10,44 @@ from stepstream.producers.values.failures import message_of
 from stepstream.producers.values.inspection import simple_name
 
 MOST_PROBLEMS: Final = 5
+_NAME_CHARS: Final = 200
 
 
-def refuse(tool: str, schema: Any, arguments: Any) -> None:
-    """Raise ``ArgumentsRefused`` where the schema does not allow the arguments."""
+def check(tool: str, schema: Any, arguments: Any) -> None:
+    """Raise ``ArgumentsRefused`` if the schema does not allow the arguments."""
     found = problems(schema, {} if arguments is None else arguments)
     if found:
         raise ArgumentsRefused(tool, found)
 
 
 def problems(schema: Any, arguments: Any) -> list[str]:
-    """What is wrong with the arguments, in words; at most five, empty where all is well or the schema cannot be used."""
+    """What is wrong with the arguments: at most five texts.
+
+    Empty if nothing is wrong. A schema that cannot be used is logged as misuse and allows
+    everything.
+    """
     if issubclass(type(schema), dict):
         return _by_json_schema(schema, arguments)
     try:
         from pydantic import TypeAdapter, ValidationError
-    except ImportError:  # it is one of our own dependencies
+    except ImportError:  # an installation with a broken pydantic: the tool still runs
         return []
     try:
         TypeAdapter(schema).validate_python(arguments)
     except ValidationError as error:
-        return [
-            _told(one)
-            for one in error.errors(include_url=False, include_input=False)[:MOST_PROBLEMS]
-        ]
+        found = error.errors(include_url=False, include_input=False)
+        return [_text(one) for one in found[:MOST_PROBLEMS]]
     except Exception as error:
         misuse(
             "schema",
-            f"schema={shown(schema)} cannot be used: {message_of(error)}; write a pydantic model, a type or a JSON Schema",
+            f"schema={shown(schema)} cannot be used: {message_of(error)}; "
+            "write a pydantic model, a type or a JSON Schema",
         )
     return []
 
 
 def schema_name(schema: Any) -> str:
-    """What the step says of its schema."""
+    """The name of a schema, as the step's ``tool_schema``."""
     if not issubclass(type(schema), dict):
         return schema_title(schema)
     title = dict.get(schema, "title") or dict.get(schema, "name")
@@ -52,7 +56,8 @@ def schema_name(schema: Any) -> str:
 
 def schema_title(schema: Any) -> str:
     """The name of a model or type."""
-    return (simple_name(schema) if issubclass(type(schema), type) else str(schema))[:200]
+    text = simple_name(schema) if issubclass(type(schema), type) else str(schema)
+    return text[:_NAME_CHARS]
 
 
 def _by_json_schema(schema: dict[str, Any], arguments: Any) -> list[str]:
@@ -65,6 +70,6 @@ def _by_json_schema(schema: dict[str, Any], arguments: Any) -> list[str]:
         return []
 
 
-def _told(error: Any) -> str:
+def _text(error: Any) -> str:
     where = ".".join(str(part) for part in error["loc"])
     return f"{where}: {error['msg']}" if where else str(error["msg"])

@@ -1,4 +1,7 @@
-"""The tracer: opens steps and sends them. The functions of the module ``stepstream`` are the methods of one of these."""
+"""The tracer: opens steps and owns the engine that records them.
+
+The functions of the module ``stepstream`` are the methods of one tracer.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,10 @@ from typing import TYPE_CHECKING, Final
 
 from stepstream.producers.clock import SYSTEM_CLOCK, Clock
 from stepstream.producers.engine import Engine
-from stepstream.producers.error_guard import internal_error
 from stepstream.producers.exit_summary import Totals, exit_line
 from stepstream.producers.forks import call_after_fork
-from stepstream.producers.opening import Opens, RunFields, StepFields
+from stepstream.producers.opening import RunFields, StepFields, StepOpener
+from stepstream.producers.sdk_log import internal_error
 from stepstream.producers.steps import Run, Step, current
 from stepstream.producers.transport.background_sender import EXIT_WAIT_S, Counts
 from stepstream.producers.transport.base import Transport
@@ -29,12 +32,12 @@ NO_ENDPOINT: Final = (
 )
 
 
-class Tracer(Opens):
-    """Steps of one project to one endpoint. Several in one process are fine, each sees its own steps only.
+class Tracer(StepOpener[Step, Run]):
+    """Records the steps of one project to one endpoint. Several tracers in a process are independent.
 
-    ``settings`` may be a function, called when the first step starts. ``transport`` replaces Kafka, ``redact`` is applied to
-    every text after the built-in redaction, ``prices`` come before the built-in list. Nothing is opened or connected until
-    the first step.
+    ``settings`` may be a function, which is called when the first step starts. ``transport``
+    replaces Kafka, ``redact`` is applied to every text after the built-in redaction, ``prices``
+    take precedence over the built-in list. Nothing is connected before the first step.
     """
 
     def __init__(
@@ -56,7 +59,7 @@ class Tracer(Opens):
         call_after_fork(self)
 
     def after_fork(self) -> None:
-        """In the child: another thread of the parent may have held the lock."""
+        """Replace the lock in the child: another thread may have owned it."""
         self._lock = threading.RLock()
 
     def configure(
@@ -67,7 +70,7 @@ class Tracer(Opens):
         redact: Callable[[str], str] | None = None,
         prices: Sequence[Prices] = (),
     ) -> None:
-        """Start over with other settings, from the next step on. Steps that are open end where they began."""
+        """Use other settings from the next step on. Open steps are still recorded with the old ones."""
         with self._lock:
             engine = self._engine
             self._set(settings, transport, redact, prices)
@@ -90,17 +93,17 @@ class Tracer(Opens):
         self._engine = None
         self._off = False
 
-    # --- looking and waiting ---
+    # --- current step, waiting ---
 
     def current_step(self) -> Step | None:
-        """The innermost open step of this tracer, in this thread or task."""
+        """The innermost open step of this tracer in this thread or task; None if there is none."""
         step = current.get()
         while step is not None and not (step._tracer is self and step.step_id):
             step = step._outer
         return step
 
     def current_run(self) -> Step | None:
-        """The root of the current step: the run."""
+        """The run of the current step (its root step); None if there is none."""
         step = self.current_step()
         while step is not None and step._parent is not None:
             step = step._parent
@@ -108,20 +111,24 @@ class Tracer(Opens):
 
     @property
     def counts(self) -> Counts:
-        """What became of this tracer's events."""
+        """The events of this tracer so far, by their outcome."""
         engine = self._engine
         return self._before if engine is None else self._before + engine.sender.counts
 
     def flush(self, timeout: float = 10.0) -> bool:
-        """Wait until everything sent so far is acknowledged; False when that took longer than ``timeout`` seconds.
+        """Wait until every event so far is acknowledged. False after ``timeout`` seconds.
 
-        Nobody needs it in a normal program: its end waits by itself.
+        A program does not need it at its end, which waits by itself.
         """
         engine = self._engine
         return engine is None or engine.sender.flush(timeout)
 
     def close(self, timeout: float = EXIT_WAIT_S) -> bool:
-        """Flush and let go of the connection; what is not acknowledged in time is given up. A later step opens it again."""
+        """Flush and close the connection. Returns False if the flush timed out.
+
+        Events that are not acknowledged by then are counted as failed. A later step connects
+        again.
+        """
         engine = self._engine
         if engine is None:
             return True
@@ -131,7 +138,7 @@ class Tracer(Opens):
     # --- inside ---
 
     def engine(self) -> Engine | None:
-        """What records; None where nothing is to be recorded. Never raises."""
+        """The engine that records; None if recording is off. Never raises."""
         engine = self._engine
         if engine is not None or self._off:
             return engine
@@ -139,19 +146,20 @@ class Tracer(Opens):
             if self._engine is None and not self._off:
                 made = None
                 try:
-                    made = self._made()
+                    made = self._new_engine()
                 except Exception as error:
                     internal_error("Tracer.engine", error)
-                if self._engine is None:  # a signal handler of this thread may have been quicker
+                # The lock is re-entrant: a signal handler in this thread may have created one.
+                if self._engine is None:
                     self._engine = made
                 self._off = self._engine is None
             return self._engine
 
-    def _made(self) -> Engine | None:
+    def _new_engine(self) -> Engine | None:
         try:
             settings = self._settings() if callable(self._settings) else self._settings
         except ValueError as error:
-            _say(f"stepstream: nothing is recorded: {error}")
+            _print_line(f"stepstream: nothing is recorded: {error}")
             return None
         if not settings.enabled:
             return None
@@ -160,7 +168,7 @@ class Tracer(Opens):
                 brokers = settings.endpoint.removeprefix("kafka://").strip("/")
                 settings = settings.model_copy(update={"kafka_brokers": brokers})
             if not settings.kafka_brokers:
-                _say(NO_ENDPOINT)
+                _print_line(NO_ENDPOINT)
                 return None
         if not self._at_exit_registered:
             self._at_exit_registered = True
@@ -183,7 +191,7 @@ class Tracer(Opens):
             engine.sender.close(EXIT_WAIT_S if engine.sender.counts.delivered else EXIT_WAIT_S / 2)
             line = exit_line(self._totals, self.counts)
             if line and not engine.settings.quiet:
-                _say(line)
+                _print_line(line)
         except (Exception, KeyboardInterrupt) as error:
             internal_error("exit", error)
 
@@ -194,8 +202,8 @@ class Tracer(Opens):
         return Run(self, None, "agent", name, fields)
 
 
-def _say(line: str) -> None:
-    """One line on stderr, if there is one."""
+def _print_line(line: str) -> None:
+    """Print a line on stderr, if the program has one."""
     if sys.stderr is not None:
         try:
             print(printable(line), file=sys.stderr, flush=True)

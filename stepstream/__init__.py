@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 from stepstream.common.settings import load_with_others as _load_with_others
 from stepstream.producers.error_guard import never_raises as _never_raises
-from stepstream.producers.error_guard import sdk_log as _sdk_log
 from stepstream.producers.exceptions import ArgumentsRefused, BudgetExceeded, RunStopped
 from stepstream.producers.propagation import propagate
+from stepstream.producers.sdk_log import sdk_log as _sdk_log
 from stepstream.producers.steps import Run, Step
 from stepstream.producers.tracer import Tracer
 

@@ -209,7 +209,7 @@ def _sent(stage: Stage) -> check.Sent:
     return check.Sent(
         accounts=stage.ledger.accounts,
         delivered=counts.delivered,
-        lost=counts.dropped + counts.failed + counts.held,
+        lost=counts.dropped + counts.failed + counts.pending,
         repeats=stage.foreign.repeats,
         malformed=stage.foreign.malformed,
         late=1,

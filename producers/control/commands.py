@@ -1,4 +1,4 @@
-"""The runs of this process that are open, and the orders that are handed to them."""
+"""The open runs of this process, and the commands that are delivered to them."""
 
 from __future__ import annotations
 
@@ -13,40 +13,36 @@ if TYPE_CHECKING:
     from stepstream.producers.control.run_control import RunControl
     from stepstream.schemas.alert import Command
 
-_SCOPE_COMMANDS: Final = 1_000
+_MOST_SCOPE_COMMANDS: Final = 1_000
 
 
 class Commands:
-    """The runs of this process that are open, and the orders to whole agents that bind those yet to come."""
+    """The open runs of this process, and the commands to agents that apply to later runs too."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
-        # Weakly: a run that is dropped without an end is nobody's any more.
+        # Weak references: a run that the program drops without ending it is not kept in memory.
         self._roots: WeakValueDictionary[str, RunControl] = WeakValueDictionary()
         self._open: WeakSet[RunControl] = WeakSet()
         self._scope: list[Command] = []
-        self.received = self.ignored = self.malformed = self.troubles = 0
+        self.received = self.ignored = self.malformed = self.failures = 0
         call_after_fork(self)
 
     def open(self, control: RunControl) -> None:
-        """A run begins, or an agent inside one."""
+        """Register a run that begins, or an agent inside one; deliver the commands for its scope."""
         with self._lock:
             self._roots.setdefault(control.trace_id, control)
             self._open.add(control)
-            waiting = (
-                [command for command in self._scope if self._is_for(command, control)]
-                if self._scope
-                else []
-            )
-        freed_us = max(
+            waiting = [command for command in self._scope if self._is_for(command, control)]
+        resumed_us = max(
             (command.time for command in waiting if command.action == "resume"), default=0
         )
         for command in waiting:
-            if command.time > freed_us:
+            if command.time > resumed_us:
                 control.deliver(command)
 
     def close(self, control: RunControl) -> None:
-        """It is over."""
+        """Remove a run that has ended."""
         with self._lock:
             self._open.discard(control)
             if self._roots.get(control.trace_id) is control:
@@ -54,17 +50,17 @@ class Commands:
         control.end()
 
     def deliver(self, command: Command) -> int:
-        """Hand an order to the runs that it is for; how many took it."""
+        """Deliver a command to the runs that it is for. Returns how many took it."""
         with self._lock:
             self.received += 1
             if is_scope(command):
                 self._keep(command)
-                controls = [
-                    control for control in list(self._open) if self._is_for(command, control)
-                ]
+                candidates = list(self._open)
+                controls = [control for control in candidates if self._is_for(command, control)]
             else:
-                run = self._roots.get(command.trace_id)  # what it contains asks it
-                controls = [] if run is None else [run]
+                # The root alone: the agents inside the run look at the controls around them.
+                root = self._roots.get(command.trace_id)
+                controls = [] if root is None else [root]
         taken = sum(control.deliver(command) for control in controls)
         if not taken:
             self.ignored += 1
@@ -74,7 +70,7 @@ class Commands:
         if all(kept.command_id != command.command_id for kept in self._scope):
             self._scope.append(command)
             self._scope.sort(key=lambda kept: kept.time)
-            del self._scope[:-_SCOPE_COMMANDS]
+            del self._scope[:-_MOST_SCOPE_COMMANDS]
 
     @staticmethod
     def _is_for(command: Command, control: RunControl) -> bool:
@@ -87,7 +83,7 @@ class Commands:
         )
 
     def after_fork(self) -> None:
-        """In the child: the parent's runs are the parent's."""
+        """Forget the open runs in the child: they are the parent's."""
         self._lock = threading.RLock()
         for control in list(self._open):
             control.after_fork()

@@ -1,6 +1,7 @@
-"""Reads the control topic for the runs of this process: one consumer without a group, on a thread of its own.
+"""Reads the control topic for the runs of this process, in a thread of its own.
 
-It starts with the first run, reads from a while back, and hurts nobody: whatever goes wrong is said seldom and tried again.
+One consumer without a group reads every partition, from the setting ``control_lookback`` ago. It
+starts with the first run. A failure is logged, at most once a minute, and retried.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from stepstream.producers.error_guard import sdk_log, suppressed
 from stepstream.producers.forks import call_after_fork, gate
+from stepstream.producers.sdk_log import sdk_log, suppressed
 from stepstream.schemas.alert import Command, CommandStruct
 from stepstream.schemas.control import dated_by
 from stepstream.schemas.topics import topic
@@ -25,13 +26,14 @@ if TYPE_CHECKING:
     from stepstream.schemas.settings import Settings
 
 POLL_S: Final = 0.5
-LONGEST_WAIT_S: Final = 30.0
+FIRST_RETRY_S: Final = 0.5
+LONGEST_RETRY_S: Final = 30.0
 JOIN_S: Final = 1.0
 _decode = msgspec.json.Decoder(CommandStruct).decode
 
 
 class CommandListener:
-    """Follows the control topic and hands each command over. ``open`` makes the consumer, ``now_s`` is unix time."""
+    """Follows the control topic and delivers each command. ``now_s`` is the wall clock."""
 
     def __init__(
         self, settings: Settings, commands: Commands, *, now_s: Callable[[], float] = time.time
@@ -42,14 +44,15 @@ class CommandListener:
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
         self._lock = threading.Lock()
+        # Consumers of parent processes, referenced so that nothing destroys them in this process.
         self._left_to_parent: list[Any] = []
         self._consumer: Consumer | None = None
         self.ready = threading.Event()
-        """Set once the topic's ends are known and everything from then on will be read."""
+        """Set once the topic's offsets are known: every later command will be read."""
         call_after_fork(self)
 
     def ensure(self) -> None:
-        """Start listening, unless that was done. Returns at once; never raises."""
+        """Start listening, unless it has started. Returns at once, never raises."""
         if self._thread is not None:
             return
         with self._lock:
@@ -62,36 +65,31 @@ class CommandListener:
             self._thread = thread
         try:
             thread.start()
-        except RuntimeError:  # the interpreter is going down
+        except RuntimeError:  # the interpreter shuts down
             return
 
     def close(self, wait_s: float = JOIN_S) -> None:
-        """Stop listening; a later ``ensure`` starts again. At the end of a program nobody waits for the thread."""
+        """Stop listening; a later ``ensure`` starts again. ``wait_s`` 0 does not wait for the
+        thread, as at the end of the program."""
         with self._lock:
             thread, self._thread = self._thread, None
             self._stopping.set()
-        if (
-            thread is not None
-            and thread is not threading.current_thread()
-            and thread.is_alive()
-            and wait_s
-        ):
+        is_other = thread is not None and thread is not threading.current_thread()
+        if thread is not None and is_other and thread.is_alive() and wait_s:
             thread.join(wait_s)
 
     def _work(self, stopping: threading.Event) -> None:
         suppressed.set(True)
-        wait_s = 0.5
+        wait_s = FIRST_RETRY_S
         while not stopping.is_set():
             try:
                 self._follow(stopping)
                 return
             except Exception as error:
-                self._commands.troubles += 1
-                sdk_log.log(
-                    "control", f"stepstream: commands cannot be read, trying again: {error}"
-                )
+                self._commands.failures += 1
+                sdk_log.log("control", f"stepstream: commands cannot be read, retrying: {error}")
             stopping.wait(wait_s)
-            wait_s = min(LONGEST_WAIT_S, 2 * wait_s)
+            wait_s = min(LONGEST_RETRY_S, 2 * wait_s)
 
     def _follow(self, stopping: threading.Event) -> None:
         consumer = self._consumer = self._open()
@@ -103,7 +101,7 @@ class CommandListener:
                     continue
                 error = message.error()
                 if error is None:
-                    self._hand_over(message.value(), message.timestamp()[1])
+                    self._deliver(message.value(), message.timestamp()[1])
                 elif error.fatal():
                     raise RuntimeError(error.str())
         finally:
@@ -129,6 +127,8 @@ class CommandListener:
             if not count:
                 raise RuntimeError(f"there is no topic {name}: run `stepstream topics create`")
             since_ms = round(self._now_s() * 1_000) - self._settings.control_lookback // 1_000
+            # The ends first: where no record is as new as ``since_ms``, reading starts at the end
+            # as it was before, so that a record written meanwhile is not skipped.
             ends = [
                 consumer.get_watermark_offsets(TopicPartition(name, p), timeout=10)[1]
                 for p in range(count)
@@ -145,8 +145,12 @@ class CommandListener:
             raise
         return consumer
 
-    def _hand_over(self, value: bytes | None, timestamp_ms: int = 0) -> None:
-        """Hand on the order in a record, dated by ``timestamp_ms``, where that is known: no order is newer than its record."""
+    def _deliver(self, value: bytes | None, timestamp_ms: int = 0) -> None:
+        """Deliver the command in a record.
+
+        ``timestamp_ms`` is the record's timestamp, 0 if it has none. The command's own time is
+        limited to it: a command cannot be newer than its record.
+        """
         if not value:
             return
         try:
@@ -155,7 +159,8 @@ class CommandListener:
             self._commands.malformed += 1
             sdk_log.log(
                 "command",
-                f"stepstream: a record of the control topic is no command and is ignored: {error}",
+                "stepstream: a record of the control topic is not a command and is ignored: "
+                f"{error}",
             )
             return
         latest_us = round(self._now_s() * 1e6)
@@ -164,7 +169,7 @@ class CommandListener:
         self._commands.deliver(dated_by(command, latest_us))
 
     def after_fork(self) -> None:
-        """In the child: no thread, and the parent's consumer is left untouched."""
+        """Start without a thread in the child; the parent's consumer stays untouched."""
         self._left_to_parent.append(self._consumer)
         self._consumer = self._thread = None
         self._lock = threading.Lock()

@@ -1,7 +1,8 @@
-"""What stands between a run and its next step: orders from outside, and the budgets given to the run.
+"""The control of one run: commands from outside, and the budget that the run was given.
 
-``RunControl`` belongs to a run, or to an agent inside it. What is ordered, obeyed, paused and approved is recorded as steps
-of kind ``control``. Orders come in the listener's thread, and are obeyed where the run begins its next step.
+``RunControl`` belongs to a run, or to an agent inside it. Commands arrive in the listener's thread
+and take effect where the run begins its next step. Every stop, pause, resume and approval is
+recorded as a step of kind ``control``.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from stepstream.producers.error_guard import sdk_log
 from stepstream.producers.exceptions import BudgetExceeded, RunStopped
+from stepstream.producers.sdk_log import sdk_log
 from stepstream.producers.values.failures import message_of, type_of
 from stepstream.schemas.alert import Command
 from stepstream.schemas.control import attributes_of, control_step_id, name_of
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
     from stepstream.producers.control.budget import BudgetLedger, Reservation
 
 Hook = Callable[[Command], object]
-_SEEN: Final = 1_000
-_SLICE_S: Final = 0.5
+_MOST_COMMAND_IDS: Final = 1_000
+_WAIT_SLICE_S: Final = 0.5
 
 
 class Recorder(Protocol):
@@ -42,26 +43,27 @@ class Recorder(Protocol):
     ) -> None: ...
 
     def now_us(self) -> int:
-        """The wall clock."""
+        """Wall-clock time in microseconds since 1970."""
         ...
 
 
 class RunControl:
-    """Orders to one run, or to an agent inside it (then ``parent`` is the control of the run around it).
+    """Commands to one run, or to an agent inside it; ``parent`` is the control of the run around.
 
-    ``active`` is False as long as nothing here can keep the next step from beginning: one look, and nothing more is paid.
+    ``active`` is False as long as nothing here can keep a step from beginning, so that a step of
+    such a run pays for one attribute access only.
     """
 
     __slots__ = (
         "__weakref__",
+        "_acknowledged",
         "_approved_us",
         "_cancelled",
         "_changed",
+        "_command_ids",
         "_ended",
-        "_obeyed",
         "_pause",
         "_record",
-        "_seen",
         "_since_us",
         "_stop",
         "_target",
@@ -76,12 +78,12 @@ class RunControl:
         "project",
         "started_us",
         "trace_id",
-    )  # fmt: skip
+    )
 
     def __init__(
         self,
         trace_id: str,
-        whose: dict[str, str],
+        labels: Mapping[str, str],
         started_us: int,
         record: Recorder,
         *,
@@ -91,11 +93,9 @@ class RunControl:
         pause_limit_s: float = 900.0,
     ) -> None:
         self.trace_id = trace_id
-        self.project, self.environment, self.agent = (
-            whose["project"],
-            whose["environment"],
-            whose["agent"],
-        )
+        self.project = labels["project"]
+        self.environment = labels["environment"]
+        self.agent = labels["agent"]
         self.started_us = started_us
         self.parent = parent
         self.hook = hook
@@ -105,22 +105,27 @@ class RunControl:
         self._record = record
         self._changed = threading.Condition(threading.RLock())
         self._waiters: list[tuple[Any, Any]] = []
-        self._seen: dict[str, None] = {}
+        # A dictionary as an ordered set: the oldest id is dropped first.
+        self._command_ids: dict[str, None] = {}
         self._since_us: dict[str, int] = {}
         self._stop: Command | None = None
         self._pause: Command | None = None
-        self._obeyed = False
+        self._acknowledged = False
         self._approved_us = 0
         self._target: tuple[Any, Any] | None = None
         self._cancelled = False
         self._ended = False
 
-    # --- orders come in: the listener's thread ---
+    # --- commands arrive: in the listener's thread ---
 
     def deliver(self, command: Command) -> bool:
-        """Take an order; False when it was taken before, is older than the last approval, or the run is over."""
+        """Take a command. Returns False if it is ignored.
+
+        A command is ignored if it was taken before, if it is a stop or pause from before the last
+        approval, or if the run has ended.
+        """
         with self._changed:
-            known = command.command_id in self._seen
+            known = command.command_id in self._command_ids
             outdated = command.action in ("stop", "pause") and command.time <= self._approved_us
             if known or outdated or self._ended:
                 return False
@@ -132,18 +137,18 @@ class RunControl:
             try:
                 self.hook(command)
             except Exception as error:
-                said = f"{type_of(error)}: {message_of(error)}"
+                reason = f"{type_of(error)}: {message_of(error)}"
                 sdk_log.log(
                     "on_command",
-                    f"stepstream: on_command failed on {command.action}: {said}",
+                    f"stepstream: on_command failed on {command.action}: {reason}",
                     error=error,
                 )
         return True
 
     def _remember(self, command_id: str) -> None:
-        self._seen[command_id] = None
-        if len(self._seen) > _SEEN:
-            del self._seen[next(iter(self._seen))]
+        self._command_ids[command_id] = None
+        if len(self._command_ids) > _MOST_COMMAND_IDS:
+            del self._command_ids[next(iter(self._command_ids))]
 
     def _take(self, command: Command) -> None:
         match command.action:
@@ -151,82 +156,91 @@ class RunControl:
                 self._approve(command)
             case "stop" if self._stop is None:
                 self._stop = command
-                self._order(command)
+                self._record_start(command)
                 self._cancel_task()
             case "pause" if self._pause is None:
                 self._pause = command
-                self._order(command)
+                self._record_start(command)
             case _:
-                self._moment(command)
+                self._record_end(command)
 
     def _approve(self, command: Command) -> None:
         self._approved_us = max(self._approved_us, command.time)
         if self._pause is not None and self._pause.time <= command.time:
-            self._settle(self._pause)
+            self._record_end(self._pause)
             self._pause = None
         if self._stop is not None and self._stop.time <= command.time:
-            if not self._obeyed:
-                self._settle(self._stop, "cancelled")
-            self._stop, self._obeyed = None, False
+            if not self._acknowledged:
+                self._record_end(self._stop, "cancelled")
+            self._stop, self._acknowledged = None, False
         if self.ledger is not None and command.budget_usd:
             self.ledger.grant(command.budget_usd)
-        self._moment(command)
+        self._record_end(command)
 
-    # --- the run obeys: its own threads and tasks ---
+    # --- commands take effect: in the run's own threads and tasks ---
 
     def check(self) -> None:
-        """Raise ``RunStopped`` if the run, or one around it, is stopped; wait while it is paused, outside an event loop."""
+        """Raise ``RunStopped`` if the run, or one around it, is stopped; wait while it is paused.
+
+        Inside an event loop it does not wait, because that would block the loop; this is logged.
+        """
         for control in self._chain():
             if control._stop is not None:
-                control._obey()
+                control._raise_stop()
             if control._pause is not None:
                 control._wait()
 
     async def ready(self) -> None:
-        """Wait, without blocking the event loop, while the run or one around it is paused. Raises ``RunStopped``."""
+        """As ``check``, without blocking the event loop."""
         for control in self._chain():
             while control._pause is not None and control._stop is None:
-                await control._wait_asynchronously()
+                await control._wait_async()
             if control._stop is not None:
-                control._obey()
+                control._raise_stop()
 
     def _chain(self) -> Iterator[RunControl]:
+        """This control and those around it, innermost first."""
         control: RunControl | None = self
         while control is not None:
             yield control
             control = control.parent
 
     def reserve(self, kind: str, label: str, fields: Mapping[str, Any]) -> list[Reservation]:
-        """Set aside what a step may use, of this run's budget and of those around it. Raises ``BudgetExceeded``."""
-        held: list[Reservation] = []
+        """Reserve what a step may use, in the budget of this run and of those around it.
+
+        Raises ``BudgetExceeded`` if one of them has too little left; nothing is reserved then.
+        """
+        reservations: list[Reservation] = []
+        usd, tokens = fields.get("reserve_usd"), fields.get("reserve_tokens")
         for control in self._chain():
             ledger = control.ledger
             if ledger is None:
                 continue
-            before = ledger.refusals
+            refusals = ledger.refusals
             try:
-                usd, tokens = fields.get("reserve_usd"), fields.get("reserve_tokens")
-                held.append(
+                reservations.append(
                     ledger.reserve(kind, label, usd=usd, tokens=tokens, trace_id=self.trace_id)
                 )
             except BudgetExceeded as exceeded:
-                for reservation in held:
+                for reservation in reservations:
                     reservation.ledger.release(reservation)
-                if ledger.refusals > before:
+                if ledger.refusals > refusals:
                     control.note("stop", exceeded.reason, what=exceeded.what, limit=exceeded.limit)
                 raise
-            control.tell_warnings()
-        return held
+            control.record_warnings()
+        return reservations
 
-    def settle(self, held: list[Reservation], nanos: int | None, tokens: int | None) -> None:
-        """A step has ended: what it used takes the place of what was set aside."""
-        for reservation in held:
+    def settle(
+        self, reservations: list[Reservation], nanos: int | None, tokens: int | None
+    ) -> None:
+        """Replace reservations by what the ended step used; None keeps the reserved amount."""
+        for reservation in reservations:
             reservation.ledger.settle(reservation, nanos, tokens)
         for control in self._chain():
-            control.tell_warnings()
+            control.record_warnings()
 
-    def tell_warnings(self) -> None:
-        """Record that a share of the budget is used."""
+    def record_warnings(self) -> None:
+        """Record each limit of the budget whose warning share has been reached since."""
         for warning in self.ledger.warnings() if self.ledger is not None else ():
             self.note(
                 "warn",
@@ -234,14 +248,14 @@ class RunControl:
                 what=warning.what,
             )
 
-    def _obey(self) -> None:
+    def _raise_stop(self) -> None:
         with self._changed:
             stop = self._stop
             if stop is None:
                 return
-            if not self._obeyed:
-                self._obeyed = True
-                self._settle(stop)
+            if not self._acknowledged:
+                self._acknowledged = True
+                self._record_end(stop)
         raise RunStopped(
             stop.reason or "no reason given",
             by=stop.by,
@@ -250,14 +264,15 @@ class RunControl:
         )
 
     def stopped_task(self) -> RunStopped | None:
-        """After a task was cancelled: the stop, if that was the cause."""
+        """The stop that cancelled the run's asyncio task; None if no stop did."""
         if not self._cancelled:
             return None
         self._cancelled = False
         if self._target is not None:
-            self._target[1].uncancel()  # it ends as a stopped run, not as a cancelled task
+            # The task ends with RunStopped instead, so it no longer counts as cancelled.
+            self._target[1].uncancel()
         try:
-            self._obey()
+            self._raise_stop()
         except RunStopped as stopped:
             return stopped
         return None
@@ -266,8 +281,8 @@ class RunControl:
         if in_event_loop():
             sdk_log.log(
                 "pause",
-                "stepstream: a paused run goes on, because a plain `with` in an event loop cannot wait: "
-                "write `async with run.tool(...)`, or decorate the asynchronous function",
+                "stepstream: a paused run goes on, because a plain `with` in an event loop cannot "
+                "wait: write `async with run.tool(...)`, or decorate the asynchronous function",
             )
             return
         until = time.monotonic() + self.pause_limit_s
@@ -275,12 +290,12 @@ class RunControl:
             while self._pause is not None and self._stop is None:
                 left = until - time.monotonic()
                 if left <= 0:
-                    self._give_up()
-                self._changed.wait(min(left, _SLICE_S) if left > 0 else 0)
+                    self._stop_after_pause()
+                self._changed.wait(min(left, _WAIT_SLICE_S) if left > 0 else 0)
         if self._stop is not None:
-            self._obey()
+            self._raise_stop()
 
-    async def _wait_asynchronously(self) -> None:
+    async def _wait_async(self) -> None:
         import asyncio
 
         loop = asyncio.get_running_loop()
@@ -294,50 +309,52 @@ class RunControl:
                 await waiter[1]
         except TimeoutError:
             with self._changed:
-                self._give_up()
+                self._stop_after_pause()
         finally:
             with self._changed:
                 if waiter in self._waiters:
                     self._waiters.remove(waiter)
 
-    def _give_up(self) -> None:
-        """Nobody has resumed the run: what was paused for want of an approval is not done without one."""
+    def _stop_after_pause(self) -> None:
+        """Stop the run, because nobody resumed it within ``pause_limit_s``.
+
+        A pause asks for an approval: without one, what was paused is not done.
+        """
         pause = self._pause
         if pause is None or self._stop is not None:
             return
-        reason = (
-            f"it was paused ({pause.reason}) and nobody resumed it for {self.pause_limit_s:.0f} s"
-        )
-        self._settle(pause, "cancelled")
+        limit = f"{self.pause_limit_s:.0f} s"
+        reason = f"it was paused ({pause.reason}) and nobody resumed it for {limit}"
+        self._record_end(pause, "cancelled")
         self._pause = None
         self._stop = self._command("stop", reason, pause)
-        self._order(self._stop)
+        self._record_start(self._stop)
         self._wake()
 
-    def _command(self, action: Any, reason: str, before: Command) -> Command:
+    def _command(self, action: Any, reason: str, cause: Command) -> Command:
         from stepstream.schemas.alert import CommandStruct
         from stepstream.schemas.ids import derived_id
 
         return CommandStruct(
-            command_id=derived_id("given up", before.command_id, self.trace_id),
+            command_id=derived_id("given up", cause.command_id, self.trace_id),
             action=action,
-            time=max(self._record.now_us(), before.time),
+            time=max(self._record.now_us(), cause.time),
             project=self.project,
             trace_id=self.trace_id,
             reason=reason,
-            by=before.by,
+            by=cause.by,
         )
 
     def _wake(self) -> None:
         self._changed.notify_all()
         waiters, self._waiters = self._waiters, []
         for loop, future in waiters:
-            _call_in(loop, functools.partial(_let_go, future))
+            _call_in_loop(loop, functools.partial(_resolve, future))
 
-    # --- the task that awaits ---
+    # --- cancelling the asyncio task ---
 
     def cancel_on_stop(self) -> None:
-        """Remember the asyncio task that runs here: a stop cancels it where it awaits."""
+        """Make a stop cancel the asyncio task that runs now, where it awaits."""
         if in_event_loop():
             import asyncio
 
@@ -349,67 +366,98 @@ class RunControl:
         loop, task = self._target
 
         def cancel() -> None:
-            if not self._ended and self._stop is not None and not self._obeyed and not task.done():
+            # It runs later, in the loop's thread: by then the run may have ended or stopped.
+            is_stopping = self._stop is not None and not self._acknowledged
+            if is_stopping and not self._ended and not task.done():
                 self._cancelled = True
                 task.cancel()
 
-        _call_in(loop, cancel)
+        _call_in_loop(loop, cancel)
 
-    # --- its steps ---
+    # --- end of the run, and its control steps ---
 
     def after_fork(self) -> None:
-        """In the child: another thread may have held the lock."""
+        """Replace the lock in the child: another thread may have owned it."""
         self._changed = threading.Condition(threading.RLock())
         self._waiters = []
 
     def end(self) -> None:
-        """The run is over: orders that were not obeyed in time are ended as such."""
+        """End the control. Commands that did not take effect are recorded as cancelled."""
         with self._changed:
             self._ended = True
             if self._pause is not None:
-                self._settle(self._pause, "cancelled")
-            if self._stop is not None and not self._obeyed:
-                self._settle(self._stop, "cancelled")
+                self._record_end(self._pause, "cancelled")
+            if self._stop is not None and not self._acknowledged:
+                self._record_end(self._stop, "cancelled")
             self._wake()
 
-    def note(self, name: str, reason: str, **attributes: str) -> None:
-        """A control step that no command led to: a budget's warning, a budget's stop."""
+    def note(self, action: str, reason: str, **attributes: str) -> None:
+        """Record a control step without a command: a warning or a stop of the budget."""
         from stepstream.schemas.ids import new_step_id
 
-        said = {"by": "budget", "reason": reason, **attributes}
-        self._record(new_step_id(), "end", name, said, began_us=self._record.now_us())
+        attributes = {"action": action, "by": "budget", "reason": reason, **attributes}
+        self._record(new_step_id(), "end", action, attributes, began_us=self._record.now_us())
 
-    def _order(self, command: Command) -> None:
-        self._since_us[command.command_id] = self._record.now_us()
-        self._record(
-            control_step_id(self.trace_id, command.command_id), "start", name_of(command), attributes_of(command),
-            began_us=self._since_us[command.command_id],
-        )  # fmt: skip
+    def _record_start(self, command: Command) -> None:
+        began_us = self._since_us[command.command_id] = self._record.now_us()
+        step_id = control_step_id(self.trace_id, command.command_id)
+        attributes = attributes_of(command)
+        self._record(step_id, "start", name_of(command), attributes, began_us=began_us)
 
-    def _settle(self, command: Command, status: str = "ok") -> None:
+    def _record_end(self, command: Command, status: str = "ok") -> None:
         began_us = self._since_us.pop(command.command_id, 0) or self._record.now_us()
-        self._record(
-            control_step_id(self.trace_id, command.command_id), "end", name_of(command), attributes_of(command),
-            began_us=began_us, status=status,
-        )  # fmt: skip
+        step_id = control_step_id(self.trace_id, command.command_id)
+        attributes = attributes_of(command)
+        self._record(step_id, "end", name_of(command), attributes, began_us=began_us, status=status)
 
-    def _moment(self, command: Command) -> None:
-        self._settle(command)
+
+def new_run_control(
+    fields: Mapping[str, Any],
+    *,
+    trace_id: str,
+    labels: Mapping[str, str],
+    started_us: int,
+    recorder: Recorder,
+    parent: RunControl | None,
+    pause_limit_s: float,
+    now_ns: Callable[[], int],
+) -> RunControl:
+    """The control of a run that was opened with these fields. ``now_ns`` is a steady clock."""
+    budget = fields.get("budget")
+    ledger = None
+    if budget is not None:
+        # Not at the top: a program without budgets does not pay for it on `import stepstream`.
+        from stepstream.producers.control.budget import BudgetLedger
+
+        ledger = BudgetLedger(budget, now_ns)
+    control = RunControl(
+        trace_id,
+        labels,
+        started_us,
+        recorder,
+        parent=parent,
+        hook=fields.get("on_command"),
+        ledger=ledger,
+        pause_limit_s=pause_limit_s,
+    )
+    if fields.get("cancel_on_stop"):
+        control.cancel_on_stop()
+    return control
 
 
 def in_event_loop() -> bool:
-    """Whether an asyncio event loop runs in this thread."""
+    """True if an asyncio event loop runs in this thread."""
     asyncio = sys.modules.get("asyncio")
     return asyncio is not None and asyncio._get_running_loop() is not None
 
 
-def _let_go(future: Any) -> None:
+def _resolve(future: Any) -> None:
     if not future.done():
         future.set_result(None)
 
 
-def _call_in(loop: Any, function: Callable[[], object]) -> None:
+def _call_in_loop(loop: Any, function: Callable[[], object]) -> None:
     try:
         loop.call_soon_threadsafe(function)
-    except RuntimeError:  # the loop is closed: nobody waits any more
+    except RuntimeError:  # the loop is closed: no task waits any more
         return

@@ -1,19 +1,17 @@
-"""What a model answered, whichever client it came through."""
+"""A model's answer, in one shape for all clients."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stepstream.schemas.usage import TokenUsage
-
-if TYPE_CHECKING:
-    from stepstream.producers.filling import Fills
 
 
 @dataclass(slots=True)
 class ToolCall:
-    """A tool that the model chose, and its arguments: JSON where they are, text where they are not."""
+    """A tool call that the model asked for. ``arguments`` are parsed JSON, or text if they are not
+    JSON."""
 
     name: str
     arguments: Any = None
@@ -22,7 +20,7 @@ class ToolCall:
 
 @dataclass(slots=True)
 class Answer:
-    """What a model answered. ``charged_usd`` is what the provider says that it charged."""
+    """A model's answer. ``charged_usd`` is the charge that the provider reported, if it did."""
 
     text: str = ""
     tool_calls: list[ToolCall] = field(default_factory=list)
@@ -35,7 +33,7 @@ class Answer:
 
     @property
     def output(self) -> object:
-        """The text; with tool calls, ``{"text": ..., "tool_calls": [{"name", "arguments", "id"}]}``."""
+        """The text; with tool calls ``{"text", "tool_calls": [{"name", "arguments", "id"}]}``."""
         if not self.tool_calls:
             return self.text or None
         calls = [
@@ -43,22 +41,3 @@ class Answer:
             for call in self.tool_calls
         ]
         return {**({"text": self.text} if self.text else {}), "tool_calls": calls}
-
-    def record_on(self, step: Fills) -> None:
-        """Put it onto a step. The model that answered replaces the one that was asked for."""
-        if self.output is not None:
-            step.set_output(self.output)
-        record = step._record
-        if self.usage is not None:
-            record.usage = self.usage
-        if self.model and self.model != record.model:
-            if record.model:
-                step.set_attribute("request_model", record.model)
-            record.model = self.model
-        record.provider = record.provider or self.provider
-        if self.finish_reason:
-            step.set_attribute("finish_reason", self.finish_reason)
-        if self.service_tier:
-            step.set_attribute("service_tier", self.service_tier)
-        if self.charged_usd is not None and record.cost_usd is None:
-            step.set_cost(self.charged_usd)

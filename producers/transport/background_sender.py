@@ -1,8 +1,9 @@
-"""The sender: takes records from the agent's threads at once, and sends them from a thread of its own.
+"""The queue between the program and the transport, and the thread that sends.
 
-It never blocks and never raises into the program. What it holds is bounded by events and bytes, from the moment a record is
-taken until its fate is known; what does not fit is dropped and counted. A start is refused a little before an end, because an
-end alone is the complete record of its step.
+``enqueue`` never blocks and never raises into the program. Records in memory are bounded by number
+and bytes, from ``enqueue`` until they are delivered or failed. What does not fit is dropped and
+counted. A start event is dropped a little before an end event, because an end event alone is the
+complete record of its step.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from stepstream.producers.error_guard import internal_error, sdk_log, suppressed
 from stepstream.producers.forks import call_after_fork
+from stepstream.producers.sdk_log import internal_error, sdk_log, suppressed
 from stepstream.producers.transport.base import Record, Transport
 from stepstream.schemas.step import Step as StepRecord
 
@@ -25,37 +26,40 @@ BATCH: Final = 256
 SHORTEST_WAIT_S: Final = 0.001
 LONGEST_WAIT_S: Final = 0.05
 JOIN_S: Final = 3.0
+# How long a stopping thread waits for records that came between the flush and the stop.
 GRACE_S: Final = 1.0
-"""How long a stopping thread waits for what came in between a successful flush and the order to stop."""
+# How long the end of a process waits at most for unacknowledged records.
 EXIT_WAIT_S: Final = 5.0
-"""How long a process's end waits, at most, for what is still on its way."""
 _ALL: Final = sys.maxsize
+# Memory of a record without its contents: a StepRecord with its short texts, by sys.getsizeof.
 RECORD_BYTES: Final = 700
-"""What a record weighs besides its contents."""
+# Shares of the limits, in tenths: start events leave the last tenth to end events.
+_START_SHARE: Final = 9
+_END_SHARE: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Events of a sender so far. ``held`` are queued or under way; the rest of ``enqueued`` was delivered or failed.
+    """Events of a sender so far: ``enqueued`` = ``delivered`` + ``failed`` + ``pending``.
 
-    ``dropped`` ones were never enqueued, because there was no room.
+    ``dropped`` events were not enqueued, because the queue was full.
     """
 
     enqueued: int = 0
     delivered: int = 0
     failed: int = 0
     dropped: int = 0
-    held: int = 0
+    pending: int = 0
 
     def __add__(self, other: Counts) -> Counts:
         return Counts(*(getattr(self, name) + getattr(other, name) for name in self.__slots__))
 
 
 class BackgroundSender:
-    """Records from any thread to one transport, in the order they came.
+    """Sends records of any thread to one transport, in the order of ``enqueue``.
 
-    ``encode`` and ``connect`` are called in the sender's thread; ``connect`` when the first record is there. ``also_held``
-    says how many of ``max_bytes`` are held elsewhere, for steps that have not ended.
+    ``encode`` and ``connect`` are called in the sender's thread; ``connect`` at the first record.
+    ``other_bytes`` returns how much of ``max_bytes`` the encoder uses for steps that are open.
     """
 
     def __init__(
@@ -65,53 +69,53 @@ class BackgroundSender:
         *,
         max_events: int = 10_000,
         max_bytes: int = 67_108_864,
-        also_held: Callable[[], int] = int,
+        other_bytes: Callable[[], int] = int,
         on_fork: Callable[[], None] | None = None,
     ) -> None:
         self._encode = encode
         self._connect = connect
         self._max_events = max_events
         self._max_bytes = max_bytes
-        self._also_held = also_held
+        self._other_bytes = other_bytes
         self._on_fork = on_fork
         self._transport: Transport | None = None
         self.generation = 0
-        """How many forks lie between this process and the one that made the sender."""
+        """The number of forks between the process that created the sender and this one."""
         self._clear()
         call_after_fork(self)
 
     def _clear(self) -> None:
-        self._lock = (
-            threading.RLock()
-        )  # re-entrant: a step may end in a signal handler or a garbage collection
+        # Re-entrant: a step may end in a signal handler or a garbage collection inside the lock.
+        self._lock = threading.RLock()
         self._settled = threading.Condition(self._lock)
         self._queue: queue.SimpleQueue[tuple[int, StepRecord] | None] = queue.SimpleQueue()
         self._numbers = itertools.count(1)
-        self._held: dict[int, int] = {}
-        """Size of each event whose fate is not known, by number, oldest first."""
-        self._held_bytes = 0
-        self._delivered = self._failed = self._dropped = self._dropped_said = 0
+        # The size of each pending event by its number, oldest first.
+        self._pending: dict[int, int] = {}
+        self._pending_bytes = 0
+        self._delivered = self._failed = self._dropped = self._dropped_logged = 0
         self._waiting = 0
-        self._knows_of_exit = False
+        self._exit_registered = False
         self._thread: threading.Thread | None = None
         self._stopping = False
         self._give_up_to = _ALL
         self._grace_s = 0.0
 
-    # --- the agent's side ---
+    # --- called by the program's threads ---
 
     def enqueue(self, record: StepRecord) -> bool:
-        """Take the record over; the caller must not touch it again. False when there was no room: it is dropped."""
+        """Queue a record; the caller must not change it afterwards. False if it was dropped."""
         size = _size(record)
         with self._lock:
-            share = 10 if record.phase == "end" else 9
-            events, weight = len(self._held) + 1, self._held_bytes + self._also_held() + size
-            if events * 10 > self._max_events * share or weight * 10 > self._max_bytes * share:
+            share = _END_SHARE if record.phase == "end" else _START_SHARE
+            events = len(self._pending) + 1
+            in_memory = self._pending_bytes + self._other_bytes() + size
+            if events * 10 > self._max_events * share or in_memory * 10 > self._max_bytes * share:
                 self._dropped += 1
                 return False
             number = next(self._numbers)
-            self._held[number] = size
-            self._held_bytes += size
+            self._pending[number] = size
+            self._pending_bytes += size
             self._queue.put((number, record))
             if self._thread is None:
                 self._start()
@@ -119,24 +123,19 @@ class BackgroundSender:
 
     @property
     def counts(self) -> Counts:
-        """What became of the events so far."""
+        """The events so far, by their outcome."""
         with self._lock:
-            held = len(self._held)
-            return Counts(
-                self._delivered + self._failed + held,
-                self._delivered,
-                self._failed,
-                self._dropped,
-                held,
-            )
+            pending = len(self._pending)
+            enqueued = self._delivered + self._failed + pending
+            return Counts(enqueued, self._delivered, self._failed, self._dropped, pending)
 
     def flush(self, timeout_s: float) -> bool:
-        """Wait until the fate of everything enqueued before is known; False when that took longer than ``timeout_s``."""
+        """Wait until every event enqueued so far is delivered or failed. False after a timeout."""
         deadline = time.monotonic() + timeout_s
         with self._settled:
             if threading.current_thread() is self._thread:
                 return False
-            last = next(reversed(self._held), 0)
+            last = next(reversed(self._pending), 0)
             if self._thread is None and self._queue.qsize() and not self._start():
                 return False
             self._waiting += 1
@@ -150,7 +149,10 @@ class BackgroundSender:
         return True
 
     def close(self, timeout_s: float) -> bool:
-        """Flush, then stop the thread and give up what is left, counted as failed. A later record starts anew."""
+        """Flush, then stop the thread; what is still pending counts as failed.
+
+        Returns False if the flush timed out. A later record starts a new thread.
+        """
         done = self.flush(timeout_s)
         with self._lock:
             thread = self._thread
@@ -158,18 +160,18 @@ class BackgroundSender:
                 return done
             self._stopping = True
             self._grace_s = GRACE_S if done else 0.0
-            self._give_up_to = next(reversed(self._held), 0)
+            self._give_up_to = next(reversed(self._pending), 0)
             self._queue.put(None)
         thread.join(JOIN_S)
         return done
 
     def _settled_up_to(self, last: int) -> bool:
-        return next(iter(self._held), last + 1) > last
+        return next(iter(self._pending), last + 1) > last
 
     def _start(self) -> bool:
-        """Start the thread; False where the interpreter is going down and no thread can be."""
-        if not self._knows_of_exit:
-            self._knows_of_exit = True
+        """Start the thread. False if no thread can start, because the interpreter shuts down."""
+        if not self._exit_registered:
+            self._exit_registered = True
             _call_at_exit_of_worker(lambda: self.close(EXIT_WAIT_S))
         self._stopping = False
         self._grace_s = 0.0
@@ -182,7 +184,7 @@ class BackgroundSender:
             self._thread = None
         return self._thread is not None
 
-    # --- the sender's thread ---
+    # --- called in the sender's thread ---
 
     def _work(self) -> None:
         suppressed.set(True)
@@ -205,25 +207,25 @@ class BackgroundSender:
     def _run(self, transport: Transport) -> None:
         wait_s = SHORTEST_WAIT_S
         while not self._stopping:
-            batch = self._take(wait_s if self._held else None)
+            batch = self._take(wait_s if self._pending else None)
             for number, record in batch:
                 self._send(transport, number, record)
-            before = len(self._held)
+            before = len(self._pending)
             self._poll(transport, 0)
-            idle = not batch and len(self._held) == before
+            idle = not batch and len(self._pending) == before
             wait_s = min(wait_s * 2, LONGEST_WAIT_S) if idle else SHORTEST_WAIT_S
-            self._say_dropped()
+            self._log_dropped()
 
     def _wait_for_the_last(self, transport: Transport) -> None:
         until = time.monotonic() + self._grace_s
         while (
             time.monotonic() < until
-            and next(iter(self._held), self._give_up_to + 1) <= self._give_up_to
+            and next(iter(self._pending), self._give_up_to + 1) <= self._give_up_to
         ):
             self._poll(transport, SHORTEST_WAIT_S)
 
     def _take(self, wait_s: float | None) -> list[tuple[int, StepRecord]]:
-        """The records that are there; without a wait given, at least one or the order to stop."""
+        """The next records, at most ``BATCH``. Without ``wait_s`` it waits for one or for the stop."""
         batch: list[tuple[int, StepRecord]] = []
         try:
             item = self._queue.get(timeout=wait_s)
@@ -245,10 +247,10 @@ class BackgroundSender:
             return
         while not self._sent(transport, encoded, number):
             if self._stopping:
-                self._done(number, "there was no room until the end")
+                self._done(number, "the transport had no room until the end")
                 return
             self._poll(transport, LONGEST_WAIT_S)
-            self._say_dropped()
+            self._log_dropped()
 
     def _sent(self, transport: Transport, record: Record, number: int) -> bool:
         try:
@@ -260,19 +262,18 @@ class BackgroundSender:
 
     def _done(self, number: int, reason: str) -> None:
         with self._settled:
-            size = self._held.pop(number, None)
+            size = self._pending.pop(number, None)
             if size is None:
                 return
-            self._held_bytes -= size
+            self._pending_bytes -= size
             if reason:
                 self._failed += 1
             else:
                 self._delivered += 1
             if self._waiting:
                 self._settled.notify_all()
-        if (
-            reason and not self._stopping
-        ):  # what is left at the end is counted in the program's last line
+        # What is pending at the end is counted in the exit summary instead.
+        if reason and not self._stopping:
             sdk_log.log("failed", f"stepstream: an event could not be delivered: {reason}")
 
     def _poll(self, transport: Transport, timeout_s: float) -> None:
@@ -281,15 +282,15 @@ class BackgroundSender:
         except Exception as error:
             internal_error("poll", error)
 
-    def _say_dropped(self) -> None:
-        fresh = self._dropped - self._dropped_said
+    def _log_dropped(self) -> None:
+        fresh = self._dropped - self._dropped_logged
         if fresh and sdk_log.log(
             "dropped", f"stepstream: {fresh} events dropped, the queue is full"
         ):
-            self._dropped_said = self._dropped
+            self._dropped_logged = self._dropped
 
     def _finish(self) -> None:
-        """Give up what was held when the order to stop came; what came later gets a thread of its own."""
+        """Fail what was pending at the stop; start a new thread for what was enqueued later."""
         if self._transport is not None:
             try:
                 self._transport.close()
@@ -297,13 +298,13 @@ class BackgroundSender:
                 internal_error("close", error)
             self._transport = None
         with self._lock:
-            given_up = [number for number in self._held if number <= self._give_up_to]
+            given_up = [number for number in self._pending if number <= self._give_up_to]
             self._keep_later_than(self._give_up_to)
             self._thread = None
             if self._queue.qsize():
                 self._start()
         for number in given_up:
-            self._done(number, "it was not confirmed in time")
+            self._done(number, "it was not acknowledged in time")
 
     def _keep_later_than(self, number: int) -> None:
         for _ in range(self._queue.qsize()):
@@ -312,7 +313,7 @@ class BackgroundSender:
                 self._queue.put(item)
 
     def after_fork(self) -> None:
-        """In the child: start empty. What the parent holds is the parent's to send, and its thread does not exist here."""
+        """Start empty in the child: the parent sends what it queued, and its thread is not copied."""
         transport, self._transport = self._transport, None
         if transport is not None:
             transport.abandon()
@@ -324,12 +325,12 @@ class BackgroundSender:
             self._on_fork()
 
 
+# Transports of parent processes, referenced so that nothing destroys them in this process.
 _left_to_parent: Final[list[Transport]] = []
-"""Transports of the parent process, kept so that nothing destroys them here."""
 
 
 class Refusing:
-    """A transport that cannot be: it settles every record with the reason."""
+    """The transport after a failed ``connect``: every record fails with the reason."""
 
     def __init__(self, reason: str) -> None:
         self._reason = reason
@@ -366,7 +367,10 @@ def _size(record: StepRecord) -> int:
 
 
 def _call_at_exit_of_worker(close: Callable[[], object]) -> None:
-    """A ``multiprocessing`` child leaves without atexit; it does run its own finalizers."""
+    """Call ``close`` at the end of a ``multiprocessing`` child.
+
+    Such a child ends without ``atexit``, but runs the finalizers of ``multiprocessing.util``.
+    """
     util = sys.modules.get("multiprocessing.util")
     process = sys.modules.get("multiprocessing.process")
     if util is not None and process is not None and process.parent_process() is not None:

@@ -1,6 +1,6 @@
-"""How records leave the process: one small protocol.
+"""The protocol of transports, which take records out of the process.
 
-Only the sender's thread calls a transport. ``KafkaTransport`` is one; a disk spool and an HTTP endpoint are to follow.
+Only the sender's thread calls a transport.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from typing import Protocol
 import msgspec
 
 Done = Callable[[str], None]
-"""Called once per record, from ``poll``: with an empty string when it is safe, else with what went wrong."""
+"""Called once for each record that was taken: with an empty string if it was delivered, otherwise
+with the reason why it failed."""
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):
@@ -22,16 +23,19 @@ class Record(msgspec.Struct, frozen=True, gc=False):
 
 
 class Transport(Protocol):
-    """Takes records and says, later, what became of each."""
+    """Takes records, and reports later for each whether it was delivered."""
 
     def send(self, record: Record, done: Done) -> bool:
-        """Take the record; False, and nothing taken, while there is no room. ``done`` is called exactly once for each taken."""
+        """Take the record. False if there is no room now: the record was not taken.
+
+        ``done`` is called exactly once for each record that was taken.
+        """
 
     def poll(self, timeout_s: float) -> None:
-        """Call the ``done`` of records whose fate is known; wait up to ``timeout_s`` for one."""
+        """Call ``done`` of the records whose outcome is known; wait up to ``timeout_s`` for one."""
 
     def close(self) -> None:
-        """Let go of connections. Records still under way are given up: their ``done`` is called with the reason."""
+        """Close the connections. Unacknowledged records fail: ``done`` is called with the reason."""
 
     def abandon(self) -> None:
-        """Forget everything without touching it: the process has forked, and threads and sockets are the parent's."""
+        """Drop everything in a forked child without closing it: the sockets are the parent's."""

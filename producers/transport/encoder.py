@@ -1,6 +1,6 @@
-"""From what the agent's thread noted down to the bytes that travel: redacted, cut to size, priced, always acceptable.
+"""Encodes step records for the wire: shortens, redacts, prices and serialises them.
 
-Runs in the sender's thread. What it writes passes ``stepstream.schemas.accept`` without a clamp.
+Runs in the sender's thread. ``stepstream.schemas.accept`` takes every result without repairs.
 """
 
 from __future__ import annotations
@@ -35,7 +35,11 @@ _SHORT: Final = (
 
 
 class Encoder:
-    """Makes records of step events. Not for more than one thread at a time."""
+    """Makes transport records of step records. Not thread-safe.
+
+    The cleaned input of an open step is cached, because its end event has the same input.
+    ``cached_bytes`` is the memory of that cache.
+    """
 
     def __init__(
         self,
@@ -45,7 +49,7 @@ class Encoder:
         totals: Totals,
         limits: Limits = DEFAULT_LIMITS,
         *,
-        max_held_bytes: int = MOST_OPEN_INPUT_BYTES,
+        max_cached_bytes: int = MOST_OPEN_INPUT_BYTES,
     ) -> None:
         self._redactor = redactor
         self._make_prices = prices
@@ -53,14 +57,13 @@ class Encoder:
         self._limits = limits
         self._max_content_bytes = min(max_content_bytes, limits.max_content_bytes)
         self._inputs: dict[str, tuple[str, str, int | None]] = {}
-        self._max_held_bytes = max_held_bytes
-        self.held_bytes = 0
-        """Memory of the inputs of unfinished steps, kept so that they need not be cleaned again."""
+        self._max_cached_bytes = max_cached_bytes
+        self.cached_bytes = 0
         self._encode = msgspec.json.Encoder().encode
         self.totals = totals
 
     def __call__(self, record: StepRecord) -> Record:
-        """The record on the wire. ``record`` becomes what is sent."""
+        """The record on the wire. ``record`` itself is changed to what is sent."""
         self._shorten(record)
         self._redact(record)
         if record.phase == "end":
@@ -99,23 +102,24 @@ class Encoder:
             record.documents = self._documents(record.documents)
 
     def _set_input(self, record: StepRecord) -> None:
-        """The input, cleaned once for both events of a step."""
         raw = record.input
-        held = self._released(record.step_id)
-        if held is None or held[0] is not raw:
-            held = (raw, *self._content(raw, record.input_bytes))
+        cached = self._pop_cached(record.step_id)
+        if cached is None or cached[0] is not raw:
+            cached = (raw, *self._content(raw, record.input_bytes))
         if record.phase == "start":
-            self._inputs[record.step_id] = held
-            self.held_bytes += _memory(held)
-            while len(self._inputs) > MOST_OPEN_INPUTS or self.held_bytes > self._max_held_bytes:
-                self._released(next(iter(self._inputs)))
-        _, record.input, record.input_bytes = held
+            self._inputs[record.step_id] = cached
+            self.cached_bytes += _memory(cached)
+            while (
+                len(self._inputs) > MOST_OPEN_INPUTS or self.cached_bytes > self._max_cached_bytes
+            ):
+                self._pop_cached(next(iter(self._inputs)))
+        _, record.input, record.input_bytes = cached
 
-    def _released(self, step_id: str) -> tuple[str, str, int | None] | None:
-        held = self._inputs.pop(step_id, None)
-        if held is not None:
-            self.held_bytes -= _memory(held)
-        return held
+    def _pop_cached(self, step_id: str) -> tuple[str, str, int | None] | None:
+        cached = self._inputs.pop(step_id, None)
+        if cached is not None:
+            self.cached_bytes -= _memory(cached)
+        return cached
 
     def _content(self, text: str, size: int | None) -> tuple[str, int | None]:
         clean, clean_size = cut_to_bytes(self._redactor.text(text), self._max_content_bytes)
@@ -158,7 +162,7 @@ class Encoder:
     def _bytes(self, record: StepRecord) -> bytes:
         try:
             value = self._encode(record)
-        except UnicodeEncodeError:  # half of a surrogate pair, which no encoding can carry
+        except UnicodeEncodeError:  # half of a surrogate pair, which UTF-8 cannot encode
             _repair(record)
             value = self._encode(record)
         share = 2
@@ -169,7 +173,7 @@ class Encoder:
         return value
 
     def _cut(self, record: StepRecord, max_bytes: int) -> None:
-        """Contents that JSON's escapes blew up beyond what a record may weigh."""
+        """Shorten the contents: JSON's escapes made the record larger than the limit."""
         for field in ("input", "output"):
             text, size = cut_to_bytes(getattr(record, field), max_bytes)
             if size > max_bytes:
@@ -195,8 +199,8 @@ class Encoder:
             totals.last_trace_id = record.trace_id
 
 
-def _memory(held: tuple[str, str, int | None]) -> int:
-    raw, clean, _ = held
+def _memory(cached: tuple[str, str, int | None]) -> int:
+    raw, clean, _ = cached
     return RECORD_BYTES + raw.__sizeof__() + (0 if clean is raw else clean.__sizeof__())
 
 

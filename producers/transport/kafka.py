@@ -1,4 +1,4 @@
-"""The way over Kafka: an idempotent producer that keeps trying while brokers are away."""
+"""The Kafka transport: an idempotent producer that retries while brokers are unreachable."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from stepstream.common import kafka
-from stepstream.producers.error_guard import sdk_log
+from stepstream.producers.sdk_log import sdk_log
 from stepstream.producers.transport.base import Done, Record
 from stepstream.schemas.step import RECORD_HEADERS
 from stepstream.schemas.topics import topic
@@ -20,14 +20,16 @@ if TYPE_CHECKING:
     from stepstream.schemas.settings import Settings
 
 
-LOOK_AFTER_S: Final = 1.5
-LOOK_EVERY_S: Final = 10.0
+# When nothing was acknowledged for so long, the transport checks whether the topic exists.
+CHECK_TOPIC_AFTER_S: Final = 1.5
+CHECK_TOPIC_EVERY_S: Final = 10.0
 
 
 class KafkaTransport:
-    """Records to the steps topic over an idempotent producer that keeps trying while brokers are away.
+    """Sends records to the steps topic.
 
-    Nothing is given up for its age: what the brokers do not take stays held, within the sender's bounds.
+    No record fails because of its age: what the brokers do not take stays in memory, within the
+    limits of the sender's queue.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -36,17 +38,17 @@ class KafkaTransport:
         self._headers: Final[list[tuple[str, str | bytes | None]]] = list(RECORD_HEADERS)
         self._producer: Producer | None = _producer(settings)
         self._left_to_parent: list[Any] = []
-        self._under_way = 0
-        self._moved_at = time.monotonic()
-        self._looked_at = float("-inf")
+        self._unacknowledged = 0
+        self._progress_at = time.monotonic()
+        self._checked_at = float("-inf")
 
     def send(self, record: Record, done: Done) -> bool:
         if self._producer is None:
             self._producer = _producer(self._settings)
 
         def delivered(error: KafkaError | None, _message: object) -> None:
-            self._under_way -= 1
-            self._moved_at = time.monotonic()
+            self._unacknowledged -= 1
+            self._progress_at = time.monotonic()
             done("" if error is None else self._explained(error))
 
         try:
@@ -57,14 +59,14 @@ class KafkaTransport:
             return False
         except KafkaException as error:
             reason = error.args[0]
-            if reason.fatal():  # an idempotent producer that lost its place is of no more use
+            if reason.fatal():  # an idempotent producer that lost its sequence cannot go on
                 self._retire()
                 return False
             done(self._explained(reason))
             return True
-        if not self._under_way:
-            self._moved_at = time.monotonic()
-        self._under_way += 1
+        if not self._unacknowledged:
+            self._progress_at = time.monotonic()
+        self._unacknowledged += 1
         return True
 
     def poll(self, timeout_s: float) -> None:
@@ -73,28 +75,28 @@ class KafkaTransport:
         self._producer.poll(timeout_s)
         now = time.monotonic()
         if (
-            self._under_way
-            and now - self._moved_at > LOOK_AFTER_S
-            and now - self._looked_at > LOOK_EVERY_S
+            self._unacknowledged
+            and now - self._progress_at > CHECK_TOPIC_AFTER_S
+            and now - self._checked_at > CHECK_TOPIC_EVERY_S
         ):
-            self._looked_at = now
-            self._look_for_topic(self._producer)
+            self._checked_at = now
+            self._check_topic(self._producer)
 
     def close(self) -> None:
         self._retire()
 
     def abandon(self) -> None:
-        self._left_to_parent.append(
-            self._producer
-        )  # destroying it would wait for threads that this process lacks
+        # Destroying the producer would wait for its threads, which do not exist in this process.
+        self._left_to_parent.append(self._producer)
         self._producer = None
 
-    def _look_for_topic(self, producer: Producer) -> None:
-        """Nothing moves: say so if it is for want of the topic, which a client would otherwise wait for in silence."""
+    def _check_topic(self, producer: Producer) -> None:
+        """Log it if the topic does not exist: librdkafka waits for it without an error."""
         with contextlib.suppress(kafka.KafkaUnreachable):
             if kafka.partition_count(producer, self._topic, timeout=0.5) == 0:
                 sdk_log.log(
-                    "topic", f"stepstream: {self._no_topic()}; events are held until it is there"
+                    "topic",
+                    f"stepstream: {self._no_topic()}; events are kept in memory until it exists",
                 )
 
     def _no_topic(self) -> str:
@@ -130,8 +132,8 @@ def _producer(settings: Settings) -> Producer:
 _BRACKETS: Final = re.compile(r"\[(?:rdkafka|thrd)[^\]]*\]:?\s*")
 
 
-class _Sayer(logging.Handler):
-    """librdkafka's sdk_log, a kind at a time, in our words."""
+class _LogHandler(logging.Handler):
+    """Passes librdkafka's log messages on to the SDK's rate-limited log."""
 
     def __init__(self, brokers: str) -> None:
         super().__init__()
@@ -142,12 +144,12 @@ class _Sayer(logging.Handler):
         text = _BRACKETS.sub("", text).strip()
         sdk_log.log(
             f"kafka:{self._brokers}:{kind}",
-            f"stepstream: Kafka at {self._brokers}: {text}; events are held and sent when it answers",
+            f"stepstream: Kafka at {self._brokers}: {text}; events are kept in memory and sent later",
         )
 
 
 def _kafka_logger(settings: Settings) -> logging.Logger:
     logger = logging.Logger("stepstream.common.kafka", logging.WARNING)
     logger.propagate = False
-    logger.addHandler(_Sayer(settings.kafka_brokers))
+    logger.addHandler(_LogHandler(settings.kafka_brokers))
     return logger

@@ -1,9 +1,9 @@
-"""A transport that keeps records in memory: for tests of code that uses the SDK, without brokers.
+"""A transport that keeps records in memory, for tests of programs that use the SDK.
 
-transport = MemoryTransport()
-tracer = Tracer(settings, transport=transport)
+transport = stepstream.MemoryTransport()
+stepstream.configure(transport=transport)
 ...
-tracer.flush()
+stepstream.flush()
 assert [step.name for step in transport.ended] == ["plan", "answer"]
 """
 
@@ -16,7 +16,11 @@ from stepstream.schemas.step import StepEvent
 
 
 class MemoryTransport:
-    """Keeps what it is sent. ``room`` limits records under way; ``hold``: it takes and never confirms, like absent brokers."""
+    """Keeps every record that it takes.
+
+    ``room`` limits the unacknowledged records. ``hold``: takes records and never acknowledges
+    them, like unreachable brokers. ``failure``: every record fails with this reason.
+    """
 
     def __init__(self, *, room: int = 1_000_000, hold: bool = False, failure: str = "") -> None:
         self.room = room
@@ -58,7 +62,7 @@ class MemoryTransport:
 
     @property
     def events(self) -> list[StepEvent]:
-        """Every event kept, in the order it was sent."""
+        """Every event, in the order in which it was sent."""
         return [StepEvent.model_validate_json(record.value) for record in self.records]
 
     @property
@@ -68,5 +72,5 @@ class MemoryTransport:
 
     @property
     def ended(self) -> list[StepEvent]:
-        """End events, in order: the complete steps."""
+        """End events, in order. Each is the complete record of its step."""
         return [event for event in self.events if event.phase == "end"]

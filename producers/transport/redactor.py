@@ -1,11 +1,11 @@
-"""Secrets out of everything that the SDK sends, and a hook of the program's own behind that."""
+"""Redaction of every text that the SDK sends: known secret forms, then a hook of the program."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Final
 
-from stepstream.producers.error_guard import internal_error
+from stepstream.producers.sdk_log import internal_error
 from stepstream.schemas.redaction import is_secret_name, without_secrets
 from stepstream.schemas.secret_forms import REDACTED
 
@@ -17,17 +17,20 @@ UNREADABLE: Final = "[withheld: the redact hook failed]"
 
 
 class Redactor:
-    """Takes secrets out of texts; ``hook``, if given, then changes each text further. Never raises."""
+    """Redacts texts. ``hook``, if given, is applied to each redacted text. Never raises.
+
+    A text on which the hook fails is withheld.
+    """
 
     def __init__(self, hook: Hook | None = None) -> None:
         self._hook = hook
 
     def text(self, text: str) -> str:
-        """The text without its secrets."""
+        """The redacted text."""
         return self._hooked(without_secrets(text))
 
     def named(self, name: str, value: str) -> str:
-        """The value of a field called ``name``: all of it is secret where the name says so."""
+        """The redacted value of a field; all of it is redacted if ``name`` is that of a secret."""
         return REDACTED if value and is_secret_name(name) else self.text(value)
 
     def _hooked(self, text: str) -> str:

@@ -1,8 +1,8 @@
-"""Plain data from any value, within a number of characters: what ``to_text`` writes as JSON.
+"""Plain data (text, numbers, lists, dictionaries) from any value, within a number of characters.
 
-Types with a known serialisation are read by their type, through the methods of the built-in or library class itself, never
-through those of a subclass. Any other object is recorded by its type name and its plain attributes. Of what is too long, the
-beginning and the end are kept, and a mark says how much is missing: of texts, lists, dictionaries and numbers of fields alike.
+Values of known types are read by the methods of the built-in or library class itself, never by
+those of a subclass. Any other object becomes its type name and its plain attributes. Of what is
+too long the beginning and the end are kept, and a mark between them states how much is missing.
 """
 
 from __future__ import annotations
@@ -25,35 +25,44 @@ from stepstream.producers.values.known_types import (
     reader_of,
 )
 from stepstream.producers.values.shortening import SHORTEST_FILE, cut_middle, is_file, shortened
+from stepstream.schemas.money import nanos_from_usd
 
 DEEPEST: Final = 12
 KEY_CHARS: Final = 256
+_AMOUNT_CHARS: Final = 64
 _MOST_SIBLINGS: Final = 8
 _CHARS_A_VISIT: Final = 56
 _LEAST_VISITS: Final = 64
 _SAMPLED: Final = 4
+# With less room than this for each item, fewer items are kept.
 _SHARE_CHARS: Final = 256
-"""Where there is less room for an item than this, fewer items are kept."""
+# The least that an item counts, so that the number of visited items is bounded as the text is.
 _ITEM_CHARS: Final = 32
-"""What an item counts at least, so that the number of items that are looked at is bounded as the text is."""
 
 
-class Walk:
-    """One walk over a value. ``visited`` and ``characters`` count what was looked at, ``cut`` the characters left out."""
+class ValueReader:
+    """Reads one value.
+
+    ``visited`` counts the values and ``characters`` the characters that were read, ``used`` the
+    characters of the result, ``cut`` the characters that were left out.
+    """
 
     def __init__(self) -> None:
         self.visited = 0
         self.characters = 0
         self.used = 0
         self.cut = 0
-        self._most_visited = 0
+        self._most_visits = 0
         self._above: set[int] = set()
 
     def plain(self, value: Any, room: int, depth: int = 0) -> Any:
-        """The value as text, numbers, lists and dictionaries. Never raises an ``Exception``."""
+        """The value as text, numbers, lists and dictionaries, in about ``room`` characters.
+
+        Never raises an ``Exception``.
+        """
         if depth == 0:
             self.visited += 1
-            self._most_visited = self.visited + max(room // _CHARS_A_VISIT, _LEAST_VISITS)
+            self._most_visits = self.visited + max(room // _CHARS_A_VISIT, _LEAST_VISITS)
         kind = type(value)
         if kind is str:
             return self.text(value, room)
@@ -76,11 +85,11 @@ class Walk:
                 return read(self, value, room, depth)
             finally:
                 self._above.discard(id(value))
-        except Exception:  # changed by another thread meanwhile, or broken inside
+        except Exception:  # changed by another thread while it was read, or broken
             return self.text(f"<{type_name(kind)}>", room)
 
     def text(self, value: str, room: int) -> str:
-        """A text, shortened to ``room``, without halves of surrogate pairs."""
+        """The text, shortened to ``room`` characters, without halves of surrogate pairs."""
         out = shortened(value, max(room, LEAST_CHARS))
         if not out.isascii():
             out = out.encode("utf-8", "replace").decode("utf-8")
@@ -94,7 +103,7 @@ class Walk:
     def items(
         self, count: int, front: Iterator[Any], back: Iterator[Any] | None, room: int, depth: int
     ) -> list[Any]:
-        """Items of a list from both ends, as many as there is room for; each gets an equal share of what is left."""
+        """Items from both ends of a list; each gets an equal share of the remaining room."""
         first, last = self._chosen(count, front, back, room, estimate)
         chosen = first + last[::-1]
         plain = [item for item, _ in chosen if _is_small_number(item)]
@@ -120,7 +129,7 @@ class Walk:
         room: int,
         depth: int,
     ) -> dict[str, Any]:
-        """Keys and values from both ends, as ``items``."""
+        """Keys and values from both ends of a dictionary, as ``items``."""
         first, last = self._chosen(count, front, back, room, _estimate_pair)
         chosen = first + last[::-1]
         keys = [self._key(pair[0]) for pair, _ in chosen]
@@ -159,7 +168,11 @@ class Walk:
         room: int,
         estimate: Callable[[Any], int],
     ) -> tuple[list[tuple[Any, int]], list[tuple[Any, int]]]:
-        """The items to keep, with how long they are about: the last, the first, the last but one ... until the room is used."""
+        """The items to keep and their estimated length, from the front and from the back.
+
+        They are taken alternately (the last, the first, the last but one ...) until the room is
+        used.
+        """
         least = max(room // _MOST_SIBLINGS, _SHARE_CHARS)
         first: list[tuple[Any, int]] = []
         last: list[tuple[Any, int]] = []
@@ -173,13 +186,13 @@ class Walk:
             self.visited += 1
             size = max(estimate(item), _ITEM_CHARS)
             spent += min(size, least)
-            if (spent > room or self.visited > self._most_visited) and (first or last):
+            if (spent > room or self.visited > self._most_visits) and (first or last):
                 break
             (last if from_back else first).append((item, size))
         return first, last
 
     def _shared(self, sizes: list[int], room: int, make: Callable[[int, int], Any]) -> list[Any]:
-        """Short ones first, so that what they do not need is there for the long ones."""
+        """``make(index, share)`` for each size; short ones first, so that long ones get the rest."""
         out: list[Any] = [None] * len(sizes)
         left = room
         order = sorted(range(len(sizes)), key=sizes.__getitem__)
@@ -190,7 +203,7 @@ class Walk:
         return out
 
     def _key(self, key: Any) -> str:
-        """A key, cleaned and cut like a value; its length is counted where the value is."""
+        """A key, shortened like a value. Its length is counted with the value."""
         if type(key) is not str:
             return str(key) if _is_small_number(key) and type(key) is int else label(key, KEY_CHARS)
         before = self.used
@@ -206,30 +219,45 @@ class Walk:
         return self.mapping(len(pairs), iter(pairs), reversed(pairs), room, depth)
 
     def label(self, value: object, most: int) -> str:
-        """As the function ``label``, counted here."""
+        """As the function ``label``, counted in ``characters``."""
         text = label(value, most)
         self.characters += len(text)
         return text
 
 
 def number_of(value: object) -> float | None:
-    """A number as a float: Python's, numpy's and decimals; None for anything else, and for what a float cannot hold."""
+    """The float of a number (Python's, numpy's, ``Decimal``); None for anything else.
+
+    Also None for a number beyond the range of floats.
+    """
     kind = type(value)
     if kind is bool or not is_number(kind):
         return None
     try:
         if issubclass(kind, decimal.Decimal):
             return decimal.Decimal.__float__(value)  # type: ignore[arg-type]  # it is one
-        plain = Walk().plain(value, LEAST_CHARS)
+        plain = ValueReader().plain(value, LEAST_CHARS)
         return float(plain) if type(plain) is int or type(plain) is float else None
     except (OverflowError, ValueError):
         return None
 
 
-def items_of(value: object) -> Iterator[Any] | None:
-    """Iterates over a list, tuple, set, deque or a built-in iterator such as a generator; None for anything else.
+def nanos_of(value: object) -> int | None:
+    """Nano-dollars of an amount in US dollars; None for what is not an amount."""
+    if issubclass(type(value), str):
+        amount: Any = label(value, _AMOUNT_CHARS)
+    else:
+        amount = value if type(value) is decimal.Decimal else number_of(value)
+    try:
+        return None if amount is None else nanos_from_usd(amount)
+    except ValueError:
+        return None
 
-    A subclass is iterated over as its built-in base, so that nothing of it is called.
+
+def items_of(value: object) -> Iterator[Any] | None:
+    """An iterator over a list, tuple, set, deque or built-in iterator; None for anything else.
+
+    A subclass is iterated over as its built-in base, so that none of its code runs.
     """
     kind = type(value)
     for base in (list, tuple, set, frozenset, deque):
@@ -246,27 +274,30 @@ def items_of(value: object) -> Iterator[Any] | None:
 
 
 def label(value: object, most: int) -> str:
-    """A short text for what should have been one: a name, a key. Other values as JSON, objects by their type."""
+    """A text of at most ``most`` characters for a value that should be a text, such as a name.
+
+    Other values become JSON, objects their type.
+    """
     if type(value) is str:
         return value if len(value) <= most else cut_middle(value, most)
-    plain = Walk().plain(value, most)
+    plain = ValueReader().plain(value, most)
     text = plain if type(plain) is str else msgspec.json.encode(plain).decode("utf-8")
     return text if len(text) <= most else cut_middle(text, most)
 
 
 def _is_small_number(value: Any) -> bool:
-    """Whether it is a number, or nothing, that is written as it is."""
+    """True for None, bool, float, and an integer that JSON readers take."""
     kind = type(value)
     if kind is int:
         return bool(-(2**63) <= value < 2**64)
     return kind is float or kind is bool or value is None
 
 
-# --- how long values are, about, without looking at all of them ---
+# --- estimated length of values, from their first items ---
 
 
 def estimate(value: Any) -> int:
-    """Characters of a value, about, by the first of its items; an object counts as few."""
+    """The estimated characters of a value, from its first items. An object counts as 64."""
     kind = type(value)
     if kind is str:
         return _estimate_text(value)

@@ -33,7 +33,7 @@ from stepstream.cli import queries
 from stepstream.cli.app import COMMANDS, run
 from stepstream.common import logs, terminal
 from stepstream.doctor.check import Check
-from stepstream.producers.error_guard import RateLimitedLog
+from stepstream.producers.sdk_log import RateLimitedLog
 from stepstream.render.alerts import alert_lines
 from stepstream.render.heading import View
 from stepstream.render.listing import below_one_another, listing

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from stepstream.producers.error_guard import LOGGER, sdk_log
+from stepstream.producers.sdk_log import LOGGER, sdk_log
 from stepstream.producers.tracer import Tracer
 from stepstream.producers.transport.memory import MemoryTransport
 from stepstream.schemas.settings import Settings

@@ -190,15 +190,15 @@ def test_the_input_of_both_events_is_cleaned_once() -> None:
 
 def test_inputs_of_unfinished_steps_are_bounded_by_bytes() -> None:
     """The oldest are let go of when there are too many bytes, and each is when its step ends."""
-    encode = Encoder(Redactor(), PriceBook, 16_384, Totals(), max_held_bytes=100_000)
+    encode = Encoder(Redactor(), PriceBook, 16_384, Totals(), max_cached_bytes=100_000)
     for number in range(50):
         encode(record(phase="start", end_time=None, step_id=f"{number:016x}", input="x y " * 2_000))
-        assert encode.held_bytes <= 100_000
-    assert encode.held_bytes > 50_000
+        assert encode.cached_bytes <= 100_000
+    assert encode.cached_bytes > 50_000
     for number in range(50):
         value = encode(record(step_id=f"{number:016x}", input="x y " * 2_000)).value
         assert b'"input":"x y ' in value
-    assert encode.held_bytes == 0
+    assert encode.cached_bytes == 0
 
 
 def test_objects_with_secrets_in_their_attributes() -> None:

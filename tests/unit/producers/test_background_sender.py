@@ -95,11 +95,11 @@ def test_a_full_queue_drops_and_counts() -> None:
         taken = [made.enqueue(record(number, phase="start")) for number in range(200)]
         assert sum(taken) == 90
         assert [made.enqueue(record(number)) for number in range(20)] == [True] * 10 + [False] * 10
-        assert made.counts == Counts(enqueued=100, dropped=120, held=100)
+        assert made.counts == Counts(enqueued=100, dropped=120, pending=100)
         wait_until(
             lambda: any("dropped" in word.getMessage() for word in words),
             10,
-            "the publisher's thread to get there",
+            "the sender's thread to get there",
             every_s=0.002,
         )
         assert not made.close(0.01)
@@ -118,7 +118,7 @@ def test_bytes_are_bounded_too() -> None:
     assert made.flush(10)
     assert made.enqueue(record(4, input="x" * 60_000))
     assert made.flush(10)
-    assert made._held_bytes == 0
+    assert made._pending_bytes == 0
     made.close(5)
 
 
@@ -127,7 +127,7 @@ def test_what_is_held_elsewhere_takes_room() -> None:
     elsewhere = [0]
     transport = MemoryTransport(hold=True)
     made = BackgroundSender(
-        encode, lambda: transport, max_bytes=100_000, also_held=lambda: elsewhere[0]
+        encode, lambda: transport, max_bytes=100_000, other_bytes=lambda: elsewhere[0]
     )
     assert made.enqueue(record(1, input="x" * 40_000))
     elsewhere[0] = 50_000
@@ -145,9 +145,9 @@ def test_unfinished_steps_are_inside_the_bound() -> None:
         assert engine is not None
         for number in range(1_000):
             steps.append(run.tool(f"t{number}", input=f"{number} " + "word " * 2_000).start())
-            assert engine._held_by_encoder() + engine.sender._held_bytes <= 4_000_000
+            assert engine._encoder_bytes() + engine.sender._pending_bytes <= 4_000_000
             assert made.tracer.flush(10)
-        assert 0 < engine._held_by_encoder() <= 1_000_000
+        assert 0 < engine._encoder_bytes() <= 1_000_000
         for step in steps:
             step.end()
             assert made.tracer.flush(10)
@@ -161,7 +161,7 @@ def test_the_agent_is_not_kept_waiting() -> None:
     for number in range(20_000):
         made.enqueue(record(number))
     assert time.thread_time() - began < 2
-    assert made.counts.held == 10_000
+    assert made.counts.pending == 10_000
     assert not made.close(0)
     assert made.counts == Counts(enqueued=10_000, failed=10_000, dropped=10_000)
 
@@ -208,7 +208,7 @@ def test_flush_does_not_wait_for_what_came_later() -> None:
         wait_until(
             lambda: made.counts.enqueued > 0,
             10,
-            "the publisher's thread to get there",
+            "the sender's thread to get there",
             every_s=0.002,
         )
         assert made.flush(10)
@@ -359,11 +359,11 @@ def test_counts_always_add_up(actions: list[str], room: int) -> None:
             else:
                 transport.hold = action == "hold"
             counts = made.counts
-            assert counts.enqueued == counts.delivered + counts.failed + counts.held
+            assert counts.enqueued == counts.delivered + counts.failed + counts.pending
             assert counts.enqueued + counts.dropped == offered
         transport.hold = False
         assert made.close(10)
-    assert made.counts.held == 0
+    assert made.counts.pending == 0
     assert made.counts.delivered == len(transport.records)
 
 

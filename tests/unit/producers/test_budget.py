@@ -182,7 +182,7 @@ def test_a_step_that_never_began_gives_back_what_it_set_aside() -> None:
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
-        ({"usd": "lots"}, "Budget(usd='lots') is left out, so that nothing is limited by it: write Budget(usd=0.50)"),
+        ({"usd": "lots"}, "Budget(usd='lots') is ignored, so this limit is not enforced: write Budget(usd=0.50)"),
         ({"usd": -1}, "write Budget(usd=0.50)"), ({"steps": -1}, "write Budget(steps=40)"),
         ({"warn": 0}, "write Budget(warn=0.8)"),
         ({"tokens": "x"}, "write Budget(tokens=100_000)"), ({"reserve_usd": "x"}, "write Budget(reserve_usd=0.05)"),

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, SecretStr
 
 from stepstream.producers.values.content import SLACK_CHARS, to_text
-from stepstream.producers.values.plain import Walk
+from stepstream.producers.values.plain import ValueReader
 
 LIMIT = 16_384
 HERE = __name__
@@ -116,10 +116,10 @@ def test_huge_values_cost_little(value: object) -> None:
     """Of a value of millions of parts no more is looked at than can be kept, and the text is kept within bounds."""
     text, _ = to_text(value, LIMIT)
     assert len(text) <= LIMIT + SLACK_CHARS
-    walk = Walk()
-    walk.plain(value, LIMIT)
-    assert walk.visited <= 2 * LIMIT
-    assert walk.characters <= 2 * LIMIT
+    reader = ValueReader()
+    reader.plain(value, LIMIT)
+    assert reader.visited <= 2 * LIMIT
+    assert reader.characters <= 2 * LIMIT
 
 
 def test_the_size_before_the_cut() -> None:

@@ -318,7 +318,7 @@ def test_a_child_process_leaves_the_runs_of_its_parent_alone(made: Traced) -> No
     with made.tracer.run() as run:
         engine = made.tracer.engine()
         assert engine is not None
-        control = run._owned
+        control = run._control
         assert control is not None
         with control._changed:  # another thread might hold it
             child = os.fork()
@@ -351,7 +351,7 @@ def test_what_is_no_command_is_counted_and_passed_over(made: Traced) -> None:
             b"\xff",
             msgspec.json.encode(order),
         ):
-            listener._hand_over(value)
+            listener._deliver(value)
         with pytest.raises(RunStopped), run.tool("x"):
             pass
     assert (engine.commands.received, engine.commands.malformed) == (1, 4)
@@ -368,15 +368,15 @@ def test_a_resume_dated_in_the_future_voids_no_later_stop(
     now_s = time.time()
     listener = CommandListener(engine.settings, engine.commands, now_s=lambda: now_s)
     with made.tracer.run() as run:
-        assert run._owned is not None
-        whom = {"project": run._owned.project} if scope else {"trace_id": run.trace_id}
+        assert run._control is not None
+        whom = {"project": run._control.project} if scope else {"trace_id": run.trace_id}
 
         def order(action: str, time_s: float, timestamp_s: float) -> None:
             more = {"expires": round((time_s + 600) * 1e6)} if scope else {}
             given = command(
                 action, 1 if action == "resume" else 2, time=round(time_s * 1e6), **whom, **more
             )
-            listener._hand_over(msgspec.json.encode(given), round(timestamp_s * 1e3))
+            listener._deliver(msgspec.json.encode(given), round(timestamp_s * 1e3))
 
         order("resume", now_s + ahead_s, now_s - 5)
         with run.tool("goes on"):

@@ -198,7 +198,7 @@ ID = "4bf92f3577b34da6a3ce929d0e0e4736"
         (
             Totals(84, 12, 420_000_000, 3, ID, 2),
             Counts(168, 168),
-            "stepstream: 12 runs · 84 steps · $0.42 · 3 steps that the SDK's price list does not know · "
+            "stepstream: 12 runs · 84 steps · $0.42 · 3 steps without a known price · "
             "2 model calls without usage · stepstream runs",
         ),
         (

@@ -21,7 +21,7 @@ from stepstream.producers.misuse import shown
 from stepstream.producers.values.content import to_text
 from stepstream.producers.values.failures import message_of
 from stepstream.producers.values.inspection import field_of
-from stepstream.producers.values.plain import Walk, label
+from stepstream.producers.values.plain import ValueReader, label
 from tests.support.sdk import traced
 
 LIMIT = 16_384
@@ -237,10 +237,10 @@ HUGE: dict[str, Any] = {
 @pytest.mark.parametrize("kind", list(HUGE))
 def test_the_cost_is_bounded_by_what_is_kept(kind: str) -> None:
     """However big a value is, no more of it is looked at than a small multiple of the limit, and no more is kept."""
-    walk = Walk()
-    walk.plain(HUGE[kind], LIMIT)
-    assert walk.visited <= LIMIT
-    assert walk.characters <= 2 * LIMIT + 1_000
+    reader = ValueReader()
+    reader.plain(HUGE[kind], LIMIT)
+    assert reader.visited <= LIMIT
+    assert reader.characters <= 2 * LIMIT + 1_000
     text, size = to_text(HUGE[kind], LIMIT)
     assert len(text.encode()) <= LIMIT or HUGE[kind] is HUGE["wide text"]
     assert size is None or size > len(text)
@@ -465,7 +465,7 @@ def test_arrays_and_tables() -> None:
 def test_a_value_that_changes_meanwhile() -> None:
     """A container that another thread changes while it is read is recorded by its type."""
     items = [dict.fromkeys(range(10)) for _ in range(3)]
-    walk = Walk()
+    reader = ValueReader()
 
     class Grows(dict[str, int]):
         pass
@@ -474,7 +474,7 @@ def test_a_value_that_changes_meanwhile() -> None:
     front = iter(growing.items())
     growing["c"] = 3
     with pytest.raises(RuntimeError):
-        walk.mapping(3, front, None, 100, 0)
+        reader.mapping(3, front, None, 100, 0)
     assert json.loads(to_text(items, LIMIT)[0])
 
 

@@ -11,7 +11,7 @@ from unittest.mock import MagicMock
 import pytest
 
 import stepstream
-from stepstream.producers.error_guard import RateLimitedLog
+from stepstream.producers.sdk_log import RateLimitedLog
 from stepstream.producers.steps import Run, Step
 from tests.support.sdk import Traced, said, traced
 
@@ -71,7 +71,7 @@ WRONG: dict[str, tuple[Callable[[Any], object], str]] = {
     ),
     "no amount": (
         _of_step(lambda step: step.set_cost("lots")),
-        "set_cost('lots') is ignored: it is no amount of dollars; write set_cost(0.0123)",
+        "set_cost('lots') is ignored: it is not an amount of dollars; write set_cost(0.0123)",
     ),
     "cost by a wrong name": (
         _of_step(lambda step: step.set_cost(cost=1)),
@@ -112,7 +112,7 @@ WRONG: dict[str, tuple[Callable[[Any], object], str]] = {
     ),
     "a name that is none": (
         _opened(lambda run: run.tool(name=5)),
-        "the name of a step is a text, and 5 is none: write tool('search')",
+        "the name of a step must be a string, and 5 is not: write tool('search')",
     ),
     "a budget that is none": (
         _opened(lambda run: run.run("r", budget=5)),
@@ -144,15 +144,15 @@ WRONG: dict[str, tuple[Callable[[Any], object], str]] = {
     ),
     "a function for a name": (
         _opened(lambda run: run.tool(_ended, input={"order": 7})),
-        "the name of a step is a text, and <function _ended> is none: write tool('_ended')",
+        "the name of a step must be a string, and <function _ended> is not: write tool('_ended')",
     ),
     "a mock for a name": (
         _opened(lambda run: run.llm(MagicMock(), input="hello")),
-        "the name of a step is a text, and <unittest.mock.MagicMock> is none: write tool('search')",
+        "the name of a step must be a string, and <unittest.mock.MagicMock> is not: write tool('search')",
     ),
     "a function for a kind": (
         _opened(lambda run: run.step(_ended, input=1)),
-        "the name of a step is a text, and <function _ended> is none: write tool('_ended')",
+        "the name of a step must be a string, and <function _ended> is not: write tool('_ended')",
     ),
     "after the end": (
         lambda run: _ended(run).set_output(1),
@@ -233,8 +233,8 @@ def test_errors_inside_are_still_internal(made: Traced, monkeypatch: pytest.Monk
     def broken(*_: Any) -> Any:
         raise TypeError("ours")
 
-    monkeypatch.setattr("stepstream.producers.filling.to_text", broken)
+    monkeypatch.setattr("stepstream.producers.steps.to_text", broken)
     with said() as records, made.tracer.run() as run, run.tool("t") as step:
         step.set_output(1)
     assert [record.levelno for record in records] == [logging.ERROR]
-    assert "internal error in Fills.set_output" in records[0].getMessage()
+    assert "internal error in Step.set_output" in records[0].getMessage()

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from stepstream.producers.filling import Fills
 from stepstream.producers.propagation import propagate
+from stepstream.producers.steps import Step
 from stepstream.producers.tracer import Tracer
 from stepstream.producers.transport.memory import MemoryTransport
 from stepstream.schemas.ids import STEP_ID, TRACE_ID
@@ -374,7 +374,7 @@ def test_usage_cost_model_and_documents(made: Traced) -> None:
 
 def test_set_usage_takes_every_count_of_the_contract() -> None:
     """What can be priced can be said."""
-    names = set(inspect.signature(Fills.set_usage).parameters) - {"self", "service_tier"}
+    names = set(inspect.signature(Step.set_usage).parameters) - {"self", "service_tier"}
     assert names == {*TokenUsage.model_fields} - {"incomplete"}
 
 
@@ -502,7 +502,7 @@ def test_the_agent_is_named_after_what_is_known() -> None:
             pass
         with made.tracer.run() as run:
             pass
-        program = run._scope.whose["agent"]
+        program = run._scope.labels["agent"]
         assert program
         assert {event.name: event.agent for event in made.ended.values()} == {
             "a": "given",

@@ -1,4 +1,4 @@
-"""Control steps: what was ordered, obeyed, paused and approved, as steps of the run that it was about."""
+"""Records commands and their effects (stop, pause, resume, approval, budget) as steps of the run."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from stepstream.producers.scope import Scope
 
 
-class ControlSteps:
-    """Publishes the control steps of one run, below its root. Any thread may call it; nothing is raised."""
+class ControlStepRecorder:
+    """Publishes the control steps of one run, as children of its root. Thread-safe, never raises."""
 
     __slots__ = ("_engine", "_generation", "_parent_id", "_scope")
 
@@ -25,7 +25,7 @@ class ControlSteps:
         self._parent_id = parent_id
 
     def now_us(self) -> int:
-        """The wall clock."""
+        """Wall-clock time in microseconds since 1970."""
         return self._engine.clock.now_us()
 
     @never_raises
@@ -39,9 +39,9 @@ class ControlSteps:
         began_us: int = 0,
         status: str = "ok",
     ) -> None:
-        """One event of a control step."""
+        """Publish one event of a control step. ``began_us`` is its start; 0 means now."""
         if self._engine.sender.generation != self._generation:
-            return  # a fork: the parent process tells of the run
+            return  # in a forked child: the parent process records the run
         now_us = self.now_us()
         record = StepRecord(
             trace_id=self._scope.trace_id,
@@ -54,6 +54,6 @@ class ControlSteps:
             end_time=max(now_us, began_us) if phase == "end" else None,
             status=status,
             attributes=attributes,
-            **cast(Any, self._scope.whose),
+            **cast(Any, self._scope.labels),
         )
         self._engine.publish(record)
