@@ -24,7 +24,7 @@ from stepstream.stream.assemble import partition
 from stepstream.stream.assemble.partition import AssemblePartition
 from stepstream.stream.assemble.publish_schedule import PublishSchedule
 from stepstream.stream.core.outputs import Output
-from stepstream.stream.detectors import behaviour, budgets, make_detector, time_limits
+from stepstream.stream.detectors import budgets, loop, make_detector, time_limits, unpriced_model
 from stepstream.stream.run.limits import AssembleLimits
 from stepstream.stream.run.rules import RuleBook
 from stepstream.stream.run.run import Run
@@ -38,7 +38,7 @@ GOAL_US: Final = 12.0
 
 _DETECTORS: Final = [
     value
-    for module in (behaviour, budgets, time_limits)
+    for module in (budgets, loop, time_limits, unpriced_model)
     for name, value in vars(module).items()
     if isinstance(value, type) and name.endswith("Detector") and value.__module__ == module.__name__
 ]

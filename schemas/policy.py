@@ -1,51 +1,24 @@
-"""Policies: documents that say which rules apply to which runs, with which limits.
+"""Policies: documents that choose the rules for runs, and the rules' limits.
 
-A policy matches runs; each of its rules is one alert. Rules that need no limit are on for every run without any policy
-(``DEFAULT_RULES``); a policy that names such a rule replaces it for the runs it matches, ``enabled: false`` turns it off.
+A policy matches runs; each of its rules is one alert. Rules that need no limit apply to every run
+without any policy (``rules.default_rules``). A policy that names such a rule replaces it for the runs
+that the policy matches; ``enabled: false`` turns it off for them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from fnmatch import fnmatchcase
-from typing import Annotated, Final, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from stepstream.schemas.rule_base import Glob
-from stepstream.schemas.rules_content import CONTENT_DEFAULTS, ContentRule
-from stepstream.schemas.rules_control import StopIgnored
-from stepstream.schemas.rules_run import (
-    HungStep,
-    Loop,
-    RunCost,
-    RunDuration,
-    RunSteps,
-    RunTokens,
-    StepDuration,
-    StuckRun,
-    ToolErrorIgnored,
-    ToolErrorRecovered,
-    UnpricedModel,
-)
-from stepstream.schemas.rules_spikes import (
-    RunCostSpike,
-    RunDurationSpike,
-    RunStepsSpike,
-    RunTokensSpike,
-)
-from stepstream.schemas.rules_windows import (
-    ErrorSlo,
-    LatencySlo,
-    Silence,
-    Spend,
-    SpendSpike,
-    SuccessDrop,
-    VersionWorse,
-)
+from stepstream.schemas.rules import AnyRule
 
 
 class Match(BaseModel):
-    """Which runs: every field that is given must match."""
+    """A filter of runs: every field that is given must match."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -58,7 +31,7 @@ class Match(BaseModel):
     def matches(
         self, *, project: str, environment: str, agent: str, agent_version: str, task: str
     ) -> bool:
-        """Whether a run with these fields is meant."""
+        """Whether a run with these fields is matched."""
         return (
             fnmatchcase(project, self.project)
             and fnmatchcase(environment, self.environment)
@@ -68,50 +41,8 @@ class Match(BaseModel):
         )
 
 
-Rule = Annotated[
-    RunCost
-    | RunTokens
-    | RunSteps
-    | RunDuration
-    | StepDuration
-    | HungStep
-    | StuckRun
-    | Loop
-    | ToolErrorIgnored
-    | ToolErrorRecovered
-    | UnpricedModel
-    | RunCostSpike
-    | RunTokensSpike
-    | RunStepsSpike
-    | RunDurationSpike
-    | Spend
-    | SpendSpike
-    | ErrorSlo
-    | LatencySlo
-    | SuccessDrop
-    | Silence
-    | VersionWorse
-    | StopIgnored
-    | ContentRule,
-    Field(discriminator="rule"),
-]
-
-DEFAULT_RULES: Final[tuple[Rule, ...]] = (
-    HungStep(rule="hung_step"),
-    StuckRun(rule="stuck_run"),
-    Loop(rule="loop"),
-    ToolErrorIgnored(rule="tool_error_ignored"),
-    ToolErrorRecovered(rule="tool_error_recovered"),
-    UnpricedModel(rule="unpriced_model"),
-    RunCostSpike(rule="run_cost_spike"),
-    StopIgnored(rule="stop_ignored"),
-    *CONTENT_DEFAULTS,
-)
-"""What is on for every run: rules that need no limit."""
-
-
 class Policy(BaseModel):
-    """Rules for the runs that match. ``observe`` only reports; ``enforce`` may also order what a rule's action says."""
+    """Rules for the runs that match. ``observe`` only reports; ``enforce`` also sends the rules' actions to the run."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -119,7 +50,7 @@ class Policy(BaseModel):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")
     match: Match = Match()
     mode: Literal["observe", "enforce"] = "observe"
-    rules: tuple[Rule, ...] = ()
+    rules: tuple[AnyRule, ...] = ()
 
     @model_validator(mode="after")
     def _alerts_are_distinct(self) -> Policy:
@@ -130,3 +61,21 @@ class Policy(BaseModel):
                 f"two rules share the alert name {', '.join(twice)}: give each its own 'alert'"
             )
         return self
+
+
+def matching_policies(
+    policies: Iterable[Policy], owner: tuple[str, str, str, str, str]
+) -> list[Policy]:
+    """The policies for runs of an owner: project, environment, agent, agent version and task."""
+    project, environment, agent, agent_version, task = owner
+    return [
+        policy
+        for policy in policies
+        if policy.match.matches(
+            project=project,
+            environment=environment,
+            agent=agent,
+            agent_version=agent_version,
+            task=task,
+        )
+    ]

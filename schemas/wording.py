@@ -190,6 +190,9 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
     """The models named somewhere in an annotation."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
+    # A union that is read from a registry names its models when it is asked.
+    if callable(late := getattr(annotation, "models", None)):
+        return list(late())
     return [model for part in get_args(annotation) for model in _models(part)]
 
 

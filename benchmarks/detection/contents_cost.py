@@ -21,8 +21,9 @@ import msgspec
 from benchmarks.cases import MissingData, tau_bench, trail_gaia
 from benchmarks.detection.replayed import PRICES
 from benchmarks.harness import Goal, Report
-from stepstream.schemas.policy import Policy, Rule
-from stepstream.schemas.rules_content import CONTENT_DEFAULTS
+from stepstream.schemas.policy import Policy
+from stepstream.schemas.rule_base import RuleBase
+from stepstream.schemas.rules import default_rules
 from stepstream.schemas.step import Step, StepEvent
 from stepstream.stream.detectors import make_detector
 from stepstream.stream.run.contents import HEAD, Contents
@@ -46,14 +47,14 @@ def measure(report: Report, arguments: argparse.Namespace) -> None:
     rows: list[tuple[Any, ...]] = []
     worst = {"real runs": 0.0, "4 KB in and 4 KB out": 0.0}
     for name, runs in _sources(arguments.seed, report.quick):
-        us, steps, characters = _cost(runs, CONTENT_DEFAULTS)
+        us, steps, characters = _cost(runs, content_defaults())
         rows.append(
-            (name, steps, characters, us, *(_cost(runs, (rule,))[0] for rule in CONTENT_DEFAULTS))
+            (name, steps, characters, us, *(_cost(runs, (rule,))[0] for rule in content_defaults()))
         )
         report.figures[f"content_us_per_step_{name.replace(' ', '_')}"] = us
         kind = "4 KB in and 4 KB out" if name.startswith("4 KB") else "real runs"
         worst[kind] = max(worst[kind], us)
-    names = [rule.rule for rule in CONTENT_DEFAULTS]
+    names = [rule.rule for rule in content_defaults()]
     report.table(
         "microseconds per ended step with content",
         ("steps", "number", "characters", "all on", *names),
@@ -151,7 +152,12 @@ def _full_runs(seed: int, quick: bool, *, as_json: bool) -> list[list[StepEvent]
     return runs
 
 
-def _cost(runs: list[list[StepEvent]], rules: Iterable[Rule]) -> tuple[float, int, int]:
+def content_defaults() -> tuple[RuleBase, ...]:
+    """The rules about contents that apply without any policy."""
+    return tuple(rule for rule in default_rules("run") if rule.reads_contents)
+
+
+def _cost(runs: list[list[StepEvent]], rules: Iterable[RuleBase]) -> tuple[float, int, int]:
     """Microseconds a step, the number of steps, and the median of their characters that are looked at."""
     loaded = _merged(runs)
     applied = RuleSet(tuple(map(Applied, rules)), make_detector)

@@ -13,8 +13,9 @@ from typing import Any, Final
 import msgspec
 
 from benchmarks.cases import lifecycle
-from stepstream.schemas.policy import DEFAULT_RULES, Policy
+from stepstream.schemas.policy import Policy
 from stepstream.schemas.prices import PriceBook
+from stepstream.schemas.rules import default_rules
 from stepstream.schemas.step import StepEvent
 from stepstream.schemas.times import MINUTE_US
 from stepstream.schemas.trajectory import RunSummaryStruct
@@ -80,7 +81,9 @@ def only(*rules: dict[str, Any], name: str = "measured") -> Policy:
     """A policy with these rules, and none of those that are on by default."""
     named = {rule["rule"] for rule in rules}
     off = [
-        {"rule": rule.rule, "enabled": False} for rule in DEFAULT_RULES if rule.rule not in named
+        {"rule": rule.rule, "enabled": False}
+        for rule in default_rules("run")
+        if rule.rule not in named
     ]
     return Policy.model_validate({"name": name, "rules": [*rules, *off]})
 

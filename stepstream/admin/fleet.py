@@ -19,10 +19,10 @@ from stepstream.schemas.fleet import (
 from stepstream.schemas.latency import quantile_us
 from stepstream.schemas.money import amount_nanos, usd_from_nanos
 from stepstream.schemas.policy import Policy
-from stepstream.schemas.rules_windows import Spend
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.times import HOUR_US, time_of
 from stepstream.schemas.topics import topic
+from stepstream.stream.usage.detectors.spend import Spend
 from stepstream.stream.usage.fleet_records import checked_baseline, checked_window
 
 Row = tuple[Any, ...]

@@ -38,7 +38,7 @@ class OneRule(RuleBook):
 
     def __init__(self, case: DetectorCase) -> None:
         super().__init__((), case.make)
-        self._only = RuleSet((Applied(case.rule, case.policy),), case.make)  # type: ignore[arg-type]
+        self._only = RuleSet((Applied(case.rule, case.policy),), case.make)
 
     def rules_for(
         self, project: str, environment: str, agent: str, agent_version: str, task: str

@@ -13,6 +13,7 @@ import msgspec
 
 from stepstream.schemas.alert import SEVERITIES, AlertStruct, FindingStruct
 from stepstream.schemas.ids import STEP_ID, derived_id
+from stepstream.schemas.rules import RULES
 from stepstream.schemas.settings import Settings
 from stepstream.stream.core.contained_failures import ENDED_BY_SILENCE
 
@@ -20,7 +21,6 @@ MAX_FINDING_IDS: Final = 64
 MAX_STEP_IDS: Final = 20
 SAMPLES: Final = 10
 """Runs that an incident names: as many of the first, and as many of the newest."""
-_ABOUT_ONE_RUN: Final = frozenset({"hung_step", "loop", "step_duration", "stop_ignored"})
 _STILL_RUNNING: Final = "; still running"
 
 _Item = TypeVar("_Item")
@@ -52,9 +52,11 @@ def incident_of(item: FindingStruct | AlertStruct) -> GroupKey:
 
 
 def is_shared(item: FindingStruct | AlertStruct) -> bool:
-    """Whether other runs may meet the same trouble: it is about a tool, a model, not about this run's cost or steps."""
-    about_this_run = item.rule in _ABOUT_ONE_RUN or STEP_ID.fullmatch(item.subject) is not None
-    return bool(item.trace_id) and bool(item.subject) and not about_this_run
+    """Whether the same may happen in other runs: its subject is a tool or a model, not a step of this run."""
+    if not item.trace_id or not item.subject or STEP_ID.fullmatch(item.subject) is not None:
+        return False
+    kind = RULES.find(item.rule)
+    return kind is None or not kind.model.about_one_run
 
 
 def opened(

@@ -19,7 +19,7 @@ from stepstream.stream.core.counters import Counters
 from stepstream.stream.core.outputs import Output
 from stepstream.stream.detectors.base import Detector, Observation
 from stepstream.stream.detectors.findings import closing_findings, command_for, findings_from
-from stepstream.stream.detectors.orders import note_order
+from stepstream.stream.detectors.stop_ignored import note_order
 from stepstream.stream.run.contents import Contents
 from stepstream.stream.run.limits import NEVER_US, AssembleLimits
 from stepstream.stream.run.steps import StepInfo

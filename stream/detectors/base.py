@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, cast
+
+from typing_extensions import TypeVar
 
 from stepstream.schemas.alert import FindingSeverity, Unit
+from stepstream.schemas.rule_base import RuleBase
 from stepstream.stream.run.contents import Contents
 from stepstream.stream.run.rules import Applied
 from stepstream.stream.run.run import MAX_FINDINGS, Run
@@ -108,8 +111,11 @@ class Detector(Protocol):
         ...
 
 
-class DetectorBase:
-    """A detector that sees nothing; the others say what they see."""
+R = TypeVar("R", bound=RuleBase, default=RuleBase)
+
+
+class DetectorBase(Generic[R]):
+    """A detector of a rule ``R`` that reports nothing: subclasses override what they need."""
 
     quickest_us = 0
     holds = False
@@ -125,6 +131,7 @@ class DetectorBase:
 
     def __init__(self, applied: Applied) -> None:
         self.applied = applied
+        self.rule = cast("R", applied.rule)
         self.name = applied.rule.alert_name
 
     def concerns(self, kind: str, *, ended: bool) -> bool:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
+from pydantic import model_validator
+
 from stepstream.schemas.control import CONTROL_KIND, approved_nanos
 from stepstream.schemas.formatting import format_dollars
 from stepstream.schemas.money import NANOS_PER_USD, amount_nanos
-from stepstream.schemas.rules_run import RunCost, RunSteps, RunTokens
+from stepstream.schemas.rule_base import Limit, Positive, RuleBase
+from stepstream.schemas.rules import detector_for
 from stepstream.stream.detectors.base import (
     NOTHING,
     DetectorBase,
@@ -18,13 +23,51 @@ from stepstream.stream.run.run import Run
 from stepstream.stream.run.steps import StepInfo
 
 
-class RunCostDetector(DetectorBase):
+class RunCost(RuleBase):
+    """The run has cost more than a limit."""
+
+    fires_when = "the run has cost more than limit_usd, or warn_usd"
+    usual_severity = "error; warning for warn_usd"
+
+    rule: Literal["run_cost"]
+    limit_usd: Limit
+    warn_usd: Limit | None = None
+
+    @model_validator(mode="after")
+    def _warn_is_lower(self) -> RunCost:
+        if self.warn_usd is not None and self.warn_usd >= self.limit_usd:
+            raise ValueError("warn_usd must be lower than limit_usd")
+        return self
+
+
+class RunTokens(RuleBase):
+    """The run has used more tokens, input and output together, than a limit."""
+
+    fires_when = "input and output tokens together exceed the limit"
+    usual_severity = "error"
+
+    rule: Literal["run_tokens"]
+    limit: Positive
+
+
+class RunSteps(RuleBase):
+    """The run has taken more steps than a limit."""
+
+    fires_when = "the run has more steps than the limit"
+    usual_severity = "error"
+
+    rule: Literal["run_steps"]
+    limit: Positive
+
+
+@detector_for(RunCost)
+class RunCostDetector(DetectorBase[RunCost]):
     """The run has cost more than ``warn_usd`` or ``limit_usd``."""
 
-    def __init__(self, applied: Applied, rule: RunCost) -> None:
+    def __init__(self, applied: Applied) -> None:
         super().__init__(applied)
-        self._limit = amount_nanos(rule.limit_usd)
-        self._warn = amount_nanos(rule.warn_usd) if rule.warn_usd is not None else None
+        self._limit = amount_nanos(self.rule.limit_usd)
+        self._warn = amount_nanos(self.rule.warn_usd) if self.rule.warn_usd is not None else None
 
     def observe(self, run: Run, step: StepInfo, now_us: int) -> Observations:
         """Judge the total after a step that cost something. What people approve on top raises the limit."""
@@ -68,12 +111,13 @@ class RunCostDetector(DetectorBase):
         )
 
 
-class RunTokensDetector(DetectorBase):
+@detector_for(RunTokens)
+class RunTokensDetector(DetectorBase[RunTokens]):
     """The run has used more tokens than a limit."""
 
-    def __init__(self, applied: Applied, rule: RunTokens) -> None:
+    def __init__(self, applied: Applied) -> None:
         super().__init__(applied)
-        self._limit = rule.limit
+        self._limit = self.rule.limit
 
     def observe(self, run: Run, step: StepInfo, now_us: int) -> Observations:
         """Judge the total after a step that used tokens."""
@@ -96,12 +140,13 @@ class RunTokensDetector(DetectorBase):
         )
 
 
-class RunStepsDetector(DetectorBase):
+@detector_for(RunSteps)
+class RunStepsDetector(DetectorBase[RunSteps]):
     """The run has taken more steps than a limit."""
 
-    def __init__(self, applied: Applied, rule: RunSteps) -> None:
+    def __init__(self, applied: Applied) -> None:
         super().__init__(applied)
-        self._limit = rule.limit
+        self._limit = self.rule.limit
 
     def concerns(self, kind: str, *, ended: bool) -> bool:
         """Every record may bring a step."""

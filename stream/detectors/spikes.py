@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Final
+from decimal import Decimal
+from typing import Annotated, Final, Literal, TypeVar
+
+from pydantic import Field
 
 from stepstream.schemas.alert import Unit
+from stepstream.schemas.durations import DurationUs
 from stepstream.schemas.formatting import format_dollars, format_duration
 from stepstream.schemas.money import NANOS_PER_USD, amount_nanos
-from stepstream.schemas.rules_spikes import (
-    RunCostSpike,
-    RunDurationSpike,
-    RunStepsSpike,
-    RunTokensSpike,
-    SpikeRule,
-)
+from stepstream.schemas.rule_base import Dollars, Positive, RuleBase
+from stepstream.schemas.rules import detector_for
 from stepstream.stream.baselines.normal import COST, DURATION, STEPS, TOKENS, Normal
 from stepstream.stream.detectors.base import (
     NOTHING,
@@ -27,13 +26,76 @@ from stepstream.stream.run.rules import Applied
 from stepstream.stream.run.run import Run
 from stepstream.stream.run.steps import StepInfo
 
+Share = Literal["p75", "p80", "p90", "p95", "p99"]
+
+
+class SpikeRule(RuleBase):
+    """A run has used more than ``factor`` times what half of the runs use, and more than most runs use at all."""
+
+    above: Share = Field(
+        "p80", description="and more than this share of runs; p99: at most one run in a hundred"
+    )
+    factor: Annotated[float, Field(gt=1, le=1_000, strict=False)] = Field(
+        3.0, description="times the median of other runs"
+    )
+    min_runs: Annotated[int, Field(ge=10)] = Field(
+        30, description="runs to learn from first; the task's, else the agent's, else the project's"
+    )
+
+
+class RunCostSpike(SpikeRule):
+    """The run costs far more than runs of its agent and task usually do."""
+
+    on_by_default = True
+    fires_when = "the run costs several times more than runs of its agent and task usually do"
+    usual_severity = "warning; error from 10 times the median and beyond 99 % of runs"
+
+    rule: Literal["run_cost_spike"]
+    at_least_usd: Dollars = Field(
+        Decimal("0.01"), description="what costs no more is never a spike"
+    )
+
+
+class RunTokensSpike(SpikeRule):
+    """The run uses far more tokens than usual."""
+
+    fires_when = "the run uses several times more tokens than runs of its agent and task usually do"
+    usual_severity = "warning; error from 10 times the median and beyond 99 % of runs"
+
+    rule: Literal["run_tokens_spike"]
+    at_least: Positive = 10_000
+
+
+class RunStepsSpike(SpikeRule):
+    """The run takes far more steps than usual."""
+
+    fires_when = "the run takes several times more steps than runs of its agent and task usually do"
+    usual_severity = "warning; error from 10 times the median and beyond 99 % of runs"
+
+    rule: Literal["run_steps_spike"]
+    at_least: Positive = 10
+
+
+class RunDurationSpike(SpikeRule):
+    """The run takes far longer than usual."""
+
+    fires_when = "the run takes several times more time than runs of its agent and task usually do"
+    usual_severity = "warning; error from 10 times the median and beyond 99 % of runs"
+
+    rule: Literal["run_duration_spike"]
+    at_least: DurationUs = 10_000_000
+
+
 FAR: Final = 10.0
 """Ten times the median, and beyond 99 % of runs: an error, whatever smaller factor warned of it before."""
 
 FAR_LEVEL: Final = "far"
 
 
-class SpikeDetector(DetectorBase):
+R_ = TypeVar("R_", bound=SpikeRule)
+
+
+class SpikeDetector(DetectorBase[R_]):
     """What spikes have in common. Says nothing about a run whose baseline has too few runs.
 
     What it finds depends on the baseline too, which a replay may not know any more, so it is written to the run's state
@@ -44,11 +106,11 @@ class SpikeDetector(DetectorBase):
     unit: Unit
     writes_first = True
 
-    def __init__(self, applied: Applied, rule: SpikeRule, at_least: int) -> None:
+    def __init__(self, applied: Applied) -> None:
         super().__init__(applied)
-        self._factor, self._at_least = rule.factor, at_least
-        self._share = int(rule.above[1:]) / 100
-        self.wanted_runs = rule.min_runs
+        self._factor, self._at_least = self.rule.factor, 0
+        self._share = int(self.rule.above[1:]) / 100
+        self.wanted_runs = self.rule.min_runs
 
     def thresholds(self, normal: Normal) -> tuple[float, float]:
         """What is a spike, and what is one by far."""
@@ -122,13 +184,15 @@ class SpikeDetector(DetectorBase):
         return "", (evidence.step_id,) if evidence is not None else ()
 
 
-class RunCostSpikeDetector(SpikeDetector):
+@detector_for(RunCostSpike)
+class RunCostSpikeDetector(SpikeDetector[RunCostSpike]):
     """The run costs far more than usual."""
 
     amount, unit = COST, "usd"
 
-    def __init__(self, applied: Applied, rule: RunCostSpike) -> None:
-        super().__init__(applied, rule, amount_nanos(rule.at_least_usd))
+    def __init__(self, applied: Applied) -> None:
+        super().__init__(applied)
+        self._at_least = amount_nanos(self.rule.at_least_usd)
 
     def observe(self, run: Run, step: StepInfo, now_us: int) -> Observations:
         """Judge the total after a step that cost something."""
@@ -153,13 +217,15 @@ class RunCostSpikeDetector(SpikeDetector):
         return likely_cause(run, normal)
 
 
-class RunTokensSpikeDetector(SpikeDetector):
+@detector_for(RunTokensSpike)
+class RunTokensSpikeDetector(SpikeDetector[RunTokensSpike]):
     """The run uses far more tokens than usual."""
 
     amount, unit = TOKENS, "tokens"
 
-    def __init__(self, applied: Applied, rule: RunTokensSpike) -> None:
-        super().__init__(applied, rule, rule.at_least)
+    def __init__(self, applied: Applied) -> None:
+        super().__init__(applied)
+        self._at_least = self.rule.at_least
 
     def observe(self, run: Run, step: StepInfo, now_us: int) -> Observations:
         """Judge the total after a step that used tokens."""
@@ -169,13 +235,15 @@ class RunTokensSpikeDetector(SpikeDetector):
         return self.judge(run, tokens[0] + tokens[1], step)
 
 
-class RunStepsSpikeDetector(SpikeDetector):
+@detector_for(RunStepsSpike)
+class RunStepsSpikeDetector(SpikeDetector[RunStepsSpike]):
     """The run takes far more steps than usual."""
 
     amount, unit = STEPS, "steps"
 
-    def __init__(self, applied: Applied, rule: RunStepsSpike) -> None:
-        super().__init__(applied, rule, rule.at_least)
+    def __init__(self, applied: Applied) -> None:
+        super().__init__(applied)
+        self._at_least = self.rule.at_least
 
     def observe(self, run: Run, step: StepInfo, now_us: int) -> Observations:
         """Judge the count of ended steps."""
@@ -186,14 +254,16 @@ class RunStepsSpikeDetector(SpikeDetector):
         )
 
 
-class RunDurationSpikeDetector(SpikeDetector):
+@detector_for(RunDurationSpike)
+class RunDurationSpikeDetector(SpikeDetector[RunDurationSpike]):
     """The run takes far longer than usual: seen by timer while it is going, and by its root's end."""
 
     amount, unit = DURATION, "us"
 
-    def __init__(self, applied: Applied, rule: RunDurationSpike) -> None:
-        super().__init__(applied, rule, rule.at_least)
-        self.quickest_us = rule.at_least
+    def __init__(self, applied: Applied) -> None:
+        super().__init__(applied)
+        self._at_least = self.rule.at_least
+        self.quickest_us = self.rule.at_least
 
     def observe(self, run: Run, step: StepInfo, now_us: int) -> Observations:
         """Once the root has ended, its duration is the truth."""

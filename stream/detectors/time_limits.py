@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
+from typing import Literal
 
+from stepstream.schemas.durations import DurationUs
 from stepstream.schemas.formatting import format_duration
-from stepstream.schemas.rules_run import HungStep, RunDuration, StepDuration, StuckRun
+from stepstream.schemas.rule_base import Glob, RuleBase
+from stepstream.schemas.rules import detector_for
 from stepstream.stream.detectors.base import (
     NOTHING,
     DetectorBase,
@@ -19,12 +22,60 @@ from stepstream.stream.run.run import Run
 from stepstream.stream.run.steps import StepInfo
 
 
-class RunDurationDetector(DetectorBase):
+class RunDuration(RuleBase):
     """The run is still going after a limit of time, or took longer."""
 
-    def __init__(self, applied: Applied, rule: RunDuration) -> None:
+    fires_when = "the run takes longer than the limit, also while it is running"
+    usual_severity = "error"
+
+    rule: Literal["run_duration"]
+    limit: DurationUs
+
+
+class StepDuration(RuleBase):
+    """A step, of one kind, tool or model, is still going after a limit of time, or took longer."""
+
+    about_one_run = True
+    fires_when = "a step takes longer than the limit, also while it is running"
+    usual_severity = "warning"
+
+    rule: Literal["step_duration"]
+    limit: DurationUs
+    kind: Glob = "*"
+    tool: Glob = "*"
+    model: Glob = "*"
+
+
+class HungStep(RuleBase):
+    """A step was started and does not end while nothing else happens in the run."""
+
+    on_by_default = True
+    about_one_run = True
+    fires_when = "a step does not end while nothing else happens in the run"
+    usual_severity = "error"
+
+    rule: Literal["hung_step"]
+    after: DurationUs = 300_000_000
+
+
+class StuckRun(RuleBase):
+    """The root is open and nothing has happened for a while."""
+
+    on_by_default = True
+    fires_when = "the root step is open and no record has arrived for a while"
+    usual_severity = "error"
+
+    rule: Literal["stuck_run"]
+    after: DurationUs = 1_800_000_000
+
+
+@detector_for(RunDuration)
+class RunDurationDetector(DetectorBase[RunDuration]):
+    """The run is still going after a limit of time, or took longer."""
+
+    def __init__(self, applied: Applied) -> None:
         super().__init__(applied)
-        self.quickest_us = self._limit_us = rule.limit
+        self.quickest_us = self._limit_us = self.rule.limit
 
     def concerns(self, kind: str, *, ended: bool) -> bool:
         """The root may end out of order, so that any later record shows it."""
@@ -71,13 +122,14 @@ class RunDurationDetector(DetectorBase):
         )
 
 
-class StepDurationDetector(DetectorBase):
+@detector_for(StepDuration)
+class StepDurationDetector(DetectorBase[StepDuration]):
     """A step of one kind, tool or model takes longer than a limit."""
 
-    def __init__(self, applied: Applied, rule: StepDuration) -> None:
+    def __init__(self, applied: Applied) -> None:
         super().__init__(applied)
-        self._rule = rule
-        self.quickest_us = rule.limit
+        self._rule = self.rule
+        self.quickest_us = self.rule.limit
 
     def observe(self, run: Run, step: StepInfo, now_us: int) -> Observations:
         """An ended step's duration is the truth."""
@@ -129,12 +181,13 @@ class StepDurationDetector(DetectorBase):
         )
 
 
-class HungStepDetector(DetectorBase):
+@detector_for(HungStep)
+class HungStepDetector(DetectorBase[HungStep]):
     """A step was started and does not end while nothing else happens in the run; resolved when it ends after all."""
 
-    def __init__(self, applied: Applied, rule: HungStep) -> None:
+    def __init__(self, applied: Applied) -> None:
         super().__init__(applied)
-        self.quickest_us = self._after_us = rule.after
+        self.quickest_us = self._after_us = self.rule.after
 
     def concerns(self, kind: str, *, ended: bool) -> bool:
         """A record can only resolve what time has found."""
@@ -189,12 +242,13 @@ class HungStepDetector(DetectorBase):
         )
 
 
-class StuckRunDetector(DetectorBase):
+@detector_for(StuckRun)
+class StuckRunDetector(DetectorBase[StuckRun]):
     """The root is open and nothing has happened for a while; resolved when something happens again."""
 
-    def __init__(self, applied: Applied, rule: StuckRun) -> None:
+    def __init__(self, applied: Applied) -> None:
         super().__init__(applied)
-        self.quickest_us = self._after_us = rule.after
+        self.quickest_us = self._after_us = self.rule.after
 
     def concerns(self, kind: str, *, ended: bool) -> bool:
         """A record can only resolve what time has found."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal
 
+from stepstream.schemas.rule_base import RuleBase
+from stepstream.schemas.rules import detector_for
 from stepstream.stream.detectors.aftermath import JUDGED, Failed, failures, label_of, makes_good
-from stepstream.stream.detectors.base import MAX_EVIDENCE, NOTHING, Observation, Observations
+from stepstream.stream.detectors.base import MAX_EVIDENCE, NOTHING, Observation, Observations, R
 from stepstream.stream.detectors.content.base import HoldingDetector, is_told_by
 from stepstream.stream.detectors.content.speech import (
     ADMITTED,
@@ -20,6 +22,29 @@ from stepstream.stream.run.contents import Contents
 from stepstream.stream.run.run import Run
 from stepstream.stream.run.steps import StepInfo
 
+
+class ToolErrorIgnored(RuleBase):
+    """A tool failed, no later call made up for it, nobody was told of it, and the run went on to a successful end."""
+
+    on_by_default = True
+    fires_when = "a tool failed, no later step made up for it or mentioned it, and the run ended as a success"
+    usual_severity = (
+        "error; warning if it was retried without success, or the answer was not captured"
+    )
+
+    rule: Literal["tool_error_ignored"]
+
+
+class ToolErrorRecovered(RuleBase):
+    """A tool failed and the run made up for it, or spoke of it: noted, no alert unless a severity is given."""
+
+    on_by_default = True
+    fires_when = "a tool failed, and the run made up for it or mentioned it"
+    usual_severity = "note"
+
+    rule: Literal["tool_error_recovered"]
+
+
 _MAX_JUDGINGS: Final = 8
 """How often outputs make a run be judged before its end; each time takes a look at all of its steps."""
 _MAX_TOLD: Final = 20
@@ -28,7 +53,7 @@ _OUTPUT: Final = "output"
 _REPEATED: Final = frozenset({"loop", "repetition"})
 
 
-class _WithAnswers(HoldingDetector):
+class _WithAnswers(HoldingDetector[R]):
     """Notes what models and the run itself answered, where contents are read."""
 
     kinds = SPEAKING | {"agent"}
@@ -49,7 +74,8 @@ class _WithAnswers(HoldingDetector):
         )
 
 
-class ToolErrorIgnoredDetector(_WithAnswers):
+@detector_for(ToolErrorIgnored)
+class ToolErrorIgnoredDetector(_WithAnswers[ToolErrorIgnored]):
     """A tool failed, nothing made up for it, and the run went on to a successful end without a word of it.
 
     Judged after an output step that follows the failure, and at the close of a run that ended ok. What comes later and makes
@@ -140,7 +166,8 @@ class ToolErrorIgnoredDetector(_WithAnswers):
         )
 
 
-class ToolErrorRecoveredDetector(_WithAnswers):
+@detector_for(ToolErrorRecovered)
+class ToolErrorRecoveredDetector(_WithAnswers[ToolErrorRecovered]):
     """A tool failed and the run made up for it, or spoke of it: a note of each such tool, at the close."""
 
     def on_close(self, run: Run, now_us: int) -> Observations:

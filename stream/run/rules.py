@@ -5,25 +5,24 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import msgspec
-from pydantic import TypeAdapter
 
-from stepstream.schemas.policy import DEFAULT_RULES, Policy, Rule
-from stepstream.schemas.rules_windows import WindowRuleBase
+from stepstream.schemas.policy import Policy, matching_policies
+from stepstream.schemas.rule_base import RuleBase
+from stepstream.schemas.rules import RULES, default_rules, rule_from
 from stepstream.stream.run.limits import NEVER_US
 from stepstream.stream.run.steps import StepInfo
 
 log = logging.getLogger("stepstream.worker")
-_RULE: TypeAdapter[Rule] = TypeAdapter(Rule)
 
 
 @dataclass(frozen=True, slots=True)
 class Applied:
     """A rule as it applies to a run: whose policy asked, and whether its action may be ordered."""
 
-    rule: Rule
+    rule: RuleBase
     policy: str = ""
     enforce: bool = False
 
@@ -59,7 +58,7 @@ class RuleSet:
         )
         self._observers: dict[tuple[bool, str], tuple[Any, ...]] = {}
         self._readers: dict[str, tuple[Any, ...]] = {}
-        self.pinned = "" if applied == DEFAULTS else _to_text(applied)
+        self.pinned = "" if applied == default_applied() else _to_text(applied)
 
     def observers(self, step: StepInfo) -> tuple[Any, ...]:
         """The detectors that a step may concern in a run where nothing was found yet."""
@@ -94,7 +93,9 @@ def _made(applied: Applied, make: Callable[[Applied], Any]) -> Any:
         return None
 
 
-DEFAULTS: Final[tuple[Applied, ...]] = tuple(Applied(rule) for rule in DEFAULT_RULES)
+def default_applied() -> tuple[Applied, ...]:
+    """The rules of a run that no policy matches."""
+    return tuple(map(Applied, default_rules("run")))
 
 
 class RuleBook:
@@ -105,7 +106,7 @@ class RuleBook:
         self._make = make
         self._by_owner: dict[tuple[str, ...], RuleSet] = {}
         self._by_text: dict[str, RuleSet] = {}
-        self._default = RuleSet(DEFAULTS, make)
+        self._default = RuleSet(default_applied(), make)
 
     def rules_for(
         self, project: str, environment: str, agent: str, agent_version: str, task: str
@@ -133,33 +134,20 @@ class RuleBook:
     def _match(
         self, project: str, environment: str, agent: str, agent_version: str, task: str
     ) -> RuleSet:
-        matching = [
-            policy
-            for policy in self._policies
-            if policy.match.matches(
-                project=project,
-                environment=environment,
-                agent=agent,
-                agent_version=agent_version,
-                task=task,
-            )
-        ]
+        owner = (project, environment, agent, agent_version, task)
+        matching = matching_policies(self._policies, owner)
         if not matching:
             return self._default
         named = {rule.rule for policy in matching for rule in policy.rules}
-        applied = [item for item in DEFAULTS if item.rule.rule not in named]
+        applied = [item for item in default_applied() if item.rule.rule not in named]
         for policy in matching:
             applied += [
                 Applied(rule, policy.name, policy.mode == "enforce")
                 for rule in policy.rules
-                if _judges_runs(rule)
+                if rule.enabled and rule.scope == "run"
             ]
         made = RuleSet(tuple(applied), self._make)
         return self._by_text.setdefault(made.pinned, made)
-
-
-def _judges_runs(rule: Rule) -> bool:
-    return rule.enabled and not isinstance(rule, WindowRuleBase)
 
 
 def _to_text(applied: tuple[Applied, ...]) -> str:
@@ -172,6 +160,16 @@ def _to_text(applied: tuple[Applied, ...]) -> str:
 
 def _from_text(text: str) -> tuple[Applied, ...]:
     return tuple(
-        Applied(_RULE.validate_python(rule), policy, enforce)
+        Applied(rule_from(rule), policy, enforce)
         for policy, enforce, rule in msgspec.json.decode(text.encode())
+        if _is_installed(rule, policy)
     )
+
+
+def _is_installed(rule: dict[str, Any], policy: str) -> bool:
+    """Whether a rule of a run's state is still known: the package of its detector may have been removed."""
+    name = rule.get("rule")
+    if name in RULES:
+        return True
+    log.warning("rule %s of policy %s is left out for an open run: no such rule", name, policy)
+    return False

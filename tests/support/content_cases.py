@@ -7,7 +7,8 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from stepstream.schemas.policy import Rule
+from stepstream.schemas.rule_base import RuleBase
+from stepstream.schemas.rules import AnyRule
 from stepstream.schemas.step import Document, StepEvent
 from stepstream.stream.detectors import make_detector
 from stepstream.testing import (
@@ -16,7 +17,7 @@ from stepstream.testing import (
     root,
 )
 
-RULE: TypeAdapter[Rule] = TypeAdapter(Rule)
+RULE: TypeAdapter[RuleBase] = TypeAdapter(AnyRule)
 
 
 def call(

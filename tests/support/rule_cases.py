@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from stepstream.schemas.policy import DEFAULT_RULES
+from stepstream.schemas.rules import default_rules
 from tests.support.stream_bench import Bench, policy, root, step
 
 Sent = tuple[float, dict[str, Any]]
@@ -38,7 +38,7 @@ class Case:
         """A bench under a policy with this rule alone."""
         defaults = [
             {"rule": rule.rule, "enabled": False}
-            for rule in DEFAULT_RULES
+            for rule in default_rules("run")
             if rule.rule != self.rule["rule"]
         ]
         return Bench(policy({**self.rule, **changes}, *defaults))

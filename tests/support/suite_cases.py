@@ -6,7 +6,8 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from stepstream.schemas.policy import Rule
+from stepstream.schemas.rule_base import RuleBase
+from stepstream.schemas.rules import AnyRule
 from stepstream.schemas.step import StepEvent
 from stepstream.stream.detectors import make_detector
 from stepstream.testing import (
@@ -16,7 +17,7 @@ from stepstream.testing import (
     started,
 )
 
-RULE: TypeAdapter[Rule] = TypeAdapter(Rule)
+RULE: TypeAdapter[RuleBase] = TypeAdapter(AnyRule)
 
 
 def spend(number: int, at_s: float, usd: str = "0.4", **more: Any) -> StepEvent:

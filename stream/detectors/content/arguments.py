@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
-from typing import Any, Final
+from typing import Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from stepstream.schemas.json_schema import ToolSchema
-from stepstream.schemas.rules_content import ToolArguments
+from stepstream.schemas.rule_base import RuleBase
+from stepstream.schemas.rules import detector_for
 from stepstream.stream.detectors.base import NOTHING, Observation, Observations
 from stepstream.stream.detectors.content.base import CALLS, HoldingDetector, excerpt
 from stepstream.stream.detectors.content.failures import failure_in
@@ -15,6 +19,53 @@ from stepstream.stream.run.contents import Contents, json_of
 from stepstream.stream.run.rules import Applied
 from stepstream.stream.run.run import Run
 from stepstream.stream.run.steps import StepInfo
+
+
+class DeclaredTool(BaseModel):
+    """The schema of a tool's parameters, as a policy gives it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    tool: str = Field(
+        min_length=1, description="the tool's name, or what its steps say in tool_schema"
+    )
+    parameters: str = Field(description="JSON Schema: an object, or its JSON text")
+
+    @field_validator("parameters", mode="before")
+    @classmethod
+    def _kept_as_text(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        try:
+            read = json.loads(value)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"parameters is no JSON: {error}") from error
+        if not isinstance(read, dict):
+            raise ValueError("parameters must be a JSON object")
+        return value
+
+
+class ToolArguments(RuleBase):
+    """A call's arguments break the tool's schema, name a parameter it does not have, or an identifier from nowhere."""
+
+    reads_contents = True
+    fires_when = "arguments break the tool's schema, use a parameter it does not have, or an identifier that appeared nowhere before"
+    usual_severity = "error, warning"
+
+    rule: Literal["tool_arguments"]
+    schemas: tuple[DeclaredTool, ...] = Field(
+        (), description="schemas of tools whose steps do not bring their own"
+    )
+    identifiers: bool = Field(
+        True, description="report identifiers that neither the user nor any step has named before"
+    )
+    numbers: bool = Field(
+        False, description="report numbers of three digits and more that nobody has named before"
+    )
+    rejected: bool = Field(
+        False, description="report calls that the tool itself refused for what it was given"
+    )
+
 
 _MAX_SCHEMAS: Final = 1_000
 _MAX_ASKED: Final = 200
@@ -36,21 +87,23 @@ _ABOUT_SUPPLY: Final = re.compile(
 )
 
 
-class ToolArgumentsDetector(HoldingDetector):
+@detector_for(ToolArguments)
+class ToolArgumentsDetector(HoldingDetector[ToolArguments]):
     """One finding a call and kind of trouble. Schemas are judged at once, identifiers when earlier records have settled.
 
     An identifier is from nowhere when neither an input from outside nor any output before the call named it. Nothing is said
     where that cannot be known: inputs are not captured, or a part of something before the call was left out.
     """
 
-    def __init__(self, applied: Applied, rule: ToolArguments) -> None:
+    def __init__(self, applied: Applied) -> None:
         super().__init__(applied)
-        self._identifiers = rule.identifiers
-        self._numbers = rule.numbers
-        self._rejected = rule.rejected
-        self.kinds = frozenset() if rule.identifiers or rule.numbers else CALLS
+        self._identifiers = self.rule.identifiers
+        self._numbers = self.rule.numbers
+        self._rejected = self.rule.rejected
+        self.kinds = frozenset() if self.rule.identifiers or self.rule.numbers else CALLS
         self._given = {
-            declared.tool: ToolSchema(json_of(declared.parameters)) for declared in rule.schemas
+            declared.tool: ToolSchema(json_of(declared.parameters))
+            for declared in self.rule.schemas
         }
         self._read: dict[str, ToolSchema] = {}
 

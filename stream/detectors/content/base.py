@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from stepstream.stream.detectors.base import NOTHING, DetectorBase, Observation, Observations
+from stepstream.stream.detectors.base import NOTHING, DetectorBase, Observation, Observations, R
 from stepstream.stream.run.run import Run
 from stepstream.stream.run.steps import StepInfo
 
@@ -21,7 +21,7 @@ EXCERPT: Final = 120
 CALLS: Final = frozenset({"tool_call", "retrieval"})
 
 
-class ContentDetector(DetectorBase):
+class ContentDetector(DetectorBase[R]):
     """Reads ended steps, those of ``kinds`` where they are named; is not asked about anything else."""
 
     observes = False
@@ -33,7 +33,7 @@ class ContentDetector(DetectorBase):
         return not self.kinds or kind in self.kinds
 
 
-class HoldingDetector(ContentDetector):
+class HoldingDetector(ContentDetector[R]):
     """Holds judgements: ``hold`` notes one, ``judge`` makes it once its time has come."""
 
     quickest_us = SETTLE_US

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from fnmatch import fnmatchcase
+from typing import Literal
 
-from stepstream.schemas.rules_content import HiddenToolError
+from stepstream.schemas.rule_base import Glob, RuleBase
+from stepstream.schemas.rules import detector_for
 from stepstream.stream.detectors.aftermath import label_of
 from stepstream.stream.detectors.base import NOTHING, Observation, Observations
 from stepstream.stream.detectors.content.base import CALLS, ContentDetector, excerpt
@@ -19,11 +21,25 @@ from stepstream.stream.run.rules import Applied
 from stepstream.stream.run.run import Run
 from stepstream.stream.run.steps import StepInfo
 
+
+class HiddenToolError(RuleBase):
+    """A tool failed and says so only in its output: the step is marked ok. A note: ``failure_not_retried`` raises the alert."""
+
+    on_by_default = True
+    reads_contents = True
+    fires_when = "a call is marked ok, but its output reports a failure"
+    usual_severity = "note"
+
+    rule: Literal["hidden_tool_error"]
+    tool: Glob = "*"
+
+
 _MAX_TOOLS = 200
 _MAX_SENTENCES = 20
 
 
-class HiddenToolErrorDetector(ContentDetector):
+@detector_for(HiddenToolError)
+class HiddenToolErrorDetector(ContentDetector[HiddenToolError]):
     """The output of a call that is marked ok tells of a failure; or it is a bare sentence where the tool returns data.
 
     One finding a call, at once: a note. What the agent makes of the failure decides whether there is an alert, which the rule
@@ -33,9 +49,9 @@ class HiddenToolErrorDetector(ContentDetector):
 
     kinds = CALLS | {"other"}
 
-    def __init__(self, applied: Applied, rule: HiddenToolError) -> None:
+    def __init__(self, applied: Applied) -> None:
         super().__init__(applied)
-        self._tool = rule.tool
+        self._tool = self.rule.tool
 
     def read(self, run: Run, step: StepInfo, contents: Contents, now_us: int) -> Observations:
         """Judge an ended call."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, Literal
 
-from stepstream.schemas.rules_content import FailureNotRetried
+from pydantic import Field
+
+from stepstream.schemas.rule_base import RuleBase
+from stepstream.schemas.rules import detector_for
 from stepstream.stream.detectors.aftermath import makes_good
 from stepstream.stream.detectors.base import NOTHING, Observation, Observations
 from stepstream.stream.detectors.content.base import (
@@ -29,13 +32,34 @@ from stepstream.stream.run.rules import Applied
 from stepstream.stream.run.run import Run
 from stepstream.stream.run.steps import StepInfo
 
+
+class FailureNotRetried(RuleBase):
+    """A tool failed, openly or in its output, and the agent's next words were an answer, not another try.
+
+    It is a note where the answer speaks of the failure or asks for something, an error where it does neither. A later call
+    that makes good for the failure withdraws it.
+    """
+
+    on_by_default = True
+    reads_contents = True
+    fires_when = "a failure (hidden; with `open_errors` also open ones) is followed by an answer instead of a retry"
+    usual_severity = "error; note if the answer mentions it or asks the user"
+
+    rule: Literal["failure_not_retried"]
+    open_errors: bool = Field(
+        False,
+        description="also failures that the step's status shows, which tool_error_ignored judges",
+    )
+
+
 _REPEATED: Final = frozenset({"loop", "repetition"})
 _MAX_FAILURES: Final = 100
 _MAX_TOLD: Final = 20
 """Findings of a run that may still be withdrawn."""
 
 
-class FailureNotRetriedDetector(HoldingDetector):
+@detector_for(FailureNotRetried)
+class FailureNotRetriedDetector(HoldingDetector[FailureNotRetried]):
     """Judged at the end of the model's step that follows the failure, and at the run's end where none follows.
 
     Any further call counts as an attempt to make good for it; so does a step that says it retries or replaces the failed one.
@@ -45,9 +69,9 @@ class FailureNotRetriedDetector(HoldingDetector):
 
     kinds = CALLS | SPEAKING
 
-    def __init__(self, applied: Applied, rule: FailureNotRetried) -> None:
+    def __init__(self, applied: Applied) -> None:
         super().__init__(applied)
-        self._open_errors = rule.open_errors
+        self._open_errors = self.rule.open_errors
 
     def read(self, run: Run, step: StepInfo, contents: Contents, now_us: int) -> Observations:
         """Note failures and answers; hold the failures that an answer may follow; withdraw what a later step contradicts."""

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from bisect import bisect
-from typing import Any, Final
+from typing import Annotated, Any, Final, Literal
 from zlib import crc32
 
-from stepstream.schemas.rules_content import Repetition
+from pydantic import Field
+
+from stepstream.schemas.rule_base import RuleBase
+from stepstream.schemas.rules import detector_for
 from stepstream.stream.detectors.aftermath import is_writing, label_of
 from stepstream.stream.detectors.base import MAX_EVIDENCE, NOTHING, Observation, Observations
 from stepstream.stream.detectors.content.base import CALLS, HoldingDetector, is_told_by
@@ -29,6 +32,27 @@ from stepstream.stream.run.contents import Contents, words, words_in_order
 from stepstream.stream.run.rules import Applied
 from stepstream.stream.run.run import Run
 from stepstream.stream.run.steps import StepInfo
+
+Share = Annotated[float, Field(gt=0, le=1)]
+
+
+class Repetition(RuleBase):
+    """A tool is called again and again with nearly the same arguments, or fails the same way each time, or two alternate."""
+
+    on_by_default = True
+    reads_contents = True
+    fires_when = "almost the same call again, the same failure each time, two calls in turns, the same written action, or many repeats over all tools"
+    usual_severity = "warning"
+
+    rule: Literal["repetition"]
+    repeats: Annotated[int, Field(ge=2, le=50)] = 3
+    similarity: Share = Field(
+        0.6, description="share of words that two arguments have in common (Jaccard)"
+    )
+    exact: bool = Field(
+        False, description="also calls that are the same to the letter, which the rule loop judges"
+    )
+
 
 _MAX_TEXT: Final = 400
 """Characters of an input by which it is compared."""
@@ -68,7 +92,8 @@ _STEP, _BITS, _INPUT, _OUTPUT, _ERROR, _IN_WORDS, _NAMES, _SAID = range(8)
 _Call = list[Any]
 
 
-class RepetitionDetector(HoldingDetector):
+@detector_for(Repetition)
+class RepetitionDetector(HoldingDetector[Repetition]):
     """Calls are the same thing when their inputs are nearly the same and they bring nothing new, or fail in the same way.
 
     Nothing new: the same output, none (a failure), or one that shares most of its words where the call was put in words.
@@ -80,11 +105,11 @@ class RepetitionDetector(HoldingDetector):
 
     kinds = CALLS | {"llm_call", "other"}
 
-    def __init__(self, applied: Applied, rule: Repetition) -> None:
+    def __init__(self, applied: Applied) -> None:
         super().__init__(applied)
-        self._repeats = rule.repeats
-        self._similarity = rule.similarity
-        self._exact = rule.exact
+        self._repeats = self.rule.repeats
+        self._similarity = self.rule.similarity
+        self._exact = self.rule.exact
 
     def read(self, run: Run, step: StepInfo, contents: Contents, now_us: int) -> Observations:
         """Compare an ended call with those of the same tool."""

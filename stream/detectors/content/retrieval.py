@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Final
+from typing import Annotated, Any, Final, Literal
 from zlib import crc32
 
-from stepstream.schemas.rules_content import IrrelevantRetrieval, UnsupportedAnswer
+from pydantic import Field
+
+from stepstream.schemas.rule_base import RuleBase
+from stepstream.schemas.rules import detector_for
 from stepstream.stream.detectors.base import NOTHING, Observation, Observations
 from stepstream.stream.detectors.content.base import (
     CALLS,
@@ -21,6 +24,45 @@ from stepstream.stream.run.contents import Contents, words, words_in_order
 from stepstream.stream.run.rules import Applied
 from stepstream.stream.run.run import Run
 from stepstream.stream.run.steps import StepInfo
+
+Share = Annotated[float, Field(gt=0, le=1)]
+
+
+class IrrelevantRetrieval(RuleBase):
+    """A retrieval came back empty, or with documents that share next to nothing with its query."""
+
+    reads_contents = True
+    fires_when = (
+        "a retrieval returns nothing, nothing about its query, or is repeated in other words"
+    )
+    usual_severity = "warning"
+
+    rule: Literal["irrelevant_retrieval"]
+    min_overlap: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.1,
+        description="weighted share of the query's words that what came back must hold; 0: only empty ones are reported",
+    )
+    min_score: float | None = Field(
+        None, description="report when no document's score reaches this"
+    )
+    empty: bool = Field(True, description="report retrievals that bring nothing")
+    asked_again: bool = Field(
+        True, description="report retrievals whose query is asked again in other words"
+    )
+
+
+class UnsupportedAnswer(RuleBase):
+    """The run's answer shares nothing with what was retrieved for it."""
+
+    reads_contents = True
+    fires_when = "the run's answer shares almost no words with what was retrieved"
+    usual_severity = "warning"
+
+    rule: Literal["unsupported_answer"]
+    min_overlap: Share = Field(
+        0.1, description="share of the answer's words that were retrieved, beyond chance"
+    )
+
 
 _BITS: Final = 2_048
 _ANSWER_BITS: Final = 8_192
@@ -101,7 +143,8 @@ def is_empty(step: StepInfo, contents: Contents) -> bool:
     return len(output) <= 400 and taken is None and bool(NOTHING_FOUND.search(output))
 
 
-class IrrelevantRetrievalDetector(HoldingDetector):
+@detector_for(IrrelevantRetrieval)
+class IrrelevantRetrievalDetector(HoldingDetector[IrrelevantRetrieval]):
     """An empty retrieval is reported at once; what came back is weighed when earlier retrievals have settled.
 
     The share of the query's words that came back, each weighed by how seldom the run's retrievals bring it (as in BM25's
@@ -110,12 +153,12 @@ class IrrelevantRetrievalDetector(HoldingDetector):
 
     kinds = CALLS
 
-    def __init__(self, applied: Applied, rule: IrrelevantRetrieval) -> None:
+    def __init__(self, applied: Applied) -> None:
         super().__init__(applied)
-        self._min_overlap = rule.min_overlap
-        self._min_score = rule.min_score
-        self._empty = rule.empty
-        self._asked_again = rule.asked_again
+        self._min_overlap = self.rule.min_overlap
+        self._min_score = self.rule.min_score
+        self._empty = self.rule.empty
+        self._asked_again = self.rule.asked_again
 
     def read(self, run: Run, step: StepInfo, contents: Contents, now_us: int) -> Observations:
         """Judge what is evident, and note the rest."""
@@ -266,16 +309,17 @@ def _stem_in(word: bytes, found: frozenset[bytes]) -> bool:
     return (word[:-1] if word.endswith(b"s") else word + b"s") in found
 
 
-class UnsupportedAnswerDetector(ContentDetector):
+@detector_for(UnsupportedAnswer)
+class UnsupportedAnswerDetector(ContentDetector[UnsupportedAnswer]):
     """At the close: the words of the run's answer were not among what was retrieved, beyond what chance would bring.
 
     What was retrieved is kept as a set of bits. The more of them are set, the more words are there by chance; that share is
     taken off before the answer is judged.
     """
 
-    def __init__(self, applied: Applied, rule: UnsupportedAnswer) -> None:
+    def __init__(self, applied: Applied) -> None:
         super().__init__(applied)
-        self._min_overlap = rule.min_overlap
+        self._min_overlap = self.rule.min_overlap
 
     def read(self, run: Run, step: StepInfo, contents: Contents, now_us: int) -> Observations:
         """Note what was retrieved and what may be the answer."""

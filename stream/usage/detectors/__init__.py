@@ -1,41 +1,22 @@
-"""Detectors that judge windows of time: the spending, failures, durations and silence of an agent's runs. Pure."""
+"""Detectors over windows of time: the spending, failures, durations and silence of an agent's runs. Pure."""
 
 from __future__ import annotations
 
-from stepstream.schemas.rules_windows import (
-    ErrorSlo,
-    LatencySlo,
-    Silence,
-    SpendSpike,
-    SuccessDrop,
-    VersionWorse,
-    WindowRuleBase,
-)
-from stepstream.stream.usage.detectors.base import Group, WindowDetector
-from stepstream.stream.usage.detectors.burn import error_burn, latency_burn
-from stepstream.stream.usage.detectors.drop import SuccessDropDetector
-from stepstream.stream.usage.detectors.silence import SilenceDetector
-from stepstream.stream.usage.detectors.spike import SpendSpikeDetector
-from stepstream.stream.usage.detectors.spike_model import SpikeModel
-from stepstream.stream.usage.detectors.versions import VersionBook, VersionWorseDetector
+from typing import Any
 
-__all__ = ["Group", "SpikeModel", "VersionBook", "WindowDetector", "make_window_detector"]
+from stepstream.schemas.rule_base import RuleBase
+from stepstream.schemas.rules import RULES, detector_for
+from stepstream.stream.usage.detectors.base import Group, WindowDetectorBase
+from stepstream.stream.usage.windows.version_book import VersionBook
+
+__all__ = ["Group", "WindowDetectorBase", "detector_for", "make_window_detector"]
 
 
-def make_window_detector(rule: WindowRuleBase, versions: VersionBook) -> WindowDetector:
-    """The detector that judges by a rule. Raises ``TypeError`` for a rule that no detector judges groups by."""
-    match rule:
-        case ErrorSlo():
-            return error_burn(rule)
-        case LatencySlo():
-            return latency_burn(rule)
-        case SpendSpike():
-            return SpendSpikeDetector(rule)
-        case SuccessDrop():
-            return SuccessDropDetector(rule)
-        case Silence():
-            return SilenceDetector(rule)
-        case VersionWorse():
-            return VersionWorseDetector(rule, versions)
-        case _:
-            raise TypeError(f"no detector judges groups by {type(rule).__name__}")
+def make_window_detector(rule: RuleBase, versions: VersionBook) -> WindowDetectorBase[Any]:
+    """The detector of a rule over windows.
+
+    Raises:
+        UnknownExtensionError: the rule is not registered.
+    """
+    made: WindowDetectorBase[Any] = RULES.get(rule.rule).detector(rule, versions)
+    return made

@@ -6,14 +6,17 @@ is wrong then. It keeps nothing that could not be made again from the windows; w
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Generic, TypeVar
 
+from stepstream.schemas.rule_base import WindowRuleBase
 from stepstream.schemas.times import HOUR_US
 from stepstream.stream.usage.windows.findings import Trouble
 from stepstream.stream.usage.windows.rows import Row
 from stepstream.stream.usage.windows.series import Series, total
+from stepstream.stream.usage.windows.version_book import VersionBook
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +57,16 @@ class Group:
         return "/".join(part for part in (self.project, self.environment, self.agent) if part)
 
 
-class WindowDetector(Protocol):
-    """What judges one group by one rule."""
+R = TypeVar("R", bound=WindowRuleBase)
 
-    def judge(self, group: Group, now_us: int) -> Iterable[Trouble]:
-        """What is wrong as of ``now_us``, a whole minute."""
+
+class WindowDetectorBase(ABC, Generic[R]):
+    """Evaluates one group by one rule. Each group has an instance of its own, as long as policies do not change."""
+
+    def __init__(self, rule: R, versions: VersionBook) -> None:
+        self.rule = rule
+        self.versions = versions
+
+    @abstractmethod
+    def evaluate(self, group: Group, now_us: int) -> Iterable[Trouble]:
+        """What is wrong as of ``now_us``, a whole minute of log time."""

@@ -9,18 +9,51 @@ An agent that is younger than the long window must have used up as much of the b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Annotated, Final, Literal, TypeVar
+
+from pydantic import Field
 
 from stepstream.schemas.alert import FindingSeverity
+from stepstream.schemas.durations import DurationUs
 from stepstream.schemas.formatting import format_duration
 from stepstream.schemas.latency import slower_than
-from stepstream.schemas.rules_windows import ErrorSlo, LatencySlo, Slo
-from stepstream.schemas.times import HOUR_US, MINUTE_US
-from stepstream.stream.usage.detectors.base import Group
+from stepstream.schemas.rule_base import Positive, WindowRuleBase
+from stepstream.schemas.rules import detector_for
+from stepstream.schemas.times import DAY_US, HOUR_US, MINUTE_US
+from stepstream.stream.usage.detectors.base import Group, WindowDetectorBase
 from stepstream.stream.usage.windows.findings import Trouble
 from stepstream.stream.usage.windows.rows import FAILED, Row
+
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+class Slo(WindowRuleBase):
+    """An objective for the share of good runs, and the window that its error budget is for."""
+
+    objective: Share
+    window: DurationUs = 30 * DAY_US
+    min_runs: Positive = Field(20, description="fewer runs in a window say nothing")
+
+
+class ErrorSlo(Slo):
+    """Runs fail (error, or never ended) faster than the objective's error budget allows."""
+
+    fires_when = "runs fail faster than the error budget of the objective allows"
+    usual_severity = "critical, error or warning by burn rate"
+
+    rule: Literal["error_slo"]
+
+
+class LatencySlo(Slo):
+    """Runs take longer than a limit more often than the objective allows."""
+
+    fires_when = "runs exceed the limit faster than the error budget of the objective allows"
+    usual_severity = "critical, error or warning by burn rate"
+
+    rule: Literal["latency_slo"]
+    limit: DurationUs
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +76,21 @@ MIN_BAD_RUNS: Final = 3
 """One bad run among few is bad luck, whatever rate it makes."""
 
 
-class BurnRateDetector:
-    """Bad runs against an objective."""
+_Objective = TypeVar("_Objective", bound=Slo)
 
-    def __init__(self, rule: Slo, bad: Callable[[Row], int], what: str) -> None:
-        self._rule = rule
-        self._bad = bad
-        self._what = what
 
-    def judge(self, group: Group, now_us: int) -> Iterator[Trouble]:
+class BurnRateDetector(WindowDetectorBase[_Objective]):
+    """Bad runs against an objective; subclasses define which runs are bad."""
+
+    def bad_runs(self, row: Row) -> int:
+        """The bad runs among those of some minutes."""
+        raise NotImplementedError
+
+    def description(self) -> str:
+        """What a bad run did, for a sentence: ``failed``."""
+        raise NotImplementedError
+
+    def evaluate(self, group: Group, now_us: int) -> Iterator[Trouble]:
         """The windows in which the budget burns too fast; the most urgent one alone."""
         for window in BURN_WINDOWS:
             trouble = self._look(group, now_us, window)
@@ -60,21 +99,21 @@ class BurnRateDetector:
                 return
 
     def _look(self, group: Group, now_us: int, window: BurnWindow) -> Trouble | None:
-        rule = self._rule
+        rule = self.rule
         allowed = 1 - rule.objective
         # An objective may be so low that no share of bad runs burns so fast: then most runs being bad is enough.
         limit = min(window.budget_share * rule.window / window.long_us, (1 + allowed) / 2 / allowed)
         recent = group.total(now_us - window.short_us, now_us)
-        if not self._bad(recent) or self._burn(recent) < limit:
+        if not self.bad_runs(recent) or self._burn(recent) < limit:
             return None
         long = group.total(now_us - window.long_us, now_us)
-        bad, runs, burn = self._bad(long), long.finished, self._burn(long)
+        bad, runs, burn = self.bad_runs(long), long.finished, self._burn(long)
         known_us = min(window.long_us, now_us - (group.first_hour or 0))
         if runs < rule.min_runs or bad < MIN_BAD_RUNS or burn * known_us < limit * window.long_us:
             return None
         lasts = format_duration(int(rule.window / burn))
         return Trouble(
-            message=f"{bad} of {runs} runs {self._what} in the last {format_duration(window.long_us)}, "
+            message=f"{bad} of {runs} runs {self.description()} in the last {format_duration(window.long_us)}, "
             f"{burn:.1f} times what the objective of {100 * rule.objective:g} % allows",
             detail=f"at this rate the error budget of {format_duration(rule.window)} lasts {lasts}",
             severity=rule.severity or window.severity,
@@ -88,21 +127,26 @@ class BurnRateDetector:
 
     def _burn(self, row: Row) -> float:
         runs = row.finished
-        return self._bad(row) / runs / (1 - self._rule.objective) if runs else 0.0
+        return self.bad_runs(row) / runs / (1 - self.rule.objective) if runs else 0.0
 
 
-def error_burn(rule: ErrorSlo) -> BurnRateDetector:
+@detector_for(ErrorSlo)
+class ErrorSloDetector(BurnRateDetector[ErrorSlo]):
     """Runs that failed."""
-    return BurnRateDetector(rule, lambda row: row.sums[FAILED], "failed")
+
+    def bad_runs(self, row: Row) -> int:
+        return row.sums[FAILED]
+
+    def description(self) -> str:
+        return "failed"
 
 
-def latency_burn(rule: LatencySlo) -> BurnRateDetector:
+@detector_for(LatencySlo)
+class LatencySloDetector(BurnRateDetector[LatencySlo]):
     """Runs that took longer than the limit, to within the width of a latency bucket."""
-    limit_us = rule.limit
-    return BurnRateDetector(
-        rule, lambda row: _slow(row, limit_us), f"took longer than {format_duration(limit_us)}"
-    )
 
+    def bad_runs(self, row: Row) -> int:
+        return min(slower_than(row.latency, self.rule.limit), row.finished) if row.latency else 0
 
-def _slow(row: Row, limit_us: int) -> int:
-    return min(slower_than(row.latency, limit_us), row.finished) if row.latency else 0
+    def description(self) -> str:
+        return f"took longer than {format_duration(self.rule.limit)}"

@@ -4,14 +4,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, Literal
 
+from pydantic import Field
+
+from stepstream.schemas.durations import DurationUs
 from stepstream.schemas.formatting import format_duration
-from stepstream.schemas.rules_windows import SuccessDrop
+from stepstream.schemas.rule_base import Positive, WindowRuleBase
+from stepstream.schemas.rules import detector_for
 from stepstream.schemas.times import HOUR_US, MINUTE_US
-from stepstream.stream.usage.detectors.base import Group
+from stepstream.stream.usage.detectors.base import Group, WindowDetectorBase
 from stepstream.stream.usage.windows.findings import Trouble
 from stepstream.stream.usage.windows.rows import FAILED
+
+
+class SuccessDrop(WindowRuleBase):
+    """Runs fail far more often than they used to."""
+
+    on_by_default = True
+    fires_when = "runs fail much more often than in the week before"
+    usual_severity = "error"
+
+    rule: Literal["success_drop"]
+    window: DurationUs = 3_600_000_000
+    min_runs: Positive = Field(100, description="earlier runs needed to know what is usual")
+
 
 HISTORY_US: Final = 7 * 24 * HOUR_US
 CHANCE: Final = 1e-6
@@ -23,15 +40,13 @@ LEAST_RISE: Final = 0.1
 LEAST_FAILED: Final = 5
 
 
-class SuccessDropDetector:
+@detector_for(SuccessDrop)
+class SuccessDropDetector(WindowDetectorBase[SuccessDrop]):
     """The last hour's failures against those of the week before."""
 
-    def __init__(self, rule: SuccessDrop) -> None:
-        self._rule = rule
-
-    def judge(self, group: Group, now_us: int) -> Iterator[Trouble]:
+    def evaluate(self, group: Group, now_us: int) -> Iterator[Trouble]:
         """Compare, once there is a past to compare with."""
-        rule = self._rule
+        rule = self.rule
         start = now_us - rule.window + rule.window % MINUTE_US
         recent = group.total(start, now_us)
         failed, runs = recent.sums[FAILED], recent.finished

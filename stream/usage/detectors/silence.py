@@ -3,32 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, Literal
 
+from pydantic import Field
+
+from stepstream.schemas.durations import DurationUs
 from stepstream.schemas.formatting import format_duration
-from stepstream.schemas.rules_windows import Silence
+from stepstream.schemas.rule_base import WindowRuleBase
+from stepstream.schemas.rules import detector_for
 from stepstream.schemas.times import DAY_US, HOUR_US, MINUTE_US, WEEK_US
-from stepstream.stream.usage.detectors.base import Group
+from stepstream.stream.usage.detectors.base import Group, WindowDetectorBase
 from stepstream.stream.usage.windows.findings import Trouble
 from stepstream.stream.usage.windows.rows import STEPS
 from stepstream.stream.usage.windows.series import KEEP_MINUTES_US
+
+
+class Silence(WindowRuleBase):
+    """Nothing at all comes from an agent at a time when something always did."""
+
+    on_by_default = True
+    fires_when = "no step arrives at a time when there always were some"
+    usual_severity = "error"
+
+    rule: Literal["silence"]
+    after: DurationUs = Field(900_000_000, description="a shorter silence is none")
+
 
 LOOK_BACK_US: Final = KEEP_MINUTES_US - HOUR_US
 MISSING: Final = 30
 """Steps that should have come by now, judged by the quietest of the days compared with."""
 
 
-class SilenceDetector:
+@detector_for(Silence)
+class SilenceDetector(WindowDetectorBase[Silence]):
     """No step for a while, where the same hours of other days had many.
 
     Other days are the same weekday of the last three weeks or, in an agent's first weeks, the last seven days, of which
     each must have had something then. So nights and weekends are no silence, and the first week says nothing.
     """
 
-    def __init__(self, rule: Silence) -> None:
-        self._rule = rule
-
-    def judge(self, group: Group, now_us: int) -> Iterator[Trouble]:
+    def evaluate(self, group: Group, now_us: int) -> Iterator[Trouble]:
         """How long nothing came, and how much should have."""
         last = max(
             (
@@ -40,7 +54,7 @@ class SilenceDetector:
             default=None,
         )
         since = max(now_us - LOOK_BACK_US, 0) if last is None else last + MINUTE_US
-        if now_us - since < self._rule.after:
+        if now_us - since < self.rule.after:
             return
         expected, days = self._expected(group, since, now_us)
         if expected < MISSING:
@@ -48,9 +62,9 @@ class SilenceDetector:
         yield Trouble(
             message=f"nothing has come from {group.name} for {format_duration(now_us - since)}; "
             f"at this time there are usually at least {expected:,.0f} steps",
-            severity=self._rule.severity or "error",
+            severity=self.rule.severity or "error",
             value=float(now_us - since),
-            threshold=float(self._rule.after),
+            threshold=float(self.rule.after),
             unit="us",
             baseline=expected,
             baseline_runs=days,

@@ -3,30 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
+from decimal import Decimal
+from typing import Final, Literal
+
+from pydantic import Field
 
 from stepstream.schemas.formatting import format_dollars, format_usd
 from stepstream.schemas.money import NANOS_PER_USD
-from stepstream.schemas.rules_windows import SpendSpike
+from stepstream.schemas.rule_base import Dollars, WindowRuleBase
+from stepstream.schemas.rules import detector_for
 from stepstream.schemas.times import HOUR_US, MINUTE_US
-from stepstream.stream.usage.detectors.base import Group
+from stepstream.stream.usage.detectors.base import Group, WindowDetectorBase
 from stepstream.stream.usage.detectors.spike_model import SPREAD_US, Forecast, SpikeModel
 from stepstream.stream.usage.windows.findings import Trouble
 from stepstream.stream.usage.windows.rows import COST, STEPS, Row
+from stepstream.stream.usage.windows.version_book import VersionBook
+
+
+class SpendSpike(WindowRuleBase):
+    """An hour costs far more than this agent's hours usually do, day and week cycle considered."""
+
+    on_by_default = True
+    fires_when = "an hour costs several times more than usual for its hour and weekday"
+    usual_severity = "error"
+
+    rule: Literal["spend_spike"]
+    factor: float = Field(
+        3.0, ge=1.5, description="less than this many times the usual is never a spike"
+    )
+    min_usd: Dollars = Field(Decimal("0.1"), gt=0, description="nor is an hour that cost less")
+
 
 SETTLED_US: Final = 15 * MINUTE_US
 """So much of an hour must have passed before its pace says that a spike is over."""
 
 
-class SpendSpikeDetector:
+@detector_for(SpendSpike)
+class SpendSpikeDetector(WindowDetectorBase[SpendSpike]):
     """Judges the hour as it goes, so a spike is told when the hour's usual total is far exceeded, not when the hour ends."""
 
-    def __init__(self, rule: SpendSpike) -> None:
-        self._rule = rule
+    def __init__(self, rule: SpendSpike, versions: VersionBook) -> None:
+        super().__init__(rule, versions)
         self._model = SpikeModel(rule.factor)
         self._next_hour: int | None = None
 
-    def judge(self, group: Group, now_us: int) -> Iterator[Trouble]:
+    def evaluate(self, group: Group, now_us: int) -> Iterator[Trouble]:
         """The hour that the last minute lies in and, early in an hour, the one before."""
         self._learn(group)
         start = (now_us - MINUTE_US) // HOUR_US * HOUR_US
@@ -43,8 +64,8 @@ class SpendSpikeDetector:
         yield Trouble(
             message=f"{group.name} spent {format_usd(row.cost_nanos)} within the hour, "
             f"{times:.1f} times the usual {format_dollars(forecast.expected)}",
-            severity=self._rule.severity
-            or ("error" if times >= 2 * self._rule.factor else "warning"),
+            severity=self.rule.severity
+            or ("error" if times >= 2 * self.rule.factor else "warning"),
             value=spent,
             threshold=forecast.limit,
             unit="usd",
@@ -69,7 +90,7 @@ class SpendSpikeDetector:
     def _above(self, start: int, row: Row) -> Forecast | None:
         """What was expected of an hour that exceeds it by far."""
         spent = row.sums[COST] / NANOS_PER_USD
-        if spent < self._rule.min_usd:
+        if spent < self.rule.min_usd:
             return None
         forecast = self._model.forecast(start, spent, row.sums[STEPS])
         return forecast if forecast is not None and spent > forecast.limit else None

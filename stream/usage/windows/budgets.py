@@ -8,8 +8,8 @@ from typing import NamedTuple
 from stepstream.schemas.calendar import window_name, window_of
 from stepstream.schemas.fleet import FleetBudgetStruct, fleet_key
 from stepstream.schemas.money import usd_from_nanos
+from stepstream.stream.usage.detectors.spend import Budget
 from stepstream.stream.usage.windows.records import Owner
-from stepstream.stream.usage.windows.rules import Budget
 
 
 class BudgetKey(NamedTuple):

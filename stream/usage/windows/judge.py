@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -20,13 +20,14 @@ from stepstream.schemas.times import MINUTE_US
 from stepstream.schemas.trajectory import RunSummaryStruct
 from stepstream.stream.core.contained_failures import ContainedFailures
 from stepstream.stream.core.counters import Counters
-from stepstream.stream.usage.detectors import Group, WindowDetector, make_window_detector
-from stepstream.stream.usage.detectors.versions import VersionBook, VersionState
+from stepstream.stream.usage.detectors import Group, WindowDetectorBase, make_window_detector
+from stepstream.stream.usage.detectors.spend import Budget
 from stepstream.stream.usage.windows.budgets import BudgetKey, Budgets, Total, budget_name
 from stepstream.stream.usage.windows.findings import Firing, Trouble, ended, finding, firing_key
 from stepstream.stream.usage.windows.records import Owner
-from stepstream.stream.usage.windows.rules import AppliedWindow, Budget, WindowRules
+from stepstream.stream.usage.windows.rules import AppliedWindow, WindowRules
 from stepstream.stream.usage.windows.series import Series
+from stepstream.stream.usage.windows.version_book import VersionBook, VersionState
 
 CLEAR_FOR_US: Final = 5 * MINUTE_US
 """A trouble ends when it was not seen for so long: what comes and goes is one trouble."""
@@ -65,7 +66,9 @@ class WindowJudge:
         self._levels: Counter[tuple[GroupKey, str]] = Counter()
         """How many levels of a trouble are firing."""
         self._rules = rules
-        self._groups: dict[GroupKey, tuple[AppliedWindow, WindowDetector, list[Series]]] = {}
+        self._groups: dict[
+            GroupKey, tuple[AppliedWindow, WindowDetectorBase[Any], list[Series]]
+        ] = {}
         self._is_stale = True
         self._off: set[GroupKey] = set()
         self._failures = failures or ContainedFailures("usage", 0, counters)
@@ -189,7 +192,7 @@ class WindowJudge:
                 continue
             try:
                 seen = list(
-                    detector.judge(
+                    detector.evaluate(
                         Group(key.project, key.environment, key.agent, owners, sealed_until), now_us
                     )
                 )
@@ -199,7 +202,7 @@ class WindowJudge:
             subjects: set[tuple[str, str]] = set()
             for trouble in seen:
                 subjects.add((trouble.subject, trouble.level))
-                yield from self._fire(key, applied.rule.rule, trouble, now_us)  # type: ignore[attr-defined]
+                yield from self._fire(key, applied.rule.rule, trouble, now_us)
             yield from self._clear(open_troubles.get(key, ()), subjects, now_us)
         yield from self._expire(now_us)
 
@@ -208,7 +211,7 @@ class WindowJudge:
     ) -> Iterator[FindingStruct]:
         """A detector raised about an agent: it is off for that agent until policies change or the worker starts anew."""
         self._off.add(key)
-        rule = applied.rule.rule  # type: ignore[attr-defined]
+        rule = applied.rule.rule
         finding = self._failures.detector(
             rule, key.alert, error, now_us, f"agent {key.agent!r} of project {key.project!r}"
         )

@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from stepstream.schemas.money import amount_nanos
-from stepstream.schemas.policy import Policy
-from stepstream.schemas.rules_windows import DEFAULT_WINDOW_RULES, Spend, WindowRuleBase
+from stepstream.schemas.policy import Policy, matching_policies
+from stepstream.schemas.rule_base import RuleBase
+from stepstream.schemas.rules import default_rules
+from stepstream.stream.usage.detectors.spend import Budget, Spend
 from stepstream.stream.usage.windows.records import Owner
 
 KEEP_OWNERS: Final = 50_000
@@ -18,38 +19,13 @@ KEEP_OWNERS: Final = 50_000
 class AppliedWindow:
     """A window rule as it applies: whose policy asked."""
 
-    rule: WindowRuleBase
+    rule: RuleBase
     policy: str = ""
 
     @property
     def alert(self) -> str:
         """What its alerts are called."""
         return self.rule.alert_name
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """A spend rule, ready to be compared with."""
-
-    rule: Spend
-    policy: str
-    limit_nanos: int
-    warn_nanos: int
-    """0: no warning is wanted."""
-
-    @property
-    def key(self) -> tuple[str, str, str, str, str]:
-        """Budgets with equal keys have equal totals, whatever their limits are."""
-        rule = self.rule
-        return (self.policy, rule.alert_name, rule.per, rule.window, rule.timezone)
-
-    def group(self, owner: Owner, user_id: str) -> str:
-        """For which of those that it limits an owner's spending counts."""
-        place = _PLACES.get(self.rule.per)
-        return user_id if place is None else owner[place]
-
-
-_PLACES: Final = {"project": 0, "environment": 1, "agent": 2, "agent_version": 3, "task": 4}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,37 +55,18 @@ class WindowRules:
         return found
 
     def _match(self, owner: Owner) -> OwnerRules:
-        project, environment, agent, agent_version, task, _ = owner
-        matching = [
-            policy
-            for policy in self._policies
-            if policy.match.matches(
-                project=project,
-                environment=environment,
-                agent=agent,
-                agent_version=agent_version,
-                task=task,
-            )
-        ]
+        matching = matching_policies(self._policies, owner[:5])
         asked = [
-            (policy.name, r)
-            for policy in matching
-            for r in policy.rules
-            if isinstance(r, WindowRuleBase)
+            (policy.name, r) for policy in matching for r in policy.rules if r.scope == "window"
         ]
-        named = {type(rule) for _, rule in asked}
-        judged = [AppliedWindow(rule) for rule in DEFAULT_WINDOW_RULES if type(rule) not in named]
+        named = {rule.rule for _, rule in asked}
+        judged = [AppliedWindow(rule) for rule in default_rules("window") if rule.rule not in named]
         budgets = []
         for name, rule in asked:
             if rule.enabled and isinstance(rule, Spend):
-                budgets.append(_budget(rule, name))
+                budgets.append(Budget.of(rule, name))
             elif rule.enabled:
                 judged.append(AppliedWindow(rule, name))
         return OwnerRules(
             tuple(budgets), tuple(judged), any(budget.rule.per == "user_id" for budget in budgets)
         )
-
-
-def _budget(rule: Spend, policy: str) -> Budget:
-    limit = amount_nanos(rule.limit_usd)
-    return Budget(rule, policy, limit, int(limit * rule.warn_at) if rule.warn_at else 0)

@@ -101,7 +101,7 @@ def test_a_file_may_hold_several_documents_and_a_folder_several_files(tmp_path: 
         (
             policy("{rule: run_costs, limit_usd: 1}"),
             5,
-            "rule of rules.0 is 'run_costs', which is none; did you mean run_cost?",
+            "rules.0: there is no rule 'run_costs'; did you mean run_cost?",
         ),
         (
             policy("{rule: loop}", "{rule: run_steps, limit: 5, limt: 6}"),

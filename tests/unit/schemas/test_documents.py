@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import yaml
 from pydantic import ValidationError
 
+from stepstream.schemas import rules as rule_registry
 from stepstream.schemas.documents import DOCUMENT, Prices, Subscription, document_key
-from stepstream.schemas.policy import DEFAULT_RULES, Match, Policy, Rule
-from stepstream.schemas.rules_content import CONTENT_DEFAULTS
-from stepstream.schemas.rules_run import RunCost
+from stepstream.schemas.policy import Match, Policy
+from stepstream.schemas.rules import default_rules
+from stepstream.stream.detectors.budgets import RunCost
 
 # One of each kind of rule, as people write it, with every field of its own.
 RULES: list[dict[str, Any]] = [
@@ -78,9 +79,7 @@ RULES: list[dict[str, Any]] = [
     {"rule": "sensitive_data", "look_for": ["card", "email"], "kinds": ["output"]},
     {"rule": "repetition", "repeats": 2, "similarity": 0.7, "exact": True},
 ]
-RULE_KINDS = {
-    get_args(rule.model_fields["rule"].annotation)[0] for rule in get_args(get_args(Rule)[0])
-}
+RULE_KINDS = set(rule_registry.RULES.names())
 
 DOCUMENTS = """
 kind: Policy
@@ -159,7 +158,10 @@ def test_amounts_in_policies_are_exact() -> None:
 @pytest.mark.parametrize(
     ("rule", "told"),
     [
-        ({"rule": "run_costs", "limit_usd": 1}, "'run_cost', 'run_tokens'"),
+        (
+            {"rule": "run_costs", "limit_usd": 1},
+            "there is no rule 'run_costs'; did you mean run_cost?",
+        ),
         ({"limit_usd": 1}, "Unable to extract tag using discriminator 'rule'"),
         ({"rule": "run_cost"}, "rules.0.run_cost.limit_usd: Field required"),
         ({"rule": "run_cost", "limit_usd": 0}, "greater than 0"),
@@ -260,7 +262,7 @@ def test_a_policy_matches_when_every_field_given_does(
 
 def test_rules_without_limits_are_on_by_default_and_stop_nothing() -> None:
     """With no document at all only rules that need no limit fire, and none of them acts."""
-    assert {rule.rule for rule in DEFAULT_RULES} == {
+    assert {rule.rule for rule in default_rules("run")} == {
         "hung_step",
         "stuck_run",
         "loop",
@@ -269,8 +271,12 @@ def test_rules_without_limits_are_on_by_default_and_stop_nothing() -> None:
         "unpriced_model",
         "run_cost_spike",
         "stop_ignored",
-    } | {rule.rule for rule in CONTENT_DEFAULTS}
-    assert {rule.action for rule in DEFAULT_RULES} == {"none"}
+        "hidden_tool_error",
+        "failure_not_retried",
+        "repetition",
+        "sensitive_data",
+    }
+    assert {rule.action for rule in default_rules("run")} == {"none"}
     assert policy().mode == "observe"
 
 

@@ -254,11 +254,22 @@ def test_a_state_that_cannot_be_restored_is_left_out() -> None:
     process = world()
     process.batch(run_of(BAD, 0)[:1] + run_of(GOOD, 1)[:1])
     states = [_state_of(process.logic.runs[trace]) for trace in (BAD, GOOD)]
-    states[0].rules = '[["p", true, {"rule": "one_of_a_newer_worker"}]]'
+    states[0].rules = '[["p", true, {"rule": "loop", "repeats": "often"}]]'
     after = world()
     after.logic.restore(states, 2)
     assert set(after.logic.runs) == {GOOD}
     assert after.logic.counters.runs_given_up == 1
+
+
+def test_a_rule_whose_detector_is_no_longer_installed_is_left_out_of_a_restored_run() -> None:
+    """Its package may have been removed while the run was open; the run goes on with its other rules."""
+    process = world()
+    process.batch(run_of(BAD, 0)[:1])
+    state = _state_of(process.logic.runs[BAD])
+    state.rules = '[["p", true, {"rule": "of_a_removed_package"}], ["", false, {"rule": "loop"}]]'
+    after = world()
+    after.logic.restore([state], 2)
+    assert [item.rule.rule for item in after.logic.runs[BAD].run.rules.applied] == ["loop"]
 
 
 def _state_of(tracked: Any) -> Any:

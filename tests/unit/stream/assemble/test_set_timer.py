@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from stepstream.schemas.rules_run import StuckRun
 from stepstream.schemas.step import StepEvent
 from stepstream.stream.assemble.partition import AssemblePartition
 from stepstream.stream.detectors.base import DetectorBase, Observation, Observations
+from stepstream.stream.detectors.time_limits import StuckRun
 from stepstream.stream.run.rules import Applied, RuleSet
 from stepstream.stream.run.run import Run
 from stepstream.testing import DetectorCase

@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
-from stepstream.schemas.policy import DEFAULT_RULES, Policy
+from stepstream.schemas.policy import Policy
+from stepstream.schemas.rules import default_rules
 from stepstream.stream.detectors import make_detector
+from stepstream.stream.detectors.loop import Loop
 from stepstream.stream.run.rules import Applied, RuleBook, RuleSet
 
 OWNER = ("shop", "prod", "support", "1.4", "refund")
@@ -30,9 +32,9 @@ COST = {"rule": "run_cost", "limit_usd": "1"}
 def test_without_policies_the_defaults_judge_every_run() -> None:
     """Rules that need no limit are on for all; their set is shared and pinned to nothing."""
     rules = book().rules_for(*OWNER)
-    assert tuple(item.rule for item in rules.applied) == DEFAULT_RULES
+    assert tuple(item.rule for item in rules.applied) == default_rules("run")
     assert rules.pinned == ""
-    assert len(rules.detectors) == len(DEFAULT_RULES)
+    assert len(rules.detectors) == len(default_rules("run"))
     assert book().rules_for("", "", "", "", "").pinned == ""
 
 
@@ -58,10 +60,8 @@ def test_a_policy_that_names_a_default_rule_replaces_it() -> None:
     """For the runs that it matches there is one such rule, and it is the policy's."""
     rules = book({"name": "p", "rules": [{"rule": "loop", "repeats": 9}]}).rules_for(*OWNER)
     loops = [item for item in rules.applied if item.rule.rule == "loop"]
-    assert [(item.policy, item.rule.repeats) for item in loops if item.rule.rule == "loop"] == [
-        ("p", 9)
-    ]
-    assert len(rules.applied) == len(DEFAULT_RULES)
+    assert [(item.policy, item.rule) for item in loops] == [("p", Loop(rule="loop", repeats=9))]
+    assert len(rules.applied) == len(default_rules("run"))
 
 
 def test_a_default_rule_can_be_turned_off_for_some_runs() -> None:
@@ -129,14 +129,17 @@ def test_a_run_keeps_its_rules_through_a_restart_and_a_change_of_policies(
 def test_an_empty_text_means_the_defaults() -> None:
     """Runs that no policy matched carry no text."""
     assert book({"name": "p", "rules": [COST]}).restored("").applied == tuple(
-        Applied(rule) for rule in DEFAULT_RULES
+        Applied(rule) for rule in default_rules("run")
     )
 
 
 def test_a_policy_without_rules_is_no_rule() -> None:
     """It matches, and changes nothing."""
     rules = book({"name": "p", "rules": []}).rules_for(*OWNER)
-    assert (rules.applied, rules.pinned) == (tuple(Applied(rule) for rule in DEFAULT_RULES), "")
+    assert (rules.applied, rules.pinned) == (
+        tuple(Applied(rule) for rule in default_rules("run")),
+        "",
+    )
 
 
 def test_many_owners_do_not_grow_without_end() -> None:

@@ -10,23 +10,24 @@ from typing import Any
 
 import pytest
 
-from stepstream.schemas.rules_windows import (
-    DEFAULT_WINDOW_RULES,
-    ErrorSlo,
-    LatencySlo,
-    Silence,
-    SpendSpike,
-    SuccessDrop,
-    VersionWorse,
-)
+from stepstream.schemas.rules import default_rules
 from stepstream.schemas.times import DAY_US, HOUR_US, MINUTE_US
 from stepstream.schemas.trajectory import RunSummaryStruct
-from stepstream.stream.usage.detectors import Group, SpikeModel, VersionBook, make_window_detector
-from stepstream.stream.usage.detectors.drop import chance_of
-from stepstream.stream.usage.detectors.versions import ALPHA, VersionState, mixture_ratio
+from stepstream.stream.usage.detectors import Group, make_window_detector
+from stepstream.stream.usage.detectors.burn import ErrorSlo, LatencySlo
+from stepstream.stream.usage.detectors.drop import SuccessDrop, chance_of
+from stepstream.stream.usage.detectors.silence import Silence
+from stepstream.stream.usage.detectors.spike import SpendSpike
+from stepstream.stream.usage.detectors.spike_model import SpikeModel
+from stepstream.stream.usage.detectors.versions import (
+    ALPHA,
+    VersionWorse,
+    mixture_ratio,
+)
 from stepstream.stream.usage.windows.findings import Trouble
 from stepstream.stream.usage.windows.rows import COST, STEPS
 from stepstream.stream.usage.windows.series import Series
+from stepstream.stream.usage.windows.version_book import VersionBook, VersionState
 from tests.support.usage_world import T0, Item, play, progress, records, rules, used
 from tests.support.usage_world import closed as closed_run
 
@@ -59,7 +60,9 @@ class Past:
 
 
 def judge(rule: Any, past: Past, now_us: int, book: VersionBook | None = None) -> list[Trouble]:
-    return list(make_window_detector(rule, book or VersionBook()).judge(past.group(now_us), now_us))
+    return list(
+        make_window_detector(rule, book or VersionBook()).evaluate(past.group(now_us), now_us)
+    )
 
 
 # -- objectives ------------------------------------------------------------------------------------------------------
@@ -227,7 +230,7 @@ def compared(
             )
             if place:
                 said.update(
-                    trouble.level for trouble in detector.judge(group, T0 + DAY_US + number)
+                    trouble.level for trouble in detector.evaluate(group, T0 + DAY_US + number)
                 )
     return said
 
@@ -375,7 +378,7 @@ def test_a_spike_is_told_while_its_hour_lasts() -> None:
         for minute in range(at_us - at_us % HOUR_US, at_us, MINUTE_US):
             for row in visible.series.rows(minute)[1:]:
                 row.join(past.series.minutes[minute])
-        return bool(list(detector.judge(visible.group(at_us), at_us)))
+        return bool(list(detector.evaluate(visible.group(at_us), at_us)))
 
     assert not seen(start)
     assert not seen(start + 5 * MINUTE_US)
@@ -467,7 +470,7 @@ def test_without_a_policy_a_quiet_start_says_nothing() -> None:
         ]
         items.append(progress(minute + 10))
     assert told(items) == []
-    assert {type(rule).__name__ for rule in DEFAULT_WINDOW_RULES} == {
+    assert {type(rule).__name__ for rule in default_rules("window")} == {
         "SpendSpike",
         "SuccessDrop",
         "Silence",

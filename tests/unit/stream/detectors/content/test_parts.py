@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from stepstream.schemas.json_schema import MAX_CHECKS, ToolSchema
 from stepstream.schemas.policy import Policy
-from stepstream.schemas.rules_content import Forbidden, ToolArguments
+from stepstream.stream.detectors.content.arguments import ToolArguments
+from stepstream.stream.detectors.content.forbidden import Forbidden
 from stepstream.stream.detectors.content.retrieval import content_words
 from stepstream.stream.detectors.content.sameness import error_form, similarity, sketch
 from stepstream.stream.detectors.content.sensitive_forms import FORMS, found_in

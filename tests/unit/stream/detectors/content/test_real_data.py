@@ -13,14 +13,15 @@ from benchmarks.detection.hidden import HIDDEN, NOT_RETRIED, fails, followed_by_
 from benchmarks.detection.replayed import only, replay
 from benchmarks.detection.rewordings import WAYS
 from benchmarks.detection.score import Confusion
-from stepstream.schemas.policy import Rule
+from stepstream.schemas.rule_base import RuleBase
+from stepstream.schemas.rules import AnyRule
 from stepstream.schemas.step import StepEvent
 from stepstream.stream.detectors import make_detector
 from stepstream.testing.cases import DetectorCase
 from stepstream.testing.world import World, all_at_once, as_they_happen
 from tests.support.data_cases import real_runs
 
-RULE: TypeAdapter[Rule] = TypeAdapter(Rule)
+RULE: TypeAdapter[RuleBase] = TypeAdapter(AnyRule)
 RULES = (
     {"rule": "hidden_tool_error"},
     {"rule": "failure_not_retried", "open_errors": True},

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Final
+from typing import Annotated, Any, Final, Literal
 
-from stepstream.schemas.rules_run import Loop
+from pydantic import Field
+
+from stepstream.schemas.rule_base import RuleBase
+from stepstream.schemas.rules import detector_for
 from stepstream.stream.detectors.base import (
     MAX_EVIDENCE,
     NOTHING,
@@ -17,6 +20,19 @@ from stepstream.stream.detectors.content.base import is_told_by
 from stepstream.stream.run.rules import Applied
 from stepstream.stream.run.run import Run
 from stepstream.stream.run.steps import StepInfo
+
+
+class Loop(RuleBase):
+    """The same tool or model is called again and again with the same input."""
+
+    on_by_default = True
+    about_one_run = True
+    fires_when = "the same call with the same input gave the same answer `repeats` (4) times, and nothing new came between"
+    usual_severity = "warning"
+
+    rule: Literal["loop"]
+    repeats: Annotated[int, Field(ge=3)] = 4
+
 
 _MAX_CALLS = 2_000
 _WAITING: Final = re.compile(
@@ -33,16 +49,17 @@ _TOLD: Final = frozenset({"loop", "repetition"})
 _LOOPING_KINDS = frozenset({"tool_call", "retrieval", "llm_call"})
 
 
-class LoopDetector(DetectorBase):
+@detector_for(Loop)
+class LoopDetector(DetectorBase[Loop]):
     """The same call with the same input gave the same answer again and again, and nothing new came between: no progress.
 
     A call that is repeated while its answer changes (polling a job) is not a loop; nor is one that is made again after each
     of other calls that were new, as a look around after each change. Further tries of one call are no calls of their own.
     """
 
-    def __init__(self, applied: Applied, rule: Loop) -> None:
+    def __init__(self, applied: Applied) -> None:
         super().__init__(applied)
-        self._repeats = rule.repeats
+        self._repeats = self.rule.repeats
 
     def concerns(self, kind: str, *, ended: bool) -> bool:
         """Ended calls."""
@@ -97,37 +114,5 @@ class LoopDetector(DetectorBase):
                 value=float(len(steps)),
                 threshold=float(self._repeats),
                 unit="count",
-            ),
-        )
-
-
-class UnpricedModelDetector(DetectorBase):
-    """A step's cost is unknown: no price is known for what it used; or, a note, a model call named no usage."""
-
-    def observe(self, run: Run, step: StepInfo, now_us: int) -> Observations:
-        """Judge an ended step."""
-        if step.cost_source != "unpriced":
-            return NOTHING
-        model = step.model or "(no model named)"
-        tokens = step.tokens[0] + step.tokens[1]
-        if tokens:
-            message = f"no price is known for model {model}: its {tokens:,} tokens count as cost unknown, not as free"
-            detail = (
-                "add it with a Prices document (docs/costs.md): stepstream apply -f prices.yaml"
-            )
-        else:
-            message = (
-                f"a call of model {model} named no usage: its cost counts as unknown, not as free"
-            )
-            detail = "let the client report usage (docs/costs.md): for OpenAI's streams stream_options={'include_usage': True}"
-        return (
-            Observation(
-                message=message,
-                detail=detail,
-                severity=self.severity("warning" if tokens else "note"),
-                subject=model,
-                step_ids=(step.step_id,),
-                value=float(tokens),
-                unit="tokens",
             ),
         )

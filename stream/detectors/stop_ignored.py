@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, Literal
 
 from stepstream.schemas.alert import CommandStruct
 from stepstream.schemas.control import CONTROL_KIND, control_step_id
+from stepstream.schemas.durations import DurationUs
 from stepstream.schemas.formatting import format_duration
-from stepstream.schemas.rules_control import StopIgnored
+from stepstream.schemas.rule_base import RuleBase
+from stepstream.schemas.rules import detector_for
 from stepstream.stream.detectors.base import (
     NOTHING,
     DetectorBase,
@@ -19,6 +21,19 @@ from stepstream.stream.detectors.base import (
 from stepstream.stream.run.rules import Applied
 from stepstream.stream.run.run import Run
 from stepstream.stream.run.steps import StepInfo
+
+
+class StopIgnored(RuleBase):
+    """The run was ordered to stop, and goes on."""
+
+    on_by_default = True
+    about_one_run = True
+    fires_when = "a stop command was sent and the run goes on"
+    usual_severity = "critical"
+
+    rule: Literal["stop_ignored"]
+    after: DurationUs = 60_000_000
+
 
 _ORDERS: Final = "orders to stop"
 _MAX_ORDERS: Final = 100
@@ -36,12 +51,13 @@ def _note(run: Run, step_id: str, at_us: int) -> None:
         orders.setdefault(step_id, at_us)
 
 
-class StopIgnoredDetector(DetectorBase):
+@detector_for(StopIgnored)
+class StopIgnoredDetector(DetectorBase[StopIgnored]):
     """A stop was ordered and the run goes on: its agent does not listen, or hangs. Resolved when it obeys after all."""
 
-    def __init__(self, applied: Applied, rule: StopIgnored) -> None:
+    def __init__(self, applied: Applied) -> None:
         super().__init__(applied)
-        self.quickest_us = self._after_us = rule.after
+        self.quickest_us = self._after_us = self.rule.after
 
     def concerns(self, kind: str, *, ended: bool) -> bool:
         """Control steps tell of people's orders and of obedience."""

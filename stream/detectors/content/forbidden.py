@@ -4,33 +4,70 @@ from __future__ import annotations
 
 import re
 from fnmatch import fnmatchcase
-from typing import Final
+from typing import Final, Literal
 
-from stepstream.schemas.rules_content import Forbidden, SensitiveData
+from pydantic import Field, field_validator
+
+from stepstream.schemas.rule_base import Glob, RuleBase
+from stepstream.schemas.rules import detector_for
 from stepstream.stream.detectors.base import NOTHING, Observation, Observations
 from stepstream.stream.detectors.content.base import CALLS, ContentDetector, excerpt
-from stepstream.stream.detectors.content.sensitive_forms import FORMS, found_in
 from stepstream.stream.run.contents import Contents
 from stepstream.stream.run.rules import Applied
 from stepstream.stream.run.run import Run
 from stepstream.stream.run.steps import StepInfo
 
+MAX_PATTERN: Final = 500
+"""Characters of a pattern."""
+
+
+class Forbidden(RuleBase):
+    """A tool that must not be called was called, or a pattern appears in what went in or came out."""
+
+    reads_contents = True
+    fires_when = "a tool is called, or a pattern appears, that the policy forbids"
+    usual_severity = "critical"
+
+    rule: Literal["forbidden"]
+    tools: tuple[Glob, ...] = Field((), description="names of tools, or patterns with * and ?")
+    patterns: tuple[str, ...] = Field(
+        (), description="regular expressions, searched without regard to case"
+    )
+    where: tuple[Literal["input", "output"], ...] = ("input", "output")
+    kinds: tuple[str, ...] = Field((), description="kinds of steps to search; none named: all")
+
+    @field_validator("patterns")
+    @classmethod
+    def _patterns_compile(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
+        for pattern in patterns:
+            if len(pattern) > MAX_PATTERN:
+                raise ValueError(
+                    f"a pattern has {len(pattern)} characters, {MAX_PATTERN} are the most"
+                )
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"pattern {pattern!r} cannot be read: {error}") from error
+        return patterns
+
+
 _CALLING: Final = CALLS | {"tool_selection"}
 
 
-class ForbiddenDetector(ContentDetector):
+@detector_for(Forbidden)
+class ForbiddenDetector(ContentDetector[Forbidden]):
     """A tool was called, or a pattern came up, that the policy forbids. One finding a tool or pattern and step."""
 
     observes = True
 
-    def __init__(self, applied: Applied, rule: Forbidden) -> None:
+    def __init__(self, applied: Applied) -> None:
         super().__init__(applied)
-        self._tools = rule.tools
-        self._patterns = tuple(re.compile(pattern, re.IGNORECASE) for pattern in rule.patterns)
-        self._where = rule.where
-        self.kinds = frozenset(rule.kinds)
-        self.reads = bool(rule.patterns)
-        self.observes = bool(rule.tools)
+        self._tools = self.rule.tools
+        self._patterns = tuple(re.compile(pattern, re.IGNORECASE) for pattern in self.rule.patterns)
+        self._where = self.rule.where
+        self.kinds = frozenset(self.rule.kinds)
+        self.reads = bool(self.rule.patterns)
+        self.observes = bool(self.rule.tools)
 
     def concerns(self, kind: str, *, ended: bool) -> bool:
         """Calls, from their start on: what must not happen is said before it has."""
@@ -79,39 +116,4 @@ class ForbiddenDetector(ContentDetector):
             subject=pattern or step.label,
             level=step.step_id,
             step_ids=(step.step_id,),
-        )
-
-
-class SensitiveDataDetector(ContentDetector):
-    """What an agent says holds a secret or personal data. One finding a kind and step; what was found is not repeated."""
-
-    def __init__(self, applied: Applied, rule: SensitiveData) -> None:
-        super().__init__(applied)
-        self.kinds = frozenset(rule.kinds)
-        self._forms = tuple(form for name in rule.look_for for form in FORMS[name])
-
-    def read(self, run: Run, step: StepInfo, contents: Contents, now_us: int) -> Observations:
-        """Search the output of an ended step."""
-        if step.kind not in self.kinds or not contents.output:
-            return NOTHING
-        found: dict[str, list[str]] = {}
-        for what, hint in found_in(contents.output, contents.output_data, self._forms):
-            found.setdefault(what, []).append(hint)
-        return [self._say(step, what, hints) for what, hints in found.items()] if found else NOTHING
-
-    def _say(self, step: StepInfo, what: str, hints: list[str]) -> Observation:
-        more = f" and {len(hints) - 1} more" if len(hints) > 1 else ""
-        return Observation(
-            message=f"the output of {step.name} holds {what}",
-            quoted=f"{hints[0]}{more}",
-            detail="whoever can read this run can read it; change what is secret, and keep it out of prompts and outputs",
-            severity=self.severity(
-                "critical" if "key" in what or "token" in what or "password" in what else "error"
-            ),
-            subject=what,
-            level=step.step_id,
-            step_ids=(step.step_id,),
-            value=float(len(hints)),
-            threshold=0.0,
-            unit="count",
         )
