@@ -1,0 +1,257 @@
+"""The project's language: a list of words that are not used, and the figures of comments and line lengths.
+
+``python -m tests.unit.project.test_language [FOLDER...]`` prints what is found, with file and line.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import re
+import sys
+import tokenize
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from tests.support.paths import ROOT
+
+WORDS: Final = {
+    r"dear(er|est)?": "expensive",
+    r"grave(r|st|ly)?": "severe, serious",
+    r"told|tells?|telling|untold": "report, log, return, send",
+    r"says?|said|saying": "state, log, return, report",
+    r"troubles?|troubled": "failure, problem, outage",
+    r"held": "in memory, pending, kept",
+    r"holders?": "OffsetHold, owner",
+    r"sane": "valid, clamped",
+    r"looks?|looked|looking": "check, read, view, wake-up",
+    r"judges?|judged|judging|judge?ments?": "evaluate, decide",
+    r"obeys?|obeyed|obedien(ce|t)": "acknowledgement",
+    r"purses?": "BudgetLedger",
+    r"strays?": "leftover",
+    r"heirs?": "successor",
+    r"carriers?": "workers",
+    r"beside": "next to, with, as well as",
+    r"seldom": "rarely",
+    r"floors?": "safe offset",
+    r"cover(s|ed|ing)?|uncovered": "checkpoint; contain",
+    r"lanes?": "PartitionBatcher, SubscriptionQueue",
+    r"workshops?": "BatchWriter",
+    r"feeds?|feeder|feeding": "process, TopicHandler",
+    r"heavy|heavier": "large, slow",
+    r"kits?": "context, helper",
+    r"whoever|nobody|somebody|anybody|everybody": "the caller, the user, no process",
+    r"mishaps?": "failure",
+    r"deeds?": "action",
+}
+"""Each with what is written in its place. Whole words, in any case; parts of identifiers count."""
+
+PHRASES: Final = {
+    r"put away": "store",
+    r"made sane": "clamped",
+    r"minded": "handled",
+    r"as one sees it|comes to nothing|hears? of|heard of": "is notified of",
+}
+
+# Plain English in which a listed word has another sense.
+PLAIN: Final = re.compile(
+    r"look(s|ed|ing)?[ -]?ups?\b|look(s|ed|ing)? (like|for)\b|look-ups?|lookups?|\bcarrier[- ]grade",
+    re.IGNORECASE,
+)
+
+# Names on the wire, in settings, and of other people's software.
+NAMES: Final[dict[str, str]] = {
+    "max_held_bytes": "a setting",
+    "held_bytes": "a metric",
+    "look_ahead": "a regular expression's",
+    "lookahead": "a regular expression's",
+    "lookbehind": "a regular expression's",
+}
+
+# Rooms that are not rewritten yet. The list only gets shorter.
+NOT_YET: Final = frozenset(
+    {
+        "benchmarks",
+        "deploy",
+        "docs",
+        "examples",
+        "producers",
+        "schemas",
+        "sinks/batching",
+        "sinks/clickhouse",
+        "sinks/notify",
+        "sinks",
+        "stepstream",
+        "stepstream/admin",
+        "stepstream/cli",
+        "stepstream/common",
+        "stepstream/doctor",
+        "stepstream/local",
+        "stepstream/render",
+        "stepstream/testing",
+        "stream",
+        "stream/alerts",
+        "stream/assemble",
+        "stream/baselines",
+        "stream/core",
+        "stream/detectors",
+        "stream/run",
+        "stream/shell",
+        "stream/usage",
+        "top",
+        "tests/chaos",
+        "tests/integration",
+        "tests/security",
+        "tests/support",
+        "tests/unit",
+    }
+)
+
+EXCEPTIONS: Final[dict[tuple[str, str], str]] = {
+    ("tests/unit/project/test_language.py", ""): "the list itself",
+    ("docs/glossary.md", "floor"): "names the old word for readers of old records",
+}
+"""(file, word) with the reason; an empty word stands for every word."""
+
+SUFFIXES: Final = (".py", ".md", ".sql", ".yaml", ".yml", ".toml", ".xml", ".sh")
+_WORD: Final = re.compile(
+    "|".join(f"(?P<w{n}>\\b(?:{word})\\b)" for n, word in enumerate(WORDS))
+    + "|"
+    + "|".join(f"(?P<p{n}>\\b(?:{phrase})\\b)" for n, phrase in enumerate(PHRASES)),
+    re.IGNORECASE,
+)
+_PARTS: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|_")
+_NESTED: Final = ("stream", "sinks", "tests", "stepstream")
+_LINKS: Final = tuple(f"stepstream/{room}/" for room in ("schemas", "producers", "stream", "sinks"))
+
+
+class Hit(NamedTuple):
+    """A listed word where it stands."""
+
+    file: str
+    line: int
+    word: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {self.word!r} in {self.text.strip()[:100]!r}"
+
+
+def files() -> Iterator[Path]:
+    """Every text of the project, each once."""
+    for path in sorted(ROOT.rglob("*")):
+        name = path.relative_to(ROOT).as_posix()
+        hidden = any(part.startswith(".") or part == "__pycache__" for part in Path(name).parts)
+        elsewhere = name.startswith((*_LINKS, "tests/golden", "dist", "build", "node_modules"))
+        if path.suffix in SUFFIXES and path.is_file() and not hidden and not elsewhere:
+            yield path
+
+
+def room_of(name: str) -> str:
+    """The room of a file, as it stands in ``NOT_YET``."""
+    parts = name.split("/")[:-1]
+    if not parts:
+        return "top"
+    if parts[0] in _NESTED and len(parts) > 1:
+        return "/".join(parts[:2])
+    return parts[0]
+
+
+def words_in(text: str) -> Iterator[str]:
+    """The listed words of a text."""
+    for name in NAMES:
+        text = re.sub(rf"\b{name}\b", " ", text, flags=re.IGNORECASE)
+    for found in _WORD.finditer(PLAIN.sub(" ", _PARTS.sub(" ", text))):
+        yield found.group().lower()
+
+
+def hits_of(path: Path) -> Iterator[Hit]:
+    """Listed words of a file: of code the identifiers, strings and comments; of others all text."""
+    name = path.relative_to(ROOT).as_posix()
+    if (name, "") in EXCEPTIONS:
+        return
+    for number, line in _texts(path):
+        for word in words_in(line):
+            if (name, word) not in EXCEPTIONS:
+                yield Hit(name, number, word, line)
+
+
+def _texts(path: Path) -> Iterator[tuple[int, str]]:
+    text = path.read_text()
+    if path.suffix == ".sql":
+        for number, line in enumerate(text.splitlines(), 1):
+            if "--" in line:
+                yield number, line.partition("--")[2]
+        return
+    if path.suffix != ".py":
+        yield from enumerate(text.splitlines(), 1)
+        return
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type in (tokenize.NAME, tokenize.COMMENT, tokenize.STRING):
+            for number, line in enumerate(token.string.splitlines(), token.start[0]):
+                yield number, line
+
+
+def comments_per_100_lines(path: Path) -> tuple[int, int]:
+    """Comment lines and lines of code (without blank ones and docstrings) of a Python file."""
+    text = path.read_text()
+    comments = {
+        token.start[0]
+        for token in tokenize.generate_tokens(io.StringIO(text).readline)
+        if token.type == tokenize.COMMENT and not re.match(r"# (noqa|type:|fmt:)", token.string)
+    }
+    strings: set[int] = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            strings |= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+    lines = {n for n, line in enumerate(text.splitlines(), 1) if line.strip()}
+    return len(comments), len(lines - strings)
+
+
+def long_lines(path: Path) -> tuple[int, int]:
+    """Lines of more than 100 characters, and all lines."""
+    lines = path.read_text().splitlines()
+    return sum(len(line) > 100 for line in lines), len(lines)
+
+
+def test_no_room_uses_a_listed_word() -> None:
+    """Plain technical English, in every room that has been rewritten."""
+    hits = [hit for path in files() for hit in hits_of(path) if room_of(hit.file) not in NOT_YET]
+    assert [str(hit) for hit in hits] == []
+
+
+def test_listed_words_are_found_wherever_they_stand() -> None:
+    """In identifiers of both styles, in comments, and in any case; not inside other words."""
+    assert list(words_in("def is_held(self)")) == ["held"]
+    assert list(words_in("HeldRecords beside")) == ["held", "beside"]
+    assert list(words_in("withheld, essay, look up, floorplan")) == []
+
+
+def main(folders: list[str]) -> None:
+    """Print every hit below the folders, and the figures of each room."""
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    comments: dict[str, Counter[str]] = defaultdict(Counter)
+    for path in files():
+        name = path.relative_to(ROOT).as_posix()
+        room = room_of(name)
+        for hit in hits_of(path):
+            counts[room][hit.word] += 1
+            if folders and name.startswith(tuple(folders)):
+                print(hit)
+        if path.suffix == ".py":
+            made, code = comments_per_100_lines(path)
+            long, lines = long_lines(path)
+            comments[room].update(comments=made, code=code, long=long, lines=lines)
+    for room in sorted(comments.keys() | counts.keys()):
+        figures = comments[room]
+        share = 100 * figures["comments"] / max(1, figures["code"])
+        over = 100 * figures["long"] / max(1, figures["lines"])
+        words = ", ".join(f"{word} {n}" for word, n in counts[room].most_common(6))
+        total = sum(counts[room].values())
+        print(f"{room:20} {total:5} words, {share:4.1f} comments/100, {over:4.1f} % long: {words}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
