@@ -1,35 +1,41 @@
-"""Channels: the ways in which a subscription's alerts reach people and programs, and the options of each.
+"""Channels: the base class of all channels, their registry, and the option types that they use.
 
-A secret is never written into a document, because documents lie on a topic for everybody to read: ``env:NAME`` names a
-variable of the notifier's environment, ``file:/path`` a file that it can read. Which ones is decided where the notifier
-runs, not by whoever may write documents: variables with a prefix of their own or listed in a setting, files of one folder.
+A channel is a subclass of ``Channel``: its fields are the options that a subscription sets, its
+method ``send`` makes one delivery attempt. The project's own are the modules of
+``stepstream.sinks.notify.channels``; other packages add theirs with the entry point group
+``stepstream.channels``.
+
+A document never contains a secret, because everybody who can read the config topic can read it.
+It names one: ``env:NAME`` is an environment variable of the notifier, ``file:/path`` a file. The
+operator of the notifier decides which of them a document may name: variables with a fixed prefix
+or listed in a setting, and the files of one folder.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, ClassVar, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from stepstream.schemas.durations import DurationUs
+from stepstream.schemas.extensions import Registry
 from stepstream.schemas.settings import ENV_PREFIX, NOTIFY_SECRET_PREFIX
-from stepstream.schemas.suggestions import did_you_mean
-from stepstream.schemas.times import MINUTE_US
 from stepstream.schemas.wording import sentences
 
-_SECRET = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*|file:/.+")
+_SECRET_REF = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*|file:/.+")
 _URL = re.compile(r"https?://(?P<login>[^/?#@]*@)?[^/?#\s@]+([/?#]\S*)?", re.IGNORECASE)
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-_OURS: Final = frozenset(
+_RESERVED_HEADERS: Final = frozenset(
     {"host", "content-length", "content-type", "transfer-encoding", "connection", "idempotency-key"}
 )
+_SECRET_HEADERS: Final = frozenset({"authorization", "cookie", "proxy-authorization", "x-api-key"})
 
 
 def is_secret_ref(text: str) -> bool:
-    """Whether the text names a secret instead of being one."""
-    return _SECRET.fullmatch(text) is not None
+    """Whether the text refers to a secret: ``env:NAME`` or ``file:/path``."""
+    return _SECRET_REF.fullmatch(text) is not None
 
 
 def listed_variables(setting: str) -> frozenset[str]:
@@ -38,29 +44,33 @@ def listed_variables(setting: str) -> frozenset[str]:
 
 
 def may_name(variable: str, listed: Collection[str]) -> bool:
-    """Whether documents may name a variable. Variables of our own settings never, whatever is listed."""
+    """Whether documents may name a variable. Our own settings never, even if they are listed."""
     if variable.startswith(ENV_PREFIX):
         return variable.startswith(NOTIFY_SECRET_PREFIX)
     return variable in listed
 
 
 def not_allowed(variable: str) -> str:
-    """What is wrong with a variable that documents may not name, and what to do."""
+    """The error for a variable that documents may not name."""
     if variable.startswith(ENV_PREFIX):
-        return f"env:{variable} is one of stepstream's own settings: put the secret into {NOTIFY_SECRET_PREFIX}..."
+        return (
+            f"env:{variable} is one of stepstream's own settings: "
+            f"put the secret into {NOTIFY_SECRET_PREFIX}..."
+        )
     return (
-        f"env:{variable} is no variable that the notifier may read for a document: call it {NOTIFY_SECRET_PREFIX}{variable}, "
-        f"or list it in the notifier's setting notify_secret_variables"
+        f"env:{variable} is not a variable that documents may name: call it "
+        f"{NOTIFY_SECRET_PREFIX}{variable}, or list it in the notifier's setting "
+        f"notify_secret_variables"
     )
 
 
 def refused_variables(value: Any, listed: Collection[str]) -> list[str]:
-    """What is wrong with each variable in a channel's options that documents may not name."""
+    """One error for each variable in a channel's options that documents may not name."""
     named = [ref.removeprefix("env:") for ref in secrets_in(value) if ref.startswith("env:")]
     return [not_allowed(name) for name in dict.fromkeys(named) if not may_name(name, listed)]
 
 
-def _secret(text: str) -> str:
+def _check_secret(text: str) -> str:
     if not is_secret_ref(text):
         raise ValueError(
             "a secret is not written into a document: name it as env:VARIABLE or file:/path/to/it"
@@ -68,7 +78,7 @@ def _secret(text: str) -> str:
     return text
 
 
-def _url(text: str) -> str:
+def _check_url(text: str) -> str:
     if is_secret_ref(text):
         return text
     found = _URL.fullmatch(text)
@@ -83,16 +93,11 @@ def _url(text: str) -> str:
     return text
 
 
-def _headers(values: dict[str, str]) -> dict[str, str]:
+def _check_headers(values: dict[str, str]) -> dict[str, str]:
     for name, value in values.items():
-        if not _HEADER.fullmatch(name) or name.lower() in _OURS:
+        if not _HEADER.fullmatch(name) or name.lower() in _RESERVED_HEADERS:
             raise ValueError(f"{name!r} is not a header that can be set")
-        if name.lower() in (
-            "authorization",
-            "cookie",
-            "proxy-authorization",
-            "x-api-key",
-        ) and not is_secret_ref(value):
+        if name.lower() in _SECRET_HEADERS and not is_secret_ref(value):
             raise ValueError(
                 f"the header {name} is a secret: name it as env:VARIABLE or file:/path"
             )
@@ -101,131 +106,76 @@ def _headers(values: dict[str, str]) -> dict[str, str]:
     return values
 
 
-Secret = Annotated[str, AfterValidator(_secret), Field(description="env:VARIABLE or file:/path")]
+Secret = Annotated[
+    str, AfterValidator(_check_secret), Field(description="env:VARIABLE or file:/path")
+]
 Url = Annotated[
     str,
-    AfterValidator(_url),
+    AfterValidator(_check_url),
     Field(description="https://host/path, or env:VARIABLE, or file:/path"),
 ]
-Timeout = Annotated[DurationUs, Field(le=120_000_000, description="how long one try may take")]
+Headers = Annotated[
+    dict[str, str], AfterValidator(_check_headers), Field(description="HTTP headers to add")
+]
+Timeout = Annotated[
+    DurationUs, Field(le=120_000_000, description="time limit of one delivery attempt")
+]
 Text = Annotated[str, Field(min_length=1, max_length=500)]
 
 
 class Channel(BaseModel):
-    """What every channel has."""
+    """The base class of all channels. Fields are options; the docstring's first line is in the docs.
+
+    Register a subclass with ``@CHANNELS.register("name")``. A subscription selects it with
+    ``to: {name: {option: value}}``.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
+    max_alerts: ClassVar[int | None] = None
+    """Alerts in one notification; the rest is sent in the next one. None: all of them."""
+    hosts: ClassVar[dict[str, str]] = {}
+    """Base URLs of services with a fixed address, by the name that ``context.host`` takes."""
+
     timeout: Timeout = 10_000_000
 
+    def resend_us(self) -> int:
+        """Interval after which a firing alert is sent again without being asked; 0: never.
 
-class Webhook(Channel):
-    """JSON over HTTP POST, signed where a secret is given."""
+        Only for systems that resolve an alert by themselves when it is not sent again.
+        """
+        return 0
 
-    url: Url
-    secret: Secret = Field(
-        "", validate_default=False, description="key of the signature: env:VARIABLE or file:/path"
-    )
-    headers: Annotated[dict[str, str], AfterValidator(_headers)] = Field(default_factory=dict)
+    def send(self, notification: Any, subscription: Any, context: Any) -> str:
+        """Make one delivery attempt. Returns the answer of the other side, for the log.
 
+        Args:
+            notification: a ``stepstream.sinks.notify.grouping.Notification``.
+            subscription: the ``Subscription``.
+            context: a ``stepstream.sinks.notify.channel.ChannelContext``.
 
-class Alertmanager(Channel):
-    """A Prometheus Alertmanager (API v2); firing alerts are sent again while they fire."""
-
-    url: Url
-    labels: dict[str, str] = Field(
-        default_factory=dict, description="added to the labels of every alert"
-    )
-    resend: DurationUs = Field(MINUTE_US, description="how often a firing alert is sent again")
-
-
-class Slack(Channel):
-    """A Slack incoming webhook."""
-
-    url: Secret
+        Raises:
+            Refused: the other side will never accept it; it is not tried again.
+            TemporaryFailure: it is tried again.
+        """
+        raise NotImplementedError(f"the channel {type(self).__name__} does not define send")
 
 
-class Teams(Channel):
-    """A Microsoft Teams workflow webhook."""
-
-    url: Secret
-
-
-class Discord(Channel):
-    """A Discord webhook."""
-
-    url: Secret
-
-
-class Telegram(Channel):
-    """A Telegram bot that writes to a chat."""
-
-    token: Secret
-    chat: Text
-
-
-class PagerDuty(Channel):
-    """PagerDuty Events API v2: one incident for each group, resolved with it."""
-
-    routing_key: Secret
-    eu: bool = Field(False, description="the account is in PagerDuty's European region")
-
-
-class Opsgenie(Channel):
-    """Opsgenie: an alert for each notification."""
-
-    api_key: Secret
-    eu: bool = Field(False, description="the account is in Opsgenie's European region")
-    team: str = ""
-
-
-class Email(Channel):
-    """A mail over SMTP, encrypted."""
-
-    host: Text
-    port: int = Field(587, gt=0, le=65535)
-    user: str = ""
-    password: Secret = Field("", validate_default=False)
-    sender: Text
-    to: tuple[Text, ...] = Field(min_length=1)
-    encryption: Annotated[str, Field(pattern="^(starttls|tls|none)$")] = "starttls"
-
-
-class AppriseUrl(Channel):
-    """Any service that the apprise library knows, by its URL."""
-
-    url: Secret
-
-
-class Command(Channel):
-    """A program on the notifier's machine: the notification comes as JSON on its standard input; exit code 0 is a yes."""
-
-    argv: tuple[Text, ...] = Field(
-        min_length=1, description="the program and its arguments; no shell is involved"
-    )
-
-
-CHANNELS: Final[dict[str, type[Channel]]] = {
-    "webhook": Webhook,
-    "alertmanager": Alertmanager,
-    "slack": Slack,
-    "teams": Teams,
-    "discord": Discord,
-    "telegram": Telegram,
-    "pagerduty": PagerDuty,
-    "opsgenie": Opsgenie,
-    "email": Email,
-    "apprise": AppriseUrl,
-    "command": Command,
-}
+CHANNELS: Final[Registry[type[Channel]]] = Registry(
+    "channel", group="stepstream.channels", packages=("stepstream.sinks.notify.channels",)
+)
 
 
 def channel_of(to: dict[str, Any]) -> tuple[str, Channel]:
-    """The channel that ``to`` names and its options, checked. Raises ``ValueError`` that says what is wrong."""
+    """The name of the channel that ``to`` selects, and its options.
+
+    Raises:
+        ValueError: the channel or an option is unknown, or a value is invalid.
+    """
     name, options = next(iter(to.items()))
-    model = CHANNELS.get(name)
+    model = CHANNELS.find(name)
     if model is None:
-        raise ValueError(f"{name} is no channel; {did_you_mean(name, CHANNELS)}")
+        raise ValueError(CHANNELS.unknown(name))
     try:
         return name, model.model_validate(options)
     except ValidationError as error:
@@ -235,7 +185,7 @@ def channel_of(to: dict[str, Any]) -> tuple[str, Channel]:
 
 
 def check_channel(to: dict[str, Any]) -> dict[str, Any]:
-    """``to`` as it was written, when it names a channel with options that can be."""
+    """``to`` unchanged. Raises ``ValueError`` as ``channel_of`` does."""
     if len(to) == 1:
         channel_of(to)
     return to

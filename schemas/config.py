@@ -27,6 +27,10 @@ class DocumentSet:
         Raises ``UnreadableDocument`` for what cannot be read: the document before it stays in force.
         """
         name = (key or b"").decode("utf-8", "replace")
+        if name.startswith("subscription/"):
+            # Only notifiers use subscriptions. The package of a subscription's channel may be
+            # installed only where a notifier runs, and is not loaded elsewhere.
+            return None
         before = self._by_key.get(name)
         try:
             after = decode_document(value) if value else None

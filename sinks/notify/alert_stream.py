@@ -1,4 +1,8 @@
-"""The alert stream over HTTP: server-sent events, each with a position, so that who comes back goes on where it left off."""
+"""The alert stream over HTTP: server-sent events.
+
+The id of each event is a position on the alerts topic, so a client that reconnects with the header
+``Last-Event-ID`` continues after the last event it received, on any notifier.
+"""
 
 from __future__ import annotations
 
@@ -20,23 +24,24 @@ from stepstream.schemas.topics import topic
 from stepstream.sinks.alert_tail import matches
 from stepstream.sinks.notify.quoting import texts_of
 
-BEAT_S: Final = 15.0
-SLICE_S: Final = 0.5
-_PLACES: Final = re.compile(r"[0-9]{1,9}-[0-9]{1,18}(\.[0-9]{1,9}-[0-9]{1,18})*")
+HEARTBEAT_S: Final = 15.0
+POLL_S: Final = 0.5
+MAX_STREAMS: Final = 100
+_OFFSETS: Final = re.compile(r"[0-9]{1,9}-[0-9]{1,18}(\.[0-9]{1,9}-[0-9]{1,18})*")
 
 
 class BadQuery(ValueError):
-    """A question that cannot be answered; says why."""
+    """A parameter or a header of a request is invalid."""
 
 
-def match_of(query: str, besides: Iterable[str] = ()) -> AlertMatch:
-    """The filter that a query asks for: ``severity=critical&severity=error&agent=support*``. Raises ``BadQuery``.
+def match_of(query: str, other: Iterable[str] = ()) -> AlertMatch:
+    """The filter of a query string: ``severity=critical&severity=error&agent=support*``.
 
-    ``besides`` are further parameters that the query may have.
+    ``other`` are names of further parameters that the query may have. Raises ``BadQuery``.
     """
     given = parse_qs(query)
-    for other in ("since", "content", *besides):
-        given.pop(other, None)
+    for name in ("since", "content", *other):
+        given.pop(name, None)
     fields: dict[str, Any] = {name: values[-1] for name, values in given.items()}
     if "severity" in given:
         fields["severity"] = tuple(part for value in given["severity"] for part in value.split(","))
@@ -47,28 +52,28 @@ def match_of(query: str, besides: Iterable[str] = ()) -> AlertMatch:
 
 
 def content_of(query: str) -> Content:
-    """What of the contents of steps is wanted: ``content=none``, ``redacted`` or ``full``, which it is by default."""
+    """The parameter ``content``: ``none``, ``redacted`` or, by default, ``full``."""
     given = parse_qs(query).get("content", ["full"])[-1]
     if given not in get_args(Content):
-        raise BadQuery(f"content={given}: one of {', '.join(get_args(Content))}")
-    return given  # type: ignore[return-value]  # it is one of them
+        raise BadQuery(f"content={given}: use {', '.join(get_args(Content))}")
+    return given  # type: ignore[return-value]  # checked above
 
 
-def places_of(event_id: str) -> dict[int, int]:
-    """Where the event of that id left off: the next offset of each partition. Raises ``BadQuery``."""
-    if event_id and not _PLACES.fullmatch(event_id):
-        raise BadQuery("Last-Event-ID is none of ours")
+def offsets_of(event_id: str) -> dict[int, int]:
+    """The next offset of each partition after the event of that id. Raises ``BadQuery``."""
+    if event_id and not _OFFSETS.fullmatch(event_id):
+        raise BadQuery("Last-Event-ID is not an id of this stream")
     pairs = [part.split("-") for part in event_id.split(".")] if event_id else []
     return {int(number): int(offset) for number, offset in pairs}
 
 
 def alert_record(alert: Alert, content: Content) -> str:
-    """The alert's record as JSON on one line, without what is not wanted."""
+    """The alert's record as JSON on one line, with texts as ``content`` allows."""
     return alert.model_copy(update=texts_of(alert, content)).model_dump_json()
 
 
 class AlertStream:
-    """One subscriber's stream: a consumer of its own, outside any group, from now on or from where it left off."""
+    """The stream of one client, with a consumer of its own that is in no group."""
 
     def __init__(
         self,
@@ -79,84 +84,92 @@ class AlertStream:
         earliest: bool = False,
         content: Content = "full",
     ) -> None:
+        """Starts at the offsets ``after``; without any, at the end or the ``earliest`` record."""
         self._match = match
         self._content = content
         self._topic = topic(settings.topic_prefix, "alerts")
         self._consumer: Consumer = kafka.consumer(settings, "stepstream-reader", **{"log_level": 2})
-        count = kafka.partition_count(self._consumer, self._topic)
-        self.places: dict[int, int] = {}
-        for number in range(count):
+        self.offsets: dict[int, int] = {}
+        for number in range(kafka.partition_count(self._consumer, self._topic)):
             low, high = self._consumer.get_watermark_offsets(
                 TopicPartition(self._topic, number), timeout=10
             )
-            start = low if earliest else high
-            self.places[number] = min(high, max(low, after.get(number, low if after else start)))
+            # A partition that the id does not name was added later: all of it is new.
+            start = low if earliest or after else high
+            self.offsets[number] = min(high, max(low, after.get(number, start)))
         self._consumer.assign(
-            [TopicPartition(self._topic, number, place) for number, place in self.places.items()]
+            [TopicPartition(self._topic, number, offset) for number, offset in self.offsets.items()]
         )
 
     def events(self, stop: Callable[[], bool]) -> Iterator[bytes]:
-        """Events as they go over the wire, and a comment now and then so that both sides know the other is there."""
+        """The encoded events, and a comment every ``HEARTBEAT_S`` to detect lost connections."""
         yield b"retry: 1000\n\n"
-        beat_at = time.monotonic() + BEAT_S
+        heartbeat_at = time.monotonic() + HEARTBEAT_S
         while not stop():
-            message = self._consumer.poll(SLICE_S)
-            if message is None:
-                if time.monotonic() > beat_at:
-                    beat_at = time.monotonic() + BEAT_S
-                    yield f": {self._id()}\n\n".encode()
-                continue
-            error = message.error()
-            if error is not None:
-                if error.fatal():
-                    raise KafkaException(error)
-                continue
-            number, offset = kafka.position_of(message)
-            self.places[number] = offset + 1
-            value = message.value()
-            alert = self._alert(value)
-            if alert is not None and value is not None and matches(self._match, alert):
-                beat_at = time.monotonic() + BEAT_S
-                data = (
-                    value
-                    if self._content == "full"
-                    else alert_record(alert, self._content).encode()
-                )
-                yield b"event: alert\nid: %s\ndata: %s\n\n" % (self._id().encode(), data)
+            event = self._next_event()
+            now = time.monotonic()
+            if event is not None:
+                heartbeat_at = now + HEARTBEAT_S
+                yield event
+            elif now > heartbeat_at:
+                heartbeat_at = now + HEARTBEAT_S
+                yield f": {self._id()}\n\n".encode()
+
+    def _next_event(self) -> bytes | None:
+        """The event of the next record; None if there is none, or it does not match."""
+        message = self._consumer.poll(POLL_S)
+        if message is None:
+            return None
+        error = message.error()
+        if error is not None:
+            if error.fatal():
+                raise KafkaException(error)
+            return None
+        number, offset = kafka.position_of(message)
+        self.offsets[number] = offset + 1
+        value = message.value()
+        alert = _decode(value)
+        if alert is None or value is None or not matches(self._match, alert):
+            return None
+        if self._content != "full":
+            value = alert_record(alert, self._content).encode()
+        return b"event: alert\nid: %s\ndata: %s\n\n" % (self._id().encode(), value)
 
     def close(self) -> None:
-        """Leave."""
+        """Close the consumer."""
         self._consumer.close()
 
     def _id(self) -> str:
-        return ".".join(f"{number}-{place}" for number, place in sorted(self.places.items()))
+        return ".".join(f"{number}-{offset}" for number, offset in sorted(self.offsets.items()))
 
-    def _alert(self, value: bytes | None) -> Alert | None:
-        if not value or b"\n" in value or b"\r" in value:  # either would end a line of an event
-            return None
-        try:
-            return Alert.model_validate_json(value)
-        except ValueError:
-            return None
+
+def _decode(value: bytes | None) -> Alert | None:
+    # A line break would end the line of an event.
+    if not value or b"\n" in value or b"\r" in value:
+        return None
+    try:
+        return Alert.model_validate_json(value)
+    except ValueError:
+        return None
 
 
 class StreamLimit:
-    """How many streams are open; there is a bound. Used by many threads."""
+    """Counts open streams, up to a limit. Thread-safe."""
 
-    def __init__(self, most: int = 100) -> None:
-        self._most = most
-        self._guard = threading.Lock()
+    def __init__(self, limit: int = MAX_STREAMS) -> None:
+        self._limit = limit
+        self._lock = threading.Lock()
         self.open = 0
 
     def enter(self) -> bool:
-        """Whether one more may open."""
-        with self._guard:
-            if self.open >= self._most:
+        """Count one more stream. False if the limit is reached."""
+        with self._lock:
+            if self.open >= self._limit:
                 return False
             self.open += 1
             return True
 
     def leave(self) -> None:
-        """One has closed."""
-        with self._guard:
+        """Count one stream less."""
+        with self._lock:
             self.open -= 1

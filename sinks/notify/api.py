@@ -1,12 +1,14 @@
-"""The admin API of a notifier, on loopback: JSON over HTTP, and the alert stream.
+"""The notifier's API, on loopback: JSON over HTTP, and the alert stream.
 
     GET    /subscriptions            POST /subscriptions (a document)       DELETE /subscriptions/NAME
-    POST   /subscriptions/NAME/test  GET  /deliveries?subscription=&state=  GET    /alerts/stream?severity=...
-    GET    /alerts?state=firing&severity=...
-    POST   /alerts/ID/acknowledge {"by": ...}, /alerts/ID/silence {"by": ..., "for": "2h"}, /alerts/ID/resolve {"by": ...}
+    POST   /subscriptions/NAME/test  GET  /deliveries?subscription=&state=
+    GET    /alerts?state=firing&severity=...                GET    /alerts/stream?severity=...
+    POST   /alerts/ID/acknowledge {"by": ...}
+    POST   /alerts/ID/silence {"by": ..., "for": "2h"}
+    POST   /alerts/ID/resolve {"by": ...}
 
-Credentials are those of the setting ``credentials_file``: the scope ``read`` for GET, ``act`` for alerts, ``admin`` for
-subscriptions. Without such a file nobody is answered.
+Credentials are those of the setting ``credentials_file``: the scope ``read`` for GET, ``act`` for
+alerts, ``admin`` for subscriptions. Without the file every request is refused.
 """
 
 from __future__ import annotations
@@ -51,9 +53,9 @@ from stepstream.sinks.notify.alert_stream import (
     StreamLimit,
     content_of,
     match_of,
-    places_of,
+    offsets_of,
 )
-from stepstream.sinks.notify.channels.webhook import ChannelContext
+from stepstream.sinks.notify.channel import ChannelContext
 from stepstream.sinks.notify.latest_records import RecordLists
 from stepstream.sinks.notify.quoting import texts_of
 from stepstream.sinks.notify.sample_notification import send_sample
@@ -61,208 +63,197 @@ from stepstream.sinks.notify.subscriptions import Subscriptions
 
 HOST: Final = "127.0.0.1"
 BODY_BYTES: Final = 262_144
-MOST_LISTED: Final = 1_000
-LISTED: Final = 100
+MAX_LISTED: Final = 1_000
+DEFAULT_LISTED: Final = 100
+MAX_NAME_CHARS: Final = 100
+"""Of a name that an error repeats."""
 LIMITS: Final = Limits(connections=500)
-_EVENTS: Final = [(b"content-type", b"text/event-stream")]
+_EVENT_HEADERS: Final = [(b"content-type", b"text/event-stream"), (b"connection", b"close")]
 _log = logging.getLogger("stepstream.admin.notify")
 
 
 @dataclass(frozen=True)
 class Actions:
-    """What the API does outside this room; each raises ``ValueError`` or ``LookupError`` with words for people."""
+    """Operations that other packages provide. Each raises ``ValueError`` or ``LookupError`` with a
+    sentence for the caller."""
 
     apply: Callable[[Subscription], str]
+    """Puts a subscription in force; returns ``created``, ``changed`` or ``unchanged``."""
     remove: Callable[[str], None]
     alert: Callable[[str, str, dict[str, Any]], dict[str, Any]] | None = None
-    """(alert_id, acknowledge | silence | resolve, what was sent) -> what to answer."""
+    """(alert id, ``acknowledge``, ``silence`` or ``resolve``, the request) -> the alert."""
 
 
 class Api:
-    """What each request gets. Its methods block, so they are called in threads."""
+    """The endpoints. They block, so they run in threads."""
 
     def __init__(
-        self, settings: Settings, directory: Subscriptions, kit: ChannelContext, actions: Actions
+        self,
+        settings: Settings,
+        subscriptions: Subscriptions,
+        context: ChannelContext,
+        actions: Actions,
     ) -> None:
         self.settings = settings
-        self._directory = directory
-        self._kit = kit
+        self._subscriptions = subscriptions
+        self._context = context
         self._actions = actions
-        self._listing = RecordLists(settings)
+        self._lists = RecordLists(settings)
         self.streams = StreamLimit()
         self.stopping = threading.Event()
 
     def routes(self) -> list[Route]:
         """The paths of the API."""
         get, post = ["GET"], ["POST"]
-        found = [
+        routes = [
+            Route("/subscriptions", self._endpoint("read", self._list), methods=get),
+            Route("/subscriptions", self._endpoint("admin", self._apply), methods=post),
+            Route("/subscriptions/{name}", self._endpoint("read", self._get), methods=get),
             Route(
-                "/subscriptions",
-                self._route("read", lambda _request, _body: self._list()),
-                methods=get,
+                "/subscriptions/{name}", self._endpoint("admin", self._remove), methods=["DELETE"]
             ),
-            Route(
-                "/subscriptions",
-                self._route("admin", lambda _request, sent: self._apply(sent)),
-                methods=post,
-            ),
-            Route(
-                "/subscriptions/{name}",
-                self._route("read", lambda request, _body: _shown(self._known(request))),
-                methods=get,
-            ),
-            Route(
-                "/subscriptions/{name}",
-                self._route("admin", lambda request, _body: self._remove(request)),
-                methods=["DELETE"],
-            ),
-            Route(
-                "/subscriptions/{name}/test",
-                self._route("admin", lambda request, _body: self._test(request)),
-                methods=post,
-            ),
-            Route(
-                "/alerts",
-                self._route("read", lambda request, _body: self._alerts(request.url.query)),
-                methods=get,
-            ),
+            Route("/subscriptions/{name}/test", self._endpoint("admin", self._test), methods=post),
+            Route("/alerts", self._endpoint("read", self._alerts), methods=get),
             Route("/alerts/stream", Raw(self._stream), methods=get),
-            Route(
-                "/deliveries",
-                self._route("read", lambda request, _body: self._deliveries(request.url.query)),
-                methods=get,
-            ),
+            Route("/deliveries", self._endpoint("read", self._deliveries), methods=get),
         ]
         if self._actions.alert is not None:
-            found += [
+            routes += [
                 Route(
                     f"/alerts/{{alert_id}}/{action}",
-                    self._route("act", self._act(action)),
+                    self._endpoint("act", self._act(action)),
                     methods=post,
                 )
                 for action in ("acknowledge", "silence", "resolve")
             ]
-        return found
+        return routes
 
     def close(self) -> None:
-        """End the streams, and what is kept of the alerts."""
+        """End the streams and close the lists."""
         self.stopping.set()
-        self._listing.close()
+        self._lists.close()
 
-    def _route(self, scope: CredentialScope, answer: Callable[[Request, bytes], Any]) -> Any:
-        """An endpoint: the scope is checked before the body is read, and the answer made in a thread."""
+    def _endpoint(self, scope: CredentialScope, answer: Callable[[Request, bytes], Any]) -> Any:
+        """An endpoint that runs ``answer`` in a thread. The scope is checked before the body is
+        read."""
 
         async def endpoint(request: Request) -> Response:
             require(request.scope, scope)
             sent = await body.read(request.scope, request.receive, max_bytes=BODY_BYTES)
-            if (
-                sent
-                and request.headers.get("content-type", "").partition(";")[0].strip()
-                != "application/json"
-            ):
+            media_type = request.headers.get("content-type", "").partition(";")[0].strip()
+            if sent and media_type != "application/json":
                 raise WebError(415, "send JSON, with Content-Type: application/json")
             found = await run_in_threadpool(answer, request, sent)
-            return Response(
-                await run_in_threadpool(json_body, found), media_type="application/json"
-            )
+            encoded = await run_in_threadpool(json_body, found)
+            return Response(encoded, media_type="application/json")
 
         return endpoint
 
-    def _list(self) -> list[Any]:
-        return [_shown(one) for one in self._directory.subscriptions.values()]
+    def _list(self, _request: Request, _sent: bytes) -> list[Any]:
+        return [_as_document(one) for one in self._subscriptions.current.values()]
+
+    def _get(self, request: Request, _sent: bytes) -> dict[str, Any]:
+        return _as_document(self._known(request))
 
     def _known(self, request: Request) -> Subscription:
+        """The subscription that the path names. Raises ``WebError`` 404."""
+        known = self._subscriptions.current
         name = request.path_params["name"]
-        found = self._directory.subscriptions.get(name)
+        found = known.get(name)
         if found is None:
-            raise WebError(
-                404,
-                f"there is no subscription {name[:100]}; {did_you_mean(name[:100], self._directory.subscriptions)}",
-            )
+            short = name[:MAX_NAME_CHARS]
+            raise WebError(404, f"there is no subscription {short}; {did_you_mean(short, known)}")
         return found
 
-    def _apply(self, sent: bytes) -> dict[str, str]:
+    def _apply(self, _request: Request, sent: bytes) -> dict[str, str]:
         try:
-            document = document_of({"kind": "Subscription", **_data(sent)})
+            document = document_of({"kind": "Subscription", **_json_object(sent)})
         except WrongDocument as error:
             raise WebError(400, str(error)) from None
         if not isinstance(document, Subscription):
-            raise WebError(400, f"a {document.kind} is no Subscription")
-        if refused := refused_variables(document.options, self._kit.secrets.listed):
+            raise WebError(400, f"a {document.kind} is not a Subscription")
+        if refused := refused_variables(document.options, self._context.listed_variables):
             raise WebError(400, "; ".join(refused))
-        return {"name": document.name, "what": _worded(lambda: self._actions.apply(document))}
+        what = _call(lambda: self._actions.apply(document))
+        return {"name": document.name, "what": what}
 
-    def _remove(self, request: Request) -> dict[str, str]:
+    def _remove(self, request: Request, _sent: bytes) -> dict[str, str]:
         name = self._known(request).name
-        _worded(lambda: self._actions.remove(name))
+        _call(lambda: self._actions.remove(name))
         return {"name": name, "what": "deleted"}
 
-    def _test(self, request: Request) -> dict[str, str]:
+    def _test(self, request: Request, _sent: bytes) -> dict[str, str]:
         known = self._known(request)
-        outcome = send_sample(known, self._kit, time.time_ns() // 1000)
-        return {"name": known.name, "outcome": outcome.kind, "answer": outcome.text}
+        outcome = send_sample(known, self._context, time.time_ns() // 1000)
+        return {"name": known.name, "outcome": outcome.label, "answer": outcome.text}
 
     def _act(self, action: str) -> Callable[[Request, bytes], Any]:
         act = self._actions.alert
         assert act is not None
-        return lambda request, sent: _worded(
-            lambda: act(request.path_params["alert_id"], action, _data(sent))
-        )
 
-    def _alerts(self, query: str) -> list[Any]:
-        given = _given(query)
+        def endpoint(request: Request, sent: bytes) -> Any:
+            alert_id, data = request.path_params["alert_id"], _json_object(sent)
+            return _call(lambda: act(alert_id, action, data))
+
+        return endpoint
+
+    def _alerts(self, request: Request, _sent: bytes) -> list[Any]:
+        query = request.url.query
+        given = _parameters(query)
         state = given.get("state", [""])[-1]
         limit = _limit(given)
         try:
-            match = match_of(query, besides=("state", "limit"))
+            match = match_of(query, other=("state", "limit"))
             content = content_of(query)
         except BadQuery as error:
             raise WebError(400, str(error)) from None
-        found = self._listing.alerts(match, state=state, limit=limit)
+        found = self._lists.alerts(match, state=state, limit=limit)
         return [{**one.model_dump(mode="json"), **texts_of(one, content)} for one in found]
 
-    def _deliveries(self, query: str) -> list[Any]:
-        given = _given(query)
+    def _deliveries(self, request: Request, _sent: bytes) -> list[Any]:
+        given = _parameters(request.url.query)
         state, subscription = given.get("state", [""])[-1], given.get("subscription", [""])[-1]
         if state and state not in DELIVERY_STATES:
-            raise WebError(
-                400, f"state {state[:100]}: {did_you_mean(state[:100], DELIVERY_STATES)}"
-            )
-        found = self._listing.deliveries(
-            subscription=subscription, state=state, limit=_limit(given)
-        )
+            short = state[:MAX_NAME_CHARS]
+            raise WebError(400, f"state {short}: {did_you_mean(short, DELIVERY_STATES)}")
+        found = self._lists.deliveries(subscription=subscription, state=state, limit=_limit(given))
+        # The alert's own record may quote from steps; GET /alerts has it, with `content`.
         return [
             {name: value for name, value in msgspec.to_builtins(one).items() if name != "record"}
             for one in found
         ]
 
     async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The alert stream: each in a thread of its own, of which there is a bound."""
+        """Serve one stream, in a thread of its own: the pool of Starlette would be used up."""
         require(scope, "read")
         if not self.streams.enter():
             raise WebError(503, "too many streams are open", {"Retry-After": "5"})
         pool = ThreadPoolExecutor(1, thread_name_prefix="alert-stream")
         try:
             request = Request(scope)
-            query, place = request.url.query, request.headers.get("last-event-id", "")
+            query, event_id = request.url.query, request.headers.get("last-event-id", "")
             exchange = Exchange(receive, send)
-            for message in await exchange.run(pool, lambda: self._events(query, place, exchange)):
+            for message in await exchange.run(
+                pool, lambda: self._send_events(query, event_id, exchange)
+            ):
                 await send(message)
         finally:
             pool.shutdown(wait=False)
             self.streams.leave()
 
-    def _events(self, query: str, last_event_id: str, exchange: Exchange) -> list[Message]:
+    def _send_events(self, query: str, last_event_id: str, exchange: Exchange) -> list[Message]:
         try:
-            earliest = _given(query).get("since") == ["earliest"]
-            match, content = match_of(query), content_of(query)
             stream = AlertStream(
-                self.settings, match, places_of(last_event_id), earliest=earliest, content=content
+                self.settings,
+                match_of(query),
+                offsets_of(last_event_id),
+                earliest=_parameters(query).get("since") == ["earliest"],
+                content=content_of(query),
             )
         except BadQuery as error:
             raise WebError(400, str(error)) from None
         try:
-            exchange.start(200, [*_EVENTS, (b"connection", b"close")])
+            exchange.start(200, _EVENT_HEADERS)
             for event in stream.events(lambda: self.stopping.is_set() or exchange.left.is_set()):
                 exchange.more(event)
         finally:
@@ -271,12 +262,13 @@ class Api:
 
 
 class ApiServer:
-    """Serves the API on loopback, in a thread, until closed."""
+    """Serves the API on loopback, in a thread, until it is closed."""
 
     def __init__(self, api: Api, port: int, observed: Observed | None = None) -> None:
-        """``port`` 0 takes a free one; see ``port`` afterwards.
+        """``port`` 0 takes a free one; see the attribute ``port`` afterwards.
 
-        Raises ``AddressTaken`` when another program has it, ``CredentialsError`` where the credential file cannot be used.
+        Raises ``AddressTaken`` if the port is in use, ``CredentialsError`` if the credential file
+        is invalid.
         """
         self._api = api
         try:
@@ -285,13 +277,14 @@ class ApiServer:
             raise explained(error, port, "notify_port", HOST) from None
         self.port = self._server.port
         self._server.start("stepstream-admin")
-        _log.info("admin API and alert stream at %s", self._server.url)
+        _log.info("API and alert stream at %s", self._server.url)
 
     def _application(self, observed: Observed | None) -> ASGIApp:
         file = self._api.settings.credentials_file
         if not file:
             _log.warning(
-                "nobody may use the admin API and the alert stream: no setting credentials_file (`stepstream credentials`)"
+                "the API and the alert stream refuse every request: the setting credentials_file "
+                "is empty (see `stepstream credentials`)"
             )
         table = load_or_none(file)
         return create(
@@ -304,14 +297,13 @@ class ApiServer:
         self._server.close()
 
 
-def _shown(subscription: Subscription) -> dict[str, Any]:
-    """A subscription as it was written; secrets are only named in it."""
-    return json.loads(subscription.model_dump_json(exclude_defaults=True)) | {  # type: ignore[no-any-return]
-        "kind": "Subscription"
-    }
+def _as_document(subscription: Subscription) -> dict[str, Any]:
+    """A subscription as a document, without defaults. Secrets are only named in it."""
+    fields: dict[str, Any] = json.loads(subscription.model_dump_json(exclude_defaults=True))
+    return fields | {"kind": "Subscription"}
 
 
-def _given(query: str) -> dict[str, list[str]]:
+def _parameters(query: str) -> dict[str, list[str]]:
     try:
         return parse_qs(query, max_num_fields=100)
     except ValueError:
@@ -319,23 +311,24 @@ def _given(query: str) -> dict[str, list[str]]:
 
 
 def _limit(given: dict[str, list[str]]) -> int:
-    text = given.get("limit", [str(LISTED)])[-1]
+    text = given.get("limit", [str(DEFAULT_LISTED)])[-1]
     if not (text.isascii() and text.isdecimal() and len(text) < 10):
-        raise WebError(400, f"limit is a number, at most {MOST_LISTED}")
-    return min(MOST_LISTED, int(text))
+        raise WebError(400, f"limit is a number, at most {MAX_LISTED}")
+    return min(MAX_LISTED, int(text))
 
 
-def _data(sent: bytes) -> dict[str, Any]:
+def _json_object(sent: bytes) -> dict[str, Any]:
     try:
         data = json.loads(sent or b"{}")
     except (ValueError, RecursionError) as error:
-        raise WebError(400, f"that is no JSON: {error}") from None
+        raise WebError(400, f"the body is not JSON: {error}") from None
     if not isinstance(data, dict):
         raise WebError(400, "send a JSON object")
     return data
 
 
-def _worded(action: Callable[[], Any]) -> Any:
+def _call(action: Callable[[], Any]) -> Any:
+    """The result of an action. Its errors become 404 and 400."""
     try:
         return action()
     except LookupError as error:

@@ -1,8 +1,9 @@
-"""Delivery of the alerts of one partition: matched, grouped, planned, and remembered. Pure; time is passed in.
+"""Delivery of the alerts of one partition: matching, grouping, scheduling, and what is saved. Pure.
 
-What happens is written to the deliveries topic, on the partition that the alerts are on. An alert's record holds the floor
-(what a restart reads again) until a delivery record covers it: written when it was told or, where that takes longer than
-``SAVE_AFTER_US``, as pending. So the floor waits for no channel.
+Every result is written to the deliveries topic, to the partition of the same number as that of the
+alert. The safe offset, which a restart reads alerts from, does not pass an alert until a delivery
+record covers it: one with a result, or, if there is no result after ``SAVE_AFTER_US``, one with the
+state ``pending``. So no channel, however slow, holds the safe offset back.
 """
 
 from __future__ import annotations
@@ -23,16 +24,19 @@ from stepstream.schemas.times import HOUR_US
 from stepstream.sinks.alert_tail import matches
 from stepstream.sinks.notify.grouping import Group, Notification, TrackedAlert, group_key
 from stepstream.sinks.notify.pipeline_monitor import PROBE_AGENT
-from stepstream.sinks.notify.restore import members_of
+from stepstream.sinks.notify.restore import restored_alerts
 from stepstream.sinks.notify.subscription_index import SubscriptionIndex
 from stepstream.sinks.notify.subscription_queue import SubscriptionQueue
 
 SAVE_AFTER_US: Final = 500_000
-KEEP_OVER_US: Final = HOUR_US
-"""So long after its end an alert is still known, for records that come twice."""
-KEEP_OVER: Final = 50_000
+FINISHED_KEPT_US: Final = HOUR_US
+"""How long a finished alert is remembered, so that a record that comes twice is recognised."""
+MAX_FINISHED: Final = 50_000
 REWRITE_AFTER: Final = 50_000
-"""Delivery records after which one that is still needed is written again, so that a restart reads few."""
+"""A delivery record that is still needed is written again after so many others.
+
+It moves the lowest offset that a restart has to read.
+"""
 
 _decode = msgspec.json.Decoder(AlertStruct).decode
 _encode = msgspec.json.Encoder().encode
@@ -40,121 +44,132 @@ _encode = msgspec.json.Encoder().encode
 
 @dataclass(slots=True)
 class UnsentDelivery:
-    """A delivery record to be sent, and what it covers."""
+    """A delivery record to be written, and the alerts that it covers."""
 
     key: str
     value: bytes
-    lane: str
+    subscription: str
     alert_id: str
-    covers: tuple[int, ...] = ()
+    alert_offsets: tuple[int, ...] = ()
 
 
 @dataclass(slots=True)
 class Counts:
-    """What came."""
+    """Records read from the alerts topic."""
 
     alerts: int = 0
     unreadable: int = 0
 
 
 class PartitionDelivery:
-    """Alerts of one partition and the subscriptions that want them."""
+    """The alerts of one partition and the queues of the subscriptions that match them."""
 
     def __init__(self, partition: int, subscriptions: Mapping[str, Subscription]) -> None:
         self.partition = partition
         self.counts = Counts()
         self.position = 0
-        self.lanes: dict[str, SubscriptionQueue] = {}
+        """The next offset to read from the alerts topic."""
+        self.queues: dict[str, SubscriptionQueue] = {}
         self._subscriptions = {name: one for name, one in subscriptions.items() if one.enabled}
         self._index = SubscriptionIndex(self._subscriptions)
         self._agenda: list[tuple[int, str, str]] = []
-        self._held: OrderedDict[int, int] = OrderedDict()
+        """A heap of (time, subscription, group)."""
+        self._uncovered: OrderedDict[int, int] = OrderedDict()
+        """Offset of an alert -> number of queues in which it is not covered by a record."""
         self._unsaved: deque[tuple[int, str, str]] = deque()
-        self._places: OrderedDict[str, int] = OrderedDict()
-        self._end = 0
+        """(time, subscription, alert id): when an alert without a result is saved as pending."""
+        self._record_offsets: OrderedDict[str, int] = OrderedDict()
+        """Key -> offset of the newest delivery record that a restart needs, lowest first."""
+        self._next_record_offset = 0
         self._known_from = 0
-        self._over: deque[tuple[int, int, str, str]] = deque()
-        self._outbox: list[UnsentDelivery] = []
+        self._finished: deque[tuple[int, int, str, str]] = deque()
+        """(time, alert offset, subscription, alert id) of alerts that can be dropped later."""
+        self._unsent: list[UnsentDelivery] = []
 
-    # -- restoring -----------------------------------------------------------------------------------------------------
+    # -- restore -----------------------------------------------------------------------------------
 
     def restore(
         self,
         records: Iterable[tuple[int, DeliveryStruct]],
-        floor: int,
+        offset: int,
         now_us: int,
         *,
         end: int = 0,
     ) -> None:
-        """Take over what the deliveries topic says, in its order; alerts below ``floor`` are covered by it.
+        """Restore the state from delivery records, given with their offsets in order.
 
-        Nothing is told before the alerts below ``end`` are known: whoever was killed may have told any of them without its
-        being remembered, and an older state of an alert must not be told after a newer one.
+        Alerts are read from ``offset`` on. Nothing is delivered before ``end`` is reached: a
+        notifier that was killed may have delivered any of the alerts before ``end`` without saving
+        that, and an older state of an alert must not be delivered after a newer one.
         """
-        self.position, self._known_from = floor, end
-        for name, members in members_of(records, self._places).items():
-            lane = self._lane(name)
-            if lane is not None:
-                self._adopt(lane, members, now_us)
-        self._end = max([self._end, *(place + 1 for place in self._places.values())])
+        self.position, self._known_from = offset, end
+        for name, alerts in restored_alerts(records, self._record_offsets).items():
+            queue = self._queue(name)
+            if queue is not None:
+                self._adopt(queue, alerts, now_us)
+        ends = (last + 1 for last in self._record_offsets.values())
+        self._next_record_offset = max([self._next_record_offset, *ends])
 
     def _adopt(
         self,
-        lane: SubscriptionQueue,
-        members: dict[str, tuple[TrackedAlert, DeliveryStruct | None]],
+        queue: SubscriptionQueue,
+        alerts: dict[str, tuple[TrackedAlert, DeliveryStruct | None]],
         now_us: int,
     ) -> None:
-        """Give a lane its members, in groups as its subscription has them now."""
-        for alert_id, (member, last) in members.items():
-            member.group = group_key(lane.subscription, member.alert)
-            lane.members[alert_id] = member
-            group = lane.group_of(member)
-            group.told_us = max(group.told_us, member.told_at_us)
-            if last is not None and member.has_news(lane.subscription, now_us):
-                group.since_us = min(group.since_us or last.since or now_us, last.since or now_us)
-                group.attempts = max(group.attempts, last.attempts if last.state == "failed" else 0)
-                group.next_try_us = max(
-                    group.next_try_us, last.next_try if last.state == "failed" else 0
-                )
-            if member.is_over(lane.subscription):
-                self._over.append((now_us, -1, lane.subscription.name, alert_id))
-        for key in list(lane.groups):
-            lane.again(key, now_us)
-        self._plan(lane)
+        """Add alerts, each with its last record, to a queue and group them."""
+        for alert_id, (tracked, last) in alerts.items():
+            tracked.group = group_key(queue.subscription, tracked.alert)
+            queue.alerts[alert_id] = tracked
+            group = queue.group_of(tracked)
+            group.delivered_us = max(group.delivered_us, tracked.delivered_at_us)
+            if last is not None and tracked.has_news(queue.subscription, now_us):
+                _restore_attempts(group, last, now_us)
+            if tracked.is_finished(queue.subscription):
+                self._finished.append((now_us, -1, queue.subscription.name, alert_id))
+        for key in list(queue.groups):
+            queue.reschedule(key, now_us)
+        self._schedule(queue)
 
-    def apply(self, subscriptions: Mapping[str, Subscription], now_us: int) -> None:
-        """Subscriptions as they are from now on. One that changed tries again what it had parked."""
+    def update_subscriptions(self, subscriptions: Mapping[str, Subscription], now_us: int) -> None:
+        """Use these subscriptions from now on. One that changed tries again what it had parked."""
         wanted = {name: one for name, one in subscriptions.items() if one.enabled}
         before, self._subscriptions = self._subscriptions, wanted
         self._index = SubscriptionIndex(wanted)
-        for name, lane in list(self.lanes.items()):
+        for name, queue in list(self.queues.items()):
             if wanted.get(name) == before.get(name):
                 continue
-            del self.lanes[name]
+            del self.queues[name]
             if name not in wanted:
-                for member in lane.members.values():
-                    self._release(member.unsaved)
+                for tracked in queue.alerts.values():
+                    self._cover(tracked.unsaved_offsets)
                 continue
-            for member in lane.members.values():
-                member.parked_seq = 0
-            fresh = self._lane(name)
-            if fresh is not None:
-                self._adopt(
-                    fresh, {key: (member, None) for key, member in lane.members.items()}, now_us
-                )
+            for tracked in queue.alerts.values():
+                tracked.parked_seq = 0
+            changed = self._queue(name)
+            if changed is not None:
+                alerts = {key: (tracked, None) for key, tracked in queue.alerts.items()}
+                self._adopt(changed, alerts, now_us)  # type: ignore[arg-type]
 
-    def _lane(self, name: str) -> SubscriptionQueue | None:
-        lane = self.lanes.get(name)
-        if lane is None and name in self._subscriptions:
-            lane = self.lanes[name] = SubscriptionQueue(self._subscriptions[name], self.partition)
-        return lane
+    def _queue(self, name: str) -> SubscriptionQueue | None:
+        """The queue of a subscription, created if missing; None if it is not in force."""
+        queue = self.queues.get(name)
+        if queue is None and name in self._subscriptions:
+            queue = SubscriptionQueue(self._subscriptions[name], self.partition)
+            self.queues[name] = queue
+        return queue
 
-    # -- what comes ----------------------------------------------------------------------------------------------------
+    def _tracked(self, name: str, alert_id: str) -> tuple[SubscriptionQueue, TrackedAlert] | None:
+        """A queue and an alert in it, if there still are both."""
+        queue = self.queues.get(name)
+        tracked = queue.alerts.get(alert_id) if queue is not None else None
+        return (queue, tracked) if queue is not None and tracked is not None else None
 
-    def feed(
+    # -- alerts ------------------------------------------------------------------------------------
+
+    def read(
         self, offset: int, value: bytes | None, timestamp_us: int, now_us: int
     ) -> AlertStruct | None:
-        """Process one record of the alerts topic; the alert in it, if it is one."""
+        """Process one record of the alerts topic. Returns its alert, None if it has none."""
         if offset < self.position:
             return None
         self.position = offset + 1
@@ -166,291 +181,327 @@ class PartitionDelivery:
             self.counts.unreadable += 1
             return None
         self.counts.alerts += 1
-        self.inform(alert, offset, timestamp_us, now_us)
+        self.add(alert, offset, timestamp_us, now_us)
         return alert
 
-    def inform(self, alert: AlertStruct, offset: int, appended_us: int, now_us: int) -> None:
-        """Give an alert to the subscriptions that want it. ``offset`` -1: it is on no topic."""
+    def add(self, alert: AlertStruct, offset: int, appended_us: int, now_us: int) -> None:
+        """Add an alert to the queues of matching subscriptions. ``offset`` -1: not from the topic."""
         for name, subscription in self._index.candidates(alert):
-            lane = self.lanes.get(name)
-            known = lane.members.get(alert.alert_id) if lane is not None else None
             if alert.agent == PROBE_AGENT and subscription.match.agent != PROBE_AGENT:
                 continue
+            known = self._tracked(name, alert.alert_id)
+            # An alert that matched before is followed to its end, even if it matches no more.
             if known is None and not matches(subscription.match, alert):
-                continue  # who was told of an alert hears of its end, whatever it has become
-            if known is not None and alert.seq <= known.alert.seq:
                 continue
-            lane = self._lane(name)
-            if lane is not None:
-                self._take(lane, alert, offset, appended_us, now_us)
+            if known is not None and alert.seq <= known[1].alert.seq:
+                continue
+            queue = self._queue(name)
+            if queue is not None:
+                self._add_to(queue, alert, offset, appended_us, now_us)
 
-    def _take(
+    def _add_to(
         self,
-        lane: SubscriptionQueue,
+        queue: SubscriptionQueue,
         alert: AlertStruct,
         offset: int,
         appended_us: int,
         now_us: int,
     ) -> None:
-        name = lane.subscription.name
-        known = lane.members.get(alert.alert_id)
+        name = queue.subscription.name
+        known = queue.alerts.get(alert.alert_id)
         before = known.alert if known is not None else None
-        had_news = known is not None and known.has_news(lane.subscription, now_us)
-        member = lane.take(alert, now_us, appended_us)
-        self._plan(lane)
-        gates = before is not None and (
-            before.acknowledged_by,
-            before.silenced_until,
-            before.state,
-        ) != (
-            alert.acknowledged_by,
-            alert.silenced_until,
-            alert.state,
-        )
-        has_news = member.has_news(lane.subscription, now_us)
-        if has_news or had_news or gates or alert.silenced_until > now_us:
+        had_news = known is not None and known.has_news(queue.subscription, now_us)
+        tracked = queue.update(alert, now_us, appended_us)
+        self._schedule(queue)
+        if (
+            had_news
+            or tracked.has_news(queue.subscription, now_us)
+            or alert.silenced_until > now_us
+            or (before is not None and _actions_differ(before, alert))
+        ):
             if offset >= 0:
-                self._held[offset] = self._held.get(offset, 0) + 1
-                member.unsaved.append(offset)
+                self._uncovered[offset] = self._uncovered.get(offset, 0) + 1
+                tracked.unsaved_offsets.append(offset)
             self._unsaved.append((now_us + SAVE_AFTER_US, name, alert.alert_id))
-        elif member.is_over(lane.subscription):
-            self._over.append((now_us, offset, name, alert.alert_id))
+        elif tracked.is_finished(queue.subscription):
+            self._finished.append((now_us, offset, name, alert.alert_id))
 
-    # -- what goes -----------------------------------------------------------------------------------------------------
+    # -- notifications -----------------------------------------------------------------------------
 
-    def tick(self, now_us: int) -> list[Notification]:
-        """What is to be told now; each must come back by ``told``, ``failed`` or ``refused``."""
+    def due(self, now_us: int) -> list[Notification]:
+        """The notifications to send now. Report each one's result by ``delivered``, ``failed`` or
+        ``refused``."""
         found: list[Notification] = []
         agenda = self._agenda
         while self._is_caught_up and agenda and agenda[0][0] <= now_us:
             when_us, name, key = heappop(agenda)
-            lane = self.lanes.get(name)
-            group = lane.groups.get(key) if lane is not None else None
-            if lane is not None and group is not None and group.due_us == when_us:
-                self._look(lane, group, now_us, found)
-        self._save_late(now_us)
-        self._forget(now_us)
+            queue = self.queues.get(name)
+            group = queue.groups.get(key) if queue is not None else None
+            # A group that was scheduled again has more than one entry; only the last one counts.
+            if queue is not None and group is not None and group.due_us == when_us:
+                self._check(queue, group, now_us, found)
+        self._save_pending(now_us)
+        self._drop_finished(now_us)
         self._rewrite(now_us)
         return found
 
     @property
     def next_us(self) -> int:
-        """When there is something to be looked at; 0: not before something comes."""
-        queues = (self._agenda, self._unsaved) if self._is_caught_up else (self._unsaved,)
-        return min((queue[0][0] for queue in queues if queue), default=0)
+        """When ``due`` has something to do next; 0: not before another alert comes."""
+        planned = (self._agenda, self._unsaved) if self._is_caught_up else (self._unsaved,)
+        return min((entries[0][0] for entries in planned if entries), default=0)
 
     @property
     def _is_caught_up(self) -> bool:
         return self.position >= self._known_from
 
-    def at_end(self) -> None:
-        """The alerts topic has no more for now: of what was there when this began, the last may have been removed."""
+    def reached_end(self) -> None:
+        """The alerts topic has no further records for now."""
+        # The offsets before the end of that time may have been removed by retention since.
         self._known_from = 0
 
-    def _look(
-        self, lane: SubscriptionQueue, group: Group, now_us: int, found: list[Notification]
+    def _check(
+        self, queue: SubscriptionQueue, group: Group, now_us: int, found: list[Notification]
     ) -> None:
-        if lane.failures and group.since_us and lane.overdue(group.since_us, now_us):
-            self._give_up(lane, group, now_us)
-        notification = lane.ready(group, now_us)
-        self._plan(lane)
+        since_us = group.waiting_since_us
+        if queue.failures and since_us and queue.is_overdue(since_us, now_us):
+            self._park_group(queue, group, now_us)
+        notification = queue.next_notification(group, now_us)
+        self._schedule(queue)
         if notification is not None:
             found.append(notification)
 
-    def _give_up(self, lane: SubscriptionQueue, group: Group, now_us: int) -> None:
-        """The channel has not worked for so long that what waited for it is parked, untried or not."""
-        reason = group.reason or "the channel did not work for as long as this waited"
-        for alert_id in list(group.members):
-            member = lane.members.get(alert_id)
-            if member is not None and member.has_news(lane.subscription, now_us):
-                member.parked_seq = member.alert.seq
-                self._save(lane, member, "parked", now_us, reason=reason)
-        group.attempts, group.since_us = 0, 0
+    def _park_group(self, queue: SubscriptionQueue, group: Group, now_us: int) -> None:
+        """Park what waited for ``retry_for`` for a failing channel, even if it was never tried."""
+        reason = group.reason or "the channel failed for as long as retry_for allows"
+        for alert_id in list(group.alert_ids):
+            tracked = queue.alerts.get(alert_id)
+            if tracked is not None and tracked.has_news(queue.subscription, now_us):
+                tracked.parked_seq = tracked.alert.seq
+                self._save(queue, tracked, "parked", now_us, reason=reason)
+        group.attempts, group.waiting_since_us = 0, 0
 
-    def _plan(self, lane: SubscriptionQueue) -> None:
-        for when_us, key in lane.schedule:
-            heappush(self._agenda, (when_us, lane.subscription.name, key))
-        lane.schedule.clear()
+    def _schedule(self, queue: SubscriptionQueue) -> None:
+        for when_us, key in queue.take_schedule():
+            heappush(self._agenda, (when_us, queue.subscription.name, key))
 
-    # -- what became of it ---------------------------------------------------------------------------------------------
+    # -- results -----------------------------------------------------------------------------------
 
-    def told(self, notification: Notification, now_us: int) -> None:
-        """The channel took it."""
-        lane = self.lanes.get(notification.subscription)
-        if lane is None:
+    def delivered(self, notification: Notification, now_us: int) -> None:
+        """The channel accepted it."""
+        queue = self.queues.get(notification.subscription)
+        if queue is None:
             return
         latency = now_us - notification.appended_us if notification.appended_us else 0
-        for member in lane.told(notification, now_us):
+        for tracked in queue.delivered(notification, now_us):
             self._save(
-                lane,
-                member,
+                queue,
+                tracked,
                 "delivered",
                 now_us,
                 notification=notification,
                 latency_us=max(0, latency),
             )
-        self._go_on(lane, notification, now_us)
+        self._continue(queue, notification, now_us)
 
     def failed(
         self, notification: Notification, reason: str, now_us: int, retry_after_us: int = 0
     ) -> None:
-        """It may work later. It is parked where that took too long."""
-        lane = self.lanes.get(notification.subscription)
-        if lane is None:
+        """The attempt failed. It is repeated, or parked once ``retry_for`` is over."""
+        queue = self.queues.get(notification.subscription)
+        if queue is None:
             return
-        if notification.why == "news" and lane.overdue(notification.since_us, now_us):
-            lane.failures += 1
-            self.refused(
-                notification, f"given up after {notification.attempt} tries: {reason}", now_us
-            )
+        is_overdue = queue.is_overdue(notification.waiting_since_us, now_us)
+        if notification.why == "news" and is_overdue:
+            queue.failures += 1
+            attempts = f"given up after {notification.attempt} attempts"
+            self.refused(notification, f"{attempts}: {reason}", now_us)
             return
-        members = lane.failed(notification, reason, now_us, retry_after_us)
-        group = lane.groups.get(notification.group)
-        for member in members:
-            self._save(
-                lane,
-                member,
-                "failed",
-                now_us,
-                notification=notification,
-                reason=reason,
-                group=group,
-            )
-        self._go_on(lane, notification, now_us)
+        for tracked in queue.failed(notification, reason, now_us, retry_after_us):
+            self._save(queue, tracked, "failed", now_us, notification=notification, reason=reason)
+        self._continue(queue, notification, now_us)
 
     def refused(self, notification: Notification, reason: str, now_us: int) -> None:
-        """It will never work: parked, visible, not tried again before something changes."""
-        lane = self.lanes.get(notification.subscription)
-        if lane is None:
+        """It will never be accepted: it is parked until the alert or the subscription changes."""
+        queue = self.queues.get(notification.subscription)
+        if queue is None:
             return
-        for member in lane.parked(notification):
-            self._save(lane, member, "parked", now_us, notification=notification, reason=reason)
-        self._go_on(lane, notification, now_us)
+        for tracked in queue.parked(notification):
+            self._save(queue, tracked, "parked", now_us, notification=notification, reason=reason)
+        self._continue(queue, notification, now_us)
 
-    def _go_on(self, lane: SubscriptionQueue, notification: Notification, now_us: int) -> None:
-        lane.again(notification.group, now_us)
-        for group in lane.next_waiting():
+    def _continue(self, queue: SubscriptionQueue, notification: Notification, now_us: int) -> None:
+        """Schedule the group again, and the groups that waited for this attempt to end."""
+        queue.reschedule(notification.group, now_us)
+        for group in queue.take_waiting():
             group.due_us = now_us
-            lane.schedule.append((now_us, group.key))
-        self._plan(lane)
+            queue.schedule.append((now_us, group.key))
+        self._schedule(queue)
 
-    # -- remembering ---------------------------------------------------------------------------------------------------
+    # -- delivery records --------------------------------------------------------------------------
 
-    def drain(self) -> list[UnsentDelivery]:
-        """Delivery records to be sent now, in order."""
-        out, self._outbox = self._outbox, []
-        return out
+    def take_unsent(self) -> list[UnsentDelivery]:
+        """The delivery records to write, in order."""
+        taken, self._unsent = self._unsent, []
+        return taken
 
-    def acknowledged(self, saved: UnsentDelivery, place: int) -> None:
-        """Kafka has it, at that offset of the deliveries topic."""
-        self._release(saved.covers)
-        self._end = max(self._end, place + 1)
-        lane = self.lanes.get(saved.lane)
-        if lane is not None and saved.alert_id in lane.members:
-            self._places[saved.key] = place
-            self._places.move_to_end(saved.key)
-
-    @property
-    def floor(self) -> int:
-        """Alerts below this offset need not be read again."""
-        return next(iter(self._held), self.position)
+    def acknowledged(self, written: UnsentDelivery, offset: int) -> None:
+        """A record is on the deliveries topic, at this offset."""
+        self._cover(written.alert_offsets)
+        self._next_record_offset = max(self._next_record_offset, offset + 1)
+        if self._tracked(written.subscription, written.alert_id) is not None:
+            self._record_offsets[written.key] = offset
+            self._record_offsets.move_to_end(written.key)
 
     @property
-    def restore_from(self) -> int:
-        """Delivery records below this offset need not be read again."""
-        return min(next(iter(self._places.values()), self._end), self._end)
+    def safe_offset(self) -> int:
+        """The offset of the alerts topic from which a restart has to read."""
+        return next(iter(self._uncovered), self.position)
+
+    @property
+    def restore_offset(self) -> int:
+        """The offset of the deliveries topic from which a restart has to read."""
+        lowest = next(iter(self._record_offsets.values()), self._next_record_offset)
+        return min(lowest, self._next_record_offset)
 
     def _save(
         self,
-        lane: SubscriptionQueue,
-        member: TrackedAlert,
+        queue: SubscriptionQueue,
+        tracked: TrackedAlert,
         state: DeliveryState,
         now_us: int,
         *,
         notification: Notification | None = None,
         reason: str = "",
         latency_us: int = 0,
-        group: Group | None = None,
     ) -> None:
-        alert, over = member.alert, member.is_over(lane.subscription)
-        seq = member.told_seq if state == "delivered" else alert.seq
-        group = group or lane.groups.get(member.group)
-        record = DeliveryStruct(
-            subscription=lane.subscription.name, alert_id=alert.alert_id, seq=seq, state=state, time=now_us,
-            channel=lane.subscription.channel,
-            notification_id=notification.id if notification is not None else "",
-            group=member.group,
-            attempts=notification.attempt if notification is not None else group.attempts if group is not None else 0,
-            next_try=max(group.next_try_us, group.due_us) if group is not None and state in ("failed", "pending") else 0,
-            since=notification.since_us if notification is not None else group.since_us if group is not None else 0,
-            reason=reason, latency_us=latency_us,
-            told_seq=member.told_seq, told_state=member.told_state, told_severity=member.told_severity,
-            told_at=member.told_at_us,
-            alert=alert.alert, project=alert.project, environment=alert.environment, agent=alert.agent,
-            severity=alert.severity, alert_state=alert.state,
-            record=None if over and state == "delivered" else alert,
-        )  # fmt: skip
-        key = delivery_key(record.subscription, record.alert_id)
-        self._outbox.append(
-            UnsentDelivery(
-                key, _encode(record), record.subscription, record.alert_id, tuple(member.unsaved)
-            )
-        )
-        if over:
-            last = member.unsaved[-1] if member.unsaved else self.position - 1
-            self._over.append((now_us, last, record.subscription, record.alert_id))
-        member.unsaved = []
+        """Add a delivery record that covers the alert as it is now."""
+        alert, is_finished = tracked.alert, tracked.is_finished(queue.subscription)
+        group = queue.groups.get(tracked.group)
+        record = _record(queue, tracked, state, notification, group)
+        record.time, record.reason, record.latency_us = now_us, reason, latency_us
+        if not (is_finished and state == "delivered"):
+            record.record = alert
+        name, alert_id = record.subscription, record.alert_id
+        offsets = tuple(tracked.unsaved_offsets)
+        key = delivery_key(name, alert_id)
+        self._unsent.append(UnsentDelivery(key, _encode(record), name, alert_id, offsets))
+        if is_finished:
+            last = offsets[-1] if offsets else self.position - 1
+            self._finished.append((now_us, last, name, alert_id))
+        tracked.unsaved_offsets = []
 
-    def _save_late(self, now_us: int) -> None:
-        """What was not told at once is remembered as it stands."""
+    def _save_pending(self, now_us: int) -> None:
+        """Save alerts that have had no result for ``SAVE_AFTER_US``."""
         while self._unsaved and self._unsaved[0][0] <= now_us:
             _, name, alert_id = self._unsaved.popleft()
-            lane = self.lanes.get(name)
-            member = lane.members.get(alert_id) if lane is not None else None
-            if lane is not None and member is not None and member.unsaved:
-                state, reason = member.standing(lane.subscription, now_us)
-                self._save(lane, member, state, now_us, reason=reason)
+            found = self._tracked(name, alert_id)
+            if found is not None and found[1].unsaved_offsets:
+                self._save_standing(*found, now_us)
 
-    def _release(self, offsets: Iterable[int]) -> None:
+    def _save_standing(self, queue: SubscriptionQueue, tracked: TrackedAlert, now_us: int) -> None:
+        state, reason = tracked.standing(queue.subscription, now_us)
+        self._save(queue, tracked, state, now_us, reason=reason)
+
+    def _cover(self, offsets: Iterable[int]) -> None:
         for offset in offsets:
-            left = self._held.get(offset, 0) - 1
+            left = self._uncovered.get(offset, 0) - 1
             if left > 0:
-                self._held[offset] = left
+                self._uncovered[offset] = left
             else:
-                self._held.pop(offset, None)
+                self._uncovered.pop(offset, None)
 
-    def _forget(self, now_us: int) -> None:
-        """Drop alerts that are over for a while and that no restart would read again."""
-        while self._over:
-            at_us, offset, name, alert_id = self._over[0]
-            if offset >= self.floor or (
-                now_us - at_us < KEEP_OVER_US and len(self._over) < KEEP_OVER
-            ):
+    def _drop_finished(self, now_us: int) -> None:
+        """Drop alerts that were finished a while ago and that a restart would not read again."""
+        while self._finished:
+            at_us, offset, name, alert_id = self._finished[0]
+            is_recent = now_us - at_us < FINISHED_KEPT_US and len(self._finished) < MAX_FINISHED
+            if offset >= self.safe_offset or is_recent:
                 return
-            self._over.popleft()
-            lane = self.lanes.get(name)
-            member = lane.members.get(alert_id) if lane is not None else None
-            if lane is not None and (
-                member is None or (member.is_over(lane.subscription) and not member.unsaved)
+            self._finished.popleft()
+            queue = self.queues.get(name)
+            if queue is None:
+                continue
+            tracked = queue.alerts.get(alert_id)
+            if tracked is None or (
+                tracked.is_finished(queue.subscription) and not tracked.unsaved_offsets
             ):
-                lane.forget(alert_id)
-                self._places.pop(delivery_key(name, alert_id), None)
+                queue.remove(alert_id)
+                self._record_offsets.pop(delivery_key(name, alert_id), None)
 
     def _rewrite(self, now_us: int) -> None:
-        """Write again what is old and still needed."""
-        while (
-            self._places
-            and self._end - (place := next(iter(self._places.values()))) > REWRITE_AFTER
-        ):
-            key = next(iter(self._places))
+        """Write the oldest record that is still needed again, if it is far behind."""
+        while self._record_offsets:
+            key, offset = next(iter(self._record_offsets.items()))
+            if self._next_record_offset - offset <= REWRITE_AFTER:
+                return
             name, _, alert_id = key.partition("|")
-            lane = self.lanes.get(name)
-            member = lane.members.get(alert_id) if lane is not None else None
-            if lane is None or member is None:
-                del self._places[key]
+            found = self._tracked(name, alert_id)
+            if found is None:
+                del self._record_offsets[key]
                 continue
-            self._places.move_to_end(key)
-            self._places[key] = place
-            state, reason = member.standing(lane.subscription, now_us)
-            self._save(lane, member, state, now_us, reason=reason)
+            self._record_offsets.move_to_end(key)
+            self._save_standing(*found, now_us)
             return
+
+
+def _actions_differ(before: AlertStruct, after: AlertStruct) -> bool:
+    """Whether an alert was acknowledged, silenced, resolved or reopened."""
+    return (
+        before.acknowledged_by != after.acknowledged_by
+        or before.silenced_until != after.silenced_until
+        or before.state != after.state
+    )
+
+
+def _restore_attempts(group: Group, last: DeliveryStruct, now_us: int) -> None:
+    """Restore when a group's alerts began to wait, and its failed attempts."""
+    since_us = last.since or now_us
+    group.waiting_since_us = min(group.waiting_since_us or since_us, since_us)
+    if last.state == "failed":
+        group.attempts = max(group.attempts, last.attempts)
+        group.next_attempt_us = max(group.next_attempt_us, last.next_try)
+
+
+def _record(
+    queue: SubscriptionQueue,
+    tracked: TrackedAlert,
+    state: DeliveryState,
+    notification: Notification | None,
+    group: Group | None,
+) -> DeliveryStruct:
+    """The delivery record, without ``time``, ``reason``, ``latency_us`` and ``record``."""
+    alert = tracked.alert
+    if notification is not None:
+        notification_id = notification.id
+        attempts, since_us = notification.attempt, notification.waiting_since_us
+    else:
+        notification_id = ""
+        attempts = group.attempts if group is not None else 0
+        since_us = group.waiting_since_us if group is not None else 0
+    next_us = 0
+    if group is not None and state in ("failed", "pending"):
+        next_us = max(group.next_attempt_us, group.due_us)
+    return DeliveryStruct(
+        subscription=queue.subscription.name,
+        alert_id=alert.alert_id,
+        seq=tracked.delivered_seq if state == "delivered" else alert.seq,
+        state=state,
+        time=0,
+        channel=queue.subscription.channel,
+        notification_id=notification_id,
+        group=tracked.group,
+        attempts=attempts,
+        next_try=next_us,
+        since=since_us,
+        told_seq=tracked.delivered_seq,
+        told_state=tracked.delivered_state,
+        told_severity=tracked.delivered_severity,
+        told_at=tracked.delivered_at_us,
+        alert=alert.alert,
+        project=alert.project,
+        environment=alert.environment,
+        agent=alert.agent,
+        severity=alert.severity,
+        alert_state=alert.state,
+    )

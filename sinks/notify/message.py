@@ -1,9 +1,10 @@
-"""Notifications in words: what, where, how bad, since when, evidence, and where to look. Pure."""
+"""Notifications as texts for people and as JSON for programs. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -12,17 +13,26 @@ from stepstream.schemas.documents import Subscription
 from stepstream.schemas.formatting import format_dollars, format_duration
 from stepstream.schemas.texts import fill
 from stepstream.schemas.times import iso_time
-from stepstream.sinks.notify.channels.escape import shortened
+from stepstream.sinks.notify.escape import shortened
 from stepstream.sinks.notify.grouping import Notification
-from stepstream.sinks.notify.quoting import FULL_CHARS, NAME_CHARS, cut, texts_of, written_time
+from stepstream.sinks.notify.quoting import (
+    MAX_FULL_CHARS,
+    MAX_NAME_CHARS,
+    cut,
+    format_time,
+    texts_of,
+)
 
 SCHEMA: Final = "stepstream.notification/1"
 SAMPLE: Final = "test"
-"""The name and the rule of the alert that ``subscriptions test`` sends."""
-SHOWN: Final = 10
-_TITLE_CHARS: Final = 250
+"""Alert and rule of the notification that ``subscriptions test`` sends."""
+MAX_SHOWN: Final = 10
+"""Alerts described in a text. Programs get all of them."""
+MAX_TITLE_CHARS: Final = 250
 Escape = Callable[[str], str]
-_OURS: Final = frozenset(
+# Values that are safe in every markup: words of a fixed list, numbers, times, and the link, whose
+# fields are URL-encoded. All others may contain what an agent wrote.
+_NOT_ESCAPED: Final = frozenset(
     {
         "baseline",
         "count",
@@ -38,19 +48,30 @@ _OURS: Final = frozenset(
         "value",
     }
 )
-"""Values that nobody else has written: words of a fixed list, numbers, times, and the link, whose fields are quoted."""
-_LONGEST: Final = {
+_MAX_CHARS: Final = {
     **dict.fromkeys(
-        ("agent", "agent_version", "environment", "project", "subject", "task"), NAME_CHARS
+        ("agent", "agent_version", "environment", "project", "subject", "task"), MAX_NAME_CHARS
     ),
-    "who": 3 * NAME_CHARS,
+    "who": 3 * MAX_NAME_CHARS,
 }
 _INTERNAL: Final = ("finding_ids", "opened_by", "source_partition", "source_offset")
+_LINK_NAMES: Final = (
+    "agent",
+    "agent_version",
+    "alert",
+    "alert_id",
+    "environment",
+    "project",
+    "rule",
+    "subject",
+    "task",
+    "trace_id",
+)
 
 
 @dataclass(frozen=True)
 class Message:
-    """A notification for people."""
+    """A notification as a text. ``link`` is empty without a ``link_template``."""
 
     title: str
     body: str
@@ -60,32 +81,31 @@ class Message:
 def message(
     notification: Notification, subscription: Subscription, escape: Escape = str
 ) -> Message:
-    """Title and text, by the subscription's own templates where it has some.
+    """Title and text, from the subscription's templates or ours.
 
-    What agents may have written goes through ``escape``, which makes it plain in the channel's markup.
+    ``escape`` is applied to every value that an agent may have written.
     """
     first = values(notification.alerts[0], notification, subscription, escape)
-    title = (
-        fill(subscription.template.title, first)
-        if subscription.template.title
-        else _title(notification, first)
-    )
+    if subscription.template.title:
+        title = fill(subscription.template.title, first)
+    else:
+        title = _title(notification, first)
     parts = [
-        _part(alert, values(alert, notification, subscription, escape), subscription)
-        for alert in notification.alerts[:SHOWN]
+        _describe(alert, values(alert, notification, subscription, escape), subscription)
+        for alert in notification.alerts[:MAX_SHOWN]
     ]
-    if (more := len(notification.alerts) - SHOWN) > 0:
+    if (more := len(notification.alerts) - MAX_SHOWN) > 0:
         parts.append(f"and {more} more")
     if notification.others:
-        parts.append(f"still firing, told before: {notification.firing - _firing(notification)}")
-    return Message(
-        shortened(" ".join(title.split()), _TITLE_CHARS), "\n".join(parts), first["link"]
-    )
+        included = sum(alert.state == "firing" for alert in notification.alerts)
+        parts.append(f"still firing, reported before: {notification.firing - included}")
+    title = shortened(" ".join(title.split()), MAX_TITLE_CHARS)
+    return Message(title, "\n".join(parts), first["link"])
 
 
 def payload(notification: Notification, subscription: Subscription) -> dict[str, Any]:
     """The notification for programs: ``stepstream.notification/1``."""
-    words = message(notification, subscription)
+    text = message(notification, subscription)
     return {
         "schema": SCHEMA,
         "id": notification.id,
@@ -97,8 +117,8 @@ def payload(notification: Notification, subscription: Subscription) -> dict[str,
         "labels": notification.labels,
         "firing": notification.firing,
         "resolved": notification.resolved,
-        "title": words.title,
-        "text": words.body,
+        "title": text.title,
+        "text": text.body,
         "alerts": [_record(alert, subscription) for alert in notification.alerts],
         "others": [alert.alert_id for alert in notification.others],
     }
@@ -107,7 +127,7 @@ def payload(notification: Notification, subscription: Subscription) -> dict[str,
 def values(
     alert: AlertStruct, notification: Notification, subscription: Subscription, escape: Escape = str
 ) -> dict[str, str]:
-    """What templates may name, for one alert: on one line each, what is not ours escaped."""
+    """The values that templates may name, for one alert: each on one line, shortened, escaped."""
     end_us = alert.resolved_at or alert.updated_at
     texts = texts_of(alert, subscription.content)
     found = {
@@ -131,9 +151,9 @@ def values(
         "quoted": texts["quoted"],
         "resolved": str(notification.resolved),
         "rule": alert.rule,
-        "runs": str(getattr(alert, "runs", 0) or 1),
+        "runs": str(alert.runs or 1),
         "severity": alert.severity,
-        "since": written_time(alert.opened_at),
+        "since": format_time(alert.opened_at),
         "state": alert.state,
         "subject": alert.subject,
         "task": alert.task,
@@ -143,108 +163,102 @@ def values(
         "who": who(alert),
     }
     return {
-        name: text if name in _OURS else escape(cut(text, _LONGEST.get(name, FULL_CHARS)))
+        name: text
+        if name in _NOT_ESCAPED
+        else escape(cut(text, _MAX_CHARS.get(name, MAX_FULL_CHARS)))
         for name, text in found.items()
     }
 
 
 def link(alert: AlertStruct, subscription: Subscription) -> str:
-    """Where people look further: the subscription's ``link_template`` filled in; empty without one."""
+    """The subscription's ``link_template`` with its fields filled in; empty without one."""
     if not subscription.link_template:
         return ""
-    known = {
+    known = {name: str(getattr(alert, name)) for name in _LINK_NAMES} | {
         "step_id": alert.step_ids[0] if alert.step_ids else "",
         "opened_at_us": str(alert.opened_at),
         "opened_at_ms": str(alert.opened_at // 1000),
         "updated_at_us": str(alert.updated_at),
         "updated_at_ms": str(alert.updated_at // 1000),
     }
-    names = (
-        "agent",
-        "agent_version",
-        "alert",
-        "alert_id",
-        "environment",
-        "project",
-        "rule",
-        "subject",
-        "task",
-        "trace_id",
-    )
-    known |= {name: str(getattr(alert, name)) for name in names}
     return fill(subscription.link_template, known, lambda text: quote(text, safe=""))
 
 
 def command(alert: AlertStruct) -> str:
-    """The command that shows more."""
-    trace = alert.trace_id or next(iter(getattr(alert, "trace_ids", ())), "")
+    """The command that shows more about the alert."""
+    trace = alert.trace_id or next(iter(alert.trace_ids), "")
     return f"stepstream trace {trace}" if trace else f"stepstream alerts show {alert.alert_id}"
 
 
 def who(alert: AlertStruct) -> str:
-    """Whose run it was: ``shop/support/refund (prod, v12)``."""
+    """The agent and task of the alert: ``shop/support/refund (prod, v12)``."""
     names = "/".join(part for part in (alert.project, alert.agent, alert.task) if part)
     more = ", ".join(part for part in (alert.environment, alert.agent_version) if part)
     return f"{names} ({more})" if more else names
 
 
+def rfc3339(time_us: float) -> str:
+    """A time as services expect it: ``2026-01-01T00:03:00.000Z``."""
+    moment = datetime.fromtimestamp(time_us / 1e6, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
 def _title(notification: Notification, known: dict[str, str]) -> str:
     alert = notification.alerts[0]
-    count = len(notification.alerts)
     if alert.rule == SAMPLE:
         return f"[TEST] {known['message']}"
-    label = (
-        "RESOLVED"
-        if notification.state == "resolved" and alert.state == "resolved"
-        else alert.severity.upper()
-    )
+    is_resolved = notification.state == "resolved" and alert.state == "resolved"
+    label = "RESOLVED" if is_resolved else alert.severity.upper()
     head = f"[{label}] {known['alert']} {known['who']}"
-    if count > 1:
-        fires = f"{notification.firing} firing" if notification.firing else ""
-        over = f"{notification.resolved} resolved" if notification.resolved else ""
-        return f"{head} and {count - 1} more ({', '.join(part for part in (fires, over) if part)})"
-    return f"{head}: {known['message']}"
+    if len(notification.alerts) == 1:
+        return f"{head}: {known['message']}"
+    counts = [
+        f"{count} {state}"
+        for count, state in ((notification.firing, "firing"), (notification.resolved, "resolved"))
+        if count
+    ]
+    return f"{head} and {len(notification.alerts) - 1} more ({', '.join(counts)})"
 
 
-def _part(alert: AlertStruct, known: dict[str, str], subscription: Subscription) -> str:
+def _describe(alert: AlertStruct, known: dict[str, str], subscription: Subscription) -> str:
+    """The part of a text about one alert."""
     if subscription.template.body:
         return fill(subscription.template.body, known)
-    over = f", over after {known['duration']}" if alert.state == "resolved" else ""
-    lines = [f"{alert.severity.upper()} {known['alert']} {known['who']}: {known['message']}"]
-    numbers = ", ".join(
-        f"{name} {text}"
-        for name, text in (("limit", known["threshold"]), ("normal", known["baseline"]))
-        if text not in ("", "0")
-    )
+    lines = [
+        f"{alert.severity.upper()} {known['alert']} {known['who']}: {known['message']}",
+        _facts(alert, known),
+        f'quoted: "{known["quoted"]}"' if known["quoted"] else "",
+        known["detail"],
+        f"evidence: steps {known['evidence']}" if alert.step_ids else "",
+        f"details: {known['command']}",
+        known["link"],
+    ]
+    return "\n  ".join(line for line in lines if line)
+
+
+def _facts(alert: AlertStruct, known: dict[str, str]) -> str:
+    """``since ..., resolved after ... · limit ..., normal ... · N runs``."""
+    resolved = f", resolved after {known['duration']}" if alert.state == "resolved" else ""
+    amounts = [
+        f"{name} {amount}"
+        for name, amount in (("limit", known["threshold"]), ("normal", known["baseline"]))
+        if amount not in ("", "0")
+    ]
     facts = [
-        f"since {known['since']}{over}",
-        numbers,
+        f"since {known['since']}{resolved}",
+        ", ".join(amounts),
         f"{known['runs']} runs" if known["runs"] != "1" else "",
     ]
-    lines.append(" · ".join(part for part in facts if part))
-    if known["quoted"]:
-        lines.append(f'it said: "{known["quoted"]}"')
-    if known["detail"]:
-        lines.append(known["detail"])
-    if alert.step_ids:
-        lines.append(f"evidence: steps {known['evidence']}")
-    lines.append(f"look: {known['command']}")
-    if known["link"]:
-        lines.append(known["link"])
-    return "\n  ".join(lines)
+    return " · ".join(fact for fact in facts if fact)
 
 
 def _record(alert: AlertStruct, subscription: Subscription) -> dict[str, Any]:
-    """An alert as programs get it: the record of the alerts topic, its words as the subscription wants them."""
+    """An alert for programs: its record, with texts as the subscription's ``content`` allows."""
     names: tuple[str, ...] = alert.__struct_fields__  # type: ignore[attr-defined]
     fields = {name: getattr(alert, name) for name in names if name not in _INTERNAL}
     times = {name: iso_time(fields[name]) for name in TIME_FIELDS if fields[name]}
-    words = {"command": command(alert), "link": link(alert, subscription)}
-    return {**fields, "times": times, **texts_of(alert, subscription.content), **words}
-
-
-def _firing(notification: Notification) -> int:
-    return sum(alert.state == "firing" for alert in notification.alerts)
+    added = {"command": command(alert), "link": link(alert, subscription)}
+    return {**fields, "times": times, **texts_of(alert, subscription.content), **added}
 
 
 def _amount(value: float | None, unit: str) -> str:

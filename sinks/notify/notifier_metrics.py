@@ -1,4 +1,4 @@
-"""What a notifier shows of itself over HTTP: tries by channel and outcome, how long they take, what waits, what is parked."""
+"""Metrics and health of a notifier: attempts, latency, what waits, what is parked."""
 
 from __future__ import annotations
 
@@ -17,95 +17,88 @@ from stepstream.schemas.settings import Settings
 from stepstream.sinks.notify.grouping import Notification
 
 if TYPE_CHECKING:
-    from stepstream.sinks.notify.channels.registry import Outcome
+    from stepstream.sinks.notify.channel import Outcome
     from stepstream.sinks.notify.partitions import Partitions
 
 STUCK_S: Final = 60.0
-LOOK_S: Final = 2.0
+"""The health check fails when the main thread has not completed a round for so long."""
+REFRESH_S: Final = 2.0
 _log = logging.getLogger("stepstream.admin.notify")
 
 
 class NotifierMetrics:
-    """Counts of one notifier. Carriers add to it, the main thread refreshes it, scrapes read it."""
+    """Metrics of one notifier. Thread-safe: threads of the pool add, the main thread refreshes."""
 
     def __init__(self) -> None:
         self.observer = Observer()
         self.observer.health = self._health
         self.observer.readiness = self._readiness
-        self._guard = threading.Lock()
-        self._round_at = time.monotonic()
-        self._look_at = 0.0
+        self._lock = threading.Lock()
+        self._last_round = time.monotonic()
+        self._next_refresh = 0.0
         self._ready = False
-        self._tries: Counter[str] = Counter()
 
-    def began(self, channel: str) -> None:
-        """A try is under way."""
-        with self._guard:
-            self._tries[channel] += 1
-
-    def ended(
-        self, channel: str, outcome: Outcome, notification: Notification, took_s: float
+    def attempted(
+        self, channel: str, outcome: Outcome, notification: Notification, seconds: float
     ) -> None:
-        """A try has ended."""
-        with self._guard:
-            self._tries[channel] -= 1
-            self.observer.counter(m.NOTIFY_TRIES).labels(channel, outcome.kind).inc()
-            self.observer.histogram(m.NOTIFY_TRY_SECONDS).labels(channel).observe(took_s)
-            at_once = (
-                notification.why == "news"
-                and notification.appended_us
-                and notification.attempt == 1
-            )
-            if outcome.kind == "told" and at_once:
+        """Count a delivery attempt that has ended."""
+        # The latency of later attempts says more about pauses than about this process.
+        is_first = (
+            notification.why == "news" and notification.appended_us and notification.attempt == 1
+        )
+        with self._lock:
+            self.observer.counter(m.NOTIFY_TRIES).labels(channel, outcome.label).inc()
+            self.observer.histogram(m.NOTIFY_TRY_SECONDS).labels(channel).observe(seconds)
+            if outcome.kind == "delivered" and is_first:
                 latency_s = max(0.0, time.time() - notification.appended_us / 1e6)
                 self.observer.histogram(m.NOTIFY_LATENCY).labels(channel).observe(latency_s)
 
-    def round(
+    def update(
         self,
         partitions: Partitions,
-        under_way: Mapping[int, int],
+        in_flight: int,
         subscriptions: Mapping[str, Subscription],
     ) -> None:
-        """The main thread has gone round once."""
-        self._round_at = time.monotonic()
+        """Note that the main thread has completed a round, and refresh the gauges now and then."""
+        self._last_round = time.monotonic()
         self._ready = partitions.ready
-        if self._round_at < self._look_at:
+        if self._last_round < self._next_refresh:
             return
-        self._look_at = self._round_at + LOOK_S
+        self._next_refresh = self._last_round + REFRESH_S
+        deliveries = partitions.deliveries.values()
         waiting: Counter[str] = Counter({one.channel: 0 for one in subscriptions.values()})
         parked: Counter[str] = Counter(dict.fromkeys(waiting, 0))
-        for core in partitions.cores.values():
-            for lane in core.lanes.values():
-                channel = lane.subscription.channel
-                waiting[channel] += sum(bool(group.since_us) for group in lane.groups.values())
+        for delivery in deliveries:
+            for queue in delivery.queues.values():
+                channel = queue.subscription.channel
+                waiting[channel] += sum(
+                    bool(group.waiting_since_us) for group in queue.groups.values()
+                )
                 parked[channel] += sum(
-                    one.parked_seq >= one.alert.seq for one in lane.members.values()
+                    one.parked_seq >= one.alert.seq for one in queue.alerts.values()
                 )
         observer = self.observer
-        with self._guard:
+        with self._lock:
             for channel, count in waiting.items():
                 observer.gauge(m.NOTIFY_WAITING).labels(channel).set(count)
                 observer.gauge(m.NOTIFY_PARKED).labels(channel).set(parked[channel])
-            observer.gauge(m.NOTIFY_UNDER_WAY).set(sum(under_way.values()))
+            observer.gauge(m.NOTIFY_UNDER_WAY).set(in_flight)
             observer.gauge(m.NOTIFY_SUBSCRIPTIONS).set(len(subscriptions))
-            observer.mirror(
-                m.NOTIFY_ALERTS, sum(core.counts.alerts for core in partitions.cores.values())
-            )
-            observer.mirror(
-                m.NOTIFY_UNREADABLE,
-                sum(core.counts.unreadable for core in partitions.cores.values()),
-            )
+            observer.mirror(m.NOTIFY_ALERTS, sum(one.counts.alerts for one in deliveries))
+            observer.mirror(m.NOTIFY_UNREADABLE, sum(one.counts.unreadable for one in deliveries))
             for number, lag in partitions.lag().items():
                 observer.gauge(m.NOTIFY_LAG).labels(str(number)).set(lag)
 
     def _health(self) -> str:
-        still = time.monotonic() - self._round_at
-        return f"nothing has moved for {still:.0f} s" if self._ready and still > STUCK_S else ""
+        still_s = time.monotonic() - self._last_round
+        if self._ready and still_s > STUCK_S:
+            return f"the main thread has been stuck for {still_s:.0f} s"
+        return ""
 
     def _readiness(self) -> str:
         return "" if self._ready else "no partition is assigned yet"
 
 
-def serve(settings: Settings, figures: NotifierMetrics) -> ObserverServer | None:
-    """Serve metrics and health until the server is closed; None when the settings turn them off."""
-    return observe.serve(figures.observer, settings, _log)
+def serve(settings: Settings, metrics: NotifierMetrics) -> ObserverServer | None:
+    """Serve metrics and health until the server is closed; None if the settings turn them off."""
+    return observe.serve(metrics.observer, settings, _log)

@@ -1,4 +1,4 @@
-"""Findings about the pipeline itself (project ``stepstream``) that are raised and not over, read from the findings topic."""
+"""Open findings about the pipeline itself (project ``stepstream``), from the findings topic."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
 from stepstream.sinks.notify.pipeline_monitor import PROJECT
 
-LOOK_BACK: Final = 50_000
-"""So many of the newest findings are searched."""
+MAX_RECORDS: Final = 50_000
+"""Number of records searched, from the end of the topic."""
 _decode = msgspec.json.Decoder(FindingStruct).decode
 
 
 def own_findings_partition(settings: Settings) -> int:
-    """The partition of the findings topic, and of the alerts topic, that our own are on; -1 where there is no such topic."""
+    """The partition of the findings topic with the project's own findings; -1 without the topic.
+
+    Their alerts are on the partition of the same number.
+    """
     client = kafka.consumer(settings, "stepstream-reader")
     try:
         count = kafka.partition_count(client, topic(settings.topic_prefix, "findings"))
@@ -30,7 +33,10 @@ def own_findings_partition(settings: Settings) -> int:
 
 
 def open_findings(settings: Settings, partition: int) -> dict[tuple[str, str], FindingStruct]:
-    """By rule and subject: the newest finding of each that fires. Raises ``KafkaUnreachable`` or ``KafkaException``."""
+    """The newest firing finding by rule and subject, of those that are not resolved.
+
+    Raises ``KafkaUnreachable`` or ``KafkaException``.
+    """
     name = topic(settings.topic_prefix, "findings")
     client = kafka.consumer(settings, "stepstream-reader")
     try:
@@ -38,7 +44,7 @@ def open_findings(settings: Settings, partition: int) -> dict[tuple[str, str], F
     finally:
         client.close()
     found: dict[tuple[str, str], FindingStruct] = {}
-    for message in kafka.read_to_end(settings, name, [partition], offset=max(0, end - LOOK_BACK)):
+    for message in kafka.read_to_end(settings, name, [partition], offset=max(0, end - MAX_RECORDS)):
         value = message.value() or b""
         if PROJECT.encode() not in value:
             continue

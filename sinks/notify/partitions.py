@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import time
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -12,6 +11,7 @@ import msgspec
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from stepstream.common import kafka
+from stepstream.common.commit_metadata import NOTIFIER
 from stepstream.common.letters import refuse_batch
 from stepstream.schemas.batches import describe
 from stepstream.schemas.delivery import DeliveryStruct
@@ -24,13 +24,12 @@ from stepstream.sinks.notify.delivery import PartitionDelivery
 BEGIN_BACK_S: Final = 300
 """A notifier that starts for the first time ever tells alerts from so long ago on."""
 COMMIT_S: Final = 1.0
-_META: Final = re.compile(r"n1:([0-9]+);")
 _log = logging.getLogger("stepstream.admin.notify")
 _decode = msgspec.json.Decoder(DeliveryStruct).decode
 
 
 class Partitions:
-    """Assigned partitions and the core of each. Used by one thread; rebalances happen inside ``read``."""
+    """Assigned partitions and the delivery of each. Used by one thread; rebalances happen inside ``read``."""
 
     def __init__(
         self,
@@ -44,9 +43,9 @@ class Partitions:
         self._going = going
         self._now_us = now_us
         self._topic = topic(settings.topic_prefix, "alerts")
-        self._deliveries = topic(settings.topic_prefix, "deliveries")
+        self._records_topic = topic(settings.topic_prefix, "deliveries")
         self.group = f"{settings.topic_prefix}.{settings.notify_group}"
-        self.cores: dict[int, PartitionDelivery] = {}
+        self.deliveries: dict[int, PartitionDelivery] = {}
         self._committed: dict[int, tuple[int, int]] = {}
         self._commit_at = 0.0
         self._bad = kafka.BadBatches()
@@ -115,7 +114,10 @@ class Partitions:
         if not surely and time.monotonic() < self._commit_at:
             return
         self._commit_at = time.monotonic() + COMMIT_S
-        places = {number: (core.floor, core.restore_from) for number, core in self.cores.items()}
+        places = {
+            number: (delivery.safe_offset, delivery.restore_offset)
+            for number, delivery in self.deliveries.items()
+        }
         moved = {
             number: place
             for number, place in places.items()
@@ -124,7 +126,8 @@ class Partitions:
         if not moved:
             return
         offsets = [
-            TopicPartition(self._topic, n, floor, f"n1:{low};") for n, (floor, low) in moved.items()
+            TopicPartition(self._topic, n, floor, NOTIFIER.encode(low))
+            for n, (floor, low) in moved.items()
         ]
         try:
             if surely:
@@ -138,14 +141,14 @@ class Partitions:
     def lag(self) -> dict[int, int]:
         """Records of the alerts topic not read yet, as far as the client knows."""
         found = {}
-        for number, core in self.cores.items():
+        for number, delivery in self.deliveries.items():
             try:
                 _, high = self._consumer.get_watermark_offsets(
                     TopicPartition(self._topic, number), cached=True
                 )
             except KafkaException:
                 continue
-            found[number] = max(0, high - core.position) if high >= 0 else 0
+            found[number] = max(0, high - delivery.position) if high >= 0 else 0
         return found
 
     # -- coming and going ----------------------------------------------------------------------------------------------
@@ -153,16 +156,18 @@ class Partitions:
     def _came(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         began = time.monotonic()
         for at in consumer.committed(partitions, timeout=30):
-            known = _META.match(kafka.committed_metadata(consumer, at))
-            low = int(known[1]) if known else 0
+            low = NOTIFIER.decode(kafka.committed_metadata(consumer, at)) or 0
             floor = at.offset if at.offset >= 0 else self._beginning(consumer, at.partition)
             _, end = consumer.get_watermark_offsets(
                 TopicPartition(self._topic, at.partition), timeout=30
             )
-            self.cores[at.partition] = self._restored(at.partition, floor, low, end)
+            self.deliveries[at.partition] = self._restored(at.partition, floor, low, end)
             self._committed[at.partition] = (-1, -1)
         consumer.assign(
-            [TopicPartition(self._topic, n, core.position) for n, core in self.cores.items()]
+            [
+                TopicPartition(self._topic, n, delivery.position)
+                for n, delivery in self.deliveries.items()
+            ]
         )
         self.ready = True
         numbers = sorted(at.partition for at in partitions)
@@ -174,29 +179,29 @@ class Partitions:
         )
 
     def _restored(self, number: int, floor: int, low: int, end: int) -> PartitionDelivery:
-        core = PartitionDelivery(number, self._subscriptions())
+        delivery = PartitionDelivery(number, self._subscriptions())
         records, unreadable = [], []
-        for message in kafka.read_to_end(self._settings, self._deliveries, [number], offset=low):
+        for message in kafka.read_to_end(self._settings, self._records_topic, [number], offset=low):
             value = message.value()
             if value:
                 try:
-                    delivery = _decode(value)
-                    why = delivery_misfit(delivery)
+                    record = _decode(value)
+                    why = delivery_misfit(record)
                     if why:
                         unreadable.append(why)
                     else:
-                        records.append((kafka.position_of(message)[1], delivery))
+                        records.append((kafka.position_of(message)[1], record))
                 except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
                     unreadable.append(str(error))
         if unreadable:  # the sink dead-letters them
             _log.warning(
                 "%d records of %s are no deliveries and were skipped: %s",
                 len(unreadable),
-                self._deliveries,
+                self._records_topic,
                 unreadable[0],
             )
-        core.restore(records, floor, self._now_us(), end=end)
-        return core
+        delivery.restore(records, floor, self._now_us(), end=end)
+        return delivery
 
     def _beginning(self, consumer: Consumer, number: int) -> int:
         """Where the very first notifier begins: shortly before now."""
@@ -209,7 +214,9 @@ class Partitions:
         )
 
     def _revoked(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        leaving = [self.cores[at.partition] for at in partitions if at.partition in self.cores]
+        leaving = [
+            self.deliveries[at.partition] for at in partitions if at.partition in self.deliveries
+        ]
         self._going(leaving)
         self.commit(surely=True)
         self._drop(partitions)
@@ -219,7 +226,7 @@ class Partitions:
 
     def _drop(self, partitions: list[TopicPartition]) -> None:
         for at in partitions:
-            self.cores.pop(at.partition, None)
+            self.deliveries.pop(at.partition, None)
             self._committed.pop(at.partition, None)
 
     def _failed(self, error: KafkaError) -> None:

@@ -1,7 +1,7 @@
-"""Who watches the watcher: whether workers and sinks get on, judged by what they have committed and written. Pure.
+"""Decides whether workers and sinks make progress, from what they commit and write. Pure.
 
-A part is stalled when there is work for it and no progress, when nobody is left of it, or when it is so far behind that Kafka
-will soon delete what it has not read.
+A component is stalled when there is work for it and no progress, when its consumer group has no
+members, or when it is so far behind that Kafka will soon delete records it has not read.
 """
 
 from __future__ import annotations
@@ -18,30 +18,31 @@ PROJECT: Final = "stepstream"
 PROBE_AGENT: Final = "stepstream-probe"
 ALERT: Final = "pipeline-stalled"
 RULE: Final = "pipeline_stalled"
-ASLEEP: Final = 4
-"""A look that comes so many times later than planned: the machine slept, and the parts with it."""
+SUSPENDED_FACTOR: Final = 4
+"""After a pause of so many check intervals the machine was suspended, and all components with it."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProgressReading:
-    """One part and one topic that it reads, at one moment."""
+    """The progress of one component on one topic that it reads, at one moment."""
 
     part: str
     topic: str
     inputs: int
-    """Records that were ever written to the topic."""
+    """Number of records ever written to the topic."""
     progress: int
-    """Grows with everything that the part commits or writes."""
+    """A number that grows with everything the component commits or writes."""
     lag: int
-    """Records that are not done; -1 where a lag says nothing about progress."""
+    """Records not processed yet; -1 if the lag does not show progress."""
     share: float = 0.0
-    """How much of what Kafka keeps is not done, at the worst partition; 0 while nothing was deleted yet."""
+    """The lag as a share of what Kafka keeps, of the worst partition; 0 until Kafka deletes some."""
     members: int = 1
+    """Members of the consumer group."""
 
 
 @dataclass(frozen=True, slots=True)
 class StallChange:
-    """A part that is in trouble, or no longer."""
+    """A component that is stalled from now on, or no longer."""
 
     part: str
     stalled: bool
@@ -49,117 +50,124 @@ class StallChange:
 
 
 @dataclass(slots=True)
-class _Seen:
+class _LastProgress:
     progress: int
     inputs: int
-    """At the last progress."""
     moved_us: int
-    """When it last moved, or had nothing to do."""
-    manned_us: int
+    """When it last made progress or had nothing to do."""
+    had_members_us: int
 
 
 @dataclass(slots=True)
 class PipelineMonitor:
-    """What was seen of each part so far."""
+    """The stalled components, and the last progress of each."""
 
     after_us: int
     lag_share: float
-    every_us: int
-    _seen: dict[tuple[str, str], _Seen] = field(default_factory=dict)
-    _troubled: dict[str, str] = field(default_factory=dict)
-    _looked_us: int = 0
+    interval_us: int
+    _last: dict[tuple[str, str], _LastProgress] = field(default_factory=dict)
+    _stalled: dict[str, str] = field(default_factory=dict)
+    _checked_us: int = 0
 
-    def look(self, readings: Sequence[ProgressReading], now_us: int) -> list[StallChange]:
-        """What has changed: parts that are stalled from now on, and parts that are well again."""
-        if self._looked_us and now_us - self._looked_us > ASLEEP * self.every_us:
-            self._seen.clear()
-        self._looked_us = now_us
+    def check(self, readings: Sequence[ProgressReading], now_us: int) -> list[StallChange]:
+        """Returns the components whose state changes."""
+        if self._checked_us and now_us - self._checked_us > SUSPENDED_FACTOR * self.interval_us:
+            self._last.clear()
+        self._checked_us = now_us
         reasons: dict[str, str] = {}
         for reading in readings:
-            reason = self._judge(reading, now_us)
+            reason = self._reason(reading, now_us)
             if reason:
                 reasons.setdefault(reading.part, reason)
         return self._changes(reasons, {reading.part for reading in readings})
 
-    def troubled(self, part: str, reason: str) -> list[StallChange]:
-        """Trouble that was seen elsewhere (empty: it is over)."""
+    def set_stalled(self, part: str, reason: str) -> list[StallChange]:
+        """A stall that was found elsewhere; an empty reason ends it."""
         return self._changes({part: reason} if reason else {}, {part})
 
     def adopt(self, parts: Iterable[str]) -> None:
-        """Parts that were in trouble before this watch began."""
-        self._troubled |= dict.fromkeys(parts, "")
+        """Components that were stalled before this monitor began."""
+        self._stalled |= dict.fromkeys(parts, "")
 
     @property
     def stalled(self) -> frozenset[str]:
-        """Parts in trouble now."""
-        return frozenset(self._troubled)
+        """The components that are stalled now."""
+        return frozenset(self._stalled)
 
-    def _changes(self, reasons: dict[str, str], looked_at: set[str]) -> list[StallChange]:
+    def _changes(self, reasons: dict[str, str], checked: set[str]) -> list[StallChange]:
         found = []
-        for part in sorted(looked_at):
-            if part in reasons and part not in self._troubled:
-                self._troubled[part] = reasons[part]
+        for part in sorted(checked):
+            if part in reasons and part not in self._stalled:
+                self._stalled[part] = reasons[part]
                 found.append(StallChange(part, True, reasons[part]))
-            elif part not in reasons and part in self._troubled:
-                del self._troubled[part]
+            elif part not in reasons and part in self._stalled:
+                del self._stalled[part]
                 found.append(StallChange(part, False))
         return found
 
-    def _judge(self, reading: ProgressReading, now_us: int) -> str:
-        key = (reading.part, reading.topic)
-        seen = self._seen.get(key)
-        if seen is None:
-            seen = self._seen[key] = _Seen(reading.progress, reading.inputs, now_us, now_us)
-        if reading.members:
-            seen.manned_us = now_us
-        idle = reading.inputs == seen.inputs if reading.lag < 0 else reading.lag == 0
-        if reading.progress != seen.progress or idle:
-            seen.progress, seen.inputs, seen.moved_us = reading.progress, reading.inputs, now_us
-        if now_us - seen.manned_us >= self.after_us:
-            return f"no {reading.part} runs, for {format_duration(now_us - seen.manned_us)}"
-        if now_us - seen.moved_us >= self.after_us:
-            waiting = (
-                f"{reading.lag:,} records wait"
-                if reading.lag >= 0
-                else f"{reading.inputs - seen.inputs:,} records came"
-            )
-            return f"the {reading.part} makes no progress on {reading.topic}: {waiting}"
+    def _reason(self, reading: ProgressReading, now_us: int) -> str:
+        """Why the component is stalled; empty if it is not."""
+        last = self._update(reading, now_us)
+        if now_us - last.had_members_us >= self.after_us:
+            return f"no {reading.part} runs, for {format_duration(now_us - last.had_members_us)}"
+        if now_us - last.moved_us >= self.after_us:
+            if reading.lag >= 0:
+                work = f"{reading.lag:,} records wait"
+            else:
+                work = f"{reading.inputs - last.inputs:,} records came"
+            return f"the {reading.part} makes no progress on {reading.topic}: {work}"
         if reading.share >= self.lag_share:
             return (
-                f"the {reading.part} is behind on {reading.topic} by {reading.share:.0%} of what Kafka keeps: "
-                f"records will be deleted unread"
+                f"the {reading.part} is behind on {reading.topic} by {reading.share:.0%} of what "
+                f"Kafka keeps: records will be deleted unread"
             )
         return ""
 
+    def _update(self, reading: ProgressReading, now_us: int) -> _LastProgress:
+        key = (reading.part, reading.topic)
+        last = self._last.get(key)
+        if last is None:
+            last = _LastProgress(reading.progress, reading.inputs, now_us, now_us)
+            self._last[key] = last
+        if reading.members:
+            last.had_members_us = now_us
+        is_idle = reading.inputs == last.inputs if reading.lag < 0 else reading.lag == 0
+        if is_idle or reading.progress != last.progress:
+            last.progress, last.inputs, last.moved_us = reading.progress, reading.inputs, now_us
+        return last
 
-def finding_of(verdict: StallChange, now_us: int, opened_us: int) -> FindingStruct:
-    """The finding that says so; it goes the way of all findings, too."""
-    state = "firing" if verdict.stalled else "resolved"
+
+def finding_of(change: StallChange, now_us: int, opened_us: int) -> FindingStruct:
+    """The finding of a change, for the findings topic."""
+    state = "firing" if change.stalled else "resolved"
+    advice = "what is not processed waits in Kafka; `stepstream doctor` shows more"
     return FindingStruct(
-        finding_id=derived_id("finding", RULE, verdict.part, opened_us, state),
+        finding_id=derived_id("finding", RULE, change.part, opened_us, state),
         state=state,
         time=now_us,
         project=PROJECT,
         alert=ALERT,
         rule=RULE,
         severity="critical",
-        subject=verdict.part,
-        message=verdict.reason or f"the {verdict.part} works again",
-        detail="what is not processed waits in Kafka; `stepstream doctor` shows more"
-        if verdict.stalled
-        else "",
+        subject=change.part,
+        message=change.reason or f"the {change.part} works again",
+        detail=advice if change.stalled else "",
     )
 
 
 def alert_of(finding: FindingStruct, opened_us: int) -> AlertStruct:
-    """The alert as the fleet stage makes it of that finding, with the same id: so that it is told once, whoever is first."""
+    """The alert that the alert stage makes of the finding, with the same id.
+
+    The notifier delivers it without waiting for a worker, which may be what is stalled. The same
+    id prevents a second delivery when the worker makes the alert later.
+    """
     group = (PROJECT, "", "", ALERT, "", finding.subject)
-    over = finding.state == "resolved"
+    is_resolved = finding.state == "resolved"
     return AlertStruct(
         alert_id=derived_id("alert", *group, opened_us),
-        seq=2 if over else 1,
-        change="resolved" if over else "opened",
-        state="resolved" if over else "firing",
+        seq=2 if is_resolved else 1,
+        change="resolved" if is_resolved else "opened",
+        state="resolved" if is_resolved else "firing",
         severity="critical",
         alert=ALERT,
         rule=RULE,
@@ -169,6 +177,6 @@ def alert_of(finding: FindingStruct, opened_us: int) -> AlertStruct:
         detail=finding.detail,
         opened_at=opened_us,
         updated_at=finding.time,
-        resolved_at=finding.time if over else 0,
+        resolved_at=finding.time if is_resolved else 0,
         finding_ids=[finding.finding_id],
     )

@@ -1,4 +1,4 @@
-"""Reads how far workers and sinks are: what their groups have committed, who is in them, and what they write."""
+"""Reads the progress of workers and sinks: committed offsets, group members, and outputs."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from stepstream.sinks.notify.pipeline_monitor import ProgressReading
 
 TIMEOUT_S: Final = 5.0
 WORKER_OUTPUTS: Final = ("trajectories", "state", "deadletter")
-"""What a worker writes. Its committed place in the steps says little: an open run holds it back."""
+"""What a worker writes. Its committed offset does not show progress: an open run holds it back."""
 
 
-class Progress:
-    """Consumers that join nothing, one for each group. Used by one thread."""
+class PipelineProgress:
+    """Reads with one consumer for each group, which does not join it. Used by one thread."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -33,29 +33,29 @@ class Progress:
         self._known: set[str] = set()
 
     def read(self) -> list[ProgressReading]:
-        """How far every part is that was ever seen. Raises ``KafkaException``."""
+        """The progress of every component that has ever committed. Raises ``KafkaException``."""
         return [reading for part in self._groups for reading in self._part(part)]
 
     def close(self) -> None:
-        """Let go of the connections."""
+        """Close the connections."""
         for client in self._clients.values():
             client.close()
 
     def _part(self, part: str) -> Iterator[ProgressReading]:
         client, prefix = self._clients[part], self._settings.topic_prefix
         names = [topic(prefix, name) for name in (_WORKED if part == "worker" else _STORED)]
-        held = client.list_topics(timeout=TIMEOUT_S).topics
+        existing = client.list_topics(timeout=TIMEOUT_S).topics
         places = [
             TopicPartition(name, number)
             for name in names
-            if name in held
-            for number in held[name].partitions
+            if name in existing
+            for number in existing[name].partitions
         ]
         committed = [at for at in client.committed(places, timeout=TIMEOUT_S) if at.offset >= 0]
         if committed:
             self._known.add(part)
         if part not in self._known:
-            return  # nobody has ever run it here
+            return  # this component has never run here
         members = self._members(part)
         for name in names:
             mine = [at for at in committed if at.topic == name]
@@ -89,7 +89,7 @@ class Progress:
         return total
 
     def _members(self, part: str) -> int:
-        """How many run it; 1 where Kafka does not tell just now."""
+        """Members of the group; 1 if Kafka does not answer just now."""
         group = self._groups[part]
         try:
             return len(
@@ -102,5 +102,5 @@ class Progress:
 
 
 _WORKED: Final = ("steps", "findings")
-"""Not the usage: its place moves when windows are sealed, which is minutes later by design."""
+"""Not the usage topic: its offset moves when windows are sealed, minutes later by design."""
 _STORED: Final = ("steps", "trajectories", "alerts", "usage", "findings", "deliveries", "fleet")

@@ -1,44 +1,41 @@
-"""When something may be told: pauses after failures, quiet hours, rate limits. Pure; time is passed in."""
+"""When a notification may be sent: pauses after failures, quiet hours, rate limits. Pure."""
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta, tzinfo
 from functools import lru_cache
 from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from stepstream.common.retry import Backoff
 from stepstream.schemas.documents import QuietHours, RateLimit
 
-FIRST_PAUSE_US: Final = 1_000_000
-LONGEST_PAUSE_US: Final = 300_000_000
+ATTEMPT_BACKOFF: Final = Backoff(first_s=1.0, longest_s=300.0)
 _DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 
 def pause_us(attempts: int, key: str) -> int:
-    """The pause after so many failed tries: doubled each time up to five minutes, and spread by up to a half.
+    """The pause after so many failed attempts. ``key`` decides the jitter.
 
-    The spread depends on ``key`` alone, so that the same history gives the same times.
+    Not a random one: a notifier that restores its state plans the same times.
     """
-    longest = min(LONGEST_PAUSE_US, FIRST_PAUSE_US << min(20, max(0, attempts - 1)))
-    share = zlib.crc32(f"{key}:{attempts}".encode()) / 0xFFFFFFFF
-    return round(longest * (0.5 + share / 2))
+    return round(ATTEMPT_BACKOFF.pause_s(attempts, key) * 1e6)
 
 
 def quiet_until_us(quiet: QuietHours | None, now_us: int) -> int:
-    """When the quiet hours that hold now are over; 0 where none hold."""
+    """The end of the quiet hours that are in force now; 0 if none are."""
     if quiet is None:
         return 0
     zone = _zone(quiet.timezone)
-    here = datetime.fromtimestamp(now_us / 1e6, zone)
-    for day in (here.date() - timedelta(days=1), here.date()):
+    today = datetime.fromtimestamp(now_us / 1e6, zone).date()
+    # Quiet hours that began yesterday may last until this morning.
+    for day in (today - timedelta(days=1), today):
         if quiet.days and _DAYS[day.weekday()] not in quiet.days:
             continue
+        ends_next_day = quiet.end <= quiet.begin
         begin = datetime.combine(day, _time(quiet.begin), zone)
-        end = datetime.combine(
-            day + timedelta(days=quiet.end <= quiet.begin), _time(quiet.end), zone
-        )
+        end = datetime.combine(day + timedelta(days=ends_next_day), _time(quiet.end), zone)
         if begin.timestamp() <= now_us / 1e6 < end.timestamp():
             return round(end.timestamp() * 1e6)
     return 0
@@ -46,6 +43,7 @@ def quiet_until_us(quiet: QuietHours | None, now_us: int) -> int:
 
 @lru_cache(64)
 def _zone(name: str) -> tzinfo:
+    """The time zone of that name; UTC if this machine does not have it."""
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
@@ -58,30 +56,27 @@ def _time(text: str) -> time:
 
 
 @dataclass(slots=True)
-class Bucket:
-    """A rate limit: room for so many notifications, refilled evenly."""
+class TokenBucket:
+    """A rate limit: each notification takes a token, and tokens are refilled evenly."""
 
-    room: float
+    tokens: float
     at_us: int
 
     def free_at_us(self, limit: RateLimit, now_us: int) -> int:
-        """When there is room for one more: now, or later."""
+        """When a token is available: now, or a later time."""
         self._refill(limit, now_us)
-        return (
-            now_us
-            if self.room >= 1
-            else now_us + round((1 - self.room) * limit.per / limit.notifications) + 1
-        )
+        if self.tokens >= 1:
+            return now_us
+        return now_us + round((1 - self.tokens) * limit.per / limit.notifications) + 1
 
     def take(self, limit: RateLimit, now_us: int) -> None:
-        """One notification is sent."""
+        """Take a token."""
         self._refill(limit, now_us)
-        self.room -= 1
+        self.tokens -= 1
 
     def _refill(self, limit: RateLimit, now_us: int) -> None:
-        # A clock that was set back must not empty the bucket for as long as it was set back.
+        # At least 0: a clock that was set back must not block notifications for that time.
         passed = max(0, now_us - self.at_us)
-        self.room = min(
-            float(limit.notifications), self.room + passed * limit.notifications / limit.per
-        )
+        refilled = self.tokens + passed * limit.notifications / limit.per
+        self.tokens = min(float(limit.notifications), refilled)
         self.at_us = now_us

@@ -1,4 +1,4 @@
-"""What the deliveries topic says, put back together: the members of each subscription. Pure."""
+"""The tracked alerts of each subscription, from the records of the deliveries topic. Pure."""
 
 from __future__ import annotations
 
@@ -9,43 +9,57 @@ from stepstream.schemas.alert import AlertStruct
 from stepstream.schemas.delivery import DeliveryStruct, delivery_key
 from stepstream.sinks.notify.grouping import TrackedAlert
 
-Restored = dict[str, dict[str, tuple[TrackedAlert, DeliveryStruct | None]]]
+RestoredAlerts = dict[str, dict[str, tuple[TrackedAlert, DeliveryStruct | None]]]
 
 
-def members_of(
-    records: Iterable[tuple[int, DeliveryStruct]], places: OrderedDict[str, int]
-) -> Restored:
-    """Members by subscription and alert, each with its last record; ``places`` gets the offset of each.
+def restored_alerts(
+    records: Iterable[tuple[int, DeliveryStruct]], record_offsets: OrderedDict[str, int]
+) -> RestoredAlerts:
+    """Tracked alerts by subscription and alert id, each with its last record.
 
-    A record of a notifier that had been frozen may come after newer ones: what was told once stays told, and the newest
-    record of the alert stays the newest.
+    ``records`` have their offsets, in order; the last offset of each key is put into
+    ``record_offsets``.
     """
-    found: Restored = {}
+    found: RestoredAlerts = {}
     for offset, record in records:
-        members = found.setdefault(record.subscription, {})
-        member, _ = members.get(record.alert_id, (None, None))
-        if member is None:
-            member = TrackedAlert(record.record or _remains(record))
-        elif record.record is not None and record.record.seq >= member.alert.seq:
-            member.alert = record.record
-        elif record.record is None and record.seq >= member.alert.seq:
-            member.alert = _remains(record)
-        if record.told_seq > member.told_seq or (
-            record.told_seq == member.told_seq and record.told_at > member.told_at_us
-        ):
-            member.told_seq, member.told_state = record.told_seq, record.told_state
-            member.told_severity, member.told_at_us = record.told_severity, record.told_at
+        alerts = found.setdefault(record.subscription, {})
+        tracked, _ = alerts.get(record.alert_id, (None, None))
+        if tracked is None:
+            tracked = TrackedAlert(record.record or _without_details(record))
+        else:
+            _apply(tracked, record)
+        _apply_delivered(tracked, record)
         if record.state == "parked":
-            member.parked_seq = record.seq
-        members[record.alert_id] = member, record
+            tracked.parked_seq = record.seq
+        alerts[record.alert_id] = tracked, record
         key = delivery_key(record.subscription, record.alert_id)
-        places[key] = offset
-        places.move_to_end(key)
+        record_offsets[key] = offset
+        record_offsets.move_to_end(key)
     return found
 
 
-def _remains(record: DeliveryStruct) -> AlertStruct:
-    """What is known of an alert about which there is nothing more to tell."""
+# A notifier that was suspended may write old records after newer ones of its successor. Both of
+# the following therefore keep the newest change, not the last record.
+
+
+def _apply(tracked: TrackedAlert, record: DeliveryStruct) -> None:
+    if record.record is not None and record.record.seq >= tracked.alert.seq:
+        tracked.alert = record.record
+    elif record.record is None and record.seq >= tracked.alert.seq:
+        tracked.alert = _without_details(record)
+
+
+def _apply_delivered(tracked: TrackedAlert, record: DeliveryStruct) -> None:
+    is_newer = record.told_seq > tracked.delivered_seq
+    is_later = record.told_seq == tracked.delivered_seq
+    if is_newer or (is_later and record.told_at > tracked.delivered_at_us):
+        tracked.delivered_seq, tracked.delivered_state = record.told_seq, record.told_state
+        tracked.delivered_severity = record.told_severity
+        tracked.delivered_at_us = record.told_at
+
+
+def _without_details(record: DeliveryStruct) -> AlertStruct:
+    """What a delivery record without the alert's own record contains of it."""
     return AlertStruct(
         alert_id=record.alert_id,
         seq=record.seq,

@@ -1,23 +1,22 @@
-"""A sample notification, for ``subscriptions test``: what a subscriber would get, marked as a test."""
+"""The sample notification of ``subscriptions test``, marked as a test."""
 
 from __future__ import annotations
 
 from stepstream.schemas.alert import AlertStruct
 from stepstream.schemas.documents import Subscription
 from stepstream.schemas.ids import derived_id
-from stepstream.sinks.notify.channels.registry import Outcome, send
-from stepstream.sinks.notify.channels.webhook import ChannelContext
+from stepstream.sinks.notify.channel import ChannelContext, Outcome, deliver
 from stepstream.sinks.notify.grouping import Notification, labels_of
 from stepstream.sinks.notify.message import SAMPLE
 
 
 def sample(subscription: Subscription, now_us: int) -> Notification:
-    """A notification about an alert that there is not."""
+    """A notification about an alert that does not exist."""
     match = subscription.match
     alert = AlertStruct(
         alert_id=derived_id("test", subscription.name, now_us),
         seq=1,
-        state="resolved",  # so that systems which keep alerts do not keep this one
+        state="resolved",  # systems that keep alerts open must not keep this one
         severity=match.severity[0] if match.severity else "info",
         alert=SAMPLE,
         rule=SAMPLE,
@@ -41,16 +40,16 @@ def sample(subscription: Subscription, now_us: int) -> Notification:
         others=(),
         firing=0,
         resolved=1,
-        untold=1,
+        new_alerts=1,
         attempt=1,
-        since_us=now_us,
+        waiting_since_us=now_us,
         appended_us=0,
     )
 
 
-def send_sample(subscription: Subscription, kit: ChannelContext, now_us: int) -> Outcome:
-    """Send the sample, once, at once; what became of it."""
-    return send(sample(subscription, now_us), subscription, kit)
+def send_sample(subscription: Subscription, context: ChannelContext, now_us: int) -> Outcome:
+    """Send the sample once and return the result."""
+    return deliver(sample(subscription, now_us), subscription, context)
 
 
 def _plain(pattern: str, otherwise: str) -> str:

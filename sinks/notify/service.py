@@ -1,7 +1,7 @@
-"""The notify process: alerts to subscribers.
+"""The notify process: delivers alerts to subscribers.
 
-The main thread does all work with Kafka and all deciding; a few hundred others only carry: each try to deliver is one call
-in a thread of its own, so that a channel that does not answer delays nobody else.
+The main thread does all work with Kafka and takes all decisions. Each delivery attempt is one call
+in a thread of a pool, so a channel that does not answer delays no other.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import queue
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -20,14 +21,14 @@ from confluent_kafka import KafkaException, Message
 
 from stepstream.common import kafka
 from stepstream.common.listen import AddressTaken
+from stepstream.common.retry import Cancelled, OutageLog, retry
 from stepstream.schemas.channels import listed_variables
 from stepstream.schemas.documents import Subscription
 from stepstream.schemas.settings import Settings
-from stepstream.sinks.notify.channels.http_client import Client
-from stepstream.sinks.notify.channels.registry import Outcome, send
-from stepstream.sinks.notify.channels.webhook import ChannelContext
+from stepstream.sinks.notify.channel import ChannelContext, Outcome, deliver
 from stepstream.sinks.notify.delivery import PartitionDelivery
 from stepstream.sinks.notify.grouping import Notification
+from stepstream.sinks.notify.http_client import HttpClient
 from stepstream.sinks.notify.notifier_metrics import NotifierMetrics, serve
 from stepstream.sinks.notify.outbox import Outbox
 from stepstream.sinks.notify.partitions import Partitions
@@ -35,19 +36,19 @@ from stepstream.sinks.notify.secrets import Secrets
 from stepstream.sinks.notify.subscriptions import Subscriptions
 
 DELIVERY_THREADS: Final = 256
-IDLE_S: Final = 0.1
-BUSY_S: Final = 0.01
-GOING_S: Final = 3.0
-PAUSE_S: Final = 1.0
+IDLE_WAIT_S: Final = 0.1
+BUSY_WAIT_S: Final = 0.01
+"""How long the main thread waits for Kafka: shorter while results of attempts may arrive."""
+REVOKE_WAIT_S: Final = 3.0
+"""How long a rebalance waits for attempts in flight. Kafka gives a member 45 s and more."""
 _log = logging.getLogger("stepstream.admin.notify")
 _T = TypeVar("_T")
-Came = tuple[PartitionDelivery, Notification, Outcome]
 
 
 def context_of(settings: Settings) -> ChannelContext:
-    """What channels work with, by the settings."""
+    """The context of delivery attempts, by the settings."""
     return ChannelContext(
-        client=Client(allow_private=settings.notify_allow_private),
+        client=HttpClient(allow_private=settings.notify_allow_private),
         secrets=Secrets(
             Path(settings.notify_secrets_dir),
             listed=listed_variables(settings.notify_secret_variables),
@@ -61,60 +62,71 @@ def context_of(settings: Settings) -> ChannelContext:
 def run(
     settings: Settings, *, parts: Callable[[Notifier], list[Any]] = lambda _notifier: []
 ) -> int:
-    """Deliver alerts until SIGTERM or SIGINT. Returns the exit code: 0 stopped as told, 1 something failed.
+    """Deliver alerts until SIGTERM or SIGINT.
 
-    ``parts`` makes what runs beside it (admin API, watcher); each is closed at the end. Raises ``AddressTaken`` where a port
-    is not free.
+    ``parts`` makes what runs in the same process (API, monitor); each is closed at the end.
+    Returns the exit code: 0 after a signal, 1 after a failure. Raises ``AddressTaken`` if a port
+    is in use.
     """
+    # urllib3 warns about every connection that it drops from a full pool.
     logging.getLogger("urllib3").setLevel(logging.ERROR)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: stop.set())
     notifier = Notifier(settings, context_of(settings))
     server = None
-    beside: list[Any] = []
+    running: list[Any] = []
     try:
-        server = serve(settings, notifier.figures)
-        beside = parts(notifier)
+        server = serve(settings, notifier.metrics)
+        running = parts(notifier)
         notifier.run(stop)
     except AddressTaken:
         raise
     except Exception:
-        _log.exception("the notifier ends")
+        _log.exception("the notifier failed and exits")
         return 1
     finally:
-        for part in (*beside, server):
+        for part in (*running, server):
             if part is not None:
                 part.close()
     return 0
 
 
 class Notifier:
-    """One notifier; several share the partitions of the alerts topic. ``run`` may be called once."""
+    """One notifier. Several share the partitions of the alerts topic. Call ``run`` once."""
 
-    def __init__(self, settings: Settings, kit: ChannelContext) -> None:
+    def __init__(self, settings: Settings, context: ChannelContext) -> None:
         self.settings = settings
-        self.kit = kit
-        self.directory = Subscriptions(settings)
-        self.figures = NotifierMetrics()
-        self._came: queue.SimpleQueue[Came] = queue.SimpleQueue()
+        self.context = context
+        self.subscriptions = Subscriptions(settings)
+        self.metrics = NotifierMetrics()
+        self._results: queue.SimpleQueue[tuple[PartitionDelivery, Notification, Outcome]] = (
+            queue.SimpleQueue()
+        )
         self._calls: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = queue.SimpleQueue()
-        self._carriers = ThreadPoolExecutor(DELIVERY_THREADS, thread_name_prefix="deliver")
-        self._under_way: dict[int, int] = {}
+        self._threads = ThreadPoolExecutor(DELIVERY_THREADS, thread_name_prefix="deliver")
+        self._in_flight: Counter[int] = Counter()
+        """Attempts in flight by partition."""
         self._version = 0
         self.outbox: Outbox
         self.partitions: Partitions
-        self.seen: list[Callable[[PartitionDelivery, Any, int], None]] = []
-        """Called with each alert that was read: (partition, alert, append time)."""
-        self.every_round: list[Callable[[], None]] = []
+        self.on_alert: list[Callable[[PartitionDelivery, Any, int], None]] = []
+        """Called in the main thread with each alert: (partition, alert, append time)."""
 
     def run(self, stop: threading.Event) -> None:
-        """Work until ``stop`` is set. Raises what waiting does not mend; nothing is lost by that."""
-        if not self._prepare(stop):
+        """Work until ``stop`` is set. Raises errors that a retry does not solve; nothing is lost."""
+        try:
+            retry(
+                self.subscriptions.start,
+                (kafka.KafkaUnreachable, KafkaException),
+                OutageLog("Kafka cannot be reached", _log),
+                stop=stop,
+            )
+        except Cancelled:
             return
         self.outbox = Outbox(self.settings)
         self.partitions = Partitions(
-            self.settings, lambda: self.directory.subscriptions, self._going, _now_us
+            self.settings, lambda: self.subscriptions.current, self._finish, _now_us
         )
         try:
             self.partitions.start()
@@ -122,131 +134,118 @@ class Notifier:
                 self._round()
         finally:
             self.partitions.close()
-            self.directory.close()
-            self._carriers.shutdown(wait=False, cancel_futures=True)
-            self.kit.client.close()
+            self.subscriptions.close()
+            self._threads.shutdown(wait=False, cancel_futures=True)
+            self.context.client.close()
 
     def call(self, function: Callable[[], _T], timeout_s: float = 10) -> _T:
-        """Run a function in the main thread, where the state is, and return what it returns. For other threads."""
+        """Run a function in the main thread and return its result. For other threads."""
         future: Future[_T] = Future()
         self._calls.put((function, future))
         return future.result(timeout_s)
 
-    def _prepare(self, stop: threading.Event) -> bool:
-        """Wait for Kafka and read the subscriptions."""
-        told = False
-        while not stop.is_set():
-            try:
-                self.directory.start()
-                return True
-            except (kafka.KafkaUnreachable, KafkaException) as error:
-                if not told:
-                    _log.warning("waiting for Kafka: %s", error)
-                told = True
-                stop.wait(PAUSE_S)
-        return False
-
     def _round(self) -> None:
         messages = self.partitions.read(self._wait_s())
-        self._apply()  # after waiting: what was subscribed to meanwhile is in force for them
+        # After the wait: a subscription that was added meanwhile applies to these alerts.
+        self._update_subscriptions()
         for message in messages:
-            self._feed(message)
+            self._process(message)
         self._collect()
-        self._tell()
+        self._start_attempts()
         self._save()
         self.partitions.commit()
-        for action in self.every_round:
-            action()
-        self._answer()
-        self.figures.round(self.partitions, self._under_way, self.directory.subscriptions)
+        self._run_calls()
+        self.metrics.update(self.partitions, self._in_flight.total(), self.subscriptions.current)
 
     def _wait_s(self) -> float:
-        """How long Kafka may take: until the next thing is due, and not long while tries are under way."""
-        longest = BUSY_S if self._under_way or self.outbox.under_way else IDLE_S
-        due = [core.next_us for core in self.partitions.cores.values() if core.next_us]
-        return max(0.0, min([longest, *((when - _now_us()) / 1e6 for when in due)]))
+        """How long to wait for Kafka: not beyond the time at which a notification is due."""
+        is_busy = bool(self._in_flight) or self.outbox.in_flight
+        due = [one.next_us for one in self.partitions.deliveries.values() if one.next_us]
+        until_due = [(when_us - _now_us()) / 1e6 for when_us in due]
+        return max(0.0, min([BUSY_WAIT_S if is_busy else IDLE_WAIT_S, *until_due]))
 
-    def _apply(self) -> None:
-        if self.directory.version != self._version:
-            self._version = self.directory.version
-            for core in self.partitions.cores.values():
-                core.apply(self.directory.subscriptions, _now_us())
+    def _update_subscriptions(self) -> None:
+        if self.subscriptions.version != self._version:
+            self._version = self.subscriptions.version
+            for delivery in self.partitions.deliveries.values():
+                delivery.update_subscriptions(self.subscriptions.current, _now_us())
 
-    def _feed(self, message: Message) -> None:
+    def _process(self, message: Message) -> None:
         number, offset = kafka.position_of(message)
-        core = self.partitions.cores.get(number)
-        if core is None:
+        delivery = self.partitions.deliveries.get(number)
+        if delivery is None:
             return
         if message.error() is not None:
-            core.at_end()
+            delivery.reached_end()
             return
         appended_us = message.timestamp()[1] * 1000
-        alert = core.feed(offset, message.value(), appended_us, _now_us())
+        alert = delivery.read(offset, message.value(), appended_us, _now_us())
         if alert is not None:
-            for told in self.seen:
-                told(core, alert, appended_us)
+            for listener in self.on_alert:
+                listener(delivery, alert, appended_us)
 
-    def _tell(self) -> None:
-        for core in self.partitions.cores.values():
-            for notification in core.tick(_now_us()):
-                lane = core.lanes.get(notification.subscription)
-                if lane is not None:
-                    self._under_way[core.partition] = self._under_way.get(core.partition, 0) + 1
-                    self._carriers.submit(self._carry, core, notification, lane.subscription)
+    def _start_attempts(self) -> None:
+        for delivery in self.partitions.deliveries.values():
+            for notification in delivery.due(_now_us()):
+                waiting = delivery.queues.get(notification.subscription)
+                if waiting is not None:
+                    self._in_flight[delivery.partition] += 1
+                    self._threads.submit(
+                        self._attempt, delivery, notification, waiting.subscription
+                    )
 
-    def _carry(
-        self, core: PartitionDelivery, notification: Notification, subscription: Subscription
+    def _attempt(
+        self, delivery: PartitionDelivery, notification: Notification, subscription: Subscription
     ) -> None:
-        self.figures.began(subscription.channel)
+        """Make one delivery attempt, in a thread of the pool."""
         began = time.monotonic()
-        outcome = send(notification, subscription, self.kit)
-        self.figures.ended(subscription.channel, outcome, notification, time.monotonic() - began)
-        self._came.put((core, notification, outcome))
+        outcome = deliver(notification, subscription, self.context)
+        self.metrics.attempted(
+            subscription.channel, outcome, notification, time.monotonic() - began
+        )
+        self._results.put((delivery, notification, outcome))
 
     def _collect(self, wait_s: float = 0.0) -> None:
-        """Take over what the carriers bring back."""
+        """Take over the results of attempts. Waits for the first one, at most ``wait_s``."""
         while True:
             try:
-                core, notification, outcome = (
-                    self._came.get(timeout=wait_s) if wait_s else self._came.get_nowait()
+                delivery, notification, outcome = (
+                    self._results.get(timeout=wait_s) if wait_s else self._results.get_nowait()
                 )
             except queue.Empty:
                 return
             wait_s = 0.0
-            left = self._under_way.get(core.partition, 0) - 1
-            self._under_way = (
-                {**self._under_way, core.partition: left}
-                if left > 0
-                else self._without(core.partition)
-            )
-            if self.partitions.cores.get(core.partition) is core:
-                conclude(core, notification, outcome, _now_us())
-
-    def _without(self, number: int) -> dict[int, int]:
-        return {known: count for known, count in self._under_way.items() if known != number}
+            number = delivery.partition
+            self._in_flight[number] -= 1
+            if self._in_flight[number] <= 0:
+                del self._in_flight[number]
+            # The partition may have been revoked meanwhile, and even assigned again.
+            if self.partitions.deliveries.get(number) is delivery:
+                apply_outcome(delivery, notification, outcome, _now_us())
 
     def _save(self) -> None:
-        for core in self.partitions.cores.values():
-            for saved in core.drain():
-                self.outbox.send(core, saved)
+        for delivery in self.partitions.deliveries.values():
+            self.outbox.send(delivery)
         self.outbox.poll()
 
-    def _going(self, leaving: list[PartitionDelivery]) -> None:
-        """Take what comes back within a while, and remember it; who comes next repeats the rest."""
-        deadline = time.monotonic() + GOING_S
+    def _finish(self, revoked: list[PartitionDelivery]) -> None:
+        """Wait a while for results of partitions that are revoked, and save them.
+
+        The next owner repeats the attempts that have no saved result.
+        """
+        deadline = time.monotonic() + REVOKE_WAIT_S
         while (
-            any(core.partition in self._under_way for core in leaving)
+            any(delivery.partition in self._in_flight for delivery in revoked)
             and time.monotonic() < deadline
         ):
             self._collect(0.05)
-        for core in leaving:
-            for saved in core.drain():
-                self.outbox.send(core, saved)
-        self.outbox.flush(GOING_S)
-        for core in leaving:
-            self._under_way.pop(core.partition, None)
+        for delivery in revoked:
+            self.outbox.send(delivery)
+        self.outbox.flush(REVOKE_WAIT_S)
+        for delivery in revoked:
+            self._in_flight.pop(delivery.partition, None)
 
-    def _answer(self) -> None:
+    def _run_calls(self) -> None:
         while True:
             try:
                 function, future = self._calls.get_nowait()
@@ -258,26 +257,27 @@ class Notifier:
                 future.set_exception(error)
 
 
-def conclude(
-    core: PartitionDelivery, notification: Notification, outcome: Outcome, now_us: int
+def apply_outcome(
+    delivery: PartitionDelivery, notification: Notification, outcome: Outcome, now_us: int
 ) -> None:
-    """Tell the core what became of a try."""
+    """Record the result of an attempt, and log it unless the notification was delivered."""
     match outcome.kind:
-        case "told":
-            core.told(notification, now_us)
+        case "delivered":
+            delivery.delivered(notification, now_us)
+            return
         case "failed":
-            core.failed(notification, outcome.text, now_us, outcome.retry_after_us)
-        case _:
-            core.refused(notification, outcome.text, now_us)
-    if outcome.kind != "told":
-        what = "will be tried again" if outcome.kind == "failed" else "is parked"
-        _log.warning(
-            "%s (try %d) %s: %s",
-            notification.subscription,
-            notification.attempt,
-            what,
-            outcome.text,
-        )
+            delivery.failed(notification, outcome.text, now_us, outcome.retry_after_us)
+            what = "failed and will be tried again"
+        case "refused":
+            delivery.refused(notification, outcome.text, now_us)
+            what = "was refused and is parked"
+    _log.warning(
+        "subscription %s, attempt %d %s: %s",
+        notification.subscription,
+        notification.attempt,
+        what,
+        outcome.text,
+    )
 
 
 def _now_us() -> int:

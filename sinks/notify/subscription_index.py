@@ -1,4 +1,4 @@
-"""Which of many subscriptions may want an alert, without asking each: by the agent that most of them name. Pure."""
+"""Finds the subscriptions that may match an alert without checking each of them. Pure."""
 
 from __future__ import annotations
 
@@ -13,17 +13,16 @@ _Named = tuple[str, Subscription]
 
 
 class SubscriptionIndex:
-    """Subscriptions by the one agent that they want, and those that want several. An alert's agent never changes."""
+    """Subscriptions by the agent they name. An alert's agent never changes, unlike its severity."""
 
     def __init__(self, subscriptions: Mapping[str, Subscription]) -> None:
         self._by_agent: dict[str, list[_Named]] = defaultdict(list)
-        self._others: list[_Named] = []
-        for item in subscriptions.items():
-            pattern = item[1].match.agent
-            (
-                self._others if any(sign in pattern for sign in "*?[") else self._by_agent[pattern]
-            ).append(item)
+        self._with_patterns: list[_Named] = []
+        for named in subscriptions.items():
+            pattern = named[1].match.agent
+            is_pattern = any(sign in pattern for sign in "*?[")
+            (self._with_patterns if is_pattern else self._by_agent[pattern]).append(named)
 
     def candidates(self, alert: AlertStruct) -> Iterator[_Named]:
-        """Those that may want it."""
-        return chain(self._by_agent.get(alert.agent, ()), self._others)
+        """The subscriptions whose agent is the alert's, and those with a pattern."""
+        return chain(self._by_agent.get(alert.agent, ()), self._with_patterns)

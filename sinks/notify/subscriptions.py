@@ -1,4 +1,4 @@
-"""The subscriptions in force: read whole from the config topic, then followed, so that none needs a restart."""
+"""The subscriptions in force: read from the config topic, then followed."""
 
 from __future__ import annotations
 
@@ -20,33 +20,34 @@ _log = logging.getLogger("stepstream.admin.notify")
 
 
 class Subscriptions:
-    """Subscriptions by name; ``version`` grows with every change."""
+    """Subscriptions by name, kept up to date by a thread. Thread-safe."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._name = topic(settings.topic_prefix, "config")
-        self._held: dict[str, Subscription] = {}
-        self._next: dict[int, int] = {}
-        self._guard = threading.Lock()
+        self._subscriptions: dict[str, Subscription] = {}
+        self._next_offsets: dict[int, int] = {}
+        self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self.version = 0
+        """Increases with every change."""
 
     @property
-    def subscriptions(self) -> Mapping[str, Subscription]:
-        """Those in force now."""
-        with self._guard:
-            return dict(self._held)
+    def current(self) -> Mapping[str, Subscription]:
+        """The subscriptions in force now, disabled ones included."""
+        with self._lock:
+            return dict(self._subscriptions)
 
     def start(self) -> None:
-        """Read all there are, then follow. Raises ``KafkaUnreachable``."""
+        """Read all subscriptions and start to follow changes. Raises ``KafkaUnreachable``."""
         for message in kafka.read_to_end(self._settings, self._name):
-            self._take(message)
+            self._apply(message)
         self._thread = threading.Thread(target=self._follow, name="stepstream-config", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Follow no more."""
+        """Stop following."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join(5)
@@ -60,21 +61,26 @@ class Subscriptions:
                 except kafka.KafkaUnreachable:
                     continue
                 client.assign(
-                    [TopicPartition(self._name, p, self._next.get(p, 0)) for p in range(count)]
+                    [
+                        TopicPartition(self._name, number, self._next_offsets.get(number, 0))
+                        for number in range(count)
+                    ]
                 )
                 break
             while not self._stop.is_set():
                 message = client.poll(POLL_S)
                 if message is not None and message.error() is None:
-                    self._take(message)
+                    self._apply(message)
         except KafkaException:
-            _log.exception("subscriptions are not followed any more: restart the notifier")
+            _log.exception(
+                "changes of subscriptions are not followed any more: restart the notifier"
+            )
         finally:
             client.close()
 
-    def _take(self, message: Message) -> None:
+    def _apply(self, message: Message) -> None:
         partition, offset = kafka.position_of(message)
-        self._next[partition] = offset + 1
+        self._next_offsets[partition] = offset + 1
         key, value = message.key() or b"", message.value()
         if not key.startswith(_PREFIX):
             return
@@ -83,14 +89,15 @@ class Subscriptions:
             document = decode_document(value) if value else None
         except WrongDocument as error:
             _log.error(
-                "subscription %s on the config topic is ignored, the one before stays in force: %s",
+                "subscription %s on the config topic is invalid and ignored; "
+                "an earlier version stays in force: %s",
                 name,
                 error,
             )
             return
-        with self._guard:
+        with self._lock:
             if isinstance(document, Subscription):
-                self._held[name] = document
+                self._subscriptions[name] = document
             else:
-                self._held.pop(name, None)
+                self._subscriptions.pop(name, None)
             self.version += 1

@@ -36,12 +36,12 @@ def _parts(notifier: service.Notifier) -> list[Any]:
     settings = notifier.settings
     found: list[Any] = [MonitorThread(notifier)]
     if settings.notify_port >= 0:
-        api = Api(settings, notifier.directory, notifier.kit, actions(settings))
+        api = Api(settings, notifier.subscriptions, notifier.context, actions(settings))
         try:
-            found.append(ApiServer(api, settings.notify_port, notifier.figures.observer))
+            found.append(ApiServer(api, settings.notify_port, notifier.metrics.observer))
         except OSError as error:
             raise explained(error, settings.notify_port, "notify_port") from None
-        observer = notifier.figures.observer
+        observer = notifier.metrics.observer
         observer.before_scrape(lambda: observer.gauge(metrics.NOTIFY_STREAMS).set(api.streams.open))
     return found
 

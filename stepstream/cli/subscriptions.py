@@ -145,10 +145,10 @@ def test(settings: Settings, name: NameArgument) -> None:
     if settings.notify_url:
         kind, text, where = *_ask(settings, name), "the running notifier"
     else:
-        kit = context_of(settings)
-        outcome = send_sample(subscription, kit, time.time_ns() // 1000)
-        kit.client.close()
-        kind, text, where = outcome.kind, outcome.text, "this process"
+        context = context_of(settings)
+        outcome = send_sample(subscription, context, time.time_ns() // 1000)
+        context.client.close()
+        kind, text, where = outcome.label, outcome.text, "this process"
     if kind != "told":
         raise errors.Failure(f"{subscription.channel} did not take it ({where}): {text}")
     say(f"{subscription.channel} took it ({where})" + (f": {text}" if text else ""))

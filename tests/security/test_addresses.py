@@ -20,12 +20,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stepstream.schemas.channels import CHANNELS
-from stepstream.sinks.notify.channels import confinement
-from stepstream.sinks.notify.channels.confinement import Blocked, confined
-from stepstream.sinks.notify.channels.http_client import Client
-from stepstream.sinks.notify.channels.registry import send
-from stepstream.sinks.notify.channels.ssrf import is_public
-from tests.support.channel_cases import CASES, closing, kit, kit_for, mailbox, notification, wanted
+from stepstream.sinks.notify import confinement
+from stepstream.sinks.notify.channel import deliver
+from stepstream.sinks.notify.confinement import Blocked, confined
+from stepstream.sinks.notify.http_client import HttpClient
+from stepstream.sinks.notify.ssrf import is_public
+from tests.support.channel_cases import (
+    CASES,
+    closing,
+    context,
+    context_for,
+    mailbox,
+    notification,
+    wanted,
+)
 from tests.support.notify_world import subscription
 from tests.support.receiver import receiver
 
@@ -247,8 +255,8 @@ def test_a_library_that_resolves_for_itself_is_checked_where_it_connects(
             "mmost": f"mmost://rebind.example:{port}/3ccdd113474722377935511fc85d3dd4", "rocket": f"rocket://u:p@rebind.example:{port}/#c",
         }  # fmt: skip
         url = urls.get(form, f"{form}://rebind.example:{port}/x")
-        own = kit("", private=False, APPRISE=url)
-        outcome = send(notification(), subscription(to={"apprise": {"url": "env:APPRISE"}}), own)
+        own = context("", private=False, APPRISE=url)
+        outcome = deliver(notification(), subscription(to={"apprise": {"url": "env:APPRISE"}}), own)
         assert (outcome.kind, there.taken) == ("refused", []), outcome
         assert "notify_allow_private" in outcome.text
 
@@ -263,12 +271,12 @@ def test_a_redirect_of_a_library_is_checked_too(monkeypatch: pytest.MonkeyPatch)
         inside.settimeout(0.3)
         here.headers["Location"] = f"http://127.0.0.2:{inside.getsockname()[1]}/inside"
         url = here.url.replace("http", "json") + "/x?redirect=yes"
-        outcome = send(
+        outcome = deliver(
             notification(),
             subscription(to={"apprise": {"url": "env:APPRISE"}}),
-            kit("", private=False, APPRISE=url),
+            context("", private=False, APPRISE=url),
         )
-        assert outcome.kind != "told"
+        assert outcome.kind != "delivered"
         with pytest.raises(TimeoutError):
             inside.accept()
 
@@ -279,8 +287,8 @@ def test_no_library_goes_through_a_proxy(monkeypatch: pytest.MonkeyPatch) -> Non
         for name in ("HTTP_PROXY", "https_proxy", "ALL_PROXY"):
             with monkeypatch.context() as at:
                 at.setenv(name, proxy.url)
-                own = kit("", private=False, APPRISE="json://93.184.216.34/x")
-                outcome = send(
+                own = context("", private=False, APPRISE="json://93.184.216.34/x")
+                outcome = deliver(
                     notification(), subscription(to={"apprise": {"url": "env:APPRISE"}}), own
                 )
                 assert outcome.kind == "refused"
@@ -305,7 +313,7 @@ def test_a_mail_is_sent_to_the_address_that_was_checked(monkeypatch: pytest.Monk
         asked.append(host)
         return [(0, 0, 0, "", ("127.0.0.1", port))]
 
-    for private, kind in ((False, "refused"), (True, "told")):
+    for private, kind in ((False, "refused"), (True, "delivered")):
         asked.clear()
         with mailbox() as (port, mails):
             to = {
@@ -314,9 +322,9 @@ def test_a_mail_is_sent_to_the_address_that_was_checked(monkeypatch: pytest.Monk
                 "sender": "a@h.example",
                 "to": ["b@h.example", "C <c@h.example>"],
             }
-            found = Client(allow_private=private, lookup=lookup)
-            own = replace(kit("", private=private), client=found)
-            outcome = send(
+            found = HttpClient(allow_private=private, lookup=lookup)
+            own = replace(context("", private=private), client=found)
+            outcome = deliver(
                 notification(), subscription(to={"email": {**to, "encryption": "none"}}), own
             )
             found.close()
@@ -332,30 +340,32 @@ def test_a_mail_keeps_its_time_and_needs_the_encryption_that_it_asks_for() -> No
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         for encryption in ("none", "starttls", "tls"):
-            outcome = send(
+            outcome = deliver(
                 notification(),
                 subscription(to={"email": {**to, "port": port, "encryption": encryption}}),
-                kit(""),
+                context(""),
             )
             assert (outcome.kind, outcome.text) == ("failed", "no answer in time")
     with mailbox() as (port, mails):
-        outcome = send(notification(), subscription(to={"email": {**to, "port": port}}), kit(""))
+        outcome = deliver(
+            notification(), subscription(to={"email": {**to, "port": port}}), context("")
+        )
         assert outcome.kind == "failed"
         assert "STARTTLS" in outcome.text
     assert mails == []
     bent = {**to, "port": 1, "sender": "a@h.example\nBcc: x@evil.example"}
     with mailbox() as (port, mails):
-        outcome = send(
+        outcome = deliver(
             notification(),
             subscription(to={"email": {**bent, "port": port, "encryption": "none"}}),
-            kit(""),
+            context(""),
         )
         assert outcome.kind == "refused"
         dismiss(port)
     assert mails == []
 
 
-@pytest.mark.parametrize("name", sorted(CHANNELS.keys() - {"email", "command"}))
+@pytest.mark.parametrize("name", sorted(set(CHANNELS.names()) - {"email", "command"}))
 @pytest.mark.parametrize(
     "spelling",
     [
@@ -373,8 +383,8 @@ def test_no_spelling_of_our_own_address_is_reached(name: str, spelling: str) -> 
     with receiver() as there:
         url = f"http://{spelling}:{there.url.rpartition(':')[2]}"
         assert CASES[name]
-        outcome = send(notification(), wanted(name, url), kit_for(url, private=False))
-        assert outcome.kind != "told"
+        outcome = deliver(notification(), wanted(name, url), context_for(url, private=False))
+        assert outcome.kind != "delivered"
         assert there.taken == []
 
 
@@ -404,10 +414,10 @@ def test_an_address_names_no_file(tmp_path: Path, form: str, private: bool) -> N
             "key": "b" * 43,
         }
         url = form.format(host=there.url.removeprefix("http://"), **places)
-        outcome = send(
+        outcome = deliver(
             notification(),
             subscription(to={"apprise": {"url": "env:APPRISE"}}),
-            kit("", private=private, APPRISE=url),
+            context("", private=private, APPRISE=url),
         )
         assert (outcome.kind, "files are not read" in outcome.text) == ("refused", True), outcome
         assert there.taken == []

@@ -13,11 +13,11 @@ from stepstream.schemas.alert import Alert, AlertStruct
 from stepstream.schemas.documents import Content, Subscription
 from stepstream.schemas.step import StepEvent
 from stepstream.sinks.notify.alert_stream import BadQuery, alert_record, content_of
-from stepstream.sinks.notify.channels.registry import send
+from stepstream.sinks.notify.channel import deliver
 from stepstream.sinks.notify.message import message, payload
 from stepstream.testing.cases import DetectorCase
 from stepstream.testing.world import World, as_they_happen
-from tests.support.channel_cases import CASES, closing, kit, kit_for, mailbox, notification
+from tests.support.channel_cases import CASES, closing, context, context_for, mailbox, notification
 from tests.support.content_cases import CASES as CONTENT
 from tests.support.notify_world import alert, subscription
 from tests.support.receiver import receiver
@@ -54,8 +54,10 @@ def test_no_channel_sends_contents_that_are_not_wanted(name: str, own_words: boo
         )
         for state in ("firing", "resolved"):
             assert (
-                send(notification(telling(state=state), untold=1), wanted, kit_for(there.url)).kind
-                == "told"
+                deliver(
+                    notification(telling(state=state), new_alerts=1), wanted, context_for(there.url)
+                ).kind
+                == "delivered"
             )
         sent = b"".join(call.body for call in there.taken).decode()
     assert "although its step is marked ok" in sent
@@ -72,16 +74,19 @@ def test_neither_a_mail_nor_a_program_gets_contents_that_are_not_wanted(tmp_path
             "to": ["b@h.example"],
             "encryption": "none",
         }
-        assert send(notification(telling()), sub("none", to={"email": to}), kit()).kind == "told"
+        assert (
+            deliver(notification(telling()), sub("none", to={"email": to}), context()).kind
+            == "delivered"
+        )
     got = tmp_path / "got"
     code = f"import pathlib, sys; pathlib.Path({str(got)!r}).write_bytes(sys.stdin.buffer.read())"
     assert (
-        send(
+        deliver(
             notification(telling()),
             sub("none", to={"command": {"argv": [sys.executable, "-c", code]}}),
-            kit(),
+            context(),
         ).kind
-        == "told"
+        == "delivered"
     )
     sent = "".join(mails) + got.read_text()
     assert sent.count("although its step is marked ok") >= 2

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stepstream.schemas.alert import AlertStruct
-from stepstream.sinks.notify.channels import escape
-from stepstream.sinks.notify.channels.registry import send
-from stepstream.sinks.notify.channels.services import _notify
-from tests.support.channel_cases import CASES, closing, kit, kit_for, mailbox, notification
+from stepstream.sinks.notify import escape
+from stepstream.sinks.notify.channel import deliver
+from stepstream.sinks.notify.channels.apprise import _notify
+from tests.support.channel_cases import CASES, closing, context, context_for, mailbox, notification
 from tests.support.notify_world import alert, subscription
 from tests.support.receiver import Call, receiver
 
@@ -144,8 +144,10 @@ def test_what_agents_write_means_nothing_in_any_channel(name: str, text: str) ->
                 to={name: CASES[name].to(there.url)}, content="full", template=template
             )
             assert (
-                send(notification(telling(text), telling("x")), document, kit_for(there.url)).kind
-                == "told"
+                deliver(
+                    notification(telling(text), telling("x")), document, context_for(there.url)
+                ).kind
+                == "delivered"
             )
         found = [texts(name, call) for call in there.taken]
     assert len(found) == 2
@@ -161,7 +163,10 @@ def test_markup_of_the_operator_stays() -> None:
         }
         for name in ("slack", "discord"):
             document = subscription(to={name: CASES[name].to(there.url)}, template=own)
-            assert send(notification(telling("a_b")), document, kit_for(there.url)).kind == "told"
+            assert (
+                deliver(notification(telling("a_b")), document, context_for(there.url)).kind
+                == "delivered"
+            )
         slack, discord = there.taken
     assert slack.data["text"].endswith(
         "<https://wiki.example/a_b|what to do> [more](https://wiki.example)"
@@ -175,12 +180,12 @@ def test_previews_and_mentions_are_off() -> None:
     with receiver(answer=b"ok") as there:
         for name in ("slack", "discord", "telegram"):
             assert (
-                send(
+                deliver(
                     notification(),
                     subscription(to={name: CASES[name].to(there.url)}),
-                    kit_for(there.url),
+                    context_for(there.url),
                 ).kind
-                == "told"
+                == "delivered"
             )
         slack, discord, telegram = (call.data for call in there.taken)
     assert {
@@ -196,12 +201,12 @@ def test_webhooks_get_the_record_as_it_is() -> None:
     with receiver(answer=b"ok") as there:
         text = "[x](https://e.x)\x1b[2J<!channel>"
         assert (
-            send(
+            deliver(
                 notification(telling(text)),
                 subscription(to={"webhook": {"url": there.url}}),
-                kit_for(there.url),
+                context_for(there.url),
             ).kind
-            == "told"
+            == "delivered"
         )
         sent = there.taken[0].data
     assert (sent["alerts"][0]["agent"], sent["alerts"][0]["task"]) == (text, text)
@@ -219,7 +224,7 @@ def test_a_mail_is_plain_text_with_one_subject() -> None:
             "encryption": "none",
         }
         one = notification(telling("x\r\nBcc: all@h.example\r\n\r\n<b>html</b>\n.\nQUIT"))
-        assert send(one, subscription(to={"email": to}), kit()).kind == "told"
+        assert deliver(one, subscription(to={"email": to}), context()).kind == "delivered"
     head = "".join(mails).partition("\r\n\r\n")[0]
     assert not re.search(r"^Bcc", head, re.MULTILINE)
     assert re.search(r"^Content-Type: text/plain", head, re.MULTILINE)
@@ -271,7 +276,7 @@ def test_limits_are_kept_after_escaping(name: str, filling: str) -> None:
     many = [telling(filling * 1_000, alert_id=f"a{n}", trace_id="ab" * 16) for n in range(12)]
     with receiver(answer=b"ok") as there:
         document = subscription(to={name: CASES[name].to(there.url)}, content="full")
-        assert send(notification(*many), document, kit_for(there.url)).kind == "told"
+        assert deliver(notification(*many), document, context_for(there.url)).kind == "delivered"
         (call,) = there.taken
     assert LIMITS[name](call.data)
     assert is_inert(name, texts(name, call))

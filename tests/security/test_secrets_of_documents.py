@@ -12,8 +12,8 @@ from stepstream.common.settings import resolve
 from stepstream.local.child_environment import inherited
 from stepstream.schemas.documents import Subscription
 from stepstream.schemas.settings import Settings
-from stepstream.sinks.notify.channels.registry import send
-from stepstream.sinks.notify.secrets import NoSecret, Secrets
+from stepstream.sinks.notify.channel import deliver
+from stepstream.sinks.notify.secrets import Secrets, SecretUnavailable
 from stepstream.sinks.notify.service import context_of
 from tests.support.channel_cases import notification
 from tests.support.notify_world import subscription
@@ -93,7 +93,7 @@ def test_no_field_of_any_channel_reads_another_variable(
     with receiver() as there:
         written = json.loads(json.dumps(to).replace("{url}", there.url).replace("{ref}", ref))
         kit = context_of(Settings(notify_allow_private=True, notify_secrets_dir="/run/secrets"))
-        outcome = send(notification(), subscription(to=written), kit)
+        outcome = deliver(notification(), subscription(to=written), kit)
         kit.client.close()
         assert (outcome.kind, there.taken) == ("failed", [])
     assert ref in outcome.text
@@ -110,7 +110,7 @@ def test_no_document_sends_the_identity_of_the_process(tmp_path: Path) -> None:
     (folder / "token").symlink_to(folder / "..data" / "token")
     (tmp_path / "mine").symlink_to(folder / "token")
     for name in ("kubernetes.io/serviceaccount/token", "mine", "x/../mine"):
-        with pytest.raises(NoSecret, match=r"identity|not under|cannot be read"):
+        with pytest.raises(SecretUnavailable, match=r"identity|not under|cannot be read"):
             Secrets(tmp_path).text(f"file:{tmp_path}/{name}")
 
 
@@ -122,7 +122,7 @@ def test_a_listed_variable_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
             "webhook": {"url": there.url, "headers": {"X-Key": "env:HOOK_KEY", "X-File": "plain"}}
         }
         kit = context_of(Settings(notify_allow_private=True, notify_secret_variables="HOOK_KEY"))
-        assert send(notification(), subscription(to=to), kit).kind == "told"
+        assert deliver(notification(), subscription(to=to), kit).kind == "delivered"
         kit.client.close()
         assert there.taken[0].headers["X-Key"] == "listed-value-1"
 
@@ -141,6 +141,6 @@ def test_what_may_be_named_is_told_before_anything_is_sent() -> None:
         }
     )
     (refused,) = refused_variables(document.options, ())
-    assert refused.startswith("env:KEY is no variable that the notifier may read")
+    assert refused.startswith("env:KEY is not a variable that documents may name")
     assert refused_variables(document.options, listed_variables("KEY")) == []
     assert Secrets(Path("/x"), {"KEY": "v"}, listed_variables("KEY")).text("env:KEY") == "v"

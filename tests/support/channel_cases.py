@@ -14,22 +14,18 @@ from typing import Any
 import pytest
 
 from stepstream.schemas.alert import AlertStruct
+from stepstream.schemas.channels import CHANNELS
 from stepstream.schemas.documents import Subscription
-from stepstream.sinks.notify.channels.http_client import Client
-from stepstream.sinks.notify.channels.webhook import HOSTS, ChannelContext
+from stepstream.sinks.notify.channel import ChannelContext
 from stepstream.sinks.notify.grouping import Notification
+from stepstream.sinks.notify.http_client import HttpClient
 from stepstream.sinks.notify.sample_notification import sample
 from stepstream.sinks.notify.secrets import Secrets
 from tests.support.notify_world import NOW, alert, subscription
 from tests.support.receiver import Call
 
 SECRET = "s3cr3t-0123456789-abcdef"
-
-
-S = 1_000_000
-
-
-_clients: list[Client] = []
+_clients: list[HttpClient] = []
 
 
 @pytest.fixture(autouse=True)
@@ -41,16 +37,16 @@ def closing() -> Iterator[None]:
     time.sleep(0.01)  # the receivers' threads notice
 
 
-def client(**given: Any) -> Client:
+def client(**given: Any) -> HttpClient:
     """A client that is closed with the test."""
-    _clients.append(Client(**given))
+    _clients.append(HttpClient(**given))
     return _clients[-1]
 
 
-def kit(
+def context(
     url: str = "", *, private: bool = True, commands: bool = True, **environ: str
 ) -> ChannelContext:
-    """What channels work with; every service is at ``url``."""
+    """A context in which every service with a fixed address is at ``url``."""
     return ChannelContext(
         client=client(allow_private=private),
         secrets=Secrets(
@@ -65,26 +61,26 @@ def kit(
         clock_s=lambda: NOW / 1e6,
         allow_commands=commands,
         allow_private=private,
-        hosts=dict.fromkeys(HOSTS, url),
+        hosts={name: url for _, channel in CHANNELS.items() for name in channel.hosts},
     )
 
 
 def notification(*alerts: AlertStruct, **fields: Any) -> Notification:
     """A notification about these alerts."""
-    told = alerts or (
+    included = alerts or (
         alert(
             trace_id="4bf92f3577b34da6a3ce929d0e0e4736",
             severity="critical",
             step_ids=["1c3a5e7f90b2d4f6"],
         ),
     )
-    firing = sum(one.state == "firing" for one in told)
+    firing = sum(one.state == "firing" for one in included)
     made = sample(subscription("oncall"), NOW)
     known: dict[str, Any] = {
-        "alerts": told,
+        "alerts": included,
         "firing": firing,
-        "resolved": len(told) - firing,
-        "untold": 0,
+        "resolved": len(included) - firing,
+        "new_alerts": 0,
         "group": "g",
     }
     return replace(made, **(known | fields))
@@ -92,13 +88,13 @@ def notification(*alerts: AlertStruct, **fields: Any) -> Notification:
 
 @dataclass(frozen=True)
 class Case:
-    """A channel, how it is written, and what its receiver gets of a firing alert."""
+    """One channel: its options, and what its receiver gets of a firing alert."""
 
     to: Callable[[str], dict[str, Any]]
     check: Callable[[Call], bool]
     path: str
     refuses: bool = True
-    """It can tell a refusal from trouble that may pass."""
+    """Whether the channel distinguishes a refusal from a temporary failure."""
 
 
 CASES = {
@@ -166,21 +162,35 @@ CASES = {
 }
 
 
-OTHERWISE = {"email", "command"}
-"""Channels without HTTP, with tests of their own below."""
+WITHOUT_HTTP: dict[str, dict[str, Any]] = {
+    "email": {
+        "host": "mail.example",
+        "sender": "a@example",
+        "to": ["b@example"],
+        "user": "u",
+        "password": "env:MAIL",
+    },
+    "command": {"argv": ["/usr/bin/true"]},
+}
+"""Options of the channels that have tests of their own."""
+
+OPTIONS = {name: case.to("https://h.example") for name, case in CASES.items()} | WITHOUT_HTTP
+"""Valid options of every channel."""
 
 
 def wanted(name: str, url: str, **fields: Any) -> Subscription:
+    """A subscription whose channel is at ``url``."""
     return subscription("oncall", to={name: CASES[name].to(url)}, **fields)
 
 
-def kit_for(url: str, **fields: Any) -> ChannelContext:
-    return kit(url, APPRISE=f"json://{url.removeprefix('http://')}/{SECRET}", **fields)
+def context_for(url: str, **fields: Any) -> ChannelContext:
+    """A context for subscriptions of ``wanted``."""
+    return context(url, APPRISE=f"json://{url.removeprefix('http://')}/{SECRET}", **fields)
 
 
 @contextmanager
 def mailbox() -> Iterator[tuple[int, list[str]]]:
-    """A mail server that takes what comes."""
+    """A mail server that accepts one session."""
     mails: list[str] = []
     with socket.create_server(("127.0.0.1", 0)) as server:
 
@@ -194,7 +204,7 @@ def mailbox() -> Iterator[tuple[int, list[str]]]:
                     if in_mail:
                         mails.append(line.decode())
                         in_mail = line != b".\r\n"
-                        answer = b"" if in_mail else b"250 taken\r\n"
+                        answer = b"" if in_mail else b"250 accepted\r\n"
                     elif line.upper().startswith(b"DATA"):
                         in_mail, answer = True, b"354 go on\r\n"
                     else:

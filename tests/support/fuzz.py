@@ -231,8 +231,8 @@ class Records:
 
         def alerts(record: Rec) -> None:
             stored(build_alerts)(record)
-            notify.feed(record.offset, record.value, START_US, START_US)
-            notify.tick(START_US)
+            notify.read(record.offset, record.value, START_US, START_US)
+            notify.due(START_US)
             try:
                 alert = read_alert(record.value or b"")
             except Exception:
@@ -250,7 +250,7 @@ class Records:
             if not delivery_misfit(delivery):
                 fresh = PartitionDelivery(0, {"ops": SUBSCRIPTION})
                 fresh.restore([(0, delivery)], 0, START_US)
-                fresh.tick(START_US + 1)
+                fresh.due(START_US + 1)
 
         def config(record: Rec) -> None:
             try:

@@ -10,84 +10,83 @@ import msgspec
 from stepstream.schemas.alert import AlertStruct
 from stepstream.schemas.delivery import DeliveryStruct
 from stepstream.schemas.documents import Subscription
+from stepstream.schemas.times import SECOND_US
 from stepstream.sinks.notify.delivery import PartitionDelivery
 from stepstream.sinks.notify.grouping import Notification
 
-S = 1_000_000
-
-
-M = 60 * S
-
-
-NOW = 1_767_225_600 * S  # 2026-01-01 00:00 UTC, a Thursday
-
-
+NOW = 1_767_225_600 * SECOND_US  # 2026-01-01 00:00 UTC, a Thursday
 _decode = msgspec.json.Decoder(DeliveryStruct).decode
 
 
 def subscription(name: str = "oncall", **fields: Any) -> Subscription:
+    """A subscription to every alert, through a webhook."""
     return Subscription.model_validate(
         {"name": name, "to": {"webhook": {"url": "https://h.example/x"}}} | fields
     )
 
 
 def alert(alert_id: str = "a", seq: int = 1, **fields: Any) -> AlertStruct:
+    """A firing warning, opened at ``NOW``."""
     known: dict[str, Any] = {
         "alert_id": alert_id, "seq": seq, "state": "firing", "severity": "warning", "alert": "loop", "rule": "loop",
         "project": "shop", "agent": "support", "message": "same call 5 times", "opened_at": NOW, "updated_at": NOW,
     }  # fmt: skip
     if fields.get("state") == "resolved":
-        known["resolved_at"] = NOW + S
+        known["resolved_at"] = NOW + SECOND_US
     return AlertStruct(**(known | fields))
 
 
 class World:
-    """A partition of alerts, its deliveries topic, and notifiers that come and go."""
+    """A partition of alerts, its deliveries topic, and notifiers that crash and restart."""
 
     def __init__(self, *subscriptions: Subscription) -> None:
         self.subscriptions = {one.name: one for one in subscriptions}
         self.log: list[bytes] = []
-        self.deliveries: list[bytes] = []
+        self.records: list[bytes] = []
+        """The deliveries topic."""
         self.committed = 0
-        self.restore_from = 0
+        self.restore_offset = 0
         self.now = NOW
-        self.core = self._start()
+        self.delivery = self._start()
 
     def _start(self) -> PartitionDelivery:
-        core = PartitionDelivery(0, self.subscriptions)
+        delivery = PartitionDelivery(0, self.subscriptions)
         records = [
-            (n, _decode(value)) for n, value in enumerate(self.deliveries) if n >= self.restore_from
+            (n, _decode(value)) for n, value in enumerate(self.records) if n >= self.restore_offset
         ]
-        core.restore(records, self.committed, self.now)
-        return core
+        delivery.restore(records, self.committed, self.now)
+        return delivery
 
     def publish(self, one: AlertStruct) -> None:
+        """Append a record to the alerts topic."""
         self.log.append(msgspec.json.encode(one))
 
     def step(self, seconds: float = 0) -> list[Notification]:
-        """Let time pass and read what there is; what is to be told."""
-        self.now += round(seconds * S)
-        for offset in range(self.core.position, len(self.log)):
-            self.core.feed(offset, self.log[offset], self.now, self.now)
-        return self.core.tick(self.now)
+        """Let time pass and read new alerts. Returns the notifications that are due."""
+        self.now += round(seconds * SECOND_US)
+        for offset in range(self.delivery.position, len(self.log)):
+            self.delivery.read(offset, self.log[offset], self.now, self.now)
+        return self.delivery.due(self.now)
 
     def save(self) -> None:
-        """The deliveries topic takes what is to be remembered; offsets are committed."""
-        for saved in self.core.drain():
-            self.deliveries.append(saved.value)
-            self.core.acknowledged(saved, len(self.deliveries) - 1)
-        self.committed, self.restore_from = self.core.floor, self.core.restore_from
+        """Write the delivery records and commit."""
+        for record in self.delivery.take_unsent():
+            self.records.append(record.value)
+            self.delivery.acknowledged(record, len(self.records) - 1)
+        self.committed = self.delivery.safe_offset
+        self.restore_offset = self.delivery.restore_offset
 
     def crash(self) -> None:
-        self.core = self._start()
+        """A new notifier takes over, from what was committed."""
+        self.delivery = self._start()
 
-    def tell(self, seconds: float = 0) -> list[Notification]:
-        """Everything that is to be told is taken and remembered."""
-        told = self.step(seconds)
-        for one in told:
-            self.core.told(one, self.now)
+    def deliver(self, seconds: float = 0) -> list[Notification]:
+        """As ``step``; every notification is accepted and saved."""
+        notifications = self.step(seconds)
+        for one in notifications:
+            self.delivery.delivered(one, self.now)
         self.save()
-        return told
+        return notifications
 
 
 SHAPES: tuple[Callable[[], Subscription], ...] = (

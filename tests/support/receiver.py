@@ -30,6 +30,8 @@ class Call:
     body: bytes
     at_s: float
     """Unix time."""
+    peer: tuple[str, int] = ("", 0)
+    """Address and port of the client: the same for requests over one connection."""
 
     @property
     def data(self) -> Any:
@@ -64,7 +66,10 @@ class Receiver:
         except ClientDisconnect:
             return Response(status_code=400)
         query = f"?{request.url.query}" if request.url.query else ""
-        call = Call(request.scope["raw_path"].decode() + query, request.headers, body, time.time())
+        client = request.client
+        peer = (client.host, client.port) if client is not None else ("", 0)
+        path = request.scope["raw_path"].decode() + query
+        call = Call(path, request.headers, body, time.time(), peer)
         status = await run_in_threadpool(self.status, call)
         (self.taken if 200 <= status < 300 else self.refused).append(call)
         return Response(self.answer, status, self.headers)

@@ -1,1 +1,1 @@
-"""Channels: one module for each kind, one call for all: ``Channels.send``."""
+"""The project's own channels, one module each. Every module here is imported and registers its channel."""

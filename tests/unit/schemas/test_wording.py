@@ -35,7 +35,7 @@ def subscription(**fields: Any) -> dict[str, Any]:
         ({"mtch": {}}, "mtch is unknown; did you mean match?"),
         ({"to": {"slack": {}}}, "to: slack.url is missing"),
         ({"to": {"slack": {"ulr": "env:X"}}}, "slack.ulr is unknown; did you mean url?"),
-        ({"to": {"slak": {}}}, "to: slak is no channel; did you mean slack?"),
+        ({"to": {"slak": {}}}, "to: there is no channel 'slak'; did you mean slack?"),
         ({"to": {"webhook": 5}}, "to: webhook must be a mapping of names to values"),
         ({"to": "https://secret.example.org/key"}, "to must be a mapping of names to values"),
         ({"to": {}}, "to takes at least 1 entry"),

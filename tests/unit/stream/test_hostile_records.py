@@ -179,8 +179,8 @@ def test_an_alert_that_cannot_be_is_skipped_by_the_notifier_and_refused_by_the_s
 ) -> None:
     bad, good = msgspec.json.encode(ALERT | {field: value}), msgspec.json.encode(ALERT)
     core = PartitionDelivery(0, {})
-    assert core.feed(0, bad, NOW_US, NOW_US) is None
-    assert core.feed(1, good, NOW_US, NOW_US) is not None
+    assert core.read(0, bad, NOW_US, NOW_US) is None
+    assert core.read(1, good, NOW_US, NOW_US) is not None
     built = build_alerts(
         [SinkRecord(0, 1, b"k", bad, None), SinkRecord(1, 1, b"k", good, None)], Source("topic", 0)
     )

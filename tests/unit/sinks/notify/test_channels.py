@@ -16,20 +16,20 @@ import pytest
 from stepstream.schemas.channels import CHANNELS
 from stepstream.schemas.documents import Subscription
 from stepstream.schemas.notification import Notification as Contract
-from stepstream.sinks.notify.channels.http_client import Refused, TemporaryFailure
-from stepstream.sinks.notify.channels.registry import SENDERS, Outcome, send
-from stepstream.sinks.notify.channels.ssrf import Forbidden, addresses, is_public
+from stepstream.schemas.times import SECOND_US
+from stepstream.sinks.notify.channel import Outcome, deliver
 from stepstream.sinks.notify.channels.webhook import sign, verify
+from stepstream.sinks.notify.failures import Refused, TemporaryFailure
 from stepstream.sinks.notify.message import message, payload
-from stepstream.sinks.notify.secrets import NoSecret, Secrets
+from stepstream.sinks.notify.secrets import Secrets, SecretUnavailable
+from stepstream.sinks.notify.ssrf import ForbiddenAddress, checked_addresses, is_public
 from tests.support.channel_cases import (
     CASES,
-    OTHERWISE,
     SECRET,
-    S,
+    WITHOUT_HTTP,
     client,
-    kit,
-    kit_for,
+    context,
+    context_for,
     mailbox,
     notification,
     wanted,
@@ -43,14 +43,17 @@ pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
 def test_every_channel_is_tried_here() -> None:
     """A channel that is added is added here too."""
-    assert CASES.keys() | OTHERWISE == CHANNELS.keys() == SENDERS.keys()
+    assert CASES.keys() | WITHOUT_HTTP.keys() == set(CHANNELS.names())
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_notification_arrives_as_the_channel_has_it(name: str) -> None:
     """At the right place, in the right form, once."""
     with receiver(answer=b"ok") as there:
-        assert send(notification(), wanted(name, there.url), kit_for(there.url)).kind == "told"
+        assert (
+            deliver(notification(), wanted(name, there.url), context_for(there.url)).kind
+            == "delivered"
+        )
         (call,) = there.taken
         assert call.path.split("?")[0] == CASES[name].path
         assert CASES[name].check(call)
@@ -63,7 +66,7 @@ def test_a_notification_arrives_as_the_channel_has_it(name: str) -> None:
 def test_an_answer_that_is_no_yes_is_judged(name: str, status: int, kind: str) -> None:
     """What may pass is tried again, what will not is not; the reason says what came back, without the secret in it."""
     with receiver(status=lambda _call: status, answer=f"no, {SECRET} is wrong".encode()) as there:
-        outcome = send(notification(), wanted(name, there.url), kit_for(there.url))
+        outcome = deliver(notification(), wanted(name, there.url), context_for(there.url))
     assert outcome.kind == (kind if CASES[name].refuses else "failed")
     assert str(status) in outcome.text
     assert SECRET not in outcome.text or name == "alertmanager"  # which has none
@@ -75,13 +78,12 @@ def test_nobody_there_and_no_answer_are_trouble(name: str) -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        assert send(notification(), wanted(name, url), kit_for(url)).kind == "failed"
+        assert deliver(notification(), wanted(name, url), context_for(url)).kind == "failed"
         silent.listen()
         to = {name: {**CASES[name].to(url), "timeout": "300ms"}}
-        began = time.monotonic()
-        outcome = send(notification(), subscription("oncall", to=to), kit_for(url))
+        # A time limit that is not kept ends in the time limit of the test.
+        outcome = deliver(notification(), subscription("oncall", to=to), context_for(url))
         assert outcome.kind == "failed"
-        assert 0.2 < time.monotonic() - began < 3
         assert SECRET not in outcome.text
 
 
@@ -89,7 +91,9 @@ def test_nobody_there_and_no_answer_are_trouble(name: str) -> None:
 def test_addresses_of_our_own_network_are_refused(name: str) -> None:
     """Unless a setting allows them."""
     with receiver() as there:
-        outcome = send(notification(), wanted(name, there.url), kit_for(there.url, private=False))
+        outcome = deliver(
+            notification(), wanted(name, there.url), context_for(there.url, private=False)
+        )
         assert (outcome.kind, there.taken) == ("refused", [])
         assert "notify_allow_private" in outcome.text
 
@@ -99,10 +103,12 @@ def test_a_secret_that_is_missing_is_named(name: str) -> None:
     """It is tried again: somebody may put it there. A channel without secrets needs none."""
     with receiver() as there:
         bare = replace(
-            kit_for(there.url), secrets=Secrets(Path("/nowhere"), {}, frozenset({"APPRISE"}))
+            context_for(there.url), secrets=Secrets(Path("/nowhere"), {}, frozenset({"APPRISE"}))
         )
-        outcome = send(notification(), wanted(name, there.url), bare)
-        assert outcome.kind == "told" if name == "alertmanager" else "is not set" in outcome.text
+        outcome = deliver(notification(), wanted(name, there.url), bare)
+        assert (
+            outcome.kind == "delivered" if name == "alertmanager" else "is not set" in outcome.text
+        )
 
 
 def test_systems_that_keep_alerts_hear_of_the_end() -> None:
@@ -114,12 +120,17 @@ def test_systems_that_keep_alerts_hear_of_the_end() -> None:
     ):
         with receiver() as there:
             assert (
-                send(notification(over), wanted(name, there.url), kit_for(there.url)).kind == "told"
+                deliver(notification(over), wanted(name, there.url), context_for(there.url)).kind
+                == "delivered"
             )
             assert [call.path for call in there.taken] == ends
             assert (
-                send(notification(over, untold=1), wanted(name, there.url), kit_for(there.url)).kind
-                == "told"
+                deliver(
+                    notification(over, new_alerts=1),
+                    wanted(name, there.url),
+                    context_for(there.url),
+                ).kind
+                == "delivered"
             )
             assert [call.path for call in there.taken] == [*ends, CASES[name].path, *ends]
 
@@ -193,11 +204,11 @@ def test_a_name_is_looked_up_and_checked_for_every_connection() -> None:
             (0, 0, 0, "", (address, port)) for address in answers[min(len(asked), len(answers)) - 1]
         ]
 
-    assert addresses("h.example", 443, allow_private=False, lookup=lookup) == [
+    assert checked_addresses("h.example", 443, allow_private=False, lookup=lookup) == [
         ("93.184.216.34", 443)
     ]
-    with pytest.raises(Forbidden):
-        addresses("h.example", 443, allow_private=False, lookup=lookup)
+    with pytest.raises(ForbiddenAddress):
+        checked_addresses("h.example", 443, allow_private=False, lookup=lookup)
     with receiver() as there:
         port = int(there.url.rpartition(":")[2])
         named = client(
@@ -223,8 +234,8 @@ def test_what_is_public(address: str, public: bool) -> None:
 
 def test_a_mixed_name_is_refused() -> None:
     """One address inside is enough."""
-    with pytest.raises(Forbidden):
-        addresses(
+    with pytest.raises(ForbiddenAddress):
+        checked_addresses(
             "h",
             1,
             allow_private=False,
@@ -232,54 +243,114 @@ def test_a_mixed_name_is_refused() -> None:
         )
 
 
-def test_an_answer_that_drips_is_cut_off() -> None:
-    """The time limit is for the whole request, not for each byte."""
+@pytest.mark.parametrize("head", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n"])
+def test_a_slow_answer_is_cut_off(head: bytes) -> None:
+    """The time limit holds for the whole request, however often a byte of head or body arrives."""
+    cut = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as server:
 
-        def drip() -> None:
-            there, _ = server.accept()
-            with there:
-                there.recv(65536)
-                for byte in b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n" + b"x" * 1000:
-                    try:
-                        there.send(bytes([byte]))
-                    except OSError:
-                        return
-                    time.sleep(0.02)
+        def send_slowly() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(65536)
+                try:
+                    connection.sendall(head or b"HTTP/1.1 200 OK\r\nX-Slow: ")
+                    while True:
+                        connection.sendall(b"x")
+                        time.sleep(0.02)
+                except OSError:
+                    cut.set()
 
-        thread = threading.Thread(target=drip)
+        thread = threading.Thread(target=send_slowly)
         thread.start()
-        began = time.monotonic()
-        with pytest.raises(TemporaryFailure):
+        with pytest.raises(TemporaryFailure, match="no answer in time"):
             client(allow_private=True).post(
-                f"http://127.0.0.1:{server.getsockname()[1]}/", b"{}", {}, timeout_s=0.5
+                f"http://127.0.0.1:{server.getsockname()[1]}/", b"{}", {}, timeout_s=0.3
             )
-        assert time.monotonic() - began < 2
+        assert cut.wait(30)
         thread.join()
 
 
-def test_connections_are_kept_and_a_dead_one_is_replaced() -> None:
-    """A second request needs no new connection; one that the other side has closed meanwhile costs a try, not a failure."""
+def test_connections_are_kept() -> None:
+    """A second request to the same address needs no new connection."""
     own = client(allow_private=True)
     with receiver() as there:
         for _ in range(3):
             own.post(there.url, b"{}", {}, timeout_s=5)
-        (kept,) = own._idle.values()
-        assert len(kept) == 1
-        kept[0][1].sock.shutdown(socket.SHUT_RDWR)
-        own.post(there.url, b"{}", {}, timeout_s=5)
-        assert len(there.taken) == 4
+        assert len({call.peer for call in there.taken}) == 1
+
+
+def test_a_kept_connection_that_the_server_closed_is_replaced() -> None:
+    """Before the next request or in the middle of it: it is sent again, over a new connection."""
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+    received: list[bytes] = []
+
+    def receive(connection: socket.socket) -> None:
+        with connection.makefile("rb") as file:
+            while file.readline() not in (b"\r\n", b""):
+                pass
+            received.append(file.read(1))
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            # The first connection is closed when the second request arrives on it.
+            connection, _ = server.accept()
+            with connection:
+                receive(connection)
+                connection.sendall(answer)
+                receive(connection)
+            connection, _ = server.accept()
+            with connection:
+                receive(connection)
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        own = client(allow_private=True)
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/"
+        own.post(url, b"1", {}, timeout_s=20)
+        own.post(url, b"2", {}, timeout_s=20)
+        thread.join()
+    assert received == [b"1", b"2", b"2"]
+
+
+def test_no_request_goes_through_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind a proxy of the environment nobody checks where the connection is made to."""
+    with receiver() as proxy, receiver() as there:
+        for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "ALL_PROXY"):
+            monkeypatch.setenv(name, proxy.url)
+        client(allow_private=True).post(there.url, b"{}", {}, timeout_s=5)
+        assert (len(there.taken), proxy.taken) == (1, [])
+
+
+def test_the_next_address_is_tried_when_one_accepts_no_connection() -> None:
+    """A name with several addresses, the first of which is down."""
+    with receiver() as there, socket.create_server(("127.0.0.1", 0)) as other:
+        closed = other.getsockname()[1]
+        other.close()
+        port = int(there.url.rpartition(":")[2])
+
+        def lookup(_host: str, _port: int) -> list[tuple[Any, ...]]:
+            return [(0, 0, 0, "", ("127.0.0.1", at)) for at in (closed, port)]
+
+        client(allow_private=True, lookup=lookup).post(
+            "http://two.example:1/x", b"{}", {}, timeout_s=5
+        )
+        assert [call.headers["Host"] for call in there.taken] == ["two.example:1"]
 
 
 def test_retry_after_is_heard() -> None:
     """What the other side asks for is kept, within an hour."""
     with receiver(status=lambda _call: 429, headers={"Retry-After": "7"}) as there:
-        outcome = send(notification(), wanted("webhook", there.url), kit_for(there.url))
-        assert outcome.retry_after_us == 7 * S
+        outcome = deliver(notification(), wanted("webhook", there.url), context_for(there.url))
+        assert outcome.retry_after_us == 7 * SECOND_US
         there.headers["Retry-After"] = "99999999"
         assert (
-            send(notification(), wanted("webhook", there.url), kit_for(there.url)).retry_after_us
-            == 3_600 * S
+            deliver(
+                notification(), wanted("webhook", there.url), context_for(there.url)
+            ).retry_after_us
+            == 3_600 * SECOND_US
         )
         for odd in (
             "soon",
@@ -289,8 +360,8 @@ def test_retry_after_is_heard() -> None:
         ):
             there.headers["Retry-After"] = odd
             assert (
-                send(
-                    notification(), wanted("webhook", there.url), kit_for(there.url)
+                deliver(
+                    notification(), wanted("webhook", there.url), context_for(there.url)
                 ).retry_after_us
                 == 0
             )
@@ -309,17 +380,22 @@ def test_a_program_gets_the_notification_and_nothing_of_our_environment(
     """JSON on standard input; exit code 0 is a yes, anything else and a time limit are trouble; off unless allowed."""
     monkeypatch.setenv("STEPSTREAM_HIDDEN", "x")
     code = "import json, os, sys; print(json.load(sys.stdin)['alerts'][0]['alert'], 'STEPSTREAM_HIDDEN' in os.environ)"
-    assert send(notification(), command(code), kit()) == Outcome("told", "loop False")
-    assert send(notification(), command("import sys; sys.exit('oh no')"), kit()) == Outcome(
+    assert deliver(notification(), command(code), context()) == Outcome("delivered", "loop False")
+    assert deliver(notification(), command("import sys; sys.exit('oh no')"), context()) == Outcome(
         "failed", "exit code 1: oh no"
     )
     assert (
-        send(notification(), command("import time; time.sleep(9)", timeout="300ms"), kit()).kind
+        deliver(
+            notification(), command("import time; time.sleep(9)", timeout="300ms"), context()
+        ).kind
         == "failed"
     )
     missing = subscription("oncall", to={"command": {"argv": ["/no/such/program"]}})
-    assert "cannot be run" in send(notification(), missing, kit()).text
-    assert "notify_allow_commands" in send(notification(), command(code), kit(commands=False)).text
+    assert "cannot be run" in deliver(notification(), missing, context()).text
+    assert (
+        "notify_allow_commands"
+        in deliver(notification(), command(code), context(commands=False)).text
+    )
 
 
 def test_a_mail_arrives() -> None:
@@ -332,12 +408,14 @@ def test_a_mail_arrives() -> None:
             "to": ["b@h.example"],
             "encryption": "none",
         }
-        outcome = send(notification(), subscription("oncall", to={"email": to}), kit())
-        assert outcome.kind == "told", outcome
+        outcome = deliver(notification(), subscription("oncall", to={"email": to}), context())
+        assert outcome.kind == "delivered", outcome
     text = "".join(mails)
     assert "b@h.example" in text
     assert "CRITICAL" in text
-    refused = send(notification(), subscription("oncall", to={"email": to}), kit(private=False))
+    refused = deliver(
+        notification(), subscription("oncall", to={"email": to}), context(private=False)
+    )
     assert refused.kind == "refused"
 
 
@@ -406,8 +484,8 @@ def test_a_chat_cannot_be_made_to_mention_people() -> None:
     """What an agent wrote does not ring everybody."""
     one = notification(alert(message="<!channel> <http://evil.example|click> @everyone"))
     with receiver(answer=b"ok") as there:
-        send(one, wanted("slack", there.url), kit_for(there.url))
-        send(one, wanted("discord", there.url), kit_for(there.url))
+        deliver(one, wanted("slack", there.url), context_for(there.url))
+        deliver(one, wanted("discord", there.url), context_for(there.url))
         slack, discord = there.taken
     assert "<" not in slack.data["text"]
     assert discord.data["allowed_mentions"] == {"parse": []}
@@ -449,5 +527,5 @@ def test_secrets_come_from_where_they_may(tmp_path: Path) -> None:
         (f"file:{tmp_path}/in/link", "notify_secrets_dir"),
         (f"file:{tmp_path}/in/../out", "notify_secrets_dir"),
     ):
-        with pytest.raises(NoSecret, match=why):
+        with pytest.raises(SecretUnavailable, match=why):
             secrets.text(ref)

@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stepstream.schemas.alert import AlertStruct
-from stepstream.sinks.notify.delivery import KEEP_OVER_US, PartitionDelivery
+from stepstream.schemas.times import MINUTE_US, SECOND_US
+from stepstream.sinks.notify.delivery import FINISHED_KEPT_US, PartitionDelivery
 from stepstream.sinks.notify.grouping import Notification
 from stepstream.sinks.notify.rate_limits import quiet_until_us
-from tests.support.notify_world import NOW, SHAPES, M, S, World, _decode, alert, subscription
+from tests.support.notify_world import NOW, SHAPES, World, _decode, alert, subscription
 
 
 def content(told: list[Notification]) -> list[list[tuple[str, int, str]]]:
@@ -27,13 +28,13 @@ def test_every_alert_is_told_at_once_and_by_itself() -> None:
     world = World(subscription())
     world.publish(alert("a"))
     world.publish(alert("b"))
-    assert content(world.tell()) == [[("a", 1, "firing")], [("b", 1, "firing")]]
+    assert content(world.deliver()) == [[("a", 1, "firing")], [("b", 1, "firing")]]
     world.publish(alert("a", 2, message="same call 6 times"))
-    assert world.tell(1) == []
+    assert world.deliver(1) == []
     world.publish(alert("a", 3, severity="critical"))
-    assert content(world.tell()) == [[("a", 3, "firing")]]
+    assert content(world.deliver()) == [[("a", 3, "firing")]]
     world.publish(alert("a", 4, severity="critical", state="resolved"))
-    assert content(world.tell()) == [[("a", 4, "resolved")]]
+    assert content(world.deliver()) == [[("a", 4, "resolved")]]
     assert world.committed == len(world.log)
 
 
@@ -43,9 +44,9 @@ def test_what_was_never_told_is_told_even_when_it_is_over() -> None:
     world.publish(alert("a", 1))
     world.publish(alert("a", 2, state="resolved"))
     world.publish(alert("b", 1))
-    assert content(world.tell()) == [[("a", 2, "resolved")], [("b", 1, "firing")]]
+    assert content(world.deliver()) == [[("a", 2, "resolved")], [("b", 1, "firing")]]
     world.publish(alert("b", 2, state="resolved"))
-    assert world.tell() == []
+    assert world.deliver() == []
 
 
 def test_groups_wait_gather_and_tell_changes_after_the_interval() -> None:
@@ -58,35 +59,35 @@ def test_groups_wait_gather_and_tell_changes_after_the_interval() -> None:
     for name in ("a", "b"):
         world.publish(alert(name))
     world.publish(alert("c", project="other"))
-    assert world.tell() == []
-    assert sorted(content(world.tell(10))) == [
+    assert world.deliver() == []
+    assert sorted(content(world.deliver(10))) == [
         [("a", 1, "firing"), ("b", 1, "firing")],
         [("c", 1, "firing")],
     ]
     world.publish(alert("d"))
     world.publish(alert("a", 2, state="resolved"))
-    assert world.tell(30) == []
-    (one,) = world.tell(30)
+    assert world.deliver(30) == []
+    (one,) = world.deliver(30)
     assert content([one]) == [[("d", 1, "firing"), ("a", 2, "resolved")]]
     assert [(o.alert_id, one.firing, one.resolved) for o in one.others] == [("b", 2, 1)]
-    assert sorted(content(world.tell(3_600))) == [
+    assert sorted(content(world.deliver(3_600))) == [
         [("b", 1, "firing"), ("d", 1, "firing")],
         [("c", 1, "firing")],
     ]
     world.publish(alert("c", 2, acknowledged_by="ada", project="other"))
-    assert [one.alerts[0].alert_id for one in world.tell(3_600)] == ["b"]
+    assert [one.alerts[0].alert_id for one in world.deliver(3_600)] == ["b"]
 
 
 def test_a_silence_holds_its_alert_until_it_is_over() -> None:
     """A silenced alert is told when the silence ends and it still fires; what ended in silence is not told."""
     world = World(subscription())
-    world.publish(alert("a", 1, silenced_until=NOW + M))
-    world.publish(alert("b", 1, silenced_until=NOW + M))
-    world.publish(alert("b", 2, silenced_until=NOW + M, state="resolved"))
-    assert world.tell(30) == []
+    world.publish(alert("a", 1, silenced_until=NOW + MINUTE_US))
+    world.publish(alert("b", 1, silenced_until=NOW + MINUTE_US))
+    world.publish(alert("b", 2, silenced_until=NOW + MINUTE_US, state="resolved"))
+    assert world.deliver(30) == []
     world.crash()
-    assert content(world.tell(30)) == [[("a", 1, "firing")]]
-    assert world.tell(600) == []
+    assert content(world.deliver(30)) == [[("a", 1, "firing")]]
+    assert world.deliver(600) == []
 
 
 def test_an_incident_speaks_for_its_runs() -> None:
@@ -94,38 +95,38 @@ def test_an_incident_speaks_for_its_runs() -> None:
     world = World(subscription())
     world.publish(alert("a", incident_id="i"))
     world.publish(alert("i", runs=3))
-    assert content(world.tell()) == [[("i", 1, "firing")]]
+    assert content(world.deliver()) == [[("i", 1, "firing")]]
 
 
 def test_what_became_part_of_an_incident_does_not_look_like_a_jam() -> None:
     """Remembered as grouped, with the incident's id, also when it is over and after a restart."""
     world = World(subscription(group_by=["alert"]))
     world.publish(alert("a"))
-    world.tell(1)
-    world.tell(1)
+    world.deliver(1)
+    world.deliver(1)
     assert standing(world)["a"] == ("pending", "")
     for seq, state in ((2, "firing"), (3, "resolved")):
         world.publish(alert("a", seq, incident_id="incident-1", state=state))
-        world.tell(1)
+        world.deliver(1)
         world.crash()
-        world.tell(1)
-        world.tell(1)
-        assert standing(world)["a"] == ("grouped", "told as part of incident incident")
-    assert world.tell(600) == []
+        world.deliver(1)
+        world.deliver(1)
+        assert standing(world)["a"] == ("grouped", "delivered as part of incident incident")
+    assert world.deliver(600) == []
 
 
 def test_what_was_silenced_says_so_and_does_not_look_like_a_jam() -> None:
     """While the silence lasts it waits, with its end; over before it is, it is told to nobody."""
     world = World(subscription())
-    world.publish(alert("a", 1, silenced_until=NOW + M))
-    world.publish(alert("b", 1, silenced_until=NOW + M))
-    world.publish(alert("b", 2, silenced_until=NOW + M, state="resolved"))
-    world.tell(1)
-    world.tell(1)
+    world.publish(alert("a", 1, silenced_until=NOW + MINUTE_US))
+    world.publish(alert("b", 1, silenced_until=NOW + MINUTE_US))
+    world.publish(alert("b", 2, silenced_until=NOW + MINUTE_US, state="resolved"))
+    world.deliver(1)
+    world.deliver(1)
     found = standing(world)
     assert found["a"][0] == "pending"
     assert found["a"][1].startswith("silenced until 20")
-    assert found["b"] == ("silenced", "it was over before its silence was")
+    assert found["b"] == ("silenced", "it was resolved before its silence ended")
 
 
 def test_what_is_withdrawn_before_it_was_told_is_told_to_nobody() -> None:
@@ -133,16 +134,16 @@ def test_what_is_withdrawn_before_it_was_told_is_told_to_nobody() -> None:
     world = World(subscription())
     world.publish(alert("a", 1))
     world.publish(alert("a", 2, state="resolved", withdrawn=True))
-    assert world.tell() == []
+    assert world.deliver() == []
     world.publish(alert("b", 1))
-    assert content(world.tell()) == [[("b", 1, "firing")]]
+    assert content(world.deliver()) == [[("b", 1, "firing")]]
     world.publish(alert("b", 2, state="resolved", withdrawn=True))
-    assert content(world.tell()) == [[("b", 2, "resolved")]]
+    assert content(world.deliver()) == [[("b", 2, "resolved")]]
 
 
 def standing(world: World) -> dict[str, tuple[str, str]]:
     """State and reason of the newest delivery record of each alert."""
-    records = [msgspec.json.decode(value) for value in world.deliveries]
+    records = [msgspec.json.decode(value) for value in world.records]
     return {record["alert_id"]: (record["state"], record.get("reason", "")) for record in records}
 
 
@@ -152,15 +153,25 @@ def test_quiet_hours_hold_what_is_not_excepted() -> None:
     world = World(subscription(quiet_hours=quiet))
     world.publish(alert("a"))
     world.publish(alert("b", severity="critical"))
-    assert content(world.tell()) == [[("b", 1, "firing")]]
-    assert world.tell(6 * 3_600 - 1) == []
-    assert content(world.tell(1)) == [[("a", 1, "firing")]]  # 06:00 UTC is 07:00 in Berlin
-    friday = subscription(quiet_hours=quiet | {"days": ["fri"]}).quiet_hours
-    assert quiet_until_us(friday, NOW) == 0
-    assert (
-        quiet_until_us(friday, NOW + 24 * 3_600 * S) == 0
-        or quiet_until_us(friday, NOW + 46 * 3_600 * S) > 0
-    )
+    assert content(world.deliver()) == [[("b", 1, "firing")]]
+    assert world.deliver(6 * 3_600 - 1) == []
+    assert content(world.deliver(1)) == [[("a", 1, "firing")]]  # 06:00 UTC is 07:00 in Berlin
+
+
+def test_quiet_hours_begin_on_the_days_that_are_listed() -> None:
+    """``days`` are the days on which they begin; they last into the next morning."""
+    quiet = {"begin": "22:00", "end": "07:00", "timezone": "Europe/Berlin", "days": ["fri"]}
+    friday = subscription(quiet_hours=quiet).quiet_hours
+    hours = 3_600 * SECOND_US
+    # NOW is Thursday 01:00 in Berlin. Friday's quiet hours are from Friday 22:00, which is 45
+    # hours later, to Saturday 07:00.
+    begin, end = NOW + 45 * hours, NOW + 54 * hours
+    assert quiet_until_us(friday, NOW + 21 * hours) == 0  # Thursday evening
+    assert quiet_until_us(friday, begin - 1) == 0
+    assert quiet_until_us(friday, begin) == end
+    assert quiet_until_us(friday, end - 1) == end
+    assert quiet_until_us(friday, end) == 0
+    assert quiet_until_us(friday, begin + 24 * hours) == 0  # Saturday evening
 
 
 def test_what_a_rate_limit_holds_back_is_told_together() -> None:
@@ -168,9 +179,9 @@ def test_what_a_rate_limit_holds_back_is_told_together() -> None:
     world = World(subscription(rate_limit={"notifications": 2, "per": "1m"}))
     for n in range(20):
         world.publish(alert(f"a{n:02}"))
-    assert len(world.tell()) == 2
-    assert world.tell(10) == []
-    (rest,) = world.tell(21)
+    assert len(world.deliver()) == 2
+    assert world.deliver(10) == []
+    (rest,) = world.deliver(21)
     assert len(rest.alerts) == 18
     assert {a.alert_id for a in rest.alerts} == {f"a{n:02}" for n in range(2, 20)}
 
@@ -179,13 +190,13 @@ def test_a_digest_tells_everything_once_in_its_time() -> None:
     """One message for all, at the end of each period in which there was something."""
     world = World(subscription(digest="1h"))
     world.publish(alert("a"))
-    world.tell()
+    world.deliver()
     world.publish(alert("b", agent="buyer"))
-    assert world.tell(1_800) == []
-    assert content(world.tell(1_800)) == [[("a", 1, "firing"), ("b", 1, "firing")]]
+    assert world.deliver(1_800) == []
+    assert content(world.deliver(1_800)) == [[("a", 1, "firing"), ("b", 1, "firing")]]
     world.publish(alert("c"))
-    assert world.tell(1_800) == []
-    assert content(world.tell(1_800)) == [[("c", 1, "firing")]]
+    assert world.deliver(1_800) == []
+    assert content(world.deliver(1_800)) == [[("c", 1, "firing")]]
 
 
 def test_a_dead_channel_pins_no_offset_and_gets_the_newest_state() -> None:
@@ -198,7 +209,7 @@ def test_a_dead_channel_pins_no_offset_and_gets_the_newest_state() -> None:
         told = world.step(30)
         tries += len(told)
         for one in told:
-            world.core.failed(one, "HTTP 503", world.now)
+            world.delivery.failed(one, "HTTP 503", world.now)
         world.save()
     assert world.committed == 50
     assert tries < 40  # the channel is tried, not every alert
@@ -206,7 +217,7 @@ def test_a_dead_channel_pins_no_offset_and_gets_the_newest_state() -> None:
     world.step()
     world.save()
     world.crash()
-    got = [item for _ in range(60) for one in content(world.tell(30)) for item in one]
+    got = [item for _ in range(60) for one in content(world.deliver(30)) for item in one]
     assert sorted(got) == sorted(
         [(f"a{n}", 1, "firing") for n in range(50) if n != 7] + [("a7", 2, "resolved")]
     )
@@ -221,16 +232,16 @@ def test_what_is_tried_for_too_long_is_parked_and_tried_again_when_the_subscript
     world.publish(alert("b"))
     for _ in range(60):
         for one in world.step(30):
-            world.core.failed(one, "HTTP 503", world.now)
+            world.delivery.failed(one, "HTTP 503", world.now)
         world.save()
-    last = {d.alert_id: d for d in map(_decode, world.deliveries)}
+    last = {d.alert_id: d for d in map(_decode, world.records)}
     assert {d.state for d in last.values()} == {"parked"}
     assert all("503" in d.reason or "did not work" in d.reason for d in last.values())
     world.crash()
-    assert world.tell(3_600) == []
+    assert world.deliver(3_600) == []
     world.subscriptions = {"oncall": subscription(retry_for="20m")}
-    world.core.apply(world.subscriptions, world.now)
-    assert sorted(content(world.tell(1))) == [[("a", 1, "firing")], [("b", 1, "firing")]]
+    world.delivery.update_subscriptions(world.subscriptions, world.now)
+    assert sorted(content(world.deliver(1))) == [[("a", 1, "firing")], [("b", 1, "firing")]]
 
 
 def test_what_a_channel_refuses_stops_nothing_else() -> None:
@@ -238,9 +249,9 @@ def test_what_a_channel_refuses_stops_nothing_else() -> None:
     world = World(subscription())
     world.publish(alert("a"))
     (one,) = world.step()
-    world.core.refused(one, "HTTP 400", world.now)
+    world.delivery.refused(one, "HTTP 400", world.now)
     world.publish(alert("b"))
-    assert content(world.tell()) == [[("b", 1, "firing")]]
+    assert content(world.deliver()) == [[("b", 1, "firing")]]
 
 
 def test_one_that_always_fails_stops_nobody() -> None:
@@ -252,10 +263,10 @@ def test_one_that_always_fails_stops_nobody() -> None:
     for _ in range(40):
         for one in world.step(60):
             if one.alerts[0].alert_id == "a0":
-                world.core.failed(one, "HTTP 500", world.now)
+                world.delivery.failed(one, "HTTP 500", world.now)
             else:
                 taken.add(one.alerts[0].alert_id)
-                world.core.told(one, world.now)
+                world.delivery.delivered(one, world.now)
         world.save()
     assert taken == {f"a{n}" for n in range(1, 10)}
 
@@ -270,8 +281,8 @@ def test_large_groups_go_to_programs_in_pieces_and_to_people_in_one() -> None:
     )
     for n in range(450):
         world.publish(alert(f"a{n:03}"))
-    world.tell()
-    told = [*world.tell(1), *world.tell(), *world.tell()]
+    world.deliver()
+    told = [*world.deliver(1), *world.deliver(), *world.deliver()]
     assert sorted(len(one.alerts) for one in told if one.subscription == "oncall") == [50, 200, 200]
     assert [len(one.alerts) for one in told if one.subscription == "chat"] == [450]
 
@@ -280,22 +291,22 @@ def test_a_restart_knows_what_was_told_and_what_waits() -> None:
     """Groups go on with their clock; nothing is told twice; old state is forgotten in time."""
     world = World(subscription(group_by=["alert"], group_wait="10s", group_interval="1m"))
     world.publish(alert("a"))
-    world.tell()
-    world.tell(1)  # remembered as pending
+    world.deliver()
+    world.deliver(1)  # remembered as pending
     world.crash()
-    assert world.tell(5) == []
-    assert content(world.tell(5)) == [[("a", 1, "firing")]]
+    assert world.deliver(5) == []
+    assert content(world.deliver(5)) == [[("a", 1, "firing")]]
     world.publish(alert("b"))
-    world.tell(1)
+    world.deliver(1)
     world.crash()
-    assert world.tell(50) == []
-    assert content(world.tell(10)) == [[("b", 1, "firing")]]
+    assert world.deliver(50) == []
+    assert content(world.deliver(10)) == [[("b", 1, "firing")]]
     for name in ("a", "b"):
         world.publish(alert(name, 2, state="resolved"))
-    assert len(world.tell(60)) == 1
+    assert len(world.deliver(60)) == 1
     world.publish(alert("c"))
-    world.tell(KEEP_OVER_US / S)
-    assert set(world.core.lanes["oncall"].members) == {"c"}
+    world.deliver(FINISHED_KEPT_US / SECOND_US)
+    assert set(world.delivery.queues["oncall"].alerts) == {"c"}
 
 
 def test_who_takes_over_tells_nothing_before_it_knows_what_is_newest() -> None:
@@ -303,17 +314,17 @@ def test_who_takes_over_tells_nothing_before_it_knows_what_is_newest() -> None:
     state of an alert is never told after a newer one, and what has no successor is told when the topic ends."""
     core = PartitionDelivery(0, {"oncall": subscription(send_updates=True)})
     core.restore([], 0, NOW, end=3)
-    core.feed(0, msgspec.json.encode(alert("a")), NOW, NOW)
-    assert core.tick(NOW) == []
+    core.read(0, msgspec.json.encode(alert("a")), NOW, NOW)
+    assert core.due(NOW) == []
     assert not core.next_us or core.next_us > NOW
-    core.feed(1, msgspec.json.encode(alert("a", 2, state="resolved")), NOW, NOW)
-    core.feed(2, b"no alert", NOW, NOW)
-    assert content(core.tick(NOW)) == [[("a", 2, "resolved")]]
+    core.read(1, msgspec.json.encode(alert("a", 2, state="resolved")), NOW, NOW)
+    core.read(2, b"no alert", NOW, NOW)
+    assert content(core.due(NOW)) == [[("a", 2, "resolved")]]
     core.restore([], 0, NOW, end=9)
-    core.feed(3, msgspec.json.encode(alert("b")), NOW, NOW)
-    assert core.tick(NOW) == []
-    core.at_end()  # the rest was removed by retention
-    assert content(core.tick(NOW)) == [[("b", 1, "firing")]]
+    core.read(3, msgspec.json.encode(alert("b")), NOW, NOW)
+    assert core.due(NOW) == []
+    core.reached_end()  # the rest was removed by retention
+    assert content(core.due(NOW)) == [[("b", 1, "firing")]]
     assert core.counts.unreadable == 1
 
 
@@ -322,8 +333,8 @@ def test_records_that_come_twice_change_nothing() -> None:
     world = World(subscription(send_updates=True))
     for seq in (1, 2, 1, 2, 3):
         world.publish(alert("a", seq))
-        world.tell()
-    assert [d.seq for d in map(_decode, world.deliveries) if d.notification_id] == [1, 2, 3]
+        world.deliver()
+    assert [d.seq for d in map(_decode, world.records) if d.notification_id] == [1, 2, 3]
 
 
 def test_a_subscription_comes_and_goes_while_the_rest_goes_on() -> None:
@@ -331,9 +342,11 @@ def test_a_subscription_comes_and_goes_while_the_rest_goes_on() -> None:
     world = World(subscription())
     world.publish(alert("a"))
     world.step()
-    world.core.apply({"fresh": subscription("fresh")}, world.now)
+    world.delivery.update_subscriptions({"fresh": subscription("fresh")}, world.now)
     world.publish(alert("b"))
-    assert [(one.subscription, one.alerts[0].alert_id) for one in world.tell()] == [("fresh", "b")]
+    assert [(one.subscription, one.alerts[0].alert_id) for one in world.deliver()] == [
+        ("fresh", "b")
+    ]
     assert world.committed == 2
 
 
@@ -354,7 +367,7 @@ def test_filters(match: dict[str, Any], expected: str) -> None:
     world.publish(alert("a"))
     world.publish(alert("b", severity="critical", agent="buyer"))
     world.publish(alert("c", agent_version="v2", message="the refund was paid twice"))
-    assert "".join(one.alerts[0].alert_id for one in world.tell()) == expected
+    assert "".join(one.alerts[0].alert_id for one in world.deliver()) == expected
 
 
 @settings(max_examples=150)
@@ -393,11 +406,11 @@ def test_nothing_is_lost_and_order_is_kept_whatever_happens(seed: int, shape: in
                     if dice.random() < 0.7:
                         heard += [(a.alert_id, a.seq) for a in one.alerts]
                         if dice.random() < 0.8:
-                            world.core.told(one, world.now)
+                            world.delivery.delivered(one, world.now)
                         else:
-                            world.core.failed(one, "the answer was lost", world.now)
+                            world.delivery.failed(one, "the answer was lost", world.now)
                     else:
-                        world.core.failed(one, "HTTP 503", world.now)
+                        world.delivery.failed(one, "HTTP 503", world.now)
                 if dice.random() < 0.8:
                     world.save()
             case 7:
@@ -408,7 +421,7 @@ def test_nothing_is_lost_and_order_is_kept_whatever_happens(seed: int, shape: in
     for _ in range(30):
         for one in world.step(60):
             heard += [(a.alert_id, a.seq) for a in one.alerts]
-            world.core.told(one, world.now)
+            world.delivery.delivered(one, world.now)
         world.save()
     told = {name: [seq for alert_id, seq in heard if alert_id == name] for name in final}
     for name, seq_list in told.items():
@@ -418,4 +431,4 @@ def test_nothing_is_lost_and_order_is_kept_whatever_happens(seed: int, shape: in
             assert seq_list[-1] == seqs[name], f"the end of {name} was not told"
     assert world.committed == len(world.log)
     world.crash()
-    assert world.tell(3_600) == []
+    assert world.deliver(3_600) == []

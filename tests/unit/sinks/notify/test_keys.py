@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from stepstream.schemas.alert import AlertStruct
 from stepstream.schemas.documents import Subscription
+from stepstream.schemas.times import SECOND_US
 from stepstream.sinks.notify.grouping import Notification
 from stepstream.sinks.notify.message import payload
-from tests.support.notify_world import NOW, SHAPES, S, World, alert, subscription
+from tests.support.notify_world import NOW, SHAPES, World, alert, subscription
 
 EVERYTHING: dict[str, Any] = {
     "change": "opened", "policy": "p", "environment": "prod", "agent_version": "v2", "task": "refund", "user_id": "u",
@@ -58,12 +59,12 @@ def test_a_retry_and_a_take_over_send_the_same_bytes(
     (first,) = world.step() or world.step(6)
     bodies([first])
     if remembered:
-        world.core.failed(first, "HTTP 503", world.now)
+        world.delivery.failed(first, "HTTP 503", world.now)
         world.save()
     world.crash()
     again = world.step() or world.step(6)
     assert bodies(again) == [first.id]
-    world.core.failed(again[0], "HTTP 503", world.now)
+    world.delivery.failed(again[0], "HTTP 503", world.now)
     assert bodies(world.step(60)) == [first.id]
 
 
@@ -75,20 +76,20 @@ def test_a_body_that_has_changed_has_another_key() -> None:
     world = World(wanted)
     bodies = Bodies(world)
     world.publish(alert("a"))
-    world.tell()
-    world.tell(2)
+    world.deliver()
+    world.deliver(2)
     world.publish(alert("b"))
     world.step()
     (first,) = world.step(2)
-    world.core.failed(first, "the answer was lost", world.now)
+    world.delivery.failed(first, "the answer was lost", world.now)
     world.publish(alert("a", 2, state="resolved"))
     world.step()
     (second,) = world.step(60)
     assert [[one.alert_id for one in told.alerts] for told in (first, second)] == [["b"], ["b"]]
     assert len(set(bodies([first, second]))) == 2
-    world.core.failed(second, "the answer was lost", world.now)
+    world.delivery.failed(second, "the answer was lost", world.now)
     world.subscriptions = {"oncall": wanted.model_copy(update={"content": "none"})}
-    world.core.apply(world.subscriptions, world.now)
+    world.delivery.update_subscriptions(world.subscriptions, world.now)
     (third,) = world.step(60)
     assert bodies([third]) != [second.id]
 
@@ -108,7 +109,7 @@ def test_one_key_has_one_body_whatever_happens(seed: int, shape: int) -> None:
                 known = newest.get(name)
                 if known is None or known.state == "firing":
                     state = dice.choice(["firing", "firing", "resolved"])
-                    silenced = dice.choice([0, 0, 0, world.now + 20 * S])
+                    silenced = dice.choice([0, 0, 0, world.now + 20 * SECOND_US])
                     newest[name] = alert(
                         name, known.seq + 1 if known else 1, state=state, silenced_until=silenced
                     )
@@ -119,9 +120,9 @@ def test_one_key_has_one_body_whatever_happens(seed: int, shape: int) -> None:
                 for one in told:
                     match dice.randrange(3):
                         case 0:
-                            world.core.told(one, world.now)
+                            world.delivery.delivered(one, world.now)
                         case 1:
-                            world.core.failed(one, "the answer was lost", world.now)
+                            world.delivery.failed(one, "the answer was lost", world.now)
                 if dice.random() < 0.7:
                     world.save()
             case 5:

@@ -15,7 +15,7 @@ from stepstream.sinks.notify.pipeline_monitor import (
     alert_of,
     finding_of,
 )
-from stepstream.sinks.notify.synthetic_runs import EVERY_US, SyntheticRuns, synthetic_run
+from stepstream.sinks.notify.synthetic_runs import INTERVAL_US, SyntheticRuns, synthetic_run
 from stepstream.stream.alerts.partition import FleetPartition
 from tests.support.notify_world import NOW, World, alert, subscription
 from tests.support.stream_world import Rec
@@ -31,14 +31,14 @@ class Looking:
     """A watch, and a clock that goes on by five seconds with each look."""
 
     def __init__(self) -> None:
-        self.watch = PipelineMonitor(60 * S, 0.5, 5 * S)
+        self.monitor = PipelineMonitor(60 * S, 0.5, 5 * S)
         self.now = NOW
 
     def __call__(self, *readings: ProgressReading, times: int = 1) -> list[StallChange]:
         found = []
         for _ in range(times):
             self.now += 5 * S
-            found += self.watch.look(readings, self.now)
+            found += self.monitor.check(readings, self.now)
         return found
 
 
@@ -110,29 +110,29 @@ def test_the_alert_is_the_one_that_the_fleet_stage_makes() -> None:
         ours = alert_of(finding, opened)
         for name in ("alert_id", "seq", "state", "change"):
             assert made[name] == getattr(ours, name)
-        world.core.inform(ours, -1, at, at)
+        world.delivery.add(ours, -1, at, at)
         world.publish(
             AlertStruct(
                 **{name: made.get(name, getattr(ours, name)) for name in ours.__struct_fields__}  # type: ignore[attr-defined]
             )
         )
-        assert len(world.tell()) == 1
-        assert world.tell(60) == []
+        assert len(world.deliver()) == 1
+        assert world.deliver(60) == []
 
 
 def test_a_synthetic_run_is_valid_and_its_absence_is_trouble() -> None:
     """Its steps are accepted; its alert is told to nobody but the watch."""
     probe = SyntheticRuns(30 * S)
-    assert probe.trouble(NOW) is None
+    assert probe.problem(NOW) is None
     trace_id = probe.due(NOW)
     events = list(synthetic_run(trace_id, NOW))
     assert all(isinstance(accept_value(value, timestamp_us=NOW), Accepted) for value in events)
-    assert probe.due(NOW + EVERY_US - 1) == ""
-    assert probe.trouble(NOW + 29 * S) is None
-    assert "did not come" in str(probe.trouble(NOW + 30 * S))
-    probe.came(trace_id, NOW + 31 * S)
-    assert (probe.trouble(NOW + 32 * S), probe.latency_us) == ("", 31 * S)
-    assert probe.due(NOW + EVERY_US) not in ("", trace_id)
+    assert probe.due(NOW + INTERVAL_US - 1) == ""
+    assert probe.problem(NOW + 29 * S) is None
+    assert "did not arrive" in str(probe.problem(NOW + 30 * S))
+    probe.arrived(trace_id, NOW + 31 * S)
+    assert (probe.problem(NOW + 32 * S), probe.latency_us) == ("", 31 * S)
+    assert probe.due(NOW + INTERVAL_US) not in ("", trace_id)
     world = World(subscription(), subscription("probe", match={"agent": PROBE_AGENT}))
     world.publish(alert(agent=PROBE_AGENT))
-    assert [one.subscription for one in world.tell()] == ["probe"]
+    assert [one.subscription for one in world.deliver()] == ["probe"]

@@ -1,17 +1,21 @@
-"""Where a notification may go: not into the notifier's own network, whatever a name resolves to. Checked for every connection.
+"""Which addresses a notification may be sent to: public ones only, unless a setting allows others.
 
-The ranges are listed here, after the registries of special-purpose addresses that IANA keeps for IPv4 and IPv6: the standard
-library's tables differ from one version of Python to the next.
+A subscription decides where alerts are sent. Without this check its author could make the notifier
+send requests into its own network (server-side request forgery). The ranges follow the IANA
+registries of special-purpose addresses. They are listed here because the tables of the standard
+library differ between versions of Python.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import socket
+import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 Resolve = Callable[[str, int], Sequence[tuple[Any, ...]]]
+"""Resolves a host and a port as ``socket.getaddrinfo`` does."""
 
 _NOT_PUBLIC_V4: Final = tuple(
     map(
@@ -19,12 +23,12 @@ _NOT_PUBLIC_V4: Final = tuple(
         (
             "0.0.0.0/8",  # this network
             "10.0.0.0/8",  # private
-            "100.64.0.0/10",  # shared by a provider's customers
+            "100.64.0.0/10",  # carrier-grade NAT
             "127.0.0.0/8",  # loopback
-            "168.63.129.16/32",  # a cloud's own services
-            "169.254.0.0/16",  # link-local, with the metadata of most clouds
+            "168.63.129.16/32",  # virtual address of Azure's platform services
+            "169.254.0.0/16",  # link-local, with the metadata service of most clouds
             "172.16.0.0/12",  # private
-            "192.0.0.0/24",  # protocol assignments, with the metadata of a cloud
+            "192.0.0.0/24",  # protocol assignments, with the metadata service of Oracle Cloud
             "192.0.2.0/24",  # documentation
             "192.88.99.0/24",  # 6to4 relays
             "192.168.0.0/16",  # private
@@ -36,6 +40,8 @@ _NOT_PUBLIC_V4: Final = tuple(
         ),
     )
 )
+# Everything outside of global unicast is refused: loopback, unique local, site-local, link-local,
+# multicast. Within it only these are.
 _GLOBAL_UNICAST: Final = ipaddress.IPv6Network("2000::/3")
 _NOT_PUBLIC_V6: Final = tuple(
     map(
@@ -47,7 +53,7 @@ _NOT_PUBLIC_V6: Final = tuple(
         ),
     )
 )
-"""Within what is global unicast; everything else (loopback, unique local, site-local, link-local, multicast) is outside it."""
+# The interface identifier of an ISATAP address (RFC 5214); an IPv4 address follows.
 _ISATAP: Final = frozenset({0x00005EFE, 0x02005EFE})
 
 
@@ -67,48 +73,76 @@ def _of_teredo(ip: ipaddress.IPv6Address) -> list[ipaddress.IPv4Address]:
     ]
 
 
+# IPv6 addresses that lead to an IPv4 address. They are public if that address is.
 _EMBEDDING: Final = (
     (ipaddress.IPv6Network("::ffff:0:0/96"), _last_32),  # IPv4-mapped
     (ipaddress.IPv6Network("64:ff9b::/96"), _last_32),  # NAT64
     (ipaddress.IPv6Network("2002::/16"), _of_6to4),
     (ipaddress.IPv6Network("2001::/32"), _of_teredo),
 )
-"""Forms of an IPv6 address that lead to an IPv4 address: public where that is."""
 
 
-class Forbidden(Exception):
-    """The address is one of our own network; says which and which setting would allow it."""
+class ForbiddenAddress(Exception):
+    """The address is not public. The message names it and the setting that allows it."""
 
 
 def resolve(host: str, port: int) -> Sequence[tuple[Any, ...]]:
-    """Addresses of a host, as the system resolves it."""
+    """The addresses of a host, from the system's resolver."""
     return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
 
 
-def addresses(
+def checked_addresses(
     host: str, port: int, *, allow_private: bool, lookup: Resolve = resolve
 ) -> list[tuple[str, int]]:
-    """Addresses that a connection may be made to, and to no other. Raises ``Forbidden``, or ``OSError`` for an unknown host.
+    """The addresses and ports that a connection to the host may be made to.
 
-    One forbidden address among several forbids the host: a name that points inside and outside is not to be trusted.
+    Connect to these and do not resolve the name again: a second lookup may give another answer
+    (DNS rebinding). One forbidden address among several forbids the host.
+
+    Raises:
+        ForbiddenAddress: an address is not public and ``allow_private`` is false.
+        OSError: the host is unknown.
     """
     found = [(str(one[4][0]), int(one[4][1])) for one in lookup(host, port)]
     for address, _ in found:
         if not allow_private and not is_public(address):
-            raise Forbidden(forbidden(host, address))
+            raise ForbiddenAddress(forbidden(host, address))
     return list(dict.fromkeys(found))
 
 
+def connect(addresses: Sequence[tuple[str, int]], deadline: float) -> socket.socket:
+    """A TCP connection to the first of these addresses that accepts one.
+
+    ``deadline`` is a time of ``time.monotonic``. Raises ``OSError``.
+    """
+    error = OSError("the host has no address")
+    for address in addresses:
+        try:
+            sock = socket.create_connection(
+                address, timeout=max(0.001, deadline - time.monotonic())
+            )
+        except OSError as problem:
+            error = problem
+            continue
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return sock
+    raise error
+
+
 def forbidden(host: str, address: str) -> str:
-    """Why nothing goes to an address, and which setting would allow it."""
+    """The error for an address that is not public."""
     named = f"{host} is {address}, " if host and host != address else f"{address} is "
-    return f"{named}an address of a private or local network: notifications go there only with the setting notify_allow_private"
+    return (
+        f"{named}an address of a private or local network: notifications are sent there only "
+        f"with the setting notify_allow_private"
+    )
 
 
 def is_public(address: str) -> bool:
-    """Whether an address is on the public internet: not loopback, private, link-local, shared, reserved or multicast.
+    """Whether an address is on the public internet.
 
-    Raises ``ValueError`` for what is no address.
+    Loopback, private, link-local, shared, reserved and multicast addresses are not. Raises
+    ``ValueError`` if the text is not an IP address.
     """
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv4Address):

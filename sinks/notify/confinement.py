@@ -1,10 +1,13 @@
-"""Confines code of others: while it runs, each connection it makes is checked at the very address it is made to.
+"""Restricts what code of other packages can reach: the network, programs and files.
 
-A library resolves names by itself, when and as often as it likes, so that a name that was checked may lead elsewhere a moment
-later. The interpreter tells of every connection just before it is made (an audit event); there the address is looked at and
-the connection refused. That holds for the thread that is confined and for every ``threading.Thread`` that it starts.
-Programs are not started either: what they connect to nobody could see. Files are not opened but those of the program itself:
-addresses of services can name files ("template", "keyfile"), whose contents would go out.
+A library resolves names by itself, so a name that was checked before may lead elsewhere when the
+library connects. The interpreter raises an audit event just before each connection
+(``sys.addaudithook``); there the numeric address is checked and the connection refused. This holds
+for the confined thread and for every ``threading.Thread`` that it starts.
+
+Starting programs is refused, because their connections could not be seen. Opening files is refused
+except code, certificates and similar files: service URLs can name files ("template", "keyfile"),
+whose contents would be sent.
 """
 
 from __future__ import annotations
@@ -20,10 +23,10 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, Final, NoReturn
 
-from stepstream.sinks.notify.channels.ssrf import forbidden, is_public
+from stepstream.sinks.notify.ssrf import forbidden, is_public
 
-_SENDS: Final = frozenset({"socket.connect", "socket.sendto", "socket.sendmsg"})
-_STARTS_PROGRAM: Final = frozenset(
+_SEND_EVENTS: Final = frozenset({"socket.connect", "socket.sendto", "socket.sendmsg"})
+_PROGRAM_EVENTS: Final = frozenset(
     {
         "subprocess.Popen",
         "os.system",
@@ -35,9 +38,10 @@ _STARTS_PROGRAM: Final = frozenset(
         "pty.spawn",
     }
 )
-_OPENS: Final = "open"
-_WATCHED: Final = _SENDS | _STARTS_PROGRAM | {_OPENS}
-_ITS_OWN: Final = tuple(
+_OPEN_EVENT: Final = "open"
+_WATCHED: Final = _SEND_EVENTS | _PROGRAM_EVENTS | {_OPEN_EVENT}
+# Folders of code, certificates and time zones.
+_READABLE_FOLDERS: Final = tuple(
     f"{os.path.realpath(folder)}{os.sep}"
     for folder in sorted(
         {
@@ -51,26 +55,25 @@ _ITS_OWN: Final = tuple(
         }
     )
 )
-"""Folders of code, certificates and time zones."""
-_ITS_OWN_FILES: Final = frozenset(
+_READABLE_FILES: Final = frozenset(
     {"/dev/null", "/dev/urandom", "/etc/hosts", "/etc/mime.types", "/etc/resolv.conf"}
 )
-_CODE: Final = (".py", ".pyc", ".so")
+_CODE_SUFFIXES: Final = (".py", ".pyc", ".so")
 
 
 class Blocked(ConnectionRefusedError):
-    """A connection, a program or a file that confined code may not have."""
+    """A connection, a program or a file was refused to confined code."""
 
 
 class Confinement:
-    """One stay of others' code. ``blocked`` is what it was refused; empty: nothing. ``network``: connections are checked."""
+    """One confined block. ``blocked`` lists what was refused; ``network``: connections are checked."""
 
     def __init__(self, network: bool) -> None:
         self.network = network
         self.blocked: list[str] = []
 
     def refuse(self, reason: str) -> NoReturn:
-        """Note it and raise ``Blocked``."""
+        """Note the reason and raise ``Blocked``."""
         self.blocked.append(reason)
         raise Blocked(reason)
 
@@ -79,14 +82,17 @@ _here: Final = threading.local()
 _children: Final[weakref.WeakKeyDictionary[threading.Thread, Confinement]] = (
     weakref.WeakKeyDictionary()
 )
-_guard: Final = threading.Lock()
+_install_lock: Final = threading.Lock()
 _installed = False
 
 
 @contextlib.contextmanager
 def confined(network: bool = True) -> Iterator[Confinement]:
-    """This thread opens no files but those of the program. With ``network`` it connects to nothing but public addresses, and
-    starts no programs."""
+    """Confine this thread until the block is left.
+
+    It opens no files except code, certificates and the like. With ``network`` it connects only to
+    public addresses and starts no programs.
+    """
     _install()
     before = getattr(_here, "confinement", None)
     _here.confinement = Confinement(network)
@@ -98,9 +104,9 @@ def confined(network: bool = True) -> Iterator[Confinement]:
 
 def _install() -> None:
     global _installed
-    with _guard:
+    with _install_lock:
         if not _installed:
-            sys.addaudithook(_audit)  # for the rest of the process: there is no way to take it away
+            sys.addaudithook(_audit)  # for the rest of the process: hooks cannot be removed
             threading.Thread.start = _started(threading.Thread.start)  # type: ignore[method-assign, assignment]
             _installed = True
 
@@ -111,18 +117,18 @@ def _audit(event: str, arguments: tuple[Any, ...]) -> None:
     confinement = _current()
     if confinement is None:
         return
-    if event == _OPENS:
+    if event == _OPEN_EVENT:
         _check_file(confinement, arguments[0])
     elif not confinement.network:
         return
-    elif event in _STARTS_PROGRAM:
-        confinement.refuse("no program is started for a notification")
-    elif arguments[-1] is not None:  # None: on a connection that was checked when it was made
-        _check(confinement, arguments[-1])
+    elif event in _PROGRAM_EVENTS:
+        confinement.refuse("programs are not started for a notification")
+    elif arguments[-1] is not None:  # None: over a connection, which was checked when it was made
+        _check_address(confinement, arguments[-1])
 
 
 def _started(start: Callable[[threading.Thread], None]) -> Callable[[threading.Thread], None]:
-    """``Thread.start`` that hands on the confinement of the thread that starts another one."""
+    """``Thread.start`` that passes the confinement of the starting thread on to the new one."""
 
     @functools.wraps(start)
     def starting(thread: threading.Thread) -> None:
@@ -139,28 +145,30 @@ def _current() -> Confinement | None:
     own: Confinement | None = getattr(_here, "confinement", None)
     if own is not None or not _children:
         return own
-    thread = threading._active.get(threading.get_ident())  # type: ignore[attr-defined]  # current_thread() makes one where there is none
+    # Not current_thread(), which makes a thread object where there is none.
+    thread = threading._active.get(threading.get_ident())  # type: ignore[attr-defined]
     return None if thread is None else _children.get(thread)
 
 
 def _check_file(confinement: Confinement, path: Any) -> None:
     if not isinstance(path, (str, bytes)):
-        return  # a descriptor: opened before, or by what was checked
+        return  # a descriptor: the file was opened before, or by code that was checked
     real = os.path.realpath(os.fsdecode(path))
-    is_code = real.endswith(_CODE) or os.path.dirname(real).endswith("__pycache__")
-    if not is_code and not real.startswith(_ITS_OWN) and real not in _ITS_OWN_FILES:
+    is_code = real.endswith(_CODE_SUFFIXES) or os.path.dirname(real).endswith("__pycache__")
+    if not is_code and not real.startswith(_READABLE_FOLDERS) and real not in _READABLE_FILES:
         confinement.refuse(
             "files are not read for a notification: name a secret with env: or file: instead"
         )
 
 
-def _check(confinement: Confinement, address: Any) -> None:
+def _check_address(confinement: Confinement, address: Any) -> None:
     host = str(address[0]) if isinstance(address, tuple) and address else ""
     try:
         ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
         confinement.refuse(
-            f"{host or 'a local socket'} is no address: it cannot be checked before the connection is made"
+            f"{host or 'a local socket'} is not an IP address: "
+            f"it cannot be checked before the connection is made"
         )
     if not is_public(host):
         confinement.refuse(forbidden("", host))

@@ -1,7 +1,7 @@
-"""Text of agents in the markup of each service: it shows as it is, and makes no link, mention or style of its own.
+"""Text of agents, escaped for the markup of each service: it makes no link, mention or style.
 
-Only values are escaped, before they are put into a title or a text: the words around them are ours, or those of a
-subscription's own template, whose author may want markup.
+Only values are escaped, before they are put into a title or a text. The words around them are ours,
+or those of a subscription's own template, whose author may want markup.
 """
 
 from __future__ import annotations
@@ -18,30 +18,30 @@ _HALF_ESCAPE: Final = re.compile(r"(?<!\\)(\\\\)*\\$|&[#\w]{0,6}$")
 
 
 def markdown(text: str) -> str:
-    """For Markdown (Discord, Teams): a backslash before every sign that may mean something; a line cannot begin a list."""
+    """For Markdown (Discord, Teams): a backslash before every character that may have a meaning."""
     return _MARKDOWN.sub(_backslashed, text)
 
 
 def slack(text: str) -> str:
-    """For Slack: its three characters as entities, so that nothing is a link, a mention or a command."""
+    """For Slack: its three special characters as entities."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def apart(text: str) -> str:
-    """For services whose rendering is not known: what links, mentions and tags begin with stands apart from what follows."""
+    """For services whose markup is unknown: a space breaks links, mentions and tags."""
     return _TAG.sub("< ", _AT_NAME.sub("@ ", text.replace("](", "] (")))
 
 
 def no_mention(text: str) -> str:
-    """For plain text in which names after ``@`` are still called."""
+    """For plain text in which a name after ``@`` still is a mention."""
     return _AT_NAME.sub("@ ", text)
 
 
-def shortened(text: str, longest: int) -> str:
-    """The text within so many characters; a cut is shown, and no escape is cut in two."""
-    if len(text) <= longest:
+def shortened(text: str, max_chars: int) -> str:
+    """The text in at most ``max_chars`` characters. A cut is marked and never splits an escape."""
+    if len(text) <= max_chars:
         return text
-    kept = text[: longest - len(ELLIPSIS)]
+    kept = text[: max_chars - len(ELLIPSIS)]
     half = _HALF_ESCAPE.search(kept)
     if half is not None:
         kept = kept[: half.start()] if half[0].startswith("&") else kept[:-1]
