@@ -1,359 +1,570 @@
-"""Settings: one table. The fields below are all there are; name, default and meaning stand here and nowhere else.
+"""The table of settings: every name, default, meaning, and the processes that read it.
 
-A setting ``kafka_brokers`` is the environment variable ``STEPSTREAM_KAFKA_BROKERS``, the key ``kafka_brokers`` in a settings
-file (TOML) and the flag ``--kafka-brokers``. This module is pure: ``stepstream.common.settings`` reads the environment and files.
+A setting ``kafka_brokers`` is the environment variable ``STEPSTREAM_KAFKA_BROKERS``, the key
+``kafka_brokers`` of a settings file (TOML) and the flag ``--kafka-brokers`` of the processes that
+read it. Flags, ``--help``, docs/settings.md and docs/cli.md are made from this table.
+``stepstream.common.settings`` reads the environment and files; this module reads nothing.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Any, Final
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    model_validator,
+)
 
-from stepstream.schemas.durations import DurationUs
+from stepstream.schemas.durations import DurationUs, parse_duration_us
+from stepstream.schemas.times import DAY_US, HOUR_US, MINUTE_US, SECOND_US
 
 ENV_PREFIX: Final = "STEPSTREAM_"
+# Variables with this prefix are secrets that subscriptions name, not settings.
 NOTIFY_SECRET_PREFIX: Final = "STEPSTREAM_NOTIFY_SECRET_"
-"""Variables that are no settings but secrets for subscriptions."""
 
+# One project's retention for one kind of data: PROJECT.KIND=DAYS.
 OWN_DAYS: Final = r"[^\s=,'\\]+\.(steps|runs|alerts|metrics)=[1-9][0-9]?[0-9]?[0-9]?[0-9]?"
-"""One project's days for one kind of data."""
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+
+Process = Literal["sdk", "worker", "sink", "notify", "up", "kafka", "clickhouse", "topics", "store"]
+"""Who reads a setting. ``kafka`` and ``clickhouse``: every process and command that connects there;
+``topics`` and ``store``: the commands that create topics and tables."""
+
+PROCESSES: Final[tuple[Process, ...]] = ("worker", "sink", "notify")
+
+
+@dataclass(frozen=True, slots=True)
+class SettingInfo:
+    """What the table holds about one setting besides its default and its limits."""
+
+    section: str
+    processes: tuple[Process, ...]
+    metavar: str
+    """The word that stands for the value in ``--help``; empty for a switch."""
+    rare: bool = False
+    """Left out of ``--help`` (the flag works): usually set in the environment or a file."""
+
+
+def setting(
+    default: Any,
+    description: str,
+    *,
+    section: str,
+    processes: tuple[Process, ...],
+    metavar: str = "",
+    rare: bool = False,
+    **limits: Any,
+) -> Any:
+    """A field of ``Settings`` with what flags and documents need; ``limits`` are pydantic's."""
+    field = Field(default, description=description, **limits)
+    # Metadata that pydantic does not know is kept with the field, as in Annotated[T, SettingInfo].
+    field.metadata.append(SettingInfo(section, processes, metavar, rare))
+    return field
+
+
+_sdk = partial(setting, section="The SDK", processes=("sdk",))
+_kafka = partial(setting, section="Kafka", processes=("kafka",))
+_topics = partial(setting, section="Kafka", processes=("topics", "up"), metavar="INT")
+_clickhouse = partial(setting, section="ClickHouse", processes=("clickhouse",))
+_store = partial(setting, section="ClickHouse", processes=("store", "sink", "up"))
+_worker = partial(setting, section="The worker", processes=("worker",))
+_sink = partial(setting, section="The sink", processes=("sink",))
+_notify = partial(setting, section="The notifier", processes=("notify",))
+_process = partial(setting, section="Metrics, health and logs", processes=(*PROCESSES, "up"))
+_local = partial(setting, section="stepstream up", processes=("up",))
 
 
 class Settings(BaseModel):
     """Every setting of every process and of the SDK."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", hide_input_in_errors=True
-    )  # an input may be a secret
+    # hide_input_in_errors: an input may be a secret.
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    # the SDK
-    endpoint: str = Field(
+    # The SDK
+    endpoint: str = _sdk(
         "",
-        description="where events go: kafka://host:9092; empty: kafka_brokers, else what `stepstream up` wrote",
+        "Where events are sent: kafka://host:9092. Empty: kafka_brokers, else the address of a "
+        "running `stepstream up`.",
+        metavar="URL",
     )
-    project: str = Field("default", description="project that runs belong to")
-    environment: str = Field("", description="prod, staging, dev ...")
-    agent: str = Field("", description="the agent's name; empty: the program's file name")
-    agent_version: str = Field("", description="the agent's version")
-    enabled: bool = Field(True, description="off: the SDK does nothing at all")
-    capture_content: bool = Field(
-        True, description="off: inputs, outputs and document texts are not sent, only their sizes"
+    project: str = _sdk("default", "The project that runs belong to.", metavar="NAME")
+    environment: str = _sdk("", "The environment: prod, staging, dev ...", metavar="NAME")
+    agent: str = _sdk("", "The agent's name. Empty: the file name of the program.", metavar="NAME")
+    agent_version: str = _sdk("", "The agent's version.", metavar="VERSION")
+    enabled: bool = _sdk(True, "Record runs. Off: the SDK does nothing at all.")
+    capture_content: bool = _sdk(
+        True,
+        "Send inputs, outputs and the texts of documents. Off: only their sizes are sent.",
     )
-    max_content_bytes: int = Field(
-        16_384, ge=0, description="inputs and outputs are cut to this size by the SDK"
+    max_content_bytes: int = _sdk(
+        16 * KIB,
+        "Maximum size of an input or output; the SDK truncates longer ones.",
+        metavar="BYTES",
+        ge=0,
     )
-    queue_events: int = Field(
+    queue_events: int = _sdk(
         10_000,
+        "Maximum number of events in the SDK's queue. Further events are dropped and counted.",
+        metavar="INT",
         gt=0,
-        description="events the SDK holds at most; what does not fit is dropped and counted",
     )
-    queue_bytes: int = Field(67_108_864, gt=0, description="bytes the SDK holds at most")
-    compression: str = Field(
-        "lz4", pattern="^(none|lz4|zstd|gzip|snappy)$", description="compression of Kafka batches"
+    queue_bytes: int = _sdk(64 * MIB, "Maximum size of the SDK's queue.", metavar="BYTES", gt=0)
+    compression: str = _sdk(
+        "lz4",
+        "Compression of Kafka batches: none, lz4, zstd, gzip or snappy.",
+        metavar="CODEC",
+        pattern="^(none|lz4|zstd|gzip|snappy)$",
     )
-    quiet: bool = Field(False, description="no line on stderr when an agent's program ends")
-    control: bool = Field(
-        True, description="off: the SDK does not listen for commands (stop, pause, resume, warn)"
+    quiet: bool = _sdk(False, "Print no summary line when the agent's program exits.")
+    control: bool = _sdk(
+        True,
+        "Receive commands (stop, pause, resume, warn). Off: the SDK does not listen for them.",
     )
-    control_lookback: DurationUs = Field(
-        600_000_000,
-        description="how far back the SDK reads commands; a command to a whole agent binds no longer than this",
+    control_lookback: DurationUs = _sdk(
+        10 * MINUTE_US,
+        "How far back the SDK reads commands at its start. A command to a whole agent or project "
+        "is valid for at most this long.",
     )
-    pause_limit: DurationUs = Field(
-        900_000_000, description="a paused run that nobody resumes for this long is stopped"
+    pause_limit: DurationUs = _sdk(
+        15 * MINUTE_US, "A run that stays paused for longer than this is stopped."
     )
 
     # Kafka
-    kafka_brokers: str = Field(
-        "", description="bootstrap servers, host:port,host:port; empty: what `stepstream up` wrote"
-    )
-    kafka_sasl_mechanism: str = Field(
-        "", description="PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER; empty: no SASL"
-    )
-    kafka_sasl_username: str = Field("", description="SASL user")
-    kafka_sasl_password: SecretStr = Field(SecretStr(""), description="SASL password")
-    kafka_token_hook: str = Field(
+    kafka_brokers: str = _kafka(
         "",
-        description="module:function that returns (token, expiry in unix seconds), for OAUTHBEARER",
+        "Bootstrap servers: host:port,host:port. Empty: the address of a running `stepstream up`.",
+        metavar="HOST:PORT",
     )
-    kafka_tls: bool = Field(
-        False, description="encrypt connections; on by itself when a CA or certificate is given"
+    kafka_sasl_mechanism: str = _kafka(
+        "",
+        "SASL mechanism: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER. Empty: no SASL.",
+        metavar="MECHANISM",
+        rare=True,
     )
-    kafka_ca_file: str = Field(
-        "", description="CA certificates in PEM; empty with kafka_tls: the system's"
+    kafka_sasl_username: str = _kafka("", "SASL user name.", metavar="USER", rare=True)
+    kafka_sasl_password: SecretStr = _kafka(
+        SecretStr(""), "SASL password.", metavar="PASSWORD", rare=True
     )
-    kafka_certificate_file: str = Field("", description="client certificate in PEM")
-    kafka_key_file: str = Field("", description="the client certificate's key in PEM")
-    topic_prefix: str = Field(
+    kafka_token_hook: str = _kafka(
+        "",
+        "For OAUTHBEARER: module:function that returns (token, expiry in Unix seconds).",
+        metavar="MODULE:FUNCTION",
+        rare=True,
+    )
+    kafka_tls: bool = _kafka(
+        False,
+        "Encrypt connections. Implied when a CA or a client certificate is given.",
+        rare=True,
+    )
+    kafka_ca_file: str = _kafka(
+        "",
+        "CA certificates (PEM). Empty with kafka_tls: those of the system.",
+        metavar="PATH",
+        rare=True,
+    )
+    kafka_certificate_file: str = _kafka("", "Client certificate (PEM).", metavar="PATH", rare=True)
+    kafka_key_file: str = _kafka(
+        "", "Private key of the client certificate (PEM).", metavar="PATH", rare=True
+    )
+    topic_prefix: str = _kafka(
         "stepstream",
+        "Prefix of all topic names: PREFIX.steps ...",
+        metavar="PREFIX",
         pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$",
-        description="topics are named <prefix>.steps ...",
     )
-    partitions: int = Field(
+    partitions: int = _topics(
         2,
+        "Number of partitions of the steps topic. Used when the topic is created and never "
+        "changed later: choose at least the number of workers that you will ever run.",
         gt=0,
-        description="partitions of the steps topic when it is created, never changed later: at least as many as workers one day",
     )
-    fleet_partitions: int = Field(
-        2, gt=0, description="partitions of findings, usage and alerts when they are created"
+    fleet_partitions: int = _topics(
+        2,
+        "Number of partitions of the findings, usage and alerts topics, when they are created.",
+        gt=0,
     )
-    replication_factor: int = Field(
-        1, gt=0, description="replicas of each topic when it is created; 3 in production"
+    replication_factor: int = _topics(
+        1, "Replicas of each topic when it is created. Use 3 in production.", gt=0
     )
-    min_insync_replicas: int = Field(
-        1, gt=0, description="replicas that must acknowledge; 2 in production"
+    min_insync_replicas: int = _topics(
+        1, "Replicas that must acknowledge a record. Use 2 in production.", gt=0
     )
-    steps_topic_retention: DurationUs = Field(
-        7 * 86_400_000_000, description="how long Kafka keeps step events"
+    steps_topic_retention: DurationUs = _topics(
+        7 * DAY_US, "How long Kafka keeps step events.", metavar=""
     )
 
     # ClickHouse
-    clickhouse_url: str = Field(
+    clickhouse_url: str = _clickhouse(
         "",
-        description="http(s)://host:8123; empty: what `stepstream up` wrote; http://user:password@host:8123 sets clickhouse_user and clickhouse_password too",
+        "Address of ClickHouse: http(s)://host:8123. Empty: the address of a running "
+        "`stepstream up`. http://user:password@host:8123 also sets clickhouse_user and "
+        "clickhouse_password.",
+        metavar="URL",
     )
-    clickhouse_user: str = Field("default", description="user that writes and migrates")
-    clickhouse_password: SecretStr = Field(
+    clickhouse_user: str = _clickhouse(
+        "default", "User that writes rows and creates tables.", metavar="USER"
+    )
+    clickhouse_password: SecretStr = _clickhouse(
         SecretStr(""),
-        description="its password; empty with the store of `stepstream up`: the random one that `up` made",
+        "Password of clickhouse_user. Empty with the store of `stepstream up`: the password that "
+        "`up` generated.",
+        metavar="PASSWORD",
     )
-    clickhouse_reader_user: str = Field(
+    clickhouse_reader_user: str = _clickhouse(
         "",
-        description="user that commands read with (runs, trace, sql ...); empty: clickhouse_user, with readonly=1",
+        "User of the commands that only read (runs, trace, sql ...). Empty: clickhouse_user, with "
+        "readonly=1.",
+        metavar="USER",
+        rare=True,
     )
-    clickhouse_reader_password: SecretStr = Field(SecretStr(""), description="its password")
-    clickhouse_ca_file: str = Field("", description="CA certificate in PEM for https")
-    clickhouse_database: str = Field(
-        "stepstream", pattern="^[A-Za-z_][A-Za-z0-9_]*$", description="database of tables and views"
+    clickhouse_reader_password: SecretStr = _clickhouse(
+        SecretStr(""), "Password of clickhouse_reader_user.", metavar="PASSWORD", rare=True
     )
-    steps_retention_days: int = Field(
-        30, gt=0, description="how long ClickHouse keeps steps; older ones are dead-lettered"
+    clickhouse_ca_file: str = _clickhouse(
+        "", "CA certificate (PEM) for https.", metavar="PATH", rare=True
     )
-    runs_retention_days: int = Field(180, gt=0, description="how long ClickHouse keeps runs")
-    alerts_retention_days: int = Field(365, gt=0, description="how long ClickHouse keeps alerts")
-    metrics_retention_days: int = Field(
-        365,
+    clickhouse_database: str = _clickhouse(
+        "stepstream",
+        "Database of the tables and views.",
+        metavar="NAME",
+        pattern="^[A-Za-z_][A-Za-z0-9_]*$",
+    )
+    steps_retention_days: int = _store(
+        30,
+        "How long ClickHouse keeps steps. Steps that arrive older than this are dead-lettered.",
+        processes=("store", "worker", "sink", "up"),
+        metavar="DAYS",
         gt=0,
-        description="how long ClickHouse keeps the rollups behind metrics_1m and metrics_1h",
     )
-    retention_by_project: str = Field(
+    runs_retention_days: int = _store(180, "How long ClickHouse keeps runs.", metavar="DAYS", gt=0)
+    alerts_retention_days: int = _store(
+        365, "How long ClickHouse keeps alerts.", metavar="DAYS", gt=0
+    )
+    metrics_retention_days: int = _store(
+        365,
+        "How long ClickHouse keeps the aggregates behind metrics_1m and metrics_1h.",
+        metavar="DAYS",
+        gt=0,
+    )
+    retention_by_project: str = _store(
         "",
+        "Different retention for some projects: dev.steps=7,dev.runs=30,shop.metrics=730.",
+        processes=("store", "worker", "sink", "up"),
+        metavar="PROJECT.KIND=DAYS,...",
         pattern=f"^$|^{OWN_DAYS}(, *{OWN_DAYS})*$",
-        description="other days for some projects: dev.steps=7,dev.runs=30,shop.metrics=730",
     )
-    text_search: bool = Field(
+    text_search: bool = _store(
         False,
-        description="index the words of inputs and outputs: 60 % more disk, inserts take nearly twice as long",
+        "Index the words of inputs and outputs. Needs 60 % more disk; inserts take nearly twice "
+        "as long.",
     )
-    clickhouse_cluster: str = Field(
+    clickhouse_cluster: str = _store(
         "",
+        "Cluster on which replicated tables are created (untested). Empty: a single server.",
+        metavar="NAME",
         pattern="^[A-Za-z0-9_.-]*$",
-        description="cluster to create replicated tables on (untested); empty: one server",
     )
 
-    # worker
-    worker_group: str = Field("worker", description="consumer group of workers: <prefix>.<group>")
-    close_after: DurationUs = Field(
-        2_000_000,
-        description="a run closes when its root has ended and no step is open for this long",
+    # The worker
+    worker_group: str = _worker(
+        "worker",
+        "Consumer group of the workers: PREFIX.GROUP.",
+        processes=("worker", "notify"),
+        metavar="GROUP",
     )
-    rootless_idle: DurationUs = Field(
-        60_000_000, description="a run whose root was never seen closes after this much silence"
+    close_after: DurationUs = _worker(
+        2 * SECOND_US,
+        "A run closes when its root step has ended and no step has been open for this long.",
     )
-    stuck_after: DurationUs = Field(
-        1_800_000_000, description="an open root with this much silence raises stuck-run"
+    rootless_idle: DurationUs = _worker(
+        MINUTE_US,
+        "A run whose root step never arrived closes when no step arrives for this long.",
     )
-    max_run_age: DurationUs = Field(
-        86_400_000_000, description="a run is closed at this age, whatever is open"
+    stuck_after: DurationUs = _worker(
+        30 * MINUTE_US,
+        "A run that is open and receives no step for this long raises the alert stuck-run.",
     )
-    late_horizon: DurationUs = Field(
-        3_600_000_000,
-        description="a step this much later than its run's close is stored and changes nothing",
+    max_run_age: DurationUs = _worker(
+        DAY_US, "A run closes when it is this old, even if steps are open."
     )
-    revision_interval: DurationUs = Field(
-        1_000_000, description="a growing trajectory is published at most this often"
+    late_horizon: DurationUs = _worker(
+        HOUR_US,
+        "A step that arrives later than this after its run closed is stored, but does not change "
+        "the run.",
     )
-    usage_interval: DurationUs = Field(
-        5_000_000, description="what a growing run used is told to windows at most this often"
+    revision_interval: DurationUs = _worker(
+        SECOND_US, "Minimum time between two published revisions of an open run."
     )
-    max_steps_per_run: int = Field(
-        20_000, gt=0, description="steps merged into one trajectory; more are stored and counted"
+    usage_interval: DurationUs = _worker(
+        5 * SECOND_US, "Minimum time between two usage records of an open run."
     )
-    max_open_runs: int = Field(
+    max_steps_per_run: int = _worker(
+        20_000,
+        "Maximum number of steps in one trajectory. Further steps are stored and counted, but "
+        "not merged.",
+        metavar="INT",
+        gt=0,
+    )
+    max_open_runs: int = _worker(
         200_000,
+        "Maximum number of open runs in memory per partition. Above it the runs that have been "
+        "idle longest are closed.",
+        metavar="INT",
         gt=0,
-        description="open runs a worker holds per partition before the oldest idle ones close",
     )
-    max_held_bytes: int = Field(
-        1_073_741_824,
+    max_held_bytes: int = _worker(
+        1024 * MIB,
+        "Maximum memory for runs per partition. Above it the worker first drops its records of "
+        "closed runs, then closes the runs that have been idle longest.",
+        metavar="BYTES",
         gt=0,
-        description="memory for runs a worker holds per partition before it forgets closed ones, then closes the idlest",
     )
-    replay_records: int = Field(
+    replay_records: int = _worker(
         50_000,
+        "Maximum number of records to read again after a restart. An open run whose first record "
+        "lies further back than this is written to a checkpoint (with very many open runs: one "
+        "that lies further back than 16 records for each).",
+        metavar="INT",
         gt=0,
-        description="open runs that hold a floor back by more records are checkpointed; with very many open, by 16 records each",
     )
-    content_detectors: bool = Field(
-        True, description="off: no detector looks at inputs and outputs"
+    content_detectors: bool = _worker(True, "Run the detectors that read inputs and outputs.")
+    flap_window: DurationUs = _worker(
+        10 * MINUTE_US,
+        "A condition that occurs again within this time after its alert was resolved reopens that "
+        "alert.",
     )
-    flap_window: DurationUs = Field(
-        600_000_000,
-        description="a trouble that comes back within this after it was resolved is the same alert",
-    )
-    incident_runs: int = Field(
+    incident_runs: int = _worker(
         3,
+        "Number of runs with the same cause (such as a broken tool) that are grouped into one "
+        "incident. 0: no incidents.",
+        metavar="INT",
         ge=0,
         le=50,
-        description="runs that one trouble (a broken tool) hits before they are one incident; 0: no incidents",
     )
-    incident_window: DurationUs = Field(
-        600_000_000,
-        description="within which they are hit; an incident that hits no run for this long is resolved",
+    incident_window: DurationUs = _worker(
+        10 * MINUTE_US,
+        "Time within which incident_runs runs must be affected. An incident is resolved when no "
+        "run is affected for this long.",
     )
-    dead_letter_limit: int = Field(
+    dead_letter_limit: int = _worker(
         600,
+        "Number of records of one partition refused within a minute that raises the alert "
+        "dead-letter-rate. 0: never.",
+        metavar="INT",
         ge=0,
-        description="records refused in a minute of one partition that raise the alert dead-letter-rate; 0: never",
     )
-    watchdog: DurationUs = Field(
-        120_000_000,
-        description="a worker whose loop or partition stands still for this long ends, to be started again",
+    watchdog: DurationUs = _worker(
+        2 * MINUTE_US,
+        "A worker whose event loop or partition makes no progress for this long exits, so that it "
+        "is restarted.",
     )
-    window_lateness: DurationUs = Field(
-        600_000_000,
-        description="windows are sealed when what ended in them may have come this late",
+    window_lateness: DurationUs = _worker(
+        10 * MINUTE_US,
+        "How long usage windows wait for late records before they are sealed.",
     )
-    max_window_owners: int = Field(
+    max_window_owners: int = _worker(
         5_000,
+        "Maximum number of combinations of project, agent, version and task with usage windows, "
+        "per partition.",
+        metavar="INT",
         gt=0,
-        description="project, agent, version and task together that windows are kept for, per partition",
     )
-    max_window_records: int = Field(
+    max_window_records: int = _worker(
         500_000,
+        "Maximum number of usage records in memory per partition. Above it windows are sealed "
+        "early.",
+        metavar="INT",
         gt=0,
-        description="usage records held per partition until their windows are sealed; more seal them early",
     )
-    session_timeout: DurationUs = Field(
-        10_000_000,
-        ge=6_000_000,
-        description="Kafka takes partitions from a silent worker or sink after this; brokers refuse less than 6s",
+    session_timeout: DurationUs = _worker(
+        10 * SECOND_US,
+        "Kafka assigns the partitions of a worker, sink or notifier to others when it sends no "
+        "heartbeat for this long. Brokers refuse less than 6s.",
+        processes=("worker", "sink", "notify"),
+        ge=6 * SECOND_US,
     )
 
-    # sink
-    sink_group: str = Field("sink", description="consumer group of sinks: <prefix>.<group>")
-    sink_batch_rows: int = Field(20_000, gt=0, description="rows of one insert at most")
-    sink_batch_bytes: int = Field(
-        33_554_432, gt=0, description="bytes of records of one insert at most"
+    # The sink
+    sink_group: str = _sink(
+        "sink",
+        "Consumer group of the sinks: PREFIX.GROUP.",
+        processes=("sink", "notify"),
+        metavar="GROUP",
     )
-    sink_batch_interval: DurationUs = Field(
+    sink_batch_rows: int = _sink(
+        20_000, "Maximum number of rows of one insert.", metavar="INT", gt=0
+    )
+    sink_batch_bytes: int = _sink(
+        32 * MIB, "Maximum size of the records of one insert.", metavar="BYTES", gt=0
+    )
+    sink_batch_interval: DurationUs = _sink(
         250_000,
-        description="how long a batch waits for more rows: up to four times as long while inserts are slow, and up to twelve "
-        "times where it is of runs or alerts",
+        "How long a batch waits for more rows. Up to 4 times as long while inserts are slow, and "
+        "up to 12 times as long for runs and alerts.",
     )
 
-    # notify
-    notify_group: str = Field("notify", description="consumer group of notifiers: <prefix>.<group>")
-    notify_port: int = Field(
+    # The notifier
+    notify_group: str = _notify(
+        "notify", "Consumer group of the notifiers: PREFIX.GROUP.", metavar="GROUP"
+    )
+    notify_port: int = _notify(
         0,
+        "Port of the admin API and the alert stream, on the loopback interface. 0: a free port, "
+        "printed in the log. -1: no server.",
+        processes=("notify", "up"),
+        metavar="PORT",
         ge=-1,
         le=65535,
-        description="port of the admin API and the alert stream, on loopback; 0: a free one, named in the log; -1: none",
     )
-    notify_url: str = Field(
+    notify_url: str = _notify(
         "",
-        description="where commands reach the notifier's admin API: http://host:8124; empty: what `stepstream up` wrote",
+        "Address of the notifier's admin API, for commands: http://host:8124. Empty: the address "
+        "of a running `stepstream up`.",
+        processes=("sdk",),
+        metavar="URL",
     )
-    notify_token: SecretStr = Field(
+    notify_token: SecretStr = _notify(
         SecretStr(""),
-        description="token for notify_url, from `stepstream credentials add`; empty: what `stepstream up` wrote",
+        "Token for notify_url, from `stepstream credentials add`. Empty: the token of a running "
+        "`stepstream up`.",
+        processes=("sdk",),
+        metavar="TOKEN",
     )
-    credentials_file: str = Field(
+    credentials_file: str = _notify(
         "",
-        description="file of who may call the admin API and the alert stream, kept by `stepstream credentials`; empty: nobody may (`up`: its own)",
+        "File with the users of the admin API, the alert stream and /metrics, maintained by "
+        "`stepstream credentials`. Empty: the API refuses every request (`up` has a file of its "
+        "own).",
+        processes=(*PROCESSES, "up"),
+        metavar="PATH",
     )
-    notify_allow_private: bool = Field(
-        False, description="webhooks may go to loopback, link-local and private addresses"
+    notify_allow_private: bool = _notify(
+        False,
+        "Allow webhooks to loopback, link-local and private addresses.",
+        processes=("notify", "up"),
     )
-    notify_allow_commands: bool = Field(
-        False, description="subscriptions may run programs on the notifier's machine"
+    notify_allow_commands: bool = _notify(
+        False,
+        "Allow subscriptions to run programs on the notifier's machine.",
+        processes=("notify", "up"),
     )
-    notify_secrets_dir: str = Field(
+    notify_secrets_dir: str = _notify(
         "/run/secrets",
-        description="folder that the secrets named file:/path in subscriptions lie in",
+        "Directory of the files that subscriptions may name as file:/path.",
+        processes=("notify", "up"),
+        metavar="PATH",
     )
-    notify_secret_variables: str = Field(
+    notify_secret_variables: str = _notify(
         "",
+        "Environment variables that subscriptions may name as env:NAME, besides "
+        "STEPSTREAM_NOTIFY_SECRET_...; separated by commas.",
+        processes=("notify", "up"),
+        metavar="NAME,...",
         pattern=r"^[A-Za-z0-9_, ]*$",
-        description="variables that subscriptions may name as env:NAME, separated by commas, besides STEPSTREAM_NOTIFY_SECRET_...",
     )
-    watch_after: DurationUs = Field(
-        60_000_000,
-        description="pipeline-stalled is raised when workers or sinks make no progress for this long",
+    watch_after: DurationUs = _notify(
+        MINUTE_US,
+        "The alert pipeline-stalled is raised when workers or sinks make no progress for this "
+        "long.",
     )
-    watch_lag_share: float = Field(
+    watch_lag_share: float = _notify(
         0.5,
+        "The alert pipeline-stalled is raised when this share of the records that Kafka keeps is "
+        "not processed yet.",
+        metavar="FLOAT",
         gt=0,
         le=1,
-        description="pipeline-stalled is raised when this share of what Kafka keeps is not processed yet",
     )
-    synthetic_runs: bool = Field(
+    synthetic_runs: bool = _notify(
         False,
-        description="notify sends a run of its own through the pipeline every minute and raises pipeline-stalled when its alert does not come",
+        "Send a synthetic run through the pipeline every minute, and raise pipeline-stalled when "
+        "its alert does not arrive.",
+        processes=("notify", "up"),
     )
 
-    # every process
-    metrics_host: str = Field(
-        "127.0.0.1", description="address that /metrics, /healthz and /readyz are served at"
+    # Worker, sink and notifier
+    metrics_host: str = _process(
+        "127.0.0.1", "Address that serves /metrics, /healthz and /readyz.", metavar="HOST"
     )
-    metrics_port: int = Field(
+    metrics_port: int = _process(
         0,
+        "Port of /metrics, /healthz and /readyz. 0: a free port, printed in the log. -1: no "
+        "server. `up` uses three ports from this one on (worker, sink, notifier); with 0 it uses "
+        "9464 to 9466, or free ports that it keeps for its next start.",
+        metavar="PORT",
         ge=-1,
         le=65533,
-        description="their port; 0: a free one, named in the log; -1: none. `up` takes three from here on: worker, sink, notify; 0: 9464 to 9466, or free ones that it keeps",
     )
-
-    log_level: str = Field(
+    log_level: str = _process(
         "warning",
+        "Minimum level of log lines on stderr: debug, info, warning, error or critical.",
+        metavar="LEVEL",
         pattern="^(debug|info|warning|error|critical)$",
-        description="what processes say on stderr, and what is graver",
     )
-    log_format: str = Field(
-        "text", pattern="^(text|json)$", description="text for people, or one JSON object a line"
+    log_format: str = _process(
+        "text",
+        "Format of log lines: text, or json for one JSON object a line.",
+        metavar="FORMAT",
+        pattern="^(text|json)$",
     )
 
-    # one machine
-    state_dir: str = Field(
+    # stepstream up
+    state_dir: str = _local(
         "",
-        description="where `up` writes its addresses; empty: stepstream in the user's state folder",
+        "Directory in which `up` writes its addresses and passwords, and where commands look for "
+        "them. Empty: stepstream in the user's state directory.",
+        processes=("kafka", "clickhouse", "up"),
+        metavar="PATH",
     )
-    data_dir: str = Field(
+    data_dir: str = _local(
         "",
-        description="where the embedded engines keep their data; empty: data in the state folder",
+        "Directory of the data of the embedded Kafka and ClickHouse. Empty: data in the state "
+        "directory.",
+        metavar="PATH",
     )
-    kafka_port: int = Field(
-        0, ge=0, le=65535, description="port of the embedded Kafka; 0: 9092 or a free one"
+    kafka_port: int = _local(
+        0, "Port of the embedded Kafka. 0: 9092, or a free port.", metavar="PORT", ge=0, le=65535
     )
-    kafka_auth: bool = Field(
+    kafka_auth: bool = _local(
         False,
-        description="the embedded Kafka asks for a user and a password (SASL), which `up` makes and clients here find",
+        "Require user name and password (SASL) for the embedded Kafka. `up` generates them; "
+        "clients of this user on this machine find them.",
     )
-    clickhouse_port: int = Field(
-        0, ge=0, le=65535, description="port of the embedded ClickHouse; 0: 8123 or a free one"
+    clickhouse_port: int = _local(
+        0,
+        "Port of the embedded ClickHouse. 0: 8123, or a free port.",
+        metavar="PORT",
+        ge=0,
+        le=65535,
     )
-    kafka_heap_mb: int = Field(384, ge=128, description="Java heap of the embedded Kafka")
-    kafka_jars_dir: str = Field(
+    kafka_heap_mb: int = _local(
+        384, "Java heap of the embedded Kafka, in MiB.", metavar="MIB", ge=128
+    )
+    kafka_jars_dir: str = _local(
         "",
-        description="folder with Kafka's jars, for machines without a network; empty: fetched once",
+        "Directory with Kafka's jars, for machines without a network. Empty: downloaded once.",
+        metavar="PATH",
     )
-    documents_dir: str = Field("", description="folder of documents that `up` applies and watches")
+    documents_dir: str = _local(
+        "",
+        "Directory of documents (policies, subscriptions, prices) that `up` applies and watches "
+        "for changes.",
+        metavar="PATH",
+    )
 
     @model_validator(mode="before")
     @classmethod
     def _take_login(cls, values: Any) -> Any:
-        """A login in the store's URL becomes user and password, so that no URL that is shown holds a password."""
+        """Move a login in ``clickhouse_url`` to user and password: URLs are printed and logged."""
         if not isinstance(values, dict) or not isinstance(values.get("clickhouse_url"), str):
             return values
         url, user, password = split_login(values["clickhouse_url"])
@@ -363,7 +574,7 @@ class Settings(BaseModel):
 
     @property
     def kafka(self) -> dict[str, Any]:
-        """librdkafka's connection settings."""
+        """Connection settings of librdkafka."""
         config: dict[str, Any] = {"bootstrap.servers": self.kafka_brokers, "log_level": 2}
         tls = self.kafka_tls or bool(self.kafka_ca_file or self.kafka_certificate_file)
         if self.kafka_sasl_mechanism:
@@ -383,7 +594,7 @@ class Settings(BaseModel):
 
 
 def split_login(url: str) -> tuple[str, str, str]:
-    """The URL without its login, the user and the password; empty texts where the URL has none."""
+    """Return the URL without its login, the user, and the password; both empty without a login."""
     head, at, tail = url.partition("//")
     login, has_login, rest = tail.rpartition("@")
     if not at or not has_login or "/" in login:
@@ -393,7 +604,7 @@ def split_login(url: str) -> tuple[str, str, str]:
 
 
 def _unquoted(text: str) -> str:
-    """Percent escapes as the characters that they stand for."""
+    # urllib.parse.unquote would do; importing urllib is not allowed here, and costs the SDK time.
     plain = re.sub(
         rb"%([0-9A-Fa-f]{2})",
         lambda match: bytes([int(match[1], 16)]),
@@ -410,4 +621,31 @@ def environment_name(field: str) -> str:
 SECRETS: Final = frozenset(
     name for name, info in Settings.model_fields.items() if info.annotation is SecretStr
 )
-"""Settings whose value may be given as a file: ``<NAME>_FILE`` in the environment, ``file:/path`` anywhere."""
+"""Settings whose value may be in a file: ``<NAME>_FILE`` in the environment, ``file:/path``
+anywhere."""
+
+DURATIONS: Final = frozenset(
+    name
+    for name, info in Settings.model_fields.items()
+    if any(
+        isinstance(part, BeforeValidator) and part.func is parse_duration_us
+        for part in info.metadata
+    )
+)
+
+
+def setting_info(name: str) -> SettingInfo:
+    """What the table holds about a setting."""
+    found = next(
+        part for part in Settings.model_fields[name].metadata if isinstance(part, SettingInfo)
+    )
+    return replace(found, metavar="DURATION") if name in DURATIONS else found
+
+
+def settings_of(*processes: Process) -> tuple[str, ...]:
+    """The settings that any of these processes reads, in the order of the table."""
+    return tuple(
+        name
+        for name in Settings.model_fields
+        if not set(processes).isdisjoint(setting_info(name).processes)
+    )

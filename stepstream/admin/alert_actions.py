@@ -9,7 +9,7 @@ import msgspec
 from confluent_kafka import TopicPartition
 from pydantic import ValidationError
 
-from stepstream.admin.orders import send_records
+from stepstream.admin.commands import send_records
 from stepstream.common import kafka
 from stepstream.schemas.alert import Alert
 from stepstream.schemas.alert_actions import Action, action_finding

@@ -1,164 +1,200 @@
-"""``stepstream alerts``."""
+"""``stepstream alerts``: list and follow alerts; acknowledge, silence, resolve one."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from stepstream.cli.common import CLICKHOUSE, KAFKA, Format, FormatOption, one_of, takes
-from stepstream.cli.look import (
-    PANEL,
+from stepstream.cli.common import one_of
+from stepstream.cli.errors import USAGE, Failure
+from stepstream.cli.options import (
     AgentOption,
+    ByOption,
     EnvironmentOption,
+    Format,
+    FormatOption,
     LimitOption,
     ProjectOption,
     SinceOption,
+    takes,
 )
 from stepstream.common.terminal import say, say_json
-from stepstream.schemas.alert import SEVERITIES, TIME_FIELDS, Alert
+from stepstream.schemas.alert import SEVERITIES, Alert
 from stepstream.schemas.settings import Settings
-from stepstream.schemas.times import time_of
 
 if TYPE_CHECKING:
     from stepstream.cli.queries import Scope
+    from stepstream.schemas.alert_actions import Action
+
+PANEL: Final = "Look"
+HELP: Final = "List alerts, the newest last, or follow them; acknowledge, silence, resolve."
+# How long a command waits until the store has its change, so that the next command shows it.
+STORED_S: Final = 5.0
+
+IdArgument = Annotated[
+    str, typer.Argument(metavar="ID", help="Id of the alert, or a unique beginning of it.")
+]
 
 
-HELP = "List alerts, the newest last, or follow them; acknowledge, silence, resolve."
-FollowOption = Annotated[
-    bool, typer.Option("--follow", "-f", help="Wait for alerts and show them as they come.")
-]
-AlertOption = Annotated[str | None, typer.Option(help="Only alerts of this name.")]
-StateOption = Annotated[str | None, typer.Option(help="Only those that are firing, or resolved.")]
-SeverityOption = Annotated[
-    str | None, typer.Option(help=f"Only this severity: {', '.join(SEVERITIES)}.")
-]
+@dataclass(frozen=True)
+class AlertFilter:
+    """Which alerts are listed."""
+
+    follow: Annotated[
+        bool,
+        typer.Option("--follow", "-f", help="Print alerts as they arrive, until Ctrl-C."),
+    ] = False
+    project: ProjectOption = None
+    environment: EnvironmentOption = None
+    agent: AgentOption = None
+    alert: Annotated[
+        str | None, typer.Option(metavar="PATTERN", help="Only alerts with this name.")
+    ] = None
+    severity: Annotated[
+        str | None,
+        typer.Option(metavar="SEVERITY", help=f"Only this severity: {', '.join(SEVERITIES)}."),
+    ] = None
+    state: Annotated[
+        str | None, typer.Option(metavar="STATE", help="Only this state: firing or resolved.")
+    ] = None
+    since: SinceOption = None
+    limit: LimitOption = 50
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands. Without one of its own, ``alerts`` lists."""
-    from stepstream.cli import alert_commands
-
+    """Add the commands. ``alerts`` without a subcommand lists."""
     group = typer.Typer(help=HELP)
     group.callback(invoke_without_command=True, help=HELP)(alerts)
     group.command("list")(show_list)
-    for command in (
-        alert_commands.show,
-        alert_commands.ack,
-        alert_commands.silence,
-        alert_commands.resolve,
-    ):
+    for command in (show, ack, silence, resolve):
         group.command(command.__name__)(command)
     app.add_typer(group, name="alerts", rich_help_panel=PANEL)
 
 
-@takes(*KAFKA, *CLICKHOUSE)
+@takes("kafka", "clickhouse")
 def alerts(
     settings: Settings,
     context: typer.Context,
-    *,
-    follow: FollowOption = False,
-    project: ProjectOption = None,
-    environment: EnvironmentOption = None,
-    agent: AgentOption = None,
-    alert: AlertOption = None,
-    severity: SeverityOption = None,
-    state: StateOption = None,
-    since: SinceOption = None,
-    limit: LimitOption = 50,
+    filter: AlertFilter,
     format: FormatOption = Format.TABLE,
 ) -> None:
-    """List, or a command of the group."""
+    """List alerts unless a subcommand was given."""
     if context.invoked_subcommand is None:
-        _list(
-            settings,
-            follow,
-            project,
-            environment,
-            agent,
-            alert,
-            severity,
-            state,
-            since,
-            limit,
-            format,
-        )
+        _list(settings, filter, format)
 
 
-@takes(*KAFKA, *CLICKHOUSE)
-def show_list(
-    settings: Settings,
-    *,
-    follow: FollowOption = False,
-    project: ProjectOption = None,
-    environment: EnvironmentOption = None,
-    agent: AgentOption = None,
-    alert: AlertOption = None,
-    severity: SeverityOption = None,
-    state: StateOption = None,
-    since: SinceOption = None,
-    limit: LimitOption = 50,
-    format: FormatOption = Format.TABLE,
-) -> None:
-    """List alerts, the newest last, or follow them as they come (with --since: after those since then)."""
-    _list(
-        settings, follow, project, environment, agent, alert, severity, state, since, limit, format
-    )
+@takes("kafka", "clickhouse")
+def show_list(settings: Settings, filter: AlertFilter, format: FormatOption = Format.TABLE) -> None:
+    """List alerts, the newest last.
+
+    With --follow: print alerts as they arrive; with --since as well, first those since then.
+    """
+    _list(settings, filter, format)
 
 
-def _list(
-    settings: Settings,
-    follow: bool,
-    project: str | None,
-    environment: str | None,
-    agent: str | None,
-    alert: str | None,
-    severity: str | None,
-    state: str | None,
-    since: str | None,
-    limit: int,
-    format: Format,
-) -> None:
+def _list(settings: Settings, filter: AlertFilter, format: Format) -> None:
     from stepstream.cli import queries
 
-    one_of("--severity", severity, SEVERITIES)
-    one_of("--state", state, ("firing", "resolved"))
+    one_of("--severity", filter.severity, SEVERITIES)
+    one_of("--state", filter.state, ("firing", "resolved"))
     scope = queries.Scope(
-        project=project,
-        environment=environment,
-        agent=agent,
-        alert=alert,
-        severity=severity,
-        state=state,
-        since=queries.parse_since(since, datetime.now(UTC)),
-        limit=limit,
+        project=filter.project,
+        environment=filter.environment,
+        agent=filter.agent,
+        alert=filter.alert,
+        severity=filter.severity,
+        state=filter.state,
+        since=queries.parse_since(filter.since, datetime.now(UTC)),
+        limit=filter.limit,
     )
-    if follow:
+    if filter.follow:
         _follow(settings, scope, format)
         return
     with queries.store(settings) as client:
         _print_history(queries.list_alerts(client, scope), format)
 
 
+@takes("kafka", "clickhouse")
+def show(settings: Settings, alert: IdArgument, format: FormatOption = Format.TABLE) -> None:
+    """Show an alert and its history: every change, its time and who made it."""
+    from stepstream.cli import printing, queries
+    from stepstream.render.alerts import HANGING_CELLS, alert_lines
+
+    with queries.store(settings) as client:
+        found = queries.find_alert(client, alert)
+        history = queries.alert_history(client, found.alert_id)
+    if format is not Format.TABLE:
+        _print_records(history, format)
+        return
+    printing.show_folded(
+        alert_lines(found, glyphs=printing.glyphs(), history=True), indent=HANGING_CELLS
+    )
+    say(*_about(found), *map(_event, history))
+
+
+@takes("kafka", "clickhouse")
+def ack(settings: Settings, alert: IdArgument, by: ByOption = "") -> None:
+    """Acknowledge an alert: it stays firing, and repeat notifications stop."""
+    _act(settings, alert, "acknowledged", by)
+
+
+@takes("kafka", "clickhouse")
+def silence(
+    settings: Settings,
+    alert: IdArgument,
+    lasts: Annotated[
+        str,
+        typer.Option("--for", metavar="DURATION", help="How long; 0 ends the silence."),
+    ] = "1h",
+    by: ByOption = "",
+) -> None:
+    """Send no notifications about an alert for some time.
+
+    Further alerts with the same cause that open meanwhile are silenced as well.
+    """
+    from stepstream.schemas.durations import parse_duration_us
+
+    try:
+        lasts_us = parse_duration_us(lasts)
+    except ValueError as error:
+        raise Failure(f"--for: {error}", USAGE) from None
+    until_us = time.time_ns() // 1_000 + lasts_us if lasts_us else 0
+    _act(settings, alert, "silenced", by, until_us=until_us)
+
+
+@takes("kafka", "clickhouse")
+def resolve(settings: Settings, alert: IdArgument, by: ByOption = "") -> None:
+    """Resolve an alert. The next finding of the same condition opens it again."""
+    _act(settings, alert, "resolved", by)
+
+
 def _print_history(found: list[Alert], format: Format) -> None:
     from stepstream.cli import printing
 
     if format is not Format.TABLE:
-        printing.print_records(
-            list(Alert.model_fields), [list(plain(one).values()) for one in found], format
-        )
+        _print_records(found, format)
     elif found:
         _print_lines(found, history=True)
     else:
         printing.note("no alerts")
 
 
+def _print_records(found: Sequence[Alert], format: Format) -> None:
+    from stepstream.cli import printing
+    from stepstream.cli.queries import alert_record
+
+    rows = [list(alert_record(one).values()) for one in found]
+    printing.print_records(list(Alert.model_fields), rows, format)
+
+
 def _follow(settings: Settings, scope: Scope, format: Format) -> None:
-    """First what the store holds, where a time was asked for, then what comes; an alert that is in both is shown once."""
+    """Print alerts as they arrive; with a time, first those in the store since then."""
     from stepstream.cli import queries
-    from stepstream.cli.errors import Failure
     from stepstream.common.settings import require_kafka
     from stepstream.sinks.subscribe import NoAlertsTopic, subscribe
 
@@ -170,6 +206,7 @@ def _follow(settings: Settings, scope: Scope, format: Format) -> None:
     except NoAlertsTopic as error:
         raise Failure(str(error)) from None
     with coming:
+        # An alert may be in the store and arrive as well: seq tells which state was printed.
         shown: dict[str, int] = {}
         if scope.since is not None:
             with queries.store(settings) as client:
@@ -183,13 +220,14 @@ def _follow(settings: Settings, scope: Scope, format: Format) -> None:
 
 
 def _print_one(alert: Alert, format: Format) -> None:
-    """One alert, at once: as two lines, as a line of JSON or of CSV."""
+    """Print one alert and flush: as two lines, or as a line of JSON or CSV."""
+    from stepstream.cli.queries import alert_record
     from stepstream.render.tables import records_csv, records_json
 
     if format is Format.TABLE:
         _print_lines([alert], history=False)
         return
-    columns, row = list(Alert.model_fields), list(plain(alert).values())
+    columns, row = list(Alert.model_fields), list(alert_record(alert).values())
     if format is Format.JSON:
         say_json(records_json(columns, [row])[1:-1])
     else:
@@ -197,7 +235,7 @@ def _print_one(alert: Alert, format: Format) -> None:
 
 
 def _print_lines(found: Sequence[Alert], *, history: bool) -> None:
-    """Two lines an alert; in a history a heading for each day."""
+    """Two lines an alert; a history has a heading for each day."""
     from rich.text import Text
 
     from stepstream.cli import printing
@@ -214,9 +252,98 @@ def _print_lines(found: Sequence[Alert], *, history: bool) -> None:
     printing.show_folded(Text("\n").join(lines), indent=HANGING_CELLS)
 
 
-def plain(alert: Alert) -> dict[str, object]:
-    """The alert with its times as times."""
-    fields = alert.model_dump()
-    for name in TIME_FIELDS:
-        fields[name] = time_of(fields[name]) if fields[name] else None
-    return fields
+def _about(alert: Alert) -> list[str]:
+    from stepstream.render.values import one_line
+
+    rows = {
+        "id": alert.alert_id,
+        "project": f"{alert.project}{f' ({alert.environment})' if alert.environment else ''}",
+        "rule": f"{alert.rule}{f' of policy {alert.policy}' if alert.policy else ''}",
+        "about": alert.subject,
+        "run": alert.trace_id,
+        "runs": f"{alert.runs}, such as {', '.join(one[:8] for one in alert.trace_ids[:5])}"
+        if alert.runs
+        else "",
+        "part of": f"incident {alert.incident_id[:8]}" if alert.incident_id else "",
+        "steps": ", ".join(alert.step_ids[:5]),
+        "acknowledged": f"by {alert.acknowledged_by}" if alert.acknowledged_by else "",
+        "came back": f"{alert.reopened} times" if alert.reopened else "",
+    }
+    return [f"  {name:<13}{one_line(text)}" for name, text in rows.items() if text]
+
+
+def _event(event: Alert) -> str:
+    from stepstream.render.values import format_time, one_line
+    from stepstream.schemas.alert import with_quotation
+
+    by = (
+        f" by {event.by}"
+        if event.by and event.change in ("acknowledged", "silenced", "resolved")
+        else ""
+    )
+    until = (
+        f" until {format_time(event.silenced_until)}"
+        if event.change == "silenced" and event.silenced_until
+        else ""
+    )
+    sentence = with_quotation(one_line(event.message), one_line(event.quoted))
+    change = (
+        "no longer silenced"
+        if event.change == "silenced" and not event.silenced_until
+        else event.change
+    )
+    return f"  {event.seq:>4}  {format_time(event.updated_at)}  {change}{by}{until}: {sentence}"
+
+
+def _act(settings: Settings, prefix: str, action: Action, by: str, *, until_us: int = 0) -> None:
+    from stepstream.admin.alert_actions import NotTaken, act
+    from stepstream.admin.commands import who
+    from stepstream.common.settings import require_kafka
+    from stepstream.render.values import format_time
+
+    require_kafka(settings)
+    found = _find(settings, prefix)
+    if found.state != "firing":
+        raise Failure(
+            f"alert {found.alert_id[:8]} ({found.alert} of {found.agent or found.project}) is "
+            "resolved already"
+        )
+    try:
+        now = act(settings, found, action, by=by or who(), until_us=until_us)
+    except NotTaken as error:
+        raise Failure(str(error)) from None
+    until = f" until {format_time(until_us)}" if until_us else ""
+    what = "no longer silenced" if action == "silenced" and not until_us else f"{action}{until}"
+    say(f"{now.alert} {now.alert_id[:8]} {what} by {now.by}")
+    _wait_for_the_store(settings, now)
+
+
+def _wait_for_the_store(settings: Settings, alert: Alert) -> None:
+    """Return when the store has the change, at the latest after ``STORED_S``."""
+    from stepstream.cli import queries
+
+    if not settings.clickhouse_url:
+        return
+    deadline = time.monotonic() + STORED_S
+    with queries.store(settings) as client:
+        while time.monotonic() < deadline:
+            if queries.find_alert(client, alert.alert_id).seq >= alert.seq:
+                return
+            time.sleep(0.1)
+
+
+def _find(settings: Settings, prefix: str) -> Alert:
+    """Read the alert from the store if there is one, else from the alerts topic."""
+    from stepstream.admin.alert_actions import find_alert
+    from stepstream.cli import queries
+
+    if settings.clickhouse_url:
+        with queries.store(settings) as client:
+            return queries.find_alert(client, prefix)
+    found = find_alert(settings, prefix)
+    if found is None:
+        raise Failure(
+            f"no single alert has an id that begins with {prefix}; "
+            "`stepstream alerts --follow` prints ids"
+        )
+    return found

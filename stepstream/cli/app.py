@@ -1,7 +1,7 @@
-"""The tree of commands: one table, and the registration of the one command that is asked for.
+"""The tree of commands: one table; only the module of the command that runs is imported.
 
-A command's module is imported only when that command runs, so that ``stepstream --help`` is quick and a command needs
-its own extra alone. Each module has ``register(app)``, which adds the commands that the table names.
+So ``stepstream --help`` is quick, and a command needs only its own extra. Each module has
+``register(app)``, which adds the commands that the table names.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -29,7 +29,7 @@ DATA: Final = "Data"
 
 @dataclass(frozen=True)
 class Entry:
-    """A command: the module that registers it, its line in the overview, the group that it stands in."""
+    """A command: its module, its line in the overview, and its group there."""
 
     module: str
     help: str
@@ -40,16 +40,20 @@ COMMANDS: Final[dict[str, Entry]] = {
     "up": Entry(
         "up", "Run everything on this machine: Kafka, ClickHouse, worker, notifier and sink.", RUN
     ),
-    "worker": Entry("processes", "Run a worker: steps in, trajectories and alerts out.", RUN),
-    "sink": Entry("processes", "Run a sink: Kafka to ClickHouse.", RUN),
-    "notify": Entry("processes", "Run a notifier: alerts to subscribers.", RUN),
+    "worker": Entry(
+        "processes", "Run a worker: it reads steps and writes trajectories and alerts.", RUN
+    ),
+    "sink": Entry("processes", "Run a sink: it writes the records of Kafka to ClickHouse.", RUN),
+    "notify": Entry("processes", "Run a notifier: it sends alerts to subscribers.", RUN),
     "doctor": Entry(
         "doctor",
-        "Check the installation, Kafka, ClickHouse and the processes; say what to do.",
+        "Check the installation, Kafka, ClickHouse and the processes; explain what to do.",
         PREPARE,
     ),
     "ready": Entry(
-        "processes", "Say whether workers, sinks or notifiers hold every partition.", PREPARE
+        "processes",
+        "Check whether the workers, sinks or notifiers have all partitions assigned.",
+        PREPARE,
     ),
     "topics": Entry("topics", "Create and list the Kafka topics.", PREPARE),
     "store": Entry("store", "Prepare the ClickHouse database.", PREPARE),
@@ -61,12 +65,12 @@ COMMANDS: Final[dict[str, Entry]] = {
     "settings": Entry(
         "settings", "Show every setting, its value and where it comes from.", PREPARE
     ),
-    "version": Entry("version", "Show the versions of stepstream and of what it runs on.", PREPARE),
-    "runs": Entry("look", "List runs, the newest first.", LOOK),
-    "trace": Entry("look", "Show one run as a tree.", LOOK),
-    "sql": Entry("look", "Ask the store a question in SQL (read-only).", LOOK),
+    "version": Entry("version", "Show the versions of stepstream and its dependencies.", PREPARE),
+    "runs": Entry("runs", "List runs, the newest first.", LOOK),
+    "trace": Entry("runs", "Show one run as a tree.", LOOK),
+    "sql": Entry("runs", "Run an SQL query on the store (read-only).", LOOK),
     "fleet": Entry(
-        "fleet", "Show budgets, sealed hours and baselines, as the workers keep them.", LOOK
+        "fleet", "Show the budgets, sealed hours and baselines that the workers maintain.", LOOK
     ),
     "alerts": Entry(
         "alerts",
@@ -80,15 +84,17 @@ COMMANDS: Final[dict[str, Entry]] = {
     ),
     "stop": Entry("control", "Stop a run, or all runs of an agent or project.", ACT),
     "pause": Entry("control", "Pause a run, or all runs of an agent or project.", ACT),
-    "resume": Entry("control", "Let paused runs go on.", ACT),
-    "approve": Entry("control", "Let a run go on with more budget.", ACT),
-    "apply": Entry("documents", "Check documents and put them in force.", DOCUMENTS),
-    "get": Entry("documents", "Show the documents in force.", DOCUMENTS),
-    "delete": Entry("documents", "Take a document out of force.", DOCUMENTS),
+    "resume": Entry("control", "Let paused runs continue.", ACT),
+    "approve": Entry("control", "Let a run continue with more budget.", ACT),
+    "apply": Entry("documents", "Check documents and apply them.", DOCUMENTS),
+    "get": Entry("documents", "Show the documents that are in effect.", DOCUMENTS),
+    "delete": Entry("documents", "Delete a document.", DOCUMENTS),
     "replay": Entry("replay", "Send recorded step events through the pipeline.", DATA),
-    "validate": Entry("data", "Check a file of step events as a worker would.", DATA),
+    "validate": Entry("data", "Check a file of step events as a worker would check it.", DATA),
     "schema": Entry("data", "Show the JSON Schema of a contract, or list the contracts.", DATA),
-    "deadletter": Entry("deadletter", "List, show and replay what was refused.", DATA),
+    "deadletter": Entry(
+        "deadletter", "List, show and replay refused records; resume a halted partition.", DATA
+    ),
 }
 """Every command. Each module of this table is ``stepstream.cli.<module>``."""
 
@@ -106,13 +112,13 @@ def run(arguments: Sequence[str] | None = None) -> int:
 def _invoke(arguments: list[str]) -> int:
     if "--debug" not in arguments:
         silence_libraries()
-    app = build(_command_of(arguments))
-    code = app(args=arguments, prog_name="stepstream", standalone_mode=False)
+    tree = command_tree(build(_command_of(arguments)))
+    code = tree(args=arguments, prog_name="stepstream", standalone_mode=False)
     return code if isinstance(code, int) else 0
 
 
 def _command_of(arguments: Sequence[str]) -> str | None:
-    """The command that is asked for, past the global options; None for the overview."""
+    """The command in the arguments, after the global options; None for the overview."""
     rest = iter(arguments)
     for argument in rest:
         if argument == "--settings":
@@ -123,7 +129,10 @@ def _command_of(arguments: Sequence[str]) -> str | None:
 
 
 def build(command: str | None = None, *, everything: bool = False) -> typer.Typer:
-    """The command line with ``command`` in full and the others as lines of the overview; or with everything in full."""
+    """The command line: ``command`` in full, the others as lines of the overview.
+
+    With ``everything`` all are in full, as shell completion and docs/cli.md need them.
+    """
     app = typer.Typer(
         name="stepstream",
         help=_HELP,
@@ -149,6 +158,33 @@ def build(command: str | None = None, *, everything: bool = False) -> typer.Type
     return app
 
 
+def command_tree(app: typer.Typer) -> Any:
+    """The commands of ``app``, ready to be called and to print their help."""
+    from typer.main import get_command
+
+    tree = get_command(app)
+    _hide_types_of_switches(tree)
+    return tree
+
+
+def _hide_types_of_switches(command: Any) -> None:
+    """Print switches without a type: Typer writes ``--last <bool>``, but no value is taken."""
+    for option in command.params:
+        if getattr(option, "is_flag", False) and option.metavar is None:
+            option.metavar = ""
+    help_option = command.get_help_option  # makes --help when it is called first
+
+    def without_type(context: Any) -> Any:
+        option = help_option(context)
+        if option is not None:
+            option.metavar = ""
+        return option
+
+    command.get_help_option = without_type
+    for subcommand in getattr(command, "commands", {}).values():
+        _hide_types_of_switches(subcommand)
+
+
 def _line_of(name: str) -> Callable[[], None]:
     def stub() -> None:
         raise AssertionError(f"the command {name} was not registered")
@@ -169,11 +205,13 @@ def _globals(
     settings: Annotated[
         Path | None,
         typer.Option(
-            "--settings", metavar="FILE", help="Settings file (TOML) instead of the usual one."
+            "--settings",
+            metavar="FILE",
+            help="Settings file (TOML) to use instead of the default ones.",
         ),
     ] = None,
     debug: Annotated[
-        bool, typer.Option("--debug", help="Show where in the program an error came from.")
+        bool, typer.Option("--debug", help="Print the traceback of an error.")
     ] = False,
     version: Annotated[
         bool,
@@ -182,6 +220,6 @@ def _globals(
         ),
     ] = False,
 ) -> None:
-    from stepstream.cli import common
+    from stepstream.cli import options
 
-    common.use_settings_file(settings)
+    options.use_settings_file(settings)

@@ -1,91 +1,16 @@
-"""What commands share: settings and their flags, output as table, JSON or CSV.
-
-A command that takes settings is written so, and gets flags for the settings it names::
-
-    @app.command()
-    @takes(*KAFKA, "partitions")
-    def create(settings: Settings, dry_run: bool = False) -> None: ...
-"""
+"""What commands share when they print: tables, JSON, CSV; and the check of an option's words."""
 
 from __future__ import annotations
 
-import inspect
 import json
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from contextvars import ContextVar
+from collections.abc import Iterable, Sequence
 from datetime import datetime
-from enum import StrEnum
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, get_type_hints
+from typing import Any
 
-import typer
-
+from stepstream.cli.options import Format
 from stepstream.common.terminal import remark, say, say_json
 from stepstream.schemas.printable import printable
-
-if TYPE_CHECKING:
-    from stepstream.common.settings import Resolved
-    from stepstream.schemas.settings import Settings
-
-KAFKA: Final = (
-    "kafka_brokers",
-    "kafka_sasl_mechanism",
-    "kafka_sasl_username",
-    "kafka_sasl_password",
-    "kafka_token_hook",
-    "kafka_tls",
-    "kafka_ca_file",
-    "kafka_certificate_file",
-    "kafka_key_file",
-    "topic_prefix",
-    "state_dir",
-)
-"""Settings of every command that talks to Kafka."""
-
-CLICKHOUSE: Final = (
-    "clickhouse_url",
-    "clickhouse_user",
-    "clickhouse_password",
-    "clickhouse_reader_user",
-    "clickhouse_reader_password",
-    "clickhouse_ca_file",
-    "clickhouse_database",
-    "state_dir",
-)
-"""Settings of every command that talks to ClickHouse."""
-
-_RARE: Final = {
-    *KAFKA[1:9],
-    "clickhouse_ca_file",
-    "clickhouse_reader_user",
-    "clickhouse_reader_password",
-}
-"""Flags that work but are left out of the help: what rarely changes stands in the environment or in a file."""
-
-_settings_file: ContextVar[Path | None] = ContextVar("stepstream_settings_file", default=None)
-
-
-class Format(StrEnum):
-    """How a listing is printed."""
-
-    TABLE = "table"
-    JSON = "json"
-    CSV = "csv"
-
-
-FormatOption = Annotated[
-    Format,
-    typer.Option(
-        "--format",
-        help="How to print it. JSON has texts as they are; in CSV a ' keeps one from being a formula.",
-    ),
-]
-
-
-def use_settings_file(file: Path | None) -> None:
-    """Remember the global option ``--settings``."""
-    _settings_file.set(file)
 
 
 def one_of(option: str, given: str | None, known: Sequence[str]) -> None:
@@ -96,119 +21,6 @@ def one_of(option: str, given: str | None, known: Sequence[str]) -> None:
 
         hint = did_you_mean(given, known, otherwise=f"one of {', '.join(known)}")
         raise Failure(f"{option} {given}: {hint}", USAGE)
-
-
-def flag(name: str) -> str:
-    """How a setting is called on the command line."""
-    return "--" + name.replace("_", "-")
-
-
-def resolve_settings(**flags: Any) -> Resolved:
-    """The settings in force with this command's flags, and where each comes from."""
-    from stepstream.common.settings import resolve
-
-    return resolve(file=_settings_file.get(), flags=flags, flag_name=flag)
-
-
-def load_settings(**flags: Any) -> Settings:
-    """The settings in force with this command's flags."""
-    return resolve_settings(**flags).settings
-
-
-def takes(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Give a command a flag for each named setting, and call it with ``settings`` (its first parameter)."""
-    return _takes(names, load_settings)
-
-
-def takes_resolved(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """As ``takes``; ``settings`` is a ``Resolved``, which knows where each setting comes from."""
-    return _takes(names, resolve_settings)
-
-
-def _takes(
-    names: Sequence[str], load: Callable[..., Any]
-) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    names = tuple(dict.fromkeys(names))
-
-    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
-        # Command modules import Settings for type checkers only.
-        hints = get_type_hints(command, localns={"Settings": Any}, include_extras=True)
-        own = [
-            parameter.replace(annotation=hints[parameter.name])
-            for parameter in inspect.signature(command).parameters.values()
-            if parameter.name != "settings"
-        ]
-
-        def wrapper(**values: Any) -> Any:
-            flags = {name: values.pop(name) for name in names}
-            return command(settings=load(**flags), **values)
-
-        wrapper.__name__, wrapper.__doc__, wrapper.__module__ = (
-            command.__name__,
-            _reflowed(command.__doc__),
-            command.__module__,
-        )
-        parameters = [*own, *(_parameter(name) for name in names)]
-        # The argument parser reads the signature: it is that of the command, with the flags in the place of settings.
-        wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        return wrapper
-
-    return decorate
-
-
-def _parameter(name: str) -> inspect.Parameter:
-    from stepstream.schemas.settings import Settings
-
-    field = Settings.model_fields[name]
-    boolean = field.annotation is bool
-    option = typer.Option(
-        f"{flag(name)}/--no-{name.replace('_', '-')}" if boolean else flag(name),
-        metavar=None if boolean else _metavar(name, field.annotation),
-        help=_sentence(field.description or ""),
-        hidden=name in _RARE,
-        rich_help_panel="Settings (also in the environment and in a file)",
-        show_default=False,
-    )
-    annotation = Annotated[bool | None, option] if boolean else Annotated[str | None, option]
-    return inspect.Parameter(
-        name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation
-    )
-
-
-def _metavar(name: str, kind: Any) -> str:
-    """What to write for a setting, in a word."""
-    from stepstream.common.settings import DURATIONS
-
-    if name in DURATIONS:
-        return "DURATION"
-    if kind in (int, float):
-        return "PORT" if name.endswith("_port") else "DAYS" if name.endswith("_days") else "NUMBER"
-    ends = {
-        "_file": "FILE",
-        "_dir": "FOLDER",
-        "_url": "URL",
-        "_user": "USER",
-        "_password": "PASSWORD",
-        "_brokers": "HOST:PORT",
-    }
-    return next((word for end, word in ends.items() if name.endswith(end)), "TEXT")
-
-
-def _sentence(text: str) -> str:
-    first = text.partition(" ")[0]
-    capital = (
-        text[:1].upper() if first.rstrip(",;:").isalpha() else text[:1]
-    )  # a name or a URL stays as it is
-    return f"{capital}{text[1:]}.".replace("[", "\\[")  # help texts are markup
-
-
-def _reflowed(text: str | None) -> str:
-    """A docstring whose paragraphs are lines, for terminals of any width."""
-    paragraphs = inspect.cleandoc(text or "").split("\n\n")
-    return "\n\n".join(
-        part if part.startswith(" ") else " ".join(part.split()) for part in paragraphs
-    )
 
 
 def print_rows(

@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stepstream.cli import errors
-from stepstream.cli.common import Format, FormatOption, print_rows, takes
+from stepstream.cli.common import print_rows
+from stepstream.cli.options import Format, FormatOption, takes
 from stepstream.common.terminal import remark, say
 
 if TYPE_CHECKING:
     from stepstream.schemas.settings import Settings
 
-TAKEN = ("credentials_file", "state_dir", "data_dir")
-NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="a-z, 0-9, _ and -.")]
+FILE_SETTINGS = ("credentials_file", "state_dir", "data_dir")
+NameArgument = Annotated[
+    str, typer.Argument(metavar="NAME", help="Name of the user: a-z, 0-9, _ and -.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -31,23 +34,26 @@ def register(app: typer.Typer) -> None:
     app.add_typer(credentials, name="credentials", rich_help_panel="Check and prepare")
 
 
-@takes(*TAKEN)
+@takes(settings=FILE_SETTINGS)
 def add(
     settings: Settings,
     name: NameArgument,
     scope: Annotated[
         list[str],
-        typer.Option("--scope", help="read, act, admin or ingest; may be given several times."),
+        typer.Option(
+            "--scope", metavar="SCOPE", help="read, act, admin or ingest. May be repeated."
+        ),
     ],
     project: Annotated[
         list[str] | None,
-        typer.Option("--project", help="For this project only; may be given several times."),
+        typer.Option("--project", metavar="NAME", help="Only for this project. May be repeated."),
     ] = None,
 ) -> None:
-    """Make a user with a random secret and print its token, once: only a hash of it is kept.
+    """Add a user with a random secret, and print its token.
 
-    It is written into credentials_file, by default the file of the `stepstream up` of this state folder. An entry of the
-    same name is replaced. Servers read the file when they start.
+    The token is printed only this once: the file has a hash of it. The file is credentials_file, by
+    default that of the `stepstream up` of this state directory. An entry with the same name is
+    replaced. Servers read the file when they start.
     """
     from stepstream.common.web.credentials import CredentialsError, new_credential, save, token_of
 
@@ -59,12 +65,12 @@ def add(
         raise errors.Failure(str(error), errors.USAGE) from None
     save(file, table.with_entry(entry))
     say(token_of(name, secret))
-    remark(f"written to {file}; processes that read it take it at their next start")
+    remark(f"written to {file}; running processes read it at their next start")
 
 
-@takes(*TAKEN)
+@takes(settings=FILE_SETTINGS)
 def show(settings: Settings, format: FormatOption = Format.TABLE) -> None:
-    """List who is in the file, and what each may do."""
+    """List the users in the file, and the scopes and projects of each."""
     _, table = _table(settings)
     rows = [
         (one.name, ", ".join(sorted(one.scopes)), ", ".join(sorted(one.projects)) or "all")
@@ -73,24 +79,27 @@ def show(settings: Settings, format: FormatOption = Format.TABLE) -> None:
     print_rows(("name", "scopes", "projects"), rows, format)
 
 
-@takes(*TAKEN)
+@takes(settings=FILE_SETTINGS)
 def remove(settings: Settings, name: NameArgument) -> None:
-    """Take a user out of the file."""
+    """Remove a user from the file."""
     from stepstream.common.web.credentials import save
 
     file, table = _table(settings)
     if table.get(name) is None:
-        raise errors.Failure(f"there is no {name} in {file}")
+        raise errors.Failure(
+            f"there is no user {name} in {file}; `stepstream credentials list` shows them"
+        )
     save(file, table.without(name))
-    say(f"{name} is removed from {file}; processes that read it notice at their next start")
+    say(f"removed {name} from {file}; running processes read it at their next start")
 
 
-@takes("notify_token", "state_dir")
+@takes(settings=["notify_token", "state_dir"])
 def token(settings: Settings) -> None:
-    """Print the token in force for the admin API and the alert stream: notify_token, or the one of the running `stepstream up`.
+    """Print the token for the admin API and the alert stream.
 
-    For scripts of this user: curl -H "Authorization: Bearer $(stepstream credentials token)" ... It allows everything; make
-    others with `stepstream credentials add`.
+    It is notify_token, or the token of the running `stepstream up`. For scripts of this user:
+    curl -H "Authorization: Bearer $(stepstream credentials token)" ... It has all scopes; create
+    tokens with fewer by `stepstream credentials add`.
     """
     found = settings.notify_token.get_secret_value()
     if not found:
@@ -101,7 +110,7 @@ def token(settings: Settings) -> None:
 
 
 def _table(settings: Settings) -> tuple[Path, Any]:
-    """The file, and the table in it; an empty one where there is no file yet."""
+    """The path of the file and its users; no users where the file does not exist."""
     from stepstream.common.settings import data_dir
     from stepstream.common.web.credentials import Credentials, CredentialsError, load
     from stepstream.local.embedded.access import CREDENTIALS_FILE

@@ -13,7 +13,8 @@ from typing import Annotated, BinaryIO
 import typer
 
 from stepstream.cli import errors
-from stepstream.cli.common import Format, FormatOption, print_json, print_rows
+from stepstream.cli.common import print_json, print_rows
+from stepstream.cli.options import Format, FormatOption
 from stepstream.common.terminal import remark, say
 
 PANEL = "Data"
@@ -27,7 +28,7 @@ def register(app: typer.Typer) -> None:
 
 def schema(
     name: Annotated[
-        str, typer.Argument(metavar="[NAME]", help="The contract; a list of all when left out.")
+        str, typer.Argument(metavar="[NAME]", help="Name of the contract. Default: list all.")
     ] = "",
 ) -> None:
     """Show the JSON Schema of a contract, or list the contracts."""
@@ -53,22 +54,25 @@ def validate(
     file: Annotated[
         Path,
         typer.Argument(
-            metavar="FILE", help="Step events, one JSON object a line; - is standard input."
+            metavar="FILE", help="File of step events, one JSON object a line; - is standard input."
         ),
     ],
-    limit: Annotated[int, typer.Option("--limit", min=1, help="Lines to list at most.")] = 50,
+    limit: Annotated[
+        int, typer.Option("--limit", metavar="INT", min=1, help="Maximum number of lines listed.")
+    ] = 50,
     any_time: Annotated[
         bool,
         typer.Option(
             "--any-time",
-            help="Judge each event as if it arrived at its own time, as `replay` would send it.",
+            help="Check each event as if it arrived at its own time, as `replay` sends it.",
         ),
     ] = False,
     format: FormatOption = Format.TABLE,
 ) -> None:
-    """Check a file of step events as a worker would: what is refused, what is made sane and why.
+    """Check a file of step events as a worker would check it.
 
-    Exit code 1 when a line would be refused.
+    Lists the lines that would be refused, and the lines with values that would be clamped, each
+    with the reason. Exit code 1 when a line would be refused.
     """
     rows: list[tuple[int, str, str, str]] = []
     counts: Counter[str] = Counter()
@@ -76,7 +80,7 @@ def validate(
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
-            outcome, reasons = _judged(line.strip(), any_time)
+            outcome, reasons = _checked(line.strip(), any_time)
             counts[outcome] += 1
             rows += [
                 (number, outcome, reason, detail) for reason, detail in reasons if len(rows) < limit
@@ -91,7 +95,7 @@ def validate(
         raise typer.Exit(errors.FAILED)
 
 
-def _judged(line: bytes, any_time: bool) -> tuple[str, list[tuple[str, str]]]:
+def _checked(line: bytes, any_time: bool) -> tuple[str, list[tuple[str, str]]]:
     """The outcome of one line, and each reason with its detail."""
     from stepstream.schemas.accept import Rejected, accept_value
 
@@ -104,7 +108,7 @@ def _judged(line: bytes, any_time: bool) -> tuple[str, list[tuple[str, str]]]:
 
 
 def _time_of(line: bytes) -> int:
-    """The event's own time; now where it has none."""
+    """The event's own time, or now if it has none."""
     import msgspec
 
     try:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stepstream.cli import errors
-from stepstream.cli.common import KAFKA, Format, FormatOption, print_json, print_rows, takes
+from stepstream.cli.common import print_json, print_rows
+from stepstream.cli.options import Format, FormatOption, takes
 from stepstream.common.terminal import remark, say
 from stepstream.schemas.formatting import format_number_of
 
@@ -21,13 +22,13 @@ if TYPE_CHECKING:
     from stepstream.schemas.settings import Settings
 
 ReasonOption = Annotated[
-    str, typer.Option("--reason", help="Only what was refused for this reason.")
+    str, typer.Option("--reason", metavar="REASON", help="Only records refused for this reason.")
 ]
 SinceOption = Annotated[
-    str, typer.Option("--since", help="Only what was refused in this time: 1h, 2d ...")
+    str, typer.Option("--since", metavar="DURATION", help="Only records refused since: 1h, 2d ...")
 ]
 OffsetsArgument = Annotated[
-    list[int] | None, typer.Argument(metavar="[OFFSET]...", help="As `list` shows them.")
+    list[int] | None, typer.Argument(metavar="[OFFSET]...", help="Offsets that `list` prints.")
 ]
 
 
@@ -35,7 +36,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands."""
     deadletter = typer.Typer(
         no_args_is_help=True,
-        help="List, show and replay what was refused; resume a halted partition.",
+        help="List, show and replay refused records; resume a halted partition.",
     )
     deadletter.command("list")(show_list)
     deadletter.command("show")(show)
@@ -44,15 +45,17 @@ def register(app: typer.Typer) -> None:
     app.add_typer(deadletter, name="deadletter", rich_help_panel="Data")
 
 
-@takes(*KAFKA)
+@takes("kafka")
 def show_list(
     settings: Settings,
     reason: ReasonOption = "",
     since: SinceOption = "",
-    limit: Annotated[int, typer.Option("--limit", min=1, help="The newest so many.")] = 50,
+    limit: Annotated[
+        int, typer.Option("--limit", metavar="INT", min=1, help="Maximum number of rows.")
+    ] = 50,
     format: FormatOption = Format.TABLE,
 ) -> None:
-    """List what was refused, the newest last."""
+    """List refused records, the newest last."""
     letters = deque(_read(settings, reason, since), maxlen=limit)
     rows = [
         (
@@ -68,20 +71,21 @@ def show_list(
         for letter in letters
     ]
     columns = ("offset", "refused_at", "by", "reason", "came_from", "key", "bytes", "detail")
-    empty = "nothing was refused" + (" that matches" if reason or since else "")
+    empty = "no refused records" + (" match" if reason or since else "")
     print_rows(columns, rows, format, empty=empty, prose=("detail",), leave=("bytes", "key", "by"))
 
 
-@takes(*KAFKA)
+@takes("kafka")
 def show(
     settings: Settings,
-    offset: Annotated[int, typer.Argument(metavar="OFFSET", help="As `list` shows it.")],
+    offset: Annotated[int, typer.Argument(metavar="OFFSET", help="The offset that `list` prints.")],
 ) -> None:
     """Show one refused record in full, as JSON."""
     letter = next((one for one in _read(settings) if one.offset == offset), None)
     if letter is None:
         raise errors.Failure(
-            f"the dead letter holds no record with offset {offset}; `stepstream deadletter list` shows them"
+            f"the dead-letter topic has no record with offset {offset}; "
+            "`stepstream deadletter list` prints the offsets"
         )
     facts = {
         name: getattr(letter, name)
@@ -103,26 +107,26 @@ def show(
     print_json({**facts, "headers": headers, "key": _shown(letter.key), "value": _value(letter)})
 
 
-@takes(*KAFKA)
+@takes("kafka")
 def replay(
     settings: Settings,
     *,
     offsets: OffsetsArgument = None,
     reason: ReasonOption = "",
     since: SinceOption = "",
-    everything: Annotated[bool, typer.Option("--all", help="Everything that is kept.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Replay all refused records.")] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be sent and send nothing.")
+        bool, typer.Option("--dry-run", help="List what would be sent, and send nothing.")
     ] = False,
 ) -> None:
-    """Send refused records again to the topic that they came to.
+    """Send refused records again to the topic that they came from.
 
-    What is still not acceptable is refused again; what was counted before is not counted twice.
+    A record that is still not acceptable is refused again. Nothing is counted twice.
     """
     from stepstream.admin import deadletter
 
     if not (offsets or reason or since or everything):
-        raise errors.Failure("say which: offsets, --reason, --since, or --all", errors.USAGE)
+        raise errors.Failure("give offsets, --reason, --since, or --all", errors.USAGE)
     wanted = set(offsets or ())
     chosen: Iterable[Letter] = _read(settings, reason, since)
     if wanted:
@@ -130,8 +134,9 @@ def replay(
         if missing := sorted(wanted - {letter.offset for letter in chosen}):
             offsets_missing = ", ".join(map(str, missing))
             raise errors.Failure(
-                f"nothing was sent: the dead letter holds no record with offset {offsets_missing}"
-                f"{' that matches' if reason or since else ''}; `stepstream deadletter list` shows them"
+                f"nothing was sent: the dead-letter topic has no record with offset "
+                f"{offsets_missing}{' that matches' if reason or since else ''}; "
+                "`stepstream deadletter list` prints the offsets"
             )
     if dry_run:
         say(f"{format_number_of(sum(1 for _ in chosen), 'record')} would be sent again")
@@ -139,33 +144,39 @@ def replay(
     sent, foreign = deadletter.replay(settings, chosen)
     for letter in foreign:
         remark(
-            f"warning: offset {letter.offset} came from {letter.topic or 'nowhere known'} and stays here"
+            f"warning: offset {letter.offset} came from {letter.topic or 'an unknown topic'} and "
+            "is not sent"
         )
     say(f"{format_number_of(sent, 'record')} sent again")
 
 
-@takes(*KAFKA)
+@takes("kafka")
 def resume(
     settings: Settings,
     partition: Annotated[
         str,
-        typer.Argument(metavar="TOPIC/PARTITION", help="As the alert partition-halted names it."),
+        typer.Argument(
+            metavar="TOPIC/PARTITION", help="The partition that the alert partition-halted names."
+        ),
     ],
 ) -> None:
-    """Let a halted partition go on by skipping the records that it fails on, as many again as before.
+    """Let a halted partition continue by skipping the records that it fails on.
 
-    A worker that was mended needs this not: restarted, it goes on by itself.
+    It skips up to as many again as before it halted. After an upgrade that fixes the cause this is
+    not needed: a restarted worker continues by itself.
     """
     from stepstream.admin import deadletter
 
     name, _, number = partition.partition("/")
     if not (number.isascii() and number.isdigit()):
-        raise errors.Failure(f"{partition} names no partition: steps/0, for instance", errors.USAGE)
+        raise errors.Failure(
+            f"{partition} is not a partition: write TOPIC/PARTITION, e.g. steps/0", errors.USAGE
+        )
     try:
         deadletter.resume(settings, name, int(number))
     except ValueError as error:
         raise errors.Failure(str(error), errors.USAGE) from None
-    say(f"{partition} goes on when its worker is restarted")
+    say(f"{partition} continues when its worker is restarted")
 
 
 def _read(settings: Settings, reason: str = "", since: str = "") -> Iterator[Letter]:
@@ -178,7 +189,25 @@ def _read(settings: Settings, reason: str = "", since: str = "") -> Iterator[Let
         since_ms = int(time.time() * 1000) - parse_duration_us(since) // 1000 if since else 0
     except ValueError as error:
         raise errors.Failure(f"--since: {error}", errors.USAGE) from None
-    return deadletter.read(settings, since_ms=since_ms, reason=reason)
+    letters = deadletter.read(settings, since_ms=since_ms)
+    return _with_reason(letters, reason) if reason else letters
+
+
+def _with_reason(letters: Iterator[Letter], reason: str) -> Iterator[Letter]:
+    """The letters with this reason. Raises ``Failure`` if there are letters but none has it."""
+    other, found = set(), False
+    for letter in letters:
+        if letter.reason == reason:
+            found = True
+            yield letter
+        else:
+            other.add(letter.reason)
+    if other and not found:
+        from stepstream.schemas.suggestions import did_you_mean
+
+        known = sorted(other)
+        hint = did_you_mean(reason, known, otherwise=f"the reasons are: {', '.join(known)}")
+        raise errors.Failure(f"no record was refused for the reason {reason}; {hint}")
 
 
 def _shown(data: bytes | None, limit: int = 1_000_000) -> str:
@@ -186,7 +215,7 @@ def _shown(data: bytes | None, limit: int = 1_000_000) -> str:
 
 
 def _value(letter: Letter) -> Any:
-    """The JSON value as such, anything else as text."""
+    """The decoded JSON value, or the bytes as text."""
     try:
         return json.loads(letter.value or b"")
     except ValueError:

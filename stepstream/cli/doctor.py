@@ -8,15 +8,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from stepstream.cli import errors
-from stepstream.cli.common import (
-    CLICKHOUSE,
-    KAFKA,
-    Format,
-    FormatOption,
-    print_json,
-    print_rows,
-    takes_resolved,
-)
+from stepstream.cli.common import print_json, print_rows
+from stepstream.cli.options import Format, FormatOption, resolve_settings, takes
 from stepstream.common.terminal import console, say
 
 if TYPE_CHECKING:
@@ -30,11 +23,11 @@ def register(app: typer.Typer) -> None:
     app.command("doctor", rich_help_panel="Check and prepare")(doctor)
 
 
-@takes_resolved(*KAFKA, *CLICKHOUSE, "data_dir")
+@takes("kafka", "clickhouse", settings=["data_dir"], load=resolve_settings)
 def doctor(settings: Any, format: FormatOption = Format.TABLE) -> None:
-    """Check the installation, Kafka, ClickHouse and the processes; say what to do.
+    """Check the installation, Kafka, ClickHouse and the processes; explain what to do.
 
-    Changes nothing. Exit code 1 when something fails; warnings leave it at 0.
+    Changes nothing. Exit code 1 when a check fails, 0 with warnings only.
     """
     from stepstream.doctor import examine
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stepstream.cli import errors
-from stepstream.cli.common import KAFKA, Format, FormatOption, print_json, print_rows, takes
+from stepstream.cli.common import print_json, print_rows
+from stepstream.cli.options import Format, FormatOption, takes
 from stepstream.common.terminal import say
 
 if TYPE_CHECKING:
@@ -18,36 +19,42 @@ if TYPE_CHECKING:
 
 PANEL = "Policies, subscriptions, prices"
 KindArgument = Annotated[
-    str, typer.Argument(metavar="KIND", help="policy, subscription or prices; or KIND/NAME.")
+    str, typer.Argument(metavar="KIND", help="policy, subscription or prices, or KIND/NAME.")
 ]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    # Other arguments are taken so that the error can say how they are meant.
+    # Accepts arguments without -f, so that the error can show the right form.
     app.command("apply", rich_help_panel=PANEL, context_settings={"allow_extra_args": True})(apply)
     app.command("get", rich_help_panel=PANEL)(get)
     app.command("delete", rich_help_panel=PANEL)(delete)
 
 
-@takes(*KAFKA)
+@takes("kafka")
 def apply(
     settings: Settings,
     context: typer.Context,
     files: Annotated[
         list[Path] | None,
-        typer.Option("-f", "--file", metavar="PATH", help="A YAML file, or a folder of them."),
+        typer.Option(
+            "-f",
+            "--file",
+            metavar="PATH",
+            help="A YAML or JSON file, or a directory of them. May be repeated.",
+        ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would change and change nothing.")
+        bool, typer.Option("--dry-run", help="Print what would change, and change nothing.")
     ] = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Replace what a watched folder holds too.")
+        bool, typer.Option("--force", help="Also replace documents that a watched directory owns.")
     ] = False,
 ) -> None:
-    """Check documents and put them in force.
+    """Check documents and apply them.
 
-    Every file is checked first: while anything is wrong, nothing is sent and each problem is told with its line.
+    All files are checked first. If there is any problem, all problems are printed with their lines
+    and nothing is applied.
     """
     from stepstream.admin import documents
     from stepstream.cli.subscriptions import warn_of_variables
@@ -55,11 +62,11 @@ def apply(
 
     if context.args or not files:
         given = context.args[0] if context.args else "FILE"
-        raise errors.Failure(f"name files with -f: stepstream apply -f {given}", errors.USAGE)
+        raise errors.Failure(f"give files with -f: stepstream apply -f {given}", errors.USAGE)
     written = _read(files)
     changes = documents.apply(settings, written, dry_run=dry_run, force=force)
     for change in changes:
-        say(f"{change.key} {_told(change, dry_run)}")
+        say(f"{change.key} {_outcome(change, dry_run)}")
     for one in written:
         if isinstance(one.document, Subscription):
             warn_of_variables(settings, one.document)
@@ -70,7 +77,7 @@ def apply(
 
 
 def _read(paths: list[Path]) -> list[Written]:
-    """The documents of all paths; every problem of every path is told."""
+    """The documents of all paths. Raises ``Failure`` with every problem of every path."""
     from stepstream.admin.documents import DocumentsError, read_documents
     from stepstream.admin.yamlfile import Problem
 
@@ -83,35 +90,35 @@ def _read(paths: list[Path]) -> list[Written]:
             problems += error.problems
     keys = [one.key for one in written]
     problems += [
-        Problem(one.place, f"{one.key} is written twice")
+        Problem(one.place, f"{one.key} is defined twice")
         for i, one in enumerate(written)
         if one.key in keys[:i]
     ]
     if problems:
-        raise errors.Failure("nothing was sent, because\n" + "\n".join(map(str, problems)))
+        raise errors.Failure("nothing was applied, because of\n" + "\n".join(map(str, problems)))
     return written
 
 
-def _told(change: Change, dry_run: bool) -> str:
+def _outcome(change: Change, dry_run: bool) -> str:
     return f"would be {change.what}" if dry_run and change.what != "unchanged" else change.what
 
 
-@takes(*KAFKA)
+@takes("kafka")
 def get(
     settings: Settings,
     kind: Annotated[
         str,
         typer.Argument(
             metavar="[KIND]",
-            help="policy, subscription or prices, or KIND/NAME; all when left out.",
+            help="policy, subscription or prices, or KIND/NAME. Default: all.",
         ),
     ] = "",
     name: Annotated[
-        str, typer.Argument(metavar="[NAME]", help="The document to show in full.")
+        str, typer.Argument(metavar="[NAME]", help="Name of the document to print in full.")
     ] = "",
     format: FormatOption = Format.TABLE,
 ) -> None:
-    """Show the documents in force: a list, or one document as YAML."""
+    """Show the documents that are in effect: a list, or one document as YAML."""
     from stepstream.admin import documents
 
     kind, name = _split(kind, name)
@@ -121,7 +128,7 @@ def get(
         return
     wanted = _prefix(kind) if kind else ""
     rows = [_row(record) for key, record in held.items() if key.startswith(wanted)]
-    empty = f"no {kind or 'documents'} in force; `stepstream apply -f FILE` puts some in force"
+    empty = f"no {kind or 'documents'} in effect; `stepstream apply -f FILE` applies some"
     print_rows(("kind", "name", "applied_at", "owner"), rows, format, empty=empty)
 
 
@@ -139,7 +146,8 @@ def _show(record: Held, format: Format) -> None:
 
     if format is Format.CSV:
         raise errors.Failure(
-            "a document is no table: use --format json, or none for YAML", errors.USAGE
+            "a document cannot be printed as CSV: use --format json, or no --format for YAML",
+            errors.USAGE,
         )
     if format is Format.JSON:
         print_json(documents.to_data(record))
@@ -147,33 +155,33 @@ def _show(record: Held, format: Format) -> None:
         say(documents.to_yaml(record).rstrip("\n"))
 
 
-@takes(*KAFKA)
+@takes("kafka")
 def delete(
     settings: Settings,
     kind: KindArgument,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The document's name.")] = "",
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the document.")] = "",
     *,
     force: Annotated[
-        bool, typer.Option("--force", help="Delete what a watched folder holds too.")
+        bool, typer.Option("--force", help="Also delete a document that a watched directory owns.")
     ] = False,
 ) -> None:
-    """Take a document out of force."""
+    """Delete a document."""
     from stepstream.admin import documents
 
     kind, name = _split(kind, name)
     if not name:
-        raise errors.Failure("say which document: stepstream delete KIND NAME", errors.USAGE)
+        raise errors.Failure("name the document: stepstream delete KIND NAME", errors.USAGE)
     record = _one(documents.in_force(settings), kind, name)
     if record.owner and not force:
         raise errors.Failure(
-            f"{record.key} is held by {record.owner}: remove it there, or say --force"
+            f"{record.key} is owned by {record.owner}: remove it there, or use --force"
         )
     documents.withdraw(settings, record.key)
     say(f"{record.key} deleted")
 
 
 def _split(kind: str, name: str) -> tuple[str, str]:
-    """Kind and name, which may be written as one word, as `apply` prints them: ``policy/support``."""
+    """Kind and name; ``kind`` may be both, as `apply` prints them: ``policy/support``."""
     if name:
         return kind, name
     first, _, rest = kind.partition("/")
@@ -181,7 +189,7 @@ def _split(kind: str, name: str) -> tuple[str, str]:
 
 
 def _prefix(kind: str) -> str:
-    """The keys of a kind, which may be written in the plural."""
+    """The key prefix of a kind; ``kind`` may be in the plural."""
     from stepstream.admin.documents import KINDS
 
     words = {known.lower(): known.lower() for known in KINDS}
@@ -191,7 +199,7 @@ def _prefix(kind: str) -> str:
         from stepstream.schemas.suggestions import did_you_mean
 
         hint = did_you_mean(kind.lower(), ["policy", "subscription", "prices"])
-        raise errors.Failure(f"{kind} is no kind of document; {hint}", errors.USAGE)
+        raise errors.Failure(f"{kind} is not a kind of document; {hint}", errors.USAGE)
     return f"{found}/"
 
 
@@ -202,4 +210,4 @@ def _one(held: dict[str, Held], kind: str, name: str) -> Held:
     from stepstream.schemas.suggestions import did_you_mean
 
     names = [key.removeprefix(prefix) for key in held if key.startswith(prefix)]
-    raise errors.Failure(f"no {prefix}{name} is in force; {did_you_mean(name, names)}")
+    raise errors.Failure(f"there is no {prefix}{name}; {did_you_mean(name, names)}")

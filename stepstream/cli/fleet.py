@@ -1,4 +1,4 @@
-"""``stepstream fleet``: what the workers keep over many runs."""
+"""``stepstream fleet``: budgets, hours and baselines, which cover many runs."""
 
 from __future__ import annotations
 
@@ -11,24 +11,23 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from stepstream.cli import errors
-from stepstream.cli.common import KAFKA, Format, FormatOption, print_rows, takes
+from stepstream.cli.common import print_rows
+from stepstream.cli.options import Format, FormatOption, takes
 
 if TYPE_CHECKING:
     from stepstream.schemas.settings import Settings
 
 
 class What(StrEnum):
-    """What is listed."""
-
     BUDGETS = "budgets"
     HOURS = "hours"
     BASELINES = "baselines"
 
 
 EMPTY: Final = {
-    What.BUDGETS: "no budgets: a policy with a rule `spend` makes some",
+    What.BUDGETS: "no budgets: a policy with a rule `spend` creates one",
     What.HOURS: "no hours in this time",
-    What.BASELINES: "no baselines yet: they are learnt from closed runs",
+    What.BASELINES: "no baselines yet: workers learn them from closed runs",
 }
 
 
@@ -61,20 +60,25 @@ def register(app: typer.Typer) -> None:
     app.command("fleet", rich_help_panel="Look")(fleet)
 
 
-@takes(*KAFKA)
+@takes("kafka")
 def fleet(
     settings: Settings,
-    what: Annotated[What, typer.Argument(help="What to list.")] = What.BUDGETS,
+    what: Annotated[
+        What, typer.Argument(metavar="[WHAT]", help="What to list: budgets, hours or baselines.")
+    ] = What.BUDGETS,
     *,
-    project: Annotated[str, typer.Option(help="Only this project's.")] = "",
-    since: Annotated[str, typer.Option(help="How far back hours are listed.")] = "24h",
-    limit: Annotated[int, typer.Option(help="How many at most.")] = 50,
+    project: Annotated[str, typer.Option(metavar="NAME", help="Only this project.")] = "",
+    since: Annotated[
+        str, typer.Option(metavar="DURATION", help="How far back hours are listed.")
+    ] = "24h",
+    limit: Annotated[int, typer.Option(metavar="INT", help="Maximum number of rows.")] = 50,
     format: FormatOption = Format.TABLE,
 ) -> None:
-    """Show budgets, sealed hours and baselines, as the workers keep them.
+    """Show the budgets, sealed hours and baselines that the workers maintain.
 
-    Budgets count up to the last sealed part of an hour; a finding comes as soon as one is exceeded. A limit that was put in
-    force just now is listed at once, without an amount.
+    The amounts of budgets include everything up to the last sealed part of an hour; a finding is
+    written as soon as a budget is exceeded. A limit that has just been applied is listed without
+    an amount.
     """
     from stepstream.admin import fleet as fleet_topic
     from stepstream.common.settings import require_kafka
@@ -105,7 +109,7 @@ def fleet(
 
 
 def _budgets(settings: Settings, now_us: int) -> list[tuple[Any, ...]]:
-    """Budgets with what was spent, and limits that are in force and of which nothing is counted yet."""
+    """Budgets with the amounts spent, and limits for which nothing is counted yet."""
     from stepstream.admin import documents
     from stepstream.admin import fleet as fleet_topic
     from stepstream.schemas.documents import AlertMatch, WrongDocument, decode_document

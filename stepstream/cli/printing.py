@@ -10,7 +10,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from stepstream.cli.common import Format
+from stepstream.cli.options import Format
 from stepstream.cli.queries import Trace
 from stepstream.common import terminal
 from stepstream.render.glyphs import Glyphs, glyphs_for

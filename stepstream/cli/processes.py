@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stepstream.cli import errors
-from stepstream.cli.common import CLICKHOUSE, KAFKA, one_of, takes
+from stepstream.cli.common import one_of
+from stepstream.cli.options import takes
 from stepstream.common.terminal import say
 
 if TYPE_CHECKING:
@@ -17,53 +18,6 @@ if TYPE_CHECKING:
 LifelineOption = Annotated[
     bool, typer.Option("--lifeline", hidden=True, help="End when standard input closes.")
 ]
-
-WORKER = (
-    "worker_group",
-    "close_after",
-    "rootless_idle",
-    "stuck_after",
-    "max_run_age",
-    "late_horizon",
-    "revision_interval",
-    "max_steps_per_run",
-    "max_open_runs",
-    "replay_records",
-    "dead_letter_limit",
-    "watchdog",
-    "session_timeout",
-    "steps_retention_days",
-    "retention_by_project",
-)
-SINK = (
-    "sink_group",
-    "sink_batch_rows",
-    "sink_batch_bytes",
-    "sink_batch_interval",
-    "steps_retention_days",
-    "runs_retention_days",
-    "alerts_retention_days",
-    "metrics_retention_days",
-    "retention_by_project",
-    "text_search",
-    "clickhouse_cluster",
-)
-
-NOTIFY = (
-    "notify_group",
-    "notify_port",
-    "notify_allow_private",
-    "notify_allow_commands",
-    "notify_secrets_dir",
-    "watch_after",
-    "watch_lag_share",
-    "synthetic_runs",
-    "worker_group",
-    "sink_group",
-    "session_timeout",
-)
-
-PROCESS = ("metrics_host", "metrics_port", "log_level", "log_format")
 
 
 def register(app: typer.Typer) -> None:
@@ -74,12 +28,12 @@ def register(app: typer.Typer) -> None:
     app.command("ready", rich_help_panel="Check and prepare")(ready)
 
 
-@takes(*KAFKA, *WORKER, *PROCESS)
+@takes("kafka", "worker")
 def worker(settings: Settings, lifeline: LifelineOption = False) -> None:
-    """Run a worker: steps in, trajectories and alerts out.
+    """Run a worker: it reads steps and writes trajectories and alerts.
 
-    Start more of them to share the partitions. SIGTERM and Ctrl-C let it finish what it holds; after a kill it goes on
-    from the log.
+    Several workers share the partitions. SIGTERM and Ctrl-C let it write its state and commit
+    offsets first; after a kill it resumes from the committed offsets.
     """
     _begin(settings, lifeline)
     from stepstream.common.settings import require_kafka
@@ -90,12 +44,12 @@ def worker(settings: Settings, lifeline: LifelineOption = False) -> None:
     raise typer.Exit(run(settings))
 
 
-@takes(*KAFKA, *CLICKHOUSE, *SINK, *PROCESS)
+@takes("kafka", "clickhouse", "sink")
 def sink(settings: Settings, lifeline: LifelineOption = False) -> None:
-    """Run a sink: Kafka to ClickHouse.
+    """Run a sink: it writes the records of Kafka to ClickHouse.
 
-    Start more of them to share the partitions. SIGTERM and Ctrl-C let it finish what it holds; after a kill it goes on
-    from the log. The tables are made by `stepstream store migrate`.
+    Several sinks share the partitions. SIGTERM and Ctrl-C let it finish its batches first; after a
+    kill it resumes from the committed offsets. `stepstream store migrate` creates the tables.
     """
     _begin(settings, lifeline)
     from stepstream.common.settings import require_clickhouse, require_kafka
@@ -107,12 +61,13 @@ def sink(settings: Settings, lifeline: LifelineOption = False) -> None:
     raise typer.Exit(run(settings))
 
 
-@takes(*KAFKA, *NOTIFY, *PROCESS)
+@takes("kafka", "notify")
 def notify(settings: Settings, lifeline: LifelineOption = False) -> None:
-    """Run a notifier: alerts to subscribers.
+    """Run a notifier: it sends alerts to subscribers.
 
-    Start more of them to share the alerts. SIGTERM and Ctrl-C let it finish what is under way; after a kill it goes on
-    from the log. It serves the admin API and the alert stream on loopback.
+    Several notifiers share the alerts. SIGTERM and Ctrl-C let it finish running deliveries first;
+    after a kill it resumes from the committed offsets. It serves the admin API and the alert stream
+    on the loopback interface.
     """
     _begin(settings, lifeline)
     from stepstream.common.settings import require_kafka
@@ -123,13 +78,20 @@ def notify(settings: Settings, lifeline: LifelineOption = False) -> None:
     raise typer.Exit(run(settings))
 
 
-@takes(*KAFKA, "worker_group", "sink_group", "notify_group")
+@takes("kafka", settings=["worker_group", "sink_group", "notify_group"])
 def ready(
     settings: Settings,
-    part: Annotated[str, typer.Argument(metavar="PART", help="worker, sink or notify.")],
-    wait: Annotated[float, typer.Option("--wait", min=0, help="Seconds to wait for it.")] = 0,
+    part: Annotated[
+        str, typer.Argument(metavar="PART", help="The process: worker, sink or notify.")
+    ],
+    wait: Annotated[
+        float, typer.Option("--wait", min=0, metavar="SECONDS", help="How long to wait for it.")
+    ] = 0,
 ) -> None:
-    """Say whether workers, sinks or notifiers hold every partition: exit code 0 when they do. For health checks."""
+    """Check whether the workers, sinks or notifiers have all partitions assigned.
+
+    Exit code 0 when they have, else 1. For health checks.
+    """
     from stepstream.admin import groups, topics
 
     one_of("PART", part, list(groups.PARTS))
@@ -137,8 +99,10 @@ def ready(
     deadline = time.monotonic() + wait
     while not groups.ready(client, settings, part, timeout=5):
         if time.monotonic() >= deadline:
+            group = groups.PARTS[part](settings)
             raise errors.Failure(
-                f"{part} is not ready: the group {groups.PARTS[part](settings)} does not hold all partitions"
+                f"{part} is not ready: the consumer group {group} has not all partitions assigned; "
+                f"start more of it, or see its log"
             )
         time.sleep(0.2)
     say(f"{part} is ready")

@@ -23,6 +23,7 @@ from stepstream.render.rows import (
 from stepstream.schemas.alert import TIME_FIELDS, Alert
 from stepstream.schemas.durations import parse_duration_us
 from stepstream.schemas.settings import Settings
+from stepstream.schemas.times import time_of
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
@@ -325,6 +326,14 @@ def alert_of(record: Mapping[str, Any]) -> Alert:
     """The alert of a row of the views ``alerts`` and ``alert_events``."""
     times = {name: 0 if record[name] is None else micros(record[name]) for name in TIME_FIELDS}
     return Alert.model_validate({**record, **times})
+
+
+def alert_record(alert: Alert) -> dict[str, Any]:
+    """The alert as it is printed in JSON and CSV: its times as times, None where there is none."""
+    fields: dict[str, Any] = alert.model_dump()
+    for name in TIME_FIELDS:
+        fields[name] = time_of(fields[name]) if fields[name] else None
+    return fields
 
 
 def records(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stepstream.cli import errors
-from stepstream.cli.common import KAFKA, takes
+from stepstream.cli.options import takes
 from stepstream.common.terminal import console, say
 
 if TYPE_CHECKING:
@@ -24,34 +24,40 @@ def register(app: typer.Typer) -> None:
     app.command("replay", rich_help_panel="Data")(replay)
 
 
-@takes(*KAFKA, "compression")
+@takes("kafka", settings=["compression"])
 def replay(
     settings: Settings,
     *,
     file: Annotated[
         Path,
         typer.Argument(
-            metavar="FILE", help="Step events, one JSON object a line; .gz is read as such."
+            metavar="FILE", help="File of step events, one JSON object a line; .gz is decompressed."
         ),
     ],
     speed: Annotated[
         float,
         typer.Option(
-            "--speed", min=0, help="2 is twice as fast as recorded; 0 is without waiting."
+            "--speed",
+            metavar="FLOAT",
+            min=0,
+            help="Speed relative to the recording: 2 is twice as fast, 0 does not wait.",
         ),
     ] = 1.0,
     keep_times: Annotated[
         bool,
-        typer.Option("--keep-times", help="Send the recorded times, not times shifted to now."),
+        typer.Option(
+            "--keep-times", help="Keep the recorded times instead of shifting them to now."
+        ),
     ] = False,
     keep_ids: Annotated[
-        bool, typer.Option("--keep-ids", help="Send the recorded ids, not fresh ones.")
+        bool, typer.Option("--keep-ids", help="Keep the recorded run ids instead of new ones.")
     ] = False,
 ) -> None:
     """Send recorded step events through the pipeline, in their order and at their speed.
 
-    Times are shifted to now and runs get fresh ids, so that a recording can be sent again and again and is a new run each
-    time. Lines that are no step events are reported and skipped; the exit code is then 1.
+    Times are shifted to now and runs get new ids, so that a recording can be sent many times and
+    is a new run each time. Lines that are not step events are reported and skipped; the exit code
+    is then 1.
     """
     from stepstream.admin.topics import require_topic
     from stepstream.producers.replay.replay import replay as send
@@ -74,7 +80,7 @@ def replay(
 
 @contextmanager
 def _progress(name: str) -> Iterator[Callable[[ReplayProgress], None] | None]:
-    """A bar on stderr where that is a terminal."""
+    """A progress bar on stderr if that is a terminal."""
     if not sys.stderr.isatty():
         yield None
         return

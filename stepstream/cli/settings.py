@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import typer
 
-from stepstream.cli.common import Format, FormatOption, print_rows, resolve_settings
+from stepstream.cli.common import print_rows
+from stepstream.cli.options import Format, FormatOption, resolve_settings
 
 
 def register(app: typer.Typer) -> None:
@@ -15,12 +16,11 @@ def register(app: typer.Typer) -> None:
 def settings(format: FormatOption = Format.TABLE) -> None:
     """Show every setting, its value and where it comes from.
 
-    A setting is the environment variable STEPSTREAM_<NAME>, a key of the settings file, or a flag of the commands
-    that it matters to. Secrets are not shown.
+    A setting is an environment variable (STEPSTREAM_ and its name in capitals), a key of the
+    settings file, or a flag of the commands that read it. Secrets are not shown.
     """
-    from stepstream.common.settings import DURATIONS
     from stepstream.schemas.formatting import format_duration
-    from stepstream.schemas.settings import SECRETS, Settings
+    from stepstream.schemas.settings import DURATIONS, SECRETS, Settings
 
     resolved = resolve_settings()
     rows = []

@@ -9,27 +9,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stepstream.cli import errors
-from stepstream.cli.common import CLICKHOUSE, KAFKA, Format, FormatOption, print_rows, takes
+from stepstream.cli.common import print_rows
+from stepstream.cli.options import Format, FormatOption, takes
 from stepstream.common.terminal import say
 from stepstream.schemas.formatting import format_number_of
 
 if TYPE_CHECKING:
     from stepstream.schemas.settings import Settings
 
-RETENTION = (
-    "steps_retention_days",
-    "runs_retention_days",
-    "alerts_retention_days",
-    "metrics_retention_days",
-    "retention_by_project",
-)
-SCHEMA = (*RETENTION, "text_search", "clickhouse_cluster")
-
 Place = Annotated[
     str,
     typer.Argument(
         metavar="PLACE",
-        help="A name in the server's folder of backups, disk:DISK/PATH of the server, or the URL of an S3 bucket.",
+        help="A name in the server's backup directory, disk:DISK/PATH of the server, or the URL of "
+        "an S3 bucket.",
     ),
 ]
 
@@ -37,19 +30,19 @@ Place = Annotated[
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     store = typer.Typer(
-        no_args_is_help=True, help="Prepare the ClickHouse database, check it, back it up."
+        no_args_is_help=True, help="Prepare the ClickHouse database: create tables, check, back up."
     )
     for command in (migrate, status, url, reconcile, backup, restore):
         store.command(command.__name__)(command)
     app.add_typer(store, name="store", rich_help_panel="Check and prepare")
 
 
-@takes(*CLICKHOUSE, *SCHEMA)
+@takes("clickhouse", "store")
 def migrate(settings: Settings) -> None:
-    """Make the database's tables and views, bring them up to date, and make again what is missing.
+    """Create the tables and views, upgrade them, and create again what is missing.
 
-    Compared are tables, columns, indexes, views and materialized views. Rows that are there stay as they are. Safe to repeat,
-    and from several places at once.
+    Compares tables, columns, indexes, views and materialized views. Existing rows are not changed.
+    Safe to repeat, and to run from several places at once.
     """
     from stepstream.common.settings import require_clickhouse
     from stepstream.sinks.clickhouse import migrate as bring_up_to_date
@@ -57,26 +50,26 @@ def migrate(settings: Settings) -> None:
     require_clickhouse(settings)
     report = bring_up_to_date(settings)
     done = {
-        "made again:": report.repaired,
+        "created again:": report.repaired,
         "note:": report.notes,
         "applied": report.applied,
         "view": report.views,
         "changed:": report.changes,
-        "left as it is:": report.wrong,
+        "not changed:": report.wrong,
     }
     for what, names in done.items():
         for name in names:
             say(f"{what} {name}")
     say(
-        f"database {report.database} is at version {report.version}{'' if report.changed else ', nothing was to be done'}"
+        f"database {report.database} is at version {report.version}{'' if report.changed else '; nothing to do'}"
     )
     if report.wrong:
         raise typer.Exit(errors.FAILED)
 
 
-@takes(*CLICKHOUSE, *SCHEMA)
+@takes("clickhouse", "store")
 def status(settings: Settings) -> None:
-    """Say whether the database is up to date and nothing of it is missing; exit code 1 when it is not."""
+    """Check whether the database is complete and up to date; exit code 1 when it is not."""
     from stepstream.common.settings import require_clickhouse
     from stepstream.sinks.clickhouse import status as read_status
 
@@ -94,26 +87,30 @@ def status(settings: Settings) -> None:
     for other in (*found.lacks, *found.wrong, *found.differences):
         say(other)
     if found.current:
-        say("everything is there and up to date")
+        say("complete and up to date")
         return
     say(
-        "install the newer version of stepstream"
+        "the database is newer: install that version of stepstream"
         if found.newer
-        else "`stepstream store migrate` puts it right"
+        else "run `stepstream store migrate`"
     )
     raise typer.Exit(errors.FAILED)
 
 
-@takes(*CLICKHOUSE)
+@takes("clickhouse")
 def url(
     settings: Settings,
     writer: Annotated[
-        bool, typer.Option("--writer", help="The user that writes, not the one that only reads.")
+        bool,
+        typer.Option(
+            "--writer", help="Use the user that writes instead of the one that only reads."
+        ),
     ] = False,
 ) -> None:
-    """Print the store's URL with user and password, for clients that are not ours.
+    """Print the store's URL with user and password, for other ClickHouse clients.
 
-    Whoever has it may read all inputs and outputs, with --writer change them too. Examples are in docs/store.md.
+    The URL gives access to all inputs and outputs; with --writer also to change them. docs/store.md
+    has examples.
     """
     from stepstream.common.settings import require_clickhouse
     from stepstream.sinks.clickhouse.client import url_for_clients
@@ -122,7 +119,7 @@ def url(
     say(url_for_clients(settings, writer=writer))
 
 
-@takes(*CLICKHOUSE, *RETENTION)
+@takes("clickhouse", "store")
 def reconcile(
     settings: Settings,
     dry_run: Annotated[
@@ -130,10 +127,10 @@ def reconcile(
     ] = False,
     format: FormatOption = Format.TABLE,
 ) -> None:
-    """Compare the rollups behind metrics_1m and metrics_1h with the steps, day by day, and repair the days that differ.
+    """Compare the aggregates behind metrics_1m and metrics_1h with the steps, and repair them.
 
-    Looked at are the days before yesterday whose steps have not begun to expire. A day is repaired at one stroke; sinks
-    may go on meanwhile. Run it once a day, or after something was put right by hand.
+    Compares day by day: the days before yesterday whose steps have not begun to expire. A day is
+    replaced atomically; sinks may run meanwhile. Run it once a day, or after a manual repair.
     """
     from stepstream.common.settings import require_clickhouse
     from stepstream.sinks.clickhouse.reconcile import reconcile as compare
@@ -156,7 +153,7 @@ def reconcile(
         print_rows(columns, rows, format)
     if format is Format.TABLE:
         left_out = (
-            f", {len(report.busy)} left out because steps are being added to them"
+            f", {len(report.busy)} skipped because steps are being added to them"
             if report.busy
             else ""
         )
@@ -169,18 +166,16 @@ def reconcile(
         raise typer.Exit(errors.FAILED)
 
 
-@takes(*CLICKHOUSE)
+@takes("clickhouse")
 def backup(
     settings: Settings,
     place: Place,
     base: Annotated[
         str,
-        typer.Option(
-            metavar="PLACE", help="An earlier backup: only what changed since is written."
-        ),
+        typer.Option(metavar="PLACE", help="Earlier backup; only changes since then are written."),
     ] = "",
 ) -> None:
-    """Write a backup of the whole database. Sinks, workers and readers may go on meanwhile."""
+    """Back up the whole database. Sinks, workers and readers may run meanwhile."""
     from stepstream.common.settings import require_clickhouse
     from stepstream.sinks.clickhouse.backup import backup as write
 
@@ -192,27 +187,32 @@ def backup(
     )
 
 
-@takes(*CLICKHOUSE, *SCHEMA, *KAFKA, "sink_group", "sink_batch_rows", "data_dir", "kafka_jars_dir")
+@takes(
+    "clickhouse",
+    "store",
+    "kafka",
+    settings=["sink_group", "sink_batch_rows", "data_dir", "kafka_jars_dir"],
+)
 def restore(
     settings: Settings,
     place: Place,
     replace: Annotated[
-        bool, typer.Option("--replace", help="Drop what is in the database first.")
+        bool, typer.Option("--replace", help="Drop the existing database first.")
     ] = False,
     source: Annotated[
         str,
         typer.Option(
             "--from-database",
             metavar="NAME",
-            help="The database's name in the backup, where it was another.",
+            help="Name of the database in the backup, if it was another.",
         ),
     ] = "",
 ) -> None:
-    """Bring a backup back, bring it up to date, and let the sinks go on from where it ends.
+    """Restore a backup, upgrade it, and reset the sinks' offsets to its end.
 
-    Stop the sinks first; on one machine stop `stepstream up`, and its Kafka and ClickHouse run for this command alone.
-    What Kafka still holds of the time since the backup is stored again by the next sink; rollups are compared with the
-    restored steps and repaired.
+    Stop the sinks first. On one machine stop `stepstream up`; this command runs its Kafka and
+    ClickHouse for as long as it needs them. The next sink stores again what Kafka still has since
+    the backup. Aggregates are compared with the restored steps and repaired.
     """
     from stepstream.sinks.clickhouse.backup import restore as bring_back
 
@@ -223,18 +223,22 @@ def restore(
     for name in report.applied:
         say(f"applied {name}")
     if report.repaired:
-        say(f"built anew from the restored steps: {format_number_of(report.repaired, 'rollup')}")
+        say(f"rebuilt from the restored steps: {format_number_of(report.repaired, 'rollup')}")
     for (name, partition), offset in sorted(report.rewound.items()):
-        say(f"sinks read {name} {partition} from offset {offset} on")
+        say(f"sinks resume {name} {partition} at offset {offset}")
     if not running.kafka_brokers:
         say(
-            "no Kafka is known: before a sink starts again, delete the offsets of its group, or steps since then are missing"
+            "kafka_brokers is not set: delete the offsets of the sinks' consumer group before a "
+            "sink starts, else steps since the backup are missing"
         )
 
 
 @contextmanager
 def _engines(settings: Settings) -> Iterator[Settings]:
-    """The settings; where no store runs but there is one in the data folder, with its engines for as long."""
+    """The settings, with running engines.
+
+    If no store runs but the data directory has one, its Kafka and ClickHouse run for the duration.
+    """
     from stepstream.common.settings import data_dir, require_clickhouse
     from stepstream.local.engines import Engines
 

@@ -1,4 +1,4 @@
-"""``stepstream subscriptions``: who wants which alerts, and what became of them."""
+"""``stepstream subscriptions``: subscriptions and their deliveries."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stepstream.cli import errors
-from stepstream.cli.common import KAFKA, Format, FormatOption, one_of, print_rows, takes
+from stepstream.cli.common import one_of, print_rows
+from stepstream.cli.options import Format, FormatOption, takes
 from stepstream.common.terminal import remark, say
 
 if TYPE_CHECKING:
@@ -18,12 +19,15 @@ if TYPE_CHECKING:
     from stepstream.schemas.settings import Settings
 
 PANEL = "Policies, subscriptions, prices"
-NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The subscription's name.")]
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Name of the subscription.")]
 ForceOption = Annotated[
-    bool, typer.Option("--force", help="Change what a watched folder holds too.")
+    bool, typer.Option("--force", help="Also change a subscription that a watched directory owns.")
 ]
 Texts = list[str] | None
-NOTIFY = (
+# What the sample is sent with: by the running notifier, or by this command itself.
+CHANNEL_SETTINGS = (
+    "notify_url",
+    "notify_token",
     "notify_allow_private",
     "notify_allow_commands",
     "notify_secrets_dir",
@@ -45,44 +49,54 @@ def register(app: typer.Typer) -> None:
     app.add_typer(found, name="subscriptions", rich_help_panel=PANEL)
 
 
-@takes(*KAFKA)
+@takes("kafka")
 def add(
     settings: Settings,
     name: NameArgument,
     channel: Annotated[
-        str, typer.Argument(metavar="CHANNEL", help="webhook, slack, pagerduty, email, command ...")
+        str,
+        typer.Argument(
+            metavar="CHANNEL", help="Channel: webhook, slack, pagerduty, email, command ..."
+        ),
     ],
     options: Annotated[
         Texts,
         typer.Argument(
             metavar="OPTION=VALUE ...",
-            help="Options of the channel, e.g. url=https://... secret=env:STEPSTREAM_NOTIFY_SECRET_X",
+            help="Options of the channel: url=https://... secret=env:STEPSTREAM_NOTIFY_SECRET_X",
         ),
     ] = None,
     *,
-    severity: Annotated[Texts, typer.Option(help="Only this severity; may be repeated.")] = None,
+    severity: Annotated[
+        Texts, typer.Option(metavar="SEVERITY", help="Only this severity. May be repeated.")
+    ] = None,
     match: Annotated[
         Texts,
         typer.Option(
-            metavar="FIELD=PATTERN", help="Only alerts whose field is so, e.g. agent=bot-*."
+            metavar="FIELD=PATTERN", help="Only alerts whose field matches, e.g. agent=bot-*."
         ),
     ] = None,
     group_by: Annotated[
-        Texts, typer.Option(help="Tell alerts together that agree in this field; may be repeated.")
+        Texts,
+        typer.Option(
+            metavar="FIELD",
+            help="Send alerts with the same value of this field together. May be repeated.",
+        ),
     ] = None,
     field: Annotated[
         Texts,
         typer.Option(
             "--set",
             metavar="FIELD=VALUE",
-            help="Any other field of the document, e.g. repeat_interval=4h.",
+            help="Another field of the document, e.g. repeat_interval=4h.",
         ),
     ] = None,
     force: ForceOption = False,
 ) -> None:
-    """Add a subscription, or replace the one of that name.
+    """Add a subscription, or replace the one with this name.
 
-    Secrets are named, never written: `url=env:STEPSTREAM_NOTIFY_SECRET_SLACK`, `secret=file:/run/secrets/hook`.
+    Secrets are given as references, never as values: `url=env:STEPSTREAM_NOTIFY_SECRET_SLACK`,
+    `secret=file:/run/secrets/hook`.
     """
     from stepstream.admin import notify
     from stepstream.schemas.documents import WrongDocument, subscription_of
@@ -101,9 +115,9 @@ def add(
         raise errors.Failure(str(error)) from None
 
 
-@takes(*KAFKA)
+@takes("kafka")
 def show(settings: Settings, format: FormatOption = Format.TABLE) -> None:
-    """List the subscriptions in force."""
+    """List the subscriptions that are in effect."""
     rows = []
     for one in _in_force(settings).values():
         match = ", ".join(
@@ -122,16 +136,16 @@ def show(settings: Settings, format: FormatOption = Format.TABLE) -> None:
             )
         )
     columns = ("name", "channel", "state", "match", "grouped_by")
-    empty = "no subscriptions; `stepstream subscriptions add --help` says how to add one"
+    empty = "no subscriptions; `stepstream subscriptions add --help` explains how to add one"
     print_rows(columns, rows, format, empty=empty, prose=("match", "grouped_by"))
 
 
-@takes(*KAFKA, *NOTIFY)
+@takes("kafka", settings=CHANNEL_SETTINGS)
 def test(settings: Settings, name: NameArgument) -> None:
-    """Send a sample through the subscription's channel and show the answer.
+    """Send a sample notification through the subscription's channel and print the response.
 
-    The notifier of `stepstream up`, or the one at notify_url, does it with its environment and its network; without one it
-    is done here.
+    It is sent by the notifier at notify_url or of a running `stepstream up`, with its environment
+    and network; without a notifier by this command.
     """
     from stepstream.sinks.notify.sample_notification import send_sample
     from stepstream.sinks.notify.service import context_of
@@ -154,9 +168,9 @@ def test(settings: Settings, name: NameArgument) -> None:
     say(f"{subscription.channel} took it ({where})" + (f": {text}" if text else ""))
 
 
-@takes(*KAFKA)
+@takes("kafka")
 def remove(settings: Settings, name: NameArgument, force: ForceOption = False) -> None:
-    """Take a subscription out of force."""
+    """Remove a subscription."""
     from stepstream.admin import notify
 
     try:
@@ -166,18 +180,22 @@ def remove(settings: Settings, name: NameArgument, force: ForceOption = False) -
     say(f"subscription/{name} deleted")
 
 
-@takes(*KAFKA)
+@takes("kafka")
 def deliveries(
     settings: Settings,
-    name: Annotated[str, typer.Argument(metavar="[NAME]", help="Only this subscription's.")] = "",
+    name: Annotated[str, typer.Argument(metavar="[NAME]", help="Only this subscription.")] = "",
     *,
     state: Annotated[
-        str, typer.Option(help="Only pending, failed, delivered, parked, grouped or silenced ones.")
+        str,
+        typer.Option(
+            metavar="STATE",
+            help="Only this state: pending, failed, delivered, parked, grouped or silenced.",
+        ),
     ] = "",
-    limit: Annotated[int, typer.Option(help="How many at most.")] = 50,
+    limit: Annotated[int, typer.Option(metavar="INT", help="Maximum number of rows.")] = 50,
     format: FormatOption = Format.TABLE,
 ) -> None:
-    """Show what became of alerts: the newest delivery of each, the latest first."""
+    """Show the newest delivery of each alert, the latest first."""
     from stepstream.common.settings import require_kafka
     from stepstream.render.values import short_id
     from stepstream.schemas.delivery import DELIVERY_STATES
@@ -217,7 +235,10 @@ def deliveries(
 
 
 def warn_of_variables(settings: Settings, document: Subscription) -> None:
-    """Say which variables a notifier with these settings will not read. It may have others: nothing is refused here."""
+    """Warn of variables that a notifier with these settings will not read.
+
+    Only a warning: the notifier may run with other settings.
+    """
     from stepstream.schemas.channels import listed_variables, refused_variables
 
     for refused in refused_variables(
@@ -236,7 +257,7 @@ def _in_force(settings: Settings) -> dict[str, Subscription]:
             try:
                 document = decode_document(held.value)
             except WrongDocument as error:
-                errors.complain(f"{held.key} is not understood by this version: {error}")
+                errors.complain(f"{held.key} cannot be read by this version: {error}")
                 continue
             if isinstance(document, Subscription):
                 found[document.name] = document
@@ -244,7 +265,7 @@ def _in_force(settings: Settings) -> dict[str, Subscription]:
 
 
 def _pairs(texts: Texts) -> dict[str, Any]:
-    """``a=1 b=[x, y]`` as data; values are YAML, so that lists and numbers can be written."""
+    """Parse ``a=1 b=[x, y]``; a value that begins with [ or { is YAML."""
     import yaml
 
     found: dict[str, Any] = {}
@@ -255,12 +276,12 @@ def _pairs(texts: Texts) -> dict[str, Any]:
         try:
             found[name] = yaml.safe_load(value) if value[:1] in "[{" else value
         except yaml.YAMLError:
-            raise errors.Failure(f"{text}: the value is no YAML", errors.USAGE) from None
+            raise errors.Failure(f"{text}: the value is not valid YAML", errors.USAGE) from None
     return found
 
 
 def _ask(settings: Settings, name: str) -> tuple[str, str]:
-    """Let the notifier's admin API send the sample; outcome and answer."""
+    """Let the notifier's admin API send the sample. Returns outcome and response."""
     from urllib.error import HTTPError, URLError
     from urllib.parse import quote
     from urllib.request import Request, urlopen

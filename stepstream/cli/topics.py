@@ -8,19 +8,12 @@ from typing import TYPE_CHECKING
 import typer
 
 from stepstream.cli import errors
-from stepstream.cli.common import KAFKA, Format, FormatOption, print_rows, takes
+from stepstream.cli.common import print_rows
+from stepstream.cli.options import Format, FormatOption, takes
 
 if TYPE_CHECKING:
     from stepstream.admin.topics import TopicReport
     from stepstream.schemas.settings import Settings
-
-SIZES = (
-    "partitions",
-    "fleet_partitions",
-    "replication_factor",
-    "min_insync_replicas",
-    "steps_topic_retention",
-)
 
 
 def register(app: typer.Typer) -> None:
@@ -31,21 +24,21 @@ def register(app: typer.Typer) -> None:
     app.add_typer(topics, name="topics", rich_help_panel="Check and prepare")
 
 
-@takes(*KAFKA, *SIZES)
+@takes("kafka", "topics")
 def create(settings: Settings, format: FormatOption = Format.TABLE) -> None:
-    """Create the topics that are missing, and say what differs in those that exist.
+    """Create missing topics, and list how existing topics differ from the settings.
 
-    Safe to repeat. Nothing that exists is changed: where the partition count of the steps topic is another one than the
-    setting's, the way to get there is explained and the exit code is 1.
+    Safe to repeat: existing topics are not changed. If the steps topic has another number of
+    partitions than the setting, the command explains how to change it and exits with code 1.
     """
     from stepstream.admin.topics import create_topics
 
     _print(create_topics(settings), format)
 
 
-@takes(*KAFKA, *SIZES)
+@takes("kafka", "topics")
 def show(settings: Settings, format: FormatOption = Format.TABLE) -> None:
-    """List the topics: whether they exist, and what differs from the settings."""
+    """List the topics: whether each exists, and how it differs from the settings."""
     from stepstream.admin.topics import list_topics
 
     _print(list_topics(settings), format)

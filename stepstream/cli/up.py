@@ -6,34 +6,10 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from stepstream.cli.common import CLICKHOUSE, KAFKA, takes
+from stepstream.cli.options import takes
 
 if TYPE_CHECKING:
     from stepstream.schemas.settings import Settings
-
-UP = (
-    "data_dir",
-    "kafka_port",
-    "kafka_auth",
-    "clickhouse_port",
-    "kafka_heap_mb",
-    "kafka_jars_dir",
-    "documents_dir",
-    "partitions",
-    "steps_topic_retention",
-    "steps_retention_days",
-    "runs_retention_days",
-    "alerts_retention_days",
-    "metrics_retention_days",
-    "retention_by_project",
-    "text_search",
-    "metrics_port",
-    "notify_port",
-    "notify_allow_private",
-    "notify_allow_commands",
-    "notify_secrets_dir",
-    "synthetic_runs",
-)
 
 
 def register(app: typer.Typer) -> None:
@@ -41,16 +17,17 @@ def register(app: typer.Typer) -> None:
     app.command("up", rich_help_panel="Run")(up)
 
 
-@takes(*UP, *KAFKA, *CLICKHOUSE)
+# The processes that `up` starts get all of its settings, so it has the flags of all of them.
+@takes("up", "kafka", "clickhouse", "topics", "store", "worker", "sink", "notify")
 def up(settings: Settings) -> None:
     """Run everything on this machine: Kafka, ClickHouse, worker, notifier and sink.
 
-    Nothing else needs to be installed. Data lies in --data-dir and is there again at the next start, also after a kill; a
-    power cut can lose what the operating system had not written yet. Agents and commands of this user find it by
-    themselves, with passwords that only this user can read (docs/security.md). Ctrl-C lets everything finish what it
-    holds.
+    Nothing else needs to be installed. Data is stored in --data-dir and survives a restart and a
+    kill; a power failure can lose what the operating system had not written yet. Agents and
+    commands of this user find the running `up` by themselves, with passwords that only this user
+    can read (docs/security.md). Ctrl-C stops all processes after they have finished their work.
 
-    With --kafka-brokers or --clickhouse-url those servers are used, and not started here.
+    With --kafka-brokers or --clickhouse-url those servers are used and not started here.
     """
     from stepstream.local.up import run
 

@@ -6,7 +6,8 @@ import platform
 
 import typer
 
-from stepstream.cli.common import Format, FormatOption, print_rows
+from stepstream.cli.common import print_rows
+from stepstream.cli.options import Format, FormatOption
 
 
 def register(app: typer.Typer) -> None:
@@ -15,7 +16,7 @@ def register(app: typer.Typer) -> None:
 
 
 def version(format: FormatOption = Format.TABLE) -> None:
-    """Show the versions of stepstream and of what it runs on."""
+    """Show the versions of stepstream and its dependencies."""
     from stepstream.admin.versions import package_versions
     from stepstream.local.embedded.jars import KAFKA_VERSION
 

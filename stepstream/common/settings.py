@@ -16,10 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import BeforeValidator, ValidationError
+from pydantic import ValidationError
 
 from stepstream.common import endpoints
-from stepstream.schemas.durations import parse_duration_us
 from stepstream.schemas.settings import (
     ENV_PREFIX,
     NOTIFY_SECRET_PREFIX,
@@ -48,14 +47,6 @@ NOT_SETTINGS: Final = frozenset({FILE_VARIABLE, "STEPSTREAM_DATA"})
 DEFAULT: Final = "default"
 UP: Final = "stepstream up"
 _FIELDS: Final = Settings.model_fields
-DURATIONS: Final = frozenset(
-    name
-    for name, info in _FIELDS.items()
-    if any(
-        isinstance(part, BeforeValidator) and part.func is parse_duration_us
-        for part in info.metadata
-    )
-)
 # A Kubernetes service called stepstream, or stepstream-kafka, puts such variables into every pod beside it.
 _SERVICE_LINK = re.compile(
     r"_SERVICE_HOST$|_SERVICE_PORT(_[A-Z0-9_]+)?$|_PORT_\d+_(TCP|UDP)(_(PROTO|PORT|ADDR))?$"

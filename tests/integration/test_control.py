@@ -10,7 +10,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from stepstream.admin.orders import Obedience, Target, order_to_run, order_to_scope, send_records
+from stepstream.admin.commands import (
+    AcknowledgementReader,
+    Target,
+    send_records,
+    send_to_run,
+    send_to_scope,
+)
 from stepstream.cli.app import run as cli
 from stepstream.common.kafka import read_to_end
 from stepstream.schemas.control import control_step_id
@@ -141,8 +147,8 @@ def test_people_pause_approve_and_stop(world: World, start: Start) -> None:
     agent = start("patient", "0.01", 2_000)
     wait_until(lambda: len(agent.said("step")) > 2, 20, "steps")
     target = Target(agent.trace_id, root_of(world, agent.trace_id), "shop", "", "patient")
-    watch = Obedience(world.settings, agent.trace_id)
-    pause = order_to_run(
+    watch = AcknowledgementReader(world.settings, agent.trace_id)
+    pause = send_to_run(
         world.settings,
         target,
         "pause",
@@ -154,14 +160,14 @@ def test_people_pause_approve_and_stop(world: World, start: Start) -> None:
     assert paused is not None
     assert (paused["name"], paused["phase"]) == ("pause", "start")
     paused_at = standstill(agent)
-    approval = order_to_run(
+    approval = send_to_run(
         world.settings, target, "resume", by="bob", budget_usd="5", now_us=time.time_ns() // 1_000
     )
     answer = watch.wait(approval, 10)
     assert answer is not None
     assert (answer["name"], answer["attributes"]["by"]) == ("approve $5", "bob")
     wait_until(lambda: len(agent.said("step")) > paused_at + 2, 10, "steps after the approval")
-    stop = order_to_run(
+    stop = send_to_run(
         world.settings, target, "stop", by="ada", reason="enough", now_us=time.time_ns() // 1_000
     )
     assert watch.wait(stop, 10) is not None
@@ -184,7 +190,7 @@ def test_an_order_to_an_agent_binds_a_process_that_starts_afterwards(
     world: World, start: Start
 ) -> None:
     """It reads what was ordered before it began, and other agents are left alone."""
-    order_to_scope(
+    send_to_scope(
         world.settings, "stop", project="shop", agent="late", by="ada", reason="broken", now_us=time.time_ns() // 1_000,
         lasts_us=60_000_000,
     )  # fmt: skip
@@ -197,13 +203,13 @@ def test_an_order_to_an_agent_binds_a_process_that_starts_afterwards(
 def test_the_command_line_orders_and_tells_of_obedience(
     world: World, start: Start, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """``stepstream stop ID`` says when the run obeyed; to order a whole agent it asks, or is told ``--yes``."""
+    """``stepstream stop ID`` prints the acknowledgement; a whole agent needs an answer or ``--yes``."""
     monkeypatch.setenv("STEPSTREAM_TOPIC_PREFIX", world.settings.topic_prefix)
     monkeypatch.setenv("STEPSTREAM_KAFKA_BROKERS", world.settings.kafka_brokers)
     monkeypatch.setenv("STEPSTREAM_STATE_DIR", str(world.folder / "no state"))
     agent = start("typed", "0.001", 2_000)
     assert cli(["stop", agent.trace_id, "--reason", "seen enough", "--by", "ada"]) == 0
-    assert "obeyed after" in capsys.readouterr().out
+    assert "acknowledged after" in capsys.readouterr().out
     assert agent.process.wait(10) == 3
     assert cli(["stop", "--agent", "typed", "--project", "shop", "--for", "2h", "--yes"]) == 2
     assert "10 m" in capsys.readouterr().err
@@ -248,7 +254,7 @@ def test_people_acknowledge_silence_and_resolve(
     )
     assert last["silenced_until"] > opened["opened_at"]
     assert cli(["alerts", "ack", prefix]) == 1
-    assert "is over" in capsys.readouterr().err
+    assert "is resolved already" in capsys.readouterr().err
 
 
 def test_the_documented_contract_works_as_it_stands(world: World) -> None:
@@ -267,8 +273,8 @@ def test_the_documented_contract_works_as_it_stands(world: World) -> None:
         "started_us": now,
     }
     sent = [
-        order_to_run(world.settings, target, "pause", by="ada", now_us=now),
-        order_to_scope(
+        send_to_run(world.settings, target, "pause", by="ada", now_us=now),
+        send_to_scope(
             world.settings,
             "warn",
             project="docs",
@@ -277,10 +283,10 @@ def test_the_documented_contract_works_as_it_stands(world: World) -> None:
             now_us=now,
             lasts_us=10**8,
         ),
-        order_to_run(world.settings, target, "resume", by="ada", budget_usd="5", now_us=now + 2),
-        order_to_run(world.settings, target, "stop", by="ada", now_us=now + 1),
-        order_to_run(world.settings, Target(trace()), "stop", by="ada", now_us=now + 3),
-        order_to_run(world.settings, target, "stop", by="ada", now_us=now + 4),
+        send_to_run(world.settings, target, "resume", by="ada", budget_usd="5", now_us=now + 2),
+        send_to_run(world.settings, target, "stop", by="ada", now_us=now + 1),
+        send_to_run(world.settings, Target(trace()), "stop", by="ada", now_us=now + 3),
+        send_to_run(world.settings, target, "stop", by="ada", now_us=now + 4),
     ]
     heard = [
         c["command_id"]

@@ -114,6 +114,10 @@ def test_the_dead_letter_on_the_command_line(
     )
     assert run(["deadletter", "show", "7", *place]) == 1
     assert "holds no record with offset 7" in capsys.readouterr().err
+    assert run(["deadletter", "replay", "--reason", "missing_feild", "--dry-run", *place]) == 1
+    assert "did you mean missing_field?" in capsys.readouterr().err
+    assert run(["deadletter", "replay", "--reason", "nope", "--dry-run", *place]) == 1
+    assert "the reasons are: missing_field, x" in capsys.readouterr().err
     assert run(["deadletter", "replay", "--reason", "missing_field", "--dry-run", *place]) == 0
     assert capsys.readouterr().out == "1 record would be sent again\n"
     assert run(["deadletter", "replay", "1", "7", *place]) == 1

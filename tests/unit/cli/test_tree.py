@@ -12,8 +12,6 @@ from pathlib import Path
 import pytest
 
 from stepstream.cli.app import COMMANDS, build
-from stepstream.cli.common import CLICKHOUSE, KAFKA
-from stepstream.schemas.settings import Settings
 
 
 def run(
@@ -108,13 +106,13 @@ def test_no_command_is_the_overview_and_exit_code_2() -> None:
         (("fleet", "budget"), "budget: did you mean budgets?"),
         (("runs", "--status", "runing"), "--status runing: did you mean running?"),
         (("alerts", "--severity", "crit"), "--severity crit: did you mean critical?"),
-        (("apply", "x.yaml"), "name files with -f: stepstream apply -f x.yaml"),
+        (("apply", "x.yaml"), "give files with -f: stepstream apply -f x.yaml"),
         (("schema", "Alrt"), "there is no contract Alrt; did you mean Alert?"),
         (("get", "policy", "x", "--endpoint", "y"), "No such option: --endpoint"),
         (("ready", "bread", "--kafka-brokers", "x:1"), "PART bread: one of worker, sink, notify"),
         (
             ("deadletter", "replay", "--kafka-brokers", "x:1"),
-            "say which: offsets, --reason, --since, or --all",
+            "give offsets, --reason, --since, or --all",
         ),
     ],
 )
@@ -193,13 +191,8 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
     assert (done.stdout, done.stderr) == ("0\n", "")
 
 
-def test_every_flag_that_stands_for_a_setting_is_one() -> None:
-    """The shared groups name settings that exist."""
-    assert set(KAFKA) | set(CLICKHOUSE) <= Settings.model_fields.keys()
-
-
-def test_where_nobody_can_be_asked_nothing_is_ordered() -> None:
-    """A script that orders many runs is told of --yes; it does not end as if somebody had pressed Ctrl-C."""
+def test_where_nobody_can_be_asked_nothing_is_sent() -> None:
+    """A script that stops many runs gets an error that names --yes, not the exit code of Ctrl-C."""
     command = [
         sys.executable,
         "-m",
@@ -222,7 +215,7 @@ def test_where_nobody_can_be_asked_nothing_is_ordered() -> None:
     )
     assert done.returncode == 1
     assert done.stdout == "stop all runs of agent support in project shop? [y/N]: \n"
-    assert done.stderr == "error: nothing was ordered; --yes orders without asking\n"
+    assert done.stderr == "error: nothing was sent; --yes sends without asking\n"
 
 
 def test_a_document_is_named_by_kind_and_name() -> None:
@@ -230,7 +223,7 @@ def test_a_document_is_named_by_kind_and_name() -> None:
     done = run("delete", "policy", "--kafka-brokers", "127.0.0.1:1")
     assert (done.returncode, done.stderr) == (
         2,
-        "error: say which document: stepstream delete KIND NAME\n",
+        "error: name the document: stepstream delete KIND NAME\n",
     )
 
 

@@ -14,11 +14,12 @@ FIELDS = Settings.model_fields
 
 @pytest.mark.parametrize("name", FIELDS)
 def test_every_setting_says_what_it_means(name: str) -> None:
-    """Name, default and meaning stand in the table; a meaning is one line without a full stop."""
+    """Name, default and meaning stand in the table; a meaning is sentences on one line."""
     info = FIELDS[name]
     assert info.description
     assert "\n" not in info.description
-    assert not info.description.endswith(".") or info.description.endswith("...")
+    assert info.description.endswith(".")
+    assert info.description[0].isupper() or info.description.startswith(("http", "kafka"))
     assert not info.is_required()
     assert name == name.lower()
 

@@ -1,7 +1,8 @@
-"""Orders of people to running agents: what `stepstream stop`, `pause`, `resume` and `approve` send, and the admin API too.
+"""Commands to running agents: stop, pause, resume and approve, from the CLI and the admin API.
 
-An order to one run goes to the control topic and, as the beginning of a control step, to the run's own steps: so the
-trajectory tells who ordered what and why even if the agent never listens. Its end, the obedience, is the agent's to write.
+A command to one run is written to the control topic. Stop and pause are also written to the steps
+topic, as the start of a control step of the run, so that the trajectory shows who sent what and
+why even if the agent does not listen. The agent writes the end of that step: its acknowledgement.
 """
 
 from __future__ import annotations
@@ -28,14 +29,14 @@ from stepstream.schemas.topics import topic
 
 _DELIVER_S: Final = 15.0
 Sent = tuple[str, bytes, bytes, list[Any]]
-"""A record: topic name, key, value, headers."""
+"""A record to send: topic name without prefix, key, value, headers."""
 
 _encode = msgspec.json.Encoder().encode
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The run that an order is for. Without a ``root_step_id`` no step of it is written: nothing is known of it yet."""
+    """The run that a command is for; without a ``root_step_id`` no control step is written."""
 
     trace_id: str
     root_step_id: str = ""
@@ -47,11 +48,11 @@ class Target:
 
 
 def who() -> str:
-    """The person at this machine, as an audit names them."""
+    """USER@HOST of this process, for the audit log."""
     return f"{getpass.getuser()}@{socket.gethostname()}"
 
 
-def order_to_run(
+def send_to_run(
     settings: Settings,
     target: Target,
     action: CommandAction,
@@ -61,7 +62,10 @@ def order_to_run(
     budget_usd: str = "",
     now_us: int,
 ) -> Command:
-    """Order one run to ``stop``, ``pause``, ``resume`` or ``warn``. Returns once Kafka has it; raises ``KafkaUnreachable``."""
+    """Send ``stop``, ``pause``, ``resume`` or ``warn`` to one run.
+
+    Returns when Kafka has acknowledged it. Raises ``KafkaUnreachable``.
+    """
     command = CommandStruct(
         command_id=derived_id("order", target.trace_id, action, by, now_us),
         action=action,
@@ -74,20 +78,14 @@ def order_to_run(
     )
     records: list[Sent] = [("control", target.trace_id.encode(), _encode(command), [])]
     if target.root_step_id and action in ("stop", "pause"):
-        records.insert(
-            0,
-            (
-                "steps",
-                target.trace_id.encode(),
-                _encode(_order_step(command, target)),
-                list(RECORD_HEADERS),
-            ),
-        )
-    _send(settings, records)
+        # The step first: the agent may acknowledge the command as soon as it can read it.
+        step = _encode(_control_step(command, target))
+        records.insert(0, ("steps", target.trace_id.encode(), step, list(RECORD_HEADERS)))
+    send_records(settings, records)
     return command
 
 
-def order_to_scope(
+def send_to_scope(
     settings: Settings,
     action: CommandAction,
     *,
@@ -99,7 +97,10 @@ def order_to_scope(
     now_us: int,
     lasts_us: int,
 ) -> Command:
-    """Order all runs of a project, or of an agent in it, those that start in the next ``lasts_us`` too."""
+    """Send a command to all runs of a project, or of an agent in it.
+
+    It also applies to runs that start within ``lasts_us``. Raises ``KafkaUnreachable``.
+    """
     command = CommandStruct(
         command_id=derived_id("order", project, environment, agent, action, by, now_us),
         action=action,
@@ -111,12 +112,15 @@ def order_to_scope(
         by=by,
         expires=now_us + lasts_us,
     )
-    _send(settings, [("control", project.encode(), _encode(command), [])])
+    send_records(settings, [("control", project.encode(), _encode(command), [])])
     return command
 
 
-class Obedience:
-    """Watches a run's steps for what the agent says of an order. Made before the order is sent, so that nothing is missed."""
+class AcknowledgementReader:
+    """Reads a run's steps from the end of the topic on, for the acknowledgement of a command.
+
+    Create it before the command is sent.
+    """
 
     def __init__(self, settings: Settings, trace_id: str) -> None:
         name = topic(settings.topic_prefix, "steps")
@@ -134,35 +138,39 @@ class Obedience:
     def wait(
         self, command: Command, timeout_s: float, now_s: Callable[[], float] = time.monotonic
     ) -> dict[str, Any] | None:
-        """The agent's step of the order: its end, or its start where a pause begins. None when there was none in time."""
+        """The agent's control step for the command, or None if none arrives in ``timeout_s``.
+
+        The step's end; for a pause also its start, which the agent writes when the pause begins.
+        """
         wanted = control_step_id(self._trace_id, command.command_id)
         until = now_s() + timeout_s
         while now_s() < until:
             message = self._consumer.poll(0.1)
-            if (
-                message is None
-                or message.error() is not None
-                or wanted.encode() not in (message.value() or b"")
-            ):
+            if message is None or message.error() is not None:
                 continue
-            event = msgspec.json.decode(message.value() or b"{}")
-            if event.get("step_id") == wanted and (
-                event.get("phase", "end") == "end" or _is_paused(event, command)
-            ):
+            value = message.value() or b""
+            if wanted.encode() not in value:  # decoding every step of the partition is slow
+                continue
+            event = msgspec.json.decode(value)
+            if event.get("step_id") != wanted:
+                continue
+            if event.get("phase", "end") == "end" or _is_paused(event, command):
                 return dict(event)
         return None
 
     def close(self) -> None:
-        """Let go of the connection."""
         self._consumer.close()
 
 
 def _is_paused(event: dict[str, Any], command: Command) -> bool:
-    """Whether the agent says that it got a pause. The start that ``order_to_run`` writes itself has the order's own time."""
+    """Whether this is the start of a pause as the agent writes it.
+
+    The start that ``send_to_run`` wrote has the time of the command.
+    """
     return command.action == "pause" and event.get("start_time") != command.time
 
 
-def _order_step(command: Command, target: Target) -> StepRecord:
+def _control_step(command: Command, target: Target) -> StepRecord:
     return StepRecord(
         trace_id=target.trace_id,
         step_id=control_step_id(target.trace_id, command.command_id),
@@ -181,11 +189,7 @@ def _order_step(command: Command, target: Target) -> StepRecord:
 
 
 def send_records(settings: Settings, records: list[Sent]) -> None:
-    """Records (topic name, key, value, headers), in order, and wait until Kafka has them."""
-    _send(settings, records)
-
-
-def _send(settings: Settings, records: list[Sent]) -> None:
+    """Send records in order and return when Kafka has acknowledged all of them."""
     client = kafka.producer(
         settings, **{"linger.ms": 0, "message.timeout.ms": round(_DELIVER_S * 1_000)}
     )
