@@ -213,7 +213,7 @@ def _refuse_foreign(changes: Iterable[Change], held: dict[str, Held], owner: str
     problems = [
         Problem(
             change.place,
-            f"{change.key} is held by {held[change.key].owner}: change it there, or say --force",
+            f"{change.key} is owned by {held[change.key].owner}: change it there, or use --force",
         )
         for change in changes
         if change.what == "changed" and change.place and held[change.key].owner not in ("", owner)

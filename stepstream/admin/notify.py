@@ -85,7 +85,7 @@ def add(settings: Settings, subscription: Subscription, *, force: bool = False) 
     written = documents.Written(subscription, Place(Path(subscription.name), 0))
     held = documents.in_force(settings).get(document_key(subscription))
     if held is not None and held.owner and not force:
-        raise ValueError(f"{held.key} is held by {held.owner}: change it there, or say --force")
+        raise ValueError(f"{held.key} is owned by {held.owner}: change it there, or use --force")
     changes = documents.apply(settings, [written], force=True)
     return changes[0].what
 

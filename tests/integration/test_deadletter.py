@@ -113,18 +113,18 @@ def test_the_dead_letter_on_the_command_line(
         "value \\xff 1",
     )
     assert run(["deadletter", "show", "7", *place]) == 1
-    assert "holds no record with offset 7" in capsys.readouterr().err
+    assert "has no record with offset 7" in capsys.readouterr().err
     assert run(["deadletter", "replay", "--reason", "missing_feild", "--dry-run", *place]) == 1
     assert "did you mean missing_field?" in capsys.readouterr().err
     assert run(["deadletter", "replay", "--reason", "nope", "--dry-run", *place]) == 1
-    assert "the reasons are: missing_field, x" in capsys.readouterr().err
+    assert "the reasons are: malformed_json, missing_field, x" in capsys.readouterr().err
     assert run(["deadletter", "replay", "--reason", "missing_field", "--dry-run", *place]) == 0
     assert capsys.readouterr().out == "1 record would be sent again\n"
     assert run(["deadletter", "replay", "1", "7", *place]) == 1
     assert (
-        "nothing was sent: the dead letter holds no record with offset 7" in capsys.readouterr().err
+        "nothing was sent: the dead letter has no record with offset 7" in capsys.readouterr().err
     )
     assert run(["deadletter", "replay", "1", "2", *place]) == 0
     captured = capsys.readouterr()
     assert captured.out == "1 record sent again\n"
-    assert "offset 2 came from other.steps and stays here" in captured.err
+    assert "offset 2 came from other.steps and is not sent" in captured.err

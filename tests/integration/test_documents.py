@@ -151,7 +151,7 @@ def test_what_a_folder_holds_is_changed_in_the_folder(
     DocumentFolder(settings, home, lambda _who, _line: None).sync()
     by_hand = write(tmp_path / "a.yaml", "a", limit=7)
     assert run(["apply", "-f", str(by_hand), *place]) == 1
-    assert f"policy/a is held by folder {home}" in capsys.readouterr().err
+    assert f"policy/a is owned by folder {home}" in capsys.readouterr().err
     assert run(["delete", "policy", "a", *place]) == 1
     assert run(["apply", "-f", str(by_hand), "--force", *place]) == 0
 

@@ -269,6 +269,6 @@ def test_credentials_of_a_file(
     assert not verified(tmp_path / "c.json", Login(*pair))
     assert run(["credentials", "remove", "oncall"]) == 0
     assert run(["credentials", "remove", "oncall"]) == 1
-    assert "there is no oncall" in capsys.readouterr().err
+    assert "there is no user oncall" in capsys.readouterr().err
     assert run(["credentials", "token"]) == 1
     assert "STEPSTREAM_NOTIFY_TOKEN" in capsys.readouterr().err
