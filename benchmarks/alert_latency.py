@@ -74,7 +74,7 @@ def measure(report: Report, arguments: argparse.Namespace) -> None:
         )
         settings = settings.model_copy(update={"notify_allow_private": True, "incident_runs": 0})
         pipeline = held.enter_context(
-            Pipeline(settings, say=lambda who, line: report.say(f"{who}: {line}"))
+            Pipeline(settings, report=lambda who, line: report.say(f"{who}: {line}"))
         )
         sender = held.enter_context(Sender(pipeline.settings.kafka_brokers))
         bench = Bench(report, pipeline, sender, held, arguments.seed)

@@ -135,7 +135,7 @@ def measure(report: Report, arguments: argparse.Namespace) -> None:
             environ={}, file=Path(os.devnull), state_dir=str(folder), data_dir=str(folder / "data")
         )
         began = time.monotonic()
-        with Pipeline(settings, say=lambda who, line: report.say(f"{who}: {line}")) as pipeline:
+        with Pipeline(settings, report=lambda who, line: report.say(f"{who}: {line}")) as pipeline:
             report.figures["first_start_s"] = time.monotonic() - began
             with Sender(pipeline.settings.kafka_brokers) as sender:
                 bench = Bench(report, pipeline, sender, arguments.seed)

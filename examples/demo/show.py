@@ -82,7 +82,7 @@ def _run_in(folder: Path, options: Options, console: Console) -> bool:
     """Everything between the first and the last line; the pipeline is stopped on the way out."""
     with ExitStack() as stack:
         began = time.monotonic()
-        pipeline = stack.enter_context(Pipeline(_settings(folder), say=_sayer(console)))
+        pipeline = stack.enter_context(Pipeline(_settings(folder), report=_sayer(console)))
         console.print(
             f"the pipeline is up ({time.monotonic() - began:.1f} s): Kafka, worker, sink, ClickHouse\n"
         )

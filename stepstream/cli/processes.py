@@ -113,6 +113,6 @@ def _begin(settings: Settings, lifeline: bool) -> None:
 
     logs.configure(settings)
     if lifeline:
-        from stepstream.local.lifeline import follow_parent
+        from stepstream.local.processes.follow_parent import follow_parent
 
         follow_parent()

@@ -18,7 +18,7 @@ def register(app: typer.Typer) -> None:
 def version(format: FormatOption = Format.TABLE) -> None:
     """Show the versions of stepstream and its dependencies."""
     from stepstream.admin.versions import package_versions
-    from stepstream.local.embedded.jars import KAFKA_VERSION
+    from stepstream.local.embedded.fetch import KAFKA_VERSION
 
     found = package_versions()
     rows = [("stepstream", found.pop("stepstream")), ("python", platform.python_version())]

@@ -8,4 +8,4 @@ class LocalError(Exception):
 
 
 class StartFailed(LocalError):
-    """A process ended or gave no answer in time; the message ends with its last words."""
+    """A process ended or did not answer in time; the message ends with its last output."""

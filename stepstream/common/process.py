@@ -1,4 +1,4 @@
-"""A child process that ends with us, and the identity by which a process is known again after a restart."""
+"""The identity of a process, by which it is recognised after a restart of this one."""
 
 from __future__ import annotations
 
@@ -8,13 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-from stepstream.common.errors import StartFailed
-
-LAUNCHER = Path(__file__).with_name("launcher.py")
 
 
 @dataclass(frozen=True)
@@ -26,7 +21,7 @@ class Identity:
 
 
 def identity_of(pid: int) -> Identity | None:
-    """Who has this pid now; None when nobody has, or when this platform does not tell."""
+    """The process with this pid; None when there is none, or on a platform that does not show it."""
     began = _began_linux(pid) if sys.platform == "linux" else _began_ps(pid)
     return Identity(pid, began) if began else None
 
@@ -51,9 +46,9 @@ def _began_ps(pid: int) -> str | None:
 
 
 def end_leftover(known: Identity, grace: float = 12.0) -> bool:
-    """Wait for a process that an earlier owner left behind, then end it; True when it is gone.
+    """End a process that an earlier owner left behind; True when it is gone.
 
-    It usually ends by itself within a second, because its launcher has noticed that the owner is gone.
+    It usually ends by itself within a second, because its launcher notices that the owner is gone.
     """
     for wait, number in (
         (grace / 2, signal.SIGTERM),
@@ -74,86 +69,3 @@ def _gone_within(known: Identity, seconds: float) -> bool:
             return False
         time.sleep(0.05)
     return True
-
-
-class Child:
-    """An engine's process under its launcher. It ends when the calling process ends, by whatever means."""
-
-    def __init__(
-        self, command: Sequence[str], output: Path, env: Mapping[str, str] | None = None
-    ) -> None:
-        with output.open("wb") as sink:
-            self._launcher = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(LAUNCHER), *command],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=sink,
-                env=dict(env) if env is not None else None,
-                # Its own group: Ctrl-C in the terminal must not reach the engine before its clients have finished.
-                start_new_session=os.name == "posix",
-                creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
-            )
-        self._output = output
-        self.pid = self._read_pid(command[0])
-
-    def _read_pid(self, program: str) -> int:
-        assert self._launcher.stdout is not None
-        line = self._launcher.stdout.readline()
-        self._launcher.stdout.close()
-        if not line.strip():
-            self._launcher.wait()
-            self._close_commands()
-            raise StartFailed(f"could not run {program}: {self.last_words()}")
-        return int(line)
-
-    @property
-    def running(self) -> bool:
-        return self._launcher.poll() is None
-
-    @property
-    def exit_code(self) -> int | None:
-        return self._launcher.poll()
-
-    def send(self, command: str) -> None:
-        """Send term, kill, stop or cont to the engine; nothing happens when it has ended."""
-        assert self._launcher.stdin is not None
-        with contextlib.suppress(BrokenPipeError, ValueError, OSError):
-            self._launcher.stdin.write(command.encode() + b"\n")
-            self._launcher.stdin.flush()
-
-    def stop(self, timeout: float) -> bool:
-        """End it, asking first; True when it went by itself."""
-        self.send("term")
-        asked = self.wait(timeout)
-        if not asked:
-            self.kill()
-        return asked
-
-    def kill(self) -> None:
-        """SIGKILL, and wait for the end."""
-        self.send("kill")
-        if not self.wait(10):
-            raise StartFailed(f"the process {self.pid} does not end")
-
-    def wait(self, timeout: float) -> bool:
-        try:
-            self._launcher.wait(timeout)
-        except subprocess.TimeoutExpired:
-            return False
-        self._close_commands()
-        return True
-
-    def _close_commands(self) -> None:
-        assert self._launcher.stdin is not None
-        with contextlib.suppress(OSError):
-            self._launcher.stdin.close()
-
-    def output(self) -> str:
-        """What it wrote to standard output and error since it was started."""
-        with contextlib.suppress(OSError):
-            return self._output.read_text(errors="replace")
-        return ""
-
-    def last_words(self, lines: int = 8) -> str:
-        """The end of what it wrote to standard output and error."""
-        return "\n".join(self.output().strip().splitlines()[-lines:])

@@ -1,4 +1,4 @@
-"""What the processes of ``stepstream up`` get of its environment."""
+"""The environment variables that the processes of ``stepstream up`` inherit."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ _NEEDED: Final = re.compile(
     r"MALLOC_\w+|NO_COLOR|TERM",
     re.IGNORECASE,
 )
-"""Variables by which a Python process finds its files, its libraries and its language."""
+"""Variables by which a Python process finds its files, libraries and language."""
 
 
 def inherited(name: str, settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
     """The variables that the process ``name`` gets besides its settings.
 
-    The notifier gets what a Python process needs and the variables that documents may name: who may write a document decides
-    where that is sent. A token hook is code of the user's and may need any variable; then only the check at use is left.
+    The notifier gets only what a Python process needs and the variables that documents may name: who
+    may write a document decides where their values are sent. With a token hook, code of the user that
+    may need any variable, it gets all of them.
     """
     if name != "notify":
         return {key: value for key, value in environ.items() if not key.startswith(ENV_PREFIX)}

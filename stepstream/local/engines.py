@@ -1,4 +1,4 @@
-"""Kafka and ClickHouse for one machine: those that the settings name, the embedded ones in their place."""
+"""Kafka and ClickHouse for one machine: the servers that the settings name, or embedded ones."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Final
 from pydantic import SecretStr
 
 from stepstream.common.settings import data_dir
-from stepstream.local.children import Backoff, Say
 from stepstream.local.embedded.errors import LocalError
+from stepstream.local.processes.restarts import RestartPauses
+from stepstream.local.processes.supervised import Report
 from stepstream.schemas.settings import Settings
 
 if TYPE_CHECKING:
@@ -27,31 +28,31 @@ WRITER: Final = "default"
 
 
 @dataclass
-class _Care:
+class _RestartState:
     """When an engine was last started, and when it is to be started again after it ended by itself."""
 
     since_s: float
     due_s: float | None = None
-    backoff: Backoff = field(default_factory=Backoff)
+    pauses: RestartPauses = field(default_factory=RestartPauses)
 
 
 class Engines:
-    """Starts, watches and stops the embedded engines; an engine whose address is set already is left to its owner.
+    """Starts, restarts and stops the embedded engines. An engine whose address is set is not started.
 
-    ``usual_ports``: a new data folder gets 9092 and 8123 where they are free and no port is set, otherwise any free
-    ones. Ports stay the same from start to start where that is possible.
+    ``usual_ports``: a new data folder gets 9092 and 8123 where they are free and no port is set,
+    otherwise any free ones. Ports stay the same from start to start where possible.
     """
 
-    def __init__(self, settings: Settings, say: Say, *, usual_ports: bool) -> None:
+    def __init__(self, settings: Settings, report: Report, *, usual_ports: bool) -> None:
         self._settings = settings
-        self._say = say
+        self._report = report
         self._usual_ports = usual_ports
         self._folder = data_dir(settings)
         self._access: Access | None = None
         self._guard = threading.Lock()
         self._kafka: EmbeddedKafka | None = None
         self._clickhouse: EmbeddedClickHouse | None = None
-        self._cares: dict[str, _Care] = {}
+        self._restarts: dict[str, _RestartState] = {}
         self._disk: DiskGuard | None = None
 
     @property
@@ -73,7 +74,7 @@ class Engines:
             return self._access
 
     def start_kafka(self) -> dict[str, Any]:
-        """Settings of the brokers, once they acknowledge records: the address, and the user where they ask for one."""
+        """Start Kafka; the settings to use it: the address, and the user where it requires one."""
         if self._settings.kafka_brokers:
             return {}
         from stepstream.local.embedded.kafka import EmbeddedKafka
@@ -86,7 +87,7 @@ class Engines:
             heap_mb=self._settings.kafka_heap_mb,
             jars_dir=Path(jars).expanduser() if jars else None,
             login=self.access.kafka if self._settings.kafka_auth else None,
-            log=lambda line: self._say("kafka", line),
+            log=lambda line: self._report("kafka", line),
         )
         found: dict[str, Any] = {"kafka_brokers": kafka.start(), "endpoint": ""}
         if self._settings.kafka_auth:
@@ -98,11 +99,11 @@ class Engines:
             }
         self._kafka = kafka
         self._disk = kafka.disk_guard()
-        self._cares["kafka"] = _Care(time.monotonic())
+        self._restarts["kafka"] = _RestartState(time.monotonic())
         return found
 
     def start_clickhouse(self) -> dict[str, Any]:
-        """Settings of the store, once it answers: the URL, the user that writes and the one that reads."""
+        """Start the store; the settings to use it: the URL, and the users that write and read."""
         if self._settings.clickhouse_url:
             return {}
         from stepstream.local.embedded.clickhouse import EmbeddedClickHouse
@@ -112,11 +113,11 @@ class Engines:
             port=self._settings.clickhouse_port,
             prefer_port=CLICKHOUSE_PORT if self._usual_ports else 0,
             access=self.access,
-            log=lambda line: self._say("clickhouse", line),
+            log=lambda line: self._report("clickhouse", line),
         )
         address = clickhouse.start()
         self._clickhouse = clickhouse
-        self._cares["clickhouse"] = _Care(time.monotonic())
+        self._restarts["clickhouse"] = _RestartState(time.monotonic())
         writer, reader = self.access.writer, self.access.reader
         return {
             "clickhouse_url": address,
@@ -128,12 +129,12 @@ class Engines:
 
     def running(self) -> dict[str, bool]:
         """The embedded engines, and whether each runs."""
-        held: dict[str, bool] = {}
+        running: dict[str, bool] = {}
         if self._kafka is not None:
-            held["kafka"] = bool(self._kafka.pids) and not self._kafka.failed_nodes()
+            running["kafka"] = bool(self._kafka.pids) and not self._kafka.failed_nodes()
         if self._clickhouse is not None:
-            held["clickhouse"] = not self._clickhouse.failed
-        return held
+            running["clickhouse"] = not self._clickhouse.failed
+        return running
 
     def pids(self) -> dict[str, list[int]]:
         """The processes of the embedded engines."""
@@ -142,26 +143,27 @@ class Engines:
 
     @property
     def disk_full(self) -> bool:
-        """Whether Kafka was stopped for good, because even refusing new events had not kept the disk from filling."""
+        """Whether Kafka was stopped because the disk filled although new events were refused."""
         return self._disk is not None and self._disk.state == "stopped"
 
-    def mend(self, name: str, now_s: float) -> None:
-        """Start an engine again when it has ended by itself, after growing pauses; Kafka's disk is looked after too.
+    def restart_if_ended(self, name: str, now_s: float) -> None:
+        """Start an engine again when it has ended by itself, after growing pauses; check Kafka's disk.
 
-        ``now_s`` is on time.monotonic's clock; call it every second, for each engine from a thread of its own.
+        Call it every second, for each engine from a thread of its own. ``now_s`` is on the clock of
+        ``time.monotonic``.
         """
         if name == "kafka":
             self._check_disk()
-        care = self._cares[name]
+        restart = self._restarts[name]
         runs = self.running()[name]
-        if (runs and care.due_s is None) or (name == "kafka" and self.disk_full):
+        if (runs and restart.due_s is None) or (name == "kafka" and self.disk_full):
             return
-        if care.due_s is None:
-            pause = care.backoff.next_pause(now_s - care.since_s)
-            care.due_s = now_s + pause
-            self._say(name, f"has ended by itself; it is started again in {pause:g} s")
-        elif now_s >= care.due_s:
-            care.since_s, care.due_s = now_s, None
+        if restart.due_s is None:
+            pause = restart.pauses.next_pause(now_s - restart.since_s)
+            restart.due_s = now_s + pause
+            self._report(name, f"has ended by itself; it is started again in {pause:g} s")
+        elif now_s >= restart.due_s:
+            restart.since_s, restart.due_s = now_s, None
             self._restart(name)
 
     def _check_disk(self) -> None:
@@ -169,8 +171,8 @@ class Engines:
             return
         try:
             self._disk.check()
-        except (LocalError, OSError) as error:  # tried again at the next look
-            self._say("kafka", f"{error}")
+        except (LocalError, OSError) as error:  # tried again at the next check
+            self._report("kafka", f"{error}")
 
     def _restart(self, name: str) -> None:
         try:
@@ -180,9 +182,9 @@ class Engines:
             elif self._clickhouse is not None:
                 self._clickhouse.restart()
         except LocalError as error:
-            self._say(name, f"could not be started again: {error}")
+            self._report(name, f"could not be started again: {error}")
         else:
-            self._say(name, "answers again")
+            self._report(name, "answers again")
 
     def stop(self) -> None:
         """End the embedded engines, the store first: it has no clients any more."""

@@ -1,4 +1,4 @@
-"""Who goes first where there is not enough CPU for all: the store can wait a little, an alert and a stop cannot."""
+"""Process priorities: writing to the store may wait when the CPU is busy, alerts and commands may not."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ from typing import Final
 NICENESS: Final = 10
 
 
-def give_way(pid: int) -> None:
-    """Let a process of ours run after others where they compete. Where the platform has no such thing nothing happens.
-
-    Linux on a desktop shares the CPU between sessions before it looks at niceness: there the session says so too.
-    """
+def lower_priority(pid: int) -> None:
+    """Give a process of ours a lower priority. Does nothing on platforms without niceness."""
     if os.name != "posix":
         return
     with contextlib.suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, pid, max(NICENESS, os.getpriority(os.PRIO_PROCESS, pid)))
+    # With autogroup (Linux desktops) the scheduler shares the CPU between sessions first, and niceness
+    # counts only within one: the session needs a niceness of its own.
     with contextlib.suppress(OSError):
         Path(f"/proc/{pid}/autogroup").write_text(str(NICENESS))

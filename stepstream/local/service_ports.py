@@ -1,7 +1,7 @@
-"""The ports of worker, sink and notifier under ``up``: metrics of each, and the notifier's admin API.
+"""The ports of worker, sink and notifier below ``up``: metrics of each, and the notifier's admin API.
 
-Ports that the settings name are used as they are. Others are chosen: the usual ones where they are free, and the same ones
-again at the next start. A chosen port that another program takes in the meantime is chosen again.
+Ports that the settings name are used as they are. The others are the usual ones where those are free,
+and the same ones again at the next start. One that another program takes meanwhile is replaced.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from stepstream.schemas.settings import Settings
 
 NOTIFY: Final = "notify"
 METRICS: Final = {"worker": "metrics_worker", "sink": "metrics_sink", "notify": "metrics_notify"}
-"""Each part's place in the list of addresses, in the order of the ports."""
+"""Each part's name in the list of addresses, in the order of the ports."""
 USUAL: Final = {
     "notify": 8124,
     "metrics_worker": 9464,
@@ -58,7 +58,7 @@ class ServicePorts:
                 )
 
     def check(self) -> None:
-        """Raise ``AddressTaken`` where a port that the settings name is taken, before anything is started."""
+        """Raise ``AddressTaken`` when a port that the settings name is taken."""
         for name, port in self._set.items():
             if port > 0 and not self._free(port):
                 raise AddressTaken(port, "notify_port" if name == NOTIFY else "metrics_port")
@@ -69,17 +69,17 @@ class ServicePorts:
             return {"notify_port": self._ports[NOTIFY], "metrics_port": self._ports[METRICS[part]]}
 
     def choose_again(self, part: str) -> bool:
-        """Other ports for a part that found one of its ports taken; False where all of them are set."""
+        """Choose other ports for a part with a taken port; False when settings name all of them."""
         names = [METRICS[part], *([NOTIFY] if part == NOTIFY else [])]
         with self._guard:
             mine = [name for name in names if name not in self._set]
-            # The part has said that one of them is taken; which one, only a look can tell, and that may come too late.
+            # One of them is taken; checking which one would take time in which it may change.
             for name, port in zip(mine, _others(len(mine), set(self._ports.values())), strict=True):
                 self._ports[name] = port
         return bool(mine)
 
     def urls(self) -> dict[str, str]:
-        """Where the servers are, by name; without those that are turned off."""
+        """The URLs of the servers, by name, without those that are turned off."""
         with self._guard:
             ports = dict(self._ports)
         host = LOOPBACK if self._host in ("", "0.0.0.0", "::") else self._host
@@ -95,20 +95,20 @@ class ServicePorts:
     def save(self) -> None:
         """Remember the chosen ports for the next start."""
         with self._guard:
-            held = {name: port for name, port in self._ports.items() if name not in self._set}
-        write_private(self._file, json.dumps(held, indent=1))
+            chosen = {name: port for name, port in self._ports.items() if name not in self._set}
+        write_private(self._file, json.dumps(chosen, indent=1))
 
     def _kept(self) -> dict[str, int]:
         with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
-            held = json.loads(self._file.read_text())
+            kept = json.loads(self._file.read_text())
             return {
-                name: port for name, port in held.items() if name in USUAL and isinstance(port, int)
+                name: port for name, port in kept.items() if name in USUAL and isinstance(port, int)
             }
         return {}
 
 
 def _others(count: int, used: set[int]) -> list[int]:
-    """Free ports that none of ours has: a part that has not started yet does not listen on its port."""
+    """Free ports that no part has. One that has not started yet does not listen on its own."""
     return [port for port in free_ports(count + len(used)) if port not in used][:count]
 
 

@@ -1,6 +1,6 @@
-"""The whole pipeline on one machine: engines, topics, tables, worker, notifier and sink, started, watched, stopped.
+"""The whole pipeline on one machine: engines, topics, tables, worker, notifier and sink.
 
-``stepstream up``, the demo and the tests all run this same code::
+``stepstream up``, the demo and the tests run this code::
 
     with Pipeline(load(data_dir=...)) as pipeline:
         pipeline.settings.kafka_brokers     # filled in, as is clickhouse_url
@@ -24,6 +24,7 @@ from typing import Any, Final
 from pydantic import SecretStr
 
 from stepstream.admin import groups, topics
+from stepstream.admin.store import prepare_store
 from stepstream.admin.versions import is_installed
 from stepstream.common import endpoints
 from stepstream.common.login import Login
@@ -31,10 +32,10 @@ from stepstream.common.process import identity_of
 from stepstream.common.settings import data_dir, default_state_dir, to_environment
 from stepstream.common.web.credentials import token_of
 from stepstream.local.child_environment import inherited
-from stepstream.local.children import KeptProcess, ProcessStatus, Say
 from stepstream.local.embedded.disk import require_folder
 from stepstream.local.engines import Engines
 from stepstream.local.folder import DocumentFolder
+from stepstream.local.processes.supervised import ProcessStatus, Report, SupervisedProcess
 from stepstream.local.service_ports import METRICS, NOTIFY, ServicePorts
 from stepstream.schemas.settings import SECRETS, Settings
 
@@ -42,16 +43,16 @@ READY_S: Final = 30.0
 DRAIN_S: Final = 20.0
 WATCH_S: Final = 1.0
 PORT_TAKEN: Final = 3
-"""Exit code of a process that found its port taken, see ``stepstream.cli.errors``."""
+"""Exit code of a process whose port is taken, see ``stepstream.cli.errors``."""
 PORT_TRIES: Final = 5
 SECRETS_OF: Final = {
     "worker": frozenset({"kafka_sasl_password"}),
     "sink": frozenset({"kafka_sasl_password", "clickhouse_password"}),
     "notify": frozenset({"kafka_sasl_password"}),
 }
-"""What each process is told of the secrets: what it needs."""
+"""The secrets that each process gets: those it needs."""
 ENDING: Final = ("worker", "notify", "sink")
-"""In this order: what the worker still publishes can still be told and stored."""
+"""The order of stopping: what the worker publishes last is still delivered and stored."""
 
 NEEDED: Final = {
     "faust": ("worker", "the stream processor"),
@@ -61,7 +62,7 @@ NEEDED: Final = {
 
 
 class PipelineError(Exception):
-    """The pipeline cannot run; says which part and why."""
+    """The pipeline cannot run; the message names the part and the reason."""
 
 
 @dataclass(frozen=True)
@@ -81,24 +82,25 @@ class PipelineStatus:
 class Pipeline:
     """Everything that ``stepstream up`` runs, as a context manager.
 
-    Engines whose addresses the settings name already are used and not started. ``say`` receives lines for people.
-    ``start`` returns when events may be sent and questions asked; ``stop`` lets worker and sink finish what they hold.
+    Engines whose addresses are set are used and not started. ``report`` receives lines for people:
+    the part and the text. ``start`` returns when events may be sent and queries asked; ``stop`` lets
+    worker, notifier and sink finish what they have read.
     """
 
     def __init__(
-        self, settings: Settings, *, say: Say | None = None, usual_ports: bool = False
+        self, settings: Settings, *, report: Report | None = None, usual_ports: bool = False
     ) -> None:
         state_dir = settings.state_dir or str(default_state_dir())
         self._settings = settings.model_copy(
             update={"state_dir": state_dir, "data_dir": str(data_dir(settings))}
         )
-        self._say = say or (lambda _who, _line: None)
-        self._engines = Engines(self._settings, self._say, usual_ports=usual_ports)
+        self._report = report or (lambda _who, _line: None)
+        self._engines = Engines(self._settings, self._report, usual_ports=usual_ports)
         self._ports = ServicePorts(self._settings, Path(self._settings.data_dir), usual=usual_ports)
         self._port_tries = dict.fromkeys(SECRETS_OF, 0)
         self._without_port: set[str] = set()
         self._published = False
-        self._processes: dict[str, KeptProcess] = {}
+        self._processes: dict[str, SupervisedProcess] = {}
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
         self._documents: DocumentFolder | None = None
@@ -109,9 +111,10 @@ class Pipeline:
         return self._settings
 
     def start(self) -> Settings:
-        """Start everything, with nothing left running when that fails.
+        """Start everything; when that fails, nothing is left running.
 
-        Raises ``PipelineError``, ``LocalError``, ``TopicsError``, or ``AddressTaken`` for a port that is set and taken.
+        Raises ``PipelineError``, ``LocalError``, ``TopicsError``, or ``AddressTaken`` for a port that a
+        setting names and another program has.
         """
         self._refuse_second()
         self._refuse_same_ports()
@@ -130,7 +133,7 @@ class Pipeline:
         return self._settings
 
     def stop(self, *, drain_s: float = DRAIN_S) -> None:
-        """Worker, notifier, sink, then the engines; each is killed when it does not end in time. Safe to call again."""
+        """Stop worker, notifier, sink and engines; kill what takes longer than ``drain_s``. Idempotent."""
         self._stopping.set()
         for thread in self._threads:
             thread.join()
@@ -141,7 +144,7 @@ class Pipeline:
         self._engines.stop()
 
     def status(self) -> PipelineStatus:
-        """Who runs and where."""
+        """What runs, and where."""
         processes = tuple(process.status() for process in self._processes.values())
         return PipelineStatus(
             self._settings.kafka_brokers,
@@ -171,7 +174,7 @@ class Pipeline:
         )
 
     def pids(self) -> dict[str, list[int]]:
-        """Every process by part, this one apart."""
+        """The pids of each part, without this process."""
         own = {status.name: [status.pid] for status in self.status().processes if status.pid}
         return {**self._engines.pids(), **own}
 
@@ -195,12 +198,12 @@ class Pipeline:
         running = endpoints.read(Path(self._settings.state_dir))
         if running is not None:
             raise PipelineError(
-                f"a pipeline runs already from {self._settings.state_dir} (process {running.pid}, Kafka {running.kafka}): "
+                f"a pipeline already runs from {self._settings.state_dir} (process {running.pid}, Kafka {running.kafka}): "
                 f"use it, stop it, or choose another --state-dir and --data-dir"
             )
 
     def _refuse_same_ports(self) -> None:
-        """Two servers cannot have one port; the second would be said to be taken by another program."""
+        """Two servers cannot share a port: the second would report that another program has it."""
         names: dict[int, str] = {}
         for name in ("kafka_port", "clickhouse_port", "notify_port"):
             port = getattr(self._settings, name)
@@ -211,7 +214,7 @@ class Pipeline:
             names[port] = name
 
     def _start_parts(self) -> None:
-        """Both sides at once: Kafka, its topics, the documents and the worker; ClickHouse and its tables; then the sink."""
+        """Kafka, topics, documents and worker in parallel with ClickHouse and its tables; then the sink."""
         with ThreadPoolExecutor(2, thread_name_prefix="start") as pool:
             sides = [pool.submit(self._start_kafka_side), pool.submit(self._start_clickhouse_side)]
             for side in sides:
@@ -224,15 +227,15 @@ class Pipeline:
         began = time.monotonic()
         found = self._engines.start_kafka()
         settings = self._settings.model_copy(update=found)
-        self._say(
+        self._report(
             "kafka", f"answers at {settings.kafka_brokers} ({time.monotonic() - began:.1f} s)"
         )
         for report in topics.create_topics(settings):
             for line in (*report.differences, *report.refused.splitlines()):
-                self._say("kafka", f"topic {report.name}: {line}")
+                self._report("kafka", f"topic {report.name}: {line}")
         if settings.documents_dir:
             self._documents = DocumentFolder(
-                settings, Path(settings.documents_dir).expanduser().absolute(), self._say
+                settings, Path(settings.documents_dir).expanduser().absolute(), self._report
             )
             self._documents.sync()
         self._run("worker", settings)
@@ -243,26 +246,24 @@ class Pipeline:
         began = time.monotonic()
         found = self._engines.start_clickhouse()
         settings = self._settings.model_copy(update=found)
-        self._say(
+        self._report(
             "clickhouse", f"answers at {settings.clickhouse_url} ({time.monotonic() - began:.1f} s)"
         )
-        from stepstream.sinks.clickhouse import migrate
-
-        migrate(settings)
+        prepare_store(settings)
         return found
 
     def _run(self, name: str, settings: Settings) -> None:
         command = [sys.executable, "-m", "stepstream", name, "--lifeline"]
         environment = self._environment(name, settings)
         amend = partial(self._amend, name, settings)
-        process = KeptProcess(
-            name, command, environment, self._say, patient=name == "sink", amend=amend
+        process = SupervisedProcess(
+            name, command, environment, self._report, low_priority=name == "sink", amend=amend
         )
         self._processes[name] = process
         process.start()
 
     def _environment(self, name: str, settings: Settings) -> dict[str, str]:
-        """What a process is told: all settings, its own ports, and of the secrets those that it needs."""
+        """The environment of a process: all settings, its own ports, and the secrets that it needs."""
         hidden = {secret: SecretStr("") for secret in SECRETS - SECRETS_OF[name]}
         own = settings.model_copy(
             update={**hidden, **self._ports.of(name), "credentials_file": self._credentials_file}
@@ -285,13 +286,13 @@ class Pipeline:
             self._without_port.add(name)
             return None
         self._port_tries[name] += 1
-        self._say(name, "another program has taken its port; another port is chosen")
+        self._report(name, "another program has taken its port; another port is chosen")
         if self._published:
             self._publish_addresses()
         return self._environment(name, settings)
 
     def _wait_ready(self) -> None:
-        """Until worker, notifier and sink hold every partition."""
+        """Wait until worker, notifier and sink have every partition."""
         client = topics.admin(self._settings)
         waiting = set(groups.PARTS)
         deadline = time.monotonic() + READY_S
@@ -304,16 +305,16 @@ class Pipeline:
         for process in self._processes.values():
             status = process.status()
             if process.name in self._without_port:
-                raise PipelineError(process.last_words().rpartition("error: ")[2])
+                raise PipelineError(process.last_output().rpartition("error: ")[2])
             late = process.name in waiting and time.monotonic() > deadline
             if late or (process.name in waiting and status.restarts >= 2):
                 what = "is not ready" if late else f"keeps ending (exit code {status.exit_code})"
                 raise PipelineError(
-                    f"the {process.name} {what}; its last words:\n{process.last_words() or '(none)'}"
+                    f"the {process.name} {what}; its last output:\n{process.last_output() or '(none)'}"
                 )
 
     def _publish_addresses(self) -> None:
-        """Write down where everything is and who may use it, for other programs of this user."""
+        """Write the addresses and logins to ``endpoints.json``, for other programs of this user."""
         self._ports.save()
         self._settings = self._settings.model_copy(update=self._notify_access())
         settings, known = self._settings, identity_of(os.getpid())
@@ -342,7 +343,7 @@ class Pipeline:
         self._published = True
 
     def _notify_access(self) -> dict[str, Any]:
-        """Where the admin API is, and the token for it; with a credential file of the operator's own, his token."""
+        """The admin API's URL and token; with a credential file of the operator the token that is set."""
         found: dict[str, Any] = {"notify_url": self.admin_url, **self._ports.of("notify")}
         if not self._settings.credentials_file:
             writer = self._engines.access.writer
@@ -350,8 +351,8 @@ class Pipeline:
         return found
 
     def _watch(self) -> None:
-        """Keep the engines running and the documents in force from now on."""
-        targets = [partial(self._mend_engine, name) for name in self._engines.running()]
+        """Keep the engines running and the documents in force, in threads."""
+        targets = [partial(self._watch_engine, name) for name in self._engines.running()]
         if self._documents is not None:
             targets.append(partial(self._documents.watch, self._stopping))
         self._threads = [
@@ -360,9 +361,9 @@ class Pipeline:
         for thread in self._threads:
             thread.start()
 
-    def _mend_engine(self, name: str) -> None:
+    def _watch_engine(self, name: str) -> None:
         while not self._stopping.wait(WATCH_S):
-            self._engines.mend(name, time.monotonic())
+            self._engines.restart_if_ended(name, time.monotonic())
 
 
 def require_packages(installed: Callable[[str], bool] = is_installed) -> None:

@@ -1,4 +1,4 @@
-"""``stepstream up``: the pipeline in a terminal. Says where everything is, hands on what the parts say, ends on a signal."""
+"""``stepstream up``: the pipeline in a terminal, with its addresses and output, until a signal."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from rich.text import Text
 from stepstream.admin.versions import clickhouse_version, package_versions
 from stepstream.common import endpoints, terminal
 from stepstream.local.embedded.disk import free_bytes
-from stepstream.local.embedded.jars import KAFKA_VERSION
+from stepstream.local.embedded.fetch import KAFKA_VERSION
 from stepstream.local.supervisor import Pipeline, PipelineError
 from stepstream.schemas.settings import Settings
 
@@ -35,7 +35,7 @@ LOGINS: Final = (
     "clickhouse_reader_password",
     "notify_token",
 )
-"""Settings that a running ``up`` hands out together with its addresses."""
+"""Settings that a running ``up`` publishes together with its addresses."""
 COLOURS: Final = {
     "kafka": "magenta",
     "clickhouse": "yellow",
@@ -51,21 +51,21 @@ def run(settings: Settings) -> int:
     console = terminal.console(soft_wrap=True)
     stopping = threading.Event()
     settings = _without_running(settings)
-    with _signals() as asked:
+    with _signals() as requests:
         began = time.monotonic()
         pipeline = Pipeline(
-            settings, say=lambda who, line: _say(console, who, line), usual_ports=True
+            settings, report=lambda part, line: _print_line(console, part, line), usual_ports=True
         )
         console.print(Text("stepstream is starting (Ctrl-C stops it)", style="bold"))
         pipeline.start()
         try:
-            asked.gently = stopping
+            requests.gentle = stopping
             _print_ready(console, _facts(settings, pipeline), time.monotonic() - began)
             while not stopping.wait(1):
                 if pipeline.failure:
                     raise PipelineError(pipeline.failure)
             console.print(
-                "stepstream is stopping: worker, notifier and sink finish what they hold (Ctrl-C again: at once)"
+                "stepstream is stopping: worker, notifier and sink finish what they have read (Ctrl-C again: at once)"
             )
         finally:
             pipeline.stop()
@@ -73,35 +73,36 @@ def run(settings: Settings) -> int:
     return 0
 
 
-class _Asked:
-    """How often we were asked to end. ``gently`` is set by the first wish, once there is something to end gently."""
+class _StopRequests:
+    """Handles SIGINT and SIGTERM. The first one sets ``gentle``, the second one exits at once."""
 
     def __init__(self) -> None:
-        self.gently: threading.Event | None = None
+        self.gentle: threading.Event | None = None
         self._times = 0
 
     def __call__(self, _number: int, _frame: FrameType | None) -> None:
         self._times += 1
         if self._times > 1:
-            os._exit(130)  # the parts notice that we are gone, and go on from the log next time
-        if self.gently is None:
+            # The parts notice that this process is gone, and continue with what Kafka has next time.
+            os._exit(130)
+        if self.gentle is None:
             raise KeyboardInterrupt
-        self.gently.set()
+        self.gentle.set()
 
 
 @contextmanager
-def _signals() -> Iterator[_Asked]:
-    asked = _Asked()
-    before = {number: signal.signal(number, asked) for number in (signal.SIGINT, signal.SIGTERM)}
+def _signals() -> Iterator[_StopRequests]:
+    requests = _StopRequests()
+    before = {number: signal.signal(number, requests) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield asked
+        yield requests
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
 def _without_running(settings: Settings) -> Settings:
-    """Addresses that came from a running ``up`` are not servers of the user's own; ``Pipeline`` tells about the clash."""
+    """The settings without addresses of a running ``up``, which are not servers of the user."""
     running = endpoints.read(Path(settings.state_dir))
     if running is None or settings.kafka_brokers != running.kafka:
         return settings
@@ -110,11 +111,11 @@ def _without_running(settings: Settings) -> Settings:
     return settings.model_copy(update={name: getattr(defaults, name) for name in found})
 
 
-def _say(console: Console, who: str, line: str) -> None:
-    """A line of a part, named; with the time of day where it will be read later."""
+def _print_line(console: Console, part: str, line: str) -> None:
+    """Print a line of a part; with the time when the output goes to a file."""
     stamp = "" if console.is_terminal else f"{datetime.now().astimezone():%H:%M:%S} "
     for one in line.splitlines():
-        console.print(Text(f"{stamp}{who:<10} | ", style=COLOURS.get(who, "dim")) + Text(one))
+        console.print(Text(f"{stamp}{part:<10} | ", style=COLOURS.get(part, "dim")) + Text(one))
 
 
 def _print_ready(console: Console, facts: list[tuple[str, str]], seconds: float) -> None:
@@ -134,7 +135,7 @@ def _print_ready(console: Console, facts: list[tuple[str, str]], seconds: float)
 
 
 def _facts(given: Settings, pipeline: Pipeline) -> list[tuple[str, str]]:
-    """What someone who has just started it wants to know; ``given``: the settings before addresses were filled in."""
+    """The table printed once it runs; ``given`` are the settings before addresses were filled in."""
     settings = pipeline.settings
     captured = (
         "inputs and outputs are captured, known secrets redacted (STEPSTREAM_CAPTURE_CONTENT=false turns that off)"
@@ -150,7 +151,7 @@ def _facts(given: Settings, pipeline: Pipeline) -> list[tuple[str, str]]:
     return [
         (
             "send events",
-            f"import stepstream: finds it by itself. Elsewhere: STEPSTREAM_ENDPOINT=kafka://{settings.kafka_brokers}{_sasl(settings)}",
+            f"import stepstream: finds the address. Elsewhere: STEPSTREAM_ENDPOINT=kafka://{settings.kafka_brokers}{_sasl(settings)}",
         ),
         (
             "any language",
@@ -170,7 +171,7 @@ def _facts(given: Settings, pipeline: Pipeline) -> list[tuple[str, str]]:
             f"stepstream alerts --follow; as server-sent events, with a token: {_stream(pipeline)}",
         ),
         (
-            "tell people",
+            "notify people",
             "stepstream subscriptions add NAME CHANNEL ...: webhook, Slack, PagerDuty, e-mail and more",
         ),
         ("policies", documents),

@@ -29,7 +29,7 @@ from clickhouse_connect.driver.exceptions import DatabaseError
 from stepstream.common.process import identity_of
 from stepstream.local.embedded.access import prepare
 from stepstream.local.embedded.clickhouse import EmbeddedClickHouse
-from stepstream.local.embedded.errors import FolderHeld, PortTaken
+from stepstream.local.embedded.errors import FolderInUse, PortTaken
 from tests.support.processes import wait_until
 from tests.support.store_login import without_login
 
@@ -580,7 +580,7 @@ def test_a_password_is_asked_for(tmp_path: Path, password: str) -> None:
                 secret.encode() in file.read_bytes() for secret in (writer, reader)
             ):
                 assert (file.name, file.stat().st_mode & 0o777) == ("secrets.json", 0o600)
-        with pytest.raises(FolderHeld):
+        with pytest.raises(FolderInUse):
             EmbeddedClickHouse(tmp_path / "store").start()
         with pytest.raises(PortTaken, match="clickhouse_port"):
             EmbeddedClickHouse(tmp_path / "other", port=urlsplit(store.url).port or 0).start()

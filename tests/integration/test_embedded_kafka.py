@@ -17,7 +17,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from stepstream.common.process import end_leftover, identity_of
-from stepstream.local.embedded.errors import FolderHeld, FolderMismatch, MissingPackage, PortTaken
+from stepstream.local.embedded.errors import FolderInUse, FolderMismatch, MissingPackage, PortTaken
 from stepstream.local.embedded.kafka import EmbeddedKafka
 from stepstream.local.embedded.lock import FolderLock
 
@@ -138,7 +138,7 @@ def _listeners(folder: Path) -> list[str]:
 
 def test_a_folder_has_one_instance(kafka: EmbeddedKafka) -> None:
     """A second instance on a held folder is refused, and is told who holds it."""
-    with pytest.raises(FolderHeld, match=f"process {os.getpid()}"):
+    with pytest.raises(FolderInUse, match=f"process {os.getpid()}"):
         EmbeddedKafka(kafka.data_dir).start()
     assert produce(kafka.bootstrap, "__stepstream_ready", 1) == 1
 

@@ -237,7 +237,7 @@ def test_a_pipeline_on_servers_of_ones_own_starts_no_engines(
 def test_a_process_that_ends_is_started_again(settings: Settings) -> None:
     """Killed at any moment; the supervisor says so and counts it."""
     said: list[tuple[str, str]] = []
-    with Pipeline(settings, say=lambda who, line: said.append((who, line))) as pipeline:
+    with Pipeline(settings, report=lambda who, line: said.append((who, line))) as pipeline:
         before = pipeline.pids()
         for name in ("worker", "notify", "sink"):
             pipeline.kill(name)

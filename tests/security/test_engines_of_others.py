@@ -180,7 +180,7 @@ def test_ports_of_our_processes_are_chosen_again(
     with Squatter() as api, Squatter() as worker, Squatter() as sink:
         squatted(api.port, worker.port, sink.port)
         with Pipeline(
-            settings, say=lambda who, line: said.append((who, line)), usual_ports=True
+            settings, report=lambda who, line: said.append((who, line)), usual_ports=True
         ) as pipeline:
             found = endpoints.read(Path(settings.state_dir))
             assert found is not None
@@ -217,7 +217,7 @@ def test_a_set_port_of_our_processes_is_told_in_one_sentence(
         ):
             Pipeline(own).start()
         squatted()
-        late = Pipeline(own, say=lambda _who, line: said.append(line))
+        late = Pipeline(own, report=lambda _who, line: said.append(line))
         with pytest.raises(
             PipelineError,
             match=rf"^port {api.port} .*set notify_port \(--notify-port\) to another port",

@@ -533,7 +533,7 @@ def test_text_goes_to_a_terminal_in_one_way() -> None:
     root = ROOT
     allowed = {
         "stepstream/common/terminal.py", "stepstream/common/console.py", "producers/tracer.py", "stepstream/admin/settings_table.py",
-        "stepstream/common/launcher.py", "stepstream/local/embedded/jars.py", "sinks/clickhouse/dictionary.py",
+        "stepstream/local/processes/launcher.py", "stepstream/local/embedded/jars.py", "sinks/clickhouse/dictionary.py",
         "schemas/metrics.py",
     }  # fmt: skip
     found = []

@@ -85,7 +85,7 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
         "STEPSTREAM_LOG_LEVEL": "info",
     }
     with Pipeline(
-        load(environ=environ, kafka_auth=True), say=lambda _who, line: said.append(line)
+        load(environ=environ, kafka_auth=True), report=lambda _who, line: said.append(line)
     ) as pipeline:
         found = endpoints.read(folder)
         assert found is not None

@@ -27,7 +27,7 @@ SECRETS_FILE: Final = "secrets.json"
 
 @dataclass(frozen=True)
 class Access:
-    """Who may use the engines of one data folder, and the credential table that says so to the servers."""
+    """The users of the engines of one data folder, and the file with the credential table."""
 
     writer: Login
     reader: Login
@@ -52,9 +52,9 @@ def _prepare(folder: Path, writer_user: str, writer_password: str) -> Access:
         raise LocalError(
             f"clickhouse_user cannot be {READER!r} here: that is the user that reads; leave it unset"
         )
-    held = _secrets(folder / SECRETS_FILE)
-    reader, kafka = Login(READER, held["reader"]), Login(KAFKA_USER, held["kafka"])
-    writer = Login(writer_user, writer_password or held["writer"])
+    secrets = _secrets(folder / SECRETS_FILE)
+    reader, kafka = Login(READER, secrets["reader"]), Login(KAFKA_USER, secrets["kafka"])
+    writer = Login(writer_user, writer_password or secrets["writer"])
     file = folder / CREDENTIALS_FILE
     before = credentials.load(file) if file.exists() else Credentials()
     table = before
@@ -71,16 +71,16 @@ def _prepare(folder: Path, writer_user: str, writer_password: str) -> Access:
 
 
 def _with(table: Credentials, login: Login, scopes: frozenset[Scope], chosen: bool) -> Credentials:
-    """The table with this login; unchanged where it holds the login already, since a password's hash costs time."""
-    held = table.get(login.user)
-    if held is not None and held.scopes == scopes and not held.projects:
+    """The table with this login. Unchanged when it has the login: hashing a password takes time."""
+    entry = table.get(login.user)
+    if entry is not None and entry.scopes == scopes and not entry.projects:
         if (
             chosen
             and table.is_slow(login.user, login.password)
             and table.verify(login.user, login.password, client="", now_s=0)
         ):
             return table
-        if not chosen and held.hash == credentials.hash_token(login.password):
+        if not chosen and entry.hash == credentials.hash_token(login.password):
             return table
     hashed = (
         credentials.hash_password(login.password)
@@ -92,10 +92,10 @@ def _with(table: Credentials, login: Login, scopes: frozenset[Scope], chosen: bo
 
 def _secrets(file: Path) -> dict[str, str]:
     names = ("writer", "reader", "kafka")
-    held: dict[str, str] = {}
+    found: dict[str, str] = {}
     if file.exists():
         try:
-            held = {
+            found = {
                 name: str(value)
                 for name, value in json.loads(file.read_text(encoding="utf-8")).items()
             }
@@ -103,8 +103,8 @@ def _secrets(file: Path) -> dict[str, str]:
             raise LocalError(
                 f"{file} cannot be read ({error}); remove it, and new passwords are made"
             ) from None
-    missing = [name for name in names if not held.get(name)]
+    missing = [name for name in names if not found.get(name)]
     if missing:
-        held |= {name: credentials.new_secret() for name in missing}
-        credentials.write_private(file, json.dumps(held, indent=1))
-    return held
+        found |= {name: credentials.new_secret() for name in missing}
+        credentials.write_private(file, json.dumps(found, indent=1))
+    return found

@@ -6,40 +6,40 @@ import importlib.util
 import json
 import os
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
+from typing import Final
 from urllib.parse import urlsplit
 
-from stepstream.common.process import Child, Identity, end_leftover, identity_of
+from stepstream.common.process import Identity, identity_of
 from stepstream.local.embedded.access import Access, prepare
-from stepstream.local.embedded.disk import require_space
+from stepstream.local.embedded.base import START_SECONDS, EmbeddedEngine
 from stepstream.local.embedded.errors import (
-    FolderHeld,
+    FolderInUse,
     LocalError,
     MissingPackage,
     PortTaken,
     StartFailed,
 )
-from stepstream.local.embedded.lock import FolderLock
 from stepstream.local.embedded.ports import LOOPBACK, free_ports, is_free
-from stepstream.local.priority import give_way
+from stepstream.local.priority import lower_priority
+from stepstream.local.processes.child import EngineChild
 
-START_SECONDS = 60.0
-PORT_ATTEMPTS = 3
-# The server's exit codes, see stepstream.local.clickhouse_server.__main__.
-EXIT_PORT, EXIT_FOLDER = 3, 4
+# Exit codes of the server, see stepstream.local.clickhouse_server.__main__.
+EXIT_PORT: Final = 3
+EXIT_FOLDER: Final = 4
 
 
-class EmbeddedClickHouse:
-    """A ClickHouse in a folder: started here, ended with this process, its data kept for the next start.
+class EmbeddedClickHouse(EmbeddedEngine):
+    """A ClickHouse in a folder; see ``EmbeddedEngine``.
 
-    ``port`` 0 takes a free port and the same one again at the next start where that is possible, ``prefer_port`` the
-    first time. ``access`` says who may use it; None makes users of its own in the folder. ``options`` go to the server:
+    ``access`` has the users; None makes users of its own in the folder. ``options`` go to the server:
     ``python -m stepstream.local.clickhouse_server --help``.
     """
+
+    NAME = "ClickHouse"
+    REFUSED_CHARACTER = "?"
 
     def __init__(
         self,
@@ -52,18 +52,14 @@ class EmbeddedClickHouse:
         log: Callable[[str], None] | None = None,
         port_setting: str = "clickhouse_port",
     ) -> None:
-        self._folder = Path(data_dir).absolute()
-        self._port = port
-        self._prefer = prefer_port
+        super().__init__(
+            data_dir, port=port, prefer_port=prefer_port, log=log, port_setting=port_setting
+        )
         self._given_access = access
         self._access: Access | None = None
         self._options = options
-        self._say = log or (lambda _line: None)
-        self._port_setting = port_setting
-        self._lock = FolderLock(self._folder, "an embedded ClickHouse")
-        self._child: Child | None = None
+        self._child: EngineChild | None = None
         self._used_port = 0
-        self._guard = threading.RLock()
 
     @property
     def url(self) -> str:
@@ -73,8 +69,12 @@ class EmbeddedClickHouse:
         return f"http://{LOOPBACK}:{self._used_port}"
 
     @property
+    def address(self) -> str:
+        return self.url
+
+    @property
     def access(self) -> Access:
-        """Who may use it."""
+        """Its users."""
         if self._access is None:
             raise LocalError("the embedded ClickHouse has not been started")
         return self._access
@@ -99,64 +99,39 @@ class EmbeddedClickHouse:
         return [self.pid] if self.pid is not None else []
 
     @property
-    def data_dir(self) -> Path:
-        return self._folder
-
-    @property
     def failed(self) -> bool:
-        """Whether it was started and has ended without being told to."""
+        """Whether it was started and has ended by itself."""
         return self._child is not None and not self._child.running
 
-    def start(self) -> str:
-        """Start, and return the URL once the server says that it answers queries."""
-        with self._guard:
-            if self._child is not None:
-                raise LocalError("the embedded ClickHouse has been started already")
-            if "?" in str(self._folder):
-                raise LocalError(
-                    f"chdb takes no folder with a question mark in its name: {self._folder}"
-                )
-            self._lock.acquire()
-            try:
-                self._start()
-            except BaseException:
-                self.stop()
-                raise
-            return self.url
+    @property
+    def _is_started(self) -> bool:
+        return self._child is not None
 
     def _start(self) -> None:
-        require_space(self._folder)
         if importlib.util.find_spec("chdb") is None:
             raise MissingPackage("chdb", "the ClickHouse engine")
-        held_port, leftover = self._load()
-        if leftover is not None and not end_leftover(leftover):
-            raise FolderHeld(
-                f"an earlier ClickHouse (process {leftover.pid}) still works on {self._folder}: end it"
-            )
+        earlier_port, leftover = self._load()
+        self._end_leftovers([leftover] if leftover is not None else [])
         self._access = self._given_access or prepare(self._folder)
-        for attempt in range(1, PORT_ATTEMPTS + 1):
-            self._used_port = (
-                self._choose_port(held_port) if attempt == 1 or self._port else free_ports(1)[0]
-            )
-            try:
-                self._launch()
-                self._wait_ready()
-                return
-            except (
-                PortTaken
-            ):  # another program was quicker; with a port of our own choice another will do
-                if self._child is not None:
-                    self._child.wait(10)
-                self._child = None
-                if self._port or attempt == PORT_ATTEMPTS:
-                    raise
 
-    def _choose_port(self, held: int) -> int:
+        def attempt(again: bool) -> None:
+            self._used_port = free_ports(1)[0] if again else self._choose_port(earlier_port)
+            self._launch()
+            self._wait_ready()
+
+        self._try_ports(attempt, self._discard_child)
+
+    def _discard_child(self) -> None:
+        if self._child is not None:
+            self._child.wait(10)
+        self._child = None
+
+    def _choose_port(self, earlier: int) -> int:
         if self._port:
             if not is_free(self._port):
                 raise PortTaken(self._port, self._port_setting)
             return self._port
-        for port in (held, 0 if held else self._prefer):
+        for port in (earlier, 0 if earlier else self._prefer):
             if port and is_free(port):
                 return port
         return free_ports(1)[0]
@@ -177,30 +152,30 @@ class EmbeddedClickHouse:
             str(self.access.file),
             *self._options,
         ]
-        self._child = Child(command, self._folder / "server.out")
-        give_way(self._child.pid)
+        self._child = EngineChild(command, self._folder / "server.out")
+        lower_priority(self._child.pid)
         self._save(identity_of(self._child.pid))
 
     def _wait_ready(self) -> None:
-        """Until the server has said itself where it answers: whoever answers at the port may be another program."""
+        """Wait until the server has written its address into its output file."""
         assert self._child is not None
         deadline = time.monotonic() + START_SECONDS
-        while (told := self._told_url(self._child)) is None:
+        while (url := self._written_url(self._child)) is None:
             if not self._child.running:
                 self._raise_ended(self._child)
             if time.monotonic() > deadline:
                 raise StartFailed(
-                    f"ClickHouse was not ready within {START_SECONDS:.0f} s; its log in {self._folder}: "
-                    f"{self._child.last_words()}"
+                    f"ClickHouse was not ready within {START_SECONDS:.0f} s; "
+                    f"its log in {self._folder}: {self._child.last_output()}"
                 )
             time.sleep(0.03)
-        if urlsplit(told).port != self._used_port:
+        if urlsplit(url).port != self._used_port:
             raise StartFailed(
-                f"ClickHouse was told to listen on port {self._used_port} and says that it answers at {told}"
+                f"ClickHouse was to listen on port {self._used_port} and reports that it answers at {url}"
             )
 
-    def _told_url(self, child: Child) -> str | None:
-        """What the process itself wrote into the output file, which no other program writes: ``{"url": ...}``."""
+    def _written_url(self, child: EngineChild) -> str | None:
+        # Not a connection to the port: another program may answer there. Only the server writes this file.
         for line in child.output().splitlines():
             if line.startswith('{"url"'):
                 try:
@@ -209,33 +184,32 @@ class EmbeddedClickHouse:
                     return None  # half of the line is there
         return None
 
-    def _raise_ended(self, child: Child) -> None:
-        words = child.last_words()
+    def _raise_ended(self, child: EngineChild) -> None:
+        output = child.last_output()
         if child.exit_code == EXIT_PORT:
             raise PortTaken(self._used_port, self._port_setting)
         if child.exit_code == EXIT_FOLDER:
-            raise FolderHeld(f"another process works on {self._folder}: {words}")
-        raise StartFailed(f"ClickHouse ended with exit code {child.exit_code}: {words}")
+            raise FolderInUse(f"another process works on {self._folder}: {output}")
+        raise StartFailed(f"ClickHouse ended with exit code {child.exit_code}: {output}")
 
     def _load(self) -> tuple[int, Identity | None]:
         """The port of the last start, and the process that may still be there."""
         try:
-            held = json.loads((self._folder / "instance.json").read_text())
-            return int(held["port"]), Identity(*held["running"]) if held["running"] else None
+            known = json.loads((self._folder / "instance.json").read_text())
+            return int(known["port"]), Identity(*known["running"]) if known["running"] else None
         except (OSError, ValueError, KeyError, TypeError):
             return 0, None
 
     def _save(self, running: Identity | None) -> None:
         fresh = self._folder / "instance.json.new"
-        held = {
+        content = {
             "port": self._used_port,
             "running": [running.pid, running.began] if running else None,
         }
-        fresh.write_text(json.dumps(held))
+        fresh.write_text(json.dumps(content))
         os.replace(fresh, self._folder / "instance.json")
 
     def stop(self, timeout: float = 20) -> None:
-        """End it, asking first; it is killed after ``timeout`` seconds. Nothing happens when it does not run."""
         with self._guard:
             try:
                 if self._child is not None:
@@ -246,38 +220,26 @@ class EmbeddedClickHouse:
                 self._lock.release()
 
     def kill(self) -> None:
-        """SIGKILL, for fault tests; restart() goes on from the folder."""
+        """SIGKILL, for fault tests; ``restart`` continues with the folder."""
         if self._child is None:
             raise LocalError("the embedded ClickHouse has not been started")
         self._child.kill()
 
     def pause(self) -> None:
-        """SIGSTOP, for fault tests: it keeps its connections and answers nobody."""
+        """SIGSTOP, for fault tests: it keeps its connections and does not answer."""
         if self._child is not None:
             self._child.send("stop")
 
     def resume(self) -> None:
-        """Let it go on after pause()."""
+        """SIGCONT after ``pause``."""
         if self._child is not None:
             self._child.send("cont")
 
     def restart(self) -> None:
-        """Start it again on its own port, after ending it if it runs."""
+        """Start it again on the same port, after ending it if it runs."""
         with self._guard:
             if self._child is None:
                 raise LocalError("the embedded ClickHouse has not been started")
             self._child.stop(20)
             self._launch()
             self._wait_ready()
-
-    def __enter__(self) -> EmbeddedClickHouse:
-        self.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.stop()

@@ -1,4 +1,4 @@
-"""Space on the data folder's disk: what is too little, and the guard that closes a door before it runs out."""
+"""Space on the data folder's disk, and the guard that refuses new events before it runs out."""
 
 from __future__ import annotations
 
@@ -62,11 +62,11 @@ def require_space(folder: Path, need: int = START_FREE_BYTES, free: int | None =
 
 
 class DiskGuard:
-    """Closes a door while the disk is nearly full, and opens it again when there is room.
+    """Refuses new events while the disk is nearly full.
 
-    ``check`` is called every second or two by whoever owns the engines. Below ``min_free_bytes`` it calls ``close``;
-    it calls ``open`` when a quarter more than that is free again; below a quarter of it, where even closing has not
-    helped, it calls ``stop`` once, for good. A call that raises is repeated at the next check.
+    The owner of the engines calls ``check`` every second or two. Below ``min_free_bytes`` it calls
+    ``close``, and ``open`` when a quarter more than that is free again. Below a quarter of it, where
+    closing has not helped, it calls ``stop``, once. A call that raises is repeated at the next check.
     """
 
     def __init__(
@@ -76,26 +76,26 @@ class DiskGuard:
         close: Callable[[], None],
         open: Callable[[], None],
         stop: Callable[[], None],
-        say: Callable[[str], None],
+        log: Callable[[str], None],
         min_free_bytes: int = MIN_FREE_BYTES,
         free: Callable[[Path], int] = free_bytes,
     ) -> None:
         self._folder = folder
-        self._close, self._open, self._stop, self._say = close, open, stop, say
+        self._close, self._open, self._stop, self._log = close, open, stop, log
         self._min = min_free_bytes
         self._free = free
         self.state: State = "open"
 
     def check(self) -> State:
-        """Look, act where needed, and return whether the door is open, closed, or all is stopped."""
+        """Compare the free space with the limits, act where needed, and return the state."""
         if self.state == "stopped":
             return self.state
         free = self._free(self._folder)
-        wanted = judge(self.state, free, self._min)
+        wanted = next_state(self.state, free, self._min)
         if wanted != self.state:
             {"open": self._open, "closed": self._close, "stopped": self._stop}[wanted]()
             self.state = wanted
-            self._say(self._sentence(free))
+            self._log(self._sentence(free))
         return self.state
 
     def _sentence(self, free: int) -> str:
@@ -110,8 +110,8 @@ class DiskGuard:
         return f"{disk}: Kafka was stopped so that its log stays whole; make room and start again"
 
 
-def judge(state: State, free: int, min_free: int) -> State:
-    """What the door should be, with so much free; reopening takes a quarter more than closing."""
+def next_state(state: State, free: int, min_free: int) -> State:
+    """The state with so much free space; opening again needs a quarter more than staying open."""
     if free < min_free // 4:
         return "stopped"
     if free < min_free:

@@ -1,16 +1,16 @@
-"""What can go wrong with the embedded engines; each message says what, where, and what to do.
+"""What can go wrong with the embedded engines; each message states what, where, and what to do.
 
 LocalError
 ├── MissingPackage      a wheel is not installed, or there is none for this platform
-├── FolderHeld          another instance works on the data folder
+├── FolderInUse          another instance works on the data folder
 ├── FolderUnusable      a folder of ours cannot be made or written
 ├── FolderMismatch      the folder was written by another layout (version, number of nodes)
-├── PortTaken           somebody else listens on the port
+├── PortTaken           another program listens on the port
 ├── DiskNearlyFull      too little space to begin
 ├── JarError            Kafka's jars cannot be had
 │   ├── JarMissing      not in the given folder, or no network
 │   └── JarChecksum     a jar is not the one this release was tested with
-└── StartFailed         the engine ended or gave no answer in time; the message ends with its own last words
+└── StartFailed         the engine ended or did not answer in time; the message ends with its last output
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from stepstream.common.listen import taken
 
 __all__ = [
     "DiskNearlyFull",
-    "FolderHeld",
+    "FolderInUse",
     "FolderMismatch",
     "FolderUnusable",
     "JarChecksum",
@@ -43,7 +43,7 @@ class MissingPackage(LocalError):
         )
 
 
-class FolderHeld(LocalError):
+class FolderInUse(LocalError):
     """Another instance works on the data folder."""
 
 
@@ -62,7 +62,7 @@ class FolderMismatch(LocalError):
 
 
 class PortTaken(LocalError):
-    """Somebody else listens on the port."""
+    """Another program listens on the port."""
 
     def __init__(self, port: int, setting: str, host: str = "127.0.0.1") -> None:
         super().__init__(taken(port, setting, host))

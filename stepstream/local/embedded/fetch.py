@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from stepstream.common.terminal import console
 from stepstream.local.embedded.errors import JarMissing, MissingPackage
-from stepstream.local.embedded.jars import KAFKA_VERSION, Jar, sha256_of
 
+KAFKA_VERSION: Final = "4.4.0"
 AT_ONCE = 6
 ATTEMPTS = 3
 TIMEOUT_SECONDS = 30
@@ -21,9 +23,31 @@ Update = Callable[[int], None]
 Begin = Callable[[str, int], contextlib.AbstractContextManager[Update]]
 
 
-def fetch(jars: list[Jar], folder: Path, say: Callable[[str], None]) -> list[tuple[Jar, Path]]:
-    """Each jar with the file it was downloaded to, below ``folder``. Raises JarMissing when the network is away."""
-    with _progress(len(jars), say) as begin, ThreadPoolExecutor(AT_ONCE) as pool:
+@dataclass(frozen=True)
+class Jar:
+    """One jar: its SHA-256 and its path in a Maven repository (group/artifact/version/file)."""
+
+    sha256: str
+    path: str
+
+    @property
+    def name(self) -> str:
+        return self.path.rpartition("/")[2]
+
+    @property
+    def coordinate(self) -> tuple[str, str, str]:
+        *group, artifact, version, _ = self.path.split("/")
+        return ".".join(group), artifact, version
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fetch(jars: list[Jar], folder: Path, log: Callable[[str], None]) -> list[tuple[Jar, Path]]:
+    """Each jar with the file it was downloaded to, below ``folder``. Raises ``JarMissing`` without a network."""
+    with _progress(len(jars), log) as begin, ThreadPoolExecutor(AT_ONCE) as pool:
         context = _maven(folder, begin)
         paths = list(pool.map(lambda jar: _fetch_one(context, jar, folder), jars))
     return list(zip(jars, paths, strict=True))
@@ -67,19 +91,19 @@ def _fetch_one(context: Any, jar: Jar, folder: Path) -> Path:
 def _unreachable(jar: Jar, error: Exception) -> JarMissing:
     return JarMissing(
         f"could not fetch {jar.path} ({type(error).__name__}: {str(error)[:200]}): Kafka {KAFKA_VERSION} is fetched once, "
-        f"45 MB. Connect to the network and start again, or set kafka_jars_dir to a folder that holds the jars "
+        f"45 MB. Connect to the network and start again, or set kafka_jars_dir to a folder with the jars "
         f"(libs/ of the Kafka download, or the cache folder of another machine)"
     )
 
 
 @contextlib.contextmanager
-def _progress(count: int, say: Callable[[str], None]) -> Iterator[Begin]:
+def _progress(count: int, log: Callable[[str], None]) -> Iterator[Begin]:
     """A bar on a terminal; without one a line at the beginning and at the end."""
     title = f"fetching Apache Kafka {KAFKA_VERSION}, once: {count} jars"
     if not sys.stderr.isatty():
-        say(title)
+        log(title)
         yield _silent
-        say("fetched Apache Kafka")
+        log("fetched Apache Kafka")
         return
     from rich.progress import (
         BarColumn,

@@ -1,4 +1,4 @@
-"""What a Kafka data folder remembers between starts: cluster id, nodes, ports, and who was running."""
+"""What is stored in a Kafka data folder between starts: cluster id, nodes, ports, running processes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LAYOUT = 1
 
 @dataclass(frozen=True)
 class Instance:
-    """The folder's memory, as in ``instance.json``."""
+    """The content of ``instance.json``."""
 
     cluster_id: str
     nodes: tuple[Node, ...]
@@ -32,19 +32,19 @@ class Instance:
 
 
 def load(folder: Path) -> Instance | None:
-    """The memory of an earlier start; None for a new folder."""
+    """What an earlier start stored; None for a new folder."""
     file = folder / "instance.json"
     if not file.exists():
         return None
     try:
-        held = json.loads(file.read_text())
-        if held["layout"] != LAYOUT:
+        content = json.loads(file.read_text())
+        if content["layout"] != LAYOUT:
             raise FolderMismatch(
-                f"{folder} was written by another version (layout {held['layout']}, this is {LAYOUT})"
+                f"{folder} was written by another version (layout {content['layout']}, this is {LAYOUT})"
             )
-        nodes = tuple(Node(index, *ports) for index, ports in enumerate(held["ports"]))
-        running = tuple(Identity(*pair) for pair in held["running"])
-        return Instance(held["cluster_id"], nodes, running)
+        nodes = tuple(Node(index, *ports) for index, ports in enumerate(content["ports"]))
+        running = tuple(Identity(*pair) for pair in content["running"])
+        return Instance(content["cluster_id"], nodes, running)
     except (ValueError, KeyError, TypeError) as error:
         raise FolderMismatch(
             f"{file} cannot be read ({error}); restore it, or choose another data folder"
@@ -53,7 +53,7 @@ def load(folder: Path) -> Instance | None:
 
 def save(folder: Path, instance: Instance) -> None:
     """Written whole or not at all."""
-    held = {
+    content = {
         "layout": LAYOUT,
         "cluster_id": instance.cluster_id,
         "ports": [[node.broker_port, node.controller_port] for node in instance.nodes],
@@ -61,14 +61,14 @@ def save(folder: Path, instance: Instance) -> None:
     }
     fresh = folder / "instance.json.new"
     with fresh.open("w") as file:
-        json.dump(held, file, indent=1)
+        json.dump(content, file, indent=1)
         file.flush()
         os.fsync(file.fileno())
     os.replace(fresh, folder / "instance.json")
 
 
 def plan(
-    held: Instance | None,
+    earlier: Instance | None,
     *,
     count: int,
     port: int,
@@ -78,34 +78,34 @@ def plan(
     again: bool = False,
     free: Callable[[int], bool] = is_free,
 ) -> Instance:
-    """Nodes and ports of this start: the earlier ones where they are still free, a given one always.
+    """Nodes and ports of this start: the earlier ports where they are still free.
 
-    Node ``i`` listens on ``port + i`` when a port is given, and on ``prefer + i`` the first time if that is free.
-    ``again``: a port of the first choice was taken between the look and the start, so all chosen ports are new ones.
-    Raises PortTaken and FolderMismatch.
+    With a ``port`` node ``i`` listens on ``port + i``; otherwise at the first start on ``prefer + i``
+    if that is free. ``again``: another program took a port after it was found free, so all ports that
+    no setting names are new. Raises ``PortTaken`` and ``FolderMismatch``.
     """
-    if held is not None and len(held.nodes) != count:
+    if earlier is not None and len(earlier.nodes) != count:
         raise FolderMismatch(
-            f"{folder} holds a cluster of {len(held.nodes)} nodes, {count} were asked for: "
+            f"{folder} contains a cluster of {len(earlier.nodes)} nodes, {count} were requested: "
             f"give it that number, or choose another data folder"
         )
     for index in range(count if port else 0):
         if not free(port + index):
             raise PortTaken(port + index, setting)
     spare = iter(free_ports(2 * count))
-    known = held or Instance(new_cluster_id(), ())
-    earlier = known.nodes or tuple(
+    known = earlier or Instance(new_cluster_id(), ())
+    ports = known.nodes or tuple(
         Node(index, prefer and prefer + index, 0) for index in range(count)
     )
     if again:
-        earlier = tuple(Node(index, 0, 0) for index in range(count))
+        ports = tuple(Node(index, 0, 0) for index in range(count))
     nodes = tuple(
         Node(
             node.index,
             port + node.index if port else _keep(node.broker_port, spare, free),
             _keep(node.controller_port, spare, free),
         )
-        for node in earlier
+        for node in ports
     )
     return replace(known, nodes=nodes, running=())
 

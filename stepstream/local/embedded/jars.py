@@ -1,46 +1,24 @@
-"""Kafka's jars: exactly those whose SHA-256 stand in ``kafka-4.4.0.sha256``, fetched once or taken from a folder.
+"""Kafka's jars: exactly those listed in ``kafka-4.4.0.sha256``, downloaded once or taken from a folder.
 
-The list is in the format of sha256sum, with paths as in a Maven repository. A verified jar is remembered by size and
-modification time, so that later starts only look at those. ``python -m stepstream.local.embedded.jars`` fetches them ahead.
+The list is in the format of sha256sum, with paths as in a Maven repository. A verified jar is
+remembered by size and modification time, so that later starts need not read it.
+``python -m stepstream.local.embedded.jars`` downloads them in advance.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 from stepstream.local.embedded.errors import JarChecksum, JarMissing
+from stepstream.local.embedded.fetch import KAFKA_VERSION, Jar, fetch, sha256_of
 
-KAFKA_VERSION = "4.4.0"
-ROOTS = (
-    f"org.apache.kafka:kafka_2.13:{KAFKA_VERSION}",
-    "org.apache.logging.log4j:log4j-slf4j-impl:2.25.5",
-)
 CHECKSUMS = Path(__file__).with_name(f"kafka-{KAFKA_VERSION}.sha256")
-
-
-@dataclass(frozen=True)
-class Jar:
-    """One jar: its SHA-256 and its path in a Maven repository (group/artifact/version/file)."""
-
-    sha256: str
-    path: str
-
-    @property
-    def name(self) -> str:
-        return self.path.rpartition("/")[2]
-
-    @property
-    def coordinate(self) -> tuple[str, str, str]:
-        *group, artifact, version, _ = self.path.split("/")
-        return ".".join(group), artifact, version
 
 
 def wanted(checksums: Path = CHECKSUMS) -> list[Jar]:
@@ -49,7 +27,7 @@ def wanted(checksums: Path = CHECKSUMS) -> list[Jar]:
 
 
 def cache_folder() -> Path:
-    """Where fetched jars are kept: the user's cache folder."""
+    """Where downloaded jars are kept: the user's cache folder."""
     if sys.platform == "win32":
         base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
     elif sys.platform == "darwin":
@@ -57,11 +35,6 @@ def cache_folder() -> Path:
     else:
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return base / "stepstream" / f"kafka-{KAFKA_VERSION}"
-
-
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class Stamps:
@@ -98,16 +71,16 @@ class Stamps:
 
 
 def class_path(
-    jars_dir: Path | None = None, cache: Path | None = None, say: Callable[[str], None] = print
+    jars_dir: Path | None = None, cache: Path | None = None, log: Callable[[str], None] = print
 ) -> list[Path]:
-    """The verified jars. Fetches what is missing, unless ``jars_dir`` says where they are.
+    """The verified jars. Downloads what is missing, unless ``jars_dir`` is given.
 
-    ``jars_dir`` may be any folder that holds them: flat, a Maven repository, or ``libs`` of a Kafka download.
-    Raises JarMissing or JarChecksum.
+    ``jars_dir`` may be any folder that contains them: flat, a Maven repository, or ``libs`` of a
+    Kafka download. Raises ``JarMissing`` or ``JarChecksum``.
     """
     cache = cache or cache_folder()
     stamps = Stamps(cache / "verified.json")
-    found = _from_folder(jars_dir, stamps) if jars_dir else _from_cache(cache, stamps, say)
+    found = _from_folder(jars_dir, stamps) if jars_dir else _from_cache(cache, stamps, log)
     stamps.save()
     return found
 
@@ -115,7 +88,7 @@ def class_path(
 def _from_folder(folder: Path, stamps: Stamps) -> list[Path]:
     if not folder.is_dir():
         raise JarMissing(
-            f"the jars folder {folder} does not exist; it must hold the jars listed in {CHECKSUMS}"
+            f"the jars folder {folder} does not exist; it must contain the jars listed in {CHECKSUMS}"
         )
     by_name = {path.name: path for path in folder.rglob("*.jar")}
     jars = wanted()
@@ -139,10 +112,10 @@ def _differs(path: Path, jar: Jar) -> str:
     )
 
 
-def _from_cache(cache: Path, stamps: Stamps, say: Callable[[str], None]) -> list[Path]:
+def _from_cache(cache: Path, stamps: Stamps, log: Callable[[str], None]) -> list[Path]:
     absent = [jar for jar in wanted() if not _good(cache / jar.name, jar, stamps)]
     if absent:
-        _fetch(absent, cache, say)
+        _fetch(absent, cache, log)
         _accept(absent, cache, stamps)
     return [cache / jar.name for jar in wanted()]
 
@@ -151,13 +124,11 @@ def _good(path: Path, jar: Jar, stamps: Stamps) -> bool:
     return path.exists() and stamps.verified(path, jar)
 
 
-def _fetch(jars: list[Jar], cache: Path, say: Callable[[str], None]) -> None:
-    from stepstream.local.embedded.fetch import fetch
-
+def _fetch(jars: list[Jar], cache: Path, log: Callable[[str], None]) -> None:
     cache.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix="fetching-", dir=cache))
     try:
-        for jar, path in fetch(jars, staging, say):
+        for jar, path in fetch(jars, staging, log):
             if sha256_of(path) != jar.sha256:
                 raise JarChecksum(
                     f"the download of {jar.path} is not the jar this release was tested with: its SHA-256 is "

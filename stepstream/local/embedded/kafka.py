@@ -5,38 +5,31 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
+from typing import Final
 
 from stepstream.common.login import Login
-from stepstream.common.process import Child, end_leftover, identity_of
+from stepstream.common.process import identity_of
 from stepstream.common.web.credentials import write_private
 from stepstream.local.embedded import instance, jars, properties
-from stepstream.local.embedded.disk import MIN_FREE_BYTES, DiskGuard, free_bytes, require_space
-from stepstream.local.embedded.errors import (
-    FolderHeld,
-    LocalError,
-    MissingPackage,
-    PortTaken,
-    StartFailed,
-)
-from stepstream.local.embedded.lock import FolderLock
+from stepstream.local.embedded.base import START_SECONDS, EmbeddedEngine
+from stepstream.local.embedded.disk import MIN_FREE_BYTES, DiskGuard, free_bytes
+from stepstream.local.embedded.errors import LocalError, MissingPackage, PortTaken, StartFailed
 from stepstream.local.embedded.properties import Node
 from stepstream.local.embedded.quota import QuotaRefused, set_producer_rate
 from stepstream.local.embedded.ready import wait_ready
+from stepstream.local.processes.child import EngineChild
 
-START_SECONDS = 60.0
-# Kafka answers the first request of a connection, then makes it wait until the average fits: longer than any client.
-CLOSED_BYTES_PER_SECOND = 1.0
-PORT_ATTEMPTS = 3
-# The quick compiler alone: measured over 450,000 records it cost less CPU a record than both (1.5 against 1.9 us),
-# 40 % less to start, and 30 MB less memory.
-JVM_OPTIONS = (
+# Kafka answers the first request of a connection, and delays the next until the average rate fits the
+# quota: with this one for longer than any client waits.
+CLOSED_BYTES_PER_SECOND: Final = 1.0
+# The first compiler tier alone: measured over 450,000 records it needed 1.5 us of CPU per record
+# instead of 1.9, 40 % less CPU to start, and 30 MB less memory.
+JVM_OPTIONS: Final = (
     "-XX:TieredStopAtLevel=1",
     "-XX:+UseSerialGC",
     "-Xss512k",
@@ -46,15 +39,18 @@ JVM_OPTIONS = (
 )
 
 
-class EmbeddedKafka:
-    """A Kafka cluster in a folder: started here, ended with this process, its data kept for the next start.
+class EmbeddedKafka(EmbeddedEngine):
+    """A Kafka cluster in a folder; see ``EmbeddedEngine``. Methods with a node are for fault tests.
 
-    ``port`` 0 takes free ports and the same ones again at the next start where that is possible (``prefer_port`` the
-    first time); with another port node ``i`` listens on ``port + i``. ``jars_dir`` is a folder with Kafka's jars, for
-    machines without a network.
-    With a ``login`` every client has to give it (SASL PLAIN).
-    ``log`` receives a line for people now and then. The methods with a node (from 0) are for fault tests.
+    Args:
+        nodes: how many brokers; with a ``port`` node ``i`` listens on ``port + i``.
+        heap_mb: the largest Java heap of a node.
+        jars_dir: a folder with Kafka's jars, for machines without a network.
+        login: a user that every client has to give (SASL PLAIN).
     """
+
+    NAME = "Kafka"
+    REFUSED_CHARACTER = ","
 
     def __init__(
         self,
@@ -69,20 +65,16 @@ class EmbeddedKafka:
         port_setting: str = "kafka_port",
         login: Login | None = None,
     ) -> None:
-        self._folder = Path(data_dir).absolute()
+        super().__init__(
+            data_dir, port=port, prefer_port=prefer_port, log=log, port_setting=port_setting
+        )
         self._count = nodes
-        self._port = port
-        self._prefer = prefer_port
-        self._port_setting = port_setting
         self._login = login
         self._heap_mb = heap_mb
         self._jars_dir = jars_dir
-        self._say = log or (lambda _line: None)
-        self._lock = FolderLock(self._folder, "an embedded Kafka")
         self._instance: instance.Instance | None = None
         self._class_path = ""
-        self._children: dict[int, Child] = {}
-        self._guard = threading.RLock()
+        self._children: dict[int, EngineChild] = {}
 
     @property
     def bootstrap(self) -> str:
@@ -90,6 +82,10 @@ class EmbeddedKafka:
         if self._instance is None:
             raise LocalError("the embedded Kafka has not been started")
         return self._instance.bootstrap
+
+    @property
+    def address(self) -> str:
+        return self.bootstrap
 
     @property
     def connection(self) -> dict[str, str]:
@@ -110,68 +106,37 @@ class EmbeddedKafka:
         return [child.pid for child in self._children.values() if child.running]
 
     @property
-    def data_dir(self) -> Path:
-        return self._folder
-
-    @property
     def nodes(self) -> int:
         return self._count
 
     def failed_nodes(self) -> list[int]:
-        """Nodes that were started and have ended without being told to."""
+        """Nodes that were started and have ended by themselves."""
         return [node for node, child in sorted(self._children.items()) if not child.running]
 
-    def start(self) -> str:
-        """Start, and return the bootstrap servers once a record was acknowledged."""
-        with self._guard:
-            if self._children:
-                raise LocalError("the embedded Kafka has been started already")
-            self._check_folder_name()
-            self._lock.acquire()
-            try:
-                self._start()
-            except BaseException:
-                self.stop()
-                raise
-            return self.bootstrap
-
-    def _check_folder_name(self) -> None:
-        if "," in str(self._folder):
-            raise LocalError(
-                f"Kafka takes no folder with a comma in its name: {self._folder}; choose another"
-            )
+    @property
+    def _is_started(self) -> bool:
+        return bool(self._children)
 
     def _start(self) -> None:
-        require_space(self._folder)
-        held = instance.load(self._folder)
-        self._end_leftovers(held)
+        known = instance.load(self._folder)
+        self._end_leftovers(known.running if known else ())
         self._class_path = os.pathsep.join(
-            str(jar) for jar in jars.class_path(self._jars_dir, say=self._say)
+            str(jar) for jar in jars.class_path(self._jars_dir, log=self._log)
         )
-        for attempt in range(1, PORT_ATTEMPTS + 1):
+
+        def attempt(again: bool) -> None:
             self._instance = instance.plan(
-                self._instance or held,
+                self._instance or known,
                 count=self._count,
                 port=self._port,
                 folder=self._folder,
                 setting=self._port_setting,
                 prefer=self._prefer,
-                again=attempt > 1,
+                again=again,
             )
-            try:
-                self._start_nodes()
-                return
-            except PortTaken:  # somebody was quicker; with ports of our own choice others will do
-                self._kill_all()
-                if self._port or attempt == PORT_ATTEMPTS:
-                    raise
+            self._start_nodes()
 
-    def _end_leftovers(self, held: instance.Instance | None) -> None:
-        for known in held.running if held else ():
-            if not end_leftover(known):
-                raise FolderHeld(
-                    f"an earlier Kafka (process {known.pid}) still works on {self._folder}: end it"
-                )
+        self._try_ports(attempt, self._kill_all)
 
     def _start_nodes(self) -> None:
         assert self._instance is not None
@@ -223,14 +188,16 @@ class EmbeddedKafka:
             command, capture_output=True, text=True, check=False, env=_environment()
         )
         if done.returncode:
-            words = (done.stdout + done.stderr).strip()[-1500:]
-            raise StartFailed(f"could not format {node.data(self._folder)} for Kafka: {words}")
+            output = (done.stdout + done.stderr).strip()[-1500:]
+            raise StartFailed(f"could not format {node.data(self._folder)} for Kafka: {output}")
 
     def _launch(self, node: Node) -> None:
         heap = [f"-Xmx{self._heap_mb}m", "-Xms32m"]
         java, *options = self._java(node)
         command = [java, *heap, *options, "kafka.Kafka", str(self._file(node, "properties"))]
-        self._children[node.index] = Child(command, self._file(node, "out"), env=_environment())
+        self._children[node.index] = EngineChild(
+            command, self._file(node, "out"), env=_environment()
+        )
         self._remember_running()
 
     def _remember_running(self) -> None:
@@ -249,9 +216,9 @@ class EmbeddedKafka:
                 self.connection, self._count, self._cluster_id(), deadline, self._check_alive
             )
         except TimeoutError:
-            words = self._last_words(0)
+            output = self._last_output(0)
             raise StartFailed(
-                f"Kafka was not ready within {seconds:.0f} s; its log in {self._folder}: {words}"
+                f"Kafka was not ready within {seconds:.0f} s; its log in {self._folder}: {output}"
             ) from None
 
     def _cluster_id(self) -> str:
@@ -270,30 +237,30 @@ class EmbeddedKafka:
     def _check_alive(self) -> None:
         for index, child in self._children.items():
             if not child.running:
-                words = self._last_words(index)
-                if "Address already in use" in words or "Socket server failed to bind" in words:
+                output = self._last_output(index)
+                if "Address already in use" in output or "Socket server failed to bind" in output:
                     assert self._instance is not None
                     raise PortTaken(self._instance.nodes[index].broker_port, self._port_setting)
-                raise StartFailed(f"Kafka ended with exit code {child.exit_code}: {words}")
+                raise StartFailed(f"Kafka ended with exit code {child.exit_code}: {output}")
 
-    def _last_words(self, index: int) -> str:
-        """The end of what the node wrote, its warnings and errors first."""
+    def _last_output(self, index: int) -> str:
+        """The last lines of the node's log: its errors, or the end of everything when there is none."""
         text = ""
         for suffix in ("log", "out"):
             with contextlib.suppress(OSError):
                 file = self._folder / f"node{index}.{suffix}"
                 text += file.read_text(errors="replace")[-20_000:]
         lines = text.splitlines()
-        grave = [
+        severe = [
             line for line in lines if " ERROR " in line or " FATAL " in line or "Exception" in line
         ]
-        return "\n".join((grave or lines)[-8:])
+        return "\n".join((severe or lines)[-8:])
 
     def accept(self, accepting: bool) -> None:
-        """Let producers in, or hold them all back: they wait and retry, nothing is lost; consumers go on.
+        """Let producers send, or make them all wait: they retry, nothing is lost. Consumers continue.
 
-        It holds across restarts of a node, not across start(). Held-back producers notice that they may go on within
-        their own request timeout. Raises LocalError when no node takes the order.
+        The setting survives restarts of a node, but not ``start``. Waiting producers continue within
+        their own request timeout. Raises ``LocalError`` when no node accepts the setting.
         """
         problem: Exception | None = None
         for server in self.bootstrap.split(","):
@@ -304,24 +271,23 @@ class EmbeddedKafka:
                 return
             except (OSError, QuotaRefused) as failed:
                 problem = failed
-        raise LocalError(f"no Kafka node takes the producer quota: {problem}")
+        raise LocalError(f"no Kafka node accepts the producer quota: {problem}")
 
     def disk_guard(
         self, *, min_free_bytes: int = MIN_FREE_BYTES, free: Callable[[Path], int] = free_bytes
     ) -> DiskGuard:
-        """A guard over this folder's disk: call its check() every second or two while the broker runs."""
+        """A guard of this folder's disk: call its ``check`` every second or two while the broker runs."""
         return DiskGuard(
             self._folder,
             close=lambda: self.accept(False),
             open=lambda: self.accept(True),
             stop=self.stop,
-            say=self._say,
+            log=self._log,
             min_free_bytes=min_free_bytes,
             free=free,
         )
 
     def stop(self, timeout: float = 20) -> None:
-        """End all nodes, asking first; they are killed after ``timeout`` seconds. Nothing happens when none runs."""
         with self._guard:
             deadline = time.monotonic() + timeout
             try:
@@ -345,41 +311,29 @@ class EmbeddedKafka:
         self._child(node).kill()
 
     def pause(self, node: int) -> None:
-        """SIGSTOP one node: it keeps its connections and answers nobody."""
+        """SIGSTOP one node: it keeps its connections and does not answer."""
         self._child(node).send("stop")
 
     def resume(self, node: int) -> None:
-        """Let a paused node go on."""
+        """SIGCONT a paused node."""
         self._child(node).send("cont")
 
     def restart(self, node: int) -> None:
-        """Start one node again on its own ports, after ending it if it runs; returns when the cluster is whole."""
+        """Start a node again on the same ports, after ending it if it runs; returns when the cluster is complete."""
         with self._guard:
             assert self._instance is not None
             self._child(node).stop(20)
             self._launch(self._instance.nodes[node])
             self._wait_ready()
 
-    def _child(self, node: int) -> Child:
+    def _child(self, node: int) -> EngineChild:
         if node not in self._children:
             raise LocalError(f"node {node} has not been started")
         return self._children[node]
 
-    def __enter__(self) -> EmbeddedKafka:
-        self.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.stop()
-
 
 def _environment() -> dict[str, str]:
-    """The caller's, without what would change the Java runtime behind our back; file names are UTF-8."""
+    """This process's environment without what would change the Java runtime; file names are UTF-8."""
     foreign = ("JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS", "CLASSPATH", "KAFKA_OPTS")
     kept = {name: value for name, value in os.environ.items() if name not in foreign}
     return {**kept, "LC_ALL": "C.UTF-8"} if os.name == "posix" else kept

@@ -1,4 +1,4 @@
-"""One folder, one instance: a lock file that the operating system releases when its holder ends, however it ends."""
+"""A lock file per data folder, which the operating system releases when the process ends."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import os
 import sys
 from pathlib import Path
 
-from stepstream.local.embedded.errors import FolderHeld
+from stepstream.local.embedded.errors import FolderInUse
 
-# Windows locks are mandatory: a byte beyond any content is locked, so that the holder's pid stays readable.
+# Windows locks are mandatory: a byte beyond any content is locked, so that the pid stays readable.
 _BYTE = 1 << 30
 
 
 class FolderLock:
-    """Holds ``folder/lock`` from acquire() to release()."""
+    """Locks ``folder/lock`` from ``acquire`` to ``release``."""
 
     def __init__(self, folder: Path, what: str) -> None:
         self._path = folder / "lock"
@@ -22,17 +22,17 @@ class FolderLock:
         self._file: int | None = None
 
     def acquire(self) -> None:
-        """Take the lock or raise FolderHeld, which names the holder's pid."""
-        # What agents say is in here: for this user alone.
+        """Take the lock, or raise ``FolderInUse`` with the pid of the process that has it."""
+        # The contents of agents are stored here: for this user alone.
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             _lock(handle)
         except OSError:
-            holder = os.read(handle, 32).decode(errors="replace").strip()
+            owner = os.read(handle, 32).decode(errors="replace").strip()
             os.close(handle)
-            raise FolderHeld(
-                f"{self._what} already works on {self._path.parent} (process {holder or 'unknown'}): "
+            raise FolderInUse(
+                f"{self._what} already works on {self._path.parent} (process {owner or 'unknown'}): "
                 f"stop that one, or choose another data folder"
             ) from None
         os.ftruncate(handle, 0)

@@ -32,7 +32,7 @@ def is_free(port: int) -> bool:
 
 
 def free_ports(count: int) -> list[int]:
-    """Different ports that nobody listens on at this moment."""
+    """Different ports on which no program listens at this moment."""
     probes = [_bind(0) for _ in range(count)]
     ports = [probe.getsockname()[1] for probe in probes]
     for probe in probes:

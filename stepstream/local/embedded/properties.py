@@ -1,4 +1,4 @@
-"""Kafka's settings for one machine: small, quick to start, and patient with what slept for weeks."""
+"""Kafka's settings for one machine: small, quick to start, and with long retention of offsets."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 from stepstream.common.login import Login
 
 MIB = 1 << 20
-# Above every topic's retention (30 d at most), so that a consumer that slept as long finds its place again.
+# Above every topic's retention (40 days at most), so that a consumer that was off as long finds its
+# committed offset again.
 OFFSETS_RETENTION_DAYS = 90
 
 
@@ -63,7 +64,7 @@ def _place(node: Node, nodes: list[Node], folder: Path, protocol: str) -> dict[s
 
 
 def _sasl(login: Login) -> dict[str, str]:
-    """One user, for clients, brokers and controllers. PLAIN needs no tool beside the broker; all stays on loopback."""
+    """One user, for clients, brokers and controllers. PLAIN needs no tool besides the broker; all stays on loopback."""
     user, password = _quoted(login.user), _quoted(login.password)
     module = "org.apache.kafka.common.security.plain.PlainLoginModule"
     jaas = f"{module} required username={user} password={password} user_{login.user}={password};"

@@ -19,7 +19,7 @@ CLIENT = "stepstream-guard"
 
 
 class QuotaRefused(Exception):
-    """The broker did not take the quota; says why."""
+    """The broker refused the quota; the message has the reason."""
 
 
 def set_producer_rate(

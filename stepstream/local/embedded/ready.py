@@ -26,10 +26,11 @@ def wait_ready(
     deadline: float,
     alive: Callable[[], None],
 ) -> None:
-    """Return when the cluster with this id is ready; ``alive`` raises when it cannot be any more. TimeoutError at the deadline.
+    """Return when the cluster with this id is ready. Raises ``TimeoutError`` at the deadline.
 
-    ``connection``: the brokers, and the user where they ask for one. Another cluster that answers there, because it took
-    the port a moment earlier, is not taken for this one. ``deadline`` is on time.monotonic's clock.
+    ``connection`` has the brokers, and the user if they require one. The id distinguishes the cluster
+    from another one that took the port a moment earlier. ``alive`` is called regularly and raises when the
+    cluster cannot become ready any more. ``deadline`` is on the clock of ``time.monotonic``.
     """
     patience: dict[str, Any] = {**connection, "log_level": 0, "reconnect.backoff.max.ms": 200}
     admin = AdminClient(patience)

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from stepstream.common.settings import load
-from stepstream.local.embedded.jars import KAFKA_VERSION
+from stepstream.local.embedded.fetch import KAFKA_VERSION
 from stepstream.schemas.topics import topic_specs
 from stepstream.sinks.clickhouse.client import login
 from tests.support.paths import ROOT

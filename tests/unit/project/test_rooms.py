@@ -22,9 +22,102 @@ SERVERS: Final = (
 WHOLE: Final = (FACE, *(name.partition(".")[0] for name in SERVERS))
 """Packages of which a module may be imported by ``from PACKAGE import MODULE``, and it matters which."""
 
-# What a room may import of ours, beside itself. Rooms meet only in schemas and on Kafka.
-TOOLBOX: Final = ("stepstream.schemas", "stepstream.common")
-MAY_IMPORT: Final = {"schemas": (), "producers": TOOLBOX, "stream": TOOLBOX, "sinks": TOOLBOX}
+# What each room may import of ours, besides itself: docs/architecture.md has the same table.
+MAY_IMPORT: Final[dict[str, set[str]]] = {
+    "schemas": set(),
+    "stepstream/common": {"schemas"},
+    "producers": {"schemas", "stepstream/common"},
+    "stream/core": {"schemas"},
+    "stream/run": {"schemas", "stream/core"},
+    "stream/baselines": {"schemas", "stream/core", "stream/run"},
+    "stream/detectors": {"schemas", "stream/core", "stream/run", "stream/baselines"},
+    "stream/assemble": {
+        "schemas",
+        "stream/core",
+        "stream/run",
+        "stream/baselines",
+        "stream/detectors",
+    },
+    "stream/alerts": {"schemas", "stream/core"},
+    "stream/usage": {"schemas", "stream/core", "stream/baselines"},
+    "stream/shell": {
+        "schemas",
+        "stepstream/common",
+        "stream/core",
+        "stream/run",
+        "stream/baselines",
+        "stream/detectors",
+        "stream/assemble",
+        "stream/alerts",
+        "stream/usage",
+    },
+    "sinks": {"schemas", "stepstream/common"},
+    "sinks/batching": {"schemas", "stepstream/common"},
+    "sinks/clickhouse": {"schemas", "stepstream/common", "sinks/batching"},
+    "sinks/notify": {"schemas", "stepstream/common", "sinks"},
+    "stepstream/admin": {
+        "schemas",
+        "stepstream/common",
+        "sinks",
+        "sinks/clickhouse",
+        "sinks/notify",
+        "stream/core",
+        "stream/baselines",
+        "stream/usage",
+    },
+    "stepstream/local": {"schemas", "stepstream/common", "stepstream/admin"},
+    "stepstream/render": {"schemas"},
+    "stepstream/doctor": {
+        "schemas",
+        "stepstream/common",
+        "stepstream/admin",
+        "stepstream/local",
+        "sinks/clickhouse",
+        "sinks/notify",
+        "stream/baselines",
+    },
+    "stepstream/testing": {
+        "schemas",
+        "stream/core",
+        "stream/run",
+        "stream/detectors",
+        "stream/assemble",
+    },
+    "stepstream/cli": {
+        "schemas",
+        "stepstream/common",
+        "stepstream/admin",
+        "stepstream/local",
+        "stepstream/render",
+        "stepstream/doctor",
+        "stepstream/testing",
+        "producers",
+        "sinks",
+        "sinks/clickhouse",
+        "sinks/notify",
+        "stream/baselines",
+        "stream/shell",
+    },
+    "stepstream": {"schemas", "stepstream/common", "stepstream/cli", "producers", "sinks"},
+}
+# Imports that break the rules and are still to be removed: (file, room). The list only gets shorter.
+NOT_YET: Final[frozenset[tuple[str, str]]] = frozenset(
+    {
+        ("sinks/batching/lane.py", "sinks/clickhouse"),
+        ("sinks/batching/partitions.py", "sinks/clickhouse"),
+        ("stream/baselines/learner.py", "stream/usage"),
+        ("stream/baselines/records.py", "stream/usage"),
+        ("stream/run/run.py", "stream/baselines"),
+    }
+)
+CIRCLES_NOT_YET: Final[list[list[str]]] = [
+    ["stepstream/cli/common.py", "stepstream/cli/printing.py"],
+    [
+        "stepstream/cli/alert_commands.py",
+        "stepstream/cli/alerts.py",
+        "stepstream/cli/look.py",
+    ],
+]
 # Entry points read the environment when they are called, not when they are imported.
 LAZILY: Final = ("stepstream.common.settings",)
 
@@ -49,7 +142,7 @@ LOADER: Final = "schemas/extensions.py"
 TALKERS: Final = (
     "stepstream/cli/",
     "stepstream/local/up.py",
-    "stepstream/common/launcher.py",
+    "stepstream/local/processes/launcher.py",
 )
 
 
@@ -93,8 +186,12 @@ def _imports(tree: ast.Module) -> Iterator[Import]:
         elif isinstance(node, ast.ImportFrom):
             base = node.module or ""
             for alias in node.names:
-                name = f"{base}.{alias.name}" if base in WHOLE else base
+                name = f"{base}.{alias.name}" if _is_whole(base) else base
                 yield Import(name, at_once, relative=node.level > 0)
+
+
+def _is_whole(package: str) -> bool:
+    return package in WHOLE or within(package, (FACE,))
 
 
 def calls(tree: ast.AST, *names: str) -> list[ast.Call]:
@@ -144,28 +241,104 @@ def _modules() -> list[Module]:
 
 
 MODULES: Final = _modules()
+BY_NAME: Final = {
+    (f"{FACE}." if module.room != FACE else "")
+    + module.name.removesuffix(".py").removesuffix("/__init__").replace("/", "."): module
+    for module in MODULES
+}
 PROGRAMS: Final = ("tests", "benchmarks")
 ROOM_MODULES: Final = [module for module in MODULES if module.room in ROOMS]
 
 
+def room_of(path: str) -> str:
+    """The room of a file of the product."""
+    parts = path.split("/")[:-1]
+    nested = "/".join(parts[:2])
+    return nested if nested in MAY_IMPORT else parts[0]
+
+
+def _ours(module: Module) -> Iterator[tuple[Import, Module]]:
+    """The imports of modules of ours, each with what is imported; also those under TYPE_CHECKING."""
+    for i in module.imports:
+        parts = i.name.split(".")
+        for end in range(len(parts), 0, -1):
+            found = BY_NAME.get(".".join(parts[:end]))
+            if found is not None:
+                if found is not module:
+                    yield i, found
+                break
+
+
+def _circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """The circles of a graph, each as its sorted members (Tarjan's strongly connected components)."""
+    index: dict[str, int] = {}
+    low: dict[str, int] = {}
+    path: list[str] = []
+    found: list[list[str]] = []
+
+    def visit(node: str) -> None:
+        index[node] = low[node] = len(index)
+        path.append(node)
+        for following in sorted(graph.get(node, ())):
+            if following not in index:
+                visit(following)
+                low[node] = min(low[node], low[following])
+            elif following in path:
+                low[node] = min(low[node], index[following])
+        if low[node] == index[node]:
+            circle = path[path.index(node) :]
+            del path[path.index(node) :]
+            if len(circle) > 1:
+                found.append(sorted(circle))
+
+    for node in sorted(graph):
+        if node not in index:
+            visit(node)
+    return found
+
+
 def test_rooms_import_only_what_they_may() -> None:
-    """A room imports itself, the schemas and the foundation; the schemas import nothing of ours."""
-    wrong = []
-    for module in ROOM_MODULES:
-        allowed = (f"stepstream.{module.room}", *MAY_IMPORT[module.room])
-        for i in module.imports:
-            early = i.at_once and within(i.name, LAZILY)
-            if i.top == FACE and (early or not within(i.name, allowed)):
-                wrong.append(f"{module.name}: {i.name}")
-    assert wrong == []
+    """The rules of docs/architecture.md, imports under TYPE_CHECKING and within functions included."""
+    wrong = set()
+    for module in MODULES:
+        room = room_of(module.name)
+        for _, other in _ours(module):
+            target = room_of(other.name)
+            if target not in {room, *MAY_IMPORT[room]} and (module.name, target) not in NOT_YET:
+                wrong.add(f"{module.name} imports {other.name}")
+    assert sorted(wrong) == []
 
 
-def test_the_foundation_imports_only_itself_and_the_schemas() -> None:
-    """``stepstream.common`` is at the bottom: no room is reached through it."""
-    common = [module for module in MODULES if module.name.startswith("stepstream/common/")]
-    assert len(common) > 10
-    ours = [(module, i) for module in common for i in module.imports if i.top == FACE]
-    assert [f"{module.name}: {i.name}" for module, i in ours if not within(i.name, TOOLBOX)] == []
+def test_the_rules_themselves_have_no_circle() -> None:
+    """Rooms stand on floors: each imports rooms below it."""
+    assert _circles(MAY_IMPORT) == []
+
+
+def test_modules_do_not_import_each_other_in_circles() -> None:
+    """A circle is one module in several files: none of them can be understood or tested alone."""
+    graph = {module.name: {other.name for _, other in _ours(module)} for module in MODULES}
+    # A package's __init__.py names what its modules define.
+    graph = {
+        name: {other for other in others if not other.endswith("__init__.py")}
+        for name, others in graph.items()
+    }
+    assert [circle for circle in _circles(graph) if circle not in CIRCLES_NOT_YET] == []
+
+
+def test_circles_are_found() -> None:
+    """Also one that passes through several modules."""
+    assert _circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [["a", "b", "c"]]
+
+
+def test_settings_are_read_when_a_program_runs() -> None:
+    """Entry points read the environment when they are called, not when they are imported."""
+    early = [
+        f"{module.name}: {i.name}"
+        for module in ROOM_MODULES
+        for i in module.imports
+        if i.at_once and within(i.name, LAZILY)
+    ]
+    assert early == []
 
 
 def test_engines_stay_in_their_rooms() -> None:

@@ -11,7 +11,7 @@ from stepstream.local.embedded.disk import (
     DiskGuard,
     State,
     free_bytes,
-    judge,
+    next_state,
     require_folder,
     require_space,
 )
@@ -50,7 +50,7 @@ def test_a_folder_that_cannot_be_used_is_told_with_what_to_do(tmp_path: Path) ->
 )
 def test_the_door_follows_the_space(state: State, free: int, wanted: State) -> None:
     """Below the minimum closed, a quarter above it open again, below a quarter of it stopped."""
-    assert judge(state, free, 100) == wanted
+    assert next_state(state, free, 100) == wanted
 
 
 class Door:
@@ -68,7 +68,7 @@ class Door:
             close=lambda: self.act("close"),
             open=lambda: self.act("open"),
             stop=lambda: self.act("stop"),
-            say=self.said.append,
+            log=self.said.append,
             min_free_bytes=100 << 20,
             free=lambda _folder: next(self._spaces) << 20,
         )
@@ -109,7 +109,7 @@ def test_a_call_that_failed_is_repeated() -> None:
 
 
 def test_a_start_needs_some_space(tmp_path: Path) -> None:
-    """The figures stand in the refusal; a folder that does not exist yet is judged by its disk."""
+    """The figures stand in the refusal; a folder that does not exist yet is next_stated by its disk."""
     assert free_bytes(tmp_path / "not" / "yet") > 0
     require_space(tmp_path, need=1, free=1)
     with pytest.raises(DiskNearlyFull, match=r"only 5 MiB are free .* at least 256 MiB"):

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from stepstream.local.embedded.errors import JarChecksum, JarMissing
-from stepstream.local.embedded.jars import KAFKA_VERSION, class_path, wanted
+from stepstream.local.embedded.fetch import KAFKA_VERSION
+from stepstream.local.embedded.jars import class_path, wanted
 
 
 def stand_ins(folder: Path) -> Path:
@@ -60,7 +61,7 @@ def test_no_network_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.delenv(name, raising=False)
     said: list[str] = []
     with pytest.raises(JarMissing, match=r"could not fetch .*kafka_jars_dir"):
-        class_path(cache=tmp_path, say=said.append)
+        class_path(cache=tmp_path, log=said.append)
     assert said
     assert os.listdir(tmp_path) == []
 
@@ -71,4 +72,4 @@ def test_a_damaged_cache_is_fetched_again(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:1")
     with pytest.raises(JarMissing, match="could not fetch"):
-        class_path(cache=cache, say=lambda _line: None)
+        class_path(cache=cache, log=lambda _line: None)

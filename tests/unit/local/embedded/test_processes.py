@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from stepstream.common.process import Child, Identity, end_leftover, identity_of
+from stepstream.common.process import Identity, end_leftover, identity_of
 from stepstream.local.embedded import instance
-from stepstream.local.embedded.errors import FolderHeld, FolderMismatch, PortTaken, StartFailed
+from stepstream.local.embedded.errors import FolderInUse, FolderMismatch, PortTaken, StartFailed
 from stepstream.local.embedded.lock import FolderLock
 from stepstream.local.embedded.ports import free_ports, is_free
 from stepstream.local.embedded.properties import (
@@ -23,6 +23,7 @@ from stepstream.local.embedded.properties import (
     broker_properties,
     render,
 )
+from stepstream.local.processes.child import EngineChild
 from tests.support.processes import wait_until
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
@@ -41,25 +42,25 @@ def known(pid: int) -> Identity:
 
 def test_a_child_is_asked_then_killed(tmp_path: Path) -> None:
     """stop() asks first and says whether that was enough."""
-    child = Child(SLEEP, tmp_path / "out")
+    child = EngineChild(SLEEP, tmp_path / "out")
     assert child.running
     assert child.stop(10)
     assert not child.running
-    stubborn = Child(STUBBORN, tmp_path / "stubborn")
-    wait_until(lambda: bool(stubborn.last_words()), 10, "output of the child")
+    stubborn = EngineChild(STUBBORN, tmp_path / "stubborn")
+    wait_until(lambda: bool(stubborn.last_output()), 10, "output of the child")
     assert not stubborn.stop(0.3)
     assert identity_of(stubborn.pid) is None
 
 
 def test_a_childs_end_is_seen(tmp_path: Path) -> None:
     """The exit code and the last words of a child are the engine's own; nothing can be sent any more, without harm."""
-    child = Child(
+    child = EngineChild(
         [sys.executable, "-c", "print('last words'); raise SystemExit(7)"], tmp_path / "out"
     )
     assert child.wait(10)
-    assert (child.exit_code, child.last_words()) == (7, "last words")
+    assert (child.exit_code, child.last_output()) == (7, "last words")
     child.send("kill")
-    killed = Child(SLEEP, tmp_path / "killed")
+    killed = EngineChild(SLEEP, tmp_path / "killed")
     os.kill(killed.pid, signal.SIGKILL)
     assert killed.wait(10)
     assert killed.exit_code == 128 + signal.SIGKILL
@@ -68,15 +69,15 @@ def test_a_childs_end_is_seen(tmp_path: Path) -> None:
 def test_a_program_that_is_not_there_is_named(tmp_path: Path) -> None:
     """A start that cannot be says which program."""
     with pytest.raises(StartFailed, match="/no/such/program"):
-        Child(["/no/such/program"], tmp_path / "out")
+        EngineChild(["/no/such/program"], tmp_path / "out")
 
 
 OWNER = """
 import os, sys, threading, time
 from pathlib import Path
-from stepstream.common.process import Child
+from stepstream.local.processes.child import EngineChild
 started = []
-def start(): started.append(Child([sys.executable, "-c", "import time; time.sleep(60)"], Path(sys.argv[1]) / "out"))
+def start(): started.append(EngineChild([sys.executable, "-c", "import time; time.sleep(60)"], Path(sys.argv[1]) / "out"))
 thread = threading.Thread(target=start); thread.start(); thread.join()
 time.sleep(1.5)                     # the thread that started it has ended: the child must not
 assert started[0].running
@@ -106,7 +107,7 @@ def test_a_child_ends_when_its_owner_is_killed(tmp_path: Path, way: str) -> None
 @pytest.mark.skipif(sys.platform != "linux", reason="a death signal of the kernel")
 def test_a_child_ends_when_its_launcher_is_killed(tmp_path: Path) -> None:
     """Even the watcher may be killed."""
-    child = Child(SLEEP, tmp_path / "out")
+    child = EngineChild(SLEEP, tmp_path / "out")
     launcher = int(Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()[1])
     child_known = known(child.pid)
     os.kill(launcher, signal.SIGKILL)
@@ -129,7 +130,7 @@ def test_a_lock_is_held_once_and_released(tmp_path: Path) -> None:
     first, second = FolderLock(tmp_path / "new", "a store"), FolderLock(tmp_path / "new", "a store")
     first.acquire()
     with pytest.raises(
-        FolderHeld, match=rf"a store already works on .*new \(process {os.getpid()}\)"
+        FolderInUse, match=rf"a store already works on .*new \(process {os.getpid()}\)"
     ):
         second.acquire()
     first.release()
@@ -150,7 +151,7 @@ def test_a_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
     ) as holder:
         assert holder.stdout is not None
         holder.stdout.readline()
-        with pytest.raises(FolderHeld, match=f"process {holder.pid}"):
+        with pytest.raises(FolderInUse, match=f"process {holder.pid}"):
             FolderLock(tmp_path, "x").acquire()
         holder.kill()
     lock = FolderLock(tmp_path, "x")

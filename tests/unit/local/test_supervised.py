@@ -1,4 +1,4 @@
-"""Kept processes: started again after growing pauses, heard line by line, ended through their lifeline."""
+"""Supervised processes: restarted after growing pauses, read line by line, ended through standard input."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from collections.abc import Callable
 
 import pytest
 
-from stepstream.local.children import (
+from stepstream.local.processes.restarts import (
     KINDS_OF_LINES,
     LONGEST_PAUSE_S,
     STEADY_S,
-    Backoff,
-    KeptProcess,
-    Squeeze,
+    RepeatFilter,
+    RestartPauses,
 )
+from stepstream.local.processes.supervised import SupervisedProcess
 from tests.support.processes import wait_until
 
-OBEDIENT = """
+GRACEFUL = """
 import signal, sys, threading
-from stepstream.local.lifeline import follow_parent
+from stepstream.local.processes.follow_parent import follow_parent
 ended = threading.Event()
 signal.signal(signal.SIGTERM, lambda *_: ended.set())
 follow_parent()
@@ -31,7 +31,7 @@ print("up", flush=True)
 while not ended.wait(0.05): pass
 print("drained", flush=True)
 """
-DEAF = """
+IGNORES_SIGTERM = """
 import signal, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 print("up", flush=True)
@@ -39,87 +39,88 @@ time.sleep(60)
 """
 
 
-class Said:
-    """What a kept process said, and when it is awaited."""
+class Lines:
+    """The output of a supervised process."""
 
     def __init__(self) -> None:
-        self.lines: list[str] = []
+        self.seen: list[str] = []
 
     def __call__(self, _who: str, line: str) -> None:
-        self.lines.append(line)
+        self.seen.append(line)
 
-    def wait_for(self, words: str, seconds: float = 20) -> None:
+    def wait_for(self, text: str, seconds: float = 20) -> None:
         wait_until(
-            lambda: any(words in line for line in self.lines),
+            lambda: any(text in line for line in self.seen),
             seconds,
-            words,
-            instead=lambda: self.lines,
+            text,
+            instead=lambda: self.seen,
         )
 
 
 @pytest.fixture
-def keep() -> Callable[[str], tuple[KeptProcess, Said]]:
-    """Keeps a Python program."""
+def supervise() -> Callable[[str], tuple[SupervisedProcess, Lines]]:
+    """Supervises a Python program."""
 
-    def start(program: str) -> tuple[KeptProcess, Said]:
-        said = Said()
-        process = KeptProcess("part", [sys.executable, "-c", program], os.environ, said)
+    def start(program: str) -> tuple[SupervisedProcess, Lines]:
+        lines = Lines()
+        process = SupervisedProcess("part", [sys.executable, "-c", program], os.environ, lines)
         process.start()
-        return process, said
+        return process, lines
 
     return start
 
 
 def test_pauses_grow_up_to_a_limit_and_start_again_after_a_steady_run() -> None:
     """A part that ends at once does not keep the machine busy; one that ran long is back soon."""
-    backoff = Backoff()
-    pauses = [backoff.next_pause(1) for _ in range(9)]
-    assert pauses == [0.5, 1, 2, 4, 8, 16, LONGEST_PAUSE_S, LONGEST_PAUSE_S, LONGEST_PAUSE_S]
-    assert backoff.next_pause(STEADY_S) == 0.5
+    pauses = RestartPauses()
+    waited = [pauses.next_pause(1) for _ in range(9)]
+    assert waited == [0.5, 1, 2, 4, 8, 16, LONGEST_PAUSE_S, LONGEST_PAUSE_S, LONGEST_PAUSE_S]
+    assert pauses.next_pause(STEADY_S) == 0.5
 
 
-def test_a_line_that_comes_again_and_again_is_told_once_in_a_while() -> None:
+def test_a_line_that_comes_again_and_again_passes_once_in_a_while() -> None:
     """A client that retries twenty times a second does not fill the terminal; nothing else is held back."""
-    squeeze = Squeeze()
-    told = [squeeze(f"attempt {number}: refused", 100 + number / 20) for number in range(300)]
-    assert [line for line in told if line] == [
+    repeats = RepeatFilter()
+    passed = [repeats(f"attempt {number}: refused", 100 + number / 20) for number in range(300)]
+    assert [line for line in passed if line] == [
         "attempt 0: refused",
         "attempt 200: refused (199 more in 10 s)",
     ]
-    assert squeeze("another line", 110) == "another line"
-    assert squeeze("another line", 121) == "another line"
+    assert repeats("another line", 110) == "another line"
+    assert repeats("another line", 121) == "another line"
 
 
 def test_the_lines_remembered_are_bounded() -> None:
     """A part that says something new each time costs no memory."""
-    squeeze = Squeeze()
+    repeats = RepeatFilter()
     for number in range(3 * KINDS_OF_LINES):
-        assert squeeze("x" * number, 1.0) is not None
-    assert squeeze("x" * (3 * KINDS_OF_LINES - 1), 1.0) is None
-    assert squeeze("", 1.0) is not None
+        assert repeats("x" * number, 1.0) is not None
+    assert repeats("x" * (3 * KINDS_OF_LINES - 1), 1.0) is None
+    assert repeats("", 1.0) is not None
 
 
-def test_what_ends_is_started_again_and_its_exit_code_told(
-    keep: Callable[[str], tuple[KeptProcess, Said]],
+def test_what_ends_is_started_again_and_its_exit_code_reported(
+    supervise: Callable[[str], tuple[SupervisedProcess, Lines]],
 ) -> None:
     """Whatever the exit code: a part is to run until it is stopped."""
-    process, said = keep("import sys; print('hello', flush=True); sys.exit(3)")
-    said.wait_for("ended with exit code 3; it is started again in 1 s")
+    process, lines = supervise("import sys; print('hello', flush=True); sys.exit(3)")
+    lines.wait_for("ended with exit code 3; it is started again in 1 s")
     assert process.stop(5)
     status = process.status()
     assert (status.running, status.restarts, status.exit_code) == (False, 1, 3)
-    assert said.lines.count("hello") == 2
-    assert "hello" in process.last_words()
+    assert lines.seen.count("hello") == 2
+    assert "hello" in process.last_output()
 
 
-def test_stopping_lets_it_finish(keep: Callable[[str], tuple[KeptProcess, Said]]) -> None:
-    """The lifeline turns the wish into SIGTERM; it is not started again."""
-    process, said = keep(OBEDIENT)
-    said.wait_for("up")
+def test_stopping_lets_it_finish(
+    supervise: Callable[[str], tuple[SupervisedProcess, Lines]],
+) -> None:
+    """Closing its standard input becomes SIGTERM; it is not started again."""
+    process, lines = supervise(GRACEFUL)
+    lines.wait_for("up")
     assert process.status().running
     assert process.stop(10)
-    said.wait_for("drained")
-    time.sleep(0.7)
+    lines.wait_for("drained")
     assert (process.status().running, process.status().restarts, process.status().exit_code) == (
         False,
         0,
@@ -127,23 +128,23 @@ def test_stopping_lets_it_finish(keep: Callable[[str], tuple[KeptProcess, Said]]
     )
 
 
-def test_what_does_not_end_in_time_is_killed_and_told(
-    keep: Callable[[str], tuple[KeptProcess, Said]],
+def test_what_does_not_end_in_time_is_killed_and_reported(
+    supervise: Callable[[str], tuple[SupervisedProcess, Lines]],
 ) -> None:
     """A stop is bounded."""
-    process, said = keep(DEAF)
-    said.wait_for("up")
+    process, lines = supervise(IGNORES_SIGTERM)
+    lines.wait_for("up")
     assert not process.stop(0.3)
     assert not process.status().running
-    said.wait_for("was killed")
+    lines.wait_for("was killed")
 
 
 def test_stopping_during_a_pause_starts_nothing(
-    keep: Callable[[str], tuple[KeptProcess, Said]],
+    supervise: Callable[[str], tuple[SupervisedProcess, Lines]],
 ) -> None:
     """No part comes back after the stop."""
-    process, said = keep("import sys; sys.exit(1)")
-    said.wait_for("started again in 2 s")
+    process, lines = supervise("import sys; sys.exit(1)")
+    lines.wait_for("started again in 2 s")
     assert process.stop(5)
     restarts = process.status().restarts
     time.sleep(0.3)
@@ -151,11 +152,11 @@ def test_stopping_during_a_pause_starts_nothing(
 
 
 @pytest.mark.skipif(os.name != "posix", reason="process groups of POSIX")
-def test_a_lifeline_holds_although_a_copy_of_the_parent_lives() -> None:
+def test_the_parent_s_death_is_noticed_although_a_copy_of_the_parent_lives() -> None:
     """A forked copy keeps the pipe open; the parent's death is noticed all the same."""
     program = f"""
 import os, subprocess, sys, time
-child = subprocess.Popen([sys.executable, "-c", {OBEDIENT!r}], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+child = subprocess.Popen([sys.executable, "-c", {GRACEFUL!r}], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 child.stdout.readline()
 if os.fork() == 0:
     os.close(1)
@@ -171,10 +172,7 @@ time.sleep(60)
         assert parent.stdout is not None
         pid = int(parent.stdout.readline())
         os.kill(parent.pid, signal.SIGKILL)
-    deadline = time.monotonic() + 6
-    while _alive(pid):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: not _alive(pid), 30, "the child to end with its parent")
 
 
 def _alive(pid: int) -> bool:
@@ -195,15 +193,17 @@ def test_an_amended_environment_is_a_new_start_at_once_and_no_restart() -> None:
         asked.append(code)
         return {**os.environ, "TRY": str(len(asked))}
 
-    said = Said()
+    lines = Lines()
     environment = {**os.environ, "TRY": "0"}
-    process = KeptProcess("part", [sys.executable, "-c", program], environment, said, amend=amend)
+    process = SupervisedProcess(
+        "part", [sys.executable, "-c", program], environment, lines, amend=amend
+    )
     process.start()
     try:
-        said.wait_for("try 2")
+        lines.wait_for("try 2")
         assert asked == [3, 3]
         assert process.status().restarts == 0
-        assert not any("started again" in line for line in said.lines)
+        assert not any("started again" in line for line in lines.seen)
     finally:
         process.kill()
         process.stop(0)

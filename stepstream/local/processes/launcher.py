@@ -1,11 +1,11 @@
-"""Runs one engine so that it never outlives the process that wanted it. Standard library only; run as a script.
+"""Runs one program so that it never outlives the process that started this one.
 
     python -I -S launcher.py PROGRAM [ARGUMENT ...]
 
-The parent holds the other end of standard input: a line is a command (term, kill, stop, cont), its end means that the
-parent is gone, however it went. The child's pid is the first line of standard output; its exit code is ours.
-Signals reach only our own unreaped child, so no reused pid is ever hit. A death signal of the kernel bound to the
-parent would be simpler, but it fires when the *thread* that started us ends.
+The parent holds the other end of standard input: a line is a command (term, kill, stop, cont), its
+end means that the parent is gone. The first line of standard output is the program's pid; its exit
+code becomes that of this process. Signals are sent only to our own unreaped child, so a reused pid
+is never hit. Uses the standard library alone, because it runs isolated (``-I -S``).
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ WATCH_SECONDS = 1.0
 
 def _die_with_launcher() -> None:
     """In the child, on Linux: end when the launcher's only thread ends, even by SIGKILL."""
+    # The parent cannot do the same with the launcher: the signal is sent when the *thread* that
+    # started a process ends, and the parent has several.
     import ctypes
 
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
@@ -57,7 +59,7 @@ def _terminate(child: subprocess.Popen[bytes]) -> None:
     child.terminate()
 
 
-def _obey(child: subprocess.Popen[bytes], command: str) -> None:
+def _apply(child: subprocess.Popen[bytes], command: str) -> None:
     if command == "term":
         _terminate(child)
     elif command == "kill":
@@ -89,7 +91,7 @@ def _watch(child: subprocess.Popen[bytes], events: queue.Queue[str], parent: int
         if event == "parent gone" or (os.name == "posix" and os.getppid() != parent):
             _end(child)
             return
-        _obey(child, event)
+        _apply(child, event)
 
 
 def main(command: list[str]) -> int:
