@@ -1,4 +1,5 @@
-"""One agent's run as the SDK publishes it: a plan, calls of models and tools, retrievals, sub-agents, retries, an output."""
+"""One agent's run as the SDK publishes it: a plan, calls of models and tools, retrievals,
+sub-agents, retries, an output."""
 
 from __future__ import annotations
 
@@ -56,7 +57,8 @@ Timed = tuple[float, Step]
 
 
 class TextPool:
-    """Slices of one long text of words: contents that cost nothing to make and compress as prose does."""
+    """Slices of one long text of words: contents that cost nothing to make and compress as prose
+    does."""
 
     def __init__(self, rng: random.Random, size: int = 4_000_000) -> None:
         letters = "etaoinshrdlucmfwypvbgkjqxz"

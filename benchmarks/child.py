@@ -1,4 +1,5 @@
-"""A benchmark's helper processes: commands go in and answers come out as JSON lines; each ends with its parent."""
+"""A benchmark's helper processes: commands go in and answers come out as JSON lines; each ends with
+its parent."""
 
 from __future__ import annotations
 
@@ -17,6 +18,7 @@ from typing import Any, Final
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 Answer = dict[str, Any]
+Handler = Callable[..., Answer | None]
 
 
 class ChildFailed(Exception):
@@ -24,7 +26,10 @@ class ChildFailed(Exception):
 
 
 class Child:
-    """A running helper. ``ask`` sends a command and waits for its answer; ``tell`` and ``wait`` do the two apart."""
+    """A running helper.
+
+    ``ask`` sends a command and waits for its answer; ``tell`` and ``wait`` do the two apart.
+    """
 
     def __init__(
         self, command: Sequence[str], environment: Mapping[str, str] | None = None
@@ -127,8 +132,9 @@ class Child:
         self.close()
 
 
-def serve(handlers: Mapping[str, Callable[..., Answer | None]]) -> None:
-    """In the helper: run the handler that each command names (``do``) with its other fields, until the input closes."""
+def serve(handlers: Mapping[str, Handler]) -> None:
+    """In the helper: run the handler that each command names (``do``) with its other fields, until
+    the input closes."""
     for line in sys.stdin:
         command = json.loads(line)
         answer = handlers[command.pop("do")](**command)

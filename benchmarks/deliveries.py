@@ -1,8 +1,9 @@
-"""A thousand subscriptions and two hundred alerts a second: what is lost, what comes twice, how long it takes.
+"""A thousand subscriptions and two hundred alerts a second: what is lost, what comes twice, how
+long it takes.
 
-A real Kafka, notifiers in processes of their own, a real HTTP receiver. Each subscription wants one agent's alerts; some are
-for everybody's critical ones; one receiver is dead and one is slow. Every change of an alert that is to be told must arrive
-once, and the changes of an alert in order.
+A real Kafka, notifiers in processes of their own, a real HTTP receiver. Each subscription wants one
+agent's alerts; some are for everybody's critical ones; one receiver is dead and one is slow. Every
+change of an alert that is to be told must arrive once, and the changes of an alert in order.
 """
 
 from __future__ import annotations
@@ -128,7 +129,8 @@ def _ready(settings: Settings) -> None:
 def _publish(
     settings: Settings, seconds: float, rate: float, seed: int
 ) -> tuple[dict[str, list[tuple[str, int]]], float]:
-    """Alerts that open and, half of them, end a while later; what each subscription must be told, and how late we were."""
+    """Alerts that open and, half of them, end a while later; what each subscription must be told,
+    and how late we were."""
     dice = random.Random(seed)
     client, name = producer(settings, **{"linger.ms": 0}), topic(settings.topic_prefix, "alerts")
     expected: dict[str, list[tuple[str, int]]] = defaultdict(list)
@@ -148,8 +150,10 @@ def _publish(
             else:
                 agent = f"agent-{dice.randrange(SUBSCRIPTIONS - CRITICAL - 2)}"
                 one = AlertStruct(
-                    alert_id=derived_id("soak", seed, sent), seq=1, state="firing", alert="loop", rule="loop", agent=agent,
-                    severity="critical" if dice.random() < 0.1 else "warning", project=f"project-{sent % 7}",
+                    alert_id=derived_id("soak", seed, sent), seq=1, state="firing", alert="loop",
+                    rule="loop", agent=agent,
+                    severity="critical" if dice.random() < 0.1 else "warning",
+                    project=f"project-{sent % 7}",
                     message="look was called 4 times with the same input and gave the same answer",
                     opened_at=now_us, updated_at=now_us,
                 )  # fmt: skip

@@ -1,4 +1,5 @@
-"""What every benchmark prints and writes: tables, figures with units in their names, ratios, goals, machine, versions."""
+"""What every benchmark prints and writes: tables, figures with units in their names, ratios, goals,
+machine, versions."""
 
 from __future__ import annotations
 
@@ -22,7 +23,10 @@ BUSY: Final = 0.5
 
 @dataclass(frozen=True)
 class Goal:
-    """A value to reach. It is never loosened: ``met`` is False as well where nothing was measured."""
+    """A value to reach.
+
+    It is never loosened: ``met`` is False as well where nothing was measured.
+    """
 
     name: str
     reached: float | None
@@ -55,7 +59,10 @@ class Goal:
             "not measured" if self.reached is None else f"{show(self.reached)} {self.unit}".strip()
         )
         bound = f"{'at most' if self.at_most else 'at least'} {show(self.goal)} {self.unit}".strip()
-        return f"{'met    ' if self.met else 'NOT met'}  {self.name}: {reached} ({bound}{', stretch' if self.stretch else ''})"
+        return (
+            f"{'met    ' if self.met else 'NOT met'}  {self.name}: {reached} "
+            f"({bound}{', stretch' if self.stretch else ''})"
+        )
 
 
 @dataclass(frozen=True)
@@ -109,7 +116,10 @@ def show(value: float | str | None) -> str:
 
 @dataclass
 class Report:
-    """The result of one benchmark. ``wrong`` is set where a number proves that something was lost or counted twice."""
+    """The result of one benchmark.
+
+    ``wrong`` is set where a number proves that something was lost or counted twice.
+    """
 
     name: str
     quick: bool = False
@@ -145,10 +155,12 @@ class Report:
         }
 
     def finish(self, file: Path | None) -> int:
-        """Print goals and notes, write the JSON; the exit code: 1 where something is wrong, whatever the speed."""
+        """Print goals and notes, write the JSON; the exit code: 1 where something is wrong,
+        whatever the speed."""
         facts = machine_facts()
         print(
-            f"\n{facts['cpu']}, {facts['cores']} cores, {facts['memory_gb']} GB, Python {facts['python']}, {facts['system']}"
+            f"\n{facts['cpu']}, {facts['cores']} cores, {facts['memory_gb']} GB, Python "
+            f"{facts['python']}, {facts['system']}"
         )
         for note in self.notes:
             print(f"note: {note}")
@@ -190,7 +202,8 @@ def run(
     report.figures["load_average_before"] = busy
     if busy > BUSY:
         report.notes.append(
-            f"the machine was busy with something else (load average {busy:.1f}): expect worse than it can do"
+            f"the machine was busy with something else (load average {busy:.1f}): expect worse "
+            "than it can do"
         )
     try:
         measure(report, arguments)

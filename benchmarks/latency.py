@@ -13,8 +13,9 @@ Arrivals = Sequence[Sequence[float]]
 
 @dataclass(slots=True)
 class Latencies:
-    """Seconds. ``opening`` is for a run's first record, which is published at once; ``every`` is for all records, most of
-    which wait for the run's next revision; ``missing`` counts records that no trajectory contained in the end."""
+    """Seconds. ``opening`` is for a run's first record, which is published at once; ``every`` is
+    for all records, most of which wait for the run's next revision; ``missing`` counts records that
+    no trajectory contained in the end."""
 
     opening: list[float] = field(default_factory=list)
     every: list[float] = field(default_factory=list)
@@ -40,8 +41,9 @@ def event_to_trajectory(
 ) -> Latencies:
     """Latencies of the records sent between two moments.
 
-    A revision is twice the number of distinct records it contains (and one more when closed), and a run's records arrive in
-    the order in which they were sent: so the k-th record is in the first trajectory of revision 2k or more.
+    A revision is twice the number of distinct records it contains (and one more when closed), and a
+    run's records arrive in the order in which they were sent: so the k-th record is in the first
+    trajectory of revision 2k or more.
     """
     found = Latencies()
     for trace_id, moments in sent.items():

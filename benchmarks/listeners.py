@@ -1,4 +1,7 @@
-"""Subscribers of the alert latency benchmark: each notes when it holds an alert, by trace_id. Times are unix seconds."""
+"""Subscribers of the alert latency benchmark: each notes when it holds an alert, by trace_id.
+
+Times are unix seconds.
+"""
 
 from __future__ import annotations
 

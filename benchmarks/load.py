@@ -1,7 +1,9 @@
-"""Realistic step events: about 900 bytes, ten to sixty steps a run, several thousand runs open at once. Seeded.
+"""Realistic step events: about 900 bytes, ten to sixty steps a run, several thousand runs open at
+once. Seeded.
 
-Runs arrive and take their time as recorded agents do (``benchmarks.workload``, ``benchmarks.agent_run``); the whole timeline is
-then sped up or slowed down so that a given number of events happens in a second.
+Runs arrive and take their time as recorded agents do (``benchmarks.workload``,
+``benchmarks.agent_run``); the whole timeline is then sped up or slowed down so that a given number
+of events happens in a second.
 """
 
 from __future__ import annotations
@@ -30,10 +32,12 @@ RUSH: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class LoadSpec:
-    """What to make. ``events`` counts records, two a step; 0 lets every run end and makes ``runs`` of them.
+    """What to make. ``events`` counts records, two a step; 0 lets every run end and makes ``runs``
+    of them.
 
-    With ``under_way`` the load begins with ``open_runs`` runs in the midst of their lives: all their roots start at once,
-    and what they still do is a random part of what a run does, so that runs open and close evenly from then on.
+    With ``under_way`` the load begins with ``open_runs`` runs in the midst of their lives: all
+    their roots start at once, and what they still do is a random part of what a run does, so that
+    runs open and close evenly from then on.
     """
 
     runs: int = 1_000
@@ -64,7 +68,10 @@ class LoadSpec:
 
 @dataclass(slots=True)
 class Truth:
-    """What was made: the numbers that must come out again. ``runs`` began, ``open`` of them do not end."""
+    """What was made: the numbers that must come out again.
+
+    ``runs`` began, ``open`` of them do not end.
+    """
 
     events: int = 0
     steps: int = 0
@@ -178,7 +185,8 @@ class _Timeline:
 
 
 def timeline(spec: LoadSpec, source: Workload) -> Iterator[Step]:
-    """Events in order, with their times: endless where ``spec.events`` is set, which then says how many to take."""
+    """Events in order, with their times: endless where ``spec.events`` is set, which then says how
+    many to take."""
     line = _Timeline(spec, source)
     to_us = line.speed * 1e6
     for began_s, _, step in line.steps():

@@ -1,6 +1,8 @@
-"""The assemble stage alone: microseconds per event, and where they go. No Kafka, no faust: a tool for profiling.
+"""The assemble stage alone: microseconds per event, and where they go. No Kafka, no faust: a tool
+for profiling.
 
-Records are fed to one partition in chunks as the worker does, and what it wants sent is acknowledged a chunk later.
+Records are fed to one partition in chunks as the worker does, and what it wants sent is
+acknowledged a chunk later.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import pstats
 import resource
 import time
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 from benchmarks import harness
 from benchmarks.harness import Goal, Report
@@ -107,7 +109,7 @@ class Log:
         ]
 
 
-def make_stage(**limits: int) -> AssemblePartition:
+def make_stage(**limits: Any) -> AssemblePartition:
     """A partition with the default rules, but for those that read contents."""
     held = AssembleLimits(content_detectors=False, **limits)
     return AssemblePartition(
@@ -212,7 +214,8 @@ def _report(report: Report, watch: Stopwatch, share: float, total_us: float, pla
     report.figures["outputs_per_event"] = plain.outputs / plain.events
     report.figures["output_bytes_per_event"] = plain.output_bytes / plain.events
     print(
-        f"{plain.outputs / plain.events:.3f} outputs and {plain.output_bytes / plain.events:.0f} bytes of them an event"
+        f"{plain.outputs / plain.events:.3f} outputs and {plain.output_bytes / plain.events:.0f} "
+        "bytes of them an event"
     )
     report.goals.append(
         Goal("the whole worker's CPU an event; this is its logic alone", total_us, GOAL_US, "us")

@@ -51,7 +51,8 @@ def _memory_bytes() -> int:
 
 
 def cpu_seconds(pids: Iterable[int]) -> float:
-    """User and system time of these processes and of those they started, ended ones included; 0 for one that is gone."""
+    """User and system time of these processes and of those they started, ended ones included; 0 for
+    one that is gone."""
     if sys.platform != "linux":
         return sum(_cpu_seconds_ps(pid) for pid in pids)
     stats = _stats()
@@ -100,7 +101,8 @@ def _cpu_seconds_ps(pid: int) -> float:
 
 
 def pss_bytes(pids: Iterable[int]) -> int:
-    """Proportional set size of these processes: memory they share is counted once. 0 where the system does not tell."""
+    """Proportional set size of these processes: memory they share is counted once. 0 where the
+    system does not tell."""
     total = 0
     for pid in pids:
         try:

@@ -1,7 +1,9 @@
-"""Memory of open runs: what a worker's logic grows by as it holds many runs at once, by run and by step. No Kafka, no faust.
+"""Memory of open runs: what a worker's logic grows by as it holds many runs at once, by run and by
+step. No Kafka, no faust.
 
-Each run has a root that is open and steps that have ended, with contents of their own; all of them advance side by side. Then
-every run ends and closes, and what is kept of closed runs (their states, for late steps) is measured too.
+Each run has a root that is open and steps that have ended, with contents of their own; all of them
+advance side by side. Then every run ends and closes, and what is kept of closed runs (their states,
+for late steps) is measured too.
 """
 
 from __future__ import annotations
@@ -44,7 +46,8 @@ _ROOT_END: Final = (
 
 
 class Runs:
-    """Runs side by side: the records of their beginnings, of all their steps in turn, and of their ends."""
+    """Runs side by side: the records of their beginnings, of all their steps in turn, and of their
+    ends."""
 
     def __init__(self, count: int, steps: int, seed: int) -> None:
         rng = random.Random(seed)
@@ -78,7 +81,8 @@ class Runs:
         )
         tokens = rng.randrange(1_000, 9_000)
         step = f"{rng.getrandbits(64) | 1:016x}"
-        return {"step": step, "kind": kind, "field": field, "name": rng.choice(names), "tokens": tokens, "fewer": tokens // 9,
+        return {"step": step, "kind": kind, "field": field, "name": rng.choice(names),
+        "tokens": tokens, "fewer": tokens // 9,
                 "text": step * 12}  # fmt: skip
 
     def _record(self, run: str, form: str, **parts: object) -> LogRecord:
@@ -89,7 +93,10 @@ class Runs:
 
 
 def play(stage: AssemblePartition, records: Iterator[LogRecord]) -> tuple[int, int]:
-    """Feed all of it as a worker does; what is sent is acknowledged at once. Returns records and bytes."""
+    """Feed all of it as a worker does; what is sent is acknowledged at once.
+
+    Returns records and bytes.
+    """
     count = size = 0
     for record in records:
         stage.feed(record)
@@ -166,7 +173,8 @@ def measure(report: Report, arguments: argparse.Namespace) -> None:
     report.table(title, ("", "runs", "MB", "bytes/run", "bytes/step", "to their records"), rows)
     if len(stage.runs) or report.figures["open_runs"] != count:
         report.wrong.append(
-            f"{len(stage.runs)} runs did not close, {report.figures['open_runs']} of {count} were open"
+            f"{len(stage.runs)} runs did not close, {report.figures['open_runs']} of {count} were "
+            "open"
         )
 
 

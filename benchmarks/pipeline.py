@@ -1,6 +1,8 @@
-"""The whole pipeline on this machine: steps a second, loss, time from producing to SQL, and where the CPU goes.
+"""The whole pipeline on this machine: steps a second, loss, time from producing to SQL, and where
+the CPU goes.
 
-Kafka, worker, sink and ClickHouse as ``stepstream up`` runs them, with default settings, and the producer beside them.
+Kafka, worker, sink and ClickHouse as ``stepstream up`` runs them, with default settings, and the
+producer beside them.
 """
 
 from __future__ import annotations
@@ -52,7 +54,10 @@ QUICK: Final = Scale(events=50_000, light_s=5, half_s=5)
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What SQL says is there. ``events`` comes from the runs: a trajectory's revision counts the records it contains."""
+    """What SQL says is there.
+
+    ``events`` comes from the runs: a trajectory's revision counts the records it contains.
+    """
 
     steps: int
     cost_nanos: int
@@ -79,7 +84,8 @@ class Bench:
         self._phase = 0
 
     def load(self, *, events: int = 0, whole: int = 0, rate: float) -> Truth:
-        """A load of its own: ``events`` records of runs that need not end, or whole runs of about ``whole`` records."""
+        """A load of its own: ``events`` records of runs that need not end, or whole runs of about
+        ``whole`` records."""
         self._phase += 1
         spec = LoadSpec(
             events=events, seed=self.seed + self._phase, start_us=int(time.time() * 1e6)
@@ -98,7 +104,10 @@ class Bench:
         return stored_s, time.monotonic()
 
     def wait_closed(self) -> None:
-        """Until every run that ended is closed. A worker that had fallen behind gives producers ten seconds for that."""
+        """Until every run that ended is closed.
+
+        A worker that had fallen behind gives producers ten seconds for that.
+        """
         wait_reached(
             self.client, "SELECT countIf(closed) FROM runs", self.sent.runs - self.sent.open
         )
@@ -107,7 +116,8 @@ class Bench:
         """All that is in the store now."""
         steps, cost = self._row("SELECT count(), toString(sum(cost_usd)) FROM steps")
         runs = self._row(
-            "SELECT count(), countIf(closed), sum(steps), toString(sum(cost_usd)), sum(intDiv(revision, 2)) FROM runs"
+            "SELECT count(), countIf(closed), sum(steps), toString(sum(cost_usd)), "
+            "sum(intDiv(revision, 2)) FROM runs"
         )
         return Stored(
             steps,
@@ -129,7 +139,8 @@ class Bench:
 
 
 def measure(report: Report, arguments: argparse.Namespace) -> None:
-    """Start everything, then: the limits, a light load, the maximum, half of it; what is stored is compared at the end."""
+    """Start everything, then: the limits, a light load, the maximum, half of it; what is stored is
+    compared at the end."""
     with scratch_folder() as folder:
         settings = load(
             environ={}, file=Path(os.devnull), state_dir=str(folder), data_dir=str(folder / "data")
@@ -205,11 +216,15 @@ def _visible(
 
 
 def _maximum(bench: Bench) -> float:
-    """Everything at once, as fast as it is taken; the limits with the same records before that. Events a second."""
+    """Everything at once, as fast as it is taken; the limits with the same records before that.
+
+    Events a second.
+    """
     report = bench.report
     truth = bench.load(whole=bench.scale.events, rate=2 * GOAL_STEPS_PER_S)
     report.say(
-        f"{truth.events:,} events of {truth.value_bytes / truth.events:.0f} bytes; {bench.sender.source}"
+        f"{truth.events:,} events of {truth.value_bytes / truth.events:.0f} bytes; "
+        f"{bench.sender.source}"
     )
     rows = _limits(bench, truth)
     bench.sending(truth)
@@ -263,7 +278,8 @@ def _limits(bench: Bench, truth: Truth) -> list[tuple[str, float, float, float |
 def _where(
     bench: Bench, busy: dict[str, float], closing: dict[str, float], events: int, took_s: float
 ) -> None:
-    """CPU of all the work, the closing of runs included; cores that were busy until all was visible."""
+    """CPU of all the work, the closing of runs included; cores that were busy until all was
+    visible."""
     report, used = bench.report, {name: seconds + closing[name] for name, seconds in busy.items()}
     total = sum(used.values())
     rows: list[tuple[str, float, float, float, float]] = []
@@ -319,7 +335,8 @@ def _compare(bench: Bench) -> None:
 
 
 def _never_ended(bench: Bench) -> int:
-    """Steps that a trajectory counts and that have not ended: the load was cut off in their midst."""
+    """Steps that a trajectory counts and that have not ended: the load was cut off in their
+    midst."""
     return int(bench.client.command("SELECT sum(steps - ended_steps) FROM runs"))  # type: ignore[arg-type]
 
 

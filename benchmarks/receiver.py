@@ -45,10 +45,12 @@ class Receiver:
 
 
 class _Receiving:
-    """The child's side: reads the topic in a thread, keeps what concerns runs whose id begins with the prefix."""
+    """The child's side: reads the topic in a thread, keeps what concerns runs whose id begins with
+    the prefix."""
 
     def __init__(self, settings: Settings, prefix: str) -> None:
-        # A group of its own: one that an ended receiver never left would keep its partitions for 45 s.
+        # A group of its own: one that an ended receiver never left would keep its partitions for 45
+        # s.
         group = f"{settings.topic_prefix}.receiver"
         self._client = consumer(settings, group, **{"fetch.wait.max.ms": 5, "fetch.min.bytes": 1})
         self._prefix = prefix.encode()

@@ -1,6 +1,8 @@
-"""How long a worker takes to go on after a kill: state read, records replayed, seconds until it has caught up.
+"""How long a worker takes to go on after a kill: state read, records replayed, seconds until it has
+caught up.
 
-100,000 open steps in 5,000 runs are read and left open; then the worker is killed, again and again, and started anew.
+100,000 open steps in 5,000 runs are read and left open; then the worker is killed, again and again,
+and started anew.
 """
 
 from __future__ import annotations
@@ -72,7 +74,8 @@ def _fill(settings: Settings, steps: int) -> None:
         parent = "" if not number else f"{1:016x}"
         value = (
             f'{{"trace_id":"{trace_id}","step_id":"{number + 1:016x}","parent_step_id":"{parent}","phase":"start",'
-            f'"kind":"{"llm_call" if number else "agent"}","name":"step {number}","agent":"tester","start_time":{now_us},'
+            f'"kind":"{"llm_call" if number else "agent"}","name":"step '
+            f'{number}","agent":"tester","start_time":{now_us},'
             f'"input":"{"what was asked " * 30}"}}'
         )
         client.produce(name, value.encode(), trace_id.encode(), headers=list(RECORD_HEADERS))
@@ -130,7 +133,8 @@ def _restart(
 
 
 def _send_marks(settings: Settings) -> bytes:
-    """One step on each partition, behind all that is to be replayed; returns the name that they have."""
+    """One step on each partition, behind all that is to be replayed; returns the name that they
+    have."""
     client, now_us = producer(settings), time.time_ns() // 1_000
     for partition in range(settings.partitions):
         trace_id = _trace_on(settings, partition, now_us)

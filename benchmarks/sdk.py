@@ -1,8 +1,10 @@
-"""What the SDK costs in the agent's thread: ``hostile`` is a step with values that would hurt it, beside an ordinary one.
+"""What the SDK costs in the agent's thread: ``hostile`` is a step with values that would hurt it,
+beside an ordinary one.
 
-Each value is the input and the output of a tool's step, many times; measured is the step alone, with the sender at work
-beside it. The first step of a process is measured in processes of its own, from before the run is opened until its first step
-has ended, against an address where no broker answers.
+Each value is the input and the output of a tool's step, many times; measured is the step alone,
+with the sender at work beside it. The first step of a process is measured in processes of its own,
+from before the run is opened until its first step has ended, against an address where no broker
+answers.
 """
 
 from __future__ import annotations
@@ -160,7 +162,8 @@ def hostile_values() -> dict[str, Any]:
 
 
 def steps(tracer: Tracer, value: Any, rounds: int) -> tuple[list[float], list[float]]:
-    """Milliseconds in the agent's thread of each of so many steps with the value: as they passed, and of its CPU."""
+    """Milliseconds in the agent's thread of each of so many steps with the value: as they passed,
+    and of its CPU."""
     took: list[float] = []
     worked: list[float] = []
     with tracer.run("run") as run:

@@ -1,4 +1,5 @@
-"""The producer of a benchmark, in a process of its own: makes a load, then sends it as fast as it can or at a given rate."""
+"""The producer of a benchmark, in a process of its own: makes a load, then sends it as fast as it
+can or at a given rate."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from typing import Any, Final
 
 from confluent_kafka import KafkaError, Producer
 
-from benchmarks.child import Answer, Child, serve
+from benchmarks.child import Answer, Child, Handler, serve
 from benchmarks.load import Load, LoadSpec, Truth, make_load
 from stepstream.common.kafka import producer
 from stepstream.schemas.settings import Settings
@@ -45,19 +46,22 @@ class Sender:
     def start(
         self, topic: str, *, rate: float = 0, first: int = 0, count: int = 0, sample_every: int = 0
     ) -> None:
-        """Begin to send ``count`` records (0: all that are left) from number ``first`` on, ``rate`` a second (0: at once).
+        """Begin to send ``count`` records (0: all that are left) from number ``first`` on, ``rate``
+        a second (0: at once).
 
-        Of every ``sample_every``-th record that ends a step, the moment of sending and the offset are kept.
+        Of every ``sample_every``-th record that ends a step, the moment of sending and the offset
+        are kept.
         """
         self._child.tell(
             do="send", topic=topic, rate=rate, first=first, count=count, sample_every=sample_every
         )
 
     def finish(self, timeout_s: float = 900) -> Answer:
-        """Wait until all are acknowledged: ``sent``, ``unsent``, ``began_s``, ``ended_s``, ``late_s``, ``samples``, ``marks``.
+        """Wait until all are acknowledged: ``sent``, ``unsent``, ``began_s``, ``ended_s``,
+        ``late_s``, ``samples``, ``marks``.
 
-        Times are on ``time.monotonic``'s clock. ``samples`` holds (moment, partition, offset); ``late_s`` says how far
-        behind the wanted rate it was at worst.
+        Times are on ``time.monotonic``'s clock. ``samples`` holds (moment, partition, offset);
+        ``late_s`` says how far behind the wanted rate it was at worst.
         """
         return self._child.wait(timeout_s)
 
@@ -67,14 +71,16 @@ class Sender:
         return self.finish()
 
     def trickle(self, topic: str) -> Truth:
-        """Let the log's time pass: records now and then, over more than the worker waits before it closes a run.
+        """Let the log's time pass: records now and then, over more than the worker waits before it
+        closes a run.
 
         Returns what they are; none of their runs ends. The load stays as it is.
         """
         return Truth(**self._child.ask(do="trickle", topic=topic))
 
     def marks(self, prefix: str) -> dict[str, list[float]]:
-        """For runs whose trace_id begins so: when each of their records was sent the last time, in order."""
+        """For runs whose trace_id begins so: when each of their records was sent the last time, in
+        order."""
         return dict(self._child.ask(do="marks", prefix=prefix)["marks"])
 
     def close(self) -> None:
@@ -194,5 +200,9 @@ class _Sending:
 
 if __name__ == "__main__":
     sending = _Sending()
-    handlers = {"connect": sending.connect, "load": sending.load, "send": sending.send}
+    handlers: dict[str, Handler] = {
+        "connect": sending.connect,
+        "load": sending.load,
+        "send": sending.send,
+    }
     serve({**handlers, "trickle": sending.trickle, "marks": sending.marks})

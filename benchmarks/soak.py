@@ -1,7 +1,8 @@
-"""Whether memory grows: a backlog first, then a steady load for minutes, with the memory of every process beside it.
+"""Whether memory grows: a backlog first, then a steady load for minutes, with the memory of every
+process beside it.
 
-Everything as ``stepstream up`` runs it. Closed runs are kept for a minute instead of an hour, so that what the design
-keeps for a time is full before the measured time begins.
+Everything as ``stepstream up`` runs it. Closed runs are kept for a minute instead of an hour, so
+that what the design keeps for a time is full before the measured time begins.
 """
 
 from __future__ import annotations
@@ -109,7 +110,8 @@ def _backlog(report: Report, pipeline: Pipeline, sender: Sender) -> None:
 def _steady(
     report: Report, pipeline: Pipeline, sender: Sender, seconds: float, rate: float
 ) -> None:
-    """A load that is far from the limit, for long; memory of its last quarter beside that after the warm-up."""
+    """A load that is far from the limit, for long; memory of its last quarter beside that after the
+    warm-up."""
     sender.load(
         LoadSpec(events=int(rate * seconds), start_us=int(time.time() * 1e6), seed=2).at_rate(rate)
     )

@@ -1,4 +1,5 @@
-"""``stepstream up``: seconds until it is ready, the first time and the second, and the memory it holds while idle."""
+"""``stepstream up``: seconds until it is ready, the first time and the second, and the memory it
+holds while idle."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""An agent for the alert latency benchmark: loops until a policy stops it, again and again; says how long each stop took."""
+"""An agent for the alert latency benchmark: loops until a policy stops it, again and again; says
+how long each stop took."""
 
 from __future__ import annotations
 
@@ -14,7 +15,10 @@ PATIENCE_S = 10.0
 
 
 def stops(count: int) -> Answer:
-    """So many runs: seconds from the end of the call that makes a loop to ``RunStopped``; None where it never came."""
+    """So many runs: seconds from the end of the call that makes a loop to ``RunStopped``;
+
+    None where it never came.
+    """
     return {"took": [_stop() for _ in range(count)]}
 
 

@@ -1,4 +1,5 @@
-"""Where the time of a piece of Python goes: functions wrapped with timers that exclude each other, garbage collection apart."""
+"""Where the time of a piece of Python goes: functions wrapped with timers that exclude each other,
+garbage collection apart."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ CALIBRATION_CALLS = 50_000
 
 
 class Stopwatch:
-    """Nanoseconds and calls by section, each without the sections inside it, and without the timers' own cost."""
+    """Nanoseconds and calls by section, each without the sections inside it, and without the
+    timers' own cost."""
 
     def __init__(self) -> None:
         self.calls: dict[str, int] = {}

@@ -1,6 +1,8 @@
-"""The store: rows a second from Kafka to SQL beside what the server takes, CPU in our own code, bytes on disk, queries.
+"""The store: rows a second from Kafka to SQL beside what the server takes, CPU in our own code,
+bytes on disk, queries.
 
-The ceiling is the same rows as Native blocks, encoded before, posted to the same tables through the same HTTP server.
+The ceiling is the same rows as Native blocks, encoded before, posted to the same tables through the
+same HTTP server.
 """
 
 from __future__ import annotations
@@ -160,7 +162,8 @@ def _sink(report: Report, settings: Settings, truth: Truth, store: list[int]) ->
 
 
 def _own_code(report: Report, spec: LoadSpec, settings: Settings) -> list[Encoded]:
-    """CPU of making rows of records, in batches as large as the sink's, with what belongs to libraries apart.
+    """CPU of making rows of records, in batches as large as the sink's, with what belongs to
+    libraries apart.
 
     Telling repeated steps from new ones is part of it, and so is letting go of what was made.
     """
@@ -197,7 +200,8 @@ def _own_code(report: Report, spec: LoadSpec, settings: Settings) -> list[Encode
 
 
 def _timed(settings: Settings, source: Source, records: list[Record]) -> tuple[float, float, float]:
-    """CPU seconds of a batch: of making its rows and letting go of them, of decoding it, and of encoding it."""
+    """CPU seconds of a batch: of making its rows and letting go of them, of decoding it, and of
+    encoding it."""
     window, decode, began = SeenWindow(0), _decoding(records), time.process_time()
     built = build_steps(records, source, window)
     window.update(built.keys)
@@ -236,7 +240,8 @@ def _decoding(records: list[Record]) -> Callable[[], None]:
 
 
 def _batches(spec: LoadSpec, settings: Settings) -> Iterator[tuple[Source, list[Record]]]:
-    """The load as the sink reads it: by partition, a full batch at a time, keys and values fresh as a consumer makes them."""
+    """The load as the sink reads it: by partition, a full batch at a time, keys and values fresh as
+    a consumer makes them."""
     load = make_load(spec)
     lanes: dict[int, list[tuple[bytes, bytes]]] = {
         number: [] for number in range(settings.partitions)
@@ -372,7 +377,8 @@ def _recorded(report: Report, settings: Settings) -> None:
 
 
 def _text_search(report: Report, settings: Settings) -> None:
-    """What the index of the text search costs: the same rows inserted without and with it, and their size."""
+    """What the index of the text search costs: the same rows inserted without and with it, and
+    their size."""
     rows = []
     for wanted in (False, True):
         own = settings.model_copy(
@@ -385,8 +391,10 @@ def _text_search(report: Report, settings: Settings) -> None:
                 client.command(f"DROP VIEW {view}")
             began = time.monotonic()
             client.command(
-                f"INSERT INTO steps_raw (* EXCEPT cost_nanos) SELECT * FROM {settings.clickhouse_database}.steps_raw "
-                f"LIMIT {SEARCHED_STEPS} SETTINGS max_insert_threads = 1, min_insert_block_size_rows = 20000"
+                "INSERT INTO steps_raw (* EXCEPT cost_nanos) SELECT * FROM "
+                f"{settings.clickhouse_database}.steps_raw "
+                f"LIMIT {SEARCHED_STEPS} SETTINGS max_insert_threads = 1, "
+                "min_insert_block_size_rows = 20000"
             )
             took = time.monotonic() - began
             client.command("SYSTEM START MERGES")
@@ -409,7 +417,8 @@ def _text_search(report: Report, settings: Settings) -> None:
 
 
 def _queries(report: Report, settings: Settings, scale: Scale, most: int, store: list[int]) -> None:
-    """Every query of the folder, several times, at each size; the store is filled up by copies of what is there."""
+    """Every query of the folder, several times, at each size; the store is filled up by copies of
+    what is there."""
     rows = []
     with connect(settings, timeout_s=900) as client:
         multiplier = Multiplier(client)

@@ -20,7 +20,10 @@ _PAUSE_S: Final = 0.1
 
 
 def wait_reached(client: Client, query: str, wanted: int) -> None:
-    """Wait until a query gives so much, for as long as anything may take. Raises ``ChildFailed`` after that."""
+    """Wait until a query gives so much, for as long as anything may take.
+
+    Raises ``ChildFailed`` after that.
+    """
     deadline = time.monotonic() + SETTLE_S
     while (found := int(client.command(query))) < wanted:  # type: ignore[arg-type]
         if time.monotonic() > deadline:

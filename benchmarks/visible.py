@@ -1,4 +1,5 @@
-"""When stored steps become visible to SQL: a probe that asks the store again and again how far it is."""
+"""When stored steps become visible to SQL: a probe that asks the store again and again how far it
+is."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ class Seen:
 
 
 def latencies(samples: Iterable[Sample], seen: Mapping[int, Seen]) -> tuple[list[float], int]:
-    """Seconds from sending to the first answer that included the record, and how many records were in none."""
+    """Seconds from sending to the first answer that included the record, and how many records were
+    in none."""
     took, missing = [], 0
     for sent_s, partition, offset in samples:
         here = seen[int(partition)]
@@ -36,7 +38,8 @@ def latencies(samples: Iterable[Sample], seen: Mapping[int, Seen]) -> tuple[list
 
 
 class Probe:
-    """Asks every ``interval_s`` for the highest stored offset of each partition, whose rows become visible in order."""
+    """Asks every ``interval_s`` for the highest stored offset of each partition, whose rows become
+    visible in order."""
 
     def __init__(self, client: Client, partitions: int, interval_s: float) -> None:
         self._client = client
@@ -66,10 +69,12 @@ class Probe:
             self._error = error
 
     def _look(self) -> None:
-        """Only what lies above the lowest known offset is read: that is little, and little is to be disturbed."""
+        """Only what lies above the lowest known offset is read: that is little, and little is to be
+        disturbed."""
         above = min(seen.offsets[-1] if seen.offsets else -1 for seen in self.seen.values())
         rows = self._client.query(
-            "SELECT kafka_partition, max(kafka_offset) FROM steps_raw WHERE kafka_offset > {above:Int64} GROUP BY 1",
+            "SELECT kafka_partition, max(kafka_offset) FROM steps_raw WHERE kafka_offset > "
+            "{above:Int64} GROUP BY 1",
             parameters={"above": above},
         ).result_rows
         now = time.monotonic()

@@ -1,7 +1,8 @@
-"""The worker beside its peers and limits, on one broker and the same records: CPU an event, events a second, latency.
+"""The worker beside its peers and limits, on one broker and the same records: CPU an event, events
+a second, latency.
 
-All of our work with the default rules, against engines that do nothing with each record. Each reads a topic that was filled
-before, one after the other, alone with the broker.
+All of our work with the default rules, against engines that do nothing with each record. Each reads
+a topic that was filled before, one after the other, alone with the broker.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from benchmarks import harness, worker_process
 from benchmarks.bench import broker, prepared, scratch_folder, steps_topic
@@ -40,7 +41,8 @@ LATENCY_SHARES: Final = (0.1, 0.5, 0.9)
 
 @dataclass(frozen=True, slots=True)
 class Took:
-    """What reading ``events`` records took: the whole process's CPU time, and the wall time until the last was processed."""
+    """What reading ``events`` records took: the whole process's CPU time, and the wall time until
+    the last was processed."""
 
     events: int
     cpu_s: float
@@ -86,9 +88,11 @@ class Bench:
         self._prefixes = 0
 
     def fill(self) -> Settings:
-        """A prefix of its own whose steps topic holds the load, appended at about the rate that a busy worker reads.
+        """A prefix of its own whose steps topic holds the load, appended at about the rate that a
+        busy worker reads.
 
-        Then the log's time goes on for a while, so that whoever reads it sees the load's runs close.
+        Then the log's time goes on for a while, so that whoever reads it sees the load's runs
+        close.
         """
         settings = self.prefix()
         answer = self.sender.send(steps_topic(settings), rate=APPEND_RATE)
@@ -104,11 +108,11 @@ class Bench:
             self.brokers, f"bench{self._prefixes}", session_timeout="30s", content_detectors=False
         )
 
-    def spec(self, **changes: object) -> LoadSpec:
+    def spec(self, **changes: Any) -> LoadSpec:
         """A load that begins now."""
         return LoadSpec(
             start_us=int(time.time() * 1e6), seed=self.seed, events_per_s=APPEND_RATE, **changes
-        )  # type: ignore[arg-type]
+        )
 
     def row(self, name: str, took: Took | None, workers: int = 1) -> None:
         """A line of the table."""
@@ -130,8 +134,8 @@ def ours(
 ) -> Took:
     """Our worker reads a filled topic: counted are the records after the first ``after``.
 
-    CPU time is taken until all runs but ``left_open`` are closed and nothing is under way, or, where that is None, until the
-    last record is processed.
+    CPU time is taken until all runs but ``left_open`` are closed and nothing is under way, or,
+    where that is None, until the last record is processed.
     """
     with ExitStack() as stack:
         children = [
@@ -229,7 +233,8 @@ def _throughput(bench: Bench, *, peers: bool, two: bool) -> Took:
     report, events = bench.report, bench.scale.events
     truth = bench.sender.load(bench.spec(open_runs=3_000).sized(events))
     report.say(
-        f"{truth.events:,} events of {truth.value_bytes / truth.events:.0f} bytes; {bench.sender.source}"
+        f"{truth.events:,} events of {truth.value_bytes / truth.events:.0f} bytes; "
+        f"{bench.sender.source}"
     )
     settings = bench.fill()
     read = truth.events + bench.trickled.events
@@ -292,7 +297,8 @@ def _judge(report: Report, one: Took, taken: dict[str, Took]) -> None:
 
 
 def _open_runs(bench: Bench) -> None:
-    """The same number of events with few and with many runs open; the opening of the log is not counted."""
+    """The same number of events with few and with many runs open; the opening of the log is not
+    counted."""
     scale, report, rows = bench.scale, bench.report, []
     taken: dict[int, Took] = {}
     for count in (scale.few_open, scale.many_open):
@@ -348,7 +354,8 @@ def _latency(bench: Bench, most: float) -> None:
         )
         if found.missing:
             report.wrong.append(
-                f"at {share:g} of the maximum {found.missing} records were in no trajectory 3 s after the last one"
+                f"at {share:g} of the maximum {found.missing} records were in no trajectory 3 s "
+                "after the last one"
             )
     columns = (
         "",

@@ -1,7 +1,8 @@
-"""Our worker as a benchmark runs it: the real one, held at a gate until all is ready, telling what it has done so far.
+"""Our worker as a benchmark runs it: the real one, held at a gate until all is ready, telling what
+it has done so far.
 
-``python -m benchmarks.worker_process SETTINGS_JSON [--empty]``; ``--empty`` puts logic that does nothing in place of ours,
-which leaves what transport and framework cost.
+``python -m benchmarks.worker_process SETTINGS_JSON [--empty]``; ``--empty`` puts logic that does
+nothing in place of ours, which leaves what transport and framework cost.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ from stepstream.stream.shell.worker import SWITCH_S, Worker
 
 
 def start(settings: Settings, *, empty: bool = False) -> Child:
-    """The parent's side: ``ask(do="go")`` opens the gate, ``ask(do="status")`` tells; closing it ends it."""
+    """The parent's side: ``ask(do="go")`` opens the gate, ``ask(do="status")`` tells; closing it
+    ends it."""
     return Child.module(
         "benchmarks.worker_process", settings.model_dump_json(), *(["--empty"] if empty else [])
     )
@@ -89,20 +91,18 @@ class EmptyLogic:
         self._counters.records += 1
         self.offsets.position = record.offset + 1
 
-    def flush(self) -> None:
-        """Nothing."""
+    def flush(self) -> None: ...
 
-    def tick(self, time_us: int) -> None:
-        """Nothing."""
+    def tick(self, time_us: int) -> None: ...
 
-    def skip(self, record: Any, detail: str) -> None:
-        """Nothing."""
+    def disturb(self) -> None: ...
+
+    def skip(self, record: Any, detail: str) -> None: ...
 
     def drain(self) -> list[Output]:
         return []
 
-    def acknowledged(self, output: Output) -> None:
-        """Nothing."""
+    def acknowledged(self, output: Output) -> None: ...
 
 
 def main() -> None:

@@ -1,8 +1,10 @@
-"""How requests to language models arrive and how large they are: from recorded traces, else from what was fitted to them.
+"""How requests to language models arrive and how large they are: from recorded traces, else from
+what was fitted to them.
 
-Where ``STEPSTREAM_DATA`` names a folder with ``azure_llm`` (Azure's LLM inference trace: an hour of conversation requests)
-and ``mooncake`` (Mooncake's conversation trace), gaps between arrivals and pairs of input and output tokens are drawn from
-them. Otherwise they come from lognormal distributions whose parameters were fitted to those traces.
+Where ``STEPSTREAM_DATA`` names a folder with ``azure_llm`` (Azure's LLM inference trace: an hour of
+conversation requests) and ``mooncake`` (Mooncake's conversation trace), gaps between arrivals and
+pairs of input and output tokens are drawn from them. Otherwise they come from lognormal
+distributions whose parameters were fitted to those traces.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ from typing import Final
 AZURE: Final = Path("azure_llm/AzureLLMInferenceTrace_conv.csv.gz")
 MOONCAKE: Final = Path("mooncake/conversation_trace.jsonl.gz")
 
-# ln(x) ~ N(mu, sigma): maximum likelihood for tokens; gaps by their coefficient of variation (1.09), with mean 1.
+# ln(x) ~ N(mu, sigma): maximum likelihood for tokens; gaps by their coefficient of variation
+# (1.09), with mean 1.
 GAP_SIGMA: Final = math.sqrt(math.log(1 + 1.09**2))
 SHORT_INPUT: Final = (6.63, 0.99)
 SHORT_OUTPUT: Final = (5.02, 0.86)
@@ -38,7 +41,8 @@ Pair = tuple[int, int]
 
 @dataclass(frozen=True)
 class Workload:
-    """``gap(rng)`` between arrivals, with mean 1, and ``tokens(rng)``: input and output of one call. ``source`` says whence."""
+    """``gap(rng)`` between arrivals, with mean 1, and ``tokens(rng)``: input and output of one
+    call. ``source`` says whence."""
 
     source: str
     gap: Callable[[random.Random], float]
@@ -46,7 +50,8 @@ class Workload:
 
 
 def data_folder() -> Path:
-    """Where real data is looked for: ``$STEPSTREAM_DATA``, else ``../shared/data`` from the project's root."""
+    """Where real data is looked for: ``$STEPSTREAM_DATA``, else ``../shared/data`` from the
+    project's root."""
     return Path(
         os.environ.get("STEPSTREAM_DATA")
         or Path(__file__).resolve().parents[1] / ".." / "shared" / "data"

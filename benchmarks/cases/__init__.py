@@ -1,8 +1,9 @@
 """Real trajectories as step events, for tests and benchmarks.
 
-The data lies outside the project, in ``$STEPSTREAM_DATA`` (default ``../shared/data`` from the project's root), one folder
-a source; nothing of it is copied. Each reader yields runs: lists of ended steps, parents before children where the source
-has them so, with the ids and times of the source as far as it has any.
+The data lies outside the project, in ``$STEPSTREAM_DATA`` (default ``../shared/data`` from the
+project's root), one folder a source; nothing of it is copied. Each reader yields runs: lists of
+ended steps, parents before children where the source has them so, with the ids and times of the
+source as far as it has any.
 """
 
 from __future__ import annotations
@@ -40,7 +41,10 @@ def data_folder(name: str) -> Path:
 
 
 def case_files(folder: Path) -> list[Path]:
-    """The JSON files of a folder, compressed or not, by name. Raises ``MissingData`` where there are none."""
+    """The JSON files of a folder, compressed or not, by name.
+
+    Raises ``MissingData`` where there are none.
+    """
     found = sorted(
         path for path in folder.glob("*.json*") if path.name.endswith((".json", ".json.gz"))
     )
@@ -64,7 +68,8 @@ def content(text: str | None) -> tuple[str, int | None]:
 
 
 def lifecycle(run: Iterable[StepEvent]) -> list[StepEvent]:
-    """The run as it would have been published live: each step's start and its end, in the order of their times."""
+    """The run as it would have been published live: each step's start and its end, in the order
+    of their times."""
     moments: list[tuple[int, int, StepEvent]] = []
     for step in run:
         moments.append((step.start_time, 0, started(step)))

@@ -1,4 +1,5 @@
-"""Traces as eight agent frameworks emitted them through OpenTelemetry, as Langfuse exported them."""
+"""Traces as eight agent frameworks emitted them through OpenTelemetry, as Langfuse exported
+them."""
 
 from __future__ import annotations
 
@@ -38,7 +39,10 @@ def files() -> list[Path]:
 
 
 def steps_of(path: Path) -> list[StepEvent]:
-    """The steps of one exported trace. Usage stays with the innermost model call: those around it repeat it."""
+    """The steps of one exported trace.
+
+    Usage stays with the innermost model call: those around it repeat it.
+    """
     exported = json.loads(path.read_text())
     seen = [(observation, _attributes(observation)) for observation in exported["observations"]]
     kinds = {observation["id"]: _kind(observation, attributes) for observation, attributes in seen}

@@ -1,4 +1,5 @@
-"""OpenTelemetry attributes as step fields: the GenAI conventions, OpenInference, and what frameworks add."""
+"""OpenTelemetry attributes as step fields: the GenAI conventions, OpenInference, and what
+frameworks add."""
 
 from __future__ import annotations
 
@@ -82,7 +83,7 @@ def usage_of(attributes: Attributes) -> TokenUsage | None:
     """The tokens that the attributes name; None where they name none."""
     found = {field: first_text(attributes, keys) for field, keys in USAGE_KEYS.items()}
     counts = {field: int(text) for field, text in found.items() if text}
-    return TokenUsage(**counts) if any(counts.values()) else None
+    return TokenUsage.model_validate(counts) if any(counts.values()) else None
 
 
 def time_us(text: str) -> int:

@@ -1,6 +1,8 @@
-"""An airline's support agent (tau-bench, gpt-4o): OpenAI messages without times; a clock of our own is put under them.
+"""An airline's support agent (tau-bench, gpt-4o): OpenAI messages without times; a clock of our own
+is put under them.
 
-A tool that fails says so in ordinary content (``Error: ...``), so its step counts as ok: that is the trap of this source.
+A tool that fails says so in ordinary content (``Error: ...``), so its step counts as ok: that is
+the trap of this source.
 """
 
 from __future__ import annotations
@@ -28,7 +30,10 @@ def runs() -> Iterator[list[StepEvent]]:
 
 
 def recorded() -> Iterator[tuple[dict[str, Any], str]]:
-    """Every run as the source has it, with what was meant to be done, and its trace id. Raises ``MissingData``."""
+    """Every run as the source has it, with what was meant to be done, and its trace id.
+
+    Raises ``MissingData``.
+    """
     seen: set[str] = set()
     for path in case_files(data_folder("tau_bench")):
         held = read_json(path)

@@ -1,6 +1,8 @@
-"""Multi-step agents that answer questions with tools (TRAIL on GAIA): OpenInference spans, with times, tokens and errors.
+"""Multi-step agents that answer questions with tools (TRAIL on GAIA): OpenInference spans, with
+times, tokens and errors.
 
-Agent spans repeat the sum of their children's tokens: only the spans of model calls carry usage here.
+Agent spans repeat the sum of their children's tokens: only the spans of model calls carry usage
+here.
 """
 
 from __future__ import annotations
@@ -33,8 +35,9 @@ def runs() -> Iterator[list[StepEvent]]:
         yield [_step(span) for root in trace["spans"] for span in _walk(root)]
 
 
-def annotations() -> dict[str, list[dict[str, Any]]]:
-    """What people found wrong with each run, by trace id; runs that nobody looked at are not in it."""
+def annotated_errors() -> dict[str, list[dict[str, Any]]]:
+    """What people found wrong with each run, by trace id; runs that nobody looked at are not in
+    it."""
     found = case_files(data_folder("trail_gaia") / "annotations")
     return {path.name.partition(".")[0]: read_json(path)["errors"] for path in found}
 
@@ -80,7 +83,8 @@ def _step(span: dict[str, Any]) -> StepEvent:
 
 
 def _error(span: dict[str, Any]) -> tuple[str, str]:
-    """Type and message of the exception that ended a span, and the span's own message where there was none."""
+    """Type and message of the exception that ended a span, and the span's own message where
+    there was none."""
     for event in span["events"]:
         if event["Name"] == "exception":
             said = event["Attributes"]

@@ -1,7 +1,8 @@
-"""Conversations of agents that failed (Who&When): messages without times or tokens; a clock of our own is put under them.
+"""Conversations of agents that failed (Who&When): messages without times or tokens; a clock of our
+own is put under them.
 
-Speakers that carry out what others ask (a terminal, a browser) are tools here, the others are models. Who made the decisive
-mistake, and in which message, is told by people.
+Speakers that carry out what others ask (a terminal, a browser) are tools here, the others are
+models. Who made the decisive mistake, and in which message, is told by people.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ MESSAGE_US: Final = 2_000_000
 
 @dataclass(frozen=True)
 class Failed:
-    """A failed conversation: its steps, of which the root is the first, and the message that people blame."""
+    """A failed conversation: its steps, of which the root is the first, and the message that
+    people blame."""
 
     source: str
     steps: list[StepEvent]

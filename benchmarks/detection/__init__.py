@@ -1,9 +1,11 @@
-"""How well detectors find what they should, on real data: ``python -m benchmarks.detection [PART ...] [--json FILE]``.
+"""How well detectors find what they should, on real data: ``python -m benchmarks.detection [PART
+...] [--json FILE]``.
 
-A part is a module here with ``measure(report, arguments)``, named in ``PARTS``. It reads its cases from ``$STEPSTREAM_DATA``
-(``../shared/data`` where that is not set) and raises ``MissingData`` where they are not there: the part is then skipped, and
-says what was looked for. What is found is printed as precision, recall, how early, and false alarms per 100, each with an
-interval (``benchmarks.detection.score``) and beside a simple baseline.
+A part is a module here with ``measure(report, arguments)``, named in ``PARTS``. It reads its cases
+from ``$STEPSTREAM_DATA`` (``../shared/data`` where that is not set) and raises ``MissingData``
+where they are not there: the part is then skipped, and says what was looked for. What is found is
+printed as precision, recall, how early, and false alarms per 100, each with an interval
+(``benchmarks.detection.score``) and beside a simple baseline.
 """
 
 from __future__ import annotations
@@ -14,8 +16,14 @@ PARTS: Final[dict[str, str]] = {
     "cost": "runs that cost far more than usual, found while they are still going (trail_gaia)",
     "hidden": "hidden tool errors in every wording, errors not retried, wrong arguments (tau_bench)",
     "waste": "loops, waste and retrieval that does not serve, against people's labels (trail_gaia)",
-    "forms": "failures behind preambles, at ends, as rejected edits, error pages, time-outs (made outputs)",
-    "shapes": "failures recovered from or ignored, repetition beside bulk work and housekeeping (made runs)",
+    "forms": (
+        "failures behind preambles, at ends, as rejected edits, error pages, time-outs (made "
+        "outputs)"
+    ),
+    "shapes": (
+        "failures recovered from or ignored, repetition beside bulk work and housekeeping (made "
+        "runs)"
+    ),
     "clean": "alerts per 1,000 runs that went well, by rule and severity (tau_bench)",
     "blame": "the message that people blame for a failure, beside its position (who_and_when)",
     "contents_cost": "microseconds that reading contents costs per ended step",

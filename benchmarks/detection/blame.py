@@ -1,8 +1,10 @@
-"""Which message of a failed conversation was the decisive mistake (who_and_when): what detectors point at, beside positions.
+"""Which message of a failed conversation was the decisive mistake (who_and_when): what detectors
+point at, beside positions.
 
-No detector is made for this. Reported is how often the first finding about contents points at the message that people blame, or
-at the one after it (a tool shows what the message before it asked for), beside always guessing the most frequent position
-of the other conversations (leave one out). Also, of terminals that tell their exit code, whether failures are told apart.
+No detector is made for this. Reported is how often the first finding about contents points at the
+message that people blame, or at the one after it (a tool shows what the message before it asked
+for), beside always guessing the most frequent position of the other conversations (leave one out).
+Also, of terminals that tell their exit code, whether failures are told apart.
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
-"""Alerts about runs that went well: how many an on-call person would get per 1,000 of them, by rule and severity.
+"""Alerts about runs that went well: how many an on-call person would get per 1,000 of them, by rule
+and severity.
 
-Clean are the runs of tau_bench that reached their goal. They are replayed under the default rules, twice: as they stand, where
-a tool that fails says so in ordinary content, and with such failures marked as errors. Their findings go through the fleet
-stage, a run a minute, so that what is counted is what is opened, incidents of several runs included.
+Clean are the runs of tau_bench that reached their goal. They are replayed under the default rules,
+twice: as they stand, where a tool that fails says so in ordinary content, and with such failures
+marked as errors. Their findings go through the fleet stage, a run a minute, so that what is counted
+is what is opened, incidents of several runs included.
 """
 
 from __future__ import annotations

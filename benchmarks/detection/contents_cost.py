@@ -1,8 +1,9 @@
-"""What reading contents costs: microseconds of CPU per ended step with content, of the content detectors that are on.
+"""What reading contents costs: microseconds of CPU per ended step with content, of the content
+detectors that are on.
 
-The steps are real ones (tau_bench, trail_gaia; where they lie) and full ones: 4 KB in and out of words and of JSON. Their runs
-are merged beforehand; timed is what the worker does beyond that, with its garbage collection: making the contents and asking
-each detector.
+The steps are real ones (tau_bench, trail_gaia; where they lie) and full ones: 4 KB in and out of
+words and of JSON. Their runs are merged beforehand; timed is what the worker does beyond that, with
+its garbage collection: making the contents and asking each detector.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ def measure(report: Report, arguments: argparse.Namespace) -> None:
 
 def _measure_optional(report: Report, arguments: argparse.Namespace) -> None:
     policy = Policy.model_validate({"name": "optional", "rules": list(OPTIONAL)})
-    rows = [
+    rows: list[tuple[float | str | None, ...]] = [
         (name, *(_cost(runs, (rule,))[0] for rule in policy.rules))
         for name, runs in _sources(arguments.seed, report.quick)
     ]
@@ -158,7 +159,8 @@ def content_defaults() -> tuple[RuleBase, ...]:
 
 
 def _cost(runs: list[list[StepEvent]], rules: Iterable[RuleBase]) -> tuple[float, int, int]:
-    """Microseconds a step, the number of steps, and the median of their characters that are looked at."""
+    """Microseconds a step, the number of steps, and the median of their characters that are
+    looked at."""
     loaded = _merged(runs)
     applied = RuleSet(tuple(map(Applied, rules)), make_detector)
     steps = sum(len(of) for _, of in loaded)

@@ -1,8 +1,10 @@
-"""Runs that end at 5x the median cost or more must be found while they are going; those under 3x must be left in peace.
+"""Runs that end at 5x the median cost or more must be found while they are going; those under 3x
+must be left in peace.
 
-Real span trees (trail_gaia), priced by their models' list prices, go through the worker's own logic as starts and ends in
-the order of their times. What is normal is learnt from the other runs only: from all of them (leave one out), and, as in
-life, from those that came before. Beside it stand limits that people set by hand.
+Real span trees (trail_gaia), priced by their models' list prices, go through the worker's own logic
+as starts and ends in the order of their times. What is normal is learnt from the other runs only:
+from all of them (leave one out), and, as in life, from those that came before. Beside it stand
+limits that people set by hand.
 """
 
 from __future__ import annotations
@@ -34,7 +36,11 @@ _decode = msgspec.json.Decoder(FleetBaselineStruct).decode
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A run and its truth. ``spent`` are the moments at which a step of it had cost something, and what it had cost by then."""
+    """A run and its truth.
+
+    ``spent`` are the moments at which a step of it had cost something, and what it had cost by
+    then.
+    """
 
     steps: list[StepEvent]
     summary: RunSummaryStruct
@@ -90,7 +96,8 @@ def measure(report: Report, arguments: argparse.Namespace) -> None:
     cases = read_cases()
     if len(cases) <= MIN_RUNS:
         report.notes.append(
-            f"cost: {len(cases)} runs are too few to learn from {MIN_RUNS} others; nothing was scored"
+            f"cost: {len(cases)} runs are too few to learn from {MIN_RUNS} others; nothing was "
+            "scored"
         )
         return
     spikes, between = (
@@ -98,25 +105,26 @@ def measure(report: Report, arguments: argparse.Namespace) -> None:
         sum(ORDINARY <= c.times_median < SPIKE for c in cases),
     )
     report.say(
-        f"{len(cases)} runs; {spikes} end at {SPIKE:.0f}x the median cost or more, {between} between"
+        f"{len(cases)} runs; {spikes} end at {SPIKE:.0f}x the median cost or more, {between} "
+        "between"
     )
     ours = score(cases, left_out(cases))
     rows = [ours.row("cost spike, as it is by default")]
-    for change in (
-        {"factor": 2.5},
-        {"factor": 4},
-        *({"above": share} for share in ("p75", "p80", "p90", "p95", "p99")),
-    ):
+    changes: list[dict[str, Any]] = [{"factor": 2.5}, {"factor": 4}]
+    changes += [{"above": share} for share in ("p75", "p80", "p90", "p95", "p99")]
+    for change in changes:
         name = ", ".join(f"{key}: {value}" for key, value in change.items())
         rows.append(score(cases, left_out(cases, **change)).row(f"the same, {name}"))
     report.notes.append(
-        f"cost: {100 * spikes / len(cases):.0f} of 100 runs are spikes themselves, so that what 95 or 99 of 100 cost is a spike"
+        f"cost: {100 * spikes / len(cases):.0f} of 100 runs are spikes themselves, so that what 95 "
+        "or 99 of 100 cost is a spike"
     )
     rows += [score(cases, by_limit(cases, limit)).row(name) for name, limit in LIMITS.items()]
     report.table("cost spikes, normal learnt from all other runs", COLUMNS, rows)
     later, found = in_time_order(cases)
     report.table(
-        f"the same in the order of time: silent for {MIN_RUNS} runs, then learnt from the runs before",
+        f"the same in the order of time: silent for {MIN_RUNS} runs, then learnt from the runs "
+        "before",
         COLUMNS,
         [score(later, found).row("cost spike, as it is by default")],
     )
@@ -150,11 +158,14 @@ def _figures(report: Report, ours: Score) -> None:
     ]
 
 
-# -- cases -----------------------------------------------------------------------------------------------------------
+# -- cases --
 
 
 def read_cases() -> list[Case]:
-    """Every run of the source that came to an end, with its cost as multiples of the median. Raises ``MissingData``."""
+    """Every run of the source that came to an end, with its cost as multiples of the median.
+
+    Raises ``MissingData``.
+    """
     replayed = replay(trail_gaia.runs(), only({"rule": "run_cost_spike", "enabled": False}))
     cases = [_case(run, run.summary) for run in replayed if run.summary is not None]
     middle = median([case.cost for case in cases] or [1]) or 1
@@ -171,7 +182,7 @@ def _case(replayed: Replayed, summary: RunSummaryStruct) -> Case:
     return Case(replayed.steps, summary, tuple(spent))
 
 
-# -- who says what when ----------------------------------------------------------------------------------------------
+# -- who says what when --
 
 Found = Sequence[int | None]
 """For each case, when it was reported; None where it was not."""

@@ -1,9 +1,11 @@
-"""What a support agent's tools and arguments hide (tau_bench): failures in ordinary content, what followed them, arguments.
+"""What a support agent's tools and arguments hide (tau_bench): failures in ordinary content, what
+followed them, arguments.
 
-Truth: an output that begins with "Error" is a hidden failure; it was not retried when the agent's next words were a plain
-answer; a run's arguments were wrong when a tool that should have been called was called, and never with the arguments that
-were meant (tools that only think, calculate or hand over are left out: what they are given is free). A false alarm is one
-about a call, or a run, without the trouble.
+Truth: an output that begins with "Error" is a hidden failure; it was not retried when the agent's
+next words were a plain answer; a run's arguments were wrong when a tool that should have been
+called was called, and never with the arguments that were meant (tools that only think, calculate or
+hand over are left out: what they are given is free). A false alarm is one about a call, or a run,
+without the trouble.
 """
 
 from __future__ import annotations
@@ -35,7 +37,8 @@ def measure(report: Report, arguments: argparse.Namespace) -> None:
 
 
 def _measure_elsewhere(report: Report) -> None:
-    """Failed calls of other agents (trail_gaia), their error put where an output would be and the step marked ok."""
+    """Failed calls of other agents (trail_gaia), their error put where an output would be and
+    the step marked ok."""
     try:
         runs = list(trail_gaia.runs())
     except MissingData as missing:
@@ -71,7 +74,8 @@ def _measure_elsewhere(report: Report) -> None:
         [("detector", *counted.row())],
     )
     report.notes.append(
-        "of other agents' failures those are missed that say a search found nothing: that is an answer here"
+        "of other agents' failures those are missed that say a search found nothing: that is an "
+        "answer here"
     )
     report.figures["hidden_elsewhere_recall"] = counted.recall or 0.0
     report.figures["hidden_elsewhere_precision"] = counted.precision or 0.0
@@ -149,7 +153,8 @@ def _count(
     said: Callable[[Replayed], set[str]],
     among: set[tuple[str, str]] | None = None,
 ) -> Confusion:
-    """Over all calls, or over those among which one is judged; what is said of others is false there too."""
+    """Over all calls, or over those among which one is judged; what is said of others is false
+    there too."""
     counted = Confusion()
     for run in replayed:
         found = said(run)

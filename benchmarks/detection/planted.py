@@ -1,7 +1,8 @@
-"""Made-up agents' months: hours of cost and latency with cycles of day and week, drifts, shifts and planted spikes.
+"""Made-up agents' months: hours of cost and latency with cycles of day and week, drifts, shifts and
+planted spikes.
 
-Sizes of calls and the burstiness of arrivals are drawn from recorded requests (azure_llm, mooncake); the agents come from the
-seed.
+Sizes of calls and the burstiness of arrivals are drawn from recorded requests (azure_llm,
+mooncake); the agents come from the seed.
 """
 
 from __future__ import annotations
@@ -23,23 +24,28 @@ from benchmarks.cases import data_folder
 DAYS: Final = 30
 BUSY: Final = (20.0, 500.0)
 SPARSE: Final = (2.0, 20.0)
-"""Runs an hour. With a handful, chance alone makes some hours five times as dear as others: reported apart."""
+"""Runs an hour.
+
+With a handful, chance alone makes some hours five times as dear as others: reported apart.
+"""
 FACTORS: Final = (2.0, 5.0, 10.0)
 SPIKES_EACH: Final = 2
 APART_H: Final = 30
-"""Hours between planted spikes, so that one does not hide in what was learnt from the one before."""
+"""Hours between planted spikes, so that one does not hide in what was learnt from the one
+before."""
 
 SHIFT: Final = 4.0
 SHIFT_DAY: Final = 15
 DRAWS: Final = 1_000
 
 
-# -- what is drawn from recorded requests ------------------------------------------------------------------------------
+# -- what is drawn from recorded requests --
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Recorded requests: tokens in and out, and how many came in each minute as a share of the mean."""
+    """Recorded requests: tokens in and out, and how many came in each minute as a share of the
+    mean."""
 
     name: str
     sizes: list[tuple[int, int]]
@@ -79,12 +85,13 @@ def _bursts(minutes: list[float]) -> list[float]:
     return [count / fmean(inner) for count in inner]
 
 
-# -- agents ----------------------------------------------------------------------------------------------------------
+# -- agents --
 
 
 @dataclass(frozen=True, slots=True)
 class Spike:
-    """Hours in which something costs or takes ``factor`` times as much: each run, or by as many more runs."""
+    """Hours in which something costs or takes ``factor`` times as much: each run, or by as many
+    more runs."""
 
     first: int
     hours: int
@@ -126,7 +133,8 @@ class Window:
 def make_agent(
     number: int, seed: str, all_sources: Sequence[Source], rates: tuple[float, float] = BUSY
 ) -> AgentSpec:
-    """An agent of its own kind: how busy, how it swings, whether it drifts or shifts, when it spikes."""
+    """An agent of its own kind: how busy, how it swings, whether it drifts or shifts, when it
+    spikes."""
     rng = random.Random(f"{seed}/{number}")
     agent = AgentSpec(
         source=all_sources[number % len(all_sources)],
@@ -158,7 +166,10 @@ def _planting_hours(rng: random.Random, agent: AgentSpec) -> list[int]:
 def windows_of(
     agent: AgentSpec, seed: str, amount: Callable[[int, int], float], *, latency: bool
 ) -> Iterator[Window]:
-    """The agent's month, hour by hour. More runs make no hour slower: latency spikes are dearer runs only."""
+    """The agent's month, hour by hour.
+
+    More runs make no hour slower: latency spikes are dearer runs only.
+    """
     rng = random.Random(seed)
     sizes = [amount(*size) for size in agent.source.sizes]
     for hour in range(DAYS * 24):
@@ -199,7 +210,8 @@ def _poisson(rng: random.Random, mean: float) -> int:
 def best_possible(
     agent: AgentSpec, windows: Sequence[Window], amount: Callable[[int, int], float]
 ) -> list[bool]:
-    """What could be told of the planted hours by who knows the agent: more than all but one of a thousand such hours are.
+    """What could be told of the planted hours by who knows the agent: more than all but one of a
+    thousand such hours are.
 
     No judge can find more at one false alarm per 1,000 windows.
     """

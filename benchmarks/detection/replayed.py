@@ -1,7 +1,8 @@
-"""Real runs through the worker's own logic: their records one by one, as they would have come, and what it found when.
+"""Real runs through the worker's own logic: their records one by one, as they would have come, and
+what it found when.
 
-Records carry the times of the source. A run's clock begins at its first record, and each record is appended when it happened,
-so that "how early" can be told in the run's own time.
+Records carry the times of the source. A run's clock begins at its first record, and each record is
+appended when it happened, so that "how early" can be told in the run's own time.
 """
 
 from __future__ import annotations
@@ -94,7 +95,8 @@ def replay(
     change: Callable[[StepEvent], StepEvent] | None = None,
     baselines: Baselines | None = None,
 ) -> list[Replayed]:
-    """Each run alone through a partition, its starts and ends in the order of their times, then time until it has closed."""
+    """Each run alone through a partition, its starts and ends in the order of their times, then
+    time until it has closed."""
     rules = RuleBook((policy,) if policy else (), make_detector)
     return [_replay_one(run, rules, change, baselines) for run in runs]
 
@@ -122,7 +124,8 @@ def _replay_one(
 
 
 def _pass_time(stage: AssemblePartition, replayed: Replayed, from_us: int, to_us: int) -> None:
-    """Somebody watches: half seconds go by, of a long silence its first ones and a few of the rest."""
+    """Somebody watches: half seconds go by, of a long silence its first ones and a few of the
+    rest."""
     watched = list(range(from_us + TICK_US, min(to_us, from_us + 20 * TICK_US), TICK_US))
     if to_us - from_us > 20 * TICK_US:
         stride = (to_us - from_us) // 40 + 1

@@ -1,7 +1,8 @@
-"""Other ways in which a tool may say what it said: the word "Error" taken away or replaced, other words for the same trouble.
+"""Other ways in which a tool may say what it said: the word "Error" taken away or replaced, other
+words for the same trouble.
 
-Applied to the outputs that tell of an error in the source, and to no others. Which of several is taken follows from the text
-alone, so that every measurement sees the same.
+Applied to the outputs that tell of an error in the source, and to no others. Which of several is
+taken follows from the text alone, so that every measurement sees the same.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Counts with intervals: what share was found, how sure that is, and the same as texts for tables."""
+"""Counts with intervals: what share was found, how sure that is, and the same as texts for
+tables."""
 
 from __future__ import annotations
 
@@ -31,7 +32,8 @@ def bootstrap(
     statistic: Callable[[Sequence[float]], float] = fmean,
     resamples: int = RESAMPLES,
 ) -> Interval:
-    """The 95 % interval of a statistic of (not empty) values, by resampling them; the same for the same seed."""
+    """The 95 % interval of a statistic of (not empty) values, by resampling them; the same for
+    the same seed."""
     rng = random.Random(seed)
     drawn = sorted(statistic(rng.choices(values, k=len(values))) for _ in range(resamples))
     return drawn[int(0.025 * resamples)], drawn[min(resamples - 1, int(0.975 * resamples))]

@@ -1,7 +1,8 @@
-"""30 days of hourly cost and latency of made-up agents: spikes are planted, and must be found; the rest must stay quiet.
+"""30 days of hourly cost and latency of made-up agents: spikes are planted, and must be found; the
+rest must stay quiet.
 
-The detector is the rule's default. Beside simple judges stands what could be told at best of agents with few runs, whose hours
-differ by chance alone.
+The detector is the rule's default. Beside simple judges stands what could be told at best of agents
+with few runs, whose hours differ by chance alone.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, pstdev
 from typing import Final
+
+import msgspec
 
 from benchmarks.detection.planted import (
     BUSY,
@@ -40,13 +43,14 @@ AGENTS: Final = 24
 SPARSE_AGENTS: Final = 12
 QUICK_SHARE: Final = 6
 SHIFT_KNOWN_H: Final = 48
-"""For two days after a shift of level an alarm about it is true; from then on it must be the new normal."""
+"""For two days after a shift of level an alarm about it is true; from then on it must be the
+new normal."""
 
 PREFILL_US_PER_TOKEN: Final = 200
 DECODE_US_PER_TOKEN: Final = 20_000
 
 
-# -- judges ----------------------------------------------------------------------------------------------------------
+# -- judges --
 
 Judge = Callable[[Sequence[Window]], list[bool]]
 """For each window, whether it is a spike by what came before it."""
@@ -93,7 +97,7 @@ JUDGES: Final[dict[str, Judge]] = {
 }
 
 
-# -- scores ----------------------------------------------------------------------------------------------------------
+# -- scores --
 
 
 @dataclass(slots=True)
@@ -192,7 +196,10 @@ def measure(report: Report, arguments: argparse.Namespace) -> None:
         count = agents // QUICK_SHARE if report.quick else agents
         report.say(f"{count} {name} agents, {DAYS} days of hours, cost and latency")
         tallies = _tallies(f"{arguments.seed}/{name}", count, rates, all_sources)
-        title = f"{count} agents with {rates[0]:.0f} to {rates[1]:.0f} runs an hour: spikes of 1 to 3 hours, a lasting shift to 4x"
+        title = (
+            f"{count} agents with {rates[0]:.0f} to {rates[1]:.0f} runs an hour: spikes of 1 to 3 "
+            "hours, a lasting shift to 4x"
+        )
         report.table(title, columns, [_row(judge, tally) for judge, tally in tallies.items()])
         sorts = [
             (judge, *(_false_text(tallies[judge], sort) for sort in SORTS)) for judge in JUDGES
@@ -264,7 +271,12 @@ def _figures(report: Report, tally: Tally, name: str, best: Tally | None) -> Non
 
 _PRICES: Final = PriceBook()
 _PER_TOKEN: Final = tuple(
-    (_PRICES.price("openai", "gpt-4o", TokenUsageStruct(**{field: 1_000_000}), START_US).nanos or 0)
+    (
+        _PRICES.price(
+            "openai", "gpt-4o", msgspec.convert({field: 1_000_000}, TokenUsageStruct), START_US
+        ).nanos
+        or 0
+    )
     / 1_000_000
     for field in ("input_tokens", "output_tokens")
 )

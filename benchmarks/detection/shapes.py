@@ -1,6 +1,8 @@
-"""Made runs: failures that were recovered from or ignored, and repetition beside bulk work, housekeeping and polling.
+"""Made runs: failures that were recovered from or ignored, and repetition beside bulk work,
+housekeeping and polling.
 
-Each list was measured once when it was new, before its failures were looked at; ``AT_FIRST`` has what was found then.
+Each list was measured once when it was new, before its failures were looked at; ``AT_FIRST`` has
+what was found then.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ AT_FIRST: Final = {
     (2, "tool_error_ignored"): Confusion(4, 1, 1, 5),
     (2, "repetition"): Confusion(5, 0, 2, 6),
 }
-"""What was found in each list when it was new; the second list after what the first had shown was mended."""
+"""What was found in each list when it was new; the second list after what the first had shown
+was mended."""
 _CASES: Final = Path(__file__).with_name("cases") / "runs.jsonl"
 
 

@@ -1,7 +1,8 @@
 """Loops and waste, and retrieval that does not serve, as people saw them in real runs (trail_gaia).
 
-Truth: a run is labelled with "Resource Abuse", or "Poor Information Retrieval". How often is too often is chosen from a small
-grid on all other runs (leave one out), for the detector as for the simple counts beside it.
+Truth: a run is labelled with "Resource Abuse", or "Poor Information Retrieval". How often is too
+often is chosen from a small grid on all other runs (leave one out), for the detector as for the
+simple counts beside it.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def measure(report: Report, arguments: argparse.Namespace) -> None:
     """Waste, then retrieval."""
     labels = {
         trace_id: {error["category"] for error in errors}
-        for trace_id, errors in trail_gaia.annotations().items()
+        for trace_id, errors in trail_gaia.annotated_errors().items()
     }
     runs = [run for run in trail_gaia.runs() if run[0].trace_id in labels]
     found = [labels[run[0].trace_id] for run in runs]
@@ -160,7 +161,8 @@ def _measure_retrieval(report: Report, runs: list[list[StepEvent]], truth: list[
 
 
 def leave_one_out(said: Said, truth: Sequence[bool]) -> tuple[list[bool], Any]:
-    """What is said of each run with the setting that is best on all others, and the setting most folds chose."""
+    """What is said of each run with the setting that is best on all others, and the setting
+    most folds chose."""
     out: list[bool] = []
     chosen: Counter[Any] = Counter()
     for held in range(len(truth)):

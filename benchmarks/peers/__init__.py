@@ -1,7 +1,9 @@
-"""Other stream processors, each installed into an environment of its own: never a dependency, never imported here.
+"""Other stream processors, each installed into an environment of its own: never a dependency, never
+imported here.
 
-The environments lie in the user's cache folder (``$XDG_CACHE_HOME/stepstream/peers``) and are made only when asked for.
-Each peer is a script here that its environment's Python runs: it reads a topic doing nothing, and says what that took.
+The environments lie in the user's cache folder (``$XDG_CACHE_HOME/stepstream/peers``) and are made
+only when asked for. Each peer is a script here that its environment's Python runs: it reads a topic
+doing nothing, and says what that took.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""aiokafka alone, which faust reads with, counting: ``plain_aiokafka.py BROKERS TOPIC GROUP EVENTS``. In our environment."""
+"""aiokafka alone, which faust reads with, counting: ``plain_aiokafka.py BROKERS TOPIC GROUP
+EVENTS``. In our environment."""
 
 import asyncio
 import sys

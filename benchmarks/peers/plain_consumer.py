@@ -1,4 +1,7 @@
-"""confluent-kafka alone, counting: ``plain_consumer.py BROKERS TOPIC GROUP EVENTS``. Runs in our own environment: a limit."""
+"""confluent-kafka alone, counting: ``plain_consumer.py BROKERS TOPIC GROUP EVENTS``.
+
+Runs in our own environment: a limit.
+"""
 
 import sys
 

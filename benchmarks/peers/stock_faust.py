@@ -1,4 +1,5 @@
-"""faust-streaming as it comes, doing nothing with each record: ``stock_faust.py BROKERS TOPIC GROUP EVENTS``."""
+"""faust-streaming as it comes, doing nothing with each record: ``stock_faust.py BROKERS TOPIC
+GROUP EVENTS``."""
 
 import asyncio
 import logging

@@ -21,9 +21,9 @@ _NEEDED: Final = re.compile(
 def inherited(name: str, settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
     """The variables that the process ``name`` gets besides its settings.
 
-    The notifier gets only what a Python process needs and the variables that documents may name: who
-    may write a document decides where their values are sent. With a token hook, code of the user that
-    may need any variable, it gets all of them.
+    The notifier gets only what a Python process needs and the variables that documents may name:
+    who may write a document decides where their values are sent. With a token hook, code of the
+    user that may need any variable, it gets all of them.
     """
     if name != "notify":
         return {key: value for key, value in environ.items() if not key.startswith(ENV_PREFIX)}

@@ -29,7 +29,8 @@ WRITER: Final = "default"
 
 @dataclass
 class _RestartState:
-    """When an engine was last started, and when it is to be started again after it ended by itself."""
+    """When an engine was last started, and when it is to be started again after it ended by
+    itself."""
 
     since_s: float
     due_s: float | None = None
@@ -37,7 +38,8 @@ class _RestartState:
 
 
 class Engines:
-    """Starts, restarts and stops the embedded engines. An engine whose address is set is not started.
+    """Starts, restarts and stops the embedded engines. An engine whose address is set is not
+    started.
 
     ``usual_ports``: a new data folder gets 9092 and 8123 where they are free and no port is set,
     otherwise any free ones. Ports stay the same from start to start where possible.
@@ -147,7 +149,8 @@ class Engines:
         return self._disk is not None and self._disk.state == "stopped"
 
     def restart_if_ended(self, name: str, now_s: float) -> None:
-        """Start an engine again when it has ended by itself, after growing pauses; check Kafka's disk.
+        """Start an engine again when it has ended by itself, after growing pauses; check Kafka's
+        disk.
 
         Call it every second, for each engine from a thread of its own. ``now_s`` is on the clock of
         ``time.monotonic``.

@@ -1,4 +1,5 @@
-"""A folder of documents kept in force: applied when a file changes, withdrawn when it is removed."""
+"""A folder of documents kept in force: applied when a file changes, withdrawn when it is
+removed."""
 
 from __future__ import annotations
 
@@ -42,7 +43,10 @@ class DocumentFolder:
         return changes
 
     def watch(self, stopping: threading.Event) -> None:
-        """Apply changes until ``stopping`` is set. An invalid document is reported once per change."""
+        """Apply changes until ``stopping`` is set.
+
+        An invalid document is reported once per change.
+        """
         while not stopping.wait(CHECK_S):
             if self._fingerprint() == self._seen:
                 continue

@@ -1,4 +1,5 @@
-"""Process priorities: writing to the store may wait when the CPU is busy, alerts and commands may not."""
+"""Process priorities: writing to the store may wait when the CPU is busy, alerts and commands may
+not."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ def lower_priority(pid: int) -> None:
         return
     with contextlib.suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, pid, max(NICENESS, os.getpriority(os.PRIO_PROCESS, pid)))
-    # With autogroup (Linux desktops) the scheduler shares the CPU between sessions first, and niceness
-    # counts only within one: the session needs a niceness of its own.
+    # With autogroup (Linux desktops) the scheduler shares the CPU between sessions first, and
+    # niceness counts only within one: the session needs a niceness of its own.
     with contextlib.suppress(OSError):
         Path(f"/proc/{pid}/autogroup").write_text(str(NICENESS))

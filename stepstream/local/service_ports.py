@@ -1,7 +1,9 @@
-"""The ports of worker, sink and notifier below ``up``: metrics of each, and the notifier's admin API.
+"""The ports of worker, sink and notifier below ``up``: metrics of each, and the notifier's admin
+API.
 
-Ports that the settings name are used as they are. The others are the usual ones where those are free,
-and the same ones again at the next start. One that another program takes meanwhile is replaced.
+Ports that the settings name are used as they are. The others are the usual ones where those are
+free, and the same ones again at the next start. One that another program takes meanwhile is
+replaced.
 """
 
 from __future__ import annotations

@@ -83,8 +83,8 @@ class Pipeline:
     """Everything that ``stepstream up`` runs, as a context manager.
 
     Engines whose addresses are set are used and not started. ``report`` receives lines for people:
-    the part and the text. ``start`` returns when events may be sent and queries asked; ``stop`` lets
-    worker, notifier and sink finish what they have read.
+    the part and the text. ``start`` returns when events may be sent and queries asked; ``stop``
+    lets worker, notifier and sink finish what they have read.
     """
 
     def __init__(
@@ -113,8 +113,8 @@ class Pipeline:
     def start(self) -> Settings:
         """Start everything; when that fails, nothing is left running.
 
-        Raises ``PipelineError``, ``LocalError``, ``TopicsError``, or ``AddressTaken`` for a port that a
-        setting names and another program has.
+        Raises ``PipelineError``, ``LocalError``, ``TopicsError``, or ``AddressTaken`` for a port
+        that a setting names and another program has.
         """
         self._refuse_second()
         self._refuse_same_ports()
@@ -133,7 +133,10 @@ class Pipeline:
         return self._settings
 
     def stop(self, *, drain_s: float = DRAIN_S) -> None:
-        """Stop worker, notifier, sink and engines; kill what takes longer than ``drain_s``. Idempotent."""
+        """Stop worker, notifier, sink and engines; kill what takes longer than ``drain_s``.
+
+        Idempotent.
+        """
         self._stopping.set()
         for thread in self._threads:
             thread.join()
@@ -155,12 +158,14 @@ class Pipeline:
 
     @property
     def admin_url(self) -> str:
-        """Where the notifier's admin API and alert stream are; empty where the settings turn them off."""
+        """Where the notifier's admin API and alert stream are; empty where the settings turn them
+        off."""
         return self._ports.urls().get(NOTIFY, "")
 
     @property
     def metrics_urls(self) -> dict[str, str]:
-        """Where worker, sink and notifier serve their metrics; without those that the settings turn off."""
+        """Where worker, sink and notifier serve their metrics; without those that the settings turn
+        off."""
         urls = self._ports.urls()
         return {part: urls[name] for part, name in METRICS.items() if name in urls}
 
@@ -179,7 +184,10 @@ class Pipeline:
         return {**self._engines.pids(), **own}
 
     def kill(self, name: str) -> None:
-        """SIGKILL the worker, the notifier or the sink; it is started again. For tests of what survives."""
+        """SIGKILL the worker, the notifier or the sink; it is started again.
+
+        For tests of what survives.
+        """
         self._processes[name].kill()
 
     def __enter__(self) -> Pipeline:
@@ -198,7 +206,8 @@ class Pipeline:
         running = endpoints.read(Path(self._settings.state_dir))
         if running is not None:
             raise PipelineError(
-                f"a pipeline already runs from {self._settings.state_dir} (process {running.pid}, Kafka {running.kafka}): "
+                f"a pipeline already runs from {self._settings.state_dir} (process {running.pid}, "
+                f"Kafka {running.kafka}): "
                 f"use it, stop it, or choose another --state-dir and --data-dir"
             )
 
@@ -209,12 +218,14 @@ class Pipeline:
             port = getattr(self._settings, name)
             if port > 0 and port in names:
                 raise PipelineError(
-                    f"{names[port]} and {name} are both {port}: give each a port of its own, or 0 for any"
+                    f"{names[port]} and {name} are both {port}: give each a port of its own, or 0 "
+                    "for any"
                 )
             names[port] = name
 
     def _start_parts(self) -> None:
-        """Kafka, topics, documents and worker in parallel with ClickHouse and its tables; then the sink."""
+        """Kafka, topics, documents and worker in parallel with ClickHouse and its tables; then the
+        sink."""
         with ThreadPoolExecutor(2, thread_name_prefix="start") as pool:
             sides = [pool.submit(self._start_kafka_side), pool.submit(self._start_clickhouse_side)]
             for side in sides:
@@ -263,7 +274,8 @@ class Pipeline:
         process.start()
 
     def _environment(self, name: str, settings: Settings) -> dict[str, str]:
-        """The environment of a process: all settings, its own ports, and the secrets that it needs."""
+        """The environment of a process: all settings, its own ports, and the secrets that it
+        needs."""
         hidden = {secret: SecretStr("") for secret in SECRETS - SECRETS_OF[name]}
         own = settings.model_copy(
             update={**hidden, **self._ports.of(name), "credentials_file": self._credentials_file}
@@ -279,7 +291,8 @@ class Pipeline:
         return self._settings.credentials_file or str(self._engines.access.file)
 
     def _amend(self, name: str, settings: Settings, exit_code: int) -> dict[str, str] | None:
-        """The environment for another try, where a process found a port taken that was chosen for it."""
+        """The environment for another try, where a process found a port taken that was chosen for
+        it."""
         if exit_code != PORT_TAKEN:
             return None
         if self._port_tries[name] >= PORT_TRIES or not self._ports.choose_again(name):
@@ -310,7 +323,8 @@ class Pipeline:
             if late or (process.name in waiting and status.restarts >= 2):
                 what = "is not ready" if late else f"keeps ending (exit code {status.exit_code})"
                 raise PipelineError(
-                    f"the {process.name} {what}; its last output:\n{process.last_output() or '(none)'}"
+                    f"the {process.name} {what}; its last "
+                    f"output:\n{process.last_output() or '(none)'}"
                 )
 
     def _publish_addresses(self) -> None:
@@ -343,7 +357,8 @@ class Pipeline:
         self._published = True
 
     def _notify_access(self) -> dict[str, Any]:
-        """The admin API's URL and token; with a credential file of the operator the token that is set."""
+        """The admin API's URL and token; with a credential file of the operator the token that is
+        set."""
         found: dict[str, Any] = {"notify_url": self.admin_url, **self._ports.of("notify")}
         if not self._settings.credentials_file:
             writer = self._engines.access.writer

@@ -65,7 +65,8 @@ def run(settings: Settings) -> int:
                 if pipeline.failure:
                     raise PipelineError(pipeline.failure)
             console.print(
-                "stepstream is stopping: worker, notifier and sink finish what they have read (Ctrl-C again: at once)"
+                "stepstream is stopping: worker, notifier and sink finish what they have read "
+                "(Ctrl-C again: at once)"
             )
         finally:
             pipeline.stop()
@@ -83,7 +84,8 @@ class _StopRequests:
     def __call__(self, _number: int, _frame: FrameType | None) -> None:
         self._times += 1
         if self._times > 1:
-            # The parts notice that this process is gone, and continue with what Kafka has next time.
+            # The parts notice that this process is gone, and continue with what Kafka has next
+            # time.
             os._exit(130)
         if self.gentle is None:
             raise KeyboardInterrupt
@@ -135,10 +137,14 @@ def _print_ready(console: Console, facts: list[tuple[str, str]], seconds: float)
 
 
 def _facts(given: Settings, pipeline: Pipeline) -> list[tuple[str, str]]:
-    """The table printed once it runs; ``given`` are the settings before addresses were filled in."""
+    """The table printed once it runs;
+
+    ``given`` are the settings before addresses were filled in.
+    """
     settings = pipeline.settings
     captured = (
-        "inputs and outputs are captured, known secrets redacted (STEPSTREAM_CAPTURE_CONTENT=false turns that off)"
+        "inputs and outputs are captured, known secrets redacted (STEPSTREAM_CAPTURE_CONTENT=false "
+        "turns that off)"
         if settings.capture_content
         else "inputs and outputs are not captured, only their sizes"
     )
@@ -151,7 +157,8 @@ def _facts(given: Settings, pipeline: Pipeline) -> list[tuple[str, str]]:
     return [
         (
             "send events",
-            f"import stepstream: finds the address. Elsewhere: STEPSTREAM_ENDPOINT=kafka://{settings.kafka_brokers}{_sasl(settings)}",
+            "import stepstream: finds the address. Elsewhere: "
+            f"STEPSTREAM_ENDPOINT=kafka://{settings.kafka_brokers}{_sasl(settings)}",
         ),
         (
             "any language",
@@ -160,11 +167,13 @@ def _facts(given: Settings, pipeline: Pipeline) -> list[tuple[str, str]]:
         ("see runs", "stepstream runs; stepstream trace --last"),
         (
             "query",
-            f'stepstream sql "SELECT * FROM runs"; {settings.clickhouse_url}, database {settings.clickhouse_database}',
+            f'stepstream sql "SELECT * FROM runs"; {settings.clickhouse_url}, database '
+            f"{settings.clickhouse_database}",
         ),
         (
             "other clients",
-            "stepstream store url: the URL with user and password (reads only; --writer: the one that writes)",
+            "stepstream store url: the URL with user and password (reads only; --writer: the one "
+            "that writes)",
         ),
         (
             "follow alerts",
@@ -172,7 +181,8 @@ def _facts(given: Settings, pipeline: Pipeline) -> list[tuple[str, str]]:
         ),
         (
             "notify people",
-            "stepstream subscriptions add NAME CHANNEL ...: webhook, Slack, PagerDuty, e-mail and more",
+            "stepstream subscriptions add NAME CHANNEL ...: webhook, Slack, PagerDuty, e-mail and "
+            "more",
         ),
         ("policies", documents),
         (
@@ -198,4 +208,7 @@ def _sasl(settings: Settings) -> str:
 def _versions(given: Settings, settings: Settings) -> str:
     kafka = "Kafka of your own" if given.kafka_brokers else f"Kafka {KAFKA_VERSION}"
     own = f"stepstream {package_versions()['stepstream']}"
-    return f"{own}, {kafka}, ClickHouse {clickhouse_version(settings)}, Python {platform.python_version()}"
+    return (
+        f"{own}, {kafka}, ClickHouse {clickhouse_version(settings)}, Python "
+        f"{platform.python_version()}"
+    )

@@ -1,5 +1,7 @@
-"""Faults under load: real processes over a real Kafka, killed, frozen and restarted while a known load runs.
+"""Faults under load: real processes over a real Kafka, killed, frozen and restarted while a known
+load runs.
 
-``harness`` brings cluster, processes, load and faults together, ``load`` makes runs whose truth is known, ``faults`` says
-what is broken when, ``checks`` reads the topics to their ends and compares. ``make chaos`` runs the long form.
+``harness`` brings cluster, processes, load and faults together, ``load`` makes runs whose truth is
+known, ``faults`` says what is broken when, ``checks`` reads the topics to their ends and compares.
+``make chaos`` runs the long form.
 """

@@ -1,4 +1,5 @@
-"""``python -m tests.chaos [scenario ...]``: plays scenarios by name; those of the long form when none is named.
+"""``python -m tests.chaos [scenario ...]``: plays scenarios by name; those of the long form when
+none is named.
 
 ``--rounds`` plays them again with other seeds. What was wrong is said, and where the logs are.
 """
@@ -114,7 +115,8 @@ def _hostile(folder: Path, seed: int) -> int:
 
 
 def _contents(_folder: Path, seed: int) -> int:
-    """Hostile contents through all detectors, hostile records through all readers; the number of problems."""
+    """Hostile contents through all detectors, hostile records through all readers; the number of
+    problems."""
     began = time.monotonic()
     contents, records = fuzz.Contents(seed), fuzz.Records(seed)
     contents.play(CONTENTS_STEPS)

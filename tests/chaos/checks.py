@@ -1,4 +1,5 @@
-"""Whether what the topics hold is what was sent: every disagreement in a line, and the counts of what was compared."""
+"""Whether what the topics hold is what was sent: every disagreement in a line, and the counts of
+what was compared."""
 
 from __future__ import annotations
 
@@ -67,7 +68,7 @@ def counts(truth: Truth, collected: Collector) -> dict[str, int]:
     }
 
 
-# -- trajectories ----------------------------------------------------------------------------------------------------------
+# -- trajectories --
 
 
 def _trajectories(truth: Truth, collected: Collector) -> Iterator[str]:
@@ -78,12 +79,18 @@ def _trajectories(truth: Truth, collected: Collector) -> Iterator[str]:
     for held in collected.records["trajectories"]:
         value, run = held.value, truth.runs.get(held.value["trace_id"])
         if run is not None and value["revision"] > run.final_revision:
-            yield f"{_name(run)}: revision {value['revision']} exceeds the true one, {run.final_revision}"
+            yield (
+                f"{_name(run)}: revision {value['revision']} exceeds the true one, "
+                f"{run.final_revision}"
+            )
         if run is not None and value.get("closed") and value["revision"] == run.final_revision:
             finals[run.trace_id] += not _agrees(run, value)
     for trace_id, wrong in finals.items():
         if wrong:
-            yield f"{_name(truth.runs[trace_id])}: {wrong} records of the final revision disagree with what was sent"
+            yield (
+                f"{_name(truth.runs[trace_id])}: {wrong} records of the final revision disagree "
+                "with what was sent"
+            )
     for run in truth.runs.values():
         yield from _trajectory(run, final.get(run.trace_id), collected)
 
@@ -139,7 +146,7 @@ def _path(got: dict[str, Any]) -> dict[str, str]:
     return {step["step_id"]: step.get("parent_step_id", "") for step in got.get("path", [])}
 
 
-# -- usage -----------------------------------------------------------------------------------------------------------------
+# -- usage --
 
 
 def _usage(truth: Truth, collected: Collector) -> Iterator[str]:
@@ -179,7 +186,7 @@ def _usage_of(run: RunTruth, newest: dict[tuple[str, str, int], dict[str, Any]])
         yield f"{_name(run)}: usage is {found}, wanted {wanted}"
 
 
-# -- findings, alerts, commands --------------------------------------------------------------------------------------------
+# -- findings, alerts, commands --
 
 
 def _findings(truth: Truth, collected: Collector) -> Iterator[str]:
@@ -204,7 +211,10 @@ def _findings(truth: Truth, collected: Collector) -> Iterator[str]:
     for (trace_id, alert, subject, state), found_ids in ids.items():
         run_truth = truth.runs.get(trace_id)
         message = words[next(iter(found_ids))]
-        yield f"{_name(run_truth) if run_truth else trace_id}: unwanted {state} finding {alert} {subject}: {message}"
+        yield (
+            f"{_name(run_truth) if run_truth else trace_id}: unwanted {state} finding {alert} "
+            f"{subject}: {message}"
+        )
 
 
 def _alerts(truth: Truth, collected: Collector) -> Iterator[str]:
@@ -228,12 +238,18 @@ def _alerts(truth: Truth, collected: Collector) -> Iterator[str]:
             records = by_id[next(iter(group))]
             last = records[max(records)][-1]
             if max(records) != expected.firing + expected.resolved:
-                yield f"{_name(run)}: alert {alert} has seq {max(records)}, wanted {expected.firing + expected.resolved}"
+                yield (
+                    f"{_name(run)}: alert {alert} has seq {max(records)}, wanted "
+                    f"{expected.firing + expected.resolved}"
+                )
             if (last["state"] == "resolved") != bool(expected.resolved):
                 yield f"{_name(run)}: alert {alert} {subject} is {last['state']} in the end"
     for (trace_id, alert, subject), group in by_group.items():
         run_truth = truth.runs.get(trace_id)
-        yield f"{_name(run_truth) if run_truth else trace_id}: {len(group)} unwanted alerts {alert} {subject}"
+        yield (
+            f"{_name(run_truth) if run_truth else trace_id}: {len(group)} unwanted alerts {alert} "
+            f"{subject}"
+        )
 
 
 def _alert(alert_id: str, records: dict[int, list[dict[str, Any]]]) -> Iterator[str]:

@@ -1,4 +1,5 @@
-"""The processes under test, each in a slot: started again when they end, unless they are to stay away."""
+"""The processes under test, each in a slot: started again when they end, unless they are to stay
+away."""
 
 from __future__ import annotations
 
@@ -71,7 +72,7 @@ class Crew:
             with contextlib.suppress(Exception):
                 process.kill()
 
-    # -- faults ------------------------------------------------------------------------------------------------------------
+    # -- faults --
 
     def kill(self, slot: int) -> None:
         """SIGKILL, to another where this one is away; it is started again."""
@@ -84,7 +85,8 @@ class Crew:
             self.counts["kills"] += 1
 
     def _running(self, slot: int) -> Process | None:
-        """The process in this slot or, where it is away, in one of the next; one that is frozen only where no other runs."""
+        """The process in this slot or, where it is away, in one of the next; one that is frozen
+        only where no other runs."""
         there = [
             self._slots.get((slot + step) % self._spec.count) for step in range(self._spec.count)
         ]
@@ -92,7 +94,8 @@ class Crew:
         return min(running, key=lambda process: process.frozen, default=None)
 
     def freeze(self, slot: int) -> Process | None:
-        """SIGSTOP, to another where this one is away; the process, to be thawed, or None when all are away or frozen."""
+        """SIGSTOP, to another where this one is away; the process, to be thawed, or None when all
+        are away or frozen."""
         with self._guard:
             process = self._running(slot)
             if process is None or process.frozen:
@@ -142,7 +145,7 @@ class Crew:
                 process.signal(15)
             return [process.wait(timeout_s) for process in running]
 
-    # -- watching ----------------------------------------------------------------------------------------------------------
+    # -- watching --
 
     def _launch(self, slot: int) -> None:
         self.counts["starts"] += 1

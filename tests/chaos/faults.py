@@ -60,7 +60,8 @@ class Fault:
 
 @dataclass(frozen=True)
 class Mix:
-    """How many faults of each kind are spread over the time of the load, on the processes of one crew."""
+    """How many faults of each kind are spread over the time of the load, on the processes of one
+    crew."""
 
     kills: int = 0
     freezes: int = 0

@@ -1,7 +1,8 @@
 """A scenario: cluster, processes, a known load and a schedule of faults; then the checks.
 
-Other processes join as crews beside the workers (``Scenario.crews``), each with faults of its own, and with judges that say
-whether what they leave behind has settled and what is wrong with it (``Scenario.judges``).
+Other processes join as crews beside the workers (``Scenario.crews``), each with faults of its own,
+and with judges that say whether what they leave behind has settled and what is wrong with it
+(``Scenario.judges``).
 """
 
 from __future__ import annotations
@@ -57,7 +58,10 @@ LINGER_S = 3.0
 
 
 class Judge(Protocol):
-    """What a crew beside the workers is judged by. Made when the load has been sent, used until the end."""
+    """What a crew beside the workers is judged by.
+
+    Made when the load has been sent, used until the end.
+    """
 
     def __init__(self, settings: Settings) -> None: ...
 
@@ -147,7 +151,10 @@ class Report:
             "seconds": self.seconds,
             "unexpected exits": len(self.exits),
         }
-        return f"{self.scenario} (seed {self.seed}): {len(self.problems)} problems\n{json.dumps(facts, indent=2)}"
+        return (
+            f"{self.scenario} (seed {self.seed}): {len(self.problems)} "
+            f"problems\n{json.dumps(facts, indent=2)}"
+        )
 
 
 class Stage:
@@ -170,7 +177,7 @@ class Stage:
         self._failures: list[str] = []
         self.faults: dict[str, int] = {}
 
-    # -- what faults do ------------------------------------------------------------------------------------------------
+    # -- what faults do --
 
     def kill(self, crew: str, slot: int) -> None:
         self._crews[crew].kill(slot)
@@ -251,10 +258,11 @@ class Stage:
         self._pass(seconds)
         os.kill(pid, signal.SIGCONT)
 
-    # -- time ----------------------------------------------------------------------------------------------------------
+    # -- time --
 
     def play(self, began: float) -> None:
-        """Do each fault at its time; what takes long with the brokers or the store holds up nothing else."""
+        """Do each fault at its time; what takes long with the brokers or the store holds up nothing
+        else."""
         processes, *engines = self._scenario.faults()
         threads = [
             threading.Thread(
@@ -313,7 +321,10 @@ def run(
     folder: Path,
     store: EmbeddedClickHouse | None = None,
 ) -> Report:
-    """Play a scenario on a running cluster and, where it wants one, store. Logs of the processes stay in ``folder``."""
+    """Play a scenario on a running cluster and, where it wants one, store.
+
+    Logs of the processes stay in ``folder``.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     settings = scenario.settings(
         kafka.bootstrap, prefix, store.writer_url if store is not None else ""

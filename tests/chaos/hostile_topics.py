@@ -1,4 +1,5 @@
-"""Hostile records on every topic, valid runs among them: those are stored once, nothing restarts, all else is accounted for.
+"""Hostile records on every topic, valid runs among them: those are stored once, nothing restarts,
+all else is accounted for.
 
 In the end worker, sink and notifier are killed and started again: they read all of it anew.
 """
@@ -42,7 +43,8 @@ from tests.support.hostile import hostile_records
 from tests.support.processes import Process, wait_until, worker
 
 TOPICS = (
-    "steps", "usage", "findings", "alerts", "trajectories", "deliveries", "control", "config", "fleet", "state", "deadletter",
+    "steps", "usage", "findings", "alerts", "trajectories", "deliveries", "control", "config",
+    "fleet", "state", "deadletter",
 )  # fmt: skip
 PARTITIONS = 2
 SETTLE_S = 240
@@ -58,7 +60,8 @@ class Sent(NamedTuple):
 
 @dataclass(frozen=True)
 class HostileTopics:
-    """The scenario: ``each`` hostile records of every topic, and ``runs`` valid ones among the steps."""
+    """The scenario: ``each`` hostile records of every topic, and ``runs`` valid ones among the
+    steps."""
 
     name: str = "hostile"
     each: int = 3_000
@@ -83,7 +86,7 @@ class Play:
         self._processes: list[Process] = []
         self.problems: list[str] = []
 
-    # -- processes -----------------------------------------------------------------------------------------------------
+    # -- processes --
 
     def start(self) -> None:
         """Worker, sink and notifier."""
@@ -113,7 +116,7 @@ class Play:
         for process in self._processes:
             process.kill()
 
-    # -- load ----------------------------------------------------------------------------------------------------------
+    # -- load --
 
     def send(self, each: int, runs: int) -> None:
         """Hostile records of all topics, and valid runs between them."""
@@ -170,7 +173,7 @@ class Play:
         self._producer.produce(full, value, key, partition=partition, on_delivery=delivered)
         self._producer.poll(0)
 
-    # -- what must come ------------------------------------------------------------------------------------------------
+    # -- what must come --
 
     def wait(self) -> None:
         """Until every valid run is closed and stored."""
@@ -225,7 +228,8 @@ class Play:
         for source, reason in self._expected():
             if source not in letters:
                 self.problems.append(
-                    f"{source} had to be refused as {reason} and was not: {self.sent[source].value[:200]!r}"
+                    f"{source} had to be refused as {reason} and was not: "
+                    f"{self.sent[source].value[:200]!r}"
                 )
             elif reason and reason != letters[source][0]:
                 self.problems.append(

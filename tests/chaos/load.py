@@ -1,4 +1,5 @@
-"""Runs whose truth is known: a seeded plan of records with their times, and a producer that sends them when they are due."""
+"""Runs whose truth is known: a seeded plan of records with their times, and a producer that sends
+them when they are due."""
 
 from __future__ import annotations
 
@@ -63,7 +64,10 @@ POLICIES = (
 
 @dataclass(order=True)
 class Planned:
-    """One record and when it is due, in seconds from the start. ``partition`` -1 leaves it to the key."""
+    """One record and when it is due, in seconds from the start.
+
+    ``partition`` -1 leaves it to the key.
+    """
 
     at_s: float
     number: int
@@ -88,7 +92,8 @@ class Shape:
 
 
 class Plan:
-    """A seeded plan: the same seed and shape give the same records; only the start of time differs."""
+    """A seeded plan: the same seed and shape give the same records; only the start of time
+    differs."""
 
     def __init__(self, seed: int, shape: Shape, start_us: int, partitions: int) -> None:
         self.shape = shape
@@ -110,12 +115,13 @@ class Plan:
         self.records.sort()
         self.truth.sent = len(self.records)
 
-    # -- species ---------------------------------------------------------------------------------------------------------
+    # -- species --
 
     def plain(
         self, at_s: float, *, agent: str = "worker", species: str = "plain", disorder_s: float = 0.0
     ) -> RunBuilder:
-        """A tree of steps under a root; with ``disorder_s`` every record is delayed by up to so much."""
+        """A tree of steps under a root; with ``disorder_s`` every record is delayed by up to so
+        much."""
         run = self._run(species, agent, disorder_s)
         steps = min(60, max(2, int(self._rng.lognormvariate(2.0, 0.8))))
         span_s = self._rng.uniform(0.2, 3.0)
@@ -166,7 +172,8 @@ class Plan:
             run.step(at_s + index * 0.1, at_s + index * 0.1 + 0.05, run.new_id(), starts=False)
 
     def agentless(self, at_s: float) -> None:
-        """Steps that name no agent count for their run's, which is known only when the root comes."""
+        """Steps that name no agent count for their run's, which is known only when the root
+        comes."""
         run = self._run("agentless", "", 0.0)
         root = run.new_id()
         for index in range(4):
@@ -202,7 +209,8 @@ class Plan:
         run.truth.findings["run-duration", ""] = Expected()
 
     def spender(self, at_s: float) -> None:
-        """Passes the warning, then the limit; no single step is dear enough to jump over the warning."""
+        """Passes the warning, then the limit; no single step is dear enough to jump over the
+        warning."""
         run = self._run("spender", "spender", 0.0)
         root = run.start(at_s, kind="agent", name="answer")
         for index in range(8):
@@ -255,10 +263,11 @@ class Plan:
             run.step(begin_s, begin_s + 0.02, root, starts=index % 3 == 0)
         run.end(root, at_s, at_s + span_s, kind="agent", name="answer")
 
-    # -- disturbances ------------------------------------------------------------------------------------------------------
+    # -- disturbances --
 
     def _disturb(self) -> None:
-        """Duplicates at any later time, records on wrong partitions, and records that are no steps."""
+        """Duplicates at any later time, records on wrong partitions, and records that are no
+        steps."""
         rng, shape = self._rng, self.shape
         for record in list(self.records):
             if rng.random() < shape.duplicate_share:
@@ -280,8 +289,9 @@ class Plan:
                 and species == "ends_only"
                 and rng.random() < shape.misrouted_share
             ):
-                # Alone in runs without starts: where a start is known, a detour through a partition whose worker is down
-                # leaves a step open for as long, and no worker can know better.
+                # Alone in runs without starts: where a start is known, a detour through a partition
+                # whose worker is down leaves a step open for as long, and no worker can know
+                # better.
                 right = partition_for(record.key, self._partitions)
                 record.partition = (
                     right + 1 + rng.randrange(self._partitions - 1)
@@ -447,7 +457,8 @@ class Sender(threading.Thread):
         self._topic = topic(settings.topic_prefix, "steps")
         self._plan = plan
         self._began = began
-        # A frozen broker must not hold a partition's records back for a minute, librdkafka's default.
+        # A frozen broker must not hold a partition's records back for a minute, librdkafka's
+        # default.
         self._producer: Producer = producer(
             settings,
             **{"linger.ms": 10, "message.timeout.ms": 600_000, "socket.timeout.ms": 10_000},

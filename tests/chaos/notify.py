@@ -1,4 +1,5 @@
-"""Notifiers in a scenario: a receiver that fails now and then, and whether it was told of every alert, in order."""
+"""Notifiers in a scenario: a receiver that fails now and then, and whether it was told of every
+alert, in order."""
 
 from __future__ import annotations
 
@@ -83,7 +84,8 @@ class NotifyJudge:
         self._wanted = self._alerts()
         told = self._told()
         return [
-            f"notify: {alert_id} is {one['seq']} {one['state']} {one['severity']}, told was {told.get(alert_id)}"
+            f"notify: {alert_id} is {one['seq']} {one['state']} {one['severity']}, told was "
+            f"{told.get(alert_id)}"
             for alert_id, one in self._wanted.items()
             if not _is_told(one, told.get(alert_id, []))
         ]

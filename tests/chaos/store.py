@@ -1,4 +1,5 @@
-"""Sinks and their store in a scenario: processes that store what comes, and whether ClickHouse holds exactly what was sent."""
+"""Sinks and their store in a scenario: processes that store what comes, and whether ClickHouse
+holds exactly what was sent."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ def sink(settings: Settings, log: Path) -> Process:
 
 
 class StoreJudge:
-    """Every step once in the views and in the rollups, its cost exact; every run and alert as it stood in the end."""
+    """Every step once in the views and in the rollups, its cost exact; every run and alert as it
+    stood in the end."""
 
     def __init__(self, settings: Settings) -> None:
         migrate(settings)
@@ -60,7 +62,8 @@ class StoreJudge:
         runs = self._runs()
         wrong = [run for run in truth.runs.values() if runs.get(run.trace_id) != run.final_revision]
         found += [
-            f"store: run {r.trace_id[:8]} at revision {runs.get(r.trace_id)}, wanted {r.final_revision}"
+            f"store: run {r.trace_id[:8]} at revision {runs.get(r.trace_id)}, wanted "
+            f"{r.final_revision}"
             for r in wrong
         ]
         self._rows = wanted[0]
@@ -88,7 +91,10 @@ class StoreJudge:
         }
 
     def _steps(self, truth: Truth) -> list[str]:
-        asked = "SELECT trace_id, count(), uniqExact(step_id), sum(cost_usd) FROM steps GROUP BY trace_id"
+        asked = (
+            "SELECT trace_id, count(), uniqExact(step_id), sum(cost_usd) FROM steps GROUP BY "
+            "trace_id"
+        )
         found = {
             trace_id: (rows, distinct, _nanos(cost))
             for trace_id, rows, distinct, cost in self._ask(asked)
@@ -121,7 +127,8 @@ class StoreJudge:
         ]
 
     def _alerts(self, truth: Truth) -> list[str]:
-        # Alerts about several runs depend on how fast these came one after the other: those of single runs do not.
+        # Alerts about several runs depend on how fast these came one after the other: those of
+        # single runs do not.
         asked = "SELECT trace_id, alert, subject, state, seq FROM alerts WHERE trace_id != ''"
         found = {
             (trace_id, alert, subject): (state, seq)

@@ -14,7 +14,8 @@ from tests.chaos.scenarios.short import SHORT
 
 @pytest.mark.timeout(240)
 def test_nothing_is_lost_doubled_or_blamed_on_anyone_under_faults(tmp_path: Path) -> None:
-    """Workers, sinks, broker and store are killed and frozen under load: in the end every run, cost, finding and alert is
+    """Workers, sinks, broker and store are killed and frozen under load: in the end every run,
+    cost, finding and alert is
 
     exact, on the topics and in ClickHouse."""
     kafka = EmbeddedKafka(tmp_path / "kafka", nodes=SHORT.nodes, heap_mb=384)

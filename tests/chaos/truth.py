@@ -1,4 +1,5 @@
-"""What must be found in the end: made beside the load, record by record, without any of the worker's code."""
+"""What must be found in the end: made beside the load, record by record, without any of the
+worker's code."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ class Ended:
 class Expected:
     """Distinct findings about one subject of a run: how many open the trouble, how many end it.
 
-    ``live``: it is found by a live timer, and such a run has none when its first record was appended long after its time.
+    ``live``: it is found by a live timer, and such a run has none when its first record was
+    appended long after its time.
     """
 
     firing: int = 1

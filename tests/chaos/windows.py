@@ -1,4 +1,5 @@
-"""Sealed windows in a scenario: whether the sums of what runs used, minute by minute, are what was sent."""
+"""Sealed windows in a scenario: whether the sums of what runs used, minute by minute, are what was
+sent."""
 
 from __future__ import annotations
 

@@ -125,7 +125,7 @@ def test_more_replicas_than_brokers_is_told_as_such(settings: Settings) -> None:
 def test_topics_on_the_command_line(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Flags say where; the exit code is 1 only where something asked for is refused."""
+    """Flags a place is missing; the exit code is 1 only where something asked for is refused."""
     monkeypatch.setenv("STEPSTREAM_SETTINGS", "/dev/null")
     place = ["--kafka-brokers", settings.kafka_brokers, "--topic-prefix", settings.topic_prefix]
     assert run(["topics", "create", *place, "--partitions", "2"]) == 0

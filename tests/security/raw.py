@@ -45,7 +45,10 @@ def read_answer(connection: socket.socket) -> RawAnswer:
 
 
 def send(url: str, request: bytes) -> RawAnswer:
-    """Send these bytes, and read until the end. The request must ask for ``Connection: close`` where it is a valid one."""
+    """Send these bytes, and read until the end.
+
+    The request must ask for ``Connection: close`` where it is a valid one.
+    """
     with connect(url) as connection:
         with contextlib.suppress(ConnectionError):
             connection.sendall(request)
@@ -76,7 +79,10 @@ def request(
     headers: dict[str, str] | None = None,
     body: bytes = b"",
 ) -> RawAnswer:
-    """A request with these headers, over a connection of its own. A header given as an empty text is left out."""
+    """A request with these headers, over a connection of its own.
+
+    A header given as an empty text is left out.
+    """
     given = {"Host": urlsplit(url).netloc, "Connection": "close", **(headers or {})}
     if body:
         given.setdefault("Content-Length", str(len(body)))

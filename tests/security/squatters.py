@@ -9,7 +9,10 @@ from typing import Self
 
 
 class Squatter:
-    """Listens on a port and answers every request as ClickHouse answers ``SELECT 1``. ``received``: all it was sent."""
+    """Listens on a port and answers every request as ClickHouse answers ``SELECT 1``.
+
+    ``received``: all it was sent.
+    """
 
     def __init__(self, port: int = 0) -> None:
         self._server = socket.create_server(("127.0.0.1", port))

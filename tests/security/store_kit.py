@@ -17,7 +17,8 @@ from tests.security.raw import RawAnswer, basic, request
 
 @dataclass
 class Store:
-    """A running server, and the secrets of its users ``writer``, ``reader`` and ``sender``, who may only send steps."""
+    """A running server, and the secrets of its users ``writer``, ``reader`` and ``sender``, who may
+    only send steps."""
 
     folder: Path
     url: str

@@ -1,4 +1,5 @@
-"""No notification goes into the notifier's own network: the address that was checked is the one that is connected to."""
+"""No notification goes into the notifier's own network: the address that was checked is the one
+that is connected to."""
 
 from __future__ import annotations
 
@@ -42,9 +43,12 @@ __all__ = ["closing"]  # a fixture of every test here
 pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
 PRIVATE = (
-    "0.0.0.0", "0.1.2.3", "10.0.0.1", "100.64.0.1", "100.100.100.200", "127.0.0.1", "127.255.255.254", "168.63.129.16",
-    "169.254.169.254", "172.16.0.1", "172.31.255.255", "192.0.0.8", "192.0.0.170", "192.0.0.192", "192.0.2.1", "192.88.99.1",
-    "192.168.0.1", "198.18.0.1", "198.19.255.255", "198.51.100.1", "203.0.113.1", "224.0.0.1", "239.255.255.250", "240.0.0.1",
+    "0.0.0.0", "0.1.2.3", "10.0.0.1", "100.64.0.1", "100.100.100.200", "127.0.0.1",
+    "127.255.255.254", "168.63.129.16",
+    "169.254.169.254", "172.16.0.1", "172.31.255.255", "192.0.0.8", "192.0.0.170", "192.0.0.192",
+    "192.0.2.1", "192.88.99.1",
+    "192.168.0.1", "198.18.0.1", "198.19.255.255", "198.51.100.1", "203.0.113.1", "224.0.0.1",
+    "239.255.255.250", "240.0.0.1",
     "255.255.255.255",
 )  # fmt: skip
 PUBLIC = (
@@ -59,9 +63,12 @@ PUBLIC = (
     "223.255.255.255",
 )
 PRIVATE_V6 = (
-    "::", "::1", "::127.0.0.1", "::8.8.8.8", "64:ff9b:1::1", "64:ff9b:1:ffff::808:808", "100::1", "100:0:0:1::1", "2001:2::1",
-    "2001:10::1", "2001:20::1", "2001:db8::1", "3fff::1", "5f00::1", "fc00::1", "fd00:ec2::254", "fe80::1", "fe80::1%eth0",
-    "febf::1",    "fec0::1", "feff::1", "ff02::1", "ff0e::1", "4000::1", "2a00::5efe:a00:1", "2a00::200:5efe:7f00:1",
+    "::", "::1", "::127.0.0.1", "::8.8.8.8", "64:ff9b:1::1", "64:ff9b:1:ffff::808:808", "100::1",
+    "100:0:0:1::1", "2001:2::1",
+    "2001:10::1", "2001:20::1", "2001:db8::1", "3fff::1", "5f00::1", "fc00::1", "fd00:ec2::254",
+    "fe80::1", "fe80::1%eth0",
+    "febf::1",    "fec0::1", "feff::1", "ff02::1", "ff0e::1", "4000::1", "2a00::5efe:a00:1",
+    "2a00::200:5efe:7f00:1",
 )  # fmt: skip
 PUBLIC_V6 = (
     "2606:4700::1111",
@@ -88,7 +95,8 @@ def embedding(v4: str) -> list[str]:
     "address", [*PRIVATE, *PRIVATE_V6, *(one for v4 in PRIVATE for one in embedding(v4))]
 )
 def test_what_is_not_public(address: str) -> None:
-    """By the registries of special-purpose addresses, whatever this Python's own table says, in every disguise."""
+    """By the registries of special-purpose addresses, whatever this Python's own table says, in
+    every disguise."""
     assert not is_public(address)
 
 
@@ -96,7 +104,8 @@ def test_what_is_not_public(address: str) -> None:
     "address", [*PUBLIC, *PUBLIC_V6, *(one for v4 in PUBLIC for one in embedding(v4))]
 )
 def test_what_is_public(address: str) -> None:
-    """Neighbours of the private ranges, and what leads to a public IPv4 address (NAT64 where there is no IPv4)."""
+    """Neighbours of the private ranges, and what leads to a public IPv4 address (NAT64 where there
+    is no IPv4)."""
     assert is_public(address)
 
 
@@ -119,7 +128,7 @@ def test_nothing_in_version_6_that_the_standard_library_forbids_is_public(number
     assert led or v6.is_global or not is_public(str(v6))
 
 
-# -- code of others ----------------------------------------------------------------------------------------------------
+# -- code of others --
 
 
 def in_a_thread(action: Callable[[], object]) -> BaseException | None:
@@ -187,7 +196,8 @@ def ways(port: int) -> dict[str, Callable[[], object]]:
 
 @pytest.mark.parametrize("way", ways(1))
 def test_confined_code_reaches_nothing_of_ours(way: str) -> None:
-    """Not by another call, not by a name, not in a thread or a program that it starts; others are not confined."""
+    """Not by another call, not by a name, not in a thread or a program that it starts; others are
+    not confined."""
     with receiver() as there:
         port = int(there.url.rpartition(":")[2])
         with confined() as stay:
@@ -251,8 +261,10 @@ def test_a_library_that_resolves_for_itself_is_checked_where_it_connects(
     with receiver(answer=b"ok") as there:
         port = there.url.rpartition(":")[2]
         urls = {
-            "ntfy": f"ntfy://rebind.example:{port}/topic?mode=private", "gotify": f"gotify://rebind.example:{port}/abcdefghijklmno",
-            "mmost": f"mmost://rebind.example:{port}/3ccdd113474722377935511fc85d3dd4", "rocket": f"rocket://u:p@rebind.example:{port}/#c",
+            "ntfy": f"ntfy://rebind.example:{port}/topic?mode=private",
+            "gotify": f"gotify://rebind.example:{port}/abcdefghijklmno",
+            "mmost": f"mmost://rebind.example:{port}/3ccdd113474722377935511fc85d3dd4",
+            "rocket": f"rocket://u:p@rebind.example:{port}/#c",
         }  # fmt: skip
         url = urls.get(form, f"{form}://rebind.example:{port}/x")
         own = context("", private=False, APPRISE=url)
@@ -400,7 +412,8 @@ def test_no_spelling_of_our_own_address_is_reached(name: str, spelling: str) -> 
     ],
 )
 def test_an_address_names_no_file(tmp_path: Path, form: str, private: bool) -> None:
-    """Whose contents would go out, or be told in an error; whether private addresses are allowed or not."""
+    """Whose contents would go out, or be told in an error; whether private addresses are allowed or
+    not."""
     file = tmp_path / "template.json"
     file.write_text(
         json.dumps({"type": "message", "attachments": [{"held": "secret of the machine"}]})

@@ -1,4 +1,5 @@
-"""What a step said leaves with an alert only as far as a subscription wants it, whichever way the alert is told."""
+"""What a step said leaves with an alert only as far as a subscription wants it, whichever way the
+alert is told."""
 
 from __future__ import annotations
 
@@ -35,7 +36,8 @@ TEMPLATE = {"title": "{message} {quoted} {detail}", "body": "{quoted} {detail} {
 def telling(**fields: Any) -> AlertStruct:
     """An alert that quotes a step in every field that may quote."""
     return alert(
-        message="lookup failed although its step is marked ok", quoted=SAID, detail=f"its last answer was {SAID}",
+        message="lookup failed although its step is marked ok", quoted=SAID,
+        detail=f"its last answer was {SAID}",
         trace_id="4bf92f3577b34da6a3ce929d0e0e4736", severity="critical", **fields,
     )  # fmt: skip
 
@@ -134,7 +136,8 @@ CANARY = "zebra-4711 Jane Roe"
 def test_no_detector_puts_what_a_step_said_into_its_sentence(
     case: DetectorCase, fields: tuple[str, ...]
 ) -> None:
-    """The sentence is names and numbers, whatever a step's input, output and error say; a quotation stands apart."""
+    """The sentence is names and numbers, whatever a step's input, output and error say; a quotation
+    stands apart."""
 
     def planted(step: StepEvent) -> StepEvent:
         texts = {name: getattr(step, name) for name in fields}

@@ -1,4 +1,5 @@
-"""Whoever starts an engine takes its own process for it, not whoever answers at the port, and gives nobody a password."""
+"""Whoever starts an engine takes its own process for it, not whoever answers at the port, and gives
+nobody a password."""
 
 from __future__ import annotations
 
@@ -116,7 +117,8 @@ def test_two_stores_that_start_at_the_same_moment_are_two(
 def test_a_kafka_that_answers_first_is_not_ours(
     kafka_bootstrap: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The cluster that has the port already is a real one and ready; it is known by its id, and left alone."""
+    """The cluster that has the port already is a real one and ready; it is known by its id, and
+    left alone."""
     monkeypatch.setattr(instance, "plan", functools.partial(instance.plan, free=lambda _port: True))
     taken = int(kafka_bootstrap.rpartition(":")[2])
     others = (
@@ -175,7 +177,8 @@ def squatted(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 def test_ports_of_our_processes_are_chosen_again(
     settings: Settings, squatted: Callable[..., None]
 ) -> None:
-    """The notifier's API and the metrics of worker and sink are taken by others; the address file names the real ones."""
+    """The notifier's API and the metrics of worker and sink are taken by others; the address file
+    names the real ones."""
     said: list[tuple[str, str]] = []
     with Squatter() as api, Squatter() as worker, Squatter() as sink:
         squatted(api.port, worker.port, sink.port)
@@ -207,7 +210,8 @@ def test_ports_of_our_processes_are_chosen_again(
 def test_a_set_port_of_our_processes_is_told_in_one_sentence(
     settings: Settings, squatted: Callable[..., None]
 ) -> None:
-    """Before anything starts where a look shows it, and else as soon as the process says so: no traceback, no endless tries."""
+    """Before anything starts where a look shows it, and else as soon as the process says so: no
+    traceback, no endless tries."""
     said: list[str] = []
     with Squatter() as api:
         own = settings.model_copy(update={"notify_port": api.port})

@@ -1,4 +1,5 @@
-"""What agents write shows as it is in every channel: no link, no mention, no style, and within the service's limits."""
+"""What agents write shows as it is in every channel: no link, no mention, no style, and within the
+service's limits."""
 
 from __future__ import annotations
 
@@ -24,11 +25,14 @@ __all__ = ["closing"]  # a fixture of every test here
 pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
 HOSTILE: Final = (
-    "[reset your password](https://evil.example)", "![x](https://evil.example/p.png)", "<https://evil.example|click>",
-    "<!channel>",    "<!here> <@U123> <#C1>", "@everyone @here @channel @ada", "<@123> <@&9> <#7>", "<at>all</at>",
+    "[reset your password](https://evil.example)", "![x](https://evil.example/p.png)",
+    "<https://evil.example|click>",
+    "<!channel>",    "<!here> <@U123> <#C1>", "@everyone @here @channel @ada", "<@123> <@&9> <#7>",
+    "<at>all</at>",
     "<b>bold</b><script>x</script>", "**bold** *it* __u__ ~~s~~ ||spoiler|| `code` ```block```",
     "# heading", "> quote", "- item", "+ item", "1. item",
-    "2) item", "{{DATE(2026-01-01T00:00:00Z,SHORT)}}", "[a]: https://evil.example", "\\[x](https://evil.example)",
+    "2) item", "{{DATE(2026-01-01T00:00:00Z,SHORT)}}", "[a]: https://evil.example",
+    "\\[x](https://evil.example)",
     "\\\\[x](https://e.x)", "&lt;!channel&gt;",
     "<a href='https://evil.example'>x</a>", ":rotating_light:", "\x1b[2J\u202ex",
     "a\n# heading\n- item\n[x](https://e.x)", "$`<&>",
@@ -131,7 +135,8 @@ def is_inert(name: str, text: str) -> bool:
 @pytest.mark.parametrize("text", HOSTILE)
 @pytest.mark.parametrize("name", sorted(CASES.keys() - {"webhook"}))
 def test_what_agents_write_means_nothing_in_any_channel(name: str, text: str) -> None:
-    """In titles, texts, fields and templates of one's own, with the text as an agent, a task, a tool, a message ..."""
+    """In titles, texts, fields and templates of one's own, with the text as an agent, a task, a
+    tool, a message ..."""
     with receiver(answer=b"ok") as there:
         for template in (
             {},
@@ -155,7 +160,8 @@ def test_what_agents_write_means_nothing_in_any_channel(name: str, text: str) ->
 
 
 def test_markup_of_the_operator_stays() -> None:
-    """A template of the subscription's own may hold links and styles; only what is put into it is escaped."""
+    """A template of the subscription's own may hold links and styles; only what is put into it is
+    escaped."""
     with receiver(answer=b"ok") as there:
         own = {
             "title": "*{alert}*",
@@ -235,7 +241,8 @@ def test_a_mail_is_plain_text_with_one_subject() -> None:
     ("form", "checked"), [("markdown", "discord"), ("text", "apprise"), ("html", "apprise")]
 )
 def test_a_library_is_given_what_its_service_renders(form: str, checked: str) -> None:
-    """Markdown is escaped as such; plain text, which the library makes HTML of, holds nothing that would be one."""
+    """Markdown is escaped as such; plain text, which the library makes HTML of, holds nothing that
+    would be one."""
     given: dict[str, Any] = {}
 
     class Service:

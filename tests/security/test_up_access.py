@@ -1,4 +1,5 @@
-"""With `up --kafka-auth` nothing answers without credentials, this user's programs need no variable, and no secret shows."""
+"""With `up --kafka-auth` nothing answers without credentials, this user's programs need no
+variable, and no secret shows."""
 
 from __future__ import annotations
 
@@ -208,7 +209,8 @@ def test_the_users_are_what_they_are_called(up: Up) -> None:
 
 
 def test_guessing_is_slowed_down(up: Up) -> None:
-    """After a few wrong passwords from an address the next ones are refused as too many, while the right one goes on."""
+    """After a few wrong passwords from an address the next ones are refused as too many, while the
+    right one goes on."""
     answers = {
         ask(up.found.clickhouse, "SELECT 42", basic("reader", f"guess{number}"))[1]
         for number in range(30)
@@ -225,7 +227,8 @@ def test_guessing_is_slowed_down(up: Up) -> None:
     not Path("/proc/self/environ").exists(), reason="this platform shows no processes as files"
 )
 def test_secrets_are_where_only_their_owner_reads_them(up: Up) -> None:
-    """Not on command lines, not in logs or listings, in no file that others may read; each process knows what it needs."""
+    """Not on command lines, not in logs or listings, in no file that others may read; each process
+    knows what it needs."""
     pids = {name: pid for name, held in up.pipeline.pids().items() for pid in held}
     for pid in pids.values():
         shown = Path(f"/proc/{pid}/cmdline").read_text()

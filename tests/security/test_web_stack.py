@@ -1,4 +1,5 @@
-"""The web stack that every server stands on: what it refuses, when it decides, and what stays bounded."""
+"""The web stack that every server stands on: what it refuses, when it decides, and what stays
+bounded."""
 
 from __future__ import annotations
 
@@ -160,14 +161,16 @@ def test_every_form_of_credentials_is_taken(world: World) -> None:
 
 
 def test_credentials_are_checked_before_the_body_is_read(world: World) -> None:
-    """The answer comes although not a byte of the body was sent, and 100-continue is not said to a stranger."""
+    """The answer comes although not a byte of the body was sent, and 100-continue is not said to a
+    stranger."""
     head = f"POST /echo HTTP/1.1\r\nHost: {world.server.host}\r\nContent-Length: 90000\r\n"
     with connect(world.server.url) as stranger:
         stranger.sendall(f"{head}Expect: 100-continue\r\n\r\n".encode())
         assert stranger.recv(100).startswith(b"HTTP/1.1 401 ")
     with connect(world.server.url) as known:
         known.sendall(
-            f"{head}Authorization: {KNOWN['Authorization']}\r\nExpect: 100-continue\r\n\r\n".encode()
+            f"{head}Authorization: {KNOWN['Authorization']}\r\nExpect: "
+            "100-continue\r\n\r\n".encode()
         )
         assert known.recv(100).startswith(b"HTTP/1.1 100 ")
 
@@ -211,7 +214,8 @@ def test_whoever_fails_often_waits(world: World) -> None:
     ],
 )
 def test_web_pages_are_no_clients(world: World, headers: dict[str, str]) -> None:
-    """Pages of other origins, other ports of this machine too, embedded answers, and names that were made to point here."""
+    """Pages of other origins, other ports of this machine too, embedded answers, and names that
+    were made to point here."""
     assert ask(world, headers=headers).status == 403
     assert world.began == 0
 
@@ -250,14 +254,16 @@ def test_a_person_and_a_program_are_clients(world: World) -> None:
     ],
 )
 def test_hosts(bound: str, known: list[str], unknown: list[str]) -> None:
-    """On loopback only its own names; elsewhere addresses, names without a dot, and those that were given."""
+    """On loopback only its own names; elsewhere addresses, names without a dot, and those that were
+    given."""
     hosts = Hosts(bound, ["store.example"] if bound == "0.0.0.0" else [])
     assert [host for host in known if not hosts.knows(host)] == []
     assert [host for host in unknown if hosts.knows(host)] == []
 
 
 def test_no_text_of_a_request_splits_a_header(world: World) -> None:
-    """CR, LF, NUL and what is not ASCII never reach a header of an answer, and there is one status line."""
+    """CR, LF, NUL and what is not ASCII never reach a header of an answer, and there is one status
+    line."""
     for value in (
         "x%0d%0aContent-Type:%20text/html%0d%0a%0d%0a<script>",
         "%E2%82%AC",
@@ -312,7 +318,10 @@ CHUNKS = ["+8", "0x8", "1_0", " 8", "8 ", "-1", "FFFFFFFFFFFFFFFFFF", "\u0668", 
 )
 def test_ambiguous_requests_are_refused(world: World, lines: str) -> None:
     """Lengths that only some parsers take, two lengths, two hosts, folded headers."""
-    head = f"POST /echo HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: {KNOWN['Authorization']}\r\nConnection: close\r\n"
+    head = (
+        "POST /echo HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: "
+        f"{KNOWN['Authorization']}\r\nConnection: close\r\n"
+    )
     answer = send(
         world.server.url, f"{head}{lines}\r\n\r\n".encode() + b"8\r\n12345678\r\n0\r\n\r\n"
     )
@@ -333,7 +342,10 @@ def test_chunk_sizes_are_hexadecimal_digits(world: World, size: str) -> None:
 
 def test_a_trailer_is_no_header(world: World) -> None:
     """What follows a body in chunks cannot bring credentials, and cannot be endless."""
-    head = b"POST /echo HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+    head = (
+        b"POST /echo HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nTransfer-Encoding: "
+        b"chunked\r\n\r\n"
+    )
     trailer = f"Authorization: {KNOWN['Authorization']}\r\n\r\n".encode()
     assert send(world.server.url, head + b"1\r\nx\r\n0\r\n" + trailer).status == 401
 
@@ -366,7 +378,10 @@ def test_a_chunk_without_end_is_not_gathered(world: World) -> None:
     """Neither for a stranger, whose bytes are read to a bound and dropped, nor for a client."""
     for headers in ("", f"Authorization: {KNOWN['Authorization']}\r\n"):
         with connect(world.server.url) as connection:
-            head = f"POST /echo HTTP/1.1\r\nHost: localhost\r\n{headers}Transfer-Encoding: chunked\r\n\r\n"
+            head = (
+                f"POST /echo HTTP/1.1\r\nHost: localhost\r\n{headers}Transfer-Encoding: "
+                "chunked\r\n\r\n"
+            )
             connection.sendall(head.encode() + b"FFFFFFFFFFFF\r\n")
             assert is_cut(connection, bytes(65536), 64 << 20)
 
@@ -395,7 +410,10 @@ def test_waiting_ends(world: World, sent: bytes) -> None:
 def test_a_body_that_stops_is_given_up(world: World) -> None:
     """With an answer that says so."""
     with connect(world.server.url) as connection:
-        head = f"POST /echo HTTP/1.1\r\nHost: a\r\nAuthorization: {KNOWN['Authorization']}\r\nContent-Length: 9\r\n\r\nx"
+        head = (
+            "POST /echo HTTP/1.1\r\nHost: a\r\nAuthorization: "
+            f"{KNOWN['Authorization']}\r\nContent-Length: 9\r\n\r\nx"
+        )
         connection.sendall(head.replace("Host: a", "Host: localhost").encode())
         assert read_answer(connection).status == 408
 

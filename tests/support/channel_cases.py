@@ -1,4 +1,5 @@
-"""One case per notification channel, and the receivers, clients and notifications that the cases use."""
+"""One case per notification channel, and the receivers, clients and notifications that the cases
+use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Answers as providers' APIs give them, by client: what is in them, what was counted, and what it costs by hand."""
+"""Answers as providers' APIs give them, by client: what is in them, what was counted, and what it
+costs by hand."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ from stepstream.schemas.usage import TokenUsage
 
 
 class Case(NamedTuple):
-    """An answer: its JSON, or its pieces; text and calls in it; counts, dollars; the names that the program gave."""
+    """An answer: its JSON, or its pieces; text and calls in it; counts, dollars; the names that the
+    program gave."""
 
     given: Any
     counts: dict[str, int]
@@ -1032,7 +1034,8 @@ def counts(answer: Answer) -> dict[str, Any]:
 def dollars(answer: Answer, case: Case) -> str | None:
     """What the step costs, with the names that the program gave; None where that is unknown."""
     step = Step(
-        trace_id=new_trace_id(), step_id=new_step_id(), kind="llm_call", name="x", start_time=DAY_US, usage=answer.usage,
+        trace_id=new_trace_id(), step_id=new_step_id(), kind="llm_call", name="x",
+        start_time=DAY_US, usage=answer.usage,
         model=answer.model or case.model, provider=case.provider or answer.provider,
         attributes={"service_tier": answer.service_tier},
     )  # fmt: skip

@@ -26,8 +26,8 @@ def kafka_container() -> Iterator[str]:
     """Bootstrap servers of Kafka in a container."""
     from confluent_kafka.admin import AdminClient
 
-    # A client on this machine must find the mapped port in the advertised listeners, and that port is known only once the
-    # container runs: the container waits for a file that says it.
+    # A client on this machine must find the mapped port in the advertised listeners, and that port
+    # is known only once the container runs: the container waits for a file that says it.
     with _running("kafka", _prepared_kafka) as container:
         bootstrap = f"{container.get_container_host_ip()}:{container.get_exposed_port(KAFKA_PORT)}"
         listeners = f"HOST://{bootstrap},INSIDE://localhost:19092"

@@ -218,7 +218,8 @@ CASES = (
                 3,
                 2,
                 "-",
-                "Planes depart every morning towards Lisbon, Porto, Madrid, Seville and Valencia from both terminals.",
+                "Planes depart every morning towards Lisbon, Porto, Madrid, Seville and Valencia "
+                "from both terminals.",
             ),
         ],
         [

@@ -1,6 +1,8 @@
-"""A regular expression matcher that counts its steps: what ``re`` does, slowly, so that work can be compared without a clock.
+"""A regular expression matcher that counts its steps: what ``re`` does, slowly, so that work can be
+compared without a clock.
 
-It backtracks as ``re`` does. A step is one attempt to match one item of a pattern at one place of a text.
+It backtracks as ``re`` does. A step is one attempt to match one item of a pattern at one place of a
+text.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Real trajectories for tests: the readers of ``benchmarks.cases``, skipping clearly where the data is not there."""
+"""Real trajectories for tests: the readers of ``benchmarks.cases``, skipping clearly where the data
+is not there."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ READERS: Final[dict[str, Callable[[], Iterator[Run]]]] = {
 
 
 def real_runs(source: str) -> list[Run]:
-    """Every run of a source; the test is skipped, saying what is missing, where the data is not on this machine."""
+    """Every run of a source; the test is skipped, saying what is missing, where the data is not on
+    this machine."""
     real_data(source)
     return list(READERS[source]())
 

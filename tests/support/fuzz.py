@@ -1,4 +1,5 @@
-"""Property-based fuzzing of the logic, without processes: contents through all detectors, records through all readers."""
+"""Property-based fuzzing of the logic, without processes: contents through all detectors, records
+through all readers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What documents and golden files say about the step event, made from the models: ``python -m tests.support.generated`` writes it.
+"""What documents and golden files say about the step event, made from the models: ``python -m
+tests.support.generated`` writes it.
 
 Tests compare; nothing else in the project depends on this.
 """

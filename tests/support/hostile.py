@@ -1,4 +1,5 @@
-"""Hostile data, seeded: contents of steps and records of every topic, made from sane ones by what is known to break readers."""
+"""Hostile data, seeded: contents of steps and records of every topic, made from sane ones by what
+is known to break readers."""
 
 from __future__ import annotations
 
@@ -157,7 +158,7 @@ class Hostile:
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
 
-    # -- contents ------------------------------------------------------------------------------------------------------
+    # -- contents --
 
     def text(self) -> str:
         """A text of a tool or a model: words, JSON, JSON cut off, or much of one thing."""
@@ -252,7 +253,7 @@ class Hostile:
             if rng.random() < 0.85 or name == "kind"
         }
 
-    # -- records -------------------------------------------------------------------------------------------------------
+    # -- records --
 
     def record(self, sane: dict[str, Any]) -> bytes:
         """A record that is wrong, or odd, made from a sane one."""

@@ -21,7 +21,8 @@ from tests.support.processes import Process
 
 @cache
 def admin_access() -> tuple[Path, dict[str, str]]:
-    """A credential file with one caller who may do everything, and the header by which it is known."""
+    """A credential file with one caller who may do everything, and the header by which it is
+    known."""
     entry, secret = new_credential("tests", SCOPES)
     file = Path(mkdtemp(prefix="stepstream-notify-")) / "credentials.json"
     save(file, Credentials([entry]))
@@ -66,8 +67,10 @@ class Publisher:
         """One record; ``flush`` waits for it."""
         now = time.time_ns() // 1_000
         known: dict[str, Any] = {
-            "alert_id": alert_id, "seq": seq, "state": "firing", "severity": "warning", "alert": "loop", "rule": "loop",
-            "project": "shop", "agent": "support", "message": "same call 5 times", "opened_at": now, "updated_at": now,
+            "alert_id": alert_id, "seq": seq, "state": "firing", "severity": "warning",
+            "alert": "loop", "rule": "loop",
+            "project": "shop", "agent": "support", "message": "same call 5 times", "opened_at": now,
+            "updated_at": now,
         }  # fmt: skip
         alert = Alert.model_validate(known | fields)
         name = topic(self._settings.topic_prefix, "alerts")

@@ -28,8 +28,10 @@ def subscription(name: str = "oncall", **fields: Any) -> Subscription:
 def alert(alert_id: str = "a", seq: int = 1, **fields: Any) -> AlertStruct:
     """A firing warning, opened at ``NOW``."""
     known: dict[str, Any] = {
-        "alert_id": alert_id, "seq": seq, "state": "firing", "severity": "warning", "alert": "loop", "rule": "loop",
-        "project": "shop", "agent": "support", "message": "same call 5 times", "opened_at": NOW, "updated_at": NOW,
+        "alert_id": alert_id, "seq": seq, "state": "firing", "severity": "warning", "alert": "loop",
+        "rule": "loop",
+        "project": "shop", "agent": "support", "message": "same call 5 times", "opened_at": NOW,
+        "updated_at": NOW,
     }  # fmt: skip
     if fields.get("state") == "resolved":
         known["resolved_at"] = NOW + SECOND_US

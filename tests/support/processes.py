@@ -1,4 +1,5 @@
-"""Real processes for tests: started with settings in their environment, signalled, and their logs kept."""
+"""Real processes for tests: started with settings in their environment, signalled, and their logs
+kept."""
 
 from __future__ import annotations
 
@@ -19,7 +20,10 @@ T = TypeVar("T")
 
 
 class Process:
-    """One process of ours. Its output goes to ``log``; a crash in native code leaves its traceback there."""
+    """One process of ours.
+
+    Its output goes to ``log``; a crash in native code leaves its traceback there.
+    """
 
     def __init__(self, module: str, settings: Settings, log: Path, *arguments: str) -> None:
         environment = {

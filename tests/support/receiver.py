@@ -46,7 +46,8 @@ class Call:
 
 @dataclass
 class Receiver:
-    """``status`` decides each answer, in a thread that it may block; what was answered with 2xx counts as taken."""
+    """``status`` decides each answer, in a thread that it may block; what was answered with 2xx
+    counts as taken."""
 
     status: Callable[[Call], int] = lambda _call: 200
     headers: dict[str, str] = field(default_factory=dict)

@@ -152,7 +152,8 @@ CASES = (
             done(20.0),
         ],
         "warning",
-        r"tool_call search has been running for 10(\.\d+)? s, the limit is 10 s; still running, step 2",
+        r"tool_call search has been running for 10(\.\d+)? s, the limit is 10 s; still running, "
+        r"step 2",
         subject=f"{2:016x}",
         evidence=(2,),
         unit="us",
@@ -179,7 +180,8 @@ CASES = (
             done(21.5),
         ],
         "error",
-        r"tool_call search started 20(\.\d+)? s ago, has not ended, and nothing else happens in the run",
+        r"tool_call search started 20(\.\d+)? s ago, has not ended, and nothing else happens in "
+        r"the run",
         subject=f"{2:016x}",
         evidence=(2,),
         unit="us",
@@ -302,7 +304,8 @@ CASES = (
             ),
         ],
         "warning",
-        r"no price is known for model made-up-1: its 1,200 tokens count as cost unknown, not as free",
+        r"no price is known for model made-up-1: its 1,200 tokens count as cost unknown, not as "
+        r"free",
         subject="made-up-1",
         evidence=(2,),
         unit="tokens",

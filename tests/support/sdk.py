@@ -87,7 +87,10 @@ def said() -> Iterator[list[logging.LogRecord]]:
 def traced(
     *, sound: bool = True, tracer: dict[str, Any] | None = None, **settings: Any
 ) -> Iterator[Traced]:
-    """A tracer of project ``shop`` over memory. ``sound``: nothing may go wrong inside the SDK meanwhile."""
+    """A tracer of project ``shop`` over memory.
+
+    ``sound``: nothing may go wrong inside the SDK meanwhile.
+    """
     transport = (tracer or {}).get("transport") or MemoryTransport()
     settings = {"project": "shop", "agent": "support", "quiet": True, **settings}
     made = Tracer(Settings(**settings), **{**(tracer or {}), "transport": transport})

@@ -77,14 +77,17 @@ PLAIN = [
     '{"password":"","api_key":null,"secret":false}',
     '{"password":"${DB_PASSWORD}","api_key":"<your key>","secret":"********"}',
     "Password: required. I forgot my password; can you reset it?",
-    "token = tokenizer.next()\npassword = getpass.getpass()\napi_key=os.environ['X']\npassword=None",
+    "token = tokenizer.next()\npassword = "
+    "getpass.getpass()\napi_key=os.environ['X']\npassword=None",
     "Authorization: the process of granting access",
     "curl -H 'Authorization: Bearer $TOKEN' https://example.com",
     "bearer authentication is used; the secret is that cookies taste good. Secret: sauce",
     "task-based risk-free disk-1234567890123456789 ask-questions-about-everything-you-want",
-    "see https://example.com:8080/path?x=1 and http://localhost:3000 and mail a@b.c or git@github.com:x/y",
+    "see https://example.com:8080/path?x=1 and http://localhost:3000 and mail a@b.c or "
+    "git@github.com:x/y",
     "550e8400-e29b-41d4-a716-446655440000 4bf92f3577b34da6a3ce929d0e0e4736 00f067aa0ba902b7",
-    "d41d8cd98f00b204e9800998ecf8427e e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+    "d41d8cd98f00b204e9800998ecf8427e "
+    "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
     "The keyboard key: press any key=value pair; monkey: business, donkey=1a",
     "aGVsbG8gd29ybGQgdGhpcyBpcyBiYXNlNjQgb2YgYSB0ZXh0",
     "-----BEGIN CERTIFICATE-----\nMIID\n-----END CERTIFICATE-----",

@@ -1,4 +1,5 @@
-"""What the sink's tests share: steps with known costs, sinks as processes that may die on the way, and counting."""
+"""What the sink's tests share: steps with known costs, sinks as processes that may die on the way,
+and counting."""
 
 from __future__ import annotations
 
@@ -41,7 +42,8 @@ def small_batches(
     clickhouse_database: str,
     **more: Any,
 ) -> Settings:
-    """Settings of a sink that makes many small batches, in the shortest session that the broker grants."""
+    """Settings of a sink that makes many small batches, in the shortest session that the broker
+    grants."""
     return Settings(
         kafka_brokers=kafka_brokers,
         clickhouse_url=clickhouse_url,
@@ -91,7 +93,8 @@ class Sent:
 
 @dataclass
 class Steps:
-    """Makes steps, each with a cost of its own that no binary fraction holds, and remembers what it made."""
+    """Makes steps, each with a cost of its own that no binary fraction holds, and remembers what it
+    made."""
 
     seed: int = 7
     sent: Sent = field(default_factory=Sent)
@@ -101,7 +104,8 @@ class Steps:
         self.now_us = time.time_ns() // 1_000
 
     def run(self, steps: int = 10, **fields: Any) -> list[tuple[str, bytes]]:
-        """The records of one run: a start and an end of each step; more ``fields`` go into the ends."""
+        """The records of one run: a start and an end of each step; more ``fields`` go into the
+        ends."""
         trace_id = f"{self.random.getrandbits(128):032x}"
         records = []
         for number in range(steps):
@@ -148,7 +152,10 @@ def send(settings: Settings, records: Iterable[tuple[str, bytes]], name: str = "
 
 
 class SinkProcess:
-    """A sink in a process of its own. ``crash`` names a point of the protocol and how often it is passed unharmed."""
+    """A sink in a process of its own.
+
+    ``crash`` names a point of the protocol and how often it is passed unharmed.
+    """
 
     def __init__(
         self, settings: Settings, crash: str = "", passes: int = 0, freeze: str = ""
@@ -267,7 +274,10 @@ def exactly(sent: Sent) -> Stored:
 
 
 def wait_stored(settings: Settings, sent: Sent, timeout: float = 60) -> None:
-    """Wait until the store says what it must. Rows are seen a moment before the rollups made from them."""
+    """Wait until the store says what it must.
+
+    Rows are seen a moment before the rollups made from them.
+    """
     migrate(settings)
     client = connect(settings)
     try:
@@ -317,7 +327,8 @@ def dump(settings: Settings) -> dict[str, str]:
         "SELECT name, create_table_query FROM system.tables WHERE database = currentDatabase()"
     ).result_rows
     comments = client.query(
-        "SELECT table, name, comment FROM system.columns WHERE database = currentDatabase() ORDER BY table, position"
+        "SELECT table, name, comment FROM system.columns WHERE database = currentDatabase() ORDER "
+        "BY table, position"
     ).result_rows
     client.close()
     made = {name: sql.replace(settings.clickhouse_database, "db") for name, sql in rows}

@@ -1,4 +1,5 @@
-"""Step events for tests: one valid event to vary, and hypothesis strategies of valid, odd and broken ones."""
+"""Step events for tests: one valid event to vary, and hypothesis strategies of valid, odd and
+broken ones."""
 
 from __future__ import annotations
 
@@ -122,7 +123,8 @@ _FIELDS = tuple(StepEvent.model_fields)
 
 @st.composite
 def odd_events(draw: st.DrawFn) -> dict[str, Any]:
-    """A valid event after a few accidents: nulls, other types, other values, unknown and missing fields."""
+    """A valid event after a few accidents: nulls, other types, other values, unknown and missing
+    fields."""
     data: dict[str, Any] = dict(draw(valid_events))
     for field in draw(st.lists(st.sampled_from(_FIELDS), max_size=3, unique=True)):
         data[field] = draw(json_values | st.sampled_from(_TEMPTING))
@@ -133,10 +135,15 @@ def odd_events(draw: st.DrawFn) -> dict[str, Any]:
     )
 
 
-# What producers in other languages really send: whole floats, numbers as text, zero values, wrong cases, mixed lists.
+# What producers in other languages really send: whole floats, numbers as text, zero values, wrong
+# cases, mixed lists.
 _TEMPTING: Final[list[Any]] = [
-    1.0, 1e15, 2**63, 2**64, -1, 0, "", "1", "0.5", "NaN", "Infinity", "1e-7", "-0", " 1 ", "1_0", "$1", True, [], {},
-    TRACE_ID.upper(), "0" * 32, "0" * 16, STEP_ID, "END", "started", "running", "llm", [None], {"a": None}, [{"id": 7}],
-    {"input_tokens": 3.0}, {"input_tokens": None, "surprise": 1}, {"input_tokens": -1}, [{"score": 1}, {"score": True}],
-    {"a": 1, "b": 2.5, "c": [1, {"d": None}]}, {"input_tokens": 2**53 + 1}, [{"score": 10**309}], 10**400, "x" * 5000,
+    1.0, 1e15, 2**63, 2**64, -1, 0, "", "1", "0.5", "NaN", "Infinity", "1e-7", "-0", " 1 ", "1_0",
+    "$1", True, [], {},
+    TRACE_ID.upper(), "0" * 32, "0" * 16, STEP_ID, "END", "started", "running", "llm", [None],
+    {"a": None}, [{"id": 7}],
+    {"input_tokens": 3.0}, {"input_tokens": None, "surprise": 1}, {"input_tokens": -1},
+    [{"score": 1}, {"score": True}],
+    {"a": 1, "b": 2.5, "c": [1, {"d": None}]}, {"input_tokens": 2**53 + 1}, [{"score": 10**309}],
+    10**400, "x" * 5000,
 ]  # fmt: skip

@@ -1,4 +1,5 @@
-"""Plain HTTP requests to the store of a URL with a login in it: what clients do for themselves, urllib does not."""
+"""Plain HTTP requests to the store of a URL with a login in it: what clients do for themselves,
+urllib does not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""A proxy before ClickHouse's HTTP interface that fails inserts as networks, full disks and overloaded servers do."""
+"""A proxy before ClickHouse's HTTP interface that fails inserts as networks, full disks and
+overloaded servers do."""
 
 from __future__ import annotations
 
@@ -17,12 +18,16 @@ Choose = Callable[[int], str]
 ERRORS: Final = {
     "disk full": "Code: 243. DB::Exception: Cannot reserve 1.00 MiB, not enough space. (NOT_ENOUGH_SPACE)",
     "memory": "Code: 241. DB::Exception: Memory limit (total) exceeded. (MEMORY_LIMIT_EXCEEDED)",
-    "too many parts": "Code: 252. DB::Exception: Too many parts (300). Merges are slower than inserts. (TOO_MANY_PARTS)",
+    "too many parts": (
+        "Code: 252. DB::Exception: Too many parts (300). Merges are slower than inserts. "
+        "(TOO_MANY_PARTS)"
+    ),
     "read only": "Code: 242. DB::Exception: Table is in readonly mode. (TABLE_IS_READ_ONLY)",
 }
 DEEDS: Final = (*ERRORS, "gone", "half", "lost", "hang")
-"""Errors with ClickHouse's words; ``gone``: the connection ends before anything is forwarded, ``half``: in the middle of the
-rows, ``lost``: after the insert, before the answer, ``hang``: it never answers."""
+"""Errors with ClickHouse's words; ``gone``: the connection ends before anything is forwarded,
+``half``: in the middle of the rows, ``lost``: after the insert, before the answer, ``hang``: it
+never answers."""
 HANG_S: Final = 60.0
 _HOP: Final = frozenset(
     {b"content-length", b"transfer-encoding", b"connection", b"host", b"expect", b"keep-alive"}
@@ -49,7 +54,8 @@ class _Request:
 
 
 class StoreProxy:
-    """Forwards to ``url``, one request for each connection; ``choose`` says what happens to each insert.
+    """Forwards to ``url``, one request for each connection; ``choose`` says what happens to each
+    insert.
 
     A context manager.
     """

@@ -1,4 +1,5 @@
-"""One partition under policies, with time in seconds: send records, let time pass, look at what was found."""
+"""One partition under policies, with time in seconds: send records, let time pass, look at what was
+found."""
 
 from __future__ import annotations
 

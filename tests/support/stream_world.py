@@ -1,4 +1,5 @@
-"""A small world for the worker's logic: logs of runs, a Kafka in memory that loses what was in flight, crashes."""
+"""A small world for the worker's logic: logs of runs, a Kafka in memory that loses what was in
+flight, crashes."""
 
 from __future__ import annotations
 
@@ -69,7 +70,8 @@ def event(
 
 
 def make_log(seed: int, runs: int = 60, concurrent: int = 12) -> tuple[list[Rec], dict[str, Truth]]:
-    """Interleaved runs with duplicates, out-of-order and late records; log time moves 20 ms a record."""
+    """Interleaved runs with duplicates, out-of-order and late records; log time moves 20 ms a
+    record."""
     rng = random.Random(seed)
     truth: dict[str, Truth] = {}
     live: list[list[dict[str, Any]]] = []
@@ -164,7 +166,8 @@ class Kafka:
 
 
 class Process:
-    """A worker's life between two crashes: outputs are in flight for a while, acknowledged in order per topic."""
+    """A worker's life between two crashes: outputs are in flight for a while, acknowledged in order
+    per topic."""
 
     def __init__(
         self,
@@ -233,7 +236,8 @@ class Process:
 def play(
     log: list[Rec], seed: int, *, crash_rate: float = 0.0, limits: AssembleLimits | None = None
 ) -> tuple[Kafka, int]:
-    """Read the whole log with crashes at random; returns what Kafka holds, and how many crashes there were."""
+    """Read the whole log with crashes at random; returns what Kafka holds, and how many crashes
+    there were."""
     rng = random.Random(seed)
     kafka = Kafka()
     limits = limits or AssembleLimits(replay_records=200)

@@ -1,4 +1,5 @@
-"""A usage topic in memory, read by workers that crash: what survives is what was acknowledged, and the committed floor."""
+"""A usage topic in memory, read by workers that crash: what survives is what was acknowledged, and
+the committed floor."""
 
 from __future__ import annotations
 
@@ -227,7 +228,10 @@ def play(
     partitions: int = 1,
     zombies: bool = False,
 ) -> tuple[Kafka, int]:
-    """Read the whole log with crashes at random. Zombies go on for a while after they were replaced."""
+    """Read the whole log with crashes at random.
+
+    Zombies go on for a while after they were replaced.
+    """
     rng = random.Random(seed)
     kafka = Kafka()
     process = Process(kafka, rng, window_rules, limits, partitions)

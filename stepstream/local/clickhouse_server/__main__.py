@@ -1,4 +1,5 @@
-"""``python -m stepstream.local.clickhouse_server --path DIR --port N``: one line of JSON with the URL when it answers queries."""
+"""``python -m stepstream.local.clickhouse_server --path DIR --port N``: one line of JSON with the
+URL when it answers queries."""
 
 from __future__ import annotations
 
@@ -111,12 +112,12 @@ def _connections(wanted: int) -> int:
 
 
 def _confine(folder: Path) -> None:
-    """Leave this process its own folder, also for what it keeps while a request is read."""
-    held = folder / "tmp"
+    """Let this process use its own folder only, also for temporary files of large requests."""
+    temporary = folder / "tmp"
     backups = folder / "backups"
-    for made in (held, backups):
+    for made in (temporary, backups):
         made.mkdir(mode=0o700, exist_ok=True)
-    os.environ["TMPDIR"] = tempfile.tempdir = str(held)
+    os.environ["TMPDIR"] = tempfile.tempdir = str(temporary)
     code = {Path(place).resolve() for place in (sys.prefix, sys.base_prefix, *sys.path) if place}
     problem = confine([folder, backups.resolve()], sorted(code))
     if problem:
@@ -130,7 +131,8 @@ def _confine(folder: Path) -> None:
 def main() -> int:
     arguments = _arguments()
     folder = arguments.path.absolute()
-    # The engine's database "default" finds files of the working directory by their names: there are none here.
+    # The engine's database "default" finds files of the working directory by their names: there are
+    # none here.
     nowhere = folder / "empty"
     nowhere.mkdir(parents=True, exist_ok=True)
     try:
@@ -144,7 +146,7 @@ def main() -> int:
         engine = Engine(folder, arguments.max_memory_mb << 20)
     except EngineError as problem:
         print(problem, file=sys.stderr)
-        return EXIT_FOLDER if problem.held else EXIT_ENGINE
+        return EXIT_FOLDER if problem.in_use else EXIT_ENGINE
     executor = Executor(engine)
     body_bytes = arguments.max_body_mb << 20
     store = Store(executor, _users(arguments), at_once=arguments.at_once, body_bytes=body_bytes)

@@ -1,7 +1,7 @@
-"""Which settings a client may name, in a URL, a form, SET or SETTINGS: everything else is refused, whoever asks.
+"""Which settings a client may name, in a URL, a form, SET or SETTINGS: everything else is refused.
 
-Some of the engine's settings name files, hosts or formats that do. So these are lists of exact names: what the clients,
-the sink, the migrations and people who look at their data use.
+Some of the engine's settings name files, hosts or formats that do. So these are lists of exact
+names: what the clients, the sink, the migrations and people's queries use.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ READERS: Final = LIMITS | {
     "session_timezone",
     "use_client_time_zone",
 }  # fmt: skip
-"""What a reader may say of its own query: how the answer looks and travels, and tighter limits."""
+"""What a reader may set for its own query: format and transport of the answer, and tighter limits.
+"""
 
 WRITERS: Final = READERS | {
     "allow_experimental_dynamic_type",
@@ -147,12 +148,14 @@ TABLES: Final = frozenset(
         "ttl_only_drop_parts",
     }
 )
-"""What a statement may say of tables and backups; guard.py looks at where a ``base_backup`` lies."""
+"""What a statement may set for tables and backups; guard.py checks the place of a ``base_backup``.
+"""
 
 IN_STATEMENTS: Final = WRITERS | TABLES
 
 _LIST_ENDS: Final = frozenset(
-    {"AS", "COMMENT", "EMPTY", "EXCEPT", "FORMAT", "FROM", "INTERSECT", "INTO", "ORDER", "PARTITION", "POPULATE", "PRIMARY",
+    {"AS", "COMMENT", "EMPTY", "EXCEPT", "FORMAT", "FROM", "INTERSECT", "INTO", "ORDER",
+    "PARTITION", "POPULATE", "PRIMARY",
      "SELECT", "SETTINGS", "TTL", "UNION", "VALUES", "WHERE"}
 )  # fmt: skip
 
@@ -167,7 +170,10 @@ def check_requested(names: Iterator[str] | list[str], reader: bool) -> None:
 
 
 def check_settings(statement: Statement, known: frozenset[str]) -> None:
-    """Refuse a statement that sets what is not on the list. ``known`` are the engine's settings that need no value."""
+    """Refuse a statement that sets what is not on the list.
+
+    ``known`` are the engine's settings that need no value.
+    """
     if statement.verb == "SET":
         found = _list(statement.tokens, 1, known)
         names = list(found)
@@ -200,15 +206,17 @@ def _is_other(statement: Statement, at: int) -> bool:
 
 
 def refused(name: str) -> Exception:
-    """The error for a setting that nobody may name."""
+    """The error for a setting that no client may name."""
     return error(
         SETTING_REFUSED,
-        f"the setting {name[:80]} cannot be changed on the embedded server (docs/store.md lists what can)",
+        f"the setting {name[:80]} cannot be changed on the embedded server (docs/store.md lists "
+        "what can)",
     )
 
 
 def _list(found: tuple[Token, ...], at: int, known: frozenset[str]) -> Iterator[str]:
-    """Names of a list ``a = 1, b = 2`` that begins there; a name alone counts where it is a setting."""
+    """Names of a list ``a = 1, b = 2`` that begins there; a name alone counts where it is a
+    setting."""
     if at < len(found) and found[at].text == "(" and found[at].kind is Kind.MARK:
         at += 1
     while at < len(found):

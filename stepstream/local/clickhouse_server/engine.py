@@ -1,4 +1,5 @@
-"""chdb as this server uses it: a fresh connection for each query, settings included, nothing left behind."""
+"""chdb as this server uses it: a fresh connection for each query, settings included, nothing left
+behind."""
 
 from __future__ import annotations
 
@@ -25,7 +26,7 @@ from stepstream.local.clickhouse_server.memory import drop_startup_pages, leave_
 from stepstream.local.clickhouse_server.reach import check_reach
 from stepstream.local.clickhouse_server.statement import parse
 
-# What makes chdb behave as a server does, not as a command-line tool; a request may say otherwise.
+# These make chdb behave like a server instead of a command-line tool; a request may override them.
 DEFAULTS = {
     "implicit_select": "0",
     "async_insert": "0",
@@ -48,11 +49,11 @@ class Totals:
 
 
 class EngineError(Exception):
-    """The engine cannot be opened; ``held`` when another process has the folder."""
+    """The engine cannot be opened; ``in_use`` when another process has the folder."""
 
-    def __init__(self, message: str, held: bool) -> None:
+    def __init__(self, message: str, in_use: bool) -> None:
         super().__init__(message)
-        self.held = held
+        self.in_use = in_use
 
 
 def _import_chdb() -> Any:
@@ -66,8 +67,8 @@ def _import_chdb() -> Any:
     return chdb
 
 
-def _is_held(status: Path) -> bool:
-    """Whether somebody has the engine's own lock on its folder."""
+def _is_in_use(status: Path) -> bool:
+    """Whether a process has the engine's lock on its folder."""
     import fcntl
 
     try:
@@ -107,20 +108,22 @@ class Engine:
         try:
             return self._chdb.connect(path)
         except RuntimeError as problem:
-            # The engine has said why on stderr.
-            held = _is_held(folder / "store" / "status")
-            why = "another process works on it" if held else str(problem)
-            raise EngineError(f"the engine cannot open {folder}: {why}", held) from None
+            # The engine has written the reason to stderr.
+            in_use = _is_in_use(folder / "store" / "status")
+            why = "another process works on it" if in_use else str(problem)
+            raise EngineError(f"the engine cannot open {folder}: {why}", in_use) from None
 
     def _names(self, sql: str) -> frozenset[str]:
         return frozenset(self._keeper.query(sql, "TSV").bytes().decode().split())
 
     def _foreign(self, refused: frozenset[str]) -> frozenset[str]:
-        """Tables and views that an earlier release let somebody make and that read from elsewhere: nobody may name them."""
+        """Tables and views of an earlier release that read from elsewhere; no statement may name
+        them."""
         engines = ", ".join(quote(name) for name in sorted(ENGINES))
         sql = (
             f"SELECT name, lower(engine) IN ({engines}), create_table_query FROM system.tables "
-            "WHERE NOT startsWith(engine, 'System') AND database NOT IN ('system', 'INFORMATION_SCHEMA', 'information_schema')"
+            "WHERE NOT startsWith(engine, 'System') AND database NOT IN ('system', "
+            "'INFORMATION_SCHEMA', 'information_schema')"
         )
         found = [
             json.loads(line)
@@ -146,7 +149,7 @@ class Engine:
         return connection
 
     def cancel(self, tag: str) -> None:
-        """Ask the query of that connection to end; the engine looks between blocks."""
+        """Ask the query of that connection to end; the engine checks between blocks."""
         killer = self._chdb.connect(self._path)
         with contextlib.suppress(Exception):
             killer.query(f"KILL QUERY WHERE Settings['log_comment'] = {quote(tag)} ASYNC", "TSV")
@@ -188,7 +191,10 @@ class Connection:
         self.totals = Totals()
 
     def set(self, settings: Mapping[str, str]) -> None:
-        """Apply settings for all that follows. ``readonly`` comes last, because nothing can be set after it."""
+        """Apply settings for all that follows.
+
+        ``readonly`` comes last, because nothing can be set after it.
+        """
         ordered = sorted(settings.items(), key=lambda item: item[0] == "readonly")
         if ordered:
             self.run(
@@ -235,10 +241,11 @@ class Connection:
         return self.run(f"EXPLAIN AST {sql}").decode("utf-8", "replace")
 
     def document(self, into: Callable[[str], str]) -> Generator[bytes, None, None]:
-        """Run one query that writes a whole document to the path that ``into`` is given; the document in pieces.
+        """Run one query that writes a document to the path that ``into`` receives; yields its
+        pieces.
 
-        It goes through a pipe, so that it is never held whole. The first piece comes when there is no error any more, or
-        when there is much of it.
+        The document goes through a pipe and is never in memory as a whole. The first piece is
+        yielded when no error can follow, or when there is a full piece.
         """
         source, sink = os.pipe()
         failed: list[Exception] = []
@@ -247,17 +254,17 @@ class Connection:
         )
         writing.start()
         try:
-            held: list[bytes] = []
+            pending: list[bytes] = []
             size = 0
             while piece := os.read(source, PIECE_BYTES):
-                held.append(piece)
+                pending.append(piece)
                 size += len(piece)
                 if size >= PIECE_BYTES:
-                    yield b"".join(held)
-                    held, size = [], 0
+                    yield b"".join(pending)
+                    pending, size = [], 0
             if failed:
                 raise from_engine(failed[0]) from None
-            yield b"".join(held)
+            yield b"".join(pending)
         finally:
             os.close(source)  # a query that still writes ends by that
             writing.join()
@@ -275,8 +282,9 @@ class Connection:
     def insert(self, statement: str, settings: str, form: str, data: Iterable[bytes]) -> None:
         """Insert what ``data`` yields, in that format, all or nothing as far as one block goes.
 
-        The data are taken whole first: a client that leaves in between inserts nothing. chdb's own ``send_insert`` is not
-        used: its ``finish`` reports success where writing failed (a constraint, a view, a full disk).
+        The data are taken whole first: a client that leaves in between inserts nothing. chdb's own
+        ``send_insert`` is not used: its ``finish`` reports success where writing failed (a
+        constraint, a view, a full disk).
         """
         if not form.isidentifier():
             raise error(UNKNOWN_FORMAT, f"Unknown format {form}")

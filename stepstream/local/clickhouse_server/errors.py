@@ -1,4 +1,4 @@
-"""Errors as ClickHouse says them: a number, a name, a sentence, and the HTTP status that goes with the number."""
+"""Errors as ClickHouse sends them: a number, a name, a sentence, and the matching HTTP status."""
 
 from __future__ import annotations
 
@@ -41,7 +41,10 @@ _STATUS: Final = {
 
 
 class ClickHouseError(Exception):
-    """What the client is told, in ClickHouse's words; ``str`` is the whole message, "Code: 60. DB::Exception: ..."."""
+    """An error in ClickHouse's form;
+
+    ``str`` is the whole message, "Code: 60. DB::Exception: ...".
+    """
 
     def __init__(self, code: int, message: str) -> None:
         super().__init__(message)

@@ -1,4 +1,5 @@
-"""A request becomes an answer: whose, on which connection, with which settings, as a whole or in pieces."""
+"""A request becomes an answer: whose, on which connection, with which settings, as a whole or in
+pieces."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ from stepstream.local.clickhouse_server.errors import (
 )
 from stepstream.local.clickhouse_server.guard import check, check_reads
 from stepstream.local.clickhouse_server.reach import (
-    LOOKED_AT_BYTES,
+    INSPECTED_BYTES,
     check_format,
     check_no_string_is_a_table,
     may_evaluate,
@@ -34,13 +35,18 @@ from stepstream.local.clickhouse_server.users import User, settings_for
 # Formats whose pieces, put one after the other, are the whole: those without a head or a tail.
 STREAMED = frozenset(
     {
-        "csv", "jsoncompacteachrow", "jsoncompactstringseachrow", "jsoneachrow", "jsonl", "jsonlines",
-        "jsonstringseachrow", "lineasstring", "native", "ndjson", "rowbinary", "tabseparated", "tabseparatedraw", "tskv",
+        "csv", "jsoncompacteachrow", "jsoncompactstringseachrow", "jsoneachrow", "jsonl",
+        "jsonlines",
+        "jsonstringseachrow", "lineasstring", "native", "ndjson", "rowbinary", "tabseparated",
+        "tabseparatedraw", "tskv",
         "tsv", "tsvraw", "raw",
     }
 )  # fmt: skip
 # For data in which the engine must not evaluate anything.
-LITERALS_ONLY = "input_format_values_interpret_expressions = 0, input_format_values_deduce_templates_of_expressions = 0"
+LITERALS_ONLY = (
+    "input_format_values_interpret_expressions = 0, "
+    "input_format_values_deduce_templates_of_expressions = 0"
+)
 STREAMING_VERBS = frozenset({"SELECT", "WITH", "FROM", "("})
 CONTENT_TYPES = {
     "json": "application/json; charset=UTF-8",
@@ -99,9 +105,11 @@ class Executor:
     def execute(
         self, request: Request, user: User, begins: Callable[[str], None]
     ) -> Iterator[Answer]:
-        """The answer, good until the context ends. Raises ClickHouseError at once, or while its pieces are read.
+        """The answer, good until the context ends. Raises ClickHouseError at once, or while its
+        pieces are read.
 
-        ``begins`` is told the tag by which the engine can cancel the query, before the query begins.
+        ``begins`` receives the tag by which the engine can cancel the query, before the query
+        begins.
         """
         statement = statement_of(request)
         check(statement, request.query_parameters, self.engine.known)
@@ -110,7 +118,8 @@ class Executor:
         if request.external and (reads_only or request.reads_only):
             raise error(
                 READONLY,
-                "read-only access cannot bring external tables: Cannot execute query in readonly mode",
+                "read-only access cannot bring external tables: Cannot execute query in readonly "
+                "mode",
             )
         if reads_only:
             check_reads(statement, "read-only access cannot")
@@ -140,7 +149,7 @@ class Executor:
             form = statement.format or request.default_format or "Values"
             self._insert(connection, *statement.at_settings, form, request.data)
         elif not statement.reads:
-            # Most say nothing; BACKUP, KILL or CHECK answer with rows.
+            # Most have no result; BACKUP, KILL or CHECK answer with rows.
             rows = connection.run(statement.sql, form)
             answer.format, answer.pieces = form if rows else "", _pieces(rows)
         elif statement.verb in STREAMING_VERBS and form.lower() in STREAMED:
@@ -165,12 +174,12 @@ class Executor:
         check_format(form)
         pieces: Iterable[bytes] = data
         if form.lower() == "values":
-            held = _up_to(data, LOOKED_AT_BYTES)
-            if not may_evaluate(b"".join(held), self.engine.known.refused_functions):
+            pieces_read = _up_to(data, INSPECTED_BYTES)
+            if not may_evaluate(b"".join(pieces_read), self.engine.known.refused_functions):
                 settings = (
                     f"{settings}, {LITERALS_ONLY}" if settings else f" SETTINGS {LITERALS_ONLY}"
                 )
-            pieces = itertools.chain(held, data)
+            pieces = itertools.chain(pieces_read, data)
         connection.insert(statement, settings, form, pieces)
 
     @contextlib.contextmanager
@@ -213,7 +222,7 @@ class Executor:
                 yield session.connection
             return
         if statement.keeps_state:
-            # Only what the statement itself says is remembered, not the settings of this one request.
+            # Only the effect of the statement is kept, not the settings of this one request.
             connection = self.engine.connect({}, request.database)
             self._sessions.keep(session, connection)
             with _temporarily(connection, settings, request):
@@ -242,11 +251,11 @@ def _drop(table: External, connection: Connection) -> None:
 
 def _up_to(data: Iterator[bytes], size: int) -> list[bytes]:
     """Pieces until they are more than ``size``, or all of them."""
-    held: list[bytes] = []
+    pieces_read: list[bytes] = []
     while size >= 0 and (piece := next(data, None)) is not None:
-        held.append(piece)
+        pieces_read.append(piece)
         size -= len(piece)
-    return held
+    return pieces_read
 
 
 def _bounded(pieces: Generator[bytes, None, None], most: int) -> Generator[bytes, None, None]:
@@ -285,8 +294,8 @@ def _seconds(request: Request) -> float:
 def _temporarily(
     connection: Connection, settings: dict[str, str], request: Request
 ) -> Iterator[None]:
-    """Settings for one request of a session, put back afterwards. Its reads are checked by the guard, not readonly:
-    nothing could be set after that."""
+    """Settings for one request of a session, put back afterwards. Its reads are checked by the
+    guard, not readonly: nothing could be set after that."""
     wanted = {name: value for name, value in settings.items() if name != "readonly"}
     before = _values(connection, wanted) if wanted else {}
     connection.set(wanted)

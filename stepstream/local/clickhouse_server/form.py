@@ -1,4 +1,5 @@
-"""multipart/form-data, as clients of ClickHouse send it: a few fields, and files that are external tables."""
+"""multipart/form-data, as clients of ClickHouse send it: a few fields, and files that are external
+tables."""
 
 from __future__ import annotations
 
@@ -15,7 +16,10 @@ _PARAMETER: Final = re.compile(
 
 
 def fields_and_files(content_type: str, body: bytes) -> tuple[dict[str, str], dict[str, bytes]]:
-    """The fields of a form, which are parameters, and its files. Raises BAD_ARGUMENTS for what is no form."""
+    """The fields of a form, which are parameters, and its files.
+
+    Raises BAD_ARGUMENTS for what is no form.
+    """
     found = _BOUNDARY.search(content_type)
     if found is None:
         raise error(BAD_ARGUMENTS, "the form has no boundary")

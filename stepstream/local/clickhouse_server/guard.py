@@ -1,7 +1,7 @@
-"""What no statement may do over HTTP, whoever asks, and what a reader may not.
+"""What no statement may do over HTTP, and what a reader may not do in addition.
 
-Nobody reaches files, hosts, programs or other servers: no client of the store needs that, and what needs no rights cannot be
-taken. The sink, migrations and backups keep within these rules.
+No statement may use files, hosts, programs or other servers: no client of the store needs that. The
+sink, migrations and backups work within these rules.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from stepstream.local.clickhouse_server.lexer import Kind, Token
 from stepstream.local.clickhouse_server.reach import SAFE_TABLE_FUNCTIONS, check_reach
 from stepstream.local.clickhouse_server.statement import Statement, nesting
 
-# Everything else needs other servers or files, or leaves a directory behind that the engine cannot open again (Kafka).
+# Everything else needs other servers or files, or leaves a directory behind that the engine cannot
+# open again (Kafka).
 ENGINES: Final = frozenset(
     f"{kind}mergetree"
     for kind in (
@@ -92,7 +93,8 @@ _BACKUP_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(?:/[A-Za-z0-9_][A
 
 @dataclass(frozen=True)
 class Known:
-    """What the engine has: table functions, settings that need no value, and tables that read from elsewhere."""
+    """What the engine has: table functions, settings that need no value, and tables that read from
+    elsewhere."""
 
     table_functions: frozenset[str] = frozenset()
     settings: frozenset[str] = frozenset()
@@ -100,7 +102,7 @@ class Known:
 
     @property
     def refused_functions(self) -> frozenset[str]:
-        """Table functions that nobody may call."""
+        """Table functions that no statement may call."""
         return self.table_functions - SAFE_TABLE_FUNCTIONS
 
 
@@ -184,13 +186,15 @@ def _check_engines(statement: Statement) -> None:
         if name.lower() not in ENGINES:
             raise error(
                 NOT_IMPLEMENTED,
-                f"the embedded server has no engine {name[:60]}: it holds MergeTree tables and their kin, views, Memory and "
+                f"the embedded server has no engine {name[:60]}: it holds MergeTree tables and "
+                "their kin, views, Memory and "
                 f"Log; for others use a ClickHouse server (docker compose up)",
             )
 
 
 def _engines(found: tuple[Token, ...]) -> Iterator[str]:
-    """What ENGINE clauses name: with a sign wherever they stand, without one before the query of AS SELECT."""
+    """What ENGINE clauses name: with a sign wherever they stand, without one before the query of AS
+    SELECT."""
     depth, in_query = 0, False
     for at, token in enumerate(found):
         depth += nesting(token)
@@ -204,7 +208,8 @@ def _engines(found: tuple[Token, ...]) -> Iterator[str]:
 
 
 def _without_backup_place(statement: Statement) -> Statement:
-    """The statement without the places of backups, which are checked here: File('name'), in the server's own folder."""
+    """The statement without the places of backups, which are checked here: File('name'), in the
+    server's own folder."""
     if statement.verb not in ("BACKUP", "RESTORE"):
         return statement
     kept: list[Token] = []
@@ -223,7 +228,7 @@ def _without_backup_place(statement: Statement) -> Statement:
         kept.append(token)
         at += 1
     if not places:
-        raise _not_here(statement, "say where: TO File('name')")
+        raise _not_here(statement, "a place is missing: TO File('name')")
     return Statement(statement.verb, statement.sql, tuple(kept), statement.format, statement.data)
 
 

@@ -1,4 +1,5 @@
-"""ClickHouse's tokens: enough to tell statements apart without being fooled by comments, strings or quoted names."""
+"""ClickHouse's tokens: enough to recognise statements in spite of comments, strings and quoted
+names."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ class Kind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One token; ``text`` is what it says: a name without its quotes, escapes undone."""
+    """One token; ``text`` is its value: a name without quotes, escapes replaced."""
 
     kind: Kind
     text: str
@@ -67,7 +68,10 @@ _ESCAPED = {
 
 
 def tokens(sql: str, start: int = 0) -> Iterator[Token]:
-    """The tokens of a text. One that never ends (a string, a comment) or has no meaning is BROKEN and the last."""
+    """The tokens of a text.
+
+    One that never ends (a string, a comment) or has no meaning is BROKEN and the last.
+    """
     at = start
     while at < len(sql):
         if skipped := _SKIP.match(sql, at):

@@ -8,22 +8,26 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-# chdb looks for these to exchange data frames within a process; a server has no use for them, and they weigh 20 MB.
+# chdb looks for these to exchange data frames within a process; a server has no use for them, and
+# they weigh 20 MB.
 UNUSED_MODULES = ("numpy", "pandas", "pyarrow", "torch")
 _MAPPING = re.compile(r"([0-9a-f]+)-([0-9a-f]+) (\S+) \S+ \S+ \S+ +(\S.*)?")
 _DONTNEED = 4
 
 
 def leave_out_data_frames() -> None:
-    """Before chdb is imported, in a process of its own: make imports of what it would only look for fail."""
+    """Before chdb is imported, in a process of its own: make imports of what it would only look for
+    fail."""
     for name in UNUSED_MODULES:
         sys.modules.setdefault(name, None)  # type: ignore[arg-type]
 
 
 def drop_startup_pages(library: str = "_chdb") -> int:
-    """Unmap the pages of the engine's program text; those still needed come back from the page cache. Returns bytes.
+    """Unmap the pages of the engine's program text; those still needed come back from the page
+    cache. Returns bytes.
 
-    The engine's 373 MB of text are touched all over while it starts. Linux only; elsewhere nothing happens.
+    The engine's 373 MB of text are touched all over while it starts. Linux only; elsewhere nothing
+    happens.
     """
     if sys.platform != "linux":
         return 0
@@ -39,7 +43,8 @@ def drop_startup_pages(library: str = "_chdb") -> int:
 
 
 def _clean_text(library: str) -> Iterator[tuple[int, int]]:
-    """Mappings of executable text without a single changed page: only those can be read again from the file."""
+    """Mappings of executable text without a single changed page: only those can be read again from
+    the file."""
     begin = size = 0
     for line in Path("/proc/self/smaps").read_text().splitlines():
         if found := _MAPPING.match(line):

@@ -1,4 +1,5 @@
-"""Places among the queries that run at once: a bound for all, a lower one for readers, so that the writer always finds one."""
+"""Places among the queries that run at once: a bound for all, a lower one for readers, so that the
+writer always finds one."""
 
 from __future__ import annotations
 
@@ -23,7 +24,10 @@ class Places:
 
     @contextlib.asynccontextmanager
     async def one(self, reader: bool) -> AsyncIterator[None]:
-        """A place. Raises TOO_MANY_QUERIES when none becomes free in time, or too many wait already."""
+        """A place.
+
+        Raises TOO_MANY_QUERIES when none becomes free in time, or too many wait already.
+        """
         if self._waiting >= MOST_WAITING:
             raise error(TOO_MANY_QUERIES, f"too many queries at once: {self._waiting} wait already")
         async with contextlib.AsyncExitStack() as stack:

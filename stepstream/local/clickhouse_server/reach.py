@@ -1,7 +1,8 @@
-"""What would reach beyond the store, by any way of naming it: files, hosts, programs, other servers.
+"""What would reach beyond the store, by any way of naming it: files, hosts, programs, other
+servers.
 
-Inside chdb the engine knows no such bounds: the function file(), also by name as in arrayMap(file, ...), tables whose name
-is a path (quoted, or as a string), table functions, formats with schemas.
+Inside chdb the engine knows no such bounds: the function file(), also by name as in arrayMap(file,
+...), tables whose name is a path (quoted, or as a string), table functions, formats with schemas.
 """
 
 from __future__ import annotations
@@ -58,11 +59,13 @@ _FORMATS: Final = re.compile(
 
 _PLAIN_IDENTIFIER: Final = re.compile(r"[A-Za-z0-9_.]+")
 _TABLE_FOLLOWS: Final = frozenset(
-    {"AND", "AS", "CLONE", "CREATE", "DATABASE", "DESC", "DESCRIBE", "EXCHANGE", "EXISTS", "FINAL", "FROM", "INTO", "JOIN",
+    {"AND", "AS", "CLONE", "CREATE", "DATABASE", "DESC", "DESCRIBE", "EXCHANGE", "EXISTS", "FINAL",
+    "FROM", "INTO", "JOIN",
      "OF", "TABLE", "TABLES", "TO", "TRUNCATE", "UPDATE", "USE", "VIEW"}
 )  # fmt: skip
 _FROM_ENDS: Final = frozenset(
-    {"ARRAY", "EXCEPT", "FORMAT", "GROUP", "HAVING", "INTERSECT", "LIMIT", "OFFSET", "ON", "ORDER", "PREWHERE", "QUALIFY",
+    {"ARRAY", "EXCEPT", "FORMAT", "GROUP", "HAVING", "INTERSECT", "LIMIT", "OFFSET", "ON", "ORDER",
+    "PREWHERE", "QUALIFY",
      "SAMPLE", "SELECT", "SET", "SETTINGS", "UNION", "USING", "VALUES", "WHERE", "WINDOW", "WITH"}
 )  # fmt: skip
 
@@ -80,14 +83,14 @@ def check_reach(
 ) -> None:
     """Refuse a statement that reaches beyond the store.
 
-    ``refused`` are the engine's table functions that are not safe, in lower case; ``foreign`` the names of tables that an
-    earlier release let somebody make and that read from elsewhere.
+    ``refused`` are the engine's table functions that are not safe, in lower case; ``foreign`` the
+    names of tables that an earlier release allowed and that read from elsewhere.
     """
     _check_names(statement.tokens, refused, foreign)
     _check_strings(statement.tokens)
     check_format(statement.format)
     for name in _identifier_parameters(statement):
-        # Not one that a session remembers: what was not given cannot be looked at.
+        # Not one that a session remembers: it could not be checked here.
         value = parameters.get(name, "")
         if not _PLAIN_IDENTIFIER.fullmatch(value):
             raise error(
@@ -154,7 +157,8 @@ class _Level:
         self.tables = tables
         """Whether tables are listed here: after FROM, until the next clause."""
         self.expression = call
-        """Whether these are the arguments of a function, in which FROM is no clause: trim(BOTH 'x' FROM y)."""
+        """Whether these are the arguments of a function, in which FROM is no clause: trim(BOTH 'x'
+        FROM y)."""
         self.fresh = True
 
 
@@ -218,14 +222,16 @@ def _identifier_parameters(statement: Statement) -> Iterator[str]:
 
 
 _BEYOND_NAMES: Final = re.compile(r"[/\\\\*?{}\[\]\x00-\x1f\x7f]")
-"""In a string: what a name of a table of this store has not, and paths, patterns of paths and escapes have."""
+"""In a string: what a name of a table of this store has not, and paths, patterns of paths and
+escapes have."""
 
 
 def with_marked_strings(statement: Statement) -> tuple[str, tuple[str, ...]]:
-    """The statement with a name in the place of each string that could be a file, and those names; none where none could.
+    """The statement with a mark in place of each string that could be a file, and the marks.
 
-    The engine takes a string for a table in more places than rules about words can tell (after aliases and tables that are
-    called like keywords, after conditions of joins): its own parser is asked, see ``tables_among``.
+    The engine accepts a string as a table in more places than rules about words can describe (after
+    aliases and tables named like keywords, after conditions of joins), so its own parser is asked:
+    see ``check_no_string_is_a_table``.
     """
     if not any(token.upper in ("FROM", "JOIN", "DESC", "DESCRIBE") for token in statement.tokens):
         return statement.sql, ()
@@ -249,7 +255,8 @@ def with_marked_strings(statement: Statement) -> tuple[str, tuple[str, ...]]:
 
 
 def check_no_string_is_a_table(syntax_tree: str, marks: tuple[str, ...]) -> None:
-    """Refuse a statement in whose syntax tree (EXPLAIN AST) one of the marked strings is a table."""
+    """Refuse a statement in whose syntax tree (EXPLAIN AST) one of the marked strings is a
+    table."""
     tables = set(re.findall(r"^ *TableIdentifier (\w+)", syntax_tree, re.MULTILINE))
     if tables.intersection(marks) or any(
         mark not in syntax_tree for mark in marks
@@ -263,17 +270,19 @@ def check_no_string_is_a_table(syntax_tree: str, marks: tuple[str, ...]) -> None
 _EVALUATED: Final = re.compile(
     rb"[`\"]|\xe2\x80\x9c|(?i:file|ai[a-z]|catboost|dict|from|select|view)"
 )
-"""In data of the format Values, which may hold expressions: what an expression that reaches further cannot do without."""
-LOOKED_AT_BYTES: Final = 1 << 20
+"""In data of the format Values, which may hold expressions: what an expression that reaches further
+cannot do without."""
+INSPECTED_BYTES: Final = 1 << 20
 """Data of the format Values up to this size may hold expressions."""
 
 
 def may_evaluate(data: bytes, refused: frozenset[str]) -> bool:
     """Whether the engine may evaluate expressions in these data of the format Values.
 
-    Not where they are larger than ``LOOKED_AT_BYTES``. Raises for expressions that reach beyond the store.
+    Not where they are larger than ``INSPECTED_BYTES``. Raises for expressions that reach beyond the
+    store.
     """
-    if len(data) > LOOKED_AT_BYTES:
+    if len(data) > INSPECTED_BYTES:
         return False
     if not _EVALUATED.search(data):
         return True
@@ -281,5 +290,5 @@ def may_evaluate(data: bytes, refused: frozenset[str]) -> bool:
     _check_names(found, refused, frozenset())
     _check_strings(found)
     if any(token.upper in ("SELECT", "FROM") for token in found):
-        return False  # a query among data: of its strings nobody could tell which are tables
+        return False  # a query among data: which of its strings are tables cannot be decided here
     return not any(token.kind is Kind.BROKEN for token in found)

@@ -1,4 +1,5 @@
-"""One HTTP request to ClickHouse: parameters from URL, headers and form, SQL and data from URL and body."""
+"""One HTTP request to ClickHouse: parameters from URL, headers and form, SQL and data from URL and
+body."""
 
 from __future__ import annotations
 
@@ -23,13 +24,17 @@ from stepstream.local.clickhouse_server.form import fields_and_files
 from stepstream.local.clickhouse_server.lexer import Kind, tokens
 from stepstream.local.clickhouse_server.statement import Statement, nesting, parse
 
-# Parameters that say something about the request; every other one is a setting.
+# Parameters about the request; every other one is a setting.
 TRANSPORT = frozenset(
     {
-        "add_http_cors_header", "buffer_size", "cancel_http_readonly_queries_on_client_close", "client_protocol_version",
-        "close_session", "compress", "database", "decompress", "default_format", "enable_http_compression",
-        "framing", "http_headers_progress_interval_ms", "http_zlib_compression_level", "password", "query", "query_id",
-        "quota_key", "role", "send_progress_in_http_headers", "session_check", "session_id", "session_timeout",
+        "add_http_cors_header", "buffer_size", "cancel_http_readonly_queries_on_client_close",
+        "client_protocol_version",
+        "close_session", "compress", "database", "decompress", "default_format",
+        "enable_http_compression",
+        "framing", "http_headers_progress_interval_ms", "http_zlib_compression_level", "password",
+        "query", "query_id",
+        "quota_key", "role", "send_progress_in_http_headers", "session_check", "session_id",
+        "session_timeout",
         "stacktrace", "user", "wait_end_of_query",
     }
 )  # fmt: skip
@@ -37,7 +42,8 @@ _EXTERNAL = ("_structure", "_types", "_format")
 # A statement is looked for in so much of the body before all of it is read.
 PEEK_BYTES: Final = 1 << 16
 STATEMENT_BYTES: Final = 1 << 20
-"""More than the engine itself takes (its max_query_size); what follows an INSERT is data and not counted."""
+"""More than the engine itself takes (its max_query_size); what follows an INSERT is data and not
+counted."""
 FORM_BYTES: Final = 16 << 20
 _QUERY_ID: Final = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 
@@ -119,7 +125,8 @@ def parameters_of(scope: Scope) -> dict[str, str]:
 
 
 def credentials(scope: Scope) -> Pair | None:
-    """User and password from a request's head, from wherever ClickHouse takes them; a form is no place for them."""
+    """User and password from a request's head, from wherever ClickHouse takes them; a form is no
+    place for them."""
     headers = Headers(scope=scope)
     scheme, _, value = headers.get("authorization", "").partition(" ")
     if scheme.lower() == "basic":
@@ -152,7 +159,8 @@ def read(scope: Scope, body: Iterator[bytes]) -> Request:
         raise error(
             NOT_IMPLEMENTED,
             "ClickHouse's own compression (compress=1, decompress=1) is not supported: "
-            "use HTTP compression (Content-Encoding, Accept-Encoding with enable_http_compression=1)",
+            "use HTTP compression (Content-Encoding, Accept-Encoding with "
+            "enable_http_compression=1)",
         )
     external = tuple(_external(name, data, parameters) for name, data in files.items())
     return Request(
@@ -161,7 +169,8 @@ def read(scope: Scope, body: Iterator[bytes]) -> Request:
 
 
 def _external(name: str, data: bytes, parameters: dict[str, str]) -> External:
-    """An external table: its columns are named in NAME_structure, or _1, _2 ... of the types in NAME_types."""
+    """An external table: its columns are named in NAME_structure, or _1, _2 ... of the types in
+    NAME_types."""
     columns = parameters.get(f"{name}_structure", "")
     if not columns and (types := parameters.get(f"{name}_types", "")):
         columns = ", ".join(

@@ -1,7 +1,8 @@
-"""The process gives up what its work does not need: files outside its folder, programs, outgoing connections (Linux).
+"""Restricts this process to what it needs: no files outside its folder, programs or connections
+(Linux).
 
-The rules for statements say what is refused. This is what holds where they should have a gap: the kernel refuses too. It uses
-Landlock, which a process can put on itself without rights, and which nothing takes off again.
+The rules for statements refuse what is dangerous; where they have a gap the kernel refuses it as
+well. Uses Landlock, which a process can apply to itself without privileges and cannot remove.
 """
 
 from __future__ import annotations
@@ -27,7 +28,10 @@ _DEVICES: Final = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
 
 
 def confine(writable: Iterable[Path], readable: Iterable[Path]) -> str:
-    """Confine this thread and all threads that it starts. Returns why that is not possible; empty when it was done."""
+    """Confine this thread and all threads that it starts.
+
+    Returns why that is not possible; empty when it was done.
+    """
     if sys.platform != "linux":
         return "only Linux has Landlock"
     libc = ctypes.CDLL(None, use_errno=True)
@@ -39,7 +43,7 @@ def confine(writable: Iterable[Path], readable: Iterable[Path]) -> str:
     if ruleset < 0:
         return f"Landlock refuses ({os.strerror(ctypes.get_errno())})"
     try:
-        run = 1  # the right to run programs is the lowest bit: nobody gets it
+        run = 1  # the right to run programs is the lowest bit; no path gets it
         for path in (*map(Path, _SYSTEM), *readable):
             _allow(libc, ruleset, path, _READ & everything)
         for path in map(Path, _DEVICES):

@@ -1,4 +1,5 @@
-"""ClickHouse's HTTP interface as an application of the web stack: answers in pieces, errors as ClickHouse writes them."""
+"""ClickHouse's HTTP interface as an application of the web stack: answers in pieces, errors as
+ClickHouse writes them."""
 
 from __future__ import annotations
 
@@ -56,7 +57,8 @@ _KINDS = {
 
 
 class Store:
-    """Answers queries over HTTP; the engine works in threads, of which there are as many as queries may run at once."""
+    """Answers queries over HTTP; the engine works in threads, of which there are as many as queries
+    may run at once."""
 
     def __init__(
         self, executor: Executor, users: Users, *, at_once: int = 16, body_bytes: int = 1 << 30
@@ -120,8 +122,9 @@ class Store:
     # In a thread of the pool.
 
     def _work(self, scope: Scope, user: User, spool: Spool, exchange: Exchange) -> list[Message]:
-        """Run the query and send its answer but for the last messages, which are returned: when a client has those, its
-        session is free again. Raises ClickHouseError, and ``Left`` where the answer is to break off.
+        """Run the query and send its answer but for the last messages, which are returned: when a
+        client has those, its session is free again. Raises ClickHouseError, and ``Left`` where the
+        answer is to break off.
         """
         try:
             plain = coding.decode(
@@ -208,13 +211,13 @@ class Store:
             )
             return PlainTextResponse(str(problem), problem.status)
         if problem.status == 401:
-            told = error(
+            failure = error(
                 AUTHENTICATION_FAILED,
                 "Authentication failed: password is incorrect, or there is no user with such name",
             )
         else:
-            told = error(_KINDS.get(problem.status, UNKNOWN_EXCEPTION), str(problem))
-        answer = self._failed(told)
+            failure = error(_KINDS.get(problem.status, UNKNOWN_EXCEPTION), str(problem))
+        answer = self._failed(failure)
         # As ClickHouse does: a 401 would make browsers ask for a password, and keep it.
         answer.status_code = 403 if problem.status == 401 else problem.status
         for name, value in problem.headers.items():

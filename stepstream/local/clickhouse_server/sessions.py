@@ -1,4 +1,5 @@
-"""HTTP sessions: a connection is kept only for a session that has something to remember (SET, USE, temporary tables)."""
+"""HTTP sessions: a connection is kept only for a session that has something to remember (SET, USE,
+temporary tables)."""
 
 from __future__ import annotations
 
@@ -38,11 +39,11 @@ class Sessions:
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
         self._guard = threading.Lock()
-        self._held: dict[tuple[str, str], Session] = {}
+        self._sessions: dict[tuple[str, str], Session] = {}
 
     @contextlib.contextmanager
     def use(self, user: str, name: str, *, seconds: float, must_exist: bool) -> Iterator[Session]:
-        """The session, to be used by nobody else meanwhile. It ends ``seconds`` after its last use."""
+        """The session, locked for this request. It ends ``seconds`` after its last use."""
         session = self._find((user, name), must_exist)
         if not session.busy.acquire(blocking=False):
             raise error(SESSION_IS_LOCKED, f"Session {name} is locked by a concurrent client")
@@ -55,29 +56,30 @@ class Sessions:
     def _find(self, key: tuple[str, str], must_exist: bool) -> Session:
         with self._guard:
             self._end_old()
-            session = self._held.get(key)
+            session = self._sessions.get(key)
             if session is None:
                 if must_exist:
                     raise error(SESSION_NOT_FOUND, f"Session {key[1]} not found or it has expired")
                 self._make_room()
                 session = Session(self._now() + MOST_SECONDS)
-                self._held[key] = session
+                self._sessions[key] = session
             return session
 
     def _make_room(self) -> None:
-        """Forget the names of sessions that remember nothing, the oldest first, where there are many."""
+        """Forget the names of sessions that remember nothing, the oldest first, where there are
+        many."""
         spare = [
             key
-            for key, one in self._held.items()
+            for key, one in self._sessions.items()
             if one.connection is None and not one.busy.locked()
         ]
-        for key in spare[: max(0, len(self._held) - MOST_NAMES + 1)]:
-            del self._held[key]
+        for key in spare[: max(0, len(self._sessions) - MOST_NAMES + 1)]:
+            del self._sessions[key]
 
     def keep(self, session: Session, connection: Connection) -> None:
         """From now on the session's statements run on this connection."""
         with self._guard:
-            kept = sum(1 for other in self._held.values() if other.connection is not None)
+            kept = sum(1 for other in self._sessions.values() if other.connection is not None)
             if kept >= MOST_SESSIONS:
                 raise error(
                     TOO_MANY_QUERIES,
@@ -87,21 +89,21 @@ class Sessions:
 
     def end(self, user: str, name: str) -> None:
         with self._guard:
-            session = self._held.pop((user, name), None)
+            session = self._sessions.pop((user, name), None)
         if session is not None and session.connection is not None:
             session.connection.close()
 
     def _end_old(self) -> None:
         now = self._now()
-        for key, session in list(self._held.items()):
+        for key, session in list(self._sessions.items()):
             if session.expires < now and not session.busy.locked():
-                del self._held[key]
+                del self._sessions[key]
                 if session.connection is not None:
                     session.connection.close()
 
     def close(self) -> None:
         with self._guard:
-            for session in self._held.values():
+            for session in self._sessions.values():
                 if session.connection is not None:
                     session.connection.close()
-            self._held.clear()
+            self._sessions.clear()

@@ -1,4 +1,5 @@
-"""What a piece of SQL is: one statement, its kind, its format, and where the data of an INSERT begin."""
+"""What a piece of SQL is: one statement, its kind, its format, and where the data of an INSERT
+begin."""
 
 from __future__ import annotations
 
@@ -14,8 +15,10 @@ READS = frozenset(
 # What a session remembers; everything else leaves nothing behind on a connection.
 SESSION_STATE = frozenset({"SET", "USE"})
 STATEMENTS = READS | SESSION_STATE | {
-    "ALTER", "ANALYZE", "ATTACH", "BACKUP", "BEGIN", "CHECK", "COMMIT", "COPY", "CREATE", "DELETE", "DETACH", "DROP",
-    "EXCHANGE", "EXECUTE", "GRANT", "INSERT", "KILL", "MOVE", "OPTIMIZE", "PARALLEL", "RENAME", "REPLACE", "RESTORE",
+    "ALTER", "ANALYZE", "ATTACH", "BACKUP", "BEGIN", "CHECK", "COMMIT", "COPY", "CREATE", "DELETE",
+    "DETACH", "DROP",
+    "EXCHANGE", "EXECUTE", "GRANT", "INSERT", "KILL", "MOVE", "OPTIMIZE", "PARALLEL", "RENAME",
+    "REPLACE", "RESTORE",
     "REVOKE", "ROLLBACK", "SYSTEM", "TRUNCATE", "UNDROP", "UPDATE", "WATCH",
 }  # fmt: skip
 _QUERY_INSIDE = frozenset({"SELECT", "WITH", "INFILE"})
@@ -25,8 +28,8 @@ _QUERY_INSIDE = frozenset({"SELECT", "WITH", "INFILE"})
 class Statement:
     """One statement.
 
-    ``sql`` is its text without data and without a closing semicolon; ``data`` is where its data begin in the text that
-    was parsed, or None; ``format`` is the FORMAT it names, or "".
+    ``sql`` is its text without data and without a closing semicolon; ``data`` is where its data
+    begin in the text that was parsed, or None; ``format`` is the FORMAT it names, or "".
     """
 
     verb: str
@@ -113,7 +116,8 @@ def nesting(token: Token) -> int:
 
 
 def _data_follow(found: list[Token]) -> bool:
-    """Whether what comes next is data: after VALUES, or after FORMAT and its name, outside of parentheses."""
+    """Whether what comes next is data: after VALUES, or after FORMAT and its name, outside of
+    parentheses."""
     return _ends_head(found) and not any(token.upper in _QUERY_INSIDE for token in found[2:-1])
 
 
@@ -159,7 +163,8 @@ def _single(text: str, found: list[Token]) -> Statement:
     if verb not in STATEMENTS:
         raise error(
             SYNTAX_ERROR,
-            f"Syntax error: failed at position {found[0].start + 1} ({text[found[0].start :][:60]})",
+            f"Syntax error: failed at position {found[0].start + 1} "
+            f"({text[found[0].start :][:60]})",
         )
     return Statement(verb, text[found[0].start : found[-1].end], tuple(found), _format_of(found))
 

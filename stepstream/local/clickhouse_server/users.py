@@ -1,4 +1,5 @@
-"""Who may do what: a credential with the scope ``admin`` writes, one with ``read`` reads and can change nothing."""
+"""Users and their rights: a credential with scope ``admin`` writes, one with ``read`` only
+reads."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from stepstream.local.clickhouse_server.errors import ACCESS_DENIED, error
 
 @dataclass(frozen=True)
 class Limits:
-    """What one query may take; 0 is no limit."""
+    """Limits of one query; 0 means none."""
 
     max_execution_time: int = 0
     max_result_rows: int = 0
@@ -27,7 +28,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class User:
-    """Who asks."""
+    """The user of a request."""
 
     name: str
     reader: bool
@@ -49,12 +50,16 @@ class Users:
             return User(credential.name, True, self.reader_limits)
         raise error(
             ACCESS_DENIED,
-            f"credential {credential.name} may not use the store: it needs the scope read or admin, for all projects",
+            f"credential {credential.name} may not use the store: it needs the scope read or "
+            "admin, for all projects",
         )
 
 
 def settings_for(user: User, asked: Mapping[str, str]) -> dict[str, str]:
-    """The settings a query runs with. A reader's are its limits, lowered where it asks for less, and readonly=1."""
+    """The settings a query runs with.
+
+    A reader's are its limits, lowered where it asks for less, and readonly=1.
+    """
     check_requested(list(asked), user.reader)
     limits = user.limits.settings()
     if not user.reader:

@@ -1,1 +1,2 @@
-"""Apache Kafka and ClickHouse on one machine, from pip alone: started, checked and stopped by us, loopback only."""
+"""Apache Kafka and ClickHouse on one machine, from pip alone: started, checked and stopped by us,
+loopback only."""

@@ -1,7 +1,7 @@
 """The users of the embedded engines: random secrets of one data folder, kept from start to start.
 
-``credentials.json`` is the credential table that the servers read: hashes only. ``secrets.json`` holds the secrets
-themselves, for the programs of this user. Both have mode 0600.
+``credentials.json`` is the credential table that the servers read: hashes only. ``secrets.json``
+holds the secrets themselves, for the programs of this user. Both have mode 0600.
 """
 
 from __future__ import annotations
@@ -38,8 +38,9 @@ class Access:
 def prepare(folder: Path, *, writer_user: str = WRITER, writer_password: str = "") -> Access:
     """The users of a data folder, made at its first start.
 
-    ``writer_password`` is one that an operator chose; empty: the random one of this folder. Entries that were added to
-    the folder's credential table stay in it. Raises ``LocalError`` where the files cannot be used.
+    ``writer_password`` is one that an operator chose; empty: the random one of this folder. Entries
+    that were added to the folder's credential table stay in it. Raises ``LocalError`` where the
+    files cannot be used.
     """
     try:
         return _prepare(folder, writer_user, writer_password)
@@ -50,7 +51,8 @@ def prepare(folder: Path, *, writer_user: str = WRITER, writer_password: str = "
 def _prepare(folder: Path, writer_user: str, writer_password: str) -> Access:
     if writer_user == READER:
         raise LocalError(
-            f"clickhouse_user cannot be {READER!r} here: that is the user that reads; leave it unset"
+            f"clickhouse_user cannot be {READER!r} here: that is the user that reads; leave it "
+            "unset"
         )
     secrets = _secrets(folder / SECRETS_FILE)
     reader, kafka = Login(READER, secrets["reader"]), Login(KAFKA_USER, secrets["kafka"])

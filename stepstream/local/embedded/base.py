@@ -1,4 +1,5 @@
-"""What the embedded Kafka and the embedded ClickHouse have in common: folder, lock, ports, life cycle."""
+"""What the embedded Kafka and the embedded ClickHouse have in common: folder, lock, ports, life
+cycle."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ Self = TypeVar("Self", bound="EmbeddedEngine")
 
 
 class EmbeddedEngine(ABC):
-    """An engine in a folder: started here, ended with this process, its data kept for the next start.
+    """An engine in a folder: started here, ended with this process, its data kept for the next
+    start.
 
     Args:
         data_dir: the folder; one engine at a time works on it.
@@ -101,7 +103,8 @@ class EmbeddedEngine(ABC):
         for process in processes:
             if not end_leftover(process):
                 raise FolderInUse(
-                    f"an earlier {self.NAME} (process {process.pid}) still works on {self._folder}: "
+                    f"an earlier {self.NAME} (process {process.pid}) still works on "
+                    f"{self._folder}: "
                     "end it"
                 )
 

@@ -34,8 +34,8 @@ EXIT_FOLDER: Final = 4
 class EmbeddedClickHouse(EmbeddedEngine):
     """A ClickHouse in a folder; see ``EmbeddedEngine``.
 
-    ``access`` has the users; None makes users of its own in the folder. ``options`` go to the server:
-    ``python -m stepstream.local.clickhouse_server --help``.
+    ``access`` has the users; None makes users of its own in the folder. ``options`` go to the
+    server: ``python -m stepstream.local.clickhouse_server --help``.
     """
 
     NAME = "ClickHouse"
@@ -81,12 +81,14 @@ class EmbeddedClickHouse(EmbeddedEngine):
 
     @property
     def writer_url(self) -> str:
-        """Where it answers, with the login of the user that writes: not for logs or command lines."""
+        """Where it answers, with the login of the user that writes: not for logs or command
+        lines."""
         return self.access.writer.url(self.url)
 
     @property
     def reader_url(self) -> str:
-        """Where it answers, with the login of the user that only reads: not for logs or command lines."""
+        """Where it answers, with the login of the user that only reads: not for logs or command
+        lines."""
         return self.access.reader.url(self.url)
 
     @property
@@ -171,11 +173,13 @@ class EmbeddedClickHouse(EmbeddedEngine):
             time.sleep(0.03)
         if urlsplit(url).port != self._used_port:
             raise StartFailed(
-                f"ClickHouse was to listen on port {self._used_port} and reports that it answers at {url}"
+                f"ClickHouse was to listen on port {self._used_port} and reports that it answers "
+                f"at {url}"
             )
 
     def _written_url(self, child: EngineChild) -> str | None:
-        # Not a connection to the port: another program may answer there. Only the server writes this file.
+        # Not a connection to the port: another program may answer there. Only the server writes
+        # this file.
         for line in child.output().splitlines():
             if line.startswith('{"url"'):
                 try:

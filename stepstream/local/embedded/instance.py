@@ -1,4 +1,5 @@
-"""What is stored in a Kafka data folder between starts: cluster id, nodes, ports, running processes."""
+"""What is stored in a Kafka data folder between starts: cluster id, nodes, ports, running
+processes."""
 
 from __future__ import annotations
 
@@ -40,7 +41,8 @@ def load(folder: Path) -> Instance | None:
         content = json.loads(file.read_text())
         if content["layout"] != LAYOUT:
             raise FolderMismatch(
-                f"{folder} was written by another version (layout {content['layout']}, this is {LAYOUT})"
+                f"{folder} was written by another version (layout {content['layout']}, this is "
+                f"{LAYOUT})"
             )
         nodes = tuple(Node(index, *ports) for index, ports in enumerate(content["ports"]))
         running = tuple(Identity(*pair) for pair in content["running"])
@@ -80,9 +82,9 @@ def plan(
 ) -> Instance:
     """Nodes and ports of this start: the earlier ports where they are still free.
 
-    With a ``port`` node ``i`` listens on ``port + i``; otherwise at the first start on ``prefer + i``
-    if that is free. ``again``: another program took a port after it was found free, so all ports that
-    no setting names are new. Raises ``PortTaken`` and ``FolderMismatch``.
+    With a ``port`` node ``i`` listens on ``port + i``; otherwise at the first start on ``prefer +
+    i`` if that is free. ``again``: another program took a port after it was found free, so all
+    ports that no setting names are new. Raises ``PortTaken`` and ``FolderMismatch``.
     """
     if earlier is not None and len(earlier.nodes) != count:
         raise FolderMismatch(

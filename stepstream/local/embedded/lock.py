@@ -32,7 +32,8 @@ class FolderLock:
             owner = os.read(handle, 32).decode(errors="replace").strip()
             os.close(handle)
             raise FolderInUse(
-                f"{self._what} already works on {self._path.parent} (process {owner or 'unknown'}): "
+                f"{self._what} already works on {self._path.parent} (process "
+                f"{owner or 'unknown'}): "
                 f"stop that one, or choose another data folder"
             ) from None
         os.ftruncate(handle, 0)

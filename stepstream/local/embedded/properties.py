@@ -32,7 +32,8 @@ class Node:
 def broker_properties(
     node: Node, nodes: list[Node], folder: Path, login: Login | None = None
 ) -> dict[str, str]:
-    """The settings of one node; ports are here alone, never in the data, so that they may change between starts.
+    """The settings of one node; ports are here alone, never in the data, so that they may change
+    between starts.
 
     With a login the broker asks every client for it, and every other node too.
     """
@@ -64,7 +65,10 @@ def _place(node: Node, nodes: list[Node], folder: Path, protocol: str) -> dict[s
 
 
 def _sasl(login: Login) -> dict[str, str]:
-    """One user, for clients, brokers and controllers. PLAIN needs no tool besides the broker; all stays on loopback."""
+    """One user, for clients, brokers and controllers.
+
+    PLAIN needs no tool besides the broker; all stays on loopback.
+    """
     user, password = _quoted(login.user), _quoted(login.password)
     module = "org.apache.kafka.common.security.plain.PlainLoginModule"
     jaas = f"{module} required username={user} password={password} user_{login.user}={password};"
@@ -102,9 +106,11 @@ def _replication(nodes: int) -> dict[str, str]:
 def _keeping() -> dict[str, str]:
     return {
         "offsets.retention.minutes": str(OFFSETS_RETENTION_DAYS * 24 * 60),
-        # After a long sleep much is past its retention at once: consumers get this long to read what they had not.
+        # After a long sleep much is past its retention at once: consumers get this long to read
+        # what they had not.
         "log.initial.task.delay.ms": "120000",
-        # What a power cut may take; a killed process loses nothing, its writes are with the operating system.
+        # What a power cut may take; a killed process loses nothing, its writes are with the
+        # operating system.
         "log.flush.interval.ms": "1000",
         "log.flush.scheduler.interval.ms": "1000",
     }
@@ -127,7 +133,8 @@ def _sizes() -> dict[str, str]:
 def _timing() -> dict[str, str]:
     return {
         "group.initial.rebalance.delay.ms": "0",
-        # After kill -9 the old registration blocks the new one until its session ends: 9 s by default.
+        # After kill -9 the old registration blocks the new one until its session ends: 9 s by
+        # default.
         "broker.session.timeout.ms": "2000",
         "broker.heartbeat.interval.ms": "400",
         "metadata.max.idle.interval.ms": "5000",

@@ -1,7 +1,9 @@
-"""Kafka's default producer quota, over Kafka's own protocol: the Python clients at hand cannot set it.
+"""Kafka's default producer quota, over Kafka's own protocol: the Python clients at hand cannot set
+it.
 
-AlterClientQuotas version 0, https://kafka.apache.org/protocol#The_Messages_AlterClientQuotas; before it, where the broker asks
-for a user, SaslHandshake version 1 and SaslAuthenticate version 0 with the mechanism PLAIN.
+AlterClientQuotas version 0, https://kafka.apache.org/protocol#The_Messages_AlterClientQuotas;
+before it, where the broker asks for a user, SaslHandshake version 1 and SaslAuthenticate version 0
+with the mechanism PLAIN.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ class QuotaRefused(Exception):
 def set_producer_rate(
     server: str, bytes_per_second: float | None, login: Login | None = None
 ) -> None:
-    """Limit every producer of the cluster, or with None lift the limit. ``server`` is one ``host:port``.
+    """Limit every producer of the cluster, or with None lift the limit. ``server`` is one
+    ``host:port``.
 
     Raises OSError when it cannot be reached, QuotaRefused when it refuses.
     """

@@ -1,6 +1,7 @@
 """When a broker is ready: all nodes there, a record acknowledged, a group coordinator that answers.
 
-An open port is none of these: right after the start clients still see "coordinator load in progress".
+An open port is none of these: right after the start clients still see "coordinator load in
+progress".
 """
 
 from __future__ import annotations
@@ -28,9 +29,10 @@ def wait_ready(
 ) -> None:
     """Return when the cluster with this id is ready. Raises ``TimeoutError`` at the deadline.
 
-    ``connection`` has the brokers, and the user if they require one. The id distinguishes the cluster
-    from another one that took the port a moment earlier. ``alive`` is called regularly and raises when the
-    cluster cannot become ready any more. ``deadline`` is on the clock of ``time.monotonic``.
+    ``connection`` has the brokers, and the user if they require one. The id distinguishes the
+    cluster from another one that took the port a moment earlier. ``alive`` is called regularly and
+    raises when the cluster cannot become ready any more. ``deadline`` is on the clock of
+    ``time.monotonic``.
     """
     patience: dict[str, Any] = {**connection, "log_level": 0, "reconnect.backoff.max.ms": 200}
     admin = AdminClient(patience)
@@ -70,8 +72,8 @@ def _topic_exists(admin: AdminClient, nodes: int) -> bool:
 
 
 def _coordinator_answers(patience: dict[str, Any]) -> bool:
-    # Not AdminClient.list_consumer_group_offsets: librdkafka crashes the process there when the coordinator moves
-    # (confluentinc/librdkafka#5040), and during a start it does.
+    # Not AdminClient.list_consumer_group_offsets: librdkafka crashes the process there when the
+    # coordinator moves (confluentinc/librdkafka#5040), and during a start it does.
     asking = Consumer({**patience, "group.id": GROUP})
     try:
         asking.committed([TopicPartition(TOPIC, 0)], timeout=3)

@@ -1,4 +1,5 @@
-"""Child processes of ``stepstream up``: how they are started, tied to this process, restarted and stopped.
+"""Child processes of ``stepstream up``: how they are started, tied to this process, restarted and
+stopped.
 
 Every child ends when this process does, also after SIGKILL. What ties them is the child's standard
 input: this process holds the other end, and the kernel closes it at the latest when this process is

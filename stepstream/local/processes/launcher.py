@@ -104,7 +104,8 @@ def main(command: list[str]) -> int:
     threading.Thread(target=_wait_for, args=(child, events), daemon=True).start()
     _watch(child, events, parent)
     code = child.wait()
-    # Not sys.exit: a daemon thread sits in a read of standard input, and a clean shutdown would wait for its lock.
+    # Not sys.exit: a daemon thread sits in a read of standard input, and a clean shutdown would
+    # wait for its lock.
     os._exit(code if code >= 0 else 128 - code)
 
 

@@ -1,4 +1,5 @@
-"""Notifiers, workers and the broker are killed and frozen: subscribers are told of every alert, in order."""
+"""Notifiers, workers and the broker are killed and frozen: subscribers are told of every alert,
+in order."""
 
 from __future__ import annotations
 

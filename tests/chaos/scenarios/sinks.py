@@ -1,4 +1,5 @@
-"""Sinks, the store, the broker and workers are killed and frozen: what is stored is what was sent."""
+"""Sinks, the store, the broker and workers are killed and frozen: what is stored is what was
+sent."""
 
 from __future__ import annotations
 
@@ -35,4 +36,5 @@ STORE_DOWN = Scenario(
     crews=(CrewSpec("sink", sink, 1, Mix()),),
     judges=(StoreJudge,),
 )
-"""The store is away until all is sent: nothing is dropped, memory stays flat, and catching up is what settling took."""
+"""The store is away until all is sent: nothing is dropped, memory stays flat, and catching up
+is what settling took."""

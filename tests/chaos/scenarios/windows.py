@@ -1,4 +1,5 @@
-"""Workers are killed while windows fill, and while they are sealed: what is sealed is what was sent."""
+"""Workers are killed while windows fill, and while they are sealed: what is sealed is what was
+sent."""
 
 from __future__ import annotations
 

@@ -113,6 +113,6 @@ def test_written_again_it_says_the_same(version: int, kind: str) -> None:
 
 
 def test_the_floor_of_version_1_is_not_trusted() -> None:
-    """It does not say where it ends, and clients read on: the whole state topic is read instead."""
+    """It does not a place is missing it ends, and clients read on: the whole state topic is read instead."""
     assert parse_floor_metadata(golden(1)["floor_metadata"]) == 0
     assert parse_floor_metadata("1;state=17") == 0
