@@ -148,7 +148,7 @@ def test_a_folder_keeps_its_number_of_nodes(tmp_path: Path) -> None:
     (tmp_path / "instance.json").write_text(
         '{"layout": 1, "cluster_id": "x", "ports": [[1, 2]], "running": []}'
     )
-    with pytest.raises(FolderMismatch, match="1 nodes, 3 were asked for"):
+    with pytest.raises(FolderMismatch, match="1 nodes, 3 were requested"):
         EmbeddedKafka(tmp_path, nodes=3).start()
 
 

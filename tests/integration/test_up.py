@@ -144,7 +144,7 @@ def test_up_is_found_by_agents_and_commands_and_ends_cleanly(
     assert not any(one.password in text for one in (running.writer, running.reader))
     second = command(folder, "up")
     assert second.returncode == 1
-    assert f"a pipeline runs already from {folder} (process {up.pid}" in second.stderr
+    assert f"a pipeline already runs from {folder} (process {up.pid}" in second.stderr
     up.send_signal(signal.SIGINT)
     rest, _ = up.communicate(timeout=60)
     assert up.returncode == 0, rest
@@ -228,7 +228,7 @@ def test_a_pipeline_on_servers_of_ones_own_starts_no_engines(
             settings.kafka_brokers,
             settings.clickhouse_url,
         )
-        with pytest.raises(PipelineError, match="a pipeline runs already"):
+        with pytest.raises(PipelineError, match="a pipeline already runs"):
             Pipeline(settings).start()
     assert not pipeline.status().healthy
     assert endpoints.read(Path(settings.state_dir)) is None
