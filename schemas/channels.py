@@ -5,7 +5,7 @@ method ``send`` makes one delivery attempt. The project's own are the modules of
 ``stepstream.sinks.notify.channels``; other packages add theirs with the entry point group
 ``stepstream.channels``.
 
-A document never contains a secret, because everybody who can read the config topic can read it.
+A document never contains a secret, because all readers of the config topic can read it.
 It names one: ``env:NAME`` is an environment variable of the notifier, ``file:/path`` a file. The
 operator of the notifier decides which of them a document may name: variables with a fixed prefix
 or listed in a setting, and the files of one folder.
@@ -124,7 +124,7 @@ Text = Annotated[str, Field(min_length=1, max_length=500)]
 
 
 class Channel(BaseModel):
-    """The base class of all channels. Fields are options; the docstring's first line is in the docs.
+    """The base class of all channels. Fields are options; the docs show the docstring.
 
     Register a subclass with ``@CHANNELS.register("name")``. A subscription selects it with
     ``to: {name: {option: value}}``.

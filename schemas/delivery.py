@@ -1,7 +1,7 @@
-"""Deliveries: how each alert stands with each subscription. The records of the deliveries topic.
+"""Deliveries: the state of each alert in each subscription. The records of the deliveries topic.
 
-The key is ``subscription|alert_id``; a record lies on the partition that its alert has on the alerts topic. The newest one
-says how it stands; every record is a line of the delivery log.
+The key is ``subscription|alert_id``. A record is on the partition of the same number as its alert.
+The newest record of a key is the current state; all of them together are the log of deliveries.
 """
 
 from __future__ import annotations
@@ -19,37 +19,38 @@ DELIVERY_STATES: Final[tuple[str, ...]] = get_args(DeliveryState)
 
 
 class Delivery(BaseModel):
-    """One alert and one subscription: what is to be told, what was told, and what became of the last try.
+    """One alert in one subscription: what is to be delivered, what was, and the last attempt.
 
-    ``pending``: it waits (grouping, quiet hours, rate limit, silence). ``failed``: the last try failed and ``next_try`` is
-    the next. ``delivered``: the channel took it. ``parked``: given up, ``reason`` says why. ``grouped``: it is not told by
-    itself, because it is part of an incident, which ``reason`` names. ``silenced``: it was over before its silence was, so
-    nobody is told.
+    ``pending``: it waits (grouping, quiet hours, rate limit, silence). ``failed``: the last attempt
+    failed, the next is at ``next_try``. ``delivered``: the channel accepted it. ``parked``: given
+    up, for the ``reason``. ``grouped``: not delivered itself, because it is part of the incident
+    that ``reason`` names. ``silenced``: resolved before its silence ended, so it is not delivered.
     """
 
     model_config = ConfigDict(extra="ignore")
 
     subscription: str
     alert_id: str
-    seq: int = Field(description="the change of the alert that this is about")
+    seq: int = Field(description="the change of the alert that this record is about")
     state: DeliveryState
     time: TimeUs = Field(description="when this was written")
     channel: str = Field("", description="webhook, slack ...")
     notification_id: str = Field(
-        "", description="idempotency key: the same content has the same key at every try"
+        "", description="idempotency key: the same content has the same key at every attempt"
     )
-    group: str = Field("", description="the group that it is told with")
-    attempts: int = Field(0, description="tries so far; the last one included")
-    next_try: TimeUs = Field(0, description="when it is tried next; 0: it is not")
-    since: TimeUs = Field(0, description="since when it waits to be told")
+    group: str = Field("", description="the group that it is delivered with")
+    attempts: int = Field(0, description="attempts so far, the last one included")
+    next_try: TimeUs = Field(0, description="when the next attempt is; 0: there is none")
+    since: TimeUs = Field(0, description="since when it waits to be delivered")
     reason: str = Field(
         "",
-        description="why it is not told: the channel's answer, secrets removed, what it waits for, or what it is part of",
+        description="why it is not delivered: the channel's answer without secrets, what it waits "
+        "for, or the incident it is part of",
     )
     latency_us: int = Field(
-        0, description="from the alert's append to the channel's yes; 0 while it is not delivered"
+        0, description="from the alert's append to the channel's answer; 0 until it is delivered"
     )
-    told_seq: int = Field(0, description="newest change that the channel took; 0: none yet")
+    told_seq: int = Field(0, description="newest change that the channel accepted; 0: none yet")
     told_state: AlertState | Literal[""] = ""
     told_severity: Severity | Literal[""] = ""
     told_at: TimeUs = 0
@@ -60,12 +61,12 @@ class Delivery(BaseModel):
     severity: Severity = "warning"
     alert_state: AlertState = "firing"
     record: Alert | None = Field(
-        None, description="the alert as last seen, while there may be more to tell about it"
+        None, description="the alert as last read, until nothing of it is left to deliver"
     )
 
 
 def delivery_key(subscription: str, alert_id: str) -> str:
-    """The key on the deliveries topic."""
+    """The key of a record on the deliveries topic."""
     return f"{subscription}|{alert_id}"
 
 

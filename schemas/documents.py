@@ -1,4 +1,4 @@
-"""Documents that people write and ``stepstream apply`` puts on the config topic: policies, subscriptions, prices."""
+"""Documents that ``stepstream apply`` puts on the config topic: policies, subscriptions, prices."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")]
 
 
 Content = Literal["none", "redacted", "full"]
-"""What of the contents of steps leaves with an alert: nothing, what is cut and cleared of secrets, or all of it."""
+"""What alerts quote from steps: nothing, shortened and without secrets, or all of it."""
 
 
 class AlertMatch(BaseModel):
-    """Which alerts: every field that is given must match; ``severity`` lists those that do."""
+    """A filter of alerts: every given field has to match; ``severity`` lists those that match."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -51,7 +51,8 @@ class AlertMatch(BaseModel):
     text: str = Field(
         "",
         max_length=200,
-        description="part of the message, the quotation, the likely cause or the subject; case is ignored",
+        description="a part of the message, the quotation, the likely cause or the subject; "
+        "case is ignored",
     )
 
 
@@ -70,7 +71,7 @@ def _clock(text: str) -> str:
 
 
 def _zone(text: str) -> str:
-    # Looked up without zoneinfo's files where they are missing: the notifier needs them, the writer may not.
+    # Not with zoneinfo: its files may be missing where a document is written.
     if not text or not all(
         part.replace("_", "").replace("-", "").replace("+", "").isalnum()
         for part in text.split("/")
@@ -84,21 +85,21 @@ Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 
 
 class QuietHours(BaseModel):
-    """When nobody is to be disturbed: what comes meanwhile waits for the end, all but the severities excepted."""
+    """A time of day in which notifications wait, except for the severities in ``but``."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     begin: Clock
-    end: Clock = Field(description="earlier than the beginning: on the next day")
+    end: Clock = Field(description="before ``begin``: on the next day")
     timezone: Annotated[str, AfterValidator(_zone)] = "UTC"
     days: tuple[Day, ...] = Field((), description="days on which it begins; empty: every day")
     but: tuple[Severity, ...] = Field(
-        ("critical",), description="severities that are told nevertheless"
+        ("critical",), description="severities that are sent nevertheless"
     )
 
 
 class RateLimit(BaseModel):
-    """So many notifications in so long a time; what is over that is told together once there is room again."""
+    """A number of notifications in a time. What exceeds it is sent together as soon as possible."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -115,7 +116,7 @@ def _link(text: str) -> str:
 
 
 class Template(BaseModel):
-    """Words of your own, with ``{fields}`` of the alert; what is left empty stays as it is."""
+    """Texts with ``{fields}`` of the alert in place of ours; an empty one is not used."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -140,11 +141,12 @@ GroupLabel = Literal[
 
 
 class Subscription(BaseModel):
-    """Who wants which alerts, and how they get there. ``to`` names one channel and its options.
+    """Which alerts are delivered, when, and through which channel (``to``).
 
-    Without ``group_by`` every alert is told by itself and at once. With it, alerts that agree in these fields are told
-    together: the first after ``group_wait``, changes after ``group_interval``. Alerts of different projects are never told
-    together. ``digest`` collects everything and tells it once in that time.
+    Without ``group_by`` every alert is a notification of its own, sent at once. With it, alerts
+    with the same values in these fields are sent together: the first after ``group_wait``, changes
+    after ``group_interval``. Alerts of different projects are never sent together. ``digest``
+    collects all alerts and sends them once in that time.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
@@ -157,14 +159,15 @@ class Subscription(BaseModel):
     group_wait: DurationUs | None = Field(None, description="default with group_by: 30s")
     group_interval: DurationUs | None = Field(None, description="default with group_by: 5m")
     repeat_interval: DurationUs | None = Field(
-        None, description="tell again what still fires; default: never"
+        None, description="send again what still fires; default: never"
     )
     digest: DurationUs | None = None
     send_resolved: bool = Field(
-        True, description="tell the end too; what was never told before is told in any case"
+        True,
+        description="send that an alert is resolved; one that was never sent is sent in any case",
     )
     send_updates: bool = Field(
-        False, description="tell every change, not only what gets worse or ends"
+        False, description="send every change, not only a higher severity and the end"
     )
     quiet_hours: QuietHours | None = None
     rate_limit: RateLimit | None = None
@@ -173,14 +176,14 @@ class Subscription(BaseModel):
     )
     content: Content = Field(
         "redacted",
-        description="what alerts quote from steps: left out, cut and cleared of secrets, or as it is",
+        description="what alerts quote from steps: nothing, a part without secrets, or all of it",
     )
     to: Annotated[dict[str, Any], AfterValidator(check_channel)] = Field(
         min_length=1, max_length=1, description="e.g. {webhook: {url: ...}}"
     )
     template: Template = Template()
     link_template: Annotated[str, AfterValidator(_link)] = Field(
-        "", description="e.g. https://traces.example.org/{trace_id}; fields are quoted for URLs"
+        "", description="e.g. https://traces.example.org/{trace_id}; fields are URL-encoded"
     )
 
     @property
@@ -196,10 +199,10 @@ class Subscription(BaseModel):
     @model_validator(mode="after")
     def _timing_fits(self) -> Subscription:
         if self.digest is not None and self.group_by:
-            raise ValueError("digest tells everything together: leave out group_by")
+            raise ValueError("digest sends all alerts together: leave out group_by")
         if not self.group_by and (self.group_wait or self.group_interval):
             raise ValueError(
-                "group_wait and group_interval need group_by, which names what alerts are grouped by"
+                "group_wait and group_interval need group_by, the fields that alerts are grouped by"
             )
         return self
 
@@ -222,16 +225,18 @@ def _known_units(amounts: dict[str, Dollars], known: Sequence[str]) -> dict[str,
 class ModelPrice(BaseModel):
     """Unit prices of one model, in dollars, from a day on.
 
-    It holds for the model that answered and for the one that was asked for, with or without ``provider/`` before its name,
-    and for dated snapshots of it unless they have prices of their own.
+    It applies to the model that answered and to the one that was requested, with or without
+    ``provider/`` before the name, and to dated snapshots of it without prices of their own.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    provider: str = Field("", description="whose prices these are; empty: whoever serves the model")
+    provider: str = Field(
+        "", description="the provider these prices are of; empty: every one that serves the model"
+    )
     model: str
     service_tier: str = Field(
-        "", description="e.g. flex, batch; empty: every tier that has no prices of its own here"
+        "", description="e.g. flex, batch; empty: every tier without prices of its own here"
     )
     valid_from: date | None = None
     input_per_million: Dollars
@@ -252,7 +257,10 @@ class ModelPrice(BaseModel):
 
 
 class Prices(BaseModel):
-    """Prices that override the built-in list, or add to it; the newest ``valid_from`` not after the step's day holds."""
+    """Prices that replace those of the built-in list, or add to it.
+
+    Of several prices of a model the newest ``valid_from`` not after the step's day applies.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -266,11 +274,11 @@ DOCUMENT: TypeAdapter[Policy | Subscription | Prices] = TypeAdapter(AnyDocument)
 
 
 class WrongDocument(ValueError):
-    """Something that is no document; the message says everything that is wrong, in sentences."""
+    """A document is invalid; the text has one sentence for each thing that is wrong."""
 
 
 def _is_secret(path: Path) -> bool:
-    """Whether what stands there may be a secret: the options of a channel."""
+    """Whether the value at that path may be a secret: it is in the options of a channel."""
     return "to" in path
 
 
@@ -297,19 +305,19 @@ def decode_document(value: bytes | str) -> Policy | Subscription | Prices:
     except ValidationError as error:
         raise WrongDocument(_wrong(error, value)) from None
     except (RecursionError, ValueError) as error:
-        raise WrongDocument(f"no document: {type(error).__name__}") from None
+        raise WrongDocument(f"not a document: {type(error).__name__}") from None
 
 
 def _wrong(error: ValidationError, value: bytes | str) -> str:
     try:
         data = json.loads(value) if error.errors()[0]["type"] != "json_invalid" else None
         return sentences(error, AnyDocument, data, hidden=_is_secret)
-    except Exception:  # what one reader of JSON takes, another may not: a number of 5,000 digits
-        return f"no document: {error.errors(include_input=False, include_url=False)[0]['msg']}"
+    except Exception:  # pydantic reads JSON that json.loads refuses: a number of 5,000 digits
+        return f"not a document: {error.errors(include_input=False, include_url=False)[0]['msg']}"
 
 
 def match_of(fields: Mapping[str, Any]) -> AlertMatch:
-    """The filter of alerts that these fields describe. Raises ``ValueError`` that says what is wrong."""
+    """The filter of alerts with these fields. Raises ``ValueError`` if one is invalid."""
     try:
         return AlertMatch.model_validate(fields)
     except ValidationError as error:

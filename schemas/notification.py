@@ -1,4 +1,7 @@
-"""Notifications: what a webhook or a program gets, version ``stepstream.notification/1``. Fields are only ever added."""
+"""Notifications: the JSON for webhooks and programs, version ``stepstream.notification/1``.
+
+Fields are only ever added.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +13,18 @@ from stepstream.schemas.alert import Alert, AlertState, Severity
 
 
 class NotifiedAlert(Alert):
-    """An alert in a notification: its record, its words cut and cleared of secrets as the subscription wants it."""
+    """An alert in a notification: its record, with texts as ``content`` allows."""
 
     command: str = Field("", description="the command that shows more")
     link: str = Field("", description="the subscription's link_template filled in")
     times: dict[str, str] = Field(
         default_factory=dict,
-        description="opened_at, updated_at ... as ISO 8601 in UTC, beside the fields in microseconds",
+        description="opened_at, updated_at ... as ISO 8601 in UTC",
     )
 
 
 class Notification(BaseModel):
-    """What is told at once. ``id`` is the idempotency key: what has the same key has the same body."""
+    """One notification. ``id`` is the idempotency key: the same key always has the same body."""
 
     model_config = ConfigDict(extra="ignore", populate_by_name=True, serialize_by_alias=True)
 
@@ -31,17 +34,18 @@ class Notification(BaseModel):
     id: str
     subscription: str
     state: AlertState = Field(description="firing while anything of the group fires")
-    severity: Severity = Field(description="the gravest of the alerts")
+    severity: Severity = Field(description="the highest severity of the alerts")
     why: Literal["news", "repeat"] = "news"
     group: str = ""
     labels: dict[str, str] = Field(
         default_factory=dict, description="the fields that make the group"
     )
     firing: int = Field(0, description="alerts of the group that fire")
-    resolved: int = Field(0, description="alerts told here that have ended")
+    resolved: int = Field(0, description="alerts in this notification that are resolved")
     title: str = ""
     text: str = ""
-    alerts: list[NotifiedAlert] = Field(description="what is told, the gravest first")
+    alerts: list[NotifiedAlert] = Field(description="the alerts, the most severe first")
     others: list[str] = Field(
-        default_factory=list, description="alerts of the group that still fire and were told before"
+        default_factory=list,
+        description="ids of alerts of the group that still fire and were sent before",
     )

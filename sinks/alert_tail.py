@@ -1,4 +1,4 @@
-"""The consumer of alerts below every form of subscription: what to read, what has been seen, how far the caller has got."""
+"""The consumer behind ``subscribe``: reads alerts, drops repeats, saves the caller's position."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
 
 Since = Literal["latest", "earliest"] | datetime
-"""Where somebody new begins."""
-_REMEMBERED: Final = 100_000
+"""Where a new subscription begins."""
+_MAX_SEEN: Final = 100_000
 _PATTERNS: Final = ("alert", "rule", "project", "environment", "agent", "agent_version", "task")
 _log = logging.getLogger("stepstream.subscribe")
 
 
 class NoAlertsTopic(LookupError):
-    """The alerts topic does not exist where the settings point; the message says what to do."""
+    """The alerts topic does not exist in the configured Kafka; the message has the command."""
 
 
 def matches(match: AlertMatch, alert: Alert) -> bool:
-    """Whether the alert is one of those that are meant."""
+    """Whether the alert passes the filter."""
     if match.severity and alert.severity not in match.severity:
         return False
     texts = (alert.message, alert.quoted, alert.detail, alert.subject)
@@ -45,7 +45,7 @@ def matches(match: AlertMatch, alert: Alert) -> bool:
 
 
 class Tail:
-    """Alerts from the topic, one at a time, each once. To be used by one thread at a time."""
+    """Alerts from the topic, one at a time, each once. For one thread at a time."""
 
     def __init__(
         self, settings: Settings, name: str | None, since: Since, match: AlertMatch
@@ -56,7 +56,7 @@ class Tail:
         self._match = match
         self._named = name is not None
         self._seen: OrderedDict[str, int] = OrderedDict()
-        self._handed_out: tuple[int, int] | None = None
+        self._returned: tuple[int, int] | None = None
         self._finished: dict[int, int] = {}
         self._unsaved = False
         self._closed = False
@@ -69,11 +69,11 @@ class Tail:
                 "group.id": group,
                 "enable.auto.commit": False,
                 "auto.offset.reset": "earliest",
-                "log_level": 2,  # what goes wrong is said below, once, in Python's log
-                "error_cb": self._trouble,
+                "log_level": 2,  # errors are logged here, once, with Python's logging
+                "error_cb": self._client_error,
             }
         )
-        self._away = False
+        self._no_broker = False
         try:
             self._starts = self._find_starts(settings, since)
             if self._named:
@@ -89,13 +89,13 @@ class Tail:
             raise
 
     def poll(self, timeout: float) -> Alert | None:
-        """The next alert that is wanted, or None when none came in time."""
+        """The next alert that passes the filter, or None after ``timeout`` seconds."""
         message = self._consumer.poll(timeout)
         if message is None:
             self._save()
             return None
         error = message.error()
-        self._away = False
+        self._no_broker = False
         if error is not None:
             if error.fatal() or error.code() not in kafka.WAITED_OUT:
                 raise KafkaException(error)
@@ -105,30 +105,30 @@ class Tail:
         if alert is None or not self._is_news(alert) or not matches(self._match, alert):
             self._finish(position)
             return None
-        self._handed_out = position
+        self._returned = position
         return alert
 
     def done(self) -> None:
-        """The alert handed out last has been dealt with."""
-        if self._handed_out is not None:
-            self._finish(self._handed_out)
-            self._handed_out = None
+        """The caller has finished with the last alert that was returned."""
+        if self._returned is not None:
+            self._finish(self._returned)
+            self._returned = None
             self._save()
 
-    def _trouble(self, error: KafkaError) -> None:
-        if error.code() == KafkaError._ALL_BROKERS_DOWN and not self._away:
-            self._away = True
-            _log.warning("no Kafka broker answers; waiting for one (%s)", error.str())
+    def _client_error(self, error: KafkaError) -> None:
+        if error.code() == KafkaError._ALL_BROKERS_DOWN and not self._no_broker:
+            self._no_broker = True
+            _log.warning("no Kafka broker answers; waiting until one does (%s)", error.str())
 
     def close(self) -> None:
         if self._closed:
             return
         self._closed = True
-        self._save_surely()
+        self._save_and_wait()
         self._consumer.close()
 
     def _find_starts(self, settings: Settings, since: Since) -> dict[int, int]:
-        """Where each partition begins for somebody new: fixed now, so that what comes from now on is not missed."""
+        # Determined now and not at the first poll, so that no alert in between is missed.
         count = kafka.partition_count(self._consumer, self._topic)
         if not count:
             raise NoAlertsTopic(
@@ -157,17 +157,17 @@ class Tail:
         return {p: low if since == "earliest" else high for p, (low, high) in ends.items()}
 
     def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        """Go on from what was saved; a partition where nothing was begins at its start, which is saved at once."""
+        """Continue from the saved offsets. A partition without one begins at its start."""
         saved = {at.partition: at.offset for at in consumer.committed(partitions, timeout=30)}
         for at in partitions:
             at.offset = saved[at.partition]
             if at.offset < 0:
                 at.offset = self._finished[at.partition] = self._starts.get(at.partition, 0)
         consumer.assign(partitions)
-        self._save_surely()
+        self._save_and_wait()
 
     def _revoked(self, _consumer: Consumer, _partitions: list[TopicPartition]) -> None:
-        self._save_surely()
+        self._save_and_wait()
         self._finished.clear()
 
     def _read(self, message: Message) -> Alert | None:
@@ -179,7 +179,7 @@ class Tail:
         except ValidationError as error:
             partition, offset = kafka.position_of(message)
             _log.warning(
-                "%s[%d] at %d is no alert and was skipped: %s",
+                "%s[%d], offset %d, is not a valid alert and was skipped: %s",
                 self._topic,
                 partition,
                 offset,
@@ -192,7 +192,7 @@ class Tail:
             return False
         self._seen[alert.alert_id] = alert.seq
         self._seen.move_to_end(alert.alert_id)
-        if len(self._seen) > _REMEMBERED:
+        if len(self._seen) > _MAX_SEEN:
             self._seen.popitem(last=False)
         return True
 
@@ -202,12 +202,12 @@ class Tail:
             self._unsaved = True
 
     def _save(self) -> None:
-        """Keep how far the caller has got, without waiting: the next one, or the last, makes good for a failure."""
+        """Commit without waiting for the answer: a later commit replaces one that fails."""
         if self._unsaved:
             self._unsaved = False
             self._consumer.commit(offsets=self._offsets(), asynchronous=True)
 
-    def _save_surely(self) -> None:
+    def _save_and_wait(self) -> None:
         if not self._finished:
             return
         try:
@@ -215,7 +215,7 @@ class Tail:
             self._unsaved = False
         except KafkaException as error:
             _log.warning(
-                "the place in %s could not be saved, some alerts may come again: %s",
+                "the position in %s could not be saved, some alerts may be repeated: %s",
                 self._topic,
                 error,
             )

@@ -1,7 +1,7 @@
-"""Alerts as they come, in a program: ``subscribe``, its async form, and a callback in the background.
+"""Reads alerts in a program: ``subscribe``, its async form, and a callback from a thread.
 
-Each alert record is delivered at least once and, within one subscription, never twice: repeats of (alert_id, seq) are
-dropped. With a name a subscription goes on where the program left off; without one it is a tail that leaves no trace.
+Each alert record is returned at least once and, within one subscription, never twice: repeats of
+(alert_id, seq) are dropped. With a name the position is saved in Kafka; without one it is a tail.
 """
 
 from __future__ import annotations
@@ -34,18 +34,23 @@ def subscribe(
     timeout: float | None = None,
     **match: Any,
 ) -> Alerts:
-    """The alerts from now on (or ``since`` the earliest kept, or a time), as an iterator that waits for the next one.
+    """Iterate over alerts: from now on, or ``since`` the earliest kept or a time.
 
-    ``match`` filters by severity, alert, rule, project, environment, agent, agent_version, task and user (patterns with *
-    and ?), and by a ``text`` in the message; ``severity`` may be one or several. ``timeout`` ends the iteration when no
-    alert came for so many seconds; by default it never ends.
+    ``match`` filters by severity, alert, rule, project, environment, agent, agent_version, task and
+    user (patterns with * and ?), and by a ``text`` in the message; ``severity`` is one or several.
+    ``timeout`` ends the iteration when no alert came for so many seconds; by default it never ends.
 
-    With a ``name`` it goes on after the last alert whose loop body was finished, also in another process, and ``since``
-    holds for the first time only; an alert whose body was left by ``break`` or an exception comes again. Programs under
-    the same name share the alerts between them.
+    With a ``name`` it continues after the last alert whose loop body was completed, also in another
+    process, and ``since`` applies the first time only. An alert whose body was left by ``break`` or
+    an exception is repeated. Programs with the same name share the alerts.
 
-    Broker outages are waited out. Raises ``KafkaUnreachable`` or ``NoAlertsTopic`` at the call, ``ValueError`` for a
-    filter that cannot be. Close it (or use ``with``) to leave early; it is also closed when it is dropped.
+    Outages of the brokers are waited out. Close it (or use ``with``) to end early; it is also
+    closed when it is garbage collected.
+
+    Raises:
+        KafkaUnreachable: no broker answers at the call.
+        NoAlertsTopic: the topic does not exist.
+        ValueError: the filter is invalid.
     """
     return Alerts(Tail(settings or _settings(), name, since, _filter(match)), timeout)
 
@@ -55,13 +60,13 @@ async def asubscribe(
     *,
     since: Since = "latest",
     settings: Settings | None = None,
-    timeout: float | None = None,  # noqa: ASYNC109 - silence ends the iteration, it does not fail it
+    timeout: float | None = None,  # noqa: ASYNC109 - it ends the iteration, it is not an error
     **match: Any,
 ) -> AsyncIterator[Alert]:
-    """As ``subscribe``, for ``async for``: nothing here blocks the event loop. It begins when the iteration begins."""
+    """As ``subscribe``, for ``async for``. It begins when the iteration begins."""
     wanted = _filter(match)
     loop = asyncio.get_running_loop()
-    # One thread of its own: consumers are not shared between threads, and the loop's default pool stays free.
+    # A thread of its own: a consumer is used by one thread, and the default pool stays free.
     thread = ThreadPoolExecutor(1, thread_name_prefix="stepstream-alerts")
     try:
         tail = await loop.run_in_executor(
@@ -89,15 +94,16 @@ def on_alert(
     settings: Settings | None = None,
     **match: Any,
 ) -> Listener:
-    """Call ``callback`` with each alert, in a background thread, until the returned listener is closed.
+    """Call ``callback`` with each alert, in a thread, until the returned listener is closed.
 
-    An exception in the callback is logged and the next alert is delivered. Arguments and errors are those of ``subscribe``.
+    An exception in the callback is logged and the next alert is delivered. Arguments and errors are
+    those of ``subscribe``.
     """
     return Listener(callback, subscribe(name, since=since, settings=settings, **match))
 
 
 class Alerts(Iterator[Alert]):
-    """Alerts as they come; what ``subscribe`` returns."""
+    """The iterator that ``subscribe`` returns."""
 
     def __init__(self, tail: Tail, timeout: float | None) -> None:
         self._tail = tail
@@ -114,11 +120,11 @@ class Alerts(Iterator[Alert]):
         raise StopIteration
 
     def stop(self) -> None:
-        """End the iteration soon, from any thread."""
+        """End the iteration soon. Can be called from any thread."""
         self._stopping.set()
 
     def close(self) -> None:
-        """Leave: remember the place (with a name) and let go of the connection. Not while another thread iterates."""
+        """Save the position (with a name) and close. Not while another thread iterates."""
         self._stopping.set()
         self._tail.close()
 
@@ -139,7 +145,7 @@ class Alerts(Iterator[Alert]):
 
 
 class Listener:
-    """A background thread that calls back; what ``on_alert`` returns. ``error`` is what ended it, if anything did."""
+    """The thread that ``on_alert`` starts. ``error`` is the exception that ended it, if one did."""
 
     def __init__(self, callback: Callable[[Alert], object], alerts: Alerts) -> None:
         self._callback = callback
@@ -153,7 +159,7 @@ class Listener:
         return self._thread.is_alive()
 
     def close(self, timeout: float = 10) -> None:
-        """Stop after the callback that is running, if one is; waits for it up to ``timeout`` seconds."""
+        """Stop after the running callback, if there is one; wait ``timeout`` seconds for it."""
         self._alerts.stop()
         if threading.current_thread() is not self._thread:
             self._thread.join(timeout)

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from stepstream.schemas.documents import Prices
     from stepstream.schemas.settings import Settings
     from stepstream.schemas.step import Document
-    from stepstream.sinks.subscribe import asubscribe, subscribe
+    from stepstream.sinks.subscribe import asubscribe, on_alert, subscribe
 
 __all__ = [
     "ArgumentsRefused",
@@ -60,6 +60,7 @@ __all__ = [
     "current_step",
     "flush",
     "llm",
+    "on_alert",
     "propagate",
     "retrieval",
     "run",
@@ -140,6 +141,7 @@ _LATER = {
     "Prices": "stepstream.schemas.documents",
     "Settings": "stepstream.schemas.settings",
     "asubscribe": "stepstream.sinks.subscribe",
+    "on_alert": "stepstream.sinks.subscribe",
     "subscribe": "stepstream.sinks.subscribe",
 }
 """Names that are imported when they are first used, because most agents never do."""

@@ -1,1 +1,1 @@
-"""Delivery of alerts: who wants what, when it is told, through which channel, and what became of it."""
+"""Delivery of alerts: subscriptions, channels, schedules and results."""

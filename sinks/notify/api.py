@@ -1,6 +1,7 @@
 """The notifier's API, on loopback: JSON over HTTP, and the alert stream.
 
-    GET    /subscriptions            POST /subscriptions (a document)       DELETE /subscriptions/NAME
+    GET    /subscriptions            POST /subscriptions (a document)
+    DELETE /subscriptions/NAME
     POST   /subscriptions/NAME/test  GET  /deliveries?subscription=&state=
     GET    /alerts?state=firing&severity=...                GET    /alerts/stream?severity=...
     POST   /alerts/ID/acknowledge {"by": ...}

@@ -1,4 +1,4 @@
-"""What a channel works with: the context of a delivery attempt, the errors it raises, and ``deliver``.
+"""Delivery attempts: the context and the errors of ``Channel.send``, and ``deliver``.
 
 This module and ``stepstream.schemas.channels`` are all that a channel of another package needs.
 """

@@ -66,7 +66,7 @@ class Blocked(ConnectionRefusedError):
 
 
 class Confinement:
-    """One confined block. ``blocked`` lists what was refused; ``network``: connections are checked."""
+    """One confined block. ``network``: connections are checked. ``blocked``: what was refused."""
 
     def __init__(self, network: bool) -> None:
         self.network = network

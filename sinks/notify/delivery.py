@@ -2,8 +2,8 @@
 
 Every result is written to the deliveries topic, to the partition of the same number as that of the
 alert. The safe offset, which a restart reads alerts from, does not pass an alert until a delivery
-record covers it: one with a result, or, if there is no result after ``SAVE_AFTER_US``, one with the
-state ``pending``. So no channel, however slow, holds the safe offset back.
+record contains its state: one with a result, or, if there is no result after ``SAVE_AFTER_US``, one
+with the state ``pending``. So no channel, however slow, keeps the safe offset from moving.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _encode = msgspec.json.Encoder().encode
 
 @dataclass(slots=True)
 class UnsentDelivery:
-    """A delivery record to be written, and the alerts that it covers."""
+    """A delivery record to be written, and the offsets of the alerts whose state it contains."""
 
     key: str
     value: bytes
@@ -74,8 +74,8 @@ class PartitionDelivery:
         self._index = SubscriptionIndex(self._subscriptions)
         self._agenda: list[tuple[int, str, str]] = []
         """A heap of (time, subscription, group)."""
-        self._uncovered: OrderedDict[int, int] = OrderedDict()
-        """Offset of an alert -> number of queues in which it is not covered by a record."""
+        self._unsaved_offsets: OrderedDict[int, int] = OrderedDict()
+        """Offset of an alert -> number of queues whose state of it is not saved yet."""
         self._unsaved: deque[tuple[int, str, str]] = deque()
         """(time, subscription, alert id): when an alert without a result is saved as pending."""
         self._record_offsets: OrderedDict[str, int] = OrderedDict()
@@ -141,7 +141,7 @@ class PartitionDelivery:
             del self.queues[name]
             if name not in wanted:
                 for tracked in queue.alerts.values():
-                    self._cover(tracked.unsaved_offsets)
+                    self._release(tracked.unsaved_offsets)
                 continue
             for tracked in queue.alerts.values():
                 tracked.parked_seq = 0
@@ -184,8 +184,12 @@ class PartitionDelivery:
         self.add(alert, offset, timestamp_us, now_us)
         return alert
 
+    def skip_to(self, offset: int) -> None:
+        """Records before this offset cannot be read and are left out."""
+        self.position = max(self.position, offset)
+
     def add(self, alert: AlertStruct, offset: int, appended_us: int, now_us: int) -> None:
-        """Add an alert to the queues of matching subscriptions. ``offset`` -1: not from the topic."""
+        """Add an alert to the matching queues. ``offset`` -1: it is not from the topic."""
         for name, subscription in self._index.candidates(alert):
             if alert.agent == PROBE_AGENT and subscription.match.agent != PROBE_AGENT:
                 continue
@@ -220,7 +224,7 @@ class PartitionDelivery:
             or (before is not None and _actions_differ(before, alert))
         ):
             if offset >= 0:
-                self._uncovered[offset] = self._uncovered.get(offset, 0) + 1
+                self._unsaved_offsets[offset] = self._unsaved_offsets.get(offset, 0) + 1
                 tracked.unsaved_offsets.append(offset)
             self._unsaved.append((now_us + SAVE_AFTER_US, name, alert.alert_id))
         elif tracked.is_finished(queue.subscription):
@@ -347,7 +351,7 @@ class PartitionDelivery:
 
     def acknowledged(self, written: UnsentDelivery, offset: int) -> None:
         """A record is on the deliveries topic, at this offset."""
-        self._cover(written.alert_offsets)
+        self._release(written.alert_offsets)
         self._next_record_offset = max(self._next_record_offset, offset + 1)
         if self._tracked(written.subscription, written.alert_id) is not None:
             self._record_offsets[written.key] = offset
@@ -356,7 +360,7 @@ class PartitionDelivery:
     @property
     def safe_offset(self) -> int:
         """The offset of the alerts topic from which a restart has to read."""
-        return next(iter(self._uncovered), self.position)
+        return next(iter(self._unsaved_offsets), self.position)
 
     @property
     def restore_offset(self) -> int:
@@ -375,7 +379,7 @@ class PartitionDelivery:
         reason: str = "",
         latency_us: int = 0,
     ) -> None:
-        """Add a delivery record that covers the alert as it is now."""
+        """Add a delivery record with the current state of the alert."""
         alert, is_finished = tracked.alert, tracked.is_finished(queue.subscription)
         group = queue.groups.get(tracked.group)
         record = _record(queue, tracked, state, notification, group)
@@ -403,13 +407,13 @@ class PartitionDelivery:
         state, reason = tracked.standing(queue.subscription, now_us)
         self._save(queue, tracked, state, now_us, reason=reason)
 
-    def _cover(self, offsets: Iterable[int]) -> None:
+    def _release(self, offsets: Iterable[int]) -> None:
         for offset in offsets:
-            left = self._uncovered.get(offset, 0) - 1
+            left = self._unsaved_offsets.get(offset, 0) - 1
             if left > 0:
-                self._uncovered[offset] = left
+                self._unsaved_offsets[offset] = left
             else:
-                self._uncovered.pop(offset, None)
+                self._unsaved_offsets.pop(offset, None)
 
     def _drop_finished(self, now_us: int) -> None:
         """Drop alerts that were finished a while ago and that a restart would not read again."""

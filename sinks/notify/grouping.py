@@ -17,7 +17,7 @@ from stepstream.sinks.notify.quoting import format_time
 GROUP_WAIT_US: Final = 30_000_000
 GROUP_INTERVAL_US: Final = 300_000_000
 RATE_LIMITED: Final = "..."
-"""Key of the group of alerts that a rate limit held back."""
+"""Key of the group of alerts that wait because of a rate limit."""
 
 Why = Literal["news", "repeat"]
 
@@ -37,7 +37,7 @@ class TrackedAlert:
     appended_us: int = 0
     """When the newest record was appended to the alerts topic; 0 if unknown after a restart."""
     unsaved_offsets: list[int] = field(default_factory=list)
-    """Offsets of the alerts topic that no delivery record covers yet."""
+    """Offsets of the alerts topic whose records are not saved in a delivery record yet."""
 
     def has_news(self, subscription: Subscription, now_us: int) -> bool:
         """Whether there is a change to deliver now."""

@@ -1,4 +1,4 @@
-"""HTTP for channels: urllib3, connected to a checked address, with a time limit for the whole request.
+"""HTTP for channels: urllib3, over checked addresses, with a time limit for the whole request.
 
 Raises ``Refused`` and ``TemporaryFailure`` of ``failures``.
 """
@@ -41,8 +41,8 @@ MAX_RETRY_AFTER_S: Final = 3_600.0
 RETRIED_STATUSES: Final = frozenset({408, 425, 429})
 """Besides 5xx."""
 HOSTS_KEPT: Final = 512
+"""Addresses of which idle connections are kept: those used last."""
 CONNECTIONS_PER_HOST: Final = 32
-"""Idle connections kept for one address, and of how many addresses: the least used ones are closed."""
 _PORTS: Final = {"http": 80, "https": 443}
 _SAFE_HEADERS: Final = frozenset({"content-type", "user-agent", "idempotency-key"})
 """Headers that cannot be secrets: the only ones that are sent to the target of a redirect."""

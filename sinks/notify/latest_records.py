@@ -93,7 +93,7 @@ class LatestRecords(Generic[R]):
             )
             offset = max(self._next_offsets.get(number, high - TAIL_RECORDS), low)
             if offset > high:
-                # The offsets went back: somebody deleted the topic and created it again.
+                # The offsets went back: the topic was deleted and created again.
                 raise kafka.KafkaUnreachable(f"{self._topic} was created anew: ask again")
             if offset < high:
                 for message in kafka.read_to_end(

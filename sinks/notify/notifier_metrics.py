@@ -42,7 +42,7 @@ class NotifierMetrics:
         self, channel: str, outcome: Outcome, notification: Notification, seconds: float
     ) -> None:
         """Count a delivery attempt that has ended."""
-        # The latency of later attempts says more about pauses than about this process.
+        # The latency of later attempts depends on pauses more than on this process.
         is_first = (
             notification.why == "news" and notification.appended_us and notification.attempt == 1
         )

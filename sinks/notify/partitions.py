@@ -1,19 +1,24 @@
-"""The notifier's share of the alerts topic: partitions come with their state restored, and go with it committed."""
+"""The notifier's partitions of the alerts topic, each with its state restored from the deliveries.
+
+Assignment, fencing, commits and unreadable batches are those of ``stepstream.common.consumer``.
+"""
 
 from __future__ import annotations
 
 import logging
+import queue
+import threading
 import time
-from collections.abc import Callable, Mapping
-from typing import Final
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final, NamedTuple
 
 import msgspec
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import KafkaException, Message, TopicPartition
 
 from stepstream.common import kafka
 from stepstream.common.commit_metadata import NOTIFIER
-from stepstream.common.letters import refuse_batch
-from stepstream.schemas.batches import describe
+from stepstream.common.consumer import AssignedPartition, Assignment, GroupConsumer
+from stepstream.common.retry import Cancelled, OutageLog, retry
 from stepstream.schemas.delivery import DeliveryStruct
 from stepstream.schemas.documents import Subscription
 from stepstream.schemas.misfits import delivery_misfit
@@ -21,215 +26,251 @@ from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
 from stepstream.sinks.notify.delivery import PartitionDelivery
 
-BEGIN_BACK_S: Final = 300
-"""A notifier that starts for the first time ever tells alerts from so long ago on."""
-COMMIT_S: Final = 1.0
+FIRST_START_S: Final = 300
+"""A notifier without any committed offset delivers alerts from so long ago on."""
+COMMIT_INTERVAL_S: Final = 1.0
+MAX_READ: Final = 500
+ASK_S: Final = 30.0
 _log = logging.getLogger("stepstream.admin.notify")
 _decode = msgspec.json.Decoder(DeliveryStruct).decode
 
 
+class AlertRecord(NamedTuple):
+    """A record of the alerts topic."""
+
+    offset: int
+    value: bytes | None
+    appended_us: int
+
+
+class NotifierPartition(AssignedPartition):
+    """An assigned partition. ``delivery`` is None until its state is restored."""
+
+    def __init__(self, assignment: Assignment) -> None:
+        super().__init__(assignment)
+        self.delivery: PartitionDelivery | None = None
+        self.since = time.monotonic()
+
+
 class Partitions:
-    """Assigned partitions and the delivery of each. Used by one thread; rebalances happen inside ``read``."""
+    """The assigned partitions. Used by one thread, in which rebalances happen during ``read``.
+
+    Each partition is restored in a thread of its own: reading its deliveries can take longer than
+    the main thread may stand still before the runtime no longer trusts its assignment.
+    """
 
     def __init__(
         self,
         settings: Settings,
         subscriptions: Callable[[], Mapping[str, Subscription]],
-        going: Callable[[list[PartitionDelivery]], None],
+        finish: Callable[[list[PartitionDelivery]], None],
         now_us: Callable[[], int],
     ) -> None:
+        """``finish`` is called with what is revoked, to save results that are still expected."""
         self._settings = settings
         self._subscriptions = subscriptions
-        self._going = going
+        self._finish = finish
         self._now_us = now_us
-        self._topic = topic(settings.topic_prefix, "alerts")
-        self._records_topic = topic(settings.topic_prefix, "deliveries")
-        self.group = f"{settings.topic_prefix}.{settings.notify_group}"
-        self.deliveries: dict[int, PartitionDelivery] = {}
-        self._committed: dict[int, tuple[int, int]] = {}
-        self._commit_at = 0.0
-        self._bad = kafka.BadBatches()
-        self.trouble = ""
-        self.ready = False
-        self._consumer: Consumer = kafka.consumer(
+        self._restored: queue.SimpleQueue[
+            tuple[NotifierPartition, PartitionDelivery] | Exception
+        ] = queue.SimpleQueue()
+        self._next_commit = 0.0
+        self._may_commit = False
+        self._group: GroupConsumer[NotifierPartition] = GroupConsumer(
             settings,
-            self.group,
-            **{
-                "session.timeout.ms": settings.session_timeout // 1000,
-                "enable.partition.eof": True,
-                "error_cb": self._failed,
-                "log_level": 2,
-            },
+            NOTIFIER,
+            self,
+            ["alerts"],
+            settings.notify_group,
+            # Members of one group have to agree, and those of earlier releases are not cooperative.
+            cooperative=False,
+            logger=_log,
+            waited_out=kafka.WAITED_OUT,
+            config={"error_cb": self._failed, "log_level": 2},
         )
+        self.ready = False
+        """Whether a partition was assigned and restored."""
+
+    @property
+    def deliveries(self) -> dict[int, PartitionDelivery]:
+        """The restored partitions by number."""
+        return {
+            one.partition: one.delivery
+            for one in self._group.partitions.values()
+            if one.delivery is not None
+        }
 
     def start(self) -> None:
         """Join the group."""
-        self._consumer.subscribe(
-            [self._topic], on_assign=self._came, on_revoke=self._revoked, on_lost=self._lost
-        )
+        self._group.join()
 
     def close(self) -> None:
-        """Leave the group; what is held is revoked on the way."""
-        self._consumer.close()
+        """Leave the group. The partitions are revoked before."""
+        self._group.close()
 
-    def read(self, wait_s: float) -> list[Message]:
-        """Records and ends of partitions, as soon as there is one or after that time.
+    # -- reading -----------------------------------------------------------------------------------
 
-        Raises ``KafkaException`` for what waiting does not mend.
+    def read(self, wait_s: float) -> list[tuple[PartitionDelivery, list[AlertRecord], bool]]:
+        """New records by partition, and whether they reach its end. Waits for the first record.
+
+        Raises ``KafkaException`` for errors that a retry does not solve.
         """
-        first = self._consumer.poll(wait_s)
-        if first is None:
-            return []
+        self._may_commit = self._group.begin_round()
+        self._adopt_restored()
+        received = self._group.read(MAX_READ, wait_s, _record, at_once=True)
+        for skipped in received.skipped:
+            if skipped.partition.delivery is not None:
+                skipped.partition.delivery.skip_to(skipped.batch.last + 1)
         found = []
-        for message in (first, *self._consumer.consume(500, timeout=0)):
-            error = message.error()
-            if error is None or error.code() == KafkaError._PARTITION_EOF:
-                found.append(message)
-            elif error.code() in kafka.UNREADABLE:
-                if self._bad.is_hopeless(message):
-                    self._pass_over(message)
-            elif error.fatal() or error.code() not in kafka.WAITED_OUT:
-                raise KafkaException(error)
-            else:
-                self._failed(error)
-        if found:
-            self.trouble = ""
+        for partition in {**received.records, **received.ends}:
+            # A rebalance during the read may have taken the partition away.
+            if partition.delivery is not None and not partition.cancelled.is_set():
+                records = received.records.get(partition, [])
+                found.append((partition.delivery, records, partition in received.ends))
         return found
-
-    def _pass_over(self, message: Message) -> None:
-        try:
-            batch = kafka.pass_over(self._settings, self._consumer, message, self._bad, self._note)
-        except kafka.KafkaUnreachable as error:
-            self.trouble = str(error)
-            return
-        _log.error(
-            "alerts partition %d: %s", batch.partition, describe(batch.first, batch.last, batch.why)
-        )
-
-    def _note(self, batch: kafka.BadBatch) -> None:
-        refuse_batch(self._settings, batch, "alerts", "notify")
-
-    def commit(self, *, surely: bool = False) -> None:
-        """Commit the floors that moved, once a second."""
-        if not surely and time.monotonic() < self._commit_at:
-            return
-        self._commit_at = time.monotonic() + COMMIT_S
-        places = {
-            number: (delivery.safe_offset, delivery.restore_offset)
-            for number, delivery in self.deliveries.items()
-        }
-        moved = {
-            number: place
-            for number, place in places.items()
-            if self._committed.get(number) != place
-        }
-        if not moved:
-            return
-        offsets = [
-            TopicPartition(self._topic, n, floor, NOTIFIER.encode(low))
-            for n, (floor, low) in moved.items()
-        ]
-        try:
-            if surely:
-                self._consumer.commit(offsets=offsets, asynchronous=False)
-            else:
-                self._consumer.commit(offsets=offsets, asynchronous=True)
-            self._committed |= moved
-        except KafkaException as error:
-            self._failed(error.args[0])
 
     def lag(self) -> dict[int, int]:
-        """Records of the alerts topic not read yet, as far as the client knows."""
-        found = {}
-        for number, delivery in self.deliveries.items():
-            try:
-                _, high = self._consumer.get_watermark_offsets(
-                    TopicPartition(self._topic, number), cached=True
-                )
-            except KafkaException:
+        """Records of each partition that are not read yet, as far as the client knows."""
+        return {
+            partition.partition: max(0, end - partition.delivery.position)
+            for partition, end in self._group.ends().items()
+            if partition.delivery is not None
+        }
+
+    # -- committing --------------------------------------------------------------------------------
+
+    def commit(self) -> None:
+        """Commit the offsets that moved, once a second, without waiting for the answer."""
+        if not self._may_commit or time.monotonic() < self._next_commit:
+            return
+        self._next_commit = time.monotonic() + COMMIT_INTERVAL_S
+        self._group.commit_later(self._moved(self._group.partitions.values()))
+
+    def _moved(
+        self, partitions: Iterable[NotifierPartition]
+    ) -> list[tuple[NotifierPartition, int, int | None]]:
+        moved: list[tuple[NotifierPartition, int, int | None]] = []
+        for partition in partitions:
+            delivery = partition.delivery
+            if delivery is None:
                 continue
-            found[number] = max(0, high - delivery.position) if high >= 0 else 0
-        return found
+            position = (delivery.safe_offset, delivery.restore_offset)
+            if partition.acknowledged != position:
+                moved.append((partition, *position))
+        return moved
 
-    # -- coming and going ----------------------------------------------------------------------------------------------
+    # -- partitions come and go --------------------------------------------------------------------
 
-    def _came(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        began = time.monotonic()
-        for at in consumer.committed(partitions, timeout=30):
-            low = NOTIFIER.decode(kafka.committed_metadata(consumer, at)) or 0
-            floor = at.offset if at.offset >= 0 else self._beginning(consumer, at.partition)
-            _, end = consumer.get_watermark_offsets(
-                TopicPartition(self._topic, at.partition), timeout=30
+    def assigned(self, assignment: Assignment) -> NotifierPartition:
+        """Restore a new partition, in a thread."""
+        partition = NotifierPartition(assignment)
+        threading.Thread(
+            target=self._restore,
+            args=(partition,),
+            name=f"restore-{assignment.partition}",
+            daemon=True,
+        ).start()
+        return partition
+
+    def revoked(self, partitions: Sequence[NotifierPartition]) -> None:
+        """Save and commit what is left."""
+        self._finish([one.delivery for one in partitions if one.delivery is not None])
+        self._group.commit(self._moved(partitions), last=True)
+
+    def dropped(self, partition: NotifierPartition) -> None:
+        """Nothing is left to do: the state is on the deliveries topic."""
+
+    def _adopt_restored(self) -> None:
+        while True:
+            try:
+                restored = self._restored.get_nowait()
+            except queue.Empty:
+                return
+            if isinstance(restored, Exception):
+                raise restored
+            partition, delivery = restored
+            if partition.cancelled.is_set():
+                continue
+            # They may have changed since the thread began.
+            delivery.update_subscriptions(self._subscriptions(), self._now_us())
+            partition.delivery = delivery
+            self._group.resume_at(partition, delivery.position)
+            self.ready = True
+            _log.info(
+                "partition %d of alerts: restored in %.1f s, from offset %d",
+                partition.partition,
+                time.monotonic() - partition.since,
+                delivery.position,
             )
-            self.deliveries[at.partition] = self._restored(at.partition, floor, low, end)
-            self._committed[at.partition] = (-1, -1)
-        consumer.assign(
-            [
-                TopicPartition(self._topic, n, delivery.position)
-                for n, delivery in self.deliveries.items()
-            ]
-        )
-        self.ready = True
-        numbers = sorted(at.partition for at in partitions)
-        _log.info(
-            "partitions %s of %s, restored in %.1f s",
-            numbers,
-            self._topic,
-            time.monotonic() - began,
-        )
 
-    def _restored(self, number: int, floor: int, low: int, end: int) -> PartitionDelivery:
+    # The following run in the thread of a partition.
+
+    def _restore(self, partition: NotifierPartition) -> None:
+        try:
+            delivery = retry(
+                lambda: self._restored_delivery(partition.assignment),
+                (KafkaException, kafka.KafkaUnreachable),
+                OutageLog(f"{partition!r} cannot be restored", _log),
+                stop=partition.cancelled,
+            )
+        except Cancelled:
+            return
+        except Exception as error:
+            self._restored.put(error)
+        else:
+            self._restored.put((partition, delivery))
+
+    def _restored_delivery(self, assignment: Assignment) -> PartitionDelivery:
+        number = assignment.partition
+        at = TopicPartition(assignment.topic, number)
+        # Before the deliveries are read: whatever another notifier delivered of later alerts was
+        # not its to deliver.
+        _, end = self._group.client.get_watermark_offsets(at, timeout=ASK_S)
+        offset = assignment.committed
+        if offset is None:
+            offset = self._first_offset(assignment)
         delivery = PartitionDelivery(number, self._subscriptions())
-        records, unreadable = [], []
-        for message in kafka.read_to_end(self._settings, self._records_topic, [number], offset=low):
-            value = message.value()
-            if value:
-                try:
-                    record = _decode(value)
-                    why = delivery_misfit(record)
-                    if why:
-                        unreadable.append(why)
-                    else:
-                        records.append((kafka.position_of(message)[1], record))
-                except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-                    unreadable.append(str(error))
-        if unreadable:  # the sink dead-letters them
-            _log.warning(
-                "%d records of %s are no deliveries and were skipped: %s",
-                len(unreadable),
-                self._records_topic,
-                unreadable[0],
-            )
-        delivery.restore(records, floor, self._now_us(), end=end)
+        records = self._records(number, assignment.metadata or 0)
+        delivery.restore(records, offset, self._now_us(), end=end)
         return delivery
 
-    def _beginning(self, consumer: Consumer, number: int) -> int:
-        """Where the very first notifier begins: shortly before now."""
-        at = TopicPartition(self._topic, number, round((time.time() - BEGIN_BACK_S) * 1000))
-        (found,) = consumer.offsets_for_times([at], timeout=30)
+    def _records(self, number: int, first: int) -> list[tuple[int, DeliveryStruct]]:
+        """The delivery records of a partition from an offset on, with their offsets."""
+        name = topic(self._settings.topic_prefix, "deliveries")
+        records, invalid = [], []
+        for message in kafka.read_to_end(self._settings, name, [number], offset=first):
+            value = message.value()
+            if not value:
+                continue
+            try:
+                record = _decode(value)
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+                invalid.append(str(error))
+                continue
+            if reason := delivery_misfit(record):
+                invalid.append(reason)
+            else:
+                records.append((kafka.position_of(message)[1], record))
+        if invalid:  # the store's sink writes them to the dead letter topic
+            _log.warning(
+                "%d records of %s are invalid and were skipped: %s", len(invalid), name, invalid[0]
+            )
+        return records
+
+    def _first_offset(self, assignment: Assignment) -> int:
+        """Where a group without a committed offset begins."""
+        since_ms = round((time.time() - FIRST_START_S) * 1000)
+        at = TopicPartition(assignment.topic, assignment.partition, since_ms)
+        (found,) = self._group.client.offsets_for_times([at], timeout=ASK_S)
         if found.offset >= 0:
             return int(found.offset)
-        return int(
-            consumer.get_watermark_offsets(TopicPartition(self._topic, number), timeout=30)[1]
-        )
+        return int(self._group.client.get_watermark_offsets(at, timeout=ASK_S)[1])
 
-    def _revoked(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        leaving = [
-            self.deliveries[at.partition] for at in partitions if at.partition in self.deliveries
-        ]
-        self._going(leaving)
-        self.commit(surely=True)
-        self._drop(partitions)
+    def _failed(self, error: object) -> None:
+        """Called by the client for errors of its connections."""
+        self._group.outage.failed(error)
 
-    def _lost(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        self._drop(partitions)
 
-    def _drop(self, partitions: list[TopicPartition]) -> None:
-        for at in partitions:
-            self.deliveries.pop(at.partition, None)
-            self._committed.pop(at.partition, None)
-
-    def _failed(self, error: KafkaError) -> None:
-        if not self.trouble:
-            _log.warning("Kafka: %s", error.str())
-        self.trouble = error.str()
+def _record(message: Message) -> AlertRecord:
+    _, offset = kafka.position_of(message)
+    return AlertRecord(offset, message.value(), message.timestamp()[1] * 1000)

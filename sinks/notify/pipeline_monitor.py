@@ -19,7 +19,7 @@ PROBE_AGENT: Final = "stepstream-probe"
 ALERT: Final = "pipeline-stalled"
 RULE: Final = "pipeline_stalled"
 SUSPENDED_FACTOR: Final = 4
-"""After a pause of so many check intervals the machine was suspended, and all components with it."""
+"""After a pause of so many check intervals the machine must have been suspended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class ProgressReading:
     lag: int
     """Records not processed yet; -1 if the lag does not show progress."""
     share: float = 0.0
-    """The lag as a share of what Kafka keeps, of the worst partition; 0 until Kafka deletes some."""
+    """The lag as a share of what Kafka keeps, in the worst partition; 0 until it deletes some."""
     members: int = 1
     """Members of the consumer group."""
 

@@ -1,4 +1,4 @@
-"""Secrets that subscriptions refer to: read at every delivery attempt, and removed from every text."""
+"""Secrets that subscriptions refer to: read at every attempt, and removed from every text."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from confluent_kafka import KafkaException, Message
+from confluent_kafka import KafkaException
 
 from stepstream.common import kafka
 from stepstream.common.listen import AddressTaken
@@ -31,7 +31,7 @@ from stepstream.sinks.notify.grouping import Notification
 from stepstream.sinks.notify.http_client import HttpClient
 from stepstream.sinks.notify.notifier_metrics import NotifierMetrics, serve
 from stepstream.sinks.notify.outbox import Outbox
-from stepstream.sinks.notify.partitions import Partitions
+from stepstream.sinks.notify.partitions import AlertRecord, Partitions
 from stepstream.sinks.notify.secrets import Secrets
 from stepstream.sinks.notify.subscriptions import Subscriptions
 
@@ -114,7 +114,7 @@ class Notifier:
         """Called in the main thread with each alert: (partition, alert, append time)."""
 
     def run(self, stop: threading.Event) -> None:
-        """Work until ``stop`` is set. Raises errors that a retry does not solve; nothing is lost."""
+        """Work until ``stop`` is set. Raises errors that a retry does not solve."""
         try:
             retry(
                 self.subscriptions.start,
@@ -145,11 +145,13 @@ class Notifier:
         return future.result(timeout_s)
 
     def _round(self) -> None:
-        messages = self.partitions.read(self._wait_s())
+        received = self.partitions.read(self._wait_s())
         # After the wait: a subscription that was added meanwhile applies to these alerts.
         self._update_subscriptions()
-        for message in messages:
-            self._process(message)
+        for delivery, records, is_end in received:
+            self._process(delivery, records)
+            if is_end:
+                delivery.reached_end()
         self._collect()
         self._start_attempts()
         self._save()
@@ -170,19 +172,12 @@ class Notifier:
             for delivery in self.partitions.deliveries.values():
                 delivery.update_subscriptions(self.subscriptions.current, _now_us())
 
-    def _process(self, message: Message) -> None:
-        number, offset = kafka.position_of(message)
-        delivery = self.partitions.deliveries.get(number)
-        if delivery is None:
-            return
-        if message.error() is not None:
-            delivery.reached_end()
-            return
-        appended_us = message.timestamp()[1] * 1000
-        alert = delivery.read(offset, message.value(), appended_us, _now_us())
-        if alert is not None:
-            for listener in self.on_alert:
-                listener(delivery, alert, appended_us)
+    def _process(self, delivery: PartitionDelivery, records: list[AlertRecord]) -> None:
+        for offset, value, appended_us in records:
+            alert = delivery.read(offset, value, appended_us, _now_us())
+            if alert is not None:
+                for listener in self.on_alert:
+                    listener(delivery, alert, appended_us)
 
     def _start_attempts(self) -> None:
         for delivery in self.partitions.deliveries.values():

@@ -1,4 +1,4 @@
-"""``stepstream notify``: the notifier with what runs beside it, and the actions of its admin API."""
+"""``stepstream notify``: the notifier with its API and monitor, and the actions of the API."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ ACTIONS: Final[dict[str, Action]] = {
 
 
 def run(settings: Settings) -> int:
-    """Run a notifier until it is told to stop; returns the exit code."""
+    """Run a notifier until it gets a signal. Returns the exit code."""
     return service.run(settings, parts=_parts)
 
 
 def _parts(notifier: service.Notifier) -> list[Any]:
-    """What runs beside the notifier."""
+    """What runs in the notifier's process."""
     settings = notifier.settings
     found: list[Any] = [MonitorThread(notifier)]
     if settings.notify_port >= 0:
@@ -47,7 +47,7 @@ def _parts(notifier: service.Notifier) -> list[Any]:
 
 
 def actions(settings: Settings) -> Actions:
-    """What the admin API does to documents and alerts."""
+    """The operations of the API on documents and alerts."""
     return Actions(
         apply=lambda subscription: add(settings, subscription),
         remove=lambda name: remove(settings, name),
@@ -56,20 +56,21 @@ def actions(settings: Settings) -> Actions:
 
 
 def act(settings: Settings, alert_id: str, action: str, data: dict[str, Any]) -> dict[str, Any]:
-    """Acknowledge, silence (``for``) or resolve an alert ``by`` somebody; the alert as it is then.
+    """Acknowledge, silence (``for``) or resolve an alert. Returns the alert afterwards.
 
-    Raises ``LookupError`` where there is no such alert, ``ValueError`` for what was said wrong or was not taken.
+    ``data`` has ``by``, the person. Raises ``LookupError`` if there is no such alert,
+    ``ValueError`` if the request is invalid or no worker has applied it.
     """
     by = str(data.get("by") or "")
     if not by:
-        raise ValueError('say who does it: {"by": "ada"}')
+        raise ValueError('the person is missing: send {"by": "ada"}')
     until_us = 0
     if action == "silence":
         now_us = time.time_ns() // 1_000
         until_us = now_us + parse_duration_us(data.get("for", "1h"))
     alert = find_alert(settings, alert_id)
     if alert is None:
-        raise LookupError(f"there is no alert {alert_id}, or several begin so")
+        raise LookupError(f"no alert, or more than one, has an id that begins with {alert_id}")
     try:
         return alert_actions.act(
             settings, alert, ACTIONS[action], by=by, until_us=until_us
@@ -79,24 +80,35 @@ def act(settings: Settings, alert_id: str, action: str, data: dict[str, Any]) ->
 
 
 def add(settings: Settings, subscription: Subscription, *, force: bool = False) -> str:
-    """Put a subscription in force; ``created``, ``changed`` or ``unchanged``. Raises ``ValueError`` for a folder's own."""
+    """Put a subscription in force. Returns ``created``, ``changed`` or ``unchanged``.
+
+    Raises ``ValueError`` if a watched folder owns it, unless ``force`` is set.
+    """
     from pathlib import Path
 
     written = documents.Written(subscription, Place(Path(subscription.name), 0))
-    held = documents.in_force(settings).get(document_key(subscription))
-    if held is not None and held.owner and not force:
-        raise ValueError(f"{held.key} is owned by {held.owner}: change it there, or use --force")
+    existing = documents.in_force(settings).get(document_key(subscription))
+    if existing is not None and existing.owner and not force:
+        raise ValueError(
+            f"{existing.key} is owned by {existing.owner}: change it there, or use --force"
+        )
     changes = documents.apply(settings, [written], force=True)
     return changes[0].what
 
 
 def remove(settings: Settings, name: str, *, force: bool = False) -> None:
-    """Take a subscription out of force. Raises ``LookupError`` where there is none, ``ValueError`` for a folder's own."""
+    """Remove a subscription.
+
+    Raises ``LookupError`` if there is none, ``ValueError`` if a watched folder owns it, unless
+    ``force`` is set.
+    """
     known = documents.in_force(settings)
-    held = known.get(f"subscription/{name}")
-    if held is None:
+    existing = known.get(f"subscription/{name}")
+    if existing is None:
         names = [one.name for one in known.values() if one.kind == "Subscription"]
         raise LookupError(f"there is no subscription {name}; {did_you_mean(name, names)}")
-    if held.owner and not force:
-        raise ValueError(f"{held.key} is held by {held.owner}: remove it there, or say --force")
-    documents.withdraw(settings, held.key)
+    if existing.owner and not force:
+        raise ValueError(
+            f"{existing.key} is owned by {existing.owner}: remove it there, or use --force"
+        )
+    documents.withdraw(settings, existing.key)

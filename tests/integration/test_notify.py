@@ -103,7 +103,7 @@ def test_a_webhook_hears_of_alerts_and_their_end_signed_and_live(
         publisher.send("a", 2, state="resolved")
         publisher.flush()
         wait_until(lambda: len(hook.taken) == 3, 20, "the end")
-        assert sorted(hook.told()) == [("a", 1), ("a", 2), ("b", 1)]
+        assert sorted(hook.alerts_taken()) == [("a", 1), ("a", 2), ("b", 1)]
         for call in hook.taken:
             assert verify(
                 "a-very-secret-key", call.headers["Stepstream-Signature"], call.body, time.time()
@@ -120,7 +120,7 @@ def test_a_webhook_hears_of_alerts_and_their_end_signed_and_live(
         admin(processes[1])
         publisher.send("c")
         publisher.flush()
-        wait_until(lambda: ("c", 1) in hook.told(), 20, "what came after the restart")
+        wait_until(lambda: ("c", 1) in hook.alerts_taken(), 20, "what came after the restart")
         assert len(hook.taken) == 4
         log = "".join(process.log.read_text() for process in processes)
         assert "a-very-secret-key" not in log
@@ -246,7 +246,9 @@ def test_the_stream_goes_on_where_it_left_off(
         "c"
     ]
     assert ask(f"{url}/alerts/nobody/acknowledge", "POST", {"by": "ada"})[0] == 404
-    assert ask(f"{url}/alerts/c/acknowledge", "POST", {})[1]["error"].startswith("say who does it")
+    assert ask(f"{url}/alerts/c/acknowledge", "POST", {})[1]["error"].startswith(
+        "the person is missing"
+    )
     assert ask(f"{url}/subscriptions", Host="evil.example")[0] == 403
     assert ask(f"{url}/subscriptions", Origin="https://evil.example")[0] == 403
 

@@ -442,7 +442,7 @@ def _is_open(connection: socket.socket) -> bool:
 
 def test_a_taken_port_is_said_in_a_sentence(world: World) -> None:
     """With the address."""
-    with pytest.raises(OSError, match=f"port {world.server.port} of 127.0.0.1 is taken"):
+    with pytest.raises(OSError, match=f"port {world.server.port} of 127.0.0.1 is in use"):
         WebServer(create([], hosts=Hosts("127.0.0.1"), access=None), "127.0.0.1", world.server.port)
 
 

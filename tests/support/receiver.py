@@ -1,4 +1,4 @@
-"""A real HTTP receiver for tests and benchmarks: it answers as told and keeps what it was sent."""
+"""A real HTTP receiver for tests and benchmarks: it answers as configured and keeps requests."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Receiver:
     refused: list[Call] = field(default_factory=list)
     url: str = ""
 
-    def told(self) -> list[tuple[str, int]]:
+    def alerts_taken(self) -> list[tuple[str, int]]:
         """Every (alert, seq) that was taken, in order, with repeats."""
         return [pair for call in list(self.taken) for pair in call.alerts]
 

@@ -1,1 +1,1 @@
-"""The project's own channels, one module each. Every module here is imported and registers its channel."""
+"""The project's own channels. Every module here is imported and registers one channel."""

@@ -1,4 +1,4 @@
-"""Every service that the apprise library supports. The library is imported when it is first used."""
+"""Every service that the apprise library supports. The library is imported at its first use."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _NOTIFY_TYPES: Final = {
 
 @CHANNELS.register("apprise")
 class Apprise(Channel):
-    """Any of the services that [apprise](https://github.com/caronc/apprise) supports, by its URL."""
+    """Any service that [apprise](https://github.com/caronc/apprise) supports, by its URL."""
 
     url: Secret
 

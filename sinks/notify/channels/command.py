@@ -38,7 +38,7 @@ class Command(Channel):
     ) -> str:
         """Run the program."""
         if not context.allow_commands:
-            # Otherwise everybody who may write documents could run programs here.
+            # Otherwise every author of a document could run programs here.
             raise Refused(
                 "commands are off: the notifier runs them only with the setting "
                 "notify_allow_commands"

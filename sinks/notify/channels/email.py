@@ -38,7 +38,9 @@ class Email(Channel):
     password: Secret = Field("", validate_default=False)
     sender: Text = Field(description="address of the sender")
     to: tuple[Text, ...] = Field(min_length=1, description="addresses of the recipients")
-    encryption: Annotated[str, Field(pattern="^(starttls|tls|none)$")] = "starttls"
+    encryption: Annotated[str, Field(pattern="^(starttls|tls|none)$")] = Field(
+        "starttls", description="starttls, tls or none"
+    )
 
     def send(
         self, notification: Notification, subscription: Subscription, context: ChannelContext

@@ -52,7 +52,7 @@ def sign(secret: str, time_s: int, body: bytes) -> str:
 def verify(
     secret: str, header: str, body: bytes, now_s: float, *, tolerance_s: float = 300
 ) -> bool:
-    """Whether the signature is valid and not older than ``tolerance_s``. For receivers in Python."""
+    """Whether the signature is valid and not older than ``tolerance_s``. For receivers."""
     try:
         parts = dict(part.split("=", 1) for part in header.split(","))
         time_s, given = int(parts["t"]), parts["v1"]

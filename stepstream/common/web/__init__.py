@@ -1,1 +1,1 @@
-"""The web stack of every HTTP server in Stepstream: credentials, limits, checks and headers."""
+"""The web stack of every HTTP server of the project: credentials, limits, checks, headers."""

@@ -1,4 +1,4 @@
-"""Who asks: credentials from headers, checked against the table before anything of the body is read."""
+"""Authentication: credentials from headers, checked before anything of the body is read."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from stepstream.common.web.errors import WebError
 
 Pair = tuple[str, str]
 Reader = Callable[[Scope], Pair | None]
-"""Finds name and secret in a request's head, None where there are none. Raises ``WebError`` for what cannot be read."""
+"""Finds name and secret in a request's headers; None if there are none. Raises ``WebError``."""
 
+# Not Basic: a browser would ask for a password, keep it, and send it with requests of other pages.
 CHALLENGE: Final = {"WWW-Authenticate": 'Bearer realm="stepstream"'}
-"""Not Basic: a browser would ask for a password, keep it, and send it along with requests of other pages."""
 
 
 def basic(value: str) -> Pair:
@@ -65,7 +65,7 @@ class Access:
         self._read = read
 
     async def identify(self, scope: Scope) -> Credential:
-        """Whose request this is. Raises ``WebError`` 401, or 429 for an address that fails again and again."""
+        """The caller. Raises ``WebError`` 401, or 429 for an address that keeps failing."""
         pair = self._read(scope)
         if pair is None:
             raise WebError(

@@ -1,4 +1,4 @@
-"""The application factory: routes, with health and metrics beside them, behind the front."""
+"""The application factory: routes, health and metrics, behind the checks of ``front``."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class Observed(Protocol):
-    """What a process says of itself; ``stepstream.common.observe.Observer`` is one."""
+    """Health and metrics of a process; ``stepstream.common.observe.Observer`` is one."""
 
     def health(self) -> str:
-        """Empty when all is well."""
+        """What is wrong; empty if nothing is."""
 
     def readiness(self) -> str:
-        """Empty when it works."""
+        """Why the process is not ready; empty if it is."""
 
     def text(self) -> bytes:
-        """The metrics."""
+        """The metrics, in Prometheus' text format."""
 
 
 def create(
@@ -40,16 +40,17 @@ def create(
     open_paths: Iterable[str] = (),
     error: Callable[[WebError], Response] = json_error,
 ) -> ASGIApp:
-    """An application that answers ``routes``, ``/healthz``, ``/readyz`` and, with ``observed``, ``/metrics``.
+    """An application with ``routes``, ``/healthz``, ``/readyz`` and, if observed, ``/metrics``.
 
-    Without ``access`` everybody may ask everything. ``open_paths`` need no credentials, as the two of health.
+    Without ``access`` no path needs credentials. With it, ``open_paths`` and the two paths of
+    health need none.
     """
     inner = Router([*routes, *_health(observed)], redirect_slashes=False)
     return Front(inner, hosts, access, open_paths=("/healthz", "/readyz", *open_paths), error=error)
 
 
 def _health(observed: Observed | None) -> list[BaseRoute]:
-    """Fixed texts: what is wrong stands in the log and, as a number, in the metrics."""
+    # Fixed texts: these paths need no credentials, and a reason could contain names.
 
     async def healthz(_request: Request) -> Response:
         wrong = observed is not None and observed.health()
@@ -69,7 +70,7 @@ def _health(observed: Observed | None) -> list[BaseRoute]:
 
 
 class Raw:
-    """An endpoint that wants the bare ASGI interface, for routes: ``Route(path, Raw(function))``."""
+    """An endpoint with the plain ASGI interface: ``Route(path, Raw(function))``."""
 
     def __init__(self, function: Callable[[Scope, Receive, Send], object]) -> None:
         self._function = function

@@ -1,4 +1,4 @@
-"""Reading a request's body: as a stream, within a time, counted on the wire and again in plain bytes."""
+"""Reads a request's body, with limits on time, on compressed and on decompressed bytes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stepstream.common.web import coding
 from stepstream.common.web.errors import WebError
 
 SPOOL_BYTES: Final = 16 << 20
-"""A spooled body above this size goes to a file."""
+"""A larger spooled body is kept in a file."""
 
 
 class ClientLeft(Exception):
@@ -24,10 +24,10 @@ class ClientLeft(Exception):
 async def pieces(
     scope: Scope, receive: Receive, *, max_bytes: int, wait_s: float = 60.0
 ) -> AsyncIterator[bytes]:
-    """The body as it comes, still compressed.
+    """The parts of the body as they arrive, still compressed.
 
-    Raises ``WebError`` 413 beyond ``max_bytes`` (at once where Content-Length says so), 408 where nothing comes for
-    ``wait_s`` seconds, and ``ClientLeft``.
+    Raises ``WebError`` 413 above ``max_bytes`` (at once if Content-Length is larger), 408 if
+    nothing arrives for ``wait_s`` seconds, and ``ClientLeft``.
     """
     length = Headers(scope=scope).get("content-length", "0")
     if int(length) > max_bytes:
@@ -39,7 +39,7 @@ async def pieces(
             async with asyncio.timeout(wait_s):
                 message = await receive()
         except TimeoutError:
-            raise WebError(408, f"nothing of the body came for {wait_s:.0f} s") from None
+            raise WebError(408, f"no data of the body arrived for {wait_s:.0f} s") from None
         if message["type"] == "http.disconnect":
             raise ClientLeft
         more = message.get("more_body", False)
@@ -62,11 +62,14 @@ async def read(
     max_plain_bytes: int = 0,
     wait_s: float = 60.0,
 ) -> bytes:
-    """The whole body, decompressed. ``max_plain_bytes`` 0 is ``max_bytes``. Raises ``WebError`` and ``ClientLeft``."""
-    held = [piece async for piece in pieces(scope, receive, max_bytes=max_bytes, wait_s=wait_s)]
+    """The whole body, decompressed, of at most ``max_plain_bytes`` (0: ``max_bytes``).
+
+    Raises ``WebError`` and ``ClientLeft``.
+    """
+    parts = [piece async for piece in pieces(scope, receive, max_bytes=max_bytes, wait_s=wait_s)]
     encoding = Headers(scope=scope).get("content-encoding", "")
     try:
-        return b"".join(coding.decode(iter(held), encoding, max_plain_bytes or max_bytes))
+        return b"".join(coding.decode(iter(parts), encoding, max_plain_bytes or max_bytes))
     except coding.UnknownCoding as error:
         raise WebError(415, str(error)) from None
     except coding.TooManyBytes as error:
@@ -76,10 +79,10 @@ async def read(
 
 
 class Spool:
-    """A body that was read to its end: small ones in memory, large ones in a file without a name."""
+    """A body that was read completely: in memory, or, if it is large, in an unnamed file."""
 
     def __init__(self) -> None:
-        self._held: list[bytes] = []
+        self._parts: list[bytes] = []
         self._file: IO[bytes] | None = None
         self.size = 0
 
@@ -89,25 +92,25 @@ class Spool:
             self.size += len(piece)
             if self._file is None and self.size > SPOOL_BYTES:
                 self._file = tempfile.TemporaryFile()  # noqa: SIM115
-                self._file.writelines(self._held)
-                self._held = []
+                self._file.writelines(self._parts)
+                self._parts = []
             if self._file is None:
-                self._held.append(piece)
+                self._parts.append(piece)
             else:
                 self._file.write(piece)
 
     def pieces(self) -> Iterator[bytes]:
-        """What was read, once."""
-        held, self._held = self._held, []
-        yield from held
+        """The parts of the body. They can be read once."""
+        parts, self._parts = self._parts, []
+        yield from parts
         if self._file is not None:
             self._file.seek(0)
             while piece := self._file.read(coding.PIECE_BYTES):
                 yield piece
 
     def close(self) -> None:
-        """Forget it."""
-        self._held = []
+        """Release memory and file."""
+        self._parts = []
         if self._file is not None:
             self._file.close()
             self._file = None

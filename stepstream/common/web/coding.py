@@ -1,7 +1,7 @@
-"""Content-Encoding in both directions, in pieces of bounded size: gzip, deflate, lz4, zstd, and br where brotli is installed.
+"""Content-Encoding in both directions: gzip, deflate, lz4, zstd, and br if brotli is installed.
 
-A decoder makes little more than ``PIECE_BYTES`` at once, whatever a few compressed bytes stand for, and ``decode`` stops
-at a limit that is counted in plain bytes.
+A few compressed bytes can stand for gigabytes. A decoder therefore returns little more than
+``PIECE_BYTES`` at once, and ``decode`` stops at a limit of decompressed bytes.
 """
 
 from __future__ import annotations
@@ -12,25 +12,25 @@ from typing import Any, Final, Protocol
 
 PIECE_BYTES: Final = 1 << 20
 ZSTD_WINDOW_BYTES: Final = 8 << 20
-"""The largest window that HTTP allows (RFC 9659)."""
+"""The largest window that HTTP allows (RFC 9659, section 3)."""
 _ZSTD_BLOCK_BYTES: Final = 128 << 10
 _ZSTD_BLOCKS_AT_ONCE: Final = PIECE_BYTES // _ZSTD_BLOCK_BYTES
 
 
 class CodingError(ValueError):
-    """A body that cannot be decoded; says why."""
+    """A body cannot be decoded; the text is the reason."""
 
 
 class UnknownCoding(CodingError):
-    """A Content-Encoding that is not known here."""
+    """The Content-Encoding is not supported."""
 
 
 class TooManyBytes(CodingError):
-    """There are more plain bytes than were allowed."""
+    """There are more decompressed bytes than the limit."""
 
 
 class Encoder(Protocol):
-    """Compresses a stream."""
+    """Compresses a stream of bytes."""
 
     def compress(self, data: bytes, /) -> bytes: ...
 
@@ -41,10 +41,10 @@ Decode = Callable[[Iterator[bytes]], Iterator[bytes]]
 
 
 def decode(pieces: Iterator[bytes], encoding: str, max_bytes: int) -> Iterator[bytes]:
-    """The plain bytes of a body in pieces; several frames or members in a row are one body.
+    """The decompressed bytes of a body; several frames or members in a row are one body.
 
-    Raises ``UnknownCoding``, ``TooManyBytes`` beyond ``max_bytes`` plain bytes, and ``CodingError`` for what is not valid
-    or ends in the middle.
+    Raises ``UnknownCoding``, ``TooManyBytes`` above ``max_bytes`` decompressed bytes, and
+    ``CodingError`` if the body is invalid or incomplete.
     """
     name = encoding.strip().lower()
     left = max_bytes
@@ -71,17 +71,17 @@ def _plain(pieces: Iterator[bytes], name: str) -> Iterator[bytes]:
 
 
 def decoder(name: str) -> Decode:
-    """The decoder of an encoding's name. Raises ``UnknownCoding``."""
+    """The decoder for an encoding. Raises ``UnknownCoding``."""
     found = _DECODERS.get(name)
     if found is None or not _can(name):
         raise UnknownCoding(
-            f"unknown compression {name[:40]!r}: use {', '.join(one for one in _DECODERS if _can(one))}"
+            f"unknown compression {name[:40]!r}: use {', '.join(filter(_can, _DECODERS))}"
         )
     return found
 
 
 def _can(name: str) -> bool:
-    """Whether the package that an encoding needs is there."""
+    """Whether the package that an encoding needs is installed."""
     try:
         if name == "lz4":
             import lz4.frame  # noqa: F401
@@ -90,7 +90,7 @@ def _can(name: str) -> bool:
         elif name == "br":
             import brotli  # type: ignore[import-not-found]
 
-            # Before 1.2 it has no bound of what one call makes.
+            # Before version 1.2 the output of one call has no limit.
             return hasattr(brotli.Decompressor, "can_accept_more_data")
     except ImportError:
         return False
@@ -152,30 +152,30 @@ def _brotli(pieces: Iterator[bytes]) -> Iterator[bytes]:
 
 
 class _Bytes:
-    """Pieces, to be taken by number of bytes."""
+    """Reads numbers of bytes from an iterator of pieces."""
 
     def __init__(self, pieces: Iterator[bytes]) -> None:
         self._pieces = pieces
-        self._held = bytearray()
+        self._buffer = bytearray()
 
     def take(self, count: int) -> bytes:
-        """So many bytes. Raises ``CodingError`` where there are fewer."""
+        """The next ``count`` bytes. Raises ``CodingError`` if there are fewer."""
         found = self.take_or_end(count)
         if len(found) < count:
             raise _too_early("zstd")
         return found
 
     def take_or_end(self, count: int) -> bytes:
-        """So many bytes; nothing at the end."""
-        while len(self._held) < count:
+        """The next ``count`` bytes; none at the end. Raises ``CodingError`` if there are fewer."""
+        while len(self._buffer) < count:
             piece = next(self._pieces, None)
             if piece is None:
-                if self._held:
+                if self._buffer:
                     raise _too_early("zstd")
                 return b""
-            self._held += piece
-        found = bytes(self._held[:count])
-        del self._held[:count]
+            self._buffer += piece
+        found = bytes(self._buffer[:count])
+        del self._buffer[:count]
         return found
 
     def skip(self, count: int) -> None:
@@ -184,7 +184,8 @@ class _Bytes:
 
 
 def _zstd(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """zstandard has no bound of what one call makes, so it is fed a few blocks at a time: each makes 128 KiB at most."""
+    # The output of one call of zstandard has no limit, so it gets a few blocks at a time: each
+    # stands for 128 KiB at most (RFC 8878, section 3.1.1.2.4).
     source = _Bytes(pieces)
     while magic := source.take_or_end(4):
         number = int.from_bytes(magic, "little")
@@ -204,20 +205,20 @@ def _zstd_frame(magic: bytes, source: _Bytes) -> Iterator[bytes]:
     descriptor = first[0]
     single = descriptor >> 5 & 1
     header = (not single) + (0, 1, 2, 4)[descriptor & 3] + (single, 2, 4, 8)[descriptor >> 6]
-    held, blocks, last = [magic, first, source.take(header)], 0, False
+    parts, blocks, last = [magic, first, source.take(header)], 0, False
     while not last:
         head = source.take(3)
         value = int.from_bytes(head, "little")
         last, kind, size = bool(value & 1), value >> 1 & 3, value >> 3
         if size > _ZSTD_BLOCK_BYTES:
             raise CodingError("the body is not valid zstd: a block is too large")
-        held += [head, source.take(1 if kind == 1 else size)]
+        parts += [head, source.take(1 if kind == 1 else size)]
         blocks += 1
         if last and descriptor >> 2 & 1:
-            held.append(source.take(4))
+            parts.append(source.take(4))
         if last or blocks == _ZSTD_BLOCKS_AT_ONCE:
-            yield raw.decompress(b"".join(held))
-            held, blocks = [], 0
+            yield raw.decompress(b"".join(parts))
+            parts, blocks = [], 0
     if not raw.eof:
         raise _too_early("zstd")
 
@@ -233,7 +234,7 @@ _DECODERS: Final[dict[str, Decode]] = {
 
 
 class _Lz4Encoder:
-    """An LZ4 frame; its header goes out before the first block."""
+    """An LZ4 frame. The library makes its header separately; it is sent with the first block."""
 
     def __init__(self) -> None:
         import lz4.frame
@@ -268,7 +269,7 @@ def _zstd_encoder() -> Encoder:
     return zstandard.ZstdCompressor(level=1).compressobj()
 
 
-# In the order of preference: between two programs on one machine the cheapest wins.
+# In order of preference: between two programs on one machine the fastest is best.
 _ENCODERS: Final[dict[str, Callable[[], Any]]] = {
     "lz4": _Lz4Encoder,
     "zstd": _zstd_encoder,
@@ -279,7 +280,7 @@ _ENCODERS: Final[dict[str, Callable[[], Any]]] = {
 
 
 def choose(accepted: str) -> str:
-    """The encoding for an answer to this Accept-Encoding; empty for none."""
+    """The encoding for an answer, by the request's Accept-Encoding; empty: none."""
     offered = {
         part.partition(";")[0].strip().lower()
         for part in accepted.split(",")

@@ -1,8 +1,9 @@
-"""The credential table: who may call a server, with which secret, and what that allows.
+"""The credential table: who may call a server, with which secret and which scopes.
 
-A secret is either a random token that we made (``new_credential``), or a password that an operator chose. Tokens have 256
-random bits, so one SHA-256 protects them; passwords are hashed with scrypt. The table holds hashes only. It lives in a
-JSON file (``load``, ``save``); everything else here is pure, and the time is passed in.
+A secret is either a random token that we made (``new_credential``) or a password that an operator
+chose. A token has 256 random bits, so one SHA-256 protects it; passwords are hashed with scrypt.
+The table contains hashes only. It is stored in a JSON file (``load``, ``save``); everything else
+here is pure, and the time is passed in.
 """
 
 from __future__ import annotations
@@ -26,16 +27,17 @@ Scope = Literal["read", "act", "admin", "ingest"]
 SCOPES: Final[dict[Scope, str]] = {
     "read": "read runs, steps, alerts and metrics, with SQL too",
     "act": "acknowledge, silence and resolve alerts, stop and pause runs",
-    "admin": "change policies and subscriptions, write the store, migrate it, back it up, and manage credentials",
+    "admin": "change policies and subscriptions, write, migrate and back up the store, "
+    "and manage credentials",
     "ingest": "send steps",
 }
-"""What each scope allows. No scope contains another one."""
+"""What each scope allows. No scope includes another one."""
 
 NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 TOKEN_PREFIX: Final = "stepstream_"
 VERSION: Final = 1
 SCRYPT_N, SCRYPT_R, SCRYPT_P = 1 << 14, 8, 1
-"""16 MiB and about 50 ms for one password."""
+"""Parameters of scrypt: 16 MiB of memory and about 50 ms for one password."""
 SECRET_BYTES: Final = 32
 MAX_SECRET_CHARACTERS: Final = 1024
 FREE_TRIES: Final = 10
@@ -45,11 +47,11 @@ MAX_VERIFIED: Final = 1_000
 
 
 class CredentialsError(ValueError):
-    """A credential file or an entry of it that cannot be used; says which and why."""
+    """A credential file or an entry of it is invalid; the text names it and the reason."""
 
 
 class TooManyTries(Exception):
-    """This client address has failed too often: it may try again after ``retry_after_s`` seconds."""
+    """A client address has failed too often. It may try again after ``retry_after_s`` seconds."""
 
     def __init__(self, retry_after_s: float) -> None:
         super().__init__(
@@ -60,7 +62,7 @@ class TooManyTries(Exception):
 
 @dataclass(frozen=True)
 class Credential:
-    """One entry: a name, the hash of its secret, what it allows, and in which projects (empty: in all)."""
+    """One entry: a name, the hash of its secret, its scopes, and its projects (empty: all)."""
 
     name: str
     hash: str
@@ -70,7 +72,8 @@ class Credential:
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):
             raise CredentialsError(
-                f"{self.name!r} is not a credential's name: use a-z, 0-9, _ and -, at most 64 characters"
+                f"{self.name!r} is not a credential's name: use a-z, 0-9, _ and -, "
+                f"at most 64 characters"
             )
         unknown = sorted(set(self.scopes) - SCOPES.keys())
         if unknown:
@@ -79,36 +82,37 @@ class Credential:
             )
         if not _is_hash(self.hash):
             raise CredentialsError(
-                f"the hash of credential {self.name} is neither sha256:HEX nor scrypt:N:R:P:SALT:HEX"
+                f"the hash of credential {self.name} is neither sha256:HEX nor "
+                f"scrypt:N:R:P:SALT:HEX"
             )
 
     def allows(self, scope: Scope, project: str | None = None) -> bool:
-        """Whether it has the scope, for that project; without a project: for all projects at once."""
+        """Whether it has the scope for that project, or, without one, for all projects."""
         if scope not in self.scopes:
             return False
         return not self.projects or (project is not None and project in self.projects)
 
 
 def new_secret() -> str:
-    """A random secret of 256 bits, of characters that need no quoting in a URL, a shell or a file."""
+    """A random secret of 256 bits, as hexadecimal digits, which need no quoting anywhere."""
     return secrets.token_hex(SECRET_BYTES)
 
 
 def new_credential(
     name: str, scopes: Iterable[Scope], projects: Iterable[str] = ()
 ) -> tuple[Credential, str]:
-    """An entry with a new random secret, and that secret. Raises ``CredentialsError`` for a name or scope that is none."""
+    """An entry with a new random secret, and the secret. Raises ``CredentialsError``."""
     secret = new_secret()
     return Credential(name, hash_token(secret), frozenset(scopes), frozenset(projects)), secret
 
 
 def hash_token(secret: str) -> str:
-    """The hash of a secret from ``new_secret``. For anything that people chose use ``hash_password``."""
+    """The hash of a secret from ``new_secret``. For passwords use ``hash_password``."""
     return f"sha256:{hashlib.sha256(secret.encode()).hexdigest()}"
 
 
 def hash_password(password: str) -> str:
-    """The salted scrypt hash of a password that a person chose. Raises ``CredentialsError`` for an empty or huge one."""
+    """The salted scrypt hash of a password. Raises ``CredentialsError`` for its length."""
     if not 0 < len(password) <= MAX_SECRET_CHARACTERS:
         raise CredentialsError(f"a password has 1 to {MAX_SECRET_CHARACTERS} characters")
     salt = secrets.token_hex(16)
@@ -117,12 +121,12 @@ def hash_password(password: str) -> str:
 
 
 def token_of(name: str, secret: str) -> str:
-    """Name and secret as one string, for ``Authorization: Bearer`` and ``x-api-key``."""
+    """Name and secret as a token, for ``Authorization: Bearer`` and ``x-api-key``."""
     return f"{TOKEN_PREFIX}{name}.{secret}"
 
 
 def split_token(token: str) -> tuple[str, str] | None:
-    """The name and the secret of a token; None for what is no token."""
+    """The name and the secret of a token; None if the text is not a token."""
     name, dot, secret = token.strip().removeprefix(TOKEN_PREFIX).partition(".")
     if (
         not token.strip().startswith(TOKEN_PREFIX)
@@ -135,17 +139,18 @@ def split_token(token: str) -> tuple[str, str] | None:
 
 
 class Credentials:
-    """The table, and the check of a name and a secret against it. Safe to use from several threads.
+    """The table, and the check of a name and a secret against it. Thread-safe.
 
-    A check against a token's hash takes microseconds. The first check against a password's hash takes about 50 ms
-    (``is_slow``), so call it outside an event loop; pairs that were right are remembered in memory, as keyed hashes.
+    A check against a token's hash takes microseconds. The first check against a password's hash
+    takes about 50 ms (``is_slow``), so call it outside an event loop. Correct pairs are kept in
+    memory as keyed hashes.
     """
 
     def __init__(self, entries: Iterable[Credential] = ()) -> None:
         self._entries: dict[str, Credential] = {}
         for entry in entries:
             if entry.name in self._entries:
-                raise CredentialsError(f"credential {entry.name} is there twice")
+                raise CredentialsError(f"credential {entry.name} exists twice")
             self._entries[entry.name] = entry
         self._key = secrets.token_bytes(32)
         self._verified: OrderedDict[bytes, None] = OrderedDict()
@@ -160,11 +165,11 @@ class Credentials:
         return len(self._entries)
 
     def get(self, name: str) -> Credential | None:
-        """The entry of that name."""
+        """The entry of that name, or None."""
         return self._entries.get(name)
 
     def with_entry(self, entry: Credential) -> Credentials:
-        """A table with this entry, in the place of one of the same name."""
+        """A table with this entry; it replaces one of the same name."""
         return Credentials([*(one for one in self if one.name != entry.name), entry])
 
     def without(self, name: str) -> Credentials:
@@ -172,7 +177,7 @@ class Credentials:
         return Credentials(one for one in self if one.name != name)
 
     def is_slow(self, name: str, secret: str) -> bool:
-        """Whether ``verify`` of this pair has to compute a password's hash."""
+        """Whether ``verify`` has to compute a password's hash for this pair."""
         entry = self._entries.get(name)
         return (
             entry is not None
@@ -181,12 +186,12 @@ class Credentials:
         )
 
     def verify(self, name: str, secret: str, *, client: str, now_s: float) -> Credential | None:
-        """The entry whose name and secret these are; None where they are wrong.
+        """The entry with this name and secret; None if they are wrong.
 
-        ``client`` is the address that the request came from, ``now_s`` a monotonic time in seconds. Raises
-        ``TooManyTries`` in place of None for an address that fails again and again, and then no password's hash is
-        computed for it. A right token, and a right password that was verified before, is taken from any address at any time, so
-        nobody can lock others out by failing.
+        ``client`` is the address of the client, ``now_s`` a monotonic time in seconds. Raises
+        ``TooManyTries`` in place of None for an address that keeps failing, and computes no
+        password's hash for it. A correct token, and a correct password that was verified before, is
+        accepted from every address at any time: failing does not lock others out.
         """
         entry = self._entries.get(name)
         if len(secret) > MAX_SECRET_CHARACTERS:
@@ -206,7 +211,7 @@ class Credentials:
         if self._is_verified(mark):
             return True
         with self._slowly:
-            if self._is_verified(mark):  # meanwhile, by another thread
+            if self._is_verified(mark):  # by another thread since
                 return True
             with self._guard:
                 wait_s = self._failures.wait_s(client, now_s)
@@ -221,7 +226,7 @@ class Credentials:
         return True
 
     def _mark(self, entry: Credential, secret: str) -> bytes:
-        """What is remembered of a pair that was right; worth nothing outside this process."""
+        """The keyed hash that is kept of a correct pair; useless outside this process."""
         return hmac.digest(self._key, f"{entry.name}\0{entry.hash}\0{secret}".encode(), "sha256")
 
     def _is_verified(self, mark: bytes) -> bool:
@@ -230,37 +235,37 @@ class Credentials:
 
 
 class _Failures:
-    """How often each address has failed: ``FREE_TRIES`` at once, then ``TRIES_PER_SECOND``. Bounded in memory."""
+    """Limits failures by address: ``FREE_TRIES`` at once, then ``TRIES_PER_SECOND``."""
 
     def __init__(self) -> None:
-        self._held: OrderedDict[str, tuple[float, float]] = OrderedDict()
-        """By address: tries that are left, and when that was computed."""
+        self._by_network: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        """By address: tries left, and when that was computed. At most ``MAX_CLIENTS``."""
 
     def wait_s(self, client: str, now_s: float) -> float:
-        """How long this address has to wait before its next try; 0 where it need not."""
+        """Seconds until the address may try again; 0: now."""
         left = self._left(_network(client), now_s)
         return 0.0 if left >= 1 else (1 - left) / TRIES_PER_SECOND
 
     def add(self, client: str, now_s: float) -> float:
-        """Count a failed try; how long to wait where there was none left."""
+        """Count a failed try. Returns the seconds to wait if none was left, else 0."""
         network = _network(client)
         wait_s = self.wait_s(client, now_s)
-        self._held[network] = (
+        self._by_network[network] = (
             max(0.0, self._left(network, now_s) - (1 if wait_s == 0 else 0)),
             now_s,
         )
-        self._held.move_to_end(network)
-        if len(self._held) > MAX_CLIENTS:
-            self._held.popitem(last=False)
+        self._by_network.move_to_end(network)
+        if len(self._by_network) > MAX_CLIENTS:
+            self._by_network.popitem(last=False)
         return wait_s
 
     def _left(self, network: str, now_s: float) -> float:
-        left, then_s = self._held.get(network, (float(FREE_TRIES), now_s))
+        left, then_s = self._by_network.get(network, (float(FREE_TRIES), now_s))
         return min(float(FREE_TRIES), left + max(0.0, now_s - then_s) * TRIES_PER_SECOND)
 
 
 def _network(client: str) -> str:
-    """The address; of IPv6 the /64, which one machine has whole."""
+    """The address; of IPv6 the /64 network, because one machine usually has all of it."""
     with contextlib.suppress(ValueError):
         address = ipaddress.ip_address(client)
         if address.version == 6:
@@ -290,14 +295,14 @@ def _scrypt(password: str, salt: str, n: int, r: int, p: int) -> str:
 
 
 def load(path: Path) -> Credentials:
-    """The table of a file. Raises ``CredentialsError`` naming the file where it cannot be read or is no such table."""
+    """The table of a file. Raises ``CredentialsError``, which names the file."""
     try:
-        held = json.loads(path.read_text(encoding="utf-8"))
-        if held["version"] != VERSION:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        if stored["version"] != VERSION:
             raise CredentialsError(
-                f"version {held['version']}, and this release reads version {VERSION}"
+                f"version {stored['version']}, and this release reads version {VERSION}"
             )
-        return Credentials(_entry(one) for one in held["credentials"])
+        return Credentials(_entry(one) for one in stored["credentials"])
     except OSError as error:
         raise CredentialsError(
             f"the credential file {path} cannot be read: {error.strerror}"
@@ -309,27 +314,32 @@ def load(path: Path) -> Credentials:
 
 
 def load_or_none(file: str) -> Credentials:
-    """The table of a setting's file; an empty one, which lets nobody in, where the setting is empty. Raises as ``load``."""
+    """The table of a setting's file; an empty table, which accepts no caller, without a file.
+
+    Raises as ``load`` does.
+    """
     return load(Path(file).expanduser()) if file else Credentials()
 
 
-def _entry(held: dict[str, object]) -> Credential:
-    name, stored, scopes, projects = (held[key] for key in ("name", "hash", "scopes", "projects"))
+def _entry(fields: dict[str, object]) -> Credential:
+    name, stored, scopes, projects = (fields[key] for key in ("name", "hash", "scopes", "projects"))
     if not isinstance(name, str) or not isinstance(stored, str):
-        raise CredentialsError("name and hash of a credential are texts")
+        raise CredentialsError("name and hash of a credential have to be texts")
     granted: frozenset[Any] = frozenset(_texts(name, scopes))
     return Credential(name, stored, granted, frozenset(_texts(name, projects)))
 
 
-def _texts(name: str, held: object) -> list[str]:
-    if not isinstance(held, list) or not all(isinstance(one, str) for one in held):
-        raise CredentialsError(f"scopes and projects of credential {name} are lists of texts")
-    return held
+def _texts(name: str, value: object) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+        raise CredentialsError(
+            f"scopes and projects of credential {name} have to be lists of texts"
+        )
+    return value
 
 
 def save(path: Path, table: Credentials) -> None:
-    """Write the table whole or not at all, readable for this user alone."""
-    held = [
+    """Write the table atomically, readable by this user only."""
+    stored = [
         {
             "name": one.name,
             "hash": one.hash,
@@ -338,11 +348,11 @@ def save(path: Path, table: Credentials) -> None:
         }
         for one in table
     ]
-    write_private(path, json.dumps({"version": VERSION, "credentials": held}, indent=1))
+    write_private(path, json.dumps({"version": VERSION, "credentials": stored}, indent=1))
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file of mode 0600 whole or not at all."""
+    """Write a file of mode 0600 atomically."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     fresh = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

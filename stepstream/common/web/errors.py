@@ -1,4 +1,4 @@
-"""The one form in which a server says no: a status, a short code for programs, a sentence for people, as JSON."""
+"""Errors as JSON: a status, a code for programs, a sentence for people."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CODES: Final[dict[int, str]] = {
 
 
 class WebError(Exception):
-    """An answer that is not 200. ``str`` is the sentence that the client gets."""
+    """An answer with an error status. ``str`` is the sentence that the client gets."""
 
     def __init__(
         self, status: int, sentence: str, headers: Mapping[str, str] | None = None
@@ -37,12 +37,12 @@ class WebError(Exception):
 
     @property
     def code(self) -> str:
-        """The status as a word, for programs."""
+        """The status as a word."""
         return CODES.get(self.status, "error")
 
 
 def json_body(data: object) -> bytes:
-    """``data`` as one line of JSON. Raises ``TypeError`` or ``ValueError`` for what JSON cannot hold."""
+    """``data`` as one line of JSON. Raises ``TypeError`` or ``ValueError``."""
     return json.dumps(data, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace") + b"\n"
 
 

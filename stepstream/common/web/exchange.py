@@ -1,4 +1,4 @@
-"""One answer between the event loop, which talks to the client, and the thread that makes it."""
+"""An answer that is made in a thread while the event loop communicates with the client."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ CANCEL_EVERY_S = 0.5
 
 
 def head(status: int, headers: RawHeaders) -> Message:
-    """The beginning of an answer."""
+    """The message with status and headers."""
     return {"type": "http.response.start", "status": status, "headers": headers}
 
 
 def body(piece: bytes, more: bool) -> Message:
-    """A piece of an answer."""
+    """A message with a part of the body."""
     return {"type": "http.response.body", "body": piece, "more_body": more}
 
 
 def end_of() -> Message:
-    """The end of an answer that was sent in pieces."""
+    """The message that ends an answer."""
     return body(b"", False)
 
 
 class Left(ClientLeft):
-    """The client has left, or the answer is to break off: nothing more is sent."""
+    """The client has disconnected, or the server stops: nothing more can be sent."""
 
 
 class Exchange:
-    """Runs a function in a thread, lets it send an answer, and tells it when the client leaves.
+    """Runs a function in a thread, which can send an answer and learns when the client disconnects.
 
-    ``cancel`` is called then, with the tag that the function gave, again and again until the function has ended.
+    ``cancel`` is called then, with the tag that the function gave, repeatedly until it has ended.
     """
 
     def __init__(
@@ -53,13 +53,13 @@ class Exchange:
         self.started = False
 
     async def run(self, pool: Pool, work: Callable[[], list[Message]]) -> list[Message]:
-        """What ``work`` returns, in a thread of the pool: the last messages of the answer. Raises what it raises."""
+        """Run ``work`` in the pool. Returns its result, the last messages of the answer."""
         working = self._loop.run_in_executor(pool, work)
         watching = asyncio.ensure_future(self._watch(pool, working))
         try:
             return await asyncio.shield(working)
         except asyncio.CancelledError:
-            # The server stops: the thread must have ended before its place is given up.
+            # The server stops. The thread must have ended before its place in the pool is released.
             self.left.set()
             with contextlib.suppress(Exception):
                 await self._cancel_until_ended(pool, working)
@@ -74,26 +74,26 @@ class Exchange:
         await self._cancel_until_ended(pool, working)
 
     async def _cancel_until_ended(self, pool: Pool, working: asyncio.Future[list[Message]]) -> None:
-        """Again and again: what has not begun yet cannot be cancelled."""
+        # Repeatedly: what has not begun yet cannot be cancelled.
         while not working.done():
             if self._tag:
                 await asyncio.to_thread(self._cancel, self._tag)
             await asyncio.wait([working], timeout=CANCEL_EVERY_S)
 
-    # What follows is for the thread.
+    # The following are for the thread.
 
     def begins(self, tag: str) -> None:
-        """From now on the work can be cancelled by this tag."""
+        """The work can be cancelled by this tag from now on."""
         self._tag = tag
         self._check()
 
     def start(self, status: int, headers: RawHeaders) -> None:
-        """Send the head of the answer. Raises ``Left``."""
+        """Send status and headers. Raises ``Left``."""
         self.started = True
         self._send(head(status, headers))
 
     def more(self, piece: bytes) -> None:
-        """Send a piece of the body; waits while the client takes nothing. Raises ``Left``."""
+        """Send a part of the body. Waits while the client accepts nothing. Raises ``Left``."""
         self._send(body(piece, True))
 
     def _send(self, message: Message) -> None:

@@ -1,4 +1,4 @@
-"""What stands before every application: checks of a request's head, credentials, headers of the answer, errors in one form."""
+"""The checks in front of every application: headers, credentials, headers of answers, errors."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from stepstream.common.web.errors import WebError, json_error
 from stepstream.common.web.headers import Hosts, check, is_loopback, of_answer
 
 PAGE = "stepstream.page"
-"""A key of ``scope``: an application that answers with a page of its own sets it, and gives the page's policy itself."""
+"""A key of ``scope``: set by an application that answers with a page and its own policy."""
 CALLER = "stepstream.caller"
-"""A key of ``scope``: the caller's ``Credential``; absent on paths that are open."""
+"""A key of ``scope``: the caller's ``Credential``; missing on open paths."""
 _log = logging.getLogger("stepstream.web")
 
 
 class Front:
-    """An ASGI application around another one. Nothing of a body has been read when the inner one is called."""
+    """An ASGI application around another one, which is called before any of a body is read."""
 
     def __init__(
         self,
@@ -35,7 +35,10 @@ class Front:
         loopback_paths: Iterable[str] = ("/metrics",),
         error: Callable[[WebError], Response] = json_error,
     ) -> None:
-        """``open_paths`` need no credentials, ``loopback_paths`` none from this machine. Without ``access`` all are open."""
+        """``open_paths`` need no credentials, ``loopback_paths`` none from this machine.
+
+        Without ``access`` no path needs credentials.
+        """
         self._app = app
         self._hosts = hosts
         self._access = access
@@ -66,11 +69,11 @@ class Front:
             scope["app"] = self._app  # with it, a router raises what it cannot route
             await self._app(scope, receive, checked)
         except ClientLeft:
-            pass  # nobody is there to be told
+            pass  # no client is left to answer
         except Exception as problem:
             error = _web_error(problem, scope)
             if started:
-                raise  # an answer that breaks off is seen as broken
+                raise  # breaks the answer off, so that the client does not take it for complete
             await self._error(error)(scope, receive, checked)
 
     def _is_open(self, scope: Scope) -> bool:
@@ -92,7 +95,7 @@ def _web_error(problem: Exception, scope: Scope) -> WebError:
     if isinstance(problem, HTTPException):
         sentence = {
             404: "there is nothing at this path",
-            405: "this path does not take that method",
+            405: "this path does not support that method",
         }
         allow = {
             name: value
@@ -107,7 +110,7 @@ def _web_error(problem: Exception, scope: Scope) -> WebError:
 
 
 def require(scope: Scope, wanted: CredentialScope, project: str | None = None) -> None:
-    """Raise ``WebError`` 403 unless the caller has the scope. Without credentials in force everybody has."""
+    """Raise ``WebError`` 403 unless the caller has the scope. On open paths every caller has it."""
     found = scope.get(CALLER)
     if found is not None and not found.allows(wanted, project):
         raise WebError(403, f"credential {found.name} lacks the scope {wanted}")

@@ -1,4 +1,4 @@
-"""Headers of requests and answers: what every answer carries, what no answer may, and which requests no page may send."""
+"""Checks of request headers, and the security headers of every answer."""
 
 from __future__ import annotations
 
@@ -19,22 +19,32 @@ SECURITY: Final[tuple[tuple[bytes, bytes], ...]] = (
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"cache-control", b"no-store"),
 )
-"""On every answer, unless it has a header of that name itself (a page has a policy of its own)."""
+"""Added to every answer, unless it has a header of that name (a page has a policy of its own)."""
 
 _NAME: Final = re.compile(rb"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _VALUE: Final = re.compile(rb"[\x20-\x7e\t]*")
 _HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?")
 _ONCE: Final = frozenset(
-    {b"host", b"authorization", b"content-type", b"content-encoding", b"origin", b"sec-fetch-site", b"sec-fetch-dest",
-     b"x-api-key", b"last-event-id"}
-)  # fmt: skip
+    (
+        b"host",
+        b"authorization",
+        b"content-type",
+        b"content-encoding",
+        b"origin",
+        b"sec-fetch-site",
+        b"sec-fetch-dest",
+        b"x-api-key",
+        b"last-event-id",
+    )
+)
 _FETCH_DESTINATIONS: Final = frozenset({"empty", "document"})
 
 
 def of_answer(given: RawHeaders, page: bool) -> list[tuple[bytes, bytes]]:
     """The headers of an answer: the given ones and the security headers.
 
-    Raises ``ValueError`` for control characters and for what is not ASCII, and for HTML that is not a page of ours.
+    Raises ``ValueError`` for control characters, for text that is not ASCII, and for HTML that is
+    not one of our pages.
     """
     headers = [(name.lower(), value) for name, value in given]
     for name, value in headers:
@@ -47,11 +57,11 @@ def of_answer(given: RawHeaders, page: bool) -> list[tuple[bytes, bytes]]:
 
 
 class Hosts:
-    """Which names a server answers to.
+    """The values of the header Host that a server accepts.
 
-    A page whose name was made to point at this machine (DNS rebinding) sends that name as the Host. So a server on
-    loopback answers to loopback names alone; another one to addresses, to names without a dot, which nobody can own in
-    public DNS, and to ``names``.
+    A web page whose name was made to resolve to this machine (DNS rebinding) sends that name as the
+    Host. So a server on loopback accepts only loopback names. Another one accepts addresses,
+    ``names``, and names without a dot, which cannot be registered in public DNS.
     """
 
     def __init__(self, bound: str, names: Collection[str] = ()) -> None:
@@ -59,7 +69,7 @@ class Hosts:
         self._names = frozenset(name.lower().rstrip(".") for name in names)
 
     def knows(self, host: str) -> bool:
-        """Whether a request with this Host may be meant for the server."""
+        """Whether the server accepts requests with this Host."""
         matched = _HOST.fullmatch(host)
         if matched is None:
             return False
@@ -72,7 +82,7 @@ class Hosts:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host name or an address is this machine's own."""
+    """Whether a host name or an address is a loopback one."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
@@ -88,30 +98,24 @@ def _is_address(name: str) -> bool:
 
 
 def check(raw: RawHeaders, http_version: str, scheme: str, hosts: Hosts) -> None:
-    """Refuse requests that are ambiguous, that name another host, or that a web page sent. Raises ``WebError``."""
+    """Raise ``WebError`` if the request is ambiguous, has a wrong Host, or is from a page."""
     found: dict[bytes, str] = {}
     for name, value in raw:
         if name in _ONCE and name in found:
-            raise WebError(400, f"the header {name.decode()} is there twice")
+            raise WebError(400, f"the header {name.decode()} was sent twice")
         found[name] = value.decode("latin-1")
     if http_version not in ("1.0", "1.1"):
-        raise WebError(400, "only HTTP/1.0 and HTTP/1.1 are spoken here")
+        raise WebError(400, "this server supports HTTP/1.0 and HTTP/1.1 only")
     if found.get(b"transfer-encoding", "chunked").lower() != "chunked":
         raise WebError(400, "the only Transfer-Encoding is chunked; compress with Content-Encoding")
     host = found.get(b"host", "")
     if not hosts.knows(host):
-        where = (
-            "to requests for this machine (localhost)"
-            if hosts.loopback
-            else "to its address and the names it was given"
-        )
-        raise WebError(
-            403, f"this server answers only {where}, not for the Host that was asked for"
-        )
+        accepted = "localhost" if hosts.loopback else "its address and its configured names"
+        raise WebError(403, f"the header Host is not one that this server accepts: {accepted}")
     origin = found.get(b"origin")
     if origin is not None and origin.lower() != f"{scheme}://{host}".lower():
-        raise WebError(403, "requests from web pages of another origin are not taken")
+        raise WebError(403, "requests from web pages of another origin are refused")
     if found.get(b"sec-fetch-site", "none") not in ("none", "same-origin"):
-        raise WebError(403, "requests from web pages of another site are not taken")
+        raise WebError(403, "requests from web pages of another site are refused")
     if found.get(b"sec-fetch-dest", "empty") not in _FETCH_DESTINATIONS:
         raise WebError(403, "answers cannot be embedded in web pages")

@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocol with the bounds that it lacks: of connections, of header bytes, and of every kind of waiting."""
+"""uvicorn's HTTP protocol with limits that it lacks: connections, header bytes, waiting."""
 
 from __future__ import annotations
 
@@ -15,21 +15,23 @@ from stepstream.common.web.headers import SECURITY
 
 @dataclass(frozen=True)
 class Limits:
-    """What one server takes from its clients."""
+    """The limits of one server."""
 
     connections: int = 1000
     head_bytes: int = 64 << 10
     """Request line and headers."""
-    head_s: float = 30.0
-    """From the connection, or the request's first byte, to the end of its headers."""
+    head_s: float = 10.0
+    """To the end of a request's headers: of a first request since the connection was made, of a
+    later one since its first byte."""
     idle_s: float = 300.0
     """Between two requests of a connection."""
     body_s: float = 60.0
-    """Between two pieces of a body; see ``body.pieces``."""
+    """Between two parts of a body; see ``body.pieces``."""
     stall_s: float = 300.0
-    """For how long a client may take nothing of an answer."""
+    """How long a client may accept nothing of an answer."""
     drain_bytes: int = 64 << 20
-    """Of a body that nobody wants so much is read, so that the client sees the answer instead of a broken connection."""
+    """Of a body that is not used so much is read. Closing earlier would break the connection before
+    the client has received the answer."""
     drain_s: float = 10.0
 
 
@@ -38,22 +40,23 @@ class HeadTooLarge(Exception):
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """One connection. ``limits`` and ``waiting`` are set by ``protocol_for``, one of each for a server."""
+    """One connection. ``protocol_for`` sets ``limits`` and ``waiting``, once for each server."""
 
     limits: Limits
     waiting: OrderedDict[BoundedProtocol, None]
-    """Connections without a request at work, the one that has waited longest first: they go when there are too many."""
+    """Connections without a request, longest wait first: closed when there are too many."""
 
     _timer: asyncio.TimerHandle | None = None
     _stalled: asyncio.TimerHandle | None = None
     _refused = False
+    _is_first = True
     _head_done = True
     _body_done = True
     _head_bytes = 0
     _drained = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Take the connection, in the place of one that waits where there are too many, or refuse it."""
+        """Accept the connection, if necessary in place of an idle one, or refuse it."""
         if len(self.connections) >= self.limits.connections and not self._make_room():
             self.transport = transport
             self._refused = True
@@ -80,7 +83,7 @@ class BoundedProtocol(HttpToolsProtocol):
             super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parse; the bytes of a head that does not end are counted."""
+        """Parse, and count the bytes of a head that has not ended."""
         if self._refused or self.transport.is_closing():
             return
         if not self._head_done:
@@ -100,10 +103,14 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_message_begin()
         self._head_done = self._body_done = False
         self._head_bytes = self._drained = 0
-        self._arm(self.limits.head_s)
+        if not self._is_first:
+            self._arm(self.limits.head_s)
+        # The first request has the time since the connection was made. Starting again at its
+        # first byte would allow twice the limit.
+        self._is_first = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """What comes behind a body in chunks is no header any more: nobody looks at it."""
+        """Keep a header. One after a chunked body (a trailer) is dropped."""
         if not self._head_done:
             super().on_header(name, value)
         else:
@@ -162,7 +169,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._stalled = None
 
     def send_400_response(self, msg: str) -> None:
-        """What is no HTTP."""
+        """Answer what is not valid HTTP."""
         if self._head_bytes > self.limits.head_bytes:
             raise HeadTooLarge
         self._refuse(WebError(400, "this is not a valid HTTP request"))
@@ -192,10 +199,10 @@ class BoundedProtocol(HttpToolsProtocol):
 
 
 NO_IDLE_TIMER: Final = 1 << 30
-"""uvicorn's own timer of idle connections, out of the way: it is stopped by the first byte of a request."""
+"""Disables uvicorn's own timer for idle connections: the first byte of a request stops it."""
 
 
 def protocol_for(limits: Limits) -> type[BoundedProtocol]:
-    """The protocol of one server."""
+    """The protocol class of one server."""
     attributes: dict[str, Any] = {"limits": limits, "waiting": OrderedDict()}
     return type("Protocol", (BoundedProtocol,), attributes)

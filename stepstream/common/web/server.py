@@ -1,4 +1,4 @@
-"""Serving an application: on a socket of its own, in this thread or in another, until it is told to stop."""
+"""Serves an application, in this thread or in another one, until it is stopped."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ _log = logging.getLogger("stepstream.web")
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; ``port`` 0 takes a free one. Raises ``OSError`` with a sentence, EADDRINUSE where it is taken."""
+    """A listening socket; ``port`` 0 takes a free one.
+
+    Raises ``OSError`` with a sentence; EADDRINUSE if the port is in use.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     found = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -33,7 +36,7 @@ def listen(host: str, port: int) -> socket.socket:
         found.close()
         if error.errno == errno.EADDRINUSE:
             raise OSError(
-                error.errno, f"port {port} of {host} is taken by another process"
+                error.errno, f"port {port} of {host} is in use by another process"
             ) from None
         raise OSError(
             error.errno, f"cannot listen on {host}:{port}: {error.strerror or error}"
@@ -43,7 +46,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn without its own handling of signals, which only a main thread could have."""
+    """uvicorn without its handling of signals, which is possible in a main thread only."""
 
     def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
         super().__init__(config)
@@ -58,7 +61,7 @@ class _Server(uvicorn.Server):
 
 
 class WebServer:
-    """One application on one address. It listens from the moment it is made, and answers while ``run`` runs."""
+    """One application on one address. It listens at once, and answers while ``run`` runs."""
 
     def __init__(
         self,
@@ -68,13 +71,13 @@ class WebServer:
         limits: Limits | None = None,
         grace_s: float = GRACE_S,
     ) -> None:
-        """``port`` 0 takes a free one, see ``port`` afterwards. Raises as ``listen`` does."""
+        """``port`` 0 takes a free one; see the attribute afterwards. Raises as ``listen`` does."""
         self._socket = listen(host, port)
         self.host = host
         self.port = int(self._socket.getsockname()[1])
         self._started = threading.Event()
         self._thread: threading.Thread | None = None
-        # It logs each malformed request, and errors of the application, which logs them itself.
+        # uvicorn logs every malformed request, and errors that the application logs itself.
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         config = uvicorn.Config(
             app,
@@ -94,16 +97,16 @@ class WebServer:
 
     @property
     def url(self) -> str:
-        """Where it answers."""
+        """The base URL."""
         return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
 
     def run(self) -> None:
-        """Answer, in this thread, until ``stop`` is called."""
+        """Answer in this thread until ``stop`` is called."""
         with asyncio.Runner(loop_factory=self._loop_factory) as runner:
             runner.run(self._server.serve([self._socket]))
 
     def start(self, name: str) -> None:
-        """Answer in a thread of that name; returns when it does."""
+        """Answer in a new thread. Returns once it is ready."""
         self._thread = threading.Thread(target=self._run_logged, name=name, daemon=True)
         self._thread.start()
         self._started.wait()
@@ -112,12 +115,15 @@ class WebServer:
         try:
             self.run()
         except Exception:
-            _log.exception("the HTTP server at %s has ended", self.url)
+            _log.exception("the HTTP server at %s failed", self.url)
         finally:
             self._started.set()
 
     def stop(self) -> None:
-        """Take no more connections, wait a while for the answers that are being sent, end. From any thread or signal."""
+        """Accept no more connections and end, after a grace period for answers in progress.
+
+        Can be called from any thread or signal handler.
+        """
         self._server.should_exit = True
 
     def close(self, timeout_s: float = 10.0) -> None:
@@ -129,5 +135,5 @@ class WebServer:
 
     @property
     def stopping(self) -> bool:
-        """Whether it was told to stop: what streams without end looks at this now and then."""
+        """Whether ``stop`` was called. An endless stream has to check this."""
         return self._server.should_exit

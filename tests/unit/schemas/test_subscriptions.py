@@ -1,4 +1,4 @@
-"""Subscriptions as people write them: what is wrong is said, secrets are not written, what cannot be is refused."""
+"""Subscriptions: errors name the field, secrets are only referred to, invalid ones are refused."""
 
 from __future__ import annotations
 
@@ -62,16 +62,16 @@ def test_a_channel_is_kept_as_it_was_written(name: str) -> None:
 )
 def test_a_channel_that_cannot_be_is_explained(to: dict[str, Any], words: str) -> None:
     """With the option's name and what to write; what was written is not repeated, for it may be a secret."""
-    said = wrong(to=to)
-    assert words in said
-    assert "hunter2" not in said
-    assert "services/T/B/x" not in said
+    error_text = wrong(to=to)
+    assert words in error_text
+    assert "hunter2" not in error_text
+    assert "services/T/B/x" not in error_text
 
 
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"digest": "1h", "group_by": ["alert"]}, "digest tells everything together"),
+        ({"digest": "1h", "group_by": ["alert"]}, "digest sends all alerts together"),
         ({"group_wait": "1s"}, "need group_by"),
         ({"group_by": ["colour"]}, "group_by"),
         ({"quiet_hours": {"begin": "25:00", "end": "07:00"}}, "not a time of day"),

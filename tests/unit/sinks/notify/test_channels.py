@@ -1,4 +1,4 @@
-"""Every channel keeps the same promises: one suite over all of them, against real receivers on loopback."""
+"""Every channel has the same guarantees: one suite over all, with real receivers on loopback."""
 
 from __future__ import annotations
 
@@ -63,8 +63,10 @@ def test_a_notification_arrives_as_the_channel_has_it(name: str) -> None:
 @pytest.mark.parametrize(
     ("status", "kind"), [(503, "failed"), (429, "failed"), (400, "refused"), (302, "refused")]
 )
-def test_an_answer_that_is_no_yes_is_judged(name: str, status: int, kind: str) -> None:
-    """What may pass is tried again, what will not is not; the reason says what came back, without the secret in it."""
+def test_an_error_status_decides_whether_it_is_tried_again(
+    name: str, status: int, kind: str
+) -> None:
+    """Temporary errors are tried again, others are not; the reason has the answer, without secrets."""
     with receiver(status=lambda _call: status, answer=f"no, {SECRET} is wrong".encode()) as there:
         outcome = deliver(notification(), wanted(name, there.url), context_for(there.url))
     assert outcome.kind == (kind if CASES[name].refuses else "failed")
@@ -73,7 +75,7 @@ def test_an_answer_that_is_no_yes_is_judged(name: str, status: int, kind: str) -
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_nobody_there_and_no_answer_are_trouble(name: str) -> None:
+def test_no_connection_and_no_answer_are_temporary(name: str) -> None:
     """A refused connection and a receiver that hangs: tried again, and the time limit is kept."""
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
@@ -100,7 +102,7 @@ def test_addresses_of_our_own_network_are_refused(name: str) -> None:
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_secret_that_is_missing_is_named(name: str) -> None:
-    """It is tried again: somebody may put it there. A channel without secrets needs none."""
+    """It is tried again: the operator may add it. A channel without secrets needs none."""
     with receiver() as there:
         bare = replace(
             context_for(there.url), secrets=Secrets(Path("/nowhere"), {}, frozenset({"APPRISE"}))
@@ -111,8 +113,8 @@ def test_a_secret_that_is_missing_is_named(name: str) -> None:
         )
 
 
-def test_systems_that_keep_alerts_hear_of_the_end() -> None:
-    """PagerDuty and Opsgenie close what they opened; what they never heard of is opened first."""
+def test_systems_that_keep_alerts_get_the_end() -> None:
+    """PagerDuty and Opsgenie close what they opened; an alert that is new to them is opened first."""
     over = alert(state="resolved")
     for name, ends in (
         ("pagerduty", ["/v2/enqueue"]),
@@ -145,7 +147,7 @@ def test_a_signature_is_of_this_body_and_this_time() -> None:
     assert not verify("key", "nonsense", b"body", 1_100)
 
 
-def test_the_body_is_what_its_contract_says() -> None:
+def test_the_body_has_the_fields_of_its_schema() -> None:
     """``stepstream schema Notification`` describes what a webhook gets, field by field."""
     sent = payload(
         notification(alert(), alert("b", state="resolved")),
@@ -316,7 +318,7 @@ def test_a_kept_connection_that_the_server_closed_is_replaced() -> None:
 
 
 def test_no_request_goes_through_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Behind a proxy of the environment nobody checks where the connection is made to."""
+    """Behind a proxy the address of the connection could not be checked."""
     with receiver() as proxy, receiver() as there:
         for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "ALL_PROXY"):
             monkeypatch.setenv(name, proxy.url)
@@ -377,7 +379,7 @@ def command(code: str, **fields: Any) -> Subscription:
 def test_a_program_gets_the_notification_and_nothing_of_our_environment(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """JSON on standard input; exit code 0 is a yes, anything else and a time limit are trouble; off unless allowed."""
+    """JSON on standard input. Exit code 0 accepts it, others and a time-out are temporary failures."""
     monkeypatch.setenv("STEPSTREAM_HIDDEN", "x")
     code = "import json, os, sys; print(json.load(sys.stdin)['alerts'][0]['alert'], 'STEPSTREAM_HIDDEN' in os.environ)"
     assert deliver(notification(), command(code), context()) == Outcome("delivered", "loop False")
@@ -422,7 +424,7 @@ def test_a_mail_arrives() -> None:
 # -- words -------------------------------------------------------------------------------------------------------------
 
 
-def test_messages_say_what_where_how_bad_since_when_and_where_to_look() -> None:
+def test_messages_have_rule_place_severity_time_and_command() -> None:
     """And carry evidence, numbers and a link that is safe to click."""
     one = alert(
         severity="critical", environment="prod", task="refund", trace_id="4bf9", value=1.84, threshold=0.5, baseline=0.31,
@@ -452,7 +454,7 @@ def test_messages_say_what_where_how_bad_since_when_and_where_to_look() -> None:
 
 def test_what_alerts_quote_is_cut_and_cleared_of_secrets() -> None:
     """By default; ``full`` leaves it, ``none`` leaves it out."""
-    quoted = f"tool said: password=hunter22 Bearer abcdefgh12345 jo@mail.example 4111 1111 1111 1111 sk-{'a' * 30} {'x' * 900}"
+    quoted = f"tool wrote: password=hunter22 Bearer abcdefgh12345 jo@mail.example 4111 1111 1111 1111 sk-{'a' * 30} {'x' * 900}"
     one = notification(alert(message=f"failed with token=abc123def: {quoted}", detail=quoted))
     words = message(one, subscription()).body
     for secret in (
@@ -466,7 +468,7 @@ def test_what_alerts_quote_is_cut_and_cleared_of_secrets() -> None:
     ):
         assert secret not in words
     assert "hunter22" in message(one, subscription(content="full")).body
-    assert "tool said" not in payload(one, subscription(content="none"))["alerts"][0]["detail"]
+    assert "tool wrote" not in payload(one, subscription(content="none"))["alerts"][0]["detail"]
     assert "hunter22" not in json.dumps(payload(one, subscription()))
 
 
@@ -481,7 +483,7 @@ def test_words_of_ones_own() -> None:
 
 
 def test_a_chat_cannot_be_made_to_mention_people() -> None:
-    """What an agent wrote does not ring everybody."""
+    """A mention that an agent wrote is plain text."""
     one = notification(alert(message="<!channel> <http://evil.example|click> @everyone"))
     with receiver(answer=b"ok") as there:
         deliver(one, wanted("slack", there.url), context_for(there.url))

@@ -1,4 +1,4 @@
-"""What is told, when, and what is remembered of it: the pure core of delivery."""
+"""What is delivered, when, and what is saved of it."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from stepstream.sinks.notify.rate_limits import quiet_until_us
 from tests.support.notify_world import NOW, SHAPES, World, _decode, alert, subscription
 
 
-def content(told: list[Notification]) -> list[list[tuple[str, int, str]]]:
-    return [[(a.alert_id, a.seq, a.state) for a in one.alerts] for one in told]
+def content(sent: list[Notification]) -> list[list[tuple[str, int, str]]]:
+    return [[(a.alert_id, a.seq, a.state) for a in one.alerts] for one in sent]
 
 
-def test_every_alert_is_told_at_once_and_by_itself() -> None:
-    """Without grouping there is no wait; updates that make nothing worse are not told; the end is."""
+def test_without_grouping_every_alert_is_delivered_at_once() -> None:
+    """Each in a notification of its own. Of later changes a higher severity and the end are sent."""
     world = World(subscription())
     world.publish(alert("a"))
     world.publish(alert("b"))
@@ -38,8 +38,8 @@ def test_every_alert_is_told_at_once_and_by_itself() -> None:
     assert world.committed == len(world.log)
 
 
-def test_what_was_never_told_is_told_even_when_it_is_over() -> None:
-    """``send_resolved: false`` spares people the end, not the alert."""
+def test_a_resolved_alert_that_was_never_delivered_is_delivered() -> None:
+    """``send_resolved: false`` leaves out the end, not the alert."""
     world = World(subscription(send_resolved=False))
     world.publish(alert("a", 1))
     world.publish(alert("a", 2, state="resolved"))
@@ -49,8 +49,8 @@ def test_what_was_never_told_is_told_even_when_it_is_over() -> None:
     assert world.deliver() == []
 
 
-def test_groups_wait_gather_and_tell_changes_after_the_interval() -> None:
-    """group_wait for the first, group_interval for what comes after; repeat_interval while it fires."""
+def test_groups_wait_and_send_changes_after_the_interval() -> None:
+    """group_wait before the first, group_interval before the next; repeat_interval while it fires."""
     world = World(
         subscription(
             group_by=["alert"], group_wait="10s", group_interval="1m", repeat_interval="1h"
@@ -78,8 +78,8 @@ def test_groups_wait_gather_and_tell_changes_after_the_interval() -> None:
     assert [one.alerts[0].alert_id for one in world.deliver(3_600)] == ["b"]
 
 
-def test_a_silence_holds_its_alert_until_it_is_over() -> None:
-    """A silenced alert is told when the silence ends and it still fires; what ended in silence is not told."""
+def test_a_silenced_alert_is_delivered_when_its_silence_ends() -> None:
+    """If it still fires then; one that was resolved before is not."""
     world = World(subscription())
     world.publish(alert("a", 1, silenced_until=NOW + MINUTE_US))
     world.publish(alert("b", 1, silenced_until=NOW + MINUTE_US))
@@ -90,16 +90,16 @@ def test_a_silence_holds_its_alert_until_it_is_over() -> None:
     assert world.deliver(600) == []
 
 
-def test_an_incident_speaks_for_its_runs() -> None:
-    """An alert about one run that is part of an incident is not told beside it."""
+def test_an_incident_is_delivered_in_place_of_its_runs() -> None:
+    """An alert about one run that is part of an incident is not delivered."""
     world = World(subscription())
     world.publish(alert("a", incident_id="i"))
     world.publish(alert("i", runs=3))
     assert content(world.deliver()) == [[("i", 1, "firing")]]
 
 
-def test_what_became_part_of_an_incident_does_not_look_like_a_jam() -> None:
-    """Remembered as grouped, with the incident's id, also when it is over and after a restart."""
+def test_an_alert_that_became_part_of_an_incident_is_grouped() -> None:
+    """With the incident's id as the reason, also when it is resolved and after a restart."""
     world = World(subscription(group_by=["alert"]))
     world.publish(alert("a"))
     world.deliver(1)
@@ -115,8 +115,8 @@ def test_what_became_part_of_an_incident_does_not_look_like_a_jam() -> None:
     assert world.deliver(600) == []
 
 
-def test_what_was_silenced_says_so_and_does_not_look_like_a_jam() -> None:
-    """While the silence lasts it waits, with its end; over before it is, it is told to nobody."""
+def test_a_silenced_alert_has_a_reason() -> None:
+    """It is pending until the silence ends; resolved before that, it is silenced."""
     world = World(subscription())
     world.publish(alert("a", 1, silenced_until=NOW + MINUTE_US))
     world.publish(alert("b", 1, silenced_until=NOW + MINUTE_US))
@@ -129,8 +129,8 @@ def test_what_was_silenced_says_so_and_does_not_look_like_a_jam() -> None:
     assert found["b"] == ("silenced", "it was resolved before its silence ended")
 
 
-def test_what_is_withdrawn_before_it_was_told_is_told_to_nobody() -> None:
-    """Later steps of the run contradict it; what was told before is told to be over."""
+def test_an_alert_that_was_withdrawn_before_it_was_delivered_is_not() -> None:
+    """Later steps of the run contradict it. One that was delivered before is sent as resolved."""
     world = World(subscription())
     world.publish(alert("a", 1))
     world.publish(alert("a", 2, state="resolved", withdrawn=True))
@@ -147,8 +147,8 @@ def standing(world: World) -> dict[str, tuple[str, str]]:
     return {record["alert_id"]: (record["state"], record.get("reason", "")) for record in records}
 
 
-def test_quiet_hours_hold_what_is_not_excepted() -> None:
-    """At night only what is critical is told; the rest in the morning, of which day depends on the zone."""
+def test_quiet_hours_delay_all_but_the_listed_severities() -> None:
+    """At night only critical alerts are sent, the rest in the morning of the time zone."""
     quiet = {"begin": "22:00", "end": "07:00", "timezone": "Europe/Berlin"}
     world = World(subscription(quiet_hours=quiet))
     world.publish(alert("a"))
@@ -174,7 +174,7 @@ def test_quiet_hours_begin_on_the_days_that_are_listed() -> None:
     assert quiet_until_us(friday, begin + 24 * hours) == 0  # Saturday evening
 
 
-def test_what_a_rate_limit_holds_back_is_told_together() -> None:
+def test_what_exceeds_a_rate_limit_is_sent_together() -> None:
     """No more than so many notifications; nothing is lost, and no queue of old ones grows."""
     world = World(subscription(rate_limit={"notifications": 2, "per": "1m"}))
     for n in range(20):
@@ -186,7 +186,7 @@ def test_what_a_rate_limit_holds_back_is_told_together() -> None:
     assert {a.alert_id for a in rest.alerts} == {f"a{n:02}" for n in range(2, 20)}
 
 
-def test_a_digest_tells_everything_once_in_its_time() -> None:
+def test_a_digest_sends_all_alerts_once_in_its_time() -> None:
     """One message for all, at the end of each period in which there was something."""
     world = World(subscription(digest="1h"))
     world.publish(alert("a"))
@@ -201,14 +201,14 @@ def test_a_digest_tells_everything_once_in_its_time() -> None:
 
 def test_a_dead_channel_pins_no_offset_and_gets_the_newest_state() -> None:
     """Its alerts are pending on the deliveries topic; when it lives again it gets each once, as it is then."""
-    world = World(subscription(), subscription("other", match={"agent": "nobody"}))
+    world = World(subscription(), subscription("other", match={"agent": "other"}))
     for n in range(50):
         world.publish(alert(f"a{n}"))
     tries = 0
     for _ in range(40):
-        told = world.step(30)
-        tries += len(told)
-        for one in told:
+        sent = world.step(30)
+        tries += len(sent)
+        for one in sent:
             world.delivery.failed(one, "HTTP 503", world.now)
         world.save()
     assert world.committed == 50
@@ -254,8 +254,8 @@ def test_what_a_channel_refuses_stops_nothing_else() -> None:
     assert content(world.deliver()) == [[("b", 1, "firing")]]
 
 
-def test_one_that_always_fails_stops_nobody() -> None:
-    """Tries change between what waits, so that a notification that nobody takes does not block the channel."""
+def test_one_that_always_fails_does_not_block_the_others() -> None:
+    """Attempts alternate between waiting notifications, so that one that always fails does not block the channel."""
     world = World(subscription())
     for n in range(10):
         world.publish(alert(f"a{n}"))
@@ -282,13 +282,13 @@ def test_large_groups_go_to_programs_in_pieces_and_to_people_in_one() -> None:
     for n in range(450):
         world.publish(alert(f"a{n:03}"))
     world.deliver()
-    told = [*world.deliver(1), *world.deliver(), *world.deliver()]
-    assert sorted(len(one.alerts) for one in told if one.subscription == "oncall") == [50, 200, 200]
-    assert [len(one.alerts) for one in told if one.subscription == "chat"] == [450]
+    sent = [*world.deliver(1), *world.deliver(), *world.deliver()]
+    assert sorted(len(one.alerts) for one in sent if one.subscription == "oncall") == [50, 200, 200]
+    assert [len(one.alerts) for one in sent if one.subscription == "chat"] == [450]
 
 
-def test_a_restart_knows_what_was_told_and_what_waits() -> None:
-    """Groups go on with their clock; nothing is told twice; old state is forgotten in time."""
+def test_a_restart_knows_what_was_delivered_and_what_waits() -> None:
+    """Groups keep their schedule, nothing is sent twice, and old state is dropped in time."""
     world = World(subscription(group_by=["alert"], group_wait="10s", group_interval="1m"))
     world.publish(alert("a"))
     world.deliver()
@@ -309,9 +309,9 @@ def test_a_restart_knows_what_was_told_and_what_waits() -> None:
     assert set(world.delivery.queues["oncall"].alerts) == {"c"}
 
 
-def test_who_takes_over_tells_nothing_before_it_knows_what_is_newest() -> None:
-    """What a killed notifier told without its being remembered may be newer than what its successor reads first: an older
-    state of an alert is never told after a newer one, and what has no successor is told when the topic ends."""
+def test_a_successor_sends_nothing_before_it_has_read_the_newest_state() -> None:
+    """A killed notifier may have sent a newer state than the one its successor reads first, without
+    saving that. Alerts that were not sent are sent when the end of the topic is reached."""
     core = PartitionDelivery(0, {"oncall": subscription(send_updates=True)})
     core.restore([], 0, NOW, end=3)
     core.read(0, msgspec.json.encode(alert("a")), NOW, NOW)
@@ -373,8 +373,8 @@ def test_filters(match: dict[str, Any], expected: str) -> None:
 @settings(max_examples=150)
 @given(st.integers(0, 10_000), st.sampled_from(range(len(SHAPES))))
 def test_nothing_is_lost_and_order_is_kept_whatever_happens(seed: int, shape: int) -> None:
-    """Crashes between any two steps, failures, duplicates: in the end every alert's newest state was told, each alert's
-    changes in order, and a change told twice has been told in the same notification or after a crash."""
+    """Crashes between any two steps, failures, duplicates: in the end every alert's newest state was sent, each alert's
+    changes in order, and a change sent twice has been sent in the same notification or after a crash."""
     dice = random.Random(seed)
     wanted = SHAPES[shape]()
     world = World(wanted)
@@ -423,12 +423,12 @@ def test_nothing_is_lost_and_order_is_kept_whatever_happens(seed: int, shape: in
             heard += [(a.alert_id, a.seq) for a in one.alerts]
             world.delivery.delivered(one, world.now)
         world.save()
-    told = {name: [seq for alert_id, seq in heard if alert_id == name] for name in final}
-    for name, seq_list in told.items():
-        assert seq_list, f"{name} was never told"
-        assert seq_list == sorted(seq_list), f"{name} was told out of order: {seq_list}"
+    sent = {name: [seq for alert_id, seq in heard if alert_id == name] for name in final}
+    for name, seq_list in sent.items():
+        assert seq_list, f"{name} was never sent"
+        assert seq_list == sorted(seq_list), f"{name} was sent out of order: {seq_list}"
         if final[name].state == "resolved" or wanted.send_updates:
-            assert seq_list[-1] == seqs[name], f"the end of {name} was not told"
+            assert seq_list[-1] == seqs[name], f"the end of {name} was not sent"
     assert world.committed == len(world.log)
     world.crash()
     assert world.deliver(3_600) == []

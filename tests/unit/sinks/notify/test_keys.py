@@ -1,4 +1,4 @@
-"""Idempotency keys: what is told again, by a retry or by the notifier that takes over, has the same key and the same bytes."""
+"""Idempotency keys: what is sent again, by a retry or another notifier, has the same key and bytes."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ class Bodies:
         self._world = world
         self.seen: dict[str, bytes] = {}
 
-    def __call__(self, told: list[Notification]) -> list[str]:
+    def __call__(self, sent: list[Notification]) -> list[str]:
         """Their keys. Asserts that a key which is known has the body that it had."""
-        for one in told:
+        for one in sent:
             made = body(one, self._world.subscriptions[one.subscription])
             assert self.seen.setdefault(one.id, made) == made
-        return [one.id for one in told]
+        return [one.id for one in sent]
 
 
 @pytest.mark.parametrize("remembered", [False, True])
@@ -85,7 +85,7 @@ def test_a_body_that_has_changed_has_another_key() -> None:
     world.publish(alert("a", 2, state="resolved"))
     world.step()
     (second,) = world.step(60)
-    assert [[one.alert_id for one in told.alerts] for told in (first, second)] == [["b"], ["b"]]
+    assert [[one.alert_id for one in sent.alerts] for sent in (first, second)] == [["b"], ["b"]]
     assert len(set(bodies([first, second]))) == 2
     world.delivery.failed(second, "the answer was lost", world.now)
     world.subscriptions = {"oncall": wanted.model_copy(update={"content": "none"})}
@@ -115,9 +115,9 @@ def test_one_key_has_one_body_whatever_happens(seed: int, shape: int) -> None:
                     )
                     world.publish(newest[name])
             case 2 | 3 | 4:
-                told = world.step(dice.choice([0, 0.3, 5, 30]))
-                bodies(told)
-                for one in told:
+                sent = world.step(dice.choice([0, 0.3, 5, 30]))
+                bodies(sent)
+                for one in sent:
                     match dice.randrange(3):
                         case 0:
                             world.delivery.delivered(one, world.now)

@@ -1,4 +1,4 @@
-"""Who watches the watcher: what counts as progress, what as trouble, and what becomes of a synthetic run."""
+"""The pipeline monitor: what counts as progress, what as a stall; synthetic runs."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def reading(part: str = "sink", topic: str = "steps", **fields: Any) -> Progress
     return ProgressReading(part, topic, **({"inputs": 100, "progress": 100, "lag": 0} | fields))
 
 
-class Looking:
-    """A watch, and a clock that goes on by five seconds with each look."""
+class Checks:
+    """A monitor, and a clock that advances by five seconds with each check."""
 
     def __init__(self) -> None:
         self.monitor = PipelineMonitor(60 * S, 0.5, 5 * S)
@@ -43,54 +43,56 @@ class Looking:
 
 
 def test_work_without_progress_for_a_minute_is_a_stall() -> None:
-    """Told once, with the topic and what waits; over when something moves."""
-    look = Looking()
-    assert look(reading(lag=5, progress=95), times=12) == []
-    (verdict,) = look(reading(lag=7, inputs=102, progress=95))
+    """Reported once, with the topic and the lag; over when something moves."""
+    check = Checks()
+    assert check(reading(lag=5, progress=95), times=12) == []
+    (verdict,) = check(reading(lag=7, inputs=102, progress=95))
     assert (verdict.part, verdict.stalled) == ("sink", True)
     assert "no progress on steps: 7 records wait" in verdict.reason
-    assert look(reading(lag=9, inputs=104, progress=95), times=20) == []
-    assert look(reading(lag=8, inputs=104, progress=96)) == [StallChange("sink", False)]
+    assert check(reading(lag=9, inputs=104, progress=95), times=20) == []
+    assert check(reading(lag=8, inputs=104, progress=96)) == [StallChange("sink", False)]
 
 
 def test_nothing_to_do_is_no_stall() -> None:
     """A pipeline without traffic is well; the first record after a long silence has its minute."""
-    look = Looking()
-    assert look(reading(), times=200) == []
-    assert look(reading(inputs=101, lag=1), times=11) == []
-    assert len(look(reading(inputs=101, lag=1))) == 1
+    check = Checks()
+    assert check(reading(), times=200) == []
+    assert check(reading(inputs=101, lag=1), times=11) == []
+    assert len(check(reading(inputs=101, lag=1))) == 1
 
 
-def test_a_worker_is_judged_by_what_it_writes() -> None:
-    """An open run holds its place back: records that wait say nothing as long as none comes and something is written."""
-    look = Looking()
-    assert look(reading("worker", lag=-1, progress=50), times=100) == []
+def test_the_progress_of_a_worker_is_what_it_writes() -> None:
+    """An open run keeps its committed offset back, so the lag does not show progress."""
+    check = Checks()
+    assert check(reading("worker", lag=-1, progress=50), times=100) == []
     for n in range(100):
-        assert look(reading("worker", lag=-1, inputs=100 + n, progress=50 + n)) == []
-    assert look(reading("worker", lag=-1, inputs=300, progress=149), times=11) == []
-    assert "101 records came" in look(reading("worker", lag=-1, inputs=300, progress=149))[0].reason
+        assert check(reading("worker", lag=-1, inputs=100 + n, progress=50 + n)) == []
+    assert check(reading("worker", lag=-1, inputs=300, progress=149), times=11) == []
+    assert (
+        "101 records came" in check(reading("worker", lag=-1, inputs=300, progress=149))[0].reason
+    )
 
 
-def test_nobody_left_and_far_behind_are_told_too() -> None:
+def test_no_members_and_a_large_lag_are_stalls_too() -> None:
     """A group without members for a minute, and a lag that retention will overtake."""
-    look = Looking()
-    assert look(reading("worker", members=0), times=12) == []
-    assert look(reading("worker", members=0))[0].reason.startswith("no worker runs")
-    (verdict,) = look(reading(lag=60, progress=1, share=0.6))
+    check = Checks()
+    assert check(reading("worker", members=0), times=12) == []
+    assert check(reading("worker", members=0))[0].reason.startswith("no worker runs")
+    (verdict,) = check(reading(lag=60, progress=1, share=0.6))
     assert "60%" in verdict.reason
 
 
-def test_a_machine_that_slept_is_no_trouble() -> None:
-    """After a gap between looks everybody begins anew."""
-    look = Looking()
-    look(reading(lag=5, progress=95), times=11)
-    look.now += 3_600 * S
-    assert look(reading(lag=5, progress=95), times=12) == []
-    assert len(look(reading(lag=5, progress=95))) == 1
+def test_a_suspended_machine_is_not_a_stall() -> None:
+    """After a gap between checks all components start again."""
+    check = Checks()
+    check(reading(lag=5, progress=95), times=11)
+    check.now += 3_600 * S
+    assert check(reading(lag=5, progress=95), times=12) == []
+    assert len(check(reading(lag=5, progress=95))) == 1
 
 
 def test_the_alert_is_the_one_that_the_fleet_stage_makes() -> None:
-    """The notifier tells it itself, for those who would make it may be gone; when they make it, it is known already."""
+    """The notifier delivers it itself, because no worker may run; a worker's alert is a repetition."""
     opened, later = NOW, NOW + 90 * S
     fleet = FleetPartition(0)
     for offset, (verdict, at) in enumerate(
@@ -120,8 +122,8 @@ def test_the_alert_is_the_one_that_the_fleet_stage_makes() -> None:
         assert world.deliver(60) == []
 
 
-def test_a_synthetic_run_is_valid_and_its_absence_is_trouble() -> None:
-    """Its steps are accepted; its alert is told to nobody but the watch."""
+def test_a_synthetic_run_is_valid_and_a_missing_alert_is_a_problem() -> None:
+    """Its steps are accepted; its alert is sent only to subscriptions that name its agent."""
     probe = SyntheticRuns(30 * S)
     assert probe.problem(NOW) is None
     trace_id = probe.due(NOW)

@@ -127,7 +127,7 @@ def test_one_ipv6_network_is_one_client_and_clients_are_bounded() -> None:
         table.verify("x", "y", client="2001:db8::ffff:1", now_s=0)
     for number in range(credentials.MAX_CLIENTS + 50):
         table.verify("x", "y", client=f"host-{number}", now_s=0)
-    assert len(table._failures._held) == credentials.MAX_CLIENTS
+    assert len(table._failures._by_network) == credentials.MAX_CLIENTS
 
 
 def test_tokens_carry_name_and_secret() -> None:
