@@ -1,4 +1,4 @@
-"""What a step of somebody else's is made into: values that can be made sane are, each noted; nothing here refuses a step."""
+"""Repairs of steps: impossible values are corrected or dropped, and reported. Rejects nothing."""
 
 from __future__ import annotations
 
@@ -35,28 +35,29 @@ from stepstream.schemas.times import DAY_US
 
 CLAMPS: Final[dict[str, str]] = {
     "end_before_start": "end_time preceded start_time and was set to it",
-    "unknown_kind": "kind was none of ours and counts as other",
-    "unknown_status": "status was none of ours and counts as what it says, or by whether an error is named",
+    "unknown_kind": "kind was unknown and counts as other",
+    "unknown_status": "status was unknown: it was mapped by its word, or by whether an error is given",
     "own_parent": "the step named itself as its parent; it counts as a root",
     "content_truncated": "input or output was longer than the limit",
     "text_truncated": "a name or message was longer than the limit",
     "attributes_dropped": "more attributes than the limit",
     "documents_dropped": "more documents than the limit",
-    COST: "cost_usd was no possible cost; the step is priced as if it had none",
-    "unknown_cost_source": "cost_source was none of ours and was dropped",
-    "invalid_reference": "retry_of or fallback_of was no step id and was dropped, or parent_step_id leads nowhere",
-    "first_token_out_of_range": "first_token_time lay outside the step and was dropped",
-    CONVERTED: "a value was written in another form (12 as text, an id in upper case) and was converted",
-    DROPPED: "a value that a field cannot have was dropped, as if the field had been left out",
-    USAGE: "a usage count was no possible count; where it cannot be known, the step's cost is unknown",
-    TEXT: "the record held bytes or characters that no text may have; they were replaced",
+    COST: "cost_usd was impossible; the step is priced as if it had none",
+    "unknown_cost_source": "cost_source was unknown and was dropped",
+    "invalid_reference": "retry_of or fallback_of was not a step id and was dropped, or parent_step_id "
+    "was not one and refers to no step",
+    "first_token_out_of_range": "first_token_time was outside the step and was dropped",
+    CONVERTED: "a value had another form (12 as text, an id in upper case) and was converted",
+    DROPPED: "a value that is impossible for the field was dropped",
+    USAGE: "a usage count was impossible; if the true count is unknown, so is the step's cost",
+    TEXT: "the record had bytes or characters that no text may have; they were replaced",
 }
-"""What was made sane in an accepted step: the clamp's slug and what it means."""
+"""Repairs of an accepted step: their names (also in the store and in metrics) and meaning."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a record may be. Worker and sink are given the same."""
+    """Limits of a record. Worker and sink must use the same."""
 
     max_record_bytes: int = 1_048_576
     max_content_bytes: int = 65_536
@@ -65,12 +66,12 @@ class Limits:
     max_attributes: int = USUAL_ATTRIBUTES
     max_documents: int = USUAL_DOCUMENTS
     max_age_us: int = 30 * DAY_US
-    """No step is too old that is younger than this,"""
+    """Steps younger than this are accepted for every project."""
     project_ages_us: tuple[tuple[str, int], ...] = ()
-    """but steps of some projects may be older; the empty name stands for all others."""
+    """Maximum age by project; the empty name is the maximum age of all other projects."""
     max_future_us: int = DAY_US
     usual: bool = field(init=False, repr=False)
-    """Whether nothing that decodes as ``Step`` has too long a text, or too many of anything."""
+    """Whether every record that decodes as ``Step`` is within these limits."""
 
     def __post_init__(self) -> None:
         usual = (
@@ -82,7 +83,7 @@ class Limits:
         object.__setattr__(self, "usual", usual)
 
     def age_us(self, project: str) -> int:
-        """How old a step of the project may be."""
+        """Maximum age of a step of the project."""
         ages_us = dict(self.project_ages_us)
         return ages_us.get(project, ages_us.get("", self.max_age_us))
 
@@ -105,9 +106,10 @@ _UNITS: Final = (("seconds", 1_000_000, 1), ("milliseconds", 1_000, 1), ("nanose
 
 
 def hex_id(text: str, digits: int) -> str:
-    """An id as the contract has it, where only its form differs: upper case, a UUID's hyphens, leading zeros left out.
+    """An id in upper case, with the hyphens of a UUID or without leading zeros, in standard form.
 
-    Anything else is returned as it is. Half of the digits must be there: a shorter id is no id with zeros left out.
+    Anything else is returned unchanged. At least half of the digits must be there: a shorter text
+    is not an id without its leading zeros.
     """
     plain = text.strip().lower().replace("-", "")
     if digits // 2 <= len(plain) <= digits and _HEX.fullmatch(plain):
@@ -116,7 +118,11 @@ def hex_id(text: str, digits: int) -> str:
 
 
 def repair_identity(step: Step, clamped: Repairs) -> None:
-    """Ids in another form become ours; a parent that cannot be read becomes one that leads nowhere."""
+    """Correct ids, phase, name, project and attempt.
+
+    A parent that is not a step id becomes the id of a step that does not exist: the step then has
+    an unknown parent and is not taken for a root.
+    """
     for name, digits in _IDS:
         sent = getattr(step, name)
         if not sent:
@@ -133,7 +139,7 @@ def repair_identity(step: Step, clamped: Repairs) -> None:
         clamped.append(
             Repair(
                 "invalid_reference",
-                note("parent_step_id", parent, "is no step id: the step has no known parent"),
+                note("parent_step_id", parent, "is not a step id: the step has no known parent"),
             )
         )
     if step.phase not in PHASES:
@@ -150,12 +156,16 @@ def repair_identity(step: Step, clamped: Repairs) -> None:
         clamped.append(Repair(CONVERTED, "project: it was empty and became default"))
     if not 1 <= step.attempt <= MAX_ATTEMPT:
         clamped.append(
-            Repair(DROPPED, note("attempt", step.attempt, "is no number of a try and was dropped"))
+            Repair(
+                DROPPED,
+                note("attempt", step.attempt, "is not the number of an attempt and was dropped"),
+            )
         )
         step.attempt = 1
 
 
 def clamp(step: Step, latest_us: int, limits: Limits, clamped: Repairs) -> None:
+    """Correct times, kind, status, references and cost source."""
     if step.end_time is not None and step.end_time < step.start_time:
         unit = likely_unit(step.end_time, step.start_time)
         clamped.append(
@@ -192,7 +202,9 @@ def clamp(step: Step, latest_us: int, limits: Limits, clamped: Repairs) -> None:
         reference = getattr(step, name)
         if reference and not STEP_ID.fullmatch(reference):
             clamped.append(
-                Repair("invalid_reference", note(name, reference, "is no step id and was dropped"))
+                Repair(
+                    "invalid_reference", note(name, reference, "is not a step id and was dropped")
+                )
             )
             setattr(step, name, "")
     if step.cost_source not in COST_SOURCES:
@@ -207,23 +219,24 @@ def clamp(step: Step, latest_us: int, limits: Limits, clamped: Repairs) -> None:
         clamped.append(
             Repair(
                 "first_token_out_of_range",
-                f"first_token_time: {first} lies outside the step and was dropped",
+                f"first_token_time: {first} is outside the step and was dropped",
             )
         )
         step.first_token_time = None
 
 
 def _status(step: Step) -> str:
-    """What a status says that is none of ours."""
-    said = step.status.strip().lower()
-    if said in STATUSES:
-        return said
-    if said in _CANCELLED:
+    """The status that an unknown one means."""
+    word = step.status.strip().lower()
+    if word in STATUSES:
+        return word
+    if word in _CANCELLED:
         return "cancelled"
-    return "error" if said in _FAILED or step.error_type or step.error_message else "ok"
+    return "error" if word in _FAILED or step.error_type or step.error_message else "ok"
 
 
 def clamp_texts(step: Step, limits: Limits, clamped: Repairs) -> None:
+    """Truncate names and the error message."""
     for name in SHORT_TEXTS:
         text = getattr(step, name)
         if len(text) > limits.max_text_chars:
@@ -246,6 +259,7 @@ def clamp_texts(step: Step, limits: Limits, clamped: Repairs) -> None:
 
 
 def clamp_contents(step: Step, limits: Limits, clamped: Repairs) -> None:
+    """Truncate input and output; drop attributes and documents beyond the limits."""
     if (
         len(step.input) > limits.max_content_bytes // 4
         or len(step.output) > limits.max_content_bytes // 4
@@ -276,7 +290,7 @@ def _clamp_content(step: Step, max_bytes: int, clamped: Repairs) -> None:
 
 
 def truncated(text: str, max_bytes: int) -> tuple[str, int]:
-    """The text cut to ``max_bytes`` of UTF-8 at a character's end, and its size in bytes before."""
+    """The text truncated to ``max_bytes`` of UTF-8, and its size in bytes before."""
     data = text.encode("utf-8", "replace")
     if len(data) <= max_bytes:
         return text, len(data)
@@ -284,7 +298,7 @@ def truncated(text: str, max_bytes: int) -> tuple[str, int]:
 
 
 def likely_unit(time_us: int, timestamp_us: int) -> str:
-    """In words, the unit that a time seems to be in; empty where it is near to now in none."""
+    """A hint about the unit that a time seems to be in: the one in which it is near the timestamp."""
     for unit, us, times in _UNITS:
         if abs(time_us * us // times - timestamp_us) < 3_650 * DAY_US:
             return f": it looks like {unit}, and times are microseconds since 1970"

@@ -1,14 +1,15 @@
-"""Step events as other producers write them, made into what the contract says: one wrong field never costs the step.
+"""Converts step events of other producers: one wrong field never loses the step.
 
-What loses nothing and is common in other languages (``null`` for absent, JSON for text, whole floats) is a liberty and not
-noted. What had to be converted or dropped is noted, field by field, with the value that was sent.
+Conversions that lose nothing and are common in other languages (``null`` for absent, JSON for text,
+whole floats) are not reported. What had to be changed or dropped is reported as a ``Repair``, field
+by field, with the value that was sent. ``stepstream.schemas.step`` says which reader a field has.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final, NamedTuple
@@ -19,7 +20,7 @@ from stepstream.schemas.usage import MAX_USAGE_COUNT, TokenUsage
 
 
 class Repair(NamedTuple):
-    """What was changed: one of ``accept.CLAMPS``, and which field had which value."""
+    """A change: a key of ``clamps.CLAMPS``, and a text with the field and its old value."""
 
     clamp: str
     note: str
@@ -35,16 +36,7 @@ COST: Final = "invalid_cost"
 
 MAX_ATTEMPT: Final = 1_000_000
 MAX_COUNT: Final = 2**53
-"""The largest whole number that every reader of JSON tells from its neighbours. A sum that would exceed it stays at it."""
-_CONTENTS: Final = frozenset(("input", "output"))
-_LOOSE_TEXTS: Final = frozenset(("session_id", "user_id", "agent_version", "error_type"))
-"""Ids and versions that many producers hold as numbers."""
-_TEXTS: Final = frozenset((
-    "name", "tool", "model", "provider", "project", "environment", "agent", "task", "error_message", "tool_schema",
-    "cost_source", "price_version", "status", "kind", "phase", "retry_of", "fallback_of",
-))  # fmt: skip
-_TIMES: Final = frozenset(("start_time", "end_time", "first_token_time"))
-_SIZES: Final = frozenset(("input_bytes", "output_bytes"))
+"""The largest integer that every JSON reader can represent exactly. Sums stop at it."""
 _FLAGS: Final = frozenset(
     name for name, info in TokenUsage.model_fields.items() if info.annotation is bool
 )
@@ -53,64 +45,68 @@ _NOTE_CHARS: Final = 80
 
 
 def note(field: str, value: Any, became: str) -> str:
-    """What happened to a field, in words."""
+    """The text of a repair: ``usage: 5 became 3``."""
     return f"{field}: {repr(value)[:_NOTE_CHARS]} {became}"
 
 
-def normalised(data: Any, repairs: Repairs | None = None) -> Any:
-    """A copy of a decoded event that the contract can read; what was changed beyond a liberty is added to ``repairs``.
+Reader = Callable[[str, Any, Repairs], Any]
+"""Converts the value of a field (its name, the value, where to report changes); None drops it."""
 
-    Identity and times are only converted, never made up: what cannot be read stays, and is refused.
+
+def converted(data: Any, readers: Mapping[str, Reader], repairs: Repairs) -> Any:
+    """A copy of a decoded event with each field converted by its reader.
+
+    Changes that lose something are added to ``repairs``. Ids and times are converted but never
+    invented: a wrong one stays as it is, and ``accept`` rejects it.
     """
     if not isinstance(data, dict):
         return data
-    noted: Repairs = [] if repairs is None else repairs
     out: dict[str, Any] = {}
     for key, value in data.items():
         if value is None:
             continue
-        reader = _READERS.get(key)
-        made = _whole(value) if reader is None else reader(key, value, noted)
+        made = readers.get(key, read_number)(key, value, repairs)
         if made is not None:
             out[key] = made
     if "cost_source" in out and "cost_usd" not in out and data.get("cost_usd") is not None:
-        del out["cost_source"]  # it told where a cost came from that is none
+        del out["cost_source"]  # the source of a cost that was dropped
     return out
 
 
 def json_text(value: Any) -> str:
-    """Compact JSON of any value; what JSON cannot say becomes its ``str``."""
+    """Compact JSON of any value; ``str`` of what JSON cannot represent."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
 
 
-# --- readers: what a field becomes; None leaves it out ---
+# --- readers ---
 
 
-def _content(_field: str, value: Any, _repairs: Repairs) -> Any:
+def read_content(_field: str, value: Any, _repairs: Repairs) -> Any:
     return value if isinstance(value, str) else json_text(value)
 
 
-def _text(field: str, value: Any, repairs: Repairs) -> Any:
+def read_text(field: str, value: Any, repairs: Repairs) -> Any:
     if isinstance(value, str):
         return value
     repairs.append(Repair(CONVERTED, note(field, value, "became text")))
     return json_text(value)
 
 
-def _loose_text(field: str, value: Any, repairs: Repairs) -> Any:
+def read_id(field: str, value: Any, repairs: Repairs) -> Any:
+    """Ids and versions: many producers send them as numbers, so that is not reported."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return json_text(value)
-    return _text(field, value, repairs)
+    return read_text(field, value, repairs)
 
 
-def _time(field: str, value: Any, repairs: Repairs) -> Any:
+def read_time(field: str, value: Any, repairs: Repairs) -> Any:
     if isinstance(value, str):
         made: int | None = _digits(value)
         if made is None:
             made = _iso_us(value)
     elif isinstance(value, float) and math.isfinite(value):
         if value.is_integer():
-            return _whole(value)
+            return read_number(field, value, repairs)
         made = round(value)
     else:
         made = None
@@ -119,7 +115,7 @@ def _time(field: str, value: Any, repairs: Repairs) -> Any:
         return made
     if field == "first_token_time" and (isinstance(value, bool) or not isinstance(value, int)):
         repairs.append(
-            Repair(DROPPED, note(field, value, "is no time in microseconds and was dropped"))
+            Repair(DROPPED, note(field, value, "is not a time in microseconds and was dropped"))
         )
         return None
     return value
@@ -131,7 +127,7 @@ def _iso_us(text: str) -> int | None:
     except ValueError:
         return None
     if at.tzinfo is None:
-        return None  # whose clock is not said
+        return None  # without a zone the moment is unknown
     return round(at.timestamp() * 1_000_000)
 
 
@@ -142,42 +138,44 @@ def _digits(text: str) -> int | None:
     )
 
 
-def _flag(field: str, value: Any, repairs: Repairs) -> Any:
+def read_flag(field: str, value: Any, repairs: Repairs) -> Any:
     if isinstance(value, bool):
         return value
     repairs.append(Repair(DROPPED, note(field, value, "is neither true nor false and was dropped")))
     return None
 
 
-def _version(field: str, value: Any, repairs: Repairs) -> Any:
+def read_version(field: str, value: Any, repairs: Repairs) -> Any:
     if isinstance(value, str) and (number := _digits(value)) is not None:
         repairs.append(Repair(CONVERTED, note(field, value, f"became {number}")))
         return number
-    return _whole(value)
+    return read_number(field, value, repairs)
 
 
-def _attempt(field: str, value: Any, repairs: Repairs) -> Any:
+def read_attempt(field: str, value: Any, repairs: Repairs) -> Any:
     number = _integer(value)
     if number is not None and 1 <= number <= MAX_ATTEMPT:
         if isinstance(value, str) or number != value:
             repairs.append(Repair(CONVERTED, note(field, value, f"became {number}")))
         return number
-    repairs.append(Repair(DROPPED, note(field, value, "is no number of a try and was dropped")))
+    repairs.append(
+        Repair(DROPPED, note(field, value, "is not the number of an attempt and was dropped"))
+    )
     return None
 
 
-def _size(field: str, value: Any, repairs: Repairs) -> Any:
+def read_size(field: str, value: Any, repairs: Repairs) -> Any:
     number = _integer(value)
     if number is not None and 0 <= number <= MAX_COUNT:
         if isinstance(value, str) or number != value:
             repairs.append(Repair(CONVERTED, note(field, value, f"became {number}")))
         return number
-    repairs.append(Repair(DROPPED, note(field, value, "is no size and was dropped")))
+    repairs.append(Repair(DROPPED, note(field, value, "is not a size and was dropped")))
     return None
 
 
 def _integer(value: Any) -> int | None:
-    """The number that a value says, rounded; None where it says none."""
+    """The integer nearest to a number or numeric text; None for anything else."""
     if isinstance(value, bool):
         return None
     if isinstance(value, int):
@@ -198,30 +196,32 @@ def _integer(value: Any) -> int | None:
 
 
 class Counted(NamedTuple):
-    """A count of usage and how it came about."""
+    """A usage count, and whether it had to be changed."""
 
     number: int
     changed: bool
     lost: bool
-    """What was sent cannot be right: the count is 0, and the truth is not known."""
+    """The value sent was impossible: ``number`` is 0 and the true count is unknown."""
 
 
 def counted(value: Any) -> Counted:
-    """A usage count as somebody gave it: whole, not negative and within ``MAX_USAGE_COUNT``, or 0 and lost."""
+    """A usage count as an integer from 0 to ``MAX_USAGE_COUNT``; 0 and ``lost`` if impossible."""
     number = _integer(value)
     if number is None or not 0 <= number <= MAX_USAGE_COUNT:
         return Counted(0, True, True)
     return Counted(number, isinstance(value, str) or number != value, False)
 
 
-def _usage(field: str, value: Any, repairs: Repairs) -> Any:
+def read_usage(field: str, value: Any, repairs: Repairs) -> Any:
     if isinstance(value, BaseModel):
         return value
     if not isinstance(value, dict):
         repairs.append(
             Repair(
                 USAGE,
-                note(field, value, "is no object of counts and was dropped; the cost is unknown"),
+                note(
+                    field, value, "is not an object of counts and was dropped; the cost is unknown"
+                ),
             )
         )
         return {"incomplete": True}
@@ -239,7 +239,7 @@ def _usage(field: str, value: Any, repairs: Repairs) -> Any:
             repairs.append(
                 Repair(
                     USAGE,
-                    note(f"{field}.{name}", given, "is no possible count: it counts as unknown"),
+                    note(f"{field}.{name}", given, "is an impossible count: it counts as unknown"),
                 )
             )
         elif made.changed:
@@ -247,8 +247,8 @@ def _usage(field: str, value: Any, repairs: Repairs) -> Any:
     return out
 
 
-def _cost(field: str, value: Any, repairs: Repairs) -> Any:
-    """An amount, possible or not: ``accept`` judges that. What is no number at all is dropped."""
+def read_cost(field: str, value: Any, repairs: Repairs) -> Any:
+    """An amount; what is not a number is dropped. ``accept`` checks its range."""
     if isinstance(value, Decimal):
         return value
     try:
@@ -260,25 +260,25 @@ def _cost(field: str, value: Any, repairs: Repairs) -> Any:
     except InvalidOperation:
         amount = None
     if amount is None or amount.is_nan():
-        repairs.append(Repair(COST, note(field, value, "is no possible cost and was dropped")))
+        repairs.append(Repair(COST, note(field, value, "is an impossible cost and was dropped")))
         return None
     return amount
 
 
-def _attributes(field: str, value: Any, repairs: Repairs) -> Any:
+def read_attributes(field: str, value: Any, repairs: Repairs) -> Any:
     if isinstance(value, dict):
         return {
             str(k): v if isinstance(v, str) else json_text(v)
             for k, v in value.items()
             if v is not None
         }
-    repairs.append(Repair(DROPPED, note(field, value, "is no object and was dropped")))
+    repairs.append(Repair(DROPPED, note(field, value, "is not an object and was dropped")))
     return None
 
 
-def _documents(field: str, value: Any, repairs: Repairs) -> Any:
+def read_documents(field: str, value: Any, repairs: Repairs) -> Any:
     if not isinstance(value, list):
-        repairs.append(Repair(DROPPED, note(field, value, "is no list and was dropped")))
+        repairs.append(Repair(DROPPED, note(field, value, "is not a list and was dropped")))
         return None
     return [_document(f"{field}[{place}]", item, repairs) for place, item in enumerate(value)]
 
@@ -298,7 +298,8 @@ def _document(field: str, item: Any, repairs: Repairs) -> Any:
         if score is None:
             repairs.append(
                 Repair(
-                    DROPPED, note(f"{field}.score", item["score"], "is no number and was dropped")
+                    DROPPED,
+                    note(f"{field}.score", item["score"], "is not a number and was dropped"),
                 )
             )
         else:
@@ -316,26 +317,7 @@ def _score(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _whole(value: Any) -> Any:
-    return (
-        int(value)
-        if isinstance(value, float) and value.is_integer() and abs(value) < 2**63
-        else value
-    )
-
-
-_READERS: Final[dict[str, Callable[[str, Any, Repairs], Any]]] = {
-    **dict.fromkeys(_CONTENTS, _content),
-    **dict.fromkeys(_TEXTS, _text),
-    **dict.fromkeys(_LOOSE_TEXTS, _loose_text),
-    **dict.fromkeys(_TIMES, _time),
-    **dict.fromkeys(_SIZES, _size),
-    "schema_version": _version,
-    "attempt": _attempt,
-    "parent_remote": _flag,
-    "usage_may_repeat": _flag,
-    "usage": _usage,
-    "cost_usd": _cost,
-    "attributes": _attributes,
-    "documents": _documents,
-}
+def read_number(_field: str, value: Any, _repairs: Repairs) -> Any:
+    """A whole float as an integer, anything else unchanged: JavaScript writes 5 as 5.0."""
+    is_whole = isinstance(value, float) and value.is_integer() and abs(value) < 2**63
+    return int(value) if is_whole else value

@@ -1,12 +1,15 @@
 """The step event, version 1: what an agent publishes when a step starts and when it ends.
 
-``StepEvent`` is the contract (validation, JSON Schema, docs); ``Step`` is the struct derived from it that hot paths use.
-Both accept the same records: leniency lives in ``normalise``, meaning in ``stepstream.schemas.accept``.
-Version 1 only grows: fields are added with defaults, none is renamed, removed or given another meaning.
+Each field is listed once, in ``StepEvent``: its type, default, description, and by ``StepField``
+how other producers' values are converted, its length limit and its column in the store. ``Step``,
+the msgspec struct of the hot paths, and the tables below are derived from it.
+
+Version 1 only grows: fields are added with defaults; none is renamed, removed or redefined.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
 
@@ -14,7 +17,26 @@ from msgspec import Meta
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, PlainSerializer, model_validator
 
 from stepstream.schemas.derive import derive_struct
-from stepstream.schemas.normalise import MAX_ATTEMPT, MAX_COUNT, normalised
+from stepstream.schemas.normalise import (
+    MAX_ATTEMPT,
+    MAX_COUNT,
+    Reader,
+    Repairs,
+    converted,
+    read_attempt,
+    read_attributes,
+    read_content,
+    read_cost,
+    read_documents,
+    read_flag,
+    read_id,
+    read_number,
+    read_size,
+    read_text,
+    read_time,
+    read_usage,
+    read_version,
+)
 from stepstream.schemas.usage import TokenUsage, TokenUsageStruct
 
 SCHEMA_NAME: Final = "step"
@@ -49,7 +71,7 @@ TimeUs = Annotated[int, Field(description="microseconds since 1970-01-01 UTC")]
 
 
 def decimal_text(amount: Decimal) -> str:
-    """An amount as people write it (``0.0000004``, not ``4E-7``); exponents only where the digits would run on for pages."""
+    """An amount without an exponent (``0.0000004``, not ``4E-7``), unless it has 40 digits."""
     return (
         format(amount, "f") if amount.is_finite() and -40 < amount.adjusted() < 40 else str(amount)
     )
@@ -59,7 +81,7 @@ Usd = Annotated[Decimal, PlainSerializer(decimal_text, return_type=str, when_use
 
 
 class Document(BaseModel):
-    """One document that a retrieval returned."""
+    """A document that a retrieval returned."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
 
@@ -74,7 +96,7 @@ def _pattern(regex: str) -> dict[str, JsonValue]:
     return {"pattern": regex}
 
 
-# For the exported JSON Schema alone: what accept demands is said there, but judged in one place only.
+# Only for the exported JSON Schema: ``accept`` checks these rules.
 _STEP_ID = _pattern("^[0-9a-f]{16}$")
 _STEP_REF = _pattern("^([0-9a-f]{16})?$")
 _END_HAS_END_TIME: dict[str, JsonValue] = {
@@ -83,106 +105,266 @@ _END_HAS_END_TIME: dict[str, JsonValue] = {
 }
 
 
+# Limits of the fast decoder, ``Step``. ``Limits`` of ``clamps`` may be set differently; records
+# beyond these are then checked one by one.
+USUAL_TEXT_CHARS: Final = 512
+USUAL_MESSAGE_CHARS: Final = 4_096
+USUAL_ATTRIBUTES: Final = 64
+USUAL_DOCUMENTS: Final = 256
+
+ColumnType = Literal["", "label", "text", "time", "optional time", "number", "size", "map"]
+"""How the store keeps a field. ``label``: a text with few distinct values; empty: no column of its
+own."""
+LABEL: Final = "label"
+TEXT: Final = "text"
+TIME: Final = "time"
+OPTIONAL_TIME: Final = "optional time"
+NUMBER: Final = "number"
+SIZE: Final = "size"
+MAP: Final = "map"
+
+LIST: Final = object()
+DICT: Final = object()
+_NAME: Final = Annotated[str, Meta(min_length=1, max_length=USUAL_TEXT_CHARS)]
+
+
+@dataclass(frozen=True, slots=True)
+class StepField:
+    """What the pipeline does with a field, besides its type."""
+
+    read: Reader
+    """Converts what other producers send."""
+    is_short: bool
+    """A text of at most ``Limits.max_text_chars``; the SDK and ``accept`` truncate it."""
+    accepts: Any
+    """The values that ``Step`` decodes; None: those of the field's type."""
+    column: ColumnType
+    in_start: bool
+    """Whether a start has it, and so the table of open steps."""
+
+
+def _field(
+    default: Any,
+    description: str,
+    *,
+    read: Reader = read_number,
+    is_short: bool = False,
+    accepts: Any = None,
+    column: ColumnType = "",
+    in_start: bool = True,
+    schema: dict[str, JsonValue] | None = None,
+) -> Any:
+    """A field of ``StepEvent`` with its ``StepField``; ``schema`` is added to the JSON Schema."""
+    if default is LIST or default is DICT:
+        factory: Any = list if default is LIST else dict
+        field = Field(default_factory=factory, description=description, json_schema_extra=schema)
+    else:
+        field = Field(default, description=description, json_schema_extra=schema)
+    field.metadata.append(StepField(read, is_short, accepts, column, in_start))
+    return field
+
+
+def _label(
+    description: str,
+    *,
+    read: Reader = read_text,
+    column: ColumnType = LABEL,
+    in_start: bool = True,
+) -> Any:
+    """A short optional text."""
+    return _field("", description, read=read, is_short=True, column=column, in_start=in_start)
+
+
 class StepEvent(BaseModel):
-    """One step of a run, as it starts (``phase: start``) or as it ended (``phase: end``, the complete record)."""
+    """A step as it starts (``phase: start``) or as it ended (``phase: end``, the whole record)."""
 
     model_config = ConfigDict(extra="ignore", strict=True, json_schema_extra=_END_HAS_END_TIME)
 
-    schema_version: int = Field(
-        1, description="major version of this schema", json_schema_extra={"const": 1}
-    )
-    # identity
-    trace_id: str = Field(
-        description="the run: 32 lower-case hex digits; also the record's key",
-        json_schema_extra=_pattern("^[0-9a-f]{32}$"),
-    )
-    step_id: str = Field(
-        description="the step: 16 lower-case hex digits", json_schema_extra=_STEP_ID
-    )
-    parent_step_id: str = Field(
-        "",
-        description="the step that caused it; empty for the root, which is the run itself",
-        json_schema_extra=_STEP_REF,
-    )
-    parent_remote: bool = Field(
-        False,
-        description="the parent is a span of another process, which may never report to Stepstream:"
-        " where no such step has come when this one has ended, this one is the run's root",
-    )
-    phase: str = Field(
-        "end",
-        description="start, or end (the complete record; a step known only at its end is one end)",
-        json_schema_extra={"enum": ["start", "end"]},
-    )
-    # what
-    kind: str = Field(description=f"one of {', '.join(KINDS)}; anything else counts as other")
-    name: str = Field(description="what people call the step", json_schema_extra={"minLength": 1})
-    tool: str = Field("", description="the tool that was called or chosen")
-    model: str = Field("", description="the model that answered")
-    provider: str = Field("", description="the model's provider, e.g. openai")
-    # whose
-    project: str = Field(
-        "default",
-        description="owner of the run; alerts and windows are kept per project",
-        json_schema_extra={"minLength": 1},
-    )
-    environment: str = Field("", description="prod, staging, dev ...")
-    agent: str = Field("", description="the agent's name")
-    agent_version: str = Field("", description="the agent's version")
-    task: str = Field("", description="task type, e.g. refund; never a prompt")
-    session_id: str = Field("", description="conversation that the run belongs to")
-    user_id: str = Field("", description="the user it was done for")
-    # when
-    start_time: TimeUs
-    end_time: TimeUs | None = Field(
-        None, description="microseconds since 1970-01-01 UTC; required when phase is end"
-    )
-    first_token_time: TimeUs | None = Field(
-        None, description="when the first streamed output arrived"
-    )
-    # how it went
-    status: str = Field("ok", description="ok, error or cancelled; says nothing in a start")
-    error_type: str = Field("", description="exception class or error code")
-    error_message: str = Field("", description="the error in words")
-    attempt: int = Field(
+    schema_version: int = _field(
         1,
-        description="1 for the first try",
-        json_schema_extra={"minimum": 1, "maximum": MAX_ATTEMPT},
+        "major version of this schema",
+        read=read_version,
+        accepts=Literal[SCHEMA_VERSION],
+        schema={"const": 1},
     )
-    retry_of: str = Field(
-        "", description="step_id of the try that this one repeats", json_schema_extra=_STEP_REF
+    # Identity
+    trace_id: str = _field(
+        ...,
+        "the run: 32 lower-case hex digits; also the record's key",
+        accepts=Annotated[str, Meta(min_length=32, max_length=32)],
+        column=TEXT,
+        schema=_pattern("^[0-9a-f]{32}$"),
     )
-    fallback_of: str = Field(
-        "", description="step_id of the step that this one replaces", json_schema_extra=_STEP_REF
+    step_id: str = _field(
+        ...,
+        "the step: 16 lower-case hex digits",
+        accepts=Annotated[str, Meta(min_length=16, max_length=16)],
+        column=TEXT,
+        schema=_STEP_ID,
     )
-    # what it used
-    usage: TokenUsage | None = Field(
-        None, description="the step's own tokens, never its children's"
+    parent_step_id: str = _field(
+        "",
+        "the step that caused it; empty for the root step, which is the run itself",
+        column=TEXT,
+        schema=_STEP_REF,
     )
-    usage_may_repeat: bool = Field(
+    parent_remote: bool = _field(
         False,
-        description="usage and cost may repeat those of model calls below this one, as spans of"
-        " nested instrumentations do: only the innermost call counts for the run",
+        "the parent is a span of another process, which may not report to Stepstream: if it never"
+        " arrives, this step is the run's root",
+        read=read_flag,
     )
-    cost_usd: Annotated[Usd, Field(allow_inf_nan=True)] | None = Field(
-        None, description="the step's own cost, a decimal string; absent where unknown"
+    phase: str = _field(
+        "end",
+        "start, or end (the complete record; a step may be reported by its end alone)",
+        read=read_text,
+        accepts=Literal[tuple(sorted(PHASES))],
+        schema={"enum": ["start", "end"]},
     )
-    cost_source: str = Field(
-        "", description="given, priced or unpriced; empty: decided by whoever reads it"
+    # What
+    kind: str = _field(
+        ...,
+        f"one of {', '.join(KINDS)}; anything else counts as other",
+        read=read_text,
+        accepts=Literal[KINDS],
+        column=LABEL,
     )
-    price_version: str = Field("", description="version of the prices that a priced cost came from")
-    # content
-    input: str = Field("", description="text or JSON text, truncated")
-    output: str = Field("", description="text or JSON text, truncated")
-    input_bytes: Count | None = Field(None, description="size of the input before it was truncated")
-    output_bytes: Count | None = Field(
-        None, description="size of the output before it was truncated"
+    name: str = _field(
+        ...,
+        "the step's name, as people call it",
+        read=read_text,
+        is_short=True,
+        accepts=_NAME,
+        column=LABEL,
+        schema={"minLength": 1},
     )
-    tool_schema: str = Field("", description="reference of the tool's declared parameter schema")
-    documents: list[Document] = Field(
-        default_factory=list, description="what a retrieval returned, best first"
+    tool: str = _label("the tool that was called or selected")
+    model: str = _label("the model that answered")
+    provider: str = _label("the model's provider, e.g. openai")
+    # Owner
+    project: str = _field(
+        "default",
+        "the project of the run; alerts and windows are kept per project",
+        read=read_text,
+        is_short=True,
+        accepts=_NAME,
+        column=LABEL,
+        schema={"minLength": 1},
     )
-    attributes: dict[str, str] = Field(default_factory=dict, description="anything else")
+    environment: str = _label("prod, staging, dev ...")
+    agent: str = _label("the agent's name")
+    agent_version: str = _label("the agent's version", read=read_id)
+    task: str = _label("task type, e.g. refund; never a prompt")
+    session_id: str = _label("conversation that the run belongs to", read=read_id, column=TEXT)
+    user_id: str = _label("the user that the run serves", read=read_id, column=TEXT)
+    # Times
+    start_time: TimeUs = _field(
+        ...,
+        "microseconds since 1970-01-01 UTC",
+        read=read_time,
+        accepts=Annotated[int, Meta(ge=0)],
+        column=TIME,
+    )
+    end_time: TimeUs | None = _field(
+        None,
+        "microseconds since 1970-01-01 UTC; required when phase is end",
+        read=read_time,
+        column=TIME,
+        in_start=False,
+    )
+    first_token_time: TimeUs | None = _field(
+        None,
+        "when the first streamed output arrived",
+        read=read_time,
+        column=OPTIONAL_TIME,
+        in_start=False,
+    )
+    # Result
+    status: str = _field(
+        "ok",
+        "ok, error or cancelled; without meaning in a start",
+        read=read_text,
+        accepts=Literal[tuple(sorted(STATUSES))],
+        column=LABEL,
+        in_start=False,
+    )
+    error_type: str = _label("exception class or error code", read=read_id, in_start=False)
+    error_message: str = _field(
+        "",
+        "the error as text",
+        read=read_text,
+        accepts=Annotated[str, Meta(max_length=USUAL_MESSAGE_CHARS)],
+        column=TEXT,
+        in_start=False,
+    )
+    attempt: int = _field(
+        1,
+        "1 for the first try",
+        read=read_attempt,
+        accepts=Annotated[int, Meta(ge=1, le=MAX_ATTEMPT)],
+        column=NUMBER,
+        schema={"minimum": 1, "maximum": MAX_ATTEMPT},
+    )
+    retry_of: str = _field(
+        "",
+        "step_id of the attempt that this one repeats",
+        read=read_text,
+        column=TEXT,
+        schema=_STEP_REF,
+    )
+    fallback_of: str = _field(
+        "",
+        "step_id of the step that this one replaces",
+        read=read_text,
+        column=TEXT,
+        schema=_STEP_REF,
+    )
+    # Usage and cost: their columns are computed by the sink
+    usage: TokenUsage | None = _field(
+        None, "the step's own tokens, without those of its children", read=read_usage
+    )
+    usage_may_repeat: bool = _field(
+        False,
+        "usage and cost may repeat those of model calls below this one, as spans of nested"
+        " instrumentations do: only the innermost call counts for the run",
+        read=read_flag,
+    )
+    cost_usd: Annotated[Usd, Field(allow_inf_nan=True)] | None = _field(
+        None, "the step's own cost, a decimal string; absent if unknown", read=read_cost
+    )
+    cost_source: str = _field(
+        "",
+        "given, priced or unpriced; empty: the reader decides",
+        read=read_text,
+        accepts=Literal[tuple(sorted(COST_SOURCES))],
+    )
+    price_version: str = _label("version of the prices that a priced cost came from", column="")
+    # Content
+    input: str = _field("", "text or JSON text, truncated", read=read_content, column=TEXT)
+    output: str = _field(
+        "", "text or JSON text, truncated", read=read_content, column=TEXT, in_start=False
+    )
+    input_bytes: Count | None = _field(
+        None, "size of the input before it was truncated", read=read_size, column=SIZE
+    )
+    output_bytes: Count | None = _field(
+        None,
+        "size of the output before it was truncated",
+        read=read_size,
+        column=SIZE,
+        in_start=False,
+    )
+    tool_schema: str = _label("reference of the tool's declared parameter schema")
+    documents: list[Document] = _field(
+        LIST, "what a retrieval returned, best first", read=read_documents
+    )
+    attributes: dict[str, str] = _field(
+        DICT,
+        "anything else",
+        read=read_attributes,
+        accepts=Annotated[dict[str, str], Meta(max_length=USUAL_ATTRIBUTES)],
+        column=MAP,
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -190,14 +372,18 @@ class StepEvent(BaseModel):
         return normalised(data)
 
 
-USUAL_TEXT_CHARS: Final = 512
-USUAL_MESSAGE_CHARS: Final = 4_096
-USUAL_ATTRIBUTES: Final = 64
-USUAL_DOCUMENTS: Final = 256
-SHORT_TEXTS: Final = (
-    "name", "tool", "model", "provider", "project", "environment", "agent", "agent_version", "task", "session_id",
-    "user_id", "error_type", "tool_schema", "price_version",
-)  # fmt: skip
+FIELDS: Final[dict[str, StepField]] = {
+    name: next(part for part in info.metadata if isinstance(part, StepField))
+    for name, info in StepEvent.model_fields.items()
+}
+SHORT_TEXTS: Final = tuple(name for name, field in FIELDS.items() if field.is_short)
+_READERS: Final = {name: field.read for name, field in FIELDS.items()}
+
+
+def normalised(data: Any, repairs: Repairs | None = None) -> Any:
+    """A copy of a decoded event that the contract can read; see ``normalise.converted``."""
+    return converted(data, _READERS, [] if repairs is None else repairs)
+
 
 if TYPE_CHECKING:  # a derived struct has the model's fields; to a type checker it is the model
     DocumentStruct: TypeAlias = Document
@@ -207,29 +393,13 @@ else:
     DocumentStruct = derive_struct(Document)
     _NESTED = {TokenUsage: TokenUsageStruct, Document: DocumentStruct}
     AnyStep = derive_struct(StepEvent, name="AnyStep", nested=_NESTED)
-    _SHORT = Annotated[str, Meta(max_length=USUAL_TEXT_CHARS)]
-    _NAME = Annotated[str, Meta(min_length=1, max_length=USUAL_TEXT_CHARS)]
-    # Most of what ``accept`` demands is known once this is decoded: the decoder's checks cost nothing, and of what has few
-    # values it makes the same objects each time. Steps that it refuses may be made sane: they are read as AnyStep first.
+    # Step has the limits of ``accepts``, so that the decoder, in C, checks most of what ``accept``
+    # demands. A record that it refuses is decoded as AnyStep and may be repaired.
     Step = derive_struct(
         StepEvent,
         name="Step",
         nested=_NESTED,
-        narrowed=dict.fromkeys(SHORT_TEXTS, _SHORT)
-        | {
-            "schema_version": Literal[SCHEMA_VERSION],
-            "trace_id": Annotated[str, Meta(min_length=32, max_length=32)],
-            "step_id": Annotated[str, Meta(min_length=16, max_length=16)],
-            "phase": Literal[tuple(sorted(PHASES))],
-            "kind": Literal[KINDS],
-            "name": _NAME,
-            "project": _NAME,
-            "start_time": Annotated[int, Meta(ge=0)],
-            "status": Literal[tuple(sorted(STATUSES))],
-            "error_message": Annotated[str, Meta(max_length=USUAL_MESSAGE_CHARS)],
-            "attempt": Annotated[int, Meta(ge=1, le=MAX_ATTEMPT)],
-            "cost_source": Literal[tuple(sorted(COST_SOURCES))],
-            "documents": Annotated[list[DocumentStruct], Meta(max_length=USUAL_DOCUMENTS)],
-            "attributes": Annotated[dict[str, str], Meta(max_length=USUAL_ATTRIBUTES)],
-        },
+        narrowed=dict.fromkeys(SHORT_TEXTS, Annotated[str, Meta(max_length=USUAL_TEXT_CHARS)])
+        | {name: field.accepts for name, field in FIELDS.items() if field.accepts is not None}
+        | {"documents": Annotated[list[DocumentStruct], Meta(max_length=USUAL_DOCUMENTS)]},
     )

@@ -18,7 +18,7 @@ from stepstream.producers.transport.redactor import Redactor
 from stepstream.producers.values.shortening import cut_middle, cut_to_bytes
 from stepstream.schemas.accept import DEFAULT_LIMITS, Limits
 from stepstream.schemas.money import nanos_from_usd, usd_from_nanos
-from stepstream.schemas.step import Document, DocumentStruct
+from stepstream.schemas.step import SHORT_TEXTS, Document, DocumentStruct
 from stepstream.schemas.step import Step as StepRecord
 from stepstream.schemas.usage import NO_TOKENS
 
@@ -28,10 +28,6 @@ if TYPE_CHECKING:
 MOST_OPEN_INPUTS: Final = 4_096
 MOST_OPEN_INPUT_BYTES: Final = 8_388_608
 ATTRIBUTE_CHARS: Final = 4_096
-_SHORT: Final = (
-    "name", "tool", "model", "provider", "project", "environment", "agent", "agent_version", "task", "session_id",
-    "user_id", "error_type", "tool_schema",
-)  # fmt: skip
 
 
 class Encoder:
@@ -75,7 +71,7 @@ class Encoder:
 
     def _shorten(self, record: StepRecord) -> None:
         limit = self._limits.max_text_chars
-        for field in _SHORT:
+        for field in SHORT_TEXTS:
             if len(getattr(record, field)) > limit:
                 setattr(record, field, cut_middle(getattr(record, field), limit))
         del record.documents[self._limits.max_documents :]
@@ -205,7 +201,7 @@ def _memory(cached: tuple[str, str, int | None]) -> int:
 
 
 def _repair(record: StepRecord) -> None:
-    for field in (*_SHORT, "error_message", "input", "output", "retry_of", "fallback_of"):
+    for field in (*SHORT_TEXTS, "error_message", "input", "output", "retry_of", "fallback_of"):
         setattr(record, field, _clean(getattr(record, field)))
     record.attributes = {_clean(key): _clean(value) for key, value in record.attributes.items()}
     record.documents = [

@@ -13,7 +13,7 @@ from msgspec.structs import astuple
 
 from stepstream.schemas.accept import Accepted
 from stepstream.schemas.prices import PriceBook
-from stepstream.schemas.step import Step
+from stepstream.schemas.step import FIELDS, Step
 from stepstream.schemas.usage import NO_TOKENS, TOTALLED, details_of
 from stepstream.sinks.clickhouse.records import (
     ARRIVAL_TYPES,
@@ -26,39 +26,23 @@ from stepstream.sinks.clickhouse.records import (
 
 _LOW: Final = "LowCardinality(String)"
 _TIME: Final = "DateTime64(6, 'UTC')"
+_TYPES: Final[dict[str, str]] = {
+    "label": _LOW,
+    "text": "String",
+    "time": _TIME,
+    "optional time": f"Nullable({_TIME})",
+    "number": "UInt32",
+    "size": "Nullable(UInt64)",
+    "map": f"Map({_LOW}, String)",
+}
+# In the order of the step event's fields.
 _SHARED: Final = {
-    "trace_id": "String",
-    "step_id": "String",
-    "parent_step_id": "String",
-    "kind": _LOW,
-    "name": _LOW,
-    "tool": _LOW,
-    "model": _LOW,
-    "provider": _LOW,
-    "project": _LOW,
-    "environment": _LOW,
-    "agent": _LOW,
-    "agent_version": _LOW,
-    "task": _LOW,
-    "session_id": "String",
-    "user_id": "String",
-    "start_time": _TIME,
-    "attempt": "UInt32",
-    "retry_of": "String",
-    "fallback_of": "String",
-    "input": "String",
-    "input_bytes": "Nullable(UInt64)",
-    "tool_schema": _LOW,
-    "attributes": f"Map({_LOW}, String)",
+    name: _TYPES[field.column] for name, field in FIELDS.items() if field.column and field.in_start
 }
 _ENDED: Final = {
-    "end_time": _TIME,
-    "first_token_time": f"Nullable({_TIME})",
-    "status": _LOW,
-    "error_type": _LOW,
-    "error_message": "String",
-    "output": "String",
-    "output_bytes": "Nullable(UInt64)",
+    name: _TYPES[field.column]
+    for name, field in FIELDS.items()
+    if field.column and not field.in_start
 }
 _TOKENS: Final = dict.fromkeys(TOTALLED, "UInt64")
 _DETAILS: Final = {"usage_details": f"Map({_LOW}, UInt64)"}

@@ -389,8 +389,8 @@ def test_notes_say_the_field_and_what_it_held() -> None:
     verdict = judge(value(usage={"input_tokens": -320}, attempt=0))
     assert isinstance(verdict, Accepted)
     assert sorted(verdict.notes) == [
-        "attempt: 0 is no number of a try and was dropped",
-        "usage.input_tokens: -320 is no possible count: it counts as unknown",
+        "attempt: 0 is not the number of an attempt and was dropped",
+        "usage.input_tokens: -320 is an impossible count: it counts as unknown",
     ]
 
 

@@ -16,8 +16,8 @@ from stepstream.schemas.accept import (
     MAX_NESTING,
     Accepted,
     Rejected,
+    accept_leniently,
     accept_value,
-    judge_at_length,
 )
 from stepstream.schemas.step import Step, StepEvent
 from tests.support.step_events import NOW_US, event, odd_events, valid_events, value
@@ -35,7 +35,9 @@ def as_model(raw: bytes) -> StepEvent | None:
 def assert_one_answer(raw: bytes) -> None:
     """Reading ``raw`` at length or with the model first changes nothing: same step, same clamps, same reason."""
     direct = accept_value(raw, timestamp_us=NOW_US)
-    assert judge_at_length(raw, NOW_US, DEFAULT_LIMITS) == direct, "the quick way decides otherwise"
+    assert accept_leniently(raw, NOW_US, DEFAULT_LIMITS) == direct, (
+        "the quick way decides otherwise"
+    )
     model = as_model(raw)
     if model is None:
         assert isinstance(direct, Rejected), "the model rejects what accept takes"
@@ -140,7 +142,7 @@ def test_odd_bytes_and_numbers_are_repaired(raw: bytes) -> None:
     """What JSON does not allow within one value costs no step, whichever way it is read."""
     direct = accept_value(raw, timestamp_us=NOW_US)
     assert isinstance(direct, Accepted)
-    assert judge_at_length(raw, NOW_US, DEFAULT_LIMITS) == direct
+    assert accept_leniently(raw, NOW_US, DEFAULT_LIMITS) == direct
 
 
 def test_both_take_the_deepest_nesting_allowed() -> None:
