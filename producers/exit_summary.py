@@ -14,6 +14,8 @@ ID_CHARS = 8
 class Totals:
     """Ended steps and runs so far, their cost, and the newest run.
 
+    The cost is an estimate by the SDK's price list; the sink applies Prices documents as well.
+
     ``unpriced`` steps have usage without a known price, ``unmetered`` model calls have no usage.
     """
 
@@ -31,7 +33,7 @@ class Totals:
 
 
 def exit_line(totals: Totals, counts: Counts) -> str:
-    """``stepstream: run 4bf92f35… · 7 steps · $0.0123 · stepstream trace 4bf92f35``; empty if nothing was recorded."""
+    """``stepstream: run 4bf92f35… · 7 steps · $0.0123 by list price · stepstream trace 4bf92f35``; empty if nothing was recorded."""
     parts: list[str] = []
     if totals.runs:
         parts = [_runs(totals), format_number_of(totals.steps, "step"), *_cost(totals)]
@@ -57,7 +59,7 @@ def _runs(totals: Totals) -> str:
 
 
 def _cost(totals: Totals) -> list[str]:
-    out = [format_usd(totals.cost_nanos)] if totals.cost_nanos else []
+    out = [f"{format_usd(totals.cost_nanos)} by list price"] if totals.cost_nanos else []
     if totals.unpriced:
         out.append(f"{format_number_of(totals.unpriced, 'step')} without a known price")
     if totals.unmetered:

@@ -21,28 +21,43 @@ _UNITS_US: Final = {
     "w": WEEK_US,
 }
 MAX_DURATION_US: Final = 36_525 * DAY_US
-"""A hundred years: what is longer is a slip of the pen, and would not fit into the numbers that timers are kept in."""
+"""A hundred years. Longer ones are mistakes, and would overflow the integers of timers."""
+# 300000000 is meant as microseconds or milliseconds: nobody writes ten years in seconds.
+MAX_BARE_S: Final = 366 * 86_400
+# From this number of a unit on a duration is written in several units.
 MOST_OF_A_UNIT: Final = 1_000
-"""From so many on a duration is written in several units."""
 _BARE: Final = re.compile(r"\d+(\.\d+)?", re.ASCII)
 _PART: Final = re.compile(r"(\d+(?:\.\d+)?)(us|ms|s|m|h|d|w)", re.ASCII)
 
 
 def parse_duration_us(text: Any) -> int:
-    """Microseconds of a duration such as ``90s`` or ``1h30m``; a bare number is seconds. Raises ``ValueError``."""
+    """Microseconds of a duration such as ``90s`` or ``1h30m``; a number without a unit is seconds.
+
+    Raises ``ValueError``.
+    """
     if isinstance(text, bool):
         raise ValueError(f"not a duration: {text}")
     if isinstance(text, int | float):
         if not math.isfinite(text):
             raise ValueError(f"not a duration: {text}")
-        return _bounded(round(text * 1_000_000), text)
+        return _seconds(text, text)
     compact = str(text).replace(" ", "")
     if _BARE.fullmatch(compact):
-        return _bounded(round(Decimal(compact) * _UNITS_US["s"]), text)
+        return _seconds(Decimal(compact), text)
     parts = _PART.findall(compact)
     if not parts or "".join(number + unit for number, unit in parts) != compact:
         raise ValueError(f"not a duration: {text!r} (write 90s, 1h30m, 250ms, 2d)")
     return _bounded(round(sum(Decimal(number) * _UNITS_US[unit] for number, unit in parts)), text)
+
+
+def _seconds(number: int | float | Decimal, text: Any) -> int:
+    """A number without a unit: seconds, unless it is so large that another unit must be meant."""
+    if number > MAX_BARE_S:
+        raise ValueError(
+            f"{text!s:.40} without a unit is seconds, {number / 86_400:,.0f} days: write the unit, "
+            f"such as 5m, 300s or {text!s:.40}ms"
+        )
+    return _bounded(round(number * SECOND_US), text)
 
 
 def _bounded(duration_us: int, text: Any) -> int:
@@ -52,7 +67,7 @@ def _bounded(duration_us: int, text: Any) -> int:
 
 
 def write_duration(duration_us: int) -> str:
-    """A duration as it is written in a document, to the microsecond: ``5m``, ``90s``, ``2d``, ``3472d5h20m``."""
+    """A duration as documents have it, exact: ``5m``, ``90s``, ``2d``, ``3472d5h20m``."""
     units = ("d", "h", "m", "s", "ms", "us")
     unit = next(unit for unit in units if duration_us % _UNITS_US[unit] == 0)
     if 0 < duration_us // _UNITS_US[unit] < MOST_OF_A_UNIT:
@@ -66,7 +81,7 @@ def write_duration(duration_us: int) -> str:
 
 
 def _default_as_written(schema: dict[str, Any]) -> None:
-    """A default in the unit in which documents are written, not in that in which it is kept."""
+    """Write the default as documents do: ``1m`` instead of the microseconds 60000000."""
     if isinstance(schema.get("default"), int):
         schema["default"] = write_duration(schema["default"])
 

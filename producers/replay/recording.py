@@ -35,19 +35,30 @@ def time_of(step: StepRecord) -> int:
 
 
 def extent(file: Path) -> tuple[int, int]:
-    """When the first good event in a file happened, and the latest time that one names; zeros where there are none.
+    """The earliest time at which a valid event happened, and the latest time in one; else zeros.
 
-    A start may name an end, too, which it does not happen at: that must not lie too far ahead once times are shifted.
+    The latest time includes the end that a start may name: shifted times must not be in the future.
+    Times in another unit than most events' do not count, else one line in milliseconds would shift
+    all others by decades, and they would be reported instead of it.
     """
-    first = last = None
+    # By number of digits: seconds have 10, milliseconds 13, microseconds 16, nanoseconds 19.
+    found: dict[int, list[int]] = {}
     for line, _ in lines(file):
         accepted = accept_value(line, timestamp_us=0, limits=ANY_TIME) if line else None
         if isinstance(accepted, Accepted):
             at = time_of(accepted.step)
             latest = max(accepted.step.start_time, accepted.step.end_time or 0)
-            first = at if first is None else min(first, at)
-            last = latest if last is None else max(last, latest)
-    return first or 0, last or 0
+            count, first, last = found.get(_magnitude(at), (0, at, latest))
+            found[_magnitude(at)] = [count + 1, min(first, at), max(last, latest)]
+    if not found:
+        return 0, 0
+    _, first, last = max(found.values())
+    return first, last
+
+
+def _magnitude(time_us: int) -> int:
+    """Equal for times in the same unit, as long as they are from 1971 to 2255."""
+    return (len(str(abs(time_us))) + 2) // 3
 
 
 def lines(file: Path) -> Iterator[tuple[bytes, int]]:

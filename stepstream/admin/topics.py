@@ -20,7 +20,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     ResourceType,
 )
 
-from stepstream.common.kafka import KafkaUnreachable, client_config, words
+from stepstream.common.kafka import client_config, unreachable, words
 from stepstream.common.settings import require_kafka
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import TopicSpec, topic, topic_specs
@@ -129,10 +129,7 @@ def _metadata(client: AdminClient, settings: Settings) -> ClusterMetadata:
     try:
         return client.list_topics(timeout=ANSWER_S)
     except KafkaException as error:
-        raise KafkaUnreachable(
-            f"no Kafka broker answered at {settings.kafka_brokers} within {ANSWER_S:.0f} s ({words(error)}): "
-            f"is it running, and is kafka_brokers right?"
-        ) from None
+        raise unreachable(settings.kafka_brokers, ANSWER_S, error) from None
 
 
 def require_topic(settings: Settings, name: str) -> int:

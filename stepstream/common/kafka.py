@@ -6,6 +6,7 @@ Imports only schemas and confluent-kafka.
 from __future__ import annotations
 
 import importlib
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -61,6 +62,31 @@ def words(error: object) -> str:
 
 class KafkaUnreachable(Exception):
     """No broker answered in time; says where it was looked for."""
+
+
+def unreachable(brokers: str, timeout_s: float, error: Exception) -> KafkaUnreachable:
+    """The error for ``brokers`` that did not answer, with what to check."""
+    where = f" at {brokers}" if brokers else ""
+    text = f"no Kafka broker answered{where} within {timeout_s:.0f} s ({words(error)})"
+    # librdkafka reports a broker that requires a login like one that is not there.
+    if _accepts_connections(brokers):
+        return KafkaUnreachable(
+            f"{text}: a server accepts connections there, so it may require authentication or TLS: "
+            "set kafka_sasl_mechanism, kafka_sasl_username and kafka_sasl_password, or kafka_tls"
+        )
+    return KafkaUnreachable(f"{text}: is it running, and is kafka_brokers right?")
+
+
+def _accepts_connections(brokers: str) -> bool:
+    """Whether a TCP connection to the first broker succeeds within a second."""
+    host, _, port = brokers.partition(",")[0].strip().rpartition(":")
+    if not host or not port.isdigit():
+        return False
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=1):
+            return True
+    except OSError:
+        return False
 
 
 def client_config(settings: Settings, **more: Any) -> dict[str, Any]:
@@ -179,10 +205,7 @@ def partition_count(client: Any, topic: str, *, timeout: float = 10) -> int:
     try:
         metadata = client.list_topics(topic, timeout=timeout).topics.get(topic)
     except KafkaException as error:
-        where = f" at {brokers}" if (brokers := getattr(client, "brokers", "")) else ""
-        raise KafkaUnreachable(
-            f"no Kafka broker answered{where} within {timeout:.0f} s ({words(error)})"
-        ) from None
+        raise unreachable(getattr(client, "brokers", ""), timeout, error) from None
     return 0 if metadata is None or metadata.error is not None else len(metadata.partitions)
 
 

@@ -160,6 +160,17 @@ def test_old_recordings(tmp_path: Path) -> None:
     assert (sent, report.bad, report.bad_lines[0].reason) == ([], 4, "time_out_of_range")
 
 
+@pytest.mark.parametrize("unit_us", [1_000, 1_000_000], ids=["milliseconds", "seconds"])
+def test_the_line_in_another_unit_is_the_one_that_is_reported(tmp_path: Path, unit_us: int) -> None:
+    """Times of one line do not shift all others: they are sent, and the wrong line is named."""
+    wrong = run_of(1)[0]
+    wrong["start_time"] //= unit_us
+    path = recording(tmp_path / "a.jsonl", [wrong, *run_of(0)])
+    report, sent = send(path)
+    assert (len(sent), report.bad, report.bad_lines[0].reason) == (4, 1, "time_out_of_range")
+    assert report.bad_lines[0].place.endswith("a.jsonl:1")
+
+
 @pytest.mark.parametrize(
     ("speed", "recorded_s", "least_s", "most_s"),
     [(1.0, 0.4, 0.4, 10), (20.0, 10, 0.5, 9), (0, 3_600, 0, 30)],

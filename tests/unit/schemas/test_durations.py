@@ -93,7 +93,7 @@ def test_durations_are_read_as_people_write_them(text: str | float, us: int) -> 
 )
 def test_what_is_no_duration_is_refused(text: object) -> None:
     """Bad input raises ValueError that quotes it, and nothing else; so do durations beyond a hundred years."""
-    with pytest.raises(ValueError, match=r"not a duration|longer than 100 years"):
+    with pytest.raises(ValueError, match=r"not a duration|longer than 100 years|without a unit"):
         parse_duration_us(text)
 
 
@@ -145,3 +145,11 @@ def test_durations_never_show_a_full_next_unit(us: int) -> None:
     text = format_duration(us)
     assert not text.startswith(("1000 us", "1000 ms", "60 s"))
     assert " 60 " not in text
+
+
+@pytest.mark.parametrize("text", [300_000_000, "300000000", 4e7])
+def test_a_large_number_without_a_unit_is_refused(text: object) -> None:
+    """It was meant in another unit than seconds: the error shows how to write one."""
+    with pytest.raises(ValueError, match=r"without a unit is seconds, [\d,]+ days: write the unit"):
+        parse_duration_us(text)
+    assert parse_duration_us(300) == 300_000_000
