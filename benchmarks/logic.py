@@ -23,8 +23,11 @@ from benchmarks.stopwatch import Place, Stopwatch
 from stepstream.schemas.prices import PriceBook
 from stepstream.stream.assemble import closed_runs as closed
 from stepstream.stream.assemble import partition
+from stepstream.stream.assemble.checkpoint_writer import CheckpointWriter
 from stepstream.stream.assemble.partition import AssemblePartition
 from stepstream.stream.assemble.publish_schedule import PublishSchedule
+from stepstream.stream.assemble.run_closer import RunCloser
+from stepstream.stream.assemble.timers import Timers
 from stepstream.stream.core.outputs import Output
 from stepstream.stream.detectors import budgets, loop, make_detector, time_limits, unpriced_model
 from stepstream.stream.run.limits import AssembleLimits
@@ -58,13 +61,14 @@ SECTIONS: Final[dict[str, list[Place]]] = {
     "detectors, asked for their time": _of_detectors("notify_at"),
     "detectors, on time and at the close": _of_detectors("on_time") + _of_detectors("on_close"),
     "publish trajectories and usage": [(PublishSchedule, "publish_if_due")],
-    "state records": [(AssemblePartition, "_cover")],
+    "state records": [(CheckpointWriter, "_write")],
     "scheduling and timers": [
-        (AssemblePartition, "_schedule"),
+        (Timers, "schedule"),
         (AssemblePartition, "_fire_timers"),
     ],
     "bounds, closed runs": [
-        (AssemblePartition, "_bound"),
+        (CheckpointWriter, "request_overdue"),
+        (RunCloser, "excess"),
         (closed.ClosedRuns, "expire"),
         (closed.ClosedRuns, "put"),
     ],

@@ -106,9 +106,9 @@ class World:
     def swap(self) -> None:
         """Every run is written down and read again, by detectors that are made anew."""
         self.rules = self.stage.rules = OneRule(self._case)
-        for tracked in self.stage.runs.values():
-            tracked.run = restore_run(
-                decode_state(encode_state(tracked.run, tracked.last_offset)), self.rules
+        for active in self.stage.runs.values():
+            active.run = restore_run(
+                decode_state(encode_state(active.run, active.checkpoint.merged_through)), self.rules
             )
 
     def crash(self) -> None:
@@ -129,15 +129,13 @@ class World:
 
     def checkpoint(self) -> None:
         """Every open run is written down, as it is when it holds the log back for long."""
-        for tracked in self.stage.runs.values():
-            tracked.wants_cover = True
-            self.stage._cover_if_ready(tracked)
+        self.stage.request_checkpoints()
         self.turn()
 
     @property
     def runs(self) -> list[Run]:
         """Runs that are open."""
-        return [tracked.run for tracked in self.stage.runs.values()]
+        return [active.run for active in self.stage.runs.values()]
 
     def findings(self) -> list[dict[str, Any]]:
         """What was raised, in order; the ends of troubles are left out."""

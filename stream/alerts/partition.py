@@ -158,11 +158,16 @@ class FleetPartition:
                     Output("findings", incident.project.encode(), _encode(quiet(incident, due_us)))
                 )
 
-    def disturb(self) -> None:
+    def delay_timers(self) -> None:
         """Nothing here waits for time to pass."""
 
     def flush(self) -> None:
         """Nothing is held back until the end of a batch."""
+
+    @property
+    def offset_at_work(self) -> int:
+        """Offset of the record that is processed now, or the last one."""
+        return self.offsets.position - 1
 
     def drain(self) -> list[Output]:
         """What is to be sent now, in order."""

@@ -1,75 +1,139 @@
-"""A run and what is under way for it: what it holds of the floor, what was sent and not yet acknowledged."""
+"""The checkpoint protocol of one run: outputs acknowledged, then the state record, then the offset.
+
+A run's state record says which of its records are merged. A worker that restarts from it takes those for duplicates, so
+nothing that they led to is sent again. Three rules follow, and every method here keeps them:
+
+1. A state record is sent only while no output of the run is unacknowledged. Otherwise a crash between the two could leave
+   a state that contains records whose outputs were never stored.
+2. The run's records are needed until a state record that contains them is acknowledged: only then may the committed offset
+   pass them.
+3. A deferred output (a finding that time or a baseline has shown, which a replay of the log might not show again) is sent
+   only once a state record that names it is acknowledged. Otherwise a crash after it would leave an alert that the next
+   worker does not know and never resolves.
+
+    state           event                         next state
+    CLEAN           merged()                      DIRTY, the record's offset is needed
+    CLEAN, DIRTY    request()                     WAITING
+    WAITING         start(), nothing pending      WRITING
+    WRITING         request()                     WRITING_AGAIN
+    WRITING         written(), no growth since    CLEAN, no offset is needed
+    WRITING         written(), growth since       DIRTY, the offset after the state record's is needed
+    WRITING_AGAIN   written()                     WAITING
+    any             fail()                        FAILED, no offset is needed
+"""
 
 from __future__ import annotations
 
+from enum import Enum
+
+from stepstream.stream.core.offsets import OffsetTracker
 from stepstream.stream.core.outputs import Output
-from stepstream.stream.run.run import Run
+
+
+class CheckpointState(Enum):
+    """Where a run stands between growth and an acknowledged state record."""
+
+    CLEAN = "every merged record is in an acknowledged state record"
+    DIRTY = "a merged record is in no acknowledged state record, and none is requested"
+    WAITING = "a state record is to be written once every output is acknowledged"
+    WRITING = "a state record is sent and not acknowledged"
+    WRITING_AGAIN = "a state record is sent and not acknowledged, and another is to follow it"
+    FAILED = "the run's own bookkeeping raised: acknowledgements change nothing any more"
+
+
+_NONE: tuple[Output, ...] = ()
 
 
 class RunCheckpoint:
-    """Delivery bookkeeping beside a ``Run``; a ``OffsetHolder`` of the floor."""
+    """One run's checkpoint. An ``OffsetHolder``: ``needed_from`` is its first offset in no acknowledged state record."""
 
     __slots__ = (
-        "announced",
-        "announcing",
-        "covering",
-        "dirty",
-        "has_failed",
-        "last_offset",
+        "_in_state",
+        "_writing_through",
+        "checkpointed_through",
+        "deferred",
+        "merged_through",
         "needed_from",
         "pending",
-        "published_us",
-        "run",
-        "scheduled_us",
-        "size_bytes",
         "state",
-        "through",
-        "urgent",
-        "usage_us",
-        "usage_waits",
-        "waits_us",
-        "wants_cover",
-        "wants_look",
-    )  # fmt: skip
+    )
 
-    def __init__(self, run: Run, through: int) -> None:
-        self.run = run
-        self.through = through
-        """Records up to this offset are merged and covered by an acknowledged state."""
-        self.last_offset = through
+    def __init__(self, through: int = -1) -> None:
+        """``through``: an acknowledged state record contains the run's records up to this offset; -1: there is none."""
+        self.state = CheckpointState.CLEAN
+        self.checkpointed_through = self.merged_through = through
         self.needed_from = -1
         self.pending = 0
         """Outputs sent and not acknowledged."""
-        self.covering = False
-        """A state record is sent and not acknowledged."""
-        self.wants_cover = False
-        """It has closed, or has held the floor back for long: its state is to be written when nothing is pending."""
-        self.dirty = False
-        """Something has changed since the last trajectory."""
-        self.urgent = False
-        """The next trajectory does not wait for the revision interval."""
-        self.announced: list[Output] = []
-        """Findings and commands that only time has shown: sent once a state that names them is acknowledged."""
-        self.announcing = 0
-        """How many of them the state under way names."""
-        self.published_us = 0
-        self.usage_us = 0
-        """When its usage was published last."""
-        self.usage_waits = False
-        """Its usage is to be published when an interval has passed since."""
-        self.waits_us: int | None = None
-        """When its trajectory is due next, if it waits for that."""
-        self.scheduled_us: int | None = None
-        self.wants_look = False
-        """Something may be due before it is scheduled: its root ended, or a detector asks for it."""
-        self.size_bytes = 0
-        """What it counts for in what is held."""
-        self.state = b""
-        self.has_failed = False
-        """Something that was done for it raised: what is still under way for it says nothing any more."""
+        self.deferred: tuple[Output, ...] = _NONE
+        """Outputs to be sent once a state record that names them is acknowledged."""
+        self._in_state = 0  # how many of ``deferred`` the state record under way names
+        self._writing_through = -1
 
-    def put_away(self) -> None:
-        """Let go of the run: floors and timers may remember who held them for as long as an older run is open."""
-        del self.run
-        self.waits_us, self.usage_waits = None, False
-        self.state = b""
+    def merged(self, offset: int, offsets: OffsetTracker) -> bool:
+        """The run's record at ``offset`` was merged. Returns whether it is the first one that no state record contains."""
+        self.merged_through = offset
+        if self.needed_from >= 0:
+            return False
+        offsets.hold(self, offset)
+        if self.state is CheckpointState.CLEAN:
+            self.state = CheckpointState.DIRTY
+        return True
+
+    def sent(self) -> None:
+        """An output of the run was sent."""
+        self.pending += 1
+
+    def acknowledged(self) -> None:
+        """One of the outputs was acknowledged."""
+        self.pending -= 1
+
+    def defer(self, output: Output) -> None:
+        """Send the output once a state record that names it is acknowledged; requests that record."""
+        self.deferred += (output,)
+        self.request()
+
+    def request(self) -> None:
+        """Have a state record written as soon as every output is acknowledged."""
+        if self.state is CheckpointState.WRITING:
+            self.state = CheckpointState.WRITING_AGAIN
+        elif self.state is CheckpointState.CLEAN or self.state is CheckpointState.DIRTY:
+            self.state = CheckpointState.WAITING
+
+    @property
+    def may_start(self) -> bool:
+        """Whether the state record that was requested may be sent now."""
+        return self.state is CheckpointState.WAITING and not self.pending
+
+    def start(self) -> int:
+        """The state record is about to be sent. Returns the last offset that it contains."""
+        self.state = CheckpointState.WRITING
+        self._in_state = len(self.deferred)
+        self._writing_through = self.merged_through
+        return self.merged_through
+
+    def written(self, offsets: OffsetTracker) -> tuple[Output, ...]:
+        """The state record is acknowledged. Returns the deferred outputs that it names: they may be sent now."""
+        through = self._writing_through
+        self.checkpointed_through = max(self.checkpointed_through, through)
+        ready, self.deferred = self.deferred[: self._in_state], self.deferred[self._in_state :]
+        self._in_state = 0
+        is_wanted_again = self.state is CheckpointState.WRITING_AGAIN
+        if self.merged_through > through:
+            offsets.hold(self, max(self.needed_from, through + 1))
+            self.state = CheckpointState.DIRTY
+        else:
+            offsets.release(self)
+            self.state = CheckpointState.CLEAN
+        if is_wanted_again:
+            self.state = CheckpointState.WAITING
+        return ready
+
+    def fail(self, offsets: OffsetTracker) -> None:
+        """Give the checkpoint up; the caller sees to the records that no state record contains."""
+        offsets.release(self)
+        self.state = CheckpointState.FAILED
+
+    @property
+    def has_failed(self) -> bool:
+        return self.state is CheckpointState.FAILED

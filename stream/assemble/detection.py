@@ -1,18 +1,17 @@
-"""The detectors of a run: asked about its records, the time and its end, and what they say is sent or announced.
+"""Calls the detectors of a run and sends what they find.
 
-Whatever a detector raises is contained here: it is off for that run from then on, and the run goes on.
+An exception of a detector is contained: the detector is off for that run from then on, and the run goes on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Protocol
+from collections.abc import Callable, Iterable
 
 import msgspec
 
 from stepstream.schemas.step import Step
-from stepstream.stream.assemble.checkpoint import RunCheckpoint
-from stepstream.stream.assemble.schedule import DetectorRaised, next_look
+from stepstream.stream.assemble.active_run import ActiveRun
+from stepstream.stream.assemble.timers import DetectorRaised, Timers
 from stepstream.stream.core.clock import PartitionClock
 from stepstream.stream.core.contained_failures import ContainedFailures, pipeline_output
 from stepstream.stream.core.counters import Counters
@@ -21,21 +20,16 @@ from stepstream.stream.detectors.base import Detector, Observation
 from stepstream.stream.detectors.findings import closing_findings, command_for, findings_from
 from stepstream.stream.detectors.stop_ignored import note_order
 from stepstream.stream.run.contents import Contents
-from stepstream.stream.run.limits import NEVER_US, AssembleLimits
+from stepstream.stream.run.limits import AssembleLimits
 from stepstream.stream.run.steps import StepInfo
 
 _encode = msgspec.json.Encoder().encode
 
-
-class Outbox(Protocol):
-    """Where what is found goes."""
-
-    def __call__(self, tracked: RunCheckpoint, output: Output) -> None:
-        """Send an output of a run."""
+Send = Callable[[ActiveRun, Output], None]
 
 
 class Detection:
-    """Asks the detectors of the runs of one partition."""
+    """The detectors of the runs of one partition."""
 
     def __init__(
         self,
@@ -43,102 +37,104 @@ class Detection:
         limits: AssembleLimits,
         counters: Counters,
         failures: ContainedFailures,
-        send: Outbox,
-        post: list[Output],
+        send: Send,
+        outbox: list[Output],
     ) -> None:
-        """``post`` takes outputs that belong to no run."""
+        """``send`` sends an output of a run; outputs that belong to no run are appended to ``outbox``."""
         self._clock = clock
         self._limits = limits
         self._counters = counters
         self._failures = failures
         self._send = send
-        self._post = post
+        self._outbox = outbox
 
-    def step(self, tracked: RunCheckpoint, info: StepInfo, step: Step) -> None:
-        """One record was merged into ``info``."""
-        run, now_us = tracked.run, self._clock.now_us
+    def run_began(self, active: ActiveRun) -> None:
+        """Let the detectors of a new run set their first timers."""
+        timers = active.run.rules.timers
+        if timers:
+            self._call_timers(active, frozenset(detector.name for detector in timers))
+
+    def record_merged(self, active: ActiveRun, info: StepInfo, step: Step) -> None:
+        """A record was merged into ``info``: show it to the detectors that it may concern."""
+        run, now_us = active.run, self._clock.now_us
         rules = run.rules
+        # Where nothing was found yet most steps concern few detectors; a finding may be resolved by any step.
         detectors = rules.observing if run.fired else rules.observers(info)
-        for detector in detectors if not run.off else still_on(tracked, detectors):
+        for detector in detectors if not run.off else still_on(active, detectors):
             try:
                 if observations := detector.observe(run, info, now_us):
-                    self._raise(
-                        tracked,
-                        detector,
-                        observations,
-                        by_time=detector.writes_first and not run.closed,
-                    )
+                    is_deferred = detector.writes_first and not run.closed
+                    self._report(active, detector, observations, deferred=is_deferred)
             except Exception as error:
-                self.switch_off(tracked, detector, error)
+                self.switch_off(active, detector, error)
         if (
             step.phase == "end"
             and self._limits.content_detectors
             and (readers := rules.readers(step.kind))
         ):
-            contents = Contents(step)
-            for detector in readers if not run.off else still_on(tracked, readers):
-                try:
-                    if observations := detector.read(run, info, contents, now_us):
-                        self._raise(tracked, detector, observations)
-                except Exception as error:
-                    self.switch_off(tracked, detector, error)
+            self._show_contents(active, readers, info, step)
         if info is run.root:
-            tracked.wants_look = True
-            tracked.urgent |= (
-                info.ended and not run.open
-            )  # whoever looks now is told that it is over
-        elif run.look_us < NEVER_US or run.next_timer_us < (tracked.scheduled_us or 0):
-            tracked.wants_look = True
+            active.scheduled_us = None  # its end may be due before what is scheduled
+            if info.ended and not run.open:
+                active.publication.is_urgent = True
 
-    def time(self, tracked: RunCheckpoint) -> None:
-        """Time has passed for an open run."""
-        run, now_us = tracked.run, self._clock.now_us
+    def _show_contents(
+        self, active: ActiveRun, readers: Iterable[Detector], info: StepInfo, step: Step
+    ) -> None:
+        run, now_us, contents = active.run, self._clock.now_us, Contents(step)
+        for detector in readers if not run.off else still_on(active, readers):
+            try:
+                if observations := detector.read(run, info, contents, now_us):
+                    self._report(active, detector, observations)
+            except Exception as error:
+                self.switch_off(active, detector, error)
+
+    def time_passed(self, active: ActiveRun) -> None:
+        """Call what is due of an open run."""
+        run, now_us = active.run, self._clock.now_us
         if due := run.take_due_timers(now_us):
-            self._fire(tracked, due)
-        for detector in still_on(tracked, run.rules.timed):
+            self._call_timers(active, due)
+        for detector in still_on(active, run.rules.timed):
             try:
                 if observations := detector.on_time(run, now_us):
-                    self._raise(tracked, detector, observations, by_time=True)
+                    self._report(active, detector, observations, deferred=True)
             except Exception as error:
-                self.switch_off(tracked, detector, error)
+                self.switch_off(active, detector, error)
 
-    def begin(self, tracked: RunCheckpoint) -> None:
-        """A run has begun: let its detectors set their first timers."""
-        if tracked.run.rules.timers:
-            self._fire(tracked, frozenset(detector.name for detector in tracked.run.rules.timers))
-
-    def _fire(self, tracked: RunCheckpoint, names: frozenset[str]) -> None:
-        run, now_us = tracked.run, self._clock.now_us
-        for detector in still_on(tracked, run.rules.timers):
+    def _call_timers(self, active: ActiveRun, names: frozenset[str]) -> None:
+        run, now_us = active.run, self._clock.now_us
+        for detector in still_on(active, run.rules.timers):
             if detector.name not in names:
                 continue
             try:
                 if observations := detector.on_timer(run, now_us):
-                    self._raise(tracked, detector, observations, by_time=True)
+                    self._report(active, detector, observations, deferred=True)
             except Exception as error:
-                self.switch_off(tracked, detector, error)
+                self.switch_off(active, detector, error)
 
-    def end(self, tracked: RunCheckpoint) -> None:
+    def run_closes(self, active: ActiveRun) -> None:
         """The run is about to close."""
-        run, now_us = tracked.run, self._clock.now_us
-        for detector in still_on(tracked, run.rules.detectors):
+        run, now_us = active.run, self._clock.now_us
+        for detector in still_on(active, run.rules.detectors):
             try:
                 if observations := detector.on_close(run, now_us):
-                    self._raise(tracked, detector, observations, by_time=True)
+                    self._report(active, detector, observations, deferred=True)
             except Exception as error:
-                self.switch_off(tracked, detector, error)
+                self.switch_off(active, detector, error)
 
-    def next_look(self, tracked: RunCheckpoint) -> int | None:
-        """When to look at the run next, where that is before what is scheduled."""
+    def schedule(self, timers: Timers, active: ActiveRun) -> None:
+        """Schedule the run's next wake-up."""
         while True:
             try:
-                return next_look(tracked, self._limits, self._clock.now_us)
+                timers.schedule(active)
             except DetectorRaised as raised:  # it is off from now on, so this ends
-                self.switch_off(tracked, raised.detector, raised.error)
+                self.switch_off(active, raised.detector, raised.error)
+            else:
+                return
 
-    def switch_off(self, tracked: RunCheckpoint, detector: Detector, error: Exception) -> None:
-        """A detector raised: it is off for this run, and what it kept of the run is dropped."""
-        run = tracked.run
+    def switch_off(self, active: ActiveRun, detector: Detector, error: Exception) -> None:
+        """A detector raised: switch it off for this run, and drop the state that it has kept of the run."""
+        run = active.run
         run.off |= {detector.name}
         run.detector_state.pop(detector.name, None)
         finding = self._failures.detector(
@@ -149,11 +145,11 @@ class Detection:
             f"run {run.trace_id}",
         )
         if finding is not None:
-            self._post.append(pipeline_output(finding))
+            self._outbox.append(pipeline_output(finding))
 
-    def switch_off_unencodable(self, tracked: RunCheckpoint) -> bool:
-        """Switch off the detectors whose state of a run is no plain data; whether there were any."""
-        run, found = tracked.run, False
+    def switch_off_unencodable(self, active: ActiveRun) -> bool:
+        """Switch off the detectors whose state of a run is no plain data. Returns whether there were any."""
+        run, found = active.run, False
         for detector in run.rules.detectors:
             kept = run.detector_state.get(detector.name)
             if kept is None:
@@ -161,66 +157,54 @@ class Detection:
             try:
                 msgspec.msgpack.encode(kept)
             except Exception as error:
-                self.switch_off(tracked, detector, error)
+                self.switch_off(active, detector, error)
                 found = True
         return found
 
-    # -- what they say -------------------------------------------------------------------------------------------------
+    def resolve_all(self, active: ActiveRun) -> None:
+        """Send the findings that end what is still open about a closed run."""
+        for finding in closing_findings(active.run, self._clock.now_us):
+            self._send(active, Output("findings", finding.project.encode(), _encode(finding)))
 
-    def resolve_all(self, tracked: RunCheckpoint) -> None:
-        """Troubles end with their run."""
-        for finding in closing_findings(tracked.run, self._clock.now_us):
-            self._send(tracked, Output("findings", finding.project.encode(), _encode(finding)))
-
-    def send_announced(self, tracked: RunCheckpoint) -> None:
-        """The state that names what was announced is acknowledged."""
-        ready, tracked.announced = (
-            tracked.announced[: tracked.announcing],
-            tracked.announced[tracked.announcing :],
-        )
-        tracked.announcing = 0
-        for output in ready:
-            self._send(tracked, output)
-
-    def _raise(
+    def _report(
         self,
-        tracked: RunCheckpoint,
+        active: ActiveRun,
         detector: Detector,
         observations: Iterable[Observation],
         *,
-        by_time: bool = False,
+        deferred: bool = False,
     ) -> None:
-        for finding in findings_from(
-            tracked.run, detector.applied, observations, self._clock.now_us, self._counters
-        ):
-            self._counters.findings += 1
-            tracked.dirty = tracked.urgent = True
-            self._tell(
-                tracked, Output("findings", finding.project.encode(), _encode(finding)), by_time
+        """Send what is new in ``observations``. ``deferred``: only once it is in an acknowledged state record.
+
+        A replay of the log finds again what follows from the records alone. What only time or a baseline has shown it
+        may not find again.
+        """
+        run, now_us, counters = active.run, self._clock.now_us, self._counters
+        for finding in findings_from(run, detector.applied, observations, now_us, counters):
+            counters.findings += 1
+            active.publication.is_outdated = active.publication.is_urgent = True
+            self._send_or_defer(
+                active, Output("findings", finding.project.encode(), _encode(finding)), deferred
             )
             command = command_for(finding)
             if command is not None:
-                self._counters.commands += 1
-                note_order(tracked.run, command, self._clock.now_us)
-                self._tell(
-                    tracked, Output("control", command.trace_id.encode(), _encode(command)), by_time
+                counters.commands += 1
+                note_order(run, command, now_us)
+                self._send_or_defer(
+                    active, Output("control", command.trace_id.encode(), _encode(command)), deferred
                 )
-        if tracked.run.closed:
-            self.resolve_all(tracked)
+        if run.closed:
+            self.resolve_all(active)
 
-    def _tell(self, tracked: RunCheckpoint, output: Output, by_time: bool) -> None:
-        """Send what a replay of the log would find again. What only time or a baseline has shown is in the state first.
-
-        Else a crash after sending it would leave a trouble that nobody knows of, and that nobody ends.
-        """
-        if by_time or tracked.announced:  # in the order in which they were found
-            tracked.announced.append(output)
-            tracked.wants_cover = True
+    def _send_or_defer(self, active: ActiveRun, output: Output, deferred: bool) -> None:
+        checkpoint = active.checkpoint
+        if deferred or checkpoint.deferred:  # outputs keep the order in which they were found
+            checkpoint.defer(output)
         else:
-            self._send(tracked, output)
+            self._send(active, output)
 
 
-def still_on(tracked: RunCheckpoint, detectors: Iterable[Detector]) -> Iterable[Detector]:
+def still_on(active: ActiveRun, detectors: Iterable[Detector]) -> Iterable[Detector]:
     """Those that have not raised in this run."""
-    off = tracked.run.off
+    off = active.run.off
     return [detector for detector in detectors if detector.name not in off] if off else detectors

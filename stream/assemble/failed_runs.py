@@ -1,4 +1,4 @@
-"""Runs that were given up: which of their records are still to be read again and dead-lettered, and what comes after those."""
+"""Failed runs: which of their records are to be read again and dead-lettered, and what becomes of later ones."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from stepstream.stream.core.outputs import OffsetHold
 from stepstream.stream.core.records import Record
 
 REMEMBERED: Final = 10_000
-"""Runs whose later records are dead-lettered at once; of a run beyond that they begin a run of their own."""
+"""Later records of so many failed runs are dead-lettered at once; those of one beyond begin a run of their own."""
 
 
 class UnreadRange(NamedTuple):
-    """Records first..last of the steps topic, as far as they are the run's, are to be dead-lettered."""
+    """The run's records among those from offset ``first`` to ``last`` are to be dead-lettered."""
 
     trace_id: str
     first: int
@@ -32,25 +32,25 @@ class FailedRuns:
         """Why, by trace id."""
         self._unread: list[UnreadRange] = []
 
-    def add(self, trace_id: str, first: int, last: int, why: str, *, holds: bool) -> None:
-        """A run is given up. ``holds``: its records from ``first`` on are covered by no state, so the floor waits for them."""
+    def add(self, trace_id: str, first: int, last: int, why: str, *, is_needed: bool) -> None:
+        """A run has failed. ``is_needed``: no state contains its records from ``first`` on, so they stay readable."""
         self.runs[trace_id] = why
         if len(self.runs) > REMEMBERED:
             del self.runs[next(iter(self.runs))]
         hold = OffsetHold()
-        if holds:
+        if is_needed:
             self._offsets.hold(hold, first)
         self._unread.append(UnreadRange(trace_id, first, last, why, hold))
 
     def take_unread(self) -> list[UnreadRange]:
-        """What is to be read again; ``refused`` is to be told when it was."""
+        """What is to be read again since the last call; call ``refused`` with what was read."""
         taken, self._unread = self._unread, []
         return taken
 
     def refused(
         self, records: Iterable[Record], wanted: Iterable[UnreadRange]
     ) -> Iterator[tuple[Record, str]]:
-        """The records of these runs among those that were read, and why each is refused; what they held is released."""
+        """The records of these runs among those that were read, each with its reason. Then they are not needed any more."""
         by_key = {unread.trace_id.encode(): unread for unread in wanted}
         for record in records:
             unread = by_key.get(record.key or b"")

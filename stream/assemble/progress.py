@@ -48,7 +48,8 @@ class ProgressReporter:
         """
         partition, clock = logic.partition, logic.clock
         time_us = min(
-            clock.now_us - self._behind_us, logic.publisher.told_until_us(clock.now_us) - MARGIN_US
+            clock.now_us - self._behind_us,
+            logic.publisher.usage_complete_until_us(clock.now_us) - MARGIN_US,
         )
         if not clock.timers_may_fire or time_us < self._told.get(partition, 0) + EVERY_US:
             return []

@@ -1,21 +1,21 @@
-"""When a run is published: its trajectory at most once in a while as it grows, its usage less often, all of it as it closes.
+"""When a run is published: its trajectory at intervals as it grows, its usage less often, all of it as it closes.
 
-Trajectories of growing runs may cost a worker only so much: with very many runs open, or as much to read as it can, they are
-published in the order in which they became due, as a budget allows. Findings and ends never wait, beginnings only where
-extremely many runs are open. The usage of very many growing runs is told less often.
+Publishing growing trajectories may only take a share of a worker's time. With very many runs open, or as much to read as the
+worker can process, they are published in the order in which they became due, as a budget allows. Findings and ends never
+wait; a run's first trajectory waits only where extremely many runs are open. The usage of very many growing runs is published
+less often.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from heapq import heappop, heappush
-from itertools import count
 from typing import Final
 
 import msgspec
 
 from stepstream.schemas.times import MINUTE_US
-from stepstream.stream.assemble.checkpoint import RunCheckpoint
+from stepstream.stream.assemble.active_run import ActiveRun
 from stepstream.stream.assemble.run_records import run_summary, trajectory, usage_records
 from stepstream.stream.core.counters import Counters
 from stepstream.stream.core.outputs import Output
@@ -23,21 +23,20 @@ from stepstream.stream.run.limits import AssembleLimits
 
 _encode = msgspec.json.Encoder().encode
 
+# The budget of growing trajectories: one for so many records read, and so many a second besides.
 RECORDS_EACH: Final = 128
-"""One growing trajectory for so many records,"""
 EACH_SECOND: Final = 300
-"""and so many a second beside."""
 
-TOLD_IN_TIME: Final = 5_000
-"""With more runs open than this on a partition each run's usage is told as many times less often as there are more,"""
+# With more runs open than this on a partition, each run's usage is published as many times less often as there are more
+# runs, but at least once a minute.
+RUNS_AT_FULL_RATE: Final = 5_000
 LONGEST_USAGE_US: Final = MINUTE_US
-"""but once a minute."""
 
 CROWD: Final = 50_000
-"""With more runs open than this on a partition not even the first trajectory of one is published at once."""
+"""With more runs open than this on a partition even the first trajectory of a run waits for the budget."""
 
-Send = Callable[[RunCheckpoint, Output], None]
-GiveUp = Callable[[RunCheckpoint, Exception], None]
+Send = Callable[[ActiveRun, Output], None]
+OnError = Callable[[ActiveRun, Exception], None]
 
 
 class Budget:
@@ -50,126 +49,134 @@ class Budget:
         self._position = self._time_us = 0
 
     def refill(self, position: int, now_us: int) -> None:
-        """The log was read up to here."""
-        earned = (position - self._position) / RECORDS_EACH + (
-            now_us - self._time_us
-        ) * EACH_SECOND / 1_000_000
+        """Add what the log's growth and the time since the last call are worth, up to two seconds' worth."""
+        seconds = (now_us - self._time_us) / 1_000_000
+        earned = (position - self._position) / RECORDS_EACH + seconds * EACH_SECOND
         self._left = min(self._left + earned, 2.0 * EACH_SECOND)
         self._position, self._time_us = position, now_us
 
     @property
     def is_spent(self) -> bool:
-        """No more for now."""
         return self._left < 1
 
     def spend(self) -> None:
-        """One was published."""
+        """One growing trajectory was published."""
         self._left -= 1
 
 
 def usage_every_us(interval_us: int, open_runs: int) -> int:
-    """How often what a growing run used is told, with so many open."""
-    return max(interval_us, min(LONGEST_USAGE_US, interval_us * open_runs // TOLD_IN_TIME))
+    """The interval at which a growing run's usage is published, with so many runs open."""
+    return max(interval_us, min(LONGEST_USAGE_US, interval_us * open_runs // RUNS_AT_FULL_RATE))
 
 
 class PublishSchedule:
-    """Publishes runs that are due, and remembers those that will be."""
+    """Publishes runs that are due, and queues those that will be."""
 
     def __init__(
-        self, limits: AssembleLimits, counters: Counters, send: Send, give_up: GiveUp
+        self,
+        runs: Mapping[str, ActiveRun],
+        limits: AssembleLimits,
+        counters: Counters,
+        send: Send,
+        on_error: OnError,
     ) -> None:
-        """``give_up`` is told of a run whose publishing raised in ``advance``."""
-        self._give_up = give_up
+        """``on_error`` is called with a run whose publishing raised in ``advance``."""
+        self._runs = runs
+        self._on_error = on_error
         self._revision_interval_us = limits.revision_interval_us
         self._usage_interval_us = self._usage_every_us = limits.usage_interval_us
         self._counters = counters
         self._send = send
-        self._waiting: list[tuple[int, int, RunCheckpoint]] = []
-        self._usage_waiting: list[tuple[int, int, RunCheckpoint]] = []
-        """By when each was told last, or began."""
-        self._ties = count()
+        self._queue: list[tuple[int, str]] = []  # by when the trajectory is due
+        self._usage_queue: list[tuple[int, str]] = []  # by when the usage was published last
         self._budget = Budget()
         self._is_crowded = False
 
-    def told_until_us(self, now_us: int) -> int:
-        """Up to when the usage of every run is published."""
-        return self._usage_waiting[0][0] if self._usage_waiting else now_us
+    def usage_complete_until_us(self, now_us: int) -> int:
+        """The log time until which the usage of every run is published."""
+        return self._usage_queue[0][0] if self._usage_queue else now_us
 
     def advance(self, position: int, now_us: int, open_runs: int) -> None:
-        """The log was read up to here: publish the runs that have waited for it."""
+        """The log was read up to ``position``: publish the queued runs that are due."""
         self._budget.refill(position, now_us)
-        while self._waiting and self._waiting[0][0] <= now_us and not self._budget.is_spent:
-            due_us, _, tracked = heappop(self._waiting)
-            if tracked.waits_us == due_us:
-                tracked.waits_us = None
-                self._attempt(tracked, now_us)
+        queue, usage_queue = self._queue, self._usage_queue
+        while queue and queue[0][0] <= now_us and not self._budget.is_spent:
+            due_us, trace_id = heappop(queue)
+            active = self._runs.get(trace_id)
+            if active is not None and active.publication.due_us == due_us:
+                active.publication.due_us = None
+                self._attempt(active, now_us)
         self._usage_every_us = usage_every_us(self._usage_interval_us, open_runs)
         self._is_crowded = open_runs > CROWD
-        told_by_us = now_us - self._usage_every_us
-        while (
-            self._usage_waiting and self._usage_waiting[0][0] <= told_by_us
-        ):  # whatever the budget: windows count on it
-            _, _, tracked = heappop(self._usage_waiting)
-            if tracked.usage_waits:
-                tracked.usage_waits = False
-                self._attempt(tracked, now_us)
+        published_by_us = now_us - self._usage_every_us
+        # Usage does not wait for the budget: windows are only sealed once the usage of their time is published.
+        while usage_queue and usage_queue[0][0] <= published_by_us:
+            _, trace_id = heappop(usage_queue)
+            active = self._runs.get(trace_id)
+            if active is not None and active.publication.usage_is_queued:
+                active.publication.usage_is_queued = False
+                self._attempt(active, now_us)
 
-    def _attempt(self, tracked: RunCheckpoint, now_us: int) -> None:
-        if tracked.has_failed:
-            return
+    def _attempt(self, active: ActiveRun, now_us: int) -> None:
         try:
-            self.publish_if_due(tracked, now_us)
+            self.publish_if_due(active, now_us)
         except Exception as error:
-            self._give_up(tracked, error)
+            self._on_error(active, error)
 
-    def publish_if_due(self, tracked: RunCheckpoint, now_us: int) -> None:
-        """Publish what is new and due; what has to wait for that is published by ``advance``."""
-        run = tracked.run
-        if (
-            tracked.waits_us is not None
-            and tracked.usage_waits
-            and not (tracked.urgent or run.closed)
-        ):
-            self._counters.trajectories_delayed += now_us >= tracked.waits_us
-            return  # ``advance`` has seen to all that is due, as far as the budget goes
+    def publish_if_due(self, active: ActiveRun, now_us: int) -> None:
+        """Publish what is new and due, and queue what is due later: ``advance`` publishes that."""
+        run, publication = active.run, active.publication
+        is_at_once = publication.is_urgent or run.closed
+        if publication.due_us is not None and publication.usage_is_queued and not is_at_once:
+            # Both are queued, and ``advance`` has published what was due, as far as the budget goes.
+            self._counters.trajectories_delayed += now_us >= publication.due_us
+            return
         if run.is_late_fragment:
             return
-        if tracked.dirty:
-            due_us = tracked.published_us + self._revision_interval_us
-            if run.closed or tracked.urgent or not (tracked.published_us or self._is_crowded):
-                self._publish(tracked, now_us)
-            elif now_us >= due_us and not self._budget.is_spent:
-                self._budget.spend()
-                self._publish(tracked, now_us)
+        if publication.is_outdated:
+            if is_at_once or not (publication.published_us or self._is_crowded):
+                self._publish(active, now_us)
             else:
-                self._counters.trajectories_delayed += now_us >= due_us
-                if tracked.waits_us is None or due_us < tracked.waits_us:
-                    tracked.waits_us = due_us
-                    heappush(self._waiting, (due_us, next(self._ties), tracked))
+                self._publish_or_queue(active, now_us)
         if run.changed_minutes and not run.closed:
-            told_us = tracked.usage_us or run.first_append_us
-            if now_us >= told_us + self._usage_every_us:
-                self._publish_usage(tracked, now_us)
-            elif not tracked.usage_waits:
-                tracked.usage_waits = True
-                heappush(self._usage_waiting, (told_us, next(self._ties), tracked))
+            self._publish_usage_or_queue(active, now_us)
 
-    def _publish(self, tracked: RunCheckpoint, now_us: int) -> None:
-        run = tracked.run
-        tracked.dirty = tracked.urgent = False
-        tracked.published_us = now_us
+    def _publish_or_queue(self, active: ActiveRun, now_us: int) -> None:
+        publication = active.publication
+        due_us = publication.published_us + self._revision_interval_us
+        if now_us >= due_us and not self._budget.is_spent:
+            self._budget.spend()
+            self._publish(active, now_us)
+            return
+        self._counters.trajectories_delayed += now_us >= due_us
+        if publication.due_us is None or due_us < publication.due_us:
+            publication.due_us = due_us
+            heappush(self._queue, (due_us, active.run.trace_id))
+
+    def _publish(self, active: ActiveRun, now_us: int) -> None:
+        run, publication = active.run, active.publication
+        publication.is_outdated = publication.is_urgent = False
+        publication.published_us = now_us
         self._counters.trajectories += 1
-        self._send(tracked, Output("trajectories", run.trace_id.encode(), _encode(trajectory(run))))
+        self._send(active, Output("trajectories", run.trace_id.encode(), _encode(trajectory(run))))
         if run.closed:
-            self._publish_usage(tracked, now_us)
-            self._send(
-                tracked, Output("usage", run.identity.project.encode(), _encode(run_summary(run)))
-            )
+            self._publish_usage(active, now_us)
+            project = run.identity.project.encode()
+            self._send(active, Output("usage", project, _encode(run_summary(run))))
 
-    def _publish_usage(self, tracked: RunCheckpoint, now_us: int) -> None:
-        run = tracked.run
-        tracked.usage_us = now_us
+    def _publish_usage_or_queue(self, active: ActiveRun, now_us: int) -> None:
+        publication = active.publication
+        before_us = publication.usage_published_us or active.run.first_append_us
+        if now_us >= before_us + self._usage_every_us:
+            self._publish_usage(active, now_us)
+        elif not publication.usage_is_queued:
+            publication.usage_is_queued = True
+            heappush(self._usage_queue, (before_us, active.run.trace_id))
+
+    def _publish_usage(self, active: ActiveRun, now_us: int) -> None:
+        run = active.run
+        active.publication.usage_published_us = now_us
         project = run.identity.project.encode()
         for usage in usage_records(run, everything=run.closed):
-            self._send(tracked, Output("usage", project, _encode(usage)))
+            self._send(active, Output("usage", project, _encode(usage)))
         run.changed_minutes.clear()

@@ -1,78 +1,128 @@
-"""When which run is to be looked at: heaps of log times, whose entries go stale where a run is gone or scheduled anew.
+"""When which run is woken, to close it or to fire its detectors' timers: heaps of log times.
 
-Runs whose root has ended are about to close: they come first. Of the others, whose detectors want to be asked, only so many
-are looked at in one turn: where a million runs began at once, a million are stuck at once.
+An entry is out of date once its run is gone or woken at another time; it is skipped when it is due. Runs whose root has
+ended are about to close: they have a heap of their own and are all woken. Of the others only so many are woken in one turn:
+where a million runs began at once, the timers of a million are due at once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from heapq import heappop, heappush
-from typing import Final
+from typing import Any, Final
 
-from stepstream.stream.assemble.checkpoint import RunCheckpoint
+from stepstream.stream.assemble.active_run import ActiveRun
+from stepstream.stream.assemble.closing import close_at
 from stepstream.stream.core.clock import PartitionClock
+from stepstream.stream.run.limits import NEVER_US, AssembleLimits
+from stepstream.stream.run.run import Run
 
 SPARE: Final = 10_000
-"""So many entries of runs that are gone may lie among those of runs that are not."""
+"""Entries out of date may outnumber the runs by so many before they are removed."""
 
-LOOKS_A_TURN: Final = 2_000
-"""A look takes some ten microseconds, and what it finds as much again: a turn of so many takes a tenth of a second."""
+WAKE_UPS_A_TURN: Final = 2_000
+"""A wake-up takes some ten microseconds, and what it finds as much again: a turn of so many takes a tenth of a second."""
+
+MIN_WAIT_US: Final = 50_000
+"""A run that asks to be woken in the past is woken after so long."""
 
 _Heap = list[tuple[int, str]]
+
+
+class DetectorRaised(Exception):
+    """A detector raised when it was asked for its next time."""
+
+    def __init__(self, detector: Any, error: Exception) -> None:
+        super().__init__(detector.name)
+        self.detector = detector
+        self.error = error
+
+
+def wake_at(run: Run, limits: AssembleLimits) -> int | None:
+    """When something about the run is due: its close or a timer; None for a closed run. Raises ``DetectorRaised``."""
+    if run.closed:
+        return None
+    due = min(close_at(run, limits), run.next_timer_us)
+    for detector in run.rules.timed:
+        if run.off and detector.name in run.off:
+            continue
+        try:
+            at = detector.notify_at(run)
+            is_sooner = at is not None and at < due
+        except Exception as error:
+            raise DetectorRaised(detector, error) from error
+        if at is not None and is_sooner:
+            due = at
+    return due
 
 
 class Timers:
     """Those of the open runs of one partition."""
 
-    def __init__(self, runs: Mapping[str, RunCheckpoint], clock: PartitionClock) -> None:
+    def __init__(
+        self, runs: Mapping[str, ActiveRun], clock: PartitionClock, limits: AssembleLimits
+    ) -> None:
         self._runs = runs
         self._clock = clock
+        self._limits = limits
         self._closing: _Heap = []
-        self._looks: _Heap = []
+        self._others: _Heap = []
 
     def __len__(self) -> int:
-        return len(self._closing) + len(self._looks)
+        return len(self._closing) + len(self._others)
 
-    def put(self, tracked: RunCheckpoint, look_us: int) -> None:
-        """The run is to be looked at then, and not at the time that was noted before."""
-        tracked.scheduled_us = look_us
+    def schedule(self, active: ActiveRun) -> None:
+        """Wake the run when something about it is due next, unless it is woken before that already."""
+        run, scheduled_us, now_us = active.run, active.scheduled_us, self._clock.now_us
+        latest_us = min(now_us + run.rules.quickest_us, run.look_us)
+        run.look_us = NEVER_US
+        if scheduled_us is not None and scheduled_us <= min(
+            latest_us, run.next_timer_us, close_at(run, self._limits)
+        ):
+            return
+        due_us = wake_at(run, self._limits)
+        if due_us is None:
+            return
+        due_us = min(due_us, latest_us)
+        if due_us <= now_us:
+            due_us = now_us + MIN_WAIT_US
+        if scheduled_us is None or due_us < scheduled_us:
+            self._put(active, due_us)
+
+    def _put(self, active: ActiveRun, at_us: int) -> None:
+        active.scheduled_us = at_us
         heappush(
-            self._closing if tracked.run.root_ended else self._looks,
-            (look_us, tracked.run.trace_id),
+            self._closing if active.run.root_ended else self._others, (at_us, active.run.trace_id)
         )
 
-    def due(self, now_us: int) -> Iterator[RunCheckpoint]:
-        """The runs whose time has come, each to be scheduled anew; later where producers still catch up."""
+    def due(self, now_us: int) -> Iterator[ActiveRun]:
+        """The runs that are to be woken, each to be scheduled anew; later where producers still catch up."""
         yield from self._due(self._closing, now_us, len(self._closing))
-        yield from self._due(self._looks, now_us, LOOKS_A_TURN)
+        yield from self._due(self._others, now_us, WAKE_UPS_A_TURN)
 
-    def _due(self, heap: _Heap, now_us: int, most: int) -> Iterator[RunCheckpoint]:
+    def _due(self, heap: _Heap, now_us: int, most: int) -> Iterator[ActiveRun]:
         clock = self._clock
         while heap and most > 0 and heap[0][0] <= now_us:
             due_us, trace_id = heappop(heap)
-            tracked = self._runs.get(trace_id)
-            if tracked is None or tracked.scheduled_us != due_us:
+            active = self._runs.get(trace_id)
+            if active is None or active.scheduled_us != due_us:
                 continue
-            tracked.scheduled_us = None
-            run = tracked.run
-            if clock.timers_may_fire or (
-                run.root_ended and not run.open and clock.may_close(run.first_append_us)
-            ):
+            active.scheduled_us = None
+            run = active.run
+            is_over = run.root_ended and not run.open
+            if clock.timers_may_fire or (is_over and clock.may_close(run.first_append_us)):
                 most -= 1
-                yield tracked
+                yield active
             else:
-                self.put(tracked, clock.timers_from_us)
+                self._put(active, clock.timers_from_us)
 
-    def tidy(self) -> None:
-        """Drop stale entries where there are too many."""
+    def remove_outdated(self) -> None:
+        """Remove entries that are out of date where there are too many."""
         if len(self) > 2 * len(self._runs) + SPARE:
-            self._closing, self._looks = (
-                self._without_stale(self._closing),
-                self._without_stale(self._looks),
-            )
+            self._closing = self._without_outdated(self._closing)
+            self._others = self._without_outdated(self._others)
 
-    def _without_stale(self, heap: _Heap) -> _Heap:
+    def _without_outdated(self, heap: _Heap) -> _Heap:
         runs = self._runs
         return sorted(
             (due_us, name)

@@ -148,8 +148,8 @@ class WorkerObservation:
             partition = labels[1]
             self.observer.gauge(m.OPEN_RUNS).labels(partition).set(len(logic.runs))
             self.observer.gauge(m.CLOSED_RUNS).labels(partition).set(len(logic.closed))
-            self.observer.gauge(m.HELD_BYTES).labels(partition).set(logic.held_bytes)
-            self.observer.gauge(m.FLOOR_AGE).labels(partition).set(logic.floor_age_us / 1e6)
+            self.observer.gauge(m.HELD_BYTES).labels(partition).set(logic.size_bytes)
+            self.observer.gauge(m.FLOOR_AGE).labels(partition).set(logic.safe_age_us / 1e6)
         elif isinstance(logic, UsagePartition):
             partition = labels[1]
             self.observer.gauge(m.WINDOW_OWNERS).labels(partition).set(len(logic.series))

@@ -55,7 +55,7 @@ class Rereader:
 
     def look(self, shell: PartitionRunner, logic: AssemblePartition) -> None:
         """Begin with what was given up since."""
-        if unread := logic.given_up.take_unread():
+        if unread := logic.failed.take_unread():
             self.begin(self._refuse(shell, logic, unread))
 
     def begin(self, action: Coroutine[None, None, object]) -> None:

@@ -68,7 +68,7 @@ class Restoring:
             baselines=worker.baselines,
             limits=worker.limits,
             counters=worker.counters,
-            tell=log.error,
+            log_text=log.error,
         )
         logic.restore(left.states, left.floor)
         self._count(left.unreadable)

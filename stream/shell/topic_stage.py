@@ -40,7 +40,7 @@ class PartitionProcessor(Protocol):
     def tick(self, time_us: int) -> None:
         """Everything up to the high watermark was fed, and this is the wall time of the fetch that said so."""
 
-    def disturb(self) -> None:
+    def delay_timers(self) -> None:
         """Brokers are in trouble: silence says nothing for a while."""
 
     def skip(self, record: Any, detail: str) -> None:
@@ -51,6 +51,10 @@ class PartitionProcessor(Protocol):
 
     def acknowledged(self, output: Output) -> None:
         """Kafka has it."""
+
+    @property
+    def offset_at_work(self) -> int:
+        """Offset of the record that is processed now, or the last one; called by the watchdog while ``feed`` hangs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +147,7 @@ class PartitionRunner:
             return None
         if self._mark is not None:
             self._mark.clear()  # the note tells more
-        busy = getattr(self.logic, "busy", None)
-        offset = busy.last_offset if busy is not None else self.logic.offsets.position - 1
+        offset = self.logic.offset_at_work
         return self.ledger.failed(offset, self._time_us, why) if offset >= 0 else None
 
     def feed(self, records: Sequence[Any]) -> None:
@@ -357,7 +360,7 @@ class TopicStage:
         shell.feed(records)
         if not shell.halted:
             if self._is_troubled(tp):
-                logic.disturb()
+                logic.delay_timers()
             logic.flush()
         self.at_work = None
         shell.processed()
@@ -406,7 +409,7 @@ class TopicStage:
                 shell.logic.tick(time_us)
                 shell.passed(time_us)
                 if self._is_troubled(shell.tp):
-                    shell.logic.disturb()
+                    shell.logic.delay_timers()
                 shell.logic.flush()
                 self.at_work = None
             shell.pump()

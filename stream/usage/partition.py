@@ -203,11 +203,16 @@ class UsagePartition:
     def tick(self, time_us: int) -> None:
         """Nothing here goes by the wall clock."""
 
-    def disturb(self) -> None:
+    def delay_timers(self) -> None:
         """Nothing here takes silence for anything: progress is told, not guessed."""
 
     def flush(self) -> None:
         """Nothing is held back until the end of a batch."""
+
+    @property
+    def offset_at_work(self) -> int:
+        """Offset of the record that is processed now, or the last one."""
+        return self.offsets.position - 1
 
     def drain(self) -> list[Output]:
         """What is to be sent now, in order."""

@@ -10,14 +10,15 @@ import time
 from typing import Any
 
 from stepstream.common.settings import load
-from stepstream.schemas.step import Step
+from stepstream.schemas.accept import Accepted
 from stepstream.stream.assemble.partition import AssemblePartition
 from stepstream.stream.shell import worker
 
 _accept = AssemblePartition._accept
 
 
-def _failing(self: AssemblePartition, step: Step, *rest: Any) -> None:
+def _failing(self: AssemblePartition, accepted: Accepted, *rest: Any) -> None:
+    step = accepted.step
     if step.name.startswith("poison"):
         raise ZeroDivisionError(f"cannot digest {step.name}")
     if step.name == "deadly":
@@ -26,7 +27,7 @@ def _failing(self: AssemblePartition, step: Step, *rest: Any) -> None:
         time.sleep(600)
     if step.name == "backtracking":  # in C code that lets no thread run
         re.match(r"(a+)+$", "a" * 64 + "b")
-    _accept(self, step, *rest)
+    _accept(self, accepted, *rest)
 
 
 if __name__ == "__main__":

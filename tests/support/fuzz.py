@@ -78,7 +78,7 @@ class Contents:
     def __init__(self, seed: int) -> None:
         self._hostile = Hostile(seed)
         self._stage = AssemblePartition(
-            0, 1, rules=RuleBook((), make_detector), prices=PriceBook(), tell=self._told
+            0, 1, rules=RuleBook((), make_detector), prices=PriceBook(), log_text=self._told
         )
         self._offset = 0
         self._raised: Counter[str] = Counter()
@@ -330,8 +330,8 @@ def hostile_states(seed: int, count: int) -> list[bytes]:
         "start_time": START_US,
     }
     stage.feed(Rec(0, START_US // 1000, b"ab" * 16, msgspec.json.encode(step)))
-    (tracked,) = stage.runs.values()
-    whole = encode_state(tracked.run, 0)
+    (active,) = stage.runs.values()
+    whole = encode_state(active.run, 0)
     found = []
     for _ in range(count):
         made = bytearray(whole)

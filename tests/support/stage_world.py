@@ -39,7 +39,11 @@ class Processor:
     def tick(self, time_us: int) -> None:
         self.ticks.append(time_us)
 
-    def disturb(self) -> None:
+    @property
+    def offset_at_work(self) -> int:
+        return self.offsets.position - 1
+
+    def delay_timers(self) -> None:
         self.disturbed += 1
 
     def skip(self, record: Rec, detail: str) -> None: ...

@@ -91,9 +91,9 @@ class Bench:
 
     def swap(self) -> None:
         """Every run is written down and read again."""
-        for tracked in self.logic.runs.values():
-            tracked.run = restore_run(
-                decode_state(encode_state(tracked.run, tracked.last_offset)), self.rules
+        for active in self.logic.runs.values():
+            active.run = restore_run(
+                decode_state(encode_state(active.run, active.checkpoint.merged_through)), self.rules
             )
 
     def values(self, topic: str) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from stepstream.schemas.usage import MAX_USAGE_COUNT, TOTALLED
-from stepstream.stream.assemble import partition
+from stepstream.stream.assemble import checkpoint_writer, run_closer
 from stepstream.stream.assemble import publish_schedule as publisher
 from stepstream.stream.assemble.state import decode_state, encode_state
 from stepstream.stream.core.contained_failures import DETECTOR_FAILED, RUN_GIVEN_UP, TELL_EVERY_US
@@ -205,7 +205,7 @@ def test_sums_of_the_largest_counts_and_costs_fit_into_every_record() -> None:
 def test_a_run_whose_bookkeeping_raises_goes_to_the_dead_letter(
     what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = partition if what in ("encode_state", "close_at") else publisher
+    module = {"encode_state": checkpoint_writer, "close_at": run_closer}.get(what, publisher)
     monkeypatch.setattr(module, what, failing_for(BAD, getattr(module, what)))
     process = world()
     bad, good = run_of(BAD, 0), run_of(GOOD, 3)
@@ -246,7 +246,7 @@ def failing_for(trace_id: str, function: Hook) -> Hook:
 
 def refuse(process: Process, log: list[Rec]) -> None:
     """What the shell does: read the records of runs that were given up again."""
-    if unread := process.logic.given_up.take_unread():
+    if unread := process.logic.failed.take_unread():
         process.logic.refuse(log, unread)
 
 
@@ -272,5 +272,5 @@ def test_a_rule_whose_detector_is_no_longer_installed_is_left_out_of_a_restored_
     assert [item.rule.rule for item in after.logic.runs[BAD].run.rules.applied] == ["loop"]
 
 
-def _state_of(tracked: Any) -> Any:
-    return decode_state(encode_state(tracked.run, tracked.last_offset))
+def _state_of(active: Any) -> Any:
+    return decode_state(encode_state(active.run, active.checkpoint.merged_through))

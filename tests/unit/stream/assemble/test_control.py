@@ -166,8 +166,8 @@ def test_orders_survive_a_restart() -> None:
     world.send(1, "start", 0)
     spent(world, "2", 1)
     restored = World()
-    tracked = world.logic.runs[TRACE]
-    state = decode_state(encode_state(tracked.run, tracked.last_offset))
+    active = world.logic.runs[TRACE]
+    state = decode_state(encode_state(active.run, active.checkpoint.merged_through))
     restored.logic.restore([state], world.offset)
     restored.offset, restored.at_s = world.offset, world.at_s
     restored.until(5.9)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 from typing import Any
 
@@ -12,7 +13,7 @@ from stepstream.stream.assemble.state import RunState, decode_state
 from stepstream.stream.detectors import make_detector
 from stepstream.stream.run.limits import AssembleLimits
 from stepstream.stream.run.rules import RuleBook
-from stepstream.stream.run.run import MAX_FINDINGS
+from stepstream.stream.run.run import MAX_FINDINGS, Run
 from tests.support.stream_bench import Bench, policy
 from tests.support.stream_world import START_US, Kafka, Process, Rec, event, record_of
 
@@ -190,8 +191,10 @@ def test_a_run_that_is_put_away_is_let_go_although_an_older_one_is_open() -> Non
     process.batch([record_of(0, event("f" * 32, "1" * 16, "", "start", START_US))])
     closed = f"{1:032x}"
     process.batch([record_of(1, event(closed, "1" * 16, "", "end", START_US))])
-    watched = process.logic.runs[closed]
     process.settle(START_US)
     assert closed not in process.logic.runs
     assert process.logic.offsets.safe == 0
-    assert not hasattr(watched, "run")
+    process.kafka.topics.clear()
+    gc.collect()
+    in_memory = {found.trace_id for found in gc.get_objects() if isinstance(found, Run)}
+    assert closed not in in_memory

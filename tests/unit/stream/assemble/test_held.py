@@ -15,14 +15,14 @@ from tests.support.stream_world import START_US, Kafka, Process, Rec, event, rec
 
 def walked(logic: AssemblePartition) -> tuple[int, int, int]:
     """Open runs, their bytes and the bytes of all runs, by looking at each."""
-    runs = [tracked.run for tracked in logic.runs.values()]
+    runs = [active.run for active in logic.runs.values()]
     still_open = [run for run in runs if not run.closed]
     return len(still_open), sum(map(run_bytes, still_open)), sum(map(run_bytes, runs))
 
 
 def counted(logic: AssemblePartition) -> tuple[int, int, int]:
     """The same, as it was counted."""
-    return logic._sizes.open, logic._sizes.open_bytes, logic._sizes.size_bytes
+    return logic._memory.open, logic._memory.open_bytes, logic._memory.size_bytes
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -47,14 +47,14 @@ def test_what_is_counted_is_what_is_held(seed: int, monkeypatch: pytest.MonkeyPa
             log[-1].timestamp = (START_US + turn * 300_000) // 1000
         process.batch([record for record in log if record.offset >= process.logic.offsets.position])
         if process.logic.runs and rng.random() < 0.05:
-            process.logic._give_up(
+            process.logic._fail_run(
                 rng.choice(list(process.logic.runs.values())), ValueError("for the test")
             )
         for _ in range(rng.randrange(4)):
             process.pump()
         assert counted(process.logic) == walked(process.logic)
-        assert process.logic._sizes.open <= limits.max_open_runs
-        assert len(process.logic._sizes._idle) <= 2 * process.logic._sizes.open + len(log)
+        assert process.logic._memory.open <= limits.max_open_runs
+        assert len(process.logic._memory._idle) <= 2 * process.logic._memory.open + len(log)
         if rng.random() < 0.05:
             forced_closed += process.logic.counters.forced_closed
             process.crash()
@@ -72,8 +72,8 @@ def test_the_idlest_are_those_that_were_silent_for_longest() -> None:
         record = record_of(offset, item)
         record.timestamp = START_US // 1000 + offset
         process.logic.feed(record)
-    sizes: MemoryAccounting = process.logic._sizes
-    by_silence = sorted(process.logic.runs.values(), key=lambda tracked: tracked.run.last_append_us)
+    sizes: MemoryAccounting = process.logic._memory
+    by_silence = sorted(process.logic.runs.values(), key=lambda active: active.run.last_append_us)
     assert sizes.idlest(12) == by_silence[:12]
     assert sizes.idlest(40) == by_silence
     assert sizes.idlest(0, 3 * by_silence[0].size_bytes) == by_silence[:3]

@@ -137,7 +137,7 @@ def test_bytes_held() -> None:
     assert set(worker.logic.runs) == set(TRACES[-still_open:])
     assert worker.metric("runs_forced_closed_total") == 100 - still_open > 70
     assert (worker.metric("held_bytes"), worker.metric("closed_runs")) == (
-        worker.logic.held_bytes,
+        worker.logic.size_bytes,
         100 - still_open,
     )
     for second in range(1, 8):  # the states of what was closed count as well, until there is room
@@ -293,7 +293,7 @@ def test_runs_that_end_are_closed_before_a_million_others_are_looked_at(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Very many runs become stuck at once: in one turn only so many are looked at, and who has ended does not wait."""
-    monkeypatch.setattr(timers, "LOOKS_A_TURN", 5)
+    monkeypatch.setattr(timers, "WAKE_UPS_A_TURN", 5)
     process = Process(Kafka(), random.Random(3), AssembleLimits())
     starts = [event(trace, "a" * 16, "", "start", START_US) for trace in TRACES[:60]]
     process.batch([record_of(number, item) for number, item in enumerate(starts)])

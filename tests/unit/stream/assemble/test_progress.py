@@ -27,7 +27,7 @@ class Assemble:
     partition: int = 0
     clock: PartitionClock = field(default_factory=PartitionClock)
     publisher: PublishSchedule = field(
-        default_factory=lambda: PublishSchedule(LIMITS, Counters(), ignore, ignore)
+        default_factory=lambda: PublishSchedule({}, LIMITS, Counters(), ignore, ignore)
     )
 
 

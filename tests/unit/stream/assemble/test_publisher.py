@@ -16,7 +16,7 @@ from stepstream.stream.assemble.publish_schedule import (
     EACH_SECOND,
     LONGEST_USAGE_US,
     RECORDS_EACH,
-    TOLD_IN_TIME,
+    RUNS_AT_FULL_RATE,
     Budget,
     usage_every_us,
 )
@@ -92,10 +92,10 @@ def test_the_usage_of_very_many_runs_is_told_less_often_and_progress_waits_for_i
 ) -> None:
     """Four times as many runs as are told in time: each is told every fourth interval, and windows hear of no time before
     all that was used until then is out."""
-    assert usage_every_us(SECOND_US, TOLD_IN_TIME) == SECOND_US
-    assert usage_every_us(SECOND_US, 3 * TOLD_IN_TIME) == 3 * SECOND_US
+    assert usage_every_us(SECOND_US, RUNS_AT_FULL_RATE) == SECOND_US
+    assert usage_every_us(SECOND_US, 3 * RUNS_AT_FULL_RATE) == 3 * SECOND_US
     assert usage_every_us(SECOND_US, 10**9) == LONGEST_USAGE_US
-    monkeypatch.setattr(publisher, "TOLD_IN_TIME", len(RUNS) // 4)
+    monkeypatch.setattr(publisher, "RUNS_AT_FULL_RATE", len(RUNS) // 4)
     kafka, limits = Kafka(), AssembleLimits(usage_interval_us=2 * SECOND_US)
     process, teller = Process(kafka, random.Random(0), limits), ProgressReporter(1, limits)
     used_at: dict[int, float] = {}

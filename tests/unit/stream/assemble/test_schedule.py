@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from stepstream.stream.assemble.partition import AssemblePartition
-from stepstream.stream.assemble.schedule import MIN_WAIT_US, wake_at
+from stepstream.stream.assemble.timers import MIN_WAIT_US, wake_at
 from stepstream.testing import DetectorCase
 from stepstream.testing.world import World, as_they_happen
 from tests.support.content_cases import CASES
@@ -16,11 +16,11 @@ from tests.support.stream_bench import Bench, policy, root, step
 
 def assert_punctual(stage: AssemblePartition) -> None:
     """No run is to be looked at later than something about it is due."""
-    for tracked in stage.runs.values():
-        due_us = wake_at(tracked, stage.limits)
+    for active in stage.runs.values():
+        due_us = wake_at(active.run, stage.limits)
         if due_us is not None:
-            assert tracked.scheduled_us is not None
-            assert tracked.scheduled_us <= max(due_us, stage.clock.now_us + MIN_WAIT_US)
+            assert active.scheduled_us is not None
+            assert active.scheduled_us <= max(due_us, stage.clock.now_us + MIN_WAIT_US)
 
 
 class Punctual(World):
@@ -56,13 +56,13 @@ class Looks:
 
     def __init__(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
         self.count = 0
-        look_at = bench.logic._look_at
+        look_at = bench.logic._wake
 
         def counted(*args: object) -> None:
             self.count += 1
             look_at(*args)  # type: ignore[arg-type]
 
-        monkeypatch.setattr(bench.logic, "_look_at", counted)
+        monkeypatch.setattr(bench.logic, "_wake", counted)
 
 
 def test_a_run_is_not_looked_at_while_nothing_can_be_due(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -91,7 +91,7 @@ def test_deadlines_wait_while_brokers_are_in_trouble() -> None:
     bench = Bench(policy({"rule": "run_duration", "limit": "3s"}))
     bench.send(root("start", 0.0), 0.0)
     bench.wait(2.5)
-    bench.logic.disturb()
+    bench.logic.delay_timers()
     bench.wait(12)
     assert bench.findings() == []
     bench.wait(13)

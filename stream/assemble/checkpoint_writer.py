@@ -1,0 +1,136 @@
+"""Writes the state records of one partition's runs, and keeps which offsets the runs need."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+
+from stepstream.stream.assemble.active_run import ActiveRun
+from stepstream.stream.assemble.checkpoint import CheckpointState
+from stepstream.stream.assemble.state import encode_state
+from stepstream.stream.core.clock import PartitionClock
+from stepstream.stream.core.counters import Counters
+from stepstream.stream.core.offsets import OffsetTracker
+from stepstream.stream.core.outputs import Output
+from stepstream.stream.run.limits import AssembleLimits
+
+
+class CheckpointWriter:
+    """The checkpoints of one partition's runs."""
+
+    def __init__(
+        self,
+        partition: int,
+        runs: dict[str, ActiveRun],
+        offsets: OffsetTracker,
+        clock: PartitionClock,
+        limits: AssembleLimits,
+        counters: Counters,
+        outbox: list[Output],
+        *,
+        drop_unencodable: Callable[[ActiveRun], bool],
+    ) -> None:
+        """``drop_unencodable`` removes from a run what cannot be encoded; False where it found nothing to remove."""
+        self._partition = partition
+        self._runs = runs
+        self._offsets = offsets
+        self._clock = clock
+        self._limits = limits
+        self._counters = counters
+        self._outbox = outbox
+        self._drop_unencodable = drop_unencodable
+        # Offset, append time and trace id of the first record that each run needs, oldest first. An entry whose run
+        # needs another offset by now is out of date.
+        self._needed: deque[tuple[int, int, str]] = deque()
+
+    def merged(self, active: ActiveRun, offset: int, append_us: int) -> None:
+        """The run's record at this offset was merged."""
+        checkpoint = active.checkpoint
+        if checkpoint.merged(offset, self._offsets):
+            self._needed.append((offset, append_us, active.run.trace_id))
+        if active.run.closed:
+            checkpoint.request()  # the state of a closed run is what a late record is merged into
+
+    def write_if_ready(self, active: ActiveRun) -> None:
+        """Send the run's state record if one is requested and everything that it contains is published."""
+        if not active.checkpoint.may_start:
+            return
+        # A closed run is not published again after a restart, as an open one is: its state may only contain what was
+        # published. The end of the batch publishes it.
+        if active.run.closed and active.publication.is_outdated:
+            return
+        self._write(active)
+
+    def _write(self, active: ActiveRun) -> None:
+        run, checkpoint = active.run, active.checkpoint
+        self._counters.states += 1
+        through = checkpoint.start()
+        deferred = [(out.topic, out.key or b"", out.value or b"") for out in checkpoint.deferred]
+        try:
+            value = encode_state(run, through, deferred)
+        except Exception:
+            if not self._drop_unencodable(active):
+                raise
+            value = encode_state(run, through, deferred)
+        self._outbox.append(
+            Output(
+                "state",
+                run.trace_id.encode(),
+                value,
+                partition=self._partition,
+                owner=active,
+                through=through,
+                urgent=bool(deferred),  # somebody waits for what it names
+            )
+        )
+
+    def written(self, active: ActiveRun) -> tuple[Output, ...]:
+        """The run's state record is acknowledged. Returns the outputs that may be sent now."""
+        checkpoint = active.checkpoint
+        ready = checkpoint.written(self._offsets)
+        if checkpoint.needed_from >= 0:
+            self._needed.append((checkpoint.needed_from, self._clock.now_us, active.run.trace_id))
+            if active.run.closed:
+                checkpoint.request()
+        return ready
+
+    def is_finished(self, active: ActiveRun) -> bool:
+        """Whether the run is closed and an acknowledged state record contains everything about it."""
+        checkpoint = active.checkpoint
+        if not active.run.closed or checkpoint.state is not CheckpointState.CLEAN:
+            return False
+        if checkpoint.pending or active.publication.is_outdated:
+            checkpoint.request()  # what is still published now is checkpointed after it
+            return False
+        return True
+
+    def request_overdue(self, now_us: int) -> Iterator[ActiveRun]:
+        """Request state records of the runs that have needed their records for too long, and return those runs."""
+        lowest = self._offsets.position - self._limits.replay_length(len(self._runs))
+        earliest_us = now_us - self._limits.checkpoint_after_us
+        needed = self._needed
+        while needed:
+            offset, append_us, trace_id = needed[0]
+            active = self._needing(trace_id, offset)
+            if active is not None and offset >= lowest and append_us >= earliest_us:
+                return
+            needed.popleft()
+            if active is not None:
+                active.checkpoint.request()
+                yield active
+
+    @property
+    def oldest_append_us(self) -> int | None:
+        """Append time of the oldest record that a run needs; None where no run needs any."""
+        return next(
+            (
+                append_us
+                for offset, append_us, trace_id in self._needed
+                if self._needing(trace_id, offset) is not None
+            ),
+            None,
+        )
+
+    def _needing(self, trace_id: str, offset: int) -> ActiveRun | None:
+        active = self._runs.get(trace_id)
+        return active if active is not None and active.checkpoint.needed_from == offset else None
