@@ -23,8 +23,8 @@ from stepstream.schemas.settings import Settings
 from stepstream.stream.core.counters import Counters
 from stepstream.stream.core.offsets import OffsetTracker
 from stepstream.stream.core.outputs import Output
-from stepstream.stream.shell.restoring import Restoring
-from stepstream.stream.shell.topic_stage import Restored
+from stepstream.stream.shell.partition_loader import PartitionLoader
+from stepstream.stream.shell.partition_runner import Restored
 from stepstream.stream.shell.worker import SWITCH_S, Worker
 
 
@@ -36,7 +36,7 @@ def start(settings: Settings, *, empty: bool = False) -> Child:
     )
 
 
-class GatedRestoring(Restoring):
+class GatedLoader(PartitionLoader):
     """Makes partitions of steps when a gate is open."""
 
     def __init__(self, worker: Worker, gate: threading.Event, *, empty: bool) -> None:
@@ -60,9 +60,9 @@ class GatedWorker(Worker):
         self._gate = gate
         self._empty = empty
 
-    def restoring(self) -> Restoring:
+    def partition_loader(self) -> PartitionLoader:
         """Partitions of steps are made when the gate is open."""
-        return GatedRestoring(self, self._gate, empty=self._empty)
+        return GatedLoader(self, self._gate, empty=self._empty)
 
     def status(self) -> Answer:
         """How far it is, and the CPU time of the process."""
@@ -103,6 +103,13 @@ class EmptyLogic:
         return []
 
     def acknowledged(self, output: Output) -> None: ...
+
+    def delay_timers(self) -> None:
+        """Nothing."""
+
+    @property
+    def offset_at_work(self) -> int:
+        return self.offsets.position - 1
 
 
 def main() -> None:

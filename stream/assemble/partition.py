@@ -270,7 +270,7 @@ class AssemblePartition:
 
     def delay_timers(self) -> None:
         """Brokers have failed: a silence may be theirs, so timers wait for producers to catch up."""
-        self.clock.disturb()
+        self.clock.delay_timers()
 
     def flush(self) -> None:
         """After a batch of records, or a tick: publish what is due, fire timers, keep memory and replay bounded."""

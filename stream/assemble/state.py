@@ -1,12 +1,11 @@
 """The state record of a run: what the assemble stage needs to go on with it after a restart.
 
-Written to the state topic, on the partition of the run's steps, after the outputs it covers are acknowledged. A record is
-one version byte and MessagePack. A worker reads its own version and the one before it.
+Written to the state topic, on the partition of the run's steps; ``checkpoint.py`` describes when. A record is one version byte
+and MessagePack. A worker reads its own version and the one before it.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -20,17 +19,14 @@ from stepstream.stream.run.steps import StepInfo
 
 STATE_VERSION: Final = 2
 OLDEST_VERSION: Final = 1
-"""What version 2 adds stands at the end and has defaults, so one decoder reads both."""
+"""The fields that version 2 adds are at the end and have defaults, so one decoder reads both."""
 
-NEWEST_CONCEIVABLE: Final = 31
-"""What begins with a byte beyond is text or something else, not the state of a newer worker."""
-
-METADATA_VERSION: Final = "2"
-_FLOOR: Final = re.compile(rf"{METADATA_VERSION};state=([0-9]+);")
+HIGHEST_VERSION: Final = 31
+"""A record that begins with a higher byte is text or something else, not the state of a newer worker."""
 
 
 class UnknownStateVersion(Exception):
-    """The record was written by a worker that this one does not understand: start the newer worker."""
+    """The record was written by a newer worker: start that one."""
 
 
 class RunState(msgspec.Struct, array_like=True, gc=False):
@@ -59,13 +55,13 @@ class RunState(msgspec.Struct, array_like=True, gc=False):
     announced: list[tuple[str, bytes, bytes]] = []
     """Topic, key and value of findings and commands that are sent once this record is acknowledged."""
     normal: Normal | None = None
-    """Since version 2: the baseline that it is judged by."""
+    """Since version 2: the baseline that the run is compared with."""
     off: list[str] = []
     """Detectors that have raised in this run. A worker of version 2 that does not know this field ignores it."""
 
     @property
     def order(self) -> tuple[int, int, int]:
-        """Of two states of one run the higher is the newer, whoever wrote it last."""
+        """Of two states of one run the one with the higher order is newer, in whatever order they were written."""
         return (self.phases, int(self.closed), self.through)
 
 
@@ -112,10 +108,10 @@ def encode(state: RunState) -> bytes:
 
 
 def decode_state(record: bytes) -> RunState:
-    """The state in a record. Raises ``UnknownStateVersion``, or ``ValueError`` for what is no state record."""
+    """The state in a record. Raises ``UnknownStateVersion``, and ``ValueError`` for what is no state record."""
     if not record:
         raise ValueError("an empty state record")
-    if not OLDEST_VERSION <= record[0] <= NEWEST_CONCEIVABLE:
+    if not OLDEST_VERSION <= record[0] <= HIGHEST_VERSION:
         raise ValueError(f"no state record: it begins with {record[0]}")
     if record[0] > STATE_VERSION:
         raise UnknownStateVersion(
@@ -125,18 +121,20 @@ def decode_state(record: bytes) -> RunState:
 
 
 def checked_state(state: RunState, latest_us: int) -> RunState:
-    """The state, if its counts and times can be. Raises ``ValueError``.
+    """The state, if its counts and times are possible. Raises ``ValueError``.
 
-    No time lies after ``latest_us``: a run that closes in some other year would hold back the partition's floor until then.
+    Times after ``latest_us`` are not: a run that closes in some other year would keep the committed offset from moving.
     """
     for name in ("closed_at_us", "first_append_us", "last_append_us"):
         if not 0 <= getattr(state, name) <= latest_us:
             raise ValueError(
-                f"{name} of run {state.trace_id} is no time until then: {getattr(state, name)}"
+                f"{name} of run {state.trace_id} is not a possible time: {getattr(state, name)}"
             )
     for name in ("through", "phases", "duplicates", "over_limit", "late_steps"):
         if not 0 <= getattr(state, name) <= MAX_COUNT:
-            raise ValueError(f"{name} of run {state.trace_id} is no count: {getattr(state, name)}")
+            raise ValueError(
+                f"{name} of run {state.trace_id} is not a possible count: {getattr(state, name)}"
+            )
     return state
 
 
@@ -163,17 +161,3 @@ def restore_run(state: RunState, rules: RuleBook) -> Run:
     run.recount()
     run.wake_timers(0)
     return run
-
-
-def floor_metadata(state_from: int) -> str:
-    """What is committed beside a floor: the lowest offset on the state topic that a restart needs."""
-    return f"{METADATA_VERSION};state={state_from};"
-
-
-def parse_floor_metadata(metadata: str | None) -> int:
-    """The lowest offset needed on the state topic; 0 (all of it) when the metadata says nothing we know.
-
-    What follows its end is not ours. Version 1 had no end, so its number cannot be trusted.
-    """
-    found = _FLOOR.match(metadata or "")
-    return int(found[1]) if found else 0

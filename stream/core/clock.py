@@ -1,43 +1,46 @@
 """One clock per partition: log time, so that no deadline passes because a worker or the brokers were away.
 
-It stands at the append time of the last record processed or, when a fetch came back at the high watermark, at the wall
-time of that fetch. It never runs ahead of either and never goes back.
+The time is the append time of the last record processed or, when a fetch came back at the high watermark, the wall time of
+that fetch. It never runs ahead of either and never goes back.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
-JUMP_US = 2_000_000
-CATCH_UP_US = 10_000_000
+JUMP_US: Final = 2_000_000
+"""A larger step of the clock means that nothing was read for a while."""
+
+CATCH_UP_US: Final = 10_000_000
+"""The time that producers get after that to deliver what they have queued meanwhile."""
 
 
 @dataclass(slots=True)
 class PartitionClock:
     """``now_us`` is the partition's time; ``timers_from_us`` is when timers may fire again after a jump.
 
-    A jump means that nobody watched for a while: producers are given time to deliver what they held meanwhile before a
-    silence is taken for one. What began after a jump was never out of sight: it need not wait for that.
+    After a jump a run that is silent may only wait for its producer to deliver. A run that began after the jump was never
+    out of sight, so it need not wait.
     """
 
     now_us: int = 0
     timers_from_us: int = 0
     watched_from_us: int = 0
-    """A run whose first record was appended since then was watched all the time."""
+    """A run whose first record was appended at or after this time was in sight all the time."""
 
     def advance(self, time_us: int, *, watching: bool) -> None:
-        """Move to ``time_us`` unless that is in the past. ``watching``: there are runs whose timers a jump could trip."""
-        if (
-            time_us <= self.now_us
-        ):  # append times of one partition may step back when its leader changes
+        """Move to ``time_us`` unless that is in the past. ``watching``: there are runs whose timers a jump could fire."""
+        # Append times of one partition may step back when its leader changes.
+        if time_us <= self.now_us:
             return
         if watching and time_us - self.now_us > JUMP_US:
             self.timers_from_us = time_us + CATCH_UP_US
             self.watched_from_us = max(self.watched_from_us, time_us)
         self.now_us = time_us
 
-    def disturb(self) -> None:
-        """Brokers are in trouble, whatever a fetch says: producers may need as long to deliver as after a jump."""
+    def delay_timers(self) -> None:
+        """Brokers have failed: producers may need as long to deliver as after a jump."""
         self.timers_from_us = self.watched_from_us = self.now_us + CATCH_UP_US
 
     @property

@@ -1,4 +1,4 @@
-"""What the worker counts, declared once."""
+"""Everything that the worker counts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 
 @dataclass(slots=True)
 class Counters:
-    """Counts since the process started. A replayed record counts again: these say what this process did."""
+    """Counts since the process started, of what this process did: a record that is read again counts again."""
 
     records: int = 0
     accepted: int = 0
@@ -48,7 +48,7 @@ class Counters:
     clamped: Counter[str] = field(default_factory=Counter)
 
     def nonzero(self) -> dict[str, int]:
-        """What has happened at all, for a log line."""
+        """The counts above 0 by name, for a log line."""
         counts: dict[str, int] = {}
         for item in fields(self):
             value = getattr(self, item.name)

@@ -1,4 +1,4 @@
-"""The copy of a refused record for the dead-letter topic."""
+"""The copy of a rejected record for the dead-letter topic."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stepstream.stream.core.outputs import Output
 def dead_letter(record: Any, topic: str, partition: int, reason: str, detail: str) -> Output:
     """The copy for the dead-letter topic of a record of ``topic`` (its name without prefix).
 
-    One that stands for a batch which cannot be read brings the finding about it along.
+    A record that stands for a batch which cannot be read is preceded by the finding about that.
     """
     why = getattr(record, "unreadable", "")
     if why:

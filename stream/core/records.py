@@ -1,4 +1,4 @@
-"""A consumed record, as the stages see it."""
+"""A consumed record, as the stages use it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Protocol
 
 
 class Record(Protocol):
-    """What a consumed record must have; aiokafka's does. ``timestamp`` is in milliseconds."""
+    """The attributes of aiokafka's records that the stages read. ``timestamp`` is in milliseconds."""
 
     offset: int
     timestamp: int

@@ -1,4 +1,4 @@
-"""The faust app that a worker runs in: what of its many settings is not left to faust."""
+"""The faust app of a worker, with the settings that differ from faust's defaults."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from stepstream.stream.shell.connection import broker_urls, credentials
 COMMIT_INTERVAL_S: Final = 0.5
 
 METADATA_MS: Final = 5_000
-"""A broker that has just started may not know our topics yet, and the group's leader then assigns nothing: ask again soon."""
+"""A broker that has just started may not know the topics yet, and then the group's leader assigns none: ask again soon."""
 
 
 def make_app(settings: Settings, group: str) -> faust.App:
-    """The app of one worker; its transport is replaced by ours."""
+    """The app of one worker; the caller replaces its transport."""
     session_s = settings.session_timeout / 1e6
     return faust.App(
         group,

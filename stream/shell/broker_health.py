@@ -1,7 +1,8 @@
-"""Whether brokers are in trouble near a partition, as seen by a client that can still read from it.
+"""Whether a partition's brokers have failed lately, as far as a client that can still read from it can know.
 
-A fetch that finds no more says that nothing was appended, not that nobody tried: after a leader has gone, producers find
-the new one later than we do, and while a replica is missing neither their records nor ours are acknowledged.
+A fetch that finds no more records says that none were appended, not that nobody tried: after a partition's leader has gone,
+producers find the new leader later than a consumer does, and while a replica is missing neither their records nor the worker's
+outputs are acknowledged.
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ from typing import Final
 from faust.types import TP
 
 STALLED_S: Final = 1.0
-"""Our own outputs unacknowledged for so long."""
+"""Without an acknowledgement of the worker's own outputs for so long, the brokers count as failed."""
 
 LEADER_S: Final = 3.0
-"""How long a change of leader is news, so that a partition whose state is just being read hears of it too."""
+"""For so long a change of leader counts, so that it is also noticed for a partition whose state is being loaded."""
 
 
-class Trouble:
-    """Watches the leaders of partitions and the acknowledgements of what we send."""
+class BrokerHealth:
+    """Watches the leaders of partitions and the acknowledgements of the worker's outputs."""
 
     def __init__(
         self,
@@ -28,21 +29,20 @@ class Trouble:
         leader_of: Callable[[TP], int | None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``stalled_s`` says for how long nothing that we sent was acknowledged."""
+        """``stalled_s`` returns for how many seconds no output was acknowledged although some were sent."""
         self._stalled_s = stalled_s
         self._leader_of = leader_of
         self._clock = clock
         self._leaders: dict[TP, int | None] = {}
         self._changed_at: dict[TP, float] = {}
 
-    def is_near(self, tp: TP) -> bool:
-        """Whether a silence of this partition may be the brokers' own."""
+    def has_failed(self, tp: TP) -> bool:
+        """Whether the partition may be without new records because of its brokers."""
         now = self._clock()
         leader = self._leader_of(tp)
         if leader is not None and leader != self._leaders.setdefault(tp, leader):
             self._leaders[tp] = leader
             self._changed_at[tp] = now
         changed_at = self._changed_at.get(tp)
-        return (
-            changed_at is not None and now - changed_at < LEADER_S
-        ) or self._stalled_s() > STALLED_S
+        has_new_leader = changed_at is not None and now - changed_at < LEADER_S
+        return has_new_leader or self._stalled_s() > STALLED_S

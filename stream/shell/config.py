@@ -1,4 +1,4 @@
-"""The documents in force: read whole from the config topic before the first step, then followed."""
+"""The documents in force: read completely from the config topic before the first step, then followed."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ log = logging.getLogger("stepstream.worker")
 
 
 class Documents:
-    """Documents by key, as the config topic has them."""
+    """The newest document of each key of the config topic."""
 
     def __init__(self) -> None:
-        self._held = DocumentSet()
+        self._documents = DocumentSet()
         self._unreadable: list[Unreadable] = []
 
     def apply(self, messages: Iterable[Message]) -> bool:
-        """Take over records of the config topic; True when a policy or prices changed.
+        """Apply records of the config topic. Returns whether a policy or prices changed.
 
-        What cannot be read is ignored: the document before it stays in force.
+        A document that cannot be read is ignored: the one before it stays in force.
         """
         changed = False
         for message in messages:
             try:
                 changed |= isinstance(
-                    self._held.apply(message.key(), message.value()), Policy | Prices
+                    self._documents.apply(message.key(), message.value()), Policy | Prices
                 )
             except UnreadableDocument as error:
                 log.error("%s", error)
@@ -55,19 +55,19 @@ class Documents:
 
     def rule_book(self) -> RuleBook:
         """The policies in force."""
-        return RuleBook(self._held.of(Policy), make_detector)
+        return RuleBook(self._documents.of(Policy), make_detector)
 
     def window_rules(self) -> WindowRules:
         """The window rules of the policies in force."""
-        return WindowRules(self._held.of(Policy))
+        return WindowRules(self._documents.of(Policy))
 
     def price_book(self) -> PriceBook:
         """The prices in force."""
-        return self._held.price_book()
+        return self._documents.price_book()
 
 
 def note_batch(settings: Settings, name: str, batch: BadBatch) -> None:
-    """A batch of a topic (without prefix) cannot be read and is about to be passed over."""
+    """Log and dead-letter a batch of a topic (name without prefix) that cannot be read and is about to be skipped."""
     log.error(
         "%s partition %d: %s", name, batch.partition, describe(batch.first, batch.last, batch.why)
     )
@@ -75,7 +75,7 @@ def note_batch(settings: Settings, name: str, batch: BadBatch) -> None:
 
 
 class ConfigTopic(Follower):
-    """Reads the config topic to its end, then follows it without a group. All calls block shortly: use a thread."""
+    """Reads the config topic to its end, then follows it without a consumer group. Calls block: use a thread."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(
@@ -86,7 +86,7 @@ class ConfigTopic(Follower):
 
 
 async def follow(source: Follower, take: Callable[[list[Message]], object]) -> None:
-    """Hand over what comes to a topic, for ever; while brokers are away, try again."""
+    """Call ``take`` with the messages that come to a topic, until cancelled; while brokers are away, try again."""
     while True:
         try:
             messages = await asyncio.to_thread(source.poll, 0.5)

@@ -1,4 +1,4 @@
-"""faust's connection settings from ours: the same brokers, credentials and certificates that confluent-kafka is given."""
+"""faust's connection settings: the same brokers, credentials and certificates as for confluent-kafka."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class HookTokens(AbstractTokenProvider):  # type: ignore[misc]
 
 
 def broker_urls(settings: Settings) -> list[URL]:
-    """The bootstrap servers as faust wants them."""
+    """The bootstrap servers as URLs, the form that faust takes."""
     return [
         URL(f"kafka://{server.strip()}")
         for server in settings.kafka_brokers.split(",")

@@ -1,6 +1,7 @@
-"""Python's garbage collector, set for a process that holds millions of long-lived objects and makes hardly any cycles.
+"""Thresholds of Python's garbage collector for a process with millions of long-lived objects and hardly any cycles.
 
-With Python's defaults it takes a seventh of the worker's time: it looks through the open runs again and again in vain.
+With Python's defaults the collector examines the open runs again and again and finds nothing to free. The row "collector" of
+``python -m benchmarks.logic`` compares both.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""What a worker reads before it handles the first record of a partition: its floor, run states, alerts."""
+"""Reads what a worker needs before it processes the first record of a partition: its offset, run states, alerts, windows."""
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import logging
 import time
@@ -13,6 +12,7 @@ from typing import Final, TypeVar
 import msgspec
 from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 
+from stepstream.common.commit_metadata import WORKER
 from stepstream.common.kafka import (
     RETRIABLE,
     UNREADABLE,
@@ -23,6 +23,7 @@ from stepstream.common.kafka import (
     read_to_end,
 )
 from stepstream.common.letters import Unreadable, letters_since, time_of, write_letters
+from stepstream.common.retry import Backoff, OutageLog, retry_in_thread
 from stepstream.schemas.alert import AlertStruct
 from stepstream.schemas.fleet import FleetBaselineStruct, FleetWindowStruct, LearntDayStruct
 from stepstream.schemas.ids import TRACE_ID
@@ -34,9 +35,8 @@ from stepstream.stream.assemble.state import (
     UnknownStateVersion,
     checked_state,
     decode_state,
-    parse_floor_metadata,
 )
-from stepstream.stream.core.fuse import Fuse
+from stepstream.stream.core.dead_letter_rate import DeadLetterRate
 from stepstream.stream.core.poison import KEY_PREFIX, SKIP_WINDOW_US, PoisonLedger
 from stepstream.stream.shell.config import note_batch
 from stepstream.stream.shell.state_index import StateIndex
@@ -48,35 +48,37 @@ log = logging.getLogger("stepstream.worker")
 _decode_alert = msgspec.json.Decoder(AlertStruct).decode
 _Result = TypeVar("_Result")
 
+LOAD_BACKOFF: Final = Backoff(first_s=0.5, longest_s=10.0)
 
-def committed_floor(settings: Settings, group: str, name: str, partition: int) -> tuple[int, int]:
-    """The committed floor of a partition (0 where none is) and the state offset committed beside it."""
+
+def committed_position(
+    settings: Settings, group: str, name: str, partition: int
+) -> tuple[int, int]:
+    """The committed offset of a partition and the offset of the state topic committed with it; 0 where there is none."""
     client = consumer(settings, group)
     try:
         asked = TopicPartition(topic(settings.topic_prefix, name), partition)
         found = client.committed([asked], timeout=10)[0]
-        return max(0, found.offset), parse_floor_metadata(committed_metadata(client, found))
+        return max(0, found.offset), WORKER.decode(committed_metadata(client, found)) or 0
     finally:
         client.close()
 
 
 SINK_HAS_MS: Final = 600_000
-"""So long a sink has for alerts that cannot be read: it dead-letters them too, and of both one is enough."""
+"""A sink dead-letters unreadable alerts too; only those older than this are left to the worker, so that one does it."""
 
 
-class Reading:
-    """Collects what cannot be understood while a partition's state is read: it is skipped, told once and dead-lettered."""
+class StateReader:
+    """Reads a partition's state. Records that cannot be decoded are skipped, logged once and dead-lettered."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self.unreadable: list[Unreadable] = []
 
-    def understood(
-        self, name: str, message: Message, read: Callable[[], _Result]
-    ) -> _Result | None:
-        """What ``read`` makes of a record of a topic (its name without prefix); None where it raises.
+    def decoded(self, name: str, message: Message, read: Callable[[], _Result]) -> _Result | None:
+        """The result of ``read`` for a record of a topic (name without prefix); None where it raises.
 
-        What only a newer worker understands is no such record: that ends this one.
+        Raises ``UnknownStateVersion`` and ``UnknownCheckpoint`` for records of a newer worker: those must not be lost.
         """
         try:
             return read()
@@ -87,18 +89,18 @@ class Reading:
             return None
 
     def records(self, name: str, partition: int, offset: int | None = None) -> Iterator[Message]:
-        """The records of a partition of a topic, as they are now; batches that cannot be read are passed over and noted."""
+        """The records of a partition up to its present end; batches that cannot be read are skipped and dead-lettered."""
         full = topic(self._settings.topic_prefix, name)
         passed = functools.partial(note_batch, self._settings, name)
         yield from read_to_end(self._settings, full, [partition], offset=offset, passed=passed)
 
     def finish(self) -> int:
-        """Dead-letter what could not be understood; how many those were. Raises ``KafkaUnreachable``."""
+        """Dead-letter what could not be decoded. Returns how many records. Raises ``KafkaUnreachable``."""
         return refuse_unreadable(self._settings, self.unreadable)
 
 
 def refuse_unreadable(settings: Settings, unreadable: Sequence[Unreadable]) -> int:
-    """Dead-letter records, unless they lie there already, and say so once; how many there were."""
+    """Dead-letter records, except those that are there already, and log it once. Returns how many records were given."""
     if unreadable:
         since_ms = time.time() * 1000 - SINK_HAS_MS
         left = [
@@ -115,66 +117,66 @@ def refuse_unreadable(settings: Settings, unreadable: Sequence[Unreadable]) -> i
     return len(unreadable)
 
 
-def lettered(settings: Settings, name: str, partition: int, floor: int) -> frozenset[int]:
-    """Which records of a partition from its floor on lie in the dead letter already."""
-    since_ms = time_of(settings, topic(settings.topic_prefix, name), partition, floor)
+def dead_lettered(settings: Settings, name: str, partition: int, position: int) -> frozenset[int]:
+    """Offsets of the partition's records from ``position`` on that are in the dead letter already."""
+    since_ms = time_of(settings, topic(settings.topic_prefix, name), partition, position)
     if not since_ms:
         return frozenset()
     found = letters_since(settings, since_ms)
     return frozenset(
         offset
         for where, part, offset in found
-        if where == name and part == partition and offset >= floor
+        if where == name and part == partition and offset >= position
     )
 
 
 @dataclass(frozen=True, slots=True)
 class AssembleState:
-    """What is left of a partition of steps: the newest state of each run, the floor, where the states lie."""
+    """What Kafka holds of a partition of steps: the newest state of each run, the position, where the state records are."""
 
     states: list[RunState]
-    floor: int
+    position: int
     index: StateIndex
     ledger: PoisonLedger
-    fuse: Fuse
+    dead_letter_rate: DeadLetterRate
     unreadable: int
-    lettered: frozenset[int]
+    dead_lettered: frozenset[int]
 
 
 @dataclass(frozen=True, slots=True)
-class FleetState:
-    """What is left of a partition of findings: every alert record, and the floor."""
+class AlertsState:
+    """What Kafka holds of a partition of findings: every alert record, and the position."""
 
     alerts: list[AlertStruct]
-    floor: int
+    position: int
     ledger: PoisonLedger
     unreadable: int
-    lettered: frozenset[int]
+    dead_lettered: frozenset[int]
 
 
 def load_assemble(settings: Settings, group: str, partition: int, horizon_us: int) -> AssembleState:
-    """Read what the assemble stage needs to go on with a partition."""
-    floor, state_from = committed_floor(settings, group, "steps", partition)
+    """Read what the assemble stage needs to continue with a partition."""
+    position, state_from = committed_position(settings, group, "steps", partition)
     index = StateIndex(horizon_us, state_from)
     ledger = PoisonLedger("steps", partition, "state")
-    fuse = Fuse("steps", partition, "state", settings.dead_letter_limit)
+    rate = DeadLetterRate("steps", partition, "state", settings.dead_letter_limit)
     newest: dict[str, RunState] = {}
-    reading = Reading(settings)
-    for message in reading.records("state", partition, state_from):
+    reader = StateReader(settings)
+    for message in reader.records("state", partition, state_from):
         value = message.value()
         if value:
-            read = functools.partial(_take_state, newest, index, ledger, fuse, message, value)
-            reading.understood("state", message, read)
+            read = functools.partial(_take_state, newest, index, ledger, rate, message, value)
+            reader.decoded("state", message, read)
     latest_us = max((state.last_append_us for state in newest.values()), default=0)
     kept = [s for s in newest.values() if not s.closed or s.closed_at_us >= latest_us - horizon_us]
     return AssembleState(
         kept,
-        floor,
+        position,
         index,
         ledger,
-        fuse,
-        reading.finish(),
-        lettered(settings, "steps", partition, floor),
+        rate,
+        reader.finish(),
+        dead_lettered(settings, "steps", partition, position),
     )
 
 
@@ -182,7 +184,7 @@ def _take_state(
     newest: dict[str, RunState],
     index: StateIndex,
     ledger: PoisonLedger,
-    fuse: Fuse,
+    rate: DeadLetterRate,
     message: Message,
     value: bytes,
 ) -> None:
@@ -190,57 +192,63 @@ def _take_state(
     if key.startswith(KEY_PREFIX):
         index.pin(offset, ledger.restore(value, _latest_us(message)) + SKIP_WINDOW_US)
         return
-    if key == fuse.key:
-        _keep_fuse(index, fuse, offset, fuse.restore(value, _latest_us(message)))
+    if key == rate.key:
+        _keep_rate(index, rate, offset, rate.restore(value, _latest_us(message)))
         return
     if not TRACE_ID.fullmatch(key.decode("ascii", "replace")):
-        raise ValueError(f"no run and no note of ours has this key: {key[:100]!r}")
+        raise ValueError(f"neither a run's state nor a note has this key: {key[:100]!r}")
     state = checked_state(decode_state(value), _latest_us(message))
     if state.trace_id.encode() != key:
         raise ValueError(f"the state of run {state.trace_id[:40]} under another key")
     known = newest.get(state.trace_id)
-    if known is None or state.order >= known.order:  # a zombie's record may come last and know less
+    if (
+        known is None or state.order >= known.order
+    ):  # a worker that has lost the partition may write last and know less
         newest[state.trace_id] = state
         index.written(state.trace_id, offset, closed=state.closed, closed_at_us=state.closed_at_us)
 
 
 def _latest_us(message: Message) -> int:
-    """The latest time that what a worker wrote down in a record can name."""
+    """The latest time that a worker can have written into a record."""
     return int(message.timestamp()[1]) * 1000 + MAX_AHEAD_US
 
 
-def _keep_fuse(index: StateIndex, fuse: Fuse, offset: int, blown_at_us: int) -> None:
-    if blown_at_us:
-        index.keep(fuse.name, offset)
+def _keep_rate(index: StateIndex, rate: DeadLetterRate, offset: int, exceeded_at_us: int) -> None:
+    if exceeded_at_us:
+        index.keep(rate.name, offset)
     else:
-        index.drop(fuse.name)
+        index.drop(rate.name)
 
 
-def load_fleet(settings: Settings, group: str, partition: int) -> FleetState:
-    """Read what the fleet stage needs to go on with a partition."""
-    floor, _ = committed_floor(settings, group, "findings", partition)
+def load_alerts(settings: Settings, group: str, partition: int) -> AlertsState:
+    """Read what the alert stage needs to continue with a partition."""
+    position, _ = committed_position(settings, group, "findings", partition)
     ledger = PoisonLedger("findings", partition, "fleet")
-    reading = Reading(settings)
-    for message in reading.records("fleet", partition):
+    reader = StateReader(settings)
+    for message in reader.records("fleet", partition):
         if ledger.owns(message.key() or b""):
-            reading.understood(
+            reader.decoded(
                 "fleet",
                 message,
                 functools.partial(ledger.restore, message.value() or b"", _latest_us(message)),
             )
     alerts = []
-    for message in reading.records("alerts", partition):
+    for message in reader.records("alerts", partition):
         if value := message.value():
-            alert = reading.understood("alerts", message, functools.partial(read_alert, value))
+            alert = reader.decoded("alerts", message, functools.partial(read_alert, value))
             if alert is not None:
                 alerts.append(alert)
-    return FleetState(
-        alerts, floor, ledger, reading.finish(), lettered(settings, "findings", partition, floor)
+    return AlertsState(
+        alerts,
+        position,
+        ledger,
+        reader.finish(),
+        dead_lettered(settings, "findings", partition, position),
     )
 
 
 def read_alert(value: bytes) -> AlertStruct:
-    """The alert in a record. Raises where it is none, or cannot be one."""
+    """The alert in a record. Raises an exception of some kind for anything else."""
     alert = _decode_alert(value)
     if why := alert_misfit(alert):
         raise ValueError(why)
@@ -249,28 +257,28 @@ def read_alert(value: bytes) -> AlertStruct:
 
 @dataclass(frozen=True, slots=True)
 class UsageState:
-    """What is left of a partition of usage: sealed windows, the newest checkpoint, what was learnt, and the floor."""
+    """What Kafka holds of a partition of usage: sealed windows, the newest checkpoint, baselines, and the position."""
 
     windows: list[FleetWindowStruct]
     checkpoint: Checkpoint | None
     days: list[LearntDayStruct]
     baselines: list[FleetBaselineStruct]
-    floor: int
+    position: int
     ledger: PoisonLedger
     unreadable: int
-    lettered: frozenset[int]
+    dead_lettered: frozenset[int]
 
 
 def load_usage(settings: Settings, group: str, partition: int) -> UsageState:
-    """Read what the usage stage needs to go on with a partition."""
-    floor, _ = committed_floor(settings, group, "usage", partition)
+    """Read what the usage stage needs to continue with a partition."""
+    position, _ = committed_position(settings, group, "usage", partition)
     ledger = PoisonLedger("usage", partition, "fleet")
     newest: dict[bytes, Message] = {}
-    reading = Reading(settings)
-    for message in reading.records("fleet", partition):
+    reader = StateReader(settings)
+    for message in reader.records("fleet", partition):
         key, value = message.key() or b"", message.value()
         if ledger.owns(key):
-            reading.understood(
+            reader.decoded(
                 "fleet",
                 message,
                 functools.partial(ledger.restore, value or b"", _latest_us(message)),
@@ -281,7 +289,7 @@ def load_usage(settings: Settings, group: str, partition: int) -> UsageState:
             newest.pop(key, None)
     found = FleetRecords()
     for key, message in newest.items():
-        reading.understood(
+        reader.decoded(
             "fleet",
             message,
             functools.partial(found.take, key, message.value() or b"", _latest_us(message)),
@@ -291,17 +299,17 @@ def load_usage(settings: Settings, group: str, partition: int) -> UsageState:
         checkpoint=max(found.checkpoints, key=lambda checkpoint: checkpoint.through, default=None),
         days=found.days,
         baselines=found.baselines,
-        floor=floor,
+        position=position,
         ledger=ledger,
-        unreadable=reading.finish(),
-        lettered=lettered(settings, "usage", partition, floor),
+        unreadable=reader.finish(),
+        dead_lettered=dead_lettered(settings, "usage", partition, position),
     )
 
 
-def is_missed(settings: Settings, full_name: str, partition: int, start: int, end: int) -> bool:
-    """Whether the log holds a record from ``start`` to before ``end``.
+def has_records(settings: Settings, full_name: str, partition: int, start: int, end: int) -> bool:
+    """Whether the log has a record from offset ``start`` to before ``end``.
 
-    Offsets may be empty: retention has passed them, or transactions have put their marks there.
+    Offsets may be without a record: retention has deleted it, or they belong to the marks of transactions.
     """
     client = consumer(settings, "stepstream-reader", **{"enable.partition.eof": True})
     try:
@@ -327,17 +335,12 @@ def is_missed(settings: Settings, full_name: str, partition: int, start: int, en
         client.close()
 
 
-async def patiently(load: Callable[[], _Result], what: str) -> _Result:
-    """Load in a thread; while brokers are away, try again for ever with back-off."""
-    wait_s = 0.5
-    while True:
-        started = time.monotonic()
-        try:
-            result = await asyncio.to_thread(load)
-        except (KafkaException, KafkaUnreachable) as error:
-            log.warning("loading %s failed, trying again in %.1f s: %s", what, wait_s, error)
-            await asyncio.sleep(wait_s)
-            wait_s = min(10.0, 2 * wait_s)
-            continue
-        log.info("loaded %s in %.2f s", what, time.monotonic() - started)
-        return result
+async def load_patiently(load: Callable[[], _Result], what: str) -> _Result:
+    """The result of ``load``, called in a thread; while brokers are away it is called again, with growing pauses."""
+    started = time.monotonic()
+    outage = OutageLog(f"loading {what} failed", log)
+    result = await retry_in_thread(
+        load, (KafkaException, KafkaUnreachable), outage, backoff=LOAD_BACKOFF
+    )
+    log.info("loaded %s in %.2f s", what, time.monotonic() - started)
+    return result

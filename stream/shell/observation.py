@@ -1,4 +1,4 @@
-"""What a worker shows of itself: its counts, how far behind it is, and whether it is stuck."""
+"""The worker's metrics: its counts, how far behind it is, and whether it is stuck."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from stepstream.schemas import metrics as m
 from stepstream.stream.assemble.partition import AssemblePartition
 from stepstream.stream.core.counters import Counters
 from stepstream.stream.core.outputs import Output
+from stepstream.stream.shell.partition_runner import PartitionRunner
 from stepstream.stream.shell.sender import Sender
-from stepstream.stream.shell.topic_stage import PartitionRunner
 from stepstream.stream.shell.transport import Backlog
 from stepstream.stream.usage.partition import UsagePartition
 
@@ -61,12 +61,12 @@ _BY_REASON: Final = {
 
 
 class WorkerObservation:
-    """Copies counters and gauges when somebody asks; only histograms are written on the way."""
+    """Copies counts to metrics when they are scraped; only histograms are written as things happen."""
 
     def __init__(
         self, observer: Observer, counters: Counters, *, patience_s: float = 120.0
     ) -> None:
-        """``patience_s``: a partition that stands still for longer is stuck; 0: never."""
+        """A partition that makes no progress for more than ``patience_s`` is stuck; 0 switches that off."""
         self.observer = observer
         self._patience_s = patience_s
         for metric in m.METRICS:
@@ -90,9 +90,9 @@ class WorkerObservation:
         """Processing waited for acknowledgements."""
         self._waits.inc()
 
-    def tally(self, what: str) -> None:
-        """One more of a counter's."""
-        setattr(self._counters, what, getattr(self._counters, what) + 1)
+    def count(self, counter: str) -> None:
+        """Add one to a counter."""
+        setattr(self._counters, counter, getattr(self._counters, counter) + 1)
 
     def delivered(self, output: Output) -> None:
         """An output was acknowledged."""
@@ -102,7 +102,7 @@ class WorkerObservation:
 
     def refresh(
         self,
-        shells: Iterable[PartitionRunner],
+        runners: Iterable[PartitionRunner],
         end_of: Callable[[TP], int | None],
         sender: Sender,
         backlog: Backlog,
@@ -115,43 +115,46 @@ class WorkerObservation:
                 self.observer.mirror(metric, count, reason)
         self.observer.gauge(m.IN_FLIGHT).set(sender.in_flight)
         self.observer.gauge(m.BACKLOG).set(backlog.records)
-        for shell in shells:
-            self._show_partition(shell, end_of(shell.tp))
+        for runner in runners:
+            self._show_partition(runner, end_of(runner.tp))
 
     def stuck(
-        self, shells: Iterable[PartitionRunner], end_of: Callable[[TP], int | None], now_s: float
+        self, runners: Iterable[PartitionRunner], end_of: Callable[[TP], int | None], now_s: float
     ) -> str:
-        """What does not move although there is something to read; empty when all is well. ``now_s`` is monotonic."""
-        for shell in shells:
-            if shell.logic is None or shell.halted:
+        """The partition that makes no progress although there is something to read; empty if none. ``now_s`` is monotonic."""
+        for runner in runners:
+            if runner.processor is None or runner.halted:
                 continue
-            position, end = shell.logic.offsets.position, end_of(shell.tp)
-            seen, since_s = self._progress.get(shell.tp, (-1, now_s))
+            position, end = runner.processor.offsets.position, end_of(runner.tp)
+            seen, since_s = self._progress.get(runner.tp, (-1, now_s))
             if position != seen or end is None or position >= end:
-                self._progress[shell.tp] = (position, now_s)
+                self._progress[runner.tp] = (position, now_s)
             elif self._patience_s and now_s - since_s > self._patience_s:
-                return f"{shell.tp.topic} partition {shell.tp.partition} has stood at {position} for {now_s - since_s:.0f} s"
+                return (
+                    f"{runner.tp.topic} partition {runner.tp.partition} has not moved from offset {position}"
+                    f" for {now_s - since_s:.0f} s"
+                )
         return ""
 
-    def _show_partition(self, shell: PartitionRunner, end: int | None) -> None:
-        logic = shell.logic
-        if logic is None:
+    def _show_partition(self, runner: PartitionRunner, end: int | None) -> None:
+        processor = runner.processor
+        if processor is None:
             return
-        labels = (shell.tp.topic, str(shell.tp.partition))
-        position = logic.offsets.position
+        labels = (runner.tp.topic, str(runner.tp.partition))
+        position = processor.offsets.position
         self.observer.gauge(m.LAG).labels(*labels).set(max(0, (end or position) - position))
-        self.observer.gauge(m.FLOOR_LAG).labels(*labels).set(position - logic.offsets.safe)
-        self.observer.gauge(m.HALTED).labels(*labels).set(shell.halted)
-        if shell.fuse is not None:
-            self.observer.gauge(m.FUSE).labels(*labels).set(shell.fuse.is_blown)
-        if isinstance(logic, AssemblePartition):
+        self.observer.gauge(m.FLOOR_LAG).labels(*labels).set(position - processor.offsets.safe)
+        self.observer.gauge(m.HALTED).labels(*labels).set(runner.halted)
+        if runner.dead_letter_rate is not None:
+            self.observer.gauge(m.FUSE).labels(*labels).set(runner.dead_letter_rate.is_exceeded)
+        if isinstance(processor, AssemblePartition):
             partition = labels[1]
-            self.observer.gauge(m.OPEN_RUNS).labels(partition).set(len(logic.runs))
-            self.observer.gauge(m.CLOSED_RUNS).labels(partition).set(len(logic.closed))
-            self.observer.gauge(m.HELD_BYTES).labels(partition).set(logic.size_bytes)
-            self.observer.gauge(m.FLOOR_AGE).labels(partition).set(logic.safe_age_us / 1e6)
-        elif isinstance(logic, UsagePartition):
+            self.observer.gauge(m.OPEN_RUNS).labels(partition).set(len(processor.runs))
+            self.observer.gauge(m.CLOSED_RUNS).labels(partition).set(len(processor.closed))
+            self.observer.gauge(m.HELD_BYTES).labels(partition).set(processor.size_bytes)
+            self.observer.gauge(m.FLOOR_AGE).labels(partition).set(processor.safe_age_us / 1e6)
+        elif isinstance(processor, UsagePartition):
             partition = labels[1]
-            self.observer.gauge(m.WINDOW_OWNERS).labels(partition).set(len(logic.series))
-            self.observer.gauge(m.WINDOW_HELD).labels(partition).set(logic.held)
-            self.observer.gauge(m.WINDOW_AGE).labels(partition).set(logic.behind_us / 1e6)
+            self.observer.gauge(m.WINDOW_OWNERS).labels(partition).set(len(processor.series))
+            self.observer.gauge(m.WINDOW_HELD).labels(partition).set(processor.held)
+            self.observer.gauge(m.WINDOW_AGE).labels(partition).set(processor.behind_us / 1e6)

@@ -1,10 +1,10 @@
-"""What a worker is about to process, noted in a file before it does: what ends the process without a word is found by it.
+"""Marks on disk what a worker is about to process, so that what ends the process without an exception can be found.
 
-A record that raises, or hangs where threads may run, is noted on Kafka. One that hangs in C code leaves no chance for that:
-the interpreter's own timer ends the process, and leaves a trace in a file. So each chunk of records is marked before it is
-processed, which costs next to nothing. A worker that starts on this machine and finds a mark processes that chunk with a mark
-for each record. Where it finds that trace as well, the record that is marked counts as tried; a worker that was killed has
-not failed.
+A record that raises, or that hangs where other threads can run, is noted on Kafka. One that hangs in C code without releasing
+the interpreter lock leaves no chance for that: the interpreter's own timer ends the process and writes a stack trace to a
+file. So each chunk of records is marked before it is processed, which costs two writes to mapped memory. A worker that starts
+on this machine and finds a mark processes that chunk with a mark for each record. If it finds a stack trace as well, the marked
+record counts as tried; a worker that was killed from outside leaves a mark but no trace, and blames no record.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from stepstream.schemas.settings import Settings
 
 log = logging.getLogger("stepstream.worker")
 
-NOBODY: Final = -1
+NO_OFFSET: Final = -1
 _FIELDS: Final = struct.Struct("<qqqq")
 
 
-class Left(NamedTuple):
-    """What was under way when a worker ended: the offsets of a chunk, and the record where that is known, else -1."""
+class Unfinished(NamedTuple):
+    """What was processed when a worker ended: the first and last offset of a chunk, and the record's, if known, else -1."""
 
     first: int
     last: int
@@ -37,14 +37,14 @@ class Left(NamedTuple):
     time_ms: int
 
 
-class Mark:
+class ProgressMarker:
     """The mark of one partition. Where no file can be written it marks nothing."""
 
     def __init__(self, path: Path) -> None:
-        self.left: Left | None = None
-        """What was found when it was opened."""
-        self.is_blamed = False
-        """Whether a worker has hung here since: the marked record counts as tried."""
+        self.unfinished: Unfinished | None = None
+        """The mark that was found in the file."""
+        self.has_hung = False
+        """Whether a worker has hung in C code since: the marked record counts as tried."""
         self._map: mmap.mmap | None = None
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -56,17 +56,17 @@ class Mark:
             finally:
                 os.close(place)
         except OSError as error:
-            log.warning("what is processed cannot be marked at %s: %s", path, error)
+            log.warning("progress cannot be marked in %s: %s", path, error)
             return
         if is_new:
             self.clear()
-        found = Left(*_FIELDS.unpack_from(self._map))
-        self.left = found if 0 <= found.first <= found.last else None
+        found = Unfinished(*_FIELDS.unpack_from(self._map))
+        self.unfinished = found if 0 <= found.first <= found.last else None
 
     def begin(self, first: int, last: int, time_ms: int) -> None:
         """A chunk is about to be processed."""
         if self._map is not None:
-            _FIELDS.pack_into(self._map, 0, first, last, NOBODY, time_ms)
+            _FIELDS.pack_into(self._map, 0, first, last, NO_OFFSET, time_ms)
 
     def record(self, first: int, last: int, offset: int, time_ms: int) -> None:
         """One record of a chunk is about to be processed."""
@@ -74,46 +74,46 @@ class Mark:
             _FIELDS.pack_into(self._map, 0, first, last, offset, time_ms)
 
     def clear(self) -> None:
-        """It was processed."""
+        """The chunk was processed."""
         if self._map is not None:
-            _FIELDS.pack_into(self._map, 0, NOBODY, NOBODY, NOBODY, 0)
+            _FIELDS.pack_into(self._map, 0, NO_OFFSET, NO_OFFSET, NO_OFFSET, 0)
 
 
-def marks_folder(settings: Settings) -> Path:
-    """Where the workers of one group on this machine leave their marks."""
+def marker_folder(settings: Settings) -> Path:
+    """The folder for the marks of one group's workers on this machine."""
     names = (settings.kafka_brokers, settings.topic_prefix, settings.worker_group)
-    whose = hashlib.sha256("\0".join(names).encode()).hexdigest()[:16]
+    group = hashlib.sha256("\0".join(names).encode()).hexdigest()[:16]
     user = os.getuid() if hasattr(os, "getuid") else 0
-    return Path(tempfile.gettempdir()) / f"stepstream-worker-{user}" / whose
+    return Path(tempfile.gettempdir()) / f"stepstream-worker-{user}" / group
 
 
-def mark_of(folder: Path, tp: TP) -> Mark:
-    """The mark of a partition."""
-    return Mark(folder / f"{tp.topic}-{tp.partition}.mark")
+def marker_of(folder: Path, tp: TP) -> ProgressMarker:
+    """The marker of a partition."""
+    return ProgressMarker(folder / f"{tp.topic}-{tp.partition}.mark")
 
 
-class Traces:
-    """What the interpreter's timer writes as it ends a process that hangs in C code."""
+class HangTraces:
+    """The files that the interpreter's timer writes as it ends a process that hangs in C code."""
 
     def __init__(self, folder: Path) -> None:
-        self.left = ""
-        """What workers that have ended have left."""
+        self.found = ""
+        """The stack traces of workers that have ended."""
         self._path = folder
         self.file: IO[str] | None = None
-        """Where this one's would go; None where no file can be written."""
+        """For the trace of this process; None where no file can be written."""
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             for path in folder.glob("hang-*"):
                 if not _is_alive(int(path.name.partition("-")[2])):
-                    self.left += path.read_text(errors="replace")[:20_000]
+                    self.found += path.read_text(errors="replace")[:20_000]
                     path.unlink()
             self._path = folder / f"hang-{os.getpid()}"
             self.file = self._path.open("w")
         except (OSError, ValueError) as error:
-            log.warning("a hang in C code cannot be told from being killed: %s", error)
+            log.warning("a hang in C code will look like a kill from outside: %s", error)
 
     def close(self) -> None:
-        """The process ends in good order."""
+        """The process ends regularly: remove its file."""
         if self.file is not None:
             self.file.close()
             self._path.unlink(missing_ok=True)

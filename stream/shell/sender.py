@@ -15,18 +15,18 @@ from stepstream.schemas.topics import TOPIC_NAMES, topic
 from stepstream.stream.core.outputs import Output
 
 MAX_IN_FLIGHT: Final = 20_000
-"""Outputs sent and not acknowledged; above it the stages wait."""
+"""With so many outputs sent and not acknowledged the stages wait."""
 
 DELIVERY_TIMEOUT_MS: Final = 120_000
-"""Brokers away for longer end the process: it starts again from the floor, and nothing is lost."""
+"""Brokers that are away for longer end the process: it starts again from the committed offset, and nothing is lost."""
 
-PATIENT: Final = frozenset({"trajectories", "usage", "state"})
-"""Outputs that nobody has to act upon at once."""
+# Outputs to these topics may wait for the next poll, so that many of them share a request: with many runs open the requests
+# are what costs most. The first few between two polls go at once, so that a worker with little to do adds no delay.
+BATCHED: Final = frozenset({"trajectories", "usage", "state"})
 AT_ONCE: Final = 16
-"""So many of these go at once between two polls, the rest together: with many of them a request for each costs most."""
 
 Acknowledge = Callable[[Output, int], None]
-"""Called with the output and the offset that Kafka gave it."""
+"""Called with the output and its offset."""
 
 
 class SendFailed(Exception):
@@ -34,9 +34,9 @@ class SendFailed(Exception):
 
 
 class Sender:
-    """An idempotent producer. Acknowledgements are handed on by ``poll`` and ``flush``, on the caller's thread.
+    """An idempotent producer. ``poll`` and ``flush`` call the acknowledgements, on the caller's thread.
 
-    What the client calls back only notes them: an exception must not pass through its C code.
+    The client's own callback only queues them: an exception must not pass through its C code.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -51,39 +51,39 @@ class Sender:
                 "queue.buffering.max.kbytes": 524_288,
             },
         )
-        self._held: deque[tuple[Output, Acknowledge]] = deque()
+        self._batched: deque[tuple[Output, Acknowledge]] = deque()
         self._delivered: deque[tuple[Acknowledge, Output, int]] = deque()
-        self._gone = 0
+        self._sent_at_once = 0
         self.in_flight = 0
         self.failure: SendFailed | None = None
-        self._acknowledged = 0
-        self._seen = 0
-        self._since: float | None = None
-        """When a poll found nothing acknowledged, or something for the last time, and something was under way then."""
-        self._polled = 0.0
+        # For ``stalled_s``: the count at the last poll, when that poll was, and since when polls have found nothing new.
+        self._acknowledged = self._acknowledged_before = 0
+        self._polled_at = 0.0
+        self._stalled_since: float | None = None
 
     def stalled_s(self) -> float:
-        """For how long polls have found nothing acknowledged although something is under way.
+        """For how many seconds polls have found no acknowledgement although outputs are in flight.
 
-        The time since the last poll does not count: who does not poll hears of no acknowledgement.
+        The time since the last poll does not count: without a poll no acknowledgement arrives.
         """
-        return 0.0 if self._since is None else self._polled - self._since
+        return 0.0 if self._stalled_since is None else self._polled_at - self._stalled_since
 
     @property
     def is_full(self) -> bool:
-        """Too much is under way: wait before processing more."""
+        """Whether so much is in flight that processing has to wait."""
         return self.in_flight >= MAX_IN_FLIGHT
 
     def send(self, output: Output, acknowledge: Acknowledge) -> None:
-        """Queue an output. ``acknowledge`` is called, from ``poll``, when Kafka has it.
+        """Queue an output. ``poll`` or ``flush`` calls ``acknowledge`` once Kafka has stored it.
 
-        What is patient may wait for the next ``poll``; patient outputs to one topic keep their order.
+        Outputs to ``BATCHED`` topics may wait for the next ``poll`` unless they are urgent; outputs to one topic that are
+        not urgent keep their order.
         """
         self.in_flight += 1
-        if output.topic in PATIENT and not output.urgent:
-            self._gone += 1
-            if self._gone > AT_ONCE:
-                self._held.append((output, acknowledge))
+        if output.topic in BATCHED and not output.urgent:
+            self._sent_at_once += 1
+            if self._sent_at_once > AT_ONCE:
+                self._batched.append((output, acknowledge))
                 return
         self._produce(output, acknowledge)
 
@@ -121,37 +121,38 @@ class Sender:
             return
 
     def poll(self) -> None:
-        """Hand on what has been acknowledged. Raises ``SendFailed``, and what an ``acknowledge`` raises."""
+        """Call the acknowledgements that have arrived. Raises ``SendFailed``, and what an ``acknowledge`` raises."""
         self._release()
         self._producer.poll(0)
         self._note_progress(time.monotonic())
-        self._hand_on()
+        self._call_acknowledgements()
         if self.failure is not None:
             raise self.failure
 
     def _note_progress(self, now_s: float) -> None:
         if not self.in_flight:
-            self._since = None
-        elif self._since is None or self._acknowledged != self._seen:
-            self._since = now_s
-        self._seen, self._polled = self._acknowledged, now_s
+            self._stalled_since = None
+        elif self._stalled_since is None or self._acknowledged != self._acknowledged_before:
+            self._stalled_since = now_s
+        self._acknowledged_before, self._polled_at = self._acknowledged, now_s
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until everything is acknowledged; False when time ran out. Raises ``SendFailed``."""
         self._release()
         left = self._producer.flush(timeout_s)
-        self._hand_on()
+        self._call_acknowledgements()
         if self.failure is not None:
             raise self.failure
         return left == 0
 
-    def _hand_on(self) -> None:
+    def _call_acknowledgements(self) -> None:
         delivered = self._delivered
         while delivered:
             acknowledge, output, offset = delivered.popleft()
             acknowledge(output, offset)
 
     def _release(self) -> None:
-        while self._held:  # sending may call back, and what that sends waits behind what is here
-            self._produce(*self._held.popleft())
-        self._gone = 0
+        # Producing may call acknowledgements; what those send goes to the end of the queue.
+        while self._batched:
+            self._produce(*self._batched.popleft())
+        self._sent_at_once = 0

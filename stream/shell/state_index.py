@@ -1,14 +1,17 @@
-"""Where a partition's live state records lie, so that a restart reads only the part of the topic that still matters."""
+"""Where a partition's current state records are, so that a restart reads only the part of the topic that it needs."""
 
 from __future__ import annotations
 
 from collections import deque
 from typing import Final
 
-from stepstream.stream.assemble.state import floor_metadata
+from stepstream.common.commit_metadata import WORKER
 
 SAMPLE_EVERY_US: Final = 1_000_000
-REFRESH_FLOORS: Final = 1_000
+"""Closed runs' state records are remembered by one offset for so much log time."""
+
+REFRESH_OFFSETS: Final = 1_000
+"""The lowest offset is worked out again after so many records."""
 
 
 class StateIndex:
@@ -34,25 +37,24 @@ class StateIndex:
             self._samples.append((closed_at_us, offset))
 
     def keep(self, name: str, offset: int) -> None:
-        """Something else than a run's state lies at ``offset`` and is needed until ``drop``."""
+        """A record other than a run's state is at ``offset`` and is needed until ``drop``."""
         self._open[name] = offset
 
     def drop(self, name: str) -> None:
-        """What was kept under this name is needed no more."""
+        """The record kept under this name is not needed any more."""
         self._open.pop(name, None)
 
     def pin(self, offset: int, until_us: int) -> None:
-        """Something else than a run's state lies at ``offset`` and is needed until then, in log time."""
+        """A record other than a run's state is at ``offset`` and is needed until this log time."""
         self._pins.append((offset, until_us))
 
-    def metadata(self, floor: int) -> str:
-        """What to commit beside a floor."""
-        if floor >= self._refresh_at:
-            self._refresh_at = floor + max(
-                REFRESH_FLOORS, len(self._open) // 10
-            )  # it looks at each of them
+    def metadata(self, safe_offset: int) -> str:
+        """The metadata to commit with a safe offset."""
+        if safe_offset >= self._refresh_at:
+            # A refresh iterates over every open run, so with many of them it is done less often.
+            self._refresh_at = safe_offset + max(REFRESH_OFFSETS, len(self._open) // 10)
             self._refresh()
-        return floor_metadata(self._lowest)
+        return WORKER.encode(self._lowest)
 
     def _refresh(self) -> None:
         oldest_us = self._now_us - self._horizon_us

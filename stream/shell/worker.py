@@ -1,7 +1,7 @@
-"""The worker process: its stages bound to faust.
+"""The worker process: its stages on top of faust.
 
 ``run`` blocks until SIGTERM or SIGINT (exit code 0) or until something failed (exit code 1). After a failure nothing more is
-committed: the supervisor starts the worker again, and it goes on from its floors.
+committed: the supervisor starts the worker again, and it continues from the committed offsets.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from faust.types import TP
 
 from stepstream.common.kafka import Follower, KafkaUnreachable, consumer, partition_count
 from stepstream.common.observe import Observer, serve
+from stepstream.common.retry import DEFAULT_BACKOFF
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
 from stepstream.stream.assemble.partition import AssemblePartition
@@ -31,19 +32,22 @@ from stepstream.stream.assemble.progress import ProgressReporter
 from stepstream.stream.baselines.normal import Baselines
 from stepstream.stream.baselines.records import apply_baselines
 from stepstream.stream.core.counters import Counters
+from stepstream.stream.core.outputs import Output
 from stepstream.stream.core.poison import ProcessingFailed
 from stepstream.stream.run.limits import AssembleLimits
 from stepstream.stream.shell.app import make_app
-from stepstream.stream.shell.broker_health import Trouble
+from stepstream.stream.shell.broker_health import BrokerHealth
 from stepstream.stream.shell.config import ConfigTopic, Documents, follow, note_batch
+from stepstream.stream.shell.failed_run_reader import FailedRunReader
+from stepstream.stream.shell.faust_binding import bind_stages
 from stepstream.stream.shell.gc_tuning import relax_collector
-from stepstream.stream.shell.loader import is_missed, patiently, refuse_unreadable
+from stepstream.stream.shell.loader import has_records, load_patiently, refuse_unreadable
 from stepstream.stream.shell.observation import WorkerObservation
-from stepstream.stream.shell.progress_marker import Traces, marks_folder
-from stepstream.stream.shell.reread import Rereader
-from stepstream.stream.shell.restoring import Restoring
+from stepstream.stream.shell.partition_loader import PartitionLoader
+from stepstream.stream.shell.partition_runner import PartitionRunner
+from stepstream.stream.shell.progress_marker import HangTraces, marker_folder
 from stepstream.stream.shell.sender import Sender
-from stepstream.stream.shell.topic_stage import PartitionRunner, TopicStage
+from stepstream.stream.shell.topic_stage import TopicStage
 from stepstream.stream.shell.transport import BatchTransport
 from stepstream.stream.shell.watchdog import Watchdog
 from stepstream.stream.usage.partition import UsagePartition
@@ -52,31 +56,32 @@ log = logging.getLogger("stepstream.worker")
 
 TICK_S: Final = 0.05
 SWITCH_S: Final = 0.001
-"""The thread that fetches waits so long for its turn while records are processed; a fetch takes several turns."""
+"""Python's thread switch interval. The thread that fetches needs several turns for a fetch; with the default of 5 ms each of
+them waits that long while records are processed."""
+
 DRAIN_S: Final = 10.0
 COMMIT_S: Final = 5.0
 STOP_S: Final = 5.0
 LEAVE_S: Final = 22.0
-"""The longest from the wish to stop to the end of the process; what is not committed then is read again."""
+"""The longest time from the request to stop to the end of the process; what is not committed then is read again."""
 
 NOTE_S: Final = 10.0
 SCRAPE_WAIT_S: Final = 5.0
-"""The longest that an answer of `/metrics` waits for the loop."""
+"""The longest time that an answer of `/metrics` waits for the event loop."""
 
 _Result = TypeVar("_Result")
 
 
 def run(settings: Settings) -> int:
-    """Work until told to stop. Returns the exit code."""
+    """Work until asked to stop. Returns the exit code."""
     for name in ("faust", "mode", "aiokafka"):
-        logging.getLogger(name).setLevel(
-            logging.CRITICAL
-        )  # while brokers are away they log an error ten times a second
+        # While brokers are away they log an error ten times a second.
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     sys.setswitchinterval(SWITCH_S)
     worker = Worker(settings)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         code = runner.run(worker.run())
-    worker.guard.cancel()
+    worker.force_exit.cancel()
     return code
 
 
@@ -93,24 +98,27 @@ class Worker:
         self.observer = Observer()
         patience_s = settings.watchdog / 1e6
         self.observation = WorkerObservation(self.observer, self.counters, patience_s=patience_s)
-        self.marks = marks_folder(settings)
-        self.traces = Traces(self.marks)
-        if self.traces.left:
+        self.markers = marker_folder(settings)
+        self.hang_traces = HangTraces(self.markers)
+        if self.hang_traces.found:
             log.error(
-                "a worker on this machine hung and was ended; where it stood:\n%s", self.traces.left
+                "a worker on this machine hung and was ended; its stack was:\n%s",
+                self.hang_traces.found,
             )
-        self.watchdog = Watchdog(patience_s, before=self._note_hang, trace=self.traces.file)
+        self.watchdog = Watchdog(patience_s, before=self._note_hang, trace=self.hang_traces.file)
         self.steps_partitions = 0
+        self.stages: tuple[TopicStage, ...] = ()
         self._usage_partitions = 0
         self._failure: BaseException | None = None
-        self.rereader = Rereader(settings, self._fail)
+        self.failed_run_reader = FailedRunReader(settings, self._fail)
         self._stopping = asyncio.Event()
-        self._abandoned = False
-        self.guard = threading.Timer(LEAVE_S, self._leave)
-        self.guard.daemon = True
+        self._has_threads_left = False
+        # Threads that wait for brokers would keep the process for minutes.
+        self.force_exit = threading.Timer(LEAVE_S, self._exit_now)
+        self.force_exit.daemon = True
 
     async def run(self) -> int:
-        """Start, work, drain."""
+        """Start, work until asked to stop, finish what is in flight. Returns the exit code."""
         relax_collector()
         loop = self._loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -123,11 +131,11 @@ class Worker:
         finally:
             beating.cancel()
             self.watchdog.stop()
-            self.traces.close()
+            self.hang_traces.close()
             if server is not None:
                 server.close()
-            if self._abandoned:
-                self._leave()
+            if self._has_threads_left:
+                self._exit_now()
 
     async def _work(self) -> int:
         await self._prepare()
@@ -137,27 +145,29 @@ class Worker:
             await self._unless_stopped(self.app.start())
         except (
             Exception
-        ) as error:  # brokers that go away in this moment; the supervisor starts us again
+        ) as error:  # brokers that go away just now; the supervisor starts a new worker
             self._fail(error)
         if self._stopping.is_set():
             return await self._stop()
         take_baselines = functools.partial(apply_baselines, self.baselines)
-        followed = (
-            follow(self.config, self._take_documents),
+        work = (
+            self._tick(),
+            self._watch_faust(),
+            follow(self.config, self._apply_documents),
             follow(self.fleet_topic, take_baselines),
         )
-        chores = [asyncio.create_task(chore) for chore in (self._tick(), self._watch(), *followed)]
+        tasks = [asyncio.create_task(item) for item in work]
         await self._stopping.wait()
         if self._failure is None:
             await self._drain()
-        for chore in chores:
-            chore.cancel()
+        for task in tasks:
+            task.cancel()
         return await self._stop()
 
-    # -- start and stop ----------------------------------------------------------------------------------------------
+    # -- start -------------------------------------------------------------------------------------------------------
 
     async def _prepare(self) -> None:
-        """Wait for Kafka and the topics, read the documents, make the app."""
+        """Wait for Kafka and the topics, read the documents and baselines, make the app and its stages."""
         self.config = ConfigTopic(self.settings)
         self.fleet_topic = Follower(
             self.settings,
@@ -167,13 +177,10 @@ class Worker:
         self.steps_partitions = await self._wait_for_topics()
         if self._stopping.is_set():
             return
-        self.documents.apply(
-            await self._unless_stopped(patiently(self.config.read_all, "documents")) or ()
-        )
-        apply_baselines(
-            self.baselines,
-            await self._unless_stopped(patiently(self.fleet_topic.read_all, "baselines")) or (),
-        )
+        documents = load_patiently(self.config.read_all, "documents")
+        self.documents.apply(await self._unless_stopped(documents) or ())
+        baselines = load_patiently(self.fleet_topic.read_all, "baselines")
+        apply_baselines(self.baselines, await self._unless_stopped(baselines) or ())
         if self._stopping.is_set():
             return
         self._refuse_documents()
@@ -182,30 +189,49 @@ class Worker:
         self.app = make_app(self.settings, self.group)
         self.transport = BatchTransport(self.app.conf.broker_consumer, self.app)
         self.app.transport = self.transport
-        floors = self.transport.floors
-        troubled = Trouble(self.sender.stalled_s, self._leader_of).is_near
-        beside = (self.observation, troubled, self._is_missed)
-        restoring = self.restoring()
-        self.assemble = TopicStage(
-            self._name("steps"), self.sender, floors, restoring.assemble, *beside
-        )
-        self.fleet = TopicStage(
-            self._name("findings"), self.sender, floors, restoring.fleet, *beside
-        )
-        self.usage = TopicStage(self._name("usage"), self.sender, floors, restoring.usage, *beside)
-        self.stages = (self.assemble, self.fleet, self.usage)
         self.progress = ProgressReporter(self._usage_partitions, self.limits)
+        self._make_stages()
         self.observer.before_scrape(self._before_scrape)
         self.observer.readiness = self._not_ready
-        self._bind()
+        bind_stages(
+            self.app,
+            self.stages,
+            self.transport.backlog,
+            on_error=self._fail,
+            on_revoked=self._drop_all,
+            on_assigned=self._assign,
+        )
 
-    def restoring(self) -> Restoring:
-        """What makes partitions as they were left."""
-        return Restoring(self)
+    def _make_stages(self) -> None:
+        health = BrokerHealth(self.sender.stalled_s, self._leader_of)
+        loader = self.partition_loader()
+
+        def stage(name: str, load: Any) -> TopicStage:
+            return TopicStage(
+                self._name(name),
+                self.sender,
+                self.transport.safe_offsets,
+                load,
+                self.observation,
+                health.has_failed,
+                self._has_records,
+            )
+
+        self.assemble = stage("steps", loader.assemble)
+        self.stages = (
+            self.assemble,
+            stage("findings", loader.alerts),
+            stage("usage", loader.usage),
+        )
+
+    def partition_loader(self) -> PartitionLoader:
+        """The loader of this worker's partitions."""
+        return PartitionLoader(self)
 
     async def _wait_for_topics(self) -> int:
+        """The number of partitions of the steps topic, once that and the usage topic exist; 0 when asked to stop."""
         client = consumer(self.settings, self.group)
-        wait_s = 0.2
+        attempts = 0
         try:
             while not self._stopping.is_set():
                 try:
@@ -223,88 +249,65 @@ class Worker:
                         return count
                     missing = self._name("usage" if count else "steps")
                     log.warning("there is no topic %s yet: run `stepstream topics create`", missing)
-                await asyncio.sleep(wait_s)
-                wait_s = min(5.0, 2 * wait_s)
+                attempts += 1
+                await asyncio.sleep(DEFAULT_BACKOFF.pause_s(attempts))
             return 0
         finally:
             client.close()
 
-    def _bind(self) -> None:
-        app, backlog = self.app, self.transport.backlog
-
-        def bind(stage: TopicStage) -> None:
-            async def agent(stream: Any) -> None:
-                async for event in stream.events():
-                    message = event.message
-                    try:
-                        await stage.handle(message.tp, message.value, message.generation_id)
-                    except Exception as error:
-                        self._fail(error)
-                        await (
-                            asyncio.Event().wait()
-                        )  # the failing batch is neither acknowledged nor skipped
-                    finally:
-                        backlog.taken(message.tp.topic)
-
-            raw = app.topic(stage.topic, key_serializer="raw", value_serializer="raw")
-            app.agent(raw, name=stage.topic)(agent)
-
+    def _assign(self, tps: list[TP]) -> None:
+        """Partitions were assigned; faust reads all of them from the committed offsets again."""
+        self._drop_all()
+        if self._stopping.is_set():
+            return
+        generation = self.app.consumer_generation_id
         for stage in self.stages:
-            bind(stage)
-
-        async def revoked(_app: Any, revoked: Any = (), **_: Any) -> None:
-            self._drop_all()
-
-        async def assigned(_app: Any, assigned: Any = (), **_: Any) -> None:
-            self._drop_all()
-            if self._stopping.is_set():
-                return
-            generation = app.consumer_generation_id
-            for stage in self.stages:
-                stage.assign(sorted(assigned), generation)
-
-        app.on_partitions_revoked.connect(cast(Any, revoked), weak=False)
-        app.on_partitions_assigned.connect(cast(Any, assigned), weak=False)
-        app.finalize()
+            stage.assign(tps, generation)
 
     def _drop_all(self) -> None:
+        if not self.stages:  # it failed before they were made
+            return
         for stage in self.stages:
             stage.revoke()
         self.progress.forget()
-        self.transport.floors.clear()
+        self.transport.safe_offsets.clear()
         self.transport.backlog.clear()
 
+    # -- stop --------------------------------------------------------------------------------------------------------
+
     async def _drain(self) -> None:
-        """Take no more records, wait for what is under way, then commit the last floors."""
+        """Process no more records, wait for acknowledgements, then commit the last safe offsets."""
         for stage in self.stages:
-            stage.hold()
+            stage.stop_reading()
         deadline = time.monotonic() + DRAIN_S
         try:
             while time.monotonic() < deadline:
                 self.sender.poll()
-                for shell in self._shells():
-                    shell.pump()  # an acknowledged output may lead to a state record, and that to a floor
+                for runner in self._runners():
+                    # An acknowledged output may lead to a state record, and that to a higher safe offset.
+                    runner.pump()
                 if not self.sender.in_flight:
                     break
                 await asyncio.sleep(0.005)
-            await asyncio.wait(
-                {asyncio.ensure_future(self.app.consumer.commit())}, timeout=COMMIT_S
-            )
+            commit = asyncio.ensure_future(self.app.consumer.commit())
+            await asyncio.wait({commit}, timeout=COMMIT_S)
         except Exception as error:
             self._fail(error)
 
     async def _stop(self) -> int:
         if self._failure is not None:
-            self.transport.floors.clear()
+            self.transport.safe_offsets.clear()
             await self._note_failure(self._failure)
             log.error(
                 "the worker stops: %s", "".join(traceback.format_exception(self._failure)).strip()
             )
         stopping = asyncio.create_task(self.app.stop())
-        await asyncio.wait({stopping}, timeout=STOP_S)  # not wait_for: faust swallows cancellation
+        await asyncio.wait(
+            {stopping}, timeout=STOP_S
+        )  # not wait_for: faust suppresses cancellation
         if not stopping.done():
-            log.warning("faust did not stop within %.0f s: leaving by force", STOP_S)
-            self._abandoned = True
+            log.warning("faust did not stop within %.0f s: exiting without it", STOP_S)
+            self._has_threads_left = True
         elif (error := stopping.exception()) is not None:
             log.info("stopping faust: %r", error)
         self.config.close()
@@ -313,32 +316,31 @@ class Worker:
         return 0 if self._failure is None else 1
 
     async def _note_failure(self, error: BaseException) -> None:
-        """A try at a record that failed must be known to the next worker."""
+        """Note the failed try at a record on Kafka, for the next worker."""
         if isinstance(error, ProcessingFailed):
-            self.sender.send(error.note, lambda _output, _offset: None)
+            self.sender.send(error.note, _ignore)
             if not await asyncio.to_thread(self.sender.flush, NOTE_S):
                 log.warning("the failed try was not noted within %.0f s", NOTE_S)
 
     def _note_hang(self, reason: str) -> None:
-        """Called in the watchdog's thread: the record that hangs must be known to the next worker."""
-        shell = next(
-            (stage.at_work for stage in getattr(self, "stages", ()) if stage.at_work is not None),
-            None,
-        )
-        if shell is None:
+        """Note a try at the record that hangs on Kafka, for the next worker. Called in the watchdog's thread."""
+        runner = next((stage.at_work for stage in self.stages if stage.at_work is not None), None)
+        if runner is None:
             return
-        stack = "".join(
-            traceback.format_stack(sys._current_frames().get(threading.main_thread().ident or 0))
-        )
-        note = shell.hung(f"{reason} while it processed this record:\n{stack}")
+        main_thread = threading.main_thread().ident or 0
+        stack = "".join(traceback.format_stack(sys._current_frames().get(main_thread)))
+        note = runner.hung(f"{reason} while it processed this record:\n{stack}")
         if note is not None:
             log.critical(
-                "a try at a record of %s partition %d is noted", shell.tp.topic, shell.tp.partition
+                "a failed try at a record of %s partition %d is noted",
+                runner.tp.topic,
+                runner.tp.partition,
             )
-            self.sender.send(note, lambda _output, _offset: None)
+            self.sender.send(note, _ignore)
             self.sender.flush(NOTE_S)
 
     def _fail(self, error: BaseException) -> None:
+        """Stop because of an error; nothing is committed any more. Only the first error counts."""
         if self._failure is None:
             self._failure = error
             self._drop_all()
@@ -347,31 +349,30 @@ class Worker:
     def _stop_soon(self) -> None:
         if not self._stopping.is_set():
             self._stopping.set()
-            self.guard.start()
+            self.force_exit.start()
 
-    def _leave(self) -> None:
-        """End the process by force: threads that wait for brokers would keep it for minutes."""
+    def _exit_now(self) -> None:
         os._exit(0 if self._failure is None else 1)
 
     async def _unless_stopped(self, work: Awaitable[_Result]) -> _Result | None:
-        """The result of ``work``, or None when the worker is told to stop before it is there."""
+        """The result of ``work``, or None when the worker is asked to stop first."""
         task = asyncio.ensure_future(work)
         stop = asyncio.ensure_future(self._stopping.wait())
         await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
         stop.cancel()
-        self._abandoned |= not task.done()
+        self._has_threads_left |= not task.done()
         return task.result() if task.done() else None
 
-    # -- chores ------------------------------------------------------------------------------------------------------
+    # -- while it works ----------------------------------------------------------------------------------------------
 
     async def _beat(self) -> None:
-        """Say that the loop is alive."""
+        """Show the watchdog that the event loop runs."""
         while True:
             self.watchdog.beat()
             await asyncio.sleep(0.1)
 
     async def _tick(self) -> None:
-        """Acknowledgements and the passing of time."""
+        """Take acknowledgements and let time pass in the stages."""
         while True:
             try:
                 self.sender.poll()
@@ -379,25 +380,28 @@ class Worker:
                     stage.tick(self._caught_up_at)
                     if (error := stage.failures()) is not None:
                         raise error
-                for shell in self.assemble.shells.values():
-                    if isinstance(shell.logic, AssemblePartition) and not shell.halted:
-                        for output in self.progress.due(shell.logic):
-                            self.sender.send(output, lambda _output, _offset: None)
-                        self.rereader.look(shell, shell.logic)
+                for runner in self.assemble.runners.values():
+                    self._report_progress(runner)
             except Exception as error:
                 self._fail(error)
                 return
             await asyncio.sleep(TICK_S)
 
+    def _report_progress(self, runner: PartitionRunner) -> None:
+        if isinstance(runner.processor, AssemblePartition) and not runner.halted:
+            for output in self.progress.due(runner.processor):
+                self.sender.send(output, _ignore)
+            self.failed_run_reader.read_new(runner, runner.processor)
+
     def _caught_up_at(self, tp: TP, position: int) -> int:
-        """The wall time (us) of the last fetch, when it came back at the high watermark and all before is processed."""
+        """The wall time (us) of the last fetch if it reached the high watermark and everything before is processed."""
         _, end, time_ms = cast(Any, self.app.consumer)._thread.position_and_end(tp)
         return time_ms * 1000 if end is not None and position >= end else 0
 
-    async def _is_missed(self, tp: TP, start: int, end: int) -> bool:
-        look = functools.partial(is_missed, self.settings, tp.topic, tp.partition, start, end)
-        return await patiently(
-            look, f"{tp.topic} partition {tp.partition} from offset {start} to {end} again"
+    async def _has_records(self, tp: TP, start: int, end: int) -> bool:
+        check = functools.partial(has_records, self.settings, tp.topic, tp.partition, start, end)
+        return await load_patiently(
+            check, f"{tp.topic} partition {tp.partition} from offset {start} to {end} again"
         )
 
     def _leader_of(self, tp: TP) -> int | None:
@@ -408,64 +412,40 @@ class Worker:
         end: int | None = cast(Any, self.app.consumer)._thread.position_and_end(tp)[1]
         return end
 
-    def _shells(self) -> list[PartitionRunner]:
-        return [shell for stage in self.stages for shell in stage.shells.values()]
+    def _runners(self) -> list[PartitionRunner]:
+        return [runner for stage in self.stages for runner in stage.runners.values()]
 
-    def _before_scrape(self) -> None:
-        """Called in a scrape's thread: what is shown changes as records are processed, so the loop's thread reads it."""
-        shown = threading.Event()
-
-        def show() -> None:
-            try:
-                self._refresh_metrics()
-            finally:
-                shown.set()
-
-        try:
-            self._loop.call_soon_threadsafe(show)
-        except RuntimeError:  # the loop has ended: the last values stand
-            return
-        shown.wait(
-            SCRAPE_WAIT_S
-        )  # a loop that hangs is for the watchdog; its last values are shown
-
-    def _refresh_metrics(self) -> None:
-        self.observation.refresh(self._shells(), self._end_of, self.sender, self.transport.backlog)
-
-    def _not_ready(self) -> str:
-        loading = [shell.tp for shell in self._shells() if shell.logic is None]
-        if loading:
-            return f"reading the state of {len(loading)} partitions"
-        return "" if self._shells() else "no partition is assigned"
-
-    def _take_documents(self, messages: list[Message]) -> None:
-        """Take over documents that came; those that cannot be read are dead-lettered meanwhile."""
+    def _apply_documents(self, messages: list[Message]) -> None:
+        """Apply documents that came; those that cannot be read are dead-lettered in the background."""
         changed = self.documents.apply(messages)
         self._refuse_documents()
         if changed:
             self.rules, self.prices = self.documents.rule_book(), self.documents.price_book()
             window_rules = self.documents.window_rules()
-            for shell in self._shells():
-                if isinstance(shell.logic, AssemblePartition):
-                    shell.logic.rules, shell.logic.prices = self.rules, self.prices
-                elif isinstance(shell.logic, UsagePartition):
-                    shell.logic.change_rules(window_rules)
+            for runner in self._runners():
+                if isinstance(runner.processor, AssemblePartition):
+                    runner.processor.rules = self.rules
+                    runner.processor.prices = self.prices
+                elif isinstance(runner.processor, UsagePartition):
+                    runner.processor.change_rules(window_rules)
 
     def _refuse_documents(self) -> None:
         unreadable = self.documents.take_unreadable()
         if unreadable:
             self.counters.rejected["unreadable"] += len(unreadable)
             refuse = functools.partial(refuse_unreadable, self.settings, unreadable)
-            self.rereader.begin(patiently(refuse, "the dead letter, to note what cannot be read"))
+            self.failed_run_reader.begin(
+                load_patiently(refuse, "the dead letter, to add unreadable documents")
+            )
 
-    async def _watch(self) -> None:
-        """Notice when faust has given up."""
+    async def _watch_faust(self) -> None:
+        """Fail when faust has stopped or a partition makes no progress."""
         while True:
             await asyncio.sleep(0.25)
             reason = getattr(self.app, "_crash_reason", None) or getattr(
                 self.app, "crash_reason", None
             )
-            stuck = self.observation.stuck(self._shells(), self._end_of, time.monotonic())
+            stuck = self.observation.stuck(self._runners(), self._end_of, time.monotonic())
             if stuck:
                 self.observer.health = functools.partial(str, stuck)
                 self._fail(RuntimeError(f"stuck: {stuck}"))
@@ -474,8 +454,41 @@ class Worker:
                 self._fail(reason or RuntimeError("the Kafka consumer stopped by itself"))
                 return
 
+    # -- metrics -----------------------------------------------------------------------------------------------------
+
+    def _before_scrape(self) -> None:
+        """Refresh the metrics in the loop's thread, which changes what they are read from. Called in a scrape's thread."""
+        refreshed = threading.Event()
+
+        def refresh() -> None:
+            try:
+                self._refresh_metrics()
+            finally:
+                refreshed.set()
+
+        try:
+            self._loop.call_soon_threadsafe(refresh)
+        except RuntimeError:  # the loop has ended: the last values stay
+            return
+        # A loop that hangs is the watchdog's matter; its last values are shown.
+        refreshed.wait(SCRAPE_WAIT_S)
+
+    def _refresh_metrics(self) -> None:
+        self.observation.refresh(self._runners(), self._end_of, self.sender, self.transport.backlog)
+
+    def _not_ready(self) -> str:
+        """Why the worker is not ready; empty when it is."""
+        loading = [runner.tp for runner in self._runners() if runner.processor is None]
+        if loading:
+            return f"reading the state of {len(loading)} partitions"
+        return "" if self._runners() else "no partition is assigned"
+
     def _name(self, name: str) -> str:
         return topic(self.settings.topic_prefix, name)
+
+
+def _ignore(_output: Output, _offset: int) -> None:
+    """Nothing waits for this output."""
 
 
 if __name__ == "__main__":

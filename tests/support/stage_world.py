@@ -10,8 +10,9 @@ from faust.types import TP
 from stepstream.stream.core.offsets import OffsetTracker
 from stepstream.stream.core.outputs import OffsetHold, Output
 from stepstream.stream.core.poison import PoisonLedger
+from stepstream.stream.shell.partition_runner import Restored
 from stepstream.stream.shell.sender import Sender
-from stepstream.stream.shell.topic_stage import Restored, TopicStage
+from stepstream.stream.shell.topic_stage import TopicStage
 from tests.support.stream_world import START_US, Rec
 
 STEPS = TP("steps", 0)
@@ -69,7 +70,7 @@ class World:
         self.error: Exception | None = None
         self.troubled = False
         self.missed = False
-        self.tallied: list[str] = []
+        self.counted: list[str] = []
         self.looked: list[tuple[TP, int, int]] = []
         self.stage = TopicStage(
             "steps",
@@ -107,8 +108,8 @@ class World:
     def batch(self, records: int) -> None: ...
     def waited(self) -> None: ...
     def delivered(self, output: Output) -> None: ...
-    def tally(self, what: str) -> None:
-        self.tallied.append(what)
+    def count(self, counter: str) -> None:
+        self.counted.append(counter)
 
     async def assigned(self, generation: int = 1) -> Processor:
         self.stage.assign([STEPS, TP("other", 0)], generation)

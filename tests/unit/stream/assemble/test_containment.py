@@ -12,7 +12,7 @@ from stepstream.schemas.usage import MAX_USAGE_COUNT, TOTALLED
 from stepstream.stream.assemble import checkpoint_writer, run_closer
 from stepstream.stream.assemble import publish_schedule as publisher
 from stepstream.stream.assemble.state import decode_state, encode_state
-from stepstream.stream.core.contained_failures import DETECTOR_FAILED, RUN_GIVEN_UP, TELL_EVERY_US
+from stepstream.stream.core.contained_failures import DETECTOR_FAILED, REPORT_EVERY_US, RUN_GIVEN_UP
 from stepstream.stream.core.outputs import Output
 from stepstream.stream.detectors import make_detector
 from stepstream.stream.detectors.base import DetectorBase, Observations
@@ -104,18 +104,18 @@ def test_many_runs_that_meet_a_fault_make_one_finding_and_one_log_line() -> None
     )
     said: list[str] = []
     process = world(rules)
-    process.logic._failures._tell = said.append
+    process.logic._failures._log_text = said.append
     for number in range(50):
         process.batch(run_of(f"{number + 10:032x}", 3 * number))
     settled(process, 150)
     assert process.logic.counters.detector_errors["loop"] == 50
     assert len(findings(process.kafka, DETECTOR_FAILED)) == len(said) == 1
     assert "ZeroDivisionError" in said[0]
-    late_us = START_US + 2 * TELL_EVERY_US
+    late_us = START_US + 2 * REPORT_EVERY_US
     record = record_of(150, event(f"{99:032x}", "a" * 16, "", "end", late_us))
     record.timestamp = late_us // 1000
     process.batch([record])
-    settled(process, 2 * TELL_EVERY_US // 20_000)
+    settled(process, 2 * REPORT_EVERY_US // 20_000)
     assert len(findings(process.kafka, DETECTOR_FAILED)) == len(said) == 2
 
 

@@ -16,14 +16,14 @@ from stepstream.schemas.settings import Settings
 from stepstream.stream.assemble import timers
 from stepstream.stream.assemble.partition import AssemblePartition
 from stepstream.stream.core.counters import Counters
-from stepstream.stream.core.fuse import Fuse
+from stepstream.stream.core.dead_letter_rate import DeadLetterRate
 from stepstream.stream.core.poison import PoisonLedger
 from stepstream.stream.detectors import make_detector
 from stepstream.stream.run.limits import AssembleLimits
 from stepstream.stream.run.rules import RuleBook
 from stepstream.stream.shell.observation import WorkerObservation
+from stepstream.stream.shell.partition_runner import PartitionRunner, Restored
 from stepstream.stream.shell.sender import Sender
-from stepstream.stream.shell.topic_stage import PartitionRunner, Restored
 from stepstream.stream.shell.transport import Backlog
 from tests.support.stream_world import PRICES, START_US, Kafka, Process, Rec, event, record_of
 
@@ -59,7 +59,7 @@ class Worker:
             counters=self.counters,
         )
         self.shell = PartitionRunner(TP("steps", 0), 1, cast(Sender, self.sent), {}, self.watch)
-        fuse = Fuse("steps", 0, "state", made.dead_letter_limit)
+        fuse = DeadLetterRate("steps", 0, "state", made.dead_letter_limit)
         self.shell.loaded(Restored(self.logic, PoisonLedger("steps", 0, "state"), None, fuse))
 
     def feed(self, *records: Rec) -> None:
@@ -246,7 +246,7 @@ def test_a_partition_that_stands_still_is_noticed() -> None:
     assert watch.stuck([worker.shell], lambda _tp: 5, 29) == ""
     assert (
         watch.stuck([worker.shell], lambda _tp: 5, 31)
-        == "steps partition 0 has stood at 0 for 31 s"
+        == "steps partition 0 has not moved from offset 0 for 31 s"
     )
     worker.feed(record_of(0, event(TRACES[0], "1" * 16, "", "start", START_US)))
     assert watch.stuck([worker.shell], lambda _tp: 5, 32) == ""
@@ -266,7 +266,7 @@ def test_limits_are_the_settings_of_the_same_names(limit: str) -> None:
 async def test_a_shell_without_a_fuse_works() -> None:
     """A stage need not have one."""
     worker = Worker()
-    worker.shell.fuse = None
+    worker.shell.dead_letter_rate = None
     worker.feed(Rec(0, START_US // 1000, b"k", b"no step"))
     await asyncio.sleep(0)
     assert worker.metric("rejected_total") == 1

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stepstream.common.commit_metadata import WORKER
 from stepstream.schemas.accept import Accepted, accept_value
 from stepstream.schemas.policy import Policy
 from stepstream.schemas.prices import PriceBook
@@ -22,14 +23,12 @@ from stepstream.stream.assemble.state import (
     decode_state,
     encode,
     encode_state,
-    floor_metadata,
-    parse_floor_metadata,
     restore_run,
 )
 from stepstream.stream.detectors import make_detector
 from stepstream.stream.run.rules import RuleBook
 from stepstream.stream.run.run import Fired, Run
-from stepstream.stream.shell.state_index import REFRESH_FLOORS, StateIndex
+from stepstream.stream.shell.state_index import REFRESH_OFFSETS, StateIndex
 from tests.support.stream_world import START_US, event, make_log
 
 PRICES = PriceBook()
@@ -171,10 +170,10 @@ def test_the_newer_of_two_states_is_known_whoever_wrote_last() -> None:
 @given(st.integers(0, 2**62))
 def test_commit_metadata_survives(state_from: int) -> None:
     """Beside the floor stands where the state topic must be read from."""
-    assert parse_floor_metadata(floor_metadata(state_from)) == state_from
+    assert (WORKER.decode(WORKER.encode(state_from)) or 0) == state_from
     assert (
-        parse_floor_metadata(floor_metadata(state_from) + "17;x") == state_from
-    )  # clients read on behind its end
+        WORKER.decode(WORKER.encode(state_from) + "17;x") or 0
+    ) == state_from  # clients read on behind its end
 
 
 @pytest.mark.parametrize(
@@ -194,7 +193,7 @@ def test_commit_metadata_survives(state_from: int) -> None:
 )
 def test_metadata_that_says_nothing_we_know_means_read_all(metadata: str | None) -> None:
     """Too much is read rather than too little."""
-    assert parse_floor_metadata(metadata) == 0
+    assert (WORKER.decode(metadata) or 0) == 0
 
 
 class TestStateIndex:
@@ -206,24 +205,24 @@ class TestStateIndex:
         index.written("a", 10, closed=False, closed_at_us=0)
         index.written("b", 20, closed=False, closed_at_us=0)
         index.written("a", 30, closed=False, closed_at_us=0)
-        assert parse_floor_metadata(index.metadata(1)) == 20
+        assert (WORKER.decode(index.metadata(1)) or 0) == 20
 
     def test_closed_runs_hold_it_for_the_horizon(self) -> None:
         """After it they are not needed, whatever is read."""
         index = StateIndex(60 * SECOND_US)
         for second in range(200):
             index.written(f"run {second}", second, closed=True, closed_at_us=second * SECOND_US)
-        lowest = parse_floor_metadata(index.metadata(1))
+        lowest = WORKER.decode(index.metadata(1)) or 0
         assert 199 - 62 <= lowest <= 199 - 60
 
     def test_it_never_goes_back_and_is_not_computed_for_each_floor(self) -> None:
         """A commit must not need more than the one before; the sums are done once in a while."""
         index = StateIndex(SECOND_US, start=500)
         index.written("a", 400, closed=False, closed_at_us=0)
-        assert parse_floor_metadata(index.metadata(1)) == 500
+        assert (WORKER.decode(index.metadata(1)) or 0) == 500
         index.written("a", 900, closed=False, closed_at_us=0)
-        assert parse_floor_metadata(index.metadata(2)) == 500
-        assert parse_floor_metadata(index.metadata(1 + REFRESH_FLOORS)) == 900
+        assert (WORKER.decode(index.metadata(2)) or 0) == 500
+        assert (WORKER.decode(index.metadata(1 + REFRESH_OFFSETS)) or 0) == 900
 
     @given(st.lists(st.tuples(st.integers(0, 5), st.booleans(), st.integers(0, 3)), max_size=80))
     def test_nothing_that_is_needed_lies_below_it(
@@ -241,7 +240,7 @@ class TestStateIndex:
             latest_us = now_us if closed else latest_us
             index.written(trace_id, offset, closed=closed, closed_at_us=now_us if closed else 0)
             newest[trace_id] = (offset, closed, now_us)
-            lowest = parse_floor_metadata(index.metadata((offset + 1) * REFRESH_FLOORS))
+            lowest = WORKER.decode(index.metadata((offset + 1) * REFRESH_OFFSETS)) or 0
             needed = [
                 at
                 for at, is_closed, when in newest.values()

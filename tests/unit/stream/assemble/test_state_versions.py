@@ -8,13 +8,13 @@ from typing import Any, Final
 
 import pytest
 
+from stepstream.common.commit_metadata import WORKER
 from stepstream.stream.assemble.run_records import trajectory
 from stepstream.stream.assemble.state import (
     STATE_VERSION,
     RunState,
     decode_state,
     encode,
-    parse_floor_metadata,
     restore_run,
 )
 from stepstream.stream.baselines.normal import MEDIAN
@@ -113,6 +113,6 @@ def test_written_again_it_says_the_same(version: int, kind: str) -> None:
 
 
 def test_the_floor_of_version_1_is_not_trusted() -> None:
-    """It does not a place is missing it ends, and clients read on: the whole state topic is read instead."""
-    assert parse_floor_metadata(golden(1)["floor_metadata"]) == 0
-    assert parse_floor_metadata("1;state=17") == 0
+    """It does not say where it ends, and clients read on: the whole state topic is read instead."""
+    assert (WORKER.decode(golden(1)["floor_metadata"]) or 0) == 0
+    assert (WORKER.decode("1;state=17") or 0) == 0

@@ -7,14 +7,14 @@ from typing import Any
 import msgspec
 
 from stepstream.schemas.times import MINUTE_US
-from stepstream.stream.core.fuse import Fuse
+from stepstream.stream.core.dead_letter_rate import DeadLetterRate
 from stepstream.stream.core.outputs import Output
 
 START_US = 1_790_000_000_000_000 // MINUTE_US * MINUTE_US
 
 
-def fuse(limit: int = 10) -> Fuse:
-    return Fuse("steps", 3, "state", limit)
+def fuse(limit: int = 10) -> DeadLetterRate:
+    return DeadLetterRate("steps", 3, "state", limit)
 
 
 def told(outputs: list[Output]) -> list[dict[str, Any]]:
@@ -33,7 +33,7 @@ def test_up_to_the_limit_nothing_is_said() -> None:
     made = fuse()
     for minute in range(5):
         assert made.refused(10, START_US + minute * MINUTE_US) == []
-    assert not made.is_blown
+    assert not made.is_exceeded
 
 
 def test_beyond_the_limit_one_alert_is_raised() -> None:
@@ -52,7 +52,7 @@ def test_beyond_the_limit_one_alert_is_raised() -> None:
         "error",
     )
     assert finding["message"] == "more than 10 records a minute of steps/3 are refused"
-    assert (made.is_blown, len(notes(out))) == (True, 1)
+    assert (made.is_exceeded, len(notes(out))) == (True, 1)
 
 
 def test_it_is_over_after_a_minute_within_the_limit() -> None:
@@ -63,7 +63,7 @@ def test_it_is_over_after_a_minute_within_the_limit() -> None:
     assert made.refused(11, START_US + MINUTE_US + 1) == []
     assert made.passed(START_US + 2 * MINUTE_US) == []
     (resolved,) = told(made.passed(START_US + 3 * MINUTE_US))
-    assert (resolved["state"], made.is_blown) == ("resolved", False)
+    assert (resolved["state"], made.is_exceeded) == ("resolved", False)
     assert resolved["finding_id"] != fired["finding_id"]
     assert told(made.refused(11, START_US + 4 * MINUTE_US))[0]["finding_id"] != fired["finding_id"]
 
@@ -89,7 +89,7 @@ def test_a_restart_knows_that_it_has_blown() -> None:
     assert [finding["state"] for finding in told(ended)] == ["resolved"]
     third = fuse()
     assert third.restore(notes(ended)[0].value or b"") == 0
-    assert not third.is_blown
+    assert not third.is_exceeded
     forgetful = fuse()
     assert told(forgetful.refused(11, START_US))[0]["finding_id"] == told(out)[0]["finding_id"]
 

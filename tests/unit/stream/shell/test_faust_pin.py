@@ -171,12 +171,12 @@ LEANT_ON = (
     Pinned(
         Fetcher._get_actions_per_node,
         "fd175a69d8d4f9b9",
-        "makes requests that wait for _fetch_max_wait_ms, and none to a broker that has one: hasten sets it before",
+        "makes requests that wait for _fetch_max_wait_ms, and none to a broker that has one: shorten_waits sets it before",
     ),
     Pinned(
         Fetcher._fetch_requests_routine,
         "12dc901a1e4a19f4",
-        "asks self for the actions each time round: hasten is asked",
+        "asks self for the actions each time round: shorten_waits is asked",
     ),
     Pinned(
         REPLACED[0],

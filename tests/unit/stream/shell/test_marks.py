@@ -11,9 +11,14 @@ import pytest
 from faust.types import TP
 
 from stepstream.stream.core.poison import PoisonLedger
-from stepstream.stream.shell.progress_marker import Left, Mark, Traces, mark_of
+from stepstream.stream.shell.partition_runner import PartitionRunner, Restored
+from stepstream.stream.shell.progress_marker import (
+    HangTraces,
+    ProgressMarker,
+    Unfinished,
+    marker_of,
+)
 from stepstream.stream.shell.sender import Sender
-from stepstream.stream.shell.topic_stage import PartitionRunner, Restored
 from stepstream.stream.shell.watchdog import Watchdog
 from tests.support.stage_world import STEPS, Processor, World, records
 from tests.support.stream_world import START_US, Rec
@@ -26,30 +31,30 @@ class Dying(Exception):
 
 
 def test_a_mark_is_there_after_the_process_has_ended(tmp_path: Path) -> None:
-    mark = mark_of(tmp_path, TP("steps", 0))
-    assert mark.left is None
+    mark = marker_of(tmp_path, TP("steps", 0))
+    assert mark.unfinished is None
     mark.begin(5, 9, AT_MS)
-    assert mark_of(tmp_path, TP("steps", 0)).left == Left(5, 9, -1, AT_MS)
+    assert marker_of(tmp_path, TP("steps", 0)).unfinished == Unfinished(5, 9, -1, AT_MS)
     mark.record(5, 9, 7, AT_MS)
-    assert mark_of(tmp_path, TP("steps", 0)).left == Left(5, 9, 7, AT_MS)
+    assert marker_of(tmp_path, TP("steps", 0)).unfinished == Unfinished(5, 9, 7, AT_MS)
     mark.clear()
-    assert mark_of(tmp_path, TP("steps", 0)).left is None
-    assert mark_of(tmp_path, TP("steps", 1)).left is None
+    assert marker_of(tmp_path, TP("steps", 0)).unfinished is None
+    assert marker_of(tmp_path, TP("steps", 1)).unfinished is None
 
 
 @pytest.mark.parametrize("content", [b"", b"x", b"\xff" * 32, b"\x00" * 64])
 def test_a_damaged_mark_says_nothing(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.mark"
     path.write_bytes(content)
-    assert Mark(path).left is None
+    assert ProgressMarker(path).unfinished is None
 
 
 def test_a_folder_that_cannot_be_written_marks_nothing(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    mark = Mark(tmp_path / "file" / "a.mark")
+    mark = ProgressMarker(tmp_path / "file" / "a.mark")
     mark.begin(1, 2, 3)
     mark.clear()
-    assert mark.left is None
+    assert mark.unfinished is None
 
 
 class Hanging(Processor):
@@ -69,9 +74,9 @@ def start(tmp_path: Path, notes: list[Any], *, hung: bool) -> tuple[PartitionRun
     for note in notes:
         ledger.restore(note.value)
     shell, logic = PartitionRunner(STEPS, 1, cast(Sender, world), world.floors, world), Hanging()
-    mark = mark_of(tmp_path, STEPS)
-    mark.is_blamed = hung
-    shell.loaded(Restored(logic, ledger, mark=mark))
+    mark = marker_of(tmp_path, STEPS)
+    mark.has_hung = hung
+    shell.loaded(Restored(logic, ledger, marker=mark))
     notes += [output for output, _ in world.sent]
     return shell, logic
 
@@ -126,12 +131,12 @@ def test_the_note_of_a_hang_names_the_record_that_is_processed() -> None:
 def test_traces_of_processes_that_have_ended_are_read_once(tmp_path: Path) -> None:
     (tmp_path / "hang-999999999").write_text("Timeout (0:00:03)!\nThread ...")
     (tmp_path / f"hang-{os.getppid()}").write_text("alive")
-    traces = Traces(tmp_path)
-    assert traces.left.startswith("Timeout")
+    traces = HangTraces(tmp_path)
+    assert traces.found.startswith("Timeout")
     assert traces.file is not None
     traces.close()
-    again = Traces(tmp_path)
-    assert again.left == ""
+    again = HangTraces(tmp_path)
+    assert again.found == ""
     again.close()
     assert (tmp_path / f"hang-{os.getppid()}").exists()
 
@@ -155,7 +160,7 @@ async def test_what_lies_in_the_dead_letter_is_not_sent_again() -> None:
         PartitionRunner(STEPS, 1, cast(Sender, world), world.floors, world),
         Processor(),
     )
-    shell.loaded(Restored(logic, PoisonLedger("steps", 0, "state"), lettered=frozenset({3})))
+    shell.loaded(Restored(logic, PoisonLedger("steps", 0, "state"), dead_lettered=frozenset({3})))
     acknowledged: list[int] = []
     letters = [
         dead_letter(Rec(offset, AT_MS, b"k", b"v", ()), "steps", 0, "r", "d")

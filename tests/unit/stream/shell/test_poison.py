@@ -17,8 +17,8 @@ from stepstream.stream.core.poison import (
     PoisonLedger,
     ProcessingFailed,
 )
+from stepstream.stream.shell.partition_runner import PartitionRunner, Restored
 from stepstream.stream.shell.sender import Sender
-from stepstream.stream.shell.topic_stage import PartitionRunner, Restored
 from tests.support.stage_world import Processor
 from tests.support.stream_world import START_US, Rec
 
@@ -47,7 +47,7 @@ class Kafka:
     def __init__(self) -> None:
         self.notes: list[Output] = []
         self.findings: list[dict[str, Any]] = []
-        self.tallied: list[str] = []
+        self.counted: list[str] = []
         self.floors: dict[TP, tuple[int, str]] = {}
         self.tries = 0
 
@@ -61,8 +61,8 @@ class Kafka:
     def batch(self, records: int) -> None: ...
     def waited(self) -> None: ...
     def delivered(self, output: Output) -> None: ...
-    def tally(self, what: str) -> None:
-        self.tallied.append(what)
+    def count(self, counter: str) -> None:
+        self.counted.append(counter)
 
     def worker(self, bad: set[int]) -> tuple[PartitionRunner, Failing]:
         """A worker that has just started."""
@@ -122,13 +122,13 @@ def test_too_many_in_a_short_time_halt_the_partition() -> None:
         assert logic.skipped == [3, 4, 5, 6, 7][: len(logic.skipped)]
         assert max(kafka.floors.values(), default=(0, ""))[0] <= 8
         shell.pump()
-        shell.note_floor()
+        shell.note_safe_offset()
         assert max(kafka.floors.values(), default=(0, ""))[0] <= 8
     assert kafka.tries == MAX_TRIES * (MAX_SKIPS + 1)
     assert {finding["finding_id"] for finding in kafka.findings} == {
         kafka.findings[0]["finding_id"]
     }
-    assert kafka.tallied.count("halts") == 3
+    assert kafka.counted.count("halts") == 3
 
 
 def test_as_many_over_a_long_time_do_not() -> None:

@@ -17,10 +17,10 @@ from stepstream.stream.shell.worker import Worker
 @pytest.fixture
 def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Worker]:
     """A worker that was not started."""
-    monkeypatch.setattr(worker, "marks_folder", lambda _settings: tmp_path)
+    monkeypatch.setattr(worker, "marker_folder", lambda _settings: tmp_path)
     made = Worker(Settings(kafka_brokers="127.0.0.1:1"))
     yield made
-    made.traces.close()
+    made.hang_traces.close()
 
 
 def test_a_scrape_reads_in_the_thread_of_the_loop(

@@ -101,7 +101,7 @@ async def test_held_it_takes_no_more_records_and_skips_none() -> None:
     """While the worker drains, batches neither pass nor return."""
     world = World()
     logic = await world.assigned()
-    world.stage.hold()
+    world.stage.stop_reading()
     handling = asyncio.create_task(world.stage.handle(STEPS, records(0, 3), 1))
     await asyncio.sleep(0.01)
     assert (logic.fed, handling.done()) == ([], False)
@@ -150,6 +150,6 @@ async def test_records_that_never_came_stop_the_worker() -> None:
     logic = await world.assigned()
     await world.stage.handle(STEPS, records(0, 3), 1)
     world.missed = True
-    with pytest.raises(RecordsMissed, match="17 records before offset 20 never came"):
+    with pytest.raises(RecordsMissed, match="17 records before offset 20 did not arrive"):
         await world.stage.handle(STEPS, records(20, 3), 1)
     assert logic.fed == [0, 1, 2]

@@ -26,7 +26,7 @@ from stepstream.stream.shell.transport import (
     BatchConsumer,
     BatchConsumerThread,
     Pace,
-    hasten,
+    shorten_waits,
 )
 
 STEPS = TP("steps", 0)
@@ -145,11 +145,11 @@ async def test_what_a_fetch_brings_during_a_rebalance_is_given_back() -> None:
     async def call_thread(method: Any, *arguments: Any) -> None:
         given.append((method, *arguments))
 
-    thread = SimpleNamespace(call_thread=call_thread, give_back="give back")
+    thread = SimpleNamespace(call_thread=call_thread, fetch_again="fetch again")
     vars(consumer).update(_wait_next_records=fetch, _thread=thread, _stopped=asyncio.Event())
     vars(consumer).update(transport=SimpleNamespace(backlog=consumer.backlog))
     await consumer._drain_messages(SimpleNamespace(_stopped=asyncio.Event()))
-    assert given == [("give back", {TopicPartition("steps", 0): 0})]
+    assert given == [("fetch again", {TopicPartition("steps", 0): 0})]
     assert consumer.got == []
 
 
@@ -167,7 +167,7 @@ async def test_giving_back_only_ever_goes_back() -> None:
     seeks: list[Any] = []
     client = SimpleNamespace(_subscription=subscription, seek=lambda *where: seeks.append(where))
     vars(thread).update(_consumer=client)
-    await thread.give_back({ahead: 0, behind: 5_000, fresh: 7, other: 3})
+    await thread.fetch_again({ahead: 0, behind: 5_000, fresh: 7, other: 3})
     assert seeks == [(ahead, 0)]
 
 
@@ -216,7 +216,7 @@ async def test_no_partition_waits_for_the_silence_of_another() -> None:
     fetcher = Fetcher(client, subscriptions)
 
     def asked() -> list[tuple[int, set[str]]]:
-        hasten(fetcher)  # again and again, as the worker does
+        shorten_waits(fetcher)  # again and again, as the worker does
         requests = fetcher._get_actions_per_node(assignment)[0]
         return [
             (request._max_wait_ms, {name for name, _ in request.topics}) for _, request in requests
@@ -280,7 +280,7 @@ class Thread(BatchConsumerThread):
     """The consumer thread without its service."""
 
     def __init__(self, client: Client, floors: dict[TP, tuple[int, str]]) -> None:
-        consumer = SimpleNamespace(transport=SimpleNamespace(floors=floors))
+        consumer = SimpleNamespace(transport=SimpleNamespace(safe_offsets=floors))
         vars(self).update(_consumer=client, consumer=consumer, log=logging.getLogger("test"))
         self.crashes: list[BaseException] = []
 

@@ -8,7 +8,7 @@ from faust.types import TP
 
 from stepstream.schemas.settings import Settings
 from stepstream.stream.core.outputs import Output
-from stepstream.stream.shell.broker_health import LEADER_S, STALLED_S, Trouble
+from stepstream.stream.shell.broker_health import LEADER_S, STALLED_S, BrokerHealth
 from stepstream.stream.shell.sender import Sender
 from tests.support.stream_bench import Bench, policy, root
 
@@ -22,52 +22,54 @@ class Cluster:
         self.now = 100.0
         self.stalled = 0.0
         self.leaders: dict[TP, int | None] = {FIRST: 1, SECOND: 2}
-        self.trouble = Trouble(lambda: self.stalled, lambda tp: self.leaders[tp], lambda: self.now)
+        self.trouble = BrokerHealth(
+            lambda: self.stalled, lambda tp: self.leaders[tp], lambda: self.now
+        )
 
 
 def test_steady_leaders_are_no_trouble() -> None:
     """The first sight of a leader is no change."""
     cluster = Cluster()
-    assert not cluster.trouble.is_near(FIRST)
+    assert not cluster.trouble.has_failed(FIRST)
     cluster.now += 1_000
-    assert not cluster.trouble.is_near(FIRST)
+    assert not cluster.trouble.has_failed(FIRST)
 
 
 def test_a_new_leader_is_trouble_for_its_partition_for_a_while() -> None:
     """Long enough for a partition whose state is being read to hear of it."""
     cluster = Cluster()
-    assert not cluster.trouble.is_near(FIRST)
-    assert not cluster.trouble.is_near(SECOND)
+    assert not cluster.trouble.has_failed(FIRST)
+    assert not cluster.trouble.has_failed(SECOND)
     cluster.leaders[FIRST] = 3
-    assert cluster.trouble.is_near(FIRST)
-    assert not cluster.trouble.is_near(SECOND)
+    assert cluster.trouble.has_failed(FIRST)
+    assert not cluster.trouble.has_failed(SECOND)
     cluster.now += LEADER_S - 0.1
-    assert cluster.trouble.is_near(FIRST)
+    assert cluster.trouble.has_failed(FIRST)
     cluster.now += 0.2
-    assert not cluster.trouble.is_near(FIRST)
+    assert not cluster.trouble.has_failed(FIRST)
 
 
 def test_a_leader_that_is_away_is_trouble_when_it_goes_and_when_it_is_back() -> None:
     """-1 says that there is none; that nothing is known says nothing."""
     cluster = Cluster()
-    cluster.trouble.is_near(FIRST)
+    cluster.trouble.has_failed(FIRST)
     cluster.leaders[FIRST] = None
-    assert not cluster.trouble.is_near(FIRST)
+    assert not cluster.trouble.has_failed(FIRST)
     for leader in (-1, 1):
         cluster.leaders[FIRST] = leader
-        assert cluster.trouble.is_near(FIRST)
+        assert cluster.trouble.has_failed(FIRST)
         cluster.now += LEADER_S
-        assert not cluster.trouble.is_near(FIRST)
+        assert not cluster.trouble.has_failed(FIRST)
 
 
 def test_outputs_that_nobody_acknowledges_are_trouble_everywhere() -> None:
     """What holds our records back holds back everybody's."""
     cluster = Cluster()
     cluster.stalled = STALLED_S
-    assert not cluster.trouble.is_near(FIRST)
+    assert not cluster.trouble.has_failed(FIRST)
     cluster.stalled = STALLED_S + 0.1
-    assert cluster.trouble.is_near(FIRST)
-    assert cluster.trouble.is_near(SECOND)
+    assert cluster.trouble.has_failed(FIRST)
+    assert cluster.trouble.has_failed(SECOND)
 
 
 def test_a_sender_knows_for_how_long_nothing_was_acknowledged() -> None:

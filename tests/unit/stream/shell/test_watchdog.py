@@ -11,8 +11,8 @@ def test_it_bites_after_all_its_turns_in_silence() -> None:
     """And not one earlier."""
     dog = Watchdog(20)
     dog.beat()
-    assert [dog.look() for _ in range(TURNS)] == [""] * TURNS
-    assert dog.look() == "its event loop has stood still for 20 s"
+    assert [dog.check() for _ in range(TURNS)] == [""] * TURNS
+    assert dog.check() == "its event loop has not run for 20 s"
 
 
 def test_a_beat_begins_the_count_anew() -> None:
@@ -20,7 +20,7 @@ def test_a_beat_begins_the_count_anew() -> None:
     dog = Watchdog(20)
     for _ in range(5):
         dog.beat()
-        assert not any(dog.look() for _ in range(TURNS))
+        assert not any(dog.check() for _ in range(TURNS))
 
 
 def test_it_watches_in_a_thread_of_its_own() -> None:

@@ -1,7 +1,7 @@
-"""The dead letter's fuse: too many records refused in one minute of a partition's log time raise an alert.
+"""An alert when too many records of a partition are dead-lettered in one minute of its log time.
 
-It stops nothing: what is refused is kept in the dead letter and the rest goes on. Whether it has blown is noted beside the
-partition's poison, so that a restart neither forgets the alert nor raises it twice.
+Nothing stops because of it. Whether the rate is exceeded is noted on Kafka next to the partition's ``PoisonLedger``, so that a
+restart neither forgets the alert nor raises it twice. On the wire the note and its counter are called a fuse.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from stepstream.stream.core.poison import LogTime
 KEY_PREFIX: Final = "!fuse|"
 
 
-class Blown(msgspec.Struct):
-    """The note: ``since_us`` is the beginning of the minute in which it blew, 0 once it is whole again."""
+class Note(msgspec.Struct):
+    """``since_us`` is the beginning of the minute in which the rate was first exceeded, 0 once it no longer is."""
 
     since_us: LogTime
     at_us: LogTime
 
 
-_decode = msgspec.json.Decoder(Blown).decode
+_decode = msgspec.json.Decoder(Note).decode
 
 
-class Fuse:
-    """One partition's. ``limit`` 0: it never blows."""
+class DeadLetterRate:
+    """The rate of one partition. ``limit`` is records a minute; 0 means that there is none."""
 
     def __init__(self, topic: str, partition: int, ledger_topic: str, limit: int) -> None:
-        """``topic`` is where the records are, ``ledger_topic`` where notes are kept; names without prefix."""
+        """``topic`` has the records, ``ledger_topic`` the notes; names without prefix."""
         self._subject = f"{topic}/{partition}"
         self._topic = topic
         self._partition = partition
@@ -45,50 +45,53 @@ class Fuse:
         self._since_us = 0
 
     @property
-    def is_blown(self) -> bool:
+    def is_exceeded(self) -> bool:
         return self._since_us > 0
 
     @property
     def name(self) -> str:
-        """What its note is kept under."""
+        """The name of its note in a ``StateIndex``."""
         return f"{KEY_PREFIX}{self._topic}|{self._partition}"
 
     @property
     def key(self) -> bytes:
-        """Of its note."""
+        """The key of its note."""
         return self.name.encode()
 
     def restore(self, value: bytes, latest_us: int = MAX_TIME_US) -> int:
-        """Take over a note that was read, of a time until ``latest_us``: it would hold until then.
+        """Apply a note that was read. Returns its log time; 0 where the rate is not exceeded and the note may be forgotten.
 
-        Returns its log time; 0 where it is whole and the note may be forgotten. Raises ``ValueError`` where it cannot be.
+        Raises ``ValueError`` for a note of a time after ``latest_us``: the alert would last until then.
         """
         note = _decode(value)
         if max(note.at_us, note.since_us) > latest_us:
-            raise ValueError(f"at_us is no time until then: {note.at_us}")
+            raise ValueError(f"at_us is later than the record itself: {note.at_us}")
         self._since_us, self._minute_us = note.since_us, note.at_us - note.at_us % MINUTE_US
         return note.at_us if note.since_us else 0
 
     def refused(self, count: int, now_us: int) -> list[Output]:
-        """So many more records were refused at this log time. Returns what is to be sent."""
+        """``count`` more records were dead-lettered at this log time. Returns what is to be sent."""
         out = self.passed(now_us)
         self._count += count
-        if not self._limit or self._count <= self._limit or self.is_blown:
+        if not self._limit or self._count <= self._limit or self.is_exceeded:
             return out
         self._since_us = self._minute_us
         message = f"more than {self._limit} records a minute of {self._subject} are refused"
-        detail = "`stepstream deadletter list` shows them and why; mend who sends them, then replay what can be saved"
+        detail = (
+            "`stepstream deadletter list` shows them with the reason; fix the sender, then send them again with"
+            " `stepstream deadletter replay`"
+        )
         return [*out, self._note(now_us), self._finding("firing", now_us, message, detail)]
 
     def passed(self, now_us: int) -> list[Output]:
-        """Log time goes on. Returns what is to be sent: after a minute within the limit the alert is over."""
+        """Log time has reached ``now_us``. Returns what is to be sent: after a whole minute within the limit the alert ends."""
         minute_us = now_us - now_us % MINUTE_US
         if minute_us <= self._minute_us:
             return []
         before, count = self._minute_us, self._count
         self._minute_us, self._count = minute_us, 0
-        calm = before > self._since_us and count <= self._limit
-        if not self.is_blown or not (calm or minute_us - before > MINUTE_US):
+        was_within_limit = before > self._since_us and count <= self._limit
+        if not self.is_exceeded or not (was_within_limit or minute_us - before > MINUTE_US):
             return []
         finding = self._finding(
             "resolved", now_us, f"records of {self._subject} are accepted again", ""
@@ -115,5 +118,5 @@ class Fuse:
         return Output("findings", b"stepstream", msgspec.json.encode(finding))
 
     def _note(self, now_us: int) -> Output:
-        note = msgspec.json.encode(Blown(self._since_us, now_us))
+        note = msgspec.json.encode(Note(self._since_us, now_us))
         return Output(self._ledger_topic, self.key, note, partition=self._partition)

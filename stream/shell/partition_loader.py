@@ -1,4 +1,4 @@
-"""Makes the logic of a partition as whoever had it before left it."""
+"""Restores the processor of a partition as its previous owner left it."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from stepstream.stream.core.counters import Counters
 from stepstream.stream.run.limits import AssembleLimits
 from stepstream.stream.run.rules import RuleBook
 from stepstream.stream.shell.config import Documents
-from stepstream.stream.shell.loader import load_assemble, load_fleet, load_usage, patiently
-from stepstream.stream.shell.progress_marker import Mark, Traces, mark_of
-from stepstream.stream.shell.topic_stage import Restored
+from stepstream.stream.shell.loader import load_alerts, load_assemble, load_patiently, load_usage
+from stepstream.stream.shell.partition_runner import Restored
+from stepstream.stream.shell.progress_marker import HangTraces, ProgressMarker, marker_of
 from stepstream.stream.usage.partition import UsagePartition
 from stepstream.stream.usage.windows.limits import UsageLimits
 
 log = logging.getLogger("stepstream.worker")
 
 
-class Working(Protocol):
-    """What of a worker its partitions need."""
+class WorkerContext(Protocol):
+    """What partitions need of their worker. Read when a partition is loaded, so that it gets what is in force then."""
 
     settings: Settings
     group: str
@@ -41,26 +41,26 @@ class Working(Protocol):
     steps_partitions: int
     rules: RuleBook
     prices: PriceBook
-    marks: Path
-    traces: Traces
+    markers: Path
+    hang_traces: HangTraces
 
 
-class Restoring:
-    """Loads partitions for one worker: what is in force is asked for when a partition is loaded."""
+class PartitionLoader:
+    """Loads partitions for one worker."""
 
-    def __init__(self, worker: Working) -> None:
+    def __init__(self, worker: WorkerContext) -> None:
         self._worker = worker
 
     async def assemble(self, partition: int) -> Restored:
         """A partition of steps."""
         worker = self._worker
-        left = await patiently(
+        state = await load_patiently(
             lambda: load_assemble(
                 worker.settings, worker.group, partition, worker.limits.late_horizon_us
             ),
             f"run states of partition {partition}",
         )
-        logic = AssemblePartition(
+        processor = AssemblePartition(
             partition,
             worker.steps_partitions,
             rules=worker.rules,
@@ -70,51 +70,66 @@ class Restoring:
             counters=worker.counters,
             log_text=log.error,
         )
-        logic.restore(left.states, left.floor)
-        self._count(left.unreadable)
+        processor.restore(state.states, state.position)
+        self._count(state.unreadable)
+        marker = self._marker("steps", partition)
         return Restored(
-            logic, left.ledger, left.index, left.fuse, self._mark("steps", partition), left.lettered
+            processor,
+            state.ledger,
+            state.index,
+            state.dead_letter_rate,
+            marker,
+            state.dead_lettered,
         )
 
-    async def fleet(self, partition: int) -> Restored:
+    async def alerts(self, partition: int) -> Restored:
         """A partition of findings."""
         worker = self._worker
-        left = await patiently(
-            lambda: load_fleet(worker.settings, worker.group, partition),
+        state = await load_patiently(
+            lambda: load_alerts(worker.settings, worker.group, partition),
             f"alerts of partition {partition}",
         )
-        logic = FleetPartition(partition, worker.counters, AlertLife.from_settings(worker.settings))
-        logic.restore(left.alerts, left.floor)
-        self._count(left.unreadable)
+        processor = FleetPartition(
+            partition, worker.counters, AlertLife.from_settings(worker.settings)
+        )
+        processor.restore(state.alerts, state.position)
+        self._count(state.unreadable)
         return Restored(
-            logic, left.ledger, mark=self._mark("findings", partition), lettered=left.lettered
+            processor,
+            state.ledger,
+            marker=self._marker("findings", partition),
+            dead_lettered=state.dead_lettered,
         )
 
     async def usage(self, partition: int) -> Restored:
         """A partition of usage."""
         worker = self._worker
-        left = await patiently(
+        state = await load_patiently(
             lambda: load_usage(worker.settings, worker.group, partition),
             f"windows of partition {partition}",
         )
         rules, limits = worker.documents.window_rules(), UsageLimits.from_settings(worker.settings)
         learner = Learner(worker.counters)
-        logic = UsagePartition(
+        processor = UsagePartition(
             partition, worker.steps_partitions, rules, limits, worker.counters, learner, log.error
         )
-        logic.restore(left.windows, left.checkpoint, left.floor, left.days, left.baselines)
-        self._count(left.unreadable)
+        processor.restore(
+            state.windows, state.checkpoint, state.position, state.days, state.baselines
+        )
+        self._count(state.unreadable)
         return Restored(
-            logic, left.ledger, mark=self._mark("usage", partition), lettered=left.lettered
+            processor,
+            state.ledger,
+            marker=self._marker("usage", partition),
+            dead_lettered=state.dead_lettered,
         )
 
     def _count(self, unreadable: int) -> None:
         if unreadable:
             self._worker.counters.rejected["unreadable"] += unreadable
 
-    def _mark(self, name: str, partition: int) -> Mark:
-        mark = mark_of(
-            self._worker.marks, TP(topic(self._worker.settings.topic_prefix, name), partition)
-        )
-        mark.is_blamed = bool(self._worker.traces.left)
-        return mark
+    def _marker(self, name: str, partition: int) -> ProgressMarker:
+        tp = TP(topic(self._worker.settings.topic_prefix, name), partition)
+        marker = marker_of(self._worker.markers, tp)
+        marker.has_hung = bool(self._worker.hang_traces.found)
+        return marker
