@@ -36,7 +36,9 @@ class ActiveRun:
     __slots__ = ("checkpoint", "publication", "run", "scheduled_us", "size_bytes")
 
     def __init__(self, run: Run, through: int) -> None:
-        """``through``: an acknowledged state record contains its records up to this offset; -1: there is none."""
+        """``through``: an acknowledged state record contains its records up to this offset; -1:
+        there is none.
+        """
         self.run = run
         self.checkpoint = RunCheckpoint(through)
         self.publication = Publication()

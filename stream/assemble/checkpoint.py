@@ -1,15 +1,16 @@
 """The checkpoint protocol of one run: outputs acknowledged, then the state record, then the offset.
 
-A run's state record says which of its records are merged. A worker that restarts from it takes those for duplicates, so
-nothing that they led to is sent again. Three rules follow, and every method here keeps them:
+A run's state record says which of its records are merged. A worker that restarts from it takes
+those for duplicates, so nothing that they led to is sent again. Three rules follow, and every
+method here keeps them:
 
-1. A state record is sent only while no output of the run is unacknowledged. Otherwise a crash between the two could leave
-   a state that contains records whose outputs were never stored.
-2. The run's records are needed until a state record that contains them is acknowledged: only then may the committed offset
-   pass them.
-3. A deferred output (a finding that time or a baseline has shown, which a replay of the log might not show again) is sent
-   only once a state record that names it is acknowledged. Otherwise a crash after it would leave an alert that the next
-   worker does not know and never resolves.
+1. A state record is sent only while no output of the run is unacknowledged. Otherwise a crash
+   between the two could leave a state that contains records whose outputs were never stored.
+2. The run's records are needed until a state record that contains them is acknowledged: only then
+   may the committed offset pass them.
+3. A deferred output (a finding that time or a baseline has shown, which a replay of the log might
+   not show again) is sent only once a state record that names it is acknowledged. Otherwise a crash
+   after it would leave an alert that the next worker does not know and never resolves.
 
     state           event                         next state
     CLEAN           merged()                      DIRTY, the record's offset is needed
@@ -45,7 +46,9 @@ _NONE: tuple[Output, ...] = ()
 
 
 class RunCheckpoint:
-    """One run's checkpoint. An ``OffsetHolder``: ``needed_from`` is its first offset in no acknowledged state record."""
+    """One run's checkpoint. An ``OffsetHolder``: ``needed_from`` is its first offset in no
+    acknowledged state record.
+    """
 
     __slots__ = (
         "_in_state",
@@ -59,7 +62,9 @@ class RunCheckpoint:
     )
 
     def __init__(self, through: int = -1) -> None:
-        """``through``: an acknowledged state record contains the run's records up to this offset; -1: there is none."""
+        """``through``: an acknowledged state record contains the run's records up to this offset;
+        -1: there is none.
+        """
         self.state = CheckpointState.CLEAN
         self.checkpointed_through = self.merged_through = through
         self.needed_from = -1
@@ -71,7 +76,9 @@ class RunCheckpoint:
         self._writing_through = -1
 
     def merged(self, offset: int, offsets: OffsetTracker) -> bool:
-        """The run's record at ``offset`` was merged. Returns whether it is the first one that no state record contains."""
+        """The run's record at ``offset`` was merged. Returns whether it is the first one that no
+        state record contains.
+        """
         self.merged_through = offset
         if self.needed_from >= 0:
             return False
@@ -113,7 +120,9 @@ class RunCheckpoint:
         return self.merged_through
 
     def written(self, offsets: OffsetTracker) -> tuple[Output, ...]:
-        """The state record is acknowledged. Returns the deferred outputs that it names: they may be sent now."""
+        """The state record is acknowledged. Returns the deferred outputs that it names: they may be
+        sent now.
+        """
         through = self._writing_through
         self.checkpointed_through = max(self.checkpointed_through, through)
         ready, self.deferred = self.deferred[: self._in_state], self.deferred[self._in_state :]

@@ -30,7 +30,9 @@ class CheckpointWriter:
         *,
         drop_unencodable: Callable[[ActiveRun], bool],
     ) -> None:
-        """``drop_unencodable`` removes from a run what cannot be encoded; False where it found nothing to remove."""
+        """``drop_unencodable`` removes from a run what cannot be encoded; False where it found
+        nothing to remove.
+        """
         self._partition = partition
         self._runs = runs
         self._offsets = offsets
@@ -39,8 +41,8 @@ class CheckpointWriter:
         self._counters = counters
         self._outbox = outbox
         self._drop_unencodable = drop_unencodable
-        # Offset, append time and trace id of the first record that each run needs, oldest first. An entry whose run
-        # needs another offset by now is out of date.
+        # Offset, append time and trace id of the first record that each run needs, oldest first. An
+        # entry whose run needs another offset by now is out of date.
         self._needed: deque[tuple[int, int, str]] = deque()
 
     def merged(self, active: ActiveRun, offset: int, append_us: int) -> None:
@@ -52,11 +54,13 @@ class CheckpointWriter:
             checkpoint.request()  # the state of a closed run is what a late record is merged into
 
     def write_if_ready(self, active: ActiveRun) -> None:
-        """Send the run's state record if one is requested and everything that it contains is published."""
+        """Send the run's state record if one is requested and everything that it contains is
+        published.
+        """
         if not active.checkpoint.may_start:
             return
-        # A closed run is not published again after a restart, as an open one is: its state may only contain what was
-        # published. The end of the batch publishes it.
+        # A closed run is not published again after a restart, as an open one is: its state may only
+        # contain what was published. The end of the batch publishes it.
         if active.run.closed and active.publication.is_outdated:
             return
         self._write(active)
@@ -105,7 +109,9 @@ class CheckpointWriter:
         return True
 
     def request_overdue(self, now_us: int) -> Iterator[ActiveRun]:
-        """Request state records of the runs that have needed their records for too long, and return those runs."""
+        """Request state records of the runs that have needed their records for too long, and return
+        those runs.
+        """
         lowest = self._offsets.position - self._limits.replay_length(len(self._runs))
         earliest_us = now_us - self._limits.checkpoint_after_us
         needed = self._needed

@@ -1,4 +1,4 @@
-"""Closed runs that a late step may still reach: their states for the late horizon, then only their ids."""
+"""Closed runs for late steps: their states for the late horizon, then only their ids."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ BUCKETS: Final = 12
 
 
 class ClosedRuns:
-    """States of closed runs by trace id, at most ``max_runs`` of them, for ``horizon_us`` of log time.
+    """States of closed runs by trace id, at most ``max_runs`` of them, for ``horizon_us`` of log
+    time.
 
-    What no longer fits is remembered by id alone until the horizon has passed, so that a late step is known to be too
-    late rather than taken for the beginning of a new run.
+    Of a run whose state was dropped the id is kept, so that a late step of it is recognized as too
+    late and does not begin a new run.
     """
 
     def __init__(self, horizon_us: int, max_runs: int) -> None:
@@ -21,7 +22,7 @@ class ClosedRuns:
         self._states: OrderedDict[str, tuple[int, int, bytes]] = OrderedDict()
         self._ids: deque[tuple[int, set[int]]] = deque()
         self.size_bytes = 0
-        """Of the states kept."""
+        """Size of the states."""
 
     def __len__(self) -> int:
         return len(self._states)
@@ -30,7 +31,7 @@ class ClosedRuns:
         return trace_id in self._states
 
     def put(self, trace_id: str, closed_at_us: int, through: int, state: bytes) -> None:
-        """Keep a closed run's state, which knows every record up to offset ``through``."""
+        """Keep a closed run's state, which contains every record up to offset ``through``."""
         if trace_id in self._states:
             self.take(trace_id)
         self._states[trace_id] = (closed_at_us, through, state)
@@ -39,7 +40,9 @@ class ClosedRuns:
             self._drop_oldest()
 
     def shed(self, excess_bytes: int) -> int:
-        """Keep only the ids of the runs that closed first, until their states were as large as this; how many those were."""
+        """Drop the states of the runs that closed first, until they add up to ``excess_bytes``.
+        Returns how many.
+        """
         enough, before = self.size_bytes - excess_bytes, len(self._states)
         while self._states and self.size_bytes > enough:
             self._drop_oldest()
@@ -51,18 +54,18 @@ class ClosedRuns:
         self._remember(trace_id, closed_us)
 
     def through(self, trace_id: str) -> int | None:
-        """The offset up to which a kept state knows its run's records; None where no state is kept."""
+        """The offset up to which a run's state contains its records; None where no state is kept."""
         found = self._states.get(trace_id)
         return None if found is None else found[1]
 
     def take(self, trace_id: str) -> bytes:
-        """Remove and return a state that is kept."""
+        """Remove and return a run's state, which must be kept."""
         state = self._states.pop(trace_id)[2]
         self.size_bytes -= len(state)
         return state
 
     def is_known(self, trace_id: str) -> bool:
-        """Whether the run was closed within the horizon and its state is gone."""
+        """Whether the run was closed lately and its state was dropped."""
         key = hash(trace_id)
         for _, ids in self._ids:  # noqa: SIM110  (asked for every new run: a generator costs more than the look-ups)
             if key in ids:
@@ -70,7 +73,7 @@ class ClosedRuns:
         return False
 
     def expire(self, now_us: int) -> None:
-        """Forget what was closed before the horizon."""
+        """Drop the states of runs that closed before the horizon, and ids after twice as long."""
         oldest_us = now_us - self._horizon_us
         while self._states:
             closed_us, _, _ = next(iter(self._states.values()))

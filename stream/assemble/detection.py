@@ -1,6 +1,7 @@
 """Calls the detectors of a run and sends what they find.
 
-An exception of a detector is contained: the detector is off for that run from then on, and the run goes on.
+An exception of a detector is contained: the detector is off for that run from then on, and the run
+goes on.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ class Detection:
         send: Send,
         outbox: list[Output],
     ) -> None:
-        """``send`` sends an output of a run; outputs that belong to no run are appended to ``outbox``."""
+        """``send`` sends an output of a run; outputs that belong to no run are appended to
+        ``outbox``.
+        """
         self._clock = clock
         self._limits = limits
         self._counters = counters
@@ -58,7 +61,8 @@ class Detection:
         """A record was merged into ``info``: show it to the detectors that it may concern."""
         run, now_us = active.run, self._clock.now_us
         rules = run.rules
-        # Where nothing was found yet most steps concern few detectors; a finding may be resolved by any step.
+        # Where nothing was found yet most steps concern few detectors; a finding may be resolved by
+        # any step.
         detectors = rules.observing if run.fired else rules.observers(info)
         for detector in detectors if not run.off else still_on(active, detectors):
             try:
@@ -133,7 +137,9 @@ class Detection:
                 return
 
     def switch_off(self, active: ActiveRun, detector: Detector, error: Exception) -> None:
-        """A detector raised: switch it off for this run, and drop the state that it has kept of the run."""
+        """A detector raised: switch it off for this run, and drop the state that it has kept of the
+        run.
+        """
         run = active.run
         run.off |= {detector.name}
         run.detector_state.pop(detector.name, None)
@@ -148,7 +154,9 @@ class Detection:
             self._outbox.append(pipeline_output(finding))
 
     def switch_off_unencodable(self, active: ActiveRun) -> bool:
-        """Switch off the detectors whose state of a run is no plain data. Returns whether there were any."""
+        """Switch off the detectors whose state of a run is no plain data. Returns whether there
+        were any.
+        """
         run, found = active.run, False
         for detector in run.rules.detectors:
             kept = run.detector_state.get(detector.name)
@@ -174,10 +182,11 @@ class Detection:
         *,
         deferred: bool = False,
     ) -> None:
-        """Send what is new in ``observations``. ``deferred``: only once it is in an acknowledged state record.
+        """Send what is new in ``observations``. ``deferred``: only once it is in an acknowledged
+        state record.
 
-        A replay of the log finds again what follows from the records alone. What only time or a baseline has shown it
-        may not find again.
+        A replay of the log finds again what follows from the records alone. What only time or a
+        baseline has shown it may not find again.
         """
         run, now_us, counters = active.run, self._clock.now_us, self._counters
         for finding in findings_from(run, detector.applied, observations, now_us, counters):

@@ -1,4 +1,6 @@
-"""Failed runs: which of their records are to be read again and dead-lettered, and what becomes of later ones."""
+"""Failed runs: which of their records are to be read again and dead-lettered, and what becomes of
+later ones.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,9 @@ from stepstream.stream.core.outputs import OffsetHold
 from stepstream.stream.core.records import Record
 
 REMEMBERED: Final = 10_000
-"""Later records of so many failed runs are dead-lettered at once; those of one beyond begin a run of their own."""
+"""Later records of so many failed runs are dead-lettered at once; those of one beyond begin a run
+of their own.
+"""
 
 
 class UnreadRange(NamedTuple):
@@ -33,7 +37,9 @@ class FailedRuns:
         self._unread: list[UnreadRange] = []
 
     def add(self, trace_id: str, first: int, last: int, why: str, *, is_needed: bool) -> None:
-        """A run has failed. ``is_needed``: no state contains its records from ``first`` on, so they stay readable."""
+        """A run has failed. ``is_needed``: no state contains its records from ``first`` on, so they
+        stay readable.
+        """
         self.runs[trace_id] = why
         if len(self.runs) > REMEMBERED:
             del self.runs[next(iter(self.runs))]
@@ -50,7 +56,9 @@ class FailedRuns:
     def refused(
         self, records: Iterable[Record], wanted: Iterable[UnreadRange]
     ) -> Iterator[tuple[Record, str]]:
-        """The records of these runs among those that were read, each with its reason. Then they are not needed any more."""
+        """The records of these runs among those that were read, each with its reason. Then they are
+        not needed any more.
+        """
         by_key = {unread.trace_id.encode(): unread for unread in wanted}
         for record in records:
             unread = by_key.get(record.key or b"")

@@ -1,7 +1,8 @@
-"""How much memory the runs of a partition take, near enough to bound it, and which open ones were silent for longest.
+"""How much memory the runs of a partition take, near enough to bound it, and which open ones were
+silent for longest.
 
-``benchmarks/memory.py`` compares the estimate with what the process grows by. Runs are counted as they come, grow and go:
-nothing iterates over all of them.
+``benchmarks/memory.py`` compares the estimate with what the process grows by. Runs are counted as
+they come, grow and go: nothing iterates over all of them.
 """
 
 from __future__ import annotations
@@ -25,12 +26,14 @@ def run_bytes(run: Run) -> int:
 
 
 class MemoryAccounting:
-    """Counts the runs of one partition; the caller reports when one is added, grows, closes and is removed."""
+    """Counts the runs of one partition; the caller reports when one is added, grows, closes and is
+    removed.
+    """
 
     def __init__(self, runs: Mapping[str, ActiveRun]) -> None:
         self._runs = runs
-        # A heap by last append time as it was when the entry was made. A run has one entry, whose time is never
-        # later than the run's own: it is corrected when it reaches the top.
+        # A heap by last append time as it was when the entry was made. A run has one entry, whose
+        # time is never later than the run's own: it is corrected when it reaches the top.
         self._idle: list[tuple[int, str]] = []
         self.open = 0
         self.open_bytes = 0
@@ -67,7 +70,9 @@ class MemoryAccounting:
         active.size_bytes = 0
 
     def idlest(self, count: int, size_bytes: int = 0) -> list[ActiveRun]:
-        """The open runs that were silent for longest: at least ``count``, and together at least ``size_bytes``."""
+        """The open runs that were silent for longest: at least ``count``, and together at least
+        ``size_bytes``.
+        """
         found: list[ActiveRun] = []
         entries: list[tuple[int, str]] = []
         while self._idle and (len(found) < count or size_bytes > 0):

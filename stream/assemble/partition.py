@@ -1,9 +1,12 @@
-"""The assemble stage of one partition: step records in, trajectories, usage, findings and state records out.
+"""The assemble stage of one partition: step records in, trajectories, usage, findings and state
+records out.
 
-Pure: no I/O and no clock of its own. The caller feeds records and ticks, sends what ``drain`` returns and reports each
-acknowledgement with ``acknowledged``; ``drain`` may return more after that. Each record is admitted (which run is it of, and
-is it new), merged into its run and shown to detectors; at the end of a batch ``flush`` publishes what is due and fires
-timers. ``stream/assemble/checkpoint.py`` describes the order in which outputs, state records and offsets are written.
+Pure: no I/O and no clock of its own. The caller feeds records and ticks, sends what ``drain``
+returns and reports each acknowledgement with ``acknowledged``; ``drain`` may return more after
+that. Each record is admitted (which run is it of, and is it new), merged into its run and shown to
+detectors; at the end of a batch ``flush`` publishes what is due and fires timers.
+``stream/assemble/checkpoint.py`` describes the order in which outputs, state records and offsets
+are written.
 """
 
 from __future__ import annotations
@@ -71,7 +74,8 @@ class AssemblePartition:
         self.runs: dict[str, ActiveRun] = {}
         self.closed = ClosedRuns(limits.late_horizon_us, limits.max_closed_runs)
         self.failed = FailedRuns(self.offsets)
-        # The run that is worked on after its records were merged: the watchdog blames its last record for a hang.
+        # The run that is worked on after its records were merged: the watchdog blames its last
+        # record for a hang.
         self._at_work: ActiveRun | None = None
         self._touched: dict[str, ActiveRun] = {}
         self._outbox: list[Output] = []
@@ -97,7 +101,9 @@ class AssemblePartition:
         self.publisher = PublishSchedule(self.runs, limits, counters, self._send, self._fail_run)
 
     def restore(self, states: Iterable[RunState], position: int) -> None:
-        """Take over the newest state of each run; ``position`` is the offset that the log is read from."""
+        """Take over the newest state of each run; ``position`` is the offset that the log is read
+        from.
+        """
         self.offsets.position = position
         for state in states:
             if state.closed:
@@ -106,7 +112,8 @@ class AssemblePartition:
             try:
                 run = restore_run(state, self.rules)
             except Exception as error:
-                # The state contains its records, so none of them is read again: the run is as good as unknown.
+                # The state contains its records, so none of them is read again: the run is as good
+                # as unknown.
                 self._send_pipeline_finding(
                     self._failures.run(state.trace_id, error, state.last_append_us)
                 )
@@ -117,10 +124,12 @@ class AssemblePartition:
             for topic, key, value in state.announced:
                 self._send(active, Output(topic, key, value))
 
-    # -- records -----------------------------------------------------------------------------------------------------
+    # -- records -----------------------------------------------------------------------------------
 
     def feed(self, record: Record) -> None:
-        """Process one record. Offsets must come in order; one below the position was processed before."""
+        """Process one record. Offsets must come in order; one below the position was processed
+        before.
+        """
         offset = record.offset
         if offset < self.offsets.position:
             return
@@ -159,7 +168,9 @@ class AssemblePartition:
             self._detect(active, info, step)
 
     def _admit(self, step: Step, offset: int, append_us: int) -> ActiveRun | None:
-        """The run that the record is of; None where its state contains the record already, or it is too late for one."""
+        """The run that the record is of; None where its state contains the record already, or it is
+        too late for one.
+        """
         trace_id = step.trace_id
         active = self.runs.get(trace_id)
         if active is not None:
@@ -185,7 +196,9 @@ class AssemblePartition:
         return self._add(run, through=-1)
 
     def _reopen(self, trace_id: str) -> ActiveRun:
-        """Restore a closed run that a late record is of. It stays closed; a new revision may follow."""
+        """Restore a closed run that a late record is of. It stays closed; a new revision may
+        follow.
+        """
         state = decode_state(self.closed.take(trace_id))
         return self._add(restore_run(state, self.rules), through=state.through)
 
@@ -218,7 +231,9 @@ class AssemblePartition:
         return info
 
     def _adopt_root_rules(self, active: ActiveRun) -> None:
-        """Apply the rules for the root's owner: until the root is known, they are those for the earliest step's."""
+        """Apply the rules for the root's owner: until the root is known, they are those for the
+        earliest step's.
+        """
         run = active.run
         active.scheduled_us = None  # the new rules' deadlines count from the run's first record
         run.rules = self.rules.rules_for(*run.identity[:5])
@@ -231,7 +246,7 @@ class AssemblePartition:
             self._detection.run_began(active)
         self._detection.record_merged(active, info, step)
 
-    # -- records that no run takes -----------------------------------------------------------------------------------
+    # -- records that no run takes -----------------------------------------------------------------
 
     def skip(self, record: Record, detail: str) -> None:
         """Dead-letter a record that processing failed on again and again."""
@@ -239,7 +254,9 @@ class AssemblePartition:
         self._reject(record, Rejected("poison", detail))
 
     def refuse(self, records: Iterable[Record], wanted: Iterable[UnreadRange]) -> None:
-        """Dead-letter the records of failed runs, which were read again for that; they are not needed any more then."""
+        """Dead-letter the records of failed runs, which were read again for that; they are not
+        needed any more then.
+        """
         for record, why in self.failed.refused(records, wanted):
             self._reject(record, Rejected("poison", why))
 
@@ -262,10 +279,12 @@ class AssemblePartition:
         self.offsets.hold(output.owner, record.offset)
         self._outbox.append(output)
 
-    # -- time --------------------------------------------------------------------------------------------------------
+    # -- time --------------------------------------------------------------------------------------
 
     def tick(self, time_us: int) -> None:
-        """A fetch came back at the high watermark at this wall time, and everything fetched before has been fed."""
+        """A fetch came back at the high watermark at this wall time, and everything fetched before
+        has been fed.
+        """
         self.clock.advance(time_us, watching=bool(self.runs))
 
     def delay_timers(self) -> None:
@@ -273,7 +292,9 @@ class AssemblePartition:
         self.clock.delay_timers()
 
     def flush(self) -> None:
-        """After a batch of records, or a tick: publish what is due, fire timers, keep memory and replay bounded."""
+        """After a batch of records, or a tick: publish what is due, fire timers, keep memory and
+        replay bounded.
+        """
         now_us = self.clock.now_us
         self.publisher.advance(self.offsets.position, now_us, len(self.runs))
         for active in self._touched.values():
@@ -325,7 +346,7 @@ class AssemblePartition:
         self._closer.force_close(active, now_us)
         self._publish_if_due(active, now_us)
 
-    # -- outputs -----------------------------------------------------------------------------------------------------
+    # -- outputs -----------------------------------------------------------------------------------
 
     def drain(self) -> list[Output]:
         """What is to be sent now, in order."""
@@ -363,7 +384,9 @@ class AssemblePartition:
         self._memory.removed(active)
 
     def request_checkpoints(self) -> None:
-        """Write the state of every run as soon as it may be, as for runs that need their records for long."""
+        """Write the state of every run as soon as it may be, as for runs that need their records
+        for long.
+        """
         for active in self.runs.values():
             active.checkpoint.request()
             self._attempt(active, self._writer.write_if_ready)
@@ -380,11 +403,12 @@ class AssemblePartition:
 
     def _publish_if_due(self, active: ActiveRun, now_us: int) -> None:
         if not active.publication.is_outdated:
-            # Only duplicates came. A closed run's state is written again, so that they are not needed any more.
+            # Only duplicates came. A closed run's state is written again, so that they are not
+            # needed any more.
             self._writer.write_if_ready(active)
         self.publisher.publish_if_due(active, now_us)
 
-    # -- failures ----------------------------------------------------------------------------------------------------
+    # -- failures ----------------------------------------------------------------------------------
 
     def _attempt(self, active: ActiveRun, action: Callable[[ActiveRun], None]) -> None:
         try:
@@ -393,7 +417,8 @@ class AssemblePartition:
             self._fail_run(active, error)
 
     def _fail_run(self, active: ActiveRun, error: Exception) -> None:
-        """Something besides merging records raised: close the run and have its records dead-lettered.
+        """Something besides merging records raised: close the run and have its records
+        dead-lettered.
 
         Those that no state contains must be read again for that, and are needed until then.
         """
@@ -409,12 +434,13 @@ class AssemblePartition:
         active.publication.is_outdated = True
         self._closer.mark_closed(active, self.clock.now_us)
         self._memory.removed(active)
-        # Resolve its alerts and publish its end as far as that is possible: it may raise for the same reason.
+        # Resolve its alerts and publish its end as far as that is possible: it may raise for the
+        # same reason.
         with suppress(Exception):
             self._detection.resolve_all(active)
             self.publisher.publish_if_due(active, self.clock.now_us)
 
-    # -- what the process shows --------------------------------------------------------------------------------------
+    # -- what the process shows --------------------------------------------------------------------
 
     @property
     def safe_age_us(self) -> int:
@@ -429,6 +455,8 @@ class AssemblePartition:
 
     @property
     def offset_at_work(self) -> int:
-        """Offset of the record that is processed now: the last one of the run that is worked on, else the last one fed."""
+        """Offset of the record that is processed now: the last one of the run that is worked on,
+        else the last one fed.
+        """
         active = self._at_work
         return self.offsets.position - 1 if active is None else active.checkpoint.merged_through

@@ -1,6 +1,7 @@
-"""What the partitions of steps tell the windows: how far they are. Pure.
+"""Progress records: how far a partition of steps is, for the windows of the usage stage. Pure.
 
-A progress record goes to every partition of the usage topic, after all usage records of what was appended before its time.
+A progress record goes to every partition of the usage topic, after all usage records of steps that
+were appended before its time.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ MARGIN_US: Final = 1_000_000
 _encode = msgspec.json.Encoder().encode
 
 
-class Telling(Protocol):
+class ProgressSource(Protocol):
     """The assemble stage of a partition of steps."""
 
     partition: int
@@ -29,31 +30,33 @@ class Telling(Protocol):
 
 
 class ProgressReporter:
-    """Remembers what each partition told last."""
+    """Makes progress records and remembers the last time of each partition."""
 
     def __init__(self, usage_partitions: int, limits: AssembleLimits) -> None:
         self._usage_partitions = usage_partitions
         self._behind_us = max(limits.revision_interval_us, limits.usage_interval_us) + MARGIN_US
-        self._told: dict[int, int] = {}
+        self._reported: dict[int, int] = {}
 
     def forget(self) -> None:
         """Partitions have come or gone."""
-        self._told.clear()
+        self._reported.clear()
 
-    def due(self, logic: Telling) -> list[Output]:
-        """What to send for a partition of steps all of whose outputs so far were sent.
+    def due(self, processor: ProgressSource) -> list[Output]:
+        """The progress records to send now. Every output of the partition so far must have been
+        sent.
 
-        What a record led to may wait for an interval until it is published, so progress keeps as far behind. While timers
-        are held back nothing is told, because what they would publish is not out yet.
+        The usage of a step may wait for an interval before it is published, so progress stays that
+        far behind. While timers are delayed there is no progress, because what they would publish
+        is not sent yet.
         """
-        partition, clock = logic.partition, logic.clock
+        partition, clock = processor.partition, processor.clock
         time_us = min(
             clock.now_us - self._behind_us,
-            logic.publisher.usage_complete_until_us(clock.now_us) - MARGIN_US,
+            processor.publisher.usage_complete_until_us(clock.now_us) - MARGIN_US,
         )
-        if not clock.timers_may_fire or time_us < self._told.get(partition, 0) + EVERY_US:
+        if not clock.timers_may_fire or time_us < self._reported.get(partition, 0) + EVERY_US:
             return []
-        self._told[partition] = time_us
+        self._reported[partition] = time_us
         value = _encode(ProgressStruct(kind="progress", partition=partition, time=time_us))
         key = f"!progress|{partition}".encode()
         return [

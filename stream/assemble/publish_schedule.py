@@ -1,9 +1,10 @@
-"""When a run is published: its trajectory at intervals as it grows, its usage less often, all of it as it closes.
+"""When a run is published: its trajectory at intervals as it grows, its usage less often, all of it
+as it closes.
 
-Publishing growing trajectories may only take a share of a worker's time. With very many runs open, or as much to read as the
-worker can process, they are published in the order in which they became due, as a budget allows. Findings and ends never
-wait; a run's first trajectory waits only where extremely many runs are open. The usage of very many growing runs is published
-less often.
+Publishing growing trajectories may only take a share of a worker's time. With very many runs open,
+or as much to read as the worker can process, they are published in the order in which they became
+due, as a budget allows. Findings and ends never wait; a run's first trajectory waits only where
+extremely many runs are open. The usage of very many growing runs is published less often.
 """
 
 from __future__ import annotations
@@ -27,13 +28,15 @@ _encode = msgspec.json.Encoder().encode
 RECORDS_EACH: Final = 128
 EACH_SECOND: Final = 300
 
-# With more runs open than this on a partition, each run's usage is published as many times less often as there are more
-# runs, but at least once a minute.
+# With more runs open than this on a partition, each run's usage is published as many times less
+# often as there are more runs, but at least once a minute.
 RUNS_AT_FULL_RATE: Final = 5_000
 LONGEST_USAGE_US: Final = MINUTE_US
 
 CROWD: Final = 50_000
-"""With more runs open than this on a partition even the first trajectory of a run waits for the budget."""
+"""With more runs open than this on a partition even the first trajectory of a run waits for the
+budget.
+"""
 
 Send = Callable[[ActiveRun, Output], None]
 OnError = Callable[[ActiveRun, Exception], None]
@@ -49,7 +52,9 @@ class Budget:
         self._position = self._time_us = 0
 
     def refill(self, position: int, now_us: int) -> None:
-        """Add what the log's growth and the time since the last call are worth, up to two seconds' worth."""
+        """Add what the log's growth and the time since the last call are worth, up to two seconds'
+        worth.
+        """
         seconds = (now_us - self._time_us) / 1_000_000
         earned = (position - self._position) / RECORDS_EACH + seconds * EACH_SECOND
         self._left = min(self._left + earned, 2.0 * EACH_SECOND)
@@ -109,7 +114,8 @@ class PublishSchedule:
         self._usage_every_us = usage_every_us(self._usage_interval_us, open_runs)
         self._is_crowded = open_runs > CROWD
         published_by_us = now_us - self._usage_every_us
-        # Usage does not wait for the budget: windows are only sealed once the usage of their time is published.
+        # Usage does not wait for the budget: windows are only sealed once the usage of their time
+        # is published.
         while usage_queue and usage_queue[0][0] <= published_by_us:
             _, trace_id = heappop(usage_queue)
             active = self._runs.get(trace_id)
@@ -128,7 +134,8 @@ class PublishSchedule:
         run, publication = active.run, active.publication
         is_at_once = publication.is_urgent or run.closed
         if publication.due_us is not None and publication.usage_is_queued and not is_at_once:
-            # Both are queued, and ``advance`` has published what was due, as far as the budget goes.
+            # Both are queued, and ``advance`` has published what was due, as far as the budget
+            # goes.
             self._counters.trajectories_delayed += now_us >= publication.due_us
             return
         if run.is_late_fragment:

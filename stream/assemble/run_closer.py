@@ -1,4 +1,6 @@
-"""Closes runs: when they are over, and the ones that were silent for longest where too much is in memory."""
+"""Closes runs: when they are over, and the ones that were silent for longest where too much is in
+memory.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ class RunCloser:
             self.close(active, now_us)
 
     def close(self, active: ActiveRun, now_us: int) -> None:
-        """Close an open run; not yet where its detectors have found something that is to be in its state first."""
+        """Close an open run; not yet where its detectors have found something that is to be in its
+        state first.
+        """
         run, checkpoint, counters = active.run, active.checkpoint, self._counters
         if run.closed:
             return
@@ -45,7 +49,8 @@ class RunCloser:
             self._writer.write_if_ready(active)
             return  # it closes at a later wake-up, when those are sent
         self.mark_closed(active, now_us)
-        # Requested although no record may need it: after a restart the run must be known to be closed.
+        # Requested although no record may need it: after a restart the run must be known to be
+        # closed.
         checkpoint.request()
         counters.runs_closed += 1
         counters.orphans += sum(
@@ -65,10 +70,13 @@ class RunCloser:
         run.closed, run.closed_at_us = True, now_us
 
     def excess(self) -> list[ActiveRun]:
-        """Make room: forget states of closed runs, oldest first, and return the open runs that have to close besides."""
+        """Make room: forget states of closed runs, oldest first, and return the open runs that have
+        to close besides.
+        """
         memory, limits = self._memory, self._limits
         excess_runs = memory.open - limits.max_open_runs
-        # Runs that have closed and wait for acknowledgements are about to go: they do not count, or too many would close.
+        # Runs that have closed and wait for acknowledgements are about to go: they do not count, or
+        # too many would close.
         excess_bytes = memory.open_bytes + self._closed.size_bytes - limits.max_held_bytes
         if excess_runs <= 0 and excess_bytes <= 0:
             return []

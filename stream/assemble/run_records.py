@@ -1,4 +1,4 @@
-"""What a run looks like from outside: its trajectory and its usage records."""
+"""The records that are published about a run: trajectory, usage, summary."""
 
 from __future__ import annotations
 
@@ -21,11 +21,13 @@ from stepstream.stream.run.step_index import StepIndex
 from stepstream.stream.run.steps import StepInfo
 
 MAX_OTHERS: Final = 20_000
-"""Usage records that only say of an agent that the run is not its own: no more than a run has steps."""
+"""The most usage records that only set another agent's amounts to zero: no more than a run has
+steps.
+"""
 
 
 def trajectory(run: Run) -> TrajectoryStruct:
-    """The run's trajectory as of now."""
+    """The run's trajectory now."""
     identity, totals = run.identity, run.totals
     tokens = _bounded(totals)
     outline = run.step_index
@@ -90,8 +92,9 @@ def trajectory(run: Run) -> TrajectoryStruct:
 def usage_records(run: Run, *, everything: bool = False) -> Iterator[UsageStruct]:
     """The running totals of the minutes that changed since they were last published, or of all.
 
-    A step without an agent of its own counts for the run's, so its minute may join another part's. Whose the run is may
-    have looked different before: what may stand under another agent from then is set to nothing.
+    A step without an agent counts for the run's agent, so its minute may be added to another
+    part's. Before the root was known the run may have counted for another agent: amounts that were
+    published for that one are set to zero.
     """
     identity = run.identity
     owner = (identity.agent, identity.agent_version)
@@ -101,7 +104,7 @@ def usage_records(run: Run, *, everything: bool = False) -> Iterator[UsageStruct
     others = _possible_owners(run)
     if (
         len(others) * len(run.by_minute) > MAX_OTHERS
-    ):  # steps of so many agents in so many minutes were not made by one run
+    ):  # one run does not have steps of so many agents in so many minutes
         others = set()
     for key, part in run.by_minute.items():
         agent, agent_version, minute = key
@@ -120,13 +123,13 @@ def usage_records(run: Run, *, everything: bool = False) -> Iterator[UsageStruct
 
 
 def _bounded(totals: Totals) -> list[int]:
-    """Token counts as they may stand on the wire."""
+    """Token counts, limited to what a record may contain."""
     tokens = totals.tokens
     return tokens if max(tokens) <= MAX_COUNT else [min(count, MAX_COUNT) for count in tokens]
 
 
 def _possible_owners(run: Run) -> set[tuple[str, str]]:
-    """The agents that the run may have seemed to belong to: those of its steps."""
+    """The agents that the run may have counted for before its root was known: those of its steps."""
     return {(info.agent, info.agent_version) for info in run.steps.values()}
 
 
@@ -197,13 +200,15 @@ def _usage(run: Run, key: UsageKey, parts: list[Totals], *, repeated: bool) -> U
 
 
 def run_status(run: Run) -> RunStatus:
-    """How the run stands: ``running`` until its root has ended and no step is open, whether or not late steps may still come.
+    """The run's status: ``running`` until its root has ended and no step is open, even though late
+    steps may still come.
 
-    Then ``stopped`` when it obeyed an order, else the root's status; ``incomplete`` when it was closed without a root's end.
+    After that ``stopped`` when it acknowledged a stop command, else the root's status;
+    ``incomplete`` when it was closed without the end of a root.
     """
     if not run.closed and (run.open or not run.root_ended):
         return "running"
-    if any(info.kind == "control" and _is_obeyed_stop(info) for info in run.steps.values()):
+    if any(info.kind == "control" and _is_acknowledged_stop(info) for info in run.steps.values()):
         return "stopped"
     root = run.root
     if root is None or not root.ended:
@@ -213,12 +218,12 @@ def run_status(run: Run) -> RunStatus:
     return "cancelled" if root.status == "cancelled" else "ok"
 
 
-def _is_obeyed_stop(info: StepInfo) -> bool:
+def _is_acknowledged_stop(info: StepInfo) -> bool:
     return info.name == "stop" and info.ended and info.status == "ok"
 
 
 def failed_step(by_start: list[StepInfo]) -> StepInfo | None:
-    """The earliest ended step with an error that no failed child explains: where the trouble began."""
+    """The earliest failed step without a failed child: where the failure began."""
     failed = [info for info in by_start if info.ended and info.status == "error"]
     parents = {info.parent for info in failed}
     causes = [info for info in failed if info.step_id not in parents]

@@ -1,7 +1,7 @@
 """The state record of a run: what the assemble stage needs to go on with it after a restart.
 
-Written to the state topic, on the partition of the run's steps; ``checkpoint.py`` describes when. A record is one version byte
-and MessagePack. A worker reads its own version and the one before it.
+Written to the state topic, on the partition of the run's steps; ``checkpoint.py`` describes when. A
+record is one version byte and MessagePack. A worker reads its own version and the one before it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ OLDEST_VERSION: Final = 1
 """The fields that version 2 adds are at the end and have defaults, so one decoder reads both."""
 
 HIGHEST_VERSION: Final = 31
-"""A record that begins with a higher byte is text or something else, not the state of a newer worker."""
+"""A record that begins with a higher byte is text or something else, not the state of a newer
+worker.
+"""
 
 
 class UnknownStateVersion(Exception):
@@ -53,15 +55,20 @@ class RunState(msgspec.Struct, array_like=True, gc=False):
     detector_state: dict[str, Any]
     steps: list[StepInfo]
     announced: list[tuple[str, bytes, bytes]] = []
-    """Topic, key and value of findings and commands that are sent once this record is acknowledged."""
+    """Topic, key and value of findings and commands that are sent once this record is acknowledged.
+    """
     normal: Normal | None = None
     """Since version 2: the baseline that the run is compared with."""
     off: list[str] = []
-    """Detectors that have raised in this run. A worker of version 2 that does not know this field ignores it."""
+    """Detectors that have raised in this run. A worker of version 2 that does not know this field
+    ignores it.
+    """
 
     @property
     def order(self) -> tuple[int, int, int]:
-        """Of two states of one run the one with the higher order is newer, in whatever order they were written."""
+        """Of two states of one run the one with the higher order is newer, in whatever order they
+        were written.
+        """
         return (self.phases, int(self.closed), self.through)
 
 
@@ -108,7 +115,9 @@ def encode(state: RunState) -> bytes:
 
 
 def decode_state(record: bytes) -> RunState:
-    """The state in a record. Raises ``UnknownStateVersion``, and ``ValueError`` for what is no state record."""
+    """The state in a record. Raises ``UnknownStateVersion``, and ``ValueError`` for what is no
+    state record.
+    """
     if not record:
         raise ValueError("an empty state record")
     if not OLDEST_VERSION <= record[0] <= HIGHEST_VERSION:
@@ -123,7 +132,8 @@ def decode_state(record: bytes) -> RunState:
 def checked_state(state: RunState, latest_us: int) -> RunState:
     """The state, if its counts and times are possible. Raises ``ValueError``.
 
-    Times after ``latest_us`` are not: a run that closes in some other year would keep the committed offset from moving.
+    Times after ``latest_us`` are not: a run that closes in some other year would keep the committed
+    offset from moving.
     """
     for name in ("closed_at_us", "first_append_us", "last_append_us"):
         if not 0 <= getattr(state, name) <= latest_us:

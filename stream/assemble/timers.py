@@ -1,8 +1,9 @@
 """When which run is woken, to close it or to fire its detectors' timers: heaps of log times.
 
-An entry is out of date once its run is gone or woken at another time; it is skipped when it is due. Runs whose root has
-ended are about to close: they have a heap of their own and are all woken. Of the others only so many are woken in one turn:
-where a million runs began at once, the timers of a million are due at once.
+An entry is out of date once its run is gone or woken at another time; it is skipped when it is due.
+Runs whose root has ended are about to close: they have a heap of their own and are all woken. Of
+the others only so many are woken in one turn: where a million runs began at once, the timers of a
+million are due at once.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ SPARE: Final = 10_000
 """Entries out of date may outnumber the runs by so many before they are removed."""
 
 WAKE_UPS_A_TURN: Final = 2_000
-"""A wake-up takes some ten microseconds, and what it finds as much again: a turn of so many takes a tenth of a second."""
+"""A wake-up takes some ten microseconds, and what it finds as much again: a turn of so many takes a
+tenth of a second.
+"""
 
 MIN_WAIT_US: Final = 50_000
 """A run that asks to be woken in the past is woken after so long."""
@@ -39,7 +42,9 @@ class DetectorRaised(Exception):
 
 
 def wake_at(run: Run, limits: AssembleLimits) -> int | None:
-    """When something about the run is due: its close or a timer; None for a closed run. Raises ``DetectorRaised``."""
+    """When something about the run is due: its close or a timer; None for a closed run. Raises
+    ``DetectorRaised``.
+    """
     if run.closed:
         return None
     due = min(close_at(run, limits), run.next_timer_us)
@@ -96,7 +101,9 @@ class Timers:
         )
 
     def due(self, now_us: int) -> Iterator[ActiveRun]:
-        """The runs that are to be woken, each to be scheduled anew; later where producers still catch up."""
+        """The runs that are to be woken, each to be scheduled anew; later where producers still
+        catch up.
+        """
         yield from self._due(self._closing, now_us, len(self._closing))
         yield from self._due(self._others, now_us, WAKE_UPS_A_TURN)
 

@@ -1,7 +1,8 @@
-"""One clock per partition: log time, so that no deadline passes because a worker or the brokers were away.
+"""One clock per partition: log time, so that no deadline passes because a worker or the brokers
+were away.
 
-The time is the append time of the last record processed or, when a fetch came back at the high watermark, the wall time of
-that fetch. It never runs ahead of either and never goes back.
+The time is the append time of the last record processed or, when a fetch came back at the high
+watermark, the wall time of that fetch. It never runs ahead of either and never goes back.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ CATCH_UP_US: Final = 10_000_000
 
 @dataclass(slots=True)
 class PartitionClock:
-    """``now_us`` is the partition's time; ``timers_from_us`` is when timers may fire again after a jump.
+    """``now_us`` is the partition's time; ``timers_from_us`` is when timers may fire again after a
+    jump.
 
-    After a jump a run that is silent may only wait for its producer to deliver. A run that began after the jump was never
-    out of sight, so it need not wait.
+    After a jump a run that is silent may only wait for its producer to deliver. A run that began
+    after the jump was never out of sight, so it need not wait.
     """
 
     now_us: int = 0
@@ -30,7 +32,9 @@ class PartitionClock:
     """A run whose first record was appended at or after this time was in sight all the time."""
 
     def advance(self, time_us: int, *, watching: bool) -> None:
-        """Move to ``time_us`` unless that is in the past. ``watching``: there are runs whose timers a jump could fire."""
+        """Move to ``time_us`` unless that is in the past. ``watching``: there are runs whose timers
+        a jump could fire.
+        """
         # Append times of one partition may step back when its leader changes.
         if time_us <= self.now_us:
             return

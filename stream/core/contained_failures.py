@@ -1,7 +1,8 @@
-"""Exceptions inside a stage that are contained: counted, logged, and reported in one alert per detector, not one per run.
+"""Exceptions inside a stage that are contained: counted, logged, and reported in one alert per
+detector, not one per run.
 
-None of them stops a partition. A detector that raises is off for the run in which it did. A run whose own bookkeeping raises
-has failed: it is closed and its records go to the dead letter.
+None of them stops a partition. A detector that raises is off for the run in which it did. A run
+whose own bookkeeping raises has failed: it is closed and its records go to the dead letter.
 """
 
 from __future__ import annotations
@@ -19,15 +20,21 @@ from stepstream.stream.core.counters import Counters
 from stepstream.stream.core.outputs import OffsetHold, Output
 
 REPORT_EVERY_US: Final = 600_000_000
-"""The same failure is logged and reported once in so much log time, in however many runs it happens."""
+"""The same failure is logged and reported once in so much log time, in however many runs it
+happens.
+"""
 
 MAX_KINDS: Final = 200
-"""Different failures that are remembered at once; the oldest is forgotten and would be reported again."""
+"""Different failures that are remembered at once; the oldest is forgotten and would be reported
+again.
+"""
 
 DETECTOR_FAILED: Final = "detector-failed"
 RUN_GIVEN_UP: Final = "run-given-up"
 ENDED_BY_SILENCE: Final = frozenset({DETECTOR_FAILED, RUN_GIVEN_UP, UNREADABLE_BATCH})
-"""Alerts about the pipeline itself that no finding resolves: they end when none came for ``SILENCE_US``."""
+"""Alerts about the pipeline itself that no finding resolves: they end when none came for
+``SILENCE_US``.
+"""
 SILENCE_US: Final = HOUR_US
 
 LogText = Callable[[str], None]
@@ -48,7 +55,9 @@ class ContainedFailures:
     def detector(
         self, rule: str, name: str, error: BaseException, now_us: int, about: str
     ) -> FindingStruct | None:
-        """A detector raised. ``about`` is what it is off for now, e.g. a run. Returns the finding to send, if one is due."""
+        """A detector raised. ``about`` is what it is off for now, e.g. a run. Returns the finding
+        to send, if one is due.
+        """
         self._counters.detector_errors[rule] += 1
         if not self._is_due(DETECTOR_FAILED, f"{rule}|{name}", now_us):
             return None

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field, fields
 
 @dataclass(slots=True)
 class Counters:
-    """Counts since the process started, of what this process did: a record that is read again counts again."""
+    """Counts since the process started, of what this process did: a record that is read again
+    counts again.
+    """
 
     records: int = 0
     accepted: int = 0

@@ -1,7 +1,8 @@
 """An alert when too many records of a partition are dead-lettered in one minute of its log time.
 
-Nothing stops because of it. Whether the rate is exceeded is noted on Kafka next to the partition's ``PoisonLedger``, so that a
-restart neither forgets the alert nor raises it twice. On the wire the note and its counter are called a fuse.
+Nothing stops because of it. Whether the rate is exceeded is noted on Kafka next to the partition's
+``PoisonLedger``, so that a restart neither forgets the alert nor raises it twice. On the wire the
+note and its counter are called a fuse.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ KEY_PREFIX: Final = "!fuse|"
 
 
 class Note(msgspec.Struct):
-    """``since_us`` is the beginning of the minute in which the rate was first exceeded, 0 once it no longer is."""
+    """``since_us`` is the beginning of the minute in which the rate was first exceeded, 0 once it
+    no longer is.
+    """
 
     since_us: LogTime
     at_us: LogTime
@@ -59,9 +62,11 @@ class DeadLetterRate:
         return self.name.encode()
 
     def restore(self, value: bytes, latest_us: int = MAX_TIME_US) -> int:
-        """Apply a note that was read. Returns its log time; 0 where the rate is not exceeded and the note may be forgotten.
+        """Apply a note that was read. Returns its log time; 0 where the rate is not exceeded and
+        the note may be forgotten.
 
-        Raises ``ValueError`` for a note of a time after ``latest_us``: the alert would last until then.
+        Raises ``ValueError`` for a note of a time after ``latest_us``: the alert would last until
+        then.
         """
         note = _decode(value)
         if max(note.at_us, note.since_us) > latest_us:
@@ -84,7 +89,9 @@ class DeadLetterRate:
         return [*out, self._note(now_us), self._finding("firing", now_us, message, detail)]
 
     def passed(self, now_us: int) -> list[Output]:
-        """Log time has reached ``now_us``. Returns what is to be sent: after a whole minute within the limit the alert ends."""
+        """Log time has reached ``now_us``. Returns what is to be sent: after a whole minute within
+        the limit the alert ends.
+        """
         minute_us = now_us - now_us % MINUTE_US
         if minute_us <= self._minute_us:
             return []

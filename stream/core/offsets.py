@@ -1,7 +1,8 @@
 """The safe offset of a partition: the offset below which no record needs to be read again.
 
-A record is needed until what it led to is stored in Kafka: a run's records until a state record that contains them is
-acknowledged, a dead-lettered record until its copy is. Everything below the lowest needed offset may be committed.
+A record is needed until what it led to is stored in Kafka: a run's records until a state record
+that contains them is acknowledged, a dead-lettered record until its copy is. Everything below the
+lowest needed offset may be committed.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from typing import Protocol
 
 
 class OffsetHolder(Protocol):
-    """Something that needs records to be readable. ``needed_from`` is the lowest of their offsets, -1 for none."""
+    """Something that needs records to be readable. ``needed_from`` is the lowest of their offsets,
+    -1 for none.
+    """
 
     needed_from: int
 
@@ -24,8 +27,8 @@ class OffsetTracker:
     def __init__(self, position: int = 0) -> None:
         self.position = position
         """Offset of the next record to be processed."""
-        # The offsets of one holder only grow, so entries are never removed: one whose holder needs another
-        # offset by now is out of date and is skipped when it reaches the top.
+        # The offsets of one holder only grow, so entries are never removed: one whose holder needs
+        # another offset by now is out of date and is skipped when it reaches the top.
         self._heap: list[tuple[int, int, OffsetHolder]] = []
         self._tie = 0
 

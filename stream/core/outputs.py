@@ -8,7 +8,8 @@ Headers = tuple[tuple[str, bytes], ...]
 
 
 class OffsetHold:
-    """Keeps one record readable until its copy (dead-lettered, re-routed) or its results are acknowledged.
+    """Keeps one record readable until its copy (dead-lettered, re-routed) or its results are
+    acknowledged.
 
     An ``OffsetHolder`` of ``stream.core.offsets``.
     """
@@ -22,10 +23,10 @@ class OffsetHold:
 class Output:
     """One record to send.
 
-    ``topic`` is a name without prefix. ``partition`` -1 leaves the choice to the key. ``owner`` is what the
-    acknowledgement is for: an ``OffsetHold`` to release, or the object whose count of pending outputs goes down.
-    ``through`` is the last offset of the log that the record contains (a state, a checkpoint), or the offset of the
-    record that it is a copy of (a dead letter).
+    ``topic`` is a name without prefix. ``partition`` -1 leaves the choice to the key. ``owner`` is
+    what the acknowledgement is for: an ``OffsetHold`` to release, or the object whose count of
+    pending outputs goes down. ``through`` is the last offset of the log that the record contains (a
+    state, a checkpoint), or the offset of the record that it is a copy of (a dead letter).
     """
 
     __slots__ = (
@@ -62,8 +63,9 @@ class Output:
         self.through = through
         # Other outputs wait for it, so it is not delayed to fill a batch, whatever its topic.
         self.urgent = urgent
-        # An output that is sent just before this one and only together with it: the finding about a batch that
-        # could not be read is left out when the batch is in the dead letter already.
+        # An output that is sent just before this one and only together with it: the finding about a
+        # batch that could not be read is left out when the batch is in the dead letter already.
         self.preceded_by: Output | None = None
-        # Append time of the record that led to it, for the latency histogram; 0 leaves it out of that.
+        # Append time of the record that led to it, for the latency histogram; 0 leaves it out of
+        # that.
         self.appended_us = 0

@@ -1,10 +1,12 @@
-"""Records on which the worker itself fails: tried three times, then dead-lettered, and never too many of them.
+"""Records on which the worker itself fails: tried three times, then dead-lettered, and never too
+many of them.
 
-An exception while one record is processed stops the worker before anything is committed. The try is noted on a Kafka topic, so
-that it survives the restart. After the third try the record is skipped: it goes to the dead letter with the traceback. A bug
-that fails on every record must not move the whole topic into the dead letter, so too many skips in a short time halt the
-partition instead. A worker that starts on a halted partition tries its record once more: once the bug is fixed, the partition
-continues by itself.
+An exception while one record is processed stops the worker before anything is committed. The try is
+noted on a Kafka topic, so that it survives the restart. After the third try the record is skipped:
+it goes to the dead letter with the traceback. A bug that fails on every record must not move the
+whole topic into the dead letter, so too many skips in a short time halt the partition instead. A
+worker that starts on a halted partition tries its record once more: once the bug is fixed, the
+partition continues by itself.
 """
 
 from __future__ import annotations
@@ -25,11 +27,15 @@ MAX_TRIES: Final = 3
 MAX_SKIPS: Final = 5
 SKIP_WINDOW_US: Final = 600_000_000
 PARDON: Final = -1
-"""The offset in the note that `stepstream deadletter resume` writes: skips before it do not count any more."""
+"""The offset in the note that `stepstream deadletter resume` writes: skips before it do not count
+any more.
+"""
 
 
 LEDGER_TOPICS: Final = {"steps": "state", "findings": "fleet", "usage": "fleet"}
-"""The topic that has the notes about a topic's records, on the partition of the same number; names without prefix."""
+"""The topic that has the notes about a topic's records, on the partition of the same number; names
+without prefix.
+"""
 
 
 class ProcessingFailed(Exception):
@@ -44,7 +50,9 @@ LogTime = Annotated[int, msgspec.Meta(ge=0, lt=MAX_TIME_US)]
 
 
 class Note(msgspec.Struct):
-    """Tries at one record. ``at_us`` is its log time; ``skipped_at_us`` is the same once it is skipped, 0 before."""
+    """Tries at one record. ``at_us`` is its log time; ``skipped_at_us`` is the same once it is
+    skipped, 0 before.
+    """
 
     offset: Annotated[int, msgspec.Meta(ge=-1, le=MAX_COUNT)]
     tries: Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNT)]
@@ -110,7 +118,9 @@ class PoisonLedger:
         return note if note is not None and note.tries >= MAX_TRIES else None
 
     def recovered(self, offset: int) -> Output:
-        """The record was processed after all: note that it is not to be skipped when it is read again."""
+        """The record was processed after all: note that it is not to be skipped when it is read
+        again.
+        """
         note = self._notes[offset] = Note(offset, 0, "", self._notes[offset].at_us)
         return self._note(note)
 
@@ -124,7 +134,9 @@ class PoisonLedger:
         return bool(self._notes)
 
     def too_many(self, now_us: int) -> bool:
-        """Whether so many records were skipped lately that the worker is at fault and the partition must halt."""
+        """Whether so many records were skipped lately that the worker is at fault and the partition
+        must halt.
+        """
         after_us = now_us - SKIP_WINDOW_US
         recent = (
             n
@@ -146,7 +158,9 @@ class PoisonLedger:
         )
 
     def resumed(self, offset: int, now_us: int) -> Output:
-        """The finding that resolves the alert: the record at which the partition had halted was processed or is skipped."""
+        """The finding that resolves the alert: the record at which the partition had halted was
+        processed or is skipped.
+        """
         return self._finding(
             "resolved",
             offset,

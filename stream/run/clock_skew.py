@@ -1,4 +1,4 @@
-"""Times of a run whose steps come from several hosts, whose clocks may differ."""
+"""Start and end of a run whose steps come from several hosts with clocks that may differ."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from stepstream.stream.run.run import Run
 from stepstream.stream.run.steps import StepInfo
 
 TOLERANCE_US: Final = 1_000_000
-"""Clocks that are kept in step differ by less."""
+"""Synchronized clocks differ by less."""
 
 
 def run_span(
     run: Run, earliest_us: int | None = None, latest_us: int | None = None
 ) -> tuple[int, int]:
-    """When a run began and ended, so that the difference is its duration.
+    """Start and end of a run in unix microseconds; the difference is its duration.
 
-    Both are its root's own once that has ended: one host's clock told them. Until then the end is the latest time seen in a
-    step, no later than the log allows: a step whose host is ahead adds nothing. ``earliest_us`` and ``latest_us`` are the
-    earliest start and the latest time of all steps, where they are known.
+    Both are the root's own once it has ended: they come from one host's clock. Until then the end
+    is the latest time of a step, but no later than the log allows, so that a host whose clock is
+    ahead adds nothing. ``earliest_us`` and ``latest_us`` are the earliest start and the latest time
+    of all steps, where the caller knows them.
     """
     root = run.root
     if root is not None and root.ended:
@@ -29,13 +30,16 @@ def run_span(
     if latest_us is None:
         latest_us = max((max(info.end_us, info.start_us) for info in steps), default=0)
     start_us = earliest_us if root is None else root.start_us
-    # what was sent long after it happened may lie far apart in time, and close together in the log
+    # Steps that were sent long after they happened may be far from now and close together in the
+    # log.
     allowed_us = max(run.last_append_us, start_us + run.last_append_us - run.first_append_us)
     return start_us, max(start_us, min(latest_us, allowed_us))
 
 
 def skewed_steps(run: Run) -> int:
-    """How many ended steps lie outside their ended parents by more than the log explains: their hosts' clocks differ."""
+    """The number of ended steps that are outside of their ended parents' time by more than the log
+    explains, because their hosts' clocks differ.
+    """
     steps = run.steps
     count = 0
     for info in steps.values():
@@ -51,9 +55,9 @@ def skewed_steps(run: Run) -> int:
 
 def _is_skewed(info: StepInfo, parent: StepInfo, last_append_us: int) -> bool:
     if info.start_us < parent.start_us - TOLERANCE_US:
-        return True  # nothing begins before what caused it
+        return True  # it begins before its cause
     apart_us = (info.start_us - parent.start_us) - max(0, info.append_us - parent.append_us)
     if info.start_us > parent.end_us + TOLERANCE_US and apart_us > TOLERANCE_US:
-        return True  # it came with its parent, and says that it began after the parent's end
+        return True  # it arrived with its parent, yet began after the parent's end
     ahead_us = last_append_us + TOLERANCE_US
     return info.end_us > parent.end_us + TOLERANCE_US and info.end_us > ahead_us >= parent.end_us

@@ -1,4 +1,4 @@
-"""What an ended step said, as detectors read it: both ends of its input and output, decoded at most once."""
+"""The input and output of an ended step for detectors: cut to both ends, decoded at most once."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import msgspec
 from stepstream.schemas.step import Step
 
 HEAD: Final = 4_096
-"""Characters at either end of an input or output that are looked at; what lies between is not."""
+"""Characters at each end of an input or output that detectors read; they skip what is between."""
 
 WHOLE: Final = 2 * HEAD
-"""Characters up to which a text is looked at whole."""
+"""A text of up to so many characters is read completely."""
 _END: Final = 600
 
 _decode = msgspec.json.Decoder().decode
@@ -24,7 +24,9 @@ _JOINING: Final = b"_-"
 
 
 def _word_byte(code: int) -> int:
-    """Letters in lower case, digits, what joins the parts of an identifier and UTF-8 beyond ASCII; else a space."""
+    """A byte as part of a word: letters in lower case, digits, the characters in ``_JOINING`` and
+    bytes beyond ASCII; any other byte becomes a space.
+    """
     char = bytes([code]).lower()
     return char[0] if char.isalnum() or char in _JOINING or code >= 128 else 32
 
@@ -33,7 +35,9 @@ _WORDS: Final = bytes(map(_word_byte, range(256)))
 
 
 class Contents:
-    """The contents of one ended step. Made once for all detectors; what they ask for is worked out when they ask."""
+    """The contents of one ended step, shared by all detectors; each property is worked out at its
+    first use.
+    """
 
     __slots__ = (
         "_arguments", "_given", "_input_data", "_output_data", "_output_words", "_taken", "_top", "input", "noted", "output",
@@ -49,38 +53,38 @@ class Contents:
         self._arguments: Any = _UNREAD
         self._top: Any = _UNREAD
         self.noted: dict[str, Any] = {}
-        """What one detector worked out and another asks for again."""
+        """Results that one detector has worked out and another uses."""
         self._input_data: bytes | None = None
         self._output_data: bytes | None = None
         self._output_words: list[bytes] | None = None
 
     @property
     def input_is_cut(self) -> bool:
-        """Whether there is more of the input than is looked at."""
+        """Whether a part of the input is missing here."""
         return len(self.step.input) > WHOLE or bool(self.step.input_bytes)
 
     @property
     def output_is_cut(self) -> bool:
-        """Whether there is more of the output than is looked at."""
+        """Whether a part of the output is missing here."""
         return len(self.step.output) > WHOLE or bool(self.step.output_bytes)
 
     @property
     def given(self) -> Any:
-        """The input as JSON; None where it is none, or is cut."""
+        """The input as JSON; None where it is not JSON, or is cut."""
         if self._given is _UNREAD:
             self._given = None if self.input_is_cut else json_of(self.input)
         return self._given
 
     @property
     def taken(self) -> Any:
-        """The output as JSON; None where it is none, or is cut."""
+        """The output as JSON; None where it is not JSON, or is cut."""
         if self._taken is _UNREAD:
             self._taken = None if self.output_is_cut else json_of(self.output)
         return self._taken
 
     @property
     def arguments(self) -> dict[str, Any] | None:
-        """A call's named arguments, out of the wrappers that frameworks put around them; None where there are none."""
+        """A call's named arguments without the wrappers of frameworks; None where there are none."""
         if self._arguments is _UNREAD:
             given = self.given
             self._arguments = _unwrapped(given) if isinstance(given, dict) else None
@@ -103,14 +107,16 @@ class Contents:
 
     @property
     def output_words(self) -> list[bytes]:
-        """The words of the output as they come, in lower case."""
+        """The words of the output in order, in lower case."""
         if self._output_words is None:
             self._output_words = _split(self.output_data)
         return self._output_words
 
     @property
     def top_of_output(self) -> dict[str, msgspec.Raw] | None:
-        """The output's own keys where it is an object, their values unread, which costs a quarter of reading it all."""
+        """The output's own keys with their values undecoded, if it is an object; a quarter of the
+        cost of decoding all of it.
+        """
         if self._top is _UNREAD:
             self._top = None if self.output_is_cut else _top_of(self.output)
         found: dict[str, msgspec.Raw] | None = self._top
@@ -128,17 +134,19 @@ def _unwrapped(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def both_ends(text: str) -> str:
-    """The two ends of a text that is too long to be looked at whole, each in lines of its own."""
+    """Beginning and end of a long text, each on lines of its own."""
     return f"{text[:HEAD]}\n{text[-HEAD:]}"
 
 
 def ends_of(text: str) -> str:
-    """The beginning and the end of a long text, where an object's own keys stand that matter; a short one whole."""
+    """Beginning and end of a long text, where the keys of an object that matter usually are; a
+    short text unchanged.
+    """
     return text if len(text) <= 2 * _END else text[:_END] + text[-_END:]
 
 
 def json_of(text: str) -> Any:
-    """A text as JSON where it begins like an object, a list or a string; None otherwise."""
+    """A text decoded as JSON if it begins like an object, a list or a string; None otherwise."""
     if text[:1] not in ("{", "[", '"'):
         text = text.strip()
         if text[:1] not in ("{", "[", '"'):
@@ -162,7 +170,7 @@ def words(text: str) -> frozenset[bytes]:
 
 
 def words_in_order(text: str) -> list[bytes]:
-    """The words of a text as they come, in lower case, each as often as it is there."""
+    """The words of a text in order, in lower case, with repetitions."""
     return _split(text.encode("utf-8", "replace"))
 
 

@@ -1,4 +1,6 @@
-"""How long runs stay open and how much a worker holds: the assemble stage's settings, in microseconds of log time."""
+"""The assemble stage's settings: how long runs stay open, how much is kept in memory. Times are
+microseconds of log time.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +12,16 @@ from stepstream.schemas.settings import Settings
 from stepstream.schemas.times import DAY_US, HOUR_US, MINUTE_US
 
 NEVER_US = 2**62
-"""A time that does not come."""
+"""Later than any time."""
 
 LIVE_WITHIN_US = MINUTE_US
-"""A run whose first record was appended more than this after its own time sets no live timers."""
+"""A run whose first record was appended later than this after its own time sets no timers: it is an
+import or a replay.
+"""
 
 MANY_RUNS = 1_000
 RECORDS_PER_CHECKPOINT = 16
-"""Where more runs are open than many, one record in so many leads to a checkpoint at most."""
+"""With more than ``MANY_RUNS`` open, at most one record in so many leads to a checkpoint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +44,9 @@ class AssembleLimits:
     records: Limits = field(default_factory=Limits)
 
     def replay_length(self, open_runs: int) -> int:
-        """Records that a run may hold the floor back by before it is checkpointed.
-
-        Each open run is written once in so many records: with very many of them more, else the worker would do little else.
+        """The number of records after which a run that still needs its first one is checkpointed.
+        Each open run is written once in so many records; with very many runs the number grows, or
+        the worker would do little else.
         """
         return max(self.replay_records, RECORDS_PER_CHECKPOINT * (open_runs - MANY_RUNS))
 

@@ -1,4 +1,6 @@
-"""Which rules judge a run: policies matched against whose run it is, over the rules that are on for every run."""
+"""The rules of a run: those of the policies that match its owner, and the default rules that no
+such policy replaces.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ log = logging.getLogger("stepstream.worker")
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """A rule as it applies to a run: whose policy asked, and whether its action may be ordered."""
+    """A rule as it applies to a run: the policy that it is from, and whether its action may be
+    taken.
+    """
 
     rule: RuleBase
     policy: str = ""
@@ -28,10 +32,10 @@ class Applied:
 
 
 class RuleSet:
-    """The rules that judge a run, with the detectors made for them. Shared by all runs that the same rules judge.
+    """Rules with the detectors made for them, shared by all runs that the rules apply to.
 
-    ``pinned`` is the set as text, kept in a run's state so that a restart judges it by the same rules; empty for the
-    rules without any policy.
+    ``pinned`` is the set as text, kept in a run's state so that the same rules apply after a
+    restart; empty for the default rules alone.
     """
 
     __slots__ = (
@@ -61,7 +65,7 @@ class RuleSet:
         self.pinned = "" if applied == default_applied() else _to_text(applied)
 
     def observers(self, step: StepInfo) -> tuple[Any, ...]:
-        """The detectors that a step may concern in a run where nothing was found yet."""
+        """The detectors to call for a step in a run without findings so far."""
         key = (step.ended, step.kind)
         found = self._observers.get(key)
         if found is None:
@@ -71,7 +75,7 @@ class RuleSet:
         return found
 
     def readers(self, kind: str) -> tuple[Any, ...]:
-        """The detectors that read what a step of a kind said."""
+        """The detectors that read the contents of steps of a kind."""
         found = self._readers.get(kind)
         if found is None:
             found = self._readers[kind] = tuple(
@@ -81,7 +85,9 @@ class RuleSet:
 
 
 def _made(applied: Applied, make: Callable[[Applied], Any]) -> Any:
-    """The detector of a rule; None where it cannot be made: a rule is no reason to stop at every run that it judges."""
+    """The detector of a rule; None, with a log line, where it cannot be made, so that one rule does
+    not stop every run that it applies to.
+    """
     try:
         return make(applied)
     except Exception:
@@ -99,7 +105,9 @@ def default_applied() -> tuple[Applied, ...]:
 
 
 class RuleBook:
-    """The policies in force. Immutable; a changed policy makes a new book, and runs keep the rules they began with."""
+    """The policies in force. Immutable: a changed policy makes a new book, and runs keep the rules
+    that they began with.
+    """
 
     def __init__(self, policies: Iterable[Policy], make: Callable[[Applied], Any]) -> None:
         self._policies = tuple(sorted(policies, key=lambda policy: policy.name))
@@ -123,7 +131,7 @@ class RuleBook:
         return found
 
     def restored(self, pinned: str) -> RuleSet:
-        """The rules that a run's state was pinned to."""
+        """The rules that a run's state names."""
         if not pinned:
             return self._default
         found = self._by_text.get(pinned)

@@ -1,4 +1,4 @@
-"""A run while it is being put back together: its steps, running totals and what detectors have said about it."""
+"""A run while its records arrive: its steps, running totals and findings."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from stepstream.stream.run.steps import (
 
 
 class Identity(NamedTuple):
-    """Whose run it is, as its root says; until the root is known, as its earliest step says."""
+    """The owner and name of a run: its root's or, until that is known, its earliest step's."""
 
     project: str
     environment: str
@@ -36,13 +36,15 @@ class Identity(NamedTuple):
 
 
 Rank = tuple[bool, int, str, bool]
-"""Which record's identity holds: a root's before others, then the earliest start, then the smallest id, ends first."""
+"""The order of records for a run's identity, the smallest wins: a root before others, then the
+earliest start, then the smallest id, ends before starts.
+"""
 
 NO_RANK: Rank = (True, 2**63, "", True)
 
 
 class Fired(NamedTuple):
-    """A finding that was raised and what opened it."""
+    """A finding that was raised, with the rule and policy that raised it."""
 
     alert: str
     subject: str
@@ -51,7 +53,7 @@ class Fired(NamedTuple):
     policy: str
     resolved: bool = False
     is_note: bool = False
-    """It opened no alert."""
+    """It is a note and opened no alert."""
 
 
 class Totals:
@@ -99,7 +101,7 @@ _TOKEN_KINDS = range(5)
 
 
 def sum_of(parts: list[Totals]) -> Totals:
-    """The sum of some parts, not to be changed: of one it is that part itself."""
+    """The sum of some parts. Do not change it: the sum of one part is that part itself."""
     if len(parts) == 1:
         return parts[0]
     totals = Totals()
@@ -116,17 +118,19 @@ NO_NAMES: Final[frozenset[str]] = frozenset()
 NONE_OFF: Final = NO_NAMES
 
 MAX_FINDINGS: Final = 100
-"""Findings under one alert's name about one run; what is found beyond is counted."""
+"""The most findings under one alert's name about one run; further ones are only counted."""
 
 FREE_STEPS: Final = 256
-"""A run of so few steps is never checked against ``MAX_TEXT``: it cannot reach it."""
+"""A run of so few steps cannot reach ``MAX_TEXT``, so its texts are not counted."""
 
 MAX_TEXT: Final = 1_048_576
-"""Characters of names and messages that a run's steps hold."""
+"""The most characters in the names and messages of one run's steps."""
 
 
 class Run:
-    """One run. ``merge`` takes records in any order; the result depends only on which records were merged."""
+    """One run. ``merge`` takes records in any order; the result depends only on which records were
+    merged.
+    """
 
     __slots__ = (
         "by_minute",
@@ -168,10 +172,12 @@ class Run:
         self.last_append_us = append_us
         self.rules = rules
         self.normal: Normal | None = None
-        """What it is judged by: the newest baseline from before it began; None where nothing asks or nothing is known."""
+        """The newest baseline from before it began; None where no rule needs one or none is known.
+        """
         self.live = True
         self.look_us = NEVER_US
-        """When a detector that holds a judgement wants to be asked, as far as the stage has not taken note of it yet."""
+        """When a detector wants to be called next, until the stage has scheduled it.
+        """
         self.timers: dict[str, int] = {}
         """When ``on_timer`` of which detectors is due, in log time, by the detectors' name."""
         self.next_timer_us = NEVER_US
@@ -180,7 +186,9 @@ class Run:
         self.steps: dict[str, StepInfo] = {}
         self.open: dict[str, StepInfo] = {}
         self.step_index: StepIndex | None = None
-        """What the next trajectory need not work out again; None where it must."""
+        """Order and summary of its steps for the next trajectory; None where they must be worked
+        out again.
+        """
         self.root: StepInfo | None = None
         self.identity = Identity("default", "", "", "", "", "", "", "")
         self.rank: Rank = NO_RANK
@@ -199,11 +207,13 @@ class Run:
         self.text_size = -1
         self.detector_state: dict[str, Any] = {}
         self.off: frozenset[str] = NONE_OFF
-        """Names of the detectors that have raised in this run and are asked no more."""
+        """Names of the detectors that have raised in this run and are not called any more."""
 
     @property
     def revision(self) -> int:
-        """2 x the distinct (step, phase) merged, + 1 once closed: no replay and no fragment exceeds the true one."""
+        """2 x the distinct (step, phase) merged, + 1 once closed, so that no replay and no partial
+        run has a higher one than the complete run.
+        """
         return 2 * self.phases + self.closed
 
     @property
@@ -213,11 +223,14 @@ class Run:
 
     @property
     def is_late_fragment(self) -> bool:
-        """Late steps of a run that is long over and forgotten, unless a root shows that it is a run of its own."""
+        """Whether these are late steps of a run that was forgotten, not a run of their own: it has
+        no root.
+        """
         return self.started_late and self.root is None
 
     def set_timer(self, name: str, at_us: int) -> None:
-        """Have ``on_timer`` of the detectors of this name called once log time has reached ``at_us``.
+        """Have ``on_timer`` of the detectors of this name called once log time has reached
+        ``at_us``.
 
         An earlier timer of the same name stays: ``on_timer`` sets the next one when it is called.
         """
@@ -242,7 +255,9 @@ class Run:
             self.set_timer(detector.name, at_us)
 
     def merge(self, step: Step, cost: Cost, append_us: int, max_steps: int) -> StepInfo | None:
-        """Take over one accepted record; None when it changes nothing (a duplicate, or beyond ``max_steps``)."""
+        """Merge one accepted record. Returns its step, None when it changes nothing (a duplicate,
+        or beyond ``max_steps``).
+        """
         self.last_append_us = max(self.last_append_us, append_us)
         before = self.steps.get(step.step_id)
         if (
@@ -269,9 +284,9 @@ class Run:
         return info
 
     def _start(self, step: Step, before: StepInfo | None, append_us: int) -> StepInfo | None:
-        """A start after its end only says that it came."""
+        """A start that comes after its end only counts as received."""
         if before is None:
-            info = started_step(step, self._held_id(step.parent_step_id), append_us)
+            info = started_step(step, self._shared_id(step.parent_step_id), append_us)
             self.steps[info.step_id] = self.open[info.step_id] = info
             return info
         if before.started:
@@ -282,10 +297,10 @@ class Run:
     def _end(
         self, step: Step, before: StepInfo | None, append_us: int, cost: Cost
     ) -> StepInfo | None:
-        """An end replaces what a start said, whichever came first."""
+        """An end replaces all fields of a start, whichever came first."""
         if before is not None and before.ended:
             return None
-        info = ended_step(step, self._held_id(step.parent_step_id), cost, before, append_us)
+        info = ended_step(step, self._shared_id(step.parent_step_id), cost, before, append_us)
         self.steps[info.step_id] = info
         if before is not None:
             self.open.pop(step.step_id, None)
@@ -295,13 +310,13 @@ class Run:
                 self.step_index = None
         return info
 
-    def _held_id(self, parent: str) -> str:
-        """A parent's id as the run holds it already, so that it is held once."""
-        held = self.steps.get(parent)
-        return parent if held is None else held.step_id
+    def _shared_id(self, parent: str) -> str:
+        """A parent's id as the string object of the parent step, so that it is in memory once."""
+        step = self.steps.get(parent)
+        return parent if step is None else step.step_id
 
     def _bound_texts(self, info: StepInfo, before: StepInfo | None) -> None:
-        """Steps beyond the bound lose their names: a run's state must fit into a record, whatever its steps are called."""
+        """Drop the texts of steps beyond ``MAX_TEXT``: a run's state must fit into a record."""
         if self.text_size < 0:
             self.text_size = sum(map(text_size, self.steps.values()))
         elif before is not info:
@@ -313,7 +328,7 @@ class Run:
 
     @property
     def totals(self) -> Totals:
-        """Sums over all ended steps; not to be changed."""
+        """Sums over all ended steps. Do not change them."""
         return sum_of(list(self.by_minute.values()))
 
     def _count(self, info: StepInfo) -> None:
@@ -353,9 +368,9 @@ class Run:
             self.root = info
 
     def recount(self) -> None:
-        """Rebuild from the steps what is derived from them; for a run restored from its state.
+        """Rebuild what is derived from the steps, after a restore from a state record.
 
-        All its minutes count as changed: the state may know of growth that was not published yet.
+        All minutes count as changed: the state may contain growth that was not published yet.
         """
         self.by_minute, self.open = {}, {}
         self.step_index = None

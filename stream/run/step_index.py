@@ -1,8 +1,8 @@
-"""A run's steps in the order of their start, and what its trajectory says about them.
+"""A run's steps in the order of their start, and the fields of its trajectory that summarize them.
 
-A growing run is published again and again, and most of its steps have not changed since the last time. Steps are settled, in
-order, as they end: a settled step is encoded and counted once and never looked at again. The first one, usually the root, is
-open for as long as the run: it is looked at each time.
+A growing run is published again and again, and most of its steps have not changed since the last
+time. Steps are settled, in order, as they end: a settled step is encoded and counted once. The
+first step, usually the root, is open for as long as the run and is counted each time.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Steps = Mapping[str, StepInfo]
 
 
 class Tally:
-    """What a trajectory says about some steps, added in the order of their start."""
+    """The summary of some steps, added in the order of their start."""
 
     __slots__ = (
         "cancelled", "end_us", "models", "orphans", "path", "retrievals", "room_bytes", "roots", "start_us", "tools",
@@ -34,9 +34,9 @@ class Tally:
 
     def __init__(self, room_bytes: int = MAX_PATH_BYTES) -> None:
         self.path = bytearray()
-        """Steps as JSON, each with a comma behind it."""
+        """Steps as JSON, each followed by a comma."""
         self.room_bytes = room_bytes
-        """What the path may still grow by; below 0 nothing is added to it any more."""
+        """Bytes by which the path may still grow; below 0 nothing is added to it any more."""
         self.tools: list[str] = []
         self.models: list[str] = []
         self.start_us = self.end_us = self.roots = self.orphans = self.cancelled = (
@@ -45,11 +45,11 @@ class Tally:
 
     @property
     def truncated(self) -> bool:
-        """Whether a step had no room in the path."""
+        """Whether the path leaves out a step."""
         return self.room_bytes < 0
 
     def add(self, info: StepInfo, known: Steps) -> None:
-        """Add a step. ``known`` are all of the run's."""
+        """Add a step; ``known`` are all steps of the run."""
         if info.tool:
             _add_name(self.tools, info.tool)
         if info.model:
@@ -74,7 +74,7 @@ class Tally:
                 self.path += _path_step(info)
 
     def join(self, later: Tally) -> None:
-        """Add what was counted of the steps that follow, in the room that this one has left."""
+        """Add the tally of the steps that follow, made with the room that this one has left."""
         for tool in later.tools:
             _add_name(self.tools, tool)
         for model in later.models:
@@ -105,7 +105,9 @@ def _path_step(info: StepInfo) -> bytes:
 
 
 class StepIndex:
-    """The order of a run's steps and the tally of those that are settled. Dropped when a step's start changes."""
+    """The order of a run's steps and the tally of the settled ones. The run drops it when a step's
+    start changes.
+    """
 
     __slots__ = ("_order", "_room_bytes", "_settled", "_settled_count")
 
@@ -119,12 +121,12 @@ class StepIndex:
         self._settled_count = 0
 
     def in_order(self, known: Steps) -> list[StepInfo]:
-        """The run's steps by start."""
+        """The run's steps, by their start."""
         self._take_in(known)
         return [known[step_id] for step_id in self._order]
 
     def tally(self, known: Steps) -> Tally:
-        """Of all the run's steps."""
+        """The tally of all steps of the run."""
         self._take_in(known)
         whole = Tally()
         if not self._order:
@@ -139,7 +141,7 @@ class StepIndex:
         return whole
 
     def _take_in(self, known: Steps) -> None:
-        """Sort in the steps that have come since the last time; they are the last ones in ``known``."""
+        """Sort in the steps that are new since the last call; they are the last ones in ``known``."""
         order = self._order
         if len(known) == len(order):
             return
@@ -151,7 +153,9 @@ class StepIndex:
         order.extend(info.step_id for info in added)
 
     def _settle(self, known: Steps, room_bytes: int) -> None:
-        """Settle what has ended, as far as nothing before it can still change, in the room that the first step leaves."""
+        """Settle the ended steps up to the first one that may still change, in the room that the
+        first step leaves.
+        """
         if room_bytes != self._room_bytes:
             self._forget(room_bytes)
         for step_id in islice(self._order, 1 + self._settled_count, None):

@@ -1,4 +1,6 @@
-"""One step as the worker keeps it: what totals, tree and detectors need, no contents."""
+"""One step as the worker keeps it: the fields that totals, tree and detectors need, without
+contents.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ MAX_ERROR_CHARS: Final = 300
 
 
 class StepInfo(msgspec.Struct, array_like=True, gc=False):
-    """A step of an open run. New fields are added at the end, with defaults: state records of older workers lack them."""
+    """A step of an open run. New fields are added at the end, with defaults: state records of older
+    workers lack them.
+    """
 
     step_id: str
     parent: str
@@ -54,12 +58,12 @@ class StepInfo(msgspec.Struct, array_like=True, gc=False):
 
     @property
     def label(self) -> str:
-        """What people call it: the tool or model where there is one, else the name."""
+        """The name for messages: the tool or model where there is one, else the step's name."""
         return self.tool or (self.name if self.kind != "llm_call" else self.model or self.name)
 
 
 def text_size(info: StepInfo) -> int:
-    """Characters of the names and messages that a step holds."""
+    """The number of characters in a step's names and messages."""
     return (
         len(info.name)
         + len(info.tool)
@@ -72,14 +76,16 @@ def text_size(info: StepInfo) -> int:
 
 
 def drop_texts(info: StepInfo) -> None:
-    """Keep the step's place, times and numbers alone; it counts for its run's agent."""
+    """Drop the step's names and messages. Without an agent it counts for its run's agent."""
     info.name = info.tool = info.model = info.agent = info.agent_version = info.error_type = (
         info.error_message
     ) = ""
 
 
 def started_step(step: Step, parent: str, append_us: int) -> StepInfo:
-    """The step as its start tells it. ``parent`` is its parent's id, as the run holds it already where it does."""
+    """The step from its start record. ``parent`` is its parent's id, the run's own string object
+    where it has one.
+    """
     return StepInfo(
         step.step_id, parent, intern(step.kind), intern(step.name), step.start_time, append_us, True, False,
         0, "running", intern(step.tool), intern(step.model), intern(step.agent), intern(step.agent_version), "", "",
@@ -90,11 +96,11 @@ def started_step(step: Step, parent: str, append_us: int) -> StepInfo:
 def ended_step(
     step: Step, parent: str, cost: Cost, before: StepInfo | None, append_us: int
 ) -> StepInfo:
-    """The step as its end tells it, whatever its start said ``before``; ``parent`` as for a start.
-
-    Made anew: to set every field of the one before costs twice as much. What the one before said too is kept as it was: a
-    run's steps lie together in memory for as long as it is open, and what is younger lies elsewhere.
+    """The step from its end record, which replaces everything that its start, ``before``, had;
+    ``parent`` as for a start.
     """
+    # A new object: to set every field of the old one costs twice as much. The values that both have
+    # are taken from the old one, so that a run's steps stay close together in memory.
     step_id, start_us, started = step.step_id, step.start_time, False
     if before is not None:
         step_id, append_us, started = before.step_id, before.append_us, True
@@ -121,7 +127,7 @@ def _counts(usage: TokenUsage) -> Tokens:
 
 
 def content_hash(text: str) -> int:
-    """A hash of contents that is the same in every process; 0 for no content."""
+    """A hash of contents that is the same in every process; 0 for an empty text."""
     if not text:
         return 0
     data = text.encode("utf-8", "replace")

@@ -14,7 +14,9 @@ from stepstream.stream.shell.connection import broker_urls, credentials
 COMMIT_INTERVAL_S: Final = 0.5
 
 METADATA_MS: Final = 5_000
-"""A broker that has just started may not know the topics yet, and then the group's leader assigns none: ask again soon."""
+"""A broker that has just started may not know the topics yet, and then the group's leader assigns
+none: ask again soon.
+"""
 
 
 def make_app(settings: Settings, group: str) -> faust.App:

@@ -1,8 +1,9 @@
-"""Whether a partition's brokers have failed lately, as far as a client that can still read from it can know.
+"""Whether a partition's brokers have failed lately, as far as a client that can still read from it
+can know.
 
-A fetch that finds no more records says that none were appended, not that nobody tried: after a partition's leader has gone,
-producers find the new leader later than a consumer does, and while a replica is missing neither their records nor the worker's
-outputs are acknowledged.
+A fetch that finds no more records says that none were appended, not that nobody tried: after a
+partition's leader has gone, producers find the new leader later than a consumer does, and while a
+replica is missing neither their records nor the worker's outputs are acknowledged.
 """
 
 from __future__ import annotations
@@ -14,10 +15,13 @@ from typing import Final
 from faust.types import TP
 
 STALLED_S: Final = 1.0
-"""Without an acknowledgement of the worker's own outputs for so long, the brokers count as failed."""
+"""Without an acknowledgement of the worker's own outputs for so long, the brokers count as failed.
+"""
 
 LEADER_S: Final = 3.0
-"""For so long a change of leader counts, so that it is also noticed for a partition whose state is being loaded."""
+"""For so long a change of leader counts, so that it is also noticed for a partition whose state is
+being loaded.
+"""
 
 
 class BrokerHealth:
@@ -29,7 +33,9 @@ class BrokerHealth:
         leader_of: Callable[[TP], int | None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``stalled_s`` returns for how many seconds no output was acknowledged although some were sent."""
+        """``stalled_s`` returns for how many seconds no output was acknowledged although some were
+        sent.
+        """
         self._stalled_s = stalled_s
         self._leader_of = leader_of
         self._clock = clock

@@ -1,4 +1,6 @@
-"""The documents in force: read completely from the config topic before the first step, then followed."""
+"""The documents in force: read completely from the config topic before the first step, then
+followed.
+"""
 
 from __future__ import annotations
 
@@ -67,7 +69,9 @@ class Documents:
 
 
 def note_batch(settings: Settings, name: str, batch: BadBatch) -> None:
-    """Log and dead-letter a batch of a topic (name without prefix) that cannot be read and is about to be skipped."""
+    """Log and dead-letter a batch of a topic (name without prefix) that cannot be read and is about
+    to be skipped.
+    """
     log.error(
         "%s partition %d: %s", name, batch.partition, describe(batch.first, batch.last, batch.why)
     )
@@ -75,7 +79,9 @@ def note_batch(settings: Settings, name: str, batch: BadBatch) -> None:
 
 
 class ConfigTopic(Follower):
-    """Reads the config topic to its end, then follows it without a consumer group. Calls block: use a thread."""
+    """Reads the config topic to its end, then follows it without a consumer group. Calls block: use
+    a thread.
+    """
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(
@@ -86,7 +92,9 @@ class ConfigTopic(Follower):
 
 
 async def follow(source: Follower, take: Callable[[list[Message]], object]) -> None:
-    """Call ``take`` with the messages that come to a topic, until cancelled; while brokers are away, try again."""
+    """Call ``take`` with the messages that come to a topic, until cancelled; while brokers are
+    away, try again.
+    """
     while True:
         try:
             messages = await asyncio.to_thread(source.poll, 0.5)

@@ -1,4 +1,6 @@
-"""faust's connection settings: the same brokers, credentials and certificates as for confluent-kafka."""
+"""faust's connection settings: the same brokers, credentials and certificates as for
+confluent-kafka.
+"""
 
 from __future__ import annotations
 

@@ -22,7 +22,9 @@ def bind_stages(
     on_revoked: Callable[[], None],
     on_assigned: Callable[[list[TP]], None],
 ) -> None:
-    """Have faust hand batches to the stages, and report rebalances and what a stage raises. Finalizes the app."""
+    """Have faust hand batches to the stages, and report rebalances and what a stage raises.
+    Finalizes the app.
+    """
     for stage in stages:
         _bind(app, stage, backlog, on_error)
 

@@ -1,4 +1,6 @@
-"""Reads what a worker needs before it processes the first record of a partition: its offset, run states, alerts, windows."""
+"""Reads what a worker needs before it processes the first record of a partition: its offset, run
+states, alerts, windows.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,9 @@ LOAD_BACKOFF: Final = Backoff(first_s=0.5, longest_s=10.0)
 def committed_position(
     settings: Settings, group: str, name: str, partition: int
 ) -> tuple[int, int]:
-    """The committed offset of a partition and the offset of the state topic committed with it; 0 where there is none."""
+    """The committed offset of a partition and the offset of the state topic committed with it; 0
+    where there is none.
+    """
     client = consumer(settings, group)
     try:
         asked = TopicPartition(topic(settings.topic_prefix, name), partition)
@@ -65,20 +69,26 @@ def committed_position(
 
 
 SINK_HAS_MS: Final = 600_000
-"""A sink dead-letters unreadable alerts too; only those older than this are left to the worker, so that one does it."""
+"""A sink dead-letters unreadable alerts too; only those older than this are left to the worker, so
+that one does it.
+"""
 
 
 class StateReader:
-    """Reads a partition's state. Records that cannot be decoded are skipped, logged once and dead-lettered."""
+    """Reads a partition's state. Records that cannot be decoded are skipped, logged once and
+    dead-lettered.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self.unreadable: list[Unreadable] = []
 
     def decoded(self, name: str, message: Message, read: Callable[[], _Result]) -> _Result | None:
-        """The result of ``read`` for a record of a topic (name without prefix); None where it raises.
+        """The result of ``read`` for a record of a topic (name without prefix); None where it
+        raises.
 
-        Raises ``UnknownStateVersion`` and ``UnknownCheckpoint`` for records of a newer worker: those must not be lost.
+        Raises ``UnknownStateVersion`` and ``UnknownCheckpoint`` for records of a newer worker:
+        those must not be lost.
         """
         try:
             return read()
@@ -89,18 +99,24 @@ class StateReader:
             return None
 
     def records(self, name: str, partition: int, offset: int | None = None) -> Iterator[Message]:
-        """The records of a partition up to its present end; batches that cannot be read are skipped and dead-lettered."""
+        """The records of a partition up to its present end; batches that cannot be read are skipped
+        and dead-lettered.
+        """
         full = topic(self._settings.topic_prefix, name)
         passed = functools.partial(note_batch, self._settings, name)
         yield from read_to_end(self._settings, full, [partition], offset=offset, passed=passed)
 
     def finish(self) -> int:
-        """Dead-letter what could not be decoded. Returns how many records. Raises ``KafkaUnreachable``."""
+        """Dead-letter what could not be decoded. Returns how many records. Raises
+        ``KafkaUnreachable``.
+        """
         return refuse_unreadable(self._settings, self.unreadable)
 
 
 def refuse_unreadable(settings: Settings, unreadable: Sequence[Unreadable]) -> int:
-    """Dead-letter records, except those that are there already, and log it once. Returns how many records were given."""
+    """Dead-letter records, except those that are there already, and log it once. Returns how many
+    records were given.
+    """
     if unreadable:
         since_ms = time.time() * 1000 - SINK_HAS_MS
         left = [
@@ -132,7 +148,9 @@ def dead_lettered(settings: Settings, name: str, partition: int, position: int) 
 
 @dataclass(frozen=True, slots=True)
 class AssembleState:
-    """What Kafka holds of a partition of steps: the newest state of each run, the position, where the state records are."""
+    """What Kafka holds of a partition of steps: the newest state of each run, the position, where
+    the state records are.
+    """
 
     states: list[RunState]
     position: int
@@ -257,7 +275,9 @@ def read_alert(value: bytes) -> AlertStruct:
 
 @dataclass(frozen=True, slots=True)
 class UsageState:
-    """What Kafka holds of a partition of usage: sealed windows, the newest checkpoint, baselines, and the position."""
+    """What Kafka holds of a partition of usage: sealed windows, the newest checkpoint, baselines,
+    and the position.
+    """
 
     windows: list[FleetWindowStruct]
     checkpoint: Checkpoint | None
@@ -309,7 +329,8 @@ def load_usage(settings: Settings, group: str, partition: int) -> UsageState:
 def has_records(settings: Settings, full_name: str, partition: int, start: int, end: int) -> bool:
     """Whether the log has a record from offset ``start`` to before ``end``.
 
-    Offsets may be without a record: retention has deleted it, or they belong to the marks of transactions.
+    Offsets may be without a record: retention has deleted it, or they belong to the marks of
+    transactions.
     """
     client = consumer(settings, "stepstream-reader", **{"enable.partition.eof": True})
     try:
@@ -336,7 +357,9 @@ def has_records(settings: Settings, full_name: str, partition: int, start: int, 
 
 
 async def load_patiently(load: Callable[[], _Result], what: str) -> _Result:
-    """The result of ``load``, called in a thread; while brokers are away it is called again, with growing pauses."""
+    """The result of ``load``, called in a thread; while brokers are away it is called again, with
+    growing pauses.
+    """
     started = time.monotonic()
     outage = OutageLog(f"loading {what} failed", log)
     result = await retry_in_thread(

@@ -66,7 +66,9 @@ class WorkerObservation:
     def __init__(
         self, observer: Observer, counters: Counters, *, patience_s: float = 120.0
     ) -> None:
-        """A partition that makes no progress for more than ``patience_s`` is stuck; 0 switches that off."""
+        """A partition that makes no progress for more than ``patience_s`` is stuck; 0 switches that
+        off.
+        """
         self.observer = observer
         self._patience_s = patience_s
         for metric in m.METRICS:
@@ -121,7 +123,9 @@ class WorkerObservation:
     def stuck(
         self, runners: Iterable[PartitionRunner], end_of: Callable[[TP], int | None], now_s: float
     ) -> str:
-        """The partition that makes no progress although there is something to read; empty if none. ``now_s`` is monotonic."""
+        """The partition that makes no progress although there is something to read; empty if none.
+        ``now_s`` is monotonic.
+        """
         for runner in runners:
             if runner.processor is None or runner.halted:
                 continue

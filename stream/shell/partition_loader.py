@@ -30,7 +30,9 @@ log = logging.getLogger("stepstream.worker")
 
 
 class WorkerContext(Protocol):
-    """What partitions need of their worker. Read when a partition is loaded, so that it gets what is in force then."""
+    """What partitions need of their worker. Read when a partition is loaded, so that it gets what
+    is in force then.
+    """
 
     settings: Settings
     group: str

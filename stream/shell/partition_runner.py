@@ -1,6 +1,8 @@
-"""Runs the processor of one partition under one assignment: feeds it, sends its outputs, keeps its safe offset.
+"""Runs the processor of one partition under one assignment: feeds it, sends its outputs, keeps its
+safe offset.
 
-Records on which the processor fails are tried three times and then skipped (``stream/core/poison.py``).
+Records on which the processor fails are tried three times and then skipped
+(``stream/core/poison.py``).
 """
 
 from __future__ import annotations
@@ -37,10 +39,14 @@ class PartitionProcessor(Protocol):
         """A batch, or a tick, is over."""
 
     def tick(self, time_us: int) -> None:
-        """Every record up to the high watermark was fed; ``time_us`` is the wall time of the fetch that found no more."""
+        """Every record up to the high watermark was fed; ``time_us`` is the wall time of the fetch
+        that found no more.
+        """
 
     def delay_timers(self) -> None:
-        """Brokers have failed: records may be late, so that their absence means nothing for a while."""
+        """Brokers have failed: records may be late, so that their absence means nothing for a
+        while.
+        """
 
     def skip(self, record: Any, detail: str) -> None:
         """Dead-letter a record on which ``feed`` has failed."""
@@ -53,7 +59,9 @@ class PartitionProcessor(Protocol):
 
     @property
     def offset_at_work(self) -> int:
-        """Offset of the record that is processed now, or the last one; called by the watchdog while ``feed`` hangs."""
+        """Offset of the record that is processed now, or the last one; called by the watchdog while
+        ``feed`` hangs.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +149,9 @@ class PartitionRunner:
         return f"{self.tp.topic} partition {self.tp.partition}"
 
     def hung(self, why: str) -> Output | None:
-        """The note of a failed try at the record that hangs, to be sent before the process is ended; None without one."""
+        """The note of a failed try at the record that hangs, to be sent before the process is
+        ended; None without one.
+        """
         if self.processor is None or self.ledger is None:
             return None
         if self._marker is not None:
@@ -150,7 +160,9 @@ class PartitionRunner:
         return self.ledger.failed(offset, self._time_us, why) if offset >= 0 else None
 
     def feed(self, records: Sequence[Any]) -> None:
-        """Process records in order; skip those that have failed three times. Raises ``ProcessingFailed``."""
+        """Process records in order; skip those that have failed three times. Raises
+        ``ProcessingFailed``.
+        """
         processor, ledger = self.processor, self.ledger
         if processor is None or ledger is None:
             return
@@ -191,7 +203,9 @@ class PartitionRunner:
         return True
 
     def _try_again(self, record: Any, processor: PartitionProcessor, ledger: PoisonLedger) -> bool:
-        """Too many records were skipped: try this one, in case the worker was fixed, and halt if it fails again."""
+        """Too many records were skipped: try this one, in case the worker was fixed, and halt if it
+        fails again.
+        """
         now_us = record.timestamp * 1000
         processor.flush()
         self.pump()

@@ -1,10 +1,13 @@
-"""Marks on disk what a worker is about to process, so that what ends the process without an exception can be found.
+"""Marks on disk what a worker is about to process, so that what ends the process without an
+exception can be found.
 
-A record that raises, or that hangs where other threads can run, is noted on Kafka. One that hangs in C code without releasing
-the interpreter lock leaves no chance for that: the interpreter's own timer ends the process and writes a stack trace to a
-file. So each chunk of records is marked before it is processed, which costs two writes to mapped memory. A worker that starts
-on this machine and finds a mark processes that chunk with a mark for each record. If it finds a stack trace as well, the marked
-record counts as tried; a worker that was killed from outside leaves a mark but no trace, and blames no record.
+A record that raises, or that hangs where other threads can run, is noted on Kafka. One that hangs
+in C code without releasing the interpreter lock leaves no chance for that: the interpreter's own
+timer ends the process and writes a stack trace to a file. So each chunk of records is marked before
+it is processed, which costs two writes to mapped memory. A worker that starts on this machine and
+finds a mark processes that chunk with a mark for each record. If it finds a stack trace as well,
+the marked record counts as tried; a worker that was killed from outside leaves a mark but no trace,
+and blames no record.
 """
 
 from __future__ import annotations
@@ -29,7 +32,9 @@ _FIELDS: Final = struct.Struct("<qqqq")
 
 
 class Unfinished(NamedTuple):
-    """What was processed when a worker ended: the first and last offset of a chunk, and the record's, if known, else -1."""
+    """What was processed when a worker ended: the first and last offset of a chunk, and the
+    record's, if known, else -1.
+    """
 
     first: int
     last: int

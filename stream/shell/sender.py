@@ -1,4 +1,6 @@
-"""Sends outputs and reports each acknowledgement; a failed send is fatal, because an output may never be skipped."""
+"""Sends outputs and reports each acknowledgement; a failed send is fatal, because an output may
+never be skipped.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +20,13 @@ MAX_IN_FLIGHT: Final = 20_000
 """With so many outputs sent and not acknowledged the stages wait."""
 
 DELIVERY_TIMEOUT_MS: Final = 120_000
-"""Brokers that are away for longer end the process: it starts again from the committed offset, and nothing is lost."""
+"""Brokers that are away for longer end the process: it starts again from the committed offset, and
+nothing is lost.
+"""
 
-# Outputs to these topics may wait for the next poll, so that many of them share a request: with many runs open the requests
-# are what costs most. The first few between two polls go at once, so that a worker with little to do adds no delay.
+# Outputs to these topics may wait for the next poll, so that many of them share a request: with
+# many runs open the requests are what costs most. The first few between two polls go at once, so
+# that a worker with little to do adds no delay.
 BATCHED: Final = frozenset({"trajectories", "usage", "state"})
 AT_ONCE: Final = 16
 
@@ -34,7 +39,8 @@ class SendFailed(Exception):
 
 
 class Sender:
-    """An idempotent producer. ``poll`` and ``flush`` call the acknowledgements, on the caller's thread.
+    """An idempotent producer. ``poll`` and ``flush`` call the acknowledgements, on the caller's
+    thread.
 
     The client's own callback only queues them: an exception must not pass through its C code.
     """
@@ -56,7 +62,8 @@ class Sender:
         self._sent_at_once = 0
         self.in_flight = 0
         self.failure: SendFailed | None = None
-        # For ``stalled_s``: the count at the last poll, when that poll was, and since when polls have found nothing new.
+        # For ``stalled_s``: the count at the last poll, when that poll was, and since when polls
+        # have found nothing new.
         self._acknowledged = self._acknowledged_before = 0
         self._polled_at = 0.0
         self._stalled_since: float | None = None
@@ -76,8 +83,8 @@ class Sender:
     def send(self, output: Output, acknowledge: Acknowledge) -> None:
         """Queue an output. ``poll`` or ``flush`` calls ``acknowledge`` once Kafka has stored it.
 
-        Outputs to ``BATCHED`` topics may wait for the next ``poll`` unless they are urgent; outputs to one topic that are
-        not urgent keep their order.
+        Outputs to ``BATCHED`` topics may wait for the next ``poll`` unless they are urgent; outputs
+        to one topic that are not urgent keep their order.
         """
         self.in_flight += 1
         if output.topic in BATCHED and not output.urgent:
@@ -121,7 +128,9 @@ class Sender:
             return
 
     def poll(self) -> None:
-        """Call the acknowledgements that have arrived. Raises ``SendFailed``, and what an ``acknowledge`` raises."""
+        """Call the acknowledgements that have arrived. Raises ``SendFailed``, and what an
+        ``acknowledge`` raises.
+        """
         self._release()
         self._producer.poll(0)
         self._note_progress(time.monotonic())

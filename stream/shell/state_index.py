@@ -1,4 +1,6 @@
-"""Where a partition's current state records are, so that a restart reads only the part of the topic that it needs."""
+"""Where a partition's current state records are, so that a restart reads only the part of the topic
+that it needs.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ REFRESH_OFFSETS: Final = 1_000
 
 
 class StateIndex:
-    """Lowest offset on the state topic that a restart needs: open runs' states, and closed ones within the horizon."""
+    """Lowest offset on the state topic that a restart needs: open runs' states, and closed ones
+    within the horizon.
+    """
 
     def __init__(self, horizon_us: int, start: int = 0) -> None:
         self._horizon_us = horizon_us

@@ -1,6 +1,7 @@
 """A stage of the worker: the assigned partitions of one topic, each with its runner.
 
-A rebalance drops all of them: what a partition needs is loaded again from Kafka before its first record is processed.
+A rebalance drops all of them: what a partition needs is loaded again from Kafka before its first
+record is processed.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ HasRecords = Callable[[TP, int, int], Awaitable[bool]]
 
 
 class RecordsMissed(Exception):
-    """Records were lost between Kafka and the stage. Nothing is committed: the worker reads them again after a restart."""
+    """Records were lost between Kafka and the stage. Nothing is committed: the worker reads them
+    again after a restart.
+    """
 
 
 class TopicStage:
@@ -41,7 +44,9 @@ class TopicStage:
         brokers_failed: Callable[[TP], bool],
         has_records: HasRecords,
     ) -> None:
-        """``brokers_failed`` says whether the partition's brokers have failed lately, so that records may be late."""
+        """``brokers_failed`` says whether the partition's brokers have failed lately, so that
+        records may be late.
+        """
         self._observer = observer
         self._brokers_failed = brokers_failed
         self._has_records = has_records
@@ -116,9 +121,11 @@ class TopicStage:
             await asyncio.sleep(0.001)
 
     async def _check_gap(self, tp: TP, position: int, first: int) -> None:
-        """Raise ``RecordsMissed`` where records between two batches exist in Kafka and did not arrive."""
-        # A log has gaps of its own. The end of each transaction leaves one of a single offset: those are not checked,
-        # which would cost a request for each.
+        """Raise ``RecordsMissed`` where records between two batches exist in Kafka and did not
+        arrive.
+        """
+        # A log has gaps of its own. The end of each transaction leaves one of a single offset:
+        # those are not checked, which would cost a request for each.
         if first > position + 1 and await self._has_records(tp, position, first):
             raise RecordsMissed(
                 f"{tp.topic} partition {tp.partition}: {first - position} records before offset {first} did not arrive"
@@ -140,13 +147,16 @@ class TopicStage:
         return None
 
     def tick(self, caught_up_at: Callable[[TP, int], int]) -> None:
-        """Let time pass. ``caught_up_at(tp, position)`` is the wall time of a fetch that found no more, else 0."""
+        """Let time pass. ``caught_up_at(tp, position)`` is the wall time of a fetch that found no
+        more, else 0.
+        """
         for runner in self.runners.values():
             processor = runner.processor
             if processor is None or runner.halted:
                 continue
             time_us = caught_up_at(runner.tp, processor.offsets.position)
-            # While too much is unacknowledged time stands still: what became due would only be added to that.
+            # While too much is unacknowledged time stands still: what became due would only be
+            # added to that.
             if time_us and not self._sender.is_full:
                 self.at_work = runner
                 processor.tick(time_us)

@@ -1,14 +1,16 @@
-"""faust's Kafka transport with chunks of records for events, and with the stages' safe offsets for commits.
+"""faust's Kafka transport with chunks of records for events, and with the stages' safe offsets for
+commits.
 
-This module and ``unpack.py`` are the only ones that override private methods: of faust-streaming 0.15.3 and aiokafka 0.14.0,
-which pyproject.toml pins. ``tests/unit/stream/shell/test_faust_pin.py`` fails when one of the methods changes. The two main
-reasons; the others are at the methods:
+This module and ``unpack.py`` are the only ones that override private methods: of faust-streaming
+0.15.3 and aiokafka 0.14.0, which pyproject.toml pins. ``tests/unit/stream/shell/test_faust_pin.py``
+fails when one of the methods changes. The two main reasons; the others are at the methods:
 
-- faust wraps each message in ``Service.wait_first`` (four futures, ``asyncio.wait``, cancellations): 70 to 100 us a message,
-  ten times what the worker itself needs. Slow consumption was reported as robinhood/faust#563; the cause is not reported
-  upstream.
-- faust commits past messages that are still being processed: faust-streaming/faust#606, open, with the unmerged fix #707. An
-  acknowledged event says nothing about what it led to anyway: the stages alone know what may be committed.
+- faust wraps each message in ``Service.wait_first`` (four futures, ``asyncio.wait``,
+  cancellations): 70 to 100 us a message, ten times what the worker itself needs. Slow consumption
+  was reported as robinhood/faust#563; the cause is not reported upstream.
+- faust commits past messages that are still being processed: faust-streaming/faust#606, open, with
+  the unmerged fix #707. An acknowledged event says nothing about what it led to anyway: the stages
+  alone know what may be committed.
 """
 
 from __future__ import annotations
@@ -28,17 +30,24 @@ from faust.types import TP, ConsumerMessage
 from stepstream.stream.shell.unpack import bound_unpacking
 
 CHUNK_RECORDS: Final = 250
-"""Records of a chunk: processing them takes about ten milliseconds, then the other stages have their turn."""
+"""Records of a chunk: processing them takes about ten milliseconds, then the other stages have
+their turn.
+"""
 MAX_BUFFERED_RECORDS: Final = 2_000
 FETCH_MAX_WAIT_MS: Final = 200
 PREFETCH_BACKOFF_S: Final = 0.01
-"""aiokafka asks a broker for nothing while records from it are unread for less than this; its default is 100 ms."""
+"""aiokafka asks a broker for nothing while records from it are unread for less than this; its
+default is 100 ms.
+"""
 PART_MAX_WAIT_MS: Final = 10
-"""The wait of a request that leaves out partitions with unread records: no other request is sent meanwhile."""
+"""The wait of a request that leaves out partitions with unread records: no other request is sent
+meanwhile.
+"""
 BUSY_RECORDS_PER_S: Final = 1_000
 BUSY_MIN_BYTES: Final = 262_144
-"""With more records a second than ``BUSY_RECORDS_PER_S`` a request waits for so many bytes, ``PART_MAX_WAIT_MS`` at most:
-every request costs worker and broker a millisecond."""
+"""With more records a second than ``BUSY_RECORDS_PER_S`` a request waits for so many bytes,
+``PART_MAX_WAIT_MS`` at most: every request costs worker and broker a millisecond.
+"""
 PACE_S: Final = 0.25
 """Records are counted for so long before ``Pace`` decides again."""
 FULL_WAIT_S: Final = 0.01
@@ -52,9 +61,11 @@ SafeOffsets = dict[TP, tuple[int, str]]
 
 
 class Backlog:
-    """Counts the records of each topic that wait in faust's streams, so that no more are fetched while there are too many.
+    """Counts the records of each topic that wait in faust's streams, so that no more are fetched
+    while there are too many.
 
-    Each topic has a bound of its own: findings reach the alert stage however many steps are still to be read.
+    Each topic has a bound of its own: findings reach the alert stage however many steps are still
+    to be read.
     """
 
     def __init__(self) -> None:
@@ -120,7 +131,8 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         super().__init__(*args, **kwargs)
         self._pace = Pace()
 
-    # The wait of a fetch is not a setting of faust: it is 1.5 s, for which timers would stand still. Not reported upstream.
+    # The wait of a fetch is not a setting of faust: it is 1.5 s, for which timers would stand
+    # still. Not reported upstream.
     def _create_worker_consumer(self, transport: Any) -> Any:
         bound_unpacking()
         consumer = super()._create_worker_consumer(transport)
@@ -135,8 +147,8 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         max_records: int | None = None,
     ) -> Any:
         """As in faust, but records that have been fetched are handed out as the decoder made them."""
-        # aiokafka makes a ConsumerRecord of each record, which costs as much as decoding its JSON. It still does so for
-        # records that arrive while this waits. Not reported upstream.
+        # aiokafka makes a ConsumerRecord of each record, which costs as much as decoding its JSON.
+        # It still does so for records that arrive while this waits. Not reported upstream.
         shorten_waits(consumer._fetcher)
         for result in consumer._fetcher._records.values():
             if isinstance(result, FetchResult) and result.has_more():
@@ -146,8 +158,8 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         consumer._fetcher._fetch_min_bytes = self._pace.min_bytes
         return fetched
 
-    # faust ends the consumer where a rebalance comes between asking for a commit and committing: faust-streaming/faust#94,
-    # open. It commits no metadata: not reported upstream.
+    # faust ends the consumer where a rebalance comes between asking for a commit and committing:
+    # faust-streaming/faust#94, open. It commits no metadata: not reported upstream.
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
         consumer = self._ensure_consumer()
         safe_offsets = batch_transport(self.consumer.transport).safe_offsets
@@ -195,7 +207,9 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         return leader
 
     def position_and_end(self, tp: TP) -> tuple[int | None, int | None, int]:
-        """Where the fetcher stands, the high watermark, and the wall time (ms) of the fetch that reported it."""
+        """Where the fetcher stands, the high watermark, and the wall time (ms) of the fetch that
+        reported it.
+        """
         consumer = self._consumer
         if consumer is None:
             return None, None, 0
@@ -208,7 +222,8 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         ):
             return None, None, 0
         state = subscription.assignment.state_value(partition)
-        # Read before the high watermark: the fetching thread sets it afterwards, so an old watermark cannot get a new time.
+        # Read before the high watermark: the fetching thread sets it afterwards, so an old
+        # watermark cannot get a new time.
         time_ms = state.timestamp or 0
         return (state.position if state.has_valid_position else None), state.highwater, time_ms
 
@@ -216,8 +231,9 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
 def shorten_waits(fetcher: Any) -> None:
     """Keep a partition with records from waiting for one without.
 
-    aiokafka sends a broker one request at a time. A request for the partitions without unread records may wait for its whole
-    time, and the records that the other partitions get meanwhile are asked for only after it. Not reported upstream.
+    aiokafka sends a broker one request at a time. A request for the partitions without unread
+    records may wait for its whole time, and the records that the other partitions get meanwhile are
+    asked for only after it. Not reported upstream.
     """
     if fetcher._prefetch_backoff == PREFETCH_BACKOFF_S:
         return
@@ -250,8 +266,8 @@ class BatchConsumer(driver.Consumer):
     def _safe_offsets(self) -> SafeOffsets:
         return batch_transport(self.transport).safe_offsets
 
-    # The next three: faust commits what lies before the first event that is not acknowledged, and past it where that is the
-    # first of all: faust-streaming/faust#606, open.
+    # The next three: faust commits what lies before the first event that is not acknowledged, and
+    # past it where that is the first of all: faust-streaming/faust#606, open.
     def ack(self, message: Any) -> bool:
         """Mark the chunk as acknowledged; that commits nothing."""
         message.acked = True
@@ -282,8 +298,8 @@ class BatchConsumer(driver.Consumer):
         found = self._safe_offsets.get(tp)
         return None if found is None else found[0]
 
-    # faust 0.15.3 notes an offset as committed although the commit failed, and never tries it again:
-    # faust-streaming/faust#316, fixed by #692 after this release.
+    # faust 0.15.3 notes an offset as committed although the commit failed, and never tries it
+    # again: faust-streaming/faust#316, fixed by #692 after this release.
     async def _commit_offsets(
         self, offsets: Mapping[TP, int], start_new_transaction: bool = True
     ) -> bool:
@@ -292,17 +308,19 @@ class BatchConsumer(driver.Consumer):
         self._committed_offset.update(offsets)
         return True
 
-    # faust commits after an exception of an agent, including the event that raised. Not reported upstream.
+    # faust commits after an exception of an agent, including the event that raised. Not reported
+    # upstream.
     async def on_task_error(self, exc: BaseException) -> None:
         """Commit nothing."""
 
-    # faust's watchdog expects each message to be acknowledged in time and compares times across threads:
-    # faust-streaming/faust#175, open. ``WorkerObservation.stuck`` checks the position instead.
+    # faust's watchdog expects each message to be acknowledged in time and compares times across
+    # threads: faust-streaming/faust#175, open. ``WorkerObservation.stuck`` checks the position
+    # instead.
     def verify_event_path(self, now: float, tp: TP) -> None:
         """Check nothing."""
 
-    # faust stops fetching for all topics, for a whole second, once one stream is full. faust-streaming/faust#53, closed, asked
-    # for bounds of each topic.
+    # faust stops fetching for all topics, for a whole second, once one stream is full.
+    # faust-streaming/faust#53, closed, asked for bounds of each topic.
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:  # noqa: ASYNC109  (faust's signature)
         """Records of the active partitions whose topics are not full."""
         backlog = batch_transport(self.transport).backlog
@@ -319,7 +337,8 @@ class BatchConsumer(driver.Consumer):
         backlog = batch_transport(self.transport).backlog
         while not (self._stopped.is_set() or fetcher._stopped.is_set()):
             records, _ = await self._wait_next_records(1.0)
-            # The generation of these records: a rebalance takes more turns of the loop than the return from the wait.
+            # The generation of these records: a rebalance takes more turns of the loop than the
+            # return from the wait.
             generation = self.app.consumer_generation_id
             if not records:
                 await asyncio.sleep(0)
@@ -337,8 +356,9 @@ class BatchConsumer(driver.Consumer):
     async def _fetch_again(self, records: Mapping[TopicPartition, list[Any]]) -> None:
         """Move back to the records of a fetch that returned while the flow was stopped.
 
-        A fetch that began before a rebalance may return the first records of the new assignment. faust drops them and goes
-        back to the committed offsets; there may be none, and asking for them may fail.
+        A fetch that began before a rebalance may return the first records of the new assignment.
+        faust drops them and goes back to the committed offsets; there may be none, and asking for
+        them may fail.
         """
         first = {partition: batch[0].offset for partition, batch in records.items() if batch}
         await self._thread.call_thread(cast(Any, self._thread).fetch_again, first)
@@ -362,7 +382,8 @@ class BatchConsumer(driver.Consumer):
                 message
             )  # waits until a rebalance is over; the stage then drops the message
             if self.app.consumer_generation_id != generation:
-                # The read offset has moved back to the committed one: moving it forward would skip what is between.
+                # The read offset has moved back to the committed one: moving it forward would skip
+                # what is between.
                 return
             self._read_offset[tp] = chunk[-1].offset
 

@@ -1,11 +1,13 @@
 """Bounded unpacking of record batches, and records in place of batches that cannot be read.
 
-A compressed batch of two megabytes can contain tens of gigabytes, and aiokafka unpacks all of it at once. Here a batch may
-unpack to ``MAX_BATCH_BYTES``. One that is larger, or cannot be unpacked, becomes a single record that says so; it is
-dead-lettered and reported in an alert, and reading continues after it. aiokafka raises instead and stops at the batch:
-aio-libs/aiokafka#321, open. The missing bound is not reported upstream.
+A compressed batch of two megabytes can contain tens of gigabytes, and aiokafka unpacks all of it at
+once. Here a batch may unpack to ``MAX_BATCH_BYTES``. One that is larger, or cannot be unpacked,
+becomes a single record that says so; it is dead-lettered and reported in an alert, and reading
+continues after it. aiokafka raises instead and stops at the batch: aio-libs/aiokafka#321, open. The
+missing bound is not reported upstream.
 
-These functions replace private ones of aiokafka 0.14.0; ``tests/unit/stream/shell/test_faust_pin.py`` fails when those change.
+These functions replace private ones of aiokafka 0.14.0;
+``tests/unit/stream/shell/test_faust_pin.py`` fails when those change.
 """
 
 from __future__ import annotations
@@ -42,7 +44,9 @@ class TooLarge(ValueError):
 
 
 class UnreadableBatch:
-    """A batch that cannot be read, as a record without a value at its last offset. ``first`` is its first offset."""
+    """A batch that cannot be read, as a record without a value at its last offset. ``first`` is its
+    first offset.
+    """
 
     __slots__ = ("first", "headers", "key", "offset", "timestamp", "unreadable", "value")
 
@@ -86,7 +90,9 @@ class Unpacker:
         return b"".join(out)
 
     def snappy(self, payload: Any) -> bytes:
-        """The contents of snappy blocks, raw or in the frames that Java clients write; each block starts with its size."""
+        """The contents of snappy blocks, raw or in the frames that Java clients write; each block
+        starts with its size.
+        """
         data = memoryview(payload)
         if bytes(data[:8]) != b"\x82SNAPPY\x00":
             return self._block(data, self._most_bytes)
@@ -167,7 +173,9 @@ def _unreadable(self: Any, batch: Any, error: Exception) -> UnreadableBatch:
 
 
 def _getall(self: Any, max_records: int | None = None) -> list[Any]:
-    """As in aiokafka, but only about ``AT_ONCE_BYTES`` at once; the rest is handed out by later calls."""
+    """As in aiokafka, but only about ``AT_ONCE_BYTES`` at once; the rest is handed out by later
+    calls.
+    """
     if not self.check_assignment(self._topic_partition) or not self.has_more():
         return []
     found: list[Any] = []

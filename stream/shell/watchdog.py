@@ -1,7 +1,8 @@
-"""A thread that ends the process when its event loop hangs: nothing inside the loop could notice that.
+"""A thread that ends the process when its event loop hangs: nothing inside the loop could notice
+that.
 
-Time is counted in the thread's own turns, so that a process that was stopped as a whole, or a machine that slept, does not
-count as stuck.
+Time is counted in the thread's own turns, so that a process that was stopped as a whole, or a
+machine that slept, does not count as stuck.
 """
 
 from __future__ import annotations
@@ -20,11 +21,15 @@ TURNS: Final = 10
 """The time that a loop may hang is divided into so many turns."""
 
 GRACE: Final = 1.5
-"""Where not even this thread can run, the interpreter's own timer ends the process after so many times as long."""
+"""Where not even this thread can run, the interpreter's own timer ends the process after so many
+times as long.
+"""
 
 
 def end_process(reason: str) -> None:
-    """Log the reason, write every thread's stack to standard error and exit without waiting for anything."""
+    """Log the reason, write every thread's stack to standard error and exit without waiting for
+    anything.
+    """
     log.critical("the worker ends itself: %s", reason)
     faulthandler.dump_traceback(file=sys.stderr, all_threads=True)
     os._exit(1)
@@ -40,10 +45,11 @@ class Watchdog:
         before: Callable[[str], None] = lambda _reason: None,
         trace: IO[str] | None = None,
     ) -> None:
-        """``before`` is called with the reason before the process ends: it may note what was being processed.
+        """``before`` is called with the reason before the process ends: it may note what was being
+        processed.
 
-        ``trace`` is the file for the stack trace of a process in which not even this thread can run; without it such a
-        process is not ended.
+        ``trace`` is the file for the stack trace of a process in which not even this thread can
+        run; without it such a process is not ended.
         """
         self._trace = trace
         self._patience_s = patience_s
@@ -68,7 +74,9 @@ class Watchdog:
         self._beats += 1
 
     def check(self) -> str:
-        """One turn. Returns the reason to end the process once no beat came for all turns, else an empty string."""
+        """One turn. Returns the reason to end the process once no beat came for all turns, else an
+        empty string.
+        """
         beats = self._beats
         self._silent = 0 if beats != self._seen else self._silent + 1
         self._seen = beats
@@ -80,7 +88,8 @@ class Watchdog:
 
     def _watch(self) -> None:
         while not self._stop.wait(self._patience_s / TURNS):
-            # For a loop that hangs in C code without releasing the interpreter lock: this thread cannot run either.
+            # For a loop that hangs in C code without releasing the interpreter lock: this thread
+            # cannot run either.
             if self._trace is not None:
                 faulthandler.dump_traceback_later(
                     GRACE * self._patience_s, exit=True, file=self._trace

@@ -1,7 +1,8 @@
 """The worker process: its stages on top of faust.
 
-``run`` blocks until SIGTERM or SIGINT (exit code 0) or until something failed (exit code 1). After a failure nothing more is
-committed: the supervisor starts the worker again, and it continues from the committed offsets.
+``run`` blocks until SIGTERM or SIGINT (exit code 0) or until something failed (exit code 1). After
+a failure nothing more is committed: the supervisor starts the worker again, and it continues from
+the committed offsets.
 """
 
 from __future__ import annotations
@@ -56,14 +57,17 @@ log = logging.getLogger("stepstream.worker")
 
 TICK_S: Final = 0.05
 SWITCH_S: Final = 0.001
-"""Python's thread switch interval. The thread that fetches needs several turns for a fetch; with the default of 5 ms each of
-them waits that long while records are processed."""
+"""Python's thread switch interval. The thread that fetches needs several turns for a fetch; with
+the default of 5 ms each of them waits that long while records are processed.
+"""
 
 DRAIN_S: Final = 10.0
 COMMIT_S: Final = 5.0
 STOP_S: Final = 5.0
 LEAVE_S: Final = 22.0
-"""The longest time from the request to stop to the end of the process; what is not committed then is read again."""
+"""The longest time from the request to stop to the end of the process; what is not committed then
+is read again.
+"""
 
 NOTE_S: Final = 10.0
 SCRAPE_WAIT_S: Final = 5.0
@@ -164,10 +168,12 @@ class Worker:
             task.cancel()
         return await self._stop()
 
-    # -- start -------------------------------------------------------------------------------------------------------
+    # -- start -------------------------------------------------------------------------------------
 
     async def _prepare(self) -> None:
-        """Wait for Kafka and the topics, read the documents and baselines, make the app and its stages."""
+        """Wait for Kafka and the topics, read the documents and baselines, make the app and its
+        stages.
+        """
         self.config = ConfigTopic(self.settings)
         self.fleet_topic = Follower(
             self.settings,
@@ -229,7 +235,9 @@ class Worker:
         return PartitionLoader(self)
 
     async def _wait_for_topics(self) -> int:
-        """The number of partitions of the steps topic, once that and the usage topic exist; 0 when asked to stop."""
+        """The number of partitions of the steps topic, once that and the usage topic exist; 0 when
+        asked to stop.
+        """
         client = consumer(self.settings, self.group)
         attempts = 0
         try:
@@ -273,7 +281,7 @@ class Worker:
         self.transport.safe_offsets.clear()
         self.transport.backlog.clear()
 
-    # -- stop --------------------------------------------------------------------------------------------------------
+    # -- stop --------------------------------------------------------------------------------------
 
     async def _drain(self) -> None:
         """Process no more records, wait for acknowledgements, then commit the last safe offsets."""
@@ -284,7 +292,8 @@ class Worker:
             while time.monotonic() < deadline:
                 self.sender.poll()
                 for runner in self._runners():
-                    # An acknowledged output may lead to a state record, and that to a higher safe offset.
+                    # An acknowledged output may lead to a state record, and that to a higher safe
+                    # offset.
                     runner.pump()
                 if not self.sender.in_flight:
                     break
@@ -323,7 +332,9 @@ class Worker:
                 log.warning("the failed try was not noted within %.0f s", NOTE_S)
 
     def _note_hang(self, reason: str) -> None:
-        """Note a try at the record that hangs on Kafka, for the next worker. Called in the watchdog's thread."""
+        """Note a try at the record that hangs on Kafka, for the next worker. Called in the
+        watchdog's thread.
+        """
         runner = next((stage.at_work for stage in self.stages if stage.at_work is not None), None)
         if runner is None:
             return
@@ -363,7 +374,7 @@ class Worker:
         self._has_threads_left |= not task.done()
         return task.result() if task.done() else None
 
-    # -- while it works ----------------------------------------------------------------------------------------------
+    # -- while it works ----------------------------------------------------------------------------
 
     async def _beat(self) -> None:
         """Show the watchdog that the event loop runs."""
@@ -394,7 +405,9 @@ class Worker:
             self.failed_run_reader.read_new(runner, runner.processor)
 
     def _caught_up_at(self, tp: TP, position: int) -> int:
-        """The wall time (us) of the last fetch if it reached the high watermark and everything before is processed."""
+        """The wall time (us) of the last fetch if it reached the high watermark and everything
+        before is processed.
+        """
         _, end, time_ms = cast(Any, self.app.consumer)._thread.position_and_end(tp)
         return time_ms * 1000 if end is not None and position >= end else 0
 
@@ -454,10 +467,12 @@ class Worker:
                 self._fail(reason or RuntimeError("the Kafka consumer stopped by itself"))
                 return
 
-    # -- metrics -----------------------------------------------------------------------------------------------------
+    # -- metrics -----------------------------------------------------------------------------------
 
     def _before_scrape(self) -> None:
-        """Refresh the metrics in the loop's thread, which changes what they are read from. Called in a scrape's thread."""
+        """Refresh the metrics in the loop's thread, which changes what they are read from. Called
+        in a scrape's thread.
+        """
         refreshed = threading.Event()
 
         def refresh() -> None:
