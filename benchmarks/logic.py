@@ -33,6 +33,7 @@ from stepstream.stream.detectors import budgets, loop, make_detector, time_limit
 from stepstream.stream.run.limits import AssembleLimits
 from stepstream.stream.run.rules import RuleBook
 from stepstream.stream.run.run import Run
+from stepstream.stream.shell.gc_tuning import relax_collector
 from stepstream.testing.world import LogRecord
 
 CHUNK: Final = 500
@@ -131,7 +132,7 @@ def play(stage: AssemblePartition, log: Log, first: int = 0, last: int = 0) -> P
         records = log.read(start, min(last, start + CHUNK))
         began, began_wall = time.process_time(), time.perf_counter()
         for record in records:
-            stage.feed(record)
+            stage.process(record)
         stage.flush()
         out = stage.drain()
         for output in under_way:
@@ -168,6 +169,7 @@ def measure(report: Report, arguments: argparse.Namespace) -> None:
     grown_mb = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     total_us = plain.seconds * 1e6 / events
     del stage
+    _compare_collector(report, log, opening, total_us)
     watch = Stopwatch()
     with watch.watching(SECTIONS):
         watched, _ = _warm_and_play(log, opening, watch)
@@ -186,6 +188,23 @@ def _warm_and_play(
     if watch is not None:
         watch.reset()
     return play(stage, log, opening), stage
+
+
+def _compare_collector(report: Report, log: Log, opening: int, default_us: float) -> None:
+    """The same log with the collector's thresholds as the worker sets them, beside Python's own."""
+    thresholds = gc.get_threshold()
+    relax_collector()
+    try:
+        relaxed, _ = _warm_and_play(log, opening)
+    finally:
+        gc.set_threshold(*thresholds)
+    relaxed_us = relaxed.seconds * 1e6 / relaxed.events
+    rows = [
+        ("Python's thresholds", default_us, 100.0),
+        ("the worker's", relaxed_us, 100 * relaxed_us / default_us),
+    ]
+    report.table("collector", ("thresholds", "us/event", "%"), rows)
+    report.figures["us_per_event_relaxed_collector"] = relaxed_us
 
 
 def _profile(log: Log, opening: int, lines: int) -> None:

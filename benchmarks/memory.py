@@ -99,7 +99,7 @@ def play(stage: AssemblePartition, records: Iterator[LogRecord]) -> tuple[int, i
     """
     count = size = 0
     for record in records:
-        stage.feed(record)
+        stage.process(record)
         count, size = count + 1, size + len(record.value or b"")
         if count % CHUNK == 0:
             _pump(stage)

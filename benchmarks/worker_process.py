@@ -87,7 +87,7 @@ class EmptyLogic:
         self.offsets = OffsetTracker()
         self._counters = counters
 
-    def feed(self, record: Any) -> None:
+    def process(self, record: Any) -> None:
         self._counters.records += 1
         self.offsets.position = record.offset + 1
 

@@ -173,7 +173,7 @@ WINDOW_OWNERS: Final = Metric(
     "project, agent, version and task together that windows are kept for",
     ("partition",),
 )
-WINDOW_HELD: Final = Metric(
+WINDOW_RECORDS: Final = Metric(
     "stepstream_worker_window_held_records",
     "gauge",
     "usage records held until their windows are sealed",
@@ -200,13 +200,13 @@ LAG: Final = Metric(
     "records after the last one processed",
     ("topic", "partition"),
 )
-FLOOR_LAG: Final = Metric(
+SAFE_OFFSET_LAG: Final = Metric(
     "stepstream_worker_floor_lag_records",
     "gauge",
     "records that a restart would read again",
     ("topic", "partition"),
 )
-FLOOR_AGE: Final = Metric(
+SAFE_OFFSET_AGE: Final = Metric(
     "stepstream_worker_floor_age_seconds",
     "gauge",
     "log time between the floor and the newest record",
@@ -218,7 +218,7 @@ HALTED: Final = Metric(
     "1: the partition is halted by poison",
     ("topic", "partition"),
 )
-FUSE: Final = Metric(
+DEAD_LETTER_RATE: Final = Metric(
     "stepstream_worker_dead_letter_fuse",
     "gauge",
     "1: more records are refused than dead_letter_limit",

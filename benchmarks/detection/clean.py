@@ -78,7 +78,7 @@ def alerts_opened(
         shift_us = number * between_us - run.started_us + 1_700_000_000_000_000
         for record in run.records:
             value = _encode(record | {"time": int(record["time"]) + shift_us})
-            fleet.feed(LogRecord(offset, (int(record["time"]) + shift_us) // 1_000, b"p", value))
+            fleet.process(LogRecord(offset, (int(record["time"]) + shift_us) // 1_000, b"p", value))
             offset += 1
             for output in fleet.drain():
                 alert = _decode(output.value or b"")

@@ -116,7 +116,7 @@ def _replay_one(
         if last_us and at_us - last_us > TICK_US:
             _pass_time(stage, replayed, last_us, at_us)
         value = event.model_dump_json(exclude_defaults=True).encode()
-        stage.feed(LogRecord(offset, at_us // 1000, event.trace_id.encode(), value))
+        stage.process(LogRecord(offset, at_us // 1000, event.trace_id.encode(), value))
         _turn(stage, replayed)
         last_us = at_us
     _pass_time(stage, replayed, last_us, last_us + SETTLE_US)

@@ -86,7 +86,7 @@ class World:
         """One record at the end of the log, read at once."""
         value = event.model_dump_json(exclude_defaults=True).encode()
         self.log.append(LogRecord(len(self.log), at_us // 1_000, event.trace_id.encode(), value))
-        self.stage.feed(self.log[-1])
+        self.stage.process(self.log[-1])
         self.turn()
 
     def wait(self, from_us: int, to_us: int) -> None:
@@ -124,7 +124,7 @@ class World:
         self.stage = self.new_stage()
         self.stage.restore(newest.values(), floor)
         for record in self.log[floor:]:
-            self.stage.feed(record)
+            self.stage.process(record)
         self.turn()
 
     def checkpoint(self) -> None:

@@ -91,7 +91,7 @@ class FleetPartition:
             if ends_by_silence(alert) and alert.state == "firing"
         }
 
-    def feed(self, record: Record) -> None:
+    def process(self, record: Record) -> None:
         """Process one record of the findings topic."""
         if record.offset < self.offsets.position:
             return

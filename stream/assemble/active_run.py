@@ -43,6 +43,6 @@ class ActiveRun:
         self.checkpoint = RunCheckpoint(through)
         self.publication = Publication()
         self.scheduled_us: int | None = None
-        """When its timers are looked at next; None where that is to be worked out."""
+        """When it is woken next; None where that is to be worked out."""
         self.size_bytes = 0
         """What ``MemoryAccounting`` counts for it."""

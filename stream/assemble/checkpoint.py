@@ -1,6 +1,6 @@
 """The checkpoint protocol of one run: outputs acknowledged, then the state record, then the offset.
 
-A run's state record says which of its records are merged. A worker that restarts from it takes
+A run's state record lists which of its records are merged. A worker that restarts from it takes
 those for duplicates, so nothing that they led to is sent again. Three rules follow, and every
 method here keeps them:
 
@@ -46,7 +46,7 @@ _NONE: tuple[Output, ...] = ()
 
 
 class RunCheckpoint:
-    """One run's checkpoint. An ``OffsetHolder``: ``needed_from`` is its first offset in no
+    """One run's checkpoint. An ``OffsetDependent``: ``needed_from`` is its first offset in no
     acknowledged state record.
     """
 

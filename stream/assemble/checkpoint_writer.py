@@ -84,7 +84,7 @@ class CheckpointWriter:
                 partition=self._partition,
                 owner=active,
                 through=through,
-                urgent=bool(deferred),  # somebody waits for what it names
+                urgent=bool(deferred),  # the findings that it names wait for it
             )
         )
 

@@ -1,8 +1,7 @@
 """The assemble stage of one partition: step records in, trajectories, usage, findings and state
 records out.
 
-Pure: no I/O and no clock of its own. The caller feeds records and ticks, sends what ``drain``
-returns and reports each acknowledgement with ``acknowledged``; ``drain`` may return more after
+Pure: no I/O and no clock of its own. The caller passes in records and ticks, sends what ``drain`` returns and reports each acknowledgement with ``acknowledged``; ``drain`` may return more after
 that. Each record is admitted (which run is it of, and is it new), merged into its run and shown to
 detectors; at the end of a batch ``flush`` publishes what is due and fires timers.
 ``stream/assemble/checkpoint.py`` describes the order in which outputs, state records and offsets
@@ -126,7 +125,7 @@ class AssemblePartition:
 
     # -- records -----------------------------------------------------------------------------------
 
-    def feed(self, record: Record) -> None:
+    def process(self, record: Record) -> None:
         """Process one record. Offsets must come in order; one below the position was processed
         before.
         """

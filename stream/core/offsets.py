@@ -11,7 +11,7 @@ from heapq import heappop, heappush
 from typing import Protocol
 
 
-class OffsetHolder(Protocol):
+class OffsetDependent(Protocol):
     """Something that needs records to be readable. ``needed_from`` is the lowest of their offsets,
     -1 for none.
     """
@@ -20,40 +20,40 @@ class OffsetHolder(Protocol):
 
 
 class OffsetTracker:
-    """The position of a partition and the lowest offset that any holder needs."""
+    """The position of a partition and the lowest offset that any dependent needs."""
 
     __slots__ = ("_heap", "_tie", "position")
 
     def __init__(self, position: int = 0) -> None:
         self.position = position
         """Offset of the next record to be processed."""
-        # The offsets of one holder only grow, so entries are never removed: one whose holder needs
+        # The offsets of one dependent only grow, so entries are never removed: one whose dependent needs
         # another offset by now is out of date and is skipped when it reaches the top.
-        self._heap: list[tuple[int, int, OffsetHolder]] = []
+        self._heap: list[tuple[int, int, OffsetDependent]] = []
         self._tie = 0
 
-    def hold(self, holder: OffsetHolder, offset: int) -> None:
-        """``holder`` needs the records from ``offset`` on, and none before."""
-        holder.needed_from = offset
+    def hold(self, dependent: OffsetDependent, offset: int) -> None:
+        """``dependent`` needs the records from ``offset`` on, and none before."""
+        dependent.needed_from = offset
         self._tie += 1
-        heappush(self._heap, (offset, self._tie, holder))
+        heappush(self._heap, (offset, self._tie, dependent))
 
-    def release(self, holder: OffsetHolder) -> None:
-        """``holder`` needs no record any more."""
-        holder.needed_from = -1
+    def release(self, dependent: OffsetDependent) -> None:
+        """``dependent`` needs no record any more."""
+        dependent.needed_from = -1
 
-    def oldest(self) -> OffsetHolder | None:
-        """The holder that needs the lowest offset, None where no record is needed."""
+    def oldest(self) -> OffsetDependent | None:
+        """The dependent that needs the lowest offset, None where no record is needed."""
         heap = self._heap
         while heap:
-            offset, _, holder = heap[0]
-            if holder.needed_from == offset:
-                return holder
+            offset, _, dependent = heap[0]
+            if dependent.needed_from == offset:
+                return dependent
             heappop(heap)
         return None
 
     @property
     def safe(self) -> int:
         """The offset that may be committed."""
-        holder = self.oldest()
-        return self.position if holder is None else holder.needed_from
+        dependent = self.oldest()
+        return self.position if dependent is None else dependent.needed_from

@@ -11,7 +11,7 @@ class OffsetHold:
     """Keeps one record readable until its copy (dead-lettered, re-routed) or its results are
     acknowledged.
 
-    An ``OffsetHolder`` of ``stream.core.offsets``.
+    An ``OffsetDependent`` of ``stream.core.offsets``.
     """
 
     __slots__ = ("needed_from",)

@@ -97,7 +97,7 @@ class PoisonLedger:
 
     @property
     def is_pardoned(self) -> bool:
-        """Whether somebody has resumed the partition after a halt."""
+        """Whether the partition was resumed by a person after a halt."""
         return bool(self._pardoned)
 
     def pardon(self) -> Output:

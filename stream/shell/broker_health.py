@@ -1,7 +1,7 @@
 """Whether a partition's brokers have failed lately, as far as a client that can still read from it
 can know.
 
-A fetch that finds no more records says that none were appended, not that nobody tried: after a
+A fetch that finds no more records shows that none were appended, not that none were sent: after a
 partition's leader has gone, producers find the new leader later than a consumer does, and while a
 replica is missing neither their records nor the worker's outputs are acknowledged.
 """

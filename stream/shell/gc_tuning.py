@@ -2,7 +2,7 @@
 hardly any cycles.
 
 With Python's defaults the collector examines the open runs again and again and finds nothing to
-free. The row "collector" of ``python -m benchmarks.logic`` compares both.
+free. The table "collector" of ``python -m benchmarks.logic`` compares both.
 """
 
 from __future__ import annotations
@@ -10,21 +10,17 @@ from __future__ import annotations
 import gc
 from typing import Final
 
+# Net new containers before the youngest generation is collected: the process stops meanwhile, so
+# the number is not higher.
 YOUNG: Final = 5_000
-"""Containers made and not freed before the young ones are looked through: nothing else happens
-meanwhile, so not too many.
-"""
-
+# Collections of one generation before the next one is collected. A full collection takes a quarter
+# of a second and longer; the cycles that Python's code and Kafka's clients leave are young.
 MIDDLE: Final = 2_000
-"""What outlived that is looked through after so many times more,"""
 OLD: Final = 10
-"""and everything after so many times more: that takes a quarter of a second and longer. What
-Python's code and Kafka's clients leave behind is young.
-"""
 
 
 def relax_collector() -> None:
-    """Leave what has been imported out of every collection, and collect less often."""
+    """Exempt what has been imported from every collection, and collect less often."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG, MIDDLE, OLD)

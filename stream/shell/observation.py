@@ -147,18 +147,24 @@ class WorkerObservation:
         labels = (runner.tp.topic, str(runner.tp.partition))
         position = processor.offsets.position
         self.observer.gauge(m.LAG).labels(*labels).set(max(0, (end or position) - position))
-        self.observer.gauge(m.FLOOR_LAG).labels(*labels).set(position - processor.offsets.safe)
+        self.observer.gauge(m.SAFE_OFFSET_LAG).labels(*labels).set(
+            position - processor.offsets.safe
+        )
         self.observer.gauge(m.HALTED).labels(*labels).set(runner.halted)
         if runner.dead_letter_rate is not None:
-            self.observer.gauge(m.FUSE).labels(*labels).set(runner.dead_letter_rate.is_exceeded)
+            self.observer.gauge(m.DEAD_LETTER_RATE).labels(*labels).set(
+                runner.dead_letter_rate.is_exceeded
+            )
         if isinstance(processor, AssemblePartition):
             partition = labels[1]
             self.observer.gauge(m.OPEN_RUNS).labels(partition).set(len(processor.runs))
             self.observer.gauge(m.CLOSED_RUNS).labels(partition).set(len(processor.closed))
             self.observer.gauge(m.HELD_BYTES).labels(partition).set(processor.size_bytes)
-            self.observer.gauge(m.FLOOR_AGE).labels(partition).set(processor.safe_age_us / 1e6)
+            self.observer.gauge(m.SAFE_OFFSET_AGE).labels(partition).set(
+                processor.safe_age_us / 1e6
+            )
         elif isinstance(processor, UsagePartition):
             partition = labels[1]
             self.observer.gauge(m.WINDOW_OWNERS).labels(partition).set(len(processor.series))
-            self.observer.gauge(m.WINDOW_HELD).labels(partition).set(processor.held)
+            self.observer.gauge(m.WINDOW_RECORDS).labels(partition).set(processor.pending_records)
             self.observer.gauge(m.WINDOW_AGE).labels(partition).set(processor.behind_us / 1e6)

@@ -1,5 +1,4 @@
-"""Runs the processor of one partition under one assignment: feeds it, sends its outputs, keeps its
-safe offset.
+"""Runs the processor of one partition under one assignment: passes it records, sends its outputs, publishes its safe offset.
 
 Records on which the processor fails are tried three times and then skipped
 (``stream/core/poison.py``).
@@ -32,7 +31,7 @@ class PartitionProcessor(Protocol):
 
     offsets: OffsetTracker
 
-    def feed(self, record: Any) -> None:
+    def process(self, record: Any) -> None:
         """Process one record."""
 
     def flush(self) -> None:
@@ -49,7 +48,7 @@ class PartitionProcessor(Protocol):
         """
 
     def skip(self, record: Any, detail: str) -> None:
-        """Dead-letter a record on which ``feed`` has failed."""
+        """Dead-letter a record on which ``process`` has failed."""
 
     def drain(self) -> list[Output]:
         """What is to be sent."""
@@ -60,7 +59,7 @@ class PartitionProcessor(Protocol):
     @property
     def offset_at_work(self) -> int:
         """Offset of the record that is processed now, or the last one; called by the watchdog while
-        ``feed`` hangs.
+        ``process`` hangs.
         """
 
 
@@ -159,7 +158,7 @@ class PartitionRunner:
         offset = self.processor.offset_at_work
         return self.ledger.failed(offset, self._time_us, why) if offset >= 0 else None
 
-    def feed(self, records: Sequence[Any]) -> None:
+    def process(self, records: Sequence[Any]) -> None:
         """Process records in order; skip those that have failed three times. Raises
         ``ProcessingFailed``.
         """
@@ -179,7 +178,7 @@ class PartitionRunner:
                     return
                 continue
             try:
-                processor.feed(record)
+                processor.process(record)
             except Exception as error:
                 self.processed()
                 raise ProcessingFailed(
@@ -210,7 +209,7 @@ class PartitionRunner:
         processor.flush()
         self.pump()
         try:
-            processor.feed(record)
+            processor.process(record)
         except Exception:
             # What the failure has left of the processor must not move the safe offset.
             self.halted, self.alive = True, False

@@ -44,7 +44,7 @@ class TopicStage:
         brokers_failed: Callable[[TP], bool],
         has_records: HasRecords,
     ) -> None:
-        """``brokers_failed`` says whether the partition's brokers have failed lately, so that
+        """``brokers_failed`` returns whether the partition's brokers have failed lately, so that
         records may be late.
         """
         self._observer = observer
@@ -104,7 +104,7 @@ class TopicStage:
             return
         self._observer.batch(len(records))
         self.at_work = runner
-        runner.feed(records)
+        runner.process(records)
         if not runner.halted:
             if self._brokers_failed(tp):
                 processor.delay_timers()

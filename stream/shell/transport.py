@@ -9,8 +9,7 @@ fails when one of the methods changes. The two main reasons; the others are at t
   cancellations): 70 to 100 us a message, ten times what the worker itself needs. Slow consumption
   was reported as robinhood/faust#563; the cause is not reported upstream.
 - faust commits past messages that are still being processed: faust-streaming/faust#606, open, with
-  the unmerged fix #707. An acknowledged event says nothing about what it led to anyway: the stages
-  alone know what may be committed.
+  the unmerged fix #707. An acknowledged event does not mean that its results are stored: only the stages know what may be committed.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A compressed batch of two megabytes can contain tens of gigabytes, and aiokafka unpacks all of it at
 once. Here a batch may unpack to ``MAX_BATCH_BYTES``. One that is larger, or cannot be unpacked,
-becomes a single record that says so; it is dead-lettered and reported in an alert, and reading
+becomes a single record with the reason; it is dead-lettered and reported in an alert, and reading
 continues after it. aiokafka raises instead and stops at the batch: aio-libs/aiokafka#321, open. The
 missing bound is not reported upstream.
 
@@ -134,7 +134,7 @@ def bound_unpacking() -> None:
 
 
 def _unpack_records(self: Any) -> Iterator[Any]:
-    """As in aiokafka, but a batch that cannot be read becomes one record that says so."""
+    """As in aiokafka, but a batch that cannot be read becomes one record with the reason."""
     records, tp = self._records, self._tp
     while records.has_next():
         batch = records.next_batch()

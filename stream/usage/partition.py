@@ -102,7 +102,7 @@ class UsagePartition:
         self._outbox: list[Output] = []
 
     @property
-    def held(self) -> int:
+    def pending_records(self) -> int:
         """Records held until their windows are sealed."""
         return self._held.count
 
@@ -161,7 +161,7 @@ class UsagePartition:
 
     # -- the log -----------------------------------------------------------------------------------------------------
 
-    def feed(self, record: Record) -> None:
+    def process(self, record: Record) -> None:
         """Process one record of the usage topic."""
         offset = record.offset
         if offset < self.offsets.position:

@@ -267,7 +267,7 @@ class Play:
                     yield source, verdict.reason
             elif name in ("usage", "findings"):
                 stage: Any = UsagePartition(0, 1) if name == "usage" else FleetPartition(0)
-                stage.feed(Rec(offset, sent.time_ms, sent.key, sent.value, ()))
+                stage.process(Rec(offset, sent.time_ms, sent.key, sent.value, ()))
                 if any(output.topic == "deadletter" for output in stage.drain()):
                     yield source, "malformed_json"
             elif name in _BUILD and sent.value:

@@ -151,7 +151,7 @@ class Contents:
             value,
         )
         self._offset += 1
-        self._attempt(lambda: self._stage.feed(record))
+        self._attempt(lambda: self._stage.process(record))
 
     def _settle(self) -> None:
         self._attempt(self._stage.flush)
@@ -218,7 +218,7 @@ class Records:
                 timestamp_us=START_US,
                 headers=record.headers,
             )
-            stage.feed(record)
+            stage.process(record)
             _pump(stage)
 
         def stored(build: Any) -> Callable[[Rec], None]:
@@ -304,7 +304,7 @@ def _through(checkpoint: Any) -> int:
 
 
 def _fed(stage: Any, record: Rec) -> None:
-    stage.feed(record)
+    stage.process(record)
     _pump(stage)
 
 
@@ -329,7 +329,7 @@ def hostile_states(seed: int, count: int) -> list[bytes]:
         "name": "n",
         "start_time": START_US,
     }
-    stage.feed(Rec(0, START_US // 1000, b"ab" * 16, msgspec.json.encode(step)))
+    stage.process(Rec(0, START_US // 1000, b"ab" * 16, msgspec.json.encode(step)))
     (active,) = stage.runs.values()
     whole = encode_state(active.run, 0)
     found = []

@@ -28,7 +28,7 @@ class Processor:
         self.disturbed = 0
         self._outbox: list[Output] = []
 
-    def feed(self, record: Rec) -> None:
+    def process(self, record: Rec) -> None:
         self.fed.append(record.offset)
         self.offsets.position = record.offset + 1
         hold = OffsetHold()

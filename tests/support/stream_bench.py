@@ -66,13 +66,13 @@ class Bench:
     def send(self, item: dict[str, Any], at_s: float) -> None:
         """Append a record at a time and process it alone; time passes until then."""
         self.wait(at_s)
-        self.feed(item, at_s)
+        self.process(item, at_s)
         self._turn()
 
-    def feed(self, item: dict[str, Any], at_s: float) -> None:
+    def process(self, item: dict[str, Any], at_s: float) -> None:
         """Append a record and feed it, without the end of a batch."""
         self.now_s = max(self.now_s, at_s)
-        self.logic.feed(
+        self.logic.process(
             Rec(self.offset, us(at_s) // 1000, item["trace_id"].encode(), msgspec.json.encode(item))
         )
         self.offset += 1

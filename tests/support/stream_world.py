@@ -192,7 +192,7 @@ class Process:
     def batch(self, records: list[Rec]) -> None:
         """Feed a batch, send, let some acknowledgements arrive, commit."""
         for record in records:
-            self.logic.feed(record)
+            self.logic.process(record)
         self.logic.flush()
         self.pump()
 

@@ -174,10 +174,10 @@ class Process:
         self.logic.restore(kafka.windows(), checkpoint, kafka.floor)
         self.flight: list[Output] = []
 
-    def feed(self, log: Sequence[Rec]) -> None:
+    def process(self, log: Sequence[Rec]) -> None:
         """Process records; some of what is under way arrives meanwhile."""
         for record in log:
-            self.logic.feed(record)
+            self.logic.process(record)
         self.logic.flush()
         self.pump(self.rng.random())
 
@@ -238,7 +238,7 @@ def play(
     position = crashes = 0
     while position < len(log):
         size = rng.randrange(1, 25)
-        process.feed(log[position : position + size])
+        process.process(log[position : position + size])
         position += size
         if rng.random() < crash_rate:
             crashes += 1
@@ -248,7 +248,7 @@ def play(
             process = Process(kafka, rng, window_rules, limits, partitions)
             if zombies:
                 for record in log[position : position + 40]:
-                    old.logic.feed(record)
+                    old.logic.process(record)
                 old.crash()
             position = kafka.floor
     process.settle()

@@ -64,7 +64,7 @@ class World:
                 process.tail(200).count("ready: ") >= self.settings.partitions + 4
                 or not process.running
             ),
-            30,
+            120,
             "a ready worker",
         )
         assert process.running, process.tail()
@@ -101,12 +101,12 @@ class World:
         assert self._producer.flush(10) == 0
         assert errors == [None]
 
-    def wait_for(self, name: str, wanted: Callable[[Item], bool], timeout_s: float = 12) -> Item:
+    def wait_for(self, name: str, wanted: Callable[[Item], bool], timeout_s: float = 60) -> Item:
         """The first record of an output topic that is wanted; an error when none comes."""
         return self.wait_for_record(name, lambda held: wanted(held.value), timeout_s).value  # type: ignore[no-any-return]
 
     def wait_for_record(
-        self, name: str, wanted: Callable[[Held], bool], timeout_s: float = 12
+        self, name: str, wanted: Callable[[Held], bool], timeout_s: float = 60
     ) -> Held:
         """The first record of an output topic that is wanted, with its key and headers."""
 

@@ -32,7 +32,7 @@ def played(plan: Plan, end_us: int) -> tuple[Findings, dict[str, int]]:
     ]
     for now_us in range(0, end_us, TURN_US):
         while records and records[0].timestamp * 1000 <= START_US + now_us:
-            logic.feed(records.pop(0))
+            logic.process(records.pop(0))
         logic.tick(START_US + now_us)
         logic.flush()
         while outputs := logic.drain():

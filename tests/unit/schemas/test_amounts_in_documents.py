@@ -52,7 +52,7 @@ def test_a_limit_that_is_taken_is_judged_by(rule: dict[str, Any], amount: str) -
     """A budget of millions is one too: it must not stop the worker at every run that it holds for."""
     made = policy(rule, amount)
     stage = AssemblePartition(0, 1, rules=RuleBook((made,), make_detector), prices=PriceBook())
-    stage.feed(record_of(0, event("ab" * 16, "cd" * 8, "", "end", START_US, cost_usd="1")))
+    stage.process(record_of(0, event("ab" * 16, "cd" * 8, "", "end", START_US, cost_usd="1")))
     assert len(stage.runs) == 1
     log = records([used("a", 0, 1, cost=5), progress(1), progress(100)])
     assert play(log, 1, window_rules=WindowRules([made]))[0].windows()

@@ -72,8 +72,10 @@ BAD_TIMES = [-1, 0, 10**15, 10**17, 2**63, 10**30, 1.5, "1", None, []]
 def rejected(item: dict[str, Any]) -> list[Output]:
     """What the usage stage says about a record; it must not raise."""
     logic = UsagePartition(0, 1, learner=Learner())
-    logic.feed(record(item))
-    logic.feed(Rec(1, NOW_US // 1000, b"p", msgspec.json.encode(MINUTE | {"trace_id": "good"}), ()))
+    logic.process(record(item))
+    logic.process(
+        Rec(1, NOW_US // 1000, b"p", msgspec.json.encode(MINUTE | {"trace_id": "good"}), ())
+    )
     assert logic.counters.usage_records >= 1
     assert logic.offsets.position == 2
     return [output for output in logic.drain() if output.topic == "deadletter"]
@@ -131,7 +133,7 @@ def test_a_name_of_any_size_is_dead_lettered(agent: Any) -> None:
 )
 def test_what_is_no_record_is_dead_lettered(value: bytes) -> None:
     for logic in (UsagePartition(0, 1), FleetPartition(0)):
-        logic.feed(Rec(0, NOW_US // 1000, b"p", value, ()))
+        logic.process(Rec(0, NOW_US // 1000, b"p", value, ()))
         assert [output.topic for output in logic.drain()] == ["deadletter"]
 
 
@@ -152,8 +154,8 @@ def test_what_is_no_record_is_dead_lettered(value: bytes) -> None:
 )
 def test_a_finding_that_cannot_be_is_dead_lettered(field: str, value: Any) -> None:
     logic = FleetPartition(0)
-    logic.feed(record(FINDING | {field: value}))
-    logic.feed(record(FINDING | {"trace_id": "good"}, 1))
+    logic.process(record(FINDING | {field: value}))
+    logic.process(record(FINDING | {"trace_id": "good"}, 1))
     assert [output.topic for output in logic.drain()] == ["deadletter", "alerts"]
 
 
@@ -195,12 +197,12 @@ def test_a_trouble_of_the_pipeline_itself_ends_when_it_was_quiet_for_an_hour() -
         "detector-failed", "detector_failed", "loop", "it fails", NOW_US, names=(1,)
     )
     logic = FleetPartition(0)
-    logic.feed(Rec(0, NOW_US // 1000, b"", msgspec.json.encode(told), ()))
+    logic.process(Rec(0, NOW_US // 1000, b"", msgspec.json.encode(told), ()))
     logic.tick(NOW_US + SILENCE_US - 1)
     assert [output.topic for output in logic.drain()] == ["alerts"]
     logic.tick(NOW_US + SILENCE_US + 2_000_000)
     (quiet,) = logic.drain()
-    logic.feed(Rec(1, (NOW_US + SILENCE_US) // 1000, b"", quiet.value, ()))
+    logic.process(Rec(1, (NOW_US + SILENCE_US) // 1000, b"", quiet.value, ()))
     (alert,) = logic.drain()
     assert msgspec.json.decode(alert.value or b"")["state"] == "resolved"
 
@@ -220,7 +222,7 @@ def test_alerts_that_all_fire_are_bounded_and_not_looked_through_for_each_findin
     monkeypatch.setattr(fleet, "nsmallest", counting)
     logic = FleetPartition(0)
     for number in range(2_000):
-        logic.feed(
+        logic.process(
             record(
                 FINDING
                 | {
@@ -300,7 +302,7 @@ def test_steps_of_many_agents_in_many_minutes_make_no_record_for_each_pair() -> 
             )
         )
     for offset, item in enumerate(events):
-        process.logic.feed(record_of(offset, item))
+        process.logic.process(record_of(offset, item))
     run = process.logic.runs[BAD].run
     told = list(usage_records(run, everything=True))
     assert len(told) <= MAX_OTHERS

@@ -65,7 +65,7 @@ def test_a_checkpoint_that_cannot_be(fields: dict[str, Any]) -> None:
 def test_a_state_that_cannot_be(fields: dict[str, Any]) -> None:
     """A run that closes in another year would hold back the partition's floor until then."""
     stage = AssemblePartition(0, 1, rules=RuleBook((), make_detector), prices=PriceBook())
-    stage.feed(record_of(0, event("ab" * 16, "cd" * 8, "", "start", START_US)))
+    stage.process(record_of(0, event("ab" * 16, "cd" * 8, "", "start", START_US)))
     (tracked,) = stage.runs.values()
     state = decode_state(encode_state(tracked.run, 0))
     assert checked_state(state, LATEST_US) is state

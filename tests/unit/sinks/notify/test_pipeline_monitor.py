@@ -107,7 +107,7 @@ def test_the_alert_is_the_one_that_the_fleet_stage_makes() -> None:
         value = json.dumps(
             {name: getattr(finding, name) for name in finding.__struct_fields__}  # type: ignore[attr-defined]
         ).encode()
-        fleet.feed(Rec(offset, at // 1000, b"stepstream", value))
+        fleet.process(Rec(offset, at // 1000, b"stepstream", value))
         made = json.loads(fleet.drain()[0].value or b"")
         ours = alert_of(finding, opened)
         for name in ("alert_id", "seq", "state", "change"):

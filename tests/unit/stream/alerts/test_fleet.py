@@ -51,7 +51,7 @@ def feed(
 ) -> list[AlertStruct]:
     """Feed findings, acknowledge everything; the alert records they led to."""
     for offset, item in enumerate(items, start):
-        logic.feed(record(offset, item))
+        logic.process(record(offset, item))
     return [_decode(output.value or b"") for output in acknowledged(logic)]
 
 
@@ -372,7 +372,7 @@ def test_the_floor_waits_for_the_alert() -> None:
     """A finding is done when its alert is acknowledged, whatever came after it."""
     logic = FleetPartition(0)
     for offset, item in enumerate([finding(1), finding(2), finding(2)]):
-        logic.feed(record(offset, item))
+        logic.process(record(offset, item))
     first, second = logic.drain()
     assert logic.offsets.safe == 0
     logic.acknowledged(second)
@@ -385,7 +385,7 @@ def test_the_floor_waits_for_the_alert() -> None:
 def test_what_is_no_finding_goes_to_the_dead_letter(value: bytes) -> None:
     """And holds the floor until it is there."""
     logic = FleetPartition(0)
-    logic.feed(Rec(0, START_US // 1000, b"shop", value, ()))
+    logic.process(Rec(0, START_US // 1000, b"shop", value, ()))
     (output,) = logic.drain()
     assert (output.topic, output.value, logic.offsets.safe) == ("deadletter", value, 0)
     assert dict(output.headers)["stepstream-topic"] == b"findings"
@@ -464,7 +464,7 @@ def live(
     """A process's life: outputs are acknowledged in order, late, and some of what is in flight at the end arrives."""
     flight: list[Output] = []
     for offset in range(start, min(len(items), start + rng.randrange(1, 120))):
-        logic.feed(record(offset, items[offset]))
+        logic.process(record(offset, items[offset]))
         flight += logic.drain()
         while flight and rng.random() < 0.6:
             output = flight.pop(0)

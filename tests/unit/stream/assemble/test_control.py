@@ -48,7 +48,7 @@ class World:
         at = START_US + round(at_s * 1e6)
         item = event(TRACE, more.get("step_id", f"{number:016x}"), "", phase, at, at) | more
         item["parent_step_id"] = "" if number == 1 else f"{1:016x}"
-        self.logic.feed(Rec(self.offset, at // 1000, TRACE.encode(), msgspec.json.encode(item)))
+        self.logic.process(Rec(self.offset, at // 1000, TRACE.encode(), msgspec.json.encode(item)))
         self.offset += 1
         self.at_s = max(self.at_s, at_s)
         self.settle()

@@ -62,7 +62,7 @@ def test_a_run_that_closes_while_its_checkpoint_is_under_way_is_written_again() 
         *start_and_fillers(10),
         record_of(10, event(TRACE, ROOT, "", "end", START_US, START_US + 9)),
     ]:
-        logic.feed(record)
+        logic.process(record)
     logic.flush()
     checkpoint = acknowledge_until_state(logic)
     for second in range(1, 10):
@@ -173,9 +173,9 @@ def test_a_restart_drops_the_same_texts(restart_at: int) -> None:
     outcomes = []
     for crash in (False, True):
         bench = Bench()
-        bench.feed(event(TRACE, ROOT, "", "start", START_US), 0.0)
+        bench.process(event(TRACE, ROOT, "", "start", START_US), 0.0)
         for number in range(1, 1_500):
-            bench.feed(monstrous(number), 0.0)
+            bench.process(monstrous(number), 0.0)
             if crash and number == restart_at:
                 bench.swap()
         outcomes.append(

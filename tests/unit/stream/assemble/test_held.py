@@ -71,7 +71,7 @@ def test_the_idlest_are_those_that_were_silent_for_longest() -> None:
         item = event(f"{number:032x}", f"{offset + 1:016x}", "f" * 16, "start", START_US)
         record = record_of(offset, item)
         record.timestamp = START_US // 1000 + offset
-        process.logic.feed(record)
+        process.logic.process(record)
     sizes: MemoryAccounting = process.logic._memory
     by_silence = sorted(process.logic.runs.values(), key=lambda active: active.run.last_append_us)
     assert sizes.idlest(12) == by_silence[:12]

@@ -62,8 +62,8 @@ class Worker:
         fuse = DeadLetterRate("steps", 0, "state", made.dead_letter_limit)
         self.shell.loaded(Restored(self.logic, PoisonLedger("steps", 0, "state"), None, fuse))
 
-    def feed(self, *records: Rec) -> None:
-        self.shell.feed(records)
+    def process(self, *records: Rec) -> None:
+        self.shell.process(records)
         self.logic.flush()
         self.shell.pump()
 
@@ -88,14 +88,14 @@ class Worker:
 def test_steps_per_run(parent: str) -> None:
     """``max_steps_per_run``: the rest is counted and not held, roots beyond the first too; the root always finds room."""
     worker = Worker(max_steps_per_run=5)
-    worker.feed(
+    worker.process(
         *(
             record_of(n, event(TRACES[0], f"{n + 1:016x}", parent, "end", START_US))
             for n in range(9)
         )
     )
     run = worker.logic.runs[TRACES[0]].run
-    worker.feed(record_of(9, event(TRACES[0], "f" * 16, "", "end", START_US)))
+    worker.process(record_of(9, event(TRACES[0], "f" * 16, "", "end", START_US)))
     assert len(run.steps) == 5 + (parent != "")
     assert worker.metric("over_limit_total") == 4 + (parent == "")
     assert run.root is not None
@@ -104,16 +104,16 @@ def test_steps_per_run(parent: str) -> None:
 def test_open_runs() -> None:
     """``max_open_runs``: the idlest are closed, counted, and whole when a late step comes."""
     worker = Worker(max_open_runs=10)
-    worker.feed(
+    worker.process(
         *(
             record_of(n, event(trace, "1" * 16, "", "start", START_US))
             for n, trace in enumerate(TRACES)
         )
     )
-    worker.feed(record_of(100, event(TRACES[99], "2" * 16, "1" * 16, "end", START_US)))
+    worker.process(record_of(100, event(TRACES[99], "2" * 16, "1" * 16, "end", START_US)))
     assert set(worker.logic.runs) == set(TRACES[90:])
     assert (worker.metric("runs_forced_closed_total"), worker.metric("open_runs")) == (90, 10)
-    worker.feed(record_of(101, event(TRACES[0], "2" * 16, "1" * 16, "end", START_US)))
+    worker.process(record_of(101, event(TRACES[0], "2" * 16, "1" * 16, "end", START_US)))
     assert (worker.metric("late_total"), worker.metric("runs_forced_closed_total")) == (1, 90)
     late = [
         output
@@ -126,7 +126,7 @@ def test_open_runs() -> None:
 def test_bytes_held() -> None:
     """``max_held_bytes``: the idlest open runs are closed, in time the states of closed ones forgotten; both are counted."""
     worker = Worker(max_held_bytes=100_000)
-    worker.feed(
+    worker.process(
         *(
             record_of(n, event(trace, "1" * 16, "", "start", START_US))
             for n, trace in enumerate(TRACES)
@@ -150,7 +150,7 @@ def test_bytes_held() -> None:
         == 100 - worker.metric("open_runs") - worker.metric("closed_runs")
         > 0
     )
-    worker.feed(record_of(100, event(TRACES[0], "2" * 16, "1" * 16, "end", START_US)))
+    worker.process(record_of(100, event(TRACES[0], "2" * 16, "1" * 16, "end", START_US)))
     assert (worker.metric("too_late_total"), worker.metric("late_total")) == (1, 0)
 
 
@@ -175,9 +175,9 @@ def test_a_run_that_is_told_of_as_it_closes_is_closed_once() -> None:
 def test_replay_length() -> None:
     """``replay_records``: an idle open run is written down, and the floor goes on without it."""
     worker = Worker(replay_records=50)
-    worker.feed(record_of(0, event(TRACES[0], "1" * 16, "", "start", START_US)))
+    worker.process(record_of(0, event(TRACES[0], "1" * 16, "", "start", START_US)))
     for number in range(1, 200):
-        worker.feed(record_of(number, event(TRACES[1], f"{number:016x}", "", "start", START_US)))
+        worker.process(record_of(number, event(TRACES[1], f"{number:016x}", "", "start", START_US)))
     assert worker.metric("floor_lag_records") <= 51
     assert worker.metric("states_total") > 0
     assert TRACES[0] in worker.logic.runs
@@ -187,7 +187,7 @@ def test_replay_length_with_very_many_runs() -> None:
     """Beyond a thousand open runs one record in sixteen leads to a checkpoint at most, however short the replay is to be."""
     worker = Worker(replay_records=50)
     runs = [f"{number:032x}" for number in range(1, 2_001)]
-    worker.feed(
+    worker.process(
         *(
             record_of(n, event(trace, "1" * 16, "", "start", START_US))
             for n, trace in enumerate(runs)
@@ -196,7 +196,7 @@ def test_replay_length_with_very_many_runs() -> None:
     assert worker.metric("states_total") == 0
     for number in range(2_000, 18_000, 500):
         steps = range(number, number + 500)
-        worker.feed(
+        worker.process(
             *(
                 record_of(n, event(runs[-1], f"{n:016x}", "1" * 16, "start", START_US))
                 for n in steps
@@ -209,9 +209,9 @@ def test_replay_length_with_very_many_runs() -> None:
 def test_dead_letter_rate() -> None:
     """``dead_letter_limit``: an alert, a count and a gauge; what is refused goes on to the dead letter."""
     worker = Worker(dead_letter_limit=10)
-    worker.feed(*(Rec(n, START_US // 1000, b"k", b"no step") for n in range(10)))
+    worker.process(*(Rec(n, START_US // 1000, b"k", b"no step") for n in range(10)))
     assert worker.metric("dead_letter_fuse") == 0
-    worker.feed(*(Rec(n, START_US // 1000, b"k", b"no step") for n in range(10, 30)))
+    worker.process(*(Rec(n, START_US // 1000, b"k", b"no step") for n in range(10, 30)))
     assert (worker.metric("dead_letter_fuse"), worker.metric("dead_letter_fuses_total")) == (1, 1)
     assert worker.metric("rejected_total") == 30
     topics = [output.topic for output in worker.sent.outputs]
@@ -228,8 +228,8 @@ def test_dead_letter_rate() -> None:
 def test_orphans_are_counted_when_their_run_closes() -> None:
     """Until then their parents may come."""
     worker = Worker()
-    worker.feed(record_of(0, event(TRACES[0], "1" * 16, "", "end", START_US)))
-    worker.feed(record_of(1, event(TRACES[0], "2" * 16, "9" * 16, "end", START_US)))
+    worker.process(record_of(0, event(TRACES[0], "1" * 16, "", "end", START_US)))
+    worker.process(record_of(1, event(TRACES[0], "2" * 16, "9" * 16, "end", START_US)))
     assert worker.metric("orphans_total") == 0
     for second in range(1, 20):
         worker.logic.tick(START_US + second * 1_000_000)
@@ -248,7 +248,7 @@ def test_a_partition_that_stands_still_is_noticed() -> None:
         watch.stuck([worker.shell], lambda _tp: 5, 31)
         == "steps partition 0 has not moved from offset 0 for 31 s"
     )
-    worker.feed(record_of(0, event(TRACES[0], "1" * 16, "", "start", START_US)))
+    worker.process(record_of(0, event(TRACES[0], "1" * 16, "", "start", START_US)))
     assert watch.stuck([worker.shell], lambda _tp: 5, 32) == ""
     assert watch.stuck([worker.shell], lambda _tp: 1, 90) == ""
     endless = WorkerObservation(worker.observer, worker.counters, patience_s=0)
@@ -267,7 +267,7 @@ async def test_a_shell_without_a_fuse_works() -> None:
     """A stage need not have one."""
     worker = Worker()
     worker.shell.dead_letter_rate = None
-    worker.feed(Rec(0, START_US // 1000, b"k", b"no step"))
+    worker.process(Rec(0, START_US // 1000, b"k", b"no step"))
     await asyncio.sleep(0)
     assert worker.metric("rejected_total") == 1
 
@@ -278,8 +278,8 @@ def test_timers_of_runs_that_are_gone_do_not_pile_up(monkeypatch: pytest.MonkeyP
     worker = Worker()
     for number in range(400):
         trace_id = f"{number + 1:032x}"
-        worker.feed(record_of(2 * number, event(trace_id, "1" * 16, "", "start", START_US)))
-        worker.feed(record_of(2 * number + 1, event(trace_id, "1" * 16, "", "end", START_US)))
+        worker.process(record_of(2 * number, event(trace_id, "1" * 16, "", "start", START_US)))
+        worker.process(record_of(2 * number + 1, event(trace_id, "1" * 16, "", "end", START_US)))
     assert worker.metric("runs_closed_total") > 100
     assert len(worker.logic._timers) <= 2 * len(worker.logic.runs) + 52
     for second in range(30):

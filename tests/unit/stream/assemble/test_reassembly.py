@@ -214,7 +214,7 @@ def test_rejected_records_hold_the_floor_until_their_copy_is_acknowledged() -> N
     """Poison goes to the dead letter, and an offset is not passed before it has arrived there."""
     kafka = Kafka()
     process = Process(kafka, random.Random(0), AssembleLimits())
-    process.logic.feed(Rec(0, START_US // 1000, b"x", b"garbage"))
+    process.logic.process(Rec(0, START_US // 1000, b"x", b"garbage"))
     process.logic.flush()
     (output,) = process.logic.drain()
     assert output.topic == "deadletter"
@@ -236,7 +236,7 @@ def test_a_step_on_a_wrong_partition_is_sent_to_the_right_one() -> None:
     logic = AssemblePartition(
         (right + 1) % 4, 4, rules=RuleBook((), make_detector), prices=PriceBook()
     )
-    logic.feed(record_of(0, event(trace, "1" * 16, "", "end", START_US)))
+    logic.process(record_of(0, event(trace, "1" * 16, "", "end", START_US)))
     (output,) = logic.drain()
     assert (output.topic, output.partition, logic.counters.misrouted) == ("steps", right, 1)
     assert not logic.runs

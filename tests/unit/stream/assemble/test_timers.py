@@ -165,7 +165,7 @@ def test_no_alert_stays_open_when_a_run_closes_anew(crash_after: int | None, see
     fleet = FleetPartition(0)
     alerts: dict[str, Any] = {}
     for offset, output in enumerate(kafka.topics["findings"]):
-        fleet.feed(Rec(offset, 0, b"", output.value, ()))
+        fleet.process(Rec(offset, 0, b"", output.value, ()))
         for made in fleet.drain():
             value = msgspec.json.decode(made.value or b"")
             alerts[value["alert_id"]] = value

@@ -143,7 +143,7 @@ def test_all_in_one_batch_finds_the_same(case: Case) -> None:
     """Where batches end is chance; timers alone fire between them."""
     bench = case.bench()
     for at_s, item in case.breaks:
-        bench.feed(item, at_s)
+        bench.process(item, at_s)
     bench.wait(bench.now_s + case.settle_s)
     assert ids(bench) == ids(play(case, case.bench(), case.breaks))
 
@@ -212,7 +212,7 @@ def test_what_is_skipped_would_have_said_nothing(case: Case) -> None:
         bench = case.bench()
         for at_s, item in sent:
             bench.wait(at_s)
-            bench.feed(item, at_s)
+            bench.process(item, at_s)
             run = bench.run
             info = run.steps[item["step_id"]]
             for detector in run.rules.detectors:
@@ -224,7 +224,7 @@ def test_what_is_skipped_would_have_said_nothing(case: Case) -> None:
 def test_what_is_kept_of_a_long_run_is_bounded(case: Case) -> None:
     """Thousands of different calls neither grow the state without end nor the evidence."""
     bench = case.bench()
-    bench.feed(root("start", 0.0), 0.0)
+    bench.process(root("start", 0.0), 0.0)
     for number in range(2, 3_000):
         _, item = call(
             number,
@@ -233,7 +233,7 @@ def test_what_is_kept_of_a_long_run_is_bounded(case: Case) -> None:
             given=f"{number}",
             status="error" if number % 3 else "ok",
         )
-        bench.feed(item, 0.1)
+        bench.process(item, 0.1)
     bench.wait(1)
     assert len(msgspec.json.encode(bench.run.detector_state)) < 400_000
     for value in bench.values("findings"):
@@ -247,7 +247,7 @@ def test_looking_at_a_long_run_stays_cheap() -> None:
     ]
     distinct = {rule["rule"]: rule for rule in rules}
     bench = Bench(policy(*distinct.values()))
-    bench.feed(root("start", 0.0), 0.0)
+    bench.process(root("start", 0.0), 0.0)
     began = time.process_time()
     for number in range(2, 8_000):
         kind = "output" if number % 2_000 == 0 else "tool_call"
@@ -259,8 +259,10 @@ def test_looking_at_a_long_run_stays_cheap() -> None:
             "output": "a",
             "usage": {"input_tokens": 50},
         }
-        bench.feed(step(number, "end", 0.0, kind=kind, status=status, cost_usd="0.01", **more), 0.0)
-    bench.feed(root("end", 0.0, 1.0), 0.0)
+        bench.process(
+            step(number, "end", 0.0, kind=kind, status=status, cost_usd="0.01", **more), 0.0
+        )
+    bench.process(root("end", 0.0, 1.0), 0.0)
     bench.wait(5)
     assert time.process_time() - began < 4
     assert {value["alert"] for value in bench.findings()} >= {

@@ -197,7 +197,7 @@ class TestCost:
         """A replay may not know the baseline any more: what was told must be known by the run's state, so that it ends."""
         bench = SpikeBench(COST)
         for offset, (_, item) in enumerate(DEAR):
-            bench.feed(item, 0.1 * offset)
+            bench.process(item, 0.1 * offset)
         bench.logic.flush()
         sent: list[Output] = []
         while outputs := bench.logic.drain():
@@ -293,8 +293,8 @@ class TestCause:
             random.Random(seed).shuffle(mixed)
             bench = SpikeBench(COST)
             for item in (BEGIN[1], *mixed):
-                bench.feed(item, 0.0)
-            bench.feed(think(30, "0.2")[1], 0.1)
+                bench.process(item, 0.0)
+            bench.process(think(30, "0.2")[1], 0.1)
             told.add(play(bench).findings()[-1]["detail"])
         assert len(told) == 1
 

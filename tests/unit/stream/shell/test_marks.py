@@ -62,10 +62,10 @@ class Hanging(Processor):
 
     deadly = 7
 
-    def feed(self, record: Any) -> None:
+    def process(self, record: Any) -> None:
         if record.offset == self.deadly:
             raise Dying
-        super().feed(record)
+        super().process(record)
 
 
 def start(tmp_path: Path, notes: list[Any], *, hung: bool) -> tuple[PartitionRunner, Hanging]:
@@ -85,7 +85,7 @@ def die(shell: PartitionRunner, monkeypatch: pytest.MonkeyPatch) -> None:
     """The process ends in the middle: nothing that would come after is done."""
     monkeypatch.setattr(shell, "processed", lambda: None)
     with pytest.raises(Exception, match="processing"):
-        shell.feed(records(0, 10))
+        shell.process(records(0, 10))
     if shell.ledger is not None:
         shell.ledger._notes.clear()
 
@@ -102,7 +102,7 @@ def test_what_hangs_in_c_code_is_skipped_after_its_tries(
     monkeypatch.setattr(
         Hanging, "skip", lambda _self, record, _detail: skipped.append(record.offset), raising=False
     )
-    shell.feed(records(0, 10))
+    shell.process(records(0, 10))
     assert skipped == [7]
     assert [msgspec.json.decode(note.value)["tries"] for note in notes] == [1, 2, 3]
 
@@ -122,7 +122,7 @@ def test_the_note_of_a_hang_names_the_record_that_is_processed() -> None:
         Processor(),
     )
     shell.loaded(Restored(logic, PoisonLedger("steps", 0, "state")))
-    shell.feed(records(0, 3))
+    shell.process(records(0, 3))
     note = shell.hung("it hangs")
     assert note is not None
     assert msgspec.json.decode(note.value or b"")["offset"] == 2

@@ -31,8 +31,8 @@ class Failing(Processor):
         self.bad = bad
         self.skipped: list[int] = []
 
-    def feed(self, record: Rec) -> None:
-        super().feed(record)
+    def process(self, record: Rec) -> None:
+        super().process(record)
         if record.offset in self.bad:
             raise ZeroDivisionError("cannot")
 
@@ -84,7 +84,7 @@ class Kafka:
         for _ in range(starts):
             shell, logic = self.worker(bad)
             try:
-                shell.feed(records)
+                shell.process(records)
             except ProcessingFailed as error:
                 self.notes.append(error.note)
                 self.tries += 1

@@ -495,9 +495,9 @@ def test_a_rule_that_is_gone_ends_what_it_found() -> None:
     ]
     log = records(items)
     for record in log[:-1]:
-        process.logic.feed(record)
+        process.logic.process(record)
     process.logic.change_rules(rules())
-    process.logic.feed(log[-1])
+    process.logic.process(log[-1])
     process.settle()
     assert [(f["state"], f["message"]) for f in process.kafka.findings if f["alert"] == "slo"][
         1:

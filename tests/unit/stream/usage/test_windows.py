@@ -157,7 +157,7 @@ def test_what_comes_after_sealing_is_counted_and_changes_nothing() -> None:
         progress(90),
     ]
     for record in records(items):
-        process.logic.feed(record)
+        process.logic.process(record)
     process.settle()
     assert sum(kafka.sealed().values()) == 5
     assert process.logic.counters.usage_too_late == 2
@@ -203,7 +203,7 @@ def test_too_much_held_is_sealed_early_and_counted() -> None:
     """When partitions of steps stop telling progress, what is held stays bounded."""
     process = Process(Kafka(), random.Random(0), limits=UsageLimits(max_held=50))
     for record in records([used(f"{n}", n // 4, 2, 1) for n in range(400)]):
-        process.logic.feed(record)
+        process.logic.process(record)
     process.settle()
     assert process.logic.counters.usage_forced_seals > 5
     assert process.logic.offsets.safe > 300
@@ -215,7 +215,7 @@ def test_owners_are_bounded() -> None:
     process = Process(Kafka(), random.Random(0), limits=UsageLimits(max_owners=10))
     items = [used(f"{n}", 0, 2, 1, task=f"task {n}") for n in range(100)]
     for record in records([*items, progress(80)]):
-        process.logic.feed(record)
+        process.logic.process(record)
     process.settle()
     owners = {key[2:5] for key in process.kafka.sealed()}
     assert len(owners) == 11
@@ -230,7 +230,7 @@ def test_what_is_no_usage_record_is_dead_lettered() -> None:
     log = records([used("x", 0, 2, 5), {"kind": "of tomorrow"}, progress(80)])
     log[0].value = b"{"
     for record in log:
-        process.logic.feed(record)
+        process.logic.process(record)
     assert next(output.topic for output in process.logic.drain()) == "deadletter"
     assert process.logic.counters.usage_unknown == 1
 
