@@ -9,8 +9,8 @@ from typing import Any, cast
 import faust
 from faust.types import TP
 
+from stepstream.stream.shell.batching import Backlog
 from stepstream.stream.shell.topic_stage import TopicStage
-from stepstream.stream.shell.transport import Backlog
 
 
 def bind_stages(

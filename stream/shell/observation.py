@@ -13,9 +13,9 @@ from stepstream.schemas import metrics as m
 from stepstream.stream.assemble.partition import AssemblePartition
 from stepstream.stream.core.counters import Counters
 from stepstream.stream.core.outputs import Output
+from stepstream.stream.shell.batching import Backlog
 from stepstream.stream.shell.partition_runner import PartitionRunner
 from stepstream.stream.shell.sender import Sender
-from stepstream.stream.shell.transport import Backlog
 from stepstream.stream.usage.partition import UsagePartition
 
 _PLAIN: Final = {

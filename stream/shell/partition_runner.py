@@ -1,4 +1,5 @@
-"""Runs the processor of one partition under one assignment: passes it records, sends its outputs, publishes its safe offset.
+"""Runs the processor of one partition under one assignment: passes it records, sends its outputs,
+publishes its safe offset.
 
 Records on which the processor fails are tried three times and then skipped
 (``stream/core/poison.py``).
@@ -18,10 +19,10 @@ from stepstream.stream.core.dead_letter_rate import DeadLetterRate
 from stepstream.stream.core.offsets import OffsetTracker
 from stepstream.stream.core.outputs import Output
 from stepstream.stream.core.poison import SKIP_WINDOW_US, Note, PoisonLedger, ProcessingFailed
+from stepstream.stream.shell.batching import SafeOffsets
 from stepstream.stream.shell.progress_marker import ProgressMarker
 from stepstream.stream.shell.sender import Sender
 from stepstream.stream.shell.state_index import StateIndex
-from stepstream.stream.shell.transport import SafeOffsets
 
 log = logging.getLogger("stepstream.worker")
 

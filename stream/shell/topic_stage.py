@@ -13,9 +13,9 @@ from typing import Any
 
 from faust.types import TP
 
+from stepstream.stream.shell.batching import SafeOffsets
 from stepstream.stream.shell.partition_runner import PartitionRunner, Restored, StageObserver
 from stepstream.stream.shell.sender import Sender
-from stepstream.stream.shell.transport import SafeOffsets
 
 log = logging.getLogger("stepstream.worker")
 

@@ -9,30 +9,34 @@ fails when one of the methods changes. The two main reasons; the others are at t
   cancellations): 70 to 100 us a message, ten times what the worker itself needs. Slow consumption
   was reported as robinhood/faust#563; the cause is not reported upstream.
 - faust commits past messages that are still being processed: faust-streaming/faust#606, open, with
-  the unmerged fix #707. An acknowledged event does not mean that its results are stored: only the stages know what may be committed.
+  the unmerged fix #707. An acknowledged event does not mean that its results are stored: only the
+  stages know what may be committed.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, cast
 
 from aiokafka.consumer.fetcher import FetchResult
-from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
-from aiokafka.structs import OffsetAndMetadata, TopicPartition
+from aiokafka.structs import TopicPartition
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
+from stepstream.stream.shell.batching import (
+    Backlog,
+    Handover,
+    Pace,
+    SafeOffsets,
+    ahead_of,
+    commit_safe_offsets,
+    first_offsets,
+    smallest_first,
+)
 from stepstream.stream.shell.unpack import bound_unpacking
 
-CHUNK_RECORDS: Final = 250
-"""Records of a chunk: processing them takes about ten milliseconds, then the other stages have
-their turn.
-"""
-MAX_BUFFERED_RECORDS: Final = 2_000
 FETCH_MAX_WAIT_MS: Final = 200
 PREFETCH_BACKOFF_S: Final = 0.01
 """aiokafka asks a broker for nothing while records from it are unread for less than this; its
@@ -42,85 +46,8 @@ PART_MAX_WAIT_MS: Final = 10
 """The wait of a request that leaves out partitions with unread records: no other request is sent
 meanwhile.
 """
-BUSY_RECORDS_PER_S: Final = 1_000
-BUSY_MIN_BYTES: Final = 262_144
-"""With more records a second than ``BUSY_RECORDS_PER_S`` a request waits for so many bytes,
-``PART_MAX_WAIT_MS`` at most: every request costs worker and broker a millisecond.
-"""
-PACE_S: Final = 0.25
-"""Records are counted for so long before ``Pace`` decides again."""
 FULL_WAIT_S: Final = 0.01
 """A topic that was full is asked for again after so long."""
-
-MAX_BUFFERED_BYTES: Final = 67_108_864
-"""Nothing more of a topic is fetched while so many records or bytes of it wait."""
-
-SafeOffsets = dict[TP, tuple[int, str]]
-"""What may be committed: the safe offset of each partition, with its metadata."""
-
-
-class Backlog:
-    """Counts the records of each topic that wait in faust's streams, so that no more are fetched
-    while there are too many.
-
-    Each topic has a bound of its own: findings reach the alert stage however many steps are still
-    to be read.
-    """
-
-    def __init__(self) -> None:
-        self._by_topic: dict[str, deque[tuple[int, int]]] = {}
-        """Records and bytes of the waiting chunks, in order."""
-        self._sums: dict[str, tuple[int, int]] = {}
-
-    @property
-    def records(self) -> int:
-        """Waiting records of all topics."""
-        return sum(records for records, _ in self._sums.values())
-
-    def put(self, topic: str, count: int, size_bytes: int = 0) -> None:
-        """A chunk begins to wait for its stage."""
-        self._by_topic.setdefault(topic, deque()).append((count, size_bytes))
-        self._add(topic, count, size_bytes)
-
-    def taken(self, topic: str) -> None:
-        """A stage has taken its first waiting chunk."""
-        waiting = self._by_topic.get(topic)
-        if waiting:
-            count, size_bytes = waiting.popleft()
-            self._add(topic, -count, -size_bytes)
-
-    def _add(self, topic: str, count: int, size_bytes: int) -> None:
-        records, total_bytes = self._sums.get(topic, (0, 0))
-        self._sums[topic] = records + count, total_bytes + size_bytes
-
-    def clear(self) -> None:
-        """A rebalance has emptied the streams."""
-        self._by_topic.clear()
-        self._sums.clear()
-
-    def is_full(self, topic: str) -> bool:
-        """Whether enough of the topic waits."""
-        records, total_bytes = self._sums.get(topic, (0, 0))
-        return records >= MAX_BUFFERED_RECORDS or total_bytes >= MAX_BUFFERED_BYTES
-
-
-class Pace:
-    """How many bytes a fetch waits for, by how many records come a second."""
-
-    __slots__ = ("_records", "_since_s", "min_bytes")
-
-    def __init__(self) -> None:
-        self.min_bytes = 1
-        self._records = 0
-        self._since_s = 0.0
-
-    def note(self, records: int, now_s: float) -> None:
-        """``records`` more have come."""
-        self._records += records
-        passed_s = now_s - self._since_s
-        if passed_s >= PACE_S:
-            self.min_bytes = BUSY_MIN_BYTES if self._records > BUSY_RECORDS_PER_S * passed_s else 1
-            self._records, self._since_s = 0, now_s
 
 
 class BatchConsumerThread(driver.AIOKafkaConsumerThread):
@@ -162,39 +89,19 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
         consumer = self._ensure_consumer()
         safe_offsets = batch_transport(self.consumer.transport).safe_offsets
-        assigned = self.assignment()
-        wanted = {
-            TopicPartition(tp.topic, tp.partition): OffsetAndMetadata(
-                *safe_offsets.get(tp, (offset, ""))
-            )
-            for tp, offset in offsets.items()
-            if tp in assigned
-        }
-        if not wanted:
-            return False
         try:
-            await consumer.commit(wanted)
-        except (CommitFailedError, IllegalStateError) as error:
-            self.log.info("commit refused, the partitions have another owner: %s", error)
-            return False
-        except KafkaError as error:
-            self.log.warning("offsets could not be committed and will be tried again: %r", error)
-            return False
+            return await commit_safe_offsets(
+                consumer.commit, offsets, safe_offsets, self.assignment(), self.log
+            )
         except Exception as error:
             await self.crash(error)
             return False
-        return True
 
     async def fetch_again(self, first: Mapping[TopicPartition, int]) -> None:
         """Move the fetch positions back to these offsets; never forward."""
         consumer = self._ensure_consumer()
-        subscription = consumer._subscription.subscription
-        assignment = None if subscription is None else subscription.assignment
-        for partition, offset in first.items():
-            if assignment is not None and partition in assignment.tps:
-                state = assignment.state_value(partition)
-                if state.has_valid_position and state.position > offset:
-                    consumer.seek(partition, offset)
+        for partition, offset in ahead_of(consumer._subscription, first):
+            consumer.seek(partition, offset)
 
     def leader(self, tp: TP) -> int | None:
         """The broker that leads the partition, as far as the client knows."""
@@ -245,10 +152,6 @@ def shorten_waits(fetcher: Any) -> None:
         return plan(assignment)
 
     fetcher._get_actions_per_node = shortened
-
-
-def _size(item: tuple[TopicPartition, list[Any]]) -> int:
-    return len(item[1])
 
 
 def _as_decoded(_tp: TopicPartition, record: Any) -> Any:
@@ -333,7 +236,13 @@ class BatchConsumer(driver.Consumer):
 
     # Replaces the loop that wraps each message in futures; see the top of this module.
     async def _drain_messages(self, fetcher: Any) -> None:
-        backlog = batch_transport(self.transport).backlog
+        handover = Handover(
+            generation=lambda: self.app.consumer_generation_id,
+            is_flowing=lambda: self.flow_active,
+            read_offsets=self._read_offset,
+            deliver=self._deliver,
+            backlog=batch_transport(self.transport).backlog,
+        )
         while not (self._stopped.is_set() or fetcher._stopped.is_set()):
             records, _ = await self._wait_next_records(1.0)
             # The generation of these records: a rebalance takes more turns of the loop than the
@@ -343,48 +252,21 @@ class BatchConsumer(driver.Consumer):
                 await asyncio.sleep(0)
                 continue
             if not self.flow_active:
-                await self._fetch_again(records)
+                # A fetch that began before a rebalance may return the first records of the new
+                # assignment. faust drops them and goes back to the committed offsets; there may be
+                # none, and asking for them may fail.
+                fetch_again = cast(Any, self._thread).fetch_again
+                await self._thread.call_thread(fetch_again, first_offsets(records))
                 continue
-            # Small batches first, so that a few findings do not wait for many steps.
-            for partition, batch in sorted(records.items(), key=_size):
-                await self._hand_over(
-                    TP(partition.topic, partition.partition), batch, generation, backlog
-                )
+            for partition, batch in smallest_first(records):
+                tp = TP(partition.topic, partition.partition)
+                await handover.hand_over(tp, batch, generation)
                 await asyncio.sleep(0)
 
-    async def _fetch_again(self, records: Mapping[TopicPartition, list[Any]]) -> None:
-        """Move back to the records of a fetch that returned while the flow was stopped.
-
-        A fetch that began before a rebalance may return the first records of the new assignment.
-        faust drops them and goes back to the committed offsets; there may be none, and asking for
-        them may fail.
-        """
-        first = {partition: batch[0].offset for partition, batch in records.items() if batch}
-        await self._thread.call_thread(cast(Any, self._thread).fetch_again, first)
-
-    async def _hand_over(self, tp: TP, batch: list[Any], generation: int, backlog: Backlog) -> None:
-        read = self._read_offset[tp]
-        for start in range(0, len(batch), CHUNK_RECORDS):
-            chunk = batch[start : start + CHUNK_RECORDS]
-            if read is not None and chunk[-1].offset < read:
-                continue
-            if self.app.consumer_generation_id != generation or not self.flow_active:
-                return  # a rebalance: every partition is read again from its committed offset
-            message = self._to_message(tp, chunk[-1])
-            message.value = cast(Any, chunk)
-            backlog.put(
-                tp.topic,
-                len(chunk),
-                sum([len(record.value) for record in chunk if record.value is not None]),
-            )
-            await self.callback(
-                message
-            )  # waits until a rebalance is over; the stage then drops the message
-            if self.app.consumer_generation_id != generation:
-                # The read offset has moved back to the committed one: moving it forward would skip
-                # what is between.
-                return
-            self._read_offset[tp] = chunk[-1].offset
+    async def _deliver(self, tp: TP, chunk: list[Any]) -> None:
+        message = self._to_message(tp, chunk[-1])
+        message.value = cast(Any, chunk)
+        await self.callback(message)
 
 
 class BatchTransport(driver.Transport):

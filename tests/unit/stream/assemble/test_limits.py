@@ -21,10 +21,10 @@ from stepstream.stream.core.poison import PoisonLedger
 from stepstream.stream.detectors import make_detector
 from stepstream.stream.run.limits import AssembleLimits
 from stepstream.stream.run.rules import RuleBook
+from stepstream.stream.shell.batching import Backlog
 from stepstream.stream.shell.observation import WorkerObservation
 from stepstream.stream.shell.partition_runner import PartitionRunner, Restored
 from stepstream.stream.shell.sender import Sender
-from stepstream.stream.shell.transport import Backlog
 from tests.support.stream_world import PRICES, START_US, Kafka, Process, Rec, event, record_of
 
 TRACES = [f"{number:032x}" for number in range(1, 101)]

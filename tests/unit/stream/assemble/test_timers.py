@@ -1,174 +1,161 @@
-"""What time alone has found survives every crash: a replay sees the records, but not the silence between them."""
+"""Timers that detectors set: due once, in log time, whatever becomes of the worker meanwhile."""
 
 from __future__ import annotations
 
-import random
-from collections import defaultdict
 from typing import Any
 
-import msgspec
 import pytest
 
-from stepstream.stream.alerts.partition import FleetPartition
-from stepstream.stream.detectors import make_detector
-from stepstream.stream.run.limits import AssembleLimits
-from stepstream.stream.run.rules import RuleBook
-from tests.support.stream_bench import policy, root, step, us
-from tests.support.stream_world import Kafka, Process, Rec, record_of
+from stepstream.schemas.step import StepEvent
+from stepstream.stream.assemble.partition import AssemblePartition
+from stepstream.stream.detectors.base import DetectorBase, Observation, Observations
+from stepstream.stream.detectors.time_limits import StuckRun
+from stepstream.stream.run.rules import Applied, RuleSet
+from stepstream.stream.run.run import Run
+from stepstream.testing import DetectorCase
+from stepstream.testing.cases import BEGIN_US
+from stepstream.testing.world import World
+from tests.support.stream_bench import Bench, root, step, us
 
-POLICIES = (
-    policy(
-        {"rule": "hung_step", "after": "3s"},
-        {"rule": "stuck_run", "after": "6s"},
-        {"rule": "run_duration", "limit": "5s", "action": "stop"},
-        {"rule": "step_duration", "limit": "4s"},
-        mode="enforce",
-    ),
-)
-
-Action = tuple[float, dict[str, Any] | None]
-"""A moment in seconds, and the record appended then; without one, a fetch that found no more."""
+AFTER_US = 5_000_000
 
 
-def story() -> list[Action]:
-    """A tool call that takes long with nothing beside it; its own clock says that all was within the limits."""
-    records: list[Action] = [
-        (0.0, root("start", 0.0)),
-        (0.2, step(2, "start", 0.2, kind="tool_call", tool="fetch")),
-        (8.0, step(2, "end", 0.2, 0.9, kind="tool_call", tool="fetch")),
-        (8.2, root("end", 0.0, 1.0)),
-    ]
-    ticks: list[Action] = [(at / 2, None) for at in range(1, 24)]
-    return sorted(records + ticks, key=lambda action: action[0])
+class Overdue(DetectorBase):
+    """Reports that five seconds have passed since a run's first record."""
+
+    def on_timer(self, run: Run, now_us: int) -> Observations:
+        due_us = run.first_append_us + AFTER_US
+        if now_us < due_us:
+            run.set_timer(self.name, due_us)
+            return ()
+        return (Observation("five seconds have passed", "warning"),)
 
 
-def play(seed: int, crash_after: int | None, rng: random.Random) -> Kafka:
-    """Live through the story, crashing after one of its moments; what was appended is then replayed in one batch."""
-    kafka = Kafka()
-    limits = AssembleLimits(replay_records=10_000)
-    rules = RuleBook(POLICIES, make_detector)
-    process = Process(kafka, random.Random(seed), limits, rules)
-    log: list[Rec] = []
-    for index, (at_s, item) in enumerate(story()):
-        if item is not None:
-            record = record_of(len(log), item)
-            record.timestamp = us(at_s) // 1000
-            log.append(record)
-            process.batch([record])
-        else:
-            process.logic.tick(us(at_s))
-            process.logic.flush()
-            for _ in range(rng.randrange(1, 5)):
-                process.pump()
-        if index == crash_after:
-            process.crash()
-            process = Process(kafka, random.Random(seed + 1), limits, rules)
-            process.batch(log[kafka.floor :] if kafka.floor < len(log) else [])
-    process.settle(us(12))
-    process.settle(us(212))
-    return kafka
+class Raising(Overdue):
+    def on_timer(self, run: Run, now_us: int) -> Observations:
+        raise RuntimeError("no timer of mine")
 
 
-def troubles(kafka: Kafka) -> dict[tuple[str, str], tuple[int, int]]:
-    """Distinct firing and resolving findings by alert and subject."""
-    ids: dict[tuple[str, str, str], set[str]] = defaultdict(set)
-    for value in kafka.values("findings"):
-        ids[value["alert"], value.get("subject", ""), value.get("state", "firing")].add(
-            value["finding_id"]
-        )
-    return {
-        (alert, subject): (len(ids[alert, subject, "firing"]), len(ids[alert, subject, "resolved"]))
-        for alert, subject, _ in list(ids)
-    }
+def world(kind: type[DetectorBase]) -> World:
+    return World(DetectorCase("overdue", StuckRun(rule="stuck_run"), kind, (), ()))
 
 
-def test_the_story_without_a_crash() -> None:
-    """Four limits of time are passed, and all four troubles end."""
-    found = troubles(play(1, None, random.Random(1)))
-    assert set(found.values()) == {(1, 1)}
-    assert {alert for alert, _ in found} == {
-        "hung-step",
-        "stuck-run",
-        "run-duration",
-        "step-duration",
-    }
+def use(bench: Bench, *kinds: type[DetectorBase]) -> None:
+    """Have the bench's runs judged by these detectors alone."""
+    applied = Applied(StuckRun(rule="stuck_run"))
+    made = iter(kinds)
+    rules = RuleSet((applied,) * len(kinds), lambda item: next(made)(item))  # noqa: PLW0108
+    bench.rules = bench.logic.rules = _Book(rules)  # type: ignore[assignment]
 
 
-@pytest.mark.parametrize("crash_after", range(len(story())))
-@pytest.mark.parametrize("seed", range(6))
-def test_what_was_told_is_taken_back_whenever_the_crash_comes(crash_after: int, seed: int) -> None:
-    """A trouble that was published once is known to every later owner of the run, and ends with it."""
-    kafka = play(seed, crash_after, random.Random(seed))
-    assert {
-        pair for pair, counts in troubles(kafka).items() if counts[0] and not counts[1]
-    } == set()
-    final = kafka.final()
-    assert [(value["steps"], value["closed"]) for value in final.values()] == [(2, True)]
+class _Book:
+    def __init__(self, rules: RuleSet) -> None:
+        self._rules = rules
+
+    def rules_for(self, *_owner: str) -> RuleSet:
+        return self._rules
+
+    def restored(self, _pinned: str) -> RuleSet:
+        return self._rules
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_an_order_is_given_with_each_finding_that_asks_for_it(seed: int) -> None:
-    """A finding that survived and an order that did not would be a limit without force."""
-    rng = random.Random(seed)
-    kafka = play(seed, rng.randrange(12, 24), rng)
-    asked = {value["finding_id"] for value in kafka.values("findings") if value.get("action")}
-    assert asked == {value["finding_id"] for value in kafka.values("control")}
+@pytest.fixture
+def bench() -> Bench:
+    made = Bench()
+    use(made, Overdue)
+    return made
 
 
-SPENT = (policy({"rule": "run_cost", "limit_usd": "1", "warn_usd": "0.5"}),)
+def due_at(logic: AssemblePartition) -> list[int]:
+    """When the next timer of each open run is due."""
+    return [tracked.run.next_timer_us for tracked in logic.runs.values()]
 
 
-def spend_late(seed: int, crash_after: int | None) -> Kafka:
-    """A run passes its warning, closes, and passes its limit with a late step; a replay sees all of it before the close."""
-    kafka, rng = Kafka(), random.Random(seed)
-    limits = AssembleLimits(replay_records=10_000)
-    rules = RuleBook(SPENT, make_detector)
-    process = Process(kafka, random.Random(seed), limits, rules)
-    records = [
-        (0.0, root("start", 0.0)),
-        (0.2, step(2, "end", 0.1, 0.2, cost_usd="0.6")),
-        (0.4, root("end", 0.0, 0.4)),
-        (4.0, step(3, "end", 0.2, 0.3, cost_usd="0.6")),
-    ]
-    moments: list[Action] = sorted(
-        [*records, *((at / 4, None) for at in range(1, 24))], key=lambda action: action[0]
-    )
-    log: list[Rec] = []
-    for index, (at_s, item) in enumerate(moments):
-        if item is not None:
-            record = record_of(len(log), item)
-            record.timestamp = us(at_s) // 1000
-            log.append(record)
-            process.batch([record])
-        else:
-            process.logic.tick(us(at_s))
-            process.logic.flush()
-            for _ in range(rng.randrange(1, 4)):
-                process.pump()
-        if index == crash_after:
-            process.crash()
-            process = Process(kafka, random.Random(seed + 1), limits, rules)
-            # the late step is in the log before the successor has read it
-            log = [*log, record_of(3, records[3][1])] if len(log) == 3 else log
-            moments[index + 1 :] = [action for action in moments[index + 1 :] if action[1] is None]
-            process.batch(log[kafka.floor :])
-    process.settle(us(8))
-    process.settle(us(208))
-    return kafka
+def test_a_timer_fires_once_at_its_time(bench: Bench) -> None:
+    bench.send(root("start", 0), 0)
+    assert due_at(bench.logic) == [us(5)]
+    bench.wait(4.5)
+    assert bench.findings() == []
+    bench.wait(20)
+    assert [finding["message"] for finding in bench.findings()] == ["five seconds have passed"]
 
 
-@pytest.mark.parametrize("crash_after", [None, *range(4, 26)])
-@pytest.mark.parametrize("seed", range(8))
-def test_no_alert_stays_open_when_a_run_closes_anew(crash_after: int | None, seed: int) -> None:
-    """Closed once with one level passed and once with two: the alert that the second opened ends with it."""
-    kafka = spend_late(seed, crash_after)
-    fleet = FleetPartition(0)
-    alerts: dict[str, Any] = {}
-    for offset, output in enumerate(kafka.topics["findings"]):
-        fleet.process(Rec(offset, 0, b"", output.value, ()))
-        for made in fleet.drain():
-            value = msgspec.json.decode(made.value or b"")
-            alerts[value["alert_id"]] = value
-            fleet.acknowledged(made)
-    assert alerts
-    assert [value["state"] for value in alerts.values() if value["state"] == "firing"] == []
+def test_the_earlier_of_two_timers_of_one_name_stays() -> None:
+    run = Run("a" * 32, 0, Bench().logic.rules.rules_for("", "", "", "", ""))
+    run.set_timer("x", 10)
+    run.set_timer("x", 20)
+    run.set_timer("y", 15)
+    assert run.next_timer_us == 10
+    assert run.take_due_timers(9) == set()
+    assert run.take_due_timers(12) == {"x"}
+    assert run.next_timer_us == 15
+
+
+def test_two_detectors_of_one_name_are_both_called(bench: Bench) -> None:
+    calls: list[int] = []
+
+    class Noting(Overdue):
+        def on_timer(self, run: Run, now_us: int) -> Observations:
+            calls.append(now_us)
+            return super().on_timer(run, now_us)
+
+    use(bench, Noting, Noting)
+    bench.send(root("start", 0), 0)
+    assert len(calls) == 2
+    bench.wait(6)
+    assert len(calls) == 4
+
+
+def test_a_restart_sets_the_timers_again(bench: Bench) -> None:
+    bench.send(root("start", 0), 0)
+    bench.wait(2)
+    bench.swap()
+    bench.wait(4.5)
+    assert bench.findings() == []
+    bench.wait(30)
+    assert len(bench.findings()) == 1
+
+
+def test_a_root_that_comes_late_brings_the_timers_of_its_rules(bench: Bench) -> None:
+    bench.send(step(2, "start", 0.1), 0.1)
+    use(bench, Overdue)
+    bench.send(root("start", 0), 1)
+    bench.wait(10)
+    assert len(bench.findings()) == 1
+
+
+def test_a_run_that_ended_before_its_timer_was_due_hears_no_more_of_it(bench: Bench) -> None:
+    bench.send(root("start", 0), 0)
+    bench.send(root("end", 0, 1), 1)
+    bench.wait(30)
+    assert bench.findings() == []
+    assert not bench.logic.runs
+
+
+def test_a_detector_whose_timer_raises_is_off_for_the_run(bench: Bench) -> None:
+    use(bench, Raising, Overdue)
+    bench.send(root("start", 0), 0)
+    bench.wait(30)
+    assert bench.logic.counters.detector_errors
+    assert "stuck-run" in bench.run.off
+
+
+def test_crashes_neither_lose_nor_repeat_what_a_timer_finds() -> None:
+    """The state names what time has found before it is sent."""
+
+    def played(crash_at: int | None) -> set[str]:
+        made = world(Overdue)
+        event: dict[str, Any] = root("start", 0)
+        made.append(StepEvent.model_validate(event), BEGIN_US)
+        for turn in range(20):
+            if turn == crash_at:
+                made.checkpoint()
+                made.crash()
+            made.wait(BEGIN_US + turn * 1_000_000, BEGIN_US + (turn + 1) * 1_000_000)
+        made.wait(BEGIN_US + 20_000_000, BEGIN_US + 60_000_000)
+        return made.ids()
+
+    expected = played(None)
+    assert len(expected) == 1
+    for crash_at in range(20):
+        assert played(crash_at) == expected

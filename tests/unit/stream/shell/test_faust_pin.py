@@ -1,6 +1,6 @@
-"""The private parts of faust-streaming and aiokafka that the worker overrides or leans on are the ones that were read.
+"""The private parts of faust-streaming and aiokafka that the worker overrides or relies on are the ones that were read.
 
-An upgrade that changes one of them fails here, with what must be thought through again before the hash is renewed
+An upgrade that changes one of them fails here, with what to check again before the hash is renewed
 (``python -m tests.unit.stream.shell.test_faust_pin`` prints the table's hashes as installed).
 """
 
@@ -49,7 +49,7 @@ OVERRIDDEN = (
     Pinned(
         driver.AIOKafkaConsumerThread._commit,
         "78c931ecfa8dde44",
-        "BatchConsumerThread._commit replaces it: commits floors with metadata, crashes on no Kafka error",
+        "BatchConsumerThread._commit replaces it: commits safe offsets with metadata, crashes on no Kafka error",
     ),
     Pinned(
         driver.AIOKafkaConsumerThread._fetch_records,
@@ -79,9 +79,9 @@ OVERRIDDEN = (
     Pinned(
         transport.Consumer._filter_tps_with_pending_acks,
         "cccdca32d241b14c",
-        "BatchConsumer gives the partitions that have a floor",
+        "BatchConsumer gives the partitions that have a safe offset",
     ),
-    Pinned(transport.Consumer._new_offset, "2b29afe4dd9a65a3", "BatchConsumer gives the floor"),
+    Pinned(transport.Consumer._new_offset, "2b29afe4dd9a65a3", "BatchConsumer gives the safe offset"),
     Pinned(
         transport.Consumer._commit_offsets,
         "86b3e9b0aec773ac",
@@ -100,11 +100,11 @@ OVERRIDDEN = (
     Pinned(
         transport.Consumer._drain_messages,
         "8f35dd7a11144daa",
-        "BatchConsumer._drain_messages replaces it with chunks; look for new duties of the original",
+        "BatchConsumer._drain_messages replaces it with chunks; check what else a new version of the original does",
     ),
 )
 
-LEANT_ON = (
+RELIED_ON = (
     Pinned(
         transport.Consumer._wait_next_records,
         "ba40cd3671328d3b",
@@ -116,7 +116,7 @@ LEANT_ON = (
         "rewinds positions and read offsets to what is committed",
     ),
     Pinned(
-        transport.Consumer._should_commit, "91d8eb1ef6bf4994", "lets only growing floors through"
+        transport.Consumer._should_commit, "91d8eb1ef6bf4994", "lets only growing offsets through"
     ),
     Pinned(
         transport.Consumer._commit_tps,
@@ -126,7 +126,7 @@ LEANT_ON = (
     Pinned(
         transport.Consumer.on_stop,
         "7accc1bf4f9759a1",
-        "commits once more at the end: floors are cleared before it after a failure",
+        "commits once more at the end: safe offsets are cleared before it after a failure",
     ),
     Pinned(
         transport.Consumer.on_partitions_revoked,
@@ -146,12 +146,12 @@ LEANT_ON = (
     Pinned(
         App._on_partitions_revoked,
         "c1abd58dcb37f0a2",
-        "stops the flow and empties the streams before it tells us",
+        "stops the flow and empties the streams before it notifies the worker",
     ),
     Pinned(
         App._on_partitions_assigned,
         "c9c5485eb273837f",
-        "tells us before the flow is resumed: else batches come to no stage",
+        "notifies the worker before the flow is resumed: otherwise batches come to no stage",
     ),
     Pinned(
         Recovery._resume_streams,
@@ -166,7 +166,7 @@ LEANT_ON = (
     Pinned(
         Fetcher.fetched_records,
         "e20ce0c8117f12d2",
-        "may span a rebalance and bring the new assignment's records: they are given back",
+        "may span a rebalance and bring the new assignment's records: they are fetched again",
     ),
     Pinned(
         Fetcher._get_actions_per_node,
@@ -194,14 +194,14 @@ LEANT_ON = (
     Pinned(
         GroupCoordinator._on_join_complete,
         "186788a437c08195",
-        "a new assignment begins with new positions, before anybody is told",
+        "a new assignment begins with new positions, before any listener is called",
     ),
     Pinned(
         AIOKafkaConsumer.seek_to_committed,
         "9c20926f17126a19",
         "leaves partitions without a committed offset where they are",
     ),
-    Pinned(AIOKafkaConsumer.commit, "f85283bf7c7cce0d", "takes metadata beside offsets"),
+    Pinned(AIOKafkaConsumer.commit, "f85283bf7c7cce0d", "takes metadata with offsets"),
     Pinned(
         GroupCoordinator._do_commit_offsets,
         "c1259c2b206806f0",
@@ -227,10 +227,10 @@ def test_the_versions_are_the_ones_that_were_read() -> None:
 
 
 @pytest.mark.parametrize(
-    "pinned", [*OVERRIDDEN, *LEANT_ON], ids=lambda pinned: pinned.what.__qualname__
+    "pinned", [*OVERRIDDEN, *RELIED_ON], ids=lambda pinned: pinned.what.__qualname__
 )
 def test_private_methods_are_the_ones_that_were_read(pinned: Pinned) -> None:
-    """What is overridden or leant on is what the worker was written against."""
+    """What is overridden or relied on is what the worker was written against."""
     assert fingerprint(pinned.what) == pinned.hash, (
         f"{pinned.what.__module__}.{pinned.what.__qualname__} has changed. Check: {pinned.recheck}. "
         f"Then set its hash to {fingerprint(pinned.what)}"
@@ -278,7 +278,7 @@ async def test_the_fetch_wait_can_still_be_set_before_the_start() -> None:
     consumer._closed = True  # it was never started
 
 
-def test_the_app_tells_what_went_wrong() -> None:
+def test_the_app_shows_that_faust_has_failed() -> None:
     """The worker notices by these that faust has given up."""
     assert isinstance(inspect.getattr_static(faust.App, "should_stop"), property)
     assert isinstance(inspect.getattr_static(Service, "crash_reason"), property)
@@ -286,5 +286,5 @@ def test_the_app_tells_what_went_wrong() -> None:
 
 
 if __name__ == "__main__":
-    for item in (*OVERRIDDEN, *LEANT_ON):
+    for item in (*OVERRIDDEN, *RELIED_ON):
         print(fingerprint(item.what), f"{item.what.__module__}.{item.what.__qualname__}")

@@ -1,4 +1,4 @@
-"""faust's consumer with chunks and floors: what a rebalance interrupts is read again, and only floors are committed."""
+"""Chunks of records: what a rebalance interrupts is read again, and only safe offsets are committed."""
 
 from __future__ import annotations
 
@@ -16,18 +16,28 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError, No
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.types import TP
 
-from stepstream.stream.shell.transport import (
+from stepstream.stream.shell.batching import (
     BUSY_RECORDS_PER_S,
     CHUNK_RECORDS,
-    FETCH_MAX_WAIT_MS,
+    MAX_BUFFERED_BYTES,
     MAX_BUFFERED_RECORDS,
-    PART_MAX_WAIT_MS,
     Backlog,
-    BatchConsumer,
-    BatchConsumerThread,
+    Handover,
     Pace,
+    SafeOffsets,
+    ahead_of,
+    commit_safe_offsets,
+    first_offsets,
+    smallest_first,
+)
+from stepstream.stream.shell.transport import (
+    FETCH_MAX_WAIT_MS,
+    PART_MAX_WAIT_MS,
+    BatchConsumer,
     shorten_waits,
 )
+
+log = logging.getLogger("test")
 
 STEPS = TP("steps", 0)
 
@@ -53,32 +63,39 @@ def batch(first: int, count: int) -> list[Raw]:
     return [Raw(first + index) for index in range(count)]
 
 
-class Consumer(BatchConsumer):
-    """The consumer without its service; messages arrive in ``got``."""
+class Flow:
+    """A handover with everything around it: what is delivered arrives in ``got``."""
 
     def __init__(self) -> None:
-        vars(self).update(
-            app=SimpleNamespace(consumer_generation_id=1), _read_offset=defaultdict(lambda: None)
-        )
-        self.flow_active = True
+        self.generation = 1
+        self.is_flowing = True
+        self.read_offsets: dict[TP, int | None] = defaultdict(lambda: None)
         self.got: list[tuple[int, list[int]]] = []
         self.gate = asyncio.Event()
         self.gate.set()
         self.backlog = Backlog()
-        vars(self).update(callback=self._take)
+        self._handover = Handover(
+            generation=lambda: self.generation,
+            is_flowing=lambda: self.is_flowing,
+            read_offsets=self.read_offsets,
+            deliver=self._deliver,
+            backlog=self.backlog,
+        )
 
-    async def _take(self, message: Any) -> None:
+    async def _deliver(self, _tp: TP, chunk: list[Raw]) -> None:
+        # the message is stamped when it is made, before it waits for the end of a rebalance
+        generation = self.generation
         await self.gate.wait()
-        self.got.append((message.generation_id, [record.offset for record in message.value]))
+        self.got.append((generation, [record.offset for record in chunk]))
 
     async def hand_over(self, records: list[Raw]) -> None:
-        await self._hand_over(STEPS, records, self.app.consumer_generation_id, self.backlog)
+        await self._handover.hand_over(STEPS, records, self.generation)
 
-    def rebalance(self, floor: int) -> None:
-        """As faust does: another generation, and reading begins at the floor."""
-        self.app.consumer_generation_id += 1
+    def rebalance(self, committed: int) -> None:
+        """As faust does: another generation, and reading begins at the committed offset."""
+        self.generation += 1
         self.backlog.clear()
-        self._read_offset[STEPS] = floor
+        self.read_offsets[STEPS] = committed
 
 
 async def turn() -> None:
@@ -88,69 +105,50 @@ async def turn() -> None:
 
 async def test_a_batch_travels_in_chunks_in_order() -> None:
     """One message a chunk, whole and in order."""
-    consumer = Consumer()
-    await consumer.hand_over(batch(10, CHUNK_RECORDS + 7))
-    assert [len(offsets) for _, offsets in consumer.got] == [CHUNK_RECORDS, 7]
-    assert [offset for _, offsets in consumer.got for offset in offsets] == list(
+    flow = Flow()
+    await flow.hand_over(batch(10, CHUNK_RECORDS + 7))
+    assert [len(offsets) for _, offsets in flow.got] == [CHUNK_RECORDS, 7]
+    assert [offset for _, offsets in flow.got for offset in offsets] == list(
         range(10, 10 + CHUNK_RECORDS + 7)
     )
-    assert consumer.backlog.records == CHUNK_RECORDS + 7
+    assert flow.backlog.records == CHUNK_RECORDS + 7
 
 
 async def test_chunks_that_were_read_are_skipped() -> None:
     """After a seek some of what is fetched was handed over before; a chunk that reaches further is not lost."""
-    consumer = Consumer()
-    await consumer.hand_over(batch(0, 100))
-    await consumer.hand_over(batch(0, 50))
-    await consumer.hand_over(batch(50, 100))
-    assert [(offsets[0], offsets[-1]) for _, offsets in consumer.got] == [(0, 99), (50, 149)]
+    flow = Flow()
+    await flow.hand_over(batch(0, 100))
+    await flow.hand_over(batch(0, 50))
+    await flow.hand_over(batch(50, 100))
+    assert [(offsets[0], offsets[-1]) for _, offsets in flow.got] == [(0, 99), (50, 149)]
 
 
 async def test_a_rebalance_while_a_message_waits_loses_nothing() -> None:
     """A message that waits out a rebalance must not mark as read what its stage will drop: it is read again."""
-    consumer = Consumer()
-    consumer.gate.clear()
-    waiting = asyncio.create_task(consumer.hand_over(batch(5_000, 3 * CHUNK_RECORDS)))
+    flow = Flow()
+    flow.gate.clear()
+    waiting = asyncio.create_task(flow.hand_over(batch(5_000, 3 * CHUNK_RECORDS)))
     await turn()
-    consumer.rebalance(floor=100)
-    consumer.gate.set()
+    flow.rebalance(committed=100)
+    flow.gate.set()
     await waiting
-    await consumer.hand_over(batch(100, 5_000))
-    new = [offset for generation, offsets in consumer.got if generation == 2 for offset in offsets]
+    await flow.hand_over(batch(100, 5_000))
+    new = [offset for generation, offsets in flow.got if generation == 2 for offset in offsets]
     assert new == list(range(100, 5_100))
-    assert [generation for generation, _ in consumer.got].count(1) == 1
+    assert [generation for generation, _ in flow.got].count(1) == 1
 
 
 async def test_nothing_is_handed_over_while_the_flow_is_stopped() -> None:
     """From the revocation on, records belong to somebody else."""
-    consumer = Consumer()
-    consumer.flow_active = False
-    await consumer.hand_over(batch(0, 10))
-    assert (consumer.got, consumer._read_offset[STEPS]) == ([], None)
+    flow = Flow()
+    flow.is_flowing = False
+    await flow.hand_over(batch(0, 10))
+    assert (flow.got, flow.read_offsets[STEPS]) == ([], None)
 
 
-async def test_what_a_fetch_brings_during_a_rebalance_is_given_back() -> None:
-    """It may be the new assignment's beginning: dropped, it would be missing for ever."""
-    consumer = Consumer()
-    consumer.flow_active = False
-    given: list[Any] = []
-    fetched = iter([{TopicPartition("steps", 0): batch(0, 10), TopicPartition("steps", 1): []}, {}])
-
-    async def fetch(_timeout: float) -> tuple[Any, None]:
-        records = next(fetched)
-        if not records:
-            consumer._stopped.set()
-        return records, None
-
-    async def call_thread(method: Any, *arguments: Any) -> None:
-        given.append((method, *arguments))
-
-    thread = SimpleNamespace(call_thread=call_thread, fetch_again="fetch again")
-    vars(consumer).update(_wait_next_records=fetch, _thread=thread, _stopped=asyncio.Event())
-    vars(consumer).update(transport=SimpleNamespace(backlog=consumer.backlog))
-    await consumer._drain_messages(SimpleNamespace(_stopped=asyncio.Event()))
-    assert given == [("fetch again", {TopicPartition("steps", 0): 0})]
-    assert consumer.got == []
+def test_a_fetch_that_returns_during_a_rebalance_is_fetched_again_from_its_first_records() -> None:
+    fetched = {TopicPartition("steps", 0): batch(7, 10), TopicPartition("steps", 1): []}
+    assert first_offsets(fetched) == {TopicPartition("steps", 0): 7}
 
 
 async def test_giving_back_only_ever_goes_back() -> None:
@@ -163,41 +161,23 @@ async def test_giving_back_only_ever_goes_back() -> None:
     assert subscription.subscription.assignment is not None
     subscription.subscription.assignment.state_value(ahead).reset_to(185)
     subscription.subscription.assignment.state_value(behind).reset_to(100)
-    thread = Thread(Client(), {})
-    seeks: list[Any] = []
-    client = SimpleNamespace(_subscription=subscription, seek=lambda *where: seeks.append(where))
-    vars(thread).update(_consumer=client)
-    await thread.fetch_again({ahead: 0, behind: 5_000, fresh: 7, other: 3})
-    assert seeks == [(ahead, 0)]
+    assert ahead_of(subscription, {ahead: 0, behind: 5_000, fresh: 7, other: 3}) == [(ahead, 0)]
 
 
-async def test_a_full_topic_waits_for_itself_alone() -> None:
-    """Findings reach the alerts however many steps are still to be read; a stage that has taken some gets more."""
-    consumer = Consumer()
-    steps, findings = TP("steps", 0), TP("findings", 0)
-    asked: list[set[TP]] = []
-
-    async def getmany(partitions: set[TP], _timeout: float) -> Any:
-        asked.append(partitions)
-        return {}
-
-    vars(consumer).update(
-        transport=SimpleNamespace(backlog=consumer.backlog),
-        _thread=SimpleNamespace(getmany=getmany),
-    )
-    active = {steps, findings}
-    await consumer._getmany(active, 1.0)
-    consumer.backlog.put("steps", MAX_BUFFERED_RECORDS)
-    await consumer._getmany(active, 1.0)
-    consumer.backlog.put("findings", MAX_BUFFERED_RECORDS)
-    assert await consumer._getmany(active, 1.0) == {}  # nothing has room: Kafka is not asked
-    consumer.backlog.taken("steps")
-    await consumer._getmany(active, 1.0)
-    consumer.backlog.clear()
-    await consumer._getmany(active, 1.0)
-    assert asked == [active, {findings}, {steps}, active]
-    consumer.backlog.taken("steps")
-    assert consumer.backlog.records == 0
+def test_a_full_topic_waits_for_itself_alone() -> None:
+    """Findings reach the alerts however many steps are still to be read."""
+    backlog = Backlog()
+    backlog.put("steps", MAX_BUFFERED_RECORDS)
+    assert backlog.is_full("steps")
+    assert not backlog.is_full("findings")
+    backlog.put("findings", 1, MAX_BUFFERED_BYTES)
+    assert backlog.is_full("findings")
+    backlog.taken("steps")
+    assert not backlog.is_full("steps")
+    backlog.clear()
+    assert not backlog.is_full("findings")
+    backlog.taken("steps")
+    assert backlog.records == 0
 
 
 async def test_no_partition_waits_for_the_silence_of_another() -> None:
@@ -246,21 +226,10 @@ def test_a_fetch_waits_for_more_while_much_is_coming() -> None:
     assert pace.min_bytes == 1
 
 
-async def test_a_little_goes_before_much() -> None:
-    """Of what one fetch brought the partitions with few records come first."""
-    consumer = Consumer()
-
-    async def fetch(_timeout: float) -> tuple[Any, None]:
-        consumer._stopped.set()
-        return {
-            TopicPartition("steps", 0): batch(0, 20),
-            TopicPartition("findings", 0): batch(0, 2),
-        }, None
-
-    vars(consumer).update(_wait_next_records=fetch, _stopped=asyncio.Event())
-    vars(consumer).update(transport=SimpleNamespace(backlog=consumer.backlog))
-    await consumer._drain_messages(SimpleNamespace(_stopped=asyncio.Event()))
-    assert [len(offsets) for _, offsets in consumer.got] == [2, 20]
+def test_small_batches_go_first() -> None:
+    steps, findings = TopicPartition("steps", 0), TopicPartition("findings", 0)
+    fetched = {steps: batch(0, 20), findings: batch(0, 2)}
+    assert [partition for partition, _ in smallest_first(fetched)] == [findings, steps]
 
 
 @dataclass
@@ -276,27 +245,16 @@ class Client:
         self.committed.append(offsets)
 
 
-class Thread(BatchConsumerThread):
-    """The consumer thread without its service."""
-
-    def __init__(self, client: Client, floors: dict[TP, tuple[int, str]]) -> None:
-        consumer = SimpleNamespace(transport=SimpleNamespace(safe_offsets=floors))
-        vars(self).update(_consumer=client, consumer=consumer, log=logging.getLogger("test"))
-        self.crashes: list[BaseException] = []
-
-    def assignment(self) -> set[TP]:
-        return {STEPS}
-
-    async def crash(self, exc: BaseException) -> None:
-        self.crashes.append(exc)
+async def commit(client: Client, offsets: dict[TP, int], safe: SafeOffsets) -> bool:
+    return await commit_safe_offsets(client.commit, offsets, safe, {STEPS}, log)
 
 
-async def test_floors_are_committed_with_what_belongs_to_them() -> None:
-    """The metadata says where a restart reads states from; partitions of others are left alone."""
+async def test_safe_offsets_are_committed_with_their_metadata() -> None:
+    """Partitions of other workers are left out."""
     client = Client()
-    thread = Thread(client, {STEPS: (42, "1;state=7"), TP("steps", 1): (9, "")})
-    assert await thread._commit({STEPS: 41, TP("steps", 1): 9})
-    assert client.committed == [{TopicPartition("steps", 0): OffsetAndMetadata(42, "1;state=7")}]
+    safe = {STEPS: (42, "state=7"), TP("steps", 1): (9, "")}
+    assert await commit(client, {STEPS: 41, TP("steps", 1): 9}, safe)
+    assert client.committed == [{TopicPartition("steps", 0): OffsetAndMetadata(42, "state=7")}]
 
 
 @pytest.mark.parametrize(
@@ -308,31 +266,31 @@ async def test_floors_are_committed_with_what_belongs_to_them() -> None:
         KafkaError(),
     ],
 )
-async def test_a_commit_that_fails_changes_nothing(error: Exception) -> None:
-    """Refused, or brokers away: it is tried again, and nobody stops because of it."""
-    thread = Thread(Client(error), {STEPS: (42, "")})
-    assert not await thread._commit({STEPS: 42})
-    assert thread.crashes == []
+async def test_a_commit_that_fails_is_reported_and_raises_nothing(error: Exception) -> None:
+    """Refused, or brokers away: it is tried again."""
+    assert not await commit(Client(error), {STEPS: 42}, {STEPS: (42, "")})
 
 
-async def test_an_error_that_is_not_kafkas_stops_the_consumer() -> None:
-    """What nobody thought of is not to be tried for ever."""
-    error = RuntimeError("bug")
-    thread = Thread(Client(error), {STEPS: (42, "")})
-    assert not await thread._commit({STEPS: 42})
-    assert thread.crashes == [error]
+async def test_an_error_that_is_not_from_kafka_is_raised() -> None:
+    """The consumer crashes with it: a bug would fail again and again."""
+    with pytest.raises(RuntimeError, match="bug"):
+        await commit(Client(RuntimeError("bug")), {STEPS: 42}, {STEPS: (42, "")})
 
 
-async def test_what_was_not_committed_is_not_taken_for_it() -> None:
+class Committing(BatchConsumer):
+    """The consumer without its service: only what it notes about commits."""
+
+    def __init__(self, outcomes: list[bool]) -> None:
+        vars(self).update(_committed_offset=defaultdict(lambda: None))
+        self._outcomes = iter(outcomes)
+
+    async def _commit(self, _offsets: Any) -> bool:
+        return next(self._outcomes)
+
+
+async def test_what_was_not_committed_is_tried_again() -> None:
     """faust notes an offset as committed although the commit failed; then it would never be committed."""
-    consumer = Consumer()
-    vars(consumer).update(_committed_offset=defaultdict(lambda: None))
-    outcomes = iter([False, True])
-
-    async def commit(_offsets: Any) -> bool:
-        return next(outcomes)
-
-    vars(consumer).update(_commit=commit)
+    consumer = Committing([False, True])
     assert not await consumer._commit_offsets({STEPS: 42})
     assert consumer._should_commit(STEPS, 42)
     assert await consumer._commit_offsets({STEPS: 42})
