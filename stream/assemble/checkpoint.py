@@ -18,7 +18,7 @@ method here keeps them:
     WAITING         start(), nothing pending      WRITING
     WRITING         request()                     WRITING_AGAIN
     WRITING         written(), no growth since    CLEAN, no offset is needed
-    WRITING         written(), growth since       DIRTY, the offset after the state record's is needed
+    WRITING         written(), growth since       DIRTY, the offset after the record's is needed
     WRITING_AGAIN   written()                     WAITING
     any             fail()                        FAILED, no offset is needed
 """
@@ -96,7 +96,7 @@ class RunCheckpoint:
         self.pending -= 1
 
     def defer(self, output: Output) -> None:
-        """Send the output once a state record that names it is acknowledged; requests that record."""
+        """Send the output once a state record that names it is acknowledged; request it."""
         self.deferred += (output,)
         self.request()
 

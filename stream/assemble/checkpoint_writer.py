@@ -25,9 +25,9 @@ class CheckpointWriter:
         offsets: OffsetTracker,
         clock: PartitionClock,
         limits: AssembleLimits,
+        *,
         counters: Counters,
         outbox: list[Output],
-        *,
         drop_unencodable: Callable[[ActiveRun], bool],
     ) -> None:
         """``drop_unencodable`` removes from a run what cannot be encoded; False where it found
@@ -99,7 +99,7 @@ class CheckpointWriter:
         return ready
 
     def is_finished(self, active: ActiveRun) -> bool:
-        """Whether the run is closed and an acknowledged state record contains everything about it."""
+        """Whether the run is closed and an acknowledged state record contains all of it."""
         checkpoint = active.checkpoint
         if not active.run.closed or checkpoint.state is not CheckpointState.CLEAN:
             return False

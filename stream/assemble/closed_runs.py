@@ -54,7 +54,7 @@ class ClosedRuns:
         self._remember(trace_id, closed_us)
 
     def through(self, trace_id: str) -> int | None:
-        """The offset up to which a run's state contains its records; None where no state is kept."""
+        """The last offset that a run's state contains; None where no state is kept."""
         found = self._states.get(trace_id)
         return None if found is None else found[1]
 

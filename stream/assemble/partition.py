@@ -1,7 +1,8 @@
 """The assemble stage of one partition: step records in, trajectories, usage, findings and state
 records out.
 
-Pure: no I/O and no clock of its own. The caller passes in records and ticks, sends what ``drain`` returns and reports each acknowledgement with ``acknowledged``; ``drain`` may return more after
+Pure: no I/O and no clock of its own. The caller passes in records and ticks, sends what ``drain``
+returns and reports each acknowledgement with ``acknowledged``; ``drain`` may return more after
 that. Each record is admitted (which run is it of, and is it new), merged into its run and shown to
 detectors; at the end of a batch ``flush`` publishes what is due and fires timers.
 ``stream/assemble/checkpoint.py`` describes the order in which outputs, state records and offsets
@@ -90,8 +91,8 @@ class AssemblePartition:
             self.offsets,
             clock,
             limits,
-            counters,
-            self._outbox,
+            counters=counters,
+            outbox=self._outbox,
             drop_unencodable=self._detection.switch_off_unencodable,
         )
         self._closer = RunCloser(
@@ -287,7 +288,7 @@ class AssemblePartition:
         self.clock.advance(time_us, watching=bool(self.runs))
 
     def delay_timers(self) -> None:
-        """Brokers have failed: a silence may be theirs, so timers wait for producers to catch up."""
+        """Brokers have failed, so records may be late: timers wait for producers to catch up."""
         self.clock.delay_timers()
 
     def flush(self) -> None:

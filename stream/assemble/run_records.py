@@ -129,7 +129,7 @@ def _bounded(totals: Totals) -> list[int]:
 
 
 def _possible_owners(run: Run) -> set[tuple[str, str]]:
-    """The agents that the run may have counted for before its root was known: those of its steps."""
+    """The agents of its steps: the run may have counted for them before its root was known."""
     return {(info.agent, info.agent_version) for info in run.steps.values()}
 
 

@@ -77,7 +77,7 @@ class Timers:
         return len(self._closing) + len(self._others)
 
     def schedule(self, active: ActiveRun) -> None:
-        """Wake the run when something about it is due next, unless it is woken before that already."""
+        """Wake the run when something about it is due next, unless it is woken earlier."""
         run, scheduled_us, now_us = active.run, active.scheduled_us, self._clock.now_us
         latest_us = min(now_us + run.rules.quickest_us, run.look_us)
         run.look_us = NEVER_US

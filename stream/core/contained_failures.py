@@ -64,7 +64,8 @@ class ContainedFailures:
         subject = rule if name in ("", rule) else f"{rule} ({name})"
         self._log_text(f"detector {subject} raised and is off for {about}:\n{error_text(error)}")
         message = (
-            f"the detector {subject} fails ({error_summary(error)}) and is off for each run, or agent, in which it failed; "
+            f"the detector {subject} fails ({error_summary(error)}) and is off for each run, or "
+            "agent, in which it failed; "
             "other detectors and other runs are not affected"
         )
         return self._finding(DETECTOR_FAILED, "detector_failed", subject, message, error, now_us)
@@ -76,9 +77,13 @@ class ContainedFailures:
         if not self._is_due(RUN_GIVEN_UP, subject, now_us):
             return None
         self._log_text(
-            f"{subject}: run {trace_id} has failed, its records go to the dead letter:\n{error_text(error)}"
+            f"{subject}: run {trace_id} has failed, its records go to the dead letter:\n"
+            f"{error_text(error)}"
         )
-        message = f"run {trace_id} of {subject} has failed ({error_summary(error)}): its records are in the dead letter"
+        message = (
+            f"run {trace_id} of {subject} has failed ({error_summary(error)}): its records are in"
+            " the dead letter"
+        )
         return self._finding(RUN_GIVEN_UP, "run_given_up", subject, message, error, now_us)
 
     def _is_due(self, what: str, key: str, now_us: int) -> bool:
@@ -112,7 +117,8 @@ def pipeline_output(finding: FindingStruct) -> Output:
 
 
 def error_summary(error: BaseException) -> str:
-    """The error's type and the line that raised it: nothing of the data that it was raised about."""
+    """The error's type and the line that raised it, and nothing of the data."""
+    # The text of an exception may quote what a step contains, so it stays out of alerts.
     frames = traceback.extract_tb(error.__traceback__)
     where = (
         f" in {frames[-1].name}, {frames[-1].filename.rpartition('/')[2]}:{frames[-1].lineno}"
@@ -124,4 +130,6 @@ def error_summary(error: BaseException) -> str:
 
 def error_text(error: BaseException) -> str:
     """The error with its traceback, for the log and for the dead letter."""
-    return "".join(traceback.format_exception(error))[-8_000:].strip()
+    return "".join(traceback.format_exception(error))[
+        -8_000:
+    ].strip()  # the end of a traceback names the error

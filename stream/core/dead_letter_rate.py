@@ -75,7 +75,7 @@ class DeadLetterRate:
         return note.at_us if note.since_us else 0
 
     def refused(self, count: int, now_us: int) -> list[Output]:
-        """``count`` more records were dead-lettered at this log time. Returns what is to be sent."""
+        """``count`` more records were dead-lettered at this log time. Returns what to send."""
         out = self.passed(now_us)
         self._count += count
         if not self._limit or self._count <= self._limit or self.is_exceeded:
@@ -83,8 +83,8 @@ class DeadLetterRate:
         self._since_us = self._minute_us
         message = f"more than {self._limit} records a minute of {self._subject} are refused"
         detail = (
-            "`stepstream deadletter list` shows them with the reason; fix the sender, then send them again with"
-            " `stepstream deadletter replay`"
+            "`stepstream deadletter list` shows them with the reason; fix the sender, then send"
+            " them again with `stepstream deadletter replay`"
         )
         return [*out, self._note(now_us), self._finding("firing", now_us, message, detail)]
 

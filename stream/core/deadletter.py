@@ -15,6 +15,7 @@ def dead_letter(record: Any, topic: str, partition: int, reason: str, detail: st
 
     A record that stands for a batch which cannot be read is preceded by the finding about that.
     """
+    # Only a record in place of an unreadable batch has this attribute.
     why = getattr(record, "unreadable", "")
     if why:
         reason, detail = UNREADABLE, why

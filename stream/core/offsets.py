@@ -27,8 +27,8 @@ class OffsetTracker:
     def __init__(self, position: int = 0) -> None:
         self.position = position
         """Offset of the next record to be processed."""
-        # The offsets of one dependent only grow, so entries are never removed: one whose dependent needs
-        # another offset by now is out of date and is skipped when it reaches the top.
+        # The offsets of one dependent only grow, so entries are never removed: one whose dependent
+        # needs another offset by now is out of date and is skipped when it reaches the top.
         self._heap: list[tuple[int, int, OffsetDependent]] = []
         self._tie = 0
 

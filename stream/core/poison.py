@@ -23,6 +23,8 @@ from stepstream.schemas.times import MINUTE_US
 from stepstream.stream.core.outputs import Output
 
 KEY_PREFIX: Final = b"!poison|"
+# Three tries, so that a cause outside of the record (memory, a broker) does not cost a record; five
+# skips in ten minutes, because single bad records are rare and a bug of the worker is not.
 MAX_TRIES: Final = 3
 MAX_SKIPS: Final = 5
 SKIP_WINDOW_US: Final = 600_000_000
@@ -105,7 +107,7 @@ class PoisonLedger:
         return self._note(Note(PARDON, 0, "", 0))
 
     def failed(self, offset: int, at_us: int, traceback: str) -> Output:
-        """Count a failed try. Returns the note that must be acknowledged before the worker stops."""
+        """Count a failed try. Returns the note to be acknowledged before the worker stops."""
         before = self._notes.get(offset)
         note = self._notes[offset] = Note(
             offset, (before.tries if before else 0) + 1, traceback[-8_000:], at_us
@@ -151,10 +153,11 @@ class PoisonLedger:
             "firing",
             offset,
             now_us,
-            f"partition {self._partition} of {self._topic} is halted at offset {offset}: more than {MAX_SKIPS} records "
-            f"in {SKIP_WINDOW_US // MINUTE_US} minutes made the worker fail",
-            "see `stepstream deadletter list`; fix or roll back the worker and restart it: the partition then continues"
-            f" by itself. To skip such records instead: `stepstream deadletter resume {self._topic}/{self._partition}`",
+            f"partition {self._partition} of {self._topic} is halted at offset {offset}: more than"
+            f" {MAX_SKIPS} records in {SKIP_WINDOW_US // MINUTE_US} minutes made the worker fail",
+            "see `stepstream deadletter list`; fix or roll back the worker and restart it: the"
+            " partition then continues by itself. To skip such records instead:"
+            f" `stepstream deadletter resume {self._topic}/{self._partition}`",
         )
 
     def resumed(self, offset: int, now_us: int) -> Output:

@@ -7,7 +7,7 @@ from typing import Protocol
 
 
 class Record(Protocol):
-    """The attributes of aiokafka's records that the stages read. ``timestamp`` is in milliseconds."""
+    """The attributes of records that the stages read. ``timestamp`` is in milliseconds."""
 
     offset: int
     timestamp: int

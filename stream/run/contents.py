@@ -18,6 +18,7 @@ _END: Final = 600
 _decode = msgspec.json.Decoder().decode
 _decode_top = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _WRAPPERS: Final = ("kwargs", "arguments", "parameters")
+# Marks what is not worked out yet, since None is a result.
 _UNREAD: Final = object()
 
 _JOINING: Final = b"_-"
@@ -40,9 +41,18 @@ class Contents:
     """
 
     __slots__ = (
-        "_arguments", "_given", "_input_data", "_output_data", "_output_words", "_taken", "_top", "input", "noted", "output",
+        "_arguments",
+        "_given",
+        "_input_data",
+        "_output_data",
+        "_output_words",
+        "_taken",
+        "_top",
+        "input",
+        "noted",
+        "output",
         "step",
-    )  # fmt: skip
+    )
 
     def __init__(self, step: Step) -> None:
         self.step = step
@@ -84,7 +94,7 @@ class Contents:
 
     @property
     def arguments(self) -> dict[str, Any] | None:
-        """A call's named arguments without the wrappers of frameworks; None where there are none."""
+        """A call's named arguments without the wrappers of frameworks; None if none."""
         if self._arguments is _UNREAD:
             given = self.given
             self._arguments = _unwrapped(given) if isinstance(given, dict) else None

@@ -39,9 +39,17 @@ class RuleSet:
     """
 
     __slots__ = (
-        "_observers", "_readers", "applied", "detectors", "observing", "pinned", "quickest_us", "timed", "timers",
+        "_observers",
+        "_readers",
+        "applied",
+        "detectors",
+        "observing",
+        "pinned",
+        "quickest_us",
+        "timed",
+        "timers",
         "wanted_runs",
-    )  # fmt: skip
+    )
 
     def __init__(self, applied: tuple[Applied, ...], make: Callable[[Applied], Any]) -> None:
         self.applied = applied
@@ -125,6 +133,7 @@ class RuleBook:
         owner = (project, environment, agent, agent_version, task)
         found = self._by_owner.get(owner)
         if found is None:
+            # A project may make up agent names without end: the cache starts anew then.
             if len(self._by_owner) > 10_000:
                 self._by_owner.clear()
             found = self._by_owner[owner] = self._match(*owner)
@@ -175,7 +184,7 @@ def _from_text(text: str) -> tuple[Applied, ...]:
 
 
 def _is_installed(rule: dict[str, Any], policy: str) -> bool:
-    """Whether a rule of a run's state is still known: the package of its detector may have been removed."""
+    """Whether a rule of a state is known: the package of its detector may have been removed."""
     name = rule.get("rule")
     if name in RULES:
         return True

@@ -81,6 +81,7 @@ class Totals:
         elif info.cost_source == "unpriced":
             self.unpriced += 1
         if info.tokens is not NO_TOKEN_COUNTS:
+            # Most steps use no tokens: the shared tuple is skipped by identity.
             mine, tokens = self.tokens, info.tokens
             for index in _TOKEN_KINDS:
                 mine[index] += tokens[index]
@@ -164,7 +165,7 @@ class Run:
         "text_size",
         "timers",
         "trace_id",
-    )  # fmt: skip
+    )
 
     def __init__(self, trace_id: str, append_us: int, rules: RuleSet) -> None:
         self.trace_id = trace_id
@@ -228,6 +229,7 @@ class Run:
         """
         return self.started_late and self.root is None
 
+    # A detector may call this for every record: a later time costs one look-up and no change.
     def set_timer(self, name: str, at_us: int) -> None:
         """Have ``on_timer`` of the detectors of this name called once log time has reached
         ``at_us``.
@@ -267,6 +269,7 @@ class Run:
         ):
             self.over_limit += 1
             return None
+        # A start and an end may come in either order, each more than once.
         info = (
             self._start(step, before, append_us)
             if step.phase == "start"
@@ -361,9 +364,8 @@ class Run:
             step.user_id,
             step.name,
         )
-        self.changed_minutes.update(
-            key for key in self.by_minute if not key[0]
-        )  # they count for the run's agent
+        # Steps without an agent of their own count for the run's, which may be another one now.
+        self.changed_minutes.update(key for key in self.by_minute if not key[0])
         if is_root:
             self.root = info
 

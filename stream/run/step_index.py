@@ -29,8 +29,17 @@ class Tally:
     """The summary of some steps, added in the order of their start."""
 
     __slots__ = (
-        "cancelled", "end_us", "models", "orphans", "path", "retrievals", "room_bytes", "roots", "start_us", "tools",
-    )  # fmt: skip
+        "cancelled",
+        "end_us",
+        "models",
+        "orphans",
+        "path",
+        "retrievals",
+        "room_bytes",
+        "roots",
+        "start_us",
+        "tools",
+    )
 
     def __init__(self, room_bytes: int = MAX_PATH_BYTES) -> None:
         self.path = bytearray()
@@ -141,11 +150,12 @@ class StepIndex:
         return whole
 
     def _take_in(self, known: Steps) -> None:
-        """Sort in the steps that are new since the last call; they are the last ones in ``known``."""
+        """Sort in the steps that are new since the last call, the last ones in ``known``."""
         order = self._order
         if len(known) == len(order):
             return
         added = sorted(islice(known.values(), len(order), None), key=_order)
+        # Steps usually come in the order of their start; otherwise all of them are sorted anew.
         if order and _order(added[0]) < _order(known[order[-1]]):
             added = sorted(known.values(), key=_order)
             order.clear()

@@ -21,6 +21,7 @@ NO_TOKEN_COUNTS: Final[Tokens] = (0, 0, 0, 0, 0)
 MAX_ERROR_CHARS: Final = 300
 
 
+# gc=False: a step refers to strings and numbers only, and the collector need not visit millions.
 class StepInfo(msgspec.Struct, array_like=True, gc=False):
     """A step of an open run. New fields are added at the end, with defaults: state records of older
     workers lack them.
@@ -86,11 +87,28 @@ def started_step(step: Step, parent: str, append_us: int) -> StepInfo:
     """The step from its start record. ``parent`` is its parent's id, the run's own string object
     where it has one.
     """
+    # Names are interned: most steps share them with others. Positional arguments are faster.
     return StepInfo(
-        step.step_id, parent, intern(step.kind), intern(step.name), step.start_time, append_us, True, False,
-        0, "running", intern(step.tool), intern(step.model), intern(step.agent), intern(step.agent_version), "", "",
-        step.attempt, step.retry_of, step.fallback_of,
-    )  # fmt: skip
+        step.step_id,
+        parent,
+        intern(step.kind),
+        intern(step.name),
+        step.start_time,
+        append_us,
+        True,
+        False,
+        0,
+        "running",
+        intern(step.tool),
+        intern(step.model),
+        intern(step.agent),
+        intern(step.agent_version),
+        "",
+        "",
+        step.attempt,
+        step.retry_of,
+        step.fallback_of,
+    )
 
 
 def ended_step(
@@ -108,12 +126,31 @@ def ended_step(
             start_us = before.start_us
     usage = step.usage
     return StepInfo(
-        step_id, parent, intern(step.kind), intern(step.name), start_us, append_us, started, True,
-        step.end_time or start_us, intern(step.status), intern(step.tool), intern(step.model), intern(step.agent),
-        intern(step.agent_version), step.error_type, step.error_message[:MAX_ERROR_CHARS], step.attempt, step.retry_of,
-        step.fallback_of, NO_TOKEN_COUNTS if usage is None or usage == NO_TOKENS else _counts(usage),
-        cost.nanos, intern(cost.source), content_hash(step.input), content_hash(step.output),
-    )  # fmt: skip
+        step_id,
+        parent,
+        intern(step.kind),
+        intern(step.name),
+        start_us,
+        append_us,
+        started,
+        True,
+        step.end_time or start_us,
+        intern(step.status),
+        intern(step.tool),
+        intern(step.model),
+        intern(step.agent),
+        intern(step.agent_version),
+        step.error_type,
+        step.error_message[:MAX_ERROR_CHARS],
+        step.attempt,
+        step.retry_of,
+        step.fallback_of,
+        NO_TOKEN_COUNTS if usage is None or usage == NO_TOKENS else _counts(usage),
+        cost.nanos,
+        intern(cost.source),
+        content_hash(step.input),
+        content_hash(step.output),
+    )
 
 
 def _counts(usage: TokenUsage) -> Tokens:
@@ -131,4 +168,5 @@ def content_hash(text: str) -> int:
     if not text:
         return 0
     data = text.encode("utf-8", "replace")
+    # The length in the low half makes texts of different lengths differ whatever their checksums.
     return zlib.crc32(data) << 32 | len(data)

@@ -32,7 +32,7 @@ class ConsumedRecord:
 def read_records(
     settings: Settings, tp: TP, first: int, last: int, keys: frozenset[bytes]
 ) -> list[ConsumedRecord]:
-    """The records with these keys from offset ``first`` to ``last``. Raises ``KafkaUnreachable``."""
+    """The records with these keys from ``first`` to ``last``. Raises ``KafkaUnreachable``."""
     found = []
     for message in read_to_end(settings, tp.topic, [tp.partition], offset=first):
         offset = position_of(message)[1]

@@ -127,14 +127,14 @@ def refuse_unreadable(settings: Settings, unreadable: Sequence[Unreadable]) -> i
         write_letters(settings, left, "worker")
         first = unreadable[0]
         log.error(
-            "%d records that cannot be read are skipped and dead-lettered; the first is %s/%d/%d: %s",
+            "%d unreadable records are skipped and dead-lettered; the first is %s/%d/%d: %s",
             len(unreadable), *first.source, first.detail[:300],
         )  # fmt: skip
     return len(unreadable)
 
 
 def dead_lettered(settings: Settings, name: str, partition: int, position: int) -> frozenset[int]:
-    """Offsets of the partition's records from ``position`` on that are in the dead letter already."""
+    """Offsets from ``position`` on whose records are in the dead letter already."""
     since_ms = time_of(settings, topic(settings.topic_prefix, name), partition, position)
     if not since_ms:
         return frozenset()

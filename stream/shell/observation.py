@@ -61,7 +61,7 @@ _BY_REASON: Final = {
 
 
 class WorkerObservation:
-    """Copies counts to metrics when they are scraped; only histograms are written as things happen."""
+    """Copies counts to metrics at each scrape; only histograms are written as things happen."""
 
     def __init__(
         self, observer: Observer, counters: Counters, *, patience_s: float = 120.0
@@ -135,8 +135,8 @@ class WorkerObservation:
                 self._progress[runner.tp] = (position, now_s)
             elif self._patience_s and now_s - since_s > self._patience_s:
                 return (
-                    f"{runner.tp.topic} partition {runner.tp.partition} has not moved from offset {position}"
-                    f" for {now_s - since_s:.0f} s"
+                    f"{runner.tp.topic} partition {runner.tp.partition} has not moved from"
+                    f" offset {position} for {now_s - since_s:.0f} s"
                 )
         return ""
 

@@ -138,7 +138,7 @@ class PartitionRunner:
             return
         self._mark_each_until = unfinished.last
         if marker.has_hung and unfinished.offset >= offsets.position:
-            why = "a worker hung in C code, where no other thread could run, while it processed this record"
+            why = "a worker hung in C code while it processed this record"
             log.error("%s offset %d: %s", self._name, unfinished.offset, why)
             self._sender.send(
                 restored.ledger.failed(unfinished.offset, unfinished.time_ms * 1000, why), _ignore
@@ -190,7 +190,7 @@ class PartitionRunner:
     def _skip_or_halt(
         self, record: Any, note: Note, processor: PartitionProcessor, ledger: PoisonLedger
     ) -> bool:
-        """Deal with a record that has failed three times. Returns False where the partition halts."""
+        """Skip a record that has failed three times. Returns False where the partition halts."""
         if not note.skipped_at_us and ledger.too_many(record.timestamp * 1000):
             return self._try_again(record, processor, ledger)
         now_us = record.timestamp * 1000

@@ -41,6 +41,7 @@ class TopicStage:
         safe_offsets: SafeOffsets,
         load: Load,
         observer: StageObserver,
+        *,
         brokers_failed: Callable[[TP], bool],
         has_records: HasRecords,
     ) -> None:
@@ -128,7 +129,8 @@ class TopicStage:
         # those are not checked, which would cost a request for each.
         if first > position + 1 and await self._has_records(tp, position, first):
             raise RecordsMissed(
-                f"{tp.topic} partition {tp.partition}: {first - position} records before offset {first} did not arrive"
+                f"{tp.topic} partition {tp.partition}: {first - position} records before"
+                f" offset {first} did not arrive"
             )
 
     async def wait_ready(self, partition: int) -> None:

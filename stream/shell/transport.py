@@ -72,7 +72,7 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         timeout: float | None = None,  # noqa: ASYNC109  (faust's signature)
         max_records: int | None = None,
     ) -> Any:
-        """As in faust, but records that have been fetched are handed out as the decoder made them."""
+        """As in faust, but fetched records are handed out as the decoder made them."""
         # aiokafka makes a ConsumerRecord of each record, which costs as much as decoding its JSON.
         # It still does so for records that arrive while this waits. Not reported upstream.
         shorten_waits(consumer._fetcher)

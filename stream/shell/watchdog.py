@@ -36,7 +36,7 @@ def end_process(reason: str) -> None:
 
 
 class Watchdog:
-    """Ends the process when ``beat`` is not called for ``patience_s`` seconds; 0 switches it off."""
+    """Ends the process when ``beat`` is not called for ``patience_s``; 0 switches it off."""
 
     def __init__(
         self,

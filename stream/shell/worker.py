@@ -219,8 +219,8 @@ class Worker:
                 self.transport.safe_offsets,
                 load,
                 self.observation,
-                health.has_failed,
-                self._has_records,
+                brokers_failed=health.has_failed,
+                has_records=self._has_records,
             )
 
         self.assemble = stage("steps", loader.assemble)
@@ -429,7 +429,7 @@ class Worker:
         return [runner for stage in self.stages for runner in stage.runners.values()]
 
     def _apply_documents(self, messages: list[Message]) -> None:
-        """Apply documents that came; those that cannot be read are dead-lettered in the background."""
+        """Apply new documents; dead-letter those that cannot be read in the background."""
         changed = self.documents.apply(messages)
         self._refuse_documents()
         if changed:

@@ -78,8 +78,8 @@ class World:
             self.floors,
             self.load,
             self,
-            lambda _tp: self.troubled,
-            self.is_missed,
+            brokers_failed=lambda _tp: self.troubled,
+            has_records=self.is_missed,
         )
 
     async def is_missed(self, tp: TP, start: int, end: int) -> bool:

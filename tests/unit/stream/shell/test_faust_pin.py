@@ -81,7 +81,9 @@ OVERRIDDEN = (
         "cccdca32d241b14c",
         "BatchConsumer gives the partitions that have a safe offset",
     ),
-    Pinned(transport.Consumer._new_offset, "2b29afe4dd9a65a3", "BatchConsumer gives the safe offset"),
+    Pinned(
+        transport.Consumer._new_offset, "2b29afe4dd9a65a3", "BatchConsumer gives the safe offset"
+    ),
     Pinned(
         transport.Consumer._commit_offsets,
         "86b3e9b0aec773ac",
