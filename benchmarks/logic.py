@@ -58,9 +58,8 @@ SECTIONS: Final[dict[str, list[Place]]] = {
     "decode and accept": [(partition, "accept")],
     "price": [(PriceBook, "cost")],
     "merge": [(Run, "merge")],
-    "detectors, per record": _of_detectors("observe"),
-    "detectors, asked for their time": _of_detectors("notify_at"),
-    "detectors, on time and at the close": _of_detectors("on_time") + _of_detectors("on_close"),
+    "detectors, per record": _of_detectors("on_step"),
+    "detectors, timers and the close": _of_detectors("on_timer") + _of_detectors("on_close"),
     "publish trajectories and usage": [(PublishSchedule, "publish_if_due")],
     "state records": [(CheckpointWriter, "_write")],
     "scheduling and timers": [

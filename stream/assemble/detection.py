@@ -66,8 +66,8 @@ class Detection:
         detectors = rules.observing if run.fired else rules.observers(info)
         for detector in detectors if not run.off else still_on(active, detectors):
             try:
-                if observations := detector.observe(run, info, now_us):
-                    is_deferred = detector.writes_first and not run.closed
+                if observations := detector.on_step(run, info, now_us):
+                    is_deferred = detector.wanted_runs > 0 and not run.closed
                     self._report(active, detector, observations, deferred=is_deferred)
             except Exception as error:
                 self.switch_off(active, detector, error)
@@ -88,7 +88,7 @@ class Detection:
         run, now_us, contents = active.run, self._clock.now_us, Contents(step)
         for detector in readers if not run.off else still_on(active, readers):
             try:
-                if observations := detector.read(run, info, contents, now_us):
+                if observations := detector.on_content(run, info, contents, now_us):
                     self._report(active, detector, observations)
             except Exception as error:
                 self.switch_off(active, detector, error)

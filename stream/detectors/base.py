@@ -1,10 +1,10 @@
-"""What a detector is: pure, with its state in the run and the time passed in."""
+"""What a detector is: a pure class whose state is in the run, called with log time passed in."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, cast
+from typing import Any, Final, Generic, Protocol, cast
 
 from typing_extensions import TypeVar
 
@@ -15,17 +15,20 @@ from stepstream.stream.run.rules import Applied
 from stepstream.stream.run.run import MAX_FINDINGS, Run
 from stepstream.stream.run.steps import StepInfo
 
-MAX_EVIDENCE = 20
+MAX_EVIDENCE: Final = 20
+"""Steps that an observation names at most."""
 
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What a detector saw. It is raised once per (subject, level) of a run; ``resolved`` ends what it raised before.
+    """What a detector found. It becomes a finding once per (subject, level) of a run.
 
-    ``withdrawn`` ends it too, because later steps contradict it.
+    ``resolved`` ends what was found before about this subject and level; ``withdrawn`` ends it too,
+    because later steps contradict it.
 
-    ``message`` is in words of ours, with names (of agents, tools, models, error types) and numbers. Whatever else a step
-    said, a tool's error message too, is content: it belongs into ``quoted`` or, as a likely cause, into ``detail``.
+    ``message`` is written by the detector, with names (of agents, tools, models, error types) and
+    numbers. Text from a step's contents, a tool's error message too, belongs into ``quoted`` or, as
+    a likely cause, into ``detail``: both are redacted where contents must not leave the system.
     """
 
     message: str
@@ -45,56 +48,43 @@ class Observation:
 
 
 Observations = Iterable[Observation]
-NOTHING: tuple[Observation, ...] = ()
+NOTHING: Final[tuple[Observation, ...]] = ()
 
 
 class Detector(Protocol):
-    """Judges runs by one rule. Instances hold no state of a run and are shared: a run's is in ``run.detector_state``.
+    """Evaluates runs by one rule.
 
-    State must be plain lists, dicts, numbers and text: it is kept in the run's state record. A detector that raises, in
-    whatever it is asked, is off for that run from then on.
+    An instance is shared by all runs with the rule, so it keeps no state of a run: that is in
+    ``run.detector_state[name]``, as plain lists, dicts, numbers and texts, because it is written to
+    the run's state record. A detector that raises is switched off for that run.
     """
 
     applied: Applied
     name: str
-    """Under which a run keeps its state, and that it is off."""
-    quickest_us: int
-    """The shortest time after a record that ``notify_at`` may name; 0 for a detector without timers."""
-    holds: bool
-    """Whether it says in ``run.look_us`` when it wants to be asked, so that ``quickest_us`` need not be assumed."""
-    observes: bool
-    """Whether ``observe`` is to be called."""
-    writes_first: bool
-    """Whether what it finds depends on more than the log, so that the run's state is to say so before it is told."""
-    wanted_runs: int
-    """How many runs its baseline must have been learnt from; 0 for a detector that needs none."""
-    reads: bool
-    """Whether ``read`` is to be called, which costs the decoding of contents."""
+    """The alert's name; the key of its state in a run, and of its timer."""
+    follows_steps: bool
+    """Whether ``on_step`` is called."""
+    reads_contents: bool
+    """Whether ``on_content`` is called, for which a step's contents are decoded."""
     has_timer: bool
-    """Whether ``on_timer`` is to be called."""
+    """Whether ``on_timer`` is called."""
+    wanted_runs: int
+    """Runs that its baseline must have been learnt from; 0 if it uses no baseline."""
 
-    def concerns(self, kind: str, *, ended: bool) -> bool:
-        """Whether a step of this kind can be news to it, in a run where it has found nothing yet."""
+    def wants_step(self, kind: str, *, ended: bool) -> bool:
+        """Whether ``on_step`` is called for steps of this kind in a run without findings."""
         ...
 
-    def observe(self, run: Run, step: StepInfo, now_us: int) -> Observations:
-        """Look at a run after one record was merged into ``step``."""
+    def wants_content(self, kind: str) -> bool:
+        """Whether ``on_content`` is called for steps of this kind."""
         ...
 
-    def reads_kind(self, kind: str) -> bool:
-        """Whether ``read`` is to be called for steps of a kind."""
+    def on_step(self, run: Run, step: StepInfo, now_us: int) -> Observations:
+        """Called after one record was merged into ``step``."""
         ...
 
-    def read(self, run: Run, step: StepInfo, contents: Contents, now_us: int) -> Observations:
-        """Look at what an ended step said, once, after its end was merged. Nothing of it is kept for later calls."""
-        ...
-
-    def notify_at(self, run: Run) -> int | None:
-        """When ``on_time`` wants to be called next, in log time; None for never. Asked again after each record."""
-        ...
-
-    def on_time(self, run: Run, now_us: int) -> Observations:
-        """Look at a run because time has passed."""
+    def on_content(self, run: Run, step: StepInfo, contents: Contents, now_us: int) -> Observations:
+        """Called once for an ended step, after ``on_step``. ``contents`` are not kept for later calls."""
         ...
 
     def on_timer(self, run: Run, now_us: int) -> Observations:
@@ -107,7 +97,7 @@ class Detector(Protocol):
         ...
 
     def on_close(self, run: Run, now_us: int) -> Observations:
-        """Look at a run as it closes."""
+        """Called as the run closes."""
         ...
 
 
@@ -115,18 +105,20 @@ R = TypeVar("R", bound=RuleBase, default=RuleBase)
 
 
 class DetectorBase(Generic[R]):
-    """A detector of a rule ``R`` that reports nothing: subclasses override what they need."""
+    """A detector of a rule ``R`` that finds nothing: subclasses override what they need.
 
-    quickest_us = 0
-    holds = False
-    observes = True
-    reads = False
-    writes_first = False
-    wanted_runs = 0
+    Only the methods that a subclass overrides are called.
+    """
+
+    follows_steps = False
+    reads_contents = False
     has_timer = False
+    wanted_runs = 0
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        cls.follows_steps = cls.on_step is not DetectorBase.on_step
+        cls.reads_contents = cls.on_content is not DetectorBase.on_content
         cls.has_timer = cls.on_timer is not DetectorBase.on_timer
 
     def __init__(self, applied: Applied) -> None:
@@ -134,45 +126,32 @@ class DetectorBase(Generic[R]):
         self.rule = cast("R", applied.rule)
         self.name = applied.rule.alert_name
 
-    def concerns(self, kind: str, *, ended: bool) -> bool:
-        """Ends."""
+    def wants_step(self, kind: str, *, ended: bool) -> bool:
         return ended
 
-    def observe(self, run: Run, step: StepInfo, now_us: int) -> Observations:
-        """Nothing."""
-        return NOTHING
-
-    def reads_kind(self, kind: str) -> bool:
-        """All of them."""
+    def wants_content(self, kind: str) -> bool:
         return True
 
-    def read(self, run: Run, step: StepInfo, contents: Contents, now_us: int) -> Observations:
-        """Nothing."""
+    def on_step(self, run: Run, step: StepInfo, now_us: int) -> Observations:
         return NOTHING
 
-    def notify_at(self, run: Run) -> int | None:
-        """Never."""
-        return None
-
-    def on_time(self, run: Run, now_us: int) -> Observations:
-        """Nothing."""
+    def on_content(self, run: Run, step: StepInfo, contents: Contents, now_us: int) -> Observations:
         return NOTHING
 
     def on_timer(self, run: Run, now_us: int) -> Observations:
         return NOTHING
 
     def on_close(self, run: Run, now_us: int) -> Observations:
-        """Nothing."""
         return NOTHING
 
     def severity(self, default: FindingSeverity) -> FindingSeverity:
-        """The severity that the policy gives, else the one that follows from consequence."""
-        return self.applied.rule.severity or default
+        """The severity that the policy gives, else ``default``."""
+        return self.rule.severity or default
 
     def has_fired(self, run: Run, subject: str = "", level: str = "") -> bool:
-        """Whether the run was reported about this subject before: what is said once need not be worked out again.
+        """Whether this was found before in the run, so that it need not be evaluated again.
 
-        A run that was reported too often is as if it had been reported about everything.
+        Also True for everything once the run has ``MAX_FINDINGS`` findings of this detector.
         """
         if not run.fired:
             return False
@@ -181,7 +160,7 @@ class DetectorBase(Generic[R]):
         )
 
     def state(self, run: Run, default: Any) -> Any:
-        """This rule's state in the run, made from ``default`` the first time."""
+        """This detector's state in the run; ``default`` is stored the first time."""
         return run.detector_state.setdefault(self.name, default)
 
 

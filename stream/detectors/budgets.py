@@ -69,7 +69,7 @@ class RunCostDetector(DetectorBase[RunCost]):
         self._limit = amount_nanos(self.rule.limit_usd)
         self._warn = amount_nanos(self.rule.warn_usd) if self.rule.warn_usd is not None else None
 
-    def observe(self, run: Run, step: StepInfo, now_us: int) -> Observations:
+    def on_step(self, run: Run, step: StepInfo, now_us: int) -> Observations:
         """Judge the total after a step that cost something. What people approve on top raises the limit."""
         if step.kind == CONTROL_KIND and step.ended:
             self._approve(run, step)
@@ -119,7 +119,7 @@ class RunTokensDetector(DetectorBase[RunTokens]):
         super().__init__(applied)
         self._limit = self.rule.limit
 
-    def observe(self, run: Run, step: StepInfo, now_us: int) -> Observations:
+    def on_step(self, run: Run, step: StepInfo, now_us: int) -> Observations:
         """Judge the total after a step that used tokens."""
         if self.has_fired(run):
             return NOTHING
@@ -148,11 +148,11 @@ class RunStepsDetector(DetectorBase[RunSteps]):
         super().__init__(applied)
         self._limit = self.rule.limit
 
-    def concerns(self, kind: str, *, ended: bool) -> bool:
+    def wants_step(self, kind: str, *, ended: bool) -> bool:
         """Every record may bring a step."""
         return True
 
-    def observe(self, run: Run, step: StepInfo, now_us: int) -> Observations:
+    def on_step(self, run: Run, step: StepInfo, now_us: int) -> Observations:
         """Judge the count after every record."""
         count = len(run.steps)
         if count <= self._limit or self.has_fired(run):

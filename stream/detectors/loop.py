@@ -61,11 +61,11 @@ class LoopDetector(DetectorBase[Loop]):
         super().__init__(applied)
         self._repeats = self.rule.repeats
 
-    def concerns(self, kind: str, *, ended: bool) -> bool:
+    def wants_step(self, kind: str, *, ended: bool) -> bool:
         """Ended calls."""
         return ended and kind in _LOOPING_KINDS
 
-    def observe(self, run: Run, step: StepInfo, now_us: int) -> Observations:
+    def on_step(self, run: Run, step: StepInfo, now_us: int) -> Observations:
         """Count an ended call; its input, answer and outcome make it the same or another."""
         if (
             not step.ended

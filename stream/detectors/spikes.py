@@ -104,7 +104,6 @@ class SpikeDetector(DetectorBase[R_]):
 
     amount: int
     unit: Unit
-    writes_first = True
 
     def __init__(self, applied: Applied) -> None:
         super().__init__(applied)
@@ -194,7 +193,7 @@ class RunCostSpikeDetector(SpikeDetector[RunCostSpike]):
         super().__init__(applied)
         self._at_least = amount_nanos(self.rule.at_least_usd)
 
-    def observe(self, run: Run, step: StepInfo, now_us: int) -> Observations:
+    def on_step(self, run: Run, step: StepInfo, now_us: int) -> Observations:
         """Judge the total after a step that cost something."""
         return (
             self.judge(run, run.cost_nanos)
@@ -227,7 +226,7 @@ class RunTokensSpikeDetector(SpikeDetector[RunTokensSpike]):
         super().__init__(applied)
         self._at_least = self.rule.at_least
 
-    def observe(self, run: Run, step: StepInfo, now_us: int) -> Observations:
+    def on_step(self, run: Run, step: StepInfo, now_us: int) -> Observations:
         """Judge the total after a step that used tokens."""
         if run.normal is None or not step.ended or not (step.tokens[0] or step.tokens[1]):
             return NOTHING
@@ -245,7 +244,7 @@ class RunStepsSpikeDetector(SpikeDetector[RunStepsSpike]):
         super().__init__(applied)
         self._at_least = self.rule.at_least
 
-    def observe(self, run: Run, step: StepInfo, now_us: int) -> Observations:
+    def on_step(self, run: Run, step: StepInfo, now_us: int) -> Observations:
         """Judge the count of ended steps."""
         return (
             self.judge(run, len(run.steps) - len(run.open), step)
@@ -263,9 +262,8 @@ class RunDurationSpikeDetector(SpikeDetector[RunDurationSpike]):
     def __init__(self, applied: Applied) -> None:
         super().__init__(applied)
         self._at_least = self.rule.at_least
-        self.quickest_us = self.rule.at_least
 
-    def observe(self, run: Run, step: StepInfo, now_us: int) -> Observations:
+    def on_step(self, run: Run, step: StepInfo, now_us: int) -> Observations:
         """Once the root has ended, its duration is the truth."""
         root = run.root
         return (
@@ -274,7 +272,7 @@ class RunDurationSpikeDetector(SpikeDetector[RunDurationSpike]):
             else NOTHING
         )
 
-    def notify_at(self, run: Run) -> int | None:
+    def _due_us(self, run: Run) -> int | None:
         """When the next level is passed, counted from the append time of the run's first record."""
         normal = run.normal
         if (
@@ -290,14 +288,17 @@ class RunDurationSpikeDetector(SpikeDetector[RunDurationSpike]):
                 return run.first_append_us + int(threshold) + 1
         return None
 
-    def on_time(self, run: Run, now_us: int) -> Observations:
-        """The deadline has passed and the root has not ended."""
-        due = self.notify_at(run)
-        return (
-            self.judge(run, now_us - run.first_append_us)
-            if due is not None and now_us >= due
-            else NOTHING
-        )
+    def on_timer(self, run: Run, now_us: int) -> Observations:
+        """Report the levels that are passed while the root has not ended."""
+        due_us = self._due_us(run)
+        if due_us is None:
+            return NOTHING
+        if now_us < due_us:
+            run.set_timer(self.name, due_us)
+            return NOTHING
+        # The level is marked as reported only afterwards: the next call sets the timer of the next one.
+        run.set_timer(self.name, now_us + 1)
+        return self.judge(run, now_us - run.first_append_us)
 
     def show(self, value: float) -> str:
         """Minutes and seconds."""

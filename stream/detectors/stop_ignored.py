@@ -43,6 +43,8 @@ def note_order(run: Run, command: CommandStruct, now_us: int) -> None:
     """A policy has ordered this run to stop: remember when, under the step that will tell of its obedience."""
     if command.action == "stop":
         _note(run, control_step_id(run.trace_id, command.command_id), now_us)
+        # The detector's name is the policy's choice: every timer of the run is called and set again.
+        run.wake_timers(now_us)
 
 
 def _note(run: Run, step_id: str, at_us: int) -> None:
@@ -57,18 +59,19 @@ class StopIgnoredDetector(DetectorBase[StopIgnored]):
 
     def __init__(self, applied: Applied) -> None:
         super().__init__(applied)
-        self.quickest_us = self._after_us = self.rule.after
+        self._after_us = self.rule.after
 
-    def concerns(self, kind: str, *, ended: bool) -> bool:
+    def wants_step(self, kind: str, *, ended: bool) -> bool:
         """Control steps tell of people's orders and of obedience."""
         return kind == CONTROL_KIND
 
-    def observe(self, run: Run, step: StepInfo, now_us: int) -> Observations:
+    def on_step(self, run: Run, step: StepInfo, now_us: int) -> Observations:
         """An order that reached the run, or its end: obeyed, or void since an approval."""
         if step.kind != CONTROL_KIND or step.name != "stop":
             return NOTHING
         if not step.ended:
             _note(run, step.step_id, step.append_us)
+            run.set_timer(self.name, step.append_us + self._after_us)
         elif self.has_fired(run, step.step_id):
             after = format_duration(step.end_us - step.start_us)
             return (
@@ -81,19 +84,17 @@ class StopIgnoredDetector(DetectorBase[StopIgnored]):
             )
         return NOTHING
 
-    def notify_at(self, run: Run) -> int | None:
-        """When the oldest order that was not obeyed has waited too long."""
-        if _ORDERS not in run.detector_state:
-            return None
-        return min((due for due, _ in self._waiting(run)), default=None)
-
-    def on_time(self, run: Run, now_us: int) -> Observations:
-        """Report the orders that have waited too long."""
+    def on_timer(self, run: Run, now_us: int) -> Observations:
+        """Report the commands that have waited too long."""
         if _ORDERS not in run.detector_state:
             return NOTHING
+        waiting = list(self._waiting(run))
+        later = [due for due, _ in waiting if due > now_us]
+        if later:
+            run.set_timer(self.name, min(later))
         return [
             self._say(run, step_id, now_us - due + self._after_us)
-            for due, step_id in self._waiting(run)
+            for due, step_id in waiting
             if now_us >= due
         ]
 

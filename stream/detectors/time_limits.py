@@ -75,13 +75,13 @@ class RunDurationDetector(DetectorBase[RunDuration]):
 
     def __init__(self, applied: Applied) -> None:
         super().__init__(applied)
-        self.quickest_us = self._limit_us = self.rule.limit
+        self._limit_us = self.rule.limit
 
-    def concerns(self, kind: str, *, ended: bool) -> bool:
+    def wants_step(self, kind: str, *, ended: bool) -> bool:
         """The root may end out of order, so that any later record shows it."""
         return True
 
-    def observe(self, run: Run, step: StepInfo, now_us: int) -> Observations:
+    def on_step(self, run: Run, step: StepInfo, now_us: int) -> Observations:
         """Once the root has ended, its duration is the truth."""
         root = run.root
         if (
@@ -93,20 +93,15 @@ class RunDurationDetector(DetectorBase[RunDuration]):
             return NOTHING
         return (self._say(run, root.end_us - root.start_us),)
 
-    def notify_at(self, run: Run) -> int | None:
-        """The deadline, counted from the append time of the run's first record."""
+    def on_timer(self, run: Run, now_us: int) -> Observations:
+        """Report a run whose root has not ended, counted from the append time of its first record."""
         if not run.live or run.root_ended or run.closed or self.has_fired(run):
-            return None
-        return run.first_append_us + self._limit_us
-
-    def on_time(self, run: Run, now_us: int) -> Observations:
-        """The deadline has passed and the root has not ended."""
-        due = self.notify_at(run)
-        return (
-            (self._say(run, now_us - run.first_append_us),)
-            if due is not None and now_us >= due
-            else NOTHING
-        )
+            return NOTHING
+        due_us = run.first_append_us + self._limit_us
+        if now_us < due_us:
+            run.set_timer(self.name, due_us)
+            return NOTHING
+        return (self._say(run, now_us - run.first_append_us),)
 
     def _say(self, run: Run, took_us: int) -> Observation:
         waiting = sorted(run.open.values(), key=lambda info: -info.start_us)[:3]
@@ -126,27 +121,29 @@ class RunDurationDetector(DetectorBase[RunDuration]):
 class StepDurationDetector(DetectorBase[StepDuration]):
     """A step of one kind, tool or model takes longer than a limit."""
 
-    def __init__(self, applied: Applied) -> None:
-        super().__init__(applied)
-        self._rule = self.rule
-        self.quickest_us = self.rule.limit
+    def wants_step(self, kind: str, *, ended: bool) -> bool:
+        return True
 
-    def observe(self, run: Run, step: StepInfo, now_us: int) -> Observations:
-        """An ended step's duration is the truth."""
+    def on_step(self, run: Run, step: StepInfo, now_us: int) -> Observations:
+        """Report an ended step by its own times; set the timer of one that has started."""
+        if not self._is_matched(step):
+            return NOTHING
+        if step.is_open and run.live:
+            run.set_timer(self.name, step.append_us + self.rule.limit)
         took_us = step.end_us - step.start_us
-        if not step.ended or took_us <= self._rule.limit or not self._is_meant(step):
+        if not step.ended or took_us <= self.rule.limit:
             return NOTHING
         return (self._say(run, step, took_us),)
 
-    def notify_at(self, run: Run) -> int | None:
-        """The earliest deadline of an open step that has not been reported."""
-        return min((due for due, _ in self._deadlines(run)), default=None)
-
-    def on_time(self, run: Run, now_us: int) -> Observations:
-        """Report the open steps whose deadline has passed."""
+    def on_timer(self, run: Run, now_us: int) -> Observations:
+        """Report the open steps whose limit has passed."""
+        deadlines = list(self._deadlines(run))
+        later = [due for due, _ in deadlines if due > now_us]
+        if later:
+            run.set_timer(self.name, min(later))
         return [
             self._say(run, step, now_us - step.append_us)
-            for due, step in self._deadlines(run)
+            for due, step in deadlines
             if now_us >= due
         ]
 
@@ -154,11 +151,11 @@ class StepDurationDetector(DetectorBase[StepDuration]):
         if not run.live:
             return
         for step in run.open.values():
-            if self._is_meant(step) and not self.has_fired(run, step.step_id):
-                yield step.append_us + self._rule.limit, step
+            if self._is_matched(step) and not self.has_fired(run, step.step_id):
+                yield step.append_us + self.rule.limit, step
 
-    def _is_meant(self, step: StepInfo) -> bool:
-        rule = self._rule
+    def _is_matched(self, step: StepInfo) -> bool:
+        rule = self.rule
         if not step.parent and rule.kind == "*":
             return False  # the run itself: run_duration judges it
         return (
@@ -169,14 +166,14 @@ class StepDurationDetector(DetectorBase[StepDuration]):
 
     def _say(self, run: Run, step: StepInfo, took_us: int) -> Observation:
         state = "took" if step.ended else "has been running for"
-        limit = format_duration(self._rule.limit)
+        limit = format_duration(self.rule.limit)
         return Observation(
             message=f"{step.kind} {step.label} {state} {format_duration(took_us)}, the limit is {limit}; {progress(run)}",
             severity=self.severity("warning"),
             subject=step.step_id,
             step_ids=(step.step_id,),
             value=float(took_us),
-            threshold=float(self._rule.limit),
+            threshold=float(self.rule.limit),
             unit="us",
         )
 
@@ -187,13 +184,13 @@ class HungStepDetector(DetectorBase[HungStep]):
 
     def __init__(self, applied: Applied) -> None:
         super().__init__(applied)
-        self.quickest_us = self._after_us = self.rule.after
+        self._after_us = self.rule.after
 
-    def concerns(self, kind: str, *, ended: bool) -> bool:
+    def wants_step(self, kind: str, *, ended: bool) -> bool:
         """A record can only resolve what time has found."""
         return False
 
-    def observe(self, run: Run, step: StepInfo, now_us: int) -> Observations:
+    def on_step(self, run: Run, step: StepInfo, now_us: int) -> Observations:
         """A reported step that ends resolves its report."""
         if run.fired and step.ended and self.has_fired(run, step.step_id):
             message = f"{step.kind} {step.label} ended after {format_duration(step.end_us - step.start_us)}"
@@ -204,14 +201,17 @@ class HungStepDetector(DetectorBase[HungStep]):
             )
         return NOTHING
 
-    def notify_at(self, run: Run) -> int | None:
-        """Silence for so long while a leaf is open."""
-        return run.last_append_us + self._after_us if run.live and any(self._hanging(run)) else None
-
-    def on_time(self, run: Run, now_us: int) -> Observations:
-        """Report the open leaves."""
-        if now_us < run.last_append_us + self._after_us:
+    def on_timer(self, run: Run, now_us: int) -> Observations:
+        """Report the open leaves once nothing has happened for the time."""
+        if not run.live:
             return NOTHING
+        # One timer a run, set again where records have moved the deadline meanwhile: setting it with
+        # each record would cost more than one call in so long a time.
+        due_us = run.last_append_us + self._after_us
+        if now_us < due_us:
+            run.set_timer(self.name, due_us)
+            return NOTHING
+        run.set_timer(self.name, now_us + self._after_us)
         return [self._say(run, step, now_us - step.append_us) for step in self._hanging(run)]
 
     def _hanging(self, run: Run) -> Iterator[StepInfo]:
@@ -248,13 +248,13 @@ class StuckRunDetector(DetectorBase[StuckRun]):
 
     def __init__(self, applied: Applied) -> None:
         super().__init__(applied)
-        self.quickest_us = self._after_us = self.rule.after
+        self._after_us = self.rule.after
 
-    def concerns(self, kind: str, *, ended: bool) -> bool:
+    def wants_step(self, kind: str, *, ended: bool) -> bool:
         """A record can only resolve what time has found."""
         return False
 
-    def observe(self, run: Run, step: StepInfo, now_us: int) -> Observations:
+    def on_step(self, run: Run, step: StepInfo, now_us: int) -> Observations:
         """Any record ends the silence."""
         before = run.fired.get(f"{self.name}||") if run.fired else None
         if before is not None and not before.resolved:
@@ -265,17 +265,16 @@ class StuckRunDetector(DetectorBase[StuckRun]):
             )
         return NOTHING
 
-    def notify_at(self, run: Run) -> int | None:
-        """Silence for so long while the root is open."""
-        is_open = run.live and run.root is not None and run.root.is_open
-        if not is_open or self.has_fired(run):
-            return None
-        return run.last_append_us + self._after_us
-
-    def on_time(self, run: Run, now_us: int) -> Observations:
-        """Report the silence."""
-        due = self.notify_at(run)
-        if due is None or now_us < due:
+    def on_timer(self, run: Run, now_us: int) -> Observations:
+        """Report that nothing has happened for the time while the root is open."""
+        if not run.live or run.root_ended or self.has_fired(run):
+            return NOTHING
+        due_us = run.last_append_us + self._after_us
+        if now_us < due_us:
+            run.set_timer(self.name, due_us)
+            return NOTHING
+        if run.root is None:
+            run.set_timer(self.name, now_us + self._after_us)  # it may still come
             return NOTHING
         silent_us = now_us - run.last_append_us
         return (

@@ -58,7 +58,7 @@ class _WithAnswers(HoldingDetector[R]):
 
     kinds = SPEAKING | {"agent"}
 
-    def read(self, run: Run, step: StepInfo, contents: Contents, now_us: int) -> Observations:
+    def on_content(self, run: Run, step: StepInfo, contents: Contents, now_us: int) -> Observations:
         """Note an answer."""
         self.note(run, step, contents)
         return NOTHING
@@ -82,9 +82,7 @@ class ToolErrorIgnoredDetector(_WithAnswers[ToolErrorIgnored]):
     up for it after all withdraws the finding.
     """
 
-    observes = True
-
-    def observe(self, run: Run, step: StepInfo, now_us: int) -> Observations:
+    def on_step(self, run: Run, step: StepInfo, now_us: int) -> Observations:
         """A later call that makes up for what was reported withdraws it."""
         if not run.fired or not step.ended or step.status != "ok" or step.kind not in JUDGED:
             return NOTHING
@@ -100,7 +98,7 @@ class ToolErrorIgnoredDetector(_WithAnswers[ToolErrorIgnored]):
                 out.append(_withdrawn(told_label, step_id, step, how))
         return self._forget(run, out)
 
-    def read(self, run: Run, step: StepInfo, contents: Contents, now_us: int) -> Observations:
+    def on_content(self, run: Run, step: StepInfo, contents: Contents, now_us: int) -> Observations:
         """Note an answer; an output is where a run shows that it will not come back to a failure."""
         answer = self.note(run, step, contents)
         if not run.errors:

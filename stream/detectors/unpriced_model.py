@@ -25,7 +25,7 @@ class UnpricedModel(RuleBase):
 class UnpricedModelDetector(DetectorBase[UnpricedModel]):
     """A step's cost is unknown: no price is known for what it used; or, a note, a model call named no usage."""
 
-    def observe(self, run: Run, step: StepInfo, now_us: int) -> Observations:
+    def on_step(self, run: Run, step: StepInfo, now_us: int) -> Observations:
         """Judge an ended step."""
         if step.cost_source != "unpriced":
             return NOTHING

@@ -56,15 +56,11 @@ class RuleSet:
         self.detectors = tuple(
             detector for item in applied if (detector := _made(item, make)) is not None
         )
-        self.observing = tuple(detector for detector in self.detectors if detector.observes)
-        self.timed = tuple(detector for detector in self.detectors if detector.quickest_us)
-        self.timers = tuple(
-            detector for detector in self.detectors if getattr(detector, "has_timer", False)
-        )
-        self.quickest_us: int = min(
-            (detector.quickest_us for detector in self.timed if not detector.holds),
-            default=NEVER_US,
-        )
+        self.observing = tuple(detector for detector in self.detectors if detector.follows_steps)
+        self.timers = tuple(detector for detector in self.detectors if detector.has_timer)
+        # No detector has a schedule of this kind any more; the stage still reads the two.
+        self.timed: tuple[Any, ...] = ()
+        self.quickest_us: int = NEVER_US
         self.wanted_runs: int = max(
             (detector.wanted_runs for detector in self.detectors), default=0
         )
@@ -78,7 +74,7 @@ class RuleSet:
         found = self._observers.get(key)
         if found is None:
             found = self._observers[key] = tuple(
-                d for d in self.observing if d.concerns(step.kind, ended=step.ended)
+                d for d in self.observing if d.wants_step(step.kind, ended=step.ended)
             )
         return found
 
@@ -87,7 +83,7 @@ class RuleSet:
         found = self._readers.get(kind)
         if found is None:
             found = self._readers[kind] = tuple(
-                d for d in self.detectors if d.reads and d.reads_kind(kind)
+                d for d in self.detectors if d.reads_contents and d.wants_content(kind)
             )
         return found
 

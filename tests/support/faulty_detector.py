@@ -25,9 +25,6 @@ Hook = Callable[..., Any]
 class Faulty(DetectorBase):
     """Raises in one of the things that it is asked, in the runs of one trace."""
 
-    quickest_us = 1
-    reads = True
-
     def __init__(self, applied: Applied, where: str) -> None:
         super().__init__(applied)
         self.where = where
@@ -38,11 +35,11 @@ class Faulty(DetectorBase):
             self.asked.append(where)
             if where == self.where:
                 raise ValueError("invalid literal for int() with base 10: '²'")
-            if self.where == "state" and where == "observe":
+            if self.where == "state" and where == "on_step":
                 run.detector_state[self.name] = {"seen": {1, 2}, "sum": object()}
-            if self.where == "surrogate" and where == "observe":
+            if self.where == "surrogate" and where == "on_step":
                 return [Observation("half a pair: \ud800", "error")]
-            if self.where == "lazily" and where == "observe":
+            if self.where == "lazily" and where == "on_step":
                 return self._lazily()
         return ()
 
@@ -50,18 +47,18 @@ class Faulty(DetectorBase):
         yield Observation("first", "error", subject="one")
         raise RuntimeError("in the middle")
 
-    def observe(self, run: Run, step: Any, now_us: int) -> Observations:
-        return self._look(run, "observe")
+    def on_step(self, run: Run, step: Any, now_us: int) -> Observations:
+        return self._look(run, "on_step")
 
-    def read(self, run: Run, step: Any, contents: Any, now_us: int) -> Observations:
-        return self._look(run, "read")
+    def on_content(self, run: Run, step: Any, contents: Any, now_us: int) -> Observations:
+        return self._look(run, "on_content")
 
-    def notify_at(self, run: Run) -> int | None:
-        self._look(run, "notify_at")
-        return run.first_append_us + 1_000_000
-
-    def on_time(self, run: Run, now_us: int) -> Observations:
-        return self._look(run, "on_time")
+    def on_timer(self, run: Run, now_us: int) -> Observations:
+        due_us = run.first_append_us + 1_000_000
+        if now_us < due_us:
+            run.set_timer(self.name, due_us)
+            return ()
+        return self._look(run, "on_timer")
 
     def on_close(self, run: Run, now_us: int) -> Observations:
         return self._look(run, "on_close")

@@ -107,7 +107,7 @@ class ToolArgumentsDetector(HoldingDetector[ToolArguments]):
         }
         self._read: dict[str, ToolSchema] = {}
 
-    def read(self, run: Run, step: StepInfo, contents: Contents, now_us: int) -> Observations:
+    def on_content(self, run: Run, step: StepInfo, contents: Contents, now_us: int) -> Observations:
         """Learn what the step makes known, and judge a call."""
         if self._identifiers or self._numbers:
             Known(self.own(run)).learn(step, contents)

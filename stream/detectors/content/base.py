@@ -24,11 +24,9 @@ CALLS: Final = frozenset({"tool_call", "retrieval"})
 class ContentDetector(DetectorBase[R]):
     """Reads ended steps, those of ``kinds`` where they are named; is not asked about anything else."""
 
-    observes = False
-    reads = True
     kinds: frozenset[str] = frozenset()
 
-    def reads_kind(self, kind: str) -> bool:
+    def wants_content(self, kind: str) -> bool:
         """Those of ``kinds``; where none is named, all of them."""
         return not self.kinds or kind in self.kinds
 
@@ -36,23 +34,14 @@ class ContentDetector(DetectorBase[R]):
 class HoldingDetector(ContentDetector[R]):
     """Holds judgements: ``hold`` notes one, ``judge`` makes it once its time has come."""
 
-    quickest_us = SETTLE_US
-    holds = True
-
     def hold(self, run: Run, key: str, now_us: int) -> None:
         """Judge ``key`` later; nothing where it is held already."""
         held: dict[str, int] = self._held(run)
         if key not in held and len(held) < MAX_HELD:
             held[key] = now_us + SETTLE_US
-            run.look_us = min(run.look_us, now_us + SETTLE_US)
+            run.set_timer(self.name, now_us + SETTLE_US)
 
-    def notify_at(self, run: Run) -> int | None:
-        """The earliest judgement."""
-        state = run.detector_state.get(self.name)
-        held = state.get("held") if state else None
-        return min(held.values()) if held else None
-
-    def on_time(self, run: Run, now_us: int) -> Observations:
+    def on_timer(self, run: Run, now_us: int) -> Observations:
         """Judge what is due."""
         state = run.detector_state.get(self.name)
         held: dict[str, int] | None = state.get("held") if state else None
@@ -61,6 +50,8 @@ class HoldingDetector(ContentDetector[R]):
         due = sorted(key for key, due_us in held.items() if due_us <= now_us)
         for key in due:
             del held[key]
+        if held:
+            run.set_timer(self.name, min(held.values()))
         return [seen for key in due for seen in self.judge(run, key, at_close=False)]
 
     def on_close(self, run: Run, now_us: int) -> Observations:

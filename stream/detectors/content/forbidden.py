@@ -58,22 +58,21 @@ _CALLING: Final = CALLS | {"tool_selection"}
 class ForbiddenDetector(ContentDetector[Forbidden]):
     """A tool was called, or a pattern came up, that the policy forbids. One finding a tool or pattern and step."""
 
-    observes = True
-
     def __init__(self, applied: Applied) -> None:
         super().__init__(applied)
         self._tools = self.rule.tools
         self._patterns = tuple(re.compile(pattern, re.IGNORECASE) for pattern in self.rule.patterns)
         self._where = self.rule.where
         self.kinds = frozenset(self.rule.kinds)
-        self.reads = bool(self.rule.patterns)
-        self.observes = bool(self.rule.tools)
 
-    def concerns(self, kind: str, *, ended: bool) -> bool:
+    def wants_step(self, kind: str, *, ended: bool) -> bool:
         """Calls, from their start on: what must not happen is said before it has."""
-        return kind in _CALLING
+        return bool(self._tools) and kind in _CALLING
 
-    def observe(self, run: Run, step: StepInfo, now_us: int) -> Observations:
+    def wants_content(self, kind: str) -> bool:
+        return bool(self._patterns) and super().wants_content(kind)
+
+    def on_step(self, run: Run, step: StepInfo, now_us: int) -> Observations:
         """Judge the tool of a call."""
         if step.kind not in _CALLING or not any(
             fnmatchcase(step.label, tool) for tool in self._tools
@@ -87,9 +86,9 @@ class ForbiddenDetector(ContentDetector[Forbidden]):
             ),
         )
 
-    def read(self, run: Run, step: StepInfo, contents: Contents, now_us: int) -> Observations:
+    def on_content(self, run: Run, step: StepInfo, contents: Contents, now_us: int) -> Observations:
         """Search an ended step for the patterns."""
-        if not self.reads_kind(step.kind):
+        if not self.wants_content(step.kind):
             return NOTHING
         found = []
         for where in self._where:

@@ -53,9 +53,9 @@ class HiddenToolErrorDetector(ContentDetector[HiddenToolError]):
         super().__init__(applied)
         self._tool = self.rule.tool
 
-    def read(self, run: Run, step: StepInfo, contents: Contents, now_us: int) -> Observations:
+    def on_content(self, run: Run, step: StepInfo, contents: Contents, now_us: int) -> Observations:
         """Judge an ended call."""
-        if not self.reads_kind(step.kind) or step.status != "ok" or not contents.output:
+        if not self.wants_content(step.kind) or step.status != "ok" or not contents.output:
             return NOTHING
         if self._tool != "*" and not fnmatchcase(step.label, self._tool):
             return NOTHING

@@ -73,7 +73,7 @@ class FailureNotRetriedDetector(HoldingDetector[FailureNotRetried]):
         super().__init__(applied)
         self._open_errors = self.rule.open_errors
 
-    def read(self, run: Run, step: StepInfo, contents: Contents, now_us: int) -> Observations:
+    def on_content(self, run: Run, step: StepInfo, contents: Contents, now_us: int) -> Observations:
         """Note failures and answers; hold the failures that an answer may follow; withdraw what a later step contradicts."""
         if step.kind in SPEAKING:
             self._note_answer(run, step, contents, now_us)

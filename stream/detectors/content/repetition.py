@@ -111,14 +111,14 @@ class RepetitionDetector(HoldingDetector[Repetition]):
         self._similarity = self.rule.similarity
         self._exact = self.rule.exact
 
-    def read(self, run: Run, step: StepInfo, contents: Contents, now_us: int) -> Observations:
+    def on_content(self, run: Run, step: StepInfo, contents: Contents, now_us: int) -> Observations:
         """Compare an ended call with those of the same tool."""
         is_call = step.kind in CALLS
         if step.kind == "other":
             if step.status == "error":
                 self._note_code(run, step, now_us)
             return NOTHING
-        if step.retry_of or step.attempt > 1 or not self.reads_kind(step.kind):
+        if step.retry_of or step.attempt > 1 or not self.wants_content(step.kind):
             return NOTHING
         label = step.label if is_call else _THOUGHTS
         if run.fired and self.has_fired(run, label):

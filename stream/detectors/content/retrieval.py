@@ -160,7 +160,7 @@ class IrrelevantRetrievalDetector(HoldingDetector[IrrelevantRetrieval]):
         self._empty = self.rule.empty
         self._asked_again = self.rule.asked_again
 
-    def read(self, run: Run, step: StepInfo, contents: Contents, now_us: int) -> Observations:
+    def on_content(self, run: Run, step: StepInfo, contents: Contents, now_us: int) -> Observations:
         """Judge what is evident, and note the rest."""
         if step.kind not in CALLS:
             return NOTHING
@@ -321,7 +321,7 @@ class UnsupportedAnswerDetector(ContentDetector[UnsupportedAnswer]):
         super().__init__(applied)
         self._min_overlap = self.rule.min_overlap
 
-    def read(self, run: Run, step: StepInfo, contents: Contents, now_us: int) -> Observations:
+    def on_content(self, run: Run, step: StepInfo, contents: Contents, now_us: int) -> Observations:
         """Note what was retrieved and what may be the answer."""
         if step.kind in CALLS:
             if (

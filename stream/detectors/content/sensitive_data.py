@@ -45,7 +45,7 @@ class SensitiveDataDetector(ContentDetector[SensitiveData]):
         self.kinds = frozenset(self.rule.kinds)
         self._forms = tuple(form for name in self.rule.look_for for form in FORMS[name])
 
-    def read(self, run: Run, step: StepInfo, contents: Contents, now_us: int) -> Observations:
+    def on_content(self, run: Run, step: StepInfo, contents: Contents, now_us: int) -> Observations:
         """Search the output of an ended step."""
         if step.kind not in self.kinds or not contents.output:
             return NOTHING

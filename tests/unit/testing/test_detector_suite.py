@@ -42,10 +42,7 @@ class Chatty(RuleBase):
 class Good(DetectorBase):
     """Fires once a run has three steps that speak of cats."""
 
-    observes = False
-    reads = True
-
-    def read(self, run: Run, step: StepInfo, contents: Contents, now_us: int) -> Observations:
+    def on_content(self, run: Run, step: StepInfo, contents: Contents, now_us: int) -> Observations:
         seen: list[str] = self.state(run, {}).setdefault("seen", [])
         if "cat" in contents.output and len(seen) < 5:
             seen.append(step.step_id)
@@ -61,7 +58,7 @@ class Forgetful(Good):
         super().__init__(applied)
         self.seen = 0
 
-    def read(self, run: Run, step: StepInfo, contents: Contents, now_us: int) -> Observations:
+    def on_content(self, run: Run, step: StepInfo, contents: Contents, now_us: int) -> Observations:
         self.seen += "cat" in contents.output
         return (Observation("three cats", "info"),) if self.seen == 3 else ()
 
@@ -69,15 +66,15 @@ class Forgetful(Good):
 class Hoarder(Good):
     """Keeps every text for ever."""
 
-    def read(self, run: Run, step: StepInfo, contents: Contents, now_us: int) -> Observations:
+    def on_content(self, run: Run, step: StepInfo, contents: Contents, now_us: int) -> Observations:
         self.state(run, {})[step.step_id] = contents.output * 100
-        return super().read(run, step, contents, now_us)
+        return super().on_content(run, step, contents, now_us)
 
 
 class Impatient(Good):
     """Judges a cat by whether a dog came before it."""
 
-    def read(self, run: Run, step: StepInfo, contents: Contents, now_us: int) -> Observations:
+    def on_content(self, run: Run, step: StepInfo, contents: Contents, now_us: int) -> Observations:
         state = self.state(run, {})
         state["dog"] = state.get("dog", False) or "dog" in contents.output
         return (
@@ -90,7 +87,7 @@ class Impatient(Good):
 class Repeating(Good):
     """Says the same again under another name."""
 
-    def read(self, run: Run, step: StepInfo, contents: Contents, now_us: int) -> Observations:
+    def on_content(self, run: Run, step: StepInfo, contents: Contents, now_us: int) -> Observations:
         return (
             (Observation("a cat", "info", subject=f"{now_us}"),) if "cat" in contents.output else ()
         )

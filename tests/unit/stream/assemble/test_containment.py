@@ -51,7 +51,7 @@ def findings(kafka: Kafka, alert: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    "where", ["observe", "read", "notify_at", "on_time", "on_close", "state", "surrogate", "lazily"]
+    "where", ["on_step", "on_content", "on_timer", "on_close", "state", "surrogate", "lazily"]
 )
 def test_a_detector_that_raises_is_off_for_that_run_and_nothing_else_changes(where: str) -> None:
     rules, made = rules_with(where)
@@ -68,7 +68,7 @@ def test_a_detector_that_raises_is_off_for_that_run_and_nothing_else_changes(whe
 
 
 def test_the_alert_says_which_detector_and_error_and_quotes_nothing_in_its_sentence() -> None:
-    process = world(rules_with("read")[0])
+    process = world(rules_with("on_content")[0])
     process.batch(run_of(BAD, 0))
     (found,) = findings(settled(process).kafka, DETECTOR_FAILED)
     assert "loop" in found["message"]
@@ -80,7 +80,7 @@ def test_the_alert_says_which_detector_and_error_and_quotes_nothing_in_its_sente
 
 
 def test_a_detector_stays_off_after_a_restart() -> None:
-    rules, made = rules_with("observe")
+    rules, made = rules_with("on_step")
     limits = AssembleLimits(checkpoint_after_us=1)
     process = Process(Kafka(), random.Random(1), limits, rules)
     records = run_of(BAD, 0)
@@ -93,7 +93,7 @@ def test_a_detector_stays_off_after_a_restart() -> None:
     after = Process(process.kafka, random.Random(2), limits, rules)
     after.batch(records[2:])
     settled(after)
-    assert made[0].asked.count("observe") == 1
+    assert made[0].asked.count("on_step") == 1
     assert process.kafka.final()[BAD]["closed"]
 
 
@@ -121,7 +121,7 @@ def test_many_runs_that_meet_a_fault_make_one_finding_and_one_log_line() -> None
 
 def _always(applied: Applied) -> Any:
     class Always(DetectorBase):
-        def observe(self, run: Run, step: Any, now_us: int) -> Observations:
+        def on_step(self, run: Run, step: Any, now_us: int) -> Observations:
             raise ZeroDivisionError
 
     return Always(applied)

@@ -162,27 +162,20 @@ class TestTimers:
         (detector,) = [
             d for d in bench.run.rules.detectors if d.applied.rule.alert_name == case.alert
         ]
-        due_us = detector.notify_at(bench.run)
-        assert due_us is not None
-        assert not list(detector.on_time(bench.run, due_us - 1))
-        assert len(list(detector.on_time(bench.run, due_us))) == case.firing
-
-    def test_it_asks_for_no_time_sooner_than_it_promised(self, case: Case) -> None:
-        """``quickest_us`` lets the stage skip asking: a detector that asked sooner would be late."""
-        bench = case.bench()
-        for at_s, item in case.breaks:
-            bench.send(item, at_s)
-            for detector in bench.run.rules.timed:
-                due_us = detector.notify_at(bench.run)
-                assert due_us is None or due_us >= bench.run.first_append_us + detector.quickest_us
+        run, found = bench.run, 0
+        while not found:
+            due_us = run.timers[detector.name]
+            assert not list(detector.on_timer(run, due_us - 1))
+            assert detector.name in run.take_due_timers(due_us)
+            found = len(list(detector.on_timer(run, due_us)))
+        assert found == case.firing
 
     def test_it_rests_once_it_has_fired(self, case: Case) -> None:
-        """No timer is asked for that would only repeat."""
+        """More time of the same silence finds nothing more."""
         bench = play(case, case.bench(), case.breaks)
-        (detector,) = [
-            d for d in bench.run.rules.detectors if d.applied.rule.alert_name == case.alert
-        ]
-        assert detector.notify_at(bench.run) is None
+        found = len(bench.findings())
+        bench.wait(bench.now_s + 2 * case.wait_s)
+        assert len(bench.findings()) == found
 
     def test_a_gap_in_which_nobody_watched_is_nobodys_fault(self, case: Case) -> None:
         """After an outage producers are given time: what arrives then is judged by what it says."""
@@ -216,8 +209,8 @@ def test_what_is_skipped_would_have_said_nothing(case: Case) -> None:
             run = bench.run
             info = run.steps[item["step_id"]]
             for detector in run.rules.detectors:
-                if not run.fired and not detector.concerns(info.kind, ended=info.ended):
-                    assert not list(detector.observe(run, info, bench.logic.clock.now_us))
+                if not run.fired and not detector.wants_step(info.kind, ended=info.ended):
+                    assert not list(detector.on_step(run, info, bench.logic.clock.now_us))
 
 
 @each
