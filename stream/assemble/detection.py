@@ -12,7 +12,6 @@ import msgspec
 
 from stepstream.schemas.step import Step
 from stepstream.stream.assemble.active_run import ActiveRun
-from stepstream.stream.assemble.timers import DetectorRaised, Timers
 from stepstream.stream.core.clock import PartitionClock
 from stepstream.stream.core.contained_failures import ContainedFailures, pipeline_output
 from stepstream.stream.core.counters import Counters
@@ -95,15 +94,8 @@ class Detection:
 
     def time_passed(self, active: ActiveRun) -> None:
         """Call what is due of an open run."""
-        run, now_us = active.run, self._clock.now_us
-        if due := run.take_due_timers(now_us):
+        if due := active.run.take_due_timers(self._clock.now_us):
             self._call_timers(active, due)
-        for detector in still_on(active, run.rules.timed):
-            try:
-                if observations := detector.on_time(run, now_us):
-                    self._report(active, detector, observations, deferred=True)
-            except Exception as error:
-                self.switch_off(active, detector, error)
 
     def _call_timers(self, active: ActiveRun, names: frozenset[str]) -> None:
         run, now_us = active.run, self._clock.now_us
@@ -125,16 +117,6 @@ class Detection:
                     self._report(active, detector, observations, deferred=True)
             except Exception as error:
                 self.switch_off(active, detector, error)
-
-    def schedule(self, timers: Timers, active: ActiveRun) -> None:
-        """Schedule the run's next wake-up."""
-        while True:
-            try:
-                timers.schedule(active)
-            except DetectorRaised as raised:  # it is off from now on, so this ends
-                self.switch_off(active, raised.detector, raised.error)
-            else:
-                return
 
     def switch_off(self, active: ActiveRun, detector: Detector, error: Exception) -> None:
         """A detector raised: switch it off for this run, and drop the state that it has kept of the

@@ -302,13 +302,8 @@ class AssemblePartition:
             try:
                 self._publish_if_due(active, now_us)
                 run, scheduled_us = active.run, active.scheduled_us
-                if (
-                    scheduled_us is None
-                    or run.root_ended
-                    or run.next_timer_us < scheduled_us
-                    or run.look_us < scheduled_us
-                ):
-                    self._detection.schedule(self._timers, active)
+                if scheduled_us is None or run.root_ended or run.next_timer_us < scheduled_us:
+                    self._timers.schedule(active)
             except Exception as error:
                 self._fail_run(active, error)
         self._at_work = None
@@ -326,7 +321,7 @@ class AssemblePartition:
             self._at_work = active
             try:
                 self._wake(active, now_us)
-                self._detection.schedule(self._timers, active)
+                self._timers.schedule(active)
             except Exception as error:
                 self._fail_run(active, error)
         self._at_work = None

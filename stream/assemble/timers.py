@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from heapq import heappop, heappush
-from typing import Any, Final
+from typing import Final
 
 from stepstream.stream.assemble.active_run import ActiveRun
 from stepstream.stream.assemble.closing import close_at
 from stepstream.stream.core.clock import PartitionClock
-from stepstream.stream.run.limits import NEVER_US, AssembleLimits
+from stepstream.stream.run.limits import AssembleLimits
 from stepstream.stream.run.run import Run
 
 SPARE: Final = 10_000
@@ -32,33 +32,9 @@ MIN_WAIT_US: Final = 50_000
 _Heap = list[tuple[int, str]]
 
 
-class DetectorRaised(Exception):
-    """A detector raised when it was asked for its next time."""
-
-    def __init__(self, detector: Any, error: Exception) -> None:
-        super().__init__(detector.name)
-        self.detector = detector
-        self.error = error
-
-
-def wake_at(run: Run, limits: AssembleLimits) -> int | None:
-    """When something about the run is due: its close or a timer; None for a closed run. Raises
-    ``DetectorRaised``.
-    """
-    if run.closed:
-        return None
-    due = min(close_at(run, limits), run.next_timer_us)
-    for detector in run.rules.timed:
-        if run.off and detector.name in run.off:
-            continue
-        try:
-            at = detector.notify_at(run)
-            is_sooner = at is not None and at < due
-        except Exception as error:
-            raise DetectorRaised(detector, error) from error
-        if at is not None and is_sooner:
-            due = at
-    return due
+def wake_at(run: Run, limits: AssembleLimits) -> int:
+    """When something about an open run is due: its close or a timer."""
+    return min(close_at(run, limits), run.next_timer_us)
 
 
 class Timers:
@@ -78,19 +54,12 @@ class Timers:
 
     def schedule(self, active: ActiveRun) -> None:
         """Wake the run when something about it is due next, unless it is woken earlier."""
-        run, scheduled_us, now_us = active.run, active.scheduled_us, self._clock.now_us
-        latest_us = min(now_us + run.rules.quickest_us, run.look_us)
-        run.look_us = NEVER_US
-        if scheduled_us is not None and scheduled_us <= min(
-            latest_us, run.next_timer_us, close_at(run, self._limits)
-        ):
+        run, scheduled_us = active.run, active.scheduled_us
+        if run.closed:
             return
         due_us = wake_at(run, self._limits)
-        if due_us is None:
-            return
-        due_us = min(due_us, latest_us)
-        if due_us <= now_us:
-            due_us = now_us + MIN_WAIT_US
+        if due_us <= self._clock.now_us:
+            due_us = self._clock.now_us + MIN_WAIT_US
         if scheduled_us is None or due_us < scheduled_us:
             self._put(active, due_us)
 

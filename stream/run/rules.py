@@ -14,7 +14,6 @@ import msgspec
 from stepstream.schemas.policy import Policy, matching_policies
 from stepstream.schemas.rule_base import RuleBase
 from stepstream.schemas.rules import RULES, default_rules, rule_from
-from stepstream.stream.run.limits import NEVER_US
 from stepstream.stream.run.steps import StepInfo
 
 log = logging.getLogger("stepstream.worker")
@@ -45,8 +44,6 @@ class RuleSet:
         "detectors",
         "observing",
         "pinned",
-        "quickest_us",
-        "timed",
         "timers",
         "wanted_runs",
     )
@@ -58,9 +55,6 @@ class RuleSet:
         )
         self.observing = tuple(detector for detector in self.detectors if detector.follows_steps)
         self.timers = tuple(detector for detector in self.detectors if detector.has_timer)
-        # No detector has a schedule of this kind any more; the stage still reads the two.
-        self.timed: tuple[Any, ...] = ()
-        self.quickest_us: int = NEVER_US
         self.wanted_runs: int = max(
             (detector.wanted_runs for detector in self.detectors), default=0
         )

@@ -148,7 +148,6 @@ class Run:
         "last_append_us",
         "late_steps",
         "live",
-        "look_us",
         "next_timer_us",
         "normal",
         "off",
@@ -176,9 +175,6 @@ class Run:
         """The newest baseline from before it began; None where no rule needs one or none is known.
         """
         self.live = True
-        self.look_us = NEVER_US
-        """When a detector wants to be called next, until the stage has scheduled it.
-        """
         self.timers: dict[str, int] = {}
         """When ``on_timer`` of which detectors is due, in log time, by the detectors' name."""
         self.next_timer_us = NEVER_US
