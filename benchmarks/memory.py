@@ -144,10 +144,10 @@ def measure(report: Report, arguments: argparse.Namespace) -> None:
         "open_mb": grown / 1e6,
         "open_bytes_per_run": grown / count,
         "open_bytes_per_step": grown / count / steps,
-        "held_bytes_counted": stage.held_bytes,
+        "held_bytes_counted": stage.size_bytes,
     }
     report.ratios["open_to_their_records"] = grown / raw_bytes
-    report.ratios["counted_to_grown"] = stage.held_bytes / grown
+    report.ratios["counted_to_grown"] = stage.size_bytes / grown
     began = time.perf_counter()
     gc.collect()
     report.figures["full_collection_s"] = time.perf_counter() - began
