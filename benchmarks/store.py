@@ -38,9 +38,10 @@ from stepstream.local.embedded.clickhouse import EmbeddedClickHouse
 from stepstream.schemas.partitioner import partition_for
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.step import Step
+from stepstream.sinks.batching.records import USUAL_HEADERS, Record, Source
 from stepstream.sinks.clickhouse import connect, memory, migrate, step_rows
 from stepstream.sinks.clickhouse.insert import SETTINGS, Inserter
-from stepstream.sinks.clickhouse.records import USUAL_HEADERS, Block, Record, Source
+from stepstream.sinks.clickhouse.rows import Block
 from stepstream.sinks.clickhouse.step_rows import build_steps
 from stepstream.sinks.clickhouse.window import SeenWindow
 

@@ -1,4 +1,4 @@
-"""A few threads that run jobs and hand back what came of them."""
+"""A few threads that run jobs and hand back their results."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 
 
-class Threads:
+class JobThreads:
     """Daemon threads: a job that hangs does not keep the process from ending."""
 
     def __init__(self, count: int) -> None:
@@ -21,9 +21,9 @@ class Threads:
         self._jobs.put((owner, job))
 
     def finished(self, wait_s: float = 0.0) -> tuple[object, object] | None:
-        """The owner and the result of a job that is done, None when there is none within ``wait_s``.
+        """The owner and the result of a finished job, None when there is none within ``wait_s``.
 
-        What a job raised is raised here.
+        Raises what the job raised.
         """
         try:
             owner, result = (
@@ -37,9 +37,10 @@ class Threads:
 
     def _work(self) -> None:
         while True:
-            self._do(*self._jobs.get())  # nothing of a job is held while waiting for the next one
+            # In a function of its own, so that no local variable keeps a finished batch alive while waiting.
+            self._run(*self._jobs.get())
 
-    def _do(self, owner: object, job: Callable[[], object]) -> None:
+    def _run(self, owner: object, job: Callable[[], object]) -> None:
         try:
             result = job()
         except Exception as error:

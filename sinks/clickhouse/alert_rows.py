@@ -10,13 +10,12 @@ import msgspec
 
 from stepstream.schemas.alert import Alert, AlertStruct
 from stepstream.schemas.misfits import alert_misfit
-from stepstream.sinks.clickhouse.records import (
+from stepstream.sinks.batching.records import Record, Source
+from stepstream.sinks.clickhouse.rows import (
     ARRIVAL_TYPES,
     Block,
-    Built,
+    Blocks,
     Columns,
-    Record,
-    Source,
     Table,
     arrival_columns,
     read_values,
@@ -75,9 +74,9 @@ _GETTERS: Final = {name: attrgetter(name) for name in _PLAIN}
 _decode = msgspec.json.Decoder(AlertStruct).decode
 
 
-def build_alerts(records: Sequence[Record], source: Source) -> Built:
+def build_alerts(records: Sequence[Record], source: Source) -> Blocks:
     """The block of a batch. Tombstones are left out; a record that is no alert goes to the dead letter."""
-    built = Built()
+    built = Blocks()
     said = read_values(records, _read, built)
     if said:
         alerts, held = zip(*said, strict=True)

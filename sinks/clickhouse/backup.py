@@ -27,7 +27,7 @@ from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
 from stepstream.sinks.clickhouse.client import connect_server, explained
 from stepstream.sinks.clickhouse.errors import StoreError, first_line
-from stepstream.sinks.clickhouse.feeds import PROGRESS_TABLES
+from stepstream.sinks.clickhouse.handlers import PROGRESS_TABLES
 from stepstream.sinks.clickhouse.migration import migrate
 from stepstream.sinks.clickhouse.reconcile import reconcile
 from stepstream.sinks.clickhouse.schema import template_values

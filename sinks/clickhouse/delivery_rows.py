@@ -10,13 +10,12 @@ import msgspec
 
 from stepstream.schemas.delivery import Delivery, DeliveryStruct
 from stepstream.schemas.misfits import MOMENTS, delivery_misfit
-from stepstream.sinks.clickhouse.records import (
+from stepstream.sinks.batching.records import Record, Source
+from stepstream.sinks.clickhouse.rows import (
     ARRIVAL_TYPES,
     Block,
-    Built,
+    Blocks,
     Columns,
-    Record,
-    Source,
     Table,
     arrival_columns,
     read_values,
@@ -55,9 +54,9 @@ _GETTERS: Final = {name: attrgetter(name) for name in _PLAIN}
 _decode = msgspec.json.Decoder(DeliveryStruct).decode
 
 
-def build_deliveries(records: Sequence[Record], source: Source) -> Built:
+def build_deliveries(records: Sequence[Record], source: Source) -> Blocks:
     """The block of a batch. Tombstones are left out; a record that is no delivery goes to the dead letter."""
-    built = Built()
+    built = Blocks()
     said = read_values(records, _read, built)
     if said:
         deliveries, held = zip(*said, strict=True)

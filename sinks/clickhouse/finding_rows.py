@@ -10,13 +10,12 @@ import msgspec
 
 from stepstream.schemas.alert import Finding, FindingStruct
 from stepstream.schemas.misfits import finding_misfit
-from stepstream.sinks.clickhouse.records import (
+from stepstream.sinks.batching.records import Record, Source
+from stepstream.sinks.clickhouse.rows import (
     ARRIVAL_TYPES,
     Block,
-    Built,
+    Blocks,
     Columns,
-    Record,
-    Source,
     Table,
     arrival_columns,
     read_values,
@@ -62,9 +61,9 @@ _GETTERS: Final = {name: attrgetter(name) for name in _PLAIN}
 _decode = msgspec.json.Decoder(FindingStruct).decode
 
 
-def build_findings(records: Sequence[Record], source: Source) -> Built:
+def build_findings(records: Sequence[Record], source: Source) -> Blocks:
     """The block of a batch. Tombstones are left out, and what is no finding: the worker dead-letters that."""
-    built = Built()
+    built = Blocks()
     said = read_values(records, _read, built)
     built.skipped["malformed_json"] += len(built.refused)
     built.refused.clear()

@@ -15,10 +15,11 @@ from clickhouse_connect.driver.insert import InsertContext
 from clickhouse_connect.driver.transform import NativeTransform
 
 from stepstream.schemas.settings import Settings
-from stepstream.sinks.batching.lane import MAX_ROWS
+from stepstream.sinks.batching.batcher import MAX_ROWS
+from stepstream.sinks.batching.writer import RowsRefused
 from stepstream.sinks.clickhouse.client import connect
 from stepstream.sinks.clickhouse.errors import error_code
-from stepstream.sinks.clickhouse.records import Block, Table
+from stepstream.sinks.clickhouse.rows import Block, Table
 
 TIMEOUT_S: Final = 120
 
@@ -57,10 +58,6 @@ ROW_ERRORS: Final = frozenset(
     }
 )
 """Errors that say: these rows cannot be stored, however often they are sent. Everything else may pass."""
-
-
-class RowsRefused(Exception):
-    """The store will never take these rows; the message is ClickHouse's."""
 
 
 class Inserter:

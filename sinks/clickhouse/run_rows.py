@@ -11,13 +11,12 @@ import msgspec
 
 from stepstream.schemas.times import DAY_US
 from stepstream.schemas.trajectory import Trajectory, TrajectoryStruct
-from stepstream.sinks.clickhouse.records import (
+from stepstream.sinks.batching.records import Record, Source
+from stepstream.sinks.clickhouse.rows import (
     ARRIVAL_TYPES,
     Block,
-    Built,
+    Blocks,
     Columns,
-    Record,
-    Source,
     Table,
     arrival_columns,
     read_values,
@@ -90,9 +89,9 @@ _MAX_DAY: Final = 65_535
 _MAX_TIME_US: Final = 2**62
 
 
-def build_runs(records: Sequence[Record], source: Source) -> Built:
+def build_runs(records: Sequence[Record], source: Source) -> Blocks:
     """The block of a batch. Tombstones are left out; a record that is no trajectory goes to the dead letter."""
-    built = Built()
+    built = Blocks()
     newest: dict[str, tuple[Trajectory, Record, Decimal]] = {}
     for (run, cost), record in read_values(records, _read, built):
         held = newest.get(run.trace_id)

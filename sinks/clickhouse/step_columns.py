@@ -15,14 +15,8 @@ from stepstream.schemas.accept import Accepted
 from stepstream.schemas.prices import PriceBook
 from stepstream.schemas.step import FIELDS, Step
 from stepstream.schemas.usage import NO_TOKENS, TOTALLED, details_of
-from stepstream.sinks.clickhouse.records import (
-    ARRIVAL_TYPES,
-    Columns,
-    Record,
-    Source,
-    Table,
-    arrivals,
-)
+from stepstream.sinks.batching.records import Record, Source
+from stepstream.sinks.clickhouse.rows import ARRIVAL_TYPES, Columns, Table, arrivals
 
 _LOW: Final = "LowCardinality(String)"
 _TIME: Final = "DateTime64(6, 'UTC')"

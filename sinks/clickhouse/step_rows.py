@@ -11,15 +11,8 @@ import msgspec
 from stepstream.schemas.accept import Accepted, Misrouted, Rejected, accept
 from stepstream.schemas.step import Step
 from stepstream.schemas.times import DAY_MS
-from stepstream.sinks.clickhouse.records import (
-    EXPIRED,
-    USUAL_HEADERS,
-    Block,
-    Built,
-    Record,
-    Refused,
-    Source,
-)
+from stepstream.sinks.batching.records import EXPIRED, USUAL_HEADERS, Record, Refused, Source
+from stepstream.sinks.clickhouse.rows import Block, Blocks
 from stepstream.sinks.clickhouse.step_columns import OPEN, STEPS, EndColumns, open_columns
 from stepstream.sinks.clickhouse.window import step_keys
 
@@ -50,7 +43,7 @@ class _Peek(msgspec.Struct, gc=False):
 peek = msgspec.json.Decoder(_Peek).decode
 
 
-def build_steps(records: Sequence[Record], source: Source, seen: Keys) -> Built:
+def build_steps(records: Sequence[Record], source: Source, seen: Keys) -> Blocks:
     """The blocks of a batch. ``seen`` holds the keys of the steps that ended in the batches before.
 
     What ``accept`` rejects is left out and counted (the worker dead-letters it), as are repeats of an ended step. A start
@@ -68,7 +61,7 @@ class _Batch:
     """A batch in the making."""
 
     def __init__(self, source: Source, seen: Keys) -> None:
-        self.built = Built()
+        self.built = Blocks()
         self._source = source
         self._seen = seen
         self._judged = _judge(source)
@@ -202,7 +195,7 @@ def _why(result: Misrouted | Rejected) -> str:
 
 
 def _unexpired(
-    ends: list[Accepted], records: list[Record], source: Source, built: Built
+    ends: list[Accepted], records: list[Record], source: Source, built: Blocks
 ) -> tuple[list[Accepted], list[Record]]:
     """Without those that would vanish from the table, while rollups kept them: rows live so long from their arrival."""
     kept, now_ms = source.retention, source.now_ms

@@ -1,7 +1,8 @@
-"""The text that consumers commit next to an offset: one number, for the member of the group that reads on from there.
+"""The text that consumers commit next to an offset: one number, for the member of the group that
+reads on from there.
 
-All processes write one form, ``stepstream-PROCESS/2 NAME=NUMBER;``, and read the forms of earlier releases, so that an
-upgrade in place continues where the old process stopped.
+All processes write one form, ``stepstream-PROCESS/2 NAME=NUMBER;``, and read the forms of earlier
+releases, so that an upgrade in place continues where the old process stopped.
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ class MetadataForm:
     _current: re.Pattern[str] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        # Everything after the semicolon is ignored: librdkafka copies metadata without the terminating zero, and
-        # confluent-kafka then reads on into unrelated memory. Version 1 had no semicolon for that reason.
+        # Everything after the semicolon is ignored: librdkafka copies metadata without the
+        # terminating zero, and confluent-kafka then reads on into unrelated memory. Version 1 had
+        # no semicolon for that reason.
         current = re.compile(rf"{self._prefix}{VERSION} {self.number}=([0-9]+);")
         object.__setattr__(self, "_current", current)
 
@@ -64,10 +66,14 @@ class MetadataForm:
 WORKER: Final = MetadataForm(
     "worker",
     "state",
-    # Version 1, "1;state=N", is left out: it has no end, so digits of unrelated memory may follow the number.
+    # Version 1, "1;state=N", is left out: it has no end, so digits of unrelated memory may follow
+    # the number.
     (re.compile(r"2;state=([0-9]+);"),),
 )
-"""The lowest offset of the state topic that a restart has to read. Without it the whole topic is read."""
+"""The lowest offset of the state topic that a restart has to read.
+
+Without it the whole topic is read.
+"""
 
 SINK: Final = MetadataForm(
     "sink", "end", (re.compile(r"stepstream-sink/1 end=([0-9]+)"),), required=True
@@ -75,4 +81,7 @@ SINK: Final = MetadataForm(
 """The last offset of the batch that is being inserted; the batch begins at the committed offset."""
 
 NOTIFIER: Final = MetadataForm("notify", "deliveries", (re.compile(r"n1:([0-9]+);"),))
-"""The lowest offset of the deliveries topic that a restart has to read. Without it the whole topic is read."""
+"""The lowest offset of the deliveries topic that a restart has to read.
+
+Without it the whole topic is read.
+"""

@@ -1,4 +1,4 @@
-"""The Kafka client toolbox that every room may use: connection settings, creating topics, reading a topic to its end.
+"""What all rooms share of Kafka: clients, sending and waiting, reading a topic to its end.
 
 Imports only schemas and confluent-kafka.
 """
@@ -21,7 +21,9 @@ from stepstream.schemas.settings import Settings
 RETRIABLE: Final = frozenset(
     {KafkaError._PARTITION_EOF, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN}
 )
-"""Errors that a consumer meets while brokers are away or at a partition's end: it goes on by itself."""
+"""Errors of a consumer while brokers are away or at the end of a partition; it recovers by
+itself.
+"""
 
 WAITED_OUT: Final = RETRIABLE | {
     KafkaError._MAX_POLL_EXCEEDED,
@@ -33,7 +35,7 @@ WAITED_OUT: Final = RETRIABLE | {
     KafkaError.NOT_COORDINATOR,
     KafkaError.UNKNOWN_TOPIC_OR_PART,  # a broker that has just started does not know its topics yet
 }
-"""And those that a member of a group meets besides."""
+"""The same for a member of a group."""
 
 PASSING: Final = frozenset(
     {
@@ -43,25 +45,25 @@ PASSING: Final = frozenset(
         KafkaError.REPLICA_NOT_AVAILABLE,
     }
 )
-"""What a broker answers about a partition whose leader is being chosen. The client does not mark all of them retriable."""
+"""Answers about a partition whose leader is being elected; the client marks only some retriable."""
 
 
 UNREADABLE: Final = frozenset({KafkaError._BAD_COMPRESSION, KafkaError._BAD_MSG})
 TRIES: Final = 3
-"""A batch that was damaged on its way is whole the next time."""
+"""Attempts to read a batch before it counts as damaged; it may have been damaged on the way."""
 
 ASK_S: Final = 120.0
 MAX_NOTED: Final = 1_000
 
 
 def words(error: object) -> str:
-    """What an error of the client says, without its form."""
+    """The message of a client's error, without its code."""
     inner = error.args[0] if isinstance(error, KafkaException) and error.args else error
     return str(inner.str()) if isinstance(inner, KafkaError) else str(error)
 
 
 class KafkaUnreachable(Exception):
-    """No broker answered in time; says where it was looked for."""
+    """No broker answered in time; the message names the address."""
 
 
 def unreachable(brokers: str, timeout_s: float, error: Exception) -> KafkaUnreachable:
@@ -90,7 +92,7 @@ def _accepts_connections(brokers: str) -> bool:
 
 
 def client_config(settings: Settings, **more: Any) -> dict[str, Any]:
-    """librdkafka configuration of a client: the connection settings, the token hook, and what is given on top."""
+    """The librdkafka configuration of a client: connection settings, token hook, and ``more``."""
     config = dict(settings.kafka)
     if settings.kafka_token_hook:
         hook = load_hook(settings.kafka_token_hook)
@@ -100,7 +102,7 @@ def client_config(settings: Settings, **more: Any) -> dict[str, Any]:
 
 
 def load_hook(name: str) -> Callable[[], tuple[str, float]]:
-    """The function named ``module:function``. Raises ``ValueError`` with the setting's name when there is none."""
+    """The function named ``module:function``. Raises ``ValueError`` where there is none."""
     module, _, function = name.partition(":")
     try:
         hook = getattr(importlib.import_module(module), function)
@@ -126,7 +128,10 @@ def producer(settings: Settings, **more: Any) -> Producer:
 
 
 class Outgoing(NamedTuple):
-    """A record to produce. ``topic`` is the full name; partition -1 leaves the choice to the key."""
+    """A record to produce.
+
+    ``topic`` is the full name; partition -1 leaves the choice to the key.
+    """
 
     topic: str
     key: bytes | None
@@ -138,8 +143,8 @@ class Outgoing(NamedTuple):
 def send_and_wait(client: Producer, records: Iterable[Outgoing], timeout_s: float) -> int:
     """Produce records in order and return how many there were, once all are acknowledged.
 
-    Raises ``KafkaUnreachable`` when a record is refused or not acknowledged within ``timeout_s`` of the last one. For
-    a producer that nobody else uses meanwhile.
+    Raises ``KafkaUnreachable`` when a record is refused or not acknowledged within ``timeout_s`` of
+    the last one. For a producer that nobody else uses meanwhile.
     """
     errors: list[str] = []
     sent = 0
@@ -181,19 +186,23 @@ def _produce(client: Producer, record: Outgoing, delivered: Any) -> None:
 
 
 class _Consumer(Consumer):
-    """A consumer that knows where it looks for brokers, so that an error can say it."""
+    """A consumer that keeps the addresses of its brokers, for error messages."""
 
     brokers = ""
 
 
 def consumer(settings: Settings, group: str, **more: Any) -> Consumer:
-    """A consumer that commits nothing by itself. ``group`` may be any name where offsets are not used."""
+    """A consumer without automatic commits.
+
+    ``group`` may be any name where no offsets are committed.
+    """
     defaults: dict[str, Any] = {
         "group.id": group,
         "enable.auto.commit": False,
         "auto.offset.reset": "earliest",
         "enable.partition.eof": False,
-        "receive.message.max.bytes": RECEIVE_BYTES,  # also what a batch may unpack to
+        # Also the limit of what a batch may unpack to.
+        "receive.message.max.bytes": RECEIVE_BYTES,
     }
     made = _Consumer({**client_config(settings), **defaults, **more})
     made.brokers = settings.kafka_brokers
@@ -201,7 +210,7 @@ def consumer(settings: Settings, group: str, **more: Any) -> Consumer:
 
 
 def partition_count(client: Any, topic: str, *, timeout: float = 10) -> int:
-    """Partitions of an existing topic; 0 where there is no such topic. ``client`` is any confluent-kafka client."""
+    """The number of partitions of a topic, 0 where it does not exist; ``client`` is any client."""
     try:
         metadata = client.list_topics(topic, timeout=timeout).topics.get(topic)
     except KafkaException as error:
@@ -210,11 +219,12 @@ def partition_count(client: Any, topic: str, *, timeout: float = 10) -> int:
 
 
 def committed_metadata(client: Consumer, found: TopicPartition, *, tries: int = 10) -> str:
-    """What was committed beside an offset. Whatever is written there must say itself where it ends, and be read up to there.
+    """The text committed next to an offset, possibly followed by characters that are not part of
+    it.
 
-    librdkafka copies such texts without the zero behind them, and the client reads on until it meets one: what follows is
-    left over from something else. It may be digits, or no text at all: then the broker is asked again. Raises
-    ``KafkaUnreachable`` when that does not help.
+    librdkafka copies metadata without the terminating zero, and the client reads on until it finds
+    one (see ``commit_metadata`` for forms that mark their own end). The extra bytes may not be text
+    at all: then the broker is asked again. Raises ``KafkaUnreachable`` when that does not help.
     """
     for _ in range(tries):
         try:
@@ -222,16 +232,19 @@ def committed_metadata(client: Consumer, found: TopicPartition, *, tries: int = 
         except UnicodeDecodeError:
             (found,) = client.committed([TopicPartition(found.topic, found.partition)], timeout=30)
     raise KafkaUnreachable(
-        f"what is committed beside the offset of {found.topic} partition {found.partition} cannot be read"
+        f"the metadata committed for {found.topic} partition {found.partition} cannot be read"
     )
 
 
-# Batches that cannot be read. The client says which one it is (the error's offset is the batch's first), not where that ends,
-# and asks for it again and again. From any offset inside the same error comes back.
+# Batches that cannot be read. The error's offset is the first one of the batch; where it ends the
+# client does not tell. It asks for the same batch again and again, and an attempt from any offset
+# inside returns the same error.
 
 
 class BadBatch(NamedTuple):
-    """A batch that cannot be read: topic (in full), partition, the offsets that it takes, when it was met, and why."""
+    """A batch that cannot be read: full topic name, partition, its offsets, when it was met, and
+    why.
+    """
 
     topic: str
     partition: int
@@ -242,13 +255,13 @@ class BadBatch(NamedTuple):
 
 
 class BadBatches:
-    """Counts how often batches were met by one client."""
+    """Counts the attempts of one client to read a batch."""
 
     def __init__(self) -> None:
         self._tries: dict[tuple[str, int, int], int] = {}
 
     def is_hopeless(self, message: Message) -> bool:
-        """Whether a message says for the third time that a batch cannot be read."""
+        """Whether this is the third error message about a batch."""
         error = message.error()
         if error is None or error.code() not in UNREADABLE:
             return False
@@ -262,12 +275,12 @@ class BadBatches:
         return tries == TRIES
 
     def passed(self, batch: BadBatch) -> None:
-        """It was passed over: should it be met again, it is counted anew."""
+        """The batch was skipped: count its attempts from zero if it is met again."""
         self._tries.pop((batch.topic, batch.partition, batch.first), None)
 
 
 def measured(settings: Settings, message: Message) -> BadBatch:
-    """The batch that an error is about, with its end. Raises ``KafkaUnreachable`` when no broker answers in time."""
+    """The batch of an error message, with its end. Raises ``KafkaUnreachable``."""
     partition, first = position_of(message)
     topic, error = message.topic() or "", message.error()
     client = consumer(
@@ -304,7 +317,7 @@ def pass_over(
     bad: BadBatches,
     note: Callable[[BadBatch], None] = lambda _batch: None,
 ) -> BadBatch:
-    """Let a consumer go on behind the batch that an error is about, once ``note`` has noted it.
+    """Skip the batch of an error message, after ``note`` has recorded it.
 
     Raises ``KafkaUnreachable``, ``KafkaException``, and what ``note`` raises.
     """
@@ -316,7 +329,7 @@ def pass_over(
 
 
 def _is_inside(client: Consumer, topic: str, partition: int, first: int, offset: int) -> bool:
-    """Whether what is read from ``offset`` on begins with the batch that begins at ``first``."""
+    """Whether the batch at ``offset`` is the one that begins at ``first``."""
     client.assign([TopicPartition(topic, partition, offset)])
     deadline = time.monotonic() + ASK_S
     while time.monotonic() < deadline:
@@ -342,46 +355,78 @@ def read_to_end(
     timeout: float = 60,
     passed: Callable[[BadBatch], None] = lambda _batch: None,
 ) -> Iterator[Message]:
-    """Every record of the topic (or of some partitions) up to the ends as they are now, outside any group.
+    """Every record of the topic (or of some partitions) up to its present ends, outside any group.
 
-    From ``offset`` where given, else from the beginning. Raises ``KafkaUnreachable`` when nothing comes for ``timeout``
-    seconds. Records that a compaction or a transaction removed at the end do not make it wait. A batch that cannot be read is
-    passed over, once ``passed`` was told.
+    From ``offset`` where given, else from the beginning. Raises ``KafkaUnreachable`` when nothing
+    comes for ``timeout`` seconds. It does not wait for records at the end that compaction or a
+    transaction removed. A batch that cannot be read is skipped, after a call of ``passed``.
     """
-    bad = BadBatches()
     client = consumer(settings, "stepstream-reader", **{"enable.partition.eof": True})
     try:
         if partitions is None:
             partitions = list(range(partition_count(client, topic)))
         pending = _assign(client, topic, partitions, offset, timeout)
+        reading = _Reading(settings, client, pending, passed)
         deadline = time.monotonic() + timeout
         while pending:
-            for message in client.consume(10_000, timeout=0.05):  # it waits this long for so many
-                error = message.error()
-                if error is None:
-                    deadline = time.monotonic() + timeout
-                    partition, position = position_of(message)
-                    if position < pending.get(partition, -1):
-                        yield message
-                    if position + 1 >= pending.get(partition, 0):
-                        pending.pop(partition, None)
-                elif error.code() == KafkaError._PARTITION_EOF:
-                    pending.pop(position_of(message)[0], None)
-                elif error.code() in UNREADABLE:
-                    if bad.is_hopeless(message):
-                        batch = pass_over(settings, client, message, bad, passed)
-                        if batch.last + 1 >= pending.get(batch.partition, 0):
-                            pending.pop(batch.partition, None)
-                elif error.code() not in RETRIABLE:
-                    raise KafkaException(error)
+            # consume() waits for the whole time unless it gets that many.
+            for message in client.consume(10_000, timeout=0.05):
+                if message.error() is not None:
+                    reading.report(message)
+                    continue
+                deadline = time.monotonic() + timeout
+                if reading.is_wanted(message):
+                    yield message
             if time.monotonic() > deadline:
                 raise KafkaUnreachable(f"reading {topic} stopped: nothing came for {timeout:.0f} s")
     finally:
         client.close()
 
 
+class _Reading:
+    """The partitions that ``read_to_end`` has not read to their ends yet."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        client: Consumer,
+        pending: dict[int, int],
+        passed: Callable[[BadBatch], None],
+    ) -> None:
+        """``pending`` has the end of each partition; partitions that are read are removed from
+        it.
+        """
+        self._settings = settings
+        self._client = client
+        self._pending = pending
+        self._passed = passed
+        self._bad = BadBatches()
+
+    def is_wanted(self, message: Message) -> bool:
+        """Whether the record lies before the end; the last one completes its partition."""
+        partition, offset = position_of(message)
+        end = self._pending.get(partition, -1)
+        if offset + 1 >= end:
+            self._pending.pop(partition, None)
+        return offset < end
+
+    def report(self, message: Message) -> None:
+        """Handle an error message. Raises ``KafkaException`` for what does not pass by itself."""
+        error = message.error()
+        assert error is not None
+        if error.code() == KafkaError._PARTITION_EOF:
+            self._pending.pop(position_of(message)[0], None)
+        elif error.code() in UNREADABLE:
+            if self._bad.is_hopeless(message):
+                batch = pass_over(self._settings, self._client, message, self._bad, self._passed)
+                if batch.last + 1 >= self._pending.get(batch.partition, 0):
+                    self._pending.pop(batch.partition, None)
+        elif error.code() not in RETRIABLE:
+            raise KafkaException(error)
+
+
 class Follower:
-    """Reads a topic to its end, then follows it outside any group. All calls block shortly: use a thread."""
+    """Reads a topic to its end, then follows it, outside any group. Calls block for short times."""
 
     def __init__(
         self,
@@ -389,15 +434,14 @@ class Follower:
         topic: str,
         passed: Callable[[BadBatch], None] = lambda _batch: None,
     ) -> None:
-        """``passed`` is told of each batch that cannot be read before it is passed over."""
+        """``passed`` is called with each batch that cannot be read, before it is skipped."""
         self._settings = settings
         self._topic = topic
         self._passed = passed
         self._next: dict[int, int] = {}
         self._consumer: Consumer | None = None
-        self._in_use = (
-            threading.Lock()
-        )  # librdkafka crashes when a consumer is closed while another thread polls it
+        # librdkafka crashes when a consumer is closed while another thread polls it.
+        self._in_use = threading.Lock()
         self._closed = False
         self._bad = BadBatches()
 
@@ -410,7 +454,7 @@ class Follower:
         return messages
 
     def poll(self, timeout_s: float) -> list[Message]:
-        """Records that came since; waits for ``timeout_s`` at most. None while there is no such topic."""
+        """New records, after at most ``timeout_s``. None come while the topic does not exist."""
         with self._in_use:
             if self._closed:
                 return []
@@ -419,7 +463,7 @@ class Follower:
             return [] if self._consumer is None else self._consume(self._consumer, timeout_s)
 
     def close(self) -> None:
-        """Stop following, once a poll that is under way has come back."""
+        """Stop following; waits for a poll in another thread."""
         with self._in_use:
             self._closed = True
             if self._consumer is not None:
@@ -447,15 +491,15 @@ class Follower:
 
 
 def position_of(message: Message) -> tuple[int, int]:
-    """Partition and offset of a consumed message; -1 for what it does not say."""
+    """Partition and offset of a consumed message; -1 where it has none."""
     partition, offset = message.partition(), message.offset()
     return (-1 if partition is None else partition), (-1 if offset is None else offset)
 
 
 def ends_of(client: Consumer, place: TopicPartition, *, timeout: float = 10) -> tuple[int, int]:
-    """The first offset of a partition and the one after its last. What passes, as a leader that is being chosen, is waited for.
+    """The first offset of a partition and the one after its last.
 
-    Raises ``KafkaException``.
+    Waits while the leader is being elected, for at most ``timeout``. Raises ``KafkaException``.
     """
     deadline = time.monotonic() + timeout
     while True:

@@ -1,6 +1,6 @@
-"""Writes to the dead letter once what cannot be read where nobody reads it a second time, and knows what lies there already.
+"""Writes records and batches that cannot be read to the dead letter, each once.
 
-Imports only schemas and the Kafka toolbox.
+Imports only schemas and ``common.kafka``.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from stepstream.schemas.topics import topic
 
 SEND_S: Final = 30.0
 EARLIER_MS: Final = 60_000
-"""Clocks of producers and brokers may differ by so much."""
+"""How much the clocks of producers and brokers may differ."""
 
 
 REFUSED_BEFORE_MS: Final = DAY_MS
-"""A batch that was passed over within a day is not noted again."""
+"""A batch that was noted within the last day is not noted again."""
 
 
 class Unreadable(NamedTuple):
-    """A record that was read from a topic (its name without prefix) and cannot be understood."""
+    """A record of a topic (its name without prefix) that cannot be decoded."""
 
     topic: str
     message: Message
@@ -45,19 +45,21 @@ class Unreadable(NamedTuple):
 
     @property
     def source(self) -> Source:
-        """Where it lies."""
+        """Its topic, partition and offset."""
         return (self.topic, *position_of(self.message))
 
 
 def letter_source(message: Message) -> Source | None:
-    """Where a letter came from; None where it does not say."""
+    """The topic, partition and offset that a letter came from; None where it has no such
+    headers.
+    """
     headers: Any = message.headers() or ()
     pairs = headers.items() if isinstance(headers, dict) else headers
     return source_of({name: _text(value) for name, value in pairs if name in OURS})
 
 
 def letters_since(settings: Settings, since_ms: int) -> set[Source]:
-    """Where the letters came from that were written since. Raises ``KafkaUnreachable``, ``KafkaException``."""
+    """The sources of the letters written since. Raises ``KafkaUnreachable``, ``KafkaException``."""
     name = topic(settings.topic_prefix, "deadletter")
     client = consumer(settings, "stepstream-reader")
     try:
@@ -71,7 +73,7 @@ def letters_since(settings: Settings, since_ms: int) -> set[Source]:
         client.close()
     found: set[Source] = set()
     for start in starts:
-        if start.offset >= 0:  # else nothing was written since
+        if start.offset >= 0:  # otherwise nothing was written since
             for message in read_to_end(settings, name, [start.partition], offset=start.offset):
                 source = letter_source(message)
                 if source is not None:
@@ -80,14 +82,17 @@ def letters_since(settings: Settings, since_ms: int) -> set[Source]:
 
 
 def time_of(settings: Settings, full_name: str, partition: int, offset: int) -> int:
-    """When (ms) the first record from an offset on was appended; 0 where there is none. Raises ``KafkaUnreachable``."""
+    """The append time (ms) of the first record at or after an offset; 0 without one.
+
+    Raises ``KafkaUnreachable``.
+    """
     for message in read_to_end(settings, full_name, [partition], offset=offset):
         return max(0, message.timestamp()[1])
     return 0
 
 
 def write_letters(settings: Settings, unreadable: Sequence[Unreadable], by: str) -> None:
-    """Send what lies not in the dead letter yet. Raises ``KafkaUnreachable`` when it is not acknowledged."""
+    """Send the records that are not in the dead letter yet. Raises ``KafkaUnreachable``."""
     if not unreadable:
         return
     known = letters_since(settings, min(item.message.timestamp()[1] for item in unreadable))
@@ -106,9 +111,10 @@ def write_letters(settings: Settings, unreadable: Sequence[Unreadable], by: str)
 
 
 def refuse_batch(settings: Settings, batch: BadBatch, name: str, by: str) -> None:
-    """Note in the dead letter and in a finding that a batch of a topic (without prefix) was passed over, unless it is noted.
+    """Record in the dead letter and in a finding that a batch of a topic (without prefix) is
+    skipped.
 
-    Raises ``KafkaUnreachable`` when it is not acknowledged.
+    Does nothing if that was recorded within the last day. Raises ``KafkaUnreachable``.
     """
     source = (name, batch.partition, batch.last)
     if source in letters_since(settings, batch.met_ms - REFUSED_BEFORE_MS):

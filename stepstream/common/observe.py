@@ -1,8 +1,9 @@
-"""Metrics and health over HTTP, for every process: ``/metrics`` (Prometheus), ``/healthz`` and ``/readyz``.
+"""Metrics and health over HTTP, for every process: ``/metrics`` (Prometheus), ``/healthz`` and
+``/readyz``.
 
-Loopback unless a setting says otherwise. Imports only common, schemas and prometheus-client, which comes with the extras
-worker and sink. ``/healthz`` answers 503 when the process is stuck and should be restarted, ``/readyz`` while it is not
-working yet.
+On loopback by default. Imports only common, schemas and prometheus-client, which the extras worker
+and sink install. ``/healthz`` answers 503 when the process is stuck and should be restarted,
+``/readyz`` while it does not work yet.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ from stepstream.schemas.settings import Settings
 LIMITS = Limits(connections=100, idle_s=120.0)
 
 Check = Callable[[], str]
-"""Empty when all is well, else what is wrong."""
+"""Returns an empty text when all is well, otherwise what is wrong."""
 
 
 class Observer:
-    """The metrics of one process, made from their declarations on first use."""
+    """The metrics of one process, created from their declarations on first use."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -74,13 +75,13 @@ class Observer:
         return made
 
     def declare(self, metric: Metric) -> None:
-        """Serve a metric from now on, before anything of it was counted."""
+        """Create a metric, so that it is served before anything is counted."""
         {"counter": self.counter, "gauge": self.gauge, "histogram": self.histogram}[metric.kind](
             metric
         )
 
     def mirror(self, metric: Metric, total: float, *labels: str) -> None:
-        """Bring a counter up to a total that is counted elsewhere."""
+        """Raise a counter to a total that is counted elsewhere."""
         counter = self.counter(metric)
         key = (metric.name, *labels)
         (counter.labels(*labels) if labels else counter).inc(
@@ -89,11 +90,13 @@ class Observer:
         self._mirrored[key] = total
 
     def before_scrape(self, refresh: Callable[[], None]) -> None:
-        """Call ``refresh`` before each answer: for values that are cheaper to look up than to keep."""
+        """Call ``refresh`` before each answer, for values that are cheaper to read than to keep
+        current.
+        """
         self._before_scrape.append(refresh)
 
     def text(self) -> bytes:
-        """What ``/metrics`` answers."""
+        """The answer of ``/metrics``."""
         for refresh in self._before_scrape:
             refresh()
         return generate_latest(self.registry)
@@ -102,16 +105,17 @@ class Observer:
 class ObserverServer:
     """Serves an observer, in a thread, until closed.
 
-    ``/healthz`` and ``/readyz`` answer everybody, in a fixed text; ``/metrics`` answers this machine, and from elsewhere
-    callers with the scope ``read``.
+    ``/healthz`` and ``/readyz`` answer every caller with a fixed text. ``/metrics`` answers callers
+    on this machine, and from elsewhere those with the scope ``read``.
     """
 
     def __init__(
         self, observer: Observer, *, host: str, port: int, credentials_file: str = ""
     ) -> None:
-        """``port`` 0 takes a free one; see ``port`` afterwards.
+        """``port`` 0 takes a free port; the attribute ``port`` has it afterwards.
 
-        Raises ``AddressTaken`` when another program has it, ``CredentialsError`` where the credential file cannot be used.
+        Raises ``AddressTaken`` when the port is in use, ``CredentialsError`` where the credential
+        file cannot be used.
         """
         app = create(
             [], hosts=Hosts(host), access=Access(load_or_none(credentials_file)), observed=observer
@@ -129,7 +133,9 @@ class ObserverServer:
 
 
 def serve(observer: Observer, settings: Settings, log: logging.Logger) -> ObserverServer | None:
-    """Serve where the settings say, and say so in the log; None where they turn it off. Raises as ``ObserverServer``."""
+    """Serve at the address of the settings; None where they turn it off. Raises as
+    ``ObserverServer``.
+    """
     if settings.metrics_port < 0:
         return None
     host, file = settings.metrics_host, settings.credentials_file

@@ -1,4 +1,6 @@
-"""Retrying what fails for a while: growing pauses, one log line per outage, and the loop around both."""
+"""Retrying what fails for a while: growing pauses, one log line per outage, and the loop around
+both.
+"""
 
 from __future__ import annotations
 
@@ -27,9 +29,11 @@ class Backoff:
     longest_s: float
 
     def pause_s(self, failures: int, key: str | None = None) -> float:
-        """Seconds to wait after so many failures in a row: between half of the full pause and all of it.
+        """Seconds to wait after so many failures in a row: between half of the full pause and all
+        of it.
 
-        The share is random, or derived from ``key`` where the same history has to give the same times.
+        The share is random, or derived from ``key`` where the same history has to give the same
+        times.
         """
         doublings = min(MAX_DOUBLINGS, max(0, failures - 1))
         full = min(self.longest_s, self.first_s * 2.0**doublings)
@@ -42,7 +46,10 @@ DEFAULT_BACKOFF: Final = Backoff(first_s=0.2, longest_s=5.0)
 
 
 class OutageLog:
-    """Logs the outage of one dependency once, then twice a minute, and its end. Safe to share between threads."""
+    """Logs the outage of one dependency once, then twice a minute, and its end.
+
+    Safe to share between threads.
+    """
 
     def __init__(self, what: str, logger: logging.Logger) -> None:
         """``what`` begins each line, e.g. "ClickHouse at http://... accepts no rows"."""
@@ -56,7 +63,9 @@ class OutageLog:
         """The last error while the outage lasts; empty when all is well."""
 
     def failed(self, error: object) -> None:
-        """Count a failure and log it, unless the outage was logged within the last ``REPEAT_LOG_S``."""
+        """Count a failure and log it, unless the outage was logged within the last
+        ``REPEAT_LOG_S``.
+        """
         now = time.monotonic()
         with self._lock:
             self.failures += 1
@@ -91,7 +100,10 @@ def retry(
     stop: threading.Event,
     backoff: Backoff = DEFAULT_BACKOFF,
 ) -> _Result:
-    """The result of the first attempt that does not raise one of ``passing``. Raises ``Cancelled`` once ``stop`` is set."""
+    """The result of the first attempt that does not raise one of ``passing``.
+
+    Raises ``Cancelled`` once ``stop`` is set.
+    """
     failures = 0
     while not stop.is_set():
         try:

@@ -15,10 +15,10 @@ from stepstream.cli.app import run
 from stepstream.schemas.ids import new_trace_id
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.times import DAY_US
+from stepstream.sinks.batching.records import Record, Source
 from stepstream.sinks.clickhouse import connect, migrate
 from stepstream.sinks.clickhouse.insert import Inserter
 from stepstream.sinks.clickhouse.reconcile import reconcile
-from stepstream.sinks.clickhouse.records import Record, Source
 from stepstream.sinks.clickhouse.step_rows import build_steps
 from tests.support.sink import encoded
 

@@ -27,9 +27,10 @@ from stepstream.common.settings import to_environment
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.step import RECORD_HEADERS
 from stepstream.schemas.topics import topic
+from stepstream.sinks.batching.sink import Sink
+from stepstream.sinks.batching.stats import SinkStats
 from stepstream.sinks.clickhouse import connect, migrate
-from stepstream.sinks.clickhouse.sink import Sink
-from stepstream.sinks.clickhouse.stats import SinkStats
+from stepstream.sinks.clickhouse.writer import ClickHouseWriter
 from tests.support.processes import wait_until
 
 TOPICS = ("steps", "trajectories", "alerts", "deliveries", "findings", "config", "deadletter")
@@ -220,7 +221,7 @@ class SinkThread:
     """A sink in a thread of this process, for the time of a block; stopped as SIGTERM would."""
 
     def __init__(self, settings: Settings) -> None:
-        self.sink = Sink(settings)
+        self.sink = Sink(settings, ClickHouseWriter(settings))
         self._stop = threading.Event()
         self._failure: Exception | None = None
         self._thread = threading.Thread(target=self._run)

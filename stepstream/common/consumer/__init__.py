@@ -1,4 +1,7 @@
-"""The Kafka partition runtime: a member of a consumer group that commits its own positions. See ``group``."""
+"""The Kafka partition runtime: a member of a consumer group that commits its own positions.
+
+See ``group``.
+"""
 
 from stepstream.common.consumer.group import GroupConsumer, Received
 from stepstream.common.consumer.partition import AssignedPartition, Assignment, PartitionOwner

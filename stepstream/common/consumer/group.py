@@ -1,14 +1,17 @@
-"""A member of a consumer group that works through its partitions and commits each position itself, with metadata.
+"""A member of a consumer group that works through its partitions and commits each position itself,
+with metadata.
 
 What it guarantees:
 
-- *Restore.* A new partition brings its committed offset and the number committed next to it; reading begins where the
-  owner says.
-- *Fencing.* A process that stood still for longer than half a session (frozen, swapped out, machine asleep) commits
-  nothing until it has asked Kafka where each of its partitions stands. Kafka refuses commits of a member that lost a
-  partition to another one; but while a group has no members it accepts anybody's.
+- *Restore.* A new partition brings its committed offset and the number committed next to it;
+  reading begins where the owner says.
+- *Fencing.* A process that stood still for longer than half a session (frozen, swapped out, machine
+  asleep) commits nothing until it has asked Kafka where each of its partitions stands. Kafka
+  refuses commits of a member that lost a partition to another one; but while a group has no members
+  it accepts anybody's.
 - *Unreadable batches* are noted in the dead letter and skipped, other partitions go on meanwhile.
-- *Outages* of the brokers are logged once and waited out; only errors that waiting cannot mend are raised.
+- *Outages* of the brokers are logged once and waited out; only errors that waiting cannot mend are
+  raised.
 
 Everything here runs on one thread; the callbacks of a rebalance are called while it reads.
 """
@@ -72,18 +75,21 @@ class GroupConsumer(Generic[P]):
         *,
         cooperative: bool,
         logger: logging.Logger,
+        outage: OutageLog | None = None,
         waited_out: Container[int] | None = None,
         config: Mapping[str, Any] | None = None,
     ) -> None:
-        """``names`` are topics and ``group`` is a group, all without prefix; ``config`` is for librdkafka.
+        """``names`` are topics and ``group`` is a group, all without prefix; ``config`` is for
+        librdkafka.
 
-        ``cooperative``: a rebalance moves single partitions, the others go on. All members of a group have to agree.
-        ``waited_out`` are the codes of errors that pass by themselves; without it all but fatal ones do.
+        ``cooperative``: a rebalance moves single partitions, the others go on. All members of a
+        group have to agree. ``waited_out`` are the codes of errors that pass by themselves; without
+        it all but fatal ones do.
         """
         prefix = settings.topic_prefix
         self.partitions: dict[Place, P] = {}
         self.group = f"{prefix}.{group}"
-        self.outage = OutageLog("Kafka", logger)
+        self.outage = outage or OutageLog("Kafka", logger)
         self.fence_s = settings.session_timeout / 1_000_000 * FENCE_SHARE
         self.known_at = time.monotonic()
         """When it was last certain that the partitions are ours: at the begin of the last round."""
@@ -128,8 +134,9 @@ class GroupConsumer(Generic[P]):
     def begin_round(self) -> bool:
         """Call before each round of reading and committing.
 
-        False: this process stood still for too long and Kafka could not be asked where its partitions stand now. Skip
-        the round then, but for reading, which keeps the membership alive: what is read will come again.
+        False: this process stood still for too long and Kafka could not be asked where its
+        partitions stand now. Skip the round then, but for reading, which keeps the membership
+        alive: what is read will come again.
         """
         now = time.monotonic()
         if now - self.known_at > self.fence_s:
@@ -175,7 +182,8 @@ class GroupConsumer(Generic[P]):
         return received
 
     def _first(self, most: int, wait_s: float) -> list[Message]:
-        # consume() waits for the whole time or the whole number; poll() returns with the first record.
+        # consume() waits for the whole time or the whole number; poll() returns with the first
+        # record.
         first = self.client.poll(wait_s)
         return [] if first is None else [first, *self.client.consume(most, timeout=0)]
 
@@ -210,7 +218,8 @@ class GroupConsumer(Generic[P]):
     def resume_at(self, partition: P, offset: int, *, is_beginning: bool = False) -> None:
         """Read a partition from an offset on that was assigned without a ``start``.
 
-        ``is_beginning``: the offset is the first of the log, where a partition without committed offset stands anyway.
+        ``is_beginning``: the offset is the first of the log, where a partition without committed
+        offset stands anyway.
         """
         partition.start = offset
         at, committed = partition.at(offset), partition.assignment.committed
@@ -237,7 +246,8 @@ class GroupConsumer(Generic[P]):
         found, answers = {}, True
         for partition in self.partitions.values():
             at, end = TopicPartition(*partition.place), -1
-            if partition.paused and answers:  # nothing is fetched, so the client learns of no end
+            # While nothing is fetched the client does not learn where the log ends.
+            if partition.paused and partition.start is not None and answers:
                 try:
                     _, end = self.client.get_watermark_offsets(at, timeout=END_S) or (0, -1)
                 except KafkaException:
@@ -252,12 +262,14 @@ class GroupConsumer(Generic[P]):
     # -- committing ----------------------------------------------------------------------------
 
     def commit(self, wanted: Sequence[tuple[P, int, int | None]], *, last: bool = False) -> set[P]:
-        """Commit an offset, and a number as metadata, for each partition; returns those that Kafka acknowledged.
+        """Commit an offset, and a number as metadata, for each partition; returns those that Kafka
+        acknowledged.
 
-        What fails may be tried again with the next round: the same offsets, so that a request that arrives late changes
-        nothing. ``last``: there is no next round, so do not wait until the pause after a failure is over.
+        What fails may be tried again with the next round: the same offsets, so that a request that
+        arrives late changes nothing. ``last``: there is no next round, so do not wait until the
+        pause after a failure is over.
         """
-        if not self._may_commit(last=last) or not wanted:
+        if not self.may_commit(last=last) or not wanted:
             return set()
         try:
             answers = self.client.commit(offsets=self._request(wanted), asynchronous=False) or []
@@ -268,15 +280,20 @@ class GroupConsumer(Generic[P]):
         return {partition for partition, _, _ in wanted if partition.place in done}
 
     def commit_later(self, wanted: Sequence[tuple[P, int, int | None]]) -> None:
-        """As ``commit``, without waiting: ``acknowledged`` of the partitions changes while reading, or does not."""
-        if not self._may_commit() or not wanted:
+        """As ``commit``, without waiting: ``acknowledged`` of the partitions changes while reading,
+        or does not.
+        """
+        if not self.may_commit() or not wanted:
             return
         try:
             self.client.commit(offsets=self._request(wanted), asynchronous=True)
         except KafkaException as error:
             self._commit_failed(error)
 
-    def _may_commit(self, *, last: bool = False) -> bool:
+    def may_commit(self, *, last: bool = False) -> bool:
+        """Whether it is certain enough that the partitions are ours, and the pause after a failure
+        is over.
+        """
         now = time.monotonic()
         return now - self.known_at <= self.fence_s and (last or now >= self._commit_after)
 
@@ -351,12 +368,16 @@ class GroupConsumer(Generic[P]):
             self.client.pause([TopicPartition(*partition.place) for partition in waiting])
 
     def _take_over_anew(self) -> None:
-        """Forget all work in progress and ask where each partition stands. Raises ``KafkaException``."""
+        """Forget all work in progress and ask where each partition stands.
+
+        Raises ``KafkaException``.
+        """
         places = [TopicPartition(*place) for place in self.partitions]
         if not places:
             return
         self._logger.warning(
-            "this process stood still for more than %.0f s: asking Kafka where its partitions stand",
+            "this process stood still for more than %.0f s: asking Kafka where its partitions "
+            "stand",
             self.fence_s,
         )
         committed = self.client.committed(places, timeout=COMMITTED_S)

@@ -1,4 +1,6 @@
-"""A partition while it is assigned to this process, and what the process has to do when partitions come and go."""
+"""A partition while it is assigned to this process, and what the process has to do when partitions
+come and go.
+"""
 
 from __future__ import annotations
 
@@ -41,9 +43,14 @@ class AssignedPartition:
         self.cancelled = threading.Event()
         """Set once the partition is not ours any more: work for it in other threads should end."""
         self.start: int | None = None
-        """Where to begin reading. While it is None the partition is paused; see ``GroupConsumer.resume_at``."""
+        """Where to begin reading.
+
+        While it is None the partition is paused; see ``GroupConsumer.resume_at``.
+        """
         self.acknowledged: tuple[int, int | None] | None = None
-        """The offset and the number that Kafka acknowledged last, of the commits made since it was assigned."""
+        """The offset and the number that Kafka acknowledged last, of the commits made since it was
+        assigned.
+        """
         self.paused = False
         self.must_seek = False
         """Whether the consumer's own position may differ from the committed offset."""

@@ -1,7 +1,9 @@
-"""Batches that cannot be read (wrong checksum, unknown compression): noted in the dead letter, then skipped.
+"""Batches that cannot be read (wrong checksum, unknown compression): noted in the dead letter, then
+skipped.
 
-The client reports where such a batch begins, not where it ends, and asks for it again and again. Finding the end takes
-several requests, so it is done in a thread of its own while other partitions go on.
+The client reports where such a batch begins, not where it ends, and asks for it again and again.
+Finding the end takes several requests, so it is done in a thread of its own while other partitions
+go on.
 """
 
 from __future__ import annotations
@@ -32,7 +34,10 @@ class SkippedBatch(Generic[P]):
 
 
 class UnreadableBatches(Generic[P]):
-    """Measures and notes batches that several attempts could not read. Used by the thread that reads."""
+    """Measures and notes batches that several attempts could not read.
+
+    Used by the thread that reads.
+    """
 
     def __init__(self, settings: Settings, process: str, outage: OutageLog) -> None:
         self._settings = settings

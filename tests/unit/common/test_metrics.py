@@ -12,8 +12,8 @@ import pytest
 from stepstream.common.observe import Observer, ObserverServer
 from stepstream.common.web.credentials import Credentials, new_credential, save, token_of
 from stepstream.schemas.metrics import LAG, METRICS, RECORDS, REJECTED, markdown
-from stepstream.sinks.clickhouse.observation import refresh
-from stepstream.sinks.clickhouse.stats import SinkStats
+from stepstream.sinks.batching.observation import refresh
+from stepstream.sinks.batching.stats import SinkStats
 from tests.support.paths import DOCS
 
 PAGE = DOCS / "metrics.md"

@@ -10,10 +10,10 @@ import pytest
 
 from stepstream.schemas.batches import pipeline_finding
 from stepstream.schemas.times import MINUTE_US
+from stepstream.sinks.batching.deadletter import MAX_REFUSED, RefusalLimit
+from stepstream.sinks.batching.records import Record as SinkRecord
+from stepstream.sinks.batching.records import Source
 from stepstream.sinks.clickhouse.alert_rows import build_alerts
-from stepstream.sinks.clickhouse.deadletter import FUSE_RECORDS, Fuse
-from stepstream.sinks.clickhouse.records import Record as SinkRecord
-from stepstream.sinks.clickhouse.records import Source
 from stepstream.sinks.notify.delivery import PartitionDelivery
 from stepstream.stream.alerts import partition as fleet
 from stepstream.stream.alerts.partition import FleetPartition
@@ -238,9 +238,9 @@ def test_alerts_that_all_fire_are_bounded_and_not_looked_through_for_each_findin
 
 
 def test_what_we_refuse_ourselves_blows_no_fuse() -> None:
-    fuse = Fuse()
+    fuse = RefusalLimit()
     assert fuse.allows(0, 0.0)
-    assert fuse.allows(FUSE_RECORDS, 1.0)
+    assert fuse.allows(MAX_REFUSED, 1.0)
     assert not fuse.allows(1, 2.0)
 
 

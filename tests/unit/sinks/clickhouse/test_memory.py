@@ -14,7 +14,7 @@ from clickhouse_connect.driver.transform import NativeTransform
 
 from stepstream.schemas.settings import Settings
 from stepstream.sinks.clickhouse.insert import Inserter
-from stepstream.sinks.clickhouse.records import Block, Table
+from stepstream.sinks.clickhouse.rows import Block, Table
 
 TABLE = Table("t", {"a": "Int64", "b": "String"})
 

@@ -18,9 +18,10 @@ from stepstream.schemas.settings import Settings
 from stepstream.schemas.step import StepEvent
 from stepstream.schemas.trajectory import Trajectory
 from stepstream.schemas.usage import TOTALLED, TokenUsage
+from stepstream.sinks.batching.records import Record, Source
 from stepstream.sinks.clickhouse.alert_rows import ALERTS, build_alerts
 from stepstream.sinks.clickhouse.insert import Inserter
-from stepstream.sinks.clickhouse.records import Block, Built, Record, Source
+from stepstream.sinks.clickhouse.rows import Block, Blocks
 from stepstream.sinks.clickhouse.run_rows import RUNS, build_runs
 from stepstream.sinks.clickhouse.step_columns import OPEN, STEPS
 from stepstream.sinks.clickhouse.step_rows import CHUNK, STARTS_AS, build_steps
@@ -53,7 +54,7 @@ def written(block: Block) -> bytes:
     return data
 
 
-def check(built: Built) -> None:
+def check(built: Blocks) -> None:
     """All columns are there, equally long, and can be written."""
     for block in built.blocks:
         assert set(block.columns) == set(block.table.types)

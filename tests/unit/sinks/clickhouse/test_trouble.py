@@ -9,12 +9,12 @@ import sys
 import pytest
 from clickhouse_connect.driver.exceptions import DatabaseError
 
+from stepstream.schemas.deadletter import letter_headers
 from stepstream.schemas.settings import Settings
+from stepstream.sinks.batching.deadletter import RefusalLimit
 from stepstream.sinks.clickhouse.client import explained
-from stepstream.sinks.clickhouse.deadletter import Fuse, dead_letter_headers
 from stepstream.sinks.clickhouse.errors import StoreDenied, StoreMissing, StoreUnreachable
 from stepstream.sinks.clickhouse.insert import ROW_ERRORS
-from stepstream.sinks.clickhouse.records import Record, Refused
 from stepstream.sinks.clickhouse.schema import (
     fingerprint_of,
     migrations,
@@ -32,7 +32,7 @@ def test_a_store_in_trouble_is_waited_for(code: int) -> None:
 
 def test_the_fuse_blows_when_everything_is_refused_and_mends_with_time() -> None:
     """A defect that refuses every row must not empty the topic into the dead letter."""
-    fuse = Fuse(records=3, seconds=10)
+    fuse = RefusalLimit(records=3, seconds=10)
     assert [fuse.allows(1, now) for now in (0.0, 1.0, 2.0, 3.0, 10.5, 10.6)] == [
         True,
         True,
@@ -45,10 +45,10 @@ def test_the_fuse_blows_when_everything_is_refused_and_mends_with_time() -> None
     assert fuse.allows(3, 100.0)
 
 
-def test_a_dead_letter_keeps_its_headers_and_says_where_it_came_from() -> None:
+def test_a_dead_letter_keeps_its_headers_and_tells_where_it_came_from() -> None:
     """Headers that an earlier dead letter left are replaced."""
-    record = Record(7, 1, b"k", b"v", [("a", b"1"), ("stepstream-offset", b"old")])
-    headers = dead_letter_headers(Refused(record, "store_refused", "Code: 70 ..."), "steps", 3)
+    before = [("a", b"1"), ("stepstream-offset", b"old")]
+    headers = letter_headers(before, ("steps", 3, 7), "store_refused", "Code: 70 ...", "sink")
     assert headers[0] == ("a", b"1")
     assert dict(headers) == {
         "a": b"1", "stepstream-topic": b"steps", "stepstream-partition": b"3", "stepstream-offset": b"7",

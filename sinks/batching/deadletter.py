@@ -1,4 +1,4 @@
-"""Records that were refused, sent to the dead-letter topic with the reason; of those that the store refused only so many."""
+"""Sends refused records to the dead letter, with the reason; a limited number of those that the store refused."""
 
 from __future__ import annotations
 
@@ -15,23 +15,30 @@ from stepstream.common.letters import letters_since
 from stepstream.schemas.deadletter import letter_headers
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
-from stepstream.sinks.clickhouse.records import STORE_REFUSED, Record, Refused
+from stepstream.sinks.batching.records import STORE_REFUSED, Refused
 
-FUSE_RECORDS: Final = 100
-FUSE_S: Final = 600.0
+MAX_REFUSED: Final = 100
+REFUSED_WITHIN_S: Final = 600.0
 SEND_S: Final = 30.0
 
 
-class Fuse:
-    """Blows when the store refuses more than ``records`` within ``seconds``: then the rows are not what is wrong."""
+class TooManyRefused(Exception):
+    """The store refused so many records in a short time that the rows are unlikely to be the reason."""
 
-    def __init__(self, records: int = FUSE_RECORDS, seconds: float = FUSE_S) -> None:
+
+class RefusalLimit:
+    """Allows ``records`` refused records within ``seconds``.
+
+    A store with a defect that refuses everything must not empty a topic into the dead letter.
+    """
+
+    def __init__(self, records: int = MAX_REFUSED, seconds: float = REFUSED_WITHIN_S) -> None:
         self._records = records
         self._seconds = seconds
         self._times: deque[float] = deque()
 
     def allows(self, count: int, now: float) -> bool:
-        """Whether ``count`` more may go; they are counted if so."""
+        """Whether ``count`` more are within the limit; if so they are counted."""
         while self._times and self._times[0] <= now - self._seconds:
             self._times.popleft()
         if len(self._times) + count > self._records:
@@ -41,25 +48,25 @@ class Fuse:
 
 
 class DeadLetters:
-    """Sends refused records, acknowledged before it returns. For several threads."""
+    """Sends refused records and waits for the acknowledgement. For several threads."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._name = topic(settings.topic_prefix, "deadletter")
         self._lock = threading.Lock()
         self._producer: Producer | None = None
-        self._fuse = Fuse()
+        self._limit = RefusalLimit()
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Drop the connection."""
         self._producer = None
 
     def send(
         self, refused: Sequence[Refused], source: str, partition: int, *, again: bool = False
     ) -> None:
-        """Send them. ``again``: they may have been sent before, so it is looked first which lie there already.
+        """Send them. ``again``: they may have been sent before, so those in the dead letter already are left out.
 
-        Raises ``KafkaUnreachable`` when they are not acknowledged, ``FuseBlown`` when they are too many.
+        Raises ``KafkaUnreachable`` when they are not acknowledged, ``TooManyRefused`` when they are too many.
         """
         with self._lock:
             if again:
@@ -68,12 +75,11 @@ class DeadLetters:
                 refused = [
                     item for item in refused if (source, partition, item.record.offset) not in known
                 ]
-            wrong = sum(
-                item.reason == STORE_REFUSED for item in refused
-            )  # what we refuse says nothing about the store
-            if not self._fuse.allows(wrong, time.monotonic()):
-                raise FuseBlown(
-                    f"the store refused more than {FUSE_RECORDS} records within {FUSE_S / 60:.0f} minutes, "
+            # Records that our own checks refuse tell nothing about the store.
+            by_store = sum(item.reason == STORE_REFUSED for item in refused)
+            if not self._limit.allows(by_store, time.monotonic()):
+                raise TooManyRefused(
+                    f"the store refused more than {MAX_REFUSED} records within {REFUSED_WITHIN_S / 60:.0f} minutes, "
                     f"the last one of {source} because of: {refused[-1].detail}"
                 )
             if self._producer is None:
@@ -83,7 +89,13 @@ class DeadLetters:
                     self._name,
                     item.record.key,
                     item.record.value,
-                    dead_letter_headers(item, source, partition),
+                    letter_headers(
+                        item.record.headers,
+                        (source, partition, item.record.offset),
+                        item.reason,
+                        item.detail,
+                        "sink",
+                    ),
                 )
                 for item in refused
             ]
@@ -92,15 +104,3 @@ class DeadLetters:
             except KafkaUnreachable:
                 self._producer = None  # it would send the rest later, when nobody counts it
                 raise
-
-
-class FuseBlown(Exception):
-    """The store refused too many records in a short time."""
-
-
-def dead_letter_headers(refused: Refused, source: str, partition: int) -> list[tuple[str, bytes]]:
-    """The record's own headers, and where it came from and why; ``source`` is the topic's name without prefix."""
-    record: Record = refused.record
-    return letter_headers(
-        record.headers, (source, partition, record.offset), refused.reason, refused.detail, "sink"
-    )

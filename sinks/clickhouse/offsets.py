@@ -1,62 +1,15 @@
-"""Where a partition is to be gone on from when it comes to a sink: what Kafka has committed against what the store holds."""
+"""What the store holds of a partition's offsets."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from clickhouse_connect.driver.client import Client
 
-from stepstream.sinks.clickhouse.records import Source
+from stepstream.sinks.batching.records import Source
 from stepstream.sinks.clickhouse.step_columns import STEPS
 from stepstream.sinks.clickhouse.window import KEY_SQL
-
-
-@dataclass(frozen=True, slots=True)
-class Position:
-    """Go on from ``offset``, with the batch up to ``replay_end`` first where there is one."""
-
-    offset: int
-    replay_end: int | None = None
-    stored: int | None = None
-    """The highest offset that the store holds of the partition, as far as it was asked for."""
-    note: str = ""
-    """What is unusual about it."""
-
-
-def go_on(
-    committed: int | None,
-    intent_end: int | None,
-    stored: int | None,
-    *,
-    low: int = 0,
-    high: int | None = None,
-) -> Position:
-    """Decide. ``low`` and ``high`` are the ends of the log, needed where nothing is committed."""
-    if committed is not None and intent_end is not None:
-        if stored is not None and stored > intent_end:
-            return Position(
-                intent_end + 1,
-                None,
-                stored,
-                f"the batch in flight ({committed}-{intent_end}) is stored",
-            )
-        return Position(committed, intent_end, stored)
-    if committed is not None:
-        return Position(committed, None, stored)
-    if stored is None:
-        return Position(low)
-    if high is not None and stored >= high:
-        return Position(
-            low,
-            None,
-            stored,
-            f"the log ends at {high}, before the store's offset {stored}: reading it anew",
-        )
-    return Position(
-        stored + 1, None, stored, f"nothing is committed: going on from the store's offset {stored}"
-    )
 
 
 def highest_offset(client: Client, table: str, source: Source, *, at_least: int = 0) -> int | None:
@@ -88,7 +41,7 @@ def rows_between(client: Client, table: str, source: Source, first: int, last: i
 def keys_between(
     client: Client, source: Source, offsets: tuple[int, int], left_out: tuple[int, int] | None
 ) -> Sequence[int]:
-    """Keys of the ended steps that the store holds of offsets [from, to), without those of ``left_out``."""
+    """Keys of the ended steps stored of the offsets [from, to), without those of the range ``left_out``."""
     if offsets[0] >= offsets[1]:
         return ()
     parameters: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""What a sink has done, in numbers that only grow, and where it stands."""
+"""Counters of a sink, and how far behind it is."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class SinkStats:
-    """Written by the sink's main thread alone; reading it from another one is harmless."""
+    """Written by the sink's main thread only; other threads may read it."""
 
     read: Counter[str] = field(default_factory=Counter)
     """Records read, by topic."""
     inserted: Counter[str] = field(default_factory=Counter)
-    """Rows inserted, by table; a batch repeated after a crash counts again though it changes nothing."""
+    """Rows inserted, by table; a batch that is repeated after a crash counts again, although it changes nothing."""
     skipped: Counter[tuple[str, str]] = field(default_factory=Counter)
     """Records left out, by topic and reason."""
     dead_lettered: Counter[str] = field(default_factory=Counter)
@@ -21,9 +21,9 @@ class SinkStats:
     batches: Counter[str] = field(default_factory=Counter)
     """Batches inserted, by topic."""
     replayed: int = 0
-    """Batches that were in flight when their partition came to this sink."""
+    """Batches repeated because their result was unknown when the partition was assigned."""
     retries: int = 0
-    """Inserts tried again."""
+    """Failed attempts to insert."""
     insert_s: float = 0.0
     """Seconds spent in inserts that succeeded."""
     lag: dict[tuple[str, int], int] = field(default_factory=dict)

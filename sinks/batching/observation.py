@@ -1,4 +1,4 @@
-"""What a sink shows of itself over HTTP: its counts, how far behind it is, whether it has partitions to work on."""
+"""Metrics and health of a sink over HTTP."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from stepstream.common import observe
 from stepstream.common.observe import Observer, ObserverServer
 from stepstream.schemas import metrics as m
 from stepstream.schemas.settings import Settings
-from stepstream.sinks.clickhouse.stats import SinkStats
+from stepstream.sinks.batching.stats import SinkStats
 
 logger = logging.getLogger("stepstream.sink")
 
@@ -22,7 +22,7 @@ def serve(settings: Settings, stats: SinkStats) -> ObserverServer | None:
 
 
 def refresh(observer: Observer, stats: SinkStats) -> None:
-    """Bring the metrics up to date with the counts."""
+    """Copy the counters into the metrics."""
     by_label = (
         (m.SINK_READ, stats.read),
         (m.SINK_INSERTED, stats.inserted),

@@ -1,4 +1,4 @@
-"""The Prices documents in force: read from the config topic to its end, then followed."""
+"""The Prices documents in force, followed on the config topic."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class PriceFollower:
 
     def __init__(self, settings: Settings) -> None:
         self._topic = Follower(settings, topic(settings.topic_prefix, "config"))
-        self._held = DocumentSet()
+        self._documents = DocumentSet()
         self.book = PriceBook()
 
     def read_all(self) -> None:
@@ -30,10 +30,10 @@ class PriceFollower:
         self._apply(self._topic.read_all())
 
     def poll(self) -> bool:
-        """Take over what came since, without waiting; True when prices changed. Raises ``KafkaUnreachable``."""
+        """Apply what was published since, without waiting; True when prices changed. Raises ``KafkaUnreachable``."""
         if not self._apply(self._topic.poll(0)):
             return False
-        logger.info("prices changed: steps are priced by the new ones from here on")
+        logger.info("prices changed: steps are priced by the new ones from now on")
         return True
 
     def close(self) -> None:
@@ -44,9 +44,9 @@ class PriceFollower:
         changed = False
         for message in messages:
             try:
-                changed |= isinstance(self._held.apply(message.key(), message.value()), Prices)
+                changed |= isinstance(self._documents.apply(message.key(), message.value()), Prices)
             except UnreadableDocument as error:
                 logger.error("%s", error)
         if changed:
-            self.book = self._held.price_book()
+            self.book = self._documents.price_book()
         return changed

@@ -1,0 +1,319 @@
+"""The batches of one partition: which records wait, when a batch is cut, which one is pending. No I/O.
+
+A partition has at most one pending batch. Its states:
+
+    OPENING -> FILLING -> PLANNED -> INSERTING -> FILLING ...
+
+``README.md`` of this folder explains the protocol and what a crash in each state leaves behind.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from typing import Any, Final
+
+from stepstream.sinks.batching.records import Record, RowBlocks
+
+MAX_ROWS: Final = 1_000_000
+"""The largest batch. Above it ClickHouse would split an insert into several blocks, each with a token of its own."""
+
+OTHER_TOPICS_FACTOR: Final = 3.0
+"""Batches of topics other than steps wait up to this many times longer."""
+
+READ_AHEAD: Final = 1.5
+"""Batches of a partition in memory before reading stops: the next one is complete when the store has finished one."""
+
+OVERHEAD_BYTES: Final = 64
+"""What a record counts in addition to its value."""
+
+
+class BatchState(Enum):
+    """Where the work on a partition stands."""
+
+    OPENING = "opening"
+    """It is not known yet at which offset to resume."""
+    FILLING = "filling"
+    """Records are collected; no batch is pending."""
+    PLANNED = "planned"
+    """A batch is cut, and its range is not committed yet."""
+    INSERTING = "inserting"
+    """The range of the batch is committed; the store may have all of it or nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchPolicy:
+    """When a batch is cut: by rows, bytes or time. Under load batches wait longer, so that there are fewer inserts."""
+
+    rows: int = 20_000
+    bytes: int = 33_554_432
+    interval_s: float = 0.25
+    max_intervals: float = 4.0
+    """A batch waits for at most this many intervals."""
+    insert_factor: float = 12.0
+    """A batch waits for this many times the duration of the last insert, within those bounds."""
+    small_rows: int = 100
+    """Fewer steps than this wait for half of the maximum: with little traffic inserts may come more often."""
+    catch_up_s: float = 5.0
+    """The maximum where more than a batch is still to be read: one large insert costs less than several small ones."""
+
+    def for_topic(self, name: str) -> BatchPolicy:
+        """The policy of a topic, named without prefix.
+
+        Runs, alerts and the rest are few, and an insert costs the store about the same however few rows it has. So
+        where inserts are slow they wait longer than steps.
+        """
+        if name == "steps":
+            return self
+        return replace(self, small_rows=0, max_intervals=OTHER_TOPICS_FACTOR * self.max_intervals)
+
+    def wait_s(self, last_insert_s: float, *, waiting: int, lag: int = 0) -> float:
+        """How long a batch of ``waiting`` rows waits for more; ``lag`` records of the partition are not stored."""
+        if lag > self.rows:
+            return self.catch_up_s
+        intervals = self.max_intervals / 2 if waiting < self.small_rows else self.max_intervals
+        wanted = max(self.interval_s, self.insert_factor * last_insert_s)
+        return min(wanted, intervals * self.interval_s)
+
+
+@dataclass(slots=True)
+class PendingBatch:
+    """The records of offsets first..last, inserted as one.
+
+    ``first`` is the committed offset. Records may be missing at either end (compaction), so the range names the batch,
+    not its records.
+    """
+
+    first: int
+    last: int
+    records: list[Record]
+    size_bytes: int = 0
+    replay: bool = False
+    """Whether the range was committed by a process before this one."""
+    letters_tried: bool = False
+    """Whether its refused records may be in the dead letter already."""
+    blocks: RowBlocks[Any] | None = None
+    """Its rows, once built. A retry must send the very same ones."""
+    stored_blocks: int = 0
+
+    def token(self, topic_id: str, partition: int) -> str:
+        """The deduplication token of its insert: the exact range, and what identifies the log.
+
+        A topic that was deleted and created again has another id. A log that lost its end (unclean leader election)
+        and grew again has other timestamps at the same offsets. The batch must have records.
+        """
+        newest_ms = self.records[-1].timestamp_ms
+        return f"{topic_id}:{partition}:{self.first}-{self.last}:{newest_ms}"
+
+
+@dataclass(slots=True)
+class PartitionBatcher:
+    """The records of one partition of a topic (its name without prefix) on their way into batches."""
+
+    name: str
+    partition: int
+    policy: BatchPolicy
+    state: BatchState = BatchState.OPENING
+    position: int = 0
+    """The offset after the last stored batch, where the next one begins."""
+    replay_end: int | None = None
+    """The last offset of a batch to be inserted again: its range was committed, and its result is unknown."""
+    batch: PendingBatch | None = None
+    acknowledged: bool = True
+    """Whether ``position`` is committed."""
+    last_insert_s: float = 0.0
+    row_limit: int = MAX_ROWS
+    """Lowered while a refused batch is split."""
+    buffered_bytes: int = 0
+    lag: int = 0
+    """Records between ``position`` and the end of the log, when it was measured last."""
+    _buffer: deque[Record] = field(default_factory=deque)
+    _oldest: float = 0.0
+    _read_to: int = 0
+
+    def open(self, position: int, replay_end: int | None, now: float) -> None:
+        """Resume at ``position``; ``replay_end`` is the end of the batch to insert again first."""
+        self.position = position
+        self.replay_end = replay_end
+        self.state = BatchState.FILLING
+        self._read_to = position
+        self._oldest = now
+
+    def add(self, records: Iterable[Record], now: float) -> None:
+        """Take records in the order they were read; those read before and those before ``position`` are dropped."""
+        if self.state is BatchState.OPENING:
+            return
+        read_to, new, size = self._read_to, [], 0
+        for record in records:
+            offset, _, _, value, _ = record
+            if offset >= read_to:
+                read_to = offset + 1
+                new.append(record)
+                size += OVERHEAD_BYTES if value is None else len(value) + OVERHEAD_BYTES
+        if not new:
+            return
+        if not self._buffer:
+            self._oldest = now
+        self._buffer.extend(new)
+        self.buffered_bytes += size
+        self._read_to = read_to
+
+    def reached_end(self, offset: int) -> None:
+        """Every record before ``offset`` has been read, or does not exist any more."""
+        if self.state is not BatchState.OPENING:
+            self._read_to = max(self._read_to, offset)
+
+    @property
+    def buffered(self) -> int:
+        """Records that wait for a batch."""
+        return len(self._buffer)
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of the records that wait and of the pending batch."""
+        return self.buffered_bytes + (self.batch.size_bytes if self.batch is not None else 0)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the next batch is complete."""
+        return self._has_batches(1)
+
+    @property
+    def has_read_ahead(self) -> bool:
+        """Whether reading more would only fill memory."""
+        return self._has_batches(READ_AHEAD)
+
+    def _has_batches(self, batches: float) -> bool:
+        if self.needs_records:
+            return False
+        return (
+            self.buffered >= batches * self.policy.rows or self.buffered_bytes >= self.policy.bytes
+        )
+
+    @property
+    def needs_records(self) -> bool:
+        """Whether nothing can be done before more is read."""
+        waits_for_replay = self.replay_end is not None and self.batch is None
+        return self.buffered == 0 or waits_for_replay
+
+    @property
+    def has_work(self) -> bool:
+        """Whether something that was read can still be stored or committed."""
+        if self.state is BatchState.OPENING:
+            return False
+        if self.state is not BatchState.FILLING or not self.acknowledged:
+            return True
+        return self.buffered > 0 and self.replay_end is None
+
+    def is_due(self, now: float, *, flush: bool = False) -> bool:
+        """Whether a batch should be cut now; with ``flush`` whatever its size."""
+        if self.state is not BatchState.FILLING:
+            return False
+        if self.replay_end is not None:
+            return self._read_to > self.replay_end
+        if not self._buffer:
+            return False
+        if flush or self.is_full or self.row_limit < self.policy.rows:
+            return True
+        return now - self._oldest >= self._wait_s()
+
+    def wait_s(self, now: float) -> float:
+        """Seconds until the records in memory are due; infinite without any, or while a batch is pending."""
+        if self.state is not BatchState.FILLING or not self._buffer:
+            return float("inf")
+        return self._oldest + self._wait_s() - now
+
+    def _wait_s(self) -> float:
+        return self.policy.wait_s(self.last_insert_s, waiting=len(self._buffer), lag=self.lag)
+
+    def cut(self, now: float) -> PendingBatch:
+        """Plan the next batch; call it when one ``is_due``."""
+        end = self.replay_end
+        if end is None:
+            records, size = self._take()
+            last = records[-1].offset
+        else:
+            # The same range as the first time, whatever the limits are now: the token names the range.
+            records, size = self._take_through(end)
+            last = end
+        self.buffered_bytes -= size
+        replay = end is not None
+        self.batch = PendingBatch(self.position, last, records, size, replay, letters_tried=replay)
+        self.state = BatchState.PLANNED
+        self._oldest = now
+        return self.batch
+
+    def started(self) -> None:
+        """The range of the planned batch is committed."""
+        self.state = BatchState.INSERTING
+        self.acknowledged = True
+
+    def plan_again(self) -> None:
+        """The range of the pending batch has to be committed again before the insert goes on."""
+        self.state = BatchState.PLANNED
+        if self.batch is not None:
+            self.batch.replay = False
+
+    def stored(self, insert_s: float) -> None:
+        """The pending batch is in the store, or left out for good."""
+        if self.batch is not None:
+            self.position = self.batch.last + 1
+        self.batch = None
+        self.replay_end = None
+        self.acknowledged = False
+        self.last_insert_s = insert_s
+        self.row_limit = min(MAX_ROWS, self.row_limit * 2)
+        self.state = BatchState.FILLING
+
+    def split(self) -> None:
+        """The store refused the pending batch as a whole: its records come again in batches half as large."""
+        batch = self.batch
+        if batch is None:
+            return
+        self._buffer.extendleft(reversed(batch.records))
+        self.buffered_bytes += batch.size_bytes
+        self.row_limit = max(1, len(batch.records) // 2)
+        self.batch = None
+        self.replay_end = None
+        self.state = BatchState.FILLING
+
+    def _take(self) -> tuple[list[Record], int]:
+        most = min(self.policy.rows, self.row_limit, MAX_ROWS)
+        if self.buffered_bytes <= self.policy.bytes:
+            if len(self._buffer) <= most:
+                return self._take_all()
+            records = [self._buffer.popleft() for _ in range(most)]
+            return records, sum(map(record_bytes, records))
+        return self._take_within_bytes(most)
+
+    def _take_all(self) -> tuple[list[Record], int]:
+        records, size = list(self._buffer), self.buffered_bytes
+        self._buffer.clear()
+        return records, size
+
+    def _take_within_bytes(self, most: int) -> tuple[list[Record], int]:
+        records: list[Record] = []
+        size = 0
+        while self._buffer and len(records) < most:
+            more = record_bytes(self._buffer[0])
+            if records and size + more > self.policy.bytes:
+                break
+            size += more
+            records.append(self._buffer.popleft())
+        return records, size
+
+    def _take_through(self, last: int) -> tuple[list[Record], int]:
+        records: list[Record] = []
+        size = 0
+        while self._buffer and self._buffer[0].offset <= last:
+            size += record_bytes(self._buffer[0])
+            records.append(self._buffer.popleft())
+        return records, size
+
+
+def record_bytes(record: Record) -> int:
+    """What a record counts in the bytes of a batch."""
+    value = record.value
+    return OVERHEAD_BYTES if value is None else len(value) + OVERHEAD_BYTES
