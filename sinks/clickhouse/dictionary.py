@@ -10,7 +10,7 @@ import sys
 from clickhouse_connect.driver.client import Client
 
 from stepstream.sinks.clickhouse import descriptions
-from stepstream.sinks.clickhouse.schema import VIEW_NAMES, without_fingerprint
+from stepstream.sinks.clickhouse.public_views import VIEW_NAMES, without_fingerprint
 
 HEAD = """\
 # Data dictionary

@@ -11,10 +11,15 @@ from stepstream.sinks.batching.batcher import PendingBatch
 from stepstream.sinks.batching.position import Position
 from stepstream.sinks.batching.records import Record, Source
 from stepstream.sinks.batching.writer import TopicHandler
-from stepstream.sinks.clickhouse.alert_rows import ALERTS, build_alerts
-from stepstream.sinks.clickhouse.delivery_rows import DELIVERIES, build_deliveries
-from stepstream.sinks.clickhouse.finding_rows import FINDINGS, build_findings
 from stepstream.sinks.clickhouse.offsets import keys_between
+from stepstream.sinks.clickhouse.plain_rows import (
+    ALERTS,
+    DELIVERIES,
+    FINDINGS,
+    build_alerts,
+    build_deliveries,
+    build_findings,
+)
 from stepstream.sinks.clickhouse.rows import Blocks
 from stepstream.sinks.clickhouse.run_rows import RUNS, build_runs
 from stepstream.sinks.clickhouse.step_columns import STEPS

@@ -21,14 +21,8 @@ from stepstream.sinks.clickhouse import descriptions
 from stepstream.sinks.clickhouse.client import connect_server, explained
 from stepstream.sinks.clickhouse.errors import StoreMissing, StoreNewer, error_code
 from stepstream.sinks.clickhouse.expected import Column, Findings, Lack, compare
-from stepstream.sinks.clickhouse.schema import (
-    Migration,
-    View,
-    fingerprint_of,
-    migrations,
-    template_values,
-    views,
-)
+from stepstream.sinks.clickhouse.public_views import View, fingerprint_of, views
+from stepstream.sinks.clickhouse.schema import Migration, migrations, template_values
 from stepstream.sinks.clickhouse.tunables import Difference, differences, require_sensible
 
 logger = logging.getLogger(__name__)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, TypeVar
 
 import msgspec
 
 from stepstream.sinks.batching.records import Record, Refused, RowBlocks, Source
+from stepstream.sinks.clickhouse.migrated import inserted_columns
 
 Columns = dict[str, Sequence[Any]]
 Read = TypeVar("Read")
@@ -37,6 +39,32 @@ class Block:
 
 
 Blocks = RowBlocks[Block]
+
+
+def sink_table(name: str) -> Table:
+    """A table with the columns and types of the migrations."""
+    return Table(name, inserted_columns(name))
+
+
+class FieldColumns:
+    """The columns of a table that hold the field of the same name of a struct."""
+
+    def __init__(self, table: Table, struct: Any, *, without: Collection[str] = ()) -> None:
+        """``without`` names fields that become columns in another way."""
+        self.table = table
+        self.struct = struct
+        fields = set(struct.__struct_fields__) - set(without)
+        self._getters = {name: attrgetter(name) for name in table.types if name in fields}
+        self._times = [
+            name for name in self._getters if table.types[name].startswith("Nullable(DateTime64")
+        ]
+
+    def columns(self, structs: Sequence[Any]) -> Columns:
+        """The columns of as many rows as there are structs. A time of 0 becomes NULL where the column allows it."""
+        columns: Columns = {name: list(map(get, structs)) for name, get in self._getters.items()}
+        for name in self._times:
+            columns[name] = [time or None for time in columns[name]]
+        return columns
 
 
 def read_values(
@@ -77,11 +105,3 @@ def arrivals(offsets: Sequence[int], times_ms: Sequence[int], source: Source) ->
         "kafka_partition": [source.partition] * rows,
         "kafka_offset": offsets,
     }
-
-
-ARRIVAL_TYPES = {
-    "append_time": "DateTime64(3, 'UTC')",
-    "kafka_topic_id": "LowCardinality(String)",
-    "kafka_partition": "Int32",
-    "kafka_offset": "Int64",
-}

@@ -1,6 +1,6 @@
 """The columns of steps: of ended ones for ``steps_raw``, of starts for ``steps_open``. Pure.
 
-Steps come a few hundred at a time and are let go at once: what stays is what the columns hold.
+Steps are added a few hundred at a time and dropped at once: only their values stay in memory.
 """
 
 from __future__ import annotations
@@ -16,48 +16,24 @@ from stepstream.schemas.prices import PriceBook
 from stepstream.schemas.step import FIELDS, Step
 from stepstream.schemas.usage import NO_TOKENS, TOTALLED, details_of
 from stepstream.sinks.batching.records import Record, Source
-from stepstream.sinks.clickhouse.rows import ARRIVAL_TYPES, Columns, Table, arrivals
+from stepstream.sinks.clickhouse.rows import Columns, arrivals, sink_table
+
+STEPS: Final = sink_table("steps_raw")
+OPEN: Final = sink_table("steps_open")
 
 _LOW: Final = "LowCardinality(String)"
-_TIME: Final = "DateTime64(6, 'UTC')"
-_TYPES: Final[dict[str, str]] = {
-    "label": _LOW,
-    "text": "String",
-    "time": _TIME,
-    "optional time": f"Nullable({_TIME})",
-    "number": "UInt32",
-    "size": "Nullable(UInt64)",
-    "map": f"Map({_LOW}, String)",
-}
-# In the order of the step event's fields.
-_SHARED: Final = {
-    name: _TYPES[field.column] for name, field in FIELDS.items() if field.column and field.in_start
-}
-_ENDED: Final = {
-    name: _TYPES[field.column]
-    for name, field in FIELDS.items()
-    if field.column and not field.in_start
-}
-_TOKENS: Final = dict.fromkeys(TOTALLED, "UInt64")
-_DETAILS: Final = {"usage_details": f"Map({_LOW}, UInt64)"}
-_COSTS: Final = {"cost_nanos": "Nullable(Int64)", "cost_source": _LOW, "price_version": _LOW}
-_DOCUMENTS: Final = {
-    "documents": "Array(Tuple(id String, score Nullable(Float64), content String))"
-}
 
-STEPS: Final = Table(
-    "steps_raw",
-    {**_SHARED, **_ENDED, **_TOKENS, **_DETAILS, **_COSTS, **_DOCUMENTS, **ARRIVAL_TYPES},
-)
-OPEN: Final = Table("steps_open", {**_SHARED, **ARRIVAL_TYPES})
+# The fields that are stored as they came, with the types of the migrations.
+_FIELDS: Final = {name: STEPS.types[name] for name, field in FIELDS.items() if field.column}
+_OPEN_FIELDS: Final = {name: kind for name, kind in _FIELDS.items() if name in OPEN.types}
 
 _NO_DOCUMENTS: Final[list[Any]] = []
 _NO_DETAILS: Final[dict[str, int]] = {}
 _totalled: Any = attrgetter(*TOTALLED)
 
 
-class _Fields:
-    """Some fields of structs of one kind, column by column; what has few values is held once for each."""
+class _FieldLists:
+    """Some fields of structs of one kind, column by column. Columns with few values keep one object per value."""
 
     def __init__(self, kind: Any, types: Mapping[str, str]) -> None:
         places: tuple[str, ...] = kind.__struct_fields__
@@ -69,24 +45,23 @@ class _Fields:
         self._known: dict[str, str] = {}
 
     def add(self, structs: Iterable[Any]) -> None:
-        """Add rows; there must be one at least."""
-        values = list(
-            zip(*map(astuple, structs), strict=True)
-        )  # a third of what it takes to ask for field by field
+        """Add rows, at least one."""
+        # astuple takes a third of the time of reading field by field.
+        values = list(zip(*map(astuple, structs), strict=True))
         known = self._known.setdefault
         for place, column, few in self._places:
             column.extend(map(known, values[place], values[place]) if few else values[place])
 
 
 class EndColumns:
-    """Rows of ended steps."""
+    """Collects the rows of ended steps."""
 
     def __init__(self, prices: PriceBook) -> None:
         self._prices = prices
         self._offsets: list[int] = []
         self._times_ms: list[int] = []
-        self._fields = _Fields(Step, {**_SHARED, **_ENDED})
-        self._tokens: dict[str, list[int]] = {name: [] for name in _TOKENS}
+        self._fields = _FieldLists(Step, _FIELDS)
+        self._tokens: dict[str, list[int]] = {name: [] for name in TOTALLED}
         self._nanos: list[int | None] = []
         self._sources: list[str] = []
         self._versions: list[str] = []
@@ -95,11 +70,11 @@ class EndColumns:
 
     @property
     def rows(self) -> int:
-        """How many there are."""
+        """How many rows there are."""
         return len(self._offsets)
 
     def add(self, ends: Sequence[Accepted], records: Sequence[Record]) -> None:
-        """Add steps and the records that they came in."""
+        """Add steps, and the record of each."""
         if not ends:
             return
         steps = [result.step for result in ends]
@@ -136,7 +111,7 @@ class EndColumns:
             versions.append(cost.price_version)
 
     def columns(self, source: Source) -> Columns:
-        """All of them, in the order of the table's."""
+        """All columns of the table."""
         columns: Columns = {**self._fields.columns, **self._tokens}
         columns |= {
             "cost_nanos": self._nanos,
@@ -148,8 +123,8 @@ class EndColumns:
 
 
 def open_columns(steps: Sequence[Step], records: Sequence[Record], source: Source) -> Columns:
-    """Rows of steps that have started; there must be one at least."""
-    fields = _Fields(Step, _SHARED)
+    """The columns of starts, of which there must be at least one."""
+    fields = _FieldLists(Step, _OPEN_FIELDS)
     fields.add(steps)
     offsets, times_ms, *_ = zip(*records, strict=True)
     return {**fields.columns, **arrivals(offsets, times_ms, source)}

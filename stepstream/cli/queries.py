@@ -110,8 +110,8 @@ def _complaint(error: Exception) -> str:
     """What ClickHouse complains about; where a table of ours is gone, the command that makes it again."""
     from stepstream.schemas.suggestions import did_you_mean
     from stepstream.sinks.clickhouse import errors
-    from stepstream.sinks.clickhouse.expected import BASE_TABLES
-    from stepstream.sinks.clickhouse.schema import VIEW_NAMES
+    from stepstream.sinks.clickhouse.migrated import BASE_TABLES
+    from stepstream.sinks.clickhouse.public_views import VIEW_NAMES
 
     table = errors.missing_table(error)
     if table in BASE_TABLES or table in VIEW_NAMES:

@@ -30,8 +30,7 @@ from stepstream.schemas.topics import DEADLETTER_REASON, topic
 from stepstream.sinks.batching.records import Record as SinkRecord
 from stepstream.sinks.batching.records import Source as SinkSource
 from stepstream.sinks.clickhouse import connect, migrate
-from stepstream.sinks.clickhouse.alert_rows import build_alerts
-from stepstream.sinks.clickhouse.delivery_rows import build_deliveries
+from stepstream.sinks.clickhouse.plain_rows import build_alerts, build_deliveries
 from stepstream.sinks.clickhouse.run_rows import build_runs
 from stepstream.stream.alerts.partition import FleetPartition
 from stepstream.stream.usage.partition import UsagePartition

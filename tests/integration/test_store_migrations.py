@@ -28,7 +28,8 @@ from stepstream.sinks.clickhouse.errors import (
     StoreNewer,
     StoreUnreachable,
 )
-from stepstream.sinks.clickhouse.schema import VIEW_NAMES, migrations
+from stepstream.sinks.clickhouse.public_views import VIEW_NAMES
+from stepstream.sinks.clickhouse.schema import migrations
 from tests.support.paths import DOCS
 from tests.support.sink import dump
 

@@ -10,8 +10,8 @@ from clickhouse_connect.driver.client import Client
 from stepstream.schemas.settings import Settings
 from stepstream.sinks.clickhouse import connect, migrate, require_current, status
 from stepstream.sinks.clickhouse.errors import StoreMissing
-from stepstream.sinks.clickhouse.expected import everything
-from stepstream.sinks.clickhouse.schema import VIEW_NAMES
+from stepstream.sinks.clickhouse.migrated import everything
+from stepstream.sinks.clickhouse.public_views import VIEW_NAMES
 from tests.support.sink import dump
 
 OBJECTS = sorted(everything(Settings()))

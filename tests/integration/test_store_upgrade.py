@@ -10,8 +10,9 @@ from stepstream.local.embedded.clickhouse import EmbeddedClickHouse
 from stepstream.schemas.settings import Settings
 from stepstream.sinks.clickhouse import connect, migrate, status
 from stepstream.sinks.clickhouse.client import connect_server
+from stepstream.sinks.clickhouse.public_views import View
 from stepstream.sinks.clickhouse.reconcile import reconcile
-from stepstream.sinks.clickhouse.schema import Migration, View, migrations
+from stepstream.sinks.clickhouse.schema import Migration, migrations
 from tests.support.paths import GOLDEN
 
 OLD = GOLDEN / "store-v4"

@@ -21,8 +21,7 @@ from stepstream.schemas.prices import PriceBook
 from stepstream.schemas.step import RECORD_HEADERS
 from stepstream.sinks.batching.records import Record as SinkRecord
 from stepstream.sinks.batching.records import Source
-from stepstream.sinks.clickhouse.alert_rows import build_alerts
-from stepstream.sinks.clickhouse.delivery_rows import build_deliveries
+from stepstream.sinks.clickhouse.plain_rows import build_alerts, build_deliveries
 from stepstream.sinks.clickhouse.run_rows import build_runs
 from stepstream.sinks.notify.delivery import PartitionDelivery
 from stepstream.stream.alerts.partition import FleetPartition

@@ -1,6 +1,3 @@
 -- The delivery log: every step of telling a subscription about an alert, one row each.
-SELECT
-    subscription, alert_id, seq, state, time, channel, notification_id, `group`, attempts, next_try, since, reason,
-    latency_us, told_seq, told_state, told_severity, told_at, alert, project, environment, agent, severity, alert_state,
-    append_time, kafka_topic_id, kafka_partition, kafka_offset
+SELECT ${deliveries_raw_columns}
 FROM ${database}.deliveries_raw FINAL

@@ -1,8 +1,5 @@
 -- Steps that have started in the last two days and have not ended.
-SELECT
-    trace_id, step_id, parent_step_id, kind, name, tool, model, provider, project, environment, agent, agent_version,
-    task, session_id, user_id, start_time, attempt, retry_of, fallback_of, input, input_bytes, tool_schema,
-    attributes, append_time, kafka_topic_id, kafka_partition, kafka_offset,
+SELECT ${steps_open_columns},
     toUInt64(greatest(dateDiff('microsecond', start_time, now64(6)), 0)) AS age_us
 FROM ${database}.steps_open FINAL
 WHERE cityHash64(trace_id, step_id) NOT IN

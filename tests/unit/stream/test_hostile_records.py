@@ -13,7 +13,7 @@ from stepstream.schemas.times import MINUTE_US
 from stepstream.sinks.batching.deadletter import MAX_REFUSED, RefusalLimit
 from stepstream.sinks.batching.records import Record as SinkRecord
 from stepstream.sinks.batching.records import Source
-from stepstream.sinks.clickhouse.alert_rows import build_alerts
+from stepstream.sinks.clickhouse.plain_rows import build_alerts
 from stepstream.sinks.notify.delivery import PartitionDelivery
 from stepstream.stream.alerts import partition as fleet
 from stepstream.stream.alerts.partition import FleetPartition

@@ -8,7 +8,8 @@ import pytest
 
 from stepstream.schemas.settings import Settings
 from stepstream.sinks.clickhouse.errors import missing_table, sentence, worded
-from stepstream.sinks.clickhouse.expected import Column, Findings, compare, everything
+from stepstream.sinks.clickhouse.expected import Column, Findings, compare
+from stepstream.sinks.clickhouse.migrated import everything
 from stepstream.sinks.clickhouse.schema import migrations
 
 SETTINGS = Settings()

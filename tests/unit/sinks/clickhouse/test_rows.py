@@ -19,8 +19,8 @@ from stepstream.schemas.step import StepEvent
 from stepstream.schemas.trajectory import Trajectory
 from stepstream.schemas.usage import TOTALLED, TokenUsage
 from stepstream.sinks.batching.records import Record, Source
-from stepstream.sinks.clickhouse.alert_rows import ALERTS, build_alerts
 from stepstream.sinks.clickhouse.insert import Inserter
+from stepstream.sinks.clickhouse.plain_rows import ALERTS, build_alerts
 from stepstream.sinks.clickhouse.rows import Block, Blocks
 from stepstream.sinks.clickhouse.run_rows import RUNS, build_runs
 from stepstream.sinks.clickhouse.step_columns import OPEN, STEPS

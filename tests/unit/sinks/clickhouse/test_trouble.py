@@ -15,13 +15,8 @@ from stepstream.sinks.batching.deadletter import RefusalLimit
 from stepstream.sinks.clickhouse.client import explained
 from stepstream.sinks.clickhouse.errors import StoreDenied, StoreMissing, StoreUnreachable
 from stepstream.sinks.clickhouse.insert import ROW_ERRORS
-from stepstream.sinks.clickhouse.schema import (
-    fingerprint_of,
-    migrations,
-    split,
-    views,
-    without_fingerprint,
-)
+from stepstream.sinks.clickhouse.public_views import fingerprint_of, views, without_fingerprint
+from stepstream.sinks.clickhouse.schema import migrations, split
 
 
 @pytest.mark.parametrize("code", [159, 202, 209, 241, 242, 243, 252, 319, 60, 16, 516, 999, 0])
