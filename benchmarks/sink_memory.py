@@ -93,18 +93,27 @@ def _cleared_contexts(used: bool, quick: bool) -> object:
     return _encode_batches(cleared=used, quick=quick)
 
 
-def _malloc(used: bool, quick: bool) -> object:
-    """The same, in threads, with glibc's parameters set or left alone; measured after memory was given back."""
+def _trimmed(used: bool, quick: bool) -> object:
+    """The same, with free memory given back at the end or not."""
+    from stepstream.sinks.clickhouse import memory
+
+    memory.tune()
+    made = _encode_batches(cleared=True, quick=quick)
+    if used:
+        memory.give_back()
+    return made
+
+
+def _collector(used: bool, quick: bool) -> object:
+    """The same with Python's collector tuned or left alone."""
     from stepstream.sinks.clickhouse import memory
 
     if used:
         memory.tune()
     else:
-        with mock.patch("ctypes.CDLL", side_effect=OSError):
+        with mock.patch.object(memory, "gc"):
             memory.tune()
-    made = _encode_batches(cleared=True, quick=quick)
-    memory.give_back()
-    return made
+    return _encode_batches(cleared=True, quick=quick)
 
 
 def _encode_batches(*, cleared: bool, quick: bool) -> object:
@@ -143,7 +152,8 @@ CASES: Final[dict[str, Callable[[bool, bool], object]]] = {
     "key_set": _key_set,
     "no_data_frames": _no_data_frames,
     "cleared_contexts": _cleared_contexts,
-    "malloc": _malloc,
+    "trimmed": _trimmed,
+    "collector": _collector,
 }
 
 

@@ -1,4 +1,6 @@
-"""The work of a sink's threads: find where to resume a partition, and bring one batch into the store."""
+"""The work of a sink's threads: find where to resume a partition, and bring one batch into the
+store.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ class BatchResult(Enum):
 
     STORED = "stored"
     STALE = "stale"
-    """Its range was committed too long ago: the partition may have been given to another sink since."""
+    """Its range was committed too long ago: the partition may have been given to another sink
+    since.
+    """
     REFUSED = "refused"
     """The store does not accept it as a whole."""
     CANCELLED = "cancelled"
@@ -56,7 +60,10 @@ class BatchOutcome:
 
 
 class BatchWriter:
-    """Jobs for all partitions. Each runs in one thread from begin to end; there may be several at a time."""
+    """Jobs for all partitions.
+
+    Each runs in one thread from begin to end; there may be several at a time.
+    """
 
     def __init__(
         self,
@@ -87,7 +94,9 @@ class BatchWriter:
         self._dead_letters.close()
 
     def open(self, partition: SinkPartition) -> Position | None:
-        """Find where to resume the partition and prepare its handler; None when it was taken away meanwhile."""
+        """Find where to resume the partition and prepare its handler; None when it was taken away
+        meanwhile.
+        """
         failures = 0
         while not partition.cancelled.is_set():
             try:
@@ -125,7 +134,10 @@ class BatchWriter:
         return resume_position(None, None, stored, low=low, high=high)
 
     def store(self, partition: SinkPartition, batch: PendingBatch, source: Source) -> BatchOutcome:
-        """Bring the batch into the store. What may pass is retried for ever, with the same rows and the same token."""
+        """Bring the batch into the store.
+
+        What may pass is retried for ever, with the same rows and the same token.
+        """
         failures = 0
         outcome = BatchOutcome(BatchResult.CANCELLED)
         while not partition.cancelled.is_set():
@@ -184,7 +196,10 @@ class BatchWriter:
         refusal: RowsRefused,
         outcome: BatchOutcome,
     ) -> bool:
-        """Report the batch as refused, so that it is split, or dead-letter its only record. False: try the same again."""
+        """Report the batch as refused, so that it is split, or dead-letter its only record.
+
+        False: try the same again.
+        """
         try:
             if self._is_partly_stored(partition, batch, refusal):
                 return False
@@ -215,6 +230,7 @@ class BatchWriter:
         if not self._writer.count_rows(name, partition.source, batch.first, batch.last):
             return False
         self.outage.failed(
-            f"part of batch {batch.first}-{batch.last} of {partition!r} is stored, the rest refused: {refusal}"
+            f"part of batch {batch.first}-{batch.last} of {partition!r} is stored, the rest "
+            f"refused: {refusal}"
         )
         return True

@@ -1,4 +1,5 @@
-"""The batches of one partition: which records wait, when a batch is cut, which one is pending. No I/O.
+"""The batches of one partition: which records wait, when a batch is cut, which one is pending. No
+I/O.
 
 A partition has at most one pending batch. Its states:
 
@@ -18,13 +19,18 @@ from typing import Any, Final
 from stepstream.sinks.batching.records import Record, RowBlocks
 
 MAX_ROWS: Final = 1_000_000
-"""The largest batch. Above it ClickHouse would split an insert into several blocks, each with a token of its own."""
+"""The largest batch.
+
+Above it ClickHouse would split an insert into several blocks, each with a token of its own.
+"""
 
 OTHER_TOPICS_FACTOR: Final = 3.0
 """Batches of topics other than steps wait up to this many times longer."""
 
 READ_AHEAD: Final = 1.5
-"""Batches of a partition in memory before reading stops: the next one is complete when the store has finished one."""
+"""Batches of a partition in memory before reading stops: the next one is complete when the store
+has finished one.
+"""
 
 OVERHEAD_BYTES: Final = 64
 """What a record counts in addition to its value."""
@@ -45,7 +51,10 @@ class BatchState(Enum):
 
 @dataclass(frozen=True, slots=True)
 class BatchPolicy:
-    """When a batch is cut: by rows, bytes or time. Under load batches wait longer, so that there are fewer inserts."""
+    """When a batch is cut: by rows, bytes or time.
+
+    Under load batches wait longer, so that there are fewer inserts.
+    """
 
     rows: int = 20_000
     bytes: int = 33_554_432
@@ -55,22 +64,28 @@ class BatchPolicy:
     insert_factor: float = 12.0
     """A batch waits for this many times the duration of the last insert, within those bounds."""
     small_rows: int = 100
-    """Fewer steps than this wait for half of the maximum: with little traffic inserts may come more often."""
+    """Fewer steps than this wait for half of the maximum: with little traffic inserts may come more
+    often.
+    """
     catch_up_s: float = 5.0
-    """The maximum where more than a batch is still to be read: one large insert costs less than several small ones."""
+    """The maximum where more than a batch is still to be read: one large insert costs less than
+    several small ones.
+    """
 
     def for_topic(self, name: str) -> BatchPolicy:
         """The policy of a topic, named without prefix.
 
-        Runs, alerts and the rest are few, and an insert costs the store about the same however few rows it has. So
-        where inserts are slow they wait longer than steps.
+        Runs, alerts and the rest are few, and an insert costs the store about the same however few
+        rows it has. So where inserts are slow they wait longer than steps.
         """
         if name == "steps":
             return self
         return replace(self, small_rows=0, max_intervals=OTHER_TOPICS_FACTOR * self.max_intervals)
 
     def wait_s(self, last_insert_s: float, *, waiting: int, lag: int = 0) -> float:
-        """How long a batch of ``waiting`` rows waits for more; ``lag`` records of the partition are not stored."""
+        """How long a batch of ``waiting`` rows waits for more; ``lag`` records of the partition are
+        not stored.
+        """
         if lag > self.rows:
             return self.catch_up_s
         intervals = self.max_intervals / 2 if waiting < self.small_rows else self.max_intervals
@@ -82,8 +97,8 @@ class BatchPolicy:
 class PendingBatch:
     """The records of offsets first..last, inserted as one.
 
-    ``first`` is the committed offset. Records may be missing at either end (compaction), so the range names the batch,
-    not its records.
+    ``first`` is the committed offset. Records may be missing at either end (compaction), so the
+    range names the batch, not its records.
     """
 
     first: int
@@ -101,8 +116,9 @@ class PendingBatch:
     def token(self, topic_id: str, partition: int) -> str:
         """The deduplication token of its insert: the exact range, and what identifies the log.
 
-        A topic that was deleted and created again has another id. A log that lost its end (unclean leader election)
-        and grew again has other timestamps at the same offsets. The batch must have records.
+        A topic that was deleted and created again has another id. A log that lost its end (unclean
+        leader election) and grew again has other timestamps at the same offsets. The batch must
+        have records.
         """
         newest_ms = self.records[-1].timestamp_ms
         return f"{topic_id}:{partition}:{self.first}-{self.last}:{newest_ms}"
@@ -110,7 +126,9 @@ class PendingBatch:
 
 @dataclass(slots=True)
 class PartitionBatcher:
-    """The records of one partition of a topic (its name without prefix) on their way into batches."""
+    """The records of one partition of a topic (its name without prefix) on their way into
+    batches.
+    """
 
     name: str
     partition: int
@@ -119,7 +137,9 @@ class PartitionBatcher:
     position: int = 0
     """The offset after the last stored batch, where the next one begins."""
     replay_end: int | None = None
-    """The last offset of a batch to be inserted again: its range was committed, and its result is unknown."""
+    """The last offset of a batch to be inserted again: its range was committed, and its result is
+    unknown.
+    """
     batch: PendingBatch | None = None
     acknowledged: bool = True
     """Whether ``position`` is committed."""
@@ -142,7 +162,9 @@ class PartitionBatcher:
         self._oldest = now
 
     def add(self, records: Iterable[Record], now: float) -> None:
-        """Take records in the order they were read; those read before and those before ``position`` are dropped."""
+        """Take records in the order they were read; those read before and those before ``position``
+        are dropped.
+        """
         if self.state is BatchState.OPENING:
             return
         read_to, new, size = self._read_to, [], 0
@@ -220,7 +242,9 @@ class PartitionBatcher:
         return now - self._oldest >= self._wait_s()
 
     def wait_s(self, now: float) -> float:
-        """Seconds until the records in memory are due; infinite without any, or while a batch is pending."""
+        """Seconds until the records in memory are due; infinite without any, or while a batch is
+        pending.
+        """
         if self.state is not BatchState.FILLING or not self._buffer:
             return float("inf")
         return self._oldest + self._wait_s() - now
@@ -235,7 +259,8 @@ class PartitionBatcher:
             records, size = self._take()
             last = records[-1].offset
         else:
-            # The same range as the first time, whatever the limits are now: the token names the range.
+            # The same range as the first time, whatever the limits are now: the token names the
+            # range.
             records, size = self._take_through(end)
             last = end
         self.buffered_bytes -= size
@@ -268,7 +293,9 @@ class PartitionBatcher:
         self.state = BatchState.FILLING
 
     def split(self) -> None:
-        """The store refused the pending batch as a whole: its records come again in batches half as large."""
+        """The store refused the pending batch as a whole: its records come again in batches half as
+        large.
+        """
         batch = self.batch
         if batch is None:
             return

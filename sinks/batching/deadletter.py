@@ -1,4 +1,6 @@
-"""Sends refused records to the dead letter, with the reason; a limited number of those that the store refused."""
+"""Sends refused records to the dead letter, with the reason; a limited number of those that the
+store refused.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ SEND_S: Final = 30.0
 
 
 class TooManyRefused(Exception):
-    """The store refused so many records in a short time that the rows are unlikely to be the reason."""
+    """The store refused so many records in a short time that the rows are unlikely to be the
+    reason.
+    """
 
 
 class RefusalLimit:
@@ -64,9 +68,11 @@ class DeadLetters:
     def send(
         self, refused: Sequence[Refused], source: str, partition: int, *, again: bool = False
     ) -> None:
-        """Send them. ``again``: they may have been sent before, so those in the dead letter already are left out.
+        """Send them. ``again``: they may have been sent before, so those in the dead letter already
+        are left out.
 
-        Raises ``KafkaUnreachable`` when they are not acknowledged, ``TooManyRefused`` when they are too many.
+        Raises ``KafkaUnreachable`` when they are not acknowledged, ``TooManyRefused`` when they are
+        too many.
         """
         with self._lock:
             if again:
@@ -75,11 +81,12 @@ class DeadLetters:
                 refused = [
                     item for item in refused if (source, partition, item.record.offset) not in known
                 ]
-            # Records that our own checks refuse tell nothing about the store.
+            # A record that our own checks refuse is no sign of a defect of the store.
             by_store = sum(item.reason == STORE_REFUSED for item in refused)
             if not self._limit.allows(by_store, time.monotonic()):
                 raise TooManyRefused(
-                    f"the store refused more than {MAX_REFUSED} records within {REFUSED_WITHIN_S / 60:.0f} minutes, "
+                    f"the store refused more than {MAX_REFUSED} records within "
+                    f"{REFUSED_WITHIN_S / 60:.0f} minutes, "
                     f"the last one of {source} because of: {refused[-1].detail}"
                 )
             if self._producer is None:
@@ -102,5 +109,6 @@ class DeadLetters:
             try:
                 send_and_wait(self._producer, letters, SEND_S)
             except KafkaUnreachable:
-                self._producer = None  # it would send the rest later, when nobody counts it
+                # It would send the rest later, after this batch was reported as not sent.
+                self._producer = None
                 raise

@@ -14,7 +14,9 @@ logger = logging.getLogger("stepstream.sink")
 
 
 def serve(settings: Settings, stats: SinkStats) -> ObserverServer | None:
-    """Serve the sink's metrics and health until the server is closed; None when the settings turn them off."""
+    """Serve the sink's metrics and health until the server is closed; None when the settings turn
+    them off.
+    """
     observer = Observer()
     observer.before_scrape(lambda: refresh(observer, stats))
     observer.readiness = lambda: "" if stats.lag or stats.read else "no partition is assigned yet"

@@ -1,4 +1,6 @@
-"""An assigned partition with its batcher, and the limit on what all partitions together keep in memory."""
+"""An assigned partition with its batcher, and the limit on what all partitions together keep in
+memory.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +12,16 @@ from stepstream.sinks.batching.records import Source
 from stepstream.sinks.batching.writer import TopicHandler
 
 STALL_S: Final = 1.0
-"""Reading stops as a whole at first; a partition whose records wait for longer than this is paused instead.
+"""Reading stops as a whole at first; a partition whose records wait for longer than this is paused
+instead.
 
-A paused partition waits for the fetch in progress when it is resumed, so short waits are cheaper without.
+A paused partition waits for the fetch in progress when it is resumed, so short waits are cheaper
+without.
 """
 
 MEMORY_BATCHES: Final = 3
-"""Records of all partitions together take about as many bytes as this many of the largest batches."""
+"""Records of all partitions together take about as many bytes as this many of the largest batches.
+"""
 
 
 class SinkPartition(AssignedPartition):

@@ -27,22 +27,25 @@ def resume_position(
 ) -> Position:
     """Decide where to resume.
 
-    ``batch_end`` is the metadata of the committed offset: the end of the batch whose result is unknown. ``low`` and
-    ``high`` are the ends of the log, needed where nothing is committed.
+    ``batch_end`` is the metadata of the committed offset: the end of the batch whose result is
+    unknown. ``low`` and ``high`` are the ends of the log, needed where nothing is committed.
     """
     if committed is None:
         return _without_commit(stored, low, high)
     if batch_end is None:
         return Position(committed, None, stored)
     if stored is not None and stored > batch_end:
-        # Somebody inserted later batches, which requires that this one was stored.
+        # Later batches are stored, and they are only begun when the one before is.
         note = f"the pending batch {committed}-{batch_end} is stored already"
         return Position(batch_end + 1, None, stored, note)
     return Position(committed, batch_end, stored)
 
 
 def _without_commit(stored: int | None, low: int, high: int | None) -> Position:
-    """Offsets expire (offsets.retention.minutes); then the store itself says how far it got."""
+    """Offsets expire (offsets.retention.minutes).
+
+    Then the newest row shows how far the sink got.
+    """
     if stored is None:
         return Position(low)
     if high is not None and stored >= high:

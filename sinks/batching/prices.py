@@ -30,7 +30,9 @@ class PriceFollower:
         self._apply(self._topic.read_all())
 
     def poll(self) -> bool:
-        """Apply what was published since, without waiting; True when prices changed. Raises ``KafkaUnreachable``."""
+        """Apply what was published since, without waiting; True when prices changed. Raises
+        ``KafkaUnreachable``.
+        """
         if not self._apply(self._topic.poll(0)):
             return False
         logger.info("prices changed: steps are priced by the new ones from now on")

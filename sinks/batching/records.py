@@ -40,7 +40,8 @@ def record_of(message: Message) -> Record:
     """The record of a consumed message."""
     headers: Any = message.headers()
     if headers == USUAL_HEADERS:
-        # One shared list for nearly all records: headers are a third of what a record takes in memory.
+        # One shared list for nearly all records: headers are a third of what a record takes in
+        # memory.
         headers = USUAL_HEADERS
     fields = message.offset() or 0, message.timestamp()[1], message.key(), message.value(), headers
     # tuple.__new__ takes half the time of Record(...), and this runs once per message.

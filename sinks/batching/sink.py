@@ -1,4 +1,5 @@
-"""The sink: Kafka to a store, every record exactly once. ``README.md`` of this folder explains the protocol.
+"""The sink: Kafka to a store, every record exactly once. ``README.md`` of this folder explains the
+protocol.
 
 All work with Kafka is done in the main thread, all work with the store in a few others.
 """
@@ -117,7 +118,9 @@ class Sink:
             self._batches.close()
 
     def _prepare(self, stop: threading.Event) -> bool:
-        """Wait for the store and migrate it, wait for Kafka and read the prices; False when stopped meanwhile."""
+        """Wait for the store and migrate it, wait for Kafka and read the prices; False when stopped
+        meanwhile.
+        """
         try:
             retry(self._writer.migrate, self._writer.unreachable, self._batches.outage, stop=stop)
             retry(
@@ -141,7 +144,9 @@ class Sink:
         return partition
 
     def revoked(self, partitions: Sequence[SinkPartition]) -> None:
-        """Finish pending batches and commit them; what does not finish in time is repeated by the next owner."""
+        """Finish pending batches and commit them; what does not finish in time is repeated by the
+        next owner.
+        """
         deadline = self._consumer.known_at + self._consumer.fence_s
         while (
             any(p.batcher.state is BatchState.INSERTING for p in partitions)
@@ -312,7 +317,9 @@ class Sink:
         return any(partition.batcher.has_work for partition in self._consumer.partitions.values())
 
     def _drain(self) -> None:
-        """Store what has been read, as far as the store accepts it in time; the rest stays in Kafka."""
+        """Store what has been read, as far as the store accepts it in time; the rest stays in
+        Kafka.
+        """
         deadline = time.monotonic() + DRAIN_S
         while time.monotonic() < deadline:
             if not self._consumer.begin_round():

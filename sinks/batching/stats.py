@@ -13,7 +13,9 @@ class SinkStats:
     read: Counter[str] = field(default_factory=Counter)
     """Records read, by topic."""
     inserted: Counter[str] = field(default_factory=Counter)
-    """Rows inserted, by table; a batch that is repeated after a crash counts again, although it changes nothing."""
+    """Rows inserted, by table; a batch that is repeated after a crash counts again, although it
+    changes nothing.
+    """
     skipped: Counter[tuple[str, str]] = field(default_factory=Counter)
     """Records left out, by topic and reason."""
     dead_lettered: Counter[str] = field(default_factory=Counter)

@@ -37,7 +37,8 @@ class JobThreads:
 
     def _work(self) -> None:
         while True:
-            # In a function of its own, so that no local variable keeps a finished batch alive while waiting.
+            # In a function of its own, so that no local variable keeps a finished batch alive while
+            # waiting.
             self._run(*self._jobs.get())
 
     def _run(self, owner: object, job: Callable[[], object]) -> None:

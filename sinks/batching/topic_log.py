@@ -16,7 +16,8 @@ ASK_S = 10
 
 
 class TopicLog:
-    """Answers over a connection of its own: a consumer's is blocked by its fetches. For several threads.
+    """Answers over a connection of its own: a consumer's is blocked by its fetches. For several
+    threads.
 
     All methods take a topic's name without prefix and raise ``KafkaException``.
     """
@@ -27,7 +28,9 @@ class TopicLog:
         self._admin: AdminClient | None = None
 
     def identify(self, name: str) -> tuple[str, int]:
-        """The topic's id, which changes when it is deleted and created again, and its number of partitions."""
+        """The topic's id, which changes when it is deleted and created again, and its number of
+        partitions.
+        """
         full = topic(self._settings.topic_prefix, name)
         described = (
             self._client()
@@ -39,7 +42,10 @@ class TopicLog:
     def ends(self, name: str, partition: int) -> tuple[int, int]:
         """The first offset of a partition and the one after its last."""
         at = TopicPartition(topic(self._settings.topic_prefix, name), partition)
-        specs: list[Any] = [OffsetSpec.earliest(), OffsetSpec.latest()]  # type: ignore[no-untyped-call]
+        specs: list[Any] = [
+            OffsetSpec.earliest(),  # type: ignore[no-untyped-call]
+            OffsetSpec.latest(),  # type: ignore[no-untyped-call]
+        ]
         client = self._client()
         low, high = (
             client.list_offsets({at: spec}, request_timeout=ASK_S)[at].result().offset

@@ -11,11 +11,16 @@ from stepstream.sinks.batching.records import RowBlocks, Source
 
 
 class RowsRefused(Exception):
-    """The store will never accept these rows, however often they are sent; the message is the store's."""
+    """The store will never accept these rows, however often they are sent; the message is the
+    store's.
+    """
 
 
 class TopicHandler(Protocol):
-    """What is particular to a topic, for one of its partitions. Only one thread uses it at a time."""
+    """What is particular to a topic, for one of its partitions.
+
+    Only one thread uses it at a time.
+    """
 
     def open(self, source: Source, position: Position) -> None:
         """Read from the store what is needed before the first batch."""
@@ -30,8 +35,9 @@ class TopicHandler(Protocol):
 class StoreWriter(Protocol):
     """A store as the sink fills it.
 
-    The two guarantees that exactly once rests on: ``insert`` stores a block as a whole or not at all, and a block that
-    was inserted under a token is not inserted again under it, also after a restart of either side.
+    The two guarantees that exactly once rests on: ``insert`` stores a block as a whole or not at
+    all, and a block that was inserted under a token is not inserted again under it, also after a
+    restart of either side.
     """
 
     @property
@@ -44,7 +50,10 @@ class StoreWriter(Protocol):
 
     @property
     def passing(self) -> tuple[type[Exception], ...]:
-        """Errors that may be over after a while. Anything else but ``RowsRefused`` is a defect and ends the sink."""
+        """Errors that may be over after a while.
+
+        Anything else but ``RowsRefused`` is a defect and ends the sink.
+        """
 
     @property
     def unreachable(self) -> tuple[type[Exception], ...]:
@@ -57,7 +66,9 @@ class StoreWriter(Protocol):
         """A new handler for a partition of the topic."""
 
     def last_offset(self, name: str, source: Source, at_least: int) -> int | None:
-        """The highest stored offset of a partition of the topic; None where there is none from ``at_least`` on."""
+        """The highest stored offset of a partition of the topic; None where there is none from
+        ``at_least`` on.
+        """
 
     def count_rows(self, name: str, source: Source, first: int, last: int) -> int:
         """How many rows of the offsets first..last of a partition of the topic are stored."""

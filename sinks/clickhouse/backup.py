@@ -1,8 +1,10 @@
-"""Backups of the database by ClickHouse's own BACKUP and RESTORE, and what makes a restored store whole again.
+"""Backups with ClickHouse's own BACKUP and RESTORE, and what a restored store needs to be
+consistent.
 
-A backup is taken while sinks work, so that its tables are of slightly different moments, and Kafka's committed offsets are
-of a later one. Restoring puts both right: rollups are compared with the rows, and the sinks' offsets are set back to a
-little before what the rows say; what is read twice the sink knows.
+A backup is taken while sinks run, so its tables are of slightly different moments, and the offsets
+committed in Kafka are later ones. A restore corrects both: rollups are compared with the rows, and
+the sinks' offsets are set back to a little before the newest rows. Steps that are read a second
+time are recognised by the sink.
 """
 
 from __future__ import annotations
@@ -50,7 +52,10 @@ class BackupReport:
 
 @dataclass(frozen=True)
 class RestoreReport:
-    """What was restored. ``rewound`` says from where on sinks read, by topic (without prefix) and partition."""
+    """What was restored.
+
+    ``rewound`` holds the offset that sinks resume at, by topic (without prefix) and partition.
+    """
 
     steps: int
     runs: int
@@ -60,12 +65,16 @@ class RestoreReport:
 
 
 def backup(settings: Settings, place: str, *, base: str = "") -> BackupReport:
-    """Write a backup to ``place``; with ``base``, an earlier one, only what changed since. Raises a ``StoreError``."""
+    """Write a backup to ``place``, with ``base`` only what changed since that earlier backup.
+
+    Raises a ``StoreError``.
+    """
     client = connect_server(settings, timeout_s=TIMEOUT_S)
     more = f" SETTINGS base_backup = {_destination(base)}" if base else ""
     try:
         written = client.query(
-            f"BACKUP DATABASE {settings.clickhouse_database}{_on_cluster(settings)} TO {_destination(place)}{more}"
+            f"BACKUP DATABASE {settings.clickhouse_database}{_on_cluster(settings)} TO "
+            f"{_destination(place)}{more}"
         )
         rows = client.query(
             "SELECT num_files, total_size FROM system.backups WHERE id = {id:String}",
@@ -73,7 +82,7 @@ def backup(settings: Settings, place: str, *, base: str = "") -> BackupReport:
         ).result_rows
         return BackupReport(place, *map(int, rows[0])) if rows else BackupReport(place, 0, 0)
     except ClickHouseError as error:
-        raise _told(error, place, settings) from error
+        raise _explained(error, place, settings) from error
     finally:
         client.close()
 
@@ -81,16 +90,17 @@ def backup(settings: Settings, place: str, *, base: str = "") -> BackupReport:
 def restore(
     settings: Settings, place: str, *, replace: bool = False, source: str = ""
 ) -> RestoreReport:
-    """Restore the database from ``place`` and bring its schema up to date; ``source`` is its name there, if another.
+    """Restore the database from ``place`` and bring its schema up to date.
 
-    Sinks must not run. Raises a ``StoreError``.
+    ``source`` is its name in the backup, if that is another one. Sinks must not run. Raises a
+    ``StoreError``.
     """
     group = _Group(settings) if settings.kafka_brokers else None
     if group is not None:
         group.require_empty()
     client = connect_server(settings, timeout_s=TIMEOUT_S)
     try:
-        _look(client, settings, place, source)
+        _check(client, settings, place, source)
         _make_room(client, settings, replace)
         _restore(client, settings, place, source, settings.clickhouse_database)
         applied = migrate(settings).applied
@@ -102,7 +112,7 @@ def restore(
         rewound = group.rewind(client) if group is not None else {}
         return RestoreReport(steps, runs, applied, repaired, rewound)
     except ClickHouseError as error:
-        raise _told(error, place, settings) from error
+        raise _explained(error, place, settings) from error
     finally:
         client.close()
 
@@ -116,27 +126,30 @@ def _restore(
     )
 
 
-def _look(client: Client, settings: Settings, place: str, source: str) -> None:
-    """Before anything is dropped: is there such a backup, of such a database?"""
-    tried = f"{settings.clickhouse_database}_restore_check"
-    client.command(f"DROP DATABASE IF EXISTS {tried}{_on_cluster(settings)} SYNC")
+def _check(client: Client, settings: Settings, place: str, source: str) -> None:
+    """Raise, before anything is dropped, where there is no such backup or not of such a
+    database.
+    """
+    scratch = f"{settings.clickhouse_database}_restore_check"
+    client.command(f"DROP DATABASE IF EXISTS {scratch}{_on_cluster(settings)} SYNC")
     try:
-        _restore(client, settings, place, source, tried, " SETTINGS structure_only = true")
+        _restore(client, settings, place, source, scratch, " SETTINGS structure_only = true")
     finally:
-        client.command(f"DROP DATABASE IF EXISTS {tried}{_on_cluster(settings)} SYNC")
+        client.command(f"DROP DATABASE IF EXISTS {scratch}{_on_cluster(settings)} SYNC")
 
 
 def _make_room(client: Client, settings: Settings, replace: bool) -> None:
-    """The database must not be there, or be one that holds nothing yet."""
+    """Drop the database. Raises ``StoreError`` where it has rows, unless ``replace`` is set."""
     database = settings.clickhouse_database
-    held = client.query(
+    filled = client.query(
         "SELECT name, total_rows FROM system.tables "
         "WHERE database = {db:String} AND total_rows > 0 AND name != 'schema_migrations'",
         parameters={"db": database},
     ).result_rows
-    if held and not replace:
+    if filled and not replace:
         raise StoreError(
-            f"database {database} at {settings.clickhouse_url} holds data ({held[0][0]}: {held[0][1]} rows): restore into "
+            f"database {database} at {settings.clickhouse_url} has data ({filled[0][0]}: "
+            f"{filled[0][1]} rows): restore into "
             "another one (--clickhouse-database), or drop what is there (--replace)"
         )
     client.command(f"DROP DATABASE IF EXISTS {database}{_on_cluster(settings)} SYNC")
@@ -151,7 +164,8 @@ def _destination(place: str) -> str:
         return f"Disk({_quoted(disk)}, {_quoted(path)})"
     if not place or place.startswith((".", "/")):
         raise StoreError(
-            f"{place!r} is no place for a backup: give a name (in the server's folder of backups), disk:DISK/PATH or a URL"
+            f"{place!r} cannot be a backup: give a name (in the server's backup folder), "
+            "disk:DISK/PATH or a URL"
         )
     return f"File({_quoted(place)})"
 
@@ -164,13 +178,14 @@ def _on_cluster(settings: Settings) -> str:
     return template_values(settings)["on_cluster"]
 
 
-def _told(error: ClickHouseError, place: str, settings: Settings) -> StoreError:
+def _explained(error: ClickHouseError, place: str, settings: Settings) -> StoreError:
     code = getattr(error, "code", 0)
     if code == _NO_SUCH_BACKUP:
         return StoreError(f"ClickHouse at {settings.clickhouse_url} has no backup {place!r}")
     if code == _BACKUP_EXISTS:
         return StoreError(
-            f"a backup {place!r} is there already: give another name, and --base {place} to write only what changed"
+            f"there is a backup {place!r} already: give another name, with --base {place} to "
+            "write only what changed"
         )
     if code == 0:
         return explained(error, settings)
@@ -180,7 +195,7 @@ def _told(error: ClickHouseError, place: str, settings: Settings) -> StoreError:
 
 
 class _Group:
-    """The sinks' consumer group, while no sink is there."""
+    """The sinks' consumer group, while no sink runs."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -197,15 +212,17 @@ class _Group:
             if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
                 return
             raise StoreError(
-                f"Kafka at {self._settings.kafka_brokers} does not say whether sinks run: {error}"
+                f"Kafka at {self._settings.kafka_brokers} does not answer whether sinks run: "
+                f"{error}"
             ) from error
         if found.members:
             raise StoreError(
-                f"sinks work on this store ({len(found.members)} in group {self._name}): stop them first"
+                f"sinks are running on this store ({len(found.members)} in group {self._name}): "
+                "stop them first"
             )
 
     def rewind(self, client: Client) -> dict[tuple[str, int], int]:
-        """Commit, for each partition, an offset a little before the highest one that is stored."""
+        """Commit an offset a little before the highest stored one, for each partition."""
         wanted: dict[tuple[str, int], int] = {}
         for name in PROGRESS_TABLES:
             wanted |= self._of_topic(client, name)
@@ -222,7 +239,8 @@ class _Group:
             ):
                 if place.error is not None:
                     raise StoreError(
-                        f"the sinks' offset of {place.topic} {place.partition} cannot be set: {place.error}"
+                        f"the sinks' offset of {place.topic} {place.partition} cannot be set: "
+                        f"{place.error}"
                     )
         return wanted
 
@@ -237,12 +255,14 @@ class _Group:
                 return {}
             raise
         rows = client.query(
-            f"SELECT kafka_partition, max(kafka_offset) FROM {self._settings.clickhouse_database}.{PROGRESS_TABLES[name]} "
+            "SELECT kafka_partition, max(kafka_offset) FROM "
+            f"{self._settings.clickhouse_database}.{PROGRESS_TABLES[name]} "
             "WHERE kafka_topic_id = {topic:String} GROUP BY 1",
             parameters={"topic": str(described.topic_id)},
         ).result_rows
         stored = {int(partition): int(offset) for partition, offset in rows}
-        # Of the last batch perhaps only some parts are in the backup: the batches before it are read again too.
+        # The backup may have only some parts of the last batch, so the one before it is read again
+        # too.
         back = 2 * self._settings.sink_batch_rows
         reader = consumer(self._settings, self._name)
         try:

@@ -27,23 +27,24 @@ _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 def connect(settings: Settings, *, readonly: bool = False, timeout_s: int = 300) -> Client:
-    """A client of the store's database, which must exist. It may be used by several threads.
+    """A client of the store's database, which must exist. Several threads may use it.
 
-    With ``readonly`` it connects as the reader, where one is configured, and the server refuses writes, changes of settings,
-    and functions that reach files or other hosts. Raises ``StoreUnreachable``, ``StoreDenied`` or ``StoreMissing``.
+    With ``readonly`` it connects as the reading user, where one is configured, and the server
+    refuses writes, changes of settings, and functions that access files or other hosts. Raises
+    ``StoreUnreachable``, ``StoreDenied`` or ``StoreMissing``.
     """
     return _connect(settings, settings.clickhouse_database, readonly, timeout_s)
 
 
 def connect_server(settings: Settings, *, timeout_s: int = 300) -> Client:
-    """A client of the server, whether or not the store's database exists."""
+    """A client of the server; the store's database need not exist."""
     return _connect(settings, None, False, timeout_s)
 
 
 def _connect(settings: Settings, database: str | None, readonly: bool, timeout_s: int) -> Client:
     if not settings.clickhouse_url:
         raise StoreUnreachable(
-            "no ClickHouse is known: set clickhouse_url (http://host:8123), or start `stepstream up`"
+            "clickhouse_url is not set: set it to http://host:8123, or start `stepstream up`"
         )
     parts = urlsplit(settings.clickhouse_url)
     secure = parts.scheme == "https"
@@ -77,7 +78,7 @@ def _connect(settings: Settings, database: str | None, readonly: bool, timeout_s
 
 
 def login(settings: Settings, *, readonly: bool) -> tuple[str, str]:
-    """User and password; to read, those of the reader where one is configured."""
+    """User and password; with ``readonly`` those of the reading user where one is configured."""
     if readonly and settings.clickhouse_reader_user:
         return (
             settings.clickhouse_reader_user,
@@ -87,20 +88,24 @@ def login(settings: Settings, *, readonly: bool) -> tuple[str, str]:
 
 
 def url_for_clients(settings: Settings, *, writer: bool = False) -> str:
-    """The store's URL with a login in it, for clients that are not ours: the reader's, or the writer's.
+    """The store's URL with a login in it, for other clients: of the user that reads, or that
+    writes.
 
-    Raises ``StoreError`` where no reader is configured.
+    Raises ``StoreError`` where no reading user is configured.
     """
     if not writer and not settings.clickhouse_reader_user:
         raise StoreError(
-            "no user that only reads is configured: set clickhouse_reader_user and clickhouse_reader_password, "
-            "or say --writer for the one that writes"
+            "no reading user is configured: set clickhouse_reader_user and "
+            "clickhouse_reader_password, "
+            "or give --writer for the user that writes"
         )
     return Login(*login(settings, readonly=not writer)).url(settings.clickhouse_url.rstrip("/"))
 
 
 def explained(error: ClickHouseError, settings: Settings, user: str = "") -> StoreError:
-    """The store error that a user can act on; ``user`` is who was refused, by default the one that writes."""
+    """The store error for ClickHouse's error; ``user`` is the refused one, by default the
+    writer.
+    """
     code, where = error_code(error), settings.clickhouse_url
     if code in DENIED_CODES:
         who = (
@@ -109,12 +114,14 @@ def explained(error: ClickHouseError, settings: Settings, user: str = "") -> Sto
             else "clickhouse"
         )
         return StoreDenied(
-            f"ClickHouse at {where} refused user {user or settings.clickhouse_user!r}: check {who}_user and "
+            f"ClickHouse at {where} refused user {user or settings.clickhouse_user!r}: check "
+            f"{who}_user and "
             f"{who}_password ({first_line(error)})"
         )
     if code == UNKNOWN_DATABASE:
         return StoreMissing(
-            f"ClickHouse at {where} has no database {settings.clickhouse_database!r}: run `stepstream store migrate`"
+            f"ClickHouse at {where} has no database {settings.clickhouse_database!r}: run "
+            "`stepstream store migrate`"
         )
     if code:
         return StoreError(f"ClickHouse at {where}: {first_line(error)}")

@@ -1,4 +1,7 @@
-"""What tables and columns mean: comments taken from the models' field descriptions, so that DESCRIBE teaches the schema."""
+"""The comments of tables and columns, mostly the field descriptions of the models.
+
+``DESCRIBE`` and the data dictionary show them.
+"""
 
 from __future__ import annotations
 
@@ -14,25 +17,25 @@ from stepstream.schemas.trajectory import Trajectory
 from stepstream.schemas.usage import TokenUsage
 
 _ARRIVAL: Final = {
-    "append_time": "when Kafka took the record",
+    "append_time": "when Kafka stored the record",
     "kafka_topic_id": "id of the Kafka topic that the record came from",
     "kafka_partition": "its partition",
     "kafka_offset": "its offset",
 }
 _OURS: Final = {
-    "ver": "decides between rows of the same step or change: the lowest offset wins",
-    "is_deleted": "1 removes the run",
+    "ver": "version of the row: of the rows of a step or change the lowest offset wins",
+    "is_deleted": "1: the run is removed",
     "cost_nanos": "the cost as it is inserted, in nano-dollars; not stored",
 }
 _SHARED: Final = {
     "trace_id": "the run: 32 lower-case hex digits",
-    "project": "owner of the run",
+    "project": "the project that the run belongs to",
     "environment": "prod, staging, dev ...",
     "agent": "the agent's name",
     "agent_version": "the agent's version",
     "task": "task type, e.g. refund",
     "session_id": "conversation that the run belongs to",
-    "user_id": "the user it was done for",
+    "user_id": "the user that the run was for",
 }
 _STEPS: Final = {
     "start_time": "when the step started",
@@ -40,14 +43,14 @@ _STEPS: Final = {
     "duration_us": "end_time - start_time in microseconds",
     "cost_usd": "the step's own cost, exact to the nano-dollar; NULL where unknown",
     "cost_source": "given, priced or unpriced; empty: the step used nothing that costs",
-    "usage_details": "other counts that are priced, by name: audio, images, cache writes for an hour, searches; without zeros",
+    "usage_details": "other priced counts by name, e.g. audio, images, searches; without zeros",
 }
 _OPEN_STEPS: Final = {"age_us": "microseconds since the step started"}
 _RUNS: Final = {
     "run_day": "UTC day of the run's first record",
     "revision": "grows with every step merged; readers keep the highest",
-    "closed": "the run is over",
-    "root_step_id": "the step that is the run",
+    "closed": "whether the run is closed",
+    "root_step_id": "id of the root step",
     "start_time": "start of the root, else of the earliest step",
     "end_time": "end of the root; until it ended, the latest time seen in a step",
     "duration_us": "end_time - start_time in microseconds",
@@ -57,12 +60,12 @@ _RUNS: Final = {
     "llm_calls": "steps of kind llm_call",
     "tool_calls": "steps of kind tool_call",
     "retrievals": "steps of kind retrieval",
-    "cost_usd": "sum of the priced steps' own costs, exact to the nano-dollar",
+    "cost_usd": "sum of the costs of the priced steps, exact to the nano-dollar",
     "models": "models used, in order of their first call",
     "failed_kind": "kind of the failed step",
     "failed_tool": "tool of the failed step",
     "error_type": "exception class or error code of the failed step",
-    "error_message": "the failed step's error in words",
+    "error_message": "error message of the failed step",
     "path": "steps by start time, each 'kind name'",
     "path_json": "the path with ids, parents and status, as JSON",
     "path_truncated": "the run has more steps than the path shows",
@@ -70,15 +73,15 @@ _RUNS: Final = {
 _ALERTS: Final = {
     "state": "firing or resolved",
     "severity": "info, warning, error or critical",
-    "alert": "the rule's name as people know it",
-    "rule": "what was judged, e.g. run_cost",
+    "alert": "the rule's name in the policy",
+    "rule": "the rule that was checked, e.g. run_cost",
     "value": "what was measured",
-    "threshold": "the limit that it broke",
+    "threshold": "the limit that was exceeded",
     "unit": "unit of value, threshold and baseline: usd, tokens, steps, us, ratio, count",
-    "opened_at": "when the trouble began",
+    "opened_at": "when the problem began",
     "updated_at": "when this record was written",
-    "resolved_at": "when the trouble ended; NULL while it lasts",
-    "acknowledged_by": "who said that they know",
+    "resolved_at": "when the problem ended; NULL while it lasts",
+    "acknowledged_by": "the person who acknowledged it",
     "silenced_until": "end of the silence; NULL without one",
     "source_partition": "partition of the findings topic that it is made from",
 }
@@ -92,7 +95,7 @@ _METRICS: Final = {
     "steps": "steps that ended",
     "error_steps": "steps that ended with an error",
     "cancelled_steps": "steps that were cancelled",
-    "unpriced_steps": "steps whose cost is unknown: no price is known, or a model call named no usage",
+    "unpriced_steps": "steps of unknown cost: without a price, or a model call without usage",
     "cost_usd": "sum of the steps' own costs, exact to the nano-dollar",
     "duration_us": "sum of the steps' durations in microseconds",
     "avg_duration_us": "mean duration",
@@ -100,17 +103,17 @@ _METRICS: Final = {
     "p50_duration_us": "median duration, within 2.2 %",
     "p90_duration_us": "90th percentile of durations, within 2.2 %",
     "p99_duration_us": "99th percentile of durations, within 2.2 %",
-    "latency": "durations as a histogram: bucket round(16 * log2(microseconds)) -> steps; sumMap merges them",
+    "latency": "histogram of durations: bucket round(16 * log2(microseconds)) -> steps; merge with sumMap",
 }
 _DELIVERIES: Final = {
     "subscription": "the subscription's name",
-    "alert_id": "the alert that it is about",
+    "alert_id": "id of the alert",
     "state": "pending, failed, delivered, parked, grouped or silenced",
-    "next_try": "when it is tried next; NULL: it is not",
-    "since": "since when it waits to be told; NULL: it does not",
-    "told_state": "state of the alert that was told last",
-    "told_severity": "severity that was told last",
-    "told_at": "when the channel last took it; NULL: never yet",
+    "next_try": "time of the next attempt; NULL: there is none",
+    "since": "since when it waits for delivery; NULL: it does not wait",
+    "told_state": "state of the alert that was delivered last",
+    "told_severity": "severity that was delivered last",
+    "told_at": "time of the last delivery; NULL: not delivered yet",
     "severity": "the alert's severity",
     "alert_state": "the alert's state",
 }
@@ -120,7 +123,7 @@ _FINDINGS: Final = {
     "severity": "note, info, warning, error or critical; a note opens no alert",
     "time": "when it was seen",
     "value": "what was measured",
-    "threshold": "the limit that it broke",
+    "threshold": "the limit that was exceeded",
     "unit": "unit of value, threshold and baseline: usd, tokens, steps, us, ratio, count",
 }
 TABLES: Final = {
@@ -135,7 +138,7 @@ TABLES: Final = {
     "rollup_1h": "Sums per hour, filled from steps_raw; read the view metrics_1h",
     "schema_migrations": "Which migrations of this schema have been applied",
 }
-"""What each table is."""
+"""The comment of each table."""
 
 
 def fields(model: type[BaseModel]) -> dict[str, str]:

@@ -1,10 +1,10 @@
-"""What can be wrong with a store, from a user's point of view.
+"""The errors of a store that a user can act on.
 
 StoreError
- +-- StoreUnreachable   nobody answers at the URL
+ +-- StoreUnreachable   no server answers at the URL
  +-- StoreDenied        user or password is wrong, or a right is missing
- +-- StoreMissing       the database is not there, or its schema is not (yet) this program's
- +-- StoreNewer         the schema was written by a newer program
+ +-- StoreMissing       there is no such database, or its schema is not up to date
+ +-- StoreNewer         the schema was migrated by a newer program
 """
 
 from __future__ import annotations
@@ -18,25 +18,27 @@ DENIED_CODES: Final = frozenset({192, 193, 194, 497, 516})
 """Unknown user, wrong password, password required, access denied, authentication failed."""
 
 SCHEMA_CODES: Final = frozenset({8, 10, 16, 36, 47, 60})
-"""A table or column that a statement names is not there, or is not what the statement takes it for."""
+"""A table or column of a statement does not exist or has another type."""
 
 MIGRATE: Final = "run `stepstream store migrate`"
 _MISSING: Final = re.compile(
-    r"Table `?(?:\w+`?\.`?)?(\w+)`?(?: \([^)]*\))? does(?: not|n't) exist|Unknown table expression identifier '(?:\w+\.)?(\w+)'"
+    r"Table `?(?:\w+`?\.`?)?(\w+)`?(?: \([^)]*\))? does(?: not|n't) exist"
+    r"|Unknown table expression identifier '(?:\w+\.)?(\w+)'"
 )
 _SENTENCE: Final = re.compile(
-    r"DB::Exception:\s*(.*?)(?:\s*\([A-Z_]{4,}\)|\s*\((?:version|for url) [^)]*\)|\s*Stack trace:|$)",
+    r"DB::Exception:\s*(.*?)"
+    r"(?:\s*\([A-Z_]{4,}\)|\s*\((?:version|for url) [^)]*\)|\s*Stack trace:|$)",
     re.DOTALL,
 )
 _SCOPE: Final = re.compile(r"[.:,]? In scope .*", re.DOTALL)
 
 
 class StoreError(Exception):
-    """The store cannot be used as asked; the message says what is wrong, where, and what to do."""
+    """The store cannot be used as asked. The message names what is wrong, where, and what to do."""
 
 
 class StoreUnreachable(StoreError):
-    """Nobody answers at the URL."""
+    """No server answers at the URL."""
 
 
 class StoreDenied(StoreError):
@@ -44,45 +46,49 @@ class StoreDenied(StoreError):
 
 
 class StoreMissing(StoreError):
-    """The database is not there, or its schema is not (yet) this program's."""
+    """There is no such database, or its schema is not up to date."""
 
 
 class StoreNewer(StoreError):
-    """The schema was written by a newer program, which this one must not touch."""
+    """The schema was migrated by a newer program; this one must not change it."""
 
 
 def error_code(error: BaseException) -> int:
-    """ClickHouse's number for the error; 0 where it has none."""
+    """ClickHouse's number of the error; 0 where it has none."""
     code = getattr(error, "code", None)
     return code if isinstance(code, int) else 0
 
 
 _NETWORK: Final = re.compile(
-    r"\[Errno -?\d+\] ([^'\")\\]+)|(Read timed out|timed out|CERTIFICATE_VERIFY_FAILED|WRONG_VERSION_NUMBER)"
+    r"\[Errno -?\d+\] ([^'\")\\]+)"
+    r"|(Read timed out|timed out|CERTIFICATE_VERIFY_FAILED|WRONG_VERSION_NUMBER)"
 )
-"""What is wrong with a connection, somewhere in what the HTTP library says of it."""
+"""The reason of a failed connection, inside the HTTP library's text."""
 
 
 def first_line(error: BaseException, limit: int = 500) -> str:
-    """The first line of an error's text, bounded; of a connection that failed, the reason alone."""
+    """The first line of an error's text, at most ``limit`` characters; of a failed connection the
+    reason.
+    """
     text = str(error).strip() or type(error).__name__
     found = _NETWORK.search(text)
     if found and not error_code(error):
-        said = (found[1] or found[2]).strip().replace("_", " ")
-        return said[:1].lower() + said[1:] if found[1] else said.lower()
+        reason = (found[1] or found[2]).strip().replace("_", " ")
+        return reason[:1].lower() + reason[1:] if found[1] else reason.lower()
     return text.splitlines()[0][:limit]
 
 
 def sentence(error: BaseException, limit: int = 1_000) -> str:
-    """What ClickHouse complains about, in its words: no codes, no version, no stack, no repetition of the whole statement."""
+    """ClickHouse's own message, without code, version, stack trace and the repeated statement."""
     text = str(error)
     found = _SENTENCE.search(text)
     words = " ".join(_SCOPE.sub("", found[1] if found else text).split()).rstrip(". ")
-    return words.replace(" FORMAT Native", "")[:limit]  # what the client added to the statement
+    # The client adds the format to the statement.
+    return words.replace(" FORMAT Native", "")[:limit]
 
 
 def missing_table(error: BaseException) -> str:
-    """The name of the table or view that a statement needed and did not find; empty for any other error."""
+    """The table or view that a statement did not find; empty for any other error."""
     if error_code(error) != UNKNOWN_TABLE:
         return ""
     found = _MISSING.search(str(error))
@@ -90,7 +96,7 @@ def missing_table(error: BaseException) -> str:
 
 
 def worded(error: BaseException) -> str:
-    """The error as a log says it: one sentence, and the command that helps where the schema is not what it should be."""
+    """The error for a log line: one sentence, and for an outdated schema the command that helps."""
     if not error_code(error):
         return first_line(error)
     hint = f": {MIGRATE}" if error_code(error) in SCHEMA_CODES else ""

@@ -1,7 +1,8 @@
-"""What the migrations make, read from their own text, and what of it a store lacks. Pure.
+"""Compares a store with what the migrations make: tables, materialized views, columns, types,
+indexes.
 
-A migration is noted once it was applied, which says nothing about what somebody dropped or changed afterwards. So what is
-really there is compared with what the files say: tables, materialized views, columns, types, indexes.
+That a migration is recorded as applied does not mean that what it made is still there unchanged,
+so the comparison is with the store's system tables. Pure.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from stepstream.sinks.clickhouse.migrated import CREATE, Made, everything, targe
 
 
 class Column(NamedTuple):
-    """A column that is there."""
+    """A column of the store."""
 
     table: str
     name: str
@@ -25,12 +26,14 @@ class Column(NamedTuple):
 
 @dataclass(frozen=True)
 class Lack:
-    """Something that the migrations make and the store does not have, and what puts it back."""
+    """Something that the migrations make and the store does not have, and the statements that make
+    it.
+    """
 
     what: str
     statements: tuple[str, ...]
     note: str = ""
-    """What putting it back cannot bring back."""
+    """What the statements cannot bring back."""
 
     def __str__(self) -> str:
         return self.what
@@ -38,7 +41,7 @@ class Lack:
 
 @dataclass(frozen=True)
 class Findings:
-    """``lacks`` can be put back; ``wrong`` is there and is something else, which no program should change by itself."""
+    """``lacks`` can be made again. ``wrong`` differs, and changing it could lose data."""
 
     lacks: tuple[Lack, ...] = ()
     wrong: tuple[str, ...] = ()
@@ -53,7 +56,7 @@ def compare(
 ) -> Findings:
     """What a store lacks of the ``applied`` migrations.
 
-    ``engines`` by table, ``columns`` and (table, ``indexes``) as its system tables list them.
+    ``engines`` by table, ``columns`` and ``indexes`` (table, name) as its system tables list them.
     """
     types: dict[str, dict[str, str]] = {}
     for column in columns:
@@ -91,13 +94,13 @@ def _absent(one: Made, made: Mapping[str, Made]) -> Lack:
         note = (
             ""
             if refill
-            else "the rows that were in it are gone; a backup has them (`stepstream store restore`)"
+            else "its rows are lost; a backup may have them (`stepstream store restore`)"
         )
         if filled_by and not refill:
             note = "`stepstream store reconcile` fills it again from the steps"
         return Lack(f"{kind} {one.name} is missing", (*one.create(), *refill), note)
     refill_view = _refill(one)
-    note = "" if refill_view else "`stepstream store reconcile` adds what came meanwhile"
+    note = "" if refill_view else "`stepstream store reconcile` adds what was inserted meanwhile"
     return Lack(
         f"{kind} {one.name} is missing",
         (*one.create(), *((refill_view,) if refill_view else ())),
@@ -106,7 +109,10 @@ def _absent(one: Made, made: Mapping[str, Made]) -> Lack:
 
 
 def _refill(view: Made) -> str:
-    """Copies what the view would have copied. Only where rows that come twice count once, not where they are summed up."""
+    """A statement that copies what the view would have copied; empty for views that add up rows.
+
+    Copied rows that exist already count once, added-up ones would count twice.
+    """
     query = view.create()[0][target_of(view.create()[0]).end() :].strip()
     if "GROUP BY" in query:
         return ""
@@ -114,7 +120,7 @@ def _refill(view: Made) -> str:
 
 
 def _listed(query: str) -> str:
-    """The columns of a plain SELECT, as an INSERT names them."""
+    """The column list for an INSERT, of a plain SELECT."""
     listed = re.match(r"SELECT\s+(.*?)\s+FROM\b", query, re.DOTALL)
     return f" ({listed[1]})" if listed and "*" not in listed[1] else ""
 
@@ -134,7 +140,7 @@ def _columns(one: Made, found: Mapping[str, str]) -> Iterator[Lack]:
             yield Lack(
                 f"column {name} of {one.name} is missing",
                 (add, *later),
-                "rows that are there have its default",
+                "existing rows have its default",
             )
         before = f"`{name}`"
 
@@ -154,11 +160,14 @@ def _types(one: Made, found: Mapping[str, str]) -> Iterator[str]:
     for name, definition in one.columns.items():
         wanted = type_of(definition)
         if name in found and _squeezed(found[name]) != _squeezed(wanted):
-            yield f"column {name} of {one.name} is {found[name]} and should be {wanted}: change it with ALTER TABLE"
+            yield (
+                f"column {name} of {one.name} is {found[name]} and should be {wanted}: "
+                "change it with ALTER TABLE"
+            )
 
 
 def _altered(one: Made) -> str:
-    """The table as an ALTER names it, with its cluster."""
+    """The table as ALTER names it, with its cluster."""
     head = one.statements[0]
     found = CREATE.match(head)
     cluster = re.match(r" ON CLUSTER '[^']*'", head[found.end() :] if found else "")

@@ -48,7 +48,10 @@ class PlainHandler:
 
 
 class StepsHandler:
-    """Steps. Rollups count every row that is inserted, so a step that comes again must be recognised before."""
+    """Steps.
+
+    Rollups count every row that is inserted, so a step that comes again must be recognised before.
+    """
 
     def __init__(self, connect: Connect, span: int = SPAN) -> None:
         self._connect = connect
@@ -59,7 +62,8 @@ class StepsHandler:
     def open(self, source: Source, position: Position) -> None:
         """Fill the window with the steps in the store.
 
-        Those of the batch to be repeated are left out: it has to give the same rows as the first time.
+        Those of the batch to be repeated are left out: it has to give the same rows as the first
+        time.
         """
         self._window = SeenWindow(position.offset, self._span)
         self._stored_to = -1 if position.stored is None else position.stored
@@ -92,7 +96,7 @@ _MAKERS: Final[dict[str, tuple[str, Callable[[Connect], TopicHandler]]]] = {
 }
 
 PROGRESS_TABLES: Final = {name: table for name, (table, _) in _MAKERS.items()}
-"""The table of each topic whose highest offset tells how far the store got."""
+"""The table of each topic whose highest offset shows how far the sink got."""
 
 
 def handler_of(name: str, connect: Connect) -> TopicHandler:

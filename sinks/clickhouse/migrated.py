@@ -1,6 +1,8 @@
-"""What all migrations together make, read from their own text: tables, materialized views, columns, indexes. Pure.
+"""The tables, materialized views, columns and indexes that the migrations make, read from their
+text.
 
-This is the one source of the columns: row builders, public views and the check of a store's schema take them from here.
+This is the one source of the columns: row builders, public views and the check of a store's schema
+take them from here. Pure.
 """
 
 from __future__ import annotations
@@ -42,12 +44,12 @@ class Made:
     name: str
     is_view: bool
     statements: list[str] = field(default_factory=list)
-    """What makes it and changes it, in order."""
+    """The statements that make and change it, in order."""
     columns: dict[str, str] = field(default_factory=dict)
     """Of a table: the definition of each column, in order."""
     indexes: dict[str, str] = field(default_factory=dict)
     reads: str = ""
-    """Of a materialized view: the table whose rows it takes."""
+    """Of a materialized view: the table that it reads."""
     fills: str = ""
     """Of a materialized view: the table that it writes to."""
 
@@ -63,7 +65,7 @@ class Made:
 
 
 def everything(settings: Settings, applied: Container[int] | None = None) -> dict[str, Made]:
-    """All tables and materialized views by name: tables first, so that what reads them can be made after them.
+    """All tables and materialized views by name, tables first, since views are made from them.
 
     With ``applied`` only what these migrations make.
     """
@@ -128,15 +130,15 @@ def target_of(statement: str) -> re.Match[str]:
 def name_of(definition: str) -> str:
     found = _COLUMN.match(definition)
     if found is None:
-        raise ValueError(f"no definition of a column: {definition}")
+        raise ValueError(f"not the definition of a column: {definition}")
     return found[1]
 
 
 def type_of(definition: str) -> str:
-    """The type in a column's definition: a word, with what stands in its brackets."""
+    """The type in a column's definition: a word, with its brackets."""
     found = _COLUMN.match(definition)
     if found is None:
-        raise ValueError(f"no definition of a column: {definition}")
+        raise ValueError(f"not the definition of a column: {definition}")
     start, at, depth = found.start(2), found.end(2), 0
     while at < len(definition) and (depth or definition[at] == "("):
         depth += {"(": 1, ")": -1}.get(definition[at], 0)
@@ -150,7 +152,9 @@ def _all() -> dict[str, Made]:
 
 
 def inserted_columns(table: str) -> dict[str, str]:
-    """Name and type of each column that an insert names: all but those that the table computes or has a default for."""
+    """Name and type of each column that an insert names: all but those that the table computes or
+    has a default for.
+    """
     return {
         name: type_of(definition)
         for name, definition in _all()[table].columns.items()

@@ -1,8 +1,10 @@
-"""Bringing a store's schema up to date, from any number of processes at once, and again after a kill at any statement.
+"""Brings a store's schema up to date, also from several processes at once and after a kill
+anywhere.
 
-There is no lock: every statement is harmless when repeated, a migration is noted in ``schema_migrations`` after its last
-statement, and whoever finds it not noted runs all of it. What the applied migrations made is compared with what is there, so
-that what was dropped since is made again. Views, comments, retention and text search are compared as well and need no note.
+There is no lock. Every statement is harmless when repeated; a migration is recorded in
+``schema_migrations`` after its last statement, and a process that does not find the record runs all
+of it. What the applied migrations make is compared with the store, so that what was dropped since
+is made again. Views, comments, retention and text search are compared too and need no record.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ from stepstream.sinks.clickhouse.tunables import Difference, differences, requir
 logger = logging.getLogger(__name__)
 
 _RACES: Final = frozenset({57, 60, 81, 82, 122, 219, 341, 473, 517, 999})
-"""Errors that another process, changing the same object at the same moment, may cause: tried again."""
+"""Errors that another process may cause that changes the same object at the same moment: retried.
+"""
 _TRIES: Final = 8
 
 Hook = Callable[[str], None]
@@ -36,7 +39,7 @@ Hook = Callable[[str], None]
 
 @dataclass(frozen=True)
 class SchemaStatus:
-    """How a store's schema stands against this program's."""
+    """How a store's schema differs from this program's."""
 
     database: str
     exists: bool
@@ -45,11 +48,11 @@ class SchemaStatus:
     newer: list[str] = field(default_factory=list)
     outdated_views: list[str] = field(default_factory=list)
     differences: list[Difference] = field(default_factory=list)
-    """Retention and text search that the settings want otherwise."""
+    """Retention and text search where they differ from the settings."""
     lacks: tuple[Lack, ...] = ()
-    """What the applied migrations made and is not there any more."""
+    """What the applied migrations made and the store does not have any more."""
     wrong: tuple[str, ...] = ()
-    """What is there and is not what the migrations made; ``migrate`` leaves it as it is."""
+    """What differs from what the migrations made; ``migrate`` does not change it."""
 
     @property
     def version(self) -> int:
@@ -80,23 +83,23 @@ class MigrationReport:
     changes: list[str]
     """Retention and text search, as they are now."""
     repaired: list[str] = field(default_factory=list)
-    """What was missing and is there again."""
+    """What was missing and was made again."""
     notes: list[str] = field(default_factory=list)
-    """What that could not bring back, and what does."""
+    """What the repair could not bring back, and what does."""
     wrong: list[str] = field(default_factory=list)
-    """What is not as it should be and was left as it is."""
+    """What differs and was not changed."""
 
     @property
     def changed(self) -> bool:
-        """Whether anything was to be done."""
+        """Whether anything was changed."""
         return bool(self.applied or self.views or self.changes or self.repaired)
 
 
 def migrate(settings: Settings, *, before_statement: Hook = lambda _sql: None) -> MigrationReport:
-    """Bring the schema up to date and make again what is missing of it; a store that is current is left as it is.
+    """Bring the schema up to date and make again what is missing; does nothing to a current one.
 
-    ``before_statement`` is called with each statement. Raises a ``StoreError``, ``StoreNewer`` where a newer program has
-    been at work.
+    ``before_statement`` is called with each statement. Raises a ``StoreError``, ``StoreNewer``
+    where a newer program has migrated the store.
     """
     require_sensible(settings)
     client = connect_server(settings)
@@ -109,7 +112,10 @@ def migrate(settings: Settings, *, before_statement: Hook = lambda _sql: None) -
 
 
 def status(settings: Settings) -> SchemaStatus:
-    """Compare the store's schema with this program's, changing nothing. Raises a ``StoreError``."""
+    """Compare the store's schema with this program's and change nothing.
+
+    Raises a ``StoreError``.
+    """
     client = connect_server(settings)
     try:
         return read_status(client, settings)
@@ -120,12 +126,15 @@ def status(settings: Settings) -> SchemaStatus:
 
 
 def require_current(settings: Settings) -> None:
-    """Raise ``StoreMissing`` or ``StoreNewer`` where the store's tables are not this program's."""
+    """Raise ``StoreMissing`` or ``StoreNewer`` where the store's tables are not those of this
+    program.
+    """
     found = status(settings)
     if not found.exists or found.pending or found.lacks:
         lacking = ", ".join([*found.pending, *map(str, found.lacks)]) or "no database"
         raise StoreMissing(
-            f"the schema of database {settings.clickhouse_database!r} at {settings.clickhouse_url} is not up to date "
+            f"the schema of database {settings.clickhouse_database!r} at "
+            f"{settings.clickhouse_url} is not up to date "
             f"({lacking}): run `stepstream store migrate`"
         )
     _refuse_newer(found, settings)
@@ -134,19 +143,21 @@ def require_current(settings: Settings) -> None:
 def _refuse_newer(found: SchemaStatus, settings: Settings) -> None:
     if found.newer:
         raise StoreNewer(
-            f"database {settings.clickhouse_database!r} at {settings.clickhouse_url} has migrations that this program does "
+            f"database {settings.clickhouse_database!r} at {settings.clickhouse_url} has "
+            "migrations that this program does "
             f"not know ({', '.join(found.newer)}): install the newer version of stepstream"
         )
 
 
 def read_status(client: Client, settings: Settings) -> SchemaStatus:
-    """``status`` over a connection of the server."""
+    """As ``status``, over a connection to the server."""
     database = settings.clickhouse_database
     if not _rows(client, "SELECT 1 FROM system.databases WHERE name = {db:String}", db=database):
         return SchemaStatus(database, False, pending=[_label(m) for m in migrations()])
     found = _rows(
         client,
-        "SELECT name, create_table_query, comment, engine FROM system.tables WHERE database = {db:String}",
+        "SELECT name, create_table_query, comment, engine FROM system.tables "
+        "WHERE database = {db:String}",
         db=database,
     )
     tables = {name: (create, comment) for name, create, comment, _ in found}
@@ -251,7 +262,7 @@ class _Migrator:
     def _repair(self, lack: Lack) -> None:
         for statement in lack.statements:
             self._do(statement)
-        logger.warning("schema: %s in database %s, and was made again", lack.what, self._database)
+        logger.warning("schema: %s in database %s; it was made again", lack.what, self._database)
 
     def _apply(self, migration: Migration) -> None:
         for statement in migration.statements(self._settings):
@@ -279,12 +290,14 @@ class _Migrator:
 
     def _create_register(self) -> None:
         self._do(
-            f"CREATE TABLE IF NOT EXISTS {self._table('schema_migrations')} (version UInt32, name String, checksum String, "
-            f"applied_at DateTime64(3, 'UTC') DEFAULT now64(3)) ENGINE = {self._values['replicated']}MergeTree ORDER BY version"
+            f"CREATE TABLE IF NOT EXISTS {self._table('schema_migrations')} (version UInt32, name "
+            "String, checksum String, "
+            "applied_at DateTime64(3, 'UTC') DEFAULT now64(3)) ENGINE = "
+            f"{self._values['replicated']}MergeTree ORDER BY version"
         )
 
     def _describe(self) -> None:
-        """Comments of tables and columns, where they differ from what they should be."""
+        """Set the comments of tables and columns where they differ."""
         present = {
             (table, column): comment
             for table, column, comment in _rows(

@@ -13,7 +13,9 @@ from stepstream.sinks.clickhouse.window import KEY_SQL
 
 
 def highest_offset(client: Client, table: str, source: Source, *, at_least: int = 0) -> int | None:
-    """The highest offset of the partition in the table; None where there is none from ``at_least`` on."""
+    """The highest offset of the partition in the table; None where there is none from ``at_least``
+    on.
+    """
     rows = client.query(
         f"SELECT count(), max(kafka_offset) FROM {table} WHERE kafka_topic_id = {{topic:String}} "
         "AND kafka_partition = {partition:Int32} AND kafka_offset >= {low:Int64}",
@@ -26,7 +28,8 @@ def highest_offset(client: Client, table: str, source: Source, *, at_least: int 
 def rows_between(client: Client, table: str, source: Source, first: int, last: int) -> int:
     """How many rows the table holds of the partition's offsets first..last."""
     rows = client.query(
-        f"SELECT count() FROM {table} WHERE kafka_topic_id = {{topic:String}} AND kafka_partition = {{partition:Int32}} "
+        f"SELECT count() FROM {table} WHERE kafka_topic_id = {{topic:String}} AND kafka_partition "
+        f"= {{partition:Int32}} "
         "AND kafka_offset BETWEEN {first:Int64} AND {last:Int64}",
         parameters={
             "topic": source.topic_id,
@@ -41,7 +44,9 @@ def rows_between(client: Client, table: str, source: Source, first: int, last: i
 def keys_between(
     client: Client, source: Source, offsets: tuple[int, int], left_out: tuple[int, int] | None
 ) -> Sequence[int]:
-    """Keys of the ended steps stored of the offsets [from, to), without those of the range ``left_out``."""
+    """Keys of the ended steps stored of the offsets [from, to), without those of the range
+    ``left_out``.
+    """
     if offsets[0] >= offsets[1]:
         return ()
     parameters: dict[str, Any] = {
@@ -54,7 +59,8 @@ def keys_between(
     }
     result = client.query(
         f"SELECT {KEY_SQL} AS key FROM {STEPS.name} WHERE kafka_topic_id = {{topic:String}} "
-        "AND kafka_partition = {partition:Int32} AND kafka_offset >= {first:Int64} AND kafka_offset < {end:Int64} "
+        "AND kafka_partition = {partition:Int32} AND kafka_offset >= {first:Int64} AND "
+        "kafka_offset < {end:Int64} "
         "AND NOT (kafka_offset >= {out_first:Int64} AND kafka_offset < {out_end:Int64})",
         parameters=parameters,
     )

@@ -1,4 +1,6 @@
-"""Rows of topics whose records have a row each, with a column per field: alerts, deliveries, findings."""
+"""Rows of topics whose records have a row each, with a column per field: alerts, deliveries,
+findings.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,10 @@ class _PlainRows:
         self._decode = msgspec.json.Decoder(fields.struct).decode
 
     def build(self, records: Sequence[Record], source: Source) -> Blocks:
-        """The block of a batch. Tombstones are left out; records without the right form are refused."""
+        """The block of a batch.
+
+        Tombstones are left out; records without the right form are refused.
+        """
         blocks = Blocks()
         values = read_values(records, self._read, blocks)
         if values:
@@ -56,7 +61,9 @@ _deliveries: Final = _PlainRows(FieldColumns(DELIVERIES, DeliveryStruct), delive
 _findings: Final = _PlainRows(FieldColumns(FINDINGS, FindingStruct), finding_misfit)
 
 build_alerts: Final = _alerts.build
-"""Each record is one change of an alert; ClickHouse keeps the newest of each alert in another table."""
+"""Each record is one change of an alert; ClickHouse keeps the newest of each alert in another
+table.
+"""
 
 build_deliveries: Final = _deliveries.build
 """Each record is a line of the delivery log."""
@@ -65,7 +72,8 @@ build_deliveries: Final = _deliveries.build
 def build_findings(records: Sequence[Record], source: Source) -> Blocks:
     """What detectors found, and what people did with alerts."""
     blocks = _findings.build(records, source)
-    # The worker reads the topic too, and dead-letters what has not the right form: one letter is enough.
+    # The worker reads the topic too, and dead-letters what has not the right form: one letter is
+    # enough.
     blocks.skipped["malformed_json"] += len(blocks.refused)
     blocks.refused.clear()
     return blocks

@@ -1,8 +1,9 @@
 """The public views, as files: what users query instead of the tables.
 
-Views hold no data, so there is no history of them: each file is a view as it should be now, and a view in the store that
-differs is replaced. The columns come from the migrations: ``${steps_raw_columns}`` stands for those of the table. A
-view's comment ends with a fingerprint of its definition.
+Views hold no data, so there is no history of them: each file is a view as it should be now, and a
+view in the store that differs is replaced. The columns come from the migrations:
+``${steps_raw_columns}`` stands for those of the table. A view's comment ends with a fingerprint of
+its definition.
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ _OPEN_STEP_VALUES: Final = {
     "status": "'running'",
     "duration_us": "NULL",
 }
-"""What the view ``trace`` shows of a step that has not ended, in columns that only ended steps have.
+"""What the view ``trace`` shows of a step that has not ended, in columns that only ended steps
+have.
 
 Every other such column shows the default of its type.
 """
@@ -60,7 +62,7 @@ _FINGERPRINT: Final = re.compile(r" \[([0-9a-f]{12})\]$")
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """One public view. The first line of its file tells what a row is."""
+    """One public view. The first line of its file describes a row."""
 
     name: str
     description: str

@@ -1,7 +1,7 @@
-"""Rollups against rows: compared per closed day and project, and a day that differs is built anew and swapped in at one stroke.
+"""Compares rollups with the rows, per closed day and project, and replaces the days that differ.
 
-The sink keeps repeats of the last million offsets out of the rollups. What comes again later than that, or was changed by
-hand, is found here.
+The sink keeps repeats of the last million offsets out of the rollups. Later repeats, and changes
+made by hand, are found here.
 """
 
 from __future__ import annotations
@@ -27,19 +27,24 @@ ROLLUPS: Final = {"rollup_1m": "steps_to_rollup_1m", "rollup_1h": "steps_to_roll
 """Each rollup and the materialized view that fills it."""
 
 QUIET: Final = timedelta(minutes=10)
-"""A day to which steps were added since is not closed."""
+"""A day to which steps were added this recently is not closed."""
 
 _OTHERS: Final = ""
-"""No project's name: stands for all that have no retention of their own."""
+"""Stands for all projects without a retention of their own; no project has an empty name."""
 
 _FROM_ROWS: Final = (
-    "SELECT toDate(start_time) AS day, project, count(), countIf(status = 'error'), countIf(status = 'cancelled'), "
-    f"countIf(cost_source = 'unpriced'), {', '.join(f'sum({name})' for name in TOTALLED)}, sum(ifNull(cost_usd, 0)), "
-    "sum(duration_us) FROM steps WHERE toDate(start_time) BETWEEN {first:Date} AND {last:Date} GROUP BY day, project"
+    "SELECT toDate(start_time) AS day, project, count(), countIf(status = 'error'), "
+    "countIf(status = 'cancelled'), "
+    f"countIf(cost_source = 'unpriced'), {', '.join(f'sum({name})' for name in TOTALLED)}, "
+    "sum(ifNull(cost_usd, 0)), "
+    "sum(duration_us) FROM steps WHERE toDate(start_time) BETWEEN {first:Date} AND {last:Date} "
+    "GROUP BY day, project"
 )
 _FROM_ROLLUP: Final = (
-    f"SELECT toDate(time) AS day, project, sum(r.steps), sum(r.error_steps), sum(r.cancelled_steps), sum(r.unpriced_steps), "
-    f"{', '.join(f'sum(r.{name})' for name in TOTALLED)}, sum(r.cost_usd), sum(r.duration_us) FROM {{table}} AS r "
+    "SELECT toDate(time) AS day, project, sum(r.steps), sum(r.error_steps), "
+    "sum(r.cancelled_steps), sum(r.unpriced_steps), "
+    f"{', '.join(f'sum(r.{name})' for name in TOTALLED)}, sum(r.cost_usd), sum(r.duration_us) "
+    f"FROM {{table}} AS r "
     "WHERE toDate(time) BETWEEN {{first:Date}} AND {{last:Date}} GROUP BY day, project"
 )
 
@@ -50,7 +55,10 @@ Place = tuple[date, str]
 
 @dataclass(frozen=True)
 class Difference:
-    """A project's day on which a rollup does not say what the rows say; the sums begin with the number of steps."""
+    """A day of a project on which a rollup differs from the rows.
+
+    The sums begin with the number of steps.
+    """
 
     day: date
     rollup: str
@@ -80,10 +88,10 @@ class ReconcileReport:
 def reconcile(
     settings: Settings, *, repair: bool = True, now: datetime | None = None, at_rest: bool = False
 ) -> ReconcileReport:
-    """Compare, and repair what differs. One at a time; sinks may work meanwhile. Raises a ``StoreError``.
+    """Compare, and repair what differs. Only one may run at a time; sinks may run meanwhile.
 
-    Compared are the days before yesterday whose rows have not begun to expire; ``at_rest``, where no sink works, all days
-    up to tomorrow.
+    Compares the days before yesterday whose rows have not begun to expire, or all days up to
+    tomorrow with ``at_rest``, for when no sink runs. Raises a ``StoreError``.
     """
     client = connect(settings)
     try:
@@ -106,7 +114,10 @@ class _Reconciler:
         self._last = now.date() + timedelta(days=1 if at_rest else -2)
 
     def _first_of(self, project: str) -> date:
-        """The first day of which no row can have expired: one may have arrived a day before its own time."""
+        """The first day of which no row can have expired.
+
+        A row may have arrived a day before its own time.
+        """
         return self._now.date() - timedelta(days=self._kept.of(project) - 2)
 
     def run(self, repair: bool) -> ReconcileReport:
@@ -138,7 +149,7 @@ class _Reconciler:
         return ReconcileReport(self._first, self._last, len(days), sorted(busy), differences)
 
     def _sums(self, sql: str) -> dict[Place, Sums]:
-        """Of each project those days whose rows have not begun to expire."""
+        """The sums of each project and day whose rows have not begun to expire."""
         result = self._client.query(sql, parameters={"first": self._first, "last": self._last})
         return {
             (row[0], row[1]): tuple(row[2:])
@@ -148,16 +159,18 @@ class _Reconciler:
 
     def _busy(self) -> set[date]:
         rows = self._client.query(
-            "SELECT toDate(start_time) AS day FROM steps_raw WHERE append_time > {since:DateTime64(3, 'UTC')} "
+            "SELECT toDate(start_time) AS day FROM steps_raw WHERE append_time > "
+            "{since:DateTime64(3, 'UTC')} "
             "AND toDate(start_time) BETWEEN {first:Date} AND {last:Date} GROUP BY day",
             parameters={"since": self._now - QUIET, "first": self._first, "last": self._last},
         ).result_rows
         return {row[0] for row in rows}
 
     def _repair(self, rollup: str, day: date, rows: dict[Place, Sums]) -> bool:
-        """Build the day anew from its rows and swap it in; False when rows came meanwhile: the next time will do.
+        """Build the day from its rows and replace the partition; False when rows were added
+        meanwhile.
 
-        Projects whose rows of that day have begun to expire keep what the rollup says of them.
+        Projects whose rows of that day have begun to expire keep the sums of the rollup.
         """
         built = f"{self._database}.rebuilt_{rollup}{self._on_cluster}"
         plain = f"{self._database}.rebuilt_{rollup}"
@@ -180,11 +193,11 @@ class _Reconciler:
             )
         finally:
             self._client.command(f"DROP TABLE IF EXISTS {built}")
-        logger.warning("%s of %s differed from its rows and was built anew", rollup, day)
+        logger.warning("%s of %s differed from its rows and was rebuilt", rollup, day)
         return True
 
     def _whole(self, day: date) -> str:
-        """Which projects still have all rows of the day, as a condition."""
+        """The SQL condition for projects that still have all rows of the day."""
         named = ", ".join(
             f"'{project}'" for project in self._kept.by_project if day >= self._first_of(project)
         )
@@ -196,15 +209,17 @@ class _Reconciler:
         return f"s.project IN ({named})" if named else "0"
 
     def _select(self, rollup: str, day: date, whole: str) -> str:
-        """What the materialized view selects, of one day and without repeats."""
+        """The query of the materialized view, for one day and without repeated rows."""
         select: str = self._client.query(
-            "SELECT as_select FROM system.tables WHERE database = {db:String} AND name = {name:String}",
+            "SELECT as_select FROM system.tables WHERE database = {db:String} AND name = "
+            "{name:String}",
             parameters={"db": self._database, "name": ROLLUPS[rollup]},
         ).result_rows[0][0]
         source = f"FROM {self._database}.steps_raw AS s"
         if select.count(source) != 1:
             raise StoreError(
-                f"the view {ROLLUPS[rollup]} selects from something else, put it right by hand: {select}"
+                f"the view {ROLLUPS[rollup]} does not select from steps_raw as expected; correct "
+                f"it by hand: {select}"
             )
         return select.replace(
             source, f"{source} FINAL WHERE toDate(s.start_time) = '{day}' AND ({whole})"

@@ -60,7 +60,10 @@ class FieldColumns:
         ]
 
     def columns(self, structs: Sequence[Any]) -> Columns:
-        """The columns of as many rows as there are structs. A time of 0 becomes NULL where the column allows it."""
+        """The columns of as many rows as there are structs.
+
+        A time of 0 becomes NULL where the column allows it.
+        """
         columns: Columns = {name: list(map(get, structs)) for name, get in self._getters.items()}
         for name in self._times:
             columns[name] = [time or None for time in columns[name]]
@@ -70,7 +73,10 @@ class FieldColumns:
 def read_values(
     records: Sequence[Record], read: Callable[[bytes], Read], blocks: Blocks
 ) -> list[tuple[Read, Record]]:
-    """The decoded value of each record. Tombstones are skipped; a record for which ``read`` raises is refused."""
+    """The decoded value of each record.
+
+    Tombstones are skipped; a record for which ``read`` raises is refused.
+    """
     values: list[tuple[Read, Record]] = []
     for record in records:
         if not record.value:

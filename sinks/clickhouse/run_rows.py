@@ -31,7 +31,10 @@ _MAX_TIME_US: Final = 2**62
 
 
 def build_runs(records: Sequence[Record], source: Source) -> Blocks:
-    """The block of a batch. Tombstones are left out; a record that is not a trajectory is refused."""
+    """The block of a batch.
+
+    Tombstones are left out; a record that is not a trajectory is refused.
+    """
     blocks = Blocks()
     newest: dict[str, tuple[Trajectory, Record, Decimal]] = {}
     for (run, cost), record in read_values(records, _read, blocks):
@@ -59,7 +62,10 @@ def _read(value: bytes) -> tuple[Trajectory, Decimal]:
 
 
 def total_cost(text: str) -> Decimal:
-    """A run's cost from its decimal string. Raises ``ValueError`` for what cannot be a sum of costs."""
+    """A run's cost from its decimal string.
+
+    Raises ``ValueError`` for what cannot be a sum of costs.
+    """
     try:
         cost = Decimal(text)
     except ArithmeticError:

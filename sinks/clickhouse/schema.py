@@ -1,4 +1,4 @@
-"""The migrations: numbered files that make and change tables, with settings put in. No I/O with the store.
+"""The migrations: numbered files that make and change tables. No I/O with the store.
 
 A migration is never edited once released.
 """
@@ -17,7 +17,10 @@ from stepstream.schemas.retention import KINDS
 from stepstream.schemas.settings import Settings
 
 DEDUPLICATION_WINDOW: Final = 20_000
-"""Insert tokens that each table remembers, many hours of them: a batch is repeated only while it is the partition's newest."""
+"""Insert tokens that each table remembers: many hours of them.
+
+A batch is repeated only while it is the newest of its partition.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +33,11 @@ class Migration:
 
     @property
     def checksum(self) -> str:
-        """Identifies the text, before settings are put in."""
+        """Identifies the text, before settings are substituted."""
         return hashlib.sha256(self.sql.encode()).hexdigest()[:16]
 
     def statements(self, settings: Settings) -> list[str]:
-        """The statements with the settings put in, comments removed."""
+        """The statements with the settings substituted, without comments."""
         return split(Template(self.sql).substitute(template_values(settings)))
 
 
@@ -50,7 +53,7 @@ def migrations() -> tuple[Migration, ...]:
 
 
 def template_values(settings: Settings) -> dict[str, str]:
-    """What ``${...}`` in the files stands for."""
+    """The values of ``${...}`` in the files."""
     cluster = settings.clickhouse_cluster
     return {
         "database": settings.clickhouse_database,
@@ -69,7 +72,9 @@ def template_values(settings: Settings) -> dict[str, str]:
 
 
 def split(sql: str) -> list[str]:
-    """Statements of a file: each ends with a semicolon at the end of a line; whole-line comments are dropped."""
+    """Statements of a file: each ends with a semicolon at the end of a line; whole-line comments
+    are dropped.
+    """
     lines = [line for line in sql.splitlines() if not line.lstrip().startswith("--")]
     return [
         part.strip()

@@ -18,10 +18,11 @@ logger = logging.getLogger("stepstream.sink")
 
 
 def run(settings: Settings, *, hook: Hook = lambda _point: None) -> int:
-    """Store what comes until SIGTERM or SIGINT, then finish what has been read. Returns the exit code.
+    """Store what comes until SIGTERM or SIGINT, then finish what has been read. Returns the exit
+    code.
 
-    0: stopped by a signal. 1: an error that waiting does not mend; nothing that is not stored is committed. Raises
-    ``AddressTaken`` where the port of the metrics is in use.
+    0: stopped by a signal. 1: an error that waiting does not mend; nothing that is not stored is
+    committed. Raises ``AddressTaken`` where the port of the metrics is in use.
     """
     for name, level in (("clickhouse_connect", logging.CRITICAL), ("urllib3", logging.ERROR)):
         logging.getLogger(name).setLevel(level)

@@ -33,7 +33,10 @@ _totalled: Any = attrgetter(*TOTALLED)
 
 
 class _FieldLists:
-    """Some fields of structs of one kind, column by column. Columns with few values keep one object per value."""
+    """Some fields of structs of one kind, column by column.
+
+    Columns with few values keep one object per value.
+    """
 
     def __init__(self, kind: Any, types: Mapping[str, str]) -> None:
         places: tuple[str, ...] = kind.__struct_fields__

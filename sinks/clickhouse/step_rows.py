@@ -1,4 +1,7 @@
-"""Rows of the steps topic: ended steps for ``steps_raw``, starts for ``steps_open``. Pure and, given prices, repeatable."""
+"""Rows of the steps topic: ended steps for ``steps_raw``, starts for ``steps_open``. Pure.
+
+The same records, prices and known steps give the same rows, as a repeated batch needs it.
+"""
 
 from __future__ import annotations
 
@@ -17,23 +20,24 @@ from stepstream.sinks.clickhouse.step_columns import OPEN, STEPS, EndColumns, op
 from stepstream.sinks.clickhouse.window import step_keys
 
 STARTS_AS: Final = b'"phase":"start"'
-"""Near the beginning of a start, as our SDK writes it; in an end only by chance."""
+"""Near the beginning of a start, as our SDK writes it; in an end only by coincidence."""
 HEAD: Final = (40, 160)
-"""Where it lies, within these bytes: after two ids or three."""
+"""The range of bytes to search it in: after two or three ids."""
 
 CHUNK: Final = 256
-"""So many records become columns at once: their steps are let go while they are still in the processor's cache."""
+"""Records that become columns at once: few enough that their steps stay in the processor's cache.
+"""
 
 
 class Keys(Protocol):
     """A set of step keys."""
 
     def intersection(self, keys: Collection[int], /) -> AbstractSet[int]:
-        """Those of ``keys`` that it holds."""
+        """Those of ``keys`` that are in the set."""
 
 
 class _Peek(msgspec.Struct, gc=False):
-    """What tells whose start a record is."""
+    """The fields that identify the step of a start."""
 
     trace_id: str
     step_id: str
@@ -44,59 +48,59 @@ peek = msgspec.json.Decoder(_Peek).decode
 
 
 def build_steps(records: Sequence[Record], source: Source, seen: Keys) -> Blocks:
-    """The blocks of a batch. ``seen`` holds the keys of the steps that ended in the batches before.
+    """The blocks of a batch. ``seen`` has the keys of the steps that ended in earlier batches.
 
-    What ``accept`` rejects is left out and counted (the worker dead-letters it), as are repeats of an ended step. A start
-    whose end is known is left out unread: the end says it all. What arrived so long ago that it would expire at once is
-    for the dead letter.
+    Records that ``accept`` rejects are left out and counted (the worker dead-letters them), as are
+    repeats of an ended step, and starts whose end is known, since the end has all their fields.
+    Records that would expire at once are refused.
     """
     batch = _Batch(source, seen)
     for begin in range(0, len(records), CHUNK):
         batch.add(records[begin : begin + CHUNK])
     batch.finish()
-    return batch.built
+    return batch.blocks
 
 
 class _Batch:
-    """A batch in the making."""
+    """A batch while its rows are blocks."""
 
     def __init__(self, source: Source, seen: Keys) -> None:
-        self.built = Blocks()
+        self.blocks = Blocks()
         self._source = source
         self._seen = seen
-        self._judged = _judge(source)
+        self._accept = _acceptor(source)
         self._starts: dict[str, Record] = {}
-        """By trace id and step id, joined; only the first of a step counts."""
+        """By trace id and step id, joined; the first start of a step counts."""
         self._ended: set[str] = set()
         self._ends = EndColumns(source.prices)
 
     def add(self, records: Iterable[Record]) -> None:
-        """Records, in order: ends become rows, starts are put aside."""
+        """Add records in order: ends become rows, starts wait until all records are known."""
         ends, end_records, ids = self._sorted(records)
         keys = step_keys(ids)
         known = self._seen.intersection(keys)
-        self.built.keys.update(keys)
+        self.blocks.keys.update(keys)
         if known:
-            self.built.keys -= known
-            self.built.skipped["duplicate"] += len(known)
+            self.blocks.keys -= known
+            self.blocks.skipped["duplicate"] += len(known)
             fresh = [n for n, key in enumerate(keys) if key not in known]
             ends, end_records = [ends[n] for n in fresh], [end_records[n] for n in fresh]
-        ends, end_records = _unexpired(ends, end_records, self._source, self.built)
+        ends, end_records = _unexpired(ends, end_records, self._source, self.blocks)
         self._ends.add(ends, end_records)
 
     def _sorted(self, records: Iterable[Record]) -> tuple[list[Accepted], list[Record], list[str]]:
-        """The ends among them that the batch did not hold before, as accepted, with their records and joined ids."""
+        """The new ends among the records: as accepted, with their records and joined ids."""
         ends: list[Accepted] = []
         end_records: list[Record] = []
         fresh: list[str] = []
-        starts, ended, skipped, judged, (low, high) = (
+        starts, ended, skipped, accepted, (low, high) = (
             self._starts,
             self._ended,
-            self.built.skipped,
-            self._judged,
+            self.blocks.skipped,
+            self._accept,
             HEAD,
         )
-        over = 0
+        ended_here = 0
         for record in records:
             value = record.value
             if (
@@ -106,9 +110,9 @@ class _Batch:
             ):
                 starts.setdefault(start, record)
                 continue
-            result = judged(record)
+            result = accepted(record)
             if not isinstance(result, Accepted):
-                skipped[_why(result)] += 1
+                skipped[_reason(result)] += 1
                 continue
             step = result.step
             ids = step.trace_id + step.step_id
@@ -118,43 +122,42 @@ class _Batch:
                 skipped["duplicate"] += 1
             else:
                 if starts.pop(ids, None) is not None:
-                    over += 1
+                    ended_here += 1
                 ended.add(ids)
                 fresh.append(ids)
                 ends.append(result)
                 end_records.append(record)
-        if over:
-            skipped["ended"] += over
+        if ended_here:
+            skipped["ended"] += ended_here
         return ends, end_records, fresh
 
     def finish(self) -> None:
         """Make the blocks."""
-        built, source = self.built, self._source
+        blocks, source = self.blocks, self._source
         steps, records = self._opened()
-        if (
-            steps
-        ):  # first: nothing depends on these rows, so a batch refused later may come again in parts
-            built.blocks.append(Block(OPEN, open_columns(steps, records, source), len(steps)))
+        # Starts first: no rollup is made from them, so they may come again if the ends are refused
+        # and the batch is split.
+        if steps:
+            blocks.blocks.append(Block(OPEN, open_columns(steps, records, source), len(steps)))
         if self._ends.rows:
-            built.blocks.append(Block(STEPS, self._ends.columns(source), self._ends.rows))
+            blocks.blocks.append(Block(STEPS, self._ends.columns(source), self._ends.rows))
 
     def _opened(self) -> tuple[list[Step], list[Record]]:
         """Starts without an end."""
-        skipped = self.built.skipped
+        skipped = self.blocks.skipped
         left: list[tuple[str, Step, Record]] = []
         for ids, record in self._starts.items():
             if ids in self._ended:
                 skipped["ended"] += 1
-            elif isinstance(result := self._judged(record), Accepted):
-                named = (
-                    result.step.trace_id + result.step.step_id
-                )  # as the contract has them, whatever was sent
+            elif isinstance(result := self._accept(record), Accepted):
+                # The ids as ``accept`` normalised them.
+                named = result.step.trace_id + result.step.step_id
                 if named in self._ended:
                     skipped["ended"] += 1
                 else:
                     left.append((named, result.step, record))
             else:
-                skipped[_why(result)] += 1
+                skipped[_reason(result)] += 1
         keys = step_keys(ids for ids, _, _ in left)
         if known := self._seen.intersection(keys):
             skipped["ended"] += len(known)
@@ -163,7 +166,9 @@ class _Batch:
 
 
 def _started(value: bytes) -> str | None:
-    """The ids of the step that this starts, joined; None when it is to be judged before anything is said about it."""
+    """The ids of the step that this starts, joined; None where the whole record has to be
+    decoded.
+    """
     try:
         peeked = peek(value)
     except ValueError:
@@ -171,11 +176,11 @@ def _started(value: bytes) -> str | None:
     return peeked.trace_id + peeked.step_id if peeked.phase == "start" else None
 
 
-def _judge(source: Source) -> Callable[[Record], Accepted | Misrouted | Rejected]:
-    """``accept`` for the records of a source."""
+def _acceptor(source: Source) -> Callable[[Record], Accepted | Misrouted | Rejected]:
+    """``accept`` with the parameters of a source."""
     partition, partitions, limits = source.partition, source.partitions, source.limits
 
-    def judged(record: Record) -> Accepted | Misrouted | Rejected:
+    def accepted(record: Record) -> Accepted | Misrouted | Rejected:
         _, timestamp_ms, key, value, headers = record
         return accept(
             value,
@@ -187,17 +192,20 @@ def _judge(source: Source) -> Callable[[Record], Accepted | Misrouted | Rejected
             limits=limits,
         )
 
-    return judged
+    return accepted
 
 
-def _why(result: Misrouted | Rejected) -> str:
+def _reason(result: Misrouted | Rejected) -> str:
     return "misrouted" if isinstance(result, Misrouted) else result.reason
 
 
 def _unexpired(
-    ends: list[Accepted], records: list[Record], source: Source, built: Blocks
+    ends: list[Accepted], records: list[Record], source: Source, blocks: Blocks
 ) -> tuple[list[Accepted], list[Record]]:
-    """Without those that would vanish from the table, while rollups kept them: rows live so long from their arrival."""
+    """Ends and records without the expired ones, which are added to the refused.
+
+    The table would drop them at once (rows expire by their arrival), while rollups kept them.
+    """
     kept, now_ms = source.retention, source.now_ms
     if (
         not records
@@ -211,11 +219,11 @@ def _unexpired(
             left[0].append(result)
             left[1].append(record)
         else:
-            built.refused.append(
+            blocks.refused.append(
                 Refused(
                     record,
                     EXPIRED,
-                    f"it arrived more than {days} days ago, longer than steps are kept",
+                    f"it arrived more than {days} days ago, and steps are kept no longer",
                 )
             )
     return left

@@ -1,6 +1,7 @@
-"""What settings say about tables: how long rows are kept, and whether texts are indexed; compared with what the store has.
+"""What settings decide about tables: how long rows are kept, and whether texts are indexed.
 
-Unlike migrations these are no history: ``migrate`` changes what differs from the settings, at every start.
+There is no history of these as there is of migrations: ``migrate`` changes what differs from the
+settings at every start.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ RETENTION: Final = {
     "rollup_1m": "metrics",
     "rollup_1h": "metrics",
 }
-"""The kind of data of each table whose rows expire as settings say."""
+"""The kind of data of each table whose rows expire; it names the setting."""
 
 TEXT_TABLE: Final = "steps_raw"
 TEXT_INDEXES: Final = {"ft_input": "input", "ft_output": "output"}
-"""Word indexes of the text search. In lower case, as the words that are searched for must be."""
+"""Word indexes of the text search, in lower case, and the column of each."""
 
 _TTL: Final = re.compile(
     r"\bTTL (?P<base>.+?) \+ toIntervalDay\((?P<days>\d+|multiIf\(.*?\))\)", re.DOTALL
@@ -40,7 +41,7 @@ _ROW_BY_ROW: Final = re.compile(r"\bttl_only_drop_parts = 0\b")
 
 @dataclass(frozen=True)
 class Difference:
-    """Something that the settings want otherwise than it is."""
+    """A property of a table that differs from the settings."""
 
     table: str
     what: str
@@ -53,24 +54,26 @@ class Difference:
 
 
 def differences(create: Mapping[str, str], settings: Settings) -> list[Difference]:
-    """All of them. ``create`` holds the CREATE statement of each table that is there."""
+    """All differences. ``create`` has the CREATE statement of each existing table."""
     return [*_retention(create, settings), *_text_search(create, settings)]
 
 
 def require_sensible(settings: Settings) -> None:
-    """Raise ``StoreError`` for retentions under which rollups would forget what rows still say."""
+    """Raise ``StoreError`` where rollups would expire before the rows that they are made from."""
     steps, metrics = retention(settings, "steps"), retention(settings, "metrics")
     for project in ["", *steps.by_project, *metrics.by_project]:
         if metrics.of(project) < steps.of(project):
             whose = f" of project {project}" if project else ""
             raise StoreError(
-                f"metrics{whose} would be kept for {metrics.of(project)} days and steps for {steps.of(project)}: rows and "
-                "rollups would disagree; set metrics_retention_days (or retention_by_project) at least as high"
+                f"metrics{whose} would be kept for {metrics.of(project)} days and steps for "
+                f"{steps.of(project)}: rows and "
+                "rollups would disagree; set metrics_retention_days (or retention_by_project) at "
+                "least as high"
             )
 
 
 def days_sql(kept: Retention) -> str:
-    """The number of days as a TTL says it."""
+    """The number of days as a TTL expression."""
     if not kept.projects:
         return str(kept.days)
     own = ", ".join(f"project = '{project}', {days}" for project, days in kept.projects)
@@ -83,13 +86,16 @@ def _retention(create: Mapping[str, str], settings: Settings) -> Iterator[Differ
         if found is None:
             continue
         there, wanted = _kept(found["days"]), retention(settings, kind)
-        # A part holds rows of many projects: where their days differ, rows must go before their part can.
+        # A part has rows of many projects. Where their days differ, rows expire before the whole
+        # part.
         by_row = _ROW_BY_ROW.search(create[table]) is not None
         if there != wanted or by_row != bool(wanted.projects):
             name = _named(table, settings)
             statements = (
-                f"ALTER TABLE {name} MODIFY SETTING ttl_only_drop_parts = {0 if wanted.projects else 1}",
-                f"ALTER TABLE {name} MODIFY TTL {found['base']} + toIntervalDay({days_sql(wanted)})",
+                f"ALTER TABLE {name} MODIFY SETTING ttl_only_drop_parts = "
+                f"{0 if wanted.projects else 1}",
+                f"ALTER TABLE {name} MODIFY TTL {found['base']} "
+                f"+ toIntervalDay({days_sql(wanted)})",
             )
             yield Difference(table, "retention", str(there), str(wanted), statements)
 
@@ -110,10 +116,11 @@ def _text_search(create: Mapping[str, str], settings: Settings) -> Iterator[Diff
     name = _named(TEXT_TABLE, settings)
     if wanted:
         added = ", ".join(
-            f"ADD INDEX IF NOT EXISTS {index} lower({column}) TYPE text(tokenizer = splitByNonAlpha)"
+            f"ADD INDEX IF NOT EXISTS {index} lower({column}) TYPE text(tokenizer = "
+            "splitByNonAlpha)"
             for index, column in TEXT_INDEXES.items()
         )
-        # The rows that are there are indexed in the background.
+        # Existing rows are indexed in the background.
         filled = ", ".join(f"MATERIALIZE INDEX {index}" for index in TEXT_INDEXES)
         statements: tuple[str, ...] = (
             f"ALTER TABLE {name} {added}",

@@ -39,7 +39,9 @@ class ClickHouseWriter:
         return handler_of(name, self._inserter.client)
 
     def last_offset(self, name: str, source: Source, at_least: int) -> int | None:
-        """The highest stored offset of a partition; None where there is none from ``at_least`` on."""
+        """The highest stored offset of a partition; None where there is none from ``at_least``
+        on.
+        """
         table = PROGRESS_TABLES[name]
         return highest_offset(self._inserter.client(), table, source, at_least=at_least)
 

@@ -144,7 +144,7 @@ def send_and_wait(client: Producer, records: Iterable[Outgoing], timeout_s: floa
     """Produce records in order and return how many there were, once all are acknowledged.
 
     Raises ``KafkaUnreachable`` when a record is refused or not acknowledged within ``timeout_s`` of
-    the last one. For a producer that nobody else uses meanwhile.
+    the last one. For a producer that nothing else uses meanwhile.
     """
     errors: list[str] = []
     sent = 0
@@ -236,8 +236,8 @@ def committed_metadata(client: Consumer, found: TopicPartition, *, tries: int = 
     )
 
 
-# Batches that cannot be read. The error's offset is the first one of the batch; where it ends the
-# client does not tell. It asks for the same batch again and again, and an attempt from any offset
+# Batches that cannot be read. The error's offset is the first one of the batch; the client does not
+# report where it ends. It asks for the same batch again and again, and an attempt from any offset
 # inside returns the same error.
 
 

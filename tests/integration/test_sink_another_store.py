@@ -11,7 +11,8 @@ import pytest
 from stepstream.schemas.settings import Settings
 from stepstream.sinks.batching.batch_writer import Hook
 from stepstream.sinks.batching.sink import Sink
-from tests.integration.sink_kit import create_topics, eventually, lag, send, small_batches
+from tests.support.processes import wait_until
+from tests.support.sink import create_topics, lag, send, small_batches
 from tests.support.stores import REFUSED, SqliteWriter
 
 RECORDS = 2_000
@@ -78,7 +79,7 @@ def run_until_stored(sink: Sink, settings: Settings) -> None:
     thread = threading.Thread(target=sink.run, args=(stop,))
     thread.start()
     try:
-        eventually(lambda: lag(settings, NAME) == 0, "everything committed")
+        wait_until(lambda: lag(settings, NAME) == 0, 60, "everything committed")
     finally:
         stop.set()
         thread.join(60)

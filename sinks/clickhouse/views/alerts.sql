@@ -1,3 +1,3 @@
--- Alerts, one row each, as they stand: the highest seq.
+-- Alerts, one row each, in their present state: the highest seq.
 SELECT ${alerts_raw_columns}
 FROM ${database}.alerts_raw FINAL

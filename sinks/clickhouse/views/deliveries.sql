@@ -1,4 +1,4 @@
--- How each alert stands with each subscription, one row a pair: pending, failed, delivered, parked, grouped or silenced.
+-- The delivery state of each alert and subscription, one row a pair: pending, failed, delivered, parked, grouped or silenced.
 SELECT ${deliveries_raw_columns}
 FROM ${database}.deliveries_raw FINAL
 ORDER BY append_time DESC, kafka_offset DESC

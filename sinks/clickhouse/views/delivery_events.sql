@@ -1,3 +1,3 @@
--- The delivery log: every step of telling a subscription about an alert, one row each.
+-- The delivery log: every attempt and decision of delivering an alert to a subscription, one row each.
 SELECT ${deliveries_raw_columns}
 FROM ${database}.deliveries_raw FINAL

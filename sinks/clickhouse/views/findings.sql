@@ -1,3 +1,3 @@
--- What detectors saw in runs, notes that open no alert included, and what people said about alerts: one row each.
+-- Findings of detectors, including notes that open no alert, and people's actions on alerts: one row each.
 SELECT ${findings_raw_columns}
 FROM ${database}.findings_raw FINAL

@@ -4,11 +4,11 @@ with metadata.
 What it guarantees:
 
 - *Restore.* A new partition brings its committed offset and the number committed next to it;
-  reading begins where the owner says.
+  the owner decides where to read on.
 - *Fencing.* A process that stood still for longer than half a session (frozen, swapped out, machine
   asleep) commits nothing until it has asked Kafka where each of its partitions stands. Kafka
   refuses commits of a member that lost a partition to another one; but while a group has no members
-  it accepts anybody's.
+  it accepts any commit.
 - *Unreadable batches* are noted in the dead letter and skipped, other partitions go on meanwhile.
 - *Outages* of the brokers are logged once and waited out; only errors that waiting cannot mend are
   raised.
@@ -306,7 +306,7 @@ class GroupConsumer(Generic[P]):
         return offsets
 
     def _committed(self, error: KafkaError | None, answers: list[TopicPartition]) -> None:
-        """Called by the client about each commit that nobody waited for."""
+        """Called by the client with the result of each asynchronous commit."""
         if error is not None:
             self._commit_failed(error)
         else:
