@@ -1,4 +1,5 @@
-"""What the sink's measures against memory use are worth: each measured with and without, in processes of their own.
+"""What the sink's measures against memory use are worth: each measured with and without, in
+processes of their own.
 
 Rows are built and encoded as the sink does it, and nothing is sent: no Kafka, no ClickHouse.
 """

@@ -121,6 +121,7 @@ class Sink:
         """Wait for the store and migrate it, wait for Kafka and read the prices; False when stopped
         meanwhile.
         """
+        # A wrong password or a newer schema is not waited for: it needs a person, and ends the sink.
         try:
             retry(self._writer.migrate, self._writer.unreachable, self._batches.outage, stop=stop)
             retry(
@@ -153,6 +154,7 @@ class Sink:
             and time.monotonic() < deadline
         ):
             self._collect(wait_s=0.05)
+        # A batch that is still being inserted keeps its committed range: the next owner repeats it.
         positions = [
             (partition, partition.batcher.position, None)
             for partition in partitions

@@ -67,9 +67,11 @@ def _connect(settings: Settings, database: str | None, readonly: bool, timeout_s
             database=database,
             ca_cert=settings.clickhouse_ca_file or None,
             settings={"readonly": 1} if readonly else {},
+            # On loopback compressing costs more CPU than copying the bytes.
             compress=parts.hostname not in _LOOPBACK,
             connect_timeout=CONNECT_TIMEOUT_S,
             send_receive_timeout=timeout_s,
+            # The server runs the queries of a session one after the other.
             autogenerate_session_id=False,
             dedicated_pool=True,
         )

@@ -31,6 +31,7 @@ SETTINGS: Final[dict[str, Any]] = {
     "max_insert_threads": 1,
     "min_insert_block_size_rows": MAX_ROWS + 1,
     "min_insert_block_size_bytes": 0,
+    # A batch may have steps of many days; each day is a partition of the table.
     "max_partitions_per_insert_block": 0,
 }
 

@@ -230,6 +230,7 @@ class _Migrator:
         _refuse_newer(found, self._settings)
         if not found.exists:
             self._do(f"CREATE DATABASE IF NOT EXISTS {self._database}{self._values['on_cluster']}")
+        # Before the pending migrations, which may alter a table that is missing.
         for lack in found.lacks:
             self._repair(lack)
         if found.pending:

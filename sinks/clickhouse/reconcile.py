@@ -186,6 +186,7 @@ class _Reconciler:
                 self._client.command(
                     f"INSERT INTO {plain} SELECT * FROM {self._database}.{rollup} AS r WHERE {kept}"
                 )
+            # Rows that came while the day was built are not in it.
             if _of_day(self._sums(_FROM_ROWS), day) != rows:
                 return False
             self._client.command(

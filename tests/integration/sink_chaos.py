@@ -1,7 +1,9 @@
-"""``python -m tests.integration.sink_chaos [--seconds 240] [--seed 1]``: sinks, store and broker in trouble.
+"""``python -m tests.integration.sink_chaos [--seconds 240] [--seed 1]``: sinks, store and broker
+fail at random.
 
-Two sinks store what is sent over four partitions, some of it twice, while sinks are killed and started again, frozen and
-woken, and store and broker are killed and started again. In the end every step must be there once, in views and in rollups.
+Two sinks store what is sent over four partitions, some of it twice, while sinks are killed and
+started again, frozen and woken, and store and broker are killed and started again. In the end every
+step must be there once, in views and in rollups.
 """
 
 from __future__ import annotations
@@ -51,11 +53,11 @@ class Chaos:
         self._sinks = [SinkProcess(settings) for _ in range(SINKS)]
 
     def play(self, seconds: float) -> None:
-        """Make trouble for so long, then wait until all is stored and hold the store to it."""
+        """Cause failures for so long, then wait until all is stored and check it."""
         producer = threading.Thread(target=self._produce)
         producer.start()
         try:
-            self._trouble(time.monotonic() + seconds)
+            self._cause_failures(time.monotonic() + seconds)
         finally:
             self._done.set()
             producer.join()
@@ -80,11 +82,11 @@ class Chaos:
             send(self._settings, records + again)
             before = records[:100]
 
-    def _trouble(self, until: float) -> None:
+    def _cause_failures(self, until: float) -> None:
         while time.monotonic() < until:
             time.sleep(self._random.uniform(0.5, 4))
-            deeds = (self._kill_sink, self._kill_store, self._kill_broker, self._freeze)
-            what = self._random.choices(deeds, (45, 25, 8, 20))[0]
+            actions = (self._kill_sink, self._kill_store, self._kill_broker, self._freeze)
+            what = self._random.choices(actions, (45, 25, 8, 20))[0]
             what(self._random.randrange(SINKS))
 
     def _kill_sink(self, number: int) -> None:
@@ -119,7 +121,7 @@ class Chaos:
 
 
 def play(folder: Path, seconds: float, seed: int) -> str:
-    """Play with engines of its own; says how much was sent under how much trouble. Raises ``AssertionError``."""
+    """Play with engines of its own; returns a summary. Raises ``AssertionError``."""
     with (
         EmbeddedKafka(folder / "kafka", heap_mb=384) as kafka,
         EmbeddedClickHouse(folder / "clickhouse") as store,
@@ -139,7 +141,7 @@ def play(folder: Path, seconds: float, seed: int) -> str:
 
 
 def main() -> int:
-    """Play, and say what came of it."""
+    """Play, and print the summary."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=240)
     parser.add_argument("--seed", type=int, default=1)

@@ -1,6 +1,8 @@
-"""A sink as a process that kills or freezes itself at a named point: ``python -m tests.integration.sink_process``.
+"""A sink as a process that kills or freezes itself at a named point: ``python -m
+tests.integration.sink_process``.
 
-The settings come from the environment; SINK_CRASH is ``point|passes``, SINK_FREEZE a point at which it stops (SIGSTOP) once.
+The settings come from the environment; SINK_CRASH is ``point|passes``, SINK_FREEZE a point at which
+it stops (SIGSTOP) once.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from stepstream.sinks.clickhouse.sink import run
 
 
 def hook_from(environment: dict[str, str]) -> Callable[[str], None]:
-    """Called at each point; does as the environment says."""
+    """A hook that kills or stops the process at the point that the environment names."""
     crash, _, passes = environment.get("SINK_CRASH", "|0").partition("|")
     freeze = environment.get("SINK_FREEZE", "")
     left = {"passes": int(passes or 0), "freezes": 1}

@@ -1,4 +1,6 @@
-"""A sink that fills SQLite instead of ClickHouse: the protocol needs nothing of a particular store."""
+"""A sink that fills SQLite instead of ClickHouse: the protocol needs nothing of a particular
+store.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,9 @@ def test_another_store_gets_every_record_once(
     clickhouse_database: str,
     tmp_path: Path,
 ) -> None:
-    """Sinks that end before and after commit and insert, one after the other; refused records go to the dead letter."""
+    """Sinks that end before and after commit and insert, one after the other; refused records go to
+    the dead letter.
+    """
     settings = small_batches(
         kafka_bootstrap,
         clickhouse_url,

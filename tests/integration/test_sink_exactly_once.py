@@ -23,18 +23,24 @@ from tests.support.sink import (
 def settings(
     kafka_bootstrap: str, clickhouse_url: str, topic_prefix: str, clickhouse_database: str
 ) -> Settings:
-    """Small batches, so that there are many of them, and the shortest session that the broker grants."""
+    """Small batches, so that there are many of them, and the shortest session that the broker
+    grants.
+    """
     return small_batches(
         kafka_bootstrap, clickhouse_url, topic_prefix, clickhouse_database, sink_batch_rows=200
     )
 
 
 POINTS = ("planned steps", "intent steps", "insert steps_raw", "inserted steps_raw", "stored steps")
-"""Before the intent is committed, after it, before the insert, after it, and before the offset is committed."""
+"""Before the intent is committed, after it, before the insert, after it, and before the offset is
+committed.
+"""
 
 
 def test_a_kill_at_any_point_of_the_protocol_loses_and_doubles_nothing(settings: Settings) -> None:
-    """A sink killed before or after the intent, the insert or the commit: whoever comes next goes on exactly."""
+    """A sink killed before or after the intent, the insert or the commit: the next one resumes
+    exactly there.
+    """
     places = {}
     for point in POINTS:
         own = set_apart(settings, point)
@@ -46,22 +52,24 @@ def test_a_kill_at_any_point_of_the_protocol_loses_and_doubles_nothing(settings:
     for point, process in dying.items():
         assert process.wait() == -9, f"{point}: {process.output()}"
         process.end()
-    heirs = [SinkProcess(own) for own, _ in places.values()]
+    successors = [SinkProcess(own) for own, _ in places.values()]
     try:
         for own, steps in places.values():
             wait_stored(own, steps.sent)
-        for process in heirs:
+        for process in successors:
             assert process.stop() == 0
         for own, steps in places.values():
             assert_stored(own, steps.sent)
             assert lag(own) == 0
     finally:
-        for process in heirs:
+        for process in successors:
             process.end()
 
 
 def test_what_a_stopped_sink_has_read_is_stored_and_committed(settings: Settings) -> None:
-    """SIGTERM: what was read is stored, offsets are committed, the exit code is 0, and the next sink repeats nothing."""
+    """SIGTERM: what was read is stored, offsets are committed, the exit code is 0, and the next
+    sink repeats nothing.
+    """
     create_topics(settings, partitions=2)
     steps = Steps()
     send(settings, [record for _ in range(40) for record in steps.run(10)])

@@ -1,4 +1,6 @@
-"""A sink whose store, partitions, offsets or whole processes go away: everything is stored once in the end."""
+"""A sink whose store, partitions, offsets or whole processes go away: everything is stored once in
+the end.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ from tests.support.sink import (
 def settings(
     kafka_bootstrap: str, clickhouse_url: str, topic_prefix: str, clickhouse_database: str
 ) -> Settings:
-    """Small batches, so that there are many of them, and the shortest session that the broker grants."""
+    """Small batches, so that there are many of them, and the shortest session that the broker
+    grants.
+    """
     return small_batches(
         kafka_bootstrap, clickhouse_url, topic_prefix, clickhouse_database, sink_batch_rows=500
     )
@@ -70,7 +74,9 @@ def kill(store: EmbeddedClickHouse) -> None:
 def test_a_store_killed_under_load_is_waited_for_in_bounded_memory(
     settings: Settings, own_store: EmbeddedClickHouse
 ) -> None:
-    """While it is away only as much is read as fits, lag is visible, and when it is back everything is stored once."""
+    """While it is away only as much is read as fits, lag is visible, and when it is back everything
+    is stored once.
+    """
     settings = at(settings, own_store)
     create_topics(settings)
     steps = Steps()
@@ -80,7 +86,7 @@ def test_a_store_killed_under_load_is_waited_for_in_bounded_memory(
         kill(own_store)
         send(settings, [record for _ in range(500) for record in steps.run(10)])
         wait_until(lambda: stats.lag.get(("steps", 0), 0) > 5_000, 60, "the lag seen")
-        time.sleep(2.5)  # long enough for whoever reads without bound
+        time.sleep(2.5)  # long enough to fill memory without a bound
         assert stats.read["steps"] < 2_000 + 3 * settings.sink_batch_rows + 2_000
         own_store.start()
         wait_stored(settings, steps.sent)
@@ -93,7 +99,9 @@ def test_a_store_killed_under_load_is_waited_for_in_bounded_memory(
 def test_a_sink_waits_for_a_store_that_is_not_there_yet(
     settings: Settings, own_store: EmbeddedClickHouse
 ) -> None:
-    """Started before its store, a sink makes the schema and stores everything once the store is there."""
+    """Started before its store, a sink makes the schema and stores everything once the store is
+    there.
+    """
     settings = at(settings, own_store)
     own_store.stop()
     create_topics(settings)
@@ -111,12 +119,13 @@ FREEZES = {
     "insert steps_raw": False,
     "inserted steps_raw": True,
 }
-"""Points of the protocol, and whether the heir is still there when the frozen sink wakes."""
+"""Points of the protocol, and whether its successor still runs when the frozen sink resumes."""
 
 
 @pytest.mark.long
 def test_a_frozen_sink_changes_nothing_when_it_wakes(settings: Settings) -> None:
-    """Stopped for longer than its session, wherever it was: another sink goes on, and what the first still does is nothing.
+    """Stopped for longer than its session, wherever it was: another sink goes on, and what the
+    first still does is nothing.
 
     Also when the other one has left again: then Kafka takes the commits of who comes from the past.
     """
@@ -128,15 +137,15 @@ def test_a_frozen_sink_changes_nothing_when_it_wakes(settings: Settings) -> None
         send(own, [record for _ in range(100) for record in steps.run(10)])
         places[point] = (own, steps)
     frozen = {point: SinkProcess(own, freeze=point) for point, (own, _) in places.items()}
-    heirs: dict[str, SinkProcess] = {}
+    successors: dict[str, SinkProcess] = {}
     try:
         for point, process in frozen.items():
             wait_until(process.is_frozen, 60, f"frozen at {point}")
-        heirs = {point: SinkProcess(own) for point, (own, _) in places.items()}
+        successors = {point: SinkProcess(own) for point, (own, _) in places.items()}
         for point, (own, steps) in places.items():
             wait_stored(own, steps.sent)
             if not FREEZES[point]:
-                assert heirs[point].stop() == 0
+                assert successors[point].stop() == 0
         for process in frozen.values():
             process.process.send_signal(signal.SIGCONT)
         for own, steps in places.values():
@@ -144,13 +153,13 @@ def test_a_frozen_sink_changes_nothing_when_it_wakes(settings: Settings) -> None
             wait_stored(own, steps.sent)
         for process in frozen.values():
             assert "stood still" in process.output()
-        for process in (*frozen.values(), *heirs.values()):
+        for process in (*frozen.values(), *successors.values()):
             assert process.stop() == 0
         for own, steps in places.values():
             assert_stored(own, steps.sent)
             assert lag(own) == 0
     finally:
-        for process in (*frozen.values(), *heirs.values()):
+        for process in (*frozen.values(), *successors.values()):
             process.end()
 
 
@@ -196,7 +205,9 @@ def group_of(settings: Settings) -> str:
 
 
 def test_without_committed_offsets_a_sink_goes_on_from_the_store(settings: Settings) -> None:
-    """Offsets that Kafka lost are found in the store: nothing is read that was stored, nothing is missed."""
+    """Offsets that Kafka lost are found in the store: nothing is read that was stored, nothing is
+    missed.
+    """
     create_topics(settings)
     steps = Steps()
     send(settings, [record for _ in range(50) for record in steps.run(10)])
@@ -231,7 +242,7 @@ def test_offsets_set_back_by_hand_double_nothing(settings: Settings) -> None:
     assert_stored(settings, steps.sent)
 
 
-def test_topics_made_anew_are_stored_beside_what_was_there(settings: Settings) -> None:
+def test_a_topic_created_again_is_stored_in_addition_to_the_old_one(settings: Settings) -> None:
     """New records at old offsets are new: no token and no offset of the old topic hides them."""
     create_topics(settings)
     steps = Steps()

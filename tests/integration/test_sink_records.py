@@ -92,7 +92,7 @@ def send_steps(settings: Settings, *steps: dict[str, Any]) -> None:
 def test_every_field_of_a_step_comes_back_under_its_own_name(
     settings: Settings, store: Client
 ) -> None:
-    """What a step says, a SELECT says, in the same words."""
+    """A SELECT returns each field of a step as it was sent."""
     now = time.time_ns() // 1_000
     sent = {
         "trace_id": TRACE, "step_id": "00f067aa0ba902b7", "parent_step_id": "00f067aa0ba902b6", "phase": "end",
@@ -127,7 +127,9 @@ def test_every_field_of_a_step_comes_back_under_its_own_name(
 
 
 def test_a_start_is_open_until_its_end_comes(settings: Settings, store: Client) -> None:
-    """A started step is in open_steps and, as running, in trace(); when its end is there, only the end is."""
+    """A started step is in open_steps and, as running, in trace(); when its end is there, only the
+    end is.
+    """
     begun = step(phase="start", input="what?")
     send_steps(settings, begun)
     with SinkThread(settings):
@@ -148,7 +150,9 @@ def test_a_start_is_open_until_its_end_comes(settings: Settings, store: Client) 
 
 
 def test_what_comes_again_counts_once_also_after_a_restart(settings: Settings) -> None:
-    """A step sent again at a new offset is in no rollup twice: in one batch, in another, or after another sink took over."""
+    """A step sent again at a new offset is in no rollup twice: in one batch, in another, or after
+    another sink took over.
+    """
     steps = Steps()
     first = [record for _ in range(5) for record in steps.run(10)]
     send(settings, first + first)
@@ -164,7 +168,9 @@ def test_what_comes_again_counts_once_also_after_a_restart(settings: Settings) -
 
 
 def test_bad_records_are_left_out_and_stop_nothing(settings: Settings) -> None:
-    """What accept rejects is counted by reason and skipped; it is the worker that dead-letters it."""
+    """What accept rejects is counted by reason and skipped; it is the worker that dead-letters
+    it.
+    """
     steps = Steps()
     now = time.time_ns() // 1_000
     bad = [
@@ -188,7 +194,9 @@ def test_bad_records_are_left_out_and_stop_nothing(settings: Settings) -> None:
 def test_a_row_that_the_store_refuses_goes_to_the_dead_letter_and_blocks_no_other(
     settings: Settings, store: Client
 ) -> None:
-    """The refused record is dead-lettered with ClickHouse's words; every other row of its batch is stored once."""
+    """The refused record is dead-lettered with ClickHouse's words; every other row of its batch is
+    stored once.
+    """
     store.command("ALTER TABLE steps_raw ADD CONSTRAINT no_poison CHECK name != 'poison'")
     steps = Steps()
     poison = step(name="poison")
@@ -215,7 +223,9 @@ def test_a_row_that_the_store_refuses_goes_to_the_dead_letter_and_blocks_no_othe
 
 
 def test_costs_are_given_priced_or_unknown(settings: Settings, store: Client) -> None:
-    """A given cost stands; tokens are priced by the documents in force, as they change; without a price it is unknown."""
+    """A given cost stands; tokens are priced by the documents in force, as they change; without a
+    price it is unknown.
+    """
     tokens = {"usage": {"input_tokens": 1_000_000}, "provider": "acme", "kind": "llm_call"}
 
     def publish(price: str) -> None:
@@ -317,7 +327,9 @@ def test_a_run_is_its_highest_revision(settings: Settings, store: Client) -> Non
 def test_an_alert_is_its_highest_seq_and_every_change_is_kept(
     settings: Settings, store: Client
 ) -> None:
-    """alerts shows each alert as it stands, alert_events every change once, however often a record comes."""
+    """alerts shows each alert as it stands, alert_events every change once, however often a record
+    comes.
+    """
     now = time.time_ns() // 1_000
     alert = Alert(
         alert_id="a1", seq=1, state="firing", severity="critical", alert="too-expensive", rule="run_cost", project="shop",
@@ -345,11 +357,13 @@ def test_an_alert_is_its_highest_seq_and_every_change_is_kept(
 
 
 def test_deliveries_are_a_log_and_how_they_stand(settings: Settings, store: Client) -> None:
-    """delivery_events holds every record once, deliveries the newest of each alert and subscription."""
+    """delivery_events holds every record once, deliveries the newest of each alert and
+    subscription.
+    """
     now = time.time_ns() // 1_000
     first = Delivery(subscription="ops", alert_id="a1", seq=1, state="failed", time=now, channel="webhook", attempts=1,
                      next_try=now + 5, reason="503", alert="too-expensive", project="shop", severity="critical")  # fmt: skip
-    told = first.model_copy(
+    delivered = first.model_copy(
         update={
             "state": "delivered",
             "attempts": 2,
@@ -359,7 +373,7 @@ def test_deliveries_are_a_log_and_how_they_stand(settings: Settings, store: Clie
         }
     )
     other = first.model_copy(update={"subscription": "dev"})
-    for item in (first, told, other):
+    for item in (first, delivered, other):
         send(
             settings,
             [(delivery_key(item.subscription, "a1"), item.model_dump_json().encode())],
@@ -388,7 +402,9 @@ def test_deliveries_are_a_log_and_how_they_stand(settings: Settings, store: Clie
 
 
 def test_what_lay_in_kafka_for_too_long_is_dead_lettered(settings: Settings, store: Client) -> None:
-    """By its project's retention: neither rows that vanish nor rollups that know more than the rows, however many there are."""
+    """By its project's retention: neither rows that vanish nor rollups that know more than the
+    rows, however many there are.
+    """
     own = settings.model_copy(update={"retention_by_project": "dev.steps=2"})
     admin = AdminClient(own.kafka)
     name = topic(own.topic_prefix, "steps")

@@ -1,4 +1,6 @@
-"""A store that refuses, has no room, hangs, or breaks off anywhere in an insert: every row once, nothing dropped."""
+"""A store that refuses, has no room, hangs, or breaks off anywhere in an insert: every row once,
+nothing dropped.
+"""
 
 from __future__ import annotations
 
@@ -22,14 +24,16 @@ from tests.support.sink import (
     small_batches,
 )
 from tests.support.sink import wait_stored as wait_until_stored
-from tests.support.store_proxy import DEEDS, ERRORS, StoreProxy
+from tests.support.store_proxy import ACTIONS, ERRORS, StoreProxy
 
 
 @pytest.fixture
 def settings(
     kafka_bootstrap: str, clickhouse_url: str, topic_prefix: str, clickhouse_database: str
 ) -> Settings:
-    """Small batches, so that there are many of them, and the shortest session that the broker grants."""
+    """Small batches, so that there are many of them, and the shortest session that the broker
+    grants.
+    """
     return small_batches(
         kafka_bootstrap,
         clickhouse_url,
@@ -48,30 +52,32 @@ def sink_at(settings: Settings, url: str) -> SinkThread:
 def test_whatever_happens_to_inserts_every_row_is_stored_once(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each kind of failure several times: views and rollups count each step once, and nothing goes to the dead letter."""
+    """Each kind of failure several times: views and rollups count each step once, and nothing goes
+    to the dead letter.
+    """
     monkeypatch.setattr(insert, "TIMEOUT_S", 1)
     create_topics(settings, partitions=2)
     steps = Steps()
     send(settings, [record for _ in range(20) for record in steps.run(20)])
     chance = random.Random(4)
-    deeds = [*DEEDS, *DEEDS[:-1]]
-    chance.shuffle(deeds)
+    actions = [*ACTIONS, *ACTIONS[:-1]]
+    chance.shuffle(actions)
 
     def choose(number: int) -> str:
-        return deeds.pop() if deeds and number > 3 and number % 2 == 0 else ""
+        return actions.pop() if actions and number > 3 and number % 2 == 0 else ""
 
     with (
         StoreProxy(settings.clickhouse_url, choose) as proxy,
         sink_at(settings, proxy.url) as stats,
     ):
         deadline = time.monotonic() + 60
-        while deeds and time.monotonic() < deadline:
+        while actions and time.monotonic() < deadline:
             send(settings, [record for _ in range(3) for record in steps.run(20)])
             time.sleep(0.2)
         wait_until_stored(settings, steps.sent, 90)
         wait_until(lambda: lag(settings, partitions=2) == 0, 60, "everything committed")
-    assert set(proxy.counts) == {*DEEDS, "passed"}
-    assert stats.retries >= len(DEEDS)
+    assert set(proxy.counts) == {*ACTIONS, "passed"}
+    assert stats.retries >= len(ACTIONS)
     assert sum(stats.dead_lettered.values()) == 0
     assert_stored(settings, steps.sent)
 
@@ -79,7 +85,9 @@ def test_whatever_happens_to_inserts_every_row_is_stored_once(
 def test_a_sink_killed_in_the_middle_of_an_insert_leaves_all_of_it_or_nothing(
     settings: Settings,
 ) -> None:
-    """Half of the rows had gone over the wire: who comes next repeats the batch, and it counts once."""
+    """Half of the rows had gone over the wire: who comes next repeats the batch, and it counts
+    once.
+    """
     create_topics(settings)
     steps = Steps()
     send(settings, [record for _ in range(30) for record in steps.run(20)])
@@ -95,20 +103,22 @@ def test_a_sink_killed_in_the_middle_of_an_insert_leaves_all_of_it_or_nothing(
         proxy.at_half = kill
         assert sent_half.wait(60), dying.output()
         dying.end()
-    heir = SinkProcess(settings)
+    successor = SinkProcess(settings)
     try:
         wait_until_stored(settings, steps.sent)
-        assert heir.stop() == 0
+        assert successor.stop() == 0
         assert_stored(settings, steps.sent)
         assert lag(settings) == 0
     finally:
-        heir.end()
+        successor.end()
 
 
-def test_a_full_disk_holds_everything_back_and_is_said(
+def test_a_full_disk_stops_inserts_and_is_logged(
     settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """While there is no room nothing is committed past it and nothing dropped; with room again the sink goes on by itself."""
+    """While there is no room nothing is committed past it and nothing dropped; with room again the
+    sink goes on by itself.
+    """
     create_topics(settings)
     steps = Steps()
     send(settings, [record for _ in range(20) for record in steps.run(20)])

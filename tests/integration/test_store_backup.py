@@ -49,7 +49,9 @@ def client(settings: Settings) -> Iterator[Client]:
 def test_a_restored_store_gets_what_came_since_the_backup(
     settings: Settings, client: Client
 ) -> None:
-    """Backed up while a sink works, restored after the offsets went on: every step is there once, in the rollups too."""
+    """Backed up while a sink works, restored after the offsets went on: every step is there once,
+    in the rollups too.
+    """
     create_topics(settings)
     steps = Steps()
     send(settings, [record for _ in range(30) for record in steps.run(20)])
@@ -62,7 +64,8 @@ def test_a_restored_store_gets_what_came_since_the_backup(
     send(settings, later)
     with SinkThread(settings):
         wait_stored(settings, steps.sent)
-    # The rollups of the backup may know more than its rows: as if a batch had come between one table and the next.
+    # The rollups of the backup may know more than its rows: as if a batch had come between one
+    # table and the next.
     with pytest.raises(StoreError, match="--replace"):
         restore(settings, settings.topic_prefix)
     report = restore(settings, settings.topic_prefix, replace=True)
@@ -74,7 +77,9 @@ def test_a_restored_store_gets_what_came_since_the_backup(
 
 
 def test_rollups_of_another_moment_are_put_right(settings: Settings, client: Client) -> None:
-    """What the rollups of a backup know more, or less, than its rows is repaired while nothing writes."""
+    """What the rollups of a backup know more, or less, than its rows is repaired while nothing
+    writes.
+    """
     create_topics(settings)
     steps = Steps()
     send(settings, steps.run(50))
@@ -82,7 +87,8 @@ def test_rollups_of_another_moment_are_put_right(settings: Settings, client: Cli
         wait_stored(settings, steps.sent)
     with connect(settings) as own:
         own.command(
-            "INSERT INTO rollup_1m (time, project, kind, steps) SELECT now() - 60, 'shop', 'plan', 3"
+            "INSERT INTO rollup_1m (time, project, kind, steps) SELECT now() - 60, 'shop', "
+            "'plan', 3"
         )
     backup(settings, settings.topic_prefix)
     assert restore(settings, settings.topic_prefix, replace=True).repaired > 0
@@ -92,10 +98,13 @@ def test_rollups_of_another_moment_are_put_right(settings: Settings, client: Cli
 def test_nothing_is_dropped_for_a_backup_that_is_not_there(
     settings: Settings, client: Client
 ) -> None:
-    """Whether there is such a backup is known before the database is touched; a working sink is not disturbed."""
+    """Whether there is such a backup is known before the database is touched; a working sink is not
+    disturbed.
+    """
     migrate(settings)
     client.command(
-        f"INSERT INTO {settings.clickhouse_database}.steps_raw (trace_id, start_time, append_time) VALUES ('a', now(), now())"
+        f"INSERT INTO {settings.clickhouse_database}.steps_raw (trace_id, start_time, "
+        "append_time) VALUES ('a', now(), now())"
     )
     with pytest.raises(StoreError, match="has no backup 'never'"):
         restore(settings, "never", replace=True)
@@ -124,7 +133,9 @@ def test_the_commands_write_and_restore_into_another_database(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """``store backup`` and ``store restore``: incremental, and under another name, whose views read its own tables."""
+    """``store backup`` and ``store restore``: incremental, and under another name, whose views read
+    its own tables.
+    """
     migrate(settings)
     database, other = settings.clickhouse_database, f"{settings.clickhouse_database}_other"
     place = ["--clickhouse-url", settings.clickhouse_url]
@@ -167,7 +178,9 @@ def test_the_commands_write_and_restore_into_another_database(
 def test_on_one_machine_the_engines_run_for_the_command(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With ``up`` stopped, ``store restore`` starts Kafka and ClickHouse of the data folder, and stops them again."""
+    """With ``up`` stopped, ``store restore`` starts Kafka and ClickHouse of the data folder, and
+    stops them again.
+    """
     for name in ("STATE_DIR", "DATA_DIR"):
         monkeypatch.setenv(f"STEPSTREAM_{name}", str(tmp_path / name.lower()))
     assert run(["store", "restore", "monday"]) != 0
@@ -177,7 +190,8 @@ def test_on_one_machine_the_engines_run_for_the_command(
         migrate(settings)
         with connect(settings) as own:
             own.command(
-                "INSERT INTO steps_raw (trace_id, start_time, append_time) VALUES ('a', now(), now())"
+                "INSERT INTO steps_raw (trace_id, start_time, append_time) VALUES ('a', now(), "
+                "now())"
             )
             backup(settings, "monday")
             own.command("TRUNCATE TABLE steps_raw")

@@ -1,4 +1,6 @@
-"""What the sink needs of the engine: a refused insert is an error, a token counts once, in views too, also at the same time."""
+"""What the sink needs of the engine: a refused insert is an error, a token counts once, in views
+too, also at the same time.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,8 @@ def client(clickhouse_url: str, clickhouse_database: str) -> Iterator[Client]:
         dsn=clickhouse_url, database=clickhouse_database, autogenerate_session_id=False
     )
     client.command(
-        f"CREATE TABLE t (a Int64, CONSTRAINT small CHECK a < 1000) ENGINE = MergeTree ORDER BY a {WINDOW}"
+        "CREATE TABLE t (a Int64, CONSTRAINT small CHECK a < 1000) ENGINE = MergeTree ORDER BY a "
+        f"{WINDOW}"
     )
     client.command(
         f"CREATE TABLE total (a Int64) ENGINE = SummingMergeTree ORDER BY tuple() {WINDOW}"
@@ -34,7 +37,9 @@ def client(clickhouse_url: str, clickhouse_database: str) -> Iterator[Client]:
 
 @pytest.mark.parametrize("bad", [1000, 13])
 def test_an_insert_that_cannot_be_written_is_an_error(client: Client, bad: int) -> None:
-    """A broken constraint, or a view that fails, is told to who inserts: nothing is lost in silence."""
+    """A broken constraint, or a view that fails, is an error of the insert: nothing is lost
+    silently.
+    """
     with pytest.raises(DatabaseError):
         client.insert("t", [[1], [bad]], column_names=["a"], settings=SETTINGS)
     assert client.command("SELECT count() FROM total") == 0
@@ -43,7 +48,7 @@ def test_an_insert_that_cannot_be_written_is_an_error(client: Client, bad: int) 
 def test_one_token_sent_by_two_at_once_counts_once(
     client: Client, clickhouse_url: str, clickhouse_database: str
 ) -> None:
-    """A sink thought dead and its heir may send the same batch at the same moment."""
+    """A frozen sink and its successor may send the same batch at the same moment."""
 
     def insert(token: int) -> None:
         with clickhouse_connect.get_client(dsn=clickhouse_url, database=clickhouse_database) as own:

@@ -1,4 +1,6 @@
-"""The schema: made once by however many processes, continued after a kill at any statement, documented, and kept."""
+"""The schema: made once by however many processes, continued after a kill at any statement,
+documented, and kept.
+"""
 
 from __future__ import annotations
 
@@ -74,7 +76,9 @@ def in_process(settings: Settings, die_before: int = 0) -> subprocess.Popen[str]
 
 
 def test_a_store_is_made_once_and_then_left_alone(settings: Settings) -> None:
-    """The first call makes everything, the second finds nothing to do, and status says what is missing before."""
+    """The first call makes everything, the second finds nothing to do, and status lists what is
+    missing before.
+    """
     before = status(settings)
     assert (before.current, before.version, len(before.pending)) == (False, 0, len(migrations()))
     with pytest.raises(StoreMissing, match="stepstream store migrate"):
@@ -115,12 +119,15 @@ def test_processes_that_migrate_at_once_do_not_disturb_each_other(
 
 
 def test_a_migration_killed_before_any_statement_is_continued(settings: Settings) -> None:
-    """Killed before every statement in turn, each start goes on, and what comes out is what one run makes."""
+    """Killed before every statement in turn, each start goes on, and what comes out is what one run
+    makes.
+    """
     number, version, deaths = 1, 0, 0
     while dies(settings, number):
         deaths += 1
         now = status(settings).version
-        # Within a migration one statement further each time; after the last one every statement done is done.
+        # Within a migration one statement further each time; after the last one every statement
+        # done is done.
         number = 2 if now == len(migrations()) else 1 if now != version else number + 1
         version = now
     assert status(settings).current
@@ -139,7 +146,9 @@ class Killed(BaseException):
 
 
 def dies(settings: Settings, number: int) -> bool:
-    """Migrate as far as the statement before ``number``; False when there was no such statement any more."""
+    """Migrate as far as the statement before ``number``; False when there was no such statement any
+    more.
+    """
     left = number
 
     def count(_statement: str) -> None:
@@ -175,7 +184,9 @@ def drop(settings: Settings) -> None:
 
 
 def test_retention_is_a_setting_that_migrate_applies(settings: Settings, client: Client) -> None:
-    """A changed number of days changes the tables at the next migrate, and status tells the difference before."""
+    """A changed number of days changes the tables at the next migrate, and status lists the
+    difference before.
+    """
     migrate(settings)
     shorter = settings.model_copy(update={"steps_retention_days": 7, "metrics_retention_days": 90})
     assert sorted(map(str, status(shorter).differences)) == [
@@ -189,7 +200,9 @@ def test_retention_is_a_setting_that_migrate_applies(settings: Settings, client:
 
 
 def test_a_project_may_be_kept_for_fewer_or_more_days(settings: Settings, client: Client) -> None:
-    """Rows go by their own project's days though they share parts with others; taken back, the usual days hold again."""
+    """Rows go by their own project's days though they share parts with others; taken back, the
+    usual days hold again.
+    """
     migrate(settings)
     own = settings.model_copy(
         update={"retention_by_project": "dev.steps=2,shop.steps=60,dev.runs=9"}
@@ -200,8 +213,10 @@ def test_a_project_may_be_kept_for_fewer_or_more_days(settings: Settings, client
     ]
     assert status(own).current
     client.command(
-        "INSERT INTO steps_raw (trace_id, step_id, project, start_time, append_time) SELECT hex(number), 'a', "
-        "['dev', 'shop', 'other'][number % 3 + 1], now() - INTERVAL 5 DAY, now() - INTERVAL if(number < 30, 5, 40) DAY "
+        "INSERT INTO steps_raw (trace_id, step_id, project, start_time, append_time) SELECT "
+        "hex(number), 'a', "
+        "['dev', 'shop', 'other'][number % 3 + 1], now() - INTERVAL 5 DAY, now() - INTERVAL "
+        "if(number < 30, 5, 40) DAY "
         "FROM numbers(60)"
     )
     client.command("OPTIMIZE TABLE steps_raw FINAL")
@@ -215,19 +230,24 @@ def test_a_project_may_be_kept_for_fewer_or_more_days(settings: Settings, client
 
 
 def test_rollups_are_kept_at_least_as_long_as_their_rows(settings: Settings) -> None:
-    """Otherwise they would forget what the rows still say: refused, with the words for what to change."""
+    """Otherwise rollups would expire before their rows: refused, and the error names what to
+    change.
+    """
     for other in ({"metrics_retention_days": 29}, {"retention_by_project": "shop.steps=400"}):
         with pytest.raises(StoreError, match="metrics_retention_days"):
             migrate(settings.model_copy(update=other))
 
 
 def test_text_search_is_an_option_of_the_same_tables(settings: Settings, client: Client) -> None:
-    """Switched on, words are found by an index, in the view, also in rows that were there before; switched off, it is gone."""
+    """Switched on, words are found by an index, in the view, also in rows that were there before;
+    switched off, it is gone.
+    """
     migrate(settings)
     searching = settings.model_copy(update={"text_search": True})
     client.command(
         "INSERT INTO steps_raw (trace_id, step_id, start_time, append_time, output) "
-        "SELECT hex(number), 'a', now() - number, now(), concat('all is well ', if(number = 77, 'Refund!', 'order')) "
+        "SELECT hex(number), 'a', now() - number, now(), concat('all is well ', if(number = 77, "
+        "'Refund!', 'order')) "
         "FROM numbers(50000)"
     )
     assert migrate(searching).changes == ["text search of steps_raw is on"]
@@ -270,7 +290,7 @@ def columns(client: Client, view: str) -> list[str]:
 
 
 def test_every_field_is_a_column_under_its_own_name(settings: Settings, client: Client) -> None:
-    """What the models say, SQL says; tokens stand beside the other columns."""
+    """Every field of the models is a column; tokens are columns of their own."""
     migrate(settings)
     step = set(StepEvent.model_fields) - {"usage"} | {*TOTALLED, "usage_details"}
     assert step <= set(columns(client, "steps"))
@@ -281,7 +301,9 @@ def test_every_field_is_a_column_under_its_own_name(settings: Settings, client: 
 
 
 def test_views_only_ever_gain_columns(settings: Settings, client: Client) -> None:
-    """The views are a public contract: the columns of the last release are all there, in the same order."""
+    """The views are a public contract: the columns of the last release are all there, in the same
+    order.
+    """
     migrate(settings)
     contract = json.loads(Path(__file__).with_name("store_contract.json").read_text())
     assert sorted(contract) == sorted(VIEW_NAMES)
@@ -291,20 +313,22 @@ def test_views_only_ever_gain_columns(settings: Settings, client: Client) -> Non
 
 
 def test_describe_teaches_the_schema(settings: Settings, client: Client) -> None:
-    """Every column of every table and view says what it is."""
+    """Every column of every table and view has a comment."""
     migrate(settings)
     silent = client.query(
-        "SELECT table, name FROM system.columns WHERE database = currentDatabase() AND comment = '' "
+        "SELECT table, name FROM system.columns WHERE database = currentDatabase() AND comment = "
+        "'' "
         "AND table != 'schema_migrations' AND table NOT LIKE '%_to_%'"
     ).result_rows
     undescribed = client.query(
-        "SELECT name FROM system.tables WHERE database = currentDatabase() AND comment = '' AND name NOT LIKE '%_to_%'"
+        "SELECT name FROM system.tables WHERE database = currentDatabase() AND comment = '' AND "
+        "name NOT LIKE '%_to_%'"
     ).result_rows
     assert (silent, undescribed) == ([], [])
 
 
-def test_errors_of_connecting_say_what_to_do(settings: Settings) -> None:
-    """Nobody there, a wrong address, no address: each is said in words a user can act on."""
+def test_errors_of_connecting_name_what_to_do(settings: Settings) -> None:
+    """No server, a wrong address, no address: a user can act on each message."""
     with pytest.raises(StoreUnreachable, match="is it running"):
         connect(settings.model_copy(update={"clickhouse_url": "http://127.0.0.1:9"}))
     with pytest.raises(StoreUnreachable, match="clickhouse_url"):
@@ -312,7 +336,7 @@ def test_errors_of_connecting_say_what_to_do(settings: Settings) -> None:
     with pytest.raises(StoreError, match="http"):
         connect(settings.model_copy(update={"clickhouse_url": "localhost:8123"}))
     with pytest.raises(StoreDenied, match="clickhouse_user"):
-        connect(settings.model_copy(update={"clickhouse_user": "nobody"}))
+        connect(settings.model_copy(update={"clickhouse_user": "stranger"}))
 
 
 def test_a_reader_cannot_write(settings: Settings) -> None:
@@ -333,7 +357,9 @@ def test_many_readers_use_one_client(settings: Settings, client: Client) -> None
 
 
 def test_the_data_dictionary_is_current(settings: Settings, client: Client) -> None:
-    """docs/data-dictionary.md says what DESCRIBE says; ``python -m stepstream.sinks.clickhouse.dictionary`` writes it."""
+    """docs/data-dictionary.md agrees with DESCRIBE; ``python -m
+    stepstream.sinks.clickhouse.dictionary`` writes it.
+    """
     migrate(settings)
     written = dictionary(client)
     assert (DOCS / "data-dictionary.md").read_text() == written

@@ -1,4 +1,6 @@
-"""Rollups that differ from the rows are found and built anew, a day at a time; days that must be left alone are."""
+"""Rollups that differ from the rows are found and built anew, a day at a time; days that must be
+left alone are.
+"""
 
 from __future__ import annotations
 
@@ -92,12 +94,15 @@ def metrics(client: Client, view: str, day: date) -> tuple[int, Decimal]:
 
 
 def test_a_planted_difference_is_found_and_repaired(settings: Settings, client: Client) -> None:
-    """A step counted twice and one counted never: both days are built anew from their rows, the others stay."""
+    """A step counted twice and one counted never: both days are built anew from their rows, the
+    others stay.
+    """
     days = [insert(settings, days_ago) for days_ago in (3, 4, 5)]
     assert reconcile(settings).differences == []
     client.command(
         "INSERT INTO rollup_1m (time, project, kind, steps, cost_usd) "
-        f"VALUES ('{days[0]} 00:00:00', 'default', 'plan', 1, 5), ('{days[1]} 00:00:00', 'default', 'plan', 0, 1)"
+        f"VALUES ('{days[0]} 00:00:00', 'default', 'plan', 1, 5), ('{days[1]} 00:00:00', "
+        "'default', 'plan', 0, 1)"
     )
     client.command(f"ALTER TABLE rollup_1h DROP PARTITION '{days[1]}'")
     found = reconcile(settings, repair=False)
@@ -120,7 +125,8 @@ def test_a_planted_difference_is_found_and_repaired(settings: Settings, client: 
     assert client.command("SELECT sum(error_steps) FROM metrics_1h") == 21
     assert (
         client.command(
-            "SELECT count() FROM system.tables WHERE database = currentDatabase() AND name LIKE 'rebuilt%'"
+            "SELECT count() FROM system.tables WHERE database = currentDatabase() AND name LIKE "
+            "'rebuilt%'"
         )
         == 0
     )
@@ -129,10 +135,13 @@ def test_a_planted_difference_is_found_and_repaired(settings: Settings, client: 
 def test_rows_that_came_twice_count_once_after_the_repair(
     settings: Settings, client: Client
 ) -> None:
-    """A repeat that the sink could not know is one row in the view, and one in the rollups once they are reconciled."""
+    """A repeat that the sink could not know is one row in the view, and one in the rollups once
+    they are reconciled.
+    """
     day = insert(settings, 3)
     client.command(
-        "INSERT INTO steps_raw (* EXCEPT cost_nanos) SELECT * FROM steps_raw SETTINGS insert_deduplicate = 0"
+        "INSERT INTO steps_raw (* EXCEPT cost_nanos) SELECT * FROM steps_raw SETTINGS "
+        "insert_deduplicate = 0"
     )
     assert metrics(client, "metrics_1m", day)[0] == 40
     reconcile(settings)
@@ -143,7 +152,9 @@ def test_rows_that_came_twice_count_once_after_the_repair(
 def test_days_that_are_open_busy_or_expiring_are_left_alone(
     settings: Settings, client: Client
 ) -> None:
-    """Today and yesterday, days to which steps are being added, and days whose rows have begun to expire."""
+    """Today and yesterday, days to which steps are being added, and days whose rows have begun to
+    expire.
+    """
     expiring = insert(settings, 29, appended_days_ago=28)
     busy = insert(settings, 6, appended_days_ago=0.0)
     today = insert(settings, 0)
@@ -157,17 +168,18 @@ def test_days_that_are_open_busy_or_expiring_are_left_alone(
     assert [difference.day for difference in later.differences] == [busy]
 
 
-def test_a_project_whose_rows_expire_keeps_what_its_rollup_says(
-    settings: Settings, client: Client
-) -> None:
-    """On a day that is repaired for one project, another one, whose rows have begun to expire, is left as it is."""
+def test_a_project_whose_rows_expire_keeps_its_rollup(settings: Settings, client: Client) -> None:
+    """On a day that is repaired for one project, another one, whose rows have begun to expire, is
+    left as it is.
+    """
     own = settings.model_copy(update={"retention_by_project": "dev.steps=4"})
     migrate(own)
     day = insert(own, 3, project="shop")
     assert insert(own, 3, 7, project="dev") == day
     client.command("ALTER TABLE steps_raw DELETE WHERE project = 'dev' SETTINGS mutations_sync = 1")
     client.command(
-        f"INSERT INTO rollup_1m (time, project, kind, steps) VALUES ('{day} 00:00:00', 'shop', 'plan', 1)"
+        f"INSERT INTO rollup_1m (time, project, kind, steps) VALUES ('{day} 00:00:00', 'shop', "
+        "'plan', 1)"
     )
     found = reconcile(own).differences
     assert [(difference.project, difference.repaired) for difference in found] == [("shop", True)]
@@ -183,7 +195,9 @@ def test_the_command_compares_and_repairs(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """``stepstream store reconcile`` says what differs with exit code 1 when it only looks, and 0 once it is repaired."""
+    """``stepstream store reconcile`` prints what differs with exit code 1 when it only compares,
+    and 0 once it is repaired.
+    """
     monkeypatch.setenv("STEPSTREAM_CLICKHOUSE_URL", settings.clickhouse_url)
     monkeypatch.setenv(
         "STEPSTREAM_CLICKHOUSE_PASSWORD", settings.clickhouse_password.get_secret_value()
@@ -191,12 +205,13 @@ def test_the_command_compares_and_repairs(
     monkeypatch.setenv("STEPSTREAM_CLICKHOUSE_DATABASE", settings.clickhouse_database)
     day = insert(settings, 3)
     client.command(
-        f"INSERT INTO rollup_1h (time, project, kind, steps) VALUES ('{day} 00:00:00', 'default', 'plan', 1)"
+        f"INSERT INTO rollup_1h (time, project, kind, steps) VALUES ('{day} 00:00:00', 'default', "
+        "'plan', 1)"
     )
     assert run(["store", "reconcile", "--dry-run"]) == 1
-    told = capsys.readouterr().out
-    assert f"{day}  rollup_1h  default  20     21               False" in told
-    assert "1 difference\n" in told
+    printed = capsys.readouterr().out
+    assert f"{day}  rollup_1h  default  20     21               False" in printed
+    assert "1 difference\n" in printed
     assert run(["store", "reconcile", "--format", "json"]) == 0
     assert '"repaired": true' in capsys.readouterr().out
     assert run(["store", "reconcile"]) == 0

@@ -1,4 +1,6 @@
-"""What somebody dropped from a store is told by status and made again by migrate, as it was, without touching the rest."""
+"""What was dropped from a store is listed by status and made again by migrate, without changing the
+rest.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,7 @@ def client(settings: Settings) -> Iterator[Client]:
 def test_every_table_and_materialized_view_is_made_again_as_it_was(
     settings: Settings, client: Client
 ) -> None:
-    """One after the other is dropped: told by name, made again, and the schema is what it was."""
+    """One after the other is dropped: listed by name, made again, and the schema is what it was."""
     whole = dump(settings)
     for name in OBJECTS:
         client.command(f"DROP TABLE {name}")
@@ -105,7 +107,9 @@ def test_an_index_that_was_dropped_is_added_again(settings: Settings, client: Cl
 
 
 def test_rows_flow_again_after_a_repair(settings: Settings, client: Client) -> None:
-    """Alerts reach the table of alerts whichever part was gone, with those that came meanwhile; steps reach the rollups."""
+    """Alerts reach the table of alerts whichever part was gone, with those that came meanwhile;
+    steps reach the rollups.
+    """
     for number, name in enumerate(("alerts_raw", "alert_events_to_alerts", "alert_events_raw")):
         client.command(f"DROP TABLE {name}")
         if name == "alert_events_to_alerts":
@@ -127,7 +131,7 @@ def test_rows_flow_again_after_a_repair(settings: Settings, client: Client) -> N
     assert client.command("SELECT sum(steps) FROM metrics_1h") == 3
 
 
-def test_what_a_repair_cannot_bring_back_is_said(settings: Settings, client: Client) -> None:
+def test_what_a_repair_cannot_bring_back_is_reported(settings: Settings, client: Client) -> None:
     """Dropped rows are gone, rollups can be built from steps."""
     client.command("DROP TABLE steps_raw")
     client.command("DROP TABLE rollup_1m")
@@ -136,8 +140,12 @@ def test_what_a_repair_cannot_bring_back_is_said(settings: Settings, client: Cli
     assert any("rollup_1m" in note and "stepstream store reconcile" in note for note in notes)
 
 
-def test_what_is_something_else_is_told_and_left_alone(settings: Settings, client: Client) -> None:
-    """A column of another type, and something else under a table's name: no program may change these by itself."""
+def test_what_is_something_else_is_reported_and_left_alone(
+    settings: Settings, client: Client
+) -> None:
+    """A column of another type, and something else under a table's name: no program may change
+    these by itself.
+    """
     client.command("ALTER TABLE runs_raw MODIFY COLUMN error_message LowCardinality(String)")
     client.command("RENAME TABLE deliveries_raw TO kept")
     client.command("CREATE VIEW deliveries_raw AS SELECT 1 AS one")

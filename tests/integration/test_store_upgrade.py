@@ -19,9 +19,12 @@ OLD = GOLDEN / "store-v4"
 """The schema as version 0.1.0 released it."""
 
 ROWS = (
-    "INSERT INTO steps_raw (trace_id, step_id, kind, name, project, start_time, end_time, append_time, cost_nanos, output, "
-    "kafka_topic_id, kafka_offset) SELECT hex(intDiv(number, 10)), hex(number), 'plan', 'n', 'shop', now() - INTERVAL 3 DAY, "
-    "now() - INTERVAL 3 DAY, now() - INTERVAL 3 DAY, 7, repeat('said ', 20), 't', number FROM numbers(5000)",
+    "INSERT INTO steps_raw (trace_id, step_id, kind, name, project, start_time, end_time, "
+    "append_time, cost_nanos, output, "
+    "kafka_topic_id, kafka_offset) SELECT hex(intDiv(number, 10)), hex(number), 'plan', 'n', "
+    "'shop', now() - INTERVAL 3 DAY, "
+    "now() - INTERVAL 3 DAY, now() - INTERVAL 3 DAY, 7, repeat('text ', 20), 't', number FROM "
+    "numbers(5000)",
     "INSERT INTO runs_raw (run_day, trace_id, revision, status, cost_usd) SELECT today(), hex(number), 3, 'ok', 0.00000007 "
     "FROM numbers(500)",
     "INSERT INTO alert_events_raw (alert_id, seq, state, alert, updated_at) SELECT 'a1', number, 'firing', 'too-expensive', "
@@ -66,7 +69,8 @@ def write_old(settings: Settings) -> None:
 def contents(client: Client) -> list[object]:
     """What a user sees of it."""
     questions = (
-        "SELECT count(), uniqExact(trace_id, step_id), sum(cost_usd), sum(length(output)) FROM steps",
+        "SELECT count(), uniqExact(trace_id, step_id), sum(cost_usd), sum(length(output)) FROM "
+        "steps",
         "SELECT sum(steps), sum(cost_usd) FROM metrics_1m",
         "SELECT sum(steps), sum(cost_usd) FROM metrics_1h",
         "SELECT count(), sum(cost_usd), sum(revision) FROM runs",
@@ -78,7 +82,9 @@ def contents(client: Client) -> list[object]:
 
 
 def test_a_folder_of_an_older_version_is_brought_up_to_date(tmp_path: Path) -> None:
-    """Written by the older schema, opened by this one: nothing is lost, everything new is there, and rows may come."""
+    """Written by the older schema, opened by this one: nothing is lost, everything new is there,
+    and rows may come.
+    """
     with EmbeddedClickHouse(tmp_path) as server:
         settings = Settings(clickhouse_url=server.writer_url)
         write_old(settings)

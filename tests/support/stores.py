@@ -98,7 +98,8 @@ class SqliteWriter(MemoryWriter):
     def migrate(self) -> None:
         self._database.executescript(
             "CREATE TABLE IF NOT EXISTS tokens (token TEXT PRIMARY KEY);"
-            "CREATE TABLE IF NOT EXISTS rows (topic TEXT, topic_id TEXT, partition INT, at INT, value BLOB);"
+            "CREATE TABLE IF NOT EXISTS rows (topic TEXT, topic_id TEXT, partition INT, at INT, "
+            "value BLOB);"
         )
 
     def offsets(self, name: str, partition: int = 0) -> Counter[int]:
@@ -111,7 +112,8 @@ class SqliteWriter(MemoryWriter):
     def last_offset(self, name: str, source: Source, at_least: int) -> int | None:
         with self._lock:
             (found,) = self._database.execute(
-                "SELECT max(at) FROM rows WHERE topic = ? AND topic_id = ? AND partition = ? AND at >= ?",
+                "SELECT max(at) FROM rows WHERE topic = ? AND topic_id = ? AND partition = ? AND "
+                "at >= ?",
                 (name, source.topic_id, source.partition, at_least),
             ).fetchone()
         return None if found is None else int(found)
@@ -119,7 +121,8 @@ class SqliteWriter(MemoryWriter):
     def count_rows(self, name: str, source: Source, first: int, last: int) -> int:
         with self._lock:
             (found,) = self._database.execute(
-                "SELECT count(*) FROM rows WHERE topic = ? AND topic_id = ? AND partition = ? AND at BETWEEN ? AND ?",
+                "SELECT count(*) FROM rows WHERE topic = ? AND topic_id = ? AND partition = ? AND "
+                "at BETWEEN ? AND ?",
                 (name, source.topic_id, source.partition, first, last),
             ).fetchone()
         return int(found)
@@ -141,7 +144,9 @@ class SqliteWriter(MemoryWriter):
 
 
 class OffsetHandler:
-    """Drops records whose offset is stored already, as a batch that was split and died half-way leaves some behind."""
+    """Drops records whose offset is stored already, as a batch that was split and died half-way
+    leaves some behind.
+    """
 
     def __init__(self, writer: MemoryWriter, name: str) -> None:
         self._writer = writer

@@ -1,4 +1,6 @@
-"""The text committed next to an offset: written in one form, read in that and in the forms of earlier releases."""
+"""The text committed next to an offset: written in one form, read in that and in the forms of
+earlier releases.
+"""
 
 from __future__ import annotations
 

@@ -9,7 +9,9 @@ from stepstream.common.kafka import PASSING, ends_of
 
 
 class Answers(Consumer):
-    """A consumer that answers a question about ends with each of these errors in turn, and then with the ends."""
+    """A consumer that answers a question about ends with each of these errors in turn, and then
+    with the ends.
+    """
 
     def __init__(self, *codes: int) -> None:
         super().__init__({"bootstrap.servers": "127.0.0.1:1", "group.id": "ends", "log_level": 0})

@@ -1,4 +1,4 @@
-"""What is committed beside offsets comes back with whatever lies behind it in memory."""
+"""Metadata of offsets comes back with whatever follows it in memory."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_metadata_that_is_no_text_is_asked_for_again() -> None:
 
 
 def test_metadata_that_stays_unreadable_is_an_outage() -> None:
-    """Nothing is guessed: whoever asked waits and asks again."""
+    """Nothing is guessed: the caller waits and asks again."""
     garbled = Place(b"\xff")
     with pytest.raises(KafkaUnreachable, match="partition 3 cannot be read"):
         read(garbled, garbled)

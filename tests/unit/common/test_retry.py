@@ -1,4 +1,6 @@
-"""Retrying: pauses that grow within bounds, one log line per outage, and an end when the caller wants to stop."""
+"""Retrying: pauses that grow within bounds, one log line per outage, and an end when the caller
+wants to stop.
+"""
 
 from __future__ import annotations
 

@@ -83,8 +83,6 @@ NOT_YET: Final = frozenset(
         "examples",
         "producers",
         "schemas",
-        "sinks/batching",
-        "sinks/clickhouse",
         "stepstream",
         "stepstream/admin",
         "stepstream/cli",
@@ -114,6 +112,9 @@ NOT_YET: Final = frozenset(
 EXCEPTIONS: Final[dict[tuple[str, str], str]] = {
     ("tests/unit/project/test_language.py", ""): "the list itself",
     ("sinks/notify/channel.py", "told"): "a label of a metric",
+    ("sinks/clickhouse/migrations/0001_steps.sql", "says"): "released migrations stay as they are",
+    ("sinks/clickhouse/migrations/0012_findings.sql", "said"): "released",
+    ("sinks/clickhouse/migrations/0013_usage_details.sql", "beside"): "released",
     ("docs/glossary.md", "floor"): "names the old word for readers of old records",
 }
 """(file, word) with the reason; an empty word stands for every word."""

@@ -105,7 +105,9 @@ def test_a_batch_to_be_repeated_whose_last_record_is_gone_ends_at_the_end_of_the
 
 
 def test_what_is_read_ahead_is_bounded_by_rows_and_bytes() -> None:
-    """Half of the next batch is read while the store works on one; beyond that records are Kafka's to keep."""
+    """Half of the next batch is read while the store works on one; beyond that records are Kafka's
+    to keep.
+    """
     policy = BatchPolicy(rows=10, bytes=100_000)
     by_rows, by_bytes = batcher(policy=policy), batcher(policy=policy)
     by_rows.add([record(offset) for offset in range(14)], 0.0)
@@ -118,7 +120,9 @@ def test_what_is_read_ahead_is_bounded_by_rows_and_bytes() -> None:
 
 
 def test_runs_and_alerts_give_way_to_steps_while_inserts_are_slow() -> None:
-    """They come in small numbers always, and each insert costs the store the same; where it is quick, nothing waits."""
+    """They come in small numbers always, and each insert costs the store the same; where it is
+    quick, nothing waits.
+    """
     policy = BatchPolicy(interval_s=0.25, small_rows=100)
     steps, runs = policy.for_topic("steps"), policy.for_topic("trajectories")
     assert [steps.wait_s(took, waiting=5) for took in (0.01, 9.0)] == pytest.approx([0.25, 0.5])
@@ -126,7 +130,9 @@ def test_runs_and_alerts_give_way_to_steps_while_inserts_are_slow() -> None:
 
 
 def test_batches_wait_longer_when_inserts_are_slow() -> None:
-    """Up to four times the interval, and twice where there is little: a busy store is given fewer and larger inserts."""
+    """Up to four times the interval, and twice where there is little: a busy store is given fewer
+    and larger inserts.
+    """
     policy, took = BatchPolicy(interval_s=0.25, small_rows=500), (0.0, 0.01, 0.0625, 0.125, 10.0)
     assert [policy.wait_s(seconds, waiting=500) for seconds in took] == [0.25, 0.25, 0.75, 1.0, 1.0]
     assert [policy.wait_s(seconds, waiting=499) for seconds in took] == [0.25, 0.25, 0.5, 0.5, 0.5]
@@ -158,7 +164,9 @@ def test_a_refused_batch_comes_again_in_halves_down_to_single_records() -> None:
 def test_nothing_is_lost_between_batches_and_bytes_are_counted(
     sizes: list[int], rows: int, limit: int
 ) -> None:
-    """Batches are consecutive, within the limits but for a single record, and the count of bytes returns to nothing."""
+    """Batches are consecutive, within the limits but for a single record, and the count of bytes
+    returns to nothing.
+    """
     made = batcher(policy=BatchPolicy(rows=rows, bytes=limit))
     for offset, size in enumerate(sizes):
         made.add([record(offset, size)], 0.0)
@@ -180,12 +188,14 @@ def test_records_that_come_together_are_taken_as_if_they_came_one_by_one() -> No
     made = batcher(position=5)
     made.add([record(4), record(5), record(6), record(6), record(5), record(8)], 0.0)
     assert made.buffered == 3
-    assert [held.offset for held in made.cut(9.0).records] == [5, 6, 8]
+    assert [item.offset for item in made.cut(9.0).records] == [5, 6, 8]
     assert made.buffered_bytes == 0
 
 
 def test_a_partition_that_is_far_behind_waits_for_full_batches() -> None:
-    """Small inserts cost the store most when it has most to do; what is nearly up to date is stored at once."""
+    """Small inserts cost the store most when it has most to do; what is nearly up to date is stored
+    at once.
+    """
     made = batcher(policy=BatchPolicy(rows=10, bytes=1_000_000, interval_s=0.25))
     made.add([record(0)], 0.0)
     made.lag = 11

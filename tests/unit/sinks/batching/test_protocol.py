@@ -1,4 +1,6 @@
-"""The insert protocol in a model of Kafka, over two stores: sinks that die, freeze and resume anywhere, rows refused."""
+"""The insert protocol in a model of Kafka, over two stores: sinks that die, freeze and resume
+anywhere, rows refused.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,9 @@ class World:
     letters: Counter[int] = field(default_factory=Counter)
 
     def commit(self, who: object, offset: int, metadata: str) -> bool:
-        """Kafka refuses a member that lost the partition to another one; without an owner it accepts anybody."""
+        """Kafka refuses a member that lost the partition to another one; without an owner it
+        accepts any commit.
+        """
         if self.owner is not None and who is not self.owner:
             return False
         self.committed, self.metadata = offset, metadata
@@ -61,10 +65,11 @@ class World:
 
 
 def life(world: World, chance: random.Random) -> Life:
-    """A sink that works through the partition; each ``yield`` is a point at which it may be killed or frozen.
+    """A sink that works through the partition; each ``yield`` is a point at which it may be killed
+    or frozen.
 
-    It is sent True when it was frozen for long: then it commits nothing any more. It may still make one insert, if it
-    looked at the clock just before it froze.
+    It is sent True when it was frozen for long: then it commits nothing any more. It may still make
+    one insert, if it checked the clock just before it froze.
     """
     me = object()
     world.owner = me
@@ -134,7 +139,9 @@ def record(offset: int, *, refused: bool) -> Record:
 def test_every_record_is_stored_once_wherever_a_sink_dies_or_freezes(
     store: type[MemoryWriter], seed: int, with_refused: bool
 ) -> None:
-    """Killed, frozen or resumed between any two steps: each row is stored once, each refused record is dead-lettered."""
+    """Killed, frozen or resumed between any two steps: each row is stored once, each refused record
+    is dead-lettered.
+    """
     chance = random.Random(seed)
     refused = frozenset(chance.sample(range(RECORDS), 3)) if with_refused else frozenset()
     log = [record(offset, refused=offset in refused) for offset in range(RECORDS)]
@@ -216,6 +223,8 @@ def test_where_a_partition_is_resumed(
     offset: int,
     replay_end: int | None,
 ) -> None:
-    """Committed offsets decide, a pending batch is repeated, the store stands in for offsets that were lost."""
+    """Committed offsets decide, a pending batch is repeated, the store stands in for offsets that
+    were lost.
+    """
     position = resume_position(committed, batch_end, stored, low=3, high=100)
     assert (position.offset, position.replay_end) == (offset, replay_end)

@@ -1,4 +1,6 @@
-"""What the migrations make, as read from their own text; and what a store that lacks some of it is told to lack."""
+"""What the migrations make, as read from their text, and what is reported of a store without some
+of it.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,9 @@ def type_of(definition: str) -> str:
 
 
 def test_the_files_are_read_whole() -> None:
-    """Every table, materialized view, column and index of the first migrations, and what later ones added."""
+    """Every table, materialized view, column and index of the first migrations, and what later ones
+    added.
+    """
     assert {
         "steps_raw",
         "steps_open",
@@ -70,7 +74,7 @@ def test_a_whole_store_lacks_nothing() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(MADE))
-def test_each_part_that_is_gone_is_told_and_made_by_its_own_statements(name: str) -> None:
+def test_each_missing_part_is_reported_and_made_by_its_own_statements(name: str) -> None:
     """By name; with the cluster where there is one."""
     (lack,) = compared(without=name).lacks
     assert str(lack).endswith(f"{name} is missing")
@@ -105,8 +109,10 @@ def test_a_materialized_view_is_made_with_its_newest_query() -> None:
         ({"alert_events_to_alerts": "ReplacingMergeTree"}, "and should be a materialized view"),
     ],
 )
-def test_something_else_under_a_name_of_ours_is_told(engines: dict[str, str], words: str) -> None:
-    """And not put right: it may be somebody's."""
+def test_something_else_under_a_name_of_ours_is_reported(
+    engines: dict[str, str], words: str
+) -> None:
+    """And not changed: it may belong to another program."""
     found = compared(engines=engines)
     assert not found.lacks
     assert words in found.wrong[0]
@@ -117,7 +123,8 @@ class Refusal(Exception):
 
     def __init__(self, code: int, text: str) -> None:
         super().__init__(
-            f"Received ClickHouse exception, code: {code}, server response: Code: {code}. DB::Exception: {text}"
+            f"Received ClickHouse exception, code: {code}, server response: Code: {code}. "
+            f"DB::Exception: {text}"
         )
         self.code = code
 
@@ -154,7 +161,9 @@ class Refusal(Exception):
 def test_what_the_store_complains_about_is_one_sentence_with_the_command(
     error: Refusal, table: str, words: str
 ) -> None:
-    """No code, no version, no statement; and what helps where the schema is not what it should be."""
+    """No code, no version, no statement; and what helps where the schema is not what it should
+    be.
+    """
     assert missing_table(error) == table
     assert sentence(error) == words
     assert worded(error) == f"{words}: run `stepstream store migrate`"

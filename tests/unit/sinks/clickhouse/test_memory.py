@@ -1,4 +1,6 @@
-"""What the sink holds while it inserts, and that it lets go of it without waiting for the collector."""
+"""What the sink holds while it inserts, and that it lets go of it without waiting for the
+collector.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,7 @@ class Store:
 
 @pytest.fixture
 def no_collector() -> Iterator[None]:
-    """As long as a test lasts nothing is freed but what nobody refers to."""
+    """During a test only what has no references is freed."""
     gc.collect()
     gc.disable()
     yield
@@ -53,7 +55,9 @@ def no_collector() -> Iterator[None]:
 @pytest.mark.parametrize("compression", [None, "zstd"])
 @pytest.mark.usefixtures("no_collector")
 def test_an_inserted_block_is_let_go(compression: str | None) -> None:
-    """The driver's context refers to itself, and to all columns: many batches of them would wait for the collector."""
+    """The driver's context refers to itself, and to all columns: many batches of them would wait
+    for the collector.
+    """
     inserter = Inserter(Settings(clickhouse_url="http://127.0.0.1:1"))
     inserter._local.client = cast(Client, store := Store(compression))
     column = Column(range(100))

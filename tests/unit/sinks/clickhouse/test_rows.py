@@ -1,4 +1,6 @@
-"""Rows made from records: whatever is accepted can be written, and what cannot is told apart before anything is sent."""
+"""Rows made from records: whatever is accepted can be written, and what cannot is recognised before
+anything is sent.
+"""
 
 from __future__ import annotations
 
@@ -107,7 +109,9 @@ def test_whatever_step_is_accepted_can_be_written(steps: list[dict[str, Any]]) -
 
 @pytest.mark.parametrize("tokens", [0, 2**53])
 def test_a_price_beyond_all_money_is_no_price(tokens: int) -> None:
-    """Nine quadrillion tokens of a known model: the cost is unknown, not an error, and not a number that overflows."""
+    """Nine quadrillion tokens of a known model: the cost is unknown, not an error, and not a number
+    that overflows.
+    """
     usage = {
         "usage": {"input_tokens": tokens, "output_tokens": tokens},
         "model": "gpt-4o",
@@ -123,7 +127,7 @@ def test_a_price_beyond_all_money_is_no_price(tokens: int) -> None:
 
 
 def test_tables_have_a_column_for_every_field() -> None:
-    """A field added to a model is a column, or this says so."""
+    """A field added to a model is a column, or this fails."""
     # What only the worker needs to close a run and to count it has no column.
     elsewhere = {"schema_version", "phase", "parent_remote", "usage_may_repeat"}
     step_fields = set(StepEvent.model_fields) - {"usage", "cost_usd", *elsewhere}
@@ -159,8 +163,10 @@ def test_a_start_is_kept_only_while_its_end_is_unknown() -> None:
     )
 
 
-def test_repeats_are_told_from_new_steps_however_long_the_batch_is() -> None:
-    """Steps of the batches before, of the batch's beginning and of its end: one row each, and the first one's."""
+def test_repeats_are_recognised_however_long_the_batch_is() -> None:
+    """Steps of the batches before, of the batch's beginning and of its end: one row each, and the
+    first one's.
+    """
     before, count = 40, 3 * CHUNK
     values = [step(step_id=f"{n % (2 * CHUNK) + 1:016x}", output=str(n)) for n in range(count)]
     window = SeenWindow(0)
@@ -186,7 +192,9 @@ def test_a_step_on_the_wrong_partition_is_the_workers_business() -> None:
 
 
 def test_building_twice_makes_the_same_rows() -> None:
-    """A batch that is repeated after a crash is built from the same records: nothing comes from the clock."""
+    """A batch that is repeated after a crash is built from the same records: nothing comes from the
+    clock.
+    """
     records = [
         record(step(step_id=f"{n + 1:016x}", attributes={"b": "1", "a": "2"}), n) for n in range(20)
     ]
@@ -210,7 +218,7 @@ RUN: dict[str, Any] = {
         {"start_time": -1}, {"end_time": 2**63}, {"first_append_time": 2**61}, {"steps": -1}, {"path": [{}]},
     ],
 )  # fmt: skip
-def test_what_is_no_trajectory_is_told_before_anything_is_sent(wrong: dict[str, Any]) -> None:
+def test_what_is_no_trajectory_is_refused_before_anything_is_sent(wrong: dict[str, Any]) -> None:
     """One bad record must not have its whole batch refused."""
     built = build_runs([record(RUN | wrong, 0), record(RUN, 1)], SOURCE)
     check(built)
@@ -243,7 +251,7 @@ ALERT: dict[str, Any] = {
         {"source_partition": 2**31}, {"state": "odd"}, {"findings": -1}, {"value": "much"},
     ],
 )  # fmt: skip
-def test_what_is_no_alert_is_told_before_anything_is_sent(wrong: dict[str, Any]) -> None:
+def test_what_is_no_alert_is_refused_before_anything_is_sent(wrong: dict[str, Any]) -> None:
     """One bad record must not have its whole batch refused."""
     built = build_alerts([record(ALERT | wrong, 0), record(ALERT, 1)], SOURCE)
     check(built)
@@ -251,14 +259,16 @@ def test_what_is_no_alert_is_told_before_anything_is_sent(wrong: dict[str, Any])
     assert [block.rows for block in built.blocks] == [1]
 
 
-def test_a_start_that_looks_like_an_end_and_the_other_way_round_is_judged_for_what_it_is() -> None:
-    """What a record's text contains is a hint only: an end whose attributes speak of a start is an end."""
-    end = step(attributes={"phase": "start"}, output="said")
+def test_a_start_with_the_text_of_an_end_and_the_reverse_are_read_as_what_they_are() -> None:
+    """What a record's text contains is a hint only: an end whose attributes speak of a start is an
+    end.
+    """
+    end = step(attributes={"phase": "start"}, output="text")
     value = msgspec.json.encode({"attributes": {"phase": "start"}} | end)
     assert value.find(STARTS_AS, 0, 64) > 0
     built = build_steps([record(value, 3), record(step(output="again"), 4)], SOURCE, set())
     (block,) = built.blocks
-    assert (block.columns["output"], block.columns["kafka_offset"]) == (["said"], [3])
+    assert (block.columns["output"], block.columns["kafka_offset"]) == (["text"], [3])
     spaced = record(b'{ "phase" : "start", ' + msgspec.json.encode(step())[1:], 5)
     assert [block.table.name for block in build_steps([spaced], SOURCE, set()).blocks] == [
         "steps_open"
@@ -269,7 +279,7 @@ def test_a_start_that_looks_like_an_end_and_the_other_way_round_is_judged_for_wh
     "fields", [{"step_id": "xyz"}, {"trace_id": "0" * 32}, {"kind": None}, {"start_time": 1}]
 )
 def test_a_start_that_is_none_is_left_out_with_its_reason(fields: dict[str, Any]) -> None:
-    """Starts are judged like ends when they are to be stored."""
+    """Starts are checked like ends before they are stored."""
     built = build_steps(
         [record({"phase": "start"} | step() | {"phase": "start"} | fields)], SOURCE, set()
     )
@@ -279,7 +289,9 @@ def test_a_start_that_is_none_is_left_out_with_its_reason(fields: dict[str, Any]
 
 
 def test_what_would_expire_at_once_is_for_the_dead_letter() -> None:
-    """A record that lay in Kafka for longer than its project's steps are kept would vanish from the table, not from rollups."""
+    """A record that lay in Kafka for longer than its project's steps are kept would vanish from the
+    table, not from rollups.
+    """
     kept = Retention(30, (("dev", 2),))
     later = replace(SOURCE, retention=kept, now_ms=NOW_US // 1_000 + 3 * 86_400_000)
     records = [
@@ -299,7 +311,7 @@ def test_what_would_expire_at_once_is_for_the_dead_letter() -> None:
     )
 
 
-def test_counts_beside_the_totalled_ones_are_a_map_without_zeros() -> None:
+def test_counts_other_than_the_totalled_ones_are_a_map_without_zeros() -> None:
     """Most steps have none and share one empty map."""
     plain = step(step_id="1" * 16, usage={"input_tokens": 5})
     rich = step(
@@ -314,7 +326,7 @@ def test_counts_beside_the_totalled_ones_are_a_map_without_zeros() -> None:
 
 
 def test_a_start_and_an_end_that_write_their_ids_differently_are_one_step() -> None:
-    """The end's row says it all; no open step stays behind."""
+    """The end's row has everything; no open step is left."""
     upper = step(trace_id=TRACE.upper(), step_id="A" * 16)
     start = {"phase": "start"} | upper | {"phase": "start", "end_time": None}
     built = build_steps(

@@ -1,4 +1,6 @@
-"""The window of steps that were stored: exact within its span, the same after a restart, eight bytes a key."""
+"""The window of steps that were stored: exact within its span, the same after a restart, eight
+bytes a key.
+"""
 
 from __future__ import annotations
 
@@ -13,20 +15,24 @@ KEYS = st.integers(0, PRIME - 1)
 @given(st.lists(KEYS | st.integers(0, 50)), st.lists(KEYS | st.integers(0, 50)))
 def test_a_key_set_is_a_set(added: list[int], asked: list[int]) -> None:
     """Also for 0, and for keys that differ in a few bits alone."""
-    held = KeySet()
-    held.update(added)
-    assert [key in held for key in asked + added] == [key in set(added) for key in asked + added]
-    assert held.intersection(asked + added[::2]) == set(added).intersection(asked + added[::2])
-    assert held.count == len(set(added))
+    keys_known = KeySet()
+    keys_known.update(added)
+    assert [key in keys_known for key in asked + added] == [
+        key in set(added) for key in asked + added
+    ]
+    assert keys_known.intersection(asked + added[::2]) == set(added).intersection(
+        asked + added[::2]
+    )
+    assert keys_known.count == len(set(added))
 
 
 def test_a_key_set_grows() -> None:
     """Every key is still found after it grew, also where all low bits agree."""
-    held = KeySet()
+    keys_known = KeySet()
     keys = [number << 20 for number in range(20_000)]
-    held.update(keys)
-    assert all(key in held for key in keys)
-    assert not any(key + 1 in held for key in keys)
+    keys_known.update(keys)
+    assert all(key in keys_known for key in keys)
+    assert not any(key + 1 in keys_known for key in keys)
 
 
 def test_ids_that_count_up_have_different_keys() -> None:
@@ -41,7 +47,9 @@ def test_ids_that_count_up_have_different_keys() -> None:
 def test_the_window_is_the_same_after_a_restart(
     batches: list[tuple[int, int]], data: st.DataObject
 ) -> None:
-    """What was stored in the last ``span`` offsets is known, and a sink that starts anew knows what the old one knew."""
+    """What was stored in the last ``span`` offsets is known, and a sink that starts anew knows what
+    the old one knew.
+    """
     span = 50
     window = SeenWindow(0, span)
     stored: dict[int, int] = {}
@@ -49,7 +57,7 @@ def test_the_window_is_the_same_after_a_restart(
     for key, gap in batches:
         offset += gap
         window.move_to(offset)
-        expected = any(held == key and offset - at <= span for at, held in stored.items())
+        expected = any(other == key and offset - at <= span for at, other in stored.items())
         assert key in window or not expected
         window.update([key])
         stored[offset] = key
@@ -65,7 +73,7 @@ def test_the_window_is_the_same_after_a_restart(
 
 
 def test_old_keys_are_forgotten() -> None:
-    """At most two spans are held."""
+    """At most two spans are kept."""
     window = SeenWindow(0, 100)
     window.update(range(100))
     assert window.move_to(99) is False

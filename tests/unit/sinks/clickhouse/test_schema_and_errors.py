@@ -1,4 +1,6 @@
-"""Which errors pass and which do not, how long is waited, what goes to the dead letter, how a schema file is read."""
+"""Which errors pass and which do not, how long is waited, what goes to the dead letter, how a
+schema file is read.
+"""
 
 from __future__ import annotations
 
@@ -20,15 +22,17 @@ from stepstream.sinks.clickhouse.schema import migrations, split
 
 
 @pytest.mark.parametrize("code", [159, 202, 209, 241, 242, 243, 252, 319, 60, 16, 516, 999, 0])
-def test_a_store_in_trouble_is_waited_for(code: int) -> None:
-    """Timeouts, too many queries or parts, no memory, a full disk, a missing table, a wrong password: never the rows' fault."""
+def test_errors_of_the_store_are_no_errors_of_rows(code: int) -> None:
+    """Timeouts, too many queries or parts, no memory, a full disk, a missing table, a wrong
+    password: never the rows' fault.
+    """
     assert code not in ROW_ERRORS
 
 
-def test_the_fuse_blows_when_everything_is_refused_and_mends_with_time() -> None:
+def test_the_limit_of_refused_records_is_reached_and_passes_with_time() -> None:
     """A defect that refuses every row must not empty the topic into the dead letter."""
-    fuse = RefusalLimit(records=3, seconds=10)
-    assert [fuse.allows(1, now) for now in (0.0, 1.0, 2.0, 3.0, 10.5, 10.6)] == [
+    limit = RefusalLimit(records=3, seconds=10)
+    assert [limit.allows(1, now) for now in (0.0, 1.0, 2.0, 3.0, 10.5, 10.6)] == [
         True,
         True,
         True,
@@ -36,11 +40,11 @@ def test_the_fuse_blows_when_everything_is_refused_and_mends_with_time() -> None
         True,
         False,
     ]
-    assert not fuse.allows(4, 100.0)
-    assert fuse.allows(3, 100.0)
+    assert not limit.allows(4, 100.0)
+    assert limit.allows(3, 100.0)
 
 
-def test_a_dead_letter_keeps_its_headers_and_tells_where_it_came_from() -> None:
+def test_a_dead_letter_keeps_its_headers_and_names_where_it_came_from() -> None:
     """Headers that an earlier dead letter left are replaced."""
     before = [("a", b"1"), ("stepstream-offset", b"old")]
     headers = letter_headers(before, ("steps", 3, 7), "store_refused", "Code: 70 ...", "sink")
@@ -52,14 +56,14 @@ def test_a_dead_letter_keeps_its_headers_and_tells_where_it_came_from() -> None:
     assert len(headers) == 7
 
 
-def test_errors_are_told_in_words_a_user_can_act_on() -> None:
-    """By ClickHouse's code; an error without one is nobody answering."""
+def test_a_user_can_act_on_each_error() -> None:
+    """By ClickHouse's code; an error without one means that no server answers."""
     settings = Settings(clickhouse_url="http://there:8123", clickhouse_database="db")
     kinds = {516: StoreDenied, 497: StoreDenied, 81: StoreMissing, None: StoreUnreachable}
     for code, kind in kinds.items():
-        told = explained(DatabaseError("words", code=code), settings)
-        assert type(told) is kind
-        assert "http://there:8123" in str(told)
+        message = explained(DatabaseError("words", code=code), settings)
+        assert type(message) is kind
+        assert "http://there:8123" in str(message)
 
 
 def test_statements_end_with_a_semicolon_at_the_end_of_a_line() -> None:
@@ -69,7 +73,9 @@ def test_statements_end_with_a_semicolon_at_the_end_of_a_line() -> None:
 
 
 def test_every_migration_can_be_repeated_and_keeps_tokens() -> None:
-    """Each statement is harmless a second time, and each table that is made remembers insert tokens."""
+    """Each statement is harmless a second time, and each table that is made remembers insert
+    tokens.
+    """
     assert [migration.version for migration in migrations()] == list(
         range(1, len(migrations()) + 1)
     )
