@@ -95,17 +95,44 @@ def test_every_field_of_a_step_comes_back_under_its_own_name(
     """A SELECT returns each field of a step as it was sent."""
     now = time.time_ns() // 1_000
     sent = {
-        "trace_id": TRACE, "step_id": "00f067aa0ba902b7", "parent_step_id": "00f067aa0ba902b6", "phase": "end",
-        "kind": "llm_call", "name": "answer", "tool": "t", "model": "gpt-4o", "provider": "openai", "project": "shop",
-        "environment": "prod", "agent": "support", "agent_version": "v12", "task": "refund", "session_id": "s-7",
-        "user_id": "u-9", "status": "error", "error_type": "Timeout", "error_message": "it took\ttoo 'long'",
-        "attempt": 2, "retry_of": "00f067aa0ba902b5", "fallback_of": "00f067aa0ba902b4", "input": "Größe? \\ \n",
-        "output": "{\"a\": 1}", "input_bytes": 17, "output_bytes": 9_000_000_000, "tool_schema": "lookup@3",
-        "attributes": {"a": "b", "": "empty key"}, "cost_source": "given", "price_version": "list@1",
-    }  # fmt: skip
+        "trace_id": TRACE,
+        "step_id": "00f067aa0ba902b7",
+        "parent_step_id": "00f067aa0ba902b6",
+        "phase": "end",
+        "kind": "llm_call",
+        "name": "answer",
+        "tool": "t",
+        "model": "gpt-4o",
+        "provider": "openai",
+        "project": "shop",
+        "environment": "prod",
+        "agent": "support",
+        "agent_version": "v12",
+        "task": "refund",
+        "session_id": "s-7",
+        "user_id": "u-9",
+        "status": "error",
+        "error_type": "Timeout",
+        "error_message": "it took\ttoo 'long'",
+        "attempt": 2,
+        "retry_of": "00f067aa0ba902b5",
+        "fallback_of": "00f067aa0ba902b4",
+        "input": "Größe? \\ \n",
+        "output": '{"a": 1}',
+        "input_bytes": 17,
+        "output_bytes": 9_000_000_000,
+        "tool_schema": "lookup@3",
+        "attributes": {"a": "b", "": "empty key"},
+        "cost_source": "given",
+        "price_version": "list@1",
+    }
     usage = {
-        "input_tokens": 5, "output_tokens": 7, "cached_input_tokens": 3, "cache_write_tokens": 1, "reasoning_tokens": 2,
-    }  # fmt: skip
+        "input_tokens": 5,
+        "output_tokens": 7,
+        "cached_input_tokens": 3,
+        "cache_write_tokens": 1,
+        "reasoning_tokens": 2,
+    }
     documents = [
         {"id": "d1", "score": 0.25, "content": "text"},
         {"id": "d2", "score": None, "content": ""},
@@ -186,8 +213,12 @@ def test_bad_records_are_left_out_and_stop_nothing(settings: Settings) -> None:
         wait_until(lambda: lag(settings) == 0, 60, "everything committed")
     reasons = {reason: count for (name, reason), count in stats.skipped.items() if name == "steps"}
     assert reasons == {
-        "malformed_json": 2, "empty": 2, "time_out_of_range": 4, "foreign_key": 2, "ended": 10,
-    }  # fmt: skip
+        "malformed_json": 2,
+        "empty": 2,
+        "time_out_of_range": 4,
+        "foreign_key": 2,
+        "ended": 10,
+    }
     assert dead_letters(settings) == []
 
 
@@ -263,8 +294,11 @@ def test_costs_are_given_priced_or_unknown(settings: Settings, store: Client) ->
         "SELECT cost_usd, cost_source, price_version FROM steps WHERE step_id <= '0000000000000004' ORDER BY step_id",
     )
     assert [(row["cost_usd"], row["cost_source"]) for row in costs] == [
-        (Decimal("2.5"), "priced"), (None, "unpriced"), (Decimal(7), "given"), (None, ""),
-    ]  # fmt: skip
+        (Decimal("2.5"), "priced"),
+        (None, "unpriced"),
+        (Decimal(7), "given"),
+        (None, ""),
+    ]
     assert costs[0]["price_version"].startswith("ours@")
     assert rows(store, "SELECT sum(unpriced_steps) AS n FROM metrics_1m") == [{"n": 1}]
 
@@ -273,13 +307,22 @@ def test_a_run_is_its_highest_revision(settings: Settings, store: Client) -> Non
     """Revisions may come in any order, in one batch or in several; the view shows the highest."""
     now = time.time_ns() // 1_000
     base = {
-        "trace_id": TRACE, "project": "shop", "agent": "support", "start_time": now, "end_time": now + 5,
-        "first_append_time": now, "last_append_time": now, "tools": ["a", "b"], "cost_usd": "1.000000001",
+        "trace_id": TRACE,
+        "project": "shop",
+        "agent": "support",
+        "start_time": now,
+        "end_time": now + 5,
+        "first_append_time": now,
+        "last_append_time": now,
+        "tools": ["a", "b"],
+        "cost_usd": "1.000000001",
         "path": [
             PathStep(step_id="1" * 16, kind="agent", name="support"),
-            PathStep(step_id="2" * 16, parent_step_id="1" * 16, kind="plan", name="p", status="error"),
+            PathStep(
+                step_id="2" * 16, parent_step_id="1" * 16, kind="plan", name="p", status="error"
+            ),
         ],
-    }  # fmt: skip
+    }
 
     def publish(revision: int, status: str) -> None:
         run = Trajectory.model_validate(
@@ -332,9 +375,19 @@ def test_an_alert_is_its_highest_seq_and_every_change_is_kept(
     """
     now = time.time_ns() // 1_000
     alert = Alert(
-        alert_id="a1", seq=1, state="firing", severity="critical", alert="too-expensive", rule="run_cost", project="shop",
-        value=1.5, unit="usd", step_ids=["s1", "s2"], opened_at=now, updated_at=now,
-    )  # fmt: skip
+        alert_id="a1",
+        seq=1,
+        state="firing",
+        severity="critical",
+        alert="too-expensive",
+        rule="run_cost",
+        project="shop",
+        value=1.5,
+        unit="usd",
+        step_ids=["s1", "s2"],
+        opened_at=now,
+        updated_at=now,
+    )
     resolved = alert.model_copy(
         update={"seq": 2, "state": "resolved", "updated_at": now + 5, "resolved_at": now + 5}
     )
@@ -342,9 +395,12 @@ def test_an_alert_is_its_highest_seq_and_every_change_is_kept(
         send(settings, [(item.alert_id, item.model_dump_json().encode())], "alerts")
     with SinkThread(settings):
         wait_until(lambda: lag(settings, "alerts") == 0, 60, "everything committed")
-    assert [(row["seq"], row["state"]) for row in rows(store, "SELECT * FROM alert_events ORDER BY seq")] == [
-        (1, "firing"), (2, "resolved"),
-    ]  # fmt: skip
+    assert [
+        (row["seq"], row["state"]) for row in rows(store, "SELECT * FROM alert_events ORDER BY seq")
+    ] == [
+        (1, "firing"),
+        (2, "resolved"),
+    ]
     (found,) = rows(store, "SELECT * FROM alerts")
     assert (found["seq"], found["state"], found["value"], found["threshold"]) == (
         2,
@@ -361,8 +417,20 @@ def test_deliveries_are_a_log_and_how_they_stand(settings: Settings, store: Clie
     subscription.
     """
     now = time.time_ns() // 1_000
-    first = Delivery(subscription="ops", alert_id="a1", seq=1, state="failed", time=now, channel="webhook", attempts=1,
-                     next_try=now + 5, reason="503", alert="too-expensive", project="shop", severity="critical")  # fmt: skip
+    first = Delivery(
+        subscription="ops",
+        alert_id="a1",
+        seq=1,
+        state="failed",
+        time=now,
+        channel="webhook",
+        attempts=1,
+        next_try=now + 5,
+        reason="503",
+        alert="too-expensive",
+        project="shop",
+        severity="critical",
+    )
     delivered = first.model_copy(
         update={
             "state": "delivered",
@@ -409,9 +477,14 @@ def test_what_lay_in_kafka_for_too_long_is_dead_lettered(settings: Settings, sto
     admin = AdminClient(own.kafka)
     name = topic(own.topic_prefix, "steps")
     config = {"message.timestamp.type": "CreateTime"}
-    change = ConfigResource(ConfigResource.Type.TOPIC, name, incremental_configs=[
-        ConfigEntry(key, value, incremental_operation=AlterConfigOpType.SET) for key, value in config.items()
-    ])  # fmt: skip
+    change = ConfigResource(
+        ConfigResource.Type.TOPIC,
+        name,
+        incremental_configs=[
+            ConfigEntry(key, value, incremental_operation=AlterConfigOpType.SET)
+            for key, value in config.items()
+        ],
+    )
     admin.incremental_alter_configs([change])[change].result(30)
     producer = kafka.producer(own)
     arrived_ms = time.time_ns() // 1_000_000 - 3 * 86_400_000

@@ -214,10 +214,19 @@ RUN: dict[str, Any] = {
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"cost_usd": "NaN"}, {"cost_usd": "-1"}, {"cost_usd": "x"}, {"cost_usd": "1e30"}, {"revision": -1}, {"status": "odd"},
-        {"start_time": -1}, {"end_time": 2**63}, {"first_append_time": 2**61}, {"steps": -1}, {"path": [{}]},
+        {"cost_usd": "NaN"},
+        {"cost_usd": "-1"},
+        {"cost_usd": "x"},
+        {"cost_usd": "1e30"},
+        {"revision": -1},
+        {"status": "odd"},
+        {"start_time": -1},
+        {"end_time": 2**63},
+        {"first_append_time": 2**61},
+        {"steps": -1},
+        {"path": [{}]},
     ],
-)  # fmt: skip
+)
 def test_what_is_no_trajectory_is_refused_before_anything_is_sent(wrong: dict[str, Any]) -> None:
     """One bad record must not have its whole batch refused."""
     built = build_runs([record(RUN | wrong, 0), record(RUN, 1)], SOURCE)
@@ -239,18 +248,32 @@ def test_of_a_run_the_highest_revision_in_a_batch_is_inserted() -> None:
 
 
 ALERT: dict[str, Any] = {
-    "alert_id": "a", "seq": 1, "state": "firing", "severity": "error", "alert": "x", "rule": "y", "project": "p",
-    "opened_at": NOW_US, "updated_at": NOW_US,
-}  # fmt: skip
+    "alert_id": "a",
+    "seq": 1,
+    "state": "firing",
+    "severity": "error",
+    "alert": "x",
+    "rule": "y",
+    "project": "p",
+    "opened_at": NOW_US,
+    "updated_at": NOW_US,
+}
 
 
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"seq": -1}, {"seq": 2**64 - 1}, {"opened_at": -1}, {"silenced_until": 2**62}, {"source_offset": 2**63},
-        {"source_partition": 2**31}, {"state": "odd"}, {"findings": -1}, {"value": "much"},
+        {"seq": -1},
+        {"seq": 2**64 - 1},
+        {"opened_at": -1},
+        {"silenced_until": 2**62},
+        {"source_offset": 2**63},
+        {"source_partition": 2**31},
+        {"state": "odd"},
+        {"findings": -1},
+        {"value": "much"},
     ],
-)  # fmt: skip
+)
 def test_what_is_no_alert_is_refused_before_anything_is_sent(wrong: dict[str, Any]) -> None:
     """One bad record must not have its whole batch refused."""
     built = build_alerts([record(ALERT | wrong, 0), record(ALERT, 1)], SOURCE)

@@ -50,9 +50,14 @@ def test_a_dead_letter_keeps_its_headers_and_names_where_it_came_from() -> None:
     headers = letter_headers(before, ("steps", 3, 7), "store_refused", "Code: 70 ...", "sink")
     assert headers[0] == ("a", b"1")
     assert dict(headers) == {
-        "a": b"1", "stepstream-topic": b"steps", "stepstream-partition": b"3", "stepstream-offset": b"7",
-        "stepstream-reason": b"store_refused", "stepstream-detail": b"Code: 70 ...", "stepstream-by": b"sink",
-    }  # fmt: skip
+        "a": b"1",
+        "stepstream-topic": b"steps",
+        "stepstream-partition": b"3",
+        "stepstream-offset": b"7",
+        "stepstream-reason": b"store_refused",
+        "stepstream-detail": b"Code: 70 ...",
+        "stepstream-by": b"sink",
+    }
     assert len(headers) == 7
 
 
