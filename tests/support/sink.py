@@ -85,7 +85,7 @@ def create_topics(settings: Settings, partitions: int = 1) -> None:
 
 @dataclass
 class Sent:
-    """Steps that were sent: what the store must say in the end."""
+    """Steps that were sent: what the store must have in the end."""
 
     steps: int = 0
     cost_usd: Decimal = Decimal(0)
@@ -203,7 +203,7 @@ class SinkProcess:
         Path(self.log.name).unlink(missing_ok=True)
 
     def output(self) -> str:
-        """What it has said so far."""
+        """Its output so far."""
         return Path(self.log.name).read_text()
 
 
@@ -245,7 +245,7 @@ class SinkThread:
 
 @dataclass(frozen=True)
 class Stored:
-    """What the store says about steps, in the views and in the rollups."""
+    """The counts of steps in the views and in the rollups."""
 
     rows: int
     distinct: int

@@ -13,7 +13,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 Choose = Callable[[int], str]
-"""What happens to the so manyth insert: one of the deeds below, or empty to let it pass."""
+"""Chooses by the number of the insert what happens to it: one of the actions below, or empty."""
 
 ERRORS: Final = {
     "disk full": "Code: 243. DB::Exception: Cannot reserve 1.00 MiB, not enough space. (NOT_ENOUGH_SPACE)",
@@ -24,7 +24,7 @@ ERRORS: Final = {
     ),
     "read only": "Code: 242. DB::Exception: Table is in readonly mode. (TABLE_IS_READ_ONLY)",
 }
-DEEDS: Final = (*ERRORS, "gone", "half", "lost", "hang")
+ACTIONS: Final = (*ERRORS, "gone", "half", "lost", "hang")
 """Errors with ClickHouse's words; ``gone``: the connection ends before anything is forwarded,
 ``half``: in the middle of the rows, ``lost``: after the insert, before the answer, ``hang``: it
 never answers."""
@@ -54,7 +54,7 @@ class _Request:
 
 
 class StoreProxy:
-    """Forwards to ``url``, one request for each connection; ``choose`` says what happens to each
+    """Forwards to ``url``, one request for each connection; ``choose`` decides what happens to each
     insert.
 
     A context manager.
@@ -99,7 +99,7 @@ class StoreProxy:
             await writer.wait_closed()
 
     async def _handle(self, request: _Request, writer: asyncio.StreamWriter) -> None:
-        what = self._deed() if b"insert_deduplication_token" in request.line else ""
+        what = self._action() if b"insert_deduplication_token" in request.line else ""
         if what in ERRORS:
             words = ERRORS[what].encode()
             code, length = words[6:9], len(words)
@@ -119,7 +119,7 @@ class StoreProxy:
                 writer.write(answer)
                 await writer.drain()
 
-    def _deed(self) -> str:
+    def _action(self) -> str:
         """What is done to the next insert."""
         self._inserts += 1
         what = self._choose(self._inserts)
