@@ -172,7 +172,7 @@ class SinkProcess:
         command = [sys.executable, "-m", "tests.integration.sink_process"]
         self.process = subprocess.Popen(command, env=environment, stderr=self.log, stdout=self.log)
 
-    def wait(self, timeout: float = 60) -> int:
+    def wait(self, timeout: float = 180) -> int:
         """The exit code; negative when it was killed."""
         return self.process.wait(timeout)
 
@@ -187,7 +187,7 @@ class SinkProcess:
             self.process.send_signal(signal.SIGCONT)
             self.process.send_signal(signal.SIGTERM)
         try:
-            return self.process.wait(40)
+            return self.process.wait(120)
         finally:
             self.end()
 
@@ -274,7 +274,7 @@ def exactly(sent: Sent) -> Stored:
     return Stored(sent.steps, sent.steps, sent.cost_usd, total, total)
 
 
-def wait_stored(settings: Settings, sent: Sent, timeout: float = 60) -> None:
+def wait_stored(settings: Settings, sent: Sent, timeout: float = 180) -> None:
     """Wait until the store says what it must.
 
     Rows are seen a moment before the rollups made from them.
