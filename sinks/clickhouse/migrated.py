@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Final
 
 from stepstream.schemas.settings import Settings
-from stepstream.sinks.clickhouse.schema import migrations
+from stepstream.sinks.clickhouse.schema import migrations, split
 
 CREATE: Final = re.compile(r"CREATE (TABLE|MATERIALIZED VIEW) IF NOT EXISTS \w+\.(\w+)")
 _ALTER: Final = re.compile(r"ALTER TABLE \w+\.(\w+)")
@@ -33,6 +33,8 @@ ARRIVAL: Final = ("append_time", "kafka_topic_id", "kafka_partition", "kafka_off
 INTERNAL: Final = frozenset({"ver", "is_deleted"})
 """Columns that no view shows: they decide between rows of the same key."""
 
+_CREATED: Final = re.compile(r"CREATE TABLE IF NOT EXISTS \$\{database\}\.(\w+)")
+_RETENTION: Final = re.compile(r"\$\{(\w+)_retention_days\}")
 _GENERATED: Final = re.compile(r"\b(?:DEFAULT|MATERIALIZED|ALIAS)\b")
 _PLACE: Final = re.compile(r"\s+AFTER `?(\w+)`?$")
 
@@ -144,6 +146,18 @@ def type_of(definition: str) -> str:
         depth += {"(": 1, ")": -1}.get(definition[at], 0)
         at += 1
     return definition[start:at]
+
+
+@lru_cache(maxsize=1)
+def retention_kinds() -> dict[str, str]:
+    """The kind of data, as settings name it, of each table whose rows expire."""
+    kinds = {}
+    for migration in migrations():
+        for statement in split(migration.sql):
+            table, days = _CREATED.match(statement), _RETENTION.search(statement)
+            if table and days:
+                kinds[table[1]] = days[1]
+    return kinds
 
 
 @lru_cache(maxsize=1)

@@ -14,19 +14,8 @@ from typing import Final
 from stepstream.schemas.retention import Retention, retention
 from stepstream.schemas.settings import Settings
 from stepstream.sinks.clickhouse.errors import StoreError
+from stepstream.sinks.clickhouse.migrated import retention_kinds
 from stepstream.sinks.clickhouse.schema import template_values
-
-RETENTION: Final = {
-    "steps_raw": "steps",
-    "runs_raw": "runs",
-    "alert_events_raw": "alerts",
-    "alerts_raw": "alerts",
-    "deliveries_raw": "alerts",
-    "findings_raw": "alerts",
-    "rollup_1m": "metrics",
-    "rollup_1h": "metrics",
-}
-"""The kind of data of each table whose rows expire; it names the setting."""
 
 TEXT_TABLE: Final = "steps_raw"
 TEXT_INDEXES: Final = {"ft_input": "input", "ft_output": "output"}
@@ -81,7 +70,7 @@ def days_sql(kept: Retention) -> str:
 
 
 def _retention(create: Mapping[str, str], settings: Settings) -> Iterator[Difference]:
-    for table, kind in RETENTION.items():
+    for table, kind in retention_kinds().items():
         found = _TTL.search(create.get(table, ""))
         if found is None:
             continue

@@ -11,7 +11,12 @@ import pytest
 from stepstream.schemas.settings import Settings
 from stepstream.sinks.clickhouse.errors import missing_table, sentence, worded
 from stepstream.sinks.clickhouse.expected import Column, Findings, compare
-from stepstream.sinks.clickhouse.migrated import everything
+from stepstream.sinks.clickhouse.migrated import (
+    everything,
+    inserted_columns,
+    retention_kinds,
+    shown_columns,
+)
 from stepstream.sinks.clickhouse.schema import migrations
 
 SETTINGS = Settings()
@@ -65,6 +70,31 @@ def test_the_files_are_read_whole() -> None:
     assert "user_id" in MADE["alerts_raw"].columns
     assert set(MADE["runs_raw"].indexes) == {"ix_trace"}
     assert "group" in MADE["deliveries_raw"].columns
+
+
+def test_the_migrations_name_the_retention_of_each_table() -> None:
+    """Tables whose rows never expire, and starts, which expire after two days, are left out."""
+    assert retention_kinds() == {
+        "steps_raw": "steps",
+        "runs_raw": "runs",
+        "alert_events_raw": "alerts",
+        "alerts_raw": "alerts",
+        "deliveries_raw": "alerts",
+        "findings_raw": "alerts",
+        "rollup_1m": "metrics",
+        "rollup_1h": "metrics",
+    }
+
+
+def test_columns_come_from_the_migrations_in_their_order() -> None:
+    """Computed columns are not inserted, internal ones not shown; the arrival is shown last."""
+    inserted, shown = inserted_columns("steps_raw"), shown_columns("steps_raw")
+    assert inserted["cost_nanos"] == "Nullable(Int64)"
+    assert {"cost_usd", "ver", "duration_us", "phase"}.isdisjoint(inserted)
+    assert {"ver", "cost_nanos"}.isdisjoint(shown)
+    names = list(shown)
+    assert names[-4:] == ["append_time", "kafka_topic_id", "kafka_partition", "kafka_offset"]
+    assert names[names.index("reasoning_tokens") + 1] == "usage_details"  # added AFTER it
 
 
 def test_a_whole_store_lacks_nothing() -> None:
