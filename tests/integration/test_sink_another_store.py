@@ -83,7 +83,7 @@ def run_until_stored(sink: Sink, settings: Settings) -> None:
     thread = threading.Thread(target=sink.run, args=(stop,))
     thread.start()
     try:
-        wait_until(lambda: lag(settings, NAME) == 0, 60, "everything committed")
+        wait_until(lambda: lag(settings, NAME) == 0, 180, "everything committed")
     finally:
         stop.set()
         thread.join(60)

@@ -82,16 +82,16 @@ def test_a_store_killed_under_load_is_waited_for_in_bounded_memory(
     steps = Steps()
     send(settings, [record for _ in range(100) for record in steps.run(10)])
     with SinkThread(settings) as stats:
-        wait_until(lambda: stats.batches["steps"] >= 2, 60, "the first batches stored")
+        wait_until(lambda: stats.batches["steps"] >= 2, 180, "the first batches stored")
         kill(own_store)
         send(settings, [record for _ in range(500) for record in steps.run(10)])
-        wait_until(lambda: stats.lag.get(("steps", 0), 0) > 5_000, 60, "the lag seen")
+        wait_until(lambda: stats.lag.get(("steps", 0), 0) > 5_000, 180, "the lag seen")
         time.sleep(2.5)  # long enough to fill memory without a bound
         assert stats.read["steps"] < 2_000 + 3 * settings.sink_batch_rows + 2_000
         own_store.start()
         wait_stored(settings, steps.sent)
-        wait_until(lambda: lag(settings) == 0, 60, "everything committed")
-        wait_until(lambda: stats.lag.get(("steps", 0)) == 0, 60, "no lag any more")
+        wait_until(lambda: lag(settings) == 0, 180, "everything committed")
+        wait_until(lambda: stats.lag.get(("steps", 0)) == 0, 180, "no lag any more")
     assert stats.retries > 0
     assert_stored(settings, steps.sent)
 
@@ -237,7 +237,7 @@ def test_offsets_set_back_by_hand_double_nothing(settings: Settings) -> None:
     send(settings, steps.run(10))
     with SinkThread(settings) as stats:
         wait_stored(settings, steps.sent)
-        wait_until(lambda: lag(settings) == 0, 60, "everything committed")
+        wait_until(lambda: lag(settings) == 0, 180, "everything committed")
     assert stats.read["steps"] == 720
     assert_stored(settings, steps.sent)
 
@@ -254,7 +254,7 @@ def test_a_topic_created_again_is_stored_in_addition_to_the_old_one(settings: Se
     for future in admin.delete_topics(names).values():
         future.result(30)
     wait_until(
-        lambda: not set(names) & set(admin.list_topics(timeout=10).topics), 60, "the topics gone"
+        lambda: not set(names) & set(admin.list_topics(timeout=10).topics), 180, "the topics gone"
     )
     create_topics(settings)
     send(settings, steps.run(10))
@@ -272,11 +272,11 @@ def test_a_broker_killed_under_load_is_waited_for(settings: Settings, tmp_path: 
         steps = Steps()
         send(settings, [record for _ in range(300) for record in steps.run(10)])
         with SinkThread(settings) as stats:
-            wait_until(lambda: stats.batches["steps"] >= 2, 60, "the first batches stored")
+            wait_until(lambda: stats.batches["steps"] >= 2, 180, "the first batches stored")
             broker.kill(0)
             time.sleep(1)
             broker.restart(0)
             send(settings, [record for _ in range(10) for record in steps.run(10)])
             wait_stored(settings, steps.sent)
-            wait_until(lambda: lag(settings) == 0, 60, "everything committed")
+            wait_until(lambda: lag(settings) == 0, 180, "everything committed")
         assert_stored(settings, steps.sent)
