@@ -17,7 +17,7 @@ from stepstream.schemas.alert import Alert
 from stepstream.schemas.partitioner import partition_for
 from stepstream.schemas.retention import Retention
 from stepstream.schemas.settings import Settings
-from stepstream.schemas.step import StepEvent
+from stepstream.schemas.step import FIELDS, StepEvent
 from stepstream.schemas.trajectory import Trajectory
 from stepstream.schemas.usage import TOTALLED, TokenUsage
 from stepstream.sinks.batching.records import Record, Source
@@ -136,6 +136,27 @@ def test_tables_have_a_column_for_every_field() -> None:
     assert set(OPEN.types) <= set(STEPS.types)
     assert set(Trajectory.model_fields) <= set(RUNS.types)
     assert set(Alert.model_fields) <= set(ALERTS.types)
+
+
+def test_the_schema_of_steps_and_the_migrations_agree() -> None:
+    """A field that is stored has a column of a type for it, and is in the table of starts if it is
+    in starts.
+    """
+    kinds = {
+        "label": "LowCardinality(String)",
+        "text": "String",
+        "time": "DateTime64(6, 'UTC')",
+        "optional time": "Nullable(DateTime64(6, 'UTC'))",
+        "number": "UInt32",
+        "size": "Nullable(UInt64)",
+        "map": "Map(LowCardinality(String), String)",
+    }
+    stored = {name: field for name, field in FIELDS.items() if field.column}
+    assert {name: STEPS.types[name] for name in stored} == {
+        name: kinds[field.column] for name, field in stored.items()
+    }
+    in_start = {name for name, field in stored.items() if field.in_start}
+    assert in_start == set(OPEN.types) & set(stored)
 
 
 def test_the_lowest_offset_of_a_step_is_its_row() -> None:
