@@ -11,11 +11,8 @@ from stepstream.schemas.accept import Limits
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.times import DAY_US
 
-_DAYS: Final = "_retention_days"
-KINDS: Final = tuple(
-    name.removesuffix(_DAYS) for name in Settings.model_fields if name.endswith(_DAYS)
-)
-"""The kinds of data that have a setting ``<kind>_retention_days``."""
+KINDS: Final = ("steps", "runs", "alerts", "metrics")
+"""Each has a setting ``<kind>_retention_days``."""
 
 _ENTRY: Final = re.compile(r" *(.+)\.(\w+)=(\d+)")
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 
 class LocalError(Exception):
-    """A program or port of this machine is missing, in use or did not start; the message names what
-    to do.
-    """
+    """Something of this machine is missing, taken or did not start; the message says what to do."""
 
 
 class StartFailed(LocalError):

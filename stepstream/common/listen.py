@@ -1,4 +1,4 @@
-"""The error to raise when a server cannot listen on its port."""
+"""What to say, and to raise, when a server cannot listen on its port."""
 
 from __future__ import annotations
 

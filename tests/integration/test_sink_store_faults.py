@@ -97,11 +97,11 @@ def test_a_sink_killed_in_the_middle_of_an_insert_leaves_all_of_it_or_nothing(
 
         def kill() -> None:
             dying.process.kill()
-            dying.process.wait(10)
+            dying.process.wait(60)
             sent_half.set()
 
         proxy.at_half = kill
-        assert sent_half.wait(180), dying.output()
+        assert sent_half.wait(240), dying.output()
         dying.end()
     successor = SinkProcess(settings)
     try:

@@ -111,7 +111,7 @@ def test_processes_that_migrate_at_once_do_not_disturb_each_other(
 ) -> None:
     """Three processes at the same moment all succeed, and what they made is what one makes."""
     processes = [in_process(settings) for _ in range(3)]
-    assert [process.wait(300) for process in processes] == [0, 0, 0]
+    assert [process.wait(240) for process in processes] == [0, 0, 0]
     for process in processes:
         process.communicate()
     assert status(settings).current
@@ -169,7 +169,7 @@ def test_a_process_killed_while_it_migrates_leaves_nothing_that_the_next_cannot_
 ) -> None:
     """The same with a real SIGKILL, while another process migrates too."""
     first, second = in_process(settings, die_before=7), in_process(settings, die_before=12)
-    assert (first.wait(300), second.wait(300)) == (-9, -9)
+    assert (first.wait(240), second.wait(240)) == (-9, -9)
     for process in (first, second):
         process.communicate()
     migrate(settings)

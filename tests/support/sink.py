@@ -172,7 +172,7 @@ class SinkProcess:
         command = [sys.executable, "-m", "tests.integration.sink_process"]
         self.process = subprocess.Popen(command, env=environment, stderr=self.log, stdout=self.log)
 
-    def wait(self, timeout: float = 180) -> int:
+    def wait(self, timeout: float = 240) -> int:
         """The exit code; negative when it was killed."""
         return self.process.wait(timeout)
 
@@ -187,7 +187,7 @@ class SinkProcess:
             self.process.send_signal(signal.SIGCONT)
             self.process.send_signal(signal.SIGTERM)
         try:
-            return self.process.wait(120)
+            return self.process.wait(160)
         finally:
             self.end()
 
