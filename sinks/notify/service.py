@@ -40,7 +40,10 @@ IDLE_WAIT_S: Final = 0.1
 BUSY_WAIT_S: Final = 0.01
 """How long the main thread waits for Kafka: shorter while results of attempts may arrive."""
 REVOKE_WAIT_S: Final = 3.0
-"""How long a rebalance waits for attempts in flight. Kafka gives a member 45 s and more."""
+"""How long a rebalance waits for attempts in flight, and then for their records."""
+REVOKE_SHARE: Final = 1 / 8
+"""But not longer than this share of a session each: after half a session the final commit would be
+refused, because the process would seem to have stood still."""
 _log = logging.getLogger("stepstream.admin.notify")
 _T = TypeVar("_T")
 
@@ -108,6 +111,8 @@ class Notifier:
         self._in_flight: Counter[int] = Counter()
         """Attempts in flight by partition."""
         self._version = 0
+        session_s = settings.session_timeout / 1e6
+        self._revoke_wait_s = min(REVOKE_WAIT_S, session_s * REVOKE_SHARE)
         self.outbox: Outbox
         self.partitions: Partitions
         self.on_alert: list[Callable[[PartitionDelivery, Any, int], None]] = []
@@ -228,7 +233,7 @@ class Notifier:
 
         The next owner repeats the attempts that have no saved result.
         """
-        deadline = time.monotonic() + REVOKE_WAIT_S
+        deadline = time.monotonic() + self._revoke_wait_s
         while (
             any(delivery.partition in self._in_flight for delivery in revoked)
             and time.monotonic() < deadline
@@ -236,7 +241,7 @@ class Notifier:
             self._collect(0.05)
         for delivery in revoked:
             self.outbox.send(delivery)
-        self.outbox.flush(REVOKE_WAIT_S)
+        self.outbox.flush(self._revoke_wait_s)
         for delivery in revoked:
             self._in_flight.pop(delivery.partition, None)
 

@@ -1,5 +1,4 @@
-"""Notifiers in a scenario: a receiver that fails now and then, and whether it was told of every
-alert, in order."""
+"""Notifiers in a scenario: a receiver that sometimes fails, and what it got, in order."""
 
 from __future__ import annotations
 
@@ -42,7 +41,7 @@ def notifier(settings: Settings, log: Path) -> Process:
 
 
 class NotifyJudge:
-    """What the receiver was told, against what the alerts topic says."""
+    """Compares what the receiver accepted with the alerts topic."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -50,7 +49,7 @@ class NotifyJudge:
         self._wanted: dict[str, dict[str, Any]] = {}
 
     def is_settled(self, truth: Truth) -> bool:
-        """Whether every alert was told as it is now."""
+        """Whether the current state of every alert was delivered."""
         return not self._missing()
 
     def problems(self, truth: Truth) -> list[str]:
@@ -63,11 +62,11 @@ class NotifyJudge:
                 wrong.append(
                     f"notify: the key {call.headers['Idempotency-Key']} came with different alerts"
                 )
-        for alert_id, told in self._told().items():
-            if [seq for seq, _, _ in told] != sorted(seq for seq, _, _ in told):
-                wrong.append(f"notify: {alert_id} was told out of order: {told}")
+        for alert_id, delivered in self._delivered().items():
+            if [seq for seq, _, _ in delivered] != sorted(seq for seq, _, _ in delivered):
+                wrong.append(f"notify: {alert_id} was delivered out of order: {delivered}")
             if alert_id not in self._wanted:
-                wrong.append(f"notify: {alert_id} was told and is no alert")
+                wrong.append(f"notify: {alert_id} was delivered and is not an alert")
         return wrong
 
     def counts(self) -> dict[str, int]:
@@ -75,19 +74,19 @@ class NotifyJudge:
         keys = Counter(call.headers["Idempotency-Key"] for call in self._calls())
         twice = sum(count - 1 for count in keys.values())
         return {
-            "alerts to be told": len(self._wanted),
+            "alerts to deliver": len(self._wanted),
             "notifications": len(keys),
             "notifications again": twice,
         }
 
     def _missing(self) -> list[str]:
         self._wanted = self._alerts()
-        told = self._told()
+        delivered = self._delivered()
         return [
-            f"notify: {alert_id} is {one['seq']} {one['state']} {one['severity']}, told was "
-            f"{told.get(alert_id)}"
+            f"notify: {alert_id} is {one['seq']} {one['state']} {one['severity']}, delivered was "
+            f"{delivered.get(alert_id)}"
             for alert_id, one in self._wanted.items()
-            if not _is_told(one, told.get(alert_id, []))
+            if not _is_delivered(one, delivered.get(alert_id, []))
         ]
 
     def _alerts(self) -> dict[str, dict[str, Any]]:
@@ -106,7 +105,7 @@ class NotifyJudge:
             if call.data["alerts"][0]["rule"] != "pipeline_stalled"
         ]
 
-    def _told(self) -> dict[str, list[tuple[int, str, str]]]:
+    def _delivered(self) -> dict[str, list[tuple[int, str, str]]]:
         found: dict[str, list[tuple[int, str, str]]] = defaultdict(list)
         for call in self._calls():
             for one in call.data["alerts"]:
@@ -114,11 +113,11 @@ class NotifyJudge:
         return found
 
 
-def _is_told(one: dict[str, Any], told: list[tuple[int, str, str]]) -> bool:
-    """Whether the last that was told says how the alert is. An incident speaks for its runs."""
-    if not told:
+def _is_delivered(one: dict[str, Any], delivered: list[tuple[int, str, str]]) -> bool:
+    """Whether the last delivery has the alert's state. An incident is delivered for its runs."""
+    if not delivered:
         return bool(one.get("incident_id"))
-    _, state, severity = told[-1]
+    _, state, severity = delivered[-1]
     if state != one["state"]:
         return False
     return state == "resolved" or SEVERITIES.index(severity) >= SEVERITIES.index(one["severity"])

@@ -71,15 +71,15 @@ def ask(url: str, method: str = "GET", data: Any = None, **headers: str) -> tupl
         return error.code, json.loads(error.read())
 
 
-def test_a_webhook_hears_of_alerts_and_their_end_signed_and_live(
+def test_a_webhook_gets_alerts_and_their_end_signed_and_live(
     settings: Settings,
     publisher: Publisher,
     processes: list[Process],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A subscription added while the notifier runs is in force at once; each notification has its key and signature; a
-    dead webhook beside it delays nothing and pins no offset; what a restarted notifier finds told it does not tell again."""
+    """A subscription added while the notifier runs is in force at once; each notification has its key
+    and signature; a failing webhook delays no other; a restarted notifier repeats nothing."""
     monkeypatch.setenv("STEPSTREAM_NOTIFY_SECRET_HOOK", "a-very-secret-key")
     with receiver() as hook, receiver(status=lambda _call: 503) as dead:
         subscribe(settings, "dead", dead.url)
@@ -170,7 +170,7 @@ def test_nothing_is_lost_when_notifiers_are_killed(
                 pair for call in list(hook.taken) if call.path == "/all" for pair in call.alerts
             }
 
-        # What was not told before its end came is told as ended: the newest state of every alert must be there.
+        # An alert that was not sent before its end is sent as resolved: its newest state must be there.
         ends = {(f"a{n}", 2 if n < total - 20 else 1) for n in range(total)}
         wait_until(
             lambda: ends <= final(),
@@ -245,7 +245,7 @@ def test_the_stream_goes_on_where_it_left_off(
     assert [one["alert_id"] for one in ask(f"{url}/alerts?severity=critical&state=firing")[1]] == [
         "c"
     ]
-    assert ask(f"{url}/alerts/nobody/acknowledge", "POST", {"by": "ada"})[0] == 404
+    assert ask(f"{url}/alerts/unknown/acknowledge", "POST", {"by": "ada"})[0] == 404
     assert ask(f"{url}/alerts/c/acknowledge", "POST", {})[1]["error"].startswith(
         "the person is missing"
     )
@@ -265,8 +265,8 @@ def test_subscriptions_on_the_command_line(
 
     def run(*arguments: str) -> tuple[int, str, str]:
         code = app.run(["subscriptions", *arguments])
-        said = capsys.readouterr()
-        return code, said.out, said.err
+        text = capsys.readouterr()
+        return code, text.out, text.err
 
     with receiver(answer=b"got it") as hook:
         added = run(
@@ -297,10 +297,10 @@ def test_subscriptions_on_the_command_line(
     assert "there is no subscription ops" in run("remove", "ops")[2]
 
 
-def test_a_pipeline_that_stands_still_is_told_by_the_notifier_itself(
+def test_a_stalled_pipeline_is_reported_by_the_notifier_itself(
     settings: Settings, processes: list[Process], tmp_path: Path
 ) -> None:
-    """No worker is left: the subscriber hears of it, and of its end, although nobody is there to make the alert."""
+    """No worker runs: the subscriber gets the alert and its end although no worker makes alerts."""
     steps, group = (
         topic(settings.topic_prefix, "steps"),
         f"{settings.topic_prefix}.{settings.worker_group}",
@@ -323,13 +323,13 @@ def test_a_pipeline_that_stands_still_is_told_by_the_notifier_itself(
             notifier(settings.model_copy(update={"watch_after": 1_000_000}), tmp_path / "1.log")
         )
         wait_until(lambda: len(hook.taken) == 1, 40, "the alert")
-        (told,) = hook.taken[0].data["alerts"]
-        assert (told["alert"], told["subject"], told["state"]) == (
+        (sent,) = hook.taken[0].data["alerts"]
+        assert (sent["alert"], sent["subject"], sent["state"]) == (
             "pipeline-stalled",
             "worker",
             "firing",
         )
-        assert told["message"].startswith("no worker runs")
+        assert sent["message"].startswith("no worker runs")
         processes[0].kill()
         processes.append(
             notifier(settings.model_copy(update={"watch_after": 1_000_000}), tmp_path / "2.log")
@@ -340,7 +340,7 @@ def test_a_pipeline_that_stands_still_is_told_by_the_notifier_itself(
         finally:
             worker.close()
         (over,) = hook.taken[1].data["alerts"]
-        assert (over["alert_id"], over["state"]) == (told["alert_id"], "resolved")
+        assert (over["alert_id"], over["state"]) == (sent["alert_id"], "resolved")
     found = [
         json.loads(m.value() or b"")
         for m in kafka.read_to_end(settings, topic(settings.topic_prefix, "findings"))
@@ -354,11 +354,10 @@ def test_a_pipeline_that_stands_still_is_told_by_the_notifier_itself(
 def test_a_synthetic_run_that_does_not_come_through_is_an_alert(
     settings: Settings, processes: list[Process], tmp_path: Path
 ) -> None:
-    """Steps of our own go in; where no alert comes out somebody is told, and told of the end once one does. The synthetic
-    run's own alert is told to nobody."""
+    """A missing alert of a synthetic run is reported, and its end; the run's own alert is not sent."""
     watching = settings.model_copy(update={"watch_after": 4_000_000, "synthetic_runs": True})
 
-    def said(hook: Receiver) -> list[tuple[str, str]]:
+    def text(hook: Receiver) -> list[tuple[str, str]]:
         alerts = [one for call in list(hook.taken) for one in call.data["alerts"]]
         assert all(one["alert"] == "pipeline-stalled" for one in alerts)
         return [(one["subject"], one["state"]) for one in alerts]
@@ -366,6 +365,6 @@ def test_a_synthetic_run_that_does_not_come_through_is_an_alert(
     with receiver() as hook:
         subscribe(settings, "ops", hook.url)
         processes.append(notifier(watching, tmp_path / "notify.log"))
-        wait_until(lambda: ("end-to-end", "firing") in said(hook), 40, "that nothing comes out")
+        wait_until(lambda: ("end-to-end", "firing") in text(hook), 40, "that nothing comes out")
         processes.append(Process("stepstream", settings, tmp_path / "worker.log", "worker"))
-        wait_until(lambda: ("end-to-end", "resolved") in said(hook), 60, "that all is well again")
+        wait_until(lambda: ("end-to-end", "resolved") in text(hook), 60, "that all is well again")

@@ -19,7 +19,7 @@ def settings(kafka_bootstrap: str, topic_prefix: str) -> Settings:
     return prepared(kafka_bootstrap, topic_prefix)
 
 
-def test_a_second_look_reads_what_is_new(
+def test_a_second_call_reads_what_is_new(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many alerts are kept, each record is decoded once; what is kept is bounded."""

@@ -233,7 +233,7 @@ def test_a_broker_that_was_killed_is_waited_out(tmp_path: Path, name: str | None
     assert got == ["before", "after"]
 
 
-def test_a_missing_topic_says_what_to_do(kafka_bootstrap: str) -> None:
+def test_the_error_for_a_missing_topic_has_the_command(kafka_bootstrap: str) -> None:
     """Where the installation was never prepared the error names the topic and the command."""
     with pytest.raises(NoAlertsTopic, match=r"nowhere\.alerts.*stepstream topics create"):
         subscribe(settings=Settings(kafka_brokers=kafka_bootstrap, topic_prefix="nowhere"))

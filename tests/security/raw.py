@@ -34,11 +34,11 @@ def connect(url: str, timeout_s: float = 20) -> socket.socket:
 
 def read_answer(connection: socket.socket) -> RawAnswer:
     """Everything until the server closes the connection."""
-    held = b""
+    received = b""
     with contextlib.suppress(ConnectionError):
         while piece := connection.recv(65536):
-            held += piece
-    head, _, body = held.partition(b"\r\n\r\n")
+            received += piece
+    head, _, body = received.partition(b"\r\n\r\n")
     lines = tuple(head.split(b"\r\n"))
     status = int(lines[0].split(b" ")[1]) if lines[0].startswith(b"HTTP/1.1 ") else 0
     return RawAnswer(status, lines, body)

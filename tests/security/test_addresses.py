@@ -20,7 +20,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stepstream.schemas.channels import CHANNELS
 from stepstream.sinks.notify import confinement
 from stepstream.sinks.notify.channel import deliver
 from stepstream.sinks.notify.confinement import Blocked, confined
@@ -28,6 +27,7 @@ from stepstream.sinks.notify.http_client import HttpClient
 from stepstream.sinks.notify.ssrf import is_public
 from tests.support.channel_cases import (
     CASES,
+    OWN_CHANNELS,
     closing,
     context,
     context_for,
@@ -95,8 +95,7 @@ def embedding(v4: str) -> list[str]:
     "address", [*PRIVATE, *PRIVATE_V6, *(one for v4 in PRIVATE for one in embedding(v4))]
 )
 def test_what_is_not_public(address: str) -> None:
-    """By the registries of special-purpose addresses, whatever this Python's own table says, in
-    every disguise."""
+    """By the registries of special-purpose addresses, not the tables of this Python, in every form."""
     assert not is_public(address)
 
 
@@ -210,14 +209,14 @@ def test_confined_code_reaches_nothing_of_ours(way: str) -> None:
             ways(port)[way]()  # outside it is as ever
 
 
-def test_what_runs_beside_is_not_confined() -> None:
+def test_other_threads_are_not_confined() -> None:
     """A stay holds for its own thread and what that starts, and ends."""
     with receiver() as there:
         port = int(there.url.rpartition(":")[2])
         go, done = threading.Event(), threading.Event()
         found: list[BaseException | None] = []
 
-        def beside() -> None:
+        def other_thread() -> None:
             go.wait(20)
             try:
                 ways(port)["plain"]()
@@ -226,7 +225,7 @@ def test_what_runs_beside_is_not_confined() -> None:
                 found.append(error)
             done.set()
 
-        other = threading.Thread(target=beside)
+        other = threading.Thread(target=other_thread)
         other.start()
         with confined() as stay:
             go.set()
@@ -256,7 +255,7 @@ class Rebinding:
 def test_a_library_that_resolves_for_itself_is_checked_where_it_connects(
     form: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever the resolver said before: what counts is where the connection goes."""
+    """Whatever the resolver answered before: the address of the connection is checked."""
     Rebinding(monkeypatch, 0)
     with receiver(answer=b"ok") as there:
         port = there.url.rpartition(":")[2]
@@ -294,7 +293,7 @@ def test_a_redirect_of_a_library_is_checked_too(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_no_library_goes_through_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Behind which nobody sees where a request ends; the variable is named."""
+    """Behind one the address of a request cannot be checked; the error names the variable."""
     with receiver() as proxy:
         for name in ("HTTP_PROXY", "https_proxy", "ALL_PROXY"):
             with monkeypatch.context() as at:
@@ -309,7 +308,7 @@ def test_no_library_goes_through_a_proxy(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def dismiss(port: int) -> None:
-    """End a mailbox that nobody came to."""
+    """End a mailbox that no client has used."""
     with socket.create_connection(("127.0.0.1", port), 5) as there, there.makefile("rwb") as file:
         file.readline()
         file.write(b"QUIT\r\n")
@@ -377,7 +376,7 @@ def test_a_mail_keeps_its_time_and_needs_the_encryption_that_it_asks_for() -> No
     assert mails == []
 
 
-@pytest.mark.parametrize("name", sorted(set(CHANNELS.names()) - {"email", "command"}))
+@pytest.mark.parametrize("name", sorted(OWN_CHANNELS - {"email", "command"}))
 @pytest.mark.parametrize(
     "spelling",
     [
@@ -412,11 +411,11 @@ def test_no_spelling_of_our_own_address_is_reached(name: str, spelling: str) -> 
     ],
 )
 def test_an_address_names_no_file(tmp_path: Path, form: str, private: bool) -> None:
-    """Whose contents would go out, or be told in an error; whether private addresses are allowed or
+    """Its contents would be sent, or quoted in an error; whether private addresses are allowed or
     not."""
     file = tmp_path / "template.json"
     file.write_text(
-        json.dumps({"type": "message", "attachments": [{"held": "secret of the machine"}]})
+        json.dumps({"type": "message", "attachments": [{"content": "secret of the machine"}]})
     )
     with receiver() as there:
         places = {

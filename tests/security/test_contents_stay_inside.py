@@ -1,5 +1,4 @@
-"""What a step said leaves with an alert only as far as a subscription wants it, whichever way the
-alert is told."""
+"""An alert sends what it quotes from a step only as far as its subscription allows."""
 
 from __future__ import annotations
 
@@ -28,16 +27,16 @@ __all__ = ["closing"]  # a fixture of every test here
 
 pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
-SAID = "customer Jane Roe, diagnosis HIV, card 4111 1111 1111 1111, password=hunter22"
+WRITTEN = "customer Jane Roe, diagnosis HIV, card 4111 1111 1111 1111, password=hunter22"
 PARTS = ("Jane", "Roe", "HIV", "4111", "hunter22")
 TEMPLATE = {"title": "{message} {quoted} {detail}", "body": "{quoted} {detail} {message}"}
 
 
-def telling(**fields: Any) -> AlertStruct:
+def quoting_alert(**fields: Any) -> AlertStruct:
     """An alert that quotes a step in every field that may quote."""
     return alert(
-        message="lookup failed although its step is marked ok", quoted=SAID,
-        detail=f"its last answer was {SAID}",
+        message="lookup failed although its step is marked ok", quoted=WRITTEN,
+        detail=f"its last answer was {WRITTEN}",
         trace_id="4bf92f3577b34da6a3ce929d0e0e4736", severity="critical", **fields,
     )  # fmt: skip
 
@@ -57,7 +56,9 @@ def test_no_channel_sends_contents_that_are_not_wanted(name: str, own_words: boo
         for state in ("firing", "resolved"):
             assert (
                 deliver(
-                    notification(telling(state=state), new_alerts=1), wanted, context_for(there.url)
+                    notification(quoting_alert(state=state), new_alerts=1),
+                    wanted,
+                    context_for(there.url),
                 ).kind
                 == "delivered"
             )
@@ -77,14 +78,14 @@ def test_neither_a_mail_nor_a_program_gets_contents_that_are_not_wanted(tmp_path
             "encryption": "none",
         }
         assert (
-            deliver(notification(telling()), sub("none", to={"email": to}), context()).kind
+            deliver(notification(quoting_alert()), sub("none", to={"email": to}), context()).kind
             == "delivered"
         )
     got = tmp_path / "got"
     code = f"import pathlib, sys; pathlib.Path({str(got)!r}).write_bytes(sys.stdin.buffer.read())"
     assert (
         deliver(
-            notification(telling()),
+            notification(quoting_alert()),
             sub("none", to={"command": {"argv": [sys.executable, "-c", code]}}),
             context(),
         ).kind
@@ -97,23 +98,23 @@ def test_neither_a_mail_nor_a_program_gets_contents_that_are_not_wanted(tmp_path
 
 def test_what_is_redacted_is_quoted_without_secrets_and_full_is_whole() -> None:
     """The other two choices."""
-    redacted = json.dumps(payload(notification(telling()), sub("redacted")))
+    redacted = json.dumps(payload(notification(quoting_alert()), sub("redacted")))
     assert "Jane Roe" in redacted
     assert not [part for part in ("4111", "hunter22") if part in redacted]
-    full = message(notification(telling()), sub("full"))
-    assert SAID in full.body
+    full = message(notification(quoting_alert()), sub("full"))
+    assert WRITTEN in full.body
     assert "Jane" not in full.title  # a title is ours in any case: it stands on locked screens
 
 
 def test_the_stream_and_the_list_leave_out_what_is_not_wanted() -> None:
     """``content=none`` in the query; without it the records are as they are on the topic."""
     one = Alert.model_validate_json(
-        json.dumps({name: getattr(telling(), name) for name in AlertStruct.__struct_fields__})  # type: ignore[attr-defined]
+        json.dumps({name: getattr(quoting_alert(), name) for name in AlertStruct.__struct_fields__})  # type: ignore[attr-defined]
     )
-    told = alert_record(one, content_of("severity=critical&content=none"))
-    assert Alert.model_validate_json(told).quoted == ""
-    assert not [part for part in PARTS if part in told]
-    assert SAID in alert_record(one, content_of("severity=critical"))
+    sent = alert_record(one, content_of("severity=critical&content=none"))
+    assert Alert.model_validate_json(sent).quoted == ""
+    assert not [part for part in PARTS if part in sent]
+    assert WRITTEN in alert_record(one, content_of("severity=critical"))
     with pytest.raises(BadQuery, match="none, redacted, full"):
         content_of("content=some")
 
@@ -133,10 +134,10 @@ CANARY = "zebra-4711 Jane Roe"
     ],
     ids="+".join,
 )
-def test_no_detector_puts_what_a_step_said_into_its_sentence(
+def test_no_detector_puts_what_a_step_wrote_into_its_sentence(
     case: DetectorCase, fields: tuple[str, ...]
 ) -> None:
-    """The sentence is names and numbers, whatever a step's input, output and error say; a quotation
+    """The sentence is names and numbers, whatever a step's input, output and error are; a quotation
     stands apart."""
 
     def planted(step: StepEvent) -> StepEvent:
@@ -156,5 +157,5 @@ def test_no_detector_puts_what_a_step_said_into_its_sentence(
 def _with_canary(text: str) -> str:
     """The text with more words in it; JSON stays JSON."""
     if text.endswith("}"):
-        return f'{text[:-1]}{"," if text.strip("{} ") else ""}"said": "{CANARY}"}}'
+        return f'{text[:-1]}{"," if text.strip("{} ") else ""}"text": "{CANARY}"}}'
     return f"{text[:-1]} {CANARY}{text[-1]}" if text[-1:] in "\"']" else f"{text} {CANARY}"

@@ -52,7 +52,7 @@ NAMES: Final = (
 )
 
 
-def telling(text: str, **fields: Any) -> AlertStruct:
+def quoting_alert(text: str, **fields: Any) -> AlertStruct:
     """An alert with the text wherever an agent may have put it."""
     return alert(
         **dict.fromkeys(NAMES, text)
@@ -150,7 +150,9 @@ def test_what_agents_write_means_nothing_in_any_channel(name: str, text: str) ->
             )
             assert (
                 deliver(
-                    notification(telling(text), telling("x")), document, context_for(there.url)
+                    notification(quoting_alert(text), quoting_alert("x")),
+                    document,
+                    context_for(there.url),
                 ).kind
                 == "delivered"
             )
@@ -170,7 +172,7 @@ def test_markup_of_the_operator_stays() -> None:
         for name in ("slack", "discord"):
             document = subscription(to={name: CASES[name].to(there.url)}, template=own)
             assert (
-                deliver(notification(telling("a_b")), document, context_for(there.url)).kind
+                deliver(notification(quoting_alert("a_b")), document, context_for(there.url)).kind
                 == "delivered"
             )
         slack, discord = there.taken
@@ -182,7 +184,7 @@ def test_markup_of_the_operator_stays() -> None:
 
 
 def test_previews_and_mentions_are_off() -> None:
-    """Slack, Discord and Telegram fetch nothing that is named in a message and call nobody."""
+    """Slack, Discord and Telegram fetch nothing that is named in a message, and mention no user."""
     with receiver(answer=b"ok") as there:
         for name in ("slack", "discord", "telegram"):
             assert (
@@ -208,7 +210,7 @@ def test_webhooks_get_the_record_as_it_is() -> None:
         text = "[x](https://e.x)\x1b[2J<!channel>"
         assert (
             deliver(
-                notification(telling(text)),
+                notification(quoting_alert(text)),
                 subscription(to={"webhook": {"url": there.url}}),
                 context_for(there.url),
             ).kind
@@ -229,7 +231,7 @@ def test_a_mail_is_plain_text_with_one_subject() -> None:
             "to": ["b@h.example"],
             "encryption": "none",
         }
-        one = notification(telling("x\r\nBcc: all@h.example\r\n\r\n<b>html</b>\n.\nQUIT"))
+        one = notification(quoting_alert("x\r\nBcc: all@h.example\r\n\r\n<b>html</b>\n.\nQUIT"))
         assert deliver(one, subscription(to={"email": to}), context()).kind == "delivered"
     head = "".join(mails).partition("\r\n\r\n")[0]
     assert not re.search(r"^Bcc", head, re.MULTILINE)
@@ -253,7 +255,7 @@ def test_a_library_is_given_what_its_service_renders(form: str, checked: str) ->
             return True
 
     for text in HOSTILE:
-        assert _notify(Service(), notification(telling(text)), subscription(content="full"))
+        assert _notify(Service(), notification(quoting_alert(text)), subscription(content="full"))
         assert is_inert(checked, f"{given['title']}\n{given['body']}"), text
         assert given["body_format"] == ("markdown" if form == "markdown" else "text")
 
@@ -280,7 +282,7 @@ LIMITS: Final = {
 @pytest.mark.parametrize("filling", ["[", "&", "<", "\\", "😀", "@a", "word "])
 def test_limits_are_kept_after_escaping(name: str, filling: str) -> None:
     """Many long alerts: cut where the service cuts, with the cut shown and no escape in two."""
-    many = [telling(filling * 1_000, alert_id=f"a{n}", trace_id="ab" * 16) for n in range(12)]
+    many = [quoting_alert(filling * 1_000, alert_id=f"a{n}", trace_id="ab" * 16) for n in range(12)]
     with receiver(answer=b"ok") as there:
         document = subscription(to={name: CASES[name].to(there.url)}, content="full")
         assert deliver(notification(*many), document, context_for(there.url)).kind == "delivered"
@@ -296,10 +298,10 @@ def test_escapes_show_what_was_written_and_are_not_cut_in_two(text: str, longest
     line = " ".join(text.split())
     assert shown(escape.markdown(line)) == line
     assert is_plain_markdown(escape.markdown(line))
-    told = escape.slack(line)
-    assert told.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&") == line
-    for escaped in (escape.markdown(line), told):
+    sent = escape.slack(line)
+    assert sent.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&") == line
+    for escaped in (escape.markdown(line), sent):
         cut = escape.shortened(escaped, longest)
         assert len(cut) <= longest
     assert is_plain_markdown(escape.shortened(escape.markdown(line), longest).removesuffix("..."))
-    assert not re.search(r"[<>]|&(?!amp;|lt;|gt;)", escape.shortened(told, longest))
+    assert not re.search(r"[<>]|&(?!amp;|lt;|gt;)", escape.shortened(sent, longest))

@@ -37,7 +37,7 @@ SCOPES: dict[str, list[Scope]] = {
 
 @dataclass
 class World:
-    """An API on no Kafka at all, and what its actions were told."""
+    """An API without Kafka, and the calls of its actions."""
 
     url: str
     secrets: dict[str, str]
@@ -109,7 +109,7 @@ REQUESTS = [
 def test_each_path_needs_its_scope(
     world: World, method: str, target: str, scope: Scope, data: Any
 ) -> None:
-    """Nobody without credentials, and nobody whose credentials are for something else."""
+    """No caller without credentials, and none whose credentials have another scope."""
     assert world.ask(target, method, "", data).status == 401
     for user, scopes in SCOPES.items():
         if scope not in scopes:
@@ -119,7 +119,7 @@ def test_each_path_needs_its_scope(
     assert world.ask(target, method, "all", data).status in (200, 400, 404)
 
 
-def test_without_a_credential_file_nobody_is_answered(tmp_path: Path) -> None:
+def test_without_a_credential_file_every_request_is_refused(tmp_path: Path) -> None:
     """But health, in a fixed text, and metrics on loopback."""
     settings = Settings(kafka_brokers="127.0.0.1:1")
     server = ApiServer(
@@ -216,7 +216,7 @@ def test_bodies_are_json_of_bounded_size(world: World) -> None:
     "number", ["\u00b2", "\u2460", "\u0663", "1_0", "-1", "1e3", " 1", "", "9" * 5000]
 )
 def test_numbers_are_digits(world: World, number: str) -> None:
-    """And nothing else that Python calls a digit; the answer says so, and is no 500."""
+    """And nothing else that Python calls a digit; the answer is an error 400, not 500."""
     from urllib.parse import quote
 
     for target in ("/alerts", "/deliveries"):
@@ -232,6 +232,6 @@ def test_numbers_are_digits(world: World, number: str) -> None:
     "place", ["x", "0-\u00b2", "0-1_0", "0--1", "0-1.", "0-" + "9" * 400, "0 - 1"]
 )
 def test_a_place_in_the_stream_is_one(world: World, place: str) -> None:
-    """Or the answer says that it is none of ours."""
+    """Or the answer is an error."""
     header = place.encode().decode("latin-1")
     assert world.ask("/alerts/stream", **{"Last-Event-ID": header}).status == 400

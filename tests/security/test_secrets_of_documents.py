@@ -1,4 +1,4 @@
-"""Whoever may write a document gets no variable of the notifier's environment that was not meant
+"""The author of a document gets no variable of the notifier's environment that was not meant
 for documents."""
 
 from __future__ import annotations
@@ -98,9 +98,9 @@ def test_no_field_of_any_channel_reads_another_variable(
         monkeypatch.setenv(name, value)
     with receiver() as there:
         written = json.loads(json.dumps(to).replace("{url}", there.url).replace("{ref}", ref))
-        kit = context_of(Settings(notify_allow_private=True, notify_secrets_dir="/run/secrets"))
-        outcome = deliver(notification(), subscription(to=written), kit)
-        kit.client.close()
+        context = context_of(Settings(notify_allow_private=True, notify_secrets_dir="/run/secrets"))
+        outcome = deliver(notification(), subscription(to=written), context)
+        context.client.close()
         assert (outcome.kind, there.taken) == ("failed", [])
     assert ref in outcome.text
     assert "sk-live" not in outcome.text
@@ -127,13 +127,15 @@ def test_a_listed_variable_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
         to = {
             "webhook": {"url": there.url, "headers": {"X-Key": "env:HOOK_KEY", "X-File": "plain"}}
         }
-        kit = context_of(Settings(notify_allow_private=True, notify_secret_variables="HOOK_KEY"))
-        assert deliver(notification(), subscription(to=to), kit).kind == "delivered"
-        kit.client.close()
+        context = context_of(
+            Settings(notify_allow_private=True, notify_secret_variables="HOOK_KEY")
+        )
+        assert deliver(notification(), subscription(to=to), context).kind == "delivered"
+        context.client.close()
         assert there.taken[0].headers["X-Key"] == "listed-value-1"
 
 
-def test_what_may_be_named_is_told_before_anything_is_sent() -> None:
+def test_a_refused_variable_is_reported_before_anything_is_sent() -> None:
     """A subscription and the secrets of a notifier: what is wrong, in words."""
     from stepstream.schemas.channels import listed_variables, refused_variables
 

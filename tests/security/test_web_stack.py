@@ -128,10 +128,10 @@ def test_errors_have_one_form(world: World) -> None:
         ),
         (ask(world, "/echo", "POST", {"Content-Encoding": "gzip"}, b"x"), 400, "bad_request"),
     ):
-        held = json.loads(answer.body)
-        assert (answer.status, held["code"]) == (status, code)
-        assert held["error"]
-        assert "secret detail" not in held["error"]
+        open_connections = json.loads(answer.body)
+        assert (answer.status, open_connections["code"]) == (status, code)
+        assert open_connections["error"]
+        assert "secret detail" not in open_connections["error"]
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_errors_have_one_form(world: World) -> None:
     [
         {},
         {"Authorization": basic("reader", "wrong")},
-        {"Authorization": basic("nobody", READER_SECRET)},
+        {"Authorization": basic("unknown", READER_SECRET)},
         {"Authorization": "Basic %%%"},
         {"Authorization": "Basic " + "QQ"},
         {"Authorization": "Digest x"},
@@ -161,8 +161,7 @@ def test_every_form_of_credentials_is_taken(world: World) -> None:
 
 
 def test_credentials_are_checked_before_the_body_is_read(world: World) -> None:
-    """The answer comes although not a byte of the body was sent, and 100-continue is not said to a
-    stranger."""
+    """The answer comes before a byte of the body is sent; a stranger gets no 100-continue."""
     head = f"POST /echo HTTP/1.1\r\nHost: {world.server.host}\r\nContent-Length: 90000\r\n"
     with connect(world.server.url) as stranger:
         stranger.sendall(f"{head}Expect: 100-continue\r\n\r\n".encode())
@@ -175,7 +174,7 @@ def test_credentials_are_checked_before_the_body_is_read(world: World) -> None:
         assert known.recv(100).startswith(b"HTTP/1.1 100 ")
 
 
-def test_whoever_fails_often_waits(world: World) -> None:
+def test_a_client_that_keeps_failing_waits(world: World) -> None:
     """Guesses are answered 429 after a while; the right secret is taken at any time."""
     answers = [
         request(world.server.url, "/echo", headers={"Authorization": basic("reader", str(n))})
@@ -351,7 +350,7 @@ def test_a_trailer_is_no_header(world: World) -> None:
 
 
 def test_bodies_are_bounded_on_the_wire_and_in_plain_bytes(world: World) -> None:
-    """A long body, one that only says so, and a few kilobytes that stand for a gigabyte."""
+    """A long body, one with a large Content-Length, and a few kilobytes that stand for a gigabyte."""
     bomb = zstandard.ZstdCompressor(level=19).compress(bytes(1 << 28))
     assert len(bomb) < BODY_BYTES
     for headers, data in (
@@ -408,7 +407,7 @@ def test_waiting_ends(world: World, sent: bytes) -> None:
 
 
 def test_a_body_that_stops_is_given_up(world: World) -> None:
-    """With an answer that says so."""
+    """With an error 408."""
     with connect(world.server.url) as connection:
         head = (
             "POST /echo HTTP/1.1\r\nHost: a\r\nAuthorization: "
@@ -420,13 +419,13 @@ def test_a_body_that_stops_is_given_up(world: World) -> None:
 
 def test_connections_are_bounded(world: World) -> None:
     """With more than the bound, those that wait go, the oldest first: who asks is answered."""
-    held = [connect(world.server.url) for _ in range(LIMITS.connections * 2)]
+    open_connections = [connect(world.server.url) for _ in range(LIMITS.connections * 2)]
     try:
         assert ask(world).status == 200
-        open_now = sum(_is_open(one) for one in held)
+        open_now = sum(_is_open(one) for one in open_connections)
         assert open_now <= LIMITS.connections
     finally:
-        for one in held:
+        for one in open_connections:
             one.close()
 
 
@@ -440,7 +439,7 @@ def _is_open(connection: socket.socket) -> bool:
         return False
 
 
-def test_a_taken_port_is_said_in_a_sentence(world: World) -> None:
+def test_the_error_for_a_port_in_use_is_a_sentence(world: World) -> None:
     """With the address."""
     with pytest.raises(OSError, match=f"port {world.server.port} of 127.0.0.1 is in use"):
         WebServer(create([], hosts=Hosts("127.0.0.1"), access=None), "127.0.0.1", world.server.port)
@@ -452,22 +451,25 @@ def test_many_requests_on_one_connection(world: World) -> None:
     stranger = b"GET /echo HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
     with connect(world.server.url) as connection:
         connection.sendall(one * 100 + stranger)
-        held = b""
+        open_connections = b""
         while piece := connection.recv(65536):
-            held += piece
-    assert (held.count(b"HTTP/1.1 200 "), held.count(b"HTTP/1.1 401 ")) == (100, 1)
+            open_connections += piece
+    assert (open_connections.count(b"HTTP/1.1 200 "), open_connections.count(b"HTTP/1.1 401 ")) == (
+        100,
+        1,
+    )
 
 
 def test_a_server_stops_while_clients_are_connected() -> None:
     """Idle ones do not hold it up."""
     made = World()
     made.server.start("web-test")
-    held = [connect(made.server.url) for _ in range(5)]
+    open_connections = [connect(made.server.url) for _ in range(5)]
     before = time.monotonic()
     closing = threading.Thread(target=made.server.close)
     closing.start()
     closing.join(30)
     assert not closing.is_alive(), time.monotonic() - before
-    for one in held:
+    for one in open_connections:
         assert read_answer(one) == RawAnswer(0, (b"",), b"")
         one.close()

@@ -175,6 +175,11 @@ WITHOUT_HTTP: dict[str, dict[str, Any]] = {
 }
 """Options of the channels that have tests of their own."""
 
+OWN_CHANNELS = {
+    name for name, channel in CHANNELS.items() if channel.__module__.startswith("stepstream.")
+}
+"""The project's channels. Other tests may have registered some of their own."""
+
 OPTIONS = {name: case.to("https://h.example") for name, case in CASES.items()} | WITHOUT_HTTP
 """Valid options of every channel."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stepstream.admin.channels_table import markdown
 from stepstream.schemas.channels import CHANNELS
+from tests.support.channel_cases import OWN_CHANNELS
 from tests.support.paths import DOCS
 
 
@@ -15,7 +16,8 @@ def test_the_page_is_current() -> None:
 def test_every_option_of_every_channel_is_described() -> None:
     """With its default, and a meaning unless the name says it."""
     text = markdown()
-    for name, channel in CHANNELS.items():
+    for name in OWN_CHANNELS:
+        channel = CHANNELS.get(name)
         section = text.partition(f"## {name}\n")[2].partition("\n## ")[0]
         for option in channel.model_fields.keys() - {"timeout"}:
             assert f"| `{option}` |" in section
