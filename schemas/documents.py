@@ -58,6 +58,7 @@ class AlertMatch(BaseModel):
 
 def _clock(text: str) -> str:
     hours, _, minutes = text.partition(":")
+    # int() also accepts signs, spaces, underscores and digits of other scripts.
     are_digits = text.isascii() and hours.isdecimal() and minutes.isdecimal()
     if not (
         are_digits
@@ -190,6 +191,8 @@ class Subscription(BaseModel):
     def channel(self) -> str:
         """The channel's name."""
         return next(iter(self.to))
+
+    # `to` itself stays as it was written: a document that is read and written again is the same.
 
     @property
     def options(self) -> Channel:

@@ -20,6 +20,7 @@ from stepstream.schemas.topics import topic
 Since = Literal["latest", "earliest"] | datetime
 """Where a new subscription begins."""
 _MAX_SEEN: Final = 100_000
+"""Alerts whose newest change is remembered, to drop repeats."""
 _PATTERNS: Final = ("alert", "rule", "project", "environment", "agent", "agent_version", "task")
 _log = logging.getLogger("stepstream.subscribe")
 
@@ -50,6 +51,7 @@ class Tail:
     def __init__(
         self, settings: Settings, name: str | None, since: Since, match: AlertMatch
     ) -> None:
+        # A time without a zone is local time, as everywhere in Python.
         if isinstance(since, datetime) and since.tzinfo is None:
             since = since.astimezone()
         self._topic = topic(settings.topic_prefix, "alerts")
@@ -60,6 +62,7 @@ class Tail:
         self._finished: dict[int, int] = {}
         self._unsaved = False
         self._closed = False
+        # librdkafka requires a group even where none is joined.
         group = (
             f"{settings.topic_prefix}.alerts.{name}" if name is not None else "stepstream-reader"
         )
@@ -149,6 +152,7 @@ class Tail:
                     at.partition: at.offset
                     for at in self._consumer.offsets_for_times(wanted, timeout=10)
                 }
+                # -1: no record of the partition is as late as that.
                 return {p: found[p] if found[p] >= 0 else high for p, (_, high) in ends.items()}
         except KafkaException as error:
             raise kafka.KafkaUnreachable(
@@ -162,6 +166,8 @@ class Tail:
         for at in partitions:
             at.offset = saved[at.partition]
             if at.offset < 0:
+                # Committed below: otherwise a program that ends before its first alert would begin
+                # at another place the next time.
                 at.offset = self._finished[at.partition] = self._starts.get(at.partition, 0)
         consumer.assign(partitions)
         self._save_and_wait()
@@ -188,6 +194,7 @@ class Tail:
             return None
 
     def _is_news(self, alert: Alert) -> bool:
+        # Workers write an alert again after a crash, with the same number.
         if alert.seq <= self._seen.get(alert.alert_id, 0):
             return False
         self._seen[alert.alert_id] = alert.seq

@@ -114,6 +114,7 @@ class Alerts(Iterator[Alert]):
         self._tail.done()
         deadline = _deadline(self._timeout)
         while not self._stopping.is_set() and time.monotonic() < deadline:
+            # In short slices, so that stop() from another thread takes effect soon.
             alert = self._tail.poll(_SLICE_SECONDS)
             if alert is not None:
                 return alert
@@ -140,6 +141,7 @@ class Alerts(Iterator[Alert]):
         self.close()
 
     def __del__(self) -> None:
+        # The constructor may have failed before there was anything to close.
         if "_stopping" in self.__dict__:
             self.close()
 

@@ -35,6 +35,7 @@ def _parts(notifier: service.Notifier) -> list[Any]:
     """What runs in the notifier's process."""
     settings = notifier.settings
     found: list[Any] = [MonitorThread(notifier)]
+    # -1 turns the API off; 0 takes a free port.
     if settings.notify_port >= 0:
         api = Api(settings, notifier.subscriptions, notifier.context, actions(settings))
         try:

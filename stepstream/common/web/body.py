@@ -29,6 +29,7 @@ async def pieces(
     Raises ``WebError`` 413 above ``max_bytes`` (at once if Content-Length is larger), 408 if
     nothing arrives for ``wait_s`` seconds, and ``ClientLeft``.
     """
+    # The parser has checked that it is a number.
     length = Headers(scope=scope).get("content-length", "0")
     if int(length) > max_bytes:
         raise _too_large(max_bytes)

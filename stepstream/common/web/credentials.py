@@ -194,6 +194,7 @@ class Credentials:
         accepted from every address at any time: failing does not lock others out.
         """
         entry = self._entries.get(name)
+        # The cost of hashing grows with the length.
         if len(secret) > MAX_SECRET_CHARACTERS:
             entry = None
         if entry is not None and self._matches(entry, secret, client, now_s):
@@ -203,6 +204,8 @@ class Credentials:
         if wait_s > 0:
             raise TooManyTries(wait_s)
         return None
+
+    # Both comparisons take the same time for every wrong secret.
 
     def _matches(self, entry: Credential, secret: str, client: str, now_s: float) -> bool:
         if entry.hash.startswith("sha256:"):
@@ -288,6 +291,7 @@ def _password_matches(stored: str, password: str) -> bool:
 
 
 def _scrypt(password: str, salt: str, n: int, r: int, p: int) -> str:
+    # scrypt needs 128 r (n + p) bytes (RFC 7914); OpenSSL refuses more than maxmem.
     memory = 128 * r * (n + p) + (1 << 20)
     return hashlib.scrypt(
         password.encode(), salt=bytes.fromhex(salt), n=n, r=r, p=p, maxmem=memory, dklen=32
@@ -354,6 +358,7 @@ def save(path: Path, table: Credentials) -> None:
 def write_private(path: Path, text: str) -> None:
     """Write a file of mode 0600 atomically."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    # A new file with the right mode, moved over the old one: no reader sees half of it.
     fresh = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:

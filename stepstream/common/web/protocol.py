@@ -117,6 +117,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._drop(len(name) + len(value))
 
     def on_headers_complete(self) -> None:
+        # Complete in one packet, so data_received has not counted it yet.
         size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
         if size > self.limits.head_bytes:
             self._head_bytes = size
@@ -157,6 +158,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._drained += size
         if self._drained > self.limits.drain_bytes:
             self.transport.abort()
+
+    # Called when the send buffer is full, and when the client has read enough of it.
 
     def pause_writing(self) -> None:
         super().pause_writing()

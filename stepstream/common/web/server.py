@@ -72,6 +72,7 @@ class WebServer:
         grace_s: float = GRACE_S,
     ) -> None:
         """``port`` 0 takes a free one; see the attribute afterwards. Raises as ``listen`` does."""
+        # At once: an address in use is an error of the constructor, not of a thread later.
         self._socket = listen(host, port)
         self.host = host
         self.port = int(self._socket.getsockname()[1])
