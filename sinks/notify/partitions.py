@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
-from confluent_kafka import KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
 from stepstream.common import kafka
 from stepstream.common.commit_metadata import NOTIFIER
@@ -222,13 +222,19 @@ class Partitions:
 
     def _restored_delivery(self, assignment: Assignment) -> PartitionDelivery:
         number = assignment.partition
-        at = TopicPartition(assignment.topic, number)
-        # Before the deliveries are read: whatever another notifier delivered of later alerts was
-        # not its to deliver.
-        _, end = self._group.client.get_watermark_offsets(at, timeout=ASK_S)
-        offset = assignment.committed
-        if offset is None:
-            offset = self._first_offset(assignment)
+        # A client of its own: requests of the group's wait behind its fetches, and it may be closed
+        # while this thread uses it, which crashes librdkafka.
+        client = kafka.consumer(self._settings, "stepstream-reader", **{"log_level": 2})
+        try:
+            at = TopicPartition(assignment.topic, number)
+            # Before the deliveries are read: only of alerts before this end another notifier can
+            # have delivered a newer state.
+            _, end = kafka.ends_of(client, at, timeout=ASK_S)
+            offset = assignment.committed
+            if offset is None:
+                offset = _first_offset(client, at, end)
+        finally:
+            client.close()
         delivery = PartitionDelivery(number, self._subscriptions())
         records = self._records(number, assignment.metadata or 0)
         delivery.restore(records, offset, self._now_us(), end=end)
@@ -257,15 +263,6 @@ class Partitions:
             )
         return records
 
-    def _first_offset(self, assignment: Assignment) -> int:
-        """Where a group without a committed offset begins."""
-        since_ms = round((time.time() - FIRST_START_S) * 1000)
-        at = TopicPartition(assignment.topic, assignment.partition, since_ms)
-        (found,) = self._group.client.offsets_for_times([at], timeout=ASK_S)
-        if found.offset >= 0:
-            return int(found.offset)
-        return int(self._group.client.get_watermark_offsets(at, timeout=ASK_S)[1])
-
     def _failed(self, error: object) -> None:
         """Called by the client for errors of its connections."""
         self._group.outage.failed(error)
@@ -274,3 +271,13 @@ class Partitions:
 def _record(message: Message) -> AlertRecord:
     _, offset = kafka.position_of(message)
     return AlertRecord(offset, message.value(), message.timestamp()[1] * 1000)
+
+
+def _first_offset(client: Consumer, at: TopicPartition, end: int) -> int:
+    """Where a group without a committed offset begins: at the end, or a while before."""
+    since_ms = round((time.time() - FIRST_START_S) * 1000)
+    (found,) = client.offsets_for_times(
+        [TopicPartition(at.topic, at.partition, since_ms)], timeout=ASK_S
+    )
+    # -1: no record is as late as that.
+    return int(found.offset) if found.offset >= 0 else end
