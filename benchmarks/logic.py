@@ -115,14 +115,14 @@ class Log:
 
 def make_stage(**limits: Any) -> AssemblePartition:
     """A partition with the default rules, but for those that read contents."""
-    held = AssembleLimits(content_detectors=False, **limits)
+    all_limits = AssembleLimits(content_detectors=False, **limits)
     return AssemblePartition(
-        0, 1, rules=RuleBook((), make_detector), prices=PriceBook(), limits=held
+        0, 1, rules=RuleBook((), make_detector), prices=PriceBook(), limits=all_limits
     )
 
 
 def play(stage: AssemblePartition, log: Log, first: int = 0, last: int = 0) -> Played:
-    """Feed a part of the log. The time to make its records is not counted."""
+    """Process a part of the log. The time to make its records is not counted."""
     count = size = most_open = 0
     seconds = wall_s = 0.0
     last = last or len(log)
@@ -190,7 +190,9 @@ def _warm_and_play(
 
 
 def _compare_collector(report: Report, log: Log, opening: int, default_us: float) -> None:
-    """The same log with the collector's thresholds as the worker sets them, beside Python's own."""
+    """The same log with the collector's thresholds as the worker sets them, compared with Python's
+    own.
+    """
     thresholds = gc.get_threshold()
     relax_collector()
     try:
@@ -245,7 +247,7 @@ def _report(report: Report, watch: Stopwatch, share: float, total_us: float, pla
 
 
 def flags() -> argparse.ArgumentParser:
-    """Its own flags beside the usual ones."""
+    """Its own flags and the usual ones."""
     made = harness.parser(__doc__ or "")
     made.add_argument("--events", type=int, default=0, help="records to measure")
     made.add_argument(

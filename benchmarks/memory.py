@@ -93,7 +93,7 @@ class Runs:
 
 
 def play(stage: AssemblePartition, records: Iterator[LogRecord]) -> tuple[int, int]:
-    """Feed all of it as a worker does; what is sent is acknowledged at once.
+    """Process all of it as a worker does; every output is acknowledged at once.
 
     Returns records and bytes.
     """
@@ -109,7 +109,7 @@ def play(stage: AssemblePartition, records: Iterator[LogRecord]) -> tuple[int, i
 
 def _pump(stage: AssemblePartition) -> None:
     stage.flush()
-    for _ in range(3):  # an output, the state that covers it, what that state announces
+    for _ in range(3):  # outputs, the state record after them, the outputs that waited for it
         for output in stage.drain():
             stage.acknowledged(output)
     stage.offsets.safe  # noqa: B018  (the shell asks for it after each chunk)
@@ -144,7 +144,7 @@ def measure(report: Report, arguments: argparse.Namespace) -> None:
         "open_mb": grown / 1e6,
         "open_bytes_per_run": grown / count,
         "open_bytes_per_step": grown / count / steps,
-        "held_bytes_counted": stage.size_bytes,
+        "counted_bytes": stage.size_bytes,
     }
     report.ratios["open_to_their_records"] = grown / raw_bytes
     report.ratios["counted_to_grown"] = stage.size_bytes / grown
@@ -188,7 +188,7 @@ def _close(stage: AssemblePartition, runs: Runs) -> None:
 
 
 def flags() -> argparse.ArgumentParser:
-    """Its own flags beside the usual ones."""
+    """Its own flags and the usual ones."""
     made = harness.parser(__doc__ or "")
     made.add_argument("--runs", type=int, default=0, help="runs open at once (default 100,000)")
     made.add_argument("--steps", type=int, default=10, help="steps of each (default %(default)s)")

@@ -30,7 +30,7 @@ KILLS: Final = 3
 
 
 def measure(report: Report, arguments: argparse.Namespace) -> None:
-    """Fill, kill, start, look."""
+    """Fill, kill, start, measure."""
     steps = 5_000 if report.quick else arguments.steps
     with scratch_folder() as folder, broker(folder / "kafka") as kafka:
         settings = prepared(kafka.bootstrap, "restart", session_timeout="6s")
@@ -40,7 +40,7 @@ def measure(report: Report, arguments: argparse.Namespace) -> None:
             _wait_read(settings, process)
             rows = []
             for number in range(1, KILLS + 1):
-                time.sleep(2)  # floors are committed twice a second
+                time.sleep(2)  # offsets are committed twice a second
                 process.kill()
                 process = worker(settings, folder / f"worker-{number}.log")
                 rows.append(
@@ -84,19 +84,22 @@ def _fill(settings: Settings, steps: int) -> None:
 
 
 def _wait_read(settings: Settings, process: Process) -> None:
-    """Until the floors have come as near to the ends as the limits of replay let them."""
+    """Until the committed offsets are as near to the ends as the limits of replay allow."""
     wait_until(
         lambda: process.tail(400).count("ready: ") >= settings.partitions, 60, "a ready worker"
     )
     most = settings.partitions * settings.replay_records
     wait_until(
-        lambda: _behind(settings) <= most, 120, "floors within the limit of replay", every_s=0.5
+        lambda: _behind(settings) <= most,
+        120,
+        "committed offsets within the limit of replay",
+        every_s=0.5,
     )
     time.sleep(3)
 
 
 def _behind(settings: Settings) -> int:
-    """Records after the committed floors."""
+    """Records after the committed offsets."""
     client = consumer(settings, f"{settings.topic_prefix}.{settings.worker_group}")
     behind = 0
     for partition in range(settings.partitions):

@@ -61,7 +61,7 @@ class Sender:
         ``late_s``, ``samples``, ``marks``.
 
         Times are on ``time.monotonic``'s clock. ``samples`` holds (moment, partition, offset);
-        ``late_s`` says how far behind the wanted rate it was at worst.
+        ``late_s`` is how far behind the wanted rate it was at worst.
         """
         return self._child.wait(timeout_s)
 
@@ -180,12 +180,12 @@ class _Sending:
         return delivered
 
     def trickle(self, topic: str) -> Answer:
-        held, moments = self._load, self._moments
+        load, moments = self._load, self._moments
         self._load, truth = self._trickle, self._trickle.truth
         try:
             self.send(topic, truth.events / TRICKLE_S, 0, 0, 0)
         finally:
-            self._load, self._moments = held, moments
+            self._load, self._moments = load, moments
         return asdict(truth)
 
     def marks(self, prefix: str) -> Answer:

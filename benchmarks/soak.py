@@ -1,5 +1,5 @@
 """Whether memory grows: a backlog first, then a steady load for minutes, with the memory of every
-process beside it.
+process.
 
 Everything as ``stepstream up`` runs it. Closed runs are kept for a minute instead of an hour, so
 that what the design keeps for a time is full before the measured time begins.
@@ -27,7 +27,7 @@ from stepstream.local.supervisor import Pipeline
 from stepstream.sinks.clickhouse import connect
 
 WATCHED: Final = ("worker", "sink")
-LOOK_S: Final = 10.0
+SAMPLE_S: Final = 10.0
 WARM_UP_SHARE: Final = 0.25
 """Of the steady time: until then caches and what is kept for a minute fill up."""
 GOAL_GROWTH: Final = 0.05
@@ -36,7 +36,7 @@ QUICK_BACKLOG: Final = 20_000
 
 
 class Memory:
-    """Resident memory of named processes, looked at by a thread; MB by process, and when."""
+    """Resident memory of named processes, sampled by a thread; MB by process, and when."""
 
     def __init__(self, pipeline: Pipeline, every_s: float) -> None:
         self._pipeline = pipeline
@@ -110,12 +110,13 @@ def _backlog(report: Report, pipeline: Pipeline, sender: Sender) -> None:
 def _steady(
     report: Report, pipeline: Pipeline, sender: Sender, seconds: float, rate: float
 ) -> None:
-    """A load that is far from the limit, for long; memory of its last quarter beside that after the
-    warm-up."""
+    """A load that is far from the limit, for long; memory of its last quarter compared with that
+    after the warm-up.
+    """
     sender.load(
         LoadSpec(events=int(rate * seconds), start_us=int(time.time() * 1e6), seed=2).at_rate(rate)
     )
-    every_s = 1.0 if report.quick else LOOK_S
+    every_s = 1.0 if report.quick else SAMPLE_S
     with Memory(pipeline, every_s) as memory:
         sender.send(steps_topic(pipeline.settings), rate=rate)
     times = [f"{at_s:.0f}" for at_s, _ in memory.seen[WATCHED[0]]]

@@ -62,19 +62,19 @@ class Stopwatch:
     def watching(self, sections: dict[str, list[Place]]) -> Iterator[None]:
         """While inside, the functions are timed. What does not exist is left out."""
         self._calibrate()
-        held: list[tuple[Any, str, Any]] = []
+        replaced: list[tuple[Any, str, Any]] = []
         for section, places in sections.items():
             for owner, name in places:
                 original = vars(owner).get(name)
                 if callable(original):
-                    held.append((owner, name, original))
+                    replaced.append((owner, name, original))
                     setattr(owner, name, self.wrap(section, original))
         gc.callbacks.append(self._collecting)
         try:
             yield
         finally:
             gc.callbacks.remove(self._collecting)
-            for owner, name, original in held:
+            for owner, name, original in replaced:
                 setattr(owner, name, original)
 
     def _calibrate(self) -> None:

@@ -1,5 +1,5 @@
-"""The worker beside its peers and limits, on one broker and the same records: CPU an event, events
-a second, latency.
+"""The worker compared with its peers and limits, on one broker and the same records: CPU an event,
+events a second, latency.
 
 All of our work with the default rules, against engines that do nothing with each record. Each reads
 a topic that was filled before, one after the other, alone with the broker.
@@ -91,7 +91,7 @@ class Bench:
         """A prefix of its own whose steps topic holds the load, appended at about the rate that a
         busy worker reads.
 
-        Then the log's time goes on for a while, so that whoever reads it sees the load's runs
+        Then the log's time goes on for a while, so that a reader of it sees the load's runs
         close.
         """
         settings = self.prefix()
@@ -251,7 +251,7 @@ def _throughput(bench: Bench, *, peers: bool, two: bool) -> Took:
     report.table(
         f"reading {truth.events:,} events, steps a second are half of that", columns, bench.rows
     )
-    _judge(report, one, taken)
+    _add_goals(report, one, taken)
     return one
 
 
@@ -275,7 +275,7 @@ def _others(bench: Bench, settings: Settings, events: int) -> dict[str, Took]:
     return taken
 
 
-def _judge(report: Report, one: Took, taken: dict[str, Took]) -> None:
+def _add_goals(report: Report, one: Took, taken: dict[str, Took]) -> None:
     report.figures["worker_cpu_us_per_event"] = one.us
     report.figures["worker_events_per_s"] = one.rate
     report.figures["worker_steps_per_s"] = one.rate / 2
@@ -376,7 +376,7 @@ def _latency(bench: Bench, most: float) -> None:
 
 
 def flags() -> argparse.ArgumentParser:
-    """Its own flags beside the usual ones."""
+    """Its own flags and the usual ones."""
     made = harness.parser(__doc__ or "")
     made.add_argument(
         "--install-peers", action="store_true", help="install the peers that are missing first"

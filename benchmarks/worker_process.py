@@ -1,8 +1,8 @@
-"""Our worker as a benchmark runs it: the real one, held at a gate until all is ready, telling what
-it has done so far.
+"""The worker as a benchmark runs it: the real one, waiting at a gate until all is ready, with a
+report of what it has done so far.
 
-``python -m benchmarks.worker_process SETTINGS_JSON [--empty]``; ``--empty`` puts logic that does
-nothing in place of ours, which leaves what transport and framework cost.
+``python -m benchmarks.worker_process SETTINGS_JSON [--empty]``; ``--empty`` replaces the assemble
+stage by one that does nothing, which leaves the cost of transport and framework.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from stepstream.stream.shell.worker import SWITCH_S, Worker
 
 
 def start(settings: Settings, *, empty: bool = False) -> Child:
-    """The parent's side: ``ask(do="go")`` opens the gate, ``ask(do="status")`` tells; closing it
+    """The parent's side: ``ask(do="go")`` opens the gate, ``ask(do="status")`` reports; closing it
     ends it."""
     return Child.module(
         "benchmarks.worker_process", settings.model_dump_json(), *(["--empty"] if empty else [])
@@ -37,7 +37,7 @@ def start(settings: Settings, *, empty: bool = False) -> Child:
 
 
 class GatedLoader(PartitionLoader):
-    """Makes partitions of steps when a gate is open."""
+    """Loads partitions of steps once a gate is open."""
 
     def __init__(self, worker: Worker, gate: threading.Event, *, empty: bool) -> None:
         super().__init__(worker)
@@ -46,10 +46,12 @@ class GatedLoader(PartitionLoader):
         self._empty = empty
 
     async def assemble(self, partition: int) -> Restored:
-        """A partition of steps, or logic that does nothing in its place."""
+        """A partition of steps, or a processor that does nothing in its place."""
         await asyncio.to_thread(self._gate.wait)
         restored = await super().assemble(partition)
-        return Restored(EmptyLogic(self._counters), restored.ledger) if self._empty else restored
+        return (
+            Restored(EmptyProcessor(self._counters), restored.ledger) if self._empty else restored
+        )
 
 
 class GatedWorker(Worker):
@@ -61,7 +63,7 @@ class GatedWorker(Worker):
         self._empty = empty
 
     def partition_loader(self) -> PartitionLoader:
-        """Partitions of steps are made when the gate is open."""
+        """A loader that waits for the gate."""
         return GatedLoader(self, self._gate, empty=self._empty)
 
     def status(self) -> Answer:
@@ -80,8 +82,8 @@ class GatedWorker(Worker):
         }
 
 
-class EmptyLogic:
-    """Logic that only counts."""
+class EmptyProcessor:
+    """A processor that only counts."""
 
     def __init__(self, counters: Counters) -> None:
         self.offsets = OffsetTracker()

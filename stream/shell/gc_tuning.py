@@ -2,7 +2,8 @@
 hardly any cycles.
 
 With Python's defaults the collector examines the open runs again and again and finds nothing to
-free. The table "collector" of ``python -m benchmarks.logic`` compares both.
+free: 1.1 us of 17.5 us an event with 100,000 runs open (row "garbage collection" of
+``python -m benchmarks.logic --open-runs 100000``; its table "collector" compares both).
 """
 
 from __future__ import annotations
