@@ -77,7 +77,9 @@ def test_a_policy_is_taken_over_and_alerts_while_the_run_is_going(world: World) 
     )
     runs: list[str] = []
     deadline = time.monotonic() + 10
-    while not any(held.value["alert"] == "run-cost" for held in world.collected.records["alerts"]):
+    while not any(
+        received.value["alert"] == "run-cost" for received in world.collected.records["alerts"]
+    ):
         assert time.monotonic() < deadline, "the policy was not taken over"
         runs.append(trace())
         world.send(
@@ -169,13 +171,15 @@ def test_what_is_no_step_goes_to_the_dead_letter(
     value, key, headers = make(run)
     mark = f"mark-{next(_numbers)}".encode()
     world.raw(value, key, [*(headers or []), ("mark", mark)])
-    held = world.wait_for_record("deadletter", lambda held: held.headers.get("mark") == mark)
-    assert held.headers["stepstream-reason"] == reason.encode()
-    assert (held.headers["stepstream-topic"], held.headers["stepstream-partition"]) == (
+    received = world.wait_for_record(
+        "deadletter", lambda received: received.headers.get("mark") == mark
+    )
+    assert received.headers["stepstream-reason"] == reason.encode()
+    assert (received.headers["stepstream-topic"], received.headers["stepstream-partition"]) == (
         b"steps",
         b"0",
     )
-    assert (held.value or None, held.key or None) == (value, key)
+    assert (received.value or None, received.key or None) == (value, key)
 
 
 def test_odd_trees_are_kept_and_counted(world: World) -> None:
@@ -246,7 +250,7 @@ def test_sigterm_commits_all_and_the_next_worker_goes_on(world: World) -> None:
     time.sleep(1)
     assert world.process.terminate() == 0
     assert "ERROR" not in world.process.tail(500)
-    assert all(floor == end for floor, end in world.floors().values()), world.floors()
+    assert all(floor == end for floor, end in world.committed().values()), world.committed()
 
     world.apply(
         {
@@ -292,7 +296,7 @@ def test_gaps_of_a_log_are_told_from_records_that_were_missed(world: World) -> N
             full, msgspec.json.encode({"trace_id": trace(0), "revision": 1}), b"k", partition=0
         )
         client.commit_transaction(20)
-    looks = [
+    ranges = [
         (0, start),
         (start, start + 1),
         (start + 1, start + 2),
@@ -300,7 +304,7 @@ def test_gaps_of_a_log_are_told_from_records_that_were_missed(world: World) -> N
         (start + 3, start + 9),
     ]
     found = [
-        has_records(world.settings, full, 0, first, end) for first, end in looks if end > first
+        has_records(world.settings, full, 0, first, end) for first, end in ranges if end > first
     ]
     assert found[-4:] == [True, False, True, False]
 

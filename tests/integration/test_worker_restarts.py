@@ -119,7 +119,7 @@ def test_a_worker_goes_on_with_state_of_version_1(world: World) -> None:
     world.wait_for(
         "alerts", lambda value: value["alert"] == "run-duration" and value["trace_id"] == OPEN
     )
-    assert {held.value["trace_id"] for held in world.collected.records["trajectories"]} == {
+    assert {received.value["trace_id"] for received in world.collected.records["trajectories"]} == {
         OPEN,
         CLOSED,
     }
@@ -145,12 +145,12 @@ def test_an_open_run_hours_old_neither_pins_the_floor_nor_loses_its_steps(world:
         for _ in range(25):
             world.send(step(trace(), 1))
         wait_until(
-            lambda: world.floors()["steps", 0][0] >= world.floors()["steps", 0][1] - 25,
+            lambda: world.committed()["steps", 0][0] >= world.committed()["steps", 0][1] - 25,
             20,
             "a floor that goes on",
         )
         world.process.kill()
-        delete_below(world, world.floors()["steps", 0][0])
+        delete_below(world, world.committed()["steps", 0][0])
         world.start()
     world.send(step(run, 1, start_time=now_us() - 5 * hour_us))
     got = world.wait_for(
@@ -189,9 +189,9 @@ def test_closed_runs_stay_closed_through_kills(world: World) -> None:
         )
     world.collected.read(1)
     revisions = [
-        held.value["revision"]
-        for held in world.collected.records["trajectories"]
-        if held.value["trace_id"] == run
+        received.value["revision"]
+        for received in world.collected.records["trajectories"]
+        if received.value["trace_id"] == run
     ]
     assert max(revisions) == 9
     assert sorted(set(revisions)) == sorted({*revisions} & {2, 4, 5, 7, 9})

@@ -30,7 +30,7 @@ class Faulty(DetectorBase):
         self.where = where
         self.asked: list[str] = []
 
-    def _look(self, run: Run, where: str) -> Observations:
+    def _called(self, run: Run, where: str) -> Observations:
         if run.trace_id == BAD:
             self.asked.append(where)
             if where == self.where:
@@ -48,20 +48,20 @@ class Faulty(DetectorBase):
         raise RuntimeError("in the middle")
 
     def on_step(self, run: Run, step: Any, now_us: int) -> Observations:
-        return self._look(run, "on_step")
+        return self._called(run, "on_step")
 
     def on_content(self, run: Run, step: Any, contents: Any, now_us: int) -> Observations:
-        return self._look(run, "on_content")
+        return self._called(run, "on_content")
 
     def on_timer(self, run: Run, now_us: int) -> Observations:
         due_us = run.first_append_us + 1_000_000
         if now_us < due_us:
             run.set_timer(self.name, due_us)
             return ()
-        return self._look(run, "on_timer")
+        return self._called(run, "on_timer")
 
     def on_close(self, run: Run, now_us: int) -> Observations:
-        return self._look(run, "on_close")
+        return self._called(run, "on_close")
 
 
 def rules_with(where: str) -> tuple[RuleBook, list[Faulty]]:

@@ -77,16 +77,16 @@ class Contents:
     def __init__(self, seed: int) -> None:
         self._hostile = Hostile(seed)
         self._stage = AssemblePartition(
-            0, 1, rules=RuleBook((), make_detector), prices=PriceBook(), log_text=self._told
+            0, 1, rules=RuleBook((), make_detector), prices=PriceBook(), log_text=self._log_text
         )
         self._offset = 0
         self._raised: Counter[str] = Counter()
-        self._says: list[str] = []
+        self._logged: list[str] = []
         self.steps = 0
         self.findings = 0
 
-    def _told(self, text: str) -> None:
-        self._says.append(text)
+    def _log_text(self, text: str) -> None:
+        self._logged.append(text)
 
     def play(self, steps: int) -> None:
         """Feed so many, in runs of a dozen."""
@@ -110,7 +110,7 @@ class Contents:
         found += [f"{counters.runs_given_up} runs were given up"] if counters.runs_given_up else []
         found += [f"refused as {reason}: {count}" for reason, count in counters.rejected.items()]
         found += [f"{len(self._stage.runs)} runs did not close"] if self._stage.runs else []
-        return found + self._says[:MAX_PROBLEMS]
+        return found + self._logged[:MAX_PROBLEMS]
 
     def counts(self) -> dict[str, int]:
         """What was done."""
@@ -128,7 +128,7 @@ class Contents:
         root = f"{rng.getrandbits(64) | 1:016x}"
         at_us = START_US + self._offset * TICK_US
         common = {"trace_id": trace_id, "name": "n", "agent": "hostile", "start_time": at_us}
-        self._feed({**common, "step_id": root, "phase": "start", "kind": "agent"})
+        self._process({**common, "step_id": root, "phase": "start", "kind": "agent"})
         for number in range(RUN_STEPS):
             step = {
                 **common,
@@ -136,11 +136,11 @@ class Contents:
                 "parent_step_id": root,
                 "end_time": at_us + number,
             }
-            self._feed(step | self._hostile.contents())
-        self._feed({**common, "step_id": root, "kind": "agent", "end_time": at_us + 10_000})
+            self._process(step | self._hostile.contents())
+        self._process({**common, "step_id": root, "kind": "agent", "end_time": at_us + 10_000})
         self._settle()
 
-    def _feed(self, step: dict[str, Any]) -> None:
+    def _process(self, step: dict[str, Any]) -> None:
         self.steps += 1
         value = msgspec.json.encode(step)
         record = Rec(

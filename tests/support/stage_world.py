@@ -19,7 +19,7 @@ STEPS = TP("steps", 0)
 
 
 class Processor:
-    """Sends one output for each record, which holds the floor until it is acknowledged."""
+    """Sends one output for each record, which is needed until it is acknowledged."""
 
     def __init__(self, position: int = 0) -> None:
         self.offsets = OffsetTracker(position)
@@ -63,27 +63,27 @@ class World:
     def __init__(self) -> None:
         self.is_full = False
         self.sent: list[tuple[Output, Any]] = []
-        self.floors: dict[TP, tuple[int, str]] = {}
+        self.safe_offsets: dict[TP, tuple[int, str]] = {}
         self.logics: list[Processor] = []
         self.gate = asyncio.Event()
         self.gate.set()
         self.error: Exception | None = None
-        self.troubled = False
+        self.brokers_failed = False
         self.missed = False
         self.counted: list[str] = []
-        self.looked: list[tuple[TP, int, int]] = []
+        self.checked: list[tuple[TP, int, int]] = []
         self.stage = TopicStage(
             "steps",
             cast(Sender, self),
-            self.floors,
+            self.safe_offsets,
             self.load,
             self,
-            brokers_failed=lambda _tp: self.troubled,
+            brokers_failed=lambda _tp: self.brokers_failed,
             has_records=self.is_missed,
         )
 
     async def is_missed(self, tp: TP, start: int, end: int) -> bool:
-        self.looked.append((tp, start, end))
+        self.checked.append((tp, start, end))
         return self.missed
 
     async def load(self, partition: int) -> Restored:
@@ -104,7 +104,7 @@ class World:
             acknowledged(output, 0)
         del self.sent[:count]
 
-    # what a stage tells of itself
+    # the observer's methods
     def batch(self, records: int) -> None: ...
     def waited(self) -> None: ...
     def delivered(self, output: Output) -> None: ...

@@ -70,7 +70,7 @@ class Bench:
         self._turn()
 
     def process(self, item: dict[str, Any], at_s: float) -> None:
-        """Append a record and feed it, without the end of a batch."""
+        """Append a record and process it, without the end of a batch."""
         self.now_s = max(self.now_s, at_s)
         self.logic.process(
             Rec(self.offset, us(at_s) // 1000, item["trace_id"].encode(), msgspec.json.encode(item))

@@ -37,7 +37,7 @@ class Rec:
 
 @dataclass
 class Truth:
-    """What a run's trajectory must say in the end."""
+    """What a run's trajectory must be in the end."""
 
     steps: int = 0
     cost_nanos: int = 0
@@ -53,7 +53,7 @@ def event(
     end_us: int = 0,
     **more: Any,
 ) -> dict[str, Any]:
-    """A step event with sane defaults."""
+    """A step event with valid defaults."""
     base: dict[str, Any] = {
         "trace_id": trace_id,
         "step_id": step_id,
@@ -142,11 +142,11 @@ def record_of(offset: int, item: dict[str, Any]) -> Rec:
 
 
 class Kafka:
-    """What survives a crash: topics as acknowledged, and the committed floor."""
+    """What survives a crash: topics as acknowledged, and the committed offset."""
 
     def __init__(self) -> None:
         self.topics: dict[str, list[Output]] = {}
-        self.floor = 0
+        self.committed = 0
 
     def deliver(self, output: Output) -> None:
         """Append to the output's topic."""
@@ -185,12 +185,12 @@ class Process:
             state = decode_state(output.value or b"")
             if state.trace_id not in newest or state.order >= newest[state.trace_id].order:
                 newest[state.trace_id] = state
-        self.logic.restore(newest.values(), kafka.floor)
+        self.logic.restore(newest.values(), kafka.committed)
         self.flight: list[tuple[int, Output]] = []
         self.now = 0
 
     def batch(self, records: list[Rec]) -> None:
-        """Feed a batch, send, let some acknowledgements arrive, commit."""
+        """Process a batch, send, let some acknowledgements arrive, commit."""
         for record in records:
             self.logic.process(record)
         self.logic.flush()
@@ -206,8 +206,8 @@ class Process:
             self.kafka.deliver(output)
             self.logic.acknowledged(output)
         self._send()
-        assert self.logic.offsets.safe >= self.kafka.floor, "the floor went back"
-        self.kafka.floor = self.logic.offsets.safe
+        assert self.logic.offsets.safe >= self.kafka.committed, "the committed offset went back"
+        self.kafka.committed = self.logic.offsets.safe
 
     def _send(self) -> None:
         for output in self.logic.drain():
@@ -242,7 +242,7 @@ def play(
     kafka = Kafka()
     limits = limits or AssembleLimits(replay_records=200)
     process = Process(kafka, rng, limits)
-    position = kafka.floor
+    position = kafka.committed
     crashes = 0
     while position < len(log):
         size = rng.randrange(1, 60)
@@ -252,6 +252,6 @@ def play(
             process.crash()
             crashes += 1
             process = Process(kafka, rng, limits)
-            position = kafka.floor
+            position = kafka.committed
     process.settle(log[-1].timestamp * 1000)
     return kafka, crashes

@@ -86,7 +86,7 @@ class Kafka:
 
     fleet: list[Output] = field(default_factory=list)
     findings: list[Item] = field(default_factory=list)
-    floor: int = 0
+    committed: int = 0
 
     def deliver(self, output: Output) -> None:
         """Append to the output's topic."""
@@ -171,7 +171,7 @@ class Process:
             decode_checkpoint(value) for key, value in newest.items() if key.startswith(KEY_PREFIX)
         ]
         checkpoint = max(checkpoints, key=lambda found: found.through, default=None)
-        self.logic.restore(kafka.windows(), checkpoint, kafka.floor)
+        self.logic.restore(kafka.windows(), checkpoint, kafka.committed)
         self.flight: list[Output] = []
 
     def process(self, log: Sequence[Rec]) -> None:
@@ -188,8 +188,8 @@ class Process:
             self.kafka.deliver(output)
             self.logic.acknowledged(output)
         floor = self.logic.offsets.safe
-        assert floor >= self.kafka.floor, "the floor went back"
-        self.kafka.floor = floor
+        assert floor >= self.kafka.committed, "the floor went back"
+        self.kafka.committed = floor
 
     def settle(self) -> None:
         """Everything is delivered."""
@@ -250,6 +250,6 @@ def play(
                 for record in log[position : position + 40]:
                     old.logic.process(record)
                 old.crash()
-            position = kafka.floor
+            position = kafka.committed
     process.settle()
     return kafka, crashes

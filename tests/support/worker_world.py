@@ -30,7 +30,7 @@ Item = dict[str, Any]
 
 
 class World:
-    """An installation with one worker: send records, look at what comes out."""
+    """An installation with one worker: send records, read what comes out."""
 
     process: Process
 
@@ -131,8 +131,8 @@ class World:
         client.close()
         return int(end)
 
-    def floors(self) -> dict[tuple[str, int], tuple[int, int]]:
-        """What the worker's group has committed beside the end of each partition."""
+    def committed(self) -> dict[tuple[str, int], tuple[int, int]]:
+        """What the worker's group has committed, and the end of each partition."""
         client = consumer(
             self.settings, f"{self.settings.topic_prefix}.{self.settings.worker_group}"
         )

@@ -66,7 +66,7 @@ class Worker:
             self.send(name)
 
     def everything(self) -> set[str]:
-        """Names of the trajectories that say what is merged so far."""
+        """Names of the trajectories of what is merged so far."""
         return {f"trajectory {offset}" for offset in range(self.merged_through + 1)}
 
     def send(self, name: str) -> None:
@@ -193,7 +193,7 @@ class CheckpointMachine(RuleBasedStateMachine):
 
     @rule(outputs=st.integers(0, 8), states=st.integers(0, 2))
     def crash(self, outputs: int, states: int) -> None:
-        """The worker dies; Kafka has some of what was under way, and nobody learnt of it. Another one takes over."""
+        """The worker dies; Kafka has some of what was under way, without an acknowledgement. Another one takes over."""
         self.kafka.delivered.update(self.worker.outputs_under_way[:outputs])
         self.kafka.states += self.worker.states_under_way[:states]
         self.worker = Worker(self.kafka, self.kind)
@@ -263,7 +263,7 @@ def test_the_protocol_holds_under_every_interleaving() -> None:
     run_state_machine_as_test(CheckpointMachine, settings=FEW)
 
 
-class WritesBesideOutputs(RunCheckpoint):
+class WritesTooEarly(RunCheckpoint):
     """Rule 1 broken: the state record is sent while outputs are under way."""
 
     @property
@@ -313,7 +313,7 @@ class ForgetsRequests(RunCheckpoint):
 
 @pytest.mark.parametrize(
     "broken",
-    [WritesBesideOutputs, ReleasesTooEarly, ForgetsGrowth, SendsUnnamed, ForgetsRequests],
+    [WritesTooEarly, ReleasesTooEarly, ForgetsGrowth, SendsUnnamed, ForgetsRequests],
     ids=lambda kind: kind.__name__,
 )
 def test_the_property_finds_each_way_to_break_the_protocol(broken: type[RunCheckpoint]) -> None:

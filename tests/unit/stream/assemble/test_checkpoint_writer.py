@@ -1,4 +1,4 @@
-"""What a run holds of the floor and when its state is written: nothing is kept for ever, and nothing is lost at a crash."""
+"""Which offsets a run needs and when its state is written: nothing is kept for ever, nothing is lost at a crash."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def start_and_fillers(count: int = 30) -> list[Rec]:
     ]
 
 
-def test_a_run_that_closes_by_time_after_its_checkpoint_is_written_as_closed_and_put_away() -> None:
-    """A run whose every record is covered still gets its closed state: else it stays in memory, and reopens at a restart."""
+def test_a_run_that_closes_by_time_after_its_checkpoint_is_written_as_closed_and_removed() -> None:
+    """A run whose every record is checkpointed still gets its closed state: else it stays in memory, and reopens at a restart."""
     kafka = Kafka()
     process = Process(kafka, random.Random(0), AssembleLimits(replay_records=5))
     for record in start_and_fillers():
@@ -50,7 +50,7 @@ def test_a_run_that_closes_by_time_after_its_checkpoint_is_written_as_closed_and
         True,
     ]  # one more for the silence it reported
     assert not process.logic.runs
-    assert kafka.floor == 30
+    assert kafka.committed == 30
 
 
 def test_a_run_that_closes_while_its_checkpoint_is_under_way_is_written_again() -> None:
@@ -94,8 +94,8 @@ def acknowledge_until_state(logic: Any) -> Any:
     return found
 
 
-def test_everything_is_put_away_in_the_end() -> None:
-    """After the last run has closed nothing is open, nothing holds the floor, and no timer is left that leads anywhere."""
+def test_everything_is_removed_in_the_end() -> None:
+    """After the last run has closed nothing is open, no offset is needed, and no timer is left that leads anywhere."""
     kafka = Kafka()
     process = Process(kafka, random.Random(1), AssembleLimits(replay_records=4))
     for record in start_and_fillers(200):
@@ -185,8 +185,8 @@ def test_a_restart_drops_the_same_texts(restart_at: int) -> None:
     assert any(not name for name, _ in outcomes[0].values())
 
 
-def test_a_run_that_is_put_away_is_let_go_although_an_older_one_is_open() -> None:
-    """What holds the floor behind an open run is remembered for long: a few numbers of it, not its steps."""
+def test_a_run_that_is_removed_is_freed_although_an_older_one_is_open() -> None:
+    """Its offsets are remembered while an older run is open, but not its steps."""
     process = Process(Kafka(), random.Random(2), AssembleLimits())
     process.batch([record_of(0, event("f" * 32, "1" * 16, "", "start", START_US))])
     closed = f"{1:032x}"

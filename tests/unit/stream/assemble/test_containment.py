@@ -63,16 +63,16 @@ def test_a_detector_that_raises_is_off_for_that_run_and_nothing_else_changes(whe
     assert process.logic.counters.detector_errors == {"loop": 1}
     assert [found["subject"] for found in findings(process.kafka, DETECTOR_FAILED)] == ["loop"]
     assert "deadletter" not in process.kafka.topics
-    assert process.kafka.floor == 6
+    assert process.kafka.committed == 6
     assert made[0].asked.count(where) <= 1
 
 
-def test_the_alert_says_which_detector_and_error_and_quotes_nothing_in_its_sentence() -> None:
+def test_the_alert_names_the_detector_and_error_and_quotes_nothing_in_its_sentence() -> None:
     process = world(rules_with("on_content")[0])
     process.batch(run_of(BAD, 0))
     (found,) = findings(settled(process).kafka, DETECTOR_FAILED)
     assert "loop" in found["message"]
-    assert "ValueError in _look" in found["message"]
+    assert "ValueError in _called" in found["message"]
     assert "²" not in found["message"]
     assert "²" in found["quoted"]
     assert found["severity"] == "error"
@@ -102,21 +102,21 @@ def test_many_runs_that_meet_a_fault_make_one_finding_and_one_log_line() -> None
         (),
         lambda applied: _always(applied) if applied.rule.rule == "loop" else make_detector(applied),
     )
-    said: list[str] = []
+    logged: list[str] = []
     process = world(rules)
-    process.logic._failures._log_text = said.append
+    process.logic._failures._log_text = logged.append
     for number in range(50):
         process.batch(run_of(f"{number + 10:032x}", 3 * number))
     settled(process, 150)
     assert process.logic.counters.detector_errors["loop"] == 50
-    assert len(findings(process.kafka, DETECTOR_FAILED)) == len(said) == 1
-    assert "ZeroDivisionError" in said[0]
+    assert len(findings(process.kafka, DETECTOR_FAILED)) == len(logged) == 1
+    assert "ZeroDivisionError" in logged[0]
     late_us = START_US + 2 * REPORT_EVERY_US
     record = record_of(150, event(f"{99:032x}", "a" * 16, "", "end", late_us))
     record.timestamp = late_us // 1000
     process.batch([record])
     settled(process, 2 * REPORT_EVERY_US // 20_000)
-    assert len(findings(process.kafka, DETECTOR_FAILED)) == len(said) == 2
+    assert len(findings(process.kafka, DETECTOR_FAILED)) == len(logged) == 2
 
 
 def _always(applied: Applied) -> Any:
@@ -171,7 +171,7 @@ def test_an_absurd_usage_closes_or_is_given_up_and_others_go_on() -> None:
     refuse(process, [record_of(0, absurd)])
     settled(process)
     assert process.kafka.final()[GOOD]["closed"]
-    assert process.kafka.floor == 4
+    assert process.kafka.committed == 4
 
 
 def test_sums_of_the_largest_counts_and_costs_fit_into_every_record() -> None:
@@ -214,7 +214,7 @@ def test_a_run_whose_bookkeeping_raises_goes_to_the_dead_letter(
     settled(process)
     assert process.kafka.final()[GOOD]["closed"]
     assert process.logic.counters.runs_given_up == 1
-    assert process.kafka.floor == 0, "what is not dead-lettered yet must not be forgotten"
+    assert process.kafka.committed == 0, "what is not dead-lettered yet must not be forgotten"
     refuse(process, bad + good)
     settled(process)
     letters = process.kafka.topics["deadletter"]
@@ -223,7 +223,7 @@ def test_a_run_whose_bookkeeping_raises_goes_to_the_dead_letter(
         [b"2", b"0", b"1"],
     )
     assert all(b"OverflowError" in dict(letter.headers)["stepstream-detail"] for letter in letters)
-    assert process.kafka.floor == 6
+    assert process.kafka.committed == 6
     assert len(findings(process.kafka, RUN_GIVEN_UP)) == 1
     process.batch([record_of(6, event(BAD, "c" * 16, "a" * 16, "end", START_US))])
     assert [output.key for output in process.kafka.topics["deadletter"][3:] or _sent(process)] == [

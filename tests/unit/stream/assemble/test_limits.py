@@ -86,7 +86,7 @@ class Worker:
 
 @pytest.mark.parametrize("parent", ["", "f" * 16])
 def test_steps_per_run(parent: str) -> None:
-    """``max_steps_per_run``: the rest is counted and not held, roots beyond the first too; the root always finds room."""
+    """``max_steps_per_run``: the rest is counted and not kept, roots beyond the first too; the root always finds room."""
     worker = Worker(max_steps_per_run=5)
     worker.process(
         *(
@@ -123,7 +123,7 @@ def test_open_runs() -> None:
     assert b'"steps":2' in late[-1].value
 
 
-def test_bytes_held() -> None:
+def test_bytes_in_memory() -> None:
     """``max_held_bytes``: the idlest open runs are closed, in time the states of closed ones forgotten; both are counted."""
     worker = Worker(max_held_bytes=100_000)
     worker.process(
@@ -154,7 +154,7 @@ def test_bytes_held() -> None:
     assert (worker.metric("too_late_total"), worker.metric("late_total")) == (1, 0)
 
 
-def test_a_run_that_is_told_of_as_it_closes_is_closed_once() -> None:
+def test_a_run_that_is_reported_as_it_closes_is_closed_once() -> None:
     """Closed by force with a finding to be written first, it is counted once and does close."""
     policy = Policy.model_validate({"name": "p", "rules": [{"rule": "tool_error_ignored"}]})
     kafka = Kafka()
@@ -173,7 +173,7 @@ def test_a_run_that_is_told_of_as_it_closes_is_closed_once() -> None:
 
 
 def test_replay_length() -> None:
-    """``replay_records``: an idle open run is written down, and the floor goes on without it."""
+    """``replay_records``: an idle open run is written down, and the committed offset passes it."""
     worker = Worker(replay_records=50)
     worker.process(record_of(0, event(TRACES[0], "1" * 16, "", "start", START_US)))
     for number in range(1, 200):
@@ -289,10 +289,10 @@ def test_timers_of_runs_that_are_gone_do_not_pile_up(monkeypatch: pytest.MonkeyP
     assert worker.metric("runs_closed_total") == 400
 
 
-def test_runs_that_end_are_closed_before_a_million_others_are_looked_at(
+def test_runs_that_end_are_closed_before_a_million_others_are_woken(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Very many runs become stuck at once: in one turn only so many are looked at, and who has ended does not wait."""
+    """Very many runs become stuck at once: in one turn only so many are woken, and one that has ended does not wait."""
     monkeypatch.setattr(timers, "WAKE_UPS_A_TURN", 5)
     process = Process(Kafka(), random.Random(3), AssembleLimits())
     starts = [event(trace, "a" * 16, "", "start", START_US) for trace in TRACES[:60]]

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from stepstream.stream.assemble import memory_accounting as held
+from stepstream.stream.assemble import memory_accounting
 from stepstream.stream.assemble.memory_accounting import MemoryAccounting, run_bytes
 from stepstream.stream.assemble.partition import AssemblePartition
 from stepstream.stream.run.limits import AssembleLimits
@@ -14,7 +14,7 @@ from tests.support.stream_world import START_US, Kafka, Process, Rec, event, rec
 
 
 def walked(logic: AssemblePartition) -> tuple[int, int, int]:
-    """Open runs, their bytes and the bytes of all runs, by looking at each."""
+    """Open runs, their bytes and the bytes of all runs, by counting each."""
     runs = [active.run for active in logic.runs.values()]
     still_open = [run for run in runs if not run.closed]
     return len(still_open), sum(map(run_bytes, still_open)), sum(map(run_bytes, runs))
@@ -26,9 +26,9 @@ def counted(logic: AssemblePartition) -> tuple[int, int, int]:
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_what_is_counted_is_what_is_held(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_counted_is_what_is_in_memory(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Through growth, ends, late steps, closing by force, given up runs and crashes."""
-    monkeypatch.setattr(held, "SPARE", 5)
+    monkeypatch.setattr(memory_accounting, "SPARE", 5)
     rng, kafka = random.Random(seed), Kafka()
     limits = AssembleLimits(
         max_open_runs=25, max_closed_runs=10, max_held_bytes=90_000, replay_records=40
@@ -81,7 +81,7 @@ def test_the_idlest_are_those_that_were_silent_for_longest() -> None:
 
 
 def test_a_batch_closes_by_force_no_more_runs_than_it_opens() -> None:
-    """Where very many are open, a turn has only the batch's own share to do, and nobody waits for more."""
+    """Where very many are open, a turn has only the batch's own share to do, and no run waits for more."""
     process = Process(Kafka(), random.Random(1), AssembleLimits(max_open_runs=100))
     closed = []
     for first in range(0, 1_000, 50):

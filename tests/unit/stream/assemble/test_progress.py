@@ -1,4 +1,4 @@
-"""What partitions of steps tell the windows: never more than is out."""
+"""What partitions of steps report to the windows: never more than is sent."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NOW_US = 1_700_000_000_000_000
 
 
 def ignore(*_: object) -> None:
-    """Nobody is told."""
+    """Ignores its arguments."""
 
 
 @dataclass
@@ -31,35 +31,35 @@ class Assemble:
     )
 
 
-def told(outputs: list[Output]) -> set[int]:
+def reported(outputs: list[Output]) -> set[int]:
     return {msgspec.json.decode(output.value or b"")["time"] for output in outputs}
 
 
 def test_progress_keeps_behind_what_waits_to_be_published() -> None:
-    """A growing run's usage may wait for an interval: what was appended within it is not told yet. To all, now and then."""
-    teller, logic = ProgressReporter(3, LIMITS), Assemble()
+    """A growing run's usage may wait for an interval: what was appended within it is not reported yet. To all, now and then."""
+    reporter, logic = ProgressReporter(3, LIMITS), Assemble()
     logic.clock.advance(NOW_US, watching=False)
-    outputs = teller.due(logic)
-    assert told(outputs) == {NOW_US - 3_000_000 - MARGIN_US}
+    outputs = reporter.due(logic)
+    assert reported(outputs) == {NOW_US - 3_000_000 - MARGIN_US}
     assert [output.partition for output in outputs] == [0, 1, 2]
     logic.clock.advance(NOW_US + EVERY_US - 1, watching=False)
-    assert teller.due(logic) == []
+    assert reporter.due(logic) == []
     logic.clock.advance(NOW_US + EVERY_US, watching=False)
-    assert len(teller.due(logic)) == 3
+    assert len(reporter.due(logic)) == 3
 
 
 def test_nothing_is_told_while_timers_wait() -> None:
     """After a jump of the clock, timers publish late: progress waits for them."""
-    teller, logic = ProgressReporter(1, LIMITS), Assemble()
+    reporter, logic = ProgressReporter(1, LIMITS), Assemble()
     logic.clock.advance(NOW_US, watching=True)
-    assert teller.due(logic) == []
+    assert reporter.due(logic) == []
     for second in range(1, CATCH_UP_US // 1_000_000 + 1):
         logic.clock.advance(NOW_US + second * 1_000_000, watching=True)
-    assert len(teller.due(logic)) == 1
+    assert len(reporter.due(logic)) == 1
 
 
 def test_the_slowest_partition_decides() -> None:
-    """Nothing is known before all have told; what an old owner tells again moves nothing back."""
+    """Nothing is known before all have reported; what an old owner tells again moves nothing back."""
     watermark = Watermark(2)
     assert not watermark.advance(0, 50)
     assert watermark.advance(1, 30)

@@ -77,11 +77,11 @@ def test_growing_runs_take_turns_and_nothing_else_waits() -> None:
     )
     assert max(growth.values()) - min(growth.values()) <= 1
     assert process.logic.counters.trajectories_delayed > 0
-    told: dict[str, str] = {}
+    published_usage: dict[str, str] = {}
     for value in kafka.values("usage"):
-        told[value["trace_id"]] = value["cost_usd"]
-    assert set(told) == set(RUNS)
-    assert set(told.values()) <= {"0.2", "0.3", "0.4"}  # at most two seconds behind
+        published_usage[value["trace_id"]] = value["cost_usd"]
+    assert set(published_usage) == set(RUNS)
+    assert set(published_usage.values()) <= {"0.2", "0.3", "0.4"}  # at most two seconds behind
     feed(process, 5, [event(trace, "1" * 16, "", "end", START_US) for trace in RUNS])
     process.settle(START_US + 30 * SECOND_US)
     assert {value["closed"] for value in kafka.final().values()} == {True}
@@ -90,14 +90,14 @@ def test_growing_runs_take_turns_and_nothing_else_waits() -> None:
 def test_the_usage_of_very_many_runs_is_told_less_often_and_progress_waits_for_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Four times as many runs as are told in time: each is told every fourth interval, and windows hear of no time before
+    """Four times as many runs as are published_usage in time: each is published_usage every fourth interval, and windows hear of no time before
     all that was used until then is out."""
     assert usage_every_us(SECOND_US, RUNS_AT_FULL_RATE) == SECOND_US
     assert usage_every_us(SECOND_US, 3 * RUNS_AT_FULL_RATE) == 3 * SECOND_US
     assert usage_every_us(SECOND_US, 10**9) == LONGEST_USAGE_US
     monkeypatch.setattr(publisher, "RUNS_AT_FULL_RATE", len(RUNS) // 4)
     kafka, limits = Kafka(), AssembleLimits(usage_interval_us=2 * SECOND_US)
-    process, teller = Process(kafka, random.Random(0), limits), ProgressReporter(1, limits)
+    process, reporter = Process(kafka, random.Random(0), limits), ProgressReporter(1, limits)
     used_at: dict[int, float] = {}
     for second in range(20):
         steps = [
@@ -106,11 +106,13 @@ def test_the_usage_of_very_many_runs_is_told_less_often_and_progress_waits_for_i
         ]
         feed(process, second, steps)
         used_at[START_US + second * SECOND_US] = 0.1 * (second + 1)
-        told = {value["trace_id"]: float(value["cost_usd"]) for value in kafka.values("usage")}
-        for output in teller.due(process.logic):
+        published_usage = {
+            value["trace_id"]: float(value["cost_usd"]) for value in kafka.values("usage")
+        }
+        for output in reporter.due(process.logic):
             until_us = msgspec.json.decode(output.value or b"")["time"]
             known = max((usd for at_us, usd in used_at.items() if at_us <= until_us), default=0.0)
-            assert min(told.values(), default=0.0) >= known - 1e-9
+            assert min(published_usage.values(), default=0.0) >= known - 1e-9
             assert until_us >= START_US + (second - 8) * SECOND_US - MARGIN_US
     times = Counter(value["trace_id"] for value in kafka.values("usage"))
     assert set(times.values()) == {2}  # every eight seconds

@@ -60,7 +60,7 @@ def test_every_run_is_whole_without_crashes(seed: int) -> None:
     log, truth = make_log(seed)
     kafka, _ = play(log, seed)
     check(kafka, truth)
-    assert kafka.floor == len(log)
+    assert kafka.committed == len(log)
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -71,7 +71,7 @@ def test_a_crash_at_any_record_changes_nothing(seed: int) -> None:
     kafka, crashes = play(log, seed + 1_000, crash_rate=0.08)
     assert crashes > 0
     check(kafka, truth)
-    assert kafka.floor == len(log)
+    assert kafka.committed == len(log)
     assert {f["finding_id"] for f in kafka.values("findings")} == {
         f["finding_id"] for f in calm.values("findings")
     }
@@ -207,7 +207,7 @@ def test_a_step_after_the_horizon_changes_no_trajectory() -> None:
     process.settle(at + 300_000_000)
     assert kafka.final()[trace] == before
     assert process.logic.counters.too_late == 1
-    assert kafka.floor == 2
+    assert kafka.committed == 2
 
 
 def test_rejected_records_hold_the_floor_until_their_copy_is_acknowledged() -> None:
@@ -258,7 +258,7 @@ def test_a_run_of_fifty_thousand_steps_is_bounded_and_counted() -> None:
     process.settle(log[-1].timestamp * 1000)
     final = kafka.final()[trace]
     assert (final["steps"], final["steps_over_limit"], final["status"]) == (2_000, 48_000, "ok")
-    assert kafka.floor == len(log)
+    assert kafka.committed == len(log)
 
 
 def test_cycles_and_second_roots_are_kept_and_counted() -> None:

@@ -169,7 +169,7 @@ def test_the_newer_of_two_states_is_known_whoever_wrote_last() -> None:
 
 @given(st.integers(0, 2**62))
 def test_commit_metadata_survives(state_from: int) -> None:
-    """Beside the floor stands where the state topic must be read from."""
+    """The metadata is where the state topic must be read from."""
     assert (WORKER.decode(WORKER.encode(state_from)) or 0) == state_from
     assert (
         WORKER.decode(WORKER.encode(state_from) + "17;x") or 0
@@ -191,7 +191,7 @@ def test_commit_metadata_survives(state_from: int) -> None:
         "2",
     ],
 )
-def test_metadata_that_says_nothing_we_know_means_read_all(metadata: str | None) -> None:
+def test_metadata_that_is_not_known_means_read_all(metadata: str | None) -> None:
     """Too much is read rather than too little."""
     assert (WORKER.decode(metadata) or 0) == 0
 
@@ -215,7 +215,7 @@ class TestStateIndex:
         lowest = WORKER.decode(index.metadata(1)) or 0
         assert 199 - 62 <= lowest <= 199 - 60
 
-    def test_it_never_goes_back_and_is_not_computed_for_each_floor(self) -> None:
+    def test_it_never_goes_back_and_is_not_computed_for_each_offset(self) -> None:
         """A commit must not need more than the one before; the sums are done once in a while."""
         index = StateIndex(SECOND_US, start=500)
         index.written("a", 400, closed=False, closed_at_us=0)

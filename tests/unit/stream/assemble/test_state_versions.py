@@ -50,7 +50,7 @@ def test_the_newest_version_and_the_one_before_it_are_kept() -> None:
 
 
 def test_what_version_2_adds_is_absent_in_version_1() -> None:
-    """A run from before there were baselines is judged by none, for as long as it lives."""
+    """A run from before there were baselines has none for as long as it is open."""
     normal = restored(2, "open").normal
     assert restored(1, "open").normal is None
     assert normal is not None
@@ -98,7 +98,7 @@ def test_a_closed_run_stays_closed(version: int) -> None:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_what_had_announced_is_told(version: int) -> None:
+def test_what_was_announced_is_sent(version: int) -> None:
     """A finding that was written down before it was sent is still there to be sent."""
     (announced,) = state(version, "announced").announced
     assert announced[:2] == ("findings", b"shop")
@@ -107,12 +107,12 @@ def test_what_had_announced_is_told(version: int) -> None:
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("kind", ["open", "closed", "announced"])
-def test_written_again_it_says_the_same(version: int, kind: str) -> None:
+def test_written_again_it_is_the_same(version: int, kind: str) -> None:
     """What a worker of today writes of it is read as it was."""
     assert decode_state(encode(state(version, kind))) == state(version, kind)
 
 
-def test_the_floor_of_version_1_is_not_trusted() -> None:
-    """It does not say where it ends, and clients read on: the whole state topic is read instead."""
+def test_the_metadata_of_version_1_is_not_trusted() -> None:
+    """It has no end, and clients read on: the whole state topic is read instead."""
     assert (WORKER.decode(golden(1)["floor_metadata"]) or 0) == 0
     assert (WORKER.decode("1;state=17") or 0) == 0

@@ -31,7 +31,7 @@ Action = tuple[float, dict[str, Any] | None]
 
 
 def story() -> list[Action]:
-    """A tool call that takes long with nothing beside it; its own clock says that all was within the limits."""
+    """A tool call that takes long with nothing else; by its own clock all was within the limits."""
     records: list[Action] = [
         (0.0, root("start", 0.0)),
         (0.2, step(2, "start", 0.2, kind="tool_call", tool="fetch")),
@@ -63,13 +63,13 @@ def play(seed: int, crash_after: int | None, rng: random.Random) -> Kafka:
         if index == crash_after:
             process.crash()
             process = Process(kafka, random.Random(seed + 1), limits, rules)
-            process.batch(log[kafka.floor :] if kafka.floor < len(log) else [])
+            process.batch(log[kafka.committed :] if kafka.committed < len(log) else [])
     process.settle(us(12))
     process.settle(us(212))
     return kafka
 
 
-def troubles(kafka: Kafka) -> dict[tuple[str, str], tuple[int, int]]:
+def problems(kafka: Kafka) -> dict[tuple[str, str], tuple[int, int]]:
     """Distinct firing and resolving findings by alert and subject."""
     ids: dict[tuple[str, str, str], set[str]] = defaultdict(set)
     for value in kafka.values("findings"):
@@ -83,8 +83,8 @@ def troubles(kafka: Kafka) -> dict[tuple[str, str], tuple[int, int]]:
 
 
 def test_the_story_without_a_crash() -> None:
-    """Four limits of time are passed, and all four troubles end."""
-    found = troubles(play(1, None, random.Random(1)))
+    """Four limits of time are passed, and all four problems end."""
+    found = problems(play(1, None, random.Random(1)))
     assert set(found.values()) == {(1, 1)}
     assert {alert for alert, _ in found} == {
         "hung-step",
@@ -96,11 +96,13 @@ def test_the_story_without_a_crash() -> None:
 
 @pytest.mark.parametrize("crash_after", range(len(story())))
 @pytest.mark.parametrize("seed", range(6))
-def test_what_was_told_is_taken_back_whenever_the_crash_comes(crash_after: int, seed: int) -> None:
-    """A trouble that was published once is known to every later owner of the run, and ends with it."""
+def test_what_was_reported_is_resolved_whenever_the_crash_comes(
+    crash_after: int, seed: int
+) -> None:
+    """A problem that was published once is known to every later owner of the run, and ends with it."""
     kafka = play(seed, crash_after, random.Random(seed))
     assert {
-        pair for pair, counts in troubles(kafka).items() if counts[0] and not counts[1]
+        pair for pair, counts in problems(kafka).items() if counts[0] and not counts[1]
     } == set()
     final = kafka.final()
     assert [(value["steps"], value["closed"]) for value in final.values()] == [(2, True)]
@@ -151,7 +153,7 @@ def spend_late(seed: int, crash_after: int | None) -> Kafka:
             # the late step is in the log before the successor has read it
             log = [*log, record_of(3, records[3][1])] if len(log) == 3 else log
             moments[index + 1 :] = [action for action in moments[index + 1 :] if action[1] is None]
-            process.batch(log[kafka.floor :])
+            process.batch(log[kafka.committed :])
     process.settle(us(8))
     process.settle(us(208))
     return kafka

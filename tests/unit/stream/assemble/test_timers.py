@@ -41,7 +41,7 @@ def world(kind: type[DetectorBase]) -> World:
 
 
 def use(bench: Bench, *kinds: type[DetectorBase]) -> None:
-    """Have the bench's runs judged by these detectors alone."""
+    """Have the bench's runs followed by these detectors alone."""
     applied = Applied(StuckRun(rule="stuck_run"))
     made = iter(kinds)
     rules = RuleSet((applied,) * len(kinds), lambda item: next(made)(item))  # noqa: PLW0108

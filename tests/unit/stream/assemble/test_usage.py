@@ -79,7 +79,7 @@ def play(batches: list[list[dict[str, Any]]], *, restart_after: int | None = Non
             process.pump()
         if index == restart_after:
             process = Process(kafka, random.Random(1), limits)
-            process.batch([record for record in log if record.offset >= kafka.floor])
+            process.batch([record for record in log if record.offset >= kafka.committed])
     process.settle(log[-1].timestamp * 1000 + 1_200_000)
     return kafka
 

@@ -1,4 +1,4 @@
-"""When runs are looked at: never later than a detector asked for, and not again and again for nothing."""
+"""When runs are woken: never later than a detector asked for, and not without need."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.stream_bench import Bench, policy, root, step
 
 
 def assert_punctual(stage: AssemblePartition) -> None:
-    """No run is to be looked at later than something about it is due."""
+    """No run is woken later than something about it is due."""
     for active in stage.runs.values():
         due_us = wake_at(active.run, stage.limits)
         if due_us is not None:
@@ -33,14 +33,14 @@ class Punctual(World):
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_no_look_comes_late(case: DetectorCase) -> None:
+def test_no_wake_up_comes_late(case: DetectorCase) -> None:
     """Whatever a record makes a detector wait for is in the schedule when its batch ends."""
     for events in (case.breaks, case.calm):
         Punctual(case).play(events, as_they_happen(events))
 
 
 @pytest.mark.parametrize("case", RULES, ids=lambda case: case.alert)
-def test_no_look_comes_late_under_a_policy(case: Case) -> None:
+def test_no_wake_up_comes_late_under_a_policy(case: Case) -> None:
     """The same of every rule that is about a run while it goes on, through records and through time."""
     bench = case.bench()
     for at_s, item in case.breaks:
@@ -51,36 +51,36 @@ def test_no_look_comes_late_under_a_policy(case: Case) -> None:
         assert_punctual(bench.logic)
 
 
-class Looks:
-    """Counts how often a stage looks at a run because time has passed."""
+class WakeUps:
+    """Counts how often a stage wakes a run because time has passed."""
 
     def __init__(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
         self.count = 0
-        look_at = bench.logic._wake
+        wake = bench.logic._wake
 
         def counted(*args: object) -> None:
             self.count += 1
-            look_at(*args)  # type: ignore[arg-type]
+            wake(*args)  # type: ignore[arg-type]
 
         monkeypatch.setattr(bench.logic, "_wake", counted)
 
 
-def test_a_run_is_not_looked_at_while_nothing_can_be_due(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With very many runs open it is the looks that cost: a minute of a quiet run needs none."""
+def test_a_run_is_not_woken_while_nothing_can_be_due(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With very many runs open wake-ups are what costs: a minute of a quiet run needs none."""
     bench = Bench()
-    looks = Looks(bench, monkeypatch)
+    wake_ups = WakeUps(bench, monkeypatch)
     bench.send(root("start", 0), 0)
     for second in range(1, 60):
         bench.send(step(second + 1, "end", second, second + 0.5, kind="llm_call"), second)
-    assert looks.count == 0
+    assert wake_ups.count == 0
 
 
-def test_a_limit_makes_looks_as_seldom_as_it_is_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A step may be due the limit after its start, so a run that goes on is looked at once in a limit's time at most."""
+def test_a_limit_makes_wake_ups_as_rare_as_it_is_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step may be due the limit after its start, so a run that goes on is woken once in a limit's time at most."""
     bench = Bench(policy({"rule": "step_duration", "limit": "10s"}))
-    looks = Looks(bench, monkeypatch)
+    wake_ups = WakeUps(bench, monkeypatch)
     bench.send(root("start", 0), 0)
     for second in range(1, 60):
         bench.send(step(second + 1, "start", second), second)
         bench.send(step(second + 1, "end", second, second + 0.5), second + 0.5)
-    assert 1 <= looks.count <= 6
+    assert 1 <= wake_ups.count <= 6

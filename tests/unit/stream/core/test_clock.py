@@ -1,4 +1,4 @@
-"""The clock of a partition: log time, so that nobody is blamed for an hour in which nobody looked."""
+"""The clock of a partition: log time, so that no run is blamed for an hour in which nothing was read."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_it_moves_with_the_log() -> None:
 
 
 def test_it_never_goes_back() -> None:
-    """Append times of one partition may step back when its leader changes; deadlines must not be judged twice."""
+    """Append times of one partition may step back when its leader changes; deadlines must not be checked twice."""
     clock = PartitionClock()
     clock.advance(10 * SECOND_US, watching=True)
     clock.advance(9 * SECOND_US, watching=True)
@@ -26,7 +26,7 @@ def test_it_never_goes_back() -> None:
 
 
 def test_after_a_jump_timers_give_producers_time_to_catch_up() -> None:
-    """Nobody watched for a while: a silence may be our own."""
+    """Nothing was read for a while: producers may be about to deliver."""
     clock = PartitionClock(now_us=SECOND_US)
     clock.advance(SECOND_US + JUMP_US + 1, watching=True)
     assert not clock.timers_may_fire
@@ -68,8 +68,8 @@ def test_time_is_the_highest_seen(steps: list[tuple[int, bool]]) -> None:
     assert clock.timers_from_us <= clock.now_us + CATCH_UP_US
 
 
-def test_what_began_after_a_jump_need_not_wait_for_what_was_held_during_it() -> None:
-    """Trouble that goes on holds everything, also what began during the grace of a jump."""
+def test_what_began_after_a_jump_need_not_wait_for_what_was_delayed_during_it() -> None:
+    """A failure that goes on delays everything, also what began during the grace of a jump."""
     clock = PartitionClock(now_us=SECOND_US)
     clock.advance(20 * SECOND_US, watching=True)
     assert [clock.may_close(second * SECOND_US) for second in (1, 19, 20, 21)] == [

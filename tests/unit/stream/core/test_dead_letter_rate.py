@@ -17,7 +17,7 @@ def fuse(limit: int = 10) -> DeadLetterRate:
     return DeadLetterRate("steps", 3, "state", limit)
 
 
-def told(outputs: list[Output]) -> list[dict[str, Any]]:
+def states(outputs: list[Output]) -> list[dict[str, Any]]:
     """The findings among outputs."""
     return [
         msgspec.json.decode(output.value or b"") for output in outputs if output.topic == "findings"
@@ -28,7 +28,7 @@ def notes(outputs: list[Output]) -> list[Output]:
     return [output for output in outputs if output.topic == "state"]
 
 
-def test_up_to_the_limit_nothing_is_said() -> None:
+def test_up_to_the_limit_nothing_is_sent() -> None:
     """Some garbage is normal; minutes do not add up."""
     made = fuse()
     for minute in range(5):
@@ -45,7 +45,7 @@ def test_beyond_the_limit_one_alert_is_raised() -> None:
         *made.refused(60, START_US + 2),
     ]
     out += made.refused(60, START_US + MINUTE_US)
-    (finding,) = told(out)
+    (finding,) = states(out)
     assert (finding["alert"], finding["subject"], finding["severity"]) == (
         "dead-letter-rate",
         "steps/3",
@@ -58,21 +58,23 @@ def test_beyond_the_limit_one_alert_is_raised() -> None:
 def test_it_is_over_after_a_minute_within_the_limit() -> None:
     """Not with the minute in which it blew, whose rest may have been quiet."""
     made = fuse()
-    (fired,) = told(made.refused(11, START_US))
+    (fired,) = states(made.refused(11, START_US))
     assert made.passed(START_US + MINUTE_US) == []
     assert made.refused(11, START_US + MINUTE_US + 1) == []
     assert made.passed(START_US + 2 * MINUTE_US) == []
-    (resolved,) = told(made.passed(START_US + 3 * MINUTE_US))
+    (resolved,) = states(made.passed(START_US + 3 * MINUTE_US))
     assert (resolved["state"], made.is_exceeded) == ("resolved", False)
     assert resolved["finding_id"] != fired["finding_id"]
-    assert told(made.refused(11, START_US + 4 * MINUTE_US))[0]["finding_id"] != fired["finding_id"]
+    assert (
+        states(made.refused(11, START_US + 4 * MINUTE_US))[0]["finding_id"] != fired["finding_id"]
+    )
 
 
 def test_a_long_silence_is_a_minute_within_the_limit() -> None:
-    """A log that nobody writes to refuses nothing."""
+    """A log without new records refuses nothing."""
     made = fuse()
     made.refused(11, START_US)
-    assert [finding["state"] for finding in told(made.passed(START_US + 5 * MINUTE_US))] == [
+    assert [finding["state"] for finding in states(made.passed(START_US + 5 * MINUTE_US))] == [
         "resolved"
     ]
 
@@ -86,12 +88,12 @@ def test_a_restart_knows_that_it_has_blown() -> None:
     assert again.refused(11, START_US) == []
     again.passed(START_US + MINUTE_US)
     ended = again.passed(START_US + 2 * MINUTE_US)
-    assert [finding["state"] for finding in told(ended)] == ["resolved"]
+    assert [finding["state"] for finding in states(ended)] == ["resolved"]
     third = fuse()
     assert third.restore(notes(ended)[0].value or b"") == 0
     assert not third.is_exceeded
     forgetful = fuse()
-    assert told(forgetful.refused(11, START_US))[0]["finding_id"] == told(out)[0]["finding_id"]
+    assert states(forgetful.refused(11, START_US))[0]["finding_id"] == states(out)[0]["finding_id"]
 
 
 def test_without_a_limit_it_never_blows() -> None:

@@ -1,4 +1,4 @@
-"""Brokers in trouble: a client that can still read must not take other people's silence for their own choice."""
+"""Failed brokers: a client that can still read must not take missing records for silent producers.choice."""
 
 from __future__ import annotations
 
@@ -22,54 +22,54 @@ class Cluster:
         self.now = 100.0
         self.stalled = 0.0
         self.leaders: dict[TP, int | None] = {FIRST: 1, SECOND: 2}
-        self.trouble = BrokerHealth(
+        self.health = BrokerHealth(
             lambda: self.stalled, lambda tp: self.leaders[tp], lambda: self.now
         )
 
 
-def test_steady_leaders_are_no_trouble() -> None:
+def test_steady_leaders_are_healthy() -> None:
     """The first sight of a leader is no change."""
     cluster = Cluster()
-    assert not cluster.trouble.has_failed(FIRST)
+    assert not cluster.health.has_failed(FIRST)
     cluster.now += 1_000
-    assert not cluster.trouble.has_failed(FIRST)
+    assert not cluster.health.has_failed(FIRST)
 
 
-def test_a_new_leader_is_trouble_for_its_partition_for_a_while() -> None:
-    """Long enough for a partition whose state is being read to hear of it."""
+def test_a_new_leader_counts_as_failure_for_its_partition_for_a_while() -> None:
+    """Long enough for a partition whose state is being read to notice it."""
     cluster = Cluster()
-    assert not cluster.trouble.has_failed(FIRST)
-    assert not cluster.trouble.has_failed(SECOND)
+    assert not cluster.health.has_failed(FIRST)
+    assert not cluster.health.has_failed(SECOND)
     cluster.leaders[FIRST] = 3
-    assert cluster.trouble.has_failed(FIRST)
-    assert not cluster.trouble.has_failed(SECOND)
+    assert cluster.health.has_failed(FIRST)
+    assert not cluster.health.has_failed(SECOND)
     cluster.now += LEADER_S - 0.1
-    assert cluster.trouble.has_failed(FIRST)
+    assert cluster.health.has_failed(FIRST)
     cluster.now += 0.2
-    assert not cluster.trouble.has_failed(FIRST)
+    assert not cluster.health.has_failed(FIRST)
 
 
-def test_a_leader_that_is_away_is_trouble_when_it_goes_and_when_it_is_back() -> None:
-    """-1 says that there is none; that nothing is known says nothing."""
+def test_a_leader_that_is_away_counts_as_failure_when_it_goes_and_when_it_is_back() -> None:
+    """-1 means that there is none; None that it is not known."""
     cluster = Cluster()
-    cluster.trouble.has_failed(FIRST)
+    cluster.health.has_failed(FIRST)
     cluster.leaders[FIRST] = None
-    assert not cluster.trouble.has_failed(FIRST)
+    assert not cluster.health.has_failed(FIRST)
     for leader in (-1, 1):
         cluster.leaders[FIRST] = leader
-        assert cluster.trouble.has_failed(FIRST)
+        assert cluster.health.has_failed(FIRST)
         cluster.now += LEADER_S
-        assert not cluster.trouble.has_failed(FIRST)
+        assert not cluster.health.has_failed(FIRST)
 
 
-def test_outputs_that_nobody_acknowledges_are_trouble_everywhere() -> None:
-    """What holds our records back holds back everybody's."""
+def test_outputs_without_acknowledgement_count_as_failure_everywhere() -> None:
+    """What delays the worker's records delays those of all producers."""
     cluster = Cluster()
     cluster.stalled = STALLED_S
-    assert not cluster.trouble.has_failed(FIRST)
+    assert not cluster.health.has_failed(FIRST)
     cluster.stalled = STALLED_S + 0.1
-    assert cluster.trouble.has_failed(FIRST)
-    assert cluster.trouble.has_failed(SECOND)
+    assert cluster.health.has_failed(FIRST)
+    assert cluster.health.has_failed(SECOND)
 
 
 def test_a_sender_knows_for_how_long_nothing_was_acknowledged() -> None:
@@ -88,8 +88,8 @@ def test_a_sender_knows_for_how_long_nothing_was_acknowledged() -> None:
     assert 0.1 <= sender.stalled_s() < 5
 
 
-def test_deadlines_wait_while_brokers_are_in_trouble() -> None:
-    """The clock goes on, but a silence is nobody's fault until producers had time to catch up."""
+def test_deadlines_wait_while_brokers_have_failed() -> None:
+    """The clock goes on, but timers wait until producers had time to catch up."""
     bench = Bench(policy({"rule": "run_duration", "limit": "3s"}))
     bench.send(root("start", 0.0), 0.0)
     bench.wait(2.5)

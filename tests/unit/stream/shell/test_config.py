@@ -24,7 +24,7 @@ SUBSCRIPTION = {"kind": "Subscription", "name": "ops", "to": {"webhook": {"url":
 
 
 @dataclass
-class Held:
+class Kept:
     """A record of the config topic."""
 
     name: bytes | None
@@ -39,7 +39,7 @@ class Held:
 
 def record(key: str, document: dict[str, Any] | bytes | None) -> Message:
     content = json.dumps(document).encode() if isinstance(document, dict) else document
-    return cast(Message, Held(key.encode(), content))
+    return cast(Message, Kept(key.encode(), content))
 
 
 def policies(documents: Documents) -> list[str]:
@@ -48,7 +48,7 @@ def policies(documents: Documents) -> list[str]:
 
 
 def test_a_policy_comes_changes_and_goes() -> None:
-    """Each says that there is something new; the same again does not."""
+    """Each is reported as new; the same again is not."""
     documents = Documents()
     assert documents.apply([record("policy/p", POLICY)])
     assert policies(documents) == ["p"]
@@ -60,7 +60,7 @@ def test_a_policy_comes_changes_and_goes() -> None:
 
 
 def test_prices_are_news_and_subscriptions_are_not() -> None:
-    """The worker judges by policies and prices; who is told is not its business."""
+    """The worker needs policies and prices; subscriptions do not concern it."""
     documents = Documents()
     assert documents.apply([record("prices/own", PRICES)])
     assert not documents.apply([record("subscription/ops", SUBSCRIPTION)])
@@ -72,7 +72,7 @@ def test_prices_are_news_and_subscriptions_are_not() -> None:
     [b"no json", b"{}", b'{"kind": "Policy", "name": "p", "rules": [{"rule": "from_the_future"}]}'],
 )
 def test_a_document_that_cannot_be_read_leaves_the_one_before_in_force(broken: bytes) -> None:
-    """A limit must not silently go away because somebody wrote a rule that this worker does not know."""
+    """A limit must not silently go away because of a rule that this worker does not know."""
     documents = Documents()
     documents.apply([record("policy/p", POLICY)])
     assert not documents.apply([record("policy/p", broken), record("policy/q", broken)])

@@ -48,7 +48,7 @@ class Kafka:
         self.notes: list[Output] = []
         self.findings: list[dict[str, Any]] = []
         self.counted: list[str] = []
-        self.floors: dict[TP, tuple[int, str]] = {}
+        self.safe_offsets: dict[TP, tuple[int, str]] = {}
         self.tries = 0
 
     def send(self, output: Output, acknowledge: Any) -> None:
@@ -71,7 +71,7 @@ class Kafka:
             assert ledger.owns(note.key or b"")
             ledger.restore(note.value or b"")
         shell, logic = (
-            PartitionRunner(TP("steps", 0), 1, cast(Sender, self), self.floors, self),
+            PartitionRunner(TP("steps", 0), 1, cast(Sender, self), self.safe_offsets, self),
             Failing(bad),
         )
         shell.loaded(Restored(logic, ledger))
@@ -120,10 +120,10 @@ def test_too_many_in_a_short_time_halt_the_partition() -> None:
         shell, logic = kafka.work(log(), bad, starts=60)
         assert shell.halted
         assert logic.skipped == [3, 4, 5, 6, 7][: len(logic.skipped)]
-        assert max(kafka.floors.values(), default=(0, ""))[0] <= 8
+        assert max(kafka.safe_offsets.values(), default=(0, ""))[0] <= 8
         shell.pump()
         shell.note_safe_offset()
-        assert max(kafka.floors.values(), default=(0, ""))[0] <= 8
+        assert max(kafka.safe_offsets.values(), default=(0, ""))[0] <= 8
     assert kafka.tries == MAX_TRIES * (MAX_SKIPS + 1)
     assert {finding["finding_id"] for finding in kafka.findings} == {
         kafka.findings[0]["finding_id"]

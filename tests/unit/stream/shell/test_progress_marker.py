@@ -43,7 +43,7 @@ def test_a_mark_is_there_after_the_process_has_ended(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"x", b"\xff" * 32, b"\x00" * 64])
-def test_a_damaged_mark_says_nothing(tmp_path: Path, content: bytes) -> None:
+def test_a_damaged_mark_is_ignored(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.mark"
     path.write_bytes(content)
     assert ProgressMarker(path).unfinished is None
@@ -73,7 +73,10 @@ def start(tmp_path: Path, notes: list[Any], *, hung: bool) -> tuple[PartitionRun
     ledger = PoisonLedger("steps", 0, "state")
     for note in notes:
         ledger.restore(note.value)
-    shell, logic = PartitionRunner(STEPS, 1, cast(Sender, world), world.floors, world), Hanging()
+    shell, logic = (
+        PartitionRunner(STEPS, 1, cast(Sender, world), world.safe_offsets, world),
+        Hanging(),
+    )
     mark = marker_of(tmp_path, STEPS)
     mark.has_hung = hung
     shell.loaded(Restored(logic, ledger, marker=mark))
@@ -118,7 +121,7 @@ def test_being_killed_is_no_try(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_the_note_of_a_hang_names_the_record_that_is_processed() -> None:
     world = World()
     shell, logic = (
-        PartitionRunner(STEPS, 1, cast(Sender, world), world.floors, world),
+        PartitionRunner(STEPS, 1, cast(Sender, world), world.safe_offsets, world),
         Processor(),
     )
     shell.loaded(Restored(logic, PoisonLedger("steps", 0, "state")))
@@ -157,7 +160,7 @@ async def test_what_lies_in_the_dead_letter_is_not_sent_again() -> None:
 
     world = World()
     shell, logic = (
-        PartitionRunner(STEPS, 1, cast(Sender, world), world.floors, world),
+        PartitionRunner(STEPS, 1, cast(Sender, world), world.safe_offsets, world),
         Processor(),
     )
     shell.loaded(Restored(logic, PoisonLedger("steps", 0, "state"), dead_lettered=frozenset({3})))

@@ -26,7 +26,7 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Worker]:
 def test_a_scrape_reads_in_the_thread_of_the_loop(
     made: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Elsewhere it would read runs that are put away meanwhile, and clean up floors that are used meanwhile."""
+    """Another thread would read runs that are being removed, and offsets that are being changed."""
     threads: list[int] = []
     monkeypatch.setattr(made, "_refresh_metrics", lambda: threads.append(threading.get_ident()))
 
@@ -43,8 +43,8 @@ def test_a_scrape_reads_in_the_thread_of_the_loop(
 def test_a_scrape_does_not_wait_for_a_loop_that_hangs(
     made: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The last values are shown, and the watchdog tells of the rest."""
+    """The last values are shown, and the watchdog reports the rest."""
     monkeypatch.setattr(worker, "SCRAPE_WAIT_S", 0.01)
-    made._loop = asyncio.new_event_loop()  # nobody runs it
+    made._loop = asyncio.new_event_loop()  # it is never run
     made._before_scrape()
     made._loop.close()

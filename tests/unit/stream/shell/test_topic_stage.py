@@ -11,18 +11,18 @@ from stepstream.stream.shell.topic_stage import RecordsMissed
 from tests.support.stage_world import STEPS, World, records
 
 
-async def test_outputs_are_sent_and_the_floor_follows_their_acknowledgements() -> None:
+async def test_outputs_are_sent_and_the_safe_offset_follows_their_acknowledgements() -> None:
     """Nothing is offered for a commit before Kafka has what depends on it."""
     world = World()
     await world.assigned()
     await world.stage.handle(STEPS, records(0, 3), 1)
-    assert (len(world.sent), world.floors) == (3, {})
+    assert (len(world.sent), world.safe_offsets) == (3, {})
     world.acknowledge(2)
     world.stage.tick(lambda _tp, _position: 0)
-    assert world.floors == {STEPS: (2, "")}
+    assert world.safe_offsets == {STEPS: (2, "")}
     world.acknowledge(1)
     world.stage.tick(lambda _tp, _position: 0)
-    assert world.floors == {STEPS: (3, "")}
+    assert world.safe_offsets == {STEPS: (3, "")}
 
 
 async def test_records_wait_until_the_state_is_read() -> None:
@@ -47,19 +47,19 @@ async def test_records_of_another_generation_are_left_alone() -> None:
     assert logic.fed == []
 
 
-async def test_after_a_revocation_acknowledgements_move_no_floor() -> None:
-    """What comes back late belongs to somebody else's partition now."""
+async def test_after_a_revocation_acknowledgements_move_no_offset() -> None:
+    """A late acknowledgement belongs to another owner's partition."""
     world = World()
     await world.assigned()
     await world.stage.handle(STEPS, records(0, 3), 1)
     world.acknowledge(1)
     world.stage.tick(lambda _tp, _position: 0)
     world.stage.revoke()
-    assert world.floors == {}
+    assert world.safe_offsets == {}
     world.acknowledge(2)
     world.stage.tick(lambda _tp, _position: 0)
     await world.stage.handle(STEPS, records(3, 3), 1)
-    assert world.floors == {}
+    assert world.safe_offsets == {}
     assert world.logics[0].fed == [0, 1, 2]
 
 
@@ -84,11 +84,11 @@ async def test_a_new_assignment_begins_anew() -> None:
     assert second is not first
     world.acknowledge(3)
     world.stage.tick(lambda _tp, _position: 0)
-    assert world.floors == {}
+    assert world.safe_offsets == {}
 
 
 async def test_what_loading_raises_stops_the_worker() -> None:
-    """Both who waits for it and who looks hear of it."""
+    """Both a waiting batch and the check of failures get it."""
     world = World()
     world.error = RuntimeError("state version 9")
     world.stage.assign([STEPS], 1)
@@ -97,7 +97,7 @@ async def test_what_loading_raises_stops_the_worker() -> None:
     assert world.stage.failures() is world.error
 
 
-async def test_held_it_takes_no_more_records_and_skips_none() -> None:
+async def test_while_stopping_it_takes_no_more_records_and_skips_none() -> None:
     """While the worker drains, batches neither pass nor return."""
     world = World()
     logic = await world.assigned()
@@ -109,14 +109,14 @@ async def test_held_it_takes_no_more_records_and_skips_none() -> None:
 
 
 async def test_time_passes_only_for_who_is_caught_up() -> None:
-    """And a silence says nothing while brokers are in trouble."""
+    """And silence means nothing while brokers have failed."""
     world = World()
     logic = await world.assigned()
     world.stage.tick(lambda _tp, _position: 0)
     assert logic.ticks == []
     world.stage.tick(lambda _tp, position: 1_000 + position)
     assert (logic.ticks, logic.disturbed) == ([1_000], 0)
-    world.troubled = True
+    world.brokers_failed = True
     world.stage.tick(lambda _tp, position: 2_000)
     await world.stage.handle(STEPS, records(0, 1), 1)
     assert logic.disturbed == 2
@@ -131,16 +131,16 @@ async def test_it_waits_while_too_much_is_under_way() -> None:
     assert not world.is_full
 
 
-async def test_a_gap_is_looked_into() -> None:
+async def test_a_gap_is_checked() -> None:
     """A log has gaps of its own: retention, the marks of transactions. Nothing is wrong with those."""
     world = World()
     logic = await world.assigned()
     await world.stage.handle(STEPS, records(0, 3), 1)
     await world.stage.handle(STEPS, records(2, 3), 1)
     await world.stage.handle(STEPS, records(6, 3), 1)
-    assert world.looked == []
+    assert world.checked == []
     await world.stage.handle(STEPS, records(20, 3), 1)
-    assert world.looked == [(STEPS, 9, 20)]
+    assert world.checked == [(STEPS, 9, 20)]
     assert logic.fed[-1] == 22
 
 

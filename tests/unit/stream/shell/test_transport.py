@@ -139,7 +139,7 @@ async def test_a_rebalance_while_a_message_waits_loses_nothing() -> None:
 
 
 async def test_nothing_is_handed_over_while_the_flow_is_stopped() -> None:
-    """From the revocation on, records belong to somebody else."""
+    """From the revocation on, records belong to another worker."""
     flow = Flow()
     flow.is_flowing = False
     await flow.hand_over(batch(0, 10))
