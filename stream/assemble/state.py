@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from stepstream.schemas.normalise import MAX_COUNT
-from stepstream.stream.baselines.normal import Normal
+from stepstream.stream.run.baseline import Normal
 from stepstream.stream.run.rules import RuleBook
 from stepstream.stream.run.run import NONE_OFF, Fired, Identity, Rank, Run
 from stepstream.stream.run.steps import StepInfo

@@ -3,35 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final, NamedTuple
+from typing import Final
 
 from stepstream.schemas.fleet import FleetBaselineStruct, LearntAmountsStruct, LearntDayStruct
 from stepstream.stream.baselines.days import KEPT_DAYS, day_weights
 from stepstream.stream.baselines.sketch import Sketch, quantiles
+from stepstream.stream.run.baseline import AMOUNTS, SHARES, Owner
 
-AMOUNTS: Final = ("cost_nanos", "duration_us", "tokens", "steps", "llm_calls")
-"""What is learnt of a run, in the order in which it is kept."""
-
-SHARES: Final = (0.05, 0.25, 0.5, 0.75, 0.8, 0.9, 0.95, 0.99, 1.0)
-"""Where the published quantiles lie; the last is the largest amount seen."""
+__all__ = ["AMOUNTS", "MIN_RUNS", "SHARES", "Buckets", "Day", "History", "Owner"]
 
 MIN_RUNS: Final = 30
 """What a rule asks for by default. With 30 runs the upper fifth has six of them: fewer would be chance."""
-
-
-class Owner(NamedTuple):
-    """Whose runs are meant. An empty task: all of the agent's; an empty agent as well: all of the project's."""
-
-    project: str
-    environment: str = ""
-    agent: str = ""
-    task: str = ""
-
-    def wider(self) -> tuple[Owner, ...]:
-        """Itself, and what is asked where it has too few runs: the agent, then the project."""
-        agent, project = self._replace(task=""), self._replace(agent="", task="")
-        return tuple(dict.fromkeys((self, agent, project)))
-
 
 Buckets = tuple[int | None, ...]
 """The bucket of each of ``AMOUNTS``; None where the amount is not known."""

@@ -6,49 +6,24 @@ from bisect import bisect_left
 from collections.abc import Iterable
 from typing import Final, Protocol
 
-import msgspec
-
 from stepstream.schemas.fleet import BaselineValuesStruct, FleetBaselineStruct
-from stepstream.stream.baselines.history import AMOUNTS, SHARES, Owner
+from stepstream.stream.run.baseline import (
+    AMOUNTS,
+    COST,
+    DURATION,
+    LLM_CALLS,
+    MEDIAN,
+    SHARES,
+    STEPS,
+    TOKENS,
+    Normal,
+    Owner,
+)
+
+__all__ = ["COST", "DURATION", "LLM_CALLS", "MEDIAN", "STEPS", "TOKENS", "Baselines", "Normal"]
 
 KEPT_VERSIONS: Final = 8
 """Versions of one owner's baseline: a replay may ask for one that was in force when a run began."""
-
-COST, DURATION, TOKENS, STEPS, LLM_CALLS = range(len(AMOUNTS))
-MEDIAN: Final = SHARES.index(0.5)
-
-
-class Normal(msgspec.Struct, array_like=True, frozen=True):
-    """What runs of an owner use. New fields are added at the end, with defaults: it is part of run states."""
-
-    owner: Owner
-    as_of: int
-    runs: int
-    priced_runs: int
-    amounts: tuple[tuple[float, ...], ...]
-    """For each of ``AMOUNTS``, the values at ``SHARES``; empty where it is not known."""
-
-    def sample(self, amount: int) -> int:
-        """How many runs an amount was learnt from."""
-        return self.priced_runs if amount == COST else self.runs
-
-    def at(self, amount: int, share: float) -> float:
-        """The value that this share of runs does not exceed; ``share`` is one of ``SHARES``."""
-        return self.amounts[amount][SHARES.index(share)]
-
-    def median(self, amount: int) -> float:
-        """What half of the runs do not exceed."""
-        return self.amounts[amount][MEDIAN]
-
-    def share_below(self, amount: int, value: float) -> float:
-        """The largest of ``SHARES`` whose value lies below ``value``; 0 where none does."""
-        place = bisect_left(self.amounts[amount], value)
-        return SHARES[place - 1] if place else 0.0
-
-    @property
-    def whose(self) -> str:
-        """The owner in words: agent and task, agent, or project."""
-        return "/".join(part for part in self.owner[2:] if part) or f"project {self.owner.project}"
 
 
 class Who(Protocol):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from typing import Final, NamedTuple
 
-from stepstream.stream.baselines.normal import LLM_CALLS, Normal
+from stepstream.stream.run.baseline import LLM_CALLS, Normal
 from stepstream.stream.run.run import Run
 from stepstream.stream.run.steps import StepInfo
 

@@ -13,7 +13,6 @@ from stepstream.schemas.formatting import format_dollars, format_duration
 from stepstream.schemas.money import NANOS_PER_USD, amount_nanos
 from stepstream.schemas.rule_base import Dollars, Positive, RuleBase
 from stepstream.schemas.rules import detector_for
-from stepstream.stream.baselines.normal import COST, DURATION, STEPS, TOKENS, Normal
 from stepstream.stream.detectors.base import (
     NOTHING,
     DetectorBase,
@@ -22,6 +21,7 @@ from stepstream.stream.detectors.base import (
     progress,
 )
 from stepstream.stream.detectors.cause import likely_cause
+from stepstream.stream.run.baseline import COST, DURATION, STEPS, TOKENS, Normal
 from stepstream.stream.run.rules import Applied
 from stepstream.stream.run.run import Run
 from stepstream.stream.run.steps import StepInfo

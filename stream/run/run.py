@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 from stepstream.schemas.prices import Cost
 from stepstream.schemas.step import Step
 from stepstream.schemas.times import MINUTE_US
-from stepstream.stream.baselines.normal import Normal
+from stepstream.stream.run.baseline import Normal
 from stepstream.stream.run.limits import NEVER_US
 from stepstream.stream.run.rules import RuleSet
 from stepstream.stream.run.step_index import StepIndex
