@@ -1,7 +1,7 @@
 """Retries and fallbacks: each try is a step, linked by ``retry_of`` and ``fallback_of``.
 
-So the trajectory shows every try, and detection can tell a failure that a later try repaired from
-one that nothing followed.
+So the trajectory shows every try, and detection can separate a failure that a later try repaired
+from one that nothing followed.
 """
 
 from __future__ import annotations

@@ -33,7 +33,10 @@ class Totals:
 
 
 def exit_line(totals: Totals, counts: Counts) -> str:
-    """``stepstream: run 4bf92f35… · 7 steps · $0.0123 by list price · stepstream trace 4bf92f35``; empty if nothing was recorded."""
+    """``stepstream: run 4bf92f35… · 7 steps · $0.0123 by list price · stepstream trace 4bf92f35``.
+
+    Empty if nothing was recorded.
+    """
     parts: list[str] = []
     if totals.runs:
         parts = [_runs(totals), format_number_of(totals.steps, "step"), *_cost(totals)]

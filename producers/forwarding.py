@@ -1,6 +1,6 @@
 """Forwarding of special methods (``len(x)``, ``x[0]``, ``x == y``) to a wrapped object.
 
-Python looks special methods up on the class, so a wrapper needs a class of its own for each class
+Python takes special methods from the class, so a wrapper needs a class of its own for each class
 that it wraps: one that defines exactly the special methods of that class.
 """
 

@@ -182,7 +182,7 @@ class RecordedStream(Generic[T]):
     # --- ends ---
 
     def close(self) -> Any:
-        """Close the stream, if it has ``close``. Returns an awaitable if the stream's method does."""
+        """Close the stream, if it has ``close``. Awaitable if the stream's method is."""
         try:
             close = getattr(self._stepstream_source, "close", None)
             return None if close is None else close()
@@ -348,11 +348,11 @@ class RecordedAsyncIterator(AsyncIterator[T]):
 
 
 def _recorded_inside(source: Any, chunks: ChunkRecorder) -> bool:
-    """Record the pieces inside the stream, where its helper methods read them. False if it cannot be.
+    """Record the pieces inside the stream, where its helper methods read them.
 
-    The streams of openai, anthropic and clients generated with the same generator keep an iterator
-    made by ``__stream__``. Their ``text_stream``, ``until_done`` and ``get_final_...`` consume it
-    without passing the pieces to the caller.
+    Returns False if that is not possible. The streams of openai, anthropic and clients generated
+    with the same generator keep an iterator made by ``__stream__``. Their ``text_stream``,
+    ``until_done`` and ``get_final_...`` consume it without passing the pieces to the caller.
     """
     iterator = field_of(source, "_iterator")
     if iterator is None or not any(

@@ -27,13 +27,15 @@ if TYPE_CHECKING:
     from stepstream.schemas.settings import Settings
 
 NO_ENDPOINT: Final = (
-    "stepstream: nothing is recorded: there is no endpoint. Run `stepstream up` and start this program again, "
-    "or set STEPSTREAM_ENDPOINT=kafka://host:9092 (STEPSTREAM_ENABLED=false turns recording off)"
+    "stepstream: nothing is recorded: there is no endpoint. "
+    "Run `stepstream up` and start this program again, "
+    "or set STEPSTREAM_ENDPOINT=kafka://host:9092 "
+    "(STEPSTREAM_ENABLED=false turns recording off)"
 )
 
 
 class Tracer(StepOpener[Step, Run]):
-    """Records the steps of one project to one endpoint. Several tracers in a process are independent.
+    """Records the steps of one project to one endpoint. Tracers are independent of one another.
 
     ``settings`` may be a function, which is called when the first step starts. ``transport``
     replaces Kafka, ``redact`` is applied to every text after the built-in redaction, ``prices``
@@ -70,7 +72,7 @@ class Tracer(StepOpener[Step, Run]):
         redact: Callable[[str], str] | None = None,
         prices: Sequence[Prices] = (),
     ) -> None:
-        """Use other settings from the next step on. Open steps are still recorded with the old ones."""
+        """Use other settings from the next step on. Open steps are recorded with the old ones."""
         with self._lock:
             engine = self._engine
             self._set(settings, transport, redact, prices)

@@ -1,4 +1,4 @@
-"""Stepstream: sees every step of an agent as it happens.
+"""Stepstream: records every step of an AI agent while it happens.
 
     import stepstream
 
@@ -9,10 +9,12 @@
             step.set_output(lookup_order(7))
         run.set_output(answer)
 
-Nothing here raises into your program, but for the stops that people ask for (``RunStopped``, ``BudgetExceeded``,
-``ArgumentsRefused``), or waits for a network. Importing it loads what the first step needs, so that the step does not wait
-for that, but no Kafka client, price list, stream processor, store or web framework.
+Nothing here waits for a network. Only three exceptions are raised into your program, and only if
+you use what causes them: ``RunStopped``, ``BudgetExceeded`` and ``ArgumentsRefused``.
 """
+
+# The import loads what the first step needs, so that the step does not wait for it, but no Kafka
+# client, price list, stream processor, store or web framework: those are loaded when they are used.
 
 from __future__ import annotations
 
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
     from stepstream.producers.control.budget import Budget, BudgetWarning
     from stepstream.producers.transport.base import Transport
+    from stepstream.producers.transport.memory import MemoryTransport
     from stepstream.schemas.alert import Command
     from stepstream.schemas.documents import Prices
     from stepstream.schemas.settings import Settings
@@ -45,6 +48,7 @@ __all__ = [
     "BudgetWarning",
     "Command",
     "Document",
+    "MemoryTransport",
     "Prices",
     "Run",
     "RunStopped",
@@ -71,10 +75,10 @@ __all__ = [
 
 
 def _settings(**given: Any) -> Settings:
-    """The settings in force. A variable that is no setting, of another version or misspelt, is told and stops nothing."""
+    """The settings in force. A ``STEPSTREAM_*`` variable that is not a setting is logged."""
     settings, unknown = _load_with_others(**given)
     for text in unknown:
-        _sdk_log.log(text, f"stepstream: {text}; the others hold")
+        _sdk_log.log(text, f"stepstream: {text}; the other settings apply")
     return settings
 
 
@@ -110,12 +114,14 @@ def configure(
     transport: Transport | None = None,
     **settings: Any,
 ) -> None:
-    """Say what the module's functions record and where it goes. Nobody has to: everything has a default.
+    """Set what the functions of this module record and where it goes, from the next step on.
 
-    Every setting may be given by name (``stepstream settings`` lists them); one that is not comes from ``STEPSTREAM_*``
-    variables, a settings file or a running ``stepstream up``. ``redact`` is applied to every text after the built-in
-    redaction; ``prices`` come before the built-in list; ``transport`` takes the place of Kafka. Called again, it holds from
-    the next step on. Wrong settings do not raise: a line on stderr says what is wrong, and nothing is recorded.
+    Every setting may be given by name (``stepstream settings`` lists them). A setting that is not
+    given comes from a ``STEPSTREAM_*`` variable, a settings file or a running ``stepstream up``.
+    ``redact`` is applied to every text after the built-in redaction, ``prices`` take precedence
+    over the built-in list, ``transport`` replaces Kafka.
+
+    Never raises: wrong settings print a line on stderr, and nothing is recorded.
     """
     given = {
         "project": project,
@@ -133,18 +139,19 @@ def configure(
     _tracer.configure(lambda: _settings(**given), transport=transport, redact=redact, prices=prices)
 
 
+# Imported when they are first used, because most agents never use them.
 _LATER = {
     "Budget": "stepstream.producers.control.budget",
     "BudgetWarning": "stepstream.producers.control.budget",
     "Command": "stepstream.schemas.alert",
     "Document": "stepstream.schemas.step",
+    "MemoryTransport": "stepstream.producers.transport.memory",
     "Prices": "stepstream.schemas.documents",
     "Settings": "stepstream.schemas.settings",
     "asubscribe": "stepstream.sinks.subscribe",
     "on_alert": "stepstream.sinks.subscribe",
     "subscribe": "stepstream.sinks.subscribe",
 }
-"""Names that are imported when they are first used, because most agents never do."""
 
 
 def __getattr__(name: str) -> Any:

@@ -29,7 +29,10 @@ class Commands:
         call_after_fork(self)
 
     def open(self, control: RunControl) -> None:
-        """Register a run that begins, or an agent inside one; deliver the commands for its scope."""
+        """Register a run that begins, or an agent inside one, and deliver pending commands.
+
+        These are the commands to its project or agent that were received before.
+        """
         with self._lock:
             self._roots.setdefault(control.trace_id, control)
             self._open.add(control)
@@ -58,7 +61,7 @@ class Commands:
                 candidates = list(self._open)
                 controls = [control for control in candidates if self._is_for(command, control)]
             else:
-                # The root alone: the agents inside the run look at the controls around them.
+                # The root alone: the controls of agents inside the run check those around them.
                 root = self._roots.get(command.trace_id)
                 controls = [] if root is None else [root]
         taken = sum(control.deliver(command) for control in controls)

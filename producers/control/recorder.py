@@ -1,4 +1,4 @@
-"""Records commands and their effects (stop, pause, resume, approval, budget) as steps of the run."""
+"""Records commands and their effects as steps of the run: stop, pause, resume, budget."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 
 class ControlStepRecorder:
-    """Publishes the control steps of one run, as children of its root. Thread-safe, never raises."""
+    """Publishes the control steps of one run, as children of its root.
+
+    Thread-safe, never raises.
+    """
 
     __slots__ = ("_engine", "_generation", "_parent_id", "_scope")
 

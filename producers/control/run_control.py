@@ -316,7 +316,7 @@ class RunControl:
                     self._waiters.remove(waiter)
 
     def _stop_after_pause(self) -> None:
-        """Stop the run, because nobody resumed it within ``pause_limit_s``.
+        """Stop the run, because it was not resumed within ``pause_limit_s``.
 
         A pause asks for an approval: without one, what was paused is not done.
         """
@@ -324,7 +324,7 @@ class RunControl:
         if pause is None or self._stop is not None:
             return
         limit = f"{self.pause_limit_s:.0f} s"
-        reason = f"it was paused ({pause.reason}) and nobody resumed it for {limit}"
+        reason = f"it was paused ({pause.reason}) and not resumed within {limit}"
         self._record_end(pause, "cancelled")
         self._pause = None
         self._stop = self._command("stop", reason, pause)

@@ -1,4 +1,4 @@
-"""Recordings: files of step events, one JSON object a line, gzipped where the name ends in ``.gz``."""
+"""Recordings: files of step events, one JSON object on each line; gzipped if named ``*.gz``."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ from typing import IO, Final, cast
 from stepstream.schemas.accept import Accepted, Limits, accept_value
 from stepstream.schemas.step import Step as StepRecord
 
+# Limits for reading an event whose time will be changed: any time is valid.
 ANY_TIME: Final = Limits(max_age_us=2**62, max_future_us=2**62)
-"""Limits for judging an event whose time is about to be changed."""
 
 
 class FreshIds:
-    """New ids from old ones: the same for the same, within one replay. Nothing is remembered, they are derived."""
+    """New ids for a replay, derived from the old ones by a hash with a random key.
+
+    The same old id gives the same new id within one replay, without a table.
+    """
 
     def __init__(self, salt: bytes) -> None:
         self._salt = salt
@@ -30,7 +33,7 @@ class FreshIds:
 
 
 def time_of(step: StepRecord) -> int:
-    """When the event happened: a start at its start, an end at its end."""
+    """The time of an event: a start event's start, an end event's end."""
     return step.end_time if step.phase == "end" and step.end_time is not None else step.start_time
 
 
@@ -62,7 +65,7 @@ def _magnitude(time_us: int) -> int:
 
 
 def lines(file: Path) -> Iterator[tuple[bytes, int]]:
-    """Each line without its end, and the bytes of the file read so far."""
+    """Each line without its line end, and the bytes of the file read so far."""
     with contextlib.ExitStack() as open_files:
         raw = open_files.enter_context(file.open("rb"))
         opened: IO[bytes] = raw

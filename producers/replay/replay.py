@@ -1,8 +1,8 @@
-"""Replay: recorded step events, sent again through Kafka at recorded or scaled speed.
+"""Replay: sends recorded step events again through Kafka, at recorded or scaled speed.
 
-A recording is a file of JSON lines, each a step event; ``.gz`` is read as such. Unless told otherwise, runs get fresh ids (the
-same ones for all events of a run) and times are shifted so that the last event happens when it is sent. Durations are kept: at
-another speed than 1 the events travel faster or slower, but say the same about how long each step took.
+A recording is a file of JSON lines, each a step event; ``.gz`` is decompressed. By default runs get
+new ids (the same one for all events of a run), and times are shifted so that the last event happens
+when it is sent. Durations in the events stay as recorded, also at another speed.
 """
 
 from __future__ import annotations
@@ -21,25 +21,26 @@ from stepstream.producers.replay.recording import ANY_TIME, FreshIds, extent, li
 from stepstream.producers.transport.base import Record, Transport
 from stepstream.producers.transport.kafka import KafkaTransport
 from stepstream.schemas.accept import Accepted, Rejected, accept_value
+from stepstream.schemas.formatting import format_number_of
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.step import Step as StepRecord
 
 MOST_BAD_KEPT: Final = 100
 PROGRESS_EVERY_S: Final = 0.1
+# A replay fails after this time without any acknowledgement.
 GIVE_UP_S: Final = 60.0
-"""How long the brokers may be silent before a replay gives up."""
 
 _TIMES: Final = ("start_time", "end_time", "first_token_time")
 _STEP_IDS: Final = ("step_id", "parent_step_id", "retry_of", "fallback_of")
 
 
 class ReplayError(Exception):
-    """The file cannot be read, or the brokers cannot be reached; says which and what to do."""
+    """The file cannot be read, or no broker can be reached. The message contains what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class BadLine:
-    """A line that is no step event."""
+    """A line that is not a valid step event."""
 
     place: str
     """``file:line``."""
@@ -52,7 +53,7 @@ class BadLine:
 
 @dataclass(frozen=True, slots=True)
 class ReplayProgress:
-    """How far a replay is. ``read_bytes`` of ``total_bytes`` are counted in the file as it lies on disk."""
+    """Progress of a replay. ``read_bytes`` and ``total_bytes`` are those of the (gzipped) file."""
 
     lines: int
     sent: int
@@ -63,7 +64,7 @@ class ReplayProgress:
 
 @dataclass(slots=True)
 class ReplayReport:
-    """What became of the lines: ``lines`` = ``sent`` + ``bad``, ``sent`` = ``delivered`` + ``failed``."""
+    """The result: ``lines`` = ``sent`` + ``bad``, ``sent`` = ``delivered`` + ``failed``."""
 
     lines: int = 0
     sent: int = 0
@@ -77,12 +78,13 @@ class ReplayReport:
 
     def __str__(self) -> str:
         parts = [
-            f"{self.delivered:,} of {self.lines:,} events sent, in {self.runs:,} {'run' if self.runs == 1 else 'runs'}"
+            f"{self.delivered:,} of {self.lines:,} events sent, "
+            f"in {format_number_of(self.runs, 'run')}"
         ]
         if self.failed:
             parts.append(f"{self.failed:,} not delivered ({self.first_failure})")
         if self.bad:
-            parts.append(f"{self.bad:,} bad {'line' if self.bad == 1 else 'lines'}")
+            parts.append(format_number_of(self.bad, "bad line"))
         return "\n".join(["; ".join(parts), *(f"  {line}" for line in self.bad_lines)])
 
 
@@ -100,10 +102,10 @@ def replay(
     transport: Transport | None = None,
     clock: Clock = SYSTEM_CLOCK,
 ) -> ReplayReport:
-    """Send a recording; ``speed`` 2 is twice as fast as recorded, 0 without waiting.
+    """Send a recording. ``speed`` 2 is twice as fast as recorded, 0 is without waiting.
 
-    A bad line is reported and skipped. Raises ``ReplayError`` when the file cannot be read or no broker takes anything for a
-    minute, ``ValueError`` for a negative speed.
+    A bad line is reported and skipped. Raises ``ReplayError`` if the file cannot be read or no
+    broker acknowledges anything for a minute, ``ValueError`` for a negative speed.
     """
     if speed < 0:
         raise ValueError(f"speed must not be negative: {speed}")
@@ -152,7 +154,7 @@ class _Job:
         self._keep_times = keep_times
         self._on_progress = on_progress
         self._total_bytes = file.stat().st_size
-        self._told_at = 0.0
+        self._reported_at = 0.0
         self._runs: set[str] = set()
         self.report = ReplayReport()
 
@@ -163,7 +165,7 @@ class _Job:
             if line:
                 report.lines += 1
                 self._line(number, line)
-                self._tell(read_bytes)
+                self._report_progress(read_bytes)
         self._sender.finish()
         report.sent, report.delivered, report.failed = (
             self._sender.sent,
@@ -172,7 +174,7 @@ class _Job:
         )
         report.first_failure = self._sender.first_failure
         report.runs = len(self._runs)
-        self._tell(read_bytes, always=True)
+        self._report_progress(read_bytes, always=True)
         return report
 
     def _line(self, number: int, line: bytes) -> None:
@@ -198,7 +200,7 @@ class _Job:
         return step.trace_id if self._fresh is None else self._fresh.trace(step.trace_id)
 
     def _changed(self, line: bytes, step: StepRecord) -> bytes | Rejected:
-        """The line with its times and ids changed and nothing else, not even fields that this version does not know."""
+        """The line with its times and ids changed, and fields unknown to this version kept."""
         shift_us = 0 if self._keep_times else self._timing.shift_us
         changes: dict[str, Any] = {}
         if shift_us:
@@ -208,18 +210,16 @@ class _Job:
         if self._fresh is not None:
             fresh = self._fresh
             changes["trace_id"] = fresh.trace(step.trace_id)
-            changes |= {
-                name: fresh.step(held) for name in _STEP_IDS if (held := getattr(step, name))
-            }
+            changes |= {name: fresh.step(old) for name in _STEP_IDS if (old := getattr(step, name))}
         value = msgspec.json.encode({**msgspec.json.decode(line), **changes}) if changes else line
-        judged = accept_value(value, timestamp_us=self._timing.now_us())
-        return judged if isinstance(judged, Rejected) else value
+        accepted_again = accept_value(value, timestamp_us=self._timing.now_us())
+        return accepted_again if isinstance(accepted_again, Rejected) else value
 
-    def _tell(self, read_bytes: int, *, always: bool = False) -> None:
+    def _report_progress(self, read_bytes: int, *, always: bool = False) -> None:
         now = time.monotonic()
-        if self._on_progress is None or (not always and now - self._told_at < PROGRESS_EVERY_S):
+        if self._on_progress is None or (not always and now - self._reported_at < PROGRESS_EVERY_S):
             return
-        self._told_at = now
+        self._reported_at = now
         report = self.report
         self._on_progress(
             ReplayProgress(
@@ -233,7 +233,7 @@ class _Job:
 
 
 class _Timing:
-    """When each event is due, and by how much its times are shifted."""
+    """When each event is due, and by how much the times are shifted."""
 
     def __init__(
         self, first_us: int, last_us: int, speed: float, clock: Clock, wait: Callable[[float], None]
@@ -261,7 +261,7 @@ class _Timing:
 
 
 class _Sender:
-    """Sends records, never more at a time than the transport takes, and counts what became of them."""
+    """Sends records within the limits of the transport and counts the outcomes."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
@@ -278,12 +278,12 @@ class _Sender:
         self._transport.poll(0)
 
     def finish(self) -> None:
-        """Wait until the fate of everything sent is known."""
+        """Wait until every record is delivered or failed."""
         while self.delivered + self.failed < self.sent:
             self._wait_for_broker()
 
     def wait(self, seconds: float) -> None:
-        """Let time pass, usefully."""
+        """Wait, while acknowledgements are processed."""
         until = time.monotonic() + seconds
         self._transport.poll(seconds)
         time.sleep(max(0.0, until - time.monotonic()))
@@ -295,7 +295,8 @@ class _Sender:
         self._transport.poll(0.1)
         if time.monotonic() - self._settled_at > GIVE_UP_S:
             raise ReplayError(
-                f"the brokers took nothing for {GIVE_UP_S:.0f} s; {self.delivered} events were delivered before"
+                f"no broker acknowledged anything for {GIVE_UP_S:.0f} s; "
+                f"{self.delivered} events were delivered before that"
             )
 
     def _done(self, reason: str) -> None:

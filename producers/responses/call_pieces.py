@@ -1,4 +1,4 @@
-"""Tool calls that come piece by piece, put together."""
+"""Assembles tool calls that arrive in pieces."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ from stepstream.producers.responses.fields import is_a, parsed, whole_number
 class CallPieces:
     """The calls of one streamed answer, in the order in which they began.
 
-    An id that was not seen yet begins a call, unless it comes without a name for an index whose call has one; one that was
-    seen continues its call. Without an id, an index continues the newest call of that index, and without either the piece
-    belongs to the call before it. A name that differs once arguments have come begins a call, and so do arguments after
-    complete ones. Before that a name is a piece of the name, or all of it so far again.
+    Clients mark pieces by id, by index, or not at all. A new id begins a call, unless it comes
+    without a name for an index that has a call; a known id continues its call. Without an id, an
+    index continues the newest call of that index; without both, a piece continues the previous
+    call. A different name after arguments began begins a call, and so do arguments after complete
+    ones.
     """
 
     def __init__(self) -> None:
         self._calls: list[ToolCall] = []
         self._by_id: dict[str, ToolCall] = {}
         self._by_index: dict[int, ToolCall] = {}
+        # The last piece of the arguments of each call, by the call's id().
         self._newest: dict[int, str] = {}
-        """The last piece of the arguments of each call, by its ``id``."""
 
     def add(self, index: Any, identity: str, name: str, arguments: Any) -> None:
-        """One piece."""
+        """Add one piece of a call."""
         place = _place(index)
         call = self._continued(place, identity, name, arguments)
         if call is None:
@@ -48,7 +49,7 @@ class CallPieces:
     def _continued(
         self, place: int | None, identity: str, name: str, arguments: Any
     ) -> ToolCall | None:
-        """The call that a piece continues; None where it begins one."""
+        """The call that a piece continues; None if it begins one."""
         if identity and identity in self._by_id:
             return self._by_id[identity]
         call = (
@@ -74,7 +75,10 @@ class CallPieces:
         )
 
     def complete(self) -> list[ToolCall]:
-        """The calls, with what their arguments say: all pieces together, or the last where it repeats those before."""
+        """The calls with their parsed arguments.
+
+        The arguments are all pieces together, or the last piece if it repeats those before.
+        """
         for call in self._calls:
             made = parsed(call.arguments) if call.arguments else {}
             if type(made) is str and is_a(newest := parsed(self._newest.get(id(call), "")), dict):
@@ -84,7 +88,7 @@ class CallPieces:
 
 
 def _place(index: Any) -> int | None:
-    """An index as a number; some write it as text or as a float."""
+    """An index as a number; some clients write it as text or as a float."""
     if type(index) is int:
         return index
     if type(index) is float and index.is_integer():

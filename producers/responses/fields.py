@@ -1,4 +1,7 @@
-"""Fields of models' answers, read from objects and dictionaries alike. No library of theirs is imported."""
+"""Reads fields of model answers, from objects and dictionaries alike.
+
+No client library is imported, and no code of the objects runs.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ MOST_DIGITS: Final = 40
 
 
 def get(source: Any, *names: str) -> Any:
-    """The first of the fields that is there; None where none is."""
+    """The first of the named fields that is present and not None; None if there is none."""
     if source is None:
         return None
     for name in names:
@@ -23,7 +26,10 @@ def get(source: Any, *names: str) -> Any:
 
 
 def first_of(*values: Any) -> Any:
-    """The first that is something: neither None nor an empty dictionary; None where none is. Asks no value for its truth."""
+    """The first value that is neither None nor an empty dictionary; None if there is none.
+
+    The truth value of an object is not used, because that would run its code.
+    """
     for value in values:
         if value is not None and not (is_a(value, dict) and not dict.__len__(value)):
             return value
@@ -31,12 +37,12 @@ def first_of(*values: Any) -> Any:
 
 
 def is_a(value: Any, kind: Any) -> bool:
-    """Whether the value's own type is one of ``kind``: unlike ``isinstance`` it asks the value nothing."""
+    """True if the value's own type is one of ``kind``. Unlike ``isinstance`` it runs no code."""
     return issubclass(type(value), kind)
 
 
 def text_of(source: Any, *names: str) -> str:
-    """The first of the fields that is text; empty where none is."""
+    """The first of the named fields that is a non-empty text; empty if there is none."""
     if source is None:
         return ""
     for name in names:
@@ -50,7 +56,7 @@ def text_of(source: Any, *names: str) -> str:
 
 
 def items_of(source: Any, *names: str) -> list[Any]:
-    """A field that is a list; empty where it is not."""
+    """The items of a field that is a list or tuple; empty if it is not."""
     value = get(source, *names)
     for kind in (list, tuple):
         if is_a(value, kind):
@@ -59,7 +65,7 @@ def items_of(source: Any, *names: str) -> list[Any]:
 
 
 def word_of(source: Any, *names: str) -> str:
-    """A field that is text or a member of an enumeration: its value as text."""
+    """A field that is text or an enum member: its value as text."""
     value = get(source, *names)
     if is_a(value, Enum):
         value = field_of(value, "_value_")
@@ -67,14 +73,14 @@ def word_of(source: Any, *names: str) -> str:
 
 
 def name_of(value: Any) -> str:
-    """Text as it is, a member of an enumeration by its name; empty for anything else."""
+    """A text as it is, the name of an enum member; empty for anything else."""
     if is_a(value, Enum):
         return text_of(value, "_name_")
     return str.__str__(value) if is_a(value, str) else ""
 
 
 def parsed(arguments: Any) -> Any:
-    """A call's arguments: JSON text as what it says, anything else as it is."""
+    """The arguments of a call: parsed if they are JSON text, otherwise unchanged."""
     if is_a(arguments, dict):
         return dict(dict.items(arguments))
     if not is_a(arguments, str):
@@ -87,7 +93,7 @@ def parsed(arguments: Any) -> Any:
 
 
 def whole_number(text: Any) -> int | None:
-    """The number that a text of plain digits says; None for anything else."""
+    """The number in a text of ASCII digits; None for anything else."""
     if not is_a(text, str):
         return None
     plain = str.__str__(text)

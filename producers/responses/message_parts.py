@@ -1,4 +1,4 @@
-"""Parts of messages that several clients write alike: contents, tool calls."""
+"""Parts of messages that several clients share: contents and tool calls."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def openai_calls(message: Any) -> list[ToolCall]:
 
 
 def call_id(call: Any) -> str:
-    """The id of a call; empty where there is none (Mistral's client says ``null``)."""
+    """The id of a call; empty if there is none, or if it is Mistral's ``null``."""
     found = text_of(call, "id")
     return "" if found == "null" else found
 
 
 def anthropic_server(message: Any) -> str:
-    """Who served an Anthropic message: Bedrock and Vertex put their names into its id."""
+    """The provider that served an Anthropic message, from its id, which Bedrock and Vertex mark."""
     identity = text_of(message, "id")
     return next(
         (provider for prefix, provider in _SERVERS if identity.startswith(prefix)), "anthropic"

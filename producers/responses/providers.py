@@ -1,4 +1,7 @@
-"""Answers in the shapes of Google, Bedrock, Cohere, Ollama and Mistral; each reader gives None for any other."""
+"""Readers of answers of Google, Bedrock, Cohere, Ollama and Mistral.
+
+Each returns None for an answer of another shape.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +61,10 @@ def google(response: Any) -> Answer | None:
 
 
 def _searches(candidates: list[Any], model: str) -> int:
-    """Web searches that Google charges for: each query, but before Gemini 3 each answer that searched."""
+    """Web searches that Google charges for:
+
+    every query; before Gemini 3 every answer that searched.
+    """
     grounding = [
         get(candidate, "grounding_metadata", "groundingMetadata") for candidate in candidates
     ]
@@ -140,13 +146,13 @@ def bedrock(response: Any) -> Answer | None:
 
 
 def bedrock_tier(response: Any) -> str:
-    """What a Bedrock call was charged as: its service tier, or the faster latency that it was given."""
+    """The service tier of a Bedrock call, or its latency setting if that costs extra."""
     latency = text_of(get(response, "performanceConfig"), "latency")
     return latency if latency == "optimized" else text_of(get(response, "serviceTier"), "type")
 
 
 def bedrock_body(response: Any) -> Answer | None:
-    """What ``invoke_model`` returns for models with shapes of their own: Titan, Llama, and the call itself by its headers."""
+    """An answer of Bedrock's ``invoke_model``: Titan, Llama, or the headers of the call itself."""
     headers = get(get(response, "ResponseMetadata"), "HTTPHeaders")
     results = items_of(response, "results")
     counts = Counts()
@@ -184,16 +190,19 @@ def bedrock_body(response: Any) -> Answer | None:
 
 
 _HEADER_COUNTS: Final = {
-    "input": "input", "output": "output", "cache-read-input": "cacheReadInput", "cache-write-input": "cacheWriteInput",
-}  # fmt: skip
+    "input": "input",
+    "output": "output",
+    "cache-read-input": "cacheReadInput",
+    "cache-write-input": "cacheWriteInput",
+}
 
 
 def cohere(response: Any) -> Answer | None:
     usage, message, meta = get(response, "usage"), get(response, "message"), get(response, "meta")
     if get(usage, "billed_units", "tokens") is not None and message is not None:
-        text, calls, told = content_text(get(message, "content")), openai_calls(message), usage
+        text, calls, reported = content_text(get(message, "content")), openai_calls(message), usage
     elif get(meta, "billed_units", "tokens") is not None:
-        text, calls, told = text_of(response, "text"), openai_calls(response), meta
+        text, calls, reported = text_of(response, "text"), openai_calls(response), meta
         if results := items_of(response, "results"):
             text = number_of(len(results), "document")
         elif (vectors := get(response, "embeddings")) is not None:
@@ -203,7 +212,7 @@ def cohere(response: Any) -> Answer | None:
     return Answer(
         text=text or text_of(message, "tool_plan"),
         tool_calls=calls,
-        usage=cohere_usage(told),
+        usage=cohere_usage(reported),
         model=text_of(response, "model"),
         provider="cohere",
         finish_reason=text_of(response, "finish_reason"),

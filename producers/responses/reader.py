@@ -1,7 +1,7 @@
-"""Models' answers in the shapes of their clients: text, tool calls, usage, model. No library of theirs is imported.
+"""Reads text, tool calls, usage and model from the answers of model clients.
 
-Objects and dictionaries are read alike, by the names of their fields. What is read of usage is in ``usage_shapes``; answers
-that come piece by piece are put together in ``response_streams``.
+Objects and dictionaries are read alike, by field names; no client library is imported. Usage is
+read in ``usage``, streamed answers in ``streamed``.
 """
 
 from __future__ import annotations
@@ -41,9 +41,7 @@ def read_response(response: object) -> Answer | None:
     for read in _READERS:
         try:
             answer = read(response)
-        except (
-            Exception
-        ):  # a field is of another kind than in any shape known: then it is not this shape
+        except Exception:  # a field has another type than in this shape: try the next one
             continue
         if answer is not None:
             return answer
@@ -51,7 +49,7 @@ def read_response(response: object) -> Answer | None:
 
 
 def server_of(response: Any) -> str:
-    """The provider that LiteLLM called; empty where another client answered."""
+    """The provider that LiteLLM called; empty for another client."""
     hidden = first_of(
         get(get(response, "__pydantic_private__"), "_hidden_params"),
         get(response, "_hidden_params"),
@@ -75,10 +73,10 @@ def _langchain(response: Any) -> Answer | None:
         ToolCall(text_of(c, "name"), get(c, "args"), text_of(c, "id"))
         for c in items_of(raw, "tool_calls")
     ]
-    told = get(metadata, "token_usage", "usage")
+    reported = get(metadata, "token_usage", "usage")
     model = text_of(metadata, "model_name", "model", "model_id")
-    searches = Counts().of(get(told, "server_tool_use"), "web_search_requests")
-    usage = usage_of(get(raw, "usage_metadata")) or usage_of(told)
+    searches = Counts().of(get(reported, "server_tool_use"), "web_search_requests")
+    usage = usage_of(get(raw, "usage_metadata")) or usage_of(reported)
     named = text_of(metadata, "model_provider")
     return Answer(
         text=content_text(content),
@@ -87,22 +85,22 @@ def _langchain(response: Any) -> Answer | None:
         model=model,
         provider=_PROVIDERS.get(named, named),
         finish_reason=text_of(metadata, "finish_reason", "stop_reason"),
-        charged_usd=charge_of(told, model),
-        service_tier=text_of(metadata, "service_tier") or anthropic_tier(told),
+        charged_usd=charge_of(reported, model),
+        service_tier=text_of(metadata, "service_tier") or anthropic_tier(reported),
     )
 
 
 def _langchain_result(response: Any) -> Answer | None:
-    """LangChain's list of generations: the first one, with the usage of them all."""
+    """LangChain's list of generations: the first one, with the usage of all."""
     generations = items_of(response, "generations")
     first = generations[0] if generations else None
     first = first[0] if is_a(first, list) and first else first
-    told = get(response, "llm_output")
+    reported = get(response, "llm_output")
     if first is None or (get(first, "message") is None and not text_of(first, "text")):
         return None
     answer = _langchain(get(first, "message")) or Answer(text=text_of(first, "text"))
-    answer.usage = answer.usage or usage_of(get(told, "token_usage", "usage"))
-    answer.model = answer.model or text_of(told, "model_name", "model")
+    answer.usage = answer.usage or usage_of(get(reported, "token_usage", "usage"))
+    answer.model = answer.model or text_of(reported, "model_name", "model")
     return answer
 
 
@@ -152,20 +150,23 @@ def _openai_response(response: Any) -> Answer | None:
 
 
 def _with_tools(usage: TokenUsage | None, response: Any, output: list[Any]) -> TokenUsage | None:
-    """Usage with what the provider's own tools were called for; images are made by another model, whose price is not ours."""
+    """Usage with the calls of the provider's own tools.
+
+    Generated images make it incomplete: another model made them, at a price that is not known here.
+    """
     if usage is None:
         return None
-    told, kinds = get(response, "tool_usage"), [text_of(item, "type") for item in output]
+    reported, kinds = get(response, "tool_usage"), [text_of(item, "type") for item in output]
     counts = Counts()
-    if told is None:
+    if reported is None:
         searches = sum(
             kind == "web_search_call" and text_of(get(item, "action"), "type") in ("", "search")
             for kind, item in zip(kinds, output, strict=True)
         )
         drawn = kinds.count("image_generation_call")
     else:
-        searches = counts.of(get(told, "web_search"), "num_requests")
-        drawn = counts.of(get(told, "image_gen"), "total_tokens")
+        searches = counts.of(get(reported, "web_search"), "num_requests")
+        drawn = counts.of(get(reported, "image_gen"), "total_tokens")
     return changed(
         usage,
         web_searches=usage.web_searches or searches,
@@ -218,7 +219,7 @@ def _images(response: Any) -> Answer | None:
         return None
     extra = get(response, "svg_usage")
     usage = image_usage(get(response, "usage"))
-    if usage is not None and extra is not None:  # another model wrote it
+    if usage is not None and extra is not None:  # another model wrote the SVG
         usage = changed(usage, incomplete=True)
     return Answer(text=number_of(len(data), "image"), usage=usage, model=text_of(response, "model"))
 
@@ -238,7 +239,7 @@ def _transcription(response: Any) -> Answer | None:
 
 
 def _wrapped(response: Any) -> Answer | None:
-    """A parsed object that carries the answer it was made from, as instructor's do."""
+    """A parsed object that keeps the raw answer, as the library instructor returns it."""
     raw = get(response, "_raw_response")
     return None if raw is None or raw is response else read_response(raw)
 

@@ -1,4 +1,4 @@
-"""Streamed answers, put together from their pieces: raw events, the clients' helper events, plain text."""
+"""Assembles streamed answers: raw events, helper events of the clients, plain text."""
 
 from __future__ import annotations
 
@@ -33,16 +33,14 @@ from stepstream.schemas.usage import TokenUsage
 
 
 def read_stream(chunks: Sequence[Any]) -> Answer | None:
-    """The answer that the pieces make; None where they are of no known shape."""
+    """The answer that the pieces make; None if they have no known shape."""
     pieces = [piece for chunk in chunks if (piece := _unwrapped(chunk)) is not None]
     if not pieces:
         return None
     for read in _READERS:
         try:
             answer = read(pieces)
-        except (
-            Exception
-        ):  # a field is of another kind than in any shape known: then it is not this shape
+        except Exception:  # a field has another type than in this shape: try the next one
             continue
         if answer is not None:
             return answer
@@ -50,7 +48,7 @@ def read_stream(chunks: Sequence[Any]) -> Answer | None:
 
 
 def _unwrapped(chunk: Any) -> Any:
-    """A piece without what clients put around it: Mistral's ``data``, OpenAI's helper events, Bedrock's bytes."""
+    """A piece without its wrapper: Mistral's ``data``, OpenAI's helper events, Bedrock's bytes."""
     if is_a(chunk, str):
         return chunk
     data = get(chunk, "data")
@@ -153,7 +151,7 @@ _TEXT_EVENTS: Final = (
 
 
 def _openai_media(chunks: Sequence[Any]) -> Answer | None:
-    """Streamed images and transcriptions: the last event says it all."""
+    """Streamed images and transcriptions: the last event has the whole result."""
     for chunk in reversed(chunks):
         kind = text_of(chunk, "type")
         if kind in ("image_generation.completed", "image_edit.completed"):
@@ -213,9 +211,8 @@ def _anthropic(chunks: Sequence[Any]) -> Answer | None:
             used = later(used, bedrock_usage(metrics))
     answer.text = "".join(texts)
     answer.tool_calls = calls.complete()
-    answer.usage = (
-        used if used is None or ended else changed(used, incomplete=True)
-    )  # the output is counted at the end
+    # The output tokens come with the last event: without it the usage is incomplete.
+    answer.usage = used if used is None or ended else changed(used, incomplete=True)
     return answer
 
 
@@ -262,7 +259,10 @@ _CONVERSE_EVENTS: Final = frozenset(
 
 
 def _bedrock_bodies(chunks: Sequence[Any]) -> Answer | None:
-    """Titan, Llama and Nova by ``invoke_model_with_response_stream``: texts add up, the last one has the metrics."""
+    """Titan, Llama and Nova by ``invoke_model_with_response_stream``.
+
+    The texts add up; the last event has the metrics.
+    """
     if not any(get(chunk, "amazon-bedrock-invocationMetrics") is not None for chunk in chunks):
         return None
     whole = _bedrock_converse(chunks) or Answer(provider="aws")
@@ -351,7 +351,10 @@ def _google_interaction(chunks: Sequence[Any]) -> Answer | None:
 
 
 def _whole_answers(chunks: Sequence[Any]) -> Answer | None:
-    """Pieces that are answers themselves (Google, Ollama): texts and calls add up, the last counts stand."""
+    """Pieces that are answers themselves (Google, Ollama):
+
+    texts and calls add up, the last usage counts.
+    """
     out: Answer | None = None
     for chunk in chunks:
         answer = read_response(chunk)
@@ -373,7 +376,7 @@ def _whole_answers(chunks: Sequence[Any]) -> Answer | None:
 
 
 def _langchain(chunks: Sequence[Any]) -> Answer | None:
-    """LangChain's pieces add up by themselves."""
+    """LangChain's pieces, which support ``+``."""
     pieces = [first_of(get(chunk, "message"), chunk) for chunk in chunks]
     first = pieces[0]
     if (

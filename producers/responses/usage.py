@@ -1,8 +1,7 @@
-"""What providers say that a call used and what they charged, in the shapes of their clients, as our counts.
+"""Token usage and charges of model answers, converted from each provider's fields.
 
-Input includes cached and cache-written tokens, output includes reasoning. Anthropic and Bedrock count cached input apart,
-Google and xAI count thoughts apart: they are added. A count that cannot be right makes the usage incomplete, and so does what
-was used of another model: then no cost is worked out.
+Providers count differently: OpenAI includes cached tokens in the input, Anthropic does not. Here
+input includes cached and cache-written tokens, output includes reasoning.
 """
 
 from __future__ import annotations
@@ -17,10 +16,10 @@ from stepstream.schemas.money import NANOS_PER_USD, nanos_from_usd
 from stepstream.schemas.normalise import counted
 from stepstream.schemas.usage import MAX_USAGE_COUNT, TokenUsage, TokenUsageStruct
 
+# LangChain prefixes some counts with the service tier.
 _TIERS_IN_NAMES: Final = ("", "priority_", "flex_")
-"""LangChain puts the service tier before the names of some counts."""
+# xAI reports its charge in ten-billionths of a dollar.
 _TICKS_PER_USD: Final = 10_000_000_000
-"""xAI says what it charged in ten-billionths of a dollar."""
 _UPSTREAM_PARTS: Final = (
     ("upstream_inference_prompt_cost", "upstream_inference_input_cost"),
     ("upstream_inference_completions_cost", "upstream_inference_output_cost"),
@@ -29,13 +28,13 @@ _UPSTREAM_PARTS: Final = (
 
 
 class Counts:
-    """Reads counts of one answer and remembers whether one of them could not be right."""
+    """Reads the counts of one answer. ``incomplete`` is set by a count that is impossible."""
 
     def __init__(self) -> None:
         self.incomplete = False
 
     def of(self, source: Any, *names: str) -> int:
-        """The first of the counts that is there; 0 where none is."""
+        """The first of the named counts that is present; 0 if there is none."""
         if source is None:
             return 0
         for name in names:
@@ -49,7 +48,7 @@ class Counts:
         return 0
 
     def made(self, **counts: int) -> TokenUsage | None:
-        """The usage; None where nothing was counted at all."""
+        """The usage; None if there was no count at all."""
         given = {name: min(count, MAX_USAGE_COUNT) for name, count in counts.items() if count}
         if not given and not self.incomplete:
             return None
@@ -89,7 +88,7 @@ def usage_of(source: Any) -> TokenUsage | None:
     cached_parts = first_of(
         get(into, "cached_tokens_details"), get(source, "cached_tokens_details")
     )
-    if given and cached + written > given:  # somebody passed Anthropic's own counts on
+    if given and cached + written > given:  # a proxy passed Anthropic's own counts on
         given += cached + written
     if reasoning and counts.of(source, "total_tokens") == given + output + reasoning:
         output += reasoning
@@ -143,7 +142,7 @@ def _web_searches(counts: Counts, source: Any, into: Any) -> int:
 
 
 def image_usage(source: Any) -> TokenUsage | None:
-    """Usage of an endpoint that makes images: what its output is not said to be is images."""
+    """Usage of an image endpoint: output tokens of unknown kind are image tokens."""
     usage = usage_of(source)
     if usage is None or usage.output_image_tokens:
         return usage
@@ -152,10 +151,10 @@ def image_usage(source: Any) -> TokenUsage | None:
 
 
 def anthropic_usage(source: Any, model: str = "") -> TokenUsage | None:
-    """Usage of an Anthropic message: cached input stands beside the input.
+    """Usage of an Anthropic message, whose input excludes cached tokens.
 
-    ``iterations`` name what is not in the totals: compactions, which are added, and calls of other models, which make it
-    incomplete.
+    ``iterations`` list what is not in the totals: compactions, which are added, and calls of other
+    models, which make the usage incomplete because their price is another one.
     """
     counts = Counts()
     used = _anthropic_counts(counts, source)
@@ -189,7 +188,9 @@ def _anthropic_counts(counts: Counts, source: Any) -> dict[str, int]:
 
 
 def anthropic_tier(source: Any) -> str:
-    """What an Anthropic message was charged by, where that is not the standard price: tier, speed, or region."""
+    """The tier, speed or region that an Anthropic message was charged by; empty for the standard
+    price.
+    """
     tier, speed = text_of(source, "service_tier"), text_of(source, "speed")
     if speed and speed != "standard":
         return speed
@@ -214,7 +215,10 @@ def bedrock_usage(source: Any) -> TokenUsage | None:
 
 
 def google_usage(source: Any, searches: int = 0) -> TokenUsage | None:
-    """Usage of a Gemini answer: thoughts and the prompts of its own tools stand apart, so they are added."""
+    """Usage of a Gemini answer.
+
+    Thoughts and prompts of its tools are counted separately there and added here.
+    """
     counts = Counts()
     thoughts = counts.of(
         source, "thoughts_token_count", "thoughtsTokenCount", "total_thought_tokens"
@@ -224,21 +228,38 @@ def google_usage(source: Any, searches: int = 0) -> TokenUsage | None:
         source, "tool_use_prompt_token_count", "toolUsePromptTokenCount", "total_tool_use_tokens"
     )
     output = counts.of(
-        source, "candidates_token_count", "candidatesTokenCount", "response_token_count", "responseTokenCount",
+        source,
+        "candidates_token_count",
+        "candidatesTokenCount",
+        "response_token_count",
+        "responseTokenCount",
         "total_output_tokens",
-    )  # fmt: skip
+    )
     into = _by_modality(
-        counts, source, "prompt_tokens_details", "promptTokensDetails", "input_tokens_by_modality",
+        counts,
+        source,
+        "prompt_tokens_details",
+        "promptTokensDetails",
+        "input_tokens_by_modality",
     ) + _by_modality(
-        counts, source, "tool_use_prompt_tokens_details", "toolUsePromptTokensDetails", "tool_use_tokens_by_modality"
-    )  # fmt: skip
-    held = _by_modality(
+        counts,
+        source,
+        "tool_use_prompt_tokens_details",
+        "toolUsePromptTokensDetails",
+        "tool_use_tokens_by_modality",
+    )
+    cached = _by_modality(
         counts, source, "cache_tokens_details", "cacheTokensDetails", "cached_tokens_by_modality"
     )
     out = _by_modality(
-        counts, source, "candidates_tokens_details", "candidatesTokensDetails", "response_tokens_details",
-        "responseTokensDetails", "output_tokens_by_modality",
-    )  # fmt: skip
+        counts,
+        source,
+        "candidates_tokens_details",
+        "candidatesTokensDetails",
+        "response_tokens_details",
+        "responseTokensDetails",
+        "output_tokens_by_modality",
+    )
     return counts.made(
         input_tokens=prompt + tools,
         output_tokens=output + thoughts,
@@ -249,8 +270,8 @@ def google_usage(source: Any, searches: int = 0) -> TokenUsage | None:
         input_audio_tokens=_sum_of(into, "audio"),
         input_image_tokens=_sum_of(into, "image"),
         input_video_tokens=_sum_of(into, "video"),
-        cached_audio_tokens=_sum_of(held, "audio"),
-        cached_image_tokens=_sum_of(held, "image"),
+        cached_audio_tokens=_sum_of(cached, "audio"),
+        cached_image_tokens=_sum_of(cached, "image"),
         output_audio_tokens=_sum_of(out, "audio"),
         output_image_tokens=_sum_of(out, "image"),
         output_video_tokens=_sum_of(out, "video"),
@@ -271,18 +292,20 @@ def _sum_of(parts: Iterable[tuple[str, int]], modality: str) -> int:
 
 
 def google_tier(source: Any) -> str:
-    """The kind of traffic that a Gemini answer was charged as."""
+    """The traffic type that a Gemini answer was charged as."""
     return word_of(source, "service_tier", "serviceTier") or word_of(
         source, "traffic_type", "trafficType"
     )
 
 
 def cohere_usage(source: Any) -> TokenUsage | None:
-    """Usage of a Cohere answer: what was billed, where it is said, else what was counted."""
+    """Usage of a Cohere answer: billed units if present, else tokens."""
     counts = Counts()
-    billed, told = get(source, "billed_units"), get(source, "tokens")
+    billed, tokens = get(source, "billed_units"), get(source, "tokens")
     tokens = (
-        billed if counts.of(billed, "input_tokens") or counts.of(billed, "output_tokens") else told
+        billed
+        if counts.of(billed, "input_tokens") or counts.of(billed, "output_tokens")
+        else tokens
     )
     images = counts.of(billed, "image_tokens")
     return counts.made(
@@ -296,13 +319,13 @@ def cohere_usage(source: Any) -> TokenUsage | None:
 
 
 def changed(usage: TokenUsage, **counts: Any) -> TokenUsage:
-    """The same usage with other counts."""
+    """A copy of the usage with other counts."""
     names = TokenUsage.model_fields
     return TokenUsageStruct(**{name: getattr(usage, name) for name in names} | counts)
 
 
 def later(before: TokenUsage | None, after: TokenUsage | None) -> TokenUsage | None:
-    """Running totals of one answer: each count is the highest that was said."""
+    """Usage of an answer from its running totals: the highest value of each count."""
     if before is None or after is None:
         return before or after
     return TokenUsageStruct(
@@ -314,10 +337,11 @@ def later(before: TokenUsage | None, after: TokenUsage | None) -> TokenUsage | N
 
 
 def charge_of(usage: Any, model: str = "") -> float | None:
-    """What the provider says that it charged, in dollars; None where it does not say.
+    """The charge that the provider reported, in dollars; None if it did not.
 
-    With a key of one's own, what was paid to the provider behind OpenRouter is added; where that is not said, the rest is
-    no bill. 0 is a bill only for a model that is free by its name: else it means that the amount is not known.
+    With the user's own provider key, OpenRouter reports what was paid to the provider separately,
+    and it is added; without that part the rest is not the whole charge. 0 is a charge only of a
+    model that is free by its name; otherwise it means an unknown amount.
     """
     charged = _amount(get(usage, "cost"))
     if charged is None and (ticks := _amount(get(usage, "cost_in_usd_ticks"))) is not None:
@@ -331,7 +355,7 @@ def charge_of(usage: Any, model: str = "") -> float | None:
 
 
 def _upstream(details: Any) -> float:
-    """What the provider behind OpenRouter was paid; 0 where it is not said."""
+    """The amount that OpenRouter paid to the provider; 0 if it is not reported."""
     whole = _amount(get(details, "upstream_inference_cost"))
     return whole or sum(_amount(get(details, *names)) or 0.0 for names in _UPSTREAM_PARTS)
 
@@ -339,12 +363,12 @@ def _upstream(details: Any) -> float:
 def _is_finite(value: float) -> bool:
     try:
         return math.isfinite(value)
-    except OverflowError:  # an integer beyond every float
+    except OverflowError:  # an integer beyond the range of floats
         return False
 
 
 def _amount(value: Any) -> float | None:
-    """A possible amount, as a number or in digits; of an object its total."""
+    """A possible amount, from a number or digits, or the total of an object."""
     if not is_a(value, int | float | str):
         value = get(value, "total_cost")
     if is_a(value, str):

@@ -225,7 +225,7 @@ class BackgroundSender:
             self._poll(transport, SHORTEST_WAIT_S)
 
     def _take(self, wait_s: float | None) -> list[tuple[int, StepRecord]]:
-        """The next records, at most ``BATCH``. Without ``wait_s`` it waits for one or for the stop."""
+        """At most ``BATCH`` records. Without ``wait_s`` it waits for a record or for the stop."""
         batch: list[tuple[int, StepRecord]] = []
         try:
             item = self._queue.get(timeout=wait_s)
@@ -313,7 +313,7 @@ class BackgroundSender:
                 self._queue.put(item)
 
     def after_fork(self) -> None:
-        """Start empty in the child: the parent sends what it queued, and its thread is not copied."""
+        """Start empty in the child: the parent sends what it queued, and its thread is not here."""
         transport, self._transport = self._transport, None
         if transport is not None:
             transport.abandon()

@@ -35,7 +35,7 @@ class Transport(Protocol):
         """Call ``done`` of the records whose outcome is known; wait up to ``timeout_s`` for one."""
 
     def close(self) -> None:
-        """Close the connections. Unacknowledged records fail: ``done`` is called with the reason."""
+        """Close the connections. Unacknowledged records fail: ``done`` gets the reason."""
 
     def abandon(self) -> None:
         """Drop everything in a forked child without closing it: the sockets are the parent's."""

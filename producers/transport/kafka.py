@@ -100,7 +100,8 @@ class KafkaTransport:
                 )
 
     def _no_topic(self) -> str:
-        return f"there is no topic {self._topic} at {self._settings.kafka_brokers}: run `stepstream topics create`"
+        brokers = self._settings.kafka_brokers
+        return f"there is no topic {self._topic} at {brokers}: run `stepstream topics create`"
 
     def _retire(self) -> None:
         producer, self._producer = self._producer, None
@@ -144,7 +145,8 @@ class _LogHandler(logging.Handler):
         text = _BRACKETS.sub("", text).strip()
         sdk_log.log(
             f"kafka:{self._brokers}:{kind}",
-            f"stepstream: Kafka at {self._brokers}: {text}; events are kept in memory and sent later",
+            f"stepstream: Kafka at {self._brokers}: {text}; "
+            "events are kept in memory and sent later",
         )
 
 

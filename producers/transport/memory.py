@@ -18,13 +18,15 @@ from stepstream.schemas.step import StepEvent
 class MemoryTransport:
     """Keeps every record that it takes.
 
-    ``room`` limits the unacknowledged records. ``hold``: takes records and never acknowledges
-    them, like unreachable brokers. ``failure``: every record fails with this reason.
+    ``room`` limits the unacknowledged records. ``unreachable``: takes records and never
+    acknowledges them, like a broker that is away. ``failure``: every record fails with this reason.
     """
 
-    def __init__(self, *, room: int = 1_000_000, hold: bool = False, failure: str = "") -> None:
+    def __init__(
+        self, *, room: int = 1_000_000, unreachable: bool = False, failure: str = ""
+    ) -> None:
         self.room = room
-        self.hold = hold
+        self.unreachable = unreachable
         self.failure = failure
         self.records: list[Record] = []
         self.closed = 0
@@ -39,7 +41,7 @@ class MemoryTransport:
             return True
 
     def poll(self, timeout_s: float) -> None:
-        if self.hold:
+        if self.unreachable:
             threading.Event().wait(timeout_s)
             return
         with self._lock:

@@ -24,7 +24,7 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 def to_text(value: Any, max_bytes: int) -> tuple[str, int | None]:
-    """The value as text; its approximate size in bytes before, if a part was left out, else None."""
+    """The value as text; and its approximate size in bytes if a part was left out, else None."""
     kind = type(value)
     if kind is str:
         if len(value) < SHORTEST_FILE:
@@ -67,6 +67,8 @@ def _read(value: Any, max_bytes: int) -> tuple[str, int | None]:
     return text, (size + reader.cut if reader.cut else None)
 
 
+# Two loops and no helper functions: this runs for every structure of every step, and a call for
+# each item would take three times as long as the check.
 def fits(value: Any, room: int) -> bool:
     """True if a structure consists of plain values only and has at most ``room`` characters.
 

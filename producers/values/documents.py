@@ -1,4 +1,4 @@
-"""What retrievers return, as the documents of a step: by the names their fields usually have."""
+"""Converts what retrievers return to the documents of a step, by usual field names."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ _SCORES: Final = ("score", "relevance_score", "similarity")
 def to_documents(
     items: Iterable[object], *, content: bool, max_bytes: int
 ) -> list[Document] | None:
-    """Documents, best first, a bounded number; their texts only where ``content`` is wanted. None for what is no list."""
+    """At most ``MOST_DOCUMENTS`` documents, best first; None if ``items`` cannot be iterated over.
+
+    ``content`` False leaves out their texts. ``max_bytes`` limits the texts in all.
+    """
     found = items_of(items)
     if found is None:
         return None
@@ -34,9 +37,9 @@ def to_documents(
             item = next(found)
         except StopIteration:
             break
-        except Exception as error:  # of the program's generator
+        except Exception as error:  # raised by the program's generator
             misuse(
-                "documents", f"of the documents, only {len(out)} could be read: {message_of(error)}"
+                "documents", f"only {len(out)} of the documents could be read: {message_of(error)}"
             )
             break
         document = to_document(item, content=content, max_bytes=max_bytes)
@@ -46,7 +49,7 @@ def to_documents(
 
 
 def to_document(item: object, *, content: bool = True, max_bytes: int) -> Document:
-    """One document, from an object, a mapping, a text, or a pair of one of these and a score."""
+    """The document of an object, a dictionary, a text, or a pair of one of these and a score."""
     score: float | None = None
     if type(item) is tuple and len(item) == 2 and (score := _number(item[1])) is not None:
         item = item[0]
@@ -66,7 +69,7 @@ def to_document(item: object, *, content: bool = True, max_bytes: int) -> Docume
 
 
 def are_documents(value: object) -> TypeGuard[Sequence[object]]:
-    """Whether a returned value is a list of what people call documents."""
+    """True if a returned value is a list of documents."""
     return (
         type(value) in (list, tuple)
         and bool(value)

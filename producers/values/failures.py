@@ -1,4 +1,4 @@
-"""What an exception says about a step."""
+"""Status, type and message of a step that an exception ended."""
 
 from __future__ import annotations
 
@@ -13,15 +13,21 @@ _MESSAGE_CHARS: Final = 8_192
 
 
 def cancelled(error: BaseException) -> bool:
-    """Whether somebody called the step off, rather than it failing: asyncio, trio and futures, Ctrl-C, a closed generator."""
+    """True if the exception is a cancellation and not a failure.
+
+    Cancellations are those of asyncio, trio and futures, Ctrl-C, and a closed generator.
+    """
     return any(simple_name(kind) in _CANCELLED for kind in mro_of(type(error)))
 
 
 def type_of(error: BaseException) -> str:
-    """The exception's class; with its module, unless it is built in or the program's own."""
+    """The exception's class, with its module unless that is builtins or ``__main__``."""
     return type_name(type(error))
 
 
 def message_of(error: BaseException) -> str:
-    """What the exception says by its arguments or attributes, its class where it has none. Its ``__str__`` is not called."""
+    """The exception's arguments or attributes as text; its class if it has neither.
+
+    Its ``__str__`` is not called.
+    """
     return exception_text(error, _MESSAGE_CHARS, label) or simple_name(type(error))

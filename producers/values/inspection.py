@@ -1,7 +1,8 @@
-"""Objects of other libraries and of the program, looked at without calling anything of theirs.
+"""Reads fields of objects without running any of their code.
 
-A type is asked through the slots of ``type`` itself, a field is read from the instance's own dictionary or slot. No property,
-no ``__getattr__``, no ``__repr__`` and no method of the object runs, so nothing blocks, raises or has an effect.
+A class is read through the slots of ``type`` itself, a field from the instance's own dictionary or
+slot. No property, ``__getattr__``, ``__repr__`` or method of the object runs, so nothing blocks,
+raises or has an effect.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ namespace_of: Final[Callable[[type], MappingProxyType[str, Any]]] = type.__dict_
 _name_of: Final[Callable[[type], str]] = type.__dict__["__name__"].__get__
 _module_of: Final[Callable[[type], Any]] = type.__dict__["__module__"].__get__
 
+# The caches are cleared at this number of classes.
 MOST_TYPES: Final = 1_000
-"""Types of which something is remembered; one more, and all of it is made again."""
+# How many absent names are cached for each class.
 MOST_NAMES: Final = 200
-"""Names that are remembered as absent, for each class."""
 _WRITTEN: Final = (FunctionType, property)
 _DESCRIPTORS: Final = frozenset({"member_descriptor", "_tuplegetter"})
 
@@ -31,7 +32,7 @@ def simple_name(kind: type) -> str:
 
 
 def module_of(kind: type) -> str:
-    """The module of a class; empty where it has none."""
+    """The module of a class; empty if it has none."""
     module = _module_of(kind)
     return module if type(module) is str else ""
 
@@ -45,20 +46,22 @@ def type_name(kind: type) -> str:
 
 
 class Layout:
-    """Where the objects of one class keep their fields."""
+    """Where the objects of one class keep their fields.
+
+    ``absent`` are names that the class does not define as plain values. ``opaque`` is True if even
+    ``isinstance`` would run code of the class, as with lazy proxies.
+    """
 
     __slots__ = ("absent", "dictionary", "extra", "is_dict", "kind", "opaque", "slots")
 
     def __init__(self, kind: type) -> None:
+        # The cache key is the class's id(): the reference keeps the class, and so the id, alive.
         self.kind = kind
-        """Held, so that its ``id`` stays its own while it is remembered by it."""
         self.is_dict = issubclass(kind, dict)
         self.dictionary: Callable[[Any], dict[str, Any]] | None = None
         self.slots: dict[str, Callable[[Any], Any]] = {}
         self.absent: set[str] = set()
-        """Names that the class does not define as plain values."""
         self.opaque = False
-        """Whether even ``isinstance`` would run code of the class, as of proxies that load what they stand for."""
         for base in mro_of(kind):
             namespace = namespace_of(base)
             if base is not object and (
@@ -71,7 +74,8 @@ class Layout:
                         type(value) in (GetSetDescriptorType, MemberDescriptorType)
                         and "__class__" not in namespace
                     )
-                    if self.dictionary is None and own:  # a proxy's is that of what it stands for
+                    # The __dict__ of a proxy is that of the object behind it.
+                    if self.dictionary is None and own:
                         self.dictionary = value.__get__
                 elif name not in self.slots and simple_name(type(value)) in _DESCRIPTORS:
                     self.slots[name] = value.__get__
@@ -82,7 +86,7 @@ _layouts: Final[dict[int, Layout]] = {}
 
 
 def layout_of(kind: type) -> Layout:
-    """The layout of a class, made once."""
+    """The layout of a class, cached."""
     known = _layouts.get(id(kind))
     if known is None:
         if len(_layouts) >= MOST_TYPES:
@@ -92,7 +96,7 @@ def layout_of(kind: type) -> Layout:
 
 
 def instance_dict(value: object) -> dict[str, Any]:
-    """The dictionary that an object keeps its attributes in; an empty one where it has none. Not to be changed."""
+    """The attribute dictionary of an object, not to be changed; empty if it has none."""
     dictionary = layout_of(type(value)).dictionary
     found: Any = None if dictionary is None else dictionary(value)
     if type(found) is dict:
@@ -101,7 +105,10 @@ def instance_dict(value: object) -> dict[str, Any]:
 
 
 def field_of(value: object, name: str) -> Any:
-    """The item of a dictionary, or the attribute that an object keeps; None where there is none or it would be computed."""
+    """The item of a dictionary, or the stored attribute of an object.
+
+    None if there is none or if it would have to be computed.
+    """
     kind = type(value)
     layout = _layouts.get(id(kind)) or layout_of(kind)
     if layout.is_dict:
@@ -131,12 +138,12 @@ def field_of(value: object, name: str) -> Any:
 def _from_slot(slot: Callable[[Any], Any], value: object) -> Any:
     try:
         return slot(value)
-    except AttributeError:  # it was not set
+    except AttributeError:  # the slot is empty
         return None
 
 
 def constant_of(kind: type, name: str) -> Any:
-    """What a class defines under a name, if it is a plain value; None for functions, properties and whatever is computed."""
+    """The plain value that a class defines under a name; None for functions and descriptors."""
     for base in mro_of(kind):
         found = namespace_of(base).get(name)
         if found is not None:

@@ -331,10 +331,8 @@ def _range(reading: Reading, value: Any, room: int, _depth: int) -> Any:
 
 
 def _exception(reading: Reading, value: Any, room: int, _depth: int) -> Any:
-    return reading.text(
-        f"{simple_name(type(value))}: {exception_text(value, max(room, LEAST_CHARS), reading.label)}",
-        room,
-    )
+    text = exception_text(value, max(room, LEAST_CHARS), reading.label)
+    return reading.text(f"{simple_name(type(value))}: {text}", room)
 
 
 def exception_text(error: BaseException, most: int, label: Callable[[object, int], str]) -> str:
@@ -446,36 +444,81 @@ def _unknown(reading: Reading, value: Any, room: int, _depth: int) -> Any:
 
 
 _BASES: Final[tuple[tuple[tuple[type, ...], ReadFunction], ...]] = (
-    ((dict,), _dict), ((list,), _list), ((tuple,), _tuple), ((set, frozenset), _set), ((deque,), _deque),
-    ((array.array,), _array), ((str,), _text), ((bytes, bytearray, memoryview), _bytes), ((int,), _int), ((float,), _float),
-    ((complex,), _complex), ((decimal.Decimal,), _decimal), ((datetime.datetime,), _datetime), ((datetime.date,), _date),
-    ((datetime.time,), _time), ((datetime.timedelta,), _timedelta), ((uuid.UUID,), _uuid), ((pathlib.PurePath,), _path),
-    ((enum.Enum,), _enum), ((ipaddress.IPv4Address, ipaddress.IPv6Address), _address),
-    ((BaseException,), _exception), ((type,), _class), ((range,), _range),
-    ((types.MappingProxyType,), _behind_proxy), ((UserDict, UserList, UserString), _data),
-    ((types.SimpleNamespace,), _attributes), ((types.FunctionType, types.BuiltinFunctionType), _function),
-    ((type({}.keys()), type({}.values()), type({}.items())), _view), ((msgspec.Struct,), _struct),
-)  # fmt: skip
+    ((dict,), _dict),
+    ((list,), _list),
+    ((tuple,), _tuple),
+    ((set, frozenset), _set),
+    ((deque,), _deque),
+    ((array.array,), _array),
+    ((str,), _text),
+    ((bytes, bytearray, memoryview), _bytes),
+    ((int,), _int),
+    ((float,), _float),
+    ((complex,), _complex),
+    ((decimal.Decimal,), _decimal),
+    ((datetime.datetime,), _datetime),
+    ((datetime.date,), _date),
+    ((datetime.time,), _time),
+    ((datetime.timedelta,), _timedelta),
+    ((uuid.UUID,), _uuid),
+    ((pathlib.PurePath,), _path),
+    ((enum.Enum,), _enum),
+    ((ipaddress.IPv4Address, ipaddress.IPv6Address), _address),
+    ((BaseException,), _exception),
+    ((type,), _class),
+    ((range,), _range),
+    ((types.MappingProxyType,), _behind_proxy),
+    ((UserDict, UserList, UserString), _data),
+    ((types.SimpleNamespace,), _attributes),
+    ((types.FunctionType, types.BuiltinFunctionType), _function),
+    ((type({}.keys()), type({}.values()), type({}.items())), _view),
+    ((msgspec.Struct,), _struct),
+)
 _BY_BASE: Final = {id(base): read for bases, read in _BASES for base in bases}
 _BY_NAME: Final[dict[tuple[str, str], ReadFunction]] = {
-    ("pydantic.main", "BaseModel"): _model, ("pydantic.v1.main", "BaseModel"): _model,
-    ("pydantic.types", "_SecretBase"): _secret, ("pydantic.types", "Secret"): _secret, ("pydantic.types", "SecretStr"): _secret,
-    ("pydantic.v1.types", "SecretStr"): _secret, ("pydantic.v1.types", "SecretBytes"): _secret,
-    ("numpy", "generic"): _numpy_scalar, ("numpy", "ndarray"): _ndarray,
-}  # fmt: skip
+    ("pydantic.main", "BaseModel"): _model,
+    ("pydantic.v1.main", "BaseModel"): _model,
+    ("pydantic.types", "_SecretBase"): _secret,
+    ("pydantic.types", "Secret"): _secret,
+    ("pydantic.types", "SecretStr"): _secret,
+    ("pydantic.v1.types", "SecretStr"): _secret,
+    ("pydantic.v1.types", "SecretBytes"): _secret,
+    ("numpy", "generic"): _numpy_scalar,
+    ("numpy", "ndarray"): _ndarray,
+}
 _EXACTLY: Final[dict[tuple[str, str], ReadFunction]] = {
-    ("pandas.core.frame", "DataFrame"): _frame, ("pandas", "DataFrame"): _frame,
-    ("pandas.api.typing", "NaTType"): _not_a_time, ("pandas._libs.tslibs.nattype", "NaTType"): _not_a_time,
-    ("pandas.core.series", "Series"): _series, ("pandas", "Series"): _series,
-    ("polars.dataframe.frame", "DataFrame"): _frame, ("polars.series.series", "Series"): _series,
-}  # fmt: skip
+    ("pandas.core.frame", "DataFrame"): _frame,
+    ("pandas", "DataFrame"): _frame,
+    ("pandas.api.typing", "NaTType"): _not_a_time,
+    ("pandas._libs.tslibs.nattype", "NaTType"): _not_a_time,
+    ("pandas.core.series", "Series"): _series,
+    ("pandas", "Series"): _series,
+    ("polars.dataframe.frame", "DataFrame"): _frame,
+    ("polars.series.series", "Series"): _series,
+}
 _BY_MARK: Final = (("__dataclass_fields__", _dataclass, dict), ("__attrs_attrs__", _attrs, tuple))
 NUMBERS: Final = frozenset({_int, _float})
 # Readers that read other values, so that a value may contain itself.
 CONTAINERS: Final = frozenset(
-    {_dict, _list, _tuple, _set, _deque, _view, _behind_proxy, _data, _attributes, _model, _dataclass, _attrs, _struct,
-     _ndarray, _enum, _exception}
-)  # fmt: skip
+    {
+        _dict,
+        _list,
+        _tuple,
+        _set,
+        _deque,
+        _view,
+        _behind_proxy,
+        _data,
+        _attributes,
+        _model,
+        _dataclass,
+        _attrs,
+        _struct,
+        _ndarray,
+        _enum,
+        _exception,
+    }
+)
 
 _readers: Final[dict[int, tuple[type, ReadFunction]]] = {}
 

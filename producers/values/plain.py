@@ -192,7 +192,7 @@ class ValueReader:
         return first, last
 
     def _shared(self, sizes: list[int], room: int, make: Callable[[int, int], Any]) -> list[Any]:
-        """``make(index, share)`` for each size; short ones first, so that long ones get the rest."""
+        """``make(index, share)`` for each size; short ones first, so that long ones get more."""
         out: list[Any] = [None] * len(sizes)
         left = room
         order = sorted(range(len(sizes)), key=sizes.__getitem__)

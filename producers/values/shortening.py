@@ -1,6 +1,6 @@
-"""Long text cut in its middle, with the number of characters that are missing; embedded files as their type and size.
+"""Shortens texts: cuts out the middle, replaces embedded files by their type and size.
 
-The work depends on how much is kept, not on how long the text is.
+The time depends on how much is kept, not on the length of the text.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ import binascii
 import re
 from typing import Final
 
+# A shorter text is not searched for base64.
 SHORTEST_FILE: Final = 1_024
-"""A text with fewer characters is not searched for base64."""
 _BLOCK: Final = 512
 _WINDOW: Final = 1_024
 _WORD_CHARS: Final = 2_048
@@ -31,14 +31,22 @@ _DELIMITER: Final = re.compile(r"[\s\"'<>,;&{}()\[\]]")
 _KEY_END: Final = "PRIVATE KEY-----"
 
 _SIGNATURES: Final = (
-    (b"\x89PNG", "image/png"), (b"\xff\xd8\xff", "image/jpeg"), (b"GIF8", "image/gif"), (b"BM", "image/bmp"),
-    (b"%PDF", "application/pdf"), (b"PK\x03\x04", "application/zip"), (b"\x1f\x8b", "application/gzip"),
-    (b"OggS", "audio/ogg"), (b"ID3", "audio/mpeg"), (b"\xff\xfb", "audio/mpeg"), (b"fLaC", "audio/flac"),
-)  # fmt: skip
+    (b"\x89PNG", "image/png"),
+    (b"\xff\xd8\xff", "image/jpeg"),
+    (b"GIF8", "image/gif"),
+    (b"BM", "image/bmp"),
+    (b"%PDF", "application/pdf"),
+    (b"PK\x03\x04", "application/zip"),
+    (b"\x1f\x8b", "application/gzip"),
+    (b"OggS", "audio/ogg"),
+    (b"ID3", "audio/mpeg"),
+    (b"\xff\xfb", "audio/mpeg"),
+    (b"fLaC", "audio/flac"),
+)
 
 
 def size_of(text: str) -> int:
-    """Bytes of the text in UTF-8: exact up to a quarter of a million characters, beyond that by the ends of the text."""
+    """The size of the text in UTF-8: exact up to 262,144 characters, beyond that estimated."""
     if text.isascii():
         return len(text)
     if len(text) <= _EXACT_CHARS:
@@ -48,19 +56,19 @@ def size_of(text: str) -> int:
 
 
 def cut_mark(characters: int) -> str:
-    """What stands where text was cut out."""
+    """The mark in the place of text that was cut out."""
     return f"...[{characters:,} characters cut]..."
 
 
 def file_mark(media_type: str, size_bytes: int) -> str:
-    """What stands in the place of an embedded file."""
+    """The mark in the place of an embedded file."""
     return f"[{media_type or 'base64'}, {size_bytes:,} bytes]"
 
 
 def shortened(text: str, most: int) -> str:
-    """The text with at most ``most`` characters: files replaced, and the middle cut out if it is still too long.
+    """The text in at most ``most`` characters: files replaced, then the middle cut out.
 
-    A cut does not divide a word, so that no half of a secret is left that would not be recognised.
+    A cut does not divide a word, because the redaction would not recognise half of a secret.
     """
     length = len(text)
     if length < SHORTEST_FILE:
@@ -71,14 +79,14 @@ def shortened(text: str, most: int) -> str:
 
 
 def cut_middle(text: str, most: int, *, whole_words: bool = True) -> str:
-    """The beginning and the end of the text, ``most`` characters in all, and between them how many are missing."""
+    """Beginning and end of the text with a mark between them, ``most`` characters in all."""
     length = len(text)
     if length <= most:
         return text
     room = most - _mark_chars(text)
     if room < 2:
         return text[: max(0, most)]
-    start, stop = _beside_earlier_cuts(text, room - room // 2, length - room // 2)
+    start, stop = _around_earlier_cuts(text, room - room // 2, length - room // 2)
     head, tail = text[:start], text[stop:]
     if whole_words:
         head, tail = _whole_words(head, tail)
@@ -86,7 +94,7 @@ def cut_middle(text: str, most: int, *, whole_words: bool = True) -> str:
 
 
 def cut_to_bytes(text: str, max_bytes: int) -> tuple[str, int]:
-    """The text cut in its middle to ``max_bytes`` of UTF-8, and its size in bytes before."""
+    """The text with its middle cut out, in ``max_bytes`` of UTF-8; and its size in bytes before."""
     if text.isascii():
         return cut_middle(text, max_bytes, whole_words=False), len(text)
     data = text.encode("utf-8", "replace")
@@ -100,8 +108,11 @@ def cut_to_bytes(text: str, max_bytes: int) -> tuple[str, int]:
     return head + cut_mark(_missing(text, len(head), len(tail))) + tail, len(data)
 
 
-def _beside_earlier_cuts(text: str, start: int, stop: int) -> tuple[int, int]:
-    """The limits of what is cut out, moved so that they divide no mark of an earlier cut and leave none beside a new one."""
+def _around_earlier_cuts(text: str, start: int, stop: int) -> tuple[int, int]:
+    """The limits of the cut, moved so that they divide no mark of an earlier cut.
+
+    An earlier mark next to the cut becomes part of it, so that two marks never follow one another.
+    """
     for earlier in _CUT.finditer(text):
         if earlier.start() < start <= earlier.end():
             start = earlier.start()
@@ -111,7 +122,7 @@ def _beside_earlier_cuts(text: str, start: int, stop: int) -> tuple[int, int]:
 
 
 def _mark_chars(text: str) -> int:
-    """Characters of the longest mark that a cut of this text can need."""
+    """The length of the longest mark that a cut of this text can need."""
     return len(
         cut_mark(
             len(text) + sum(int(earlier[1].replace(",", "")) for earlier in _CUT.finditer(text))
@@ -120,7 +131,10 @@ def _mark_chars(text: str) -> int:
 
 
 def _missing(text: str, head: int, tail: int) -> int:
-    """Characters between head and tail, where earlier cuts count as what they cut."""
+    """The characters between head and tail.
+
+    An earlier mark counts as the characters that it replaced.
+    """
     count = len(text) - head - tail
     for earlier in _CUT.finditer(text, head, len(text) - tail):
         count += int(earlier[1].replace(",", "")) - len(earlier[0])
@@ -134,7 +148,8 @@ def _whole_words(head: str, tail: str) -> tuple[str, str]:
         head = head[: end + 1]
     if start is not None:
         tail = tail[start.start() :]
-    key = tail.find(_KEY_END)  # the second half of a private key
+    # The second half of a private key would not be recognised without its first line.
+    key = tail.find(_KEY_END)
     if key >= 0 and "-----BEGIN" not in tail[:key]:
         tail = tail[key + len(_KEY_END) :]
     return head, tail
@@ -142,12 +157,12 @@ def _whole_words(head: str, tail: str) -> tuple[str, str]:
 
 # --- embedded files ---
 
+# An embedded file: its start and end in the text, and its media type (empty if unknown).
 Found = tuple[int, int, str]
-"""Where a file begins and ends in a text, and its media type, empty where that is unknown."""
 
 
 def files_in(text: str) -> list[Found]:
-    """Data URLs and long base64 in the text, in order."""
+    """The data URLs and long base64 in the text, in order."""
     if "data:" not in text:
         return _base64_in(text, 0, len(text))
     found: list[Found] = []
@@ -170,7 +185,10 @@ def files_in(text: str) -> list[Found]:
 
 
 def _base64_in(text: str, done: int, stop: int) -> list[Found]:
-    """Runs of base64 between two positions. One that is long enough contains a whole block of those that are looked at."""
+    """The long base64 between two positions.
+
+    The text is sampled in blocks: a file of ``SHORTEST_FILE`` contains at least one whole block.
+    """
     found: list[Found] = []
     at = done
     while at + _BLOCK <= stop:
@@ -193,7 +211,10 @@ def _end_of_run(text: str, at: int, stop: int) -> int:
 
 
 def _is_encoded(block: str) -> bool:
-    """Whether a block of base64's signs is base64 rather than words or numbers: mixed, varied, in lines of equal length."""
+    """True if a block of base64 characters is base64, not words or digits.
+
+    It has mixed case, digits, at least 24 different characters, and lines of equal length.
+    """
     if (
         block.islower()
         or block.isupper()
@@ -208,7 +229,9 @@ def _is_encoded(block: str) -> bool:
 
 
 def is_file(text: str) -> bool:
-    """Whether a text of ``SHORTEST_FILE`` or more is an embedded file and nothing else, judged by its beginning."""
+    """True if a text of at least ``SHORTEST_FILE`` characters is one embedded file, by its
+    beginning.
+    """
     url = _DATA_URL.match(text)
     if url is not None:
         return True
@@ -217,7 +240,7 @@ def is_file(text: str) -> bool:
 
 
 def media_type_of(data: bytes) -> str:
-    """The media type of a file by its first bytes; empty where they say nothing."""
+    """The media type of a file by its first bytes; empty if unknown."""
     for signature, media_type in _SIGNATURES:
         if data.startswith(signature):
             return media_type
@@ -246,7 +269,10 @@ def _condensed(text: str, files: list[Found]) -> str:
 
 
 def _ends(text: str, window: int) -> str:
-    """Beginning and end of a long text, and what was left out between them: text, or the rest of one file."""
+    """Beginning and end of a long text, and a mark for what is between them.
+
+    If a file spans the gap, the mark is that of the file.
+    """
     head, tail = text[:window], text[-window:]
     between = len(text) - 2 * window
     before = files_in(head)
@@ -264,7 +290,7 @@ def _ends(text: str, window: int) -> str:
 
 
 def _one_run(text: str, start: int, length: int) -> bool:
-    """Whether what lies between seems to be base64 as well, by samples."""
+    """True if the text between two positions is probably one run of base64, by samples."""
     if length < _BLOCK:
         return True
     for number in range(_SAMPLES):

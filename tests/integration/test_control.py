@@ -258,9 +258,9 @@ def test_people_acknowledge_silence_and_resolve(
 
 
 def test_the_documented_contract_works_as_it_stands(world: World) -> None:
-    """Agents in other languages follow ``docs/control.md``: its example, taken from there, hears what it should and no more."""
+    """The example of ``docs/control.md`` for other languages gets the commands that it should, and no more."""
     text = (ROOT / "docs" / "control.md").read_text()
-    code = text.partition("```python\n")[2].partition("```")[0]
+    code = text.rpartition("```python\n")[2].partition("```")[0]
     names: dict[str, Any] = {}
     exec(compile(code, "docs/control.md", "exec"), names)
     now = time.time_ns() // 1_000

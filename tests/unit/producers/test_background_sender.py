@@ -89,7 +89,7 @@ def test_from_many_threads() -> None:
 
 def test_a_full_queue_drops_and_counts() -> None:
     """Beyond the bound nothing is held; what is dropped is counted and said once; starts give way to ends."""
-    transport = MemoryTransport(hold=True)
+    transport = MemoryTransport(unreachable=True)
     made = sender(transport, max_events=100)
     with said() as words:
         taken = [made.enqueue(record(number, phase="start")) for number in range(200)]
@@ -108,13 +108,13 @@ def test_a_full_queue_drops_and_counts() -> None:
 
 def test_bytes_are_bounded_too() -> None:
     """A few huge records fill the queue as well as many small ones, and room comes back when they are gone."""
-    transport = MemoryTransport(hold=True)
+    transport = MemoryTransport(unreachable=True)
     made = sender(transport, max_bytes=100_000)
     assert made.enqueue(record(1, input="x" * 60_000))
     assert not made.enqueue(record(2, output="x" * 60_000))
     assert not made.enqueue(record(2, attributes={"a": "x" * 60_000}))
     assert made.enqueue(record(3))
-    transport.hold = False
+    transport.unreachable = False
     assert made.flush(10)
     assert made.enqueue(record(4, input="x" * 60_000))
     assert made.flush(10)
@@ -125,7 +125,7 @@ def test_bytes_are_bounded_too() -> None:
 def test_what_is_held_elsewhere_takes_room() -> None:
     """The inputs of unfinished steps count towards the bytes that may be held."""
     elsewhere = [0]
-    transport = MemoryTransport(hold=True)
+    transport = MemoryTransport(unreachable=True)
     made = BackgroundSender(
         encode, lambda: transport, max_bytes=100_000, other_bytes=lambda: elsewhere[0]
     )
@@ -179,13 +179,13 @@ def test_a_transport_without_room_is_waited_for() -> None:
 
 def test_flush_tells_the_truth() -> None:
     """``flush`` is False while something sent before it is not acknowledged, and true again when it is."""
-    transport = MemoryTransport(hold=True)
+    transport = MemoryTransport(unreachable=True)
     made = sender(transport)
     made.enqueue(record())
     began = time.monotonic()
     assert not made.flush(0.2)
     assert 0.19 < time.monotonic() - began < 5
-    transport.hold = False
+    transport.unreachable = False
     assert made.flush(10)
     assert made.counts.delivered == 1
     made.close(5)
@@ -357,11 +357,11 @@ def test_counts_always_add_up(actions: list[str], room: int) -> None:
             elif action == "close":
                 made.close(0.01)
             else:
-                transport.hold = action == "hold"
+                transport.unreachable = action == "hold"
             counts = made.counts
             assert counts.enqueued == counts.delivered + counts.failed + counts.pending
             assert counts.enqueued + counts.dropped == offered
-        transport.hold = False
+        transport.unreachable = False
         assert made.close(10)
     assert made.counts.pending == 0
     assert made.counts.delivered == len(transport.records)
@@ -418,7 +418,7 @@ def test_a_step_that_ends_in_a_signal_handler() -> None:
 def test_after_a_fork() -> None:
     """The child sends its own steps, of the run it was born into, and none of the parent's; the parent goes on undisturbed."""
     reading, writing = os.pipe()
-    transport = MemoryTransport(hold=True)
+    transport = MemoryTransport(unreachable=True)
     tracer = Tracer(Settings(quiet=True), transport=transport)
     run = tracer.run("run")
     with run:
@@ -428,7 +428,7 @@ def test_after_a_fork() -> None:
             try:
                 os.close(reading)
                 assert tracer.counts == Counts()
-                transport.hold = False
+                transport.unreachable = False
                 with tracer.tool("in child") as step:
                     assert step.trace_id == run.trace_id
                 run.__exit__(None, None, None)
@@ -446,6 +446,6 @@ def test_after_a_fork() -> None:
         with os.fdopen(reading) as said_by_child:
             words = said_by_child.read()
         assert os.waitpid(child, 0)[1] == 0, words
-        transport.hold = False
+        transport.unreachable = False
     assert tracer.close(10)
     assert sorted(event.name for event in transport.events) == ["run", "run"]

@@ -1,4 +1,4 @@
-"""Orders to a running agent: the next step obeys, the run's own steps tell of it, nothing else disturbs the program."""
+"""Commands to a running agent take effect at its next step and are recorded as steps of the run."""
 # ruff: noqa: PT012
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from stepstream.producers.control.listener import CommandListener
 from stepstream.producers.exceptions import RunStopped
 from stepstream.schemas.alert import Command, CommandStruct
 from stepstream.schemas.control import control_step_id, dated_by
-from tests.support.sdk import Traced, traced
+from tests.support.sdk import Traced, said, traced
 
 
 @pytest.fixture
@@ -40,10 +40,10 @@ def command(action: str, number: int = 1, **more: Any) -> Command:
     return CommandStruct(**(fields | more))
 
 
-def deliver(made: Traced, order: Command) -> int:
+def deliver(made: Traced, given: Command) -> int:
     engine = made.tracer.engine()
     assert engine is not None
-    return engine.commands.deliver(order)
+    return engine.commands.deliver(given)
 
 
 def control_steps(made: Traced) -> list[tuple[str, str, str]]:
@@ -55,19 +55,21 @@ def control_steps(made: Traced) -> list[tuple[str, str, str]]:
 
 
 def test_a_stop_makes_the_next_step_raise_and_every_one_after_it(made: Traced) -> None:
-    """A framework may swallow one exception; a stopped run gets no further. Order and obedience are one step of the run."""
+    """A framework may swallow one exception: every later step raises too. The stop is one step."""
     with (
-        pytest.raises(RunStopped, match="stopped by ada: too dear") as caught,
+        pytest.raises(RunStopped, match="stopped by ada: too expensive") as caught,
         made.tracer.run() as run,
     ):
         with run.tool("first"):
-            assert deliver(made, command("stop", trace_id=run.trace_id, reason="too dear")) == 1
+            assert (
+                deliver(made, command("stop", trace_id=run.trace_id, reason="too expensive")) == 1
+            )
         for _ in range(2):
             with pytest.raises(RunStopped), run.tool("second"):
                 raise AssertionError("it began")
         run.tool("third").start()
     assert (caught.value.reason, caught.value.by, caught.value.command_id) == (
-        "too dear",
+        "too expensive",
         "ada",
         "c1",
     )
@@ -80,13 +82,13 @@ def test_a_stop_makes_the_next_step_raise_and_every_one_after_it(made: Traced) -
         "command_id": "c1",
         "action": "stop",
         "by": "ada",
-        "reason": "too dear",
+        "reason": "too expensive",
     }
     assert ended["support"].error_type.endswith("RunStopped")
 
 
 def test_a_command_counts_once_and_not_after_an_approval(made: Traced) -> None:
-    """What was obeyed is not obeyed again, and what is older than the last approval is void."""
+    """A command takes effect once, and one from before the last approval never."""
     with made.tracer.run() as run:
         stop = command("stop", 1, trace_id=run.trace_id)
         assert [deliver(made, stop), deliver(made, stop)] == [1, 0]
@@ -107,8 +109,8 @@ def test_a_command_counts_once_and_not_after_an_approval(made: Traced) -> None:
     assert made.ended["approve $5"].attributes["budget_usd"] == "5"
 
 
-def test_a_stop_that_no_step_met_is_no_obedience(made: Traced) -> None:
-    """The run ended by itself: the order's step ends as cancelled, before the root does."""
+def test_a_stop_that_no_step_met_is_recorded_as_cancelled(made: Traced) -> None:
+    """The run ended by itself: the stop's step ends as cancelled, before the root does."""
     with made.tracer.run() as run:
         deliver(made, command("stop", trace_id=run.trace_id))
     assert control_steps(made) == [("stop", "start", ""), ("stop", "end", "cancelled")]
@@ -117,18 +119,21 @@ def test_a_stop_that_no_step_met_is_no_obedience(made: Traced) -> None:
 
 
 def test_a_pause_keeps_the_next_step_waiting(made: Traced) -> None:
-    """In a thread; a resume lets it go on, where it was."""
+    """The step begins after the resume, which another thread sends."""
+    happened: list[str] = []
     with made.tracer.run() as run:
         deliver(made, command("pause", 1, trace_id=run.trace_id))
-        timer = threading.Timer(
-            0.15, lambda: deliver(made, command("resume", 2, trace_id=run.trace_id))
-        )
+
+        def resume() -> None:
+            happened.append("resume")
+            deliver(made, command("resume", 2, trace_id=run.trace_id))
+
+        timer = threading.Timer(0.05, resume)
         timer.start()
-        began = time.monotonic()
         with run.tool("x"):
-            waited = time.monotonic() - began
+            happened.append("step")
         timer.join()
-    assert 0.1 < waited < 2
+    assert happened == ["resume", "step"]
     assert control_steps(made) == [
         ("pause", "start", ""),
         ("pause", "end", "ok"),
@@ -137,43 +142,75 @@ def test_a_pause_keeps_the_next_step_waiting(made: Traced) -> None:
 
 
 async def test_a_pause_does_not_block_the_event_loop(made: Traced) -> None:
-    """``async with`` and decorated functions wait; other tasks go on, and so does a plain ``with``, which cannot wait."""
-    ticks = 0
-
-    async def beside() -> None:
-        nonlocal ticks
-        while True:
-            ticks += 1
-            await asyncio.sleep(0.01)
+    """``async with``, decorated functions and ``acheckpoint`` wait while other tasks run."""
+    happened: list[str] = []
 
     @made.tracer.tool
-    async def look() -> int:
-        return ticks
+    async def decorated() -> None:
+        happened.append("decorated")
 
-    ticking = asyncio.create_task(beside())
+    async with made.tracer.run() as run:
+
+        async def resume_later(time: int) -> None:
+            for _ in range(
+                3
+            ):  # three turns of the loop, which it could not take if it were blocked
+                await asyncio.sleep(0)
+            happened.append("resume")
+            deliver(made, command("resume", time, trace_id=run.trace_id))
+
+        deliver(made, command("pause", 1, trace_id=run.trace_id))
+        resuming = asyncio.create_task(resume_later(2))
+        async with run.tool("x"):
+            happened.append("async with")
+        await resuming
+        deliver(made, command("pause", 3, trace_id=run.trace_id))
+        resuming = asyncio.create_task(resume_later(4))
+        await decorated()
+        await resuming
+        deliver(made, command("pause", 5, trace_id=run.trace_id))
+        resuming = asyncio.create_task(resume_later(6))
+        await run.acheckpoint()
+        happened.append("acheckpoint")
+        await resuming
+    assert happened == ["resume", "async with", "resume", "decorated", "resume", "acheckpoint"]
+
+
+async def test_a_plain_with_in_an_event_loop_does_not_wait(made: Traced) -> None:
+    """It would block the loop, so the step begins although the run is paused; that is logged."""
     async with made.tracer.run() as run:
         deliver(made, command("pause", 1, trace_id=run.trace_id))
-        with run.tool("plain"):
-            assert ticks == 0
-        asyncio.get_running_loop().call_later(
-            0.15, lambda: deliver(made, command("resume", 2, trace_id=run.trace_id))
-        )
-        async with run.tool("x"):
-            assert ticks > 5
-        deliver(made, command("pause", 3, trace_id=run.trace_id))
-        before = ticks
-        asyncio.get_running_loop().call_later(
-            0.1, lambda: deliver(made, command("resume", 4, trace_id=run.trace_id))
-        )
-        assert await look() > before + 3
-    ticking.cancel()
+        with said() as records, run.tool("x"):
+            pass
+        deliver(made, command("resume", 2, trace_id=run.trace_id))
+    assert ["write `async with" in record.getMessage() for record in records] == [True]
 
 
-def test_a_pause_that_nobody_ends_is_a_stop() -> None:
-    """What was paused for want of an approval is not done without one."""
+async def test_acheckpoint_raises_the_stop(made: Traced) -> None:
+    """As ``checkpoint``, in asynchronous work without steps; before the stop it does nothing."""
+    with pytest.raises(RunStopped, match="why"):
+        async with made.tracer.run() as run:
+            await run.acheckpoint()
+            deliver(made, command("stop", trace_id=run.trace_id))
+            await run.acheckpoint()
+    assert control_steps(made) == [("stop", "start", ""), ("stop", "end", "ok")]
+
+
+async def test_acheckpoint_without_a_run_or_recording_does_nothing() -> None:
+    """On a step that has not started, has ended, or is not recorded."""
+    with traced(enabled=False) as off:
+        step = off.tracer.tool("x")
+        await step.acheckpoint()
+        with step:
+            await step.acheckpoint()
+        await step.acheckpoint()
+
+
+def test_a_pause_without_a_resume_becomes_a_stop() -> None:
+    """After ``pause_limit`` the run is stopped: without an approval it does not go on."""
     with (
         traced(pause_limit="200ms") as made,
-        pytest.raises(RunStopped, match="nobody resumed it"),
+        pytest.raises(RunStopped, match="not resumed within"),
         made.tracer.run() as run,
     ):
         deliver(made, command("pause", trace_id=run.trace_id))
@@ -198,8 +235,8 @@ async def test_a_stop_cancels_the_awaiting_task_if_asked_to(made: Traced) -> Non
     assert ("stop", "end", "ok") in control_steps(made)
 
 
-async def test_a_cancellation_that_nobody_ordered_stays_one(made: Traced) -> None:
-    """Without a stop a cancelled task is cancelled as ever."""
+async def test_a_cancellation_without_a_stop_stays_one(made: Traced) -> None:
+    """``cancel_on_stop`` changes only cancellations that a stop caused."""
 
     async def work() -> None:
         async with made.tracer.run(cancel_on_stop=True):
@@ -212,12 +249,12 @@ async def test_a_cancellation_that_nobody_ordered_stays_one(made: Traced) -> Non
         await task
 
 
-def test_the_hook_hears_of_every_command_and_may_fail(made: Traced) -> None:
-    """A warning only calls the hook and is recorded; a hook that raises disturbs nobody."""
-    heard: list[str] = []
+def test_the_hook_is_called_with_every_command_and_may_fail(made: Traced) -> None:
+    """A warning only calls the hook and is recorded. An exception of the hook is logged."""
+    actions: list[str] = []
 
-    def hook(order: Command) -> None:
-        heard.append(order.action)
+    def hook(given: Command) -> None:
+        actions.append(given.action)
         raise ValueError("a bad hook")
 
     with made.tracer.run(on_command=hook) as run:
@@ -225,16 +262,16 @@ def test_the_hook_hears_of_every_command_and_may_fail(made: Traced) -> None:
             deliver(made, command(action, number, trace_id=run.trace_id))
         with run.tool("x"):
             pass
-    assert heard == ["warn", "pause", "resume"]
+    assert actions == ["warn", "pause", "resume"]
     assert control_steps(made)[0] == ("warn", "end", "ok")
 
 
-def test_a_command_to_an_agent_binds_runs_that_start_later_until_it_expires(made: Traced) -> None:
-    """Of that project, agent and environment alone; a resume frees those to come."""
+def test_a_command_to_an_agent_applies_to_later_runs_until_it_expires(made: Traced) -> None:
+    """To runs of that project, agent and environment; a resume ends it for later runs."""
     now = time.time_ns() // 1_000
     with made.tracer.run() as early:
-        order = command("stop", 1, time=now, agent="support", expires=now + 60_000_000)
-        assert deliver(made, order) == 1
+        stop = command("stop", 1, time=now, agent="support", expires=now + 60_000_000)
+        assert deliver(made, stop) == 1
         with pytest.raises(RunStopped), early.tool("x"):
             pass
     with made.tracer.run() as late, pytest.raises(RunStopped), late.tool("x"):
@@ -242,10 +279,10 @@ def test_a_command_to_an_agent_binds_runs_that_start_later_until_it_expires(made
     with made.tracer.run(agent="other") as other, other.tool("x"):
         pass
     deliver(made, command("resume", 2, time=now + 1, agent="support", expires=now + 60_000_000))
-    told = len(control_steps(made))
+    before = len(control_steps(made))
     with made.tracer.run() as freed, freed.tool("x"):
         pass
-    assert len(control_steps(made)) == told, "what was taken back before it began is not told to it"
+    assert len(control_steps(made)) == before, "a stop that was resumed before the run began"
     expired = command("stop", 3, time=now - 9_000_000, agent="support", expires=now - 1)
     assert deliver(made, expired) == 0
     with made.tracer.run() as after, after.tool("x"):
@@ -253,7 +290,7 @@ def test_a_command_to_an_agent_binds_runs_that_start_later_until_it_expires(made
 
 
 def test_a_stop_to_an_agent_inside_a_run_leaves_the_run_alone(made: Traced) -> None:
-    """The orchestrator hears of it as an exception of that part, and may go on."""
+    """The run around it gets the exception of that part, and may go on."""
     now = time.time_ns() // 1_000
     with made.tracer.run() as run:
         with pytest.raises(RunStopped), run.run("helper") as helper:
@@ -264,8 +301,8 @@ def test_a_stop_to_an_agent_inside_a_run_leaves_the_run_alone(made: Traced) -> N
     assert made.ended["support"].status == "ok"
 
 
-def test_long_work_without_steps_may_ask(made: Traced) -> None:
-    """``checkpoint`` is where a loop without steps obeys."""
+def test_long_work_without_steps_can_check(made: Traced) -> None:
+    """``checkpoint`` raises the stop in a loop without steps."""
     with pytest.raises(RunStopped), made.tracer.run() as run:
         run.checkpoint()
         deliver(made, command("stop", trace_id=run.trace_id))
@@ -273,10 +310,12 @@ def test_long_work_without_steps_may_ask(made: Traced) -> None:
 
 
 def test_parallel_branches_all_stop(made: Traced) -> None:
-    """Every thread of the run meets the stop; it is recorded once."""
+    """Every thread of the run gets the stop; it is recorded once."""
     stopped: list[str] = []
+    started = threading.Barrier(9)
 
     def branch(number: int) -> None:
+        started.wait(30)
         try:
             while True:
                 with run.tool(f"t{number}"):
@@ -288,22 +327,22 @@ def test_parallel_branches_all_stop(made: Traced) -> None:
         threads = [threading.Thread(target=branch, args=(n,)) for n in range(8)]
         for thread in threads:
             thread.start()
-        time.sleep(0.02)
+        started.wait(30)
         deliver(made, command("stop", trace_id=run.trace_id))
         for thread in threads:
-            thread.join(5)
+            thread.join(30)
     assert stopped == ["c1"] * 8
     assert control_steps(made) == [("stop", "start", ""), ("stop", "end", "ok")]
 
 
 def test_the_stops_are_public() -> None:
-    """A program can name what it may catch."""
+    """A program can name the exceptions that it may catch."""
     assert issubclass(stepstream.BudgetExceeded, stepstream.RunStopped)
     assert not issubclass(stepstream.RunStopped, stepstream.ArgumentsRefused)
 
 
 def test_a_run_that_is_dropped_without_an_end_is_forgotten(made: Traced) -> None:
-    """What a program starts and never ends does not pile up."""
+    """Runs that a program starts and never ends do not accumulate in memory."""
     for _ in range(10):
         made.tracer.run().start()
     gc.collect()
@@ -314,13 +353,13 @@ def test_a_run_that_is_dropped_without_an_end_is_forgotten(made: Traced) -> None
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 def test_a_child_process_leaves_the_runs_of_its_parent_alone(made: Traced) -> None:
-    """Forked while an order is under way, it neither hangs nor obeys for the parent."""
+    """Forked while another thread delivers a command, it neither blocks nor acts for the parent."""
     with made.tracer.run() as run:
         engine = made.tracer.engine()
         assert engine is not None
         control = run._control
         assert control is not None
-        with control._changed:  # another thread might hold it
+        with control._changed:  # as a listener that is delivering would own it
             child = os.fork()
             if not child:
                 with run.tool("x"):
@@ -329,13 +368,13 @@ def test_a_child_process_leaves_the_runs_of_its_parent_alone(made: Traced) -> No
         assert os.waitpid(child, 0)[1] == 0
 
 
-def test_what_is_no_command_is_counted_and_passed_over(made: Traced) -> None:
-    """Anything may lie on a topic; the next command is heard."""
+def test_a_record_that_is_not_a_command_is_counted_and_ignored(made: Traced) -> None:
+    """The next command is delivered."""
     engine = made.tracer.engine()
     assert engine is not None
     listener = CommandListener(engine.settings, engine.commands)
     with made.tracer.run() as run:
-        order = {
+        stop = {
             "command_id": "c",
             "action": "stop",
             "time": 1,
@@ -349,7 +388,7 @@ def test_what_is_no_command_is_counted_and_passed_over(made: Traced) -> None:
             b"[]",
             b'{"action": "dance"}',
             b"\xff",
-            msgspec.json.encode(order),
+            msgspec.json.encode(stop),
         ):
             listener._deliver(value)
         with pytest.raises(RunStopped), run.tool("x"):
@@ -362,7 +401,7 @@ def test_what_is_no_command_is_counted_and_passed_over(made: Traced) -> None:
 def test_a_resume_dated_in_the_future_voids_no_later_stop(
     made: Traced, ahead_s: int, scope: bool
 ) -> None:
-    """An order counts as written when its record was, at the latest: a clock that is ahead lets no run escape."""
+    """A command is not newer than its record: a sender's fast clock cannot void later stops."""
     engine = made.tracer.engine()
     assert engine is not None
     now_s = time.time()
@@ -371,17 +410,17 @@ def test_a_resume_dated_in_the_future_voids_no_later_stop(
         assert run._control is not None
         whom = {"project": run._control.project} if scope else {"trace_id": run.trace_id}
 
-        def order(action: str, time_s: float, timestamp_s: float) -> None:
+        def send(action: str, time_s: float, timestamp_s: float) -> None:
             more = {"expires": round((time_s + 600) * 1e6)} if scope else {}
             given = command(
                 action, 1 if action == "resume" else 2, time=round(time_s * 1e6), **whom, **more
             )
             listener._deliver(msgspec.json.encode(given), round(timestamp_s * 1e3))
 
-        order("resume", now_s + ahead_s, now_s - 5)
+        send("resume", now_s + ahead_s, now_s - 5)
         with run.tool("goes on"):
             pass
-        order("stop", now_s - 3, now_s - 3)
+        send("stop", now_s - 3, now_s - 3)
         with pytest.raises(RunStopped), run.tool("x"):
             raise AssertionError("it began")
     assert dated_by(command("stop", time=5), 9).time == 5

@@ -92,7 +92,7 @@ WRONG: dict[str, tuple[Callable[[Any], object], str]] = {
     ),
     "documents that fail": (
         _of_step(lambda step: step.set_documents(1 / (1 - n) for n in range(3))),
-        "of the documents, only 1 could be read: division by zero",
+        "only 1 of the documents could be read: division by zero",
     ),
     "documents that are none": (
         _of_step(lambda step: step.set_documents(5)),

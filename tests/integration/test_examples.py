@@ -1,0 +1,221 @@
+"""The programs of examples/ run as they are, against a real broker and a real store."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from stepstream.admin.topics import create_topics
+from stepstream.common import kafka
+from stepstream.common.settings import to_environment
+from stepstream.schemas.accept import Accepted, accept_value
+from stepstream.schemas.alert import Alert
+from stepstream.schemas.settings import Settings
+from stepstream.schemas.step import Step as StepRecord
+from stepstream.schemas.topics import topic
+from stepstream.sinks.clickhouse import migrate
+from tests.support.paths import ROOT
+from tests.support.processes import wait_until
+
+EXAMPLES = ROOT / "examples"
+PROGRAMS = (
+    "budget_and_stop",
+    "first_run",
+    "query_costs",
+    "subscribe_to_alerts",
+    "tools_and_retries",
+)
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """Where an example sends and reads: topics and a state folder of the test's own."""
+
+    settings: Settings
+    state: Path
+
+    def environment(self) -> dict[str, str]:
+        """The settings as variables, in the place of what a running ``stepstream up`` provides."""
+        others = {name: text for name, text in os.environ.items() if "STEPSTREAM" not in name}
+        return {
+            **others,
+            **to_environment(self.settings),
+            "STEPSTREAM_STATE_DIR": str(self.state),
+            "STEPSTREAM_SETTINGS": os.devnull,
+            "PYTHONPATH": str(ROOT),
+        }
+
+    def run(self, program: str, *arguments: str) -> str:
+        """Run an example to its end. Returns what it printed on stdout."""
+        done = subprocess.run(
+            [sys.executable, str(EXAMPLES / f"{program}.py"), *arguments],
+            env=self.environment(),
+            capture_output=True,
+            text=True,
+            timeout=180,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def ended(self) -> dict[str, list[StepRecord]]:
+        """End events on the steps topic by step name, in order."""
+        found: dict[str, list[StepRecord]] = {}
+        for message in kafka.read_to_end(self.settings, topic(self.settings.topic_prefix, "steps")):
+            now_us = time.time_ns() // 1_000
+            accepted = accept_value(message.value() or b"", timestamp_us=now_us)
+            assert isinstance(accepted, Accepted), accepted
+            if accepted.step.phase == "end":
+                found.setdefault(accepted.step.name, []).append(accepted.step)
+        return found
+
+
+@pytest.fixture
+def pipeline(kafka_bootstrap: str, topic_prefix: str, tmp_path: Path) -> Pipeline:
+    settings = Settings(kafka_brokers=kafka_bootstrap, topic_prefix=topic_prefix, partitions=2)
+    create_topics(settings)
+    return Pipeline(settings, tmp_path)
+
+
+def test_there_are_five_short_programs_and_all_are_explained() -> None:
+    """Each under 80 lines, named in the README, and run by a test of this file."""
+    files = {path.stem: path for path in EXAMPLES.glob("*.py") if path.stem != "__init__"}
+    assert sorted(files) == sorted(PROGRAMS)
+    readme = (EXAMPLES / "README.md").read_text()
+    for name, path in files.items():
+        assert len(path.read_text().splitlines()) < 80
+        assert f"({name}.py)" in readme
+
+
+def test_first_run(pipeline: Pipeline) -> None:
+    """A model call and a decorated tool inside one run."""
+    printed = pipeline.run("first_run")
+    steps = pipeline.ended()
+    assert {name: len(found) for name, found in steps.items()} == {
+        "plan": 1,
+        "lookup_order": 1,
+        "support": 1,
+    }
+    assert f"run {steps['support'][0].trace_id}" in printed
+    assert "Your order is shipped." in printed
+    assert steps["lookup_order"][0].parent_step_id == steps["support"][0].step_id
+
+
+def test_tools_and_retries(pipeline: Pipeline) -> None:
+    """Three tries of the search, a fallback, and a refused call."""
+    printed = pipeline.run("tools_and_retries")
+    steps = pipeline.ended()
+    assert [(step.attempt, step.status) for step in steps["search"]] == [
+        (1, "error"),
+        (2, "error"),
+        (3, "ok"),
+    ]
+    assert steps["typical_weather"][0].fallback_of == steps["weather"][0].step_id
+    assert steps["refund"][0].error_type.endswith("ArgumentsRefused")
+    assert "refused: refund: usd: Input should be less than or equal to 100" in printed
+    assert "answer: result for Lisbon; Lisbon: mild" in printed
+
+
+def test_budget(pipeline: Pipeline) -> None:
+    """Four calls fit into the budget; the warning comes at half of it."""
+    printed = pipeline.run("budget_and_stop")
+    assert "warning: 0.0" in printed
+    assert "4 calls, then the budget of $0.025 was used up" in printed
+    steps = pipeline.ended()
+    assert len(steps["read"]) == 4
+    assert [step.attributes["action"] for step in steps["stop"]] == ["stop"]
+
+
+def test_stop(pipeline: Pipeline) -> None:
+    """`stepstream stop` ends the same program, which prints who stopped it and why."""
+    code = (
+        "import stepstream\n"
+        "from examples.budget_and_stop import research\n"
+        "print(research(stepstream.Budget(usd=1000)), flush=True)\n"
+    )
+    program = subprocess.Popen(
+        [sys.executable, "-c", code],
+        env=pipeline.environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        wait_until(lambda: "read" in pipeline.ended(), 120, "the first steps of the run")
+        stop = ["stop", "--agent", "researcher", "--yes", "--reason", "enough", "--by", "ada"]
+        subprocess.run(
+            [sys.executable, "-m", "stepstream", *stop],
+            env=pipeline.environment(),
+            check=True,
+            timeout=120,
+        )
+        printed, _ = program.communicate(timeout=120)
+    finally:
+        program.kill()
+        program.wait()
+    assert "then stopped by ada: enough" in printed
+
+
+def test_subscribe_to_alerts(pipeline: Pipeline) -> None:
+    """It prints the alerts of the severities that it asked for, and ends after their number."""
+    now = time.time_ns() // 1_000
+    producer = kafka.producer(pipeline.settings)
+    for number, severity in enumerate(("error", "warning", "critical"), 1):
+        alert = Alert(
+            alert_id=f"a{number}",
+            seq=1,
+            state="firing",
+            severity=severity,  # type: ignore[arg-type]
+            alert="loop",
+            rule="loop",
+            message=f"message {number}",
+            project="shop",
+            agent="support",
+            opened_at=now,
+            updated_at=now,
+        )
+        name = topic(pipeline.settings.topic_prefix, "alerts")
+        producer.produce(name, alert.model_dump_json().encode(), key=alert.alert_id.encode())
+    assert producer.flush(30) == 0
+    printed = pipeline.run("subscribe_to_alerts", "2")
+    assert sorted(line.strip() for line in printed.splitlines() if "message" in line) == [
+        "message 1",
+        "message 3",
+    ]
+    assert "critical: loop in shop/support" in printed
+
+
+def test_query_costs(pipeline: Pipeline, clickhouse_url: str, clickhouse_database: str) -> None:
+    """What `first_run` used and cost, from the store."""
+    login = urlsplit(clickhouse_url)
+    settings = Settings(
+        clickhouse_reader_user=login.username,
+        clickhouse_reader_password=login.password,
+        kafka_brokers=pipeline.settings.kafka_brokers,
+        topic_prefix=pipeline.settings.topic_prefix,
+        clickhouse_url=clickhouse_url,
+        clickhouse_database=clickhouse_database,
+    )
+    stored = Pipeline(settings, pipeline.state)
+    migrate(stored.settings)
+    pipeline.run("first_run")
+    command = [sys.executable, "-m", "stepstream", "sink"]
+    with subprocess.Popen(command, env=stored.environment()) as sink:
+        try:
+            printed = wait_until(
+                lambda: "gpt-4o" in (text := stored.run("query_costs")) and text,
+                180,
+                "the model call in the store",
+                every_s=1,
+            )
+        finally:
+            sink.terminate()
+    assert isinstance(printed, str)
+    row = next(line.split() for line in printed.splitlines() if "gpt-4o" in line)
+    assert row == ["support", "gpt-4o", "1", "940", "0.002650"]
