@@ -12,7 +12,7 @@ ORDERS = {7: "shipped", 8: "waiting for payment"}
 
 @stepstream.tool
 def lookup_order(order: int) -> dict[str, object]:
-    """A decorated function: every call is a step, its arguments the input, its result the output."""
+    """Decorated: every call is a step with the arguments as input and the result as output."""
     return {"order": order, "state": ORDERS[order]}
 
 

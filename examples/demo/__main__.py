@@ -6,13 +6,13 @@ import argparse
 import sys
 from pathlib import Path
 
+from examples.demo.context import Options
 from examples.demo.scenarios import SHORTEST_SECONDS
 from examples.demo.show import run
-from examples.demo.stage import Options
 
 
 def main() -> int:
-    """Run the demo; the exit code is 0 when what was sent is what is stored."""
+    """Run the demo. The exit code is 0 if everything that was sent was stored."""
     parser = argparse.ArgumentParser(
         prog="python -m examples.demo",
         description="A small fleet of agents on the whole pipeline, on this machine.",
@@ -20,11 +20,9 @@ def main() -> int:
     parser.add_argument(
         "--seconds", type=float, default=30, help="how long the agents work (default: 30)"
     )
+    parser.add_argument("--seed", type=int, default=7, help="seed of the runs (default: 7)")
     parser.add_argument(
-        "--seed", type=int, default=7, help="the same seed, the same runs (default: 7)"
-    )
-    parser.add_argument(
-        "--keep", action="store_true", help="keep the data, and say how to look at it"
+        "--keep", action="store_true", help="keep the data, and print how to read it"
     )
     parser.add_argument(
         "--svg", type=Path, metavar="FILE", help="draw the worst run into an SVG file too"
@@ -32,7 +30,7 @@ def main() -> int:
     given = parser.parse_args()
     if given.seconds < SHORTEST_SECONDS:
         parser.error(
-            f"--seconds must be at least {SHORTEST_SECONDS}: some troubles take that long to be one"
+            f"--seconds must be at least {SHORTEST_SECONDS}: some problems take that long to appear"
         )
     return run(Options(given.seconds, given.seed, given.keep, given.svg))
 

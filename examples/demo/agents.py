@@ -1,7 +1,7 @@
-"""The demo's agents: ordinary programs that call a model and tools and record what they do through the public SDK.
+"""The demo's agents: programs that call a model and tools, and record it with the public SDK.
 
-``with run.tool(...) as step, account.step():`` is the SDK's step beside the demo's own book-keeping of it; an agent of yours
-has only the first half.
+In ``with run.tool(...) as step, account.step():`` the first part is the SDK's step, the second one
+the demo's own bookkeeping, which an agent of yours does not need.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ MODELS: Final[dict[str, Model]] = {
     "price-scout": Model("gpt-4o-mini", "openai"),
     "analyst": Model("gemini-2.5-flash", "google"),
 }
+# A made-up model that is on no price list.
 UNPRICED: Final = Model("acorn-7b", "in-house")
-"""A made-up model: it is on no price list."""
 EXPORT_SECONDS: Final = 4.0
 VERBOSE_COPIES: Final = 1
 
@@ -41,7 +41,7 @@ class CannotHelp(Exception):
 
 @dataclass(frozen=True)
 class Desk:
-    """What the agents work with."""
+    """What the agents use. ``never`` is never set: waiting for it hangs."""
 
     tracer: stepstream.Tracer
     ledger: Ledger
@@ -49,11 +49,10 @@ class Desk:
     search: Search
     model: StandIn
     never: threading.Event
-    """Never set: who waits for it hangs."""
 
     @property
     def tools(self) -> dict[str, Callable[..., Any]]:
-        """The tools by the names that the model knows; what they raise is a ``ShopError``."""
+        """The tools by the names that the model knows. They raise ``ShopError``."""
         shop = self.shop
         return {
             "lookup_order": shop.lookup_order,
@@ -65,7 +64,7 @@ class Desk:
 
 
 def support(desk: Desk, ticket: Ticket) -> None:
-    """Refunds and parcels. A plain program: plan, call a tool, look at what came back, until there is an answer."""
+    """Refunds and parcels. A plain loop: plan, call a tool, read its result, until the answer."""
     with ExitStack() as stack:
         run = stack.enter_context(
             desk.tracer.run(
@@ -89,7 +88,7 @@ def support(desk: Desk, ticket: Ticket) -> None:
 
 
 async def helpdesk(desk: Desk, ticket: Ticket) -> None:
-    """Questions, answered from the help articles. Asynchronous: two searches at a time."""
+    """Questions, answered from the help articles. Asynchronous: two searches in parallel."""
     async with desk.tracer.run(
         agent="helpdesk", agent_version="v3", task=ticket.task, input=ticket.text
     ) as run:
@@ -109,7 +108,7 @@ async def helpdesk(desk: Desk, ticket: Ticket) -> None:
 
 
 def buyer(desk: Desk, ticket: Ticket) -> None:
-    """Buys what runs out. Its tools are decorated functions, and another agent compares prices for it."""
+    """Buys stock. Its tools are decorated functions, and another agent compares prices for it."""
 
     @desk.tracer.tool
     def check_stock(sku: str) -> dict[str, Any]:
@@ -153,7 +152,7 @@ def compare_prices(desk: Desk, account: Account, ticket: Ticket) -> None:
 
 
 async def analyst(desk: Desk, ticket: Ticket) -> None:
-    """Reports from the shop's database, which it asks in SQL."""
+    """Reports from the shop's database, by SQL."""
     model = UNPRICED if ticket.scenario == "unpriced" else MODELS["analyst"]
     async with desk.tracer.run(
         agent="analyst", agent_version="v7", task=ticket.task, input=ticket.text
@@ -164,12 +163,13 @@ async def analyst(desk: Desk, ticket: Ticket) -> None:
                 reply = await think_async(desk, run, account, model, ticket, seen)
                 if reply.call is None:
                     break
-                # The tools block, so they get a thread; the step they belong to is found by context.
+                # The tools block, so they run in a thread; its context has the current step.
                 seen.append(await asyncio.to_thread(act, desk, run, account, reply.call, seen))
                 await asyncio.sleep(1.0 if ticket.scenario == "slow" else 0.05)
             answer(run, account, reply)
 
 
+# The agent for each type of task.
 AGENTS: Final[dict[str, Callable[[Desk, Ticket], Any]]] = {
     "refund": support,
     "tracking": support,
@@ -177,7 +177,6 @@ AGENTS: Final[dict[str, Callable[[Desk, Ticket], Any]]] = {
     "restock": buyer,
     "report": analyst,
 }
-"""Who does which type of task."""
 
 
 def think(
@@ -188,7 +187,7 @@ def think(
     ticket: Ticket,
     seen: Sequence[Seen],
 ) -> Reply:
-    """Ask the model what to do next, and wait until it has said it."""
+    """Ask the model for the next action, and wait as long as it would take."""
     prompt = write_prompt(ticket, seen)
     with (
         run.llm("plan", model=model.name, provider=model.provider, input=prompt) as step,
@@ -208,7 +207,7 @@ async def think_async(
     ticket: Ticket,
     seen: Sequence[Seen],
 ) -> Reply:
-    """As ``think``, without blocking the others."""
+    """As ``think``, without blocking the event loop."""
     prompt = write_prompt(ticket, seen)
     async with run.llm("plan", model=model.name, provider=model.provider, input=prompt) as step:
         with account.step():
@@ -227,7 +226,7 @@ def _record(step: stepstream.Step, account: Account, model: Model, reply: Reply)
 def act(
     desk: Desk, run: stepstream.Step, account: Account, call: Call, seen: Sequence[Seen]
 ) -> Seen:
-    """Call the tool that the model chose. An error is recorded in the step and handed to the model."""
+    """Call the tool that the model chose. An error is recorded and returned to the model."""
     if call.tool == "search_help":
         return Seen(call, search_help(desk, run, account, call.arguments["question"]))
     tries = [one.step_id for one in seen if one.call == call]
@@ -257,7 +256,7 @@ def search_help(
 async def search_help_async(
     desk: Desk, run: stepstream.Step, account: Account, question: str
 ) -> list[dict[str, Any]]:
-    """As ``search_help``, over an imagined network."""
+    """As ``search_help``, with the delay of a network."""
     async with run.retrieval("search_help", input=question) as step:
         with account.step():
             await asyncio.sleep(0.03)
@@ -272,7 +271,7 @@ def _record_hits(step: stepstream.Step, hits: Sequence[Hit]) -> list[dict[str, A
 
 
 def answer(run: stepstream.Step, account: Account, reply: Reply) -> None:
-    """Say it to the customer, or give up."""
+    """Send the answer to the customer, or give up."""
     if reply.gives_up:
         raise CannotHelp(reply.text)
     with run.step("output", "answer") as step, account.step():
@@ -281,14 +280,15 @@ def answer(run: stepstream.Step, account: Account, reply: Reply) -> None:
 
 
 def write_prompt(ticket: Ticket, seen: Sequence[Seen]) -> str:
-    """Everything that the model is told: its role, the task, and what happened so far."""
+    """The prompt: the model's role, the task, and what happened so far."""
     parts = [_ROLE, f"Task: {ticket.task}\nCustomer: {ticket.text}"]
     if ticket.temper == "verbose":
         parts += list(ARTICLES.values()) * (VERBOSE_COPIES * (1 + len(seen)))
     for one in seen:
         came_back = f"ERROR: {one.error}" if one.error else json.dumps(one.result)
         parts.append(
-            f"You called {one.call.tool}({json.dumps(one.call.arguments)})\nIt returned: {came_back}"
+            f"You called {one.call.tool}({json.dumps(one.call.arguments)})\n"
+            f"It returned: {came_back}"
         )
     return "\n\n".join(parts)
 
@@ -300,7 +300,8 @@ def _export_report(rows: int) -> dict[str, Any]:
 
 
 _ROLE: Final = (
-    "You work for a small shop that sells coffee, grinders and espresso machines. Be brief and friendly. Use the tools that "
-    "you are given, one at a time, and never promise what a tool has not confirmed. When everything is done, answer the "
-    "customer in three sentences at most. If you cannot help, say so."
+    "You work for a small shop that sells coffee, grinders and espresso machines. Be brief and "
+    "friendly. Use the tools that you are given, one at a time, and never promise what a tool has "
+    "not confirmed. When everything is done, answer the customer in three sentences at most. If "
+    "you cannot help, answer with that."
 )

@@ -1,4 +1,4 @@
-"""The alerts of the demo as they come, over ``subscribe``, and how long each took to get here."""
+"""The alerts of the demo, received by ``on_alert``, and how long each took."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from stepstream.schemas.alert import Alert
 from stepstream.schemas.settings import Settings
 from stepstream.sinks.subscribe import on_alert
 
+# The rules that fire when a time has passed, and that time.
 TIMED = {"run_duration": DEADLINE_US, "step_duration": STEP_LIMIT_US, "hung_step": HUNG_AFTER_US}
-"""Rules that fire because time has passed, and how much."""
 
 
 @dataclass(frozen=True)
-class Heard:
-    """An alert, and its way here: from its cause (an event, or a deadline) to this program."""
+class ReceivedAlert:
+    """An alert, and its latency from its cause (an event or a deadline) to this program."""
 
     alert: Alert
     latency_us: int | None
@@ -32,22 +32,22 @@ class AlertLog:
     def __init__(self, settings: Settings, ledger: Ledger) -> None:
         self._ledger = ledger
         self._lock = threading.Lock()
-        self._heard: list[Heard] = []
+        self._received: list[ReceivedAlert] = []
         self._listener = on_alert(self._note, settings=settings, since="earliest")
 
     @property
-    def heard(self) -> list[Heard]:
-        """Everything so far, in the order it came; an alert comes again when it changes."""
+    def received(self) -> list[ReceivedAlert]:
+        """All alerts so far, in the order of arrival; a changed alert arrives again."""
         with self._lock:
-            return list(self._heard)
+            return list(self._received)
 
     @property
-    def first(self) -> list[Heard]:
-        """Each alert as it was first told."""
-        return [one for one in self.heard if one.alert.seq == 1]
+    def first(self) -> list[ReceivedAlert]:
+        """The first record of each alert."""
+        return [one for one in self.received if one.alert.seq == 1]
 
     def latencies_us(self, *, timed: bool) -> list[int]:
-        """How long new alerts took, of those that a deadline caused or of those that an event caused."""
+        """Latencies of new alerts, either of those with a deadline or of those with an event."""
         return sorted(
             one.latency_us
             for one in self.first
@@ -63,15 +63,17 @@ class AlertLog:
         account = self._ledger.account(alert.trace_id)
         cause = cause_us(alert, account) if account is not None and alert.seq == 1 else None
         with self._lock:
-            self._heard.append(
-                Heard(alert, None if cause is None else received_us - cause, alert.rule in TIMED)
+            self._received.append(
+                ReceivedAlert(
+                    alert, None if cause is None else received_us - cause, alert.rule in TIMED
+                )
             )
 
 
 def cause_us(alert: Alert, account: Account) -> int | None:
-    """When the trouble became one: its deadline, or the last event that the agent made before the worker saw it.
+    """The time of the alert's cause: its deadline, or the last event before it was raised.
 
-    The worker's clock is Kafka's append time, in whole milliseconds, hence the allowance.
+    The worker's clock is Kafka's append time in whole milliseconds, hence the allowance.
     """
     last = account.last_event_until(alert.opened_at + 1_000)
     if alert.rule == "run_duration":
@@ -91,4 +93,5 @@ def summary(latencies_us: list[int]) -> str:
     """``median 31 ms, slowest 80 ms``."""
     if not latencies_us:
         return "none"
-    return f"median {median(latencies_us) / 1_000:.0f} ms, slowest {latencies_us[-1] / 1_000:.0f} ms ({len(latencies_us)})"
+    middle, slowest = median(latencies_us) / 1_000, latencies_us[-1] / 1_000
+    return f"median {middle:.0f} ms, slowest {slowest:.0f} ms ({len(latencies_us)})"

@@ -1,4 +1,4 @@
-"""The questions that the demo answers at its end, each with the SQL that anybody could type."""
+"""The questions that the demo answers at its end, each with its SQL."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ QUESTIONS: Final = (
         "Where did the cost spike?",
         """\
 SELECT agent, task, count() AS runs, round(median(toFloat64(cost_usd)), 4) AS typical_usd,
-       max(cost_usd) AS dearest_usd, round(dearest_usd / typical_usd, 1) AS times,
-       substring(argMax(trace_id, cost_usd), 1, 8) AS dearest_run
+       max(cost_usd) AS highest_usd, round(highest_usd / typical_usd, 1) AS times,
+       substring(argMax(trace_id, cost_usd), 1, 8) AS most_expensive_run
 FROM runs WHERE cost_usd > 0 GROUP BY agent, task ORDER BY times DESC""",
     ),
     Question(
-        "What was the money spent on in the dearest run?",
+        "What was the money spent on in the most expensive run?",
         """\
 SELECT name, model, count() AS calls, sum(input_tokens) AS input_tokens,
        sum(output_tokens) AS output_tokens, sum(cost_usd) AS usd
@@ -62,7 +62,7 @@ FROM open_steps ORDER BY start_time""",
         "Which answers rest on documents that are not about the question?",
         """\
 SELECT input AS question, round(arrayMax(s -> ifNull(s, 0), documents.score), 2) AS best_score,
-       status AS step_says, substring(trace_id, 1, 8) AS run
+       status AS step_status, substring(trace_id, 1, 8) AS run
 FROM steps WHERE kind = 'retrieval' AND best_score < 2 AND input NOT LIKE '%what to do'
 ORDER BY best_score, run""",
     ),
@@ -82,18 +82,18 @@ FROM alert_events WHERE seq = 1 GROUP BY alert, severity ORDER BY raised DESC, a
     ),
 )
 
+# The run that is shown: with the most severe alert, then with the most alerts.
 WORST_RUN: Final = """\
 SELECT trace_id FROM alerts GROUP BY trace_id
 ORDER BY max(multiIf(severity = 'critical', 3, severity = 'error', 2, 1)) DESC, count() DESC,
          max(opened_at) DESC LIMIT 1"""
-"""The run to look at: the gravest alert, then the most alerts."""
-
+# A run that failed although its status is ok.
 SILENT_FAILURE: Final = """\
 SELECT trace_id FROM alerts WHERE rule = 'tool_error_ignored' ORDER BY opened_at LIMIT 1"""
-"""A run that looked like a success and was none."""
-
+# What is stored now, for the live view. A run's revision is twice the number of events that were
+# merged into it, plus one once it is closed.
 FIGURES: Final = """\
-SELECT (SELECT count() FROM steps) AS steps, (SELECT count() FROM open_steps) AS open_steps, count() AS runs,
-       countIf(NOT closed) AS open_runs, sum(intDiv(revision, 2)) AS events, sum(duplicates) AS duplicates,
-       sum(cost_usd) AS usd FROM runs"""
-"""What is stored now, for the live view. A run's revision is twice the events merged into it, and one more once closed."""
+SELECT (SELECT count() FROM steps) AS steps, (SELECT count() FROM open_steps) AS open_steps,
+       count() AS runs, countIf(NOT closed) AS open_runs, sum(intDiv(revision, 2)) AS events,
+       sum(duplicates) AS duplicates, sum(cost_usd) AS usd
+FROM runs"""

@@ -1,4 +1,4 @@
-"""Is what was sent what is stored? To the event and to the cent, run by run, and each trouble with its alerts."""
+"""Compares what was sent with what is stored: events, costs, runs, and alerts by scenario."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Sent:
-    """What the demo did, by its own books and by the SDK's."""
+    """What the demo did, by its own bookkeeping and by the SDK's counts.
+
+    ``received`` are the alerts by id and seq, as they arrived over the subscription.
+    """
 
     accounts: Sequence[Account]
     delivered: int
@@ -29,14 +32,13 @@ class Sent:
     repeats: int
     malformed: int
     late: int
-    heard: frozenset[tuple[str, int]]
-    """Alerts by id and seq, as they came over the subscription."""
+    received: frozenset[tuple[str, int]]
     crashes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
 class Stored:
-    """What ClickHouse has, by run; and what the dead letter has, by reason."""
+    """What ClickHouse has for each run, and the dead-letter topic for each reason."""
 
     runs: dict[str, dict[str, Any]] = field(default_factory=dict)
     rows: dict[str, int] = field(default_factory=dict)
@@ -49,7 +51,7 @@ class Stored:
 
 @dataclass(frozen=True)
 class Verdict:
-    """One thing compared."""
+    """The result of one comparison."""
 
     good: bool
     text: str
@@ -57,10 +59,11 @@ class Verdict:
 
 
 def read_stored(client: Client, settings: Settings) -> Stored:
-    """Ask ClickHouse, through the public views, and Kafka for its dead letter."""
+    """Read the public views of ClickHouse, and the dead-letter topic."""
     rows = records(
         client,
-        "SELECT trace_id, count() AS n, sum(ifNull(cost_usd, 0)) AS usd FROM steps GROUP BY trace_id",
+        "SELECT trace_id, count() AS n, sum(ifNull(cost_usd, 0)) AS usd "
+        "FROM steps GROUP BY trace_id",
     )
     opened = records(client, "SELECT trace_id, count() AS n FROM open_steps GROUP BY trace_id")
     alerts: dict[str, set[str]] = defaultdict(set)
@@ -82,7 +85,7 @@ def read_stored(client: Client, settings: Settings) -> Stored:
 
 
 def compare(sent: Sent, stored: Stored) -> list[Verdict]:
-    """Everything that must agree, in the order people ask."""
+    """All comparisons."""
     accounts = sent.accounts
     own = [account for account in accounts if account.scenario != FOREIGN.name]
     return [
@@ -133,13 +136,15 @@ def compare(sent: Sent, stored: Stored) -> list[Verdict]:
                 ),
                 (a.cost_usd, a.cost_usd),
             ),
-            f"${sum((a.cost_usd for a in accounts), Decimal(0)):f} spent, to the nano-dollar, by steps and by runs",
+            f"${sum((a.cost_usd for a in accounts), Decimal(0)):f} spent, "
+            "to the nano-dollar, by steps and by runs",
         ),
         _each(
             "unpriced steps",
             accounts,
             lambda a: (_run(stored, a).get("unpriced_steps", 0), a.unpriced),
-            f"{sum(a.unpriced for a in accounts)} steps of a model without a price: unknown, not free",
+            f"{sum(a.unpriced for a in accounts)} steps of a model without a price: "
+            "unknown, not free",
         ),
         _each(
             "status",
@@ -151,8 +156,8 @@ def compare(sent: Sent, stored: Stored) -> list[Verdict]:
         _letters(sent, stored),
         _expected_alerts(accounts, stored),
         _counted(
-            "changes of alerts stored, as heard over the subscription",
-            len(sent.heard),
+            "changes of alerts stored, as received over the subscription",
+            len(sent.received),
             len(stored.alert_events),
         ),
     ]
@@ -178,7 +183,8 @@ def _each(what: str, accounts: Iterable[Account], pair: Any, text: str) -> Verdi
         found, wanted = pair(account)
         if found != wanted:
             problems.append(
-                f"{account.scenario} {account.trace_id[:8]}: {what}: {_plain(found)}, not {_plain(wanted)}"
+                f"{account.scenario} {account.trace_id[:8]}: {what}: "
+                f"{_plain(found)}, not {_plain(wanted)}"
             )
     return Verdict(not problems, text, problems)
 
@@ -204,7 +210,7 @@ def _noise(sent: Sent, stored: Stored) -> Verdict:
     )
     return Verdict(
         not problems,
-        f"{wanted[0]} repeated events counted once, {wanted[1]} late step put in its place",
+        f"{wanted[0]} repeated events counted once, {wanted[1]} late step added to its run",
         problems,
     )
 
@@ -221,25 +227,24 @@ def _letters(sent: Sent, stored: Stored) -> Verdict:
     )
 
 
-def _dear(stored: Stored) -> set[str]:
-    """Runs that cost three times as much as the one in the middle."""
+def _expensive(stored: Stored) -> set[str]:
+    """The runs that cost at least three times the median."""
     middle = median(stored.row_costs.values()) if stored.row_costs else 0
     return {trace_id for trace_id, usd in stored.row_costs.items() if usd >= 3 * middle}
 
 
 def _expected_alerts(accounts: Iterable[Account], stored: Stored) -> Verdict:
     problems, raised = [], 0
-    dear = _dear(stored)
+    expensive = _expensive(stored)
     for account in accounts:
         wanted, found = (
             BY_NAME[account.scenario].alerts,
             stored.alerts.get(account.trace_id, frozenset()),
         )
         raised += len(found)
-        if account.trace_id in dear:
-            found -= {
-                "run-cost-spike"
-            }  # true, but whether enough runs had ended by then to know is chance
+        if account.trace_id in expensive:
+            # Correct, but not certain: it depends on how many runs had ended by then.
+            found -= {"run-cost-spike"}
         problems += [
             f"{account.scenario} {account.trace_id[:8]}: no alert {name}"
             for name in sorted(wanted - found)
@@ -250,6 +255,6 @@ def _expected_alerts(accounts: Iterable[Account], stored: Stored) -> Verdict:
         ]
     return Verdict(
         not problems,
-        f"{raised} alerts: each trouble raised its own, and nothing else raised any",
+        f"{raised} alerts: each problem raised its own, and nothing else raised any",
         problems,
     )

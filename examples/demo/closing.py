@@ -1,4 +1,4 @@
-"""The end of the demo: was everything stored, what does it say, and what does the worst run look like."""
+"""The end of the demo: comparisons, answers in SQL, and the trace of the worst run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.text import Text
 
 from examples.demo import answers, check
 from examples.demo.alertlog import summary
-from examples.demo.stage import Stage
+from examples.demo.context import DemoContext
 from stepstream.cli.queries import read_trace, records
 from stepstream.common import terminal
 from stepstream.render.glyphs import UNICODE, Glyphs
@@ -25,9 +25,9 @@ from stepstream.render.tree import render_trace
 SVG_CELLS: Final = 104
 
 
-def tell(stage: Stage, verdicts: list[check.Verdict]) -> None:
-    """What was compared, line by line."""
-    console = stage.console
+def print_comparison(demo: DemoContext, verdicts: list[check.Verdict]) -> None:
+    """Print the comparisons, a line each."""
+    console = demo.console
     console.print(Text("\nIs what was sent what is stored?", style="bold"))
     for verdict in verdicts:
         console.print(
@@ -43,48 +43,49 @@ def tell(stage: Stage, verdicts: list[check.Verdict]) -> None:
             console.print(Text(f"       ... and {len(verdict.problems) - 5} more", style="red"))
 
 
-def answer(stage: Stage) -> None:
-    """The questions, their SQL and what ClickHouse answers; and how fast the alerts were."""
-    console = stage.console
+def answer(demo: DemoContext) -> None:
+    """Print the questions, their SQL and ClickHouse's answers, and the latency of the alerts."""
+    console = demo.console
     for question in answers.QUESTIONS:
         console.print(Text(f"\n{question.text}", style="bold"))
         console.print(
             Text("\n".join(f"  {line}" for line in question.sql.splitlines()), style="dim"),
             soft_wrap=True,
         )
-        answer: Any = stage.client.query(question.sql)
+        answer: Any = demo.client.query(question.sql)
         columns, cells = records_cells(answer.column_names, answer.result_rows)
         folded = [
             replace(column, prose=not column.right and column.name != "trace_id")
             for column in columns
         ]
         console.print(listing(folded, cells, console.width)[0])
-    log = stage.alerts
+    log = demo.alerts
     console.print(
-        f"\n  from an agent's event to the alert in this program: {summary(log.latencies_us(timed=False))}"
+        "\n  from an agent's event to the alert in this program: "
+        f"{summary(log.latencies_us(timed=False))}"
     )
     console.print(
         f"  from a deadline to the alert in this program: {summary(log.latencies_us(timed=True))}"
     )
 
 
-def show_worst(stage: Stage) -> None:
-    """The trace of the worst run; where asked for, a silent failure drawn into a file."""
-    found = records(stage.client, answers.WORST_RUN)
+def show_worst(demo: DemoContext) -> None:
+    """Print the trace of the worst run; with ``--svg`` draw a silent failure into a file."""
+    found = records(demo.client, answers.WORST_RUN)
     if not found:
         return
-    command, picture = _picture(stage, found[0]["trace_id"])
-    stage.console.print(Text(f"\nThe worst run ({command})", style="bold"))
-    stage.console.print(picture(stage.console.width, stage.glyphs))
-    if stage.options.svg is not None:
-        ignored = records(stage.client, answers.SILENT_FAILURE) or found
-        _draw(stage.options.svg, *_picture(stage, ignored[0]["trace_id"]))
-        stage.console.print(f"\ndrawn into {stage.options.svg}")
+    command, picture = _picture(demo, found[0]["trace_id"])
+    demo.console.print(Text(f"\nThe worst run ({command})", style="bold"))
+    demo.console.print(picture(demo.console.width, demo.glyphs))
+    if demo.options.svg is not None:
+        ignored = records(demo.client, answers.SILENT_FAILURE) or found
+        _draw(demo.options.svg, *_picture(demo, ignored[0]["trace_id"]))
+        demo.console.print(f"\ndrawn into {demo.options.svg}")
 
 
-def _picture(stage: Stage, trace_id: str) -> tuple[str, Callable[[int, Glyphs], Text]]:
+def _picture(demo: DemoContext, trace_id: str) -> tuple[str, Callable[[int, Glyphs], Text]]:
     """The command that shows a run, and its picture at any width."""
-    trace = read_trace(stage.client, trace_id)
+    trace = read_trace(demo.client, trace_id)
 
     def picture(width: int, glyphs: Glyphs) -> Text:
         view = View(width=width, now_us=time.time_ns() // 1_000, glyphs=glyphs, limit=40)

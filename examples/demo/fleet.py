@@ -1,4 +1,4 @@
-"""The fleet: begins each planned run at its time, plain agents in threads of their own, asynchronous ones on one event loop."""
+"""The fleet: starts each planned run at its time, in a thread or on an event loop."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from examples.demo.language_model import Ticket
 from examples.demo.scenarios import Planned
 from examples.demo.shop import ShopError
 
+# The scenario whose run never ends, so that it is not waited for.
 HANGS = "hanging"
-"""The scenario whose run is not waited for: it never ends."""
 
 
 class Fleet:
@@ -29,12 +29,12 @@ class Fleet:
         self._loop = asyncio.new_event_loop()
         self._waited_for: list[threading.Thread | Future[Any]] = []
         self._begun = 0
+        # Errors that the plan does not contain.
         self.crashes: list[str] = []
-        """Errors that were not meant to happen."""
         self._conductor = threading.Thread(target=self._conduct, name="demo-fleet", daemon=True)
 
     def start(self) -> None:
-        """Begin. Orders whose payment service is away, or that were refunded before, are arranged first."""
+        """Start. First the shop gets the failing payments and earlier refunds of the plan."""
         for planned in self._plan:
             _arrange(self._desk, planned.ticket)
         threading.Thread(target=self._loop.run_forever, name="demo-loop", daemon=True).start()
@@ -42,16 +42,16 @@ class Fleet:
 
     @property
     def done(self) -> bool:
-        """Whether every run has begun, and all have ended but the one that hangs."""
+        """True if every run has started, and all have ended but the one that hangs."""
         return self._begun == len(self._plan) and not self.busy
 
     @property
     def busy(self) -> int:
-        """Runs that go on now, without the one that hangs."""
+        """The number of runs that are going on, without the one that hangs."""
         return sum(map(_is_busy, list(self._waited_for)))
 
     def stop(self) -> None:
-        """Let go of the event loop."""
+        """Stop the event loop."""
         self._loop.call_soon_threadsafe(self._loop.stop)
 
     def _conduct(self) -> None:
@@ -88,7 +88,7 @@ class Fleet:
         try:
             yield
         except CannotHelp:
-            return  # the agent gave up, as planned; its run says so
+            return  # the agent gave up, as planned; its run has the error
         except Exception as error:
             self.crashes.append(f"{ticket.scenario}: {type(error).__name__}: {error}")
 

@@ -1,7 +1,7 @@
-"""A producer that knows nothing of the SDK: plain JSON to the steps topic, as from another language, and badly behaved.
+"""A producer without the SDK: JSON to the steps topic, as from another language, with errors.
 
-Its run arrives out of order, some events twice, one step after the run was closed. One more record is no JSON at all: it must
-land in the dead letter and disturb nobody.
+Its run arrives out of order, some events twice, one step after the run was closed. One more record
+is not JSON: it must end up on the dead-letter topic and affect nothing else.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ WAIT_S: Final = 10.0
 
 @dataclass
 class Foreign:
-    """The producer, and what it has sent beside the events in its run's account: ``repeats`` of them, ``malformed`` records."""
+    """The producer. ``repeats`` and ``malformed`` count what it sent besides the run's events."""
 
     settings: Settings
     ledger: Ledger
@@ -42,7 +42,7 @@ class Foreign:
     _step_ids: dict[str, str] = field(default_factory=dict)
 
     def send_run(self) -> None:
-        """Everything but the late step, in a poor order."""
+        """Send everything but the late step, out of order."""
         account = self.ledger.open(self.trace_id, FOREIGN.name, AGENT, FOREIGN.task)
         now = time.time_ns() // 1_000
         start, end = self._start, self._end
@@ -70,7 +70,7 @@ class Foreign:
         account.status = "ok"
 
     def send_late(self) -> None:
-        """One more step of the run, long after it was closed; and a record that is none."""
+        """Send one more step, long after the run was closed, and a malformed record."""
         account = self.ledger.account(self.trace_id)
         assert account is not None
         now = time.time_ns() // 1_000

@@ -1,7 +1,7 @@
-"""A stand-in for a language model: it plans and chooses tools by a fixed playbook, with a seed for its wording and its pace.
+"""A stand-in for a language model: it plans by fixed rules, with a seed for wording and pace.
 
-It is no language model. Its token counts follow the sizes of the texts that go in and come out, four characters a token, and
-it carries the names of real models, so that real prices apply to it.
+Its token counts follow the sizes of the texts, four characters to a token. It has the names of real
+models, so that real prices apply.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+# careful; hasty: goes on after an error; stubborn: asks the same again; verbose: sends all texts.
 Temper = Literal["careful", "hasty", "stubborn", "verbose"]
-"""How it works: careful; going on after an error as if nothing were; asking the same again; dragging all texts along."""
 
 CHARACTERS_PER_TOKEN: Final = 4
 STUBBORN_SEARCHES: Final = 5
@@ -56,14 +56,16 @@ class Seen:
     call: Call
     result: Any = None
     error: str = ""
-    passing: bool = False
-    """The error may be gone the next time."""
+    passing: bool = False  # a retry may succeed
     step_id: str = ""
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What the model says: a tool to call, or an answer; ``gives_up`` says that it could not do the task."""
+    """The model's reply: a tool call or an answer.
+
+    ``gives_up`` is True if it could not do the task. ``seconds`` is the time that the reply takes.
+    """
 
     text: str
     call: Call | None
@@ -71,11 +73,13 @@ class Reply:
     input_tokens: int
     output_tokens: int
     seconds: float
-    """How long it takes to say it."""
 
 
 class StandIn:
-    """The stand-in. The same seed and the same questions give the same replies; any thread may ask. ``pace`` 0: at once."""
+    """The stand-in. The same seed and prompts give the same replies. Thread-safe.
+
+    ``pace`` scales the time of a reply; 0 is at once.
+    """
 
     def __init__(self, seed: int, *, pace: float = 1.0) -> None:
         self._random = random.Random(seed)
@@ -83,18 +87,18 @@ class StandIn:
         self._lock = threading.Lock()
 
     def reply(self, prompt: str, ticket: Ticket, seen: Sequence[Seen]) -> Reply:
-        """The next thing to do for the ticket, after what was seen so far."""
+        """The next action for the ticket, after what was seen so far."""
         failed = next((one for one in seen[-1:] if one.error), None)
         if failed is not None and failed.passing and ticket.temper == "careful":
             return self._calling(
                 prompt, failed.call, "That may have been bad luck. I will try it again."
             )
         if failed is not None and ticket.temper == "careful":
-            return self._saying(prompt, f"I cannot do this: {failed.error}.", gives_up=True)
+            return self._text(prompt, f"I cannot do this: {failed.error}.", gives_up=True)
         call = PLAYBOOK[ticket.task](ticket, seen)
         if call is not None:
             return self._calling(prompt, call, self._pick(_OPENINGS))
-        return self._saying(
+        return self._text(
             prompt, f"{self._pick(_GREETINGS)} {_answer(ticket, seen)} {self._pick(_CLOSINGS)}"
         )
 
@@ -103,7 +107,7 @@ class StandIn:
             prompt, f"{words}\n{call.tool}({json.dumps(call.arguments)})", call, False
         )
 
-    def _saying(self, prompt: str, words: str, *, gives_up: bool = False) -> Reply:
+    def _text(self, prompt: str, words: str, *, gives_up: bool = False) -> Reply:
         return self._made(prompt, words, None, gives_up)
 
     def _made(self, prompt: str, text: str, call: Call | None, gives_up: bool) -> Reply:
@@ -186,9 +190,11 @@ def _restock(ticket: Ticket, seen: Sequence[Seen]) -> Call | None:
 
 
 REPORT_QUERIES: Final = (
-    "SELECT sku, sum(quantity) AS sold, sum(paid_cents) AS cents FROM orders GROUP BY sku ORDER BY cents DESC",
+    "SELECT sku, sum(quantity) AS sold, sum(paid_cents) AS cents FROM orders "
+    "GROUP BY sku ORDER BY cents DESC",
     "SELECT count(*) AS refunds, coalesce(sum(cents), 0) AS cents FROM refunds",
-    "SELECT customer, count(*) AS orders FROM orders GROUP BY customer ORDER BY orders DESC LIMIT 5",
+    "SELECT customer, count(*) AS orders FROM orders "
+    "GROUP BY customer ORDER BY orders DESC LIMIT 5",
 )
 
 
@@ -208,8 +214,8 @@ PLAYBOOK: Final[dict[str, Callable[[Ticket, Sequence[Seen]], Call | None]]] = {
     "question": _question,
     "restock": _restock,
     "report": _report,
+    # The next action by type of task; None if only the answer is left.
 }
-"""What to do next, by type of task; None when there is nothing left but to answer."""
 
 
 def _answer(ticket: Ticket, seen: Sequence[Seen]) -> str:
@@ -224,7 +230,7 @@ def _answer(ticket: Ticket, seen: Sequence[Seen]) -> str:
 
 
 _OPENINGS: Final = (
-    "Let me look that up first.",
+    "Let me check that first.",
     "I need one more fact for this.",
     "First things first.",
     "I will check this.",

@@ -1,6 +1,7 @@
-"""What the demo knows of its own doing: steps, events, money and times per run, kept apart from the SDK and the pipeline.
+"""The demo's own bookkeeping: steps, events, costs and times of each run.
 
-Costs are asked from the price list step by step and summed here as exact decimals: another way to the same cent.
+It is independent of the SDK and the pipeline, so that they can be compared with it. Costs are
+summed as exact decimals from the price of each step.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ _NANO = Decimal("1e-9")
 
 
 class Journal:
-    """When events of all runs were made, in about the order they were made; of ``ends``, those that ended a step."""
+    """The times of all events, and of the events that ended a step."""
 
     def __init__(self) -> None:
         self.events_us: list[int] = []
         self.ends_us: list[int] = []
 
     def note(self, *, end: bool) -> int:
-        """An event is made now."""
+        """Record an event now. Returns its time."""
         now_us = time.time_ns() // 1_000
         self.events_us.append(now_us)
         if end:
@@ -34,7 +35,7 @@ class Journal:
 
 
 class Account:
-    """One run, as the agent that did it saw it. Any thread may write."""
+    """One run, recorded by the agent that does it. Thread-safe."""
 
     def __init__(
         self, trace_id: str, scenario: str, agent: str, task: str, journal: Journal | None = None
@@ -55,7 +56,7 @@ class Account:
 
     @contextmanager
     def step(self) -> Iterator[None]:
-        """A step of the run begins here and ends where the block is left."""
+        """A step of the run, from here to the end of the block."""
         with self._lock:
             self.started += 1
             self.note_event()
@@ -67,12 +68,12 @@ class Account:
                 self.note_event(end=True)
 
     def note_event(self, *, end: bool = False) -> None:
-        """An event of the run is made now."""
+        """Record an event of the run now."""
         self.events += 1
         insort(self._times_us, self._journal.note(end=end))
 
     def spent(self, provider: str, model: str, input_tokens: int, output_tokens: int) -> None:
-        """A model was used; what it cost, or that nobody knows."""
+        """Add the cost of a model call, or count it as unpriced."""
         cost = price(provider, model, input_tokens, output_tokens)
         with self._lock:
             if cost is None:
@@ -86,11 +87,11 @@ class Account:
 
     @property
     def began_us(self) -> int:
-        """When its first event was made; 0 before."""
+        """The time of the first event; 0 before."""
         return self._times_us[0] if self._times_us else 0
 
     def last_event_until(self, time_us: int) -> int | None:
-        """When the last event until ``time_us`` was made."""
+        """The time of the last event until ``time_us``; None if there is none."""
         with self._lock:
             position = bisect_right(self._times_us, time_us)
             return self._times_us[position - 1] if position else None
@@ -105,7 +106,7 @@ class Ledger:
         self._accounts: dict[str, Account] = {}
 
     def open(self, trace_id: str, scenario: str, agent: str, task: str) -> Account:
-        """The account of a new run."""
+        """Create the account of a new run."""
         account = Account(trace_id, scenario, agent, task, self.journal)
         with self._lock:
             self._accounts[trace_id] = account
@@ -113,7 +114,7 @@ class Ledger:
 
     @contextmanager
     def run(self, trace_id: str, scenario: str, agent: str, task: str) -> Iterator[Account]:
-        """A run, with its root step, from here to where the block is left."""
+        """A run with its root step, from here to the end of the block."""
         account = self.open(trace_id, scenario, agent, task)
         try:
             with account.step():
@@ -125,18 +126,18 @@ class Ledger:
 
     @property
     def accounts(self) -> list[Account]:
-        """All accounts, the oldest first."""
+        """All accounts, oldest first."""
         with self._lock:
             return list(self._accounts.values())
 
     def account(self, trace_id: str) -> Account | None:
-        """The account of a run."""
+        """The account of a run; None if there is none."""
         with self._lock:
             return self._accounts.get(trace_id)
 
 
 def price(provider: str, model: str, input_tokens: int, output_tokens: int) -> Decimal | None:
-    """The cost by the public price list, rounded once to nano-dollars; None for a model that it does not know."""
+    """The cost by the public price list, rounded to nano-dollars; None for an unknown model."""
     try:
         found = calc_price(
             Usage(input_tokens=input_tokens, output_tokens=output_tokens),

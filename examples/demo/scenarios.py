@@ -1,4 +1,4 @@
-"""What happens in the demo: which kinds of runs, how many, when, and which alerts each must raise. Seeded."""
+"""The demo's plan: the kinds of runs, how many, when, and which alerts each must raise."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ HUNG_AFTER_US: Final = 6_000_000
 DEADLINE_US: Final = 6_000_000
 STEP_LIMIT_US: Final = 2_500_000
 SHORTEST_SECONDS: Final = 15
+# No run starts in the last seconds, so that those that started can end.
 TAIL_SECONDS: Final = 8
-"""Towards the end nothing new begins, so that what began can end."""
 
+# The policies in force while the fleet works, as a person writes them.
 POLICIES: Final = f"""\
-# What the people of this shop want to be told. Loops, ignored errors and unpriced models are told without being asked for.
+# Alerts of this shop. Those for loops, ignored errors and unpriced models are on by default.
 kind: Policy
 name: shop
 match: {{project: {PROJECT}}}
@@ -35,17 +36,19 @@ rules:
   - {{alert: report-too-slow, rule: run_duration, limit: {DEADLINE_US // 1_000}ms}}
   - {{alert: slow-tool, rule: step_duration, kind: tool_call, limit: {STEP_LIMIT_US // 1_000}ms}}
 """
-"""The policies in force while the fleet works, as a person writes them."""
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """A kind of run: the task, how often, how the model is tempered, which alerts it must raise, and no others."""
+    """A kind of run. It must raise exactly ``alerts``.
+
+    ``share`` is its part of the ordinary runs; with share 0 it is a problem and happens ``count``
+    times.
+    """
 
     name: str
     task: str
     share: int = 0
-    """Of the ordinary runs, in parts; 0: this one is a trouble, and happens ``count`` times."""
     count: int = 0
     temper: Temper = "careful"
     alerts: frozenset[str] = frozenset()
@@ -58,28 +61,70 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
     Scenario("question", "question", share=5),
     Scenario("restock", "restock", share=2),
     Scenario("report", "report", share=2),
-    Scenario("retried", "refund", count=2, meaning="the payment service is away once, the second try succeeds"),
-    Scenario("failed", "tracking", count=2, meaning="a tool raises and the agent gives up: the run ends with an error"),
     Scenario(
-        "ignored", "refund", count=2, temper="hasty", alerts=frozenset({"tool-error-ignored"}),
+        "retried",
+        "refund",
+        count=2,
+        meaning="the payment service is away once, the second try succeeds",
+    ),
+    Scenario(
+        "failed",
+        "tracking",
+        count=2,
+        meaning="a tool raises and the agent gives up: the run ends with an error",
+    ),
+    Scenario(
+        "ignored",
+        "refund",
+        count=2,
+        temper="hasty",
+        alerts=frozenset({"tool-error-ignored"}),
         meaning="the refund fails and the agent promises it all the same",
     ),
     Scenario(
-        "looping", "question", count=2, temper="stubborn", alerts=frozenset({"loop"}),
+        "looping",
+        "question",
+        count=2,
+        temper="stubborn",
+        alerts=frozenset({"loop"}),
         meaning="the same search again and again",
     ),
     Scenario(
-        "overspending", "question", count=2, temper="verbose", alerts=frozenset({"too-expensive", "repetition"}),
-        meaning="every text is dragged along: more than ten times the usual cost",
+        "overspending",
+        "question",
+        count=2,
+        temper="verbose",
+        alerts=frozenset({"too-expensive", "repetition"}),
+        meaning="every text is sent each time: over ten times the usual cost",
     ),
-    Scenario("hanging", "restock", count=1, alerts=frozenset({"hung-step"}), meaning="a tool is called and never returns"),
     Scenario(
-        "slow", "report", count=1, alerts=frozenset({"report-too-slow", "slow-tool"}),
+        "hanging",
+        "restock",
+        count=1,
+        alerts=frozenset({"hung-step"}),
+        meaning="a tool is called and never returns",
+    ),
+    Scenario(
+        "slow",
+        "report",
+        count=1,
+        alerts=frozenset({"report-too-slow", "slow-tool"}),
         meaning="one step takes very long, and the run passes its deadline while it goes on",
     ),
-    Scenario("irrelevant", "question", count=2, meaning="nothing relevant is found, and the agent answers all the same"),
-    Scenario("unpriced", "report", count=2, alerts=frozenset({"unpriced-model"}), meaning="a model that is on no price list"),
-)  # fmt: skip
+    Scenario(
+        "irrelevant",
+        "question",
+        count=2,
+        meaning="nothing relevant is found, and the agent answers all the same",
+    ),
+    Scenario(
+        "unpriced",
+        "report",
+        count=2,
+        alerts=frozenset({"unpriced-model"}),
+        meaning="a model that is on no price list",
+    ),
+)
 FOREIGN: Final = Scenario(
     "foreign",
     "import",
@@ -91,14 +136,14 @@ BY_NAME: Final = {scenario.name: scenario for scenario in (*SCENARIOS, FOREIGN)}
 
 @dataclass(frozen=True)
 class Planned:
-    """A run to be: when it begins, in seconds from the start, and its ticket."""
+    """A planned run: its start in seconds after the demo's start, and its ticket."""
 
     at: float
     ticket: Ticket
 
 
 def plan(seed: int, seconds: float, runs_per_second: float = 2.0) -> list[Planned]:
-    """The runs of a demo in the order they begin. The same seed, the same runs."""
+    """The planned runs in the order of their start. The same seed gives the same runs."""
     chance = random.Random(seed)
     last = max(1.0, seconds - TAIL_SECONDS)
     ordinary = [scenario for scenario in SCENARIOS if scenario.share]
@@ -107,7 +152,7 @@ def plan(seed: int, seconds: float, runs_per_second: float = 2.0) -> list[Planne
     )
     planned = [(chance.uniform(0, last), scenario) for scenario in names]
     for scenario in SCENARIOS:
-        # The ones that are judged by time come first: they need it.
+        # Those with a time limit start first, so that the limit passes before the end.
         latest = 2.0 if scenario.name in ("hanging", "slow") else last
         planned += [(chance.uniform(0.3, latest), scenario) for _ in range(scenario.count)]
     orders = iter(chance.sample(range(1, ORDERS + 1), ORDERS))

@@ -1,4 +1,4 @@
-"""What the demo shows while it works: a live picture on a terminal, lines that read well in a log elsewhere."""
+"""What the demo shows while it works: a live view on a terminal, lines otherwise."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from examples.demo.alertlog import Heard
+from examples.demo.alertlog import ReceivedAlert
 from stepstream.common import terminal
 from stepstream.render.alerts import alert_lines
 from stepstream.render.glyphs import Glyphs
@@ -28,7 +28,11 @@ LOG_CELLS: Final = 120
 
 @dataclass(frozen=True)
 class Figures:
-    """The demo at one moment: what was sent, by the SDK; what ClickHouse has; how far behind worker and sink are."""
+    """The demo at one moment: what was sent, what is stored, how far worker and sink are behind.
+
+    ``worker_seconds`` is the age of the oldest event that no run has yet (rows of open runs are
+    written once a second), ``sink_seconds`` that of the oldest ended step that is not stored.
+    """
 
     seconds: float
     sent: int = 0
@@ -38,15 +42,12 @@ class Figures:
     merged: int = 0
     stored: int = 0
     usd: Decimal = Decimal(0)
-
     worker_seconds: float = 0
-    """How long the oldest event that no run shows yet has been waiting; rows of open runs come once a second."""
     sink_seconds: float = 0
-    """How long the oldest ended step that is not stored yet has been waiting."""
 
     @property
     def behind(self) -> str:
-        """How far behind the worker and the sink are."""
+        """The delay of the worker and the sink."""
         worker = (
             f"{self.worker_seconds:.1f} s ({self.sent - self.merged:,} events)"
             if self.sent > self.merged
@@ -61,7 +62,7 @@ class Figures:
 
 
 def make_console() -> Console:
-    """The console of the demo's output; without a terminal it is as wide as a log may be."""
+    """The console of the demo's output; without a terminal it has the width of a log."""
     console = terminal.console()
     return console if console.is_terminal else terminal.console(width=LOG_CELLS)
 
@@ -97,23 +98,21 @@ class Screen:
         if self._live is not None:
             self._live.stop()
 
-    def show(self, figures: Figures, news: list[Heard]) -> None:
-        """Take over new figures and the alerts that came since the last time."""
-        for heard in news:
-            if heard.alert.seq == 1 or heard.alert.state == "firing":
-                self._alerts.append(self._alert(heard))
+    def show(self, figures: Figures, news: list[ReceivedAlert]) -> None:
+        """Show new figures, and the alerts that came since the last time."""
+        for one in news:
+            if one.alert.seq == 1 or one.alert.state == "firing":
+                self._alerts.append(self._alert(one))
         if self._live is not None:
             self._live.update(self._picture(figures))
         else:
             self._lines(figures)
 
-    def _alert(self, heard: Heard) -> Text:
-        cause = "its deadline" if heard.timed else "its cause"
-        late = (
-            "" if heard.latency_us is None else f"{heard.latency_us / 1_000:.0f} ms after {cause}"
-        )
+    def _alert(self, one: ReceivedAlert) -> Text:
+        cause = "its deadline" if one.timed else "its cause"
+        late = "" if one.latency_us is None else f"{one.latency_us / 1_000:.0f} ms after {cause}"
         width = self.console.width if self.console.is_terminal else None  # a log is wide
-        return alert_lines(heard.alert, width=width, glyphs=self.glyphs, remark=late)
+        return alert_lines(one.alert, width=width, glyphs=self.glyphs, remark=late)
 
     def _lines(self, figures: Figures) -> None:
         for alert in self._alerts:
@@ -122,8 +121,10 @@ class Screen:
         if time.monotonic() >= self._next_line:
             self._next_line = time.monotonic() + LINE_EVERY_S
             self.console.print(
-                f"{figures.seconds:4.0f} s  {figures.sent:,} events sent, {figures.merged:,} in runs; "
-                f"{figures.ended:,} steps ended, {figures.stored:,} stored; {figures.open_runs} of {figures.runs} runs open; "
+                f"{figures.seconds:4.0f} s  {figures.sent:,} events sent, "
+                f"{figures.merged:,} in runs; "
+                f"{figures.ended:,} steps ended, {figures.stored:,} stored; "
+                f"{figures.open_runs} of {figures.runs} runs open; "
                 f"{_usd(figures.usd)}; behind: {figures.behind}",
                 soft_wrap=True,
             )

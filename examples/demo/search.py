@@ -1,4 +1,4 @@
-"""A small full-text search: BM25 over a handful of documents, held in memory."""
+"""A small full-text search: BM25 over a few documents in memory."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ K1: Final = 1.2
 B: Final = 0.75
 _WORD: Final = re.compile(r"[a-z0-9]+")
 _STOP_WORDS: Final = """
-a an and are as at be by can do does for from has have how i in is it its may my no not of on or our so than that the their
-then there this to until was we what when where which who why with within you your
+a an and are as at be by can do does for from has have how i in is it its may my no not of on or
+our so than that the their then there this to until was we what when where which who why with within you your
 """
 _STOP: Final = frozenset(_STOP_WORDS.split())
 
 
 @dataclass(frozen=True)
 class Hit:
-    """A document found, with its BM25 score: about 0 is unrelated, above 3 is about the question."""
+    """A found document with its BM25 score: near 0 is unrelated, above 3 is relevant."""
 
     id: str
     score: float
@@ -39,7 +39,7 @@ class Search:
         self._frequency = Counter(word for words in self._words.values() for word in words)
 
     def find(self, question: str, count: int = 3) -> list[Hit]:
-        """The best documents for a question, best first; always as many as there are, however bad."""
+        """The best documents for a question, best first: ``count``, however low the scores."""
         wanted = set(_words(question))
         scored = ((self._score(name, wanted), name) for name in self._documents)
         best = sorted(scored, key=lambda pair: (-pair[0], pair[1]))[:count]

@@ -1,4 +1,4 @@
-"""The demo's shop: a SQLite database with orders, refunds and stock, and the tools that agents call on it."""
+"""The demo's shop: a SQLite database with orders, refunds and stock, and the agents' tools."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from typing import Any, Final
 SCHEMA: Final = """
 CREATE TABLE articles (sku TEXT PRIMARY KEY, title TEXT NOT NULL, price_cents INTEGER NOT NULL,
     stock INTEGER NOT NULL CHECK (stock >= 0));
-CREATE TABLE orders (id INTEGER PRIMARY KEY, customer TEXT NOT NULL, sku TEXT NOT NULL REFERENCES articles (sku),
-    quantity INTEGER NOT NULL, paid_cents INTEGER NOT NULL, age_days INTEGER NOT NULL, parcel TEXT NOT NULL);
-CREATE TABLE refunds (order_id INTEGER PRIMARY KEY REFERENCES orders (id), cents INTEGER NOT NULL CHECK (cents > 0));
-CREATE TABLE purchases (id INTEGER PRIMARY KEY, sku TEXT NOT NULL REFERENCES articles (sku), quantity INTEGER NOT NULL);
+CREATE TABLE orders (id INTEGER PRIMARY KEY, customer TEXT NOT NULL,
+    sku TEXT NOT NULL REFERENCES articles (sku), quantity INTEGER NOT NULL,
+    paid_cents INTEGER NOT NULL, age_days INTEGER NOT NULL, parcel TEXT NOT NULL);
+CREATE TABLE refunds (order_id INTEGER PRIMARY KEY REFERENCES orders (id),
+    cents INTEGER NOT NULL CHECK (cents > 0));
+CREATE TABLE purchases (id INTEGER PRIMARY KEY, sku TEXT NOT NULL REFERENCES articles (sku),
+    quantity INTEGER NOT NULL);
 """
 GOODS: Final = (
     ("beans-brazil-1kg", "Brazil, whole beans, 1 kg", 2490),
@@ -30,15 +33,15 @@ _READS: Final = frozenset({sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.S
 
 
 class ShopError(Exception):
-    """The shop refuses: the message says why."""
+    """The shop refuses an action; the message is the reason."""
 
 
 class PaymentServiceAway(ShopError):
-    """The payment service does not answer; trying again may help."""
+    """The payment service does not answer; a retry may succeed."""
 
 
 class Shop:
-    """A shop in memory, the same one for the same seed. Its methods are the agents' tools; any thread may call them."""
+    """A shop in memory, always the same for one seed. Its methods are tools. Thread-safe."""
 
     def __init__(self, seed: int) -> None:
         self._lock = threading.Lock()
@@ -50,10 +53,11 @@ class Shop:
             self._fill(random.Random(seed))
 
     def lookup_order(self, order: int) -> dict[str, Any]:
-        """An order with its article and what was refunded. Raises ``ShopError`` for an unknown one."""
+        """An order with its article and refunds. Raises ``ShopError`` for an unknown one."""
         rows = self._select(
-            "SELECT orders.*, articles.title, coalesce(refunds.cents, 0) AS refunded_cents FROM orders "
-            "JOIN articles USING (sku) LEFT JOIN refunds ON refunds.order_id = orders.id WHERE orders.id = ?",
+            "SELECT orders.*, articles.title, coalesce(refunds.cents, 0) AS refunded_cents "
+            "FROM orders JOIN articles USING (sku) "
+            "LEFT JOIN refunds ON refunds.order_id = orders.id WHERE orders.id = ?",
             order,
         )
         if not rows:
@@ -61,7 +65,7 @@ class Shop:
         return rows[0]
 
     def refund_order(self, order: int, cents: int) -> dict[str, Any]:
-        """Refund an order, once and not more than was paid."""
+        """Refund an order: once, and at most what was paid."""
         with self._writing() as database:
             if self._payment_outages.get(order, 0) > 0:
                 self._payment_outages[order] -= 1
@@ -73,7 +77,8 @@ class Shop:
                 raise ShopError(f"there is no order {order}")
             if cents > row["paid_cents"]:
                 raise ShopError(
-                    f"order {order} was paid with {row['paid_cents']} cents, {cents} cannot be refunded"
+                    f"order {order} was paid with {row['paid_cents']} cents, "
+                    f"{cents} cannot be refunded"
                 )
             try:
                 database.execute("INSERT INTO refunds VALUES (?, ?)", (order, cents))
@@ -82,15 +87,15 @@ class Shop:
         return {"order": order, "refunded_cents": cents}
 
     def track_parcel(self, parcel: str) -> dict[str, Any]:
-        """Where a parcel is."""
+        """The state of a parcel."""
         rows = self._select("SELECT id, age_days FROM orders WHERE parcel = ?", parcel)
         if not rows:
-            raise ShopError(f"the carrier knows no parcel {parcel}")
+            raise ShopError(f"there is no parcel {parcel}")
         age = rows[0]["age_days"]
         return {"parcel": parcel, "state": "delivered" if age > 2 else "on its way", "days": age}
 
     def check_stock(self, sku: str) -> dict[str, Any]:
-        """How many of an article there are."""
+        """The stock of an article."""
         rows = self._select("SELECT sku, title, stock FROM articles WHERE sku = ?", sku)
         if not rows:
             raise ShopError(f"there is no article {sku}")
@@ -104,7 +109,7 @@ class Shop:
         return {"sku": sku, "ordered": quantity}
 
     def query_sales(self, sql: str) -> list[dict[str, Any]]:
-        """Ask the shop's database; it refuses to write."""
+        """Query the shop's database; statements that write are refused."""
         with self._lock:
             self._database.set_authorizer(
                 lambda action, *_: sqlite3.SQLITE_OK if action in _READS else sqlite3.SQLITE_DENY
@@ -117,7 +122,7 @@ class Shop:
                 self._database.set_authorizer(None)
 
     def fail_payments(self, order: int, times: int) -> None:
-        """Let the payment service be away for the next refunds of an order."""
+        """Make the payment service fail for the next refunds of an order."""
         self._payment_outages[order] = times
 
     def _fill(self, random: random.Random) -> None:

@@ -1,4 +1,4 @@
-"""The demo from beginning to end: start the pipeline, let the fleet work, compare, answer, show the worst run."""
+"""The demo from start to end: pipeline, fleet, comparisons, answers, the worst run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from rich.console import Console
 from rich.text import Text
@@ -20,7 +20,8 @@ from examples.demo import answers, check
 from examples.demo.agents import Desk
 from examples.demo.alertlog import AlertLog
 from examples.demo.articles import ARTICLES
-from examples.demo.closing import answer, show_worst, tell
+from examples.demo.closing import answer, print_comparison, show_worst
+from examples.demo.context import DemoContext, Options
 from examples.demo.fleet import Fleet
 from examples.demo.foreign import Foreign
 from examples.demo.language_model import StandIn
@@ -29,15 +30,11 @@ from examples.demo.scenarios import ENVIRONMENT, POLICIES, PROJECT, plan
 from examples.demo.screen import Figures, Screen, make_console
 from examples.demo.search import Search
 from examples.demo.shop import Shop
-from examples.demo.stage import Options, Stage
 from stepstream.cli.errors import describe
 from stepstream.cli.queries import records, store
 from stepstream.local.supervisor import Pipeline
 from stepstream.render.glyphs import glyphs_for
 from stepstream.schemas.settings import Settings
-
-if TYPE_CHECKING:
-    pass
 
 FOREIGN_AT_S: Final = 2.0
 OVERTIME_S: Final = 20.0
@@ -46,7 +43,7 @@ FLUSH_S: Final = 15.0
 
 
 def run(options: Options) -> int:
-    """Run the demo; 0 when what was sent is what is stored, 1 when not, or when the pipeline could not be run."""
+    """Run the demo. Returns 0 if what was sent is stored, 1 if not or if the pipeline failed."""
     began = time.monotonic()
     console = make_console()
     folder = Path(tempfile.mkdtemp(prefix="stepstream-demo-"))
@@ -62,16 +59,16 @@ def run(options: Options) -> int:
         console.print(Text(f"error: {message}", style="bold red"))
     finally:
         if options.keep:
-            _say_where(console, folder)
+            _print_where(console, folder)
         else:
             shutil.rmtree(folder, ignore_errors=True)
             console.print(
-                "\n(the data is gone; with --keep it stays, and every command shown here works on it)"
+                "\n(the data is deleted; with --keep it stays for every command shown here)"
             )
     verdict = {
         True: "what was sent is what is stored, to the event and to the cent",
         False: "what was sent is NOT what is stored",
-        None: "the demo could not be carried out",
+        None: "the demo could not be run",
     }[good]
     took = f"{time.monotonic() - began:.0f} s in all"
     console.print(Text(f"\n{verdict}; {took}", style="bold green" if good else "bold red"))
@@ -79,24 +76,25 @@ def run(options: Options) -> int:
 
 
 def _run_in(folder: Path, options: Options, console: Console) -> bool:
-    """Everything between the first and the last line; the pipeline is stopped on the way out."""
+    """Everything between the first and the last line. The pipeline is stopped at the end."""
     with ExitStack() as stack:
         began = time.monotonic()
-        pipeline = stack.enter_context(Pipeline(_settings(folder), report=_sayer(console)))
+        pipeline = stack.enter_context(Pipeline(_settings(folder), report=_printer(console)))
         console.print(
-            f"the pipeline is up ({time.monotonic() - began:.1f} s): Kafka, worker, sink, ClickHouse\n"
+            f"the pipeline is up ({time.monotonic() - began:.1f} s): "
+            "Kafka, worker, sink, ClickHouse\n"
         )
-        stage = stack.enter_context(_staged(options, console, pipeline.settings))
-        _work(stage)
-        verdicts = _settle(stage)
-        tell(stage, verdicts)
-        answer(stage)
-        show_worst(stage)
+        demo = stack.enter_context(_demo_context(options, console, pipeline.settings))
+        _work(demo)
+        verdicts = _settle(demo)
+        print_comparison(demo, verdicts)
+        answer(demo)
+        show_worst(demo)
         return all(verdict.good for verdict in verdicts)
 
 
 def _settings(folder: Path) -> Settings:
-    """Folders of the demo's own, and nothing from outside but where Kafka's jars are: a running ``up`` is not touched."""
+    """Settings with folders of the demo's own, so that a running ``up`` is not affected."""
     documents = folder / "policies"
     documents.mkdir()
     (documents / "policies.yaml").write_text(POLICIES)
@@ -112,7 +110,7 @@ def _settings(folder: Path) -> Settings:
 
 
 @contextmanager
-def _staged(options: Options, console: Console, settings: Settings) -> Iterator[Stage]:
+def _demo_context(options: Options, console: Console, settings: Settings) -> Iterator[DemoContext]:
     ledger = Ledger()
     tracer = stepstream.Tracer(settings)
     desk = Desk(
@@ -129,7 +127,7 @@ def _staged(options: Options, console: Console, settings: Settings) -> Iterator[
         with store(settings) as client:
             foreign = Foreign(settings, ledger)
             glyphs = glyphs_for(console.encoding)
-            yield Stage(
+            yield DemoContext(
                 options, console, glyphs, settings, ledger, tracer, fleet, foreign, alerts, client
             )
     finally:
@@ -138,33 +136,33 @@ def _staged(options: Options, console: Console, settings: Settings) -> Iterator[
         tracer.close()
 
 
-def _work(stage: Stage) -> None:
-    """Let the fleet work, and show it, until the time is over and every run has ended but the one that hangs."""
+def _work(demo: DemoContext) -> None:
+    """Show the fleet until the time is over and every run has ended but the one that hangs."""
     began = time.monotonic()
-    foreign_sent, told = False, 0
-    stage.fleet.start()
-    with Screen(stage.console, stage.options.seconds, stage.glyphs) as screen:
+    foreign_sent, shown = False, 0
+    demo.fleet.start()
+    with Screen(demo.console, demo.options.seconds, demo.glyphs) as screen:
         while True:
             seconds = time.monotonic() - began
             if not foreign_sent and seconds >= FOREIGN_AT_S:
-                stage.foreign.send_run()
+                demo.foreign.send_run()
                 foreign_sent = True
-            heard = stage.alerts.heard
-            screen.show(_figures(stage, seconds), heard[told:])
-            told = len(heard)
-            over = seconds >= stage.options.seconds
-            if (over and stage.fleet.done) or seconds >= stage.options.seconds + OVERTIME_S:
+            received = demo.alerts.received
+            screen.show(_figures(demo, seconds), received[shown:])
+            shown = len(received)
+            over = seconds >= demo.options.seconds
+            if (over and demo.fleet.done) or seconds >= demo.options.seconds + OVERTIME_S:
                 break
             time.sleep(0.25)
-    stage.foreign.send_late()
-    stage.tracer.flush(FLUSH_S)
+    demo.foreign.send_late()
+    demo.tracer.flush(FLUSH_S)
 
 
-def _figures(stage: Stage, seconds: float) -> Figures:
-    foreign = stage.ledger.account(stage.foreign.trace_id)
-    sent = stage.tracer.counts.delivered + (foreign.events if foreign else 0)
-    journal = stage.ledger.journal
-    row = records(stage.client, answers.FIGURES)[0]
+def _figures(demo: DemoContext, seconds: float) -> Figures:
+    foreign = demo.ledger.account(demo.foreign.trace_id)
+    sent = demo.tracer.counts.delivered + (foreign.events if foreign else 0)
+    journal = demo.ledger.journal
+    row = records(demo.client, answers.FIGURES)[0]
     return Figures(
         seconds=seconds,
         sent=sent,
@@ -180,59 +178,64 @@ def _figures(stage: Stage, seconds: float) -> Figures:
 
 
 def _waiting_seconds(made_us: list[int], done: int) -> float:
-    """How long the first event that is not done yet has been waiting, taking them to be done in the order they were made."""
+    """The age of the first event that is not done, if they are done in the order of creation."""
     return max(0, time.time_ns() // 1_000 - made_us[done]) / 1e6 if done < len(made_us) else 0
 
 
-def _settle(stage: Stage) -> list[check.Verdict]:
-    """Compare until everything agrees, or the time for that is over: the last runs close two seconds after their end."""
+def _settle(demo: DemoContext) -> list[check.Verdict]:
+    """Compare until everything agrees or ``SETTLE_S`` is over:
+
+    runs close two seconds after their end.
+    """
     deadline = time.monotonic() + SETTLE_S
     while True:
-        verdicts = check.compare(_sent(stage), check.read_stored(stage.client, stage.settings))
-        if all(verdict.good for verdict in verdicts) and _closed(stage):
+        verdicts = check.compare(_sent(demo), check.read_stored(demo.client, demo.settings))
+        if all(verdict.good for verdict in verdicts) and _closed(demo):
             return verdicts
         if time.monotonic() > deadline:
             return verdicts
         time.sleep(0.5)
 
 
-def _closed(stage: Stage) -> bool:
-    """Whether all runs but the open ones are closed: until then alerts may still change."""
-    wanted = sum(account.status != "running" for account in stage.ledger.accounts)
+def _closed(demo: DemoContext) -> bool:
+    """True if all runs but the open ones are closed: until then alerts may still change."""
+    wanted = sum(account.status != "running" for account in demo.ledger.accounts)
     return bool(
-        records(stage.client, "SELECT count() AS n FROM runs WHERE closed")[0]["n"] == wanted
+        records(demo.client, "SELECT count() AS n FROM runs WHERE closed")[0]["n"] == wanted
     )
 
 
-def _sent(stage: Stage) -> check.Sent:
-    counts = stage.tracer.counts
+def _sent(demo: DemoContext) -> check.Sent:
+    counts = demo.tracer.counts
     return check.Sent(
-        accounts=stage.ledger.accounts,
+        accounts=demo.ledger.accounts,
         delivered=counts.delivered,
         lost=counts.dropped + counts.failed + counts.pending,
-        repeats=stage.foreign.repeats,
-        malformed=stage.foreign.malformed,
+        repeats=demo.foreign.repeats,
+        malformed=demo.foreign.malformed,
         late=1,
-        heard=frozenset((one.alert.alert_id, one.alert.seq) for one in stage.alerts.heard),
-        crashes=tuple(stage.fleet.crashes),
+        received=frozenset((one.alert.alert_id, one.alert.seq) for one in demo.alerts.received),
+        crashes=tuple(demo.fleet.crashes),
     )
 
 
 def _introduce(console: Console, options: Options) -> None:
     console.print(Text("Stepstream: a fleet of agents, watched while it works", style="bold"))
     console.print(
-        f"Kafka and ClickHouse on this machine, in a folder of their own. The agents' tools are real (a SQLite shop, a search "
-        f"over {len(ARTICLES)} articles); their language model is a seeded stand-in with a playbook (seed {options.seed}), "
-        f"priced as the models it stands for. For {options.seconds:.0f} s some agents will fail, loop, overspend, hang, and "
-        f"ignore errors.\n"
+        "Kafka and ClickHouse on this machine, in a folder of their own. The agents' tools are "
+        f"real (a SQLite shop, a search over {len(ARTICLES)} articles); their language model is a "
+        f"stand-in that follows fixed rules (seed {options.seed}), with the prices of the real "
+        "models. "
+        f"For {options.seconds:.0f} s some agents will fail, loop, overspend, hang, and "
+        "ignore errors.\n"
     )
 
 
-def _sayer(console: Console) -> Callable[[str, str], None]:
-    return lambda who, line: console.print(Text(f"  {who}: {line}", style="dim"))
+def _printer(console: Console) -> Callable[[str, str], None]:
+    return lambda process, line: console.print(Text(f"  {process}: {line}", style="dim"))
 
 
-def _say_where(console: Console, folder: Path) -> None:
+def _print_where(console: Console, folder: Path) -> None:
     console.print(
         f"\nkept: stepstream up --state-dir {folder}, then stepstream runs --state-dir {folder}",
         soft_wrap=True,

@@ -44,7 +44,7 @@ SENT = Sent(
     repeats=2,
     malformed=1,
     late=1,
-    heard=frozenset({("x", 1), ("y", 1)}),
+    received=frozenset({("x", 1), ("y", 1)}),
 )
 STORED = Stored(
     runs={

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Options:
-    """What can be chosen."""
+    """The options of the command line."""
 
     seconds: float
     seed: int
@@ -31,7 +31,7 @@ class Options:
 
 
 @dataclass
-class Stage:
+class DemoContext:
     """What the parts of the demo share."""
 
     options: Options
