@@ -28,8 +28,8 @@ def store_url() -> str:
     return subprocess.check_output(command, text=True).strip()
 
 
-def main() -> None:
-    client = clickhouse_connect.get_client(dsn=store_url())
+def main(database: str = "stepstream") -> None:
+    client = clickhouse_connect.get_client(dsn=store_url(), database=database)
     print(f"{'agent':<16}{'model':<24}{'calls':>8}{'tokens':>10}{'usd':>12}")
     for agent, model, calls, tokens, usd in client.query(COSTS).result_rows:
         print(f"{agent:<16}{model:<24}{calls:>8}{tokens:>10}{usd or 0:>12.6f}")
@@ -37,4 +37,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

@@ -1,4 +1,7 @@
-"""The loop closes: a policy, or a person, stops a running agent over real Kafka, a real worker and the real SDK."""
+"""The loop closes:
+
+a policy, or a person, stops a running agent over real Kafka, a real worker and the real SDK.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,7 @@ def world(kafka_bootstrap: str, tmp_path_factory: pytest.TempPathFactory) -> Ite
             "match": {"agent": "spender*"},
             "mode": "enforce",
             "rules": [
-                {"alert": "too-dear", "rule": "run_cost", "limit_usd": 0.5, "action": "stop"}
+                {"alert": "too-expensive", "rule": "run_cost", "limit_usd": 0.5, "action": "stop"}
             ],
         }
     )
@@ -55,10 +58,10 @@ class Agent:
         self.process = Process(
             "tests.integration.control_agent", settings, self.log, price, str(steps)
         )
-        wait_until(lambda: bool(self.said("run")), 20, "a run")
-        self.trace_id = self.said("run")[0][0]
+        wait_until(lambda: bool(self.printed("run")), 20, "a run")
+        self.trace_id = self.printed("run")[0][0]
 
-    def said(self, word: str) -> list[list[str]]:
+    def printed(self, word: str) -> list[list[str]]:
         lines = self.log.read_text().splitlines() if self.log.exists() else []
         return [line.split()[1:] for line in lines if line.startswith(f"{word} ")]
 
@@ -67,9 +70,9 @@ def standstill(agent: Agent) -> int:
     """The step that a paused run stands at: ten of its steps' times without a step."""
     deadline = time.monotonic() + 15
     while time.monotonic() < deadline:
-        before = len(agent.said("step"))
+        before = len(agent.printed("step"))
         time.sleep(0.5)
-        if len(agent.said("step")) == before and agent.process.running:
+        if len(agent.printed("step")) == before and agent.process.running:
             return before
     raise AssertionError("it goes on while it is paused")
 
@@ -105,23 +108,25 @@ Start = Callable[..., Agent]
 def records(world: World, name: str, trace_id: str) -> list[dict[str, Any]]:
     world.collected.read(0.05)
     return [
-        held.value
-        for held in world.collected.records[name]
-        if held.value.get("trace_id") == trace_id
+        record.value
+        for record in world.collected.records[name]
+        if record.value.get("trace_id") == trace_id
     ]
 
 
 def test_a_policy_stops_a_running_agent(world: World, start: Start) -> None:
-    """Within a second of the step that was too dear; the run is stopped, by whom and why is a step of it."""
+    """Within a second of the step that was too expensive; the run is stopped, by whom and why is a
+    step of it.
+    """
     agent = start("spender", "0.02")
     assert agent.process.wait(30) == 3
-    (stopped,) = agent.said("stopped")
+    (stopped,) = agent.printed("stopped")
     assert stopped[1] == "policy:strict"
-    assert "too-dear: cost $0.52" in " ".join(stopped)
-    too_dear = next(float(at) for number, at in agent.said("step") if int(number) == 26)
-    assert float(stopped[0]) - too_dear < 1.0, agent.log.read_text()[-2_000:]
+    assert "too-expensive: cost $0.52" in " ".join(stopped)
+    too_expensive = next(float(at) for number, at in agent.printed("step") if int(number) == 26)
+    assert float(stopped[0]) - too_expensive < 1.0, agent.log.read_text()[-2_000:]
     final = world.final(agent.trace_id)
-    assert (final["status"], final["steps"]) == ("stopped", len(agent.said("step")) + 2)
+    assert (final["status"], final["steps"]) == ("stopped", len(agent.printed("step")) + 2)
     (command,) = {c["command_id"]: c for c in records(world, "control", agent.trace_id)}.values()
     path = {
         step["step_id"]: (step["kind"], step["name"], step.get("status", "ok"))
@@ -131,7 +136,10 @@ def test_a_policy_stops_a_running_agent(world: World, start: Start) -> None:
 
 
 def test_a_worker_that_dies_in_between_loses_no_command(world: World, start: Start) -> None:
-    """Killed while agents overspend: the next worker gives the same order, under the same id, and each agent stops."""
+    """Killed while agents overspend:
+
+    the next worker gives the same order, under the same id, and each agent stops.
+    """
     agents = [start(f"spender-{n}", "0.1", 600) for n in range(3)]
     world.process.kill()
     time.sleep(0.5)
@@ -143,9 +151,9 @@ def test_a_worker_that_dies_in_between_loses_no_command(world: World, start: Sta
 
 
 def test_people_pause_approve_and_stop(world: World, start: Start) -> None:
-    """A paused run waits, goes on when more is approved, and stops when it is told to; its own steps tell all that."""
+    """A paused run waits, goes on after an approval, and stops on a stop; its steps record that."""
     agent = start("patient", "0.01", 2_000)
-    wait_until(lambda: len(agent.said("step")) > 2, 20, "steps")
+    wait_until(lambda: len(agent.printed("step")) > 2, 20, "steps")
     target = Target(agent.trace_id, root_of(world, agent.trace_id), "shop", "", "patient")
     watch = AcknowledgementReader(world.settings, agent.trace_id)
     pause = send_to_run(
@@ -153,7 +161,7 @@ def test_people_pause_approve_and_stop(world: World, start: Start) -> None:
         target,
         "pause",
         by="ada",
-        reason="look first",
+        reason="check first",
         now_us=time.time_ns() // 1_000,
     )
     paused = watch.wait(pause, 10)
@@ -166,21 +174,21 @@ def test_people_pause_approve_and_stop(world: World, start: Start) -> None:
     answer = watch.wait(approval, 10)
     assert answer is not None
     assert (answer["name"], answer["attributes"]["by"]) == ("approve $5", "bob")
-    wait_until(lambda: len(agent.said("step")) > paused_at + 2, 10, "steps after the approval")
+    wait_until(lambda: len(agent.printed("step")) > paused_at + 2, 10, "steps after the approval")
     stop = send_to_run(
         world.settings, target, "stop", by="ada", reason="enough", now_us=time.time_ns() // 1_000
     )
     assert watch.wait(stop, 10) is not None
     watch.close()
     assert agent.process.wait(10) == 3
-    assert agent.said("stopped")[0][1:] == ["ada", "enough"]
+    assert agent.printed("stopped")[0][1:] == ["ada", "enough"]
     final = world.final(agent.trace_id)
-    told = [
+    recorded = [
         (step["name"], step.get("status", "ok"))
         for step in final["path"]
         if step["kind"] == "control"
     ]
-    assert (final["status"], told) == (
+    assert (final["status"], recorded) == (
         "stopped",
         [("pause", "ok"), ("approve $5", "ok"), ("stop", "ok")],
     )
@@ -191,19 +199,27 @@ def test_an_order_to_an_agent_binds_a_process_that_starts_afterwards(
 ) -> None:
     """It reads what was ordered before it began, and other agents are left alone."""
     send_to_scope(
-        world.settings, "stop", project="shop", agent="late", by="ada", reason="broken", now_us=time.time_ns() // 1_000,
+        world.settings,
+        "stop",
+        project="shop",
+        agent="late",
+        by="ada",
+        reason="broken",
+        now_us=time.time_ns() // 1_000,
         lasts_us=60_000_000,
-    )  # fmt: skip
+    )
     late, other = start("late", "0.001"), start("other", "0.001", 30)
     assert late.process.wait(20) == 3
-    assert late.said("stopped")[0][1:] == ["ada", "broken"]
+    assert late.printed("stopped")[0][1:] == ["ada", "broken"]
     assert other.process.wait(20) == 0
 
 
-def test_the_command_line_orders_and_tells_of_obedience(
+def test_the_command_line_sends_commands_and_waits(
     world: World, start: Start, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """``stepstream stop ID`` prints the acknowledgement; a whole agent needs an answer or ``--yes``."""
+    """``stepstream stop ID`` prints the acknowledgement; a whole agent needs an answer or
+    ``--yes``.
+    """
     monkeypatch.setenv("STEPSTREAM_TOPIC_PREFIX", world.settings.topic_prefix)
     monkeypatch.setenv("STEPSTREAM_KAFKA_BROKERS", world.settings.kafka_brokers)
     monkeypatch.setenv("STEPSTREAM_STATE_DIR", str(world.folder / "no state"))
@@ -221,7 +237,7 @@ def test_the_command_line_orders_and_tells_of_obedience(
 def test_people_acknowledge_silence_and_resolve(
     world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What they say goes through the log like everything else, and comes back as the alert's next record."""
+    """Acknowledgements and notes go through the log, and comes back as the alert's next record."""
     monkeypatch.setenv("STEPSTREAM_TOPIC_PREFIX", world.settings.topic_prefix)
     monkeypatch.setenv("STEPSTREAM_KAFKA_BROKERS", world.settings.kafka_brokers)
     monkeypatch.setenv("STEPSTREAM_STATE_DIR", str(world.folder / "no state"))
@@ -235,16 +251,16 @@ def test_people_acknowledge_silence_and_resolve(
     send_records(world.settings, [("findings", b"shop", msgspec.json.encode(found), [])])
     opened = world.wait_for("alerts", lambda value: value["alert"] == "silent")
     prefix = opened["alert_id"][:13]
-    said = (
+    commands = (
         (("ack",), "acknowledged"),
         (("silence", "--for", "2h"), r"silenced until [-0-9]+ [:0-9]+"),
         (("resolve",), "resolved"),
     )
-    for words, told in said:
+    for words, expected in commands:
         assert cli(["alerts", words[0], prefix, *words[1:], "--by", "ada"]) == 0, (
             capsys.readouterr().err
         )
-        assert re.search(f"{told} by ada", capsys.readouterr().out)
+        assert re.search(f"{expected} by ada", capsys.readouterr().out)
     last = world.wait_for("alerts", lambda value: value["alert"] == "silent" and value["seq"] == 4)
     assert (last["state"], last["acknowledged_by"], last["change"], last["by"]) == (
         "resolved",
@@ -258,7 +274,9 @@ def test_people_acknowledge_silence_and_resolve(
 
 
 def test_the_documented_contract_works_as_it_stands(world: World) -> None:
-    """The example of ``docs/control.md`` for other languages gets the commands that it should, and no more."""
+    """The example of ``docs/control.md`` for other languages gets the commands that it should, and
+    no more.
+    """
     text = (ROOT / "docs" / "control.md").read_text()
     code = text.rpartition("```python\n")[2].partition("```")[0]
     names: dict[str, Any] = {}

@@ -171,7 +171,7 @@ def test_subscribe_to_alerts(pipeline: Pipeline) -> None:
             alert_id=f"a{number}",
             seq=1,
             state="firing",
-            severity=severity,  # type: ignore[arg-type]
+            severity=severity,
             alert="loop",
             rule="loop",
             message=f"message {number}",
@@ -209,7 +209,7 @@ def test_query_costs(pipeline: Pipeline, clickhouse_url: str, clickhouse_databas
     with subprocess.Popen(command, env=stored.environment()) as sink:
         try:
             printed = wait_until(
-                lambda: "gpt-4o" in (text := stored.run("query_costs")) and text,
+                lambda: "gpt-4o" in (text := stored.run("query_costs", clickhouse_database)) and text,
                 180,
                 "the model call in the store",
                 every_s=1,

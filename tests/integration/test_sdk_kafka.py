@@ -1,4 +1,7 @@
-"""The SDK over a real broker: what a program does arrives, once, on the right partition, and the program is never held up."""
+"""The SDK over a real broker:
+
+what a program does arrives, once, on the right partition, and the program never waits.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ from stepstream.schemas.accept import Accepted, accept
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.step import Step as StepRecord
 from tests.support.processes import wait_until
-from tests.support.sdk import said
+from tests.support.sdk import logged
 from tests.support.step_events import event
 
 PARTITIONS = 6
@@ -51,7 +54,7 @@ def arrived(settings: Settings) -> list[StepRecord]:
     """Every record of the steps topic; each must be acceptable where it lies."""
     steps = []
     for message in kafka.read_to_end(settings, f"{settings.topic_prefix}.steps"):
-        judged = accept(
+        accepted = accept(
             message.value(),
             key=message.key(),
             partition=kafka.position_of(message)[0],
@@ -59,9 +62,9 @@ def arrived(settings: Settings) -> list[StepRecord]:
             timestamp_us=message.timestamp()[1] * 1_000,
             headers=headers_of(message),
         )
-        assert isinstance(judged, Accepted), judged
-        assert judged.clamped == ()
-        steps.append(judged.step)
+        assert isinstance(accepted, Accepted), accepted
+        assert accepted.clamped == ()
+        steps.append(accepted.step)
     return steps
 
 
@@ -75,7 +78,10 @@ def headers_of(message: Message) -> list[tuple[str, bytes]]:
 
 
 def test_a_fleet_of_runs_arrives(settings: Settings) -> None:
-    """Runs of threads and tasks at once: every event is on the topic exactly once, each run on one partition, starts first."""
+    """Runs of threads and tasks at once:
+
+    every event is on the topic exactly once, each run on one partition, starts first.
+    """
     tracer = Tracer(settings)
 
     def work(number: int) -> None:
@@ -83,10 +89,10 @@ def test_a_fleet_of_runs_arrives(settings: Settings) -> None:
             with run.llm("plan", model="gpt-4o", provider="openai") as step:
                 step.set_usage(input_tokens=100, output_tokens=10)
             with concurrent.futures.ThreadPoolExecutor(2) as pool:
-                list(pool.map(propagate(look), range(3)))
+                list(pool.map(propagate(find), range(3)))
 
-    def look(number: int) -> None:
-        with tracer.tool("look", input=number) as step:
+    def find(number: int) -> None:
+        with tracer.tool("find", input=number) as step:
             step.set_output("x" * 2_000)
 
     async def agent(number: int) -> None:
@@ -94,7 +100,7 @@ def test_a_fleet_of_runs_arrives(settings: Settings) -> None:
             await asyncio.gather(*(tool(n) for n in range(4)))
 
     async def tool(number: int) -> None:
-        async with tracer.tool("look", input=number):
+        async with tracer.tool("find", input=number):
             await asyncio.sleep(0)
 
     async def main() -> None:
@@ -132,17 +138,20 @@ def test_events_are_there_at_once(settings: Settings) -> None:
     with tracer.tool("warm"):
         pass
     assert tracer.flush(30)
-    with tracer.tool("look"):
+    with tracer.tool("find"):
         began = time.monotonic()
         wait_until(lambda: tracer.counts.pending == 0, 30, "every event sent")
         assert time.monotonic() - began < 1
-        assert [step.phase for step in arrived(settings) if step.name == "look"] == ["start"]
+        assert [step.phase for step in arrived(settings) if step.name == "find"] == ["start"]
     assert tracer.close(30)
 
 
-@pytest.mark.parametrize("told", ["by the environment", "by a running up"])
-def test_a_program_of_ten_lines(settings: Settings, tmp_path: Path, told: str) -> None:
-    """Told where to send, or finding it by itself: at its end everything is on the broker, without a flush."""
+@pytest.mark.parametrize("found", ["by the environment", "by a running up"])
+def test_a_program_of_ten_lines(settings: Settings, tmp_path: Path, found: str) -> None:
+    """With an endpoint, or finding it by itself:
+
+    at its end everything is on the broker, without a flush.
+    """
     (tmp_path / "agent.py").write_text(
         """
 import stepstream
@@ -164,7 +173,7 @@ print(support("was order 7 paid?"))
         "STEPSTREAM_TOPIC_PREFIX": settings.topic_prefix,
         "PYTHONPATH": os.getcwd(),
     }
-    if told == "by the environment":
+    if found == "by the environment":
         environment["STEPSTREAM_ENDPOINT"] = f"kafka://{settings.kafka_brokers}"
     else:
         endpoints.write(
@@ -190,13 +199,15 @@ print(support("was order 7 paid?"))
 
 
 def test_a_topic_that_is_not_there(kafka_bootstrap: str, topic_prefix: str) -> None:
-    """Without topics one line says which command makes them, soon; events are held, and sent when the topics are there."""
+    """Without topics one line with the command that creates them; events are kept, and sent when
+    the topics are there.
+    """
     settings = Settings(
         kafka_brokers=kafka_bootstrap, topic_prefix=topic_prefix, partitions=PARTITIONS, quiet=True
     )
     tracer = Tracer(settings)
-    with said() as words:
-        with tracer.tool("look"):
+    with logged() as words:
+        with tracer.tool("find"):
             pass
         assert not tracer.flush(2.5)
     assert any("stepstream topics create" in word.getMessage() for word in words)
@@ -245,11 +256,13 @@ class Gate:
 
 
 def test_brokers_that_come_later(settings: Settings) -> None:
-    """Events of a program that began before its broker could be reached arrive when it can; nothing is lost or doubled."""
+    """Events of a program that began before its broker could be reached arrive when it can; nothing
+    is lost or doubled.
+    """
     port = int(settings.kafka_brokers.rpartition(":")[2])
     with Gate(port) as gate:
         tracer = Tracer(settings.model_copy(update={"kafka_brokers": f"127.0.0.1:{gate.port}"}))
-        with said():
+        with logged():
             for number in range(50):
                 with tracer.tool(f"tool{number}"):
                     pass
@@ -268,7 +281,9 @@ def test_brokers_that_come_later(settings: Settings) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_forked_workers(settings: Settings, tmp_path: Path) -> None:
-    """Workers forked in the middle of a run send their own steps of it over connections of their own, the parent the rest."""
+    """Workers forked in the middle of a run send their own steps of it over connections of their
+    own, the parent the rest.
+    """
     (tmp_path / "agent.py").write_text(
         """
 import multiprocessing, stepstream
@@ -401,7 +416,10 @@ assert stepstream.close(60)
 def test_forks_soon_after_the_first_step(
     way: str, children: int, settings: Settings, tmp_path: Path
 ) -> None:
-    """While the first step's connection is still being made: everything that parent and children record arrives."""
+    """While the first step's connection is still being made:
+
+    everything that parent and children record arrives.
+    """
     (tmp_path / "agent.py").write_text(FORK_PROGRAM.format(body=FORKING[way]))
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("STEPSTREAM_")},

@@ -74,7 +74,7 @@ def piece(
 
 
 def response(output: list[Any] | None = None, model: str = "gpt-4o", **more: Any) -> dict[str, Any]:
-    said = {
+    message = {
         "type": "message",
         "id": "m",
         "role": "assistant",
@@ -87,7 +87,7 @@ def response(output: list[Any] | None = None, model: str = "gpt-4o", **more: Any
         "created_at": 1.0,
         "model": model,
         "status": "completed",
-        "output": [*(output or []), said],
+        "output": [*(output or []), message],
         "parallel_tool_calls": True,
         "tool_choice": "auto",
         "tools": [],
@@ -173,13 +173,13 @@ OPENAI: Final[dict[str, Case]] = {
     ),
     "chat, legacy function": Case(
         chat(
-            message={"content": None, "function_call": {"name": "look", "arguments": '{"a": 1}'}},
+            message={"content": None, "function_call": {"name": "find", "arguments": '{"a": 1}'}},
             usage=HUNDRED,
         ),
         BOTH,
         "0.00075",
         "",
-        (("look", {"a": 1}),),
+        (("find", {"a": 1}),),
     ),
     "chat without usage": Case(chat(), {}, None),
     "completion": Case(
@@ -704,7 +704,7 @@ GOOGLE: Final[dict[str, Case]] = {
             "model": "gemini-2.5-flash",
             "steps": [
                 {"type": "model_output", "content": [{"type": "text", "text": "hi"}]},
-                {"type": "function_call", "id": "f", "name": "look", "arguments": {"a": 1}},
+                {"type": "function_call", "id": "f", "name": "find", "arguments": {"a": 1}},
             ],
             "usage": {
                 "total_input_tokens": 100,
@@ -716,7 +716,7 @@ GOOGLE: Final[dict[str, Case]] = {
         },
         BOTH | {"reasoning_tokens": 20, "input_audio_tokens": 80},
         "0.000211",
-        calls=(("look", {"a": 1}),),
+        calls=(("find", {"a": 1}),),
     ),
 }
 
@@ -827,7 +827,7 @@ COHERE: Final[dict[str, Case]] = {
                     {
                         "id": "t",
                         "type": "function",
-                        "function": {"name": "look", "arguments": '{"a": 1}'},
+                        "function": {"name": "find", "arguments": '{"a": 1}'},
                     }
                 ],
             },
@@ -838,7 +838,7 @@ COHERE: Final[dict[str, Case]] = {
         },
         BOTH,
         "0.00075",
-        calls=(("look", {"a": 1}),),
+        calls=(("find", {"a": 1}),),
         model="command-r-plus",
     ),
     "chat, first version": Case(
@@ -846,12 +846,12 @@ COHERE: Final[dict[str, Case]] = {
             "text": "hi",
             "generation_id": "g",
             "finish_reason": "COMPLETE",
-            "tool_calls": [{"name": "look", "parameters": {"a": 1}}],
+            "tool_calls": [{"name": "find", "parameters": {"a": 1}}],
             "meta": {"billed_units": {"input_tokens": 100.0, "output_tokens": 50.0}},
         },
         BOTH,
         "0.00075",
-        calls=(("look", {"a": 1}),),
+        calls=(("find", {"a": 1}),),
         model="command-r-plus",
     ),
     "embeddings": Case(
@@ -889,7 +889,7 @@ OTHERS: Final[dict[str, Case]] = {
                 {
                     "type": "function.call",
                     "tool_call_id": "t",
-                    "name": "look",
+                    "name": "find",
                     "arguments": '{"a": 1}',
                 },
             ],
@@ -897,7 +897,7 @@ OTHERS: Final[dict[str, Case]] = {
         },
         BOTH,
         "0.0005",
-        calls=(("look", {"a": 1}),),
+        calls=(("find", {"a": 1}),),
     ),
     "Mistral, pages": Case(
         {

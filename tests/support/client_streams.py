@@ -28,7 +28,7 @@ def begun(**usage: Any) -> dict[str, Any]:
     return {"type": "message_start", "message": first | {"content": [], "stop_reason": None}}
 
 
-def said(text: str = "hi", index: int = 0) -> list[dict[str, Any]]:
+def text_block(text: str = "hi", index: int = 0) -> list[dict[str, Any]]:
     return [
         {
             "type": "content_block_start",
@@ -190,18 +190,18 @@ CALLS: Final[dict[str, Case]] = {
         (("read_file", {"path": "x"}),),
     ),
     "the same tool twice": Case(
-        [piece("look", '{"a": 1}', 0, "a"), piece("look", '{"a": 2}', 1, "b"), USED],
+        [piece("find", '{"a": 1}', 0, "a"), piece("find", '{"a": 2}', 1, "b"), USED],
         BOTH,
         "0.00075",
         "",
-        (("look", {"a": 1}), ("look", {"a": 2})),
+        (("find", {"a": 1}), ("find", {"a": 2})),
     ),
     "the same tool twice, all of index 0": Case(
-        [piece("look", '{"a": 1}', 0, "a"), piece("look", '{"a": 2}', 0, "b"), USED],
+        [piece("find", '{"a": 1}', 0, "a"), piece("find", '{"a": 2}', 0, "b"), USED],
         BOTH,
         "0.00075",
         "",
-        (("look", {"a": 1}), ("look", {"a": 2})),
+        (("find", {"a": 1}), ("find", {"a": 2})),
     ),
     "whole calls in one piece": Case(
         [
@@ -321,7 +321,7 @@ STREAMS: Final[dict[str, Case]] = {
                 "type": "response.output_item.done",
                 "item": {
                     "type": "function_call",
-                    "name": "look",
+                    "name": "find",
                     "arguments": "{}",
                     "call_id": "c",
                 },
@@ -329,7 +329,7 @@ STREAMS: Final[dict[str, Case]] = {
         ],
         {},
         None,
-        calls=(("look", {}),),
+        calls=(("find", {}),),
     ),
     "OpenAI realtime": Case(
         [
@@ -386,14 +386,14 @@ STREAMS: Final[dict[str, Case]] = {
         model="gpt-4o-mini-transcribe",
         provider="openai",
     ),
-    "Anthropic": Case([begun(), *said(), ended(), STOP], BOTH, "0.00105"),
+    "Anthropic": Case([begun(), *text_block(), ended(), STOP], BOTH, "0.00105"),
     "Anthropic, cache for an hour": Case(
         [
             begun(
                 cache_creation_input_tokens=1_000,
                 cache_creation={"ephemeral_1h_input_tokens": 1_000},
             ),
-            *said(),
+            *text_block(),
             ended(),
             STOP,
         ],
@@ -423,7 +423,7 @@ STREAMS: Final[dict[str, Case]] = {
                 "index": 0,
                 "delta": {"type": "input_json_delta", "partial_json": '{"query": "q"}'},
             },
-            *said(index=1),
+            *text_block(index=1),
             ended(server_tool_use={"web_search_requests": 2}),
             STOP,
         ],
@@ -434,8 +434,8 @@ STREAMS: Final[dict[str, Case]] = {
     "Anthropic helper events": Case(
         [
             begun(),
-            said()[0],
-            said()[1],
+            text_block()[0],
+            text_block()[1],
             {"type": "text", "text": "hi", "snapshot": "hi"},
             {
                 "type": "content_block_stop",
@@ -449,7 +449,9 @@ STREAMS: Final[dict[str, Case]] = {
         "0.00105",
     ),
     "Anthropic, broken off": Case(
-        [begun(), *said()], {"input_tokens": 100, "output_tokens": 1, "incomplete": True}, None
+        [begun(), *text_block()],
+        {"input_tokens": 100, "output_tokens": 1, "incomplete": True},
+        None,
     ),
     "Google": Case(
         [
@@ -496,7 +498,7 @@ STREAMS: Final[dict[str, Case]] = {
             {
                 "contentBlockStart": {
                     "contentBlockIndex": 1,
-                    "start": {"toolUse": {"toolUseId": "t", "name": "look"}},
+                    "start": {"toolUse": {"toolUseId": "t", "name": "find"}},
                 }
             },
             {
@@ -516,7 +518,7 @@ STREAMS: Final[dict[str, Case]] = {
         ],
         {"input_tokens": 40, "output_tokens": 80},
         "0.00132",
-        calls=(("look", {"a": 1}),),
+        calls=(("find", {"a": 1}),),
         model="anthropic.claude-3-7-sonnet-20250219-v1:0",
     ),
     "Bedrock, converse without its end": Case(
@@ -537,7 +539,7 @@ STREAMS: Final[dict[str, Case]] = {
                         "claude-sonnet-4-5-20250929", input_tokens=100, output_tokens=1
                     ),
                 },
-                *said(),
+                *text_block(),
                 ended(),
                 STOP | {"amazon-bedrock-invocationMetrics": METRICS},
             ]
@@ -629,7 +631,7 @@ STREAMS: Final[dict[str, Case]] = {
                 "data": {
                     "type": "function.call.delta",
                     "tool_call_id": "t",
-                    "name": "look",
+                    "name": "find",
                     "arguments": '{"a": 1}',
                 },
             },
@@ -637,7 +639,7 @@ STREAMS: Final[dict[str, Case]] = {
         ],
         BOTH,
         "0.0005",
-        calls=(("look", {"a": 1}),),
+        calls=(("find", {"a": 1}),),
     ),
     "Cohere": Case(
         [
@@ -655,7 +657,7 @@ STREAMS: Final[dict[str, Case]] = {
                         "tool_calls": {
                             "id": "t",
                             "type": "function",
-                            "function": {"name": "look", "arguments": ""},
+                            "function": {"name": "find", "arguments": ""},
                         }
                     }
                 },
@@ -676,7 +678,7 @@ STREAMS: Final[dict[str, Case]] = {
         ],
         BOTH,
         "0.00075",
-        calls=(("look", {"a": 1}),),
+        calls=(("find", {"a": 1}),),
         model="command-r-plus",
     ),
     "Cohere, first version": Case(

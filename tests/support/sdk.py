@@ -1,4 +1,4 @@
-"""What the SDK's tests share: a tracer over memory, and a clock that only moves when told."""
+"""Shared by the SDK's tests: a tracer over memory, and a clock that is moved by hand."""
 
 from __future__ import annotations
 
@@ -69,8 +69,8 @@ class _Kept(logging.Handler):
 
 
 @contextmanager
-def said() -> Iterator[list[logging.LogRecord]]:
-    """What the SDK logs meanwhile, however often it said so before."""
+def logged() -> Iterator[list[logging.LogRecord]]:
+    """What the SDK logs inside the block, without the rate limit of earlier messages."""
     kept = _Kept()
     with sdk_log._lock:
         sdk_log._last.clear()
@@ -94,7 +94,7 @@ def traced(
     transport = (tracer or {}).get("transport") or MemoryTransport()
     settings = {"project": "shop", "agent": "support", "quiet": True, **settings}
     made = Tracer(Settings(**settings), **{**(tracer or {}), "transport": transport})
-    with said() as records:
+    with logged() as records:
         try:
             yield Traced(made, transport)
         finally:

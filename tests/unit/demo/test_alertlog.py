@@ -1,4 +1,4 @@
-"""How the demo says how fast an alert was."""
+"""The latency of alerts, as the demo measures and prints it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,17 @@ from stepstream.schemas.alert import Alert
 
 def alert(rule: str, opened_at: int, value: float | None = None) -> Alert:
     return Alert(
-        alert_id="a", seq=1, state="firing", severity="error", alert=rule, rule=rule, project="shop", opened_at=opened_at,
-        updated_at=opened_at, value=value,
-    )  # fmt: skip
+        alert_id="a",
+        seq=1,
+        state="firing",
+        severity="error",
+        alert=rule,
+        rule=rule,
+        project="shop",
+        opened_at=opened_at,
+        updated_at=opened_at,
+        value=value,
+    )
 
 
 def account() -> tuple[Account, list[int]]:
@@ -43,6 +51,6 @@ def test_a_deadline_causes_what_time_alone_brings() -> None:
 
 
 def test_latencies_are_summed_up_in_words() -> None:
-    """Median, slowest and how many; nothing to say is said."""
+    """Median, slowest and number; ``none`` without any."""
     assert summary([10_000, 20_000, 90_000]) == "median 20 ms, slowest 90 ms (3)"
     assert summary([]) == "none"

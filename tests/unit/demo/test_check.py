@@ -66,7 +66,7 @@ def bad(verdicts: list[Verdict]) -> list[str]:
 
 
 def test_what_agrees_is_good() -> None:
-    """No difference, no problem; each comparison says in words what was compared."""
+    """No difference, no problem; each comparison has a text of what was compared."""
     verdicts = compare(SENT, STORED)
     assert bad(verdicts) == []
     assert all(verdict.good and verdict.text for verdict in verdicts)
@@ -110,14 +110,14 @@ def test_what_agrees_is_good() -> None:
         ({"letters": {}}, "the dead letter has nothing"),
     ],
 )
-def test_every_difference_is_told(change: dict[str, Any], word: str) -> None:
+def test_every_difference_is_reported(change: dict[str, Any], word: str) -> None:
     """One row too few, one nano-dollar too much, an alert too many: each is found and named."""
     problems = bad(compare(SENT, replace(STORED, **change)))
     assert any(word in problem for problem in problems), problems
 
 
-def test_a_run_that_is_dear_may_be_told_so() -> None:
-    """Whether enough runs had ended by then to know what is usual is chance; that it was dear is not."""
+def test_an_expensive_run_may_have_a_cost_alert() -> None:
+    """It depends on how many runs had ended by then, so the alert is neither required nor wrong."""
     known = replace(
         STORED,
         row_costs={**STORED.row_costs, "a" * 32: Decimal("0.003")},
@@ -142,6 +142,6 @@ def test_a_run_that_is_dear_may_be_told_so() -> None:
         ({"crashes": ("x: ValueError",)}, "ValueError"),
     ],
 )
-def test_what_the_sdk_lost_is_told(change: dict[str, Any], word: str) -> None:
+def test_what_the_sdk_lost_is_reported(change: dict[str, Any], word: str) -> None:
     """Events that never reached Kafka, and agents that broke, are differences too."""
     assert any(word in problem for problem in bad(compare(replace(SENT, **change), STORED)))

@@ -65,7 +65,9 @@ def ticket_of(scenario: str) -> Ticket:
 def test_the_books_agree_with_what_the_sdk_sent(
     desk: Desk, transport: MemoryTransport, scenario: str
 ) -> None:
-    """Events, steps, money and outcome in the ledger are those of the records, though neither knows of the other."""
+    """Events, steps, money and outcome in the ledger are those of the records, though neither knows
+    of the other.
+    """
     account = work(desk, ticket_of(scenario))
     events = transport.events
     ends = [event for event in events if event.phase == "end"]
@@ -78,7 +80,7 @@ def test_the_books_agree_with_what_the_sdk_sent(
     assert (root.status, root.agent, root.task) == (account.status, account.agent, account.task)
 
 
-def test_each_trouble_is_in_the_events(desk: Desk, transport: MemoryTransport) -> None:
+def test_each_problem_is_in_the_events(desk: Desk, transport: MemoryTransport) -> None:
     """What a scenario is about can be seen in what its run sent."""
 
     def ends(scenario: str) -> list[StepEvent]:
@@ -114,8 +116,10 @@ def test_the_same_seed_gives_the_same_runs() -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_every_plan_has_every_trouble(seed: int) -> None:
-    """Whatever the seed, each kind of trouble happens as often as it is meant to, and no order is used twice."""
+def test_every_plan_has_every_problem(seed: int) -> None:
+    """Whatever the seed, each kind of problem happens as often as it is meant to, and no order is
+    used twice.
+    """
     planned = plan(seed, 15)
     counts = Counter(one.ticket.scenario for one in planned)
     assert all(
@@ -126,7 +130,7 @@ def test_every_plan_has_every_trouble(seed: int) -> None:
     assert [one.at for one in planned] == sorted(one.at for one in planned)
 
 
-def test_the_stand_in_says_the_same_for_the_same_seed_and_counts_by_size() -> None:
+def test_the_stand_in_repeats_itself_for_the_same_seed_and_counts_by_size() -> None:
     """Tokens follow the texts; the wording follows the seed."""
     ticket = Ticket("question", "question", "How do I descale my espresso machine?")
     one, other = StandIn(1).reply("a prompt", ticket, []), StandIn(1).reply("a prompt", ticket, [])
@@ -136,13 +140,15 @@ def test_the_stand_in_says_the_same_for_the_same_seed_and_counts_by_size() -> No
 
 
 def test_the_price_list_knows_the_models_it_should_and_no_other() -> None:
-    """Costs in the books are exact decimals of nano-dollars; an unknown model is unknown, not free."""
+    """Costs are exact decimals of nano-dollars; an unknown model is unknown, not free."""
     assert price("openai", "gpt-4o", 1_000, 10) == Decimal("0.0026")
     assert price("in-house", "acorn-7b", 5, 5) is None
 
 
 def test_the_policies_are_documents_that_can_be_applied(tmp_path: Any) -> None:
-    """What the demo puts in force is what a person could write, and names the alerts that the scenarios expect."""
+    """What the demo puts in force is what a person could write, and names the alerts that the
+    scenarios expect.
+    """
     file = tmp_path / "policies.yaml"
     file.write_text(POLICIES)
     names = {

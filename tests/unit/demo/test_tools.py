@@ -15,7 +15,7 @@ def shop() -> Shop:
 
 
 def test_an_order_is_refunded_once_and_not_above_what_was_paid(shop: Shop) -> None:
-    """The database itself holds the rule, whoever asks."""
+    """The database itself enforces it."""
     paid = shop.lookup_order(5)["paid_cents"]
     with pytest.raises(ShopError, match="cannot be refunded"):
         shop.refund_order(5, paid + 1)
@@ -52,7 +52,9 @@ def test_what_does_not_exist_is_an_error(shop: Shop) -> None:
 
 
 def test_reports_read_and_cannot_write(shop: Shop) -> None:
-    """The analyst's SQL may ask anything and change nothing, and the shop goes on working afterwards."""
+    """The analyst's SQL may ask anything and change nothing, and the shop goes on working
+    afterwards.
+    """
     assert shop.query_sales("SELECT count(*) AS orders FROM orders") == [{"orders": 240}]
     for statement in (
         "DELETE FROM orders",
@@ -80,7 +82,7 @@ def test_the_same_seed_is_the_same_shop() -> None:
     ],
 )
 def test_the_search_finds_the_article_that_is_about_it(question: str, best: str) -> None:
-    """The best hit is the right article, with a score that says so."""
+    """The best hit is the right article, with a high score."""
     hits = Search(ARTICLES).find(question)
     assert hits[0].id == best
     assert hits[0].score > 2.5
@@ -88,7 +90,7 @@ def test_the_search_finds_the_article_that_is_about_it(question: str, best: str)
 
 
 def test_a_question_about_something_else_finds_nothing_good() -> None:
-    """A search always returns something; the score tells that it is not about the question."""
+    """A search always returns something; the score is low if it is not about the question."""
     hits = Search(ARTICLES).find("When should I prune my apple trees?")
     assert len(hits) == 3
     assert hits[0].score < 2

@@ -92,10 +92,10 @@ def write(step: Any, what: str, value: Any) -> None:
 
 
 def accepted(transport: MemoryTransport) -> list[Accepted]:
-    """What the worker says to each record, on the partition that its key has."""
+    """What the worker makes of each record, on the partition that its key has."""
     out = []
     for record in transport.records:
-        judged = accept(
+        accepted = accept(
             record.value,
             key=record.key,
             partition=partition_for(record.key, 12),
@@ -103,8 +103,8 @@ def accepted(transport: MemoryTransport) -> list[Accepted]:
             timestamp_us=time.time_ns() // 1_000,
             headers=RECORD_HEADERS,
         )
-        assert isinstance(judged, Accepted), judged
-        out.append(judged)
+        assert isinstance(accepted, Accepted), accepted
+        out.append(accepted)
     return out
 
 
@@ -115,7 +115,7 @@ def accepted(transport: MemoryTransport) -> list[Accepted]:
     st.booleans(),
 )
 def test_whatever_a_program_does(whose: dict[str, Any], steps: list[Any], capture: bool) -> None:
-    """Any use of the API, sensible or not, gives events that pass ``accept``, none of them clamped."""
+    """Any use of the API gives events that pass ``accept``, none of them clamped."""
     with traced(sound=False, agent="", capture_content=capture, max_content_bytes=100_000) as made:
         with made.tracer.run(**whose) as run:
             for kind, name, opened, written in steps:
@@ -123,17 +123,19 @@ def test_whatever_a_program_does(whose: dict[str, Any], steps: list[Any], captur
                     for what, value in written:
                         write(step, what, value)
         assert made.tracer.flush(20)
-        judged = accepted(made.transport)
-    assert len(judged) == 2 * (len(steps) + 1)
-    assert [each.clamped for each in judged if each.clamped] == []
+        found = accepted(made.transport)
+    assert len(found) == 2 * (len(steps) + 1)
+    assert [each.clamped for each in found if each.clamped] == []
 
 
 @pytest.mark.parametrize("fill", ["\x00", "\x7f", '"', "é", "🙂", "\\"])
 def test_the_largest_record_is_small_enough(fill: str) -> None:
-    """Contents, documents and attributes at their limits, all of them characters that JSON makes longer, still fit."""
+    """Contents, documents and attributes at their limits, all of them characters that JSON makes
+    longer, still fit.
+    """
     with traced(max_content_bytes=65_536) as made:
         with made.tracer.tool(
-            "look",
+            "find",
             input=fill * 70_000,
             attributes={fill * 500 + str(n): fill * 9_000 for n in range(70)},
         ) as step:
@@ -162,7 +164,7 @@ def record(**changes: Any) -> StepRecord:
 
 
 def test_prices_are_loaded_when_first_needed() -> None:
-    """Steps without tokens that are no model calls never look at prices."""
+    """Steps without tokens that are no model calls never read prices."""
     made: list[int] = []
 
     def price_book() -> PriceBook:
@@ -175,7 +177,9 @@ def test_prices_are_loaded_when_first_needed() -> None:
 
 
 def test_the_input_of_both_events_is_cleaned_once() -> None:
-    """The end event carries the same clean input as the start event, also where it was changed in between."""
+    """The end event carries the same clean input as the start event, also where it was changed in
+    between.
+    """
     encode = encoder()
     text = '{"password":"hunter2"}'
     start = encode(record(phase="start", end_time=None, input=text)).value
@@ -209,9 +213,9 @@ def test_objects_with_secrets_in_their_attributes() -> None:
             self.host, self.password, self.api_key = "db", "hunter2-x", "q8w7e6r5t4"
 
     with traced() as made:
-        with made.tracer.tool("look", input=Client(), attributes={"client": Client()}) as step:
+        with made.tracer.tool("find", input=Client(), attributes={"client": Client()}) as step:
             step.set_output([Client()])
-        event = made.ended["look"]
+        event = made.ended["find"]
     for text in (event.input, event.output, event.attributes["client"]):
         assert "host='db'" in text
         assert "hunter2" not in text

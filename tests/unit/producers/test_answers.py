@@ -1,4 +1,7 @@
-"""Answers in the shapes of the clients' newest packages: text, calls, usage, tier, and cost beside a calculation by hand."""
+"""Answers in the shapes of the clients' newest packages:
+
+text, calls, usage, tier, and cost next to a calculation by hand.
+"""
 
 from __future__ import annotations
 
@@ -92,9 +95,23 @@ def test_no_piece_is_needed_for_the_rest_to_be_read(name: str) -> None:
 
 
 HOSTILE: tuple[Any, ...] = (
-    -1, True, float("nan"), float("inf"), 10**400, 2**53, 1.5, "12", "", None, [], {}, [None],
-    {"total_cost": -1}, b"\xff", object(),
-)  # fmt: skip
+    -1,
+    True,
+    float("nan"),
+    float("inf"),
+    10**400,
+    2**53,
+    1.5,
+    "12",
+    "",
+    None,
+    [],
+    {},
+    [None],
+    {"total_cost": -1},
+    b"\xff",
+    object(),
+)
 
 
 def mutants(value: Any) -> Iterator[Any]:
@@ -105,7 +122,7 @@ def mutants(value: Any) -> Iterator[Any]:
                 yield value | {key: other}
             for mutant in mutants(item):
                 yield value | {key: mutant}
-            yield {name: held for name, held in value.items() if name != key}
+            yield {name: item for name, item in value.items() if name != key}
     elif isinstance(value, list):
         for place, item in enumerate(value):
             for mutant in (*HOSTILE, *mutants(item)):

@@ -1,4 +1,4 @@
-"""Trying again, falling back, refusing arguments: the trajectory shows each try, and what was made good for is no trouble."""
+"""Retries, fallbacks and refused arguments: each try is a step, linked to the one before."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Flaky:
         return self(query)
 
 
-def told(made: Traced) -> list[tuple[str, str, int, str, str]]:
+def tries(made: Traced) -> list[tuple[str, str, int, str, str]]:
     ended = [event for event in made.events if event.phase == "end" and event.kind == "tool_call"]
     names = {event.step_id: f"{event.name} {event.attempt}" for event in ended}
     return [
@@ -46,7 +46,7 @@ def told(made: Traced) -> list[tuple[str, str, int, str, str]]:
     ]
 
 
-async def test_each_try_is_a_step_that_says_which_it_repeats(made: Traced) -> None:
+async def test_each_try_is_a_step_linked_to_the_one_it_repeats(made: Traced) -> None:
     """Plain and asynchronous alike; the result is the first that succeeds."""
     wanted = [
         ("search", "error", 1, "", ""),
@@ -55,17 +55,17 @@ async def test_each_try_is_a_step_that_says_which_it_repeats(made: Traced) -> No
     ]
     with made.tracer.run() as run:
         assert run.attempt("search", Flaky(2), "x", retries=3, wait_s=0) == "answer to x"
-    assert told(made) == wanted
+    assert tries(made) == wanted
     made.transport.records.clear()
     async with made.tracer.run() as run:
         assert (
             await run.attempt("search", Flaky(2).later, "x", retries=3, wait_s=0) == "answer to x"
         )
-    assert told(made) == wanted
+    assert tries(made) == wanted
 
 
 async def test_a_fallback_takes_over_when_every_try_failed(made: Traced) -> None:
-    """It is a step of its own name, which says what it replaces."""
+    """It is a step with a name of its own, linked to the step that it replaces."""
 
     def cached(query: str) -> str:
         return f"old answer to {query}"
@@ -80,18 +80,18 @@ async def test_a_fallback_takes_over_when_every_try_failed(made: Traced) -> None
             run.attempt("search", Flaky(9), "x", retries=1, wait_s=0, fallback=cached)
             == "old answer to x"
         )
-    assert told(made) == wanted
+    assert tries(made) == wanted
     made.transport.records.clear()
     async with made.tracer.run() as run:
         assert (
             await run.attempt("search", Flaky(9).later, "x", retries=1, wait_s=0, fallback=cached)
             == "old answer to x"
         )
-    assert told(made) == wanted
+    assert tries(made) == wanted
 
 
 def test_the_last_error_is_the_one_that_is_raised(made: Traced) -> None:
-    """Without a fallback, or where the error is of a kind that nobody wants to try again."""
+    """Without a fallback, or where the error is of a kind that is not in ``retry_on``."""
     with made.tracer.run() as run:
         with pytest.raises(TimeoutError):
             run.attempt("search", Flaky(9), "x", retries=2, wait_s=0)
@@ -137,7 +137,9 @@ SCHEMA = {
 
 @pytest.mark.parametrize("schema", [Refund, SCHEMA])
 def test_arguments_that_the_schema_does_not_allow_are_refused(made: Traced, schema: Any) -> None:
-    """The tool is not called; its step failed, so that an agent that goes on as if nothing was is noticed."""
+    """The tool is not called; its step failed, so that an agent that goes on as if nothing was is
+    noticed.
+    """
     with made.tracer.run() as run:
         with (
             pytest.raises(ArgumentsRefused, match="order") as caught,
@@ -171,7 +173,7 @@ def test_a_decorated_tool_is_guarded_too(made: Traced) -> None:
 
 
 def test_what_is_no_schema_refuses_nothing(made: Traced) -> None:
-    """It is said once, and the tool is called."""
+    """It is logged once, and the tool is called."""
     with made.tracer.run() as run, run.tool("x", input={"a": 1}, schema=42):
         pass
     assert made.ended["x"].status == "ok"

@@ -21,7 +21,7 @@ from stepstream.producers.transport.memory import MemoryTransport
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.step import Step as StepRecord
 from tests.support.processes import wait_until
-from tests.support.sdk import said, traced
+from tests.support.sdk import logged, traced
 
 
 def record(number: int = 0, phase: str = "end", **changes: Any) -> StepRecord:
@@ -64,7 +64,9 @@ def test_in_order_and_counted() -> None:
 
 
 def test_from_many_threads() -> None:
-    """Records of several threads are all there, each thread's own in order, and the counts are exact."""
+    """Records of several threads are all there, each thread's own in order, and the counts are
+    exact.
+    """
     transport = MemoryTransport()
     made = sender(transport, max_events=100_000)
 
@@ -88,10 +90,10 @@ def test_from_many_threads() -> None:
 
 
 def test_a_full_queue_drops_and_counts() -> None:
-    """Beyond the bound nothing is held; what is dropped is counted and said once; starts give way to ends."""
+    """Beyond the bound records are dropped, counted and logged once; starts give way to ends."""
     transport = MemoryTransport(unreachable=True)
     made = sender(transport, max_events=100)
-    with said() as words:
+    with logged() as words:
         taken = [made.enqueue(record(number, phase="start")) for number in range(200)]
         assert sum(taken) == 90
         assert [made.enqueue(record(number)) for number in range(20)] == [True] * 10 + [False] * 10
@@ -107,7 +109,9 @@ def test_a_full_queue_drops_and_counts() -> None:
 
 
 def test_bytes_are_bounded_too() -> None:
-    """A few huge records fill the queue as well as many small ones, and room comes back when they are gone."""
+    """A few huge records fill the queue as well as many small ones, and room comes back when they
+    are gone.
+    """
     transport = MemoryTransport(unreachable=True)
     made = sender(transport, max_bytes=100_000)
     assert made.enqueue(record(1, input="x" * 60_000))
@@ -122,8 +126,8 @@ def test_bytes_are_bounded_too() -> None:
     made.close(5)
 
 
-def test_what_is_held_elsewhere_takes_room() -> None:
-    """The inputs of unfinished steps count towards the bytes that may be held."""
+def test_memory_of_the_encoder_counts() -> None:
+    """The inputs of unfinished steps count towards the bytes of the limit."""
     elsewhere = [0]
     transport = MemoryTransport(unreachable=True)
     made = BackgroundSender(
@@ -138,7 +142,9 @@ def test_what_is_held_elsewhere_takes_room() -> None:
 
 
 def test_unfinished_steps_are_inside_the_bound() -> None:
-    """A thousand open steps with long inputs hold no more than ``queue_bytes``, and are all recorded when they end."""
+    """A thousand open steps with long inputs hold no more than ``queue_bytes``, and are all
+    recorded when they end.
+    """
     with traced(queue_bytes=4_000_000) as made, made.tracer.run() as run:
         steps = []
         engine = made.tracer.engine()
@@ -155,7 +161,9 @@ def test_unfinished_steps_are_inside_the_bound() -> None:
 
 
 def test_the_agent_is_not_kept_waiting() -> None:
-    """With a transport that takes nothing, handing over thousands of records takes no time to speak of."""
+    """With a transport that takes nothing, handing over thousands of records takes no time to speak
+    of.
+    """
     made = sender(MemoryTransport(room=0))
     began = time.thread_time()
     for number in range(20_000):
@@ -177,8 +185,10 @@ def test_a_transport_without_room_is_waited_for() -> None:
     made.close(5)
 
 
-def test_flush_tells_the_truth() -> None:
-    """``flush`` is False while something sent before it is not acknowledged, and true again when it is."""
+def test_flush_returns_the_truth() -> None:
+    """``flush`` is False while something sent before it is not acknowledged, and true again when it
+    is.
+    """
     transport = MemoryTransport(unreachable=True)
     made = sender(transport)
     made.enqueue(record())
@@ -218,10 +228,10 @@ def test_flush_does_not_wait_for_what_came_later() -> None:
         made.close(5)
 
 
-def test_failures_are_counted_and_said() -> None:
-    """A record that the transport gives up is counted as failed, and the reason is said once."""
+def test_failures_are_counted_and_logged() -> None:
+    """A record that the transport gives up is counted as failed, and the reason is logged once."""
     made = sender(MemoryTransport(failure="no such topic"))
-    with said() as words:
+    with logged() as words:
         for number in range(100):
             made.enqueue(record(number))
         assert made.flush(10)
@@ -247,10 +257,10 @@ class Raising:
     def abandon(self) -> None: ...
 
 
-def test_a_transport_that_breaks_harms_nobody() -> None:
+def test_a_transport_that_raises_loses_only_its_records() -> None:
     """Exceptions of a transport are counted failures and log lines, and the sender goes on."""
     made = sender(Raising())
-    with said():
+    with logged():
         made.enqueue(record())
         assert made.flush(10)
         assert made.counts == Counts(enqueued=1, failed=1)
@@ -261,13 +271,13 @@ def test_a_transport_that_breaks_harms_nobody() -> None:
 
 
 def test_a_connection_that_cannot_be_made() -> None:
-    """Where connecting fails, the reason is said once and every record is counted as failed."""
+    """Where connecting fails, the reason is logged once and every record is counted as failed."""
 
     def connect() -> Transport:
         raise ValueError("no such CA file")
 
     made = BackgroundSender(encode, connect)
-    with said() as words:
+    with logged() as words:
         made.enqueue(record())
         assert made.flush(10)
         made.close(5)
@@ -285,7 +295,7 @@ def test_one_record_that_cannot_be_encoded() -> None:
         return encode(record)
 
     made = BackgroundSender(picky, lambda: transport)
-    with said():
+    with logged():
         for name in ("good", "bad", "good"):
             made.enqueue(
                 StepRecord(
@@ -298,7 +308,9 @@ def test_one_record_that_cannot_be_encoded() -> None:
 
 
 def test_closing_and_going_on() -> None:
-    """``close`` lets go of the transport; a record afterwards opens it again; nothing is lost in between."""
+    """``close`` lets go of the transport; a record afterwards opens it again; nothing is lost in
+    between.
+    """
     transport = MemoryTransport()
     made = sender(transport)
     for number in range(3):
@@ -315,7 +327,9 @@ def test_closing_and_going_on() -> None:
 
 
 def test_closing_while_others_produce() -> None:
-    """Records that come in while the sender closes are delivered by this thread or by the next, never given up."""
+    """Records that come in while the sender closes are delivered by this thread or by the next,
+    never given up.
+    """
     transport = MemoryTransport()
     made = sender(transport, max_events=1_000_000)
     stop = threading.Event()
@@ -343,11 +357,14 @@ def test_closing_while_others_produce() -> None:
     st.integers(1, 20),
 )
 def test_counts_always_add_up(actions: list[str], room: int) -> None:
-    """In any order of events: enqueued = delivered + failed + held, and everything offered is enqueued or dropped."""
+    """In any order of events:
+
+    enqueued = delivered + failed + pending, and everything offered is enqueued or dropped.
+    """
     transport = MemoryTransport(room=room)
     made = sender(transport, max_events=8)
     offered = 0
-    with said():
+    with logged():
         for action in actions:
             if action in ("record", "start"):
                 offered += 1
@@ -368,7 +385,9 @@ def test_counts_always_add_up(actions: list[str], room: int) -> None:
 
 
 def test_a_step_that_ends_in_a_garbage_collection_inside_the_publisher() -> None:
-    """Ending a step while the sender's own lock is held by the same thread, as a destructor may, does not block."""
+    """Ending a step while the sender's own lock is owned by the same thread, as a destructor may,
+    does not block.
+    """
     with traced() as made:
         run = made.tracer.run().__enter__()
         sender = made.tracer.engine().sender  # type: ignore[union-attr]
@@ -401,7 +420,7 @@ def test_a_step_that_ends_in_a_signal_handler() -> None:
         signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
         try:
             for _ in range(3_000):
-                with made.tracer.tool("look"):
+                with made.tracer.tool("find"):
                     pass
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
@@ -410,13 +429,15 @@ def test_a_step_that_ends_in_a_signal_handler() -> None:
         counts = made.tracer.counts
         names = [event.name for event in made.transport.ended]
     assert handled
-    assert (names.count("look"), names.count("in handler")) == (3_000, len(handled))
+    assert (names.count("find"), names.count("in handler")) == (3_000, len(handled))
     assert counts == Counts(enqueued=2 * len(names), delivered=2 * len(names))
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_after_a_fork() -> None:
-    """The child sends its own steps, of the run it was born into, and none of the parent's; the parent goes on undisturbed."""
+    """The child sends its own steps, of the run it was born into, and none of the parent's; the
+    parent goes on undisturbed.
+    """
     reading, writing = os.pipe()
     transport = MemoryTransport(unreachable=True)
     tracer = Tracer(Settings(quiet=True), transport=transport)
@@ -443,8 +464,8 @@ def test_after_a_fork() -> None:
             finally:
                 os._exit(code)
         os.close(writing)
-        with os.fdopen(reading) as said_by_child:
-            words = said_by_child.read()
+        with os.fdopen(reading) as reported_by_child:
+            words = reported_by_child.read()
         assert os.waitpid(child, 0)[1] == 0, words
         transport.unreachable = False
     assert tracer.close(10)

@@ -1,4 +1,7 @@
-"""Budgets in the process: what is set aside cannot be spent twice, and the step that does not fit does not begin."""
+"""Budgets in the process:
+
+what is set aside cannot be spent twice, and the step that does not fit does not begin.
+"""
 # ruff: noqa: PT012
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from stepstream.producers.exceptions import BudgetExceeded, RunStopped
 from stepstream.producers.tracer import Tracer
 from stepstream.schemas.alert import CommandStruct
 from stepstream.schemas.settings import Settings
-from tests.support.sdk import HandClock, Traced, said, traced
+from tests.support.sdk import HandClock, Traced, logged, traced
 
 
 @pytest.fixture
@@ -27,10 +30,12 @@ def made() -> Iterator[Traced]:
 
 
 def test_a_budget_in_dollars_stops_the_call_that_does_not_fit(made: Traced) -> None:
-    """What a call may cost is learnt from those before; the run is stopped by its budget, and says so as a step."""
-    told = r"\$0.60 with the next step would exceed the budget of \$0.50"
+    """What a call may cost is learnt from those before; the run is stopped by its budget, which is
+    recorded as a step.
+    """
+    expected = r"\$0.60 with the next step would exceed the budget of \$0.50"
     with (
-        pytest.raises(BudgetExceeded, match=told) as caught,
+        pytest.raises(BudgetExceeded, match=expected) as caught,
         made.tracer.run(budget=Budget(usd=0.5)) as run,
     ):
         for number in range(9):
@@ -49,7 +54,7 @@ def test_a_budget_in_dollars_stops_the_call_that_does_not_fit(made: Traced) -> N
 
 
 def test_tokens_are_priced_when_the_step_ends(made: Traced) -> None:
-    """Where no cost is given, model and tokens tell it, as they do the worker."""
+    """Where no cost is given, model and tokens decide, as they do the worker."""
     with pytest.raises(BudgetExceeded), made.tracer.run(budget=Budget(usd="0.03")) as run:
         for number in range(9):
             with run.llm(f"call {number}", model="gpt-4o", provider="openai") as step:
@@ -62,7 +67,7 @@ def test_tokens_are_priced_when_the_step_ends(made: Traced) -> None:
     [(Budget(steps=3), "steps"), (Budget(tokens=350), "tokens"), (Budget(seconds=0.05), "seconds")],
 )
 def test_every_limit_stops(made: Traced, budget: Budget, what: str) -> None:
-    """Steps, tokens and time alike; every later step is refused too, and it is told once."""
+    """Steps, tokens and time alike; every later step is refused too, and that is recorded once."""
     with pytest.raises(BudgetExceeded) as caught, made.tracer.run(budget=budget) as run:
         for number in range(9):
             with run.llm(f"call {number}") as step:
@@ -108,7 +113,10 @@ def test_what_was_not_used_is_free_again(made: Traced) -> None:
 
 
 def test_a_call_of_unknown_cost_counts_as_what_was_set_aside() -> None:
-    """Unknown is unknown, never nothing: also that of a call that failed, which may have been paid for."""
+    """Unknown is unknown, never nothing:
+
+    also that of a call that failed, which may have been paid for.
+    """
     ledger = BudgetLedger(Budget(usd=1), HandClock().steady_ns)
     ledger.settle(ledger.reserve("llm_call", "m", usd="0.6"), None, None)
     with pytest.raises(BudgetExceeded):
@@ -116,7 +124,7 @@ def test_a_call_of_unknown_cost_counts_as_what_was_set_aside() -> None:
 
 
 def test_a_warning_is_given_once_for_each_limit(made: Traced) -> None:
-    """At the share that was asked for; a callback that fails disturbs nobody."""
+    """At the share that was asked for; an exception of the callback is logged."""
     heard: list[BudgetWarning] = []
 
     def warn(warning: BudgetWarning) -> None:
@@ -147,7 +155,7 @@ def test_a_budget_inside_a_run_is_part_of_the_one_around_it(made: Traced) -> Non
 def test_an_approval_makes_room(made: Traced) -> None:
     """What a person approves comes on top, and the run goes on."""
     with made.tracer.run(budget=Budget(usd=1)) as run:
-        with pytest.raises(BudgetExceeded), run.tool("dear", reserve_usd=3):
+        with pytest.raises(BudgetExceeded), run.tool("expensive", reserve_usd=3):
             pass
         engine = made.tracer.engine()
         assert engine is not None
@@ -160,9 +168,9 @@ def test_an_approval_makes_room(made: Traced) -> None:
             budget_usd="5",
         )
         engine.commands.deliver(order)
-        with run.tool("dear", reserve_usd=3):
+        with run.tool("expensive", reserve_usd=3):
             pass
-    assert {"stop", "approve $5", "dear"} <= set(made.ended)
+    assert {"stop", "approve $5", "expensive"} <= set(made.ended)
 
 
 def test_a_step_that_never_began_gives_back_what_it_set_aside() -> None:
@@ -172,46 +180,50 @@ def test_a_step_that_never_began_gives_back_what_it_set_aside() -> None:
         BudgetLedger(Budget(usd=1, steps=9), clock.steady_ns),
         BudgetLedger(Budget(usd="0.1"), clock.steady_ns),
     )
-    held = inner.reserve("llm_call", "m", usd="0.5")
+    reservation = inner.reserve("llm_call", "m", usd="0.5")
     with pytest.raises(BudgetExceeded):
         outer.reserve("llm_call", "m", usd="0.5")
-    inner.release(held)
+    inner.release(reservation)
     assert (inner.reserved["usd"], inner.used["steps"]) == (0, 0)
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "expected"),
     [
-        ({"usd": "lots"}, "Budget(usd='lots') is ignored, so this limit is not enforced: write Budget(usd=0.50)"),
-        ({"usd": -1}, "write Budget(usd=0.50)"), ({"steps": -1}, "write Budget(steps=40)"),
+        (
+            {"usd": "lots"},
+            "Budget(usd='lots') is ignored, so this limit is not enforced: write Budget(usd=0.50)",
+        ),
+        ({"usd": -1}, "write Budget(usd=0.50)"),
+        ({"steps": -1}, "write Budget(steps=40)"),
         ({"warn": 0}, "write Budget(warn=0.8)"),
-        ({"tokens": "x"}, "write Budget(tokens=100_000)"), ({"reserve_usd": "x"}, "write Budget(reserve_usd=0.05)"),
-        ({"on_warn": 5}, "write Budget(on_warn=function)"), ({"max_usd": 3}, "no limit 'max_usd': did you mean 'usd'?"),
+        ({"tokens": "x"}, "write Budget(tokens=100_000)"),
+        ({"reserve_usd": "x"}, "write Budget(reserve_usd=0.05)"),
+        ({"on_warn": 5}, "write Budget(on_warn=function)"),
+        ({"max_usd": 3}, "no limit 'max_usd': did you mean 'usd'?"),
         ({"stpes": 3}, "no limit 'stpes': did you mean 'steps'?"),
     ],
-)  # fmt: skip
-def test_a_budget_that_is_none_is_told_of_where_it_is_written(
-    wrong: dict[str, Any], told: str
-) -> None:
+)
+def test_a_wrong_budget_is_logged_with_its_place(wrong: dict[str, Any], expected: str) -> None:
     """At once, with the place and what to write, and without raising; the other limits are kept."""
-    with said() as records:
+    with logged() as records:
         budget = stepstream.Budget(**{"seconds": 5, **wrong})
     (record,) = records
-    assert told in record.getMessage()
+    assert expected in record.getMessage()
     assert f"(at {__file__}:" in record.getMessage()
     assert record.exc_info is None
     assert budget == stepstream.Budget(seconds=5)
 
 
-def test_what_is_no_budget_is_said_and_ignored(made: Traced) -> None:
+def test_a_value_that_is_not_a_budget_is_logged_and_ignored(made: Traced) -> None:
     """A number in the place of a ``Budget`` does not break the agent."""
     with made.tracer.run(budget=0.5) as run, run.tool("x"):  # type: ignore[arg-type]
         pass
     assert "x" in made.ended
 
 
-def test_a_call_that_does_not_say_what_it_used_was_not_free(made: Traced) -> None:
-    """What was set aside for it stays spent; a tool that says nothing cost nothing."""
+def test_a_call_without_usage_was_not_free(made: Traced) -> None:
+    """Its reservation counts as used; a tool without usage cost nothing."""
     with made.tracer.run(budget=Budget(usd=1, reserve_usd="0.4")) as run:
         for name in ("a", "b"):
             with run.tool(f"tool {name}"), run.llm(name):
@@ -220,9 +232,9 @@ def test_a_call_that_does_not_say_what_it_used_was_not_free(made: Traced) -> Non
             pass
 
 
-def test_where_nothing_is_recorded_a_budget_is_not_kept_and_that_is_said() -> None:
-    """Silently it would look as if it were."""
-    with said() as records:
+def test_without_recording_a_budget_is_not_enforced_and_that_is_logged() -> None:
+    """Otherwise the program would rely on it."""
+    with logged() as records:
         tracer = Tracer(Settings(enabled=False))
         with tracer.run(budget=Budget(steps=0)) as run, run.tool("x"):
             pass

@@ -60,13 +60,19 @@ def validated(module: str, path: str) -> Make:
 
 
 OPENAI_TYPES = {
-    "chat": "chat.ChatCompletion", "completion": "Completion", "response": "responses.Response",
-    "embeddings": "CreateEmbeddingResponse", "images": "ImagesResponse", "transcription": "audio.Transcription",
-}  # fmt: skip
+    "chat": "chat.ChatCompletion",
+    "completion": "Completion",
+    "response": "responses.Response",
+    "embeddings": "CreateEmbeddingResponse",
+    "images": "ImagesResponse",
+    "transcription": "audio.Transcription",
+}
 COHERE_TYPES = {
-    "chat": ("cohere.v2.types", "V2ChatResponse"), "chat, first version": ("cohere", "NonStreamedChatResponse"),
-    "embeddings": ("cohere", "EmbedByTypeResponse"), "ranking": ("cohere.v2.types", "V2RerankResponse"),
-}  # fmt: skip
+    "chat": ("cohere.v2.types", "V2ChatResponse"),
+    "chat, first version": ("cohere", "NonStreamedChatResponse"),
+    "embeddings": ("cohere", "EmbedByTypeResponse"),
+    "ranking": ("cohere.v2.types", "V2RerankResponse"),
+}
 MISTRAL = "mistralai.client.models"
 
 
@@ -77,8 +83,11 @@ def plain() -> list[Any]:
         kind = name.partition(",")[0].partition(" ")[0]
         if kind in OPENAI_TYPES:
             found.append((f"OpenAI: {name}", case, openai(OPENAI_TYPES[kind])))
-    found += [(f"like OpenAI: {name}", case, openai("chat.ChatCompletion")) for name, case in OTHERS_LIKE_OPENAI.items()
-              if "_hidden_params" not in case.given]  # fmt: skip
+    found += [
+        (f"like OpenAI: {name}", case, openai("chat.ChatCompletion"))
+        for name, case in OTHERS_LIKE_OPENAI.items()
+        if "_hidden_params" not in case.given
+    ]
     for name, case in ANTHROPIC.items():
         beta = "iterations" in case.given["usage"]
         make = (
@@ -120,8 +129,11 @@ def streamed() -> list[Any]:
     found: list[tuple[str, Make]] = []
     for name in STREAMS:
         if name.startswith(("calls,", "OpenRouter")) or name in (
-            "OpenAI chat", "OpenAI chat without usage", "OpenAI chat, tier and charge", "OpenAI chat, audio",
-        ):  # fmt: skip
+            "OpenAI chat",
+            "OpenAI chat without usage",
+            "OpenAI chat, tier and charge",
+            "OpenAI chat, audio",
+        ):
             found.append((name, openai("chat.ChatCompletionChunk")))
         elif name.startswith("OpenAI responses"):
             found.append((name, openai("responses.ResponseStreamEvent")))

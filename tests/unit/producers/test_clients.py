@@ -1,6 +1,6 @@
-"""``record_stream`` around the streams of the real client packages, against a provider on this machine.
+"""``record_stream`` with the streams of the real client packages, against a local provider.
 
-Those that are not installed are skipped: litellm, langchain-core and boto3 (botocore) are many megabytes.
+Packages that are not installed are skipped: litellm, langchain-core and boto3 are large.
 """
 
 from __future__ import annotations
@@ -54,14 +54,33 @@ CHAT = "".join(
 
 
 def _response(status: str) -> dict[str, Any]:
-    message: Any = {"type": "message", "id": "m", "role": "assistant", "status": status,
-               "content": [{"type": "output_text", "text": "".join(TEXTS), "annotations": []}]}  # fmt: skip
-    usage = {"input_tokens": 9, "input_tokens_details": {"cached_tokens": 0}, "output_tokens": 3,
-             "output_tokens_details": {"reasoning_tokens": 0}, "total_tokens": 12}  # fmt: skip
+    message: Any = {
+        "type": "message",
+        "id": "m",
+        "role": "assistant",
+        "status": status,
+        "content": [{"type": "output_text", "text": "".join(TEXTS), "annotations": []}],
+    }
+    usage = {
+        "input_tokens": 9,
+        "input_tokens_details": {"cached_tokens": 0},
+        "output_tokens": 3,
+        "output_tokens_details": {"reasoning_tokens": 0},
+        "total_tokens": 12,
+    }
     done = status == "completed"
-    return {"id": "r", "object": "response", "created_at": 1, "model": "gpt-4o", "status": status,
-            "parallel_tool_calls": True, "tool_choice": "auto", "tools": [],
-            "output": [message] if done else [], "usage": usage if done else None}  # fmt: skip
+    return {
+        "id": "r",
+        "object": "response",
+        "created_at": 1,
+        "model": "gpt-4o",
+        "status": status,
+        "parallel_tool_calls": True,
+        "tool_choice": "auto",
+        "tools": [],
+        "output": [message] if done else [],
+        "usage": usage if done else None,
+    }
 
 
 def _responses() -> Iterator[dict[str, Any]]:
@@ -88,8 +107,16 @@ RESPONSES = "".join(
 
 
 def _messages() -> Iterator[dict[str, Any]]:
-    message: Any = {"id": "m", "type": "message", "role": "assistant", "model": "claude-next", "content": [],
-               "stop_reason": None, "stop_sequence": None, "usage": {"input_tokens": 9, "output_tokens": 1}}  # fmt: skip
+    message: Any = {
+        "id": "m",
+        "type": "message",
+        "role": "assistant",
+        "model": "claude-next",
+        "content": [],
+        "stop_reason": None,
+        "stop_sequence": None,
+        "usage": {"input_tokens": 9, "output_tokens": 1},
+    }
     yield {"type": "message_start", "message": message}
     yield {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}
     for text in TEXTS:
@@ -171,7 +198,8 @@ def provider() -> Iterator[str]:
 
 ASKED: list[Any] = [{"role": "user", "content": "hi"}]
 Opened = Callable[[str, contextlib.ExitStack], Any]
-"""Opens a stream of one client at an address; what must be closed afterwards goes onto the stack."""
+"""Opens a stream of one client at an address; what must be closed afterwards goes onto the stack.
+"""
 
 
 def _openai(url: str, stack: contextlib.ExitStack) -> Any:
@@ -224,19 +252,28 @@ PLAIN: dict[str, Opened] = {
 }
 MANAGERS: dict[str, tuple[Opened, str, tuple[str, ...]]] = {
     "openai chat": (
-        lambda url, stack: _openai(url, stack).chat.completions.stream(model="gpt-4o", messages=ASKED),
-        "get_final_completion", ("current_completion_snapshot", "until_done", "close"),
+        lambda url, stack: _openai(url, stack).chat.completions.stream(
+            model="gpt-4o", messages=ASKED
+        ),
+        "get_final_completion",
+        ("current_completion_snapshot", "until_done", "close"),
     ),
     "openai responses": (
         lambda url, stack: _openai(url, stack).responses.stream(model="gpt-4o", input="hi"),
-        "get_final_response", ("until_done", "close"),
+        "get_final_response",
+        ("until_done", "close"),
     ),
     "anthropic": (
-        lambda url, stack: _anthropic(url, stack).messages.stream(model="claude-next", max_tokens=9, messages=ASKED),
-        "get_final_message", ("text_stream", "response", "request_id", "until_done", "get_final_text"),
+        lambda url, stack: _anthropic(url, stack).messages.stream(
+            model="claude-next", max_tokens=9, messages=ASKED
+        ),
+        "get_final_message",
+        ("text_stream", "response", "request_id", "until_done", "get_final_text"),
     ),
-}  # fmt: skip
-"""Streams that a manager makes on entering, the method that reads to the end, and other names that they have."""
+}
+"""Streams that a manager makes on entering, the method that reads to the end, and other names that
+they have.
+"""
 
 
 @pytest.fixture
@@ -252,7 +289,10 @@ def recorded(made: Traced) -> Iterator[Step]:
 
 
 def whole(made: Traced) -> bool:
-    """Whether the step has the whole answer: its text came from the pieces, in whatever shape they are read."""
+    """Whether the step has the whole answer:
+
+    its text came from the pieces, in whatever shape they are read.
+    """
     output = made.ended["call"].output
     return output == "".join(TEXTS) or all(text in output for text in TEXTS)
 
@@ -269,7 +309,9 @@ def test_iterated(client: str, provider: str, made: Traced) -> None:
 
 @pytest.mark.parametrize("client", list(PLAIN))
 def test_its_names_are_there(client: str, provider: str, made: Traced) -> None:
-    """Every public attribute and method of the client's stream is one of the wrapper, and its class is the stream's."""
+    """Every public attribute and method of the client's stream is one of the wrapper, and its class
+    is the stream's.
+    """
     with contextlib.ExitStack() as stack, recorded(made) as step:
         source = PLAIN[client](provider, stack)
         watched = step.record_stream(source)
@@ -328,7 +370,10 @@ def test_errors_of_the_program_leave(client: str, provider: str, made: Traced) -
 
 @pytest.mark.parametrize("client", list(MANAGERS))
 def test_helper_methods_are_recorded(client: str, provider: str, made: Traced) -> None:
-    """A helper that reads the stream to its end by itself: its result is the client's, and the answer is recorded."""
+    """A helper that reads the stream to its end by itself:
+
+    its result is the client's, and the answer is recorded.
+    """
     open_stream, final, names = MANAGERS[client]
     with (
         contextlib.ExitStack() as stack,
@@ -414,7 +459,10 @@ async def test_asynchronous_clients(provider: str, made: Traced) -> None:
 
 
 async def test_asynchronous_generators(made: Traced) -> None:
-    """Streams without a class of their own, as LangChain's and Google's: closed with ``aclose`` and ``async with``."""
+    """Streams without a class of their own, as LangChain's and Google's:
+
+    closed with ``aclose`` and ``async with``.
+    """
     closed: list[str] = []
 
     async def pieces(name: str) -> AsyncIterator[str]:
@@ -499,7 +547,9 @@ def test_a_list_again(made: Traced) -> None:
 
 
 def test_a_stream_that_never_ends(made: Traced) -> None:
-    """Of very many pieces the first and the last are kept, and how many are missing is said."""
+    """Of very many pieces the first and the last are kept, and the number of missing ones is an
+    attribute.
+    """
     with made.tracer.run():
         with made.tracer.tool("texts") as step:
             for _ in step.record_stream("abcdefghij" for _ in range(50_000)):

@@ -62,19 +62,43 @@ class Dumps:
 @pytest.mark.parametrize(
     ("value", "text"),
     [
-        (None, ""), ("text", "text"), ("", ""), (5, "5"), (True, "true"), (1.5, "1.5"), (Decimal("1.10"), '"1.10"'),
-        ([1, "a", None], '[1,"a",null]'), ((1, 2), "[1,2]"), ({"a": {"b": [1]}}, '{"a":{"b":[1]}}'), ({1: 2}, '{"1":2}'),
-        (Colour.RED, '"red"'), (Order(7, datetime.date(2026, 1, 1)), '{"number":7,"paid":"2026-01-01"}'),
-        (uuid.UUID(int=5), '"00000000-0000-0000-0000-000000000005"'), (Path("/a/b"), None), (b"text", "text"),
-        (b"\xff\xfe", "<2 bytes>"), ({"raw": b"\xff"}, None), (Odd(), f'"<{HERE}.Odd>"'),
+        (None, ""),
+        ("text", "text"),
+        ("", ""),
+        (5, "5"),
+        (True, "true"),
+        (1.5, "1.5"),
+        (Decimal("1.10"), '"1.10"'),
+        ([1, "a", None], '[1,"a",null]'),
+        ((1, 2), "[1,2]"),
+        ({"a": {"b": [1]}}, '{"a":{"b":[1]}}'),
+        ({1: 2}, '{"1":2}'),
+        (Colour.RED, '"red"'),
+        (Order(7, datetime.date(2026, 1, 1)), '{"number":7,"paid":"2026-01-01"}'),
+        (uuid.UUID(int=5), '"00000000-0000-0000-0000-000000000005"'),
+        (Path("/a/b"), None),
+        (b"text", "text"),
+        (b"\xff\xfe", "<2 bytes>"),
+        ({"raw": b"\xff"}, None),
+        (Odd(), f'"<{HERE}.Odd>"'),
         ({"x": Odd()}, f'{{"x":"<{HERE}.Odd>"}}'),
-        (ValueError("no"), '"ValueError: no"'), (Dumps(), f'"<{HERE}.Dumps>"'), (OrderedDict(a=1), '{"a":1}'),
-        ({("a", "b"): 1}, '{"[\\"a\\",\\"b\\"]":1}'), (10**30, '"1' + "0" * 30 + '"'), (Pair(1, 2), "[1,2]"),
-        (float("nan"), "null"), ({"x": float("inf")}, '{"x":null}'), ([Broken()], f'["<{HERE}.Broken>"]'),
-        (Model(name="a", inner=Order(1, datetime.date(2026, 1, 1))), None), ("\ud800", "\ud800"), (["\ud800"], '["?"]'),
-        ({"a": lambda: 1}, None), (type("Weird", (dict,), {})(a=1), '{"a":1}'), (Odd, None),
+        (ValueError("no"), '"ValueError: no"'),
+        (Dumps(), f'"<{HERE}.Dumps>"'),
+        (OrderedDict(a=1), '{"a":1}'),
+        ({("a", "b"): 1}, '{"[\\"a\\",\\"b\\"]":1}'),
+        (10**30, '"1' + "0" * 30 + '"'),
+        (Pair(1, 2), "[1,2]"),
+        (float("nan"), "null"),
+        ({"x": float("inf")}, '{"x":null}'),
+        ([Broken()], f'["<{HERE}.Broken>"]'),
+        (Model(name="a", inner=Order(1, datetime.date(2026, 1, 1))), None),
+        ("\ud800", "\ud800"),
+        (["\ud800"], '["?"]'),
+        ({"a": lambda: 1}, None),
+        (type("Weird", (dict,), {})(a=1), '{"a":1}'),
+        (Odd, None),
     ],
-)  # fmt: skip
+)
 def test_values(value: object, text: str | None) -> None:
     """Text stays text; what has a shape is JSON; any other object is its type."""
     got, size = to_text(value, LIMIT)
@@ -108,12 +132,19 @@ def test_circles_and_depths_end() -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [[[0.5] * 1536] * 2_000, {str(i): i for i in range(300_000)}, [{"v": [1] * 1000} for _ in range(3_000)], "x" * 30_000_000,
-     b"x" * 5_000_000],
+    [
+        [[0.5] * 1536] * 2_000,
+        {str(i): i for i in range(300_000)},
+        [{"v": [1] * 1000} for _ in range(3_000)],
+        "x" * 30_000_000,
+        b"x" * 5_000_000,
+    ],
     ids=["vectors", "dict", "rows", "text", "bytes"],
-)  # fmt: skip
+)
 def test_huge_values_cost_little(value: object) -> None:
-    """Of a value of millions of parts no more is looked at than can be kept, and the text is kept within bounds."""
+    """Of a value of millions of parts no more is read than can be kept, and the text is kept within
+    bounds.
+    """
     text, _ = to_text(value, LIMIT)
     assert len(text) <= LIMIT + SLACK_CHARS
     reader = ValueReader()
@@ -123,7 +154,9 @@ def test_huge_values_cost_little(value: object) -> None:
 
 
 def test_the_size_before_the_cut() -> None:
-    """A cut text comes with the bytes it had; the cut leaves room for a secret that lies across the limit."""
+    """A cut text comes with the bytes it had; the cut leaves room for a secret that lies across the
+    limit.
+    """
     text, size = to_text("é" * 20_000, 100)
     assert size == 40_000
     assert len(text) <= 100
@@ -141,10 +174,16 @@ _leaves = (
 )
 _anything = st.recursive(
     _leaves,
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(st.characters()) | st.integers() | st.tuples(st.integers()), inner)
-    | st.tuples(inner, inner) | st.frozensets(st.integers()),
+    lambda inner: (
+        st.lists(inner)
+        | st.dictionaries(
+            st.text(st.characters()) | st.integers() | st.tuples(st.integers()), inner
+        )
+        | st.tuples(inner, inner)
+        | st.frozensets(st.integers())
+    ),
     max_leaves=10,
-)  # fmt: skip
+)
 
 
 @given(_anything)

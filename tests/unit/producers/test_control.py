@@ -19,7 +19,7 @@ from stepstream.producers.control.listener import CommandListener
 from stepstream.producers.exceptions import RunStopped
 from stepstream.schemas.alert import Command, CommandStruct
 from stepstream.schemas.control import control_step_id, dated_by
-from tests.support.sdk import Traced, said, traced
+from tests.support.sdk import Traced, logged, traced
 
 
 @pytest.fixture
@@ -180,7 +180,7 @@ async def test_a_plain_with_in_an_event_loop_does_not_wait(made: Traced) -> None
     """It would block the loop, so the step begins although the run is paused; that is logged."""
     async with made.tracer.run() as run:
         deliver(made, command("pause", 1, trace_id=run.trace_id))
-        with said() as records, run.tool("x"):
+        with logged() as records, run.tool("x"):
             pass
         deliver(made, command("resume", 2, trace_id=run.trace_id))
     assert ["write `async with" in record.getMessage() for record in records] == [True]
@@ -216,8 +216,11 @@ def test_a_pause_without_a_resume_becomes_a_stop() -> None:
         deliver(made, command("pause", trace_id=run.trace_id))
         run.tool("x").start()
     assert control_steps(made) == [
-        ("pause", "start", ""), ("pause", "end", "cancelled"), ("stop", "start", ""), ("stop", "end", "ok"),
-    ]  # fmt: skip
+        ("pause", "start", ""),
+        ("pause", "end", "cancelled"),
+        ("stop", "start", ""),
+        ("stop", "end", "ok"),
+    ]
 
 
 async def test_a_stop_cancels_the_awaiting_task_if_asked_to(made: Traced) -> None:

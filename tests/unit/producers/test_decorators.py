@@ -21,7 +21,9 @@ def made() -> Iterator[Traced]:
 
 
 def test_a_function_is_a_step_each_time(made: Traced) -> None:
-    """Arguments by name are the input, the returned value the output; what decorates changes nothing for the caller."""
+    """Arguments by name are the input, the returned value the output; what decorates changes
+    nothing for the caller.
+    """
 
     @made.tracer.tool
     def lookup(order: int, *rest: int, region: str = "eu") -> dict[str, int]:
@@ -83,21 +85,23 @@ def test_given_names_and_fields(made: Traced) -> None:
 
 
 def test_an_agent_is_a_run(made: Traced) -> None:
-    """Steps inside a decorated agent are steps of its run; its task and its only text argument are the run's."""
+    """Steps inside a decorated agent are steps of its run; its task and its only text argument are
+    the run's.
+    """
 
     @made.tracer.tool
-    def look() -> None: ...
+    def find() -> None: ...
 
     @made.tracer.agent(task="refund")
     def support(question: str) -> str:
-        look()
+        find()
         return "done"
 
     support("where is my parcel")
     event = made.ended["support"]
     assert (event.task, event.input, event.output) == ("refund", "where is my parcel", "done")
-    assert made.parents()["look"] == "support"
-    assert (made.ended["look"].task, made.ended["look"].input, made.ended["look"].output) == (
+    assert made.parents()["find"] == "support"
+    assert (made.ended["find"].task, made.ended["find"].input, made.ended["find"].output) == (
         "refund",
         "",
         "",
@@ -105,7 +109,9 @@ def test_an_agent_is_a_run(made: Traced) -> None:
 
 
 def test_methods_of_all_kinds(made: Traced) -> None:
-    """``self`` and ``cls`` are no input; class and static methods work in either order of decorators."""
+    """``self`` and ``cls`` are no input; class and static methods work in either order of
+    decorators.
+    """
 
     class Shop:
         @made.tracer.tool
@@ -130,8 +136,11 @@ def test_methods_of_all_kinds(made: Traced) -> None:
     shop = Shop()
     assert (shop.plain(1), shop.on_class(2), Shop.below_class(3), shop.static(4)) == (1, 2, 3, 4)
     assert [made.ended[n].input for n in ("plain", "on_class", "below_class", "static")] == [
-        '{"a":1}', '{"a":2}', '{"a":3}', '{"a":4}',
-    ]  # fmt: skip
+        '{"a":1}',
+        '{"a":2}',
+        '{"a":3}',
+        '{"a":4}',
+    ]
 
 
 def test_callable_objects(made: Traced) -> None:
@@ -202,7 +211,9 @@ async def test_a_cancelled_task_is_recorded_as_cancelled(made: Traced) -> None:
 
 
 def test_a_generator_lasts_until_it_is_exhausted(made: Traced) -> None:
-    """Its step ends after the last item, holds what was yielded, and knows when the first item came."""
+    """Its step ends after the last item, holds what was yielded, and knows when the first item
+    came.
+    """
 
     @made.tracer.llm
     def answer(prompt: str) -> Generator[str, None, int]:
@@ -228,7 +239,9 @@ def test_a_generator_lasts_until_it_is_exhausted(made: Traced) -> None:
 
 
 def test_a_generator_is_current_only_inside(made: Traced) -> None:
-    """Steps in the generator are its children, also after a yield within them; steps of the consumer are not."""
+    """Steps in the generator are its children, also after a yield within them; steps of the
+    consumer are not.
+    """
 
     @made.tracer.step("plan")
     def work() -> Iterator[int]:
@@ -243,13 +256,20 @@ def test_a_generator_is_current_only_inside(made: Traced) -> None:
             with made.tracer.tool(f"consumer{number}"):
                 pass
     assert made.parents() == {
-        "support": "", "work": "support", "around": "work", "inside": "around", "consumer1": "support", "consumer2": "support",
-    }  # fmt: skip
+        "support": "",
+        "work": "support",
+        "around": "work",
+        "inside": "around",
+        "consumer1": "support",
+        "consumer2": "support",
+    }
 
 
 @pytest.mark.parametrize("how", ["close", "drop"])
 def test_a_generator_that_is_left_early(made: Traced, how: str) -> None:
-    """Closed or dropped, the step ends as cancelled with what came until then, and the generator cleans up."""
+    """Closed or dropped, the step ends as cancelled with what came until then, and the generator
+    cleans up.
+    """
     cleaned = []
 
     @made.tracer.llm
@@ -271,7 +291,9 @@ def test_a_generator_that_is_left_early(made: Traced, how: str) -> None:
 
 
 def test_what_is_sent_and_thrown_into_a_generator_arrives(made: Traced) -> None:
-    """``send`` and ``throw`` reach the function as without the decorator, and an exception it raises leaves it."""
+    """``send`` and ``throw`` reach the function as without the decorator, and an exception it
+    raises leaves it.
+    """
 
     @made.tracer.step("plan")
     def echo() -> Generator[Any, Any, None]:
@@ -371,14 +393,14 @@ def test_decorated_before_it_is_configured(made: Traced) -> None:
     """Decorating opens nothing: a module can be imported before the tracer knows its settings."""
 
     @made.tracer.tool
-    def look() -> None: ...
+    def find() -> None: ...
 
     assert made.tracer._engine is None
-    look()
+    find()
     assert made.tracer._engine is not None
 
 
 def test_decorating_what_is_no_function(made: Traced) -> None:
-    """A decorator above something else says so at once."""
+    """Decorating something else raises at once."""
     with pytest.raises(TypeError, match="decorates functions"):
         made.tracer.tool("name")(5)  # type: ignore[arg-type]

@@ -1,4 +1,7 @@
-"""What a program that uses the SDK looks like from outside: its output, its exit code, its last line."""
+"""What a program that uses the SDK looks like from outside:
+
+its output, its exit code, its last line.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +47,9 @@ def program(tmp_path: Path, code: str, **environment: str) -> subprocess.Complet
 
 
 def test_one_run(tmp_path: Path) -> None:
-    """A program that did one run says so in one line, with the command that shows it; stdout stays the program's own."""
+    """A program that did one run prints one line, with the command that shows it; stdout stays the
+    program's own.
+    """
     done = program(
         tmp_path,
         MEMORY
@@ -52,7 +57,7 @@ def test_one_run(tmp_path: Path) -> None:
 with stepstream.run(task="refund") as run:
     with run.llm("plan", model="gpt-4o", provider="openai") as step:
         step.set_usage(input_tokens=1000, output_tokens=100)
-    with run.tool("look"):
+    with run.tool("find"):
         pass
     print(run.trace_id)
 """,
@@ -60,8 +65,8 @@ with stepstream.run(task="refund") as run:
     trace_id = done.stdout.strip()
     assert done.returncode == 0
     assert (
-        done.stderr
-        == f"stepstream: run {trace_id[:8]}… · 3 steps · $0.0035 by list price · stepstream trace {trace_id[:8]}\n"
+        done.stderr == f"stepstream: run {trace_id[:8]}… · 3 steps · $0.0035 by list price · "
+        f"stepstream trace {trace_id[:8]}\n"
     )
 
 
@@ -73,17 +78,18 @@ with stepstream.run(task="refund") as run:
         ("stepstream.flush(); stepstream.close()", "false"),
     ],
 )
-def test_nothing_to_say(tmp_path: Path, code: str, quiet: str) -> None:
-    """Quiet, or nothing done: nothing is said."""
+def test_nothing_to_print(tmp_path: Path, code: str, quiet: str) -> None:
+    """Quiet, or nothing done: nothing is printed."""
     done = program(tmp_path, MEMORY + code, STEPSTREAM_QUIET=quiet)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_no_endpoint(tmp_path: Path) -> None:
-    """Without an endpoint the agent runs as ever; one line, once, says what to do about it."""
+    """Without an endpoint the program runs on; one line, once, has what to do about it."""
     done = program(
         tmp_path,
-        "import stepstream\nfor _ in range(3):\n with stepstream.run() as r, r.tool('x'): print('ran')",
+        "import stepstream\nfor _ in range(3):\n"
+        " with stepstream.run() as r, r.tool('x'): print('ran')",
     )
     assert (done.returncode, done.stdout) == (0, "ran\n" * 3)
     assert done.stderr.count("\n") == 1
@@ -92,7 +98,7 @@ def test_no_endpoint(tmp_path: Path) -> None:
 
 
 def test_switched_off(tmp_path: Path) -> None:
-    """Switched off it says nothing and does nothing."""
+    """Switched off it prints nothing and does nothing."""
     done = program(
         tmp_path,
         "import stepstream\nwith stepstream.run(): print('ran')",
@@ -113,10 +119,10 @@ def test_wrong_settings(tmp_path: Path) -> None:
 
 
 def test_brokers_that_are_away(tmp_path: Path) -> None:
-    """Brokers that do not answer hold the end of a program up for seconds at most; what was lost is said."""
+    """Without brokers the end of a program waits some seconds at most; what was lost is printed."""
     code = """
 import stepstream, time
-with stepstream.run() as run, run.tool("look"):
+with stepstream.run() as run, run.tool("find"):
     pass
 began = time.monotonic()
 import atexit
@@ -132,7 +138,7 @@ def test_an_agent_that_dies_of_an_exception(tmp_path: Path) -> None:
     """Its traceback is its own, its exit code stays, and its run is sent."""
     done = program(
         tmp_path,
-        MEMORY + "with stepstream.run() as run, run.tool('look'):\n    raise ValueError('no')",
+        MEMORY + "with stepstream.run() as run, run.tool('find'):\n    raise ValueError('no')",
     )
     assert done.returncode == 1
     assert "ValueError: no" in done.stderr
@@ -145,7 +151,7 @@ def test_steps_that_end_while_the_interpreter_does(tmp_path: Path) -> None:
         "import atexit\n"
         + MEMORY
         + """
-step = stepstream.tool("look").start()
+step = stepstream.tool("find").start()
 atexit.register(lambda: step.end())
 other = stepstream.tool("never ended").start()
 """
@@ -156,7 +162,9 @@ other = stepstream.tool("never ended").start()
 
 
 def test_a_worker_process_sends_what_it_has(tmp_path: Path) -> None:
-    """A forked ``multiprocessing`` worker, which leaves without exit handlers, waits for its events as a program does."""
+    """A forked ``multiprocessing`` worker, which leaves without exit handlers, waits for its events
+    as a program does.
+    """
     code = """
 import multiprocessing, pathlib, stepstream
 from stepstream.producers.transport.memory import MemoryTransport
@@ -204,7 +212,8 @@ ID = "4bf92f3577b34da6a3ce929d0e0e4736"
         (
             Totals(1, 1, 0, 0, ID),
             Counts(2, 1, 1, 5, 0),
-            "stepstream: run 4bf92f35… · 1 step · 5 events dropped, the queue was full · 1 event not delivered · "
+            "stepstream: run 4bf92f35… · 1 step · 5 events dropped, the queue was full · "
+            "1 event not delivered · "
             "stepstream trace 4bf92f35",
         ),
         (
@@ -216,5 +225,7 @@ ID = "4bf92f3577b34da6a3ce929d0e0e4736"
     ],
 )
 def test_the_line(totals: Totals, counts: Counts, line: str) -> None:
-    """Runs, steps, cost, what was lost, and the command that shows it, where there is something to show."""
+    """Runs, steps, cost, what was lost, and the command that shows it, where there is something to
+    show.
+    """
     assert exit_line(totals, counts) == line

@@ -69,7 +69,7 @@ os._exit(0)
 
 
 def test_no_module_is_half_made_in_a_child() -> None:
-    """A child that is forked right after the first step has no module that is still being imported."""
+    """A child that is forked right after the first step has no half-imported module."""
     for _ in range(5):
         done = subprocess.run(
             [sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=60, check=False

@@ -1,4 +1,7 @@
-"""Values that would harm an agent if anything of theirs were called: mocks, proxies, what blocks, raises or never ends."""
+"""Values that would harm an agent if anything of theirs were called:
+
+mocks, proxies, what blocks, raises or never ends.
+"""
 
 from __future__ import annotations
 
@@ -47,15 +50,52 @@ def _forbidden(name: str) -> Any:
 
 
 HOOKS = (
-    "__repr__", "__str__", "__iter__", "__len__", "__bool__", "__hash__", "__eq__", "__getitem__", "__contains__", "__format__",
-    "__int__", "__float__", "__index__", "__bytes__", "__fspath__", "__reversed__", "__length_hint__", "__getattribute__",
-    "__getattr__", "__dir__", "__reduce_ex__", "__sizeof__", "__next__", "__call__", "__enter__", "__exit__", "__iadd__",
-    "keys", "items", "values", "get", "model_dump", "dict", "to_dict", "_asdict", "json", "isoformat", "tolist", "item",
-)  # fmt: skip
+    "__repr__",
+    "__str__",
+    "__iter__",
+    "__len__",
+    "__bool__",
+    "__hash__",
+    "__eq__",
+    "__getitem__",
+    "__contains__",
+    "__format__",
+    "__int__",
+    "__float__",
+    "__index__",
+    "__bytes__",
+    "__fspath__",
+    "__reversed__",
+    "__length_hint__",
+    "__getattribute__",
+    "__getattr__",
+    "__dir__",
+    "__reduce_ex__",
+    "__sizeof__",
+    "__next__",
+    "__call__",
+    "__enter__",
+    "__exit__",
+    "__iadd__",
+    "keys",
+    "items",
+    "values",
+    "get",
+    "model_dump",
+    "dict",
+    "to_dict",
+    "_asdict",
+    "json",
+    "isoformat",
+    "tolist",
+    "item",
+)
 
 
 def hostile(base: type = object, *, without: tuple[str, ...] = ()) -> type:
-    """A class all of whose methods, and those of its class, tell that they were called, and raise."""
+    """A class all of whose methods, and those of its class, record that they were called, and
+    raise.
+    """
     kept = {"__hash__"} if base is BaseException or issubclass(base, BaseException) else set()
     hooks = {name: _forbidden(name) for name in HOOKS if name not in without and name not in kept}
     properties = {
@@ -132,16 +172,19 @@ def hostile_values() -> dict[str, Any]:
     }
 
 
-# Built only where a test uses them: a class that forbids ``__getattribute__`` cannot even be made into a parameter's name.
+# Created in the tests: a class that forbids ``__getattribute__`` cannot be a test parameter.
 KINDS_OF_VALUES = tuple(hostile_values())
 
 
 @pytest.mark.parametrize("kind", KINDS_OF_VALUES)
 def test_nothing_of_a_value_is_called(kind: str) -> None:
-    """As a value, in a list, in a dictionary and as its key: recorded, and no method, property or hook was called."""
+    """As a value, in a list, in a dictionary and as its key:
+
+    recorded, and no method, property or hook was called.
+    """
     value = hostile_values()[kind]
-    for held in (value, [value], {"a": value}, {"a": [value, {"b": value}]}, (value, 1)):
-        text, _ = to_text(held, LIMIT)
+    for outer in (value, [value], {"a": value}, {"a": [value, {"b": value}]}, (value, 1)):
+        text, _ = to_text(outer, LIMIT)
         assert isinstance(text, str)
         assert len(text) < 2_000
         assert "called" not in text
@@ -152,7 +195,9 @@ def test_nothing_of_a_value_is_called(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS_OF_VALUES)
 def test_wherever_a_program_hands_it_over(kind: str) -> None:
-    """In every place that takes a value nothing is called, nothing leaves, and the step is recorded."""
+    """In every place that takes a value nothing is called, nothing leaves, and the step is
+    recorded.
+    """
     value = hostile_values()[kind]
     with traced() as made, made.tracer.run() as run:
         with run.tool("t", input=value, attributes={"a": value}) as step:
@@ -205,7 +250,7 @@ def test_a_mock_makes_no_more_mocks() -> None:
 
 
 class Blob:
-    """Bigger than anything: a list whose items are never all looked at."""
+    """Bigger than anything: a list whose items are never all read."""
 
     def __init__(self) -> None:
         self.name, self.size, self._hidden, self.inner = "blob", 3, "secret", [1]
@@ -236,7 +281,9 @@ HUGE: dict[str, Any] = {
 
 @pytest.mark.parametrize("kind", list(HUGE))
 def test_the_cost_is_bounded_by_what_is_kept(kind: str) -> None:
-    """However big a value is, no more of it is looked at than a small multiple of the limit, and no more is kept."""
+    """However big a value is, no more of it is read than a small multiple of the limit, and no more
+    is kept.
+    """
     reader = ValueReader()
     reader.plain(HUGE[kind], LIMIT)
     assert reader.visited <= LIMIT
@@ -247,7 +294,10 @@ def test_the_cost_is_bounded_by_what_is_kept(kind: str) -> None:
 
 
 def test_the_first_and_the_last_are_kept() -> None:
-    """Of a conversation that is too long, of a text and of a dictionary: both ends, and how much is missing between."""
+    """Of a conversation that is too long, of a text and of a dictionary:
+
+    both ends, and how much is missing between.
+    """
     talk = [
         {"role": "user", "content": f"message {number} " + "word " * 100} for number in range(500)
     ]
@@ -278,7 +328,9 @@ def test_the_first_and_the_last_are_kept() -> None:
     ["A" * 4_400_000, "iVBORw0KGgoAAAANSUhEUgAAB9AAAA+gCAYAAAB8zKXPAAAAAXNSR0IArs4c6Q" * 70_000],
 )
 def test_a_question_after_an_image_is_kept(padding: str) -> None:
-    """Data URLs and long base64 become their type and size, wherever they stand; the question stays whole."""
+    """Data URLs and long base64 become their type and size, wherever they stand; the question stays
+    whole.
+    """
     padding = padding[: len(padding) // 4 * 4]
     url = f"data:image/png;base64,{padding}"
     parts = [
@@ -299,14 +351,21 @@ def test_a_question_after_an_image_is_kept(padding: str) -> None:
 
 
 def test_embedded_files_by_type_and_size() -> None:
-    """Base64 without a header is known by its signs, files in bytes by their first ones; ordinary texts stay as they are."""
+    """Base64 without a header is known by its signs, files in bytes by their first ones; ordinary
+    texts stay as they are.
+    """
     png = "iVBORw0KGgoAAAANSUhEUgAAB9AAAA+gCAYAAAB8zKXPAAAAAXNSR0IArs4c6QbTk9" * 60
     assert (
         to_text({"data": png}, LIMIT)[0] == f'{{"data":"[image/png, {len(png) * 3 // 4:,} bytes]"}}'
     )
     assert to_text(b"\x89PNG\r\n\x1a\n" + bytes(5_000), LIMIT)[0] == "[image/png, 5,008 bytes]"
-    for text in ("word " * 600, "https://example.com/" + "path/" * 400, "0123456789abcdef" * 100, "a\n" * 900,
-                 "\n".join(f"ORD{number:05}xY" for number in range(300))):  # fmt: skip
+    for text in (
+        "word " * 600,
+        "https://example.com/" + "path/" * 400,
+        "0123456789abcdef" * 100,
+        "a\n" * 900,
+        "\n".join(f"ORD{number:05}xY" for number in range(300)),
+    ):
         assert to_text(text, LIMIT)[0] == text
 
 
@@ -338,7 +397,7 @@ def test_a_secret_across_a_cut_is_gone() -> None:
     ],
 )
 def test_keys_are_cleaned_like_values(key: Any, text: str) -> None:
-    """Halves of surrogate pairs, bytes, numbers, tuples and objects as keys; equal ones stay apart."""
+    """Surrogates, bytes, numbers, tuples and objects as keys; equal ones stay apart."""
     assert json.loads(to_text({key: 1, "b": [2]}, LIMIT)[0]) == {text: 1, "b": [2]}
     assert json.loads(to_text({Blob(): 1, Blob(): 2}, LIMIT)[0]).keys() == {
         f"<{__name__}.Blob name='blob' size=3>",
@@ -346,7 +405,7 @@ def test_keys_are_cleaned_like_values(key: Any, text: str) -> None:
     }
 
 
-def test_a_long_key_says_its_size() -> None:
+def test_the_size_of_a_long_key_is_recorded() -> None:
     """A key of a megabyte is cut like any text."""
     (key,) = json.loads(to_text({"k" * 1_000_000: 1}, LIMIT)[0])
     assert len(key) <= 256
@@ -423,25 +482,29 @@ class Deadline(Exception):
 @pytest.mark.parametrize(
     ("error", "text"),
     [
-        (ValueError("no"), "no"), (ValueError(), "ValueError"), (KeyError("k"), "'k'"), (ValueError("a", 2), "a, 2"),
-        (FileNotFoundError(2, "No such file", "x.txt"), "[Errno 2] No such file: 'x.txt'"), (Deadline(504), "status=504"),
+        (ValueError("no"), "no"),
+        (ValueError(), "ValueError"),
+        (KeyError("k"), "'k'"),
+        (ValueError("a", 2), "a, 2"),
+        (FileNotFoundError(2, "No such file", "x.txt"), "[Errno 2] No such file: 'x.txt'"),
+        (Deadline(504), "status=504"),
         (ValueError("e" * 100_000), None),
     ],
-)  # fmt: skip
-def test_what_an_exception_says(error: BaseException, text: str | None) -> None:
+)
+def test_the_text_of_an_exception(error: BaseException, text: str | None) -> None:
     """Its arguments, or its attributes; bounded, and without its ``__str__``."""
-    said = message_of(error)
-    assert len(said) <= 8_192
-    assert text is None or said == text
+    message = message_of(error)
+    assert len(message) <= 8_192
+    assert text is None or message == text
 
 
-def test_validation_errors_are_told() -> None:
+def test_validation_errors_are_recorded() -> None:
     """A pydantic error names the fields, without the values that were given."""
     with pytest.raises(ValueError, match="name") as caught:
         Inner(name=["geheim"])
-    said = message_of(caught.value)
-    assert said.startswith("1 validation errors for Inner: name: ")
-    assert "geheim" not in said
+    message = message_of(caught.value)
+    assert message.startswith("1 validation errors for Inner: name: ")
+    assert "geheim" not in message
 
 
 def test_arrays_and_tables() -> None:

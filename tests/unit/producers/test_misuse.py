@@ -1,4 +1,4 @@
-"""A wrong call is told of with its place and with what to write instead; it raises nothing and is no internal error."""
+"""A wrong call is logged with its place and the correct call; it raises nothing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 import stepstream
 from stepstream.producers.sdk_log import RateLimitedLog
 from stepstream.producers.steps import Run, Step
-from tests.support.sdk import Traced, said, traced
+from tests.support.sdk import Traced, logged, traced
 
 
 @pytest.fixture
@@ -51,7 +51,8 @@ WRONG: dict[str, tuple[Callable[[Any], object], str]] = {
     ),
     "another library's name": (
         _of_step(lambda step: step.set_usage(prompt_tokens=900)),
-        "there is no 'prompt_tokens': did you mean 'input_tokens'?; write set_usage(input_tokens=900)",
+        "there is no 'prompt_tokens': did you mean 'input_tokens'?; "
+        "write set_usage(input_tokens=900)",
     ),
     "a slip": (
         _of_step(lambda step: step.set_usage(input_token=9)),
@@ -148,7 +149,8 @@ WRONG: dict[str, tuple[Callable[[Any], object], str]] = {
     ),
     "a mock for a name": (
         _opened(lambda run: run.llm(MagicMock(), input="hello")),
-        "the name of a step must be a string, and <unittest.mock.MagicMock> is not: write tool('search')",
+        "the name of a step must be a string, and <unittest.mock.MagicMock> is not: "
+        "write tool('search')",
     ),
     "a function for a kind": (
         _opened(lambda run: run.step(_ended, input=1)),
@@ -170,23 +172,28 @@ WRONG: dict[str, tuple[Callable[[Any], object], str]] = {
 
 
 @pytest.mark.parametrize("kind", list(WRONG))
-def test_wrong_calls_are_told_of(kind: str, made: Traced) -> None:
-    """One line with the place in this file and what to write; no traceback, nothing raised, the run is recorded."""
-    wrong, told = WRONG[kind]
-    with said() as records, made.tracer.run("run") as run:
+def test_wrong_calls_are_logged(kind: str, made: Traced) -> None:
+    """One line with the place in this file and what to write; no traceback, nothing raised, the run
+    is recorded.
+    """
+    wrong, expected = WRONG[kind]
+    with logged() as records, made.tracer.run("run") as run:
         wrong(run)
     messages = [record.getMessage() for record in records]
     assert len(messages) == 1
-    assert told in messages[0]
+    assert expected in messages[0]
     assert f"(at {__file__}:" in messages[0]
     assert "internal error" not in messages[0]
     assert records[0].exc_info is None
     assert "run" in {event.name for event in made.events if event.phase == "end"}
 
 
-def test_each_place_is_told_of_and_not_too_often(made: Traced) -> None:
-    """The same mistake in two places: two lines. In a loop: one line a minute, with how many it stands for."""
-    with said() as records, made.tracer.run() as run, run.llm("m") as step:
+def test_each_place_is_logged_and_not_too_often(made: Traced) -> None:
+    """The same mistake in two places:
+
+    two lines. In a loop: one line a minute, with how many it stands for.
+    """
+    with logged() as records, made.tracer.run() as run, run.llm("m") as step:
         step.set_usage(900, 40)  # type: ignore[call-arg]
         step.set_usage(900, 40)  # type: ignore[call-arg]
         for _ in range(50):
@@ -194,10 +201,10 @@ def test_each_place_is_told_of_and_not_too_often(made: Traced) -> None:
     assert len(records) == 3
 
 
-def test_how_often_it_was_said_is_told() -> None:
-    """After a minute the next one says how many there were meanwhile."""
+def test_the_number_of_messages_left_out_is_logged() -> None:
+    """After a minute the next message has the number of those left out."""
     now = [0.0]
-    with said() as records:
+    with logged() as records:
         sdk_log = RateLimitedLog(clock=lambda: now[0])
         for _ in range(5):
             sdk_log.log("kind", "wrong")
@@ -207,8 +214,8 @@ def test_how_often_it_was_said_is_told() -> None:
 
 
 def test_configuring_wrongly(capfd: pytest.CaptureFixture[str]) -> None:
-    """A setting that there is not, or by position: told of, and nothing raised."""
-    with said() as records:
+    """An unknown setting, or one by position, is logged; nothing is raised."""
+    with logged() as records:
         stepstream.configure("kafka://x")  # type: ignore[call-arg]
     assert (
         "configure('kafka://x') is ignored: write configure(project='kafka://x')"
@@ -234,7 +241,7 @@ def test_errors_inside_are_still_internal(made: Traced, monkeypatch: pytest.Monk
         raise TypeError("ours")
 
     monkeypatch.setattr("stepstream.producers.steps.to_text", broken)
-    with said() as records, made.tracer.run() as run, run.tool("t") as step:
+    with logged() as records, made.tracer.run() as run, run.tool("t") as step:
         step.set_output(1)
     assert [record.levelno for record in records] == [logging.ERROR]
     assert "internal error in Step.set_output" in records[0].getMessage()

@@ -1,4 +1,7 @@
-"""Answers with fields that no client documents: pieces of calls in odd orders, amounts in odd places, values of any kind."""
+"""Answers with fields that no client documents:
+
+pieces of calls in odd orders, amounts in odd places, values of any kind.
+"""
 
 from __future__ import annotations
 
@@ -90,7 +93,7 @@ PARTS = {"upstream_inference_prompt_cost": 0.125, "upstream_inference_completion
         ),
     ],
 )
-def test_what_a_provider_says_it_charged(usage: dict[str, Any], charged: float | None) -> None:
+def test_what_a_provider_reports_as_charged(usage: dict[str, Any], charged: float | None) -> None:
     """What was paid upstream belongs to it; the fee of a gateway alone is no bill."""
     assert charge_of(usage, "x/y") == charged
 
@@ -124,7 +127,7 @@ UNKNOWN = Own("Unknown", (), {})
 """A class, given in place of an answer."""
 
 
-class Said(str):
+class OwnText(str):
     """A text whose own methods must not run."""
 
     def __str__(self) -> str:
@@ -142,9 +145,28 @@ class Kept:
 
 
 STRANGE: tuple[Any, ...] = (
-    None, "", 0, -1, 10**30, 1e400, True, "\u00b2", "[" * 50_000, [], {}, [None], [[]], b"\xff", object(), {1: 2}, Nothing(a=1),
-    UNKNOWN, type, Said("x"), Kept(),
-)  # fmt: skip
+    None,
+    "",
+    0,
+    -1,
+    10**30,
+    1e400,
+    True,
+    "\u00b2",
+    "[" * 50_000,
+    [],
+    {},
+    [None],
+    [[]],
+    b"\xff",
+    object(),
+    {1: 2},
+    Nothing(a=1),
+    UNKNOWN,
+    type,
+    OwnText("x"),
+    Kept(),
+)
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -174,7 +196,9 @@ def changed(value: Any, path: tuple[Any, ...], to: Any) -> Any:
     ("cases", "read"), [(PLAIN, read_response), (STREAMS, read_stream)], ids=["plain", "streamed"]
 )
 def test_any_value_at_any_place(cases: dict[str, Any], read: Any) -> None:
-    """What is read has the types that it must have, whatever stands where, and nothing of the value runs."""
+    """What is read has the types that it must have, whatever stands where, and nothing of the value
+    runs.
+    """
     paths = [(case.given, path) for case in cases.values() for path in places(case.given)]
     for number, (given, path) in enumerate(paths):
         answer = read(changed(given, path, STRANGE[number % len(STRANGE)]))

@@ -41,7 +41,9 @@ def in_repr(text: str) -> str:
     "around", [str, in_json, in_json_twice, in_repr], ids=["plain", "json", "json in json", "repr"]
 )
 def test_secrets_go(secret: str, template: str, around: Callable[[str], str]) -> None:
-    """A secret goes from any text, also inside JSON, JSON in JSON and Python's repr; JSON stays JSON."""
+    """A secret goes from any text, also inside JSON, JSON in JSON and Python's repr; JSON stays
+    JSON.
+    """
     text = around(template.format(secret))
     clean = without_secrets(text)
     assert secret not in clean
@@ -87,35 +89,51 @@ def test_text_around_a_secret_stays() -> None:
     )
 )
 def test_json_stays_json(data: dict[str, str]) -> None:
-    """Whatever a secret contains, quotes and backslashes too, taking it out leaves JSON with the same keys."""
+    """Whatever a secret contains, quotes and backslashes too, taking it out leaves JSON with the
+    same keys.
+    """
     for text in (
         json.dumps(data),
         json.dumps({"x": json.dumps(data)}),
         json.dumps(data, ensure_ascii=False),
     ):
         clean = json.loads(without_secrets(text))
-        held = json.loads(clean["x"]) if "x" in clean else clean
-        assert held.keys() == data.keys()
+        found = json.loads(clean["x"]) if "x" in clean else clean
+        assert found.keys() == data.keys()
         if "password" in data:
-            assert held["password"] in (REDACTED, data["password"])
-            assert held["password"] == REDACTED or not any(c.isdigit() for c in data["password"])
+            assert found["password"] in (REDACTED, data["password"])
+            assert found["password"] == REDACTED or not any(c.isdigit() for c in data["password"])
 
 
 @pytest.mark.parametrize(
     ("name", "secret"),
     [
-        ("password", True), ("DB_PASSWORD", True), ("X-Api-Key", True), ("accessToken", True), ("client.secret", True),
-        ("authorization", True), ("private_key", True), ("token", True), ("key", False), ("max_tokens", False),
-        ("next_page_token", False), ("tokenizer", False), ("monkey", False), ("region", False), ("secretary", False),
+        ("password", True),
+        ("DB_PASSWORD", True),
+        ("X-Api-Key", True),
+        ("accessToken", True),
+        ("client.secret", True),
+        ("authorization", True),
+        ("private_key", True),
+        ("token", True),
+        ("key", False),
+        ("max_tokens", False),
+        ("next_page_token", False),
+        ("tokenizer", False),
+        ("monkey", False),
+        ("region", False),
+        ("secretary", False),
     ],
-)  # fmt: skip
+)
 def test_secret_names(name: str, secret: bool) -> None:
     """Fields whose values are secret are known by how their names end."""
     assert is_secret_name(name) is secret
 
 
 def test_the_hook_comes_last_and_fails_closed() -> None:
-    """A hook of the program's own sees redacted text; when it fails, the text is withheld, not sent."""
+    """A hook of the program's own sees redacted text; when it fails, the text is withheld, not
+    sent.
+    """
     seen: list[str] = []
 
     def hook(text: str) -> str:
@@ -132,7 +150,9 @@ def test_the_hook_comes_last_and_fails_closed() -> None:
 
 
 def test_everything_that_travels_is_redacted() -> None:
-    """Input, output, error, attributes and documents of both events are clean, from the first step on."""
+    """Input, output, error, attributes and documents of both events are clean, from the first step
+    on.
+    """
     secret = f"sk-proj-{KEY}"
 
     def call(step: Step) -> None:

@@ -1,4 +1,4 @@
-"""Replay: what is sent of a recording, when, and what is said about the rest."""
+"""Replay: what of a recording is sent, when, and how the rest is reported."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def send(path: Path, **options: Any) -> tuple[ReplayReport, list[dict[str, Any]]
 
 
 def run_of(number: int, begin_us: int = NOW_US, lasts_us: int = SECOND_US) -> list[dict[str, Any]]:
-    """A root and a child of it, both told twice."""
+    """A root and a child of it, both with start and end."""
     trace = {"trace_id": f"{number + 1:032x}"}
     root = {
         **trace,
@@ -68,7 +68,9 @@ def run_of(number: int, begin_us: int = NOW_US, lasts_us: int = SECOND_US) -> li
 
 @pytest.mark.parametrize("name", ["run.jsonl", "run.jsonl.gz"])
 def test_a_run_is_a_new_run(tmp_path: Path, name: str) -> None:
-    """Ids are fresh and agree with each other; times end now and keep their distances; everything else is as recorded."""
+    """Ids are fresh and agree with each other; times end now and keep their distances; everything
+    else is as recorded.
+    """
     recorded = run_of(0)
     before = time.time_ns() // 1_000
     report, sent = send(recording(tmp_path / name, recorded))
@@ -123,8 +125,10 @@ def test_unknown_fields_travel(tmp_path: Path) -> None:
     assert sent[0]["new_field"] == {"a": [1]}
 
 
-def test_bad_lines_are_told_and_skipped(tmp_path: Path) -> None:
-    """A line that is no event is reported with its place and reason; those around it are sent; empty lines are nothing."""
+def test_bad_lines_are_reported_and_skipped(tmp_path: Path) -> None:
+    """A line that is no event is reported with its place and reason; those around it are sent;
+    empty lines are nothing.
+    """
     path = recording(
         tmp_path / "a.jsonl",
         [
@@ -152,7 +156,9 @@ def test_bad_lines_are_told_and_skipped(tmp_path: Path) -> None:
 
 
 def test_old_recordings(tmp_path: Path) -> None:
-    """A recording from years ago is sent as of now; with its own times it would be rejected, and that is said."""
+    """A recording from years ago is sent as of now; with its own times it would be rejected, and
+    that is reported.
+    """
     path = recording(tmp_path / "a.jsonl", run_of(0, begin_us=1_000_000_000_000_000))
     report, sent = send(path)
     assert len(sent) == 4
@@ -178,7 +184,9 @@ def test_the_line_in_another_unit_is_the_one_that_is_reported(tmp_path: Path, un
 def test_speed(
     tmp_path: Path, speed: float, recorded_s: float, least_s: float, most_s: float
 ) -> None:
-    """At speed 1 a recording takes as long as it did, at 20 a twentieth, at 0 no time; durations stay what they were."""
+    """At speed 1 a recording takes as long as it did, at 20 a twentieth, at 0 no time; durations
+    stay what they were.
+    """
     lasts_us = int(recorded_s * SECOND_US)
     path = recording(tmp_path / "a.jsonl", run_of(0, lasts_us=lasts_us))
     began = time.monotonic()
@@ -189,7 +197,9 @@ def test_speed(
 
 
 def test_a_start_that_names_an_end_far_ahead(tmp_path: Path) -> None:
-    """Where the times of a recording are shifted, the latest that is named is the last, so that none lies in the future."""
+    """Where the times of a recording are shifted, the latest that is named is the last, so that
+    none lies in the future.
+    """
     start = run_of(0)[0] | {"end_time": NOW_US + 2 * 86_400 * SECOND_US}
     report, sent = send(recording(tmp_path / "a.jsonl", [start]), speed=0)
     assert (report.sent, report.bad) == (1, 0)
@@ -201,7 +211,9 @@ def test_a_start_that_names_an_end_far_ahead(tmp_path: Path) -> None:
 def test_what_was_acceptable_stays_so(
     tmp_path_factory: pytest.TempPathFactory, events: list[dict[str, Any]]
 ) -> None:
-    """Every acceptable event of a recording is acceptable when it is sent, and the runs keep their shape."""
+    """Every acceptable event of a recording is acceptable when it is sent, and the runs keep their
+    shape.
+    """
     path = recording(tmp_path_factory.mktemp("replay") / "a.jsonl", events)
     good = [json.dumps(e).encode() for e in events]
     good = [
@@ -214,19 +226,19 @@ def test_what_was_acceptable_stays_so(
         {json.loads(value)["trace_id"] for value in good}
     )
     for record in transport.records:
-        judged = accept_value(record.value, timestamp_us=time.time_ns() // 1_000)
-        assert isinstance(judged, Accepted)
+        accepted = accept_value(record.value, timestamp_us=time.time_ns() // 1_000)
+        assert isinstance(accepted, Accepted)
 
 
 def test_progress(tmp_path: Path) -> None:
-    """Progress is told up to the end, in lines and in bytes of the file."""
+    """Progress is reported up to the end, in lines and in bytes of the file."""
     path = recording(
         tmp_path / "a.jsonl.gz", [step for number in range(200) for step in run_of(number)]
     )
-    told: list[ReplayProgress] = []
-    send(path, on_progress=told.append)
-    assert told[-1] == ReplayProgress(800, 800, 0, path.stat().st_size, path.stat().st_size)
-    assert [each.lines for each in told] == sorted(each.lines for each in told)
+    reported: list[ReplayProgress] = []
+    send(path, on_progress=reported.append)
+    assert reported[-1] == ReplayProgress(800, 800, 0, path.stat().st_size, path.stat().st_size)
+    assert [each.lines for each in reported] == sorted(each.lines for each in reported)
 
 
 def test_more_than_the_transport_takes_at_once(tmp_path: Path) -> None:
@@ -253,7 +265,7 @@ def test_what_cannot_be_delivered(tmp_path: Path) -> None:
     )
 
 
-def test_errors_that_say_what_to_do(tmp_path: Path) -> None:
+def test_errors_contain_what_to_do(tmp_path: Path) -> None:
     """No file, a file that is no gzip, no brokers and a negative speed are errors in words."""
     with pytest.raises(ReplayError, match=r"missing\.jsonl cannot be read"):
         send(tmp_path / "missing.jsonl")

@@ -1,4 +1,7 @@
-"""Models' answers: every usual shape gives text, tool calls, tokens in our meaning, model and provider."""
+"""Models' answers:
+
+every usual shape gives text, tool calls, tokens in our meaning, model and provider.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,7 @@ OPENAI_CHAT = {
             "finish_reason": "tool_calls",
             "message": {
                 "role": "assistant",
-                "content": "Let me look.",
+                "content": "Let me check.",
                 "tool_calls": [
                     {
                         "id": "c1",
@@ -65,7 +68,7 @@ OPENAI_RESPONSE = {
     "status": "completed",
     "output": [
         {"type": "reasoning", "summary": []},
-        {"type": "message", "content": [{"type": "output_text", "text": "Let me look."}]},
+        {"type": "message", "content": [{"type": "output_text", "text": "Let me check."}]},
         {"type": "function_call", "name": "lookup", "arguments": '{"order": 7}', "call_id": "c1"},
         {"type": "web_search_call", "id": "w1", "action": {"query": "x"}},
     ],
@@ -82,7 +85,7 @@ ANTHROPIC = {
     "model": "claude-sonnet-4-5",
     "content": [
         {"type": "thinking", "thinking": "hm"},
-        {"type": "text", "text": "Let me look."},
+        {"type": "text", "text": "Let me check."},
         {"type": "tool_use", "id": "c1", "name": "lookup", "input": {"order": 7}},
     ],
     "stop_reason": "tool_use",
@@ -101,7 +104,7 @@ GOOGLE = {
             "content": {
                 "parts": [
                     {"text": "hm", "thought": True},
-                    {"text": "Let me look."},
+                    {"text": "Let me check."},
                     {"function_call": {"name": "lookup", "args": {"order": 7}}},
                 ]
             },
@@ -125,7 +128,7 @@ GOOGLE_REST = {
     },
 }
 LANGCHAIN = {
-    "content": [{"type": "text", "text": "Let me look."}],
+    "content": [{"type": "text", "text": "Let me check."}],
     "tool_calls": [{"name": "lookup", "args": {"order": 7}, "id": "c1"}],
     "response_metadata": {
         "model_name": "claude-sonnet-4-5",
@@ -145,7 +148,7 @@ LANGCHAIN = {
 }
 BEDROCK_CALL = {"toolUse": {"name": "lookup", "input": {"order": 7}, "toolUseId": "c1"}}
 BEDROCK = {
-    "output": {"message": {"content": [{"text": "Let me look."}, BEDROCK_CALL]}},
+    "output": {"message": {"content": [{"text": "Let me check."}, BEDROCK_CALL]}},
     "stopReason": "tool_use",
     "usage": {
         "inputTokens": 30,
@@ -159,7 +162,7 @@ OLLAMA = {
     "done": True,
     "done_reason": "stop",
     "message": {
-        "content": "Let me look.",
+        "content": "Let me check.",
         "tool_calls": [{"function": {"name": "lookup", "arguments": {"order": 7}}}],
     },
     "prompt_eval_count": 100,
@@ -203,10 +206,12 @@ def test_shapes(
     provider: str,
     as_objects: bool,
 ) -> None:
-    """Text without thoughts, the call with its arguments as JSON, and tokens that include what is cached and reasoned."""
+    """Text without thoughts, the call with its arguments as JSON, and tokens that include what is
+    cached and reasoned.
+    """
     answer = read_response(objects(response) if as_objects else response)
     assert answer is not None
-    assert answer.text == "Let me look."
+    assert answer.text == "Let me check."
     assert (answer.tool_calls[0].name, answer.tool_calls[0].arguments) in [
         ("lookup", {"order": 7}),
         ("lookup", SimpleNamespace(order=7)),
@@ -217,7 +222,9 @@ def test_shapes(
 
 
 def test_more_shapes() -> None:
-    """Google's REST names, old completions, refusals, embeddings, wrapped answers, Anthropic's counts in OpenAI's clothes."""
+    """Google's REST names, old completions, refusals, embeddings, wrapped answers, Anthropic's
+    counts in OpenAI's clothes.
+    """
     assert tokens(read_response(GOOGLE_REST)) == (100, 50, 0, 0, 20)
     completion = read_response(
         {"choices": [{"text": "hi", "finish_reason": "stop"}], "usage": {"prompt_tokens": 1}}
@@ -268,7 +275,9 @@ def test_odd_fields_do_not_hurt() -> None:
 
 
 def test_recorded_on_a_step(made: Traced) -> None:
-    """The model that answered replaces the one asked for; tool calls become JSON in the output; the tokens are priced."""
+    """The model that answered replaces the one asked for; tool calls become JSON in the output; the
+    tokens are priced.
+    """
     with made.tracer.run():
         with made.tracer.llm("plan", model="gpt-4o", provider="openai") as step:
             step.record_response(objects(OPENAI_CHAT))
@@ -278,7 +287,7 @@ def test_recorded_on_a_step(made: Traced) -> None:
             step.record_response({"answer": 42})
     plan, text, odd = (made.ended[name] for name in ("plan", "text", "odd"))
     assert json.loads(plan.output) == {
-        "text": "Let me look.",
+        "text": "Let me check.",
         "tool_calls": [
             {"name": "lookup", "arguments": {"order": 7}, "id": "c1"},
             {"name": "broken", "arguments": "{order: 7", "id": "c2"},
@@ -294,7 +303,7 @@ def test_recorded_on_a_step(made: Traced) -> None:
 
 
 def test_a_charged_cost_is_given(made: Traced) -> None:
-    """Where the answer says what was charged, that is the cost."""
+    """If the answer reports the charge, that is the cost."""
     with made.tracer.llm("ask") as step:
         step.record_response(
             {
@@ -317,7 +326,7 @@ def chat_chunk(delta: dict[str, Any] | None, **more: Any) -> dict[str, Any]:
 
 OPENAI_CHUNKS = [
     chat_chunk({"role": "assistant", "content": "Let me "}),
-    chat_chunk({"content": "look."}),
+    chat_chunk({"content": "check."}),
     chat_chunk(
         {"tool_calls": [{"index": 0, "id": "c1", "function": {"name": "lookup", "arguments": ""}}]}
     ),
@@ -338,7 +347,7 @@ ANTHROPIC_CHUNKS = [
     {
         "type": "content_block_delta",
         "index": 0,
-        "delta": {"type": "text_delta", "text": "Let me look."},
+        "delta": {"type": "text_delta", "text": "Let me check."},
     },
     {
         "type": "content_block_start",
@@ -373,7 +382,7 @@ GOOGLE_CHUNKS = [
             {
                 "content": {
                     "parts": [
-                        {"text": "look."},
+                        {"text": "check."},
                         {"function_call": {"name": "lookup", "args": {"order": 7}}},
                     ]
                 }
@@ -398,13 +407,15 @@ def test_streams(chunks: list[Any], used: tuple[int, ...], as_objects: bool) -> 
     """The pieces of a streamed answer make the same answer as one that came whole."""
     answer = read_stream(objects(chunks) if as_objects else chunks)
     assert answer is not None
-    assert answer.text == "Let me look."
+    assert answer.text == "Let me check."
     assert answer.tool_calls[0].name == "lookup"
     assert tokens(answer) == used
 
 
 def test_watched_streams(made: Traced) -> None:
-    """``record_stream`` passes the pieces on, records the answer at their end, and what came so far when left early."""
+    """``record_stream`` passes the pieces on, records the answer at their end, and what came so far
+    when left early.
+    """
     with made.tracer.run():
         with made.tracer.llm("whole") as step:
             assert list(step.record_stream(OPENAI_CHUNKS)) == OPENAI_CHUNKS

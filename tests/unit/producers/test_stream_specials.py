@@ -1,4 +1,6 @@
-"""What ``record_stream`` returns does whatever the stream does, by operators and built-in functions too."""
+"""What ``record_stream`` returns does whatever the stream does, by operators and built-in functions
+too.
+"""
 
 from __future__ import annotations
 
@@ -63,14 +65,29 @@ class Plain:
 
 
 USES: dict[str, Callable[[Any], Any]] = {
-    "list": list, "len": len, "bool": bool, "in": lambda s: ("q" in s, "a" in s), "equal": lambda s: (s == 5, s != 5),
-    "hash": lambda s: hash(s) == 99, "item": lambda s: s[0], "slice": lambda s: s[0:1], "call": lambda s: s(3),
-    "callable": callable, "add": lambda s: s + 1, "radd": lambda s: 1 + s, "less": lambda s: s < 1,
+    "list": list,
+    "len": len,
+    "bool": bool,
+    "in": lambda s: ("q" in s, "a" in s),
+    "equal": lambda s: (s == 5, s != 5),
+    "hash": lambda s: hash(s) == 99,
+    "item": lambda s: s[0],
+    "slice": lambda s: s[0:1],
+    "call": lambda s: s(3),
+    "callable": callable,
+    "add": lambda s: s + 1,
+    "radd": lambda s: 1 + s,
+    "less": lambda s: s < 1,
     "format": lambda s: f"{s:x}",
-    "int": int, "reversed": lambda s: list(reversed(s)), "has len": lambda s: hasattr(s, "__len__"),
-    "copy": lambda s: list(copy.copy(s)), "deepcopy": lambda s: list(copy.deepcopy(s)),
-    "pickle": lambda s: list(pickle.loads(pickle.dumps(s))), "sorted": sorted, "iter twice": lambda s: (list(s), list(s)),
-}  # fmt: skip
+    "int": int,
+    "reversed": lambda s: list(reversed(s)),
+    "has len": lambda s: hasattr(s, "__len__"),
+    "copy": lambda s: list(copy.copy(s)),
+    "deepcopy": lambda s: list(copy.deepcopy(s)),
+    "pickle": lambda s: list(pickle.loads(pickle.dumps(s))),
+    "sorted": sorted,
+    "iter twice": lambda s: (list(s), list(s)),
+}
 
 
 @pytest.mark.parametrize("use", USES)
