@@ -49,6 +49,7 @@ class Plan:
     def open_fallback(self, failed: TracedStep) -> TracedStep:
         """The step of the fallback."""
         name = getattr(self.fallback, "__name__", "") or f"{self.name} fallback"
+        # No schema: the fallback may be another tool with other arguments.
         fields: dict[str, Any] = {"input": _input(self.args, self.kwargs), "fallback_of": failed}
         return self.open_step(self.kind, name, fields)
 
@@ -92,6 +93,7 @@ def _run(plan: Plan) -> Any:
                 break
         previous = step
         time.sleep(plan.wait_after(number))
+    # Outside of the try's step, so that the fallback is its sibling and not its child.
     with plan.open_fallback(step) as step:
         return _recorded(step, cast(Callable[..., Any], plan.fallback)(*plan.args, **plan.kwargs))
 

@@ -55,6 +55,7 @@ class Engine:
     ) -> None:
         self.settings = settings
         self.clock = clock
+        # Every step's record has these fields; a run may replace some (Run._scoped).
         self.labels = {
             "project": settings.project or "default",
             "environment": settings.environment,

@@ -22,6 +22,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 OURS: Final = "stepstream"
 NAME_CHARS: Final = 1_024
 _SHOWN_CHARS: Final = 40
+# A bound for the search of the program's innermost frame.
 _MOST_FRAMES: Final = 30
 _FUNCTIONS: Final = (types.FunctionType, types.BuiltinFunctionType, types.MethodType)
 # Names that other libraries use for the same thing.
@@ -120,6 +121,7 @@ def _corrected_call(
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     positional = [one.name for one in parameters if one.kind in kinds]
     by_keyword = [name for name in names if name not in positional and name not in kwargs]
+    # More arguments than parameters: the parameter names are the best hint.
     if len(args) > len(positional) + len(by_keyword):
         return ", ".join(positional or [f"{name}=..." for name in names[:2]])
     meant = {name: name if name in names else meant_name(name, names) for name in kwargs}

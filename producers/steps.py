@@ -152,6 +152,7 @@ class Step(StepOpener["Step", "Run"]):
         if self._state == NEW:
             if not self._fields.keys().isdisjoint(CHECKED):
                 self._fields = checked(self._fields)
+            # Before the try: its exceptions are meant for the program.
             self._admit()
             try:
                 self._begin()
@@ -546,6 +547,7 @@ class Step(StepOpener["Step", "Run"]):
                 )
             return
         self._engine = engine
+        # Compared at the end: after a fork in between, the step is not this process's to end.
         self._generation = engine.sender.generation
         self._parent = parent = self._find_parent()
         self._scope = scope = self._scoped(engine, parent)
@@ -563,6 +565,7 @@ class Step(StepOpener["Step", "Run"]):
         self._state = OPEN
         if self._kind == "tool_call":
             self._record.tool = self._record.name
+        # The kind on the wire is one of a fixed list; the program's own word is kept.
         elif self._kind not in _KINDS:
             self._record.attributes = {"kind": self._kind}
         if self._fields.get("schema") is not None:
@@ -570,6 +573,7 @@ class Step(StepOpener["Step", "Run"]):
         for name, value in self._fields.items():
             if value is not None and name not in _NOT_RECORDED:
                 self._set_field(name, value)
+        # A copy, because the sender's thread reads the start while the program changes the record.
         engine.publish(_copy(self._record))
         if parent is None or self._has_own_control():
             self._take_control(engine, parent)
@@ -622,6 +626,7 @@ class Step(StepOpener["Step", "Run"]):
 
     def _find_parent(self) -> Step | None:
         step = current.get()
+        # Steps of other tracers and steps that are not recorded are no parents.
         while step is not None and (step._tracer is not self._tracer or step._state == OFF):
             step = step._outer
         opener = self._opener

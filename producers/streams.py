@@ -144,6 +144,7 @@ class RecordedStream(Generic[T]):
 
     def __iter__(self) -> Iterator[T]:
         source = self._stepstream_source
+        # A list is iterated from its start each time, a stream continues.
         if type(source) in (list, tuple):
             self._stepstream_chunks.restart()
         return RecordedIterator(iter(source), self._stepstream_chunks, self._stepstream_own)
@@ -244,6 +245,7 @@ class RecordedStream(Generic[T]):
 
     def _stepstream_entered(self, entered: Any) -> RecordedStream[T]:
         """This object, or the recorded form of the stream that a stream manager returned."""
+        # Most streams return themselves on entering; a stream manager returns the stream.
         same = entered is None or entered is self._stepstream_source
         return self if same else RecordedStream(entered, self._stepstream_chunks)
 

@@ -54,6 +54,7 @@ class Tracer(StepOpener[Step, Run]):
         self._totals = Totals()
         self._lock = threading.RLock()
         self._engine: Engine | None = None
+        # The counts of senders that were replaced by ``configure``.
         self._before = Counts()
         self._clock = clock
         self._set(settings, transport, redact, prices)
@@ -166,6 +167,7 @@ class Tracer(StepOpener[Step, Run]):
         if not settings.enabled:
             return None
         if self._transport is None:
+            # Settings that were built in code have an endpoint that no loader has split yet.
             if settings.endpoint.startswith("kafka://") and not settings.kafka_brokers:
                 brokers = settings.endpoint.removeprefix("kafka://").strip("/")
                 settings = settings.model_copy(update={"kafka_brokers": brokers})

@@ -189,6 +189,7 @@ class BudgetLedger:
         key = f"{kind}:{label}"
         is_call = kind == "llm_call"
         with self._lock:
+            # After the first refusal every step is refused, also one that would still fit.
             if self._refused is not None:
                 raise BudgetExceeded(*self._refused, trace_id=trace_id)
             amounts = self._amounts(key, is_call, usd, tokens)

@@ -72,6 +72,8 @@ class Commands:
     def _keep(self, command: Command) -> None:
         if all(kept.command_id != command.command_id for kept in self._scope):
             self._scope.append(command)
+            # Partitions are read independently, so commands do not arrive in the order of their
+            # times.
             self._scope.sort(key=lambda kept: kept.time)
             del self._scope[:-_MOST_SCOPE_COMMANDS]
 

@@ -102,6 +102,7 @@ class CommandListener:
                 error = message.error()
                 if error is None:
                     self._deliver(message.value(), message.timestamp()[1])
+                # Other errors, such as brokers that are away, are retried by the client itself.
                 elif error.fatal():
                     raise RuntimeError(error.str())
         finally:

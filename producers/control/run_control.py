@@ -126,11 +126,13 @@ class RunControl:
         """
         with self._changed:
             known = command.command_id in self._command_ids
+            # A stop or pause from before an approval is what the approval was about.
             outdated = command.action in ("stop", "pause") and command.time <= self._approved_us
             if known or outdated or self._ended:
                 return False
             self._remember(command.command_id)
             self._take(command)
+            # It stays True after a resume: a run that was stopped once is checked at every step.
             self.active = self.active or command.action in ("stop", "pause")
             self._wake()
         if self.hook is not None:
@@ -291,6 +293,7 @@ class RunControl:
                 left = until - time.monotonic()
                 if left <= 0:
                     self._stop_after_pause()
+                # In slices: on Windows, Ctrl-C does not interrupt waiting for a lock.
                 self._changed.wait(min(left, _WAIT_SLICE_S) if left > 0 else 0)
         if self._stop is not None:
             self._raise_stop()
@@ -447,6 +450,7 @@ def new_run_control(
 
 def in_event_loop() -> bool:
     """True if an asyncio event loop runs in this thread."""
+    # Not imported here: in a program without asyncio the answer is no anyway.
     asyncio = sys.modules.get("asyncio")
     return asyncio is not None and asyncio._get_running_loop() is not None
 

@@ -244,6 +244,7 @@ class _Timing:
         self._wait = wait
         self._began_ns = clock.steady_ns()
         self._began_us = clock.now_us()
+        # Shifted so that the last event is at its sending time: none is in the future.
         lasts_us = int((last_us - first_us) / speed) if speed else 0
         self.shift_us = self._began_us + lasts_us - last_us
 

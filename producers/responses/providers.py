@@ -198,6 +198,7 @@ _HEADER_COUNTS: Final = {
 
 
 def cohere(response: Any) -> Answer | None:
+    # The clients of Cohere's API v2 and v1 return different shapes.
     usage, message, meta = get(response, "usage"), get(response, "message"), get(response, "meta")
     if get(usage, "billed_units", "tokens") is not None and message is not None:
         text, calls, reported = content_text(get(message, "content")), openai_calls(message), usage

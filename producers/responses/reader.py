@@ -38,6 +38,7 @@ def read_response(response: object) -> Answer | None:
     """The answer in a response of a known shape; None for any other."""
     if response is None or is_a(response, str | bytes | int | float | list | tuple):
         return None
+    # In the order of _READERS: a more specific shape comes before those that it resembles.
     for read in _READERS:
         try:
             answer = read(response)

@@ -89,6 +89,7 @@ def _openai_chat(chunks: Sequence[Any]) -> Answer | None:
         answer.service_tier = (
             text_of(chunk, "service_tier") or text_of(usage, "service_tier") or answer.service_tier
         )
+        # Of several alternatives the first is recorded, as of an answer in one piece.
         for choice in items_of(chunk, "choices")[:1]:
             answer.finish_reason = text_of(choice, "finish_reason") or answer.finish_reason
             delta = get(choice, "delta")

@@ -74,6 +74,7 @@ class Encoder:
         for field in SHORT_TEXTS:
             if len(getattr(record, field)) > limit:
                 setattr(record, field, cut_middle(getattr(record, field), limit))
+        # The limits of ``accept``: what is longer would be cut there and counted as a repair.
         del record.documents[self._limits.max_documents :]
         if len(record.attributes) > self._limits.max_attributes:
             record.attributes = dict(list(record.attributes.items())[: self._limits.max_attributes])
@@ -161,6 +162,7 @@ class Encoder:
         except UnicodeEncodeError:  # half of a surrogate pair, which UTF-8 cannot encode
             _repair(record)
             value = self._encode(record)
+        # A half, an eighth, a 32nd ... until the record fits: few rounds for any text.
         share = 2
         while len(value) > self._limits.max_record_bytes and share < self._max_content_bytes:
             self._cut(record, self._max_content_bytes // share)

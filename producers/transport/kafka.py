@@ -106,6 +106,7 @@ class KafkaTransport:
     def _retire(self) -> None:
         producer, self._producer = self._producer, None
         if producer is not None:
+            # At the close of the sender nothing may wait for brokers that are away.
             producer.purge()
             producer.poll(0)
             producer.flush(1.0)
@@ -118,7 +119,9 @@ class KafkaTransport:
 
 def _producer(settings: Settings) -> Producer:
     options = {
+        # No limit by age: records wait for the brokers, within the limits of the queue.
         "message.timeout.ms": 0,
+        # A topic that is created after the agent started must not fail its records.
         "topic.metadata.propagation.max.ms": 300_000,
         "message.max.bytes": 2 * 1_048_576,
         "queue.buffering.max.messages": settings.queue_events,

@@ -42,6 +42,7 @@ class MemoryTransport:
 
     def poll(self, timeout_s: float) -> None:
         if self.unreachable:
+            # As a client without brokers does, so that the sender's thread does not spin.
             threading.Event().wait(timeout_s)
             return
         with self._lock:

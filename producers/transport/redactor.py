@@ -37,6 +37,7 @@ class Redactor:
         if self._hook is None:
             return text
         try:
+            # After the built-in redaction, so that a faulty hook cannot undo it.
             changed = self._hook(text)
             if isinstance(changed, str):
                 return changed

@@ -43,6 +43,7 @@ def to_documents(
             )
             break
         document = to_document(item, content=content, max_bytes=max_bytes)
+        # The limit is for all documents of a step together.
         max_bytes = max(0, max_bytes - len(document.content))
         out.append(document)
     return out

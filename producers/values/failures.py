@@ -8,7 +8,9 @@ from stepstream.producers.values.inspection import mro_of, simple_name, type_nam
 from stepstream.producers.values.known_types import exception_text
 from stepstream.producers.values.plain import label
 
+# By name: trio and concurrent.futures are not imported for the comparison.
 _CANCELLED: Final = frozenset({"CancelledError", "Cancelled", "KeyboardInterrupt", "GeneratorExit"})
+# Twice the limit of ``accept``, so that redaction sees a secret across the cut.
 _MESSAGE_CHARS: Final = 8_192
 
 

@@ -22,6 +22,7 @@ _module_of: Final[Callable[[type], Any]] = type.__dict__["__module__"].__get__
 MOST_TYPES: Final = 1_000
 # How many absent names are cached for each class.
 MOST_NAMES: Final = 200
+# How a class defines ``__getattribute__`` in Python; the built-in one is a slot wrapper.
 _WRITTEN: Final = (FunctionType, property)
 _DESCRIPTORS: Final = frozenset({"member_descriptor", "_tuplegetter"})
 

@@ -154,6 +154,7 @@ def _model(reading: Reading, value: Any, room: int, depth: int) -> Any:
     ]
     if type(extra) is dict:
         pairs += itertools.islice(extra.items(), MOST_MEMBERS)
+    # A RootModel is recorded as its value.
     if len(pairs) == 1 and pairs[0][0] == "root":
         return reading.plain(pairs[0][1], room, depth)
     return reading.mapping(len(pairs), iter(pairs), reversed(pairs), room, depth)
@@ -230,6 +231,7 @@ def _bytes(reading: Reading, value: Any, room: int, _depth: int) -> Any:
 
 def _int(reading: Reading, value: Any, room: int, _depth: int) -> Any:
     number = int.__index__(value) if type(value) is int else int.__add__(value, 0)
+    # The range of integers that msgspec encodes and decodes.
     if -(2**63) <= number < 2**64:
         return number
     bits = number.bit_length()

@@ -76,6 +76,7 @@ class ValueReader:
                 if read in NUMBERS:
                     self.used += 8
                 return made
+            # Only containers above this one: the same object may be in a list twice.
             if id(value) in self._above:
                 return self.text("<circular>", room)
             if depth >= DEEPEST:
@@ -195,6 +196,7 @@ class ValueReader:
         """``make(index, share)`` for each size; short ones first, so that long ones get more."""
         out: list[Any] = [None] * len(sizes)
         left = room
+        # Ascending, so that room which short values leave goes to the long ones.
         order = sorted(range(len(sizes)), key=sizes.__getitem__)
         for done, index in enumerate(order):
             before = self.used
