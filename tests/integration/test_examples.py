@@ -209,7 +209,9 @@ def test_query_costs(pipeline: Pipeline, clickhouse_url: str, clickhouse_databas
     with subprocess.Popen(command, env=stored.environment()) as sink:
         try:
             printed = wait_until(
-                lambda: "gpt-4o" in (text := stored.run("query_costs", clickhouse_database)) and text,
+                lambda: (
+                    "gpt-4o" in (text := stored.run("query_costs", clickhouse_database)) and text
+                ),
                 180,
                 "the model call in the store",
                 every_s=1,

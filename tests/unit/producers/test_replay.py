@@ -178,22 +178,20 @@ def test_the_line_in_another_unit_is_the_one_that_is_reported(tmp_path: Path, un
 
 
 @pytest.mark.parametrize(
-    ("speed", "recorded_s", "least_s", "most_s"),
-    [(1.0, 0.4, 0.4, 10), (20.0, 10, 0.5, 9), (0, 3_600, 0, 30)],
+    ("speed", "recorded_s", "least_s"),
+    [(1.0, 0.4, 0.4), (7_200.0, 3_600, 0.5), (0, 3_600, 0)],
 )
-def test_speed(
-    tmp_path: Path, speed: float, recorded_s: float, least_s: float, most_s: float
-) -> None:
-    """At speed 1 a recording takes as long as it did, at 20 a twentieth, at 0 no time; durations
-    stay what they were.
+def test_speed(tmp_path: Path, speed: float, recorded_s: float, least_s: float) -> None:
+    """At speed 1 a recording takes as long as it did, at 7,200 half a second for an hour, at 0 it
+    is sent at once. Durations in it stay what they were.
     """
     lasts_us = int(recorded_s * SECOND_US)
     path = recording(tmp_path / "a.jsonl", run_of(0, lasts_us=lasts_us))
-    began = time.monotonic()
+    began, began_us = time.monotonic(), time.time_ns() // 1_000
     _, sent = send(path, speed=speed)
-    assert least_s <= time.monotonic() - began <= most_s
+    assert time.monotonic() - began >= least_s
     assert sent[3]["end_time"] - sent[3]["start_time"] == lasts_us
-    assert abs(sent[3]["end_time"] - time.time_ns() // 1_000) < 5 * SECOND_US
+    assert began_us <= sent[3]["end_time"] <= time.time_ns() // 1_000
 
 
 def test_a_start_that_names_an_end_far_ahead(tmp_path: Path) -> None:
