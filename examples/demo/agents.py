@@ -100,6 +100,7 @@ async def helpdesk(desk: Desk, ticket: Ticket) -> None:
                     break
                 question = reply.call.arguments["question"]
                 found = [search_help_async(desk, run, account, question)]
+                # The second search runs in parallel, so that the trace shows two branches.
                 if ticket.temper == "careful":
                     found.append(search_help_async(desk, run, account, f"{question} what to do"))
                 hits = await asyncio.gather(*found)
@@ -120,6 +121,7 @@ def buyer(desk: Desk, ticket: Ticket) -> None:
 
     @desk.tracer.tool
     def ask_supplier(sku: str) -> dict[str, Any]:
+        # This run never ends: the worker must report the hung step while it waits.
         if ticket.scenario == "hanging":
             desk.never.wait()
         time.sleep(0.05)
@@ -229,6 +231,7 @@ def act(
     """Call the tool that the model chose. An error is recorded and returned to the model."""
     if call.tool == "search_help":
         return Seen(call, search_help(desk, run, account, call.arguments["question"]))
+    # The same call again is a retry: it names the step that it repeats.
     tries = [one.step_id for one in seen if one.call == call]
     again: dict[str, Any] = {"attempt": 1 + len(tries), "retry_of": tries[-1]} if tries else {}
     try:

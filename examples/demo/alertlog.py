@@ -33,6 +33,7 @@ class AlertLog:
         self._ledger = ledger
         self._lock = threading.Lock()
         self._received: list[ReceivedAlert] = []
+        # From the earliest: the first alert may be raised before the subscription is ready.
         self._listener = on_alert(self._note, settings=settings, since="earliest")
 
     @property

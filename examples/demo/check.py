@@ -172,6 +172,7 @@ def _agents(sent: Sent) -> Verdict:
 
 
 def _counted(what: str, made: int, found: int, lost: int = 0) -> Verdict:
+    # Lost events are a problem even if the counts agree.
     problems = [f"{made:,} were made, {found:,} were found"] if made != found else []
     problems += [f"{lost:,} were dropped or not acknowledged"] if lost else []
     return Verdict(not problems, f"{made:,} {what}", problems)

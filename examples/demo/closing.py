@@ -95,6 +95,7 @@ def _picture(demo: DemoContext, trace_id: str) -> tuple[str, Callable[[int, Glyp
 
 
 def _draw(file: Path, command: str, picture: Callable[[int, Glyphs], Text]) -> None:
+    # A recording console draws to nothing; the SVG is exported from its record.
     with open(os.devnull, "w", encoding="utf-8") as nowhere:
         recorder = terminal.console(record=True, width=SVG_CELLS, file=nowhere, force_terminal=True)
         recorder.print(picture(SVG_CELLS, UNICODE))

@@ -72,6 +72,7 @@ class Fleet:
             target=self._guarded, args=(agent, ticket), name=f"demo-{ticket.scenario}", daemon=True
         )
         thread.start()
+        # The thread that hangs is a daemon and ends with the program.
         if ticket.scenario != HANGS:
             self._waited_for.append(thread)
 

@@ -52,6 +52,7 @@ class Foreign:
             "model": MODEL[1],
         }
         events = [
+            # Out of order and with repeats on purpose: any producer may send like this.
             end("fetch", "tool_call", now + 10_000, now + 60_000, tool="fetch"),
             start("read", "llm_call", now + 70_000),
             start("read", "llm_call", now + 70_000),

@@ -112,6 +112,7 @@ class StandIn:
 
     def _made(self, prompt: str, text: str, call: Call | None, gives_up: bool) -> Reply:
         output_tokens = tokens(text)
+        # The random generator is shared by all agents' threads.
         with self._lock:
             pace = self._pace * self._random.uniform(0.8, 1.3)
         return Reply(

@@ -70,6 +70,7 @@ class Account:
     def note_event(self, *, end: bool = False) -> None:
         """Record an event of the run now."""
         self.events += 1
+        # Kept sorted, because threads of one run note their events in any order.
         insort(self._times_us, self._journal.note(end=end))
 
     def spent(self, provider: str, model: str, input_tokens: int, output_tokens: int) -> None:

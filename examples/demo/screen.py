@@ -79,6 +79,7 @@ class Screen:
     _next_line: float = 0.0
 
     def __enter__(self) -> Self:
+        # A log gets lines instead: a live view would fill it with control characters.
         if self.console.is_terminal:
             self._live = Live(
                 self._picture(Figures(0)),

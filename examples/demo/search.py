@@ -14,7 +14,8 @@ B: Final = 0.75
 _WORD: Final = re.compile(r"[a-z0-9]+")
 _STOP_WORDS: Final = """
 a an and are as at be by can do does for from has have how i in is it its may my no not of on or
-our so than that the their then there this to until was we what when where which who why with within you your
+our so than that the their then there this to until was we what when where which who why with
+within you your
 """
 _STOP: Final = frozenset(_STOP_WORDS.split())
 
@@ -46,6 +47,7 @@ class Search:
         return [Hit(name, round(score, 3), self._documents[name]) for score, name in best]
 
     def _score(self, name: str, wanted: set[str]) -> float:
+        # Longer documents contain more words by chance: the norm corrects for it.
         words, norm = self._words[name], K1 * (1 - B + B * self._lengths[name] / self._mean)
         return sum(
             self._rarity(word) * words[word] * (K1 + 1) / (words[word] + norm)

@@ -110,6 +110,7 @@ class Shop:
 
     def query_sales(self, sql: str) -> list[dict[str, Any]]:
         """Query the shop's database; statements that write are refused."""
+        # Only reads are authorised: the model writes this SQL.
         with self._lock:
             self._database.set_authorizer(
                 lambda action, *_: sqlite3.SQLITE_OK if action in _READS else sqlite3.SQLITE_DENY

@@ -46,6 +46,7 @@ def run(options: Options) -> int:
     """Run the demo. Returns 0 if what was sent is stored, 1 if not or if the pipeline failed."""
     began = time.monotonic()
     console = make_console()
+    # A folder of its own: the demo can run next to a `stepstream up`.
     folder = Path(tempfile.mkdtemp(prefix="stepstream-demo-"))
     good: bool | None = None
     try:
@@ -192,6 +193,7 @@ def _settle(demo: DemoContext) -> list[check.Verdict]:
         verdicts = check.compare(_sent(demo), check.read_stored(demo.client, demo.settings))
         if all(verdict.good for verdict in verdicts) and _closed(demo):
             return verdicts
+        # The last comparison is shown as it is, with what differs.
         if time.monotonic() > deadline:
             return verdicts
         time.sleep(0.5)

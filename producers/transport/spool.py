@@ -172,7 +172,7 @@ class Spool:
             return bool(ends)
 
     def has_run(self, run: bytes) -> bool:
-        """True if the spool has events of a run: later ones must go there too, to keep the order."""
+        """True if the spool has events of a run: later ones go there too, to keep the order."""
         with self._connected() as database:
             found = database.execute("SELECT 1 FROM events WHERE run = ? LIMIT 1", (run,))
             return found.fetchone() is not None

@@ -103,7 +103,7 @@ def test_the_files_are_readable_for_their_user_alone(spool: Spool, path: Path) -
 
 
 def test_committed_events_survive_kill_9(path: Path) -> None:
-    """Writers of one file, killed while they write: what ``put`` returned for is there, in order."""
+    """Writers of one file, killed while they write: what was committed is there, in order."""
     Spool(path).close()
     writers = [
         subprocess.Popen(
@@ -195,7 +195,7 @@ def test_an_event_without_its_contents_is_still_valid(path: Path) -> None:
 
 
 def test_one_living_process_drains_at_a_time(path: Path) -> None:
-    """Another one may after the release, after the lease has run out, or after the owner's death."""
+    """Another one may after the release, or after the lease has run out."""
     now = [1_000.0]
     me = identity_of(os.getpid())
     parent = identity_of(os.getppid())
