@@ -340,6 +340,30 @@ NOTIFY_LAG: Final = Metric(
 NOTIFY_STREAMS: Final = Metric(
     "stepstream_notify_streams", "gauge", "open alert streams (server-sent events)"
 )
+GATEWAY_REQUESTS: Final = Metric(
+    "stepstream_gateway_requests_total",
+    "counter",
+    "requests answered by the gateway, by what was sent and by HTTP status",
+    ("signal", "status"),
+)
+GATEWAY_ITEMS: Final = Metric(
+    "stepstream_gateway_items_total",
+    "counter",
+    "spans, log records and steps that were acknowledged: accepted, rejected, or ignored",
+    ("signal", "outcome"),
+)
+GATEWAY_REFUSED: Final = Metric(
+    "stepstream_gateway_rejected_total",
+    "counter",
+    "spans, log records and steps that were rejected, by reason",
+    ("reason",),
+)
+GATEWAY_IN_FLIGHT: Final = Metric(
+    "stepstream_gateway_in_flight_bytes", "gauge", "bytes of requests being worked on"
+)
+GATEWAY_QUEUED: Final = Metric(
+    "stepstream_gateway_queued_records", "gauge", "records that Kafka has not acknowledged yet"
+)
 NOTIFY_STALLED: Final = Metric(
     "stepstream_notify_stalled", "gauge", "1: this part makes no progress", ("part",)
 )

@@ -35,11 +35,14 @@ OWN_DAYS: Final = r"[^\s=,'\\]+\.(steps|runs|alerts|metrics)=[1-9][0-9]?[0-9]?[0
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
 
-Process = Literal["sdk", "worker", "sink", "notify", "up", "kafka", "clickhouse", "topics", "store"]
+Process = Literal[
+    "sdk", "worker", "sink", "notify", "gateway", "up", "kafka", "clickhouse", "topics", "store"
+]
 """Who reads a setting. ``kafka`` and ``clickhouse``: every process and command that connects there;
 ``topics`` and ``store``: the commands that create topics and tables."""
 
 PROCESSES: Final[tuple[Process, ...]] = ("worker", "sink", "notify")
+_SENDERS: Final[tuple[Process, ...]] = ("sdk", "gateway")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,7 @@ _store = partial(setting, section="ClickHouse", processes=("store", "sink", "up"
 _worker = partial(setting, section="The worker", processes=("worker",))
 _sink = partial(setting, section="The sink", processes=("sink",))
 _notify = partial(setting, section="The notifier", processes=("notify",))
+_gateway = partial(setting, section="The gateway", processes=("gateway", "up"))
 _process = partial(setting, section="Metrics, health and logs", processes=(*PROCESSES, "up"))
 _local = partial(setting, section="stepstream up", processes=("up",))
 
@@ -96,18 +100,24 @@ class Settings(BaseModel):
         "running `stepstream up`.",
         metavar="URL",
     )
-    project: str = _sdk("default", "The project that runs belong to.", metavar="NAME")
-    environment: str = _sdk("", "The environment: prod, staging, dev ...", metavar="NAME")
+    project: str = _sdk(
+        "default", "The project that runs belong to.", processes=_SENDERS, metavar="NAME"
+    )
+    environment: str = _sdk(
+        "", "The environment: prod, staging, dev ...", processes=_SENDERS, metavar="NAME"
+    )
     agent: str = _sdk("", "The agent's name. Empty: the file name of the program.", metavar="NAME")
     agent_version: str = _sdk("", "The agent's version.", metavar="VERSION")
     enabled: bool = _sdk(True, "Record runs. Off: the SDK does nothing at all.")
     capture_content: bool = _sdk(
         True,
         "Send inputs, outputs and the texts of documents. Off: only their sizes are sent.",
+        processes=_SENDERS,
     )
     max_content_bytes: int = _sdk(
         16 * KIB,
-        "Maximum size of an input or output; the SDK truncates longer ones.",
+        "Maximum size of an input or output; longer ones are truncated before they are sent.",
+        processes=_SENDERS,
         metavar="BYTES",
         ge=0,
     )
@@ -241,7 +251,7 @@ class Settings(BaseModel):
     steps_retention_days: int = _store(
         30,
         "How long ClickHouse keeps steps. Steps that arrive older than this are dead-lettered.",
-        processes=("store", "worker", "sink", "up"),
+        processes=("store", "worker", "sink", "gateway", "up"),
         metavar="DAYS",
         gt=0,
     )
@@ -258,7 +268,7 @@ class Settings(BaseModel):
     retention_by_project: str = _store(
         "",
         "Different retention for some projects: dev.steps=7,dev.runs=30,shop.metrics=730.",
-        processes=("store", "worker", "sink", "up"),
+        processes=("store", "worker", "sink", "gateway", "up"),
         metavar="PROJECT.KIND=DAYS,...",
         pattern=f"^$|^{OWN_DAYS}(, *{OWN_DAYS})*$",
     )
@@ -444,7 +454,7 @@ class Settings(BaseModel):
         "File with the users of the admin API, the alert stream and /metrics, maintained by "
         "`stepstream credentials`. Empty: the API refuses every request (`up` has a file of its "
         "own).",
-        processes=(*PROCESSES, "up"),
+        processes=(*PROCESSES, "gateway", "up"),
         metavar="PATH",
     )
     notify_allow_private: bool = _notify(
@@ -489,6 +499,54 @@ class Settings(BaseModel):
         "Send a synthetic run through the pipeline every minute, and raise pipeline-stalled when "
         "its alert does not arrive.",
         processes=("notify", "up"),
+    )
+
+    # The gateway
+    gateway_host: str = _gateway(
+        "127.0.0.1",
+        "Address that the gateway listens on. On the loopback interface, programs of this machine "
+        "need no key.",
+        metavar="HOST",
+    )
+    gateway_port: int = _gateway(
+        0,
+        "Port of the gateway's HTTP server. 0: a free port, printed in the log (`up`: 4318 if it is "
+        "free). -1: `up` starts no gateway.",
+        metavar="PORT",
+        ge=-1,
+        le=65535,
+    )
+    gateway_url: str = _gateway(
+        "",
+        "Address of the gateway, for commands: http://host:4318. Empty: the address of a running "
+        "`stepstream up`.",
+        processes=(),
+        metavar="URL",
+    )
+    gateway_other_spans: str = _gateway(
+        "bare",
+        "Spans that no convention for agents knows (HTTP, SQL). bare: only their place in the tree "
+        "is kept; keep: all of them; drop: they are not stored.",
+        metavar="bare|keep|drop",
+        pattern="^(bare|keep|drop)$",
+    )
+    gateway_rate_limit: int = _gateway(
+        0,
+        "Maximum rate of spans per second of one project; more are refused with 429. 0: no limit.",
+        metavar="INT",
+        ge=0,
+    )
+    gateway_max_body_bytes: int = _gateway(
+        20 * MIB,
+        "Maximum size of a request's body as it is sent; larger ones are refused with 413.",
+        metavar="BYTES",
+        gt=0,
+    )
+    gateway_in_flight_bytes: int = _gateway(
+        64 * MIB,
+        "Maximum size of all requests in progress; more are refused with 503 before they are read.",
+        metavar="BYTES",
+        gt=0,
     )
 
     # Worker, sink and notifier

@@ -135,7 +135,7 @@ def _event_message(name: str, attributes: dict[str, Any]) -> Any:
     fields = {
         key: parsed(value)
         for key, value in attributes.items()
-        if not key.startswith("gen_ai.") and value is not None
+        if not key.startswith(("gen_ai.", "event.")) and value is not None
     }
     return {"role": "assistant" if role == "choice" else role} | fields
 

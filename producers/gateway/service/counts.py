@@ -1,0 +1,31 @@
+"""What the gateway counts, for its metrics."""
+
+from __future__ import annotations
+
+from stepstream.common.observe import Observer
+from stepstream.producers.gateway.service.ingest import Batch
+from stepstream.schemas import metrics
+
+
+class Counts:
+    """Counters of one gateway."""
+
+    def __init__(self, observer: Observer) -> None:
+        self._requests = observer.counter(metrics.GATEWAY_REQUESTS)
+        self._items = observer.counter(metrics.GATEWAY_ITEMS)
+        self._refused = observer.counter(metrics.GATEWAY_REFUSED)
+
+    def answered(self, signal: str, status: int, batch: Batch | None = None) -> None:
+        """Count one answer, and what a request held that was taken."""
+        self._requests.labels(signal, str(status)).inc()
+        if batch is None:
+            return
+        for outcome, count in (
+            ("accepted", batch.taken),
+            ("ignored", batch.ignored),
+            ("rejected", batch.refused),
+        ):
+            if count:
+                self._items.labels(signal, outcome).inc(count)
+        for reason, count in batch.reasons.items():
+            self._refused.labels(reason).inc(count)

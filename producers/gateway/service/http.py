@@ -1,0 +1,205 @@
+"""The HTTP endpoints that take data: OTLP traces, logs and metrics, and steps as JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from stepstream.common.web import body as bodies
+from stepstream.common.web.body import ClientLeft
+from stepstream.common.web.errors import WebError, json_body
+from stepstream.producers.gateway.mapping.mapper import Origin
+from stepstream.producers.gateway.otlp import answers
+from stepstream.producers.gateway.otlp.answers import JSON, PROTOBUF, Signal
+from stepstream.producers.gateway.otlp.malformed import Malformed
+from stepstream.producers.gateway.service import callers
+from stepstream.producers.gateway.service.admission import UNKNOWN_BYTES, Admission
+from stepstream.producers.gateway.service.counts import Counts
+from stepstream.producers.gateway.service.ingest import Batch, Ingest
+from stepstream.producers.gateway.service.kafka_writer import (
+    WAIT_S,
+    KafkaWriter,
+    NoRoom,
+    NotAcknowledged,
+)
+
+INFLATED_BYTES: Final = 64 << 20
+"""Bytes that a body may have when it is decompressed."""
+BODY_WAIT_S: Final = 20.0
+_STEP_FORMS: Final = frozenset(
+    {JSON, "application/x-ndjson", "application/jsonl", "application/json-lines"}
+)
+
+Read = Callable[[bytes, str, Origin], Iterator[Batch]]
+
+
+class Endpoints:
+    """What each path does."""
+
+    def __init__(
+        self,
+        *,
+        project: str,
+        max_body_bytes: int,
+        ingest: Ingest,
+        writer: KafkaWriter,
+        admission: Admission,
+        counts: Counts,
+    ) -> None:
+        self._project = project
+        self._max_body_bytes = max_body_bytes
+        self._ingest = ingest
+        self._writer = writer
+        self._admission = admission
+        self._counts = counts
+
+    def routes(self) -> list[Route]:
+        """The paths. What stands before ``/v1/traces`` is ignored: exporters are configured with
+        and without prefixes.
+        """
+        post = ["POST"]
+        found: list[Route] = []
+        for signal, endpoint in (
+            ("traces", self._traces),
+            ("logs", self._logs),
+            ("metrics", self._metrics),
+        ):
+            paths = (f"/v1/{signal}", f"/v1/{signal}/", f"/{{prefix:path}}/v1/{signal}")
+            found += [Route(path, endpoint, methods=post) for path in paths]
+        bare = ("/", "/api/public/otel", "/api/public/otel/", "/v1")
+        found += [Route(path, self._traces, methods=post) for path in bare]
+        found.append(Route("/v1/steps", self._steps, methods=post))
+        return found
+
+    async def _traces(self, request: Request) -> Response:
+        return await self._otlp(request, "traces", self._ingest.traces)
+
+    async def _logs(self, request: Request) -> Response:
+        return await self._otlp(request, "logs", self._ingest.logs)
+
+    async def _metrics(self, request: Request) -> Response:
+        """Answered, because one setting sends all three signals; nothing is kept."""
+        form = _form_of(request)
+        if form is None:
+            return _failed(WebError(415, _FORMS), JSON)
+        self._counts.answered("metrics", 200)
+        return Response(answers.success("metrics", form), media_type=form)
+
+    async def _otlp(self, request: Request, signal: Signal, read: Read) -> Response:
+        form = _form_of(request)
+        try:
+            if form is None:
+                raise WebError(415, _FORMS)
+            batch = await self._taken(request, lambda data, origin: read(data, form, origin))
+        except WebError as error:
+            self._counts.answered(signal, error.status)
+            return _failed(error, form or JSON)
+        self._counts.answered(signal, 200, batch)
+        sentence = batch.sentence if batch.refused else ""
+        return Response(answers.success(signal, form, batch.refused, sentence), media_type=form)
+
+    async def _steps(self, request: Request) -> Response:
+        """Steps as JSON: 200 where at least one was taken, else 400 with the reasons."""
+        try:
+            if _media_type(request) not in _STEP_FORMS:
+                raise WebError(
+                    415,
+                    "send application/json (an object or a list) or application/x-ndjson (one "
+                    "object a line)",
+                )
+            batch = await self._taken(request, self._ingest.steps)
+        except WebError as error:
+            self._counts.answered("steps", error.status)
+            raise
+        status = 400 if batch.refused and not batch.taken else 200
+        self._counts.answered("steps", status, batch)
+        told: dict[str, Any] = {"accepted": batch.taken, "rejected": batch.refused}
+        if batch.refused:
+            told |= {"error": batch.sentence, "code": "rejected", "rejections": batch.details}
+        return Response(json_body(told), status, media_type="application/json")
+
+    async def _taken(
+        self, request: Request, read: Callable[[bytes, Origin], Iterator[Batch]]
+    ) -> Batch:
+        """Read a request and write it to Kafka. Raises ``WebError`` for everything that is no 200."""
+        scope = request.scope
+        project = callers.project_of(scope, self._project)
+        size = _declared_bytes(request)
+        if size > self._max_body_bytes:
+            raise WebError(413, f"the body is larger than {self._max_body_bytes} bytes")
+        if self._writer.stuck_s >= WAIT_S:
+            raise WebError(503, "Kafka does not answer at the moment", {"Retry-After": "2"})
+        began = time.monotonic()
+        if (refusal := self._admission.enter(size, project, began)) is not None:
+            raise WebError(
+                refusal.status, refusal.sentence, {"Retry-After": str(refusal.retry_after_s)}
+            )
+        counts = False
+        try:
+            data = await bodies.read(
+                scope,
+                request.receive,
+                max_bytes=self._max_body_bytes,
+                max_plain_bytes=INFLATED_BYTES,
+                wait_s=BODY_WAIT_S,
+            )
+            origin = Origin(project, time.time_ns() // 1_000, callers.projects_of(scope))
+            batch = await _mapped(read(data, origin))
+            self._admission.spent(project, batch.items, time.monotonic())
+            await self._written(batch)
+            counts = True
+            return batch
+        except Malformed as error:
+            raise WebError(400, str(error)) from None
+        except ClientLeft:
+            raise
+        finally:
+            self._admission.leave(size, began, time.monotonic(), counts=counts)
+
+    async def _written(self, batch: Batch) -> None:
+        try:
+            await self._writer.write(batch.records, batch.letters)
+        except NoRoom as error:
+            raise WebError(503, str(error), {"Retry-After": "1"}) from None
+        except NotAcknowledged as error:
+            raise WebError(
+                503, f"nothing was acknowledged: {error}", {"Retry-After": "2"}
+            ) from None
+
+
+async def _mapped(slices: Iterator[Batch]) -> Batch:
+    """The whole batch; between two slices other requests have their turn."""
+    whole = Batch()
+    for batch in slices:
+        whole = batch
+        await asyncio.sleep(0)
+    return whole
+
+
+_FORMS: Final = f"Content-Type must be {PROTOBUF} or {JSON}"
+
+
+def _media_type(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def _form_of(request: Request) -> str | None:
+    media = _media_type(request)
+    return media if media in (PROTOBUF, JSON) else None
+
+
+def _declared_bytes(request: Request) -> int:
+    length = Headers(scope=request.scope).get("content-length")
+    return int(length) if length is not None and length.isdigit() else UNKNOWN_BYTES
+
+
+def _failed(error: WebError, form: str) -> Response:
+    data = answers.failure(error.status, str(error), form)
+    return Response(data, error.status, error.headers, form)

@@ -1,0 +1,256 @@
+"""Request bodies as records for Kafka, with what was refused and why. No network; the time is
+passed in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+
+from stepstream.producers.gateway.mapping.log_records import LogMapper
+from stepstream.producers.gateway.mapping.mapper import Mapper, Options, Origin, Refused
+from stepstream.producers.gateway.mapping.spans import LogRecord, Span, Unreadable
+from stepstream.producers.gateway.otlp import answers, otlp_json, protobuf
+from stepstream.producers.gateway.otlp.malformed import Malformed
+from stepstream.producers.gateway.service.kafka_writer import Letter, Record
+from stepstream.schemas.accept import Accepted, Limits, accept_value
+from stepstream.schemas.deadletter import letter_headers
+from stepstream.schemas.step import AnyStep
+
+MAX_LETTERS: Final = 100
+"""Refused items of one request that the dead letter keeps; the others are counted."""
+MAX_LETTER_BYTES: Final = 262_144
+SLICE: Final = 256
+"""Spans that are mapped before other requests get their turn."""
+LETTER_TOPIC: Final = "otlp"
+BY: Final = "gateway"
+
+_encode = msgspec.json.Encoder().encode
+
+
+@dataclass
+class Batch:
+    """What one request holds."""
+
+    records: list[Record] = field(default_factory=list)
+    letters: list[Letter] = field(default_factory=list)
+    taken: int = 0
+    """Items that are steps now."""
+    ignored: int = 0
+    """Items that nobody wants: spans that a setting drops, log records of other programs."""
+    refused: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    first: str = ""
+    """The first refusal, in words."""
+    details: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def items(self) -> int:
+        """All that the request held."""
+        return self.taken + self.ignored + self.refused
+
+    def refuse(self, name: str, refused: Refused, original: Any, key: str = "") -> None:
+        """Note an item that is not taken; keep it for the dead letter."""
+        self.refused += 1
+        self.reasons[refused.reason] += 1
+        what = f"{name[:80]!r}: " if name else ""
+        if not self.first:
+            self.first = f"{what}{refused.detail}"
+        if len(self.details) < MAX_LETTERS:
+            self.details.append({"reason": refused.reason, "detail": f"{what}{refused.detail}"})
+        if len(self.letters) < MAX_LETTERS:
+            self.letters.append(_letter(original, refused, key))
+
+    @property
+    def sentence(self) -> str:
+        """Why items were refused, for the answer."""
+        more = self.refused - 1
+        return self.first + (f" (and {more} more refused)" if more > 0 else "")
+
+
+def _letter(original: Any, refused: Refused, key: str) -> Letter:
+    try:
+        value = original if isinstance(original, bytes) else _encode(original)
+    except (TypeError, ValueError, RecursionError):
+        value = str(original).encode("utf-8", "replace")
+    value = value[:MAX_LETTER_BYTES]
+    # A letter is counted once by where it came from. What was never in Kafka has no offset, so its
+    # contents stand for one: sent again, it is the same letter.
+    digest = hashlib.sha256(value + refused.detail.encode("utf-8", "replace")).digest()
+    place = int.from_bytes(digest[:7], "big")
+    headers = letter_headers((), (LETTER_TOPIC, 0, place), refused.reason, refused.detail, BY)
+    return Letter(key.encode("utf-8", "replace")[:64], value, [*headers])
+
+
+class Ingest:
+    """Turns bodies into batches. Not to be used by several threads at a time."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._spans = Mapper(options)
+        self._logs = LogMapper(options)
+
+    def traces(self, body: bytes, form: str, origin: Origin) -> Iterator[Batch]:
+        """The batch of a trace request; yielded after each slice, so that the caller can let
+        others run.
+
+        Raises ``Malformed``.
+        """
+        read = otlp_json.spans if form == answers.JSON else protobuf.spans
+        batch = Batch()
+        try:
+            yield from self._in_slices(read(body), batch, origin)
+        except Malformed as error:
+            raise Malformed(_hint(body, form, "traces", error)) from None
+        if batch.refused and batch.refused == batch.items and _looks_like_logs(body, form):
+            batch.first = "these are log records: send them to /v1/logs"
+        yield batch
+
+    def logs(self, body: bytes, form: str, origin: Origin) -> Iterator[Batch]:
+        """The batch of a logs request, as ``traces``."""
+        read = otlp_json.log_records if form == answers.JSON else protobuf.log_records
+        batch = Batch()
+        try:
+            yield from self._in_slices(read(body), batch, origin)
+        except Malformed as error:
+            raise Malformed(_hint(body, form, "logs", error)) from None
+        yield batch
+
+    def _in_slices(
+        self, items: Iterable[Span | LogRecord | Unreadable], batch: Batch, origin: Origin
+    ) -> Iterator[Batch]:
+        for number, item in enumerate(items, 1):
+            self._add(item, batch, origin)
+            if number % SLICE == 0:
+                yield batch
+
+    def _add(self, item: Span | LogRecord | Unreadable, batch: Batch, origin: Origin) -> None:
+        if isinstance(item, Unreadable):
+            batch.refuse(item.name, Refused("invalid_field", item.why), item)
+            return
+        name = item.name if isinstance(item, Span) else item.event_name
+        found = (
+            self._spans.steps(item, origin)
+            if isinstance(item, Span)
+            else self._logs.steps(item, origin)
+        )
+        if isinstance(found, Refused):
+            batch.refuse(name, found, item, item.trace_id)
+            return
+        if not found:
+            batch.ignored += 1
+            return
+        key = found[0].trace_id.encode()
+        values = [_encode(step) for step in found]
+        largest = max(map(len, values))
+        if largest > self._options.limits.max_record_bytes:
+            most = self._options.limits.max_record_bytes
+            batch.refuse(
+                name,
+                Refused("too_large", f"its step has {largest} bytes, and at most {most} are kept"),
+                {"name": name[:200], "trace_id": item.trace_id, "span_id": item.span_id},
+                item.trace_id,
+            )
+            return
+        batch.taken += 1
+        batch.records += [(key, value) for value in values]
+
+    def steps(self, body: bytes, origin: Origin) -> Iterator[Batch]:
+        """The batch of steps that were sent as JSON: one object, a list, or one object a line.
+        Raises ``Malformed``.
+        """
+        batch = Batch()
+        for number, raw in enumerate(_events(body), 1):
+            self._add_step(raw, number, batch, origin)
+            if number % SLICE == 0:
+                yield batch
+        yield batch
+
+    def _add_step(self, raw: Any, number: int, batch: Batch, origin: Origin) -> None:
+        limits = self._options.limits
+        try:
+            if not isinstance(raw, dict):
+                raise ValueError("it is not a JSON object")
+            if raw.get("project") in (None, ""):
+                raw["project"] = origin.project
+            value = _encode(raw)
+        except (ValueError, TypeError, RecursionError, OverflowError) as error:
+            batch.refuse(f"event {number}", Refused("malformed_json", str(error)), str(raw)[:4_096])
+            return
+        verdict = accept_value(value, timestamp_us=origin.now_us, limits=limits)
+        key = raw.get("trace_id")
+        if not isinstance(verdict, Accepted):
+            refused = Refused(verdict.reason, verdict.detail)
+            batch.refuse(f"event {number}", refused, value, key if isinstance(key, str) else "")
+            return
+        step = verdict.step
+        if origin.projects and step.project not in origin.projects:
+            refused = Refused("invalid_field", f"the key may not send for {step.project[:64]!r}")
+            batch.refuse(f"event {number}", refused, value, step.trace_id)
+            return
+        self._take(step, value if not verdict.clamped else _encode(step), batch, limits)
+
+    @staticmethod
+    def _take(step: AnyStep, value: bytes, batch: Batch, limits: Limits) -> None:
+        if len(value) > limits.max_record_bytes:
+            batch.refuse(step.name, Refused("too_large", f"it has {len(value)} bytes"), {})
+            return
+        batch.taken += 1
+        batch.records.append((step.trace_id.encode(), value))
+
+
+def _events(body: bytes) -> Iterator[Any]:
+    """The events of a body. Raises ``Malformed`` for what is no JSON at all; a line that is none
+    is yielded as text.
+    """
+    text = body.strip()
+    if not text:
+        return
+    try:
+        whole = msgspec.json.decode(text)
+    except (ValueError, RecursionError) as error:
+        lines = text.splitlines()
+        if len(lines) == 1:
+            raise Malformed(f"the body is not valid JSON: {error}") from None
+        yield from map(_line, filter(None, map(bytes.strip, lines)))
+        return
+    if isinstance(whole, list):
+        yield from whole
+    else:
+        yield whole
+
+
+def _line(line: bytes) -> Any:
+    try:
+        return msgspec.json.decode(line)
+    except (ValueError, RecursionError):
+        return line.decode("utf-8", "replace")
+
+
+def _hint(body: bytes, form: str, signal: str, error: Malformed) -> str:
+    """Why a body is refused, with what was probably meant."""
+    if form == answers.JSON:
+        return str(error) or "the body is not OTLP/JSON"
+    if body[:1] in b"{[" and body[-1:] in b"}]":
+        return "the body is JSON: send it with Content-Type: application/json"
+    if signal == "traces" and _looks_like_logs(body, form):
+        return "these are log records: send them to /v1/logs"
+    return f"the body is not an OTLP request for {signal} in protobuf"
+
+
+def _looks_like_logs(body: bytes, form: str) -> bool:
+    """Whether a body that was sent as traces holds log records, whose messages have the same
+    numbers.
+    """
+    if form == answers.JSON:
+        return b'"resourceLogs"' in body[:4_096]
+    try:
+        found = next(protobuf.log_records(body), None)
+    except (Malformed, ValueError):
+        return False
+    return isinstance(found, LogRecord) and 0 < found.time_ns < 1 << 62

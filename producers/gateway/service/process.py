@@ -1,0 +1,110 @@
+"""The gateway's process: settings in, a server that runs until it is told to stop."""
+
+from __future__ import annotations
+
+import logging
+import signal
+from typing import Final
+
+from stepstream.common.listen import explained
+from stepstream.common.observe import Observer
+from stepstream.common.web.app import create
+from stepstream.common.web.credentials import load_or_none
+from stepstream.common.web.headers import Hosts
+from stepstream.common.web.protocol import Limits
+from stepstream.common.web.server import WebServer
+from stepstream.producers.gateway.mapping.mapper import Options
+from stepstream.producers.gateway.service.admission import Admission
+from stepstream.producers.gateway.service.callers import GatewayAccess
+from stepstream.producers.gateway.service.counts import Counts
+from stepstream.producers.gateway.service.http import Endpoints
+from stepstream.producers.gateway.service.ingest import Ingest
+from stepstream.producers.gateway.service.kafka_writer import WAIT_S, KafkaWriter
+from stepstream.schemas import metrics
+from stepstream.schemas.retention import record_limits
+from stepstream.schemas.settings import Settings
+
+LIMITS: Final = Limits(connections=2_000, head_bytes=32 << 10, head_s=20.0)
+GRACE_S: Final = 8.0
+_log = logging.getLogger("stepstream.gateway")
+
+
+def options_of(settings: Settings) -> Options:
+    """How spans are mapped, by the settings."""
+    return Options(
+        max_content_bytes=settings.max_content_bytes,
+        capture_content=settings.capture_content,
+        other_spans=settings.gateway_other_spans,
+        environment=settings.environment,
+        limits=record_limits(settings),
+    )
+
+
+class Gateway:
+    """A gateway that listens from the moment it is made."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Raises ``AddressTaken``, ``OSError`` and ``CredentialsError``."""
+        self.observer = Observer()
+        self.writer = KafkaWriter(settings)
+        self.admission = Admission(settings.gateway_in_flight_bytes, settings.gateway_rate_limit)
+        hosts = Hosts(settings.gateway_host)
+        endpoints = Endpoints(
+            project=settings.project,
+            max_body_bytes=settings.gateway_max_body_bytes,
+            ingest=Ingest(options_of(settings)),
+            writer=self.writer,
+            admission=self.admission,
+            counts=Counts(self.observer),
+        )
+        app = create(
+            endpoints.routes(),
+            hosts=hosts,
+            access=GatewayAccess(load_or_none(settings.credentials_file), hosts),
+            observed=self.observer,
+        )
+        try:
+            self.server = WebServer(
+                app, settings.gateway_host, settings.gateway_port, LIMITS, grace_s=GRACE_S
+            )
+        except OSError as error:
+            raise explained(
+                error, settings.gateway_port, "gateway_port", settings.gateway_host
+            ) from None
+        self.observer.readiness = self._readiness
+        self.observer.before_scrape(self._refresh)
+
+    def run(self) -> None:
+        """Answer until ``stop``."""
+        _log.info("the gateway answers at %s", self.server.url)
+        try:
+            self.server.run()
+        finally:
+            self.writer.close()
+
+    def stop(self) -> None:
+        """Take no more requests and end; from any thread or signal."""
+        self.server.stop()
+
+    def close(self) -> None:
+        """``stop``, and wait for the end of a server that was started in a thread."""
+        self.server.close()
+        self.writer.close()
+
+    def _readiness(self) -> str:
+        if not self.writer.connected:
+            return "Kafka has not answered yet, or has no topic of steps"
+        return "Kafka does not answer" if self.writer.stuck_s >= WAIT_S else ""
+
+    def _refresh(self) -> None:
+        self.observer.gauge(metrics.GATEWAY_IN_FLIGHT).set(self.admission.in_flight_bytes)
+        self.observer.gauge(metrics.GATEWAY_QUEUED).set(self.writer.queued)
+
+
+def run(settings: Settings) -> int:
+    """Run a gateway until SIGTERM or SIGINT; returns the exit code. Raises as ``Gateway``."""
+    gateway = Gateway(settings)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: gateway.stop())
+    gateway.run()
+    return 0
