@@ -48,5 +48,8 @@ def clickhouse_version(settings: Settings) -> str:
 
 
 def is_installed(module: str) -> bool:
-    """Whether a top-level module can be imported. faust, once imported, replaces itself by a module without a spec."""
-    return module in sys.modules or find_spec(module) is not None
+    """Whether a module can be imported. faust, once imported, replaces itself by a module without a spec."""
+    try:
+        return module in sys.modules or find_spec(module) is not None
+    except ModuleNotFoundError:  # the package that the module lies in is not there either
+        return False

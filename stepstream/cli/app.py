@@ -45,6 +45,9 @@ COMMANDS: Final[dict[str, Entry]] = {
     ),
     "sink": Entry("processes", "Run a sink: it writes the records of Kafka to ClickHouse.", RUN),
     "notify": Entry("processes", "Run a notifier: it sends alerts to subscribers.", RUN),
+    "gateway": Entry(
+        "gateway", "Run a gateway: it writes OpenTelemetry and JSON from HTTP to Kafka.", RUN
+    ),
     "doctor": Entry(
         "doctor",
         "Check the installation, Kafka, ClickHouse and the processes; explain what to do.",
@@ -62,6 +65,7 @@ COMMANDS: Final[dict[str, Entry]] = {
         "Add, list and remove users of the notifier's admin API and alert stream.",
         PREPARE,
     ),
+    "keys": Entry("keys", "Make, list, rotate and remove the keys of the gateway.", PREPARE),
     "settings": Entry(
         "settings", "Show every setting, its value and where it comes from.", PREPARE
     ),

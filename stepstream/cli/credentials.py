@@ -57,7 +57,7 @@ def add(
     """
     from stepstream.common.web.credentials import CredentialsError, new_credential, save, token_of
 
-    file, table = _table(settings)
+    file, table = table_of(settings)
     scopes: Any = scope
     try:
         entry, secret = new_credential(name, scopes, project or ())
@@ -71,7 +71,7 @@ def add(
 @takes(settings=FILE_SETTINGS)
 def show(settings: Settings, format: FormatOption = Format.TABLE) -> None:
     """List the users in the file, and the scopes and projects of each."""
-    _, table = _table(settings)
+    _, table = table_of(settings)
     rows = [
         (one.name, ", ".join(sorted(one.scopes)), ", ".join(sorted(one.projects)) or "all")
         for one in table
@@ -84,7 +84,7 @@ def remove(settings: Settings, name: NameArgument) -> None:
     """Remove a user from the file."""
     from stepstream.common.web.credentials import save
 
-    file, table = _table(settings)
+    file, table = table_of(settings)
     if table.get(name) is None:
         raise errors.Failure(
             f"there is no user {name} in {file}; `stepstream credentials list` shows them"
@@ -109,7 +109,7 @@ def token(settings: Settings) -> None:
     say(found)
 
 
-def _table(settings: Settings) -> tuple[Path, Any]:
+def table_of(settings: Settings) -> tuple[Path, Any]:
     """The path of the file and its users; no users where the file does not exist."""
     from stepstream.common.settings import data_dir
     from stepstream.common.web.credentials import Credentials, CredentialsError, load

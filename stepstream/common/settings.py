@@ -393,6 +393,8 @@ def _fill_addresses(draft: _Draft) -> None:
                     "clickhouse_reader_password": reader.password,
                 },
             )
+    if not draft.values.get("gateway_url"):
+        _put_running(draft, {"gateway_url": running.others.get("gateway", "")})
     if not draft.values.get("notify_url"):
         _put_running(
             draft,

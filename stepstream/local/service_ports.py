@@ -21,6 +21,7 @@ from stepstream.local.embedded.ports import LOOPBACK, free_ports, is_free
 from stepstream.schemas.settings import Settings
 
 NOTIFY: Final = "notify"
+GATEWAY: Final = "gateway"
 METRICS: Final = {"worker": "metrics_worker", "sink": "metrics_sink", "notify": "metrics_notify"}
 """Each part's name in the list of addresses, in the order of the ports."""
 USUAL: Final = {
@@ -28,7 +29,10 @@ USUAL: Final = {
     "metrics_worker": 9464,
     "metrics_sink": 9465,
     "metrics_notify": 9466,
+    "gateway": 4318,
 }
+_SETTINGS: Final = {NOTIFY: "notify_port", GATEWAY: "gateway_port"}
+"""The settings of the ports that are not those of metrics."""
 FILE_NAME: Final = "ports.json"
 
 
@@ -63,16 +67,19 @@ class ServicePorts:
         """Raise ``AddressTaken`` when a port that the settings name is taken."""
         for name, port in self._set.items():
             if port > 0 and not self._free(port):
-                raise AddressTaken(port, "notify_port" if name == NOTIFY else "metrics_port")
+                raise AddressTaken(port, _SETTINGS.get(name, "metrics_port"))
 
     def of(self, part: str) -> dict[str, Any]:
         """The settings of one part's process."""
         with self._guard:
+            if part == GATEWAY:
+                return {"gateway_port": self._ports[GATEWAY]}
             return {"notify_port": self._ports[NOTIFY], "metrics_port": self._ports[METRICS[part]]}
 
     def choose_again(self, part: str) -> bool:
         """Choose other ports for a part with a taken port; False when settings name all of them."""
-        names = [METRICS[part], *([NOTIFY] if part == NOTIFY else [])]
+        own = [part] if part in _SETTINGS else []
+        names = [*([METRICS[part]] if part in METRICS else []), *own]
         with self._guard:
             mine = [name for name in names if name not in self._set]
             # One of them is taken; checking which one would take time in which it may change.
@@ -90,9 +97,9 @@ class ServicePorts:
             for name in METRICS.values()
             if ports[name] > 0
         }
-        return (
-            {NOTIFY: f"http://{LOOPBACK}:{ports[NOTIFY]}", **found} if ports[NOTIFY] > 0 else found
-        )
+        # These servers listen on the loopback interface, or on an address that includes it.
+        main = {name: f"http://{LOOPBACK}:{ports[name]}" for name in _SETTINGS if ports[name] > 0}
+        return main | found
 
     def save(self) -> None:
         """Remember the chosen ports for the next start."""
@@ -116,7 +123,7 @@ def _others(count: int, used: set[int]) -> list[int]:
 
 def _set(settings: Settings) -> dict[str, int]:
     """The ports that the settings name, and -1 for what they turn off."""
-    found = {NOTIFY: settings.notify_port} if settings.notify_port else {}
+    found = {name: port for name, field in _SETTINGS.items() if (port := getattr(settings, field))}
     if settings.metrics_port:
         for number, name in enumerate(METRICS.values()):
             found[name] = settings.metrics_port + number if settings.metrics_port > 0 else -1

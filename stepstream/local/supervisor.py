@@ -12,6 +12,7 @@ import os
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -36,7 +37,7 @@ from stepstream.local.embedded.disk import require_folder
 from stepstream.local.engines import Engines
 from stepstream.local.folder import DocumentFolder
 from stepstream.local.processes.supervised import ProcessStatus, Report, SupervisedProcess
-from stepstream.local.service_ports import METRICS, NOTIFY, ServicePorts
+from stepstream.local.service_ports import GATEWAY, METRICS, NOTIFY, ServicePorts
 from stepstream.schemas.settings import SECRETS, Settings
 
 READY_S: Final = 30.0
@@ -49,15 +50,17 @@ SECRETS_OF: Final = {
     "worker": frozenset({"kafka_sasl_password"}),
     "sink": frozenset({"kafka_sasl_password", "clickhouse_password"}),
     "notify": frozenset({"kafka_sasl_password"}),
+    "gateway": frozenset({"kafka_sasl_password"}),
 }
 """The secrets that each process gets: those it needs."""
-ENDING: Final = ("worker", "notify", "sink")
+ENDING: Final = ("gateway", "worker", "notify", "sink")
 """The order of stopping: what the worker publishes last is still delivered and stored."""
 
 NEEDED: Final = {
     "faust": ("worker", "the stream processor"),
     "cramjam": ("worker", "reads compressed batches"),
     "clickhouse_connect": ("sink", "ClickHouse's client"),
+    "google.protobuf": ("gateway", "decodes OpenTelemetry's requests"),
 }
 
 
@@ -163,6 +166,11 @@ class Pipeline:
         return self._ports.urls().get(NOTIFY, "")
 
     @property
+    def gateway_url(self) -> str:
+        """Where OpenTelemetry exporters send to; empty where the settings turn the gateway off."""
+        return self._ports.urls().get(GATEWAY, "")
+
+    @property
     def metrics_urls(self) -> dict[str, str]:
         """Where worker, sink and notifier serve their metrics; without those that the settings turn
         off."""
@@ -214,7 +222,7 @@ class Pipeline:
     def _refuse_same_ports(self) -> None:
         """Two servers cannot share a port: the second would report that another program has it."""
         names: dict[int, str] = {}
-        for name in ("kafka_port", "clickhouse_port", "notify_port"):
+        for name in ("kafka_port", "clickhouse_port", "notify_port", "gateway_port"):
             port = getattr(self._settings, name)
             if port > 0 and port in names:
                 raise PipelineError(
@@ -251,6 +259,8 @@ class Pipeline:
             self._documents.sync()
         self._run("worker", settings)
         self._run("notify", settings)
+        if settings.gateway_port >= 0:
+            self._run(GATEWAY, settings)
         return found
 
     def _start_clickhouse_side(self) -> dict[str, Any]:
@@ -305,14 +315,19 @@ class Pipeline:
         return self._environment(name, settings)
 
     def _wait_ready(self) -> None:
-        """Wait until worker, notifier and sink have every partition."""
+        """Wait until worker, notifier and sink have every partition, and the gateway answers."""
         client = topics.admin(self._settings)
-        waiting = set(groups.PARTS)
+        waiting = {*groups.PARTS, *({GATEWAY} & self._processes.keys())}
         deadline = time.monotonic() + READY_S
         while waiting:
-            waiting = {part for part in waiting if not groups.ready(client, self._settings, part)}
+            waiting = {part for part in waiting if not self._is_ready(client, part)}
             self._check_starting(waiting, deadline)
             time.sleep(0.05)
+
+    def _is_ready(self, client: Any, part: str) -> bool:
+        if part == GATEWAY:
+            return _answers(f"{self.gateway_url}/readyz")
+        return groups.ready(client, self._settings, part)
 
     def _check_starting(self, waiting: set[str], deadline: float) -> None:
         for process in self._processes.values():
@@ -359,7 +374,12 @@ class Pipeline:
     def _notify_access(self) -> dict[str, Any]:
         """The admin API's URL and token; with a credential file of the operator the token that is
         set."""
-        found: dict[str, Any] = {"notify_url": self.admin_url, **self._ports.of("notify")}
+        found: dict[str, Any] = {
+            "notify_url": self.admin_url,
+            "gateway_url": self.gateway_url,
+            **self._ports.of("notify"),
+            **self._ports.of(GATEWAY),
+        }
         if not self._settings.credentials_file:
             writer = self._engines.access.writer
             found["notify_token"] = SecretStr(token_of(writer.user, writer.password))
@@ -379,6 +399,15 @@ class Pipeline:
     def _watch_engine(self, name: str) -> None:
         while not self._stopping.wait(WATCH_S):
             self._engines.restart_if_ended(name, time.monotonic())
+
+
+def _answers(url: str) -> bool:
+    """Whether a process of ours answers with 200 there."""
+    try:
+        with urllib.request.urlopen(url, timeout=2) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
 
 
 def require_packages(installed: Callable[[str], bool] = is_installed) -> None:

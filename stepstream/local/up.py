@@ -42,6 +42,7 @@ COLOURS: Final = {
     "worker": "cyan",
     "sink": "green",
     "notify": "bright_red",
+    "gateway": "bright_blue",
     "documents": "blue",
 }
 
@@ -109,8 +110,17 @@ def _without_running(settings: Settings) -> Settings:
     if running is None or settings.kafka_brokers != running.kafka:
         return settings
     defaults = Settings()
-    found = ("kafka_brokers", "clickhouse_url", "notify_url", *LOGINS)
+    found = ("kafka_brokers", "clickhouse_url", "notify_url", "gateway_url", *LOGINS)
     return settings.model_copy(update={name: getattr(defaults, name) for name in found})
+
+
+def _gateway(pipeline: Pipeline) -> str:
+    if not pipeline.gateway_url:
+        return "off"
+    return (
+        f"OTEL_EXPORTER_OTLP_ENDPOINT={pipeline.gateway_url}; `stepstream gateway check` prints the "
+        f"variables of each framework; JSON: {pipeline.gateway_url}/v1/steps"
+    )
 
 
 def _print_line(console: Console, part: str, line: str) -> None:
@@ -160,6 +170,7 @@ def _facts(given: Settings, pipeline: Pipeline) -> list[tuple[str, str]]:
             "import stepstream: finds the address. Elsewhere: "
             f"STEPSTREAM_ENDPOINT=kafka://{settings.kafka_brokers}{_sasl(settings)}",
         ),
+        ("OpenTelemetry", _gateway(pipeline)),
         (
             "any language",
             f"JSON to the topic {settings.topic_prefix}.steps, key trace_id, partitioner murmur2",

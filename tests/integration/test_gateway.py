@@ -9,7 +9,7 @@ import threading
 import time
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from opentelemetry.sdk.resources import Resource as SdkResource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
+from stepstream.cli.app import run
 from stepstream.common.web.credentials import (
     Credential,
     Credentials,
@@ -41,6 +42,7 @@ from tests.support.gateway import (
     stored_steps,
 )
 from tests.support.otlp import any_value, json_request, json_span, pairs, request_of, span
+from tests.support.processes import wait_until
 
 CHAT = {"gen_ai.operation.name": "chat", "gen_ai.request.model": "gpt-4o"}
 
@@ -79,16 +81,16 @@ def test_an_exporter_of_opentelemetry_needs_nothing_but_the_address(
         call.set_attribute("gen_ai.usage.input_tokens", 12)
     provider.shutdown()
     steps = {step.name: step for step in stored_steps(settings)}
-    call, run = steps["chat gpt-4o"], steps["refund"]
-    assert (call.kind, call.parent_step_id, call.model) == ("llm_call", run.step_id, "gpt-4o")
+    chat, run = steps["chat gpt-4o"], steps["refund"]
+    assert (chat.kind, chat.parent_step_id, chat.model) == ("llm_call", run.step_id, "gpt-4o")
     assert (run.kind, run.agent, run.project, run.parent_step_id) == (
         "agent",
         "refunds",
         "shop",
         "",
     )
-    assert call.usage is not None
-    assert call.usage.input_tokens == 12
+    assert chat.usage is not None
+    assert chat.usage.input_tokens == 12
 
 
 @pytest.mark.parametrize("coding", ["", "gzip", "deflate", "zstd"])
@@ -103,12 +105,13 @@ def test_every_form_and_compression(
         if form == "protobuf"
         else json.dumps(json_request([one])).encode()
     )
-    body = {
-        "": lambda: plain,
-        "gzip": lambda: gzip.compress(plain),
-        "deflate": lambda: zlib.compress(plain),
-        "zstd": lambda: zstandard.compress(plain),
-    }[coding]()
+    compress: dict[str, Callable[[bytes], bytes]] = {
+        "": bytes,
+        "gzip": gzip.compress,
+        "deflate": zlib.compress,
+        "zstd": zstandard.compress,
+    }
+    body = compress[coding](plain)
     headers = {**(PROTOBUF if form == "protobuf" else JSON)}
     if coding:
         headers["Content-Encoding"] = coding
@@ -456,3 +459,34 @@ def test_metrics_count_what_was_taken_and_refused(gateway: Gateway) -> None:
         'stepstream_gateway_requests_total{signal="traces",status="200"} 1.0',
     ):
         assert line in text
+
+
+def test_a_new_key_counts_without_a_restart(settings: Settings, keys: dict[str, str]) -> None:
+    """And a removed one does not any more: the file is read again when it has changed."""
+    secured = settings.model_copy(update={"credentials_file": keys["file"]})
+    with running(secured) as gateway:
+
+        def status(token: str) -> int:
+            headers = {**JSON, "x-api-key": token}
+            return post(gateway, "/v1/traces", json_request([recent()]), headers).status
+
+        assert status(keys["shop"]) == 200
+        entry, secret = new_credential("fresh", ["ingest"])
+        save(Path(keys["file"]), Credentials([entry]))
+        wait_until(lambda: status(token_of("fresh", secret)) == 200, 20, "the new key is taken")
+        assert status(keys["shop"]) == 401
+
+
+def test_gateway_check_sends_a_span_and_prints_the_variables(
+    gateway: Gateway, settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And says what is wrong where it cannot."""
+    assert run(["gateway", "check", "--gateway-url", gateway.server.url]) == 0
+    out = capsys.readouterr().out
+    assert f"OTEL_EXPORTER_OTLP_ENDPOINT={gateway.server.url}" in out
+    (step,) = stored_steps(settings)
+    assert step.trace_id in out
+    assert run(["gateway", "check", "--gateway-url", gateway.server.url, "--key", "x"]) == 1
+    assert "stepstream keys create" in capsys.readouterr().err
+    assert run(["gateway", "check", "--gateway-url", "http://127.0.0.1:1"]) == 1
+    assert "running" in capsys.readouterr().err

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import time
+from pathlib import Path
 from typing import Final
 from urllib.parse import unquote
 
@@ -13,6 +16,9 @@ from stepstream.common.web.credentials import (
     TOKEN_PREFIX,
     Credential,
     Credentials,
+    CredentialsError,
+    load,
+    load_or_none,
     split_token,
 )
 from stepstream.common.web.errors import WebError
@@ -20,6 +26,8 @@ from stepstream.common.web.front import CALLER, require
 from stepstream.common.web.headers import Hosts, is_loopback
 
 PROJECT_HEADER: Final = "x-stepstream-project"
+CHECK_EVERY_S: Final = 2.0
+_log = logging.getLogger("stepstream.gateway")
 LOOPBACK: Final = Credential("loopback", f"sha256:{'0' * 64}", frozenset({"ingest"}))
 """A program of this machine that names no key. No secret has this hash, so nobody can sign in as
 it.
@@ -52,11 +60,48 @@ def _pair(token: str) -> Pair:
     return pair
 
 
+class KeyFile:
+    """The credential file, read again when it has changed, so that rotating a key needs no
+    restart.
+    """
+
+    def __init__(self, file: str) -> None:
+        """Raises ``CredentialsError`` where the file cannot be used."""
+        self._path = Path(file).expanduser() if file else None
+        self._stamp = self._stamp_now()
+        self._checked_s = 0.0
+        self.table = load_or_none(file)
+
+    def _stamp_now(self) -> tuple[int, int, int]:
+        if self._path is None:
+            return (0, 0, 0)
+        try:
+            found = self._path.stat()
+        except OSError:
+            return (0, 0, 0)
+        return (found.st_mtime_ns, found.st_size, found.st_ino)
+
+    def refreshed(self, now_s: float) -> Credentials:
+        """The table as it is now; as it was where the file cannot be read."""
+        if self._path is None or now_s - self._checked_s < CHECK_EVERY_S:
+            return self.table
+        self._checked_s = now_s
+        stamp = self._stamp_now()
+        if stamp != self._stamp:
+            self._stamp = stamp
+            try:
+                self.table = load(self._path)
+            except CredentialsError as error:
+                _log.error("the keys stay as they were: %s", error)
+        return self.table
+
+
 class GatewayAccess(Access):
     """Checks keys; programs of this machine need none where the server listens on loopback alone."""
 
-    def __init__(self, table: Credentials, hosts: Hosts) -> None:
-        super().__init__(table, read_key)
+    def __init__(self, keys: KeyFile, hosts: Hosts) -> None:
+        super().__init__(keys.table, read_key)
+        self._keys = keys
         self._hosts = hosts
 
     async def identify(self, scope: Scope) -> Credential:
@@ -71,6 +116,7 @@ class GatewayAccess(Access):
             and is_loopback(client[0])
         ):
             return LOOPBACK
+        self.table = self._keys.refreshed(time.monotonic())
         try:
             return await super().identify(scope)
         except WebError as error:

@@ -9,13 +9,12 @@ from typing import Final
 from stepstream.common.listen import explained
 from stepstream.common.observe import Observer
 from stepstream.common.web.app import create
-from stepstream.common.web.credentials import load_or_none
 from stepstream.common.web.headers import Hosts
 from stepstream.common.web.protocol import Limits
 from stepstream.common.web.server import WebServer
 from stepstream.producers.gateway.mapping.mapper import Options
 from stepstream.producers.gateway.service.admission import Admission
-from stepstream.producers.gateway.service.callers import GatewayAccess
+from stepstream.producers.gateway.service.callers import GatewayAccess, KeyFile
 from stepstream.producers.gateway.service.counts import Counts
 from stepstream.producers.gateway.service.http import Endpoints
 from stepstream.producers.gateway.service.ingest import Ingest
@@ -60,7 +59,7 @@ class Gateway:
         app = create(
             endpoints.routes(),
             hosts=hosts,
-            access=GatewayAccess(load_or_none(settings.credentials_file), hosts),
+            access=GatewayAccess(KeyFile(settings.credentials_file), hosts),
             observed=self.observer,
         )
         try:

@@ -38,6 +38,7 @@ def test_the_usual_ports_are_taken_where_they_are_free(tmp_path: Path) -> None:
     assert all_of(found) == {"notify": 8124, "worker": 9464, "sink": 9465, "notify metrics": 9466}
     assert found.urls() == {
         "notify": "http://127.0.0.1:8124",
+        "gateway": "http://127.0.0.1:4318",
         "metrics_worker": "http://127.0.0.1:9464/metrics",
         "metrics_sink": "http://127.0.0.1:9465/metrics",
         "metrics_notify": "http://127.0.0.1:9466/metrics",
@@ -64,7 +65,7 @@ def test_chosen_ports_are_the_same_at_the_next_start(tmp_path: Path) -> None:
 
 def test_a_metrics_port_is_the_first_of_three(tmp_path: Path) -> None:
     """Worker, sink and notifier do not meet on one port."""
-    found = ports(tmp_path, metrics_port=39464, notify_port=39000)
+    found = ports(tmp_path, metrics_port=39464, notify_port=39000, gateway_port=39318)
     assert all_of(found) == {
         "notify": 39000,
         "worker": 39464,
@@ -73,7 +74,7 @@ def test_a_metrics_port_is_the_first_of_three(tmp_path: Path) -> None:
     }
     found.save()
     assert (tmp_path / "ports.json").read_text() == "{}"  # what is set is not remembered
-    off = ports(tmp_path, metrics_port=-1, notify_port=-1)
+    off = ports(tmp_path, metrics_port=-1, notify_port=-1, gateway_port=-1)
     assert (off.urls(), set(all_of(off).values())) == ({}, {-1})
     assert (
         ports(tmp_path, metrics_port=39464, metrics_host="0.0.0.0").urls()["metrics_sink"]
@@ -174,3 +175,16 @@ def test_a_port_is_chosen_for_one_server_only(
     assert len(set(all_of(found).values())) == 4
     found.choose_again("notify")
     assert len(set(all_of(found).values())) == 4
+
+
+def test_the_gateway_s_port_is_chosen_set_or_turned_off(tmp_path: Path) -> None:
+    """4318 is what exporters send to unless they are told otherwise."""
+    found = ports(tmp_path, usual=True, taken=(4318,))
+    assert found.of("gateway")["gateway_port"] not in (0, 4318)
+    assert found.choose_again("gateway")
+    fixed = ports(tmp_path, gateway_port=39318)
+    assert fixed.of("gateway") == {"gateway_port": 39318}
+    assert not fixed.choose_again("gateway")
+    assert "gateway" not in ports(tmp_path, gateway_port=-1).urls()
+    with pytest.raises(AddressTaken, match="gateway_port"):
+        ports(tmp_path, gateway_port=39318, taken=(39318,)).check()

@@ -1,0 +1,93 @@
+"""``stepstream gateway`` and ``stepstream gateway check``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stepstream.cli import errors
+from stepstream.cli.common import KAFKA, takes
+from stepstream.cli.processes import PROCESS, LifelineOption
+from stepstream.common.terminal import say
+
+if TYPE_CHECKING:
+    from stepstream.schemas.settings import Settings
+
+HELP = "Run a gateway: OpenTelemetry and JSON over HTTP to Kafka; check one."
+GATEWAY = (
+    "gateway_host",
+    "gateway_port",
+    "gateway_other_spans",
+    "gateway_rate_limit",
+    "gateway_max_body_bytes",
+    "gateway_in_flight_bytes",
+    "credentials_file",
+    "project",
+    "environment",
+    "capture_content",
+    "max_content_bytes",
+    "steps_retention_days",
+    "retention_by_project",
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands. Without one of its own, ``gateway`` runs."""
+    group = typer.Typer(help=HELP)
+    group.callback(invoke_without_command=True, help=HELP)(gateway)
+    group.command("check")(check)
+    app.add_typer(group, name="gateway", rich_help_panel="Run")
+
+
+@takes(*KAFKA, *GATEWAY, *PROCESS)
+def gateway(
+    settings: Settings,
+    context: typer.Context,
+    lifeline: LifelineOption = False,
+) -> None:
+    """Run a gateway until SIGTERM or Ctrl-C, or a command of the group."""
+    if context.invoked_subcommand is not None:
+        return
+    from stepstream.common import logs
+    from stepstream.common.settings import require_kafka
+
+    logs.configure(settings)
+    if lifeline:
+        from stepstream.local.lifeline import follow_parent
+
+        follow_parent()
+    require_kafka(settings)
+    from stepstream.producers.gateway.service.process import run
+
+    raise typer.Exit(run(settings))
+
+
+@takes("gateway_url", "state_dir")
+def check(
+    settings: Settings,
+    key: Annotated[
+        str, typer.Option("--key", envvar="STEPSTREAM_KEY", help="Key to send with.")
+    ] = "",
+    quiet: Annotated[bool, typer.Option("--quiet", help="Do not print the variables.")] = False,
+) -> None:
+    """Send a span to the gateway and print the environment variables for each framework.
+
+    The gateway is the one of `stepstream up`, or at --gateway-url. From this machine no key is
+    needed where it listens on loopback.
+    """
+    url = settings.gateway_url.rstrip("/")
+    if not url:
+        raise errors.Failure(
+            "no gateway is known: start `stepstream up`, or give --gateway-url http://host:4318"
+        )
+    from stepstream.admin import gateway_check
+
+    outcome = gateway_check.send_span(url, key)
+    if not outcome.taken:
+        raise errors.Failure(f"the gateway at {url} did not take a span: {outcome.sentence}")
+    say(f"the gateway at {url} took a span: run {outcome.trace_id}")
+    if not quiet:
+        say("")
+        for line in gateway_check.variables(url, key):
+            say(line)
