@@ -361,6 +361,9 @@ GATEWAY_REFUSED: Final = Metric(
 GATEWAY_IN_FLIGHT: Final = Metric(
     "stepstream_gateway_in_flight_bytes", "gauge", "bytes of requests being worked on"
 )
+GATEWAY_STREAMS: Final = Metric(
+    "stepstream_gateway_control_streams", "gauge", "open control streams (server-sent events)"
+)
 GATEWAY_QUEUED: Final = Metric(
     "stepstream_gateway_queued_records", "gauge", "records that Kafka has not acknowledged yet"
 )

@@ -58,7 +58,7 @@ def gateway(
 
         follow_parent()
     require_kafka(settings)
-    from stepstream.producers.gateway.service.process import run
+    from stepstream.admin.gateway import run
 
     raise typer.Exit(run(settings))
 

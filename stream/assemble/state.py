@@ -14,7 +14,7 @@ import msgspec
 from stepstream.schemas.normalise import MAX_COUNT
 from stepstream.stream.run.baseline import Normal
 from stepstream.stream.run.rules import RuleBook
-from stepstream.stream.run.run import NONE_OFF, Fired, Identity, Rank, Run
+from stepstream.stream.run.run import NO_RANK, NONE_OFF, Fired, Identity, Rank, Run
 from stepstream.stream.run.steps import StepInfo
 
 STATE_VERSION: Final = 2
@@ -63,6 +63,9 @@ class RunState(msgspec.Struct, array_like=True, gc=False):
     """Detectors that have raised in this run. A worker of version 2 that does not know this field
     ignores it.
     """
+    session_rank: Rank = NO_RANK
+    user_rank: Rank = NO_RANK
+    """Ranks of the steps that named session and user."""
 
     @property
     def order(self) -> tuple[int, int, int]:
@@ -105,6 +108,8 @@ def encode_state(
             announced=list(announced),
             normal=run.normal,
             off=sorted(run.off) if run.off else [],
+            session_rank=run.session_rank,
+            user_rank=run.user_rank,
         )
     )
 
@@ -168,6 +173,7 @@ def restore_run(state: RunState, rules: RuleBook) -> Run:
     run.detector_state = state.detector_state
     run.normal = state.normal
     run.off = frozenset(state.off) if state.off else NONE_OFF
+    run.session_rank, run.user_rank = state.session_rank, state.user_rank
     run.recount()
     run.wake_timers(0)
     return run

@@ -13,7 +13,9 @@ from stepstream.stream.run.limits import NEVER_US
 from stepstream.stream.run.rules import RuleSet
 from stepstream.stream.run.step_index import StepIndex
 from stepstream.stream.run.steps import (
+    MAY_REPEAT,
     NO_TOKEN_COUNTS,
+    REPEATS,
     StepInfo,
     drop_texts,
     ended_step,
@@ -73,7 +75,7 @@ class Totals:
         if info.status == "error":
             self.errors += 1
         if info.kind == "llm_call":
-            self.llm_calls += 1
+            self.llm_calls += info.repeat != REPEATS
         elif info.kind == "tool_call":
             self.tool_calls += 1
         if info.cost_nanos is not None:
@@ -85,6 +87,16 @@ class Totals:
             mine, tokens = self.tokens, info.tokens
             for index in _TOKEN_KINDS:
                 mine[index] += tokens[index]
+
+    def uncount_call(self, info: StepInfo) -> None:
+        """Take back what a model call used: it was counted, and repeats what others used."""
+        self.llm_calls -= 1
+        if info.cost_nanos is not None:
+            self.cost_nanos -= info.cost_nanos
+        elif info.cost_source == "unpriced":
+            self.unpriced -= 1
+        for index in _TOKEN_KINDS:
+            self.tokens[index] -= info.tokens[index]
 
     def join(self, other: Totals) -> None:
         """Add another part's sums."""
@@ -128,12 +140,32 @@ MAX_TEXT: Final = 1_048_576
 """The most characters in the names and messages of one run's steps."""
 
 
+_TRANSPARENT: Final = frozenset({"llm_call", "other"})
+STANDS_IN_US: Final = 2**62
+"""Taken off the start of a step that stands in for a root, so that it ranks before every other
+child.
+"""
+
+
+def _rank_of(step: Step) -> Rank:
+    """Roots first, then steps whose parent may never report, then all others; the earliest of each
+    first.
+    """
+    start_us = step.start_time - STANDS_IN_US if step.parent_remote else step.start_time
+    return (bool(step.parent_step_id), start_us, step.step_id, step.phase != "end")
+
+
+def _usage_key(info: StepInfo) -> UsageKey:
+    return (info.agent, info.agent_version, info.end_us - info.end_us % MINUTE_US)
+
+
 class Run:
     """One run. ``merge`` takes records in any order; the result depends only on which records were
     merged.
     """
 
     __slots__ = (
+        "above_calls",
         "by_minute",
         "changed_minutes",
         "closed",
@@ -158,12 +190,14 @@ class Run:
         "rank",
         "root",
         "rules",
+        "session_rank",
         "started_late",
         "step_index",
         "steps",
         "text_size",
         "timers",
         "trace_id",
+        "user_rank",
     )
 
     def __init__(self, trace_id: str, append_us: int, rules: RuleSet) -> None:
@@ -181,6 +215,10 @@ class Run:
         """The earliest of ``timers``."""
         self.started_late = False
         self.steps: dict[str, StepInfo] = {}
+        self.above_calls: set[str] = set()
+        """Ids of steps that stand above a model call with usage: what they used themselves repeats
+        it.
+        """
         self.open: dict[str, StepInfo] = {}
         self.step_index: StepIndex | None = None
         """Order and summary of its steps for the next trajectory; None where they must be worked
@@ -189,6 +227,8 @@ class Run:
         self.root: StepInfo | None = None
         self.identity = Identity("default", "", "", "", "", "", "", "")
         self.rank: Rank = NO_RANK
+        self.session_rank: Rank = NO_RANK
+        self.user_rank: Rank = NO_RANK
         self.phases = 0
         self.cost_nanos = 0
         self.errors = 0
@@ -335,18 +375,62 @@ class Run:
             self.cost_nanos += info.cost_nanos
         if info.status == "error":
             self.errors += 1
-        key = (info.agent, info.agent_version, info.end_us - info.end_us % MINUTE_US)
+        key = _usage_key(info)
         part = self.by_minute.get(key)
         if part is None:
             part = self.by_minute[key] = Totals()
         part.add(info)
         self.changed_minutes.add(key)
+        if info.repeat or info.step_id in self.above_calls:
+            self._settle_repeats(info)
+
+    def _settle_repeats(self, info: StepInfo) -> None:
+        """Count an ended call's usage at the innermost call alone.
+
+        Spans of nested instrumentations repeat what the calls below them used. Steps come in any
+        order, so marks go up through every step that has ended, as far as calls and steps without
+        a kind reach: an agent or a tool in between starts something of its own.
+        """
+        if info.repeat == MAY_REPEAT and info.step_id in self.above_calls:
+            self._uncount(info)
+        if info.kind not in _TRANSPARENT:
+            return
+        above = info.parent
+        while above and above not in self.above_calls:
+            self.above_calls.add(above)
+            step = self.steps.get(above)
+            if step is None or not step.ended or step.kind not in _TRANSPARENT:
+                return
+            if step.repeat == MAY_REPEAT:
+                self._uncount(step)
+            above = step.parent
+
+    def _uncount(self, info: StepInfo) -> None:
+        key = _usage_key(info)
+        self.by_minute[key].uncount_call(info)
+        self.changed_minutes.add(key)
+        self.cost_nanos -= info.cost_nanos or 0
+        info.repeat = REPEATS
+        info.tokens, info.cost_nanos, info.cost_source = NO_TOKEN_COUNTS, None, ""
+
+    def _name_session_and_user(self, step: Step) -> None:
+        """Session and user are those of the run's root, else of the earliest step that names one.
+        """
+        rank = _rank_of(step)
+        if step.session_id and rank < self.session_rank:
+            self.session_rank = rank
+            self.identity = self.identity._replace(session_id=step.session_id)
+        if step.user_id and rank < self.user_rank:
+            self.user_rank = rank
+            self.identity = self.identity._replace(user_id=step.user_id)
 
     def _identify(self, step: Step, info: StepInfo) -> None:
+        if step.session_id or step.user_id:
+            self._name_session_and_user(step)
         is_root = not step.parent_step_id
-        if not is_root and self.root is not None:
+        if not is_root and self.root is not None and not step.parent_remote:
             return
-        rank = (not is_root, step.start_time, step.step_id, step.phase != "end")
+        rank = _rank_of(step)
         if rank >= self.rank:
             return
         self.rank = rank
@@ -356,13 +440,13 @@ class Run:
             step.agent,
             step.agent_version,
             step.task,
-            step.session_id,
-            step.user_id,
+            self.identity.session_id,
+            self.identity.user_id,
             step.name,
         )
         # Steps without an agent of their own count for the run's, which may be another one now.
         self.changed_minutes.update(key for key in self.by_minute if not key[0])
-        if is_root:
+        if is_root or step.parent_remote:
             self.root = info
 
     def recount(self) -> None:
@@ -370,7 +454,7 @@ class Run:
 
         All minutes count as changed: the state may contain growth that was not published yet.
         """
-        self.by_minute, self.open = {}, {}
+        self.by_minute, self.open, self.above_calls = {}, {}, set()
         self.step_index = None
         self.cost_nanos = self.errors = 0
         self.text_size = (

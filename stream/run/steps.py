@@ -19,6 +19,8 @@ Tokens = tuple[int, int, int, int, int]
 
 NO_TOKEN_COUNTS: Final[Tokens] = (0, 0, 0, 0, 0)
 MAX_ERROR_CHARS: Final = 300
+MAY_REPEAT: Final = 1
+REPEATS: Final = 2
 
 
 # gc=False: a step refers to strings and numbers only, and the collector need not visit millions.
@@ -51,6 +53,10 @@ class StepInfo(msgspec.Struct, array_like=True, gc=False):
     cost_source: str = ""
     input_hash: int = 0
     output_hash: int = 0
+    repeat: int = 0
+    """``MAY_REPEAT`` for a call whose usage may be that of calls below it, ``REPEATS`` once one of
+    them is known.
+    """
 
     @property
     def is_open(self) -> bool:
@@ -150,6 +156,7 @@ def ended_step(
         intern(cost.source),
         content_hash(step.input),
         content_hash(step.output),
+        MAY_REPEAT if step.usage_may_repeat else 0,
     )
 
 

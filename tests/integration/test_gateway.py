@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import gzip
+import http.client
 import json
 import threading
 import time
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,7 @@ from stepstream.schemas.settings import Settings
 from tests.support.gateway import (
     JSON,
     PROTOBUF,
+    Answer,
     post,
     running,
     stored_letters,
@@ -332,7 +335,9 @@ def keys(tmp_path: Path) -> dict[str, str]:
     tokens = {"file": str(tmp_path / "credentials.json")}
     for name, scopes, projects in (
         ("shop", ["ingest"], ["shop"]),
+        ("billing", ["ingest"], ["billing"]),
         ("both", ["ingest"], ["shop", "billing"]),
+        ("operator", ["act"], ["shop", "billing"]),
         ("all", ["ingest"], []),
         ("reader", ["read"], []),
     ):
@@ -490,3 +495,86 @@ def test_gateway_check_sends_a_span_and_prints_the_variables(
     assert "stepstream keys create" in capsys.readouterr().err
     assert run(["gateway", "check", "--gateway-url", "http://127.0.0.1:1"]) == 1
     assert "running" in capsys.readouterr().err
+
+
+def events_of(stream: http.client.HTTPResponse, count: int) -> list[dict[str, Any]]:
+    """The next events of a stream."""
+    found: list[dict[str, Any]] = []
+    while len(found) < count:
+        line = stream.readline()
+        assert line, "the stream ended"
+        if line.startswith(b"data: "):
+            found.append(json.loads(line.removeprefix(b"data: ")))
+    return found
+
+
+@contextmanager
+def control_stream(
+    gateway: Gateway, query: str = "", headers: dict[str, str] | None = None
+) -> Iterator[http.client.HTTPResponse]:
+    """An open control stream."""
+    connection = http.client.HTTPConnection(gateway.server.url.partition("//")[2], timeout=30)
+    connection.request("GET", f"/v1/control{query}", headers=headers or {})
+    try:
+        yield connection.getresponse()
+    finally:
+        connection.close()
+
+
+def test_commands_reach_agents_without_a_route_to_kafka(
+    settings: Settings, keys: dict[str, str]
+) -> None:
+    """Posted by one with the scope ``act``, streamed to those whose projects they are meant for."""
+    secured = settings.model_copy(update={"credentials_file": keys["file"]})
+    trace_id = recent().trace_id
+    path = f"/v1/runs/{trace_id}/control"
+    with running(secured) as gateway:
+
+        def command(key: str, **fields: Any) -> Answer:
+            return post(gateway, path, fields, {**JSON, "x-api-key": keys[key]})
+
+        assert command("operator", action="stop").status == 404  # nothing of that run was seen
+        post(gateway, "/v1/traces", json_request([recent()]), {**JSON, "x-api-key": keys["shop"]})
+        own = {"x-api-key": keys["shop"]}
+        with (
+            control_stream(gateway, headers=own) as mine,
+            control_stream(gateway, headers={"x-api-key": keys["billing"]}) as other,
+        ):
+            assert (mine.status, mine.headers["content-type"]) == (200, "text/event-stream")
+            assert command("shop", action="stop").status == 403
+            assert command("billing", action="stop").status == 404
+            assert command("operator", action="explode").status == 400
+            assert command("operator", action="stop", budget_usd="5").status == 400
+            assert command("operator", action="resume", budget_usd="x").status == 400
+            wait_until(lambda: gateway.hub._listener.ready.is_set(), 30, "the topic is followed")
+            sent = command("operator", action="stop", reason="too expensive")
+            assert sent.status == 202
+            (got,) = events_of(mine, 1)
+            assert got == sent.json
+            assert (got["action"], got["trace_id"], got["by"], got["reason"], got["project"]) == (
+                "stop",
+                trace_id,
+                "key operator",
+                "too expensive",
+                "shop",
+            )
+            post(
+                gateway,
+                "/v1/traces",
+                json_request([recent(trace_id="1" * 32)]),
+                {**JSON, "x-api-key": keys["billing"]},
+            )
+            billing = post(
+                gateway,
+                f"/v1/runs/{'1' * 32}/control",
+                {"action": "pause"},
+                {**JSON, "x-api-key": keys["operator"]},
+            )
+            assert billing.status == 202
+            assert events_of(other, 1)[0]["action"] == "pause"  # and nothing of the shop's before
+        with control_stream(gateway, headers={**own, "Last-Event-ID": got["command_id"]}) as again:
+            assert command("operator", action="resume", budget_usd="2.5").status == 202
+            (later,) = events_of(again, 1)  # what it had seen is not repeated
+            assert (later["action"], later["budget_usd"]) == ("resume", "2.5")
+        with control_stream(gateway, "?project=billing", own) as refused:
+            assert refused.status == 403

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from stepstream.admin.gateway import sender
 from stepstream.admin.topics import create_topics
 from stepstream.common.kafka import read_to_end
 from stepstream.producers.gateway.service.process import Gateway
@@ -40,7 +41,7 @@ def running(settings: Settings, *, with_topics: bool = True) -> Iterator[Gateway
     """A gateway that answers, until the block ends."""
     if with_topics:
         create_topics(settings)
-    gateway = Gateway(settings)
+    gateway = Gateway(settings, sender(settings))
     gateway.server.start("gateway")
     try:
         if with_topics:

@@ -21,6 +21,7 @@ from stepstream.producers.gateway.otlp.answers import JSON, PROTOBUF, Signal
 from stepstream.producers.gateway.otlp.malformed import Malformed
 from stepstream.producers.gateway.service import callers
 from stepstream.producers.gateway.service.admission import UNKNOWN_BYTES, Admission
+from stepstream.producers.gateway.service.control import SeenTraces
 from stepstream.producers.gateway.service.counts import Counts
 from stepstream.producers.gateway.service.ingest import Batch, Ingest
 from stepstream.producers.gateway.service.kafka_writer import (
@@ -52,6 +53,7 @@ class Endpoints:
         writer: KafkaWriter,
         admission: Admission,
         counts: Counts,
+        seen: SeenTraces,
     ) -> None:
         self._project = project
         self._max_body_bytes = max_body_bytes
@@ -59,6 +61,7 @@ class Endpoints:
         self._writer = writer
         self._admission = admission
         self._counts = counts
+        self._seen = seen
 
     def routes(self) -> list[Route]:
         """The paths. What stands before ``/v1/traces`` is ignored: exporters are configured with
@@ -154,6 +157,7 @@ class Endpoints:
             batch = await _mapped(read(data, origin))
             self._admission.spent(project, batch.items, time.monotonic())
             await self._written(batch)
+            self._seen.add(batch.projects.items())
             counts = True
             return batch
         except Malformed as error:

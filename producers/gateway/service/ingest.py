@@ -48,6 +48,8 @@ class Batch:
     first: str = ""
     """The first refusal, in words."""
     details: list[dict[str, Any]] = field(default_factory=list)
+    projects: dict[str, str] = field(default_factory=dict)
+    """The projects of the traces in it."""
 
     @property
     def items(self) -> int:
@@ -158,6 +160,7 @@ class Ingest:
             )
             return
         batch.taken += 1
+        batch.projects[item.trace_id] = found[0].project
         batch.records += [(key, value) for value in values]
 
     def steps(self, body: bytes, origin: Origin) -> Iterator[Batch]:
@@ -201,6 +204,7 @@ class Ingest:
             batch.refuse(step.name, Refused("too_large", f"it has {len(value)} bytes"), {})
             return
         batch.taken += 1
+        batch.projects[step.trace_id] = step.project
         batch.records.append((step.trace_id.encode(), value))
 
 

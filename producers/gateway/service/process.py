@@ -15,6 +15,12 @@ from stepstream.common.web.server import WebServer
 from stepstream.producers.gateway.mapping.mapper import Options
 from stepstream.producers.gateway.service.admission import Admission
 from stepstream.producers.gateway.service.callers import GatewayAccess, KeyFile
+from stepstream.producers.gateway.service.control import (
+    ControlEndpoints,
+    ControlHub,
+    SeenTraces,
+    SendOrder,
+)
 from stepstream.producers.gateway.service.counts import Counts
 from stepstream.producers.gateway.service.http import Endpoints
 from stepstream.producers.gateway.service.ingest import Ingest
@@ -42,12 +48,21 @@ def options_of(settings: Settings) -> Options:
 class Gateway:
     """A gateway that listens from the moment it is made."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, send_order: SendOrder) -> None:
         """Raises ``AddressTaken``, ``OSError`` and ``CredentialsError``."""
         self.observer = Observer()
         self.writer = KafkaWriter(settings)
         self.admission = Admission(settings.gateway_in_flight_bytes, settings.gateway_rate_limit)
         hosts = Hosts(settings.gateway_host)
+        seen = SeenTraces()
+        self.hub = ControlHub(settings)
+        control = ControlEndpoints(
+            self.hub,
+            seen,
+            send_order,
+            project=settings.project,
+            stopping=lambda: self.server.stopping,
+        )
         endpoints = Endpoints(
             project=settings.project,
             max_body_bytes=settings.gateway_max_body_bytes,
@@ -55,9 +70,10 @@ class Gateway:
             writer=self.writer,
             admission=self.admission,
             counts=Counts(self.observer),
+            seen=seen,
         )
         app = create(
-            endpoints.routes(),
+            [*control.routes(), *endpoints.routes()],
             hosts=hosts,
             access=GatewayAccess(KeyFile(settings.credentials_file), hosts),
             observed=self.observer,
@@ -79,7 +95,7 @@ class Gateway:
         try:
             self.server.run()
         finally:
-            self.writer.close()
+            self._close_parts()
 
     def stop(self) -> None:
         """Take no more requests and end; from any thread or signal."""
@@ -88,6 +104,10 @@ class Gateway:
     def close(self) -> None:
         """``stop``, and wait for the end of a server that was started in a thread."""
         self.server.close()
+        self._close_parts()
+
+    def _close_parts(self) -> None:
+        self.hub.close()
         self.writer.close()
 
     def _readiness(self) -> str:
@@ -98,11 +118,12 @@ class Gateway:
     def _refresh(self) -> None:
         self.observer.gauge(metrics.GATEWAY_IN_FLIGHT).set(self.admission.in_flight_bytes)
         self.observer.gauge(metrics.GATEWAY_QUEUED).set(self.writer.queued)
+        self.observer.gauge(metrics.GATEWAY_STREAMS).set(self.hub.open)
 
 
-def run(settings: Settings) -> int:
+def run(settings: Settings, send_order: SendOrder) -> int:
     """Run a gateway until SIGTERM or SIGINT; returns the exit code. Raises as ``Gateway``."""
-    gateway = Gateway(settings)
+    gateway = Gateway(settings, send_order)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: gateway.stop())
     gateway.run()

@@ -1,0 +1,306 @@
+"""Commands over HTTP, for agents and people without a route to Kafka.
+
+``GET /v1/control`` streams the commands of the caller's projects as server-sent events;
+``POST /v1/runs/ID/control`` writes one. The topic is read by one consumer for all streams.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+import msgspec
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from stepstream.common.kafka import KafkaUnreachable
+from stepstream.common.web import body as bodies
+from stepstream.common.web.app import Raw
+from stepstream.common.web.errors import WebError
+from stepstream.common.web.exchange import body, head
+from stepstream.common.web.front import CALLER, require
+from stepstream.producers.control.listener import CommandListener
+from stepstream.producers.gateway.service import callers
+from stepstream.schemas.alert import Command
+from stepstream.schemas.ids import TRACE_ID
+from stepstream.schemas.settings import Settings
+
+MAX_STREAMS: Final = 1_000
+MAX_RECENT: Final = 1_000
+MAX_WAITING: Final = 1_000
+"""Commands that a stream may be behind: a client that takes nothing for longer is disconnected."""
+MAX_TRACES: Final = 100_000
+HEARTBEAT_S: Final = 15.0
+STOP_CHECK_S: Final = 0.5
+BODY_BYTES: Final = 16_384
+ACTIONS: Final = ("stop", "pause", "resume", "warn")
+_EVENTS: Final = [(b"content-type", b"text/event-stream")]
+
+
+@dataclass(frozen=True)
+class Order:
+    """A command to one run, as it was asked for."""
+
+    trace_id: str
+    project: str
+    action: str
+    by: str
+    reason: str
+    budget_usd: str
+
+
+SendOrder = Callable[[Order], Command]
+"""Writes the command and returns it once Kafka has it. Blocks; raises ``KafkaUnreachable`` and
+``ValueError``.
+"""
+
+_encode = msgspec.json.Encoder().encode
+
+
+class SeenTraces:
+    """The projects of runs whose steps went through this gateway, the most recent ones.
+
+    A key for some projects may command their runs alone, and a trace id does not tell its project.
+    """
+
+    def __init__(self) -> None:
+        self._projects: OrderedDict[str, str] = OrderedDict()
+
+    def add(self, found: Iterable[tuple[str, str]]) -> None:
+        """Note traces and their projects."""
+        for trace_id, project in found:
+            self._projects[trace_id] = project
+            self._projects.move_to_end(trace_id)
+        while len(self._projects) > MAX_TRACES:
+            self._projects.popitem(last=False)
+
+    def project_of(self, trace_id: str) -> str | None:
+        """The project; None for a trace that was not seen."""
+        return self._projects.get(trace_id)
+
+
+@dataclass(eq=False)
+class _Stream:
+    """One open stream and what it wants."""
+
+    projects: frozenset[str]
+    agent: str
+    traces: frozenset[str]
+    queue: asyncio.Queue[Command]
+    lost: bool = False
+
+    def wants(self, command: Command) -> bool:
+        """Whether a command is for this client."""
+        if self.projects and command.project not in self.projects:
+            return False
+        if command.trace_id:
+            return not self.traces or command.trace_id in self.traces
+        return not self.agent or command.agent in ("", self.agent)
+
+
+class ControlHub:
+    """Delivers commands from the topic to the open streams. ``deliver`` is called by the
+    listener's thread.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.failures = 0
+        self.malformed = 0
+        self._lookback_us = settings.control_lookback
+        self._listener = CommandListener(settings, cast(Any, self))
+        self._recent: deque[Command] = deque(maxlen=MAX_RECENT)
+        self._streams: set[_Stream] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def open(self) -> int:
+        """Streams that are open."""
+        return len(self._streams)
+
+    def deliver(self, command: Command) -> None:
+        """Take a command over from the listener."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._spread, command)
+
+    def _spread(self, command: Command) -> None:
+        self._recent.append(command)
+        for stream in self._streams:
+            if not stream.wants(command):
+                continue
+            try:
+                stream.queue.put_nowait(command)
+            except asyncio.QueueFull:
+                stream.lost = True
+
+    def join(self, stream: _Stream, last_id: str) -> None:
+        """Open a stream; it gets what is still in force, behind the command ``last_id`` where that
+        is known.
+        """
+        self._loop = asyncio.get_running_loop()
+        self._listener.ensure()
+        if len(self._streams) >= MAX_STREAMS:
+            raise WebError(503, "too many control streams are open", {"Retry-After": "5"})
+        known = [command.command_id for command in self._recent]
+        start = known.index(last_id) + 1 if last_id in known else 0
+        for command in list(self._recent)[start:]:
+            if stream.wants(command):
+                stream.queue.put_nowait(command)
+        self._streams.add(stream)
+
+    def leave(self, stream: _Stream) -> None:
+        """Close a stream."""
+        self._streams.discard(stream)
+
+    def close(self) -> None:
+        """Stop reading the topic."""
+        self._listener.close()
+
+
+class ControlEndpoints:
+    """The two paths."""
+
+    def __init__(
+        self,
+        hub: ControlHub,
+        seen: SeenTraces,
+        send_order: SendOrder,
+        *,
+        project: str,
+        stopping: Callable[[], bool],
+    ) -> None:
+        self._hub = hub
+        self._seen = seen
+        self._send_order = send_order
+        self._project = project
+        self._stopping = stopping
+
+    def routes(self) -> list[Route]:
+        """The paths."""
+        return [
+            Route("/v1/control", Raw(self._stream), methods=["GET"]),
+            Route("/v1/runs/{trace_id}/control", self._command, methods=["POST"]),
+        ]
+
+    async def _command(self, request: Request) -> Response:
+        """Write a command to one run; answered when Kafka has it."""
+        trace_id = request.path_params["trace_id"].lower()
+        if not TRACE_ID.fullmatch(trace_id):
+            raise WebError(400, "a run is named by its trace id: 32 hex digits")
+        project = self._project_of(request.scope, trace_id)
+        require(request.scope, "act", project)
+        asked = _asked(await bodies.read(request.scope, request.receive, max_bytes=BODY_BYTES))
+        caller = request.scope.get(CALLER)
+        order = Order(
+            trace_id,
+            project,
+            asked["action"],
+            asked.get("by") or (f"key {caller.name}" if caller else "gateway"),
+            asked.get("reason", ""),
+            asked.get("budget_usd", ""),
+        )
+        try:
+            command = await run_in_threadpool(self._send_order, order)
+        except KafkaUnreachable as error:
+            raise WebError(503, str(error), {"Retry-After": "2"}) from None
+        except ValueError as error:
+            raise WebError(400, str(error)) from None
+        return Response(_encode(command) + b"\n", 202, media_type="application/json")
+
+    def _project_of(self, scope: Scope, trace_id: str) -> str:
+        """The run's project. Raises ``WebError`` 404 where the caller may not know it."""
+        seen = self._seen.project_of(trace_id)
+        allowed = callers.projects_of(scope)
+        if allowed and (seen is None or seen not in allowed):
+            raise WebError(
+                404, "no run of this key's projects with that id has sent steps to this gateway"
+            )
+        return seen or self._project
+
+    async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        require_any(scope)
+        query = request.query_params
+        allowed = callers.projects_of(scope)
+        asked = frozenset(query.getlist("project"))
+        if allowed and not asked <= allowed:
+            raise WebError(403, "the key may not read commands of that project")
+        stream = _Stream(
+            asked or allowed,
+            query.get("agent", ""),
+            frozenset(one.lower() for one in query.getlist("trace_id")),
+            asyncio.Queue(MAX_RECENT + MAX_WAITING),
+        )
+        self._hub.join(stream, request.headers.get("last-event-id", ""))
+        gone = asyncio.ensure_future(_disconnected(receive))
+        try:
+            await send(head(200, _EVENTS))
+            await send(body(b": commands of this gateway\n\n", True))
+            await self._follow(stream, send, gone)
+            await send(body(b"", False))
+        finally:
+            gone.cancel()
+            self._hub.leave(stream)
+
+    async def _follow(self, stream: _Stream, send: Send, gone: asyncio.Future[None]) -> None:
+        quiet_s = 0.0
+        while not gone.done() and not self._stopping() and not stream.lost:
+            try:
+                command = await asyncio.wait_for(stream.queue.get(), STOP_CHECK_S)
+            except TimeoutError:
+                quiet_s += STOP_CHECK_S
+                if quiet_s >= HEARTBEAT_S:
+                    quiet_s = 0.0
+                    await send(body(b": still here\n\n", True))
+                continue
+            quiet_s = 0.0
+            await send(body(_event(command), True))
+
+
+def require_any(scope: Scope) -> None:
+    """Raise ``WebError`` 403 unless the caller may send steps for some project, and so may read
+    commands to its runs.
+    """
+    caller = scope.get(CALLER)
+    if caller is not None and "ingest" not in caller.scopes:
+        raise WebError(403, f"credential {caller.name} lacks the scope ingest")
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _event(command: Command) -> bytes:
+    data = _encode(command)
+    return b"id: %s\nevent: command\ndata: %s\n\n" % (command.command_id.encode(), data)
+
+
+def _asked(sent: bytes) -> dict[str, str]:
+    """What was asked for, checked. Raises ``WebError`` 400."""
+    try:
+        held = json.loads(sent)
+    except (ValueError, RecursionError):
+        held = None
+    if not isinstance(held, dict):
+        raise WebError(400, 'send a JSON object: {"action": "stop", "reason": "..."}')
+    for name, value in _known(held):
+        if not isinstance(value, str) or len(value) > 1_000:
+            raise WebError(400, f"{name} is a text of at most 1000 characters")
+    if held.get("action") not in ACTIONS:
+        raise WebError(400, f"action is one of {', '.join(ACTIONS)}")
+    if held.get("budget_usd") and held["action"] != "resume":
+        raise WebError(400, "budget_usd goes with the action resume")
+    return dict(_known(held))
+
+
+def _known(held: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name in ("action", "by", "reason", "budget_usd"):
+        if held.get(name) is not None:
+            yield name, held[name]

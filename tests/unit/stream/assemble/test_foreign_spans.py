@@ -1,0 +1,199 @@
+"""Runs that were made of spans: roots in other processes, usage told twice, sessions named by one step alone.
+
+Whatever the order of the records, and over crashes.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import msgspec
+import pytest
+
+from benchmarks.cases import case_files
+from stepstream.schemas.money import nanos_from_usd
+from stepstream.stream.run.limits import AssembleLimits
+from tests.support.data_cases import real_data
+from tests.support.otlp import framework_spans, mapped
+from tests.support.stream_world import START_US, Kafka, Process, Rec, event, play, record_of
+
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+USAGE = {"input_tokens": 100, "output_tokens": 10}
+
+
+def step(number: int, parent: int = 0, **more: Any) -> dict[str, Any]:
+    """An ended step."""
+    start = START_US + number * 1_000
+    parent_id = f"{parent:016x}" if parent else ""
+    return event(TRACE, f"{number:016x}", parent_id, "end", start, start + 500, **more)
+
+
+def call(number: int, parent: int, **more: Any) -> dict[str, Any]:
+    """A model call as a span of an instrumentation tells it."""
+    fields = {"usage": USAGE, "cost_usd": "0.5", "usage_may_repeat": True} | more
+    return step(number, parent, kind="llm_call", model="m", **fields)
+
+
+def final(items: list[dict[str, Any]], seed: int, crash_rate: float = 0.0) -> dict[str, Any]:
+    """The last trajectory of a run whose records come in an order of the seed's."""
+    chance = random.Random(seed)
+    order = items[:]
+    chance.shuffle(order)
+    kafka, _ = play(
+        [record_of(offset, item) for offset, item in enumerate(order)],
+        seed,
+        crash_rate=crash_rate,
+        limits=AssembleLimits(replay_records=2),
+    )
+    newest: dict[Any, dict[str, Any]] = {}
+    for record in kafka.values("usage"):
+        key = (record.get("agent", ""), record.get("minute"))
+        if "minute" in record and record["revision"] >= newest.get(key, record)["revision"]:
+            newest[key] = record
+    (found,) = kafka.final().values()
+    told = sum(nanos_from_usd(record.get("cost_usd", "0")) for record in newest.values())
+    assert told == nanos_from_usd(found.get("cost_usd", "0"))
+    return found
+
+
+NESTED = [
+    step(1),
+    call(2, 1),  # the outer instrumentation
+    call(3, 2),  # the inner one tells the same call
+    call(4, 1),  # another call
+    step(5, 1, kind="other"),
+    call(6, 5),
+    step(7, 6, kind="other"),
+    call(8, 7),  # below a step without a kind of its own
+    step(9, 4, kind="tool_call"),
+    call(10, 9),  # a tool's own call repeats nothing
+]
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_a_call_told_twice_counts_at_the_innermost(seed: int) -> None:
+    """Parent and child come in different requests, in any order; some come after a restart."""
+    found = final(NESTED, seed, crash_rate=0.2 if seed % 2 else 0.0)
+    assert found["input_tokens"] == 4 * 100
+    assert found["llm_calls"] == 4
+    assert nanos_from_usd(found["cost_usd"]) == 2_000_000_000
+
+
+def test_calls_of_the_sdk_are_each_their_own() -> None:
+    """Only spans may repeat: the SDK's usage is never its children's."""
+    own = [step(1), call(2, 1, usage_may_repeat=False), call(3, 2, usage_may_repeat=False)]
+    assert final(own, 1)["input_tokens"] == 200
+
+
+def test_an_outer_call_alone_counts() -> None:
+    """The inner span tells no usage, or never comes."""
+    inner = call(3, 2, usage=None, cost_usd=None, usage_may_repeat=False)
+    assert final([step(1), call(2, 1), inner], 1)["input_tokens"] == 100
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_recorded_traces_count_each_call_once(seed: int) -> None:
+    """In any order, against the sums of the calls that have no call below them."""
+    for path in case_files(real_data("otel_framework_traces")):
+        steps = [one for span in framework_spans(path) for one in mapped(span)]
+        above = {one.parent_step_id for one in steps if one.kind == "llm_call" and one.usage}
+        expected = sum(
+            one.usage.input_tokens for one in steps if one.usage and one.step_id not in above
+        )
+        shift = START_US - min(one.start_time for one in steps)
+        items = [msgspec.to_builtins(one) for one in steps]
+        for item in items:
+            item["start_time"] += shift
+            item["end_time"] += shift
+            item.pop("first_token_time", None)
+        assert final(items, seed).get("input_tokens", 0) == expected, path.name
+
+
+def remote(number: int, parent: int, **more: Any) -> dict[str, Any]:
+    """An agent's span below a span of a process that may never report."""
+    return step(number, parent, kind="agent", name="agent", parent_remote=True, **more)
+
+
+def closing(records: list[tuple[float, dict[str, Any]]], until_s: float) -> Kafka:
+    """Feed records at their times and let log time pass."""
+    kafka = Kafka()
+    process = Process(kafka, random.Random(1), AssembleLimits())
+    waiting = sorted(records, key=lambda record: record[0])
+    for tenth in range(round(until_s * 10)):
+        now_us = START_US + tenth * 100_000
+        due = [item for at_s, item in waiting if at_s * 10 <= tenth]
+        waiting = waiting[len(due) :]
+        base = process.logic.offsets.position
+        process.batch(
+            [
+                Rec(
+                    base + number,
+                    now_us // 1_000,
+                    item["trace_id"].encode(),
+                    msgspec.json.encode(item),
+                )
+                for number, item in enumerate(due)
+            ]
+        )
+        process.logic.tick(now_us)
+        process.logic.flush()
+        for _ in range(8):
+            process.pump()
+    return kafka
+
+
+def closes(kafka: Kafka) -> list[dict[str, Any]]:
+    return [value for value in kafka.values("trajectories") if value.get("closed")]
+
+
+def test_a_run_whose_root_is_elsewhere_closes_in_under_five_seconds() -> None:
+    """As a run: with the name, the agent and the status of the step whose parent is remote."""
+    items = [(0.0, remote(2, 99, agent="shopper")), (0.1, step(3, 2)), (0.2, call(4, 2))]
+    kafka = closing(items, 5.0)
+    (found, *_) = closes(kafka)
+    assert found["status"] == "ok"
+    assert (found["name"], found["agent"]) == ("agent", "shopper")
+    assert found["root_step_id"] == f"{2:016x}"
+
+
+@pytest.mark.parametrize("root_s", [1.0, 6.0, 300.0])
+def test_a_later_root_takes_the_run_over(root_s: float) -> None:
+    """A second, six seconds or five minutes later: the trajectory grows and names the root."""
+    items = [(0.0, remote(2, 1, agent="shopper")), (0.1, call(4, 2)), (root_s, step(1, name="web"))]
+    kafka = closing(items, root_s + 8)
+    (found,) = kafka.final().values()
+    assert found["closed"]
+    assert (found["root_step_id"], found["name"]) == (f"{1:016x}", "web")
+    assert found["steps"] == 3
+    assert found["input_tokens"] == 100
+    revisions = [value["revision"] for value in kafka.values("trajectories")]
+    assert revisions == sorted(revisions)
+
+
+def test_two_agents_below_one_remote_parent_are_one_run() -> None:
+    """Thirty seconds apart: the second one belongs to what was closed, and the first stays the root."""
+    items = [(0.0, remote(2, 1)), (30.0, remote(5, 1)), (30.1, call(6, 5))]
+    kafka = closing(items, 40)
+    (found,) = kafka.final().values()
+    assert (found["root_step_id"], found["steps"], found["closed"]) == (f"{2:016x}", 3, True)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_the_root_does_not_depend_on_the_order(seed: int) -> None:
+    """True root before stand-ins, the earliest stand-in before others."""
+    items = [remote(3, 98), remote(2, 99), step(4, 2), step(5, 3)]
+    assert final(items, seed)["root_step_id"] == f"{2:016x}"
+    assert final([*items, step(9)], seed)["root_step_id"] == f"{9:016x}"
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_session_and_user_come_from_any_step(seed: int) -> None:
+    """The root's where it names them, else those of the earliest step that does."""
+    items = [
+        step(1, user_id="root's"),
+        step(2, 1, session_id="first", user_id="child's"),
+        step(3, 1, session_id="second"),
+    ]
+    found = final(items, seed, crash_rate=0.2)
+    assert (found["session_id"], found["user_id"]) == ("first", "root's")
