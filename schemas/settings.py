@@ -527,7 +527,7 @@ class Settings(BaseModel):
         "bare",
         "Spans that no convention for agents knows (HTTP, SQL). bare: only their place in the tree "
         "is kept; keep: all of them; drop: they are not stored.",
-        metavar="bare|keep|drop",
+        metavar="CHOICE",
         pattern="^(bare|keep|drop)$",
     )
     gateway_rate_limit: int = _gateway(
@@ -565,12 +565,14 @@ class Settings(BaseModel):
     log_level: str = _process(
         "warning",
         "Minimum level of log lines on stderr: debug, info, warning, error or critical.",
+        processes=(*PROCESSES, "gateway", "up"),
         metavar="LEVEL",
         pattern="^(debug|info|warning|error|critical)$",
     )
     log_format: str = _process(
         "text",
         "Format of log lines: text, or json for one JSON object a line.",
+        processes=(*PROCESSES, "gateway", "up"),
         metavar="FORMAT",
         pattern="^(text|json)$",
     )

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from typing import cast
 
-from stepstream.admin.orders import Target, order_to_run
+from stepstream.admin.commands import Target, send_to_run
 from stepstream.producers.gateway.service import process
-from stepstream.producers.gateway.service.control import Order, SendOrder
+from stepstream.producers.gateway.service.control import Asked, SendCommand
 from stepstream.schemas.alert import Command, CommandAction
 from stepstream.schemas.money import amount_nanos
 from stepstream.schemas.settings import Settings
@@ -18,19 +18,19 @@ def run(settings: Settings) -> int:
     return process.run(settings, sender(settings))
 
 
-def sender(settings: Settings) -> SendOrder:
+def sender(settings: Settings) -> SendCommand:
     """What writes commands for the gateway."""
 
-    def send(order: Order) -> Command:
-        if order.budget_usd:
-            amount_nanos(order.budget_usd)  # raises ValueError for what is no amount
-        return order_to_run(
+    def send(asked: Asked) -> Command:
+        if asked.budget_usd:
+            amount_nanos(asked.budget_usd)  # raises ValueError for what is no amount
+        return send_to_run(
             settings,
-            Target(order.trace_id, project=order.project),
-            cast(CommandAction, order.action),
-            by=order.by,
-            reason=order.reason,
-            budget_usd=order.budget_usd,
+            Target(asked.trace_id, project=asked.project),
+            cast(CommandAction, asked.action),
+            by=asked.by,
+            reason=asked.reason,
+            budget_usd=asked.budget_usd,
             now_us=time.time_ns() // 1_000,
         )
 

@@ -7,29 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stepstream.cli import errors
-from stepstream.cli.common import KAFKA, takes
-from stepstream.cli.processes import PROCESS, LifelineOption
+from stepstream.cli.options import takes
+from stepstream.cli.processes import LifelineOption
 from stepstream.common.terminal import say
 
 if TYPE_CHECKING:
     from stepstream.schemas.settings import Settings
 
-HELP = "Run a gateway: OpenTelemetry and JSON over HTTP to Kafka; check one."
-GATEWAY = (
-    "gateway_host",
-    "gateway_port",
-    "gateway_other_spans",
-    "gateway_rate_limit",
-    "gateway_max_body_bytes",
-    "gateway_in_flight_bytes",
-    "credentials_file",
-    "project",
-    "environment",
-    "capture_content",
-    "max_content_bytes",
-    "steps_retention_days",
-    "retention_by_project",
-)
+HELP = "Run a gateway: it writes OpenTelemetry and JSON from HTTP to Kafka."
 
 
 def register(app: typer.Typer) -> None:
@@ -40,7 +25,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group, name="gateway", rich_help_panel="Run")
 
 
-@takes(*KAFKA, *GATEWAY, *PROCESS)
+@takes("kafka", "gateway")
 def gateway(
     settings: Settings,
     context: typer.Context,
@@ -63,12 +48,10 @@ def gateway(
     raise typer.Exit(run(settings))
 
 
-@takes("gateway_url", "state_dir")
+@takes(settings=("gateway_url", "state_dir"))
 def check(
     settings: Settings,
-    key: Annotated[
-        str, typer.Option("--key", envvar="STEPSTREAM_KEY", help="Key to send with.")
-    ] = "",
+    key: Annotated[str, typer.Option("--key", metavar="KEY", help="Key to send with.")] = "",
     quiet: Annotated[bool, typer.Option("--quiet", help="Do not print the variables.")] = False,
 ) -> None:
     """Send a span to the gateway and print the environment variables for each framework.

@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stepstream.cli import errors
-from stepstream.cli.common import Format, FormatOption, print_rows, takes
-from stepstream.cli.credentials import TAKEN, NameArgument, table_of
+from stepstream.cli.common import print_rows
+from stepstream.cli.credentials import FILE_SETTINGS, NameArgument, table_of
+from stepstream.cli.options import Format, FormatOption, takes
 from stepstream.common.terminal import remark, say
 
 if TYPE_CHECKING:
     from stepstream.common.web.credentials import Credential, Credentials
     from stepstream.schemas.settings import Settings
 
-HELP = "Make, list, rotate and remove the gateway's keys."
+HELP = "Make, list, rotate and remove the keys of the gateway."
 
 
 def register(app: typer.Typer) -> None:
@@ -29,7 +30,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(keys, name="keys", rich_help_panel="Check and prepare")
 
 
-@takes(*TAKEN)
+@takes(settings=FILE_SETTINGS)
 def create(
     settings: Settings,
     project: Annotated[
@@ -37,7 +38,10 @@ def create(
         typer.Argument(metavar="PROJECT...", help="What the key may send for."),
     ],
     name: Annotated[
-        str, typer.Option("--name", help="Its name; otherwise made from the first project's.")
+        str,
+        typer.Option(
+            "--name", metavar="NAME", help="Its name; otherwise made from the first project's."
+        ),
     ] = "",
     act: Annotated[
         bool, typer.Option("--act", help="The key may stop, pause and resume runs too.")
@@ -69,7 +73,7 @@ def create(
     remark(f"written to {file} as {wanted}")
 
 
-@takes(*TAKEN)
+@takes(settings=FILE_SETTINGS)
 def show(settings: Settings, format: FormatOption = Format.TABLE) -> None:
     """List the keys and the projects that each may send for."""
     _, table = table_of(settings)
@@ -81,7 +85,7 @@ def show(settings: Settings, format: FormatOption = Format.TABLE) -> None:
     print_rows(("name", "projects", "scopes"), rows, format)
 
 
-@takes(*TAKEN)
+@takes(settings=FILE_SETTINGS)
 def rotate(
     settings: Settings,
     name: NameArgument,
@@ -107,7 +111,7 @@ def rotate(
     remark(f"written to {file} as {fresh}; {name} {left}")
 
 
-@takes(*TAKEN)
+@takes(settings=FILE_SETTINGS)
 def remove(settings: Settings, name: NameArgument) -> None:
     """Take a key out of the file: a running gateway refuses it within seconds."""
     from stepstream.common.web.credentials import save

@@ -546,7 +546,7 @@ def test_commands_reach_agents_without_a_route_to_kafka(
             assert command("operator", action="explode").status == 400
             assert command("operator", action="stop", budget_usd="5").status == 400
             assert command("operator", action="resume", budget_usd="x").status == 400
-            wait_until(lambda: gateway.hub._listener.ready.is_set(), 30, "the topic is followed")
+            wait_until(lambda: gateway.hub.follows, 30, "the topic is followed")
             sent = command("operator", action="stop", reason="too expensive")
             assert sent.status == 202
             (got,) = events_of(mine, 1)

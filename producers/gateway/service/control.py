@@ -45,7 +45,7 @@ _EVENTS: Final = [(b"content-type", b"text/event-stream")]
 
 
 @dataclass(frozen=True)
-class Order:
+class Asked:
     """A command to one run, as it was asked for."""
 
     trace_id: str
@@ -56,7 +56,7 @@ class Order:
     budget_usd: str
 
 
-SendOrder = Callable[[Order], Command]
+SendCommand = Callable[[Asked], Command]
 """Writes the command and returns it once Kafka has it. Blocks; raises ``KafkaUnreachable`` and
 ``ValueError``.
 """
@@ -113,7 +113,6 @@ class ControlHub:
     def __init__(self, settings: Settings) -> None:
         self.failures = 0
         self.malformed = 0
-        self._lookback_us = settings.control_lookback
         self._listener = CommandListener(settings, cast(Any, self))
         self._recent: deque[Command] = deque(maxlen=MAX_RECENT)
         self._streams: set[_Stream] = set()
@@ -123,6 +122,11 @@ class ControlHub:
     def open(self) -> int:
         """Streams that are open."""
         return len(self._streams)
+
+    @property
+    def follows(self) -> bool:
+        """Whether the topic is read: every later command will be delivered."""
+        return self._listener.ready.is_set()
 
     def deliver(self, command: Command) -> None:
         """Take a command over from the listener."""
@@ -170,14 +174,14 @@ class ControlEndpoints:
         self,
         hub: ControlHub,
         seen: SeenTraces,
-        send_order: SendOrder,
+        send_command: SendCommand,
         *,
         project: str,
         stopping: Callable[[], bool],
     ) -> None:
         self._hub = hub
         self._seen = seen
-        self._send_order = send_order
+        self._send_command = send_command
         self._project = project
         self._stopping = stopping
 
@@ -195,18 +199,18 @@ class ControlEndpoints:
             raise WebError(400, "a run is named by its trace id: 32 hex digits")
         project = self._project_of(request.scope, trace_id)
         require(request.scope, "act", project)
-        asked = _asked(await bodies.read(request.scope, request.receive, max_bytes=BODY_BYTES))
+        sent = _checked(await bodies.read(request.scope, request.receive, max_bytes=BODY_BYTES))
         caller = request.scope.get(CALLER)
-        order = Order(
+        asked = Asked(
             trace_id,
             project,
-            asked["action"],
-            asked.get("by") or (f"key {caller.name}" if caller else "gateway"),
-            asked.get("reason", ""),
-            asked.get("budget_usd", ""),
+            sent["action"],
+            sent.get("by") or (f"key {caller.name}" if caller else "gateway"),
+            sent.get("reason", ""),
+            sent.get("budget_usd", ""),
         )
         try:
-            command = await run_in_threadpool(self._send_order, order)
+            command = await run_in_threadpool(self._send_command, asked)
         except KafkaUnreachable as error:
             raise WebError(503, str(error), {"Retry-After": "2"}) from None
         except ValueError as error:
@@ -282,7 +286,7 @@ def _event(command: Command) -> bytes:
     return b"id: %s\nevent: command\ndata: %s\n\n" % (command.command_id.encode(), data)
 
 
-def _asked(sent: bytes) -> dict[str, str]:
+def _checked(sent: bytes) -> dict[str, str]:
     """What was asked for, checked. Raises ``WebError`` 400."""
     try:
         held = json.loads(sent)

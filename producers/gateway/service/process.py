@@ -19,7 +19,7 @@ from stepstream.producers.gateway.service.control import (
     ControlEndpoints,
     ControlHub,
     SeenTraces,
-    SendOrder,
+    SendCommand,
 )
 from stepstream.producers.gateway.service.counts import Counts
 from stepstream.producers.gateway.service.http import Endpoints
@@ -48,7 +48,7 @@ def options_of(settings: Settings) -> Options:
 class Gateway:
     """A gateway that listens from the moment it is made."""
 
-    def __init__(self, settings: Settings, send_order: SendOrder) -> None:
+    def __init__(self, settings: Settings, send_command: SendCommand) -> None:
         """Raises ``AddressTaken``, ``OSError`` and ``CredentialsError``."""
         self.observer = Observer()
         self.writer = KafkaWriter(settings)
@@ -59,7 +59,7 @@ class Gateway:
         control = ControlEndpoints(
             self.hub,
             seen,
-            send_order,
+            send_command,
             project=settings.project,
             stopping=lambda: self.server.stopping,
         )
@@ -121,9 +121,9 @@ class Gateway:
         self.observer.gauge(metrics.GATEWAY_STREAMS).set(self.hub.open)
 
 
-def run(settings: Settings, send_order: SendOrder) -> int:
+def run(settings: Settings, send_command: SendCommand) -> int:
     """Run a gateway until SIGTERM or SIGINT; returns the exit code. Raises as ``Gateway``."""
-    gateway = Gateway(settings, send_order)
+    gateway = Gateway(settings, send_command)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: gateway.stop())
     gateway.run()

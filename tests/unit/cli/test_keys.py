@@ -24,12 +24,12 @@ def command(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, s
     return code, out.strip(), err.strip()
 
 
-def verified(file: Path, token: str) -> frozenset[str] | None:
+def verified(file: Path, token: str) -> set[str] | None:
     """The projects of a token that is right; None for one that is not."""
     pair = split_token(token)
     assert pair is not None
     found = load(file).verify(*pair, client="127.0.0.1", now_s=0.0)
-    return None if found is None else found.projects
+    return None if found is None else set(found.projects)
 
 
 def test_a_key_is_for_its_projects(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
