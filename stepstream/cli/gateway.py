@@ -39,7 +39,7 @@ def gateway(
 
     logs.configure(settings)
     if lifeline:
-        from stepstream.local.lifeline import follow_parent
+        from stepstream.local.processes.follow_parent import follow_parent
 
         follow_parent()
     require_kafka(settings)

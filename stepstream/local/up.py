@@ -66,7 +66,7 @@ def run(settings: Settings) -> int:
                 if pipeline.failure:
                     raise PipelineError(pipeline.failure)
             console.print(
-                "stepstream is stopping: worker, notifier and sink finish what they have read "
+                "stepstream is stopping: gateway, worker, notifier and sink finish what they have read "
                 "(Ctrl-C again: at once)"
             )
         finally:

@@ -27,6 +27,8 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "schemas": set(),
     "stepstream/common": {"schemas"},
     "producers": {"schemas", "stepstream/common"},
+    # The SDK itself never reaches into the gateway: it stays light.
+    "producers/gateway": {"schemas", "stepstream/common", "producers"},
     "stream/core": {"schemas"},
     "stream/run": {"schemas", "stream/core"},
     "stream/baselines": {"schemas", "stream/core", "stream/run"},
@@ -61,6 +63,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
         "sinks",
         "sinks/clickhouse",
         "sinks/notify",
+        "producers/gateway",
         "stream/core",
         "stream/baselines",
         "stream/usage",
