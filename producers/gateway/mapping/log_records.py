@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from stepstream.producers.gateway.mapping import contents
+from stepstream.producers.gateway.mapping import contents, secrets
 from stepstream.producers.gateway.mapping.mapper import (
     MAX_ATTRIBUTE_CHARS,
     MAX_NAME_CHARS,
@@ -60,10 +60,8 @@ class LogMapper:
             _fill_evaluation(step, record)
         else:
             self._fill_content(step, record, name)
-        if self.options.redact is not None:
-            redact = self.options.redact
-            step.input, step.output = redact(step.input), redact(step.output)
-            step.attributes = {key: redact(value) for key, value in step.attributes.items()}
+        if self.options.redact:
+            secrets.redact(step)
         return [step]
 
     def _step(self, record: LogRecord, origin: Origin, name: str, time_us: int) -> AnyStep:

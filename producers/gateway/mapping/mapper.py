@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final
 
 import msgspec
 
-from stepstream.producers.gateway.mapping import contents, kinds, usage_counts
+from stepstream.producers.gateway.mapping import contents, kinds, secrets, usage_counts
 from stepstream.producers.gateway.mapping.attributes import AttributeReader, Read
 from stepstream.producers.gateway.mapping.names import Field as F
 from stepstream.producers.gateway.mapping.spans import (
@@ -75,8 +74,8 @@ class Options(msgspec.Struct, frozen=True):
     other_spans: str = BARE
     environment: str = ""
     limits: Limits = Limits()
-    redact: Callable[[str], str] | None = None
-    """Takes secrets out of a text."""
+    redact: bool = True
+    """Whether secrets are taken out of texts."""
 
 
 def id_problem(trace_id: str, span_id: str) -> str:
@@ -139,10 +138,13 @@ class Mapper:
         _set_status(step, span, read)
         if read.values[F.PENDING] == "pending_span":
             _make_start(step, read)
-        if is_other and self.options.other_spans == BARE:
-            return [step]
-        self._fill(step, span, read)
-        return [step, *self._selections(step)] if kind == kinds.LLM else [step]
+        if not (is_other and self.options.other_spans == BARE):
+            self._fill(step, span, read)
+        steps = [step, *self._selections(step)] if kind == kinds.LLM else [step]
+        if self.options.redact:
+            for one in steps:
+                secrets.redact(one)
+        return steps
 
     def _project(self, read: Read, span: Span, origin: Origin) -> str | None:
         """The step's project; None where the span names one that its sender may not write to."""
@@ -211,8 +213,6 @@ class Mapper:
             _look_into_result(step, taken)
         step.first_token_time = _first_token_us(step, span, read)
         step.attributes = self._attributes(step, span, read)
-        if self.options.redact is not None:
-            _redact(step, self.options.redact)
 
     def _fill_call(self, step: AnyStep, span: Span, read: Read) -> None:
         values = read.values
@@ -581,19 +581,3 @@ _CONTENT_WORDS: Final = ("message", "prompt", "content", "completion", "input", 
 def _may_hold_content(name: str) -> bool:
     low = name.lower()
     return any(word in low for word in _CONTENT_WORDS)
-
-
-def _redact(step: AnyStep, redact: Callable[[str], str]) -> None:
-    """Take secrets out of everything that may hold any."""
-    if step.input:
-        step.input = redact(step.input)
-    if step.output:
-        step.output = redact(step.output)
-    if step.error_message:
-        step.error_message = redact(step.error_message)
-    for name, value in step.attributes.items():
-        step.attributes[name] = redact(value)
-    step.documents = [
-        DocumentStruct(id=one.id, score=one.score, content=redact(one.content))
-        for one in step.documents
-    ]
