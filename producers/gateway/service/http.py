@@ -19,7 +19,7 @@ from stepstream.producers.gateway.mapping.mapper import Origin
 from stepstream.producers.gateway.otlp import answers
 from stepstream.producers.gateway.otlp.answers import JSON, PROTOBUF, Signal
 from stepstream.producers.gateway.otlp.malformed import Malformed
-from stepstream.producers.gateway.service import callers
+from stepstream.producers.gateway.service import callers, openapi
 from stepstream.producers.gateway.service.admission import UNKNOWN_BYTES, Admission
 from stepstream.producers.gateway.service.control import SeenTraces
 from stepstream.producers.gateway.service.counts import Counts
@@ -62,6 +62,7 @@ class Endpoints:
         self._admission = admission
         self._counts = counts
         self._seen = seen
+        self._description = json_body(openapi.document())
 
     def routes(self) -> list[Route]:
         """The paths. What stands before ``/v1/traces`` is ignored: exporters are configured with
@@ -79,7 +80,11 @@ class Endpoints:
         bare = ("/", "/api/public/otel", "/api/public/otel/", "/v1")
         found += [Route(path, self._traces, methods=post) for path in bare]
         found.append(Route("/v1/steps", self._steps, methods=post))
+        found.append(Route(openapi.PATH, self._openapi, methods=["GET"]))
         return found
+
+    async def _openapi(self, _request: Request) -> Response:
+        return Response(self._description, media_type=JSON)
 
     async def _traces(self, request: Request) -> Response:
         return await self._otlp(request, "traces", self._ingest.traces)

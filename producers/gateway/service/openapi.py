@@ -1,0 +1,219 @@
+"""The OpenAPI description of the gateway, published at ``/openapi.json``.
+
+Written by hand: what generators make of the code says nothing of protobuf bodies and back-pressure.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Final
+
+from stepstream.producers.gateway.otlp.answers import JSON, PROTOBUF
+from stepstream.producers.gateway.service.control import ACTIONS
+from stepstream.schemas.step import StepEvent
+
+PATH: Final = "/openapi.json"
+_RETRY: Final = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "string"}}}
+_ERROR: Final = {
+    "type": "object",
+    "properties": {"error": {"type": "string"}, "code": {"type": "string"}},
+    "required": ["error", "code"],
+}
+_STATUS: Final = {
+    "type": "object",
+    "description": "google.rpc.Status",
+    "properties": {"code": {"type": "integer"}, "message": {"type": "string"}},
+}
+_REASONS: Final = {
+    "400": "The body cannot be used; sent again, it is refused again.",
+    "401": "The key is missing or wrong.",
+    "403": "The key does not allow this, or a web page has sent it.",
+    "404": "There is nothing at this path.",
+    "408": "The body did not come in time.",
+    "413": "The body is too large.",
+    "415": "The Content-Type or the Content-Encoding is not known.",
+    "429": "The project sends faster than it may: try again later.",
+    "503": "Nothing was acknowledged: try again later.",
+}
+
+
+def _errors(*statuses: str, otlp: bool = False) -> dict[str, Any]:
+    """The answers that are errors. Those that come before the request is routed have our own form."""
+    schema = {"anyOf": [_STATUS, _ERROR]} if otlp else _ERROR
+    content: dict[str, Any] = {JSON: {"schema": schema}}
+    if otlp:
+        content[PROTOBUF] = {"schema": {"type": "string", "format": "binary"}}
+    return {
+        status: {
+            "description": _REASONS[status],
+            "content": content,
+            **({"headers": _RETRY} if status in ("429", "503") else {}),
+        }
+        for status in statuses
+    }
+
+
+def _otlp(signal: str, rejected: str) -> dict[str, Any]:
+    partial = {
+        "type": "object",
+        "properties": {
+            "partialSuccess": {
+                "type": "object",
+                "properties": {
+                    rejected: {"type": "string"},
+                    "errorMessage": {"type": "string"},
+                },
+            }
+        },
+    }
+    binary = {"schema": {"type": "string", "format": "binary"}}
+    return {
+        "post": {
+            "operationId": f"export_{signal}",
+            "summary": f"OTLP {signal}; answered when Kafka has acknowledged them.",
+            "requestBody": {
+                "required": True,
+                "content": {PROTOBUF: binary, JSON: {"schema": {"type": "object"}}},
+            },
+            "responses": {
+                "200": {
+                    "description": "Taken, or partly taken: then the body says what was not.",
+                    "content": {JSON: {"schema": partial}, PROTOBUF: binary},
+                },
+                **_errors("400", "401", "403", "408", "413", "415", "429", "503", otlp=True),
+            },
+        }
+    }
+
+
+def _steps() -> dict[str, Any]:
+    step = {"$ref": "#/components/schemas/StepEvent"}
+    answer = {
+        "type": "object",
+        "properties": {
+            "accepted": {"type": "integer"},
+            "rejected": {"type": "integer"},
+            "error": {"type": "string"},
+            "code": {"type": "string"},
+            "rejections": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "properties": {"reason": {"type": "string"}, "detail": {"type": "string"}},
+                },
+            },
+        },
+    }
+    return {
+        "post": {
+            "operationId": "send_steps",
+            "summary": "Steps as JSON: an object, a list, or one object a line.",
+            "requestBody": {
+                "required": True,
+                "content": {
+                    JSON: {"schema": {"oneOf": [step, {"type": "array", "items": step}]}},
+                    "application/x-ndjson": {"schema": {"type": "string"}},
+                },
+            },
+            "responses": {
+                "200": {
+                    "description": "At least one step was taken.",
+                    "content": {JSON: {"schema": answer}},
+                },
+                **_errors("400", "401", "403", "408", "413", "415", "429", "503"),
+            },
+        }
+    }
+
+
+def _control() -> dict[str, Any]:
+    text = {"type": "string", "maxLength": 1000}
+    return {
+        "post": {
+            "operationId": "command_run",
+            "summary": "Stop, pause, resume or warn a run; needs a key with the scope act.",
+            "parameters": [
+                {
+                    "name": "trace_id",
+                    "in": "path",
+                    "required": True,
+                    "schema": {"type": "string", "pattern": "^[0-9a-fA-F]{32}$"},
+                }
+            ],
+            "requestBody": {
+                "required": True,
+                "content": {
+                    JSON: {
+                        "schema": {
+                            "type": "object",
+                            "properties": {
+                                "action": {"enum": list(ACTIONS)},
+                                "by": text,
+                                "reason": text,
+                                "budget_usd": text,
+                            },
+                            "required": ["action"],
+                        }
+                    }
+                },
+            },
+            "responses": {
+                "202": {
+                    "description": "Kafka has the command.",
+                    "content": {JSON: {"schema": {"type": "object"}}},
+                },
+                **_errors("400", "401", "403", "404", "413", "503"),
+            },
+        }
+    }
+
+
+def _stream() -> dict[str, Any]:
+    names = ("project", "agent", "trace_id")
+    return {
+        "get": {
+            "operationId": "follow_commands",
+            "summary": "Commands as server-sent events, for agents without a route to Kafka.",
+            "parameters": [
+                {"name": name, "in": "query", "schema": {"type": "string"}} for name in names
+            ],
+            "responses": {
+                "200": {
+                    "description": "Events named command, until the client leaves.",
+                    "content": {"text/event-stream": {"schema": {"type": "string"}}},
+                },
+                **_errors("401", "403", "503"),
+            },
+        }
+    }
+
+
+def document() -> dict[str, Any]:
+    """The description."""
+    try:
+        release = version("stepstream")
+    except PackageNotFoundError:
+        release = "0"
+    step = StepEvent.model_json_schema(ref_template="#/components/schemas/{model}")
+    nested = step.pop("$defs", {})
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Stepstream gateway", "version": release},
+        "security": [{}, {"key": []}, {"bearer": []}, {"basic": []}],
+        "paths": {
+            "/v1/traces": _otlp("traces", "rejectedSpans"),
+            "/v1/logs": _otlp("logs", "rejectedLogRecords"),
+            "/v1/metrics": _otlp("metrics", "rejectedDataPoints"),
+            "/v1/steps": _steps(),
+            "/v1/runs/{trace_id}/control": _control(),
+            "/v1/control": _stream(),
+        },
+        "components": {
+            "schemas": {"StepEvent": step, **nested},
+            "securitySchemes": {
+                "key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+                "bearer": {"type": "http", "scheme": "bearer"},
+                "basic": {"type": "http", "scheme": "basic"},
+            },
+        },
+    }
