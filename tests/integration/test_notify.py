@@ -78,8 +78,8 @@ def test_a_webhook_gets_alerts_and_their_end_signed_and_live(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A subscription added while the notifier runs is in force at once; each notification has its key
-    and signature; a failing webhook delays no other; a restarted notifier repeats nothing."""
+    """A subscription added while the notifier runs is in force at once; each notification has its
+    key and signature; a failing webhook delays no other; a restarted notifier repeats nothing."""
     monkeypatch.setenv("STEPSTREAM_NOTIFY_SECRET_HOOK", "a-very-secret-key")
     with receiver() as hook, receiver(status=lambda _call: 503) as dead:
         subscribe(settings, "dead", dead.url)
@@ -130,8 +130,8 @@ def test_a_webhook_gets_alerts_and_their_end_signed_and_live(
 def test_nothing_is_lost_when_notifiers_are_killed(
     settings: Settings, publisher: Publisher, processes: list[Process], tmp_path: Path
 ) -> None:
-    """Two notifiers share the alerts and are killed at random while a receiver fails now and then: every change is taken, in
-    order for each alert, and what is taken twice has the same key."""
+    """Two notifiers share the alerts and are killed at random while a receiver fails now and then:
+    every change is taken, in order for each alert, and what is taken twice has the same key."""
     dice = random.Random(7)
     keys: dict[str, set[bytes]] = {}
 
@@ -170,7 +170,7 @@ def test_nothing_is_lost_when_notifiers_are_killed(
                 pair for call in list(hook.taken) if call.path == "/all" for pair in call.alerts
             }
 
-        # An alert that was not sent before its end is sent as resolved: its newest state must be there.
+        # An alert that was not sent before its end is sent as resolved.
         ends = {(f"a{n}", 2 if n < total - 20 else 1) for n in range(total)}
         wait_until(
             lambda: ends <= final(),
@@ -202,7 +202,8 @@ def test_nothing_is_lost_when_notifiers_are_killed(
 def test_the_stream_goes_on_where_it_left_off(
     settings: Settings, publisher: Publisher, processes: list[Process], tmp_path: Path
 ) -> None:
-    """Server-sent events: from now on, filtered, and after Last-Event-ID without a gap or a repeat."""
+    """Server-sent events: from now on, filtered, and after Last-Event-ID without a gap or a
+    repeat."""
     processes.append(notifier(settings, tmp_path / "1.log"))
     url = admin(processes[0])
 
@@ -354,7 +355,8 @@ def test_a_stalled_pipeline_is_reported_by_the_notifier_itself(
 def test_a_synthetic_run_that_does_not_come_through_is_an_alert(
     settings: Settings, processes: list[Process], tmp_path: Path
 ) -> None:
-    """A missing alert of a synthetic run is reported, and its end; the run's own alert is not sent."""
+    """A missing alert of a synthetic run is reported, and its end; the run's own alert is not
+    sent."""
     watching = settings.model_copy(update={"watch_after": 4_000_000, "synthetic_runs": True})
 
     def text(hook: Receiver) -> list[tuple[str, str]]:

@@ -53,9 +53,17 @@ def publisher(settings: Settings) -> Iterator[Publish]:
     ) -> Alert:
         now = time.time_ns() // 1_000
         alert = Alert(
-            alert_id=alert_id, seq=seq, state="firing", severity=severity, alert="loop", rule="loop", project="shop",
-            agent=agent, opened_at=now, updated_at=now,
-        )  # fmt: skip
+            alert_id=alert_id,
+            seq=seq,
+            state="firing",
+            severity=severity,
+            alert="loop",
+            rule="loop",
+            project="shop",
+            agent=agent,
+            opened_at=now,
+            updated_at=now,
+        )
         client.produce(
             topic(settings.topic_prefix, "alerts"),
             alert.model_dump_json().encode(),
@@ -69,7 +77,8 @@ def publisher(settings: Settings) -> Iterator[Publish]:
 
 
 def test_a_tail_gets_what_comes_from_the_call_on(settings: Settings, publish: Publish) -> None:
-    """An alert published between the call and the loop is not missed; what was there before is not delivered."""
+    """An alert published between the call and the loop is not missed; what was there before is not
+    delivered."""
     publish("before")
     with subscribe(settings=settings, timeout=3) as alerts:
         sent = [publish("a"), publish("b", severity="critical")]
@@ -77,7 +86,8 @@ def test_a_tail_gets_what_comes_from_the_call_on(settings: Settings, publish: Pu
 
 
 def test_since_the_earliest_or_a_time(settings: Settings, publish: Publish) -> None:
-    """Everything kept, or everything from a time on; the iteration ends after the silence asked for."""
+    """Everything kept, or everything from a time on; the iteration ends after the silence asked
+    for."""
     publish("old")
     time.sleep(0.05)
     moment = datetime.now(UTC)
@@ -92,7 +102,8 @@ def test_since_the_earliest_or_a_time(settings: Settings, publish: Publish) -> N
 
 
 def test_repeats_are_dropped_and_changes_are_not(settings: Settings, publish: Publish) -> None:
-    """A record published twice comes once, an older one after a newer not at all, each change of an alert once."""
+    """A record published twice comes once, an older one after a newer not at all, each change of an
+    alert once."""
     for seq in (1, 1, 2, 1, 2, 3):
         publish("a", seq)
     assert [alert.seq for alert in subscribe(since="earliest", settings=settings, timeout=1)] == [
@@ -103,7 +114,8 @@ def test_repeats_are_dropped_and_changes_are_not(settings: Settings, publish: Pu
 
 
 def test_filters_and_what_is_no_alert(settings: Settings, publish: Publish) -> None:
-    """Only what matches is delivered; a record that is no alert is skipped; a filter that does not exist is refused."""
+    """Only what matches is delivered; a record that is no alert is skipped; a filter that does not
+    exist is refused."""
     client = kafka.producer(settings)
     client.produce(topic(settings.topic_prefix, "alerts"), b"{not json", key=b"x")
     client.produce(topic(settings.topic_prefix, "alerts"), None, key=b"y")
@@ -130,7 +142,8 @@ def test_filters_and_what_is_no_alert(settings: Settings, publish: Publish) -> N
 def test_a_named_subscription_goes_on_where_its_body_left_off(
     settings: Settings, publish: Publish
 ) -> None:
-    """What was dealt with does not come again; the alert whose body was left unfinished does; nothing between is lost."""
+    """What was dealt with does not come again; the alert whose body was left unfinished does;
+    nothing between is lost."""
     with subscribe("oncall", settings=settings, timeout=20) as alerts:
         for name in ("a", "b", "c"):
             publish(name)
@@ -145,7 +158,8 @@ def test_a_named_subscription_goes_on_where_its_body_left_off(
 def test_a_named_subscription_that_saw_nothing_still_keeps_its_place(
     settings: Settings, publish: Publish
 ) -> None:
-    """From the first moment on the place is kept: alerts that come while the program is away are delivered later."""
+    """From the first moment on the place is kept: alerts that come while the program is away are
+    delivered later."""
     assert list(subscribe("away", settings=settings, timeout=4)) == []
     publish("while-away")
     assert [alert.alert_id for alert in subscribe("away", settings=settings, timeout=3)] == [
@@ -154,7 +168,8 @@ def test_a_named_subscription_that_saw_nothing_still_keeps_its_place(
 
 
 async def test_the_async_form_leaves_the_loop_free(settings: Settings, publish: Publish) -> None:
-    """While it waits, other tasks run without a pause worth noticing; leaving the loop closes it."""
+    """While it waits, other tasks run without a pause worth noticing; leaving the loop closes
+    it."""
     publish("a")
     longest, last = 0.0, time.monotonic()
 
@@ -192,7 +207,8 @@ async def test_a_cancelled_async_subscription_ends(settings: Settings) -> None:
 def test_a_callback_in_the_background(
     settings: Settings, publish: Publish, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Each alert calls back; a callback that fails is logged and the next alert still comes; close waits for it."""
+    """Each alert calls back; a callback that fails is logged and the next alert still comes; close
+    waits for it."""
     got: list[str] = []
 
     def note(alert: Alert) -> None:
@@ -213,7 +229,8 @@ def test_a_callback_in_the_background(
 
 @pytest.mark.parametrize("name", [pytest.param(None, marks=pytest.mark.long), "oncall"])
 def test_a_broker_that_was_killed_is_waited_out(tmp_path: Path, name: str | None) -> None:
-    """Killed and started again, the broker finds the subscription still there; nothing is lost and nothing comes twice."""
+    """Killed and started again, the broker finds the subscription still there; nothing is lost and
+    nothing comes twice."""
     got: list[str] = []
     with EmbeddedKafka(tmp_path, heap_mb=256) as broker:
         settings = prepare(Settings(kafka_brokers=broker.bootstrap, topic_prefix="t"))

@@ -43,14 +43,32 @@ __all__ = ["closing"]  # a fixture of every test here
 pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
 PRIVATE = (
-    "0.0.0.0", "0.1.2.3", "10.0.0.1", "100.64.0.1", "100.100.100.200", "127.0.0.1",
-    "127.255.255.254", "168.63.129.16",
-    "169.254.169.254", "172.16.0.1", "172.31.255.255", "192.0.0.8", "192.0.0.170", "192.0.0.192",
-    "192.0.2.1", "192.88.99.1",
-    "192.168.0.1", "198.18.0.1", "198.19.255.255", "198.51.100.1", "203.0.113.1", "224.0.0.1",
-    "239.255.255.250", "240.0.0.1",
+    "0.0.0.0",
+    "0.1.2.3",
+    "10.0.0.1",
+    "100.64.0.1",
+    "100.100.100.200",
+    "127.0.0.1",
+    "127.255.255.254",
+    "168.63.129.16",
+    "169.254.169.254",
+    "172.16.0.1",
+    "172.31.255.255",
+    "192.0.0.8",
+    "192.0.0.170",
+    "192.0.0.192",
+    "192.0.2.1",
+    "192.88.99.1",
+    "192.168.0.1",
+    "198.18.0.1",
+    "198.19.255.255",
+    "198.51.100.1",
+    "203.0.113.1",
+    "224.0.0.1",
+    "239.255.255.250",
+    "240.0.0.1",
     "255.255.255.255",
-)  # fmt: skip
+)
 PUBLIC = (
     "1.1.1.1",
     "8.8.8.8",
@@ -63,13 +81,33 @@ PUBLIC = (
     "223.255.255.255",
 )
 PRIVATE_V6 = (
-    "::", "::1", "::127.0.0.1", "::8.8.8.8", "64:ff9b:1::1", "64:ff9b:1:ffff::808:808", "100::1",
-    "100:0:0:1::1", "2001:2::1",
-    "2001:10::1", "2001:20::1", "2001:db8::1", "3fff::1", "5f00::1", "fc00::1", "fd00:ec2::254",
-    "fe80::1", "fe80::1%eth0",
-    "febf::1",    "fec0::1", "feff::1", "ff02::1", "ff0e::1", "4000::1", "2a00::5efe:a00:1",
+    "::",
+    "::1",
+    "::127.0.0.1",
+    "::8.8.8.8",
+    "64:ff9b:1::1",
+    "64:ff9b:1:ffff::808:808",
+    "100::1",
+    "100:0:0:1::1",
+    "2001:2::1",
+    "2001:10::1",
+    "2001:20::1",
+    "2001:db8::1",
+    "3fff::1",
+    "5f00::1",
+    "fc00::1",
+    "fd00:ec2::254",
+    "fe80::1",
+    "fe80::1%eth0",
+    "febf::1",
+    "fec0::1",
+    "feff::1",
+    "ff02::1",
+    "ff0e::1",
+    "4000::1",
+    "2a00::5efe:a00:1",
     "2a00::200:5efe:7f00:1",
-)  # fmt: skip
+)
 PUBLIC_V6 = (
     "2606:4700::1111",
     "2a00:1450::1",
@@ -95,7 +133,8 @@ def embedding(v4: str) -> list[str]:
     "address", [*PRIVATE, *PRIVATE_V6, *(one for v4 in PRIVATE for one in embedding(v4))]
 )
 def test_what_is_not_public(address: str) -> None:
-    """By the registries of special-purpose addresses, not the tables of this Python, in every form."""
+    """By the registries of special-purpose addresses, not the tables of this Python, in every
+    form."""
     assert not is_public(address)
 
 
@@ -264,7 +303,7 @@ def test_a_library_that_resolves_for_itself_is_checked_where_it_connects(
             "gotify": f"gotify://rebind.example:{port}/abcdefghijklmno",
             "mmost": f"mmost://rebind.example:{port}/3ccdd113474722377935511fc85d3dd4",
             "rocket": f"rocket://u:p@rebind.example:{port}/#c",
-        }  # fmt: skip
+        }
         url = urls.get(form, f"{form}://rebind.example:{port}/x")
         own = context("", private=False, APPRISE=url)
         outcome = deliver(notification(), subscription(to={"apprise": {"url": "env:APPRISE"}}), own)

@@ -350,7 +350,8 @@ def test_a_trailer_is_no_header(world: World) -> None:
 
 
 def test_bodies_are_bounded_on_the_wire_and_in_plain_bytes(world: World) -> None:
-    """A long body, one with a large Content-Length, and a few kilobytes that stand for a gigabyte."""
+    """A long body, one with a large Content-Length, and a few kilobytes that stand for a
+    gigabyte."""
     bomb = zstandard.ZstdCompressor(level=19).compress(bytes(1 << 28))
     assert len(bomb) < BODY_BYTES
     for headers, data in (
@@ -447,7 +448,8 @@ def test_the_error_for_a_port_in_use_is_a_sentence(world: World) -> None:
 
 def test_many_requests_on_one_connection(world: World) -> None:
     """Pipelined: each is answered, in order, and checked by itself."""
-    one = f"GET /echo HTTP/1.1\r\nHost: localhost\r\nAuthorization: {KNOWN['Authorization']}\r\n\r\n".encode()
+    authorization = f"Authorization: {KNOWN['Authorization']}\r\n"
+    one = f"GET /echo HTTP/1.1\r\nHost: localhost\r\n{authorization}\r\n".encode()
     stranger = b"GET /echo HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
     with connect(world.server.url) as connection:
         connection.sendall(one * 100 + stranger)

@@ -1,4 +1,5 @@
-"""The credential table: right secrets are taken, wrong ones are not, and failing is limited without locking others out."""
+"""The credential table: right secrets are taken, wrong ones are not, and failing is limited without
+locking others out."""
 
 from __future__ import annotations
 
@@ -160,8 +161,13 @@ def test_a_table_is_written_for_its_owner_alone_and_read_again(tmp_path: Path) -
     assert [path.name for path in file.parent.iterdir()] == [file.name]
 
 
+def file_of(entry: str) -> str:
+    """The text of a credential file with this entry."""
+    return f'{{"version": 1, "credentials": [{entry}]}}'
+
+
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "reason"),
     [
         ("{", "cannot be used"),
         ("[]", "cannot be used"),
@@ -169,33 +175,35 @@ def test_a_table_is_written_for_its_owner_alone_and_read_again(tmp_path: Path) -
         ('{"version": 2, "credentials": []}', "reads version 1"),
         ('{"version": 1, "credentials": [{"name": "a"}]}', "hash"),
         (
-            '{"version": 1, "credentials": [{"name": "A B", "hash": "sha256:00", "scopes": [], "projects": []}]}',
+            file_of('{"name": "A B", "hash": "sha256:00", "scopes": [], "projects": []}'),
             "'A B'",
         ),
         (
-            '{"version": 1, "credentials": [{"name": "a", "hash": "plain", "scopes": [], "projects": []}]}',
+            file_of('{"name": "a", "hash": "plain", "scopes": [], "projects": []}'),
             "sha256:HEX",
         ),
         (
-            '{"version": 1, "credentials": [{"name": "a", "hash": "scrypt:9:8:1:SALT:DIGEST", "scopes": [], "projects": []}]}',
+            file_of(
+                '{"name": "a", "hash": "scrypt:9:8:1:SALT:DIGEST", "scopes": [], "projects": []}'
+            ),
             "sha256:HEX",
         ),
         (
-            '{"version": 1, "credentials": [{"name": 5, "hash": "plain", "scopes": [], "projects": []}]}',
+            file_of('{"name": 5, "hash": "plain", "scopes": [], "projects": []}'),
             "texts",
         ),
         (
-            '{"version": 1, "credentials": [{"name": "a", "hash": "x", "scopes": "read", "projects": []}]}',
+            file_of('{"name": "a", "hash": "x", "scopes": "read", "projects": []}'),
             "lists of texts",
         ),
     ],
 )
 def test_a_file_that_is_no_table_is_named_with_the_reason(
-    tmp_path: Path, text: str, says: str
+    tmp_path: Path, text: str, reason: str
 ) -> None:
     file = tmp_path / "credentials.json"
     file.write_text(text.replace("SALT", "0" * 32).replace("DIGEST", "0" * 64))
-    with pytest.raises(CredentialsError, match=f"{file}.*{says}"):
+    with pytest.raises(CredentialsError, match=f"{file}.*{reason}"):
         load(file)
 
 

@@ -1,4 +1,5 @@
-"""How long a connection may wait: for a first request, within its head, and for the next request."""
+"""How long a connection may wait: for a first request, within its head, and for the next
+request."""
 
 from __future__ import annotations
 

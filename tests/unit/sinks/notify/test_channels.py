@@ -66,7 +66,8 @@ def test_a_notification_arrives_as_the_channel_has_it(name: str) -> None:
 def test_an_error_status_decides_whether_it_is_tried_again(
     name: str, status: int, kind: str
 ) -> None:
-    """Temporary errors are tried again, others are not; the reason has the answer, without secrets."""
+    """Temporary errors are tried again, others are not; the reason has the answer, without
+    secrets."""
     with receiver(status=lambda _call: status, answer=f"no, {SECRET} is wrong".encode()) as there:
         outcome = deliver(notification(), wanted(name, there.url), context_for(there.url))
     assert outcome.kind == (kind if CASES[name].refuses else "failed")
@@ -114,7 +115,8 @@ def test_a_secret_that_is_missing_is_named(name: str) -> None:
 
 
 def test_systems_that_keep_alerts_get_the_end() -> None:
-    """PagerDuty and Opsgenie close what they opened; an alert that is new to them is opened first."""
+    """PagerDuty and Opsgenie close what they opened; an alert that is new to them is opened
+    first."""
     over = alert(state="resolved")
     for name, ends in (
         ("pagerduty", ["/v2/enqueue"]),
@@ -166,11 +168,12 @@ def test_the_body_is_the_same_at_every_try() -> None:
     assert payload(one, subscription()) == payload(replace(one, attempt=7), subscription())
 
 
-# -- HTTP --------------------------------------------------------------------------------------------------------------
+# -- HTTP ------------------------------------------------------------------------------------------
 
 
 def test_redirects_are_followed_only_as_posts_and_checked_again() -> None:
-    """307 and 308 lead on, without the headers that may be secrets; into our own network they lead nowhere."""
+    """307 and 308 lead on, without the headers that may be secrets; into our own network they lead
+    nowhere."""
     with receiver() as there, receiver(status=lambda _call: 307) as here:
         here.headers["Location"] = f"{there.url}/moved"
         client(allow_private=True).post(
@@ -195,8 +198,9 @@ def test_redirects_are_followed_only_as_posts_and_checked_again() -> None:
 
 
 def test_a_name_is_looked_up_and_checked_for_every_connection() -> None:
-    """A name that pointed to a good address and points into our network now is refused; the connection is made to the
-    address that was checked, not to the one that a second question would give."""
+    """A name that pointed to a good address and points into our network now is refused; the
+    connection is made to the address that was checked, not to the one that a second question would
+    give."""
     answers = [["93.184.216.34"], ["127.0.0.1"]]
     asked: list[str] = []
 
@@ -223,14 +227,29 @@ def test_a_name_is_looked_up_and_checked_for_every_connection() -> None:
 @pytest.mark.parametrize(
     ("address", "public"),
     [
-        ("8.8.8.8", True), ("2606:4700::1111", True), ("127.0.0.1", False), ("10.1.2.3", False), ("172.16.0.1", False),
-        ("192.168.1.1", False), ("169.254.169.254", False), ("100.64.0.1", False), ("0.0.0.0", False), ("224.0.0.1", False),
-        ("::1", False), ("fe80::1%eth0", False), ("fd00::1", False), ("::ffff:127.0.0.1", False), ("::ffff:8.8.8.8", True),
-        ("64:ff9b::a00:1", False), ("2002:7f00:1::", False), ("ff02::1", False),
+        ("8.8.8.8", True),
+        ("2606:4700::1111", True),
+        ("127.0.0.1", False),
+        ("10.1.2.3", False),
+        ("172.16.0.1", False),
+        ("192.168.1.1", False),
+        ("169.254.169.254", False),
+        ("100.64.0.1", False),
+        ("0.0.0.0", False),
+        ("224.0.0.1", False),
+        ("::1", False),
+        ("fe80::1%eth0", False),
+        ("fd00::1", False),
+        ("::ffff:127.0.0.1", False),
+        ("::ffff:8.8.8.8", True),
+        ("64:ff9b::a00:1", False),
+        ("2002:7f00:1::", False),
+        ("ff02::1", False),
     ],
-)  # fmt: skip
+)
 def test_what_is_public(address: str, public: bool) -> None:
-    """Loopback, private, link-local (with the clouds' metadata), shared, reserved and multicast are not, in any disguise."""
+    """Loopback, private, link-local (with the clouds' metadata), shared, reserved and multicast are
+    not, in any disguise."""
     assert is_public(address) is public
 
 
@@ -369,7 +388,7 @@ def test_retry_after_is_heard() -> None:
             )
 
 
-# -- programs, mail ----------------------------------------------------------------------------------------------------
+# -- programs, mail --------------------------------------------------------------------------------
 
 
 def command(code: str, **fields: Any) -> Subscription:
@@ -379,9 +398,13 @@ def command(code: str, **fields: Any) -> Subscription:
 def test_a_program_gets_the_notification_and_nothing_of_our_environment(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """JSON on standard input. Exit code 0 accepts it, others and a time-out are temporary failures."""
+    """JSON on standard input. Exit code 0 accepts it, others and a time-out are temporary
+    failures."""
     monkeypatch.setenv("STEPSTREAM_HIDDEN", "x")
-    code = "import json, os, sys; print(json.load(sys.stdin)['alerts'][0]['alert'], 'STEPSTREAM_HIDDEN' in os.environ)"
+    code = (
+        "import json, os, sys; "
+        "print(json.load(sys.stdin)['alerts'][0]['alert'], 'STEPSTREAM_HIDDEN' in os.environ)"
+    )
     assert deliver(notification(), command(code), context()) == Outcome("delivered", "loop False")
     assert deliver(notification(), command("import sys; sys.exit('oh no')"), context()) == Outcome(
         "failed", "exit code 1: oh no"
@@ -421,15 +444,24 @@ def test_a_mail_arrives() -> None:
     assert refused.kind == "refused"
 
 
-# -- words -------------------------------------------------------------------------------------------------------------
+# -- words -----------------------------------------------------------------------------------------
 
 
 def test_messages_have_rule_place_severity_time_and_command() -> None:
     """And carry evidence, numbers and a link that is safe to click."""
     one = alert(
-        severity="critical", environment="prod", task="refund", trace_id="4bf9", value=1.84, threshold=0.5, baseline=0.31,
-        unit="usd", message="$1.84 so far", detail="62 % of it is 11 x search_docs", step_ids=["s1", "s2"],
-    )  # fmt: skip
+        severity="critical",
+        environment="prod",
+        task="refund",
+        trace_id="4bf9",
+        value=1.84,
+        threshold=0.5,
+        baseline=0.31,
+        unit="usd",
+        message="$1.84 so far",
+        detail="62 % of it is 11 x search_docs",
+        step_ids=["s1", "s2"],
+    )
     words = message(
         notification(one),
         subscription(link_template="https://t.example/{project}/{trace_id}?a={agent}"),
@@ -454,7 +486,10 @@ def test_messages_have_rule_place_severity_time_and_command() -> None:
 
 def test_what_alerts_quote_is_cut_and_cleared_of_secrets() -> None:
     """By default; ``full`` leaves it, ``none`` leaves it out."""
-    quoted = f"tool wrote: password=hunter22 Bearer abcdefgh12345 jo@mail.example 4111 1111 1111 1111 sk-{'a' * 30} {'x' * 900}"
+    quoted = (
+        "tool wrote: password=hunter22 Bearer abcdefgh12345 jo@mail.example 4111 1111 1111 1111 "
+        f"sk-{'a' * 30} {'x' * 900}"
+    )
     one = notification(alert(message=f"failed with token=abc123def: {quoted}", detail=quoted))
     words = message(one, subscription()).body
     for secret in (
@@ -521,7 +556,8 @@ def test_secrets_come_from_where_they_may(tmp_path: Path) -> None:
         ("env:STEPSTREAM_NOTIFY_SECRET_C", "is not set"),
         (
             "env:OPENAI_API_KEY",
-            "call it STEPSTREAM_NOTIFY_SECRET_OPENAI_API_KEY, or list it in .* notify_secret_variables",
+            "call it STEPSTREAM_NOTIFY_SECRET_OPENAI_API_KEY, or list it in .* "
+            "notify_secret_variables",
         ),
         ("env:PATH", "notify_secret_variables"),
         ("env:STEPSTREAM_KAFKA_SASL_PASSWORD", "own settings"),

@@ -24,7 +24,8 @@ def content(sent: list[Notification]) -> list[list[tuple[str, int, str]]]:
 
 
 def test_without_grouping_every_alert_is_delivered_at_once() -> None:
-    """Each in a notification of its own. Of later changes a higher severity and the end are sent."""
+    """Each in a notification of its own. Of later changes a higher severity and the end are
+    sent."""
     world = World(subscription())
     world.publish(alert("a"))
     world.publish(alert("b"))
@@ -50,7 +51,8 @@ def test_a_resolved_alert_that_was_never_delivered_is_delivered() -> None:
 
 
 def test_groups_wait_and_send_changes_after_the_interval() -> None:
-    """group_wait before the first, group_interval before the next; repeat_interval while it fires."""
+    """group_wait before the first, group_interval before the next; repeat_interval while it
+    fires."""
     world = World(
         subscription(
             group_by=["alert"], group_wait="10s", group_interval="1m", repeat_interval="1h"
@@ -200,7 +202,8 @@ def test_a_digest_sends_all_alerts_once_in_its_time() -> None:
 
 
 def test_a_dead_channel_pins_no_offset_and_gets_the_newest_state() -> None:
-    """Its alerts are pending on the deliveries topic; when it lives again it gets each once, as it is then."""
+    """Its alerts are pending on the deliveries topic; when it lives again it gets each once, as it
+    is then."""
     world = World(subscription(), subscription("other", match={"agent": "other"}))
     for n in range(50):
         world.publish(alert(f"a{n}"))
@@ -255,7 +258,8 @@ def test_what_a_channel_refuses_stops_nothing_else() -> None:
 
 
 def test_one_that_always_fails_does_not_block_the_others() -> None:
-    """Attempts alternate between waiting notifications, so that one that always fails does not block the channel."""
+    """Attempts alternate between waiting notifications, so that one that always fails does not
+    block the channel."""
     world = World(subscription())
     for n in range(10):
         world.publish(alert(f"a{n}"))
@@ -373,8 +377,9 @@ def test_filters(match: dict[str, Any], expected: str) -> None:
 @settings(max_examples=150)
 @given(st.integers(0, 10_000), st.sampled_from(range(len(SHAPES))))
 def test_nothing_is_lost_and_order_is_kept_whatever_happens(seed: int, shape: int) -> None:
-    """Crashes between any two steps, failures, duplicates: in the end every alert's newest state was sent, each alert's
-    changes in order, and a change sent twice has been sent in the same notification or after a crash."""
+    """Crashes between any two steps, failures, duplicates: in the end every alert's newest state
+    was sent, each alert's changes in order, and a change sent twice has been sent in the same
+    notification or after a crash."""
     dice = random.Random(seed)
     wanted = SHAPES[shape]()
     world = World(wanted)

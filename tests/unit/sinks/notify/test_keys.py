@@ -1,4 +1,5 @@
-"""Idempotency keys: what is sent again, by a retry or another notifier, has the same key and bytes."""
+"""Idempotency keys: what is sent again, by a retry or another notifier, has the same key and
+bytes."""
 
 from __future__ import annotations
 
@@ -19,13 +20,35 @@ from stepstream.sinks.notify.message import payload
 from tests.support.notify_world import NOW, SHAPES, World, alert, subscription
 
 EVERYTHING: dict[str, Any] = {
-    "change": "opened", "policy": "p", "environment": "prod", "agent_version": "v2", "task": "refund", "user_id": "u",
-    "trace_id": "01hzxcv", "subject": "pay", "step_ids": ["s1", "s2"], "value": 0.1 + 0.2, "threshold": 1e-7, "unit": "usd",
-    "baseline": 3.0, "baseline_runs": 7, "quoted": "api_key=abcdefgh12345678 of ada@example.com \ud7ff \U0001f600",
-    "detail": "card 4111 1111 1111 1111", "running": True, "findings": 3, "acknowledged_by": "ada", "by": "ada", "reopened": 2,
-    "runs": 4, "trace_ids": ["t1", "t2"], "action": "stop", "finding_ids": ["f"], "opened_by": "f@3", "source_partition": 1,
+    "change": "opened",
+    "policy": "p",
+    "environment": "prod",
+    "agent_version": "v2",
+    "task": "refund",
+    "user_id": "u",
+    "trace_id": "01hzxcv",
+    "subject": "pay",
+    "step_ids": ["s1", "s2"],
+    "value": 0.1 + 0.2,
+    "threshold": 1e-7,
+    "unit": "usd",
+    "baseline": 3.0,
+    "baseline_runs": 7,
+    "quoted": "api_key=abcdefgh12345678 of ada@example.com \ud7ff \U0001f600",
+    "detail": "card 4111 1111 1111 1111",
+    "running": True,
+    "findings": 3,
+    "acknowledged_by": "ada",
+    "by": "ada",
+    "reopened": 2,
+    "runs": 4,
+    "trace_ids": ["t1", "t2"],
+    "action": "stop",
+    "finding_ids": ["f"],
+    "opened_by": "f@3",
+    "source_partition": 1,
     "source_offset": 9,
-}  # fmt: skip
+}
 
 
 def body(one: Notification, wanted: Subscription) -> bytes:
@@ -52,7 +75,8 @@ class Bodies:
 def test_a_retry_and_a_take_over_send_the_same_bytes(
     shape: Callable[[], Subscription], remembered: bool
 ) -> None:
-    """From the alerts topic or from what the deliveries topic kept of the record: nothing of it is lost on the way."""
+    """From the alerts topic or from what the deliveries topic kept of the record: nothing of it is
+    lost on the way."""
     world = World(shape())
     bodies = Bodies(world)
     world.publish(alert(**EVERYTHING))
@@ -97,7 +121,8 @@ def test_a_body_that_has_changed_has_another_key() -> None:
 @settings(max_examples=150)
 @given(st.integers(0, 10_000), st.sampled_from(range(len(SHAPES))))
 def test_one_key_has_one_body_whatever_happens(seed: int, shape: int) -> None:
-    """Failures, answers that are lost, ends of other alerts, crashes with and without what was to be remembered."""
+    """Failures, answers that are lost, ends of other alerts, crashes with and without what was to
+    be remembered."""
     dice = random.Random(seed)
     world = World(SHAPES[shape]())
     bodies = Bodies(world)

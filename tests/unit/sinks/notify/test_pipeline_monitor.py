@@ -92,7 +92,8 @@ def test_a_suspended_machine_is_not_a_stall() -> None:
 
 
 def test_the_alert_is_the_one_that_the_fleet_stage_makes() -> None:
-    """The notifier delivers it itself, because no worker may run; a worker's alert is a repetition."""
+    """The notifier delivers it itself, because no worker may run; a worker's alert is a
+    repetition."""
     opened, later = NOW, NOW + 90 * S
     fleet = FleetPartition(0)
     for offset, (verdict, at) in enumerate(
