@@ -21,7 +21,7 @@ MEDIAN: Final = SHARES.index(0.5)
 
 
 class Owner(NamedTuple):
-    """The runs of a task. Without a task: all runs of the agent; without an agent: of the project."""
+    """The runs of a task; without a task those of the agent, without an agent of the project."""
 
     project: str
     environment: str = ""

@@ -59,5 +59,7 @@ def _is_skewed(info: StepInfo, parent: StepInfo, last_append_us: int) -> bool:
     apart_us = (info.start_us - parent.start_us) - max(0, info.append_us - parent.append_us)
     if info.start_us > parent.end_us + TOLERANCE_US and apart_us > TOLERANCE_US:
         return True  # it arrived with its parent, yet began after the parent's end
+    # A child may end long after its parent where work goes on in the background: only an end that
+    # lies after the log's own time shows a clock that is ahead.
     ahead_us = last_append_us + TOLERANCE_US
     return info.end_us > parent.end_us + TOLERANCE_US and info.end_us > ahead_us >= parent.end_us

@@ -58,6 +58,7 @@ class Contents:
         self.step = step
         self.input = step.input if len(step.input) <= WHOLE else both_ends(step.input)
         self.output = step.output if len(step.output) <= WHOLE else both_ends(step.output)
+        # Each is worked out at its first use: most steps concern few detectors.
         self._given: Any = _UNREAD
         self._taken: Any = _UNREAD
         self._arguments: Any = _UNREAD

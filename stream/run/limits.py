@@ -41,6 +41,7 @@ class AssembleLimits:
     max_held_bytes: int = 2**30
     replay_records: int = 50_000
     content_detectors: bool = True
+    # Shared with the sink, so that both accept the same records.
     records: Limits = field(default_factory=Limits)
 
     def replay_length(self, open_runs: int) -> int:

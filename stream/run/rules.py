@@ -145,6 +145,7 @@ class RuleBook:
         matching = matching_policies(self._policies, owner)
         if not matching:
             return self._default
+        # A policy that names a rule replaces the default rule of that name.
         named = {rule.rule for policy in matching for rule in policy.rules}
         applied = [item for item in default_applied() if item.rule.rule not in named]
         for policy in matching:

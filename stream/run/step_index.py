@@ -166,6 +166,7 @@ class StepIndex:
         """Settle the ended steps up to the first one that may still change, in the room that the
         first step leaves.
         """
+        # The first step has grown, by its end: the settled path may not fit any more.
         if room_bytes != self._room_bytes:
             self._forget(room_bytes)
         for step_id in islice(self._order, 1 + self._settled_count, None):

@@ -1,4 +1,4 @@
-"""A few kilobytes on the wire that hold more than any client may take: passed over by each, told, and in nobody's way."""
+"""A few kilobytes on the wire that contain more than any client may unpack: skipped by each, reported, and in nobody's way."""
 
 from __future__ import annotations
 

@@ -69,8 +69,8 @@ def test_a_policy_is_taken_over_and_alerts_while_the_run_is_going(world: World) 
     """Without a restart: the next run that breaks it is reported, and ordered to stop, before its root has ended."""
     world.apply(
         {
-            "name": "dear",
-            "match": {"agent": "dear"},
+            "name": "expensive",
+            "match": {"agent": "expensive"},
             "mode": "enforce",
             "rules": [{"rule": "run_cost", "limit_usd": "1", "action": "stop"}],
         }
@@ -83,8 +83,8 @@ def test_a_policy_is_taken_over_and_alerts_while_the_run_is_going(world: World) 
         assert time.monotonic() < deadline, "the policy was not taken over"
         runs.append(trace())
         world.send(
-            step(runs[-1], 1, "start", agent="dear"),
-            step(runs[-1], 2, agent="dear", cost_usd="1.5"),
+            step(runs[-1], 1, "start", agent="expensive"),
+            step(runs[-1], 2, agent="expensive", cost_usd="1.5"),
         )
         world.collected.read(0.5)
     alert = world.wait_for("alerts", lambda value: value["alert"] == "run-cost")
@@ -96,8 +96,8 @@ def test_a_policy_is_taken_over_and_alerts_while_the_run_is_going(world: World) 
     )
     assert alert["message"] == "cost $1.50 so far, the limit is $1.00; still running, step 2"
     command = world.wait_for("control", lambda value: value["trace_id"] == runs[-1])
-    assert (command["action"], command["by"]) == ("stop", "policy:dear")
-    world.send(*(step(run, 1, agent="dear") for run in runs))
+    assert (command["action"], command["by"]) == ("stop", "policy:expensive")
+    world.send(*(step(run, 1, agent="expensive") for run in runs))
     world.wait_for(
         "alerts",
         lambda value: value["alert_id"] == alert["alert_id"] and value["state"] == "resolved",
@@ -244,13 +244,13 @@ def test_sigterm_commits_all_and_the_next_worker_goes_on(world: World) -> None:
     world.send(step(closed, 1, cost_usd="0.5"))
     world.final(closed)
     world.send(step(opened, 1, "start", agent="pinned"), step(opened, 2, agent="pinned"))
-    for _ in range(25):  # an open run that holds the floor back by so many records is written down
+    for _ in range(25):  # an open run that needs records so far back is checkpointed
         world.send(step(trace(0), 1))
     wait_until(lambda: opened in state_of(world), 15, "the open run's state")
     time.sleep(1)
     assert world.process.terminate() == 0
     assert "ERROR" not in world.process.tail(500)
-    assert all(floor == end for floor, end in world.committed().values()), world.committed()
+    assert all(safe == end for safe, end in world.committed().values()), world.committed()
 
     world.apply(
         {
@@ -284,7 +284,7 @@ def test_sigterm_commits_all_and_the_next_worker_goes_on(world: World) -> None:
     assert whole["revision"] == 2 * 4
 
 
-def test_gaps_of_a_log_are_told_from_records_that_were_missed(world: World) -> None:
+def test_gaps_of_a_log_are_distinguished_from_records_that_were_missed(world: World) -> None:
     """The end of a transaction takes an offset and is no record; before the beginning and behind the end there is nothing."""
     full = topic(world.settings.topic_prefix, "trajectories")
     client = producer(world.settings, **{"transactional.id": f"{world.settings.topic_prefix}-tx"})
@@ -310,7 +310,7 @@ def test_gaps_of_a_log_are_told_from_records_that_were_missed(world: World) -> N
 
 
 def test_a_worker_serves_every_metric_that_is_declared(world: World) -> None:
-    """Whether or not anything of it has happened yet, with health and readiness beside them."""
+    """Whether or not anything of it has happened yet, with health and readiness."""
     wait_until(
         lambda: world.process.tail(500).count("ready: ") >= PARTITIONS + 2, 30, "a ready worker"
     )

@@ -23,7 +23,7 @@ STATES = json.loads((GOLDEN / "state-v1.json").read_text())
 OPEN, CLOSED = "a1" * 16, "c1" * 16
 LONG = "1000000000s"
 CATCH_UP_S = 30
-"""After a time in which nobody watched, timers give producers ten seconds."""
+"""After a time in which nothing was read, timers give producers ten seconds."""
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def put_state(world: World, record: bytes, trace_id: str) -> None:
 
 
 def commit(world: World, offset: int, metadata: str) -> None:
-    """A floor as another worker committed it."""
+    """An offset as another worker committed it."""
     client = consumer(
         world.settings, f"{world.settings.topic_prefix}.{world.settings.worker_group}"
     )
@@ -79,9 +79,11 @@ def old_step(trace_id: str, digit: str, phase: str, parent: str, **more: Any) ->
 
 
 def test_a_worker_goes_on_with_state_of_version_1(world: World) -> None:
-    """The log below the floor is not read again: what is known of it comes from records that version 1 wrote."""
+    """The log before the committed offset is not read again: what is known of it comes from records that version 1 wrote."""
     for _ in range(6):
-        world.send(step(trace(), 1))  # below the floor: whoever read these would publish them
+        world.send(
+            step(trace(), 1)
+        )  # before the committed offset: a worker that read these would publish them
     put_state(world, base64.b64decode(STATES["closed"]), CLOSED)
     put_state(world, base64.b64decode(STATES["announced"]), OPEN)
     commit(world, 6, STATES["floor_metadata"])
@@ -126,8 +128,10 @@ def test_a_worker_goes_on_with_state_of_version_1(world: World) -> None:
 
 
 @pytest.mark.long
-def test_an_open_run_hours_old_neither_pins_the_floor_nor_loses_its_steps(world: World) -> None:
-    """The floor goes on, retention takes what lies below it, the worker is killed: what is left of the run is its state."""
+def test_an_open_run_hours_old_neither_pins_the_committed_offset_nor_loses_its_steps(
+    world: World,
+) -> None:
+    """The committed offset moves on, retention deletes what is before it, the worker is killed: what is left of the run is its state."""
     run = trace()
     world.start()
     hour_us = 3_600_000_000
@@ -147,7 +151,7 @@ def test_an_open_run_hours_old_neither_pins_the_floor_nor_loses_its_steps(world:
         wait_until(
             lambda: world.committed()["steps", 0][0] >= world.committed()["steps", 0][1] - 25,
             20,
-            "a floor that goes on",
+            "a committed offset that moves on",
         )
         world.process.kill()
         delete_below(world, world.committed()["steps", 0][0])

@@ -1,5 +1,5 @@
 """A usage topic in memory, read by workers that crash: what survives is what was acknowledged, and
-the committed floor."""
+the committed offset."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def records(items: Sequence[Item]) -> list[Rec]:
 
 @dataclass
 class Kafka:
-    """What is acknowledged: the fleet topic, findings in order, and the committed floor."""
+    """What is acknowledged: the fleet topic, findings in order, and the committed offset."""
 
     fleet: list[Output] = field(default_factory=list)
     findings: list[Item] = field(default_factory=list)
@@ -182,14 +182,14 @@ class Process:
         self.pump(self.rng.random())
 
     def pump(self, share: float = 1.0) -> None:
-        """Deliver the first part of what is under way, then note the floor."""
+        """Deliver the first part of what is under way, then note the safe offset."""
         self.flight += self.logic.drain()
         for output in self._first_of_each_topic(share):
             self.kafka.deliver(output)
             self.logic.acknowledged(output)
-        floor = self.logic.offsets.safe
-        assert floor >= self.kafka.committed, "the floor went back"
-        self.kafka.committed = floor
+        safe = self.logic.offsets.safe
+        assert safe >= self.kafka.committed, "the committed offset went back"
+        self.kafka.committed = safe
 
     def settle(self) -> None:
         """Everything is delivered."""

@@ -1,4 +1,4 @@
-"""What the worker makes of control steps: a stopped run, an approved budget, an order that is not obeyed."""
+"""What the worker makes of control steps: a stopped run, an approved budget, a command that is not acknowledged."""
 
 from __future__ import annotations
 
@@ -89,8 +89,8 @@ def spent(world: World, usd: str, at_s: float, number: int = 9) -> None:
     world.send(number, "end", at_s, cost_usd=usd)
 
 
-def test_a_run_that_obeyed_a_stop_is_stopped() -> None:
-    """Whatever its root says, and only if the order was obeyed."""
+def test_a_run_that_acknowledged_a_stop_is_stopped() -> None:
+    """Whatever its root's status is, and only if the command was acknowledged."""
     for status, wanted in (("ok", "stopped"), ("cancelled", "error")):
         world = World()
         world.send(1, "start", 0)
@@ -119,8 +119,8 @@ def test_what_a_person_approves_raises_the_limit() -> None:
     )
 
 
-def test_a_stop_that_is_not_obeyed_in_time_is_an_alert() -> None:
-    """Of a policy, to an agent that does not listen; told once."""
+def test_a_stop_that_is_not_acknowledged_in_time_is_an_alert() -> None:
+    """Of a policy, to an agent that does not listen; reported once."""
     world = World()
     world.send(1, "start", 0)
     spent(world, "2", 1)
@@ -145,19 +145,21 @@ def test_an_order_that_reached_the_run_counts_from_there() -> None:
     assert [state for state, _ in world.findings("stop-ignored")] == ["firing", "resolved"]
 
 
-def test_an_order_that_was_obeyed_or_came_too_late_alerts_nobody() -> None:
-    """Obeyed in time, or the run had ended by itself."""
-    obeyed = World()
-    obeyed.send(1, "start", 0)
-    spent(obeyed, "2", 1)
-    obeyed.control(control_step_id(TRACE, obeyed.commands[0]["command_id"]), "stop", "end", 2)
-    obeyed.until(60)
+def test_a_command_that_was_acknowledged_or_came_too_late_makes_no_alert() -> None:
+    """Acknowledged in time, or the run had ended by itself."""
+    acknowledged = World()
+    acknowledged.send(1, "start", 0)
+    spent(acknowledged, "2", 1)
+    acknowledged.control(
+        control_step_id(TRACE, acknowledged.commands[0]["command_id"]), "stop", "end", 2
+    )
+    acknowledged.until(60)
     over = World()
     over.send(1, "start", 0)
     spent(over, "2", 1)
     over.send(1, "end", 2)
     over.until(60)
-    assert obeyed.findings("stop-ignored") == over.findings("stop-ignored") == []
+    assert acknowledged.findings("stop-ignored") == over.findings("stop-ignored") == []
 
 
 def test_orders_survive_a_restart() -> None:

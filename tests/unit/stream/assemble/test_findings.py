@@ -21,7 +21,7 @@ def spending(bench: Bench, *, until: int = 5) -> Bench:
 
 
 def test_ids_are_derived_from_the_log_alone() -> None:
-    """A replay, another worker, another day: the same trouble has the same id."""
+    """A replay, another worker, another day: the same problem has the same id."""
     one, other = (spending(Bench(policy(COST))) for _ in range(2))
     other.swap()
     assert [value["finding_id"] for value in one.findings()] == [
@@ -40,7 +40,7 @@ def test_each_level_is_raised_once() -> None:
     assert len(bench.findings()) == 2
 
 
-def test_troubles_end_with_their_run() -> None:
+def test_problems_end_with_their_run() -> None:
     """One resolving finding for each alert and subject, however many levels it had."""
     bench = spending(Bench(policy(COST)))
     bench.send(root("end", 0.0, 8.0), 8.0)
@@ -82,7 +82,7 @@ def test_a_stuck_run_that_goes_on_is_resolved_at_once() -> None:
 
 
 def test_a_finding_about_a_late_step_is_resolved_with_it() -> None:
-    """The run is over: what a late step shows is told, and does not stay open for ever."""
+    """The run is over: what a late step shows is reported, and does not stay open for ever."""
     bench = Bench(policy({"rule": "run_steps", "limit": 1}))
     bench.send(root("end", 0.0, 1.0), 1.0)
     bench.wait(4)
@@ -120,7 +120,7 @@ def test_a_warning_orders_nothing() -> None:
     assert bench.values("control") == []
 
 
-def test_the_end_of_a_trouble_orders_nothing() -> None:
+def test_the_end_of_a_problem_commands_nothing() -> None:
     """Resolving is no reason to stop."""
     bench = spending(Bench(policy({**COST, "action": "stop"}, mode="enforce")))
     bench.send(root("end", 0.0, 8.0), 8.0)
@@ -146,7 +146,7 @@ def test_a_finding_carries_whose_run_it_is() -> None:
     assert [output.key for output in bench.outputs if output.topic == "findings"] == [b"shop"]
 
 
-def test_policies_that_match_the_root_judge_the_run_once_the_root_is_known() -> None:
+def test_policies_that_match_the_root_apply_to_the_run_once_the_root_is_known() -> None:
     """Children may come first, under another agent's name."""
     bench = Bench(policy({"rule": "run_steps", "limit": 2}, match={"agent": "boss"}))
     bench.send(step(2, "end", 0.5, agent="helper"), 0.5)
@@ -157,7 +157,7 @@ def test_policies_that_match_the_root_judge_the_run_once_the_root_is_known() -> 
 
 
 def test_a_change_of_policies_leaves_open_runs_to_the_rules_they_began_with() -> None:
-    """A run is judged by what was known when it began; the next one by the new."""
+    """A run is compared with what was known when it began; the next one by the new."""
     bench = Bench(policy({"rule": "run_steps", "limit": 2}))
     bench.send(root("start", 0.0), 0.0)
     bench.logic.rules = Bench(policy({"rule": "run_steps", "limit": 50}, name="new")).rules
@@ -168,8 +168,8 @@ def test_a_change_of_policies_leaves_open_runs_to_the_rules_they_began_with() ->
     assert bench.logic.runs["b" * 32].run.rules.applied[-1].policy == "new"
 
 
-def test_a_note_is_told_and_needs_no_end() -> None:
-    """It opened nothing, so that the close of its run says nothing of it."""
+def test_a_note_is_sent_and_needs_no_end() -> None:
+    """It opened nothing, so the close of its run does not resolve it."""
     rule = {"rule": "run_steps", "limit": 1, "severity": "note"}
     bench = spending(Bench(policy(rule)))
     bench.send(root("end", 0.0, 8.0), 8.0)
@@ -178,7 +178,7 @@ def test_a_note_is_told_and_needs_no_end() -> None:
     assert bench.findings("resolved") == []
 
 
-def test_a_model_call_without_usage_is_unpriced_and_said_so() -> None:
+def test_a_model_call_without_usage_is_unpriced_and_reported() -> None:
     """A stream whose client asks for no usage: the run's cost is unknown, for people and for baselines, and is told once."""
     bench = Bench(policy({"rule": "unpriced_model"}))
     bench.send(root("start", 0.0), 0.0)

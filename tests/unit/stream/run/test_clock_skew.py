@@ -1,4 +1,4 @@
-"""Hosts whose clocks differ: a run's duration is its root's own, and the steps that say otherwise are counted."""
+"""Hosts whose clocks differ: a run's duration is its root's own, and the steps that differ are counted."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_a_clock_that_differs_changes_no_duration(ahead_s: float) -> None:
 
 
 def test_a_child_that_outlives_its_parent_is_no_skew() -> None:
-    """What goes on in the background ends later, and the log says so."""
+    """What goes on in the background ends later, and the log shows it."""
     log = Log()
     log.add(0, "start", 0, 0)
     log.add(1, "start", 1, 1)

@@ -1,4 +1,4 @@
-"""Which rules judge a run: defaults, policies that match, and what a run keeps when they change."""
+"""Which rules apply to a run: defaults, policies that match, and what a run keeps when they change."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def names(rules: RuleSet) -> list[tuple[str, str, bool]]:
 COST = {"rule": "run_cost", "limit_usd": "1"}
 
 
-def test_without_policies_the_defaults_judge_every_run() -> None:
+def test_without_policies_the_defaults_apply_to_every_run() -> None:
     """Rules that need no limit are on for all; their set is shared and pinned to nothing."""
     rules = book().rules_for(*OWNER)
     assert tuple(item.rule for item in rules.applied) == default_rules("run")
@@ -78,15 +78,15 @@ def test_a_default_rule_can_be_turned_off_for_some_runs() -> None:
 def test_all_matching_policies_apply_in_order_of_their_names() -> None:
     """Each keeps its own mode."""
     rules = book(
-        {"name": "b", "mode": "enforce", "rules": [{**COST, "alert": "dear"}]},
+        {"name": "b", "mode": "enforce", "rules": [{**COST, "alert": "cost"}]},
         {"name": "a", "rules": [COST]},
-        {"name": "c", "match": {"agent": "nobody"}, "rules": [COST]},
+        {"name": "c", "match": {"agent": "other"}, "rules": [COST]},
     ).rules_for(*OWNER)
-    assert names(rules) == [("a", "run-cost", False), ("b", "dear", True)]
+    assert names(rules) == [("a", "run-cost", False), ("b", "cost", True)]
 
 
 def test_runs_of_one_owner_share_their_detectors() -> None:
-    """Detectors hold nothing of a run, so one set serves all that the same rules judge."""
+    """Detectors keep nothing of a run, so one set serves all runs with the same rules."""
     rules = book({"name": "p", "rules": [COST]})
     assert rules.rules_for(*OWNER) is rules.rules_for(*OWNER)
     assert rules.rules_for(*OWNER) is rules.rules_for("shop", "prod", "another", "", "")
@@ -116,7 +116,7 @@ def test_runs_of_one_owner_share_their_detectors() -> None:
 def test_a_run_keeps_its_rules_through_a_restart_and_a_change_of_policies(
     rule: dict[str, Any],
 ) -> None:
-    """Judged by what was in force when it began: the text in its state gives the same rules in any other book."""
+    """Compared with what was in force when it began: the text in its state gives the same rules in any other book."""
     rules = book({"name": "p", "mode": "enforce", "rules": [rule]}).rules_for(*OWNER)
     again = book({"name": "else", "rules": []}).restored(rules.pinned)
     assert again.applied == rules.applied
