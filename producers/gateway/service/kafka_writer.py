@@ -101,7 +101,7 @@ class KafkaWriter:
         """For how long the oldest request has waited while nothing at all was acknowledged; 0
         without one.
         """
-        oldest = min((one.began_s for one in self._waiting), default=0.0)
+        oldest = min((one.began_s for one in list(self._waiting)), default=0.0)
         if not oldest:
             return 0.0
         return max(0.0, time.monotonic() - max(oldest, self._acknowledged_s))

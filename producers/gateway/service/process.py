@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from stepstream.common.listen import explained
 from stepstream.common.observe import Observer
@@ -15,6 +15,7 @@ from stepstream.common.web.server import WebServer
 from stepstream.producers.gateway.mapping.mapper import Options
 from stepstream.producers.gateway.service.admission import Admission
 from stepstream.producers.gateway.service.callers import GatewayAccess, KeyFile
+from stepstream.producers.gateway.service.collector_topic import CollectorReader
 from stepstream.producers.gateway.service.control import (
     ControlEndpoints,
     ControlHub,
@@ -28,6 +29,9 @@ from stepstream.producers.gateway.service.kafka_writer import WAIT_S, KafkaWrite
 from stepstream.schemas import metrics
 from stepstream.schemas.retention import record_limits
 from stepstream.schemas.settings import Settings
+
+if TYPE_CHECKING:
+    from stepstream.producers.gateway.service.grpc_server import GrpcServer
 
 LIMITS: Final = Limits(connections=2_000, head_bytes=32 << 10, head_s=20.0)
 GRACE_S: Final = 8.0
@@ -54,6 +58,8 @@ class Gateway:
         self.writer = KafkaWriter(settings)
         self.admission = Admission(settings.gateway_in_flight_bytes, settings.gateway_rate_limit)
         hosts = Hosts(settings.gateway_host)
+        counts = Counts(self.observer)
+        access = GatewayAccess(KeyFile(settings.credentials_file), hosts)
         seen = SeenTraces()
         self.hub = ControlHub(settings)
         control = ControlEndpoints(
@@ -69,13 +75,13 @@ class Gateway:
             ingest=Ingest(options_of(settings)),
             writer=self.writer,
             admission=self.admission,
-            counts=Counts(self.observer),
+            counts=counts,
             seen=seen,
         )
         app = create(
             [*control.routes(), *endpoints.routes()],
             hosts=hosts,
-            access=GatewayAccess(KeyFile(settings.credentials_file), hosts),
+            access=access,
             observed=self.observer,
         )
         try:
@@ -86,8 +92,35 @@ class Gateway:
             raise explained(
                 error, settings.gateway_port, "gateway_port", settings.gateway_host
             ) from None
+        self.grpc = self._grpc_server(settings, access, counts)
+        self.collector: CollectorReader | None = None
+        if settings.gateway_from_kafka:
+            self.collector = CollectorReader(
+                settings, settings.gateway_from_kafka, options_of(settings), self.writer
+            )
         self.observer.readiness = self._readiness
         self.observer.before_scrape(self._refresh)
+
+    def _grpc_server(
+        self, settings: Settings, access: GatewayAccess, counts: Counts
+    ) -> GrpcServer | None:
+        if settings.gateway_grpc_port < 0:
+            return None
+        from stepstream.producers.gateway.service.grpc_server import GrpcServer
+
+        server = GrpcServer(
+            f"{settings.gateway_host}:{settings.gateway_grpc_port}",
+            access=access,
+            project=settings.project,
+            max_bytes=settings.gateway_max_body_bytes,
+            # One of its own: it works in another thread.
+            ingest=Ingest(options_of(settings)),
+            writer=self.writer,
+            admission=self.admission,
+            counts=counts,
+        )
+        _log.info("gRPC at %s:%d", settings.gateway_host, server.port)
+        return server
 
     def run(self) -> None:
         """Answer until ``stop``."""
@@ -107,6 +140,9 @@ class Gateway:
         self._close_parts()
 
     def _close_parts(self) -> None:
+        for part in (self.grpc, self.collector):
+            if part is not None:
+                part.close()
         self.hub.close()
         self.writer.close()
 

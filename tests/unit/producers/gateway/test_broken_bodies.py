@@ -1,4 +1,6 @@
-"""Bodies that are broken in every way: no crash, no 500, and every item is taken, refused or kept for the dead letter."""
+"""Bodies that are broken in every way: no crash, no 500, and every item is taken, refused or kept
+for the dead letter.
+"""
 
 from __future__ import annotations
 

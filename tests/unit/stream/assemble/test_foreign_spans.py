@@ -1,4 +1,5 @@
-"""Runs that were made of spans: roots in other processes, usage told twice, sessions named by one step alone.
+"""Runs that were made of spans: roots in other processes, usage told twice, sessions named by one
+step alone.
 
 Whatever the order of the records, and over crashes.
 """
@@ -172,7 +173,9 @@ def test_a_later_root_takes_the_run_over(root_s: float) -> None:
 
 
 def test_two_agents_below_one_remote_parent_are_one_run() -> None:
-    """Thirty seconds apart: the second one belongs to what was closed, and the first stays the root."""
+    """Thirty seconds apart: the second one belongs to what was closed, and the first stays the
+    root.
+    """
     items = [(0.0, remote(2, 1)), (30.0, remote(5, 1)), (30.1, call(6, 5))]
     kafka = closing(items, 40)
     (found,) = kafka.final().values()
