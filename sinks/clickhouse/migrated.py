@@ -33,7 +33,7 @@ ARRIVAL: Final = ("append_time", "kafka_topic_id", "kafka_partition", "kafka_off
 INTERNAL: Final = frozenset({"ver", "is_deleted"})
 """Columns that no view shows: they decide between rows of the same key."""
 
-_CREATED: Final = re.compile(r"CREATE TABLE IF NOT EXISTS \$\{database\}\.(\w+)")
+_TABLE: Final = re.compile(r"(?:CREATE TABLE IF NOT EXISTS|ALTER TABLE) \$\{database\}\.(\w+)")
 _RETENTION: Final = re.compile(r"\$\{(\w+)_retention_days\}")
 _GENERATED: Final = re.compile(r"\b(?:DEFAULT|MATERIALIZED|ALIAS)\b")
 _PLACE: Final = re.compile(r"\s+AFTER `?(\w+)`?$")
@@ -154,7 +154,7 @@ def retention_kinds() -> dict[str, str]:
     kinds = {}
     for migration in migrations():
         for statement in split(migration.sql):
-            table, days = _CREATED.match(statement), _RETENTION.search(statement)
+            table, days = _TABLE.match(statement), _RETENTION.search(statement)
             if table and days:
                 kinds[table[1]] = days[1]
     return kinds
