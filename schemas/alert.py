@@ -68,12 +68,18 @@ class Finding(BaseModel):
         description="what a step said, such as a tool's error message; empty where nothing is quoted",
     )
     detail: str = Field("", description="the likely cause, where the data shows it")
-    running: bool = Field(False, description="the run was still going")
+    running: bool = Field(False, description="the run had not ended")
+    run_steps: int = Field(
+        0, description="steps of the run when it was found; 0: not about one run, or not recorded"
+    )
     action: str = Field("", description="warn, pause or stop where an enforcing policy orders it")
     by: str = Field("", description="who acknowledged, silenced or resolved")
     until: TimeUs = Field(0, description="end of a silence")
     alert_id: str = Field(
-        "", description="with what a person said: the alert that is meant, and no later one"
+        "", description="the alert that is acknowledged, silenced or resolved, and no later one"
+    )
+    alert_seq: int = Field(
+        0, description="with alert_id: only if the alert has not changed since this seq; 0: any"
     )
     withdrawn: bool = Field(
         False, description="with resolved: later steps contradict what was found"
@@ -115,6 +121,9 @@ class Alert(BaseModel):
     quoted: str = ""
     detail: str = ""
     running: bool = False
+    run_steps: int = Field(
+        0, description="steps of the run at the newest finding; 0: not about one run"
+    )
     findings: int = Field(1, description="findings merged into it")
     opened_at: TimeUs
     updated_at: TimeUs
@@ -137,6 +146,9 @@ class Alert(BaseModel):
         default_factory=list, description="newest merged findings, at most 64"
     )
     opened_by: str = Field("", description="the finding that opened it, and its offset: id@offset")
+    opened_offset: int = Field(
+        -1, description="offset of the finding that opened it; -1: an older worker opened it"
+    )
     withdrawn: bool = Field(
         False, description="resolved because later steps contradict what was found"
     )
@@ -170,11 +182,6 @@ class Command(BaseModel):
         0, description="0: the run's end; a scope command binds runs that start before then"
     )
     budget_usd: str = Field("", description="with resume: what a person approved on top")
-
-
-def with_quotation(message: str, quoted: str) -> str:
-    """The message and, behind it, what a step said."""
-    return f'{message}: "{quoted}"' if quoted else message
 
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
-from stepstream.schemas.alert import Alert, Finding, FindingStruct
+from stepstream.schemas.alert import Alert, Finding
+from stepstream.schemas.findings import new_finding
 from stepstream.schemas.ids import derived_id
 
 Action = Literal["acknowledged", "silenced", "resolved"]
@@ -22,21 +23,14 @@ def action_finding(
 
     ``until_us`` is the end of a silence; 0 ends one that there is.
     """
-    return FindingStruct(
-        finding_id=derived_id("said", alert.alert_id, action, by, until_us, now_us),
+    return new_finding(
+        alert,
+        derived_id("said", alert.alert_id, action, by, until_us, now_us),
+        now_us,
         state=action,
-        time=now_us,
-        project=alert.project,
-        environment=alert.environment,
-        agent=alert.agent,
-        agent_version=alert.agent_version,
-        task=alert.task,
-        trace_id=alert.trace_id,
-        alert=alert.alert,
-        rule=alert.rule,
-        policy=alert.policy,
+        # It is about the alert, not about the user whose run it was.
+        user_id="",
         severity="info",
-        subject=alert.subject,
         message=message,
         by=by,
         until=until_us if action == "silenced" else 0,

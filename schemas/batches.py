@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from stepstream.schemas.alert import FindingStruct
-from stepstream.schemas.ids import derived_id
+from stepstream.schemas.findings import pipeline_finding
 
 MAX_BATCH_BYTES: Final = 160 * 1_048_576
 """What the records of one batch may take, unpacked. Producers send a megabyte or two, packed."""
@@ -39,29 +39,5 @@ def batch_finding(
         f"{topic}/{partition}",
         f"offsets {first} to {last} of {topic}/{partition} cannot be read and were passed over: {why}",
         time_us,
-        names=(topic, partition, last),
-    )
-
-
-def pipeline_finding(
-    alert: str,
-    rule: str,
-    subject: str,
-    message: str,
-    now_us: int,
-    *,
-    quoted: str = "",
-    names: tuple[str | int, ...],
-) -> FindingStruct:
-    """A finding about the pipeline itself; ``names`` make its id, so that whoever finds the same says the same."""
-    return FindingStruct(
-        finding_id=derived_id(alert, subject, *names),
-        time=now_us,
-        project="stepstream",
-        alert=alert,
-        rule=rule,
-        severity="error",
-        subject=subject,
-        message=message,
-        quoted=quoted,
+        names=(UNREADABLE_BATCH, f"{topic}/{partition}", topic, partition, last),
     )

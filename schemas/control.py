@@ -6,7 +6,8 @@ derived from run and command, so that whoever writes it, and however often, it i
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -59,14 +60,33 @@ def name_of(command: Command) -> str:
     )
 
 
-def approved_nanos(kind: str, name: str) -> int:
-    """Nano-dollars that a step approves on top of a run's limits; 0 for any other step."""
-    if kind != CONTROL_KIND or not name.startswith(_APPROVE):
+class ControlStep(NamedTuple):
+    """What a control step reports: the command's action, and what it approves on top of a run's limits."""
+
+    action: str
+    approved_nanos: int = 0
+
+
+def control_step(name: str, attributes: Mapping[str, Any]) -> ControlStep:
+    """What a step of kind ``control`` reports, by its attributes.
+
+    SDKs that write no attributes put it into the name: ``stop``, or ``approve $5``.
+    """
+    action = attributes.get("action")
+    if isinstance(action, str) and action:
+        return ControlStep(action, _nanos(attributes.get(BUDGET_ATTRIBUTE, "")))
+    if name.startswith(_APPROVE):
+        return ControlStep("resume", _nanos(name.removeprefix(_APPROVE)))
+    return ControlStep(name)
+
+
+def _nanos(amount: Any) -> int:
+    if not amount:
         return 0
     try:
-        return max(0, amount_nanos(name.removeprefix(_APPROVE)))
-    except (TypeError, ValueError):
-        return 0
+        return max(0, amount_nanos(amount))
+    except (TypeError, ValueError, ArithmeticError):
+        return 0  # not written by an SDK: nothing is approved
 
 
 def attributes_of(command: Command) -> dict[str, str]:

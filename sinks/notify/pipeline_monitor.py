@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from stepstream.schemas.alert import AlertStruct, FindingStruct
+from stepstream.schemas.findings import pipeline_finding
 from stepstream.schemas.formatting import format_duration
 from stepstream.schemas.ids import derived_id
 
@@ -141,16 +142,15 @@ def finding_of(change: StallChange, now_us: int, opened_us: int) -> FindingStruc
     """The finding of a change, for the findings topic."""
     state = "firing" if change.stalled else "resolved"
     advice = "what is not processed waits in Kafka; `stepstream doctor` shows more"
-    return FindingStruct(
-        finding_id=derived_id("finding", RULE, change.part, opened_us, state),
+    return pipeline_finding(
+        ALERT,
+        RULE,
+        change.part,
+        change.reason or f"the {change.part} works again",
+        now_us,
+        names=("finding", RULE, change.part, opened_us, state),
         state=state,
-        time=now_us,
-        project=PROJECT,
-        alert=ALERT,
-        rule=RULE,
         severity="critical",
-        subject=change.part,
-        message=change.reason or f"the {change.part} works again",
         detail=advice if change.stalled else "",
     )
 

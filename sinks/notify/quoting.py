@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from stepstream.schemas.alert import Alert, AlertStruct
+from stepstream.schemas.alert_text import sentence
 from stepstream.schemas.documents import Content
 from stepstream.schemas.printable import printable
 from stepstream.schemas.redaction import without_secrets
@@ -63,7 +64,7 @@ def quoted_of(text: str, content: Content) -> str:
 def texts_of(alert: Alert | AlertStruct, content: Content) -> dict[str, str]:
     """The fields ``message``, ``quoted`` and ``detail`` of an alert, as ``content`` allows."""
     return {
-        "message": message_of(alert.message, content),
+        "message": message_of(sentence(alert), content),
         "quoted": quoted_of(alert.quoted, content),
         "detail": quoted_of(alert.detail, content),
     }

@@ -274,7 +274,7 @@ def _about(alert: Alert) -> list[str]:
 
 def _event(event: Alert) -> str:
     from stepstream.render.values import format_time, one_line
-    from stepstream.schemas.alert import with_quotation
+    from stepstream.schemas.alert_text import with_quotation
 
     by = (
         f" by {event.by}"

@@ -11,7 +11,8 @@ from rich.text import Text
 
 from stepstream.render.glyphs import UNICODE, Glyphs
 from stepstream.render.values import clip, format_clock, format_time, one_line, short_id
-from stepstream.schemas.alert import Alert, with_quotation
+from stepstream.schemas.alert import Alert
+from stepstream.schemas.alert_text import sentence, with_quotation
 from stepstream.schemas.formatting import format_duration
 
 STYLES: Final[dict[str, str]] = {
@@ -80,7 +81,7 @@ def alert_lines(
     )
     text.append(label, style=style)
     text.append(f" {alert.alert} ", style="bold")
-    head = f"{one_line(who)}: {with_quotation(alert_sentence(alert), one_line(alert.quoted))}"
+    head = f"{one_line(who)}: {with_quotation(one_line(sentence(alert)), one_line(alert.quoted))}"
     text.append(
         head if width is None else clip(head, width - cell_len(text.plain), glyphs.ellipsis)
     )
@@ -91,14 +92,6 @@ def alert_lines(
     if below := _below(alert, remark, glyphs, width, named=history, own_run=own_run):
         text.append(f"\n{_HANGING}{below}", style="dim")
     return text
-
-
-def alert_sentence(alert: Alert) -> str:
-    """The alert's message, and whether the run goes on; of a resolved one the message as it last was."""
-    message = one_line(alert.message) or alert.rule
-    if alert.state == "resolved":
-        return message.partition("; still running")[0]
-    return f"{message}; still running" if alert.running and "running" not in message else message
 
 
 def _command(alert: Alert, dot: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from stepstream.schemas.alert import SEVERITIES, AlertStruct, FindingStruct
+from stepstream.schemas.findings import new_finding
 from stepstream.schemas.ids import STEP_ID, derived_id
 from stepstream.schemas.rules import RULES
 from stepstream.schemas.settings import Settings
@@ -21,7 +22,6 @@ MAX_FINDING_IDS: Final = 64
 MAX_STEP_IDS: Final = 20
 SAMPLES: Final = 10
 """Runs that an incident names: as many of the first, and as many of the newest."""
-_STILL_RUNNING: Final = "; still running"
 
 _Item = TypeVar("_Item")
 GroupKey = tuple[str, str, str, str, str, str]
@@ -90,10 +90,12 @@ def opened(
         quoted=finding.quoted,
         detail=finding.detail,
         running=finding.running,
+        run_steps=finding.run_steps,
         opened_at=finding.time,
         updated_at=finding.time,
         action=finding.action,
         opened_by=f"{finding.finding_id}@{offset}",
+        opened_offset=offset,
         finding_ids=_more_ids(before, finding),
     )
     if before is not None and before.silenced_until > finding.time:
@@ -119,6 +121,7 @@ def grown(alert: AlertStruct, finding: FindingStruct) -> AlertStruct:
         quoted=finding.quoted,
         detail=finding.detail or alert.detail,
         running=finding.running,
+        run_steps=finding.run_steps,
         findings=alert.findings + 1,
         updated_at=max(alert.updated_at, finding.time),
         action=finding.action or alert.action,
@@ -167,7 +170,6 @@ def changed(alert: AlertStruct, finding: FindingStruct) -> AlertStruct:
                 state="resolved",
                 resolved_at=at,
                 running=False,
-                message=settled(alert.message),
             )
             return (
                 _with(over, withdrawn=True, detail=finding.message) if finding.withdrawn else over
@@ -178,17 +180,9 @@ def incident_opened(
     finding: FindingStruct, before: AlertStruct | None, trace_ids: list[str]
 ) -> AlertStruct:
     """The first record of an incident, once enough runs were hit; of one that was over shortly before, the next."""
-    whole = _with(
-        finding,
-        trace_id="",
-        user_id="",
-        step_ids=[],
-        running=False,
-        message=_told(finding, len(trace_ids)),
-        action="",
-    )
-    alert = opened(whole, before)
-    alert.runs, alert.trace_ids, alert.opened_by = len(trace_ids), trace_ids[: 2 * SAMPLES], ""
+    alert = opened(_of_many_runs(finding, len(trace_ids)), before)
+    alert.runs, alert.trace_ids = len(trace_ids), trace_ids[: 2 * SAMPLES]
+    alert.opened_by, alert.opened_offset = "", -1
     return alert
 
 
@@ -197,15 +191,7 @@ def incident_grown(
 ) -> AlertStruct:
     """The incident with one more run."""
     runs = incident.runs + 1
-    whole = _with(
-        finding,
-        trace_id="",
-        user_id="",
-        step_ids=[],
-        running=False,
-        message=_told(finding, runs),
-        action="",
-    )
+    whole = _of_many_runs(finding, runs)
     first, newest = incident.trace_ids[:SAMPLES], incident.trace_ids[SAMPLES:]
     samples = [*first, *[*newest, finding.trace_id][-SAMPLES:]]
     return _with((reopened if back else grown)(incident, whole), runs=runs, trace_ids=samples)
@@ -220,23 +206,19 @@ def ends_by_silence(alert: AlertStruct) -> bool:
 
 def quiet(incident: AlertStruct, at_us: int) -> FindingStruct:
     """What says that an incident hits no run any more. It holds for the record that it was made from, and no later one."""
-    return FindingStruct(
-        finding_id=derived_id("quiet", incident.alert_id, incident.seq),
+    return new_finding(
+        incident,
+        derived_id("quiet", incident.alert_id, incident.seq),
+        at_us,
         state="resolved",
-        time=at_us,
-        project=incident.project,
-        environment=incident.environment,
-        agent=incident.agent,
-        alert=incident.alert,
-        rule=incident.rule,
-        policy=incident.policy,
         severity="info",
-        subject=incident.subject,
+        # A worker of an older version that reads this finding compares the value.
         value=float(incident.seq),
         message="no run was hit for a while"
         if incident.runs
         else "it was not seen again for a while",
         alert_id=incident.alert_id,
+        alert_seq=incident.seq,
     )
 
 
@@ -246,16 +228,21 @@ def is_outdated(finding: FindingStruct, current: AlertStruct | None) -> bool:
         return False
     if current is None or current.alert_id != finding.alert_id:
         return True
-    return ends_by_silence(current) and finding.value is not None and finding.value != current.seq
+    return finding.alert_seq not in (0, current.seq)
 
 
-def settled(message: str) -> str:
-    """The message of an alert that is over."""
-    return message.partition(_STILL_RUNNING)[0]
-
-
-def _told(finding: FindingStruct, runs: int) -> str:
-    return f"{runs} runs: {settled(finding.message)}"
+def _of_many_runs(finding: FindingStruct, runs: int) -> FindingStruct:
+    """A run's finding as one about an incident of so many runs."""
+    return _with(
+        finding,
+        trace_id="",
+        user_id="",
+        step_ids=[],
+        running=False,
+        run_steps=0,
+        message=f"{runs} runs: {finding.message}",
+        action="",
+    )
 
 
 def _more_ids(alert: AlertStruct | None, finding: FindingStruct) -> list[str]:

@@ -106,7 +106,7 @@ class FleetPartition:
             return
         alert = self._merge(finding, record.offset)
         known = alert or self._alerts.get(group_of(finding))
-        is_hit = known is not None and known.opened_by == f"{finding.finding_id}@{record.offset}"
+        is_hit = known is not None and known.opened_offset == record.offset
         incident = (
             self._merge_incident(finding, record.offset) if is_hit and is_shared(finding) else None
         )

@@ -7,6 +7,7 @@ from typing import Any, Final, cast
 
 import msgspec
 
+from stepstream.schemas.control import CONTROL_KIND
 from stepstream.schemas.money import usd_from_nanos
 from stepstream.schemas.normalise import MAX_COUNT
 from stepstream.schemas.trajectory import (
@@ -208,7 +209,10 @@ def run_status(run: Run) -> RunStatus:
     """
     if not run.closed and (run.open or not run.root_ended):
         return "running"
-    if any(info.kind == "control" and _is_acknowledged_stop(info) for info in run.steps.values()):
+    if any(
+        info.kind == CONTROL_KIND and _is_acknowledged_stop(run, info)
+        for info in run.steps.values()
+    ):
         return "stopped"
     root = run.root
     if root is None or not root.ended:
@@ -218,8 +222,8 @@ def run_status(run: Run) -> RunStatus:
     return "cancelled" if root.status == "cancelled" else "ok"
 
 
-def _is_acknowledged_stop(info: StepInfo) -> bool:
-    return info.name == "stop" and info.ended and info.status == "ok"
+def _is_acknowledged_stop(run: Run, info: StepInfo) -> bool:
+    return info.ended and info.status == "ok" and run.control_of(info).action == "stop"
 
 
 def failed_step(by_start: list[StepInfo]) -> StepInfo | None:

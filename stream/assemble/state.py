@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
+from stepstream.schemas.control import ControlStep
 from stepstream.schemas.normalise import MAX_COUNT
 from stepstream.stream.run.baseline import Normal
 from stepstream.stream.run.rules import RuleBook
@@ -66,6 +67,8 @@ class RunState(msgspec.Struct, array_like=True, gc=False):
     session_rank: Rank = NO_RANK
     user_rank: Rank = NO_RANK
     """Ranks of the steps that named session and user."""
+    controls: dict[str, ControlStep] = {}
+    """What its control steps report, by step id; ignored by a worker that does not know it."""
 
     @property
     def order(self) -> tuple[int, int, int]:
@@ -110,6 +113,7 @@ def encode_state(
             off=sorted(run.off) if run.off else [],
             session_rank=run.session_rank,
             user_rank=run.user_rank,
+            controls=run.controls,
         )
     )
 
@@ -174,6 +178,7 @@ def restore_run(state: RunState, rules: RuleBook) -> Run:
     run.normal = state.normal
     run.off = frozenset(state.off) if state.off else NONE_OFF
     run.session_rank, run.user_rank = state.session_rank, state.user_rank
+    run.controls = dict(state.controls)
     run.recount()
     run.wake_timers(0)
     return run

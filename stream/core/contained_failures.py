@@ -14,7 +14,8 @@ from typing import Final
 import msgspec
 
 from stepstream.schemas.alert import FindingStruct
-from stepstream.schemas.batches import UNREADABLE_BATCH, pipeline_finding
+from stepstream.schemas.batches import UNREADABLE_BATCH
+from stepstream.schemas.findings import pipeline_finding
 from stepstream.schemas.times import HOUR_US
 from stepstream.stream.core.counters import Counters
 from stepstream.stream.core.outputs import OffsetHold, Output
@@ -105,7 +106,7 @@ class ContainedFailures:
             message,
             now_us,
             quoted=repr(error)[:300],
-            names=(self._topic, self._partition, now_us),
+            names=(alert, subject, self._topic, self._partition, now_us),
         )
 
 

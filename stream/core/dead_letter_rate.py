@@ -11,8 +11,8 @@ from typing import Final
 
 import msgspec
 
-from stepstream.schemas.alert import FindingState, FindingStruct
-from stepstream.schemas.ids import derived_id
+from stepstream.schemas.alert import FindingState
+from stepstream.schemas.findings import pipeline_finding
 from stepstream.schemas.misfits import MAX_TIME_US
 from stepstream.schemas.times import MINUTE_US
 from stepstream.stream.core.outputs import Output
@@ -107,19 +107,17 @@ class DeadLetterRate:
         return [finding, self._note(now_us)]
 
     def _finding(self, state: FindingState, now_us: int, message: str, detail: str) -> Output:
-        finding = FindingStruct(
-            finding_id=derived_id("fuse", self._topic, self._partition, self._since_us, state),
+        finding = pipeline_finding(
+            "dead-letter-rate",
+            "dead_letter_rate",
+            self._subject,
+            message,
+            now_us,
+            names=("fuse", self._topic, self._partition, self._since_us, state),
             state=state,
-            time=now_us,
-            project="stepstream",
-            alert="dead-letter-rate",
-            rule="dead_letter_rate",
-            severity="error",
-            subject=self._subject,
             value=float(self._count),
             threshold=float(self._limit),
             unit="count",
-            message=message,
             detail=detail,
         )
         return Output("findings", b"stepstream", msgspec.json.encode(finding))

@@ -15,8 +15,8 @@ from typing import Annotated, Final
 
 import msgspec
 
-from stepstream.schemas.alert import FindingState, FindingStruct
-from stepstream.schemas.ids import derived_id
+from stepstream.schemas.alert import FindingState
+from stepstream.schemas.findings import pipeline_finding
 from stepstream.schemas.misfits import MAX_TIME_US
 from stepstream.schemas.normalise import MAX_COUNT
 from stepstream.schemas.times import MINUTE_US
@@ -176,18 +176,17 @@ class PoisonLedger:
         self, state: FindingState, offset: int, now_us: int, message: str, detail: str
     ) -> Output:
         what = "halt" if state == "firing" else "resume"
-        finding = FindingStruct(
-            finding_id=derived_id(what, self._topic, self._partition, offset),
+        finding = pipeline_finding(
+            "partition-halted",
+            "poison",
+            f"{self._topic}/{self._partition}",
+            message,
+            now_us,
+            names=(what, self._topic, self._partition, offset),
             state=state,
-            time=now_us,
-            project="stepstream",
-            alert="partition-halted",
-            rule="poison",
             severity="critical",
-            subject=f"{self._topic}/{self._partition}",
             value=float(MAX_SKIPS),
             unit="count",
-            message=message,
             detail=detail,
         )
         return Output("findings", b"stepstream", msgspec.json.encode(finding))

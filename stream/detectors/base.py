@@ -162,10 +162,3 @@ class DetectorBase(Generic[R]):
     def state(self, run: Run, default: Any) -> Any:
         """This detector's state in the run; ``default`` is stored the first time."""
         return run.detector_state.setdefault(self.name, default)
-
-
-def progress(run: Run) -> str:
-    """How far the run is, for the end of a sentence."""
-    if run.closed or run.root_ended:
-        return f"it ended after {len(run.steps)} steps"
-    return f"still running, step {len(run.steps)}"

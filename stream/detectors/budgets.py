@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from stepstream.schemas.control import CONTROL_KIND, approved_nanos
+from stepstream.schemas.control import CONTROL_KIND
 from stepstream.schemas.formatting import format_dollars
 from stepstream.schemas.money import NANOS_PER_USD, amount_nanos
 from stepstream.schemas.rule_base import Limit, Positive, RuleBase
@@ -16,7 +16,6 @@ from stepstream.stream.detectors.base import (
     DetectorBase,
     Observation,
     Observations,
-    progress,
 )
 from stepstream.stream.run.rules import Applied
 from stepstream.stream.run.run import Run
@@ -87,7 +86,7 @@ class RunCostDetector(DetectorBase[RunCost]):
         return (self._say(run, limit, level),)
 
     def _approve(self, run: Run, step: StepInfo) -> None:
-        nanos = approved_nanos(step.kind, step.name)
+        nanos = run.control_of(step).approved_nanos
         if nanos:
             self.state(run, {})["approved"] = self._approved(run) + nanos
 
@@ -100,7 +99,7 @@ class RunCostDetector(DetectorBase[RunCost]):
         word = "the limit is" if level != "warn" else "a warning was asked for at"
         dearest = sorted(run.steps.values(), key=lambda info: -(info.cost_nanos or 0))[:5]
         return Observation(
-            message=f"cost {format_dollars(cost_usd)} so far, {word} {format_dollars(limit_usd)}; {progress(run)}",
+            message=f"cost {format_dollars(cost_usd)} so far, {word} {format_dollars(limit_usd)}",
             detail=_dearest_group(run),
             severity=self.severity("error") if level != "warn" else "warning",
             level=level,
@@ -130,7 +129,7 @@ class RunTokensDetector(DetectorBase[RunTokens]):
         most = sorted(run.steps.values(), key=lambda info: -(info.tokens[0] + info.tokens[1]))[:5]
         return (
             Observation(
-                message=f"{tokens:,} tokens so far, the limit is {self._limit:,}; {progress(run)}",
+                message=f"{tokens:,} tokens so far, the limit is {self._limit:,}",
                 severity=self.severity("error"),
                 step_ids=tuple(info.step_id for info in most if info.tokens[0]),
                 value=float(tokens),
@@ -159,7 +158,7 @@ class RunStepsDetector(DetectorBase[RunSteps]):
             return NOTHING
         return (
             Observation(
-                message=f"{count} steps so far, the limit is {self._limit}; {progress(run)}",
+                message=f"{count} steps so far, the limit is {self._limit}",
                 severity=self.severity("error"),
                 step_ids=(step.step_id,),
                 value=float(count),

@@ -7,6 +7,8 @@ from dataclasses import replace
 from typing import Final
 
 from stepstream.schemas.alert import CommandStruct, FindingStruct
+from stepstream.schemas.alert_text import sentence
+from stepstream.schemas.findings import new_finding
 from stepstream.schemas.ids import derived_id
 from stepstream.stream.core.counters import Counters
 from stepstream.stream.detectors.base import Observation
@@ -62,26 +64,16 @@ def closing_findings(run: Run, now_us: int) -> Iterator[FindingStruct]:
             if fired.is_note:
                 continue  # it opened nothing that is to be ended
             ended.setdefault((fired.alert, fired.subject), []).append(fired)
-    who = run.identity
     for (alert, subject), group in ended.items():
         fired = group[0]
         levels = "+".join(sorted(item.level for item in group))
-        yield FindingStruct(
-            finding_id=derived_id("finding", run.trace_id, f"{alert}|{subject}|{levels}", "closed"),
+        yield new_finding(
+            fired,
+            derived_id("finding", run.trace_id, f"{alert}|{subject}|{levels}", "closed"),
+            now_us,
+            **_labels(run),
             state="resolved",
-            time=now_us,
-            project=who.project,
-            environment=who.environment,
-            agent=who.agent,
-            agent_version=who.agent_version,
-            task=who.task,
-            user_id=who.user_id,
-            trace_id=run.trace_id,
-            alert=alert,
-            rule=fired.rule,
-            policy=fired.policy,
             severity="info",
-            subject=subject,
             message="the run is over",
         )
 
@@ -108,26 +100,20 @@ def command_for(finding: FindingStruct) -> CommandStruct | None:
         project=finding.project,
         agent=finding.agent,
         trace_id=finding.trace_id,
-        reason=f"{finding.alert}: {finding.message}",
+        reason=f"{finding.alert}: {sentence(finding)}",
         finding_id=finding.finding_id,
         by=f"policy:{finding.policy}",
     )
 
 
 def _finding(run: Run, applied: Applied, seen: Observation, key: str, now_us: int) -> FindingStruct:
-    who = run.identity
     rule = applied.rule
     is_over = seen.resolved or seen.withdrawn
-    return FindingStruct(
-        finding_id=derived_id("finding", run.trace_id, key, "resolved" if is_over else "firing"),
+    return new_finding(
+        run.identity,
+        derived_id("finding", run.trace_id, key, "resolved" if is_over else "firing"),
+        now_us,
         state="resolved" if is_over else "firing",
-        time=now_us,
-        project=who.project,
-        environment=who.environment,
-        agent=who.agent,
-        agent_version=who.agent_version,
-        task=who.task,
-        user_id=who.user_id,
         trace_id=run.trace_id,
         alert=rule.alert_name,
         rule=rule.rule,
@@ -144,8 +130,22 @@ def _finding(run: Run, applied: Applied, seen: Observation, key: str, now_us: in
         quoted=seen.quoted[:MAX_QUOTED_CHARS],
         detail=seen.detail,
         running=not run.closed and not run.root_ended,
+        run_steps=len(run.steps),
         withdrawn=seen.withdrawn,
         action=rule.action
         if applied.enforce and rule.action != "none" and seen.level != "warn"
         else "",
     )
+
+
+def _labels(run: Run) -> dict[str, str]:
+    who = run.identity
+    return {
+        "project": who.project,
+        "environment": who.environment,
+        "agent": who.agent,
+        "agent_version": who.agent_version,
+        "task": who.task,
+        "user_id": who.user_id,
+        "trace_id": run.trace_id,
+    }

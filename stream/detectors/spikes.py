@@ -18,7 +18,6 @@ from stepstream.stream.detectors.base import (
     DetectorBase,
     Observation,
     Observations,
-    progress,
 )
 from stepstream.stream.detectors.cause import likely_cause
 from stepstream.stream.run.baseline import COST, DURATION, STEPS, TOKENS, Normal
@@ -153,7 +152,7 @@ class SpikeDetector(DetectorBase[R_]):
         beyond = f"p99 is {self.show(p99)}" if value > p99 else self._rank(normal, value)
         times = f"{value / median:.1f} x the median {self.show(median)}, " if median else ""
         return Observation(
-            message=f"{self.show(value)} so far, {times}{beyond} ({sample} runs of {normal.whose}); {progress(run)}",
+            message=f"{self.show(value)} so far, {times}{beyond} ({sample} runs of {normal.whose})",
             detail=detail,
             severity=self.severity("error" if level else "warning"),
             level=level,

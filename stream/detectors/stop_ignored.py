@@ -16,7 +16,6 @@ from stepstream.stream.detectors.base import (
     DetectorBase,
     Observation,
     Observations,
-    progress,
 )
 from stepstream.stream.run.rules import Applied
 from stepstream.stream.run.run import Run
@@ -67,7 +66,7 @@ class StopIgnoredDetector(DetectorBase[StopIgnored]):
 
     def on_step(self, run: Run, step: StepInfo, now_us: int) -> Observations:
         """An order that reached the run, or its end: obeyed, or void since an approval."""
-        if step.kind != CONTROL_KIND or step.name != "stop":
+        if step.kind != CONTROL_KIND or run.control_of(step).action != "stop":
             return NOTHING
         if not step.ended:
             _note(run, step.step_id, step.append_us)
@@ -109,7 +108,7 @@ class StopIgnoredDetector(DetectorBase[StopIgnored]):
     def _say(self, run: Run, step_id: str, waited_us: int) -> Observation:
         heard = step_id in run.steps
         return Observation(
-            message=f"it was ordered to stop {format_duration(waited_us)} ago and did not; {progress(run)}",
+            message=f"it was ordered to stop {format_duration(waited_us)} ago and did not",
             detail="the order reached the agent, which has begun no step since"
             if heard
             else "nothing shows that the order reached the agent: does it use the SDK, or read the control topic?",

@@ -15,7 +15,6 @@ from stepstream.stream.detectors.base import (
     DetectorBase,
     Observation,
     Observations,
-    progress,
 )
 from stepstream.stream.run.rules import Applied
 from stepstream.stream.run.run import Run
@@ -107,7 +106,7 @@ class RunDurationDetector(DetectorBase[RunDuration]):
         waiting = sorted(run.open.values(), key=lambda info: -info.start_us)[:3]
         inner = [info for info in waiting if info is not run.root]
         return Observation(
-            message=f"{format_duration(took_us)}, the limit is {format_duration(self._limit_us)}; {progress(run)}",
+            message=f"{format_duration(took_us)}, the limit is {format_duration(self._limit_us)}",
             detail=f"waiting for {inner[0].kind} {inner[0].label}" if inner else "",
             severity=self.severity("error"),
             step_ids=tuple(info.step_id for info in inner),
@@ -168,7 +167,7 @@ class StepDurationDetector(DetectorBase[StepDuration]):
         state = "took" if step.ended else "has been running for"
         limit = format_duration(self.rule.limit)
         return Observation(
-            message=f"{step.kind} {step.label} {state} {format_duration(took_us)}, the limit is {limit}; {progress(run)}",
+            message=f"{step.kind} {step.label} {state} {format_duration(took_us)}, the limit is {limit}",
             severity=self.severity("warning"),
             subject=step.step_id,
             step_ids=(step.step_id,),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any, Final, NamedTuple
 
+from stepstream.schemas.control import CONTROL_KIND, ControlStep, control_step
 from stepstream.schemas.prices import Cost
 from stepstream.schemas.step import Step
 from stepstream.schemas.times import MINUTE_US
@@ -170,6 +171,7 @@ class Run:
         "changed_minutes",
         "closed",
         "closed_at_us",
+        "controls",
         "cost_nanos",
         "detector_state",
         "duplicates",
@@ -243,6 +245,8 @@ class Run:
         self.raised: Counter[str] = Counter()
         self.text_size = -1
         self.detector_state: dict[str, Any] = {}
+        self.controls: dict[str, ControlStep] = {}
+        """What its control steps report, by step id."""
         self.off: frozenset[str] = NONE_OFF
         """Names of the detectors that have raised in this run and are not called any more."""
 
@@ -319,8 +323,14 @@ class Run:
             self._bound_texts(info, before)
         if step.phase == "end":
             self._count(info)
+        if step.kind == CONTROL_KIND:
+            self.controls[info.step_id] = control_step(step.name, step.attributes)
         self._identify(step, info)
         return info
+
+    def control_of(self, step: StepInfo) -> ControlStep:
+        """What a control step reports. State records of older workers have its name alone."""
+        return self.controls.get(step.step_id) or control_step(step.name, {})
 
     def _start(self, step: Step, before: StepInfo | None, append_us: int) -> StepInfo | None:
         """A start that comes after its end only counts as received."""

@@ -94,7 +94,8 @@ def test_a_policy_is_taken_over_and_alerts_while_the_run_is_going(world: World) 
         1,
         "firing",
     )
-    assert alert["message"] == "cost $1.50 so far, the limit is $1.00; still running, step 2"
+    assert alert["message"] == "cost $1.50 so far, the limit is $1.00"
+    assert alert["run_steps"] == 2
     command = world.wait_for("control", lambda value: value["trace_id"] == runs[-1])
     assert (command["action"], command["by"]) == ("stop", "policy:expensive")
     world.send(*(step(run, 1, agent="expensive") for run in runs))

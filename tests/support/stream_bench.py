@@ -7,6 +7,8 @@ from typing import Any
 
 import msgspec
 
+from stepstream.schemas.alert import FindingStruct
+from stepstream.schemas.alert_text import sentence
 from stepstream.schemas.policy import Policy
 from stepstream.schemas.prices import PriceBook
 from stepstream.stream.assemble.partition import AssemblePartition
@@ -45,6 +47,11 @@ def root(phase: str, start_s: float, end_s: float = 0.0, **more: Any) -> dict[st
 def policy(*rules: dict[str, Any], name: str = "p", **more: Any) -> Policy:
     """A policy with these rules."""
     return Policy.model_validate({"name": name, "rules": list(rules), **more})
+
+
+def sentence_of(finding: dict[str, Any]) -> str:
+    """The sentence about a finding, as people read it."""
+    return sentence(msgspec.convert(finding, FindingStruct))
 
 
 class Bench:

@@ -10,7 +10,7 @@ from stepstream.schemas.rule_base import RuleBase
 from stepstream.schemas.rules import detector_for
 from stepstream.stream.detectors.base import NOTHING, Observation, Observations
 from stepstream.stream.detectors.content.base import ContentDetector
-from stepstream.stream.detectors.content.sensitive_forms import FORMS, found_in
+from stepstream.stream.detectors.content.sensitive_forms import FORMS, Found, found_in
 from stepstream.stream.run.contents import Contents
 from stepstream.stream.run.rules import Applied
 from stepstream.stream.run.run import Run
@@ -38,7 +38,7 @@ class SensitiveData(RuleBase):
 
 @detector_for(SensitiveData)
 class SensitiveDataDetector(ContentDetector[SensitiveData]):
-    """What an agent says holds a secret or personal data. One finding a kind and step; what was found is not repeated."""
+    """The output of an agent contains a secret or personal data. One finding per kind and step; it does not quote the data."""
 
     def __init__(self, applied: Applied) -> None:
         super().__init__(applied)
@@ -49,24 +49,24 @@ class SensitiveDataDetector(ContentDetector[SensitiveData]):
         """Search the output of an ended step."""
         if step.kind not in self.kinds or not contents.output:
             return NOTHING
-        found: dict[str, list[str]] = {}
-        for what, hint in found_in(contents.output, contents.output_data, self._forms):
-            found.setdefault(what, []).append(hint)
-        return [self._say(step, what, hints) for what, hints in found.items()] if found else NOTHING
+        by_kind: dict[str, list[Found]] = {}
+        for found in found_in(contents.output, contents.output_data, self._forms):
+            by_kind.setdefault(found.what, []).append(found)
+        if not by_kind:
+            return NOTHING
+        return [self._observation(step, what, found) for what, found in by_kind.items()]
 
-    def _say(self, step: StepInfo, what: str, hints: list[str]) -> Observation:
-        more = f" and {len(hints) - 1} more" if len(hints) > 1 else ""
+    def _observation(self, step: StepInfo, what: str, found: list[Found]) -> Observation:
+        more = f" and {len(found) - 1} more" if len(found) > 1 else ""
         return Observation(
-            message=f"the output of {step.name} holds {what}",
-            quoted=f"{hints[0]}{more}",
-            detail="whoever can read this run can read it; change what is secret, and keep it out of prompts and outputs",
-            severity=self.severity(
-                "critical" if "key" in what or "token" in what or "password" in what else "error"
-            ),
+            message=f"the output of {step.name} contains {what}",
+            quoted=f"{found[0].hint}{more}",
+            detail="everyone who can read this run can read it: replace the secret, and keep it out of prompts and outputs",
+            severity=self.severity("critical" if found[0].is_secret else "error"),
             subject=what,
             level=step.step_id,
             step_ids=(step.step_id,),
-            value=float(len(hints)),
+            value=float(len(found)),
             threshold=0.0,
             unit="count",
         )

@@ -27,6 +27,8 @@ class Found(NamedTuple):
 
     what: str
     hint: str
+    is_secret: bool = False
+    """A key, token or password: whoever reads it can use it."""
 
 
 Sign = Callable[[str, bytes], bool]
@@ -100,7 +102,7 @@ def passwords_in(text: str) -> Iterator[Found]:
     for match in LOGIN_IN_URL.finditer(text):
         password = match.group()[len(match[1]) + 1 : -1]
         if len(password) >= 3 and not _PLACEHOLDER.search(password) and not _is_example(password):
-            yield Found("a password in an address", "...")
+            yield Found("a password in an address", "...", is_secret=True)
 
 
 def keys_in(text: str) -> Iterator[Found]:
@@ -114,14 +116,16 @@ def keys_in(text: str) -> Iterator[Found]:
         if form.hint in text:
             for match in form.pattern.finditer(text):
                 if not _is_example(match.group()):
-                    yield Found(form.what, "...")
+                    yield Found(form.what, "...", is_secret=True)
     for begin, end in web_tokens(text) if ".eyJ" in text else ():
-        yield Found("a signed web token", _ends(text[begin:end]))
+        yield Found("a signed web token", _ends(text[begin:end]), is_secret=True)
 
 
 def _kept(what: str, matches: Iterable[re.Match[str]]) -> Iterator[Found]:
     return (
-        Found(what, _ends(match.group())) for match in matches if not _is_example(match.group())
+        Found(what, _ends(match.group()), is_secret=True)
+        for match in matches
+        if not _is_example(match.group())
     )
 
 

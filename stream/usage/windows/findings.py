@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import msgspec
 
 from stepstream.schemas.alert import FindingSeverity, FindingStruct, Unit
+from stepstream.schemas.findings import new_finding
 from stepstream.schemas.ids import derived_id
 
 
@@ -66,19 +67,12 @@ def firing_key(
 
 def finding(firing: Firing, trouble: Trouble, time_us: int) -> FindingStruct:
     """The finding that tells of a trouble."""
-    return FindingStruct(
-        finding_id=_id(firing, "firing"),
-        state="firing",
-        time=time_us,
-        project=firing.project,
-        environment=firing.environment,
-        agent=firing.agent,
-        agent_version=trouble.agent_version,
-        alert=firing.alert,
-        rule=firing.rule,
-        policy=firing.policy,
+    return new_finding(
+        firing,
+        _id(firing, "firing"),
+        time_us,
         severity=firing.severity,
-        subject=firing.subject,
+        agent_version=trouble.agent_version,
         value=trouble.value,
         threshold=trouble.threshold,
         unit=trouble.unit,
@@ -91,16 +85,14 @@ def finding(firing: Firing, trouble: Trouble, time_us: int) -> FindingStruct:
 
 def ended(firing: Firing, message: str, time_us: int) -> FindingStruct:
     """The finding that ends a trouble."""
-    trouble = Trouble(message, "info")
-    made = finding(firing, trouble, time_us)
-    return replace_struct(
-        made, finding_id=_id(firing, "resolved"), state="resolved", severity="info"
+    return new_finding(
+        firing,
+        _id(firing, "resolved"),
+        time_us,
+        state="resolved",
+        severity="info",
+        message=message,
     )
-
-
-def replace_struct(made: FindingStruct, **changes: object) -> FindingStruct:
-    """A copy with changes."""
-    return msgspec.structs.replace(made, **changes)  # type: ignore[type-var]  # a struct, whatever the checker sees
 
 
 def _id(firing: Firing, state: str) -> str:

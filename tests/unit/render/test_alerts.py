@@ -46,7 +46,7 @@ def test_a_narrow_terminal_keeps_the_command_whole() -> None:
 def test_a_resolved_alert_says_so_and_no_longer_runs() -> None:
     """Resolved is told in words, not only by colour."""
     resolved = ALERT.model_copy(
-        update={"state": "resolved", "message": "cost $2 so far; still running, step 9"}
+        update={"state": "resolved", "message": "cost $2 so far", "run_steps": 9}
     )
     line = alert_lines(resolved, zone=UTC).plain.splitlines()[0]
     assert line.endswith("RESOLVED cost-spike support/refund: cost $2 so far")

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from stepstream.schemas.batches import pipeline_finding
+from stepstream.schemas.findings import pipeline_finding
 from stepstream.schemas.times import MINUTE_US
 from stepstream.sinks.batching.deadletter import MAX_REFUSED, RefusalLimit
 from stepstream.sinks.batching.records import Record as SinkRecord

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from stepstream.schemas.alert import AlertStruct, Finding
+from stepstream.schemas.alert_text import sentence
 from stepstream.schemas.ids import derived_id
 from stepstream.stream.alerts import partition as fleet
 from stepstream.stream.alerts.lifecycle import MAX_FINDING_IDS, MAX_STEP_IDS, AlertLife
@@ -205,9 +206,9 @@ def test_every_record_says_what_changed_and_who_did_it() -> None:
     alerts = feed(
         FleetPartition(0),
         [
-            finding(1, message="cost $1 so far; still running, step 4"),
-            finding(2, severity="error", message="cost $2 so far; still running, step 9"),
-            finding(3, message="cost $3 so far; still running, step 11"),
+            finding(1, message="cost $1 so far", running=True, run_steps=4),
+            finding(2, severity="error", message="cost $2 so far", running=True, run_steps=9),
+            finding(3, message="cost $3 so far", running=True, run_steps=11),
             finding(4, "acknowledged", by="ada"),
             finding(5, "silenced", by="bob", until=START_US + 10**9),
             finding(6, "resolved", by="eve"),
@@ -216,8 +217,8 @@ def test_every_record_says_what_changed_and_who_did_it() -> None:
     assert [(a.change, a.by) for a in alerts] == [
         ("opened", ""), ("worse", ""), ("updated", ""), ("acknowledged", "ada"), ("silenced", "bob"), ("resolved", "eve"),
     ]  # fmt: skip
-    assert alerts[-2].message == "cost $3 so far; still running, step 11"
-    assert alerts[-1].message == "cost $3 so far"
+    assert sentence(alerts[-2]) == "cost $3 so far; still running, step 11"
+    assert sentence(alerts[-1]) == "cost $3 so far"
 
 
 def test_who_looks_after_an_alert_does_so_while_it_flaps() -> None:
@@ -280,7 +281,7 @@ def broken_tool(
         number,
         state,
         time_s=time_s,
-        **(fields | {"message": "search failed; still running, step 2"} | more),
+        **(fields | {"message": "search failed", "running": True, "run_steps": 2} | more),
     )
 
 

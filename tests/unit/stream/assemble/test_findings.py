@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from stepstream.schemas.ids import derived_id
-from tests.support.stream_bench import TRACE, Bench, policy, root, step
+from tests.support.stream_bench import TRACE, Bench, policy, root, sentence_of, step
 
 COST = {"rule": "run_cost", "limit_usd": "1", "warn_usd": "0.5"}
 
@@ -107,7 +107,7 @@ def test_orders_are_given_only_by_policies_that_enforce(mode: str, action: str) 
         "time": limit["time"],
         "agent": "tester",
         "trace_id": TRACE,
-        "reason": f"run-cost: {limit['message']}",
+        "reason": f"run-cost: {sentence_of(limit)}",
         "finding_id": limit["finding_id"],
         "by": "policy:p",
     }

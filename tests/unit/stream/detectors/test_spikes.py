@@ -15,7 +15,7 @@ from stepstream.stream.baselines.history import AMOUNTS, SHARES
 from stepstream.stream.baselines.normal import Baselines
 from stepstream.stream.core.outputs import Output
 from stepstream.stream.run.limits import AssembleLimits
-from tests.support.stream_bench import PRICES, Bench, policy, root, step, us
+from tests.support.stream_bench import PRICES, Bench, policy, root, sentence_of, step, us
 
 Sent = tuple[float, dict[str, Any]]
 
@@ -116,7 +116,7 @@ class TestCost:
     def test_it_is_told_while_the_run_goes_with_what_is_normal_beside_it(self) -> None:
         """Value, threshold, baseline, its sample size, how the run stands among others, and where the money went."""
         (found,) = play(SpikeBench(COST), *DEAR).findings()
-        assert found["message"] == (
+        assert sentence_of(found) == (
             "$0.301 so far, 3.0 x the median $0.10, more than 95 % of runs in all (40 runs of tester); still running, step 4"
         )
         assert (found["value"], found["threshold"]) == (pytest.approx(0.301), pytest.approx(0.3))
