@@ -93,3 +93,26 @@ def _defaults(scope: Scope, models: tuple[type[RuleBase], ...]) -> tuple[RuleBas
     # Rules that read contents come last: they report less where another rule has already reported.
     chosen.sort(key=lambda model: model.reads_contents)
     return tuple(model.model_validate({"rule": tag_of(model, "rule")}) for model in chosen)
+
+
+def markdown() -> str:
+    """The table of all rules for docs/detection.md, the project's own and those of installed packages."""
+    lines = [
+        "| rule | over | without a policy | fires when | severity |",
+        "|---|---|---|---|---|",
+    ]
+    for name, kind in sorted(RULES.items(), key=lambda item: (item[1].model.scope, item[0])):
+        model = kind.model
+        over = "windows" if model.scope == "window" else "a run"
+        if model.reads_contents:
+            over += ", contents"
+        on = "on" if model.on_by_default else "off"
+        lines.append(f"| `{name}` | {over} | {on} | {model.fires_when} | {model.usual_severity} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    # Run as a program this module is a second copy of itself: the detectors fill the imported one.
+    from stepstream.schemas import rules
+
+    print(rules.markdown())
