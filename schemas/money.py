@@ -52,3 +52,23 @@ def usd_from_nanos(nanos: int) -> str:
     if not rest:
         return f"{sign}{whole}"
     return f"{sign}{whole}.{rest:09d}".rstrip("0")
+
+
+def written_nanos(usd: str) -> int:
+    """The amount in a decimal string as a worker writes it, with at most nine decimals.
+
+    Unlike ``amount_nanos`` it accepts no exponent and rounds nothing.
+
+    Raises:
+        ValueError: the text is no such amount.
+    """
+    whole, _, rest = usd.partition(".")
+    if (
+        len(usd) > 24
+        or not usd.isascii()
+        or not whole.isdigit()
+        or len(rest) > 9
+        or (rest and not rest.isdigit())
+    ):
+        raise ValueError(f"cost_usd is not an amount: {usd[:40]!r}")
+    return int(whole) * NANOS_PER_USD + (int(rest.ljust(9, "0")) if rest else 0)

@@ -24,7 +24,7 @@ from benchmarks.harness import Goal, Report
 from stepstream.schemas.alert import SEVERITIES, AlertStruct
 from stepstream.schemas.step import StepEvent
 from stepstream.schemas.times import MINUTE_US
-from stepstream.stream.alerts.partition import FleetPartition
+from stepstream.stream.alerts.partition import AlertPartition
 from stepstream.testing.world import LogRecord
 
 BETWEEN_RUNS_US: Final = MINUTE_US
@@ -73,7 +73,7 @@ def alerts_opened(
     between_us: int = BETWEEN_RUNS_US,
 ) -> Opened:
     """The alerts that the fleet stage opens for runs that follow each other."""
-    fleet, opened, offset = FleetPartition(0), Opened(), 0
+    fleet, opened, offset = AlertPartition(0), Opened(), 0
     for number, run in enumerate(replayed):
         shift_us = number * between_us - run.started_us + 1_700_000_000_000_000
         for record in run.records:

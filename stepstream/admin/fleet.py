@@ -22,8 +22,9 @@ from stepstream.schemas.policy import Policy
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.times import HOUR_US, time_of
 from stepstream.schemas.topics import topic
+from stepstream.stream.baselines.records import checked_baseline
 from stepstream.stream.usage.detectors.spend import Spend
-from stepstream.stream.usage.fleet_records import checked_baseline, checked_window
+from stepstream.stream.usage.fleet_records import checked_window
 
 Row = tuple[Any, ...]
 _Read = TypeVar("_Read")

@@ -28,7 +28,7 @@ GroupKey = tuple[str, str, str, str, str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class AlertLife:
+class AlertLifecycle:
     """When a trouble that comes back is the same one, and when many runs' troubles are one incident."""
 
     flap_window_us: int = 600_000_000
@@ -36,7 +36,7 @@ class AlertLife:
     incident_window_us: int = 600_000_000
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> AlertLife:
+    def from_settings(cls, settings: Settings) -> AlertLifecycle:
         """As the settings say."""
         return cls(settings.flap_window, settings.incident_runs, settings.incident_window)
 

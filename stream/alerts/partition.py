@@ -18,7 +18,7 @@ import msgspec
 from stepstream.schemas.alert import AlertStruct, FindingStruct
 from stepstream.schemas.misfits import finding_misfit
 from stepstream.stream.alerts.lifecycle import (
-    AlertLife,
+    AlertLifecycle,
     GroupKey,
     changed,
     ends_by_silence,
@@ -51,14 +51,17 @@ _decode = msgspec.json.Decoder(FindingStruct).decode
 _encode = msgspec.json.Encoder().encode
 
 
-class FleetPartition:
+class AlertPartition:
     """Alerts of the projects whose findings are on one partition."""
 
     def __init__(
-        self, partition: int, counters: Counters | None = None, life: AlertLife | None = None
+        self,
+        partition: int,
+        counters: Counters | None = None,
+        lifecycle: AlertLifecycle | None = None,
     ) -> None:
         self.partition = partition
-        self.life = life or AlertLife()
+        self.lifecycle = lifecycle or AlertLifecycle()
         self.counters = counters or Counters()
         self.offsets = OffsetTracker()
         self._alerts: dict[GroupKey, AlertStruct] = {}
@@ -150,7 +153,7 @@ class FleetPartition:
         for key in self._incidents:
             incident = self._alerts[key]
             due_us = incident.updated_at + (
-                self.life.incident_window_us if incident.runs else SILENCE_US
+                self.lifecycle.incident_window_us if incident.runs else SILENCE_US
             )
             if time_us >= due_us and self._said_quiet.get(incident.alert_id) != incident.seq:
                 self._said_quiet[incident.alert_id] = incident.seq
@@ -213,7 +216,7 @@ class FleetPartition:
             return opened(finding, offset=offset)
         if current.state == "firing":
             return grown(current, finding)
-        if finding.time - current.resolved_at <= self.life.flap_window_us:
+        if finding.time - current.resolved_at <= self.lifecycle.flap_window_us:
             return reopened(current, finding)
         return opened(finding, current, offset=offset)
 
@@ -222,11 +225,11 @@ class FleetPartition:
 
     def _merge_incident(self, finding: FindingStruct, offset: int) -> AlertStruct | None:
         """The next record of the incident that one more run was hit by; None while too few were."""
-        key, life = incident_of(finding), self.life
+        key, lifecycle = incident_of(finding), self.lifecycle
         recent = self._recent.setdefault(key, deque(maxlen=_RECENT))
         if (finding.time, finding.trace_id) not in recent:
             recent.append((finding.time, finding.trace_id))
-        while recent and recent[0][0] < finding.time - life.incident_window_us:
+        while recent and recent[0][0] < finding.time - lifecycle.incident_window_us:
             recent.popleft()
         current = self._alerts.get(key)
         if (
@@ -238,9 +241,9 @@ class FleetPartition:
         hit = list(dict.fromkeys(trace_id for _, trace_id in recent))
         if current is not None and current.state == "firing":
             merged = incident_grown(current, finding)
-        elif not life.incident_runs or len(hit) < life.incident_runs:
+        elif not lifecycle.incident_runs or len(hit) < lifecycle.incident_runs:
             return None
-        elif current is not None and finding.time - current.resolved_at <= life.flap_window_us:
+        elif current is not None and finding.time - current.resolved_at <= lifecycle.flap_window_us:
             merged = incident_grown(current, finding, back=True)
         else:
             merged = incident_opened(finding, current, hit)

@@ -18,7 +18,7 @@ from stepstream.stream.core.counters import Counters
 from stepstream.stream.core.outputs import Output
 from stepstream.stream.detectors.base import Detector, Observation
 from stepstream.stream.detectors.findings import closing_findings, command_for, findings_from
-from stepstream.stream.detectors.stop_ignored import note_order
+from stepstream.stream.detectors.stop_ignored import note_stop_command
 from stepstream.stream.run.contents import Contents
 from stepstream.stream.run.limits import AssembleLimits
 from stepstream.stream.run.steps import StepInfo
@@ -180,7 +180,7 @@ class Detection:
             command = command_for(finding)
             if command is not None:
                 counters.commands += 1
-                note_order(run, command, now_us)
+                note_stop_command(run, command, now_us)
                 self._send_or_defer(
                     active, Output("control", command.trace_id.encode(), _encode(command)), deferred
                 )

@@ -18,6 +18,7 @@ from stepstream.schemas.fleet import (
     LearntDayStruct,
     fleet_key,
 )
+from stepstream.schemas.money import written_nanos
 from stepstream.schemas.times import MINUTE_US
 from stepstream.schemas.trajectory import RunSummaryStruct
 from stepstream.stream.baselines.days import KEPT_DAYS, day_of
@@ -32,7 +33,6 @@ from stepstream.stream.baselines.history import (
 )
 from stepstream.stream.baselines.sketch import bucket_of
 from stepstream.stream.core.counters import Counters
-from stepstream.stream.usage.windows.records import nanos
 
 PUBLISH_EVERY_US: Final = 5_000_000
 """An owner's baseline is published at most this often."""
@@ -260,7 +260,7 @@ class Learner:
 def buckets_of(run: RunSummaryStruct) -> Buckets:
     """What a run used, as it is counted. The cost is not known where a step could not be priced."""
     amounts = (
-        None if run.unpriced_steps else nanos(run.cost_usd),
+        None if run.unpriced_steps else written_nanos(run.cost_usd),
         run.duration_us,
         run.input_tokens + run.output_tokens,
         run.steps,

@@ -83,7 +83,7 @@ class RunCostDetector(DetectorBase[RunCost]):
         )
         if limit is None or cost <= limit or self.has_fired(run, level=level):
             return NOTHING
-        return (self._say(run, limit, level),)
+        return (self._observation(run, limit, level),)
 
     def _approve(self, run: Run, step: StepInfo) -> None:
         nanos = run.control_of(step).approved_nanos
@@ -94,7 +94,7 @@ class RunCostDetector(DetectorBase[RunCost]):
         state = run.detector_state.get(self.name)
         return int(state["approved"]) if state else 0
 
-    def _say(self, run: Run, limit: int, level: str) -> Observation:
+    def _observation(self, run: Run, limit: int, level: str) -> Observation:
         cost_usd, limit_usd = run.cost_nanos / NANOS_PER_USD, limit / NANOS_PER_USD
         word = "the limit is" if level != "warn" else "a warning was asked for at"
         dearest = sorted(run.steps.values(), key=lambda info: -(info.cost_nanos or 0))[:5]

@@ -16,7 +16,7 @@ from stepstream.stream.detectors.base import (
     Observation,
     Observations,
 )
-from stepstream.stream.detectors.content.base import is_told_by
+from stepstream.stream.detectors.content.base import is_reported_by
 from stepstream.stream.run.rules import Applied
 from stepstream.stream.run.run import Run
 from stepstream.stream.run.steps import StepInfo
@@ -99,9 +99,9 @@ class LoopDetector(DetectorBase[Loop]):
         ):
             return NOTHING
         if (
-            is_told_by(run, _TOLD)
+            is_reported_by(run, _TOLD)
             if step.kind == "llm_call"
-            else is_told_by(run, _REPETITION, step.label)
+            else is_reported_by(run, _REPETITION, step.label)
         ):
             return NOTHING  # of a model that asks for the same call again and again, the calls are reported
         outcome = "failed the same way" if step.status == "error" else "gave the same answer"

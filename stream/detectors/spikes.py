@@ -131,10 +131,11 @@ class SpikeDetector(DetectorBase[R_]):
         passed = [("", spike)] if value <= far else [("", spike), (FAR_LEVEL, far)]
         new = [item for item in passed if not self.has_fired(run, level=item[0])]
         return [
-            self._say(run, normal, value, threshold, level, evidence) for level, threshold in new
+            self._observation(run, normal, value, threshold, level, evidence)
+            for level, threshold in new
         ]
 
-    def _say(
+    def _observation(
         self,
         run: Run,
         normal: Normal,

@@ -38,7 +38,7 @@ _ORDERS: Final = "orders to stop"
 _MAX_ORDERS: Final = 100
 
 
-def note_order(run: Run, command: CommandStruct, now_us: int) -> None:
+def note_stop_command(run: Run, command: CommandStruct, now_us: int) -> None:
     """A policy has ordered this run to stop: remember when, under the step that will tell of its obedience."""
     if command.action == "stop":
         _note(run, control_step_id(run.trace_id, command.command_id), now_us)
@@ -92,7 +92,7 @@ class StopIgnoredDetector(DetectorBase[StopIgnored]):
         if later:
             run.set_timer(self.name, min(later))
         return [
-            self._say(run, step_id, now_us - due + self._after_us)
+            self._observation(run, step_id, now_us - due + self._after_us)
             for due, step_id in waiting
             if now_us >= due
         ]
@@ -105,7 +105,7 @@ class StopIgnoredDetector(DetectorBase[StopIgnored]):
             if (step is None or not step.ended) and not self.has_fired(run, step_id):
                 yield at_us + self._after_us, step_id
 
-    def _say(self, run: Run, step_id: str, waited_us: int) -> Observation:
+    def _observation(self, run: Run, step_id: str, waited_us: int) -> Observation:
         heard = step_id in run.steps
         return Observation(
             message=f"it was ordered to stop {format_duration(waited_us)} ago and did not",

@@ -90,7 +90,7 @@ class RunDurationDetector(DetectorBase[RunDuration]):
             or self.has_fired(run)
         ):
             return NOTHING
-        return (self._say(run, root.end_us - root.start_us),)
+        return (self._observation(run, root.end_us - root.start_us),)
 
     def on_timer(self, run: Run, now_us: int) -> Observations:
         """Report a run whose root has not ended, counted from the append time of its first record."""
@@ -100,9 +100,9 @@ class RunDurationDetector(DetectorBase[RunDuration]):
         if now_us < due_us:
             run.set_timer(self.name, due_us)
             return NOTHING
-        return (self._say(run, now_us - run.first_append_us),)
+        return (self._observation(run, now_us - run.first_append_us),)
 
-    def _say(self, run: Run, took_us: int) -> Observation:
+    def _observation(self, run: Run, took_us: int) -> Observation:
         waiting = sorted(run.open.values(), key=lambda info: -info.start_us)[:3]
         inner = [info for info in waiting if info is not run.root]
         return Observation(
@@ -132,7 +132,7 @@ class StepDurationDetector(DetectorBase[StepDuration]):
         took_us = step.end_us - step.start_us
         if not step.ended or took_us <= self.rule.limit:
             return NOTHING
-        return (self._say(run, step, took_us),)
+        return (self._observation(run, step, took_us),)
 
     def on_timer(self, run: Run, now_us: int) -> Observations:
         """Report the open steps whose limit has passed."""
@@ -141,7 +141,7 @@ class StepDurationDetector(DetectorBase[StepDuration]):
         if later:
             run.set_timer(self.name, min(later))
         return [
-            self._say(run, step, now_us - step.append_us)
+            self._observation(run, step, now_us - step.append_us)
             for due, step in deadlines
             if now_us >= due
         ]
@@ -163,7 +163,7 @@ class StepDurationDetector(DetectorBase[StepDuration]):
             and (rule.model == "*" or fnmatchcase(step.model, rule.model))
         )
 
-    def _say(self, run: Run, step: StepInfo, took_us: int) -> Observation:
+    def _observation(self, run: Run, step: StepInfo, took_us: int) -> Observation:
         state = "took" if step.ended else "has been running for"
         limit = format_duration(self.rule.limit)
         return Observation(
@@ -211,7 +211,9 @@ class HungStepDetector(DetectorBase[HungStep]):
             run.set_timer(self.name, due_us)
             return NOTHING
         run.set_timer(self.name, now_us + self._after_us)
-        return [self._say(run, step, now_us - step.append_us) for step in self._hanging(run)]
+        return [
+            self._observation(run, step, now_us - step.append_us) for step in self._hanging(run)
+        ]
 
     def _hanging(self, run: Run) -> Iterator[StepInfo]:
         """Open steps below the root with no open child, not reported yet."""
@@ -228,7 +230,7 @@ class HungStepDetector(DetectorBase[HungStep]):
             ):
                 yield step
 
-    def _say(self, run: Run, step: StepInfo, open_us: int) -> Observation:
+    def _observation(self, run: Run, step: StepInfo, open_us: int) -> Observation:
         return Observation(
             message=f"{step.kind} {step.label} started {format_duration(open_us)} ago, has not ended, "
             "and nothing else happens in the run",

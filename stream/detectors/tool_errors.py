@@ -8,7 +8,7 @@ from stepstream.schemas.rule_base import RuleBase
 from stepstream.schemas.rules import detector_for
 from stepstream.stream.detectors.aftermath import JUDGED, Failed, failures, label_of, makes_good
 from stepstream.stream.detectors.base import MAX_EVIDENCE, NOTHING, Observation, Observations, R
-from stepstream.stream.detectors.content.base import HoldingDetector, is_told_by
+from stepstream.stream.detectors.content.base import DeferringDetector, is_reported_by
 from stepstream.stream.detectors.content.speech import (
     ADMITTED,
     ASKED,
@@ -53,7 +53,7 @@ _OUTPUT: Final = "output"
 _REPEATED: Final = frozenset({"loop", "repetition"})
 
 
-class _WithAnswers(HoldingDetector[R]):
+class _WithAnswers(DeferringDetector[R]):
     """Notes what models and the run itself answered, where contents are read."""
 
     kinds = SPEAKING | {"agent"}
@@ -105,7 +105,7 @@ class ToolErrorIgnoredDetector(_WithAnswers[ToolErrorIgnored]):
             return NOTHING
         if step.kind == "output" and self.own(run).get("judged", 0) < _MAX_JUDGINGS:
             self.own(run)["output_us"] = step.start_us
-            self.hold(run, _OUTPUT, now_us)
+            self.defer(run, _OUTPUT, now_us)
         if not run.fired or answer is None or answer[3] not in (ADMITTED, ASKED):
             return NOTHING
         how = "the agent spoke of it" if answer[3] == ADMITTED else "the agent asked the user"
@@ -143,16 +143,16 @@ class ToolErrorIgnoredDetector(_WithAnswers[ToolErrorIgnored]):
         ignored = [item for item in found if not item.how and not self.has_fired(run, item.label)]
         told: dict[str, str] = self.own(run).setdefault("told", {}) if ignored else {}
         told.update((item.label, item.last.step_id) for item in ignored[: _MAX_TOLD - len(told)])
-        return [self._say(run, item) for item in ignored]
+        return [self._observation(run, item) for item in ignored]
 
-    def _say(self, run: Run, item: Failed) -> Observation:
+    def _observation(self, run: Run, item: Failed) -> Observation:
         times = f" {item.times} times" if item.times > 1 else ""
         if item.answered is not None:
             message = f"{item.label} failed{times}, no later call made up for it, and the agent answered without a word of it"
         else:
             message = f"{item.label} failed{times}, no later call made up for it, and the run went on as if it had not"
         grave = item.answered is not None and item.times == 1
-        is_told = is_told_by(run, _REPEATED, item.label)
+        is_told = is_reported_by(run, _REPEATED, item.label)
         answer = (item.answered[2],) if item.answered is not None else ()
         return Observation(
             message=message,
@@ -174,10 +174,12 @@ class ToolErrorRecoveredDetector(_WithAnswers[ToolErrorRecovered]):
             return NOTHING
         found = failures(run, answers_of(run))
         return [
-            self._say(item) for item in found if item.how and not self.has_fired(run, item.label)
+            self._observation(item)
+            for item in found
+            if item.how and not self.has_fired(run, item.label)
         ]
 
-    def _say(self, item: Failed) -> Observation:
+    def _observation(self, item: Failed) -> Observation:
         times = f" {item.times} times" if item.times > 1 else ""
         return Observation(
             message=f"{item.label} failed{times}; {item.how}",

@@ -16,7 +16,7 @@ from stepstream.stream.core.outputs import Output
 from stepstream.stream.shell.batching import Backlog
 from stepstream.stream.shell.partition_runner import PartitionRunner
 from stepstream.stream.shell.sender import Sender
-from stepstream.stream.usage.partition import UsagePartition
+from stepstream.stream.usage.partition import WindowPartition
 
 _PLAIN: Final = {
     m.RECORDS: "records",
@@ -163,7 +163,7 @@ class WorkerObservation:
             self.observer.gauge(m.SAFE_OFFSET_AGE).labels(partition).set(
                 processor.safe_age_us / 1e6
             )
-        elif isinstance(processor, UsagePartition):
+        elif isinstance(processor, WindowPartition):
             partition = labels[1]
             self.observer.gauge(m.WINDOW_OWNERS).labels(partition).set(len(processor.series))
             self.observer.gauge(m.WINDOW_RECORDS).labels(partition).set(processor.pending_records)

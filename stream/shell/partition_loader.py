@@ -11,8 +11,8 @@ from faust.types import TP
 from stepstream.schemas.prices import PriceBook
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
-from stepstream.stream.alerts.lifecycle import AlertLife
-from stepstream.stream.alerts.partition import FleetPartition
+from stepstream.stream.alerts.lifecycle import AlertLifecycle
+from stepstream.stream.alerts.partition import AlertPartition
 from stepstream.stream.assemble.partition import AssemblePartition
 from stepstream.stream.baselines.learner import Learner
 from stepstream.stream.baselines.normal import Baselines
@@ -23,7 +23,7 @@ from stepstream.stream.shell.config import Documents
 from stepstream.stream.shell.loader import load_alerts, load_assemble, load_patiently, load_usage
 from stepstream.stream.shell.partition_runner import Restored
 from stepstream.stream.shell.progress_marker import HangTraces, ProgressMarker, marker_of
-from stepstream.stream.usage.partition import UsagePartition
+from stepstream.stream.usage.partition import WindowPartition
 from stepstream.stream.usage.windows.limits import UsageLimits
 
 log = logging.getLogger("stepstream.worker")
@@ -91,8 +91,8 @@ class PartitionLoader:
             lambda: load_alerts(worker.settings, worker.group, partition),
             f"alerts of partition {partition}",
         )
-        processor = FleetPartition(
-            partition, worker.counters, AlertLife.from_settings(worker.settings)
+        processor = AlertPartition(
+            partition, worker.counters, AlertLifecycle.from_settings(worker.settings)
         )
         processor.restore(state.alerts, state.position)
         self._count(state.unreadable)
@@ -112,7 +112,7 @@ class PartitionLoader:
         )
         rules, limits = worker.documents.window_rules(), UsageLimits.from_settings(worker.settings)
         learner = Learner(worker.counters)
-        processor = UsagePartition(
+        processor = WindowPartition(
             partition, worker.steps_partitions, rules, limits, worker.counters, learner, log.error
         )
         processor.restore(

@@ -51,7 +51,7 @@ from stepstream.stream.shell.sender import Sender
 from stepstream.stream.shell.topic_stage import TopicStage
 from stepstream.stream.shell.transport import BatchTransport
 from stepstream.stream.shell.watchdog import Watchdog
-from stepstream.stream.usage.partition import UsagePartition
+from stepstream.stream.usage.partition import WindowPartition
 
 log = logging.getLogger("stepstream.worker")
 
@@ -439,7 +439,7 @@ class Worker:
                 if isinstance(runner.processor, AssemblePartition):
                     runner.processor.rules = self.rules
                     runner.processor.prices = self.prices
-                elif isinstance(runner.processor, UsagePartition):
+                elif isinstance(runner.processor, WindowPartition):
                     runner.processor.change_rules(window_rules)
 
     def _refuse_documents(self) -> None:

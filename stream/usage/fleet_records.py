@@ -5,15 +5,13 @@ What is taken here is used for weeks: what would raise or make no sense then is 
 
 from __future__ import annotations
 
-from typing import Final
-
 import msgspec
 
 from stepstream.schemas.fleet import FleetBaselineStruct, FleetWindowStruct, LearntDayStruct
 from stepstream.schemas.misfits import MAX_TIME_US
 from stepstream.schemas.normalise import MAX_COUNT
 from stepstream.schemas.times import HOUR_US
-from stepstream.stream.baselines.sketch import MOST, ZERO, bucket_of
+from stepstream.stream.baselines.records import checked_baseline, checked_day
 from stepstream.stream.usage.windows.checkpoint import (
     KEY_PREFIX,
     Checkpoint,
@@ -21,9 +19,6 @@ from stepstream.stream.usage.windows.checkpoint import (
     decode_checkpoint,
 )
 
-MAX_BUCKET: Final = bucket_of(MOST)
-MAX_SHARES: Final = 100
-MAX_DAY: Final = MAX_TIME_US // (24 * HOUR_US)
 _decode_window = msgspec.json.Decoder(FleetWindowStruct).decode
 _decode_day = msgspec.json.Decoder(LearntDayStruct).decode
 _decode_baseline = msgspec.json.Decoder(FleetBaselineStruct).decode
@@ -57,7 +52,7 @@ class FleetRecords:
         if kind == [b"window"]:
             self.windows.append(checked_window(_decode_window(value)))
         elif kind == [b"learnt"]:
-            self.days.append(_checked_day(_decode_day(value)))
+            self.days.append(checked_day(_decode_day(value)))
         elif kind == [b"baseline"]:
             self.baselines.append(checked_baseline(_decode_baseline(value)))
         elif not kind:
@@ -98,30 +93,3 @@ def checked_window(window: FleetWindowStruct) -> FleetWindowStruct:
                 f"no count of a duration: {bucket[:40]}: {count}",
             )
     return window
-
-
-def _checked_day(day: LearntDayStruct) -> LearntDayStruct:
-    _check(
-        0 <= day.day <= MAX_DAY and 0 <= day.settled_until < MAX_TIME_US,
-        f"no day: {day.day}, {day.settled_until}",
-    )
-    for name, amounts in day.amounts.items():
-        is_right = ZERO <= amounts.low <= MAX_BUCKET and len(amounts.counts) <= MAX_BUCKET + 2
-        _check(
-            is_right and all(0 <= count <= MAX_COUNT for count in amounts.counts),
-            f"no counts: {name[:40]}",
-        )
-    return day
-
-
-def checked_baseline(baseline: FleetBaselineStruct) -> FleetBaselineStruct:
-    """The baseline, if it is one. Raises ``ValueError``."""
-    for version in (baseline, baseline.earlier):
-        if version is None:
-            continue
-        _check(0 <= version.as_of < MAX_TIME_US, f"as_of is no time: {version.as_of}")
-        is_right = all(
-            len(found) == len(baseline.shares) <= MAX_SHARES for found in version.values.values()
-        )
-        _check(is_right, "not as many values as shares")
-    return baseline

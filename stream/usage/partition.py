@@ -27,11 +27,11 @@ from stepstream.stream.core.deadletter import dead_letter
 from stepstream.stream.core.offsets import OffsetTracker
 from stepstream.stream.core.outputs import OffsetHold, Output
 from stepstream.stream.core.records import Record
-from stepstream.stream.usage.windows.cells import Cells
 from stepstream.stream.usage.windows.checkpoint import Checkpoint, checkpoint_key, encode_checkpoint
-from stepstream.stream.usage.windows.held import HeldRecords, HeldRun, HeldUsage, Slot
-from stepstream.stream.usage.windows.judge import WindowJudge
+from stepstream.stream.usage.windows.evaluation import WindowEvaluation
+from stepstream.stream.usage.windows.hour_windows import HourWindows
 from stepstream.stream.usage.windows.limits import UsageLimits
+from stepstream.stream.usage.windows.pending import PendingRecords, PendingRun, PendingUsage, Slot
 from stepstream.stream.usage.windows.records import (
     Owner,
     UsageLine,
@@ -41,9 +41,9 @@ from stepstream.stream.usage.windows.records import (
     decode_line,
     decode_summary,
 )
-from stepstream.stream.usage.windows.rows import COST, Row
 from stepstream.stream.usage.windows.rules import WindowRules
 from stepstream.stream.usage.windows.series import Series
+from stepstream.stream.usage.windows.totals import COST, Totals
 from stepstream.stream.usage.windows.watermark import Watermark
 
 _encode = msgspec.json.Encoder().encode
@@ -64,7 +64,7 @@ class _Seal:
         self.through = 0
 
 
-class UsagePartition:
+class WindowPartition:
     """Windows of the projects whose usage is on one partition."""
 
     def __init__(
@@ -85,14 +85,14 @@ class UsagePartition:
         self.watermark = Watermark(steps_partitions)
         self.sealed_until = 0
         self.series: dict[Owner, Series] = {}
-        self.judge = WindowJudge(
+        self.judge = WindowEvaluation(
             rules or WindowRules(),
             self.counters,
             ContainedFailures("usage", partition, self.counters, tell),
         )
         self._users: set[Owner] = set()
-        self._cells = Cells()
-        self._held = HeldRecords(self.limits.seal_every_us)
+        self._cells = HourWindows()
+        self._held = PendingRecords(self.limits.seal_every_us)
         self._replay_until = 0
         self._judged_us = 0
         self._seals: deque[_Seal] = deque()
@@ -142,7 +142,7 @@ class UsagePartition:
             past.forget(self.sealed_until)
         self.judge.restore(checkpoint.judge)
 
-    def _take_sealed(self, owner: Owner, minute: int, row: Row) -> None:
+    def _take_sealed(self, owner: Owner, minute: int, row: Totals) -> None:
         plain = (*owner[:5], "")
         budgets = self.judge.rules.of(plain).budgets
         user_id = owner[5]
@@ -250,7 +250,7 @@ class UsagePartition:
             if known is not None and known.owner == line.owner
             else self._known_owner(line.owner)
         )
-        self._held.put_usage(slot, key, HeldUsage(line.revision, owner, line.user_id, used))
+        self._held.put_usage(slot, key, PendingUsage(line.revision, owner, line.user_id, used))
         silent = offset < self._replay_until
         if known is not None and (known.owner != owner or known.user_id != line.user_id):
             self._add(
@@ -308,7 +308,7 @@ class UsagePartition:
         if minute < self.sealed_until and known is not None:
             minute = known.minute
         slot = self._slot(minute, offset)
-        new = HeldRun(
+        new = PendingRun(
             line.revision,
             self._known_owner(line.owner),
             line.user_id,
@@ -322,7 +322,7 @@ class UsagePartition:
         self._count_run(new, 1)
         self._bound(offset)
 
-    def _count_run(self, run: HeldRun, times: int) -> None:
+    def _count_run(self, run: PendingRun, times: int) -> None:
         row = self._cells.row(run.owner, run.minute)
         rows = [row, self._series(run.owner).share(run.minute, row)]
         if run.user_id and self.judge.rules.of(run.owner).by_user:

@@ -32,8 +32,8 @@ from stepstream.sinks.batching.records import Source as SinkSource
 from stepstream.sinks.clickhouse import connect, migrate
 from stepstream.sinks.clickhouse.plain_rows import build_alerts, build_deliveries
 from stepstream.sinks.clickhouse.run_rows import build_runs
-from stepstream.stream.alerts.partition import FleetPartition
-from stepstream.stream.usage.partition import UsagePartition
+from stepstream.stream.alerts.partition import AlertPartition
+from stepstream.stream.usage.partition import WindowPartition
 from tests.chaos.harness import Report
 from tests.chaos.notify import notifier
 from tests.chaos.store import sink
@@ -265,7 +265,7 @@ class Play:
                 if isinstance(verdict, Rejected):
                     yield source, verdict.reason
             elif name in ("usage", "findings"):
-                stage: Any = UsagePartition(0, 1) if name == "usage" else FleetPartition(0)
+                stage: Any = WindowPartition(0, 1) if name == "usage" else AlertPartition(0)
                 stage.process(Rec(offset, sent.time_ms, sent.key, sent.value, ()))
                 if any(output.topic == "deadletter" for output in stage.drain()):
                     yield source, "malformed_json"

@@ -18,7 +18,7 @@ Place = tuple[str, str, int]
 """Project, agent, minute (unix microseconds)."""
 
 
-class WindowJudge:
+class WindowEvaluation:
     """Steps, cost and runs of each agent and minute, after everything was sealed."""
 
     def __init__(self, settings: Settings) -> None:

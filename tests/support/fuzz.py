@@ -24,7 +24,7 @@ from stepstream.sinks.batching.records import Source
 from stepstream.sinks.clickhouse.plain_rows import build_alerts, build_deliveries
 from stepstream.sinks.clickhouse.run_rows import build_runs
 from stepstream.sinks.notify.delivery import PartitionDelivery
-from stepstream.stream.alerts.partition import FleetPartition
+from stepstream.stream.alerts.partition import AlertPartition
 from stepstream.stream.assemble.partition import AssemblePartition
 from stepstream.stream.assemble.state import decode_state, encode_state
 from stepstream.stream.baselines.learner import Learner
@@ -34,7 +34,7 @@ from stepstream.stream.detectors import make_detector
 from stepstream.stream.run.rules import RuleBook
 from stepstream.stream.shell.loader import read_alert
 from stepstream.stream.usage.fleet_records import FleetRecords
-from stepstream.stream.usage.partition import UsagePartition
+from stepstream.stream.usage.partition import WindowPartition
 from tests.support.hostile import Hostile, hostile_records
 
 START_US = 1_790_000_000_000_000
@@ -201,8 +201,8 @@ class Records:
 
     def _readers(self) -> dict[str, Callable[[Rec], None]]:
         usage, fleet, notify = (
-            UsagePartition(0, 1, learner=Learner()),
-            FleetPartition(0),
+            WindowPartition(0, 1, learner=Learner()),
+            AlertPartition(0),
             PartitionDelivery(0, {}),
         )
         stage = AssemblePartition(0, 1, rules=RuleBook((), make_detector), prices=PriceBook())
@@ -237,7 +237,7 @@ class Records:
                 alert = read_alert(record.value or b"")
             except Exception:
                 return  # it is dead-lettered
-            fresh = FleetPartition(0)
+            fresh = AlertPartition(0)
             fresh.restore([alert], 0)
             _pump(fresh)
 
@@ -266,7 +266,7 @@ class Records:
                 found.take(record.key or b"", record.value or b"")
             except Exception:
                 return  # it is dead-lettered; what was taken must be of use
-            restored = UsagePartition(0, 1, learner=Learner())
+            restored = WindowPartition(0, 1, learner=Learner())
             restored.restore(
                 found.windows,
                 max(found.checkpoints, key=_through, default=None),

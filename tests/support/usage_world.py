@@ -14,7 +14,7 @@ from stepstream.schemas.fleet import FleetWindowStruct
 from stepstream.schemas.policy import Policy
 from stepstream.schemas.times import HOUR_US, MINUTE_US
 from stepstream.stream.core.outputs import Output
-from stepstream.stream.usage.partition import UsagePartition
+from stepstream.stream.usage.partition import WindowPartition
 from stepstream.stream.usage.windows.checkpoint import KEY_PREFIX, decode_checkpoint
 from stepstream.stream.usage.windows.limits import UsageLimits
 from stepstream.stream.usage.windows.rules import WindowRules
@@ -165,7 +165,7 @@ class Process:
         partitions: int = 1,
     ) -> None:
         self.kafka, self.rng = kafka, rng
-        self.logic = UsagePartition(0, partitions, window_rules, limits)
+        self.logic = WindowPartition(0, partitions, window_rules, limits)
         newest = kafka.newest()
         checkpoints = [
             decode_checkpoint(value) for key, value in newest.items() if key.startswith(KEY_PREFIX)

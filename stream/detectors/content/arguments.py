@@ -12,7 +12,7 @@ from stepstream.schemas.json_schema import ToolSchema
 from stepstream.schemas.rule_base import RuleBase
 from stepstream.schemas.rules import detector_for
 from stepstream.stream.detectors.base import NOTHING, Observation, Observations
-from stepstream.stream.detectors.content.base import CALLS, HoldingDetector, excerpt
+from stepstream.stream.detectors.content.base import CALLS, DeferringDetector, excerpt
 from stepstream.stream.detectors.content.failures import failure_in
 from stepstream.stream.detectors.content.known import Known, identifiers, identity_words, numbers
 from stepstream.stream.run.contents import Contents, json_of
@@ -88,7 +88,7 @@ _ABOUT_SUPPLY: Final = re.compile(
 
 
 @detector_for(ToolArguments)
-class ToolArgumentsDetector(HoldingDetector[ToolArguments]):
+class ToolArgumentsDetector(DeferringDetector[ToolArguments]):
     """One finding a call and kind of trouble. Schemas are judged at once, identifiers when earlier records have settled.
 
     An identifier is from nowhere when neither an input from outside nor any output before the call named it. Nothing is said
@@ -145,7 +145,7 @@ class ToolArgumentsDetector(HoldingDetector[ToolArguments]):
         asked: dict[str, list[list[str]]] = self.own(run).setdefault("asked", {})
         if len(asked) < _MAX_ASKED:
             asked[step.step_id] = [list(pair) for pair in candidates]
-            self.hold(run, step.step_id, now_us)
+            self.defer(run, step.step_id, now_us)
 
     def judge(self, run: Run, key: str, *, at_close: bool) -> list[Observation]:
         """Which of a call's identifiers come from nowhere."""

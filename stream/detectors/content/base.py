@@ -14,7 +14,7 @@ from stepstream.stream.run.run import Run
 from stepstream.stream.run.steps import StepInfo
 
 SETTLE_US: Final = 2_000_000
-MAX_HELD: Final = 200
+MAX_DEFERRED: Final = 200
 """Judgements that are held for a run; more are not made."""
 EXCERPT: Final = 120
 
@@ -31,13 +31,13 @@ class ContentDetector(DetectorBase[R]):
         return not self.kinds or kind in self.kinds
 
 
-class HoldingDetector(ContentDetector[R]):
+class DeferringDetector(ContentDetector[R]):
     """Holds judgements: ``hold`` notes one, ``judge`` makes it once its time has come."""
 
-    def hold(self, run: Run, key: str, now_us: int) -> None:
+    def defer(self, run: Run, key: str, now_us: int) -> None:
         """Judge ``key`` later; nothing where it is held already."""
         held: dict[str, int] = self._held(run)
-        if key not in held and len(held) < MAX_HELD:
+        if key not in held and len(held) < MAX_DEFERRED:
             held[key] = now_us + SETTLE_US
             run.set_timer(self.name, now_us + SETTLE_US)
 
@@ -82,7 +82,7 @@ class HoldingDetector(ContentDetector[R]):
         return held
 
 
-def is_told_by(run: Run, rules: frozenset[str], label: str = "") -> bool:
+def is_reported_by(run: Run, rules: frozenset[str], label: str = "") -> bool:
     """Whether a rule among these has reported the run, or a tool of it where one is named: one trouble is one alert."""
     if not run.fired:
         return False

@@ -79,7 +79,7 @@ class ForbiddenDetector(ContentDetector[Forbidden]):
         ):
             return NOTHING
         return (
-            self._say(
+            self._observation(
                 step,
                 f"{step.label} was called, which the policy forbids",
                 "a tool that is forbidden",
@@ -98,13 +98,13 @@ class ForbiddenDetector(ContentDetector[Forbidden]):
                 if match is not None:
                     message = f"a forbidden pattern is in the {where} of {step.label or step.name}: {pattern.pattern!r}"
                     found.append(
-                        self._say(
+                        self._observation(
                             step, message, "", pattern.pattern, quoted=excerpt(match.group(), 40)
                         )
                     )
         return found
 
-    def _say(
+    def _observation(
         self, step: StepInfo, message: str, detail: str, pattern: str = "", quoted: str = ""
     ) -> Observation:
         return Observation(

@@ -62,7 +62,9 @@ class HiddenToolErrorDetector(ContentDetector[HiddenToolError]):
         is_call = step.kind in CALLS
         failure = failure_in(contents, step.label, form_only=not is_call)
         if failure is not None:
-            return (self._say(step.label if is_call else label_of(step), step.step_id, failure),)
+            return (
+                self._observation(step.label if is_call else label_of(step), step.step_id, failure),
+            )
         return self._contrast(run, step, contents) if is_call else NOTHING
 
     def _contrast(self, run: Run, step: StepInfo, contents: Contents) -> Observations:
@@ -91,9 +93,11 @@ class HiddenToolErrorDetector(ContentDetector[HiddenToolError]):
         return NOTHING
 
     def _odd(self, label: str, step_id: str, said: str) -> Observation:
-        return self._say(label, step_id, Failure("a sentence, where this tool returns data", said))
+        return self._observation(
+            label, step_id, Failure("a sentence, where this tool returns data", said)
+        )
 
-    def _say(self, label: str, step_id: str, failure: Failure) -> Observation:
+    def _observation(self, label: str, step_id: str, failure: Failure) -> Observation:
         return Observation(
             message=f"{label} failed although its step is marked ok",
             quoted=excerpt(failure.message) or failure.sign,

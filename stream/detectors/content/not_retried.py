@@ -13,9 +13,9 @@ from stepstream.stream.detectors.base import NOTHING, Observation, Observations
 from stepstream.stream.detectors.content.base import (
     CALLS,
     SETTLE_US,
-    HoldingDetector,
+    DeferringDetector,
     excerpt,
-    is_told_by,
+    is_reported_by,
 )
 from stepstream.stream.detectors.content.failures import failure_in
 from stepstream.stream.detectors.content.speech import (
@@ -59,7 +59,7 @@ _MAX_TOLD: Final = 20
 
 
 @detector_for(FailureNotRetried)
-class FailureNotRetriedDetector(HoldingDetector[FailureNotRetried]):
+class FailureNotRetriedDetector(DeferringDetector[FailureNotRetried]):
     """Judged at the end of the model's step that follows the failure, and at the run's end where none follows.
 
     Any further call counts as an attempt to make good for it; so does a step that says it retries or replaces the failed one.
@@ -100,7 +100,7 @@ class FailureNotRetriedDetector(HoldingDetector[FailureNotRetried]):
         if len(failures) < _MAX_FAILURES:
             failures[step.step_id] = excerpt(message)
             if any(start_us >= step.end_us for start_us, *_ in answers_of(run)):
-                self.hold(run, step.step_id, now_us)
+                self.defer(run, step.step_id, now_us)
         return True
 
     def _note_answer(self, run: Run, step: StepInfo, contents: Contents, now_us: int) -> None:
@@ -113,7 +113,7 @@ class FailureNotRetriedDetector(HoldingDetector[FailureNotRetried]):
         for step_id in own.get("failures", ()):
             failed = run.steps.get(step_id)
             if failed is not None and step.start_us >= failed.end_us:
-                self.hold(run, step_id, now_us)
+                self.defer(run, step_id, now_us)
 
     def at_close(self, run: Run) -> list[str]:
         """Failures that nothing followed."""
@@ -166,7 +166,7 @@ class FailureNotRetriedDetector(HoldingDetector[FailureNotRetried]):
         told: list[list[str]] = self.own(run).setdefault("told", [])
         if len(told) < _MAX_TOLD and answer is not None:
             told.append([failed.step_id, answer[2]])
-        return [self._say(run, failed, message, answer)]
+        return [self._observation(run, failed, message, answer)]
 
     def _forget(self, run: Run, key: str) -> list[Observation]:
         self._forget_message(run, key)
@@ -200,7 +200,7 @@ class FailureNotRetriedDetector(HoldingDetector[FailureNotRetried]):
                 )
         return out
 
-    def _say(
+    def _observation(
         self, run: Run, failed: StepInfo, message: str, answer: list[Any] | None
     ) -> Observation:
         was = answer[3] if answer is not None else None
@@ -213,7 +213,7 @@ class FailureNotRetriedDetector(HoldingDetector[FailureNotRetried]):
             end = "and the agent's next words asked for something"
         else:
             end = "and the agent answered as if it had not"
-        is_told = is_told_by(run, _REPEATED, failed.label)
+        is_told = is_reported_by(run, _REPEATED, failed.label)
         ended_badly = answer is None and run.root is not None and run.root.status != "ok"
         return Observation(
             message=f"{failed.label} failed, {end}",

@@ -13,7 +13,7 @@ from stepstream.schemas.rule_base import RuleBase
 from stepstream.schemas.rules import detector_for
 from stepstream.stream.detectors.aftermath import is_writing, label_of
 from stepstream.stream.detectors.base import MAX_EVIDENCE, NOTHING, Observation, Observations
-from stepstream.stream.detectors.content.base import CALLS, HoldingDetector, is_told_by
+from stepstream.stream.detectors.content.base import CALLS, DeferringDetector, is_reported_by
 from stepstream.stream.detectors.content.failures import failure_in
 from stepstream.stream.detectors.content.given import changes_something
 from stepstream.stream.detectors.content.sameness import (
@@ -93,7 +93,7 @@ _Call = list[Any]
 
 
 @detector_for(Repetition)
-class RepetitionDetector(HoldingDetector[Repetition]):
+class RepetitionDetector(DeferringDetector[Repetition]):
     """Calls are the same thing when their inputs are nearly the same and they bring nothing new, or fail in the same way.
 
     Nothing new: the same output, none (a failure), or one that shares most of its words where the call was put in words.
@@ -144,7 +144,7 @@ class RepetitionDetector(HoldingDetector[Repetition]):
             and len(calls) > 1
             and sum(_is_equal(call, other) for other in before) >= self._repeats
         ):
-            self.hold(run, "turns", now_us)
+            self.defer(run, "turns", now_us)
         return self._compare(run, label, before, call, is_call=is_call)
 
     def _note_code(self, run: Run, step: StepInfo, now_us: int) -> None:
@@ -155,7 +155,7 @@ class RepetitionDetector(HoldingDetector[Repetition]):
                 [step.step_id, error_form(step.error_message or step.error_type or "failed")]
             )
             if len(failed) >= self._repeats:
-                self.hold(run, _CODE, now_us)
+                self.defer(run, _CODE, now_us)
 
     def _failed_code(self, run: Run) -> list[list[Any]]:
         """The code that failed by itself."""
@@ -221,7 +221,7 @@ class RepetitionDetector(HoldingDetector[Repetition]):
             same = self._same_as if is_call else _written_as
             most = max((same(call, calls) for call in near), key=len)
             if len(most) >= repeats and (self._exact or not is_call or not _is_loop(most)):
-                return self._say(run, label, most, repeats, is_call=is_call)
+                return self._observation(run, label, most, repeats, is_call=is_call)
         return NOTHING
 
     def _note_again(self, run: Run, new: _Call) -> None:
@@ -240,7 +240,7 @@ class RepetitionDetector(HoldingDetector[Repetition]):
     def _in_all(self, run: Run) -> list[Observation]:
         """The calls that repeated an earlier one, over all tools."""
         again = [*self._without_reason(run), *(item[0] for item in self._failed_code(run)[1:])]
-        if len(again) < self._repeats or is_told_by(run, _TOLD):
+        if len(again) < self._repeats or is_reported_by(run, _TOLD):
             return []
         message = f"{len(again)} steps of the run repeated earlier ones and brought nothing new"
         return [self._observed(message, "", again, self._repeats)]
@@ -334,13 +334,13 @@ class RepetitionDetector(HoldingDetector[Repetition]):
                 and turn[i].label == turn[i % 2].label
                 for i in range(whole)
             ):
-                return [] if is_told_by(run, _TOLD) else [self._say_turns(turn)]
+                return [] if is_reported_by(run, _TOLD) else [self._say_turns(turn)]
         return []
 
-    def _say(
+    def _observation(
         self, run: Run, label: str, calls: list[_Call], repeats: int, *, is_call: bool
     ) -> Observations:
-        if is_call and is_told_by(run, _LOOP, label):
+        if is_call and is_reported_by(run, _LOOP, label):
             return NOTHING
         if not is_call:
             message = f"the model has written nearly the same action {len(calls)} times"

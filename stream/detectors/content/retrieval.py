@@ -14,7 +14,7 @@ from stepstream.stream.detectors.base import NOTHING, Observation, Observations
 from stepstream.stream.detectors.content.base import (
     CALLS,
     ContentDetector,
-    HoldingDetector,
+    DeferringDetector,
     excerpt,
 )
 from stepstream.stream.detectors.content.failure_words import NO_RESULTS, NOTHING_FOUND
@@ -144,7 +144,7 @@ def is_empty(step: StepInfo, contents: Contents) -> bool:
 
 
 @detector_for(IrrelevantRetrieval)
-class IrrelevantRetrievalDetector(HoldingDetector[IrrelevantRetrieval]):
+class IrrelevantRetrievalDetector(DeferringDetector[IrrelevantRetrieval]):
     """An empty retrieval is reported at once; what came back is weighed when earlier retrievals have settled.
 
     The share of the query's words that came back, each weighed by how seldom the run's retrievals bring it (as in BM25's
@@ -171,7 +171,7 @@ class IrrelevantRetrievalDetector(HoldingDetector[IrrelevantRetrieval]):
             self._note_query(run, step, query, now_us)
         if is_empty(step, contents):
             return (
-                (self._say(step, query, "brought nothing", "empty", 0.0, None),)
+                (self._observation(step, query, "brought nothing", "empty", 0.0, None),)
                 if self._empty
                 else NOTHING
             )
@@ -190,7 +190,7 @@ class IrrelevantRetrievalDetector(HoldingDetector[IrrelevantRetrieval]):
         ]
         if self._min_score is None or not scores or max(scores) >= self._min_score:
             return None
-        return self._say(
+        return self._observation(
             step,
             query,
             f"found nothing better than {max(scores):.2f}",
@@ -216,13 +216,13 @@ class IrrelevantRetrievalDetector(HoldingDetector[IrrelevantRetrieval]):
             f"{set_bits(found, _BITS):x}",
             excerpt(query, 80),
         ]
-        self.hold(run, step.step_id, now_us)
+        self.defer(run, step.step_id, now_us)
 
     def _note_query(self, run: Run, step: StepInfo, query: str, now_us: int) -> None:
         queries: dict[str, list[str]] = self.own(run).setdefault("queries", {})
         if len(queries) < _MAX_KEPT:
             queries[step.step_id] = [f"{sketch(content_words(query)):x}", excerpt(query, 80)]
-            self.hold(run, f"again:{step.step_id}", now_us)
+            self.defer(run, f"again:{step.step_id}", now_us)
 
     def judge(self, run: Run, key: str, *, at_close: bool) -> list[Observation]:
         """What a held step turned out to be."""
@@ -252,7 +252,7 @@ class IrrelevantRetrievalDetector(HoldingDetector[IrrelevantRetrieval]):
         alike = similarity(bits, int(queries[last][0], 16))
         message = "did not bring what was wanted: it was asked again in other words"
         return [
-            self._say(
+            self._observation(
                 run.steps[last],
                 queries[last][1],
                 message,
@@ -279,9 +279,9 @@ class IrrelevantRetrievalDetector(HoldingDetector[IrrelevantRetrieval]):
         if share >= self._min_overlap:
             return []
         message = f"brought back next to nothing about its query ({sum(hits)} of {len(hits)} words)"
-        return [self._say(step, query, message, "irrelevant", share, self._min_overlap)]
+        return [self._observation(step, query, message, "irrelevant", share, self._min_overlap)]
 
-    def _say(
+    def _observation(
         self,
         step: StepInfo,
         query: str,

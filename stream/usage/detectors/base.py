@@ -13,9 +13,9 @@ from typing import Generic, TypeVar
 
 from stepstream.schemas.rule_base import WindowRuleBase
 from stepstream.schemas.times import HOUR_US
-from stepstream.stream.usage.windows.findings import Trouble
-from stepstream.stream.usage.windows.rows import Row
+from stepstream.stream.usage.windows.findings import WindowObservation
 from stepstream.stream.usage.windows.series import Series, total
+from stepstream.stream.usage.windows.totals import Totals
 from stepstream.stream.usage.windows.version_book import VersionBook
 
 
@@ -29,13 +29,13 @@ class Group:
     owners: Sequence[Series]
     sealed_until: int = 0
 
-    def total(self, start: int, end: int) -> Row:
+    def total(self, start: int, end: int) -> Totals:
         """What was used from ``start`` to before ``end``."""
         return total(self.owners, start, end)
 
-    def hour(self, start: int) -> Row:
+    def hour(self, start: int) -> Totals:
         """What was used in a whole hour."""
-        sums = Row()
+        sums = Totals()
         for series in self.owners:
             row = series.hours.get(start)
             if row is not None:
@@ -68,5 +68,5 @@ class WindowDetectorBase(ABC, Generic[R]):
         self.versions = versions
 
     @abstractmethod
-    def evaluate(self, group: Group, now_us: int) -> Iterable[Trouble]:
+    def evaluate(self, group: Group, now_us: int) -> Iterable[WindowObservation]:
         """What is wrong as of ``now_us``, a whole minute of log time."""

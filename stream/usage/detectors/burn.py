@@ -23,8 +23,8 @@ from stepstream.schemas.rule_base import Positive, WindowRuleBase
 from stepstream.schemas.rules import detector_for
 from stepstream.schemas.times import DAY_US, HOUR_US, MINUTE_US
 from stepstream.stream.usage.detectors.base import Group, WindowDetectorBase
-from stepstream.stream.usage.windows.findings import Trouble
-from stepstream.stream.usage.windows.rows import FAILED, Row
+from stepstream.stream.usage.windows.findings import WindowObservation
+from stepstream.stream.usage.windows.totals import FAILED, Totals
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 
@@ -82,7 +82,7 @@ _Objective = TypeVar("_Objective", bound=Slo)
 class BurnRateDetector(WindowDetectorBase[_Objective]):
     """Bad runs against an objective; subclasses define which runs are bad."""
 
-    def bad_runs(self, row: Row) -> int:
+    def bad_runs(self, row: Totals) -> int:
         """The bad runs among those of some minutes."""
         raise NotImplementedError
 
@@ -90,7 +90,7 @@ class BurnRateDetector(WindowDetectorBase[_Objective]):
         """What a bad run did, for a sentence: ``failed``."""
         raise NotImplementedError
 
-    def evaluate(self, group: Group, now_us: int) -> Iterator[Trouble]:
+    def evaluate(self, group: Group, now_us: int) -> Iterator[WindowObservation]:
         """The windows in which the budget burns too fast; the most urgent one alone."""
         for window in BURN_WINDOWS:
             trouble = self._look(group, now_us, window)
@@ -98,7 +98,7 @@ class BurnRateDetector(WindowDetectorBase[_Objective]):
                 yield trouble
                 return
 
-    def _look(self, group: Group, now_us: int, window: BurnWindow) -> Trouble | None:
+    def _look(self, group: Group, now_us: int, window: BurnWindow) -> WindowObservation | None:
         rule = self.rule
         allowed = 1 - rule.objective
         # An objective may be so low that no share of bad runs burns so fast: then most runs being bad is enough.
@@ -112,7 +112,7 @@ class BurnRateDetector(WindowDetectorBase[_Objective]):
         if runs < rule.min_runs or bad < MIN_BAD_RUNS or burn * known_us < limit * window.long_us:
             return None
         lasts = format_duration(int(rule.window / burn))
-        return Trouble(
+        return WindowObservation(
             message=f"{bad} of {runs} runs {self.description()} in the last {format_duration(window.long_us)}, "
             f"{burn:.1f} times what the objective of {100 * rule.objective:g} % allows",
             detail=f"at this rate the error budget of {format_duration(rule.window)} lasts {lasts}",
@@ -125,7 +125,7 @@ class BurnRateDetector(WindowDetectorBase[_Objective]):
             baseline_runs=runs,
         )
 
-    def _burn(self, row: Row) -> float:
+    def _burn(self, row: Totals) -> float:
         runs = row.finished
         return self.bad_runs(row) / runs / (1 - self.rule.objective) if runs else 0.0
 
@@ -134,7 +134,7 @@ class BurnRateDetector(WindowDetectorBase[_Objective]):
 class ErrorSloDetector(BurnRateDetector[ErrorSlo]):
     """Runs that failed."""
 
-    def bad_runs(self, row: Row) -> int:
+    def bad_runs(self, row: Totals) -> int:
         return row.sums[FAILED]
 
     def description(self) -> str:
@@ -145,7 +145,7 @@ class ErrorSloDetector(BurnRateDetector[ErrorSlo]):
 class LatencySloDetector(BurnRateDetector[LatencySlo]):
     """Runs that took longer than the limit, to within the width of a latency bucket."""
 
-    def bad_runs(self, row: Row) -> int:
+    def bad_runs(self, row: Totals) -> int:
         return min(slower_than(row.latency, self.rule.limit), row.finished) if row.latency else 0
 
     def description(self) -> str:

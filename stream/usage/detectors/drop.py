@@ -14,8 +14,8 @@ from stepstream.schemas.rule_base import Positive, WindowRuleBase
 from stepstream.schemas.rules import detector_for
 from stepstream.schemas.times import HOUR_US, MINUTE_US
 from stepstream.stream.usage.detectors.base import Group, WindowDetectorBase
-from stepstream.stream.usage.windows.findings import Trouble
-from stepstream.stream.usage.windows.rows import FAILED
+from stepstream.stream.usage.windows.findings import WindowObservation
+from stepstream.stream.usage.windows.totals import FAILED
 
 
 class SuccessDrop(WindowRuleBase):
@@ -44,7 +44,7 @@ LEAST_FAILED: Final = 5
 class SuccessDropDetector(WindowDetectorBase[SuccessDrop]):
     """The last hour's failures against those of the week before."""
 
-    def evaluate(self, group: Group, now_us: int) -> Iterator[Trouble]:
+    def evaluate(self, group: Group, now_us: int) -> Iterator[WindowObservation]:
         """Compare, once there is a past to compare with."""
         rule = self.rule
         start = now_us - rule.window + rule.window % MINUTE_US
@@ -61,7 +61,7 @@ class SuccessDropDetector(WindowDetectorBase[SuccessDrop]):
         least = max(before + LEAST_RISE, min(2 * before, (1 + before) / 2))
         if rate < least or chance_of(failed, runs, failed_before, runs_before) > CHANCE:
             return
-        yield Trouble(
+        yield WindowObservation(
             message=f"{failed} of {runs} runs failed in the last {format_duration(rule.window)}, "
             f"{100 * rate:.0f} %; usually {100 * before:.1f} % do",
             severity=rule.severity or "error",

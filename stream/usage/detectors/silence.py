@@ -13,9 +13,9 @@ from stepstream.schemas.rule_base import WindowRuleBase
 from stepstream.schemas.rules import detector_for
 from stepstream.schemas.times import DAY_US, HOUR_US, MINUTE_US, WEEK_US
 from stepstream.stream.usage.detectors.base import Group, WindowDetectorBase
-from stepstream.stream.usage.windows.findings import Trouble
-from stepstream.stream.usage.windows.rows import STEPS
+from stepstream.stream.usage.windows.findings import WindowObservation
 from stepstream.stream.usage.windows.series import KEEP_MINUTES_US
+from stepstream.stream.usage.windows.totals import STEPS
 
 
 class Silence(WindowRuleBase):
@@ -42,7 +42,7 @@ class SilenceDetector(WindowDetectorBase[Silence]):
     each must have had something then. So nights and weekends are no silence, and the first week says nothing.
     """
 
-    def evaluate(self, group: Group, now_us: int) -> Iterator[Trouble]:
+    def evaluate(self, group: Group, now_us: int) -> Iterator[WindowObservation]:
         """How long nothing came, and how much should have."""
         last = max(
             (
@@ -59,7 +59,7 @@ class SilenceDetector(WindowDetectorBase[Silence]):
         expected, days = self._expected(group, since, now_us)
         if expected < MISSING:
             return
-        yield Trouble(
+        yield WindowObservation(
             message=f"nothing has come from {group.name} for {format_duration(now_us - since)}; "
             f"at this time there are usually at least {expected:,.0f} steps",
             severity=self.rule.severity or "error",

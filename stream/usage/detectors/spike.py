@@ -15,8 +15,8 @@ from stepstream.schemas.rules import detector_for
 from stepstream.schemas.times import HOUR_US, MINUTE_US
 from stepstream.stream.usage.detectors.base import Group, WindowDetectorBase
 from stepstream.stream.usage.detectors.spike_model import SPREAD_US, Forecast, SpikeModel
-from stepstream.stream.usage.windows.findings import Trouble
-from stepstream.stream.usage.windows.rows import COST, STEPS, Row
+from stepstream.stream.usage.windows.findings import WindowObservation
+from stepstream.stream.usage.windows.totals import COST, STEPS, Totals
 from stepstream.stream.usage.windows.version_book import VersionBook
 
 
@@ -47,7 +47,7 @@ class SpendSpikeDetector(WindowDetectorBase[SpendSpike]):
         self._model = SpikeModel(rule.factor)
         self._next_hour: int | None = None
 
-    def evaluate(self, group: Group, now_us: int) -> Iterator[Trouble]:
+    def evaluate(self, group: Group, now_us: int) -> Iterator[WindowObservation]:
         """The hour that the last minute lies in and, early in an hour, the one before."""
         self._learn(group)
         start = (now_us - MINUTE_US) // HOUR_US * HOUR_US
@@ -61,7 +61,7 @@ class SpendSpikeDetector(WindowDetectorBase[SpendSpike]):
             row, forecast = before, earlier
         spent = row.cost_nanos / NANOS_PER_USD
         times = spent / forecast.expected
-        yield Trouble(
+        yield WindowObservation(
             message=f"{group.name} spent {format_usd(row.cost_nanos)} within the hour, "
             f"{times:.1f} times the usual {format_dollars(forecast.expected)}",
             severity=self.rule.severity
@@ -87,7 +87,7 @@ class SpendSpikeDetector(WindowDetectorBase[SpendSpike]):
             learn(hour, row.cost_nanos / NANOS_PER_USD, row.sums[STEPS])
             self._next_hour = hour + HOUR_US
 
-    def _above(self, start: int, row: Row) -> Forecast | None:
+    def _above(self, start: int, row: Totals) -> Forecast | None:
         """What was expected of an hour that exceeds it by far."""
         spent = row.sums[COST] / NANOS_PER_USD
         if spent < self.rule.min_usd:
@@ -96,7 +96,7 @@ class SpendSpikeDetector(WindowDetectorBase[SpendSpike]):
         return forecast if forecast is not None and spent > forecast.limit else None
 
 
-def _goes_on(row: Row, elapsed_us: int, forecast: Forecast) -> bool:
+def _goes_on(row: Totals, elapsed_us: int, forecast: Forecast) -> bool:
     """Whether the pace of an hour that has just begun is still that of a spike."""
     return (
         elapsed_us <= SETTLED_US

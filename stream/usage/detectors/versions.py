@@ -20,7 +20,7 @@ from stepstream.schemas.rule_base import Positive, WindowRuleBase
 from stepstream.schemas.rules import detector_for
 from stepstream.schemas.times import WEEK_US
 from stepstream.stream.usage.detectors.base import Group, WindowDetectorBase
-from stepstream.stream.usage.windows.findings import Trouble
+from stepstream.stream.usage.windows.findings import WindowObservation
 from stepstream.stream.usage.windows.version_book import VersionRuns
 
 
@@ -61,7 +61,7 @@ def mixture_ratio(difference: float, variance: float, prior: float) -> float:
 class VersionWorseDetector(WindowDetectorBase[VersionWorse]):
     """The newest version of an agent fails more often or costs more than the one before."""
 
-    def evaluate(self, group: Group, now_us: int) -> Iterator[Trouble]:
+    def evaluate(self, group: Group, now_us: int) -> Iterator[WindowObservation]:
         """Compare the two newest versions, while the newer one is new."""
         pair = self.versions.newest(group.project, group.environment, group.agent)
         if len(pair) < 2 or now_us - pair[0][1].first_us > NEW_FOR_US:
@@ -74,7 +74,7 @@ class VersionWorseDetector(WindowDetectorBase[VersionWorse]):
 
     def _failures(
         self, name: str, new: VersionRuns, old_name: str, old: VersionRuns
-    ) -> Iterator[Trouble]:
+    ) -> Iterator[WindowObservation]:
         rate, before = new.failed / new.runs, old.failed / old.runs
         pooled = (new.failed + old.failed + 1) / (new.runs + old.runs + 2)
         ratio = mixture_ratio(
@@ -82,7 +82,7 @@ class VersionWorseDetector(WindowDetectorBase[VersionWorse]):
         )
         if ratio < 1 / ALPHA or rate - before < LEAST_FAILURES:
             return
-        yield Trouble(
+        yield WindowObservation(
             message=f"version {name} fails in {100 * rate:.1f} % of {new.runs:.0f} runs; "
             f"{old_name} did in {100 * before:.1f} % of {old.runs:.0f}",
             severity=self.rule.severity or "error",
@@ -99,7 +99,7 @@ class VersionWorseDetector(WindowDetectorBase[VersionWorse]):
 
     def _costs(
         self, name: str, new: VersionRuns, old_name: str, old: VersionRuns
-    ) -> Iterator[Trouble]:
+    ) -> Iterator[WindowObservation]:
         (mean, spread), (before, spread_before) = new.log_cost, old.log_cost
         ratio = mixture_ratio(
             mean - before, spread / new.priced + spread_before / old.priced, PRIOR_LOG_COST
@@ -107,7 +107,7 @@ class VersionWorseDetector(WindowDetectorBase[VersionWorse]):
         if ratio < 1 / ALPHA or mean - before < LEAST_LOG_COST:
             return
         cost, usual = math.exp(mean) / 1e9, math.exp(before) / 1e9
-        yield Trouble(
+        yield WindowObservation(
             message=f"a typical run of version {name} costs {cost / usual:.1f} times what one of {old_name} did: "
             f"{format_dollars(cost)} instead of {format_dollars(usual)}, {new.priced:.0f} runs against {old.priced:.0f}",
             severity=self.rule.severity or "warning",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from stepstream.stream.usage.windows.judge import JudgeState
+from stepstream.stream.usage.windows.evaluation import EvaluationState
 
 CHECKPOINT_VERSION = 1
 KEY_PREFIX = b"!windows|"
@@ -23,7 +23,7 @@ class Checkpoint(msgspec.Struct, kw_only=True):
     watermark_us: int
     judged_us: int
     progress: dict[int, int]
-    judge: JudgeState
+    judge: EvaluationState
 
 
 _decode = msgspec.json.Decoder(Checkpoint).decode

@@ -12,7 +12,7 @@ from stepstream.schemas.ids import derived_id
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
+class WindowObservation:
     """What a window detector sees now. ``level`` tells apart what is worse about the same subject."""
 
     message: str
@@ -65,7 +65,7 @@ def firing_key(
     return "\x1f".join((policy, alert, project, environment, agent, subject, level))
 
 
-def finding(firing: Firing, trouble: Trouble, time_us: int) -> FindingStruct:
+def finding(firing: Firing, trouble: WindowObservation, time_us: int) -> FindingStruct:
     """The finding that tells of a trouble."""
     return new_finding(
         firing,

@@ -6,7 +6,7 @@ from typing import Annotated, Final
 
 import msgspec
 
-from stepstream.schemas.money import NANOS_PER_USD
+from stepstream.schemas.money import written_nanos
 from stepstream.schemas.normalise import MAX_COUNT
 from stepstream.schemas.times import DAY_US, MINUTE_US
 from stepstream.schemas.trajectory import RunSummaryStruct
@@ -66,20 +66,6 @@ decode_line = msgspec.json.Decoder(UsageLine).decode
 decode_summary = msgspec.json.Decoder(RunSummaryStruct).decode
 
 
-def nanos(usd: str) -> int:
-    """The amount in a decimal string as a worker writes it: at most nine digits after the point. Raises ``ValueError``."""
-    whole, _, rest = usd.partition(".")
-    if (
-        len(usd) > 24
-        or not usd.isascii()
-        or not whole.isdigit()
-        or len(rest) > 9
-        or (rest and not rest.isdigit())
-    ):
-        raise ValueError(f"cost_usd is no amount: {usd[:40]!r}")
-    return int(whole) * NANOS_PER_USD + (int(rest.ljust(9, "0")) if rest else 0)
-
-
 def check_summary(summary: RunSummaryStruct, time_us: int) -> None:
     """Raises ``ValueError`` where a closed run cannot have begun at such a time."""
     for name in ("start_time", "end_time", "first_append_time"):
@@ -111,5 +97,5 @@ def amounts(line: UsageLine) -> tuple[int, ...]:
         line.cached_input_tokens,
         line.cache_write_tokens,
         line.reasoning_tokens,
-        nanos(line.cost_usd),
+        written_nanos(line.cost_usd),
     )

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from stepstream.schemas.times import HOUR_US, MINUTE_US
-from stepstream.stream.usage.windows.rows import Row
+from stepstream.stream.usage.windows.totals import Totals
 
 KEEP_MINUTES_US: Final = 7 * HOUR_US
 """The longest window that is judged minute by minute is six hours."""
@@ -21,26 +21,26 @@ class Series:
     __slots__ = ("hours", "minutes")
 
     def __init__(self) -> None:
-        self.minutes: dict[int, Row] = {}
-        self.hours: dict[int, Row] = {}
+        self.minutes: dict[int, Totals] = {}
+        self.hours: dict[int, Totals] = {}
 
-    def rows(self, minute: int) -> tuple[Row, Row]:
+    def rows(self, minute: int) -> tuple[Totals, Totals]:
         """The rows that a minute counts in."""
         hour = minute - minute % HOUR_US
         of_minute, of_hour = self.minutes.get(minute), self.hours.get(hour)
         if of_minute is None:
-            of_minute = self.minutes[minute] = Row()
+            of_minute = self.minutes[minute] = Totals()
         if of_hour is None:
-            of_hour = self.hours[hour] = Row()
+            of_hour = self.hours[hour] = Totals()
         return of_minute, of_hour
 
-    def share(self, minute: int, row: Row) -> Row:
+    def share(self, minute: int, row: Totals) -> Totals:
         """Show a minute's row that is kept elsewhere; returns the hour's."""
         self.minutes[minute] = row
         hour = minute - minute % HOUR_US
         of_hour = self.hours.get(hour)
         if of_hour is None:
-            of_hour = self.hours[hour] = Row()
+            of_hour = self.hours[hour] = Totals()
         return of_hour
 
     def forget(self, now_us: int) -> bool:
@@ -53,12 +53,12 @@ class Series:
         return not self.hours
 
 
-def total(group: Iterable[Series], start: int, end: int) -> Row:
+def total(group: Iterable[Series], start: int, end: int) -> Totals:
     """What a group of owners used from ``start`` to before ``end``, both whole minutes.
 
     Exact to the minute within the last hours; what lies before is counted by whole hours, the first one in full.
     """
-    sums = Row()
+    sums = Totals()
     for series in group:
         if end - start <= KEEP_MINUTES_US - HOUR_US:
             for minute in range(start, end, MINUTE_US):

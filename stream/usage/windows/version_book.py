@@ -7,9 +7,9 @@ from typing import Final
 
 import msgspec
 
+from stepstream.schemas.money import written_nanos
 from stepstream.schemas.trajectory import RunSummaryStruct
-from stepstream.stream.usage.windows.records import nanos
-from stepstream.stream.usage.windows.rows import FAILURES, STOPPED
+from stepstream.stream.usage.windows.totals import FAILURES, STOPPED
 
 MEMORY: Final = 2_000
 """A version is remembered by about so many of its newest runs: what was usual months ago says little."""
@@ -75,7 +75,7 @@ class VersionBook:
             known = versions[summary.agent_version] = VersionRuns(summary.first_append_time)
             if len(versions) > MAX_VERSIONS:
                 del versions[min(versions, key=lambda name: versions[name].first_us)]
-        cost = nanos(summary.cost_usd) if not summary.unpriced_steps else 0
+        cost = written_nanos(summary.cost_usd) if not summary.unpriced_steps else 0
         known.add(summary.status in FAILURES, cost or None)
 
     def newest(self, project: str, environment: str, agent: str) -> list[tuple[str, VersionRuns]]:

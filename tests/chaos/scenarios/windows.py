@@ -6,7 +6,7 @@ from __future__ import annotations
 from tests.chaos.faults import BrokerMix, Mix
 from tests.chaos.harness import Scenario
 from tests.chaos.load import Shape
-from tests.chaos.windows import WindowJudge
+from tests.chaos.windows import WindowEvaluation
 
 WINDOWS = Scenario(
     "windows",
@@ -17,7 +17,7 @@ WINDOWS = Scenario(
     seed=10,
     settle_s=480,
     excused=True,
-    judges=(WindowJudge,),
+    judges=(WindowEvaluation,),
     more={"window_lateness": "40s"},
 )
 """Windows are sealed by five minutes: it waits for that."""

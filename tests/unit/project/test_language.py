@@ -224,7 +224,7 @@ def test_no_room_uses_a_listed_word() -> None:
 def test_listed_words_are_found_wherever_they_stand() -> None:
     """In identifiers of both styles, in comments, and in any case; not inside other words."""
     assert list(words_in("def is_held(self)")) == ["held"]
-    assert list(words_in("HeldRecords beside")) == ["held", "beside"]
+    assert list(words_in("PendingRecords beside")) == ["held", "beside"]
     assert list(words_in("withheld, essay, look up, floorplan")) == []
 
 

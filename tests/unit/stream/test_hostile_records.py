@@ -16,13 +16,13 @@ from stepstream.sinks.batching.records import Source
 from stepstream.sinks.clickhouse.plain_rows import build_alerts
 from stepstream.sinks.notify.delivery import PartitionDelivery
 from stepstream.stream.alerts import partition as fleet
-from stepstream.stream.alerts.partition import FleetPartition
+from stepstream.stream.alerts.partition import AlertPartition
 from stepstream.stream.assemble.run_records import MAX_OTHERS, usage_records
 from stepstream.stream.baselines import learner as learning
 from stepstream.stream.baselines.learner import Learner
 from stepstream.stream.core.contained_failures import SILENCE_US
 from stepstream.stream.core.outputs import Output
-from stepstream.stream.usage.partition import UsagePartition
+from stepstream.stream.usage.partition import WindowPartition
 from stepstream.stream.usage.windows.records import decode_summary
 from tests.support.faulty_detector import BAD, world
 from tests.support.stream_world import START_US, Rec, event, record_of
@@ -71,7 +71,7 @@ BAD_TIMES = [-1, 0, 10**15, 10**17, 2**63, 10**30, 1.5, "1", None, []]
 
 def rejected(item: dict[str, Any]) -> list[Output]:
     """What the usage stage says about a record; it must not raise."""
-    logic = UsagePartition(0, 1, learner=Learner())
+    logic = WindowPartition(0, 1, learner=Learner())
     logic.process(record(item))
     logic.process(
         Rec(1, NOW_US // 1000, b"p", msgspec.json.encode(MINUTE | {"trace_id": "good"}), ())
@@ -132,7 +132,7 @@ def test_a_name_of_any_size_is_dead_lettered(agent: Any) -> None:
     ],
 )
 def test_what_is_no_record_is_dead_lettered(value: bytes) -> None:
-    for logic in (UsagePartition(0, 1), FleetPartition(0)):
+    for logic in (WindowPartition(0, 1), AlertPartition(0)):
         logic.process(Rec(0, NOW_US // 1000, b"p", value, ()))
         assert [output.topic for output in logic.drain()] == ["deadletter"]
 
@@ -153,7 +153,7 @@ def test_what_is_no_record_is_dead_lettered(value: bytes) -> None:
     + [("value", "1"), ("value", []), ("state", "gone"), ("unit", "miles")],
 )
 def test_a_finding_that_cannot_be_is_dead_lettered(field: str, value: Any) -> None:
-    logic = FleetPartition(0)
+    logic = AlertPartition(0)
     logic.process(record(FINDING | {field: value}))
     logic.process(record(FINDING | {"trace_id": "good"}, 1))
     assert [output.topic for output in logic.drain()] == ["deadletter", "alerts"]
@@ -196,7 +196,7 @@ def test_a_trouble_of_the_pipeline_itself_ends_when_it_was_quiet_for_an_hour() -
     told = pipeline_finding(
         "detector-failed", "detector_failed", "loop", "it fails", NOW_US, names=(1,)
     )
-    logic = FleetPartition(0)
+    logic = AlertPartition(0)
     logic.process(Rec(0, NOW_US // 1000, b"", msgspec.json.encode(told), ()))
     logic.tick(NOW_US + SILENCE_US - 1)
     assert [output.topic for output in logic.drain()] == ["alerts"]
@@ -220,7 +220,7 @@ def test_alerts_that_all_fire_are_bounded_and_not_looked_through_for_each_findin
         return real(*args)
 
     monkeypatch.setattr(fleet, "nsmallest", counting)
-    logic = FleetPartition(0)
+    logic = AlertPartition(0)
     for number in range(2_000):
         logic.process(
             record(

@@ -16,7 +16,7 @@ from stepstream.sinks.notify.pipeline_monitor import (
     finding_of,
 )
 from stepstream.sinks.notify.synthetic_runs import INTERVAL_US, SyntheticRuns, synthetic_run
-from stepstream.stream.alerts.partition import FleetPartition
+from stepstream.stream.alerts.partition import AlertPartition
 from tests.support.notify_world import NOW, World, alert, subscription
 from tests.support.stream_world import Rec
 
@@ -95,7 +95,7 @@ def test_the_alert_is_the_one_that_the_fleet_stage_makes() -> None:
     """The notifier delivers it itself, because no worker may run; a worker's alert is a
     repetition."""
     opened, later = NOW, NOW + 90 * S
-    fleet = FleetPartition(0)
+    fleet = AlertPartition(0)
     for offset, (verdict, at) in enumerate(
         [
             (StallChange("worker", True, "no worker runs"), opened),

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from stepstream.stream.alerts.partition import FleetPartition
+from stepstream.stream.alerts.partition import AlertPartition
 from stepstream.stream.detectors import make_detector
 from stepstream.stream.run.limits import AssembleLimits
 from stepstream.stream.run.rules import RuleBook
@@ -164,7 +164,7 @@ def spend_late(seed: int, crash_after: int | None) -> Kafka:
 def test_no_alert_stays_open_when_a_run_closes_anew(crash_after: int | None, seed: int) -> None:
     """Closed once with one level passed and once with two: the alert that the second opened ends with it."""
     kafka = spend_late(seed, crash_after)
-    fleet = FleetPartition(0)
+    fleet = AlertPartition(0)
     alerts: dict[str, Any] = {}
     for offset, output in enumerate(kafka.topics["findings"]):
         fleet.process(Rec(offset, 0, b"", output.value, ()))

@@ -24,9 +24,9 @@ from stepstream.stream.usage.detectors.versions import (
     VersionWorse,
     mixture_ratio,
 )
-from stepstream.stream.usage.windows.findings import Trouble
-from stepstream.stream.usage.windows.rows import COST, STEPS
+from stepstream.stream.usage.windows.findings import WindowObservation
 from stepstream.stream.usage.windows.series import Series
+from stepstream.stream.usage.windows.totals import COST, STEPS
 from stepstream.stream.usage.windows.version_book import VersionBook, VersionState
 from tests.support.usage_world import T0, Item, play, progress, records, rules, used
 from tests.support.usage_world import closed as closed_run
@@ -59,7 +59,9 @@ class Past:
         return Group("shop", "", "a", [self.series], now_us - 10 * MINUTE_US)
 
 
-def judge(rule: Any, past: Past, now_us: int, book: VersionBook | None = None) -> list[Trouble]:
+def judge(
+    rule: Any, past: Past, now_us: int, book: VersionBook | None = None
+) -> list[WindowObservation]:
     return list(
         make_window_detector(rule, book or VersionBook()).evaluate(past.group(now_us), now_us)
     )

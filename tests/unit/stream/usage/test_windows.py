@@ -14,7 +14,7 @@ from stepstream.schemas.times import HOUR_US, MINUTE_US
 from stepstream.schemas.trajectory import Progress, RunSummary, Usage
 from stepstream.stream.usage.windows.limits import UsageLimits
 from stepstream.stream.usage.windows.records import UsageLine, decode_line
-from stepstream.stream.usage.windows.rows import FIELDS, USED
+from stepstream.stream.usage.windows.totals import FIELDS, USED
 from tests.support.usage_world import (
     T0,
     Item,

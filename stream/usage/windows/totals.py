@@ -37,7 +37,7 @@ FAILURES: Final = frozenset(("error", "incomplete"))
 STOPPED: Final = frozenset(("cancelled", "stopped"))
 
 
-class Row:
+class Totals:
     """Sums in the order of ``FIELDS``, and closed runs by duration."""
 
     __slots__ = ("latency", "sums")
@@ -64,7 +64,7 @@ class Row:
         if not latency[bucket]:
             del latency[bucket]
 
-    def join(self, other: Row) -> None:
+    def join(self, other: Totals) -> None:
         """Add another row."""
         self.use(other.sums)
         if other.latency:
@@ -88,7 +88,7 @@ class Row:
         return not any(self.sums) and not self.latency
 
 
-def row_to_minute(minute: int, row: Row) -> WindowMinuteStruct:
+def totals_to_minute(minute: int, row: Totals) -> WindowMinuteStruct:
     """A row as it stands on the fleet topic: a sum that has no place there stands at the nearest value that has."""
     latency = {str(bucket): count for bucket, count in sorted((row.latency or {}).items())}
     sums = [min(max(0, amount), MAX_COUNT) for amount in row.sums]
@@ -97,9 +97,9 @@ def row_to_minute(minute: int, row: Row) -> WindowMinuteStruct:
     )
 
 
-def row_from_minute(minute: WindowMinuteStruct) -> Row:
+def totals_from_minute(minute: WindowMinuteStruct) -> Totals:
     """The row that a record on the fleet topic holds."""
-    row = Row()
+    row = Totals()
     row.sums = [getattr(minute, name) for name in FIELDS]
     row.latency = {int(bucket): count for bucket, count in minute.latency.items()} or None
     return row

@@ -13,8 +13,8 @@ from stepstream.schemas.alert import AlertStruct, Finding
 from stepstream.schemas.alert_text import sentence
 from stepstream.schemas.ids import derived_id
 from stepstream.stream.alerts import partition as fleet
-from stepstream.stream.alerts.lifecycle import MAX_FINDING_IDS, MAX_STEP_IDS, AlertLife
-from stepstream.stream.alerts.partition import FleetPartition
+from stepstream.stream.alerts.lifecycle import MAX_FINDING_IDS, MAX_STEP_IDS, AlertLifecycle
+from stepstream.stream.alerts.partition import AlertPartition
 from stepstream.stream.core.outputs import Output
 from tests.support.stream_world import START_US, Rec
 
@@ -48,7 +48,7 @@ def record(offset: int, item: dict[str, Any]) -> Rec:
 
 
 def feed(
-    logic: FleetPartition, items: list[dict[str, Any]], *, start: int = 0
+    logic: AlertPartition, items: list[dict[str, Any]], *, start: int = 0
 ) -> list[AlertStruct]:
     """Feed findings, acknowledge everything; the alert records they led to."""
     for offset, item in enumerate(items, start):
@@ -56,7 +56,7 @@ def feed(
     return [_decode(output.value or b"") for output in acknowledged(logic)]
 
 
-def acknowledged(logic: FleetPartition) -> list[Output]:
+def acknowledged(logic: AlertPartition) -> list[Output]:
     outputs = logic.drain()
     for output in outputs:
         logic.acknowledged(output)
@@ -66,7 +66,7 @@ def acknowledged(logic: FleetPartition) -> list[Output]:
 def test_one_trouble_is_one_alert_with_growing_seq() -> None:
     """Updated, not repeated: the worst severity, the newest words, all the evidence."""
     alerts = feed(
-        FleetPartition(0),
+        AlertPartition(0),
         [
             finding(1, time_s=1),
             finding(2, severity="error", time_s=2),
@@ -97,7 +97,7 @@ def test_one_trouble_is_one_alert_with_growing_seq() -> None:
 
 def test_the_id_is_derived_from_the_group_and_the_time_it_opened() -> None:
     """The same log gives the same alerts on every machine."""
-    (alert,) = feed(FleetPartition(0), [finding(1, subject="search")])
+    (alert,) = feed(AlertPartition(0), [finding(1, subject="search")])
     group = ("shop", "", "support", "run-cost", "a" * 32, "search")
     assert alert.alert_id == derived_id("alert", *group, START_US)
 
@@ -108,14 +108,14 @@ def test_the_id_is_derived_from_the_group_and_the_time_it_opened() -> None:
 def test_what_differs_in_one_of_these_is_another_trouble(field: str) -> None:
     """Project, environment, agent, alert, run and subject make a trouble."""
     other: dict[str, Any] = {field: "b" * 32}
-    alerts = feed(FleetPartition(0), [finding(1), finding(2, **other)])
+    alerts = feed(AlertPartition(0), [finding(1), finding(2, **other)])
     assert [alert.seq for alert in alerts] == [1, 1]
     assert len({alert.alert_id for alert in alerts}) == 2
 
 
 def test_a_finding_that_comes_again_changes_nothing() -> None:
     """By its id, at whatever offset, in whatever state the alert is."""
-    logic = FleetPartition(0)
+    logic = AlertPartition(0)
     feed(logic, [finding(1), finding(2)])
     assert feed(logic, [finding(1), finding(2)], start=2) == []
     feed(logic, [finding(3, "resolved")], start=4)
@@ -125,11 +125,11 @@ def test_a_finding_that_comes_again_changes_nothing() -> None:
 
 def test_a_replay_below_what_was_merged_changes_nothing() -> None:
     """Even a finding whose id is long forgotten: its offset says that it was merged."""
-    logic = FleetPartition(0)
+    logic = AlertPartition(0)
     items = [finding(number) for number in range(2 * MAX_FINDING_IDS)]
     newest = feed(logic, items)[-1]
     assert len(newest.finding_ids) == MAX_FINDING_IDS
-    again = FleetPartition(0)
+    again = AlertPartition(0)
     again.restore([newest], 0)
     assert feed(again, items) == []
     assert feed(again, [finding(999)], start=len(items))[0].seq == newest.seq + 1
@@ -137,7 +137,7 @@ def test_a_replay_below_what_was_merged_changes_nothing() -> None:
 
 def test_a_trouble_that_comes_back_soon_is_the_same_alert() -> None:
     """Within the flap window it keeps its identity, and counts how often it came back."""
-    logic = FleetPartition(0)
+    logic = AlertPartition(0)
     alerts = feed(
         logic,
         [
@@ -159,13 +159,13 @@ def test_a_trouble_that_comes_back_soon_is_the_same_alert() -> None:
 
 def test_a_trouble_that_comes_back_late_is_a_new_alert() -> None:
     """Named by the time it opened again; what belonged to the one before is still recognised."""
-    logic = FleetPartition(0)
+    logic = AlertPartition(0)
     first, _ = feed(logic, [finding(1), finding(2, "resolved", time_s=1)])
     (again,) = feed(logic, [finding(3, time_s=602)], start=2)
     assert (again.seq, again.state, again.findings) == (1, "firing", 1)
     assert again.alert_id != first.alert_id
     assert feed(logic, [finding(1), finding(2, "resolved", time_s=1)], start=3) == []
-    restored = FleetPartition(0)
+    restored = AlertPartition(0)
     restored.restore([first, again], 3)
     assert feed(restored, [finding(1), finding(2, "resolved", time_s=1)], start=3) == []
 
@@ -173,7 +173,7 @@ def test_a_trouble_that_comes_back_late_is_a_new_alert() -> None:
 def test_people_acknowledge_and_silence() -> None:
     """Both are fields of the firing alert, which goes on growing and ends by itself."""
     alerts = feed(
-        FleetPartition(0),
+        AlertPartition(0),
         [
             finding(1),
             finding(2, "acknowledged", by="ada"),
@@ -194,7 +194,7 @@ def test_people_acknowledge_and_silence() -> None:
 @pytest.mark.parametrize("state", ["resolved", "acknowledged", "silenced"])
 def test_what_ends_or_quiets_nothing_is_nothing(state: str) -> None:
     """Without a firing alert there is nothing to change, and nothing is published."""
-    logic = FleetPartition(0)
+    logic = AlertPartition(0)
     assert feed(logic, [finding(1, state)]) == []
     feed(logic, [finding(2), finding(3, "resolved")], start=1)
     assert feed(logic, [finding(4, state)], start=3) == []
@@ -204,7 +204,7 @@ def test_what_ends_or_quiets_nothing_is_nothing(state: str) -> None:
 def test_every_record_says_what_changed_and_who_did_it() -> None:
     """A history of an alert reads by itself; what is over no longer says that it is still running."""
     alerts = feed(
-        FleetPartition(0),
+        AlertPartition(0),
         [
             finding(1, message="cost $1 so far", running=True, run_steps=4),
             finding(2, severity="error", message="cost $2 so far", running=True, run_steps=9),
@@ -229,16 +229,16 @@ def test_who_looks_after_an_alert_does_so_while_it_flaps() -> None:
         finding(3, "resolved", time_s=1),
         finding(4, time_s=2),
     ]
-    *_, over, back = feed(FleetPartition(0), items)
+    *_, over, back = feed(AlertPartition(0), items)
     assert (over.by, over.acknowledged_by, back.acknowledged_by) == ("", "ada", "ada")
     items[2] = finding(3, "resolved", time_s=1, by="ada")
-    *_, over, back = feed(FleetPartition(0), items)
+    *_, over, back = feed(AlertPartition(0), items)
     assert (over.by, back.acknowledged_by, back.change) == ("ada", "", "reopened")
 
 
 def test_what_is_said_of_one_alert_does_not_touch_a_later_one() -> None:
     """A person may be late: the alert that they saw is over, another of the same trouble has opened."""
-    logic = FleetPartition(0)
+    logic = AlertPartition(0)
     first, _ = feed(logic, [finding(1), finding(2, "resolved", time_s=1)])
     (again,) = feed(logic, [finding(3, time_s=700)], start=2)
     assert (
@@ -250,7 +250,7 @@ def test_what_is_said_of_one_alert_does_not_touch_a_later_one() -> None:
 
 def test_a_silence_holds_for_the_trouble_not_for_its_first_alert() -> None:
     """What comes back while it is silenced is silenced; afterwards it is not."""
-    logic = FleetPartition(0)
+    logic = AlertPartition(0)
     until = START_US + 2_000 * 10**6
     feed(
         logic,
@@ -287,7 +287,7 @@ def broken_tool(
 
 def test_many_runs_hit_by_one_broken_tool_are_one_incident() -> None:
     """From the third on: a count and samples, beside the runs' own alerts, which name it."""
-    logic = FleetPartition(0)
+    logic = AlertPartition(0)
     alerts = feed(logic, [broken_tool(n, run=n, time_s=n) for n in range(1, 41)])
     incident = [a for a in alerts if a.runs]
     own = [a for a in alerts if not a.runs]
@@ -312,16 +312,16 @@ def test_what_is_about_one_run_is_no_incident() -> None:
         {"rule": "step_duration", "subject": "a" * 16},
     ):
         alerts = feed(
-            FleetPartition(0), [broken_tool(n, run=n, time_s=n, **more) for n in range(1, 9)]
+            AlertPartition(0), [broken_tool(n, run=n, time_s=n, **more) for n in range(1, 9)]
         )
         assert [a.runs for a in alerts] == [0] * 8
 
 
 def test_runs_far_apart_are_no_incident() -> None:
     """Within the window, or never; and none at all where the setting says so."""
-    alerts = feed(FleetPartition(0), [broken_tool(n, run=n, time_s=n * 400) for n in range(1, 9)])
+    alerts = feed(AlertPartition(0), [broken_tool(n, run=n, time_s=n * 400) for n in range(1, 9)])
     assert [a.runs for a in alerts] == [0] * 8
-    off = FleetPartition(0, life=AlertLife(incident_runs=0))
+    off = AlertPartition(0, lifecycle=AlertLifecycle(incident_runs=0))
     assert [a.runs for a in feed(off, [broken_tool(n, run=n, time_s=n) for n in range(1, 9)])] == [
         0
     ] * 8
@@ -330,13 +330,13 @@ def test_runs_far_apart_are_no_incident() -> None:
 def test_a_finding_that_comes_again_is_no_other_run() -> None:
     """Sent twice by a worker that died in between, it counts once."""
     items = [broken_tool(n, run=n, time_s=n) for n in range(1, 6)]
-    alerts = feed(FleetPartition(0), [*items, *items])
+    alerts = feed(AlertPartition(0), [*items, *items])
     assert max(a.runs for a in alerts) == 5
 
 
 def test_an_incident_that_hits_no_run_is_over() -> None:
     """Said in a finding when time shows it, and true once that comes back in the log, unless one more run was hit."""
-    logic = FleetPartition(0)
+    logic = AlertPartition(0)
     feed(logic, [broken_tool(n, run=n, time_s=n) for n in range(1, 5)])
     logic.tick(START_US + 603 * 10**6)
     assert logic.drain() == []
@@ -363,7 +363,7 @@ def test_an_incident_that_hits_no_run_is_over() -> None:
 def test_evidence_is_bounded() -> None:
     """The oldest twenty steps; more are counted in the findings."""
     alerts = feed(
-        FleetPartition(0), [finding(number, step_ids=[f"{number:016x}"]) for number in range(50)]
+        AlertPartition(0), [finding(number, step_ids=[f"{number:016x}"]) for number in range(50)]
     )
     assert len(alerts[-1].step_ids) == MAX_STEP_IDS
     assert alerts[-1].findings == 50
@@ -371,7 +371,7 @@ def test_evidence_is_bounded() -> None:
 
 def test_the_floor_waits_for_the_alert() -> None:
     """A finding is done when its alert is acknowledged, whatever came after it."""
-    logic = FleetPartition(0)
+    logic = AlertPartition(0)
     for offset, item in enumerate([finding(1), finding(2), finding(2)]):
         logic.process(record(offset, item))
     first, second = logic.drain()
@@ -385,7 +385,7 @@ def test_the_floor_waits_for_the_alert() -> None:
 @pytest.mark.parametrize("value", [b"", b"no json", b"[]", b'{"finding_id": 3}', b"\xff"])
 def test_what_is_no_finding_goes_to_the_dead_letter(value: bytes) -> None:
     """And holds the floor until it is there."""
-    logic = FleetPartition(0)
+    logic = AlertPartition(0)
     logic.process(Rec(0, START_US // 1000, b"shop", value, ()))
     (output,) = logic.drain()
     assert (output.topic, output.value, logic.offsets.safe) == ("deadletter", value, 0)
@@ -397,7 +397,7 @@ def test_what_is_no_finding_goes_to_the_dead_letter(value: bytes) -> None:
 def test_resolved_alerts_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """The oldest resolved ones are forgotten; what fires is kept however old."""
     monkeypatch.setattr(fleet, "KEEP_RESOLVED", 50)
-    logic = FleetPartition(0)
+    logic = AlertPartition(0)
     items = [finding(0, trace_id="f" * 32)]
     for number in range(1, 400):
         items += [
@@ -442,11 +442,11 @@ def test_crashes_anywhere_give_the_same_alerts(seed: int) -> None:
     """Restored from its own topic at any point: the same alerts, by id and seq, saying the same."""
     rng = random.Random(seed)
     items = make_findings(rng)
-    calm = {(a.alert_id, a.seq): a for a in feed(FleetPartition(0), items)}
+    calm = {(a.alert_id, a.seq): a for a in feed(AlertPartition(0), items)}
     topic: list[AlertStruct] = []
     floor, crashes = 0, 0
     while floor < len(items):
-        logic = FleetPartition(0)
+        logic = AlertPartition(0)
         logic.restore(topic, floor)
         floor = live(logic, items, floor, topic, rng)
         crashes += 1
@@ -456,7 +456,7 @@ def test_crashes_anywhere_give_the_same_alerts(seed: int) -> None:
 
 
 def live(
-    logic: FleetPartition,
+    logic: AlertPartition,
     items: list[dict[str, Any]],
     start: int,
     topic: list[AlertStruct],
@@ -481,10 +481,10 @@ def test_a_zombie_beside_its_successor_says_nothing_new(seed: int) -> None:
     """Both read the same log: what the zombie still publishes its successor publishes too, under the same id and seq."""
     rng = random.Random(seed)
     items = make_findings(rng)
-    zombie, topic = FleetPartition(0), list[AlertStruct]()
+    zombie, topic = AlertPartition(0), list[AlertStruct]()
     cut = rng.randrange(100, 300)
     floor = live(zombie, items[:cut], 0, topic, rng)
-    heir = FleetPartition(0)
+    heir = AlertPartition(0)
     heir.restore(topic, floor)
     topic += feed(zombie, items[zombie.offsets.position : cut + 40], start=zombie.offsets.position)
     topic += feed(heir, items[floor:], start=floor)
@@ -492,18 +492,18 @@ def test_a_zombie_beside_its_successor_says_nothing_new(seed: int) -> None:
     for alert in topic:
         said[alert.alert_id, alert.seq].add(msgspec.json.encode(alert))
     assert {key: len(forms) for key, forms in said.items() if len(forms) > 1} == {}
-    assert set(said) == {(a.alert_id, a.seq) for a in feed(FleetPartition(0), items)}
+    assert set(said) == {(a.alert_id, a.seq) for a in feed(AlertPartition(0), items)}
 
 
 def test_a_quotation_goes_with_its_alert_apart_from_the_message() -> None:
     """Into the alert, its incident and their later records, the newest; records of workers that knew none are read."""
-    life = AlertLife(incident_runs=2)
+    lifecycle = AlertLifecycle(incident_runs=2)
     items = [finding(n, trace_id=f"{n:032x}", subject="lookup", quoted=f"said {n}") for n in (1, 2)]
     items += [
         finding(3, trace_id=f"{1:032x}", subject="lookup", quoted="said 3"),
         finding(4, subject="other"),
     ]
-    told = feed(FleetPartition(0, life=life), items)
+    told = feed(AlertPartition(0, lifecycle=lifecycle), items)
     assert [(alert.message, alert.quoted) for alert in told] == [
         ("message 1", "said 1"), ("message 2", "said 2"), ("2 runs: message 2", "said 2"), ("message 3", "said 3"),
         ("message 4", ""),
@@ -515,9 +515,9 @@ def test_a_note_opens_no_alert_and_changes_none() -> None:
     items = [
         finding(n, severity="note", trace_id=f"{n:032x}", subject="lookup") for n in range(1, 5)
     ]
-    assert feed(FleetPartition(0, life=AlertLife(incident_runs=2)), items) == []
+    assert feed(AlertPartition(0, lifecycle=AlertLifecycle(incident_runs=2)), items) == []
     alerts = feed(
-        FleetPartition(0),
+        AlertPartition(0),
         [finding(1), finding(2, severity="note"), finding(3, "resolved", severity="note")],
     )
     assert [(alert.state, alert.seq) for alert in alerts] == [("firing", 1)]
@@ -528,7 +528,7 @@ def test_what_later_steps_contradict_is_resolved_as_withdrawn() -> None:
     over = finding(
         2, "resolved", withdrawn=True, message="withdrawn: it was called again", time_s=1
     )
-    first, second, third = feed(FleetPartition(0), [finding(1), over, finding(3, time_s=2)])
+    first, second, third = feed(AlertPartition(0), [finding(1), over, finding(3, time_s=2)])
     assert (first.withdrawn, second.withdrawn, third.withdrawn) == (False, True, False)
     assert (second.state, second.message, second.detail) == (
         "resolved",

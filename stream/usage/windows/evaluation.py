@@ -23,7 +23,13 @@ from stepstream.stream.core.counters import Counters
 from stepstream.stream.usage.detectors import Group, WindowDetectorBase, make_window_detector
 from stepstream.stream.usage.detectors.spend import Budget
 from stepstream.stream.usage.windows.budgets import BudgetKey, Budgets, Total, budget_name
-from stepstream.stream.usage.windows.findings import Firing, Trouble, ended, finding, firing_key
+from stepstream.stream.usage.windows.findings import (
+    Firing,
+    WindowObservation,
+    ended,
+    finding,
+    firing_key,
+)
 from stepstream.stream.usage.windows.records import Owner
 from stepstream.stream.usage.windows.rules import AppliedWindow, WindowRules
 from stepstream.stream.usage.windows.series import Series
@@ -36,7 +42,7 @@ MAX_FIRING: Final = 5_000
 """Troubles told at once; what is beyond is counted. A checkpoint with as many is 2 MB."""
 
 
-class JudgeState(msgspec.Struct):
+class EvaluationState(msgspec.Struct):
     """What a checkpoint keeps of the judge."""
 
     firing: list[Firing] = []
@@ -53,7 +59,7 @@ class GroupKey(NamedTuple):
     agent: str
 
 
-class WindowJudge:
+class WindowEvaluation:
     """The judge of one partition."""
 
     def __init__(
@@ -75,11 +81,11 @@ class WindowJudge:
 
     # -- restart -----------------------------------------------------------------------------------------------------
 
-    def state(self) -> JudgeState:
+    def state(self) -> EvaluationState:
         """What a checkpoint must keep."""
-        return JudgeState(list(self.firing.values()), self.versions.state())
+        return EvaluationState(list(self.firing.values()), self.versions.state())
 
-    def restore(self, state: JudgeState) -> None:
+    def restore(self, state: EvaluationState) -> None:
         """Take over what a checkpoint kept."""
         self.firing = {firing.key: firing for firing in state.firing}
         self._levels = Counter(map(_subject_of, self.firing.values()))
@@ -160,7 +166,7 @@ class WindowJudge:
             return
         spent, full = total.nanos / NANOS_PER_USD, budget.limit_nanos / NANOS_PER_USD
         share = 100 * total.nanos / budget.limit_nanos
-        trouble = Trouble(
+        trouble = WindowObservation(
             message=f"{name}: {format_dollars(spent)} spent, {share:.0f} % of the budget of {format_dollars(full)}",
             severity=(budget.rule.severity or "error") if level == "limit" else "warning",
             level=level,
@@ -243,7 +249,7 @@ class WindowJudge:
             del self._groups[key]
 
     def _fire(
-        self, key: GroupKey, rule: str, trouble: Trouble, now_us: int, *, until: int = 0
+        self, key: GroupKey, rule: str, trouble: WindowObservation, now_us: int, *, until: int = 0
     ) -> Iterator[FindingStruct]:
         name = firing_key(
             key.policy,

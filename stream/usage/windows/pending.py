@@ -12,7 +12,7 @@ UsageKey = tuple[str, str, str, int]
 
 
 @dataclass(slots=True)
-class HeldUsage:
+class PendingUsage:
     """The newest record of a run's minute: whose it was and what it said."""
 
     revision: int
@@ -22,7 +22,7 @@ class HeldUsage:
 
 
 @dataclass(slots=True)
-class HeldRun:
+class PendingRun:
     """The newest summary of a run: whose it was, where it counts and what it said."""
 
     revision: int
@@ -39,17 +39,17 @@ class Slot:
 
     start: int
     hold: OffsetHold = field(default_factory=OffsetHold)
-    usage: dict[UsageKey, HeldUsage] = field(default_factory=dict)
+    usage: dict[UsageKey, PendingUsage] = field(default_factory=dict)
     traces: set[str] = field(default_factory=set)
 
 
-class HeldRecords:
+class PendingRecords:
     """Open slots and what is in them."""
 
     def __init__(self, slot_us: int) -> None:
         self.slot_us = slot_us
         self.slots: dict[int, Slot] = {}
-        self.runs: dict[str, HeldRun] = {}
+        self.runs: dict[str, PendingRun] = {}
         self.count = 0
 
     def slot(self, minute: int) -> Slot:
@@ -60,14 +60,14 @@ class HeldRecords:
             found = self.slots[start] = Slot(start)
         return found
 
-    def put_usage(self, slot: Slot, key: UsageKey, new: HeldUsage) -> HeldUsage | None:
+    def put_usage(self, slot: Slot, key: UsageKey, new: PendingUsage) -> PendingUsage | None:
         """Hold a record; returns the one that it replaces."""
         old = slot.usage.get(key)
         slot.usage[key] = new
         self.count += old is None
         return old
 
-    def put_run(self, slot: Slot, trace_id: str, new: HeldRun) -> None:
+    def put_run(self, slot: Slot, trace_id: str, new: PendingRun) -> None:
         """Hold a summary in place of the one before it."""
         old = self.runs.get(trace_id)
         if old is None:

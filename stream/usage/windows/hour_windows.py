@@ -8,42 +8,47 @@ from stepstream.schemas.fleet import FleetWindowStruct, fleet_key
 from stepstream.schemas.money import usd_from_nanos
 from stepstream.schemas.times import HOUR_US, MINUTE_US
 from stepstream.stream.usage.windows.records import Owner
-from stepstream.stream.usage.windows.rows import COST, Row, row_from_minute, row_to_minute
+from stepstream.stream.usage.windows.totals import (
+    COST,
+    Totals,
+    totals_from_minute,
+    totals_to_minute,
+)
 
 
-class Cell:
+class HourWindow:
     """One owner's hour: rows by their minute within it, and the parts of it that were sealed before."""
 
     __slots__ = ("parts", "rows")
 
     def __init__(self) -> None:
-        self.rows: dict[int, Row] = {}
+        self.rows: dict[int, Totals] = {}
         self.parts: list[tuple[int, int]] = []
 
 
-class Cells:
+class HourWindows:
     """One cell for each owner and hour."""
 
     def __init__(self) -> None:
-        self.hours: dict[Owner, dict[int, Cell]] = {}
+        self.hours: dict[Owner, dict[int, HourWindow]] = {}
 
-    def cell(self, owner: Owner, start: int) -> Cell:
+    def cell(self, owner: Owner, start: int) -> HourWindow:
         """The cell of an hour."""
         hours = self.hours.get(owner)
         if hours is None:
             hours = self.hours[owner] = {}
         cell = hours.get(start)
         if cell is None:
-            cell = hours[start] = Cell()
+            cell = hours[start] = HourWindow()
         return cell
 
-    def row(self, owner: Owner, minute: int) -> Row:
+    def row(self, owner: Owner, minute: int) -> Totals:
         """The row of a minute."""
         within = minute % HOUR_US
         rows = self.cell(owner, minute - within).rows
         row = rows.get(within // MINUTE_US)
         if row is None:
-            row = rows[within // MINUTE_US] = Row()
+            row = rows[within // MINUTE_US] = Totals()
         return row
 
     def seal(
@@ -61,7 +66,7 @@ class Cells:
 
     def restore(
         self, windows: Iterable[FleetWindowStruct], until: int
-    ) -> Iterator[tuple[Owner, int, Row]]:
+    ) -> Iterator[tuple[Owner, int, Totals]]:
         """Take over what was sealed before ``until``: owner, minute and row of each."""
         by_hour: dict[tuple[Owner, int], list[FleetWindowStruct]] = {}
         for window in windows:
@@ -78,14 +83,14 @@ class Cells:
                 for item in window.minutes:
                     minute = start + item.minute * MINUTE_US
                     if minute < until:
-                        row = row_from_minute(item)
+                        row = totals_from_minute(item)
                         if is_open:
                             self.row(owner, minute).join(row)
                         yield owner, minute, row
 
 
 def _seal(
-    owner: Owner, start: int, cell: Cell, since: int, until: int, through: int
+    owner: Owner, start: int, cell: HourWindow, since: int, until: int, through: int
 ) -> Iterator[tuple[bytes, FleetWindowStruct | None]]:
     end = start + HOUR_US
     if until < end:
@@ -120,7 +125,7 @@ def window_key(owner: Owner, start: int, end: int) -> bytes:
 
 
 def _window(
-    owner: Owner, hour: int, rows: dict[int, Row], start: int, end: int, through: int
+    owner: Owner, hour: int, rows: dict[int, Totals], start: int, end: int, through: int
 ) -> FleetWindowStruct:
     sealed = [
         (minute, row)
@@ -139,5 +144,5 @@ def _window(
         end=end,
         through=through,
         cost_usd=usd_from_nanos(sum(row.sums[COST] for _, row in sealed)),
-        minutes=[row_to_minute(minute, row) for minute, row in sealed],
+        minutes=[totals_to_minute(minute, row) for minute, row in sealed],
     )
