@@ -1,7 +1,7 @@
 """Findings, alerts and commands: what the system says about a run, to people and to the run itself.
 
-A detector's observation is a ``Finding``. The fleet stage groups findings and alone writes ``Alert`` records. A
-``Command`` is an order to running agents.
+A detector's observation is a ``Finding``. The fleet stage groups findings and alone writes
+``Alert`` records. A ``Command`` is an order to running agents.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from stepstream.schemas.step import TimeUs
 
 Severity = Literal["info", "warning", "error", "critical"]
 FindingSeverity = Literal["note", "info", "warning", "error", "critical"]
-"""A ``note`` is stored and shown with its run; it never opens or changes an alert, so no subscription is told of it."""
+"""A ``note`` is stored and shown with its run; it never opens or changes an alert, so no
+subscription is told of it."""
 SEVERITIES: Final[tuple[str, ...]] = ("info", "warning", "error", "critical")
 FindingState = Literal["firing", "resolved", "acknowledged", "silenced"]
 AlertState = Literal["firing", "resolved"]
@@ -27,7 +28,10 @@ Unit = Literal["", "usd", "tokens", "steps", "us", "ratio", "count"]
 
 
 class Finding(BaseModel):
-    """What a detector saw in a run, or what a person said about an alert. ``finding_id`` is derived from the log."""
+    """What a detector saw in a run, or what a person said about an alert.
+
+    ``finding_id`` is derived from the log.
+    """
 
     model_config = ConfigDict(extra="ignore")
 
@@ -65,7 +69,8 @@ class Finding(BaseModel):
     )
     quoted: str = Field(
         "",
-        description="what a step said, such as a tool's error message; empty where nothing is quoted",
+        description="what a step said, such as a tool's error message; empty where nothing is "
+        "quoted",
     )
     detail: str = Field("", description="the likely cause, where the data shows it")
     running: bool = Field(False, description="the run had not ended")
@@ -91,7 +96,10 @@ TIME_FIELDS: Final = ("opened_at", "updated_at", "resolved_at", "silenced_until"
 
 
 class Alert(BaseModel):
-    """One trouble. Its record is published again as the trouble changes; consumers drop repeats by (alert_id, seq)."""
+    """One trouble.
+
+    Its record is published again as the trouble changes; consumers drop repeats by (alert_id, seq).
+    """
 
     model_config = ConfigDict(extra="ignore")
 
@@ -161,7 +169,10 @@ class Alert(BaseModel):
 
 
 class Command(BaseModel):
-    """An order to running agents: to one run (``trace_id``) or to all runs of a project or agent until ``expires``."""
+    """An order to running agents.
+
+    To one run (``trace_id``) or to all runs of a project or agent until ``expires``.
+    """
 
     model_config = ConfigDict(extra="ignore")
 

@@ -1,7 +1,10 @@
-"""What people say about an alert, as the finding that says it: acknowledged, silenced, resolved. Pure.
+"""What people say about an alert, as the finding that says it: acknowledged, silenced, resolved.
 
-It goes to the findings topic under the project's key, like everything else that is found, and the worker alone makes the
-alert's next record of it: with who and when, and in order with what detectors see.
+Pure.
+
+It goes to the findings topic under the project's key, like everything else that is found, and the
+worker alone makes the alert's next record of it: with who and when, and in order with what
+detectors see.
 """
 
 from __future__ import annotations
@@ -19,7 +22,9 @@ ACTIONS: Final[tuple[Action, ...]] = ("acknowledged", "silenced", "resolved")
 def action_finding(
     alert: Alert, action: Action, *, by: str, now_us: int, until_us: int = 0, message: str = ""
 ) -> Finding:
-    """The finding that tells of it. Said twice in the same moment it is the same; of another alert of the group it is nothing.
+    """The finding that tells of it.
+
+    Said twice in the same moment it is the same; of another alert of the group it is nothing.
 
     ``until_us`` is the end of a silence; 0 ends one that there is.
     """

@@ -1,4 +1,7 @@
-"""The sentence about an alert or a finding, from its facts: the same on the terminal, in notifications and on pages. Pure."""
+"""The sentence about an alert or a finding, from its facts.
+
+The same on the terminal, in notifications and on pages. Pure.
+"""
 
 from __future__ import annotations
 

@@ -86,7 +86,8 @@ class Registry(Generic[T]):
             present = self._extensions.get(name)
             if present is not None and _origin(present) != _origin(extension):
                 raise DuplicateExtensionError(
-                    f"two {self.noun}s are named {name}: {_origin(present)} and {_origin(extension)}"
+                    f"two {self.noun}s are named {name}: {_origin(present)} and "
+                    f"{_origin(extension)}"
                 )
             # The same definition again: its module was reloaded.
             self._extensions[name] = extension

@@ -25,7 +25,7 @@ _LABELS: Final = (
 
 
 def new_finding(about: object, finding_id: str, time_us: int, **facts: Any) -> FindingStruct:
-    """A finding with the labels of what it is ``about`` (a run's identity, an alert), and these facts.
+    """A finding with the labels of ``about``, such as a run's identity or an alert, and these facts.
 
     A label that ``about`` lacks is empty unless ``facts`` has it.
     """

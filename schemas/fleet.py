@@ -1,7 +1,10 @@
-"""What the fleet topic holds: windows of what was used, baselines of what is normal. Compacted: the newest record per key.
+"""What the fleet topic holds: windows of what was used, baselines of what is normal.
 
-Keys are parts joined with ``|``; inside a part ``%`` and ``|`` are written ``%25`` and ``%7C``. The second part says what
-a record is: ``window``, ``budget``, ``baseline`` or ``learnt``. Keys that begin with ``!`` are the worker's own.
+Compacted: the newest record per key.
+
+Keys are parts joined with ``|``; inside a part ``%`` and ``|`` are written ``%25`` and ``%7C``. The
+second part says what a record is: ``window``, ``budget``, ``baseline`` or ``learnt``. Keys that
+begin with ``!`` are the worker's own.
 """
 
 from __future__ import annotations
@@ -12,43 +15,36 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from stepstream.schemas.derive import derive_struct
 from stepstream.schemas.step import Count, TimeUs
+from stepstream.schemas.trajectory import UsedAmounts
 
 
-class WindowMinute(BaseModel):
+class WindowMinute(UsedAmounts):
     """What was used in one minute; absent minutes had nothing."""
 
     model_config = ConfigDict(extra="ignore")
 
     minute: int = Field(ge=0, le=59, description="of the hour")
-    steps: Count = Field(0, description="steps ended")
-    error_steps: Count = 0
-    llm_calls: Count = 0
-    tool_calls: Count = 0
-    unpriced_steps: Count = 0
-    input_tokens: Count = 0
-    output_tokens: Count = 0
-    cached_input_tokens: Count = 0
-    cache_write_tokens: Count = 0
-    reasoning_tokens: Count = 0
     cost_nanos: Count = Field(0, description="billionths of a dollar")
     runs: Count = Field(0, description="runs ended")
     failed_runs: Count = Field(0, description="of them: error or incomplete")
     cancelled_runs: Count = Field(0, description="of them: cancelled or stopped")
     latency: dict[str, int] = Field(
         default_factory=dict,
-        description="runs by duration; a bucket is named by the number that `stepstream.schemas.latency` gives",
+        description="runs by duration; a bucket is named by the number that "
+        "`stepstream.schemas.latency` gives",
     )
 
 
 class FleetWindow(BaseModel):
     """What one owner used between two times, minute by minute. Sealed: it does not change any more.
 
-    Key: ``project|window|environment|agent|agent_version|task|user_id|start|end``. There is one record for each hour (UTC),
-    once that is over and sealed, and until then one for each part of it. Readers that find an hour ignore its parts. Days
-    and months, of any time zone, are sums of minutes.
+    Key: ``project|window|environment|agent|agent_version|task|user_id|start|end``. There is one
+    record for each hour (UTC), once that is over and sealed, and until then one for each part of
+    it. Readers that find an hour ignore its parts. Days and months, of any time zone, are sums of
+    minutes.
 
-    ``user_id`` is empty for an owner's total; windows of single users are kept only where a policy asks, and are parts of
-    that total, not additions to it.
+    ``user_id`` is empty for an owner's total; windows of single users are kept only where a policy
+    asks, and are parts of that total, not additions to it.
     """
 
     model_config = ConfigDict(extra="ignore")
@@ -88,7 +84,10 @@ class FleetBudget(BaseModel):
 
 
 class BaselineValues(BaseModel):
-    """What was normal at one time: ``values`` gives, for each amount, the values at the baseline's ``shares``."""
+    """What was normal at one time.
+
+    ``values`` gives, for each amount, the values at the baseline's ``shares``.
+    """
 
     model_config = ConfigDict(extra="ignore")
 
@@ -103,8 +102,8 @@ class BaselineValues(BaseModel):
 class FleetBaseline(BaselineValues):
     """What runs of an agent and task usually use. Key: ``project|baseline|environment|agent|task``.
 
-    Agent and task are empty for what is normal in all the project, the task alone for all that an agent does. The amounts
-    are cost_nanos, duration_us, tokens, steps and llm_calls.
+    Agent and task are empty for what is normal in all the project, the task alone for all that an
+    agent does. The amounts are cost_nanos, duration_us, tokens, steps and llm_calls.
     """
 
     model_config = ConfigDict(extra="ignore")
@@ -122,7 +121,10 @@ class FleetBaseline(BaselineValues):
 
 
 class LearntAmounts(BaseModel):
-    """How many amounts fell into each bucket from ``low`` on; ``stream/baselines/sketch.py`` says what a bucket is."""
+    """How many amounts fell into each bucket from ``low`` on.
+
+    ``stream/baselines/sketch.py`` says what a bucket is.
+    """
 
     model_config = ConfigDict(extra="ignore")
 
@@ -131,9 +133,12 @@ class LearntAmounts(BaseModel):
 
 
 class LearntDay(BaseModel):
-    """What the learner of baselines keeps of one day. Key: ``project|learnt|environment|agent|task|day``.
+    """What the learner of baselines keeps of one day.
 
-    It contains the runs that count for the day and were settled before ``settled_until``, each once.
+    Key: ``project|learnt|environment|agent|task|day``.
+
+    It contains the runs that count for the day and were settled before ``settled_until``, each
+    once.
     """
 
     model_config = ConfigDict(extra="ignore")

@@ -14,7 +14,10 @@ from stepstream.schemas.extensions import Registry
 
 
 def tag_of(model: type[BaseModel], field: str) -> str | None:
-    """The value of a model's literal field, by which a union chooses the model; None without such a field."""
+    """The value of a model's literal field, by which a union chooses the model.
+
+    None without such a field.
+    """
     found = model.model_fields.get(field)
     if found is None or get_origin(found.annotation) is not Literal:
         return None
@@ -22,7 +25,9 @@ def tag_of(model: type[BaseModel], field: str) -> str | None:
 
 
 class OpenUnion:
-    """For ``Annotated[Base, OpenUnion(...)]``: a value is an instance, or a mapping with the tag of a model.
+    """For ``Annotated[Base, OpenUnion(...)]``.
+
+    A value is an instance, or a mapping with the tag of a model.
 
     Args:
         field: the discriminator: the models' literal field that says which model a mapping is for.

@@ -1,8 +1,8 @@
 """Policies: documents that choose the rules for runs, and the rules' limits.
 
 A policy matches runs; each of its rules is one alert. Rules that need no limit apply to every run
-without any policy (``rules.default_rules``). A policy that names such a rule replaces it for the runs
-that the policy matches; ``enabled: false`` turns it off for them.
+without any policy (``rules.default_rules``). A policy that names such a rule replaces it for the
+runs that the policy matches; ``enabled: false`` turns it off for them.
 """
 
 from __future__ import annotations
@@ -42,7 +42,10 @@ class Match(BaseModel):
 
 
 class Policy(BaseModel):
-    """Rules for the runs that match. ``observe`` only reports; ``enforce`` also sends the rules' actions to the run."""
+    """Rules for the runs that match.
+
+    ``observe`` only reports; ``enforce`` also sends the rules' actions to the run.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -61,10 +61,11 @@ class RuleBase(BaseModel):
     about_one_run: ClassVar[bool] = False
     """Whether its subject has a meaning only within one run, as a step's id has.
 
-    Alerts of other rules with a subject, such as a tool, are counted over runs and become incidents.
-    """
+    Alerts of other rules with a subject, such as a tool, are counted over runs and become
+    incidents."""
     reads_contents: ClassVar[bool] = False
-    """Whether it needs the inputs and outputs of steps; off where the setting ``content_detectors`` is."""
+    """Whether it needs the inputs and outputs of steps; off where the setting ``content_detectors``
+    is."""
     fires_when: ClassVar[str] = ""
     """For the list of rules in the documentation, after "fires when"."""
     usual_severity: ClassVar[str] = "warning"
@@ -101,7 +102,10 @@ class RuleBase(BaseModel):
 
 
 class WindowRuleBase(RuleBase):
-    """A rule over windows of time. It only reports: there is no single run that could be stopped."""
+    """A rule over windows of time.
+
+    It only reports: there is no single run that could be stopped.
+    """
 
     scope: ClassVar[Scope] = "window"
     actionable: ClassVar[bool] = False

@@ -1,7 +1,9 @@
-"""The rules that policies may name: a registry that detectors fill, each with the model of its rule.
+"""The rules that policies may name.
 
-A detector's module defines the rule's model, a subclass of ``RuleBase``, and registers both with the
-decorator ``detector_for``. Detectors of other packages are found by the entry point group
+A registry that detectors fill, each with the model of its rule.
+
+A detector's module defines the rule's model, a subclass of ``RuleBase``, and registers both with
+the decorator ``detector_for``. Detectors of other packages are found by the entry point group
 ``stepstream.detectors``, whose entry points name the module.
 """
 
@@ -83,7 +85,7 @@ def rule_from(data: Any) -> RuleBase:
 
 
 def default_rules(scope: Scope) -> tuple[RuleBase, ...]:
-    """The rules of a scope that apply without any policy, in the order in which they are evaluated."""
+    """The rules of a scope that apply without any policy, in the order of their evaluation."""
     return _defaults(scope, rule_models())
 
 
@@ -96,7 +98,7 @@ def _defaults(scope: Scope, models: tuple[type[RuleBase], ...]) -> tuple[RuleBas
 
 
 def markdown() -> str:
-    """The table of all rules for docs/detection.md, the project's own and those of installed packages."""
+    """The table of all rules for docs/detection.md, with those of installed packages."""
     lines = [
         "| rule | over | without a policy | fires when | severity |",
         "|---|---|---|---|---|",

@@ -28,8 +28,9 @@ class PathStep(BaseModel):
 class Trajectory(BaseModel):
     """A run, put back together from its steps.
 
-    Published again as it grows; the highest ``revision`` is the truth. It is 2 x the distinct (step, phase) merged, + 1
-    once closed, so neither a replay nor a fragment can exceed the true one.
+    Published again as it grows; the highest ``revision`` is the truth. It is 2 x the distinct
+    (step, phase) merged, + 1 once closed, so neither a replay nor a fragment can exceed the true
+    one.
     """
 
     model_config = ConfigDict(extra="ignore")
@@ -37,7 +38,8 @@ class Trajectory(BaseModel):
     trace_id: str
     revision: int
     status: RunStatus = Field(
-        description="running until the root has ended and no step is open; incomplete: closed without an ended root"
+        description="running until the root has ended and no step is open; incomplete: closed "
+        "without an ended root"
     )
     closed: bool = False
     project: str = "default"
@@ -53,7 +55,8 @@ class Trajectory(BaseModel):
     name: str = Field("", description="the root's name")
     start_time: TimeUs = Field(
         0,
-        description="start of the root, else of the earliest step; microseconds since 1970-01-01 UTC",
+        description="start of the root, else of the earliest step; microseconds since 1970-01-01 "
+        "UTC",
     )
     end_time: TimeUs = Field(
         0, description="end of the root; until it ended, the latest time seen in a step"
@@ -73,7 +76,8 @@ class Trajectory(BaseModel):
     retrievals: Count = 0
     unpriced_steps: Count = Field(
         0,
-        description="steps whose cost is unknown: no price is known, or a model call named no usage",
+        description="steps whose cost is unknown: no price is known, or a model call named no "
+        "usage",
     )
     orphan_steps: Count = Field(0, description="steps whose parent was never seen")
     extra_roots: Count = Field(0, description="steps without a parent beside the root")
@@ -86,7 +90,8 @@ class Trajectory(BaseModel):
     )
     skewed_steps: Count = Field(
         0,
-        description="steps outside their parents by more than the log explains: clocks differ; counted once closed",
+        description="steps outside their parents by more than the log explains: clocks differ; "
+        "counted once closed",
     )
     input_tokens: Count = 0
     output_tokens: Count = 0
@@ -112,11 +117,34 @@ class Trajectory(BaseModel):
     path_truncated: bool = False
 
 
-class Usage(BaseModel):
-    """A run's running totals for one agent and one event minute: never deltas, so a replay changes nothing.
+class UsedAmounts(BaseModel):
+    """The counts that usage records, run summaries and windows have in common."""
 
-    Readers keep the highest ``revision`` per (trace_id, agent, agent_version, minute). The usage topic also holds records
-    with a ``kind``: ``RunSummary`` and ``Progress``.
+    model_config = ConfigDict(extra="ignore")
+
+    steps: Count = Field(0, description="ended steps")
+    error_steps: Count = 0
+    llm_calls: Count = 0
+    tool_calls: Count = 0
+    unpriced_steps: Count = 0
+    input_tokens: Count = 0
+    output_tokens: Count = 0
+    cached_input_tokens: Count = 0
+    cache_write_tokens: Count = 0
+    reasoning_tokens: Count = 0
+
+
+USED_AMOUNTS: Final[tuple[str, ...]] = tuple(UsedAmounts.model_fields)
+"""Their names, in the order in which windows sum them. The cost comes after them, in a form of its own."""
+
+
+class Usage(UsedAmounts):
+    """A run's running totals for one agent and one event minute.
+
+    Never deltas, so a replay changes nothing.
+
+    Readers keep the highest ``revision`` per (trace_id, agent, agent_version, minute). The usage
+    topic also holds records with a ``kind``: ``RunSummary`` and ``Progress``.
     """
 
     model_config = ConfigDict(extra="ignore")
@@ -132,24 +160,17 @@ class Usage(BaseModel):
     agent_version: str = ""
     task: str = ""
     user_id: str = ""
-    steps: Count = Field(0, description="steps ended in the minute")
-    error_steps: Count = 0
-    llm_calls: Count = 0
-    tool_calls: Count = 0
-    unpriced_steps: Count = 0
-    input_tokens: Count = 0
-    output_tokens: Count = 0
-    cached_input_tokens: Count = 0
-    cache_write_tokens: Count = 0
-    reasoning_tokens: Count = 0
     cost_usd: str = "0"
     repeated: bool = Field(False, description="nothing in it is new since the record before it")
 
 
-class RunSummary(BaseModel):
-    """A closed run in one record on the usage topic: what windows and baselines learn about whole runs.
+class RunSummary(UsedAmounts):
+    """A closed run in one record on the usage topic.
 
-    Published with every revision of a closed run. Readers keep the highest ``revision`` per trace_id.
+    What windows and baselines learn about whole runs.
+
+    Published with every revision of a closed run. Readers keep the highest ``revision`` per
+    trace_id.
     """
 
     model_config = ConfigDict(extra="ignore")
@@ -172,23 +193,16 @@ class RunSummary(BaseModel):
     end_time: TimeUs = 0
     duration_us: Count = 0
     first_append_time: TimeUs = Field(0, description="Kafka timestamp of the run's first record")
-    steps: Count = Field(0, description="ended steps")
-    error_steps: Count = 0
-    llm_calls: Count = 0
-    tool_calls: Count = 0
-    unpriced_steps: Count = 0
-    input_tokens: Count = 0
-    output_tokens: Count = 0
-    cached_input_tokens: Count = 0
-    cache_write_tokens: Count = 0
-    reasoning_tokens: Count = 0
     cost_usd: str = "0"
 
 
 class Progress(BaseModel):
-    """How far a partition of steps is: what its records appended before ``time`` led to stands before this record.
+    """How far a partition of steps is.
 
-    The lowest of all partitions is the time that windows go by, so that a worker that is behind makes nothing late.
+    What its records appended before ``time`` led to stands before this record.
+
+    The lowest of all partitions is the time that windows go by, so that a worker that is behind
+    makes nothing late.
     """
 
     model_config = ConfigDict(extra="ignore")

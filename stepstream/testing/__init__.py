@@ -1,9 +1,12 @@
-"""What people test their own parts against: the behaviour suite of detectors (it needs the extra ``worker``).
+"""What people test their own parts against.
+
+The behaviour suite of detectors (it needs the extra ``worker``).
 
 from stepstream.testing import DetectorCase, check_detector
 
 def test_my_detector() -> None:
-    check_detector(DetectorCase("too chatty", MyRule(rule="too_chatty"), MyDetector, breaks=[...], calm=[...]))
+    rule = MyRule(rule="too_chatty")
+    check_detector(DetectorCase("too chatty", rule, MyDetector, breaks=[...], calm=[...]))
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""A detector's case: a run that breaks its rule, one that comes close, and how steps of such runs are written."""
+"""A detector's case.
+
+A run that breaks its rule, one that comes close, and how steps of such runs are written.
+"""
 
 from __future__ import annotations
 
@@ -14,16 +17,17 @@ from stepstream.stream.run.rules import Applied
 TRACE: Final = "a" * 32
 ROOT: Final = "1" * 16
 BEGIN_US: Final = 1_790_000_000_000_000
-"""When runs begin, unless a case says otherwise."""
+"""When runs begin, unless a case sets it."""
 
 
 @dataclass(frozen=True)
 class DetectorCase:
-    """What a detector is held to.
+    """What a detector is tested with.
 
-    ``make`` makes the detector for a rule; ``breaks`` are the events of a run that it must find fault with, ``calm`` of one
-    that it must leave in peace, both in the order in which they happen. ``findings`` is how many are raised. What is found
-    depends on the order or the pace of records where a deadline is judged by live time: then ``any_order`` is False.
+    ``make`` makes the detector for a rule; ``breaks`` are the events of a run that it must find
+    fault with, ``calm`` of one that it must leave in peace, both in the order in which they happen.
+    ``findings`` is how many are raised. What is found depends on the order or the pace of records
+    if a deadline is evaluated by live time: then ``any_order`` is False.
     """
 
     name: str
@@ -45,7 +49,7 @@ def ended(
     name: str = "work",
     **more: Any,
 ) -> StepEvent:
-    """The end of a step of the case's run: the complete record. Steps are told apart by their numbers, from 2 on."""
+    """The end of a step of the case's run: the complete record. The number is its id, from 2 on."""
     fields = {
         "trace_id": TRACE,
         "step_id": f"{number:016x}",
@@ -74,7 +78,7 @@ def started(
 
 
 def root(until_s: float | None = None, **more: Any) -> StepEvent:
-    """The root: its start, or its end where it is said when that is."""
+    """The root: its start, or its end at ``until_s``."""
     fields = {
         "trace_id": TRACE,
         "step_id": ROOT,

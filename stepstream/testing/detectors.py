@@ -1,6 +1,7 @@
 """The behaviour suite of detectors: what every one of them promises, whatever it looks for.
 
-Each check raises ``AssertionError`` with a sentence that says what is wrong; ``check_detector`` makes all of them.
+Each check raises ``AssertionError`` with a sentence about the problem; ``check_detector`` makes all
+of them.
 """
 
 from __future__ import annotations
@@ -36,11 +37,14 @@ def check_detector(case: DetectorCase) -> None:
 
 
 def check_findings(case: DetectorCase) -> None:
-    """It finds what it should, once, with evidence that exists and a sentence; and leaves the calm run in peace."""
+    """It finds what it should, once, with evidence that exists and a sentence.
+
+    And leaves the calm run in peace.
+    """
     world = played(case, case.breaks)
     found = world.findings()
     assert len(found) == case.findings, (
-        f"{case.name}: {len(found)} findings instead of {case.findings}: {_said(found)}"
+        f"{case.name}: {len(found)} findings instead of {case.findings}: {_summary(found)}"
     )
     steps = {event.step_id for event in case.breaks}
     for value in found:
@@ -52,7 +56,7 @@ def check_findings(case: DetectorCase) -> None:
             f"{case.name}: evidence that is no step of the run: {value['step_ids']}"
         )
     quiet = played(case, case.calm).findings()
-    assert not quiet, f"{case.name}: fires about a run that only comes close: {_said(quiet)}"
+    assert not quiet, f"{case.name}: fires about a run that only comes close: {_summary(quiet)}"
 
 
 def check_duplicates(case: DetectorCase) -> None:
@@ -71,7 +75,10 @@ def check_duplicates(case: DetectorCase) -> None:
 
 
 def check_restart(case: DetectorCase) -> None:
-    """What it knows of a run is in the run's state: a restart anywhere gives the same findings, and none a second time."""
+    """What it knows of a run is in the run's state.
+
+    A restart anywhere gives the same findings, and none a second time.
+    """
     wanted = played(case, case.breaks).ids()
     world = World(case)
     world.play(case.breaks, as_they_happen(case.breaks), between=world.swap)
@@ -106,16 +113,19 @@ def _crashed(case: DetectorCase, cut: int, written: bool) -> set[str]:
 
 
 def check_time(case: DetectorCase) -> None:
-    """Time is passed in: the same log says the same, read at any time, and a year later it says so of a year later."""
+    """Time is passed in.
+
+    The same log gives the same findings, read at any time, also moved by a year.
+    """
     first, again = played(case, case.breaks).findings(), played(case, case.breaks).findings()
     assert first == again, f"{case.name}: the same log read twice gives different findings"
     later = [_moved(event, YEAR_US) for event in case.breaks]
     moved = played(case, later).findings()
-    assert _said(moved) == _said(first), f"{case.name}: it looks at a clock of its own"
+    assert _summary(moved) == _summary(first), f"{case.name}: it reads a clock"
 
 
 def check_order(case: DetectorCase) -> None:
-    """Records of the same moment may come in any order; skipped where the case says that order matters."""
+    """Records of the same moment may come in any order; skipped if order matters for the case."""
     if not case.any_order:
         return
     wanted = played(case, case.breaks).ids()
@@ -132,12 +142,12 @@ def check_order(case: DetectorCase) -> None:
         quiet = World(case)
         quiet.play(calm, all_at_once(calm))
         assert not quiet.findings(), (
-            f"{case.name}: fires about a calm run in another order: {_said(quiet.findings())}"
+            f"{case.name}: fires about a calm run in another order: {_summary(quiet.findings())}"
         )
 
 
 def check_state(case: DetectorCase) -> None:
-    """What it keeps of a long run is bounded, plain data, and so are its findings and their evidence."""
+    """Its state of a long run is bounded, plain data, and so are its findings and evidence."""
     world = World(case)
     for number, event in enumerate(_long_run(case.breaks)):
         world.append(event, event.end_time or event.start_time)
@@ -200,5 +210,5 @@ def _moved(event: StepEvent, by_us: int) -> StepEvent:
     return event.model_copy(update=change)
 
 
-def _said(found: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
+def _summary(found: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
     return [(str(value.get("subject", "")), str(value["message"])) for value in found]

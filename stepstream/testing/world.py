@@ -1,4 +1,7 @@
-"""A partition with one detector: records are fed, time passes, everything sent is acknowledged at once."""
+"""A partition with one detector.
+
+Records are fed, time passes, everything sent is acknowledged at once.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +74,10 @@ class World:
         times_us: Iterable[int],
         between: Callable[[], None] | None = None,
     ) -> None:
-        """Append each event at its time; time passes between them, and after the last until the run has closed."""
+        """Append each event at its time.
+
+        Time passes between them, and after the last until the run has closed.
+        """
         now_us = 0
         for event, at_us in zip(events, times_us, strict=True):
             if now_us:
@@ -90,7 +96,7 @@ class World:
         self.turn()
 
     def wait(self, from_us: int, to_us: int) -> None:
-        """Somebody watches while nothing comes."""
+        """Time passes without records."""
         for now_us in range(from_us + TICK_US, to_us + 1, TICK_US):
             self.stage.tick(now_us)
             self.turn()
@@ -112,7 +118,10 @@ class World:
             )
 
     def crash(self) -> None:
-        """The worker dies; another takes over from the states that were acknowledged and reads the log from the floor."""
+        """The worker dies.
+
+        Another takes over from the states that were acknowledged and reads the log from the floor.
+        """
         newest: dict[str, Any] = {}
         for output in self.outputs:
             if output.topic == "state":
@@ -138,7 +147,7 @@ class World:
         return [active.run for active in self.stage.runs.values()]
 
     def findings(self) -> list[dict[str, Any]]:
-        """What was raised, in order; the ends of troubles are left out."""
+        """What was raised, in order; resolved findings are left out."""
         values = [
             msgspec.json.decode(output.value or b"")
             for output in self.outputs

@@ -1,7 +1,9 @@
-"""The life of an alert: opened, worse, updated, acknowledged, silenced, reopened, resolved. Pure: records in, records out.
+"""The lifecycle of an alert: opened, worse, updated, acknowledged, silenced, reopened, resolved.
 
-One trouble is one alert whose record grows. A trouble that comes back within the flap window keeps its identity. The same
-trouble of several runs, a broken tool, is one incident with a count and samples, beside the runs' own alerts.
+Pure functions from records to the alert's next record. Findings with the same labels are one alert,
+whose record grows. An alert that fires again within the flap window keeps its id. Findings of
+several runs about the same subject, such as a broken tool, are also one incident with a count and
+samples.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from stepstream.stream.core.contained_failures import ENDED_BY_SILENCE
 MAX_FINDING_IDS: Final = 64
 MAX_STEP_IDS: Final = 20
 SAMPLES: Final = 10
-"""Runs that an incident names: as many of the first, and as many of the newest."""
+"""Trace ids in an incident: this many of its first runs, and as many of its newest."""
 
 _Item = TypeVar("_Item")
 GroupKey = tuple[str, str, str, str, str, str]
@@ -29,7 +31,7 @@ GroupKey = tuple[str, str, str, str, str, str]
 
 @dataclass(frozen=True, slots=True)
 class AlertLifecycle:
-    """When a trouble that comes back is the same one, and when many runs' troubles are one incident."""
+    """The windows and counts of reopening and incidents, in microseconds of log time."""
 
     flap_window_us: int = 600_000_000
     incident_runs: int = 3
@@ -37,22 +39,24 @@ class AlertLifecycle:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> AlertLifecycle:
-        """As the settings say."""
         return cls(settings.flap_window, settings.incident_runs, settings.incident_window)
 
 
 def group_of(item: FindingStruct | AlertStruct) -> GroupKey:
-    """What makes findings one trouble. An incident is the trouble of no run in particular."""
+    """The labels by which findings are one alert. An incident has no trace id."""
     return (item.project, item.environment, item.agent, item.alert, item.trace_id, item.subject)
 
 
 def incident_of(item: FindingStruct | AlertStruct) -> GroupKey:
-    """The group of the incident that a trouble may be part of."""
+    """The group of the incident that a run's alert may be part of."""
     return (item.project, item.environment, item.agent, item.alert, "", item.subject)
 
 
 def is_shared(item: FindingStruct | AlertStruct) -> bool:
-    """Whether the same may happen in other runs: its subject is a tool or a model, not a step of this run."""
+    """Whether the same may happen in other runs.
+
+    Its subject is a tool or a model, not a step of this run.
+    """
     if not item.trace_id or not item.subject or STEP_ID.fullmatch(item.subject) is not None:
         return False
     kind = RULES.find(item.rule)
@@ -62,7 +66,10 @@ def is_shared(item: FindingStruct | AlertStruct) -> bool:
 def opened(
     finding: FindingStruct, before: AlertStruct | None = None, *, offset: int = -1
 ) -> AlertStruct:
-    """The first record of an alert. What was merged into the one ``before`` it is still known when it comes again."""
+    """The first record of an alert.
+
+    The finding ids of the alert ``before`` it are kept, so that a finding read twice is recognised.
+    """
     alert = AlertStruct(
         alert_id=derived_id("alert", *group_of(finding), finding.time),
         seq=1,
@@ -99,15 +106,16 @@ def opened(
         finding_ids=_more_ids(before, finding),
     )
     if before is not None and before.silenced_until > finding.time:
-        alert.silenced_until, alert.by = (
-            before.silenced_until,
-            before.by,
-        )  # the trouble was silenced, not its first alert
+        # A silence applies to the group, not to the one alert that was open when it was requested.
+        alert.silenced_until, alert.by = before.silenced_until, before.by
     return alert
 
 
 def grown(alert: AlertStruct, finding: FindingStruct) -> AlertStruct:
-    """The alert with one more firing finding: the worst severity, the newest words, all the evidence."""
+    """The alert with one more firing finding.
+
+    The highest severity, the newest message, all evidence.
+    """
     worse = SEVERITIES.index(finding.severity) > SEVERITIES.index(alert.severity)
     return _with(
         alert,
@@ -130,11 +138,11 @@ def grown(alert: AlertStruct, finding: FindingStruct) -> AlertStruct:
 
 
 def reopened(alert: AlertStruct, finding: FindingStruct) -> AlertStruct:
-    """The alert that was over and is not: the same identity, and one more time that it came back."""
+    """A resolved alert that fires again: the same id, ``reopened`` counted up."""
     again = grown(alert, finding)
-    kept = (
-        "" if alert.by else alert.acknowledged_by
-    )  # whoever said that it was over is told that it is not
+    # A person who resolved it is notified again; an acknowledgement of an alert that a detector
+    # resolved stays.
+    kept = "" if alert.by else alert.acknowledged_by
     return _with(
         again,
         change="reopened",
@@ -148,7 +156,7 @@ def reopened(alert: AlertStruct, finding: FindingStruct) -> AlertStruct:
 
 
 def changed(alert: AlertStruct, finding: FindingStruct) -> AlertStruct:
-    """The alert after it was resolved, acknowledged or silenced."""
+    """The alert after a finding that resolves, acknowledges or silences it."""
     at = max(alert.updated_at, finding.time)
     ids = _more_ids(alert, finding)
     alert = _with(
@@ -179,7 +187,7 @@ def changed(alert: AlertStruct, finding: FindingStruct) -> AlertStruct:
 def incident_opened(
     finding: FindingStruct, before: AlertStruct | None, trace_ids: list[str]
 ) -> AlertStruct:
-    """The first record of an incident, once enough runs were hit; of one that was over shortly before, the next."""
+    """The first record of an incident, once enough runs are affected."""
     alert = opened(_of_many_runs(finding, len(trace_ids)), before)
     alert.runs, alert.trace_ids = len(trace_ids), trace_ids[: 2 * SAMPLES]
     alert.opened_by, alert.opened_offset = "", -1
@@ -189,7 +197,7 @@ def incident_opened(
 def incident_grown(
     incident: AlertStruct, finding: FindingStruct, *, back: bool = False
 ) -> AlertStruct:
-    """The incident with one more run."""
+    """The incident with one more run; ``back``: it had been resolved."""
     runs = incident.runs + 1
     whole = _of_many_runs(finding, runs)
     first, newest = incident.trace_ids[:SAMPLES], incident.trace_ids[SAMPLES:]
@@ -198,14 +206,20 @@ def incident_grown(
 
 
 def ends_by_silence(alert: AlertStruct) -> bool:
-    """Whether an alert ends because nothing more is found: of an incident, and of what fails in the pipeline itself."""
+    """Whether an alert is resolved by a time without findings.
+
+    Incidents, and failures of the pipeline itself.
+    """
     return bool(alert.runs) or (
         alert.project == "stepstream" and alert.alert in ENDED_BY_SILENCE and not alert.trace_id
     )
 
 
 def quiet(incident: AlertStruct, at_us: int) -> FindingStruct:
-    """What says that an incident hits no run any more. It holds for the record that it was made from, and no later one."""
+    """The finding that resolves an alert after a time without findings.
+
+    Void if the alert has changed since.
+    """
     return new_finding(
         incident,
         derived_id("quiet", incident.alert_id, incident.seq),
@@ -223,7 +237,7 @@ def quiet(incident: AlertStruct, at_us: int) -> FindingStruct:
 
 
 def is_outdated(finding: FindingStruct, current: AlertStruct | None) -> bool:
-    """Whether what is said was said of another alert, or of an incident that has grown since."""
+    """Whether a finding is about an earlier alert of the group, or an earlier record of the alert."""
     if not finding.alert_id:
         return False
     if current is None or current.alert_id != finding.alert_id:

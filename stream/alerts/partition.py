@@ -1,9 +1,12 @@
-"""The fleet stage of one partition of findings: groups findings into alerts. Pure; the only writer of alerts.
+"""The alert stage of one partition of findings: groups findings into alerts.
 
-A group is one trouble: project, environment, agent, alert, run and subject. Its alert is published again as findings
-come, with the next ``seq``. State is the alerts topic itself: each record names the last finding merged into it, so a
-replay below that offset, and a finding seen before by id, change nothing. What only time can tell, that an incident is over,
-is said in a finding first, and holds once that comes back in the log.
+The only writer of alerts. Pure.
+
+A group is a project, environment, agent, alert, run and subject. Its alert is published again with
+each finding, with the next ``seq``. The state is the alerts topic itself: each record names the
+last finding merged into it, so that a replay from below that offset, and a finding whose id was
+merged before, change nothing. Resolving an alert by timeout is written as a finding first and
+applied when that finding is read back, so that a replay decides the same.
 """
 
 from __future__ import annotations
@@ -41,10 +44,11 @@ from stepstream.stream.core.outputs import OffsetHold, Output
 from stepstream.stream.core.records import Record
 
 KEEP_RESOLVED: Final = 100_000
-"""With twice as many alerts as this the oldest resolved ones are forgotten, down to it. Where nearly all are firing, three
-times as many are kept; of the oldest beyond that an end changes nothing any more."""
+"""Alerts kept in memory after a clean-up, which starts at twice as many and forgets the oldest
+resolved ones. Firing ones are forgotten only above three times as many: resolving one of them
+has no effect."""
 
-LOOK_EVERY_US: Final = 1_000_000
+CHECK_EVERY_US: Final = 1_000_000
 _RECENT: Final = 64
 
 _decode = msgspec.json.Decoder(FindingStruct).decode
@@ -66,12 +70,13 @@ class AlertPartition:
         self.offsets = OffsetTracker()
         self._alerts: dict[GroupKey, AlertStruct] = {}
         self._recent: dict[GroupKey, deque[tuple[int, str]]] = {}
-        """When which runs were hit by what may become an incident, within the window."""
+        """Time and trace id of the runs that may become an incident, within the incident window."""
         self._incidents: set[GroupKey] = set()
-        """What is firing and ends when it was quiet for a while: incidents, and the pipeline's own troubles."""
-        self._look_us = 0
+        """Firing alerts that a time without findings resolves: incidents, and alerts about the
+        pipeline."""
+        self._next_check_us = 0
         self._bound_at = 2 * KEEP_RESOLVED
-        self._said_quiet: dict[str, int] = {}
+        self._closing_sent: dict[str, int] = {}
         self._outbox: list[Output] = []
 
     def restore(self, alerts: Iterable[AlertStruct], floor: int) -> None:
@@ -120,9 +125,8 @@ class AlertPartition:
             ):
                 alert.incident_id = whole.alert_id
             self._publish(alert, record)
-        if (
-            incident is not None
-        ):  # after the alert: what was acknowledged of both is always a beginning
+        # After the alert: if only one of the two is acknowledged before a crash, it is the alert.
+        if incident is not None:
             self._publish(incident, record)
         self._bound()
 
@@ -146,17 +150,20 @@ class AlertPartition:
         self._send(record.offset, dead_letter(record, "findings", self.partition, reason, detail))
 
     def tick(self, time_us: int) -> None:
-        """Say of incidents that hit no run for long that they are over. The log decides: it may know of a run meanwhile."""
-        if time_us < self._look_us:
+        """Send a closing finding for each alert without findings for its time.
+
+        The alert is resolved when that finding is read back, unless another finding came before it.
+        """
+        if time_us < self._next_check_us:
             return
-        self._look_us = time_us + LOOK_EVERY_US
+        self._next_check_us = time_us + CHECK_EVERY_US
         for key in self._incidents:
             incident = self._alerts[key]
             due_us = incident.updated_at + (
                 self.lifecycle.incident_window_us if incident.runs else SILENCE_US
             )
-            if time_us >= due_us and self._said_quiet.get(incident.alert_id) != incident.seq:
-                self._said_quiet[incident.alert_id] = incident.seq
+            if time_us >= due_us and self._closing_sent.get(incident.alert_id) != incident.seq:
+                self._closing_sent[incident.alert_id] = incident.seq
                 self._outbox.append(
                     Output("findings", incident.project.encode(), _encode(quiet(incident, due_us)))
                 )
@@ -165,7 +172,7 @@ class AlertPartition:
         """Nothing here waits for time to pass."""
 
     def flush(self) -> None:
-        """Nothing is held back until the end of a batch."""
+        """Nothing waits for the end of a batch."""
 
     @property
     def offset_at_work(self) -> int:
@@ -188,7 +195,7 @@ class AlertPartition:
         self._outbox.append(output)
 
     def _merge(self, finding: FindingStruct, offset: int) -> AlertStruct | None:
-        """The group's next alert record, or None when the finding changes nothing, as a note does."""
+        """The group's next alert record; None if the finding changes nothing, as a note does."""
         if finding.severity == "note":
             return None
         current = self._alerts.get(group_of(finding))
@@ -224,7 +231,7 @@ class AlertPartition:
         return self._alerts[key] if key in self._incidents else None
 
     def _merge_incident(self, finding: FindingStruct, offset: int) -> AlertStruct | None:
-        """The next record of the incident that one more run was hit by; None while too few were."""
+        """The incident's next record with one more run; None while too few runs are affected."""
         key, lifecycle = incident_of(finding), self.lifecycle
         recent = self._recent.setdefault(key, deque(maxlen=_RECENT))
         if (finding.time, finding.trace_id) not in recent:
@@ -251,7 +258,10 @@ class AlertPartition:
         return merged
 
     def _bound(self) -> None:
-        """Forget the oldest alerts when there are too many: those that are over first, then those that still fire."""
+        """Forget the oldest alerts when there are too many.
+
+        Resolved ones first, then firing ones.
+        """
         if len(self._alerts) > self._bound_at:
             surplus = len(self._alerts) - KEEP_RESOLVED
             oldest = nsmallest(
@@ -265,8 +275,8 @@ class AlertPartition:
                 self._incidents.discard(key)
             self._bound_at = max(2 * KEEP_RESOLVED, len(self._alerts) + KEEP_RESOLVED)
             kept = {alert.alert_id for alert in self._alerts.values()}
-            self._said_quiet = {
-                alert_id: seq for alert_id, seq in self._said_quiet.items() if alert_id in kept
+            self._closing_sent = {
+                alert_id: seq for alert_id, seq in self._closing_sent.items() if alert_id in kept
             }
             groups = {incident_of(alert) for alert in self._alerts.values()}
             self._recent = {key: runs for key, runs in self._recent.items() if key in groups}

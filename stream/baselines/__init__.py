@@ -1,1 +1,4 @@
-"""What is normal for an agent and task: learnt from closed runs, published, looked up when a run begins. Pure."""
+"""What is normal for an agent and task.
+
+Learnt from closed runs, published, looked up when a run begins. Pure.
+"""

@@ -1,4 +1,4 @@
-"""A history of days, and how much each of them says about what is normal now."""
+"""The weights of the days that a baseline is learnt from."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from typing import Final
 from stepstream.schemas.times import DAY_US
 
 HALF_LIFE_DAYS: Final = 7.0
-"""A week ago counts half: a slow drift is followed within about ten days, and every day of the week has its say."""
+"""A day counts half after a week: a slow drift is followed within about ten days, and each weekday
+is represented."""
 
 KEPT_DAYS: Final = 28
-"""Four half-lives: what is older would count for less than a sixteenth."""
+"""Four half-lives: an older day would count for less than a sixteenth."""
 
 
 COMPARABLE_DAYS: Final = 3
-"""With fewer days nobody can say which one is the odd one."""
+"""Days needed before a day can be recognised as unusually busy."""
 
 
 def day_of(time_us: int) -> int:
@@ -26,10 +27,10 @@ def day_of(time_us: int) -> int:
 
 
 def day_weights(runs: Mapping[int, int], today: int) -> dict[int, float]:
-    """The weight of one run of each day. Days fade by half each week, and no day counts for more than an ordinary one.
+    """The weight of one run of each day: halved each week, and reduced on days with many runs.
 
-    A busier day counts as the median of the days before today does, so that a bad day that was a busy one as well (a loop
-    that starts runs, a load test) does not become what is normal: after a week it makes up a fifth of it at most.
+    A day counts for no more than the median of the days before today. So an exceptional day with
+    many runs (a loop that starts runs, a load test) makes up at most a fifth of a week's history.
     """
     seen = {day: count for day, count in runs.items() if count > 0 and day > today - KEPT_DAYS}
     before = [count for day, count in seen.items() if day < today]

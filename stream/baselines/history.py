@@ -13,7 +13,8 @@ from stepstream.stream.run.baseline import AMOUNTS, SHARES, Owner
 __all__ = ["AMOUNTS", "MIN_RUNS", "SHARES", "Buckets", "Day", "History", "Owner"]
 
 MIN_RUNS: Final = 30
-"""What a rule asks for by default. With 30 runs the upper fifth has six of them: fewer would be chance."""
+"""What a rule asks for by default. With 30 runs the upper fifth has six of them: fewer would be
+chance."""
 
 Buckets = tuple[int | None, ...]
 """The bucket of each of ``AMOUNTS``; None where the amount is not known."""

@@ -1,7 +1,10 @@
-"""Learns what is normal from closed runs: each counts once, at its highest revision, whatever is read again.
+"""Learns baselines from closed runs.
 
-A closed run stays pending until the log is past every late step that could change it; then it is settled, that is, added
-to its day on the fleet topic and forgotten. A restart reads the settled days and the usage records of pending runs.
+Each run counts once, at its highest revision, also after a replay.
+
+A closed run is pending until no late step can change it any more. Then it is settled: added to its
+day on the fleet topic and forgotten. A restart reads the settled days and the usage records of
+pending runs.
 """
 
 from __future__ import annotations
@@ -38,24 +41,29 @@ PUBLISH_EVERY_US: Final = 5_000_000
 """An owner's baseline is published at most this often."""
 
 GROWN: Final = 0.02
-LOOK_EVERY_US: Final = MINUTE_US
-"""An owner whose runs have grown by no more than ``GROWN`` is looked at this often: a look takes about a millisecond."""
+RECOMPUTE_EVERY_US: Final = MINUTE_US
+"""How often the quantiles of an owner whose runs have grown by no more than ``GROWN`` are computed:
+about 1 ms each time."""
 
 EARLIER_US: Final = 600_000_000
-"""How much older the version before is: a run that is open for longer has a state, and its baseline in it."""
+"""Age of the earlier version that is published with a baseline: a run open for longer has its
+baseline in its state record."""
 
 MOVED: Final = 0.05
-"""A baseline that has learnt is published again when a quantile has moved by more, or its runs have grown by a tenth."""
+"""A baseline is published again when a quantile has changed by more than this share, or its runs by
+a tenth."""
 
 MAX_OWNERS: Final = 2_000
-"""Owners per partition; with each seal the idlest beyond it are forgotten. Until then there are twice as many at most, and
-what is beyond is not learnt from. Each takes 50 KB at most."""
+"""Owners per partition, of at most 50 KB each. At each seal those that are idle longest are
+forgotten above it; between two seals up to twice as many are kept, and runs of further owners
+are not learnt from."""
 
 MAX_PENDING: Final = 200_000
-"""Runs not settled yet; what is beyond is not learnt from, and counted."""
+"""Pending runs per partition. Further runs are not learnt from; they are counted in a metric."""
 
 WHOLE: Final = frozenset({"ok", "error"})
-"""What was stopped, cancelled or lost its end did not use what it would have used."""
+"""Statuses that are learnt from: a run that was stopped, cancelled or cut off used less than it
+would have."""
 
 FleetRecord = tuple[bytes, bytes | None]
 """Key and value; None deletes."""
@@ -70,12 +78,16 @@ class Pending(NamedTuple):
     settles_at: int
     day: int
     owners: tuple[Owner, ...]
-    """The owners whose settled days do not contain it yet; empty when it is not to be learnt from."""
+    """The owners whose settled days do not contain it yet; empty when it is not to be learnt from.
+    """
     buckets: Buckets
 
 
 class Learner:
-    """The baselines of the projects whose usage is on one partition. Pure: times are those of the log."""
+    """The baselines of the projects whose usage is on one partition.
+
+    Pure: times are those of the log.
+    """
 
     def __init__(self, counters: Counters | None = None) -> None:
         self.counters = counters or Counters()
@@ -86,10 +98,10 @@ class Learner:
         self._as_of = 0
         self._dirty: set[Owner] = set()
         self._published: dict[Owner, FleetBaselineStruct] = {}
-        self._looked_at: dict[Owner, tuple[int, int]] = {}
+        self._computed_at: dict[Owner, tuple[int, int]] = {}
         """When an owner's baseline was worked out last, and of how many runs."""
 
-    # -- the log -----------------------------------------------------------------------------------------------------
+    # -- the log -----------------------------------------------------------------------------------
 
     def restore(
         self,
@@ -99,7 +111,8 @@ class Learner:
     ) -> None:
         """Take over the settled days of the fleet topic and the baselines that were made of them.
 
-        Everything that settles before ``settled_until`` is in the days; a day that was written later says so itself.
+        Everything that settles before ``settled_until`` is in the days; a day that was written
+        later has its own, later ``settled_until``.
         """
         self._settled_until = settled_until
         for baseline in published:
@@ -116,8 +129,8 @@ class Learner:
     def closed(self, run: RunSummaryStruct, append_us: int) -> int | None:
         """A closed run, or a later revision of one, and when its record was appended.
 
-        Returns when it settles: its record must be read again after a restart until ``settle`` has passed that time. None
-        where nothing new is learnt from it.
+        Returns when it settles: its record must be read again after a restart until ``settle`` has
+        passed that time. None where nothing new is learnt from it.
         """
         known = self._pending.get(run.trace_id)
         if known is not None and known.revision >= run.revision:
@@ -173,7 +186,7 @@ class Learner:
         history.last_day = max(history.last_day, day)
         return history
 
-    # -- what is settled ---------------------------------------------------------------------------------------------
+    # -- what is settled ---------------------------------------------------------------------------
 
     def settle(self, until_us: int) -> list[FleetRecord]:
         """Nothing that settles before ``until_us`` changes any more: what is to be written down."""
@@ -219,26 +232,33 @@ class Learner:
                 del self.histories[owner]
                 self._dirty.discard(owner)
                 self._published.pop(owner, None)
-                self._looked_at.pop(owner, None)
+                self._computed_at.pop(owner, None)
                 records.append((baseline_key(owner), None))
         return records
 
     def _worth(self, owner: Owner) -> tuple[int, int, Owner]:
-        """By what owners are kept: a name that is used once, an id, gives way to one with many runs."""
+        """The sort key by which owners are kept.
+
+        Names used once, such as ids, are forgotten before names with many runs.
+        """
         history = self.histories[owner]
         return (history.last_day, history.runs, owner)
 
-    # -- what is published -------------------------------------------------------------------------------------------
+    # -- what is published -------------------------------------------------------------------------
 
     def publish(self, now_us: int) -> list[FleetRecord]:
-        """The baselines that are worth publishing again at ``now_us``; as of the newest summary, if that is later."""
-        as_of = max(now_us, self._as_of)  # never before the close of a run that is in it
+        """The records of the baselines that have changed enough.
+
+        They are as of ``now_us``, or of the newest run summary if that is later.
+        """
+        # Never earlier than the close of a run that is in the baseline.
+        as_of = max(now_us, self._as_of)
         due = [owner for owner in self._dirty if self._is_due(owner, as_of)]
         records: list[FleetRecord] = []
         for owner in sorted(due):
             self._dirty.discard(owner)
             made = self.histories[owner].baseline(owner, as_of, day_of(as_of))
-            self._looked_at[owner] = (as_of, self.histories[owner].runs)
+            self._computed_at[owner] = (as_of, self.histories[owner].runs)
             before = self._published.get(owner)
             if before is None or has_moved(before, made):
                 made.earlier = earlier_of(before, as_of)
@@ -247,18 +267,18 @@ class Learner:
         return records
 
     def _is_due(self, owner: Owner, as_of: int) -> bool:
-        """Few more runs move no quantile of many: then it is worked out now and then."""
-        looked_us, runs = self._looked_at.get(owner, (0, 0))
-        if as_of - looked_us < PUBLISH_EVERY_US:
+        # A few more runs hardly move a quantile of many: it is computed only once a minute then.
+        computed_us, runs = self._computed_at.get(owner, (0, 0))
+        if as_of - computed_us < PUBLISH_EVERY_US:
             return False
         return (
             abs(self.histories[owner].runs - runs) > GROWN * runs
-            or as_of - looked_us >= LOOK_EVERY_US
+            or as_of - computed_us >= RECOMPUTE_EVERY_US
         )
 
 
 def buckets_of(run: RunSummaryStruct) -> Buckets:
-    """What a run used, as it is counted. The cost is not known where a step could not be priced."""
+    """The bucket of each of a run's amounts; None for the cost if a step could not be priced."""
     amounts = (
         None if run.unpriced_steps else written_nanos(run.cost_usd),
         run.duration_us,
@@ -270,7 +290,7 @@ def buckets_of(run: RunSummaryStruct) -> Buckets:
 
 
 def earlier_of(before: FleetBaselineStruct | None, now_us: int) -> BaselineValuesStruct | None:
-    """The version to publish beside a new one: old enough that runs still without a state of their own began after it."""
+    """The earlier version that is published along with a new one, for runs that began before it."""
     if before is None or before.as_of > now_us - EARLIER_US:
         return None if before is None else before.earlier
     return BaselineValuesStruct(
@@ -279,13 +299,13 @@ def earlier_of(before: FleetBaselineStruct | None, now_us: int) -> BaselineValue
 
 
 def has_moved(before: FleetBaselineStruct, after: FleetBaselineStruct) -> bool:
-    """Whether people or detectors would see a difference."""
+    """Whether the difference is large enough to publish the baseline again."""
     if before.runs < MIN_RUNS or after.runs < MIN_RUNS:
         return before.runs != after.runs
     if abs(after.runs - before.runs) > 0.1 * before.runs:
         return True
     if before.shares != after.shares or before.values.keys() != after.values.keys():
-        return True  # another worker's form
+        return True  # written by a worker of another version
     pairs = (
         pair
         for name, old in before.values.items()

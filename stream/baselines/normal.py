@@ -1,4 +1,7 @@
-"""What a run is judged by: the newest baseline from before it began, looked up once and kept in its state."""
+"""What a run is compared with.
+
+The newest baseline from before it began, chosen once and kept in its state.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ from stepstream.stream.run.baseline import (
 __all__ = ["COST", "DURATION", "LLM_CALLS", "MEDIAN", "STEPS", "TOKENS", "Baselines", "Normal"]
 
 KEPT_VERSIONS: Final = 8
-"""Versions of one owner's baseline: a replay may ask for one that was in force when a run began."""
+"""Versions of one owner's baseline: a replay needs the one that was in force when a run began."""
 
 
 class Who(Protocol):
@@ -59,10 +62,13 @@ class Baselines:
         self._versions.pop(owner, None)
 
     def pin(self, who: Who, before_us: int, wanted_runs: int) -> Normal | None:
-        """What a run that began at ``before_us`` is judged by: task, agent or project, the first with enough runs.
+        """The baseline for a run that began at ``before_us``.
 
-        None where no runs are wanted. Where none has enough, the widest there is: rules that want fewer may still use it.
-        Runs that were closed after the run began have no part in it, so it never contains the run itself.
+        Of its task, agent or project, the first with enough runs.
+
+        None if no rule needs a baseline. If none has enough runs the widest is returned: rules that
+        need fewer may still use it. It never contains the run itself, because only runs that were
+        closed before the run began are in it.
         """
         found: Normal | None = None
         if not wanted_runs or not self._versions:
@@ -81,7 +87,10 @@ class Baselines:
 
 
 def _normal(owner: Owner, shares: Iterable[float], values: BaselineValuesStruct) -> Normal:
-    """What a record says, at our shares. One that was published at other shares is known at the nearest above."""
+    """The baseline of a record at ``SHARES``.
+
+    If it was published at other shares, at the nearest ones above.
+    """
     theirs = list(shares)
     return Normal(
         owner,

@@ -32,7 +32,10 @@ class KeyValue(Protocol):
 
 
 def kind_of(key: bytes | None) -> str:
-    """What a record of the fleet topic is: ``baseline``, ``learnt`` ...; empty for the worker's own."""
+    """What a record of the fleet topic is: ``baseline``, ``learnt`` ....
+
+    Empty for the worker's own.
+    """
     parts = (key or b"").split(b"|", 2)
     return (
         parts[1].decode("utf-8", "replace")

@@ -1,8 +1,10 @@
-"""Counts in logarithmic buckets: quantiles of skewed amounts, bounded, and the same in whatever order they were added.
+"""Counts in logarithmic buckets.
 
-What runs cost and take spreads over decades, so buckets grow by a constant factor (as in DDSketch, Masson et al. 2019): a
-quantile is true to ``ACCURACY`` of its value wherever it lies. Counts are integers, so adding, removing and merging are
-exact and commute; a replay or a restart gives the same numbers.
+Quantiles of skewed amounts in bounded memory, independent of the order of additions.
+
+Costs and durations spread over decades, so buckets grow by a constant factor (as in DDSketch,
+Masson et al. 2019): a quantile has a relative error of at most ``ACCURACY``. Counts are integers,
+so adding, removing and merging are exact and commute; a replay or a restart gives the same numbers.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 ACCURACY: Final = 0.02
-"""Far below what any threshold means to anybody; a sketch of three decades then has 173 counts."""
+"""The relative error of a quantile. A sketch over three decades has 173 counts then."""
 
 MOST: Final = 10**15
 """Larger amounts count as this: a million dollars in nano-dollars, thirty years in microseconds."""
@@ -21,7 +23,7 @@ MOST: Final = 10**15
 _GAMMA: Final = (1 + ACCURACY) / (1 - ACCURACY)
 _LN_GAMMA: Final = math.log(_GAMMA)
 ZERO: Final = -1
-"""The bucket of nothing."""
+"""The bucket of the amount 0."""
 
 
 def bucket_of(amount: int) -> int:
@@ -30,12 +32,15 @@ def bucket_of(amount: int) -> int:
 
 
 def amount_of(bucket: int) -> float:
-    """The amount in the middle of a bucket: within ``ACCURACY`` of all that it holds."""
+    """The amount in the middle of a bucket: within ``ACCURACY`` of every amount in it."""
     return 0.0 if bucket == ZERO else 2 * _GAMMA**bucket / (_GAMMA + 1)
 
 
 class Sketch:
-    """How many amounts fell into each bucket. At most ``bucket_of(MOST) + 2`` counts, whatever is added."""
+    """How many amounts fell into each bucket.
+
+    At most ``bucket_of(MOST) + 2`` counts, whatever is added.
+    """
 
     __slots__ = ("counts", "low")
 
@@ -62,9 +67,10 @@ class Sketch:
 
 
 def quantiles(parts: Sequence[tuple[Sketch, float]], shares: Sequence[float]) -> list[float]:
-    """For each share, the smallest amount that at least this share of the weighted sketches does not exceed.
+    """The quantiles of weighted sketches, for each of the ascending ``shares``.
 
-    ``shares`` ascend. Zeros where nothing was counted. Never a value between two far apart: it is always one that occurred.
+    A quantile is the smallest amount that at least this share does not exceed: always one that occurred,
+    not a value between two. Zeros if nothing was counted.
     """
     filled = [(sketch, weight) for sketch, weight in parts if sketch.counts and weight > 0]
     if not filled:

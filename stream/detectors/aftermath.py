@@ -1,4 +1,7 @@
-"""What became of the calls that failed: tried again, replaced, handed to a person, told to the user, or none of these."""
+"""What happened after the calls that failed.
+
+Retried, replaced, handed to a person, reported to the user, or nothing.
+"""
 
 from __future__ import annotations
 
@@ -8,52 +11,58 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 
 from stepstream.stream.detectors.content.given import word_list
-from stepstream.stream.detectors.content.speech import ACTED, ADMITTED, ASKED, CODED, SAID, Answer
+from stepstream.stream.detectors.content.speech import ACTED, ADMITTED, ASKED, CODED, STATED, Answer
 from stepstream.stream.run.run import Run
 from stepstream.stream.run.steps import StepInfo
 
-JUDGED: Final = frozenset({"tool_call", "retrieval", "other"})
-"""Kinds of steps whose failure is judged; of kind ``other`` those without a failed step below them: code that ran."""
+EVALUATED_KINDS: Final = frozenset({"tool_call", "retrieval", "other"})
+"""Kinds of steps whose failure is evaluated. Steps of kind ``other`` (code that ran) only without a
+failed child."""
 
 MAX_FAILED: Final = 100
 MAX_GOOD: Final = 500
-"""Names of tools that failed, and of those that worked, which are compared; of what has more the first."""
+"""Names of tools that failed, and of those that worked, which are compared; of what has more the
+first."""
 
 _CALLS: Final = frozenset({"tool_call", "retrieval"})
 _PARTS: Final = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
 _NUMBERS: Final = re.compile(r"[\s_#:-]*\d+\b")
 _GENERAL: Final = word_list(
     """
-    a an and api by call check client data details do execute fetch find for from get in info invoke list load look lookup
-    mcp of on or query read request retrieve run search service show the to tool up use using v via view with
+    a an and api by call check client data details do execute fetch find for from get in info invoke
+    list load look lookup mcp of on or query read request retrieve run search service show the to
+    tool up use using v via view with
     """
 )
-"""Words in tools' names that do not say what a tool is about."""
+"""Words in tools' names that do not name the tool's subject."""
 _WRITING: Final = word_list(
     """
-    add apply approve assign book buy cancel change charge close commit confirm copy create debit delete deploy dispatch
-    edit email exchange execute grant insert issue log mail make merge modify move notify order patch pay place post print
-    publish purchase push put record refund register reject release remove replace reserve return revoke save schedule sell send
-    set ship store submit subscribe transfer update upload write
+    add apply approve assign book buy cancel change charge close commit confirm copy create debit
+    delete deploy dispatch edit email exchange execute grant insert issue log mail make merge modify
+    move notify order patch pay place post print publish purchase push put record refund register
+    reject release remove replace reserve return revoke save schedule sell send set ship store
+    submit subscribe transfer update upload write
     """
 )
 """Verbs of tools that change something."""
 _READING_FIRST: Final = re.compile(
-    r"(?:\w{1,60}[.:/]){0,4}(?i:get|find|list|search|read|fetch|check|look|lookup|show|view|query|describe|retrieve|load|open|is|has|count)"
+    r"(?:\w{1,60}[.:/]){0,4}(?i:get|find|list|search|read|fetch|check|look|lookup|show|view|query|"
+    r"describe|retrieve|load|open|is|has|count)"
     r"(?![a-z])"
 )
 _ALTERING: Final = word_list("apply create edit insert patch replace rewrite write")
 _FILE_WORDS: Final = word_list(
     "a code content contents diff document editor file files in line lines str string text the to"
 )
-_TELLING: Final = word_list(
+_REPORTING: Final = word_list(
     """
     email log mail message notify print record send say
     """
 )
-"""Verbs of tools that tell of something: they do not do what another tool failed to do."""
+"""Verbs of tools that only report something: they do not replace a tool that failed."""
 _TO_A_PERSON: Final = re.compile(
-    r"hand_?_?(?:off|over)|human|escalat|to_?(?:agent|person|operator|support|staff)|(?:live|real)_?agent|on_?call|supervisor|"
+    r"hand_?_?(?:off|over)|human|escalat|to_?(?:agent|person|operator|support|staff)|(?:live|"
+    r"real)_?agent|on_?call|supervisor|"
     r"(?:contact|notify|page|call|ask)_?(?:support|operator|staff|agent|manager|admin)|"
     r"(?:create|open|file|raise|submit|log)_?\w{0,12}?_?(?:ticket|case|incident)\b",
     re.IGNORECASE,
@@ -63,7 +72,7 @@ _OWN_MIND: Final = word_list(
     answer calculate calculator final final_answer finish note plan reflect respond think
     """
 )
-"""Tools that ask nobody and change nothing."""
+"""Tools without a request to anything outside, and without an effect."""
 
 
 class Failed(NamedTuple):
@@ -78,16 +87,22 @@ class Failed(NamedTuple):
     by: StepInfo | None
     """The step that made up for it."""
     answered: Answer | None
-    """The answer that followed, where what the agent said is known."""
+    """The answer that followed; None if the model's output was not captured."""
 
 
 def label_of(step: StepInfo) -> str:
-    """What a step is called; steps of kind ``other`` without their number: ``Step 3`` is one of many."""
+    """What a step is called.
+
+    Steps of kind ``other`` without their number: ``Step 3`` is one of many.
+    """
     return step.label if step.kind != "other" else _NUMBERS.sub("", step.label) or step.label
 
 
 def failures(run: Run, answers: Sequence[Answer], before_us: int | None = None) -> list[Failed]:
-    """The tools of a run that failed, their last failure before a time, and what became of it. One pass over the steps."""
+    """The tools of a run that failed, their last failure before a time, and what became of it.
+
+    One pass over the steps.
+    """
     failed: dict[str, list[StepInfo]] = {}
     good: dict[str, StepInfo] = {}
     tried: dict[str, StepInfo] = {}
@@ -95,7 +110,7 @@ def failures(run: Run, answers: Sequence[Answer], before_us: int | None = None) 
     for step in run.steps.values():
         if (step.retry_of or step.fallback_of) and step.status != "error":
             tried[step.retry_of] = tried[step.fallback_of] = step
-        if step.kind not in JUDGED or not step.parent:
+        if step.kind not in EVALUATED_KINDS or not step.parent:
             continue
         label = label_of(step)
         if not step.ended or step.status == "ok":
@@ -110,14 +125,14 @@ def failures(run: Run, answers: Sequence[Answer], before_us: int | None = None) 
                 of_label.append(step)
             elif len(failed) < MAX_FAILED:
                 failed[label] = [step]
-    return [_judged(run, label, steps, good, tried, answers) for label, steps in failed.items()]
+    return [_outcome(run, label, steps, good, tried, answers) for label, steps in failed.items()]
 
 
 def _failed_before(step: StepInfo, before_us: int | None) -> bool:
     return step.status == "error" and (before_us is None or step.end_us <= before_us)
 
 
-def _judged(
+def _outcome(
     run: Run,
     label: str,
     steps: list[StepInfo],
@@ -127,13 +142,13 @@ def _judged(
 ) -> Failed:
     last = max(steps, key=lambda step: (step.end_us, step.step_id))
     later = [answer for answer in answers if answer[0] >= last.end_us]
-    answered = next((answer for answer in sorted(later, reverse=True) if answer[3] == SAID), None)
+    answered = next((answer for answer in sorted(later, reverse=True) if answer[3] == STATED), None)
     how, by = _made_good(run, last, good, tried, answers)
     if not how:
         spoken = min((answer for answer in later if answer[3] in (ADMITTED, ASKED)), default=None)
         if spoken is not None:
             by = run.steps.get(spoken[2])
-            how = "the agent spoke of it" if spoken[3] == ADMITTED else "the agent asked the user"
+            how = "the agent mentioned it" if spoken[3] == ADMITTED else "the agent asked the user"
     return Failed(label, last, len(steps), how, by, answered)
 
 
@@ -166,7 +181,10 @@ def _made_good(
 
 
 def makes_good(failed: StepInfo, failed_label: str, step: StepInfo, label: str) -> str:
-    """How a later call makes good for a failed one, as the rest of a sentence; empty where it does not."""
+    """How a later call makes good for a failed one, as the rest of a sentence.
+
+    Empty where it does not.
+    """
     if label == failed_label:
         return "it was called again"
     if step.kind not in _CALLS:
@@ -179,15 +197,18 @@ def makes_good(failed: StepInfo, failed_label: str, step: StepInfo, label: str) 
 
 
 def is_alternative(failed: StepInfo, other: StepInfo) -> bool:
-    """Whether a call can do what another one failed to do: the same input, or a tool for the same thing."""
+    """Whether a call can do what another one failed to do.
+
+    The same input, or a tool for the same thing.
+    """
     if (
         failed.input_hash
         and failed.input_hash == other.input_hash
         and failed.input_hash & 0xFFFFFFFF > 4
     ):
-        return not _tells(other.label) or _tells(failed.label)
+        return not _reports(other.label) or _reports(failed.label)
     if is_writing(failed.label) != is_writing(other.label) or (
-        _tells(other.label) and not _tells(failed.label)
+        _reports(other.label) and not _reports(failed.label)
     ):
         return False
     return _alters_a_file(failed.label, other.label) or not words_of(failed.label).isdisjoint(
@@ -198,7 +219,10 @@ def is_alternative(failed: StepInfo, other: StepInfo) -> bool:
 def _next_way(
     failed: StepInfo, good: dict[str, StepInfo], answers: Sequence[Answer]
 ) -> StepInfo | None:
-    """A call that asks elsewhere, made after a model saw the failure: what failed had only asked for something."""
+    """A call that asks elsewhere, made after a model saw the failure.
+
+    What failed had only asked for something.
+    """
     seen_us = min(
         (answer[1] for answer in answers if answer[0] >= failed.end_us and answer[3] in ACTED),
         default=None,
@@ -217,16 +241,19 @@ def _next_way(
 
 
 def is_writing(label: str) -> bool:
-    """Whether a tool's name says that it changes something."""
+    """Whether a tool's name contains a verb of changing something."""
     return not _READING_FIRST.match(label) and not _all_words(label).isdisjoint(_WRITING)
 
 
-def _tells(label: str) -> bool:
-    return is_writing(label) and not _all_words(label).isdisjoint(_TELLING)
+def _reports(label: str) -> bool:
+    return is_writing(label) and not _all_words(label).isdisjoint(_REPORTING)
 
 
 def _alters_a_file(*labels: str) -> bool:
-    """Whether all of these tools edit or write files and are named for nothing else: one does what another could not."""
+    """Whether all of these tools edit or write files and are named for nothing else.
+
+    One does what another could not.
+    """
     names = [_all_words(label) for label in labels]
     return all(
         words <= _FILE_WORDS | _ALTERING and not words.isdisjoint(_ALTERING) for words in names
@@ -234,7 +261,7 @@ def _alters_a_file(*labels: str) -> bool:
 
 
 def words_of(label: str) -> frozenset[str]:
-    """The words in a tool's name that say what it is about."""
+    """The words in a tool's name that name its subject."""
     return frozenset(
         word.rstrip("s") for word in _all_words(label) - _GENERAL if not word.isdigit()
     )

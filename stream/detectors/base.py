@@ -84,15 +84,18 @@ class Detector(Protocol):
         ...
 
     def on_content(self, run: Run, step: StepInfo, contents: Contents, now_us: int) -> Observations:
-        """Called once for an ended step, after ``on_step``. ``contents`` are not kept for later calls."""
+        """Called once for an ended step, after ``on_step``.
+
+        ``contents`` are not kept for later calls.
+        """
         ...
 
     def on_timer(self, run: Run, now_us: int) -> Observations:
         """Return what is due at ``now_us``, and set the timer for what is due later.
 
-        Called once the timer that ``run.set_timer(self.name, at_us)`` has set is due; the timer is gone then. Also
-        called before anything is due: with a run's first record, when its root brings other rules, and after a
-        restart, because timers are not part of the state record.
+        Called once the timer that ``run.set_timer(self.name, at_us)`` has set is due; the timer is
+        gone then. Also called before anything is due: with a run's first record, when its root
+        brings other rules, and after a restart, because timers are not part of the state record.
         """
         ...
 

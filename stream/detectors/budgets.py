@@ -69,7 +69,7 @@ class RunCostDetector(DetectorBase[RunCost]):
         self._warn = amount_nanos(self.rule.warn_usd) if self.rule.warn_usd is not None else None
 
     def on_step(self, run: Run, step: StepInfo, now_us: int) -> Observations:
-        """Judge the total after a step that cost something. What people approve on top raises the limit."""
+        """Compare the total after a step that cost something. An approval raises the limit."""
         if step.kind == CONTROL_KIND and step.ended:
             self._approve(run, step)
         if not step.cost_nanos:
@@ -96,14 +96,14 @@ class RunCostDetector(DetectorBase[RunCost]):
 
     def _observation(self, run: Run, limit: int, level: str) -> Observation:
         cost_usd, limit_usd = run.cost_nanos / NANOS_PER_USD, limit / NANOS_PER_USD
-        word = "the limit is" if level != "warn" else "a warning was asked for at"
-        dearest = sorted(run.steps.values(), key=lambda info: -(info.cost_nanos or 0))[:5]
+        word = "the limit is" if level != "warn" else "the warning is set at"
+        most_expensive = sorted(run.steps.values(), key=lambda info: -(info.cost_nanos or 0))[:5]
         return Observation(
             message=f"cost {format_dollars(cost_usd)} so far, {word} {format_dollars(limit_usd)}",
-            detail=_dearest_group(run),
+            detail=_most_expensive_group(run),
             severity=self.severity("error") if level != "warn" else "warning",
             level=level,
-            step_ids=tuple(info.step_id for info in dearest if info.cost_nanos),
+            step_ids=tuple(info.step_id for info in most_expensive if info.cost_nanos),
             value=cost_usd,
             threshold=limit_usd,
             unit="usd",
@@ -119,7 +119,7 @@ class RunTokensDetector(DetectorBase[RunTokens]):
         self._limit = self.rule.limit
 
     def on_step(self, run: Run, step: StepInfo, now_us: int) -> Observations:
-        """Judge the total after a step that used tokens."""
+        """Compare the total after a step that used tokens."""
         if self.has_fired(run):
             return NOTHING
         totals = run.totals
@@ -152,7 +152,7 @@ class RunStepsDetector(DetectorBase[RunSteps]):
         return True
 
     def on_step(self, run: Run, step: StepInfo, now_us: int) -> Observations:
-        """Judge the count after every record."""
+        """Compare the count after every record."""
         count = len(run.steps)
         if count <= self._limit or self.has_fired(run):
             return NOTHING
@@ -168,7 +168,7 @@ class RunStepsDetector(DetectorBase[RunSteps]):
         )
 
 
-def _dearest_group(run: Run) -> str:
+def _most_expensive_group(run: Run) -> str:
     """Which kind of call makes up most of the cost."""
     groups: dict[str, tuple[int, int]] = {}
     for info in run.steps.values():

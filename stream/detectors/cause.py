@@ -10,7 +10,8 @@ from stepstream.stream.run.run import Run
 from stepstream.stream.run.steps import StepInfo
 
 MAIN_SHARE: Final = 0.4
-"""A group of calls is named as the cause when so much of the cost went into it: nothing else can be as large by far."""
+"""A group of calls is named as the cause when so much of the cost went into it: nothing else can be
+as large by far."""
 
 REPEATED: Final = 3
 MAX_STEPS: Final = 20
@@ -33,9 +34,12 @@ class _Group:
 
 
 def likely_cause(run: Run, normal: Normal) -> Cause:
-    """What makes up the run's cost: calls repeated with the same input, else a tool, else a model; and how many are usual.
+    """What makes up the run's cost: calls repeated with the same input, else a tool, else a model.
 
-    What a model call costs counts for the tool that is called next, because deciding on that call is what it was for.
+    And how many are usual.
+
+    What a model call costs counts for the tool that is called next, because deciding on that call
+    is what it was for.
     """
     led_to = _costs_by_call(run)
     same, tools, models = _grouped(run, led_to)
@@ -50,18 +54,21 @@ def likely_cause(run: Run, normal: Normal) -> Cause:
             continue
         cost, label, group = max(found, key=lambda item: (item[0], item[1]))
         if cost >= MAIN_SHARE * total:
-            said = f"{100 * cost / total:.0f} % of it went into {len(group.steps)} x {label}{words}"
-            return Cause(f"{said}; {_usual(run, normal)}", _ids(group.steps))
-    dearest = max(run.steps.values(), key=lambda step: (step.cost_nanos or 0, step.step_id))
-    share = 100 * (dearest.cost_nanos or 0) / total
+            stated = (
+                f"{100 * cost / total:.0f} % of it went into {len(group.steps)} x {label}{words}"
+            )
+            return Cause(f"{stated}; {_usual(run, normal)}", _ids(group.steps))
+    most_expensive = max(run.steps.values(), key=lambda step: (step.cost_nanos or 0, step.step_id))
+    share = 100 * (most_expensive.cost_nanos or 0) / total
     return Cause(
-        f"its dearest step, {dearest.label}, is {share:.0f} % of it; {_usual(run, normal)}",
-        _ids([dearest]),
+        f"its most expensive step, {most_expensive.label}, is {share:.0f} % of it; "
+        f"{_usual(run, normal)}",
+        _ids([most_expensive]),
     )
 
 
 def _usual(run: Run, normal: Normal) -> str:
-    """The number of model calls and what one costs, beside what is usual."""
+    """The number of model calls, and how many are usual."""
     calls = sum(1 for step in run.steps.values() if step.ended and step.kind == "llm_call")
     usual = round(normal.median(LLM_CALLS)) if normal.amounts[LLM_CALLS] else 0
     return f"{calls} model calls so far, half of the runs need no more than {usual} in all"

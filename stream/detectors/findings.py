@@ -1,4 +1,7 @@
-"""From what detectors saw to findings on the topic: named by the log, raised once, resolved when they end."""
+"""From what detectors saw to findings on the topic.
+
+Named by the log, raised once, resolved when they end.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,10 @@ MAX_QUOTED_CHARS: Final = 500
 def findings_from(
     run: Run, applied: Applied, observations: Iterable[Observation], now_us: int, counters: Counters
 ) -> Iterator[FindingStruct]:
-    """The findings that are new; what was raised for this run before is not raised again, and not more than a bound."""
+    """The findings that are new.
+
+    What was raised for this run before is not raised again, and not more than a bound.
+    """
     rule = applied.rule
     for seen in observations:
         key = f"{rule.alert_name}|{seen.subject}|{seen.level}"
@@ -31,7 +37,7 @@ def findings_from(
             if before is None or before.resolved:
                 continue
             run.fired[key] = before._replace(resolved=True)
-            if before.is_note or _is_held_open(run, before):
+            if before.is_note or _is_kept_open(run, before):
                 seen = replace(seen, severity="note")  # noqa: PLW2901
         elif before is not None:
             continue
@@ -53,9 +59,10 @@ def findings_from(
 
 
 def closing_findings(run: Run, now_us: int) -> Iterator[FindingStruct]:
-    """Troubles end with their run: one resolving finding for each (alert, subject) still open.
+    """One resolving finding for each (alert, subject) still open: findings end with their run.
 
-    Its id names the levels that it ends. A replay may close the run after one level more was passed: that is another end.
+    Its id names the levels that it ends. A replay may close the run after one level more was
+    passed: that is another end.
     """
     ended: dict[tuple[str, str], list[Fired]] = {}
     for key, fired in run.fired.items():
@@ -78,8 +85,8 @@ def closing_findings(run: Run, now_us: int) -> Iterator[FindingStruct]:
         )
 
 
-def _is_held_open(run: Run, ended: Fired) -> bool:
-    """Whether the alert of a finding that has ended is still held open by another one of the run."""
+def _is_kept_open(run: Run, ended: Fired) -> bool:
+    """Whether another finding of the run keeps the alert of a resolved finding open."""
     return any(
         not other.resolved
         and not other.is_note

@@ -27,7 +27,10 @@ class Loop(RuleBase):
 
     on_by_default = True
     about_one_run = True
-    fires_when = "the same call with the same input gave the same answer `repeats` (4) times, and nothing new came between"
+    fires_when = (
+        "the same call with the same input gave the same answer `repeats` (4) times, and "
+        "nothing new came between"
+    )
     usual_severity = "warning"
 
     rule: Literal["loop"]
@@ -36,7 +39,8 @@ class Loop(RuleBase):
 
 _MAX_CALLS = 2_000
 _WAITING: Final = re.compile(
-    r"(?:^|[_\W])(?:poll|wait|status|progress|sleep|ping|heartbeat|monitor|watch|is_?(?:ready|done|finished|alive))(?:$|[_\W])",
+    r"(?:^|[_\W])(?:poll|wait|status|progress|sleep|ping|heartbeat|monitor|watch|is_?(?:ready|done|"
+    r"finished|alive))(?:$|[_\W])",
     re.IGNORECASE,
 )
 """Names of calls that are made until something else has happened."""
@@ -45,16 +49,16 @@ _PATIENCE: Final = 5
 _NEW: Final = "new_us"
 """When a call was made last that had not been made before."""
 _REPETITION: Final = frozenset({"repetition"})
-_TOLD: Final = frozenset({"loop", "repetition"})
+_REPORTED_BY: Final = frozenset({"loop", "repetition"})
 _LOOPING_KINDS = frozenset({"tool_call", "retrieval", "llm_call"})
 
 
 @detector_for(Loop)
 class LoopDetector(DetectorBase[Loop]):
-    """The same call with the same input gave the same answer again and again, and nothing new came between: no progress.
+    """The same call with the same input gives the same answer, and nothing new comes between.
 
-    A call that is repeated while its answer changes (polling a job) is not a loop; nor is one that is made again after each
-    of other calls that were new, as a look around after each change. Further tries of one call are no calls of their own.
+    A repeated call whose answer changes (polling a job) is no loop, nor is one that is made again after
+    each of other calls that were new, such as a check after each change. Retries are not counted as calls.
     """
 
     def __init__(self, applied: Applied) -> None:
@@ -99,15 +103,17 @@ class LoopDetector(DetectorBase[Loop]):
         ):
             return NOTHING
         if (
-            is_reported_by(run, _TOLD)
+            is_reported_by(run, _REPORTED_BY)
             if step.kind == "llm_call"
             else is_reported_by(run, _REPETITION, step.label)
         ):
-            return NOTHING  # of a model that asks for the same call again and again, the calls are reported
+            # of a model that asks for the same call again and again, the calls are reported
+            return NOTHING
         outcome = "failed the same way" if step.status == "error" else "gave the same answer"
         return (
             Observation(
-                message=f"{step.label} was called {len(steps)} times with the same input and {outcome}",
+                message=f"{step.label} was called {len(steps)} times with the same input and "
+                f"{outcome}",
                 severity=self.severity("warning"),
                 subject=subject,
                 step_ids=tuple(steps),

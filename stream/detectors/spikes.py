@@ -1,4 +1,7 @@
-"""A run uses far more than is normal for its agent and task: judged as it goes, by what other runs used in all."""
+"""A run uses far more than is normal for its agent and task.
+
+Compared, as it goes on, with the totals of other runs.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ Share = Literal["p75", "p80", "p90", "p95", "p99"]
 
 
 class SpikeRule(RuleBase):
-    """A run has used more than ``factor`` times what half of the runs use, and more than most runs use at all."""
+    """A run has used several times more than the median, and more than most runs use at all."""
 
     above: Share = Field(
         "p80", description="and more than this share of runs; p99: at most one run in a hundred"
@@ -86,7 +89,8 @@ class RunDurationSpike(SpikeRule):
 
 
 FAR: Final = 10.0
-"""Ten times the median, and beyond 99 % of runs: an error, whatever smaller factor warned of it before."""
+"""Ten times the median, and beyond 99 % of runs: an error, whatever smaller factor warned of it
+before."""
 
 FAR_LEVEL: Final = "far"
 
@@ -95,10 +99,10 @@ R_ = TypeVar("R_", bound=SpikeRule)
 
 
 class SpikeDetector(DetectorBase[R_]):
-    """What spikes have in common. Says nothing about a run whose baseline has too few runs.
+    """The base of spikes. It reports nothing about a run whose baseline has too few runs.
 
-    What it finds depends on the baseline too, which a replay may not know any more, so it is written to the run's state
-    before it is told.
+    What it finds depends on the baseline too, which a replay may not know any more, so it is
+    written to the run's state before it is sent.
     """
 
     amount: int
@@ -116,7 +120,7 @@ class SpikeDetector(DetectorBase[R_]):
         spike = max(self._at_least, self._factor * median, normal.at(self.amount, self._share))
         return spike, max(spike, FAR * median, normal.at(self.amount, 0.99))
 
-    def judge(self, run: Run, value: float, evidence: StepInfo | None = None) -> Observations:
+    def evaluate(self, run: Run, value: float, evidence: StepInfo | None = None) -> Observations:
         """The levels that a value passes and that were not reported yet."""
         normal = run.normal
         if (
@@ -158,10 +162,10 @@ class SpikeDetector(DetectorBase[R_]):
             severity=self.severity("error" if level else "warning"),
             level=level,
             step_ids=steps,
-            value=self.told(value),
-            threshold=self.told(threshold),
+            value=self.reported(value),
+            threshold=self.reported(threshold),
             unit=self.unit,
-            baseline=self.told(median),
+            baseline=self.reported(median),
             baseline_runs=sample,
         )
 
@@ -172,7 +176,7 @@ class SpikeDetector(DetectorBase[R_]):
         """A value for people."""
         return f"{value:,.0f} {self.unit}"
 
-    def told(self, value: float) -> float:
+    def reported(self, value: float) -> float:
         """A value in the finding's unit."""
         return value
 
@@ -194,9 +198,9 @@ class RunCostSpikeDetector(SpikeDetector[RunCostSpike]):
         self._at_least = amount_nanos(self.rule.at_least_usd)
 
     def on_step(self, run: Run, step: StepInfo, now_us: int) -> Observations:
-        """Judge the total after a step that cost something."""
+        """Compare the total after a step that cost something."""
         return (
-            self.judge(run, run.cost_nanos)
+            self.evaluate(run, run.cost_nanos)
             if step.cost_nanos and run.normal is not None
             else NOTHING
         )
@@ -205,7 +209,7 @@ class RunCostSpikeDetector(SpikeDetector[RunCostSpike]):
         """Dollars."""
         return format_dollars(value / NANOS_PER_USD)
 
-    def told(self, value: float) -> float:
+    def reported(self, value: float) -> float:
         """Dollars."""
         return value / NANOS_PER_USD
 
@@ -227,11 +231,11 @@ class RunTokensSpikeDetector(SpikeDetector[RunTokensSpike]):
         self._at_least = self.rule.at_least
 
     def on_step(self, run: Run, step: StepInfo, now_us: int) -> Observations:
-        """Judge the total after a step that used tokens."""
+        """Compare the total after a step that used tokens."""
         if run.normal is None or not step.ended or not (step.tokens[0] or step.tokens[1]):
             return NOTHING
         tokens = run.totals.tokens
-        return self.judge(run, tokens[0] + tokens[1], step)
+        return self.evaluate(run, tokens[0] + tokens[1], step)
 
 
 @detector_for(RunStepsSpike)
@@ -245,9 +249,9 @@ class RunStepsSpikeDetector(SpikeDetector[RunStepsSpike]):
         self._at_least = self.rule.at_least
 
     def on_step(self, run: Run, step: StepInfo, now_us: int) -> Observations:
-        """Judge the count of ended steps."""
+        """Compare the count of ended steps."""
         return (
-            self.judge(run, len(run.steps) - len(run.open), step)
+            self.evaluate(run, len(run.steps) - len(run.open), step)
             if run.normal is not None
             else NOTHING
         )
@@ -255,7 +259,10 @@ class RunStepsSpikeDetector(SpikeDetector[RunStepsSpike]):
 
 @detector_for(RunDurationSpike)
 class RunDurationSpikeDetector(SpikeDetector[RunDurationSpike]):
-    """The run takes far longer than usual: seen by timer while it is going, and by its root's end."""
+    """The run takes far longer than usual.
+
+    Seen by timer while it is going, and by its root's end.
+    """
 
     amount, unit = DURATION, "us"
 
@@ -267,7 +274,7 @@ class RunDurationSpikeDetector(SpikeDetector[RunDurationSpike]):
         """Once the root has ended, its duration is the truth."""
         root = run.root
         return (
-            self.judge(run, root.end_us - root.start_us)
+            self.evaluate(run, root.end_us - root.start_us)
             if root is not None and root.ended
             else NOTHING
         )
@@ -296,9 +303,10 @@ class RunDurationSpikeDetector(SpikeDetector[RunDurationSpike]):
         if now_us < due_us:
             run.set_timer(self.name, due_us)
             return NOTHING
-        # The level is marked as reported only afterwards: the next call sets the timer of the next one.
+        # The level is marked as reported only afterwards: the next call sets the timer of the next
+        # one.
         run.set_timer(self.name, now_us + 1)
-        return self.judge(run, now_us - run.first_append_us)
+        return self.evaluate(run, now_us - run.first_append_us)
 
     def show(self, value: float) -> str:
         """Minutes and seconds."""

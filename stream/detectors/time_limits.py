@@ -1,4 +1,7 @@
-"""Limits of time: the run's, a step's, a step that hangs, a run that is stuck. Judged by timer, not by the next event."""
+"""Time limits: of a run, of a step, of a step that hangs, of a run without records.
+
+Evaluated by timer, not by the next record.
+"""
 
 from __future__ import annotations
 
@@ -93,7 +96,7 @@ class RunDurationDetector(DetectorBase[RunDuration]):
         return (self._observation(run, root.end_us - root.start_us),)
 
     def on_timer(self, run: Run, now_us: int) -> Observations:
-        """Report a run whose root has not ended, counted from the append time of its first record."""
+        """Report an open run whose limit has passed, from the append time of its first record on."""
         if not run.live or run.root_ended or run.closed or self.has_fired(run):
             return NOTHING
         due_us = run.first_append_us + self._limit_us
@@ -156,7 +159,7 @@ class StepDurationDetector(DetectorBase[StepDuration]):
     def _is_matched(self, step: StepInfo) -> bool:
         rule = self.rule
         if not step.parent and rule.kind == "*":
-            return False  # the run itself: run_duration judges it
+            return False  # the run itself: run_duration evaluates it
         return (
             (rule.kind == "*" or fnmatchcase(step.kind, rule.kind))
             and (rule.tool == "*" or fnmatchcase(step.tool, rule.tool))
@@ -167,7 +170,8 @@ class StepDurationDetector(DetectorBase[StepDuration]):
         state = "took" if step.ended else "has been running for"
         limit = format_duration(self.rule.limit)
         return Observation(
-            message=f"{step.kind} {step.label} {state} {format_duration(took_us)}, the limit is {limit}",
+            message=f"{step.kind} {step.label} {state} {format_duration(took_us)}, the limit is "
+            f"{limit}",
             severity=self.severity("warning"),
             subject=step.step_id,
             step_ids=(step.step_id,),
@@ -179,7 +183,10 @@ class StepDurationDetector(DetectorBase[StepDuration]):
 
 @detector_for(HungStep)
 class HungStepDetector(DetectorBase[HungStep]):
-    """A step was started and does not end while nothing else happens in the run; resolved when it ends after all."""
+    """A step was started and does not end while nothing else happens in the run.
+
+    Resolved when it ends after all.
+    """
 
     def __init__(self, applied: Applied) -> None:
         super().__init__(applied)
@@ -192,7 +199,10 @@ class HungStepDetector(DetectorBase[HungStep]):
     def on_step(self, run: Run, step: StepInfo, now_us: int) -> Observations:
         """A reported step that ends resolves its report."""
         if run.fired and step.ended and self.has_fired(run, step.step_id):
-            message = f"{step.kind} {step.label} ended after {format_duration(step.end_us - step.start_us)}"
+            message = (
+                f"{step.kind} {step.label} ended after "
+                f"{format_duration(step.end_us - step.start_us)}"
+            )
             return (
                 Observation(
                     message, "info", subject=step.step_id, step_ids=(step.step_id,), resolved=True
@@ -204,7 +214,8 @@ class HungStepDetector(DetectorBase[HungStep]):
         """Report the open leaves once nothing has happened for the time."""
         if not run.live:
             return NOTHING
-        # One timer a run, set again where records have moved the deadline meanwhile: setting it with
+        # One timer a run, set again where records have moved the deadline meanwhile: setting it
+        # with
         # each record would cost more than one call in so long a time.
         due_us = run.last_append_us + self._after_us
         if now_us < due_us:
@@ -220,7 +231,8 @@ class HungStepDetector(DetectorBase[HungStep]):
         if len(run.open) - (run.root is not None and run.root.is_open) == 0:
             return
         if any(step.kind == "control" for step in run.open.values()):
-            return  # an order waits to be obeyed, or the run is paused: that is told elsewhere
+            # a command is not acknowledged yet, or the run is paused: stop_ignored reports it
+            return
         parents = {step.parent for step in run.open.values()}
         for step in run.open.values():
             if (
@@ -232,7 +244,8 @@ class HungStepDetector(DetectorBase[HungStep]):
 
     def _observation(self, run: Run, step: StepInfo, open_us: int) -> Observation:
         return Observation(
-            message=f"{step.kind} {step.label} started {format_duration(open_us)} ago, has not ended, "
+            message=f"{step.kind} {step.label} started {format_duration(open_us)} ago, has not "
+            "ended, "
             "and nothing else happens in the run",
             severity=self.severity("error"),
             subject=step.step_id,
@@ -245,7 +258,10 @@ class HungStepDetector(DetectorBase[HungStep]):
 
 @detector_for(StuckRun)
 class StuckRunDetector(DetectorBase[StuckRun]):
-    """The root is open and nothing has happened for a while; resolved when something happens again."""
+    """The root is open and nothing has happened for a while.
+
+    Resolved when something happens again.
+    """
 
     def __init__(self, applied: Applied) -> None:
         super().__init__(applied)
@@ -280,7 +296,8 @@ class StuckRunDetector(DetectorBase[StuckRun]):
         silent_us = now_us - run.last_append_us
         return (
             Observation(
-                message=f"nothing has happened for {format_duration(silent_us)}, and the run has not ended",
+                message=f"nothing has happened for {format_duration(silent_us)}, and the run has "
+                "not ended",
                 severity=self.severity("error"),
                 step_ids=tuple(run.open)[:5],
                 value=float(silent_us),

@@ -6,7 +6,13 @@ from typing import Final, Literal
 
 from stepstream.schemas.rule_base import RuleBase
 from stepstream.schemas.rules import detector_for
-from stepstream.stream.detectors.aftermath import JUDGED, Failed, failures, label_of, makes_good
+from stepstream.stream.detectors.aftermath import (
+    EVALUATED_KINDS,
+    Failed,
+    failures,
+    label_of,
+    makes_good,
+)
 from stepstream.stream.detectors.base import MAX_EVIDENCE, NOTHING, Observation, Observations, R
 from stepstream.stream.detectors.content.base import DeferringDetector, is_reported_by
 from stepstream.stream.detectors.content.speech import (
@@ -24,10 +30,13 @@ from stepstream.stream.run.steps import StepInfo
 
 
 class ToolErrorIgnored(RuleBase):
-    """A tool failed, no later call made up for it, nobody was told of it, and the run went on to a successful end."""
+    """A tool failed, nothing made up for it or mentioned it, and the run ended as a success."""
 
     on_by_default = True
-    fires_when = "a tool failed, no later step made up for it or mentioned it, and the run ended as a success"
+    fires_when = (
+        "a tool failed, no later step made up for it or mentioned it, and the run ended "
+        "as a success"
+    )
     usual_severity = (
         "error; warning if it was retried without success, or the answer was not captured"
     )
@@ -36,7 +45,10 @@ class ToolErrorIgnored(RuleBase):
 
 
 class ToolErrorRecovered(RuleBase):
-    """A tool failed and the run made up for it, or spoke of it: noted, no alert unless a severity is given."""
+    """A tool failed and the run made up for it, or spoke of it.
+
+    Noted, no alert unless a severity is given.
+    """
 
     on_by_default = True
     fires_when = "a tool failed, and the run made up for it or mentioned it"
@@ -45,9 +57,9 @@ class ToolErrorRecovered(RuleBase):
     rule: Literal["tool_error_recovered"]
 
 
-_MAX_JUDGINGS: Final = 8
-"""How often outputs make a run be judged before its end; each time takes a look at all of its steps."""
-_MAX_TOLD: Final = 20
+_MAX_EVALUATIONS: Final = 8
+"""Evaluations of a run before its end, after outputs; each goes over all of its steps."""
+_MAX_REPORTED: Final = 20
 """Findings of a run that may still be withdrawn."""
 _OUTPUT: Final = "output"
 _REPEATED: Final = frozenset({"loop", "repetition"})
@@ -64,7 +76,7 @@ class _WithAnswers(DeferringDetector[R]):
         return NOTHING
 
     def note(self, run: Run, step: StepInfo, contents: Contents) -> Answer | None:
-        """Note what a step said; of the run itself its last word, where it has one."""
+        """Note a step's answer; of the root its final output."""
         if step.kind in SPEAKING:
             return note_answer(run, step, contents, whole=run.errors > 0)
         return (
@@ -76,97 +88,116 @@ class _WithAnswers(DeferringDetector[R]):
 
 @detector_for(ToolErrorIgnored)
 class ToolErrorIgnoredDetector(_WithAnswers[ToolErrorIgnored]):
-    """A tool failed, nothing made up for it, and the run went on to a successful end without a word of it.
+    """A tool failed, nothing made up for it, and the run succeeded without mentioning it.
 
-    Judged after an output step that follows the failure, and at the close of a run that ended ok. What comes later and makes
-    up for it after all withdraws the finding.
+    Evaluated after an output step that follows the failure, and at the close of a run that ended ok. A step
+    that makes up for the failure later withdraws the finding.
     """
 
     def on_step(self, run: Run, step: StepInfo, now_us: int) -> Observations:
         """A later call that makes up for what was reported withdraws it."""
-        if not run.fired or not step.ended or step.status != "ok" or step.kind not in JUDGED:
+        if (
+            not run.fired
+            or not step.ended
+            or step.status != "ok"
+            or step.kind not in EVALUATED_KINDS
+        ):
             return NOTHING
         label = label_of(step)
         out = []
-        for told_label, step_id in self._told(run).items():
+        for reported_label, step_id in self._reported(run).items():
             failed = run.steps.get(step_id)
             if (
                 failed is not None
                 and step.start_us >= failed.end_us
-                and (how := makes_good(failed, told_label, step, label))
+                and (how := makes_good(failed, reported_label, step, label))
             ):
-                out.append(_withdrawn(told_label, step_id, step, how))
+                out.append(_withdrawn(reported_label, step_id, step, how))
         return self._forget(run, out)
 
     def on_content(self, run: Run, step: StepInfo, contents: Contents, now_us: int) -> Observations:
-        """Note an answer; an output is where a run shows that it will not come back to a failure."""
+        """Note an answer.
+
+        An output is where a run shows that it will not come back to a failure.
+        """
         answer = self.note(run, step, contents)
         if not run.errors:
             return NOTHING
-        if step.kind == "output" and self.own(run).get("judged", 0) < _MAX_JUDGINGS:
+        if step.kind == "output" and self.own(run).get("judged", 0) < _MAX_EVALUATIONS:
             self.own(run)["output_us"] = step.start_us
             self.defer(run, _OUTPUT, now_us)
         if not run.fired or answer is None or answer[3] not in (ADMITTED, ASKED):
             return NOTHING
-        how = "the agent spoke of it" if answer[3] == ADMITTED else "the agent asked the user"
+        how = "the agent mentioned it" if answer[3] == ADMITTED else "the agent asked the user"
         late = [
             _withdrawn(label, step_id, step, how)
-            for label, step_id in self._told(run).items()
+            for label, step_id in self._reported(run).items()
             if step_id in run.steps and answer[0] >= run.steps[step_id].end_us
         ]
         return self._forget(run, late)
 
-    def _told(self, run: Run) -> dict[str, str]:
+    def _reported(self, run: Run) -> dict[str, str]:
         state = run.detector_state.get(self.name)
-        told: dict[str, str] = state.get("told", {}) if state else {}
-        return told
+        reported: dict[str, str] = state.get("told", {}) if state else {}
+        return reported
 
     def _forget(self, run: Run, withdrawn: list[Observation]) -> list[Observation]:
         for item in withdrawn:
-            self._told(run).pop(item.subject, None)
+            self._reported(run).pop(item.subject, None)
         return withdrawn
 
     def on_close(self, run: Run, now_us: int) -> Observations:
-        """Judge a run that ended ok, whether or not anything was read of it."""
+        """Evaluate a run that ended ok, also if none of its contents were read."""
         if not run.errors or run.root is None or not run.root.ended or run.root.status != "ok":
             return NOTHING
-        return self._judge(run, None)
+        return self._evaluate(run, None)
 
-    def judge(self, run: Run, key: str, *, at_close: bool) -> list[Observation]:
+    def evaluate(self, run: Run, key: str, *, at_close: bool) -> list[Observation]:
         """What failed before the last output."""
         own = self.own(run)
         own["judged"] = own.get("judged", 0) + 1
-        return self._judge(run, own["output_us"])
+        return self._evaluate(run, own["output_us"])
 
-    def _judge(self, run: Run, before_us: int | None) -> list[Observation]:
+    def _evaluate(self, run: Run, before_us: int | None) -> list[Observation]:
         found = failures(run, answers_of(run), before_us)
         ignored = [item for item in found if not item.how and not self.has_fired(run, item.label)]
-        told: dict[str, str] = self.own(run).setdefault("told", {}) if ignored else {}
-        told.update((item.label, item.last.step_id) for item in ignored[: _MAX_TOLD - len(told)])
+        reported: dict[str, str] = self.own(run).setdefault("told", {}) if ignored else {}
+        reported.update(
+            (item.label, item.last.step_id) for item in ignored[: _MAX_REPORTED - len(reported)]
+        )
         return [self._observation(run, item) for item in ignored]
 
     def _observation(self, run: Run, item: Failed) -> Observation:
         times = f" {item.times} times" if item.times > 1 else ""
         if item.answered is not None:
-            message = f"{item.label} failed{times}, no later call made up for it, and the agent answered without a word of it"
+            message = (
+                f"{item.label} failed{times}, no later call made up for it, and the agent "
+                "answered without mentioning it"
+            )
         else:
-            message = f"{item.label} failed{times}, no later call made up for it, and the run went on as if it had not"
-        grave = item.answered is not None and item.times == 1
-        is_told = is_reported_by(run, _REPEATED, item.label)
+            message = (
+                f"{item.label} failed{times}, no later call made up for it, and the run went "
+                "on as if it had succeeded"
+            )
+        is_severe = item.answered is not None and item.times == 1
+        is_reported = is_reported_by(run, _REPEATED, item.label)
         answer = (item.answered[2],) if item.answered is not None else ()
         return Observation(
             message=message,
-            severity="note" if is_told else self.severity("error" if grave else "warning"),
+            severity="note" if is_reported else self.severity("error" if is_severe else "warning"),
             subject=item.label,
             step_ids=(item.last.step_id, *answer)[:MAX_EVIDENCE],
             quoted=(item.last.error_message or item.last.error_type)[:200],
-            detail="it is reported as a repetition" if is_told else "",
+            detail="it is reported as a repetition" if is_reported else "",
         )
 
 
 @detector_for(ToolErrorRecovered)
 class ToolErrorRecoveredDetector(_WithAnswers[ToolErrorRecovered]):
-    """A tool failed and the run made up for it, or spoke of it: a note of each such tool, at the close."""
+    """A tool failed and the run made up for it, or spoke of it.
+
+    A note of each such tool, at the close.
+    """
 
     def on_close(self, run: Run, now_us: int) -> Observations:
         """Note them."""

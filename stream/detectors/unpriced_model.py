@@ -12,7 +12,10 @@ from stepstream.stream.run.steps import StepInfo
 
 
 class UnpricedModel(RuleBase):
-    """A step's cost is unknown: no price is known for what it used; or, a note, a model call named no usage."""
+    """A step's cost is unknown: no price is known for what it used.
+
+    Or, a note, a model call named no usage.
+    """
 
     on_by_default = True
     fires_when = "a step used tokens of a model without a price, or a model call reported no usage"
@@ -23,16 +26,22 @@ class UnpricedModel(RuleBase):
 
 @detector_for(UnpricedModel)
 class UnpricedModelDetector(DetectorBase[UnpricedModel]):
-    """A step's cost is unknown: no price is known for what it used; or, a note, a model call named no usage."""
+    """A step's cost is unknown: no price is known for what it used.
+
+    Or, a note, a model call named no usage.
+    """
 
     def on_step(self, run: Run, step: StepInfo, now_us: int) -> Observations:
-        """Judge an ended step."""
+        """Report an ended step without a cost."""
         if step.cost_source != "unpriced":
             return NOTHING
         model = step.model or "(no model named)"
         tokens = step.tokens[0] + step.tokens[1]
         if tokens:
-            message = f"no price is known for model {model}: its {tokens:,} tokens count as cost unknown, not as free"
+            message = (
+                f"no price is known for model {model}: its {tokens:,} tokens count as cost "
+                "unknown, not as free"
+            )
             detail = (
                 "add it with a Prices document (docs/costs.md): stepstream apply -f prices.yaml"
             )
@@ -40,7 +49,10 @@ class UnpricedModelDetector(DetectorBase[UnpricedModel]):
             message = (
                 f"a call of model {model} named no usage: its cost counts as unknown, not as free"
             )
-            detail = "let the client report usage (docs/costs.md): for OpenAI's streams stream_options={'include_usage': True}"
+            detail = (
+                "let the client report usage (docs/costs.md): for OpenAI's streams "
+                "stream_options={'include_usage': True}"
+            )
         return (
             Observation(
                 message=message,

@@ -1,4 +1,6 @@
-"""What a usage stage takes over from the fleet topic, each checked as it is read: windows, checkpoints, days, baselines.
+"""What a usage stage takes over from the fleet topic, each checked as it is read.
+
+Windows, checkpoints, days, baselines.
 
 What is taken here is used for weeks: what would raise or make no sense then is refused now.
 """
@@ -34,9 +36,14 @@ class FleetRecords:
         self.baselines: list[FleetBaselineStruct] = []
 
     def take(self, key: bytes, value: bytes, latest_us: int = MAX_TIME_US) -> None:
-        """Take one over. Raises where it is none of ours; ``UnknownCheckpoint`` for a newer worker's.
+        """Add a record.
 
-        A checkpoint stands at no time after ``latest_us``: nothing would be judged or sealed until then.
+        A checkpoint must not lie after ``latest_us``: nothing would be evaluated or sealed until
+        then.
+
+        Raises:
+            UnknownCheckpoint: a newer worker wrote the checkpoint.
+            ValueError: the record is invalid.
         """
         if key.startswith(KEY_PREFIX):
             checkpoint = _checked_checkpoint(decode_checkpoint(value), latest_us)

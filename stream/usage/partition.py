@@ -1,10 +1,12 @@
-"""The usage stage of one partition: running totals in, sealed windows, budgets and findings out. Pure.
+"""The usage stage of one partition: running totals in, sealed windows, budgets and findings out.
 
-Time is the progress that the partitions of steps tell on the usage topic itself, so all that happens follows from the log:
-windows are sealed, and judged, while a progress record is processed, and whoever reads the same records seals and finds the
-same. What is sealed goes to the fleet topic; a checkpoint follows once all of it, and every finding before it, is
-acknowledged. A restart reads the fleet topic, takes up the checkpoint, and reads the usage topic from the floor: the first
-record that an unsealed slot needs, and never beyond the checkpoint. Records before the checkpoint only fill the slots again.
+Pure. Time is the progress that the partitions of steps report on the usage topic itself, so that
+everything follows from the log: windows are sealed and evaluated while a progress record is
+processed, and every worker that reads the same records seals the same windows and reports the same
+findings. Sealed windows go to the fleet topic; a checkpoint follows once they, and every finding
+before them, are acknowledged. A restart reads the fleet topic, restores the checkpoint, and reads
+the usage topic from the committed offset: that of the first record that an unsealed slot needs, and
+never beyond the checkpoint. Records before the checkpoint only fill the slots again.
 """
 
 from __future__ import annotations
@@ -85,16 +87,16 @@ class WindowPartition:
         self.watermark = Watermark(steps_partitions)
         self.sealed_until = 0
         self.series: dict[Owner, Series] = {}
-        self.judge = WindowEvaluation(
+        self.evaluation = WindowEvaluation(
             rules or WindowRules(),
             self.counters,
             ContainedFailures("usage", partition, self.counters, tell),
         )
         self._users: set[Owner] = set()
         self._cells = HourWindows()
-        self._held = PendingRecords(self.limits.seal_every_us)
+        self._pending = PendingRecords(self.limits.seal_every_us)
         self._replay_until = 0
-        self._judged_us = 0
+        self._evaluated_us = 0
         self._seals: deque[_Seal] = deque()
         self._next_seal = _Seal()
         self._since = OffsetHold()
@@ -103,15 +105,15 @@ class WindowPartition:
 
     @property
     def pending_records(self) -> int:
-        """Records held until their windows are sealed."""
-        return self._held.count
+        """Records in memory until their windows are sealed."""
+        return self._pending.count
 
     @property
     def behind_us(self) -> int:
-        """From the oldest time that is not sealed to the newest progress that a partition of steps has told."""
+        """Time from the oldest unsealed minute to the newest progress of a partition of steps."""
         return max(self.watermark.known.values(), default=self.sealed_until) - self.sealed_until
 
-    # -- restart -----------------------------------------------------------------------------------------------------
+    # -- restart -----------------------------------------------------------------------------------
 
     def restore(
         self,
@@ -132,7 +134,7 @@ class WindowPartition:
             return
         self.sealed_until = checkpoint.sealed_until
         self._replay_until = self._checkpointed = checkpoint.through
-        self._judged_us = checkpoint.judged_us
+        self._evaluated_us = checkpoint.judged_us
         self.watermark = Watermark(
             self.watermark.partitions, checkpoint.progress, checkpoint.watermark_us
         )
@@ -140,11 +142,11 @@ class WindowPartition:
             self._take_sealed(owner, minute, row)
         for past in self.series.values():
             past.forget(self.sealed_until)
-        self.judge.restore(checkpoint.judge)
+        self.evaluation.restore(checkpoint.judge)
 
     def _take_sealed(self, owner: Owner, minute: int, row: Totals) -> None:
         plain = (*owner[:5], "")
-        budgets = self.judge.rules.of(plain).budgets
+        budgets = self.evaluation.rules.of(plain).budgets
         user_id = owner[5]
         if user_id:
             self._users.add(owner)
@@ -153,13 +155,13 @@ class WindowPartition:
             for kept in self._series(plain).rows(minute):
                 kept.join(row)
             budgets = tuple(budget for budget in budgets if budget.rule.per != "user_id")
-        self.judge.sealed(budgets, plain, user_id, minute, row.cost_nanos, self.sealed_until)
+        self.evaluation.sealed(budgets, plain, user_id, minute, row.cost_nanos, self.sealed_until)
 
     def change_rules(self, rules: WindowRules) -> None:
         """Policies have changed."""
-        self.judge.change_rules(rules, self.series, self.sealed_until)
+        self.evaluation.change_rules(rules, self.series, self.sealed_until)
 
-    # -- the log -----------------------------------------------------------------------------------------------------
+    # -- the log -----------------------------------------------------------------------------------
 
     def process(self, record: Record) -> None:
         """Process one record of the usage topic."""
@@ -204,10 +206,10 @@ class WindowPartition:
         """Nothing here goes by the wall clock."""
 
     def delay_timers(self) -> None:
-        """Nothing here takes silence for anything: progress is told, not guessed."""
+        """Nothing to do: progress is reported in records, not derived from silence."""
 
     def flush(self) -> None:
-        """Nothing is held back until the end of a batch."""
+        """Nothing waits for the end of a batch."""
 
     @property
     def offset_at_work(self) -> int:
@@ -221,17 +223,17 @@ class WindowPartition:
 
     def acknowledged(self, output: Output) -> None:
         """Kafka has acknowledged an output that ``drain`` returned."""
-        holder = output.owner
-        if isinstance(holder, OffsetHold):
-            self.offsets.release(holder)
-        elif isinstance(holder, _Seal):
-            if output is holder.checkpoint:
-                self._sealed(holder)
+        owner = output.owner
+        if isinstance(owner, OffsetHold):
+            self.offsets.release(owner)
+        elif isinstance(owner, _Seal):
+            if output is owner.checkpoint:
+                self._sealed(owner)
             else:
-                holder.pending -= 1
+                owner.pending -= 1
                 self._send_checkpoint()
 
-    # -- records -----------------------------------------------------------------------------------------------------
+    # -- records -----------------------------------------------------------------------------------
 
     def _use(self, line: UsageLine, used: tuple[int, ...], offset: int, time_us: int) -> None:
         """A run's minute: what is new in it goes into the windows."""
@@ -250,7 +252,7 @@ class WindowPartition:
             if known is not None and known.owner == line.owner
             else self._known_owner(line.owner)
         )
-        self._held.put_usage(slot, key, PendingUsage(line.revision, owner, line.user_id, used))
+        self._pending.put_usage(slot, key, PendingUsage(line.revision, owner, line.user_id, used))
         silent = offset < self._replay_until
         if known is not None and (known.owner != owner or known.user_id != line.user_id):
             self._add(
@@ -278,33 +280,33 @@ class WindowPartition:
         row = self._cells.row(owner, minute)
         row.use(used)
         self._series(owner).share(minute, row).use(used)
-        rules = self.judge.rules.of(owner)
+        rules = self.evaluation.rules.of(owner)
         if rules.by_user and user_id:
             self._cells.row(self._known_user(owner, user_id), minute).use(used)
         if rules.budgets and used[COST]:
-            found = self.judge.used(
+            found = self.evaluation.used(
                 rules.budgets, owner, user_id, minute, used[COST], time_us, silent=silent
             )
-            self._tell(found)
+            self._publish_findings(found)
 
     def _close(self, line: UsageLine, summary: RunSummaryStruct, offset: int, time_us: int) -> None:
-        """A closed run: it counts once, where its newest summary says."""
+        """A closed run: it counts once, by its newest summary."""
         if self.learner is not None:
             settles_at = self.learner.closed(summary, time_us)
             if settles_at is not None and settles_at >= self.sealed_until:
                 self._slot(settles_at, offset)
         minute = line.time - line.time % MINUTE_US
-        known = self._held.runs.get(line.trace_id)
+        known = self._pending.runs.get(line.trace_id)
         if known is None and (minute < self.sealed_until or line.reopened):
             self._count_late(
                 line, offset
-            )  # a reopened run that is not held was counted in a window that is sealed
+            )  # a reopened run that is not in memory was counted in a sealed window
             return
         if known is not None and line.revision <= known.revision:
             self.counters.usage_repeats += 1
             return
         if known is None and offset >= self._replay_until:
-            self.judge.closed(summary)
+            self.evaluation.closed(summary)
         if minute < self.sealed_until and known is not None:
             minute = known.minute
         slot = self._slot(minute, offset)
@@ -318,14 +320,14 @@ class WindowPartition:
         )
         if known is not None:
             self._count_run(known, -1)
-        self._held.put_run(slot, line.trace_id, new)
+        self._pending.put_run(slot, line.trace_id, new)
         self._count_run(new, 1)
         self._bound(offset)
 
     def _count_run(self, run: PendingRun, times: int) -> None:
         row = self._cells.row(run.owner, run.minute)
         rows = [row, self._series(run.owner).share(run.minute, row)]
-        if run.user_id and self.judge.rules.of(run.owner).by_user:
+        if run.user_id and self.evaluation.rules.of(run.owner).by_user:
             rows.append(self._cells.row(self._known_user(run.owner, run.user_id), run.minute))
         for row in rows:
             row.run(run.status, run.duration_us, times)
@@ -335,18 +337,18 @@ class WindowPartition:
             self.counters.usage_too_late += 1
 
     def _slot(self, minute: int, offset: int) -> Slot:
-        slot = self._held.slot(minute)
+        slot = self._pending.slot(minute)
         if slot.hold.needed_from < 0:
             self.offsets.hold(slot.hold, offset)
         return slot
 
-    # -- owners ------------------------------------------------------------------------------------------------------
+    # -- owners ------------------------------------------------------------------------------------
 
     def _series(self, owner: Owner) -> Series:
         found = self.series.get(owner)
         if found is None:
             found = self.series[owner] = Series()
-            self.judge.owners_changed()
+            self.evaluation.owners_changed()
         return found
 
     def _known_owner(self, owner: Owner) -> Owner:
@@ -365,16 +367,19 @@ class WindowPartition:
             self._users.add(user)
         return user
 
-    # -- time --------------------------------------------------------------------------------------------------------
+    # -- time --------------------------------------------------------------------------------------
 
     def _progress(self, line: UsageLine, offset: int) -> None:
-        """A partition of steps is further: judge the minutes that are over, seal those that nothing can reach any more."""
+        """Take over the progress of a partition of steps.
+
+        Evaluate the minutes that are over, seal those without late records.
+        """
         if offset < self._replay_until or not self.watermark.advance(line.partition, line.time):
             return
         now_us = self.watermark.time_us // MINUTE_US * MINUTE_US
-        if now_us > self._judged_us:
-            self._judged_us = now_us
-            self._tell(self.judge.evaluate(self.series, now_us, self.sealed_until))
+        if now_us > self._evaluated_us:
+            self._evaluated_us = now_us
+            self._publish_findings(self.evaluation.evaluate(self.series, now_us, self.sealed_until))
         if self.learner is not None:
             self._write(self._next_seal, self.learner.publish(self.watermark.time_us))
         every_us = self.limits.seal_every_us
@@ -383,10 +388,10 @@ class WindowPartition:
             self._seal(until, offset + 1)
 
     def _bound(self, offset: int) -> None:
-        """When too much is held the oldest slots are sealed before their time."""
-        if self._held.count > self.limits.max_held and offset >= self._replay_until:
+        """Seal the oldest slots early when too many records are in memory."""
+        if self._pending.count > self.limits.max_held and offset >= self._replay_until:
             self.counters.usage_forced_seals += 1
-            self._seal(min(self._held.slots) + self.limits.seal_every_us, offset + 1)
+            self._seal(min(self._pending.slots) + self.limits.seal_every_us, offset + 1)
 
     def _seal(self, until: int, through: int) -> None:
         seal, self._next_seal = self._next_seal, _Seal()
@@ -396,20 +401,20 @@ class WindowPartition:
             seal, [(key, None if window is None else _encode(window)) for key, window in windows]
         )
         self._write(
-            seal, [(key, _encode(budget)) for key, budget in self.judge.budgets.records(until)]
+            seal, [(key, _encode(budget)) for key, budget in self.evaluation.budgets.records(until)]
         )
         if self.learner is not None:
             self._write(seal, self.learner.settle(until))
         self.sealed_until = until
-        seal.slots, seal.through = self._held.close(until), through
+        seal.slots, seal.through = self._pending.close(until), through
         self._forget()
         state = Checkpoint(
             through=through,
             sealed_until=until,
             watermark_us=self.watermark.time_us,
-            judged_us=self._judged_us,
+            judged_us=self._evaluated_us,
             progress=dict(self.watermark.known),
-            judge=self.judge.state(),
+            judge=self.evaluation.state(),
         )
         seal.checkpoint = Output(
             "fleet",
@@ -425,12 +430,12 @@ class WindowPartition:
         gone = [owner for owner, past in self.series.items() if past.forget(self.sealed_until)]
         for owner in gone:
             del self.series[owner]
-            self.judge.owners_changed()
+            self.evaluation.owners_changed()
         self._users.intersection_update(self._cells.hours)
 
-    # -- outputs -----------------------------------------------------------------------------------------------------
+    # -- outputs -----------------------------------------------------------------------------------
 
-    def _tell(self, findings: Iterable[FindingStruct]) -> None:
+    def _publish_findings(self, findings: Iterable[FindingStruct]) -> None:
         for finding in findings:
             self.counters.findings += 1
             self._send(

@@ -1,1 +1,1 @@
-"""Detectors that read what steps say. Each looks at the first part of an ended step's contents and keeps little of it."""
+"""Detectors that read the inputs and outputs of steps. Each keeps little of them."""

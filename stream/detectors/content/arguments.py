@@ -1,4 +1,7 @@
-"""Arguments that cannot be right: they break the tool's schema, name what it does not have, or an identifier from nowhere."""
+"""Arguments that cannot be right.
+
+They break the tool's schema, name what it does not have, or an identifier from nowhere.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ class DeclaredTool(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     tool: str = Field(
-        min_length=1, description="the tool's name, or what its steps say in tool_schema"
+        min_length=1, description="the tool's name, or the value of its steps' field tool_schema"
     )
     parameters: str = Field(description="JSON Schema: an object, or its JSON text")
 
@@ -46,10 +49,13 @@ class DeclaredTool(BaseModel):
 
 
 class ToolArguments(RuleBase):
-    """A call's arguments break the tool's schema, name a parameter it does not have, or an identifier from nowhere."""
+    """A call's arguments break the tool's schema, or name a parameter or identifier that is unknown."""
 
     reads_contents = True
-    fires_when = "arguments break the tool's schema, use a parameter it does not have, or an identifier that appeared nowhere before"
+    fires_when = (
+        "arguments break the tool's schema, use a parameter it does not have, or an "
+        "identifier that appeared nowhere before"
+    )
     usual_severity = "error, warning"
 
     rule: Literal["tool_arguments"]
@@ -57,10 +63,12 @@ class ToolArguments(RuleBase):
         (), description="schemas of tools whose steps do not bring their own"
     )
     identifiers: bool = Field(
-        True, description="report identifiers that neither the user nor any step has named before"
+        True, description="report identifiers that appear in no input or output before the call"
     )
     numbers: bool = Field(
-        False, description="report numbers of three digits and more that nobody has named before"
+        False,
+        description="report numbers of three digits and more that appear in nothing before the "
+        "call",
     )
     rejected: bool = Field(
         False, description="report calls that the tool itself refused for what it was given"
@@ -70,9 +78,11 @@ class ToolArguments(RuleBase):
 _MAX_SCHEMAS: Final = 1_000
 _MAX_ASKED: Final = 200
 _ABOUT_ARGUMENTS: Final = re.compile(
-    r"argument|parameter|keyword|payload|field|schema|format\b|invalid|malformed|missing|required|must be|mismatch|"
+    r"argument|parameter|keyword|payload|field|schema|format\b|invalid|malformed|missing|required|"
+    r"must be|mismatch|"
     r"not (?:a )?(?:valid|match|supported|eligible|enough|found|allowed|exist)|"
-    r"does(?: not|n't) (?:match|exist|add up)|unknown|unexpected|unsupported|unrecogni[sz]ed|insufficient|exceed|"
+    r"does(?: not|n't) (?:match|exist|add up)|unknown|unexpected|unsupported|unrecogni[sz]ed|"
+    r"insufficient|exceed|"
     r"too (?:long|large|many|small|short|few)|out of range|type ?error",
     re.IGNORECASE,
 )
@@ -89,10 +99,13 @@ _ABOUT_SUPPLY: Final = re.compile(
 
 @detector_for(ToolArguments)
 class ToolArgumentsDetector(DeferringDetector[ToolArguments]):
-    """One finding a call and kind of trouble. Schemas are judged at once, identifiers when earlier records have settled.
+    """One finding per call and kind of error.
 
-    An identifier is from nowhere when neither an input from outside nor any output before the call named it. Nothing is said
-    where that cannot be known: inputs are not captured, or a part of something before the call was left out.
+    Schemas are checked at once, identifiers once earlier records have settled.
+
+    An identifier is reported when neither an input from outside nor any output before the call
+    contains it. Nothing is reported where that cannot be known: inputs were not captured, or one
+    was cut off.
     """
 
     def __init__(self, applied: Applied) -> None:
@@ -108,7 +121,7 @@ class ToolArgumentsDetector(DeferringDetector[ToolArguments]):
         self._read: dict[str, ToolSchema] = {}
 
     def on_content(self, run: Run, step: StepInfo, contents: Contents, now_us: int) -> Observations:
-        """Learn what the step makes known, and judge a call."""
+        """Learn the identifiers in the step, and check a call."""
         if self._identifiers or self._numbers:
             Known(self.own(run)).learn(step, contents)
         if step.kind not in CALLS:
@@ -117,23 +130,23 @@ class ToolArgumentsDetector(DeferringDetector[ToolArguments]):
         arguments = contents.arguments
         schema = self._schema(contents, step)
         if schema is not None and (arguments is not None or not contents.input):
-            found += self._say_schema(step, schema.errors(arguments or {}))
+            found += self._schema_observation(step, schema.errors(arguments or {}))
         if arguments and (self._identifiers or self._numbers):
             self._ask(run, step, arguments, now_us)
         if self._rejected:
-            found += self._judge_rejection(step, contents, arguments)
+            found += self._rejection(step, contents, arguments)
         return found
 
     def _schema(self, contents: Contents, step: StepInfo) -> ToolSchema | None:
-        """The schema that a policy gives, by reference or by the tool's name, or that the step brings along."""
-        said = contents.step.tool_schema
-        found = self._given.get(said) or self._given.get(step.label)
-        if found is None and said[:1] == "{":
-            found = self._read.get(said)
+        """The schema from the policy, by reference or by the tool's name, or from the step."""
+        stated = contents.step.tool_schema
+        found = self._given.get(stated) or self._given.get(step.label)
+        if found is None and stated[:1] == "{":
+            found = self._read.get(stated)
             if found is None:
                 if len(self._read) >= _MAX_SCHEMAS:
                     self._read.clear()
-                found = self._read[said] = ToolSchema(json_of(said))
+                found = self._read[stated] = ToolSchema(json_of(stated))
         return None if found is None or found.is_empty else found
 
     def _ask(self, run: Run, step: StepInfo, arguments: dict[str, Any], now_us: int) -> None:
@@ -147,13 +160,13 @@ class ToolArgumentsDetector(DeferringDetector[ToolArguments]):
             asked[step.step_id] = [list(pair) for pair in candidates]
             self.defer(run, step.step_id, now_us)
 
-    def judge(self, run: Run, key: str, *, at_close: bool) -> list[Observation]:
+    def evaluate(self, run: Run, key: str, *, at_close: bool) -> list[Observation]:
         """Which of a call's identifiers come from nowhere."""
         own = self.own(run)
         candidates = own.get("asked", {}).pop(key, [])
         step = run.steps.get(key)
         known = Known(own)
-        if step is None or not known.can_judge(step.start_us):
+        if step is None or not known.is_complete(step.start_us):
             return []
         ours = identity_words(run)
         invented = [
@@ -162,9 +175,9 @@ class ToolArgumentsDetector(DeferringDetector[ToolArguments]):
             if not known.has(value, step.start_us)
             and value.lower().encode("utf-8", "replace") not in ours
         ]
-        return [self._say_invented(step, invented)] if invented else []
+        return [self._invented_observation(step, invented)] if invented else []
 
-    def _say_schema(self, step: StepInfo, errors: list[str]) -> list[Observation]:
+    def _schema_observation(self, step: StepInfo, errors: list[str]) -> list[Observation]:
         if not errors:
             return []
         return [
@@ -182,14 +195,15 @@ class ToolArgumentsDetector(DeferringDetector[ToolArguments]):
             )
         ]
 
-    def _say_invented(self, step: StepInfo, invented: list[tuple[str, str]]) -> Observation:
+    def _invented_observation(self, step: StepInfo, invented: list[tuple[str, str]]) -> Observation:
         listed = ", ".join(
             f"{name} {value!r}" if name else repr(value) for name, value in invented[:3]
         )
         return Observation(
-            message=f"{step.label} was called with what neither the user nor any step has named before",
+            message=f"{step.label} was called with what neither the user nor any step has named "
+            "before",
             quoted=excerpt(listed),
-            detail="the model may have made it up; compare it with what it was told",
+            detail="the model may have made it up; compare it with its input",
             severity=self.severity("warning"),
             subject=step.label,
             level=f"invented:{step.step_id}",
@@ -199,7 +213,7 @@ class ToolArgumentsDetector(DeferringDetector[ToolArguments]):
             unit="count",
         )
 
-    def _judge_rejection(
+    def _rejection(
         self, step: StepInfo, contents: Contents, arguments: dict[str, Any] | None
     ) -> list[Observation]:
         if step.status == "error":

@@ -1,8 +1,11 @@
-"""What detectors that read contents have in common: they see ended steps only, and hold judgement where order counts.
+"""The base of detectors that read contents.
 
-A judgement that depends on what happened before or after a step is a function of the steps' own times. It is made
-``SETTLE_US`` of log time after the record that allowed it, or at the close, so that records of the same moment may come
-in any order; what comes later still changes no judgement that was made.
+They read ended steps only, and defer what depends on order.
+
+A decision that depends on what happened before or after a step is a function of the steps' own
+times. It is made ``SETTLE_US`` of log time after the record that allows it, or when the run closes,
+so that records of the same moment may arrive in any order. Records that arrive later change no
+decision.
 """
 
 from __future__ import annotations
@@ -15,14 +18,17 @@ from stepstream.stream.run.steps import StepInfo
 
 SETTLE_US: Final = 2_000_000
 MAX_DEFERRED: Final = 200
-"""Judgements that are held for a run; more are not made."""
+"""Decisions that are deferred at the same time for a run; further ones are dropped."""
 EXCERPT: Final = 120
 
 CALLS: Final = frozenset({"tool_call", "retrieval"})
 
 
 class ContentDetector(DetectorBase[R]):
-    """Reads ended steps, those of ``kinds`` where they are named; is not asked about anything else."""
+    """Reads ended steps, those of ``kinds`` where they are named.
+
+    Is not asked about anything else.
+    """
 
     kinds: frozenset[str] = frozenset()
 
@@ -32,44 +38,44 @@ class ContentDetector(DetectorBase[R]):
 
 
 class DeferringDetector(ContentDetector[R]):
-    """Holds judgements: ``hold`` notes one, ``judge`` makes it once its time has come."""
+    """Defers decisions: ``defer`` notes one, ``evaluate`` makes it when it is due."""
 
     def defer(self, run: Run, key: str, now_us: int) -> None:
-        """Judge ``key`` later; nothing where it is held already."""
-        held: dict[str, int] = self._held(run)
-        if key not in held and len(held) < MAX_DEFERRED:
-            held[key] = now_us + SETTLE_US
+        """Evaluate ``key`` later, unless it is deferred already."""
+        pending: dict[str, int] = self._deferred(run)
+        if key not in pending and len(pending) < MAX_DEFERRED:
+            pending[key] = now_us + SETTLE_US
             run.set_timer(self.name, now_us + SETTLE_US)
 
     def on_timer(self, run: Run, now_us: int) -> Observations:
-        """Judge what is due."""
+        """Evaluate what is due."""
         state = run.detector_state.get(self.name)
-        held: dict[str, int] | None = state.get("held") if state else None
-        if not held:
+        pending: dict[str, int] | None = state.get("held") if state else None
+        if not pending:
             return NOTHING
-        due = sorted(key for key, due_us in held.items() if due_us <= now_us)
+        due = sorted(key for key, due_us in pending.items() if due_us <= now_us)
         for key in due:
-            del held[key]
-        if held:
-            run.set_timer(self.name, min(held.values()))
-        return [seen for key in due for seen in self.judge(run, key, at_close=False)]
+            del pending[key]
+        if pending:
+            run.set_timer(self.name, min(pending.values()))
+        return [seen for key in due for seen in self.evaluate(run, key, at_close=False)]
 
     def on_close(self, run: Run, now_us: int) -> Observations:
-        """Judge what is held, and what only the end can show."""
+        """Evaluate what is deferred, and what only the end of a run shows."""
         state = run.detector_state.get(self.name)
         if not state:
             return NOTHING
-        held: dict[str, int] = state.get("held", {})
-        keys = sorted({*held, *self.at_close(run)})
-        held.clear()
-        return [seen for key in keys for seen in self.judge(run, key, at_close=True)]
+        pending: dict[str, int] = state.get("held", {})
+        keys = sorted({*pending, *self.at_close(run)})
+        pending.clear()
+        return [seen for key in keys for seen in self.evaluate(run, key, at_close=True)]
 
     def at_close(self, run: Run) -> list[str]:
-        """What else is judged at the close."""
+        """Further keys to evaluate when the run closes."""
         return []
 
-    def judge(self, run: Run, key: str, *, at_close: bool) -> list[Observation]:
-        """What is seen now that the time has come."""
+    def evaluate(self, run: Run, key: str, *, at_close: bool) -> list[Observation]:
+        """The observations about ``key``."""
         raise NotImplementedError
 
     def own(self, run: Run) -> dict[str, Any]:
@@ -77,13 +83,16 @@ class DeferringDetector(ContentDetector[R]):
         made: dict[str, Any] = self.state(run, {})
         return made
 
-    def _held(self, run: Run) -> dict[str, int]:
-        held: dict[str, int] = self.own(run).setdefault("held", {})
-        return held
+    def _deferred(self, run: Run) -> dict[str, int]:
+        pending: dict[str, int] = self.own(run).setdefault("held", {})
+        return pending
 
 
 def is_reported_by(run: Run, rules: frozenset[str], label: str = "") -> bool:
-    """Whether a rule among these has reported the run, or a tool of it where one is named: one trouble is one alert."""
+    """Whether one of these rules has reported the run, or the tool ``label`` of it.
+
+    The caller reports it only as a note then, or not at all, so that there is one alert.
+    """
     if not run.fired:
         return False
     return any(

@@ -1,7 +1,8 @@
-"""Forms by which a text shows that something failed in any language, and forms in which failures are only told of.
+"""Forms of text that show a failure in any language, and forms in which one is only mentioned.
 
-Failures: what a runtime prints where a program ends on an error, a severity word at the start of a line, a spreadsheet's error
-value. Not failures: tables and lists, attempts of which the last one succeeded, a tool that did what it was asked to do.
+Failures: what a runtime prints when a program ends on an error, a severity word at the start of a line,
+a spreadsheet's error value. Not failures: tables and lists, attempts of which the last one succeeded, a
+tool that did what it was asked to do.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ _TRACE: Final = re.compile(
       | [^\n]{0,80}core\ dumped\b | Error\ in\ [^\n]{1,80}\ :\ )[^\n]{0,240}""",
     re.MULTILINE | re.VERBOSE,
 )
-"""The line by which a runtime tells why a program ended."""
+"""The line in which a runtime reports why a program ended."""
 SEVERITY: Final = re.compile(
     r"""[\W_]{0,8}(?:\(error\)\s
       | (?:fehler|fataler\ fehler|erreur|[ée]chec|errore|erro|fout|fel|feil|fejl|b[łl][ąa]d|chyba|hiba|hata|eroare|virhe|
@@ -84,13 +85,17 @@ _UNDONE: Final = frozenset(
 )
 _PART_OF: Final = re.compile(r"\b(\d{1,9}) (?:of|out of) (\d{1,9})\b")
 _TRANSFORMING: Final = re.compile(
-    r"(?:^|[_\W])(?:translat|summar|classif|categor|sentiment|extract|explain|rewrit|paraphras|transcri|ocr|wiki|ask_user)",
+    r"(?:^|[_\W])(?:translat|summar|classif|categor|sentiment|extract|explain|rewrit|paraphras|"
+    r"transcri|ocr|wiki|ask_user)",
     re.IGNORECASE,
 )
 
 
 def runtime_error(text: str) -> str:
-    """The last line of a program's text by which a runtime tells of an error; empty where there is none."""
+    """The last line of a program's text in which a runtime reports an error.
+
+    Empty if there is none.
+    """
     for start in sorted(_starts_of_signs(text), reverse=True):
         found = _TRACE.match(text, start)
         if found is not None:
@@ -101,7 +106,10 @@ def runtime_error(text: str) -> str:
 
 
 def _starts_of_signs(text: str) -> set[int]:
-    """Where the lines begin that hold a sign of an error; of what stands above a stack trace the line before it."""
+    """Where the lines begin that hold a sign of an error.
+
+    Of what stands above a stack trace the line before it.
+    """
     starts = set()
     for sign in _TRACE_SIGNS:
         at = text.find(sign)
@@ -121,7 +129,10 @@ def is_error_value(text: str) -> bool:
 
 
 def is_table(text: str) -> bool:
-    """Whether a text begins with three rows of the same columns, or with two items of a list: what it holds is data."""
+    """Whether a text begins with three rows of the same columns, or with two items of a list.
+
+    What it holds is data.
+    """
     lines = [line for line in text[:1_500].split("\n", 8)[:8] if line.strip()]
     if len(lines) < 2:
         return False
@@ -136,12 +147,12 @@ def is_table(text: str) -> bool:
 
 
 def is_log(text: str) -> bool:
-    """Whether two lines of a text begin with a time: they tell of what happened, one after the other."""
+    """Whether two lines of a text begin with a time: a log of events."""
     return len(_TIMED_LINE.findall(text[:1_500])) > 1
 
 
 def without_quotations(text: str) -> str:
-    """What a tool says itself: names, titles and messages that it quotes are not its own."""
+    """A tool's own words, without the names, titles and messages that it quotes."""
     return _QUOTED.sub("''", text) if "'" in text or '"' in text else text
 
 
@@ -151,7 +162,7 @@ def _alike(rows: list[str], separator: str) -> bool:
 
 
 def ends_well(text: str) -> bool:
-    """Whether the last line of a text, or the last sentence of its only line, tells of a success."""
+    """Whether the last line of a text, or the last sentence of its only line, reports a success."""
     last = text[-1_000:].rstrip().rpartition("\n")[2]
     if last == text.rstrip():
         last = re.split(r"[.;!?]\s+|,\s+(?=then\b|second\b|third\b|now\b)", last)[-1]
@@ -178,15 +189,18 @@ def _stems(label: str) -> tuple[str, ...]:
     )
 
 
-def tells_it_was_done(label: str, text: str) -> bool:
-    """Whether the first sentence says that what the tool is named for was done: a rejection that was asked for is none."""
+def reports_success(label: str, text: str) -> bool:
+    """Whether the first sentence reports that the tool did what it is named for.
+
+    A requested rejection is no failure.
+    """
     if any(part[1] != part[2] for part in _PART_OF.finditer(text[:400])):
         return False
-    said = [
+    stated = [
         word.lower() for word in _WORDS.findall(re.split(r"[.;!?\n]", text[:400], maxsplit=1)[0])
     ]
-    if not _UNDONE.isdisjoint(said):
+    if not _UNDONE.isdisjoint(stated):
         return False
     return any(
-        word.endswith("ed") and word.startswith(stem) for stem in _stems(label) for word in said
+        word.endswith("ed") and word.startswith(stem) for stem in _stems(label) for word in stated
     )

@@ -1,7 +1,8 @@
-"""Lines by which programs, tools and pages tell of a failure, and where such a line counts.
+"""Lines in which programs, tools and pages report a failure, and where such a line counts.
 
-A text is looked at where failures are told: its first lines, past a preamble, and its last ones. A traceback counts anywhere
-in what a program printed, elsewhere only at the ends: a page or a file may show one.
+Failures are searched where they are usually reported: in the first lines, past a preamble, and its
+last ones. A traceback counts anywhere in what a program printed, elsewhere only at the ends: a page
+or a file may show one.
 """
 
 from __future__ import annotations
@@ -17,18 +18,26 @@ _MAX_SHOWN: Final = 160
 _TRACEBACK: Final = "Traceback (most recent call last)"
 _MAX_TRACE_LINES: Final = 200
 
-# What the standard library of C says of errno, as programs print it after a colon.
+# The C library's messages for errno, as programs print them after a colon.
 _ERRNO: Final = (
-    r"permission denied|no such file or directory|no such process|command not found|is a directory|not a directory|file exists|"
-    r"operation not permitted|connection (?:refused|reset|timed out|aborted)|no space left on device|read-only file system|"
-    r"argument list too long|device or resource busy|too many open files|broken pipe|input/output error|text file busy|"
-    r"cannot allocate memory|name or service not known|network is unreachable|host is unreachable|bad file descriptor|"
-    r"directory not empty|file name too long|invalid (?:option|argument|cross-device link)\b.*|unrecognized option\b.*|"
-    r"unknown option\b.*|illegal option\b.*|(?:event )?not found|no match(?:es found)?|syntax error\b.*|missing operand\b.*|"
-    r"missing (?:destination )?file operand\b.*|cannot \w+\b.*|could not \w+\b.*|unable to \w+\b.*|failed to \w+\b.*"
+    r"permission denied|no such file or directory|no such process|command not found|is a directory|"
+    r"not a directory|file exists|"
+    r"operation not permitted|connection (?:refused|reset|timed out|aborted)|no space left on "
+    r"device|read-only file system|"
+    r"argument list too long|device or resource busy|too many open files|broken pipe|input/output "
+    r"error|text file busy|"
+    r"cannot allocate memory|name or service not known|network is unreachable|host is unreachable|"
+    r"bad file descriptor|"
+    r"directory not empty|file name too long|invalid (?:option|argument|cross-device link)\b.*|"
+    r"unrecognized option\b.*|"
+    r"unknown option\b.*|illegal option\b.*|(?:event )?not found|no match(?:es found)?|syntax "
+    r"error\b.*|missing operand\b.*|"
+    r"missing (?:destination )?file operand\b.*|cannot \w+\b.*|could not \w+\b.*|unable to \w+\b.*|"
+    r"failed to \w+\b.*"
 )
 SHELL_LINE: Final = re.compile(
-    rf"[\w./+@~-]{{1,60}}(?: line \d+)?\s?:\s{{1,3}}(?:\(\d+\) )?(?:[^\n]{{1,160}}: )?(?:{_ERRNO})[.!]?(?: *\([^)]*\))?[.]?$",
+    rf"[\w./+@~-]{{1,60}}(?: line \d+)?\s?:\s{{1,3}}(?:\(\d+\) )?(?:[^\n]{{1,160}}: "
+    rf")?(?:{_ERRNO})[.!]?(?: *\([^)]*\))?[.]?$",
     re.IGNORECASE,
 )
 _ERROR_LINE: Final = re.compile(
@@ -82,9 +91,10 @@ _PRINTED_LINE: Final = re.compile(
     )""",
     re.IGNORECASE | re.VERBOSE,
 )
-"""Lines that tell of a failure where a program printed them, and of nothing where they are shown."""
+"""Lines that report a failure if a program printed them, and nothing if a tool shows them."""
 _TIMED_OUT: Final = re.compile(
-    r"\btime[d]?[\s-]out\b|\btime-?out(?:\s+(?:error|expired|exceeded|reached|while|waiting)\b|\s+(?:after|of)\s+\d|[:!])|"
+    r"\btime[d]?[\s-]out\b|\btime-?out(?:\s+(?:error|expired|exceeded|reached|while|waiting)\b|"
+    r"\s+(?:after|of)\s+\d|[:!])|"
     r"\bdeadline exceeded\b|"
     r"\bexceeded (?:the |its )?(?:\w+ )?(?:time ?limit|timeout|time budget)|\btook too long\b|"
     r"\btime limit (?:was )?(?:exceeded|reached)|"
@@ -96,8 +106,10 @@ _NOT_TIMED_OUT: Final = re.compile(
     re.IGNORECASE,
 )
 _CODE: Final = (
-    r"(?:error\s*[:\-]?\s*\(?[45]\d\d\b|(?:http\s+)?[45]\d\d\s*(?:[-:|(]\s*|\s)(?:error|not\ found|forbidden|unauthori[sz]ed|"
-    r"bad\ |internal|service|gateway|too\ many|page|gone|client|server|access|method|request)|[45]\d\d\s*[.!)]?$)"
+    r"(?:error\s*[:\-]?\s*\(?[45]\d\d\b|(?:http\s+)?[45]\d\d\s*(?:[-:|(]\s*|\s)(?:error|not\ found|"
+    r"forbidden|unauthori[sz]ed|"
+    r"bad\ |internal|service|gateway|too\ many|page|gone|client|server|access|method|request)|"
+    r"[45]\d\d\s*[.!)]?$)"
 )
 _PAGE: Final = re.compile(
     rf"""(?!.*\b(?:how|why|what|fix\w*|handl\w*|guide)\b)
@@ -115,35 +127,51 @@ _PAGE: Final = re.compile(
 )
 """The title of a page that is no page but an error: named as one, or as one of the first lines."""
 _TITLE: Final = re.compile(
-    r"<title>\s*(?:(?:error\s*)?[45]\d\d\b|[^<]{0,20}(?:not found|forbidden|denied|error)\b[^<]{0,20}<|(?:bad gateway|"
+    r"<title>\s*(?:(?:error\s*)?[45]\d\d\b|[^<]{0,20}(?:not found|forbidden|denied|"
+    r"error)\b[^<]{0,20}<|(?:bad gateway|"
     r"service unavailable|just a moment|attention required))",
     re.IGNORECASE,
 )
 _PREAMBLE: Final = re.compile(
-    r"[\W_]{0,6}(?:(?:the\s+|program\s+|script\s+|command\s+|code\s+|tool\s+|process\s+|cell\s+|console\s+|standard\s+)?"
-    r"(?:status|exit\s?code|return\s?code|state|output|outputs?|stdout|stderr|result|results|logs?|observation|response|"
-    r"execution|returned|print(?:ed)?|last output from code snippet|duration|wall time|time|elapsed)\b[^:\n]{0,40}:\s*)",
+    r"[\W_]{0,6}(?:(?:the\s+|program\s+|script\s+|command\s+|code\s+|tool\s+|process\s+|cell\s+|"
+    r"console\s+|standard\s+)?"
+    r"(?:status|exit\s?code|return\s?code|state|output|outputs?|stdout|stderr|result|results|logs?|"
+    r"observation|response|"
+    r"execution|returned|print(?:ed)?|last output from code snippet|duration|wall time|time|"
+    r"elapsed)\b[^:\n]{0,40}:\s*)",
     re.IGNORECASE,
 )
 _SIGNS: Final = (
-    "error", "except", "fatal", "panic", "fail", "abort", "denied", "not found", "no such", "refused", "timed", "timeout",
-    "time-out", "time out", "time limit", "exit", "segment", "kill", "crash", "npm ", "***", "title", "40", "41", "42", "50",
-    "gateway", "forbidden", "unauthori", "unavailable", "reached", "moment", "cannot", "could not", "nable to", "exceed",
-    "too long", "reject", "fault", "invalid", "option", "permitted", "director", "exists", "no response", "no output",
-    "non-zero", "undefined ref", "unresolved", "unreachable", "terminated", "stopped", "caused by", "missing", "no answer",
+    "error", "except", "fatal", "panic", "fail", "abort", "denied", "not "
+    "found", "no such", "refused", "timed", "timeout",
+    "time-out", "time "
+    "out", "time "
+    "limit", "exit", "segment", "kill", "crash", "npm ", "***", "title", "40", "41", "42", "50",
+    "gateway", "forbidden", "unauthori", "unavailable", "reached", "moment", "cannot", "could "
+    "not", "nable to", "exceed",
+    "too "
+    "long", "reject", "fault", "invalid", "option", "permitted", "director", "exists", "no "
+    "response", "no output",
+    "non-zero", "undefined "
+    "ref", "unresolved", "unreachable", "terminated", "stopped", "caused "
+    "by", "missing", "no answer",
     "no match", "no space", "undefined", "couldn", "can't", "recognized", "is invalid",
     "busy", "too many", "broken pipe", "read-only", "syntax", "checking your",
     "maintenance", "human",
 )  # fmt: skip
 """One of these, in lower case, is in every line that is looked for."""
 _EXIT: Final = re.compile(
-    r"[\W_]{0,8}(?:exit(?:ed)?[\s_]?(?:with\s)?(?:code|status)|.{0,80}(?:exited|returned|finished) with)",
+    r"[\W_]{0,8}(?:exit(?:ed)?[\s_]?(?:with\s)?(?:code|status)|.{0,80}(?:exited|returned|finished) "
+    r"with)",
     re.IGNORECASE,
 )
 
 
 def error_line(line: str, *, printed: bool = False) -> bool:
-    """Whether a line is how a program or a tool says that it failed; ``printed`` by a program, not shown by a tool."""
+    """Whether a line reports a failure of a program or a tool.
+
+    ``printed`` by a program, not shown by a tool.
+    """
     return bool(
         (printed and _PRINTED_LINE.match(line))
         or _ERROR_LINE.match(line)
@@ -153,7 +181,10 @@ def error_line(line: str, *, printed: bool = False) -> bool:
 
 
 def shell_error(text: str) -> str:
-    """The line by which a command that shows something says that it could not: its first or its last; empty where none is."""
+    """The first or last line, if a command that shows something reports in it that it could not.
+
+    Else empty.
+    """
     for line in (*_lines(text[:500], 1), *_last_lines(text, 1)):
         if SHELL_LINE.match(line):
             return line
@@ -161,16 +192,16 @@ def shell_error(text: str) -> str:
 
 
 def failed_at_the_ends(text: str, *, runs: bool) -> str:
-    """The line that tells of a failure among the first or the last lines; empty where none does.
+    """The line that reports a failure among the first or the last lines; empty where none does.
 
     Of what no program printed only the first lines count, and the very last one.
     """
     found = _failed_at_the_ends(text, runs=runs)
-    return _what_it_says(text, found) if found and _EXIT.match(found) else found
+    return _own_text(text, found) if found and _EXIT.match(found) else found
 
 
-def _what_it_says(text: str, exit_line: str) -> str:
-    """A line that says more than an exit code: another line of an error, else the last one."""
+def _own_text(text: str, exit_line: str) -> str:
+    """A line with more than an exit code: another line of an error, else the last one."""
     lines = [_behind_preamble(line) for line in _lines(text[:1_500]) + _lines(text[-2_500:])]
     lines = [
         line
@@ -187,32 +218,32 @@ def _what_it_says(text: str, exit_line: str) -> str:
 def _failed_at_the_ends(text: str, *, runs: bool) -> str:
     first = _lines(text[:1_500], _FIRST if runs else _FIRST_SHOWN)
     last = _last_lines(text, _LAST if runs else 1)
-    if not runs:  # what was asked for has long lines; those that tell of a failure are short
+    if not runs:  # requested content has long lines; lines that report a failure are short
         first = [line for line in first if len(line) <= _MAX_SHOWN]
         last = [line for line in last if len(line) <= _MAX_SHOWN]
     lowered = [line.lower() for line in (*first, *last)]
-    looked_at = "\n".join(lowered)
-    signs = [sign for sign in _SIGNS if sign in looked_at]
-    if not signs and not (runs and ": " in looked_at):
+    examined = "\n".join(lowered)
+    signs = [sign for sign in _SIGNS if sign in examined]
+    if not signs and not (runs and ": " in examined):
         return ""
-    told = [any(sign in line for sign in signs) or (runs and ": " in line) for line in lowered]
+    reported = [any(sign in line for sign in signs) or (runs and ": " in line) for line in lowered]
     for number, line in enumerate(first if runs else first[:3]):
-        if not told[number]:
+        if not reported[number]:
             continue
         if _is_failure(line, is_first=number == 0, runs=runs):
             return line
         rest = _behind_preamble(line)
         if rest and rest is not line and error_line(rest, printed=runs):
             return rest
-    if "<title" in looked_at and (title := _TITLE.search(text[:1_500])):
+    if "<title" in examined and (title := _TITLE.search(text[:1_500])):
         return text[title.start() + 7 : title.end() + 60].partition("<")[0].strip()
     for number, line in enumerate(first[:5]):
-        if told[number] and (
+        if reported[number] and (
             (len(line) <= 160 and _PAGE.match(line)) or "(chrome-error://" in line
         ):
             return line
-    for line, is_told in zip(reversed(last), reversed(told), strict=False):
-        if is_told and error_line(line, printed=runs) and (runs or _ends_badly(line)):
+    for line, is_reported in zip(reversed(last), reversed(reported), strict=False):
+        if is_reported and error_line(line, printed=runs) and (runs or _ends_badly(line)):
             return line
     return ""
 
@@ -254,19 +285,22 @@ def _last_lines(text: str, most: int) -> list[str]:
 
 
 def traceback_error(text: str, *, anywhere: bool) -> str:
-    """The exception that ends a traceback; empty where there is none. A chain of exceptions ends with the one that counts."""
+    """The exception that ends a traceback; empty where there is none.
+
+    A chain of exceptions ends with the one that counts.
+    """
     at = text.rfind(_TRACEBACK)
     if at < 0 or not (anywhere or _is_at_an_end(text, at)):
         return ""
-    told = ""
+    reported = ""
     lines = text[at:].split("\n", _MAX_TRACE_LINES)
     for line in lines[1:_MAX_TRACE_LINES]:
         if line[:1].strip() and not line.startswith(
             ("During handling", "The above exception", "Traceback")
         ):
-            told = line.strip()
+            reported = line.strip()
             break
-    return (told or next((line.strip() for line in reversed(lines) if line.strip()), ""))[
+    return (reported or next((line.strip() for line in reversed(lines) if line.strip()), ""))[
         :_MAX_LINE
     ]
 

@@ -1,4 +1,7 @@
-"""The keys, openings and words by which outputs tell of failures: those of common protocols and tools, not of any data set."""
+"""The keys, openings and words with which outputs report failures.
+
+Those of common protocols and tools.
+"""
 
 from __future__ import annotations
 
@@ -42,9 +45,11 @@ DONE_COUNTS: Final = frozenset(
         "uploaded",
     ]
 )
-"""Beside one of these a number of failed parts is of this call, not of what it looked at."""
+"""Together with one of these, a number of failed parts is about this call, not about what it read.
+"""
 MESSAGE_LIKE: Final = re.compile(
-    r"(?:message|msg|reason|description|text|details?|explanation|info|cause|string|why|diagnostics?|log|out|body)s?$",
+    r"(?:message|msg|reason|description|text|details?|explanation|info|cause|string|why|"
+    r"diagnostics?|log|out|body)s?$",
     re.IGNORECASE,
 )
 SUCCESS_KEYS: Final = frozenset(
@@ -103,7 +108,8 @@ NO_ERROR: Final = frozenset(
     {"", "none", "null", "no", "ok", "0", "false", "nil", "n/a", "no error", "no errors", "success"}
 )
 
-# Error: ..., Tool call failed - ..., ValueError(...), java.io.IOException, error while ..., HTTP/1.1 404 Not Found, status 503
+# Error: ..., Tool call failed - ..., ValueError(...), java.io.IOException, error while ...,
+# HTTP/1.1 404 Not Found, status 503
 CERTAIN_START: Final = re.compile(
     r"""[\W_]{0,8}(?:
         (?:\w+[ ]){0,3}?(?:error|exception|failure|fault|failed|fatal|panic)\b[^\w\s]{0,2}[:\-!\u2014]
@@ -133,35 +139,44 @@ SENTENCE_START: Final = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 FAILING: Final = frozenset(
-    b"""abort aborted bad blocked cannot cant conflict conflicting couldnt crash crashed declined denied deny disabled
-    disallowed doesnt error errors exceed exceeded exceeding exceeds exception expired fail failed failing fails failure
-    failures fault fatal forbidden illegal impossible inaccessible incompatible incomplete inconsistent incorrect
-    ineligible insufficient invalid lacks limit locked malformed mismatch mismatched missing nonexistent overloaded
-    problem prohibited refused reject rejected rejects restricted short sold timeout unable unacceptable unauthorised
-    unauthorized unavailable undefined unexpected unknown unmatched unprocessable unreachable unrecognised unrecognized
-    unresolved unsuccessful unsupported violates violation without wrong apologies broken corrupt corrupted deficit
-    depleted differ differs discrepancy exhausted faulty halted inactive inadequate inapplicable interrupted lack lacking
-    mistake mistaken oops regret regrettably revoked shortage shortfall sorry suspended undeliverable unfortunately unmet
+    b"""abort aborted bad blocked cannot cant conflict conflicting couldnt crash crashed declined
+    denied deny disabled disallowed doesnt error errors exceed exceeded exceeding exceeds exception
+    expired fail failed failing fails failure failures fault fatal forbidden illegal impossible
+    inaccessible incompatible incomplete inconsistent incorrect ineligible insufficient invalid
+    lacks limit locked malformed mismatch mismatched missing nonexistent overloaded problem
+    prohibited refused reject rejected rejects restricted short sold timeout unable unacceptable
+    unauthorised unauthorized unavailable undefined unexpected unknown unmatched unprocessable
+    unreachable unrecognised unrecognized unresolved unsuccessful unsupported violates violation
+    without wrong apologies broken corrupt corrupted deficit depleted differ differs discrepancy
+    exhausted faulty halted inactive inadequate inapplicable interrupted lack lacking mistake
+    mistaken oops regret regrettably revoked shortage shortfall sorry suspended undeliverable
+    unfortunately unmet
     unprocessed unreadable unresponsive unsuitable unverified voided""".split()
 )
 SUCCEEDING: Final = frozenset(
-    b"""accepted added applied approved booked cancelled canceled changed completed confirmed created deleted done finished
-    forwarded granted moved ok okay placed processed received recorded refunded registered removed reserved resolved saved
-    scheduled sent set started stored submitted succeeded success successful successfully transferred updated uploaded
+    b"""accepted added applied approved booked cancelled canceled changed completed confirmed
+    created deleted done finished forwarded granted moved ok okay placed processed received recorded
+    refunded registered removed reserved resolved saved scheduled sent set started stored submitted
+    succeeded success successful successfully transferred updated uploaded
     written""".split()
 )
 SURELY: Final = frozenset(b"cannot error exception invalid unable".split())
-"""Words that tell of a failure in a sentence of any tool."""
+"""Words that report a failure in a sentence of any tool."""
 NOT_ABLE: Final = re.compile(
-    r"(?:\bnot|n['\u2019]t)\s+(?:be\s+|been\s+|yet\s+|currently\s+|properly\s+|a\s+)?(?:found|allowed|permitted|authori[sz]ed|supported|"
-    r"implemented|valid|recogni[sz]ed|accessible|reachable|parsed|understood|exist|match|loaded|read|opened|located|resolved|"
+    r"(?:\bnot|n['\u2019]t)\s+(?:be\s+|been\s+|yet\s+|currently\s+|properly\s+|a\s+)?(?:found|"
+    r"allowed|permitted|authori[sz]ed|supported|"
+    r"implemented|valid|recogni[sz]ed|accessible|reachable|parsed|understood|exist|match|loaded|"
+    r"read|opened|located|resolved|"
     r"connect\w*|installed|defined|configured|logged in|identified|verified|retrieved|fetched|"
-    r"processed|performed|executed|completed?)\b|\b(?:failed|fails|failure) (?:to|with|while|during)\b|"
-    r"\b(?:try|retry)(?: again)? (?:in|later|after|again)\b|\bplease (?:sign|log) in\b|\bslow down\b|"
+    r"processed|performed|executed|completed?)\b|\b(?:failed|fails|failure) (?:to|with|while|"
+    r"during)\b|"
+    r"\b(?:try|retry)(?: again)? (?:in|later|after|again)\b|\bplease (?:sign|log) in\b|\bslow "
+    r"down\b|"
     r"\bthis (?:tool|command|function|endpoint|operation)\b[^.]{0,40}\b(?:only|not|cannot)\b|"
     r"\b(?:did not|didn't|does not|doesn't) (?:answer|respond|reply)\b|"
     r"\byou (?:have|are) (?:used up|reached|exceeded|not|trying)\b|"
-    r"n['\u2019o]t have (?:the |any )?(?:\w+ )?(?:permission|access|rights|authority)|\bno (?:response|answer|reply)\b|"
+    r"n['\u2019o]t have (?:the |any )?(?:\w+ )?(?:permission|access|rights|authority)|\bno "
+    r"(?:response|answer|reply)\b|"
     r"\bexceed(?:s|ed)\b[^.]{0,30}\b(?:limit|maximum|allowed|size)\b|"
     r"\bunexpected (?:\w+ )?(?:argument|keyword|token|parameter|field|"
     r"input|error|response|end)|\bmissing (?:\d+ )?(?:required|argument|parameter|mandatory)|"
@@ -170,42 +185,61 @@ NOT_ABLE: Final = re.compile(
 )
 """What is not possible, not valid, not there: refusals and failures, whatever the tool is for."""
 NOT_DONE: Final = re.compile(
-    r"\b(?:was|were|has|have|had|could|can|is|are|did|does|do|will)(?:\s+not|n['\u2019]t)\s+(?:be\s+|been\s+|being\s+)?"
-    r"(?:appl\w+|sav\w+|writ\w+|made|updat\w+|creat\w+|execut\w+|run|ran|accept\w*|complet\w+|process\w+|sent|install\w*|"
-    r"built|build|chang\w+|modif\w+|delet\w+|remov\w+|add(?:ed)?|submit\w*|book\w*|cancel\w*|charg\w+|refund\w*|perform\w*|"
-    r"carried|placed|record\w*|stor\w+|upload\w*|merg\w+|commit\w*|insert\w*|replac\w+|edit\w*|compil\w+|start\w*|load\w*|"
-    r"succeed\w*|work\w*|done|taken|happen\w*|go|gone|went|match\w*|appear|used|add up|qualif\w+|covered?|belong)\b|"
-    r"(?:\bnot|n['\u2019]t)\s+(?:currently\s+|yet\s+|an?\s+)?(?:enough|available|eligible|sufficient|\w+[ai]ble|correct|"
+    r"\b(?:was|were|has|have|had|could|can|is|are|did|does|do|will)(?:\s+not|"
+    r"n['\u2019]t)\s+(?:be\s+|been\s+|being\s+)?"
+    r"(?:appl\w+|sav\w+|writ\w+|made|updat\w+|creat\w+|execut\w+|run|ran|accept\w*|complet\w+|"
+    r"process\w+|sent|install\w*|"
+    r"built|build|chang\w+|modif\w+|delet\w+|remov\w+|add(?:ed)?|submit\w*|book\w*|cancel\w*|"
+    r"charg\w+|refund\w*|perform\w*|"
+    r"carried|placed|record\w*|stor\w+|upload\w*|merg\w+|commit\w*|insert\w*|replac\w+|edit\w*|"
+    r"compil\w+|start\w*|load\w*|"
+    r"succeed\w*|work\w*|done|taken|happen\w*|go|gone|went|match\w*|appear|used|add up|qualif\w+|"
+    r"covered?|belong)\b|"
+    r"(?:\bnot|n['\u2019]t)\s+(?:currently\s+|yet\s+|an?\s+)?(?:enough|available|eligible|"
+    r"sufficient|\w+[ai]ble|correct|"
     r"consistent|complete|equal|in stock)\b|"
-    r"\b(?:no|without) (?:changes?|edits?|modifications?|updates?) (?:was|were|have been|has been)?\s*"
+    r"\b(?:no|without) (?:changes?|edits?|modifications?|updates?) (?:was|were|have been|has "
+    r"been)?\s*"
     r"(?:made|applied|saved|written|performed)|"
-    r"\b(?:has|have|is|was) already (?:been\b|in use|taken|registered|closed|done)|\balready exists?\b|"
+    r"\b(?:has|have|is|was) already (?:been\b|in use|taken|registered|closed|done)|\balready "
+    r"exists?\b|"
     r"\bno (?:\w+ ){1,3}(?:left|available|remaining|free)\b|"
     r"\b(?:because of|with|due to) (?:\d+ )?errors\b|"
-    r"\bbeyond the (?:end|last|limit|range)\b|\bout of (?:stock|reach|bounds|range|memory|space|credit)\b|"
+    r"\bbeyond the (?:end|last|limit|range)\b|\bout of (?:stock|reach|bounds|range|memory|space|"
+    r"credit)\b|"
     r"\b(?:sold out|fully booked|no longer)\b|"
-    r"\bnothing (?:was|has been|could be) (?:changed|applied|saved|written|done|sent|updated|modified|edited)|"
-    r"\b(?:edit|patch|change|update|request|proposal|hunk|diff|commit|transaction|payment|order)s?\b[^.]{0,60}"
-    r"\b(?:rejected|refused|discarded|reverted|rolled back|declined|denied|failed|blocked|ignored|skipped|aborted)\b",
+    r"\bnothing (?:was|has been|could be) (?:changed|applied|saved|written|done|sent|updated|"
+    r"modified|edited)|"
+    r"\b(?:edit|patch|change|update|request|proposal|hunk|diff|commit|transaction|payment|"
+    r"order)s?\b[^.]{0,60}"
+    r"\b(?:rejected|refused|discarded|reverted|rolled back|declined|denied|failed|blocked|ignored|"
+    r"skipped|aborted)\b",
     re.IGNORECASE,
 )
-"""What was to be done was not: told by a tool that acts. Of a tool that reads it is the state of what it read."""
+"""A request was not carried out, if the tool acts. If it reads, this is the state of what it read.
+"""
 PLAIN_FAILING: Final = re.compile(
-    r"\b(?:failed|fails|rejected|refused|denied|invalid|unable|cannot|aborted|declined|illegal|forbidden|(?:syntax|new|an?|the|"
+    r"\b(?:failed|fails|rejected|refused|denied|invalid|unable|cannot|aborted|declined|illegal|"
+    r"forbidden|(?:syntax|new|an?|the|"
     r"following) errors?\b)|\bintroduced? (?:\w+ ){0,2}errors?",
     re.IGNORECASE,
 )
-"""Words that tell of a failure in the first line of a longer output."""
+"""Words that report a failure in the first line of a longer output."""
 READING: Final = re.compile(
-    r"(?:^|[_\W\d])(?:get|read|fetch|track|status|where|show|describe|view|lookup|look|info|details?|check|is|has|"
-    r"estimate|forecast|ask|question|inquire|weather|news|summar\w*|visit|open|page|inspect|browse|search|find|wiki\w*|explain|"
-    r"translate|grep|rg|notes?|messages?|e?mails?|inbox|logs?|records?|reports?|comments?|reviews?|transcripts?|feedback|"
-    r"classif\w*|categor\w*|sentiment|score|rate|extract\w*|detect\w*|analy[sz]e\w*|grade|predict\w*|cat|tell|history|"
-    r"retrieve|query|list|scan|snapshot|valid\w*|verif\w*|eligib\w*|slots|availability|measure|sense|compare|diagnos\w*|"
+    r"(?:^|[_\W\d])(?:get|read|fetch|track|status|where|show|describe|view|lookup|look|info|"
+    r"details?|check|is|has|"
+    r"estimate|forecast|ask|question|inquire|weather|news|summar\w*|visit|open|page|inspect|browse|"
+    r"search|find|wiki\w*|explain|"
+    r"translate|grep|rg|notes?|messages?|e?mails?|inbox|logs?|records?|reports?|comments?|reviews?|"
+    r"transcripts?|feedback|"
+    r"classif\w*|categor\w*|sentiment|score|rate|extract\w*|detect\w*|analy[sz]e\w*|grade|"
+    r"predict\w*|cat|tell|history|"
+    r"retrieve|query|list|scan|snapshot|valid\w*|verif\w*|eligib\w*|slots|availability|measure|"
+    r"sense|compare|diagnos\w*|"
     r"surfer|websurfer|filesurfer)(?:$|[_\W\d])",
     re.IGNORECASE,
 )
-"""Names of tools that tell how things are."""
+"""Names of tools that report a state."""
 NOTHING_WRONG: Final = re.compile(
     r"\b(?:no|0|zero|without(?: any)?|not any)\s+(?:\w+\s+)?"
     r"(?:errors?|problems?|issues?|failures?|conflicts?|violations?|warnings?)\b",
@@ -214,17 +248,20 @@ NOTHING_WRONG: Final = re.compile(
 WRONG_SIGNS: Final = ("error", "problem", "issue", "failure", "conflict", "violation", "warning")
 NEGATED: Final = re.compile(
     r"n['\u2019]t\b|\bnon-\w+ \w+ can\b|\bno (?:such|more|longer|permission|access|rights)\b|"
-    r"\bonly\b[^.]{0,60}\b(?:can|may|allowed|accepted|possible|available|open|supported|permitted|eligible)\b|"
+    r"\bonly\b[^.]{0,60}\b(?:can|may|allowed|accepted|possible|available|open|supported|permitted|"
+    r"eligible)\b|"
     r"\bexpected\b.{0,60}\b(?:got|found|but|received|was)\b|"
     r"\btoo (?:few|little|low|many|much|high|long|short|large|small|late|early|big)\b",
     re.IGNORECASE,
 )
 NEGATED_SIGNS: Final = ("n't", "n\u2019t", "non-", "no ", "only", "expected", "too ")
-# What is asked of the caller; good news ask for something too, so it counts only where nothing was done.
+# What is asked of the caller; good news ask for something too, so it counts only where nothing was
+# done.
 DEMANDING: Final = re.compile(
     r"\b(?:must|should|has to|have to|needs? to|ought to)\s+"
     r"(?:be|not|have|match|contain|equal|start|end|include|differ|exceed)\b|"
-    r"\b(?:is|are) (?:an? )?required\b|\balready (?:been|exists?|in use|taken|used)\b|\bbut (?:got|paid|was|is|found|only)\b",
+    r"\b(?:is|are) (?:an? )?required\b|\balready (?:been|exists?|in use|taken|used)\b|\bbut (?:got|"
+    r"paid|was|is|found|only)\b",
     re.IGNORECASE,
 )
 ASK_AGAIN: Final = re.compile(
@@ -236,7 +273,7 @@ SEARCHED_BY: Final = re.compile(
     r"quer|search|pattern|text|keyword|term|string|question|regex|^q$|prompt|topic|phrase",
     re.IGNORECASE,
 )
-LOOKING: Final = re.compile(
+SEARCHING: Final = re.compile(
     r"search|find|grep|look|list|query|retriev|browse|scan|exists|check|count", re.IGNORECASE
 )
 NOTHING_FOUND: Final = re.compile(
@@ -257,7 +294,8 @@ FOUND_SIGNS: Final = (
     "data",
 )
 NO_RESULTS: Final = re.compile(
-    r"\b(?:no|zero|0)\s+(?:\w+\s+){0,3}(?:results?|match\w*|hits?|documents?|records?|entries)\b|\bnothing\s+(?:was\s+)?found\b",
+    r"\b(?:no|zero|0)\s+(?:\w+\s+){0,3}(?:results?|match\w*|hits?|documents?|records?|entries)\b|"
+    r"\bnothing\s+(?:was\s+)?found\b",
     re.IGNORECASE,
 )
 

@@ -1,8 +1,11 @@
-"""Whether an output tells of a failure, though its step is marked ok: by its form first, by its words where it is one sentence.
+"""Whether an output reports a failure although its step is marked ok.
 
-Form: JSON with an error, ``success: false``, a status of 400 or more; a line that is an error's, where programs and tools put
-such lines: first, behind a preamble, or last; a traceback, an exit code, an error page. Words count only in an output of a
-sentence or two, or in the first sentence of a tool that acts: in a long text they are contents.
+By its form first, by its words if it is one sentence.
+
+Form: JSON with an error, ``success: false``, a status of 400 or more; a line that is an error's,
+where programs and tools put such lines: first, behind a preamble, or last; a traceback, an exit
+code, an error page. Words count only in an output of a sentence or two, or in the first sentence of
+a tool that acts: in a long text they are contents.
 """
 
 from __future__ import annotations
@@ -19,8 +22,8 @@ from stepstream.stream.detectors.content.failure_forms import (
     is_error_value,
     is_log,
     is_table,
+    reports_success,
     runtime_error,
-    tells_it_was_done,
     transforms,
     without_quotations,
 )
@@ -44,7 +47,6 @@ from stepstream.stream.detectors.content.failure_words import (
     FOUND_SIGNS,
     HTTP_STATUS,
     INNER_KEYS,
-    LOOKING,
     MESSAGE_KEYS,
     MESSAGE_LIKE,
     NEGATED,
@@ -58,6 +60,7 @@ from stepstream.stream.detectors.content.failure_words import (
     READING,
     REFUSED_STATUS,
     SEARCHED_BY,
+    SEARCHING,
     SENTENCE_START,
     STATUS_KEYS,
     SUCCEEDING,
@@ -97,12 +100,12 @@ _OBJECT_SIGNS: Final = (
     '"state',
     '"std',
 )
-"""One of these is in every key that tells of a failure, in lower case or not."""
+"""Every key that reports a failure contains one of these, in any case."""
 MAX_STATUS_KEYS: Final = 6
 """An object with more keys is data: its status is its own, not the call's."""
 _MOST_IN_WRAPPER: Final = 3
-_TELLING_KEYS: Final = ERROR_KEYS | SUCCESS_KEYS | FAILED_KEYS | STATUS_KEYS | CODE_KEYS
-_TELLING_OR_INNER: Final = _TELLING_KEYS.union(INNER_KEYS, MESSAGE_KEYS)
+_ERROR_KEYS: Final = ERROR_KEYS | SUCCESS_KEYS | FAILED_KEYS | STATUS_KEYS | CODE_KEYS
+_REPORTING_OR_INNER: Final = _ERROR_KEYS.union(INNER_KEYS, MESSAGE_KEYS)
 _PRINTED_KEYS: Final = ("stderr", "stdout", "output", "logs", "result")
 """Under which a program's text is found."""
 _END_OF_SENTENCE: Final = re.compile(r"(?<=\w[.!?;])\s+(?=[A-Z])")
@@ -134,7 +137,7 @@ def _failure_in(contents: Contents, label: str, form_only: bool) -> Failure | No
     first = output[:1]
     if first == "[" and len(output) > _LONG_LIST and output[1:2] in "{[\"'0123456789 \n":
         return None  # data
-    if first == "{" and len(output) > _LONG_LIST and not _may_tell(contents):
+    if first == "{" and len(output) > _LONG_LIST and not _may_report(contents):
         return None
     if first in ("{", "[", '"') or first.isspace():
         found = contents.taken
@@ -145,13 +148,13 @@ def _failure_in(contents: Contents, label: str, form_only: bool) -> Failure | No
     return failure_in_text(output, contents, label)
 
 
-def _may_tell(contents: Contents) -> bool:
+def _may_report(contents: Contents) -> bool:
     """Whether a long object can be more than data: by its own keys, and by what its ends hold."""
     top = contents.top_of_output
     if top is not None:
-        telling = _TELLING_KEYS if len(top) > _MOST_IN_WRAPPER else _TELLING_OR_INNER
+        reporting = _ERROR_KEYS if len(top) > _MOST_IN_WRAPPER else _REPORTING_OR_INNER
         if (
-            telling.isdisjoint(map(str.lower, top))
+            reporting.isdisjoint(map(str.lower, top))
             and _EXIT_KEYS.isdisjoint(top)
             and "stderr" not in top
         ):
@@ -179,7 +182,7 @@ def _in_object(
         if (
             len(name) <= _MAX_KEY
             and is_error_key(name)
-            and _says_error(item)
+            and _states_error(item)
             and not (name[-1] == "s" and isinstance(item, int))
         ):
             return Failure(f"it holds {key!r}", _text_of(item) or _message_of(value))
@@ -213,7 +216,10 @@ def _in_object(
 
 
 def _inside(value: dict[str, Any], contents: Contents, label: str, depth: int) -> Failure | None:
-    """What a program printed; one level deeper where the object is a wrapper; or its message, where it holds nothing else."""
+    """What a program printed; one level deeper where the object is a wrapper.
+
+    Or its message, where it holds nothing else.
+    """
     printed = (
         _printed_error(value, contents, label) if ("stderr" in value or "stdout" in value) else ""
     )
@@ -226,7 +232,8 @@ def _inside(value: dict[str, Any], contents: Contents, label: str, depth: int) -
         if isinstance(inner, list) and len(inner) == 1 and key in INNER_KEYS:
             inner = inner[0]
         if isinstance(inner, dict) and depth < 2:
-            # of what stands under any other name only the fields count, not its words: it may be a record
+            # of what stands under any other name only the fields count, not its words: it may be a
+            # record
             found = _in_object(
                 inner, contents, label, depth + (1 if key in INNER_KEYS else _MOST_IN_WRAPPER)
             )
@@ -238,7 +245,7 @@ def _inside(value: dict[str, Any], contents: Contents, label: str, depth: int) -
     if "message" in value or "detail" in value or "msg" in value or value.get("type") == "text":
         return failure_in_text(message, contents, label)
     if CERTAIN_START.match(message) or SENTENCE_START.match(message):
-        return Failure("its message says so", message)
+        return Failure("a failure in its message", message)
     return None
 
 
@@ -254,14 +261,14 @@ def _printed_error(value: dict[str, Any], contents: Contents, label: str) -> str
 
 
 def _part_failed(value: dict[str, Any], item: Any) -> bool:
-    """Whether a number of parts failed, told beside how many there were or went well."""
+    """Whether some parts failed, given together with the number of all parts or of good ones."""
     number = _number(item)
     return bool(number) and any(
         key.lower() in DONE_COUNTS and _number(other) is not None for key, other in value.items()
     )
 
 
-def _says_error(item: Any) -> bool:
+def _states_error(item: Any) -> bool:
     if isinstance(item, str):
         return item.strip().lower() not in NO_ERROR
     return bool(item) and not (isinstance(item, float | int) and item is not True and item == 0)
@@ -294,7 +301,10 @@ def _number(item: Any) -> int | None:
 
 
 def _message_of(value: dict[str, Any], depth: int = 0) -> str:
-    """What an object says of itself: under a usual name, a name that ends like one, or one level deeper."""
+    """An object's own message.
+
+    Under a usual name, a name that ends like one, or one level deeper.
+    """
     for key in MESSAGE_KEYS:
         item = value.get(key)
         if isinstance(item, str) and item:
@@ -304,8 +314,8 @@ def _message_of(value: dict[str, Any], depth: int = 0) -> str:
             return item
     for item in list(value.values())[:MAX_STATUS_KEYS] if depth < _MOST_IN_WRAPPER else ():
         inner = item[0] if isinstance(item, list) and item else item
-        if isinstance(inner, dict) and (told := _message_of(inner, depth + 1)):
-            return told
+        if isinstance(inner, dict) and (reported := _message_of(inner, depth + 1)):
+            return reported
     return ""
 
 
@@ -325,20 +335,20 @@ def failure_in_text(output: str, contents: Contents, label: str) -> Failure | No
     """The same for an output that is text."""
     if is_error_value(output):
         return Failure("an error value", output)
-    found = _told_in_text(output, contents, label)
+    found = _failure_in_text(output, contents, label)
     if found is None or found.sign == TRACEBACK:
         return found
     return None if is_table(output) or ends_well(output) else found
 
 
-def _told_in_text(output: str, contents: Contents, label: str) -> Failure | None:
+def _failure_in_text(output: str, contents: Contents, label: str) -> Failure | None:
     is_sentence = len(output) <= MAX_SENTENCE and output.count("\n") <= 5
     found = _by_form(output, contents, label, is_sentence)
     if found is not None or transforms(label):
         return found
     if is_sentence:
         if (
-            _looks(label)
+            _searches(label)
             and ASK_AGAIN.search(output)
             and _finds(NOTHING_FOUND, FOUND_SIGNS, output)
         ):
@@ -348,12 +358,15 @@ def _told_in_text(output: str, contents: Contents, label: str) -> Failure | None
         )
     else:
         found = _in_first_line(output, contents, label)
-    return None if found is not None and tells_it_was_done(label, output) else found
+    return None if found is not None and reports_success(label, output) else found
 
 
 def _is_answer(output: str, contents: Contents, label: str) -> bool:
-    """Nothing found is what a search may answer; a look-up by a key that finds nothing was given a wrong key."""
-    if not _looks(label) or not _finds(NOTHING_FOUND, FOUND_SIGNS, output):
+    """Nothing found is what a search may answer.
+
+    A look-up by a key that finds nothing was given a wrong key.
+    """
+    if not _searches(label) or not _finds(NOTHING_FOUND, FOUND_SIGNS, output):
         return False
     given = contents.arguments
     return given is None or any(SEARCHED_BY.search(name) for name in given)
@@ -364,12 +377,12 @@ def _by_form(
 ) -> Failure | None:
     start = output[:_START]
     if shows_something(contents):
-        said = shell_error(output)
-        return Failure("a line of an error", said) if said else None
+        stated = shell_error(output)
+        return Failure("a line of an error", stated) if stated else None
     if (CERTAIN_START.match(start) and (is_sentence or _has_colon_first(start))) or SEVERITY.match(
         start
     ):
-        return Failure("it begins like an error", _told_in(output))
+        return Failure("it begins like an error", _reported_failure(output))
     runs = not form_only and runs_program(contents, label)
     trace = traceback_error(output, anywhere=runs or form_only) or (
         runtime_error(output) if runs or form_only else ""
@@ -381,15 +394,18 @@ def _by_form(
 
 
 def _with_next(line: str, output: str) -> str:
-    """A line that ends with a colon says what happened in the next one."""
+    """A line that ends with a colon is continued in the next one."""
     if not line.endswith(":"):
         return line
     rest = output.partition(line)[2].lstrip()[:_START].partition("\n")[0]
     return f"{line} {rest}".rstrip()
 
 
-def _told_in(output: str) -> str:
-    """The line that says what happened: of what a traceback follows its exception, else the first line with words in it."""
+def _reported_failure(output: str) -> str:
+    """The line with the error.
+
+    After a traceback its exception, else the first line with words in it.
+    """
     return traceback_error(output, anywhere=True) or next(
         (line for line in output[:2_000].split("\n") if any(map(str.isalnum, line))), ""
     )
@@ -401,8 +417,8 @@ def _has_colon_first(start: str) -> bool:
 
 
 def _in_first_line(output: str, contents: Contents, label: str) -> Failure | None:
-    """A longer output whose first line says that what was to be done was not done, of a tool that acts."""
-    if _reads(label) or _looks(label):
+    """A longer output of a tool that acts, whose first line reports that it did not act."""
+    if _reads(label) or _searches(label):
         return None
     line = next((line.strip() for line in output[:1_000].split("\n") if line.strip()), "")
     if (
@@ -416,17 +432,19 @@ def _in_first_line(output: str, contents: Contents, label: str) -> Failure | Non
         or NOT_DONE.search(line)
         or (PLAIN_FAILING.search(line) and not has_free_text(contents))
     ):
-        return Failure("its first line says so", line)
+        return Failure("a failure in its first line", line)
     return None
 
 
 def _in_sentence(output: str, contents: Contents, label: str) -> Failure | None:
     if " " not in output:
-        is_said = SENTENCE_START.fullmatch(output.strip(" .!\n")) is not None and not _reads(label)
-        return Failure("it says so", output) if is_said else None
+        is_stated = SENTENCE_START.fullmatch(output.strip(" .!\n")) is not None and not _reads(
+            label
+        )
+        return Failure("a sentence that reports a failure", output) if is_stated else None
     if output.startswith(_CONDITIONS) or is_log(output):
         return None
-    said_itself = without_quotations(output)
+    own_sentence = without_quotations(output)
     is_page = (
         "://" in contents.input and "\n" not in output and len(output) <= _MOST_ABOUT_A_PAGE
     )  # a page has more lines
@@ -439,32 +457,44 @@ def _in_sentence(output: str, contents: Contents, label: str) -> Failure | None:
         if has_free_text(contents) and not error_line(output):
             return None
         if is_command(contents):
-            return None  # a program tells of its failure by the form of a line
+            return None  # a program reports its failure by the form of a line
         if reads:
-            said_itself = without_quotations(output)
-        said = (
-            contents.output_words if said_itself is contents.output else words_in_order(said_itself)
+            own_sentence = without_quotations(output)
+        stated = (
+            contents.output_words
+            if own_sentence is contents.output
+            else words_in_order(own_sentence)
         )
-        if not _says_failure(said_itself, said, reads=reads):
+        if not _states_failure(own_sentence, stated, reads=reads):
             return None
-    return None if _finds(NOTHING_WRONG, WRONG_SIGNS, output) else Failure("it says so", output)
+    return (
+        None
+        if _finds(NOTHING_WRONG, WRONG_SIGNS, output)
+        else Failure("a sentence that reports a failure", output)
+    )
 
 
-def _says_failure(output: str, said: list[bytes], *, reads: bool) -> bool:
-    """Whether a sentence tells of a failure. What a tool that reads says may be the state of what it read."""
-    if not SURELY.isdisjoint(said) or NOT_ABLE.search(output):
+def _states_failure(output: str, stated: list[bytes], *, reads: bool) -> bool:
+    """Whether a sentence reports a failure.
+
+    A tool that reads may report the state of what it read.
+    """
+    if not SURELY.isdisjoint(stated) or NOT_ABLE.search(output):
         return True
     if reads:
         return False
     if _finds(NEGATED, NEGATED_SIGNS, output) or NOT_DONE.search(output):
         return True
-    return SUCCEEDING.isdisjoint(said) and (
-        not FAILING.isdisjoint(said) or DEMANDING.search(output) is not None
+    return SUCCEEDING.isdisjoint(stated) and (
+        not FAILING.isdisjoint(stated) or DEMANDING.search(output) is not None
     )
 
 
 def _finds(pattern: Pattern[str], signs: tuple[str, ...], text: str) -> bool:
-    """Whether a pattern is in a text; it is looked for only where one of its signs is, which costs far less."""
+    """Whether a pattern is in a text.
+
+    It is looked for only where one of its signs is, which costs far less.
+    """
     lowered = text.lower()
     return any(sign in lowered for sign in signs) and pattern.search(text) is not None
 
@@ -475,17 +505,20 @@ def _reads(label: str) -> bool:
 
 
 @lru_cache(4_096)
-def _looks(label: str) -> bool:
-    return LOOKING.search(label) is not None
+def _searches(label: str) -> bool:
+    return SEARCHING.search(label) is not None
 
 
 def sounds_successful(contents: Contents) -> bool:
-    """Whether a sentence tells of success."""
+    """Whether a sentence reports a success."""
     return not SUCCEEDING.isdisjoint(contents.output_words)
 
 
 def is_bare_sentence(contents: Contents) -> bool:
-    """A line of words, not data: what a tool says that otherwise returns objects or lists."""
+    """Whether the output is a line of words, not data.
+
+    A tool that else returns objects or lists returns such a line when it fails.
+    """
     output = contents.output
     return (
         8 <= len(output) <= MAX_SENTENCE

@@ -1,4 +1,4 @@
-"""What must not be called or said: forbidden tools and patterns, secrets and personal data."""
+"""Calls of tools, and patterns in contents, that a policy forbids."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MAX_PATTERN: Final = 500
 
 
 class Forbidden(RuleBase):
-    """A tool that must not be called was called, or a pattern appears in what went in or came out."""
+    """A forbidden tool was called, or a forbidden pattern appears in an input or output."""
 
     reads_contents = True
     fires_when = "a tool is called, or a pattern appears, that the policy forbids"
@@ -56,7 +56,10 @@ _CALLING: Final = CALLS | {"tool_selection"}
 
 @detector_for(Forbidden)
 class ForbiddenDetector(ContentDetector[Forbidden]):
-    """A tool was called, or a pattern came up, that the policy forbids. One finding a tool or pattern and step."""
+    """A tool was called, or a pattern came up, that the policy forbids.
+
+    One finding a tool or pattern and step.
+    """
 
     def __init__(self, applied: Applied) -> None:
         super().__init__(applied)
@@ -66,14 +69,14 @@ class ForbiddenDetector(ContentDetector[Forbidden]):
         self.kinds = frozenset(self.rule.kinds)
 
     def wants_step(self, kind: str, *, ended: bool) -> bool:
-        """Calls, from their start on: what must not happen is said before it has."""
+        """Calls, from their start on: the alert need not wait for the end."""
         return bool(self._tools) and kind in _CALLING
 
     def wants_content(self, kind: str) -> bool:
         return bool(self._patterns) and super().wants_content(kind)
 
     def on_step(self, run: Run, step: StepInfo, now_us: int) -> Observations:
-        """Judge the tool of a call."""
+        """Compare the tool of a call."""
         if step.kind not in _CALLING or not any(
             fnmatchcase(step.label, tool) for tool in self._tools
         ):
@@ -82,7 +85,7 @@ class ForbiddenDetector(ContentDetector[Forbidden]):
             self._observation(
                 step,
                 f"{step.label} was called, which the policy forbids",
-                "a tool that is forbidden",
+                "the tool is forbidden",
             ),
         )
 
@@ -96,7 +99,10 @@ class ForbiddenDetector(ContentDetector[Forbidden]):
             for pattern in self._patterns if text else ():
                 match = pattern.search(text)
                 if match is not None:
-                    message = f"a forbidden pattern is in the {where} of {step.label or step.name}: {pattern.pattern!r}"
+                    message = (
+                        f"a forbidden pattern is in the {where} of "
+                        f"{step.label or step.name}: {pattern.pattern!r}"
+                    )
                     found.append(
                         self._observation(
                             step, message, "", pattern.pattern, quoted=excerpt(match.group(), 40)

@@ -14,7 +14,7 @@ def word_list(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-_LOOKED_AT: Final = 600
+_MAX_EXAMINED: Final = 600
 _PROGRAM_KEYS: Final = frozenset({
     "command", "cmd", "commands", "code", "script", "bash", "shell", "sql", "program", "python", "source", "argv", "cell",
     "statement", "command_line", "keystrokes",
@@ -22,23 +22,27 @@ _PROGRAM_KEYS: Final = frozenset({
 _IS_CODE: Final = re.compile(r"[\n(=]|\w \w")
 """In a program, not in a voucher's code."""
 _COMMAND: Final = re.compile(
-    r"(?:^|[;&|]\s*)(?:sudo\s+)?[\w./+-]+(?:\s+\S+)*?\s+--?[A-Za-z]|&&|\|\||\s\|\s|^\s*\$ |[^\s]/[^\s]+\s|[<>]{1,2}\s*\S+$"
+    r"(?:^|[;&|]\s*)(?:sudo\s+)?[\w./+-]+(?:\s+\S+)*?\s+--?[A-Za-z]|&&|\|\||\s\|\s|^\s*\$ |"
+    r"[^\s]/[^\s]+\s|[<>]{1,2}\s*\S+$"
 )
 _FUNCTION_WORDS: Final = word_list(
     """
-    the of to is are was were what who whom whose which where when why how does did do can could should would will please
-    and or for with about that this these those there their our your my me you it its from by as at an be been has have
-    had if whether any all into than then so
+    the of to is are was were what who whom whose which where when why how does did do can could
+    should would will please and or for with about that this these those there their our your my me
+    you it its from by as at an be been has have had if whether any all into than then so
     """
 )
 _RUNNING: Final = re.compile(
-    r"(?:^|[_\W])(?:run|exec\w*|bash|shell|terminal|console|python\w*|code|command|cmd|script|jupyter|notebook|repl|sandbox|"
-    r"build|compile|make|test|tests|pytest|npm|install|deploy|cli|subprocess|interpreter|computer_?terminal|kernel|step|"
+    r"(?:^|[_\W])(?:run|exec\w*|bash|shell|terminal|console|python\w*|code|command|cmd|script|"
+    r"jupyter|notebook|repl|sandbox|"
+    r"build|compile|make|test|tests|pytest|npm|install|deploy|cli|subprocess|interpreter|"
+    r"computer_?terminal|kernel|step|"
     r"migrate|lint|docker|kubectl|ssh|job|task|pipeline)(?:$|[_\W\d])",
     re.IGNORECASE,
 )
 _SHOWING: Final = re.compile(
-    r"^\s*(?:sudo\s+|cd\s+\S+\s*(?:&&|;)\s*)*(?:cat|grep|egrep|rg|ag|less|more|head|tail|sed\s+-n|awk|zcat|strings|journalctl|"
+    r"^\s*(?:sudo\s+|cd\s+\S+\s*(?:&&|;)\s*)*(?:cat|grep|egrep|rg|ag|less|more|head|tail|sed\s+-n|"
+    r"awk|zcat|strings|journalctl|"
     r"find|locate|git\s+(?:log|show|diff|blame|grep)|echo|open|view|cut|sort|man|nl|bat)\b",
     re.IGNORECASE,
 )
@@ -47,12 +51,16 @@ _SHOWING: Final = re.compile(
 _CHANGING: Final = re.compile(
     r"(?:^|[;&|]\s*)(?:sudo\s+)?(?:sed\s+-i|rm|mv|cp|mkdir|touch|tee|patch|chmod|ln|"
     r"git\s+(?:add|commit|apply|checkout|merge|rebase|stash|mv|rm|reset|push|pull)|"
-    r"(?:pip|npm|yarn|apt|apt-get|cargo|go|brew)\s+(?:install|add|i|get))\b|(?<![<>2&=-])>{1,2}\s*(?!/dev/null)[\w./~]"
+    r"(?:pip|npm|yarn|apt|apt-get|cargo|go|brew)\s+(?:install|add|i|get))\b|"
+    r"(?<![<>2&=-])>{1,2}\s*(?!/dev/null)[\w./~]"
 )
 
 
 def has_free_text(contents: Contents) -> bool:
-    """Whether the call was put in words: then its answer is words too, and they need not speak of the call."""
+    """Whether the call was put in words.
+
+    Then its answer is words too, and they need not speak of the call.
+    """
     noted = contents.noted
     if "free_text" not in noted:
         noted["free_text"] = _has_free_text(contents)
@@ -62,17 +70,17 @@ def has_free_text(contents: Contents) -> bool:
 def _has_free_text(contents: Contents) -> bool:
     given = contents.arguments
     if given is None:
-        return is_in_sentences(contents.input[:_LOOKED_AT])
+        return is_in_sentences(contents.input[:_MAX_EXAMINED])
     return any(
         isinstance(value, str)
         and name.lower() not in _PROGRAM_KEYS
-        and is_in_sentences(value[:_LOOKED_AT])
+        and is_in_sentences(value[:_MAX_EXAMINED])
         for name, value in given.items()
     )
 
 
 def is_in_sentences(text: str) -> bool:
-    """Whether a text is what people would say: five words and more, two of them such as hold sentences together."""
+    """Whether a text is a sentence: at least five words, two of them function words."""
     if text.count(" ") < 4 or _COMMAND.search(text[:200]):
         return False
     words = text.lower().replace("?", " ").replace(",", " ").replace(".", " ").split()
@@ -85,7 +93,7 @@ def _is_running(label: str) -> bool:
 
 
 def runs_program(contents: Contents, label: str) -> bool:
-    """Whether the call ran something, so that what it printed is its own outcome and not what it was asked to show."""
+    """Whether the call ran a program, so that its output is the outcome and not requested content."""
     noted = contents.noted
     if "runs" not in noted:
         noted["runs"] = _runs_program(contents, label)
@@ -115,15 +123,18 @@ def is_command(contents: Contents) -> bool:
 
 
 def _command_of(contents: Contents) -> str:
-    """The command or the code of a call; its whole input where that has no parts; empty where it is neither."""
+    """The command or the code of a call; its whole input where that has no parts.
+
+    Empty where it is neither.
+    """
     given = contents.arguments
     if given is None:
-        return contents.input[:_LOOKED_AT]
+        return contents.input[:_MAX_EXAMINED]
     for name, value in given.items():
         if (
             isinstance(value, str)
             and name.lower() in _PROGRAM_KEYS
             and (name.lower() != "code" or _IS_CODE.search(value))
         ):
-            return value[:_LOOKED_AT]
+            return value[:_MAX_EXAMINED]
     return ""

@@ -1,4 +1,4 @@
-"""A tool that failed and says so only in its output."""
+"""A tool failed, and only its output shows it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ from stepstream.stream.run.steps import StepInfo
 
 
 class HiddenToolError(RuleBase):
-    """A tool failed and says so only in its output: the step is marked ok. A note: ``failure_not_retried`` raises the alert."""
+    """A tool's output reports a failure, but the step is marked ok.
+
+    A note: ``failure_not_retried`` raises the alert.
+    """
 
     on_by_default = True
     reads_contents = True
@@ -40,11 +43,11 @@ _MAX_SENTENCES = 20
 
 @detector_for(HiddenToolError)
 class HiddenToolErrorDetector(ContentDetector[HiddenToolError]):
-    """The output of a call that is marked ok tells of a failure; or it is a bare sentence where the tool returns data.
+    """A call is marked ok, but its output reports a failure, or is a sentence where the tool returns data.
 
-    One finding a call, at once: a note. What the agent makes of the failure decides whether there is an alert, which the rule
-    ``failure_not_retried`` judges. Of steps of kind ``other``, code that ran, only the form counts. The contrast with what
-    the tool returns else needs both kinds of outputs, in any order.
+    One finding per call, at once: a note. Whether there is an alert depends on what the agent does
+    next, which ``failure_not_retried`` evaluates. For steps of kind ``other``, code that ran, only the
+    form counts. The contrast with a tool's other outputs works in any order of outputs.
     """
 
     kinds = CALLS | {"other"}
@@ -54,7 +57,7 @@ class HiddenToolErrorDetector(ContentDetector[HiddenToolError]):
         self._tool = self.rule.tool
 
     def on_content(self, run: Run, step: StepInfo, contents: Contents, now_us: int) -> Observations:
-        """Judge an ended call."""
+        """Check an ended call."""
         if not self.wants_content(step.kind) or step.status != "ok" or not contents.output:
             return NOTHING
         if self._tool != "*" and not fnmatchcase(step.label, self._tool):
@@ -68,7 +71,11 @@ class HiddenToolErrorDetector(ContentDetector[HiddenToolError]):
         return self._contrast(run, step, contents) if is_call else NOTHING
 
     def _contrast(self, run: Run, step: StepInfo, contents: Contents) -> Observations:
-        """A tool's state is 1 once it returned data, else the sentences that it said: [step id, text] each."""
+        """Compare the form of an output with the tool's other outputs.
+
+        The state per tool is 1 once it has returned data, else its sentences so far: [step id,
+        text] each.
+        """
         is_data = contents.output[:1] in ("{", "[")
         if not is_data and (not is_bare_sentence(contents) or sounds_successful(contents)):
             return NOTHING
@@ -79,7 +86,7 @@ class HiddenToolErrorDetector(ContentDetector[HiddenToolError]):
                 return NOTHING
             seen[step.label] = 1
             return (
-                [self._odd(step.label, *said) for said in before]
+                [self._odd(step.label, *stated) for stated in before]
                 if isinstance(before, list)
                 else NOTHING
             )
@@ -92,16 +99,17 @@ class HiddenToolErrorDetector(ContentDetector[HiddenToolError]):
             seen[step.label] = [[step.step_id, excerpt(contents.output)]]
         return NOTHING
 
-    def _odd(self, label: str, step_id: str, said: str) -> Observation:
+    def _odd(self, label: str, step_id: str, stated: str) -> Observation:
         return self._observation(
-            label, step_id, Failure("a sentence, where this tool returns data", said)
+            label, step_id, Failure("a sentence, where this tool returns data", stated)
         )
 
     def _observation(self, label: str, step_id: str, failure: Failure) -> Observation:
         return Observation(
             message=f"{label} failed although its step is marked ok",
             quoted=excerpt(failure.message) or failure.sign,
-            detail=f"seen in its output: {failure.sign}; the tool should mark such a step as failed",
+            detail=f"seen in its output: {failure.sign}; the tool should mark such a step as "
+            "failed",
             severity=self.severity("note"),
             subject=label,
             level=step_id,

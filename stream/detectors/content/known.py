@@ -1,8 +1,10 @@
-"""Which identifiers a run has named so far, and since when: by users, by what called it, by what tools returned.
+"""Which identifiers a run has named so far, and since when.
 
-An identifier is known by the numbers in it; kept are those, a bounded number of them. Identifiers without a number of three
-digits are not judged: too much of them stands in ordinary text. What a model said or passed to a tool makes nothing known:
-that is what is being judged.
+In inputs from outside and in outputs of tools.
+
+An identifier is known by the numbers in it, of which a bounded number is kept. Identifiers without
+a number of three digits are not checked: ordinary text contains too many of them. Outputs and tool
+inputs of a model add nothing: they are what is checked.
 """
 
 from __future__ import annotations
@@ -31,10 +33,12 @@ _DATE_OR_TIME: Final = re.compile(
 )
 _NUMBER: Final = re.compile(r"\d+")
 _NAMED_SO: Final = re.compile(
-    r"(?:^|[_-])(?:ids?|no|num|number|code|key|ref|reference|sku|account|uuid|order|ticket|invoice|case)$|[a-z](?:Id|Ids|Number|Code|Ref|Key)$"
+    r"(?:^|[_-])(?:ids?|no|num|number|code|key|ref|reference|sku|account|uuid|order|ticket|invoice|"
+    r"case)$|[a-z](?:Id|Ids|Number|Code|Ref|Key)$"
 )
 _MADE_UP_BY_RIGHT: Final = re.compile(
-    r"idempot|request|session|trace|correlation|nonce|seed|page|offset|cursor|zip|postal|post_?code|country|currency|language|status|error|key_?code",
+    r"idempot|request|session|trace|correlation|nonce|seed|page|offset|cursor|zip|postal|"
+    r"post_?code|country|currency|language|status|error|key_?code",
     re.IGNORECASE,
 )
 _CREATING: Final = re.compile(
@@ -70,11 +74,14 @@ class Known:
             )
 
     def _add(self, text: str, whole_hash: int, at_us: int, *, lost: bool) -> None:
-        """Learn the numbers in all of a text, which is told from others by its hash. ``lost``: a part of it never came."""
+        """Learn the numbers in a text, which its hash identifies.
+
+        ``lost``: it was cut off when it was recorded.
+        """
         if lost:
             self._earliest("cut_us", at_us)
         if self._state.get("cut_us", _FAR) <= at_us:
-            return  # nothing after it is judged
+            return  # nothing after it is checked
         heads: dict[int, int] = self._state.setdefault("heads", {})
         head = whole_hash >> 32
         if heads.get(head, _FAR) <= at_us:
@@ -103,12 +110,18 @@ class Known:
         if at_us < self._state.get(name, _FAR):
             self._state[name] = at_us
 
-    def can_judge(self, at_us: int) -> bool:
-        """Whether all that was said before a time was seen: contents were captured, and of none a part was left out."""
+    def is_complete(self, at_us: int) -> bool:
+        """Whether everything before a time was seen.
+
+        Contents were captured, and none was cut off.
+        """
         return bool(self._state.get("heard_us", _FAR) <= at_us < self._state.get("cut_us", _FAR))
 
     def has(self, value: str, at_us: int) -> bool:
-        """Whether every number in a value was named before a time, alone or in a longer one, or with commas for thousands."""
+        """Whether every number in a value was named before a time.
+
+        It may also be part of a longer number, or be written with commas for thousands.
+        """
         known: dict[bytes, int] = self._state.get("known", {})
         return all(
             known.get(number, _FAR) <= at_us
@@ -125,7 +138,7 @@ def _with_commas(number: bytes, known: dict[bytes, int], at_us: int) -> bool:
 
 
 def identifiers(label: str, arguments: dict[str, Any]) -> list[tuple[str, str]]:
-    """The values among a call's arguments that can only be names of things that exist, with what they are called."""
+    """The identifiers among a call's arguments, each with the name of its argument."""
     found = [
         pair for pair in _leaves(arguments, "") if 4 <= len(pair[1]) <= 65 and _is_identifier(*pair)
     ]
@@ -139,7 +152,10 @@ def identifiers(label: str, arguments: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def numbers(arguments: dict[str, Any]) -> list[tuple[str, str]]:
-    """The amounts among a call's arguments: numbers of three digits and more, as they would be written."""
+    """The amounts among a call's arguments.
+
+    Numbers of three digits and more, as they would be written.
+    """
     found = [
         (name, value)
         for name, value in _number_leaves(arguments, "")
@@ -180,7 +196,7 @@ def _leaves(value: Any, name: str, depth: int = 0) -> Iterator[tuple[str, str]]:
 def _is_identifier(name: str, value: str) -> bool:
     if " " in value or not _IDENTIFIER.match(value) or _DATE_OR_TIME.match(value):
         return False
-    made_up, named_so = _said_by_name(name)
+    made_up, named_so = _kind_by_name(name)
     if made_up:
         return False
     longest = max(map(len, _NUMBER.findall(value)))
@@ -188,7 +204,7 @@ def _is_identifier(name: str, value: str) -> bool:
 
 
 @lru_cache(1_024)
-def _said_by_name(name: str) -> tuple[bool, bool]:
+def _kind_by_name(name: str) -> tuple[bool, bool]:
     """Whether what has this name may be made up, and whether it is an identifier's."""
     return _MADE_UP_BY_RIGHT.search(name) is not None, _NAMED_SO.search(name) is not None
 

@@ -34,37 +34,42 @@ from stepstream.stream.run.steps import StepInfo
 
 
 class FailureNotRetried(RuleBase):
-    """A tool failed, openly or in its output, and the agent's next words were an answer, not another try.
+    """A tool failed, openly or in its output, and the agent answered instead of retrying.
 
-    It is a note where the answer speaks of the failure or asks for something, an error where it does neither. A later call
-    that makes good for the failure withdraws it.
+    It is a note if the answer mentions the failure or asks the user for something, else an error. A later
+    call that makes up for the failure withdraws it.
     """
 
     on_by_default = True
     reads_contents = True
-    fires_when = "a failure (hidden; with `open_errors` also open ones) is followed by an answer instead of a retry"
+    fires_when = (
+        "a failure (hidden; with `open_errors` also open ones) is followed by an answer "
+        "instead of a retry"
+    )
     usual_severity = "error; note if the answer mentions it or asks the user"
 
     rule: Literal["failure_not_retried"]
     open_errors: bool = Field(
         False,
-        description="also failures that the step's status shows, which tool_error_ignored judges",
+        description="also failures that the step's status shows, which tool_error_ignored "
+        "evaluates",
     )
 
 
 _REPEATED: Final = frozenset({"loop", "repetition"})
 _MAX_FAILURES: Final = 100
-_MAX_TOLD: Final = 20
+_MAX_REPORTED: Final = 20
 """Findings of a run that may still be withdrawn."""
 
 
 @detector_for(FailureNotRetried)
 class FailureNotRetriedDetector(DeferringDetector[FailureNotRetried]):
-    """Judged at the end of the model's step that follows the failure, and at the run's end where none follows.
+    """Evaluated at the end of the model's next step after the failure, or at the run's end.
 
-    Any further call counts as an attempt to make good for it; so does a step that says it retries or replaces the failed one.
-    An answer that speaks of the failure, or asks the user for something, makes it a note. A later call of the tool, or of one
-    for the same thing, that succeeds withdraws the finding, as do later words about it.
+    Any further call counts as an attempt to make up for it, as does a step with ``retry_of`` or
+    ``fallback_of``. An answer that mentions the failure, or asks the user for something, makes it a note. A
+    later successful call of the tool, or of one for the same thing, withdraws the finding, as does a later
+    answer that mentions it.
     """
 
     kinds = CALLS | SPEAKING
@@ -74,7 +79,10 @@ class FailureNotRetriedDetector(DeferringDetector[FailureNotRetried]):
         self._open_errors = self.rule.open_errors
 
     def on_content(self, run: Run, step: StepInfo, contents: Contents, now_us: int) -> Observations:
-        """Note failures and answers; hold the failures that an answer may follow; withdraw what a later step contradicts."""
+        """Note failures and answers; hold the failures that an answer may follow.
+
+        Withdraw what a later step contradicts.
+        """
         if step.kind in SPEAKING:
             self._note_answer(run, step, contents, now_us)
         elif step.kind in CALLS:
@@ -119,7 +127,7 @@ class FailureNotRetriedDetector(DeferringDetector[FailureNotRetried]):
         """Failures that nothing followed."""
         return list(self.own(run).get("failures", ()))
 
-    def judge(self, run: Run, key: str, *, at_close: bool) -> list[Observation]:
+    def evaluate(self, run: Run, key: str, *, at_close: bool) -> list[Observation]:
         """Whether the first answer after the failure was one, and no call came between."""
         failures: dict[str, str] = self.own(run).get("failures", {})
         failed = run.steps.get(key)
@@ -141,7 +149,7 @@ class FailureNotRetriedDetector(DeferringDetector[FailureNotRetried]):
         if plain:
             return self._settle(run, failed, first, first[1])
         if not later and not at_close:
-            return []  # its words alone do not tell: wait for what comes next
+            return []  # its words alone do not decide it: wait for the next step
         return self._settle(run, failed, first, min(later, default=2**63))
 
     def _settle(
@@ -163,9 +171,9 @@ class FailureNotRetriedDetector(DeferringDetector[FailureNotRetried]):
                 and makes_good(failed, failed.label, step, step.label)
             ):
                 return []
-        told: list[list[str]] = self.own(run).setdefault("told", [])
-        if len(told) < _MAX_TOLD and answer is not None:
-            told.append([failed.step_id, answer[2]])
+        reported: list[list[str]] = self.own(run).setdefault("told", [])
+        if len(reported) < _MAX_REPORTED and answer is not None:
+            reported.append([failed.step_id, answer[2]])
         return [self._observation(run, failed, message, answer)]
 
     def _forget(self, run: Run, key: str) -> list[Observation]:
@@ -179,15 +187,15 @@ class FailureNotRetriedDetector(DeferringDetector[FailureNotRetried]):
     def _withdraw(self, run: Run, step: StepInfo) -> list[Observation]:
         """The findings about failures that a successful call makes good for after all."""
         state = run.detector_state.get(self.name)
-        told: list[list[str]] = state.get("told", []) if state else []
+        reported: list[list[str]] = state.get("told", []) if state else []
         out = []
-        for pair in list(told):
+        for pair in list(reported):
             failed = run.steps.get(pair[0])
             if failed is None or step.start_us < failed.end_us:
                 continue
             how = makes_good(failed, failed.label, step, step.label)
             if how:
-                told.remove(pair)
+                reported.remove(pair)
                 out.append(
                     Observation(
                         message=f"withdrawn: {how} later",
@@ -208,16 +216,16 @@ class FailureNotRetriedDetector(DeferringDetector[FailureNotRetried]):
         if answer is None:
             end = "and nothing came after it"
         elif was == ADMITTED:
-            end = "and the agent's next words were an answer that speaks of trouble"
+            end = "and the agent's next output was an answer that mentions a problem"
         elif was == ASKED:
             end = "and the agent's next words asked for something"
         else:
             end = "and the agent answered as if it had not"
-        is_told = is_reported_by(run, _REPEATED, failed.label)
+        is_reported = is_reported_by(run, _REPEATED, failed.label)
         ended_badly = answer is None and run.root is not None and run.root.status != "ok"
         return Observation(
             message=f"{failed.label} failed, {end}",
-            severity=self.severity("note" if spoken or ended_badly or is_told else "error"),
+            severity=self.severity("note" if spoken or ended_badly or is_reported else "error"),
             subject=failed.label,
             level=failed.step_id,
             step_ids=(failed.step_id, answer[2]) if answer else (failed.step_id,),

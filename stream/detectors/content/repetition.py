@@ -1,4 +1,7 @@
-"""The same thing again: nearly the same arguments, the same failure each time, two calls in turns, the same thoughts."""
+"""The same thing again.
+
+Nearly the same arguments, the same failure each time, two calls in turns, the same thoughts.
+"""
 
 from __future__ import annotations
 
@@ -37,11 +40,14 @@ Share = Annotated[float, Field(gt=0, le=1)]
 
 
 class Repetition(RuleBase):
-    """A tool is called again and again with nearly the same arguments, or fails the same way each time, or two alternate."""
+    """A tool is called again and again with nearly the same arguments, or with the same failure."""
 
     on_by_default = True
     reads_contents = True
-    fires_when = "almost the same call again, the same failure each time, two calls in turns, the same written action, or many repeats over all tools"
+    fires_when = (
+        "almost the same call again, the same failure each time, two calls in turns, the "
+        "same written action, or many repeats over all tools"
+    )
     usual_severity = "warning"
 
     rule: Literal["repetition"]
@@ -50,7 +56,8 @@ class Repetition(RuleBase):
         0.6, description="share of words that two arguments have in common (Jaccard)"
     )
     exact: bool = Field(
-        False, description="also calls that are the same to the letter, which the rule loop judges"
+        False,
+        description="also calls that are the same to the letter, which the rule loop evaluates",
     )
 
 
@@ -71,36 +78,42 @@ _MAX_CALLS: Final = 256
 _THOUGHTS: Final = "what the model writes to act"
 _MIN_THOUGHT_WORDS: Final = 20
 _THOUGHT_SIMILARITY: Final = 0.85
-"""What one agent writes is the same action from here on: agents of one task share half of their words and more."""
+"""What one agent writes is the same action from here on: agents of one task share half of their
+words and more."""
 _REQUEST_SIMILARITY: Final = 0.35
-"""Requests in words, in the code that a model writes, are for the same thing from here on: each is worded anew."""
+"""Requests in words, in the code that a model writes, are for the same thing from here on: each is
+worded anew."""
 _MIN_REQUEST_WORDS: Final = 12
 _SENTENCE_SPACES: Final = 4
 _QUOTED: Final = re.compile(r"\"([^\"\n]{20,600})\"|'([^'\n]{20,600})'")
 _OUTPUT_SIMILARITY: Final = 0.5
-"""Two answers say the same from here on."""
+"""Two answers are the same from this similarity on."""
 _WAITING: Final = re.compile(r"(?:^|[_\W])(?:wait|sleep|pause|delay|poll)", re.IGNORECASE)
 """In turns with one of these a call is polling."""
 _IN_ALL: Final = "in all"
 _CODE: Final = "code"
 _LOOP: Final = frozenset({"loop"})
-_TOLD: Final = frozenset({"loop", "repetition"})
-_DETAIL: Final = "the run repeats itself instead of getting on: what comes back does not change what is asked next"
+_REPORTED_BY: Final = frozenset({"loop", "repetition"})
+_DETAIL: Final = (
+    "the run repeats itself instead of getting on: what comes back does not change "
+    "what is asked next"
+)
 
 # What is kept of a call, in this order.
-_STEP, _BITS, _INPUT, _OUTPUT, _ERROR, _IN_WORDS, _NAMES, _SAID = range(8)
+_STEP, _BITS, _INPUT, _OUTPUT, _ERROR, _IN_WORDS, _NAMES, _STATED = range(8)
 _Call = list[Any]
 
 
 @detector_for(Repetition)
 class RepetitionDetector(DeferringDetector[Repetition]):
-    """Calls are the same thing when their inputs are nearly the same and they bring nothing new, or fail in the same way.
+    """Calls with nearly the same inputs that return nothing new, or fail in the same way.
 
-    Nothing new: the same output, none (a failure), or one that shares most of its words where the call was put in words.
-    Calls that differ in an id, a number or a date are different; the same call whose answer changes is polling; a further
-    try of one call (``retry_of``, ``attempt``) is no call of its own. Reported is a tool that was called so again
-    ``repeats`` times, or a run in which as many calls, of whatever tools, were repeats. Counted over all pairs, so in any
-    order; alternation is judged later by the steps' times. What an agent writes is compared with what it wrote itself.
+    Nothing new is the same output, none (a failure), or, if the input is in words, an output that shares
+    most of its words. Calls that differ in an id, a number or a date are different calls. The same call
+    whose answer changes is polling. A retry (``retry_of``, ``attempt``) is not counted as a call. Reported
+    is a tool that was called in this way ``repeats`` times, or a run in which as many calls of any tools
+    were repeats. All pairs are compared, so the order does not matter; alternation is evaluated later by
+    the steps' times. What an agent writes is compared only with what it wrote itself.
     """
 
     kinds = CALLS | {"llm_call", "other"}
@@ -148,7 +161,10 @@ class RepetitionDetector(DeferringDetector[Repetition]):
         return self._compare(run, label, before, call, is_call=is_call)
 
     def _note_code(self, run: Run, step: StepInfo, now_us: int) -> None:
-        """Code that ran and failed: judged when it has settled whether it is the failure, or a step below it."""
+        """Code that ran and failed.
+
+        Evaluated once it is known whether it failed itself, or a step below it.
+        """
         failed: list[list[Any]] = self.own(run).setdefault("code", [])
         if len(failed) < _MAX_PER_TOOL:
             failed.append(
@@ -240,13 +256,16 @@ class RepetitionDetector(DeferringDetector[Repetition]):
     def _in_all(self, run: Run) -> list[Observation]:
         """The calls that repeated an earlier one, over all tools."""
         again = [*self._without_reason(run), *(item[0] for item in self._failed_code(run)[1:])]
-        if len(again) < self._repeats or is_reported_by(run, _TOLD):
+        if len(again) < self._repeats or is_reported_by(run, _REPORTED_BY):
             return []
         message = f"{len(again)} steps of the run repeated earlier ones and brought nothing new"
         return [self._observed(message, "", again, self._repeats)]
 
     def _without_reason(self, run: Run) -> list[str]:
-        """The repeats between which nothing was changed, and whose answers did not change: not housekeeping and no polling."""
+        """The repeats between which nothing was changed, and whose answers did not change.
+
+        Not housekeeping and no polling.
+        """
         own = self.own(run)
         again: list[str] = own.get("again", [])
         calls: dict[str, list[_Call]] = own.get("calls", {})
@@ -269,7 +288,10 @@ class RepetitionDetector(DeferringDetector[Repetition]):
         ]
 
     def _same_as(self, one: _Call, calls: list[_Call]) -> list[_Call]:
-        """The calls that are the same thing as one of them, itself included; sketches are compared where nothing else tells."""
+        """The calls that are the same thing as one of them, itself included.
+
+        Sketches are compared if nothing else decides.
+        """
         given, output, error, in_words, names = (
             one[_INPUT],
             one[_OUTPUT],
@@ -278,7 +300,7 @@ class RepetitionDetector(DeferringDetector[Repetition]):
             one[_NAMES],
         )
         bits = int.from_bytes(one[_BITS], "little")
-        said = int.from_bytes(one[_SAID], "little")
+        stated = int.from_bytes(one[_STATED], "little")
         found = []
         for other in calls:
             brings_nothing = output == other[_OUTPUT] or (error and other[_ERROR])
@@ -299,14 +321,14 @@ class RepetitionDetector(DeferringDetector[Repetition]):
                 or (
                     in_words
                     and other[_IN_WORDS]
-                    and similarity(said, _number(other[_SAID])) >= _OUTPUT_SIMILARITY
+                    and similarity(stated, _number(other[_STATED])) >= _OUTPUT_SIMILARITY
                 )
             ) and similarity(bits, _number(other[_BITS])) >= self._similarity:
                 found.append(other)
         return found
 
-    def judge(self, run: Run, key: str, *, at_close: bool) -> list[Observation]:
-        """What a held judgement comes to."""
+    def evaluate(self, run: Run, key: str, *, at_close: bool) -> list[Observation]:
+        """The observations of a deferred decision."""
         if key == _CODE:
             return self._same_code(run)
         return self._in_all(run) if key == _IN_ALL else self._in_turns(run)
@@ -334,7 +356,7 @@ class RepetitionDetector(DeferringDetector[Repetition]):
                 and turn[i].label == turn[i % 2].label
                 for i in range(whole)
             ):
-                return [] if is_reported_by(run, _TOLD) else [self._say_turns(turn)]
+                return [] if is_reported_by(run, _REPORTED_BY) else [self._turns_observation(turn)]
         return []
 
     def _observation(
@@ -348,7 +370,10 @@ class RepetitionDetector(DeferringDetector[Repetition]):
             message = f"{label} failed {len(calls)} times in the same way"
             self.own(run).setdefault("failing", []).append(label)
         else:
-            message = f"{label} was called {len(calls)} times with nearly the same input and brought nothing new"
+            message = (
+                f"{label} was called {len(calls)} times with nearly the same input and "
+                "brought nothing new"
+            )
         return (self._observed(message, label, [call[_STEP] for call in calls], repeats),)
 
     def _observed(
@@ -365,10 +390,11 @@ class RepetitionDetector(DeferringDetector[Repetition]):
             unit="count",
         )
 
-    def _say_turns(self, turn: list[StepInfo]) -> Observation:
+    def _turns_observation(self, turn: list[StepInfo]) -> Observation:
         one, other = turn[0].label, turn[1].label
         return Observation(
-            message=f"{one} and {other} were called in turns {self._repeats} times, each with the same input and answer",
+            message=f"{one} and {other} were called in turns {self._repeats} times, each with the "
+            "same input and answer",
             severity=self.severity("warning"),
             subject=" and ".join(sorted((one, other))),
             step_ids=tuple(step.step_id for step in turn[:MAX_EVIDENCE]),
@@ -379,13 +405,16 @@ class RepetitionDetector(DeferringDetector[Repetition]):
 
 
 def _thought(step: StepInfo, contents: Contents) -> _Call | None:
-    """What a model wrote to act, in code or in words with calls among them; None for an answer and for bare calls."""
+    """What a model wrote to act, in code or in words with calls among them.
+
+    None for an answer and for bare calls.
+    """
     output = contents.output
     if not calls_tools(contents) or output[:1] == "[":
         return None
     taken = contents.taken
-    said = taken.get("content") if isinstance(taken, dict) else None
-    text = said if isinstance(said, str) else "" if isinstance(taken, dict) else output
+    stated = taken.get("content") if isinstance(taken, dict) else None
+    text = stated if isinstance(stated, str) else "" if isinstance(taken, dict) else output
     different = words(text[:_MAX_WRITTEN])
     if len(different) < _MIN_THOUGHT_WORDS:
         return None
@@ -420,8 +449,11 @@ def _asked_in_code(text: str) -> frozenset[bytes]:
 
 
 def _written_as(one: _Call, calls: list[_Call]) -> list[_Call]:
-    """What was written that is nearly the same as one of them, itself included; or that asks for nearly the same in words."""
-    bits, asked = _number(one[_BITS]), _number(one[_SAID])
+    """What was written that is nearly the same as one of them, itself included.
+
+    Or that asks for nearly the same in words.
+    """
+    bits, asked = _number(one[_BITS]), _number(one[_STATED])
     return [
         other
         for other in calls
@@ -431,7 +463,7 @@ def _written_as(one: _Call, calls: list[_Call]) -> list[_Call]:
             one[_NAMES] == other[_NAMES]
             and similarity(bits, _number(other[_BITS])) >= _THOUGHT_SIMILARITY
         )
-        or (asked and similarity(asked, _number(other[_SAID])) >= _REQUEST_SIMILARITY)
+        or (asked and similarity(asked, _number(other[_STATED])) >= _REQUEST_SIMILARITY)
     ]
 
 
@@ -459,12 +491,12 @@ def _is_equal(one: _Call, other: _Call) -> bool:
 
 
 def _is_loop(calls: list[_Call]) -> bool:
-    """Whether the rule ``loop`` judges them: the same to the letter, without a failure."""
+    """Whether the rule ``loop`` evaluates them: identical calls without a failure."""
     return all(_is_equal(call, calls[0]) and not call[_ERROR] for call in calls)
 
 
 def _has_reason(run: Run, call: _Call, of_tool: list[_Call], work_us: list[int]) -> bool:
-    """Whether a call only waits, had another answer at another time, or something was changed since it was made before."""
+    """Whether a repeated call is polling, or something was changed since it was made before."""
     if _WAITING.search(run.steps[call[_STEP]].label):
         return True
     same = [

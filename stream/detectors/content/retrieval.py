@@ -1,4 +1,7 @@
-"""Retrieval that brings nothing, or nothing about its query; and answers that share nothing with what was retrieved."""
+"""Retrieval that brings nothing, or nothing about its query.
+
+And answers that share nothing with what was retrieved.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from stepstream.stream.detectors.content.base import (
 )
 from stepstream.stream.detectors.content.failure_words import NO_RESULTS, NOTHING_FOUND
 from stepstream.stream.detectors.content.sameness import set_bits, similarity, sketch, values_text
-from stepstream.stream.detectors.content.speech import words_said
+from stepstream.stream.detectors.content.speech import answer_words
 from stepstream.stream.run.contents import Contents, words, words_in_order
 from stepstream.stream.run.rules import Applied
 from stepstream.stream.run.run import Run
@@ -40,7 +43,8 @@ class IrrelevantRetrieval(RuleBase):
     rule: Literal["irrelevant_retrieval"]
     min_overlap: Annotated[float, Field(ge=0, le=1)] = Field(
         0.1,
-        description="weighted share of the query's words that what came back must hold; 0: only empty ones are reported",
+        description="weighted share of the query's words that what came back must hold; 0: only "
+        "empty ones are reported",
     )
     min_score: float | None = Field(
         None, description="report when no document's score reaches this"
@@ -86,9 +90,11 @@ _ASKED_AGAIN: Final = 0.5
 """Share of words in common (Jaccard) from which a query is another's, asked again."""
 _EMPTY: Final = frozenset({"", "[]", "{}", "null", "None", '""', "()", "[[]]"})
 _COMMON: Final = frozenset(
-    b"""a about all an and any are as at be been but by can could did do does for from get give had has have how i if in into is
-    it its list me more most my no not of on one or other our out please show site so some such tell than that the their them
-    then there these they this to up us was we were what when where which who why will with would you your""".split()
+    b"""a about all an and any are as at be been but by can could did do does for from get give had
+    has have how i if in into is it its list me more most my no not of on one or other our out
+    please show site so some such tell than that the their them
+    then there these they this to up us was we were what when where which who why will with would
+    you your""".split()
 )
 
 
@@ -106,7 +112,7 @@ def query_of(kind: str, contents: Contents) -> str:
 
 
 def content_words(text: str) -> list[bytes]:
-    """The different words of a text that say what it is about, as they come."""
+    """The different content words of a text, in their order."""
     return [
         word
         for word in dict.fromkeys(words_in_order(text))
@@ -128,7 +134,7 @@ def retrieved_text(contents: Contents, query: str) -> str:
 
 
 def is_empty(step: StepInfo, contents: Contents) -> bool:
-    """Whether a retrieval brought nothing, in one of the ways in which that is said."""
+    """Whether a retrieval returned nothing, in one of the usual wordings."""
     if contents.step.documents:
         return False
     if step.status == "error":
@@ -145,10 +151,12 @@ def is_empty(step: StepInfo, contents: Contents) -> bool:
 
 @detector_for(IrrelevantRetrieval)
 class IrrelevantRetrievalDetector(DeferringDetector[IrrelevantRetrieval]):
-    """An empty retrieval is reported at once; what came back is weighed when earlier retrievals have settled.
+    """An empty retrieval is reported at once.
 
-    The share of the query's words that came back, each weighed by how seldom the run's retrievals bring it (as in BM25's
-    idf): a word that is on every page says little about this one.
+    What came back is weighed when earlier retrievals have settled.
+
+    The share of the query's words that came back, each weighted by how rarely the run's retrievals
+    bring it (as in BM25's idf): a word that is on every page carries little information.
     """
 
     kinds = CALLS
@@ -161,7 +169,7 @@ class IrrelevantRetrievalDetector(DeferringDetector[IrrelevantRetrieval]):
         self._asked_again = self.rule.asked_again
 
     def on_content(self, run: Run, step: StepInfo, contents: Contents, now_us: int) -> Observations:
-        """Judge what is evident, and note the rest."""
+        """Report what is evident, and note the rest."""
         if step.kind not in CALLS:
             return NOTHING
         query = query_of(step.kind, contents)
@@ -224,14 +232,14 @@ class IrrelevantRetrievalDetector(DeferringDetector[IrrelevantRetrieval]):
             queries[step.step_id] = [f"{sketch(content_words(query)):x}", excerpt(query, 80)]
             self.defer(run, f"again:{step.step_id}", now_us)
 
-    def judge(self, run: Run, key: str, *, at_close: bool) -> list[Observation]:
-        """What a held step turned out to be."""
+    def evaluate(self, run: Run, key: str, *, at_close: bool) -> list[Observation]:
+        """The observations about a deferred step."""
         if key.startswith("again:"):
-            return self._judge_query(run, key.removeprefix("again:"))
-        return self._judge_overlap(run, key)
+            return self._evaluate_query(run, key.removeprefix("again:"))
+        return self._evaluate_overlap(run, key)
 
-    def _judge_query(self, run: Run, key: str) -> list[Observation]:
-        """Whether the query asks again what an earlier one asked of the same tool, in other words."""
+    def _evaluate_query(self, run: Run, key: str) -> list[Observation]:
+        """Whether the query repeats an earlier one of the same tool in other words."""
         queries: dict[str, list[str]] = self.own(run).get("queries", {})
         step, mine = run.steps.get(key), queries.get(key)
         if step is None or mine is None:
@@ -263,7 +271,7 @@ class IrrelevantRetrievalDetector(DeferringDetector[IrrelevantRetrieval]):
             )
         ]
 
-    def _judge_overlap(self, run: Run, key: str) -> list[Observation]:
+    def _evaluate_overlap(self, run: Run, key: str) -> list[Observation]:
         """The weighted share of the query that came back."""
         kept: dict[str, list[Any]] = self.own(run).get("kept", {})
         step, entry = run.steps.get(key), kept.get(key)
@@ -305,16 +313,18 @@ class IrrelevantRetrievalDetector(DeferringDetector[IrrelevantRetrieval]):
 
 
 def _stem_in(word: bytes, found: frozenset[bytes]) -> bool:
-    """Whether the word is there in another number: the plural's s is all that is looked at."""
+    """Whether the word is there as singular or plural: only the final s is compared."""
     return (word[:-1] if word.endswith(b"s") else word + b"s") in found
 
 
 @detector_for(UnsupportedAnswer)
 class UnsupportedAnswerDetector(ContentDetector[UnsupportedAnswer]):
-    """At the close: the words of the run's answer were not among what was retrieved, beyond what chance would bring.
+    """At the close.
 
-    What was retrieved is kept as a set of bits. The more of them are set, the more words are there by chance; that share is
-    taken off before the answer is judged.
+    The words of the run's answer were not among what was retrieved, beyond what chance would bring.
+
+    What was retrieved is kept as a set of bits. The more of them are set, the more words are there
+    by chance; that share is subtracted before the answer is compared.
     """
 
     def __init__(self, applied: Applied) -> None:
@@ -348,11 +358,11 @@ class UnsupportedAnswerDetector(ContentDetector[UnsupportedAnswer]):
         own: dict[str, Any] = self.state(run, {})
         order = [rank, step.end_us, step.step_id]
         if order > own.get("order", [0, 0, ""]):
-            marks = sorted(crc32(word) for word in content_words(words_said(contents)))[:128]
+            marks = sorted(crc32(word) for word in content_words(answer_words(contents)))[:128]
             own["order"], own["answer"] = order, marks
 
     def on_close(self, run: Run, now_us: int) -> Observations:
-        """Judge the answer."""
+        """Compare the answer."""
         own = run.detector_state.get(self.name)
         if (
             not own
@@ -368,8 +378,10 @@ class UnsupportedAnswerDetector(ContentDetector[UnsupportedAnswer]):
             return NOTHING
         return (
             Observation(
-                message=f"the answer shares next to nothing with what was retrieved for it ({overlap:.0%} of its words)",
-                detail="it may come from the model's memory, or the retrieval was about something else",
+                message="the answer shares next to nothing with what was retrieved for it "
+                f"({overlap:.0%} of its words)",
+                detail="it may come from the model's memory, or the retrieval was about something "
+                "else",
                 severity=self.severity("warning"),
                 step_ids=(own["order"][2], *own["steps"]),
                 value=overlap,

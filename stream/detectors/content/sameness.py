@@ -1,4 +1,7 @@
-"""How alike two calls are: a small sketch of the words of each, and the form of an error without what varies."""
+"""How alike two calls are.
+
+A small sketch of the words of each, and the form of an error without what varies.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,10 @@ _VARYING: Final = re.compile(r"'[^']*'|\"[^\"]*\"|\S*[/\\]\S*|\d+")
 
 
 def sketch(found: Iterable[bytes]) -> int:
-    """A set of bits for a set of words; of many words those with the smallest hashes stand for all."""
+    """A set of bits for a set of words.
+
+    Of many words those with the smallest hashes stand for all.
+    """
     marks = set(map(crc32, found))
     kept = sorted(marks)[:MAX_WORDS] if len(marks) > MAX_WORDS else marks
     bits = 0
@@ -31,14 +37,14 @@ def sketch(found: Iterable[bytes]) -> int:
 
 def set_bits(found: Iterable[bytes], size: int) -> int:
     """The same with any number of bits, a multiple of eight, and for all words."""
-    held = bytearray(size // 8)
+    pending = bytearray(size // 8)
     for value in map(crc32, found):
-        held[value % size >> 3] |= 1 << (value & 7)
-    return int.from_bytes(held, "little")
+        pending[value % size >> 3] |= 1 << (value & 7)
+    return int.from_bytes(pending, "little")
 
 
 def similarity(one: int, other: int) -> float:
-    """The share of words in common (Jaccard) as the sketches tell it; 0 where there are none."""
+    """The share of words in common (Jaccard), estimated from the sketches; 0 if there are none."""
     both = (one & other).bit_count()
     return both / (one | other).bit_count() if both else 0.0
 
@@ -64,7 +70,10 @@ def _collect(value: Any, parts: list[str]) -> None:
 
 
 def error_form(message: str) -> int:
-    """An error without its quotations, paths and numbers, as a number; 0 for none. How many failed is kept."""
+    """An error without its quotations, paths and numbers, as a number; 0 for none.
+
+    How many failed is kept.
+    """
     if not message:
         return 0
     text = message[:300]
@@ -72,7 +81,10 @@ def error_form(message: str) -> int:
 
 
 def names_of_things(found: Iterable[bytes]) -> int:
-    """The words with a digit in them, as a number: ids, dates, amounts. Calls in which they differ are about other things."""
+    """The words with a digit in them, as a number: ids, dates, amounts.
+
+    Calls in which they differ are about other things.
+    """
     named = [word for word in found if not word.isalpha()]
     return (
         crc32(b" ".join(sorted({word for word in named if word.translate(None, _DIGITS) != word})))
@@ -82,7 +94,10 @@ def names_of_things(found: Iterable[bytes]) -> int:
 
 
 def short_values(arguments: dict[str, Any] | None) -> int:
-    """The short ones among several named values, as a number: whose turn it is where the same is done for one after another."""
+    """The short ones among several named values, as a number.
+
+    Whose turn it is where the same is done for one after another.
+    """
     if arguments is None or len(arguments) < _SEVERAL:
         return 0
     short = [
@@ -94,12 +109,15 @@ def short_values(arguments: dict[str, Any] | None) -> int:
 
 
 def digits_of(text: str) -> int:
-    """All digits of a text in their order, as a number: what tells texts apart that are about different parts of one thing."""
+    """All digits of a text in their order, as a number.
+
+    It differs for texts about different parts of one thing.
+    """
     return crc32(text.encode("utf-8", "replace").translate(None, _NO_DIGITS))
 
 
 def is_in_words(found: Iterable[bytes]) -> bool:
-    """Whether these are words that people would say, at least three different ones, not values of a form."""
+    """Whether these are at least three different words, not values of a form."""
     different: set[bytes] = set()
     for word in found:
         if word.isalpha():

@@ -20,7 +20,10 @@ Sensitive = Literal["key", "card", "iban", "email", "phone", "us_ssn"]
 
 
 class SensitiveData(RuleBase):
-    """A secret or personal data in what an agent says: API keys, private keys, cards, account numbers."""
+    """A secret or personal data in the output of an agent.
+
+    API keys, private keys, cards, account numbers.
+    """
 
     on_by_default = True
     reads_contents = True
@@ -38,7 +41,10 @@ class SensitiveData(RuleBase):
 
 @detector_for(SensitiveData)
 class SensitiveDataDetector(ContentDetector[SensitiveData]):
-    """The output of an agent contains a secret or personal data. One finding per kind and step; it does not quote the data."""
+    """The output of an agent contains a secret or personal data.
+
+    One finding per kind and step; it does not quote the data.
+    """
 
     def __init__(self, applied: Applied) -> None:
         super().__init__(applied)
@@ -61,7 +67,8 @@ class SensitiveDataDetector(ContentDetector[SensitiveData]):
         return Observation(
             message=f"the output of {step.name} contains {what}",
             quoted=f"{found[0].hint}{more}",
-            detail="everyone who can read this run can read it: replace the secret, and keep it out of prompts and outputs",
+            detail="everyone who can read this run can read it: replace the secret, and keep it "
+            "out of prompts and outputs",
             severity=self.severity("critical" if found[0].is_secret else "error"),
             subject=what,
             level=step.step_id,

@@ -1,7 +1,9 @@
-"""Forms of secrets and personal data: what can be told from ordinary text by its shape and check digits.
+"""Forms of secrets and personal data.
 
-Secrets are those of ``schemas.secret_forms``, as in the SDK. Each is looked for only where a cheap sign of it is in the text.
-What is found is never quoted, only its kind and its ends.
+Data that its shape and check digits distinguish from ordinary text.
+
+Secrets are those of ``schemas.secret_forms``, as in the SDK. Each is looked for only where a cheap
+sign of it is in the text. What is found is never quoted, only its kind and its ends.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ class Found(NamedTuple):
     what: str
     hint: str
     is_secret: bool = False
-    """A key, token or password: whoever reads it can use it."""
+    """A key, token or password: every reader can use it."""
 
 
 Sign = Callable[[str, bytes], bool]
@@ -43,8 +45,10 @@ _PHONE: Final = re.compile(
 )
 _SSN: Final = re.compile(r"(?<![\d-])(?!000|666|9\d\d)\d{3}-(?!00)\d\d-(?!0000)\d{4}(?![\d-])")
 
-# Of the digits alone, with blanks and dashes taken out: a run of ten or more is a sign of cards and accounts. Of letters and
-# digits: a run of sixteen is a sign of keys, which ordinary words and dashed identifiers do not have.
+# Of the digits alone, with blanks and dashes taken out: a run of ten or more is a sign of cards and
+# accounts. Of letters and
+# digits: a run of sixteen is a sign of keys, which ordinary words and dashed identifiers do not
+# have.
 _DIGITS: Final = bytes(48 if 48 <= code <= 57 else 120 for code in range(256))
 _LONG_NUMBER: Final = b"0" * 10
 _SPACED_DIGITS: Final = bytes(
@@ -62,7 +66,10 @@ _IBAN_LENGTHS: Final = {
 
 
 def found_in(text: str, data: bytes, forms: Iterable[Form]) -> Iterator[Found]:
-    """What a text holds of these forms; ``data`` is the text in UTF-8. Each sign is looked for once."""
+    """What a text holds of these forms; ``data`` is the text in UTF-8.
+
+    Each sign is looked for once.
+    """
     seen: dict[Sign, bool] = {}
     for sign, find in forms:
         if sign not in seen:
@@ -106,7 +113,7 @@ def passwords_in(text: str) -> Iterator[Found]:
 
 
 def keys_in(text: str) -> Iterator[Found]:
-    """API keys, tokens and private keys of known forms; examples that say so are left out."""
+    """API keys, tokens and private keys of known forms; marked examples are left out."""
     for start in sorted(key_starts(text)):
         yield from _kept(KINDS[start], KEYS[start].finditer(text))
     for form in TEXT_FORMS:
@@ -130,7 +137,10 @@ def _kept(what: str, matches: Iterable[re.Match[str]]) -> Iterator[Found]:
 
 
 def cards_in(text: str) -> Iterator[Found]:
-    """Payment cards: a length and a beginning that issuers use, the check digit right, not all the same digit."""
+    """Payment cards.
+
+    A length and a beginning that issuers use, the check digit right, not all the same digit.
+    """
     for match in _CARD.finditer(text):
         digits = re.sub(r"[ -]", "", match.group())
         if _is_card(digits) and _grouped_like_a_card(match.group()):
@@ -176,7 +186,7 @@ FORMS: Final[dict[str, tuple[Form, ...]]] = {
     "phone": ((_has_plus, phones_in),),
     "us_ssn": ((_has_dash, ssns_in),),
 }
-"""How each is found, and a cheap sign without which there is no point in looking."""
+"""How each is found, and a cheap sign without which the text is not searched."""
 
 
 def _is_card(digits: str) -> bool:
@@ -197,7 +207,10 @@ def _is_card(digits: str) -> bool:
 
 
 def _grouped_like_a_card(text: str) -> bool:
-    """All in one, or in groups as people write cards; not numbers that happen to stand side by side."""
+    """All in one, or in groups as people write cards.
+
+    Not numbers that happen to stand side by side.
+    """
     groups = [len(group) for group in re.split(r"[ -]", text)]
     return len(groups) == 1 or groups[:3] == [4, 4, 4] or groups in ([4, 6, 5], [4, 6, 4])
 

@@ -1,4 +1,7 @@
-"""What a model's step was: a request for tools, or an answer; and whether an answer speaks of trouble or asks for something."""
+"""What a model's step was: a request for tools, or an answer.
+
+And whether an answer mentions a problem or asks for something.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,14 @@ from stepstream.stream.run.contents import Contents, ends_of
 from stepstream.stream.run.run import Run
 from stepstream.stream.run.steps import StepInfo
 
-_HELD: Final = "|answers"
+_PENDING: Final = "|answers"
 """Under which a run's state holds them: no rule's name has a bar in it."""
 SPEAKING: Final = frozenset({"llm_call", "output"})
 MAX_ANSWERS: Final = 50
 """Steps of a run whose words are noted; of more the latest."""
-CALLED, SAID, ADMITTED, ASKED, CODED = 0, 1, 2, 3, 4
-"""It asked for tools; an answer; an answer that speaks of trouble; one that asks the user for something; code of its own."""
+CALLED, STATED, ADMITTED, ASKED, CODED = 0, 1, 2, 3, 4
+"""It asked for tools; an answer; an answer that mentions a problem; one that asks the user; code of
+its own."""
 ACTED: Final = frozenset({CALLED, CODED})
 """No answer."""
 
@@ -34,8 +38,8 @@ _CALL_KEYS: Final = (
 )
 _CALL_WORDS: Final = ("tool", "function", "arguments", "action")
 _BEGINNING: Final = 400
-"""Characters in which any of these words speaks of the trouble; later ones must do so plainly."""
-_TROUBLE: Final = frozenset({
+"""Characters in which any of these words mentions the problem; later text must do so plainly."""
+_PROBLEM: Final = frozenset({
     "unfortunately", "sorry", "apologies", "apologize", "apologise", "regret", "not", "cannot", "unable", "issue",
     "issues", "problem", "problems", "error", "errors", "fail", "failed", "fails", "failure", "invalid", "insufficient",
     "unavailable", "however", "instead", "longer", "trouble", "declined", "rejected", "denied", "seems", "problem:",
@@ -45,25 +49,30 @@ _TROUBLE: Final = frozenset({
     "siento", "lamentablemente", "desafortunadamente", "lamento", "non", "purtroppo", "errore", "n\u00e3o", "infelizmente",
     "erro", "niet", "helaas", "fout", "nie", "niestety", "\u043d\u0435", "\u043e\u0448\u0438\u0431\u043a\u0430",
 })  # fmt: skip
-_TROUBLE_ELSEWHERE: Final = (
+_PROBLEM_ELSEWHERE: Final = (
     "\u62b1\u6b49", "\u65e0\u6cd5", "\u5931\u8d25", "\u9519\u8bef", "\u7533\u3057\u8a33", "\u3067\u304d\u307e\u305b\u3093",
     "\u30a8\u30e9\u30fc", "\uc8c4\uc1a1", "\uc624\ub958",
 )  # fmt: skip
 """Where words are not parted by blanks."""
-_PLAIN_TROUBLE: Final = re.compile(
-    r"\b(?:unfortunately|sorry|unable|cannot|failed|failure|unsuccessful\w*|declined|rejected|denied|unavailable|error|"
+_PLAIN_PROBLEM: Final = re.compile(
+    r"\b(?:unfortunately|sorry|unable|cannot|failed|failure|unsuccessful\w*|declined|rejected|"
+    r"denied|unavailable|error|"
     r"(?:could|can|was|were|did|does|do|is|are|has|have|will|would)(?:\s+not\b|n['\u2019]t\b)|"
     r"not (?:able|possible|available|found|work(?:ed|ing)?)|"
     r"(?:an? )?(?:issue|problem|trouble) (?:with|while|when|in)|went wrong|"
     r"(?:fully|completely|all) (?:booked|occupied)|sold out|out of stock|"
     r"(?:is|are|was|were) (?:currently |temporarily )?(?:down|offline|unreachable|closed|full)|"
-    r"(?:a|my|our) (?:colleague|supervisor|manager)|(?:human|support) (?:agent|team|staff)|escalated)",
+    r"(?:a|my|our) (?:colleague|supervisor|manager)|(?:human|support) (?:agent|team|staff)|"
+    r"escalated)",
 )
 _ASKING: Final = re.compile(
-    r"\b(?:could|can|would) you (?:please )?(?:kindly )?(?:provide|share|confirm|check|tell|give|verify|send|try|specify|"
+    r"\b(?:could|can|would) you (?:please )?(?:kindly )?(?:provide|share|confirm|check|tell|give|"
+    r"verify|send|try|specify|"
     r"clarify|double|re-?enter|repeat|spell|supply|let me have)|"
-    r"please (?:provide|share|confirm|check|tell|give|verify|send|try|specify|clarify|double|re-?enter|repeat|spell|supply)|"
-    r"(?:what|which) (?:is|are|was) (?:your|the)|may i (?:have|ask|get)|do you (?:have|know|remember)|"
+    r"please (?:provide|share|confirm|check|tell|give|verify|send|try|specify|clarify|double|"
+    r"re-?enter|repeat|spell|supply)|"
+    r"(?:what|which) (?:is|are|was) (?:your|the)|may i (?:have|ask|get)|do you (?:have|know|"
+    r"remember)|"
     r"(?:which|what|when|where) (?!else\b)[^.?!\n]{0,80}\b(?:did|do|have|are|were) you "
     r"(?!need\b|think\b|feel\b)[^.?!\n]{0,80}\?|"
     r"i (?:will |'ll )?need your|"
@@ -73,20 +82,21 @@ _ASKING_SIGNS: Final = (" you", "please", "your", "may i")
 _LOWERED: Final = bytes(
     32 if code in b",.\x1c\x1d\x1e\x1f" else bytes([code]).lower()[0] for code in range(256)
 )
-"""ASCII in lower case, with blanks for what parts words in a text but not in bytes, and for commas and full stops."""
-_TROUBLE_BYTES: Final = frozenset(word.encode() for word in _TROUBLE)
+"""ASCII in lower case, with blanks for what parts words in a text but not in bytes, and for commas
+and full stops."""
+_PROBLEM_BYTES: Final = frozenset(word.encode() for word in _PROBLEM)
 
 
 def answers_of(run: Run) -> list[Answer]:
-    """What models answered so far; held once for all rules that ask."""
-    noted: list[Answer] = run.detector_state.setdefault(_HELD, [])
+    """The answers of models so far, kept once for all rules."""
+    noted: list[Answer] = run.detector_state.setdefault(_PENDING, [])
     return noted
 
 
 def note_answer(run: Run, step: StepInfo, contents: Contents, *, whole: bool) -> Answer | None:
     """Note what a model's step was; None where it is older than all of the many that are noted.
 
-    ``whole``: all of its words count, as where something failed before; else its beginning tells.
+    ``whole``: all of its words count, as where something failed before; else only its beginning.
     """
     answers = answers_of(run)
     if answers and answers[-1][2] == step.step_id:  # another rule has noted it
@@ -127,20 +137,24 @@ def what_it_was(contents: Contents, *, whole: bool) -> int:
 def _by_its_beginning(contents: Contents) -> int:
     if not contents.output or calls_tools(contents):
         return CALLED
-    return ADMITTED if _speaks_of_trouble(contents.output[:_BEGINNING]) else SAID
+    return ADMITTED if _mentions_problem(contents.output[:_BEGINNING]) else STATED
 
 
 def _by_all_of_it(contents: Contents) -> int:
     if not contents.output or calls_tools(contents):
         return (
             CODED
-            if "```" in contents.output and _does_more_than_answer(words_said(contents))
+            if "```" in contents.output and _does_more_than_answer(answer_words(contents))
             else CALLED
         )
-    said = words_said(contents).lower()
-    if _speaks_of_trouble(said[:_BEGINNING]) or _PLAIN_TROUBLE.search(said):
+    stated = answer_words(contents).lower()
+    if _mentions_problem(stated[:_BEGINNING]) or _PLAIN_PROBLEM.search(stated):
         return ADMITTED
-    return ASKED if any(sign in said for sign in _ASKING_SIGNS) and _ASKING.search(said) else SAID
+    return (
+        ASKED
+        if any(sign in stated for sign in _ASKING_SIGNS) and _ASKING.search(stated)
+        else STATED
+    )
 
 
 def _does_more_than_answer(text: str) -> bool:
@@ -159,8 +173,8 @@ def _does_more_than_answer(text: str) -> bool:
     )
 
 
-def words_said(contents: Contents) -> str:
-    """What a model's step says in words: out of the message that interfaces wrap around it, where there is one."""
+def answer_words(contents: Contents) -> str:
+    """The text of a model's step, taken out of the message that interfaces wrap around it."""
     if contents.output[:1] not in ("{", "[", '"') or not any(
         key in ends_of(contents.output) for key in _WRAPPING
     ):
@@ -197,14 +211,14 @@ def _collect(value: Any, parts: list[str], depth: int) -> None:
                 _collect(value[key], parts, depth + 1)
 
 
-def _speaks_of_trouble(beginning: str) -> bool:
+def _mentions_problem(beginning: str) -> bool:
     if beginning.isascii():
         data = beginning.encode().translate(_LOWERED)
-        return b"n't" in data or not _TROUBLE_BYTES.isdisjoint(data.split())
+        return b"n't" in data or not _PROBLEM_BYTES.isdisjoint(data.split())
     lowered = beginning.lower().replace("\u2019", "'")
-    if any(sign in lowered for sign in _TROUBLE_ELSEWHERE):
+    if any(sign in lowered for sign in _PROBLEM_ELSEWHERE):
         return True
-    return "n't" in lowered or not _TROUBLE.isdisjoint(
+    return "n't" in lowered or not _PROBLEM.isdisjoint(
         lowered.replace(",", " ").replace(".", " ").split()
     )
 
@@ -242,10 +256,12 @@ def _calls_tools(contents: Contents) -> bool:
     ):
         if found.get(key):
             return True
-    said = found.get("content")
-    if isinstance(said, list):
-        return any(isinstance(part, dict) and "tool" in str(part.get("type", "")) for part in said)
-    return _in_code(said) if isinstance(said, str) else False
+    stated = found.get("content")
+    if isinstance(stated, list):
+        return any(
+            isinstance(part, dict) and "tool" in str(part.get("type", "")) for part in stated
+        )
+    return _in_code(stated) if isinstance(stated, str) else False
 
 
 def _in_code(text: str) -> bool:

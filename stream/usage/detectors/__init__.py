@@ -1,4 +1,7 @@
-"""Detectors over windows of time: the spending, failures, durations and silence of an agent's runs. Pure."""
+"""Detectors over windows of time.
+
+The spending, failures, durations and silence of an agent's runs. Pure.
+"""
 
 from __future__ import annotations
 

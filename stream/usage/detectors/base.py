@@ -1,7 +1,8 @@
-"""What detectors over windows judge, and what they are.
+"""What detectors over windows evaluate, and their base class.
 
-A detector looks at a group of owners (the versions and tasks of one agent) as of a whole minute of log time, and says what
-is wrong then. It keeps nothing that could not be made again from the windows; what was told before is the judge's business.
+A detector evaluates a group of owners (the versions and tasks of one agent) as of a whole minute of
+log time. It keeps nothing that cannot be computed again from the windows; which of its observations
+are new is decided by ``windows.evaluation``.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from stepstream.stream.usage.windows.version_book import VersionBook
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """What is judged: one agent in one environment. What lies before ``sealed_until`` does not change any more."""
+    """One agent in one environment. Minutes before ``sealed_until`` do not change any more."""
 
     project: str
     environment: str
@@ -48,7 +49,7 @@ class Group:
         return min((min(series.hours) for series in self.owners if series.hours), default=None)
 
     def sealed_hours(self, since: int) -> Iterator[int]:
-        """The hours from ``since`` on that do not change any more, those in which nothing happened too."""
+        """The hours from ``since`` on that do not change any more, also those without steps."""
         yield from range(since, self.sealed_until - HOUR_US + 1, HOUR_US)
 
     @property
@@ -61,7 +62,10 @@ R = TypeVar("R", bound=WindowRuleBase)
 
 
 class WindowDetectorBase(ABC, Generic[R]):
-    """Evaluates one group by one rule. Each group has an instance of its own, as long as policies do not change."""
+    """Evaluates one group by one rule.
+
+    Each group has an instance of its own, as long as policies do not change.
+    """
 
     def __init__(self, rule: R, versions: VersionBook) -> None:
         self.rule = rule

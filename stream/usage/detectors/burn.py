@@ -1,10 +1,12 @@
 """How fast an objective's error budget is being spent.
 
-The method and its numbers are those of "Alerting on SLOs", chapter 5 of Google's Site Reliability Workbook (Beyer et al.,
-2018), its sixth way: multiwindow, multi-burn-rate alerts. The burn rate is the share of bad runs over the share that the
-objective allows. An alert fires while both a long window and a short one (a twelfth of it, so that it ends soon after the
-trouble does) burn at ``share x period / long window`` or faster: 2 % of a 30 days' budget within an hour is a rate of 14.4.
-An agent that is younger than the long window must have used up as much of the budget in the time that it is known for.
+The method and its numbers are those of "Alerting on SLOs", chapter 5 of Google's Site Reliability
+Workbook (Beyer et al., 2018), its sixth way: multiwindow, multi-burn-rate alerts. The burn rate is
+the share of bad runs over the share that the objective allows. An alert fires while both a long
+window and a short one (a twelfth of it, so that it ends soon after the cause does) burn at ``share
+x period / long window`` or faster: 2 % of a 30 days' budget within an hour is a rate of 14.4. An
+agent that is younger than the long window must have used up as much of the budget in the time that
+it is known for.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ class Slo(WindowRuleBase):
 
     objective: Share
     window: DurationUs = 30 * DAY_US
-    min_runs: Positive = Field(20, description="fewer runs in a window say nothing")
+    min_runs: Positive = Field(20, description="a window with fewer runs is not evaluated")
 
 
 class ErrorSlo(Slo):
@@ -58,7 +60,7 @@ class LatencySlo(Slo):
 
 @dataclass(frozen=True, slots=True)
 class BurnWindow:
-    """A pair of windows and the share of the period's error budget that may be spent in the long one."""
+    """A pair of windows, and the share of the error budget that may be spent in the long one."""
 
     long_us: int
     short_us: int
@@ -93,15 +95,18 @@ class BurnRateDetector(WindowDetectorBase[_Objective]):
     def evaluate(self, group: Group, now_us: int) -> Iterator[WindowObservation]:
         """The windows in which the budget burns too fast; the most urgent one alone."""
         for window in BURN_WINDOWS:
-            trouble = self._look(group, now_us, window)
-            if trouble is not None:
-                yield trouble
+            observed = self._evaluate_window(group, now_us, window)
+            if observed is not None:
+                yield observed
                 return
 
-    def _look(self, group: Group, now_us: int, window: BurnWindow) -> WindowObservation | None:
+    def _evaluate_window(
+        self, group: Group, now_us: int, window: BurnWindow
+    ) -> WindowObservation | None:
         rule = self.rule
         allowed = 1 - rule.objective
-        # An objective may be so low that no share of bad runs burns so fast: then most runs being bad is enough.
+        # An objective may be so low that no share of bad runs burns so fast: then most runs being
+        # bad is enough.
         limit = min(window.budget_share * rule.window / window.long_us, (1 + allowed) / 2 / allowed)
         recent = group.total(now_us - window.short_us, now_us)
         if not self.bad_runs(recent) or self._burn(recent) < limit:
@@ -113,7 +118,8 @@ class BurnRateDetector(WindowDetectorBase[_Objective]):
             return None
         lasts = format_duration(int(rule.window / burn))
         return WindowObservation(
-            message=f"{bad} of {runs} runs {self.description()} in the last {format_duration(window.long_us)}, "
+            message=f"{bad} of {runs} runs {self.description()} in the last "
+            f"{format_duration(window.long_us)}, "
             f"{burn:.1f} times what the objective of {100 * rule.objective:g} % allows",
             detail=f"at this rate the error budget of {format_duration(rule.window)} lasts {lasts}",
             severity=rule.severity or window.severity,

@@ -32,7 +32,7 @@ class SuccessDrop(WindowRuleBase):
 
 HISTORY_US: Final = 7 * 24 * HOUR_US
 CHANCE: Final = 1e-6
-"""It is looked at 1,440 times a day: by chance alone it fires about once in two years of one agent."""
+"""Evaluated 1,440 times a day, it fires by chance about once in two years of one agent."""
 
 LEAST_RISE: Final = 0.1
 """Ten points and twice what it was: less may be certain and is not worth a message."""
@@ -76,8 +76,8 @@ class SuccessDropDetector(WindowDetectorBase[SuccessDrop]):
 def chance_of(failed: int, runs: int, failed_before: int, runs_before: int) -> float:
     """How likely so many failures, or more, are if nothing has changed.
 
-    The tail of the beta-binomial distribution: the posterior predictive of the past's failures under Jeffreys' prior, so a
-    short past is no certain one.
+    The tail of the beta-binomial distribution: the posterior predictive of the past's failures
+    under Jeffreys' prior, so a short past is no certain one.
     """
     a, b = failed_before + 0.5, runs_before - failed_before + 0.5
     whole = math.lgamma(runs + 1) - _log_beta(a, b)

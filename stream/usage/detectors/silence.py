@@ -29,17 +29,18 @@ class Silence(WindowRuleBase):
     after: DurationUs = Field(900_000_000, description="a shorter silence is none")
 
 
-LOOK_BACK_US: Final = KEEP_MINUTES_US - HOUR_US
+HISTORY_US: Final = KEEP_MINUTES_US - HOUR_US
 MISSING: Final = 30
-"""Steps that should have come by now, judged by the quietest of the days compared with."""
+"""Steps that should have arrived by now, by the quietest of the days compared with."""
 
 
 @detector_for(Silence)
 class SilenceDetector(WindowDetectorBase[Silence]):
     """No step for a while, where the same hours of other days had many.
 
-    Other days are the same weekday of the last three weeks or, in an agent's first weeks, the last seven days, of which
-    each must have had something then. So nights and weekends are no silence, and the first week says nothing.
+    Other days are the same weekday of the last three weeks or, in an agent's first weeks, the last
+    seven days, of which each must have had something then. So nights and weekends are no silence,
+    and nothing is reported in the first week.
     """
 
     def evaluate(self, group: Group, now_us: int) -> Iterator[WindowObservation]:
@@ -53,7 +54,7 @@ class SilenceDetector(WindowDetectorBase[Silence]):
             ),
             default=None,
         )
-        since = max(now_us - LOOK_BACK_US, 0) if last is None else last + MINUTE_US
+        since = max(now_us - HISTORY_US, 0) if last is None else last + MINUTE_US
         if now_us - since < self.rule.after:
             return
         expected, days = self._expected(group, since, now_us)
@@ -71,7 +72,7 @@ class SilenceDetector(WindowDetectorBase[Silence]):
         )
 
     def _expected(self, group: Group, since: int, until: int) -> tuple[float, int]:
-        """Steps of the same stretch on the quietest of the days to compare with, and how many days there are."""
+        """Steps in the same hours of the quietest day to compare with, and how many days there are."""
         first = group.first_hour
         if first is None:
             return 0.0, 0

@@ -35,12 +35,15 @@ class SpendSpike(WindowRuleBase):
 
 
 SETTLED_US: Final = 15 * MINUTE_US
-"""So much of an hour must have passed before its pace says that a spike is over."""
+"""How much of an hour must have passed before its pace shows that a spike is over."""
 
 
 @detector_for(SpendSpike)
 class SpendSpikeDetector(WindowDetectorBase[SpendSpike]):
-    """Judges the hour as it goes, so a spike is told when the hour's usual total is far exceeded, not when the hour ends."""
+    """Evaluates the current hour.
+
+    A spike is reported once the hour's usual total is far exceeded, not at its end.
+    """
 
     def __init__(self, rule: SpendSpike, versions: VersionBook) -> None:
         super().__init__(rule, versions)

@@ -1,13 +1,17 @@
-"""What a series of windows usually amounts to, and whether one is far above it. Day and week cycle, drift and skew considered.
+"""What a series of windows usually amounts to, and whether one is far above it.
 
-A window's amount is the number of its runs times what one of them costs on average; each is judged by itself, because each
-strays in its own way: a few dear runs say little about the average, and much about nothing else. Both are looked at by
-their logarithms: what changes them multiplies. The forecast is a profile (the median of the hour of the day, weekdays and
-weekends apart) times a level (how far the last day or the last week, whichever is higher, lies above the profile). How far
-windows usually stray upwards of their forecast is the distance from the median to the deviation that a twentieth exceed,
-wider for windows of few runs, as the deviation of a mean is, and for an hour that was not yet seen often enough to have a
-profile of its own: the first days are when most would be said in error. Medians and ranks throughout: a spike, or a bad day,
-moves none of it. A level that has shifted is the new normal after about half a day.
+Day and week cycle, drift and skew considered.
+
+A window's amount is the number of its runs times what one of them costs on average; each is
+forecast by itself, because each varies in its own way: a few expensive runs change the average, and
+nothing else. Both are compared by their logarithms: what changes them multiplies. The forecast is a
+profile (the median of the hour of the day, weekdays and weekends apart) times a level (how far the
+last day or the last week, whichever is higher, lies above the profile). How far windows usually lie
+above their forecast is the distance from the median to the deviation that a twentieth exceed, wider
+for windows of few runs, as the deviation of a mean is, and for an hour that was not yet seen often
+enough to have a profile of its own: most false alarms would come in the first days. Medians and
+ranks throughout: a spike, or a bad day, moves none of it. A level that has shifted is the new
+normal after about half a day.
 """
 
 from __future__ import annotations
@@ -29,26 +33,28 @@ SPREAD_US: Final = 7 * DAY_US
 """Deviations are those of a week: each hour of each day once."""
 
 REFIT_US: Final = 4 * HOUR_US
-"""The past is looked at anew this often; it does not change faster."""
+"""How often the forecast is computed again."""
 
 LEARN_WINDOWS: Final = 72
-"""Three days of hours: each hour of the day was seen three times before anything is said."""
+"""Three days of hours: each hour of the day was seen three times before anything is reported."""
 
 MIN_SAMPLES: Final = 3
 SPREADS: Final = 2.0
-"""Of a normal distribution the twentieth's deviation is 1.64 sigma: a little more than three sigma are asked for."""
+"""Of a normal distribution the twentieth's deviation is 1.64 sigma: a little more than three sigma
+are asked for."""
 
 UNKNOWN: Final = 1.5
-"""By how much more in the first week, and while an hour of its kind of day was seen fewer than ``MIN_SAMPLES`` times."""
+"""By how much more in the first week, and while an hour of its kind of day was seen fewer than
+``MIN_SAMPLES`` times."""
 
 LEAST_SPREAD: Final = 0.1
 SYSTEMATIC: Final = 0.05
-"""Share of a window's variance that does not shrink with the number of its runs, beside that of a single run."""
+"""Share of a single run's variance that does not shrink with the number of a window's runs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What a window should amount to, the amount from which it is a spike, and how many windows say so."""
+    """The expected amount of a window, the limit of a spike, and the windows learnt from."""
 
     expected: float
     limit: float
@@ -56,7 +62,7 @@ class Forecast:
 
 
 class SpikeModel:
-    """The past of one series. ``judge`` a window first, then let it ``learn`` it."""
+    """The past of one series. Call ``forecast`` for a window first, then ``learn``."""
 
     def __init__(self, factor: float = 3.0, window_us: int = HOUR_US) -> None:
         least = math.log(factor)
@@ -75,22 +81,29 @@ class SpikeModel:
         return forecast is not None and value > forecast.limit
 
     def forecast(self, start_us: int, value: float, count: int) -> Forecast | None:
-        """What is expected instead of a window that amounts to ``value`` in ``count`` runs; None while too little is known."""
+        """What is expected instead of a window that amounts to ``value`` in ``count`` runs.
+
+        None while too little is known.
+        """
         if self.windows < LEARN_WINDOWS or value <= 0 or count <= 0:
             return None
         self._average.before(start_us)
         self._count.before(start_us)
         runs, cost = self._count.usual(start_us), self._average.usual(start_us)
-        # By how much more each run may cost, given their number; by how much more runs there may be, at what they cost.
-        dearer = math.log(count) + cost + self._average.margin(start_us, _width(count))
+        # By how much more each run may cost, given their number; by how much more runs there may
+        # be, at what they cost.
+        costlier = math.log(count) + cost + self._average.margin(start_us, _width(count))
         busier = (
             math.log(value / count) + runs + self._count.margin(start_us, _width(math.exp(runs)))
         )
-        limit = max(min(dearer, busier), runs + cost + self._least / 2)
+        limit = max(min(costlier, busier), runs + cost + self._least / 2)
         return Forecast(math.exp(runs + cost), math.exp(limit), self.windows)
 
     def learn(self, start_us: int, value: float, count: int) -> None:
-        """Take over a window that is over. One without runs says nothing; of what is too much, only so much as may be."""
+        """Learn from a window that is over.
+
+        One without runs is ignored; of a spike only the amount up to the limit counts.
+        """
         if value <= 0 or count <= 0:
             return
         self._average.before(start_us)
@@ -100,14 +113,17 @@ class SpikeModel:
         self._count.learn(start_us, math.log(count), _width(expected))
 
     def learn_old(self, start_us: int, value: float, count: int) -> None:
-        """Take over a window of long ago, older than ``SPREAD_US``: quicker, and the same but for what was too much."""
+        """Take over a window of long ago, older than ``SPREAD_US``.
+
+        Quicker, and the same but for what was too much.
+        """
         if value > 0 and count > 0:
             self._average.put(start_us, math.log(value / count), None)
             self._count.put(start_us, math.log(count), None)
 
 
 def _width(count: float) -> float:
-    """How wide a window of so many runs may stray, beside one of a single run."""
+    """The spread of a window of this many runs, relative to a window of one run."""
     return math.sqrt(SYSTEMATIC + (1 - SYSTEMATIC) / max(1.0, count))
 
 
@@ -129,7 +145,7 @@ class _Channel:
         self._fitted_for = -1
 
     def before(self, start_us: int) -> None:
-        """What follows is about this time: now and then that wants a new look at the past."""
+        """Move on to this time; the forecast is computed again now and then."""
         if start_us // REFIT_US != self._fitted_for:
             self._fitted_for, self._fitted = start_us // REFIT_US, None
 
@@ -208,7 +224,10 @@ class _Fit:
         return self._hours.get((2, hour), self._all) + self._kinds.get(day_kind(start_us), 0.0)
 
     def _of_kinds(self, seen: Sequence[_Seen]) -> dict[int, float]:
-        """How far weekdays and weekends lie from all days: until each of their hours is known, after one of them is."""
+        """How far weekdays and weekends lie from all days.
+
+        Until each of their hours is known, after one of them is.
+        """
         apart: dict[int, list[float]] = {}
         for item in seen:
             usual = self._hours.get((2, item.start % DAY_US // self._window_us), self._all)
@@ -226,6 +245,9 @@ def _medians(
 
 
 def _spread(strayed: list[float]) -> float:
-    """The distance from the median to the deviation that a twentieth exceeds: more for a tail that is long upwards."""
+    """The distance from the median to the deviation that a twentieth exceeds.
+
+    More for a tail that is long upwards.
+    """
     ordered = sorted(strayed)
     return max(LEAST_SPREAD, ordered[int(0.95 * (len(ordered) - 1))] - ordered[len(ordered) // 2])

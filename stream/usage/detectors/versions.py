@@ -1,10 +1,11 @@
-"""A new version of an agent against the one before it, judged as runs come in.
+"""A new version of an agent against the one before it, evaluated as runs close.
 
-Looking again after every run makes an ordinary test lie: sooner or later it finds something. This one may be looked at any
-time: the mixture sequential probability ratio test (Robbins 1970; Johari, Pekelis and Walsh, "Always Valid Inference:
-Continuous Monitoring of A/B Tests", 2015, equation 8). With the difference ``d`` of two means, its variance ``V`` and a
-normal prior of variance ``t`` for true differences, the ratio is ``sqrt(V / (V + t)) exp(t d^2 / (2 V (V + t)))``; that it
-ever exceeds 1/a has a probability of at most a when nothing is different.
+An ordinary test that is repeated after every run finds something sooner or later. This one may be
+evaluated at any time: the mixture sequential probability ratio test (Robbins 1970; Johari, Pekelis
+and Walsh, "Always Valid Inference: Continuous Monitoring of A/B Tests", 2015, equation 8). With the
+difference ``d`` of two means, its variance ``V`` and a normal prior of variance ``t`` for true
+differences, the ratio is ``sqrt(V / (V + t)) exp(t d^2 / (2 V (V + t)))``; that it ever exceeds 1/a
+has a probability of at most a when nothing is different.
 """
 
 from __future__ import annotations
@@ -108,8 +109,10 @@ class VersionWorseDetector(WindowDetectorBase[VersionWorse]):
             return
         cost, usual = math.exp(mean) / 1e9, math.exp(before) / 1e9
         yield WindowObservation(
-            message=f"a typical run of version {name} costs {cost / usual:.1f} times what one of {old_name} did: "
-            f"{format_dollars(cost)} instead of {format_dollars(usual)}, {new.priced:.0f} runs against {old.priced:.0f}",
+            message=f"a typical run of version {name} costs {cost / usual:.1f} times what one of "
+            f"{old_name} did: "
+            f"{format_dollars(cost)} instead of {format_dollars(usual)}, {new.priced:.0f} runs "
+            f"against {old.priced:.0f}",
             severity=self.rule.severity or "warning",
             level="cost",
             subject=f"{name} cost",

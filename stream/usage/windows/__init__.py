@@ -1,1 +1,4 @@
-"""Windows over what runs use: exact totals by event time, sealed to the fleet topic, and what judges them. Pure."""
+"""Windows over what runs use.
+
+Exact totals by event time, sealed to the fleet topic, and their evaluation. Pure.
+"""

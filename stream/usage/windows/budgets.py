@@ -1,4 +1,7 @@
-"""What was spent within each calendar window that a policy limits. Sums of integers: exact, in whatever order."""
+"""What was spent within each calendar window that a policy limits.
+
+Sums of integers: exact, in whatever order.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,10 @@ from stepstream.stream.usage.windows.records import Owner
 
 
 class BudgetKey(NamedTuple):
-    """One total: a budget's key, the project, which of those that are limited, and the window's beginning."""
+    """One total.
+
+    A budget's key, the project, which of those that are limited, and the window's beginning.
+    """
 
     policy: str
     alert: str
@@ -26,7 +32,7 @@ class BudgetKey(NamedTuple):
 
 
 class Total:
-    """Spent so far, beside the budget in force."""
+    """What was spent so far, and the budget in force."""
 
     __slots__ = ("budget", "changed", "end", "nanos")
 
@@ -59,7 +65,10 @@ class Budgets:
         return key, total
 
     def records(self, as_of: int) -> Iterator[tuple[bytes, FleetBudgetStruct]]:
-        """Keys and records of what has changed since the last time; what is over by then is forgotten."""
+        """Keys and records of what has changed since the last time.
+
+        What is over by then is forgotten.
+        """
         for key, total in list(self.totals.items()):
             if total.changed:
                 total.changed = False

@@ -1,4 +1,7 @@
-"""Where the usage stage of a partition stands: everything that its next findings and windows depend on, beside the windows."""
+"""The position of the usage stage of a partition.
+
+With the windows, all that its next findings and windows depend on.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,8 @@ _encode = msgspec.json.Encoder().encode
 def checkpoint_key(through: int) -> bytes:
     """The key of a checkpoint on the fleet topic.
 
-    Each has its own: of one key compaction keeps the last record, and that may be a zombie's, which is older.
+    Each has its own: of one key compaction keeps the last record, and that may be a zombie's, which
+    is older.
     """
     return KEY_PREFIX + str(through).encode()
 

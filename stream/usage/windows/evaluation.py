@@ -1,7 +1,7 @@
-"""Judges windows: budgets with every record, everything else once a minute of log time. Says what began and what ended.
+"""Evaluates windows: budgets with every record, other rules once a minute of log time.
 
-All of it follows from the log: the same records make the same findings, with the same ids, whoever reads them and however
-often. What is firing is part of the stage's checkpoint.
+Everything follows from the log: the same records give the same findings with the same ids, however
+often they are read. Which findings are firing is part of the stage's checkpoint.
 """
 
 from __future__ import annotations
@@ -36,21 +36,22 @@ from stepstream.stream.usage.windows.series import Series
 from stepstream.stream.usage.windows.version_book import VersionBook, VersionState
 
 CLEAR_FOR_US: Final = 5 * MINUTE_US
-"""A trouble ends when it was not seen for so long: what comes and goes is one trouble."""
+"""A finding is resolved when it was not observed for this time, so that a short gap makes no second
+alert."""
 
 MAX_FIRING: Final = 5_000
-"""Troubles told at once; what is beyond is counted. A checkpoint with as many is 2 MB."""
+"""Findings firing at once; further ones are only counted. A checkpoint with as many takes 2 MB."""
 
 
 class EvaluationState(msgspec.Struct):
-    """What a checkpoint keeps of the judge."""
+    """The part of a checkpoint that the evaluation needs."""
 
     firing: list[Firing] = []
     versions: VersionState = msgspec.field(default_factory=VersionState)
 
 
 class GroupKey(NamedTuple):
-    """One thing judged: a rule, and the agent that it is about."""
+    """A rule's alert, and the agent that it is about."""
 
     alert: str
     policy: str
@@ -60,7 +61,7 @@ class GroupKey(NamedTuple):
 
 
 class WindowEvaluation:
-    """The judge of one partition."""
+    """The evaluation of one partition."""
 
     def __init__(
         self, rules: WindowRules, counters: Counters, failures: ContainedFailures | None = None
@@ -70,7 +71,7 @@ class WindowEvaluation:
         self.versions = VersionBook()
         self.firing: dict[str, Firing] = {}
         self._levels: Counter[tuple[GroupKey, str]] = Counter()
-        """How many levels of a trouble are firing."""
+        """How many levels of a group and subject are firing."""
         self._rules = rules
         self._groups: dict[
             GroupKey, tuple[AppliedWindow, WindowDetectorBase[Any], list[Series]]
@@ -79,7 +80,7 @@ class WindowEvaluation:
         self._off: set[GroupKey] = set()
         self._failures = failures or ContainedFailures("usage", 0, counters)
 
-    # -- restart -----------------------------------------------------------------------------------------------------
+    # -- restart -----------------------------------------------------------------------------------
 
     def state(self) -> EvaluationState:
         """What a checkpoint must keep."""
@@ -91,7 +92,7 @@ class WindowEvaluation:
         self._levels = Counter(map(_subject_of, self.firing.values()))
         self.versions.restore(state.versions)
 
-    # -- rules -------------------------------------------------------------------------------------------------------
+    # -- rules -------------------------------------------------------------------------------------
 
     @property
     def rules(self) -> WindowRules:
@@ -101,7 +102,10 @@ class WindowEvaluation:
     def change_rules(
         self, rules: WindowRules, series: Mapping[Owner, Series], sealed_until: int
     ) -> None:
-        """Take over other rules. A budget that is new counts what was spent in its windows before, by whole hours."""
+        """Take over other rules.
+
+        A budget that is new counts what was spent in its windows before, by whole hours.
+        """
         known = {key[:5] for key in self.budgets.totals}
         self._rules = rules
         self._is_stale = True
@@ -114,7 +118,7 @@ class WindowEvaluation:
                 for hour, row in past.hours.items():
                     self.sealed((budget,), owner, "", hour, row.cost_nanos, sealed_until)
 
-    # -- budgets -----------------------------------------------------------------------------------------------------
+    # -- budgets -----------------------------------------------------------------------------------
 
     def used(
         self,
@@ -127,13 +131,13 @@ class WindowEvaluation:
         *,
         silent: bool,
     ) -> Iterator[FindingStruct]:
-        """Count what was spent in a minute; ``silent`` where it was judged before."""
+        """Count what was spent in a minute; ``silent``: it was evaluated before."""
         for budget in budgets:
             if budget.rule.per == "user_id" and not user_id:
                 continue
             key, total = self.budgets.use(budget, owner, user_id, minute, nanos)
             if not silent and nanos > 0:
-                yield from self._judge_budget(key, total, time_us)
+                yield from self._evaluate_budget(key, total, time_us)
 
     def sealed(
         self,
@@ -144,7 +148,7 @@ class WindowEvaluation:
         nanos: int,
         sealed_until: int,
     ) -> None:
-        """Count what was sealed before a restart, as far as it lies in windows that are not over."""
+        """Count sealed amounts after a restart, in budget windows that are not over."""
         for budget in budgets:
             if (
                 nanos
@@ -152,7 +156,9 @@ class WindowEvaluation:
             ):
                 self.budgets.use(budget, owner, user_id, minute, nanos)
 
-    def _judge_budget(self, key: BudgetKey, total: Total, time_us: int) -> Iterator[FindingStruct]:
+    def _evaluate_budget(
+        self, key: BudgetKey, total: Total, time_us: int
+    ) -> Iterator[FindingStruct]:
         budget = total.budget
         if total.nanos > budget.limit_nanos:
             level, limit = "limit", budget.limit_nanos
@@ -166,8 +172,9 @@ class WindowEvaluation:
             return
         spent, full = total.nanos / NANOS_PER_USD, budget.limit_nanos / NANOS_PER_USD
         share = 100 * total.nanos / budget.limit_nanos
-        trouble = WindowObservation(
-            message=f"{name}: {format_dollars(spent)} spent, {share:.0f} % of the budget of {format_dollars(full)}",
+        observed = WindowObservation(
+            message=f"{name}: {format_dollars(spent)} spent, {share:.0f} % of the budget of "
+            f"{format_dollars(full)}",
             severity=(budget.rule.severity or "error") if level == "limit" else "warning",
             level=level,
             subject=name,
@@ -176,9 +183,9 @@ class WindowEvaluation:
             unit="usd",
         )
         group = GroupKey(key.alert, key.policy, key.project, "", agent)
-        yield from self._fire(group, budget.rule.rule, trouble, time_us, until=total.end)
+        yield from self._fire(group, budget.rule.rule, observed, time_us, until=total.end)
 
-    # -- once a minute -----------------------------------------------------------------------------------------------
+    # -- once a minute -----------------------------------------------------------------------------
 
     def closed(self, summary: RunSummaryStruct) -> None:
         """Take a closed run into account."""
@@ -187,12 +194,12 @@ class WindowEvaluation:
     def evaluate(
         self, series: Mapping[Owner, Series], now_us: int, sealed_until: int
     ) -> Iterator[FindingStruct]:
-        """Judge all groups as of ``now_us``, a whole minute."""
+        """Evaluate all groups as of ``now_us``, a whole minute."""
         self._regroup(series)
-        open_troubles: dict[GroupKey, list[Firing]] = {}
+        firing_by_group: dict[GroupKey, list[Firing]] = {}
         for firing in self.firing.values():
             if not firing.until:
-                open_troubles.setdefault(_group_of(firing), []).append(firing)
+                firing_by_group.setdefault(_group_of(firing), []).append(firing)
         for key, (applied, detector, owners) in self._groups.items():
             if key in self._off:
                 continue
@@ -206,16 +213,19 @@ class WindowEvaluation:
                 yield from self._switch_off(key, applied, error, now_us)
                 continue
             subjects: set[tuple[str, str]] = set()
-            for trouble in seen:
-                subjects.add((trouble.subject, trouble.level))
-                yield from self._fire(key, applied.rule.rule, trouble, now_us)
-            yield from self._clear(open_troubles.get(key, ()), subjects, now_us)
+            for observed in seen:
+                subjects.add((observed.subject, observed.level))
+                yield from self._fire(key, applied.rule.rule, observed, now_us)
+            yield from self._clear(firing_by_group.get(key, ()), subjects, now_us)
         yield from self._expire(now_us)
 
     def _switch_off(
         self, key: GroupKey, applied: AppliedWindow, error: Exception, now_us: int
     ) -> Iterator[FindingStruct]:
-        """A detector raised about an agent: it is off for that agent until policies change or the worker starts anew."""
+        """A detector raised about an agent.
+
+        It is off for that agent until policies change or the worker starts anew.
+        """
         self._off.add(key)
         rule = applied.rule.rule
         finding = self._failures.detector(
@@ -235,7 +245,7 @@ class WindowEvaluation:
         for _, _, owners in self._groups.values():
             owners.clear()
         for owner, past in series.items():
-            for applied in self._rules.of(owner).judged:
+            for applied in self._rules.of(owner).evaluated:
                 key = GroupKey(applied.alert, applied.policy, *owner[:3])
                 found = self._groups.get(key)
                 if found is None:
@@ -249,7 +259,7 @@ class WindowEvaluation:
             del self._groups[key]
 
     def _fire(
-        self, key: GroupKey, rule: str, trouble: WindowObservation, now_us: int, *, until: int = 0
+        self, key: GroupKey, rule: str, observed: WindowObservation, now_us: int, *, until: int = 0
     ) -> Iterator[FindingStruct]:
         name = firing_key(
             key.policy,
@@ -257,8 +267,8 @@ class WindowEvaluation:
             key.project,
             key.environment,
             key.agent,
-            trouble.subject,
-            trouble.level,
+            observed.subject,
+            observed.level,
         )
         known = self.firing.get(name)
         if known is not None:
@@ -274,14 +284,14 @@ class WindowEvaluation:
             project=key.project,
             environment=key.environment,
             agent=key.agent,
-            subject=trouble.subject,
-            level=trouble.level,
-            severity=trouble.severity,
+            subject=observed.subject,
+            level=observed.level,
+            severity=observed.severity,
             opened_at=now_us,
             until=until,
         )
         self._levels[_subject_of(firing)] += 1
-        yield finding(firing, trouble, now_us)
+        yield finding(firing, observed, now_us)
 
     def _drop(self, firing: Firing) -> None:
         del self.firing[firing.key]
@@ -304,7 +314,7 @@ class WindowEvaluation:
                 )
 
     def _expire(self, now_us: int) -> Iterator[FindingStruct]:
-        """End what belongs to a window that is over, and what nothing judges any more."""
+        """Resolve findings of windows that are over, and of rules that no longer apply."""
         for firing in list(self.firing.values()):
             if firing.until and now_us >= firing.until:
                 yield from self._end(firing, f"{firing.subject}: this window is over", now_us)
@@ -312,7 +322,10 @@ class WindowEvaluation:
                 yield from self._end(firing, "no rule asks for this any more", now_us)
 
     def _end(self, firing: Firing, message: str, now_us: int) -> Iterator[FindingStruct]:
-        """An alert stays open while another level of the same trouble is firing."""
+        """Resolve a finding.
+
+        Its alert stays open while another level of the same subject is firing.
+        """
         self._drop(firing)
         if not self._levels[_subject_of(firing)]:
             yield ended(firing, message, now_us)

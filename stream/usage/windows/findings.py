@@ -1,4 +1,4 @@
-"""What is firing over windows, and the findings that say so: named by the log, so that a replay makes the same ones."""
+"""Findings over windows: what is firing, and its finding records, with ids derived from the log."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stepstream.schemas.ids import derived_id
 
 @dataclass(frozen=True, slots=True)
 class WindowObservation:
-    """What a window detector sees now. ``level`` tells apart what is worse about the same subject."""
+    """What a window detector observes now. ``level`` distinguishes degrees of the same subject."""
 
     message: str
     severity: FindingSeverity
@@ -29,7 +29,10 @@ class WindowObservation:
 
 
 class Firing(msgspec.Struct):
-    """A trouble that was told and has not ended. ``until``: it ends then; 0: when it is no longer seen for a while."""
+    """A finding that was sent and is not resolved.
+
+    ``until``: it is resolved at this time; 0: once it was not observed for a while.
+    """
 
     alert: str
     rule: str
@@ -46,7 +49,7 @@ class Firing(msgspec.Struct):
 
     @property
     def key(self) -> str:
-        """What tells it from others that are firing."""
+        """Its key among those that are firing."""
         return firing_key(
             self.policy,
             self.alert,
@@ -61,30 +64,30 @@ class Firing(msgspec.Struct):
 def firing_key(
     policy: str, alert: str, project: str, environment: str, agent: str, subject: str, level: str
 ) -> str:
-    """The key of a trouble."""
+    """The key of a firing finding."""
     return "\x1f".join((policy, alert, project, environment, agent, subject, level))
 
 
-def finding(firing: Firing, trouble: WindowObservation, time_us: int) -> FindingStruct:
-    """The finding that tells of a trouble."""
+def finding(firing: Firing, observed: WindowObservation, time_us: int) -> FindingStruct:
+    """The finding record of an observation."""
     return new_finding(
         firing,
         _id(firing, "firing"),
         time_us,
         severity=firing.severity,
-        agent_version=trouble.agent_version,
-        value=trouble.value,
-        threshold=trouble.threshold,
-        unit=trouble.unit,
-        baseline=trouble.baseline,
-        baseline_runs=trouble.baseline_runs,
-        message=trouble.message,
-        detail=trouble.detail,
+        agent_version=observed.agent_version,
+        value=observed.value,
+        threshold=observed.threshold,
+        unit=observed.unit,
+        baseline=observed.baseline,
+        baseline_runs=observed.baseline_runs,
+        message=observed.message,
+        detail=observed.detail,
     )
 
 
 def ended(firing: Firing, message: str, time_us: int) -> FindingStruct:
-    """The finding that ends a trouble."""
+    """The finding record that resolves it."""
     return new_finding(
         firing,
         _id(firing, "resolved"),

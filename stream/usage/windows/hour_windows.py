@@ -17,7 +17,10 @@ from stepstream.stream.usage.windows.totals import (
 
 
 class HourWindow:
-    """One owner's hour: rows by their minute within it, and the parts of it that were sealed before."""
+    """One owner's hour.
+
+    Rows by their minute within it, and the parts of it that were sealed before.
+    """
 
     __slots__ = ("parts", "rows")
 
@@ -54,7 +57,10 @@ class HourWindows:
     def seal(
         self, since: int, until: int, through: int
     ) -> Iterator[tuple[bytes, FleetWindowStruct | None]]:
-        """Keys and records of what lies between the two times. An hour that is over replaces its parts."""
+        """Keys and records of what lies between the two times.
+
+        An hour that is over replaces its parts.
+        """
         for owner in list(self.hours):
             hours = self.hours[owner]
             for start in [start for start in sorted(hours) if start < until]:

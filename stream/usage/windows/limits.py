@@ -1,4 +1,7 @@
-"""How much the windows hold and how late a record may come: the usage stage's settings, in microseconds of log time."""
+"""How much the windows hold and how late a record may come.
+
+The usage stage's settings, in microseconds of log time.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What is held of each run until its minutes are sealed, so that a record replaces the one before it."""
+"""The newest record of each run and minute, kept until the minute is sealed.
+
+A newer revision replaces it.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ UsageKey = tuple[str, str, str, int]
 
 @dataclass(slots=True)
 class PendingUsage:
-    """The newest record of a run's minute: whose it was and what it said."""
+    """The newest record of a run's minute: its owner and amounts."""
 
     revision: int
     owner: Owner
@@ -23,7 +26,7 @@ class PendingUsage:
 
 @dataclass(slots=True)
 class PendingRun:
-    """The newest summary of a run: whose it was, where it counts and what it said."""
+    """The newest summary of a run: its owner, the minute it counts in, and its amounts."""
 
     revision: int
     owner: Owner
@@ -35,7 +38,10 @@ class PendingRun:
 
 @dataclass(slots=True)
 class Slot:
-    """A stretch of time that is sealed at once. ``hold`` keeps the records that fill it from being forgotten."""
+    """A stretch of time that is sealed at once.
+
+    ``hold`` keeps the records that fill it from being forgotten.
+    """
 
     start: int
     hold: OffsetHold = field(default_factory=OffsetHold)

@@ -1,22 +1,28 @@
-"""Records of the usage topic, as the windows read them: a run's minute, a closed run, a partition's progress."""
+"""Records of the usage topic, as the windows read them.
+
+A run's minute, a closed run, a partition's progress.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from operator import attrgetter
+from typing import Annotated, Any, Final
 
 import msgspec
 
 from stepstream.schemas.money import written_nanos
 from stepstream.schemas.normalise import MAX_COUNT
 from stepstream.schemas.times import DAY_US, MINUTE_US
-from stepstream.schemas.trajectory import RunSummaryStruct
+from stepstream.schemas.trajectory import USED_AMOUNTS, RunSummaryStruct
 
 Owner = tuple[str, str, str, str, str, str]
-"""Project, environment, agent, agent version, task, and the user where windows of single users are kept, else empty."""
+"""Project, environment, agent, agent version, task, and the user where windows of single users are
+kept, else empty."""
 
 NO_TIME: Final = -1
 MAX_AHEAD_US: Final = 2 * DAY_US
-"""No step may end later than a day after its record's timestamp, so no usage can be further ahead of its own."""
+"""No step may end later than a day after its record's timestamp, so no usage can be further ahead
+of its own."""
 MAX_BEHIND_US: Final = 400 * DAY_US
 """Usage of minutes longer ago than that is in no window that is still kept."""
 
@@ -25,8 +31,15 @@ Amount = Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNT)]
 Name = Annotated[str, msgspec.Meta(max_length=MAX_TEXT)]
 
 
-class UsageLine(msgspec.Struct, gc=False):
-    """What windows need of a record of any kind; ``kind`` is ``minute``, ``run`` or ``progress``."""
+_Used: Any = msgspec.defstruct("_Used", [(name, Amount, 0) for name in USED_AMOUNTS], gc=False)
+_amounts = attrgetter(*USED_AMOUNTS)
+
+
+class UsageLine(_Used, gc=False):  # type: ignore[misc,call-arg]
+    """What windows need of a record of any kind.
+
+    ``kind`` is ``minute``, ``run`` or ``progress``.
+    """
 
     kind: str = "minute"
     project: Name = "default"
@@ -44,16 +57,6 @@ class UsageLine(msgspec.Struct, gc=False):
     task: Name = ""
     user_id: Name = ""
     duration_us: Amount = 0
-    steps: Amount = 0
-    error_steps: Amount = 0
-    llm_calls: Amount = 0
-    tool_calls: Amount = 0
-    unpriced_steps: Amount = 0
-    input_tokens: Amount = 0
-    output_tokens: Amount = 0
-    cached_input_tokens: Amount = 0
-    cache_write_tokens: Amount = 0
-    reasoning_tokens: Amount = 0
     cost_usd: str = "0"
 
     @property
@@ -71,12 +74,17 @@ def check_summary(summary: RunSummaryStruct, time_us: int) -> None:
     for name in ("start_time", "end_time", "first_append_time"):
         if not 0 <= getattr(summary, name) <= time_us + MAX_AHEAD_US:
             raise ValueError(
-                f"{name} is far from when the record was appended ({time_us}): {getattr(summary, name)}"
+                f"{name} is far from when the record was appended ({time_us}): "
+                f"{getattr(summary, name)}"
             )
 
 
 def check_times(line: UsageLine, time_us: int) -> None:
-    """Raises ``ValueError`` where a record that was appended at ``time_us`` cannot be about such a time."""
+    """Check that a record is about a time near that at which it was appended.
+
+    Raises:
+        ValueError: the time is too far from ``time_us``.
+    """
     name, about_us = ("minute", line.minute) if line.kind == "minute" else ("time", line.time)
     if not time_us - MAX_BEHIND_US <= about_us <= time_us + MAX_AHEAD_US:
         raise ValueError(f"{name} is far from when the record was appended ({time_us}): {about_us}")
@@ -85,17 +93,5 @@ def check_times(line: UsageLine, time_us: int) -> None:
 
 
 def amounts(line: UsageLine) -> tuple[int, ...]:
-    """What the steps of a minute used, in the order of ``rows.FIELDS``."""
-    return (
-        line.steps,
-        line.error_steps,
-        line.llm_calls,
-        line.tool_calls,
-        line.unpriced_steps,
-        line.input_tokens,
-        line.output_tokens,
-        line.cached_input_tokens,
-        line.cache_write_tokens,
-        line.reasoning_tokens,
-        written_nanos(line.cost_usd),
-    )
+    """What the steps of a minute used, in the order of ``totals.USED``."""
+    return (*_amounts(line), written_nanos(line.cost_usd))

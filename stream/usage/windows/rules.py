@@ -1,4 +1,7 @@
-"""Which window rules judge an owner: policies matched against whose runs they are, over the rules that are always on."""
+"""Which window rules apply to an owner.
+
+Those of the policies that match it, and those that are on by default.
+"""
 
 from __future__ import annotations
 
@@ -30,10 +33,10 @@ class AppliedWindow:
 
 @dataclass(frozen=True, slots=True)
 class OwnerRules:
-    """What judges one owner."""
+    """The rules of one owner."""
 
     budgets: tuple[Budget, ...]
-    judged: tuple[AppliedWindow, ...]
+    evaluated: tuple[AppliedWindow, ...]
     by_user: bool
     """Whether windows of its single users are kept."""
 
@@ -60,13 +63,17 @@ class WindowRules:
             (policy.name, r) for policy in matching for r in policy.rules if r.scope == "window"
         ]
         named = {rule.rule for _, rule in asked}
-        judged = [AppliedWindow(rule) for rule in default_rules("window") if rule.rule not in named]
+        evaluated = [
+            AppliedWindow(rule) for rule in default_rules("window") if rule.rule not in named
+        ]
         budgets = []
         for name, rule in asked:
             if rule.enabled and isinstance(rule, Spend):
                 budgets.append(Budget.of(rule, name))
             elif rule.enabled:
-                judged.append(AppliedWindow(rule, name))
+                evaluated.append(AppliedWindow(rule, name))
         return OwnerRules(
-            tuple(budgets), tuple(judged), any(budget.rule.per == "user_id" for budget in budgets)
+            tuple(budgets),
+            tuple(evaluated),
+            any(budget.rule.per == "user_id" for budget in budgets),
         )

@@ -1,4 +1,7 @@
-"""The recent past of each owner, for what judges it: minutes of the last hours, hours of the last weeks."""
+"""The recent past of each owner for detectors.
+
+Minutes of the last hours, hours of the last weeks.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from stepstream.schemas.times import HOUR_US, MINUTE_US
 from stepstream.stream.usage.windows.totals import Totals
 
 KEEP_MINUTES_US: Final = 7 * HOUR_US
-"""The longest window that is judged minute by minute is six hours."""
+"""The longest window that is evaluated minute by minute is six hours."""
 
 KEEP_HOURS_US: Final = 35 * 24 * HOUR_US
 """A month, and four weeks to compare with."""
@@ -56,7 +59,8 @@ class Series:
 def total(group: Iterable[Series], start: int, end: int) -> Totals:
     """What a group of owners used from ``start`` to before ``end``, both whole minutes.
 
-    Exact to the minute within the last hours; what lies before is counted by whole hours, the first one in full.
+    Exact to the minute within the last hours; what lies before is counted by whole hours, the first
+    one in full.
     """
     sums = Totals()
     for series in group:

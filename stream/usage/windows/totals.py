@@ -1,4 +1,7 @@
-"""A row: what one owner used in one stretch of time. Only sums, so it is the same in whatever order it was made."""
+"""The totals of one owner in a period of time.
+
+Only sums, so they do not depend on the order of additions.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +12,9 @@ from typing import Final
 from stepstream.schemas.fleet import WindowMinuteStruct
 from stepstream.schemas.latency import latency_bucket
 from stepstream.schemas.normalise import MAX_COUNT
+from stepstream.schemas.trajectory import USED_AMOUNTS
 
-USED: Final = (
-    "steps",
-    "error_steps",
-    "llm_calls",
-    "tool_calls",
-    "unpriced_steps",
-    "input_tokens",
-    "output_tokens",
-    "cached_input_tokens",
-    "cache_write_tokens",
-    "reasoning_tokens",
-    "cost_nanos",
-)
+USED: Final = (*USED_AMOUNTS, "cost_nanos")
 RUNS: Final = ("runs", "failed_runs", "cancelled_runs")
 FIELDS: Final = USED + RUNS
 STEPS: Final = FIELDS.index("steps")
@@ -89,7 +81,10 @@ class Totals:
 
 
 def totals_to_minute(minute: int, row: Totals) -> WindowMinuteStruct:
-    """A row as it stands on the fleet topic: a sum that has no place there stands at the nearest value that has."""
+    """A row as it stands on the fleet topic.
+
+    A sum that has no place there stands at the nearest value that has.
+    """
     latency = {str(bucket): count for bucket, count in sorted((row.latency or {}).items())}
     sums = [min(max(0, amount), MAX_COUNT) for amount in row.sums]
     return WindowMinuteStruct(

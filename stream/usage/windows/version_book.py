@@ -12,14 +12,17 @@ from stepstream.schemas.trajectory import RunSummaryStruct
 from stepstream.stream.usage.windows.totals import FAILURES, STOPPED
 
 MEMORY: Final = 2_000
-"""A version is remembered by about so many of its newest runs: what was usual months ago says little."""
+"""About how many of its newest runs a version is known by: older runs count ever less."""
 
 MAX_AGENTS: Final = 2_000
 MAX_VERSIONS: Final = 4
 
 
 class VersionRuns(msgspec.Struct, array_like=True):
-    """What is known of one version's runs. Costs are compared by their logarithms: they are skewed."""
+    """What is known of one version's runs.
+
+    Costs are compared by their logarithms: they are skewed.
+    """
 
     first_us: int
     runs: float = 0.0

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 
 class Watermark:
-    """``time_us`` is 0 until every partition has told its progress, and never goes back."""
+    """``time_us`` is 0 until every partition has reported its progress, and never goes back."""
 
     def __init__(
         self, partitions: int, known: Mapping[int, int] | None = None, time_us: int = 0
@@ -16,7 +16,7 @@ class Watermark:
         self.time_us = time_us
 
     def advance(self, partition: int, time_us: int) -> bool:
-        """A partition has told its progress; True when the slowest is further than before."""
+        """Take over a partition's progress; True if the slowest partition has moved on."""
         if not 0 <= partition < self.partitions or time_us <= self.known.get(partition, 0):
             return False
         self.known[partition] = time_us

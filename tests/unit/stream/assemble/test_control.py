@@ -131,7 +131,7 @@ def test_a_stop_that_is_not_acknowledged_in_time_is_an_alert() -> None:
     world.until(30)
     ((state, message),) = world.findings("stop-ignored")
     assert state == "firing"
-    assert message == "it was ordered to stop 5.1 s ago and did not"
+    assert message == "a stop command was sent 5.1 s ago and the run has not stopped"
 
 
 def test_an_order_that_reached_the_run_counts_from_there() -> None:

@@ -277,7 +277,7 @@ class TestCause:
             "100 % of it went into 3 x m;"
         )
         assert self.detail(think(2, "0.01"), think(3, "0.4", model="big")).startswith(
-            "its dearest step, big, is 98 % of it;"
+            "its most expensive step, big, is 98 % of it;"
         )
 
     def test_it_does_not_depend_on_the_order_of_records(self) -> None:

@@ -12,8 +12,8 @@ from stepstream.stream.detectors.content.failure_forms import (
     ends_well,
     is_log,
     is_table,
+    reports_success,
     runtime_error,
-    tells_it_was_done,
 )
 from stepstream.stream.detectors.content.failures import failure_in
 from stepstream.stream.run.contents import HEAD, Contents
@@ -195,7 +195,7 @@ def test_forms_cost_what_the_text_is_long(line: str) -> None:
     runtime_error(f"panic Error\n{line}\nError {line}")
     assert not is_log(line)
     assert not ends_well(line)
-    assert not tells_it_was_done("reject_request", line)
+    assert not reports_success("reject_request", line)
     is_table(line)
 
 
