@@ -53,7 +53,7 @@ def test_a_run_is_judged_by_what_was_learnt_before_a_kill(
         assert alert["baseline_runs"] == MIN_RUNS + 1
         assert alert["message"].startswith("$0.35 so far, 3.5 x the median")
         assert alert["detail"].startswith(
-            "its dearest step, step 2, is 57 % of it; 2 model calls so far"
+            "its most expensive step, step 2, is 57 % of it; 2 model calls so far"
         )
         world.send(step(dear, 1, **who))
         world.wait_for(

@@ -128,7 +128,7 @@ PLAIN = "Your request is done. Is there anything else I can help you with?"
             .model()
             .call("book_room", failed="timeout")
             .model("I am afraid the room could not be booked."),
-            "the agent spoke of it",
+            "the agent mentioned it",
         ),
         (
             Steps()
@@ -152,7 +152,7 @@ PLAIN = "Your request is done. Is there anything else I can help you with?"
             .model()
             .call("book_room", failed="timeout")
             .model(f"{'A long summary of the day. ' * 40}The room was not booked."),
-            "the agent spoke of it",
+            "the agent mentioned it",
         ),
     ],
 )
@@ -187,7 +187,7 @@ def test_a_failure_that_the_agent_hides_is_an_error(run: Steps) -> None:
     """It says that all is well."""
     (found,) = run.found()
     assert (found["alert"], found["severity"]) == ("tool-error-ignored", "error")
-    assert found["message"].endswith("the agent answered without a word of it")
+    assert found["message"].endswith("the agent answered without mentioning it")
 
 
 def test_one_broken_tool_is_one_alert() -> None:
