@@ -79,6 +79,15 @@ RULES: list[dict[str, Any]] = [
     {"rule": "sensitive_data", "look_for": ["card", "email"], "kinds": ["output"]},
     {"rule": "repetition", "repeats": 2, "similarity": 0.7, "exact": True},
 ]
+# A rule without required fields needs no entry: it is tried as a policy names it in the shortest way.
+RULES += [
+    {"rule": name}
+    for name, kind in rule_registry.RULES.items()
+    if name not in {rule["rule"] for rule in RULES}
+    and not any(
+        field.is_required() for key, field in kind.model.model_fields.items() if key != "rule"
+    )
+]
 RULE_KINDS = set(rule_registry.RULES.names())
 
 DOCUMENTS = """
