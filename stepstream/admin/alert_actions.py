@@ -21,7 +21,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class NotTaken(Exception):
-    """No worker has made an alert record of what was said; the message says what may be the cause."""
+    """No worker has applied the action in time; the message names possible causes."""
 
 
 def act(
@@ -35,9 +35,10 @@ def act(
     wait_s: float = WAIT_S,
     now_us: int | None = None,
 ) -> Alert:
-    """Acknowledge, silence or resolve an alert, and return it as it is then.
+    """Acknowledge, silence or resolve an alert; returns its next state.
 
-    Raises ``KafkaUnreachable``, or ``NotTaken`` when no worker took it in time: it is in the log then, and holds once one does.
+    Raises ``KafkaUnreachable``, or ``NotTaken`` if no worker applied it within ``wait_s``. The
+    action is then in the findings topic and is applied when a worker reads it.
     """
     moment = time.time_ns() // 1_000 if now_us is None else now_us
     finding = action_finding(
@@ -63,13 +64,16 @@ def act(
     finally:
         client.close()
     raise NotTaken(
-        f"the alert was not {action} within {wait_s:.0f} s: it may be over already (`stepstream alerts show "
-        f"{alert.alert_id[:8]}`), or no worker is running (`stepstream doctor`); once one runs, it holds"
+        f"the alert was not {action} within {wait_s:.0f} s: it may be resolved already (`stepstream "
+        f"alerts show {alert.alert_id[:8]}`), or no worker is running (`stepstream doctor`); the "
+        "action is applied when a worker runs"
     )
 
 
 def find_alert(settings: Settings, prefix: str) -> Alert | None:
-    """The newest record of the one alert whose id begins so, from the alerts topic; None where there is none, or several."""
+    """The newest state of the one alert whose id begins with ``prefix``; None if none or several
+    do.
+    """
     found: dict[str, Alert] = {}
     for message in kafka.read_to_end(settings, topic(settings.topic_prefix, "alerts")):
         key, value = (message.key() or b"").decode("utf-8", "replace"), message.value()

@@ -1,4 +1,4 @@
-"""The dead letter: records that were refused, as they came, with where from and why. To be read and sent again."""
+"""Reads refused records from the dead-letter topic, and sends them again."""
 
 from __future__ import annotations
 
@@ -51,7 +51,8 @@ class Letter:
 def read(settings: Settings, *, since_ms: int = 0, reason: str = "") -> Iterator[Letter]:
     """Every refused record still kept, the oldest first, each once. Raises ``KafkaUnreachable``.
 
-    Who dead-letters a record and is killed before it knows may do so again: of the letters from one place the first counts.
+    A process that is killed while it refuses a record refuses it again: only the first letter
+    from each source offset is returned.
     """
     seen: set[Source] = set()
     for message in read_to_end(settings, topic(settings.topic_prefix, "deadletter")):
@@ -93,10 +94,11 @@ def _bytes(value: str | bytes | None) -> bytes | None:
 
 
 def replay(settings: Settings, letters: Iterable[Letter]) -> tuple[int, list[Letter]]:
-    """Send letters to the topic that they came to, with the key, value and headers that they came with.
+    """Send letters to their original topics, with their original key, value and headers.
 
-    Returns how many were acknowledged, and those left alone because they name no topic of this installation.
-    What is still not acceptable is refused again. Raises ``KafkaUnreachable`` when not all were acknowledged.
+    Returns the number of acknowledged records, and the letters that were not sent because they name
+    no topic of this installation. Records that are still not acceptable are refused again. Raises
+    ``KafkaUnreachable`` if not all were acknowledged.
     """
     client = producer(settings, **{"message.timeout.ms": round(SEND_S * 1000), "log_level": 0})
     known = {name: topic(settings.topic_prefix, name) for name in TOPIC_NAMES - {"deadletter"}}
@@ -105,7 +107,7 @@ def replay(settings: Settings, letters: Iterable[Letter]) -> tuple[int, list[Let
 
     def outgoing() -> Iterator[Outgoing]:
         for letter in letters:
-            # A letter about an unreadable batch stands for records that nobody can read: it has no value.
+            # A letter about an unreadable batch has no value to send.
             if letter.topic not in known or letter.reason == UNREADABLE:
                 foreign.append(letter)
                 continue
@@ -117,9 +119,10 @@ def replay(settings: Settings, letters: Iterable[Letter]) -> tuple[int, list[Let
 
 
 def resume(settings: Settings, name: str, partition: int) -> None:
-    """Let a partition that poison has halted skip as many records again, from the worker's next start on.
+    """Let a halted partition skip as many records again, from the worker's next start on.
 
-    ``name`` is that of its topic without prefix. Raises ``ValueError`` where no worker reads that, ``KafkaUnreachable``.
+    ``name`` is the topic's name without prefix. Raises ``ValueError`` if no worker reads that
+    topic, and ``KafkaUnreachable``.
     """
     if name not in LEDGER_TOPICS:
         raise ValueError(f"no worker reads {name}: one of {', '.join(sorted(LEDGER_TOPICS))}")

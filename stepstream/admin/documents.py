@@ -1,7 +1,7 @@
-"""Documents (policies, subscriptions, prices) between the files that people write and the config topic.
+"""Documents (policies, subscriptions, prices) in files and on the config topic.
 
-``read_documents`` checks files: every problem is told with file, line and reason, and nothing is sent while there is one.
-``in_force`` reads the topic, ``publish`` and ``withdraw`` write to it.
+``read_documents`` checks files: every problem is reported with file, line and reason, and nothing
+is sent if there is any. ``in_force`` reads the topic, ``publish`` and ``withdraw`` write to it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SEND_S: Final = 30.0
 
 
 class DocumentsError(Exception):
-    """Documents that are not what they should be: a line per problem, with file, line and reason."""
+    """Invalid documents: one problem per line, with file, line and reason."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         super().__init__("\n".join(map(str, problems)))
@@ -54,7 +54,7 @@ class Written:
 
 
 @dataclass(frozen=True)
-class Held:
+class StoredDocument:
     """A record of the config topic."""
 
     key: str
@@ -74,7 +74,7 @@ class Held:
         return self.key.partition("/")[2]
 
     def same_as(self, document: AnyDocument) -> bool:
-        """Whether it says the same as the document."""
+        """Whether its content equals that of the document."""
         try:
             return DOCUMENT.validate_json(self.value) == document
         except ValidationError:
@@ -91,7 +91,9 @@ class Change:
 
 
 def read_documents(path: Path) -> list[Written]:
-    """Every document of a file, or of all YAML and JSON files under a folder. Raises ``DocumentsError``."""
+    """All documents of a file, or of all YAML and JSON files in a directory. Raises
+    ``DocumentsError``.
+    """
     problems: list[Problem] = []
     written: list[Written] = []
     for file in _files(path):
@@ -143,18 +145,20 @@ def encode(document: AnyDocument) -> bytes:
     return document.model_dump_json().encode()
 
 
-def in_force(settings: Settings) -> dict[str, Held]:
+def in_force(settings: Settings) -> dict[str, StoredDocument]:
     """The documents on the config topic, by key. Raises ``KafkaUnreachable``."""
     name = topic(settings.topic_prefix, "config")
     topics.require_topic(settings, name)
-    found: dict[str, Held] = {}
+    found: dict[str, StoredDocument] = {}
     for message in read_to_end(settings, name, timeout=SEND_S):
         key, value = _text(message.key()), message.value()
         if not value:
             found.pop(key, None)
             continue
         owner = _text(dict(message.headers() or []).get(OWNER_HEADER))
-        found[key] = Held(key, _bytes(value), owner, message.timestamp()[1], message.offset() or 0)
+        found[key] = StoredDocument(
+            key, _bytes(value), owner, message.timestamp()[1], message.offset() or 0
+        )
     return dict(sorted(found.items()))
 
 
@@ -166,18 +170,25 @@ def _bytes(value: str | bytes) -> bytes:
     return value.encode() if isinstance(value, str) else value
 
 
-def plan(written: Iterable[Written], held: dict[str, Held], *, owner: str = "") -> list[Change]:
-    """What applying would do. With an owner, what it put there earlier and no longer names is withdrawn."""
+def plan(
+    written: Iterable[Written], stored: dict[str, StoredDocument], *, owner: str = ""
+) -> list[Change]:
+    """The changes that ``apply`` would make.
+
+    With an owner, documents that it applied earlier and that are no longer given are deleted.
+    """
     written = list(written)
-    changes = [Change(one.key, _difference(one, held.get(one.key)), one.place) for one in written]
+    changes = [Change(one.key, _difference(one, stored.get(one.key)), one.place) for one in written]
     if owner:
         named = {one.key for one in written}
-        gone = [key for key, record in held.items() if record.owner == owner and key not in named]
+        gone = [key for key, record in stored.items() if record.owner == owner and key not in named]
         changes += [Change(key, "withdrawn") for key in gone]
     return changes
 
 
-def _difference(one: Written, record: Held | None) -> Literal["created", "changed", "unchanged"]:
+def _difference(
+    one: Written, record: StoredDocument | None
+) -> Literal["created", "changed", "unchanged"]:
     if record is None:
         return "created"
     return "unchanged" if record.same_as(one.document) else "changed"
@@ -195,10 +206,10 @@ def apply(
 
     Raises ``DocumentsError`` for what another owner holds, unless forced.
     """
-    held = in_force(settings)
-    changes = plan(written, held, owner=owner)
+    stored = in_force(settings)
+    changes = plan(written, stored, owner=owner)
     if not force:
-        _refuse_foreign(changes, held, owner)
+        _refuse_foreign(changes, stored, owner)
     if not dry_run:
         values = {one.key: encode(one.document) for one in written}
         records: list[tuple[str, bytes | None]] = [
@@ -208,15 +219,17 @@ def apply(
     return changes
 
 
-def _refuse_foreign(changes: Iterable[Change], held: dict[str, Held], owner: str) -> None:
+def _refuse_foreign(
+    changes: Iterable[Change], stored: dict[str, StoredDocument], owner: str
+) -> None:
     """What a watched folder holds is changed in that folder; it would write it back anyway."""
     problems = [
         Problem(
             change.place,
-            f"{change.key} is owned by {held[change.key].owner}: change it there, or use --force",
+            f"{change.key} is owned by {stored[change.key].owner}: change it there, or use --force",
         )
         for change in changes
-        if change.what == "changed" and change.place and held[change.key].owner not in ("", owner)
+        if change.what == "changed" and change.place and stored[change.key].owner not in ("", owner)
     ]
     if problems:
         raise DocumentsError(problems)
@@ -240,20 +253,22 @@ def _send(settings: Settings, records: Sequence[tuple[str, bytes | None]], owner
     send_and_wait(client, outgoing, SEND_S + 5)
 
 
-def to_yaml(held: Held) -> str:
+def to_yaml(stored: StoredDocument) -> str:
     """A document as people write it: what is as by default is left out."""
     import yaml
 
-    return yaml.safe_dump(to_data(held), sort_keys=False, allow_unicode=True)
+    return yaml.safe_dump(to_data(stored), sort_keys=False, allow_unicode=True)
 
 
-def to_data(held: Held) -> dict[str, Any]:
-    """A document as plain data; what is as by default is left out, durations are as people write them."""
+def to_data(stored: StoredDocument) -> dict[str, Any]:
+    """A document as plain data without defaults; durations in the form of documents."""
     try:
-        data = json.loads(DOCUMENT.validate_json(held.value).model_dump_json(exclude_defaults=True))
+        data = json.loads(
+            DOCUMENT.validate_json(stored.value).model_dump_json(exclude_defaults=True)
+        )
     except ValidationError:  # of a newer version: shown as it is
-        return {"kind": held.kind, "name": held.name, **msgspec.json.decode(held.value)}
-    shortened: dict[str, Any] = _shortened({"kind": held.kind, "name": held.name, **data})
+        return {"kind": stored.kind, "name": stored.name, **msgspec.json.decode(stored.value)}
+    shortened: dict[str, Any] = _shortened({"kind": stored.kind, "name": stored.name, **data})
     return shortened
 
 

@@ -61,7 +61,7 @@ BASELINES: Final = (
 
 
 def readable(values: Iterable[bytes], read: Callable[[bytes], _Read]) -> list[_Read]:
-    """What ``read`` makes of the values; those that it raises for are left out: the worker dead-letters them."""
+    """The results of ``read``, without those values for which it raises: workers dead-letter them."""
     made = []
     for value in values:
         try:
@@ -116,7 +116,7 @@ def _budget_row(found: FleetBudgetStruct, now_us: int) -> tuple[float, Row]:
 def uncounted_rows(
     policies: Iterable[Policy], firing: Iterable[Alert], counted: Iterable[Row]
 ) -> Iterator[Row]:
-    """Limits in force of which nothing is sealed yet: with what their firing alert says, else without an amount."""
+    """Limits without a sealed amount: with the amount of their firing alert, else without one."""
     known = {row[:2] for row in counted}
     alerts = {(alert.policy, alert.alert): alert for alert in firing if alert.rule == "spend"}
     for policy in policies:

@@ -20,7 +20,7 @@ Place = tuple[str, int]
 
 @dataclass(frozen=True)
 class Group:
-    """One group: its members, the partitions they hold, and the records not yet done in each partition it knows."""
+    """A consumer group: its members, assigned partitions, and the lag of each known partition."""
 
     name: str
     state: str
@@ -62,19 +62,19 @@ READS: Final = {"worker": "steps", "sink": "steps", "notify": "alerts"}
 
 
 def ready(client: AdminClient, settings: Settings, part: str, *, timeout: float = 10) -> bool:
-    """Whether the members of a part hold every partition of what it reads; False while Kafka loads."""
+    """Whether the members of the group have all partitions assigned; False while Kafka starts."""
     name = topic(settings.topic_prefix, READS[part])
     try:
-        held = client.list_topics(name, timeout=timeout).topics[name]
-        return bool(held.partitions) and members(
+        stored = client.list_topics(name, timeout=timeout).topics[name]
+        return bool(stored.partitions) and members(
             client, PARTS[part](settings), timeout=timeout
-        ).holds(name, len(held.partitions))
+        ).holds(name, len(stored.partitions))
     except KafkaException:
         return False
 
 
 def members(client: AdminClient, name: str, *, timeout: float = 10) -> Group:
-    """The group without its lags; an unknown group is one without members. Raises ``KafkaException``."""
+    """The group without lags; one that does not exist has no members. Raises ``KafkaException``."""
     try:
         described = client.describe_consumer_groups([name], request_timeout=timeout)[name].result()
     except KafkaException as error:
@@ -91,13 +91,15 @@ def members(client: AdminClient, name: str, *, timeout: float = 10) -> Group:
 
 
 def describe(settings: Settings, group: str, *, timeout: float = 10) -> Group:
-    """The group with its lags, in the partitions it has committed or holds. Raises ``KafkaException``."""
+    """The group with the lag of each committed or assigned partition. Raises ``KafkaException``."""
     client = consumer(settings, group)
     try:
         found = members(topics.admin(settings), group, timeout=timeout)
         ours = {f"{settings.topic_prefix}.{known}" for known in TOPIC_NAMES}
-        held = client.list_topics(timeout=timeout).topics
-        places = [(name, number) for name in ours & held.keys() for number in held[name].partitions]
+        stored = client.list_topics(timeout=timeout).topics
+        places = [
+            (name, number) for name in ours & stored.keys() for number in stored[name].partitions
+        ]
         lags = dict(_lags(client, places, found.assigned, timeout))
     finally:
         client.close()

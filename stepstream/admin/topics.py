@@ -1,7 +1,8 @@
-"""The Kafka topics of an installation: made where they are missing, compared where they are there, never changed.
+"""The Kafka topics of an installation: missing ones are created, existing ones only compared.
 
-The partition count of the steps topic decides where the steps of a run meet. It never changes in place, and the topics
-that follow it (trajectories, state) are made with the count that the steps topic has, whatever the settings say.
+The steps of a run meet on one partition, so the number of partitions of the steps topic must never
+change in place. The topics that follow it (trajectories, state) are created with the same number,
+regardless of the settings.
 """
 
 from __future__ import annotations
@@ -27,26 +28,28 @@ from stepstream.schemas.topics import TopicSpec, topic, topic_specs
 
 TIMEOUT_S: Final = 10.0
 ANSWER_S: Final = 5.0
-"""How long brokers may take to answer at all."""
+"""Timeout for the first answer of the brokers."""
 LATEST: Final[Any] = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 LEADERS: Final = {"steps": "steps", "fleet": "findings"}
-"""The topic whose partition count the others of its group follow."""
+"""By group of topics: the topic whose number of partitions the others follow."""
 
 DRAIN: Final = """\
-the partition count of {topic} never changes in place, because runs would be torn apart. To move to {wanted}:
-1. stop what produces steps, and wait until `stepstream doctor` shows no lag of worker and sink;
+the partition count of {topic} never changes in place, because the steps of a run
+would end up on two partitions. To move to {wanted}:
+1. stop the producers of steps, and wait until `stepstream doctor` shows no lag of worker and sink;
 2. stop workers and sinks;
 3. set another topic_prefix and partitions = {wanted}, and run `stepstream topics create`;
-4. start workers, sinks and producers again. ClickHouse keeps what it has; documents are applied again."""
+4. start workers, sinks and producers again. ClickHouse keeps its data; apply documents
+   again."""
 
 
 class TopicsError(Exception):
-    """Topics that cannot be made or read; says which and why."""
+    """Topics cannot be created or read; the message names them and the reason."""
 
 
 @dataclass(frozen=True)
 class TopicReport:
-    """One topic as it is: ``created`` now, as wanted (``exists``), with other settings (``differs``), or ``missing``."""
+    """A topic: ``created`` now, ``exists`` with the right settings, ``differs``, or ``missing``."""
 
     name: str
     state: Literal["created", "exists", "differs", "missing"]
@@ -54,7 +57,7 @@ class TopicReport:
     replicas: int
     differences: tuple[str, ...] = ()
     refused: str = ""
-    """What was asked for and is never done, with the way to get there; empty as a rule."""
+    """A change that is never made in place, with the instructions for it; usually empty."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class _Found:
 
 
 def admin(settings: Settings) -> AdminClient:
-    """An admin client with the connection settings. Raises ``SettingsError`` where no brokers are known."""
+    """An admin client with the connection settings. Raises ``SettingsError`` without brokers."""
     require_kafka(settings)
     # Its errors come back from its calls: what it would log besides is noise.
     return AdminClient({**client_config(settings), "log_level": 0})
@@ -79,7 +82,8 @@ def specs(settings: Settings) -> tuple[TopicSpec, ...]:
 def create_topics(settings: Settings, *, timeout: float = TIMEOUT_S) -> list[TopicReport]:
     """Make the topics that are missing and report on all of them; what exists is not changed.
 
-    Safe to call again and from several processes at once. Raises ``KafkaUnreachable`` and ``TopicsError``.
+    Safe to call again and from several processes at once. Raises ``KafkaUnreachable`` and
+    ``TopicsError``.
     """
     client = admin(settings)
     found = _find(client, settings, timeout)
@@ -133,17 +137,20 @@ def _metadata(client: AdminClient, settings: Settings) -> ClusterMetadata:
 
 
 def require_topic(settings: Settings, name: str) -> int:
-    """How many partitions the topic has. Raises ``KafkaUnreachable``, or ``TopicsError`` where it was never made."""
-    held = _metadata(admin(settings), settings).topics.get(name)
-    if held is None:
+    """The number of partitions of a topic.
+
+    Raises ``KafkaUnreachable``, or ``TopicsError`` if the topic does not exist.
+    """
+    stored = _metadata(admin(settings), settings).topics.get(name)
+    if stored is None:
         raise TopicsError(
             f"there is no topic {name}: run `stepstream topics create`, or check topic_prefix"
         )
-    return len(held.partitions)
+    return len(stored.partitions)
 
 
 def _wanted_partitions(settings: Settings, spec: TopicSpec, found: dict[str, _Found]) -> int:
-    """What the settings say, or the count of the existing topic that this one follows."""
+    """The number of partitions to create: that of the topic it follows, else that of the settings."""
     if spec.partitioned == "one":
         return 1
     leader = found.get(topic(settings.topic_prefix, LEADERS[spec.partitioned]))
@@ -183,24 +190,24 @@ def _create(
         try:
             future.result()
         except KafkaException as error:
-            _judge_creation(settings, name, error)
+            _raise_for(settings, name, error)
 
 
-def _judge_creation(settings: Settings, name: str, error: KafkaException) -> None:
-    """Nothing when another process made the topic in the same moment; else ``TopicsError``."""
+def _raise_for(settings: Settings, name: str, error: KafkaException) -> None:
+    """Raise ``TopicsError``, unless another process created the topic at the same time."""
     code = error.args[0].code()
     if code == KafkaError.TOPIC_ALREADY_EXISTS:
         return
     if code == KafkaError.INVALID_REPLICATION_FACTOR:
         raise TopicsError(
-            f"topic {name} cannot be made: replication_factor is {settings.replication_factor} and the cluster has fewer "
-            f"brokers; start more of them or lower replication_factor"
+            f"topic {name} cannot be created: replication_factor is {settings.replication_factor} and "
+            "the cluster has fewer brokers; start more of them or lower replication_factor"
         ) from None
-    raise TopicsError(f"topic {name} cannot be made: {words(error)}") from None
+    raise TopicsError(f"topic {name} cannot be created: {words(error)}") from None
 
 
 def _await(client: AdminClient, settings: Settings, timeout: float) -> dict[str, _Found]:
-    """All topics, once the brokers tell clients about each of them and every partition has a leader that answers."""
+    """Wait until all topics exist and every partition has a leader that answers; returns them."""
     deadline = time.monotonic() + timeout
     while True:
         found = _find(client, settings, timeout)
@@ -213,7 +220,8 @@ def _await(client: AdminClient, settings: Settings, timeout: float) -> dict[str,
             return found
         if time.monotonic() > deadline:
             raise TopicsError(
-                f"made, but not to be reached after {timeout:.0f} s: {', '.join(absent) or 'some partitions'}"
+                f"created, but not available after {timeout:.0f} s: "
+                f"{', '.join(absent) or 'some partitions'}"
             )
         time.sleep(0.05)
 
@@ -221,8 +229,8 @@ def _await(client: AdminClient, settings: Settings, timeout: float) -> dict[str,
 def _all_answer(client: AdminClient, found: dict[str, _Found], timeout: float) -> bool:
     wanted = {
         TopicPartition(name, number): LATEST
-        for name, held in found.items()
-        for number in range(held.partitions)
+        for name, stored in found.items()
+        for number in range(stored.partitions)
     }
     for future in client.list_offsets(wanted, request_timeout=timeout).values():
         try:
@@ -236,46 +244,47 @@ def _report(
     settings: Settings, spec: TopicSpec, found: dict[str, _Found], created: set[str]
 ) -> TopicReport:
     name = topic(settings.topic_prefix, spec.name)
-    held = found.get(name)
-    if held is None:
+    stored = found.get(name)
+    if stored is None:
         return TopicReport(name, "missing", 0, 0)
-    differences, refused = _compare_partitions(settings, spec, held, found)
+    differences, refused = _compare_partitions(settings, spec, stored, found)
     wanted = _wanted_config(settings, spec)
     differences += [
-        f"{key} is {held.config.get(key, 'unset')}, wanted {value}"
+        f"{key} is {stored.config.get(key, 'unset')}, wanted {value}"
         for key, value in wanted.items()
-        if not _same(held.config.get(key, ""), value)
+        if not _same(stored.config.get(key, ""), value)
     ]
-    if held.replicas != settings.replication_factor:
+    if stored.replicas != settings.replication_factor:
         differences.append(
-            f"{held.replicas} replicas, replication_factor is {settings.replication_factor}"
+            f"{stored.replicas} replicas, replication_factor is {settings.replication_factor}"
         )
     state: Any = "differs" if differences else "created" if name in created else "exists"
-    return TopicReport(name, state, held.partitions, held.replicas, tuple(differences), refused)
+    return TopicReport(name, state, stored.partitions, stored.replicas, tuple(differences), refused)
 
 
 def _compare_partitions(
-    settings: Settings, spec: TopicSpec, held: _Found, found: dict[str, _Found]
+    settings: Settings, spec: TopicSpec, stored: _Found, found: dict[str, _Found]
 ) -> tuple[list[str], str]:
     name = topic(settings.topic_prefix, spec.name)
-    if spec.name == "steps" and held.partitions != settings.partitions:
+    if spec.name == "steps" and stored.partitions != settings.partitions:
         difference = (
-            f"{held.partitions} partitions, the setting partitions is {settings.partitions}"
+            f"{stored.partitions} partitions, the setting partitions is {settings.partitions}"
         )
         return [difference], DRAIN.format(topic=name, wanted=settings.partitions)
-    if spec.name == LEADERS["fleet"] and held.partitions != settings.fleet_partitions:
+    if spec.name == LEADERS["fleet"] and stored.partitions != settings.fleet_partitions:
         return [
-            f"{held.partitions} partitions, the setting fleet_partitions is {settings.fleet_partitions}"
+            f"{stored.partitions} partitions, the setting fleet_partitions is "
+            f"{settings.fleet_partitions}"
         ], ""
     wanted = _wanted_partitions(settings, spec, found)
-    if held.partitions == wanted:
+    if stored.partitions == wanted:
         return [], ""
     leader = (
         topic(settings.topic_prefix, LEADERS[spec.partitioned])
         if spec.partitioned in LEADERS
         else "a single one"
     )
-    return [f"{held.partitions} partitions, wanted {wanted} (as {leader})"], ""
+    return [f"{stored.partitions} partitions, wanted {wanted} (as {leader})"], ""
 
 
 def _same(one: str, other: str) -> bool:

@@ -48,8 +48,9 @@ def clickhouse_version(settings: Settings) -> str:
 
 
 def is_installed(module: str) -> bool:
-    """Whether a module can be imported. faust, once imported, replaces itself by a module without a spec."""
+    """Whether a module can be imported."""
     try:
+        # sys.modules first: faust replaces itself there by a module without a spec.
         return module in sys.modules or find_spec(module) is not None
-    except ModuleNotFoundError:  # the package that the module lies in is not there either
+    except ModuleNotFoundError:  # nor is its package installed
         return False

@@ -1,4 +1,4 @@
-"""YAML documents with the line of every value, and a validation error as a person at that line needs it."""
+"""YAML documents with the line of every value, so that validation errors name the line."""
 
 from __future__ import annotations
 
@@ -115,7 +115,9 @@ def _repeated_keys(node: yaml.Node, seen: set[int]) -> Iterator[yaml.Node]:
 
 
 def explain(error: ValidationError, document: Document, kinds: Any) -> list[Problem]:
-    """The validation's errors as problems at their lines; ``kinds`` is the union of models that was tried."""
+    """Validation errors as problems with their lines; ``kinds`` is the union of models that was
+    tried.
+    """
     return [
         Problem(Place(document.place.file, _line(document.node, path)), reason)
         for path, reason in reasons(error, kinds, document.value)

@@ -1,4 +1,4 @@
-"""The command line. ``main`` is the script ``stepstream``; everything else is imported when it is needed."""
+"""The command line. ``main`` is the script ``stepstream``; other modules are imported lazily."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """Run the command line and exit: 0 done, 1 it failed, 2 it was asked wrongly."""
+    """Run the command line and exit with its exit code (docs/cli.md)."""
     from stepstream.cli.app import run
 
     raise SystemExit(run())

@@ -23,7 +23,7 @@ from stepstream.cli.options import (
     SinceOption,
     takes,
 )
-from stepstream.common.terminal import say, say_json
+from stepstream.common.terminal import echo, echo_json
 from stepstream.schemas.alert import SEVERITIES, Alert
 from stepstream.schemas.settings import Settings
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from stepstream.cli.queries import Scope
     from stepstream.schemas.alert_actions import Action
 
-PANEL: Final = "Look"
+PANEL: Final = "Inspect"
 HELP: Final = "List alerts, the newest last, or follow them; acknowledge, silence, resolve."
 # How long a command waits until the store has its change, so that the next command shows it.
 STORED_S: Final = 5.0
@@ -134,7 +134,7 @@ def show(settings: Settings, alert: IdArgument, format: FormatOption = Format.TA
     printing.show_folded(
         alert_lines(found, glyphs=printing.glyphs(), history=True), indent=HANGING_CELLS
     )
-    say(*_about(found), *map(_event, history))
+    echo(*_about(found), *map(_event, history))
 
 
 @takes("kafka", "clickhouse")
@@ -206,7 +206,7 @@ def _follow(settings: Settings, scope: Scope, format: Format) -> None:
     except NoAlertsTopic as error:
         raise Failure(str(error)) from None
     with coming:
-        # An alert may be in the store and arrive as well: seq tells which state was printed.
+        # An alert may be in the store and arrive as well: only a higher seq is a change.
         shown: dict[str, int] = {}
         if scope.since is not None:
             with queries.store(settings) as client:
@@ -229,9 +229,9 @@ def _print_one(alert: Alert, format: Format) -> None:
         return
     columns, row = list(Alert.model_fields), list(alert_record(alert).values())
     if format is Format.JSON:
-        say_json(records_json(columns, [row])[1:-1])
+        echo_json(records_json(columns, [row])[1:-1])
     else:
-        say(records_csv(columns, [row]).split("\n", 1)[1])
+        echo(records_csv(columns, [row]).split("\n", 1)[1])
 
 
 def _print_lines(found: Sequence[Alert], *, history: bool) -> None:
@@ -314,7 +314,7 @@ def _act(settings: Settings, prefix: str, action: Action, by: str, *, until_us: 
         raise Failure(str(error)) from None
     until = f" until {format_time(until_us)}" if until_us else ""
     what = "no longer silenced" if action == "silenced" and not until_us else f"{action}{until}"
-    say(f"{now.alert} {now.alert_id[:8]} {what} by {now.by}")
+    echo(f"{now.alert} {now.alert_id[:8]} {what} by {now.by}")
     _wait_for_the_store(settings, now)
 
 

@@ -21,7 +21,7 @@ from stepstream.common.quiet import silence_libraries
 
 RUN: Final = "Run"
 PREPARE: Final = "Check and prepare"
-LOOK: Final = "Look"
+INSPECT: Final = "Inspect"
 ACT: Final = "Act"
 DOCUMENTS: Final = "Policies, subscriptions, prices"
 DATA: Final = "Data"
@@ -70,16 +70,16 @@ COMMANDS: Final[dict[str, Entry]] = {
         "settings", "Show every setting, its value and where it comes from.", PREPARE
     ),
     "version": Entry("version", "Show the versions of stepstream and its dependencies.", PREPARE),
-    "runs": Entry("runs", "List runs, the newest first.", LOOK),
-    "trace": Entry("runs", "Show one run as a tree.", LOOK),
-    "sql": Entry("runs", "Run an SQL query on the store (read-only).", LOOK),
+    "runs": Entry("runs", "List runs, the newest first.", INSPECT),
+    "trace": Entry("runs", "Show one run as a tree.", INSPECT),
+    "sql": Entry("runs", "Run an SQL query on the store (read-only).", INSPECT),
     "fleet": Entry(
-        "fleet", "Show the budgets, sealed hours and baselines that the workers maintain.", LOOK
+        "fleet", "Show the budgets, sealed hours and baselines that the workers maintain.", INSPECT
     ),
     "alerts": Entry(
         "alerts",
         "List alerts, the newest last, or follow them; acknowledge, silence, resolve.",
-        LOOK,
+        INSPECT,
     ),
     "subscriptions": Entry(
         "subscriptions",
@@ -108,7 +108,7 @@ _HELP = """Event-streaming traces for AI agents: emit, reassemble, detect, store
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code; an error is one line on stderr, never a traceback."""
+    """Run the command line and return its exit code; an error is one line on stderr."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     return errors.guarded(lambda: _invoke(arguments), debug="--debug" in arguments)
 
@@ -201,7 +201,7 @@ def _version(wanted: bool) -> None:
         from stepstream.admin.versions import package_versions
         from stepstream.common import terminal
 
-        terminal.say(f"stepstream {package_versions()['stepstream']}")
+        terminal.echo(f"stepstream {package_versions()['stepstream']}")
         raise typer.Exit
 
 

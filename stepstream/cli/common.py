@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from stepstream.cli.options import Format
-from stepstream.common.terminal import remark, say, say_json
+from stepstream.common.terminal import echo, echo_json, remark
 from stepstream.schemas.printable import printable
 
 
@@ -33,19 +33,20 @@ def print_rows(
     leave: Sequence[str] = (),
     keep: Sequence[str] = (),
 ) -> None:
-    """Print a listing; JSON is one array of objects, a table that goes to a file or a pipe is as wide as it is.
+    """Print a listing as a table, a JSON array of objects, or CSV.
 
-    Without rows a table is the remark ``empty``. On a terminal the columns ``prose`` are folded, and what does not fit is left
-    out by whole columns: those of ``leave`` first, in that order, then the last ones; never the first one, nor ``keep``.
+    An empty table is the note ``empty``. On a terminal the columns ``prose`` are wrapped, and
+    columns that do not fit are left out: first those of ``leave`` in that order, then from the last
+    on, but never the first one and those of ``keep``.
     """
     listed = list(rows)
     if format is not Format.TABLE:
         from stepstream.render.tables import records_csv, records_json
 
         if format is Format.JSON:
-            say_json(records_json(columns, listed))
+            echo_json(records_json(columns, listed))
         else:
-            say(records_csv(columns, listed))
+            echo(records_csv(columns, listed))
     elif not listed and empty:
         remark(empty)
     else:
@@ -56,7 +57,7 @@ def print_rows(
 
 def print_json(data: Any, *, indent: int | None = 1) -> None:
     """Print data as JSON."""
-    say_json(json.dumps(data, indent=indent, default=str, ensure_ascii=False))
+    echo_json(json.dumps(data, indent=indent, default=str, ensure_ascii=False))
 
 
 def _print_table(
@@ -69,7 +70,7 @@ def _print_table(
     if not sys.stdout.isatty():
         widths = [max(map(len, column)) for column in zip(columns, *texts, strict=True)]
         for line in ([column.upper() for column in columns], *texts):
-            say(
+            echo(
                 "  ".join(
                     text.ljust(width) for text, width in zip(line, widths, strict=True)
                 ).rstrip()

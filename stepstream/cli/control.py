@@ -11,7 +11,7 @@ import typer
 
 from stepstream.cli.errors import USAGE, Failure
 from stepstream.cli.options import ByOption, LastOption, RunArgument, takes
-from stepstream.common.terminal import say
+from stepstream.common.terminal import echo
 from stepstream.schemas.printable import printable
 from stepstream.schemas.settings import Settings
 
@@ -202,20 +202,20 @@ def _send_to_scope(settings: Settings, action: CommandAction, options: CommandOp
         now_us=time.time_ns() // 1_000,
         lasts_us=lasts_us,
     )
-    say(
+    echo(
         f"sent {action} to {what}; it also applies to runs that start within "
         f"{format_duration(lasts_us)}"
     )
 
 
 def _confirmed(question: str) -> bool:
-    """Ask; False where nobody can answer, such as in a script."""
+    """Ask; False without an answer, such as in a script."""
     try:
         return typer.confirm(printable(question))
     except typer.Abort:
         if sys.stdin.isatty():
             raise  # Ctrl-C
-        say("")
+        echo("")
         return False
 
 
@@ -245,7 +245,7 @@ def _send_to_run(
             budget_usd=budget,
             now_us=time.time_ns() // 1_000,
         )
-        say(f"sent {action} to run {target.trace_id[:8]}")
+        echo(f"sent {action} to run {target.trace_id[:8]}")
         if reader is not None:
             _report(reader, command, wait_s, began)
     finally:
@@ -268,12 +268,12 @@ def _report(reader: AcknowledgementReader, command: Command, wait_s: float, bega
     elif step.get("status", "ok") != "ok":
         printing.note("the run ended before it received the command")
     elif command.action == "pause":
-        say(
+        echo(
             f"acknowledged after {took}; its next step waits for "
             f"`stepstream resume {command.trace_id[:8]}`"
         )
     else:
-        say(f"acknowledged after {took}")
+        echo(f"acknowledged after {took}")
 
 
 def _target(settings: Settings, run: str | None, last: bool, scope: Scope) -> Target:

@@ -10,7 +10,7 @@ import typer
 from stepstream.cli import errors
 from stepstream.cli.common import print_rows
 from stepstream.cli.options import Format, FormatOption, takes
-from stepstream.common.terminal import remark, say
+from stepstream.common.terminal import echo, remark
 
 if TYPE_CHECKING:
     from stepstream.schemas.settings import Settings
@@ -64,7 +64,7 @@ def add(
     except CredentialsError as error:
         raise errors.Failure(str(error), errors.USAGE) from None
     save(file, table.with_entry(entry))
-    say(token_of(name, secret))
+    echo(token_of(name, secret))
     remark(f"written to {file}; running processes read it at their next start")
 
 
@@ -90,7 +90,7 @@ def remove(settings: Settings, name: NameArgument) -> None:
             f"there is no user {name} in {file}; `stepstream credentials list` shows them"
         )
     save(file, table.without(name))
-    say(f"removed {name} from {file}; running processes read it at their next start")
+    echo(f"removed {name} from {file}; running processes read it at their next start")
 
 
 @takes(settings=["notify_token", "state_dir"])
@@ -106,7 +106,7 @@ def token(settings: Settings) -> None:
         raise errors.Failure(
             "no token is known: start `stepstream up`, or set STEPSTREAM_NOTIFY_TOKEN"
         )
-    say(found)
+    echo(found)
 
 
 def table_of(settings: Settings) -> tuple[Path, Any]:

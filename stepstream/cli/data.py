@@ -15,7 +15,7 @@ import typer
 from stepstream.cli import errors
 from stepstream.cli.common import print_json, print_rows
 from stepstream.cli.options import Format, FormatOption
-from stepstream.common.terminal import remark, say
+from stepstream.common.terminal import echo, remark
 
 PANEL = "Data"
 
@@ -37,12 +37,12 @@ def schema(
 
     if not name:
         rows = [
-            (held, (model.__doc__ or "").strip().splitlines()[0])
-            for held, model in CONTRACTS.items()
+            (contract, (model.__doc__ or "").strip().splitlines()[0])
+            for contract, model in CONTRACTS.items()
         ]
         print_rows(("name", "meaning"), rows, prose=("meaning",))
         return
-    found = {held.lower(): model for held, model in CONTRACTS.items()}.get(name.lower())
+    found = {contract.lower(): model for contract, model in CONTRACTS.items()}.get(name.lower())
     if found is None:
         raise errors.Failure(
             f"there is no contract {name}; {did_you_mean(name, CONTRACTS)}", errors.USAGE
@@ -90,7 +90,7 @@ def validate(
     words = ", ".join(
         f"{counts[outcome]:,} {outcome}" for outcome in ("accepted", "clamped", "rejected")
     )
-    (say if format is Format.TABLE else remark)(words)
+    (echo if format is Format.TABLE else remark)(words)
     if counts["rejected"]:
         raise typer.Exit(errors.FAILED)
 

@@ -14,7 +14,7 @@ import typer
 from stepstream.cli import errors
 from stepstream.cli.common import print_json, print_rows
 from stepstream.cli.options import Format, FormatOption, takes
-from stepstream.common.terminal import remark, say
+from stepstream.common.terminal import echo, remark
 from stepstream.schemas.formatting import format_number_of
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def replay(
                 "`stepstream deadletter list` prints the offsets"
             )
     if dry_run:
-        say(f"{format_number_of(sum(1 for _ in chosen), 'record')} would be sent again")
+        echo(f"{format_number_of(sum(1 for _ in chosen), 'record')} would be sent again")
         return
     sent, foreign = deadletter.replay(settings, chosen)
     for letter in foreign:
@@ -147,7 +147,7 @@ def replay(
             f"warning: offset {letter.offset} came from {letter.topic or 'an unknown topic'} and "
             "is not sent"
         )
-    say(f"{format_number_of(sent, 'record')} sent again")
+    echo(f"{format_number_of(sent, 'record')} sent again")
 
 
 @takes("kafka")
@@ -176,7 +176,7 @@ def resume(
         deadletter.resume(settings, name, int(number))
     except ValueError as error:
         raise errors.Failure(str(error), errors.USAGE) from None
-    say(f"{partition} continues when its worker is restarted")
+    echo(f"{partition} continues when its worker is restarted")
 
 
 def _read(settings: Settings, reason: str = "", since: str = "") -> Iterator[Letter]:

@@ -10,7 +10,7 @@ import typer
 from stepstream.cli import errors
 from stepstream.cli.common import print_json, print_rows
 from stepstream.cli.options import Format, FormatOption, resolve_settings, takes
-from stepstream.common.terminal import console, say
+from stepstream.common.terminal import console, echo
 
 if TYPE_CHECKING:
     from stepstream.doctor import Check
@@ -55,4 +55,4 @@ def _print(check: Check) -> None:
     line.append(f" {check.what}: {check.text}", style="default")
     console(soft_wrap=True).print(line)
     if check.todo:
-        say(f"      {check.todo}")
+        echo(f"      {check.todo}")

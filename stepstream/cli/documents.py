@@ -11,10 +11,10 @@ import typer
 from stepstream.cli import errors
 from stepstream.cli.common import print_json, print_rows
 from stepstream.cli.options import Format, FormatOption, takes
-from stepstream.common.terminal import say
+from stepstream.common.terminal import echo
 
 if TYPE_CHECKING:
-    from stepstream.admin.documents import Change, Held, Written
+    from stepstream.admin.documents import Change, StoredDocument, Written
     from stepstream.schemas.settings import Settings
 
 PANEL = "Policies, subscriptions, prices"
@@ -66,7 +66,7 @@ def apply(
     written = _read(files)
     changes = documents.apply(settings, written, dry_run=dry_run, force=force)
     for change in changes:
-        say(f"{change.key} {_outcome(change, dry_run)}")
+        echo(f"{change.key} {_outcome(change, dry_run)}")
     for one in written:
         if isinstance(one.document, Subscription):
             warn_of_variables(settings, one.document)
@@ -122,17 +122,17 @@ def get(
     from stepstream.admin import documents
 
     kind, name = _split(kind, name)
-    held = documents.in_force(settings)
+    stored = documents.in_force(settings)
     if name:
-        _show(_one(held, kind, name), format)
+        _show(_one(stored, kind, name), format)
         return
     wanted = _prefix(kind) if kind else ""
-    rows = [_row(record) for key, record in held.items() if key.startswith(wanted)]
+    rows = [_row(record) for key, record in stored.items() if key.startswith(wanted)]
     empty = f"no {kind or 'documents'} in effect; `stepstream apply -f FILE` applies some"
     print_rows(("kind", "name", "applied_at", "owner"), rows, format, empty=empty)
 
 
-def _row(record: Held) -> tuple[Any, ...]:
+def _row(record: StoredDocument) -> tuple[Any, ...]:
     return (
         record.kind,
         record.name,
@@ -141,7 +141,7 @@ def _row(record: Held) -> tuple[Any, ...]:
     )
 
 
-def _show(record: Held, format: Format) -> None:
+def _show(record: StoredDocument, format: Format) -> None:
     from stepstream.admin import documents
 
     if format is Format.CSV:
@@ -152,7 +152,7 @@ def _show(record: Held, format: Format) -> None:
     if format is Format.JSON:
         print_json(documents.to_data(record))
     else:
-        say(documents.to_yaml(record).rstrip("\n"))
+        echo(documents.to_yaml(record).rstrip("\n"))
 
 
 @takes("kafka")
@@ -177,7 +177,7 @@ def delete(
             f"{record.key} is owned by {record.owner}: remove it there, or use --force"
         )
     documents.withdraw(settings, record.key)
-    say(f"{record.key} deleted")
+    echo(f"{record.key} deleted")
 
 
 def _split(kind: str, name: str) -> tuple[str, str]:
@@ -203,11 +203,11 @@ def _prefix(kind: str) -> str:
     return f"{found}/"
 
 
-def _one(held: dict[str, Held], kind: str, name: str) -> Held:
+def _one(stored: dict[str, StoredDocument], kind: str, name: str) -> StoredDocument:
     prefix = _prefix(kind)
-    if (key := prefix + name) in held:
-        return held[key]
+    if (key := prefix + name) in stored:
+        return stored[key]
     from stepstream.schemas.suggestions import did_you_mean
 
-    names = [key.removeprefix(prefix) for key in held if key.startswith(prefix)]
+    names = [key.removeprefix(prefix) for key in stored if key.startswith(prefix)]
     raise errors.Failure(f"there is no {prefix}{name}; {did_you_mean(name, names)}")

@@ -1,4 +1,4 @@
-"""Errors as people see them: one clear line (what, where, what to do), an exit code, no traceback."""
+"""Errors as users see them: one line (what, where, what to do), an exit code, no traceback."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ INTERRUPTED: Final = 130
 
 
 class Failure(Exception):
-    """An error to be told in its own words; ``code`` is the exit code."""
+    """An error with a message for users; ``code`` is the exit code."""
 
     def __init__(self, message: str, code: int = FAILED) -> None:
         super().__init__(message)
@@ -30,23 +30,23 @@ class Failure(Exception):
 
 
 def complain(message: str) -> None:
-    """Print an error on stderr; further lines of the message are set below it."""
+    """Print an error on stderr; further lines of the message are indented."""
     first, *rest = message.strip().splitlines() or [""]
     remark(f"error: {first}", *(f"       {line}" for line in rest))
 
 
 def guarded(action: Callable[[], int], *, debug: bool = False) -> int:
-    """The exit code of ``action``; whatever it raises is told in one line."""
+    """Run ``action`` and return its exit code; an exception is printed as one line."""
     try:
         code = action()
-        sys.stdout.flush()  # here, where a reader that has gone can be met
+        sys.stdout.flush()  # here, where BrokenPipeError is handled
         return code
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
         return _reader_left()
     except SystemExit as end:
-        if isinstance(end.__context__, BrokenPipeError):  # the argument parser's own answer to it
+        if isinstance(end.__context__, BrokenPipeError):  # as the argument parser handles it
             return _reader_left()
         raise
     except typer.Exit as end:
@@ -57,20 +57,23 @@ def guarded(action: Callable[[], int], *, debug: bool = False) -> int:
         if debug:
             traceback.print_exc()
         message, code = describe(error)
-        if message:  # empty: the help has been printed
+        if message:  # it is empty when the help has been printed
             complain(message)
         return code
 
 
 def _reader_left() -> int:
-    """The reader (head, less) has what it wants: no error. Python would complain about stdout when it exits."""
+    """The reader (head, less) has closed the pipe: no error.
+
+    Without another stdout Python would print an error about it at exit.
+    """
     sys.stdout = sys.__stdout__
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     return 0
 
 
 def describe(error: Exception) -> tuple[str, int]:
-    """What to tell of an exception, and the exit code."""
+    """The message for an exception, and the exit code."""
     if isinstance(error, Failure):
         return str(error), error.code
     if isinstance(error, ModuleNotFoundError) and (
@@ -80,7 +83,7 @@ def describe(error: Exception) -> tuple[str, int]:
             f"the package {error.name} is not installed: pip install 'stepstream[{extra}]'",
             FAILED,
         )
-    if shown := getattr(error, "format_message", None):  # the argument parser's own errors
+    if shown := getattr(error, "format_message", None):  # an error of the argument parser
         context = getattr(error, "ctx", None)
         where = f" ({context.command_path} --help explains)" if context is not None else ""
         return f"{_choice(shown())}{where}" if shown() else "", getattr(error, "exit_code", USAGE)
@@ -98,10 +101,10 @@ def describe(error: Exception) -> tuple[str, int]:
     ):
         return str(error), FAILED
     if type(error).__module__.partition(".")[0] in {"confluent_kafka", "cimpl"}:
-        return f"Kafka: {_kafka_words(error)}; `stepstream doctor` looks for the cause", FAILED
+        return f"Kafka: {_kafka_words(error)}; `stepstream doctor` finds the cause", FAILED
     if type(error).__module__.startswith("clickhouse_connect"):
         return (
-            f"ClickHouse: {str(error).strip().splitlines()[0]}; `stepstream doctor` looks for the cause",
+            f"ClickHouse: {str(error).strip().splitlines()[0]}; `stepstream doctor` finds the cause",
             FAILED,
         )
     if isinstance(error, AddressTaken):
@@ -109,7 +112,7 @@ def describe(error: Exception) -> tuple[str, int]:
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {(error.strerror or str(error)).lower()}", FAILED
     return (
-        f"unexpected {type(error).__name__}: {error} (stepstream --debug ... shows where)",
+        f"unexpected {type(error).__name__}: {error} (stepstream --debug ... prints the traceback)",
         FAILED,
     )
 
@@ -118,7 +121,7 @@ _NOT_ONE_OF: Final = re.compile(r"(?:Value error, )?'([^']*)' is not one of ('.*
 
 
 def _choice(text: str) -> str:
-    """The argument parser's complaint about a word that is none of those that may stand there, with a guess."""
+    """The argument parser's message about a wrong word, with the nearest valid one."""
     found = _NOT_ONE_OF.search(text)
     from stepstream.schemas.suggestions import did_you_mean
     from stepstream.schemas.wording import reworded
@@ -137,7 +140,7 @@ def _kafka_words(error: Exception) -> str:
 
 
 def _is_one_of(error: Exception, *names: str) -> bool:
-    """Whether the exception is of a class that may not have been imported at all."""
+    """Whether the exception has one of these classes, without importing them."""
     for name in names:
         module, _, kind = name.partition(":")
         found = getattr(sys.modules.get(module), kind, None)

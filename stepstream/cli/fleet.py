@@ -1,4 +1,4 @@
-"""``stepstream fleet``: budgets, hours and baselines, which cover many runs."""
+"""``stepstream fleet``: budgets, hours and baselines of many runs."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ KEEP: Final = (
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("fleet", rich_help_panel="Look")(fleet)
+    app.command("fleet", rich_help_panel="Inspect")(fleet)
 
 
 @takes("kafka")
@@ -117,9 +117,9 @@ def _budgets(settings: Settings, now_us: int) -> list[tuple[Any, ...]]:
     from stepstream.sinks.notify import latest_records
 
     policies = []
-    for held in documents.in_force(settings).values():
+    for stored in documents.in_force(settings).values():
         with contextlib.suppress(WrongDocument):
-            document = decode_document(held.value)
+            document = decode_document(stored.value)
             policies += [document] if isinstance(document, Policy) else []
     counted = fleet_topic.budget_rows(fleet_topic.read_fleet(settings, "budget"), now_us)
     firing = latest_records.list_alerts(

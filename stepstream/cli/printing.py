@@ -1,4 +1,4 @@
-"""Putting pictures and listings on standard output: a terminal gets colour and its width, anything else plain whole lines."""
+"""Prints pictures and listings: on a terminal in colour and its width, else as plain lines."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from stepstream.render.tree import render_trace
 from stepstream.render.values import fold_text
 
 PICTURE_CELLS: Final = 120
-"""Width of a picture that goes to a file or a pipe, and the most that a wide terminal gets."""
+"""Width of a picture in a file or a pipe; a terminal gets at most 20 cells more."""
 PIPE_CELLS: Final = 500
-"""Rows that are wider than this are shown one below another in a file or a pipe, too."""
+"""Wider rows are printed with one column a line, in a file or a pipe as well."""
 MIN_FOLDED: Final = 20
 _ENDLESS: Final = 100_000
 
 
 def glyphs() -> Glyphs:
-    """The signs that standard output can say."""
+    """The symbols that the encoding of standard output has."""
     return glyphs_for(sys.stdout.encoding)
 
 
@@ -41,7 +41,7 @@ def picture_width() -> int:
 
 
 def show(what: RenderableType) -> None:
-    """Print; lines that go to a file or a pipe are neither cut nor padded, and what cannot be encoded is replaced."""
+    """Print; for a file or a pipe without truncation, padding and colour."""
     terminal.tolerate(sys.stdout)
     if sys.stdout.isatty():
         console = terminal.console(soft_wrap=isinstance(what, Text))
@@ -54,11 +54,11 @@ def show(what: RenderableType) -> None:
     console = terminal.console(width=_ENDLESS, color_system=None)
     with console.capture() as captured:
         console.print(what)
-    terminal.say(*(line.rstrip() for line in captured.get().splitlines()))
+    terminal.echo(*(line.rstrip() for line in captured.get().splitlines()))
 
 
 def show_folded(text: Text, *, indent: int) -> None:
-    """Lines that are folded between words where the terminal is too narrow, what follows of each under an indent."""
+    """Print lines, wrapped between words if the terminal is too narrow."""
     if not sys.stdout.isatty():
         show(text)
         return
@@ -73,22 +73,22 @@ def show_folded(text: Text, *, indent: int) -> None:
 
 
 def note(text: str) -> None:
-    """A remark that is not part of the answer."""
+    """Print a note on standard error: it is not part of the output."""
     terminal.remark(text)
 
 
 def print_records(columns: Sequence[str], rows: Iterable[Sequence[Any]], format: Format) -> None:
-    """Print a listing in the form asked for."""
+    """Print a listing in the given format."""
     if format is Format.JSON:
-        terminal.say_json(records_json(columns, rows))
+        terminal.echo_json(records_json(columns, rows))
     elif format is Format.CSV:
-        terminal.say(records_csv(columns, rows))
+        terminal.echo(records_csv(columns, rows))
     else:
         _show_records(columns, list(rows))
 
 
 def show_listing(columns: Sequence[Column], rows: Sequence[Sequence[Text]]) -> None:
-    """A table within the terminal's width, and below it the names of the columns that were left out."""
+    """Print a table of the terminal's width, and the names of columns that do not fit."""
     is_terminal = sys.stdout.isatty()
     width = terminal.console().width if is_terminal else None
     table, left_out = listing(columns, rows, width, ellipsis=glyphs().ellipsis)
@@ -98,7 +98,7 @@ def show_listing(columns: Sequence[Column], rows: Sequence[Sequence[Text]]) -> N
 
 
 def _show_records(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """An answer of the store, with nothing left out: rows that are too wide for a table are shown one below another."""
+    """All columns of a query; rows that are too wide for a table with one column a line."""
     if not rows:
         note("no rows")
         return
@@ -113,8 +113,10 @@ def steps_text(trace: Trace) -> Text:
     """The steps of a trace with every field that has a value, in full."""
     parts = []
     for record in trace.step_records:
-        said = {name: value for name, value in record.items() if value not in (None, "", 0, [], {})}
-        parts.append(fields_text(f"step {record['step_id']}", said))
+        filled = {
+            name: value for name, value in record.items() if value not in (None, "", 0, [], {})
+        }
+        parts.append(fields_text(f"step {record['step_id']}", filled))
     return Text("\n").join(parts)
 
 

@@ -1,4 +1,4 @@
-"""``stepstream worker``, ``stepstream sink`` and ``stepstream notify``: one process of the pipeline each."""
+"""``stepstream worker``, ``sink`` and ``notify``: one process of the pipeline each; ``ready``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 from stepstream.cli import errors
 from stepstream.cli.common import one_of
 from stepstream.cli.options import takes
-from stepstream.common.terminal import say
+from stepstream.common.terminal import echo
 
 if TYPE_CHECKING:
     from stepstream.schemas.settings import Settings
@@ -105,7 +105,7 @@ def ready(
                 f"start more of it, or see its log"
             )
         time.sleep(0.2)
-    say(f"{part} is ready")
+    echo(f"{part} is ready")
 
 
 def _begin(settings: Settings, lifeline: bool) -> None:

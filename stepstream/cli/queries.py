@@ -1,4 +1,4 @@
-"""What the looking commands ask the store, through its public views alone."""
+"""Queries of the reading commands; they use the public views only."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _ID: Final = re.compile(r"[0-9a-f]{1,32}")
 
 @dataclass(frozen=True)
 class Scope:
-    """Which rows: what is given must match, patterns with * and ?; ``since`` is a moment."""
+    """A filter of rows: values may be patterns with * and ?."""
 
     project: str | None = None
     environment: str | None = None
@@ -48,7 +48,7 @@ class Scope:
     limit: int = 50
 
     def where(self, time_column: str) -> tuple[str, dict[str, Any]]:
-        """The condition, and the values bound in it."""
+        """The WHERE clause and the values of its parameters."""
         conditions: list[str] = []
         values: dict[str, Any] = {}
         for column in ("project", "environment", "agent", "status", "severity", "alert", "state"):
@@ -63,13 +63,13 @@ class Scope:
 
 
 def like(pattern: str) -> str:
-    """The SQL pattern of one with * and ?."""
+    """The SQL LIKE pattern of one with * and ?."""
     escaped = re.sub(r"([\\%_])", r"\\\1", pattern)
     return escaped.replace("*", "%").replace("?", "_")
 
 
 def parse_since(text: str | None, now: datetime) -> datetime | None:
-    """A moment: ``90s``, ``2h``, ``1d`` ago, or a date or time (local where it names no zone)."""
+    """The time of an age (``90s``, ``2h``) or of a date or time; local time without a zone."""
     if text is None:
         return None
     try:
@@ -86,7 +86,7 @@ def parse_since(text: str | None, now: datetime) -> datetime | None:
 
 @contextmanager
 def store(settings: Settings) -> Iterator[Client]:
-    """A connection that can only read. What ClickHouse complains about is told in its own words, without the noise."""
+    """A read-only connection. Errors of ClickHouse become ``Failure`` with its message."""
     from clickhouse_connect.driver.exceptions import ClickHouseError
 
     from stepstream.common.settings import require_clickhouse
@@ -107,7 +107,7 @@ def store(settings: Settings) -> Iterator[Client]:
 
 
 def _complaint(error: Exception) -> str:
-    """What ClickHouse complains about; where a table of ours is gone, the command that makes it again."""
+    """The message of an error; for a missing table also the command that creates it."""
     from stepstream.schemas.suggestions import did_you_mean
     from stepstream.sinks.clickhouse import errors
     from stepstream.sinks.clickhouse.migrated import BASE_TABLES
@@ -115,28 +115,34 @@ def _complaint(error: Exception) -> str:
 
     table = errors.missing_table(error)
     if table in BASE_TABLES or table in VIEW_NAMES:
-        return f"{table} is missing in the store: {errors.MIGRATE}, which makes it again"
+        return f"{table} is missing in the store: {errors.MIGRATE}, which creates it again"
     if table:
         return f"there is no table {table}; {did_you_mean(table, VIEW_NAMES)}"
     hint = ""
     if errors.error_code(error) in errors.SCHEMA_CODES and any(
         f".{name}" in str(error) for name in BASE_TABLES
     ):
-        hint = "; `stepstream store status` says whether something is missing in the store"
+        hint = "; `stepstream store status` lists what is missing in the store"
     return f"ClickHouse: {errors.sentence(error)}{hint}"
 
 
 def list_runs(client: Client, scope: Scope) -> list[dict[str, Any]]:
-    """Runs, the newest first, as records of the view's columns without the long ones."""
+    """Runs, the newest first, without the long columns."""
     where, values = scope.where("start_time")
     columns = "* EXCEPT (path, path_json)"
-    sql = f"SELECT {columns} FROM runs {where} ORDER BY start_time DESC, trace_id LIMIT {{limit:UInt32}}"
+    sql = (
+        f"SELECT {columns} FROM runs {where} "
+        "ORDER BY start_time DESC, trace_id LIMIT {limit:UInt32}"
+    )
     return records(client, sql, {**values, "limit": scope.limit})
 
 
 def alert_counts(client: Client, trace_ids: list[str]) -> dict[str, int]:
-    """Alerts by run."""
-    sql = "SELECT trace_id, count() AS alerts FROM alerts WHERE trace_id IN {ids:Array(String)} GROUP BY trace_id"
+    """Number of alerts by run."""
+    sql = (
+        "SELECT trace_id, count() AS alerts FROM alerts "
+        "WHERE trace_id IN {ids:Array(String)} GROUP BY trace_id"
+    )
     return (
         {row["trace_id"]: row["alerts"] for row in records(client, sql, {"ids": trace_ids})}
         if trace_ids
@@ -145,13 +151,17 @@ def alert_counts(client: Client, trace_ids: list[str]) -> dict[str, int]:
 
 
 def learnt_runs(client: Client, projects: list[str]) -> dict[Owner, int]:
-    """Runs that baselines learn from, by agent and task: whole ones with known costs, of the days that count."""
+    """Number of runs that baselines learn from, by agent and task.
+
+    These are complete runs with known costs, not older than the days that baselines keep.
+    """
     from stepstream.stream.baselines.days import KEPT_DAYS
     from stepstream.stream.baselines.history import Owner
 
     sql = """
         SELECT project, environment, agent, task, count() AS learnt FROM runs
-        WHERE project IN {projects:Array(String)} AND status IN ('ok', 'error') AND unpriced_steps = 0
+        WHERE project IN {projects:Array(String)} AND status IN ('ok', 'error')
+            AND unpriced_steps = 0
             AND end_time > now() - toIntervalDay({days:UInt16})
         GROUP BY project, environment, agent, task"""
     found = records(client, sql, {"days": KEPT_DAYS, "projects": projects})
@@ -162,7 +172,7 @@ def learnt_runs(client: Client, projects: list[str]) -> dict[Owner, int]:
 
 
 def list_alerts(client: Client, scope: Scope) -> list[Alert]:
-    """The newest alerts, the oldest of them first, as a log is read."""
+    """The newest alerts, in ascending order of time."""
     where, values = scope.where("updated_at")
     sql = f"SELECT * FROM alerts {where} ORDER BY opened_at DESC LIMIT {{limit:UInt32}}"
     return [
@@ -171,11 +181,15 @@ def list_alerts(client: Client, scope: Scope) -> list[Alert]:
 
 
 def find_run(client: Client, prefix: str) -> str:
-    """The one run whose id begins with ``prefix``; a run whose first steps have just arrived counts too."""
+    """The id of the one run whose id begins with ``prefix``.
+
+    Steps are searched as well: a run has rows there before its first row in runs.
+    """
     wanted = prefix.strip().lower().replace("-", "")
     if not _ID.fullmatch(wanted):
         raise Failure(
-            f"{prefix!r} is no run id: it is up to 32 hex digits, and `stepstream runs` lists them",
+            f"{prefix!r} is not a run id: ids have up to 32 hex digits; `stepstream runs` lists "
+            "them",
             USAGE,
         )
     sql = """
@@ -198,11 +212,12 @@ def find_run(client: Client, prefix: str) -> str:
 
 
 def find_alert(client: Client, prefix: str) -> Alert:
-    """The one alert whose id begins with ``prefix``, as it stands."""
+    """The newest state of the one alert whose id begins with ``prefix``."""
     wanted = prefix.strip().lower()
     if not re.fullmatch(r"[0-9a-f-]{4,36}", wanted):
         raise Failure(
-            f"{prefix!r} is no alert id: four digits of it or more, and `stepstream alerts` lists them",
+            f"{prefix!r} is not an alert id: give at least four digits; `stepstream alerts` lists "
+            "them",
             USAGE,
         )
     found = records(
@@ -212,7 +227,8 @@ def find_alert(client: Client, prefix: str) -> Alert:
     )
     if not found:
         raise Failure(
-            f"no alert has an id that begins with {wanted}; `stepstream alerts --format json` lists them"
+            f"no alert has an id that begins with {wanted}; "
+            "`stepstream alerts --format json` lists them"
         )
     if len(found) > 1:
         raise Failure(
@@ -222,7 +238,7 @@ def find_alert(client: Client, prefix: str) -> Alert:
 
 
 def alert_history(client: Client, alert_id: str) -> list[Alert]:
-    """Every change of an alert, in order."""
+    """All states of an alert, in order."""
     sql = "SELECT * FROM alert_events WHERE alert_id = {id:String} ORDER BY seq"
     return [alert_of(row) for row in records(client, sql, {"id": alert_id})]
 
@@ -231,17 +247,15 @@ def last_run(client: Client, scope: Scope) -> str:
     """The newest run."""
     found = list_runs(client, scope)
     if not found and scope != Scope(limit=scope.limit):
-        raise Failure("there is no run that matches; `stepstream runs` lists those that there are")
+        raise Failure("no run matches; `stepstream runs` lists all runs")
     if not found:
-        raise Failure(
-            "there is no run yet; an agent's first run appears here a second or two after its first step"
-        )
+        raise Failure("there are no runs yet; a run appears a second or two after its first step")
     return str(found[0]["trace_id"])
 
 
 @dataclass(frozen=True)
 class Trace:
-    """A run with its steps, alerts and notes: as drawn, and as records."""
+    """A run with its steps, alerts and notes, for drawing and as records."""
 
     run: RunRow
     steps: list[StepRow]
@@ -254,7 +268,11 @@ class Trace:
 def read_trace(
     client: Client, trace_id: str, *, contents: bool = False, whole: bool = False
 ) -> Trace:
-    """What is known about a run now: what a picture needs, with the beginnings of contents, or all columns in full."""
+    """Read a run as it is now.
+
+    Without ``whole`` only what a picture needs; with ``contents`` also the beginnings of inputs,
+    outputs and documents.
+    """
     columns = "*" if whole else DRAWN + (PREVIEWS if contents else SCORES)
     step_records = records(
         client, f"SELECT {columns} FROM trace(id = {{id:String}})", {"id": trace_id}
@@ -271,7 +289,7 @@ def read_trace(
     )
     steps = [step_row(record) for record in step_records]
     if not runs and not steps:
-        raise Failure(f"nothing is known about run {trace_id}")
+        raise Failure(f"the store has no run {trace_id}")
     run = caught_up(run_row(runs[0]), steps) if runs else run_from_steps(trace_id, steps)
     return Trace(
         run,
@@ -284,7 +302,7 @@ def read_trace(
 
 
 def only_step(trace: Trace, wanted: str) -> Trace:
-    """The steps of that name, or the one whose id begins so."""
+    """The trace with only the steps of this name, or the step whose id begins so."""
     chosen = [step for step in trace.steps if step.name == wanted]
     chosen = chosen or [step for step in trace.steps if step.step_id.startswith(wanted.lower())]
     if not chosen:
@@ -301,29 +319,30 @@ def only_step(trace: Trace, wanted: str) -> Trace:
 
 
 def _notes(client: Client, trace_id: str) -> list[Note]:
-    """The run's findings that opened no alert and were not withdrawn, oldest first."""
+    """The run's findings that opened no alert and were not withdrawn, the oldest first."""
     sql = """
-        SELECT min(time) AS at, any(alert) AS name, argMin(message, time) AS said FROM findings
+        SELECT min(time) AS at, any(alert) AS name, argMin(message, time) AS text FROM findings
         WHERE trace_id = {id:String} AND severity = 'note'
-        GROUP BY alert, subject, step_ids[1] HAVING NOT max(withdrawn) ORDER BY at LIMIT {most:UInt32}"""
+        GROUP BY alert, subject, step_ids[1] HAVING NOT max(withdrawn)
+        ORDER BY at LIMIT {most:UInt32}"""
     found = records(client, sql, {"id": trace_id, "most": MAX_NOTES})
-    return [Note(micros(row["at"]), row["name"], row["said"]) for row in found]
+    return [Note(micros(row["at"]), row["name"], row["text"]) for row in found]
 
 
 MAX_NOTES: Final = 50
-"""Notes that are shown below a run."""
+"""Maximum number of notes that are printed below a run."""
 
 DRAWN: Final = """
-    step_id, parent_step_id, kind, name, tool, model, agent, start_time, end_time, status, error_type,
-    substring(error_message, 1, 500) AS error_message, attempt, retry_of, fallback_of, input_tokens, output_tokens, cost_usd,
-    cost_source"""
+    step_id, parent_step_id, kind, name, tool, model, agent, start_time, end_time, status,
+    error_type, substring(error_message, 1, 500) AS error_message, attempt, retry_of, fallback_of,
+    input_tokens, output_tokens, cost_usd, cost_source"""
 SCORES: Final = ", arrayMap(d -> (d.1, d.2), documents) AS documents"
 PREVIEWS: Final = """, substring(input, 1, 2000) AS input, substring(output, 1, 2000) AS output,
     arrayMap(d -> (d.1, d.2, substring(d.3, 1, 2000)), documents) AS documents"""
 
 
 def alert_of(record: Mapping[str, Any]) -> Alert:
-    """The alert of a row of the views ``alerts`` and ``alert_events``."""
+    """The alert in a row of the views ``alerts`` and ``alert_events``."""
     times = {name: 0 if record[name] is None else micros(record[name]) for name in TIME_FIELDS}
     return Alert.model_validate({**record, **times})
 
@@ -339,5 +358,5 @@ def alert_record(alert: Alert) -> dict[str, Any]:
 def records(
     client: Client, sql: str, parameters: dict[str, Any] | None = None
 ) -> list[dict[str, Any]]:
-    """The answer to a question, a dict a row."""
+    """The rows of a query as dicts."""
     return list(client.query(sql, parameters=parameters).named_results())

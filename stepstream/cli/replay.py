@@ -12,7 +12,7 @@ import typer
 
 from stepstream.cli import errors
 from stepstream.cli.options import takes
-from stepstream.common.terminal import console, say
+from stepstream.common.terminal import console, echo
 
 if TYPE_CHECKING:
     from stepstream.producers.replay.replay import ReplayProgress
@@ -73,7 +73,7 @@ def replay(
             keep_ids=keep_ids,
             on_progress=on_progress,
         )
-    say(report)
+    echo(report)
     if report.failed or report.bad:
         raise typer.Exit(errors.FAILED)
 

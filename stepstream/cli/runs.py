@@ -31,7 +31,7 @@ from stepstream.schemas.settings import Settings
 if TYPE_CHECKING:
     from stepstream.cli.queries import Trace
 
-PANEL = "Look"
+PANEL = "Inspect"
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import typer
 from stepstream.cli import errors
 from stepstream.cli.common import print_rows
 from stepstream.cli.options import Format, FormatOption, takes
-from stepstream.common.terminal import say
+from stepstream.common.terminal import echo
 from stepstream.schemas.formatting import format_number_of
 
 if TYPE_CHECKING:
@@ -59,8 +59,8 @@ def migrate(settings: Settings) -> None:
     }
     for what, names in done.items():
         for name in names:
-            say(f"{what} {name}")
-    say(
+            echo(f"{what} {name}")
+    echo(
         f"database {report.database} is at version {report.version}{'' if report.changed else '; nothing to do'}"
     )
     if report.wrong:
@@ -75,21 +75,21 @@ def status(settings: Settings) -> None:
 
     require_clickhouse(settings)
     found = read_status(settings)
-    say(
+    echo(
         f"database {found.database} {f'is at version {found.version}' if found.exists else 'does not exist'}"
     )
     for name in found.pending:
-        say(f"pending {name}")
+        echo(f"pending {name}")
     for name in found.newer:
-        say(f"newer than this program {name}")
+        echo(f"newer than this program {name}")
     for name in found.outdated_views:
-        say(f"missing or outdated view {name}")
+        echo(f"missing or outdated view {name}")
     for other in (*found.lacks, *found.wrong, *found.differences):
-        say(other)
+        echo(other)
     if found.current:
-        say("complete and up to date")
+        echo("complete and up to date")
         return
-    say(
+    echo(
         "the database is newer: install that version of stepstream"
         if found.newer
         else "run `stepstream store migrate`"
@@ -116,7 +116,7 @@ def url(
     from stepstream.sinks.clickhouse.client import url_for_clients
 
     require_clickhouse(settings)
-    say(url_for_clients(settings, writer=writer))
+    echo(url_for_clients(settings, writer=writer))
 
 
 @takes("clickhouse", "store")
@@ -161,7 +161,7 @@ def reconcile(
             format_number_of(report.days, "day"),
             format_number_of(len(rows), "difference"),
         )
-        say(f"{days} from {report.first} to {report.last} compared: {found}{left_out}")
+        echo(f"{days} from {report.first} to {report.last} compared: {found}{left_out}")
     if not report.exact:
         raise typer.Exit(errors.FAILED)
 
@@ -181,7 +181,7 @@ def backup(
 
     require_clickhouse(settings)
     written = write(settings, place, base=base)
-    say(
+    echo(
         f"database {settings.clickhouse_database} is backed up to {written.place}: "
         f"{format_number_of(written.files, 'file')}, {written.bytes:,} bytes"
     )
@@ -219,15 +219,15 @@ def restore(
     with _engines(settings) as running:
         report = bring_back(running, place, replace=replace, source=source)
     steps, runs = format_number_of(report.steps, "step"), format_number_of(report.runs, "run")
-    say(f"database {settings.clickhouse_database} is restored: {steps}, {runs}")
+    echo(f"database {settings.clickhouse_database} is restored: {steps}, {runs}")
     for name in report.applied:
-        say(f"applied {name}")
+        echo(f"applied {name}")
     if report.repaired:
-        say(f"rebuilt from the restored steps: {format_number_of(report.repaired, 'rollup')}")
+        echo(f"rebuilt from the restored steps: {format_number_of(report.repaired, 'rollup')}")
     for (name, partition), offset in sorted(report.rewound.items()):
-        say(f"sinks resume {name} {partition} at offset {offset}")
+        echo(f"sinks resume {name} {partition} at offset {offset}")
     if not running.kafka_brokers:
-        say(
+        echo(
             "kafka_brokers is not set: delete the offsets of the sinks' consumer group before a "
             "sink starts, else steps since the backup are missing"
         )

@@ -12,7 +12,7 @@ import typer
 from stepstream.cli import errors
 from stepstream.cli.common import one_of, print_rows
 from stepstream.cli.options import Format, FormatOption, takes
-from stepstream.common.terminal import remark, say
+from stepstream.common.terminal import echo, remark
 
 if TYPE_CHECKING:
     from stepstream.schemas.documents import Subscription
@@ -33,6 +33,9 @@ CHANNEL_SETTINGS = (
     "notify_secrets_dir",
     "notify_secret_variables",
 )
+
+# The outcome of a successful delivery in responses of the admin API.
+DELIVERED = "told"
 
 
 def register(app: typer.Typer) -> None:
@@ -109,7 +112,7 @@ def add(
     except WrongDocument as error:
         raise errors.Failure(str(error), errors.USAGE) from None
     try:
-        say(f"subscription/{name} {notify.add(settings, document, force=force)}")
+        echo(f"subscription/{name} {notify.add(settings, document, force=force)}")
         warn_of_variables(settings, document)
     except ValueError as error:
         raise errors.Failure(str(error)) from None
@@ -163,9 +166,9 @@ def test(settings: Settings, name: NameArgument) -> None:
         outcome = send_sample(subscription, context, time.time_ns() // 1000)
         context.client.close()
         kind, text, where = outcome.label, outcome.text, "this process"
-    if kind != "told":
+    if kind != DELIVERED:
         raise errors.Failure(f"{subscription.channel} did not take it ({where}): {text}")
-    say(f"{subscription.channel} took it ({where})" + (f": {text}" if text else ""))
+    echo(f"{subscription.channel} took it ({where})" + (f": {text}" if text else ""))
 
 
 @takes("kafka")
@@ -177,7 +180,7 @@ def remove(settings: Settings, name: NameArgument, force: ForceOption = False) -
         notify.remove(settings, name, force=force)
     except (LookupError, ValueError) as error:
         raise errors.Failure(str(error.args[0])) from None
-    say(f"subscription/{name} deleted")
+    echo(f"subscription/{name} deleted")
 
 
 @takes("kafka")
@@ -252,12 +255,12 @@ def _in_force(settings: Settings) -> dict[str, Subscription]:
     from stepstream.schemas.documents import Subscription, WrongDocument, decode_document
 
     found = {}
-    for held in documents.in_force(settings).values():
-        if held.kind == "Subscription":
+    for stored in documents.in_force(settings).values():
+        if stored.kind == "Subscription":
             try:
-                document = decode_document(held.value)
+                document = decode_document(stored.value)
             except WrongDocument as error:
-                errors.complain(f"{held.key} cannot be read by this version: {error}")
+                errors.complain(f"{stored.key} cannot be read by this version: {error}")
                 continue
             if isinstance(document, Subscription):
                 found[document.name] = document

@@ -22,6 +22,6 @@ def version(format: FormatOption = Format.TABLE) -> None:
 
     found = package_versions()
     rows = [("stepstream", found.pop("stepstream")), ("python", platform.python_version())]
-    rows += [(name, held or "not installed") for name, held in found.items()]
+    rows += [(name, installed or "not installed") for name, installed in found.items()]
     rows += [("embedded kafka", KAFKA_VERSION), ("platform", platform.platform())]
     print_rows(("what", "version"), rows, format)

@@ -1,7 +1,7 @@
-"""Standard output and standard error: the one way by which text gets there.
+"""The only functions that write to standard output and standard error.
 
-Whatever is said here is made printable first, and is never read as markup: names and texts come from agents. JSON is escaped
-where it is made (``schemas.printable.escaped_json``) and printed as it is.
+Names and texts come from agents, so control characters are replaced and markup is not interpreted.
+JSON is escaped instead (``schemas.printable.escaped_json``).
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-def say(*lines: object) -> None:
+def echo(*lines: object) -> None:
     """Print lines on standard output."""
     _write(sys.stdout, (printable(str(line)) for line in lines))
 
 
 def remark(*lines: object) -> None:
-    """Print lines on standard error: what is not part of the answer."""
+    """Print lines on standard error: notes that are not part of the output."""
     _write(sys.stderr, (printable(str(line)) for line in lines))
 
 
-def say_json(text: str) -> None:
-    """Print JSON text on standard output: what would steer a terminal is escaped, so that it says the same."""
+def echo_json(text: str) -> None:
+    """Print JSON on standard output, with control characters escaped."""
     _write(sys.stdout, (escaped_json(text),))
 
 
 def write_bytes(data: bytes) -> None:
-    """Write data on standard output: to a file or a pipe as it is, to a terminal as printable text."""
+    """Write bytes on standard output; on a terminal as printable text."""
     if sys.stdout.isatty():
         _write(sys.stdout, (printable(data.decode("utf-8", "replace")).rstrip("\n"),))
     else:
@@ -40,7 +40,7 @@ def write_bytes(data: bytes) -> None:
 
 
 def console(*, stderr: bool = False, **options: Any) -> Console:
-    """A console of rich that reads no markup in strings and prints nothing that would steer a terminal."""
+    """A rich console without markup in strings and without control characters in its output."""
     from stepstream.common.console import SafeConsole
 
     return SafeConsole(stderr=stderr, **options)
@@ -55,6 +55,6 @@ def _write(stream: Any, lines: Iterable[str]) -> None:
 
 
 def tolerate(stream: Any) -> None:
-    """Let the stream replace what its encoding cannot say."""
+    """Let the stream replace characters that its encoding does not have."""
     if stream is not None and hasattr(stream, "reconfigure") and stream.errors == "strict":
         stream.reconfigure(errors="replace")

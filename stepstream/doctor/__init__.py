@@ -1,4 +1,4 @@
-"""What ``stepstream doctor`` looks at: this machine, Kafka, ClickHouse, and the processes between them."""
+"""The checks of ``stepstream doctor``: this machine, Kafka, ClickHouse and the processes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Check", "examine"]
 
 
 def examine(resolved: Resolved) -> Iterator[Check]:
-    """Every check, one after the other, as it is done. Nothing is changed anywhere."""
+    """Run all checks and yield each result at once. Changes nothing."""
     parts: list[tuple[str, Callable[[], Iterator[Check]]]] = [
         ("this machine", lambda: local.checks(resolved)),
         ("kafka", lambda: _kafka(resolved)),
@@ -24,11 +24,9 @@ def examine(resolved: Resolved) -> Iterator[Check]:
             yield from part()
         except ModuleNotFoundError as error:
             extra = EXTRAS.get((error.name or "").partition(".")[0], "all")
-            text = f"not looked at: the package {error.name} is not installed"
-            yield warn(
-                name, text, f"pip install 'stepstream[{extra}]' where you want to look at it"
-            )
-        except Exception as error:  # the other parts are still worth looking at
+            text = f"not checked: the package {error.name} is not installed"
+            yield warn(name, text, f"pip install 'stepstream[{extra}]' to check it from here")
+        except Exception as error:  # the other parts are still checked
             words = (str(error).strip().splitlines() or [""])[0]
             yield fail(
                 name,

@@ -1,4 +1,4 @@
-"""What is normal for each agent and task, as the workers have published it."""
+"""The baselines that the workers have published for each agent and task."""
 
 from __future__ import annotations
 
@@ -21,26 +21,24 @@ TIMEOUT_S: Final = 5.0
 
 
 def checks(settings: Settings) -> Iterator[Check]:
-    """Which agents have enough runs for spikes to be judged, and which are still learning."""
+    """Which agents have enough runs for the detection of spikes, and which have not."""
     counts = known_runs(settings)
-    judged = [owner for owner, _ in counts.items() if owner.task or not _has_tasks(owner, counts)]
-    lines = learning(counts, (owner for owner in judged if owner.agent))
+    shown = [owner for owner, _ in counts.items() if owner.task or not _has_tasks(owner, counts)]
+    lines = learning(counts, (owner for owner in shown if owner.agent))
     learnt = sorted(
-        (count, name_of(owner))
-        for owner, count in counts.items()
-        if owner in judged and owner.agent
+        (count, name_of(owner)) for owner, count in counts.items() if owner in shown and owner.agent
     )
     ready = [f"{name} {count:,} runs" for count, name in reversed(learnt) if count >= MIN_RUNS][:3]
     if not counts:
         yield ok(
-            "baselines", f"nothing learnt yet: spikes are judged once {MIN_RUNS} runs have closed"
+            "baselines", f"none yet: spikes are detected after {MIN_RUNS} closed runs of an agent"
         )
     else:
         yield ok("baselines", "; ".join([*ready, *lines]))
 
 
 def known_runs(settings: Settings) -> dict[Owner, int]:
-    """The runs that each published baseline was learnt from."""
+    """The number of runs in each published baseline."""
     newest: dict[bytes, bytes] = {}
     for message in read_to_end(settings, topic(settings.topic_prefix, "fleet"), timeout=TIMEOUT_S):
         key, value = message.key() or b"", message.value()

@@ -1,4 +1,4 @@
-"""One thing that was looked at: how it stands, and what to do about it."""
+"""The result of a check."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Status = Literal["ok", "warn", "fail"]
 
 @dataclass(frozen=True)
 class Check:
-    """``warn`` is worth a look, ``fail`` keeps something from working; ``todo`` says what helps."""
+    """``fail``: something does not work; ``warn``: it may soon not. ``todo`` is what to do."""
 
     status: Status
     what: str

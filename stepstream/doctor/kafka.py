@@ -1,4 +1,4 @@
-"""Kafka: brokers, topics, where the newest steps lie, who reads and how far behind, what was refused."""
+"""Checks of Kafka: brokers, topics, partitions of the newest steps, lag, dead letter, documents."""
 
 from __future__ import annotations
 
@@ -27,13 +27,14 @@ from stepstream.schemas.topics import topic
 
 TIMEOUT_S: Final = 5.0
 SAMPLE: Final = 200
-"""Newest records looked at per partition."""
+"""Newest records checked per partition."""
 CLOCK_WARN_S: Final = 2.0
+# Up to this number dead letters are read one by one, so that duplicates are not counted.
 COUNTED: Final = 10_000
 
 
 def checks(settings: Settings) -> Iterator[Check]:
-    """From the brokers to the dead letter; ends early where Kafka cannot be reached."""
+    """All checks of Kafka; only the first if Kafka cannot be reached."""
     try:
         reports = topics.list_topics(settings, timeout=TIMEOUT_S)
     except SettingsError as error:
@@ -59,7 +60,8 @@ def _brokers(client: AdminClient, settings: Settings) -> Iterator[Check]:
     began = time.monotonic()
     count = len(client.list_topics(timeout=TIMEOUT_S).brokers)
     took_ms = (time.monotonic() - began) * 1000
-    text = f"{count} broker{'s' if count > 1 else ''} at {settings.kafka_brokers}, answered in {took_ms:.0f} ms"
+    brokers = format_number_of(count, "broker")
+    text = f"{brokers} at {settings.kafka_brokers}, answered in {took_ms:.0f} ms"
     if count < settings.replication_factor:
         yield warn(
             "kafka",
@@ -83,17 +85,20 @@ def _topics(reports: list[topics.TopicReport]) -> Iterator[Check]:
         )
         yield warn("topics", f"{report.name}: {'; '.join(report.differences)}", todo)
     if not missing and not differing:
-        yield ok("topics", f"all {len(reports)} exist as wanted")
+        yield ok("topics", f"all {len(reports)} exist with the right settings")
 
 
 def _offsets_retention(client: AdminClient, settings: Settings) -> Iterator[Check]:
-    """Committed offsets that are forgotten before the data would make a worker begin again, or skip."""
+    """Kafka must keep committed offsets for longer than the data.
+
+    A consumer whose offsets have expired would read everything again, or skip records.
+    """
     minutes = _broker_setting(client, "offsets.retention.minutes")
     if minutes is None:
         yield warn(
             "offsets",
-            "the broker does not tell offsets.retention.minutes",
-            "make sure it exceeds every retention",
+            "the broker does not report offsets.retention.minutes",
+            "make sure that it is longer than the retention of every topic",
         )
         return
     longest = (
@@ -102,8 +107,8 @@ def _offsets_retention(client: AdminClient, settings: Settings) -> Iterator[Chec
     if int(minutes) <= longest:
         yield warn(
             "offsets",
-            f"offsets.retention.minutes is {minutes}: offsets are forgotten before the data ({longest} minutes) when "
-            f"nobody reads for that long",
+            f"offsets.retention.minutes is {minutes}: without a running consumer, offsets expire "
+            f"before the data ({longest} minutes)",
             f"set offsets.retention.minutes={2 * longest} on the brokers",
         )
     else:
@@ -128,7 +133,7 @@ def _broker_setting(client: AdminClient, name: str) -> str | None:
 
 
 def _newest_steps(settings: Settings) -> Iterator[Check]:
-    """Whether producers choose partitions as they must, and whether the brokers' clock agrees with ours."""
+    """Whether producers use the right partitioner, and the brokers' clock is right."""
     name = topic(settings.topic_prefix, "steps")
     partitions = topics.require_topic(settings, name)
     seen = misplaced = newest_ms = 0
@@ -141,13 +146,17 @@ def _newest_steps(settings: Settings) -> Iterator[Check]:
     if misplaced:
         yield warn(
             "partitioner",
-            f"{misplaced} of the newest {seen} steps lie on another partition than their key's: they are moved, at a price",
-            "set partitioner=murmur2_random in every librdkafka producer (Java and aiokafka do so by themselves)",
+            f"{misplaced} of the newest {seen} steps are not on the partition of their key; workers "
+            "have to move them",
+            "set partitioner=murmur2_random in every librdkafka producer (the default of Java and "
+            "aiokafka is right)",
         )
     else:
         yield ok(
             "partitioner",
-            f"the newest steps ({seen}) lie where their keys belong" if seen else "no steps yet",
+            f"the newest steps ({seen}) are on the partitions of their keys"
+            if seen
+            else "no steps yet",
         )
     ahead_s = newest_ms / 1000 - time.time()
     if ahead_s > CLOCK_WARN_S:
@@ -186,9 +195,7 @@ def _deadletter(settings: Settings) -> Iterator[Check]:
         return
     recent = last - since if since >= 0 else 0
     count = last - first
-    if (
-        count <= COUNTED
-    ):  # where they are few each is looked at, so that one which was sent twice counts once
+    if count <= COUNTED:
         times_ms = [letter.time_ms for letter in read_letters(settings)]
         count, recent = len(times_ms), sum(time_ms >= since_ms for time_ms in times_ms)
     text = f"{format_number_of(count, 'record')}, {recent:,} in the last 24 hours"
@@ -203,17 +210,17 @@ def _documents(settings: Settings) -> Iterator[Check]:
     from stepstream.admin.documents import in_force
     from stepstream.schemas.documents import WrongDocument, decode_document
 
-    held = in_force(settings)
-    for record in held.values():
+    stored = in_force(settings)
+    for record in stored.values():
         try:
             decode_document(record.value)
         except WrongDocument as error:
             yield warn(
                 "documents",
-                f"{record.key} is not understood here: {error}",
+                f"{record.key} cannot be read by this version: {error}",
                 "apply it again, or update stepstream",
             )
     yield ok(
         "documents",
-        f"{len(held)} in force" if held else "none in force: rules that need no limit are on",
+        f"{len(stored)} in effect" if stored else "none: the default rules apply",
     )

@@ -91,7 +91,7 @@ def _up(resolved: Resolved) -> Check:
     if (folder / endpoints.FILE_NAME).exists():
         return ok(
             "up",
-            f"does not run from {folder}; an earlier one ended without saying so, which does no harm",
+            f"does not run from {folder}; the last one was killed, which does no harm",
         )
     return ok("up", f"does not run from {folder}")
 

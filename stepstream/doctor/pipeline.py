@@ -1,7 +1,7 @@
-"""The processes between Kafka and ClickHouse: who runs, whether they get on, and what the notifier says of them.
+"""The processes between Kafka and ClickHouse: whether they run and make progress.
 
-What is committed says little of a worker: an open run holds its committed offset back. So what it tells itself, that it has
-processed everything that was appended before a time, is held against what was appended since.
+Committed offsets show little of a worker: an open run keeps its offset back. So the progress
+records of the worker are used: "everything appended before this time is processed".
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from stepstream.admin import groups
 from stepstream.admin.fleet import readable
 from stepstream.common import kafka
 from stepstream.doctor.check import Check, fail, warn
-from stepstream.doctor.standing import Standing, judge
+from stepstream.doctor.standing import Standing, evaluate
 from stepstream.schemas.formatting import format_duration
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
@@ -25,17 +25,17 @@ from stepstream.schemas.trajectory import ProgressStruct
 
 TIMEOUT_S: Final = 5.0
 WATCHED_S: Final = 12.0
-"""How long a part that seems to stand still is watched: a worker tells how far it is every five seconds."""
-LOOK_EVERY_S: Final = 1.0
-TOLD: Final = 20_000
-"""Newest records of the usage topic among which the worker's own word is searched."""
+"""How long a process without progress is watched; a worker reports its progress every 5 s."""
+POLL_EVERY_S: Final = 1.0
+PROGRESS_RECORDS: Final = 20_000
+"""Newest records of the usage topic that are searched for progress records."""
 DATED: Final = 8
-"""Partitions of which the oldest waiting record is read."""
+"""Maximum number of partitions whose oldest waiting record is read."""
 _decode = msgspec.json.Decoder(ProgressStruct).decode
 
 
 def checks(settings: Settings) -> Iterator[Check]:
-    """Worker, sink, notifier, and the alerts about the pipeline that fire."""
+    """Firing alerts about the pipeline; worker, sink and notifier."""
     yield from _alerts(settings)
     for part in groups.PARTS:
         yield _part(settings, part)
@@ -46,10 +46,8 @@ def _alerts(settings: Settings) -> Iterator[Check]:
 
     for finding in open_findings(settings, own_findings_partition(settings)).values():
         since = format_duration(time.time_ns() // 1_000 - finding.time)
-        text = f"{finding.alert} fires, for {since}: {finding.message}"
-        todo = (
-            "see the lines below, and `stepstream alerts`; it ends by itself when the cause is gone"
-        )
+        text = f"{finding.alert} has been firing for {since}: {finding.message}"
+        todo = "see the lines below and `stepstream alerts`; it is resolved when the cause is fixed"
         yield (
             fail("alert", text, todo)
             if finding.severity in ("error", "critical")
@@ -66,9 +64,9 @@ def _part(settings: Settings, part: str) -> Check:
         and last.progress == first.progress
         and time.monotonic() - began < WATCHED_S
     ):
-        time.sleep(LOOK_EVERY_S)
+        time.sleep(POLL_EVERY_S)
         last = standing_of(settings, part)
-    return judge(
+    return evaluate(
         last,
         moved=last.progress != first.progress,
         watched_us=round((time.monotonic() - began) * 1e6),
@@ -78,7 +76,7 @@ def _part(settings: Settings, part: str) -> Check:
 
 
 def standing_of(settings: Settings, part: str) -> Standing:
-    """How a part stands now. Raises ``KafkaException`` or ``KafkaUnreachable``."""
+    """The progress of a process now. Raises ``KafkaException`` or ``KafkaUnreachable``."""
     group = groups.describe(settings, groups.PARTS[part](settings), timeout=TIMEOUT_S)
     prefix = f"{settings.topic_prefix}."
     client = kafka.consumer(settings, group.name)
@@ -89,11 +87,13 @@ def standing_of(settings: Settings, part: str) -> Standing:
         if not ever:
             behind = _unread(client, topic(settings.topic_prefix, groups.READS[part]))
         progress = sum(offset for offset in committed.values() if offset > 0)
-        told_us: dict[int, int] = {}
+        processed_us: dict[int, int] = {}
         if part == "worker" and ever:
-            told_us = _told(settings)
-            progress += sum(told_us.values()) + _written(settings, client)
-            behind = _not_processed(client, topic(settings.topic_prefix, "steps"), told_us, behind)
+            processed_us = _processed_us(settings)
+            progress += sum(processed_us.values()) + _written(settings, client)
+            behind = _not_processed(
+                client, topic(settings.topic_prefix, "steps"), processed_us, behind
+            )
         oldest_us = _oldest_us(settings, client, behind)
     finally:
         client.close()
@@ -107,7 +107,7 @@ def standing_of(settings: Settings, part: str) -> Standing:
         waits_us=max(0, time.time_ns() // 1_000 - oldest_us) if oldest_us else 0,
         reads=", ".join(names),
         progress=progress,
-        done_us=min(told_us.values(), default=0),
+        done_us=min(processed_us.values(), default=0),
     )
 
 
@@ -121,7 +121,7 @@ def _committed(client: Consumer, group: groups.Group) -> dict[groups.Place, int]
 
 
 def _unread(client: Consumer, name: str) -> dict[groups.Place, int]:
-    """Everything on a topic that nobody has read yet."""
+    """By partition: the number of records of a topic, for a group that has read none."""
     found = {}
     for partition in range(kafka.partition_count(client, name)):
         low, high = client.get_watermark_offsets(TopicPartition(name, partition), timeout=TIMEOUT_S)
@@ -130,8 +130,11 @@ def _unread(client: Consumer, name: str) -> dict[groups.Place, int]:
     return found
 
 
-def _told(settings: Settings) -> dict[int, int]:
-    """By partition of the steps: the time before which everything is processed, as the worker last told."""
+def _processed_us(settings: Settings) -> dict[int, int]:
+    """By partition of the steps: everything appended before this time is processed.
+
+    From the newest progress records of the workers.
+    """
     name = topic(settings.topic_prefix, "usage")
     client = kafka.consumer(settings, "stepstream-reader")
     try:
@@ -140,16 +143,17 @@ def _told(settings: Settings) -> dict[int, int]:
         client.close()
     found: dict[int, int] = {}
     for message in kafka.read_to_end(
-        settings, name, [0], offset=max(0, end - TOLD), timeout=TIMEOUT_S
+        settings, name, [0], offset=max(0, end - PROGRESS_RECORDS), timeout=TIMEOUT_S
     ):
         if (message.key() or b"").startswith(b"!progress|"):
-            for told in readable([message.value() or b""], _decode):
-                found[told.partition] = max(told.time, found.get(told.partition, 0))
+            for progress in readable([message.value() or b""], _decode):
+                found[progress.partition] = max(progress.time, found.get(progress.partition, 0))
     return found
 
 
 def _written(settings: Settings, client: Consumer) -> int:
-    """How many records the workers ever wrote: grows while they work, whatever they have told or committed."""
+    """The number of records that workers have written: it grows while they work, even before
+    they report progress or commit offsets."""
     from stepstream.sinks.notify.pipeline_progress import WORKER_OUTPUTS
 
     total = 0
@@ -163,13 +167,13 @@ def _written(settings: Settings, client: Consumer) -> int:
 
 
 def _not_processed(
-    client: Consumer, steps: str, told_us: dict[int, int], behind: dict[groups.Place, int]
+    client: Consumer, steps: str, processed_us: dict[int, int], behind: dict[groups.Place, int]
 ) -> dict[groups.Place, int]:
-    """What was appended to the steps since the worker's word; what is known of other topics stays."""
+    """The lag with that of the steps computed from the workers' progress records."""
     found = {place: lag for place, lag in behind.items() if place[0] not in (steps, _usage(steps))}
     asked = [
         TopicPartition(steps, partition, time_us // 1_000 + 1)
-        for partition, time_us in told_us.items()
+        for partition, time_us in processed_us.items()
     ]
     for at in client.offsets_for_times(asked, timeout=TIMEOUT_S) if asked else ():
         high = client.get_watermark_offsets(TopicPartition(steps, at.partition), timeout=TIMEOUT_S)[
@@ -178,18 +182,20 @@ def _not_processed(
         if 0 <= at.offset < high:
             found[steps, at.partition] = high - at.offset
     found |= {
-        place: lag for place, lag in behind.items() if place[0] == steps and place[1] not in told_us
+        place: lag
+        for place, lag in behind.items()
+        if place[0] == steps and place[1] not in processed_us
     }
     return found
 
 
 def _usage(steps: str) -> str:
-    """The topic of usage: its committed offset moves when windows are sealed, which is minutes later by design."""
+    """The usage topic: its offsets are committed minutes later, when windows are sealed."""
     return steps.removesuffix("steps") + "usage"
 
 
 def _oldest_us(settings: Settings, client: Consumer, behind: dict[groups.Place, int]) -> int:
-    """When the oldest waiting record was appended; 0 where nothing waits."""
+    """When the oldest waiting record was appended; 0 if none waits."""
     oldest = []
     for (name, partition), lag in sorted(behind.items(), key=lambda item: -item[1])[:DATED]:
         high = client.get_watermark_offsets(TopicPartition(name, partition), timeout=TIMEOUT_S)[1]
@@ -205,7 +211,7 @@ def _oldest_us(settings: Settings, client: Consumer, behind: dict[groups.Place, 
 
 
 def _open_runs(settings: Settings) -> int | None:
-    """Runs that the store has as running; None where it does not answer."""
+    """Number of running runs in the store; None if it does not answer."""
     from clickhouse_connect.driver.exceptions import ClickHouseError
 
     from stepstream.sinks.clickhouse import StoreError, connect

@@ -1,4 +1,4 @@
-"""How workers, sinks and notifiers stand with what they read, and what that means. Pure; ``pipeline`` gathers the facts."""
+"""Evaluates the progress of workers, sinks and notifiers. Pure; ``pipeline`` reads it."""
 
 from __future__ import annotations
 
@@ -10,36 +10,36 @@ from stepstream.schemas.formatting import format_duration, format_number_of
 
 LAG_WARN: Final = 50_000
 GRACE_US: Final = {"worker": 30_000_000, "sink": 10_000_000, "notify": 10_000_000}
-"""What was appended less long ago is under way; a worker tells every few seconds how far it is, and a few seconds later."""
+"""Younger records count as in progress; a worker reports its progress every 5 s, with delay."""
 
 
 @dataclass(frozen=True)
 class Standing:
-    """One part at one moment."""
+    """The progress of a process at one time."""
 
     part: str
     group: str
     members: int
     ever: bool
-    """Whether its group has committed anything: it ran at some time."""
+    """Whether its group has committed offsets: it ran at some time."""
     waiting: int
-    """Records that are there and not done."""
+    """Number of records that are not processed."""
     waits_us: int = 0
-    """For how long the oldest of them has been there."""
+    """Age of the oldest of them."""
     reads: str = ""
-    """The topics on which they are."""
+    """Their topics."""
     progress: int = 0
-    """Grows with everything that is done."""
+    """A number that grows with every processed record."""
     done_us: int = 0
-    """Of a worker: it has processed everything that was appended before; 0 where that is not known."""
+    """Worker only: everything appended before this time is processed; 0 if unknown."""
 
     @property
     def is_behind(self) -> bool:
-        """Whether something waits for longer than it takes where all is well."""
+        """Whether records wait for longer than in normal operation."""
         return self.waiting > 0 and self.waits_us > GRACE_US[self.part]
 
 
-def judge(
+def evaluate(
     standing: Standing,
     *,
     moved: bool,
@@ -47,7 +47,7 @@ def judge(
     stalled_after_us: int,
     open_runs: int | None = None,
 ) -> Check:
-    """What to say of a part that was watched for a while. ``moved``: it got on meanwhile."""
+    """The check of a process that was watched; ``moved``: it made progress meanwhile."""
     part, running = standing.part, f"{standing.members} running"
     start = f"start `stepstream {part}` or `stepstream up`"
     waiting = (
@@ -57,23 +57,25 @@ def judge(
     )
     since = f"{waiting}, the oldest for {format_duration(standing.waits_us)}"
     if not standing.members:
-        nobody = f"none runs (group {standing.group})"
+        none = f"none is running (group {standing.group})"
         if standing.waiting:
-            return fail(part, f"{nobody}, {since}", start)
+            return fail(part, f"{none}, {since}", start)
         if standing.ever:
-            return fail(part, f"{nobody}, one did before", start)
-        return warn(part, f"{nobody}, and nothing waits", start)
+            return fail(part, f"{none}, one ran earlier", start)
+        return warn(part, f"{none}, and no records wait", start)
     if not standing.is_behind:
         return ok(part, f"{running}, up to date{_open(open_runs) if part == 'worker' else ''}")
     if moved:
-        text = f"{running}, {since}; it gets on"
+        text = f"{running}, {since}; it makes progress"
         if standing.waiting > LAG_WARN:
-            return warn(part, text, f"wait if it falls; else start more: `stepstream {part}`")
+            return warn(
+                part, text, f"wait if the number falls; else start more: `stepstream {part}`"
+            )
         return ok(part, text)
     text = f"{running}, and makes no progress: {since}; watched for {format_duration(watched_us)}"
-    todo = f"see its log; if it is frozen, end it and {start}"
+    todo = f"see its log; if it hangs, kill it and {start}"
     if part == "sink":
-        todo = f"see its log and the lines about clickhouse; if it is frozen, end it and {start}"
+        todo = f"see its log and the lines about clickhouse; if it hangs, kill it and {start}"
     if standing.waits_us >= stalled_after_us:
         return fail(part, text, todo)
     return warn(part, text, todo)

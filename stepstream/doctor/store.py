@@ -1,4 +1,4 @@
-"""ClickHouse: reachable, its version, its schema, its clock."""
+"""Checks of ClickHouse: connection, version, schema, clock."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from stepstream.sinks.clickhouse import StoreError, status
 from stepstream.sinks.clickhouse.client import connect_server
 
 OLDEST: Final = (25, 8)
-"""The oldest server that the schema is meant for; what the tests run against is newer."""
+"""The oldest supported server; the tests run against a newer one."""
 CLOCK_WARN_S: Final = 2.0
 
 
 def checks(settings: Settings) -> Iterator[Check]:
-    """From the connection to the schema; ends early where ClickHouse cannot be reached."""
+    """All checks of ClickHouse; only the first if it cannot be reached."""
     try:
         require_clickhouse(settings)
     except SettingsError as error:
@@ -51,7 +51,7 @@ def _version(version: str, settings: Settings) -> Check:
 
 
 def _clock(there: float, asked: float, answered: float) -> Iterator[Check]:
-    """The server's clock against ours, as far as the time between question and answer tells."""
+    """Compare the server's clock with this machine's, within the time of the query."""
     off = there - answered if there > answered else there - asked if there < asked else 0.0
     if abs(off) > CLOCK_WARN_S:
         side = "ahead of" if off > 0 else "behind"
@@ -77,7 +77,7 @@ def _schema(settings: Settings) -> Iterator[Check]:
         )
     elif found.pending or found.outdated_views:
         views = [f"view {name} is missing or outdated" for name in found.outdated_views]
-        yield fail("schema", f"to be done: {_some([*found.pending, *views])}", todo)
+        yield fail("schema", f"pending: {_some([*found.pending, *views])}", todo)
     elif found.wrong:
         yield fail(
             "schema",

@@ -142,8 +142,8 @@ def _print_ready(console: Console, facts: list[tuple[str, str]], seconds: float)
         console.print(table)
     else:
         for name, text in facts:
-            terminal.say(f"  {name:<14} {text}")
-    terminal.say("")
+            terminal.echo(f"  {name:<14} {text}")
+    terminal.echo("")
 
 
 def _facts(given: Settings, pipeline: Pipeline) -> list[tuple[str, str]]:

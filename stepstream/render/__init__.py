@@ -1,1 +1,1 @@
-"""What people see in a terminal: pure functions from rows to text; nothing here reads a clock, a broker or a store."""
+"""Pure functions from rows to terminal text; no clock, no broker, no store."""

@@ -35,11 +35,11 @@ class Note(NamedTuple):
     alert: str
     message: str
     times: int = 1
-    """How many notes say the same; ``at_us`` is the time of the first."""
+    """The number of notes with the same text; ``at_us`` is the time of the first."""
 
 
 def gathered(notes: Iterable[Note]) -> list[Note]:
-    """Notes that say the same as one, where the first of them stands."""
+    """Notes with the same text merged into one, in the place of the first."""
     found: dict[tuple[str, str], Note] = {}
     for note in notes:
         first = found.setdefault((note.alert, note.message), note._replace(times=0))
@@ -64,14 +64,15 @@ def alert_lines(
     history: bool = False,
     own_run: bool = False,
 ) -> Text:
-    """What happened and to whom; below it a remark, the likely cause and the command that shows it. All within ``width``.
+    """An alert as two lines: what happened and where; below it the cause and the next command.
 
-    As news: the change that was just published. As ``history``: when it was raised and how grave it was, and below when it
-    was over. ``own_run``: it stands below its run, so that the command which shows the run is not needed.
+    As news: the last change. As ``history``: time and severity of its opening, and how long it
+    lasted. With ``own_run`` it is printed below its run, without the command that shows the run. No
+    line is longer than ``width``.
     """
     label, style = alert.severity.upper(), STYLES[alert.severity]
     if alert.state == "resolved" and history:
-        remark = remark or f"over after {format_duration(alert.resolved_at - alert.opened_at)}"
+        remark = remark or f"resolved after {format_duration(alert.resolved_at - alert.opened_at)}"
     elif alert.state == "resolved":
         label, style = "RESOLVED", STYLES["resolved"]
     who = "/".join(part for part in (alert.agent, alert.task) if part) or alert.project
@@ -95,7 +96,7 @@ def alert_lines(
 
 
 def _command(alert: Alert, dot: str) -> str:
-    """What to type next: look at the run, and (with a ``dot`` between) stop it while that helps; of an incident, the alert."""
+    """The next command: show the run and, with ``dot`` as separator, stop it; or show the incident."""
     if alert.runs:
         return f"stepstream alerts show {short_id(alert.alert_id)}"
     if not alert.trace_id:
@@ -108,7 +109,7 @@ def _command(alert: Alert, dot: str) -> str:
 
 
 def _handled(alert: Alert, zone: tzinfo | None) -> Iterator[str]:
-    """What people have done about it."""
+    """Acknowledgement and silence of the alert."""
     if alert.state == "resolved":
         return
     if alert.acknowledged_by:
@@ -120,16 +121,18 @@ def _handled(alert: Alert, zone: tzinfo | None) -> Iterator[str]:
 def _below(
     alert: Alert, remark: str, glyphs: Glyphs, width: int | None, *, named: bool, own_run: bool
 ) -> str:
-    """The line below: what was said and done, the alert's id where it is ``named``, the next command. Only words are cut."""
+    """The second line: remark and detail (truncated if needed), the alert's id if ``named``,
+    command.
+    """
     dot = f" {glyphs.dot} "
     command = "" if own_run else _command(alert, dot if width is None or width >= _ROOMY else "")
     if named and not alert.runs and (width is None or width >= _NARROW):
         command = dot.join(part for part in (f"alert {short_id(alert.alert_id)}", command) if part)
-    said = dot.join(part for part in (remark, one_line(alert.detail)) if part)
-    if said and width is not None:
-        said = clip(
-            said,
+    words = dot.join(part for part in (remark, one_line(alert.detail)) if part)
+    if words and width is not None:
+        words = clip(
+            words,
             width - len(_HANGING) - (len(command) + len(dot) if command else 0),
             glyphs.ellipsis,
         )
-    return dot.join(part for part in (said, command) if part)
+    return dot.join(part for part in (words, command) if part)

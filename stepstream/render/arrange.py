@@ -1,7 +1,7 @@
-"""Which steps are drawn, and where: any set of steps becomes a bounded list of lines, in the order of a tree.
+"""Chooses which steps are drawn and in which order: a bounded list of lines of a tree.
 
-Nothing that agents send can break it: parents that were never seen, several roots, circles of parents, chains of any depth
-and any number of steps. It is iterative, so depth costs no stack.
+Works for any input: missing parents, several roots, cycles of parents, chains of any depth, any
+number of steps. Iterative, so that deep trees need no stack.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ class Hidden:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of the tree: a step, or what was left out there. ``more`` says, level by level, whether siblings follow."""
+    """A line of the tree: a step, or the steps left out there. ``more``: by level, whether siblings
+    follow.
+    """
 
     step: StepRow | None
     more: tuple[bool, ...]
@@ -50,7 +52,7 @@ def arrange(
 ) -> list[Line]:
     """The lines to draw. Above ``limit`` steps, those that matter stay, with their ancestors.
 
-    What matters, in this order: the roots, the steps in ``keep`` (an alert's evidence), failed and open ones, the dearest,
+    Steps are chosen in this order: roots, steps in ``keep`` (an alert's evidence), failed and open ones, the most expensive,
     the longest, and then the first of the rest. What is left out is counted where it stood.
     """
     tree = _grow(steps)
@@ -92,7 +94,7 @@ def _grow(steps: Iterable[StepRow]) -> _Tree:
 
 
 def _walk(top: StepRow, children: dict[str, list[StepRow]], tree: _Tree, seen: set[str]) -> None:
-    """Add ``top`` and what hangs below it, in order; what lies deeper than ``MAX_DEPTH`` is hung up higher."""
+    """Add ``top`` and its descendants in order; deeper ones than ``MAX_DEPTH`` are moved up."""
     tree.roots.append(top)
     stack: list[tuple[StepRow, tuple[str, ...]]] = [(top, ())]
     while stack:
@@ -166,7 +168,7 @@ def _entries(
 
 
 def _subtree_sums(tree: _Tree, shown: set[str]) -> dict[str, Hidden]:
-    """For each hidden step what it hides: itself and everything below. Nothing below a hidden step is shown."""
+    """For each hidden step: itself and its descendants, which are hidden as well."""
     top: dict[str, str] = {}
     groups: dict[str, list[StepRow]] = {}
     for step in tree.order:  # a parent comes before its children

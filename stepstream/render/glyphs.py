@@ -55,7 +55,7 @@ ASCII: Final = Glyphs(
 
 
 def glyphs_for(encoding: str | None) -> Glyphs:
-    """The set that an output's encoding can say."""
+    """The symbols that the encoding of an output has."""
     try:
         "✗▸█░├╴→…".encode(encoding or "ascii")
     except (UnicodeEncodeError, LookupError):

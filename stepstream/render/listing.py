@@ -1,6 +1,7 @@
-"""Tables that fit the terminal: what does not fit is left out by whole columns and named, or rows are shown one below another.
+"""Tables that fit the terminal, or rows with one column a line.
 
-An id, a number or a time is shown in full or not at all. Prose is folded; long names are cut, which a sign shows.
+What does not fit is left out by whole columns, whose names are printed below. Ids, numbers and
+times are never truncated. Prose is wrapped; long names are truncated with an ellipsis.
 """
 
 from __future__ import annotations
@@ -45,13 +46,15 @@ def listing(
     *,
     ellipsis: str = "…",
 ) -> tuple[Table, list[str]]:
-    """The table within ``width`` cells (None: as wide as it is), and the names of the columns that it leaves out."""
-    held = [list(row) for row in rows]
-    widths = [_natural(column, [row[i] for row in held]) for i, column in enumerate(columns)]
+    """The table within ``width`` (None: any width), and the names of the columns left out."""
+    listed = [list(row) for row in rows]
+    widths = [_natural(column, [row[i] for row in listed]) for i, column in enumerate(columns)]
     shown, left_out = list(range(len(columns))), list[int]()
     if width is not None:
-        if _taken(shown, widths) > width:  # a column without a value is missed by nobody
-            shown = [i for i in shown if not columns[i].leaves or any(row[i].plain for row in held)]
+        if _taken(shown, widths) > width:  # leave out columns without any value first
+            shown = [
+                i for i in shown if not columns[i].leaves or any(row[i].plain for row in listed)
+            ]
         while _taken(shown, _least(columns, widths)) > width:
             candidates = [i for i in shown if columns[i].leaves]
             if not candidates:
@@ -70,7 +73,7 @@ def listing(
             overflow="fold" if column.prose else "crop",
             width=widths[i],
         )
-    for row in held:
+    for row in listed:
         table.add_row(
             *(_cut(row[i], widths[i], ellipsis) if columns[i].least else row[i] for i in shown)
         )
@@ -139,7 +142,7 @@ def _taken(shown: Iterable[int], widths: Sequence[int]) -> int:
 
 
 def _fold(columns: Sequence[Column], widths: list[int], shown: Sequence[int], width: int) -> None:
-    """Take what is too much from the columns that may be narrower, the widest first, down to their least."""
+    """Narrow the columns that may be narrowed, the widest first, down to their minimum."""
     while (excess := _taken(shown, widths) - width) > 0:
         narrower = [i for i in shown if 0 < _narrowest(columns[i]) < widths[i]]
         if not narrower:

@@ -1,4 +1,4 @@
-"""What is drawn: a run, its steps, its alerts, as typed rows read from the public views' columns."""
+"""Typed rows of runs and steps, read from the columns of the public views."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RUNNING: Final = "running"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepRow:
-    """One step. ``end_us`` is None while it is open; ``cost_nanos`` is None where it is unknown or nothing was used."""
+    """A step. ``end_us`` is None while it is open, ``cost_nanos`` if unknown or nothing was used."""
 
     step_id: str
     start_us: int
@@ -95,7 +95,7 @@ class RunRow:
 
 
 def step_row(record: Mapping[str, Any]) -> StepRow:
-    """A row of the views ``steps``, ``open_steps`` or ``trace``; without an ``end_time`` it is still open."""
+    """A row of the views ``steps``, ``open_steps`` or ``trace``; open without an ``end_time``."""
     end_time = record.get("end_time")
     documents = record.get("documents") or ()
     scores = [score for score in map(_score, documents) if score is not None]
@@ -147,7 +147,7 @@ def run_from_steps(trace_id: str, steps: list[StepRow]) -> RunRow:
 
 
 def caught_up(run: RunRow, steps: list[StepRow]) -> RunRow:
-    """The run with the totals of its steps, where these have arrived and its own row tells of an earlier moment."""
+    """The run with the totals of its steps if those are newer than its own row."""
     if not run.running or not steps:
         return run
     now = run_from_steps(run.trace_id, steps)
@@ -161,7 +161,7 @@ def caught_up(run: RunRow, steps: list[StepRow]) -> RunRow:
 
 
 def micros(value: datetime | int) -> int:
-    """Microseconds since 1970 of a time as ClickHouse clients return it; without a zone it is UTC."""
+    """Microseconds since 1970 of a time from a ClickHouse client; UTC without a zone."""
     if isinstance(value, int):
         return value
     aware = value if value.tzinfo else value.replace(tzinfo=UTC)

@@ -112,7 +112,7 @@ def fields_text(title: str, fields: Mapping[str, Any]) -> Text:
 
 
 def records_json(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """A JSON array of objects, a row a line; money and other decimals as strings, times as ISO 8601 in UTC."""
+    """A JSON array with one object a line; decimals as strings, times as ISO 8601 in UTC."""
     named = (dict(zip(columns, map(_finite, row), strict=True)) for row in rows)
     lines = [json.dumps(row, ensure_ascii=False, default=_plain, allow_nan=False) for row in named]
     return "[" + ",\n ".join(lines) + "]"
@@ -157,7 +157,7 @@ def _cell(value: Any, nothing: str = "NULL") -> str:
 
 
 def _finite(value: Any) -> Any:
-    """The value without infinities and NaN, which JSON cannot say: they become null."""
+    """The value with null for infinities and NaN, which JSON does not have."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""One run as people look at it: who and what, the steps as a tree with bars on the run's time axis, and its alerts."""
+"""Draws one run: heading, steps as a tree with bars on a time axis, and its alerts."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def render_trace(
     view: View,
     notes: Sequence[Note] = (),
 ) -> Text:
-    """The whole picture; no line is wider than ``view.width`` (at least 40 cells), and it reads without colour."""
+    """The whole picture, at most ``view.width`` wide (at least 40); readable without colour."""
     evidence = frozenset(step_id for alert in alerts for step_id in alert.step_ids)
     lines = arrange(steps, limit=view.limit, keep=evidence)
     columns = _columns(lines, run, steps, view)
@@ -74,12 +74,16 @@ def render_trace(
         lines_of = partial(
             alert_lines, zone=view.zone, glyphs=view.glyphs, history=True, own_run=True
         )
-        told = [line for alert in ordered for line in lines_of(alert).split("\n")]
-        parts.extend(piece for line in told for piece in fold_text(line, view.cells, HANGING_CELLS))
+        alert_texts = [line for alert in ordered for line in lines_of(alert).split("\n")]
+        parts.extend(
+            piece for line in alert_texts for piece in fold_text(line, view.cells, HANGING_CELLS)
+        )
     if notes:
         parts.append(Text(""))
-        said = (note_line(note, zone=view.zone) for note in gathered(notes))
-        parts.extend(piece for line in said for piece in fold_text(line, view.cells, HANGING_CELLS))
+        note_texts = (note_line(note, zone=view.zone) for note in gathered(notes))
+        parts.extend(
+            piece for line in note_texts for piece in fold_text(line, view.cells, HANGING_CELLS)
+        )
     text = Text("\n", no_wrap=True, overflow="ignore").join(parts)
     text.no_wrap, text.overflow = True, "ignore"
     return text
@@ -223,7 +227,7 @@ def _hidden(line: Line, hidden: Hidden, columns: _Columns, view: View) -> Text:
 
 
 def _below(line: Line, step: StepRow, view: View) -> list[Text]:
-    """Why a step failed and, where asked for, what went in and came out: below it, under its name."""
+    """The lines below a step: its error and, if asked for, its input, output and documents."""
     rows: list[tuple[str, str]] = []
     if step.failed:
         rows.append(

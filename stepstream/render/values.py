@@ -18,7 +18,7 @@ def format_clock(time_us: int, zone: tzinfo | None = None) -> str:
 
 
 def format_time(time_us: int, zone: tzinfo | None = None) -> str:
-    """Date and time without a zone, for a column whose heading names it: ``2026-03-01 12:03:07``."""
+    """Date and time without a zone, for a column whose heading has it: ``2026-03-01 12:03:07``."""
     return _local(time_us, zone).strftime("%Y-%m-%d %H:%M:%S")
 
 
@@ -37,7 +37,7 @@ def short_id(trace_id: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """Text on one line, spaces folded, control characters replaced: what an agent wrote cannot steer the terminal."""
+    """Text on one line with control characters replaced: agents' texts must not steer the terminal."""
     return _printable(" ".join(text.split()))
 
 
@@ -55,7 +55,7 @@ def clean_lines(text: str) -> list[str]:
 
 
 def folded(line: str, cells: int) -> list[str]:
-    """The line in pieces of at most so many cells, at spaces where there are some; nothing is left out."""
+    """The line split into pieces of at most ``cells``, at spaces if possible."""
     pieces, rest = [], line
     while cell_len(rest) > cells:
         end = len(set_cell_size(rest, cells))
@@ -69,7 +69,7 @@ def folded(line: str, cells: int) -> list[str]:
 
 
 def fold_text(line: Text, width: int, indent: int) -> list[Text]:
-    """The line in pieces within ``width``, styles kept, what follows the first piece under an indent."""
+    """The line split to fit ``width``, with its styles; further pieces are indented."""
     found, rest, room = [], line, width
     while cell_len(rest.plain) > room:
         end = len(folded(rest.plain, room)[0])

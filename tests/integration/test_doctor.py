@@ -124,7 +124,7 @@ def test_a_part_that_is_there_and_makes_no_progress_fails(
     for number in range(3):
         client.produce(steps, key=f"{number:032x}", value=b"{}")
     assert client.flush(10) == 0
-    assert checks(settings)["sink"].text.startswith("none runs")
+    assert checks(settings)["sink"].text.startswith("none is running")
     assert "3 records of steps wait" in checks(settings)["sink"].text
     with frozen_member(settings, sink_group(settings), steps) as member:
         found = checks(settings)["sink"]

@@ -28,7 +28,7 @@ from stepstream.admin import deadletter, documents
 from stepstream.admin import fleet as fleet_topic
 from stepstream.admin import topics as topic_tools
 from stepstream.admin.deadletter import Letter
-from stepstream.admin.documents import Held
+from stepstream.admin.documents import StoredDocument
 from stepstream.admin.topics import TopicReport
 from stepstream.cli import queries
 from stepstream.cli.app import COMMANDS, run
@@ -260,13 +260,15 @@ def hostile(text: str, patch: pytest.MonkeyPatch) -> Iterator[None]:
     )
     report = TopicReport(text, "differs", 1, 1, (text,))
     delivery = planted_struct(DeliveryStruct, text)
-    held = Held(f"policy/{text}", json.dumps({"name": text, "x": text}).encode(), text, 1_000, 3)
+    held = StoredDocument(
+        f"policy/{text}", json.dumps({"name": text, "x": text}).encode(), text, 1_000, 3
+    )
     subscription = {
         "name": "s",
         "to": {"slack": {"url": "env:STEPSTREAM_NOTIFY_SECRET_X"}},
         "match": {"agent": utf8 or "x"},
     }
-    sub = Held(
+    sub = StoredDocument(
         "subscription/s",
         json.dumps({"kind": "Subscription", **subscription}).encode(),
         text,

@@ -9,7 +9,7 @@ import pytest
 from stepstream.admin.documents import (
     Change,
     DocumentsError,
-    Held,
+    StoredDocument,
     encode,
     plan,
     read_documents,
@@ -167,11 +167,11 @@ def test_a_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:
         read_documents(tmp_path / "none.yaml")
 
 
-def held(tmp_path: Path, *, owner: str = "") -> dict[str, Held]:
+def held(tmp_path: Path, *, owner: str = "") -> dict[str, StoredDocument]:
     """The good documents as the topic holds them."""
     (tmp_path / "good.yaml").write_text(GOOD)
     written = read_documents(tmp_path / "good.yaml")
-    return {one.key: Held(one.key, encode(one.document), owner, 0, 0) for one in written}
+    return {one.key: StoredDocument(one.key, encode(one.document), owner, 0, 0) for one in written}
 
 
 def test_a_record_says_what_the_file_said(tmp_path: Path) -> None:
@@ -206,7 +206,7 @@ def test_the_plan_says_what_is_new_changed_and_the_same(tmp_path: Path) -> None:
 def test_an_owner_withdraws_what_it_no_longer_names_and_nothing_else(tmp_path: Path) -> None:
     """A watched folder takes back its own documents only."""
     records = held(tmp_path, owner="folder /p") | {
-        "policy/else": Held("policy/else", b"{}", "", 0, 0)
+        "policy/else": StoredDocument("policy/else", b"{}", "", 0, 0)
     }
     changes = plan([], records, owner="folder /p")
     assert changes == [

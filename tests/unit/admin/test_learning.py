@@ -14,8 +14,8 @@ def test_who_has_too_few_runs_is_learning_and_who_judges_meanwhile_is_said() -> 
     """The agent, else the project, where these have enough."""
     counts = with_wider({REFUND: 28, ORDER: 12, TRIAGE: 3})
     assert learning(counts, [ORDER, TRIAGE]) == [
-        "prod/support/order: learning 12 of 30 runs, judged by prod/support meanwhile",
-        "prod/triage: learning 3 of 30 runs, judged by project shop meanwhile",
+        "prod/support/order: learning 12 of 30 runs, compared with prod/support meanwhile",
+        "prod/triage: learning 3 of 30 runs, compared with project shop meanwhile",
     ]
     assert learning(with_wider({ORDER: 12}), [ORDER]) == [
         "prod/support/order: learning 12 of 30 runs"

@@ -175,7 +175,7 @@ def test_an_unexpected_error_shows_its_origin_only_when_asked(tmp_path: Path) ->
     quiet = run("apply", "-f", str(tmp_path / "p.yaml"), PYTHONPATH=str(tmp_path))
     assert (
         quiet.stderr.strip()
-        == "error: unexpected RuntimeError: broken (stepstream --debug ... shows where)"
+        == "error: unexpected RuntimeError: broken (stepstream --debug ... prints the traceback)"
     )
     assert (
         "Traceback"

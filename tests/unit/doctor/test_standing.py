@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from stepstream.doctor.standing import Standing, judge
+from stepstream.doctor.standing import Standing, evaluate
 from stepstream.schemas.times import MINUTE_US
 
 
@@ -14,7 +14,7 @@ def said(moved: bool = False, open_runs: int | None = None, **facts: Any) -> tup
     """Status and text of a sink that stands so, unless said otherwise."""
     usual: dict[str, Any] = {"part": "sink", "group": "g", "members": 1, "ever": True, "waiting": 0}
     standing = Standing(**(usual | facts))
-    check = judge(
+    check = evaluate(
         standing,
         moved=moved,
         watched_us=12_000_000,
@@ -50,24 +50,24 @@ def said(moved: bool = False, open_runs: int | None = None, **facts: Any) -> tup
         (
             {"waiting": 130, "waits_us": 75_000_000, "reads": "steps", "moved": True},
             "ok",
-            "it gets on",
+            "it makes progress",
         ),
         (
             {"waiting": 60_000, "waits_us": 75_000_000, "reads": "steps", "moved": True},
             "warn",
-            "it gets on",
+            "it makes progress",
         ),
-        ({"members": 0, "ever": False}, "warn", "none runs (group g), and nothing waits"),
-        ({"members": 0}, "fail", "none runs (group g), one did before"),
+        ({"members": 0, "ever": False}, "warn", "none is running (group g), and no records wait"),
+        ({"members": 0}, "fail", "none is running (group g), one ran earlier"),
         (
             {"members": 0, "waiting": 5, "reads": "steps"},
             "fail",
-            "none runs (group g), 5 records of steps wait",
+            "none is running (group g), 5 records of steps wait",
         ),
         (
             {"members": 0, "ever": False, "waiting": 5, "reads": "steps"},
             "fail",
-            "none runs (group g), 5 records of steps wait",
+            "none is running (group g), 5 records of steps wait",
         ),
     ],
 )

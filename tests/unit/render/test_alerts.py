@@ -82,7 +82,7 @@ def test_history_tells_when_it_was_raised_and_how_grave_it_was() -> None:
     }
     lines = alert_lines(ALERT.model_copy(update=late), zone=UTC, history=True).plain.splitlines()
     assert lines[0].startswith("12:03:07 CRITICAL cost-spike")
-    assert lines[1].startswith("         over after 2.3 s · 62 % of it")
+    assert lines[1].startswith("         resolved after 2.3 s · 62 % of it")
 
 
 def test_an_alert_about_no_run_names_its_project() -> None:
