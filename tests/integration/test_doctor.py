@@ -96,7 +96,7 @@ def test_a_firing_alert_about_the_pipeline_fails_until_it_is_over(settings: Sett
     tell(settings, finding_of(verdict, now_us - 60_000_000, now_us - 60_000_000))
     found = checks(settings)["alert"]
     assert found.status == "fail"
-    assert found.text.startswith("pipeline-stalled fires, for 1 m ")
+    assert found.text.startswith("pipeline-stalled has been firing for 1 m ")
     assert "130 records wait" in found.text
     tell(settings, finding_of(StallChange("sink", False), now_us, now_us - 60_000_000))
     assert "alert" not in checks(settings)
@@ -139,7 +139,7 @@ def test_a_part_that_is_there_and_makes_no_progress_fails(
             asynchronous=False,
         )
         assert checks(settings)["sink"].text == "1 running, up to date"
-    assert "one did before" in checks(settings)["sink"].text
+    assert "one ran earlier" in checks(settings)["sink"].text
 
 
 @contextmanager
@@ -183,7 +183,7 @@ def test_troubles_in_the_topics_are_found(settings: Settings) -> None:
     assert client.flush(10) == 0
     found = checks(settings.model_copy(update={"partitions": 8}))
     assert found["partitioner"].status == "warn"
-    assert found["partitioner"].text.startswith("1 of the newest 2 steps lie on another partition")
+    assert found["partitioner"].text.startswith("1 of the newest 2 steps are not on the partition")
     assert found["dead letter"].text == "1 record, 1 in the last 24 hours"
     assert (found["topics"].status, "the setting partitions is 8" in found["topics"].text) == (
         "warn",
