@@ -1,7 +1,8 @@
-"""Everything that crosses a wire or is written by a person: events, trajectories, alerts, documents, topics, prices.
+"""The contracts: everything that is sent between processes or written by users.
 
-Pure: no I/O. The other rooms meet only here and on Kafka. Each contract is built when it is first asked for, because the SDK
-needs only the step event and every agent's program pays for what is imported.
+Events, trajectories, alerts, documents, topics, prices. Pure: no I/O. The other rooms share only
+this one and Kafka. Each contract is built on first use, because the SDK needs only the step event
+and its import time is paid by every agent.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Hours, days and months of a time zone, as microseconds since 1970-01-01 UTC. A day may have 23 or 25 hours."""
+"""Hours, days and months in a time zone, in microseconds since 1970-01-01 UTC."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ def check_zone(name: str) -> str:
 
 
 def window_of(time_us: int, window: Window, zone: str = "UTC") -> tuple[int, int]:
-    """Beginning and end of the calendar window that a time lies in. Windows follow each other without gap or overlap."""
+    """Start and end of the calendar window of a time. Windows are adjacent. A day may have 23 or 25
+    hours.
+    """
     return _window_of(time_us - time_us % QUARTER_US, window, zone)
 
 
@@ -49,7 +51,7 @@ def _window_of(quarter_us: int, window: Window, zone: str) -> tuple[int, int]:
 
 
 def _instant(wall: datetime, tz: ZoneInfo) -> int:
-    """The instant of a local midnight; where it does not exist (clocks jump over it), the instant of the jump."""
+    """The time of a local midnight; if clocks skip it, the time of the skip."""
     return (wall.replace(tzinfo=tz).astimezone(UTC) - _EPOCH) // _MICROSECOND
 
 

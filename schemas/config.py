@@ -1,4 +1,4 @@
-"""The documents in force, from the records of the config topic: the same for whoever reads it."""
+"""The documents in effect, read from the records of the config topic."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _Kind = TypeVar("_Kind")
 
 
 class UnreadableDocument(ValueError):
-    """A record of the config topic that is no document this program knows; says which."""
+    """A record of the config topic that is not a document of this version; the message names it."""
 
 
 class DocumentSet:
@@ -22,9 +22,10 @@ class DocumentSet:
         self._by_key: dict[str, object] = {}
 
     def apply(self, key: bytes | None, value: bytes | None) -> object | None:
-        """Take over one record. Returns the document that changed, or went away; None when nothing changed.
+        """Apply one record. Returns the document that changed or was deleted, None without a
+        change.
 
-        Raises ``UnreadableDocument`` for what cannot be read: the document before it stays in force.
+        Raises ``UnreadableDocument``; the previous document then stays in effect.
         """
         name = (key or b"").decode("utf-8", "replace")
         if name.startswith("subscription/"):

@@ -1,7 +1,8 @@
-"""Commands to running agents: whom they bind, and the steps of kind ``control`` that they leave in a run.
+"""Commands to running agents: the runs they apply to, and their control steps in a run.
 
-Order and obedience are one step: it starts when the order reaches the run and ends, ``ok``, when it is obeyed. Its id is
-derived from run and command, so that whoever writes it, and however often, it is one step. Pure.
+Command and acknowledgement are one step: it starts when the command reaches the run and ends with
+status ``ok`` when it is applied. Its id is derived from run and command, so that it is one step no
+matter which process writes it, and how often. Pure.
 """
 
 from __future__ import annotations
@@ -22,14 +23,15 @@ BUDGET_ATTRIBUTE: Final = "budget_usd"
 
 
 def control_step_id(trace_id: str, command_id: str) -> str:
-    """The step of a run that tells of a command."""
+    """The id of the control step for a command."""
     return derived_id("control", trace_id, command_id).replace("-", "")[-16:]
 
 
 def dated_by(command: Command, latest_us: int) -> Command:
     """The command with a time that is not after ``latest_us``, when it was written at the latest.
 
-    The clock of who ordered may be ahead. Dated in the future, a resume would let runs go on against every later stop.
+    The sender's clock may be ahead: a resume with a time in the future would override every later
+    stop.
     """
     return (
         command if command.time <= latest_us else msgspec.structs.replace(command, time=latest_us)  # type: ignore[type-var]
@@ -42,7 +44,9 @@ def is_scope(command: Command) -> bool:
 
 
 def binds(command: Command, *, project: str, environment: str, agent: str, started_us: int) -> bool:
-    """Whether a scope command is meant for such a run: one that was there already, or starts before it expires."""
+    """Whether a command to a scope applies to such a run: it existed already, or starts before it
+    expires.
+    """
     return (
         command.project == project
         and command.environment in ("", environment)
@@ -52,7 +56,7 @@ def binds(command: Command, *, project: str, environment: str, agent: str, start
 
 
 def name_of(command: Command) -> str:
-    """What its step is called: the action; a resume that brings a budget is an approval, and says of how much."""
+    """The name of its control step: the action; a resume with a budget is an approval of an amount."""
     return (
         f"{_APPROVE}{command.budget_usd}"
         if command.action == "resume" and command.budget_usd
@@ -90,8 +94,8 @@ def _nanos(amount: Any) -> int:
 
 
 def attributes_of(command: Command) -> dict[str, str]:
-    """What its step says: which command, by whom, why."""
-    said = {
+    """The attributes of its control step: which command, by whom, why."""
+    found = {
         "command_id": command.command_id,
         "action": command.action,
         "by": command.by,
@@ -101,4 +105,4 @@ def attributes_of(command: Command) -> dict[str, str]:
         BUDGET_ATTRIBUTE: command.budget_usd,
         "scope": "" if command.trace_id else f"{command.project}/{command.agent or '*'}",
     }
-    return {key: value for key, value in said.items() if value}
+    return {key: value for key, value in found.items() if value}

@@ -1,7 +1,7 @@
-"""A dead-lettered record keeps its key, value and headers; more headers say where it came from and why.
+"""Headers of dead-lettered records: where the record came from and why it was refused.
 
-One record may lie in the dead letter more than once: who sent it may have been killed before it knew. Where a letter came from
-names it, so readers count it once.
+The record keeps its key, value and headers. It may be there more than once, because a process may
+be killed after it wrote it and before it committed; readers count one record per source.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Source = tuple[str, int, int]
 def letter_headers(
     headers: Iterable[tuple[str, bytes]] | None, source: Source, reason: str, detail: str, by: str
 ) -> list[tuple[str, bytes]]:
-    """The headers of a letter: those of the record and ours."""
+    """The record's headers with ours added."""
     topic, partition, offset = source
     ours = {
         DEADLETTER_TOPIC: topic,
@@ -52,7 +52,7 @@ def letter_headers(
 
 
 def source_of(ours: Mapping[str, str]) -> Source | None:
-    """Where a letter came from, by its headers; None where they do not say."""
+    """The source in a letter's headers; None if they have none."""
     partition, offset = (
         number_of(ours.get(DEADLETTER_PARTITION, "")),
         number_of(ours.get(DEADLETTER_OFFSET, "")),
@@ -62,5 +62,5 @@ def source_of(ours: Mapping[str, str]) -> Source | None:
 
 
 def number_of(text: str) -> int:
-    """A whole number as a header gives it; -1 for anything else."""
+    """The non-negative integer in a header; -1 for anything else."""
     return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else -1

@@ -22,7 +22,7 @@ _UNITS_US: Final = {
 }
 MAX_DURATION_US: Final = 36_525 * DAY_US
 """A hundred years. Longer ones are mistakes, and would overflow the integers of timers."""
-# 300000000 is meant as microseconds or milliseconds: nobody writes ten years in seconds.
+# 300000000 is meant as microseconds or milliseconds: ten years in seconds are not plausible.
 MAX_BARE_S: Final = 366 * 86_400
 # From this number of a unit on a duration is written in several units.
 MOST_OF_A_UNIT: Final = 1_000

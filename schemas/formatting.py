@@ -1,4 +1,4 @@
-"""Amounts as people read them: money, durations, counts. The only place that decides how they look."""
+"""Amounts for people: money, durations, counts. The only place that decides their form."""
 
 from __future__ import annotations
 

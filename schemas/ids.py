@@ -1,6 +1,7 @@
-"""Identities: their form, and how derived ones are made.
+"""Ids: their form, and the derivation of ids.
 
-Derived ids are uuid5 of what the log says, so that a replay makes the same ones and consumers can drop what they have seen.
+Derived ids are uuid5 of values in the log, so that a replay makes the same ids and consumers can
+drop duplicates.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ ZERO_STEP_ID = "0" * 16
 
 _AT_ONCE = 64
 _step_ids: list[str] = []
-"""Random ids that are not given out yet: asking the system for each would let another thread run in the middle of a step."""
+"""Unused random ids. Asking the operating system for each would release the GIL within a step."""
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_step_ids.clear)

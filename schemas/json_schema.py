@@ -1,10 +1,10 @@
-"""A call's arguments against the schema that the tool declares: the part of JSON Schema that tools use.
+"""Checks a call's arguments against the tool's schema: the part of JSON Schema that tools use.
 
-Written here, not taken from a library, because schemas come over the wire from whoever runs an agent: nothing is fetched
-(references lead into the schema itself only), no code is made from it, no pattern of its is run, and work is bounded
-(``MAX_CHECKS``). Judged are type, enum, const, required, properties, additionalProperties, items, bounds of numbers, texts and
-lists, anyOf, oneOf and allOf; what else a schema says is not judged. A parameter that is not declared is an error unless the
-schema allows more: tools do not take what they do not know, whatever JSON Schema's default is.
+Not a library, because schemas come from agents: nothing is fetched (references lead only into the
+schema itself), no code is generated, no regular expression is run, and the work is bounded
+(``MAX_CHECKS``). Checked are type, enum, const, required, properties, additionalProperties, items,
+bounds of numbers, texts and lists, anyOf, oneOf and allOf; other keywords are ignored. A parameter
+that is not declared is an error unless additionalProperties allows it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class ToolSchema:
 
     @property
     def is_empty(self) -> bool:
-        """Whether it says nothing that can be checked."""
+        """Whether it has nothing that can be checked."""
         return not self._root
 
     def errors(self, arguments: Any) -> list[str]:

@@ -76,7 +76,7 @@ def listed_provider(model: str, on: date) -> str:
 
 
 def _context(model: Any, noon: datetime, tier: str) -> dict[str, str] | None:
-    """What the list wants to be told to price a tier; None where it knows no such tier of the model."""
+    """The argument by which the list prices a tier; None if it has no such tier of the model."""
     wanted = {"service_tier": tier, "processing": tier, "speed": tier}
     for variant in model.price_variants or ():
         if variant.constraint is not None and not variant.constraint.active(noon):

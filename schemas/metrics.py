@@ -68,7 +68,7 @@ REJECTED: Final = Metric(
     "stepstream_worker_rejected_total", "counter", "records dead-lettered", ("reason",)
 )
 CLAMPED: Final = Metric(
-    "stepstream_worker_clamped_total", "counter", "accepted steps that were made sane", ("clamp",)
+    "stepstream_worker_clamped_total", "counter", "accepted steps with repaired values", ("clamp",)
 )
 DUPLICATES: Final = Metric(
     "stepstream_worker_duplicates_total",
@@ -129,7 +129,7 @@ USAGE_RECORDS: Final = Metric(
 USAGE_REPEATS: Final = Metric(
     "stepstream_worker_usage_repeats_total",
     "counter",
-    "usage records that were no newer than what was held",
+    "usage records that were not newer than the known ones",
 )
 RUNS_NOT_LEARNT: Final = Metric(
     "stepstream_worker_runs_not_learnt_total",
@@ -159,7 +159,7 @@ USAGE_OVER_LIMIT: Final = Metric(
 USAGE_FORCED_SEALS: Final = Metric(
     "stepstream_worker_usage_forced_seals_total",
     "counter",
-    "windows sealed before their time because too much was held",
+    "windows sealed early because too many records were in memory",
 )
 USAGE_UNKNOWN: Final = Metric(
     "stepstream_worker_usage_unknown_total", "counter", "usage records of a kind not known yet"
@@ -176,18 +176,16 @@ WINDOW_OWNERS: Final = Metric(
 WINDOW_RECORDS: Final = Metric(
     "stepstream_worker_window_held_records",
     "gauge",
-    "usage records held until their windows are sealed",
+    "usage records in memory until their windows are sealed",
     ("partition",),
 )
 WINDOW_AGE: Final = Metric(
     "stepstream_worker_window_behind_seconds",
     "gauge",
-    "from the oldest unsealed minute to the newest progress told",
+    "from the oldest unsealed minute to the newest reported progress",
     ("partition",),
 )
-OPEN_RUNS: Final = Metric(
-    "stepstream_worker_open_runs", "gauge", "runs held in memory and not put away", ("partition",)
-)
+OPEN_RUNS: Final = Metric("stepstream_worker_open_runs", "gauge", "runs in memory", ("partition",))
 CLOSED_RUNS: Final = Metric(
     "stepstream_worker_closed_runs", "gauge", "closed runs kept for late steps", ("partition",)
 )
@@ -209,7 +207,7 @@ SAFE_OFFSET_LAG: Final = Metric(
 SAFE_OFFSET_AGE: Final = Metric(
     "stepstream_worker_floor_age_seconds",
     "gauge",
-    "log time between the floor and the newest record",
+    "log time between the safe offset and the newest record",
     ("partition",),
 )
 HALTED: Final = Metric(
@@ -304,7 +302,7 @@ NOTIFY_UNREADABLE: Final = Metric(
 NOTIFY_TRIES: Final = Metric(
     "stepstream_notify_tries_total",
     "counter",
-    "tries to deliver a notification, by what became of them: told, failed, refused",
+    "attempts to deliver a notification, by outcome: told (delivered), failed, refused",
     ("channel", "outcome"),
 )
 NOTIFY_TRY_SECONDS: Final = Metric(
@@ -324,7 +322,7 @@ NOTIFY_LATENCY: Final = Metric(
 NOTIFY_WAITING: Final = Metric(
     "stepstream_notify_waiting_groups",
     "gauge",
-    "groups of alerts that are still to be told",
+    "groups of alerts whose notification is pending",
     ("channel",),
 )
 NOTIFY_PARKED: Final = Metric(

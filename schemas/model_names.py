@@ -67,7 +67,7 @@ _PROVIDERS: Final[dict[str, str]] = {
     "zai": "zai z_ai",
     "zhipuai": "zhipuai zhipu zhipu_ai bigmodel",
 }
-"""The ids of genai-prices and what else is written for them, with ``_`` for every ``.``, ``-`` and blank."""
+"""The ids of genai-prices and their other spellings, with ``_`` for ``.``, ``-`` and spaces."""
 _ALIASES: Final = {
     alias: provider for provider, aliases in _PROVIDERS.items() for alias in aliases.split()
 }
@@ -100,7 +100,9 @@ _NO_PROVIDERS: Final = frozenset(
         "unknown",
     ]
 )
-"""Frameworks and gateways that some telemetry names as the provider: who is paid is told by the model's name alone."""
+"""Frameworks and gateways that telemetry names as the provider; the model's name decides who is
+paid.
+"""
 
 _RESELLERS: Final = frozenset(
     [
@@ -123,7 +125,8 @@ _RESELLERS: Final = frozenset(
         "together",
     ]
 )
-"""Who serves other makers' models at prices of their own: there ``openai/`` before a model names its maker, not its server."""
+"""Servers of other makers' models at own prices: there ``openai/`` names the maker, not the server.
+"""
 
 _KINDS_OF_CALL: Final = re.compile(
     r"(chat|responses?|messages?|completions?|generative[-_]?ai|embeddings?|speech|transcription|image|converse|language)$"
@@ -140,7 +143,7 @@ _ROUTES: Final = frozenset(
         "global-standard",
     ]
 )
-"""Path parts in LiteLLM's names that say how or where a call goes, and have no price of their own."""
+"""Parts of LiteLLM's names for the way of a call; they have no price of their own."""
 _REGION = re.compile(r"(?:us|eu|ap|me|sa|ca|af|il|mx|us-gov)-[a-z]+-\d$")
 _BEDROCK = re.compile(
     r"(?:(?:us|eu|apac|ap|jp|au|ca|sa|me|af|us-gov|global)\.)?"
@@ -156,7 +159,7 @@ _DATED = re.compile(
 
 
 def provider_id(provider: str) -> str:
-    """What the price list calls a provider; empty for a framework, lower case for one that is not known here."""
+    """The price list's name of a provider; empty for a framework, lower case if unknown."""
     plain = provider.strip().lower()
     name = re.sub(r"[.\-\s]+", "_", plain)
     if name in _NO_PROVIDERS:
@@ -175,7 +178,7 @@ def provider_id(provider: str) -> str:
 
 @lru_cache(maxsize=4_096)
 def possible_names(provider: str, model: str) -> tuple[Name, ...]:
-    """What a price list may know a model by, the likeliest first; each names the same model of the same server."""
+    """Names under which a price list may have a model, the likeliest first."""
     found: dict[Name, None] = {}
     _collect(provider_id(provider), model.strip().lower(), found, depth=0)
     return tuple(found)
@@ -193,9 +196,7 @@ def _collect(owner: str, model: str, found: dict[Name, None], depth: int) -> Non
         found[Name(owner, model)] = None
     for next_owner, rest in routes:
         _collect(next_owner, rest, found, depth + 1)
-    if (
-        not owner and not routes
-    ):  # a prefix says more than what the list finds by a part of the name
+    if not owner and not routes:  # a prefix is more reliable than a match of a part of the name
         found[Name("", model)] = None
     if owner == "aws" and (area := _BEDROCK_AREA.match(model)):
         found[Name("aws", model[area.end() :])] = None
@@ -224,7 +225,9 @@ def _without_prefix(owner: str, model: str) -> list[tuple[str, str]]:
 
 
 def _served_by(head: str, rest: str, owner: str) -> list[tuple[str, str]]:
-    """The rest of a name after ``head/``, where that is somebody who serves models; no version is ever a ``head``."""
+    """The part of a name after ``head/`` if that is a server of models; ``head`` is never a
+    version.
+    """
     named = provider_id(head)
     if not named:
         return [(owner, rest)]
@@ -236,6 +239,6 @@ def _served_by(head: str, rest: str, owner: str) -> list[tuple[str, str]]:
 
 
 def undated(model: str) -> str:
-    """The model's name without the date of its snapshot (``gpt-4o-2024-08-06``); empty where it has none."""
+    """The model's name without a snapshot date (``gpt-4o-2024-08-06``); empty if it has none."""
     shorter, found = _DATED.subn("", model)
     return shorter if found else ""

@@ -1,7 +1,7 @@
-"""Money is an integer number of nano-dollars inside and a decimal string on the wire.
+"""Money: integer nano-dollars in memory, decimal strings on the wire.
 
-Sums of integers do not depend on their order, so a total is exact however often it is recomputed. A cost is rounded once,
-half to even, where it enters (``nanos_from_usd``), and never again.
+Sums of integers do not depend on their order, so a total is exact. A cost is rounded once, half to
+even, where it enters (``nanos_from_usd``).
 """
 
 from __future__ import annotations
@@ -10,25 +10,24 @@ from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
 
 NANOS_PER_USD = 1_000_000_000
 MAX_COST_USD = 1_000_000
-"""A single step dearer than this is taken for a mistake (cents for dollars, a garbled number), given or priced: its cost
-counts as unknown."""
+"""A higher cost of one step is taken for a mistake (cents for dollars): it counts as unknown."""
 MAX_COST_NANOS = MAX_COST_USD * NANOS_PER_USD
 
 MAX_AMOUNT_USD = 9_000_000_000
-"""Sums and limits are not dearer than this: what 64 bits hold of nano-dollars."""
+"""Maximum of sums and limits: what 64 bits have room for in nano-dollars."""
 _NANO = Decimal("1e-9")
 _NANOS, _ZERO = Decimal(NANOS_PER_USD), Decimal(0)
 
 
 def amount_nanos(usd: Decimal | str | float | int) -> int:
-    """Nano-dollars of a sum or a limit, as ``nanos_from_usd``, up to ``MAX_AMOUNT_USD``."""
+    """Nano-dollars of a sum or a limit; see ``nanos_from_usd``."""
     return nanos_from_usd(usd, MAX_AMOUNT_USD)
 
 
 def nanos_from_usd(usd: Decimal | str | float | int, most_usd: int = MAX_COST_USD) -> int:
     """Nano-dollars of a step's cost in dollars, rounded half to even.
 
-    Raises ``ValueError`` for what is no cost: not a number, not finite, negative, above ``most_usd``.
+    Raises ``ValueError`` for anything that is not a number from 0 to ``most_usd``.
     """
     try:
         amount = usd if isinstance(usd, Decimal) else Decimal(str(usd))
@@ -38,15 +37,15 @@ def nanos_from_usd(usd: Decimal | str | float | int, most_usd: int = MAX_COST_US
         raise ValueError(f"an amount of dollars lies between 0 and {most_usd:,}, not {usd!s:.40}")
     scaled = amount * _NANOS
     nanos = int(scaled)
-    if (
-        scaled == nanos
-    ):  # nearly always, and quicker; where the product was rounded, it was rounded by next to nothing
+    # Nearly always true, and faster than quantize. The product has 28 digits: if it was rounded,
+    # then by far less than a nano-dollar.
+    if scaled == nanos:
         return nanos
     return int(amount.quantize(_NANO, rounding=ROUND_HALF_EVEN) * _NANOS)
 
 
 def usd_from_nanos(nanos: int) -> str:
-    """The decimal string of an amount, without trailing zeros: ``1500000000`` is ``"1.5"``."""
+    """The decimal string of an amount without trailing zeros: ``1500000000`` is ``"1.5"``."""
     sign = "-" if nanos < 0 else ""
     whole, rest = divmod(abs(nanos), NANOS_PER_USD)
     if not rest:

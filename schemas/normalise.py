@@ -2,7 +2,7 @@
 
 Conversions that lose nothing and are common in other languages (``null`` for absent, JSON for text,
 whole floats) are not reported. What had to be changed or dropped is reported as a ``Repair``, field
-by field, with the value that was sent. ``stepstream.schemas.step`` says which reader a field has.
+by field, with the value that was sent. ``stepstream.schemas.step`` has the reader of each field.
 """
 
 from __future__ import annotations

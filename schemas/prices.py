@@ -24,7 +24,7 @@ from stepstream.schemas.unit_prices import LIST_UNITS, UnitPrices, from_price_ke
 from stepstream.schemas.usage import NO_TOKENS, TokenUsage
 
 SERVICE_TIER: Final = "service_tier"
-"""The attribute that says which tier of its service the provider charged."""
+"""The attribute with the tier of its service that the provider charged."""
 REQUEST_MODEL: Final = "request_model"
 """The attribute that holds the model that was asked for, where another one answered."""
 _TIER_ATTRIBUTES: Final = (
@@ -36,7 +36,7 @@ _MAX_KNOWN: Final = 50_000
 
 
 class Cost(msgspec.Struct, frozen=True, gc=False):
-    """A step's cost: ``nanos`` is None when unknown; ``source`` is given, priced, unpriced or empty (nothing was used)."""
+    """A step's cost. ``nanos`` is None if unknown; ``source`` is empty if nothing was used."""
 
     nanos: int | None
     source: str
@@ -48,7 +48,7 @@ UNPRICED: Final = Cost(None, "unpriced")
 
 
 class PriceBook:
-    """All prices in force: the documents given, over the built-in list. Immutable; make a new one when a document changes."""
+    """All prices: those of the documents, then the built-in list. Immutable."""
 
     def __init__(self, documents: tuple[Prices, ...] = ()) -> None:
         self._own: dict[tuple[str, str, str], list[tuple[date, UnitPrices]]] = {}
@@ -68,9 +68,11 @@ class PriceBook:
         self._memo: dict[tuple[str, str, str, str, int], UnitPrices | None] = {}
 
     def cost(self, step: Step, given_nanos: int | None) -> Cost:
-        """The cost of an accepted step: what it came with, or what it used at the unit prices of the day it started.
+        """The cost of an accepted step: the one it came with, or its usage at the prices of its
+        day.
 
-        A cost that the producer itself worked out from a price list gives way to a Prices document for that model.
+        A cost that the producer computed from a price list is replaced if a Prices document has the
+        model.
         """
         usage = step.usage
         if given_nanos is not None and given_nanos <= MAX_COST_NANOS:
@@ -169,7 +171,7 @@ class PriceBook:
 
 
 def tier_in(attributes: dict[str, str]) -> str:
-    """The service tier that a step's attributes name, as the price list calls it; empty for the standard one."""
+    """The service tier in a step's attributes, by its name in the price list; empty for standard."""
     for name in _TIER_ATTRIBUTES:
         written = attributes.get(name)
         if written:
@@ -178,7 +180,7 @@ def tier_in(attributes: dict[str, str]) -> str:
 
 
 def _is_answered_call(step: Step) -> bool:
-    """Whether a step without usage must have cost something: a model was called, and did not refuse before it answered."""
+    """Whether a step without usage must have had a cost: a model was called and may have answered."""
     if step.kind != "llm_call" or not step.model or step.phase != "end":
         return False
     return step.status != "error" or bool(step.output) or step.first_token_time is not None
@@ -204,12 +206,12 @@ def _names_in_documents(model: str, asked: str, provider: str) -> list[tuple[str
 
 
 def _maker(provider: str, model: str, on: date) -> str:
-    """The provider that the list takes for a model of which nobody says who serves it; empty where one is said."""
+    """The provider that the list assumes for a model without one; empty if the name has one."""
     return "" if provider_id(provider) else listed_provider(model, on)
 
 
 def _by_precision(provider: str, model: str, asked: str) -> tuple[str, str]:
-    """The names to look up in the list. Bedrock's prices depend on the region, which only the id that was asked for names."""
+    """The names to find in the list. Bedrock's prices depend on the region in the requested id."""
     return (asked, model) if asked and provider_id(provider) == "aws" else (model, asked)
 
 

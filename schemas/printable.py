@@ -1,7 +1,8 @@
-"""Text that steers nothing: control characters, direction marks and characters without a width are replaced.
+"""Replaces characters that would steer a terminal: controls, direction marks, zero-width
+characters.
 
-Whatever agents, tools and models write may reach a terminal, a log or a file that a person opens. An escape sequence there
-moves the cursor, sets a title or writes the clipboard; a direction mark shows other words than those that stand there.
+Texts of agents, tools and models are printed on terminals and in logs. An escape sequence there
+moves the cursor, sets a title or writes the clipboard; a direction mark changes what is read.
 """
 
 from __future__ import annotations
@@ -16,27 +17,29 @@ _FORMATS: Final = (
     "\\ufeff\\ufff0-\\ufffb\\U000110bd\\U000110cd\\U00013430-\\U0001345f\\U0001bca0-\\U0001bca3\\U0001d173-\\U0001d17a"
     "\\U000e0000-\\U000e0fff"
 )
-"""Unicode's format characters (Cf): direction marks, joiners, tags, and the ranges that it keeps for more of them."""
+"""Unicode format characters (Cf) and the ranges reserved for more of them."""
 _CONTROLS: Final = "\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u2028\\u2029\\ud800-\\udfff"
-"""Control characters but tab and line feed, line and paragraph separators, halves of surrogate pairs."""
+"""Control characters except tab and LF; line and paragraph separators; surrogates."""
 _UNSAFE: Final = re.compile(f"[{_CONTROLS}{_FORMATS}]")
 _CRLF: Final = re.compile("\r\n?")
 
 
 def printable(text: str) -> str:
-    """The text with tabs and line feeds as they are, and nothing else that a terminal would act upon."""
+    """The text with every character replaced, except tab and LF, that a terminal would act on."""
     if text.isascii() and text.isprintable():
         return text
     return _UNSAFE.sub(REPLACEMENT, _CRLF.sub("\n", text) if "\r" in text else text)
 
 
 def indented(text: str, indent: str = "    ") -> str:
-    """The printable text whose further lines are indented, so that none of them looks like a line of its own."""
+    """The printable text with its further lines indented, so that none looks like a line of its
+    own.
+    """
     return printable(text).replace("\n", f"\n{indent}")
 
 
 def escaped_json(text: str) -> str:
-    """JSON text with what a terminal would act upon as ``\\uXXXX``; it says the same."""
+    """JSON text with characters that a terminal would act on as ``\\uXXXX``; the same value."""
     if text.isascii() and "\x7f" not in text:
         return text
     return _UNSAFE.sub(_escape, text)

@@ -42,10 +42,11 @@ _NOT_A_SECRET: Final = re.compile(
     r"\s*\Z|[*x.\s]+\Z|\[redacted\]|<[^>]*>\Z|\$\{?\w+\}?\Z|\{\{?[^}]*\}?\}\Z|%\w+%\Z",
     re.IGNORECASE,
 )
-_JUDGED_CHARS: Final = 256
+_EXAMINED_CHARS: Final = 256
 """A longer value is no placeholder."""
 _DEEPEST: Final = 8
-"""Backslashes before a quote up to which a value's end is found exactly; each level of JSON doubles them."""
+"""Maximum number of backslashes before a quote that are counted; each level of JSON doubles them.
+"""
 _LEVELS: Final = frozenset({*range(_DEEPEST + 1), 15, 31, 63})
 
 
@@ -70,7 +71,7 @@ def without_secrets(text: str, *, words_too: bool = False) -> str:
 
 
 def is_secret_name(name: str) -> bool:
-    """Whether a field of this name holds a secret: ``db_password``, ``X-Api-Key``, ``accessToken``."""
+    """Whether a field with this name has a secret: ``db_password``, ``X-Api-Key``, ``accessToken``."""
     low = name.lower()
     for stem, (rest, before) in NAMES.items():
         at = low.rfind(stem)
@@ -88,12 +89,12 @@ def _harmless(low: str, at: int, stem: str) -> bool:
 
 
 class Named:
-    """The values that stand behind names of secrets in one text. ``looked`` counts the characters that were looked at."""
+    """Finds the values after names of secrets in one text; ``examined`` counts the characters read."""
 
     def __init__(self, text: str, *, words_too: bool = False) -> None:
         self._text = text
         self._words_too = words_too
-        self.looked = 0
+        self.examined = 0
         self._quotes: dict[str, list[tuple[int, int]]] = {}
         self._closings: dict[tuple[str, int], list[tuple[int, int]]] = {}
         self._run = _Run(0, 0, 0, -1, -1)
@@ -129,7 +130,7 @@ class Named:
         if assigned is None:
             return None
         close, at = assigned["close"], assigned.end()
-        self.looked += at - end
+        self.examined += at - end
         first = text[at : at + 1]
         if first in ('"', "'", "\\"):
             return self._quoted(at, name)
@@ -137,7 +138,7 @@ class Named:
             held = _LIST.match(text, at)
             if held is None:
                 return None
-            self.looked += held.end() - at
+            self.examined += held.end() - at
             return (*held.span("value"), f"{close}{REDACTED}{close}")
         if close:
             number = _NUMBER.match(text, at) if name in NUMBERED else None
@@ -146,15 +147,15 @@ class Named:
         return self._bare(at, spaced=spaced, name=name)
 
     def _quoted(self, at: int, name: str) -> Span | None:
-        """A value in quotes, which may be escaped, because it stands in JSON inside JSON, however deep."""
+        """A quoted value; the quotes may be escaped any number of times by nested JSON."""
         opening = _OPENING.match(self._text, at)
         if opening is None:
             return None
         start, end = opening.end(), self._end_of_quoted(opening)
-        self.looked += end - at
-        if end - start <= _JUDGED_CHARS and _NOT_A_SECRET.match(self._text, start, end):
+        self.examined += end - at
+        if end - start <= _EXAMINED_CHARS and _NOT_A_SECRET.match(self._text, start, end):
             return None
-        if name == "token" and not _looks_random(self._text[start:end]):
+        if name == "token" and not _is_random(self._text[start:end]):
             return None
         return start, end, REDACTED
 
@@ -182,7 +183,7 @@ class Named:
                 found.append((at, at - slashes))
             elif not odd and own % 2 == 0:
                 found.append((at, at - level))
-        self.looked += len(found)
+        self.examined += len(found)
         self._closings[kind, level] = found
         return found
 
@@ -197,12 +198,12 @@ class Named:
                 between = self._text[begin:at]
                 known.append((at, len(between) - len(between.rstrip("\\"))))
                 begin = at + 1
-            self.looked += len(self._text)
+            self.examined += len(self._text)
             self._quotes[kind] = known
         return known
 
     def _bare(self, at: int, *, spaced: bool, name: str) -> Span | None:
-        """A value without quotes. After ``: `` or between spaces it must not be a plain word, for that is how people write."""
+        """A value without quotes. After ``: `` or a space it must not be a word of ordinary text."""
         text = self._text
         scheme = _SCHEME.match(text, at)
         if scheme is not None:
@@ -210,7 +211,7 @@ class Named:
         run = self._run_at(at)
         if run.end - at < _BARE_CHARS or _CODE.match(text, at, run.end + 1):
             return None
-        if run.end - at <= _JUDGED_CHARS and _NOT_A_SECRET.match(text, at, run.end):
+        if run.end - at <= _EXAMINED_CHARS and _NOT_A_SECRET.match(text, at, run.end):
             return None
         if (
             (spaced or name == "token")
@@ -236,13 +237,13 @@ class Named:
                 letter = at + place
             if digit >= 0 and letter >= 0:
                 break
-        self.looked += len(held[0])
+        self.examined += len(held[0])
         self._run = _Run(at, held.end(), at + len(value), digit, letter)
         return self._run
 
 
 class _Run:
-    """A run: where it begins and ends, where the value in it closes, and where its last digit and last letter stand."""
+    """A run of characters: its start and end, where its value closes, its last digit and letter."""
 
     __slots__ = ("close", "digit", "end", "letter", "start")
 
@@ -250,8 +251,8 @@ class _Run:
         self.start, self.end, self.close, self.digit, self.letter = start, end, close, digit, letter
 
 
-def _looks_random(value: str) -> bool:
-    """Whether a value called token is a key rather than a word or a piece of one, as models' answers call them too."""
+def _is_random(value: str) -> bool:
+    """Whether a value named token is a key and not a word or a part of a text."""
     return (
         len(value) >= 8
         and not any(c.isspace() for c in value)

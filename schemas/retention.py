@@ -1,4 +1,4 @@
-"""How long the store keeps what: days by kind of data, and for some projects other days."""
+"""Retention of the store: days by kind of data, with different days for some projects."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from stepstream.schemas.settings import Settings
 from stepstream.schemas.times import DAY_US
 
 KINDS: Final = ("steps", "runs", "alerts", "metrics")
-"""Each has a setting ``<kind>_retention_days``."""
+"""Each has a setting ``KIND_retention_days``."""
 
 _ENTRY: Final = re.compile(r" *(.+)\.(\w+)=(\d+)")
 
 
 @dataclass(frozen=True)
 class Retention:
-    """Days that rows of one kind are kept; ``projects`` names those with days of their own, in order."""
+    """Retention of one kind of data; ``projects`` has the projects with different days, sorted."""
 
     days: int
     projects: tuple[tuple[str, int], ...] = ()
@@ -29,12 +29,12 @@ class Retention:
         object.__setattr__(self, "by_project", dict(self.projects))
 
     def of(self, project: str) -> int:
-        """Days for a project."""
+        """Retention of a project in days."""
         return self.by_project.get(project, self.days)
 
     @property
     def shortest(self) -> int:
-        """The fewest days of any project."""
+        """The shortest retention of any project."""
         return min([self.days, *self.by_project.values()])
 
     def __str__(self) -> str:
@@ -43,7 +43,7 @@ class Retention:
 
 
 def retention(settings: Settings, kind: str) -> Retention:
-    """The retention of a kind of data. A project that is given the usual days is as one that is not named."""
+    """The retention of a kind of data. Projects with the default days are left out."""
     days: int = getattr(settings, f"{kind}_retention_days")
     own = {}
     for entry in filter(None, settings.retention_by_project.split(",")):
@@ -56,7 +56,7 @@ def retention(settings: Settings, kind: str) -> Retention:
 
 
 def record_limits(settings: Settings) -> Limits:
-    """What a record of the steps topic may be; worker and sink are given the same."""
+    """Limits of step records; the worker and the sink must use the same."""
     kept = retention(settings, "steps")
     ages_us = tuple((project, days * DAY_US) for project, days in kept.projects)
     others = (("", kept.days * DAY_US),) if ages_us else ()

@@ -26,7 +26,7 @@ def _form(start: str, rest: str, before: str = _WORD) -> re.Pattern[str]:
 
 
 class KeyForm(NamedTuple):
-    """A key that gives itself away by how it begins: ``what`` it is, its ``start`` and the pattern of its ``rest``."""
+    """A key with a known beginning: ``what`` it is, its ``start``, the pattern of its ``rest``."""
 
     what: str
     start: str
@@ -116,7 +116,7 @@ KINDS: Final = {form.start: form.what for form in KEY_FORMS}
 
 KEY_STARTS: Final = tuple(KEYS)
 KEY_HINT: Final = re.compile(r"[_.-](?=[A-Za-z0-9_+/-]{10})")
-"""Every start in ``KEYS`` ends with such a sign, before a long run of letters: the cheap look that comes first."""
+"""Every start in ``KEYS`` ends with one of these: a cheap first check."""
 LONGEST_START: Final = max(map(len, KEYS))
 
 
@@ -140,7 +140,7 @@ LOGIN_IN_URL: Final = re.compile(
 
 
 class TextForm(NamedTuple):
-    """Another form: ``what`` it is, plain text that it contains, its pattern, and what stands there afterwards."""
+    """Another form: ``what`` it is, a text it contains, its pattern, and the replacement."""
 
     what: str
     hint: str
@@ -203,7 +203,7 @@ TEXT_FORMS: Final[tuple[TextForm, ...]] = (
     ),
     TextForm("a private key", "PRIVATE KEY", re.compile(_PRIVATE_KEY)),
 )
-"""Keys and tokens that are known by more than how they begin. A web token is found by ``web_tokens``."""
+"""Keys and tokens with more than a known beginning; JSON web tokens: see ``web_tokens``."""
 
 HEADERS: Final[tuple[TextForm, ...]] = (
     TextForm(
@@ -270,7 +270,7 @@ NAMES: Final[dict[str, tuple[re.Pattern[str], tuple[str, ...]]]] = {
     "jwt": (re.compile(""), ()),
     "token": (re.compile(""), ()),
 }
-"""Names whose values are secret, in lower case: a stem, how it goes on, and what must stand before it."""
+"""Names with secret values, in lower case: stem, suffixes, and required prefix."""
 
 NUMBERED: Final = frozenset({"pass", "pwd"})
 """Stems of names whose values are secret even where they are numbers."""

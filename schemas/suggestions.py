@@ -1,4 +1,4 @@
-"""The name that somebody most likely meant by one that does not exist. Standard library only."""
+"""The known name that is most like an unknown one. Standard library only."""
 
 from __future__ import annotations
 

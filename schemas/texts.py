@@ -1,4 +1,4 @@
-"""Templates that people write into subscriptions: ``{fields}`` and nothing more, checked when they are written."""
+"""Templates in subscriptions with ``{fields}``, checked when the subscription is applied."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ TEXT_FIELDS: Final = frozenset(
         "who",
     )
 )
-"""What a title or a body may name."""
+"""Fields of titles and bodies."""
 LINK_FIELDS: Final = frozenset(
     (
         "agent",
@@ -62,13 +62,13 @@ LINK_FIELDS: Final = frozenset(
         "updated_at_us",
     )
 )
-"""What a link may name."""
+"""Fields of links."""
 
 _PART = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 
 
 def check_template(text: str, fields: Collection[str]) -> str:
-    """The text as it is. Raises ``ValueError`` for a field that there is not, and for a brace that stands alone."""
+    """Return the text. Raises ``ValueError`` for an unknown field and for a single brace."""
     for found in _PART.finditer(text):
         name = found[1]
         if found[0] in ("{{", "}}") or (name is not None and name in fields):
@@ -82,7 +82,7 @@ def check_template(text: str, fields: Collection[str]) -> str:
 
 
 def fill(template: str, values: Mapping[str, str], quote: Callable[[str], str] = str) -> str:
-    """The template with its fields filled in, each through ``quote``; a field without a value is empty."""
+    """The template with its fields filled in through ``quote``; empty for missing values."""
 
     def part(found: re.Match[str]) -> str:
         if found[0] in ("{{", "}}"):

@@ -1,4 +1,4 @@
-"""Topics: their names, what keys them, how long they keep records."""
+"""The Kafka topics: names, keys, retention."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from stepstream.schemas.times import DAY_MS, HOUR_MS
 
 @dataclass(frozen=True, slots=True)
 class TopicSpec:
-    """One topic: its name without prefix, whether its partition count follows that of the steps, and its settings."""
+    """A topic: its name without prefix, its key, its settings."""
 
     name: str
     key: str
     value: str
     config: dict[str, str] = field(default_factory=dict)
     partitioned: str = "steps"
-    """``steps``: as many partitions as the steps topic; ``fleet``: as many as findings; ``one``: a single partition."""
+    """``steps``: as many partitions as the steps topic; ``fleet``: as many as findings; ``one``:
+    one.
+    """
 
 
 def topic_specs(*, steps_retention_ms: int = 7 * DAY_MS) -> tuple[TopicSpec, ...]:

@@ -64,7 +64,9 @@ MUST_BE_PRICED: Final = (
 
 @dataclass(frozen=True, slots=True)
 class _Unit:
-    """One priced unit: ``price`` in parts of a nano-dollar for each, more of them above some input lengths."""
+    """A priced unit: ``price`` in fractions of a nano-dollar, with higher prices above input
+    lengths.
+    """
 
     field: str
     price: int
@@ -76,9 +78,9 @@ class _Unit:
     def at(self, input_tokens: int) -> int:
         """The price for a step with so much input."""
         price = self.price
-        for start, dearer in self.tiers:
+        for start, higher in self.tiers:
             if input_tokens > start:
-                price = dearer
+                price = higher
         return price
 
 
@@ -91,7 +93,7 @@ class ByDuration(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class UnitPrices:
-    """The prices of a model on a day. Amounts are integers: ``denominator`` of them make a nano-dollar."""
+    """The prices of a model on a day, as integers; ``denominator`` of them are a nano-dollar."""
 
     denominator: int
     units: tuple[_Unit, ...]
@@ -99,14 +101,13 @@ class UnitPrices:
     """The price of a call as such."""
     version: str
     plain: tuple[int, int, int, int, int] | None
-    """Input, output, cached, cache write, reasoning: prices that hold for a step that used nothing else; None with tiers."""
+    """Input, output, cached, cache write, reasoning prices; None if the model has price tiers."""
     listed: ByDuration | None = None
-    """The list's own model and provider where it charges by duration, which has rules of its own."""
+    """The list's model and provider if it charges by duration."""
 
     def nanos(self, usage: TokenUsage) -> int | None:
-        """The cost in nano-dollars, rounded once, half to even; None where something was used that has no price.
-
-        A cost beyond ``MAX_COST_NANOS`` is none: the counts cannot be right.
+        """The cost in nano-dollars, rounded once, half to even; None if something used has no
+        price.
         """
         if self.plain is not None and not has_details(usage):
             amount = _plain_amount(self.plain, usage)
@@ -226,7 +227,7 @@ def _list_units() -> Mapping[str, Any]:
 def from_price_keys(
     prices: Mapping[str, Any], version: str, listed: ByDuration | None = None
 ) -> UnitPrices | None:
-    """Unit prices out of amounts by the list's price keys (``input_mtok``); None where none of them is one of ours."""
+    """Unit prices from amounts by the list's price keys (``input_mtok``); None without known keys."""
     known = _list_units()
     request = Fraction(0)
     rows: list[tuple[str, Mapping[str, str], Fraction, list[tuple[int, Fraction]]]] = []
@@ -262,7 +263,7 @@ def from_price_keys(
         _Unit(
             field,
             whole(price),
-            tuple((start, whole(dearer)) for start, dearer in tiers),
+            tuple((start, whole(higher)) for start, higher in tiers),
             tuple(
                 index
                 for index, other in enumerate(rows[:place])

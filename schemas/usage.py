@@ -1,4 +1,4 @@
-"""What a step used, as producers count it and as prices are asked for."""
+"""The usage of a step, as producers count it and as prices are looked up."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from pydantic import BaseModel, ConfigDict, Field
 from stepstream.schemas.derive import derive_struct
 
 MAX_USAGE_COUNT: Final = 1_000_000_000
-"""More tokens, searches or milliseconds in one step are taken for a mistake; the sums of a run stay exact in JSON."""
+"""A higher count in one step is taken for a mistake; sums of a run stay exact in JSON."""
 
 UsageCount = Annotated[int, Field(ge=0, le=MAX_USAGE_COUNT)]
 
 
 class TokenUsage(BaseModel):
-    """What one step used: tokens, and what else providers charge for.
+    """The usage of one step: tokens, and other things that providers charge for.
 
-    Input includes cached input, cache writes and all modalities; output includes reasoning and all modalities (as
-    OpenTelemetry has it). The first five fields are summed over runs; the others serve for the price of the step.
+    Input includes cached input, cache writes and all modalities; output includes reasoning and all
+    modalities, as in OpenTelemetry. The first five fields are summed over runs; the others are
+    needed for the price of the step.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
@@ -87,7 +88,7 @@ class TokenUsage(BaseModel):
     )
     incomplete: bool = Field(
         False,
-        description="counts are missing or were wrong: they are a lower bound, and the cost counts as unknown",
+        description="counts are missing or were wrong: they are a lower bound and the cost is unknown",
     )
 
 
@@ -102,7 +103,7 @@ TOTALLED: Final = (
 DETAILS: Final = tuple(
     name for name in TokenUsage.model_fields if name not in (*TOTALLED, "incomplete")
 )
-"""The other counts: they serve for the price of their step and stay with it."""
+"""The other counts: they are used for the price of their step only."""
 
 if TYPE_CHECKING:
     TokenUsageStruct: TypeAlias = TokenUsage
@@ -110,7 +111,7 @@ else:
     TokenUsageStruct = derive_struct(TokenUsage)
 
 NO_TOKENS: Final = TokenUsageStruct()
-"""What a step without usage used."""
+"""The usage of a step without usage."""
 
 _FIRST_DETAIL: Final = len(TOTALLED)
 _fields: Any = astuple
@@ -118,7 +119,7 @@ _NO_DETAILS: Final = _fields(NO_TOKENS)[_FIRST_DETAIL:]
 
 
 def has_details(usage: TokenUsage) -> bool:
-    """Whether a step's usage says more than the totalled counts."""
+    """Whether any count besides the totalled ones is set."""
     try:
         return bool(_fields(usage)[_FIRST_DETAIL:] != _NO_DETAILS)
     except TypeError:  # the public model, not the struct that hot paths use
@@ -126,7 +127,7 @@ def has_details(usage: TokenUsage) -> bool:
 
 
 def details_of(usage: TokenUsage) -> dict[str, int] | None:
-    """The counts beside the totalled ones that are not zero; None where there are none."""
+    """The counts besides the totalled ones that are not zero; None if there are none."""
     if not has_details(usage):
         return None
     return {name: count for name in DETAILS if (count := getattr(usage, name))}

@@ -1,4 +1,4 @@
-"""What is wrong with something that a person wrote, in a sentence: one wording for files, commands, calls and the API. Pure."""
+"""Sentences about invalid input, the same for files, commands, calls and the API. Pure."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def reasons(
     hidden: Callable[[Path], bool] = lambda _path: False,
     under: str = "",
 ) -> list[tuple[Path, str]]:
-    """Each thing that is wrong: its path, and a sentence about it that names the path as the person wrote it.
+    """Each problem: its path, and a sentence that names the path as the user wrote it.
 
-    ``kinds`` is the model, or the union of models, that was tried on ``value``, which stands at the path ``under``. Where a
-    path is ``hidden``, what was written is not repeated, because it may be a secret.
+    ``kinds`` is the model, or the union of models, that was tried on ``value``, which is at the
+    path ``under``. For ``hidden`` paths the value is not quoted, because it may be a secret.
     """
     models = _models(kinds)
     listed = error.errors(include_url=False)
@@ -50,7 +50,7 @@ def sentences(
     hidden: Callable[[Path], bool] = lambda _path: False,
     under: str = "",
 ) -> str:
-    """The sentences of ``reasons``, one after the other."""
+    """The sentences of ``reasons`` in one text."""
     return "; ".join(
         sentence for _, sentence in reasons(error, kinds, value, hidden=hidden, under=under)
     )
@@ -73,7 +73,8 @@ def _reason(
             return f"{field} of {where or 'the document'} is missing (one of {', '.join(tags)})"
         case "union_tag_invalid":
             field, tags = str(context["discriminator"]).strip("'"), _tags(models, wrong["loc"])
-            return f"{field} of {where or 'the document'} is {context['tag']!r}, which is none; {_choice(context['tag'], tags)}"
+            of = where or "the document"
+            return f"{field} of {of} is {context['tag']!r}; {_choice(context['tag'], tags)}"
         case "literal_error" | "enum":
             expected = [
                 text.strip("' ")
@@ -89,7 +90,8 @@ def _reason(
         case "too_long" | "too_short":
             least = wrong["type"] == "too_short"
             bound = context["min_length" if least else "max_length"]
-            return f"{where} takes {'at least' if least else 'at most'} {bound} {'entry' if bound == 1 else 'entries'}"
+            limit = f"at least {bound}" if least else f"at most {bound}"
+            return f"{where} takes {limit} {'entry' if bound == 1 else 'entries'}"
     wanted = _wanted(wrong["type"], context) or _plain(wrong["msg"])
     is_shown = show_input and not isinstance(given, dict | list | tuple | bytes | BaseModel)
     return f"{where or 'the document'} {wanted}" + (f", not {_shown(given)}" if is_shown else "")
@@ -114,7 +116,7 @@ _KINDS: Final = (
     ("none_required", "must be empty"),
     ("json_invalid", "is not JSON"),
 )
-"""What is wanted, by the beginning of pydantic's word for the error."""
+"""Requirements by the beginning of pydantic's error type."""
 _BOUNDS: Final = {
     "greater_than": ("gt", "must be more than {}"),
     "greater_than_equal": ("ge", "must be at least {}"),
@@ -144,14 +146,14 @@ _MESSAGES: Final = (
 
 
 def reworded(text: str) -> str:
-    """A text of another library that has a message of pydantic's in it, with ours in its place."""
+    """A message of another library with pydantic's words replaced by ours."""
     for pattern, ours in _MESSAGES:
         text = re.sub(pattern, ours, text)
     return _plain(text)
 
 
 def _plain(message: str) -> str:
-    """A message of pydantic's that has no wording here, at least as the rest of a sentence."""
+    """A message of pydantic without wording here, as the rest of a sentence."""
     return (
         message.replace("Input should be", "must be")
         .replace("Value error, ", "")
@@ -174,7 +176,7 @@ def _shown(given: Any) -> str:
 
 
 def _visible(path: tuple[int | str, ...], value: Any, *, last: bool) -> Iterator[int | str]:
-    """The path without the names of kinds and rules that validation puts in; ``last``: the last part is to be shown."""
+    """The path without the parts that validation adds (kinds, rules); ``last``: keep the last part."""
     for position, part in enumerate(path):
         if isinstance(value, dict):
             if part in value:
@@ -206,7 +208,7 @@ def _tag_of(model: type[BaseModel]) -> list[str]:
 
 
 def _models_at(models: list[type[BaseModel]], path: tuple[int | str, ...]) -> list[type[BaseModel]]:
-    """The models that may stand at a path."""
+    """The models at a path."""
     for part in path:
         if isinstance(part, int):
             continue

@@ -1,4 +1,4 @@
-"""A console of rich for text that comes from agents."""
+"""A rich console for texts of agents."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stepstream.schemas.printable import printable
 
 
 class SafeConsole(Console):
-    """Strings are text, not markup, wherever they stand; every segment is made printable before it is written."""
+    """Interprets no markup in strings, and replaces control characters in every segment."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**{"highlight": False, **options, "markup": False, "emoji": False})
@@ -20,7 +20,7 @@ class SafeConsole(Console):
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
     ) -> Iterable[Segment]:
-        """What ``renderable`` is made of; control segments are rich's own (cursor, live pictures)."""
+        """The segments of ``renderable``; control segments are those of rich itself (cursor, live)."""
         for segment in super().render(renderable, options):
             if segment.control is None and (clean := printable(segment.text)) != segment.text:
                 yield Segment(clean, segment.style)

@@ -1,7 +1,7 @@
-"""Where a running ``stepstream up`` is to be found, and with which users: ``endpoints.json`` in the state folder.
+"""Addresses and logins of a running ``stepstream up``: ``endpoints.json`` in the state directory.
 
-Written once everything answers, again when an address changes, removed at a clean stop; what a dead process left behind
-does not count. It holds passwords, so only its owner can read it (mode 0600).
+Written when all servers answer and when an address changes, removed at a clean stop; the file of a
+dead process is ignored. It contains passwords, so only its owner can read it (mode 0600).
 """
 
 from __future__ import annotations
@@ -26,14 +26,16 @@ class Endpoints:
     clickhouse: str
     pid: int
     began: str = ""
-    """When the process began, as this platform tells it; with the pid it names one process for ever."""
+    """Start time of the process as the platform reports it; with the pid it is unique."""
     started_at: str = ""
     """UTC, ISO 8601."""
     data_dir: str = ""
     topic_prefix: str = ""
     clickhouse_database: str = ""
     others: dict[str, str] = field(default_factory=dict)
-    """Further URLs by name: ``gateway``, ``notify`` (admin API), ``metrics_worker``, ``metrics_sink``, ``metrics_notify``."""
+    """Further URLs: ``gateway``, ``notify`` (admin API), ``metrics_worker``, ``metrics_sink``,
+    ``metrics_notify``.
+    """
     writer: Login = field(default_factory=Login)
     """ClickHouse's user that writes and migrates."""
     reader: Login = field(default_factory=Login)
@@ -63,9 +65,9 @@ def read(state_dir: Path) -> Endpoints | None:
     return found if _runs(found) else None
 
 
-def _parsed(held: dict[str, Any]) -> Endpoints:
+def _parsed(content: dict[str, Any]) -> Endpoints:
     known = {one.name for one in fields(Endpoints)}
-    values: dict[str, Any] = {name: value for name, value in held.items() if name in known}
+    values: dict[str, Any] = {name: value for name, value in content.items() if name in known}
     for name in _LOGINS:
         values[name] = Login(**values.get(name, {}))
     return Endpoints(**values)
@@ -81,5 +83,5 @@ def remove(state_dir: Path, pid: int) -> None:
 def _runs(found: Endpoints) -> bool:
     known = identity_of(found.pid)
     if known is None:
-        return not found.began  # this platform does not tell: believe the file
+        return not found.began  # unknown on this platform: trust the file
     return not found.began or known == Identity(found.pid, found.began)

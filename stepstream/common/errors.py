@@ -4,7 +4,9 @@ from __future__ import annotations
 
 
 class LocalError(Exception):
-    """Something of this machine is missing, taken or did not start; the message says what to do."""
+    """Something on this machine is missing, in use or did not start; the message explains what to
+    do.
+    """
 
 
 class StartFailed(LocalError):

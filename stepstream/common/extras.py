@@ -1,4 +1,4 @@
-"""Which extra of the distribution brings a package that is imported when it is needed."""
+"""The extras of the distribution that install optional packages."""
 
 from __future__ import annotations
 
@@ -18,4 +18,4 @@ EXTRAS: Final = {
     "lz4": "embedded",
     "zstandard": "embedded",
 }
-"""Which extra of the distribution brings a package."""
+"""Package name to extra."""

@@ -1,4 +1,4 @@
-"""What to say, and to raise, when a server cannot listen on its port."""
+"""Errors of servers that cannot listen on their port."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import errno
 
 
 def taken(port: int, setting: str, host: str = "127.0.0.1") -> str:
-    """The sentence for people: ``setting`` is the one that sets the port."""
+    """The message for users; ``setting`` is the setting of the port."""
     flag = "--" + setting.replace("_", "-")
     return (
         f"port {port} on {host} is taken by another program: "
@@ -15,7 +15,7 @@ def taken(port: int, setting: str, host: str = "127.0.0.1") -> str:
 
 
 class AddressTaken(OSError):
-    """A server cannot listen on its port, because another program does."""
+    """A server cannot listen because another program uses its port."""
 
     def __init__(self, port: int, setting: str, host: str = "127.0.0.1") -> None:
         super().__init__(errno.EADDRINUSE, taken(port, setting, host))
@@ -25,7 +25,7 @@ class AddressTaken(OSError):
 
 
 def explained(error: OSError, port: int, setting: str, host: str = "127.0.0.1") -> OSError:
-    """The error to raise where listening failed with ``error``."""
+    """The error to raise for a failed ``listen``."""
     if isinstance(error, AddressTaken):
         return error
     if error.errno == errno.EADDRINUSE:

@@ -8,13 +8,13 @@ from urllib.parse import quote
 
 @dataclass(frozen=True)
 class Login:
-    """A user and a password; ``user`` is empty where none is asked for. The password shows in no repr."""
+    """A user and a password; ``user`` is empty if none is required. Not in its repr: the password."""
 
     user: str = ""
     password: str = field(default="", repr=False)
 
     def url(self, url: str) -> str:
-        """The URL of a server with this login in it."""
+        """The URL with this login in it."""
         scheme, _, rest = url.partition("://")
         return (
             f"{scheme}://{quote(self.user, safe='')}:{quote(self.password, safe='')}@{rest}"

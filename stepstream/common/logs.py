@@ -1,7 +1,8 @@
-"""Logs of the processes: one line a record on stderr, quiet unless asked, as text for people or as JSON for programs.
+"""Logging of the processes: one record a line on stderr, as text or as JSON.
 
-What a record carries beside its words (``extra``) stands behind them as ``name=value``, or as fields of the JSON object.
-Nothing in a record steers a terminal, and no text in it can look like a record of its own: further lines are indented.
+Additional fields of a record (``extra``) are printed as ``name=value`` or as fields of the JSON
+object. Control characters are replaced, and further lines of a message are indented, so that no
+text of an agent looks like a log record.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _PLAIN: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctim
 
 
 def configure(settings: Settings) -> None:
-    """For this process, once: ``log_level`` and ``log_format`` hold from now on."""
+    """Apply ``log_level`` and ``log_format`` to this process."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines() if settings.log_format == "json" else TextLines())
     root = logging.getLogger()
@@ -46,7 +47,7 @@ def _more(record: logging.LogRecord) -> dict[str, Any]:
 
 
 class TextLines(logging.Formatter):
-    """``2026-01-02T03:04:05.678Z warning stepstream.worker: what happened name=value``, tracebacks below, indented."""
+    """``2026-01-02T03:04:05.678Z warning stepstream.worker: message name=value``, then a traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The line."""
@@ -60,7 +61,7 @@ class TextLines(logging.Formatter):
 
 
 class JsonLines(logging.Formatter):
-    """One object a line: time, level, logger, message, what the record carries, and ``error`` with a traceback."""
+    """One object a line: time, level, logger, message, extra fields, ``error`` with a traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The line."""

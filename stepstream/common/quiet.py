@@ -1,4 +1,4 @@
-"""Libraries whose logs repeat, in their words, what is said here in ours."""
+"""Silences libraries whose log records repeat our own messages."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ NOISY: Final = ("clickhouse_connect", "urllib3", "faust", "mode", "aiokafka")
 
 
 def silence_libraries() -> None:
-    """Let these libraries log only what is critical."""
+    """Set the log level of these libraries to critical."""
     for name in NOISY:
         logging.getLogger(name).setLevel(logging.CRITICAL)

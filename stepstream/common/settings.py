@@ -1,8 +1,8 @@
-"""Settings from where people put them: flags, environment variables, a file, what ``stepstream up`` wrote, defaults.
+"""Reads settings from flags, environment variables, a file, a running ``stepstream up``, defaults.
 
-The first source that names a setting wins, in that order. The file is the one given, else ``STEPSTREAM_SETTINGS``, else
-``./stepstream.toml``, else ``~/.config/stepstream/settings.toml``. A variable that is set to nothing counts as not set.
-The table of settings itself is ``stepstream.schemas.settings``.
+The first source that has a setting wins, in that order. The file is the given one, else that of
+``STEPSTREAM_SETTINGS``, else ``./stepstream.toml``, else ``~/.config/stepstream/settings.toml``. An
+empty variable counts as not set. The table of settings is ``stepstream.schemas.settings``.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ NOT_SETTINGS: Final = frozenset({FILE_VARIABLE, "STEPSTREAM_DATA"})
 DEFAULT: Final = "default"
 UP: Final = "stepstream up"
 _FIELDS: Final = Settings.model_fields
-# A Kubernetes service called stepstream, or stepstream-kafka, puts such variables into every pod beside it.
+# Kubernetes sets such variables in every pod for a service called stepstream or stepstream-...
 _SERVICE_LINK = re.compile(
     r"_SERVICE_HOST$|_SERVICE_PORT(_[A-Z0-9_]+)?$|_PORT_\d+_(TCP|UDP)(_(PROTO|PORT|ADDR))?$"
 )
@@ -55,7 +55,7 @@ _SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://")
 
 
 class SettingsError(ValueError):
-    """Settings that cannot be: a line each, with the setting, where it was set and what is wrong with it."""
+    """Invalid settings: one line each, with the setting, its source and the problem."""
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))
@@ -64,40 +64,40 @@ class SettingsError(ValueError):
 
 @dataclass(frozen=True)
 class Resolved:
-    """Settings, and for each the source that set it."""
+    """Settings, and the source of each."""
 
     settings: Settings
     sources: Mapping[str, str]
     file: Path | None
     unknown: tuple[str, ...] = ()
-    """What was found that is no setting."""
+    """Unknown names in the environment and the file."""
 
 
 @dataclass
 class _Draft:
-    """Values and sources gathered so far, and everything found wrong with them."""
+    """Values and sources read so far, and the problems found."""
 
     values: dict[str, Any] = field(default_factory=dict)
     sources: dict[str, str] = field(default_factory=dict)
     ranks: dict[str, int] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
-    """What is no setting, in the environment or a file: of another version perhaps, or misspelt."""
+    """Unknown names in the environment and the file: misspelt, or of another version."""
 
     def put(self, name: str, value: Any, source: str, rank: int) -> None:
-        """Take the value unless a source before this one named it."""
+        """Set the value unless an earlier source has set it."""
         if name not in self.values:
             self.values[name] = value
             self.sources[name] = source
             self.ranks[name] = rank
 
     def drop(self, name: str) -> None:
-        for held in (self.values, self.sources, self.ranks):
-            held.pop(name, None)
+        for table in (self.values, self.sources, self.ranks):
+            table.pop(name, None)
 
 
 def load_with_others(**flags: Any) -> tuple[Settings, list[str]]:
-    """As ``load``, for a program that is not ours: what is no setting is told beside the settings, and not an error."""
+    """As ``load``, for other programs: returns unknown names with the settings instead of raising."""
     resolved = resolve(flags=flags, lenient=True)
     return resolved.settings, list(resolved.unknown)
 
@@ -105,11 +105,11 @@ def load_with_others(**flags: Any) -> tuple[Settings, list[str]]:
 def load(
     *, file: Path | None = None, environ: Mapping[str, str] | None = None, **flags: Any
 ) -> Settings:
-    """The settings in force. ``flags`` come before every other source; those that are None count as not given.
+    """The settings in effect. ``flags`` come first; those that are None count as not given.
 
-    ``kafka_brokers``, ``clickhouse_url`` and ``notify_url``, with their users and passwords, are what a running
-    ``stepstream up`` wrote where nothing else names them, and empty where none runs. ``state_dir`` and ``data_dir`` are
-    always filled. Raises ``SettingsError``.
+    ``kafka_brokers``, ``clickhouse_url`` and ``notify_url`` with their logins are those of a
+    running ``stepstream up`` if no other source has them, and empty if none runs. ``state_dir`` and
+    ``data_dir`` are always set. Raises ``SettingsError``.
     """
     return resolve(file=file, environ=environ, flags=flags).settings
 
@@ -122,9 +122,10 @@ def resolve(
     flag_name: Callable[[str], str] = "argument {}".format,
     lenient: bool = False,
 ) -> Resolved:
-    """As ``load``, with the source of each setting. ``flag_name`` says how a flag is called in messages.
+    """As ``load``, with the source of each setting.
 
-    ``lenient``: what is no setting in the environment or a file is handed out with the settings instead of raised.
+    ``flag_name`` gives the name of a flag in messages. ``lenient``: return unknown names of the
+    environment and the file instead of raising.
     """
     environ = os.environ if environ is None else environ
     draft = _Draft()
@@ -146,7 +147,7 @@ def resolve(
 
 
 def default_state_dir(environ: Mapping[str, str] | None = None) -> Path:
-    """The user's folder for what programs remember, by the platform's custom."""
+    """The user's state directory by the convention of the platform."""
     environ = os.environ if environ is None else environ
     if sys.platform == "win32":
         base = environ.get("LOCALAPPDATA")
@@ -160,20 +161,20 @@ def default_state_dir(environ: Mapping[str, str] | None = None) -> Path:
 
 
 def data_dir(settings: Settings) -> Path:
-    """The folder of the embedded engines' data, for settings that were made by hand too."""
+    """The data directory of the embedded engines, also for settings that were not loaded."""
     if settings.data_dir:
         return Path(settings.data_dir)
     return Path(settings.state_dir or default_state_dir()) / "data"
 
 
 def require_kafka(settings: Settings) -> None:
-    """Raise ``SettingsError`` where no brokers are known."""
+    """Raise ``SettingsError`` if no brokers are set."""
     if not settings.kafka_brokers:
         raise SettingsError([_unknown("Kafka", "STEPSTREAM_KAFKA_BROKERS=host:port", settings)])
 
 
 def require_clickhouse(settings: Settings) -> None:
-    """Raise ``SettingsError`` where no store is known."""
+    """Raise ``SettingsError`` if no store is set."""
     if not settings.clickhouse_url:
         raise SettingsError(
             [_unknown("ClickHouse", "STEPSTREAM_CLICKHOUSE_URL=http://host:port", settings)]
@@ -183,19 +184,24 @@ def require_clickhouse(settings: Settings) -> None:
 def _unknown(what: str, setting: str, settings: Settings) -> str:
     if settings.state_dir and endpoints.read(Path(settings.state_dir)) is not None:
         other = "clickhouse_url" if settings.clickhouse_url else "kafka_brokers"
-        return f"no {what} is known: {other} names another place than the running `stepstream up`: set {setting} as well"
-    looked = f" (none runs from {settings.state_dir})" if settings.state_dir else ""
-    return f"no {what} is known: start `stepstream up`{looked}, or set {setting}"
+        return (
+            f"no {what} is known: {other} is not that of the running `stepstream up`: "
+            f"set {setting} as well"
+        )
+    searched = f" (none runs from {settings.state_dir})" if settings.state_dir else ""
+    return f"no {what} is known: start `stepstream up`{searched}, or set {setting}"
 
 
 def to_environment(settings: Settings) -> dict[str, str]:
-    """The environment in which ``load`` gives these settings again, secrets included, whatever files lie around."""
-    held = {FILE_VARIABLE: os.devnull}
+    """Environment variables with which ``load`` gives these settings in another process, with
+    secrets.
+    """
+    variables = {FILE_VARIABLE: os.devnull}
     for name, value in settings.model_dump(mode="json").items():
         text = getattr(settings, name).get_secret_value() if name in SECRETS else str(value)
         if text:
-            held[environment_name(name)] = text
-    return held
+            variables[environment_name(name)] = text
+    return variables
 
 
 def _did_you_mean(name: str, names: list[str]) -> str:
@@ -206,7 +212,7 @@ def _read_flags(draft: _Draft, flags: Mapping[str, Any], flag_name: Callable[[st
     for name, value in flags.items():
         if name not in _FIELDS:
             draft.problems.append(
-                f"{flag_name(name)} is no setting{_did_you_mean(name, list(_FIELDS))}"
+                f"{flag_name(name)} is not a setting{_did_you_mean(name, list(_FIELDS))}"
             )
         elif value is not None:
             draft.put(name, value, flag_name(name), 0)
@@ -237,21 +243,21 @@ def _read_environment(draft: _Draft, environ: Mapping[str, str]) -> None:
             draft.put(name, f"file:{value}", variable, 1)
         else:
             draft.unknown.append(
-                f"{variable} is no setting{_did_you_mean(variable, [*known, *files])}"
+                f"{variable} is not a setting{_did_you_mean(variable, [*known, *files])}"
             )
 
 
 def _settings_file(draft: _Draft, given: Path | None, environ: Mapping[str, str]) -> Path | None:
-    """The file to read; one that was named must be there."""
+    """The file to read; a named one must exist."""
     named = given or (Path(environ[FILE_VARIABLE]) if environ.get(FILE_VARIABLE) else None)
     if named is not None:
         named = named.expanduser()
-        if (
-            named.is_file() or str(named) == os.devnull
-        ):  # nothing is a file too: it says that none is to be read
+        # /dev/null stands for no file at all.
+        if named.is_file() or str(named) == os.devnull:
             return named
         draft.problems.append(
-            f"settings file {named} (from {'--settings' if given else FILE_VARIABLE}) does not exist"
+            f"settings file {named} (from {'--settings' if given else FILE_VARIABLE}) does not "
+            "exist"
         )
         return None
     config_home = environ.get("XDG_CONFIG_HOME") or "~/.config"
@@ -266,21 +272,21 @@ def _settings_file(draft: _Draft, given: Path | None, environ: Mapping[str, str]
 
 def _read_file(draft: _Draft, file: Path) -> None:
     try:
-        held = tomllib.loads(file.read_text(encoding="utf-8"))
+        content = tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         draft.problems.append(f"settings file {file} cannot be read: {error}")
         return
-    for name, value in held.items():
+    for name, value in content.items():
         if name not in _FIELDS:
             draft.unknown.append(
-                f"{name} in {file} is no setting{_did_you_mean(name, list(_FIELDS))}"
+                f"{name} in {file} is not a setting{_did_you_mean(name, list(_FIELDS))}"
             )
         else:
             draft.put(name, value, str(file), 2)
 
 
 def _read_secret_files(draft: _Draft) -> None:
-    """A secret given as ``file:/path`` is what the file holds, without the line's end."""
+    """Replace ``file:/path`` of a secret with the content of the file, without the line end."""
     for name in SECRETS & draft.values.keys():
         value = draft.values[name]
         if not isinstance(value, str) or not value.startswith("file:"):
@@ -290,7 +296,8 @@ def _read_secret_files(draft: _Draft) -> None:
             draft.values[name] = path.read_text(encoding="utf-8").rstrip("\r\n")
         except (OSError, UnicodeDecodeError) as error:
             draft.problems.append(
-                f"{name} from {draft.sources[name]}: the file {path} cannot be read: {_reason(error)}"
+                f"{name} from {draft.sources[name]}: the file {path} cannot be read: "
+                f"{_reason(error)}"
             )
             draft.drop(name)
 
@@ -300,7 +307,7 @@ def _reason(error: Exception) -> str:
 
 
 def _apply_endpoint(draft: _Draft) -> None:
-    """``endpoint`` names the brokers; where ``kafka_brokers`` comes from an earlier source, that one holds."""
+    """Set ``kafka_brokers`` from ``endpoint``, unless an earlier source has set ``kafka_brokers``."""
     given = str(draft.values.get("endpoint") or "")
     if not given:
         return
@@ -308,17 +315,18 @@ def _apply_endpoint(draft: _Draft) -> None:
     brokers = _brokers(given)
     if brokers is None:
         draft.problems.append(
-            f"endpoint from {source}: write kafka://host:port[,host:port], not {_without_login(given)!r}"
+            f"endpoint from {source}: write kafka://host:port[,host:port], not "
+            f"{_without_login(given)!r}"
         )
         draft.drop("endpoint")
         return
-    held = str(draft.values.get("kafka_brokers") or "")
-    if held and held != brokers and draft.ranks["kafka_brokers"] == draft.ranks["endpoint"]:
+    present = str(draft.values.get("kafka_brokers") or "")
+    if present and present != brokers and draft.ranks["kafka_brokers"] == draft.ranks["endpoint"]:
         draft.problems.append(
-            f"endpoint from {source} and kafka_brokers from {draft.sources['kafka_brokers']} name different brokers "
-            f"({brokers} and {held}): keep one of them"
+            f"endpoint from {source} and kafka_brokers from {draft.sources['kafka_brokers']} name "
+            f"different brokers ({brokers} and {present}): keep one of them"
         )
-    elif held and draft.ranks["kafka_brokers"] < draft.ranks["endpoint"]:
+    elif present and draft.ranks["kafka_brokers"] < draft.ranks["endpoint"]:
         draft.drop("endpoint")
     else:
         draft.drop("kafka_brokers")
@@ -330,7 +338,7 @@ def _without_login(url: str) -> str:
 
 
 def _brokers(endpoint: str) -> str | None:
-    """``host:port,host:port`` of a kafka:// URL; None when it is none."""
+    """``host:port,host:port`` of a kafka:// URL; None if it is not one."""
     match = re.fullmatch(r"kafka://([^/?#@\s]+)/?", endpoint.strip())
     hosts = match[1].split(",") if match else []
     if not hosts or not all(
@@ -351,7 +359,7 @@ def _fill_folders(draft: _Draft, environ: Mapping[str, str]) -> None:
 
 
 def _take_login(draft: _Draft) -> None:
-    """A login in the store's URL is the store's user and password, unless an earlier source names another user."""
+    """Take user and password from the store's URL, unless an earlier source names another user."""
     given = draft.values.get("clickhouse_url")
     if not isinstance(given, str):
         return
@@ -364,7 +372,11 @@ def _take_login(draft: _Draft) -> None:
 
 
 def _fill_addresses(draft: _Draft) -> None:
-    """What ``stepstream up`` wrote, where nothing names another place: Kafka and ClickHouse are not mixed from two."""
+    """Take addresses and logins of a running ``stepstream up``.
+
+    Only if the given addresses are its own: Kafka and ClickHouse are not mixed from two
+    installations.
+    """
     kafka, clickhouse = draft.values.get("kafka_brokers"), draft.values.get("clickhouse_url")
     running = endpoints.read(Path(draft.values["state_dir"]))
     if running is None or (kafka and not _same(kafka, running.kafka)):
@@ -403,7 +415,7 @@ def _fill_addresses(draft: _Draft) -> None:
 
 
 def _put_running(draft: _Draft, found: Mapping[str, str]) -> None:
-    """Take values that ``stepstream up`` wrote, where nothing else set them."""
+    """Set values of a running ``stepstream up`` that no other source has set."""
     for name, value in found.items():
         if value and not draft.values.get(name):
             draft.drop(name)

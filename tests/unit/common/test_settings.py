@@ -100,9 +100,11 @@ def test_every_problem_is_told_with_setting_source_and_reason(home: Path) -> Non
     with pytest.raises(SettingsError) as caught:
         load(environ=variables, compression="brotli", agnet="a")
     text = str(caught.value)
-    assert "argument agnet is no setting; did you mean agent?" in text
-    assert "STEPSTREAM_KAFKA_BROKRES is no setting; did you mean STEPSTREAM_KAFKA_BROKERS?" in text
-    assert "partitons in stepstream.toml is no setting; did you mean partitions?" in text
+    assert "argument agnet is not a setting; did you mean agent?" in text
+    assert (
+        "STEPSTREAM_KAFKA_BROKRES is not a setting; did you mean STEPSTREAM_KAFKA_BROKERS?" in text
+    )
+    assert "partitons in stepstream.toml is not a setting; did you mean partitions?" in text
     assert "partitions from STEPSTREAM_PARTITIONS must be more than 0, not '0'" in text
     assert "sink_batch_rows from stepstream.toml" in text
     assert "close_after from STEPSTREAM_CLOSE_AFTER: not a duration" in text
@@ -117,8 +119,8 @@ def test_a_variable_of_another_version_is_told_to_the_sdk_and_stops_nothing(home
     found = resolve(environ=variables, lenient=True)
     assert found.settings.environment == "prod"
     assert found.unknown == (
-        "STEPSTREAM_PROJCT is no setting; did you mean STEPSTREAM_PROJECT?",
-        "partitons in stepstream.toml is no setting; did you mean partitions?",
+        "STEPSTREAM_PROJCT is not a setting; did you mean STEPSTREAM_PROJECT?",
+        "partitons in stepstream.toml is not a setting; did you mean partitions?",
     )
     with pytest.raises(SettingsError, match="STEPSTREAM_PROJCT"):
         resolve(environ=variables)
@@ -289,11 +291,11 @@ def test_what_is_not_known_beside_a_running_up_is_told_with_the_reason(home: Pat
     """Whoever sets one address of another place reads that the other one is wanted, and not that no ``up`` runs."""
     running_here(home)
     with pytest.raises(
-        SettingsError, match="kafka_brokers names another place than the running `stepstream up`"
+        SettingsError, match="kafka_brokers is not that of the running `stepstream up`"
     ):
         require_clickhouse(load(environ=environ(home), kafka_brokers="prod:9092"))
     with pytest.raises(
-        SettingsError, match="clickhouse_url names another place than the running `stepstream up`"
+        SettingsError, match="clickhouse_url is not that of the running `stepstream up`"
     ):
         require_kafka(load(environ=environ(home), clickhouse_url="http://prod:8123"))
 

@@ -145,7 +145,7 @@ def test_values_of_names_cost_what_the_text_is_long(piece: str) -> None:
         for length in (4_000, 16_000):
             named = Named(before + piece * (length // len(piece)))
             named.spans()
-            looked.append(named.looked)
+            looked.append(named.examined)
         assert looked[1] <= 5 * looked[0] + 2_000
         assert looked[1] <= 60 * 16_000
 
