@@ -301,7 +301,8 @@ class Settings(BaseModel):
     )
     stuck_after: DurationUs = _worker(
         30 * MINUTE_US,
-        "A run that is open and receives no step for this long raises the alert stuck-run.",
+        "Has no effect. The rule stuck_run of a policy sets this time, in its field `after`.",
+        rare=True,
     )
     max_run_age: DurationUs = _worker(
         DAY_US, "A run closes when it is this old, even if steps are open."

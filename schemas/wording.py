@@ -65,36 +65,50 @@ def _reason(
     match wrong["type"]:
         case "extra_forbidden":
             known = _fields_at(models, wrong["loc"][:-1])
-            return f"{where} is unknown; {did_you_mean(str(wrong['loc'][-1]), known)}"
+            text = f"{where} is unknown; {did_you_mean(str(wrong['loc'][-1]), known)}"
         case "missing":
-            return f"{where} is missing"
-        case "union_tag_not_found":
-            field, tags = str(context["discriminator"]).strip("'"), _tags(models, wrong["loc"])
-            return f"{field} of {where or 'the document'} is missing (one of {', '.join(tags)})"
-        case "union_tag_invalid":
-            field, tags = str(context["discriminator"]).strip("'"), _tags(models, wrong["loc"])
-            of = where or "the document"
-            return f"{field} of {of} is {context['tag']!r}; {_choice(context['tag'], tags)}"
+            text = f"{where} is missing"
+        case "union_tag_not_found" | "union_tag_invalid":
+            text = _tag_sentence(where, context, _tags(models, wrong["loc"]))
         case "literal_error" | "enum":
-            expected = [
-                text.strip("' ")
-                for text in str(context["expected"]).replace(" or ", ", ").split(",")
-            ]
-            return f"{where}{_is(given, show_input)}; {_choice(given, expected)}"
+            expected = str(context["expected"]).replace(" or ", ", ").split(",")
+            names = [name.strip("' ") for name in expected]
+            text = f"{where}{_is(given, show_input)}; {_choice(given, names)}"
         case "value_error" | "assertion_error":
-            return f"{where}: {context['error']}" if where else str(context["error"])
+            text = f"{where}: {context['error']}" if where else str(context["error"])
         case "string_pattern_mismatch":
-            if words := _ALTERNATIVES.fullmatch(context["pattern"]):
-                return f"{where}{_is(given, show_input)}; {_choice(given, words[1].split('|'))}"
-            return f"{where}{_is(given, show_input)}: it must match {context['pattern']}"
+            text = f"{where}{_is(given, show_input)}{_pattern_hint(given, context['pattern'])}"
         case "too_long" | "too_short":
-            least = wrong["type"] == "too_short"
-            bound = context["min_length" if least else "max_length"]
-            limit = f"at least {bound}" if least else f"at most {bound}"
-            return f"{where} takes {limit} {'entry' if bound == 1 else 'entries'}"
-    wanted = _wanted(wrong["type"], context) or _plain(wrong["msg"])
-    is_shown = show_input and not isinstance(given, dict | list | tuple | bytes | BaseModel)
-    return f"{where or 'the document'} {wanted}" + (f", not {_shown(given)}" if is_shown else "")
+            text = f"{where} takes {_size_limit(wrong['type'], context)}"
+        case _:
+            wanted = _wanted(wrong["type"], context) or _plain(wrong["msg"])
+            is_shown = show_input and not isinstance(given, dict | list | tuple | bytes | BaseModel)
+            text = f"{where or 'the document'} {wanted}"
+            text += f", not {_shown(given)}" if is_shown else ""
+    return text
+
+
+def _tag_sentence(where: str, context: Mapping[str, Any], tags: list[str]) -> str:
+    """About the field that chooses the model of a union."""
+    field, of = str(context["discriminator"]).strip("'"), where or "the document"
+    if "tag" not in context:
+        return f"{field} of {of} is missing (one of {', '.join(tags)})"
+    return f"{field} of {of} is {context['tag']!r}; {_choice(context['tag'], tags)}"
+
+
+def _pattern_hint(given: Any, pattern: str) -> str:
+    """The alternatives of a pattern that is a list of words, else the pattern."""
+    if words := _ALTERNATIVES.fullmatch(pattern):
+        return f"; {_choice(given, words[1].split('|'))}"
+    return f": it must match {pattern}"
+
+
+def _size_limit(kind: str, context: Mapping[str, Any]) -> str:
+    """``at most 3 entries``."""
+    is_minimum = kind == "too_short"
+    bound = context["min_length" if is_minimum else "max_length"]
+    word = "entry" if bound == 1 else "entries"
+    return f"at {'least' if is_minimum else 'most'} {bound} {word}"
 
 
 _KINDS: Final = (

@@ -81,7 +81,7 @@ def test_a_file_may_hold_several_documents_and_a_folder_several_files(tmp_path: 
         (
             "kind: Polcy\nname: a",
             1,
-            "kind of the document is 'Polcy', which is none; did you mean Policy?",
+            "kind of the document is 'Polcy'; did you mean Policy?",
         ),
         ("name: a", 1, "kind of the document is missing (one of Policy, Subscription, Prices)"),
         ("- 1", 1, "a document is a mapping with kind and name"),

@@ -96,7 +96,7 @@ def record_wrong(data: Any) -> str:
     [
         (b"{", "the document is not JSON"),
         (b"[]", "the document must be a mapping of names to values"),
-        ({"kind": "Polcy"}, "kind of the document is 'Polcy', which is none; did you mean Policy?"),
+        ({"kind": "Polcy"}, "kind of the document is 'Polcy'; did you mean Policy?"),
         ({"kind": "Policy", "name": "x", "futur": 1}, "futur is unknown; there are: "),
         (
             {"kind": "Prices", "name": "x", "models": [{"model": "m"}]},
