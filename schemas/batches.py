@@ -14,7 +14,8 @@ MAX_BATCH_BYTES: Final = 160 * 1_048_576
 """What the records of one batch may take, unpacked. Producers send a megabyte or two, packed."""
 
 RECEIVE_BYTES: Final = 2 * MAX_BATCH_BYTES
-"""The bound that librdkafka is given: it doubles its room until a batch fits, and gives up where the next would exceed this.
+"""The bound that librdkafka is given: it doubles its room until a batch fits, and gives up where
+the next would exceed this.
 
 So it reads all batches within ``MAX_BATCH_BYTES``, and some of those that are up to twice as large.
 """

@@ -207,7 +207,9 @@ class ToolSchema:
 
 
 def parameters_of(declared: Any) -> dict[str, Any]:
-    """The schema of the arguments: out of a declaration as model providers take it, or a table of parameters."""
+    """The schema of the arguments: out of a declaration as model providers take it, or a table of
+    parameters.
+    """
     for _ in range(3):
         if not isinstance(declared, dict):
             return {}

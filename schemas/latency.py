@@ -1,4 +1,6 @@
-"""Buckets of durations: eight to an octave, so that a bucket is at most 12.5 % wide. Histograms of all hours can be added."""
+"""Buckets of durations: eight to an octave, so that a bucket is at most 12.5 % wide. Histograms of
+all hours can be added.
+"""
 
 from __future__ import annotations
 
@@ -26,13 +28,17 @@ def bucket_start_us(bucket: int) -> int:
 
 
 def slower_than(histogram: Mapping[int, int], limit_us: int) -> int:
-    """How many durations exceed a limit; those of the limit's own bucket (within 12.5 % of it) do not count."""
+    """How many durations exceed a limit; those of the limit's own bucket (within 12.5 % of it) do
+    not count.
+    """
     edge = latency_bucket(limit_us)
     return sum(count for bucket, count in histogram.items() if bucket > edge)
 
 
 def quantile_us(histogram: Mapping[int, int], share: float) -> int:
-    """The duration that a share of those counted does not exceed, to the end of its bucket; 0 where nothing is counted."""
+    """The duration that a share of those counted does not exceed, to the end of its bucket; 0 where
+    nothing is counted.
+    """
     wanted, seen = share * sum(histogram.values()), 0
     for bucket in sorted(histogram):
         seen += histogram[bucket]

@@ -35,7 +35,9 @@ def tier_of(written: str) -> str:
 
 
 def listed_prices(provider: str, model: str, on: date, tier: str) -> UnitPrices | None:
-    """The list's prices of a model on a day, for a service tier; None where it has none, or none for that tier."""
+    """The list's prices of a model on a day, for a service tier; None where it has none, or none
+    for that tier.
+    """
     from genai_prices import Usage, calc_price
 
     noon = datetime(on.year, on.month, on.day, 12, tzinfo=UTC)
@@ -88,7 +90,9 @@ def _context(model: Any, noon: datetime, tier: str) -> dict[str, str] | None:
 
 @dataclass(frozen=True, slots=True)
 class _Durations:
-    """A model that is charged by the duration of audio: the list is asked each time, for it knows least durations."""
+    """A model that is charged by the duration of audio: the list is asked each time, for it knows
+    least durations.
+    """
 
     model: Any
     provider: Any

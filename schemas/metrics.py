@@ -1,4 +1,5 @@
-"""Every metric that a process serves: its name, kind, labels and meaning. Declared here and nowhere else.
+"""Every metric that a process serves: its name, kind, labels and meaning. Declared here and nowhere
+else.
 
 Names follow Prometheus: the unit at the end, ``_total`` for what only grows.
 """

@@ -1,7 +1,8 @@
-"""What decodes as a finding or an alert and still cannot be one: worker, sink and notifier refuse the same records.
+"""What decodes as a finding or an alert and still cannot be one: worker, sink and notifier refuse
+the same records.
 
-A decoder checks types. A time beyond all calendars, a name of a megabyte or a list of thousands would raise, or fill memory
-and topics, wherever it is used later.
+A decoder checks types. A time beyond all calendars, a name of a megabyte or a list of thousands
+would raise, or fill memory and topics, wherever it is used later.
 """
 
 from __future__ import annotations

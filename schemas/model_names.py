@@ -1,7 +1,8 @@
-"""Names of models and providers as frameworks and gateways write them, and what a price list may call the same thing.
+"""Names of models and providers as frameworks and gateways write them, and what a price list may
+call the same thing.
 
-Nothing is guessed: a name is only taken apart where the part that goes away says who serves the model
-(``bedrock/``, ``models/``, ``us.anthropic.``). Versions stay as they are.
+Nothing is guessed: a name is only taken apart where the part that goes away says who serves the
+model (``bedrock/``, ``models/``, ``us.anthropic.``). Versions stay as they are.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Where a key lives: Java's murmur2, as in the Java client and in librdkafka's ``murmur2_random``.
 
-Every producer of steps uses it, or the steps of one run would spread over partitions and no worker would see the whole.
+Every producer of steps uses it, or the steps of one run would spread over partitions and no worker
+would see the whole.
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
-"""What a step cost, from what it used: one pure function of (provider, model, usage, service tier, day, prices).
+"""What a step cost, from what it used: one pure function of (provider, model, usage, service tier,
+day, prices).
 
-Unit prices come from Prices documents first, then from the genai-prices package. They are looked up once per model, tier and
-day and kept. Unknown is unknown: a model without a price, a tier without a price, a model call that names no usage and a
-cost beyond ``MAX_COST_USD`` are unpriced, never free and never guessed.
+Unit prices come from Prices documents first, then from the genai-prices package. They are looked up
+once per model, tier and day and kept. Unknown is unknown: a model without a price, a tier without a
+price, a model call that names no usage and a cost beyond ``MAX_COST_USD`` are unpriced, never free
+and never guessed.
 """
 
 from __future__ import annotations
@@ -121,7 +123,8 @@ class PriceBook:
     ) -> Cost:
         """The cost of ``usage`` of a model on the UTC day of ``time_us``.
 
-        ``asked`` is the model that was asked for where another one answered, ``tier`` the service tier as ``tier_of`` has it.
+        ``asked`` is the model that was asked for where another one answered, ``tier`` the service
+        tier as ``tier_of`` has it.
         """
         key = (provider, model, asked, tier, time_us // DAY_US)
         try:
@@ -189,8 +192,8 @@ def _is_answered_call(step: Step) -> bool:
 def _names_in_documents(model: str, asked: str, provider: str) -> list[tuple[str, str]]:
     """What a document may call the model, by provider and name.
 
-    As it stands first, then without the date of a snapshot, last without the server that stands before it, though the list
-    knows none of that name (``ollama/llama3``).
+    As it stands first, then without the date of a snapshot, last without the server that stands
+    before it, though the list knows none of that name (``ollama/llama3``).
     """
     names: list[tuple[str, str]] = []
     for wanted in filter(None, (model, asked)):

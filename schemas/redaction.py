@@ -1,11 +1,13 @@
 """Secrets out of texts, before they leave a process.
 
-Two ways to know one: by its form (keys of known services, web tokens, private keys, passwords in URLs) and by its name
-(``"password": "..."``, ``api_key=...``), in JSON, in JSON inside JSON, in Python's ``repr``, in query strings and headers.
-Only the secret goes, so that JSON stays JSON. It is a net, not a proof: what looks like ordinary words stays.
+Two ways to know one: by its form (keys of known services, web tokens, private keys, passwords in
+URLs) and by its name (``"password": "..."``, ``api_key=...``), in JSON, in JSON inside JSON, in
+Python's ``repr``, in query strings and headers. Only the secret goes, so that JSON stays JSON. It
+is a net, not a proof: what looks like ordinary words stays.
 
-The work is linear in the text's length, whatever the text: what a value needs to be judged by (where its quotes close, where
-a run of letters ends, where its last digit stands) is found once for all names that share it, not again for each.
+The work is linear in the text's length, whatever the text: what a value needs to be judged by
+(where its quotes close, where a run of letters ends, where its last digit stands) is found once for
+all names that share it, not again for each.
 """
 
 from __future__ import annotations
@@ -53,8 +55,8 @@ _LEVELS: Final = frozenset({*range(_DEEPEST + 1), 15, 31, 63})
 def without_secrets(text: str, *, words_too: bool = False) -> str:
     """The text with ``[redacted]`` where secrets were.
 
-    ``words_too``: after a secret's name a plain word goes as well (``password: correct``). Texts that quote others want that;
-    in what an agent says it would take away ordinary sentences.
+    ``words_too``: after a secret's name a plain word goes as well (``password: correct``). Texts
+    that quote others want that; in what an agent says it would take away ordinary sentences.
     """
     for form in TEXT_FORMS:
         if form.hint in text:
@@ -124,7 +126,9 @@ class Named:
         return spans
 
     def _value_after(self, end: int, name: str) -> Span | None:
-        """Where the value of the name that ends at ``end`` begins and ends, and what to put there; None for no secret."""
+        """Where the value of the name that ends at ``end`` begins and ends, and what to put there;
+        None for no secret.
+        """
         text = self._text
         assigned = _ASSIGNED.match(text, end)
         if assigned is None:
@@ -162,9 +166,10 @@ class Named:
     def _end_of_quoted(self, opening: re.Match[str]) -> int:
         """Where the value ends: at its closing quote, or where a text around it ends first.
 
-        Every level of JSON doubles the backslashes and puts one before the quote. So with ``k`` of them before the opening
-        quote, a quote with ``k + b(k+1)`` follows ``b`` backslashes that belong to the value: it closes where ``b`` is even.
-        Deeper than anybody writes, the next quote of the kind ends it.
+        Every level of JSON doubles the backslashes and puts one before the quote. So with ``k`` of
+        them before the opening quote, a quote with ``k + b(k+1)`` follows ``b`` backslashes that
+        belong to the value: it closes where ``b`` is even. Deeper than anybody writes, the next
+        quote of the kind ends it.
         """
         kind, level = opening[2], len(opening[1])
         closings = self._closings_of(kind, level if level in _LEVELS else -1)
@@ -172,7 +177,9 @@ class Named:
         return closings[found][1] if found < len(closings) else len(self._text)
 
     def _closings_of(self, kind: str, level: int) -> list[tuple[int, int]]:
-        """Of every quote that closes a value of this kind and level: where the quote stands, and where the value ends."""
+        """Of every quote that closes a value of this kind and level: where the quote stands, and
+        where the value ends.
+        """
         known = self._closings.get((kind, level))
         if known is not None:
             return known
@@ -222,7 +229,9 @@ class Named:
         return (at, run.close, REDACTED) if run.close > at else None
 
     def _run_at(self, at: int) -> _Run:
-        """The run of characters of a bare value that ``at`` stands in. Names within one run share what is known of it."""
+        """The run of characters of a bare value that ``at`` stands in. Names within one run share
+        what is known of it.
+        """
         if self._run.start <= at < self._run.end:
             return self._run
         held = _BARE.match(self._text, at)

@@ -1,7 +1,8 @@
 """What secrets look like: forms that give themselves away, and names whose values are secret.
 
-The one list of them: the SDK takes them out of what it sends, detectors find them in what agents say, and notifications are
-cleared of them. Every pattern is searched in time linear in the text, whatever the text.
+The one list of them: the SDK takes them out of what it sends, detectors find them in what agents
+say, and notifications are cleared of them. Every pattern is searched in time linear in the text,
+whatever the text.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ _WORD: Final = r"[A-Za-z0-9]"
 def _form(start: str, rest: str, before: str = _WORD) -> re.Pattern[str]:
     """A key that begins with ``start`` and does not go on from a word before it.
 
-    The look-behind stands after the start, because a pattern that begins with plain text is searched for much faster.
+    The look-behind stands after the start, because a pattern that begins with plain text is
+    searched for much faster.
     """
     text = re.escape(start)
     return re.compile(f"{text}(?<!{before}{text}){rest}")
@@ -233,8 +235,10 @@ _TOKEN_HEAD: Final = re.compile(r"(?<![A-Za-z0-9])eyJ(?=[A-Za-z0-9_-]{8})")
 
 
 def web_tokens(text: str) -> Iterator[tuple[int, int]]:
-    """Where JSON web tokens begin and end. Each begins with ``eyJ`` and so does its second part; looked for by the dot
-    between them, so that a run of letters is looked at once, however often ``eyJ`` stands in it."""
+    """Where JSON web tokens begin and end. Each begins with ``eyJ`` and so does its second part;
+    looked for by the dot between them, so that a run of letters is looked at once, however often
+    ``eyJ`` stands in it.
+    """
     done = 0
     while (dot := text.find(".eyJ", done)) >= 0:
         tail = _TOKEN_TAIL.match(text, dot)

@@ -1,9 +1,11 @@
-"""Unit prices of one model and the arithmetic on them: exact integers, one rounding, the same amounts as genai-prices.
+"""Unit prices of one model and the arithmetic on them: exact integers, one rounding, the same
+amounts as genai-prices.
 
-What a step used is divided into parts that do not overlap: audio that came from the cache is neither counted as plain input
-nor as plain cached input. Each part has the price of the narrowest unit that the list has for it, so audio without a price
-of its own costs what text costs. Calls that are charged by number (web searches) have no wider unit: without a price of
-their own they make the cost unknown.
+What a step used is divided into parts that do not overlap: audio that came from the cache is
+neither counted as plain input nor as plain cached input. Each part has the price of the narrowest
+unit that the list has for it, so audio without a price of its own costs what text costs. Calls that
+are charged by number (web searches) have no wider unit: without a price of their own they make the
+cost unknown.
 """
 
 from __future__ import annotations
@@ -164,7 +166,8 @@ def rounded(amount: int, denominator: int) -> int:
 def parts_within_bounds(usage: TokenUsage) -> dict[str, int]:
     """The counts by name, none larger than what it is a part of.
 
-    Where parts add up to more than their whole, cached input is audio or image as far as it must be, then the last are cut.
+    Where parts add up to more than their whole, cached input is audio or image as far as it must
+    be, then the last are cut.
     """
     counts = {name: value for name in (*TOTALLED, *DETAILS) if (value := getattr(usage, name))}
     tokens_in, tokens_out = usage.input_tokens, usage.output_tokens

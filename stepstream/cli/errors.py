@@ -72,49 +72,57 @@ def _reader_left() -> int:
     return 0
 
 
+# Exceptions whose message is written for users. By name: most of these modules are not imported.
+_EXPLAINED: Final = (
+    "stepstream.local.embedded.errors:LocalError",
+    "stepstream.common.kafka:KafkaUnreachable",
+    "stepstream.admin.topics:TopicsError",
+    "stepstream.admin.documents:DocumentsError",
+    "stepstream.local.supervisor:PipelineError",
+    "stepstream.sinks.clickhouse.errors:StoreError",
+    "stepstream.producers.replay.replay:ReplayError",
+)
+
+
 def describe(error: Exception) -> tuple[str, int]:
     """The message for an exception, and the exit code."""
     if isinstance(error, Failure):
         return str(error), error.code
-    if isinstance(error, ModuleNotFoundError) and (
-        extra := EXTRAS.get((error.name or "").partition(".")[0])
-    ):
-        return (
-            f"the package {error.name} is not installed: pip install 'stepstream[{extra}]'",
-            FAILED,
-        )
-    if shown := getattr(error, "format_message", None):  # an error of the argument parser
-        context = getattr(error, "ctx", None)
-        where = f" ({context.command_path} --help explains)" if context is not None else ""
-        return f"{_choice(shown())}{where}" if shown() else "", getattr(error, "exit_code", USAGE)
+    if hasattr(error, "format_message"):
+        return _usage_error(error)
     if _is_one_of(error, "stepstream.common.settings:SettingsError"):
         return str(error), USAGE
-    if _is_one_of(
-        error,
-        "stepstream.local.embedded.errors:LocalError",
-        "stepstream.common.kafka:KafkaUnreachable",
-        "stepstream.admin.topics:TopicsError",
-        "stepstream.admin.documents:DocumentsError",
-        "stepstream.local.supervisor:PipelineError",
-        "stepstream.sinks.clickhouse.errors:StoreError",
-        "stepstream.producers.replay.replay:ReplayError",
-    ):
-        return str(error), FAILED
-    if type(error).__module__.partition(".")[0] in {"confluent_kafka", "cimpl"}:
-        return f"Kafka: {_kafka_words(error)}; `stepstream doctor` finds the cause", FAILED
-    if type(error).__module__.startswith("clickhouse_connect"):
-        return (
-            f"ClickHouse: {str(error).strip().splitlines()[0]}; `stepstream doctor` finds the cause",
-            FAILED,
-        )
     if isinstance(error, AddressTaken):
         return str(error), PORT_TAKEN
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {(error.strerror or str(error)).lower()}", FAILED
-    return (
-        f"unexpected {type(error).__name__}: {error} (stepstream --debug ... prints the traceback)",
-        FAILED,
-    )
+    return _failure(error), FAILED
+
+
+def _usage_error(error: Any) -> tuple[str, int]:
+    """An error of the argument parser; empty where it has printed the help."""
+    text = error.format_message()
+    context = getattr(error, "ctx", None)
+    where = f" ({context.command_path} --help explains)" if context is not None else ""
+    return f"{_choice(text)}{where}" if text else "", getattr(error, "exit_code", USAGE)
+
+
+def _failure(error: Exception) -> str:
+    package = type(error).__module__.partition(".")[0]
+    extra = EXTRAS.get((getattr(error, "name", "") or "").partition(".")[0])
+    if isinstance(error, ModuleNotFoundError) and extra:
+        text = f"the package {error.name} is not installed: pip install 'stepstream[{extra}]'"
+    elif _is_one_of(error, *_EXPLAINED):
+        text = str(error)
+    elif package in {"confluent_kafka", "cimpl"}:
+        text = f"Kafka: {_kafka_words(error)}; `stepstream doctor` finds the cause"
+    elif package == "clickhouse_connect":
+        first = str(error).strip().splitlines()[0]
+        text = f"ClickHouse: {first}; `stepstream doctor` finds the cause"
+    elif isinstance(error, OSError) and error.filename is not None:
+        text = f"{error.filename}: {(error.strerror or str(error)).lower()}"
+    else:
+        kind = type(error).__name__
+        text = f"unexpected {kind}: {error} (stepstream --debug ... prints the traceback)"
+    return text
 
 
 _NOT_ONE_OF: Final = re.compile(r"(?:Value error, )?'([^']*)' is not one of ('.*')\.?")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -52,6 +53,37 @@ def register(app: typer.Typer) -> None:
     app.add_typer(found, name="subscriptions", rich_help_panel=PANEL)
 
 
+@dataclass(frozen=True)
+class SubscriptionOptions:
+    """Which alerts a subscription receives, and how they are grouped."""
+
+    severity: Annotated[
+        Texts, typer.Option(metavar="SEVERITY", help="Only this severity. May be repeated.")
+    ] = None
+    match: Annotated[
+        Texts,
+        typer.Option(
+            metavar="FIELD=PATTERN",
+            help="Only alerts whose field matches, e.g. agent=bot-*.",
+        ),
+    ] = None
+    group_by: Annotated[
+        Texts,
+        typer.Option(
+            metavar="FIELD",
+            help="Send alerts with the same value of this field together. May be repeated.",
+        ),
+    ] = None
+    field: Annotated[
+        Texts,
+        typer.Option(
+            "--set",
+            metavar="FIELD=VALUE",
+            help="Another field of the document, e.g. repeat_interval=4h.",
+        ),
+    ] = None
+
+
 @takes("kafka")
 def add(
     settings: Settings,
@@ -62,7 +94,7 @@ def add(
             metavar="CHANNEL", help="Channel: webhook, slack, pagerduty, email, command ..."
         ),
     ],
-    options: Annotated[
+    channel_options: Annotated[
         Texts,
         typer.Argument(
             metavar="OPTION=VALUE ...",
@@ -70,30 +102,7 @@ def add(
         ),
     ] = None,
     *,
-    severity: Annotated[
-        Texts, typer.Option(metavar="SEVERITY", help="Only this severity. May be repeated.")
-    ] = None,
-    match: Annotated[
-        Texts,
-        typer.Option(
-            metavar="FIELD=PATTERN", help="Only alerts whose field matches, e.g. agent=bot-*."
-        ),
-    ] = None,
-    group_by: Annotated[
-        Texts,
-        typer.Option(
-            metavar="FIELD",
-            help="Send alerts with the same value of this field together. May be repeated.",
-        ),
-    ] = None,
-    field: Annotated[
-        Texts,
-        typer.Option(
-            "--set",
-            metavar="FIELD=VALUE",
-            help="Another field of the document, e.g. repeat_interval=4h.",
-        ),
-    ] = None,
+    options: SubscriptionOptions,
     force: ForceOption = False,
 ) -> None:
     """Add a subscription, or replace the one with this name.
@@ -104,9 +113,15 @@ def add(
     from stepstream.admin import notify
     from stepstream.schemas.documents import WrongDocument, subscription_of
 
-    data: dict[str, Any] = {"name": name, "to": {channel: _pairs(options)}, **_pairs(field)}
-    wanted = _pairs(match) | ({"severity": severity} if severity else {})
-    data |= ({"match": wanted} if wanted else {}) | ({"group_by": group_by} if group_by else {})
+    to = {channel: _pairs(channel_options)}
+    data: dict[str, Any] = {"name": name, "to": to, **_pairs(options.field)}
+    match = _pairs(options.match)
+    if options.severity:
+        match["severity"] = options.severity
+    if match:
+        data["match"] = match
+    if options.group_by:
+        data["group_by"] = options.group_by
     try:
         document = subscription_of(data)
     except WrongDocument as error:

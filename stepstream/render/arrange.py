@@ -52,8 +52,9 @@ def arrange(
 ) -> list[Line]:
     """The lines to draw. Above ``limit`` steps, those that matter stay, with their ancestors.
 
-    Steps are chosen in this order: roots, steps in ``keep`` (an alert's evidence), failed and open ones, the most expensive,
-    the longest, and then the first of the rest. What is left out is counted where it stood.
+    Steps are chosen in this order: roots, steps in ``keep`` (an alert's evidence), failed and open
+    ones, the most expensive, the longest, and then the first of the rest. What is left out is
+    counted where it stood.
     """
     tree = _grow(steps)
     shown = {step.step_id for step in tree.order}

@@ -128,7 +128,8 @@ def records_csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 
 def csv_text(text: str) -> str:
-    """A text for a spreadsheet: printable, and with a quotation mark before what would be taken for a formula.
+    """A text for a spreadsheet: printable, and with a quotation mark before what would be taken for
+    a formula.
 
     A text that is nothing but a number stays as it is.
     """
