@@ -122,7 +122,8 @@ def test_the_dead_letter_on_the_command_line(
     assert capsys.readouterr().out == "1 record would be sent again\n"
     assert run(["deadletter", "replay", "1", "7", *place]) == 1
     assert (
-        "nothing was sent: the dead letter has no record with offset 7" in capsys.readouterr().err
+        "nothing was sent: the dead-letter topic has no record with offset 7"
+        in capsys.readouterr().err
     )
     assert run(["deadletter", "replay", "1", "2", *place]) == 0
     captured = capsys.readouterr()
