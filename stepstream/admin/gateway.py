@@ -14,7 +14,7 @@ from stepstream.schemas.settings import Settings
 
 
 def run(settings: Settings) -> int:
-    """Run a gateway until it is told to stop; returns the exit code."""
+    """Run a gateway until a signal stops it; returns the exit code."""
     return process.run(settings, sender(settings))
 
 

@@ -26,7 +26,7 @@ class Outcome:
 
 
 def send_span(url: str, key: str) -> Outcome:
-    """Send one span by OTLP/JSON. Never raises: the outcome says what went wrong."""
+    """Send one span by OTLP/JSON. Never raises: the outcome has the reason."""
     trace_id, now_ns = os.urandom(16).hex(), time.time_ns()
     span = {
         "traceId": trace_id,
@@ -47,21 +47,21 @@ def send_span(url: str, key: str) -> Outcome:
     )
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
-            told = json.loads(answer.read() or b"{}")
+            content = json.loads(answer.read() or b"{}")
     except urllib.error.HTTPError as error:
         return Outcome(trace_id, False, _sentence(error))
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
         return Outcome(trace_id, False, f"{reason}; is the gateway running there?")
-    partial = told.get("partialSuccess", {}) if isinstance(told, dict) else {}
+    partial = content.get("partialSuccess", {}) if isinstance(content, dict) else {}
     return Outcome(trace_id, not partial, str(partial.get("errorMessage", "")))
 
 
 def _sentence(error: urllib.error.HTTPError) -> str:
     """The answer's own words, and its status."""
     try:
-        told = json.loads(error.read())
-        words = str(told.get("message") or told.get("error"))
+        problem = json.loads(error.read())
+        words = str(problem.get("message") or problem.get("error"))
     except (OSError, ValueError, AttributeError):
         words = error.reason
     hint = ""

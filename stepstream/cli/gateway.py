@@ -9,7 +9,7 @@ import typer
 from stepstream.cli import errors
 from stepstream.cli.options import takes
 from stepstream.cli.processes import LifelineOption
-from stepstream.common.terminal import say
+from stepstream.common.terminal import echo
 
 if TYPE_CHECKING:
     from stepstream.schemas.settings import Settings
@@ -79,8 +79,8 @@ def check(
     outcome = gateway_check.send_span(url, key)
     if not outcome.taken:
         raise errors.Failure(f"the gateway at {url} did not take a span: {outcome.sentence}")
-    say(f"the gateway at {url} took a span: run {outcome.trace_id}")
+    echo(f"the gateway at {url} took a span: run {outcome.trace_id}")
     if not quiet:
-        say("")
+        echo("")
         for line in gateway_check.variables(url, key):
-            say(line)
+            echo(line)

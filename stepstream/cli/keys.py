@@ -11,7 +11,7 @@ from stepstream.cli import errors
 from stepstream.cli.common import print_rows
 from stepstream.cli.credentials import FILE_SETTINGS, NameArgument, table_of
 from stepstream.cli.options import Format, FormatOption, takes
-from stepstream.common.terminal import remark, say
+from stepstream.common.terminal import echo, remark
 
 if TYPE_CHECKING:
     from stepstream.common.web.credentials import Credential, Credentials
@@ -69,7 +69,7 @@ def create(
     except CredentialsError as error:
         raise errors.Failure(str(error), errors.USAGE) from None
     save(file, table.with_entry(entry))
-    say(token_of(wanted, secret))
+    echo(token_of(wanted, secret))
     remark(f"written to {file} as {wanted}")
 
 
@@ -106,7 +106,7 @@ def rotate(
     entry, secret = new_credential(fresh, old.scopes, old.projects)
     table = table.with_entry(entry)
     save(file, table.without(name) if now else table)
-    say(token_of(fresh, secret))
+    echo(token_of(fresh, secret))
     left = "is removed" if now else f"stays valid until `stepstream keys remove {name}`"
     remark(f"written to {file} as {fresh}; {name} {left}")
 
@@ -119,7 +119,7 @@ def remove(settings: Settings, name: NameArgument) -> None:
     file, table = table_of(settings)
     _key(table, name)
     save(file, table.without(name))
-    say(f"{name} is removed from {file}")
+    echo(f"{name} is removed from {file}")
 
 
 def _key(table: Credentials, name: str) -> Credential:
