@@ -1,7 +1,7 @@
-"""Findings, alerts and commands: what the system says about a run, to people and to the run itself.
+"""Findings, alerts and commands: what the system reports about a run, and what it sends to it.
 
-A detector's observation is a ``Finding``. The fleet stage groups findings and alone writes
-``Alert`` records. A ``Command`` is an order to running agents.
+A detector's observation is a ``Finding``. The alert stage groups findings and alone writes
+``Alert`` records. A ``Command`` asks running agents to warn, pause, resume or stop.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Unit = Literal["", "usd", "tokens", "steps", "us", "ratio", "count"]
 
 
 class Finding(BaseModel):
-    """What a detector saw in a run, or what a person said about an alert.
+    """What a detector found in a run, or what a person did with an alert.
 
     ``finding_id`` is derived from the log.
     """
@@ -96,9 +96,9 @@ TIME_FIELDS: Final = ("opened_at", "updated_at", "resolved_at", "silenced_until"
 
 
 class Alert(BaseModel):
-    """One trouble.
+    """Findings about the same project, agent, run and subject.
 
-    Its record is published again as the trouble changes; consumers drop repeats by (alert_id, seq).
+    Its record is published again with each change; consumers drop repeats by (alert_id, seq).
     """
 
     model_config = ConfigDict(extra="ignore")

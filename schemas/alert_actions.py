@@ -1,10 +1,7 @@
-"""What people say about an alert, as the finding that says it: acknowledged, silenced, resolved.
+"""Acknowledging, silencing and resolving an alert: the finding record of each. Pure.
 
-Pure.
-
-It goes to the findings topic under the project's key, like everything else that is found, and the
-worker alone makes the alert's next record of it: with who and when, and in order with what
-detectors see.
+The finding is sent to the findings topic under the project's key, as those of detectors are. The
+worker alone makes the alert's next record from it, in the order of the log.
 """
 
 from __future__ import annotations
@@ -22,11 +19,10 @@ ACTIONS: Final[tuple[Action, ...]] = ("acknowledged", "silenced", "resolved")
 def action_finding(
     alert: Alert, action: Action, *, by: str, now_us: int, until_us: int = 0, message: str = ""
 ) -> Finding:
-    """The finding that tells of it.
+    """The finding of an action. It has no effect on a later alert of the same group.
 
-    Said twice in the same moment it is the same; of another alert of the group it is nothing.
-
-    ``until_us`` is the end of a silence; 0 ends one that there is.
+    Two equal actions in the same microsecond have the same id. ``until_us`` is the end of a
+    silence; 0 ends a silence.
     """
     return new_finding(
         alert,

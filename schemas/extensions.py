@@ -6,7 +6,7 @@ A registry is filled from two sources, both read on first use:
 - installed packages: every entry point of the group ``group`` is loaded.
 
 A module registers what it defines with the decorator ``Registry.register``. The registry itself
-stands in a room that everybody may import, the modules that fill it in a room above: the package
+stands in a room that every other may import, the modules that fill it in a room above: the package
 is named by its text, so that nothing below imports something above.
 """
 

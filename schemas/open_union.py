@@ -30,7 +30,7 @@ class OpenUnion:
     A value is an instance, or a mapping with the tag of a model.
 
     Args:
-        field: the discriminator: the models' literal field that says which model a mapping is for.
+        field: the discriminator: the models' literal field that selects the model of a mapping.
         registry: where tags are registered; its error names the nearest tag.
         models: the models that are registered now.
     """
