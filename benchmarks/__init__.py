@@ -1,5 +1,5 @@
-"""Figures of Stepstream beside its peers and limits: ``python -m benchmarks.NAME [--quick] [--json
+"""Figures of Stepstream, its peers and limits: ``python -m benchmarks.NAME [--quick] [--json
 FILE]``.
 
-``docs/benchmarks.md`` says what each one measures, and how.
+``docs/benchmarks.md`` describes what each one measures, and how.
 """

@@ -1,7 +1,7 @@
 """From an event being produced to a subscriber holding the alert, and to the agent being stopped.
 
 The whole pipeline as ``stepstream up`` runs it, under no other load, a light one, half and nine
-tenths of its maximum, which is the steady load that it keeps up with. Small runs are sent beside
+tenths of its maximum, which is the steady load that it keeps up with. Small runs are sent next to
 the load; the last event of each is the one that makes a loop. Measured from the moment that it is
 handed to the producer to the moment that a subscriber holds the alert: a Python iterator, a stream
 of server-sent events, a webhook.
@@ -69,16 +69,16 @@ POLICY: Final = {
 
 def measure(report: Report, arguments: argparse.Namespace) -> None:
     """Start everything, find the maximum (unless it is given), then measure at each load."""
-    with scratch_folder() as folder, ExitStack() as held:
+    with scratch_folder() as folder, ExitStack() as stack:
         settings = load(
             environ={}, file=Path(os.devnull), state_dir=str(folder), data_dir=str(folder / "data")
         )
         settings = settings.model_copy(update={"notify_allow_private": True, "incident_runs": 0})
-        pipeline = held.enter_context(
-            Pipeline(settings, report=lambda who, line: report.say(f"{who}: {line}"))
+        pipeline = stack.enter_context(
+            Pipeline(settings, report=lambda who, line: report.progress(f"{who}: {line}"))
         )
-        sender = held.enter_context(Sender(pipeline.settings.kafka_brokers))
-        bench = Bench(report, pipeline, sender, held, arguments.seed)
+        sender = stack.enter_context(Sender(pipeline.settings.kafka_brokers))
+        bench = Bench(report, pipeline, sender, stack, arguments.seed)
         most = arguments.maximum or bench.maximum(50_000 if report.quick else FULL_EVENTS)
         seconds = 6.0 if report.quick else arguments.seconds
         loads = {"no": 0.0, "light": LIGHT_EVENTS_PER_S}
@@ -96,7 +96,7 @@ class Bench:
     """The pipeline, its subscribers and the agent that is stopped."""
 
     def __init__(
-        self, report: Report, pipeline: Pipeline, sender: Sender, held: ExitStack, seed: int
+        self, report: Report, pipeline: Pipeline, sender: Sender, stack: ExitStack, seed: int
     ) -> None:
         self.report = report
         self.settings = pipeline.settings
@@ -104,7 +104,7 @@ class Bench:
         self.seed = seed
         self.rows: list[tuple[Any, ...]] = []
         self.sent = Truth()
-        url, hooked = held.enter_context(listeners.webhook())
+        url, hooked = stack.enter_context(listeners.webhook())
         token = pipeline.settings.notify_token.get_secret_value()
         notify.add(
             self.settings,
@@ -112,9 +112,9 @@ class Bench:
         )
         policy = documents.Written(DOCUMENT.validate_python(POLICY), Place(Path("bench"), 0))
         documents.apply(self.settings, [policy])
-        self.subscribers: Mapping[str, listeners.Held] = {
-            "Python iterator": held.enter_context(listeners.iterator(self.settings, AGENT)),
-            "server-sent events": held.enter_context(
+        self.subscribers: Mapping[str, listeners.ReceivedAt] = {
+            "Python iterator": stack.enter_context(listeners.iterator(self.settings, AGENT)),
+            "server-sent events": stack.enter_context(
                 listeners.stream(pipeline.admin_url, token, AGENT)
             ),
             "webhook": hooked,
@@ -124,7 +124,7 @@ class Bench:
             "STEPSTREAM_AGENT": STOPPED,
             "STEPSTREAM_QUIET": "true",
         }
-        self.agent = held.enter_context(
+        self.agent = stack.enter_context(
             Child.module("benchmarks.stopped_agent", environment=environment)
         )
         self.probe = Probe(steps_topic(self.settings), producer(self.settings, **{"linger.ms": 0}))
@@ -144,7 +144,7 @@ class Bench:
         for _ in range(TRIALS):
             rate = (least + most) / 2
             kept_up = self._keeps_up(rate, seconds)
-            self.report.say(f"{rate:,.0f} events/s: {'kept up' if kept_up else 'too many'}")
+            self.report.progress(f"{rate:,.0f} events/s: {'kept up' if kept_up else 'too many'}")
             least, most = (rate, most) if kept_up else (least, rate)
         self.report.figures["maximum_events_per_s"] = least
         time.sleep(MERGES_S)
@@ -177,8 +177,8 @@ class Bench:
             wait_reached(client, EVENTS, self.sent.events)
 
     def at(self, label: str, rate: float, seconds: float) -> None:
-        """Probe for so long beside a load."""
-        self.report.say(f"{label} load: {rate:,.0f} events/s")
+        """Probe for so long, next to a load."""
+        self.report.progress(f"{label} load: {rate:,.0f} events/s")
         if rate:
             events = int(rate * (seconds + WARM_S + 1))
             spec = LoadSpec(
@@ -190,7 +190,7 @@ class Bench:
             self.sender.load(spec.at_rate(rate))
             self.sender.start(steps_topic(self.settings), rate=rate)
             time.sleep(WARM_S)
-        self.agent.tell(do="stops", count=max(3, int(seconds * STOPS_PER_S)))
+        self.agent.send(do="stops", count=max(3, int(seconds * STOPS_PER_S)))
         sent = self.probe.run(seconds)
         stopped = self.agent.wait(120)["took"]
         if rate:
@@ -299,7 +299,7 @@ class Probe:
             root,
             "tool_call",
             "end",
-            tool="look",
+            tool="search",
             input="same",
             output="same",
         )

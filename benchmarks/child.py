@@ -22,13 +22,13 @@ Handler = Callable[..., Answer | None]
 
 
 class ChildFailed(Exception):
-    """A helper process ended or said nothing in time; says what it wrote last."""
+    """A helper process ended or did not answer in time; the message has its last output."""
 
 
 class Child:
     """A running helper.
 
-    ``ask`` sends a command and waits for its answer; ``tell`` and ``wait`` do the two apart.
+    ``ask`` sends a command and waits for its answer; ``send`` and ``wait`` do one of the two.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Child:
     def pid(self) -> int:
         return self._process.pid
 
-    def tell(self, **command: Any) -> None:
+    def send(self, **command: Any) -> None:
         """Send a command."""
         assert self._process.stdin is not None
         try:
@@ -85,7 +85,7 @@ class Child:
 
     def ask(self, timeout_s: float = 600, **command: Any) -> Answer:
         """Send a command and wait for its answer."""
-        self.tell(**command)
+        self.send(**command)
         return self.wait(timeout_s)
 
     def close(self, timeout_s: float = 20) -> None:
@@ -139,9 +139,9 @@ def serve(handlers: Mapping[str, Handler]) -> None:
         command = json.loads(line)
         answer = handlers[command.pop("do")](**command)
         if answer is not None:
-            say(answer)
+            _write(answer)
 
 
-def say(answer: Answer) -> None:
+def _write(answer: Answer) -> None:
     """In the helper: answer."""
     print(json.dumps(answer), flush=True)

@@ -2,8 +2,8 @@
 long it takes.
 
 A real Kafka, notifiers in processes of their own, a real HTTP receiver. Each subscription wants one
-agent's alerts; some are for everybody's critical ones; one receiver is dead and one is slow. Every
-change of an alert that is to be told must arrive once, and the changes of an alert in order.
+agent's alerts; some are for all critical ones; one receiver is dead and one is slow. Every
+change of an alert that a subscription wants must arrive once, and the changes of an alert in order.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _encode = msgspec.json.Encoder().encode
 class Received:
     """What arrived, by subscription."""
 
-    told: dict[str, list[tuple[str, int]]] = field(default_factory=lambda: defaultdict(list))
+    received: dict[str, list[tuple[str, int]]] = field(default_factory=lambda: defaultdict(list))
     took_ms: list[float] = field(default_factory=list)
     keys: Counter[str] = field(default_factory=Counter)
     count: int = 0
@@ -70,7 +70,7 @@ def receiving() -> Iterator[tuple[str, Received]]:
         alerts = call.data["alerts"]
         with guard:
             found.keys[call.headers["Idempotency-Key"]] += 1
-            found.told[call.path[1:]] += [(one["alert_id"], one["seq"]) for one in alerts]
+            found.received[call.path[1:]] += [(one["alert_id"], one["seq"]) for one in alerts]
             found.count += len(alerts)
             if call.path != "/slow":
                 found.took_ms += [(call.at_s * 1e6 - one["updated_at"]) / 1000 for one in alerts]
@@ -96,19 +96,19 @@ def subscriptions(url: str) -> list[Subscription]:
 def measure(report: Report, arguments: argparse.Namespace) -> None:
     """Subscribe, start notifiers, publish at the rate, wait until all is quiet, compare."""
     seconds = 5.0 if report.quick else arguments.seconds
-    with scratch_folder() as folder, ExitStack() as held:
-        kafka = held.enter_context(broker(folder))
+    with scratch_folder() as folder, ExitStack() as stack:
+        kafka = stack.enter_context(broker(folder))
         settings = prepared(kafka.bootstrap, "soak", notify_allow_private=True, notify_port=-1)
-        url, found = held.enter_context(receiving())
+        url, found = stack.enter_context(receiving())
         wanted = subscriptions(url)
         documents.apply(
             settings, [documents.Written(one, Place(Path(one.name), 0)) for one in wanted]
         )
         for _ in range(arguments.notifiers):
             command = [sys.executable, "-m", "stepstream", "notify"]
-            held.enter_context(Child([*command, "--lifeline"], to_environment(settings)))
+            stack.enter_context(Child([*command, "--lifeline"], to_environment(settings)))
         _ready(settings)
-        report.say(f"{len(wanted)} subscriptions, {arguments.notifiers} notifiers")
+        report.progress(f"{len(wanted)} subscriptions, {arguments.notifiers} notifiers")
         expected, late_s = _publish(settings, seconds, arguments.rate, arguments.seed)
         total = sum(len(pairs) for name, pairs in expected.items())
         deadline = time.monotonic() + SETTLE_S
@@ -129,7 +129,7 @@ def _ready(settings: Settings) -> None:
 def _publish(
     settings: Settings, seconds: float, rate: float, seed: int
 ) -> tuple[dict[str, list[tuple[str, int]]], float]:
-    """Alerts that open and, half of them, end a while later; what each subscription must be told,
+    """Alerts that open and, half of them, end a while later; what each subscription must receive,
     and how late we were."""
     dice = random.Random(seed)
     client, name = producer(settings, **{"linger.ms": 0}), topic(settings.topic_prefix, "alerts")
@@ -143,7 +143,7 @@ def _publish(
             if len(open_alerts) > 5 * rate and dice.random() < 0.5:
                 before = open_alerts.pop(
                     dice.randrange(int(rate))
-                )  # told long ago, so that its end is news
+                )  # published long ago, so that its end is news
                 one = msgspec.structs.replace(
                     before, seq=2, state="resolved", updated_at=now_us, resolved_at=now_us
                 )  # type: ignore[type-var]
@@ -154,7 +154,7 @@ def _publish(
                     rule="loop", agent=agent,
                     severity="critical" if dice.random() < 0.1 else "warning",
                     project=f"project-{sent % 7}",
-                    message="look was called 4 times with the same input and gave the same answer",
+                    message="search was called 4 times with the same input and gave the same answer",
                     opened_at=now_us, updated_at=now_us,
                 )  # fmt: skip
                 open_alerts.append(one)
@@ -183,14 +183,17 @@ def _compare(
 ) -> None:
     lost = twice = disordered = 0
     for name, pairs in expected.items():
-        told = found.told[name]
-        lost += len(set(pairs) - set(told))
-        twice += len(told) - len(set(told))
+        received = found.received[name]
+        lost += len(set(pairs) - set(received))
+        twice += len(received) - len(set(received))
         last: dict[str, int] = {}
-        for alert_id, seq in told:
+        for alert_id, seq in received:
             disordered += seq < last.get(alert_id, 0)
             last[alert_id] = seq
-    foreign = sum(len(set(told) - set(expected.get(name, ()))) for name, told in found.told.items())
+    foreign = sum(
+        len(set(received) - set(expected.get(name, ())))
+        for name, received in found.received.items()
+    )
     total = sum(map(len, expected.values()))
     report.table(
         "deliveries",

@@ -18,7 +18,7 @@ from stepstream.admin.versions import package_versions
 
 NOT_INSTALLED: Final = "not installed"
 BUSY: Final = 0.5
-"""A load average above this before a benchmark begins is said beside its result."""
+"""A load average above this before a benchmark begins is noted with its result."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ class Report:
         """Print a table."""
         print(f"\n{Table(title, columns, rows).render()}", flush=True)
 
-    def say(self, line: str) -> None:
+    def progress(self, line: str) -> None:
         """A line about what is going on; it goes to standard error."""
         print(f"{time.strftime('%H:%M:%S')} {self.name}: {line}", file=sys.stderr, flush=True)
 

@@ -1,4 +1,4 @@
-"""Subscribers of the alert latency benchmark: each notes when it holds an alert, by trace_id.
+"""Subscribers of the alert latency benchmark: each records when it received an alert, by trace_id.
 
 Times are unix seconds.
 """
@@ -17,31 +17,31 @@ from stepstream.schemas.settings import Settings
 from stepstream.sinks.subscribe import subscribe
 from tests.support.receiver import Call, receiver
 
-Held = dict[str, float]
+ReceivedAt = dict[str, float]
 
 
 @contextmanager
-def iterator(settings: Settings, agent: str) -> Iterator[Held]:
+def iterator(settings: Settings, agent: str) -> Iterator[ReceivedAt]:
     """``for alert in subscribe(agent=...)``."""
-    held: Held = {}
+    received: ReceivedAt = {}
     alerts = subscribe(settings=settings, agent=agent)
 
     def follow() -> None:
         for alert in alerts:
-            held.setdefault(alert.trace_id, time.time())
+            received.setdefault(alert.trace_id, time.time())
 
     thread = threading.Thread(target=follow, daemon=True)
     thread.start()
-    yield held
+    yield received
     alerts.stop()
     thread.join(10)
     alerts.close()
 
 
 @contextmanager
-def stream(admin_url: str, token: str, agent: str) -> Iterator[Held]:
+def stream(admin_url: str, token: str, agent: str) -> Iterator[ReceivedAt]:
     """Server-sent events of the notifier."""
-    held: Held = {}
+    received: ReceivedAt = {}
     at = urlsplit(admin_url)
     connection = http.client.HTTPConnection(at.hostname or "", at.port, timeout=30)
     connection.request(
@@ -54,25 +54,25 @@ def stream(admin_url: str, token: str, agent: str) -> Iterator[Held]:
         try:
             for line in answer:
                 if line.startswith(b"data: "):
-                    held.setdefault(json.loads(line[6:])["trace_id"], time.time())
+                    received.setdefault(json.loads(line[6:])["trace_id"], time.time())
         except (OSError, ValueError, AttributeError):
             return  # closed below
 
     thread = threading.Thread(target=follow, daemon=True)
     thread.start()
-    yield held
+    yield received
     connection.close()
 
 
 @contextmanager
-def webhook() -> Iterator[tuple[str, Held]]:
-    """An HTTP server that takes notifications; its URL and what it holds."""
-    held: Held = {}
+def webhook() -> Iterator[tuple[str, ReceivedAt]]:
+    """An HTTP server that takes notifications; its URL and what it received."""
+    received: ReceivedAt = {}
 
     def note(call: Call) -> int:
         for alert in call.data["alerts"]:
-            held.setdefault(alert["trace_id"], call.at_s)
+            received.setdefault(alert["trace_id"], call.at_s)
         return 200
 
     with receiver(status=note) as found:
-        yield f"{found.url}/", held
+        yield f"{found.url}/", received

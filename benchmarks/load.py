@@ -107,22 +107,22 @@ def make_load(spec: LoadSpec) -> Load:
     truth = Truth()
     keys: list[bytes] = []
     values: list[bytes] = []
-    held: dict[str, bytes] = {}
+    open_keys: dict[str, bytes] = {}
     for step in islice(timeline(spec, source), spec.events or None):
-        key = held.get(step.trace_id)
+        key = open_keys.get(step.trace_id)
         if key is None:
-            key = held[step.trace_id] = step.trace_id.encode()
+            key = open_keys[step.trace_id] = step.trace_id.encode()
             truth.runs += 1
         if step.phase == "end":
             truth.steps += 1
             truth.cost_nanos += nanos_from_usd(step.cost_usd) if step.cost_usd is not None else 0
             if not step.parent_step_id:
-                del held[step.trace_id]
+                del open_keys[step.trace_id]
         value = encode(step)
         truth.value_bytes += len(value)
         keys.append(key)
         values.append(value)
-    truth.events, truth.open = len(values), len(held)
+    truth.events, truth.open = len(values), len(open_keys)
     return Load(keys, values, truth, source.source)
 
 
@@ -185,8 +185,8 @@ class _Timeline:
 
 
 def timeline(spec: LoadSpec, source: Workload) -> Iterator[Step]:
-    """Events in order, with their times: endless where ``spec.events`` is set, which then says how
-    many to take."""
+    """Events in order, with their times: endless where ``spec.events`` is set, which is then the
+    number to take."""
     line = _Timeline(spec, source)
     to_us = line.speed * 1e6
     for began_s, _, step in line.steps():

@@ -31,7 +31,7 @@ def usable_cores() -> int:
 
 
 def load_average() -> float:
-    """Processes that wanted a core during the last minute; 0 where the system does not tell."""
+    """Processes that wanted a core during the last minute; 0 on systems that do not report it."""
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
 
 
@@ -102,7 +102,7 @@ def _cpu_seconds_ps(pid: int) -> float:
 
 def pss_bytes(pids: Iterable[int]) -> int:
     """Proportional set size of these processes: memory they share is counted once. 0 where the
-    system does not tell."""
+    system does not report it."""
     total = 0
     for pid in pids:
         try:

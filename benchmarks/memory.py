@@ -126,7 +126,7 @@ def measure(report: Report, arguments: argparse.Namespace) -> None:
     gc.set_threshold(50_000, 20, 100)
     before = pss_bytes([os.getpid()])
     read, raw_bytes = play(stage, runs.open())
-    report.say(f"{read:,} records read, {len(stage.runs):,} runs open")
+    report.progress(f"{read:,} records read, {len(stage.runs):,} runs open")
     grown = pss_bytes([os.getpid()]) - before
     rows = [
         (

@@ -2,7 +2,7 @@
 the CPU goes.
 
 Kafka, worker, sink and ClickHouse as ``stepstream up`` runs them, with default settings, and the
-producer beside them.
+producer at the same time.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ QUICK: Final = Scale(events=50_000, light_s=5, half_s=5)
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What SQL says is there.
+    """What SQL returns.
 
     ``events`` comes from the runs: a trajectory's revision counts the records it contains.
     """
@@ -146,7 +146,9 @@ def measure(report: Report, arguments: argparse.Namespace) -> None:
             environ={}, file=Path(os.devnull), state_dir=str(folder), data_dir=str(folder / "data")
         )
         began = time.monotonic()
-        with Pipeline(settings, report=lambda who, line: report.say(f"{who}: {line}")) as pipeline:
+        with Pipeline(
+            settings, report=lambda who, line: report.progress(f"{who}: {line}")
+        ) as pipeline:
             report.figures["first_start_s"] = time.monotonic() - began
             with Sender(pipeline.settings.kafka_brokers) as sender:
                 bench = Bench(report, pipeline, sender, arguments.seed)
@@ -222,7 +224,7 @@ def _maximum(bench: Bench) -> float:
     """
     report = bench.report
     truth = bench.load(whole=bench.scale.events, rate=2 * GOAL_STEPS_PER_S)
-    report.say(
+    report.progress(
         f"{truth.events:,} events of {truth.value_bytes / truth.events:.0f} bytes; "
         f"{bench.sender.source}"
     )

@@ -63,7 +63,7 @@ class _Receiving:
         threading.Thread(target=self._read, daemon=True).start()
         if not self._assigned.wait(30):
             raise TimeoutError(
-                "the receiver got no partitions within 30 s: what arrives would look late"
+                "the receiver got no partitions within 30 s: what arrives would seem late"
             )
 
     def _read(self) -> None:

@@ -129,7 +129,7 @@ def _restart(
             r"loaded run states of partition \d+ in ([0-9.]+) s", log.read_text()
         )
     ]
-    report.say(
+    report.progress(
         f"replayed {replayed:,}, ready after {ready_s:.1f} s, caught up after {caught_up_s:.1f} s"
     )
     return replayed, max(read, default=0.0), ready_s, caught_up_s

@@ -1,8 +1,8 @@
 """What the SDK costs in the agent's thread: ``hostile`` is a step with values that would hurt it,
-beside an ordinary one.
+compared with an ordinary one.
 
 Each value is the input and the output of a tool's step, many times; measured is the step alone,
-with the sender at work beside it. The first step of a process is measured in processes of its own,
+with the sender at work at the same time. The first step of a process is measured in processes of its own,
 from before the run is opened until its first step has ended, against an address where no broker
 answers.
 """
@@ -103,7 +103,7 @@ def ordinary_values() -> dict[str, Any]:
     talk = [
         {
             "role": "user" if n % 2 else "assistant",
-            "content": "Something was said about an order, " * 5,
+            "content": "Something was written about an order, " * 5,
         }
         for n in range(10)
     ]
@@ -134,7 +134,7 @@ def hostile_values() -> dict[str, Any]:
         "mock in a dictionary": {"client": MagicMock(), "other": AsyncMock()},
         "remote proxy": Proxy(),
         "blocks for 2 s": Blocks(),
-        "needs a held lock": [Locked(lock)],
+        "needs a locked lock": [Locked(lock)],
         "ends the program": {"x": Leaves()},
         "circle": circle,
         "100,000 levels": deep,

@@ -52,7 +52,7 @@ class Sender:
         Of every ``sample_every``-th record that ends a step, the moment of sending and the offset
         are kept.
         """
-        self._child.tell(
+        self._child.send(
             do="send", topic=topic, rate=rate, first=first, count=count, sample_every=sample_every
         )
 

@@ -30,7 +30,9 @@ def measure(report: Report, arguments: argparse.Namespace) -> None:
             began = time.monotonic()
             with Pipeline(settings) as pipeline:
                 report.figures[f"{label}_start_s"] = time.monotonic() - began
-                report.say(f"{label} start: ready after {report.figures[f'{label}_start_s']:.1f} s")
+                report.progress(
+                    f"{label} start: ready after {report.figures[f'{label}_start_s']:.1f} s"
+                )
                 if label == "second":
                     _idle(report, pipeline)
                 stopping = time.monotonic()

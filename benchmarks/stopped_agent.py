@@ -1,4 +1,4 @@
-"""An agent for the alert latency benchmark: loops until a policy stops it, again and again; says
+"""An agent for the alert latency benchmark: loops until a policy stops it, again and again; reports
 how long each stop took."""
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def _stop() -> float | None:
                 if number == CALLS - 1:
                     time.sleep(PAUSE_S)  # the run is known, and listened for
                     began = time.time()
-                with run.tool("look", input="same") as step:
+                with run.tool("search", input="same") as step:
                     step.set_output("same")
             while time.time() - began < PATIENCE_S:
                 time.sleep(0.001)

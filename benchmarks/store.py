@@ -1,4 +1,4 @@
-"""The store: rows a second from Kafka to SQL beside what the server takes, CPU in our own code,
+"""The store: rows a second from Kafka to SQL compared with what the server accepts, CPU in our own code,
 bytes on disk, queries.
 
 The ceiling is the same rows as Native blocks, encoded before, posted to the same tables through the
@@ -166,7 +166,7 @@ def _own_code(report: Report, spec: LoadSpec, settings: Settings) -> list[Encode
     """CPU of making rows of records, in batches as large as the sink's, with what belongs to
     libraries apart.
 
-    Telling repeated steps from new ones is part of it, and so is letting go of what was made.
+    Recognising repeated steps is part of it, and so is freeing what was made.
     """
     memory.tune()  # as the sink does
     batches = list(_batches(spec, settings))
@@ -217,7 +217,7 @@ def _timed(settings: Settings, source: Source, records: list[Record]) -> tuple[f
 
 
 def _decoding(records: list[Record]) -> Callable[[], None]:
-    """What msgspec does of the work: whole ends, and of starts what tells whose they are."""
+    """msgspec's share: complete ends, and of starts the fields that identify them."""
     whole, peek = msgspec.json.Decoder(Step).decode, step_rows.peek
     head = slice(*step_rows.HEAD)
     starts = [
@@ -244,15 +244,15 @@ def _batches(spec: LoadSpec, settings: Settings) -> Iterator[tuple[Source, list[
     """The load as the sink reads it: by partition, a full batch at a time, keys and values fresh as
     a consumer makes them."""
     load = make_load(spec)
-    lanes: dict[int, list[tuple[bytes, bytes]]] = {
+    batchers: dict[int, list[tuple[bytes, bytes]]] = {
         number: [] for number in range(settings.partitions)
     }
     for pair in zip(load.keys, load.values, strict=True):
-        lanes[partition_for(pair[0], settings.partitions)].append(pair)
-    for number, lane in lanes.items():
+        batchers[partition_for(pair[0], settings.partitions)].append(pair)
+    for number, batcher in batchers.items():
         source = Source("bench", number, settings.partitions)
-        for start in range(0, len(lane), settings.sink_batch_rows):
-            pairs = lane[start : start + settings.sink_batch_rows]
+        for start in range(0, len(batcher), settings.sink_batch_rows):
+            pairs = batcher[start : start + settings.sink_batch_rows]
             yield (
                 source,
                 [
@@ -336,7 +336,7 @@ def _recorded(report: Report, settings: Settings) -> None:
     try:
         runs = [run for source in (tau_bench, trail_gaia) for run in source.runs()]
     except MissingData as missing:
-        report.say(str(missing))
+        report.progress(str(missing))
         return
     migrate(settings)
     now_ms, raw = time.time_ns() // 1_000_000, 0
@@ -424,7 +424,7 @@ def _queries(report: Report, settings: Settings, scale: Scale, most: int, store:
     with connect(settings, timeout_s=900) as client:
         multiplier = Multiplier(client)
         for size in (size for size in scale.stored_steps if size <= most):
-            report.say(f"filling up to {size:,} steps")
+            report.progress(f"filling up to {size:,} steps")
             began = time.monotonic()
             count = multiplier.fill(size)
             report.figures[f"fill_up_to_{size}_s"] = time.monotonic() - began

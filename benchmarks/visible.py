@@ -51,7 +51,7 @@ class Probe:
         self.asked = 0
 
     def __enter__(self) -> Probe:
-        self._look()
+        self._query()
         self._thread.start()
         return self
 
@@ -64,11 +64,11 @@ class Probe:
     def _run(self) -> None:
         try:
             while not self._stopping.wait(self._interval_s):
-                self._look()
+                self._query()
         except Exception as error:
             self._error = error
 
-    def _look(self) -> None:
+    def _query(self) -> None:
         """Only what lies above the lowest known offset is read: that is little, and little is to be
         disturbed."""
         above = min(seen.offsets[-1] if seen.offsets else -1 for seen in self.seen.values())

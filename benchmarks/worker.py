@@ -119,7 +119,7 @@ class Bench:
         if took is None:
             self.rows.append((name, NOT_INSTALLED, None, None, None))
             return
-        self.report.say(f"{name}: {took.us:.2f} us an event")
+        self.report.progress(f"{name}: {took.us:.2f} us an event")
         self.rows.append((name, took.us, took.rate, 1e6 / took.us, took.events))
 
 
@@ -225,14 +225,14 @@ def measure(report: Report, arguments: argparse.Namespace) -> None:
 
 def _install(report: Report) -> None:
     for peer in PEERS:
-        report.say(f"installing {peer.name} into {peer.folder}")
+        report.progress(f"installing {peer.name} into {peer.folder}")
         peer.install()
 
 
 def _throughput(bench: Bench, *, peers: bool, two: bool) -> Took:
     report, events = bench.report, bench.scale.events
     truth = bench.sender.load(bench.spec(open_runs=3_000).sized(events))
-    report.say(
+    report.progress(
         f"{truth.events:,} events of {truth.value_bytes / truth.events:.0f} bytes; "
         f"{bench.sender.source}"
     )
@@ -314,7 +314,7 @@ def _open_runs(bench: Bench) -> None:
         took = taken[count] = ours(
             bench.fill(), opening + scale.open_events, after=opening, left_open=None
         )
-        report.say(f"{count:,} open runs: {took.us:.2f} us an event")
+        report.progress(f"{count:,} open runs: {took.us:.2f} us an event")
         report.figures[f"open_{count}_cpu_us_per_event"] = took.us
         rows.append((f"{count:,} open runs", took.us, took.rate, took.events))
     ratio = taken[scale.many_open].us / taken[scale.few_open].us

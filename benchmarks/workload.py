@@ -42,7 +42,7 @@ Pair = tuple[int, int]
 @dataclass(frozen=True)
 class Workload:
     """``gap(rng)`` between arrivals, with mean 1, and ``tokens(rng)``: input and output of one
-    call. ``source`` says whence."""
+    call. ``source`` names the distribution."""
 
     source: str
     gap: Callable[[random.Random], float]

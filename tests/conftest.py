@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import random
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,12 +32,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=False,
         help="run the integration tests against Docker images instead of the embedded engines",
     )
+    parser.addoption(
+        "--shuffle",
+        type=int,
+        metavar="SEED",
+        help="run the tests in an order that the seed decides; without it in that of the files",
+    )
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    seed = config.getoption("--shuffle")
+    if seed is not None:
+        # Every process of xdist must collect the same order, so it depends on the seed alone.
+        random.Random(seed).shuffle(items)
     for item in items:
         if "integration" in item.path.parts:
             item.add_marker(pytest.mark.integration)
+        # A bound against hanging. Tests over engines take minutes on a machine that does more than this.
+        if "unit" not in item.path.parts and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(600))
         shared = {"kafka_bootstrap", "clickhouse_url"} & set(getattr(item, "fixturenames", ()))
         if shared and not item.path.name.startswith("test_embedded"):
             item.add_marker(pytest.mark.containers)  # it runs over any Kafka and any ClickHouse

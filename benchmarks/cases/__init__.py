@@ -23,7 +23,7 @@ MAX_CONTENT_BYTES: Final = 16_384
 
 
 class MissingData(Exception):
-    """The real data is not on this machine; says what was looked for."""
+    """The real data is not on this machine; the message names the folder."""
 
 
 def data_folder(name: str) -> Path:

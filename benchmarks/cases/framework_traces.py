@@ -56,7 +56,7 @@ def _metadata(observation: dict[str, Any]) -> dict[str, Any]:
 
 
 def _attributes(observation: dict[str, Any]) -> dict[str, Any]:
-    """What the span said: its own attributes over what its exporter made of them."""
+    """The attributes of a span: its own, then those that its exporter derived."""
     metadata = _metadata(observation)
     own = metadata.get("attributes") or {}
     own = dict(json.loads(own) if isinstance(own, str) else own)

@@ -66,7 +66,7 @@ OUTPUT_KEYS: Final = ("gen_ai.output.messages", "gen_ai.tool.call.result", "outp
 
 
 def first_text(attributes: Attributes, keys: tuple[str, ...]) -> str:
-    """The first of the keys that says something, as text."""
+    """The value of the first key that has one, as text."""
     for key in keys:
         value = attributes.get(key)
         if value not in (None, "", "unknown_service"):

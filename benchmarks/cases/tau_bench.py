@@ -1,7 +1,7 @@
 """An airline's support agent (tau-bench, gpt-4o): OpenAI messages without times; a clock of our own
 is put under them.
 
-A tool that fails says so in ordinary content (``Error: ...``), so its step counts as ok: that is
+A tool that fails reports it in ordinary content (``Error: ...``), so its step counts as ok: that is
 the trap of this source.
 """
 
@@ -36,8 +36,8 @@ def recorded() -> Iterator[tuple[dict[str, Any], str]]:
     """
     seen: set[str] = set()
     for path in case_files(data_folder("tau_bench")):
-        held = read_json(path)
-        for number, run in enumerate(held if isinstance(held, list) else [held]):
+        content = read_json(path)
+        for number, run in enumerate(content if isinstance(content, list) else [content]):
             name = f"tau_bench/{run.get('task_id', number)}/{run.get('trial', 0)}"
             trace_id = hashlib.sha256(name.encode()).hexdigest()[:32]
             if trace_id in seen:  # the same task in another file
@@ -77,8 +77,8 @@ def _run(run: dict[str, Any], trace_id: str, start_us: int) -> list[StepEvent]:
         if message["role"] == "assistant":
             wanted = message.get("tool_calls") or []
             calls |= {call["id"]: call["function"] for call in wanted}
-            said = json.dumps(wanted) if wanted else text
-            add("llm_call", "gpt-4o", MODEL_US, heard, said, model="gpt-4o", provider="openai")
+            output = json.dumps(wanted) if wanted else text
+            add("llm_call", "gpt-4o", MODEL_US, heard, output, model="gpt-4o", provider="openai")
         elif message["role"] == "tool":
             given = calls[message["tool_call_id"]]["arguments"]
             add("tool_call", message["name"], TOOL_US, given, text, tool=message["name"])
@@ -93,5 +93,5 @@ def _run(run: dict[str, Any], trace_id: str, start_us: int) -> list[StepEvent]:
         "start_time": start_us,
         "end_time": clock,
     }
-    told = {name: run[name] for name in ("task_id", "trial", "reward") if name in run}
-    return [StepEvent.model_validate(root | {"attributes": told}), *steps]
+    attributes = {name: run[name] for name in ("task_id", "trial", "reward") if name in run}
+    return [StepEvent.model_validate(root | {"attributes": attributes}), *steps]

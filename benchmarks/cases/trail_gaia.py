@@ -36,7 +36,7 @@ def runs() -> Iterator[list[StepEvent]]:
 
 
 def annotated_errors() -> dict[str, list[dict[str, Any]]]:
-    """What people found wrong with each run, by trace id; runs that nobody looked at are not in
+    """What people found wrong with each run, by trace id; runs that were not annotated are not in
     it."""
     found = case_files(data_folder("trail_gaia") / "annotations")
     return {path.name.partition(".")[0]: read_json(path)["errors"] for path in found}
@@ -87,8 +87,8 @@ def _error(span: dict[str, Any]) -> tuple[str, str]:
     there was none."""
     for event in span["events"]:
         if event["Name"] == "exception":
-            said = event["Attributes"]
-            return said.get("exception.type", ""), said.get("exception.message", "")[:4_096]
+            output = event["Attributes"]
+            return output.get("exception.type", ""), output.get("exception.message", "")[:4_096]
     return "", span["status_message"][:4_096]
 
 

@@ -2,7 +2,7 @@
 own is put under them.
 
 Speakers that carry out what others ask (a terminal, a browser) are tools here, the others are
-models. Who made the decisive mistake, and in which message, is told by people.
+models. Who made the decisive mistake, and in which message, was decided by people.
 """
 
 from __future__ import annotations
@@ -40,10 +40,12 @@ def cases() -> Iterator[Failed]:
         if not (folder / source).is_dir():
             continue
         for path in case_files(folder / source):
-            told = read_json(path)
-            if told.get("history") and str(told.get("mistake_step", "")).isdigit():
-                run = _steps(told, f"{source}/{path.name}", FIRST_RUN_US + number * BETWEEN_RUNS_US)
-                yield Failed(source, run, int(told["mistake_step"]))
+            conversation = read_json(path)
+            if conversation.get("history") and str(conversation.get("mistake_step", "")).isdigit():
+                run = _steps(
+                    conversation, f"{source}/{path.name}", FIRST_RUN_US + number * BETWEEN_RUNS_US
+                )
+                yield Failed(source, run, int(conversation["mistake_step"]))
                 number += 1
 
 
@@ -52,18 +54,18 @@ def step_id(message: int) -> str:
     return f"{message + 2:016x}"
 
 
-def _steps(told: dict[str, Any], name: str, start_us: int) -> list[StepEvent]:
+def _steps(conversation: dict[str, Any], name: str, start_us: int) -> list[StepEvent]:
     whose = {
         "trace_id": hashlib.sha256(name.encode()).hexdigest()[:32],
         "project": "who_and_when",
         "agent": "team",
     }
-    heard = str(told.get("question") or "")
-    root_end = start_us + len(told["history"]) * MESSAGE_US
+    heard = str(conversation.get("question") or "")
+    root_end = start_us + len(conversation["history"]) * MESSAGE_US
     steps = [StepEvent.model_validate(whose | _root(heard, start_us, root_end))]
-    for number, message in enumerate(told["history"]):
+    for number, message in enumerate(conversation["history"]):
         speaker = str(message.get("name") or message.get("role") or "agent")
-        said, size = content(str(message.get("content") or ""))
+        output, size = content(str(message.get("content") or ""))
         is_tool = speaker.lower() in TOOLS
         what: dict[str, Any] = (
             {"kind": "tool_call", "tool": speaker} if is_tool else {"kind": "llm_call"}
@@ -73,7 +75,7 @@ def _steps(told: dict[str, Any], name: str, start_us: int) -> list[StepEvent]:
             "end_time": start_us + (number + 1) * MESSAGE_US,
         }
         ids = {"step_id": step_id(number), "parent_step_id": f"{1:016x}", "name": speaker}
-        texts = {"input": content(heard)[0], "output": said, "output_bytes": size}
+        texts = {"input": content(heard)[0], "output": output, "output_bytes": size}
         steps.append(StepEvent.model_validate(whose | what | times | ids | texts))
         heard = str(message.get("content") or "")
     return steps

@@ -104,7 +104,7 @@ def measure(report: Report, arguments: argparse.Namespace) -> None:
         sum(c.times_median >= SPIKE for c in cases),
         sum(ORDINARY <= c.times_median < SPIKE for c in cases),
     )
-    report.say(
+    report.progress(
         f"{len(cases)} runs; {spikes} end at {SPIKE:.0f}x the median cost or more, {between} "
         "between"
     )

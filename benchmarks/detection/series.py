@@ -194,7 +194,7 @@ def measure(report: Report, arguments: argparse.Namespace) -> None:
     )
     for name, agents, rates in (("busy", AGENTS, BUSY), ("sparse", SPARSE_AGENTS, SPARSE)):
         count = agents // QUICK_SHARE if report.quick else agents
-        report.say(f"{count} {name} agents, {DAYS} days of hours, cost and latency")
+        report.progress(f"{count} {name} agents, {DAYS} days of hours, cost and latency")
         tallies = _tallies(f"{arguments.seed}/{name}", count, rates, all_sources)
         title = (
             f"{count} agents with {rates[0]:.0f} to {rates[1]:.0f} runs an hour: spikes of 1 to 3 "

@@ -3,7 +3,7 @@ imported here.
 
 The environments lie in the user's cache folder (``$XDG_CACHE_HOME/stepstream/peers``) and are made
 only when asked for. Each peer is a script here that its environment's Python runs: it reads a topic
-doing nothing, and says what that took.
+doing nothing, and reports what that took.
 """
 
 from __future__ import annotations

@@ -190,7 +190,8 @@ class Engines:
             self._report(name, "answers again")
 
     def stop(self) -> None:
-        """End the embedded engines, the store first: it has no clients any more."""
+        """End the embedded engines."""
+        # The store first: nothing writes to it any more, while Kafka may still take commits.
         for engine in (self._clickhouse, self._kafka):
             if engine is not None:
                 engine.stop()

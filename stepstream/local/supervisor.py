@@ -140,6 +140,7 @@ class Pipeline:
 
         Idempotent.
         """
+        # Before anything ends: the threads would start it again.
         self._stopping.set()
         for thread in self._threads:
             thread.join()
@@ -237,7 +238,8 @@ class Pipeline:
         with ThreadPoolExecutor(2, thread_name_prefix="start") as pool:
             sides = [pool.submit(self._start_kafka_side), pool.submit(self._start_clickhouse_side)]
             for side in sides:
-                side.exception()  # wait for both: what has been started must be stopped
+                # Wait for both, also when one fails: what has been started must be stopped.
+                side.exception()
         found = {name: value for side in sides for name, value in side.result().items()}
         self._settings = self._settings.model_copy(update=found)
         self._run("sink", self._settings)

@@ -338,7 +338,7 @@ class RunBuilder:
         self.truth.parents[step_id] = parent
         return step_id
 
-    def step(
+    def step(  # noqa: PLR0913 the fields of a step
         self,
         begin_s: float,
         end_s: float,
@@ -403,7 +403,7 @@ class RunBuilder:
             more.get("status", "ok"),
         )
 
-    def _record(
+    def _record(  # noqa: PLR0917 the parts of a record in their order
         self,
         phase: str,
         step_id: str,

@@ -12,7 +12,7 @@ from tests.chaos.harness import run
 from tests.chaos.scenarios.short import SHORT
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 def test_nothing_is_lost_doubled_or_blamed_on_anyone_under_faults(tmp_path: Path) -> None:
     """Workers, sinks, broker and store are killed and frozen under load: in the end every run,
     cost, finding and alert is

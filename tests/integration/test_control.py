@@ -32,7 +32,7 @@ from tests.support.worker_world import World, trace
 def world(kafka_bootstrap: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     made = World(kafka_bootstrap, tmp_path_factory.mktemp("control"))
     made.start()
-    made.apply(
+    made.put_in_force(
         {
             "kind": "Policy",
             "name": "strict",
@@ -43,7 +43,6 @@ def world(kafka_bootstrap: str, tmp_path_factory: pytest.TempPathFactory) -> Ite
             ],
         }
     )
-    time.sleep(1)  # the worker follows the documents twice a second
     yield made
     made.collected.close()
     made.process.kill()

@@ -159,7 +159,7 @@ def test_nothing_is_lost_when_notifiers_are_killed(
                 victim = kills % 2
                 kills += 1
                 processes[victim].signal(signal.SIGKILL)
-                processes[victim].wait(10)
+                processes[victim].wait(60)
                 processes[victim] = notifier(settings, tmp_path / f"again{kills}.log")
             time.sleep(0.03)
         publisher.flush()

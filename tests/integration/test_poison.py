@@ -117,7 +117,7 @@ def values(settings: Settings, name: str) -> list[dict[str, Any]]:
     return [msgspec.json.decode(m.value() or b"") for m in messages(settings, name)]
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 def test_poison_is_tried_three_times_then_dead_lettered_and_a_flood_of_it_halts(
     settings: Settings,
 ) -> None:
@@ -172,7 +172,7 @@ def test_poison_is_tried_three_times_then_dead_lettered_and_a_flood_of_it_halts(
 
 
 @pytest.mark.long
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 def test_people_can_let_a_halted_partition_skip_more(settings: Settings) -> None:
     """`stepstream deadletter resume`: what it halted at, and as many more, go to the dead letter; the alert ends."""
     for _ in range(7):
@@ -194,7 +194,7 @@ def test_people_can_let_a_halted_partition_skip_more(settings: Settings) -> None
 
 
 @pytest.mark.long
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(600)
 def test_being_killed_is_not_poison(settings: Settings) -> None:
     """However often a worker dies over a record, it is no reason to drop the record."""
     (trace_id,) = send(settings, ["deadly"])
@@ -207,7 +207,7 @@ def test_being_killed_is_not_poison(settings: Settings) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(600)
 def test_a_worker_that_hangs_notices_and_ends(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -224,7 +224,7 @@ def test_a_worker_that_hangs_notices_and_ends(
 
 @pytest.mark.long
 @pytest.mark.parametrize(("name", "ends"), [("endless", 3), ("backtracking", 4)])
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 def test_a_record_that_hangs_is_skipped_after_its_tries(
     name: str, ends: int, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -171,21 +171,22 @@ async def test_the_async_form_leaves_the_loop_free(settings: Settings, publish: 
     """While it waits, other tasks run without a pause worth noticing; leaving the loop closes
     it."""
     publish("a")
-    longest, last = 0.0, time.monotonic()
+    ticks = 0
 
-    async def ticks() -> None:
-        nonlocal longest, last
+    async def tick() -> None:
+        nonlocal ticks
         while True:
             await asyncio.sleep(0.005)
-            longest, last = max(longest, time.monotonic() - last), time.monotonic()
+            ticks += 1
 
-    ticking = asyncio.create_task(ticks())
+    ticking = asyncio.create_task(tick())
     got = [
         alert.alert_id async for alert in asubscribe(since="earliest", settings=settings, timeout=1)
     ]
     ticking.cancel()
     assert got == ["a"]
-    assert longest < 0.5
+    # Blocked, the loop would run a few times instead of hundreds.
+    assert ticks > 20
 
 
 async def test_a_cancelled_async_subscription_ends(settings: Settings) -> None:
@@ -197,11 +198,9 @@ async def test_a_cancelled_async_subscription_ends(settings: Settings) -> None:
 
     task = asyncio.create_task(wait())
     await asyncio.sleep(1)
-    began = time.monotonic()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await task
-    assert time.monotonic() - began < 5
+        await asyncio.wait_for(task, 60)
 
 
 def test_a_callback_in_the_background(

@@ -111,7 +111,7 @@ def read_until(process: subprocess.Popen[str], words: str) -> list[str]:
     raise AssertionError(f"it ended: {''.join(lines)}")
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 def test_up_is_found_by_agents_and_commands_and_ends_cleanly(
     folder: Path, background: Callable[..., subprocess.Popen[str]]
 ) -> None:
@@ -153,7 +153,7 @@ def test_up_is_found_by_agents_and_commands_and_ends_cleanly(
     assert not (folder / endpoints.FILE_NAME).exists()
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 def test_everything_ends_with_its_owner_and_goes_on_at_the_next_start(
     folder: Path, background: Callable[..., subprocess.Popen[str]]
 ) -> None:

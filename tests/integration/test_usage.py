@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -102,10 +101,13 @@ def test_sealed_windows_are_exact_after_crashes(made: Make) -> None:
     world.wait_for("usage", lambda value: value.get("kind") == "progress", 30)
     world.process.kill()
     world.start()
-    deadline = time.monotonic() + 60
-    while not windows(world, end_us):
-        assert time.monotonic() < deadline, world.process.tail()
-        time.sleep(0.5)
+    wait_until(
+        lambda: windows(world, end_us),
+        60,
+        "sealed windows",
+        every_s=0.5,
+        instead=world.process.tail,
+    )
     minutes = [minute for window in windows(world, end_us) for minute in window["minutes"]]
     assert sum(minute["cost_nanos"] for minute in minutes) == cost_nanos
     assert sum(minute["steps"] for minute in minutes) == len(sent)
@@ -143,10 +145,13 @@ def test_the_next_worker_goes_on_from_the_checkpoint(made: Make) -> None:
     world.start()
     run, at = trace(), now_us() - 20 * MINUTE_US
     world.send(step(run, 1, start_time=at, end_time=at))
-    deadline = time.monotonic() + 60
-    while not any(key.startswith(b"!windows|") for key in fleet(world)):
-        assert time.monotonic() < deadline, world.process.tail()
-        time.sleep(0.5)
+    wait_until(
+        lambda: any(key.startswith(b"!windows|") for key in fleet(world)),
+        60,
+        "a checkpoint of windows",
+        every_s=0.5,
+        instead=world.process.tail,
+    )
     assert world.process.terminate() == 0
     world.start()
     wait_until(lambda: len(ready_at(world)) == 2, 20, "both partitions of usage")

@@ -173,7 +173,7 @@ def squatted(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return look
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 def test_ports_of_our_processes_are_chosen_again(
     settings: Settings, squatted: Callable[..., None]
 ) -> None:
@@ -206,7 +206,7 @@ def test_ports_of_our_processes_are_chosen_again(
     assert not any("Traceback" in line for _, line in said)
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 def test_a_set_port_of_our_processes_is_told_in_one_sentence(
     settings: Settings, squatted: Callable[..., None]
 ) -> None:

@@ -78,7 +78,7 @@ def is_plain_markdown(text: str, *, ours: str = "") -> bool:
     )
 
 
-def texts(name: str, call: Call) -> str:
+def texts(name: str, call: Call) -> str:  # noqa: PLR0911 one answer for each channel
     """Everything in a request that the service may render."""
     data = call.data
     match name:

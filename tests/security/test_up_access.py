@@ -105,7 +105,7 @@ def ask(
             return answer.code, answer.read().decode()
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 def test_the_ten_lines_need_no_variable(up: Up) -> None:
     """Agent, commands, worker, sink and notifier find their users and passwords by themselves."""
     agent = up.command("-c", TEN_LINES)

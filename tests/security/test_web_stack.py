@@ -7,7 +7,6 @@ import gzip
 import json
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -467,11 +466,10 @@ def test_a_server_stops_while_clients_are_connected() -> None:
     made = World()
     made.server.start("web-test")
     open_connections = [connect(made.server.url) for _ in range(5)]
-    before = time.monotonic()
     closing = threading.Thread(target=made.server.close)
     closing.start()
-    closing.join(30)
-    assert not closing.is_alive(), time.monotonic() - before
+    closing.join(60)
+    assert not closing.is_alive()
     for one in open_connections:
         assert read_answer(one) == RawAnswer(0, (b"",), b"")
         one.close()

@@ -199,7 +199,9 @@ class Records:
         """What was done."""
         return {"records": self.records}
 
-    def _readers(self) -> dict[str, Callable[[Rec], None]]:
+    def _readers(  # noqa: C901 one small function for each topic
+        self,
+    ) -> dict[str, Callable[[Rec], None]]:
         usage, fleet, notify = (
             WindowPartition(0, 1, learner=Learner()),
             AlertPartition(0),

@@ -11,12 +11,14 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from stepstream.common.settings import to_environment
 from stepstream.schemas.settings import Settings
 
 T = TypeVar("T")
+PATIENCE: Final = 4.0
+"""Waits take this many times as long before they fail: a bound is there for what hangs, not to measure."""
 
 
 class Process:
@@ -91,13 +93,13 @@ class Process:
     def wait(self, timeout_s: float = 30) -> int:
         """Wait for the exit code; killed, with an error, when it takes longer."""
         try:
-            return self._process.wait(timeout_s)
+            return self._process.wait(timeout_s * PATIENCE)
         except subprocess.TimeoutExpired:
             self.signal(signal.SIGABRT)  # the fault handler writes where it stands
             time.sleep(0.5)
             self.kill()
             raise AssertionError(
-                f"process {self.pid} did not end within {timeout_s:.0f} s:\n{self.tail()}"
+                f"process {self.pid} did not end within {timeout_s * PATIENCE:.0f} s:\n{self.tail()}"
             ) from None
 
     def tail(self, lines: int = 40) -> str:
@@ -120,13 +122,14 @@ def wait_until(
 ) -> T:
     """Return what ``condition`` returns as soon as that is true.
 
-    Raises ``AssertionError`` after ``timeout_s``, with ``what`` was expected and, where ``instead``
-    is given, with what it returns: what was found in its place.
+    Raises ``AssertionError`` with ``what`` was expected and, where ``instead`` is given, with what it
+    returns: what was found in its place. ``timeout_s`` is enough on an idle machine; a busy one gets
+    ``PATIENCE`` times as long.
     """
-    deadline = time.monotonic() + timeout_s
+    deadline = time.monotonic() + timeout_s * PATIENCE
     while not (found := condition()):
         if time.monotonic() > deadline:
             found_instead = "" if instead is None else f"; found instead: {instead()}"
-            raise AssertionError(f"not within {timeout_s:.0f} s: {what}{found_instead}")
+            raise AssertionError(f"not within {timeout_s * PATIENCE:.0f} s: {what}{found_instead}")
         time.sleep(every_s)
     return found

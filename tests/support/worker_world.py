@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 import uuid
@@ -24,6 +25,7 @@ from tests.support.collector import Collector, Held
 from tests.support.processes import Process, wait_until, worker
 
 PARTITIONS = 3
+_numbers = itertools.count(1)
 
 
 Item = dict[str, Any]
@@ -74,6 +76,26 @@ class World:
         """Put a policy on the config topic."""
         policy = Policy.model_validate(document)
         self._send("config", policy.model_dump_json().encode(), document_key(policy).encode())
+
+    def put_in_force(self, document: Item) -> None:
+        """Put a policy on the config topic, and wait until the worker evaluates runs by it.
+
+        A second policy follows it on the topic's only partition: once runs are evaluated by that one,
+        the first is in force as well.
+        """
+        self.apply(document)
+        agent = f"probe{next(_numbers)}"
+        rules = [{"rule": "run_steps", "alert": agent, "limit": 1}]
+        self.apply({"name": agent, "match": {"agent": agent}, "rules": rules})
+
+        def evaluated() -> bool:
+            run = trace()
+            self.send(step(run, 1, "start", agent=agent), step(run, 2, agent=agent))
+            self.send(step(run, 1, agent=agent))
+            self.collected.read(0.3)
+            return any(one.value["alert"] == agent for one in self.collected.records["findings"])
+
+        wait_until(evaluated, 30, f"policy {document['name']} in force")
 
     def send(self, *items: Item, **more: Any) -> None:
         """Send step events and wait until Kafka has them."""

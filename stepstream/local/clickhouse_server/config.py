@@ -13,6 +13,7 @@ def server_settings(memory_bytes: int, backups: Path) -> dict[str, object]:
     """Server settings by their names; the caches are upper bounds, they fill only with use."""
     return {
         "max_server_memory_usage": memory_bytes,
+        # The defaults of the caches are gigabytes, for machines that do nothing else.
         "mark_cache_size": 64 * MIB,
         "index_mark_cache_size": 32 * MIB,
         "uncompressed_cache_size": 0,
@@ -21,6 +22,7 @@ def server_settings(memory_bytes: int, backups: Path) -> dict[str, object]:
         "query_condition_cache_size": 16 * MIB,
         "mmap_cache_size": 64,
         "compiled_expression_cache_size": 32 * MIB,
+        # One thread pool of each kind is small: merges of a laptop's data take seconds.
         "background_pool_size": 2,
         "background_merges_mutations_concurrency_ratio": 1,
         "background_schedule_pool_size": 4,
@@ -33,6 +35,7 @@ def server_settings(memory_bytes: int, backups: Path) -> dict[str, object]:
         "tables_loader_foreground_pool_size": 2,
         "tables_loader_background_pool_size": 1,
         "async_insert_threads": 1,
+        # A query takes a few threads; the limit is for many queries at the same time.
         "max_thread_pool_size": 400,
         "max_thread_pool_free_size": 16,
         "thread_pool_queue_size": 1000,

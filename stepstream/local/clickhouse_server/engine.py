@@ -35,6 +35,7 @@ DEFAULTS = {
 }
 
 
+# Results are sent in pieces of this size: large enough that the cost of a piece does not matter.
 PIECE_BYTES = 1 << 20
 
 

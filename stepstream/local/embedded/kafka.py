@@ -53,7 +53,7 @@ class EmbeddedKafka(EmbeddedEngine):
     NAME = "Kafka"
     REFUSED_CHARACTER = ","
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 one for each option of a cluster
         self,
         data_dir: Path,
         *,

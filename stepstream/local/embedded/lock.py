@@ -36,6 +36,7 @@ class FolderLock:
                 f"{owner or 'unknown'}): "
                 f"stop that one, or choose another data folder"
             ) from None
+        # Written after the lock is taken: the pid of a process that failed to take it never appears.
         os.ftruncate(handle, 0)
         os.write(handle, f"{os.getpid()}\n".encode())
         self._file = handle

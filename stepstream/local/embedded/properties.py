@@ -91,8 +91,10 @@ def _replication(nodes: int) -> dict[str, str]:
     copies, in_sync = str(min(3, nodes)), str(max(1, min(3, nodes) - 1))
     return {
         "default.replication.factor": copies,
+        # With three nodes one may be down and acknowledged records still survive a second loss.
         "min.insync.replicas": in_sync,
         "offsets.topic.replication.factor": copies,
+        # 50 by default: each is a folder and open files, and a handful of groups uses few of them.
         "offsets.topic.num.partitions": "4",
         "transaction.state.log.replication.factor": copies,
         "transaction.state.log.min.isr": in_sync,
@@ -118,9 +120,11 @@ def _keeping() -> dict[str, str]:
 
 def _sizes() -> dict[str, str]:
     return {
+        # Only closed segments are deleted: smaller ones than 1 GiB give disk space back sooner.
         "log.segment.bytes": str(128 * MIB),
         "log.index.size.max.bytes": str(2 * MIB),
         "log.cleaner.dedupe.buffer.size": str(16 * MIB),
+        # Threads for one machine: the defaults (3, 8, 10) cost memory and idle wake-ups.
         "num.network.threads": "2",
         "num.io.threads": "2",
         "background.threads": "2",
@@ -132,6 +136,7 @@ def _sizes() -> dict[str, str]:
 
 def _timing() -> dict[str, str]:
     return {
+        # 3 s by default, for groups whose members start one by one; here they start together.
         "group.initial.rebalance.delay.ms": "0",
         # After kill -9 the old registration blocks the new one until its session ends: 9 s by
         # default.
@@ -148,6 +153,7 @@ def render(properties: dict[str, str]) -> str:
 
 
 def _escape(value: str) -> str:
+    # Java reads properties files as Latin-1 with escapes of UTF-16 units.
     units = value.replace("\\", "\\\\").encode("utf-16-be", "surrogatepass")
     codes = (int.from_bytes(units[at : at + 2], "big") for at in range(0, len(units), 2))
     return "".join(chr(code) if code < 128 else f"\\u{code:04x}" for code in codes)
@@ -172,6 +178,7 @@ def log4j_properties(log: Path) -> str:
             "rootLogger.level": "info",
             "rootLogger.appenderRef.file.ref": "file",
             "logger.config.name": "org.apache.kafka.common.config.AbstractConfig",
+            # It logs every setting at each start: a thousand lines.
             "logger.config.level": "warn",
         }
     )

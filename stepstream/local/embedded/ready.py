@@ -35,6 +35,7 @@ def wait_ready(
     ``time.monotonic``.
     """
     patience: dict[str, Any] = {**connection, "log_level": 0, "reconnect.backoff.max.ms": 200}
+    # Quiet and quick to reconnect: refused connections are expected while the broker starts.
     admin = AdminClient(patience)
     steps: list[Callable[[], bool]] = [
         lambda: _all_nodes(admin, nodes, cluster_id),

@@ -99,6 +99,7 @@ class EngineChild(Child):
 
     def _read_pid(self, program: str) -> int:
         assert self._process.stdout is not None
+        # The launcher writes the pid as soon as the program runs, and nothing when it cannot be run.
         line = self._process.stdout.readline()
         self._process.stdout.close()
         if not line.strip():
@@ -110,6 +111,7 @@ class EngineChild(Child):
     def send(self, command: str) -> None:
         """Send ``term``, ``kill``, ``stop`` or ``cont``. Does nothing when it has ended."""
         assert self._process.stdin is not None
+        # A launcher that has ended, or closes its input at this moment, needs no command any more.
         with contextlib.suppress(BrokenPipeError, ValueError, OSError):
             self._process.stdin.write(command.encode() + b"\n")
             self._process.stdin.flush()

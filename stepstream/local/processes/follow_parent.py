@@ -30,6 +30,7 @@ def _watch(parent: int, grace_s: float) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
     else:
         signal.raise_signal(signal.SIGTERM)
+    # A handler of SIGTERM that hangs must not keep a process without a parent alive.
     time.sleep(grace_s)
     os._exit(1)
 

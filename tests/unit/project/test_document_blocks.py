@@ -1,0 +1,140 @@
+"""The blocks of the documents without a running system: they parse, and what they name exists."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import re
+import shlex
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import typer.main
+import yaml
+
+import stepstream
+from stepstream.cli.app import build
+from stepstream.schemas.documents import DOCUMENT
+from stepstream.schemas.topics import TOPIC_NAMES
+from tests.support.document_blocks import Block, blocks, pages
+from tests.support.paths import ROOT
+
+BLOCKS: Final = blocks()
+# YAML that other programs read.
+OTHERS: Final = {
+    "services": "docker compose, checked by test_compose for what is ours",
+    "scrape_configs": "Prometheus",
+}
+
+
+# Rules of packages that the pages teach to write; tests/unit/testing installs such a package.
+TAUGHT: Final = {"too_many_questions"}
+
+
+def of(*languages: str) -> list[Any]:
+    """The blocks of these languages, as parameters."""
+    return [pytest.param(block, id=block.id) for block in BLOCKS if block.language in languages]
+
+
+def test_there_are_blocks() -> None:
+    """The pages are read."""
+    assert len(of("python")) >= 8
+    assert len(of("yaml")) >= 6
+    assert len(of("shell", "sh")) >= 20
+
+
+@pytest.mark.parametrize("block", of("python"))
+def test_python_compiles_and_names_what_exists(block: Block) -> None:
+    """Also blocks with ``await`` at the top; every attribute of ``stepstream`` is public."""
+    tree = ast.parse(block.text)
+    compile(tree, block.id, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    named = {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "stepstream"
+    }
+    assert named <= set(stepstream.__all__)
+
+
+@pytest.mark.parametrize("block", of("yaml"))
+def test_yaml_is_a_valid_document(block: Block) -> None:
+    """Policies, subscriptions and prices are read by the code that ``stepstream apply`` uses."""
+    for document in yaml.safe_load_all(block.text):
+        if document.keys() & OTHERS.keys():
+            continue
+        if {rule["rule"] for rule in document.get("rules", ())} & TAUGHT:
+            continue
+        # A block without a kind is a part of a policy.
+        DOCUMENT.validate_python({"kind": "Policy", "name": "part"} | document)
+
+
+@pytest.mark.parametrize("block", of("shell", "sh"))
+def test_commands_exist_with_their_options(block: Block) -> None:
+    """Each ``stepstream`` command is parsed by the command line, without running it."""
+    for line in block.commands:
+        if line.startswith("stepstream "):
+            _check_command(shlex.split(line)[1:])
+        for command in re.findall(r"\$\(stepstream ([^)]*)\)", line):
+            _check_command(shlex.split(command))
+        for target in re.findall(r"^make (\w[\w-]*)", line):
+            assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), line
+        for module in re.findall(r"python -m ([\w.]+)", line):
+            assert importlib.util.find_spec(module) is not None, line
+
+
+def _check_command(arguments: list[str]) -> None:
+    command: Any = typer.main.get_command(build(arguments[0]))
+    context = None
+    name, rest = "stepstream", arguments
+    # A group alone, or with options, runs a command of its own (`stepstream alerts --follow`).
+    while hasattr(command, "commands") and rest and not rest[0].startswith("-"):
+        context = type(command).context_class(command, parent=context, info_name=name)
+        name, rest = rest[0], rest[1:]
+        command = command.get_command(context, name)
+        assert command is not None, f"no command {name} in: stepstream {' '.join(arguments)}"
+    command.make_context(name, rest, parent=context)
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    """To files that exist, and to headings in them."""
+    broken = []
+    for page in pages():
+        for target in re.findall(r"\]\(([^)\s]+)\)", _prose(page)):
+            if target.startswith(("http://", "https://")):
+                continue
+            name, _, heading = target.partition("#")
+            path = (page.parent / name).resolve() if name else page
+            if not path.exists() or (heading and heading not in _headings(path)):
+                broken.append(f"{page.relative_to(ROOT)}: {target}")
+    assert broken == []
+
+
+def _prose(page: Path) -> str:
+    return re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+
+
+def _headings(page: Path) -> set[str]:
+    """The anchors of a page, as GitHub makes them."""
+    found = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in found}
+
+
+def test_every_page_is_in_the_index() -> None:
+    """docs/README.md links every page of docs."""
+    index = (ROOT / "docs" / "README.md").read_text()
+    missing = [
+        page.name
+        for page in sorted((ROOT / "docs").glob("*.md"))
+        if page.name != "README.md" and f"({page.name})" not in index
+    ]
+    assert missing == []
+
+
+def test_the_architecture_lists_every_topic() -> None:
+    """The table of topics and keys is complete."""
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    table = text.partition("## Topics and keys")[2].partition("\n##")[0]
+    assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == TOPIC_NAMES

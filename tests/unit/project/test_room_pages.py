@@ -1,0 +1,33 @@
+"""Each room has a page, and the maps in the pages are those of the modules."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.paths import ROOT
+from tests.support.room_pages import pages, refreshed
+from tests.support.room_rules import MAY_IMPORT
+
+PAGE_LINES = 80
+"""About a page. The wire format, which programs in other languages are written by, is longer."""
+
+
+def test_each_room_has_a_page() -> None:
+    """A README.md of about a page."""
+    found = {room: ROOT / room / "README.md" for room in MAY_IMPORT}
+    # The page of producers comes with the rewritten documents of the SDK.
+    assert {room for room, page in found.items() if not page.exists()} <= {"producers"}
+    long = {
+        room
+        for room, page in found.items()
+        if page.exists() and len(page.read_text().splitlines()) > PAGE_LINES and room != "schemas"
+    }
+    assert long == set()
+
+
+@pytest.mark.parametrize("page", list(pages()), ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_maps_are_current(page: Path) -> None:
+    """``python -m tests.support.room_pages`` writes them."""
+    assert page.read_text() == refreshed(page)
