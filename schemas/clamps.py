@@ -182,6 +182,7 @@ def clamp(step: Step, latest_us: int, limits: Limits, clamped: Repairs) -> None:
             step.kind = kind
         else:
             clamped.append(Repair("unknown_kind", note("kind", step.kind, "counts as other")))
+            # The word is kept as an attribute, so that a producer's own kinds can still be queried.
             step.attributes = {**step.attributes, "kind": step.kind[: limits.max_text_chars]}
             step.kind = "other"
     if step.status not in STATUSES:
@@ -261,6 +262,7 @@ def clamp_texts(step: Step, limits: Limits, clamped: Repairs) -> None:
 def clamp_contents(step: Step, limits: Limits, clamped: Repairs) -> None:
     """Truncate input and output; drop attributes and documents beyond the limits."""
     if (
+        # A character has at most 4 bytes of UTF-8: shorter texts need not be encoded.
         len(step.input) > limits.max_content_bytes // 4
         or len(step.output) > limits.max_content_bytes // 4
     ):
@@ -284,6 +286,7 @@ def _clamp_content(step: Step, max_bytes: int, clamped: Repairs) -> None:
         text, size = truncated(getattr(step, name), max_bytes)
         if size > max_bytes:
             setattr(step, name, text)
+            # A producer that truncated the text itself has sent the size before.
             if getattr(step, f"{name}_bytes") is None:
                 setattr(step, f"{name}_bytes", size)
             clamped.append(Repair("content_truncated", f"{name}: {size} bytes became {max_bytes}"))
@@ -294,6 +297,7 @@ def truncated(text: str, max_bytes: int) -> tuple[str, int]:
     data = text.encode("utf-8", "replace")
     if len(data) <= max_bytes:
         return text, len(data)
+    # "ignore" drops the character that the limit cuts in two.
     return data[:max_bytes].decode("utf-8", "ignore"), len(data)
 
 

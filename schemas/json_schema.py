@@ -40,6 +40,7 @@ class ToolSchema:
 
     def errors(self, arguments: Any) -> list[str]:
         """What is wrong with the arguments, in words; at most five."""
+        # Schemas come from agents: nested choices would take exponential time without a limit.
         self._left = MAX_CHECKS
         found: list[str] = []
         self._check(self._root, arguments, "", found, 0, top=True)
@@ -66,6 +67,7 @@ class ToolSchema:
         self._check_choices(schema, value, at, found, depth)
 
     def _resolve(self, schema: dict[str, Any]) -> dict[str, Any]:
+        # References may form a circle.
         for _ in range(MAX_DEPTH):
             reference = schema.get("$ref")
             if not isinstance(reference, str) or not reference.startswith("#/"):
@@ -164,6 +166,7 @@ class ToolSchema:
             if properties is not None or not isinstance(more, dict | bool):
                 return
             properties = {}
+        # These may allow further names, which this check does not evaluate.
         patterned = (
             "patternProperties" in schema
             or "allOf" in schema
@@ -183,6 +186,7 @@ class ToolSchema:
     ) -> None:
         items = schema.get("items")
         if isinstance(items, dict):
+            # Errors repeat in every item; the first 50 show them.
             for number, item in enumerate(value[:50]):
                 self._check(items, item, f"{at}[{number}]", found, depth + 1)
 
@@ -200,6 +204,7 @@ class ToolSchema:
                 wrong: list[str] = []
                 self._check(choice, value, at, wrong, depth + 1)
                 fitting += not wrong
+            # With the budget of checks used up, a choice was not checked to its end.
             if self._left >= 0 and (not fitting or (word == "oneOf" and fitting > 1)):
                 found.append(
                     f"{_name(at)} fits {'none' if not fitting else 'more than one'} of the forms it may have"
@@ -241,6 +246,7 @@ def parameters_of(declared: Any) -> dict[str, Any]:
 
 
 def _is_of(name: str, value: Any) -> bool:
+    # In Python a bool is an int, in JSON it is not a number.
     if isinstance(value, bool):
         return name == "boolean"
     if name == "integer" and isinstance(value, float):

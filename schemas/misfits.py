@@ -51,6 +51,7 @@ def alert_misfit(alert: AlertStruct) -> str:
     for name in ("seq", "findings", "reopened", "runs", "baseline_runs"):
         if not 0 <= getattr(alert, name) <= MAX_COUNT:
             return f"{name} is no count: {getattr(alert, name)}"
+    # -1 is "unknown"; the store's columns are Int32 and Int64.
     for name, most in (("source_partition", 2**31 - 1), ("source_offset", MAX_COUNT)):
         if not -1 <= getattr(alert, name) <= most:
             return f"{name} is no place: {getattr(alert, name)}"

@@ -184,6 +184,7 @@ def _integer(value: Any) -> int | None:
         return round(value) if math.isfinite(value) else None
     if isinstance(value, str) and len(value) <= _MOST_DIGITS:
         try:
+            # Decimal, because float would change integers above 2**53.
             number = Decimal(value.strip())
         except InvalidOperation:
             return None

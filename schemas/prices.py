@@ -54,6 +54,7 @@ class PriceBook:
 
     def __init__(self, documents: tuple[Prices, ...] = ()) -> None:
         self._own: dict[tuple[str, str, str], list[tuple[date, UnitPrices]]] = {}
+        # Sorted, so that of two documents for a model and day the same one wins in every process.
         for document in sorted(documents, key=lambda d: d.name):
             label = f"{document.name}@{hashlib.sha256(document.model_dump_json().encode()).hexdigest()[:8]}"
             for price in document.models:
@@ -130,6 +131,8 @@ class PriceBook:
         try:
             prices = self._memo[key]
         except KeyError:
+            # Model names come from agents and could fill the memory. Cleared as a whole: an
+            # LRU would cost more on every hit than the few lookups that follow.
             if len(self._memo) > _MAX_KNOWN:
                 self._memo.clear()
             prices = self._memo[key] = self._look_up(*key)
@@ -161,7 +164,9 @@ class PriceBook:
         for name in names + [
             (owner, wanted) for _, wanted in names if (owner := _maker(provider, wanted, on))
         ]:
+            # From the most precise on: the step's provider, that in the name, any provider.
             for owner in (provider_id(provider), name[0], ""):
+                # Even without a price for the tier a document goes before the list.
                 for wanted in dict.fromkeys((tier, "")):
                     valid = [
                         prices

@@ -61,6 +61,7 @@ def without_secrets(text: str, *, words_too: bool = False) -> str:
     for form in TEXT_FORMS:
         if form.hint in text:
             text = form.pattern.sub(form.instead, text)
+    # `eyJ` is base64 of `{"`: the payload of a JSON Web Token begins so.
     if ".eyJ" in text:
         text = _replaced(text, [(start, end, REDACTED) for start, end in web_tokens(text)])
     for form in CREDENTIALS:
@@ -273,6 +274,7 @@ def _replaced(text: str, spans: list[Span]) -> str:
     parts: list[str] = []
     done = 0
     for start, end, replacement in sorted(spans):
+        # Of two overlapping finds the first one is replaced.
         if start >= done:
             parts += (text[done:start], replacement)
             done = end

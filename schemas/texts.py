@@ -84,6 +84,7 @@ def check_template(text: str, fields: Collection[str]) -> str:
 def fill(template: str, values: Mapping[str, str], quote: Callable[[str], str] = str) -> str:
     """The template with its fields filled in through ``quote``; empty for missing values."""
 
+    # One pass: a value with braces is not a template and is not filled in again.
     def part(found: re.Match[str]) -> str:
         if found[0] in ("{{", "}}"):
             return found[0][0]

@@ -177,6 +177,7 @@ def parts_within_bounds(usage: TokenUsage) -> dict[str, int]:
     left_in = tokens_in
     for name in ("input_audio_tokens", "input_image_tokens", "input_video_tokens"):
         left_in -= _cut(counts, name, left_in)
+    # More cached input than text is left: at least the excess must be cached audio or images.
     overlap = max(0, cached + written - left_in)
     left_cached = cached
     for name, whole in (
@@ -255,8 +256,10 @@ def from_price_keys(
             )
     if not rows and listed is None:
         return None
+    # Narrow units first (more dimensions), so that a wide one can subtract what they count.
     rows.sort(key=lambda row: (-len(row[1]), row[0]))
     amounts = [request, *(row[2] for row in rows), *(price for row in rows for _, price in row[3])]
+    # Integers over one denominator: floats would make sums depend on their order.
     denominator = lcm(*(amount.denominator for amount in amounts))
 
     def whole(amount: Fraction) -> int:

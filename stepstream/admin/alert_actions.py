@@ -51,6 +51,7 @@ def act(
             TopicPartition(name, partition)
             for partition in range(kafka.partition_count(client, name))
         ]
+        # Positions are set before sending: the worker may answer before the first poll.
         for place in places:
             place.offset = client.get_watermark_offsets(place, timeout=10)[1]
         client.assign(places)
@@ -59,6 +60,7 @@ def act(
         while time.monotonic() < until:
             message_ = client.poll(0.1)
             value = None if message_ is None or message_.error() is not None else message_.value()
+            # Substring first: decoding every alert of a busy cluster is slow.
             if value and finding.finding_id.encode() in value:
                 return Alert.model_validate_json(value)
     finally:

@@ -129,6 +129,7 @@ class AcknowledgementReader:
         try:
             count = kafka.partition_count(self._consumer, name)
             place = TopicPartition(name, partition_for(trace_id, max(1, count)))
+            # From the present end: an acknowledgement that is older cannot be for this command.
             place.offset = self._consumer.get_watermark_offsets(place, timeout=10)[1]
             self._consumer.assign([place])
         except BaseException:

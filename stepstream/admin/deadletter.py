@@ -102,6 +102,7 @@ def replay(settings: Settings, letters: Iterable[Letter]) -> tuple[int, list[Let
     """
     client = producer(settings, **{"message.timeout.ms": round(SEND_S * 1000), "log_level": 0})
     known = {name: topic(settings.topic_prefix, name) for name in TOPIC_NAMES - {"deadletter"}}
+    # A letter may name its topic with or without the prefix.
     known |= {full: full for full in known.values()}
     foreign: list[Letter] = []
 
@@ -111,6 +112,7 @@ def replay(settings: Settings, letters: Iterable[Letter]) -> tuple[int, list[Let
             if letter.topic not in known or letter.reason == UNREADABLE:
                 foreign.append(letter)
                 continue
+            # A letter that was replayed before has the header of the earlier replay: one is enough.
             headers = [(name, value) for name, value in letter.headers if name != REPLAYED]
             headers.append((REPLAYED, str(letter.offset).encode()))
             yield Outgoing(known[letter.topic], letter.key, letter.value, headers)

@@ -114,6 +114,7 @@ def _files(path: Path) -> list[Path]:
             for file in path.rglob("*")
             if file.suffix in SUFFIXES
             and file.is_file()
+            # Kubernetes mounts a ConfigMap with hidden copies of its files (`..data`).
             and not any(part.startswith(".") for part in file.relative_to(path).parts)
         )
         return found
@@ -250,6 +251,7 @@ def _send(settings: Settings, records: Sequence[tuple[str, bytes | None]], owner
         headers.append((OWNER_HEADER, owner.encode()))
     name = topic(settings.topic_prefix, "config")
     outgoing = [Outgoing(name, key.encode(), value, headers) for key, value in records]
+    # Longer than the producer's own timeout, whose error names the cause.
     send_and_wait(client, outgoing, SEND_S + 5)
 
 

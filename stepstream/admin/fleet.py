@@ -76,6 +76,7 @@ def read_fleet(settings: Settings, kind: str) -> list[bytes]:
     found: dict[bytes, bytes] = {}
     for message in read_to_end(settings, topic(settings.topic_prefix, "fleet")):
         key, value = message.key() or b"", message.value()
+        # Keys that begin with ! are the workers' own state.
         if key.startswith(b"!") or key.split(b"|")[1:2] != [kind.encode()]:
             continue
         if value:
@@ -146,6 +147,8 @@ def hour_rows(values: Iterable[bytes], since_us: int) -> list[Row]:
     windows = readable(
         values, lambda value: checked_window(msgspec.json.decode(value, type=FleetWindowStruct))
     )
+    # An hour is published in parts while it is open and once as a whole when it is sealed: parts
+    # of a whole hour would count twice.
     whole = {
         (_owner(found), found.start) for found in windows if found.end - found.start == HOUR_US
     }

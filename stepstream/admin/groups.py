@@ -35,6 +35,7 @@ class Group:
 
     def holds(self, name: str, partitions: int) -> bool:
         """Whether its members hold every partition of the topic."""
+        # During a rebalance the assignments are those of the past.
         return self.state == "STABLE" and all(
             (name, number) in self.assigned for number in range(partitions)
         )
@@ -113,6 +114,7 @@ def _lags(
     # offsets while the coordinator is loading.
     for found in client.committed([TopicPartition(*place) for place in places], timeout=timeout):
         place = (found.topic, found.partition)
+        # Every topic is asked for; without offset and member the group does not read this one.
         if found.offset < 0 and place not in assigned:
             continue
         low, high = client.get_watermark_offsets(found, timeout=timeout)

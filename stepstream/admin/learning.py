@@ -46,4 +46,5 @@ def learning(
         )
         lines.append(f"{name_of(owner)}: learning {count} of {wanted} runs{meanwhile}")
     more = len(lines) - MOST_NAMED
+    # One line more is printed rather than replaced by "and 1 more".
     return [*lines[:MOST_NAMED], f"and {more} more"] if more > 1 else lines

@@ -93,6 +93,7 @@ def add(settings: Settings, subscription: Subscription, *, force: bool = False) 
         raise ValueError(
             f"{existing.key} is owned by {existing.owner}: change it there, or use --force"
         )
+    # Forced, because the owner was checked above with a message of its own.
     changes = documents.apply(settings, [written], force=True)
     return changes[0].what
 

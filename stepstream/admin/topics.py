@@ -92,6 +92,7 @@ def create_topics(settings: Settings, *, timeout: float = TIMEOUT_S) -> list[Top
     ]
     if missing:
         _create(client, settings, missing, found, timeout)
+        # Until then a producer could find a partition without a leader and report an error.
         found |= _await(client, settings, timeout)
     created = {topic(settings.topic_prefix, spec.name) for spec in missing}
     return [_report(settings, spec, found, created) for spec in specs(settings)]
@@ -153,6 +154,7 @@ def _wanted_partitions(settings: Settings, spec: TopicSpec, found: dict[str, _Fo
     """The number of partitions to create: that of the topic it follows, else that of the settings."""
     if spec.partitioned == "one":
         return 1
+    # Topics that are joined by partition number need as many partitions as their leader.
     leader = found.get(topic(settings.topic_prefix, LEADERS[spec.partitioned]))
     if leader is not None:
         return leader.partitions

@@ -163,6 +163,7 @@ def silence(
         lasts_us = parse_duration_us(lasts)
     except ValueError as error:
         raise Failure(f"--for: {error}", USAGE) from None
+    # 0 is how alert_actions encodes the end of a silence.
     until_us = time.time_ns() // 1_000 + lasts_us if lasts_us else 0
     _act(settings, alert, "silenced", by, until_us=until_us)
 
@@ -229,6 +230,7 @@ def _print_one(alert: Alert, format: Format) -> None:
         return
     columns, row = list(Alert.model_fields), list(alert_record(alert).values())
     if format is Format.JSON:
+        # Without the brackets of the array: with --follow each line is a JSON object (JSON Lines).
         echo_json(records_json(columns, [row])[1:-1])
     else:
         echo(records_csv(columns, [row]).split("\n", 1)[1])
@@ -302,6 +304,7 @@ def _act(settings: Settings, prefix: str, action: Action, by: str, *, until_us: 
     from stepstream.render.values import format_time
 
     require_kafka(settings)
+    # The full alert is read first: its project is the key under which the action is written.
     found = _find(settings, prefix)
     if found.state != "firing":
         raise Failure(
@@ -322,6 +325,7 @@ def _wait_for_the_store(settings: Settings, alert: Alert) -> None:
     """Return when the store has the change, at the latest after ``STORED_S``."""
     from stepstream.cli import queries
 
+    # Nothing to wait for: `alerts` reads from the store, and there is none.
     if not settings.clickhouse_url:
         return
     deadline = time.monotonic() + STORED_S
@@ -337,6 +341,7 @@ def _find(settings: Settings, prefix: str) -> Alert:
     from stepstream.admin.alert_actions import find_alert
     from stepstream.cli import queries
 
+    # The store finds an id at once; the topic has to be read from its beginning.
     if settings.clickhouse_url:
         with queries.store(settings) as client:
             return queries.find_alert(client, prefix)

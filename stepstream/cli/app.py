@@ -36,6 +36,8 @@ class Entry:
     panel: str
 
 
+# The help repeats the first sentence of each command: to read it from the commands the overview
+# would have to import all their modules. tests/unit/cli/test_tree.py keeps both equal.
 COMMANDS: Final[dict[str, Entry]] = {
     "up": Entry(
         "up", "Run everything on this machine: Kafka, ClickHouse, worker, notifier and sink.", RUN
@@ -146,10 +148,12 @@ def build(command: str | None = None, *, everything: bool = False) -> typer.Type
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_globals)
+    # The shell asks for the options of any command, so all of them are needed.
     everything = everything or "_STEPSTREAM_COMPLETE" in os.environ
     for name, entry in COMMANDS.items():
         if everything or (command in COMMANDS and COMMANDS[command].module == entry.module):
             continue
+        # A stub without options: the module behind it is not imported for a line of the overview.
         app.command(name, help=entry.help, rich_help_panel=entry.panel)(_line_of(name))
     modules = dict.fromkeys(entry.module for entry in COMMANDS.values()) if everything else {}
     if command in COMMANDS:

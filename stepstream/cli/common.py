@@ -68,6 +68,7 @@ def _print_table(
     keep: Sequence[str],
 ) -> None:
     if not sys.stdout.isatty():
+        # Plain text without wrapping: in a pipe every row stays on one line, for grep and awk.
         widths = [max(map(len, column)) for column in zip(columns, *texts, strict=True)]
         for line in ([column.upper() for column in columns], *texts):
             echo(

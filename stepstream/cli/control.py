@@ -125,6 +125,7 @@ def approve(settings: Settings, options: ApprovalOptions) -> None:
     """
     from stepstream.schemas.money import amount_nanos
 
+    # `--budget '$5'` is an obvious way to write it.
     budget = options.budget.removeprefix("$")
     try:
         is_positive = amount_nanos(budget) > 0
@@ -146,6 +147,7 @@ def _send(settings: Settings, action: CommandAction, options: CommandOptions) ->
     from stepstream.cli.queries import Scope
 
     has_scope = options.agent is not None or options.project is not None
+    # With --last, --agent and --project choose the run instead of addressing all of them.
     if options.last:
         scope = Scope(
             project=options.project,
@@ -184,6 +186,7 @@ def _send_to_scope(settings: Settings, action: CommandAction, options: CommandOp
         raise Failure("nothing was sent; --yes sends without asking")
     require_kafka(settings)
     lasts_us = _duration(options.lasts, "--for")
+    # An agent that starts later would not see the command: a promise that cannot be kept.
     if lasts_us > settings.control_lookback:
         raise Failure(
             f"--for {options.lasts}: agents read commands of the last "
@@ -288,6 +291,7 @@ def _target(settings: Settings, run: str | None, last: bool, scope: Scope) -> Ta
     if (run is None) == (not last):
         raise Failure("name one run: its id (or a unique beginning of it), or --last", USAGE)
     is_full = run is not None and TRACE_ID.fullmatch(run) is not None
+    # Stopping a run must not depend on the store: agents and workers need only Kafka for it.
     if run is not None and is_full and not settings.clickhouse_url:
         return Target(run)
     with queries.store(settings) as client:
@@ -303,6 +307,7 @@ def _target(settings: Settings, run: str | None, last: bool, scope: Scope) -> Ta
     if not found:
         return Target(trace_id)
     status = found[0].pop("status")
+    # No agent would acknowledge it, and the command would wait for nothing.
     if status != "running":
         raise Failure(f"run {trace_id[:8]} has ended ({status}): it takes no commands")
     return Target(trace_id, **found[0])

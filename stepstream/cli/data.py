@@ -90,6 +90,7 @@ def validate(
     words = ", ".join(
         f"{counts[outcome]:,} {outcome}" for outcome in ("accepted", "clamped", "rejected")
     )
+    # JSON and CSV on standard output must stay parseable, so the totals go to standard error.
     (echo if format is Format.TABLE else remark)(words)
     if counts["rejected"]:
         raise typer.Exit(errors.FAILED)
@@ -123,5 +124,6 @@ def _opened(file: Path) -> Iterator[BinaryIO]:
     if str(file) == "-":
         yield sys.stdin.buffer
         return
+    # As bytes: a line that is not UTF-8 is one of the errors to be reported.
     with file.open("rb") as lines:
         yield lines

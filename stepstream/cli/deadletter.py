@@ -56,6 +56,7 @@ def show_list(
     format: FormatOption = Format.TABLE,
 ) -> None:
     """List refused records, the newest last."""
+    # Only the last rows stay in memory, however many records the topic has.
     letters = deque(_read(settings, reason, since), maxlen=limit)
     rows = [
         (
@@ -125,12 +126,14 @@ def replay(
     """
     from stepstream.admin import deadletter
 
+    # Without a choice nothing is sent: replaying everything must be asked for.
     if not (offsets or reason or since or everything):
         raise errors.Failure("give offsets, --reason, --since, or --all", errors.USAGE)
     wanted = set(offsets or ())
     chosen: Iterable[Letter] = _read(settings, reason, since)
     if wanted:
         chosen = [letter for letter in chosen if letter.offset in wanted]
+        # All or nothing: a typing error in one offset must not send half of the list.
         if missing := sorted(wanted - {letter.offset for letter in chosen}):
             offsets_missing = ", ".join(map(str, missing))
             raise errors.Failure(

@@ -32,6 +32,7 @@ def doctor(settings: Any, format: FormatOption = Format.TABLE) -> None:
     from stepstream.doctor import examine
 
     checks = []
+    # Printed one by one: a server that does not answer delays the next checks by seconds.
     for check in examine(settings):
         checks.append(check)
         if format is Format.TABLE:
@@ -53,6 +54,7 @@ def _print(check: Check) -> None:
 
     line = Text(f"{check.status:<5}", style=COLOURS[check.status])
     line.append(f" {check.what}: {check.text}", style="default")
+    # The terminal wraps the line, so that a copied command has no line breaks of ours in it.
     console(soft_wrap=True).print(line)
     if check.todo:
         echo(f"      {check.todo}")

@@ -67,6 +67,7 @@ def apply(
     changes = documents.apply(settings, written, dry_run=dry_run, force=force)
     for change in changes:
         echo(f"{change.key} {_outcome(change, dry_run)}")
+    # After applying: the notifier's environment may differ from this one, so it is no error.
     for one in written:
         if isinstance(one.document, Subscription):
             warn_of_variables(settings, one.document)
@@ -172,6 +173,7 @@ def delete(
     if not name:
         raise errors.Failure("name the document: stepstream delete KIND NAME", errors.USAGE)
     record = _one(documents.in_force(settings), kind, name)
+    # Its owner, a watched directory, would write it again at once.
     if record.owner and not force:
         raise errors.Failure(
             f"{record.key} is owned by {record.owner}: remove it there, or use --force"

@@ -118,6 +118,7 @@ def _budgets(settings: Settings, now_us: int) -> list[tuple[Any, ...]]:
 
     policies = []
     for stored in documents.in_force(settings).values():
+        # A document of a newer version; `doctor` reports it.
         with contextlib.suppress(WrongDocument):
             document = decode_document(stored.value)
             policies += [document] if isinstance(document, Policy) else []

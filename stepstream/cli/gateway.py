@@ -53,6 +53,7 @@ def gateway(
 
         follow_parent()
     require_kafka(settings)
+    # Imported last: with wrong settings the command fails before it loads the server.
     from stepstream.admin.gateway import run
 
     raise typer.Exit(run(settings))

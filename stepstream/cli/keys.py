@@ -80,6 +80,7 @@ def show(settings: Settings, format: FormatOption = Format.TABLE) -> None:
     rows = [
         (one.name, ", ".join(sorted(one.projects)) or "all", ", ".join(sorted(one.scopes)))
         for one in table
+        # The file also has the users of the notifier, which `stepstream credentials` manages.
         if "ingest" in one.scopes
     ]
     print_rows(("name", "projects", "scopes"), rows, format)
@@ -102,6 +103,7 @@ def rotate(
 
     file, table = table_of(settings)
     old = _key(table, name)
+    # `web-2` is rotated to `web-3`, not to `web-2-2`.
     fresh = _free_name(table, re.sub(r"-\d+$", "", name))
     entry, secret = new_credential(fresh, old.scopes, old.projects)
     table = table.with_entry(entry)
@@ -131,6 +133,7 @@ def _key(table: Credentials, name: str) -> Credential:
 
 def _plain(project: str) -> str:
     """A project's name in the letters that a key's name may have."""
+    # 56 characters leave room for a number at the end: a name has at most 64.
     return re.sub(r"[^a-z0-9_-]+", "-", project.lower()).strip("-_")[:56] or "key"
 
 

@@ -180,6 +180,7 @@ def _setting_parameter(name: str) -> inspect.Parameter:
         rich_help_panel=f"{SETTINGS_PANEL}{info.section}",
         show_default=False,
     )
+    # The default is None, so that a flag that was not given does not hide the settings file.
     return _keyword(name, None, Annotated[bool | None if is_switch else str | None, option])
 
 
@@ -205,5 +206,7 @@ def _reflowed(text: str | None) -> str:
     """A docstring with each paragraph on one line, for terminals of any width."""
     paragraphs = inspect.cleandoc(text or "").split("\n\n")
     return "\n\n".join(
-        part if part.startswith(" ") else " ".join(part.split()) for part in paragraphs
+        # Indented paragraphs are examples, whose line breaks count.
+        part if part.startswith(" ") else " ".join(part.split())
+        for part in paragraphs
     )

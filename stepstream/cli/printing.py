@@ -51,6 +51,7 @@ def show(what: RenderableType) -> None:
             console.width = max(console.width, console.measure(what).minimum)
         console.print(what)
         return
+    # Rich pads to the width: lines are stripped below, so that files have no trailing spaces.
     console = terminal.console(width=_ENDLESS, color_system=None)
     with console.capture() as captured:
         console.print(what)

@@ -97,6 +97,7 @@ def ready(
     one_of("PART", part, list(groups.PARTS))
     client = topics.admin(settings)
     deadline = time.monotonic() + wait
+    # A group rebalances for some seconds after a start, so it is checked until the deadline.
     while not groups.ready(client, settings, part, timeout=5):
         if time.monotonic() >= deadline:
             group = groups.PARTS[part](settings)

@@ -64,6 +64,7 @@ class Scope:
 
 def like(pattern: str) -> str:
     """The SQL LIKE pattern of one with * and ?."""
+    # A name may contain % and _, which LIKE takes as wildcards.
     escaped = re.sub(r"([\\%_])", r"\\\1", pattern)
     return escaped.replace("*", "%").replace("?", "_")
 
@@ -73,6 +74,7 @@ def parse_since(text: str | None, now: datetime) -> datetime | None:
     if text is None:
         return None
     try:
+        # An age first: no date or time is also a duration.
         return now - timedelta(microseconds=parse_duration_us(text))
     except ValueError:
         pass
@@ -129,6 +131,7 @@ def _complaint(error: Exception) -> str:
 def list_runs(client: Client, scope: Scope) -> list[dict[str, Any]]:
     """Runs, the newest first, without the long columns."""
     where, values = scope.where("start_time")
+    # The two columns are the whole path of a run: long, and no listing prints them.
     columns = "* EXCEPT (path, path_json)"
     sql = (
         f"SELECT {columns} FROM runs {where} "
@@ -185,6 +188,7 @@ def find_run(client: Client, prefix: str) -> str:
 
     Steps are searched as well: a run has rows there before its first row in runs.
     """
+    # Other tools print the same id as a UUID, with hyphens.
     wanted = prefix.strip().lower().replace("-", "")
     if not _ID.fullmatch(wanted):
         raise Failure(
@@ -214,6 +218,7 @@ def find_run(client: Client, prefix: str) -> str:
 def find_alert(client: Client, prefix: str) -> Alert:
     """The newest state of the one alert whose id begins with ``prefix``."""
     wanted = prefix.strip().lower()
+    # Fewer than four digits match alerts by accident, and ack and resolve act on the result.
     if not re.fullmatch(r"[0-9a-f-]{4,36}", wanted):
         raise Failure(
             f"{prefix!r} is not an alert id: give at least four digits; `stepstream alerts` lists "
@@ -239,6 +244,7 @@ def find_alert(client: Client, prefix: str) -> Alert:
 
 def alert_history(client: Client, alert_id: str) -> list[Alert]:
     """All states of an alert, in order."""
+    # By seq, not by time: two changes may have the same time.
     sql = "SELECT * FROM alert_events WHERE alert_id = {id:String} ORDER BY seq"
     return [alert_of(row) for row in records(client, sql, {"id": alert_id})]
 
@@ -246,6 +252,7 @@ def alert_history(client: Client, alert_id: str) -> list[Alert]:
 def last_run(client: Client, scope: Scope) -> str:
     """The newest run."""
     found = list_runs(client, scope)
+    # With a filter the store may be full of other runs: the hint differs.
     if not found and scope != Scope(limit=scope.limit):
         raise Failure("no run matches; `stepstream runs` lists all runs")
     if not found:
@@ -290,6 +297,7 @@ def read_trace(
     steps = [step_row(record) for record in step_records]
     if not runs and not steps:
         raise Failure(f"the store has no run {trace_id}")
+    # A run's row is written a second or two after its first step; until then steps are summed.
     run = caught_up(run_row(runs[0]), steps) if runs else run_from_steps(trace_id, steps)
     return Trace(
         run,
@@ -303,6 +311,7 @@ def read_trace(
 
 def only_step(trace: Trace, wanted: str) -> Trace:
     """The trace with only the steps of this name, or the step whose id begins so."""
+    # A name goes first: `abc` may be a name and the beginning of an id.
     chosen = [step for step in trace.steps if step.name == wanted]
     chosen = chosen or [step for step in trace.steps if step.step_id.startswith(wanted.lower())]
     if not chosen:
@@ -337,6 +346,7 @@ DRAWN: Final = """
     error_type, substring(error_message, 1, 500) AS error_message, attempt, retry_of, fallback_of,
     input_tokens, output_tokens, cost_usd, cost_source"""
 SCORES: Final = ", arrayMap(d -> (d.1, d.2), documents) AS documents"
+# 2,000 characters fill a terminal's line many times; contents may have megabytes.
 PREVIEWS: Final = """, substring(input, 1, 2000) AS input, substring(output, 1, 2000) AS output,
     arrayMap(d -> (d.1, d.2, substring(d.3, 1, 2000)), documents) AS documents"""
 

@@ -63,6 +63,7 @@ def replay(
     from stepstream.producers.replay.replay import replay as send
     from stepstream.schemas.topics import topic
 
+    # Before the file is read: a missing topic would show up only after the producer's timeout.
     require_topic(settings, topic(settings.topic_prefix, "steps"))
     with _progress(file.name) as on_progress:
         report = send(
@@ -86,6 +87,7 @@ def _progress(name: str) -> Iterator[Callable[[ReplayProgress], None] | None]:
         return
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+    # markup=False: a file name may contain brackets, which rich would take for styles.
     file = TextColumn("{task.description}", markup=False)
     columns = (
         file,
@@ -100,6 +102,7 @@ def _progress(name: str) -> Iterator[Callable[[ReplayProgress], None] | None]:
             bar.update(
                 task,
                 completed=progress.read_bytes,
+                # 0 for a pipe or an empty file: None makes the bar pulse.
                 total=progress.total_bytes or None,
                 sent=progress.sent,
             )

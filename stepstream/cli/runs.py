@@ -123,6 +123,7 @@ def runs(settings: Settings, filter: RunFilter, format: FormatOption = Format.TA
         found = queries.list_runs(client, wanted)
         counts = queries.alert_counts(client, [row["trace_id"] for row in found])
         projects = sorted({row["project"] for row in found})
+        # Only the table prints the remark about baselines, so only the table pays for the query.
         learnt = queries.learnt_runs(client, projects) if format is Format.TABLE and found else {}
     if format is not Format.TABLE:
         rows = [{**row, "alerts": counts.get(row["trace_id"], 0)} for row in found]
@@ -228,6 +229,7 @@ def sql(
     """
     from stepstream.cli import printing, queries
 
+    # ClickHouse refuses a semicolon at the end in the HTTP interface once FORMAT is appended.
     text = (sys.stdin.read() if query == "-" else query).strip().rstrip("; \n\t")
     if not text:
         raise Failure("the query is empty: give one, or - and one on standard input", USAGE)

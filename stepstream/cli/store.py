@@ -143,6 +143,7 @@ def reconcile(
             found.day,
             found.rollup,
             found.project,
+            # The first number of each is the count of steps; a rollup without rows has none.
             (*found.rows, 0)[0],
             (*found.rolled_up, 0)[0],
             found.repaired,
@@ -226,6 +227,8 @@ def restore(
         echo(f"rebuilt from the restored steps: {format_number_of(report.repaired, 'rollup')}")
     for (name, partition), offset in sorted(report.rewound.items()):
         echo(f"sinks resume {name} {partition} at offset {offset}")
+    # Without Kafka the offsets of the group stay after the backup's end, and the sink would skip
+    # what lies between.
     if not running.kafka_brokers:
         echo(
             "kafka_brokers is not set: delete the offsets of the sinks' consumer group before a "
@@ -242,10 +245,12 @@ def _engines(settings: Settings) -> Iterator[Settings]:
     from stepstream.common.settings import data_dir, require_clickhouse
     from stepstream.local.engines import Engines
 
+    # A URL names a server that runs; without a data directory there is nothing to start.
     if settings.clickhouse_url or not (data_dir(settings) / "clickhouse").is_dir():
         require_clickhouse(settings)
         yield settings
         return
+    # Other ports than `up` uses, so that no client connects to a database that is being restored.
     engines = Engines(settings, lambda _who, _line: None, usual_ports=False)
     try:
         yield settings.model_copy(update=engines.start_kafka() | engines.start_clickhouse())

@@ -174,6 +174,7 @@ def test(settings: Settings, name: NameArgument) -> None:
         from stepstream.schemas.suggestions import did_you_mean
 
         raise errors.Failure(f"there is no subscription {name}; {did_you_mean(name, known)}")
+    # The notifier has the secrets and the network access that count, so it sends if there is one.
     if settings.notify_url:
         kind, text, where = *_ask(settings, name), "the running notifier"
     else:
@@ -240,6 +241,7 @@ def deliveries(
         "reason",
     )
     empty = "no deliveries" + (" that match" if name or state else " yet")
+    # Left out on narrow terminals in this order: the reason explains most, so it goes last.
     leave = ("next_try", "alert_state", "channel", "tries", "time", "reason")
     print_rows(
         columns,
@@ -275,6 +277,7 @@ def _in_force(settings: Settings) -> dict[str, Subscription]:
             try:
                 document = decode_document(stored.value)
             except WrongDocument as error:
+                # A document of a newer version must not hide the others.
                 errors.complain(f"{stored.key} cannot be read by this version: {error}")
                 continue
             if isinstance(document, Subscription):
@@ -292,6 +295,7 @@ def _pairs(texts: Texts) -> dict[str, Any]:
         if not equals:
             raise errors.Failure(f"{text}: write NAME=VALUE", errors.USAGE)
         try:
+            # Only lists and mappings are YAML: `channel=#on` or `key=yes` stay texts.
             found[name] = yaml.safe_load(value) if value[:1] in "[{" else value
         except yaml.YAMLError:
             raise errors.Failure(f"{text}: the value is not valid YAML", errors.USAGE) from None
@@ -309,6 +313,7 @@ def _ask(settings: Settings, name: str) -> tuple[str, str]:
     try:
         with urlopen(
             Request(f"{url}/subscriptions/{quote(name)}/test", method="POST", headers=headers),
+            # Longer than the notifier's own limit for a delivery, so that its answer arrives first.
             timeout=150,
         ) as answer:
             found = json.load(answer)
@@ -316,6 +321,7 @@ def _ask(settings: Settings, name: str) -> tuple[str, str]:
         hint = (
             "; set notify_token to a token with the scope admin" if error.code in (401, 403) else ""
         )
+        # A proxy in between may answer with a whole page.
         words = error.read(500).decode(errors="replace")
         raise errors.Failure(
             f"the notifier at {url} answered {error.code}: {words}{hint}"

@@ -36,6 +36,7 @@ def examine(resolved: Resolved) -> Iterator[Check]:
 
 
 def _kafka(resolved: Resolved) -> Iterator[Check]:
+    # Imported here, so that a missing extra becomes one line and the other parts still run.
     from stepstream.doctor import kafka
 
     yield from kafka.checks(resolved.settings)

@@ -23,6 +23,7 @@ TIMEOUT_S: Final = 5.0
 def checks(settings: Settings) -> Iterator[Check]:
     """Which agents have enough runs for the detection of spikes, and which have not."""
     counts = known_runs(settings)
+    # An agent with tasks is compared per task, so the line about the agent alone adds nothing.
     shown = [owner for owner, _ in counts.items() if owner.task or not _has_tasks(owner, counts)]
     lines = learning(counts, (owner for owner in shown if owner.agent))
     learnt = sorted(

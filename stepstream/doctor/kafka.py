@@ -46,6 +46,7 @@ def checks(settings: Settings) -> Iterator[Check]:
     client = topics.admin(settings)
     yield from _brokers(client, settings)
     yield from _topics(reports)
+    # The checks below read these topics: each would only repeat the failure after its timeout.
     if any(report.state == "missing" for report in reports):
         return
     yield from _offsets_retention(client, settings)
@@ -120,6 +121,7 @@ def _offsets_retention(client: AdminClient, settings: Settings) -> Iterator[Chec
 
 def _broker_setting(client: AdminClient, name: str) -> str | None:
     brokers = client.list_topics(timeout=TIMEOUT_S).brokers
+    # Any broker will do: the setting should be the same in the whole cluster.
     resource = ConfigResource(ResourceType.BROKER, str(next(iter(brokers))))
     try:
         entry = (
@@ -127,6 +129,7 @@ def _broker_setting(client: AdminClient, name: str) -> str | None:
             .result()
             .get(name)
         )
+    # A managed cluster may refuse to describe brokers; the caller then warns.
     except KafkaException:
         return None
     return None if entry is None or entry.value is None else str(entry.value)
@@ -158,6 +161,8 @@ def _newest_steps(settings: Settings) -> Iterator[Check]:
             if seen
             else "no steps yet",
         )
+    # The topic's timestamps are the brokers' (LogAppendTime). Only a clock that is ahead can be
+    # seen: an old newest step may also mean that no agent is running.
     ahead_s = newest_ms / 1000 - time.time()
     if ahead_s > CLOCK_WARN_S:
         yield warn(
@@ -193,8 +198,10 @@ def _deadletter(settings: Settings) -> Iterator[Check]:
     if last <= first:
         yield ok("dead letter", "empty")
         return
+    # offsets_for_times answers with a negative offset if no record is that new.
     recent = last - since if since >= 0 else 0
     count = last - first
+    # After a crash a worker may write a letter twice: offsets would count both.
     if count <= COUNTED:
         times_ms = [letter.time_ms for letter in read_letters(settings)]
         count, recent = len(times_ms), sum(time_ms >= since_ms for time_ms in times_ms)

@@ -58,6 +58,8 @@ def _alerts(settings: Settings) -> Iterator[Check]:
 def _part(settings: Settings, part: str) -> Check:
     first = last = standing_of(settings, part)
     began = time.monotonic()
+    # A process that is killed and started again needs seconds to read; only one without any
+    # progress in the whole time counts as stalled.
     while (
         last.is_behind
         and last.members
@@ -85,6 +87,7 @@ def standing_of(settings: Settings, part: str) -> Standing:
         behind = {place: lag for place, lag in group.lags.items() if lag}
         ever = any(offset >= 0 for offset in committed.values())
         if not ever:
+            # A group without committed offsets has no lags to go by: every record waits.
             behind = _unread(client, topic(settings.topic_prefix, groups.READS[part]))
         progress = sum(offset for offset in committed.values() if offset > 0)
         processed_us: dict[int, int] = {}
@@ -170,11 +173,14 @@ def _not_processed(
     client: Consumer, steps: str, processed_us: dict[int, int], behind: dict[groups.Place, int]
 ) -> dict[groups.Place, int]:
     """The lag with that of the steps computed from the workers' progress records."""
+    # A worker commits the offset of its oldest open run, so its lag stays large while it is up to
+    # date. Its progress records give the true position.
     found = {place: lag for place, lag in behind.items() if place[0] not in (steps, _usage(steps))}
     asked = [
         TopicPartition(steps, partition, time_us // 1_000 + 1)
         for partition, time_us in processed_us.items()
     ]
+    # In milliseconds, plus one: records of the reported millisecond are processed.
     for at in client.offsets_for_times(asked, timeout=TIMEOUT_S) if asked else ():
         high = client.get_watermark_offsets(TopicPartition(steps, at.partition), timeout=TIMEOUT_S)[
             1
@@ -196,6 +202,7 @@ def _usage(steps: str) -> str:
 
 def _oldest_us(settings: Settings, client: Consumer, behind: dict[groups.Place, int]) -> int:
     """When the oldest waiting record was appended; 0 if none waits."""
+    # The partitions with the most waiting records first: each costs a read of its own.
     oldest = []
     for (name, partition), lag in sorted(behind.items(), key=lambda item: -item[1])[:DATED]:
         high = client.get_watermark_offsets(TopicPartition(name, partition), timeout=TIMEOUT_S)[1]

@@ -60,6 +60,7 @@ def evaluate(
         none = f"none is running (group {standing.group})"
         if standing.waiting:
             return fail(part, f"{none}, {since}", start)
+        # It ran once, so it is missing now; a group that never ran may not be needed yet.
         if standing.ever:
             return fail(part, f"{none}, one ran earlier", start)
         return warn(part, f"{none}, and no records wait", start)
@@ -76,6 +77,7 @@ def evaluate(
     todo = f"see its log; if it hangs, kill it and {start}"
     if part == "sink":
         todo = f"see its log and the lines about clickhouse; if it hangs, kill it and {start}"
+    # The same limit as the notifier's pipeline alerts, so that both report the same state.
     if standing.waits_us >= stalled_after_us:
         return fail(part, text, todo)
     return warn(part, text, todo)

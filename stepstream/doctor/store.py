@@ -52,6 +52,7 @@ def _version(version: str, settings: Settings) -> Check:
 
 def _clock(there: float, asked: float, answered: float) -> Iterator[Check]:
     """Compare the server's clock with this machine's, within the time of the query."""
+    # The server read its clock between both times, so only what lies outside is a difference.
     off = there - answered if there > answered else there - asked if there < asked else 0.0
     if abs(off) > CLOCK_WARN_S:
         side = "ahead of" if off > 0 else "behind"

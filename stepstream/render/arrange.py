@@ -67,6 +67,7 @@ def _grow(steps: Iterable[StepRow]) -> _Tree:
     by_id: dict[str, StepRow] = {}
     for step in steps:
         known = by_id.get(step.step_id)
+        # The store may hold the start and the end of a step as two rows: the finished one is drawn.
         if known is None or (known.open and not step.open):
             by_id[step.step_id] = step
     ordered = sorted(by_id.values(), key=lambda step: (step.start_us, step.step_id))
@@ -97,6 +98,7 @@ def _grow(steps: Iterable[StepRow]) -> _Tree:
 def _walk(top: StepRow, children: dict[str, list[StepRow]], tree: _Tree, seen: set[str]) -> None:
     """Add ``top`` and its descendants in order; deeper ones than ``MAX_DEPTH`` are moved up."""
     tree.roots.append(top)
+    # A stack instead of recursion: agents produce chains deeper than Python's recursion limit.
     stack: list[tuple[StepRow, tuple[str, ...]]] = [(top, ())]
     while stack:
         step, above = stack.pop()
@@ -113,6 +115,7 @@ def _walk(top: StepRow, children: dict[str, list[StepRow]], tree: _Tree, seen: s
 
 def _select(tree: _Tree, limit: int, keep: frozenset[str]) -> set[str]:
     chosen: set[str] = set()
+    # A quarter each, so that a run with thousands of failed steps still shows its expensive ones.
     share = max(1, limit // 4)
 
     def take(steps: Iterable[StepRow], at_most: int) -> None:

@@ -60,6 +60,7 @@ def heading(run: RunRow, view: View) -> Text:
     dot = f" {glyphs.dot} "
     room = view.cells
     text = Text()
+    # The id in full can be copied into SQL; it is shortened where the line has no room for it.
     who = one_line(run.who)
     trace_id = (
         run.trace_id if cell_len(who) + len(run.status) + 40 <= room else short_id(run.trace_id)

@@ -56,6 +56,7 @@ def listing(
                 i for i in shown if not columns[i].leaves or any(row[i].plain for row in listed)
             ]
         while _taken(shown, _least(columns, widths)) > width:
+            # Columns with 0 are never left out: the table is then wider than asked, and is wrapped.
             candidates = [i for i in shown if columns[i].leaves]
             if not candidates:
                 break
@@ -148,6 +149,7 @@ def _fold(columns: Sequence[Column], widths: list[int], shown: Sequence[int], wi
         if not narrower:
             return
         widest = max(narrower, key=lambda i: widths[i])
+        # Step by step down to the next widest, so that two wide columns share the loss.
         next_widest = max(
             [widths[i] for i in narrower if i != widest and widths[i] < widths[widest]], default=0
         )

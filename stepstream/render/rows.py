@@ -164,7 +164,9 @@ def micros(value: datetime | int) -> int:
     """Microseconds since 1970 of a time from a ClickHouse client; UTC without a zone."""
     if isinstance(value, int):
         return value
+    # clickhouse-connect returns times of a UTC column without a zone.
     aware = value if value.tzinfo else value.replace(tzinfo=UTC)
+    # In integers: timestamp() is a float and loses microseconds.
     delta = aware - datetime(1970, 1, 1, tzinfo=UTC)
     return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
 

@@ -134,6 +134,8 @@ def csv_text(text: str) -> str:
     A text that is nothing but a number stays as it is.
     """
     clean = printable(text)
+    # A spreadsheet skips leading spaces before it takes a cell for a formula (CSV injection,
+    # https://owasp.org/www-community/attacks/CSV_Injection).
     begins = clean.lstrip(" \N{REPLACEMENT CHARACTER}")[:1]
     return f"'{clean}" if begins and begins in _FORMULA and not _NUMBER.fullmatch(clean) else clean
 
@@ -148,6 +150,7 @@ def _cell(value: Any, nothing: str = "NULL") -> str:
         return nothing
     if isinstance(value, str):
         return value
+    # Before the numbers: a bool is an int in Python.
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, datetime | date | Decimal | bytes):
@@ -177,6 +180,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, date):
         return value.isoformat()
     if isinstance(value, Decimal):
+        # "f" because normalize() turns 100 into 1E+2; zero would keep its exponent.
         return format(value.normalize(), "f") if value else "0"
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")

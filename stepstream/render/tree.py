@@ -58,6 +58,7 @@ def render_trace(
     notes: Sequence[Note] = (),
 ) -> Text:
     """The whole picture, at most ``view.width`` wide (at least 40); readable without colour."""
+    # Steps that an alert names are drawn whatever the limit leaves out.
     evidence = frozenset(step_id for alert in alerts for step_id in alert.step_ids)
     lines = arrange(steps, limit=view.limit, keep=evidence)
     columns = _columns(lines, run, steps, view)
@@ -91,15 +92,18 @@ def render_trace(
 
 def _columns(lines: Sequence[Line], run: RunRow, steps: Sequence[StepRow], view: View) -> _Columns:
     width = view.cells
+    # Below 76 columns the tree needs the 12 cells more than the tokens do.
     tokens = width >= 76
     cost = max([_MIN_COST_CELLS, *(len(_cost(line.step)) for line in lines if line.step)])
     room = width - 3 - (_TIME_CELLS + 1) - (cost + 1) - (_TOKEN_CELLS + 1 if tokens else 0)
     wanted = max((cell_len(_label(line, view.glyphs)) for line in lines), default=0)
+    # Below 30 cells a bar has no resolution that helps, and the label takes all of them.
     if room >= 30:
         label = min(max(wanted, 12), max(room * 3 // 5, room - 41))
         bar = min(room - label - 1, 60)
     else:
         label, bar = room, 0
+    # The steps' own times, because hosts' clocks differ: a step may lie outside its run's times.
     start = min([step.start_us for step in steps] or [run.start_us])
     end = max([step.end_us or step.start_us for step in steps] or [run.end_us])
     return _Columns(
@@ -181,6 +185,7 @@ def _name(line: Line, step: StepRow, glyphs: Glyphs) -> str:
 def _branch(more: tuple[bool, ...], label: int, glyphs: Glyphs) -> str:
     if not more:
         return ""
+    # A deep step keeps 12 cells for its name: the branch is cut on its left.
     branch = "".join(glyphs.pipe if follows else "  " for follows in more[:-1])
     branch += glyphs.tee if more[-1] else glyphs.corner
     room = max(4, label - 12)
@@ -192,6 +197,7 @@ def _bar(step: StepRow, columns: _Columns, glyphs: Glyphs) -> str:
     span = columns.end_us - columns.start_us
     end_us = columns.end_us if step.end_us is None else step.end_us
     first = min((step.start_us - columns.start_us) * columns.bar // span, columns.bar - 1)
+    # An integer division negated twice rounds up: the cell in which the step ends is filled.
     last = min(max(-((columns.start_us - end_us) * columns.bar // span), first + 1), columns.bar)
     filled = (glyphs.open_bar if step.open else glyphs.bar) * (last - first)
     return " " * first + filled + " " * (columns.bar - last)
@@ -200,6 +206,7 @@ def _bar(step: StepRow, columns: _Columns, glyphs: Glyphs) -> str:
 def _time(step: StepRow, columns: _Columns) -> str:
     if step.end_us is None:
         return f"{format_duration(columns.end_us - step.start_us)}+".replace(" ", "")
+    # "12 m 05 s" is one cell too wide for the column: without spaces it fits.
     text = format_duration(step.end_us - step.start_us)
     return text if len(text) <= _TIME_CELLS else text.replace(" ", "")
 
@@ -236,6 +243,7 @@ def _below(line: Line, step: StepRow, view: View) -> list[Text]:
     indent = "   " + "  " * len(line.more) + "  "
     room = view.cells - len(indent)
     found = [
+        # Cut first: a megabyte of content need not be scanned for one line.
         Text(indent + clip(one_line(text[:2_000]), room, view.glyphs.ellipsis), style=style)
         for text, style in rows
         if text
@@ -257,6 +265,7 @@ def _below(line: Line, step: StepRow, view: View) -> list[Text]:
 
 def _content(label: str, text: str, indent: str, view: View) -> list[Text]:
     """An input, an output or a document: its beginning on one line, or all of it."""
+    # At the deepest levels the indentation gives way, so that content keeps MIN_CONTENT cells.
     indent = indent[: max(0, view.cells - MIN_CONTENT - len(label))]
     room = view.cells - len(indent) - len(label)
     if not view.full:

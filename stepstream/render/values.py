@@ -74,6 +74,7 @@ def fold_text(line: Text, width: int, indent: int) -> list[Text]:
     while cell_len(rest.plain) > room:
         end = len(folded(rest.plain, room)[0])
         found.append(rest[:end])
+        # The space at which the line breaks is not repeated on the next one.
         rest = rest[end + 1 :] if rest.plain[end : end + 1] == " " else rest[end:]
         room = max(1, width - indent)
     return [
